@@ -1,0 +1,103 @@
+//! The record of one anomaly, as topic `anomalies` and `anomaly score` carry it and the table stores it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Instant;
+
+/// Where an event came from. With `kind` it is the anomaly's identity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Source {
+    /// Kafka topic, or a file's name.
+    pub topic: String,
+    /// 0 for a file.
+    pub partition: i32,
+    /// Kafka offset, or the zero-based index of the record in its file.
+    pub offset: i64,
+    /// Counts values within one record.
+    pub index: i32,
+}
+
+/// How far from what was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// From the threshold.
+    Warning,
+    /// From twice the threshold.
+    Critical,
+}
+
+impl Severity {
+    /// Its stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+        }
+    }
+}
+
+/// On which side of the expected band.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Above.
+    High,
+    /// Below.
+    Low,
+}
+
+impl Direction {
+    /// Its stable name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::High => "high",
+            Direction::Low => "low",
+        }
+    }
+}
+
+/// Schema version 1. Numbers are finite; times are UTC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Anomaly {
+    /// 1
+    pub schema_version: u32,
+    /// `point`
+    pub kind: String,
+    /// Of the event.
+    pub device_id: String,
+    /// Of the event.
+    pub metric_name: Option<String>,
+    /// Of the event.
+    pub metric_value: f64,
+    /// Of the event, or of its record; only a file's row can have none.
+    pub timestamp: Option<Instant>,
+    /// Of the window before the value.
+    pub mean: f64,
+    /// Population standard deviation of that window, before any floor.
+    pub std_dev: f64,
+    /// Signed distance in deviations; none when the deviation is 0.
+    pub z_score: Option<f64>,
+    /// Higher is more abnormal.
+    pub score: f64,
+    /// In deviations.
+    pub threshold: f64,
+    /// Least expected value.
+    pub lower: f64,
+    /// Greatest expected value.
+    pub upper: f64,
+    /// Number of values that were judged against.
+    pub window_count: u32,
+    /// Name of the rule.
+    pub method: String,
+    /// Side.
+    pub direction: Direction,
+    /// Distance.
+    pub severity: Severity,
+    /// The producer's header `anomaly-label`.
+    pub label: Option<String>,
+    /// The most recent values before this one, oldest first.
+    pub window: Vec<f64>,
+    /// Identity.
+    pub source: Source,
+}

@@ -1,0 +1,230 @@
+//! The command line. Parsing only; what the commands do is in `command` and `role`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::command;
+use crate::config::resolved::FileFormat;
+use crate::config::schema::File;
+use crate::config::{self, Loaded, Places};
+use crate::error::{Error, Kind, Result};
+use crate::role;
+
+/// Watch device metrics in Kafka and say, exactly once, which values are abnormal
+///
+/// A value is abnormal when it is more than `threshold` standard deviations away from the mean of the last `window` values
+/// of its series. Anomalies go to a Kafka topic and into PostgreSQL; a dashboard shows them.
+#[derive(Debug, Parser)]
+#[command(name = "anomaly", version, disable_help_subcommand = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Run as this role until SIGTERM; what the systemd units do
+    #[arg(long, value_enum)]
+    role: Option<Role>,
+
+    /// Directory of the settings
+    #[arg(long, value_name = "DIR", global = true)]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "Examples:
+  anomaly demo                                   see it work, with nothing set up
+  anomaly score readings.csv --value-field temp  judge a file
+  anomaly check --connect                        are the settings, Kafka and PostgreSQL in order?
+  anomaly topics && anomaly migrate              make topics and tables
+  anomaly --role detector                        run the detector
+
+Settings: /etc/anomaly/*.toml, or ANOMALY__SECTION__KEY in the environment.
+Exit codes: 0, 64 usage, 65 data, 66 no input, 69 service unavailable, 70 internal, 78 settings.";
+
+/// What a process can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Publish events: synthetic, from a file, or of this machine
+    Producer,
+    /// Judge events; carry anomalies to Kafka and PostgreSQL
+    Detector,
+    /// Serve the pages
+    Dashboard,
+}
+
+impl Role {
+    /// Its own settings file.
+    pub fn file(self) -> File {
+        match self {
+            Role::Producer => File::Producer,
+            Role::Detector => File::Detector,
+            Role::Dashboard => File::Dashboard,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Producer => "producer",
+            Role::Detector => "detector",
+            Role::Dashboard => "dashboard",
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate the settings and print them, each with the place it came from; secrets are masked
+    Check {
+        /// Read this role's file too, and print only what it uses
+        #[arg(long, value_enum)]
+        role: Option<Role>,
+        /// Try the brokers, topics, transactions, the database with its rights, and the clock as well
+        #[arg(long)]
+        connect: bool,
+    },
+    /// Judge a file or standard input without Kafka: events in, anomalies out as JSON Lines
+    Score(Score),
+    /// Create or upgrade the database schema
+    Migrate,
+    /// Create the topics that are missing, and show all
+    Topics,
+    /// Show what the detector is doing: partitions, lag, series
+    Status,
+    /// Run all roles in one process on an in-memory broker and a private PostgreSQL
+    Demo(Demo),
+}
+
+/// Options of `anomaly score`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Score {
+    /// JSON Lines, or CSV with a header line; - or nothing is standard input
+    #[arg(default_value = "-")]
+    pub file: String,
+    /// Format of the input
+    #[arg(long, value_enum, default_value = "auto")]
+    pub format: FileFormat,
+    /// Values of a series that a new one is compared with
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub window: u32,
+    /// Abnormal beyond this many standard deviations
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
+    pub threshold: f64,
+    /// Values that a series must have before it is judged
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub min_samples: u32,
+    /// The rule
+    #[arg(long, default_value = "sigma", value_parser = ["sigma"])]
+    pub method: String,
+    /// Where the device is: a dotted path, or a column; a table without it is one device named after the file
+    #[arg(long, default_value = "device_id", value_name = "PATH")]
+    pub device_field: String,
+    /// Where the metric is
+    #[arg(long, default_value = "metric_name", value_name = "PATH")]
+    pub metric_field: String,
+    /// Where the value is
+    #[arg(long, default_value = "metric_value", value_name = "PATH")]
+    pub value_field: String,
+    /// Where the time is; a table's time without an offset is UTC
+    #[arg(long, default_value = "timestamp", value_name = "PATH")]
+    pub time_field: String,
+    /// Print a line for every accepted event, with its figures and its verdict
+    #[arg(long)]
+    pub all: bool,
+    /// Write the exact lines of rejected records into this file
+    #[arg(long, value_name = "FILE")]
+    pub rejects: Option<PathBuf>,
+}
+
+/// Options of `anomaly demo`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Demo {
+    /// Address of the dashboard
+    #[arg(long, default_value = "127.0.0.1:8501")]
+    pub listen: SocketAddr,
+    /// Events a second over all devices; the in-memory broker takes no more than 1000
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rate: u32,
+    /// Number of devices
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub devices: u32,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if (0.01..=1e6).contains(&x) => Ok(x),
+        _ => Err("expected a number from 0.01 to 1000000".into()),
+    }
+}
+
+/// The definition, for the manual and completions.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses and runs.
+///
+/// # Errors
+/// Whatever ended the command; its kind is the exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let is_asked_for = !error.use_stderr();
+            // A closed pipe while printing help is nobody's concern.
+            let _ = error.print();
+            return if is_asked_for { Ok(()) } else { Err(Error::new(Kind::Usage, "")) };
+        }
+    };
+    let load = |file: Option<File>| -> Result<(Loaded, Places)> {
+        let places = places(cli.config.clone(), file);
+        Ok((config::load(&places)?, places))
+    };
+    match (cli.role, cli.command) {
+        (Some(role), None) => {
+            let (loaded, places) = load(Some(role.file()))?;
+            role::run(role, &loaded, &places)
+        }
+        (None, Some(Command::Check { role, connect })) => {
+            let (loaded, _) = load(role.map(Role::file))?;
+            command::check::run(&loaded, role.map(Role::file), connect)
+        }
+        (None, Some(Command::Score(score))) => command::score::run(&score),
+        (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(File::Detector))?.0.settings),
+        (None, Some(Command::Topics)) => command::topics::run(&load(Some(File::Detector))?.0.settings),
+        (None, Some(Command::Status)) => command::status::run(&load(Some(File::Dashboard))?.0.settings),
+        (None, Some(Command::Demo(demo))) => command::demo::run(&demo),
+        (Some(_), Some(_)) => {
+            Err(Error::new(Kind::Usage, "--role runs a role; it goes with no command but `check --role`"))
+        }
+        (None, None) => Err(Error::new(Kind::Usage, Cli::command().render_help())),
+    }
+}
+
+/// `/etc/anomaly` may be missing, a directory that was named may not.
+fn places(config: Option<PathBuf>, file: Option<File>) -> Places {
+    Places {
+        required: config.is_some(),
+        dir: config.unwrap_or_else(|| "/etc/anomaly".into()),
+        file,
+        env: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+    }
+}
+
+/// An error as `main` prints it. Reports of settings and help texts bring their own form.
+pub fn complaint(error: &Error) -> String {
+    let has_own_form = error.message.starts_with("error") || error.kind == Kind::Usage;
+    if has_own_form { error.message.clone() } else { format!("error: {}", error.message) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definition_is_sound() {
+        super::definition().debug_assert();
+    }
+}

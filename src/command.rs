@@ -1,0 +1,8 @@
+//! What `anomaly` does once and ends: one file each.
+
+pub mod check;
+pub mod demo;
+pub mod migrate;
+pub mod score;
+pub mod status;
+pub mod topics;

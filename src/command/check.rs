@@ -1,0 +1,143 @@
+//! `anomaly check`: the settings in force and where each came from; with `--connect`, whether what they name is there.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+
+use crate::config::schema::File;
+use crate::config::{Loaded, Settings};
+use crate::error::{Error, Result};
+use crate::event::Instant;
+use crate::role::detector;
+use crate::store;
+use crate::stream::kafka::client;
+use crate::stream::kafka::context::Deliveries;
+
+const CALL: Duration = Duration::from_secs(10);
+/// A clock that is further off than this makes "now" on the pages misleading.
+const CLOCK_MILLIS: i64 = 5_000;
+
+/// Prints the settings; with `connect`, one line for each thing that was tried.
+///
+/// # Errors
+/// 69 when something that was tried is not in order.
+pub fn run(loaded: &Loaded, file: Option<File>, connect: bool) -> Result<()> {
+    print!("{}", loaded.describe(file));
+    if !connect {
+        return Ok(());
+    }
+    println!();
+    let mut failed = 0;
+    let mut tried = |what: &str, result: Result<String, String>| match result {
+        Ok(note) => println!("ok      {what}: {note}"),
+        Err(why) => {
+            failed += 1;
+            println!("FAILED  {what}: {why}");
+        }
+    };
+    try_kafka(&loaded.settings, file, &mut tried);
+    if file != Some(File::Producer) {
+        try_postgres(&loaded.settings, file, &mut tried);
+    }
+    match failed {
+        0 => Ok(()),
+        1 => Err(Error::unavailable("1 check failed")),
+        n => Err(Error::unavailable(format_args!("{n} checks failed"))),
+    }
+}
+
+type Tried<'a> = dyn FnMut(&str, Result<String, String>) + 'a;
+
+fn try_kafka(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
+    if file == Some(File::Dashboard) {
+        return;
+    }
+    let kafka = &settings.kafka;
+    let consumer = match client::reader(kafka).create_with_context::<_, BaseConsumer<_>>(Quiet) {
+        Ok(consumer) => consumer,
+        Err(e) => return tried("kafka.properties", Err(e.to_string())),
+    };
+    match consumer.fetch_metadata(None, CALL) {
+        Err(e) => return tried("Kafka", Err(format!("{}: {e}", kafka.bootstrap_servers))),
+        Ok(metadata) => tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
+    }
+    let topics = &settings.topics;
+    let mut wanted = vec![&topics.raw_events];
+    if file != Some(File::Producer) {
+        wanted.extend([&topics.anomalies, &topics.dead_letter]);
+    }
+    for topic in wanted {
+        let found = consumer.fetch_metadata(Some(topic), CALL).map_err(|e| e.to_string()).and_then(|metadata| {
+            let found = metadata.topics().iter().find(|t| t.name() == topic);
+            match found.map(|t| (t.error(), t.partitions().len())) {
+                Some((None, partitions)) if partitions > 0 => Ok(format!("{partitions} partitions")),
+                Some((Some(error), _)) => {
+                    let code = rdkafka::types::RDKafkaErrorCode::from(error);
+                    Err(format!("{code}; `anomaly topics` creates what is missing"))
+                }
+                _ => Err("does not exist; `anomaly topics` creates it".into()),
+            }
+        });
+        tried(&format!("topic {topic}"), found);
+    }
+    let (id, is_transactional) = detector::names_for_check(settings);
+    if is_transactional && file != Some(File::Producer) {
+        let mut config = client::producer(kafka);
+        config.set("transactional.id", &id);
+        let begun = config
+            .create_with_context::<_, BaseProducer<_>>(Deliveries::default())
+            .and_then(|producer| producer.init_transactions(CALL))
+            .map(|()| format!("as {id}"))
+            .map_err(|e| format!("{e}; does the cluster allow transactional id {id}?"));
+        tried("transactions", begun);
+    }
+}
+
+/// Says nothing: the checks say it.
+struct Quiet;
+impl rdkafka::ClientContext for Quiet {
+    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, _: rdkafka::error::KafkaError, _: &str) {}
+}
+impl rdkafka::consumer::ConsumerContext for Quiet {}
+
+fn try_postgres(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
+    let postgres = &settings.postgres;
+    let place = format!("{} at {}:{} as {}", postgres.dbname, postgres.host, postgres.port, postgres.user);
+    let mut client = match store::connect(postgres) {
+        Ok(client) => client,
+        Err(e) => return tried("PostgreSQL", Err(format!("{place}: {e}"))),
+    };
+    tried("PostgreSQL", Ok(place));
+    let (wanted, found) = (store::migrate::wanted(), store::migrate::version(&mut client));
+    let schema = match found {
+        Err(e) => Err(e.to_string()),
+        Ok(Some(version)) if version == wanted => Ok(format!("version {version}")),
+        Ok(None) => Err("there are no tables; run `anomaly migrate`".into()),
+        Ok(Some(version)) if version < wanted => Err(format!("version {version} of {wanted}; run `anomaly migrate`")),
+        Ok(Some(version)) => {
+            Err(format!("version {version}, newer than this program knows ({wanted}); upgrade anomaly"))
+        }
+    };
+    let has_tables = schema.is_ok();
+    tried("schema", schema);
+    if has_tables {
+        let wanted: &[&str] = if file == Some(File::Dashboard) { &["select"] } else { &["select", "insert", "update"] };
+        let rights = match store::migrate::missing_right(&mut client, wanted) {
+            Ok(None) => Ok(wanted.join(", ")),
+            Ok(Some(missing)) => Err(format!("no {missing}; grant it to {}", postgres.user)),
+            Err(e) => Err(e.to_string()),
+        };
+        tried("rights", rights);
+    }
+    let clock = store::migrate::clock(&mut client).map_err(|e| e.to_string()).and_then(|theirs| {
+        let off = theirs.millis() - Instant::now().millis();
+        if off.abs() > CLOCK_MILLIS {
+            Err(format!("the database's clock is {off} ms ahead of ours; is time synchronised?"))
+        } else {
+            Ok(format!("{off} ms apart"))
+        }
+    });
+    tried("clock", clock);
+}

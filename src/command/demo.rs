@@ -1,0 +1,89 @@
+//! `anomaly demo`: the whole pipeline with nothing set up: all roles in this process, on librdkafka's in-memory broker and
+//! a private PostgreSQL that is removed at the end.
+
+mod cluster;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::mocking::MockCluster;
+
+use crate::cli::Demo;
+use crate::command::migrate;
+use crate::config::resolved::{Delivery, Listen, SourceKind, Start};
+use crate::config::{self, Places, Settings};
+use crate::error::{Error, Result};
+use crate::event::Instant;
+use crate::page::listener;
+use crate::role::{self, Crew, detector};
+use crate::service::{logging, signals};
+
+use cluster::Cluster;
+
+/// Runs until it is interrupted.
+///
+/// # Errors
+/// 69 when PostgreSQL's programs are missing or the address is taken.
+pub fn run(options: &Demo) -> Result<()> {
+    let mut settings = config::load(&Places::default())?.settings;
+    // Before anything is started, so that a taken port costs nothing.
+    drop(listener::bind(options.listen)?);
+    settings.log.level = "warn".into();
+    logging::start(&settings.log, "demo")?;
+    let signals = signals::listen()?;
+
+    println!("anomaly demo: all roles in one process");
+    println!("  broker      in memory (librdkafka's mock): it forgets everything at the end, and proves no guarantee");
+    let broker = MockCluster::new(1).map_err(|e| Error::internal(format_args!("cannot start the broker: {e}")))?;
+    for topic in [&settings.topics.raw_events, &settings.topics.anomalies, &settings.topics.dead_letter] {
+        broker.create_topic(topic, 4, 1).map_err(|e| Error::internal(format_args!("cannot create {topic}: {e}")))?;
+    }
+    let database = Cluster::start()?;
+    println!("  PostgreSQL  private, in {}: removed at the end", database.directory().display());
+    choose(&mut settings, options, broker.bootstrap_servers(), &database);
+    migrate::apply(&settings.postgres)?;
+    println!(
+        "  events      {} a second from {} devices; judged after {} values each, in about {} s",
+        options.rate,
+        options.devices,
+        settings.detector.min_samples,
+        settings.detector.min_samples as u64 * u64::from(options.devices) / u64::from(options.rate) + 1
+    );
+
+    let mut crew = Crew::default();
+    detector::start(&mut crew, &settings, print())?;
+    role::producer::start(&mut crew, &settings)?;
+    role::dashboard::start(&mut crew, &settings)?;
+    println!("  dashboard   http://{}/", options.listen);
+    println!("Ctrl-C ends it. Anomalies:");
+    let ended = crew.supervise(&signals, &settings, || ());
+    println!("\nending: PostgreSQL and everything in it is removed");
+    drop(database);
+    ended
+}
+
+/// One line for each anomaly, as it is found.
+fn print() -> detector::Announce {
+    Arc::new(|anomaly| {
+        let at = anomaly.timestamp.unwrap_or_else(Instant::now).to_string();
+        let label = anomaly.label.as_deref().map(|label| format!("  [injected: {label}]")).unwrap_or_default();
+        println!("{}  {}{label}", &at[11..23], detector::describe(anomaly));
+    })
+}
+
+/// The in-memory broker knows no transactions, one worker is what it can keep up with.
+fn choose(settings: &mut Settings, options: &Demo, broker: String, database: &Cluster) {
+    settings.kafka.bootstrap_servers = broker;
+    settings.metrics.listen = Listen::Off;
+    settings.service.drain_timeout = Duration::from_secs(2);
+    database.settings(&mut settings.postgres);
+    settings.detector.delivery = Delivery::AtLeastOnce;
+    settings.detector.workers = 1;
+    settings.detector.start = Start::Earliest;
+    settings.producer.source = SourceKind::Generate;
+    settings.producer.rate = f64::from(options.rate);
+    settings.producer.devices = u64::from(options.devices);
+    settings.producer.anomaly_rate = 0.005;
+    settings.dashboard.listen = Listen::At(options.listen);
+    settings.dashboard.refresh = Duration::from_secs(2);
+}

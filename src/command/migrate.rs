@@ -1,0 +1,43 @@
+//! `anomaly migrate`: the schema.
+
+use crate::config::Settings;
+use crate::config::resolved::Postgres;
+use crate::error::{Error, Result};
+use crate::store;
+
+/// Connects as the role of `[migrate]`, if there is one, and applies what is missing.
+///
+/// # Errors
+/// 69 when the database is away or refuses.
+pub fn run(settings: &Settings) -> Result<()> {
+    let mut postgres = settings.postgres.clone();
+    if !settings.migrate.user.is_empty() {
+        postgres.user.clone_from(&settings.migrate.user);
+        postgres.password.clone_from(&settings.migrate.password);
+    }
+    let applied = apply(&postgres)?;
+    for name in &applied {
+        println!("applied {name}");
+    }
+    if applied.is_empty() {
+        println!("the schema is up to date (version {})", store::migrate::wanted());
+    }
+    Ok(())
+}
+
+/// The same without a word.
+///
+/// # Errors
+/// As [`run`].
+pub fn apply(postgres: &Postgres) -> Result<Vec<String>> {
+    let mut client = store::connect(postgres).map_err(|e| unreachable(postgres, &e))?;
+    store::migrate::migrate(&mut client, &postgres.schema)
+}
+
+/// The database cannot be used; says which one.
+pub fn unreachable(postgres: &Postgres, why: &impl std::fmt::Display) -> Error {
+    Error::unavailable(format_args!(
+        "cannot use database {} at {}:{} as {}: {why}",
+        postgres.dbname, postgres.host, postgres.port, postgres.user
+    ))
+}

@@ -1,0 +1,21 @@
+//! `anomaly topics`: the topics.
+
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::stream;
+
+/// Creates what is missing and prints all.
+///
+/// # Errors
+/// 69 when the cluster is away or refuses.
+pub fn run(settings: &Settings) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::internal(format_args!("cannot start: {e}")))?;
+    for topic in runtime.block_on(stream::topics::create(&settings.kafka, &settings.topics))? {
+        let what = if topic.is_new { "created" } else { "exists" };
+        println!("{what:<8} {} ({} partitions)", topic.name, topic.partitions);
+    }
+    Ok(())
+}

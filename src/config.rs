@@ -1,0 +1,140 @@
+//! Settings: raw (as typed) -> checked -> resolved (as used). Precedence: default, `common.toml`, the role's file,
+//! `conf.d/*.toml` in order, `ANOMALY__SECTION__KEY`, credentials.
+
+pub mod property;
+pub mod raw;
+pub mod report;
+pub mod resolved;
+pub mod schema;
+mod shipped;
+
+use std::fmt::Write;
+
+pub use raw::Places;
+pub use resolved::Settings;
+pub use shipped::shipped;
+
+use crate::error::{Error, Result};
+use raw::Entries;
+use report::Report;
+use schema::File;
+
+/// Settings that hold together, and where each came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// As used.
+    pub settings: Settings,
+    entries: Entries,
+}
+
+/// Gathers, checks and resolves.
+///
+/// # Errors
+/// 78, with every problem and its place.
+pub fn load(places: &Places) -> Result<Loaded> {
+    let mut report = Report::default();
+    let entries = raw::gather(places, &mut report);
+    if !report.0.is_empty() {
+        return Err(Error::config(report));
+    }
+    let settings = serde_json::from_value::<Settings>(raw::tree(&entries))
+        .map_err(|e| Error::internal(format_args!("settings and their schema disagree: {e}")))?;
+    consistent(&settings, &entries, &mut report);
+    if !report.0.is_empty() {
+        return Err(Error::config(report));
+    }
+    Ok(Loaded { settings, entries })
+}
+
+/// Rules between settings.
+fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
+    let mut problem = |path: &str, title: String, expected: &str| {
+        if let Some(entry) = entries.get(path) {
+            report.add(&entry.origin, title, expected, None);
+        }
+    };
+    let detector = &settings.detector;
+    if detector.min_samples > detector.window {
+        let title = format!(
+            "`detector.min_samples` ({}) is more than `detector.window` ({})",
+            detector.min_samples, detector.window
+        );
+        // The one that the user set is the one to show.
+        let is_default = entries.get("detector.min_samples").is_some_and(|e| e.origin == report::Origin::Default);
+        let path = if is_default { "detector.window" } else { "detector.min_samples" };
+        problem(path, title, "nothing would ever be judged");
+    }
+    if let Some((a, b)) = settings.fields.clash() {
+        let path = [
+            ("fields.device", &settings.fields.device),
+            ("fields.metric", &settings.fields.metric),
+            ("fields.value", &settings.fields.value),
+            ("fields.time", &settings.fields.time),
+        ]
+        .into_iter()
+        .filter(|(_, value)| *value == a || *value == b)
+        .map(|(path, _)| path)
+        .next_back()
+        .unwrap_or("fields.device");
+        problem(
+            path,
+            format!("the paths `{a}` and `{b}` lead to the same field"),
+            "each field needs a path of its own",
+        );
+    }
+    let topics = &settings.topics;
+    for (path, name) in [
+        ("topics.anomalies", &topics.anomalies),
+        ("topics.dead_letter", &topics.dead_letter),
+        ("topics.state", &topics.state),
+    ] {
+        if *name == topics.raw_events {
+            problem(
+                path,
+                format!("`{path}` is the same topic as `topics.raw_events`"),
+                "the detector would read its own output",
+            );
+        }
+    }
+    if settings.postgres.schema.contains(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')) {
+        problem(
+            "postgres.schema",
+            "`postgres.schema` has a character that needs quoting".into(),
+            "expected a-z, 0-9 and _",
+        );
+    }
+    if settings.producer.step.is_some_and(|step| step.is_zero()) {
+        problem("producer.step", "`producer.step` is zero".into(), "expected a time such as \"10ms\"");
+    }
+}
+
+impl Loaded {
+    /// Every setting, one a line, `path = value  # origin`, secrets masked. With `file`, only those that the role uses.
+    pub fn describe(&self, file: Option<File>) -> String {
+        let is_used = |path: &str| match schema::find(path).map(|key| key.file) {
+            None | Some(File::Common) => true,
+            Some(of) => file.is_none_or(|file| file == of),
+        };
+        let lines = self.entries.iter().filter(|(path, _)| is_used(path)).map(|(path, entry)| {
+            let is_hidden = property::is_secret(path) && entry.value != "";
+            let value = if is_hidden { "\"***\"".to_owned() } else { entry.value.to_string() };
+            (format!("{path} = {value}"), entry.origin.to_string())
+        });
+        let lines = lines.collect::<Vec<_>>();
+        let width = lines.iter().map(|(left, _)| left.len()).max().unwrap_or(0).min(60);
+        lines.into_iter().fold(String::new(), |mut text, (left, origin)| {
+            let _ = writeln!(text, "{left:<width$}  # {origin}");
+            text
+        })
+    }
+
+    /// Paths whose values differ between the two.
+    pub fn changed(&self, other: &Loaded) -> Vec<String> {
+        let paths = self.entries.keys().chain(other.entries.keys()).collect::<std::collections::BTreeSet<_>>();
+        let value = |of: &Loaded, path: &str| of.entries.get(path).map(|e| e.value.clone());
+        paths.into_iter().filter(|path| value(self, path) != value(other, path)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! Problems in settings: each with its place and remedy, all of them at once.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Origin {
+    /// The schema.
+    Default,
+    /// A file, with its text and the bytes of the value.
+    File {
+        /// Path as given.
+        path: Rc<PathBuf>,
+        /// Whole text.
+        text: Rc<str>,
+        /// Bytes in the text.
+        span: Range<usize>,
+    },
+    /// An environment variable.
+    Env(String),
+    /// A file that holds one secret.
+    Secret(PathBuf),
+}
+
+impl fmt::Display for Origin {
+    /// Shape: `default`, `/etc/anomaly/common.toml:3:8`, `ANOMALY__KAFKA__…`, a path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::Env(name) => f.write_str(name),
+            Origin::Secret(path) => path.display().fmt(f),
+            Origin::File { path, text, span } => {
+                let before = &text[..span.start.min(text.len())];
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                write!(f, "{}:{line}:{column}", path.display())
+            }
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// Place.
+    pub origin: Origin,
+    /// What is wrong; names the key.
+    pub title: String,
+    /// What was expected, beside the caret.
+    pub expected: String,
+    /// The remedy, if one is known.
+    pub help: Option<String>,
+    /// The value may be a secret: what stands behind the `=` is not shown.
+    pub is_secret: bool,
+}
+
+/// Everything that is wrong.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report(pub Vec<Problem>);
+
+impl Report {
+    /// Adds one problem.
+    pub fn add(
+        &mut self,
+        origin: &Origin,
+        title: impl fmt::Display,
+        expected: impl fmt::Display,
+        help: Option<String>,
+    ) {
+        self.0.push(Problem {
+            origin: origin.clone(),
+            title: title.to_string(),
+            expected: expected.to_string(),
+            help,
+            is_secret: false,
+        });
+    }
+
+    /// The last problem is about a value that may be a secret.
+    pub fn hide_value(&mut self) {
+        if let Some(problem) = self.0.last_mut() {
+            problem.is_secret = true;
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, problem) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        match self.0.len() {
+            0 | 1 => Ok(()),
+            n => write!(f, "\n\n{n} problems in the settings"),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let title = Level::ERROR.primary_title(self.title.as_str());
+        let mut group = match &self.origin {
+            Origin::File { path, text, span } => {
+                let annotation = AnnotationKind::Primary.span(span.clone()).label(self.expected.as_str());
+                let shown = if self.is_secret { masked(text, span) } else { text.to_string() };
+                title.element(Snippet::source(shown).path(path.to_string_lossy()).annotation(annotation))
+            }
+            other => title.element(Level::NOTE.message(format!("{other}: {}", self.expected))),
+        };
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        f.write_str(&Renderer::plain().render(&[group]))
+    }
+}
+
+/// The text with everything behind the `=` starred out in the lines that the span touches; bytes keep their places.
+fn masked(text: &str, span: &Range<usize>) -> String {
+    let mut at = 0;
+    let mask = |line: &str| {
+        let behind = line.find('=').map_or(line.len(), |equals| equals + 1);
+        let stars =
+            line[behind..].chars().map(|c| if c.is_whitespace() { c.to_string() } else { "*".repeat(c.len_utf8()) });
+        line[..behind].to_owned() + &stars.collect::<String>()
+    };
+    text.split_inclusive('\n')
+        .map(|line| {
+            let from = at;
+            at += line.len();
+            // An error at the very end of a line belongs to it too.
+            if from <= span.end && span.start <= at { mask(line) } else { line.to_owned() }
+        })
+        .collect()
+}

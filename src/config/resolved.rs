@@ -1,0 +1,288 @@
+//! Settings as used: typed, complete, and consistent with one another. Field names are the keys of the schema,
+//! whose sentences are not repeated here.
+#![allow(missing_docs)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::event::{Fields, Instant};
+
+/// A string that never shows itself.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, for the one who must send it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"***\"" })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub kafka: Kafka,
+    pub topics: Topics,
+    pub fields: Fields,
+    pub postgres: Postgres,
+    pub migrate: Migrate,
+    pub service: Service,
+    pub metrics: Metrics,
+    pub log: Log,
+    pub producer: Producer,
+    pub detector: Detector,
+    pub sink: Sink,
+    pub dashboard: Dashboard,
+}
+
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    pub bootstrap_servers: String,
+    pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Kafka {
+    /// Without the properties, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kafka").field("bootstrap_servers", &self.bootstrap_servers).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topics {
+    pub raw_events: String,
+    pub anomalies: String,
+    pub dead_letter: String,
+    pub state: String,
+    pub partitions: i32,
+    pub replication: i32,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    pub host: String,
+    pub port: u16,
+    pub dbname: String,
+    pub user: String,
+    pub password: Secret,
+    pub password_file: String,
+    pub schema: String,
+    pub sslmode: String,
+    pub sslrootcert: String,
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub statement_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Migrate {
+    pub user: String,
+    pub password: Secret,
+    pub password_file: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    #[serde(deserialize_with = "duration")]
+    pub ready_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub drain_timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    pub listen: Listen,
+}
+
+/// An address to bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// The role's own default.
+    Default,
+    /// Nothing is bound.
+    Off,
+    /// This one.
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// The address, or `None` when off.
+    pub fn or(self, default: SocketAddr) -> Option<SocketAddr> {
+        match self {
+            Listen::Default => Some(default),
+            Listen::Off => None,
+            Listen::At(address) => Some(address),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "" => Ok(Listen::Default),
+            "off" => Ok(Listen::Off),
+            text => text.parse().map(Listen::At).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub target: String,
+    pub level: String,
+    pub anomalies_per_second: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Producer {
+    pub source: SourceKind,
+    pub devices: u64,
+    pub rate: f64,
+    pub seed: u64,
+    #[serde(deserialize_with = "time")]
+    pub start: Option<Instant>,
+    #[serde(deserialize_with = "step")]
+    pub step: Option<Duration>,
+    pub anomaly_rate: f64,
+    pub count: u64,
+    pub file: String,
+    pub format: FileFormat,
+    pub speed: f64,
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceKind {
+    Generate,
+    Replay,
+    Host,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFormat {
+    /// By the extension: .csv, else JSON Lines
+    Auto,
+    /// One JSON object a line
+    Jsonl,
+    /// Comma-separated values with a header line
+    Csv,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detector {
+    pub window: usize,
+    pub threshold: f64,
+    pub min_samples: usize,
+    pub min_std_dev: f64,
+    pub min_relative_std_dev: f64,
+    pub method: String,
+    pub context: usize,
+    pub on_reject: OnReject,
+    pub workers: usize,
+    pub delivery: Delivery,
+    pub group: String,
+    pub instance: String,
+    pub start: Start,
+    pub state: String,
+    pub history: i64,
+    #[serde(deserialize_with = "duration")]
+    pub commit_interval: Duration,
+    pub commit_events: usize,
+    #[serde(deserialize_with = "duration")]
+    pub session_timeout: Duration,
+    pub stop_leaves: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnReject {
+    DeadLetter,
+    Drop,
+    Fail,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    Earliest,
+    Latest,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sink {
+    pub enabled: bool,
+    pub group: String,
+    pub batch: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dashboard {
+    pub listen: Listen,
+    #[serde(deserialize_with = "duration")]
+    pub refresh: Duration,
+}
+
+impl Settings {
+    /// What decides a verdict.
+    pub fn detection(&self) -> crate::detect::Settings {
+        let d = &self.detector;
+        crate::detect::Settings {
+            window: d.window,
+            min_samples: d.min_samples,
+            method: d.method.clone(),
+            threshold: d.threshold,
+            min_std_dev: d.min_std_dev,
+            min_relative_std_dev: d.min_relative_std_dev,
+            context: d.context,
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    humantime::parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn step<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
+    Ok(Instant::parse_rfc3339(&String::deserialize(deserializer)?))
+}

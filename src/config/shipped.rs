@@ -1,0 +1,34 @@
+//! The files of `etc/`, made from the schema: every key with its default, commented out, and its sentence.
+
+use std::fmt::Write;
+
+use super::schema::{File, KEYS, SECTIONS};
+
+/// The text of one shipped file.
+pub fn shipped(file: File) -> String {
+    let about = match file {
+        File::Common => "Settings that all roles share.",
+        File::Producer => "Settings of anomaly-producer.service.",
+        File::Detector => "Settings of anomaly-detector.service.",
+        File::Dashboard => "Settings of anomaly-dashboard.service.",
+    };
+    let mut text = format!(
+        "# {about} Each line shows a default; remove the # to change it.\n\
+         # Precedence: common.toml, the role's file, conf.d/*.toml in order, ANOMALY__SECTION__KEY, credentials.\n\
+         # `anomaly check` validates, and tells where each value came from.\n"
+    );
+    let mut section = "";
+    for key in KEYS.iter().filter(|key| key.file == file) {
+        let Some((of, name)) = key.path.split_once('.') else { continue };
+        if of != section {
+            section = of;
+            let about = SECTIONS.iter().find(|(name, _)| *name == section).map_or("", |(_, about)| about);
+            let _ = write!(text, "\n# {about}\n[{section}]\n");
+        }
+        let _ = write!(text, "# {}\n#{name} = {}\n", key.doc, key.default);
+        if key.path == "kafka.bootstrap_servers" {
+            text.push_str("#properties.\"security.protocol\" = \"sasl_ssl\"\n");
+        }
+    }
+    text
+}

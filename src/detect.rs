@@ -1,0 +1,249 @@
+//! Event -> series -> rule -> anomaly. One [`Detector`] holds the windows of the partitions that it is given; what it
+//! did since the last commit can be taken back. Knows nothing of Kafka, files or clocks.
+
+use std::collections::BTreeMap;
+
+use crate::anomaly::{Anomaly, Direction, Severity, Source};
+use crate::event::{Event, Instant};
+use crate::rule::{self, Figures, Limits, Rule};
+use crate::series::{self, Table};
+
+/// What decides a verdict; its fingerprint is written beside every status row.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Settings {
+    /// Values that a window holds.
+    pub window: usize,
+    /// Values that a window must hold before it judges.
+    pub min_samples: usize,
+    /// Name of the rule.
+    pub method: String,
+    /// Deviations.
+    pub threshold: f64,
+    /// Floor of the deviation, in the value's unit.
+    pub min_std_dev: f64,
+    /// Floor of the deviation, as a share of |mean|.
+    pub min_relative_std_dev: f64,
+    /// Values that an anomaly carries.
+    pub context: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            window: 100,
+            min_samples: 30,
+            method: "sigma".into(),
+            threshold: 3.0,
+            min_std_dev: 0.0,
+            min_relative_std_dev: 0.0,
+            context: 100,
+        }
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// Too few values before it.
+    Learning,
+    /// As expected.
+    Normal,
+    /// Beyond.
+    Anomalous(Box<Anomaly>),
+}
+
+/// Judges events in the order in which they are given.
+pub struct Detector {
+    settings: Settings,
+    rule: Box<dyn Rule>,
+    tables: BTreeMap<i32, Table>,
+    key: String,
+    /// Series made in one partition while another one had them already.
+    split_series: u64,
+}
+
+impl Detector {
+    /// `None` when no rule has that name.
+    pub fn new(settings: Settings) -> Option<Self> {
+        let limits = Limits {
+            threshold: settings.threshold,
+            min_std_dev: settings.min_std_dev,
+            min_relative_std_dev: settings.min_relative_std_dev,
+        };
+        let rule = rule::by_name(&settings.method, limits)?;
+        Some(Detector { settings, rule, tables: BTreeMap::new(), key: String::new(), split_series: 0 })
+    }
+
+    /// Judges one event, then lets its value join the window. `source.partition` says which windows.
+    pub fn judge(&mut self, source: &Source, event: &Event<'_>, at: Option<Instant>, label: Option<&str>) -> Verdict {
+        self.with_window(source.partition, event, |rule, settings, window| {
+            if window.len() < settings.min_samples {
+                return Verdict::Learning;
+            }
+            if rule.certainly_normal(window, event.metric_value) {
+                return Verdict::Normal;
+            }
+            match rule.figures(window, event.metric_value) {
+                Some(figures) if figures.abnormal => {
+                    Verdict::Anomalous(Box::new(record(rule, settings, window, figures, source, event, at, label)))
+                }
+                _ => Verdict::Normal,
+            }
+        })
+    }
+
+    /// As [`judge`](Self::judge), with the exact figures of every event; `None` while learning.
+    pub fn explain(
+        &mut self,
+        source: &Source,
+        event: &Event<'_>,
+        at: Option<Instant>,
+    ) -> Option<(Figures, Option<Box<Anomaly>>)> {
+        self.with_window(source.partition, event, |rule, settings, window| {
+            if window.len() < settings.min_samples {
+                return None;
+            }
+            let figures = rule.figures(window, event.metric_value)?;
+            let anomaly =
+                figures.abnormal.then(|| Box::new(record(rule, settings, window, figures, source, event, at, None)));
+            Some((figures, anomaly))
+        })
+    }
+
+    /// Lets a value that has its verdict already join its window again.
+    pub fn replay(&mut self, partition: i32, event: &Event<'_>) {
+        self.with_window(partition, event, |_, _, _| ());
+    }
+
+    /// What was done is final.
+    pub fn commit(&mut self) {
+        self.tables.values_mut().for_each(Table::commit);
+    }
+
+    /// Takes back everything since the last commit.
+    pub fn rollback(&mut self) {
+        self.tables.values_mut().for_each(Table::rollback);
+    }
+
+    /// Forgets a partition that now belongs to another worker.
+    pub fn forget(&mut self, partition: i32) {
+        self.tables.remove(&partition);
+    }
+
+    /// Number of series held of one partition.
+    pub fn series_of(&self, partition: i32) -> usize {
+        self.tables.get(&partition).map_or(0, Table::len)
+    }
+
+    /// Series seen in a second partition since the last call: their records are not keyed by device.
+    pub fn take_split_series(&mut self) -> u64 {
+        std::mem::take(&mut self.split_series)
+    }
+
+    fn with_window<T>(
+        &mut self,
+        partition: i32,
+        event: &Event<'_>,
+        look: impl FnOnce(&dyn Rule, &Settings, &crate::window::Window) -> T,
+    ) -> T {
+        let key = series::key(&mut self.key, &event.device_id, event.metric_name.as_deref());
+        let table = self.tables.entry(partition).or_default();
+        let (slot, created) = table.slot(key);
+        let seen = look(self.rule.as_ref(), &self.settings, table.window(slot));
+        table.push(slot, event.metric_value, self.settings.window);
+        if created && self.tables.iter().any(|(other, table)| *other != partition && table.contains(key)) {
+            self.split_series += 1;
+        }
+        seen
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // The record is the sum of these; a struct of them would be the record.
+fn record(
+    rule: &dyn Rule,
+    settings: &Settings,
+    window: &crate::window::Window,
+    figures: Figures,
+    source: &Source,
+    event: &Event<'_>,
+    at: Option<Instant>,
+    label: Option<&str>,
+) -> Anomaly {
+    let is_critical = figures.score >= 2.0 * settings.threshold;
+    Anomaly {
+        schema_version: 1,
+        kind: "point".into(),
+        device_id: event.device_id.to_string(),
+        metric_name: event.metric_name.as_deref().map(str::to_owned),
+        metric_value: event.metric_value,
+        timestamp: at,
+        mean: figures.mean,
+        std_dev: figures.std_dev,
+        z_score: figures.z_score,
+        score: figures.score,
+        threshold: settings.threshold,
+        lower: figures.lower,
+        upper: figures.upper,
+        window_count: window.len() as u32,
+        method: rule.name().into(),
+        direction: if event.metric_value > figures.mean { Direction::High } else { Direction::Low },
+        severity: if is_critical { Severity::Critical } else { Severity::Warning },
+        label: label.map(str::to_owned),
+        window: window.newest(settings.context),
+        source: source.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    fn event(value: f64) -> Event<'static> {
+        Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None }
+    }
+
+    fn source(partition: i32, offset: i64) -> Source {
+        Source { topic: "t".into(), partition, offset, index: 0 }
+    }
+
+    #[test]
+    fn a_value_never_votes_on_itself_and_the_first_judged_is_the_one_after_min_samples() {
+        let mut detector = Detector::new(Settings { min_samples: 3, ..Settings::default() }).unwrap();
+        for (i, value) in [1.0, 2.0, 3.0].into_iter().enumerate() {
+            assert_eq!(detector.judge(&source(0, i as i64), &event(value), None, None), Verdict::Learning);
+        }
+        let Verdict::Anomalous(anomaly) = detector.judge(&source(0, 3), &event(100.0), None, Some("spike")) else {
+            panic!("100 after 1, 2, 3 is abnormal");
+        };
+        assert_eq!((anomaly.mean, anomaly.window_count, anomaly.severity), (2.0, 3, Severity::Critical));
+        assert_eq!(anomaly.window, [1.0, 2.0, 3.0]);
+        assert_eq!(anomaly.label.as_deref(), Some("spike"));
+        assert_eq!(detector.judge(&source(0, 4), &event(100.0), None, None), Verdict::Normal);
+    }
+
+    #[test]
+    fn after_a_rollback_the_same_events_get_the_same_verdicts() {
+        let mut detector = Detector::new(Settings { window: 10, min_samples: 5, ..Settings::default() }).unwrap();
+        let value = |i: i64| (i as f64 * 0.7).sin() + if i % 17 == 0 { 9.0 } else { 0.0 };
+        let run = |detector: &mut Detector, range: std::ops::Range<i64>| {
+            range.map(|i| detector.judge(&source(0, i), &event(value(i)), None, None)).collect::<Vec<_>>()
+        };
+        run(&mut detector, 0..40);
+        detector.commit();
+        let first = run(&mut detector, 40..90);
+        detector.rollback();
+        assert_eq!(run(&mut detector, 40..90), first);
+        assert!(first.iter().any(|v| matches!(v, Verdict::Anomalous(_))));
+    }
+
+    #[test]
+    fn a_series_in_two_partitions_is_counted_once() {
+        let mut detector = Detector::new(Settings::default()).unwrap();
+        for partition in [0, 1, 0, 1] {
+            detector.judge(&source(partition, 0), &event(1.0), None, None);
+        }
+        assert_eq!(detector.take_split_series(), 1);
+    }
+}

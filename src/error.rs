@@ -1,0 +1,87 @@
+//! The one error type that crosses rooms. Its kind is the exit code that `main` returns (sysexits.h),
+//! so whoever makes an error decides what the service manager will do about it.
+
+use std::fmt;
+
+/// What went wrong, as sysexits.h names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// 64: the command line.
+    Usage,
+    /// 65: data that the policy does not allow to pass.
+    Data,
+    /// 66: an input file that cannot be read.
+    NoInput,
+    /// 69: a service that is not there (broker, database).
+    Unavailable,
+    /// 70: a broken promise of this program's own.
+    Internal,
+    /// 78: settings.
+    Config,
+}
+
+impl Kind {
+    /// The process exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Kind::Usage => 64,
+            Kind::Data => 65,
+            Kind::NoInput => 66,
+            Kind::Unavailable => 69,
+            Kind::Internal => 70,
+            Kind::Config => 78,
+        }
+    }
+}
+
+/// An error that ends the command or the role. The message says the place and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// For people; may have several lines.
+    pub message: String,
+}
+
+/// Shorthand used all over the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of a kind, with a message for people.
+    pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
+        Error { kind, message: message.to_string() }
+    }
+
+    /// 65
+    pub fn data(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Data, message)
+    }
+
+    /// 66
+    pub fn no_input(message: impl fmt::Display) -> Self {
+        Self::new(Kind::NoInput, message)
+    }
+
+    /// 69
+    pub fn unavailable(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Unavailable, message)
+    }
+
+    /// 70
+    pub fn internal(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+
+    /// 78
+    pub fn config(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Config, message)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

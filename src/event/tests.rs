@@ -1,0 +1,117 @@
+//! The contract of a raw event, case by case.
+
+use super::*;
+
+fn class(value: &[u8]) -> Class {
+    decode(Some(value), &Fields::default()).expect_err(&String::from_utf8_lossy(value)).class
+}
+
+fn event(value: &str) -> Event<'_> {
+    decode(Some(value.as_bytes()), &Fields::default()).unwrap_or_else(|e| panic!("{value}: {e}"))
+}
+
+fn with(field: &str, json: &str) -> String {
+    let rest = [("device_id", r#""d""#), ("metric_value", "1"), ("timestamp", "0")]
+        .iter()
+        .filter(|(name, _)| *name != field)
+        .map(|(name, json)| format!(r#""{name}":{json}"#))
+        .collect::<Vec<_>>()
+        .join(",");
+    format!(r#"{{{rest},"{field}":{json}}}"#)
+}
+
+#[test]
+fn the_contracts_example_is_an_event() {
+    let event = event(
+        r#"{"device_id":"pump-0042","metric_name":"temperature","metric_value":21.53,"timestamp":"2026-11-23T17:00:00.123Z"}"#,
+    );
+    assert_eq!(event.device_id, "pump-0042");
+    assert_eq!(event.metric_name.as_deref(), Some("temperature"));
+    assert_eq!(event.metric_value, 21.53);
+    assert_eq!(event.timestamp.unwrap().to_string(), "2026-11-23T17:00:00.123Z");
+}
+
+#[test]
+fn every_malformed_record_is_rejected_under_its_class() {
+    let long = format!("\"{}\"", "x".repeat(257));
+    let cases: Vec<(String, Class)> = vec![
+        ("nonsense".into(), Class::Json),
+        ("{".into(), Class::Json),
+        (r#"{"device_id":"d","metric_value":1} x"#.into(), Class::Json),
+        (r#"{"device_id":"d","metric_value":NaN}"#.into(), Class::Json),
+        (r#"{"device_id":"d","metric_value":01}"#.into(), Class::Json),
+        ("[1]".into(), Class::Shape),
+        ("3".into(), Class::Shape),
+        ("null".into(), Class::Shape),
+        ("{}".into(), Class::DeviceId),
+        (with("device_id", "null"), Class::DeviceId),
+        (with("device_id", "7"), Class::DeviceId),
+        (with("device_id", r#""""#), Class::DeviceId),
+        (with("device_id", &long), Class::DeviceId),
+        (with("device_id", r#""a\u0000b""#), Class::DeviceId),
+        (with("device_id", r#""\ud800""#), Class::DeviceId),
+        (with("metric_name", "{}"), Class::MetricName),
+        (with("metric_name", r#""\u0000""#), Class::MetricName),
+        (with("metric_value", r#""1""#), Class::MetricValue),
+        (with("metric_value", "null"), Class::MetricValue),
+        (with("metric_value", "true"), Class::MetricValue),
+        (with("metric_value", "1e999"), Class::MetricValue),
+        (r#"{"device_id":"d"}"#.into(), Class::MetricValue),
+        (with("timestamp", r#""yesterday""#), Class::Timestamp),
+        (with("timestamp", r#""2026-02-30T00:00:00Z""#), Class::Timestamp),
+        (with("timestamp", r#""2026-02-03T00:00:00""#), Class::Timestamp),
+        (with("timestamp", "false"), Class::Timestamp),
+        (with("timestamp", "1e300"), Class::Timestamp),
+        (r#"{"device_id":"d","device_id":"d","metric_value":1}"#.into(), Class::Duplicate),
+        (r#"{"device_id":"d","metric_value":1,"metric_value":1}"#.into(), Class::Duplicate),
+    ];
+    for (json, expected) in cases {
+        assert_eq!(class(json.as_bytes()), expected, "{json}");
+    }
+    assert_eq!(class(b"{\"device_id\":\"\xff\"}"), Class::Utf8);
+    assert_eq!(class(b""), Class::Empty);
+    assert_eq!(decode(None, &Fields::default()).unwrap_err().class, Class::Empty);
+}
+
+#[test]
+fn unknown_fields_are_ignored_however_deep_or_often() {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    assert_eq!(event(&with("x", &deep)).metric_value, 1.0);
+    assert_eq!(event(r#"{"x":1,"x":2,"device_id":"d","metric_value":-0.5e1}"#).metric_value, -5.0);
+    assert_eq!(event(r#"{"devic\u0065_id":"d","metric_value":1}"#).device_id, "d");
+}
+
+#[test]
+fn times_in_every_accepted_form_are_written_as_utc_milliseconds() {
+    for (json, written) in [
+        (r#""2026-11-23 18:00:00.1239+01:00""#, "2026-11-23T17:00:00.123Z"),
+        ("1764000000", "2025-11-24T16:00:00.000Z"),
+        ("1764000000.25", "2025-11-24T16:00:00.250Z"),
+        ("1764000000250", "2025-11-24T16:00:00.250Z"),
+        ("-1", "1969-12-31T23:59:59.000Z"),
+        (r#""9999-12-31T23:59:59.999Z""#, "9999-12-31T23:59:59.999Z"),
+        (r#""0001-01-01T00:00:00Z""#, "0001-01-01T00:00:00.000Z"),
+    ] {
+        assert_eq!(event(&with("timestamp", json)).timestamp.unwrap().to_string(), written, "{json}");
+    }
+    assert_eq!(event(&with("timestamp", "null")).timestamp, None);
+    assert_eq!(Instant::parse_table("2014-04-01 00:05:00").unwrap().to_string(), "2014-04-01T00:05:00.000Z");
+    assert_eq!(Instant::parse_table("2014-04-01").unwrap().to_string(), "2014-04-01T00:00:00.000Z");
+}
+
+#[test]
+fn fields_are_found_by_dotted_paths() {
+    let fields = Fields {
+        device: "meta.source.id".into(),
+        metric: "name".into(),
+        value: "fields.value".into(),
+        time: "meta.at".into(),
+    };
+    let json = br#"{"fields":{"value":2,"other":[]},"name":"n","meta":{"at":5,"source":{"id":"a"}},"id":1}"#;
+    let found = decode(Some(json), &fields).unwrap();
+    assert_eq!((found.device_id.as_ref(), found.metric_value), ("a", 2.0));
+    assert_eq!(found.timestamp.unwrap().millis(), 5000);
+    assert_eq!(decode(Some(br#"{"meta":3,"fields":{"value":2}}"#), &fields).unwrap_err().class, Class::DeviceId);
+    let twice = br#"{"fields":{"value":2},"fields":{"value":2},"meta":{"source":{"id":"a"}}}"#;
+    assert_eq!(decode(Some(twice), &fields).unwrap_err().class, Class::Duplicate);
+}

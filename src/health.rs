@@ -1,0 +1,261 @@
+//! What the working loops say of themselves: state, beat, partitions. The service manager's status line, `/readyz`, the
+//! metrics and the heartbeat in the database all read it here. Pure bookkeeping; knows nobody who reads it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant as Monotonic};
+
+use crate::event::Instant;
+
+/// A loop that may be held up by others is degraded when it has been silent for longer.
+const UNANSWERED: Duration = Duration::from_secs(20);
+
+/// What a loop is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Not serving yet.
+    Starting(String),
+    /// Serving.
+    Running,
+    /// Not serving, with the reason; it goes on trying.
+    Degraded(String),
+    /// Ended, as requested.
+    Stopped,
+}
+
+impl State {
+    /// One line.
+    pub fn describe(&self) -> &str {
+        match self {
+            State::Running => "running",
+            State::Stopped => "stopped",
+            State::Starting(what) | State::Degraded(what) => what,
+        }
+    }
+}
+
+/// How many records of a partition had which outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Normal or anomalous.
+    pub judged: u64,
+    /// Too few values before them.
+    pub learning: u64,
+    /// Dead letters and dropped records.
+    pub rejected: u64,
+}
+
+impl Tally {
+    /// Adds another one.
+    pub fn add(&mut self, other: Tally) {
+        self.judged += other.judged;
+        self.learning += other.learning;
+        self.rejected += other.rejected;
+    }
+}
+
+/// One partition, as its worker last knew it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PartitionStatus {
+    /// Next offset to judge, as committed.
+    pub committed: i64,
+    /// End of the partition, once it is known.
+    pub end: Option<i64>,
+    /// Time of the newest judged event.
+    pub event_time: Option<Instant>,
+    /// Series held.
+    pub series: u64,
+}
+
+impl PartitionStatus {
+    /// Events not judged yet, once the end is known.
+    pub fn lag(&self) -> Option<i64> {
+        self.end.map(|end| (end - self.committed).max(0))
+    }
+}
+
+/// One working loop.
+#[derive(Debug)]
+pub struct Part {
+    /// Unique in the process: `worker-0`, `sink`, …
+    pub name: String,
+    /// Whether its silence means that the process hangs, rather than someone whom it asked.
+    is_watched: bool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    beat: Monotonic,
+    partitions: BTreeMap<i32, PartitionStatus>,
+    coverage: BTreeMap<(i64, i32), Tally>,
+}
+
+impl Part {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere must not hide the last known state.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loop has made a turn.
+    pub fn beat(&self) {
+        self.lock().beat = Monotonic::now();
+    }
+
+    /// Sets the state and logs a change, once.
+    pub fn set(&self, state: State) {
+        let mut inner = self.lock();
+        inner.beat = Monotonic::now();
+        if inner.state == state {
+            return;
+        }
+        let was_degraded = matches!(inner.state, State::Degraded(_));
+        match &state {
+            State::Degraded(why) => tracing::warn!(part = self.name, "degraded: {why}"),
+            State::Running if was_degraded => tracing::info!(part = self.name, "recovered"),
+            other => tracing::info!(part = self.name, "{}", other.describe()),
+        }
+        inner.state = state;
+    }
+
+    /// The state now.
+    pub fn state(&self) -> State {
+        let inner = self.lock();
+        let silence = inner.beat.elapsed();
+        if !self.is_watched && silence > UNANSWERED && inner.state != State::Stopped {
+            return State::Degraded(format!("no answer for {} s", silence.as_secs()));
+        }
+        inner.state.clone()
+    }
+
+    /// Replaces what is known of all partitions.
+    pub fn set_partitions(&self, partitions: BTreeMap<i32, PartitionStatus>) {
+        self.lock().partitions = partitions;
+    }
+
+    /// What is known of the partitions.
+    pub fn partitions(&self) -> BTreeMap<i32, PartitionStatus> {
+        self.lock().partitions.clone()
+    }
+
+    /// Counts outcomes under a minute (since the epoch) and a partition.
+    pub fn cover(&self, counts: impl IntoIterator<Item = ((i64, i32), Tally)>) {
+        let mut inner = self.lock();
+        for (place, tally) in counts {
+            inner.coverage.entry(place).or_default().add(tally);
+        }
+    }
+
+    /// Takes what was counted since the last call.
+    pub fn take_coverage(&self) -> BTreeMap<(i64, i32), Tally> {
+        std::mem::take(&mut self.lock().coverage)
+    }
+}
+
+/// All working loops of a process.
+#[derive(Debug, Default)]
+pub struct Health {
+    parts: Mutex<Vec<Arc<Part>>>,
+}
+
+impl Health {
+    /// A new loop, which is starting.
+    pub fn part(&self, name: impl Into<String>) -> Arc<Part> {
+        self.add(name.into(), true)
+    }
+
+    /// One that may be held up by others: its silence makes it degraded, and feeds the watchdog all the same.
+    pub fn unwatched_part(&self, name: impl Into<String>) -> Arc<Part> {
+        self.add(name.into(), false)
+    }
+
+    fn add(&self, name: String, is_watched: bool) -> Arc<Part> {
+        let inner = Inner {
+            state: State::Starting("starting".into()),
+            beat: Monotonic::now(),
+            partitions: BTreeMap::new(),
+            coverage: BTreeMap::new(),
+        };
+        let part = Arc::new(Part { name, is_watched, inner: Mutex::new(inner) });
+        self.lock().push(part.clone());
+        part
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Part>>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loops.
+    pub fn parts(&self) -> Vec<Arc<Part>> {
+        self.lock().clone()
+    }
+
+    /// All serve.
+    pub fn is_ready(&self) -> bool {
+        let parts = self.parts();
+        !parts.is_empty() && parts.iter().all(|part| part.state() == State::Running)
+    }
+
+    /// Time since the loop that has been silent longest made a turn.
+    pub fn silence(&self) -> Duration {
+        self.parts()
+            .iter()
+            .filter(|part| part.is_watched)
+            .map(|part| part.lock().beat.elapsed())
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// One line: what does not serve, else the partitions and the lag.
+    pub fn summary(&self) -> String {
+        let parts = self.parts();
+        let mut troubles = Vec::new();
+        for part in &parts {
+            match part.state() {
+                State::Running | State::Stopped => {}
+                State::Starting(what) => troubles.push(format!("{}: {what}", part.name)),
+                State::Degraded(why) => troubles.push(format!("degraded: {}: {why}", part.name)),
+            }
+        }
+        if !troubles.is_empty() {
+            troubles.sort_by_key(|trouble| !trouble.starts_with("degraded"));
+            return troubles.join("; ");
+        }
+        let partitions = parts.iter().flat_map(|part| part.partitions().into_values()).collect::<Vec<_>>();
+        if partitions.is_empty() {
+            return "running".into();
+        }
+        let lag = partitions.iter().filter_map(PartitionStatus::lag).sum::<i64>();
+        let series = partitions.iter().map(|p| p.series).sum::<u64>();
+        format!("running: {} partitions, lag {lag}, {series} series", partitions.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_degraded_loop_makes_the_process_unready_and_the_summary_says_why() {
+        let health = Health::default();
+        let (worker, sink) = (health.part("worker-0"), health.part("sink"));
+        worker.set(State::Running);
+        assert!(!health.is_ready());
+        sink.set(State::Degraded("PostgreSQL is away".into()));
+        assert_eq!(health.summary(), "degraded: sink: PostgreSQL is away");
+        sink.set(State::Running);
+        assert!(health.is_ready());
+    }
+
+    #[test]
+    fn taken_coverage_can_be_given_back_without_loss() {
+        let part = Health::default().part("w");
+        let one = Tally { judged: 1, ..Tally::default() };
+        part.cover([((7, 0), one)]);
+        let taken = part.take_coverage();
+        part.cover([((7, 0), one)]);
+        part.cover(taken);
+        assert_eq!(part.take_coverage()[&(7, 0)].judged, 2);
+    }
+}

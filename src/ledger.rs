@@ -1,0 +1,67 @@
+//! What the sink needs of a database: where each partition of topic `anomalies` stands, and one step that stores rows
+//! and moves on, or does neither.
+
+use std::collections::BTreeMap;
+
+use crate::anomaly::Anomaly;
+use crate::event::Instant;
+
+/// One record of topic `anomalies`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Offset in the topic.
+    pub offset: i64,
+    /// As it came.
+    pub key: Option<Vec<u8>>,
+    /// As it came.
+    pub value: Vec<u8>,
+    /// When the detector published it.
+    pub detected_at: Instant,
+    /// Decoded, or why not.
+    pub anomaly: Result<Anomaly, String>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// New rows.
+    pub inserted: u64,
+    /// Rows that were there already, equal in every column.
+    pub present: u64,
+    /// Records that the table refuses; kept in `sink_rejects`.
+    pub rejected: u64,
+}
+
+/// Why a batch was not written; nothing of it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unwritten {
+    /// The database is away or cannot take it now: wait and try again.
+    Away(String),
+    /// Another process has moved the partition on: read the positions again.
+    Moved,
+    /// Trying again will not help.
+    Broken(String),
+}
+
+/// The database, as the sink sees it.
+pub trait Ledger: Send {
+    /// Next offset of each partition; `None` for one that was never written.
+    ///
+    /// # Errors
+    /// [`Unwritten::Away`] or [`Unwritten::Broken`].
+    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unwritten>;
+
+    /// Sets the position of a partition that has none yet.
+    ///
+    /// # Errors
+    /// As [`positions`](Self::positions).
+    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), Unwritten>;
+
+    /// Stores the entries and moves each partition from its old to its new offset, all or nothing.
+    ///
+    /// # Errors
+    /// Nothing was stored.
+    fn write(&mut self, entries: &[Entry], moves: &BTreeMap<i32, (i64, i64)>) -> Result<Written, Unwritten>;
+}

@@ -1,0 +1,35 @@
+//! `anomaly` watches device metrics in Kafka and says, exactly once, which values are abnormal.
+//!
+//! The modules stand in the order in which the data flows. Core is pure and imports only core. Edges import core,
+//! [`error`] and [`config::resolved`], never one another. Roles and commands are the only wiring.
+#![warn(missing_docs)]
+
+// Core: what an event is, what is abnormal, what is recorded of it.
+pub mod event;
+pub mod window;
+pub mod series;
+pub mod rule;
+pub mod anomaly;
+pub mod detect;
+
+// Core: what edges need of one another, as plain data and traits.
+pub mod archive;
+pub mod health;
+pub mod ledger;
+pub mod meter;
+pub mod stop;
+
+pub mod config;
+pub mod error;
+
+// Edges: where events come from, Kafka, PostgreSQL, the pages, the service manager.
+pub mod source;
+pub mod stream;
+pub mod store;
+pub mod page;
+pub mod service;
+
+// Wiring.
+pub mod cli;
+pub mod command;
+pub mod role;

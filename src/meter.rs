@@ -1,0 +1,70 @@
+//! The counters of a process, in Prometheus' terms. Whoever does a thing counts it here; `/metrics` prints them.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// A single label called `kind`, such as a verdict or a class of rejection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    kind: &'static str,
+}
+
+/// A family of counters told apart by `kind`.
+#[derive(Debug, Clone, Default)]
+pub struct Counters(Family<Kind, Counter>);
+
+impl Counters {
+    /// Adds to one of them.
+    pub fn add(&self, kind: &'static str, n: u64) {
+        if n > 0 {
+            self.0.get_or_create(&Kind { kind }).inc_by(n);
+        }
+    }
+
+    /// Value of one of them.
+    pub fn get(&self, kind: &'static str) -> u64 {
+        self.0.get_or_create(&Kind { kind }).get()
+    }
+}
+
+/// Everything that is counted. Cloning shares the counters.
+#[derive(Debug, Clone, Default)]
+pub struct Meter {
+    /// Committed events by verdict: learning, normal, anomalous.
+    pub events: Counters,
+    /// Committed rejections by class.
+    pub rejects: Counters,
+    /// Committed anomalies by severity.
+    pub anomalies: Counters,
+    /// Transactions: committed, aborted, rebuilt.
+    pub transactions: Counters,
+    /// Series that were seen in a second partition.
+    pub split_series: Counter,
+    /// Rows in the database: inserted, present (again), rejected.
+    pub sink_rows: Counters,
+    /// Events of the producer: delivered, failed.
+    pub published: Counters,
+    /// Requests to the pages by outcome: ok, refused, failed, stale.
+    pub requests: Counters,
+}
+
+impl Meter {
+    /// Makes all of them known to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        let mut add = |name: &str, help: &str, family: &Counters| registry.register(name, help, family.0.clone());
+        add("anomaly_events", "Events judged and committed, by verdict", &self.events);
+        add("anomaly_rejects", "Records rejected and committed, by class", &self.rejects);
+        add("anomaly_anomalies", "Anomalies committed, by severity", &self.anomalies);
+        add("anomaly_transactions", "Transactions, by outcome", &self.transactions);
+        add("anomaly_sink_rows", "Rows in the database, by outcome", &self.sink_rows);
+        add("anomaly_published", "Events published by the producer, by outcome", &self.published);
+        add("anomaly_requests", "Requests to the dashboard, by outcome", &self.requests);
+        registry.register(
+            "anomaly_split_series",
+            "Series seen in a second partition: their records are not keyed by device",
+            self.split_series.clone(),
+        );
+    }
+}

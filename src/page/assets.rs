@@ -1,0 +1,53 @@
+//! The style sheet, the script and the icon, embedded. Their addresses hold a hash of their content, so that a browser may
+//! keep them for ever and still never shows an old one.
+
+use std::fmt::Write;
+
+use hyper::body::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::listener::Response;
+
+struct Asset {
+    path: String,
+    kind: &'static str,
+    content: &'static str,
+}
+
+/// All of them.
+pub struct Assets(Vec<Asset>);
+
+const FILES: [(&str, &str, &str, &str); 3] = [
+    ("style", "css", "text/css; charset=utf-8", include_str!("assets/style.css")),
+    ("app", "js", "text/javascript; charset=utf-8", include_str!("assets/app.js")),
+    ("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")),
+];
+
+impl Assets {
+    /// With their addresses.
+    pub fn embedded() -> Assets {
+        let asset = |(name, end, kind, content): (&str, &str, &'static str, &'static str)| {
+            let hash = Sha256::digest(content).iter().take(6).fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            });
+            Asset { path: format!("/assets/{name}.{hash}.{end}"), kind, content }
+        };
+        Assets(FILES.into_iter().map(asset).collect())
+    }
+
+    /// The addresses of style sheet, script and icon.
+    pub fn paths(&self) -> [&str; 3] {
+        [0, 1, 2].map(|i| self.0.get(i).map_or("", |asset| asset.path.as_str()))
+    }
+
+    /// The file at an address.
+    pub fn find(&self, path: &str) -> Option<Response> {
+        let asset = self.0.iter().find(|asset| asset.path == path)?;
+        let headers = vec![
+            ("content-type", asset.kind.to_owned()),
+            ("cache-control", "public, max-age=31536000, immutable".to_owned()),
+        ];
+        Some(Response { status: 200, headers, body: Bytes::from_static(asset.content.as_bytes()) })
+    }
+}

@@ -1,0 +1,264 @@
+//! One anomaly at full size: the window's line in its expected band, the mean, and the value that left it. Across is the
+//! order of arrival, never time: the window stores none.
+
+use std::fmt::Write;
+
+use super::scale::Scale;
+use super::{Percent, escape, mark};
+use crate::anomaly::{Anomaly, Direction, Severity};
+use crate::page::view::format::{Figures, signed};
+
+/// Three drawings of one height, for three columns.
+pub struct Chart {
+    /// Values of the ticks.
+    pub left: String,
+    /// The plot.
+    pub plot: String,
+    /// Names of the lines.
+    pub right: String,
+}
+
+/// How large, and how much is told.
+#[derive(Clone, Copy)]
+pub struct Size {
+    height: f64,
+    ticks: usize,
+    is_full: bool,
+}
+
+impl Size {
+    /// The page of one anomaly.
+    pub const LARGE: Size = Size { height: 300.0, ticks: 5, is_full: true };
+    /// One of several beside one another.
+    pub const SMALL: Size = Size { height: 104.0, ticks: 3, is_full: false };
+}
+
+/// Beyond this many deviations the axis is broken, lest band and window become a line.
+const MOST: f64 = 25.0;
+/// Share of the height that they keep then.
+const KEPT: f64 = 0.6;
+
+/// Places down.
+struct Layout {
+    scale: Scale,
+    /// Where the value's mark is.
+    value: f64,
+    is_broken: bool,
+    /// Lower edge of the plot.
+    bottom: f64,
+}
+
+fn layout(anomaly: &Anomaly, size: Size) -> Layout {
+    let (top, bottom) = if size.is_full { (18.0, size.height - 30.0) } else { (10.0, size.height - 8.0) };
+    let inner = anomaly.window.iter().copied().chain([anomaly.lower, anomaly.upper, anomaly.mean]);
+    // Without a deviation the band is a line: any distance is beyond it.
+    let is_broken = anomaly.z_score.is_none_or(|z| z.abs() > MOST);
+    if !is_broken {
+        let scale = Scale::over(inner.chain([anomaly.metric_value]), 0.07, bottom, top);
+        return Layout { value: scale.y(anomaly.metric_value), scale, is_broken, bottom };
+    }
+    let kept = (bottom - top) * KEPT;
+    if anomaly.direction == Direction::Low {
+        Layout { scale: Scale::over(inner, 0.07, top + kept, top), value: bottom - 12.0, is_broken, bottom }
+    } else {
+        Layout { scale: Scale::over(inner, 0.07, bottom, bottom - kept), value: top, is_broken, bottom }
+    }
+}
+
+/// The place across of the window's value `i`; the anomaly's own value is `i = count`.
+fn across(i: usize, count: usize) -> Percent {
+    // One step more than there are gaps: the value stands a little apart.
+    Percent(if i >= count { 0.97 } else { i as f64 / count.saturating_sub(1).max(1) as f64 * 0.935 })
+}
+
+/// Draws it.
+pub fn draw(anomaly: &Anomaly, figures: &Figures, size: Size) -> Chart {
+    let layout = layout(anomaly, size);
+    let height = size.height;
+    let open = |more: &str| format!("<svg class=\"chart\" width=\"100%\" height=\"{height}\"{more}>");
+    let label = escape(&words(anomaly, figures));
+    let mut plot = open(&format!(" role=\"img\" aria-label=\"{label}\""));
+    let mut left = open(" aria-hidden=\"true\"");
+    let (ticks, decimals) = layout.scale.ticks(size.ticks);
+    for tick in ticks {
+        let y = layout.scale.y(tick);
+        let _ = write!(plot, "<line class=\"grid\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+        let text = crate::page::view::format::number(tick, decimals);
+        let _ = write!(
+            left,
+            "<text class=\"t\" x=\"100%\" dx=\"-8\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
+            y + 4.0
+        );
+    }
+    left += "</svg>";
+    band(&mut plot, anomaly, &layout);
+    line(&mut plot, anomaly, &layout, size);
+    value(&mut plot, anomaly, figures, &layout, size);
+    if size.is_full {
+        order(&mut plot, anomaly.window.len(), layout.bottom);
+    }
+    plot += "</svg>";
+    Chart { left, plot, right: open(" aria-hidden=\"true\"") + &names(anomaly, figures, &layout) + "</svg>" }
+}
+
+fn words(anomaly: &Anomaly, figures: &Figures) -> String {
+    let Figures { value, lower, upper, mean, z, .. } = figures;
+    let count = anomaly.window.len();
+    format!("{count} values before, expected {lower} to {upper}, mean {mean}; then {value}, {z}")
+}
+
+fn band(plot: &mut String, anomaly: &Anomaly, layout: &Layout) {
+    let (top, bottom, mean) =
+        (layout.scale.y(anomaly.upper), layout.scale.y(anomaly.lower), layout.scale.y(anomaly.mean));
+    let _ = write!(plot, "<rect class=\"b\" width=\"100%\" y=\"{top:.1}\" height=\"{:.1}\"/>", bottom - top);
+    for y in [top, bottom] {
+        let _ = write!(plot, "<line class=\"be\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+    }
+    let _ = write!(plot, "<line class=\"mean\" x2=\"100%\" y1=\"{mean:.1}\" y2=\"{mean:.1}\"/>");
+}
+
+fn line(plot: &mut String, anomaly: &Anomaly, layout: &Layout, size: Size) {
+    let count = anomaly.window.len();
+    let height = size.height;
+    // The line is stretched to the width, its stroke is not.
+    let _ = write!(
+        plot,
+        "<svg width=\"93.5%\" height=\"{height}\" viewBox=\"0 0 99 {height}\" preserveAspectRatio=\"none\" class=\"o\">\
+         <polyline class=\"l\" points=\""
+    );
+    let step = 99.0 / count.saturating_sub(1).max(1) as f64;
+    for (i, value) in anomaly.window.iter().enumerate() {
+        let _ = write!(plot, "{:.2},{:.1} ", i as f64 * step, layout.scale.y(*value));
+    }
+    *plot += "\"/></svg>";
+    if size.is_full && count <= 200 {
+        for (i, value) in anomaly.window.iter().enumerate() {
+            let (x, y) = (across(i, count), layout.scale.y(*value));
+            let title = format!("\u{2212}{}: {}", count - i, signed(*value));
+            let _ =
+                write!(plot, "<circle class=\"d\" cx=\"{x}\" cy=\"{y:.1}\" r=\"1.8\"><title>{title}</title></circle>");
+        }
+    }
+}
+
+fn value(plot: &mut String, anomaly: &Anomaly, figures: &Figures, layout: &Layout, size: Size) {
+    let count = anomaly.window.len();
+    let is_critical = anomaly.severity == Severity::Critical;
+    let class = if is_critical { "c" } else { "r" };
+    let (x, mean, end) = (across(count, count), layout.scale.y(anomaly.mean), layout.value);
+    let _ = write!(plot, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{mean:.1}\" y2=\"{end:.1}\"/>");
+    if layout.is_broken {
+        let middle = if end < mean {
+            (end + layout.scale.y(anomaly.upper)) / 2.0
+        } else {
+            (end + layout.scale.y(anomaly.lower)) / 2.0
+        };
+        let _ = write!(
+            plot,
+            "<svg x=\"{x}\" y=\"{middle:.1}\" class=\"o\"><path class=\"gap\" d=\"M-7 3L7 -3\"/>\
+             <path class=\"slash\" d=\"M-8 0.5L8 -6.5M-8 6.5L8 -0.5\"/><title>the axis is broken here</title></svg>"
+        );
+    }
+    *plot += &mark(is_critical, x, end, if size.is_full { 14.0 } else { 11.0 }, &figures.value);
+    if size.is_full {
+        let text = format!("{} \u{b7} {}", figures.value, figures.z);
+        let _ = write!(
+            plot,
+            "<text class=\"v {class}\" x=\"{x}\" dx=\"-14\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            end + 4.5,
+            escape(&text)
+        );
+    }
+}
+
+/// The order of arrival under the plot.
+fn order(plot: &mut String, count: usize, bottom: f64) {
+    let y = bottom + 22.0;
+    let step = count.div_ceil(5).max(1);
+    let mut tick = |i: usize, text: String, anchor: &str, class: &str| {
+        let x = across(i, count);
+        let _ = write!(
+            plot,
+            "<line class=\"tick\" x1=\"{x}\" x2=\"{x}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
+             <text class=\"t{class}\" x=\"{x}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>",
+            bottom + 6.0,
+            bottom + 10.0
+        );
+    };
+    for i in (0..count).step_by(step) {
+        // The last one would touch `this`.
+        if count - i > step / 2 || i == 0 {
+            let class = if (i / step) % 2 == 1 { " odd" } else { "" };
+            tick(i, format!("\u{2212}{}", count - i), if i == 0 { "start" } else { "middle" }, class);
+        }
+    }
+    tick(count, "this".to_owned(), "middle", " strong");
+}
+
+/// Names of the three lines, moved apart where they would cover one another.
+fn names(anomaly: &Anomaly, figures: &Figures, layout: &Layout) -> String {
+    let y = |value: f64| layout.scale.y(value) + 4.0;
+    let mean = y(anomaly.mean);
+    let lines = [
+        ("upper", &figures.upper, y(anomaly.upper).min(mean - 14.0)),
+        ("mean", &figures.mean, mean),
+        ("lower", &figures.lower, y(anomaly.lower).max(mean + 14.0)),
+    ];
+    lines.iter().fold(String::new(), |mut text, (name, value, y)| {
+        let _ = write!(text, "<text class=\"t2\" x=\"12\" y=\"{y:.1}\">{name} {}</text>", escape(value));
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::chart::spark::tests::sample;
+
+    fn drawn(anomaly: &Anomaly) -> Chart {
+        draw(anomaly, &Figures::of(anomaly), Size::LARGE)
+    }
+
+    #[test]
+    fn band_line_and_value_lie_where_the_figures_say() {
+        // 7 to 18 and 7 % on both sides, on 252 pixels.
+        let chart = drawn(&sample(18.0));
+        let y = |v: f64| 270.0 - (v - (7.0 - 0.77)) / (11.0 * 1.14) * 252.0;
+        let band =
+            format!("<rect class=\"b\" width=\"100%\" y=\"{:.1}\" height=\"{:.1}\"/>", y(13.0), y(7.0) - y(13.0));
+        assert!(chart.plot.contains(&band), "{}", chart.plot);
+        assert!(chart.plot.contains(&format!("points=\"0.00,{:.1} 33.00,{:.1} ", y(9.0), y(11.0))));
+        assert!(chart.plot.contains(&format!("y1=\"{:.1}\" y2=\"{:.1}\"", y(10.0), y(18.0))));
+        assert!(!chart.plot.contains("slash"));
+    }
+
+    #[test]
+    fn a_far_value_breaks_the_axis_and_the_window_keeps_its_share() {
+        for value in [1e9, -1e9] {
+            let chart = drawn(&sample(value));
+            assert!(chart.plot.contains("slash"));
+            let layout = layout(&sample(value), Size::LARGE);
+            assert!((layout.scale.y(7.0) - layout.scale.y(13.0)).abs() > 252.0 * 0.5);
+        }
+    }
+
+    #[test]
+    fn no_figure_of_any_size_makes_a_number_that_is_none() {
+        for value in [f64::MAX, f64::MIN, 0.0, 5e-324] {
+            let odd = Anomaly {
+                window: vec![value; 3],
+                lower: value,
+                upper: value,
+                mean: value,
+                z_score: None,
+                ..sample(value)
+            };
+            for size in [Size::LARGE, Size::SMALL] {
+                let chart = draw(&odd, &Figures::of(&odd), size);
+                assert!(!(chart.plot.contains("NaN") || chart.plot.contains("inf")), "{}", chart.plot);
+            }
+        }
+        let none = Anomaly { window: Vec::new(), ..sample(14.0) };
+        assert!(!drawn(&none).plot.contains("NaN"));
+    }
+}

@@ -1,0 +1,329 @@
+//! Anomalies by time: bars of one width, the ribbon of what was judged under them, a lane for each device, and the clock
+//! below, all on one axis. Zero is never drawn where nothing was judged: that is hatched.
+
+use std::fmt::Write;
+
+use super::{Percent, escape};
+use crate::archive::{BinCount, Bins, Count, CoverageRow};
+use crate::event::Instant;
+use crate::page::view::format::{grouped, minute};
+
+/// Height of the bars with their ribbon.
+pub const HEIGHT: f64 = 132.0;
+const TOP: f64 = 10.0;
+const BOTTOM: f64 = 112.0;
+const MINUTE: i64 = 60_000;
+
+/// What happened to events in a stretch of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Values got verdicts.
+    Judged,
+    /// Values came, none had a verdict yet.
+    Learning,
+    /// No verdict is known.
+    Missing,
+    /// Too young to be known.
+    Pending,
+}
+
+/// A stretch of one state, as shares of the range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Run {
+    /// Where it starts, 0 to 1.
+    pub start: f64,
+    /// Where it ends.
+    pub end: f64,
+    /// Of it.
+    pub state: State,
+}
+
+/// The range as runs. While the detector reports, the newest minutes without a row are not known yet, rather than missing.
+pub fn runs(bins: &Bins, rows: &[CoverageRow], now: Instant, is_reporting: bool) -> Vec<Run> {
+    let (from, to) = (bins.from.millis(), bins.from.millis() + bins.width * bins.count as i64);
+    let share = |time: i64| ((time - from) as f64 / (to - from).max(1) as f64).clamp(0.0, 1.0);
+    let mut rows = rows.iter().peekable();
+    let mut runs = Vec::<Run>::new();
+    let mut start = from.div_euclid(MINUTE) * MINUTE;
+    while start < to {
+        while rows.next_if(|row| row.minute.millis() < start).is_some() {}
+        let row = rows.next_if(|row| row.minute.millis() < start + MINUTE);
+        let state = match row {
+            Some(row) if row.judged > 0 => State::Judged,
+            Some(row) if row.learning > 0 => State::Learning,
+            _ if is_reporting && start + 2 * MINUTE > now.millis() => State::Pending,
+            _ => State::Missing,
+        };
+        let end = share(start + MINUTE);
+        match runs.last_mut() {
+            Some(last) if last.state == state => last.end = end,
+            _ => runs.push(Run { start: share(start), end, state }),
+        }
+        start += MINUTE;
+    }
+    runs
+}
+
+/// What the chart shows.
+pub struct Minutes<'a> {
+    /// The axis.
+    pub bins: &'a Bins,
+    /// Bars.
+    pub counts: &'a [BinCount],
+    /// From [`runs`].
+    pub runs: &'a [Run],
+}
+
+impl Minutes<'_> {
+    fn most(&self) -> u64 {
+        let most = self.counts.iter().map(|bin| bin.count.total()).max().unwrap_or(0);
+        // A round top with a round half.
+        let steps = (0..19).flat_map(|power| [4, 6, 10, 16, 20, 30].map(|m| m * 10u64.pow(power)));
+        steps.into_iter().find(|top| *top >= most).unwrap_or(most)
+    }
+
+    /// Values of the ticks.
+    pub fn scale(&self) -> String {
+        let most = self.most();
+        let mut svg = open("");
+        for value in [0, most / 2, most] {
+            let y = height(value, most) + 4.0;
+            let text = grouped(value);
+            let _ =
+                write!(svg, "<text class=\"t\" x=\"100%\" dx=\"-10\" y=\"{y:.1}\" text-anchor=\"end\">{text}</text>");
+        }
+        svg + "</svg>"
+    }
+
+    /// The bars and the ribbon.
+    pub fn bars(&self) -> String {
+        let most = self.most();
+        let total = self.counts.iter().fold(Count::default(), |sum, bin| Count {
+            critical: sum.critical + bin.count.critical,
+            warning: sum.warning + bin.count.warning,
+        });
+        let judged = self.share(State::Judged) * 100.0;
+        let label = format!(
+            "{} anomalies, {} critical, at most {most} in one bar; values were judged in {judged:.0} % of this time",
+            total.total(),
+            total.critical
+        );
+        let mut svg = open(&format!(" role=\"img\" aria-label=\"{}\"", escape(&label)));
+        for value in [most / 2, most] {
+            let y = height(value, most);
+            let _ = write!(svg, "<line class=\"grid\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
+        }
+        self.behind(&mut svg);
+        for bin in self.counts {
+            self.bar(&mut svg, bin, most);
+        }
+        let _ = write!(svg, "<line class=\"axis\" x2=\"100%\" y1=\"{BOTTOM}\" y2=\"{BOTTOM}\"/>");
+        self.ribbon(&mut svg);
+        svg + "</svg>"
+    }
+
+    fn share(&self, state: State) -> f64 {
+        self.runs.iter().filter(|run| run.state == state).map(|run| run.end - run.start).sum()
+    }
+
+    /// Gaps in the whole height, named where there is room.
+    fn behind(&self, svg: &mut String) {
+        let first = self.runs.iter().position(|run| matches!(run.state, State::Judged | State::Learning));
+        for (i, run) in self.runs.iter().enumerate() {
+            let width = run.end - run.start;
+            let (class, name) = match run.state {
+                // Before the first event there is nothing to miss: the ribbon says enough.
+                State::Missing if first.is_none_or(|first| i < first) => ("", "no events"),
+                State::Missing => ("hatch", "not judged"),
+                State::Learning => ("learn", "learning"),
+                State::Judged | State::Pending => continue,
+            };
+            let (x, w) = (Percent(run.start), Percent(width));
+            if !class.is_empty() {
+                let _ = write!(
+                    svg,
+                    "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"{TOP}\" height=\"{}\"/>",
+                    BOTTOM - TOP
+                );
+            }
+            if width > 0.045 {
+                // Near an end the name would be cut.
+                let anchor = if run.end > 0.97 && width < 0.12 { "end" } else { "middle" };
+                let x = Percent(if anchor == "end" { run.end } else { run.start + width / 2.0 });
+                let _ = write!(svg, "<text class=\"halo\" x=\"{x}\" y=\"56\" text-anchor=\"{anchor}\">{name}</text>");
+            }
+        }
+    }
+
+    fn bar(&self, svg: &mut String, bin: &BinCount, most: u64) {
+        let Count { critical, warning } = bin.count;
+        let width = 1.0 / self.bins.count.max(1) as f64;
+        let x = Percent((bin.bin as f64 + 0.08) * width);
+        let w = Percent(width * 0.84);
+        let (middle, top) = (height(critical, most), height(critical + warning, most));
+        let start = Instant::from_millis(self.bins.from.millis() + self.bins.width * bin.bin as i64);
+        let start = start.map(minute).unwrap_or_default();
+        let _ = write!(svg, "<g><title>{start} UTC: {critical} critical, {warning} warning</title>");
+        if critical > 0 {
+            let _ = write!(
+                svg,
+                "<rect class=\"c\" x=\"{x}\" width=\"{w}\" y=\"{middle:.1}\" height=\"{:.1}\"/>",
+                BOTTOM - middle
+            );
+        }
+        if warning > 0 {
+            let (y, h) = (top + 0.75, (middle - top - 1.5).max(0.5));
+            let _ = write!(svg, "<rect class=\"w\" x=\"{x}\" width=\"{w}\" y=\"{y:.1}\" height=\"{h:.1}\"/>");
+        }
+        *svg += "</g>";
+    }
+
+    fn ribbon(&self, svg: &mut String) {
+        for run in self.runs {
+            let class = match run.state {
+                State::Judged => "cov",
+                State::Learning => "learning",
+                State::Missing => "hatch",
+                State::Pending => continue,
+            };
+            let (x, w) = (Percent(run.start), Percent(run.end - run.start));
+            let _ =
+                write!(svg, "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"{}\" height=\"4\"/>", BOTTOM + 4.0);
+        }
+    }
+
+    /// One device's anomalies: a cell's height says how many, its fill how severe.
+    pub fn lane(&self, cells: &[(usize, Count)]) -> String {
+        let total = cells.iter().map(|(_, count)| count.total()).sum::<u64>();
+        let critical = cells.iter().map(|(_, count)| count.critical).sum::<u64>();
+        let mut svg = format!(
+            "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"{total} anomalies, {critical} critical\">\
+             <line class=\"grid\" x2=\"100%\" y1=\"19.5\" y2=\"19.5\"/>"
+        );
+        let first =
+            self.runs.iter().position(|run| matches!(run.state, State::Judged | State::Learning)).unwrap_or(usize::MAX);
+        for run in self.runs.iter().skip(first).filter(|run| run.state == State::Missing) {
+            let (x, w) = (Percent(run.start), Percent(run.end - run.start));
+            let _ = write!(svg, "<rect class=\"hatch\" x=\"{x}\" width=\"{w}\" y=\"5\" height=\"12\"/>");
+        }
+        let width = 1.0 / self.bins.count.max(1) as f64;
+        for (bin, count) in cells {
+            let height = match count.total() {
+                0 => continue,
+                1 => 7.0,
+                2 | 3 => 12.0,
+                _ => 16.0,
+            };
+            let class = if count.critical > 0 { "c" } else { "w" };
+            let (x, w) = (Percent((*bin as f64 + 0.08) * width), Percent(width * 0.84));
+            let _ = write!(
+                svg,
+                "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"{:.1}\" height=\"{height}\"/>",
+                11.0 - height / 2.0
+            );
+        }
+        svg + "</svg>"
+    }
+}
+
+/// Round clock times under an axis, and what its end is called.
+pub fn clock(bins: &Bins, end: &str) -> String {
+    let (from, span) = (bins.from.millis(), bins.width * bins.count as i64);
+    let steps = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440].map(|minutes| minutes * MINUTE);
+    let step = steps.into_iter().find(|step| span / step <= 7).unwrap_or(1440 * MINUTE);
+    let mut svg = "<svg class=\"chart\" width=\"100%\" height=\"22\" aria-hidden=\"true\">".to_owned();
+    let first = from.div_euclid(step) + 1;
+    for (i, k) in (first..=(from + span).div_euclid(step)).enumerate() {
+        let share = (k * step - from) as f64 / span.max(1) as f64;
+        let Some(time) = Instant::from_millis(k * step) else { continue };
+        let (x, class) = (Percent(share), if i % 2 == 1 || share > 0.86 { " odd" } else { "" });
+        let _ = write!(svg, "<line class=\"tick\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"4\"/>");
+        // Near `now` the two would touch.
+        if (0.03..0.93).contains(&share) {
+            let text = minute(time);
+            let _ = write!(svg, "<text class=\"t{class}\" x=\"{x}\" y=\"17\" text-anchor=\"middle\">{text}</text>");
+        }
+    }
+    svg + &format!("<text class=\"t\" x=\"100%\" y=\"17\" text-anchor=\"end\">{}</text></svg>", escape(end))
+}
+
+/// A name's share of the most, critical before warning.
+pub fn bar(count: Count, most: u64) -> String {
+    let share = |n: u64| n as f64 / most.max(1) as f64;
+    let (critical, warning) = (Percent(share(count.critical)), Percent(share(count.warning)));
+    let mut svg = "<svg class=\"chart\" width=\"100%\" height=\"12\" aria-hidden=\"true\">".to_owned();
+    if count.warning > 0 {
+        let _ = write!(svg, "<rect class=\"w\" x=\"{critical}\" width=\"{warning}\" y=\"1\" height=\"10\"/>");
+    }
+    if count.critical > 0 {
+        let _ = write!(svg, "<rect class=\"c\" width=\"{critical}\" height=\"12\"/>");
+    }
+    svg + "</svg>"
+}
+
+fn open(more: &str) -> String {
+    format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\"{more}>")
+}
+
+fn height(value: u64, most: u64) -> f64 {
+    BOTTOM - (BOTTOM - TOP) * value as f64 / most.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minute: i64) -> Instant {
+        Instant::from_millis(minute * MINUTE).unwrap()
+    }
+
+    fn row(minute: i64, judged: u64, learning: u64) -> CoverageRow {
+        CoverageRow { minute: at(minute), judged, learning, rejected: 0 }
+    }
+
+    const BINS: fn() -> Bins = || Bins { from: at(100), width: MINUTE, count: 10 };
+
+    #[test]
+    fn gaps_are_missing_and_the_newest_minute_is_only_not_known_yet() {
+        let rows = [row(102, 0, 5), row(103, 9, 0), row(104, 9, 0), row(106, 9, 0), row(107, 9, 0), row(108, 9, 0)];
+        let states = |is_reporting| {
+            runs(&BINS(), &rows, at(110), is_reporting)
+                .iter()
+                .map(|run| ((run.end * 10.0).round() as i64, run.state))
+                .collect::<Vec<_>>()
+        };
+        use State::*;
+        assert_eq!(states(true), [(2, Missing), (3, Learning), (5, Judged), (6, Missing), (9, Judged), (10, Pending)]);
+        assert_eq!(states(false).last(), Some(&(10, Missing)), "who does not report has judged nothing");
+    }
+
+    #[test]
+    fn bars_stand_on_their_minute_and_gaps_are_hatched() {
+        let counts = [BinCount { bin: 3, count: Count { critical: 1, warning: 3 } }];
+        let runs = runs(&BINS(), &[row(103, 9, 0), row(105, 9, 0)], at(200), true);
+        let chart = Minutes { bins: &BINS(), counts: &counts, runs: &runs };
+        let svg = chart.bars();
+        assert!(svg.contains("<rect class=\"c\" x=\"30.80%\" width=\"8.40%\" y=\"86.5\" height=\"25.5\"/>"), "{svg}");
+        assert!(svg.contains("<rect class=\"w\" x=\"30.80%\" width=\"8.40%\" y=\"10.8\" height=\"75.0\"/>"), "{svg}");
+        // The gap in the middle and the end: behind the bars and in the ribbon; before the first event only in the ribbon.
+        assert_eq!(svg.matches("class=\"hatch\"").count(), 5, "{svg}");
+        assert!(chart.scale().contains(">4</text>"));
+    }
+
+    #[test]
+    fn nothing_judged_at_all_is_no_ribbon_of_coverage() {
+        let runs = runs(&BINS(), &[], at(200), false);
+        let svg = Minutes { bins: &BINS(), counts: &[], runs: &runs }.bars();
+        assert!(!svg.contains("\"cov\"") && svg.contains("class=\"hatch\""), "{svg}");
+    }
+
+    #[test]
+    fn ticks_are_round_clock_times() {
+        let hour = Bins { from: Instant::parse_rfc3339("2026-11-23T17:42:31Z").unwrap(), width: MINUTE, count: 60 };
+        let svg = clock(&hour, "now");
+        for time in ["17:50", "18:00", "18:30"] {
+            assert!(svg.contains(time), "{svg}");
+        }
+        assert!(svg.contains("x=\"12.47%\""), "{svg}");
+    }
+}

@@ -1,0 +1,136 @@
+//! The evidence of one row in 30 pixels: the stored window in its expected band, then this value. In units of the deviation
+//! that judged, so that rows can be compared at a glance.
+
+use std::fmt::Write;
+
+use super::{Percent, mark};
+use crate::anomaly::{Anomaly, Direction, Severity};
+
+const HEIGHT: f64 = 30.0;
+/// Room for the mark above and below.
+const EDGE: f64 = 4.5;
+/// Share of the width that the window takes.
+const WINDOW: f64 = 0.93;
+/// Beyond this many deviations the stem is drawn broken.
+const MOST: f64 = 12.0;
+
+/// How many deviations a value is from the mean, by the deviation that judged. `None`: the deviation is 0.
+fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
+    let deviation = (anomaly.upper / 2.0 - anomaly.lower / 2.0) / anomaly.threshold;
+    let distance = (value / 2.0 - anomaly.mean / 2.0) / deviation * 2.0;
+    (deviation > 0.0 && distance.is_finite()).then_some(distance)
+}
+
+/// The whole drawing. `title` is what it says in words.
+pub fn draw(anomaly: &Anomaly, title: &str) -> String {
+    let z = distance(anomaly, anomaly.metric_value);
+    let is_low = anomaly.direction == Direction::Low;
+    let reach = z.map_or(MOST, f64::abs);
+    let far = (1.08 * reach).clamp(4.6, MOST);
+    let (below, above) = if is_low { (far, 3.7) } else { (3.7, far) };
+    let y = |d: f64| EDGE + (above - d.clamp(-below, above)) / (above + below) * (HEIGHT - 2.0 * EDGE);
+    let mut svg = format!(
+        "<svg class=\"spark\" width=\"100%\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        super::escape(title)
+    );
+    let _ = write!(
+        svg,
+        "<svg width=\"{}\" height=\"{HEIGHT}\" viewBox=\"0 0 99 {HEIGHT}\" preserveAspectRatio=\"none\">",
+        Percent(WINDOW)
+    );
+    let (top, bottom) = (y(anomaly.threshold), y(-anomaly.threshold));
+    if z.is_some() {
+        let _ = write!(svg, "<rect class=\"b\" y=\"{top:.1}\" width=\"99\" height=\"{:.1}\"/>", bottom - top);
+    }
+    let step = 99.0 / anomaly.window.len().saturating_sub(1).max(1) as f64;
+    svg += "<polyline class=\"l\" points=\"";
+    for (i, value) in anomaly.window.iter().enumerate() {
+        let _ = write!(svg, "{:.1},{:.1} ", i as f64 * step, y(distance(anomaly, *value).unwrap_or(0.0)));
+    }
+    svg += "\"/></svg>";
+    let end = y(if is_low { -reach } else { reach });
+    let x = Percent(WINDOW / 2.0 + 0.5);
+    let is_critical = anomaly.severity == Severity::Critical;
+    let class = if is_critical { "c" } else { "r" };
+    let middle = y(0.0);
+    if reach > MOST {
+        // The gap says that the stem is longer than it is drawn.
+        let (near, beyond) = (middle + (end - middle) * 0.45, middle + (end - middle) * 0.62);
+        let _ = write!(svg, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{middle:.1}\" y2=\"{near:.1}\"/>");
+        let _ = write!(svg, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{beyond:.1}\" y2=\"{end:.1}\"/>");
+    } else {
+        let _ = write!(svg, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{middle:.1}\" y2=\"{end:.1}\"/>");
+    }
+    svg += &mark(is_critical, x, end, 9.0, "");
+    svg + "</svg>"
+}
+
+/// A bar of the deviation, logarithmic from 3 to 100, with a notch at 6.
+pub fn meter(z: Option<f64>, is_critical: bool) -> String {
+    let share = |z: f64| ((z / 3.0).ln() / (100f64 / 3.0).ln()).clamp(0.03, 1.0);
+    let class = if is_critical { "c" } else { "r" };
+    let (width, notch) = (Percent(share(z.map_or(100.0, f64::abs))), Percent(share(6.0)));
+    format!(
+        "<svg class=\"meter\" width=\"100%\" height=\"6\" aria-hidden=\"true\"><rect class=\"m\" width=\"100%\" height=\"6\" rx=\"3\"/>\
+         <rect class=\"{class}\" width=\"{width}\" height=\"6\" rx=\"3\"/><rect class=\"n\" x=\"{notch}\" width=\"1.5\" height=\"6\"/></svg>"
+    )
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::anomaly::Source;
+    use crate::event::Instant;
+
+    /// A record with plain figures: mean 10, deviation 1.
+    pub fn sample(value: f64) -> Anomaly {
+        Anomaly {
+            schema_version: 1,
+            kind: "point".into(),
+            device_id: "pump-0042".into(),
+            metric_name: Some("temperature".into()),
+            metric_value: value,
+            timestamp: Instant::parse_rfc3339("2026-11-23T17:00:00.123Z"),
+            mean: 10.0,
+            std_dev: 1.0,
+            z_score: Some(value - 10.0),
+            score: (value - 10.0).abs(),
+            threshold: 3.0,
+            lower: 7.0,
+            upper: 13.0,
+            window_count: 4,
+            method: "sigma".into(),
+            direction: if value < 10.0 { Direction::Low } else { Direction::High },
+            severity: if (value - 10.0).abs() >= 6.0 { Severity::Critical } else { Severity::Warning },
+            label: None,
+            window: vec![9.0, 11.0, 9.0, 11.0],
+            source: Source { topic: "raw_events".into(), partition: 3, offset: 184_467, index: 0 },
+        }
+    }
+
+    #[test]
+    fn the_band_and_the_window_lie_where_the_figures_say() {
+        // 8 deviations above: from 8.64 at the top to -3.7 at the bottom of the 21 pixels in between.
+        let svg = draw(&sample(18.0), "t");
+        let y = |d: f64| 4.5 + (8.64 - d) / 12.34 * 21.0;
+        assert!(svg.contains(&format!("<rect class=\"b\" y=\"{:.1}\"", y(3.0))), "{svg}");
+        assert!(svg.contains(&format!("points=\"0.0,{:.1} 33.0,{:.1} ", y(-1.0), y(1.0))), "{svg}");
+        assert!(svg.contains(&format!("y2=\"{:.1}\"", y(8.0))), "{svg}");
+    }
+
+    #[test]
+    fn far_values_have_a_broken_stem_and_no_deviation_has_no_band() {
+        assert_eq!(draw(&sample(30.0), "t").matches("<line").count(), 2);
+        let flat =
+            Anomaly { std_dev: 0.0, lower: 10.0, upper: 10.0, z_score: None, window: vec![10.0; 4], ..sample(11.0) };
+        let svg = draw(&flat, "t");
+        assert!(!svg.contains("class=\"b\"") && svg.matches("<line").count() == 1 && !svg.contains("NaN"), "{svg}");
+    }
+
+    #[test]
+    fn the_meter_is_logarithmic() {
+        assert!(meter(Some(-100.0), true).contains("class=\"c\" width=\"100.00%\""));
+        assert!(meter(Some(17.32), true).contains("class=\"c\" width=\"50.00%\""));
+        assert!(meter(None, true).contains("class=\"c\" width=\"100.00%\""));
+    }
+}

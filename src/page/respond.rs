@@ -1,0 +1,87 @@
+//! From what a page says to an HTTP response, with the headers that all of them have.
+
+use hyper::body::Bytes;
+use serde::Serialize;
+
+use super::listener::Response;
+use super::shelf::Why;
+use super::site::Site;
+use super::view::{Frame, notice};
+
+/// No inline script or style, nothing from elsewhere, in nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+     base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// Seconds until it is worth asking again.
+const RETRY: &str = "5";
+
+/// Headers that no response goes without.
+pub fn guarded(mut response: Response) -> Response {
+    for (name, value) in [
+        ("content-security-policy", POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        response.headers.push((name, value.to_owned()));
+    }
+    if !response.headers.iter().any(|(name, _)| *name == "cache-control") {
+        response.headers.push(("cache-control", "no-store".to_owned()));
+    }
+    response
+}
+
+/// What a template makes of a frame and its content.
+pub fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content: &impl Serialize) -> Response {
+    let mut context = tera::Context::new();
+    context.insert("frame", frame);
+    context.insert("page", content);
+    match site.templates.render(template, &context) {
+        Ok(text) => {
+            let headers = vec![("content-type", "text/html; charset=utf-8".to_owned())];
+            Response { status, headers, body: Bytes::from(text) }
+        }
+        Err(error) => {
+            tracing::error!(%error, template, "a page could not be made");
+            Response::text(500, "this page could not be made; the log says why\n")
+        }
+    }
+}
+
+/// Marks a page of old data.
+pub fn stale(mut response: Response) -> Response {
+    response.headers.push(("x-stale", "1".to_owned()));
+    response
+}
+
+/// There is nothing to show, not even old data.
+pub fn nothing(site: &Site, frame: Frame<'_>, why: &Why) -> Response {
+    let strip = notice::outage(why, None, site.now());
+    let frame = Frame { strip: Some(strip), ..frame };
+    let mut response = html(site, 503, "notice.html", &frame, &notice::Notice::default());
+    response.headers.push(("retry-after", RETRY.to_owned()));
+    response
+}
+
+/// A page that says one sentence.
+pub fn notice(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, text: &str) -> Response {
+    html(site, status, "notice.html", frame, &notice::Notice { heading: heading.into(), text: text.into() })
+}
+
+/// A JSON document.
+pub fn json(status: u16, content: &impl Serialize) -> Response {
+    let headers = vec![("content-type", "application/json".to_owned())];
+    match serde_json::to_vec(content) {
+        Ok(body) => Response { status, headers, body: Bytes::from(body) },
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            Response { status: 500, headers, body: Bytes::from_static(b"{\"error\":\"internal error\"}") }
+        }
+    }
+}
+
+/// The API's own way to say that there is no answer now.
+pub fn json_away(why: &Why) -> Response {
+    let mut response = json(503, &serde_json::json!({ "error": notice::sentence(why) }));
+    response.headers.push(("retry-after", RETRY.to_owned()));
+    response
+}

@@ -1,0 +1,233 @@
+//! The last answer to each question, and what happens when there is no new one. Readers who ask the same at once share one
+//! look into the archive; none of them waits longer than [`PATIENCE`], whatever the archive does. Knows neither HTTP nor
+//! what the answers mean.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant as Clock};
+
+use super::health::Health;
+use crate::archive::Failure;
+use crate::event::Instant;
+
+/// Longest wait of a reader.
+pub const PATIENCE: Duration = Duration::from_millis(1500);
+/// An answer this young is given again: fifty open pages ask the database once.
+const FRESH: Duration = Duration::from_millis(800);
+/// Answers kept; the oldest goes first.
+const KEPT: usize = 24;
+/// Looks into the archive at once. More questions than that are told to come back.
+const FLIGHTS: usize = 16;
+
+/// Why there is nothing new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// The database is not reachable.
+    Away {
+        /// Since when this is known.
+        since: Instant,
+    },
+    /// It did not answer in time.
+    Slow,
+    /// It refused; with the remedy.
+    Refused(String),
+}
+
+/// What a reader gets.
+#[derive(Debug)]
+pub struct Got<V> {
+    /// The newest answer and when it was true; `None` when there never was one.
+    pub answer: Option<(Arc<V>, Instant)>,
+    /// Present when the answer is not new.
+    pub why: Option<Why>,
+}
+
+/// Answers of one kind, by question.
+pub struct Shelf<K, V> {
+    state: Arc<Mutex<State<K, V>>>,
+    health: Arc<Health>,
+}
+
+struct State<K, V> {
+    kept: VecDeque<Kept<K, V>>,
+    flights: Vec<(K, Arc<Flight<V>>)>,
+}
+
+struct Kept<K, V> {
+    question: K,
+    answer: Arc<V>,
+    taken: Instant,
+    clock: Clock,
+}
+
+/// An answer and when it was true, or why there is none.
+type Landed<V> = Result<(Arc<V>, Instant), Failure>;
+
+/// One look into the archive, for all who wait for it.
+struct Flight<V> {
+    landed: Mutex<Option<Landed<V>>>,
+    bell: Condvar,
+}
+
+/// A panic elsewhere does not spoil what is behind the lock: every change is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V> {
+    /// Empty.
+    pub fn new(health: Arc<Health>) -> Self {
+        Shelf { state: Arc::new(Mutex::new(State { kept: VecDeque::new(), flights: Vec::new() })), health }
+    }
+
+    /// A new answer if there is one in time, else the last one with the reason. `look` gets the time of asking.
+    pub fn get(&self, question: &K, look: impl FnOnce(Instant) -> Result<V, Failure> + Send + 'static) -> Got<V> {
+        let flight = {
+            let mut state = lock(&self.state);
+            if let Some(fresh) = state.find(question).filter(|kept| kept.clock.elapsed() < FRESH) {
+                return Got { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
+            }
+            if let Some(since) = self.health.outage() {
+                return state.last(question, Why::Away { since });
+            }
+            match state.flights.iter().find(|(asked, _)| asked == question) {
+                Some((_, flight)) => Arc::clone(flight),
+                None if state.flights.len() >= FLIGHTS => return state.last(question, Why::Slow),
+                None => self.launch(&mut state, question, look),
+            }
+        };
+        match flight.wait() {
+            Some(Ok((answer, taken))) => Got { answer: Some((answer, taken)), why: None },
+            Some(Err(failure)) => lock(&self.state).last(question, self.why(failure)),
+            None => lock(&self.state).last(question, Why::Slow),
+        }
+    }
+
+    fn why(&self, failure: Failure) -> Why {
+        match failure {
+            Failure::Away(_) => Why::Away { since: self.health.outage().unwrap_or_else(|| self.health.now()) },
+            Failure::Slow => Why::Slow,
+            Failure::Refused(remedy) => Why::Refused(remedy),
+        }
+    }
+
+    /// On a thread of its own: a database that accepts and then hangs must hold up nobody.
+    fn launch(
+        &self,
+        state: &mut State<K, V>,
+        question: &K,
+        look: impl FnOnce(Instant) -> Result<V, Failure> + Send + 'static,
+    ) -> Arc<Flight<V>> {
+        let flight = Arc::new(Flight { landed: Mutex::new(None), bell: Condvar::new() });
+        state.flights.push((question.clone(), Arc::clone(&flight)));
+        let (shelf, health) = (Arc::clone(&self.state), Arc::clone(&self.health));
+        let (asked, landing) = (question.clone(), Arc::clone(&flight));
+        std::thread::spawn(move || {
+            let now = health.now();
+            let result = catch_unwind(AssertUnwindSafe(|| look(now)))
+                .unwrap_or_else(|_| Err(Failure::Refused("The answer could not be read; the log says why".into())));
+            if let Err(failure) = &result {
+                health.failed(failure);
+            }
+            let result = result.map(|answer| (Arc::new(answer), now));
+            let mut state = lock(&shelf);
+            state.flights.retain(|(_, other)| !Arc::ptr_eq(other, &landing));
+            if let Ok((answer, taken)) = &result {
+                state.keep(asked, Arc::clone(answer), *taken);
+            }
+            drop(state);
+            *lock(&landing.landed) = Some(result);
+            landing.bell.notify_all();
+        });
+        flight
+    }
+}
+
+impl<K: PartialEq, V> State<K, V> {
+    fn find(&self, question: &K) -> Option<&Kept<K, V>> {
+        self.kept.iter().find(|kept| kept.question == *question)
+    }
+
+    fn last(&self, question: &K, why: Why) -> Got<V> {
+        let answer = self.find(question).map(|kept| (Arc::clone(&kept.answer), kept.taken));
+        Got { answer, why: Some(why) }
+    }
+
+    fn keep(&mut self, question: K, answer: Arc<V>, taken: Instant) {
+        self.kept.retain(|kept| kept.question != question);
+        self.kept.push_front(Kept { question, answer, taken, clock: Clock::now() });
+        self.kept.truncate(KEPT);
+    }
+}
+
+impl<V> Flight<V> {
+    /// `None` when it has not landed in time; it flies on, and the next reader finds what it brings.
+    fn wait(&self) -> Option<Landed<V>> {
+        let landed = lock(&self.landed);
+        let waited = self.bell.wait_timeout_while(landed, PATIENCE, |landed| landed.is_none());
+        let (landed, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        landed.as_ref().map(|result| result.as_ref().map(|(v, at)| (Arc::clone(v), *at)).map_err(Clone::clone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn shelf() -> Shelf<u8, u32> {
+        Shelf::new(Arc::new(Health::new(Instant::now, Duration::from_millis(5))))
+    }
+
+    #[test]
+    fn an_outage_gives_the_last_answer_with_its_date() {
+        let shelf = shelf();
+        let (_, taken) = shelf.get(&1, |_| Ok(7)).answer.unwrap();
+        std::thread::sleep(FRESH);
+        let got = shelf.get(&1, |_| Err(Failure::Away("refused".into())));
+        assert_eq!(got.answer.map(|(v, at)| (*v, at)), Some((7, taken)));
+        assert!(matches!(got.why, Some(Why::Away { .. })));
+        assert!(shelf.get(&2, |_| Ok(1)).answer.is_none(), "nobody asks again while the outage is known");
+    }
+
+    #[test]
+    fn a_question_that_hangs_is_given_up_in_time_and_its_late_answer_is_kept() {
+        let shelf = shelf();
+        let start = Clock::now();
+        let got = shelf.get(&1, |_| {
+            std::thread::sleep(PATIENCE + Duration::from_millis(200));
+            Ok(9)
+        });
+        assert!(got.answer.is_none() && got.why == Some(Why::Slow));
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        let late = shelf.get(&1, |_| Ok(10));
+        assert_eq!(late.answer.map(|(v, _)| *v), Some(9));
+    }
+
+    #[test]
+    fn those_who_ask_the_same_at_once_share_one_look() {
+        let (shelf, looks) = (Arc::new(shelf()), Arc::new(AtomicUsize::new(0)));
+        let ask = || {
+            let (shelf, looks) = (Arc::clone(&shelf), Arc::clone(&looks));
+            std::thread::spawn(move || {
+                let got = shelf.get(&1, move |_| {
+                    looks.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(50));
+                    Ok(1)
+                });
+                *got.answer.unwrap().0
+            })
+        };
+        let threads = (0..20).map(|_| ask()).collect::<Vec<_>>();
+        assert!(threads.into_iter().all(|t| t.join().unwrap() == 1));
+        assert_eq!(looks.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_panic_in_a_look_is_a_refusal() {
+        let got = shelf().get(&1, |_| panic!("on purpose"));
+        assert!(matches!(got.why, Some(Why::Refused(_))));
+    }
+}

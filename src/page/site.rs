@@ -1,0 +1,104 @@
+//! What all pages share: the archive behind its shelves, the templates, the clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Options;
+use super::asked::Asked;
+use super::assets::Assets;
+use super::health::Health;
+use super::shelf::{Got, Shelf};
+use super::view::{device, devices, explain, list, overview};
+use crate::archive::{Archive, Failure};
+use crate::error::{Error, Result};
+use crate::event::Instant;
+
+/// Time between two probes in an outage.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Everything that a page is made of.
+pub struct Site {
+    archive: Arc<dyn Archive>,
+    health: Arc<Health>,
+    /// By what was asked.
+    pub overview: Shelf<Asked, overview::Data>,
+    /// By what was asked; also the API's.
+    pub list: Shelf<Asked, list::Data>,
+    /// By what was asked.
+    pub devices: Shelf<Asked, devices::Data>,
+    /// By device and what was asked.
+    pub device: Shelf<(String, Asked), device::Data>,
+    /// By topic, partition and offset.
+    pub explain: Shelf<explain::Place, Option<explain::Data>>,
+    /// Style sheet, script and icon.
+    pub assets: Assets,
+    /// Compiled templates.
+    pub templates: tera::Tera,
+    /// Of an open page, in seconds.
+    pub refresh: u64,
+}
+
+macro_rules! templates {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("templates/", $name)))),*] };
+}
+
+/// Tera escapes by a name's end: each must be `.html`.
+const TEMPLATES: [(&str, &str); 10] = templates![
+    "base.html",
+    "strip.html",
+    "rows.html",
+    "filters.html",
+    "overview.html",
+    "list.html",
+    "devices.html",
+    "device.html",
+    "explain.html",
+    "notice.html",
+];
+
+impl Site {
+    /// Nothing is asked yet.
+    ///
+    /// # Errors
+    /// 70 when a template is broken.
+    pub fn new(archive: Arc<dyn Archive>, options: Options) -> Result<Site> {
+        let mut templates = tera::Tera::new();
+        templates
+            .add_raw_templates(TEMPLATES)
+            .map_err(|e| Error::internal(format_args!("an embedded template is broken: {e}")))?;
+        let health = Arc::new(Health::new(options.clock, PROBE));
+        health.watch(&archive);
+        Ok(Site {
+            archive,
+            overview: Shelf::new(Arc::clone(&health)),
+            list: Shelf::new(Arc::clone(&health)),
+            devices: Shelf::new(Arc::clone(&health)),
+            device: Shelf::new(Arc::clone(&health)),
+            explain: Shelf::new(Arc::clone(&health)),
+            health,
+            assets: Assets::embedded(),
+            templates,
+            refresh: options.refresh.as_secs().max(1),
+        })
+    }
+
+    /// Now, as readers are told.
+    pub fn now(&self) -> Instant {
+        self.health.now()
+    }
+
+    /// Asks the archive by way of a shelf.
+    pub fn ask<K, V>(
+        &self,
+        shelf: &Shelf<K, V>,
+        question: &K,
+        look: fn(&dyn Archive, &K, Instant) -> std::result::Result<V, Failure>,
+    ) -> Got<V>
+    where
+        K: Clone + PartialEq + Send + 'static,
+        V: Send + Sync + 'static,
+    {
+        let (archive, asked) = (Arc::clone(&self.archive), question.clone());
+        shelf.get(question, move |now| look(archive.as_ref(), &asked, now))
+    }
+}

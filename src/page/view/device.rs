@@ -1,0 +1,173 @@
+//! One device: its anomalies over time by metric, the last one of each metric drawn, all of them as rows.
+
+use serde::Serialize;
+
+use super::filters::Filters;
+use super::format::{Figures, age, grouped, minute, number};
+use super::overview::{axis, minute_of};
+use super::row::Row;
+use super::strip::SILENT;
+use super::{Frame, explain, segment};
+use crate::anomaly::{Anomaly, Severity};
+use crate::archive::{Archive, Bins, Count, CoverageRow, Failure, Filter, MAX_LIMIT, NameCount, Page, Record};
+use crate::event::Instant;
+use crate::page::asked::{Asked, Span};
+use crate::page::chart::{explain as drawing, history, minutes};
+use crate::page::listener::Response;
+use crate::page::respond;
+use crate::page::site::Site;
+
+/// The span when nobody says otherwise: a device's story is longer than an hour.
+const SPAN: Span = Span::Day;
+/// Rows of the table.
+const ROWS: usize = 20;
+/// Lanes and small charts.
+const METRICS: u32 = 8;
+
+/// What was asked of the archive.
+pub struct Data {
+    bins: Bins,
+    /// Newest of the span.
+    page: Page,
+    metrics: Vec<NameCount>,
+    /// Newest of each metric, whatever its time.
+    last: Vec<Record>,
+    coverage: Vec<CoverageRow>,
+    is_reporting: bool,
+}
+
+/// The device's page.
+pub fn url(name: &str) -> String {
+    format!("/devices/{}", segment(name))
+}
+
+/// Asks.
+pub fn look(archive: &dyn Archive, (name, asked): &(String, Asked), now: Instant) -> Result<Data, Failure> {
+    let bins = axis(asked.span.unwrap_or(SPAN), now);
+    let always = Filter { device: Some(name.clone()), ..asked.filter.clone() };
+    let filter = Filter { from: Some(bins.from), to: bins.to(), ..always.clone() };
+    let mut page = archive.newest(&filter, None, MAX_LIMIT)?;
+    let metrics = archive.by_metric(&filter, METRICS)?;
+    if page.records.is_empty() {
+        // Older ones are better than nothing; the page says their dates.
+        page = archive.newest(&always, None, ROWS as u32)?;
+    }
+    let mut last = Vec::<Record>::new();
+    for record in &page.records {
+        let is_known = |seen: &Record| seen.anomaly.metric_name == record.anomaly.metric_name;
+        if last.len() < METRICS as usize && !last.iter().any(is_known) {
+            last.push(record.clone());
+        }
+    }
+    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now))?;
+    let is_reporting = archive.status()?.iter().any(|row| row.age <= SILENT);
+    Ok(Data { bins, page, metrics, last, coverage, is_reporting })
+}
+
+#[derive(Serialize)]
+struct Content {
+    name: String,
+    filters: Filters,
+    summary: [String; 2],
+    detail: String,
+    lanes: Vec<Lane>,
+    scale: String,
+    clock: String,
+    cards: Vec<Card>,
+    rows: Vec<Row>,
+    show_device: bool,
+    older: String,
+    all: String,
+}
+
+#[derive(Serialize)]
+struct Lane {
+    name: String,
+    note: String,
+    svg: String,
+}
+
+#[derive(Serialize)]
+struct Card {
+    metric: String,
+    url: String,
+    severity: &'static str,
+    age: String,
+    value: String,
+    expected: String,
+    z: String,
+    left: String,
+    plot: String,
+    mean: String,
+    std_dev: String,
+    window: String,
+}
+
+/// The page.
+pub fn show(site: &Site, frame: Frame<'_>, name: &str, asked: &Asked, data: &Data, taken: Instant) -> Response {
+    let now = site.now();
+    let span = asked.span.unwrap_or(SPAN);
+    let total = data.metrics.iter().fold(Count::default(), |sum, metric| Count {
+        critical: sum.critical + metric.count.critical,
+        warning: sum.warning + metric.count.warning,
+    });
+    let last = data.page.records.first().and_then(|record| record.anomaly.timestamp);
+    let mut rows = Row::all(data.page.records.get(..ROWS).unwrap_or(&data.page.records), now);
+    rows.truncate(ROWS);
+    let filter = Filter { device: Some(name.to_owned()), ..asked.filter.clone() };
+    let all = Asked { filter, span: None, is_paused: asked.is_paused, ..Asked::default() };
+    // Old data does not reach up to now.
+    let end = if frame.strip.is_some() { minute(taken) } else { "now".to_owned() };
+    let content = Content {
+        name: name.to_owned(),
+        filters: Filters::of(&url(name), asked, Some(SPAN)),
+        summary: [
+            format!("{} {}", grouped(total.total()), if total.total() == 1 { "anomaly" } else { "anomalies" }),
+            format!("in {}, {} critical", span.words(), grouped(total.critical)),
+        ],
+        detail: last.map_or_else(|| "none is recorded".to_owned(), |time| format!("last one {}", age(time, now))),
+        lanes: lanes(data, taken),
+        scale: history::scale(),
+        clock: minutes::clock(&data.bins, &end),
+        cards: data.last.iter().map(|record| card(record, now)).collect(),
+        rows,
+        show_device: false,
+        older: if data.page.records.len() > ROWS { format!("/anomalies{}", all.query()) } else { String::new() },
+        all: format!("/anomalies{}", all.query()),
+    };
+    respond::html(site, 200, "device.html", &frame, &content)
+}
+
+fn lanes(data: &Data, taken: Instant) -> Vec<Lane> {
+    let runs = minutes::runs(&data.bins, &data.coverage, taken, data.is_reporting);
+    let lane = |metric: &NameCount| {
+        let is_of = |anomaly: &&Anomaly| anomaly.metric_name == metric.name;
+        let anomalies = data.page.records.iter().map(|record| &record.anomaly).filter(is_of);
+        Lane {
+            name: metric.name.clone().unwrap_or_else(|| "\u{2014}".into()),
+            note: format!("{} \u{b7} {} critical", grouped(metric.count.total()), grouped(metric.count.critical)),
+            svg: history::lane(&data.bins, &runs, anomalies),
+        }
+    };
+    data.metrics.iter().map(lane).collect()
+}
+
+fn card(record: &Record, now: Instant) -> Card {
+    let anomaly = &record.anomaly;
+    let figures = Figures::of(anomaly);
+    let chart = drawing::draw(anomaly, &figures, drawing::Size::SMALL);
+    Card {
+        metric: anomaly.metric_name.clone().unwrap_or_else(|| "\u{2014}".into()),
+        url: explain::Place::of(&anomaly.source).url(),
+        severity: if anomaly.severity == Severity::Critical { "critical" } else { "warning" },
+        age: age(anomaly.timestamp.unwrap_or(record.detected_at), now),
+        value: figures.value,
+        expected: format!("{} \u{2013} {}", figures.lower, figures.upper),
+        z: figures.z,
+        left: chart.left,
+        plot: chart.plot,
+        mean: number(anomaly.mean, figures.decimals + 1),
+        std_dev: number(anomaly.std_dev, figures.decimals + 2),
+        window: grouped(u64::from(anomaly.window_count)),
+    }
+}

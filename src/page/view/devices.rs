@@ -1,0 +1,74 @@
+//! The devices of a span, those with most anomalies first.
+
+use serde::Serialize;
+
+use super::filters::Filters;
+use super::format::{counted, grouped};
+use super::{Frame, device};
+use crate::archive::{Archive, Failure, Filter, NameCount};
+use crate::event::Instant;
+use crate::page::asked::{Asked, Span};
+use crate::page::chart::minutes;
+use crate::page::listener::Response;
+use crate::page::respond;
+use crate::page::site::Site;
+
+/// Devices shown.
+const MOST: u32 = 100;
+
+/// What was asked of the archive.
+pub struct Data {
+    devices: Vec<NameCount>,
+}
+
+/// Asks.
+pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+    let filter: Filter = Asked { span: asked.span.or(Some(Span::Hour)), ..asked.clone() }.range(now);
+    Ok(Data { devices: archive.by_device(&filter, MOST)? })
+}
+
+#[derive(Serialize)]
+struct Content {
+    heading: String,
+    note: String,
+    filters: Filters,
+    devices: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    url: String,
+    svg: String,
+    count: String,
+    critical: String,
+}
+
+/// The page.
+pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Response {
+    let span = asked.span.unwrap_or(Span::Hour);
+    let most = data.devices.iter().map(|device| device.count.total()).max().unwrap_or(0);
+    let query = Asked { span: asked.span, is_paused: asked.is_paused, ..Asked::default() }.query();
+    let line = |of: &NameCount| {
+        let name = of.name.clone()?;
+        Some(Line {
+            url: format!("{}{query}", device::url(&name)),
+            name,
+            svg: minutes::bar(of.count, most),
+            count: grouped(of.count.total()),
+            critical: grouped(of.count.critical),
+        })
+    };
+    let devices = data.devices.iter().filter_map(line).collect::<Vec<_>>();
+    let content = Content {
+        heading: match devices.len() {
+            0 => format!("No device had anomalies in {}", span.words()),
+            n if n == MOST as usize => format!("The {n} devices with most anomalies in {}", span.words()),
+            n => format!("{} with anomalies in {}", counted(n as u64, "device", "devices"), span.words()),
+        },
+        note: "most anomalies first".into(),
+        filters: Filters::of("/devices", asked, Some(Span::Hour)),
+        devices,
+    };
+    respond::html(site, 200, "devices.html", &frame, &content)
+}

@@ -1,0 +1,334 @@
+//! One anomaly: the value in its window, and the arithmetic that made it one, done again from the stored window.
+
+use serde::Serialize;
+
+use super::format::{Figures, age, clock, date, duration, grouped, number, signed, times};
+use super::row::Row;
+use super::{Frame, device, segment};
+use crate::anomaly::{Anomaly, Direction, Source};
+use crate::archive::{Archive, Failure, Filter, Record};
+use crate::event::Instant;
+use crate::page::chart::explain as drawing;
+use crate::page::listener::Response;
+use crate::page::respond;
+use crate::page::site::Site;
+use crate::window::moments;
+
+/// Rows of the same series.
+const ROWS: u32 = 6;
+/// Neighbours in time on each side, and how far they may be in milliseconds.
+const AROUND: (u32, i64) = (4, 300_000);
+
+/// Where the record is, which is for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    topic: String,
+    partition: i32,
+    offset: i64,
+}
+
+impl Place {
+    /// From the parts of a path.
+    pub fn read(topic: &str, partition: &str, offset: &str) -> Option<Place> {
+        let is_topic = !topic.is_empty() && !topic.contains('\0');
+        let place = Place { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? };
+        (is_topic && place.partition >= 0 && place.offset >= 0).then_some(place)
+    }
+
+    /// Of an anomaly.
+    pub fn of(source: &Source) -> Place {
+        Place { topic: source.topic.clone(), partition: source.partition, offset: source.offset }
+    }
+
+    /// Its page.
+    pub fn url(&self) -> String {
+        format!("/anomalies/{}/{}/{}", segment(&self.topic), self.partition, self.offset)
+    }
+}
+
+/// What was asked of the archive.
+pub struct Data {
+    record: Record,
+    /// Earlier ones of the same series.
+    earlier: Vec<Record>,
+    /// Others at about the same time.
+    around: Vec<Record>,
+}
+
+/// Asks; `None` when nothing is recorded there.
+pub fn look(archive: &dyn Archive, place: &Place, _now: Instant) -> Result<Option<Data>, Failure> {
+    let Some(record) = archive.at(&place.topic, place.partition, place.offset)?.into_iter().next() else {
+        return Ok(None);
+    };
+    let anomaly = &record.anomaly;
+    let series =
+        Filter { device: Some(anomaly.device_id.clone()), metric: anomaly.metric_name.clone(), ..Filter::default() };
+    let before = crate::archive::Key::of(anomaly);
+    let earlier = archive.newest(&series, before.as_ref(), ROWS)?.records;
+    let around = around(archive, &record)?;
+    Ok(Some(Data { record, earlier, around }))
+}
+
+/// The nearest before and after, in the order of time.
+fn around(archive: &dyn Archive, record: &Record) -> Result<Vec<Record>, Failure> {
+    let (most, reach) = AROUND;
+    let time = record.anomaly.timestamp.unwrap_or(record.detected_at).millis();
+    let find = |from, to, limit| {
+        let filter = Filter { from: Instant::from_millis(from), to: Instant::from_millis(to), ..Filter::default() };
+        let mut records = archive.newest(&filter, None, limit)?.records;
+        records.retain(|other| other.anomaly.source != record.anomaly.source);
+        Ok(records)
+    };
+    let mut before: Vec<Record> = find(time - reach, time + 1, most + 1)?;
+    before.truncate(most as usize);
+    // Newest first: the nearest ones come last. Where more than these happen, the order of a minute says nothing anyway.
+    let mut after = find(time + 1, time + reach, 50)?;
+    after.drain(..after.len().saturating_sub(most as usize));
+    after.append(&mut before);
+    after.reverse();
+    Ok(after)
+}
+
+#[derive(Serialize)]
+struct Content {
+    heading: String,
+    device: String,
+    device_url: String,
+    metric: String,
+    severity: &'static str,
+    when: String,
+    left: String,
+    plot: String,
+    right: String,
+    count: String,
+    values: Vec<[String; 2]>,
+    steps: Vec<Step>,
+    proof: String,
+    is_proven: bool,
+    source: Vec<[String; 2]>,
+    command: String,
+    rule: Vec<[String; 2]>,
+    json: String,
+    around: Vec<Near>,
+    rows: Vec<Row>,
+    show_device: bool,
+}
+
+#[derive(Serialize)]
+struct Step {
+    name: String,
+    formula: String,
+    result: String,
+}
+
+#[derive(Serialize)]
+struct Near {
+    name: String,
+    url: String,
+    severity: &'static str,
+    z: String,
+    distance: String,
+}
+
+/// The page.
+pub fn show(site: &Site, frame: Frame<'_>, data: &Data) -> Response {
+    let now = site.now();
+    let Record { anomaly, detected_at } = &data.record;
+    let figures = Figures::of(anomaly);
+    let chart = drawing::draw(anomaly, &figures, drawing::Size::LARGE);
+    let time = anomaly.timestamp.unwrap_or(*detected_at);
+    let delay = detected_at.millis() - time.millis();
+    let mut when = format!("{}, {} UTC \u{b7} {}", date(time), clock(time), age(time, now));
+    // Replayed events are judged long after they happened: then this says nothing.
+    if (0..60_000).contains(&delay) {
+        when += &format!(" \u{b7} detected {} ms after the event", grouped(delay.unsigned_abs()));
+    }
+    let proof = proof(anomaly);
+    let count = anomaly.window.len();
+    let heading = heading(anomaly, &figures);
+    let content = Content {
+        heading: heading.clone(),
+        device: anomaly.device_id.clone(),
+        device_url: device::url(&anomaly.device_id),
+        metric: anomaly.metric_name.clone().unwrap_or_default(),
+        severity: anomaly.severity.as_str(),
+        when,
+        left: chart.left,
+        plot: chart.plot,
+        right: chart.right,
+        count: grouped(count as u64),
+        values: anomaly
+            .window
+            .iter()
+            .enumerate()
+            .map(|(i, x)| [format!("\u{2212}{}", count - i), signed(*x)])
+            .collect(),
+        steps: steps(anomaly),
+        is_proven: proof.is_ok(),
+        proof: proof.unwrap_or_else(|reason| reason),
+        source: source(anomaly, *detected_at),
+        command: command(&anomaly.source),
+        rule: rule(anomaly),
+        json: api_url(anomaly),
+        around: data.around.iter().map(|other| near(other, time)).collect(),
+        rows: Row::all(&data.earlier, now),
+        show_device: false,
+    };
+    let frame = Frame { title: heading, ..frame };
+    respond::html(site, 200, "explain.html", &frame, &content)
+}
+
+fn heading(anomaly: &Anomaly, figures: &Figures) -> String {
+    let side = if anomaly.direction == Direction::Low { "below" } else { "above" };
+    let (value, count) = (&figures.value, grouped(u64::from(anomaly.window_count)));
+    match anomaly.z_score {
+        Some(_) => {
+            format!(
+                "{value} is {} standard deviations {side} what the last {count} values predict",
+                times(anomaly.z_score)
+            )
+        }
+        None => format!("{value} is {side} {}, which all of the last {count} values were", figures.mean),
+    }
+}
+
+/// Whether the stored figures come out again, in every bit.
+fn proof(anomaly: &Anomaly) -> Result<String, String> {
+    let count = anomaly.window.len();
+    if count != anomaly.window_count as usize {
+        let all = grouped(u64::from(anomaly.window_count));
+        return Err(format!("the record holds the last {count} of the {all} values that it was judged by"));
+    }
+    match moments(anomaly.window.iter().copied()) {
+        Some(again)
+            if again.mean.to_bits() == anomaly.mean.to_bits()
+                && again.std_dev.to_bits() == anomaly.std_dev.to_bits() =>
+        {
+            Ok("recomputed from the window, equal to the stored record in every bit".to_owned())
+        }
+        Some(again) => Err(format!(
+            "recomputed from the window: mean {}, deviation {}; the record differs",
+            signed(again.mean),
+            signed(again.std_dev)
+        )),
+        None => Err("the record holds no window".to_owned()),
+    }
+}
+
+/// The deviation that judged: the window's, unless a floor raised it.
+fn deviation(anomaly: &Anomaly) -> f64 {
+    let band = (anomaly.upper / 2.0 - anomaly.lower / 2.0) / anomaly.threshold;
+    let is_same = (band - anomaly.std_dev).abs() <= 1e-9 * anomaly.std_dev.abs().max(anomaly.mean.abs() * 1e-3);
+    if is_same || !band.is_finite() { anomaly.std_dev } else { band }
+}
+
+fn steps(anomaly: &Anomaly) -> Vec<Step> {
+    let figures = Figures::of(anomaly);
+    let digits = figures.decimals + 4;
+    let show = |x: f64| number(x, digits);
+    let step = |name: &str, formula: String, result: String| Step { name: name.to_owned(), formula, result };
+    let (n, mean, std_dev) = (anomaly.window_count, show(anomaly.mean), show(anomaly.std_dev));
+    let judging = deviation(anomaly);
+    let distance = (anomaly.metric_value - anomaly.mean).abs();
+    let threshold = signed(anomaly.threshold);
+    // The sums are shown only where the record holds all that was summed.
+    let is_whole = anomaly.window.len() == n as usize;
+    let sum = |x: f64| if is_whole { show(x * f64::from(n)) } else { "…".to_owned() };
+    let (total, squares) = (sum(anomaly.mean), sum(anomaly.std_dev * anomaly.std_dev));
+    let mut steps = vec![
+        step(&format!("Mean of the {n} values before it"), format!("Σx / n = {total} / {n}"), mean.clone()),
+        step("Standard deviation (population)", format!("√(Σ(x − mean)² / n) = √({squares} / {n})"), std_dev),
+    ];
+    if judging.to_bits() != anomaly.std_dev.to_bits() {
+        let formula = "max(std dev, min_std_dev, min_relative_std_dev × |mean|)".to_owned();
+        steps.push(step("Deviation that judges, raised by a floor", formula, show(judging)));
+    }
+    let limit = anomaly.threshold * judging;
+    steps.push(step(
+        "Expected band",
+        format!("mean ± {threshold} × {}", show(judging)),
+        format!("{} – {}", show(anomaly.lower), show(anomaly.upper)),
+    ));
+    let formula = format!("|{} − {mean}|", signed(anomaly.metric_value));
+    steps.push(step("Distance from the mean", formula, show(distance)));
+    steps.push(step(
+        "Is it more than threshold × standard deviation?",
+        format!("{} > {}", show(distance), show(limit)),
+        if distance > limit { "yes: abnormal".to_owned() } else { "by less than is shown".to_owned() },
+    ));
+    let twice = signed(2.0 * anomaly.threshold);
+    let formula = match anomaly.z_score {
+        Some(z) => {
+            let sign = if z.abs() >= 2.0 * anomaly.threshold { '≥' } else { '<' };
+            format!("z = {} / {} = {} {sign} {twice}", show(distance), show(judging), number(z.abs(), 4))
+        }
+        None => "a deviation of 0 allows no other value".to_owned(),
+    };
+    steps.push(step("Severity: critical from twice the threshold", formula, anomaly.severity.as_str().to_owned()));
+    steps
+}
+
+fn source(anomaly: &Anomaly, detected_at: Instant) -> Vec<[String; 2]> {
+    let source = &anomaly.source;
+    let mut lines = vec![
+        ["Topic".to_owned(), source.topic.clone()],
+        ["Partition".to_owned(), source.partition.to_string()],
+        ["Offset".to_owned(), grouped(source.offset.unsigned_abs())],
+    ];
+    if source.index > 0 {
+        lines.push(["Value in the record".to_owned(), source.index.to_string()]);
+    }
+    if let Some(time) = anomaly.timestamp {
+        lines.push(["Event time".to_owned(), time.to_string()]);
+    }
+    lines.push(["Detected".to_owned(), detected_at.to_string()]);
+    lines
+}
+
+/// A line to paste into a shell: the topic is quoted, whatever it holds.
+fn command(source: &Source) -> String {
+    let is_plain = source.topic.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    let topic = if is_plain { source.topic.clone() } else { format!("'{}'", source.topic.replace('\'', "'\\''")) };
+    format!("kcat -C -b $BROKERS -t {topic} -p {} -o {} -c 1", source.partition, source.offset)
+}
+
+fn rule(anomaly: &Anomaly) -> Vec<[String; 2]> {
+    let mut lines = vec![
+        ["Method".to_owned(), anomaly.method.clone()],
+        ["Threshold".to_owned(), signed(anomaly.threshold)],
+        ["Values judged against".to_owned(), grouped(u64::from(anomaly.window_count))],
+        ["Score".to_owned(), number(anomaly.score, 4)],
+    ];
+    if let Some(label) = &anomaly.label {
+        lines.push(["Label from the producer".to_owned(), label.clone()]);
+    }
+    lines
+}
+
+/// The API's address of this record: its millisecond of its device.
+fn api_url(anomaly: &Anomaly) -> String {
+    let filter = Filter {
+        device: Some(anomaly.device_id.clone()),
+        from: anomaly.timestamp,
+        to: anomaly.timestamp.and_then(|time| Instant::from_millis(time.millis() + 1)),
+        ..Filter::default()
+    };
+    format!("/api/anomalies{}", crate::page::asked::Asked { filter, ..Default::default() }.query())
+}
+
+fn near(other: &Record, time: Instant) -> Near {
+    let anomaly = &other.anomaly;
+    let metric = anomaly.metric_name.as_deref().map(|m| format!(" {m}")).unwrap_or_default();
+    let millis = anomaly.timestamp.unwrap_or(other.detected_at).millis() - time.millis();
+    Near {
+        name: format!("{}{metric}", anomaly.device_id),
+        url: Place::of(&anomaly.source).url(),
+        severity: anomaly.severity.as_str(),
+        z: super::format::sigma(anomaly.z_score, anomaly.direction),
+        distance: match millis {
+            -999..=999 => "same time".to_owned(),
+            i64::MIN..-999 => format!("\u{2212}{}", duration(-millis)),
+            _ => format!("+{}", duration(millis)),
+        },
+    }
+}

@@ -1,0 +1,211 @@
+//! Numbers, times and ages as readers see them. A minus is U+2212, ages are the server's, times are UTC.
+
+use time::format_description::StaticFormatDescription;
+use time::macros::format_description;
+
+use crate::anomaly::{Anomaly, Direction};
+use crate::event::Instant;
+
+const CLOCK: StaticFormatDescription = format_description!("[hour]:[minute]:[second]");
+const MINUTE: StaticFormatDescription = format_description!("[hour]:[minute]");
+const DAY: StaticFormatDescription = format_description!("[day padding:none] [month repr:short]");
+const DATE: StaticFormatDescription = format_description!("[day padding:none] [month repr:short] [year]");
+
+fn written(time: Instant, how: StaticFormatDescription) -> String {
+    time.to_time().format(how).unwrap_or_default()
+}
+
+/// 18:42:19
+pub fn clock(time: Instant) -> String {
+    written(time, CLOCK)
+}
+
+/// 18:42
+pub fn minute(time: Instant) -> String {
+    written(time, MINUTE)
+}
+
+/// 23 Nov 2026
+pub fn date(time: Instant) -> String {
+    written(time, DATE)
+}
+
+/// The time of a row: with its day, or its date, when that is not today's.
+pub fn moment(time: Instant, now: Instant) -> String {
+    let (then, today) = (time.to_time(), now.to_time());
+    let day = match () {
+        () if then.date() == today.date() => return clock(time),
+        () if then.year() == today.year() => written(time, DAY),
+        () => date(time),
+    };
+    format!("{day} {}", clock(time))
+}
+
+/// How long ago, in the largest unit that says enough.
+pub fn age(time: Instant, now: Instant) -> String {
+    match now.millis() - time.millis() {
+        i64::MIN..-1_500 => format!("in {}", duration(time.millis() - now.millis())),
+        -1_500..1_000 => "now".to_owned(),
+        millis => format!("{} ago", duration(millis)),
+    }
+}
+
+/// 12 s, 4 min, 3 h, 9 d
+pub fn duration(millis: i64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        i64::MIN..100 => format!("{seconds} s"),
+        100..6_000 => format!("{} min", seconds / 60),
+        6_000..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", grouped((seconds / 86_400).unsigned_abs())),
+    }
+}
+
+/// 1,234,567
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// 15.2 million; below a million every digit.
+pub fn rough(n: u64) -> String {
+    match n {
+        0..1_000_000 => grouped(n),
+        1_000_000..1_000_000_000 => format!("{:.1} million", n as f64 / 1e6),
+        _ => format!("{:.1} billion", n as f64 / 1e9),
+    }
+}
+
+/// `1 anomaly`, `2 anomalies`
+pub fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(n), if n == 1 { one } else { many })
+}
+
+/// With so many decimals; very large and very small ones as powers of ten.
+pub fn number(x: f64, decimals: usize) -> String {
+    let size = x.abs();
+    let text = if size >= 1e15 || (size > 0.0 && size < 1e-9) { format!("{x:.3e}") } else { format!("{x:.decimals$}") };
+    // Zero has no sign, also when it only came to be by rounding.
+    let is_zero = text.chars().all(|c| !c.is_ascii_digit() || c == '0');
+    match text.strip_prefix('-') {
+        Some(digits) if is_zero => digits.to_owned(),
+        _ => text.replace('-', "\u{2212}"),
+    }
+}
+
+/// Every digit that it has.
+pub fn signed(x: f64) -> String {
+    let size = x.abs();
+    let text = if size >= 1e15 || (size > 0.0 && size < 1e-9) { format!("{x:e}") } else { x.to_string() };
+    text.replace('-', "\u{2212}")
+}
+
+/// +10.9σ; without a deviation infinitely many.
+pub fn sigma(z: Option<f64>, direction: Direction) -> String {
+    let sign = if direction == Direction::Low { '\u{2212}' } else { '+' };
+    format!("{sign}{}σ", times(z))
+}
+
+/// 10.9, without a sign.
+pub fn times(z: Option<f64>) -> String {
+    match z.map(f64::abs) {
+        None => "\u{221e}".to_owned(),
+        Some(z) if z >= 1e6 => format!("{z:.1e}"),
+        Some(z) if z >= 999.95 => grouped(z.round() as u64),
+        Some(z) => format!("{z:.1}"),
+    }
+}
+
+/// One anomaly's numbers with the same decimals.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// `metric_value`
+    pub value: String,
+    /// `mean`
+    pub mean: String,
+    /// `lower`
+    pub lower: String,
+    /// `upper`
+    pub upper: String,
+    /// `z_score` with its sign.
+    pub z: String,
+    /// Decimals of these.
+    pub decimals: usize,
+}
+
+impl Figures {
+    /// As many decimals as the values have, unless those are noise beyond the third digit of the deviation.
+    pub fn of(anomaly: &Anomaly) -> Figures {
+        let own = |x: &f64| decimals_of(*x);
+        let stored = anomaly.window.iter().map(own).fold(own(&anomaly.metric_value), usize::max);
+        let spread = anomaly.std_dev.max((anomaly.upper / 2.0 - anomaly.lower / 2.0) / anomaly.threshold.max(1e-9));
+        let telling = if spread > 0.0 && spread.is_finite() {
+            (1.0 - spread.log10().floor()).clamp(0.0, 12.0) as usize
+        } else {
+            stored.min(12)
+        };
+        let value = stored.min(telling + 1);
+        let decimals = telling.max(value);
+        Figures {
+            value: number(anomaly.metric_value, value),
+            mean: number(anomaly.mean, decimals),
+            lower: number(anomaly.lower, decimals),
+            upper: number(anomaly.upper, decimals),
+            z: sigma(anomaly.z_score, anomaly.direction),
+            decimals,
+        }
+    }
+}
+
+/// Decimals of the shortest text that reads back as the same number.
+fn decimals_of(x: f64) -> usize {
+    x.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::chart::spark::tests::sample;
+
+    #[test]
+    fn numbers_have_their_windows_decimals() {
+        let anomaly = Anomaly { mean: 21.4329, std_dev: 0.294, lower: 20.5508, upper: 22.315, ..sample(24.64) };
+        let anomaly = Anomaly { window: vec![21.43, 21.5], ..anomaly };
+        let figures = Figures::of(&anomaly);
+        assert_eq!([figures.value, figures.lower, figures.upper], ["24.64", "20.55", "22.32"]);
+        let whole = Figures::of(&Anomaly { window: vec![9.0, 11.0], ..sample(14.0) });
+        assert_eq!([whole.value, whole.lower], ["14", "7.0"]);
+    }
+
+    #[test]
+    fn signs_sizes_and_the_infinite() {
+        assert_eq!(number(-0.04, 1), "0.0");
+        assert_eq!(number(-1.25e18, 2), "\u{2212}1.250e18");
+        assert_eq!(sigma(Some(-5.14), Direction::Low), "\u{2212}5.1σ");
+        assert_eq!(sigma(None, Direction::High), "+\u{221e}σ");
+        assert_eq!(sigma(Some(12_345.6), Direction::High), "+12,346σ");
+        assert_eq!(sigma(Some(f64::MAX), Direction::High), "+1.8e308σ");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn ages_and_moments() {
+        let at = |text| Instant::parse_rfc3339(text).unwrap();
+        let now = at("2026-11-23T18:42:31Z");
+        assert_eq!(age(at("2026-11-23T18:42:19Z"), now), "12 s ago");
+        assert_eq!(age(at("2026-11-23T18:40:10Z"), now), "2 min ago");
+        assert_eq!(age(at("2026-11-23T10:40:10Z"), now), "8 h ago");
+        assert_eq!(age(at("2025-11-23T10:40:10Z"), now), "365 d ago");
+        assert_eq!(age(at("2026-11-23T18:43:31Z"), now), "in 60 s");
+        assert_eq!(moment(at("2026-11-23T08:00:01Z"), now), "08:00:01");
+        assert_eq!(moment(at("2026-11-22T08:00:01Z"), now), "22 Nov 08:00:01");
+        assert_eq!(moment(at("2025-11-22T08:00:01Z"), now), "22 Nov 2025 08:00:01");
+    }
+}

@@ -1,0 +1,204 @@
+//! The first page: does it detect, what happened by minute and by device, what is newest.
+
+use std::time::{Duration, Instant as Clock};
+
+use serde::Serialize;
+
+use super::filters::Filters;
+use super::format::{counted, grouped, minute};
+use super::row::Row;
+use super::strip::{self, Pulse};
+use super::{Frame, device};
+use crate::archive::{
+    Archive, BinCount, Bins, Count, CoverageRow, Failure, Filter, LaneCount, NameCount, Page, StatusRow,
+};
+use crate::event::Instant;
+use crate::page::asked::{Asked, Span};
+use crate::page::chart::minutes::{self, Minutes};
+use crate::page::listener::Response;
+use crate::page::respond;
+use crate::page::site::Site;
+
+/// Bars whatever the span.
+const BARS: usize = 60;
+/// Lanes of devices.
+const LANES: u32 = 7;
+/// Names in a side list.
+const NAMES: u32 = 8;
+/// Rows of newest anomalies.
+const ROWS: u32 = 12;
+
+/// What was asked of the archive.
+pub struct Data {
+    bins: Bins,
+    by_time: Vec<BinCount>,
+    devices: Vec<NameCount>,
+    lanes: Vec<LaneCount>,
+    metrics: Vec<NameCount>,
+    /// Of the range.
+    pub coverage: Vec<CoverageRow>,
+    /// Of all partitions.
+    pub status: Vec<StatusRow>,
+    /// Whatever their time.
+    pub newest: Page,
+    /// For all of it together.
+    pub took: Duration,
+}
+
+impl Data {
+    /// Anomalies of the range.
+    pub fn total(&self) -> Count {
+        self.by_time.iter().fold(Count::default(), |sum, bin| Count {
+            critical: sum.critical + bin.count.critical,
+            warning: sum.warning + bin.count.warning,
+        })
+    }
+}
+
+/// The axis of a span: it ends with the stretch that holds now, so that bars do not shift while they grow.
+pub fn axis(span: Span, now: Instant) -> Bins {
+    let width = span.millis() / BARS as i64;
+    let end = now.millis().div_euclid(width) * width + width;
+    let from = Instant::from_millis(end - span.millis()).unwrap_or(now);
+    Bins { from, width, count: BARS }
+}
+
+/// Asks.
+pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+    let start = Clock::now();
+    let bins = axis(asked.span.unwrap_or(Span::Hour), now);
+    let filter = Filter { from: Some(bins.from), to: bins.to(), ..asked.filter.clone() };
+    let newest = archive.newest(&asked.filter, None, ROWS)?;
+    let status = archive.status()?;
+    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now))?;
+    let by_time = archive.by_time(&filter, &bins)?;
+    let devices = archive.by_device(&filter, LANES)?;
+    let names = devices.iter().filter_map(|device| device.name.clone()).collect::<Vec<_>>();
+    let lanes = archive.lanes(&filter, &bins, &names)?;
+    let metrics = archive.by_metric(&filter, NAMES)?;
+    Ok(Data { bins, by_time, devices, lanes, metrics, coverage, status, newest, took: start.elapsed() })
+}
+
+/// The minute that a time is in: coverage is kept by whole ones.
+pub fn minute_of(time: Instant) -> Instant {
+    Instant::from_millis(time.millis().div_euclid(60_000) * 60_000).unwrap_or(time)
+}
+
+#[derive(Serialize)]
+struct Content {
+    filters: Filters,
+    unit: String,
+    span: &'static str,
+    short: &'static str,
+    scale: String,
+    bars: String,
+    clock: String,
+    lanes: Vec<Lane>,
+    metrics: Vec<Bar>,
+    rows: Vec<Row>,
+    show_device: bool,
+    news: String,
+    all: String,
+    all_text: String,
+    older: String,
+    took: String,
+}
+
+#[derive(Serialize)]
+struct Lane {
+    name: String,
+    url: String,
+    svg: String,
+    count: String,
+}
+
+#[derive(Serialize)]
+struct Bar {
+    name: String,
+    url: String,
+    svg: String,
+    count: String,
+}
+
+/// The page. A strip that is there already (an outage) stays.
+pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: Instant) -> Response {
+    let now = site.now();
+    let pulse = Pulse::of(data, taken, now);
+    // Old data ends where it was taken; the axis does too.
+    let runs = minutes::runs(&data.bins, &data.coverage, taken, pulse.is_reporting());
+    let chart = Minutes { bins: &data.bins, counts: &data.by_time, runs: &runs };
+    let span = asked.span.unwrap_or(Span::Hour);
+    let rows = Row::all(&data.newest.records, now);
+    let fresh = rows.iter().filter(|row| row.is_new).count() as u64;
+    let list = Asked { limit: None, before: None, ..asked.clone() };
+    // Old data does not reach up to now.
+    let end = if frame.strip.is_some() { minute(taken) } else { "now".to_owned() };
+    let content = Content {
+        filters: Filters::of("/", asked, Some(Span::Hour)),
+        unit: unit(data.bins.width),
+        span: span.words(),
+        short: span.as_str(),
+        scale: chart.scale(),
+        bars: chart.bars(),
+        clock: minutes::clock(&data.bins, &end),
+        lanes: lanes(data, &chart, asked),
+        metrics: metrics(data, asked),
+        rows,
+        show_device: true,
+        news: if fresh > 0 { format!("{} new in the last 30 s", grouped(fresh)) } else { String::new() },
+        all: format!("/anomalies{}", Asked { span: Some(span), ..list.clone() }.query()),
+        all_text: format!("All {} of {}", grouped(data.total().total()), span.words()),
+        older: data.newest.next.as_ref().map_or_else(String::new, |next| {
+            format!("/anomalies{}", Asked { span: None, before: Some(next.clone()), ..list.clone() }.query())
+        }),
+        took: format!("{:.1} ms", data.took.as_secs_f64() * 1000.0),
+    };
+    let strip = frame.strip.or_else(|| Some(strip::verdict(data, asked, taken, now)));
+    let frame = Frame { strip, title: title(data, &frame.title), ..frame };
+    respond::html(site, 200, "overview.html", &frame, &content)
+}
+
+/// The count first: it is what a tab shows.
+fn title(data: &Data, name: &str) -> String {
+    match data.total().total() {
+        0 => name.to_owned(),
+        n => format!("{} \u{b7} {name}", counted(n, "anomaly", "anomalies")),
+    }
+}
+
+/// "minute", "24 minutes", "15 seconds"
+fn unit(width: i64) -> String {
+    match width {
+        60_000 => "minute".to_owned(),
+        ..60_000 => format!("{} seconds", width / 1000),
+        _ => format!("{} minutes", width / 60_000),
+    }
+}
+
+fn lanes(data: &Data, chart: &Minutes<'_>, asked: &Asked) -> Vec<Lane> {
+    let query = Asked { span: asked.span, is_paused: asked.is_paused, ..Asked::default() }.query();
+    let lane = |of: &NameCount| {
+        let name = of.name.clone()?;
+        let cells = data.lanes.iter().filter(|cell| cell.device == name).map(|cell| (cell.bin, cell.count));
+        let svg = chart.lane(&cells.collect::<Vec<_>>());
+        Some(Lane { url: format!("{}{query}", device::url(&name)), name, svg, count: grouped(of.count.total()) })
+    };
+    data.devices.iter().filter_map(lane).collect()
+}
+
+fn metrics(data: &Data, asked: &Asked) -> Vec<Bar> {
+    let most = data.metrics.iter().map(|metric| metric.count.total()).max().unwrap_or(0);
+    let bar = |of: &NameCount| {
+        let filter = Filter { metric: of.name.clone(), ..asked.filter.clone() };
+        // Events without a metric's name cannot be asked for.
+        let url =
+            of.name.as_ref().map_or_else(String::new, |_| format!("/{}", Asked { filter, ..asked.clone() }.query()));
+        Bar {
+            name: of.name.clone().unwrap_or_else(|| "\u{2014}".into()),
+            url,
+            svg: minutes::bar(of.count, most),
+            count: grouped(of.count.total()),
+        }
+    };
+    data.metrics.iter().map(bar).collect()
+}

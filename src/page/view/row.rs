@@ -1,0 +1,71 @@
+//! One anomaly as a row: severity, time, what it was, its evidence, its numbers, and where it is explained.
+
+use serde::Serialize;
+
+use super::format::{Figures, age, moment, signed};
+use super::{device, explain};
+use crate::archive::Record;
+use crate::event::Instant;
+use crate::page::chart::spark;
+
+/// A row this young is tinted.
+const NEW: i64 = 30_000;
+
+/// What the template gets.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// Identity in the page.
+    key: String,
+    severity: &'static str,
+    time: String,
+    iso: String,
+    age: String,
+    device: String,
+    device_url: String,
+    metric: String,
+    spark: String,
+    value: String,
+    exact: String,
+    expected: String,
+    z: String,
+    meter: String,
+    url: String,
+    /// Detected a moment ago.
+    pub is_new: bool,
+}
+
+impl Row {
+    /// Of a record.
+    pub fn of(record: &Record, now: Instant) -> Row {
+        let anomaly = &record.anomaly;
+        let figures = Figures::of(anomaly);
+        let time = anomaly.timestamp.unwrap_or(record.detected_at);
+        let expected = format!("{} \u{2013} {}", figures.lower, figures.upper);
+        let title = format!("{} values before, expected {expected}, then {}", anomaly.window.len(), figures.value);
+        let is_critical = anomaly.severity == crate::anomaly::Severity::Critical;
+        let source = &anomaly.source;
+        Row {
+            key: format!("{}/{}/{}/{}", source.topic, source.partition, source.offset, source.index),
+            severity: anomaly.severity.as_str(),
+            time: moment(time, now),
+            iso: time.to_string(),
+            age: age(time, now),
+            device: anomaly.device_id.clone(),
+            device_url: device::url(&anomaly.device_id),
+            metric: anomaly.metric_name.clone().unwrap_or_else(|| "\u{2014}".into()),
+            spark: spark::draw(anomaly, &title),
+            value: figures.value,
+            exact: signed(anomaly.metric_value),
+            expected,
+            z: figures.z,
+            meter: spark::meter(anomaly.z_score, is_critical),
+            url: explain::Place::of(source).url(),
+            is_new: (0..NEW).contains(&(now.millis() - record.detected_at.millis())),
+        }
+    }
+
+    /// Of each.
+    pub fn all(records: &[Record], now: Instant) -> Vec<Row> {
+        records.iter().map(|record| Row::of(record, now)).collect()
+    }
+}

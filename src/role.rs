@@ -1,0 +1,199 @@
+//! What a process can be. Only roles and commands wire: they give the edges their settings and one another.
+//!
+//! A role starts its threads in a [`Crew`]; [`run`] watches over them for the service manager.
+
+pub mod dashboard;
+pub mod detector;
+pub mod producer;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::cli::Role;
+use crate::config::{self, Loaded, Places, Settings};
+use crate::error::{Error, Result};
+use crate::health::Health;
+use crate::meter::Meter;
+use crate::page::listener::{self, Bound, Handler, Request, Response};
+use crate::service::endpoint::Endpoint;
+use crate::service::logging;
+use crate::service::notify::Notifier;
+use crate::service::signals::{self, Asked};
+use crate::stop::Stop;
+
+/// Between two looks at signals, threads and health.
+const LOOK: Duration = Duration::from_millis(100);
+/// What threads get beyond the time to drain.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The threads of a process and what they share.
+#[derive(Default)]
+pub struct Crew {
+    /// The request to stop.
+    pub stop: Arc<Stop>,
+    /// States of the working loops.
+    pub health: Arc<Health>,
+    /// Counters.
+    pub meter: Meter,
+    threads: Vec<(String, JoinHandle<Result<()>>)>,
+}
+
+impl Crew {
+    /// Starts a thread. When it ends, the process does.
+    ///
+    /// # Errors
+    /// 70 when the system gives no thread.
+    pub fn spawn(&mut self, name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body)
+            .map_err(|e| Error::internal(format_args!("cannot start a thread: {e}")))?;
+        self.threads.push((name.to_owned(), thread));
+        Ok(())
+    }
+
+    /// Serves HTTP until the stop.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn serve(&mut self, name: &str, bound: Bound, handler: Arc<Handler>, drain: Duration) -> Result<()> {
+        let (sender, stopped) = oneshot::channel();
+        let stop = self.stop.clone();
+        self.spawn(&format!("{name}-stop"), move || {
+            while !stop.wait(Duration::from_secs(3600)) {}
+            drop(sender);
+            Ok(())
+        })?;
+        // Pages are quick; half the time leaves room for the rest of the process.
+        self.spawn(name, move || bound.serve(handler, stopped, drain / 2))
+    }
+
+    /// Joins the threads that have ended; the first error among them.
+    fn reap(&mut self) -> Option<Result<()>> {
+        let at = self.threads.iter().position(|(_, thread)| thread.is_finished())?;
+        let (name, thread) = self.threads.swap_remove(at);
+        Some(thread.join().unwrap_or_else(|_| Err(Error::internal(format_args!("thread {name} panicked")))))
+    }
+
+    /// Watches over the threads until all is done: signals, readiness, status, watchdog, reload, stop.
+    ///
+    /// # Errors
+    /// The first that a thread ended with.
+    pub fn supervise(mut self, signals: &Receiver<Asked>, settings: &Settings, mut reload: impl FnMut()) -> Result<()> {
+        let mut notifier = Notifier::new();
+        let began = Instant::now();
+        let mut outcome = Ok(());
+        while !self.stop.is_requested() {
+            match signals.recv_timeout(LOOK) {
+                Ok(Asked::Stop) => self.stop.request(),
+                Ok(Asked::Reload) => {
+                    notifier.reloading();
+                    reload();
+                    notifier.reloaded();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK),
+            }
+            while let Some(ended) = self.reap() {
+                outcome = outcome.and(ended);
+                self.stop.request();
+            }
+            let (is_ready, mut summary) = (self.health.is_ready(), self.health.summary());
+            let is_late = began.elapsed() >= settings.service.ready_timeout;
+            if is_late && !is_ready && !summary.starts_with("degraded") {
+                // Ready only so that no boot hangs: the status says that nothing is served yet.
+                summary.insert_str(0, "degraded: ");
+            }
+            notifier.status(&summary);
+            if is_ready || is_late {
+                notifier.ready();
+            } else if !notifier.is_ready() {
+                notifier.extend(Duration::from_secs(10));
+            }
+            notifier.beat(self.health.silence());
+        }
+        notifier.stopping();
+        tracing::info!("stopping");
+        let deadline = settings.service.drain_timeout + GRACE;
+        while !self.threads.is_empty() && self.stop.elapsed().is_some_and(|elapsed| elapsed < deadline) {
+            match self.reap() {
+                Some(ended) => outcome = outcome.and(ended),
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        for (name, _) in &self.threads {
+            tracing::warn!("{name} did not end in time; what it had not committed will be done again");
+        }
+        outcome
+    }
+}
+
+/// Runs a role until it is told to stop.
+///
+/// # Errors
+/// What ended it.
+pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
+    let settings = &loaded.settings;
+    let log = logging::start(&settings.log, role.name())?;
+    let signals = signals::listen()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "{} starts", role.name());
+    let mut crew = Crew::default();
+    if let Some(address) = settings.metrics.listen.or(endpoint_address(role)) {
+        endpoint(&mut crew, role.name(), address, settings.service.drain_timeout)?;
+    }
+    match role {
+        Role::Producer => producer::start(&mut crew, settings)?,
+        Role::Detector => detector::start(&mut crew, settings, detector::announce_in_log(settings))?,
+        Role::Dashboard => dashboard::start(&mut crew, settings)?,
+    }
+    let ended = crew.supervise(&signals, settings, || reload(loaded, places, &log));
+    match &ended {
+        Ok(()) => tracing::info!("stopped"),
+        Err(error) => tracing::error!("{error}"),
+    }
+    ended
+}
+
+/// The role's own port on loopback.
+fn endpoint_address(role: Role) -> SocketAddr {
+    let port = match role {
+        Role::Producer => 9464,
+        Role::Detector => 9465,
+        Role::Dashboard => 9466,
+    };
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// `/healthz`, `/readyz` and `/metrics`.
+fn endpoint(crew: &mut Crew, role: &'static str, address: SocketAddr, drain: Duration) -> Result<()> {
+    let bound = listener::bind(address)?;
+    let endpoint = Endpoint::new(role, crew.health.clone(), &crew.meter);
+    let handler = move |request: Request| match endpoint.answer(&request.path) {
+        Some((status, kind, body)) => {
+            Response { status, headers: vec![("content-type", kind.to_owned())], body: body.into() }
+        }
+        None => Response::text(404, "there are /healthz, /readyz and /metrics\n"),
+    };
+    crew.serve("endpoint", bound, Arc::new(handler), drain)
+}
+
+/// Reads the settings again: wrong ones change nothing, of right ones the log level holds at once.
+fn reload(loaded: &Loaded, places: &Places, log: &logging::Handle) {
+    match config::load(places) {
+        Err(error) => tracing::error!("settings not reloaded, the old ones hold:\n{error}"),
+        Ok(new) => {
+            log.set_level(&new.settings.log.level);
+            let waiting = loaded.changed(&new).into_iter().filter(|path| path != "log.level").collect::<Vec<_>>();
+            if waiting.is_empty() {
+                tracing::info!("settings reloaded");
+            } else {
+                tracing::warn!("settings reloaded; these hold after a restart: {}", waiting.join(", "));
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The detector: workers on the input, the sink into PostgreSQL, the heartbeat.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::Crew;
+use crate::anomaly::Anomaly;
+use crate::config::Settings;
+use crate::config::resolved::Delivery;
+use crate::detect::Detector;
+use crate::error::{Error, Result};
+use crate::health::State;
+use crate::service::limit::Limit;
+use crate::store::heartbeat::Heartbeat;
+use crate::store::sink::PostgresLedger;
+use crate::stream::kafka::{KafkaLog, Names};
+use crate::stream::log::Remedy;
+use crate::stream::sink::{self, Sink};
+use crate::stream::worker::{Ending, Observer, Plan, Worker};
+
+/// Between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Before everything is made anew after a fault.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Told of every committed anomaly.
+pub type Announce = Arc<dyn Fn(&Anomaly) + Send + Sync>;
+
+/// One line in the log for each anomaly, with fields, up to the settings' limit.
+pub fn announce_in_log(settings: &Settings) -> Announce {
+    let limit = Limit::new(settings.log.anomalies_per_second);
+    Arc::new(move |a| {
+        let Some(left_out) = limit.pass(Instant::now()) else { return };
+        if left_out > 0 {
+            tracing::warn!(left_out, "anomalies were not logged; log.anomalies_per_second limits them");
+        }
+        let timestamp = a.timestamp.map(|at| at.to_string()).unwrap_or_default();
+        tracing::info!(
+            device_id = a.device_id,
+            metric_name = a.metric_name.as_deref().unwrap_or_default(),
+            metric_value = a.metric_value,
+            event_time = timestamp,
+            mean = a.mean,
+            std_dev = a.std_dev,
+            z_score = a.z_score,
+            severity = a.severity.as_str(),
+            source_topic = a.source.topic,
+            source_partition = a.source.partition,
+            source_offset = a.source.offset,
+            "{}",
+            describe(a)
+        );
+    })
+}
+
+/// One anomaly in one line.
+pub fn describe(a: &Anomaly) -> String {
+    let metric = a.metric_name.as_deref().unwrap_or("value");
+    let distance = a.z_score.map_or_else(|| "constant until now".to_owned(), |z| format!("{z:+.1} sigma"));
+    format!(
+        "{} {} {metric} {} is outside {:.4} .. {:.4} ({distance})",
+        a.severity.as_str(),
+        a.device_id,
+        a.metric_value,
+        a.lower,
+        a.upper
+    )
+}
+
+/// Starts workers, sink and heartbeat in the crew.
+///
+/// # Errors
+/// 78 when librdkafka refuses the settings.
+pub fn start(crew: &mut Crew, settings: &Settings, announce: Announce) -> Result<()> {
+    let detector = &settings.detector;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = if detector.workers == 0 { cores } else { detector.workers };
+    let instance = instance(settings);
+    for index in 0..workers {
+        let seat = Seat::new(crew, settings, &instance, index);
+        let announce = announce.clone();
+        crew.spawn(&format!("worker-{index}"), move || {
+            let ended = seat.work(&announce);
+            seat.part.set(State::Stopped);
+            ended
+        })?;
+    }
+    if settings.sink.enabled {
+        start_sink(crew, settings, &instance)?;
+    }
+    start_heartbeat(crew, settings, &instance)
+}
+
+/// Name of this instance: set, or the machine's.
+fn instance(settings: &Settings) -> String {
+    if !settings.detector.instance.is_empty() {
+        return settings.detector.instance.clone();
+    }
+    std::fs::read_to_string("/etc/machine-id")
+        .ok()
+        .map(|id| id.trim().to_owned())
+        .filter(|id| !id.is_empty())
+        .or_else(|| sysinfo::System::host_name().ok())
+        .unwrap_or_else(|| "local".into())
+}
+
+/// Everything that one worker needs, to begin as often as it must.
+struct Seat {
+    settings: Settings,
+    names: Names,
+    plan: Plan,
+    part: Arc<crate::health::Part>,
+    meter: crate::meter::Meter,
+    stop: Arc<crate::stop::Stop>,
+}
+
+impl Seat {
+    fn new(crew: &Crew, settings: &Settings, instance: &str, index: usize) -> Self {
+        let (detector, topics) = (&settings.detector, &settings.topics);
+        Seat {
+            settings: settings.clone(),
+            names: Names {
+                input: topics.raw_events.clone(),
+                anomalies: topics.anomalies.clone(),
+                dead_letter: topics.dead_letter.clone(),
+                group: detector.group.clone(),
+                member: format!("{instance}-{index}"),
+                transactional_id: format!("{}-{instance}-{index}", detector.group),
+            },
+            plan: Plan {
+                topic: topics.raw_events.clone(),
+                fields: settings.fields.clone(),
+                on_reject: detector.on_reject,
+                start: detector.start,
+                history: detector.history,
+                commit_interval: detector.commit_interval,
+                commit_events: detector.commit_events,
+                drain: settings.service.drain_timeout,
+                leaves: detector.stop_leaves,
+            },
+            part: crew.health.part(format!("worker-{index}")),
+            meter: crew.meter.clone(),
+            stop: crew.stop.clone(),
+        }
+    }
+
+    /// Works until the stop; begins anew after faults that leave nothing to go on with.
+    fn work(&self, announce: &Announce) -> Result<()> {
+        let announce = announce.clone();
+        let mut observer: Observer = Box::new(move |batch| batch.iter().for_each(|anomaly| announce(anomaly)));
+        let detector = &self.settings.detector;
+        loop {
+            let log =
+                KafkaLog::new(&self.settings.kafka, self.names.clone(), detector.delivery, detector.session_timeout)
+                    .map_err(|fault| match fault.remedy {
+                        Remedy::Stop => Error::config(fault),
+                        _ => Error::internal(fault),
+                    })?;
+            let windows = Detector::new(self.settings.detection())
+                .ok_or_else(|| Error::config(format_args!("detector.method `{}` is unknown", detector.method)))?;
+            let (part, meter) = (self.part.clone(), self.meter.clone());
+            match Worker::new(log, windows, &self.plan, part, meter, &mut observer, &self.stop).run() {
+                Ending::Stopped => return Ok(()),
+                Ending::Failed(error) => return Err(error),
+                Ending::Rebuild(why) => {
+                    self.part.set_partitions(std::collections::BTreeMap::new());
+                    self.part.set(State::Degraded(format!("beginning anew: {why}")));
+                    if self.stop.wait(PAUSE) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()> {
+    let plan = sink::Plan {
+        topic: settings.topics.anomalies.clone(),
+        group: settings.sink.group.clone(),
+        member: format!("{instance}-sink"),
+        batch: settings.sink.batch,
+        session: settings.detector.session_timeout,
+    };
+    // PostgreSQL may hold it up for as long as it likes: that must not end the detector.
+    let (part, meter, stop) = (crew.health.unwatched_part("sink"), crew.meter.clone(), crew.stop.clone());
+    let (kafka, postgres) = (settings.kafka.clone(), settings.postgres.clone());
+    crew.spawn("sink", move || {
+        loop {
+            let ledger = PostgresLedger::new(&postgres, &plan.group, &plan.topic);
+            let sink = Sink::new(&kafka, &plan, Box::new(ledger), part.clone(), meter.clone(), &stop)?;
+            if let sink::Ending::Rebuild(why) = sink.run()? {
+                part.set(State::Degraded(format!("beginning anew: {why}")));
+                if !stop.wait(PAUSE) {
+                    continue;
+                }
+            }
+            part.set(State::Stopped);
+            return Ok(());
+        }
+    })
+}
+
+fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()> {
+    let hash = serde_json::to_vec(&settings.detection()).unwrap_or_default();
+    let hash = Sha256::digest(&hash).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
+    let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, &hash);
+    let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
+    crew.spawn("heartbeat", move || {
+        let mut is_told = false;
+        loop {
+            let is_last = stop.wait(HEARTBEAT);
+            if is_last {
+                // The last commits are to be in the last heartbeat.
+                let is_over = || health.parts().iter().all(|part| part.state() == State::Stopped);
+                while !is_over() && stop.elapsed().is_some_and(|elapsed| elapsed < drain) {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            match heartbeat.write(&health) {
+                Ok(()) => is_told = false,
+                // The sink says what an outage means; this only says that the pages will look stale.
+                Err(e) if !is_told => {
+                    tracing::warn!("cannot write detector_status: {e}");
+                    is_told = true;
+                }
+                Err(_) => {}
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// What exactly once rests on, for `anomaly check`.
+pub fn names_for_check(settings: &Settings) -> (String, bool) {
+    let id = format!("{}-{}-check", settings.detector.group, instance(settings));
+    (id, settings.detector.delivery == Delivery::ExactlyOnce)
+}

@@ -1,0 +1,127 @@
+//! The producer: a source's events into `raw_events`, with back-pressure.
+
+use std::time::{Duration, Instant as Monotonic};
+
+use super::Crew;
+use crate::config::Settings;
+use crate::config::resolved::SourceKind;
+use crate::error::{Error, Result};
+use crate::event::Instant;
+use crate::health::{Part, State};
+use crate::meter::Meter;
+use crate::source::generator::Generator;
+use crate::source::host::Host;
+use crate::source::replay::Replay;
+use crate::source::{Next, Sample, Source};
+use crate::stop::Stop;
+use crate::stream::publish::Publisher;
+
+/// Longest sleep between two looks at the client.
+const NAP: Duration = Duration::from_millis(50);
+/// Between two looks at states and counters.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Starts publishing in the crew.
+///
+/// # Errors
+/// As the source's.
+pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
+    let (producer, fields) = (&settings.producer, &settings.fields);
+    let source: Box<dyn Source + Send> = match producer.source {
+        SourceKind::Generate => Box::new(Generator::new(producer, fields, Instant::now())),
+        SourceKind::Replay => Box::new(Replay::new(producer, fields)?),
+        SourceKind::Host => Box::new(Host::new(producer.interval, fields)?),
+    };
+    let publishing = Publishing {
+        publisher: Publisher::new(&settings.kafka, &settings.topics.raw_events)?,
+        part: crew.health.part("publisher"),
+        meter: crew.meter.clone(),
+        stop: crew.stop.clone(),
+        drain: settings.service.drain_timeout,
+        counted: (0, 0),
+        unsent: 0,
+        looked: Monotonic::now(),
+    };
+    crew.spawn("publisher", move || publishing.run(source))
+}
+
+struct Publishing {
+    publisher: Publisher,
+    part: std::sync::Arc<Part>,
+    meter: Meter,
+    stop: std::sync::Arc<Stop>,
+    drain: Duration,
+    counted: (u64, u64),
+    /// The event in hand when a stop came.
+    unsent: u64,
+    looked: Monotonic,
+}
+
+impl Publishing {
+    fn run(mut self, mut source: Box<dyn Source + Send>) -> Result<()> {
+        let began = Monotonic::now();
+        while !self.stop.is_requested() {
+            match source.next(began.elapsed())? {
+                Next::Event(sample) => self.send(&sample)?,
+                Next::Wait(time) => self.publisher.poll(time.min(NAP)),
+                Next::End => break,
+            }
+            if self.looked.elapsed() >= LOOK {
+                self.look();
+            }
+        }
+        self.finish()
+    }
+
+    /// Waits for room as long as it takes: an outage costs time, not events.
+    fn send(&mut self, sample: &Sample) -> Result<()> {
+        while !self.publisher.send(sample.key.as_deref(), &sample.value, sample.label)? {
+            self.publisher.poll(NAP);
+            self.look();
+            if self.stop.is_requested() {
+                self.unsent = 1;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) {
+        self.looked = Monotonic::now();
+        self.publisher.poll(Duration::ZERO);
+        let (delivered, failed, _) = self.publisher.counts();
+        self.meter.published.add("delivered", delivered - self.counted.0);
+        self.meter.published.add("failed", failed - self.counted.1);
+        self.counted = (delivered, failed);
+        match self.publisher.trouble() {
+            Some(why) => self.part.set(State::Degraded(why)),
+            // Ready when the first event has arrived.
+            None if delivered > 0 => self.part.set(State::Running),
+            None => self.part.beat(),
+        }
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let left = if self.stop.is_requested() {
+            self.unsent + self.publisher.finish(self.drain)
+        } else {
+            // The source has ended: everything is delivered, however long that takes, unless a stop is requested.
+            loop {
+                let left = self.publisher.finish(Duration::from_millis(500));
+                self.look();
+                if left == 0 || self.stop.is_requested() {
+                    break left;
+                }
+            }
+        };
+        self.look();
+        let (delivered, failed, _) = self.publisher.counts();
+        tracing::info!(delivered, failed, undelivered = left, "publishing ended");
+        if left + failed > 0 {
+            return Err(Error::unavailable(format_args!(
+                "{left} events were not delivered in time and {failed} were refused; {delivered} were delivered"
+            )));
+        }
+        Ok(())
+    }
+}

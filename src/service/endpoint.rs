@@ -1,0 +1,89 @@
+//! What `/healthz`, `/readyz` and `/metrics` answer; who listens is the role's business.
+
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::health::Health;
+use crate::meter::Meter;
+
+/// A status code, a content type and a body.
+pub type Answer = (u16, &'static str, String);
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Reads health and counters whenever it is asked.
+pub struct Endpoint {
+    health: Arc<Health>,
+    registry: Registry,
+}
+
+/// Gauges that are read from health at the time of the scrape.
+#[derive(Debug)]
+struct Gauges(Arc<Health>);
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let gauges = [
+            ("anomaly_lag", "Events between the committed offset and the end of the partition"),
+            ("anomaly_committed_offset", "Next offset to judge, as committed"),
+            ("anomaly_series", "Series held"),
+        ];
+        for (name, help) in gauges {
+            let gauge = ConstGauge::new(0i64);
+            let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            for part in self.0.parts() {
+                for (partition, status) in part.partitions() {
+                    let value = match name {
+                        "anomaly_lag" => status.lag(),
+                        "anomaly_series" => i64::try_from(status.series).ok(),
+                        _ => Some(status.committed),
+                    };
+                    let labels = [("worker", part.name.clone()), ("partition", partition.to_string())];
+                    if let Some(value) = value {
+                        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+                    }
+                }
+            }
+        }
+        let ready = ConstGauge::new(i64::from(self.0.is_ready()));
+        ready.encode(encoder.encode_descriptor("anomaly_ready", "1 when the role serves", None, ready.metric_type())?)
+    }
+}
+
+impl Endpoint {
+    /// Of one role.
+    pub fn new(role: &'static str, health: Arc<Health>, meter: &Meter) -> Self {
+        let mut registry = Registry::default();
+        meter.register(&mut registry);
+        registry.register_collector(Box::new(Gauges(health.clone())));
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]);
+        registry.register("anomaly_build", "Version and role", build);
+        Endpoint { health, registry }
+    }
+
+    /// The answer to a path; `None` for an unknown one.
+    pub fn answer(&self, path: &str) -> Option<Answer> {
+        match path {
+            // Alive: whoever answers is.
+            "/healthz" => Some((200, TEXT, "ok\n".into())),
+            "/readyz" => {
+                let code = if self.health.is_ready() { 200 } else { 503 };
+                Some((code, TEXT, format!("{}\n", self.health.summary())))
+            }
+            "/metrics" => {
+                let mut text = String::new();
+                match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+                    Ok(()) => Some((200, OPEN_METRICS, text)),
+                    Err(e) => Some((500, TEXT, format!("{e}\n"))),
+                }
+            }
+            _ => None,
+        }
+    }
+}

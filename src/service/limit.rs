@@ -1,0 +1,47 @@
+//! So many lines a second, with a count of those that were left out.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A window of one second.
+#[derive(Debug)]
+pub struct Limit {
+    per_second: u32,
+    state: Mutex<Option<(Instant, u32, u64)>>,
+}
+
+impl Limit {
+    /// 0 lets nothing pass.
+    pub fn new(per_second: u32) -> Self {
+        Limit { per_second, state: Mutex::new(None) }
+    }
+
+    /// `None`: leave this one out. Else the number that were left out before it and not told of yet.
+    pub fn pass(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, passed, left_out) = state.get_or_insert((now, 0, 0));
+        if now.duration_since(*since) >= Duration::from_secs(1) {
+            (*since, *passed) = (now, 0);
+        }
+        if *passed >= self.per_second {
+            *left_out += 1;
+            return None;
+        }
+        *passed += 1;
+        Some(std::mem::take(left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_out_is_told_with_the_next_that_passes() {
+        let (limit, start) = (Limit::new(2), Instant::now());
+        let seen = (0..5).map(|_| limit.pass(start)).collect::<Vec<_>>();
+        assert_eq!(seen, [Some(0), Some(0), None, None, None]);
+        assert_eq!(limit.pass(start + Duration::from_secs(1)), Some(3));
+        assert_eq!(limit.pass(start + Duration::from_secs(1)), Some(0));
+    }
+}

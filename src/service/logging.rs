@@ -1,0 +1,113 @@
+//! Log lines to the journal, to syslog or to standard error; the level can change while running.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+
+use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::reload;
+
+use crate::config::resolved::Log;
+use crate::error::{Error, Result};
+
+/// Changes the level later.
+pub struct Handle(reload::Handle<LevelFilter, Registry>);
+
+impl Handle {
+    /// The least severe level that is logged from now on.
+    pub fn set_level(&self, level: &str) {
+        if let Err(e) = self.0.reload(filter(level)) {
+            tracing::warn!("cannot change the log level: {e}");
+        }
+    }
+}
+
+fn filter(level: &str) -> LevelFilter {
+    level.parse().unwrap_or(LevelFilter::INFO)
+}
+
+/// Starts logging for the rest of the process.
+///
+/// # Errors
+/// 78 when the target that was asked for is not there.
+pub fn start(settings: &Log, role: &str) -> Result<Handle> {
+    let (level, handle) = reload::Layer::new(filter(&settings.level));
+    // systemd says so when standard error is the journal.
+    let has_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let target = match settings.target.as_str() {
+        "auto" if has_journal => "journal",
+        "auto" => "stderr",
+        other => other,
+    };
+    let sink: Box<dyn Layer<_> + Send + Sync> = match target {
+        "journal" => {
+            let journal = tracing_journald::layer()
+                .map_err(|e| Error::config(format_args!("log.target is \"journal\", which cannot be reached: {e}")))?;
+            Box::new(journal.with_field_prefix(None).with_syslog_identifier(format!("anomaly-{role}")))
+        }
+        "syslog" => Box::new(Syslog::connect(role)?),
+        _ => Box::new(
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal())
+                .with_target(false),
+        ),
+    };
+    let subscriber = tracing_subscriber::registry().with(level).with(sink);
+    tracing::subscriber::set_global_default(subscriber)
+        .map_err(|e| Error::internal(format_args!("logging was started twice: {e}")))?;
+    Ok(Handle(handle))
+}
+
+/// RFC 3164 to the local daemon, fields behind the message.
+struct Syslog(Mutex<Logger<LoggerBackend, Formatter3164>>);
+
+impl Syslog {
+    fn connect(role: &str) -> Result<Self> {
+        let formatter = Formatter3164 {
+            facility: Facility::LOG_DAEMON,
+            hostname: None,
+            process: format!("anomaly-{role}"),
+            pid: std::process::id(),
+        };
+        let logger = syslog::unix(formatter)
+            .map_err(|e| Error::config(format_args!("log.target is \"syslog\", which cannot be reached: {e}")))?;
+        Ok(Syslog(Mutex::new(logger)))
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Syslog {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let text = line.message + &line.fields;
+        let Ok(mut logger) = self.0.lock() else { return };
+        // Nobody is left to tell when the log itself fails.
+        let _ = match *event.metadata().level() {
+            Level::ERROR => logger.err(text),
+            Level::WARN => logger.warning(text),
+            Level::INFO => logger.info(text),
+            _ => logger.debug(text),
+        };
+    }
+}

@@ -1,0 +1,45 @@
+//! SIGTERM and SIGINT ask for a stop, SIGHUP for a reload. A second SIGINT or SIGTERM ends the process at once.
+
+use std::sync::mpsc::{Receiver, channel};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::error::{Error, Result};
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// To stop.
+    Stop,
+    /// To read the settings again.
+    Reload,
+}
+
+/// Begins to listen, on a thread of its own.
+///
+/// # Errors
+/// 70 when the handlers cannot be installed.
+pub fn listen() -> Result<Receiver<Asked>> {
+    let failed = |e: std::io::Error| Error::internal(format_args!("cannot listen for signals: {e}"));
+    let asked_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal only arms the exit by the second.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, asked_before.clone()).map_err(failed)?;
+        signal_hook::flag::register(signal, asked_before.clone()).map_err(failed)?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
+    let (sender, receiver) = channel();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let asked = if signal == SIGHUP { Asked::Reload } else { Asked::Stop };
+                if sender.send(asked).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(failed)?;
+    Ok(receiver)
+}

@@ -1,0 +1,39 @@
+//! The request to stop, seen by every loop of the process; and sleeping that ends when it comes.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Set once, never unset.
+#[derive(Debug, Default)]
+pub struct Stop {
+    since: Mutex<Option<Instant>>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Asks everyone to stop.
+    pub fn request(&self) {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        self.changed.notify_all();
+    }
+
+    /// Time since the request, if there was one.
+    pub fn elapsed(&self) -> Option<Duration> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
+
+    /// Whether it was requested.
+    pub fn is_requested(&self) -> bool {
+        self.elapsed().is_some()
+    }
+
+    /// Sleeps, at most until the request; returns whether it was requested.
+    pub fn wait(&self, time: Duration) -> bool {
+        let guard = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let (guard, _) = self
+            .changed
+            .wait_timeout_while(guard, time, |since| since.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        guard.is_some()
+    }
+}

@@ -1,0 +1,77 @@
+//! The schema: the numbered files of `sql/`, embedded, applied once each in order.
+
+use postgres::Client;
+
+use super::{Failure, explain};
+use crate::error::{Error, Result};
+
+mod embedded {
+    refinery::embed_migrations!("sql");
+}
+
+/// Two programs that migrate at once wait for one another here. Any constant will do.
+const LOCK: i64 = 0x0061_6e6f_6d61_6c79;
+
+/// Creates the schema if it is named and missing, applies what is missing; returns the names of what was applied.
+///
+/// # Errors
+/// 69 with the database's reason; 78 when the database is newer than this program.
+pub fn migrate(client: &mut Client, schema: &str) -> Result<Vec<String>> {
+    let failed = |e: postgres::Error| Error::unavailable(format_args!("cannot migrate: {}", explain(&e)));
+    client.execute("select pg_advisory_lock($1)", &[&LOCK]).map_err(failed)?;
+    if !schema.is_empty() {
+        client.batch_execute(&format!("create schema if not exists {schema}")).map_err(failed)?;
+    }
+    let runner = embedded::migrations::runner();
+    let known = runner.get_migrations().iter().map(|m| m.version()).max();
+    let report = runner.set_abort_missing(false).run(client);
+    client.execute("select pg_advisory_unlock($1)", &[&LOCK]).map_err(failed)?;
+    let report = report.map_err(|e| Error::unavailable(format_args!("cannot migrate: {e}")))?;
+    let applied = report.applied_migrations();
+    let newest = applied.iter().map(|m| m.version()).max();
+    if newest > known {
+        return Err(Error::config("the database's schema is newer than this program; upgrade anomaly"));
+    }
+    Ok(applied.iter().map(ToString::to_string).collect())
+}
+
+/// The newest version that is applied; `None` before the first migration.
+///
+/// # Errors
+/// As [`Failure`] says.
+pub fn version(client: &mut Client) -> Result<Option<i32>, Failure> {
+    let is_there = client.query_one("select to_regclass('refinery_schema_history') is not null", &[])?;
+    if !is_there.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    Ok(client.query_one("select max(version)::int4 from refinery_schema_history", &[])?.get(0))
+}
+
+/// The newest version that this program knows.
+pub fn wanted() -> i32 {
+    embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0)
+}
+
+/// Whether the role has these privileges on every table; names the first that it lacks.
+///
+/// # Errors
+/// As [`Failure`] says.
+pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<String>, Failure> {
+    for table in ["anomalies", "sink_offsets", "sink_rejects", "detector_status", "coverage"] {
+        for privilege in privileges {
+            let row = client.query_one("select has_table_privilege($1, $2)", &[&table, privilege])?;
+            if !row.get::<_, bool>(0) {
+                return Ok(Some(format!("{privilege} on {table}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The database's clock.
+///
+/// # Errors
+/// As [`Failure`] says.
+pub fn clock(client: &mut Client) -> Result<crate::event::Instant, Failure> {
+    Ok(client.query_one("select clock_timestamp()", &[])?.get::<_, time::OffsetDateTime>(0).into())
+}

@@ -1,0 +1,53 @@
+//! A row of `anomalies` as a record, with the columns in one order for all who read or write them.
+
+use postgres::Row;
+
+use crate::anomaly::{Anomaly, Direction, Severity, Source};
+use crate::event::Instant;
+
+/// All columns of an anomaly's own, in the order that [`anomaly`] reads.
+pub const COLUMNS: &str = "source_topic, source_partition, source_offset, source_index, kind, schema_version, device_id, \
+     metric_name, metric_value, event_time, mean, std_dev, z_score, score, threshold, lower, upper, window_count, method, \
+     direction, severity, label, \"window\", detected_at";
+
+/// The record, and when it was detected.
+///
+/// # Errors
+/// When a column is missing or of another type.
+pub fn anomaly(row: &Row) -> Result<(Anomaly, Instant), postgres::Error> {
+    let time = |name| row.try_get::<_, time::OffsetDateTime>(name).map(Instant::from);
+    // Methods that have no band of their own leave these null; the record's reader sees 0 then.
+    let number = |name| row.try_get::<_, Option<f64>>(name).map(Option::unwrap_or_default);
+    let anomaly = Anomaly {
+        schema_version: row.try_get::<_, i32>("schema_version")? as u32,
+        kind: row.try_get("kind")?,
+        device_id: row.try_get("device_id")?,
+        metric_name: row.try_get("metric_name")?,
+        metric_value: row.try_get("metric_value")?,
+        timestamp: Some(time("event_time")?),
+        mean: number("mean")?,
+        std_dev: number("std_dev")?,
+        z_score: row.try_get("z_score")?,
+        score: row.try_get("score")?,
+        threshold: number("threshold")?,
+        lower: number("lower")?,
+        upper: number("upper")?,
+        window_count: row.try_get::<_, i32>("window_count")? as u32,
+        method: row.try_get("method")?,
+        direction: if row.try_get::<_, &str>("direction")? == "low" { Direction::Low } else { Direction::High },
+        severity: if row.try_get::<_, &str>("severity")? == "critical" {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
+        label: row.try_get("label")?,
+        window: row.try_get("window")?,
+        source: Source {
+            topic: row.try_get("source_topic")?,
+            partition: row.try_get("source_partition")?,
+            offset: row.try_get("source_offset")?,
+            index: row.try_get("source_index")?,
+        },
+    };
+    Ok((anomaly, time("detected_at")?))
+}

@@ -1,0 +1,12 @@
+//! The real log: librdkafka's consumer and transactional producer behind [`Log`](super::log::Log).
+//!
+//! [`client`] makes configurations; [`context`] hears what librdkafka says in its callbacks; [`fault`] decides what an
+//! error means.
+
+pub mod client;
+pub mod context;
+pub mod fault;
+mod read;
+mod real;
+
+pub use real::{KafkaLog, Names};

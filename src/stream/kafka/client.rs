@@ -1,0 +1,86 @@
+//! Configurations of librdkafka's clients. The user's properties come first, ours after them.
+
+use std::time::Duration;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+
+use crate::config::resolved::Kafka;
+
+/// Our choice where the user made none.
+fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
+    for (property, value) in choices {
+        if !kafka.properties.contains_key(*property) {
+            config.set(*property, *value);
+        }
+    }
+}
+
+/// What every client has.
+pub fn base(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (property, value) in &kafka.properties {
+        config.set(property, value);
+    }
+    let set_unless_given = [
+        ("client.id", "anomaly"),
+        // Back within a second, not ten, after an outage.
+        ("reconnect.backoff.max.ms", "1000"),
+        ("socket.keepalive.enable", "true"),
+    ];
+    set_missing(&mut config, kafka, &set_unless_given);
+    config.set("bootstrap.servers", &kafka.bootstrap_servers).set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// A consumer that takes part in a group, at offsets that it is told.
+pub fn member(kafka: &Kafka, group: &str, instance: &str, session: Duration) -> ClientConfig {
+    let mut config = reader(kafka);
+    config
+        .set("group.id", group)
+        .set("group.instance.id", instance)
+        .set("session.timeout.ms", session.as_millis().to_string())
+        .set("heartbeat.interval.ms", (session.as_millis() / 4).to_string())
+        .set("max.poll.interval.ms", session.as_millis().max(300_000).to_string())
+        .set("partition.assignment.strategy", "range")
+        .set("enable.partition.eof", "false")
+        .set("statistics.interval.ms", "2000");
+    config
+}
+
+/// A consumer outside any group, which is told the ends of partitions.
+pub fn reader(kafka: &Kafka) -> ClientConfig {
+    let mut config = base(kafka);
+    config
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false")
+        .set("check.crcs", "true")
+        .set("enable.partition.eof", "true");
+    let set_unless_given = [
+        // A topic that was missing, or that a broker did not know yet while it started, is found in seconds, not minutes.
+        ("topic.metadata.refresh.interval.ms", "5000"),
+        // Half the cost of delivery: less memory in flight between librdkafka's threads and ours.
+        ("queued.max.messages.kbytes", "2048"),
+        ("fetch.queue.backoff.ms", "1"),
+        // Offset commits that follow one another at once wait this long.
+        ("retry.backoff.ms", "1"),
+    ];
+    set_missing(&mut config, kafka, &set_unless_given);
+    config
+}
+
+/// An idempotent producer. Keys are placed as Java clients place them.
+pub fn producer(kafka: &Kafka) -> ClientConfig {
+    let mut config = base(kafka);
+    config
+        .set("enable.idempotence", "true")
+        .set("partitioner", "murmur2_random")
+        // The broker decides what is too large.
+        .set("message.max.bytes", "100000000");
+    let set_unless_given =
+        [("compression.type", "lz4"), ("retry.backoff.ms", "1"), ("queue.buffering.max.kbytes", "262144")];
+    set_missing(&mut config, kafka, &set_unless_given);
+    config
+}

@@ -1,0 +1,218 @@
+//! What librdkafka says in its callbacks, kept until the loop asks: changes of the group, deliveries, trouble, ends.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::ProducerContext;
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::stream::log::{Change, Positions};
+
+/// Whether the cluster can be used, as the client's background threads see it.
+#[derive(Debug, Default)]
+pub struct Trouble(Mutex<Option<String>>);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Trouble {
+    /// The reason, while there is one.
+    pub fn get(&self) -> Option<String> {
+        lock(&self.0).clone()
+    }
+
+    /// There is trouble.
+    pub fn set(&self, why: impl Into<String>) {
+        *lock(&self.0) = Some(why.into());
+    }
+
+    /// Something worked.
+    pub fn clear(&self) {
+        *lock(&self.0) = None;
+    }
+
+    fn hear(&self, error: &KafkaError, reason: &str) {
+        use RDKafkaErrorCode::{AllBrokersDown, Authentication, BrokerTransportFailure, Resolve, SSL};
+        match error.rdkafka_error_code() {
+            Some(AllBrokersDown) => {
+                lock(&self.0).get_or_insert_with(|| format!("Kafka is away: {reason}"));
+            }
+            Some(Authentication | SSL) => self.set(format!("Kafka refuses us: {reason}")),
+            Some(BrokerTransportFailure | Resolve) => tracing::debug!("librdkafka: {reason}"),
+            _ => tracing::debug!("librdkafka: {error}: {reason}"),
+        }
+    }
+
+    fn look(&self, statistics: &Statistics) {
+        let is_up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        let is_about_brokers = self.get().is_some_and(|why| why.starts_with("Kafka "));
+        if is_up && is_about_brokers {
+            self.clear();
+        }
+    }
+}
+
+/// librdkafka repeats itself while it reconnects; what matters is told once, by the loop.
+fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", "{facility}: {message}");
+        }
+        _ => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
+    }
+}
+
+/// Of a consumer.
+#[derive(Debug, Default)]
+pub struct Member {
+    /// See [`Trouble`].
+    pub trouble: Trouble,
+    topic: String,
+    changes: Mutex<VecDeque<Change>>,
+    ends: Mutex<Positions>,
+    is_closing: AtomicBool,
+}
+
+impl Member {
+    /// Of a consumer of this topic.
+    pub fn new(topic: &str) -> Self {
+        Member { topic: topic.to_owned(), ..Member::default() }
+    }
+
+    /// The oldest change that was not answered.
+    pub fn change(&self) -> Option<Change> {
+        lock(&self.changes).pop_front()
+    }
+
+    /// Whether a change waits.
+    pub fn has_change(&self) -> bool {
+        !lock(&self.changes).is_empty()
+    }
+
+    /// From now on changes are answered at once, since no loop will.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends of the partitions as last heard.
+    pub fn ends(&self) -> Positions {
+        lock(&self.ends).clone()
+    }
+
+    /// An end that was asked for.
+    pub fn set_end(&self, partition: i32, end: i64) {
+        lock(&self.ends).insert(partition, end);
+    }
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.trouble.hear(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.trouble.look(&statistics);
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let known = topic.partitions.values().filter(|p| p.partition >= 0 && p.ls_offset >= 0);
+        lock(&self.ends).extend(known.map(|p| (p.partition, p.ls_offset)));
+    }
+}
+
+impl ConsumerContext for Member {
+    /// Only notes the change: the loop answers it, since committing and restoring do not belong into a callback.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, tpl: &mut TopicPartitionList) {
+        let is_assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.is_closing.load(Ordering::SeqCst) {
+            let answered = if is_assign { consumer.assign(tpl) } else { consumer.unassign() };
+            if let Err(e) = answered {
+                tracing::debug!("while closing: {e}");
+            }
+            return;
+        }
+        let partitions = tpl.elements().iter().map(|element| element.partition()).collect();
+        let change = if is_assign { Change::Assigned(partitions) } else { Change::Revoked(partitions) };
+        lock(&self.changes).push_back(change);
+    }
+}
+
+/// Of a producer: how deliveries went.
+#[derive(Debug, Default)]
+pub struct Deliveries {
+    /// See [`Trouble`].
+    pub trouble: Trouble,
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    failure: Mutex<Option<KafkaError>>,
+}
+
+impl Deliveries {
+    /// Reports that came, good or bad.
+    pub fn reports(&self) -> u64 {
+        self.delivered.load(Ordering::SeqCst) + self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Records delivered and failed so far.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.delivered.load(Ordering::SeqCst), self.failed.load(Ordering::SeqCst))
+    }
+
+    /// The first failure since the last call.
+    pub fn take_failure(&self) -> Option<KafkaError> {
+        lock(&self.failure).take()
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.trouble.hear(&error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.trouble.look(&statistics);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        match result {
+            Ok(_) => {
+                self.delivered.fetch_add(1, Ordering::SeqCst);
+            }
+            Err((error, record)) => {
+                self.failed.fetch_add(1, Ordering::SeqCst);
+                tracing::debug!(topic = record.topic(), "not delivered: {error}");
+                lock(&self.failure).get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+}
+
+/// By partition, what a list says of offsets; `None` where it says none.
+pub fn offsets(list: &TopicPartitionList) -> BTreeMap<i32, Option<i64>> {
+    list.elements()
+        .iter()
+        .map(|element| match element.offset() {
+            rdkafka::Offset::Offset(offset) => (element.partition(), Some(offset)),
+            _ => (element.partition(), None),
+        })
+        .collect()
+}

@@ -1,0 +1,48 @@
+//! What an error of librdkafka means for the loop.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+use crate::stream::log::{Fault, Remedy};
+
+/// Decides by what librdkafka says of the error itself, then by its code.
+pub fn of(what: &str, error: &KafkaError) -> Fault {
+    let remedy = match error {
+        KafkaError::Transaction(error) if error.is_fatal() => Remedy::Rebuild,
+        KafkaError::Transaction(error) if error.txn_requires_abort() => Remedy::Abort,
+        KafkaError::Transaction(error) if error.is_retriable() => Remedy::Retry,
+        KafkaError::Transaction(_) | KafkaError::MessageConsumptionFatal(_) => Remedy::Rebuild,
+        KafkaError::Flush(_) => Remedy::Retry,
+        other => match other.rdkafka_error_code() {
+            Some(Code::Fatal | Code::Fenced | Code::State | Code::FencedInstanceId | Code::ProducerFenced) => {
+                Remedy::Rebuild
+            }
+            Some(
+                Code::RebalanceInProgress
+                | Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::MessageSizeTooLarge
+                | Code::InvalidMessageSize,
+            ) => Remedy::Abort,
+            _ => Remedy::Retry,
+        },
+    };
+    Fault { remedy, message: format!("{what}: {}", describe(error)), is_too_large: is_too_large(error) }
+}
+
+/// Whether a record was larger than its topic takes.
+pub fn is_too_large(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
+}
+
+/// librdkafka's own words, which say more than the code.
+fn describe(error: &KafkaError) -> String {
+    match error {
+        KafkaError::Transaction(error) => error.string(),
+        other => match other.rdkafka_error_code() {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                "the topic does not exist; `anomaly topics` creates it".to_owned()
+            }
+            _ => other.to_string(),
+        },
+    }
+}

@@ -1,0 +1,395 @@
+//! [`Log`] over librdkafka: `BaseConsumer` and `BaseProducer` on the worker's own thread.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::context::{Deliveries, Member, offsets};
+use super::read::{History, drain, hand_over};
+use super::{client, fault};
+use crate::config::resolved::{Delivery, Kafka};
+use crate::stream::log::{Change, Fault, Log, Outgoing, Output, Positions, Remedy, Visit};
+
+/// Names by which Kafka knows one worker.
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// Input topic.
+    pub input: String,
+    /// Output topic.
+    pub anomalies: String,
+    /// Output topic.
+    pub dead_letter: String,
+    /// Consumer group.
+    pub group: String,
+    /// Member of the group; the same after a restart.
+    pub member: String,
+    /// Transactions of this member.
+    pub transactional_id: String,
+}
+
+/// One call to the cluster.
+const CALL: Duration = Duration::from_secs(5);
+/// One attempt to begin; short, since nothing is lost by stopping between two.
+const OPEN: Duration = Duration::from_secs(1);
+/// One part of a flush: a long one waits about 100 ms for nothing.
+const FLUSH: Duration = Duration::from_millis(2);
+/// Time for a record to be delivered.
+const DELIVERY: Duration = Duration::from_secs(5);
+const TRANSACTION: Duration = Duration::from_secs(10);
+
+/// One consumer and one producer. The consumer is dropped first, as closing it may still need offsets.
+pub struct KafkaLog {
+    consumer: BaseConsumer<Member>,
+    history: Option<History>,
+    producer: BaseProducer<Deliveries>,
+    kafka: Kafka,
+    names: Names,
+    delivery: Delivery,
+    began: Instant,
+    assigned: Vec<i32>,
+    /// Delivery reports when the open transaction began.
+    reports_before: u64,
+    sent: u64,
+    /// A commit has begun and its outcome is open: only the same call may follow.
+    is_committing: bool,
+}
+
+impl KafkaLog {
+    /// Clients that are not connected yet.
+    ///
+    /// # Errors
+    /// `Stop` when librdkafka does not accept the configuration.
+    pub fn new(kafka: &Kafka, names: Names, delivery: Delivery, session: Duration) -> Result<Self, Fault> {
+        let refused = |e: KafkaError| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}"));
+        let consumer = client::member(kafka, &names.group, &names.member, session)
+            .create_with_context(Member::new(&names.input))
+            .map_err(refused)?;
+        let mut config = client::producer(kafka);
+        config.set("message.timeout.ms", DELIVERY.as_millis().to_string()).set("statistics.interval.ms", "2000");
+        if delivery == Delivery::ExactlyOnce {
+            config
+                .set("transactional.id", &names.transactional_id)
+                .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
+        }
+        let producer = config.create_with_context(Deliveries::default()).map_err(refused)?;
+        Ok(KafkaLog {
+            consumer,
+            history: None,
+            producer,
+            kafka: kafka.clone(),
+            names,
+            delivery,
+            began: Instant::now(),
+            assigned: Vec::new(),
+            reports_before: 0,
+            sent: 0,
+            is_committing: false,
+        })
+    }
+
+    fn list(&self, at: &Positions) -> Result<TopicPartitionList, Fault> {
+        let mut list = TopicPartitionList::new();
+        for (&partition, &offset) in at {
+            list.add_partition_offset(&self.names.input, partition, Offset::Offset(offset))
+                .map_err(|e| fault::of("offsets", &e))?;
+        }
+        Ok(list)
+    }
+
+    fn partitions(&self, of: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        of.iter().for_each(|partition| {
+            list.add_partition(&self.names.input, *partition);
+        });
+        list
+    }
+
+    /// Waits until everything sent has its report.
+    fn flush(&self) -> Result<(), Fault> {
+        let deadline = Instant::now() + DELIVERY + FLUSH;
+        while let Err(e) = self.producer.flush(FLUSH) {
+            if Instant::now() > deadline {
+                return Err(fault::of("waiting for deliveries", &e));
+            }
+        }
+        match self.producer.context().take_failure() {
+            None => Ok(()),
+            Some(e) => Err(Fault {
+                remedy: Remedy::Abort,
+                message: format!("not delivered: {e}"),
+                is_too_large: fault::is_too_large(&e),
+            }),
+        }
+    }
+
+    fn commit_transaction(&mut self, list: &TopicPartitionList) -> Result<(), Fault> {
+        if !self.is_committing {
+            self.flush()?;
+            self.send_offsets(list)?;
+            self.is_committing = true;
+        }
+        let committed = self.producer.commit_transaction(CALL).map_err(|e| fault::of("committing", &e));
+        self.is_committing = matches!(&committed, Err(fault) if fault.remedy == Remedy::Retry);
+        // Once it was asked for, it may have happened: only the committed offsets tell.
+        committed.map_err(|fault| match fault.remedy {
+            Remedy::Abort => Fault { remedy: Remedy::Rebuild, ..fault },
+            _ => fault,
+        })
+    }
+
+    fn send_offsets(&self, list: &TopicPartitionList) -> Result<(), Fault> {
+        // Fresh, so that a member of an older generation is refused.
+        let member =
+            self.consumer.group_metadata().ok_or_else(|| Fault::new(Remedy::Abort, "the consumer is in no group"))?;
+        self.producer.send_offsets_to_transaction(list, &member, CALL).map_err(|e| fault::of("sending offsets", &e))
+    }
+
+    /// What a poll's error means; `Ok` when it is only worth knowing.
+    fn heard(&self, error: &KafkaError) -> Result<(), Fault> {
+        let trouble = &self.consumer.context().trouble;
+        match error.rdkafka_error_code() {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                trouble.set(format!("topic {} does not exist; `anomaly topics` creates it", self.names.input));
+            }
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
+                trouble.set(format!("no right to read {} as group {}: {error}", self.names.input, self.names.group));
+            }
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                return Err(Fault::new(Remedy::Rebuild, "an offset is out of range"));
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => return Err(fault::of("consuming", error)),
+            _ => tracing::debug!("while consuming: {error}"),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        // A change that nobody answered would hold the close up.
+        while let Some(change) = self.consumer.context().change() {
+            let _ = match change {
+                Change::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
+                Change::Revoked(_) => self.consumer.unassign(),
+            };
+        }
+    }
+}
+
+impl Log for KafkaLog {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn open(&mut self) -> Result<(), Fault> {
+        if self.delivery == Delivery::ExactlyOnce {
+            self.producer.init_transactions(OPEN).map_err(|e| {
+                // The callbacks know why it takes so long; each poll serves one.
+                (0..32).for_each(|_| self.producer.poll(Duration::ZERO));
+                let mut fault = fault::of("starting transactions", &e);
+                if let Some(why) = self.producer.context().trouble.get() {
+                    fault.message = why;
+                }
+                fault
+            })?;
+        }
+        self.consumer.subscribe(&[&self.names.input]).map_err(|e| fault::of("subscribing", &e))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.consumer.context().trouble.get()
+    }
+
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+        // Callbacks of the producer; deliveries too.
+        self.producer.poll(Duration::ZERO);
+        let (messages, error) = drain(&self.consumer, wait, most);
+        hand_over(&messages, visit);
+        if !messages.is_empty() {
+            self.consumer.context().trouble.clear();
+        }
+        if let Some(error) = error {
+            self.heard(&error)?;
+        }
+        Ok(messages.len())
+    }
+
+    fn has_change(&self) -> bool {
+        self.consumer.context().has_change()
+    }
+
+    fn change(&mut self) -> Option<Change> {
+        self.consumer.context().change()
+    }
+
+    fn is_assignment_lost(&self) -> bool {
+        self.consumer.assignment_lost()
+    }
+
+    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
+        let list = self.list(at)?;
+        self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
+        self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
+        self.consumer.context().trouble.clear();
+        self.assigned = at.keys().copied().collect();
+        Ok(())
+    }
+
+    fn unassign(&mut self) -> Result<(), Fault> {
+        self.history = None;
+        self.assigned.clear();
+        self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
+    }
+
+    fn resume(&mut self) -> Result<(), Fault> {
+        self.history = None;
+        self.consumer.resume(&self.partitions(&self.assigned)).map_err(|e| fault::of("resuming", &e))
+    }
+
+    fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        let rebuild = |e: &KafkaError| Fault::new(Remedy::Rebuild, format_args!("rewinding: {e}"));
+        let list = self.consumer.seek_partitions(self.list(to)?, CALL).map_err(|e| rebuild(&e))?;
+        list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
+    }
+
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Fault> {
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let list = self.partitions(partitions);
+        let list = self.consumer.committed_offsets(list, CALL).map_err(|e| fault::of("committed offsets", &e))?;
+        for element in list.elements() {
+            element.error().map_err(|e| fault::of("committed offsets", &e))?;
+        }
+        Ok(offsets(&list))
+    }
+
+    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
+        let bounds = self
+            .consumer
+            .fetch_watermarks(&self.names.input, partition, CALL)
+            .map_err(|e| fault::of("ends of the topic", &e))?;
+        self.consumer.context().set_end(partition, bounds.1);
+        Ok(bounds)
+    }
+
+    fn ends(&self) -> Positions {
+        self.consumer.context().ends()
+    }
+
+    fn open_history(&mut self, partition: i32, from: i64, to: i64) -> Result<(), Fault> {
+        let history = match self.history.take() {
+            Some(history) => history,
+            None => History::new(&self.kafka, &self.names.input, &self.names.group)?,
+        };
+        self.history = Some(history.from(&self.list(&Positions::from([(partition, from)]))?, from, to)?);
+        Ok(())
+    }
+
+    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
+        match &mut self.history {
+            Some(history) => history.read(visit),
+            None => Err(Fault::new(Remedy::Rebuild, "no history is open")),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.reports_before = self.producer.context().reports();
+        self.sent = 0;
+        let _ = self.producer.context().take_failure();
+        match self.delivery {
+            Delivery::ExactlyOnce => self.producer.begin_transaction().map_err(|e| fault::of("beginning", &e)),
+            Delivery::AtLeastOnce => Ok(()),
+        }
+    }
+
+    fn send(&mut self, record: Outgoing) -> Result<(), Fault> {
+        let topic = match record.output {
+            Output::Anomalies => &self.names.anomalies,
+            Output::DeadLetters => &self.names.dead_letter,
+        };
+        let mut queued = BaseRecord::<[u8], [u8]>::to(topic);
+        queued.key = record.key.as_deref();
+        queued.payload = record.value.as_deref();
+        if !record.headers.is_empty() {
+            let headers = record
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            queued = queued.headers(headers);
+        }
+        loop {
+            match self.producer.send(queued) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                // Deliveries make room; none within their time becomes an error of its own.
+                Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
+                    self.producer.poll(Duration::from_millis(10));
+                    queued = back;
+                }
+                Err((error, _)) => {
+                    let mut fault = fault::of("sending", &error);
+                    // The record is not in the transaction: it cannot be committed without it.
+                    if fault.remedy == Remedy::Retry {
+                        fault.remedy = Remedy::Abort;
+                    }
+                    return Err(fault);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, next: &Positions) -> Result<(), Fault> {
+        let list = self.list(next)?;
+        match self.delivery {
+            Delivery::ExactlyOnce => self.commit_transaction(&list),
+            Delivery::AtLeastOnce => {
+                self.flush()?;
+                self.consumer.commit(&list, CommitMode::Sync).map_err(|e| fault::of("committing offsets", &e))
+            }
+        }
+    }
+
+    fn abort(&mut self) -> Result<(), Fault> {
+        self.is_committing = false;
+        let producer = &self.producer;
+        // Aborting before the first report can hang (librdkafka #4849).
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while self.sent > 0 && producer.context().reports() == self.reports_before && Instant::now() < deadline {
+            producer.poll(Duration::from_millis(10));
+        }
+        match self.delivery {
+            Delivery::ExactlyOnce => producer.abort_transaction(CALL).map_err(|e| fault::of("aborting", &e)),
+            Delivery::AtLeastOnce => {
+                producer.purge(PurgeConfig::default().queue().inflight());
+                let _ = producer.flush(CALL);
+                Ok(())
+            }
+        }?;
+        let _ = producer.context().take_failure();
+        Ok(())
+    }
+
+    fn leave(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.consumer.context().close();
+        self.consumer.unsubscribe();
+        while Instant::now() < deadline {
+            self.consumer.poll(Duration::from_millis(100));
+            if self.consumer.assignment().is_ok_and(|assignment| assignment.count() == 0) {
+                return;
+            }
+        }
+    }
+}

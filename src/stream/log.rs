@@ -1,0 +1,163 @@
+//! The trait between the loop and Kafka: one consumer of a group, one producer, in terms that a simulated log can serve
+//! too. Blocking; one thread.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+/// Next offset of each partition.
+pub type Positions = BTreeMap<i32, i64>;
+
+/// One record, borrowed from the client.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Record<'a> {
+    /// Its place in the partition.
+    pub offset: i64,
+    /// Its own time, milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+    /// Bytes, or null.
+    pub key: Option<&'a [u8]>,
+    /// Bytes, or null.
+    pub value: Option<&'a [u8]>,
+    /// Header `anomaly-label`, if it is UTF-8.
+    pub label: Option<&'a str>,
+}
+
+/// A record to send.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// Where to.
+    pub output: Output,
+    /// Bytes, or null.
+    pub key: Option<Vec<u8>>,
+    /// Bytes, or null.
+    pub value: Option<Vec<u8>>,
+    /// In order.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// The topics that the loop writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// `anomalies`
+    Anomalies,
+    /// `raw_events_dlq`
+    DeadLetters,
+}
+
+/// The group gave or took partitions; told in order, eager protocol: all of them each time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Must be answered with [`Log::assign`].
+    Assigned(Vec<i32>),
+    /// Must be answered with [`Log::unassign`].
+    Revoked(Vec<i32>),
+}
+
+/// What to do about a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// The same call again, with the same arguments.
+    Retry,
+    /// Abort the transaction, rewind, go on.
+    Abort,
+    /// The outcome is unknown, or the client is fenced or broken: make everything anew from the committed offsets.
+    Rebuild,
+    /// Only a person can help; the message says how.
+    Stop,
+}
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What to do.
+    pub remedy: Remedy,
+    /// For people.
+    pub message: String,
+    /// A record was larger than its topic takes.
+    pub is_too_large: bool,
+}
+
+impl Fault {
+    /// A fault with its remedy.
+    pub fn new(remedy: Remedy, message: impl fmt::Display) -> Self {
+        Fault { remedy, message: message.to_string(), is_too_large: false }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Sees the records of one partition, in offset order.
+pub type Visit<'v> = dyn FnMut(i32, &[Record<'_>]) + 'v;
+
+/// One group consumer and one producer. Every call may fail with a [`Fault`].
+#[allow(clippy::missing_errors_doc)]
+pub trait Log {
+    /// Time since some fixed moment, never running backwards.
+    fn now(&self) -> Duration;
+
+    /// Makes the producer ready and asks to join the group.
+    fn open(&mut self) -> Result<(), Fault>;
+
+    /// Why the cluster cannot be used, while it cannot.
+    fn trouble(&self) -> Option<String>;
+
+    /// Waits at most `wait` for the first record, then hands over at most `most` that are there, by partition.
+    /// Returns their number; none may also mean that the group changed.
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault>;
+
+    /// Whether a change waits.
+    fn has_change(&self) -> bool;
+
+    /// The oldest unanswered change, found by `poll`.
+    fn change(&mut self) -> Option<Change>;
+
+    /// Whether the group took the partitions without asking.
+    fn is_assignment_lost(&self) -> bool;
+
+    /// Takes the partitions at these offsets, paused.
+    fn assign(&mut self, at: &Positions) -> Result<(), Fault>;
+
+    /// Gives all partitions back.
+    fn unassign(&mut self) -> Result<(), Fault>;
+
+    /// Lets records of all assigned partitions come.
+    fn resume(&mut self) -> Result<(), Fault>;
+
+    /// Moves assigned partitions to these offsets; each must have moved.
+    fn seek(&mut self, to: &Positions) -> Result<(), Fault>;
+
+    /// The group's committed offsets, after all transactions that are under way.
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Fault>;
+
+    /// First offset that is there, and the one after the last.
+    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
+
+    /// Ends of the partitions as far as they are known without asking.
+    fn ends(&self) -> Positions;
+
+    /// Starts reading a partition outside the group, `from` to before `to`.
+    fn open_history(&mut self, partition: i32, from: i64, to: i64) -> Result<(), Fault>;
+
+    /// Hands over the next records of that history; returns the next offset, `to` at its end.
+    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault>;
+
+    /// Opens a transaction.
+    fn begin(&mut self) -> Result<(), Fault>;
+
+    /// Queues a record in the open transaction.
+    fn send(&mut self, record: Outgoing) -> Result<(), Fault>;
+
+    /// Commits what was sent together with these offsets. After `Retry` call it again with the same offsets.
+    fn commit(&mut self, next: &Positions) -> Result<(), Fault>;
+
+    /// Aborts the open transaction.
+    fn abort(&mut self) -> Result<(), Fault>;
+
+    /// Leaves the group; returns when it is done, or after `limit`.
+    fn leave(&mut self, limit: Duration);
+}

@@ -1,0 +1,88 @@
+//! The producer's side: events into `raw_events`, with back-pressure instead of loss or growth. Messages never expire:
+//! an outage of minutes costs only time.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::kafka::client;
+use super::kafka::context::Deliveries;
+use crate::config::resolved::Kafka;
+use crate::error::{Error, Result};
+
+/// An idempotent producer on one topic.
+pub struct Publisher {
+    producer: BaseProducer<Deliveries>,
+    topic: String,
+}
+
+impl Publisher {
+    /// Not connected yet.
+    ///
+    /// # Errors
+    /// 78 when librdkafka does not accept the configuration.
+    pub fn new(kafka: &Kafka, topic: &str) -> Result<Self> {
+        let mut config = client::producer(kafka);
+        config.set("message.timeout.ms", "0").set("statistics.interval.ms", "2000");
+        // Seconds of events at full speed; the bound on memory is in kilobytes.
+        config.set("queue.buffering.max.messages", "200000").set("queue.buffering.max.kbytes", "65536");
+        let producer = config
+            .create_with_context(Deliveries::default())
+            .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
+        Ok(Publisher { producer, topic: topic.to_owned() })
+    }
+
+    /// Queues one event. False when the queue is full: call [`poll`](Self::poll), then try again.
+    ///
+    /// # Errors
+    /// 65 when the event is larger than any topic takes, 69 when the client is broken.
+    pub fn send(&self, key: Option<&[u8]>, value: &[u8], label: Option<&str>) -> Result<bool> {
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).payload(value);
+        record.key = key;
+        if let Some(label) = label {
+            record = record.headers(OwnedHeaders::new().insert(Header { key: "anomaly-label", value: Some(label) }));
+        }
+        match self.producer.send(record) {
+            Ok(()) => Ok(true),
+            Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(false),
+            Err((error @ KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => Err(Error::data(error)),
+            Err((error, _)) => Err(Error::unavailable(format_args!("cannot send to {}: {error}", self.topic))),
+        }
+    }
+
+    /// Serves callbacks, at most for this long.
+    pub fn poll(&self, wait: Duration) {
+        self.producer.poll(wait);
+    }
+
+    /// Events delivered and refused so far, and those that still wait.
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let (delivered, failed) = self.producer.context().counts();
+        (delivered, failed, u64::try_from(self.producer.in_flight_count()).unwrap_or(0))
+    }
+
+    /// Why the cluster cannot be used, while it cannot; or why the last event was refused.
+    pub fn trouble(&self) -> Option<String> {
+        let context = self.producer.context();
+        if let Some(error) = context.take_failure() {
+            let help = match error.rdkafka_error_code() {
+                Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => "; `anomaly topics` creates it",
+                _ => "",
+            };
+            return Some(format!("{} refuses events: {error}{help}", self.topic));
+        }
+        context.trouble.get()
+    }
+
+    /// Waits for what is queued; returns how many events are left undelivered at the deadline.
+    pub fn finish(&self, limit: Duration) -> u64 {
+        let deadline = Instant::now() + limit;
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            // Short, so that what arrives is noticed at once.
+            let _ = self.producer.flush(Duration::from_millis(10));
+        }
+        self.counts().2
+    }
+}

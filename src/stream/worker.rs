@@ -1,0 +1,376 @@
+//! The transactional loop: consume, judge, produce anomalies and dead letters, send offsets, commit; on failure abort,
+//! take the windows back and rewind. One worker is one thread with one [`Log`] and the windows of its partitions.
+//!
+//! Every fault ends in `Worker::mend`, which is the only place that decides what follows from it.
+
+mod restore;
+mod staged;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::anomaly::Anomaly;
+use crate::config::resolved::{OnReject, Start};
+use crate::detect::Detector;
+use crate::error::Error;
+use crate::event::Fields;
+use crate::health::{Part, PartitionStatus, State};
+use crate::meter::Meter;
+use crate::stop::Stop;
+use crate::stream::log::{Change, Fault, Log, Positions, Remedy};
+use staged::Staged;
+
+/// What a worker is told.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Input topic, for records and messages.
+    pub topic: String,
+    /// Where the fields are.
+    pub fields: Fields,
+    /// What to do with records that are not events.
+    pub on_reject: OnReject,
+    /// Where a group without offsets begins.
+    pub start: Start,
+    /// Records to read back for each partition at the most.
+    pub history: i64,
+    /// Longest time that a transaction stays open.
+    pub commit_interval: Duration,
+    /// Most events in one transaction.
+    pub commit_events: usize,
+    /// Time for the last commit after a stop was requested.
+    pub drain: Duration,
+    /// Leave the group on stop.
+    pub leaves: bool,
+}
+
+/// Most records that one poll hands over.
+const BATCH: usize = 1_000;
+/// How long a poll waits when nothing is open.
+const IDLE: Duration = Duration::from_millis(200);
+/// A call that has been retried for this long makes the worker degraded.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// One that has been retried for this long, beyond the transaction's own timeout, is not going to succeed: the committed
+/// offsets tell what became of it.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Told of every committed transaction, after the commit.
+pub type Observer = Box<dyn FnMut(&[Anomaly]) + Send>;
+
+/// How a worker's run ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// As requested, everything taken was committed or left uncommitted.
+    Stopped,
+    /// The log must be made anew; the reason.
+    Rebuild(String),
+    /// For good.
+    Failed(Error),
+}
+
+/// One worker. Dropping it closes the log.
+pub struct Worker<'a, L> {
+    log: L,
+    detector: Detector,
+    plan: &'a Plan,
+    part: Arc<Part>,
+    meter: Meter,
+    observer: &'a mut Observer,
+    stop: &'a Stop,
+    /// Next offset to judge; what is between here and `committed` is staged.
+    positions: Positions,
+    /// As the group has it.
+    committed: Positions,
+    staged: Staged,
+    /// When the open transaction began, on the log's clock.
+    open: Option<Duration>,
+    /// Bytes of a dead letter's value beyond which it is cut; falls when the topic refuses a record.
+    dead_letter_limit: usize,
+    /// The group has given its partitions, even if none.
+    is_member: bool,
+    /// Aborts since the last commit, and why the last one was.
+    aborts: u32,
+    refusal: String,
+}
+
+impl<'a, L: Log> Worker<'a, L> {
+    /// A worker that holds nothing yet.
+    pub fn new(
+        log: L,
+        detector: Detector,
+        plan: &'a Plan,
+        part: Arc<Part>,
+        meter: Meter,
+        observer: &'a mut Observer,
+        stop: &'a Stop,
+    ) -> Self {
+        Worker {
+            log,
+            detector,
+            plan,
+            part,
+            meter,
+            observer,
+            stop,
+            positions: Positions::new(),
+            committed: Positions::new(),
+            staged: Staged::default(),
+            open: None,
+            dead_letter_limit: usize::MAX,
+            is_member: false,
+            aborts: 0,
+            refusal: String::new(),
+        }
+    }
+
+    /// Runs until a stop is requested or the log must be made anew.
+    pub fn run(mut self) -> Ending {
+        while let Err(fault) = self.log.open() {
+            if self.stop.is_requested() {
+                return Ending::Stopped;
+            }
+            if let Some(ending) = self.mend(fault) {
+                return ending;
+            }
+        }
+        loop {
+            let turn = if self.stop.is_requested() { self.finish().map(Some) } else { self.turn() };
+            match turn {
+                Ok(None) => {}
+                Ok(Some(ending)) => return ending,
+                Err(fault) => {
+                    if let Some(ending) = self.mend(fault) {
+                        return ending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Polls once, judges what came, commits when it is due.
+    fn turn(&mut self) -> Result<Option<Ending>, Fault> {
+        self.part.beat();
+        let taken = self.take()?;
+        self.send()?;
+        if let Some(poison) = self.staged.poison.take() {
+            self.commit()?;
+            return Ok(Some(Ending::Failed(poison)));
+        }
+        while let Some(change) = self.log.change() {
+            // A change that was answered by half cannot be taken up again.
+            self.regroup(change).map_err(|fault| match fault.remedy {
+                Remedy::Stop => fault,
+                _ => Fault { remedy: Remedy::Rebuild, ..fault },
+            })?;
+        }
+        if self.is_due(taken) {
+            self.commit()?;
+        }
+        self.report();
+        Ok(None)
+    }
+
+    /// Polls, and judges what comes into `staged`.
+    fn take(&mut self) -> Result<usize, Fault> {
+        let wait = match self.open {
+            Some(since) => self.plan.commit_interval.saturating_sub(self.log.now().saturating_sub(since)),
+            None => IDLE,
+        };
+        let Worker { log, detector, plan, positions, staged, dead_letter_limit, .. } = self;
+        staged.tick();
+        log.poll(wait, BATCH, &mut |partition, records| {
+            if let Some(next) = positions.get_mut(&partition) {
+                staged.judge(plan, detector, partition, records, next, *dead_letter_limit);
+            }
+        })
+    }
+
+    /// Sends what was judged worth it, opening a transaction first.
+    fn send(&mut self) -> Result<(), Fault> {
+        if self.staged.events() == 0 {
+            return Ok(());
+        }
+        if self.open.is_none() {
+            self.log.begin()?;
+            self.open = Some(self.log.now());
+        }
+        for record in self.staged.outbox.drain(..) {
+            self.log.send(record)?;
+        }
+        Ok(())
+    }
+
+    /// Bounded by count and by time; at once when an anomaly waits and the load is light.
+    fn is_due(&self, taken: usize) -> bool {
+        self.open.is_some_and(|since| {
+            self.staged.events() >= self.plan.commit_events
+                || self.log.now().saturating_sub(since) >= self.plan.commit_interval
+                || (!self.staged.anomalies.is_empty() && taken < BATCH)
+        })
+    }
+
+    /// Commits what is open: outputs and offsets together, then the windows.
+    fn commit(&mut self) -> Result<(), Fault> {
+        if self.open.is_none() {
+            return Ok(());
+        }
+        // The same offsets on every retry.
+        let next = self.positions.clone();
+        self.insist("committing", |log| log.commit(&next))?;
+        self.open = None;
+        self.committed = next;
+        self.detector.commit();
+        (self.aborts, self.dead_letter_limit) = (0, usize::MAX);
+        self.meter.transactions.add("committed", 1);
+        let done = std::mem::take(&mut self.staged);
+        done.count(&self.meter);
+        self.part.cover(done.coverage.iter().copied());
+        self.staged.keep_times_of(&done);
+        if !done.anomalies.is_empty() {
+            (self.observer)(&done.anomalies);
+        }
+        Ok(())
+    }
+
+    /// The last commit, and leaving.
+    fn finish(&mut self) -> Result<Ending, Fault> {
+        self.commit()?;
+        if self.plan.leaves {
+            self.log.leave(self.plan.drain);
+        }
+        Ok(Ending::Stopped)
+    }
+
+    /// The group changed.
+    fn regroup(&mut self, change: Change) -> Result<(), Fault> {
+        match change {
+            Change::Assigned(partitions) => self.join(&partitions),
+            Change::Revoked(_) => {
+                let kept = if self.log.is_assignment_lost() { self.discard() } else { self.commit() };
+                match kept {
+                    Err(fault) if fault.remedy == Remedy::Abort => self.discard()?,
+                    other => other?,
+                }
+                self.log.unassign()?;
+                self.positions.keys().for_each(|partition| self.detector.forget(*partition));
+                self.positions.clear();
+                self.committed.clear();
+                self.is_member = false;
+                Ok(())
+            }
+        }
+    }
+
+    /// Aborts the open transaction and takes the windows back; the log stays where it is.
+    fn discard(&mut self) -> Result<(), Fault> {
+        if self.open.is_some() {
+            self.insist("aborting", |log| log.abort())?;
+            self.open = None;
+            self.meter.transactions.add("aborted", 1);
+        }
+        self.detector.rollback();
+        self.staged = Staged::default();
+        self.positions = self.committed.clone();
+        Ok(())
+    }
+
+    /// What follows from a fault. `None`: the loop goes on.
+    fn mend(&mut self, fault: Fault) -> Option<Ending> {
+        match fault.remedy {
+            Remedy::Stop => return Some(Ending::Failed(Error::data(fault))),
+            Remedy::Rebuild => return Some(self.give_up(fault)),
+            Remedy::Retry => {
+                self.part.set(State::Degraded(fault.message));
+                self.stop.wait(Duration::from_millis(100));
+                return None;
+            }
+            Remedy::Abort => {}
+        }
+        self.aborts += 1;
+        self.refusal = fault.message.clone();
+        if fault.is_too_large && self.staged.largest_dead_letter > 0 {
+            let largest = self.staged.largest_dead_letter;
+            self.dead_letter_limit = self.dead_letter_limit.min(largest.max(2)) / 2;
+            tracing::warn!(limit = self.dead_letter_limit, "a dead letter is too large for its topic; it will be cut");
+        } else {
+            tracing::warn!(worker = self.part.name, "transaction aborted, rewinding: {fault}");
+        }
+        let rewound = self.discard().and_then(|()| {
+            let to = self.positions.clone();
+            self.log.seek(&to)
+        });
+        match rewound {
+            Ok(()) => {
+                // A fault that comes back at once must not spin.
+                self.stop.wait(Duration::from_millis(20) * self.aborts.pow(2).min(50));
+                None
+            }
+            Err(worse) => Some(self.give_up(worse)),
+        }
+    }
+
+    /// Everything must be made anew; after a stop was requested, that is the end: nothing uncommitted counts.
+    fn give_up(&self, fault: Fault) -> Ending {
+        if self.stop.is_requested() {
+            tracing::warn!(
+                worker = self.part.name,
+                "stopped with an uncommitted transaction, which will be judged again: {fault}"
+            );
+            return Ending::Stopped;
+        }
+        self.meter.transactions.add("rebuilt", 1);
+        Ending::Rebuild(fault.message)
+    }
+
+    /// Calls until the answer is not `Retry`; gives up when the time to drain is over.
+    fn insist<T>(&mut self, what: &str, mut call: impl FnMut(&mut L) -> Result<T, Fault>) -> Result<T, Fault> {
+        let since = self.log.now();
+        loop {
+            match call(&mut self.log) {
+                Err(fault) if fault.remedy == Remedy::Retry => {
+                    if self.stop.elapsed().is_some_and(|elapsed| elapsed > self.plan.drain) {
+                        return Err(Fault::new(Remedy::Rebuild, format_args!("{what}: {fault}")));
+                    }
+                    if self.log.now().saturating_sub(since) > LIMIT {
+                        return Err(Fault { remedy: Remedy::Rebuild, ..fault });
+                    }
+                    if self.log.now().saturating_sub(since) > PATIENCE {
+                        self.part.set(State::Degraded(format!("{what}: {fault}")));
+                    }
+                    self.part.beat();
+                    // Not `stop.wait`: while draining the call is worth repeating.
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Tells health what is known now.
+    fn report(&mut self) {
+        match self.log.trouble() {
+            Some(why) => self.part.set(State::Degraded(why)),
+            // Again and again: a topic that refuses what we send, not a passing fault.
+            None if self.aborts > 2 => self.part.set(State::Degraded(self.refusal.clone())),
+            None if self.is_member => self.part.set(State::Running),
+            None => self.part.set(State::Starting("waiting for partitions".into())),
+        }
+        let ends = self.log.ends();
+        let status = |(&partition, &committed): (&i32, &i64)| {
+            let status = PartitionStatus {
+                committed,
+                end: ends.get(&partition).copied(),
+                event_time: self.staged.event_time(partition),
+                series: self.detector.series_of(partition) as u64,
+            };
+            (partition, status)
+        };
+        self.part.set_partitions(self.committed.iter().map(status).collect());
+        let split = self.detector.take_split_series();
+        if split > 0 && self.meter.split_series.inc_by(split) == 0 {
+            tracing::warn!(
+                "a device was seen in two partitions: its records are not keyed by device; each part has its own window"
+            );
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What was judged since the last commit: records to send, anomalies to tell of, counts. Thrown away by an abort.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
+
+use super::Plan;
+use crate::anomaly::{Anomaly, Severity, Source};
+use crate::config::resolved::OnReject;
+use crate::detect::{Detector, Verdict};
+use crate::error::Error;
+use crate::event::{self, Class, Instant, Rejection};
+use crate::health::Tally;
+use crate::meter::Meter;
+use crate::stream::log::{Outgoing, Output, Record};
+
+const MINUTE: i64 = 60_000;
+const DAY: i64 = 86_400_000;
+/// Longest label that an anomaly carries, in bytes.
+const MAX_LABEL: usize = 256;
+
+#[derive(Default)]
+pub(super) struct Staged {
+    pub outbox: Vec<Outgoing>,
+    pub anomalies: Vec<Anomaly>,
+    pub coverage: Vec<((i64, i32), Tally)>,
+    /// Policy `fail` met a record that is no event.
+    pub poison: Option<Error>,
+    pub largest_dead_letter: usize,
+    tally: Tally,
+    rejects: BTreeMap<Class, u64>,
+    event_times: BTreeMap<i32, Instant>,
+    now: Option<Instant>,
+}
+
+impl Staged {
+    /// Looks at the clock, once for each poll.
+    pub fn tick(&mut self) {
+        self.now = Some(Instant::now());
+    }
+
+    /// Records that have their outcome.
+    pub fn events(&self) -> usize {
+        (self.tally.judged + self.tally.learning + self.tally.rejected) as usize
+    }
+
+    /// Time of the partition's newest event.
+    pub fn event_time(&self, partition: i32) -> Option<Instant> {
+        self.event_times.get(&partition).copied()
+    }
+
+    /// Event times outlive the commit.
+    pub fn keep_times_of(&mut self, done: &Staged) {
+        self.event_times = done.event_times.clone();
+    }
+
+    /// Judges the records of one partition from `next` on, and moves `next`.
+    pub fn judge(
+        &mut self,
+        plan: &Plan,
+        detector: &mut Detector,
+        partition: i32,
+        records: &[Record<'_>],
+        next: &mut i64,
+        dead_letter_limit: usize,
+    ) {
+        let mut source = Source { topic: plan.topic.clone(), partition, offset: 0, index: 0 };
+        for record in records {
+            if self.poison.is_some() {
+                return;
+            }
+            // A record from before a rewind.
+            if record.offset < *next {
+                continue;
+            }
+            source.offset = record.offset;
+            let own_time = record.timestamp.and_then(Instant::from_millis);
+            match event::decode(record.value, &plan.fields) {
+                Ok(event) => {
+                    let at = event.timestamp.or(own_time).or(self.now);
+                    let verdict = detector.judge(&source, &event, at, record.label.map(label).as_deref());
+                    self.passed(partition, at, verdict);
+                }
+                Err(rejection) if plan.on_reject == OnReject::Fail => {
+                    self.poison = Some(Error::data(format_args!(
+                        "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
+                        plan.topic, record.offset
+                    )));
+                    return;
+                }
+                Err(rejection) => {
+                    self.cover(partition, own_time).rejected += 1;
+                    self.tally.rejected += 1;
+                    *self.rejects.entry(rejection.class).or_default() += 1;
+                    if plan.on_reject == OnReject::DeadLetter {
+                        self.largest_dead_letter = self.largest_dead_letter.max(record.value.map_or(0, <[u8]>::len));
+                        self.outbox.push(dead_letter(&source, record, &rejection, dead_letter_limit));
+                    }
+                }
+            }
+            *next = record.offset + 1;
+        }
+    }
+
+    fn passed(&mut self, partition: i32, at: Option<Instant>, verdict: Verdict) {
+        if let Some(at) = at {
+            self.event_times.insert(partition, at);
+        }
+        let is_learning = verdict == Verdict::Learning;
+        let minute = self.cover(partition, at);
+        *(if is_learning { &mut minute.learning } else { &mut minute.judged }) += 1;
+        *(if is_learning { &mut self.tally.learning } else { &mut self.tally.judged }) += 1;
+        if let Verdict::Anomalous(anomaly) = verdict {
+            self.outbox.push(Outgoing {
+                output: Output::Anomalies,
+                key: Some(anomaly.device_id.clone().into_bytes()),
+                value: serde_json::to_vec(&anomaly).ok(),
+                headers: Vec::new(),
+            });
+            self.anomalies.push(*anomaly);
+        }
+    }
+
+    /// The tally of the event's minute; an absurd time counts under the minute in which it was judged.
+    fn cover(&mut self, partition: i32, at: Option<Instant>) -> &mut Tally {
+        let now = self.now.map_or(0, Instant::millis);
+        let millis = at.map_or(now, Instant::millis);
+        let is_near = (now - 400 * DAY..now + DAY).contains(&millis);
+        let place = ((if is_near { millis } else { now }).div_euclid(MINUTE), partition);
+        if self.coverage.last().is_none_or(|(last, _)| *last != place) {
+            self.coverage.push((place, Tally::default()));
+        }
+        let last = self.coverage.len() - 1;
+        &mut self.coverage[last].1
+    }
+
+    /// Adds everything to the counters.
+    pub fn count(&self, meter: &Meter) {
+        let anomalous = self.anomalies.len() as u64;
+        meter.events.add("learning", self.tally.learning);
+        meter.events.add("normal", self.tally.judged - anomalous);
+        meter.events.add("anomalous", anomalous);
+        let critical = self.anomalies.iter().filter(|a| a.severity == Severity::Critical).count() as u64;
+        meter.anomalies.add("critical", critical);
+        meter.anomalies.add("warning", anomalous - critical);
+        for (class, n) in &self.rejects {
+            meter.rejects.add(class.as_str(), *n);
+        }
+    }
+}
+
+/// PostgreSQL's text cannot hold U+0000, and nobody reads a label of kilobytes.
+fn label(text: &str) -> String {
+    let mut label = text.replace('\0', "\u{fffd}");
+    label.truncate(label.floor_char_boundary(MAX_LABEL));
+    label
+}
+
+/// The record as it came, with what was wrong in headers.
+fn dead_letter(source: &Source, record: &Record<'_>, rejection: &Rejection, limit: usize) -> Outgoing {
+    let mut headers = vec![
+        ("anomaly.error.topic", source.topic.clone().into_bytes()),
+        ("anomaly.error.partition", source.partition.to_string().into_bytes()),
+        ("anomaly.error.offset", source.offset.to_string().into_bytes()),
+        ("anomaly.error.stage", b"decode".to_vec()),
+        ("anomaly.error.class", rejection.class.as_str().into()),
+        ("anomaly.error.message", rejection.message.clone().into_bytes()),
+    ];
+    let mut value = record.value;
+    if let Some(whole) = record.value.filter(|whole| whole.len() > limit) {
+        headers.push(("anomaly.error.truncated", whole.len().to_string().into_bytes()));
+        headers.push(("anomaly.error.sha256", hex(&Sha256::digest(whole)).into_bytes()));
+        value = Some(&whole[..limit]);
+    }
+    Outgoing {
+        output: Output::DeadLetters,
+        key: record.key.map(<[u8]>::to_vec),
+        value: value.map(<[u8]>::to_vec),
+        headers,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_over_the_limit_is_cut_and_says_so() {
+        let record = Record { offset: 7, timestamp: None, key: Some(b"k"), value: Some(b"abcdef"), label: None };
+        let source = Source { topic: "t".into(), partition: 1, offset: 7, index: 0 };
+        let rejection = Rejection { class: Class::Json, message: "m".into() };
+        let whole = dead_letter(&source, &record, &rejection, 6);
+        assert_eq!((whole.value.as_deref(), whole.headers.len()), (Some(&b"abcdef"[..]), 6));
+        let cut = dead_letter(&source, &record, &rejection, 3);
+        assert_eq!(cut.value.as_deref(), Some(&b"abc"[..]));
+        let header = |name| cut.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone()).unwrap();
+        assert_eq!(header("anomaly.error.truncated"), b"6");
+        assert_eq!(header("anomaly.error.sha256").len(), 64);
+    }
+
+    #[test]
+    fn absurd_times_are_covered_by_the_minute_of_judging() {
+        let mut staged = Staged { now: Instant::from_millis(10 * DAY), ..Staged::default() };
+        staged.cover(0, Instant::from_millis(10 * DAY - 120_000)).judged += 1;
+        staged.cover(0, Instant::from_millis(1_000 * DAY)).judged += 1;
+        let minutes = staged.coverage.iter().map(|((minute, _), _)| *minute).collect::<Vec<_>>();
+        assert_eq!(minutes, [14_398, 14_400]);
+    }
+}

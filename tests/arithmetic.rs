@@ -1,0 +1,83 @@
+//! The window's figures equal the oracle's in every bit, and the screen never changes a verdict.
+
+use std::borrow::Cow;
+
+use anomaly::anomaly::Source;
+use anomaly::detect::{Detector, Settings, Verdict};
+use anomaly::event::Event;
+use anomaly::window::Window;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::oracle::Oracle;
+
+/// Sequences that are hard for floating point: tiny spreads far from zero, constants, subnormals, alternating signs.
+fn values() -> impl Strategy<Value = Vec<f64>> {
+    let offset = prop_oneof![Just(0.0), Just(0.1), Just(1e6), Just(-1e9), Just(1e12), Just(-1e12)];
+    let spread = prop_oneof![Just(0.0), Just(1e-6), Just(1e-3), Just(1.0), Just(1e3), Just(1e9)];
+    let around = (offset, spread, vec(-1.0..1.0f64, 2..260))
+        .prop_map(|(offset, spread, noise)| noise.into_iter().map(|x| offset + spread * x).collect::<Vec<_>>());
+    let constant = (any::<f64>().prop_filter("finite", |x| x.is_finite()), 2..260usize).prop_map(|(x, n)| vec![x; n]);
+    let subnormal = vec(0u64..1 << 40, 2..200).prop_map(|bits| bits.into_iter().map(f64::from_bits).collect());
+    let alternating = (1e-300..1e300f64, vec(0.5..2.0f64, 2..200)).prop_map(|(size, factors)| {
+        factors.into_iter().enumerate().map(|(i, f)| if i % 2 == 0 { size * f } else { -size * f }).collect()
+    });
+    let anything = vec(any::<f64>().prop_filter("finite", |x| x.is_finite()), 2..150);
+    let stepping = vec((0..4u8, -3.0..3.0f64), 2..260).prop_map(|steps| {
+        let mut level = 0.0;
+        let step = |(kind, x): (u8, f64)| {
+            level += if kind == 0 { x * 1e6 } else { 0.0 };
+            level + x
+        };
+        steps.into_iter().map(step).collect()
+    });
+    prop_oneof![3 => around, 1 => constant, 1 => subnormal, 1 => alternating, 1 => anything, 2 => stepping]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn mean_and_deviation_equal_exact_arithmetic_in_every_bit(values in values(), capacity in 2..120usize) {
+        let (mut window, mut oracle) = (Window::default(), Oracle::new(capacity, 1, 3));
+        for value in values {
+            if let Some(judged) = oracle.judge("s", value) {
+                let moments = window.moments().unwrap();
+                prop_assert_eq!(moments.mean.to_bits(), (judged.mean + 0.0).to_bits(), "{} {}", moments.mean, judged.mean);
+                prop_assert_eq!(moments.std_dev, judged.std_dev);
+            }
+            window.push(value, capacity);
+        }
+    }
+
+    #[test]
+    fn a_value_that_the_screen_lets_pass_is_normal_by_exact_arithmetic(
+        values in values(), capacity in 2..120usize, threshold in 1..6u32,
+    ) {
+        let (mut window, mut oracle) = (Window::default(), Oracle::new(capacity, 1, threshold));
+        for value in values {
+            let passes = window.certainly_within(value, f64::from(threshold));
+            if let Some(judged) = oracle.judge("s", value) {
+                prop_assert!(!(passes && judged.is_abnormal), "{value:e} passes, but is abnormal");
+            }
+            window.push(value, capacity);
+        }
+    }
+
+    #[test]
+    fn every_verdict_equals_the_oracles(values in values()) {
+        let settings = Settings { window: 40, min_samples: 5, ..Settings::default() };
+        let (mut detector, mut oracle) = (Detector::new(settings).unwrap(), Oracle::new(40, 5, 3));
+        for (offset, value) in values.into_iter().enumerate() {
+            let source = Source { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };
+            let event =
+                Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
+            let verdict = detector.judge(&source, &event, None, None);
+            match oracle.judge("s", value) {
+                None => prop_assert_eq!(verdict, Verdict::Learning),
+                Some(judged) if judged.is_edge => {}
+                Some(judged) => prop_assert_eq!(matches!(verdict, Verdict::Anomalous(_)), judged.is_abnormal, "{:e}", value),
+            }
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! What an administrator relies on: words to the service manager, signals, reload, exit codes, messages, metrics.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anomaly::config::schema::{self, File};
+use rustix::process::Signal;
+
+use super::common::{Case, Ended, Manager, Parts, Process, Sent, event, free_port, get, program, root, wait_for};
+
+/// For everything that a role or a command does here.
+const PATIENCE: Duration = Duration::from_secs(60);
+const EVENTS: usize = 300;
+
+/// A quick detector without a database.
+const SMALL: [(&str, &str); 2] = [("SINK__ENABLED", "false"), ("DETECTOR__WORKERS", "1")];
+
+// ---- Words to the service manager ----
+
+/// A role that tells a manager, and does not need the box unless `case` gives it.
+fn told(case: &Case, role: &str, settings: &[(&str, &str)]) -> (Manager, Process) {
+    let manager = Manager::new(case.dir.path());
+    let process = case.role(role, &[settings, &[("NOTIFY_SOCKET", manager.socket())]].concat());
+    (manager, process)
+}
+
+/// A case for which neither Kafka nor PostgreSQL is there.
+fn alone(name: &str) -> Case {
+    let mut case = Case::bare(name, Parts::shared());
+    case.set("KAFKA__BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", free_port()));
+    case.set("POSTGRES__PORT", free_port());
+    case
+}
+
+/// The last STATUS= before READY=1.
+fn status_at_ready(manager: &Manager) -> String {
+    let heard = manager.heard();
+    let ready = heard.iter().position(|(_, text)| text.trim() == "READY=1").unwrap();
+    let status = heard[..ready].iter().rev().find_map(|(_, text)| text.strip_prefix("STATUS="));
+    status.unwrap_or_default().trim().to_owned()
+}
+
+/// SIGTERM or SIGINT: STOPPING=1, then exit 0.
+fn stops_well_on(signal: Signal, manager: &Manager, mut process: Process) {
+    assert!(!manager.has("STOPPING=1"));
+    process.signal(signal);
+    let status = process.exit(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{}", process.log());
+    manager.wait("STOPPING=1");
+}
+
+#[test]
+fn a_detector_is_ready_when_it_serves_feeds_the_watchdog_and_says_when_it_stops() {
+    let case = Case::topics("daemon_ready");
+    let watchdog = ("WATCHDOG_USEC", "2000000");
+    let (manager, detector) = told(&case, "detector", &[&SMALL[..], &[watchdog]].concat());
+    manager.wait("READY=1");
+    assert_eq!(detector.get("/readyz").unwrap().0, 200);
+    assert!(status_at_ready(&manager).starts_with("running: 4 partitions"), "{:?}", manager.heard());
+    wait_for("the watchdog to be fed three times", PATIENCE, || manager.count("WATCHDOG=1") >= 3);
+    stops_well_on(Signal::TERM, &manager, detector);
+    assert_eq!(manager.count("READY=1"), 1);
+}
+
+#[test]
+fn a_detector_without_a_broker_is_ready_but_degraded_after_the_timeout_and_stops_in_time() {
+    let case = alone("daemon_degraded");
+    let began = Instant::now();
+    let settings = [("SERVICE__READY_TIMEOUT", "2s"), ("SERVICE__DRAIN_TIMEOUT", "1s")];
+    let (manager, mut detector) = told(&case, "detector", &[&SMALL[..], &settings].concat());
+    manager.wait("READY=1");
+    assert!(began.elapsed() >= Duration::from_secs(2), "ready after {:?}", began.elapsed());
+    assert!(manager.count("EXTEND_TIMEOUT_USEC=10000000") >= 1, "{:?}", manager.heard());
+    assert!(status_at_ready(&manager).starts_with("degraded: "), "{:?}", manager.heard());
+    assert_eq!(detector.get("/healthz").unwrap().0, 200);
+    wait_for("the reason", PATIENCE, || {
+        let (status, body) = detector.get("/readyz").unwrap();
+        assert_eq!(status, 503);
+        body.starts_with("degraded: worker-0: ") && manager.has(&format!("STATUS={}", body.trim()))
+    });
+    detector.signal(Signal::TERM);
+    assert_eq!(detector.exit(Duration::from_secs(4)).code(), Some(0), "{}", detector.log());
+    manager.wait("STOPPING=1");
+}
+
+#[test]
+fn a_dashboard_is_ready_once_it_is_bound_also_without_a_database_and_an_interrupt_ends_it() {
+    let case = alone("daemon_pages");
+    let port = free_port();
+    let (manager, dashboard) = told(&case, "dashboard", &[("DASHBOARD__LISTEN", &format!("127.0.0.1:{port}"))]);
+    manager.wait("READY=1");
+    let (status, body) = get(port, "/").expect("pages behind READY=1");
+    assert!(status == 503 && body.contains("PostgreSQL"), "{status} {body}");
+    assert_eq!(status_at_ready(&manager), "running");
+    stops_well_on(Signal::INT, &manager, dashboard);
+}
+
+#[test]
+fn a_producer_is_ready_after_the_first_delivery() {
+    let case = Case::topics("daemon_producer");
+    let (manager, producer) = told(&case, "producer", &[("PRODUCER__RATE", "20")]);
+    manager.wait("READY=1");
+    assert!(!case.read(&case.raw()).is_empty(), "nothing was delivered yet");
+    assert_eq!(status_at_ready(&manager), "running");
+    stops_well_on(Signal::TERM, &manager, producer);
+}
+
+#[test]
+fn a_watchdog_of_another_process_is_not_fed() {
+    let case = alone("daemon_watchdog");
+    let settings = [("WATCHDOG_USEC", "400000"), ("WATCHDOG_PID", "1"), ("DASHBOARD__LISTEN", "127.0.0.1:0")];
+    let (manager, dashboard) = told(&case, "dashboard", &settings);
+    manager.wait("READY=1");
+    stops_well_on(Signal::TERM, &manager, dashboard);
+    assert_eq!(manager.count("WATCHDOG=1"), 0);
+}
+
+#[test]
+fn a_reload_takes_a_new_level_keeps_the_old_settings_when_the_new_are_wrong_and_tells_the_manager() {
+    let case = alone("daemon_reload");
+    let port = free_port();
+    let file = case.dir.path().join("dashboard.toml");
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("[log]\nlevel = \"error\"\n");
+    let (manager, dashboard) = told(&case, "dashboard", &[("DASHBOARD__LISTEN", &format!("127.0.0.1:{port}"))]);
+    manager.wait("READY=1");
+    assert_eq!(dashboard.log(), "", "level error");
+    let mut ready = 1;
+    let mut reload = |text: &str| {
+        write(text);
+        dashboard.signal(Signal::HUP);
+        ready += 1;
+        wait_for("READY=1 after the reload", PATIENCE, || manager.count("READY=1") == ready);
+        dashboard.log()
+    };
+
+    let log = reload("[log]\nlevel = \"loud\"\n");
+    assert!(log.contains("settings not reloaded") && log.contains("dashboard.toml:2:9"), "{log}");
+    assert_eq!(get(port, "/healthz-of-pages").unwrap().0, 404, "it still serves");
+
+    let log = reload("[log]\nlevel = \"info\"\n");
+    assert!(log.contains("INFO settings reloaded"), "the new level is not in force:\n{log}");
+
+    let log = reload("[log]\nlevel = \"info\"\n[dashboard]\nrefresh = \"9s\"\n");
+    assert!(log.contains("these hold after a restart: dashboard.refresh"), "{log}");
+
+    let heard = manager.heard();
+    let reloading = heard.iter().filter(|(_, text)| text.starts_with("RELOADING=1\nMONOTONIC_USEC=")).count();
+    assert_eq!(reloading, 3, "{heard:?}");
+    let order = heard.iter().map(|(_, text)| text.lines().next().unwrap_or_default());
+    let order = order.filter(|line| ["RELOADING=1", "READY=1"].contains(line)).collect::<Vec<_>>();
+    assert_eq!(order, ["READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "READY=1", "RELOADING=1", "READY=1"]);
+    stops_well_on(Signal::TERM, &manager, dashboard);
+}
+
+// ---- Exit codes and messages ----
+
+fn run(arguments: &[&str]) -> Ended {
+    Ended::of(&mut program(arguments))
+}
+
+/// A settings directory with one file.
+fn settings(text: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("common.toml"), text).unwrap();
+    dir
+}
+
+fn path(dir: &tempfile::TempDir) -> &str {
+    dir.path().to_str().unwrap()
+}
+
+/// What both the role and the check say of a settings directory that is wrong.
+fn refused(dir: &str) -> String {
+    let [role, check] =
+        [run(&["--role", "detector", "--config", dir]), run(&["check", "--role", "detector", "--config", dir])];
+    assert_eq!((role.code, check.code), (Some(78), Some(78)), "{}\n{}", role.err, check.err);
+    assert_eq!(role.err, check.err, "role and check say the same");
+    assert_eq!(check.out, "", "nothing in force is printed");
+    role.err
+}
+
+#[test]
+fn five_wrong_settings_are_shown_at_once_with_place_caret_and_the_nearest_name() {
+    let dir = settings(
+        "[detector]\nwindw = 5\nwindow = \"x\"\nthreshold = -1.0\nmethod = \"magic\"\n\n[postgres]\nport = 99999\n",
+    );
+    let err = refused(path(&dir));
+    for place in ["2:1", "3:10", "4:13", "5:10", "8:8"] {
+        let place = format!("{}/common.toml:{place}\n", path(&dir));
+        assert!(err.contains(&place), "{place} in:\n{err}");
+    }
+    let carets = err.lines().filter(|line| line.contains('^')).collect::<Vec<_>>();
+    assert_eq!(carets.len(), 5, "{err}");
+    assert!(err.contains("did you mean `detector.window`?") && err.contains("5 problems"), "{err}");
+    // The caret stands under the value.
+    let (line, caret) = err.lines().zip(err.lines().skip(1)).find(|(line, _)| line.contains("99999")).unwrap();
+    assert_eq!(line.find("99999"), caret.find('^'), "{err}");
+}
+
+#[test]
+fn settings_that_cannot_be_read_are_named_and_an_empty_file_is_fine() {
+    let dangling = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/nowhere/common.toml", dangling.path().join("common.toml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("detector.toml")).unwrap();
+    for (dir, name) in [(&dangling, "common.toml"), (&directory, "detector.toml")] {
+        let err = refused(path(dir));
+        assert!(err.contains(&format!("cannot read {}/{name}", path(dir))), "{err}");
+    }
+    assert!(refused("/nowhere/at/all").contains("/nowhere/at/all"));
+    let empty = settings("");
+    let check = run(&["check", "--config", path(&empty)]);
+    assert_eq!(check.code, Some(0), "{}", check.err);
+}
+
+#[test]
+fn an_unknown_variable_is_refused_with_the_nearest_name() {
+    let dir = settings("");
+    for arguments in [&["check", "--config", path(&dir)][..], &["--role", "producer", "--config", path(&dir)]] {
+        let end = Ended::of(program(arguments).env("ANOMALY__DETECTOR__TRESHOLD", "4"));
+        assert_eq!(end.code, Some(78), "{}", end.err);
+        assert!(end.err.contains("ANOMALY__DETECTOR__TRESHOLD"), "{}", end.err);
+        assert!(end.err.contains("did you mean ANOMALY__DETECTOR__THRESHOLD?"), "{}", end.err);
+    }
+}
+
+#[test]
+fn wrong_usage_is_64_and_nothing_at_all_prints_the_help() {
+    let nothing = run(&[]);
+    assert_eq!(nothing.code, Some(64));
+    assert!(nothing.err.contains("Usage: anomaly") && nothing.err.contains("migrate"), "{}", nothing.err);
+    for arguments in [&["--frobnicate"][..], &["--role", "janitor"], &["frobnicate"], &["score", "--window", "1"]] {
+        let end = run(arguments);
+        assert_eq!(end.code, Some(64), "{arguments:?}: {}", end.err);
+        assert!(end.err.contains(arguments[arguments.len() - 1]), "{arguments:?}: {}", end.err);
+    }
+    let both = run(&["--role", "detector", "topics"]);
+    assert_eq!(both.code, Some(64));
+    assert!(both.err.contains("goes with no command"), "{}", both.err);
+}
+
+#[test]
+fn a_missing_file_is_66() {
+    let end = run(&["score", "nowhere/to/be.csv"]);
+    assert_eq!((end.code, end.out.as_str()), (Some(66), ""));
+    assert!(end.err.contains("cannot read nowhere/to/be.csv"), "{}", end.err);
+}
+
+#[test]
+fn version_and_help_say_what_there_is() {
+    let version = run(&["--version"]);
+    assert_eq!((version.code, version.out), (Some(0), format!("anomaly {}\n", env!("CARGO_PKG_VERSION"))));
+    let help = run(&["--help"]);
+    assert_eq!(help.code, Some(0));
+    for command in ["check", "score", "migrate", "topics", "status", "demo"] {
+        let has_line = help.out.lines().any(|line| line.trim_start().starts_with(&format!("{command} ")));
+        assert!(has_line, "{command} in:\n{}", help.out);
+        assert_eq!(run(&[command, "--help"]).code, Some(0));
+    }
+    for role in ["producer", "detector", "dashboard", "--config"] {
+        assert!(help.out.contains(role), "{role} in:\n{}", help.out);
+    }
+}
+
+#[test]
+fn a_taken_port_is_69_and_names_the_address() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (role, setting) in
+        [("dashboard", "DASHBOARD__LISTEN"), ("dashboard", "METRICS__LISTEN"), ("producer", "METRICS__LISTEN")]
+    {
+        let case = alone("daemon_port");
+        let mut process = case.role(role, &[("DASHBOARD__LISTEN", "127.0.0.1:0"), (setting, &address)]);
+        assert_eq!(process.exit(PATIENCE).code(), Some(69), "{setting}: {}", process.log());
+        assert!(process.log().contains(&format!("cannot listen on {address}")), "{}", process.log());
+    }
+}
+
+#[test]
+fn logs_go_to_standard_error_and_syslog_must_be_there_when_it_is_asked_for() {
+    let case = alone("daemon_log");
+    let here = [("DASHBOARD__LISTEN", "127.0.0.1:0"), ("LOG__TARGET", "stderr")];
+    let (manager, dashboard) = told(&case, "dashboard", &here);
+    manager.wait("READY=1");
+    assert!(dashboard.log().contains(" INFO dashboard starts version="), "{}", dashboard.log());
+    drop(dashboard);
+    if Path::new("/dev/log").exists() {
+        return;
+    }
+    let mut dashboard = case.role("dashboard", &[here[0], ("LOG__TARGET", "syslog")]);
+    assert_eq!(dashboard.exit(PATIENCE).code(), Some(78), "{}", dashboard.log());
+    assert!(dashboard.log().contains("log.target is \"syslog\", which cannot be reached"), "{}", dashboard.log());
+}
+
+// ---- anomaly check ----
+
+/// The line of a setting.
+fn line<'a>(out: &'a str, path: &str) -> &'a str {
+    let found = out.lines().find(|line| line.starts_with(&format!("{path} = ")));
+    found.unwrap_or_else(|| panic!("no {path} in:\n{out}"))
+}
+
+#[test]
+fn the_shipped_files_are_accepted_unchanged_and_every_setting_is_shown_with_its_origin() {
+    let etc = root().join("etc");
+    let etc = etc.to_str().unwrap();
+    let all = run(&["check", "--config", etc]);
+    assert_eq!(all.code, Some(0), "{}", all.err);
+    for key in schema::KEYS {
+        assert!(line(&all.out, key.path).ends_with("# default"), "{}", line(&all.out, key.path));
+    }
+    assert_eq!(all.out.lines().count(), schema::KEYS.len(), "{}", all.out);
+    for (role, file) in [("producer", File::Producer), ("detector", File::Detector), ("dashboard", File::Dashboard)] {
+        let check = run(&["check", "--role", role, "--config", etc]);
+        assert_eq!(check.code, Some(0), "{}", check.err);
+        let used = schema::KEYS.iter().filter(|key| [file, File::Common].contains(&key.file)).count();
+        assert_eq!(check.out.lines().count(), used, "{role}:\n{}", check.out);
+    }
+}
+
+#[test]
+fn each_setting_shows_where_it_came_from_and_secrets_are_masked() {
+    let dir = settings("[detector]\nwindow = 40\n[migrate]\npassword = \"hush-in-toml\"\n");
+    let file = dir.path().join("password");
+    std::fs::write(&file, "hush-in-file\n").unwrap();
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    std::fs::write(dir.path().join("conf.d/10.toml"), "[log]\nlevel = \"warn\"\n").unwrap();
+    let mut command = program(&["check", "--config", path(&dir)]);
+    command.env("ANOMALY__POSTGRES__PASSWORD_FILE", &file).env("ANOMALY__DETECTOR__THRESHOLD", "4");
+    command.env("ANOMALY__KAFKA__PROPERTIES__SASL_PASSWORD", "hush-in-variable");
+    let check = Ended::of(&mut command);
+    assert_eq!(check.code, Some(0), "{}", check.err);
+    let common = format!("# {}/common.toml", path(&dir));
+    for (key, value, origin) in [
+        ("detector.window", "40", format!("{common}:2:10")),
+        ("detector.threshold", "4.0", "# ANOMALY__DETECTOR__THRESHOLD".into()),
+        ("detector.min_samples", "30", "# default".into()),
+        ("log.level", "\"warn\"", format!("# {}/conf.d/10.toml:2:9", path(&dir))),
+        ("postgres.password", "\"***\"", format!("# {}", file.display())),
+        ("migrate.password", "\"***\"", format!("{common}:4:12")),
+        ("kafka.properties.sasl.password", "\"***\"", "# ANOMALY__KAFKA__PROPERTIES__SASL_PASSWORD".into()),
+    ] {
+        let line = line(&check.out, key);
+        assert!(
+            line.starts_with(&format!("{key} = {value} ")) && line.ends_with(&origin),
+            "{line}, not {value} {origin}"
+        );
+    }
+    assert!(!format!("{}{}", check.out, check.err).contains("hush"), "{}", check.out);
+}
+
+// ---- With Kafka and PostgreSQL ----
+
+/// `EVENTS` normal values of one device, one that is far out, and two records that are no events.
+fn some_events(case: &Case) {
+    let normal = (0..EVENTS).map(|i| event("pump", 20.0 + (i % 7) as f64 / 10.0));
+    let bad = ["not JSON", r#"{"device_id":"pump"}"#].map(|text| Sent { value: Some(text.into()), ..Sent::default() });
+    case.produce(normal.chain([event("pump", 90.0)]).chain(bad));
+}
+
+#[test]
+fn topics_and_tables_are_made_once() {
+    let case = Case::bare("daemon_twice", Parts::shared());
+    for (what, first) in [("created", true), ("exists", false)] {
+        let out = case.ok(&["topics"]);
+        assert_eq!(
+            out.lines().filter(|line| line.starts_with(what) && line.ends_with("(4 partitions)")).count(),
+            4,
+            "{out}"
+        );
+        let out = case.ok(&["migrate"]);
+        assert_eq!(out.contains("applied "), first, "{out}");
+        assert_eq!(out.contains("up to date"), !first, "{out}");
+    }
+    let out = case.ok(&["check", "--connect"]);
+    let tried = out.lines().filter(|line| line.starts_with("ok ")).count();
+    assert!(tried >= 8 && !out.contains("FAILED"), "{out}");
+}
+
+#[test]
+fn what_is_missing_fails_the_check_with_its_remedy() {
+    let case = Case::bare("daemon_missing", Parts::shared());
+    let check = Ended::from(case.run(&["check", "--connect"]));
+    assert_eq!(check.code, Some(69), "{}", check.out);
+    let failed = check.out.lines().filter(|line| line.starts_with("FAILED")).collect::<Vec<_>>().join("\n");
+    assert!(failed.contains(&case.raw()) && failed.contains("`anomaly topics`"), "{}", check.out);
+    assert!(failed.contains("run `anomaly migrate`"), "{}", check.out);
+}
+
+#[test]
+fn a_wrong_password_fails_the_commands_and_the_sink_but_the_detector_keeps_judging() {
+    let mut case = Case::topics("daemon_password");
+    let wrong = case.dir.path().join("wrong");
+    std::fs::write(&wrong, "not-the-password").unwrap();
+    case.set("POSTGRES__PASSWORD_FILE", wrong.display());
+    for arguments in [&["check", "--connect"][..], &["migrate"], &["status"]] {
+        let end = Ended::from(case.run(arguments));
+        assert_eq!(end.code, Some(69), "{arguments:?}: {}{}", end.out, end.err);
+        let said = if arguments[0] == "check" {
+            end.out.lines().find(|line| line.starts_with("FAILED  PostgreSQL:")).unwrap_or_default().to_owned()
+        } else {
+            end.err
+        };
+        assert!(
+            said.contains("password authentication failed") && said.contains("anomaly_user"),
+            "{arguments:?}: {said}"
+        );
+    }
+    some_events(&case);
+    let detector = case.detector("password", &[("DETECTOR__WORKERS", "1")]);
+    wait_for("the anomaly in Kafka", PATIENCE, || !case.read(&case.anomalies()).is_empty());
+    wait_for("the sink's reason", PATIENCE, || {
+        let (status, body) = detector.get("/readyz").unwrap_or_default();
+        status == 503 && body.starts_with("degraded: sink: ") && body.contains("password authentication failed")
+    });
+    assert!(detector.terminate(PATIENCE).success());
+}
+
+/// Every sample of a Prometheus text, with checks of its form.
+fn samples(text: &str) -> Vec<(String, f64)> {
+    let mut samples = Vec::new();
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let word = comment.split(' ').next().unwrap();
+            assert!(["HELP", "TYPE", "UNIT", "EOF"].contains(&word), "{line}");
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
+        let is_name = name.starts_with("anomaly_") && (name.ends_with('}') || !name.contains('{'));
+        assert!(is_name, "{line}");
+        samples.push((name.to_owned(), value.parse().unwrap_or_else(|_| panic!("no number: {line}"))));
+    }
+    samples
+}
+
+#[test]
+fn the_metrics_and_the_status_tell_what_happened() {
+    let case = Case::new("daemon_metrics");
+    some_events(&case);
+    let detector = case.detector("metrics", &[("DETECTOR__WORKERS", "1")]);
+    wait_for("one row", PATIENCE, || detector.metric("anomaly_sink_rows_total{kind=\"inserted\"}") == 1.0);
+    wait_for("both rejects", PATIENCE, || case.read(&case.dlq()).len() == 2);
+    wait_for("lag 0 in all partitions", PATIENCE, || {
+        let (_, text) = detector.get("/metrics").unwrap();
+        let lag = samples(&text).into_iter().filter(|(name, _)| name.starts_with("anomaly_lag{"));
+        lag.filter(|(_, lag)| *lag == 0.0).count() == 4
+    });
+    let (status, text) = detector.get("/metrics").unwrap();
+    assert_eq!(status, 200);
+    let samples = samples(&text);
+    let value = |name: &str| samples.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
+    for (name, expected) in [
+        ("anomaly_events_total{kind=\"learning\"}", 30.0),
+        ("anomaly_events_total{kind=\"normal\"}", EVENTS as f64 - 30.0),
+        ("anomaly_events_total{kind=\"anomalous\"}", 1.0),
+        ("anomaly_anomalies_total{kind=\"critical\"}", 1.0),
+        ("anomaly_sink_rows_total{kind=\"inserted\"}", 1.0),
+        ("anomaly_split_series_total", 0.0),
+        ("anomaly_ready", 1.0),
+    ] {
+        assert_eq!(value(name), Some(expected), "{name} in:\n{text}");
+    }
+    let sum = |prefix: &str| samples.iter().filter(|(n, _)| n.starts_with(prefix)).map(|(_, v)| v).sum::<f64>();
+    assert_eq!(sum("anomaly_rejects_total{"), 2.0, "{text}");
+    assert_eq!(
+        samples.iter().filter(|(n, _)| n.starts_with("anomaly_rejects_total{")).count(),
+        2,
+        "two classes:\n{text}"
+    );
+    assert_eq!(sum("anomaly_series{"), 1.0, "{text}");
+    // Records and, in the middle of none of them, no control records: nobody wrote into this topic transactionally.
+    assert_eq!(sum("anomaly_committed_offset{"), EVENTS as f64 + 3.0, "{text}");
+    let committed = value("anomaly_transactions_total{kind=\"committed\"}").unwrap();
+    assert!((1.0..=100.0).contains(&committed), "{text}");
+    assert!(detector.terminate(PATIENCE).success());
+    status_shows_all_partitions(&case);
+}
+
+fn status_shows_all_partitions(case: &Case) {
+    let out = case.ok(&["status"]);
+    let rows = out.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()).collect::<Vec<_>>();
+    assert_eq!(rows.len(), 4, "{out}");
+    let mut committed = 0;
+    for (partition, row) in rows.iter().enumerate() {
+        assert_eq!(row[..3], [format!("{}-detector", case.name), case.raw(), partition.to_string()], "{out}");
+        committed += row[3].parse::<usize>().unwrap();
+        assert_eq!(row[4], "0", "lag in:\n{out}");
+    }
+    assert_eq!(committed, EVENTS + 3, "{out}");
+}

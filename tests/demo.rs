@@ -1,0 +1,121 @@
+//! `anomaly demo` shows anomalies within seconds, ends when it is told to, and leaves nothing behind.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::common::{Ended, Process, free_port, get, program, wait_for};
+
+/// From the signal to the exit.
+const END: Duration = Duration::from_secs(5);
+/// From nothing to anomalies.
+const START: Duration = Duration::from_secs(60);
+
+struct Demo {
+    process: Process,
+    _dir: tempfile::TempDir,
+}
+
+impl Demo {
+    /// In a process group of its own, as a shell starts it.
+    fn start() -> Demo {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let address = format!("127.0.0.1:{port}");
+        let mut command = program(&["demo", "--listen", &address, "--rate", "1000", "--devices", "20"]);
+        command.process_group(0);
+        Demo { process: Process::start(&mut command, dir.path().join("demo.log"), port), _dir: dir }
+    }
+
+    /// The lines that tell of an anomaly: a time of day first.
+    fn anomalies(&self) -> Vec<String> {
+        let is_timed = |line: &&str| line.as_bytes().get(2) == Some(&b':') && line.contains(" is outside ");
+        self.process.log().lines().filter(is_timed).map(str::to_owned).collect()
+    }
+
+    /// The directory that it says it keeps everything in.
+    fn directory(&self) -> PathBuf {
+        let log = self.process.log();
+        let after = log.split_once("private, in ").unwrap_or_else(|| panic!("no directory in:\n{log}")).1;
+        PathBuf::from(after.split_once(": removed at the end").unwrap().0)
+    }
+
+    fn get(&self, path: &str) -> String {
+        let (status, body) = get(self.process.port, path).unwrap();
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// As Ctrl-C does: every process of the group gets it.
+    fn signal(&self, signal: Signal) {
+        let group = Pid::from_raw(self.process.child.id() as i32).unwrap();
+        kill_process_group(group, signal).unwrap();
+    }
+
+    fn wait_for_anomalies(&self) {
+        wait_for("anomalies on standard output", START, || !self.anomalies().is_empty());
+    }
+
+    /// It ends in time, well, and leaves neither process nor file.
+    fn ends_cleanly_on(mut self, signal: Signal) {
+        let directory = self.directory();
+        assert!(directory.file_name().unwrap().to_str().unwrap().starts_with("anomaly-demo-"));
+        let running = processes_in(&directory);
+        assert!(running.len() > 1, "its PostgreSQL was not found: {running:?}");
+        self.signal(signal);
+        let status = self.process.exit(END);
+        assert_eq!(status.code(), Some(0), "{}", self.process.log());
+        assert_eq!(processes_in(&directory), Vec::<String>::new());
+        assert!(!directory.exists(), "{} is left", directory.display());
+        let log = self.process.log();
+        let complaints =
+            log.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR")).collect::<Vec<_>>();
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+}
+
+/// Processes that work in a directory, by their command lines.
+fn processes_in(directory: &Path) -> Vec<String> {
+    let works_there =
+        |entry: &PathBuf| std::fs::read_link(entry.join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    let there = entries.filter(works_there);
+    there.map(|entry| std::fs::read_to_string(entry.join("cmdline")).unwrap_or_default().replace('\0', " ")).collect()
+}
+
+#[test]
+fn it_shows_anomalies_on_output_pages_and_api_and_an_interrupt_removes_everything() {
+    let demo = Demo::start();
+    demo.wait_for_anomalies();
+    let log = demo.process.log();
+    assert!(log.contains("in memory") && log.contains("it forgets everything"), "{log}");
+    assert!(log.contains(&format!("http://127.0.0.1:{}/", demo.process.port)), "{log}");
+    let line = demo.anomalies().remove(0);
+    let device = line.split_whitespace().nth(2).unwrap().to_owned();
+    wait_for("the anomaly in the API", START, || {
+        let api = serde_json::from_str::<serde_json::Value>(&demo.get("/api/anomalies?limit=100")).unwrap();
+        api["anomalies"].as_array().unwrap().iter().any(|anomaly| anomaly["device_id"] == device.as_str())
+    });
+    assert!(demo.get("/anomalies").contains(&device), "the list does not show {device}");
+    wait_for("the overview to tell of anomalies", START, || demo.get("/").contains("Detecting."));
+    demo.ends_cleanly_on(Signal::INT);
+}
+
+#[test]
+fn a_termination_removes_everything_too() {
+    let demo = Demo::start();
+    demo.wait_for_anomalies();
+    demo.ends_cleanly_on(Signal::TERM);
+}
+
+#[test]
+fn a_taken_port_is_told_before_anything_is_started() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let demo = Ended::of(&mut program(&["demo", "--listen", &address]));
+    assert_eq!(demo.code, Some(69), "{}", demo.err);
+    assert!(demo.err.contains(&address), "{}", demo.err);
+    assert_eq!(demo.out, "");
+}

@@ -1,0 +1,121 @@
+//! Kafka and PostgreSQL not there at the start, going away and coming back, on a box of their own: nothing is lost, nothing
+//! doubled, and health says what is wrong meanwhile.
+
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::common::{Case, Parts, Process, root, wait};
+use crate::pipeline::{events, verify, wait_done};
+
+/// One test at a time: each takes the whole box.
+static BOX: Mutex<()> = Mutex::new(());
+
+struct Box {
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Box {
+    fn up() -> (Box, Parts) {
+        let this = Box { _turn: BOX.lock().unwrap_or_else(PoisonError::into_inner) };
+        this.run(&["up"]);
+        let output = this.command(&["env"]).output().unwrap();
+        let env = String::from_utf8(output.stdout).unwrap();
+        let variable = |line: &str| {
+            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
+            Some((name.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
+        };
+        (this, Parts { env: env.lines().filter_map(variable).collect() })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(root().join("vagrant/box"));
+        command.args(arguments).env("ANOMALY_BOX_DIR", root().join("target/box-faults"));
+        command.env("ANOMALY_BOX_PORT", "21910").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) {
+        let output = self.command(arguments).output().unwrap();
+        assert!(output.status.success(), "box {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn case(name: &str, parts: Parts) -> Case {
+    let case = Case::bare(name, parts);
+    case.ok(&["topics"]);
+    case.ok(&["migrate"]);
+    case
+}
+
+fn wait_degraded(process: &Process, why: &str) {
+    wait(
+        &format!("/readyz to say `{why}`"),
+        || matches!(process.get("/readyz"), Some((503, text)) if text.contains(why)),
+    );
+    assert_eq!(process.get("/healthz").map(|(status, _)| status), Some(200));
+}
+
+#[test]
+#[ignore = "kills the broker: a minute or more; `make test-all`"]
+fn a_broker_that_comes_late_goes_away_and_returns_costs_only_time() {
+    let (stage, parts) = Box::up();
+    let case = case("broker", parts);
+    case.produce(events(20, 100, 20_000, 500));
+    stage.run(&["down", "kafka"]);
+    let detector = case.detector("a", &[]);
+    wait_degraded(&detector, "worker-0");
+    // It publishes on through the outage; what it holds back arrives afterwards.
+    let publisher = case.role("producer", &[("PRODUCER__RATE", "2000"), ("PRODUCER__COUNT", "30000")]);
+    stage.run(&["up", "kafka"]);
+    detector.wait_ready();
+    wait("the first events", || case.committed() > 20_000);
+    stage.run(&["kill", "kafka"]);
+    wait_degraded(&detector, "Kafka");
+    stage.run(&["up", "kafka"]);
+    let mut publisher = publisher;
+    assert!(publisher.exit(Duration::from_secs(90)).success());
+    assert!(publisher.log().contains("delivered=30000"), "{}", publisher.log());
+    wait_done(&case, 50_000);
+    detector.wait_ready();
+    assert!(detector.terminate(Duration::from_secs(10)).success());
+    verify(&case);
+}
+
+#[test]
+fn a_database_that_comes_late_and_restarts_under_load_stops_the_sink_only() {
+    let (stage, parts) = Box::up();
+    let case = case("database", parts);
+    stage.run(&["down", "postgres"]);
+    case.produce(events(21, 100, 50_000, 500));
+    let detector = case.detector("a", &[]);
+    wait("the detector to judge without a database", || case.committed() == 50_000);
+    wait_degraded(&detector, "PostgreSQL is away");
+    stage.run(&["up", "postgres"]);
+    wait("the sink to catch up", || case.count("anomalies") > 0);
+    case.produce(events(22, 100, 50_000, 500));
+    stage.run(&["kill", "postgres"]);
+    case.produce(events(23, 100, 50_000, 500));
+    stage.run(&["up", "postgres"]);
+    wait_done(&case, 150_000);
+    detector.wait_ready();
+    verify(&case);
+}
+
+#[test]
+#[ignore = "kills the broker: a minute or more; `make test-all`"]
+fn sigterm_ends_in_time_although_the_broker_is_away() {
+    let (stage, parts) = Box::up();
+    let case = case("away", parts);
+    case.produce(events(24, 100, 400_000, 500));
+    let detector = case.detector("a", &[("DETECTOR__COMMIT_EVENTS", "1000")]);
+    wait("some progress", || case.committed() > 0);
+    stage.run(&["kill", "kafka"]);
+    assert!(detector.terminate(Duration::from_secs(10)).success());
+    stage.run(&["up", "kafka"]);
+    let before = case.committed();
+    assert!(before < 400_000, "nothing was under way");
+    let _again = case.detector("a", &[]);
+    wait_done(&case, 400_000);
+    verify(&case);
+}

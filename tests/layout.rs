@@ -1,0 +1,247 @@
+//! The architecture that `src/lib.rs` tells: which room may import which, and what every file keeps to. Read from the
+//! source itself, so that a violation names its file and line.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::common::root;
+
+const CORE: [&str; 11] =
+    ["event", "window", "series", "rule", "anomaly", "detect", "archive", "health", "ledger", "meter", "stop"];
+const EDGES: [&str; 5] = ["source", "stream", "store", "page", "service"];
+const WIRING: [&str; 5] = ["role", "command", "cli", "lib", "main"];
+/// Lines of a file before its tests.
+const LINES: usize = 400;
+
+/// One file below `src`.
+struct File {
+    /// As `src/stream/kafka/real.rs`.
+    name: String,
+    /// As `["stream", "kafka", "real"]`.
+    module: Vec<String>,
+    text: String,
+}
+
+impl File {
+    fn room(&self) -> &str {
+        &self.module[0]
+    }
+
+    /// A module of its own for tests, such as `src/event/tests.rs`.
+    fn is_test(&self) -> bool {
+        self.module.last().is_some_and(|name| name == "tests")
+    }
+
+    /// Line number and text of what is built into the program: all before the tests at the end, comments blanked.
+    fn code(&self) -> Vec<(usize, &str)> {
+        if self.is_test() {
+            return Vec::new();
+        }
+        let lines = self.text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        lines.take_while(|(_, line)| *line != "#[cfg(test)]").map(|(at, line)| (at, without_comment(line))).collect()
+    }
+}
+
+fn without_comment(line: &str) -> &str {
+    if line.trim_start().starts_with("//") { "" } else { line.split(" // ").next().unwrap_or(line) }
+}
+
+fn files() -> Vec<File> {
+    let src = root().join("src");
+    let mut found = Vec::new();
+    gather(&src, &mut found);
+    found.sort();
+    let files = found.into_iter().map(|path| read(&src, &path)).collect::<Vec<_>>();
+    assert!(files.len() > 50, "only {} files in {}", files.len(), src.display());
+    files
+}
+
+fn gather(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            gather(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn read(src: &Path, path: &Path) -> File {
+    let below = path.strip_prefix(src).unwrap();
+    let module = below.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    File { name: format!("src/{}", below.display()), module, text: std::fs::read_to_string(path).unwrap() }
+}
+
+/// Every path into this crate, from its root, with the line it begins in: `crate::…`, `super::…` and their groups.
+fn imports(file: &File) -> Vec<(usize, String)> {
+    let code = file.code();
+    let mut text = String::new();
+    let mut starts = Vec::new();
+    for (line, code) in &code {
+        starts.push((text.len(), *line));
+        let _ = writeln!(text, "{code}");
+    }
+    let line_of = |at: usize| starts.iter().rev().find(|(start, _)| *start <= at).map_or(0, |(_, line)| *line);
+    let mut all = Vec::new();
+    for (base, prefix) in [(Vec::new(), "crate::"), (parent(&file.module), "super::")] {
+        for (at, _) in text.match_indices(prefix) {
+            let is_whole_word = !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+            if is_whole_word {
+                let paths = expand(&text[at + prefix.len()..], base.clone());
+                all.extend(paths.into_iter().map(|path| (line_of(at), path)));
+            }
+        }
+    }
+    all
+}
+
+fn parent(module: &[String]) -> Vec<String> {
+    module[..module.len() - 1].to_vec()
+}
+
+/// The paths that the beginning of `text` spells, groups resolved: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn expand(text: &str, mut base: Vec<String>) -> Vec<String> {
+    let mut rest = text.trim_start();
+    loop {
+        if let Some(group) = rest.strip_prefix('{') {
+            return members(group).into_iter().flat_map(|member| expand(member, base.clone())).collect();
+        }
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+        match &rest[..end] {
+            "super" => drop(base.pop()),
+            "" | "self" => {}
+            word => base.push(word.to_owned()),
+        }
+        match rest[end..].strip_prefix("::") {
+            Some(further) => rest = further,
+            None => return vec![base.join("::")],
+        }
+    }
+}
+
+/// The members of a group whose opening brace has been passed.
+fn members(text: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut found) = (0, 0, Vec::new());
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                found.push(text[from..at].trim());
+                from = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    found.retain(|member| !member.is_empty());
+    found
+}
+
+/// Whether a file of this room may import this path of the crate.
+fn may(room: &str, path: &str) -> bool {
+    let target = path.split("::").next().unwrap_or_default();
+    if CORE.contains(&room) {
+        return CORE.contains(&target);
+    }
+    if EDGES.contains(&room) {
+        let is_resolved = path == "config::resolved" || path.starts_with("config::resolved::");
+        return target == room || CORE.contains(&target) || target == "error" || is_resolved;
+    }
+    match room {
+        "error" => false,
+        "config" => CORE.contains(&target) || ["error", "config"].contains(&target),
+        _ => WIRING.contains(&room),
+    }
+}
+
+#[track_caller]
+fn none(violations: Vec<String>) {
+    assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
+}
+
+#[test]
+fn core_imports_only_core_edges_never_one_another_and_only_roles_and_commands_wire() {
+    let mut seen = 0;
+    let mut violations = Vec::new();
+    for file in files() {
+        for (line, path) in imports(&file) {
+            seen += 1;
+            if !may(file.room(), &path) {
+                violations.push(format!("{}:{line} imports {path}, which {} may not", file.name, file.room()));
+            }
+        }
+    }
+    assert!(seen > 200, "only {seen} imports were found");
+    none(violations);
+}
+
+#[test]
+fn every_module_has_a_place_in_the_order() {
+    let known = |room: &str| {
+        CORE.contains(&room) || EDGES.contains(&room) || WIRING.contains(&room) || ["config", "error"].contains(&room)
+    };
+    let strays = files().into_iter().filter(|file| !known(file.room()));
+    none(strays.map(|file| format!("{}:1 is in no room that src/lib.rs knows", file.name)).collect());
+}
+
+#[test]
+fn the_rule_sees_groups_parents_and_inline_paths() {
+    let file = |name: &str, text: &str| File {
+        name: name.into(),
+        module: name.split('/').map(str::to_owned).collect(),
+        text: text.into(),
+    };
+    let paths =
+        |file: &File| imports(file).into_iter().map(|(line, path)| format!("{line} {path}")).collect::<Vec<_>>();
+    let text = "use crate::{event, store::{self, row::Row}};\nfn f() { crate::page::app() }\n// crate::role\n";
+    assert_eq!(paths(&file("stop", text)), ["1 event", "1 store", "1 store::row::Row", "2 page::app"]);
+    assert_eq!(paths(&file("store/a", "use super::super::page;\nuse super::row;\n")), ["1 page", "2 store::row"]);
+    assert_eq!(paths(&file("store/a", "use super::{\n    b,\n    c::D,\n};\n")), ["1 store::b", "1 store::c::D"]);
+    assert!(paths(&file("stop", "#[cfg(test)]\nmod tests { use crate::page; }\n")).is_empty());
+    for (room, path) in [("stop", "error::Error"), ("store", "page::app"), ("page", "config::load"), ("error", "event")]
+    {
+        assert!(!may(room, path), "{room} may import {path}");
+    }
+    for (room, path) in [("stop", "health"), ("store", "store::row"), ("page", "config::resolved"), ("role", "page")] {
+        assert!(may(room, path), "{room} may not import {path}");
+    }
+}
+
+#[test]
+fn every_file_begins_with_what_it_is_for() {
+    let silent = files().into_iter().filter(|file| !file.text.starts_with("//! "));
+    none(silent.map(|file| format!("{}:1 does not begin with //!", file.name)).collect());
+}
+
+#[test]
+fn no_file_has_more_than_400_lines_before_its_tests() {
+    let long = files().into_iter().filter(|file| file.code().len() > LINES);
+    none(long.map(|file| format!("{}:{} is its last line of code", file.name, file.code().len())).collect());
+}
+
+#[test]
+fn no_unwrap_and_no_expect_outside_tests() {
+    none(lines_with(&[".unwrap()", ".expect("], |_| true));
+}
+
+#[test]
+fn only_main_may_end_the_process() {
+    none(lines_with(&["process::exit", "process::abort"], |file| file.room() != "main"));
+}
+
+/// Places of these words in the program's code.
+fn lines_with(words: &[&str], applies: impl Fn(&File) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in files().iter().filter(|file| applies(file)) {
+        for (line, code) in file.code() {
+            for word in words.iter().filter(|word| code.contains(**word)) {
+                found.push(format!("{}:{line} says {word}", file.name));
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,230 @@
+//! What the producer promises: the same settings give the same records, placed as Java places them; files pass byte for
+//! byte; and without a broker it neither grows nor hangs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::common::{Case, Got, Manager, Parts, Process, free_port, wait_for};
+
+const RUN: Duration = Duration::from_secs(60);
+const LABELS: [&str; 6] = ["spike", "dip", "level_shift", "drift", "stuck", "noise_burst"];
+
+/// Topics, but no tables: the producer needs none.
+fn case(name: &str, partitions: usize) -> Case {
+    let mut case = Case::bare(name, Parts::shared());
+    case.set("TOPICS__PARTITIONS", partitions);
+    case.ok(&["topics"]);
+    case
+}
+
+/// Synthetic events of a fixed virtual time; later settings win.
+fn generate(case: &Case, settings: &[(&str, &str)]) -> Vec<Got> {
+    let fixed = [
+        ("PRODUCER__START", "2026-11-23T17:00:00Z"),
+        ("PRODUCER__STEP", "10ms"),
+        ("PRODUCER__DEVICES", "50"),
+        ("PRODUCER__ANOMALY_RATE", "0.02"),
+        ("PRODUCER__COUNT", "5000"),
+        ("PRODUCER__RATE", "0"),
+    ];
+    run_to_end(case, &[&fixed, settings].concat());
+    case.read(&case.raw())
+}
+
+/// A producer whose source ends.
+fn run_to_end(case: &Case, settings: &[(&str, &str)]) -> String {
+    let mut producer = case.role("producer", settings);
+    let status = producer.exit(RUN);
+    assert_eq!(status.code(), Some(0), "{}", producer.log());
+    producer.log()
+}
+
+/// Publishes a file into a topic of one partition; the records in order.
+fn replay(name: &str, file: &str, content: &[u8]) -> Vec<Got> {
+    let case = case(name, 1);
+    let path = case.dir.path().join(file);
+    std::fs::write(&path, content).unwrap();
+    let file = path.to_str().unwrap();
+    run_to_end(&case, &[("PRODUCER__SOURCE", "replay"), ("PRODUCER__SPEED", "0"), ("PRODUCER__FILE", file)]);
+    case.read(&case.raw())
+}
+
+/// Everything about a record that a consumer can see, but its time of arrival.
+type Seen = (i32, i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Vec<u8>)>);
+
+fn seen(records: Vec<Got>) -> Vec<Seen> {
+    records.into_iter().map(|r| (r.partition, r.offset, r.key, r.value, r.headers)).collect()
+}
+
+/// Kafka's `Utils.murmur2`.
+fn murmur2(key: &[u8]) -> i32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut h = 0x9747_b28c ^ key.len() as u32;
+    let chunks = key.chunks_exact(4);
+    let tail = chunks.remainder();
+    for chunk in chunks {
+        let mut k = u32::from_le_bytes(chunk.try_into().unwrap()).wrapping_mul(M);
+        k ^= k >> 24;
+        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    if !tail.is_empty() {
+        for (i, byte) in tail.iter().enumerate() {
+            h ^= u32::from(*byte) << (8 * i);
+        }
+        h = h.wrapping_mul(M);
+    }
+    h = (h ^ (h >> 13)).wrapping_mul(M);
+    (h ^ (h >> 15)) as i32
+}
+
+/// Kafka's `toPositive(murmur2(key)) % partitions`.
+fn partition(key: &[u8], partitions: i32) -> i32 {
+    (murmur2(key) & 0x7fff_ffff) % partitions
+}
+
+#[test]
+fn this_murmur2_gives_the_values_of_kafkas_own_test() {
+    // clients/src/test/java/org/apache/kafka/common/utils/UtilsTest.java
+    let known = [
+        ("21", -973_932_308),
+        ("foobar", -790_332_482),
+        ("a-little-bit-long-string", -985_981_536),
+        ("a-little-bit-longer-string", -1_486_304_829),
+        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        ("abc", 479_470_107),
+    ];
+    for (key, hash) in known {
+        assert_eq!(murmur2(key.as_bytes()), hash, "{key}");
+    }
+}
+
+#[test]
+fn the_same_settings_give_the_same_records_whatever_the_rate_and_another_seed_gives_others() {
+    let (a, b, c) = (case("producer_a", 4), case("producer_b", 4), case("producer_c", 4));
+    let (first, again, other) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| generate(&a, &[("PRODUCER__SEED", "7")]));
+        let again = scope.spawn(|| generate(&b, &[("PRODUCER__SEED", "7"), ("PRODUCER__RATE", "20000")]));
+        let other = scope.spawn(|| generate(&c, &[("PRODUCER__SEED", "8")]));
+        (first.join().unwrap(), again.join().unwrap(), other.join().unwrap())
+    });
+    assert_eq!(first.len(), 5_000, "producer.count");
+    let other_values = seen(other);
+    let first = seen(first);
+    assert!(first == seen(again), "the same seed gave other records");
+    let common = first.iter().zip(&other_values).filter(|(x, y)| x.3 == y.3).count();
+    assert!(common < 50, "another seed gave {common} of the same values");
+}
+
+#[test]
+fn records_are_placed_as_java_places_them_and_carry_labels_only_where_something_was_injected() {
+    let records = generate(&case("producer_place", 7), &[]);
+    for record in &records {
+        let key = record.key.as_deref().unwrap();
+        assert_eq!(record.json()["device_id"].as_str().unwrap().as_bytes(), key);
+        assert_eq!(record.partition, partition(key, 7), "{}", String::from_utf8_lossy(key));
+        assert!(record.headers.iter().all(|(name, _)| name == "anomaly-label"), "{:?}", record.headers);
+    }
+    let used = records.iter().map(|record| record.partition).collect::<BTreeSet<_>>();
+    assert_eq!(used.len(), 7, "50 devices fill all partitions");
+    let labels = records.iter().filter_map(|record| record.header("anomaly-label")).collect::<Vec<_>>();
+    assert!((20..500).contains(&labels.len()), "{} of 5000 are labelled, 2 % were asked for", labels.len());
+    assert!(labels.iter().all(|label| LABELS.contains(&label.as_str())), "{labels:?}");
+}
+
+#[test]
+fn lines_are_replayed_byte_for_byte_whether_they_are_events_or_not() {
+    let lines: [&[u8]; 7] = [
+        br#"{"device_id":"pump-1","metric_value":1.50,"timestamp":"2026-11-23T17:00:00Z"}"#,
+        b"this is not JSON",
+        br#"  {"metric_value" : 2e0 , "device_id":"pump-2", "extra":[1,{}]}  "#,
+        b"\xff\xfe\x00 not even text",
+        br#"{"device_id":"pump-1","metric_value":"x"}"#,
+        "{\"device_id\":\"\u{e9}t\u{e9}\",\"metric_value\":3}".as_bytes(),
+        br#"{"device_id":"pump-1","metric_value":4,"timestamp":"2030-01-01T00:00:00Z"}"#,
+    ];
+    let records = replay("producer_lines", "events.jsonl", &lines.join(&b'\n'));
+    let values = records.iter().map(|record| record.value.as_deref().unwrap()).collect::<Vec<_>>();
+    assert_eq!(values, lines);
+    let keys = records.iter().map(|record| record.key.as_deref()).collect::<Vec<_>>();
+    let pump: Option<&[u8]> = Some(b"pump-1");
+    assert_eq!(keys, [pump, None, Some(b"pump-2"), None, None, Some("\u{e9}t\u{e9}".as_bytes()), pump]);
+}
+
+#[test]
+fn rows_of_a_table_become_events() {
+    let text = "timestamp,device_id,metric_name,metric_value\n\
+                2026-11-23 17:00:00,pump-1,temperature,21.5\n\
+                2026-11-23 17:00:01,pump-2,,-3\n\
+                2026-11-23 17:00:02,pump-1,temperature,no number\n";
+    let records = replay("producer_table", "readings.csv", text.as_bytes());
+    let events = records.iter().map(Got::json).collect::<Vec<_>>();
+    let expected = [
+        serde_json::json!({"device_id": "pump-1", "metric_name": "temperature", "metric_value": 21.5,
+            "timestamp": "2026-11-23T17:00:00.000Z"}),
+        serde_json::json!({"device_id": "pump-2", "metric_value": -3.0, "timestamp": "2026-11-23T17:00:01.000Z"}),
+    ];
+    assert_eq!(events, expected);
+    assert_eq!(records[1].key.as_deref(), Some(&b"pump-2"[..]));
+}
+
+#[test]
+fn a_missing_file_is_no_input() {
+    let case = Case::bare("producer_missing", Parts::shared());
+    let mut producer =
+        case.role("producer", &[("PRODUCER__SOURCE", "replay"), ("PRODUCER__FILE", "nowhere/to/be.jsonl")]);
+    assert_eq!(producer.exit(RUN).code(), Some(66));
+    assert!(producer.log().contains("cannot read nowhere/to/be.jsonl"), "{}", producer.log());
+}
+
+#[test]
+fn this_machines_metrics_are_events_to_a_detector() {
+    let case = case("producer_host", 1);
+    let detector = case.detector("host", &[("SINK__ENABLED", "false"), ("DETECTOR__WORKERS", "1")]);
+    let producer = case.role("producer", &[("PRODUCER__SOURCE", "host"), ("PRODUCER__INTERVAL", "200ms")]);
+    wait_for("the detector to learn from the host", RUN, || {
+        detector.metric("anomaly_events_total{kind=\"learning\"}") >= 9.0
+    });
+    assert!(producer.terminate(RUN).success());
+    let records = case.read(&case.raw());
+    let metrics = records.iter().map(|r| r.json()["metric_name"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>();
+    for wanted in ["cpu_used_percent", "memory_used_percent", "load_average_1m"] {
+        assert!(metrics.contains(wanted), "{wanted} is not among {metrics:?}");
+    }
+    wait_for("every event to be judged", RUN, || case.committed() >= records.len() as i64);
+    assert!(detector.terminate(RUN).success());
+    assert_eq!(case.read(&case.dlq()).len(), 0, "rejects of the host's own events");
+}
+
+/// A line of `/proc/PID/status`, in mebibytes.
+fn mebibytes(process: &Process, line: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let value = text.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+    value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn without_a_broker_the_queue_stays_bounded_and_a_stop_tells_what_was_not_delivered() {
+    let mut case = Case::bare("producer_dead", Parts::shared());
+    case.set("KAFKA__BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", free_port()));
+    case.set("SERVICE__DRAIN_TIMEOUT", "1s");
+    let manager = Manager::new(case.dir.path());
+    let producer = case.role("producer", &[("PRODUCER__RATE", "0"), ("NOTIFY_SOCKET", manager.socket())]);
+    wait_for("the outage to be told", RUN, || {
+        producer.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("Kafka is away"))
+    });
+    let mut before = 0;
+    wait_for("the memory to stop growing", RUN, || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = mebibytes(&producer, "VmRSS:");
+        std::mem::replace(&mut before, now) == now
+    });
+    assert!(mebibytes(&producer, "VmHWM:") < 256, "{} MiB", mebibytes(&producer, "VmHWM:"));
+    assert!(!manager.has("READY=1"), "ready before the first delivery");
+    let mut producer = producer;
+    producer.signal(rustix::process::Signal::TERM);
+    let status = producer.exit(Duration::from_secs(4));
+    assert_eq!(status.code(), Some(69));
+    // The queue, and the event in hand.
+    let told = "200001 events were not delivered in time and 0 were refused; 0 were delivered";
+    assert!(producer.log().contains(told), "{}", producer.log());
+}

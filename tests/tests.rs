@@ -1,0 +1,27 @@
+//! The proof, by promise. Each file says what it shows; `common` starts the real parts, `oracle` judges independently.
+//!
+//! Needs the box: `make test`, or `tests/run`. Tests take topics, groups and a schema of their own and run in parallel;
+//! `faults` has a box of its own, since it kills parts of it.
+
+mod common;
+/// Exact arithmetic that shares no code with `src/`.
+mod oracle;
+
+/// The arithmetic of windows and the screen that skips it, against the oracle.
+mod arithmetic;
+/// Settings, exit codes, notification, reload, signals.
+mod daemon;
+/// Pages and API on a real PostgreSQL.
+mod dashboard;
+/// `anomaly demo`, as `make demo` runs it.
+mod demo;
+/// Kafka and PostgreSQL away, coming and going.
+mod faults;
+/// Which room may import which.
+mod layout;
+/// Events through Kafka to Kafka and PostgreSQL: each one verdict, the oracle's.
+mod pipeline;
+/// Generator, replay and host through Kafka.
+mod producer;
+/// `anomaly score`.
+mod score;
