@@ -22,7 +22,6 @@ fn values() -> impl Strategy<Value = Vec<f64>> {
     let alternating = (1e-300..1e300f64, vec(0.5..2.0f64, 2..200)).prop_map(|(size, factors)| {
         factors.into_iter().enumerate().map(|(i, f)| if i % 2 == 0 { size * f } else { -size * f }).collect()
     });
-    let anything = vec(any::<f64>().prop_filter("finite", |x| x.is_finite()), 2..150);
     let stepping = vec((0..4u8, -3.0..3.0f64), 2..260).prop_map(|steps| {
         let mut level = 0.0;
         let step = |(kind, x): (u8, f64)| {
@@ -31,11 +30,27 @@ fn values() -> impl Strategy<Value = Vec<f64>> {
         };
         steps.into_iter().map(step).collect()
     });
-    prop_oneof![3 => around, 1 => constant, 1 => subnormal, 1 => alternating, 1 => anything, 2 => stepping]
+    prop_oneof![3 => around, 1 => constant, 1 => subnormal, 1 => alternating, 2 => stepping]
+}
+
+/// Sizes hundreds of orders of magnitude apart: a sum of them has more bits than two f64 hold, so that what lies exactly
+/// between two f64 may be rounded to either.
+fn wild() -> impl Strategy<Value = Vec<f64>> {
+    vec(any::<f64>().prop_filter("finite", |x| x.is_finite()), 2..150)
+}
+
+/// True of equal values and of neighbours among the f64.
+fn are_close(a: f64, b: f64) -> bool {
+    a == b || a.next_up() == b || a.next_down() == b
+}
+
+/// As many as `PROPTEST_CASES` says, or what takes seconds.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn mean_and_deviation_equal_exact_arithmetic_in_every_bit(values in values(), capacity in 2..120usize) {
@@ -51,8 +66,21 @@ proptest! {
     }
 
     #[test]
+    fn sizes_far_apart_cost_at_most_the_last_bit(values in wild(), capacity in 2..120usize) {
+        let (mut window, mut oracle) = (Window::default(), Oracle::new(capacity, 1, 3));
+        for value in values {
+            if let Some(judged) = oracle.judge("s", value) {
+                let moments = window.moments().unwrap();
+                prop_assert!(are_close(moments.mean, judged.mean), "{:e} {:e}", moments.mean, judged.mean);
+                prop_assert!(are_close(moments.std_dev, judged.std_dev), "{:e} {:e}", moments.std_dev, judged.std_dev);
+            }
+            window.push(value, capacity);
+        }
+    }
+
+    #[test]
     fn a_value_that_the_screen_lets_pass_is_normal_by_exact_arithmetic(
-        values in values(), capacity in 2..120usize, threshold in 1..6u32,
+        values in prop_oneof![values(), wild()], capacity in 2..120usize, threshold in 1..6u32,
     ) {
         let (mut window, mut oracle) = (Window::default(), Oracle::new(capacity, 1, threshold));
         for value in values {
@@ -75,8 +103,11 @@ proptest! {
             let verdict = detector.judge(&source, &event, None, None);
             match oracle.judge("s", value) {
                 None => prop_assert_eq!(verdict, Verdict::Learning),
-                Some(judged) if judged.is_edge => {}
-                Some(judged) => prop_assert_eq!(matches!(verdict, Verdict::Anomalous(_)), judged.is_abnormal, "{:e}", value),
+                // The rule is stated over figures that are f64: near 1e12 rounding the mean may decide.
+                Some(judged) => {
+                    let is_abnormal = (value - judged.mean).abs() > 3.0 * judged.std_dev;
+                    prop_assert_eq!(matches!(verdict, Verdict::Anomalous(_)), is_abnormal, "{:e}", value);
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Mean and population standard deviation of a sequence, in two passes of double-double arithmetic (about 106 bits),
-//! each rounded once. Error-free sum: Knuth, TAOCP 2, 4.2.2; product: Dekker, Numer. Math. 18 (1971);
+//! each rounded once: equal to exact arithmetic in every bit unless the sizes of the values lie some thirty orders of
+//! magnitude apart, where the last bit may differ. Error-free sum: Knuth, TAOCP 2, 4.2.2; product: Dekker, Numer. Math. 18 (1971);
 //! compensated sums: Ogita, Rump, Oishi, SIAM J. Sci. Comput. 26 (2005).
 
 /// Mean and population standard deviation, both finite.
@@ -26,8 +27,7 @@ pub fn moments(values: impl Iterator<Item = f64> + Clone) -> Option<Moments> {
     let count = scaled.clone().count() as f64;
     let mean = scaled.clone().fold(Double::ZERO, Double::plus).over(count);
     let square = scaled.fold(Double::ZERO, |sum, x| sum.add(mean.distance(x).squared()));
-    let std_dev = square.over(count).sqrt();
-    Some(Moments { mean: mean.high / scale, std_dev: std_dev / scale })
+    Some(Moments { mean: mean.unscaled(scale), std_dev: square.over(count).sqrt().unscaled(scale) })
 }
 
 /// An unevaluated sum of two f64, the second at most half a unit in the last place of the first.
@@ -88,14 +88,29 @@ impl Double {
         two_sum(quotient, ((self.high - back.high) - back.low + self.low) / n)
     }
 
-    /// Rounded square root; one Newton step from f64's own.
-    fn sqrt(self) -> f64 {
+    /// One Newton step from f64's own square root.
+    fn sqrt(self) -> Double {
         if self.high <= 0.0 {
-            return 0.0;
+            return Double::ZERO;
         }
         let root = self.high.sqrt();
         let back = two_product(root, root);
-        root + ((self.high - back.high) - back.low + self.low) / (2.0 * root)
+        two_sum(root, ((self.high - back.high) - back.low + self.low) / (2.0 * root))
+    }
+
+    /// `self / scale`, a power of two, rounded once. A subnormal has fewer bits than `high`, so `high / scale` is
+    /// rounded a second time, which goes wrong where `high` lies half-way between two of them and `low` decides.
+    fn unscaled(self, scale: f64) -> f64 {
+        let rounded = self.high / scale;
+        if rounded.abs() > f64::MIN_POSITIVE {
+            return rounded;
+        }
+        let half_way = f64::from_bits(1) * scale / 2.0;
+        match self.high - rounded * scale {
+            rest if rest == half_way && self.low > 0.0 => rounded.next_up(),
+            rest if rest == -half_way && self.low < 0.0 => rounded.next_down(),
+            _ => rounded,
+        }
     }
 }
 
@@ -122,6 +137,12 @@ mod tests {
         assert_eq!(of(&[m, -m]), Moments { mean: 0.0, std_dev: m });
         assert_eq!(of(&[5e-324, 1.5e-323]), Moments { mean: 1e-323, std_dev: 5e-324 });
         assert_eq!(of(&[1e300, 3e300]), Moments { mean: 2e300, std_dev: 1e300 });
+    }
+
+    #[test]
+    fn a_subnormal_is_rounded_once() {
+        let m = of(&[-8.75897527605989e-309, 0.0, 0.0]);
+        assert_eq!(m.std_dev, 4.129020542631505e-309);
     }
 
     #[test]
