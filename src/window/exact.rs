@@ -1,7 +1,7 @@
 //! Mean and population standard deviation of a sequence, in two passes of double-double arithmetic (about 106 bits),
-//! each rounded once: equal to exact arithmetic in every bit unless the sizes of the values lie some thirty orders of
-//! magnitude apart, where the last bit may differ. Error-free sum: Knuth, TAOCP 2, 4.2.2; product: Dekker, Numer. Math. 18 (1971);
-//! compensated sums: Ogita, Rump, Oishi, SIAM J. Sci. Comput. 26 (2005).
+//! each rounded once: equal to exact arithmetic in every bit, unless the values' sizes lie some thirty orders of
+//! magnitude apart, where the last bit may differ. Error-free sum: Knuth, TAOCP 2, 4.2.2; product: Dekker, Numer.
+//! Math. 18 (1971); compensated sums: Ogita, Rump, Oishi, SIAM J. Sci. Comput. 26 (2005).
 
 /// Mean and population standard deviation, both finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
