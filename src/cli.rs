@@ -32,7 +32,8 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-const EXAMPLES: &str = "Examples:
+/// Printed below the help.
+pub const EXAMPLES: &str = "Examples:
   anomaly demo                                   see it work, with nothing set up
   anomaly score readings.csv --value-field temp  judge a file
   anomaly check --connect                        are the settings, Kafka and PostgreSQL in order?
@@ -83,6 +84,9 @@ enum Command {
         /// Try the brokers, topics, transactions, the database with its rights, and the clock as well
         #[arg(long)]
         connect: bool,
+        /// Print only, in one line, what the role still needs to be told before a start makes sense; exit code 78 then
+        #[arg(long, requires = "role", conflicts_with = "connect")]
+        configured: bool,
     },
     /// Judge a file or standard input without Kafka: events in, anomalies out as JSON Lines
     Score(Score),
@@ -94,6 +98,28 @@ enum Command {
     Status,
     /// Run all roles in one process on an in-memory broker and a private PostgreSQL
     Demo(Demo),
+    /// Write a manual page or a shell's completions to standard output; what the package ships
+    #[command(hide = true)]
+    Generate {
+        /// Which one
+        #[arg(value_enum)]
+        document: Document,
+    },
+}
+
+/// What is generated from these definitions and those of the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Document {
+    /// anomaly(8)
+    Man,
+    /// anomaly.toml(5)
+    ManToml,
+    /// Completions for bash
+    Bash,
+    /// Completions for zsh
+    Zsh,
+    /// Completions for fish
+    Fish,
 }
 
 /// Options of `anomaly score`.
@@ -186,7 +212,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
             let (loaded, places) = load(Some(role.file()))?;
             role::run(role, &loaded, &places)
         }
-        (None, Some(Command::Check { role, connect })) => {
+        (None, Some(Command::Check { role: Some(role), configured: true, .. })) => {
+            command::check::configured(&load(Some(role.file()))?.0, role)
+        }
+        (None, Some(Command::Check { role, connect, .. })) => {
             let (loaded, _) = load(role.map(Role::file))?;
             command::check::run(&loaded, role.map(Role::file), connect)
         }
@@ -195,6 +224,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (None, Some(Command::Topics)) => command::topics::run(&load(Some(File::Detector))?.0.settings),
         (None, Some(Command::Status)) => command::status::run(&load(Some(File::Dashboard))?.0.settings),
         (None, Some(Command::Demo(demo))) => command::demo::run(&demo),
+        (None, Some(Command::Generate { document })) => command::generate::run(document, definition()),
         (Some(_), Some(_)) => {
             Err(Error::new(Kind::Usage, "--role runs a role; it goes with no command but `check --role`"))
         }
@@ -204,14 +234,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
 
 /// `/etc/anomaly` may be missing, a directory that was named may not.
 fn places(config: Option<PathBuf>, file: Option<File>) -> Places {
+    let required = config.is_some();
+    let dir = config.unwrap_or_else(|| "/etc/anomaly".into());
+    // systemd hands the units what lies in `credentials`; root at a shell finds it there.
+    let kept = Some(dir.join("credentials")).filter(|kept| kept.read_dir().is_ok());
     Places {
-        required: config.is_some(),
-        dir: config.unwrap_or_else(|| "/etc/anomaly".into()),
+        required,
+        dir,
         file,
         env: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
-        credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).or(kept),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod generate;
 pub mod migrate;
 pub mod score;
 pub mod status;

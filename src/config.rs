@@ -128,6 +128,20 @@ impl Loaded {
         })
     }
 
+    /// What nobody has told this machine although the role that reads `file` cannot guess it; one phrase each.
+    pub fn untold(&self, file: File) -> Vec<&'static str> {
+        let is_told = |path: &str| self.entries.get(path).is_some_and(|e| e.origin != report::Origin::Default);
+        let mut needs = Vec::new();
+        if file != File::Dashboard && !is_told("kafka.bootstrap_servers") {
+            needs.push("kafka.bootstrap_servers in /etc/anomaly/common.toml");
+        }
+        let uses_postgres = file == File::Dashboard || (file == File::Detector && self.settings.sink.enabled);
+        if uses_postgres && !is_told("postgres.password") && !is_told("postgres.host") {
+            needs.push("the password of PostgreSQL in /etc/anomaly/credentials/postgres.password");
+        }
+        needs
+    }
+
     /// Paths whose values differ between the two.
     pub fn changed(&self, other: &Loaded) -> Vec<String> {
         let paths = self.entries.keys().chain(other.entries.keys()).collect::<std::collections::BTreeSet<_>>();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
 
+use crate::cli::Role;
 use crate::config::schema::File;
 use crate::config::{Loaded, Settings};
 use crate::error::{Error, Result};
@@ -45,6 +46,20 @@ pub fn run(loaded: &Loaded, file: Option<File>, connect: bool) -> Result<()> {
         1 => Err(Error::unavailable("1 check failed")),
         n => Err(Error::unavailable(format_args!("{n} checks failed"))),
     }
+}
+
+/// Says in one line what a role still needs to be told; what is told already may be wrong all the same.
+///
+/// # Errors
+/// 78 when something is missing.
+pub fn configured(loaded: &Loaded, role: Role) -> Result<()> {
+    let (needs, unit) = (loaded.untold(role.file()), role.name());
+    if needs.is_empty() {
+        println!("anomaly-{unit} is configured");
+        return Ok(());
+    }
+    let needs = needs.join(", and ");
+    Err(Error::config(format_args!("anomaly-{unit} needs {needs}; then: systemctl enable --now anomaly-{unit}")))
 }
 
 type Tried<'a> = dyn FnMut(&str, Result<String, String>) + 'a;

@@ -1,0 +1,224 @@
+//! `anomaly generate`: manual pages and completions, from the definitions of the command line and of the settings, so
+//! that they cannot differ from `--help` and from what is checked.
+
+use std::io::{self, Write};
+
+use clap_mangen::Man;
+use roff::{Inline, Roff, bold, italic, roman};
+
+use crate::cli::{self, Document};
+use crate::config::schema::{File, KEYS, Key, Kind, SECTIONS};
+use crate::error::{Error, Result};
+
+/// Writes one document to standard output.
+///
+/// # Errors
+/// 70 when nobody takes it.
+pub fn run(document: Document, mut definition: clap::Command) -> Result<()> {
+    let mut text = Vec::new();
+    let mut complete = |shell| {
+        clap_complete::generate(shell, &mut definition, "anomaly", &mut text);
+        Ok(())
+    };
+    let written = match document {
+        Document::Bash => complete(clap_complete::Shell::Bash),
+        Document::Zsh => complete(clap_complete::Shell::Zsh),
+        Document::Fish => complete(clap_complete::Shell::Fish),
+        Document::Man => program_page(definition, &mut text),
+        Document::ManToml => settings_page(&mut text),
+    };
+    written
+        .and_then(|()| io::stdout().write_all(&text))
+        .map_err(|e| Error::internal(format_args!("cannot write to standard output: {e}")))
+}
+
+/// anomaly(8)
+fn program_page(mut definition: clap::Command, out: &mut dyn Write) -> io::Result<()> {
+    definition.build();
+    let man = Man::new(definition.clone()).section("8").manual("System Administration");
+    man.render_title(out)?;
+    man.render_name_section(out)?;
+    let mut page = Roff::new();
+    page.control("SH", ["SYNOPSIS"]);
+    page.text([bold("anomaly"), roman(" [--config "), italic("DIR"), roman("] "), italic("COMMAND")]);
+    page.control("br", []);
+    page.text([bold("anomaly"), roman(" [--config "), italic("DIR"), roman("] --role "), italic("ROLE")]);
+    page.to_writer(out)?;
+    man.render_description_section(out)?;
+    man.render_options_section(out)?;
+    let mut page = Roff::new();
+    page.control("SH", ["COMMANDS"]);
+    for command in definition.get_subcommands().filter(|command| !command.is_hide_set()) {
+        page.control("SS", [format!("anomaly {}", command.get_name()).as_str()]);
+        page.text([roman(command.get_about().map(ToString::to_string).unwrap_or_default())]);
+        for argument in command.get_arguments().filter(|a| !["help", "config"].contains(&a.get_id().as_str())) {
+            page.control("TP", []);
+            page.text(head(argument));
+            let mut about = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            let values = argument.get_possible_values();
+            let takes_value = argument.get_action().takes_values();
+            if takes_value && !values.is_empty() {
+                let names = values.iter().map(|value| value.get_name().to_owned()).collect::<Vec<_>>();
+                about += &format!(" (one of: {})", names.join(", "));
+            }
+            if let (true, Some(default)) = (takes_value, argument.get_default_values().first()) {
+                about += &format!(" [default: {}]", default.to_string_lossy());
+            }
+            page.text([roman(about)]);
+        }
+    }
+    page.control("SH", ["EXAMPLES"]);
+    page.control("nf", []);
+    for line in cli::EXAMPLES.lines().filter(|line| line.starts_with("  ")) {
+        page.text([roman(line.trim_start())]);
+    }
+    page.control("fi", []);
+    for (title, paragraphs) in PROGRAM {
+        page.control("SH", [*title]);
+        for (tag, meaning) in *paragraphs {
+            page.control("TP", []);
+            page.text([bold(*tag)]);
+            page.text([roman(*meaning)]);
+        }
+    }
+    see_also(&mut page, "anomaly.toml(5), systemctl(1), journalctl(1), systemd.exec(5)");
+    page.to_writer(out)
+}
+
+/// `--name VALUE`, or the positional's name.
+fn head(argument: &clap::Arg) -> Vec<Inline> {
+    let value = argument
+        .get_value_names()
+        .and_then(|names| names.first())
+        .map_or_else(|| argument.get_id().as_str().to_uppercase(), ToString::to_string);
+    match argument.get_long() {
+        None => vec![italic(value)],
+        Some(long) if argument.get_action().takes_values() => {
+            vec![bold(format!("--{long}")), roman(" "), italic(value)]
+        }
+        Some(long) => vec![bold(format!("--{long}"))],
+    }
+}
+
+/// Sections of anomaly(8) that no definition holds: a tag and what it means.
+const PROGRAM: &[(&str, &[(&str, &str)])] = &[
+    (
+        "SIGNALS",
+        &[
+            ("SIGTERM, SIGINT", "Finish what is under way, commit it, and exit with 0, within service.drain_timeout."),
+            (
+                "SIGHUP",
+                "Read the settings again. Wrong ones are reported and change nothing; log.level holds at once, others after a restart.",
+            ),
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "Done, or stopped as asked; also when anomalies or rejected records were found."),
+            ("64", "Wrong usage of the command line."),
+            ("65", "Data that cannot be taken, with detector.on_reject = \"fail\"."),
+            ("66", "An input file cannot be read."),
+            ("69", "A service that is needed now is not there."),
+            ("70", "An internal error."),
+            ("78", "Settings that are wrong; each problem is shown with its file, line and column."),
+        ],
+    ),
+    (
+        "ENVIRONMENT",
+        &[
+            (
+                "ANOMALY__SECTION__KEY",
+                "Any setting, such as ANOMALY__KAFKA__BOOTSTRAP_SERVERS. A secret may come from a file: ANOMALY__POSTGRES__PASSWORD_FILE.",
+            ),
+            ("CREDENTIALS_DIRECTORY", "Set by systemd: secrets, each in a file named as its key."),
+            (
+                "NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM",
+                "Set by systemd: where state, signs of life and log lines go.",
+            ),
+        ],
+    ),
+    (
+        "FILES",
+        &[
+            ("/etc/anomaly/common.toml", "Settings of all roles: Kafka, topics, PostgreSQL, logging."),
+            ("/etc/anomaly/producer.toml, detector.toml, dashboard.toml", "Settings of one role."),
+            ("/etc/anomaly/conf.d/*.toml", "Drop-ins, read in the order of their names."),
+            (
+                "/etc/anomaly/credentials/",
+                "Secrets, one file each, named as the key: postgres.password, kafka.properties.sasl.password. Readable by root alone; systemd hands them to the services.",
+            ),
+            (
+                "/etc/anomaly/tls/",
+                "Certificates and keys that are renewed while a service runs; readable by the group anomaly.",
+            ),
+            ("/usr/share/doc/anomaly/", "README, changes, the SQL of the schema, examples of drop-ins."),
+        ],
+    ),
+];
+
+/// anomaly.toml(5)
+fn settings_page(out: &mut dyn Write) -> io::Result<()> {
+    let mut page = Roff::new();
+    let version = concat!("anomaly ", env!("CARGO_PKG_VERSION"));
+    page.control("TH", ["anomaly.toml", "5", "", version, "File Formats"]);
+    page.control("SH", ["NAME"]);
+    page.text([roman("anomaly.toml - settings of anomaly")]);
+    page.control("SH", ["SYNOPSIS"]);
+    page.text([italic("/etc/anomaly/common.toml")]);
+    page.control("br", []);
+    page.text([
+        italic("/etc/anomaly/producer.toml"),
+        roman(", "),
+        italic("detector.toml"),
+        roman(", "),
+        italic("dashboard.toml"),
+    ]);
+    page.control("br", []);
+    page.text([italic("/etc/anomaly/conf.d/*.toml")]);
+    page.control("SH", ["DESCRIPTION"]);
+    page.text([roman(
+        "TOML. A role reads common.toml, its own file, and the drop-ins of conf.d in the order of their names; then the \
+         environment (ANOMALY__SECTION__KEY), then credentials. Later ones win. Any file may set any key. An unknown key, a \
+         wrong type or a value out of range stops the start with exit code 78; all problems are shown at once, each with \
+         its place. `anomaly check` shows what is in force and where each value came from.",
+    )]);
+    for (section, about) in SECTIONS {
+        page.control("SH", [format!("[{section}]").as_str()]);
+        page.text([roman(*about)]);
+        let prefix = format!("{section}.");
+        for key in KEYS.iter().filter(|key| key.path.strip_prefix(&prefix).is_some_and(|name| !name.contains('.'))) {
+            page.control("TP", []);
+            page.text([bold(key.path.trim_start_matches(&prefix)), roman(format!(" = {}", key.default))]);
+            page.text([roman(format!("{}{}{}", key.doc, expects(key), place(key)))]);
+        }
+    }
+    see_also(&mut page, "anomaly(8)");
+    page.to_writer(out)
+}
+
+fn expects(key: &Key) -> String {
+    let duration = |millis| humantime::format_duration(std::time::Duration::from_millis(millis));
+    match key.kind {
+        Kind::Text => String::new(),
+        Kind::Secret => " A string that is never shown.".into(),
+        Kind::OneOf(words) => format!(" One of: {}.", words.join(", ")),
+        Kind::Integer(least, i64::MAX) => format!(" A whole number of at least {least}."),
+        Kind::Integer(least, most) => format!(" A whole number from {least} to {most}."),
+        Kind::Float(least, f64::MAX) => format!(" A number of at least {least}."),
+        Kind::Float(least, most) => format!(" A number from {least} to {most}."),
+        Kind::Bool => " true or false.".into(),
+        Kind::Duration(least, most) => format!(" A time from {} to {}.", duration(least), duration(most)),
+        Kind::Listen => " An IP address with a port, or \"off\".".into(),
+        Kind::Time => " A time as in RFC 3339.".into(),
+    }
+}
+
+fn place(key: &Key) -> String {
+    if key.file == File::Common { String::new() } else { format!(" Shown in {}.", key.file.name()) }
+}
+
+fn see_also(page: &mut Roff, pages: &str) {
+    page.control("SH", ["SEE ALSO"]);
+    page.text([roman(pages)]);
+}
