@@ -83,17 +83,27 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
         );
     }
     let topics = &settings.topics;
-    for (path, name) in [
+    let named = [
+        ("topics.raw_events", &topics.raw_events),
         ("topics.anomalies", &topics.anomalies),
         ("topics.dead_letter", &topics.dead_letter),
         ("topics.state", &topics.state),
-    ] {
-        if *name == topics.raw_events {
-            problem(
-                path,
-                format!("`{path}` is the same topic as `topics.raw_events`"),
-                "the detector would read its own output",
-            );
+    ];
+    for (i, (path, name)) in named.iter().enumerate() {
+        if let Some((other, _)) = named[..i].iter().find(|(_, earlier)| earlier == name) {
+            problem(path, format!("`{path}` is the same topic as `{other}`"), "each needs a topic of its own");
+        }
+    }
+    let needed = [
+        ("kafka.bootstrap_servers", &settings.kafka.bootstrap_servers),
+        ("fields.device", &settings.fields.device),
+        ("fields.value", &settings.fields.value),
+        ("detector.group", &settings.detector.group),
+        ("sink.group", &settings.sink.group),
+    ];
+    for (path, text) in needed.into_iter().chain(named) {
+        if text.trim().is_empty() {
+            problem(path, format!("`{path}` is empty"), "it needs a value");
         }
     }
     if settings.postgres.schema.contains(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')) {
@@ -102,9 +112,6 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
             "`postgres.schema` has a character that needs quoting".into(),
             "expected a-z, 0-9 and _",
         );
-    }
-    if settings.producer.step.is_some_and(|step| step.is_zero()) {
-        problem("producer.step", "`producer.step` is zero".into(), "expected a time such as \"10ms\"");
     }
 }
 

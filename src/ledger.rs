@@ -37,12 +37,10 @@ pub struct Written {
 /// Why a batch was not written; nothing of it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unwritten {
-    /// The database is away or cannot take it now: wait and try again.
+    /// The database cannot take it now, with the reason: wait and try again.
     Away(String),
     /// Another process has moved the partition on: read the positions again.
     Moved,
-    /// Trying again will not help.
-    Broken(String),
 }
 
 /// The database, as the sink sees it.
@@ -50,7 +48,7 @@ pub trait Ledger: Send {
     /// Next offset of each partition; `None` for one that was never written.
     ///
     /// # Errors
-    /// [`Unwritten::Away`] or [`Unwritten::Broken`].
+    /// [`Unwritten::Away`].
     fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unwritten>;
 
     /// Sets the position of a partition that has none yet.

@@ -3,6 +3,7 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// A single label called `kind`, such as a verdict or a class of rejection.
@@ -42,6 +43,8 @@ pub struct Meter {
     pub transactions: Counters,
     /// Series that were seen in a second partition.
     pub split_series: Counter,
+    /// Anomalies in the topic that the database does not have yet, in the partitions of this sink.
+    pub sink_lag: Gauge,
     /// Rows in the database: inserted, present (again), rejected.
     pub sink_rows: Counters,
     /// Events of the producer: delivered, failed.
@@ -61,6 +64,11 @@ impl Meter {
         add("anomaly_sink_rows", "Rows in the database, by outcome", &self.sink_rows);
         add("anomaly_published", "Events published by the producer, by outcome", &self.published);
         add("anomaly_requests", "Requests to the dashboard, by outcome", &self.requests);
+        registry.register(
+            "anomaly_sink_lag",
+            "Anomalies in the topic that the database does not have yet",
+            self.sink_lag.clone(),
+        );
         registry.register(
             "anomaly_split_series",
             "Series seen in a second partition: their records are not keyed by device",

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
@@ -23,13 +23,15 @@ use crate::page::listener::{self, Bound, Handler, Request, Response};
 use crate::service::endpoint::Endpoint;
 use crate::service::logging;
 use crate::service::notify::Notifier;
-use crate::service::signals::{self, Asked};
+use crate::service::signals::{self, Asked, Second};
 use crate::stop::Stop;
 
 /// Between two looks at signals, threads and health.
 const LOOK: Duration = Duration::from_millis(100);
 /// What threads get beyond the time to drain.
 const GRACE: Duration = Duration::from_secs(1);
+/// A clock that is set by less is being kept in time.
+const JUMP: Duration = Duration::from_secs(5);
 
 /// The threads of a process and what they share.
 #[derive(Default)]
@@ -87,6 +89,7 @@ impl Crew {
     pub fn supervise(mut self, signals: &Receiver<Asked>, settings: &Settings, mut reload: impl FnMut()) -> Result<()> {
         let mut notifier = Notifier::new();
         let began = Instant::now();
+        let mut clock = Clock::new();
         let mut outcome = Ok(());
         while !self.stop.is_requested() {
             match signals.recv_timeout(LOOK) {
@@ -116,6 +119,7 @@ impl Crew {
                 notifier.extend(Duration::from_secs(10));
             }
             notifier.beat(self.health.silence());
+            clock.look();
         }
         notifier.stopping();
         tracing::info!("stopping");
@@ -133,6 +137,35 @@ impl Crew {
     }
 }
 
+/// The wall clock beside one that never jumps. Delivery and windows do not depend on it; what people read does.
+struct Clock {
+    wall: SystemTime,
+    steady: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Clock { wall: SystemTime::now(), steady: Instant::now() }
+    }
+
+    /// Tells of a jump since the last look.
+    fn look(&mut self) {
+        let expected = self.wall + self.steady.elapsed();
+        *self = Clock::new();
+        let (seconds, way) = match self.wall.duration_since(expected) {
+            Ok(ahead) => (ahead, "forward"),
+            Err(behind) => (behind.duration(), "back"),
+        };
+        if seconds > JUMP {
+            tracing::warn!(
+                seconds = seconds.as_secs(),
+                "the clock jumped {way} by {} s; verdicts do not depend on it, times on the pages do",
+                seconds.as_secs()
+            );
+        }
+    }
+}
+
 /// Runs a role until it is told to stop.
 ///
 /// # Errors
@@ -140,7 +173,7 @@ impl Crew {
 pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
     let settings = &loaded.settings;
     let log = logging::start(&settings.log, role.name())?;
-    let signals = signals::listen()?;
+    let signals = signals::listen(Second::Ends)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{} starts", role.name());
     let mut crew = Crew::default();
     if let Some(address) = settings.metrics.listen.or(endpoint_address(role)) {

@@ -35,6 +35,23 @@ pub enum Failure {
     Refused(postgres::Error),
 }
 
+impl Failure {
+    /// Who failed us and, where a person must mend it, how.
+    pub fn sentence(&self) -> String {
+        match self {
+            Failure::Away(why) if why.contains("password missing") => {
+                "PostgreSQL wants a password: put it into /etc/anomaly/credentials/postgres.password, then restart"
+                    .into()
+            }
+            Failure::Away(why) => format!("PostgreSQL is away: {why}"),
+            Failure::Refused(error) => match error.code().map(|c| c.code()) {
+                Some("42P01" | "3F000") => "the tables are missing; run `anomaly migrate`".into(),
+                _ => format!("PostgreSQL refuses: {}", explain(error)),
+            },
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -94,6 +111,21 @@ pub fn pool(settings: &Postgres, size: u32) -> Result<Pool> {
 pub fn connect(settings: &Postgres) -> Result<postgres::Client, Failure> {
     let tls = tls(settings).map_err(|e| Failure::Away(e.message))?;
     connection(settings).connect(tls).map_err(Failure::from)
+}
+
+/// A connection for writing; none to a schema that a newer version has made, as nobody knows what it means.
+///
+/// # Errors
+/// Why not, as a sentence.
+fn open(settings: &Postgres) -> Result<postgres::Client, String> {
+    let mut client = connect(settings).map_err(|e| e.sentence())?;
+    let wanted = migrate::wanted();
+    match migrate::version(&mut client).map_err(|e| e.sentence())? {
+        Some(version) if version > wanted => Err(format!(
+            "the database's schema is version {version}, newer than this program knows ({wanted}): upgrade anomaly"
+        )),
+        _ => Ok(client),
+    }
 }
 
 fn connection(settings: &Postgres) -> postgres::Config {

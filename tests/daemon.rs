@@ -490,3 +490,120 @@ fn status_shows_all_partitions(case: &Case) {
     }
     assert_eq!(committed, EVENTS + 3, "{out}");
 }
+
+#[test]
+fn a_schema_newer_than_the_program_stops_the_sink_until_it_is_upgraded_and_nothing_else() {
+    let case = Case::new("daemon_newer");
+    case.sql()
+        .batch_execute(
+            "insert into refinery_schema_history (version, name, applied_on, checksum)
+             values (900, 'from_the_future', '2031-01-01T00:00:00Z', '0')",
+        )
+        .unwrap();
+    let end = Ended::from(case.run(&["migrate"]));
+    assert_eq!(end.code, Some(78), "{}", end.err);
+    assert!(end.err.contains("newer than this program"), "{}", end.err);
+    some_events(&case);
+    let detector = case.detector("newer", &[("DETECTOR__WORKERS", "1")]);
+    wait_for("the anomaly in Kafka", PATIENCE, || !case.read(&case.anomalies()).is_empty());
+    wait_for("the sink's reason", PATIENCE, || {
+        let (status, body) = detector.get("/readyz").unwrap_or_default();
+        status == 503 && body.contains("schema is version 900") && body.contains("upgrade anomaly")
+    });
+    assert_eq!((case.count("anomalies"), case.count("detector_status")), (0, 0));
+    case.sql().batch_execute("delete from refinery_schema_history where version = 900").unwrap();
+    wait_for("the row", PATIENCE, || case.count("anomalies") == 1);
+    assert!(detector.terminate(PATIENCE).success());
+}
+
+#[test]
+fn a_missing_password_is_told_with_the_place_where_it_belongs() {
+    let mut case = Case::new("daemon_missing");
+    case.env.retain(|(name, _)| name != "ANOMALY__POSTGRES__PASSWORD_FILE");
+    let detector = case.detector("missing", &[("DETECTOR__WORKERS", "1")]);
+    wait_for("the sink's reason", PATIENCE, || {
+        let (status, body) = detector.get("/readyz").unwrap_or_default();
+        status == 503 && body.contains("/etc/anomaly/credentials/postgres.password")
+    });
+    case.set("POSTGRES__PASSWORD_FILE", "/nowhere/password");
+    let end = Ended::from(case.run(&["check"]));
+    assert_eq!(end.code, Some(78), "{}", end.err);
+    assert!(end.err.contains("/nowhere/password"), "{}", end.err);
+}
+
+/// What the package's post-installation asks.
+#[test]
+fn a_role_says_in_one_line_what_it_still_needs_to_be_told() {
+    let dir = settings("");
+    let ask = |role: &str| Ended::of(&mut program(&["check", "--role", role, "--configured", "--config", path(&dir)]));
+    for (role, needs) in [
+        ("producer", &["kafka.bootstrap_servers"][..]),
+        ("detector", &["kafka.bootstrap_servers", "postgres.password"]),
+        ("dashboard", &["postgres.password"]),
+    ] {
+        let end = ask(role);
+        assert_eq!((end.code, end.err.lines().count()), (Some(78), 1), "{}", end.err);
+        assert!(needs.iter().all(|need| end.err.contains(need)), "{}", end.err);
+    }
+    std::fs::write(dir.path().join("common.toml"), "[kafka]\nbootstrap_servers = \"k:9092\"\n").unwrap();
+    assert_eq!(["producer", "detector", "dashboard"].map(|role| ask(role).code), [Some(0), Some(78), Some(78)]);
+    std::fs::create_dir(dir.path().join("credentials")).unwrap();
+    std::fs::write(dir.path().join("credentials/postgres.password"), "hush\n").unwrap();
+    assert_eq!(["producer", "detector", "dashboard"].map(|role| ask(role).code), [Some(0), Some(0), Some(0)]);
+}
+
+#[test]
+fn tables_of_the_migrate_role_are_given_to_the_role_that_works() {
+    let mut case = Case::topics("daemon_owner");
+    let owner = case.name.clone();
+    let admin = std::fs::read_to_string(
+        Path::new(case.parts.get("POSTGRES__PASSWORD_FILE")).with_file_name("postgres.password"),
+    );
+    let mut superuser = postgres::Config::new()
+        .host(case.parts.get("POSTGRES__HOST"))
+        .port(case.parts.get("POSTGRES__PORT").parse().unwrap())
+        .user("postgres")
+        .password(admin.unwrap().trim())
+        .dbname("anomalies_db")
+        .connect(postgres::NoTls)
+        .unwrap();
+    superuser
+        .batch_execute(&format!(
+            "create role \"{owner}\" login password 'owns'; create schema {owner} authorization \"{owner}\""
+        ))
+        .unwrap();
+    case.set("MIGRATE__USER", &owner);
+    case.set("MIGRATE__PASSWORD", "owns");
+    case.ok(&["migrate"]);
+    let check = case.ok(&["check", "--connect"]);
+    assert!(check.contains("rights: select, insert, update"), "{check}");
+    some_events(&case);
+    let detector = case.detector("owner", &[("DETECTOR__WORKERS", "1")]);
+    wait_for("the row", PATIENCE, || case.count("anomalies") == 1);
+    assert!(detector.terminate(PATIENCE).success());
+    superuser.batch_execute(&format!("drop schema {owner} cascade; drop role \"{owner}\"")).unwrap();
+}
+
+#[test]
+fn a_producer_whose_topic_is_missing_says_so_and_loses_nothing_by_waiting() {
+    let case = Case::bare("daemon_no_topic", Parts::shared());
+    let settings = [("PRODUCER__COUNT", "500"), ("PRODUCER__RATE", "0")];
+    let mut producer = case.role("producer", &settings);
+    wait_for("the reason", PATIENCE, || {
+        let (status, body) = producer.get("/readyz").unwrap_or_default();
+        status == 503 && body.contains("`anomaly topics` creates it")
+    });
+    case.ok(&["topics"]);
+    assert_eq!(producer.exit(PATIENCE).code(), Some(0), "{}", producer.log());
+    assert_eq!(case.read(&case.raw()).len(), 500);
+}
+
+#[test]
+fn a_reload_before_it_is_ready_does_not_make_it_ready() {
+    let case = alone("daemon_early");
+    let (manager, detector) = told(&case, "detector", &SMALL);
+    manager.wait("STATUS=worker-0: starting");
+    detector.signal(Signal::HUP);
+    wait_for("the reload", PATIENCE, || detector.log().contains("settings reloaded"));
+    assert_eq!(manager.count("READY=1") + manager.count("RELOADING=1"), 0, "{:?}", manager.heard());
+}

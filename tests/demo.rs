@@ -1,8 +1,10 @@
 //! `anomaly demo` shows anomalies within seconds, ends when it is told to, and leaves nothing behind.
 
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -108,6 +110,44 @@ fn a_termination_removes_everything_too() {
     let demo = Demo::start();
     demo.wait_for_anomalies();
     demo.ends_cleanly_on(Signal::TERM);
+}
+
+#[test]
+fn a_hurried_second_interrupt_and_a_lost_terminal_remove_everything_too() {
+    let demo = Demo::start();
+    demo.wait_for_anomalies();
+    let directory = demo.directory();
+    demo.signal(Signal::INT);
+    demo.signal(Signal::INT);
+    let mut process = demo.process;
+    assert_eq!(process.exit(END).code(), Some(0), "{}", process.log());
+    assert!(!directory.exists(), "{} is left", directory.display());
+    let demo = Demo::start();
+    demo.wait_for_anomalies();
+    demo.ends_cleanly_on(Signal::HUP);
+}
+
+#[test]
+fn it_ends_by_itself_when_nobody_reads_its_output_any_more() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = program(&["demo", "--listen", &address, "--rate", "1000", "--devices", "20"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let directory = lines.find_map(|line| {
+        let rest = line.split_once("private, in ")?.1.to_owned();
+        Some(PathBuf::from(rest.split_once(": removed at the end")?.0))
+    });
+    let directory = directory.unwrap();
+    drop(lines);
+    let mut code = None;
+    wait_for("the demo to end", START, || {
+        code = child.try_wait().unwrap();
+        code.is_some()
+    });
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert_eq!(code.unwrap().code(), Some(0), "{err}");
+    assert!(!err.contains("panicked") && !directory.exists(), "{err}");
 }
 
 #[test]

@@ -72,6 +72,8 @@ fn a_broker_that_comes_late_goes_away_and_returns_costs_only_time() {
     wait("the first events", || case.committed() > 20_000);
     stage.run(&["kill", "kafka"]);
     wait_degraded(&detector, "Kafka");
+    // Longer than every timeout that would give up.
+    std::thread::sleep(Duration::from_secs(150));
     stage.run(&["up", "kafka"]);
     let mut publisher = publisher;
     assert!(publisher.exit(Duration::from_secs(90)).success());
@@ -99,6 +101,30 @@ fn a_database_that_comes_late_and_restarts_under_load_stops_the_sink_only() {
     stage.run(&["up", "postgres"]);
     wait_done(&case, 150_000);
     detector.wait_ready();
+    verify(&case);
+}
+
+#[test]
+fn a_sink_that_loses_its_place_in_the_group_while_the_database_is_away_takes_it_again() {
+    let (stage, parts) = Box::up();
+    let case = case("usurped", parts);
+    stage.run(&["down", "postgres"]);
+    let detector = case.detector("a", &[]);
+    case.produce(events(25, 100, 20_000, 500));
+    wait_degraded(&detector, "PostgreSQL is away");
+    // Its workers are of another group; its sink takes the first one's place by the same name, and dies.
+    let empty = format!("{}.state", case.name);
+    let usurper = case
+        .detector("a", &[("DETECTOR__GROUP", "usurper"), ("TOPICS__RAW_EVENTS", &empty), ("TOPICS__STATE", "unused")]);
+    wait(
+        "the usurper to be degraded by its sink",
+        || matches!(usurper.get("/readyz"), Some((503, text)) if text.contains("sink: PostgreSQL is away")),
+    );
+    drop(usurper);
+    stage.run(&["up", "postgres"]);
+    wait_done(&case, 20_000);
+    assert!(case.count("anomalies") > 0);
+    wait("the sink to be caught up", || detector.metric("anomaly_sink_lag ") == 0.0);
     verify(&case);
 }
 

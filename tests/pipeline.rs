@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rustix::process::Signal;
 
@@ -283,11 +283,15 @@ fn a_dead_letter_that_its_topic_refuses_is_cut_and_says_so() {
         value: Some((0..200_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()),
         ..Sent::default()
     };
-    case.produce([event("a", 1.0), large.clone(), event("a", 2.0)].map(|sent| Sent { partition: Some(1), ..sent }));
+    let with_large_key = Sent { key: large.value.clone(), value: Some(b"bad".to_vec()), ..Sent::default() };
+    let records = [event("a", 1.0), large.clone(), with_large_key, event("a", 2.0)];
+    case.produce(records.map(|sent| Sent { partition: Some(1), ..sent }));
     let _detector = case.detector("a", &[]);
-    wait("all records to have an outcome", || case.committed() == 3);
+    wait("all records to have an outcome", || case.committed() == 4);
     let letters = case.read(&dlq);
-    assert_eq!(letters.len(), 1);
+    assert_eq!(letters.len(), 2);
+    assert_eq!(letters[1].header("anomaly.error.key_truncated").as_deref(), Some("200000"));
+    assert_eq!(letters[1].value.as_deref(), Some(&b"bad"[..]));
     assert_eq!(letters[0].header("anomaly.error.truncated").as_deref(), Some("200000"));
     assert_eq!(letters[0].header("anomaly.error.sha256").map(|hash| hash.len()), Some(64));
     let kept = letters[0].value.as_deref().unwrap();
@@ -347,6 +351,24 @@ fn a_new_group_that_starts_at_the_latest_judges_only_what_comes_after() {
     let of = |kind: &str| second.metric(&format!("anomaly_events_total{{kind=\"{kind}\"}} "));
     // The windows were read back, so nothing is learned anew.
     assert_eq!((of("learning"), of("normal") + of("anomalous")), (0.0, 10.0));
+}
+
+#[test]
+fn partitions_that_are_added_to_the_topic_are_judged_from_their_first_event() {
+    let mut case = Case::new("added");
+    case.set("DETECTOR__START", "latest");
+    let detector = case.detector("a", &[("KAFKA__PROPERTIES__TOPIC_METADATA_REFRESH_INTERVAL_MS", "500")]);
+    detector.wait_ready();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (topic, options) = (case.raw(), AdminOptions::new());
+    runtime.block_on(admin.create_partitions(&[NewPartitions::new(&topic, 8)], &options)).unwrap();
+    // At once, before the detector knows of them; half of these land in the new ones.
+    case.produce(events(10, 100, 40_000, 500));
+    wait_done(&case, 40_000);
+    assert!(detector.terminate(STOP).success());
+    verify(&case);
 }
 
 #[test]
@@ -429,4 +451,27 @@ fn two_workers_and_one_give_the_same_anomalies() {
         results.push(places);
     }
     assert_eq!(results[0], results[1]);
+}
+
+#[test]
+fn of_two_detectors_by_one_name_one_stops_and_says_so_and_the_other_loses_nothing() {
+    let case = Case::new("twins");
+    let settings = [("DETECTOR__WORKERS", "1"), ("DETECTOR__COMMIT_EVENTS", "2000")];
+    case.produce(events(8, 100, 100_000, 1_000));
+    let mut twins = [case.detector("same", &settings), case.detector("same", &settings)];
+    let mut stopped = None;
+    wait("one of them to stop", || {
+        stopped = twins.iter_mut().position(|twin| twin.child.try_wait().unwrap().is_some());
+        stopped.is_some()
+    });
+    let stopped = stopped.unwrap();
+    // 78: systemd does not start it again.
+    assert_eq!(twins[stopped].exit(STOP).code(), Some(78), "{}", twins[stopped].log());
+    let log = twins[stopped].log();
+    assert!(log.contains("another detector has joined group") && log.contains("same-0"), "{log}");
+    assert!(log.lines().count() < 60, "a quiet end: {log}");
+    case.produce(events(9, 100, 100_000, 1_000));
+    wait_done(&case, 200_000);
+    assert!(twins[1 - stopped].child.try_wait().unwrap().is_none());
+    verify(&case);
 }

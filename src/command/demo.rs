@@ -3,6 +3,8 @@
 
 mod cluster;
 
+use std::fmt::Display;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,9 @@ use crate::error::{Error, Result};
 use crate::event::Instant;
 use crate::page::listener;
 use crate::role::{self, Crew, detector};
-use crate::service::{logging, signals};
+use crate::service::logging;
+use crate::service::signals::{self, Second};
+use crate::stop::Stop;
 
 use cluster::Cluster;
 
@@ -30,44 +34,53 @@ pub fn run(options: &Demo) -> Result<()> {
     drop(listener::bind(options.listen)?);
     settings.log.level = "warn".into();
     logging::start(&settings.log, "demo")?;
-    let signals = signals::listen()?;
+    let signals = signals::listen(Second::Waits)?;
 
-    println!("anomaly demo: all roles in one process");
-    println!("  broker      in memory (librdkafka's mock): it forgets everything at the end, and proves no guarantee");
+    say("anomaly demo: all roles in one process");
+    say("  broker      in memory (librdkafka's mock): it forgets everything at the end, and proves no guarantee");
     let broker = MockCluster::new(1).map_err(|e| Error::internal(format_args!("cannot start the broker: {e}")))?;
     for topic in [&settings.topics.raw_events, &settings.topics.anomalies, &settings.topics.dead_letter] {
         broker.create_topic(topic, 4, 1).map_err(|e| Error::internal(format_args!("cannot create {topic}: {e}")))?;
     }
     let database = Cluster::start()?;
-    println!("  PostgreSQL  private, in {}: removed at the end", database.directory().display());
+    say(format_args!("  PostgreSQL  private, in {}: removed at the end", database.directory().display()));
     choose(&mut settings, options, broker.bootstrap_servers(), &database);
     migrate::apply(&settings.postgres)?;
-    println!(
+    say(format_args!(
         "  events      {} a second from {} devices; judged after {} values each, in about {} s",
         options.rate,
         options.devices,
         settings.detector.min_samples,
         settings.detector.min_samples as u64 * u64::from(options.devices) / u64::from(options.rate) + 1
-    );
+    ));
 
     let mut crew = Crew::default();
-    detector::start(&mut crew, &settings, print())?;
+    let stop = crew.stop.clone();
+    detector::start(&mut crew, &settings, print(stop.clone()))?;
     role::producer::start(&mut crew, &settings)?;
     role::dashboard::start(&mut crew, &settings)?;
-    println!("  dashboard   http://{}/", options.listen);
-    println!("Ctrl-C ends it. Anomalies:");
-    let ended = crew.supervise(&signals, &settings, || ());
-    println!("\nending: PostgreSQL and everything in it is removed");
+    say(format_args!("  dashboard   http://{}/", options.listen));
+    say("Ctrl-C ends it. Anomalies:");
+    // SIGHUP: the terminal is gone.
+    let ended = crew.supervise(&signals, &settings, || stop.request());
+    say("\nending: PostgreSQL and everything in it is removed");
     drop(database);
     ended
 }
 
-/// One line for each anomaly, as it is found.
-fn print() -> detector::Announce {
-    Arc::new(|anomaly| {
+/// Whether somebody reads it: standard output may be closed at any time (`anomaly demo | head`).
+fn say(line: impl Display) -> bool {
+    writeln!(std::io::stdout(), "{line}").is_ok()
+}
+
+/// One line for each anomaly, as it is found. When nobody reads them any more, that is the end.
+fn print(stop: Arc<Stop>) -> detector::Announce {
+    Arc::new(move |anomaly| {
         let at = anomaly.timestamp.unwrap_or_else(Instant::now).to_string();
         let label = anomaly.label.as_deref().map(|label| format!("  [injected: {label}]")).unwrap_or_default();
-        println!("{}  {}{label}", &at[11..23], detector::describe(anomaly));
+        if !say(format_args!("{}  {}{label}", &at[11..23], detector::describe(anomaly))) {
+            stop.request();
+        }
     })
 }
 

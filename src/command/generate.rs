@@ -211,6 +211,7 @@ fn expects(key: &Key) -> String {
         Kind::Duration(least, most) => format!(" A time from {} to {}.", duration(least), duration(most)),
         Kind::Listen => " An IP address with a port, or \"off\".".into(),
         Kind::Time => " A time as in RFC 3339.".into(),
+        Kind::Step => " A time such as \"10ms\".".into(),
     }
 }
 

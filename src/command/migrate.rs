@@ -15,7 +15,11 @@ pub fn run(settings: &Settings) -> Result<()> {
         postgres.user.clone_from(&settings.migrate.user);
         postgres.password.clone_from(&settings.migrate.password);
     }
-    let applied = apply(&postgres)?;
+    let mut client = store::connect(&postgres).map_err(|e| unreachable(&postgres, &e))?;
+    let applied = store::migrate::migrate(&mut client, &postgres.schema)?;
+    if postgres.user != settings.postgres.user {
+        store::migrate::grant(&mut client, &postgres.schema, &settings.postgres.user)?;
+    }
     for name in &applied {
         println!("applied {name}");
     }
@@ -25,7 +29,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The same without a word.
+/// The same without a word, as one role for all.
 ///
 /// # Errors
 /// As [`run`].

@@ -1,5 +1,8 @@
 //! librdkafka's properties that settings may not choose, and those whose values are never shown.
 
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaError;
+
 use super::schema::{Kind, PROPERTIES, find};
 
 /// Whether a path holds a secret; librdkafka's own are known by their names.
@@ -12,6 +15,25 @@ pub fn is_secret(path: &str) -> bool {
                 || property == ".sasl.oauthbearer.config"
         }
         None => find(path).is_some_and(|key| key.kind == Kind::Secret),
+    }
+}
+
+/// What librdkafka has against a property alone, without its value, which may be a secret.
+pub fn problem(property: &str, value: &str) -> Option<String> {
+    match ClientConfig::new().set(property, value).create_native_config() {
+        Ok(_) => None,
+        Err(error) => Some(describe(&error)),
+    }
+}
+
+/// A refusal of librdkafka without the value that it repeats.
+fn describe(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, why, property, value) if !value.is_empty() => {
+            format!("{property}: {}", why.replace(value.as_str(), "***"))
+        }
+        KafkaError::ClientConfig(_, why, ..) => why.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -43,4 +65,8 @@ pub const REFUSED: &[(&str, &str)] = &[
     ("max.in.flight", "ordering relies on it"),
     ("max.in.flight.requests.per.connection", "ordering relies on it"),
     ("statistics.interval.ms", "lag is read from the statistics"),
+    ("heartbeat.interval.ms", "it follows detector.session_timeout"),
+    ("max.poll.interval.ms", "it follows detector.session_timeout"),
+    ("message.max.bytes", "the broker decides what is too large"),
+    ("allow.auto.create.topics", "`anomaly topics` creates them"),
 ];

@@ -179,6 +179,12 @@ fn put(path: String, value: Value, origin: Origin, key: Option<Origin>, entries:
             Value::String(text) => text,
             other => other.to_string(),
         };
+        if let Some(expected) = property::problem(property, &text) {
+            report.add(&origin, format!("`{path}` cannot be used"), expected, None);
+            // Perhaps a secret under a wrong name.
+            report.hide_value();
+            return;
+        }
         entries.insert(path, Entry { value: Value::String(text), origin });
         return;
     }
@@ -220,6 +226,7 @@ fn check(kind: Kind, value: Value) -> Result<Value, String> {
         ),
         Kind::Listen => "expected an address such as \"127.0.0.1:8501\", or \"off\"".to_owned(),
         Kind::Time => "expected a time such as \"2026-11-23T17:00:00Z\"".to_owned(),
+        Kind::Step => "expected a time such as \"10ms\"".to_owned(),
     };
     let fits = match (kind, &value) {
         (Kind::Text | Kind::Secret, Value::String(_)) => true,
@@ -232,6 +239,9 @@ fn check(kind: Kind, value: Value) -> Result<Value, String> {
         }
         (Kind::Listen, Value::String(text)) => {
             text.is_empty() || text == "off" || text.parse::<std::net::SocketAddr>().is_ok()
+        }
+        (Kind::Step, Value::String(text)) => {
+            text.is_empty() || humantime::parse_duration(text).is_ok_and(|step| !step.is_zero())
         }
         (Kind::Time, Value::String(text)) => text.is_empty() || crate::event::Instant::parse_rfc3339(text).is_some(),
         _ => false,

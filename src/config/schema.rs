@@ -50,6 +50,8 @@ pub enum Kind {
     Listen,
     /// An RFC 3339 time, or "".
     Time,
+    /// A duration of more than nothing, or "".
+    Step,
 }
 
 /// One setting.
@@ -221,7 +223,7 @@ pub const KEYS: &[Key] = {
         key("producer.start", Time, "\"\"", Producer, "generate: virtual time of the first event; empty: now."),
         key(
             "producer.step",
-            Text,
+            Step,
             "\"\"",
             Producer,
             "generate: virtual time from one event to the next, such as \"10ms\"; empty: 1/rate (1 ms at rate 0).",

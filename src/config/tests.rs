@@ -96,6 +96,34 @@ fn properties_pass_through_as_dotted_tables_and_variables() {
 }
 
 #[test]
+fn a_property_that_librdkafka_does_not_take_is_told_with_its_place_and_without_its_value() {
+    for (line, why) in [
+        ("\"sasl.pasword\" = \"hunter2\"", "No such configuration property"),
+        ("\"security.protocol\" = \"hunter2\"", "Invalid value"),
+        ("\"socket.timeout.ms\" = \"hunter2\"", "hunter"),
+    ] {
+        let message = message(&[("common.toml", &format!("[kafka.properties]\n{line}\n"))], &[]);
+        assert!(message.contains("common.toml:2:") && message.contains("cannot be used"), "{message}");
+        assert!(why == "hunter" || message.contains(why), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    let unset = message(&[], &[("ANOMALY__KAFKA__PROPERTIES__SASL_PASWORD", "hunter2")]);
+    assert!(unset.contains("ANOMALY__KAFKA__PROPERTIES__SASL_PASWORD") && !unset.contains("hunter2"), "{unset}");
+}
+
+#[test]
+fn empty_names_equal_topics_and_a_step_that_is_no_time_are_told_with_their_places() {
+    let text = "[topics]\ndead_letter = \"anomalies\"\n[kafka]\nbootstrap_servers = \"\"\n";
+    let told = message(&[("common.toml", text)], &[]);
+    assert!(told.contains("common.toml:2:15") && told.contains("same topic as `topics.anomalies`"), "{told}");
+    assert!(told.contains("common.toml:4:21") && told.contains("`kafka.bootstrap_servers` is empty"), "{told}");
+    for step in ["ten", "0s"] {
+        let told = message(&[("common.toml", &format!("[producer]\nstep = \"{step}\"\n"))], &[]);
+        assert!(told.contains("common.toml:2:8") && told.contains("producer.step"), "{told}");
+    }
+}
+
+#[test]
 fn a_secret_may_come_from_a_file_and_is_never_shown() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pw");

@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::config::resolved::Delivery;
 use crate::detect::Detector;
 use crate::error::{Error, Result};
-use crate::health::State;
+use crate::health::{Part, State};
 use crate::service::limit::Limit;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::sink::PostgresLedger;
@@ -111,7 +111,7 @@ struct Seat {
     settings: Settings,
     names: Names,
     plan: Plan,
-    part: Arc<crate::health::Part>,
+    part: Arc<Part>,
     meter: crate::meter::Meter,
     stop: Arc<crate::stop::Stop>,
 }
@@ -164,6 +164,13 @@ impl Seat {
             match Worker::new(log, windows, &self.plan, part, meter, &mut observer, &self.stop).run() {
                 Ending::Stopped => return Ok(()),
                 Ending::Failed(error) => return Err(error),
+                Ending::Replaced => {
+                    let Names { group, member, .. } = &self.names;
+                    return Err(Error::config(format_args!(
+                        "another detector has joined group {group} as {member}, by the same detector.instance; this one was \
+                         there before, and stops. Give each instance a name of its own"
+                    )));
+                }
                 Ending::Rebuild(why) => {
                     self.part.set_partitions(std::collections::BTreeMap::new());
                     self.part.set(State::Degraded(format!("beginning anew: {why}")));
@@ -187,19 +194,23 @@ fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()
     // PostgreSQL may hold it up for as long as it likes: that must not end the detector.
     let (part, meter, stop) = (crew.health.unwatched_part("sink"), crew.meter.clone(), crew.stop.clone());
     let (kafka, postgres) = (settings.kafka.clone(), settings.postgres.clone());
-    crew.spawn("sink", move || {
+    let carry = move |part: &Arc<Part>| {
         loop {
             let ledger = PostgresLedger::new(&postgres, &plan.group, &plan.topic);
             let sink = Sink::new(&kafka, &plan, Box::new(ledger), part.clone(), meter.clone(), &stop)?;
-            if let sink::Ending::Rebuild(why) = sink.run()? {
-                part.set(State::Degraded(format!("beginning anew: {why}")));
-                if !stop.wait(PAUSE) {
-                    continue;
-                }
+            match sink.run()? {
+                sink::Ending::Stopped => return Ok(()),
+                sink::Ending::Rebuild(why) => part.set(State::Degraded(format!("beginning anew: {why}"))),
             }
-            part.set(State::Stopped);
-            return Ok(());
+            if stop.wait(PAUSE) {
+                return Ok(());
+            }
         }
+    };
+    crew.spawn("sink", move || {
+        let ended = carry(&part);
+        part.set(State::Stopped);
+        ended
     })
 }
 

@@ -60,6 +60,10 @@ struct Publishing {
 impl Publishing {
     fn run(mut self, mut source: Box<dyn Source + Send>) -> Result<()> {
         let began = Monotonic::now();
+        while !self.stop.is_requested() && !self.publisher.has_topic() {
+            self.look();
+            self.stop.wait(NAP);
+        }
         while !self.stop.is_requested() {
             match source.next(began.elapsed())? {
                 Next::Event(sample) => self.send(&sample)?,

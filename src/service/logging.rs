@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Mutex;
 
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
@@ -37,8 +39,7 @@ fn filter(level: &str) -> LevelFilter {
 /// 78 when the target that was asked for is not there.
 pub fn start(settings: &Log, role: &str) -> Result<Handle> {
     let (level, handle) = reload::Layer::new(filter(&settings.level));
-    // systemd says so when standard error is the journal.
-    let has_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let has_journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), Path::new("/proc/self/fd/2"));
     let target = match settings.target.as_str() {
         "auto" if has_journal => "journal",
         "auto" => "stderr",
@@ -62,6 +63,13 @@ pub fn start(settings: &Log, role: &str) -> Result<Handle> {
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|e| Error::internal(format_args!("logging was started twice: {e}")))?;
     Ok(Handle(handle))
+}
+
+/// Whether standard error is the journal: systemd names its device and inode. The name alone says nothing, since children
+/// inherit it.
+fn is_journal(named: Option<&str>, stderr: &Path) -> bool {
+    let actual = std::fs::metadata(stderr).map(|file| format!("{}:{}", file.dev(), file.ino()));
+    actual.is_ok_and(|actual| named == Some(actual.as_str()))
 }
 
 /// RFC 3164 to the local daemon, fields behind the message.
@@ -109,5 +117,21 @@ impl<S: Subscriber> Layer<S> for Syslog {
             Level::INFO => logger.info(text),
             _ => logger.debug(text),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_taken_only_if_standard_error_is_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let own = file.as_file().metadata().unwrap();
+        let named = format!("{}:{}", own.dev(), own.ino());
+        assert!(is_journal(Some(&named), file.path()));
+        assert!(!is_journal(Some("8:1"), file.path()));
+        assert!(!is_journal(None, file.path()));
+        assert!(!is_journal(Some(&named), Path::new("/nowhere")));
     }
 }

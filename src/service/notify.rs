@@ -71,15 +71,20 @@ impl Notifier {
 
     /// Settings are read again; tell [`reloaded`](Self::reloaded) afterwards.
     pub fn reloading(&self) {
+        if !self.ready {
+            return;
+        }
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
             Err(_) => tell(&[NotifyState::Reloading]),
         }
     }
 
-    /// The reload is over, whether it changed anything or not.
+    /// The reload is over, whether it changed anything or not. A start that is under way goes on.
     pub fn reloaded(&self) {
-        tell(&[NotifyState::Ready]);
+        if self.ready {
+            tell(&[NotifyState::Ready]);
+        }
     }
 
     /// The end has begun.

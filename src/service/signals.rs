@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT ask for a stop, SIGHUP for a reload. A second SIGINT or SIGTERM ends the process at once.
+//! SIGTERM and SIGINT ask for a stop, SIGHUP for a reload.
 
 use std::sync::mpsc::{Receiver, channel};
 
@@ -16,14 +16,23 @@ pub enum Asked {
     Reload,
 }
 
+/// What a second SIGTERM or SIGINT does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Second {
+    /// Ends the process at once.
+    Ends,
+    /// Nothing: the end takes seconds at the most, and must not be left half done.
+    Waits,
+}
+
 /// Begins to listen, on a thread of its own.
 ///
 /// # Errors
 /// 70 when the handlers cannot be installed.
-pub fn listen() -> Result<Receiver<Asked>> {
+pub fn listen(second: Second) -> Result<Receiver<Asked>> {
     let failed = |e: std::io::Error| Error::internal(format_args!("cannot listen for signals: {e}"));
     let asked_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
+    for signal in [SIGTERM, SIGINT].into_iter().filter(|_| second == Second::Ends) {
         // In this order: the first signal only arms the exit by the second.
         signal_hook::flag::register_conditional_shutdown(signal, 130, asked_before.clone()).map_err(failed)?;
         signal_hook::flag::register(signal, asked_before.clone()).map_err(failed)?;

@@ -14,6 +14,7 @@ pub struct Host {
     device: String,
     interval: Duration,
     due: Duration,
+    last: Duration,
     fields: Fields,
     system: System,
     disks: Disks,
@@ -34,6 +35,7 @@ impl Host {
             device: System::host_name().ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into()),
             interval,
             due: interval,
+            last: Duration::ZERO,
             fields: fields.clone(),
             system,
             disks: Disks::new_with_refreshed_list().map_err(silent)?,
@@ -42,13 +44,14 @@ impl Host {
         })
     }
 
-    fn read(&mut self) {
+    /// `elapsed` is the time since the last reading, which rates are divided by.
+    fn read(&mut self, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
         self.system.refresh_cpu_usage();
         self.system.refresh_memory();
         self.disks.refresh(true);
         self.networks.refresh(true);
         let percent = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
-        let seconds = self.interval.as_secs_f64();
         let mut readings = vec![
             ("cpu_used_percent".to_owned(), f64::from(self.system.global_cpu_usage())),
             ("memory_used_percent".to_owned(), percent(self.system.used_memory(), self.system.total_memory())),
@@ -83,7 +86,8 @@ impl Source for Host {
             if elapsed < self.due {
                 return Ok(Next::Wait(self.due - elapsed));
             }
-            self.read();
+            self.read(elapsed.saturating_sub(self.last));
+            self.last = elapsed;
             // A reading that was missed is not made up for: there is nothing to read of the past.
             while self.due <= elapsed {
                 self.due += self.interval;
@@ -99,7 +103,7 @@ mod tests {
     use crate::event::decode;
 
     #[test]
-    fn a_reading_gives_events_of_processor_memory_and_load() {
+    fn a_reading_gives_events_of_processor_memory_load_disks_and_network() {
         let mut host = Host::new(Duration::from_millis(100), &Fields::default()).unwrap();
         assert!(matches!(host.next(Duration::ZERO).unwrap(), Next::Wait(_)));
         let mut metrics = Vec::new();
@@ -110,5 +114,7 @@ mod tests {
         for wanted in ["cpu_used_percent", "memory_used_percent", "load_average_1m"] {
             assert!(metrics.iter().any(|m| m == wanted), "{wanted} in {metrics:?}");
         }
+        assert!(metrics.iter().any(|m| m.starts_with("disk_written_bytes_per_second:/")), "{metrics:?}");
+        assert!(metrics.iter().any(|m| m == "network_received_bytes_per_second:lo"), "{metrics:?}");
     }
 }

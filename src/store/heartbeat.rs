@@ -5,7 +5,7 @@ use std::sync::Arc;
 use postgres::Client;
 use time::OffsetDateTime;
 
-use super::{Failure, connect};
+use super::{Failure, open};
 use crate::config::resolved::Postgres;
 use crate::health::{Health, Part};
 
@@ -35,14 +35,14 @@ impl Heartbeat {
     /// Writes what the workers say now. What was counted is given back when it could not be written.
     ///
     /// # Errors
-    /// As [`Failure`] says.
-    pub fn write(&mut self, health: &Health) -> Result<(), Failure> {
+    /// Why not, as a sentence.
+    pub fn write(&mut self, health: &Health) -> Result<(), String> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => connect(&self.settings)?,
+            None => open(&self.settings)?,
         };
         for part in health.parts() {
-            self.write_part(&mut client, &part)?;
+            self.write_part(&mut client, &part).map_err(|e| e.sentence())?;
         }
         self.client = Some(client);
         Ok(())

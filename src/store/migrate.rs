@@ -19,20 +19,46 @@ const LOCK: i64 = 0x0061_6e6f_6d61_6c79;
 pub fn migrate(client: &mut Client, schema: &str) -> Result<Vec<String>> {
     let failed = |e: postgres::Error| Error::unavailable(format_args!("cannot migrate: {}", explain(&e)));
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).map_err(failed)?;
-    if !schema.is_empty() {
-        client.batch_execute(&format!("create schema if not exists {schema}")).map_err(failed)?;
+    // `create schema if not exists` asks for the right to create also when it exists.
+    let is_missing = "select $1 <> '' and to_regnamespace($1) is null";
+    if client.query_one(is_missing, &[&schema]).map_err(failed)?.get(0) {
+        client.batch_execute(&format!("create schema {schema}")).map_err(failed)?;
     }
-    let runner = embedded::migrations::runner();
-    let known = runner.get_migrations().iter().map(|m| m.version()).max();
-    let report = runner.set_abort_missing(false).run(client);
+    match version(client) {
+        Ok(Some(found)) if found > wanted() => {
+            return Err(Error::config(format_args!(
+                "the database's schema is version {found}, newer than this program knows ({}): upgrade anomaly",
+                wanted()
+            )));
+        }
+        Ok(_) => {}
+        Err(e) => return Err(Error::unavailable(format_args!("cannot migrate: {e}"))),
+    }
+    let report = embedded::migrations::runner().set_abort_missing(false).run(client);
     client.execute("select pg_advisory_unlock($1)", &[&LOCK]).map_err(failed)?;
     let report = report.map_err(|e| Error::unavailable(format_args!("cannot migrate: {e}")))?;
-    let applied = report.applied_migrations();
-    let newest = applied.iter().map(|m| m.version()).max();
-    if newest > known {
-        return Err(Error::config("the database's schema is newer than this program; upgrade anomaly"));
-    }
-    Ok(applied.iter().map(ToString::to_string).collect())
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// Lets another role than the owner use the tables: the one that the detector and the dashboard run as.
+///
+/// # Errors
+/// 69 with the database's reason.
+pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
+    let failed =
+        |e: postgres::Error| Error::unavailable(format_args!("cannot grant {role} its rights: {}", explain(&e)));
+    let quoted = |row: postgres::Row| (row.get::<_, String>(0), row.get::<_, String>(1));
+    let (schema, role) = client
+        .query_one("select quote_ident(coalesce(nullif($1, ''), current_schema())), quote_ident($2)", &[&schema, &role])
+        .map(quoted)
+        .map_err(failed)?;
+    client
+        .batch_execute(&format!(
+            "grant usage on schema {schema} to {role};
+             grant select, insert, update, delete on all tables in schema {schema} to {role};
+             grant usage, select on all sequences in schema {schema} to {role};"
+        ))
+        .map_err(failed)
 }
 
 /// The newest version that is applied; `None` before the first migration.

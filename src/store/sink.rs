@@ -7,7 +7,7 @@ use postgres::types::ToSql;
 use postgres::{Client, Transaction};
 
 use super::row::{self, COLUMNS};
-use super::{Failure, connect, explain};
+use super::{Failure, explain, open};
 use crate::anomaly::{Anomaly, Source};
 use crate::config::resolved::Postgres;
 use crate::ledger::{Entry, Ledger, Unwritten, Written};
@@ -29,7 +29,7 @@ impl PostgresLedger {
     fn with<T>(&mut self, call: impl FnOnce(&mut Client, &Names<'_>) -> Result<T, Trouble>) -> Result<T, Unwritten> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => connect(&self.settings).map_err(|e| Unwritten::Away(e.to_string()))?,
+            None => open(&self.settings).map_err(Unwritten::Away)?,
         };
         let names = Names { group: &self.group, topic: &self.topic };
         match call(&mut client, &names) {
@@ -39,12 +39,8 @@ impl PostgresLedger {
             }
             // After any failure the connection is made anew: nobody knows what became of it.
             Err(Trouble::Moved) => Err(Unwritten::Moved),
-            Err(Trouble::Failed(Failure::Away(why))) => Err(Unwritten::Away(why)),
-            Err(Trouble::Failed(Failure::Refused(error))) => match error.code().map(|c| c.code()) {
-                Some("42P01" | "3F000") => Err(Unwritten::Away("the tables are missing; run `anomaly migrate`".into())),
-                // Rights and schema are for people to mend, who need no restart of ours for it.
-                _ => Err(Unwritten::Away(explain(&error))),
-            },
+            // Rights and schema are for people to mend, who need no restart of ours for it.
+            Err(Trouble::Failed(failure)) => Err(Unwritten::Away(failure.sentence())),
         }
     }
 }

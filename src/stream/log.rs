@@ -36,6 +36,17 @@ pub struct Outgoing {
     pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
+/// Where the group stands in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Next offset, as committed.
+    At(i64),
+    /// Nowhere: the group is beginning.
+    New,
+    /// Nowhere: the topic got this partition after the group had begun.
+    Added,
+}
+
 /// The topics that the loop writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
@@ -63,6 +74,8 @@ pub enum Remedy {
     Abort,
     /// The outcome is unknown, or the client is fenced or broken: make everything anew from the committed offsets.
     Rebuild,
+    /// Another process came later and goes by the same name: leave it the place, for good.
+    Yield,
     /// Only a person can help; the message says how.
     Stop,
 }
@@ -131,8 +144,8 @@ pub trait Log {
     /// Moves assigned partitions to these offsets; each must have moved.
     fn seek(&mut self, to: &Positions) -> Result<(), Fault>;
 
-    /// The group's committed offsets, after all transactions that are under way.
-    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Fault>;
+    /// Where the group stands, after all transactions that are under way.
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Standing>, Fault>;
 
     /// First offset that is there, and the one after the last.
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;

@@ -12,6 +12,8 @@ use super::kafka::context::Deliveries;
 use crate::config::resolved::Kafka;
 use crate::error::{Error, Result};
 
+const LOOK: Duration = Duration::from_secs(1);
+
 /// An idempotent producer on one topic.
 pub struct Publisher {
     producer: BaseProducer<Deliveries>,
@@ -27,11 +29,32 @@ impl Publisher {
         let mut config = client::producer(kafka);
         config.set("message.timeout.ms", "0").set("statistics.interval.ms", "2000");
         // Seconds of events at full speed; the bound on memory is in kilobytes.
-        config.set("queue.buffering.max.messages", "200000").set("queue.buffering.max.kbytes", "65536");
+        client::set_missing(
+            &mut config,
+            kafka,
+            &[("queue.buffering.max.messages", "200000"), ("queue.buffering.max.kbytes", "65536")],
+        );
         let producer = config
             .create_with_context(Deliveries::default())
             .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
         Ok(Publisher { producer, topic: topic.to_owned() })
+    }
+
+    /// Whether the topic is there; [`trouble`](Self::trouble) says why not. What is sent to a missing one would be refused
+    /// after a while, so look first. Waits for the cluster for a second at the most.
+    pub fn has_topic(&self) -> bool {
+        let trouble = &self.producer.context().trouble;
+        let is_there = self.producer.client().fetch_metadata(Some(&self.topic), LOOK).is_ok_and(|metadata| {
+            let is_missing = metadata.topics().iter().all(|topic| topic.partitions().is_empty());
+            if is_missing {
+                trouble.set(format!("topic {} does not exist; `anomaly topics` creates it", self.topic));
+            }
+            !is_missing
+        });
+        if is_there {
+            trouble.clear();
+        }
+        is_there
     }
 
     /// Queues one event. False when the queue is full: call [`poll`](Self::poll), then try again.

@@ -1,11 +1,12 @@
 //! Topic `anomalies` into a [`Ledger`]: reads committed records, starts from the ledger's own offsets, and moves on only
 //! in the step that stores the rows. While the ledger is away it stays in the group and waits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -51,6 +52,8 @@ pub struct Sink<'a> {
     /// Next offset of each partition that is ours, as the ledger has it.
     positions: Positions,
     pending: VecDeque<Entry>,
+    /// Partitions that were read to their end.
+    caught_up: BTreeSet<i32>,
     is_member: bool,
     /// What `read` found, to be mended by `run`.
     broken: Option<Broken>,
@@ -87,11 +90,25 @@ impl<'a> Sink<'a> {
         stop: &'a Stop,
     ) -> Result<Self> {
         let consumer: BaseConsumer<Member> = client::member(kafka, &plan.group, &plan.member, plan.session)
+            .set("enable.partition.eof", "true")
             .create_with_context(Member::new(&plan.topic))
             .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
         consumer.subscribe(&[&plan.topic]).map_err(|e| Error::config(format_args!("{}: {e}", plan.topic)))?;
         let (positions, pending) = (Positions::new(), VecDeque::new());
-        Ok(Sink { plan, consumer, ledger, part, meter, stop, positions, pending, is_member: false, broken: None })
+        let caught_up = BTreeSet::new();
+        Ok(Sink {
+            plan,
+            consumer,
+            ledger,
+            part,
+            meter,
+            stop,
+            positions,
+            pending,
+            caught_up,
+            is_member: false,
+            broken: None,
+        })
     }
 
     /// Runs until a stop is requested; then stores what it has read, if it can at once.
@@ -125,6 +142,14 @@ impl<'a> Sink<'a> {
     }
 
     fn report(&self) {
+        let ends = self.consumer.context().ends();
+        // The markers of transactions are beyond the last anomaly.
+        let has_all = |partition: &i32| self.pending.is_empty() && self.caught_up.contains(partition);
+        let lag = |(partition, next): (&i32, &i64)| match ends.get(partition) {
+            Some(end) if !has_all(partition) => (end - next).max(0),
+            _ => 0,
+        };
+        self.meter.sink_lag.set(self.positions.iter().map(lag).sum());
         match self.consumer.context().trouble.get() {
             Some(why) => self.part.set(State::Degraded(why)),
             None if !self.is_member => self.part.set(State::Starting("waiting for partitions".into())),
@@ -141,6 +166,7 @@ impl<'a> Sink<'a> {
                 Some(Ok(message)) => {
                     let is_ours =
                         self.positions.get(&message.partition()).is_some_and(|next| message.offset() >= *next);
+                    self.caught_up.remove(&message.partition());
                     if is_ours {
                         self.pending.push_back(entry(&message));
                     }
@@ -155,8 +181,11 @@ impl<'a> Sink<'a> {
         }
     }
 
-    fn heard(&mut self, error: &rdkafka::error::KafkaError) {
-        use rdkafka::error::RDKafkaErrorCode as Code;
+    fn heard(&mut self, error: &KafkaError) {
+        if let KafkaError::PartitionEOF(partition) = error {
+            self.caught_up.insert(*partition);
+            return;
+        }
         let trouble = &self.consumer.context().trouble;
         match error.rdkafka_error_code() {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
@@ -166,7 +195,7 @@ impl<'a> Sink<'a> {
                 trouble.set(format!("no right to read {} as group {}: {error}", self.plan.topic, self.plan.group));
             }
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.broken = Some(Broken::Offset),
-            _ if matches!(error, rdkafka::error::KafkaError::MessageConsumptionFatal(_)) => {
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
                 self.broken = Some(Broken::Client(error.to_string()));
             }
             _ => tracing::debug!("while reading {}: {error}", self.plan.topic),
@@ -191,7 +220,6 @@ impl<'a> Sink<'a> {
                     let ours = self.positions.keys().copied().collect::<Vec<_>>();
                     return self.take_over(&ours);
                 }
-                Err(Unwritten::Broken(why)) => return Err(Error::unavailable(why)),
                 Err(Unwritten::Away(why)) => {
                     if !self.wait_for_ledger(why)? {
                         return Ok(());
@@ -214,22 +242,19 @@ impl<'a> Sink<'a> {
 
     /// Waits a little, staying in the group. False: give this attempt up (stop, or the group changed).
     fn wait_for_ledger(&mut self, why: String) -> Result<bool> {
-        self.part.set(State::Degraded(format!("PostgreSQL is away: {why}")));
+        self.part.set(State::Degraded(why));
         let ours = self.list(self.positions.keys().copied());
         // Paused, so that polling brings no records; nothing is lost if this fails, it only fetches more.
         let _ = self.consumer.pause(&ours);
         let stopped = self.stop.wait(PAUSE);
-        let mut stray = None;
-        if let Some(Ok(message)) = self.consumer.poll(Duration::ZERO) {
-            stray = Some(entry(&message));
-        }
+        let stray = self.keep_membership();
         let _ = self.consumer.resume(&ours);
         let is_ours = |e: &Entry| self.positions.get(&e.partition).is_some_and(|next| e.offset >= *next);
         if let Some(stray) = stray.filter(is_ours) {
             self.pending.push_back(stray);
         }
         self.part.beat();
-        if stopped {
+        if stopped || self.broken.is_some() {
             return Ok(false);
         }
         if self.consumer.context().has_change() {
@@ -239,6 +264,12 @@ impl<'a> Sink<'a> {
             return Ok(false);
         }
         Ok(true)
+    }
+
+    /// Polls without waiting; an error is heard, a record that slipped in is returned.
+    fn keep_membership(&mut self) -> Option<Entry> {
+        let polled = self.consumer.poll(Duration::ZERO)?.map(|message| entry(&message));
+        polled.map_err(|error| self.heard(&error)).ok()
     }
 
     fn regroup(&mut self, change: Change) -> Result<()> {
@@ -260,6 +291,7 @@ impl<'a> Sink<'a> {
     /// Takes the partitions at the ledger's offsets; waits for the ledger and the cluster as long as it must.
     fn take_over(&mut self, partitions: &[i32]) -> Result<()> {
         self.pending.clear();
+        self.caught_up.clear();
         loop {
             match self.positions_of(partitions) {
                 Ok(positions) => {
@@ -277,7 +309,6 @@ impl<'a> Sink<'a> {
                     self.part.set(State::Running);
                     return Ok(());
                 }
-                Err(Unwritten::Broken(why)) => return Err(Error::unavailable(why)),
                 Err(Unwritten::Moved) => {}
                 Err(Unwritten::Away(why)) => {
                     self.part.set(State::Degraded(why));
@@ -285,9 +316,10 @@ impl<'a> Sink<'a> {
                     if self.stop.wait(PAUSE) || self.consumer.context().has_change() {
                         return Ok(());
                     }
-                    // Nothing is assigned yet (or is assigned anew below): a poll only keeps the membership.
-                    if let Some(Ok(_)) = self.consumer.poll(Duration::ZERO) {
-                        tracing::trace!("a record of the former assignment");
+                    // Nothing is assigned yet (or is assigned anew below): a record is of the former assignment.
+                    drop(self.keep_membership());
+                    if matches!(self.broken, Some(Broken::Client(_))) {
+                        return Ok(());
                     }
                 }
             }
@@ -296,10 +328,7 @@ impl<'a> Sink<'a> {
 
     /// The ledger's offset of each partition, checked against the first offset that the topic still has, which is beside it.
     fn positions_of(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, (i64, i64)>, Unwritten> {
-        let known = self.ledger.positions(partitions).map_err(|e| match e {
-            Unwritten::Away(why) => Unwritten::Away(format!("PostgreSQL is away: {why}")),
-            other => other,
-        })?;
+        let known = self.ledger.positions(partitions)?;
         let mut positions = BTreeMap::new();
         for &partition in partitions {
             let (first, end) = self
@@ -313,9 +342,9 @@ impl<'a> Sink<'a> {
                     first
                 }
                 Some(next) if next > end => {
-                    return Err(Unwritten::Broken(format!(
+                    return Err(Unwritten::Away(format!(
                         "{topic} [{partition}] ends at {end}, before the offset {next} in sink_offsets: the topic was recreated. \
-                         Delete the partition's row from sink_offsets, then start again"
+                         Delete the partition's row from sink_offsets"
                     )));
                 }
                 // The ledger's row keeps the old offset until the next write, whose move starts there.

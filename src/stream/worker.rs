@@ -64,6 +64,8 @@ pub enum Ending {
     Stopped,
     /// The log must be made anew; the reason.
     Rebuild(String),
+    /// Another process took this worker's place in the group, by its name.
+    Replaced,
     /// For good.
     Failed(Error),
 }
@@ -159,7 +161,7 @@ impl<'a, L: Log> Worker<'a, L> {
         while let Some(change) = self.log.change() {
             // A change that was answered by half cannot be taken up again.
             self.regroup(change).map_err(|fault| match fault.remedy {
-                Remedy::Stop => fault,
+                Remedy::Stop | Remedy::Yield => fault,
                 _ => Fault { remedy: Remedy::Rebuild, ..fault },
             })?;
         }
@@ -278,6 +280,7 @@ impl<'a, L: Log> Worker<'a, L> {
     fn mend(&mut self, fault: Fault) -> Option<Ending> {
         match fault.remedy {
             Remedy::Stop => return Some(Ending::Failed(Error::data(fault))),
+            Remedy::Yield => return Some(Ending::Replaced),
             Remedy::Rebuild => return Some(self.give_up(fault)),
             Remedy::Retry => {
                 self.part.set(State::Degraded(fault.message));

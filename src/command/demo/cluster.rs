@@ -40,6 +40,8 @@ impl Cluster {
             .args(["--auth=trust", "--username=anomaly_user", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
             .arg(path.join("data"))
             .current_dir("/")
+            // Ctrl-C is for us: what is half made could not be told from what failed.
+            .process_group(0)
             .output()
             .map_err(|e| Error::unavailable(format_args!("cannot run initdb: {e}")))?;
         if !made.status.success() {

@@ -7,9 +7,12 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use crate::config::resolved::Kafka;
 
 /// Our choice where the user made none.
-fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
+pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
     for (property, value) in choices {
-        if !kafka.properties.contains_key(*property) {
+        let is_given = |name: &str| kafka.properties.contains_key(name);
+        // librdkafka has a second name for this one.
+        let by_alias = *property == "compression.type" && is_given("compression.codec");
+        if !is_given(property) && !by_alias {
             config.set(*property, *value);
         }
     }

@@ -6,6 +6,9 @@ use crate::stream::log::{Fault, Remedy};
 
 /// Decides by what librdkafka says of the error itself, then by its code.
 pub fn of(what: &str, error: &KafkaError) -> Fault {
+    if is_replaced(error) {
+        return Fault::new(Remedy::Yield, "another process has joined the group by the same name");
+    }
     let remedy = match error {
         KafkaError::Transaction(error) if error.is_fatal() => Remedy::Rebuild,
         KafkaError::Transaction(error) if error.txn_requires_abort() => Remedy::Abort,
@@ -13,9 +16,7 @@ pub fn of(what: &str, error: &KafkaError) -> Fault {
         KafkaError::Transaction(_) | KafkaError::MessageConsumptionFatal(_) => Remedy::Rebuild,
         KafkaError::Flush(_) => Remedy::Retry,
         other => match other.rdkafka_error_code() {
-            Some(Code::Fatal | Code::Fenced | Code::State | Code::FencedInstanceId | Code::ProducerFenced) => {
-                Remedy::Rebuild
-            }
+            Some(Code::Fatal | Code::Fenced | Code::State | Code::ProducerFenced) => Remedy::Rebuild,
             Some(
                 Code::RebalanceInProgress
                 | Code::IllegalGeneration
@@ -27,6 +28,16 @@ pub fn of(what: &str, error: &KafkaError) -> Fault {
         },
     };
     Fault { remedy, message: format!("{what}: {}", describe(error)), is_too_large: is_too_large(error) }
+}
+
+/// Whether a member of the same `group.instance.id` joined after us. A fenced producer tells less: that may be ourselves,
+/// after a transaction that took too long.
+fn is_replaced(error: &KafkaError) -> bool {
+    let code = match error {
+        KafkaError::Transaction(error) => Some(error.code()),
+        other => other.rdkafka_error_code(),
+    };
+    code == Some(Code::FencedInstanceId)
 }
 
 /// Whether a record was larger than its topic takes.

@@ -13,7 +13,7 @@ use super::context::{Deliveries, Member, offsets};
 use super::read::{History, drain, hand_over};
 use super::{client, fault};
 use crate::config::resolved::{Delivery, Kafka};
-use crate::stream::log::{Change, Fault, Log, Outgoing, Output, Positions, Remedy, Visit};
+use crate::stream::log::{Change, Fault, Log, Outgoing, Output, Positions, Remedy, Standing, Visit};
 
 /// Names by which Kafka knows one worker.
 #[derive(Debug, Clone)]
@@ -41,6 +41,9 @@ const FLUSH: Duration = Duration::from_millis(2);
 /// Time for a record to be delivered.
 const DELIVERY: Duration = Duration::from_secs(5);
 const TRANSACTION: Duration = Duration::from_secs(10);
+/// Noted beside each committed offset: how many partitions the topic had when the group began. By it a partition that was
+/// added later, whose events are all ours, is told from one that another member is about to begin.
+const ORIGIN: &str = "anomaly-partitions=";
 
 /// One consumer and one producer. The consumer is dropped first, as closing it may still need offsets.
 pub struct KafkaLog {
@@ -55,6 +58,8 @@ pub struct KafkaLog {
     /// Delivery reports when the open transaction began.
     reports_before: u64,
     sent: u64,
+    /// See [`ORIGIN`].
+    origin: i32,
     /// A commit has begun and its outcome is open: only the same call may follow.
     is_committing: bool,
 }
@@ -88,6 +93,7 @@ impl KafkaLog {
             assigned: Vec::new(),
             reports_before: 0,
             sent: 0,
+            origin: 0,
             is_committing: false,
         })
     }
@@ -109,21 +115,23 @@ impl KafkaLog {
         list
     }
 
-    /// Waits until everything sent has its report.
+    /// Waits until everything sent has its report, or until one of them is bad: then the rest is held back for ever.
     fn flush(&self) -> Result<(), Fault> {
         let deadline = Instant::now() + DELIVERY + FLUSH;
-        while let Err(e) = self.producer.flush(FLUSH) {
-            if Instant::now() > deadline {
-                return Err(fault::of("waiting for deliveries", &e));
+        loop {
+            let flushed = self.producer.flush(FLUSH);
+            if let Some(e) = self.producer.context().take_failure() {
+                return Err(Fault {
+                    remedy: Remedy::Abort,
+                    message: format!("not delivered: {e}"),
+                    is_too_large: fault::is_too_large(&e),
+                });
             }
-        }
-        match self.producer.context().take_failure() {
-            None => Ok(()),
-            Some(e) => Err(Fault {
-                remedy: Remedy::Abort,
-                message: format!("not delivered: {e}"),
-                is_too_large: fault::is_too_large(&e),
-            }),
+            match flushed {
+                Ok(()) => return Ok(()),
+                Err(e) if Instant::now() > deadline => return Err(fault::of("waiting for deliveries", &e)),
+                Err(_) => {}
+            }
         }
     }
 
@@ -162,7 +170,15 @@ impl KafkaLog {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 return Err(Fault::new(Remedy::Rebuild, "an offset is out of range"));
             }
-            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => return Err(fault::of("consuming", error)),
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                // The event only says that there is a fatal error; the client knows which.
+                let cause = self
+                    .consumer
+                    .client()
+                    .fatal_error()
+                    .map_or_else(|| error.clone(), |(code, _)| KafkaError::MessageConsumptionFatal(code));
+                return Err(fault::of("consuming", &cause));
+            }
             _ => tracing::debug!("while consuming: {error}"),
         }
         Ok(())
@@ -261,16 +277,28 @@ impl Log for KafkaLog {
         list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
     }
 
-    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Fault> {
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Standing>, Fault> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let list = self.partitions(partitions);
-        let list = self.consumer.committed_offsets(list, CALL).map_err(|e| fault::of("committed offsets", &e))?;
-        for element in list.elements() {
-            element.error().map_err(|e| fault::of("committed offsets", &e))?;
-        }
-        Ok(offsets(&list))
+        let failed = |e: KafkaError| fault::of("committed offsets", &e);
+        let metadata = self.consumer.fetch_metadata(Some(&self.names.input), CALL).map_err(failed)?;
+        let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
+        let list = self.consumer.committed_offsets(self.partitions(&all), CALL).map_err(failed)?;
+        list.elements().iter().try_for_each(|element| element.error().map_err(failed))?;
+        let known = offsets(&list);
+        let has_begun = known.values().any(Option::is_some);
+        let elements = list.elements();
+        let noted = elements.iter().filter_map(|element| element.metadata().strip_prefix(ORIGIN)?.parse::<i32>().ok());
+        // Offsets that another tool has set carry no note: every partition without one is taken for added.
+        let origin = noted.min().unwrap_or(if has_begun { 0 } else { i32::try_from(all.len()).unwrap_or(i32::MAX) });
+        self.origin = origin;
+        let standing = |partition: i32| match known.get(&partition).copied().flatten() {
+            Some(offset) => Standing::At(offset),
+            None if has_begun && partition >= origin => Standing::Added,
+            None => Standing::New,
+        };
+        Ok(partitions.iter().map(|&partition| (partition, standing(partition))).collect())
     }
 
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
@@ -352,6 +380,7 @@ impl Log for KafkaLog {
 
     fn commit(&mut self, next: &Positions) -> Result<(), Fault> {
         let list = self.list(next)?;
+        list.elements().iter_mut().for_each(|element| element.set_metadata(format!("{ORIGIN}{}", self.origin)));
         match self.delivery {
             Delivery::ExactlyOnce => self.commit_transaction(&list),
             Delivery::AtLeastOnce => {
@@ -365,8 +394,9 @@ impl Log for KafkaLog {
         self.is_committing = false;
         let producer = &self.producer;
         // Aborting before the first report can hang (librdkafka #4849).
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while self.sent > 0 && producer.context().reports() == self.reports_before && Instant::now() < deadline {
+        let deadline = Instant::now() + CALL;
+        let first = Instant::now() + Duration::from_secs(1);
+        while self.sent > 0 && producer.context().reports() == self.reports_before && Instant::now() < first {
             producer.poll(Duration::from_millis(10));
         }
         match self.delivery {
@@ -377,6 +407,10 @@ impl Log for KafkaLog {
                 Ok(())
             }
         }?;
+        // What was purged reports late; the next transaction must not take that for its own failure.
+        while producer.in_flight_count() > 0 && Instant::now() < deadline {
+            producer.poll(Duration::from_millis(10));
+        }
         let _ = producer.context().take_failure();
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::Worker;
 use crate::config::resolved::Start;
 use crate::event;
 use crate::health::State;
-use crate::stream::log::{Fault, Log, Positions, Remedy};
+use crate::stream::log::{Fault, Log, Positions, Remedy, Standing};
 
 impl<L: Log> Worker<'_, L> {
     pub(super) fn join(&mut self, partitions: &[i32]) -> Result<(), Fault> {
@@ -16,12 +16,12 @@ impl<L: Log> Worker<'_, L> {
         let mut firsts = Positions::new();
         for &partition in partitions {
             let (first, end) = self.insist("reading the ends of the topic", |log| log.bounds(partition))?;
-            let committed = known.get(&partition).copied().flatten();
-            at.insert(partition, self.begin_at(partition, committed, first, end)?);
+            let standing = known.get(&partition).copied().unwrap_or(Standing::New);
+            at.insert(partition, self.begin_at(partition, standing, first, end)?);
             firsts.insert(partition, first);
         }
         self.log.assign(&at)?;
-        if partitions.iter().any(|partition| known.get(partition).copied().flatten().is_none()) {
+        if known.values().any(|standing| !matches!(standing, Standing::At(_))) {
             // Before the first fetch, so that a crash now does not choose again.
             self.log.begin()?;
             self.insist("committing where to begin", |log| log.commit(&at))?;
@@ -38,19 +38,23 @@ impl<L: Log> Worker<'_, L> {
     }
 
     /// The offset to begin at: the committed one if the topic still has it.
-    fn begin_at(&self, partition: i32, committed: Option<i64>, first: i64, end: i64) -> Result<i64, Fault> {
+    fn begin_at(&self, partition: i32, standing: Standing, first: i64, end: i64) -> Result<i64, Fault> {
         let topic = &self.plan.topic;
-        match committed {
-            None if self.plan.start == Start::Earliest => Ok(first),
-            None => Ok(end),
-            Some(offset) if offset > end => Err(Fault::new(
+        match standing {
+            Standing::New if self.plan.start == Start::Latest => Ok(end),
+            Standing::New => Ok(first),
+            Standing::Added => {
+                tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
+                Ok(first)
+            }
+            Standing::At(offset) if offset > end => Err(Fault::new(
                 Remedy::Stop,
                 format_args!(
                     "{topic} [{partition}] ends at {end}, before the committed offset {offset}: the topic was recreated or \
                      truncated. Reset the group's offsets (kafka-consumer-groups --reset-offsets --to-earliest), then start again"
                 ),
             )),
-            Some(offset) if offset < first => {
+            Standing::At(offset) if offset < first => {
                 tracing::error!(
                     topic,
                     partition,
@@ -59,7 +63,7 @@ impl<L: Log> Worker<'_, L> {
                 );
                 Ok(first)
             }
-            Some(offset) => Ok(offset),
+            Standing::At(offset) => Ok(offset),
         }
     }
 

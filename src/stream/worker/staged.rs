@@ -94,7 +94,8 @@ impl Staged {
                     self.tally.rejected += 1;
                     *self.rejects.entry(rejection.class).or_default() += 1;
                     if plan.on_reject == OnReject::DeadLetter {
-                        self.largest_dead_letter = self.largest_dead_letter.max(record.value.map_or(0, <[u8]>::len));
+                        let sizes = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
+                        self.largest_dead_letter = sizes.into_iter().fold(self.largest_dead_letter, usize::max);
                         self.outbox.push(dead_letter(&source, record, &rejection, dead_letter_limit));
                     }
                 }
@@ -167,18 +168,17 @@ fn dead_letter(source: &Source, record: &Record<'_>, rejection: &Rejection, limi
         ("anomaly.error.class", rejection.class.as_str().into()),
         ("anomaly.error.message", rejection.message.clone().into_bytes()),
     ];
-    let mut value = record.value;
-    if let Some(whole) = record.value.filter(|whole| whole.len() > limit) {
-        headers.push(("anomaly.error.truncated", whole.len().to_string().into_bytes()));
-        headers.push(("anomaly.error.sha256", hex(&Sha256::digest(whole)).into_bytes()));
-        value = Some(&whole[..limit]);
-    }
-    Outgoing {
-        output: Output::DeadLetters,
-        key: record.key.map(<[u8]>::to_vec),
-        value: value.map(<[u8]>::to_vec),
-        headers,
-    }
+    let mut cut = |part: Option<&[u8]>, truncated, sha256| match part {
+        Some(whole) if whole.len() > limit => {
+            headers.push((truncated, whole.len().to_string().into_bytes()));
+            headers.push((sha256, hex(&Sha256::digest(whole)).into_bytes()));
+            Some(whole[..limit].to_vec())
+        }
+        other => other.map(<[u8]>::to_vec),
+    };
+    let value = cut(record.value, "anomaly.error.truncated", "anomaly.error.sha256");
+    let key = cut(record.key, "anomaly.error.key_truncated", "anomaly.error.key_sha256");
+    Outgoing { output: Output::DeadLetters, key, value, headers }
 }
 
 fn hex(bytes: &[u8]) -> String {
