@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anomaly::config::schema::{self, File};
@@ -606,4 +607,34 @@ fn a_reload_before_it_is_ready_does_not_make_it_ready() {
     detector.signal(Signal::HUP);
     wait_for("the reload", PATIENCE, || detector.log().contains("settings reloaded"));
     assert_eq!(manager.count("READY=1") + manager.count("RELOADING=1"), 0, "{:?}", manager.heard());
+}
+
+/// Denies by Kafka's own tool, as an administrator does.
+fn deny(case: &Case, operation: &str, topic: &str) {
+    let jars = Path::new(case.parts.get("POSTGRES__PASSWORD_FILE")).with_file_name("jars/*");
+    for (principal, operation) in [("--allow-principal", "All"), ("--deny-principal", operation)] {
+        let output = Command::new("java")
+            .args(["-cp", jars.to_str().unwrap(), "kafka.admin.AclCommand"])
+            .args(["--bootstrap-server", case.parts.brokers(), "--add", principal, "User:ANONYMOUS"])
+            .args(["--operation", operation, "--topic", topic])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn missing_rights_fail_the_check_and_topics_that_differ_are_told() {
+    let case = Case::new("daemon_rights");
+    let check = case.ok(&["check", "--connect"]);
+    assert!(check.contains("readable") && check.contains("which may write"), "{check}");
+    assert_eq!(case.read(&case.anomalies()).len(), 0, "the trial is seen by nobody");
+    deny(&case, "Read", &case.raw());
+    deny(&case, "Write", &case.dlq());
+    let check = Ended::from(case.run(&["check", "--connect"]));
+    assert_eq!(check.code, Some(69), "{}", check.out);
+    let failed = check.out.lines().filter(|line| line.starts_with("FAILED")).collect::<Vec<_>>();
+    assert_eq!(failed.len(), 2, "{failed:#?}");
+    assert!(failed[0].contains(&case.raw()) && failed[0].contains("no right to read"), "{failed:#?}");
+    assert!(failed[1].contains("cannot write to") && failed[1].contains(&case.dlq()), "{failed:#?}");
 }

@@ -1,21 +1,14 @@
 //! `anomaly check`: the settings in force and where each came from; with `--connect`, whether what they name is there.
 
-use std::time::Duration;
-
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::producer::{BaseProducer, Producer};
+mod kafka;
 
 use crate::cli::Role;
 use crate::config::schema::File;
 use crate::config::{Loaded, Settings};
 use crate::error::{Error, Result};
 use crate::event::Instant;
-use crate::role::detector;
 use crate::store;
-use crate::stream::kafka::client;
-use crate::stream::kafka::context::Deliveries;
 
-const CALL: Duration = Duration::from_secs(10);
 /// A clock that is further off than this makes "now" on the pages misleading.
 const CLOCK_MILLIS: i64 = 5_000;
 
@@ -37,7 +30,7 @@ pub fn run(loaded: &Loaded, file: Option<File>, connect: bool) -> Result<()> {
             println!("FAILED  {what}: {why}");
         }
     };
-    try_kafka(&loaded.settings, file, &mut tried);
+    kafka::try_all(&loaded.settings, file, &mut tried);
     if file != Some(File::Producer) {
         try_postgres(&loaded.settings, file, &mut tried);
     }
@@ -63,59 +56,6 @@ pub fn configured(loaded: &Loaded, role: Role) -> Result<()> {
 }
 
 type Tried<'a> = dyn FnMut(&str, Result<String, String>) + 'a;
-
-fn try_kafka(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
-    if file == Some(File::Dashboard) {
-        return;
-    }
-    let kafka = &settings.kafka;
-    let consumer = match client::reader(kafka).create_with_context::<_, BaseConsumer<_>>(Quiet) {
-        Ok(consumer) => consumer,
-        Err(e) => return tried("kafka.properties", Err(e.to_string())),
-    };
-    match consumer.fetch_metadata(None, CALL) {
-        Err(e) => return tried("Kafka", Err(format!("{}: {e}", kafka.bootstrap_servers))),
-        Ok(metadata) => tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
-    }
-    let topics = &settings.topics;
-    let mut wanted = vec![&topics.raw_events];
-    if file != Some(File::Producer) {
-        wanted.extend([&topics.anomalies, &topics.dead_letter]);
-    }
-    for topic in wanted {
-        let found = consumer.fetch_metadata(Some(topic), CALL).map_err(|e| e.to_string()).and_then(|metadata| {
-            let found = metadata.topics().iter().find(|t| t.name() == topic);
-            match found.map(|t| (t.error(), t.partitions().len())) {
-                Some((None, partitions)) if partitions > 0 => Ok(format!("{partitions} partitions")),
-                Some((Some(error), _)) => {
-                    let code = rdkafka::types::RDKafkaErrorCode::from(error);
-                    Err(format!("{code}; `anomaly topics` creates what is missing"))
-                }
-                _ => Err("does not exist; `anomaly topics` creates it".into()),
-            }
-        });
-        tried(&format!("topic {topic}"), found);
-    }
-    let (id, is_transactional) = detector::names_for_check(settings);
-    if is_transactional && file != Some(File::Producer) {
-        let mut config = client::producer(kafka);
-        config.set("transactional.id", &id);
-        let begun = config
-            .create_with_context::<_, BaseProducer<_>>(Deliveries::default())
-            .and_then(|producer| producer.init_transactions(CALL))
-            .map(|()| format!("as {id}"))
-            .map_err(|e| format!("{e}; does the cluster allow transactional id {id}?"));
-        tried("transactions", begun);
-    }
-}
-
-/// Says nothing: the checks say it.
-struct Quiet;
-impl rdkafka::ClientContext for Quiet {
-    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
-    fn error(&self, _: rdkafka::error::KafkaError, _: &str) {}
-}
-impl rdkafka::consumer::ConsumerContext for Quiet {}
 
 fn try_postgres(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
     let postgres = &settings.postgres;

@@ -16,6 +16,9 @@ pub fn run(settings: &Settings) -> Result<()> {
     for topic in runtime.block_on(stream::topics::create(&settings.kafka, &settings.topics))? {
         let what = if topic.is_new { "created" } else { "exists" };
         println!("{what:<8} {} ({} partitions)", topic.name, topic.partitions);
+        if let Some(differs) = topic.differs {
+            println!("         {differs}");
+        }
     }
     Ok(())
 }

@@ -6,7 +6,9 @@
 pub mod client;
 pub mod context;
 pub mod fault;
+mod origin;
 mod read;
 mod real;
+mod transaction;
 
 pub use real::{KafkaLog, Names};

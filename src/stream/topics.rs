@@ -23,6 +23,8 @@ pub struct Found {
     pub partitions: usize,
     /// It was made just now.
     pub is_new: bool,
+    /// How one that was there differs from what is needed, and what follows from that.
+    pub differs: Option<String>,
 }
 
 fn away(what: &str, error: &KafkaError, kafka: &Kafka) -> Error {
@@ -39,16 +41,31 @@ pub async fn create(kafka: &Kafka, topics: &Topics) -> Result<Vec<Found>> {
         .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
     let raw = ensure(&admin, kafka, topics, &topics.raw_events, topics.partitions, &[]).await?;
     let partitions = i32::try_from(raw.partitions).unwrap_or(topics.partitions);
-    let largest = max_message_bytes(&admin, &topics.raw_events).await.unwrap_or(1_048_588) + HEADROOM;
-    let largest = largest.to_string();
+    let largest = config_of(&admin, &topics.raw_events, "max.message.bytes").await;
+    let needed = largest.and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(1_048_588) + HEADROOM;
+    let largest = needed.to_string();
     let state = [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
-    Ok(vec![
-        raw,
-        ensure(&admin, kafka, topics, &topics.anomalies, topics.partitions, &[]).await?,
-        ensure(&admin, kafka, topics, &topics.dead_letter, topics.partitions, &[("max.message.bytes", &largest)])
-            .await?,
-        ensure(&admin, kafka, topics, &topics.state, partitions, &state).await?,
-    ])
+    let anomalies = ensure(&admin, kafka, topics, &topics.anomalies, topics.partitions, &[]).await?;
+    let size = [("max.message.bytes", largest.as_str())];
+    let mut letters = ensure(&admin, kafka, topics, &topics.dead_letter, topics.partitions, &size).await?;
+    let mut state = ensure(&admin, kafka, topics, &topics.state, partitions, &state).await?;
+    if let Some(has) = config_of(&admin, &topics.dead_letter, "max.message.bytes").await {
+        if has.parse::<i64>().is_ok_and(|has| has < needed) {
+            letters.differs = Some(format!(
+                "its max.message.bytes is {has}, less than {needed}: the largest dead letters will be cut"
+            ));
+        }
+    }
+    let policy = config_of(&admin, &topics.state, "cleanup.policy").await;
+    if state.partitions != raw.partitions {
+        state.differs = Some(format!(
+            "it has {} partitions, and {} has {}: make it anew, or give it as many",
+            state.partitions, raw.name, raw.partitions
+        ));
+    } else if policy.as_ref().is_some_and(|policy| !policy.contains("compact")) {
+        state.differs = Some("its cleanup.policy is not compact: it will grow without end".into());
+    }
+    Ok(vec![raw, anomalies, letters, state])
 }
 
 async fn ensure(
@@ -60,7 +77,7 @@ async fn ensure(
     config: &[(&str, &str)],
 ) -> Result<Found> {
     if let Some(partitions) = partitions_of(admin, kafka, name)? {
-        return Ok(Found { name: name.to_owned(), partitions, is_new: false });
+        return Ok(Found { name: name.to_owned(), partitions, is_new: false, differs: None });
     }
     let replication = if topics.replication == 0 { -1 } else { topics.replication };
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
@@ -78,7 +95,7 @@ async fn ensure(
     // Creation is answered before every broker knows the topic.
     for _ in 0..100 {
         if let Some(partitions) = partitions_of(admin, kafka, name)? {
-            return Ok(Found { name: name.to_owned(), partitions, is_new: true });
+            return Ok(Found { name: name.to_owned(), partitions, is_new: true, differs: None });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -95,9 +112,9 @@ fn partitions_of(admin: &AdminClient<DefaultClientContext>, kafka: &Kafka, name:
         .filter(|partitions| *partitions > 0))
 }
 
-async fn max_message_bytes(admin: &AdminClient<DefaultClientContext>, name: &str) -> Option<i64> {
+async fn config_of(admin: &AdminClient<DefaultClientContext>, name: &str, key: &str) -> Option<String> {
     let resource = ResourceSpecifier::Topic(name);
     let results = admin.describe_configs([&resource], &AdminOptions::new()).await.ok()?;
     let config = results.into_iter().next()?.ok()?;
-    config.get("max.message.bytes")?.value.as_deref()?.parse().ok()
+    config.get(key)?.value.clone()
 }

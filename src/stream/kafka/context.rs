@@ -1,6 +1,6 @@
 //! What librdkafka says in its callbacks, kept until the loop asks: changes of the group, deliveries, trouble, ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -204,15 +204,4 @@ impl ProducerContext for Deliveries {
             }
         }
     }
-}
-
-/// By partition, what a list says of offsets; `None` where it says none.
-pub fn offsets(list: &TopicPartitionList) -> BTreeMap<i32, Option<i64>> {
-    list.elements()
-        .iter()
-        .map(|element| match element.offset() {
-            rdkafka::Offset::Offset(offset) => (element.partition(), Some(offset)),
-            _ => (element.partition(), None),
-        })
-        .collect()
 }

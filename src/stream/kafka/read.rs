@@ -25,6 +25,8 @@ impl History {
         // librdkafka assigns only to consumers with a group; this one never joins it.
         let mut config = client::reader(kafka);
         config.set("group.id", group);
+        // A fetch that waits at the end of one partition holds up the first of the next.
+        config.set("fetch.wait.max.ms", "20");
         let context = Member::new(topic);
         context.close();
         let consumer = config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))?;

@@ -9,9 +9,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::context::{Deliveries, Member, offsets};
+use super::context::{Deliveries, Member};
 use super::read::{History, drain, hand_over};
-use super::{client, fault};
+use super::{client, fault, origin};
 use crate::config::resolved::{Delivery, Kafka};
 use crate::stream::log::{Change, Fault, Log, Outgoing, Output, Positions, Remedy, Standing, Visit};
 
@@ -33,23 +33,18 @@ pub struct Names {
 }
 
 /// One call to the cluster.
-const CALL: Duration = Duration::from_secs(5);
+pub(super) const CALL: Duration = Duration::from_secs(5);
 /// One attempt to begin; short, since nothing is lost by stopping between two.
 const OPEN: Duration = Duration::from_secs(1);
-/// One part of a flush: a long one waits about 100 ms for nothing.
-const FLUSH: Duration = Duration::from_millis(2);
 /// Time for a record to be delivered.
-const DELIVERY: Duration = Duration::from_secs(5);
+pub(super) const DELIVERY: Duration = Duration::from_secs(5);
 const TRANSACTION: Duration = Duration::from_secs(10);
-/// Noted beside each committed offset: how many partitions the topic had when the group began. By it a partition that was
-/// added later, whose events are all ours, is told from one that another member is about to begin.
-const ORIGIN: &str = "anomaly-partitions=";
 
 /// One consumer and one producer. The consumer is dropped first, as closing it may still need offsets.
 pub struct KafkaLog {
-    consumer: BaseConsumer<Member>,
+    pub(super) consumer: BaseConsumer<Member>,
     history: Option<History>,
-    producer: BaseProducer<Deliveries>,
+    pub(super) producer: BaseProducer<Deliveries>,
     kafka: Kafka,
     names: Names,
     delivery: Delivery,
@@ -58,10 +53,10 @@ pub struct KafkaLog {
     /// Delivery reports when the open transaction began.
     reports_before: u64,
     sent: u64,
-    /// See [`ORIGIN`].
+    /// See [`origin`].
     origin: i32,
     /// A commit has begun and its outcome is open: only the same call may follow.
-    is_committing: bool,
+    pub(super) is_committing: bool,
 }
 
 impl KafkaLog {
@@ -113,48 +108,6 @@ impl KafkaLog {
             list.add_partition(&self.names.input, *partition);
         });
         list
-    }
-
-    /// Waits until everything sent has its report, or until one of them is bad: then the rest is held back for ever.
-    fn flush(&self) -> Result<(), Fault> {
-        let deadline = Instant::now() + DELIVERY + FLUSH;
-        loop {
-            let flushed = self.producer.flush(FLUSH);
-            if let Some(e) = self.producer.context().take_failure() {
-                return Err(Fault {
-                    remedy: Remedy::Abort,
-                    message: format!("not delivered: {e}"),
-                    is_too_large: fault::is_too_large(&e),
-                });
-            }
-            match flushed {
-                Ok(()) => return Ok(()),
-                Err(e) if Instant::now() > deadline => return Err(fault::of("waiting for deliveries", &e)),
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn commit_transaction(&mut self, list: &TopicPartitionList) -> Result<(), Fault> {
-        if !self.is_committing {
-            self.flush()?;
-            self.send_offsets(list)?;
-            self.is_committing = true;
-        }
-        let committed = self.producer.commit_transaction(CALL).map_err(|e| fault::of("committing", &e));
-        self.is_committing = matches!(&committed, Err(fault) if fault.remedy == Remedy::Retry);
-        // Once it was asked for, it may have happened: only the committed offsets tell.
-        committed.map_err(|fault| match fault.remedy {
-            Remedy::Abort => Fault { remedy: Remedy::Rebuild, ..fault },
-            _ => fault,
-        })
-    }
-
-    fn send_offsets(&self, list: &TopicPartitionList) -> Result<(), Fault> {
-        // Fresh, so that a member of an older generation is refused.
-        let member =
-            self.consumer.group_metadata().ok_or_else(|| Fault::new(Remedy::Abort, "the consumer is in no group"))?;
-        self.producer.send_offsets_to_transaction(list, &member, CALL).map_err(|e| fault::of("sending offsets", &e))
     }
 
     /// What a poll's error means; `Ok` when it is only worth knowing.
@@ -286,18 +239,8 @@ impl Log for KafkaLog {
         let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
         let list = self.consumer.committed_offsets(self.partitions(&all), CALL).map_err(failed)?;
         list.elements().iter().try_for_each(|element| element.error().map_err(failed))?;
-        let known = offsets(&list);
-        let has_begun = known.values().any(Option::is_some);
-        let elements = list.elements();
-        let noted = elements.iter().filter_map(|element| element.metadata().strip_prefix(ORIGIN)?.parse::<i32>().ok());
-        // Offsets that another tool has set carry no note: every partition without one is taken for added.
-        let origin = noted.min().unwrap_or(if has_begun { 0 } else { i32::try_from(all.len()).unwrap_or(i32::MAX) });
+        let (origin, standing) = origin::standing(&list);
         self.origin = origin;
-        let standing = |partition: i32| match known.get(&partition).copied().flatten() {
-            Some(offset) => Standing::At(offset),
-            None if has_begun && partition >= origin => Standing::Added,
-            None => Standing::New,
-        };
         Ok(partitions.iter().map(|&partition| (partition, standing(partition))).collect())
     }
 
@@ -380,7 +323,7 @@ impl Log for KafkaLog {
 
     fn commit(&mut self, next: &Positions) -> Result<(), Fault> {
         let list = self.list(next)?;
-        list.elements().iter_mut().for_each(|element| element.set_metadata(format!("{ORIGIN}{}", self.origin)));
+        origin::note(&list, self.origin);
         match self.delivery {
             Delivery::ExactlyOnce => self.commit_transaction(&list),
             Delivery::AtLeastOnce => {

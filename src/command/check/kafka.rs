@@ -1,0 +1,132 @@
+//! What `anomaly check --connect` tries of Kafka: brokers, topics, the group, and the rights to read and to write. Nothing
+//! that a reader of committed records would see is left behind.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use super::Tried;
+use crate::config::Settings;
+use crate::config::schema::File;
+use crate::role::detector;
+use crate::stream::kafka::client;
+use crate::stream::kafka::context::Deliveries;
+
+const CALL: Duration = Duration::from_secs(10);
+
+/// Says nothing: the checks say it.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+impl ConsumerContext for Quiet {}
+
+/// Everything that the role of `file` needs of Kafka; of all roles without one.
+pub fn try_all(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
+    if file == Some(File::Dashboard) {
+        return;
+    }
+    let (kafka, topics) = (&settings.kafka, &settings.topics);
+    let mut config = client::reader(kafka);
+    config.set("group.id", &settings.detector.group);
+    let consumer = match config.create_with_context::<_, BaseConsumer<_>>(Quiet) {
+        Ok(consumer) => consumer,
+        Err(e) => return tried("kafka.properties", Err(e.to_string())),
+    };
+    match consumer.fetch_metadata(None, CALL) {
+        Err(e) => return tried("Kafka", Err(format!("{}: {e}", kafka.bootstrap_servers))),
+        Ok(metadata) => tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
+    }
+    let is_detector = file != Some(File::Producer);
+    let read: &[&String] = if is_detector { &[&topics.raw_events, &topics.anomalies] } else { &[] };
+    let all: &[&String] =
+        if is_detector { &[&topics.raw_events, &topics.anomalies, &topics.dead_letter] } else { &[&topics.raw_events] };
+    let mut is_complete = true;
+    for topic in all {
+        let partitions = partitions(&consumer, topic);
+        is_complete &= partitions.is_ok();
+        let found = partitions.and_then(|n| match read.contains(topic) {
+            true => readable(&consumer, topic).map(|()| format!("{n} partitions, readable")),
+            false => Ok(format!("{n} partitions")),
+        });
+        tried(&format!("topic {topic}"), found);
+    }
+    if !is_detector {
+        return;
+    }
+    let group = offsets(&consumer, &topics.raw_events).map_err(|e| e.to_string()).map(|()| "readable".into());
+    tried(&format!("group {}", settings.detector.group), group);
+    let (id, is_transactional) = detector::names_for_check(settings);
+    if is_transactional && is_complete {
+        let written = writable(settings, &id, &[&topics.anomalies, &topics.dead_letter]);
+        tried("transactions", written.map(|()| format!("as {id}, which may write (tried, and aborted)")));
+    }
+}
+
+fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<usize, String> {
+    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(|e| e.to_string())?;
+    let found = metadata.topics().iter().find(|t| t.name() == topic);
+    match found.map(|t| (t.error(), t.partitions().len())) {
+        Some((None, partitions)) if partitions > 0 => Ok(partitions),
+        Some((Some(error), _)) if Code::from(error) == Code::TopicAuthorizationFailed => {
+            Err("no right to see it".into())
+        }
+        Some((Some(error), _)) => Err(format!("{}; `anomaly topics` creates what is missing", Code::from(error))),
+        _ => Err("does not exist; `anomaly topics` creates it".into()),
+    }
+}
+
+/// Fetches from the end of the first partition: the broker says at once when that is not allowed.
+fn readable(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<(), String> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::End).map_err(|e| e.to_string())?;
+    consumer.assign(&list).map_err(|e| e.to_string())?;
+    let deadline = Instant::now() + CALL;
+    while Instant::now() < deadline {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(e)) if e.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => {
+                return Err(format!("no right to read it: {e}"));
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+    Err("no answer to a fetch".into())
+}
+
+fn offsets(consumer: &BaseConsumer<Quiet>, topic: &str) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, 0);
+    let list = consumer.committed_offsets(list, CALL)?;
+    list.elements().iter().try_for_each(|element| element.error())
+}
+
+/// Sends one record to each topic in a transaction, and aborts it.
+fn writable(settings: &Settings, id: &str, topics: &[&String]) -> Result<(), String> {
+    let mut config = client::producer(&settings.kafka);
+    config.set("transactional.id", id).set("message.timeout.ms", CALL.as_millis().to_string());
+    let producer =
+        config.create_with_context::<_, BaseProducer<_>>(Deliveries::default()).map_err(|e| e.to_string())?;
+    producer.init_transactions(CALL).map_err(|e| format!("{e}; does the cluster allow transactional id {id}?"))?;
+    producer.begin_transaction().map_err(|e| e.to_string())?;
+    for topic in topics {
+        let record = BaseRecord::<str, str>::to(topic).key("check").payload("check");
+        producer.send(record).map_err(|(e, _)| e.to_string())?;
+    }
+    let sent = producer.flush(CALL);
+    let failure = producer.context().take_failure();
+    let aborted = producer.abort_transaction(CALL);
+    match failure {
+        Some(e) => {
+            Err(format!("cannot write to {}: {e}", topics.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(" or ")))
+        }
+        None => sent.and(aborted).map_err(|e| e.to_string()),
+    }
+}
