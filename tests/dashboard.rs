@@ -15,9 +15,9 @@ use anomaly::{store, window};
 use tokio::sync::oneshot;
 
 /// A migrated schema with the dashboard over it; dropped at the end.
-struct Stage {
+pub struct Stage {
     settings: Settings,
-    address: SocketAddr,
+    pub address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
 
@@ -44,8 +44,14 @@ fn serve(settings: &Settings) -> (SocketAddr, oneshot::Sender<()>) {
 
 impl Stage {
     fn new() -> Stage {
+        Stage::with(|_| ())
+    }
+
+    /// With other settings than the shipped ones.
+    pub fn with(change: impl FnOnce(&mut Settings)) -> Stage {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mut settings = settings();
+        change(&mut settings);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         settings.postgres.schema = format!("dashboard_{}_{number}", std::process::id());
         let mut client = store::connect(&settings.postgres).unwrap();
@@ -58,7 +64,7 @@ impl Stage {
         store::connect(&self.settings.postgres).unwrap()
     }
 
-    fn insert(&self, anomaly: &Anomaly) {
+    pub fn insert(&self, anomaly: &Anomaly) {
         let a = anomaly;
         let time = a.timestamp.unwrap().to_time();
         let sql = format!(
@@ -113,11 +119,11 @@ fn get(address: SocketAddr, url: &str) -> (u16, String, String) {
     (answer.status().as_u16(), stale, answer.body_mut().read_to_string().unwrap())
 }
 
-fn ago(seconds: i64) -> Instant {
+pub fn ago(seconds: i64) -> Instant {
     Instant::from_millis(Instant::now().millis() - seconds * 1000).unwrap()
 }
 
-fn anomaly(device: &str, offset: i64, time: Instant, value: f64) -> Anomaly {
+pub fn anomaly(device: &str, offset: i64, time: Instant, value: f64) -> Anomaly {
     let window = vec![21.4, 21.6, 21.5, 21.3];
     let moments = window::moments(window.iter().copied()).unwrap();
     let z = (value - moments.mean) / moments.std_dev;

@@ -9,6 +9,8 @@ mod oracle;
 
 /// The arithmetic of windows and the screen that skips it, against the oracle.
 mod arithmetic;
+/// The pages in a real browser.
+mod browser;
 /// Settings, exit codes, notification, reload, signals.
 mod daemon;
 /// Pages and API on a real PostgreSQL.
