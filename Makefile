@@ -1,5 +1,5 @@
 # The two commands of the README, and what maintainers need beside them.
-.PHONY: demo test test-all build box lint deny clean
+.PHONY: demo test test-all build deb box lint deny
 
 # The whole pipeline on this machine, with nothing set up.
 demo:
@@ -7,11 +7,12 @@ demo:
 	cargo build --release --locked
 	exec target/release/anomaly demo
 
-# Everything that proves the product in minutes, on a real Kafka, ZooKeeper and PostgreSQL.
+# Everything that proves the product in minutes, on a real Kafka, ZooKeeper, PostgreSQL, browser and systemd.
 test:
-	packaging/install-deps build test
+	packaging/install-deps build test package
 	$(MAKE) lint
 	tests/run
+	tests/package
 
 # What takes longer as well.
 test-all: test
@@ -21,6 +22,8 @@ test-all: test
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	shellcheck .ci/run tests/run tests/machine tests/package vagrant/box vagrant/provision.sh packaging/install-deps \
+	  packaging/build-deb packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 # Licences, advisories and sources of all dependencies.
@@ -31,6 +34,11 @@ deny:
 build:
 	packaging/install-deps build
 	cargo build --release --locked
+
+# The Debian package, in target/debian.
+deb:
+	packaging/install-deps build package
+	packaging/build-deb
 
 # A private Kafka, ZooKeeper and PostgreSQL to try things on; `eval "$$(vagrant/box env)"` points at it.
 box:

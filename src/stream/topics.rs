@@ -49,12 +49,10 @@ pub async fn create(kafka: &Kafka, topics: &Topics) -> Result<Vec<Found>> {
     let size = [("max.message.bytes", largest.as_str())];
     let mut letters = ensure(&admin, kafka, topics, &topics.dead_letter, topics.partitions, &size).await?;
     let mut state = ensure(&admin, kafka, topics, &topics.state, partitions, &state).await?;
-    if let Some(has) = config_of(&admin, &topics.dead_letter, "max.message.bytes").await {
-        if has.parse::<i64>().is_ok_and(|has| has < needed) {
-            letters.differs = Some(format!(
-                "its max.message.bytes is {has}, less than {needed}: the largest dead letters will be cut"
-            ));
-        }
+    let has = config_of(&admin, &topics.dead_letter, "max.message.bytes").await.and_then(|bytes| bytes.parse().ok());
+    if let Some(has) = has.filter(|has: &i64| *has < needed) {
+        letters.differs =
+            Some(format!("its max.message.bytes is {has}, less than {needed}: the largest dead letters will be cut"));
     }
     let policy = config_of(&admin, &topics.state, "cleanup.policy").await;
     if state.partitions != raw.partitions {
