@@ -1,5 +1,5 @@
 # The two commands of the README, and what maintainers need beside them.
-.PHONY: demo test test-all build deb box lint deny
+.PHONY: demo test test-all vagrant-test build deb box lint deny
 
 # The whole pipeline on this machine, with nothing set up.
 demo:
@@ -16,13 +16,23 @@ test:
 
 # What takes longer as well.
 test-all: test
+	packaging/install-deps build test package slow
 	tests/run --ignored
+	tests/cloud-init target/debian/anomaly_*.deb
+	tests/piuparts target/debian/anomaly_*.deb
+	cd vagrant && vagrant validate
 	$(MAKE) deny
+
+# `vagrant up` for real, under libvirt; half an hour where there is no KVM.
+vagrant-test: deb
+	packaging/install-deps vagrant
+	tests/vagrant
 
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	shellcheck .ci/run tests/run tests/machine tests/package vagrant/box vagrant/provision.sh packaging/install-deps \
+	shellcheck .ci/run tests/run tests/machine tests/package tests/cloud-init \
+	  tests/piuparts tests/vagrant vagrant/box vagrant/provision.sh packaging/install-deps \
 	  packaging/build-deb packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
