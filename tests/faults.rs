@@ -128,6 +128,40 @@ fn a_sink_that_loses_its_place_in_the_group_while_the_database_is_away_takes_it_
     verify(&case);
 }
 
+/// A line of `/proc/PID/status`, in mebibytes.
+fn mebibytes(process: &Process, line: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let value = text.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+    value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn a_producer_whose_broker_dies_holds_a_bounded_queue_and_a_stop_tells_what_was_not_delivered() {
+    let (stage, parts) = Box::up();
+    let mut case = case("queue", parts);
+    case.set("SERVICE__DRAIN_TIMEOUT", "1s");
+    let mut producer = case.role("producer", &[("PRODUCER__RATE", "0")]);
+    producer.wait_ready();
+    stage.run(&["kill", "kafka"]);
+    wait_degraded(&producer, "Kafka is away");
+    let mut before = 0;
+    wait("the memory to stop growing", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = mebibytes(&producer, "VmRSS:");
+        std::mem::replace(&mut before, now) == now
+    });
+    assert!(mebibytes(&producer, "VmHWM:") < 256, "{} MiB", mebibytes(&producer, "VmHWM:"));
+    producer.signal(rustix::process::Signal::TERM);
+    assert_eq!(producer.exit(Duration::from_secs(4)).code(), Some(69));
+    let log = producer.log();
+    let told =
+        log.split_once(" events were not delivered in time and 0 were refused").unwrap_or_else(|| panic!("{log}"));
+    let undelivered = told.0.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+    // The whole queue, and the event in hand.
+    assert!((100_000..=200_001).contains(&undelivered), "{undelivered}");
+    stage.run(&["up", "kafka"]);
+}
+
 #[test]
 #[ignore = "kills the broker: a minute or more; `make test-all`"]
 fn sigterm_ends_in_time_although_the_broker_is_away() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::common::{Case, Got, Manager, Parts, Process, free_port, wait_for};
+use super::common::{Case, Got, Manager, Parts, free_port, wait_for};
 
 const RUN: Duration = Duration::from_secs(60);
 const LABELS: [&str; 6] = ["spike", "dip", "level_shift", "drift", "stuck", "noise_burst"];
@@ -195,36 +195,18 @@ fn this_machines_metrics_are_events_to_a_detector() {
     assert_eq!(case.read(&case.dlq()).len(), 0, "rejects of the host's own events");
 }
 
-/// A line of `/proc/PID/status`, in mebibytes.
-fn mebibytes(process: &Process, line: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
-    let value = text.lines().find_map(|l| l.strip_prefix(line)).unwrap();
-    value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-}
-
 #[test]
-fn without_a_broker_the_queue_stays_bounded_and_a_stop_tells_what_was_not_delivered() {
+fn without_a_broker_nothing_is_taken_from_the_source_and_a_stop_ends_well() {
     let mut case = Case::bare("producer_dead", Parts::shared());
     case.set("KAFKA__BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", free_port()));
-    case.set("SERVICE__DRAIN_TIMEOUT", "1s");
     let manager = Manager::new(case.dir.path());
     let producer = case.role("producer", &[("PRODUCER__RATE", "0"), ("NOTIFY_SOCKET", manager.socket())]);
     wait_for("the outage to be told", RUN, || {
         producer.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("Kafka is away"))
     });
-    let mut before = 0;
-    wait_for("the memory to stop growing", RUN, || {
-        std::thread::sleep(Duration::from_millis(300));
-        let now = mebibytes(&producer, "VmRSS:");
-        std::mem::replace(&mut before, now) == now
-    });
-    assert!(mebibytes(&producer, "VmHWM:") < 256, "{} MiB", mebibytes(&producer, "VmHWM:"));
     assert!(!manager.has("READY=1"), "ready before the first delivery");
     let mut producer = producer;
     producer.signal(rustix::process::Signal::TERM);
-    let status = producer.exit(Duration::from_secs(4));
-    assert_eq!(status.code(), Some(69));
-    // The queue, and the event in hand.
-    let told = "200001 events were not delivered in time and 0 were refused; 0 were delivered";
-    assert!(producer.log().contains(told), "{}", producer.log());
+    assert_eq!(producer.exit(Duration::from_secs(4)).code(), Some(0), "{}", producer.log());
+    assert!(producer.log().contains("delivered=0 failed=0 undelivered=0"), "{}", producer.log());
 }

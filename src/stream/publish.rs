@@ -1,6 +1,7 @@
 //! The producer's side: events into `raw_events`, with back-pressure instead of loss or growth. Messages never expire:
 //! an outage of minutes costs only time.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -18,6 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Publisher {
     producer: BaseProducer<Deliveries>,
     topic: String,
+    sent: Cell<u64>,
 }
 
 impl Publisher {
@@ -37,7 +39,7 @@ impl Publisher {
         let producer = config
             .create_with_context(Deliveries::default())
             .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
-        Ok(Publisher { producer, topic: topic.to_owned() })
+        Ok(Publisher { producer, topic: topic.to_owned(), sent: Cell::new(0) })
     }
 
     /// Whether the topic is there; [`trouble`](Self::trouble) says why not. What is sent to a missing one would be refused
@@ -68,7 +70,10 @@ impl Publisher {
             record = record.headers(OwnedHeaders::new().insert(Header { key: "anomaly-label", value: Some(label) }));
         }
         match self.producer.send(record) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.sent.set(self.sent.get() + 1);
+                Ok(true)
+            }
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(false),
             Err((error @ KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => Err(Error::data(error)),
             Err((error, _)) => Err(Error::unavailable(format_args!("cannot send to {}: {error}", self.topic))),
@@ -83,7 +88,8 @@ impl Publisher {
     /// Events delivered and refused so far, and those that still wait.
     pub fn counts(&self) -> (u64, u64, u64) {
         let (delivered, failed) = self.producer.context().counts();
-        (delivered, failed, u64::try_from(self.producer.in_flight_count()).unwrap_or(0))
+        // The client's own count has its other events in it as well.
+        (delivered, failed, self.sent.get().saturating_sub(delivered + failed))
     }
 
     /// Why the cluster cannot be used, while it cannot; or why the last event was refused.
@@ -102,7 +108,7 @@ impl Publisher {
     /// Waits for what is queued; returns how many events are left undelivered at the deadline.
     pub fn finish(&self, limit: Duration) -> u64 {
         let deadline = Instant::now() + limit;
-        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+        while self.counts().2 > 0 && Instant::now() < deadline {
             // Short, so that what arrives is noticed at once.
             let _ = self.producer.flush(Duration::from_millis(10));
         }
