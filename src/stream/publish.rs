@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::kafka::client;
@@ -37,7 +37,7 @@ impl Publisher {
             &[("queue.buffering.max.messages", "200000"), ("queue.buffering.max.kbytes", "65536")],
         );
         let producer = config
-            .create_with_context(Deliveries::default())
+            .create_with_context(Deliveries::keeping_returned())
             .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
         Ok(Publisher { producer, topic: topic.to_owned(), sent: Cell::new(0) })
     }
@@ -64,17 +64,38 @@ impl Publisher {
     /// # Errors
     /// 65 when the event is larger than any topic takes, 69 when the client is broken.
     pub fn send(&self, key: Option<&[u8]>, value: &[u8], label: Option<&str>) -> Result<bool> {
+        if !self.resend()? {
+            return Ok(false);
+        }
+        let is_queued = self.queue(key, value, label)?;
+        self.sent.set(self.sent.get() + u64::from(is_queued));
+        Ok(is_queued)
+    }
+
+    /// Sends what came back, oldest first, before anything newer. False when the queue is full.
+    fn resend(&self) -> Result<bool> {
+        while let Some(back) = self.producer.context().take_returned() {
+            let label = back.headers().and_then(|headers| headers.iter().find_map(|header| header.value));
+            let label = label.and_then(|label| std::str::from_utf8(label).ok());
+            if !self.queue(back.key(), back.payload().unwrap_or_default(), label)? {
+                self.producer.context().put_back(back);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn queue(&self, key: Option<&[u8]>, value: &[u8], label: Option<&str>) -> Result<bool> {
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).payload(value);
         record.key = key;
         if let Some(label) = label {
             record = record.headers(OwnedHeaders::new().insert(Header { key: "anomaly-label", value: Some(label) }));
         }
         match self.producer.send(record) {
-            Ok(()) => {
-                self.sent.set(self.sent.get() + 1);
-                Ok(true)
-            }
+            Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(false),
+            // A broker that has just started says so of topics that it does have.
+            Err((KafkaError::MessageProduction(Code::UnknownTopic | Code::UnknownPartition), _)) => Ok(false),
             Err((error @ KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => Err(Error::data(error)),
             Err((error, _)) => Err(Error::unavailable(format_args!("cannot send to {}: {error}", self.topic))),
         }
@@ -109,6 +130,8 @@ impl Publisher {
     pub fn finish(&self, limit: Duration) -> u64 {
         let deadline = Instant::now() + limit;
         while self.counts().2 > 0 && Instant::now() < deadline {
+            // What cannot be sent again now stays among the undelivered.
+            let _ = self.resend();
             // Short, so that what arrives is noticed at once.
             let _ = self.producer.flush(Duration::from_millis(10));
         }

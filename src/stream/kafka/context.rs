@@ -9,7 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::message::{DeliveryResult, Message, OwnedMessage};
 use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -148,6 +148,11 @@ impl ConsumerContext for Member {
     }
 }
 
+fn is_unknown(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    matches!(error.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
+}
+
 /// Of a producer: how deliveries went.
 #[derive(Debug, Default)]
 pub struct Deliveries {
@@ -156,6 +161,8 @@ pub struct Deliveries {
     delivered: AtomicU64,
     failed: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
+    keeps_returned: bool,
+    returned: Mutex<VecDeque<OwnedMessage>>,
 }
 
 impl Deliveries {
@@ -167,6 +174,21 @@ impl Deliveries {
     /// Records delivered and failed so far.
     pub fn counts(&self) -> (u64, u64) {
         (self.delivered.load(Ordering::SeqCst), self.failed.load(Ordering::SeqCst))
+    }
+
+    /// Keeps what comes back because a broker that has just started does not know the topic yet.
+    pub fn keeping_returned() -> Self {
+        Deliveries { keeps_returned: true, ..Deliveries::default() }
+    }
+
+    /// The oldest record that came back, to be sent again.
+    pub fn take_returned(&self) -> Option<OwnedMessage> {
+        lock(&self.returned).pop_front()
+    }
+
+    /// One that was taken and could not be sent.
+    pub fn put_back(&self, record: OwnedMessage) {
+        lock(&self.returned).push_front(record);
     }
 
     /// The first failure since the last call.
@@ -196,6 +218,10 @@ impl ProducerContext for Deliveries {
         match result {
             Ok(_) => {
                 self.delivered.fetch_add(1, Ordering::SeqCst);
+            }
+            Err((error, record)) if self.keeps_returned && is_unknown(error) => {
+                self.trouble.set(format!("topic {} is not there: {error}", record.topic()));
+                lock(&self.returned).push_back(record.detach());
             }
             Err((error, record)) => {
                 self.failed.fetch_add(1, Ordering::SeqCst);
