@@ -87,7 +87,7 @@ systemctl enable --quiet zookeeper kafka
 say "starting ZooKeeper, Kafka and PostgreSQL"
 systemctl start zookeeper kafka postgresql
 
-# --- PostgreSQL: one role owns the tables, another one writes and reads them ------------------------------
+# --- PostgreSQL: one role owns the tables, another one, to which `anomaly migrate` gives them, writes and reads ------------------------------
 
 psql() { runuser -u postgres -- psql -XqtA -v ON_ERROR_STOP=1 "$@"; }
 await() { # SECONDS WHAT COMMAND...
@@ -118,10 +118,6 @@ secret() { # FILE: a password, made at first use
   [[ $(psql -c "select 1 from pg_database where datname = 'anomalies_db'") == 1 ]] ||
     echo "create database anomalies_db owner anomaly_owner;"
 } | psql
-psql -d anomalies_db <<'EOF'
-alter default privileges for role anomaly_owner grant select, insert, update, delete on tables to anomaly_user;
-alter default privileges for role anomaly_owner grant usage, select on sequences to anomaly_user;
-EOF
 
 # --- anomaly ----------------------------------------------------------------------------------------------
 

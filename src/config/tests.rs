@@ -100,11 +100,11 @@ fn a_property_that_librdkafka_does_not_take_is_told_with_its_place_and_without_i
     for (line, why) in [
         ("\"sasl.pasword\" = \"hunter2\"", "No such configuration property"),
         ("\"security.protocol\" = \"hunter2\"", "Invalid value"),
-        ("\"socket.timeout.ms\" = \"hunter2\"", "hunter"),
+        ("\"socket.timeout.ms\" = \"hunter2\"", "socket.timeout.ms"),
     ] {
         let message = message(&[("common.toml", &format!("[kafka.properties]\n{line}\n"))], &[]);
         assert!(message.contains("common.toml:2:") && message.contains("cannot be used"), "{message}");
-        assert!(why == "hunter" || message.contains(why), "{message}");
+        assert!(message.contains(why), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
     }
     let unset = message(&[], &[("ANOMALY__KAFKA__PROPERTIES__SASL_PASWORD", "hunter2")]);

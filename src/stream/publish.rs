@@ -72,7 +72,7 @@ impl Publisher {
         Ok(is_queued)
     }
 
-    /// Sends what came back, oldest first, before anything newer. False when the queue is full.
+    /// Sends what came back, oldest first, before anything newer. False when that cannot be now.
     fn resend(&self) -> Result<bool> {
         while let Some(back) = self.producer.context().take_returned() {
             let label = back.headers().and_then(|headers| headers.iter().find_map(|header| header.value));
