@@ -17,6 +17,7 @@ pub use shipped::shipped;
 use crate::error::{Error, Result};
 use raw::Entries;
 use report::Report;
+use resolved::{Delivery, Keep};
 use schema::File;
 
 /// Settings that hold together, and where each came from.
@@ -63,6 +64,11 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
         let is_default = entries.get("detector.min_samples").is_some_and(|e| e.origin == report::Origin::Default);
         let path = if is_default { "detector.window" } else { "detector.min_samples" };
         problem(path, title, "nothing would ever be judged");
+    }
+    if detector.delivery == Delivery::AtLeastOnce && detector.state == Keep::Topic {
+        let title = "`detector.delivery` is \"at_least_once\" and `detector.state` is \"topic\"".to_owned();
+        let expected = "windows in a topic need transactions: set detector.state = \"history\"";
+        problem("detector.delivery", title, expected);
     }
     if let Some((a, b)) = settings.fields.clash() {
         let path = [

@@ -2,11 +2,15 @@
 //! did since the last commit can be taken back. Knows nothing of Kafka, files or clocks.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use sha2::{Digest, Sha256};
 
 use crate::anomaly::{Anomaly, Direction, Severity, Source};
 use crate::event::{Event, Instant};
 use crate::rule::{self, Figures, Limits, Rule};
-use crate::series::{self, Table};
+use crate::series::snapshot::Fingerprint;
+use crate::series::{self, Bounds, Table};
 
 /// What decides a verdict; its fingerprint is written beside every status row.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -25,6 +29,10 @@ pub struct Settings {
     pub min_relative_std_dev: f64,
     /// Values that an anomaly carries.
     pub context: usize,
+    /// Series that a partition may have.
+    pub max_series: usize,
+    /// Seconds of silence, by the partition's own clock, after which a series is forgotten; `None`: never.
+    pub idle_after: Option<u32>,
 }
 
 impl Default for Settings {
@@ -37,8 +45,33 @@ impl Default for Settings {
             min_std_dev: 0.0,
             min_relative_std_dev: 0.0,
             context: 100,
+            max_series: 1_000_000,
+            idle_after: Some(30 * 86_400),
         }
     }
+}
+
+impl Settings {
+    /// What a partition's table may hold.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { max_series: self.max_series, idle_after: self.idle_after }
+    }
+
+    /// Differs when anything here differs.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        let mut fingerprint = Fingerprint::default();
+        fingerprint.copy_from_slice(&Sha256::digest(&text)[..6]);
+        fingerprint
+    }
+}
+
+/// A fingerprint as people see it.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// What became of an event.
@@ -55,6 +88,7 @@ pub enum Verdict {
 /// Judges events in the order in which they are given.
 pub struct Detector {
     settings: Settings,
+    fingerprint: Fingerprint,
     rule: Box<dyn Rule>,
     tables: BTreeMap<i32, Table>,
     key: String,
@@ -71,12 +105,19 @@ impl Detector {
             min_relative_std_dev: settings.min_relative_std_dev,
         };
         let rule = rule::by_name(&settings.method, limits)?;
-        Some(Detector { settings, rule, tables: BTreeMap::new(), key: String::new(), split_series: 0 })
+        let fingerprint = settings.fingerprint();
+        Some(Detector { settings, fingerprint, rule, tables: BTreeMap::new(), key: String::new(), split_series: 0 })
+    }
+
+    /// A record of the partition that is an event, before it is judged; `time` is the record's own, in milliseconds. What
+    /// has been silent for too long by it is forgotten.
+    pub fn pass(&mut self, partition: i32, offset: i64, time: Option<i64>) {
+        self.tables.entry(partition).or_default().pass(offset, time, self.settings.bounds());
     }
 
     /// Judges one event, then lets its value join the window. `source.partition` says which windows.
     pub fn judge(&mut self, source: &Source, event: &Event<'_>, at: Option<Instant>, label: Option<&str>) -> Verdict {
-        self.with_window(source.partition, event, |rule, settings, window| {
+        self.with_window(source, event, |rule, settings, window| {
             if window.len() < settings.min_samples {
                 return Verdict::Learning;
             }
@@ -99,7 +140,7 @@ impl Detector {
         event: &Event<'_>,
         at: Option<Instant>,
     ) -> Option<(Figures, Option<Box<Anomaly>>)> {
-        self.with_window(source.partition, event, |rule, settings, window| {
+        self.with_window(source, event, |rule, settings, window| {
             if window.len() < settings.min_samples {
                 return None;
             }
@@ -110,11 +151,6 @@ impl Detector {
         })
     }
 
-    /// Lets a value that has its verdict already join its window again.
-    pub fn replay(&mut self, partition: i32, event: &Event<'_>) {
-        self.with_window(partition, event, |_, _, _| ());
-    }
-
     /// What was done is final.
     pub fn commit(&mut self) {
         self.tables.values_mut().for_each(Table::commit);
@@ -123,6 +159,31 @@ impl Detector {
     /// Takes back everything since the last commit.
     pub fn rollback(&mut self) {
         self.tables.values_mut().for_each(Table::rollback);
+    }
+
+    /// What decides verdicts.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Of the settings.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The series of a partition, as they were restored.
+    pub fn adopt(&mut self, partition: i32, table: Table) {
+        self.tables.insert(partition, table);
+    }
+
+    /// The series of a partition.
+    pub fn table(&self, partition: i32) -> Option<&Table> {
+        self.tables.get(&partition)
+    }
+
+    /// To tell it of snapshots.
+    pub fn table_mut(&mut self, partition: i32) -> Option<&mut Table> {
+        self.tables.get_mut(&partition)
     }
 
     /// Forgets a partition that now belongs to another worker.
@@ -142,16 +203,16 @@ impl Detector {
 
     fn with_window<T>(
         &mut self,
-        partition: i32,
+        source: &Source,
         event: &Event<'_>,
         look: impl FnOnce(&dyn Rule, &Settings, &crate::window::Window) -> T,
     ) -> T {
         let key = series::key(&mut self.key, &event.device_id, event.metric_name.as_deref());
-        let table = self.tables.entry(partition).or_default();
-        let (slot, created) = table.slot(key);
+        let table = self.tables.entry(source.partition).or_default();
+        let (slot, created) = table.slot(key, source.offset, self.settings.bounds());
         let seen = look(self.rule.as_ref(), &self.settings, table.window(slot));
-        table.push(slot, event.metric_value, self.settings.window);
-        if created && self.tables.iter().any(|(other, table)| *other != partition && table.contains(key)) {
+        table.push(slot, source.offset, event.metric_value, self.settings.window);
+        if created && self.tables.iter().any(|(other, table)| *other != source.partition && table.contains(key)) {
             self.split_series += 1;
         }
         seen

@@ -10,6 +10,9 @@ use crate::event::Instant;
 /// A loop that may be held up by others is degraded when it has been silent for longer.
 const UNANSWERED: Duration = Duration::from_secs(20);
 
+/// Between two lines of progress in the log.
+const TELL: Duration = Duration::from_secs(5);
+
 /// What a loop is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -90,6 +93,8 @@ struct Inner {
     beat: Monotonic,
     partitions: BTreeMap<i32, PartitionStatus>,
     coverage: BTreeMap<(i64, i32), Tally>,
+    /// When progress was logged last.
+    told: Option<Monotonic>,
 }
 
 impl Part {
@@ -117,6 +122,17 @@ impl Part {
             other => tracing::info!(part = self.name, "{}", other.describe()),
         }
         inner.state = state;
+    }
+
+    /// Starting, and this far; a line in the log only now and then.
+    pub fn progress(&self, what: String) {
+        let mut inner = self.lock();
+        inner.beat = Monotonic::now();
+        if inner.told.is_none_or(|told| told.elapsed() >= TELL) {
+            tracing::info!(part = self.name, "{what}");
+            inner.told = Some(Monotonic::now());
+        }
+        inner.state = State::Starting(what);
     }
 
     /// The state now.
@@ -176,6 +192,7 @@ impl Health {
             beat: Monotonic::now(),
             partitions: BTreeMap::new(),
             coverage: BTreeMap::new(),
+            told: None,
         };
         let part = Arc::new(Part { name, is_watched, inner: Mutex::new(inner) });
         self.lock().push(part.clone());

@@ -1,24 +1,98 @@
-//! All series of one partition: found by name, moved on by one value at a time, and taken back to the last committed
-//! state when a transaction is aborted. Knows nothing of rules or Kafka.
+//! All series of one partition: found by name, moved on by one value at a time, forgotten when there are too many or when
+//! they have been silent for too long, and taken back to the last committed state when a transaction is aborted.
+//! Knows nothing of rules or Kafka.
+//!
+//! Everything here is a function of the partition's records alone: what is evicted follows from offsets and from the
+//! records' own times, never from the wall clock.
 
-use std::collections::HashMap;
+mod order;
+mod restore;
+pub mod snapshot;
+pub mod sweep;
+mod trail;
 
-use crate::window::{Replaced, Window};
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::window::Window;
+use order::{Links, NONE, Order};
+pub use restore::Restore;
+use trail::Step;
+
+/// Most series that one record may evict for their silence, so that a leap of the clock does not hold up the loop.
+const EVICTED_AT_ONCE: usize = 64;
+/// A record's time moves the partition's clock by this much at the most, in milliseconds: one wrong time must not make all
+/// series look silent.
+const CLOCK_STEP: i64 = 60_000;
+
+/// What a table may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Most series; beyond them the one that has been silent for longest is evicted.
+    pub max_series: usize,
+    /// A series is evicted after so many seconds without a value, by the partition's clock; `None`: never.
+    pub idle_after: Option<u32>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds { max_series: u32::MAX as usize - 1, idle_after: None }
+    }
+}
+
+/// One series.
+#[derive(Debug)]
+struct Series {
+    key: Box<str>,
+    window: Window,
+    /// Offset of its newest record.
+    last: i64,
+    /// The partition's clock at that record, in seconds.
+    touched: u32,
+    links: Links,
+    /// Differs from its newest snapshot.
+    is_dirty: bool,
+}
+
+/// Why a series was evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// There were too many.
+    Full,
+    /// It was silent for too long.
+    Idle,
+}
+
+/// A series that was forgotten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evicted {
+    /// See [`key`].
+    pub key: Box<str>,
+    /// Offset of the record that made it leave; its own records from there on begin it anew.
+    pub at: i64,
+    /// Why.
+    pub cause: Cause,
+}
 
 /// The windows of one partition.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// Name to place in `windows`.
-    index: HashMap<Box<str>, u32>,
-    windows: Vec<Window>,
+    /// Places in `series`.
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// `None`: a place that is free.
+    series: Vec<Option<Series>>,
+    free: Vec<u32>,
+    /// By the newest record of each.
+    order: Order,
+    /// Newest time of the records, each step bounded; milliseconds since the epoch.
+    clock: Option<i64>,
+    dirty: usize,
     /// What happened since the last commit, in order.
     trail: Vec<Step>,
-}
-
-#[derive(Debug)]
-enum Step {
-    Created(Box<str>),
-    Pushed(u32, Replaced),
+    committed_clock: Option<i64>,
+    evicted: Vec<Evicted>,
 }
 
 /// A series within its table.
@@ -39,90 +113,250 @@ pub fn key<'b>(buffer: &'b mut String, device_id: &str, metric_name: Option<&str
 impl Table {
     /// Number of series.
     pub fn len(&self) -> usize {
-        self.windows.len()
+        self.index.len()
     }
 
     /// True before the first series.
     pub fn is_empty(&self) -> bool {
-        self.windows.is_empty()
+        self.index.is_empty()
     }
 
     /// Whether a series of that key is known.
     pub fn contains(&self, key: &str) -> bool {
-        self.index.contains_key(key)
+        self.find(key).is_some()
     }
 
-    /// The series of that key, and whether it was made just now.
-    pub fn slot(&mut self, key: &str) -> (Slot, bool) {
-        if let Some(&at) = self.index.get(key) {
+    /// See the field.
+    pub fn clock(&self) -> Option<i64> {
+        self.clock
+    }
+
+    /// Evictions since the last commit.
+    pub fn evicted(&self) -> &[Evicted] {
+        &self.evicted
+    }
+
+    fn find(&self, key: &str) -> Option<u32> {
+        self.index.find(self.hasher.hash_one(key), |at| self.at(*at).key.as_ref() == key).copied()
+    }
+
+    fn at(&self, at: u32) -> &Series {
+        match &self.series[at as usize] {
+            Some(series) => series,
+            None => unreachable!("the index and the order hold only places that are taken"),
+        }
+    }
+
+    fn at_mut(&mut self, at: u32) -> &mut Series {
+        match &mut self.series[at as usize] {
+            Some(series) => series,
+            None => unreachable!("the index and the order hold only places that are taken"),
+        }
+    }
+
+    /// A record of the partition, whichever its series: moves the clock on, then evicts what has been silent for too long.
+    pub fn pass(&mut self, offset: i64, time: Option<i64>, bounds: Bounds) {
+        self.tick(time);
+        let (Some(idle_after), Some(clock)) = (bounds.idle_after, self.clock) else { return };
+        let limit = seconds(clock).saturating_sub(idle_after);
+        for _ in 0..EVICTED_AT_ONCE {
+            match self.order.oldest() {
+                Some(oldest) if self.at(oldest).touched < limit => self.evict(oldest, offset, Cause::Idle),
+                _ => return,
+            }
+        }
+    }
+
+    fn tick(&mut self, time: Option<i64>) {
+        if let Some(time) = time {
+            self.clock = Some(self.clock.map_or(time, |clock| clock.max(time.min(clock.saturating_add(CLOCK_STEP)))));
+        }
+    }
+
+    /// The series of that key, and whether it was made just now; `offset` is that of the record that asks.
+    pub fn slot(&mut self, key: &str, offset: i64, bounds: Bounds) -> (Slot, bool) {
+        if let Some(at) = self.find(key) {
             return (Slot(at), false);
         }
-        let at = self.windows.len() as u32;
-        self.index.insert(key.into(), at);
-        self.windows.push(Window::default());
-        self.trail.push(Step::Created(key.into()));
+        while self.len() >= bounds.max_series.max(1) {
+            match self.order.oldest() {
+                Some(oldest) => self.evict(oldest, offset, Cause::Full),
+                None => break,
+            }
+        }
+        let at = self.insert(Series::new(key));
+        self.trail.push(Step::Created(at));
         (Slot(at), true)
     }
 
     /// Its window.
     pub fn window(&self, slot: Slot) -> &Window {
-        &self.windows[slot.0 as usize]
+        &self.at(slot.0).window
     }
 
-    /// Appends a value to a series; see [`Window::push`].
-    pub fn push(&mut self, slot: Slot, value: f64, capacity: usize) {
-        let replaced = self.windows[slot.0 as usize].push(value, capacity);
-        self.trail.push(Step::Pushed(slot.0, replaced));
+    /// Appends the value of the record at `offset` to a series; see [`Window::push`].
+    pub fn push(&mut self, slot: Slot, offset: i64, value: f64, capacity: usize) {
+        let touched = seconds(self.clock.unwrap_or_default());
+        let newer = self.unlink(slot.0);
+        let series = self.at_mut(slot.0);
+        let replaced = series.window.push(value, capacity);
+        let last = std::mem::replace(&mut series.last, offset);
+        let touched = std::mem::replace(&mut series.touched, touched);
+        let was_dirty = std::mem::replace(&mut series.is_dirty, true);
+        self.dirty += usize::from(!was_dirty);
+        self.append(slot.0);
+        self.trail.push(Step::Pushed { at: slot.0, replaced, last, touched, newer });
     }
 
-    /// What was done is final.
-    pub fn commit(&mut self) {
-        self.trail.clear();
+    fn insert(&mut self, series: Series) -> u32 {
+        let hash = self.hasher.hash_one(series.key.as_ref());
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.series.push(None);
+            (self.series.len() - 1) as u32
+        });
+        self.dirty += usize::from(series.is_dirty);
+        self.series[at as usize] = Some(series);
+        let Table { index, series, hasher, .. } = self;
+        index.insert_unique(hash, at, |at| match &series[*at as usize] {
+            Some(series) => hasher.hash_one(series.key.as_ref()),
+            None => 0,
+        });
+        self.append(at);
+        at
     }
 
-    /// Takes back everything since the last commit.
-    pub fn rollback(&mut self) {
-        while let Some(step) = self.trail.pop() {
-            match step {
-                Step::Pushed(at, replaced) => self.windows[at as usize].undo(replaced),
-                Step::Created(key) => {
-                    self.index.remove(&key);
-                    self.windows.pop();
-                }
-            }
+    /// Takes a series out; its place is free from then on.
+    fn remove(&mut self, at: u32) -> Option<Series> {
+        self.unlink(at);
+        let hash = self.hasher.hash_one(self.at(at).key.as_ref());
+        if let Ok(entry) = self.index.find_entry(hash, |found| *found == at) {
+            entry.remove();
+        }
+        let series = self.series[at as usize].take();
+        self.dirty -= usize::from(series.as_ref().is_some_and(|series| series.is_dirty));
+        self.free.push(at);
+        series
+    }
+
+    fn evict(&mut self, at: u32, offset: i64, cause: Cause) {
+        let newer = self.at(at).links.newer;
+        if let Some(series) = self.remove(at) {
+            self.evicted.push(Evicted { key: series.key.clone(), at: offset, cause });
+            self.trail.push(Step::Evicted { series: Box::new(series), newer });
         }
     }
+
+    /// Keeps the newest `capacity` values of each window.
+    pub fn shrink(&mut self, capacity: usize) {
+        self.series.iter_mut().flatten().for_each(|series| series.window.shrink(capacity));
+    }
+}
+
+impl Series {
+    fn new(key: &str) -> Self {
+        Series {
+            key: key.into(),
+            window: Window::default(),
+            last: -1,
+            touched: 0,
+            links: Links { older: NONE, newer: NONE },
+            is_dirty: false,
+        }
+    }
+}
+
+/// Of milliseconds since the epoch; times before it or after 2106 are those limits.
+fn seconds(millis: i64) -> u32 {
+    (millis / 1_000).clamp(0, i64::from(u32::MAX)) as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_rollback_forgets_values_and_series_since_the_commit_and_nothing_else() {
-        let mut table = Table::default();
-        let feed = |table: &mut Table, key: &str, value: f64| {
-            let (slot, _) = table.slot(key);
-            table.push(slot, value, 3);
-        };
-        for value in [1.0, 2.0, 3.0, 4.0] {
-            feed(&mut table, "a", value);
-        }
-        table.commit();
-        for value in [5.0, 6.0, 7.0, 8.0] {
-            feed(&mut table, "a", value);
-            feed(&mut table, "b", value);
-        }
-        table.rollback();
-        assert_eq!((table.len(), table.contains("b")), (1, false));
-        let (slot, created) = table.slot("a");
-        assert!(!created);
-        assert_eq!(table.window(slot).newest(9), [2.0, 3.0, 4.0]);
+    fn feed(table: &mut Table, key: &str, offset: i64, time: i64, bounds: Bounds) {
+        table.pass(offset, Some(time), bounds);
+        let (slot, _) = table.slot(key, offset, bounds);
+        table.push(slot, offset, offset as f64, 3);
+    }
+
+    fn evicted(table: &Table) -> Vec<(&str, i64, Cause)> {
+        table.evicted().iter().map(|e| (e.key.as_ref(), e.at, e.cause)).collect()
     }
 
     #[test]
     fn an_absent_metric_and_an_empty_one_are_two_series() {
         let (mut one, mut two) = (String::new(), String::new());
         assert_ne!(key(&mut one, "d", None), key(&mut two, "d", Some("")));
+    }
+
+    #[test]
+    fn beyond_the_bound_the_series_that_was_silent_for_longest_leaves() {
+        let bounds = Bounds { max_series: 2, idle_after: None };
+        let mut table = Table::default();
+        for (offset, key) in ["a", "b", "a", "c"].into_iter().enumerate() {
+            feed(&mut table, key, offset as i64, 0, bounds);
+        }
+        assert_eq!(evicted(&table), [("b", 3, Cause::Full)]);
+        assert!(table.contains("a") && table.contains("c") && table.len() == 2);
+    }
+
+    #[test]
+    fn silence_is_measured_by_the_records_and_one_wrong_time_evicts_nobody() {
+        let bounds = Bounds { max_series: 10, idle_after: Some(600) };
+        let mut table = Table::default();
+        feed(&mut table, "a", 0, 0, bounds);
+        feed(&mut table, "b", 1, 4_000_000_000_000, bounds);
+        assert_eq!((evicted(&table), table.clock()), (vec![], Some(60_000)));
+        // Ten more minutes of records, a minute each.
+        for offset in 2..13 {
+            feed(&mut table, "b", offset, offset * 60_000, bounds);
+        }
+        assert_eq!(evicted(&table), [("a", 11, Cause::Idle)]);
+    }
+
+    /// Bits of all windows, by key.
+    fn windows(table: &Table) -> std::collections::BTreeMap<String, Vec<u64>> {
+        let series = table.series.iter().flatten();
+        series.map(|s| (s.key.to_string(), s.window.iter().map(f64::to_bits).collect())).collect()
+    }
+
+    #[test]
+    fn snapshots_of_different_offsets_and_the_records_since_the_floor_give_the_table_back() {
+        let bounds = Bounds { max_series: 4, idle_after: None };
+        let keys = ["a", "b", "c", "a", "d", "e", "a", "b", "f", "c", "a", "a", "b"];
+        let mut table = Table::default();
+        let mut records = Vec::new();
+        let (mut cursor, floor) = (0, 4);
+        for (offset, key) in (0..).zip(keys) {
+            feed(&mut table, key, offset, offset * 1_000, bounds);
+            for gone in table.evicted() {
+                let key = snapshot::record_key(&gone.key);
+                let value = snapshot::encode_evicted(&key, *b"abcdef", gone.at);
+                records.push((key, value));
+            }
+            table.commit();
+            // From the floor on: one place with every record.
+            if offset >= floor - 1 {
+                let part = table.part(cursor, 1, offset + 1, *b"abcdef");
+                table.swept(&part);
+                records.extend(part.records);
+                cursor = part.next.unwrap_or(u32::MAX / 2);
+            }
+        }
+        let mut restore = Restore::default();
+        for (key, value) in &records {
+            let read = snapshot::decode(key, value).unwrap();
+            restore.load(snapshot::series_of(key).unwrap(), Some(read));
+        }
+        restore.set_clock(Some((floor - 1) * 1_000));
+        for (offset, key) in (0..).zip(keys).skip(floor as usize) {
+            restore.replay(key, offset, Some(offset * 1_000), offset as f64, 3);
+        }
+        let (restored, _) = restore.finish();
+        assert_eq!(windows(&restored), windows(&table));
+        assert_eq!((restored.clock(), restored.order.oldest().is_some()), (table.clock(), true));
+        let oldest = |table: &Table| table.order.oldest().map(|at| table.at(at).key.clone());
+        assert_eq!(oldest(&restored), oldest(&table));
     }
 }

@@ -1,10 +1,11 @@
 //! Kafka: the transactional loop, the trait it needs, and what stands behind that trait.
 //!
-//! [`worker`] is the loop; [`log`] the trait; [`kafka`] the real log; [`sink`] carries topic `anomalies` into a ledger;
+//! [`worker`] is the loop; [`log`] the trait, [`mark`] what it commits; [`kafka`] the real log; [`sink`] carries topic `anomalies` into a ledger;
 //! [`publish`] sends the producer's events; [`topics`] creates topics.
 
 pub mod kafka;
 pub mod log;
+pub mod mark;
 pub mod publish;
 pub mod sink;
 pub mod topics;

@@ -88,6 +88,19 @@ impl Window {
         replaced
     }
 
+    /// A window that holds these finite values, oldest first.
+    pub fn of(values: Vec<f64>) -> Self {
+        let estimate = Estimate::of(&values);
+        Window { values, head: 0, estimate }
+    }
+
+    /// Keeps the newest `capacity` values.
+    pub fn shrink(&mut self, capacity: usize) {
+        if self.values.len() > capacity {
+            *self = Window::of(self.newest(capacity));
+        }
+    }
+
     /// Takes back the latest [`push`](Window::push) that has not been taken back yet.
     pub fn undo(&mut self, replaced: Replaced) {
         match replaced {

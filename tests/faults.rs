@@ -114,8 +114,15 @@ fn a_sink_that_loses_its_place_in_the_group_while_the_database_is_away_takes_it_
     wait_degraded(&detector, "PostgreSQL is away");
     // Its workers are of another group; its sink takes the first one's place by the same name, and dies.
     let empty = format!("{}.state", case.name);
-    let usurper = case
-        .detector("a", &[("DETECTOR__GROUP", "usurper"), ("TOPICS__RAW_EVENTS", &empty), ("TOPICS__STATE", "unused")]);
+    let usurper = case.detector(
+        "a",
+        &[
+            ("DETECTOR__GROUP", "usurper"),
+            ("TOPICS__RAW_EVENTS", &empty),
+            ("TOPICS__STATE", "unused"),
+            ("DETECTOR__STATE", "history"),
+        ],
+    );
     wait(
         "the usurper to be degraded by its sink",
         || matches!(usurper.get("/readyz"), Some((503, text)) if text.contains("sink: PostgreSQL is away")),

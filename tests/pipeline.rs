@@ -193,6 +193,7 @@ fn instances_that_join_and_leave_a_group_share_the_work_without_loss() {
 fn without_transactions_and_without_faults_the_result_is_the_same() {
     let mut case = Case::new("alo");
     case.set("DETECTOR__DELIVERY", "at_least_once");
+    case.set("DETECTOR__STATE", "history");
     case.produce(events(7, 100, 50_000, 500));
     let detector = case.detector("a", &[]);
     wait_done(&case, 50_000);
@@ -369,6 +370,13 @@ fn partitions_that_are_added_to_the_topic_are_judged_from_their_first_event() {
     runtime.block_on(admin.create_partitions(&[NewPartitions::new(&topic, 8)], &options)).unwrap();
     // At once, before the detector knows of them; half of these land in the new ones.
     case.produce(events(10, 100, 40_000, 500));
+    // The windows of the new ones have no place yet.
+    wait(
+        "/readyz to say the remedy",
+        || matches!(detector.get("/readyz"), Some((503, text)) if text.contains("`anomaly topics` mends it")),
+    );
+    let told = case.ok(&["topics"]);
+    assert!(told.contains("it had 4 partitions, and was given 8"), "{told}");
     wait_done(&case, 40_000);
     assert!(detector.terminate(STOP).success());
     verify(&case);

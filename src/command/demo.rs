@@ -12,7 +12,7 @@ use rdkafka::mocking::MockCluster;
 
 use crate::cli::Demo;
 use crate::command::migrate;
-use crate::config::resolved::{Delivery, Listen, SourceKind, Start};
+use crate::config::resolved::{Delivery, Keep, Listen, SourceKind, Start};
 use crate::config::{self, Places, Settings};
 use crate::error::{Error, Result};
 use crate::event::Instant;
@@ -91,6 +91,7 @@ fn choose(settings: &mut Settings, options: &Demo, broker: String, database: &Cl
     settings.service.drain_timeout = Duration::from_secs(2);
     database.settings(&mut settings.postgres);
     settings.detector.delivery = Delivery::AtLeastOnce;
+    settings.detector.state = Keep::History;
     settings.detector.workers = 1;
     settings.detector.start = Start::Earliest;
     settings.producer.source = SourceKind::Generate;

@@ -207,8 +207,13 @@ pub struct Detector {
     pub group: String,
     pub instance: String,
     pub start: Start,
-    pub state: String,
+    pub state: Keep,
     pub history: i64,
+    #[serde(deserialize_with = "duration")]
+    pub snapshot_interval: Duration,
+    pub max_series: usize,
+    #[serde(deserialize_with = "duration")]
+    pub idle_after: Duration,
     #[serde(deserialize_with = "duration")]
     pub commit_interval: Duration,
     pub commit_events: usize,
@@ -230,6 +235,13 @@ pub enum OnReject {
 pub enum Delivery {
     ExactlyOnce,
     AtLeastOnce,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    Topic,
+    History,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -267,6 +279,8 @@ impl Settings {
             min_std_dev: d.min_std_dev,
             min_relative_std_dev: d.min_relative_std_dev,
             context: d.context,
+            max_series: d.max_series,
+            idle_after: u32::try_from(d.idle_after.as_secs()).ok().filter(|seconds| *seconds > 0),
         }
     }
 }

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-
 use super::Crew;
 use crate::anomaly::Anomaly;
 use crate::config::Settings;
-use crate::config::resolved::Delivery;
-use crate::detect::Detector;
+use crate::config::resolved::{Delivery, Keep};
+use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::health::{Part, State};
 use crate::service::limit::Limit;
@@ -24,6 +22,9 @@ use crate::stream::worker::{Ending, Observer, Plan, Worker};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Before everything is made anew after a fault.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Least that one transaction carries of a sweep, so that a small one is done in a few.
+const SNAPSHOT_BYTES: usize = 64 << 10;
 
 /// Told of every committed anomaly.
 pub type Announce = Arc<dyn Fn(&Anomaly) + Send + Sync>;
@@ -125,12 +126,18 @@ impl Seat {
                 input: topics.raw_events.clone(),
                 anomalies: topics.anomalies.clone(),
                 dead_letter: topics.dead_letter.clone(),
+                state: topics.state.clone(),
                 group: detector.group.clone(),
                 member: format!("{instance}-{index}"),
                 transactional_id: format!("{}-{instance}-{index}", detector.group),
             },
             plan: Plan {
                 topic: topics.raw_events.clone(),
+                group: detector.group.clone(),
+                state_topic: topics.state.clone(),
+                keeps_state: detector.state == Keep::Topic,
+                snapshot_interval: detector.snapshot_interval,
+                snapshot_bytes: SNAPSHOT_BYTES,
                 fields: settings.fields.clone(),
                 on_reject: detector.on_reject,
                 start: detector.start,
@@ -215,8 +222,7 @@ fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()
 }
 
 fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()> {
-    let hash = serde_json::to_vec(&settings.detection()).unwrap_or_default();
-    let hash = Sha256::digest(&hash).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hash = hex(&settings.detection().fingerprint());
     let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
     let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, &hash);
     let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);

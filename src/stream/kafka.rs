@@ -6,6 +6,7 @@
 pub mod client;
 pub mod context;
 pub mod fault;
+mod identity;
 mod origin;
 mod read;
 mod real;

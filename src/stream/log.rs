@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::mark::{Mark, Marks};
+
 /// Next offset of each partition.
 pub type Positions = BTreeMap<i32, i64>;
 
@@ -39,8 +41,8 @@ pub struct Outgoing {
 /// Where the group stands in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Next offset, as committed.
-    At(i64),
+    /// As committed.
+    At(Mark),
     /// Nowhere: the group is beginning.
     New,
     /// Nowhere: the topic got this partition after the group had begun.
@@ -54,6 +56,26 @@ pub enum Output {
     Anomalies,
     /// `raw_events_dlq`
     DeadLetters,
+    /// This partition of `anomaly_state`.
+    State(i32),
+}
+
+/// What can be read back outside the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// `raw_events`
+    Input,
+    /// `anomaly_state`
+    State,
+}
+
+/// What tells the input topic from another one of its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// As the cluster names it; a topic made anew has another one. `None` where the cluster does not tell.
+    pub id: Option<String>,
+    /// Its partitions.
+    pub partitions: i32,
 }
 
 /// The group gave or took partitions; told in order, eager protocol: all of them each time.
@@ -113,6 +135,9 @@ pub trait Log {
     /// Time since some fixed moment, never running backwards.
     fn now(&self) -> Duration;
 
+    /// Lets time pass before a call is repeated.
+    fn sleep(&mut self, time: Duration);
+
     /// Makes the producer ready and asks to join the group.
     fn open(&mut self) -> Result<(), Fault>;
 
@@ -150,11 +175,21 @@ pub trait Log {
     /// First offset that is there, and the one after the last.
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
 
+    /// The same of `anomaly_state`, open transactions included.
+    fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
+
+    /// What the input topic is.
+    fn identity(&mut self) -> Result<Identity, Fault>;
+
     /// Ends of the partitions as far as they are known without asking.
     fn ends(&self) -> Positions;
 
-    /// Starts reading a partition outside the group, `from` to before `to`.
-    fn open_history(&mut self, partition: i32, from: i64, to: i64) -> Result<(), Fault>;
+    /// First offsets that are there, likewise.
+    fn starts(&self) -> Positions;
+
+    /// Starts reading a partition outside the group, `from` to before `to`; transactions that are open before `to` are
+    /// waited for.
+    fn open_history(&mut self, of: Past, partition: i32, from: i64, to: i64) -> Result<(), Fault>;
 
     /// Hands over the next records of that history; returns the next offset, `to` at its end.
     fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault>;
@@ -165,8 +200,8 @@ pub trait Log {
     /// Queues a record in the open transaction.
     fn send(&mut self, record: Outgoing) -> Result<(), Fault>;
 
-    /// Commits what was sent together with these offsets. After `Retry` call it again with the same offsets.
-    fn commit(&mut self, next: &Positions) -> Result<(), Fault>;
+    /// Commits what was sent together with these marks. After `Retry` call it again with the same marks.
+    fn commit(&mut self, next: &Marks) -> Result<(), Fault>;
 
     /// Aborts the open transaction.
     fn abort(&mut self) -> Result<(), Fault>;

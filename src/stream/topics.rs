@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
@@ -55,11 +55,10 @@ pub async fn create(kafka: &Kafka, topics: &Topics) -> Result<Vec<Found>> {
             Some(format!("its max.message.bytes is {has}, less than {needed}: the largest dead letters will be cut"));
     }
     let policy = config_of(&admin, &topics.state, "cleanup.policy").await;
-    if state.partitions != raw.partitions {
-        state.differs = Some(format!(
-            "it has {} partitions, and {} has {}: make it anew, or give it as many",
-            state.partitions, raw.name, raw.partitions
-        ));
+    if state.partitions < raw.partitions {
+        widen(&admin, kafka, &state.name, raw.partitions).await?;
+        state.differs = Some(format!("it had {} partitions, and was given {}", state.partitions, raw.partitions));
+        state.partitions = raw.partitions;
     } else if policy.as_ref().is_some_and(|policy| !policy.contains("compact")) {
         state.differs = Some("its cleanup.policy is not compact: it will grow without end".into());
     }
@@ -98,6 +97,21 @@ async fn ensure(
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Err(Error::unavailable(format_args!("topic {name} was created, but the cluster does not show it")))
+}
+
+/// Windows are kept in the partition of their number, so that more of them harm none that is there.
+async fn widen(admin: &AdminClient<DefaultClientContext>, kafka: &Kafka, name: &str, partitions: usize) -> Result<()> {
+    let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
+    let results = admin
+        .create_partitions(&[NewPartitions::new(name, partitions)], &options)
+        .await
+        .map_err(|e| away("cannot add partitions", &e, kafka))?;
+    match results.into_iter().next() {
+        Some(Err((name, code))) => {
+            Err(Error::unavailable(format_args!("cannot give topic {name} {partitions} partitions: {code}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn partitions_of(admin: &AdminClient<DefaultClientContext>, kafka: &Kafka, name: &str) -> Result<Option<usize>> {

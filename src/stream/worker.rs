@@ -3,6 +3,8 @@
 //!
 //! Every fault ends in `Worker::mend`, which is the only place that decides what follows from it.
 
+mod floor;
+mod keeper;
 mod restore;
 mod staged;
 
@@ -17,7 +19,10 @@ use crate::event::Fields;
 use crate::health::{Part, PartitionStatus, State};
 use crate::meter::Meter;
 use crate::stop::Stop;
-use crate::stream::log::{Change, Fault, Log, Positions, Remedy};
+use crate::stream::log::{Change, Fault, Log, Remedy};
+use crate::stream::mark::{Mark, Marks};
+use keeper::Keeper;
+use restore::offsets;
 use staged::Staged;
 
 /// What a worker is told.
@@ -25,6 +30,16 @@ use staged::Staged;
 pub struct Plan {
     /// Input topic, for records and messages.
     pub topic: String,
+    /// Consumer group.
+    pub group: String,
+    /// Topic of the windows, for messages.
+    pub state_topic: String,
+    /// Keep the windows there; else they are read back from the input.
+    pub keeps_state: bool,
+    /// Least time between two sweeps.
+    pub snapshot_interval: Duration,
+    /// Least bytes of one part of a sweep.
+    pub snapshot_bytes: usize,
     /// Where the fields are.
     pub fields: Fields,
     /// What to do with records that are not events.
@@ -80,10 +95,11 @@ pub struct Worker<'a, L> {
     observer: &'a mut Observer,
     stop: &'a Stop,
     /// Next offset to judge; what is between here and `committed` is staged.
-    positions: Positions,
+    positions: Marks,
     /// As the group has it.
-    committed: Positions,
+    committed: Marks,
     staged: Staged,
+    keeper: Keeper,
     /// When the open transaction began, on the log's clock.
     open: Option<Duration>,
     /// Bytes of a dead letter's value beyond which it is cut; falls when the topic refuses a record.
@@ -114,9 +130,10 @@ impl<'a, L: Log> Worker<'a, L> {
             meter,
             observer,
             stop,
-            positions: Positions::new(),
-            committed: Positions::new(),
+            positions: Marks::new(),
+            committed: Marks::new(),
             staged: Staged::default(),
+            keeper: Keeper::new(plan.snapshot_interval, plan.snapshot_bytes),
             open: None,
             dead_letter_limit: usize::MAX,
             is_member: false,
@@ -181,15 +198,15 @@ impl<'a, L: Log> Worker<'a, L> {
         let Worker { log, detector, plan, positions, staged, dead_letter_limit, .. } = self;
         staged.tick();
         log.poll(wait, BATCH, &mut |partition, records| {
-            if let Some(next) = positions.get_mut(&partition) {
-                staged.judge(plan, detector, partition, records, next, *dead_letter_limit);
+            if let Some(mark) = positions.get_mut(&partition) {
+                staged.judge(plan, detector, partition, records, mark, *dead_letter_limit);
             }
         })
     }
 
     /// Sends what was judged worth it, opening a transaction first.
     fn send(&mut self) -> Result<(), Fault> {
-        if self.staged.events() == 0 {
+        if self.staged.events() == 0 && !self.keeper.wants(&self.detector, &self.committed, self.log.now()) {
             return Ok(());
         }
         if self.open.is_none() {
@@ -211,16 +228,20 @@ impl<'a, L: Log> Worker<'a, L> {
         })
     }
 
-    /// Commits what is open: outputs and offsets together, then the windows.
+    /// Commits what is open: outputs, offsets and snapshots together; then the windows.
     fn commit(&mut self) -> Result<(), Fault> {
         if self.open.is_none() {
             return Ok(());
         }
-        // The same offsets on every retry.
+        // The same marks on every retry.
         let next = self.positions.clone();
+        let mut written = self.keeper.write(&self.detector, &next, self.log.now());
+        written.records.drain(..).try_for_each(|record| self.log.send(record))?;
         self.insist("committing", |log| log.commit(&next))?;
         self.open = None;
         self.committed = next;
+        let now = self.log.now();
+        self.keeper.commit(&mut self.detector, written, &self.staged.bytes, now);
         self.detector.commit();
         (self.aborts, self.dead_letter_limit) = (0, usize::MAX);
         self.meter.transactions.add("committed", 1);
@@ -257,6 +278,7 @@ impl<'a, L: Log> Worker<'a, L> {
                 self.positions.keys().for_each(|partition| self.detector.forget(*partition));
                 self.positions.clear();
                 self.committed.clear();
+                self.keeper.clear();
                 self.is_member = false;
                 Ok(())
             }
@@ -284,7 +306,7 @@ impl<'a, L: Log> Worker<'a, L> {
             Remedy::Rebuild => return Some(self.give_up(fault)),
             Remedy::Retry => {
                 self.part.set(State::Degraded(fault.message));
-                self.stop.wait(Duration::from_millis(100));
+                self.log.sleep(Duration::from_millis(100));
                 return None;
             }
             Remedy::Abort => {}
@@ -298,14 +320,11 @@ impl<'a, L: Log> Worker<'a, L> {
         } else {
             tracing::warn!(worker = self.part.name, "transaction aborted, rewinding: {fault}");
         }
-        let rewound = self.discard().and_then(|()| {
-            let to = self.positions.clone();
-            self.log.seek(&to)
-        });
+        let rewound = self.discard().and_then(|()| self.log.seek(&offsets(&self.positions)));
         match rewound {
             Ok(()) => {
                 // A fault that comes back at once must not spin.
-                self.stop.wait(Duration::from_millis(20) * self.aborts.pow(2).min(50));
+                self.log.sleep(Duration::from_millis(20) * self.aborts.pow(2).min(50));
                 None
             }
             Err(worse) => Some(self.give_up(worse)),
@@ -341,8 +360,7 @@ impl<'a, L: Log> Worker<'a, L> {
                         self.part.set(State::Degraded(format!("{what}: {fault}")));
                     }
                     self.part.beat();
-                    // Not `stop.wait`: while draining the call is worth repeating.
-                    std::thread::sleep(Duration::from_millis(20));
+                    self.log.sleep(Duration::from_millis(20));
                 }
                 other => return other,
             }
@@ -359,9 +377,10 @@ impl<'a, L: Log> Worker<'a, L> {
             None => self.part.set(State::Starting("waiting for partitions".into())),
         }
         let ends = self.log.ends();
-        let status = |(&partition, &committed): (&i32, &i64)| {
+        self.keeper.hear(&self.log.starts(), &self.committed);
+        let status = |(&partition, mark): (&i32, &Mark)| {
             let status = PartitionStatus {
-                committed,
+                committed: mark.offset,
                 end: ends.get(&partition).copied(),
                 event_time: self.staged.event_time(partition),
                 series: self.detector.series_of(partition) as u64,

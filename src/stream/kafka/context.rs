@@ -79,6 +79,7 @@ pub struct Member {
     topic: String,
     changes: Mutex<VecDeque<Change>>,
     ends: Mutex<Positions>,
+    starts: Mutex<Positions>,
     is_closing: AtomicBool,
 }
 
@@ -108,6 +109,11 @@ impl Member {
         lock(&self.ends).clone()
     }
 
+    /// First offsets of the partitions as last heard.
+    pub fn starts(&self) -> Positions {
+        lock(&self.starts).clone()
+    }
+
     /// An end that was asked for.
     pub fn set_end(&self, partition: i32, end: i64) {
         lock(&self.ends).insert(partition, end);
@@ -128,6 +134,8 @@ impl ClientContext for Member {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let known = topic.partitions.values().filter(|p| p.partition >= 0 && p.ls_offset >= 0);
         lock(&self.ends).extend(known.map(|p| (p.partition, p.ls_offset)));
+        let known = topic.partitions.values().filter(|p| p.partition >= 0 && p.lo_offset >= 0);
+        lock(&self.starts).extend(known.map(|p| (p.partition, p.lo_offset)));
     }
 }
 

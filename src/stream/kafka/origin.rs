@@ -1,17 +1,22 @@
 //! How many partitions the topic had when the group began, noted beside each committed offset. By it a partition that was
-//! added later, whose events are all ours to judge, is told from one that another member is about to begin.
+//! added later, whose events are all ours to judge, is told from one that another member is about to begin. Beside it stands
+//! what became of the partition's records.
 
 use std::collections::BTreeMap;
 
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::stream::log::Standing;
+use crate::stream::mark::{Counts, Mark, Marks};
 
 const NOTE: &str = "anomaly-partitions=";
 
-/// Writes the note beside all offsets of a list.
-pub fn note(list: &TopicPartitionList, origin: i32) {
-    list.elements().iter_mut().for_each(|element| element.set_metadata(format!("{NOTE}{origin}")));
+/// Writes the note and the counts beside all offsets of a list.
+pub fn note(list: &TopicPartitionList, origin: i32, marks: &Marks) {
+    for element in &mut list.elements() {
+        let counts = marks.get(&element.partition()).map(|mark| mark.counts).unwrap_or_default();
+        element.set_metadata(format!("{NOTE}{origin} {counts}"));
+    }
 }
 
 /// The note, and where the group stands in each partition, by the committed offsets of all partitions of the topic.
@@ -20,11 +25,15 @@ pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> Standin
     let known = elements
         .iter()
         .filter_map(|element| match element.offset() {
-            Offset::Offset(offset) => Some((element.partition(), offset)),
+            Offset::Offset(offset) => {
+                let counts = Counts::parse(element.metadata()).unwrap_or_default();
+                Some((element.partition(), Mark { offset, counts }))
+            }
             _ => None,
         })
         .collect::<BTreeMap<_, _>>();
-    let noted = elements.iter().filter_map(|element| element.metadata().strip_prefix(NOTE)?.parse::<i32>().ok()).min();
+    let origin_of = |metadata: &str| metadata.split(' ').next()?.strip_prefix(NOTE)?.parse::<i32>().ok();
+    let noted = elements.iter().filter_map(|element| origin_of(element.metadata())).min();
     let origin = match noted {
         Some(origin) => origin,
         None if known.is_empty() => i32::try_from(elements.len()).unwrap_or(i32::MAX),
@@ -33,7 +42,7 @@ pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> Standin
     };
     let has_begun = !known.is_empty();
     let standing = move |partition| match known.get(&partition) {
-        Some(&offset) => Standing::At(offset),
+        Some(&mark) => Standing::At(mark),
         None if has_begun && partition >= origin => Standing::Added,
         None => Standing::New,
     };
@@ -57,18 +66,31 @@ mod tests {
         list
     }
 
+    fn at(offset: i64) -> Standing {
+        Standing::At(Mark { offset, counts: Counts::default() })
+    }
+
+    #[test]
+    fn counts_travel_beside_the_offset() {
+        let marks =
+            Marks::from([(0, Mark { offset: 7, counts: Counts { normal: 6, dropped: 1, ..Counts::default() } })]);
+        let list = list(&[Some(7)], None);
+        note(&list, 1, &marks);
+        assert_eq!(standing(&list).1(0), Standing::At(marks[&0]));
+    }
+
     #[test]
     fn a_partition_is_added_only_if_the_group_began_without_it() {
-        let (origin, at) = standing(&list(&[None, None], None));
-        assert_eq!((origin, at(0)), (2, Standing::New));
+        let (origin, of) = standing(&list(&[None, None], None));
+        assert_eq!((origin, of(0)), (2, Standing::New));
         // Another member has begun its half of two.
-        let (origin, at) = standing(&list(&[Some(7), None], Some(2)));
-        assert_eq!((origin, at(0), at(1)), (2, Standing::At(7), Standing::New));
+        let (origin, of) = standing(&list(&[Some(7), None], Some(2)));
+        assert_eq!((origin, of(0), of(1)), (2, at(7), Standing::New));
         // Two became four, and another member has begun the third, with the note that it read.
-        let (origin, at) = standing(&list(&[Some(7), Some(8), Some(0), None], Some(2)));
-        assert_eq!((origin, at(3)), (2, Standing::Added));
+        let (origin, of) = standing(&list(&[Some(7), Some(8), Some(0), None], Some(2)));
+        assert_eq!((origin, of(3)), (2, Standing::Added));
         // Set by another tool.
-        let (origin, at) = standing(&list(&[Some(7), None], None));
-        assert_eq!((origin, at(1)), (0, Standing::Added));
+        let (origin, of) = standing(&list(&[Some(7), None], None));
+        assert_eq!((origin, of(1)), (0, Standing::Added));
     }
 }

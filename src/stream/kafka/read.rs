@@ -2,53 +2,81 @@
 
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Member;
+use super::real::CALL;
 use super::{client, fault};
 use crate::config::resolved::Kafka;
 use crate::stream::log::{Fault, Record, Remedy, Visit};
 
-/// A consumer of its own, on one partition at a time.
+/// Two consumers of its own: one that reads a partition at a time, and one that sees what is not committed yet.
 pub struct History {
     consumer: BaseConsumer<Member>,
+    /// For ends only.
+    eager: BaseConsumer<Member>,
+    topic: String,
+    partition: i32,
     next: i64,
     to: i64,
 }
 
 impl History {
     /// Reads nothing yet.
-    pub fn new(kafka: &Kafka, topic: &str, group: &str) -> Result<Self, Fault> {
-        // librdkafka assigns only to consumers with a group; this one never joins it.
-        let mut config = client::reader(kafka);
-        config.set("group.id", group);
-        // A fetch that waits at the end of one partition holds up the first of the next.
-        config.set("fetch.wait.max.ms", "20");
-        let context = Member::new(topic);
-        context.close();
-        let consumer = config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))?;
-        Ok(History { consumer, next: 0, to: 0 })
+    pub fn new(kafka: &Kafka, group: &str) -> Result<Self, Fault> {
+        let open = |isolation| {
+            // librdkafka assigns only to consumers with a group; this one never joins it.
+            let mut config = client::reader(kafka);
+            config.set("group.id", group).set("isolation.level", isolation);
+            // A fetch that waits at the end of one partition holds up the first of the next.
+            config.set("fetch.wait.max.ms", "20");
+            let context = Member::new("");
+            context.close();
+            config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))
+        };
+        let (consumer, eager) = (open("read_committed")?, open("read_uncommitted")?);
+        Ok(History { consumer, eager, topic: String::new(), partition: 0, next: 0, to: 0 })
     }
 
-    /// Begins at the list's only partition and offset, to end before `to`.
-    pub fn from(self, list: &TopicPartitionList, next: i64, to: i64) -> Result<Self, Fault> {
-        self.consumer.assign(list).map_err(|e| fault::of("reading back", &e))?;
-        Ok(History { next, to, ..self })
+    /// First offset, and the one after the last, open transactions included.
+    pub fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
+        self.eager.fetch_watermarks(topic, partition, CALL)
     }
 
-    /// Hands over what is there; returns the next offset, `to` at the end.
+    /// Begins at an offset, to end before `to`.
+    pub fn start(&mut self, topic: &str, partition: i32, next: i64, to: i64) -> Result<(), Fault> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(next)).map_err(|e| fault::of("reading back", &e))?;
+        self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))?;
+        (self.topic, self.partition, self.next, self.to) = (topic.to_owned(), partition, next, to);
+        Ok(())
+    }
+
+    /// Hands over what is there before `to`; returns the next offset, `to` at the end.
     pub fn read(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
-        let (messages, error) = drain(&self.consumer, Duration::from_millis(100), 10_000);
+        let (mut messages, error) = drain(&self.consumer, Duration::from_millis(100), 10_000);
+        // Another partition's, from before the last start, or beyond the end.
+        messages.retain(|message| {
+            message.topic() == self.topic && message.partition() == self.partition && message.offset() < self.to
+        });
         hand_over(&messages, visit);
         if let Some(last) = messages.last() {
             self.next = last.offset() + 1;
         }
         match error {
-            // Control records at the end are never handed over: the end of the partition is the end.
-            Some(KafkaError::PartitionEOF(_)) => self.next = self.to,
+            Some(KafkaError::PartitionEOF(_)) => {
+                // Control records at the end are never handed over. Before an open transaction the end comes early.
+                let (_, stable) = self
+                    .consumer
+                    .fetch_watermarks(&self.topic, self.partition, CALL)
+                    .map_err(|e| fault::of("waiting for open transactions", &e))?;
+                if stable >= self.to {
+                    self.next = self.to;
+                }
+            }
             Some(error) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
                 return Err(Fault::new(Remedy::Rebuild, "reading back: the topic's retention has passed by"));
             }

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::{Deliveries, Member};
 use super::read::{History, drain, hand_over};
-use super::{client, fault, origin};
+use super::{client, fault, identity, origin};
 use crate::config::resolved::{Delivery, Kafka};
-use crate::stream::log::{Change, Fault, Log, Outgoing, Output, Positions, Remedy, Standing, Visit};
+use crate::stream::log::{Change, Fault, Identity, Log, Outgoing, Past, Positions, Remedy, Standing, Visit};
+use crate::stream::mark::Marks;
 
 /// Names by which Kafka knows one worker.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct Names {
     pub anomalies: String,
     /// Output topic.
     pub dead_letter: String,
+    /// Windows.
+    pub state: String,
     /// Consumer group.
     pub group: String,
     /// Member of the group; the same after a restart.
@@ -46,13 +48,13 @@ pub struct KafkaLog {
     history: Option<History>,
     pub(super) producer: BaseProducer<Deliveries>,
     kafka: Kafka,
-    names: Names,
-    delivery: Delivery,
+    pub(super) names: Names,
+    pub(super) delivery: Delivery,
     began: Instant,
     assigned: Vec<i32>,
     /// Delivery reports when the open transaction began.
-    reports_before: u64,
-    sent: u64,
+    pub(super) reports_before: u64,
+    pub(super) sent: u64,
     /// See [`origin`].
     origin: i32,
     /// A commit has begun and its outcome is open: only the same call may follow.
@@ -91,6 +93,20 @@ impl KafkaLog {
             origin: 0,
             is_committing: false,
         })
+    }
+
+    fn history(&mut self) -> Result<&mut History, Fault> {
+        if self.history.is_none() {
+            self.history = Some(History::new(&self.kafka, &self.names.group)?);
+        }
+        self.history.as_mut().ok_or_else(|| Fault::new(Remedy::Rebuild, "no history is open"))
+    }
+
+    fn topic(&self, of: Past) -> String {
+        match of {
+            Past::Input => self.names.input.clone(),
+            Past::State => self.names.state.clone(),
+        }
     }
 
     fn list(&self, at: &Positions) -> Result<TopicPartitionList, Fault> {
@@ -154,6 +170,10 @@ impl Drop for KafkaLog {
 impl Log for KafkaLog {
     fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        std::thread::sleep(time);
     }
 
     fn open(&mut self) -> Result<(), Fault> {
@@ -257,20 +277,40 @@ impl Log for KafkaLog {
         self.consumer.context().ends()
     }
 
-    fn open_history(&mut self, partition: i32, from: i64, to: i64) -> Result<(), Fault> {
-        let history = match self.history.take() {
-            Some(history) => history,
-            None => History::new(&self.kafka, &self.names.input, &self.names.group)?,
-        };
-        self.history = Some(history.from(&self.list(&Positions::from([(partition, from)]))?, from, to)?);
-        Ok(())
+    fn starts(&self) -> Positions {
+        self.consumer.context().starts()
+    }
+
+    fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
+        let (state, input) = (self.names.state.clone(), self.names.input.clone());
+        self.history()?.bounds(&state, partition).map_err(|error| match error.rdkafka_error_code() {
+            Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic) => Fault::new(
+                Remedy::Rebuild,
+                format_args!(
+                    "topic {state} does not exist, or has fewer partitions than {input}: `anomaly topics` mends it"
+                ),
+            ),
+            _ => fault::of(&format!("ends of {state}"), &error),
+        })
+    }
+
+    fn identity(&mut self) -> Result<Identity, Fault> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(&self.names.input), CALL)
+            .map_err(|e| fault::of("partitions of the topic", &e))?;
+        let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
+        let id = identity::topic_id(self.producer.client().native_ptr(), &self.names.input, CALL);
+        Ok(Identity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
+    }
+
+    fn open_history(&mut self, of: Past, partition: i32, from: i64, to: i64) -> Result<(), Fault> {
+        let topic = self.topic(of);
+        self.history()?.start(&topic, partition, from, to)
     }
 
     fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
-        match &mut self.history {
-            Some(history) => history.read(visit),
-            None => Err(Fault::new(Remedy::Rebuild, "no history is open")),
-        }
+        self.history()?.read(visit)
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
@@ -284,46 +324,12 @@ impl Log for KafkaLog {
     }
 
     fn send(&mut self, record: Outgoing) -> Result<(), Fault> {
-        let topic = match record.output {
-            Output::Anomalies => &self.names.anomalies,
-            Output::DeadLetters => &self.names.dead_letter,
-        };
-        let mut queued = BaseRecord::<[u8], [u8]>::to(topic);
-        queued.key = record.key.as_deref();
-        queued.payload = record.value.as_deref();
-        if !record.headers.is_empty() {
-            let headers = record
-                .headers
-                .iter()
-                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-            queued = queued.headers(headers);
-        }
-        loop {
-            match self.producer.send(queued) {
-                Ok(()) => {
-                    self.sent += 1;
-                    return Ok(());
-                }
-                // Deliveries make room; none within their time becomes an error of its own.
-                Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
-                    self.producer.poll(Duration::from_millis(10));
-                    queued = back;
-                }
-                Err((error, _)) => {
-                    let mut fault = fault::of("sending", &error);
-                    // The record is not in the transaction: it cannot be committed without it.
-                    if fault.remedy == Remedy::Retry {
-                        fault.remedy = Remedy::Abort;
-                    }
-                    return Err(fault);
-                }
-            }
-        }
+        self.queue(&record)
     }
 
-    fn commit(&mut self, next: &Positions) -> Result<(), Fault> {
-        let list = self.list(next)?;
-        origin::note(&list, self.origin);
+    fn commit(&mut self, next: &Marks) -> Result<(), Fault> {
+        let list = self.list(&next.iter().map(|(partition, mark)| (*partition, mark.offset)).collect())?;
+        origin::note(&list, self.origin, next);
         match self.delivery {
             Delivery::ExactlyOnce => self.commit_transaction(&list),
             Delivery::AtLeastOnce => {
@@ -334,28 +340,7 @@ impl Log for KafkaLog {
     }
 
     fn abort(&mut self) -> Result<(), Fault> {
-        self.is_committing = false;
-        let producer = &self.producer;
-        // Aborting before the first report can hang (librdkafka #4849).
-        let deadline = Instant::now() + CALL;
-        let first = Instant::now() + Duration::from_secs(1);
-        while self.sent > 0 && producer.context().reports() == self.reports_before && Instant::now() < first {
-            producer.poll(Duration::from_millis(10));
-        }
-        match self.delivery {
-            Delivery::ExactlyOnce => producer.abort_transaction(CALL).map_err(|e| fault::of("aborting", &e)),
-            Delivery::AtLeastOnce => {
-                producer.purge(PurgeConfig::default().queue().inflight());
-                let _ = producer.flush(CALL);
-                Ok(())
-            }
-        }?;
-        // What was purged reports late; the next transaction must not take that for its own failure.
-        while producer.in_flight_count() > 0 && Instant::now() < deadline {
-            producer.poll(Duration::from_millis(10));
-        }
-        let _ = producer.context().take_failure();
-        Ok(())
+        self.give_up()
     }
 
     fn leave(&mut self, limit: Duration) {

@@ -1,19 +1,63 @@
-//! The end of a transaction: deliveries, offsets, commit.
+//! What is in a transaction and how it ends: records, deliveries, offsets, commit, abort.
 
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
-use rdkafka::producer::Producer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 
 use super::fault;
 use super::real::{CALL, DELIVERY, KafkaLog};
-use crate::stream::log::{Fault, Remedy};
+use crate::config::resolved::Delivery;
+use crate::stream::log::{Fault, Outgoing, Output, Remedy};
 
 /// One part of a flush: a long one waits about 100 ms for nothing.
 const FLUSH: Duration = Duration::from_millis(2);
 
 impl KafkaLog {
+    /// Queues a record; waits for room.
+    pub(super) fn queue(&mut self, record: &Outgoing) -> Result<(), Fault> {
+        let (topic, partition) = match record.output {
+            Output::Anomalies => (&self.names.anomalies, None),
+            Output::DeadLetters => (&self.names.dead_letter, None),
+            Output::State(partition) => (&self.names.state, Some(partition)),
+        };
+        let mut queued = BaseRecord::<[u8], [u8]>::to(topic);
+        queued.partition = partition;
+        queued.key = record.key.as_deref();
+        queued.payload = record.value.as_deref();
+        if !record.headers.is_empty() {
+            let headers = record
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            queued = queued.headers(headers);
+        }
+        loop {
+            match self.producer.send(queued) {
+                Ok(()) => {
+                    self.sent += 1;
+                    return Ok(());
+                }
+                // Deliveries make room; none within their time becomes an error of its own.
+                Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
+                    self.producer.poll(Duration::from_millis(10));
+                    queued = back;
+                }
+                Err((error, _)) => {
+                    let mut fault = fault::of("sending", &error);
+                    // The record is not in the transaction: it cannot be committed without it.
+                    if fault.remedy == Remedy::Retry {
+                        fault.remedy = Remedy::Abort;
+                    }
+                    return Err(fault);
+                }
+            }
+        }
+    }
+
     /// Waits until everything sent has its report, or until one of them is bad: then the rest is held back for ever.
     pub(super) fn flush(&self) -> Result<(), Fault> {
         let deadline = Instant::now() + DELIVERY + FLUSH;
@@ -54,5 +98,31 @@ impl KafkaLog {
         let member =
             self.consumer.group_metadata().ok_or_else(|| Fault::new(Remedy::Abort, "the consumer is in no group"))?;
         self.producer.send_offsets_to_transaction(list, &member, CALL).map_err(|e| fault::of("sending offsets", &e))
+    }
+
+    /// Aborts, and lets everything that was sent report.
+    pub(super) fn give_up(&mut self) -> Result<(), Fault> {
+        self.is_committing = false;
+        let producer = &self.producer;
+        // Aborting before the first report can hang (librdkafka #4849).
+        let deadline = Instant::now() + CALL;
+        let first = Instant::now() + Duration::from_secs(1);
+        while self.sent > 0 && producer.context().reports() == self.reports_before && Instant::now() < first {
+            producer.poll(Duration::from_millis(10));
+        }
+        match self.delivery {
+            Delivery::ExactlyOnce => producer.abort_transaction(CALL).map_err(|e| fault::of("aborting", &e)),
+            Delivery::AtLeastOnce => {
+                producer.purge(PurgeConfig::default().queue().inflight());
+                let _ = producer.flush(CALL);
+                Ok(())
+            }
+        }?;
+        // What was purged reports late; the next transaction must not take that for its own failure.
+        while producer.in_flight_count() > 0 && Instant::now() < deadline {
+            producer.poll(Duration::from_millis(10));
+        }
+        let _ = producer.context().take_failure();
+        Ok(())
     }
 }

@@ -1,33 +1,56 @@
-//! Taking partitions over: find where each stands, read the windows back from the input, then let records come.
+//! Taking partitions over: find where each stands, read its windows, replay the input from their floor to the committed
+//! offset without output, then let records come.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Worker;
+use super::floor::Floor;
 use crate::config::resolved::Start;
+use crate::detect::hex;
 use crate::event;
 use crate::health::State;
-use crate::stream::log::{Fault, Log, Positions, Remedy, Standing};
+use crate::series::{Restore, snapshot};
+use crate::stream::log::{Fault, Identity, Log, Past, Positions, Remedy, Standing};
+use crate::stream::mark::{Mark, Marks};
+
+/// What was found of a partition.
+struct Found {
+    restore: Restore,
+    floor: Floor,
+    /// The floor's record is to be written.
+    is_news: bool,
+}
 
 impl<L: Log> Worker<'_, L> {
     pub(super) fn join(&mut self, partitions: &[i32]) -> Result<(), Fault> {
         self.part.set(State::Starting(format!("taking over {} partitions", partitions.len())));
         let known = self.insist("reading the committed offsets", |log| log.committed(partitions))?;
-        let mut at = Positions::new();
-        let mut firsts = Positions::new();
+        let identity = self.insist("reading the topic's identity", |log| log.identity())?;
+        let standing = |partition: &i32| known.get(partition).copied().unwrap_or(Standing::New);
+        let (mut at, mut firsts) = (Marks::new(), Positions::new());
         for &partition in partitions {
             let (first, end) = self.insist("reading the ends of the topic", |log| log.bounds(partition))?;
-            let standing = known.get(&partition).copied().unwrap_or(Standing::New);
-            at.insert(partition, self.begin_at(partition, standing, first, end)?);
+            at.insert(partition, self.begin_at(partition, standing(&partition), first, end)?);
             firsts.insert(partition, first);
         }
-        self.log.assign(&at)?;
-        if known.values().any(|standing| !matches!(standing, Standing::At(_))) {
+        self.log.assign(&offsets(&at))?;
+        let mut found = BTreeMap::new();
+        for (&partition, &first) in &firsts {
+            found.insert(partition, self.find(partition, standing(&partition), first, &at[&partition], &identity)?);
+        }
+        let is_new = partitions.iter().any(|partition| !matches!(standing(partition), Standing::At(_)));
+        let news = found.iter().filter(|(_, found)| found.is_news).map(|(at, found)| found.floor.record(*at));
+        let news = news.collect::<Vec<_>>();
+        if is_new || !news.is_empty() {
             // Before the first fetch, so that a crash now does not choose again.
             self.log.begin()?;
+            news.into_iter().try_for_each(|record| self.log.send(record))?;
             self.insist("committing where to begin", |log| log.commit(&at))?;
         }
-        for (&partition, &first) in &firsts {
-            self.restore(partition, first, at[&partition])?;
+        for (partition, found) in found {
+            let first = firsts[&partition];
+            self.replay(partition, found, first, at[&partition].offset)?;
         }
         self.committed = at.clone();
         self.positions = at;
@@ -37,80 +60,225 @@ impl<L: Log> Worker<'_, L> {
         Ok(())
     }
 
-    /// The offset to begin at: the committed one if the topic still has it.
-    fn begin_at(&self, partition: i32, standing: Standing, first: i64, end: i64) -> Result<i64, Fault> {
+    /// The mark to begin at: the committed one if the topic still has it.
+    fn begin_at(&self, partition: i32, standing: Standing, first: i64, end: i64) -> Result<Mark, Fault> {
         let topic = &self.plan.topic;
+        let anew = |offset| Ok(Mark { offset, ..Mark::default() });
         match standing {
-            Standing::New if self.plan.start == Start::Latest => Ok(end),
-            Standing::New => Ok(first),
+            Standing::New if self.plan.start == Start::Latest => anew(end),
+            Standing::New => anew(first),
             Standing::Added => {
                 tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
-                Ok(first)
+                anew(first)
             }
-            Standing::At(offset) if offset > end => Err(Fault::new(
+            Standing::At(Mark { offset, .. }) if offset > end => Err(Fault::new(
                 Remedy::Stop,
                 format_args!(
                     "{topic} [{partition}] ends at {end}, before the committed offset {offset}: the topic was recreated or \
                      truncated. Reset the group's offsets (kafka-consumer-groups --reset-offsets --to-earliest), then start again"
                 ),
             )),
-            Standing::At(offset) if offset < first => {
+            Standing::At(mark) if mark.offset < first => {
                 tracing::error!(
                     topic,
                     partition,
-                    lost = first - offset,
+                    lost = first - mark.offset,
                     "events were deleted by the topic's retention before they were judged; going on at the first that is left"
                 );
-                Ok(first)
+                Ok(Mark { offset: first, ..mark })
             }
-            Standing::At(offset) => Ok(offset),
+            Standing::At(mark) => Ok(mark),
         }
     }
 
-    /// Reads back as much of the input before `to` as the settings allow, and lets its values join their windows.
-    fn restore(&mut self, partition: i32, first: i64, to: i64) -> Result<(), Fault> {
-        let from = first.max(to.saturating_sub(self.plan.history));
-        if from >= to {
-            return Ok(());
-        }
-        let topic = self.plan.topic.clone();
-        let began = self.log.now();
-        self.insist("opening the history", |log| log.open_history(partition, from, to))?;
-        let mut at = from;
-        while at < to {
-            if self.stop.is_requested() {
-                return Err(Fault::new(Remedy::Rebuild, "stopped while restoring"));
+    /// Windows and floor of a partition. Without any, the input alone must do: as much of it as the settings allow.
+    fn find(
+        &mut self,
+        partition: i32,
+        standing: Standing,
+        first: i64,
+        at: &Mark,
+        identity: &Identity,
+    ) -> Result<Found, Fault> {
+        let settings = self.detector.settings();
+        let (print, window, bounds) = (hex(&self.detector.fingerprint()), settings.window, settings.bounds());
+        let (restore, floor) = match self.plan.keeps_state {
+            true => self.read_state(partition)?,
+            false => (Restore::from_records_alone(bounds), None),
+        };
+        let (topic, state) = (&self.plan.topic, &self.plan.state_topic);
+        let Some(mut floor) = floor else {
+            if self.plan.keeps_state && matches!(standing, Standing::At(_)) {
+                tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
             }
-            let (detector, fields) = (&mut self.detector, &self.plan.fields);
-            let next = self.log.read_history(&mut |partition, records| {
-                for record in records.iter().filter(|record| record.offset < to) {
-                    // What was rejected then joined no window.
-                    if let Ok(event) = event::decode(record.value, fields) {
-                        detector.replay(partition, &event);
+            let mut floor = Floor {
+                group: self.plan.group.clone(),
+                topic: topic.clone(),
+                topic_id: identity.id.clone(),
+                partitions: identity.partitions,
+                offset: first.max(at.offset.saturating_sub(self.plan.history)).min(at.offset),
+                clock: None,
+                at: at.offset,
+                counts: at.counts.to_string(),
+                epochs: Vec::new(),
+            };
+            floor.settle(floor.offset, print, window);
+            return Ok(Found { restore, floor, is_news: self.plan.keeps_state });
+        };
+        let committed = match standing {
+            Standing::At(mark) => Some(mark.offset),
+            Standing::New | Standing::Added => None,
+        };
+        floor.fits(self.plan, partition, identity, restore.newest(), committed)?;
+        let mut is_news = floor.settle(at.offset, print, window);
+        if is_news {
+            tracing::info!(
+                topic,
+                partition,
+                offset = at.offset,
+                "settings changed: the new ones hold from this offset on"
+            );
+        }
+        if floor.partitions != identity.partitions {
+            tracing::warn!(
+                topic,
+                partition,
+                "the topic had {} partitions and has {}: devices whose partition changed begin to learn anew",
+                floor.partitions,
+                identity.partitions
+            );
+            floor.partitions = identity.partitions;
+            is_news = true;
+        }
+        Ok(Found { restore, floor, is_news })
+    }
+
+    /// All snapshots of a partition, and its floor.
+    fn read_state(&mut self, partition: i32) -> Result<(Restore, Option<Floor>), Fault> {
+        let (mut restore, mut floor) = (Restore::default(), None);
+        let topic = self.plan.state_topic.clone();
+        let (low, high) = self.insist("reading the ends of the windows' topic", |log| log.state_bounds(partition))?;
+        if low >= high {
+            return Ok((restore, floor));
+        }
+        self.insist("opening the windows' topic", |log| log.open_history(Past::State, partition, low, high))?;
+        let mut at = low;
+        while at < high {
+            let mut damage = None;
+            let next = self.log.read_history(&mut |_, records| {
+                for record in records {
+                    let key = record.key.unwrap_or_default();
+                    let read = match (Floor::read(key, record.value), snapshot::series_of(key)) {
+                        (Some(read), _) => read.map(|read| floor = Some(read)),
+                        (None, Some(series)) => {
+                            let read = record.value.map(|value| snapshot::decode(key, value)).transpose();
+                            read.map(|snapshot| restore.load(series, snapshot))
+                        }
+                        // A kind of record that an earlier program did not know either.
+                        (None, None) => Ok(()),
+                    };
+                    if let Err(why) = read {
+                        damage.get_or_insert((record.offset, why));
                     }
                 }
             });
-            match next {
-                Ok(next) => at = next,
-                Err(fault) if fault.remedy == Remedy::Retry => self.part.set(State::Degraded(fault.message)),
-                Err(fault) => return Err(fault),
+            if let Some((offset, why)) = damage {
+                return Err(Fault::new(
+                    Remedy::Stop,
+                    format_args!(
+                        "{topic} [{partition}] offset {offset}: {why}. Start the program that wrote it, or delete the topic and \
+                         create it again with `anomaly topics`: windows are then read back from the input"
+                    ),
+                ));
             }
-            self.detector.commit();
-            let tenths = (at - from) * 10 / (to - from);
-            self.part.set(State::Starting(format!("restoring {topic} [{partition}]: {tenths}0 %")));
-            self.part.beat();
-            self.stay_in_the_group()?;
+            at = self.advance(next, at)?;
+            let share = (at - low) * 100 / (high - low);
+            self.progress(format!("reading windows of [{partition}]: {share} %, {} series", restore.len()))?;
         }
+        Ok((restore, floor))
+    }
+
+    /// Lets the values between the floor and `to` join their windows.
+    fn replay(&mut self, partition: i32, found: Found, first: i64, to: i64) -> Result<(), Fault> {
+        let Found { mut restore, floor, .. } = found;
+        let topic = self.plan.topic.clone();
+        let began = self.log.now();
+        let from = floor.offset.max(first);
+        if floor.offset < first {
+            tracing::error!(
+                topic,
+                partition,
+                missing = first - floor.offset,
+                "events that windows need were deleted by the topic's retention: they have gaps now. Give {topic} a longer \
+                 retention, or set detector.snapshot_interval lower"
+            );
+        }
+        restore.set_clock(floor.clock);
+        let read = restore.len();
+        let mut epochs = floor.epochs.iter().peekable();
+        let mut capacity = epochs.next().map_or(1, |epoch| epoch.window);
+        if from < to {
+            self.insist("opening the history", |log| log.open_history(Past::Input, partition, from, to))?;
+        }
+        let mut at = from;
+        let mut key = String::new();
+        while at < to {
+            let fields = &self.plan.fields;
+            let next = self.log.read_history(&mut |_, records| {
+                for record in records.iter().filter(|record| record.offset < to) {
+                    while let Some(epoch) = epochs.next_if(|epoch| epoch.from <= record.offset) {
+                        restore.resize(epoch.from, epoch.window);
+                        capacity = epoch.window;
+                    }
+                    // What was rejected then joined no window.
+                    if let Ok(event) = event::decode(record.value, fields) {
+                        let key = crate::series::key(&mut key, &event.device_id, event.metric_name.as_deref());
+                        restore.replay(key, record.offset, record.timestamp, event.metric_value, capacity);
+                    }
+                }
+                restore.settle();
+            });
+            at = self.advance(next, at)?;
+            let share = (at - from) * 100 / (to - from);
+            self.progress(format!("restoring {topic} [{partition}]: {share} %, {} series", restore.len()))?;
+        }
+        epochs.for_each(|epoch| restore.resize(epoch.from, epoch.window));
+        let (table, gone) = restore.finish();
         tracing::info!(
             topic,
             partition,
+            windows = read,
             from,
             to,
-            series = self.detector.series_of(partition),
-            milliseconds = (self.log.now() - began).as_millis() as u64,
-            "windows restored from the input"
+            series = table.len(),
+            milliseconds = self.log.now().saturating_sub(began).as_millis() as u64,
+            "windows restored"
         );
+        self.detector.adopt(partition, table);
+        if self.plan.keeps_state {
+            self.keeper.begin(partition, floor, gone, self.log.now());
+        }
         Ok(())
+    }
+
+    /// The next offset of a history; `at` again after a fault that passes.
+    fn advance(&mut self, next: Result<i64, Fault>, at: i64) -> Result<i64, Fault> {
+        match next {
+            Err(fault) if fault.remedy == Remedy::Retry => {
+                self.part.set(State::Degraded(fault.message));
+                Ok(at)
+            }
+            other => other,
+        }
+    }
+
+    /// Tells how far it is, and stays in the group.
+    fn progress(&mut self, what: String) -> Result<(), Fault> {
+        if self.stop.is_requested() {
+            return Err(Fault::new(Remedy::Rebuild, "stopped while restoring"));
+        }
+        self.part.progress(what);
+        self.stay_in_the_group()
     }
 
     /// Polls the group's consumer, whose partitions are paused.
@@ -126,4 +294,8 @@ impl<L: Log> Worker<'_, L> {
         }
         Ok(())
     }
+}
+
+pub(super) fn offsets(marks: &Marks) -> Positions {
+    marks.iter().map(|(partition, mark)| (*partition, mark.offset)).collect()
 }

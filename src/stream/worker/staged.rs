@@ -1,19 +1,19 @@
 //! What was judged since the last commit: records to send, anomalies to tell of, counts. Thrown away by an abort.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
 use super::Plan;
 use crate::anomaly::{Anomaly, Severity, Source};
 use crate::config::resolved::OnReject;
-use crate::detect::{Detector, Verdict};
+use crate::detect::{Detector, Verdict, hex};
 use crate::error::Error;
 use crate::event::{self, Class, Instant, Rejection};
 use crate::health::Tally;
 use crate::meter::Meter;
 use crate::stream::log::{Outgoing, Output, Record};
+use crate::stream::mark::Mark;
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 86_400_000;
@@ -28,6 +28,8 @@ pub(super) struct Staged {
     /// Policy `fail` met a record that is no event.
     pub poison: Option<Error>,
     pub largest_dead_letter: usize,
+    /// Of the input, by partition.
+    pub bytes: BTreeMap<i32, u64>,
     tally: Tally,
     rejects: BTreeMap<Class, u64>,
     event_times: BTreeMap<i32, Instant>,
@@ -55,31 +57,39 @@ impl Staged {
         self.event_times = done.event_times.clone();
     }
 
-    /// Judges the records of one partition from `next` on, and moves `next`.
+    /// Judges the records of one partition from the mark on, and moves it.
     pub fn judge(
         &mut self,
         plan: &Plan,
         detector: &mut Detector,
         partition: i32,
         records: &[Record<'_>],
-        next: &mut i64,
+        mark: &mut Mark,
         dead_letter_limit: usize,
     ) {
         let mut source = Source { topic: plan.topic.clone(), partition, offset: 0, index: 0 };
+        let mut bytes = 0;
         for record in records {
             if self.poison.is_some() {
-                return;
+                break;
             }
             // A record from before a rewind.
-            if record.offset < *next {
+            if record.offset < mark.offset {
                 continue;
             }
             source.offset = record.offset;
+            bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
             let own_time = record.timestamp.and_then(Instant::from_millis);
             match event::decode(record.value, &plan.fields) {
                 Ok(event) => {
                     let at = event.timestamp.or(own_time).or(self.now);
+                    detector.pass(partition, record.offset, record.timestamp);
                     let verdict = detector.judge(&source, &event, at, record.label.map(label).as_deref());
+                    match &verdict {
+                        Verdict::Learning => mark.counts.learning += 1,
+                        Verdict::Normal => mark.counts.normal += 1,
+                        Verdict::Anomalous(_) => mark.counts.anomalous += 1,
+                    }
                     self.passed(partition, at, verdict);
                 }
                 Err(rejection) if plan.on_reject == OnReject::Fail => {
@@ -87,21 +97,25 @@ impl Staged {
                         "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
                         plan.topic, record.offset
                     )));
-                    return;
+                    break;
                 }
                 Err(rejection) => {
                     self.cover(partition, own_time).rejected += 1;
                     self.tally.rejected += 1;
                     *self.rejects.entry(rejection.class).or_default() += 1;
                     if plan.on_reject == OnReject::DeadLetter {
+                        mark.counts.rejected += 1;
                         let sizes = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
                         self.largest_dead_letter = sizes.into_iter().fold(self.largest_dead_letter, usize::max);
                         self.outbox.push(dead_letter(&source, record, &rejection, dead_letter_limit));
+                    } else {
+                        mark.counts.dropped += 1;
                     }
                 }
             }
-            *next = record.offset + 1;
+            mark.offset = record.offset + 1;
         }
+        *self.bytes.entry(partition).or_default() += bytes as u64;
     }
 
     fn passed(&mut self, partition: i32, at: Option<Instant>, verdict: Verdict) {
@@ -179,13 +193,6 @@ fn dead_letter(source: &Source, record: &Record<'_>, rejection: &Rejection, limi
     let value = cut(record.value, "anomaly.error.truncated", "anomaly.error.sha256");
     let key = cut(record.key, "anomaly.error.key_truncated", "anomaly.error.key_sha256");
     Outgoing { output: Output::DeadLetters, key, value, headers }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

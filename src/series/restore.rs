@@ -1,0 +1,121 @@
+//! A table as it was before an offset: from snapshots, each of its own offset, and the partition's records from the floor
+//! on, of which a series takes those that its snapshot does not have yet.
+
+use std::collections::HashMap;
+
+use super::snapshot::{Content, Snapshot};
+use super::{Bounds, Series, Slot, Table};
+use crate::window::Window;
+
+/// Under way: first all of [`load`](Restore::load), then [`replay`](Restore::replay) in offset order.
+#[derive(Debug, Default)]
+pub struct Restore {
+    table: Table,
+    /// By place: the offset that the window stands for, `i64::MIN` without a snapshot.
+    as_of: Vec<i64>,
+    /// Evicted series, and where each begins anew.
+    gone: HashMap<Box<str>, i64>,
+    newest: i64,
+    bounds: Option<Bounds>,
+}
+
+impl Restore {
+    /// Without snapshots: everything is replayed, and evicts as it did when it was judged.
+    pub fn from_records_alone(bounds: Bounds) -> Self {
+        Restore { bounds: Some(bounds), ..Restore::default() }
+    }
+
+    /// A later record of the same series replaces an earlier one; `None` is a tombstone.
+    pub fn load(&mut self, key: &str, snapshot: Option<Snapshot>) {
+        if let Some(at) = self.table.find(key) {
+            self.table.remove(at);
+        }
+        self.gone.remove(key);
+        let Some(Snapshot { as_of, content, .. }) = snapshot else { return };
+        self.newest = self.newest.max(as_of);
+        match content {
+            Content::Evicted => {
+                self.gone.insert(key.into(), as_of);
+            }
+            Content::Window { last, touched, values } => {
+                let at = self.table.insert(Series { last, touched, window: Window::of(values), ..Series::new(key) });
+                self.stands_for(Slot(at), as_of);
+            }
+        }
+    }
+
+    fn stands_for(&mut self, slot: Slot, as_of: i64) {
+        let at = slot.0 as usize;
+        if self.as_of.len() <= at {
+            self.as_of.resize(at + 1, i64::MIN);
+        }
+        self.as_of[at] = as_of;
+    }
+
+    /// Greatest offset that any snapshot stands for; 0 without any.
+    pub fn newest(&self) -> i64 {
+        self.newest
+    }
+
+    /// Series so far.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// None so far.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// The partition's clock at the floor.
+    pub fn set_clock(&mut self, clock: Option<i64>) {
+        self.table.clock = clock;
+    }
+
+    /// An event that has its verdict already; `time` is the record's own, `capacity` that of the windows then.
+    pub fn replay(&mut self, key: &str, offset: i64, time: Option<i64>, value: f64, capacity: usize) {
+        match self.bounds {
+            Some(bounds) => self.table.pass(offset, time, bounds),
+            None => self.table.tick(time),
+        }
+        if self.gone.get(key).is_some_and(|begins| offset < *begins) {
+            return;
+        }
+        let (slot, created) = self.table.slot(key, offset, self.bounds.unwrap_or_default());
+        if created {
+            self.stands_for(slot, i64::MIN);
+        }
+        if offset >= self.as_of[slot.0 as usize] {
+            self.table.push(slot, offset, value, capacity);
+        }
+    }
+
+    /// From this offset on windows hold `capacity` values.
+    pub fn resize(&mut self, from: i64, capacity: usize) {
+        for (at, series) in self.table.series.iter_mut().enumerate() {
+            let is_older = self.as_of.get(at).is_none_or(|as_of| *as_of <= from);
+            if let Some(series) = series.as_mut().filter(|_| is_older) {
+                series.window.shrink(capacity);
+            }
+        }
+    }
+
+    /// What was replayed until now needs no way back.
+    pub fn settle(&mut self) {
+        self.table.commit();
+    }
+
+    /// The table, and the evicted series whose records are still to be deleted.
+    pub fn finish(mut self) -> (Table, HashMap<Box<str>, i64>) {
+        // Snapshots came in no order, and a series without newer records was not moved.
+        let mut places = (0..self.table.series.len() as u32).filter(|at| self.table.series[*at as usize].is_some());
+        let mut places = places.by_ref().collect::<Vec<_>>();
+        places.sort_by_key(|at| self.table.at(*at).last);
+        for at in places {
+            self.table.unlink(at);
+            self.table.append(at);
+        }
+        self.table.commit();
+        (self.table, self.gone)
+    }
+}

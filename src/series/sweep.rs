@@ -1,0 +1,62 @@
+//! A sweep: snapshots of all series that changed since their last one, taken place by place in parts of bounded size, so
+//! that no transaction has to carry a million windows.
+
+use super::snapshot::{Fingerprint, encode_window, record_key};
+use super::{Series, Table};
+
+/// Most places looked at for one part.
+const PLACES: usize = 50_000;
+
+/// Some records of a sweep; they hold from the moment in which [`Table::swept`] is told of them.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// Keys and values.
+    pub records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where the next part begins; `None` at the end.
+    pub next: Option<u32>,
+    /// Sum of keys and values.
+    pub bytes: usize,
+    places: Vec<u32>,
+}
+
+impl Table {
+    /// Series that differ from their newest snapshot.
+    pub fn dirty(&self) -> usize {
+        self.dirty
+    }
+
+    /// Snapshots of changed series from a place on, until they are `most` bytes or more. `as_of`: the next offset, when
+    /// everything before it is in the windows.
+    pub fn part(&self, from: u32, most: usize, as_of: i64, settings: Fingerprint) -> Part {
+        let mut part = Part::default();
+        let last = self.series.len().min(from as usize + PLACES);
+        let mut at = from as usize;
+        while at < last && part.bytes < most {
+            if let Some(series) = self.series[at].as_ref().filter(|series| series.is_dirty) {
+                let (key, value) = record(series, as_of, settings);
+                part.bytes += key.len() + value.len();
+                part.records.push((key, value));
+                part.places.push(at as u32);
+            }
+            at += 1;
+        }
+        part.next = (at < self.series.len()).then_some(at as u32);
+        part
+    }
+
+    /// The part's records are committed.
+    pub fn swept(&mut self, part: &Part) {
+        for &at in &part.places {
+            if let Some(series) = self.series[at as usize].as_mut().filter(|series| series.is_dirty) {
+                series.is_dirty = false;
+                self.dirty -= 1;
+            }
+        }
+    }
+}
+
+fn record(series: &Series, as_of: i64, settings: Fingerprint) -> (Vec<u8>, Vec<u8>) {
+    let key = record_key(&series.key);
+    let value = encode_window(&key, settings, as_of, series.last, series.touched, series.window.iter());
+    (key, value)
+}

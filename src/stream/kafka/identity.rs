@@ -1,0 +1,64 @@
+//! A topic's id, by which one that was made anew is told from its predecessor of the same name. rdkafka does not wrap this
+//! call of librdkafka's (rd_kafka_DescribeTopics), hence the C interface.
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+use std::time::Duration;
+
+use rdkafka::bindings as c;
+use rdkafka::types::{RDKafka, RDKafkaRespErr};
+
+/// What a broker before Kafka 2.8 answers, and librdkafka's mock.
+const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+/// The id in base64, as Kafka's own tools show it; `None` where the cluster does not tell it, or not within the time.
+pub fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Option<String> {
+    let topic = CString::new(topic).ok()?;
+    let mut names = [topic.as_ptr()];
+    let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: the client outlives the call, which waits for the answer. Every object is destroyed once, after its last use;
+    // what the result's accessors return lives as long as the event, and is copied before that is destroyed.
+    unsafe {
+        let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        let options = c::rd_kafka_AdminOptions_new(client, c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        c::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+        let queue = c::rd_kafka_queue_new(client);
+        c::rd_kafka_DescribeTopics(client, topics, options, queue);
+        let event = c::rd_kafka_queue_poll(queue, millis);
+        let id = if event.is_null() { None } else { id_in(event) };
+        if !event.is_null() {
+            c::rd_kafka_event_destroy(event);
+        }
+        c::rd_kafka_queue_destroy(queue);
+        c::rd_kafka_AdminOptions_destroy(options);
+        c::rd_kafka_TopicCollection_destroy(topics);
+        id
+    }
+}
+
+/// # Safety
+/// `event` is a live event.
+unsafe fn id_in(event: *mut c::rd_kafka_event_t) -> Option<String> {
+    // SAFETY: as the caller promises; null pointers are checked for, and the string is copied.
+    unsafe {
+        let result = c::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let topics = c::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if topics.is_null() || count == 0 {
+            return None;
+        }
+        let error = c::rd_kafka_TopicDescription_error(*topics);
+        if c::rd_kafka_error_code(error) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        let uuid = c::rd_kafka_TopicDescription_topic_id(*topics);
+        let text = if uuid.is_null() { ptr::null() } else { c::rd_kafka_Uuid_base64str(uuid) };
+        if text.is_null() {
+            return None;
+        }
+        CStr::from_ptr(text).to_str().ok().filter(|id| *id != NONE).map(str::to_owned)
+    }
+}

@@ -1,0 +1,80 @@
+//! How far a partition has come and what became of its records: what is committed beside every transaction's output, so
+//! that an auditor can add up that each record had exactly one outcome.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How many records of a partition had which outcome since the group began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Too few values before them.
+    pub learning: u64,
+    /// As expected.
+    pub normal: u64,
+    /// Beyond.
+    pub anomalous: u64,
+    /// Not events, sent to the dead letters.
+    pub rejected: u64,
+    /// Not events, dropped as the settings say.
+    pub dropped: u64,
+}
+
+impl Counts {
+    const NAMES: [&str; 5] = ["learning", "normal", "anomalous", "rejected", "dropped"];
+
+    /// All records that had an outcome.
+    pub fn sum(&self) -> u64 {
+        self.numbers().iter().sum()
+    }
+
+    fn numbers(&self) -> [u64; 5] {
+        [self.learning, self.normal, self.anomalous, self.rejected, self.dropped]
+    }
+
+    /// The reverse of its text; other words in it are passed over.
+    pub fn parse(text: &str) -> Option<Counts> {
+        let number = |name: &str| {
+            text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+        };
+        let [learning, normal, anomalous, rejected, dropped] = Self::NAMES.map(number);
+        Some(Counts {
+            learning: learning?,
+            normal: normal?,
+            anomalous: anomalous?,
+            rejected: rejected?,
+            dropped: dropped?,
+        })
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = Self::NAMES.iter().zip(self.numbers()).map(|(name, n)| format!("{name}={n}"));
+        f.write_str(&words.collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// Where a partition stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// Next offset to judge.
+    pub offset: i64,
+    /// Of everything before it.
+    pub counts: Counts,
+}
+
+/// By partition.
+pub type Marks = BTreeMap<i32, Mark>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_read_back_from_their_text_among_other_words() {
+        let counts = Counts { learning: 1, normal: 2, anomalous: 3, rejected: 4, dropped: 5 };
+        assert_eq!(Counts::parse(&format!("anomaly-partitions=4 {counts}")), Some(counts));
+        assert_eq!(counts.sum(), 15);
+        assert_eq!(Counts::parse("anomaly-partitions=4"), None);
+    }
+}

@@ -1,0 +1,179 @@
+//! The floor of a partition: the record of `anomaly_state` that says from where on the input must be replayed over the
+//! windows, and all that a restart must find unchanged to trust them.
+
+use serde::{Deserialize, Serialize};
+
+use super::Plan;
+use crate::series::snapshot::{self, Damage};
+use crate::stream::log::{Fault, Identity, Outgoing, Output, Remedy};
+use crate::stream::mark::Mark;
+
+/// Key of the record.
+const KEY: &[u8] = b"f";
+
+/// What the record says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Floor {
+    pub group: String,
+    pub topic: String,
+    pub topic_id: Option<String>,
+    pub partitions: i32,
+    /// Start of the last completed sweep: every series that changed before has a snapshot.
+    pub offset: i64,
+    /// The partition's clock there.
+    pub clock: Option<i64>,
+    /// Committed offset when this was written, and what became of the records before it.
+    pub at: i64,
+    pub counts: String,
+    /// Which settings held from where on, oldest first; the first one holds at `offset`.
+    pub epochs: Vec<Epoch>,
+}
+
+/// Settings that held from an offset on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Epoch {
+    pub from: i64,
+    /// Their fingerprint.
+    pub settings: String,
+    /// Values that a window held.
+    pub window: usize,
+}
+
+impl Floor {
+    /// Whether a record of `anomaly_state` is a floor; what it says if it is one.
+    pub fn read(key: &[u8], value: Option<&[u8]>) -> Option<Result<Floor, Damage>> {
+        let sealed = value.filter(|_| key == KEY)?;
+        let body = snapshot::unseal(key, sealed);
+        Some(body.and_then(|body| serde_json::from_slice(body).map_err(|_| Damage::Broken)))
+    }
+
+    /// The record.
+    pub fn record(&self, partition: i32) -> Outgoing {
+        let body = serde_json::to_vec(self).unwrap_or_default();
+        let (key, value) = (Some(KEY.to_vec()), Some(snapshot::seal(KEY, &body)));
+        Outgoing { output: Output::State(partition), key, value, headers: Vec::new() }
+    }
+
+    /// The same at a later sweep.
+    pub fn moved(&self, offset: i64, clock: Option<i64>, mark: &Mark) -> Floor {
+        let holds = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
+        Floor {
+            offset,
+            clock,
+            at: mark.offset,
+            counts: mark.counts.to_string(),
+            epochs: self.epochs[holds..].to_vec(),
+            ..self.clone()
+        }
+    }
+
+    /// From `at` on other settings hold; whether they are others.
+    pub fn settle(&mut self, at: i64, settings: String, window: usize) -> bool {
+        let differs = self.epochs.last().is_none_or(|last| last.settings != settings);
+        if differs {
+            // What held from here on was never used.
+            self.epochs.retain(|epoch| epoch.from < at);
+            self.epochs.push(Epoch { from: at, settings, window });
+        }
+        differs
+    }
+
+    /// Whether the windows belong to this group and this topic, and stand for nothing that is not committed. `newest`: the
+    /// greatest offset that a snapshot stands for; `committed`: where the group is, if it is anywhere.
+    ///
+    /// # Errors
+    /// `Stop` with the remedy.
+    pub fn fits(
+        &self,
+        plan: &Plan,
+        partition: i32,
+        identity: &Identity,
+        newest: i64,
+        committed: Option<i64>,
+    ) -> Result<(), Fault> {
+        let (state, topic, group) = (&plan.state_topic, &plan.topic, &plan.group);
+        let anew = format!(
+            "To begin with windows read back from the input, delete topic {state} and create it again with `anomaly topics`"
+        );
+        let stop = |why: String| Err(Fault::new(Remedy::Stop, why));
+        if self.group != *group || self.topic != *topic {
+            return stop(format!(
+                "{state} [{partition}] holds windows of group {} on {}, not of group {group} on {topic}: give each group a \
+                 topics.state of its own",
+                self.group, self.topic
+            ));
+        }
+        if let (Some(then), Some(now)) = (&self.topic_id, &identity.id)
+            && then != now
+        {
+            return stop(format!(
+                "{topic} was made anew: the windows in {state} [{partition}] are of its predecessor (id {then}, now {now}). Reset \
+                 the group's offsets (kafka-consumer-groups --reset-offsets --to-earliest), and: {anew}"
+            ));
+        }
+        match committed {
+            None => stop(format!(
+                "{state} [{partition}] holds windows as of offset {}, but group {group} has no committed offset: it was deleted \
+                 or has expired. To go on there, set it (kafka-consumer-groups --reset-offsets --to-offset {}). {anew}",
+                self.at.max(newest),
+                self.at.max(newest)
+            )),
+            Some(offset) if offset < newest.max(self.offset) => stop(format!(
+                "group {group} stands at offset {offset} of {topic} [{partition}], before offset {}, for which windows in {state} \
+                 stand: its offsets were set back. {anew}",
+                newest.max(self.offset)
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floor(epochs: &[(i64, &str)]) -> Floor {
+        let epochs =
+            epochs.iter().map(|(from, settings)| Epoch { from: *from, settings: (*settings).to_owned(), window: 100 });
+        Floor {
+            group: "g".into(),
+            topic: "t".into(),
+            topic_id: None,
+            partitions: 4,
+            offset: 10,
+            clock: Some(5),
+            at: 20,
+            counts: String::new(),
+            epochs: epochs.collect(),
+        }
+    }
+
+    #[test]
+    fn a_floor_reads_back_from_its_record_and_damage_is_noticed() {
+        let floor = floor(&[(0, "a")]);
+        let record = floor.record(2);
+        let (key, mut value) = (record.key.unwrap(), record.value.unwrap());
+        assert_eq!(Floor::read(&key, Some(&value)), Some(Ok(floor)));
+        assert_eq!(Floor::read(b"sdevice", Some(&value)), None);
+        value[20] ^= 1;
+        assert_eq!(Floor::read(&key, Some(&value)), Some(Err(Damage::Broken)));
+    }
+
+    #[test]
+    fn epochs_are_kept_from_the_one_that_holds_at_the_floor() {
+        let floor = floor(&[(0, "a"), (30, "b"), (50, "c")]);
+        let from =
+            |offset| floor.moved(offset, None, &Mark::default()).epochs.iter().map(|e| e.from).collect::<Vec<_>>();
+        assert_eq!((from(10), from(30), from(70)), (vec![0, 30, 50], vec![30, 50], vec![50]));
+    }
+
+    #[test]
+    fn settings_that_never_judged_leave_no_epoch() {
+        let mut floor = floor(&[(0, "a")]);
+        assert!(!floor.settle(40, "a".into(), 100));
+        assert!(floor.settle(40, "b".into(), 200));
+        assert!(floor.settle(40, "c".into(), 300));
+        let epochs = floor.epochs.iter().map(|e| (e.from, e.window)).collect::<Vec<_>>();
+        assert_eq!(epochs, [(0, 100), (40, 300)]);
+    }
+}

@@ -1,0 +1,213 @@
+//! What of the windows is written to `anomaly_state`, and when. Nothing is written for each event: a sweep writes every
+//! series that changed since the last one, in parts, each in the transaction of some other output; the floor that closes it
+//! says from where on the input must be replayed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::floor::Floor;
+use crate::detect::Detector;
+use crate::series::snapshot::{encode_evicted, record_key};
+use crate::series::{Table, sweep};
+use crate::stream::log::{Outgoing, Output, Positions};
+use crate::stream::mark::{Mark, Marks};
+
+/// A sweep starts after so long although the input was not worth it: at the worst one record for each event.
+const LONGEST: Duration = Duration::from_secs(3_600);
+/// Most bytes of one part, which is else a hundredth of the sweep.
+const LARGEST_PART: usize = 4 << 20;
+/// Beyond the values themselves: keys and what the broker adds.
+const OVERHEAD: u64 = 64;
+/// Evicted series whose records wait for their tombstones, before a sweep starts early.
+const GONE: usize = 100_000;
+
+/// All partitions of a worker.
+pub(super) struct Keeper {
+    interval: Duration,
+    /// Least bytes of one part.
+    least: usize,
+    places: BTreeMap<i32, Place>,
+}
+
+struct Place {
+    floor: Floor,
+    sweep: Option<Sweep>,
+    /// When the last sweep ended.
+    rested: Duration,
+    /// Input since the last sweep began.
+    bytes: u64,
+    /// Evicted series whose records are not deleted yet, and where each begins anew.
+    gone: HashMap<Box<str>, i64>,
+    /// The input's retention comes close to the floor.
+    is_pressed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Sweep {
+    from: i64,
+    clock: Option<i64>,
+    cursor: u32,
+    part: usize,
+}
+
+/// What one transaction carries of the windows.
+#[derive(Default)]
+pub(super) struct Written {
+    pub records: Vec<Outgoing>,
+    effects: Vec<(i32, Effect)>,
+}
+
+/// What holds once that transaction is committed.
+struct Effect {
+    part: Option<(Sweep, sweep::Part)>,
+    floor: Option<Floor>,
+    gone: Vec<(Box<str>, i64)>,
+    buried: Vec<Box<str>>,
+}
+
+impl Keeper {
+    pub fn new(interval: Duration, least: usize) -> Self {
+        Keeper { interval, least, places: BTreeMap::new() }
+    }
+
+    /// A partition was restored.
+    pub fn begin(&mut self, partition: i32, floor: Floor, gone: HashMap<Box<str>, i64>, now: Duration) {
+        let place = Place { floor, sweep: None, rested: now, bytes: 0, gone, is_pressed: false };
+        self.places.insert(partition, place);
+    }
+
+    /// All partitions belong to others.
+    pub fn clear(&mut self) {
+        self.places.clear();
+    }
+
+    /// First offsets that the input still has.
+    pub fn hear(&mut self, starts: &Positions, marks: &Marks) {
+        for (partition, place) in &mut self.places {
+            let (Some(&first), Some(mark)) = (starts.get(partition), marks.get(partition)) else { continue };
+            // In the older half of what is left.
+            place.is_pressed = first > 0 && place.floor.offset < first + (mark.offset - first) / 2;
+        }
+    }
+
+    /// Whether there is something to write although no event came.
+    pub fn wants(&self, detector: &Detector, marks: &Marks, now: Duration) -> bool {
+        self.places.iter().any(|(partition, place)| {
+            place.sweep.is_some()
+                || marks.get(partition).zip(detector.table(*partition)).is_some_and(|(mark, table)| {
+                    place.is_due(mark, table, detector.settings().window, self.interval, now)
+                })
+        })
+    }
+
+    /// Records for the transaction that moves the partitions to these marks.
+    pub fn write(&self, detector: &Detector, marks: &Marks, now: Duration) -> Written {
+        let mut written = Written::default();
+        for (&partition, place) in &self.places {
+            if let (Some(mark), Some(table)) = (marks.get(&partition), detector.table(partition)) {
+                let sweep = place.sweep.or_else(|| self.begin_sweep(place, table, mark, detector, now));
+                place.write(detector, partition, table, mark, sweep, &mut written);
+            }
+        }
+        written
+    }
+
+    fn begin_sweep(
+        &self,
+        place: &Place,
+        table: &Table,
+        mark: &Mark,
+        detector: &Detector,
+        now: Duration,
+    ) -> Option<Sweep> {
+        let window = detector.settings().window;
+        place.is_due(mark, table, window, self.interval, now).then(|| {
+            let bytes = table.dirty() * (window * 8 + OVERHEAD as usize);
+            let part = (bytes / 100).clamp(self.least, LARGEST_PART.max(self.least));
+            Sweep { from: mark.offset, clock: table.clock(), cursor: 0, part }
+        })
+    }
+
+    /// That transaction is committed; `bytes` of input came in it.
+    pub fn commit(&mut self, detector: &mut Detector, written: Written, bytes: &BTreeMap<i32, u64>, now: Duration) {
+        for (partition, bytes) in bytes {
+            if let Some(place) = self.places.get_mut(partition) {
+                place.bytes += bytes;
+            }
+        }
+        for (partition, effect) in written.effects {
+            let Some(place) = self.places.get_mut(&partition) else { continue };
+            effect.buried.iter().for_each(|key| {
+                place.gone.remove(key);
+            });
+            place.gone.extend(effect.gone);
+            if let Some((sweep, part)) = effect.part {
+                if place.sweep.is_none() {
+                    place.bytes = 0;
+                }
+                if let Some(table) = detector.table_mut(partition) {
+                    table.swept(&part);
+                }
+                place.sweep = part.next.map(|cursor| Sweep { cursor, ..sweep });
+            }
+            if let Some(floor) = effect.floor {
+                tracing::debug!(partition, floor = floor.offset, "all windows that changed are in the topic");
+                (place.floor, place.rested) = (floor, now);
+            }
+        }
+    }
+}
+
+impl Place {
+    fn is_due(&self, mark: &Mark, table: &Table, window: usize, interval: Duration, now: Duration) -> bool {
+        let rest = now.saturating_sub(self.rested);
+        let cost = table.dirty() as u64 * (window as u64 * 8 + OVERHEAD);
+        let is_worth_it = self.bytes >= cost || rest >= LONGEST || self.is_pressed;
+        let has_changed = mark.offset > self.floor.offset;
+        self.gone.len() >= GONE || (has_changed && rest >= interval && is_worth_it)
+    }
+
+    fn write(
+        &self,
+        detector: &Detector,
+        partition: i32,
+        table: &Table,
+        mark: &Mark,
+        sweep: Option<Sweep>,
+        written: &mut Written,
+    ) {
+        let fingerprint = detector.fingerprint();
+        let mut effect = Effect { part: None, floor: None, gone: Vec::new(), buried: Vec::new() };
+        let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
+            let record = Outgoing { output: Output::State(partition), key: Some(key), value, headers: Vec::new() };
+            written.records.push(record);
+        };
+        for evicted in table.evicted() {
+            let key = record_key(&evicted.key);
+            let value = encode_evicted(&key, fingerprint, evicted.at);
+            send(key, Some(value));
+            effect.gone.push((evicted.key.clone(), evicted.at));
+        }
+        if let Some(sweep) = sweep {
+            let mut part = table.part(sweep.cursor, sweep.part, mark.offset, fingerprint);
+            std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
+            if part.next.is_none() {
+                // No replay begins before the new floor: what was evicted before it needs no mention any more.
+                for (key, _) in self.gone.iter().filter(|(_, begins)| **begins <= sweep.from) {
+                    // What came back since has a record of its own, or will have.
+                    if !table.contains(key) && !table.evicted().iter().any(|evicted| evicted.key == *key) {
+                        send(record_key(key), None);
+                    }
+                    effect.buried.push(key.clone());
+                }
+                let floor = self.floor.moved(sweep.from, sweep.clock, mark);
+                written.records.push(floor.record(partition));
+                effect.floor = Some(floor);
+            }
+            effect.part = Some((sweep, part));
+        }
+        if effect.part.is_some() || !effect.gone.is_empty() {
+            written.effects.push((partition, effect));
+        }
+    }
+}
