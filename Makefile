@@ -1,5 +1,5 @@
 # The two commands of the README, and what maintainers need beside them.
-.PHONY: demo test test-all vagrant-test build deb box lint deny
+.PHONY: demo test test-all simulate vagrant-test build deb box lint deny
 
 # The whole pipeline on this machine, with nothing set up.
 demo:
@@ -54,3 +54,7 @@ deb:
 box:
 	packaging/install-deps test
 	vagrant/box up
+
+# A hundred thousand seeded schedules of faults over a simulated log; `make test` runs a thousand.
+simulate:
+	SEEDS=$${SEEDS:-0..100000} cargo test --release --locked --lib simulation::under -- --nocapture

@@ -7,6 +7,8 @@ pub mod kafka;
 pub mod log;
 pub mod mark;
 pub mod publish;
+#[cfg(test)]
+mod simulation;
 pub mod sink;
 pub mod topics;
 pub mod worker;

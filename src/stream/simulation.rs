@@ -1,0 +1,86 @@
+//! The same loop over a simulated log: Kafka's semantics as far as exactly once rests on them, on a virtual clock, with
+//! faults by a seeded schedule. Part of the tests only.
+//!
+//! [`cluster`] holds the records; [`transactions`] and [`group`] are the two coordinators; [`stage`] lets one actor act at a
+//! time, in an order that follows from the seed; [`member`] is the [`Log`](super::log::Log) of one worker; [`world`] plays a
+//! schedule, [`director`] makes its events; [`check`] holds the outcome against a single-threaded run.
+//!
+//! A failing seed is printed as a command that replays it.
+
+mod check;
+mod cluster;
+mod director;
+mod group;
+mod member;
+mod stage;
+mod transactions;
+mod world;
+
+use std::time::Duration;
+
+use check::verify;
+use world::{Defect, Schedule, play};
+
+/// Seeds of a run: `SEEDS=from..to`, else the first thousand.
+fn seeds() -> std::ops::Range<u64> {
+    let text = std::env::var("SEEDS").unwrap_or_else(|_| "0..1000".into());
+    let (from, to) = text.split_once("..").expect("SEEDS=from..to");
+    from.parse().expect("SEEDS=from..to")..to.parse().expect("SEEDS=from..to")
+}
+
+#[test]
+fn under_every_schedule_of_faults_each_event_has_exactly_the_oracles_outcome() {
+    let seeds = seeds();
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let totals = std::sync::Mutex::new(world::Totals::default());
+    std::thread::scope(|scope| {
+        let runs = (0..cores).map(|_| {
+            scope.spawn(|| {
+                while let Some(seed) = Some(next.fetch_add(1, std::sync::atomic::Ordering::SeqCst)).filter(|s| *s < seeds.end) {
+                    let outcome = play(&Schedule::new(seed, None));
+                    totals.lock().unwrap().add(&outcome);
+                    if let Err(why) = verify(&outcome) {
+                        next.store(seeds.end, std::sync::atomic::Ordering::SeqCst);
+                        panic!(
+                            "seed {seed}: {why}\nreplay: SEEDS={seed}..{} cargo test --lib simulation::under -- --nocapture",
+                            seed + 1
+                        );
+                    }
+                }
+            })
+        });
+        for run in runs.collect::<Vec<_>>() {
+            if let Err(panic) = run.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+    let totals = totals.into_inner().unwrap();
+    println!("{totals:?}");
+    // A schedule that never hurts proves nothing.
+    if seeds.end - seeds.start >= 1_000 {
+        totals.assert_varied();
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [3, 77] {
+        let [one, two] = [0, 1].map(|_| play(&Schedule::new(seed, None)));
+        assert_eq!(one.trace, two.trace);
+    }
+}
+
+#[test]
+fn the_checker_catches_a_loss_a_duplicate_a_reordering_and_a_forgotten_window() {
+    for defect in [Defect::Loss, Defect::Duplicate, Defect::Reorder, Defect::Amnesia] {
+        let caught = (0..50).filter(|seed| verify(&play(&Schedule::new(*seed, Some(defect)))).is_err()).count();
+        assert!(caught > 25, "{defect:?} was caught in {caught} of 50 seeds");
+    }
+}
+
+/// Of the virtual clock.
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}

@@ -1,0 +1,113 @@
+//! The outcome against a single-threaded run over the same input: the exact multiset of anomalies with their windows, dead
+//! letters, counts, and committed offsets that never went back.
+
+use std::collections::BTreeMap;
+
+use super::cluster::{Entry, Topic};
+use super::world::Outcome;
+use crate::anomaly::Source;
+use crate::config::resolved::OnReject;
+use crate::detect::{Detector, Verdict};
+use crate::event::{self, Instant};
+use crate::stream::mark::Counts;
+
+/// Place of an event, and what was made of it.
+type Multiset = BTreeMap<(i32, i64, Vec<u8>), usize>;
+
+/// What is wrong, if anything is.
+pub fn verify(outcome: &Outcome) -> Result<(), String> {
+    if let Some(failure) = outcome.failures.first() {
+        return Err(failure.clone());
+    }
+    let cluster = &outcome.cluster;
+    if cluster.transactions.regressions > 0 {
+        return Err("committed offsets went back".into());
+    }
+    let mut detector = Detector::new(outcome.settings.clone()).expect("a rule");
+    let (mut anomalies, mut letters) = (Multiset::new(), Multiset::new());
+    for ((topic, partition), log) in &cluster.topics {
+        if *topic != Topic::Input {
+            continue;
+        }
+        let mut counts = Counts::default();
+        // Trimmed records are still there for us.
+        let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == super::cluster::Fate::Committed);
+        for (offset, entry) in all {
+            match judge(&mut detector, &outcome.plan.topic, *partition, offset, entry) {
+                Some(verdict) => {
+                    match &verdict {
+                        Verdict::Learning => counts.learning += 1,
+                        Verdict::Normal => counts.normal += 1,
+                        Verdict::Anomalous(_) => counts.anomalous += 1,
+                    }
+                    if let Verdict::Anomalous(anomaly) = verdict {
+                        let text = serde_json::to_vec(&anomaly).expect("an anomaly is JSON");
+                        *anomalies.entry((*partition, offset, text)).or_default() += 1;
+                    }
+                }
+                None if outcome.plan.on_reject == OnReject::Drop => counts.dropped += 1,
+                None => {
+                    counts.rejected += 1;
+                    let value = entry.value.clone().unwrap_or_default();
+                    *letters.entry((*partition, offset, value)).or_default() += 1;
+                }
+            }
+        }
+        let found = cluster.transactions.offsets.get(partition).map(|mark| mark.counts).unwrap_or_default();
+        if found != counts {
+            return Err(format!("[{partition}] counted {found}, expected {counts}"));
+        }
+    }
+    compare("anomalies", &anomalies, &found(outcome, Topic::Anomalies, place_of_anomaly))?;
+    compare("dead letters", &letters, &found(outcome, Topic::DeadLetters, place_of_letter))
+}
+
+fn judge(detector: &mut Detector, topic: &str, partition: i32, offset: i64, entry: &Entry) -> Option<Verdict> {
+    let event = event::decode(entry.value.as_deref(), &event::Fields::default()).ok()?;
+    let source = Source { topic: topic.to_owned(), partition, offset, index: 0 };
+    detector.pass(partition, offset, Some(entry.time));
+    let verdict = detector.judge(&source, &event, Instant::from_millis(entry.time), None);
+    detector.commit();
+    Some(verdict)
+}
+
+fn found(outcome: &Outcome, of: Topic, place: impl Fn(&Entry) -> (i32, i64)) -> Multiset {
+    let mut found = Multiset::new();
+    for (_, log) in outcome.cluster.topics.iter().filter(|((topic, _), _)| *topic == of) {
+        for (_, entry) in log.committed(0) {
+            let (partition, offset) = place(entry);
+            *found.entry((partition, offset, entry.value.clone().unwrap_or_default())).or_default() += 1;
+        }
+    }
+    found
+}
+
+fn place_of_anomaly(entry: &Entry) -> (i32, i64) {
+    let json = serde_json::from_slice::<serde_json::Value>(entry.value.as_deref().unwrap_or_default());
+    let source = json.map(|json| json["source"].clone()).unwrap_or_default();
+    (source["partition"].as_i64().unwrap_or(-1) as i32, source["offset"].as_i64().unwrap_or(-1))
+}
+
+fn place_of_letter(entry: &Entry) -> (i32, i64) {
+    let header = |name: &str| {
+        let (_, value) = entry.headers.iter().find(|(key, _)| *key == name)?;
+        std::str::from_utf8(value).ok()?.parse::<i64>().ok()
+    };
+    (header("anomaly.error.partition").unwrap_or(-1) as i32, header("anomaly.error.offset").unwrap_or(-1))
+}
+
+fn compare(what: &str, expected: &Multiset, found: &Multiset) -> Result<(), String> {
+    let show = |(partition, offset, value): &(i32, i64, Vec<u8>)| {
+        format!("[{partition}] {offset}: {}", String::from_utf8_lossy(value))
+    };
+    for (key, times) in expected {
+        let found = found.get(key).copied().unwrap_or(0);
+        if found != *times {
+            return Err(format!("{what}: expected {times} times, found {found} times: {}", show(key)));
+        }
+    }
+    match found.keys().find(|key| !expected.contains_key(*key)) {
+        Some(key) => Err(format!("{what}: not expected: {}", show(key))),
+        None => Ok(()),
+    }
+}

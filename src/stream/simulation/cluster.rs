@@ -1,0 +1,108 @@
+//! Topics and their records. A partition is a list; a record's place is its offset, markers of transactions included.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::seconds;
+use super::transactions::Transactions;
+
+const TOMBSTONES: Duration = seconds(30);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Topic {
+    Input,
+    Anomalies,
+    DeadLetters,
+    State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Committed,
+    Open,
+    Aborted,
+    /// A marker, or a record that compaction removed.
+    Nothing,
+}
+
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// The record's own; of outputs the virtual clock's, in milliseconds.
+    pub time: i64,
+    pub fate: Fate,
+    /// Transactional id of the one who wrote it; none for the input.
+    pub owner: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Partition {
+    pub entries: Vec<Entry>,
+    /// First offset that is left.
+    pub start: i64,
+}
+
+impl Partition {
+    pub fn end(&self) -> i64 {
+        self.entries.len() as i64
+    }
+
+    /// First offset that an open transaction has written.
+    pub fn stable(&self) -> i64 {
+        let open = self.entries.iter().position(|entry| entry.fate == Fate::Open);
+        open.map_or(self.end(), |at| at as i64)
+    }
+
+    pub fn marker(&mut self) {
+        let (key, value, headers) = (None, None, Vec::new());
+        self.entries.push(Entry { key, value, headers, time: 0, fate: Fate::Nothing, owner: String::new() });
+    }
+
+    /// What a read-committed reader sees from an offset on.
+    pub fn committed(&self, from: i64) -> impl Iterator<Item = (i64, &Entry)> {
+        let stable = self.stable();
+        let entries = (0..).zip(&self.entries).skip(from.max(self.start) as usize);
+        entries.take_while(move |(offset, _)| *offset < stable).filter(|(_, entry)| entry.fate == Fate::Committed)
+    }
+
+    /// Removes what a later record of the same key replaces. Tombstones stay for a while, as `delete.retention.ms` has it:
+    /// who is reading must meet them.
+    pub fn compact(&mut self, now: Duration) {
+        let too_old = now.saturating_sub(TOMBSTONES).as_millis() as i64;
+        let stable = self.stable() as usize;
+        let mut newest = BTreeMap::new();
+        for (at, entry) in self.entries[..stable].iter().enumerate() {
+            if entry.fate == Fate::Committed {
+                newest.insert(entry.key.clone(), at);
+            }
+        }
+        for (at, entry) in self.entries[..stable].iter_mut().enumerate() {
+            let is_replaced = newest.get(&entry.key).is_some_and(|newest| *newest != at);
+            if entry.fate == Fate::Committed && (is_replaced || (entry.value.is_none() && entry.time < too_old)) {
+                entry.fate = Fate::Nothing;
+            }
+        }
+    }
+}
+
+pub struct Cluster {
+    pub topics: BTreeMap<(Topic, i32), Partition>,
+    pub partitions: i32,
+    pub transactions: Transactions,
+    pub group: super::group::Group,
+}
+
+impl Cluster {
+    pub fn new(partitions: i32) -> Self {
+        let all = [Topic::Input, Topic::Anomalies, Topic::DeadLetters, Topic::State];
+        let topics =
+            all.iter().flat_map(|topic| (0..partitions).map(|p| ((*topic, p), Partition::default()))).collect();
+        Cluster { topics, partitions, transactions: Transactions::default(), group: super::group::Group::default() }
+    }
+
+    pub fn partition(&mut self, topic: Topic, partition: i32) -> &mut Partition {
+        self.topics.get_mut(&(topic, partition)).expect("a partition of the topic")
+    }
+}

@@ -1,0 +1,182 @@
+//! What happens around the workers: input, processes that come and go, compaction and retention; then quiet, in which
+//! everything that came must get its outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::cluster::{Entry, Fate, Topic};
+use super::stage::{Inner, Stage};
+use super::world::Schedule;
+use crate::stop::Stop;
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const MOST_TURNS: u64 = 200_000;
+/// In milliseconds: the records' times have nothing to do with the virtual clock.
+const EPOCH: i64 = 1_764_000_000_000;
+
+pub struct Director<'d> {
+    stage: &'d Stage,
+    schedule: &'d Schedule,
+    spawn: &'d dyn Fn(usize, &'static str, Arc<Stop>),
+    processes: Vec<Process>,
+    published: i64,
+}
+
+struct Process {
+    actor: usize,
+    name: &'static str,
+    stop: Arc<Stop>,
+}
+
+impl<'d> Director<'d> {
+    pub fn new(stage: &'d Stage, schedule: &'d Schedule, spawn: &'d dyn Fn(usize, &'static str, Arc<Stop>)) -> Self {
+        Director { stage, schedule, spawn, processes: Vec::new(), published: 0 }
+    }
+
+    /// All of it; what went on too long is an error.
+    pub fn direct(&mut self) -> Result<(), String> {
+        for _ in 0..self.schedule.steps {
+            let mut inner = self.stage.turn(0);
+            self.step(&mut inner);
+        }
+        {
+            let mut inner = self.stage.turn(0);
+            inner.faults = 0.0;
+            for process in std::mem::take(&mut self.processes) {
+                if inner.random.random_bool(0.5) { inner.kill(process.actor) } else { process.stop.request() }
+            }
+            self.start(&mut inner, "z");
+        }
+        self.settle("what came during the faults")?;
+        for partition in 0..self.schedule.partitions {
+            // Every window is in the record of the anomaly that follows it.
+            let mut inner = self.stage.turn(0);
+            for device in 0..8 {
+                self.publish(&mut inner, partition, event(device, 1e9));
+            }
+        }
+        self.settle("the probes")?;
+        self.processes.iter().for_each(|process| process.stop.request());
+        while self.stage.turn(0).actors[1..].iter().any(|actor| actor.is_alive) {}
+        Ok(())
+    }
+
+    fn step(&mut self, inner: &mut Inner) {
+        self.processes.retain(|process| inner.actors[process.actor].is_alive);
+        let partition = inner.random.random_range(0..self.schedule.partitions);
+        match inner.random.random_range(0..100) {
+            0..60 => {
+                for _ in 0..inner.random.random_range(1..15) {
+                    let value = self.value(inner);
+                    self.publish(inner, partition, value);
+                }
+            }
+            60..64 => self.publish_in_vain(inner, partition),
+            64..76 if self.processes.len() < 3 => {
+                let name = NAMES[inner.random.random_range(0..NAMES.len())];
+                // Two of one name, sometimes.
+                if self.processes.iter().all(|process| process.name != name) || inner.random.random_bool(0.05) {
+                    self.start(inner, name);
+                }
+            }
+            76..78 if !self.processes.is_empty() => {
+                let at = inner.random.random_range(0..self.processes.len());
+                inner.kill(self.processes[at].actor);
+            }
+            78..81 if !self.processes.is_empty() => {
+                let at = inner.random.random_range(0..self.processes.len());
+                self.processes.remove(at).stop.request();
+            }
+            82..86 => {
+                let now = inner.now;
+                inner.cluster.partition(Topic::State, partition).compact(now);
+            }
+            86..89 => trim(inner, partition),
+            _ => inner.now += Duration::from_millis(inner.random.random_range(0..500)),
+        }
+    }
+
+    fn start(&mut self, inner: &mut Inner, name: &'static str) {
+        let (actor, stop) = (self.stage.hire(inner), Arc::new(Stop::default()));
+        (self.spawn)(actor, name, stop.clone());
+        self.processes.push(Process { actor, name, stop });
+    }
+
+    /// Until every record that came is committed; the last process may have lost its place to one of its name.
+    fn settle(&mut self, what: &str) -> Result<(), String> {
+        let limit = self.stage.look().turns + MOST_TURNS;
+        loop {
+            let mut inner = self.stage.turn(0);
+            let cluster = &mut inner.cluster;
+            let is_done = (0..self.schedule.partitions).all(|partition| {
+                let last = cluster.partition(Topic::Input, partition).committed(0).last().map(|(at, _)| at + 1);
+                let mark = cluster.transactions.offsets.get(&partition);
+                last.is_none_or(|last| mark.is_some_and(|mark| mark.offset >= last))
+            });
+            if is_done && inner.cluster.deciding().is_empty() {
+                return Ok(());
+            }
+            if inner.turns > limit {
+                let (group, offsets) = (&inner.cluster.group, &inner.cluster.transactions.offsets);
+                let (now, members) = (inner.now, &group.members);
+                return Err(format!(
+                    "{what} was not judged within {MOST_TURNS} turns: at {now:?} generation {} of {members:?}, offsets {offsets:?}, {}",
+                    group.generation, inner.last_rebuild
+                ));
+            }
+        }
+    }
+
+    fn value(&self, inner: &mut Inner) -> Vec<u8> {
+        let device = inner.random.random_range(0..8);
+        let spike = if inner.random.random_bool(0.1) { 50.0 } else { 0.0 };
+        match inner.random.random_range(0..20) {
+            0 => b"no event".to_vec(),
+            _ => event(device, f64::from(device) + inner.random.random_range(-1.0..1.0) + spike),
+        }
+    }
+
+    fn publish(&mut self, inner: &mut Inner, partition: i32, value: Vec<u8>) {
+        self.published += 1;
+        // A leap now and then.
+        let leap = if self.published % 97 == 0 { 9_000_000 } else { 0 };
+        let time = EPOCH + self.published * 5_000 + leap;
+        let key = Some(b"key".to_vec());
+        let (value, headers, owner) = (Some(value), Vec::new(), String::new());
+        let entry = Entry { key, value, headers, time, fate: Fate::Committed, owner };
+        inner.cluster.partition(Topic::Input, partition).entries.push(entry);
+    }
+
+    /// Records of a transaction that was aborted, and its marker.
+    fn publish_in_vain(&mut self, inner: &mut Inner, partition: i32) {
+        let value = self.value(inner);
+        self.publish(inner, partition, value);
+        let log = inner.cluster.partition(Topic::Input, partition);
+        if let Some(last) = log.entries.last_mut() {
+            last.fate = Fate::Aborted;
+        }
+        log.marker();
+    }
+}
+
+fn event(device: i32, value: f64) -> Vec<u8> {
+    format!(r#"{{"device_id":"d{device}","metric_value":{value}}}"#).into_bytes()
+}
+
+/// Retention takes all that a restart can do without: what was judged and lies before the floor.
+fn trim(inner: &mut Inner, partition: i32) {
+    let judged = inner.cluster.transactions.offsets.get(&partition).map_or(0, |mark| mark.offset);
+    let state = inner.cluster.partition(Topic::State, partition);
+    let floors = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f"));
+    let floor = floors.last().and_then(|(_, entry)| {
+        // Behind version and checksum.
+        let json = serde_json::from_slice::<serde_json::Value>(entry.value.as_deref()?.get(5..)?).ok()?;
+        json["offset"].as_i64()
+    });
+    if let Some(floor) = floor {
+        let input = inner.cluster.partition(Topic::Input, partition);
+        input.start = input.start.max(floor.min(judged));
+    }
+}

@@ -1,0 +1,208 @@
+//! Actors on real threads of which only one acts at a time: each call into the log first asks for its turn, and who gets it
+//! follows from the seed alone. Time passes with the turns.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::cluster::Cluster;
+use super::group::SESSION;
+
+pub struct Stage {
+    inner: Mutex<Inner>,
+}
+
+pub struct Inner {
+    pub cluster: Cluster,
+    pub random: Xoshiro256PlusPlus,
+    pub now: Duration,
+    pub actors: Vec<Actor>,
+    /// Share of calls that are struck by a fault.
+    pub faults: f64,
+    turn: usize,
+    pub turns: u64,
+    pub kills: u64,
+    pub pauses: u64,
+    pub strikes: u64,
+    /// Why somebody began anew, for messages.
+    pub last_rebuild: String,
+    /// What happened, for comparing two runs.
+    pub trace: u64,
+}
+
+pub struct Actor {
+    thread: Option<Thread>,
+    /// The process, of which one worker is seen.
+    pub is_alive: bool,
+    /// Stopped by a signal until then.
+    paused: Duration,
+    /// Ended by a signal: none of its calls has an effect any more.
+    pub is_killed: bool,
+    /// Heard of for the last time.
+    silent_since: Option<Duration>,
+}
+
+pub type Turn<'s> = MutexGuard<'s, Inner>;
+
+impl Stage {
+    pub fn new(seed: u64, cluster: Cluster, faults: f64) -> Self {
+        let random = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let (now, actors) = (Duration::ZERO, Vec::new());
+        let last_rebuild = String::new();
+        let (turn, turns, kills, pauses, strikes, trace) = (0, 0, 0, 0, 0, 0);
+        let inner =
+            Inner { cluster, random, now, actors, faults, turn, turns, kills, pauses, strikes, last_rebuild, trace };
+        Stage { inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> Turn<'_> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new actor; its thread must call [`enter`](Self::enter) first.
+    pub fn hire(&self, inner: &mut Inner) -> usize {
+        inner.actors.push(Actor {
+            thread: None,
+            is_alive: true,
+            paused: Duration::ZERO,
+            is_killed: false,
+            silent_since: None,
+        });
+        inner.actors.len() - 1
+    }
+
+    /// Waits until it is this actor's turn for the first time.
+    pub fn enter(&self, me: usize) {
+        self.lock().actors[me].thread = Some(std::thread::current());
+        drop(self.wait(me));
+    }
+
+    /// The first actor, who has the first turn.
+    pub fn enter_first(&self) {
+        let mut inner = self.lock();
+        let me = self.hire(&mut inner);
+        inner.actors[me].thread = Some(std::thread::current());
+    }
+
+    /// Lets others act, as it happens; returns when it is `me` again.
+    pub fn turn(&self, me: usize) -> Turn<'_> {
+        let mut inner = self.lock();
+        inner.pass(Some(me));
+        if inner.turn == me { inner } else { self.hand_over(inner, Some(me)) }
+    }
+
+    /// `me` acts no more.
+    pub fn exit(&self, me: usize) {
+        let mut inner = self.lock();
+        inner.actors[me].is_alive = false;
+        let now = inner.now;
+        inner.actors[me].silent_since.get_or_insert(now);
+        inner.pass(None);
+        drop(self.hand_over(inner, None));
+    }
+
+    fn hand_over<'s>(&'s self, inner: Turn<'s>, me: Option<usize>) -> Turn<'s> {
+        // One that has not entered yet finds that it is its turn.
+        if let Some(thread) = &inner.actors[inner.turn].thread {
+            thread.unpark();
+        }
+        match me {
+            Some(me) => {
+                drop(inner);
+                self.wait(me)
+            }
+            None => inner,
+        }
+    }
+
+    fn wait(&self, me: usize) -> Turn<'_> {
+        loop {
+            let inner = self.lock();
+            if inner.turn == me {
+                return inner;
+            }
+            drop(inner);
+            std::thread::park();
+        }
+    }
+
+    /// What is left when all have gone.
+    pub fn into_inner(self) -> Inner {
+        self.inner.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks without a turn; only for the first actor while it has the turn.
+    pub fn look(&self) -> Turn<'_> {
+        self.lock()
+    }
+}
+
+impl Inner {
+    /// Time passes, the coordinators act, and somebody gets the turn.
+    fn pass(&mut self, me: Option<usize>) {
+        self.turns += 1;
+        self.now += Duration::from_micros(self.random.random_range(100..4_000));
+        if let Some(me) = me.filter(|me| *me > 0)
+            && self.random.random_bool(self.faults / 8.0)
+        {
+            // SIGSTOP, mostly for longer than a transaction or a session lives.
+            self.actors[me].paused = self.now + Duration::from_millis(self.random.random_range(1_000..25_000));
+            self.actors[me].silent_since.get_or_insert(self.now);
+            self.pauses += 1;
+        }
+        loop {
+            self.coordinate();
+            for actor in &mut self.actors {
+                if actor.is_alive && !actor.is_killed && actor.paused <= self.now {
+                    actor.silent_since = None;
+                }
+            }
+            let ready = |actor: &Actor| actor.is_alive && actor.paused <= self.now;
+            let able = (0..self.actors.len()).filter(|at| ready(&self.actors[*at])).collect::<Vec<_>>();
+            if !able.is_empty() {
+                self.turn = able[self.random.random_range(0..able.len())];
+                break;
+            }
+            let next = self.actors.iter().filter(|actor| actor.is_alive).map(|actor| actor.paused).min();
+            match next {
+                Some(next) => self.now = next,
+                None => return,
+            }
+        }
+        self.note(self.turn as u64);
+    }
+
+    fn coordinate(&mut self) {
+        self.cluster.time_out(self.now);
+        for id in self.cluster.deciding() {
+            if self.random.random_bool(0.5) {
+                self.cluster.write_marker(&id);
+            }
+        }
+        let gone = |actor: usize| {
+            self.actors[actor].silent_since.is_some_and(|since| self.now.saturating_sub(since) > SESSION)
+        };
+        let group = &mut self.cluster.group;
+        let expired = group.members.iter().filter(|(_, seat)| gone(seat.actor)).map(|(name, _)| name.clone());
+        for name in expired.collect::<Vec<_>>() {
+            group.remove(&name, self.now);
+        }
+        group.settle(self.now, self.cluster.partitions);
+    }
+
+    /// Kills the process of an actor; it finds out at its next call.
+    pub fn kill(&mut self, actor: usize) {
+        let actor = &mut self.actors[actor];
+        actor.silent_since.get_or_insert(self.now);
+        self.kills += u64::from(!actor.is_killed);
+        (actor.is_killed, actor.paused) = (true, self.now);
+    }
+
+    pub fn note(&mut self, what: u64) {
+        self.trace =
+            (self.trace.rotate_left(5) ^ what).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.now.as_micros() as u64;
+    }
+}

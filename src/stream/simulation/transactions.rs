@@ -1,0 +1,162 @@
+//! The transaction coordinator: epochs that fence, timeouts that abort, a decision that is durable before its markers are
+//! written, and offsets that nobody sees until then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::cluster::{Cluster, Entry, Fate, Topic};
+use super::seconds;
+use crate::stream::log::{Fault, Remedy};
+use crate::stream::mark::{Mark, Marks};
+
+const TIMEOUT: Duration = seconds(10);
+
+#[derive(Default)]
+pub struct Transactions {
+    pub by_id: BTreeMap<String, Transaction>,
+    /// Committed offsets of the group.
+    pub offsets: Marks,
+    /// Commits that moved a partition back.
+    pub regressions: u32,
+}
+
+#[derive(Default)]
+pub struct Transaction {
+    pub epoch: u32,
+    open: Option<Open>,
+    /// How the last one ended.
+    last: Option<bool>,
+}
+
+struct Open {
+    since: Duration,
+    touched: BTreeSet<(Topic, i32)>,
+    offsets: Option<Marks>,
+    /// Committed or aborted; the markers follow.
+    decided: Option<bool>,
+}
+
+fn fenced() -> Fault {
+    Fault::new(Remedy::Rebuild, "fenced: a producer with a newer epoch is there")
+}
+
+impl Cluster {
+    /// A producer begins by this name: what an older one left open is aborted, and it is fenced.
+    pub fn init(&mut self, id: &str) -> u32 {
+        let transaction = self.transactions.by_id.entry(id.to_owned()).or_default();
+        if let Some(open) = &mut transaction.open {
+            open.decided.get_or_insert(false);
+        }
+        self.finish(id);
+        let transaction = self.transactions.by_id.entry(id.to_owned()).or_default();
+        transaction.epoch += 1;
+        transaction.last = None;
+        transaction.epoch
+    }
+
+    fn transaction(&mut self, id: &str, epoch: u32) -> Result<&mut Transaction, Fault> {
+        self.transactions.by_id.get_mut(id).filter(|transaction| transaction.epoch == epoch).ok_or_else(fenced)
+    }
+
+    fn open(&mut self, id: &str, epoch: u32, now: Duration) -> Result<&mut Open, Fault> {
+        self.transaction(id, epoch)?;
+        // A new one waits for the markers of the last.
+        if self.transaction(id, epoch)?.open.as_ref().is_some_and(|open| open.decided.is_some()) {
+            self.finish(id);
+        }
+        let fresh = || Open { since: now, touched: BTreeSet::new(), offsets: None, decided: None };
+        Ok(self.transaction(id, epoch)?.open.get_or_insert_with(fresh))
+    }
+
+    pub fn append(
+        &mut self,
+        id: &str,
+        epoch: u32,
+        now: Duration,
+        place: (Topic, i32),
+        entry: Entry,
+    ) -> Result<(), Fault> {
+        self.open(id, epoch, now)?.touched.insert(place);
+        self.partition(place.0, place.1).entries.push(entry);
+        Ok(())
+    }
+
+    /// The member's generation was checked.
+    pub fn add_offsets(&mut self, id: &str, epoch: u32, now: Duration, marks: &Marks) -> Result<(), Fault> {
+        self.open(id, epoch, now)?.offsets = Some(marks.clone());
+        Ok(())
+    }
+
+    /// The same end again, after its answer was lost, is answered again.
+    pub fn end(&mut self, id: &str, epoch: u32, commit: bool) -> Result<(), Fault> {
+        let transaction = self.transaction(id, epoch)?;
+        match &mut transaction.open {
+            Some(open) => match open.decided {
+                None => open.decided = Some(commit),
+                Some(decided) if decided == commit => {}
+                Some(_) => return Err(Fault::new(Remedy::Rebuild, "the transaction has ended otherwise")),
+            },
+            None if transaction.last == Some(commit) || !commit => {}
+            None => return Err(Fault::new(Remedy::Rebuild, "there is no transaction to commit")),
+        }
+        Ok(())
+    }
+
+    /// Writes all markers of a decided transaction that are left.
+    fn finish(&mut self, id: &str) {
+        while self.write_marker(id) {}
+    }
+
+    /// Writes one; the group's offsets come last or first, as it happens. False: none is left.
+    pub fn write_marker(&mut self, id: &str) -> bool {
+        let Some(transaction) = self.transactions.by_id.get_mut(id) else { return false };
+        let Some(open) = &mut transaction.open else { return false };
+        let Some(commit) = open.decided else { return false };
+        // Before the partitions: a reader of offsets must not take them for written.
+        if let Some(offsets) = open.offsets.take() {
+            if commit {
+                let known = &mut self.transactions.offsets;
+                let is_back =
+                    |(partition, mark): (&i32, &Mark)| known.get(partition).is_some_and(|k| k.offset > mark.offset);
+                self.transactions.regressions += offsets.iter().filter(|moved| is_back(*moved)).count() as u32;
+                known.extend(offsets);
+            }
+            return true;
+        }
+        let Some(place) = open.touched.pop_first() else {
+            transaction.last = Some(commit);
+            transaction.open = None;
+            return false;
+        };
+        let fate = if commit { Fate::Committed } else { Fate::Aborted };
+        let partition = self.partition(place.0, place.1);
+        partition.entries.iter_mut().filter(|e| e.fate == Fate::Open && e.owner == id).for_each(|e| e.fate = fate);
+        partition.marker();
+        true
+    }
+
+    /// Transactions whose markers are being written.
+    pub fn deciding(&self) -> Vec<String> {
+        let is_decided = |t: &Transaction| t.open.as_ref().is_some_and(|open| open.decided.is_some());
+        self.transactions.by_id.iter().filter(|(_, t)| is_decided(t)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether offsets wait for the outcome of a transaction.
+    pub fn is_unstable(&self) -> bool {
+        self.transactions.by_id.values().any(|t| t.open.as_ref().is_some_and(|open| open.offsets.is_some()))
+    }
+
+    /// Aborts what has been open for too long, and fences its producer.
+    pub fn time_out(&mut self, now: Duration) {
+        let mut late = Vec::new();
+        for (id, transaction) in &mut self.transactions.by_id {
+            let is_late = |open: &Open| open.decided.is_none() && now.saturating_sub(open.since) > TIMEOUT;
+            if let Some(open) = transaction.open.as_mut().filter(|open| is_late(open)) {
+                open.decided = Some(false);
+                transaction.epoch += 1;
+                late.push(id.clone());
+            }
+        }
+        late.iter().for_each(|id| self.finish(id));
+    }
+}

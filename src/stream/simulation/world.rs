@@ -1,0 +1,236 @@
+//! One schedule: input that comes all the while, processes that start, stop, are killed and paused, topics that are
+//! compacted and trimmed; then quiet, in which everything that came must get its outcome.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use super::cluster::{Cluster, Fate, Topic};
+use super::director::Director;
+use super::member::Member;
+use super::stage::Stage;
+use crate::config::resolved::{OnReject, Start};
+use crate::detect::{Detector, Settings};
+use crate::event::Fields;
+use crate::health::Health;
+use crate::meter::Meter;
+use crate::stop::Stop;
+use crate::stream::worker::{Ending, Observer, Plan, Worker};
+
+/// A wrong log, to try the checker with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    Loss,
+    Duplicate,
+    Reorder,
+    Amnesia,
+}
+
+/// Everything that is not the course of events itself.
+pub struct Schedule {
+    seed: u64,
+    defect: Option<Defect>,
+    pub steps: u32,
+    faults: f64,
+    pub partitions: i32,
+    pub settings: Settings,
+    pub plan: Plan,
+}
+
+impl Schedule {
+    pub fn new(seed: u64, defect: Option<Defect>) -> Self {
+        let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5EED);
+        let settings = Settings {
+            window: random.random_range(4..12),
+            min_samples: 3,
+            threshold: 2.0,
+            context: 12,
+            max_series: if random.random_bool(0.3) { 6 } else { 1_000 },
+            idle_after: random.random_bool(0.5).then_some(600),
+            ..Settings::default()
+        };
+        let plan = Plan {
+            topic: "raw".into(),
+            group: "group".into(),
+            state_topic: "state".into(),
+            keeps_state: true,
+            snapshot_interval: Duration::from_millis(random.random_range(20..2_000)),
+            snapshot_bytes: random.random_range(100..2_000),
+            fields: Fields::default(),
+            on_reject: if random.random_bool(0.8) { OnReject::DeadLetter } else { OnReject::Drop },
+            start: Start::Earliest,
+            history: if random.random_bool(0.5) { 0 } else { 1_000_000 },
+            commit_interval: Duration::from_millis(100),
+            commit_events: random.random_range(3..60),
+            drain: Duration::from_secs(8),
+            leaves: random.random_bool(0.5),
+        };
+        let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
+        let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
+        Schedule { seed, defect, steps, faults, partitions, settings, plan }
+    }
+}
+
+/// What is left at the end.
+pub struct Outcome {
+    pub settings: Settings,
+    pub plan: Plan,
+    pub cluster: Cluster,
+    pub trace: u64,
+    /// Of processes that ended otherwise than they may; or that nothing went on.
+    pub failures: Vec<String>,
+    pub totals: Totals,
+}
+
+/// How varied a run was.
+#[derive(Debug, Default, Clone)]
+pub struct Totals {
+    events: u64,
+    anomalies: u64,
+    kills: u64,
+    pauses: u64,
+    strikes: u64,
+    aborted: u64,
+    rebuilt: u64,
+    generations: u64,
+    sweeps: u64,
+    evictions: u64,
+    tombstones: u64,
+    trimmed: u64,
+}
+
+impl Totals {
+    pub fn add(&mut self, outcome: &Outcome) {
+        let other = &outcome.totals;
+        self.events += other.events;
+        self.anomalies += other.anomalies;
+        self.kills += other.kills;
+        self.pauses += other.pauses;
+        self.strikes += other.strikes;
+        self.aborted += other.aborted;
+        self.rebuilt += other.rebuilt;
+        self.generations += other.generations;
+        self.sweeps += other.sweeps;
+        self.evictions += other.evictions;
+        self.tombstones += other.tombstones;
+        self.trimmed += other.trimmed;
+    }
+
+    pub fn assert_varied(&self) {
+        let Totals {
+            anomalies,
+            kills,
+            pauses,
+            aborted,
+            rebuilt,
+            generations,
+            sweeps,
+            evictions,
+            tombstones,
+            trimmed,
+            ..
+        } = self;
+        let all = [anomalies, kills, pauses, aborted, rebuilt, generations, sweeps, evictions, tombstones, trimmed];
+        assert!(all.iter().all(|n| **n > 500), "{self:?}");
+    }
+}
+
+/// Plays it to the end.
+pub fn play(schedule: &Schedule) -> Outcome {
+    let stage = Arc::new(Stage::new(schedule.seed, Cluster::new(schedule.partitions), schedule.faults));
+    stage.enter_first();
+    let (meter, failures) = (Meter::default(), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        let spawn = |actor: usize, name: &'static str, stop: Arc<Stop>| {
+            let (stage, meter, failures) = (stage.clone(), meter.clone(), &failures);
+            scope.spawn(move || {
+                stage.enter(actor);
+                let run = || work(&stage, schedule, actor, name, &stop, &meter);
+                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+                if let Some(why) = ended.unwrap_or_else(|_| Some(format!("{name} panicked"))) {
+                    failures.lock().unwrap().push(why);
+                }
+                stage.exit(actor);
+            });
+        };
+        if let Err(why) = Director::new(&stage, schedule, &spawn).direct() {
+            failures.lock().unwrap().push(why);
+            let mut inner = stage.look();
+            (1..inner.actors.len()).for_each(|actor| inner.kill(actor));
+        }
+        stage.exit(0);
+    });
+    let mut inner = Arc::into_inner(stage).expect("every actor has left").into_inner();
+    let totals = Totals {
+        kills: inner.kills,
+        pauses: inner.pauses,
+        strikes: inner.strikes,
+        aborted: meter.transactions.get("aborted"),
+        rebuilt: meter.transactions.get("rebuilt"),
+        generations: u64::from(inner.cluster.group.generation),
+        ..count(&mut inner.cluster)
+    };
+    Outcome {
+        settings: schedule.settings.clone(),
+        plan: schedule.plan.clone(),
+        trace: inner.trace,
+        failures: failures.into_inner().unwrap(),
+        cluster: inner.cluster,
+        totals,
+    }
+}
+
+/// Of what is in the topics.
+fn count(cluster: &mut Cluster) -> Totals {
+    let mut totals = Totals::default();
+    for ((topic, _), partition) in &cluster.topics {
+        // What was compacted away was there.
+        let all = partition.entries.iter().filter(|entry| entry.fate != Fate::Aborted);
+        for entry in all {
+            match topic {
+                Topic::Input => totals.events += 1,
+                Topic::Anomalies => totals.anomalies += u64::from(entry.fate == Fate::Committed),
+                Topic::State if entry.key.as_deref() == Some(b"f") => totals.sweeps += 1,
+                Topic::State if entry.key.is_some() && entry.value.is_none() => totals.tombstones += 1,
+                // Content 1, see series::snapshot.
+                Topic::State => {
+                    totals.evictions += u64::from(entry.value.as_ref().is_some_and(|value| value.get(5) == Some(&1)));
+                }
+                Topic::DeadLetters => {}
+            }
+        }
+        totals.trimmed += if *topic == Topic::Input { partition.start as u64 } else { 0 };
+    }
+    totals
+}
+
+/// A process with one worker, as the role runs it; what it says when it ends otherwise than it may.
+fn work(
+    stage: &Arc<Stage>,
+    schedule: &Schedule,
+    actor: usize,
+    name: &str,
+    stop: &Stop,
+    meter: &Meter,
+) -> Option<String> {
+    let health = Health::default();
+    let mut observer: Observer = Box::new(|_| ());
+    loop {
+        let log = Member::new(stage.clone(), actor, name, schedule.defect);
+        let detector = Detector::new(schedule.settings.clone()).expect("a rule");
+        let part = health.part(name);
+        let worker = Worker::new(log, detector, &schedule.plan, part, meter.clone(), &mut observer, stop);
+        match worker.run() {
+            Ending::Stopped | Ending::Replaced => return None,
+            Ending::Failed(error) => return Some(format!("{name} failed: {error}")),
+            Ending::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
+            Ending::Rebuild(why) => {
+                let mut inner = stage.turn(actor);
+                inner.now += Duration::from_millis(500);
+                inner.last_rebuild = why;
+            }
+        }
+    }
+}
