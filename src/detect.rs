@@ -10,7 +10,7 @@ use crate::anomaly::{Anomaly, Direction, Severity, Source};
 use crate::event::{Event, Instant};
 use crate::rule::{self, Figures, Limits, Rule};
 use crate::series::snapshot::Fingerprint;
-use crate::series::{self, Bounds, Table};
+use crate::series::{self, Bounds, Evictions, Table};
 
 /// What decides a verdict; its fingerprint is written beside every status row.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -194,6 +194,14 @@ impl Detector {
     /// Number of series held of one partition.
     pub fn series_of(&self, partition: i32) -> usize {
         self.tables.get(&partition).map_or(0, Table::len)
+    }
+
+    /// Committed evictions since the last call.
+    pub fn take_evictions(&mut self) -> Evictions {
+        self.tables
+            .values_mut()
+            .map(Table::take_evictions)
+            .fold(Evictions::default(), |sum, one| Evictions { full: sum.full + one.full, idle: sum.idle + one.idle })
     }
 
     /// Series seen in a second partition since the last call: their records are not keyed by device.

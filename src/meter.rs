@@ -41,6 +41,12 @@ pub struct Meter {
     pub anomalies: Counters,
     /// Transactions: committed, aborted, rebuilt.
     pub transactions: Counters,
+    /// Series that were forgotten: full, idle.
+    pub evictions: Counters,
+    /// Records written to the topic of windows: snapshot, eviction, tombstone, floor.
+    pub snapshots: Counters,
+    /// Bytes of them, keys included.
+    pub snapshot_bytes: Counter,
     /// Series that were seen in a second partition.
     pub split_series: Counter,
     /// Anomalies in the topic that the database does not have yet, in the partitions of this sink.
@@ -61,6 +67,8 @@ impl Meter {
         add("anomaly_rejects", "Records rejected and committed, by class", &self.rejects);
         add("anomaly_anomalies", "Anomalies committed, by severity", &self.anomalies);
         add("anomaly_transactions", "Transactions, by outcome", &self.transactions);
+        add("anomaly_evictions", "Series forgotten, by cause", &self.evictions);
+        add("anomaly_snapshots", "Records written to the topic of windows, by kind", &self.snapshots);
         add("anomaly_sink_rows", "Rows in the database, by outcome", &self.sink_rows);
         add("anomaly_published", "Events published by the producer, by outcome", &self.published);
         add("anomaly_requests", "Requests to the dashboard, by outcome", &self.requests);
@@ -68,6 +76,11 @@ impl Meter {
             "anomaly_sink_lag",
             "Anomalies in the topic that the database does not have yet",
             self.sink_lag.clone(),
+        );
+        registry.register(
+            "anomaly_snapshot_bytes",
+            "Keys and values written to the topic of windows",
+            self.snapshot_bytes.clone(),
         );
         registry.register(
             "anomaly_split_series",

@@ -64,6 +64,25 @@ pub enum Cause {
     Idle,
 }
 
+impl Cause {
+    /// As a metric's label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Full => "full",
+            Cause::Idle => "idle",
+        }
+    }
+}
+
+/// How many series were forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evictions {
+    /// See [`Cause::Full`].
+    pub full: u64,
+    /// See [`Cause::Idle`].
+    pub idle: u64,
+}
+
 /// A series that was forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evicted {
@@ -93,6 +112,8 @@ pub struct Table {
     trail: Vec<Step>,
     committed_clock: Option<i64>,
     evicted: Vec<Evicted>,
+    /// Committed ones since they were taken.
+    evictions: Evictions,
 }
 
 /// A series within its table.
@@ -134,6 +155,11 @@ impl Table {
     /// Evictions since the last commit.
     pub fn evicted(&self) -> &[Evicted] {
         &self.evicted
+    }
+
+    /// Committed evictions since the last call.
+    pub fn take_evictions(&mut self) -> Evictions {
+        std::mem::take(&mut self.evictions)
     }
 
     fn find(&self, key: &str) -> Option<u32> {

@@ -34,24 +34,34 @@ impl Oracle {
         Oracle { window, min_samples, threshold, series: HashMap::new() }
     }
 
+    /// From now on windows hold so many values: the newest of those that they have.
+    pub fn resize(&mut self, window: usize) {
+        self.window = window;
+    }
+
     /// Judges a value, then adds it; `None` while learning.
     pub fn judge(&mut self, series: &str, value: f64) -> Option<Judged> {
         let series = self.series.entry(series.to_owned()).or_default();
+        series.shrink(self.window);
         let x = exact(value);
         let judged = (series.values.len() >= self.min_samples).then(|| series.judge(&x, self.threshold));
         series.sum += &x;
         series.squares += &x * &x;
         series.values.push_back(x);
-        if series.values.len() > self.window {
-            let old = series.values.pop_front().unwrap();
-            series.sum -= &old;
-            series.squares -= &old * &old;
-        }
+        series.shrink(self.window);
         judged
     }
 }
 
 impl Series {
+    fn shrink(&mut self, window: usize) {
+        while self.values.len() > window {
+            let old = self.values.pop_front().unwrap();
+            self.sum -= &old;
+            self.squares -= &old * &old;
+        }
+    }
+
     fn judge(&self, x: &BigInt, threshold: u32) -> Judged {
         let n = BigInt::from(self.values.len());
         // n^2 times the variance, in squared units.

@@ -11,7 +11,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rustix::process::Signal;
 
-use crate::common::{Case, Sent, event, wait};
+use crate::common::{Case, Got, Sent, event, wait};
 use crate::oracle::Oracle;
 
 /// Time for a stop, as the issue has it.
@@ -41,10 +41,16 @@ pub fn events(seed: u64, devices: u64, n: u64, bad: u64) -> impl Iterator<Item =
 
 /// Reads everything back and holds it against the oracle; returns the numbers of anomalies and dead letters.
 pub fn verify(case: &Case) -> (usize, usize) {
+    verify_against(case, case.read(&case.raw()), |_, _| 100)
+}
+
+/// The same of records that were read before, some of which may be gone by now; `window` is that of a partition's offset.
+pub fn verify_against(case: &Case, records: Vec<Got>, window: impl Fn(i32, i64) -> usize) -> (usize, usize) {
     let mut oracle = Oracle::new(100, 30, 3);
     let (mut expected, mut edges, mut letters) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-    for got in case.read(&case.raw()) {
+    for got in records {
         let place = (got.partition, got.offset);
+        oracle.resize(window(got.partition, got.offset));
         let json = serde_json::from_slice::<serde_json::Value>(got.value.as_deref().unwrap_or_default());
         let event = json.ok().and_then(|json| {
             let device = json.get("device_id")?.as_str().filter(|d| !d.is_empty())?.to_owned();

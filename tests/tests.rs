@@ -27,3 +27,5 @@ mod pipeline;
 mod producer;
 /// `anomaly score`.
 mod score;
+/// Windows in their topic: survival, changed settings, and what cannot be trusted.
+mod state;

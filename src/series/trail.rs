@@ -1,6 +1,6 @@
 //! What happened to a table since its last commit, and how it is taken back: each step undoes exactly one, newest first.
 
-use super::{Series, Table};
+use super::{Cause, Series, Table};
 use crate::window::Replaced;
 
 #[derive(Debug)]
@@ -24,7 +24,12 @@ impl Table {
     /// What was done is final.
     pub fn commit(&mut self) {
         self.trail.clear();
-        self.evicted.clear();
+        for evicted in self.evicted.drain(..) {
+            match evicted.cause {
+                Cause::Full => self.evictions.full += 1,
+                Cause::Idle => self.evictions.idle += 1,
+            }
+        }
         self.committed_clock = self.clock;
     }
 

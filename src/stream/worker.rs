@@ -5,6 +5,7 @@
 
 mod floor;
 mod keeper;
+mod report;
 mod restore;
 mod staged;
 
@@ -16,11 +17,11 @@ use crate::config::resolved::{OnReject, Start};
 use crate::detect::Detector;
 use crate::error::Error;
 use crate::event::Fields;
-use crate::health::{Part, PartitionStatus, State};
+use crate::health::{Part, State};
 use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::log::{Change, Fault, Log, Remedy};
-use crate::stream::mark::{Mark, Marks};
+use crate::stream::mark::Marks;
 use keeper::Keeper;
 use restore::offsets;
 use staged::Staged;
@@ -241,6 +242,7 @@ impl<'a, L: Log> Worker<'a, L> {
         self.open = None;
         self.committed = next;
         let now = self.log.now();
+        written.count(&self.meter);
         self.keeper.commit(&mut self.detector, written, &self.staged.bytes, now);
         self.detector.commit();
         (self.aborts, self.dead_letter_limit) = (0, usize::MAX);
@@ -364,35 +366,6 @@ impl<'a, L: Log> Worker<'a, L> {
                 }
                 other => return other,
             }
-        }
-    }
-
-    /// Tells health what is known now.
-    fn report(&mut self) {
-        match self.log.trouble() {
-            Some(why) => self.part.set(State::Degraded(why)),
-            // Again and again: a topic that refuses what we send, not a passing fault.
-            None if self.aborts > 2 => self.part.set(State::Degraded(self.refusal.clone())),
-            None if self.is_member => self.part.set(State::Running),
-            None => self.part.set(State::Starting("waiting for partitions".into())),
-        }
-        let ends = self.log.ends();
-        self.keeper.hear(&self.log.starts(), &self.committed);
-        let status = |(&partition, mark): (&i32, &Mark)| {
-            let status = PartitionStatus {
-                committed: mark.offset,
-                end: ends.get(&partition).copied(),
-                event_time: self.staged.event_time(partition),
-                series: self.detector.series_of(partition) as u64,
-            };
-            (partition, status)
-        };
-        self.part.set_partitions(self.committed.iter().map(status).collect());
-        let split = self.detector.take_split_series();
-        if split > 0 && self.meter.split_series.inc_by(split) == 0 {
-            tracing::warn!(
-                "a device was seen in two partitions: its records are not keyed by device; each part has its own window"
-            );
         }
     }
 }

@@ -85,7 +85,7 @@ impl<'d> Director<'d> {
                 let at = inner.random.random_range(0..self.processes.len());
                 inner.kill(self.processes[at].actor);
             }
-            78..81 if !self.processes.is_empty() => {
+            78..82 if !self.processes.is_empty() => {
                 let at = inner.random.random_range(0..self.processes.len());
                 self.processes.remove(at).stop.request();
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::floor::Floor;
 use crate::detect::Detector;
+use crate::meter::Meter;
 use crate::series::snapshot::{encode_evicted, record_key};
 use crate::series::{Table, sweep};
 use crate::stream::log::{Outgoing, Output, Positions};
@@ -54,6 +55,11 @@ struct Sweep {
 #[derive(Default)]
 pub(super) struct Written {
     pub records: Vec<Outgoing>,
+    snapshots: u64,
+    evictions: u64,
+    tombstones: u64,
+    floors: u64,
+    bytes: u64,
     effects: Vec<(i32, Effect)>,
 }
 
@@ -63,6 +69,17 @@ struct Effect {
     floor: Option<Floor>,
     gone: Vec<(Box<str>, i64)>,
     buried: Vec<Box<str>>,
+}
+
+impl Written {
+    /// Adds it to the counters.
+    pub fn count(&self, meter: &Meter) {
+        meter.snapshots.add("snapshot", self.snapshots);
+        meter.snapshots.add("eviction", self.evictions);
+        meter.snapshots.add("tombstone", self.tombstones);
+        meter.snapshots.add("floor", self.floors);
+        meter.snapshot_bytes.inc_by(self.bytes);
+    }
 }
 
 impl Keeper {
@@ -179,6 +196,7 @@ impl Place {
         let fingerprint = detector.fingerprint();
         let mut effect = Effect { part: None, floor: None, gone: Vec::new(), buried: Vec::new() };
         let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
+            written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             let record = Outgoing { output: Output::State(partition), key: Some(key), value, headers: Vec::new() };
             written.records.push(record);
         };
@@ -187,9 +205,11 @@ impl Place {
             let value = encode_evicted(&key, fingerprint, evicted.at);
             send(key, Some(value));
             effect.gone.push((evicted.key.clone(), evicted.at));
+            written.evictions += 1;
         }
         if let Some(sweep) = sweep {
             let mut part = table.part(sweep.cursor, sweep.part, mark.offset, fingerprint);
+            written.snapshots += part.records.len() as u64;
             std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
             if part.next.is_none() {
                 // No replay begins before the new floor: what was evicted before it needs no mention any more.
@@ -197,10 +217,12 @@ impl Place {
                     // What came back since has a record of its own, or will have.
                     if !table.contains(key) && !table.evicted().iter().any(|evicted| evicted.key == *key) {
                         send(record_key(key), None);
+                        written.tombstones += 1;
                     }
                     effect.buried.push(key.clone());
                 }
                 let floor = self.floor.moved(sweep.from, sweep.clock, mark);
+                written.floors += 1;
                 written.records.push(floor.record(partition));
                 effect.floor = Some(floor);
             }

@@ -1,0 +1,57 @@
+//! What a worker tells of itself: state, partitions, and what is worth a line in the log once.
+
+use super::Worker;
+use crate::health::{PartitionStatus, State};
+use crate::series::Cause;
+use crate::stream::log::Log;
+use crate::stream::mark::Mark;
+
+impl<L: Log> Worker<'_, L> {
+    /// Tells health what is known now.
+    pub(super) fn report(&mut self) {
+        match self.log.trouble() {
+            Some(why) => self.part.set(State::Degraded(why)),
+            // Again and again: a topic that refuses what we send, not a passing fault.
+            None if self.aborts > 2 => self.part.set(State::Degraded(self.refusal.clone())),
+            None if self.is_member => self.part.set(State::Running),
+            None => self.part.set(State::Starting("waiting for partitions".into())),
+        }
+        let ends = self.log.ends();
+        self.keeper.hear(&self.log.starts(), &self.committed);
+        let status = |(&partition, mark): (&i32, &Mark)| {
+            let status = PartitionStatus {
+                committed: mark.offset,
+                end: ends.get(&partition).copied(),
+                event_time: self.staged.event_time(partition),
+                series: self.detector.series_of(partition) as u64,
+            };
+            (partition, status)
+        };
+        self.part.set_partitions(self.committed.iter().map(status).collect());
+        self.tell_once();
+    }
+
+    /// What is counted on, and logged the first time.
+    fn tell_once(&mut self) {
+        let split = self.detector.take_split_series();
+        if split > 0 && self.meter.split_series.inc_by(split) == 0 {
+            tracing::warn!(
+                "a device was seen in two partitions: its records are not keyed by device; each part has its own window"
+            );
+        }
+        let evictions = self.detector.take_evictions();
+        for (cause, n) in [(Cause::Full, evictions.full), (Cause::Idle, evictions.idle)] {
+            let is_first = n > 0 && self.meter.evictions.get(cause.as_str()) == 0;
+            self.meter.evictions.add(cause.as_str(), n);
+            if is_first && cause == Cause::Full {
+                tracing::warn!(
+                    max_series = self.detector.settings().max_series,
+                    "series were forgotten because their partition has more than detector.max_series; they begin to learn anew \
+                     when they come back"
+                );
+            } else if is_first {
+                tracing::info!("series were forgotten because they were silent for longer than detector.idle_after");
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Windows that survive in topic `anomaly_state`: through kills, without the input they came from, through changed settings;
+//! and what cannot be trusted is told with its remedy, never begun anew in silence.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::common::{Case, Got, Process, event, wait};
+use crate::pipeline::{events, verify, verify_against, wait_done};
+
+/// Sweeps all the while.
+const OFTEN: (&str, &str) = ("DETECTOR__SNAPSHOT_INTERVAL", "100ms");
+
+/// A case whose detectors can know nothing but from the topic of windows, once there is a floor.
+fn case(name: &str) -> Case {
+    let mut case = Case::new(name);
+    case.set("DETECTOR__WORKERS", 2);
+    case
+}
+
+fn state(case: &Case) -> String {
+    format!("{}.state", case.name)
+}
+
+/// The newest floor of each partition.
+fn floors(case: &Case) -> Vec<i64> {
+    let mut floors = vec![-1; 4];
+    for got in case.read(&state(case)) {
+        if got.key.as_deref() == Some(b"f") {
+            // Behind version and checksum.
+            let json: serde_json::Value = serde_json::from_slice(&got.value.unwrap()[5..]).unwrap();
+            floors[got.partition as usize] = json["offset"].as_i64().unwrap();
+        }
+    }
+    floors
+}
+
+fn admin(case: &Case) -> (tokio::runtime::Runtime, AdminClient<DefaultClientContext>) {
+    let admin = ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
+    (tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(), admin)
+}
+
+/// Deletes the input before these offsets, as retention does.
+fn trim(case: &Case, before: &[i64]) {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in (0..).zip(before) {
+        list.add_partition_offset(&case.raw(), partition, Offset::Offset(*offset)).unwrap();
+    }
+    let (runtime, admin) = admin(case);
+    runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
+}
+
+/// Sends one record into the topic of windows.
+fn forge(case: &Case, partition: i32, key: &[u8], value: &[u8]) {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
+    producer.send(BaseRecord::to(&state(case)).partition(partition).key(key).payload(value)).ok().unwrap();
+    producer.flush(Duration::from_secs(20)).unwrap();
+}
+
+/// The detector stops for good, and says why.
+fn refused(case: &Case, why: &str) {
+    let mut detector = case.detector("a", &[]);
+    assert_eq!(detector.exit(Duration::from_secs(30)).code(), Some(65), "{}", detector.log());
+    assert!(detector.log().contains(why), "{why} in\n{}", detector.log());
+}
+
+fn kill(mut process: Process) {
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+}
+
+/// Some windows in the topic, and the detector gone.
+fn swept(name: &str) -> Case {
+    let case = case(name);
+    case.produce(events(30, 40, 8_000, 500));
+    let detector = case.detector("a", &[OFTEN]);
+    wait_done(&case, 8_000);
+    wait("a floor", || floors(&case).iter().sum::<i64>() == 8_000);
+    kill(detector);
+    case
+}
+
+#[test]
+fn windows_survive_a_kill_although_all_input_before_the_floor_is_gone() {
+    let case = swept("trimmed");
+    let mut records = case.read(&case.raw());
+    trim(&case, &floors(&case));
+    assert_eq!(case.read(&case.raw()).len(), 0);
+    case.produce(events(31, 40, 8_000, 500));
+    let detector = case.detector("a", &[OFTEN]);
+    wait_done(&case, 16_000);
+    records.extend(case.read(&case.raw()));
+    // Nobody learned anew: the windows were full.
+    assert_eq!(detector.metric("anomaly_events_total{kind=\"learning\"} "), 0.0);
+    verify_against(&case, records, |_, _| 100);
+}
+
+#[test]
+fn kills_at_any_moment_of_sweeps_lose_and_double_nothing() {
+    let case = case("killed");
+    for round in 0..6 {
+        case.produce(events(50 + round, 300, 20_000, 500));
+        let before = case.committed();
+        let detector = case.detector("a", &[OFTEN, ("DETECTOR__COMMIT_EVENTS", "500")]);
+        wait("some progress", || case.committed() > before);
+        std::thread::sleep(Duration::from_millis(150 * round));
+        kill(detector);
+    }
+    let _last = case.detector("a", &[]);
+    wait_done(&case, 120_000);
+    verify(&case);
+}
+
+#[test]
+fn changed_settings_hold_from_a_recorded_offset_and_replay_finishes_under_the_old_ones() {
+    let case = case("resized");
+    let mut records: Vec<Got> = Vec::new();
+    // Where each window begins to hold, by partition.
+    let mut epochs: Vec<(Vec<i64>, usize)> = Vec::new();
+    for (round, window) in [100, 40, 60].into_iter().enumerate() {
+        let ends = (0..4).map(|p| records.iter().filter(|got| got.partition == p).count() as i64).collect();
+        epochs.push((ends, window));
+        case.produce(events(40 + round as u64, 40, 12_000, 0));
+        records = case.read(&case.raw());
+        let size = window.to_string();
+        // No sweep in this run: the next one replays from before the change.
+        let detector = case.detector("a", &[("DETECTOR__WINDOW", &size), ("DETECTOR__SNAPSHOT_INTERVAL", "1h")]);
+        wait_done(&case, 12_000 * (round as i64 + 1));
+        kill(detector);
+    }
+    assert_eq!(floors(&case), [0; 4]);
+    let window = |partition: i32, offset: i64| {
+        epochs.iter().rfind(|(from, _)| from[partition as usize] <= offset).map_or(100, |(_, window)| *window)
+    };
+    let (anomalies, _) = verify_against(&case, records, window);
+    assert!(anomalies > 50);
+}
+
+#[test]
+fn a_damaged_record_and_a_newer_format_stop_the_detector_with_the_remedy() {
+    let mut case = swept("damaged");
+    // One worker reads them in order.
+    case.set("DETECTOR__WORKERS", 1);
+    forge(&case, 2, b"sdevice-0001\0m", b"\x01not a window");
+    refused(&case, "it is damaged: its checksum does not fit");
+    forge(&case, 1, b"f", b"\x09whatever comes");
+    refused(&case, "its format 9 is newer than this program's, 1");
+}
+
+#[test]
+fn a_recreated_topic_with_as_many_records_is_noticed() {
+    let case = swept("recreated");
+    let (runtime, admin) = admin(&case);
+    let (topic, options) = (case.raw(), AdminOptions::new());
+    runtime.block_on(admin.delete_topics(&[&topic], &options)).unwrap();
+    let fresh = NewTopic::new(&topic, 4, TopicReplication::Fixed(1));
+    wait("the topic to be made anew", || {
+        let results = runtime.block_on(admin.create_topics([&fresh], &options)).unwrap();
+        results.iter().all(Result::is_ok)
+    });
+    case.produce(events(33, 40, 20_000, 500));
+    refused(&case, "was made anew");
+}
+
+#[test]
+fn offsets_that_were_deleted_or_set_back_are_noticed() {
+    let case = swept("offsets");
+    let set = |offset: i64| {
+        let consumer: rdkafka::consumer::BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", case.parts.brokers())
+            .set("group.id", format!("{}-detector", case.name))
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..4 {
+            list.add_partition_offset(&case.raw(), partition, Offset::Offset(offset)).unwrap();
+        }
+        rdkafka::consumer::Consumer::commit(&consumer, &list, rdkafka::consumer::CommitMode::Sync).unwrap();
+    };
+    // The killed member's session must end first.
+    wait("the group to be empty", || {
+        let empty = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set(10)));
+        empty.is_ok()
+    });
+    refused(&case, "its offsets were set back");
+    let (runtime, admin) = admin(&case);
+    let group = format!("{}-detector", case.name);
+    wait("the group to be deleted", || {
+        let results = runtime.block_on(admin.delete_groups(&[&group], &AdminOptions::new())).unwrap();
+        results.iter().all(Result::is_ok)
+    });
+    refused(&case, "has no committed offset");
+}
+
+#[test]
+fn windows_of_another_group_are_not_taken() {
+    let mut case = swept("group");
+    case.set("DETECTOR__GROUP", "another");
+    refused(&case, "give each group a topics.state of its own");
+}
+
+#[test]
+fn retention_that_passed_the_floor_is_told_with_what_is_missing() {
+    let case = case("gap");
+    case.produce(events(34, 40, 8_000, 0));
+    let first = case.detector("a", &[("DETECTOR__SNAPSHOT_INTERVAL", "1h")]);
+    wait_done(&case, 8_000);
+    kill(first);
+    trim(&case, &[100, 0, 0, 0]);
+    case.produce(events(35, 40, 1_000, 0));
+    let second = case.detector("a", &[]);
+    wait_done(&case, 9_000);
+    let log = second.log();
+    assert!(log.contains("events that windows need were deleted") && log.contains("missing=100"), "{log}");
+}
+
+#[test]
+fn beyond_the_bounds_series_are_forgotten_and_a_restart_remembers_that() {
+    let mut case = case("bounded");
+    case.set("DETECTOR__MAX_SERIES", 20);
+    // 200 devices over 4 partitions, 20 series each: whoever comes back has been forgotten.
+    let round = |n: i32| (0..200).map(move |device| event(&format!("device-{device:04}"), f64::from(n)));
+    (0..40).for_each(|n| case.produce(round(n)));
+    let first = case.detector("a", &[OFTEN]);
+    wait_done(&case, 8_000);
+    assert_eq!(first.metric("anomaly_events_total{kind=\"learning\"} "), 8_000.0);
+    assert!(first.metric("anomaly_evictions_total{kind=\"full\"} ") >= 7_900.0);
+    kill(first);
+    (0..40).for_each(|n| case.produce(round(n)));
+    let second = case.detector("a", &[OFTEN]);
+    wait_done(&case, 16_000);
+    assert_eq!(second.metric("anomaly_events_total{kind=\"learning\"} "), 8_000.0);
+    assert!(second.log().contains("series were forgotten"), "{}", second.log());
+}
