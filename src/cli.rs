@@ -11,6 +11,7 @@ use crate::config::resolved::FileFormat;
 use crate::config::schema::File;
 use crate::config::{self, Loaded, Places};
 use crate::error::{Error, Kind, Result};
+use crate::event::{Class, Instant};
 use crate::role;
 
 /// Watch device metrics in Kafka and say, exactly once, which values are abnormal
@@ -96,6 +97,9 @@ enum Command {
     Topics,
     /// Show what the detector is doing: partitions, lag, series
     Status,
+    /// List, show and send again the records that were not events
+    #[command(subcommand)]
+    Dlq(Dlq),
     /// Run all roles in one process on an in-memory broker and a private PostgreSQL
     Demo(Demo),
     /// Write a manual page or a shell's completions to standard output; what the package ships
@@ -163,6 +167,75 @@ pub struct Score {
     pub rejects: Option<PathBuf>,
 }
 
+/// What `anomaly dlq` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Dlq {
+    /// One line for each dead letter, and how many there are of each class
+    List {
+        /// Which
+        #[command(flatten)]
+        pick: Pick,
+        /// Most lines
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Everything about one dead letter
+    Show {
+        /// Its partition and offset in the dead-letter topic, as `list` shows them, such as 2:1045
+        #[arg(value_parser = letter_place, value_name = "PARTITION:OFFSET")]
+        letter: LetterPlace,
+        /// Print only the value, byte for byte
+        #[arg(long)]
+        value: bool,
+    },
+    /// Send dead letters again to where they came from, each exactly once
+    ///
+    /// In the same transaction a receipt is written to the dead-letter topic, so that a letter that was sent again never is
+    /// a second time, whenever the command was interrupted. What is still no event becomes a dead letter anew.
+    Replay {
+        /// Which
+        #[command(flatten)]
+        pick: Pick,
+        /// Only say how many there are
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Which dead letters.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Pick {
+    /// Only of this class, such as json or timestamp; may be given several times
+    #[arg(long, value_parser = Class::ALL.map(Class::as_str))]
+    pub class: Vec<String>,
+    /// Only those rejected at this time or later (RFC 3339)
+    #[arg(long, value_parser = time)]
+    pub from: Option<Instant>,
+    /// Only those rejected before this time
+    #[arg(long, value_parser = time)]
+    pub to: Option<Instant>,
+}
+
+/// Where a dead letter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetterPlace {
+    /// In the dead-letter topic.
+    pub partition: i32,
+    /// In its partition.
+    pub offset: i64,
+}
+
+fn letter_place(text: &str) -> Result<LetterPlace, String> {
+    let parsed = text.split_once(':').and_then(|(partition, offset)| {
+        Some(LetterPlace { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+    });
+    parsed.ok_or_else(|| "expected PARTITION:OFFSET, such as 2:1045".into())
+}
+
+fn time(text: &str) -> Result<Instant, String> {
+    Instant::parse_rfc3339(text).ok_or_else(|| "expected a time such as 2026-11-25T07:00:00Z".into())
+}
+
 /// Options of `anomaly demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Demo {
@@ -223,6 +296,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(File::Detector))?.0.settings),
         (None, Some(Command::Topics)) => command::topics::run(&load(Some(File::Detector))?.0.settings),
         (None, Some(Command::Status)) => command::status::run(&load(Some(File::Dashboard))?.0.settings),
+        (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load(Some(File::Detector))?.0.settings, &dlq),
         (None, Some(Command::Demo(demo))) => command::demo::run(&demo),
         (None, Some(Command::Generate { document })) => command::generate::run(document, definition()),
         (Some(_), Some(_)) => {

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod dlq;
 pub mod generate;
 pub mod migrate;
 pub mod score;

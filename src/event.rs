@@ -104,7 +104,7 @@ impl fmt::Display for Rejection {
 }
 
 /// Where the four fields are in the object, as dotted paths. No path may begin another.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Fields {
     /// `device_id`
     pub device: String,

@@ -1,9 +1,11 @@
 //! Kafka: the transactional loop, the trait it needs, and what stands behind that trait.
 //!
 //! [`worker`] is the loop; [`log`] the trait, [`mark`] what it commits; [`kafka`] the real log; [`sink`] carries topic `anomalies` into a ledger;
-//! [`publish`] sends the producer's events; [`topics`] creates topics.
+//! [`publish`] sends the producer's events; [`topics`] creates topics; [`letters`] reads
+//! dead letters back.
 
 pub mod kafka;
+pub mod letters;
 pub mod log;
 pub mod mark;
 pub mod publish;

@@ -119,7 +119,8 @@ impl Case {
         format!("{}.dlq", self.name)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// The program with this test's settings.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         let inherited = std::env::vars().filter(|(name, _)| name.starts_with("ANOMALY__"));
         inherited.for_each(|(name, _)| {

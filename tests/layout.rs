@@ -27,9 +27,9 @@ impl File {
         &self.module[0]
     }
 
-    /// A module of its own for tests, such as `src/event/tests.rs`.
+    /// A module of its own for tests, such as `src/event/tests.rs`, or the simulation.
     fn is_test(&self) -> bool {
-        self.module.last().is_some_and(|name| name == "tests")
+        self.module.iter().any(|name| name == "tests" || name == "simulation")
     }
 
     /// Line number and text of what is built into the program: all before the tests at the end, comments blanked.

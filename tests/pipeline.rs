@@ -306,6 +306,8 @@ fn a_dead_letter_that_its_topic_refuses_is_cut_and_says_so() {
     assert_eq!(letters[0].header("anomaly.error.sha256").map(|hash| hash.len()), Some(64));
     let kept = letters[0].value.as_deref().unwrap();
     assert!(kept.len() > 5_000 && large.value.unwrap().starts_with(kept), "{} bytes kept", kept.len());
+    let told = case.ok(&["dlq", "replay"]);
+    assert!(told.ends_with("2 were cut when they were rejected, and cannot be sent as they came\n"), "{told}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ mod demo;
 mod faults;
 /// Which room may import which.
 mod layout;
+/// `anomaly dlq`.
+mod letters;
 /// Events through Kafka to Kafka and PostgreSQL: each one verdict, the oracle's.
 mod pipeline;
 /// Generator, replay and host through Kafka.

@@ -2,7 +2,8 @@
 //! faults by a seeded schedule. Part of the tests only.
 //!
 //! [`cluster`] holds the records; [`transactions`] and [`group`] are the two coordinators; [`stage`] lets one actor act at a
-//! time, in an order that follows from the seed; [`member`] is the [`Log`](super::log::Log) of one worker; [`world`] plays a
+//! time, in an order that follows from the seed; [`member`] is the [`Log`](super::log::Log) of one worker,
+//! [`strike`] what may befall its calls; [`world`] plays a
 //! schedule, [`director`] makes its events; [`check`] holds the outcome against a single-threaded run.
 //!
 //! A failing seed is printed as a command that replays it.
@@ -13,6 +14,7 @@ mod director;
 mod group;
 mod member;
 mod stage;
+mod strike;
 mod transactions;
 mod world;
 

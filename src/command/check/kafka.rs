@@ -11,6 +11,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::Tried;
 use crate::config::Settings;
+use crate::config::resolved::Keep;
 use crate::config::schema::File;
 use crate::role::detector;
 use crate::stream::kafka::client;
@@ -45,14 +46,19 @@ pub fn try_all(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
         Ok(metadata) => tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
     }
     let is_detector = file != Some(File::Producer);
-    let read: &[&String] = if is_detector { &[&topics.raw_events, &topics.anomalies] } else { &[] };
-    let all: &[&String] =
-        if is_detector { &[&topics.raw_events, &topics.anomalies, &topics.dead_letter] } else { &[&topics.raw_events] };
+    let keeps_state = settings.detector.state == Keep::Topic;
+    let mut written = vec![&topics.anomalies, &topics.dead_letter];
+    let mut read = vec![&topics.raw_events, &topics.anomalies];
+    if keeps_state {
+        written.push(&topics.state);
+        read.push(&topics.state);
+    }
+    let all = if is_detector { [vec![&topics.raw_events], written.clone()].concat() } else { vec![&topics.raw_events] };
     let mut is_complete = true;
     for topic in all {
         let partitions = partitions(&consumer, topic);
         is_complete &= partitions.is_ok();
-        let found = partitions.and_then(|n| match read.contains(topic) {
+        let found = partitions.and_then(|n| match is_detector && read.contains(&topic) {
             true => readable(&consumer, topic).map(|()| format!("{n} partitions, readable")),
             false => Ok(format!("{n} partitions")),
         });
@@ -65,8 +71,8 @@ pub fn try_all(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
     tried(&format!("group {}", settings.detector.group), group);
     let (id, is_transactional) = detector::names_for_check(settings);
     if is_transactional && is_complete {
-        let written = writable(settings, &id, &[&topics.anomalies, &topics.dead_letter]);
-        tried("transactions", written.map(|()| format!("as {id}, which may write (tried, and aborted)")));
+        let tried_writing = writable(settings, &id, &written);
+        tried("transactions", tried_writing.map(|()| format!("as {id}, which may write (tried, and aborted)")));
     }
 }
 

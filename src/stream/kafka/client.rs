@@ -6,6 +6,9 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 use crate::config::resolved::Kafka;
 
+/// A topic that was missing, or that a broker did not know yet while it started, is found in seconds, not minutes.
+pub const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "5000");
+
 /// Our choice where the user made none.
 pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
     for (property, value) in choices {
@@ -29,8 +32,6 @@ pub fn base(kafka: &Kafka) -> ClientConfig {
         // Back within a second, not ten, after an outage.
         ("reconnect.backoff.max.ms", "1000"),
         ("socket.keepalive.enable", "true"),
-        // A topic that was missing, or that a broker did not know yet while it started, is found in seconds, not minutes.
-        ("topic.metadata.refresh.interval.ms", "5000"),
     ];
     set_missing(&mut config, kafka, &set_unless_given);
     config.set("bootstrap.servers", &kafka.bootstrap_servers).set_log_level(RDKafkaLogLevel::Info);
@@ -64,6 +65,7 @@ pub fn reader(kafka: &Kafka) -> ClientConfig {
         .set("check.crcs", "true")
         .set("enable.partition.eof", "true");
     let set_unless_given = [
+        LOOK_OFTEN,
         // Half the cost of delivery: less memory in flight between librdkafka's threads and ours.
         ("queued.max.messages.kbytes", "2048"),
         ("fetch.queue.backoff.ms", "1"),

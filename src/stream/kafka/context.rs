@@ -156,9 +156,14 @@ impl ConsumerContext for Member {
     }
 }
 
-fn is_unknown(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
-    matches!(error.rdkafka_error_code(), Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition))
+/// What a restart of brokers does to records that wait: one that has just started does not know its topics, one that is not
+/// in the cluster's list is given up with all that waits for it. (What was on its way then may have arrived.)
+fn is_passing(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{BrokerDestroy, UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    matches!(
+        error.rdkafka_error_code(),
+        Some(BrokerDestroy | UnknownPartition | UnknownTopic | UnknownTopicOrPartition)
+    )
 }
 
 /// Of a producer: how deliveries went.
@@ -184,7 +189,7 @@ impl Deliveries {
         (self.delivered.load(Ordering::SeqCst), self.failed.load(Ordering::SeqCst))
     }
 
-    /// Keeps what comes back because a broker that has just started does not know the topic yet.
+    /// Keeps what comes back because a broker restarts.
     pub fn keeping_returned() -> Self {
         Deliveries { keeps_returned: true, ..Deliveries::default() }
     }
@@ -227,7 +232,7 @@ impl ProducerContext for Deliveries {
             Ok(_) => {
                 self.delivered.fetch_add(1, Ordering::SeqCst);
             }
-            Err((error, record)) if self.keeps_returned && is_unknown(error) => {
+            Err((error, record)) if self.keeps_returned && is_passing(error) => {
                 self.trouble.set(format!("topic {} is not there: {error}", record.topic()));
                 lock(&self.returned).push_back(record.detach());
             }

@@ -72,6 +72,7 @@ impl KafkaLog {
             .create_with_context(Member::new(&names.input))
             .map_err(refused)?;
         let mut config = client::producer(kafka);
+        client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN]);
         config.set("message.timeout.ms", DELIVERY.as_millis().to_string()).set("statistics.interval.ms", "2000");
         if delivery == Delivery::ExactlyOnce {
             config

@@ -8,7 +8,8 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::cluster::{Entry, Fate, Partition, Topic};
-use super::stage::{Inner, Stage, Turn};
+use super::stage::{Inner, Stage};
+use super::strike::{ASK, BEGIN, END, LOCAL, OFFSETS, POLL_SHARE, SEND, dead};
 use super::world::Defect;
 use crate::stream::log::{
     Change, Fault, Identity, Log, Outgoing, Output, Past, Positions, Record, Remedy, Standing, Visit,
@@ -16,8 +17,8 @@ use crate::stream::log::{
 use crate::stream::mark::Marks;
 
 pub struct Member {
-    stage: Arc<Stage>,
-    me: usize,
+    pub(super) stage: Arc<Stage>,
+    pub(super) me: usize,
     name: String,
     transactional_id: String,
     epoch: u32,
@@ -33,22 +34,6 @@ pub struct Member {
     is_committing: bool,
     history: Option<(Topic, i32, i64, i64)>,
     defect: Option<Defect>,
-}
-
-/// Kinds of faults that a call can have before and after its effect.
-type Kinds = (&'static [Remedy], &'static [Remedy]);
-
-const ASK: Kinds = (&[Remedy::Retry, Remedy::Retry, Remedy::Rebuild], &[Remedy::Retry]);
-/// Most calls are polls: struck as often as the others they would leave nothing to those.
-const POLL_SHARE: f64 = 0.15;
-const LOCAL: Kinds = (&[Remedy::Rebuild], &[Remedy::Rebuild]);
-const BEGIN: Kinds = (&[Remedy::Retry, Remedy::Rebuild], &[Remedy::Rebuild]);
-const SEND: Kinds = (&[Remedy::Abort, Remedy::Rebuild], &[Remedy::Abort]);
-const OFFSETS: Kinds = (&[Remedy::Abort, Remedy::Retry, Remedy::Rebuild], &[Remedy::Retry, Remedy::Abort]);
-const END: Kinds = (&[Remedy::Retry, Remedy::Rebuild], &[Remedy::Retry, Remedy::Rebuild]);
-
-fn dead() -> Fault {
-    Fault::new(Remedy::Rebuild, "killed")
 }
 
 impl Member {
@@ -71,49 +56,6 @@ impl Member {
             history: None,
             defect,
         }
-    }
-
-    /// One call: waits for the turn, then has its effect, its fault, or both.
-    fn act<T>(
-        &mut self,
-        kinds: Kinds,
-        effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        self.act_with(1.0, kinds, effect)
-    }
-
-    /// The same with a share of the usual faults.
-    fn act_with<T>(
-        &mut self,
-        share: f64,
-        (before, after): Kinds,
-        effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        let stage = self.stage.clone();
-        let mut inner: Turn<'_> = stage.turn(self.me);
-        if inner.actors[self.me].is_killed {
-            return Err(dead());
-        }
-        let faults = inner.faults * share;
-        if !inner.random.random_bool(faults) {
-            return effect(self, &mut inner);
-        }
-        inner.strikes += 1;
-        let is_effective = inner.random.random_bool(0.5);
-        let is_last = inner.random.random_bool(0.07);
-        if is_effective {
-            let done = effect(self, &mut inner);
-            if !is_last {
-                done?;
-            }
-        }
-        if is_last {
-            inner.kill(self.me);
-            return Err(dead());
-        }
-        let kinds = if is_effective { after } else { before };
-        let remedy = kinds[inner.random.random_range(0..kinds.len())];
-        Err(Fault::new(remedy, "struck"))
     }
 
     /// The group's protocol, as a poll runs it.

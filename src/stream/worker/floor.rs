@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
+use crate::event::Fields;
 use crate::series::snapshot::{self, Damage};
 use crate::stream::log::{Fault, Identity, Outgoing, Output, Remedy};
 use crate::stream::mark::Mark;
@@ -37,6 +38,8 @@ pub(super) struct Epoch {
     pub settings: String,
     /// Values that a window held.
     pub window: usize,
+    /// Where the fields were: what was no event then joined no window.
+    pub fields: Fields,
 }
 
 impl Floor {
@@ -68,12 +71,12 @@ impl Floor {
     }
 
     /// From `at` on other settings hold; whether they are others.
-    pub fn settle(&mut self, at: i64, settings: String, window: usize) -> bool {
-        let differs = self.epochs.last().is_none_or(|last| last.settings != settings);
+    pub fn settle(&mut self, at: i64, settings: String, window: usize, fields: &Fields) -> bool {
+        let differs = self.epochs.last().is_none_or(|last| last.settings != settings || last.fields != *fields);
         if differs {
             // What held from here on was never used.
             self.epochs.retain(|epoch| epoch.from < at);
-            self.epochs.push(Epoch { from: at, settings, window });
+            self.epochs.push(Epoch { from: at, settings, window, fields: fields.clone() });
         }
         differs
     }
@@ -133,8 +136,12 @@ mod tests {
     use super::*;
 
     fn floor(epochs: &[(i64, &str)]) -> Floor {
-        let epochs =
-            epochs.iter().map(|(from, settings)| Epoch { from: *from, settings: (*settings).to_owned(), window: 100 });
+        let epochs = epochs.iter().map(|(from, settings)| Epoch {
+            from: *from,
+            settings: (*settings).to_owned(),
+            window: 100,
+            fields: Fields::default(),
+        });
         Floor {
             group: "g".into(),
             topic: "t".into(),
@@ -170,9 +177,11 @@ mod tests {
     #[test]
     fn settings_that_never_judged_leave_no_epoch() {
         let mut floor = floor(&[(0, "a")]);
-        assert!(!floor.settle(40, "a".into(), 100));
-        assert!(floor.settle(40, "b".into(), 200));
-        assert!(floor.settle(40, "c".into(), 300));
+        let (usual, other) = (Fields::default(), Fields { value: "data.v".into(), ..Fields::default() });
+        assert!(!floor.settle(40, "a".into(), 100, &usual));
+        assert!(floor.settle(40, "a".into(), 100, &other));
+        assert!(floor.settle(40, "b".into(), 200, &usual));
+        assert!(floor.settle(40, "c".into(), 300, &usual));
         let epochs = floor.epochs.iter().map(|e| (e.from, e.window)).collect::<Vec<_>>();
         assert_eq!(epochs, [(0, 100), (40, 300)]);
     }

@@ -122,7 +122,7 @@ impl<L: Log> Worker<'_, L> {
                 counts: at.counts.to_string(),
                 epochs: Vec::new(),
             };
-            floor.settle(floor.offset, print, window);
+            floor.settle(floor.offset, print, window, &self.plan.fields);
             return Ok(Found { restore, floor, is_news: self.plan.keeps_state });
         };
         let committed = match standing {
@@ -130,7 +130,7 @@ impl<L: Log> Worker<'_, L> {
             Standing::New | Standing::Added => None,
         };
         floor.fits(self.plan, partition, identity, restore.newest(), committed)?;
-        let mut is_news = floor.settle(at.offset, print, window);
+        let mut is_news = floor.settle(at.offset, print, window, &self.plan.fields);
         if is_news {
             tracing::info!(
                 topic,
@@ -216,19 +216,19 @@ impl<L: Log> Worker<'_, L> {
         restore.set_clock(floor.clock);
         let read = restore.len();
         let mut epochs = floor.epochs.iter().peekable();
-        let mut capacity = epochs.next().map_or(1, |epoch| epoch.window);
+        let (mut capacity, mut fields) =
+            epochs.next().map_or((1, &self.plan.fields), |epoch| (epoch.window, &epoch.fields));
         if from < to {
             self.insist("opening the history", |log| log.open_history(Past::Input, partition, from, to))?;
         }
         let mut at = from;
         let mut key = String::new();
         while at < to {
-            let fields = &self.plan.fields;
             let next = self.log.read_history(&mut |_, records| {
                 for record in records.iter().filter(|record| record.offset < to) {
                     while let Some(epoch) = epochs.next_if(|epoch| epoch.from <= record.offset) {
                         restore.resize(epoch.from, epoch.window);
-                        capacity = epoch.window;
+                        (capacity, fields) = (epoch.window, &epoch.fields);
                     }
                     // What was rejected then joined no window.
                     if let Ok(event) = event::decode(record.value, fields) {

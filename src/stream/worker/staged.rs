@@ -182,6 +182,12 @@ fn dead_letter(source: &Source, record: &Record<'_>, rejection: &Rejection, limi
         ("anomaly.error.class", rejection.class.as_str().into()),
         ("anomaly.error.message", rejection.message.clone().into_bytes()),
     ];
+    if let Some(millis) = record.timestamp {
+        headers.push(("anomaly.error.timestamp", millis.to_string().into_bytes()));
+    }
+    if let Some(label) = record.label {
+        headers.push(("anomaly-label", label.into()));
+    }
     let mut cut = |part: Option<&[u8]>, truncated, sha256| match part {
         Some(whole) if whole.len() > limit => {
             headers.push((truncated, whole.len().to_string().into_bytes()));

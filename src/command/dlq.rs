@@ -1,0 +1,180 @@
+//! `anomaly dlq`: dead letters are listed, shown, and sent again once what was wrong with them is mended.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+
+use crate::cli::{Dlq, LetterPlace, Pick};
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::stream::letters::{self, Letter, Sender};
+
+/// Characters of a message or a key in a line.
+const WIDTH: usize = 60;
+
+/// Does what was asked.
+///
+/// # Errors
+/// 69 when Kafka is away or refuses, 66 when there is no such letter.
+pub fn run(settings: &Settings, asked: &Dlq) -> Result<()> {
+    match asked {
+        Dlq::List { pick, limit } => list(settings, pick, *limit),
+        Dlq::Show { letter, value } => show(settings, *letter, *value),
+        Dlq::Replay { pick, dry_run } => replay(settings, pick, *dry_run),
+    }
+}
+
+impl Pick {
+    fn matches(&self, letter: &Letter) -> bool {
+        let is_of_class =
+            self.class.is_empty() || letter.told("class").is_some_and(|c| self.class.iter().any(|k| k == c));
+        let is_after = self.from.is_none_or(|from| letter.at.is_some_and(|at| at >= from));
+        let is_before = self.to.is_none_or(|to| letter.at.is_some_and(|at| at < to));
+        is_of_class && is_after && is_before
+    }
+}
+
+fn list(settings: &Settings, pick: &Pick, limit: usize) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let (mut classes, mut shown, mut replayed) = (BTreeMap::<String, u64>::new(), 0, 0);
+    let mut written = Ok(());
+    letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
+        if !pick.matches(&letter) {
+            return;
+        }
+        *classes.entry(letter.told("class").unwrap_or("?").to_owned()).or_default() += 1;
+        replayed += u64::from(letter.replayed.is_some());
+        if shown < limit && written.is_ok() {
+            written = line(&mut out, &letter, shown == 0);
+        }
+        shown += 1;
+    })?;
+    printed(written)?;
+    let total = classes.values().sum::<u64>();
+    if total == 0 {
+        eprintln!("no dead letters");
+        return Ok(());
+    }
+    let classes = classes.iter().map(|(class, n)| format!("{n} {class}")).collect::<Vec<_>>().join(", ");
+    eprintln!("{total} dead letters: {classes}; {replayed} of them were sent again");
+    if shown > limit {
+        eprintln!("the first {limit} are shown; --limit shows more");
+    }
+    Ok(())
+}
+
+fn line(out: &mut impl Write, letter: &Letter, is_first: bool) -> std::io::Result<()> {
+    if is_first {
+        writeln!(
+            out,
+            "{:<12} {:<24} {:<15} {:<28} {:<24} MESSAGE",
+            "LETTER", "REJECTED AT", "CLASS", "FROM", "REPLAYED"
+        )?;
+    }
+    let told = |name| letter.told(name).unwrap_or("?");
+    writeln!(
+        out,
+        "{:<12} {:<24} {:<15} {:<28} {:<24} {}",
+        format!("{}:{}", letter.partition, letter.offset),
+        letter.at.map(|at| at.to_string()).unwrap_or_default(),
+        told("class"),
+        format!("{}[{}]@{}", told("topic"), told("partition"), told("offset")),
+        letter.replayed.as_deref().unwrap_or("-"),
+        short(told("message")),
+    )
+}
+
+fn short(text: &str) -> String {
+    let line = text.replace(|c: char| c.is_control(), " ");
+    match line.char_indices().nth(WIDTH) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+fn show(settings: &Settings, place: LetterPlace, value_only: bool) -> Result<()> {
+    let mut found = None;
+    letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
+        if (letter.partition, letter.offset) == (place.partition, place.offset) {
+            found = Some(letter);
+        }
+    })?;
+    let letter = found.ok_or_else(|| {
+        let topic = &settings.topics.dead_letter;
+        Error::no_input(format_args!(
+            "{topic} has no letter {}:{}; `anomaly dlq list` shows them",
+            place.partition, place.offset
+        ))
+    })?;
+    printed(print(&letter, value_only))
+}
+
+/// Nobody reads on: that is no error.
+fn printed(result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::unavailable(format_args!("cannot write to standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn print(letter: &Letter, value_only: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if value_only {
+        return out.write_all(letter.value.as_deref().unwrap_or_default());
+    }
+    writeln!(out, "rejected at  {}", letter.at.map(|at| at.to_string()).unwrap_or_default())?;
+    writeln!(out, "sent again   {}", letter.replayed.as_deref().unwrap_or("no"))?;
+    for (name, value) in &letter.headers {
+        writeln!(
+            out,
+            "{:<12} {}",
+            name.trim_start_matches("anomaly.error."),
+            String::from_utf8_lossy(value).escape_debug()
+        )?;
+    }
+    let text = |part: &Option<Vec<u8>>| match part {
+        None => "(null)".to_owned(),
+        Some(bytes) => bytes.escape_ascii().to_string(),
+    };
+    writeln!(out, "key          {}", text(&letter.key))?;
+    writeln!(out, "value        {}", text(&letter.value))
+}
+
+fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
+    let (kafka, topic) = (&settings.kafka, &settings.topics.dead_letter);
+    // Whoever begins later fences the one before: two never send the same letter.
+    let name = format!("{}-dlq", settings.detector.group);
+    let mut sender = if dry_run { None } else { Some(Sender::new(kafka, topic, &name)?) };
+    let (mut chosen, mut before, mut cut) = (Vec::new(), 0_u64, 0_u64);
+    letters::read(kafka, topic, |letter| match () {
+        () if !pick.matches(&letter) => {}
+        () if letter.replayed.is_some() => before += 1,
+        () if letter.is_cut() => cut += 1,
+        () => chosen.push(letter),
+    })?;
+    let total = chosen.len();
+    if let Some(sender) = &mut sender {
+        let shows_progress = std::io::stderr().is_terminal();
+        for letter in chosen {
+            sender.send(letter)?;
+            if shows_progress && sender.sent > 0 {
+                eprint!("\r{} of {total}", sender.sent);
+            }
+        }
+        sender.flush()?;
+        if shows_progress {
+            eprint!("\r");
+        }
+        println!("{} dead letters were sent again", sender.sent);
+    } else {
+        println!("{total} dead letters would be sent again");
+    }
+    if before > 0 {
+        println!("{before} had been sent again before, and were left alone");
+    }
+    if cut > 0 {
+        println!("{cut} were cut when they were rejected, and cannot be sent as they came");
+    }
+    Ok(())
+}

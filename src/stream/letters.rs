@@ -1,0 +1,249 @@
+//! Dead letters: reading them back, and sending them to where they came from, each exactly once. In the transaction that
+//! sends a letter's record a receipt goes to the letters' own topic; a letter that has one is not sent again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant as Monotonic};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::kafka::client;
+use super::kafka::context::{Deliveries, Member};
+use crate::config::resolved::Kafka;
+use crate::error::{Error, Result};
+use crate::event::Instant;
+
+const CALL: Duration = Duration::from_secs(15);
+/// Letters in one transaction.
+const BATCH: usize = 500;
+/// Headers of a receipt: the place of the letter that was sent, and when.
+const RECEIPT: [&str; 3] = ["anomaly.replay.partition", "anomaly.replay.offset", "anomaly.replay.at"];
+/// Header of a record that was sent again: the letter it came from.
+const ORIGIN: &str = "anomaly.replayed-from";
+
+/// A record that was no event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Of the letter itself.
+    pub partition: i32,
+    /// Of the letter itself.
+    pub offset: i64,
+    /// When it was rejected.
+    pub at: Option<Instant>,
+    /// As it came; shorter when it was cut.
+    pub key: Option<Vec<u8>>,
+    /// As it came; shorter when it was cut.
+    pub value: Option<Vec<u8>>,
+    /// What the detector wrote beside it, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// When it was sent again.
+    pub replayed: Option<String>,
+}
+
+impl Letter {
+    /// A header's text, without the common prefix `anomaly.error.`.
+    pub fn told(&self, name: &str) -> Option<&str> {
+        let is_it = |key: &str| key.strip_prefix("anomaly.error.") == Some(name);
+        let (_, value) = self.headers.iter().find(|(key, _)| is_it(key))?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// Why it cannot be sent as it came.
+    pub fn is_cut(&self) -> bool {
+        self.told("truncated").is_some() || self.told("key_truncated").is_some()
+    }
+}
+
+fn failed(what: &str, kafka: &Kafka) -> impl Fn(KafkaError) -> Error {
+    let (what, servers) = (what.to_owned(), kafka.bootstrap_servers.clone());
+    move |e| Error::unavailable(format_args!("cannot {what} at {servers}: {e}"))
+}
+
+/// Hands over every letter that the topic has now, partition by partition, after all receipts are known.
+///
+/// # Errors
+/// 69 when the topic cannot be read.
+pub fn read(kafka: &Kafka, topic: &str, mut visit: impl FnMut(Letter)) -> Result<()> {
+    let mut receipts = HashMap::new();
+    scan(kafka, topic, |message| {
+        if let Some((place, at)) = receipt(message) {
+            receipts.insert(place, at);
+        }
+    })?;
+    scan(kafka, topic, |message| {
+        if receipt(message).is_none() {
+            visit(letter(message, &receipts));
+        }
+    })
+}
+
+/// Everything committed up to the ends of now.
+fn scan(kafka: &Kafka, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) -> Result<()> {
+    let what = format!("read {topic}");
+    let failed = failed(&what, kafka);
+    let mut config = client::reader(kafka);
+    config.set("group.id", "anomaly-dlq");
+    let context = Member::new(topic);
+    context.close();
+    let consumer: BaseConsumer<Member> = config.create_with_context(context).map_err(&failed)?;
+    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(&failed)?;
+    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
+    let mut list = TopicPartitionList::new();
+    let mut left = 0;
+    for partition in partitions {
+        list.add_partition_offset(topic, partition, Offset::Beginning).map_err(&failed)?;
+        left += 1;
+    }
+    if left == 0 {
+        return Err(Error::unavailable(format_args!("topic {topic} does not exist; `anomaly topics` creates it")));
+    }
+    consumer.assign(&list).map_err(&failed)?;
+    let mut heard = Monotonic::now();
+    while left > 0 {
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => visit(&message),
+            Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+            Some(Err(e)) if e.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => return Err(failed(e)),
+            Some(Err(_)) | None if heard.elapsed() < CALL => continue,
+            Some(Err(e)) => return Err(failed(e)),
+            None => return Err(Error::unavailable(format_args!("{topic}: no answer for {} s", CALL.as_secs()))),
+        }
+        heard = Monotonic::now();
+    }
+    Ok(())
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
+    let all = message
+        .headers()
+        .map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())));
+    all.map(Iterator::collect).unwrap_or_default()
+}
+
+/// The letter's place, and when it was sent again, if the record is a receipt.
+fn receipt(message: &BorrowedMessage<'_>) -> Option<((i32, i64), String)> {
+    let headers = headers(message);
+    let [partition, offset, at] = RECEIPT.map(|name| {
+        let (_, value) = headers.iter().find(|(key, _)| key == name)?;
+        String::from_utf8(value.clone()).ok()
+    });
+    Some(((partition?.parse().ok()?, offset?.parse().ok()?), at?))
+}
+
+fn letter(message: &BorrowedMessage<'_>, receipts: &HashMap<(i32, i64), String>) -> Letter {
+    Letter {
+        partition: message.partition(),
+        offset: message.offset(),
+        at: message.timestamp().to_millis().and_then(Instant::from_millis),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers(message),
+        replayed: receipts.get(&(message.partition(), message.offset())).cloned(),
+    }
+}
+
+/// Sends letters again, in transactions.
+pub struct Sender {
+    producer: BaseProducer<Deliveries>,
+    kafka: Kafka,
+    letters: String,
+    waiting: Vec<Letter>,
+    /// Letters sent and committed.
+    pub sent: u64,
+}
+
+impl Sender {
+    /// Ready to send; another one by the same name is fenced from now on.
+    ///
+    /// # Errors
+    /// 69 when the cluster does not allow it.
+    pub fn new(kafka: &Kafka, letters: &str, name: &str) -> Result<Self> {
+        let mut config = client::producer(kafka);
+        config.set("transactional.id", name).set("message.timeout.ms", CALL.as_millis().to_string());
+        let failed = failed("send dead letters again", kafka);
+        let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(&failed)?;
+        producer.init_transactions(CALL).map_err(&failed)?;
+        Ok(Sender { producer, kafka: kafka.clone(), letters: letters.to_owned(), waiting: Vec::new(), sent: 0 })
+    }
+
+    /// Takes a letter; sends when there are enough of them.
+    ///
+    /// # Errors
+    /// 69: the transaction under way was not committed, or nobody knows; a next run finds out by the receipts.
+    pub fn send(&mut self, letter: Letter) -> Result<()> {
+        self.waiting.push(letter);
+        if self.waiting.len() >= BATCH { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends and commits what waits.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn flush(&mut self) -> Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let failed = failed("send dead letters again", &self.kafka);
+        let now = Instant::now().to_string();
+        self.producer.begin_transaction().map_err(&failed)?;
+        for letter in &self.waiting {
+            self.queue(letter, &now).map_err(&failed)?;
+        }
+        let flushed = self.producer.flush(CALL);
+        if let Some(e) = self.producer.context().take_failure() {
+            let _ = self.producer.abort_transaction(CALL);
+            return Err(failed(e));
+        }
+        flushed.map_err(&failed)?;
+        let deadline = Monotonic::now() + CALL;
+        loop {
+            match self.producer.commit_transaction(CALL) {
+                Ok(()) => break,
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && Monotonic::now() < deadline => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        self.sent += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// The record as it came, into the partition it came from, and the receipt.
+    fn queue(&self, letter: &Letter, now: &str) -> Result<(), KafkaError> {
+        let place = format!("{}[{}]@{}", self.letters, letter.partition, letter.offset);
+        let mut headers = OwnedHeaders::new().insert(Header { key: ORIGIN, value: Some(&place) });
+        if let Some((key, label)) = letter.headers.iter().find(|(key, _)| key == "anomaly-label") {
+            headers = headers.insert(Header { key, value: Some(label) });
+        }
+        let topic = letter.told("topic").unwrap_or_default();
+        let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
+        record.partition = letter.told("partition").and_then(|partition| partition.parse().ok());
+        record.timestamp = letter.told("timestamp").and_then(|millis| millis.parse().ok());
+        (record.key, record.payload) = (letter.key.as_deref(), letter.value.as_deref());
+        self.insist(record)?;
+        let told = [letter.partition.to_string(), letter.offset.to_string(), now.to_owned()];
+        let headers = RECEIPT
+            .iter()
+            .zip(&told)
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.letters).partition(letter.partition).headers(headers);
+        record.key = letter.key.as_deref();
+        self.insist(record)
+    }
+
+    fn insist(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), KafkaError> {
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
+                    self.producer.poll(Duration::from_millis(10));
+                    record = back;
+                }
+                Err((e, _)) => return Err(e),
+            }
+        }
+    }
+}

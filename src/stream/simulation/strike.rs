@@ -1,0 +1,68 @@
+//! The faults that strike a call: before its effect, after it, or as the last thing that its process does.
+
+use rand::RngExt;
+
+use super::member::Member;
+use super::stage::{Inner, Turn};
+use crate::stream::log::{Fault, Remedy};
+
+/// Kinds of faults that a call can have before and after its effect.
+pub(super) type Kinds = (&'static [Remedy], &'static [Remedy]);
+
+pub(super) const ASK: Kinds = (&[Remedy::Retry, Remedy::Retry, Remedy::Rebuild], &[Remedy::Retry]);
+/// Most calls are polls: struck as often as the others they would leave nothing to those.
+pub(super) const POLL_SHARE: f64 = 0.15;
+pub(super) const LOCAL: Kinds = (&[Remedy::Rebuild], &[Remedy::Rebuild]);
+pub(super) const BEGIN: Kinds = (&[Remedy::Retry, Remedy::Rebuild], &[Remedy::Rebuild]);
+pub(super) const SEND: Kinds = (&[Remedy::Abort, Remedy::Rebuild], &[Remedy::Abort]);
+pub(super) const OFFSETS: Kinds = (&[Remedy::Abort, Remedy::Retry, Remedy::Rebuild], &[Remedy::Retry, Remedy::Abort]);
+pub(super) const END: Kinds = (&[Remedy::Retry, Remedy::Rebuild], &[Remedy::Retry, Remedy::Rebuild]);
+
+pub(super) fn dead() -> Fault {
+    Fault::new(Remedy::Rebuild, "killed")
+}
+
+impl Member {
+    /// One call: waits for the turn, then has its effect, its fault, or both.
+    pub(super) fn act<T>(
+        &mut self,
+        kinds: Kinds,
+        effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.act_with(1.0, kinds, effect)
+    }
+
+    /// The same with a share of the usual faults.
+    pub(super) fn act_with<T>(
+        &mut self,
+        share: f64,
+        (before, after): Kinds,
+        effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let stage = self.stage.clone();
+        let mut inner: Turn<'_> = stage.turn(self.me);
+        if inner.actors[self.me].is_killed {
+            return Err(dead());
+        }
+        let faults = inner.faults * share;
+        if !inner.random.random_bool(faults) {
+            return effect(self, &mut inner);
+        }
+        inner.strikes += 1;
+        let is_effective = inner.random.random_bool(0.5);
+        let is_last = inner.random.random_bool(0.07);
+        if is_effective {
+            let done = effect(self, &mut inner);
+            if !is_last {
+                done?;
+            }
+        }
+        if is_last {
+            inner.kill(self.me);
+            return Err(dead());
+        }
+        let kinds = if is_effective { after } else { before };
+        let remedy = kinds[inner.random.random_range(0..kinds.len())];
+        Err(Fault::new(remedy, "struck"))
+    }
+}
