@@ -14,6 +14,7 @@ pub mod detect;
 
 // Core: what edges need of one another, as plain data and traits.
 pub mod archive;
+pub mod fail;
 pub mod health;
 pub mod ledger;
 pub mod meter;

@@ -105,6 +105,24 @@ fn a_database_that_comes_late_and_restarts_under_load_stops_the_sink_only() {
 }
 
 #[test]
+fn a_sink_whose_connections_are_killed_all_the_while_writes_each_row_once() {
+    let (stage, parts) = Box::up();
+    let case = case("terminated", parts);
+    let detector = case.detector("a", &[("SINK__BATCH", "20")]);
+    let mut killer = case.parts.postgres();
+    for round in 0..40 {
+        case.produce(events(100 + round, 100, 4_000, 0));
+        let others = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and \
+                      backend_type = 'client backend'";
+        killer.batch_execute(others).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    wait_done(&case, 160_000);
+    verify(&case);
+    drop((detector, stage));
+}
+
+#[test]
 fn a_sink_that_loses_its_place_in_the_group_while_the_database_is_away_takes_it_again() {
     let (stage, parts) = Box::up();
     let case = case("usurped", parts);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::common::root;
 
-const CORE: [&str; 11] =
-    ["event", "window", "series", "rule", "anomaly", "detect", "archive", "health", "ledger", "meter", "stop"];
+const CORE: [&str; 12] =
+    ["event", "window", "series", "rule", "anomaly", "detect", "archive", "fail", "health", "ledger", "meter", "stop"];
 const EDGES: [&str; 5] = ["source", "stream", "store", "page", "service"];
 const WIRING: [&str; 5] = ["role", "command", "cli", "lib", "main"];
 /// Lines of a file before its tests.

@@ -11,6 +11,8 @@ mod oracle;
 mod arithmetic;
 /// The pages in a real browser.
 mod browser;
+/// Detectors that are killed at each step, stopped past their sessions, asked to stop under load.
+mod chaos;
 /// Settings, exit codes, notification, reload, signals.
 mod daemon;
 /// Pages and API on a real PostgreSQL.

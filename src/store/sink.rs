@@ -10,6 +10,7 @@ use super::row::{self, COLUMNS};
 use super::{Failure, explain, open};
 use crate::anomaly::{Anomaly, Source};
 use crate::config::resolved::Postgres;
+use crate::fail;
 use crate::ledger::{Entry, Ledger, Unwritten, Written};
 
 /// One connection, made when it is needed and again after it broke.
@@ -106,7 +107,9 @@ impl Ledger for PostgresLedger {
                 }
             }
             insert(&mut transaction, names.topic, &good, &mut written)?;
+            fail::point("rows");
             transaction.commit()?;
+            fail::point("rows committed");
             Ok(written)
         })
     }

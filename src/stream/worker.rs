@@ -17,6 +17,7 @@ use crate::config::resolved::{OnReject, Start};
 use crate::detect::Detector;
 use crate::error::Error;
 use crate::event::Fields;
+use crate::fail;
 use crate::health::{Part, State};
 use crate::meter::Meter;
 use crate::stop::Stop;
@@ -171,7 +172,9 @@ impl<'a, L: Log> Worker<'a, L> {
     fn turn(&mut self) -> Result<Option<Ending>, Fault> {
         self.part.beat();
         let taken = self.take()?;
+        fail::point("judged");
         self.send()?;
+        fail::point("sent");
         if let Some(poison) = self.staged.poison.take() {
             self.commit()?;
             return Ok(Some(Ending::Failed(poison)));
@@ -238,7 +241,9 @@ impl<'a, L: Log> Worker<'a, L> {
         let next = self.positions.clone();
         let mut written = self.keeper.write(&self.detector, &next, self.log.now());
         written.records.drain(..).try_for_each(|record| self.log.send(record))?;
+        fail::point("snapshots");
         self.insist("committing", |log| log.commit(&next))?;
+        fail::point("committed");
         self.open = None;
         self.committed = next;
         let now = self.log.now();

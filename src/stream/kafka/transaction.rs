@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 use super::fault;
 use super::real::{CALL, DELIVERY, KafkaLog};
 use crate::config::resolved::Delivery;
+use crate::fail;
 use crate::stream::log::{Fault, Outgoing, Output, Remedy};
 
 /// One part of a flush: a long one waits about 100 ms for nothing.
@@ -82,6 +83,7 @@ impl KafkaLog {
         if !self.is_committing {
             self.flush()?;
             self.send_offsets(list)?;
+            fail::point("offsets");
             self.is_committing = true;
         }
         let committed = self.producer.commit_transaction(CALL).map_err(|e| fault::of("committing", &e));

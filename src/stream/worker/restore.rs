@@ -9,6 +9,7 @@ use super::floor::Floor;
 use crate::config::resolved::Start;
 use crate::detect::hex;
 use crate::event;
+use crate::fail;
 use crate::health::State;
 use crate::series::{Restore, snapshot};
 use crate::stream::log::{Fault, Identity, Log, Past, Positions, Remedy, Standing};
@@ -35,6 +36,7 @@ impl<L: Log> Worker<'_, L> {
             firsts.insert(partition, first);
         }
         self.log.assign(&offsets(&at))?;
+        fail::point("assigned");
         let mut found = BTreeMap::new();
         for (&partition, &first) in &firsts {
             found.insert(partition, self.find(partition, standing(&partition), first, &at[&partition], &identity)?);
@@ -192,6 +194,7 @@ impl<L: Log> Worker<'_, L> {
                 ));
             }
             at = self.advance(next, at)?;
+            fail::point("reading windows");
             let share = (at - low) * 100 / (high - low);
             self.progress(format!("reading windows of [{partition}]: {share} %, {} series", restore.len()))?;
         }
@@ -239,6 +242,7 @@ impl<L: Log> Worker<'_, L> {
                 restore.settle();
             });
             at = self.advance(next, at)?;
+            fail::point("replaying");
             let share = (at - from) * 100 / (to - from);
             self.progress(format!("restoring {topic} [{partition}]: {share} %, {} series", restore.len()))?;
         }
