@@ -77,8 +77,14 @@ fn a_broker_that_comes_late_goes_away_and_returns_costs_only_time() {
     stage.run(&["up", "kafka"]);
     let mut publisher = publisher;
     assert!(publisher.exit(Duration::from_secs(90)).success());
-    assert!(publisher.log().contains("delivered=30000"), "{}", publisher.log());
-    wait_done(&case, 50_000);
+    let log = publisher.log();
+    assert!(log.contains("delivered=30000"), "{log}");
+    // What was on its way when the broker died may be there twice; the producer says how much that can be.
+    let doubtful = log.lines().filter(|line| line.contains("may arrive twice"));
+    let doubtful = doubtful.filter_map(|line| line.rsplit_once("events=")?.1.trim().parse::<i64>().ok()).sum::<i64>();
+    let total = case.read(&case.raw()).len() as i64;
+    assert!((50_000..=50_000 + doubtful).contains(&total), "{total} events, {doubtful} doubtful");
+    wait_done(&case, total);
     detector.wait_ready();
     assert!(detector.terminate(Duration::from_secs(10)).success());
     verify(&case);

@@ -1,9 +1,10 @@
 //! The ledger in PostgreSQL: rows and offsets move together; what the database refuses for its content goes to
 //! `sink_rejects` in the same transaction.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use postgres::types::ToSql;
+use postgres::binary_copy::BinaryCopyInWriter;
+use postgres::types::{ToSql, Type};
 use postgres::{Client, Transaction};
 
 use super::row::{self, COLUMNS};
@@ -152,76 +153,101 @@ fn insert(
     insert(transaction, topic, right, written)
 }
 
-/// One statement for the whole batch; returns the places of the rows that were there already.
+/// The whole batch at once; returns the places of the rows that were there already.
+///
+/// Copied in binary into a table of the session's own first: windows are arrays, which `unnest` would flatten, and their
+/// text costs more than all the rest.
 fn insert_all(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -> Result<Vec<usize>, postgres::Error> {
-    // Arrays of columns; a window as the text of an array, since unnest would flatten arrays of arrays.
-    fn column<'a, T>(batch: &[(&'a Entry, &'a Anomaly)], get: impl Fn(&'a Entry, &'a Anomaly) -> T) -> Vec<T> {
-        batch.iter().map(|(entry, anomaly)| get(entry, anomaly)).collect()
-    }
-    let columns: [Box<dyn ToSql + Sync + '_>; 24] = [
-        Box::new(column(batch, |_, a| a.source.topic.as_str())),
-        Box::new(column(batch, |_, a| a.source.partition)),
-        Box::new(column(batch, |_, a| a.source.offset)),
-        Box::new(column(batch, |_, a| a.source.index)),
-        Box::new(column(batch, |_, a| a.kind.as_str())),
-        Box::new(column(batch, |_, a| a.schema_version as i32)),
-        Box::new(column(batch, |_, a| a.device_id.as_str())),
-        Box::new(column(batch, |_, a| a.metric_name.as_deref())),
-        Box::new(column(batch, |_, a| a.metric_value)),
-        Box::new(column(batch, |e, a| a.timestamp.unwrap_or(e.detected_at).to_time())),
-        Box::new(column(batch, |_, a| a.mean)),
-        Box::new(column(batch, |_, a| a.std_dev)),
-        Box::new(column(batch, |_, a| a.z_score)),
-        Box::new(column(batch, |_, a| a.score)),
-        Box::new(column(batch, |_, a| a.threshold)),
-        Box::new(column(batch, |_, a| a.lower)),
-        Box::new(column(batch, |_, a| a.upper)),
-        Box::new(column(batch, |_, a| a.window_count as i32)),
-        Box::new(column(batch, |_, a| a.method.as_str())),
-        Box::new(column(batch, |_, a| a.direction.as_str())),
-        Box::new(column(batch, |_, a| a.severity.as_str())),
-        Box::new(column(batch, |_, a| a.label.as_deref())),
-        Box::new(column(batch, |_, a| array_text(&a.window))),
-        Box::new(column(batch, |e, _| e.detected_at.to_time())),
-    ];
-    let statement = format!(
-        "with incoming as (
-            select * from unnest($1::text[], $2::int4[], $3::int8[], $4::int4[], $5::text[], $6::int4[], $7::text[],
-                $8::text[], $9::float8[], $10::timestamptz[], $11::float8[], $12::float8[], $13::float8[], $14::float8[],
-                $15::float8[], $16::float8[], $17::float8[], $18::int4[], $19::text[], $20::text[], $21::text[],
-                $22::text[], $23::text[], $24::timestamptz[])
-            as t (topic, part, off, idx, kind, version, device, metric, value, at, mean, dev, z, score, threshold, lower,
-                upper, count, method, direction, severity, label, win, detected)
-        )
-        insert into anomalies ({COLUMNS})
-        select topic, part, off, idx, kind, version, device, metric, value, at, mean, dev, z, score, threshold, lower,
-            upper, count, method, direction, severity, label, win::float8[], detected
-        from incoming
-        on conflict (source_topic, source_partition, source_offset, source_index, kind) do nothing
-        returning source_topic, source_partition, source_offset, source_index, kind"
+    transaction.batch_execute(
+        "set local client_min_messages = error;
+         create temp table if not exists incoming (like anomalies) on commit delete rows;
+         delete from incoming",
+    )?;
+    copy(transaction, batch)?;
+    let insert = format!(
+        "insert into anomalies ({COLUMNS}) select {COLUMNS} from incoming
+         on conflict (source_topic, source_partition, source_offset, source_index, kind) do nothing"
     );
-    let parameters = columns.iter().map(|column| column.as_ref() as &(dyn ToSql + Sync)).collect::<Vec<_>>();
-    let rows = transaction.query(&statement, &parameters)?;
-    let mut inserted = HashMap::new();
+    let mut attempt = transaction.savepoint("whole")?;
+    if attempt.execute(&insert, &[])? == batch.len() as u64 {
+        attempt.commit()?;
+        return Ok(Vec::new());
+    }
+    attempt.rollback()?;
+    let rows = transaction
+        .query(&format!("{insert} returning source_topic, source_partition, source_offset, source_index, kind"), &[])?;
+    let mut inserted = HashSet::new();
     for row in &rows {
         let source = Source { topic: row.get(0), partition: row.get(1), offset: row.get(2), index: row.get(3) };
-        inserted.insert((source, row.get::<_, String>(4)), ());
+        inserted.insert((source, row.get::<_, String>(4)));
     }
     // The first entry of an identity is the one that was inserted; a second one in the same batch was not.
-    let is_left =
-        |(_, anomaly): &(&Entry, &Anomaly)| inserted.remove(&(anomaly.source.clone(), anomaly.kind.clone())).is_none();
+    let is_left = |(_, anomaly): &(&Entry, &Anomaly)| !inserted.remove(&(anomaly.source.clone(), anomaly.kind.clone()));
     Ok(batch.iter().map(is_left).enumerate().filter_map(|(at, left)| left.then_some(at)).collect())
 }
 
-fn array_text(values: &[f64]) -> String {
-    use std::fmt::Write;
-    let mut text = String::with_capacity(values.len() * 12 + 2);
-    text.push('{');
-    for (i, value) in values.iter().enumerate() {
-        let _ = write!(text, "{}{value:e}", if i > 0 { "," } else { "" });
+/// Rows in the order of [`COLUMNS`].
+fn copy(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -> Result<(), postgres::Error> {
+    let types = [
+        Type::TEXT,
+        Type::INT4,
+        Type::INT8,
+        Type::INT4,
+        Type::TEXT,
+        Type::INT4,
+        Type::TEXT,
+        Type::TEXT,
+        Type::FLOAT8,
+        Type::TIMESTAMPTZ,
+        Type::FLOAT8,
+        Type::FLOAT8,
+        Type::FLOAT8,
+        Type::FLOAT8,
+        Type::FLOAT8,
+        Type::FLOAT8,
+        Type::FLOAT8,
+        Type::INT4,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::FLOAT8_ARRAY,
+        Type::TIMESTAMPTZ,
+    ];
+    let stream = transaction.copy_in(&format!("copy incoming ({COLUMNS}) from stdin (format binary)"))?;
+    let mut writer = BinaryCopyInWriter::new(stream, &types);
+    for (entry, a) in batch {
+        let at = a.timestamp.unwrap_or(entry.detected_at).to_time();
+        let row: [&(dyn ToSql + Sync); 24] = [
+            &a.source.topic,
+            &a.source.partition,
+            &a.source.offset,
+            &a.source.index,
+            &a.kind,
+            &(a.schema_version as i32),
+            &a.device_id,
+            &a.metric_name,
+            &a.metric_value,
+            &at,
+            &a.mean,
+            &a.std_dev,
+            &a.z_score,
+            &a.score,
+            &a.threshold,
+            &a.lower,
+            &a.upper,
+            &(a.window_count as i32),
+            &a.method,
+            &a.direction.as_str(),
+            &a.severity.as_str(),
+            &a.label,
+            &a.window,
+            &entry.detected_at.to_time(),
+        ];
+        writer.write(&row)?;
     }
-    text.push('}');
-    text
+    writer.finish()?;
+    Ok(())
 }
 
 /// A row with this identity is there: the same again is fine, another one is a conflict.

@@ -74,6 +74,13 @@ impl Publisher {
 
     /// Sends what came back, oldest first, before anything newer. False when that cannot be now.
     fn resend(&self) -> Result<bool> {
+        let doubtful = self.producer.context().take_doubtful();
+        if doubtful > 0 {
+            tracing::warn!(
+                events = doubtful,
+                "events were on their way to a broker that was given up; they are sent again and may arrive twice"
+            );
+        }
         while let Some(back) = self.producer.context().take_returned() {
             let label = back.headers().and_then(|headers| headers.iter().find_map(|header| header.value));
             let label = label.and_then(|label| std::str::from_utf8(label).ok());

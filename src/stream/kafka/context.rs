@@ -9,7 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message, OwnedMessage};
+use rdkafka::message::{BorrowedMessage, DeliveryResult, Message, OwnedMessage};
 use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -157,13 +157,21 @@ impl ConsumerContext for Member {
 }
 
 /// What a restart of brokers does to records that wait: one that has just started does not know its topics, one that is not
-/// in the cluster's list is given up with all that waits for it. (What was on its way then may have arrived.)
+/// in the cluster's list is given up with all that waits for it.
 fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{BrokerDestroy, UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
     matches!(
         error.rdkafka_error_code(),
         Some(BrokerDestroy | UnknownPartition | UnknownTopic | UnknownTopicOrPartition)
     )
+}
+
+/// Whether it was on its way when it came back, so that nobody knows.
+fn may_have_arrived(record: &BorrowedMessage<'_>) -> bool {
+    use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t};
+    // SAFETY: the message is alive for the length of the callback that lent it.
+    let status = unsafe { rd_kafka_message_status(record.ptr()) };
+    status != rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
 
 /// Of a producer: how deliveries went.
@@ -175,6 +183,7 @@ pub struct Deliveries {
     failed: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
     keeps_returned: bool,
+    doubtful: AtomicU64,
     returned: Mutex<VecDeque<OwnedMessage>>,
 }
 
@@ -192,6 +201,11 @@ impl Deliveries {
     /// Keeps what comes back because a broker restarts.
     pub fn keeping_returned() -> Self {
         Deliveries { keeps_returned: true, ..Deliveries::default() }
+    }
+
+    /// Records that came back although they may have arrived, since the last call.
+    pub fn take_doubtful(&self) -> u64 {
+        self.doubtful.swap(0, Ordering::SeqCst)
     }
 
     /// The oldest record that came back, to be sent again.
@@ -234,6 +248,9 @@ impl ProducerContext for Deliveries {
             }
             Err((error, record)) if self.keeps_returned && is_passing(error) => {
                 self.trouble.set(format!("topic {} is not there: {error}", record.topic()));
+                if may_have_arrived(record) {
+                    self.doubtful.fetch_add(1, Ordering::SeqCst);
+                }
                 lock(&self.returned).push_back(record.detach());
             }
             Err((error, record)) => {
