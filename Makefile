@@ -17,7 +17,8 @@ test:
 # What takes longer as well.
 test-all: test
 	packaging/install-deps build test package slow
-	tests/run --ignored
+	tests/run --ignored --skip network::
+	tests/network
 	tests/cloud-init target/debian/anomaly_*.deb
 	tests/piuparts target/debian/anomaly_*.deb
 	cd vagrant && vagrant validate
@@ -32,7 +33,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	shellcheck .ci/run tests/run tests/machine tests/package tests/cloud-init \
-	  tests/piuparts tests/vagrant vagrant/box vagrant/provision.sh packaging/install-deps \
+	  tests/piuparts tests/network tests/vagrant vagrant/box vagrant/provision.sh packaging/install-deps \
 	  packaging/build-deb packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 

@@ -10,6 +10,7 @@ pub mod sink;
 
 use std::error::Error as _;
 use std::fmt;
+use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use postgres::config::SslMode;
@@ -65,9 +66,8 @@ impl From<postgres::Error> for Failure {
     /// By SQLSTATE class: 08 connection, 53 resources, 57 operator intervention, 40 rollback, 25006 read-only standby.
     fn from(error: postgres::Error) -> Self {
         match error.code().map(|state| state.code()) {
-            Some(state) if !["08", "53", "57", "40"].contains(&&state[..2]) && state != "25006" => {
-                Failure::Refused(error)
-            }
+            Some("25006") => Failure::Away("it is a read-only standby; waiting for a server that takes writes".into()),
+            Some(state) if !["08", "53", "57", "40"].contains(&&state[..2]) => Failure::Refused(error),
             _ => Failure::Away(explain(&error)),
         }
     }
@@ -128,6 +128,9 @@ fn open(settings: &Postgres) -> Result<postgres::Client, String> {
     }
 }
 
+/// Between two probes of a silent connection, of which three may fail.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+
 fn connection(settings: &Postgres) -> postgres::Config {
     let mut config = postgres::Config::new();
     let timeout = settings.connect_timeout;
@@ -140,6 +143,8 @@ fn connection(settings: &Postgres) -> postgres::Config {
         .connect_timeout(timeout)
         .tcp_user_timeout(timeout)
         .keepalives_idle(timeout)
+        .keepalives_interval(KEEPALIVE)
+        .keepalives_retries(3)
         .ssl_mode(match settings.sslmode.as_str() {
             "disable" => SslMode::Disable,
             "prefer" => SslMode::Prefer,

@@ -129,6 +129,23 @@ fn a_sink_whose_connections_are_killed_all_the_while_writes_each_row_once() {
 }
 
 #[test]
+fn a_sink_on_a_read_only_standby_waits_for_a_database_that_takes_writes() {
+    let (stage, parts) = Box::up();
+    let case = case("standby", parts);
+    let mut admin = case.parts.postgres();
+    // As after a failover: the same address, and nobody may write.
+    let user = case.parts.get("POSTGRES__USER").to_owned();
+    admin.batch_execute(&format!("alter role {user} set default_transaction_read_only = on")).unwrap();
+    let detector = case.detector("a", &[]);
+    case.produce(events(26, 100, 20_000, 500));
+    wait_degraded(&detector, "a read-only standby");
+    admin.batch_execute(&format!("alter role {user} reset default_transaction_read_only")).unwrap();
+    wait_done(&case, 20_000);
+    verify(&case);
+    drop(stage);
+}
+
+#[test]
 fn a_sink_that_loses_its_place_in_the_group_while_the_database_is_away_takes_it_again() {
     let (stage, parts) = Box::up();
     let case = case("usurped", parts);

@@ -349,6 +349,27 @@ fn labels_times_and_windows_reach_the_record_and_the_row() {
 }
 
 #[test]
+fn anomalies_of_the_farthest_times_reach_the_record_and_the_row() {
+    let case = Case::new("times");
+    let times = ["9999-12-31T23:59:59.999Z", "1931-05-06T07:08:09.010Z", "0001-01-01T00:00:00.000Z"];
+    let json = |time: &str, value: f64| {
+        let text = serde_json::json!({"device_id": "d", "metric_name": "m", "metric_value": value, "timestamp": time});
+        Sent { key: Some(b"d".to_vec()), value: Some(text.to_string().into()), ..Sent::default() }
+    };
+    let quiet = (0..40).map(|i| json("2026-01-01T00:00:00Z", f64::from(i % 5)));
+    case.produce(quiet.chain(times.map(|time| json(time, 1e6))).take(41));
+    case.produce(times[1..].iter().map(|time| json(time, 1e9)));
+    let _detector = case.detector("a", &[]);
+    wait_done(&case, 43);
+    let found = case.read(&case.anomalies());
+    let found = found.iter().map(|got| got.json()["timestamp"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(found[..2], times[..2]);
+    let rows = case.sql().query("select event_time::text from anomalies order by source_offset", &[]).unwrap();
+    let rows = rows.iter().map(|row| row.get(0)).collect::<Vec<String>>();
+    assert_eq!(rows[..2], ["9999-12-31 23:59:59.999+00", "1931-05-06 07:08:09.01+00"]);
+}
+
+#[test]
 fn a_new_group_that_starts_at_the_latest_judges_only_what_comes_after() {
     let mut case = Case::new("latest");
     case.set("DETECTOR__START", "latest");

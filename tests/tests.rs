@@ -25,6 +25,8 @@ mod faults;
 mod layout;
 /// `anomaly dlq`.
 mod letters;
+/// Dropped packets.
+mod network;
 /// Events through Kafka to Kafka and PostgreSQL: each one verdict, the oracle's.
 mod pipeline;
 /// Generator, replay and host through Kafka.
