@@ -19,6 +19,7 @@ use r2d2_postgres::PostgresConnectionManager;
 
 pub use reader::Reader;
 
+use crate::archive::StatusRow;
 use crate::config::resolved::Postgres;
 use crate::error::{Error, Result};
 
@@ -111,6 +112,14 @@ pub fn pool(settings: &Postgres, size: u32) -> Result<Pool> {
 pub fn connect(settings: &Postgres) -> Result<postgres::Client, Failure> {
     let tls = tls(settings).map_err(|e| Failure::Away(e.message))?;
     connection(settings).connect(tls).map_err(Failure::from)
+}
+
+/// The last heartbeat of every partition, over a connection of its own.
+///
+/// # Errors
+/// As [`Failure`] says.
+pub fn status(settings: &Postgres) -> Result<Vec<StatusRow>, Failure> {
+    query::status(&mut connect(settings)?).map_err(Failure::from)
 }
 
 /// A connection for writing; none to a schema that a newer version has made, as nobody knows what it means.
