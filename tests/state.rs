@@ -100,6 +100,7 @@ fn windows_survive_a_kill_although_all_input_before_the_floor_is_gone() {
 }
 
 #[test]
+#[ignore = "a minute; `make test-all`"]
 fn kills_at_any_moment_of_sweeps_lose_and_double_nothing() {
     let case = case("killed");
     for round in 0..6 {
