@@ -20,7 +20,7 @@ use order::{Links, NONE, Order};
 pub use restore::Restore;
 use trail::Step;
 
-/// Most series that one record may evict for their silence, so that a leap of the clock does not hold up the loop.
+/// Most series that one record may evict, so that a leap of the clock or a lowered bound does not hold up the loop.
 const EVICTED_AT_ONCE: usize = 64;
 /// A record's time moves the partition's clock by this much at the most, in milliseconds: one wrong time must not make all
 /// series look silent.
@@ -204,8 +204,9 @@ impl Table {
         if let Some(at) = self.find(key) {
             return (Slot(at), false);
         }
-        while self.len() >= bounds.max_series.max(1) {
-            match self.order.oldest() {
+        // A bound that was lowered is reached by and by.
+        for _ in 0..EVICTED_AT_ONCE {
+            match self.order.oldest().filter(|_| self.len() >= bounds.max_series.max(1)) {
                 Some(oldest) => self.evict(oldest, offset, Cause::Full),
                 None => break,
             }
@@ -270,11 +271,6 @@ impl Table {
             self.evicted.push(Evicted { key: series.key.clone(), at: offset, cause });
             self.trail.push(Step::Evicted { series: Box::new(series), newer });
         }
-    }
-
-    /// Keeps the newest `capacity` values of each window.
-    pub fn shrink(&mut self, capacity: usize) {
-        self.series.iter_mut().flatten().for_each(|series| series.window.shrink(capacity));
     }
 }
 

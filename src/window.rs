@@ -94,11 +94,13 @@ impl Window {
         Window { values, head: 0, estimate }
     }
 
-    /// Keeps the newest `capacity` values.
-    pub fn shrink(&mut self, capacity: usize) {
-        if self.values.len() > capacity {
+    /// Keeps the newest `capacity` values; whether there were more.
+    pub fn shrink(&mut self, capacity: usize) -> bool {
+        let is_larger = self.values.len() > capacity;
+        if is_larger {
             *self = Window::of(self.newest(capacity));
         }
+        is_larger
     }
 
     /// Takes back the latest [`push`](Window::push) that has not been taken back yet.

@@ -39,7 +39,7 @@ fn list(settings: &Settings, pick: &Pick, limit: usize) -> Result<()> {
     let mut written = Ok(());
     letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
         if !pick.matches(&letter) {
-            return;
+            return Ok(());
         }
         *classes.entry(letter.told("class").unwrap_or("?").to_owned()).or_default() += 1;
         replayed += u64::from(letter.replayed.is_some());
@@ -47,6 +47,7 @@ fn list(settings: &Settings, pick: &Pick, limit: usize) -> Result<()> {
             written = line(&mut out, &letter, shown == 0);
         }
         shown += 1;
+        Ok(())
     })?;
     printed(written)?;
     let total = classes.values().sum::<u64>();
@@ -97,6 +98,7 @@ fn show(settings: &Settings, place: LetterPlace, value_only: bool) -> Result<()>
         if (letter.partition, letter.offset) == (place.partition, place.offset) {
             found = Some(letter);
         }
+        Ok(())
     })?;
     let letter = found.ok_or_else(|| {
         let topic = &settings.topics.dead_letter;
@@ -146,35 +148,44 @@ fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
     // Whoever begins later fences the one before: two never send the same letter.
     let name = format!("{}-dlq", settings.detector.group);
     let mut sender = if dry_run { None } else { Some(Sender::new(kafka, topic, &name)?) };
-    let (mut chosen, mut before, mut cut) = (Vec::new(), 0_u64, 0_u64);
-    letters::read(kafka, topic, |letter| match () {
-        () if !pick.matches(&letter) => {}
-        () if letter.replayed.is_some() => before += 1,
-        () if letter.is_cut() => cut += 1,
-        () => chosen.push(letter),
-    })?;
-    let total = chosen.len();
-    if let Some(sender) = &mut sender {
-        let shows_progress = std::io::stderr().is_terminal();
-        for letter in chosen {
-            sender.send(letter)?;
-            if shows_progress && sender.sent > 0 {
-                eprint!("\r{} of {total}", sender.sent);
+    let (mut chosen, mut before, mut cut, mut foreign) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let shows_progress = std::io::stderr().is_terminal();
+    letters::read(kafka, topic, |letter| {
+        match () {
+            () if !pick.matches(&letter) => {}
+            () if letter.replayed.is_some() => before += 1,
+            () if letter.is_cut() => cut += 1,
+            () if letter.told("topic").is_none_or(str::is_empty) => foreign += 1,
+            () => {
+                chosen += 1;
+                if let Some(sender) = &mut sender {
+                    sender.send(letter)?;
+                    if shows_progress && chosen % 1_000 == 0 {
+                        eprint!("\r{} sent again", sender.sent);
+                    }
+                }
             }
         }
-        sender.flush()?;
-        if shows_progress {
-            eprint!("\r");
+        Ok(())
+    })?;
+    match &mut sender {
+        Some(sender) => {
+            sender.flush()?;
+            if shows_progress && chosen >= 1_000 {
+                eprint!("\r");
+            }
+            println!("{} dead letters were sent again", sender.sent);
         }
-        println!("{} dead letters were sent again", sender.sent);
-    } else {
-        println!("{total} dead letters would be sent again");
+        None => println!("{chosen} dead letters would be sent again"),
     }
     if before > 0 {
         println!("{before} had been sent again before, and were left alone");
     }
     if cut > 0 {
         println!("{cut} were cut when they were rejected, and cannot be sent as they came");
+    }
+    if foreign > 0 {
+        println!("{foreign} records do not say where they came from, and were left alone");
     }
     Ok(())
 }

@@ -90,12 +90,16 @@ impl Restore {
         }
     }
 
-    /// From this offset on windows hold `capacity` values.
+    /// From this offset on windows hold `capacity` values. One that held more differs from its snapshot now, and is written
+    /// by the next sweep, after which nobody knows of the change any more.
     pub fn resize(&mut self, from: i64, capacity: usize) {
         for (at, series) in self.table.series.iter_mut().enumerate() {
             let is_older = self.as_of.get(at).is_none_or(|as_of| *as_of <= from);
-            if let Some(series) = series.as_mut().filter(|_| is_older) {
-                series.window.shrink(capacity);
+            if let Some(series) = series.as_mut().filter(|_| is_older)
+                && series.window.shrink(capacity)
+                && !std::mem::replace(&mut series.is_dirty, true)
+            {
+                self.table.dirty += 1;
             }
         }
     }
@@ -117,5 +121,24 @@ impl Restore {
         }
         self.table.commit();
         (self.table, self.gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_series_that_shrank_is_written_by_the_next_sweep() {
+        let mut restore = Restore::default();
+        let content = Content::Window { last: 9, touched: 0, values: vec![1.0, 2.0, 3.0, 4.0] };
+        restore.load("a", Some(Snapshot { settings: *b"abcdef", as_of: 10, content }));
+        restore.resize(20, 3);
+        let (table, _) = restore.finish();
+        assert_eq!(table.dirty(), 1);
+        let part = table.part(0, 1_000, 30, *b"fedcba");
+        let (key, value) = &part.records[0];
+        let written = super::super::snapshot::decode(key, value).unwrap();
+        assert_eq!(written.content, Content::Window { last: 9, touched: 0, values: vec![2.0, 3.0, 4.0] });
     }
 }

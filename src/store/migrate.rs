@@ -47,6 +47,7 @@ pub fn migrate(client: &mut Client, schema: &str) -> Result<Vec<String>> {
 pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
     let failed =
         |e: postgres::Error| Error::unavailable(format_args!("cannot grant {role} its rights: {}", explain(&e)));
+    let name = role.replace('\'', "''");
     let quoted = |row: postgres::Row| (row.get::<_, String>(0), row.get::<_, String>(1));
     let (schema, role) = client
         .query_one("select quote_ident(coalesce(nullif($1, ''), current_schema())), quote_ident($2)", &[&schema, &role])
@@ -56,7 +57,14 @@ pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
         .batch_execute(&format!(
             "grant usage on schema {schema} to {role};
              grant select, insert, update, delete on all tables in schema {schema} to {role};
-             grant usage, select on all sequences in schema {schema} to {role};"
+             grant usage, select on all sequences in schema {schema} to {role};
+             do $$ begin
+                 -- The sink copies through a table of its session. Mostly everyone may have such; only the database's owner
+                 -- can say so where that was revoked.
+                 if not has_database_privilege('{name}', current_database(), 'TEMPORARY') then
+                     execute format('grant temporary on database %I to {role}', current_database());
+                 end if;
+             end $$"
         ))
         .map_err(failed)
 }
@@ -90,6 +98,10 @@ pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<
                 return Ok(Some(format!("{privilege} on {table}")));
             }
         }
+    }
+    let temporary = client.query_one("select has_database_privilege(current_database(), 'TEMPORARY')", &[])?;
+    if privileges.contains(&"insert") && !temporary.get::<_, bool>(0) {
+        return Ok(Some("temporary on the database".into()));
     }
     Ok(None)
 }

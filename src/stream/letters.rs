@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 use crate::event::Instant;
 
 const CALL: Duration = Duration::from_secs(15);
+/// Longest that somebody else's transaction is waited for: the detector's own time out after 10 s.
+const OPEN: Duration = Duration::from_secs(30);
 /// Letters in one transaction.
 const BATCH: usize = 500;
 /// Headers of a receipt: the place of the letter that was sent, and when.
@@ -65,53 +67,78 @@ fn failed(what: &str, kafka: &Kafka) -> impl Fn(KafkaError) -> Error {
 /// Hands over every letter that the topic has now, partition by partition, after all receipts are known.
 ///
 /// # Errors
-/// 69 when the topic cannot be read.
-pub fn read(kafka: &Kafka, topic: &str, mut visit: impl FnMut(Letter)) -> Result<()> {
+/// 69 when the topic cannot be read; what `visit` says.
+pub fn read(kafka: &Kafka, topic: &str, mut visit: impl FnMut(Letter) -> Result<()>) -> Result<()> {
     let mut receipts = HashMap::new();
     scan(kafka, topic, |message| {
         if let Some((place, at)) = receipt(message) {
             receipts.insert(place, at);
         }
+        Ok(())
     })?;
-    scan(kafka, topic, |message| {
-        if receipt(message).is_none() {
-            visit(letter(message, &receipts));
-        }
+    scan(kafka, topic, |message| match receipt(message) {
+        None => visit(letter(message, &receipts)),
+        Some(_) => Ok(()),
     })
 }
 
-/// Everything committed up to the ends of now.
-fn scan(kafka: &Kafka, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>)) -> Result<()> {
+/// Everything up to the ends of now. A transaction that is open there is waited for: it may hold receipts.
+fn scan(kafka: &Kafka, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
     let what = format!("read {topic}");
     let failed = failed(&what, kafka);
-    let mut config = client::reader(kafka);
-    config.set("group.id", "anomaly-dlq");
-    let context = Member::new(topic);
-    context.close();
-    let consumer: BaseConsumer<Member> = config.create_with_context(context).map_err(&failed)?;
+    let open = |isolation| {
+        let mut config = client::reader(kafka);
+        config.set("group.id", "anomaly-dlq").set("isolation.level", isolation);
+        let context = Member::new(topic);
+        context.close();
+        config.create_with_context::<_, BaseConsumer<Member>>(context).map_err(&failed)
+    };
+    let (consumer, eager) = (open("read_committed")?, open("read_uncommitted")?);
     let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(&failed)?;
     let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
-    let mut list = TopicPartitionList::new();
-    let mut left = 0;
-    for partition in partitions {
-        list.add_partition_offset(topic, partition, Offset::Beginning).map_err(&failed)?;
-        left += 1;
-    }
-    if left == 0 {
+    let partitions = partitions.collect::<Vec<_>>();
+    if partitions.is_empty() {
         return Err(Error::unavailable(format_args!("topic {topic} does not exist; `anomaly topics` creates it")));
     }
-    consumer.assign(&list).map_err(&failed)?;
-    let mut heard = Monotonic::now();
-    while left > 0 {
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => visit(&message),
-            Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
-            Some(Err(e)) if e.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => return Err(failed(e)),
-            Some(Err(_)) | None if heard.elapsed() < CALL => continue,
-            Some(Err(e)) => return Err(failed(e)),
-            None => return Err(Error::unavailable(format_args!("{topic}: no answer for {} s", CALL.as_secs()))),
+    for partition in partitions {
+        let (first, end) = eager.fetch_watermarks(topic, partition, CALL).map_err(&failed)?;
+        let deadline = Monotonic::now() + OPEN;
+        while consumer.fetch_watermarks(topic, partition, CALL).map_err(&failed)?.1 < end {
+            if Monotonic::now() > deadline {
+                return Err(Error::unavailable(format_args!(
+                    "{topic} [{partition}] has had an open transaction for {} s; try again later",
+                    OPEN.as_secs()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(200));
         }
-        heard = Monotonic::now();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(first)).map_err(&failed)?;
+        consumer.assign(&list).map_err(&failed)?;
+        let mut heard = Monotonic::now();
+        let mut next = first;
+        while next < end {
+            match consumer.poll(Duration::from_millis(200)) {
+                // Of the partition before.
+                Some(Ok(message)) if message.partition() != partition => {}
+                Some(Ok(message)) if message.offset() >= end => next = end,
+                Some(Ok(message)) => {
+                    next = message.offset() + 1;
+                    visit(&message)?;
+                }
+                // No open transaction is left before the end: whatever end this is, it is not before that one.
+                Some(Err(KafkaError::PartitionEOF(of))) if of == partition => next = end,
+                Some(Err(e)) if e.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => {
+                    return Err(failed(e));
+                }
+                Some(Err(_)) | None if heard.elapsed() < CALL => continue,
+                Some(Err(e)) => return Err(failed(e)),
+                None => {
+                    return Err(Error::unavailable(format_args!("{topic}: no answer for {} s", CALL.as_secs())));
+                }
+            }
+            heard = Monotonic::now();
+        }
     }
     Ok(())
 }

@@ -59,8 +59,9 @@ pub async fn create(kafka: &Kafka, topics: &Topics) -> Result<Vec<Found>> {
         widen(&admin, kafka, &state.name, raw.partitions).await?;
         state.differs = Some(format!("it had {} partitions, and was given {}", state.partitions, raw.partitions));
         state.partitions = raw.partitions;
-    } else if policy.as_ref().is_some_and(|policy| !policy.contains("compact")) {
-        state.differs = Some("its cleanup.policy is not compact: it will grow without end".into());
+    } else if policy.as_ref().is_some_and(|policy| policy != "compact") {
+        state.differs =
+            Some("its cleanup.policy is not compact: it will grow without end, or windows will be deleted".into());
     }
     Ok(vec![raw, anomalies, letters, state])
 }

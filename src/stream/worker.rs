@@ -300,6 +300,7 @@ impl<'a, L: Log> Worker<'a, L> {
             self.meter.transactions.add("aborted", 1);
         }
         self.detector.rollback();
+        self.keeper.ease();
         self.staged = Staged::default();
         self.positions = self.committed.clone();
         Ok(())

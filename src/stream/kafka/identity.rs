@@ -11,9 +11,15 @@ use rdkafka::types::{RDKafka, RDKafkaRespErr};
 /// What a broker before Kafka 2.8 answers, and librdkafka's mock.
 const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// The id in base64, as Kafka's own tools show it; `None` where the cluster does not tell it, or not within the time.
-pub fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Option<String> {
-    let topic = CString::new(topic).ok()?;
+/// There was no answer within the time.
+pub struct TimedOut;
+
+/// The id in base64, as Kafka's own tools show it; `None` where the cluster does not tell it.
+///
+/// # Errors
+/// See [`TimedOut`].
+pub fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Result<Option<String>, TimedOut> {
+    let Ok(topic) = CString::new(topic) else { return Ok(None) };
     let mut names = [topic.as_ptr()];
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the client outlives the call, which waits for the answer. Every object is destroyed once, after its last use;
@@ -25,7 +31,7 @@ pub fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Option<
         let queue = c::rd_kafka_queue_new(client);
         c::rd_kafka_DescribeTopics(client, topics, options, queue);
         let event = c::rd_kafka_queue_poll(queue, millis);
-        let id = if event.is_null() { None } else { id_in(event) };
+        let id = if event.is_null() { Err(TimedOut) } else { Ok(id_in(event)) };
         if !event.is_null() {
             c::rd_kafka_event_destroy(event);
         }

@@ -46,8 +46,16 @@ impl History {
         self.eager.fetch_watermarks(topic, partition, CALL)
     }
 
-    /// Begins at an offset, to end before `to`.
+    /// Begins at an offset, to end before `to`. `Retry` while transactions before `to` are open, also when only their
+    /// markers are missing: once it has begun, every end that is met is beyond `to`.
     pub fn start(&mut self, topic: &str, partition: i32, next: i64, to: i64) -> Result<(), Fault> {
+        let (_, stable) = self
+            .consumer
+            .fetch_watermarks(topic, partition, CALL)
+            .map_err(|e| fault::of("waiting for open transactions", &e))?;
+        if stable < to {
+            return Err(Fault::new(Remedy::Retry, format_args!("{topic} [{partition}] has an open transaction")));
+        }
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(next)).map_err(|e| fault::of("reading back", &e))?;
         self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))?;
@@ -58,25 +66,20 @@ impl History {
     /// Hands over what is there before `to`; returns the next offset, `to` at the end.
     pub fn read(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
         let (mut messages, error) = drain(&self.consumer, Duration::from_millis(100), 10_000);
-        // Another partition's, from before the last start, or beyond the end.
-        messages.retain(|message| {
-            message.topic() == self.topic && message.partition() == self.partition && message.offset() < self.to
-        });
+        // Another partition's, from before the last start.
+        messages.retain(|message| message.topic() == self.topic && message.partition() == self.partition);
+        // The last offsets before the end may be markers, which are never handed over.
+        let is_beyond = messages.iter().any(|message| message.offset() >= self.to);
+        messages.retain(|message| message.offset() < self.to);
         hand_over(&messages, visit);
         if let Some(last) = messages.last() {
             self.next = last.offset() + 1;
         }
+        if is_beyond {
+            self.next = self.to;
+        }
         match error {
-            Some(KafkaError::PartitionEOF(_)) => {
-                // Control records at the end are never handed over. Before an open transaction the end comes early.
-                let (_, stable) = self
-                    .consumer
-                    .fetch_watermarks(&self.topic, self.partition, CALL)
-                    .map_err(|e| fault::of("waiting for open transactions", &e))?;
-                if stable >= self.to {
-                    self.next = self.to;
-                }
-            }
+            Some(KafkaError::PartitionEOF(_)) => self.next = self.to,
             Some(error) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
                 return Err(Fault::new(Remedy::Rebuild, "reading back: the topic's retention has passed by"));
             }

@@ -301,7 +301,8 @@ impl Log for KafkaLog {
             .fetch_metadata(Some(&self.names.input), CALL)
             .map_err(|e| fault::of("partitions of the topic", &e))?;
         let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
-        let id = identity::topic_id(self.producer.client().native_ptr(), &self.names.input, CALL);
+        let id = identity::topic_id(self.producer.client().native_ptr(), &self.names.input, CALL)
+            .map_err(|identity::TimedOut| Fault::new(Remedy::Retry, "no answer about the topic's id"))?;
         Ok(Identity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
     }
 

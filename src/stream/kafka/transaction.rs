@@ -47,6 +47,17 @@ impl KafkaLog {
                     self.producer.poll(Duration::from_millis(10));
                     queued = back;
                 }
+                // An earlier record was refused, and the transaction with it; its report says why.
+                Err((KafkaError::MessageProduction(Code::State), _)) => {
+                    self.producer.poll(Duration::from_millis(20));
+                    let refused = self.producer.context().take_failure();
+                    let why = refused.as_ref().map_or_else(|| "the transaction has failed".into(), ToString::to_string);
+                    return Err(Fault {
+                        remedy: Remedy::Abort,
+                        message: format!("not delivered: {why}"),
+                        is_too_large: refused.as_ref().is_some_and(fault::is_too_large),
+                    });
+                }
                 Err((error, _)) => {
                     let mut fault = fault::of("sending", &error);
                     // The record is not in the transaction: it cannot be committed without it.

@@ -2,7 +2,7 @@
 //! series that changed since the last one, in parts, each in the transaction of some other output; the floor that closes it
 //! says from where on the input must be replayed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::floor::Floor;
@@ -15,11 +15,11 @@ use crate::stream::mark::{Mark, Marks};
 
 /// A sweep starts after so long although the input was not worth it: at the worst one record for each event.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// Most bytes of one part, which is else a hundredth of the sweep.
+/// Most bytes that a transaction carries of all sweeps; a part is else a hundredth of its sweep.
 const LARGEST_PART: usize = 4 << 20;
 /// Beyond the values themselves: keys and what the broker adds.
 const OVERHEAD: u64 = 64;
-/// Evicted series whose records wait for their tombstones, before a sweep starts early.
+/// Evicted series whose records wait for their tombstones, before a sweep starts early; more where there are more series.
 const GONE: usize = 100_000;
 
 /// All partitions of a worker.
@@ -27,6 +27,8 @@ pub(super) struct Keeper {
     interval: Duration,
     /// Least bytes of one part.
     least: usize,
+    /// Most bytes for now: fewer after an abort, since it may have been too much.
+    most: usize,
     places: BTreeMap<i32, Place>,
 }
 
@@ -84,18 +86,24 @@ impl Written {
 
 impl Keeper {
     pub fn new(interval: Duration, least: usize) -> Self {
-        Keeper { interval, least, places: BTreeMap::new() }
+        Keeper { interval, least, most: LARGEST_PART, places: BTreeMap::new() }
     }
 
-    /// A partition was restored.
-    pub fn begin(&mut self, partition: i32, floor: Floor, gone: HashMap<Box<str>, i64>, now: Duration) {
-        let place = Place { floor, sweep: None, rested: now, bytes: 0, gone, is_pressed: false };
+    /// A partition was restored, for which `bytes` of input were replayed: they count, so that a restless group sweeps too.
+    pub fn begin(&mut self, partition: i32, floor: Floor, gone: HashMap<Box<str>, i64>, bytes: u64, now: Duration) {
+        let rested = now.saturating_sub(self.interval);
+        let place = Place { floor, sweep: None, rested, bytes, gone, is_pressed: false };
         self.places.insert(partition, place);
     }
 
     /// All partitions belong to others.
     pub fn clear(&mut self) {
         self.places.clear();
+    }
+
+    /// A transaction was aborted.
+    pub fn ease(&mut self) {
+        self.most = (self.most / 2).max(self.least);
     }
 
     /// First offsets that the input still has.
@@ -122,7 +130,10 @@ impl Keeper {
         let mut written = Written::default();
         for (&partition, place) in &self.places {
             if let (Some(mark), Some(table)) = (marks.get(&partition), detector.table(partition)) {
+                // One after the other, when they would be too much together.
+                let is_full = written.bytes >= self.most as u64;
                 let sweep = place.sweep.or_else(|| self.begin_sweep(place, table, mark, detector, now));
+                let sweep = sweep.filter(|_| !is_full).map(|sweep| Sweep { part: sweep.part.min(self.most), ..sweep });
                 place.write(detector, partition, table, mark, sweep, &mut written);
             }
         }
@@ -147,6 +158,7 @@ impl Keeper {
 
     /// That transaction is committed; `bytes` of input came in it.
     pub fn commit(&mut self, detector: &mut Detector, written: Written, bytes: &BTreeMap<i32, u64>, now: Duration) {
+        self.most = (self.most * 2).min(LARGEST_PART);
         for (partition, bytes) in bytes {
             if let Some(place) = self.places.get_mut(partition) {
                 place.bytes += bytes;
@@ -181,7 +193,7 @@ impl Place {
         let cost = table.dirty() as u64 * (window as u64 * 8 + OVERHEAD);
         let is_worth_it = self.bytes >= cost || rest >= LONGEST || self.is_pressed;
         let has_changed = mark.offset > self.floor.offset;
-        self.gone.len() >= GONE || (has_changed && rest >= interval && is_worth_it)
+        self.gone.len() >= GONE.max(table.len()) || (has_changed && rest >= interval && is_worth_it)
     }
 
     fn write(
@@ -200,6 +212,7 @@ impl Place {
             let record = Outgoing { output: Output::State(partition), key: Some(key), value, headers: Vec::new() };
             written.records.push(record);
         };
+        let evicted_now = table.evicted().iter().map(|evicted| evicted.key.as_ref()).collect::<HashSet<&str>>();
         for evicted in table.evicted() {
             let key = record_key(&evicted.key);
             let value = encode_evicted(&key, fingerprint, evicted.at);
@@ -215,7 +228,7 @@ impl Place {
                 // No replay begins before the new floor: what was evicted before it needs no mention any more.
                 for (key, _) in self.gone.iter().filter(|(_, begins)| **begins <= sweep.from) {
                     // What came back since has a record of its own, or will have.
-                    if !table.contains(key) && !table.evicted().iter().any(|evicted| evicted.key == *key) {
+                    if !table.contains(key) && !evicted_now.contains(key.as_ref()) {
                         send(record_key(key), None);
                         written.tombstones += 1;
                     }

@@ -13,7 +13,7 @@ use crate::fail;
 use crate::health::State;
 use crate::series::{Restore, snapshot};
 use crate::stream::log::{Fault, Identity, Log, Past, Positions, Remedy, Standing};
-use crate::stream::mark::{Mark, Marks};
+use crate::stream::mark::{Counts, Mark, Marks};
 
 /// What was found of a partition.
 struct Found {
@@ -131,6 +131,15 @@ impl<L: Log> Worker<'_, L> {
             Standing::At(mark) => Some(mark.offset),
             Standing::New | Standing::Added => None,
         };
+        if at.counts.sum() == 0 && Counts::parse(&floor.counts).is_some_and(|counts| counts.sum() > 0) {
+            tracing::warn!(
+                topic,
+                partition,
+                from = floor.at,
+                to = at.offset,
+                "the group's offsets were set by another tool: what lies between has no verdict, and the counts begin anew"
+            );
+        }
         floor.fits(self.plan, partition, identity, restore.newest(), committed)?;
         let mut is_news = floor.settle(at.offset, print, window, &self.plan.fields);
         if is_news {
@@ -140,6 +149,10 @@ impl<L: Log> Worker<'_, L> {
                 offset = at.offset,
                 "settings changed: the new ones hold from this offset on"
             );
+        }
+        if floor.topic_id.is_none() && identity.id.is_some() {
+            floor.topic_id.clone_from(&identity.id);
+            is_news = true;
         }
         if floor.partitions != identity.partitions {
             tracing::warn!(
@@ -219,13 +232,16 @@ impl<L: Log> Worker<'_, L> {
         restore.set_clock(floor.clock);
         let read = restore.len();
         let mut epochs = floor.epochs.iter().peekable();
-        let (mut capacity, mut fields) =
-            epochs.next().map_or((1, &self.plan.fields), |epoch| (epoch.window, &epoch.fields));
+        let (mut capacity, mut fields) = (1, &self.plan.fields);
+        if let Some(first) = epochs.next() {
+            restore.resize(first.from, first.window);
+            (capacity, fields) = (first.window, &first.fields);
+        }
         if from < to {
             self.insist("opening the history", |log| log.open_history(Past::Input, partition, from, to))?;
         }
         let mut at = from;
-        let mut key = String::new();
+        let (mut key, mut bytes) = (String::new(), 0);
         while at < to {
             let next = self.log.read_history(&mut |_, records| {
                 for record in records.iter().filter(|record| record.offset < to) {
@@ -233,6 +249,7 @@ impl<L: Log> Worker<'_, L> {
                         restore.resize(epoch.from, epoch.window);
                         (capacity, fields) = (epoch.window, &epoch.fields);
                     }
+                    bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
                     // What was rejected then joined no window.
                     if let Ok(event) = event::decode(record.value, fields) {
                         let key = crate::series::key(&mut key, &event.device_id, event.metric_name.as_deref());
@@ -260,7 +277,7 @@ impl<L: Log> Worker<'_, L> {
         );
         self.detector.adopt(partition, table);
         if self.plan.keeps_state {
-            self.keeper.begin(partition, floor, gone, self.log.now());
+            self.keeper.begin(partition, floor, gone, bytes, self.log.now());
         }
         Ok(())
     }
