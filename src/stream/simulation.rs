@@ -10,6 +10,7 @@
 
 mod check;
 mod cluster;
+mod conformance;
 mod director;
 mod group;
 mod member;

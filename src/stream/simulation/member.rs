@@ -38,11 +38,15 @@ pub struct Member {
 
 impl Member {
     pub fn new(stage: Arc<Stage>, me: usize, name: &str, defect: Option<Defect>) -> Self {
+        Member { defect, ..Self::by_names(stage, me, name, &format!("group-{name}")) }
+    }
+
+    pub fn by_names(stage: Arc<Stage>, me: usize, name: &str, transactional_id: &str) -> Self {
         Member {
             stage,
             me,
             name: name.to_owned(),
-            transactional_id: format!("group-{name}"),
+            transactional_id: transactional_id.to_owned(),
             epoch: 0,
             id: None,
             generation: 0,
@@ -54,7 +58,7 @@ impl Member {
             is_paused: true,
             is_committing: false,
             history: None,
-            defect,
+            defect: None,
         }
     }
 

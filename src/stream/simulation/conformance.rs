@@ -1,0 +1,200 @@
+//! The same script against the simulated log and against a real broker: what one answers, the other must. So the simulation
+//! cannot drift into kindness. Needs the box: `tests/run`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use super::cluster::{Cluster, Entry, Fate, Topic};
+use super::member::Member;
+use super::stage::Stage;
+use crate::config::resolved::{Delivery, Kafka, Topics};
+use crate::stream::kafka::{KafkaLog, Names};
+use crate::stream::log::{Change, Fault, Log, Outgoing, Output, Past, Positions, Standing};
+use crate::stream::mark::{Counts, Mark, Marks};
+
+const EVENTS: i64 = 10;
+
+/// Where logs come from.
+trait World {
+    /// A log of this member and this transactional id.
+    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn Log>;
+}
+
+struct Simulated(Arc<Stage>);
+
+impl Simulated {
+    fn new() -> Self {
+        let stage = Arc::new(Stage::new(1, Cluster::new(1), 0.0));
+        stage.enter_first();
+        for offset in 0..EVENTS {
+            let (key, value) = (None, Some(offset.to_string().into_bytes()));
+            let (headers, owner, fate) = (Vec::new(), String::new(), Fate::Committed);
+            let entry = Entry { key, value, headers, time: 0, fate, owner };
+            stage.look().cluster.partition(Topic::Input, 0).entries.push(entry);
+        }
+        Simulated(stage)
+    }
+}
+
+impl World for Simulated {
+    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn Log> {
+        Box::new(Member::by_names(self.0.clone(), 0, member, transactional_id))
+    }
+}
+
+struct Real {
+    kafka: Kafka,
+    topics: Topics,
+}
+
+impl Real {
+    fn new() -> Self {
+        let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("no box: run tests/run");
+        let name = format!("conformance_{}", std::process::id());
+        let kafka = Kafka { bootstrap_servers: servers.clone(), properties: [].into() };
+        let topics = Topics {
+            raw_events: format!("{name}.raw"),
+            anomalies: format!("{name}.anomalies"),
+            dead_letter: format!("{name}.dlq"),
+            state: format!("{name}.state"),
+            partitions: 1,
+            replication: 1,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(crate::stream::topics::create(&kafka, &topics)).unwrap();
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+        for offset in 0..EVENTS {
+            let value = offset.to_string();
+            producer.send(BaseRecord::<[u8], str>::to(&topics.raw_events).partition(0).payload(&value)).unwrap();
+        }
+        producer.flush(Duration::from_secs(20)).unwrap();
+        Real { kafka, topics }
+    }
+}
+
+impl World for Real {
+    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn Log> {
+        let prefix = &self.topics.raw_events;
+        let names = Names {
+            input: self.topics.raw_events.clone(),
+            anomalies: self.topics.anomalies.clone(),
+            dead_letter: self.topics.dead_letter.clone(),
+            state: self.topics.state.clone(),
+            group: format!("{prefix}-group"),
+            member: member.to_owned(),
+            transactional_id: format!("{prefix}-{transactional_id}"),
+        };
+        Box::new(KafkaLog::new(&self.kafka, names, Delivery::ExactlyOnce, Duration::from_secs(10)).unwrap())
+    }
+}
+
+/// Repeats a call until it is answered otherwise than by `Retry`.
+fn insist<T>(mut call: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match call() {
+            Err(fault) if fault.remedy == crate::stream::log::Remedy::Retry && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Polls until the condition holds of what came.
+fn poll(log: &mut dyn Log, mut until: impl FnMut(&[i64], &mut dyn Log) -> bool) -> Result<Vec<i64>, Fault> {
+    let (mut came, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(30));
+    while !until(&came, log) {
+        assert!(Instant::now() < deadline, "only {came:?} came");
+        log.poll(Duration::from_millis(100), 100, &mut |_, records| {
+            came.extend(records.iter().map(|record| record.offset));
+        })?;
+    }
+    Ok(came)
+}
+
+/// Opens, joins, and takes what it is given at these offsets.
+fn join(log: &mut dyn Log, at: i64) {
+    insist(|| log.open()).unwrap();
+    poll(log, |_, log| log.has_change()).unwrap();
+    assert_eq!(log.change(), Some(Change::Assigned(vec![0])));
+    log.assign(&Positions::from([(0, at)])).unwrap();
+    log.resume().unwrap();
+}
+
+fn record(output: Output, key: &str) -> Outgoing {
+    Outgoing { output, key: Some(key.into()), value: Some(b"v".to_vec()), headers: Vec::new() }
+}
+
+fn mark(offset: i64) -> Marks {
+    Marks::from([(0, Mark { offset, counts: Counts { normal: offset as u64, ..Counts::default() } })])
+}
+
+/// Keys of what a committed reader finds of the windows' topic.
+fn windows(log: &mut dyn Log) -> Vec<String> {
+    let (first, end) = insist(|| log.state_bounds(0)).unwrap();
+    insist(|| log.open_history(Past::State, 0, first, end)).unwrap();
+    let (mut keys, mut at) = (Vec::new(), first);
+    while at < end {
+        let read = insist(|| {
+            log.read_history(&mut |_, records| {
+                keys.extend(records.iter().map(|r| String::from_utf8_lossy(r.key.unwrap_or_default()).into_owned()));
+            })
+        });
+        at = read.unwrap();
+    }
+    keys
+}
+
+/// The script; what it was answered.
+fn script(world: &dyn World) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut tell = |what: &str, answer: String| told.push(format!("{what}: {answer}"));
+    let mut a = world.log("a", "one");
+    join(a.as_mut(), 0);
+    tell("all events come in order", format!("{:?}", poll(a.as_mut(), |came, _| came.len() as i64 == EVENTS)));
+    tell("nothing is committed", format!("{:?}", insist(|| a.committed(&[0])).unwrap()[&0] == Standing::New));
+
+    a.begin().unwrap();
+    for output in [Output::Anomalies, Output::DeadLetters, Output::State(0), Output::State(0)] {
+        a.send(record(output, "first")).unwrap();
+    }
+    tell("a commit", format!("{:?}", insist(|| a.commit(&mark(6)))));
+    tell("its marks", format!("{:?}", insist(|| a.committed(&[0]))));
+    tell("windows", format!("{:?}", windows(a.as_mut())));
+
+    a.begin().unwrap();
+    a.send(record(Output::State(0), "aborted")).unwrap();
+    tell("an abort", format!("{:?}", insist(|| a.abort())));
+    tell("marks after it", format!("{:?}", insist(|| a.committed(&[0]))));
+    tell("windows after it", format!("{:?}", windows(a.as_mut())));
+    a.seek(&Positions::from([(0, 6)])).unwrap();
+    tell("events again", format!("{:?}", poll(a.as_mut(), |came, _| came.last() == Some(&(EVENTS - 1)))));
+
+    a.begin().unwrap();
+    a.send(record(Output::State(0), "fenced")).unwrap();
+    let mut b = world.log("b", "one");
+    tell("a second producer by the same name", format!("{:?}", insist(|| b.open())));
+    let late = insist(|| a.commit(&mark(9))).map_err(|fault| fault.remedy);
+    tell("the commit of the first", format!("{late:?}"));
+    drop((a, b));
+
+    let mut c = world.log("a", "two");
+    join(c.as_mut(), 6);
+    tell("marks after the fenced one", format!("{:?}", insist(|| c.committed(&[0]))));
+    tell("windows after the fenced one", format!("{:?}", windows(c.as_mut())));
+    let mut d = world.log("a", "three");
+    join(d.as_mut(), 6);
+    let replaced = poll(c.as_mut(), |_, _| false).map_err(|fault| fault.remedy);
+    tell("a member whose name another took", format!("{replaced:?}"));
+    told
+}
+
+#[test]
+fn the_simulated_log_answers_as_a_real_broker_does() {
+    let (simulated, real) = (script(&Simulated::new()), script(&Real::new()));
+    assert_eq!(simulated, real);
+}
