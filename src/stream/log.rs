@@ -206,6 +206,10 @@ pub trait Log {
     /// Aborts the open transaction.
     fn abort(&mut self) -> Result<(), Fault>;
 
+    /// Whether another process has taken this member's place by its name: asked after a fault, when nothing goes on. May wait
+    /// for as long as the group needs to tell.
+    fn is_replaced(&mut self) -> bool;
+
     /// Leaves the group; returns when it is done, or after `limit`.
     fn leave(&mut self, limit: Duration);
 }

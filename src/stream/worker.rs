@@ -311,6 +311,7 @@ impl<'a, L: Log> Worker<'a, L> {
         match fault.remedy {
             Remedy::Stop => return Some(Ending::Failed(Error::data(fault))),
             Remedy::Yield => return Some(Ending::Replaced),
+            Remedy::Rebuild if !self.stop.is_requested() && self.log.is_replaced() => return Some(Ending::Replaced),
             Remedy::Rebuild => return Some(self.give_up(fault)),
             Remedy::Retry => {
                 self.part.set(State::Degraded(fault.message));
@@ -335,8 +336,14 @@ impl<'a, L: Log> Worker<'a, L> {
                 self.log.sleep(Duration::from_millis(20) * self.aborts.pow(2).min(50));
                 None
             }
-            Err(worse) => Some(self.give_up(worse)),
+            Err(worse) => self.mend_worse(worse),
         }
+    }
+
+    /// An abort or a rewind that failed: nothing milder is left to try.
+    fn mend_worse(&mut self, fault: Fault) -> Option<Ending> {
+        let remedy = if fault.remedy == Remedy::Yield { Remedy::Yield } else { Remedy::Rebuild };
+        self.mend(Fault { remedy, ..fault })
     }
 
     /// Everything must be made anew; after a stop was requested, that is the end: nothing uncommitted counts.

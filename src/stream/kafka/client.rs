@@ -38,6 +38,11 @@ pub fn base(kafka: &Kafka) -> ClientConfig {
     config
 }
 
+/// Between two heartbeats of a member.
+pub fn heartbeat(session: Duration) -> Duration {
+    session / 4
+}
+
 /// A consumer that takes part in a group, at offsets that it is told.
 pub fn member(kafka: &Kafka, group: &str, instance: &str, session: Duration) -> ClientConfig {
     let mut config = reader(kafka);
@@ -45,7 +50,7 @@ pub fn member(kafka: &Kafka, group: &str, instance: &str, session: Duration) -> 
         .set("group.id", group)
         .set("group.instance.id", instance)
         .set("session.timeout.ms", session.as_millis().to_string())
-        .set("heartbeat.interval.ms", (session.as_millis() / 4).to_string())
+        .set("heartbeat.interval.ms", heartbeat(session).as_millis().to_string())
         .set("max.poll.interval.ms", session.as_millis().max(300_000).to_string())
         .set("partition.assignment.strategy", "range")
         .set("enable.partition.eof", "false")

@@ -51,6 +51,8 @@ pub struct KafkaLog {
     pub(super) names: Names,
     pub(super) delivery: Delivery,
     began: Instant,
+    /// Between two of the consumer's.
+    heartbeat: Duration,
     assigned: Vec<i32>,
     /// Delivery reports when the open transaction began.
     pub(super) reports_before: u64,
@@ -88,6 +90,7 @@ impl KafkaLog {
             names,
             delivery,
             began: Instant::now(),
+            heartbeat: client::heartbeat(session),
             assigned: Vec::new(),
             reports_before: 0,
             sent: 0,
@@ -343,6 +346,24 @@ impl Log for KafkaLog {
 
     fn abort(&mut self) -> Result<(), Fault> {
         self.give_up()
+    }
+
+    /// A producer that was fenced may have been too slow, or have a twin: the twin's consumer joins after its producer began,
+    /// and ours hears of that by the next heartbeat.
+    fn is_replaced(&mut self) -> bool {
+        let is_fenced = self
+            .producer
+            .client()
+            .fatal_error()
+            .is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
+        let deadline = Instant::now() + self.heartbeat + Duration::from_secs(1);
+        while is_fenced && Instant::now() < deadline {
+            self.consumer.poll(Duration::from_millis(50));
+            if self.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId) {
+                return true;
+            }
+        }
+        false
     }
 
     fn leave(&mut self, limit: Duration) {

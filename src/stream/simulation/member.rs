@@ -345,6 +345,12 @@ impl Log for Member {
         self.act(END, |this, inner| inner.cluster.end(&this.transactional_id, this.epoch, false))
     }
 
+    fn is_replaced(&mut self) -> bool {
+        let inner = self.stage.look();
+        let seat = inner.cluster.group.members.get(&self.name);
+        self.id.is_some() && seat.is_some_and(|seat| Some(seat.id) != self.id)
+    }
+
     fn leave(&mut self, _limit: Duration) {
         let _ = self.act(LOCAL, |this, inner| {
             let now = inner.now;
