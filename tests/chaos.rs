@@ -4,6 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustix::process::Signal;
 
 use crate::common::{Case, wait};
@@ -68,6 +69,38 @@ fn a_zombie_that_wakes_after_its_successor_took_over_commits_nothing() {
     wait_done(&case, total);
     assert!(first.terminate(Duration::from_secs(10)).success());
     assert!(second.terminate(Duration::from_secs(10)).success());
+    verify(&case);
+}
+
+#[test]
+fn a_place_in_the_group_that_was_lost_to_nobody_is_taken_again() {
+    let mut case = Case::new("ghost");
+    case.set("DETECTOR__SESSION_TIMEOUT", "6s");
+    case.set("DETECTOR__WORKERS", 1);
+    case.produce(events(230, 100, 20_000, 500));
+    let detector = case.detector("a", &[]);
+    wait_done(&case, 20_000);
+    // As when the coordinator dies before it told of a new member id: the place has another holder, who is not there.
+    let ghost: BaseConsumer = case
+        .client()
+        .set("group.id", format!("{}-detector", case.name))
+        .set("group.instance.id", "a-0")
+        .set("session.timeout.ms", "6000")
+        .set("partition.assignment.strategy", "range")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    ghost.subscribe(&[&case.raw()]).unwrap();
+    wait("the ghost to have the partitions", || {
+        ghost.poll(Duration::from_millis(100));
+        ghost.assignment().unwrap().count() == 4
+    });
+    drop(ghost);
+    wait("the detector to be fenced", || detector.log().contains("another member by our name"));
+    case.produce(events(231, 100, 20_000, 500));
+    wait_done(&case, 40_000);
+    detector.wait_ready();
+    assert!(detector.terminate(Duration::from_secs(10)).success());
     verify(&case);
 }
 

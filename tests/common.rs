@@ -201,7 +201,8 @@ impl Case {
         producer.flush(Duration::from_secs(120)).unwrap();
     }
 
-    fn client(&self) -> ClientConfig {
+    /// Where the brokers are.
+    pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.parts.brokers());
         config

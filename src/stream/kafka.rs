@@ -11,5 +11,6 @@ mod origin;
 mod read;
 mod real;
 mod transaction;
+mod twin;
 
 pub use real::{KafkaLog, Names};

@@ -206,9 +206,9 @@ pub trait Log {
     /// Aborts the open transaction.
     fn abort(&mut self) -> Result<(), Fault>;
 
-    /// Whether another process has taken this member's place by its name: asked after a fault, when nothing goes on. May wait
-    /// for as long as the group needs to tell.
-    fn is_replaced(&mut self) -> bool;
+    /// Whether another process has taken this member's place by its name: asked after a fault, when nothing goes on;
+    /// `is_fenced` when the group said so. May wait for as long as it takes to tell another from a trace of ourselves.
+    fn is_replaced(&mut self, is_fenced: bool) -> bool;
 
     /// Leaves the group; returns when it is done, or after `limit`.
     fn leave(&mut self, limit: Duration);

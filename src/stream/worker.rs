@@ -310,9 +310,12 @@ impl<'a, L: Log> Worker<'a, L> {
     fn mend(&mut self, fault: Fault) -> Option<Ending> {
         match fault.remedy {
             Remedy::Stop => return Some(Ending::Failed(Error::data(fault))),
-            Remedy::Yield => return Some(Ending::Replaced),
-            Remedy::Rebuild if !self.stop.is_requested() && self.log.is_replaced() => return Some(Ending::Replaced),
-            Remedy::Rebuild => return Some(self.give_up(fault)),
+            Remedy::Yield | Remedy::Rebuild => {
+                self.part.set(State::Degraded(fault.message.clone()));
+                let is_fenced = fault.remedy == Remedy::Yield;
+                let is_replaced = !self.stop.is_requested() && self.log.is_replaced(is_fenced);
+                return Some(if is_replaced { Ending::Replaced } else { self.give_up(fault) });
+            }
             Remedy::Retry => {
                 self.part.set(State::Degraded(fault.message));
                 self.log.sleep(Duration::from_millis(100));

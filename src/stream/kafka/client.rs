@@ -9,6 +9,10 @@ use crate::config::resolved::Kafka;
 /// A topic that was missing, or that a broker did not know yet while it started, is found in seconds, not minutes.
 pub const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "5000");
 
+/// A transaction's call waits without end for a coordinator that has left the metadata, until any connection changes its state
+/// (librdkafka #5511, #5456): idle ones do so, between two looks at the topics.
+pub const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
+
 /// Our choice where the user made none.
 pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
     for (property, value) in choices {

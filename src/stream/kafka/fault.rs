@@ -7,7 +7,7 @@ use crate::stream::log::{Fault, Remedy};
 /// Decides by what librdkafka says of the error itself, then by its code.
 pub fn of(what: &str, error: &KafkaError) -> Fault {
     if is_replaced(error) {
-        return Fault::new(Remedy::Yield, "another process has joined the group by the same name");
+        return Fault::new(Remedy::Yield, format_args!("{what}: the group has another member by our name"));
     }
     let remedy = match error {
         KafkaError::Transaction(error) if error.is_fatal() => Remedy::Rebuild,

@@ -51,6 +51,7 @@ pub struct KafkaLog {
     pub(super) names: Names,
     pub(super) delivery: Delivery,
     began: Instant,
+    session: Duration,
     /// Between two of the consumer's.
     heartbeat: Duration,
     assigned: Vec<i32>,
@@ -74,7 +75,7 @@ impl KafkaLog {
             .create_with_context(Member::new(&names.input))
             .map_err(refused)?;
         let mut config = client::producer(kafka);
-        client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN]);
+        client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP]);
         config.set("message.timeout.ms", DELIVERY.as_millis().to_string()).set("statistics.interval.ms", "2000");
         if delivery == Delivery::ExactlyOnce {
             config
@@ -90,6 +91,7 @@ impl KafkaLog {
             names,
             delivery,
             began: Instant::now(),
+            session,
             heartbeat: client::heartbeat(session),
             assigned: Vec::new(),
             reports_before: 0,
@@ -350,20 +352,15 @@ impl Log for KafkaLog {
 
     /// A producer that was fenced may have been too slow, or have a twin: the twin's consumer joins after its producer began,
     /// and ours hears of that by the next heartbeat.
-    fn is_replaced(&mut self) -> bool {
-        let is_fenced = self
-            .producer
-            .client()
-            .fatal_error()
-            .is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
+    fn is_replaced(&mut self, mut is_fenced: bool) -> bool {
+        let of_producer = self.producer.client().fatal_error();
+        let is_doubted = of_producer.is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
         let deadline = Instant::now() + self.heartbeat + Duration::from_secs(1);
-        while is_fenced && Instant::now() < deadline {
+        while is_doubted && !is_fenced && Instant::now() < deadline {
             self.consumer.poll(Duration::from_millis(50));
-            if self.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId) {
-                return true;
-            }
+            is_fenced = self.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId);
         }
-        false
+        is_fenced && super::twin::exists(&self.kafka, &self.names.group, &self.names.member, self.session)
     }
 
     fn leave(&mut self, limit: Duration) {

@@ -52,6 +52,14 @@ impl Group {
         id
     }
 
+    /// The place gets a new id of which nobody hears: the coordinator died between deciding and telling.
+    pub fn misplace(&mut self, name: &str) {
+        self.next_id += 1;
+        if let Some(seat) = self.members.get_mut(name) {
+            seat.id = self.next_id;
+        }
+    }
+
     pub fn remove(&mut self, name: &str, now: Duration) {
         if self.members.remove(name).is_some() {
             self.rebalance(now);

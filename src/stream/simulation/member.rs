@@ -16,6 +16,9 @@ use crate::stream::log::{
 };
 use crate::stream::mark::Marks;
 
+/// Share of the faults that lose a member's place.
+const MISPLACED: f64 = 0.05;
+
 pub struct Member {
     pub(super) stage: Arc<Stage>,
     pub(super) me: usize,
@@ -65,6 +68,9 @@ impl Member {
     /// The group's protocol, as a poll runs it.
     fn attend(&mut self, inner: &mut Inner) -> Result<(), Fault> {
         let now = inner.now;
+        if inner.random.random_bool(inner.faults * MISPLACED) {
+            inner.cluster.group.misplace(&self.name);
+        }
         let group = &mut inner.cluster.group;
         match (self.id, group.members.get(&self.name)) {
             (Some(id), Some(seat)) if seat.id == id => {}
@@ -345,10 +351,10 @@ impl Log for Member {
         self.act(END, |this, inner| inner.cluster.end(&this.transactional_id, this.epoch, false))
     }
 
-    fn is_replaced(&mut self) -> bool {
+    fn is_replaced(&mut self, _is_fenced: bool) -> bool {
         let inner = self.stage.look();
         let seat = inner.cluster.group.members.get(&self.name);
-        self.id.is_some() && seat.is_some_and(|seat| Some(seat.id) != self.id)
+        self.id.is_some() && seat.is_some_and(|seat| Some(seat.id) != self.id && seat.actor != self.me)
     }
 
     fn leave(&mut self, _limit: Duration) {

@@ -223,7 +223,12 @@ fn work(
         let part = health.part(name);
         let worker = Worker::new(log, detector, &schedule.plan, part, meter.clone(), &mut observer, stop);
         match worker.run() {
-            Ending::Stopped | Ending::Replaced => return None,
+            Ending::Stopped => return None,
+            Ending::Replaced => {
+                let inner = stage.look();
+                let is_nobody = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
+                return is_nobody.then(|| format!("{name} gave way to nobody"));
+            }
             Ending::Failed(error) => return Some(format!("{name} failed: {error}")),
             Ending::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
             Ending::Rebuild(why) => {

@@ -144,7 +144,12 @@ impl<L: Log> Worker<'_, L> {
                 "the group's offsets were set by another tool: what lies between has no verdict, and the counts begin anew"
             );
         }
-        floor.fits(self.plan, partition, identity, restore.newest(), committed)?;
+        if let Err(fault) = floor.fits(self.plan, partition, identity, restore.newest(), committed) {
+            // Who had the partition before us may have had its last commit after we asked.
+            let now = self.insist("reading the committed offsets", |log| log.committed(&[partition]))?;
+            let has_moved = now.get(&partition).copied().unwrap_or(Standing::New) != standing;
+            return Err(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault });
+        }
         let mut is_news = floor.settle(at.offset, print, window, &self.plan.fields);
         if is_news {
             tracing::info!(
