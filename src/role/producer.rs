@@ -67,7 +67,11 @@ impl Publishing {
         while !self.stop.is_requested() {
             match source.next(began.elapsed())? {
                 Next::Event(sample) => self.send(&sample)?,
-                Next::Wait(time) => self.publisher.poll(time.min(NAP)),
+                Next::Wait(time) => {
+                    self.publisher.poll(Duration::ZERO);
+                    // Polling for less than a millisecond would spin.
+                    std::thread::sleep(time.min(NAP));
+                }
                 Next::End => break,
             }
             if self.looked.elapsed() >= LOOK {

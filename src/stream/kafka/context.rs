@@ -183,6 +183,8 @@ pub struct Deliveries {
     failed: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
     keeps_returned: bool,
+    /// The last report was a return, and the trouble is about that.
+    is_returning: AtomicBool,
     doubtful: AtomicU64,
     returned: Mutex<VecDeque<OwnedMessage>>,
 }
@@ -245,9 +247,17 @@ impl ProducerContext for Deliveries {
         match result {
             Ok(_) => {
                 self.delivered.fetch_add(1, Ordering::SeqCst);
+                if self.is_returning.load(Ordering::Relaxed) {
+                    self.is_returning.store(false, Ordering::Relaxed);
+                    self.trouble.clear();
+                }
             }
             Err((error, record)) if self.keeps_returned && is_passing(error) => {
-                self.trouble.set(format!("topic {} is not there: {error}", record.topic()));
+                self.is_returning.store(true, Ordering::Relaxed);
+                self.trouble.set(match error.rdkafka_error_code() {
+                    Some(RDKafkaErrorCode::BrokerDestroy) => "a broker has left the cluster".to_owned(),
+                    _ => format!("topic {} is not there: {error}", record.topic()),
+                });
                 if may_have_arrived(record) {
                     self.doubtful.fetch_add(1, Ordering::SeqCst);
                 }
