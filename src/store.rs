@@ -2,6 +2,7 @@
 //! Everything here blocks; callers inside an async runtime use a thread of their own or `spawn_blocking`.
 
 pub mod heartbeat;
+pub mod maintain;
 pub mod migrate;
 pub mod query;
 mod reader;
@@ -122,7 +123,8 @@ pub fn status(settings: &Postgres) -> Result<Vec<StatusRow>, Failure> {
     query::status(&mut connect(settings)?).map_err(Failure::from)
 }
 
-/// A connection for writing; none to a schema that a newer version has made, as nobody knows what it means.
+/// A connection for writing; none to the schema of another version: nobody knows what a newer one means, and an older one
+/// has not what is written.
 ///
 /// # Errors
 /// Why not, as a sentence.
@@ -133,6 +135,9 @@ fn open(settings: &Postgres) -> Result<postgres::Client, String> {
         Some(version) if version > wanted => Err(format!(
             "the database's schema is version {version}, newer than this program knows ({wanted}): upgrade anomaly"
         )),
+        Some(version) if version < wanted => {
+            Err(format!("the database's schema is version {version} of {wanted}: run `anomaly migrate`"))
+        }
         _ => Ok(client),
     }
 }

@@ -95,6 +95,8 @@ impl Case {
             ("SINK__GROUP", format!("{name}-sink")),
             ("POSTGRES__SCHEMA", name.clone()),
             ("METRICS__LISTEN", "off".to_owned()),
+            // Few partitions, as every test has tables of its own.
+            ("POSTGRES__RETENTION", "28d".to_owned()),
         ];
         let mut env = parts.env.clone();
         env.extend(own.map(|(key, value)| (format!("ANOMALY__{key}"), value)));

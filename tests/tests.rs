@@ -31,6 +31,8 @@ mod network;
 mod pipeline;
 /// Generator, replay and host through Kafka.
 mod producer;
+/// The table's partitions, and how long rows are kept.
+mod retention;
 /// `anomaly score`.
 mod score;
 /// Windows in their topic: survival, changed settings, and what cannot be trusted.

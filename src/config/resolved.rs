@@ -87,6 +87,8 @@ pub struct Postgres {
     pub connect_timeout: Duration,
     #[serde(deserialize_with = "duration")]
     pub statement_timeout: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub retention: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use super::Crew;
 use crate::anomaly::Anomaly;
 use crate::config::Settings;
-use crate::config::resolved::{Delivery, Keep};
+use crate::config::resolved::{Delivery, Keep, Postgres};
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::health::{Part, State};
 use crate::service::limit::Limit;
 use crate::store::heartbeat::Heartbeat;
+use crate::store::maintain::maintain;
 use crate::store::sink::PostgresLedger;
 use crate::stream::kafka::{KafkaLog, Names};
 use crate::stream::log::Remedy;
@@ -20,6 +21,8 @@ use crate::stream::worker::{Ending, Observer, Plan, Worker};
 
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Between two looks after the tables' partitions, and after one that failed.
+const UPKEEP: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(60)];
 /// Before everything is made anew after a fault.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -226,6 +229,8 @@ fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Resu
     let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
     let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, &hash);
     let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
+    let mut upkeep =
+        Upkeep { settings: settings.postgres.clone(), next: Instant::now(), done: (0, 0, 0), is_told: false };
     crew.spawn("heartbeat", move || {
         let mut is_told = false;
         loop {
@@ -249,8 +254,52 @@ fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Resu
             if is_last {
                 return Ok(());
             }
+            if !is_told {
+                upkeep.run();
+            }
         }
     })
+}
+
+/// Partitions and retention of the tables, by the way.
+struct Upkeep {
+    settings: Postgres,
+    next: Instant,
+    /// Made, dropped, trimmed, not told of yet.
+    done: (i32, i32, i64),
+    is_told: bool,
+}
+
+impl Upkeep {
+    fn run(&mut self) {
+        if Instant::now() < self.next {
+            return;
+        }
+        let done = maintain(&self.settings);
+        let [hour, minute] = UPKEEP;
+        self.next = Instant::now() + if done.is_ok() { hour } else { minute };
+        match done {
+            Ok(done) => {
+                self.is_told = false;
+                self.done.0 += done.made;
+                self.done.1 += done.dropped;
+                self.done.2 += done.trimmed;
+                if done.is_more {
+                    self.next = Instant::now();
+                    return;
+                }
+                let (made, dropped, trimmed) = std::mem::take(&mut self.done);
+                if (made, dropped, trimmed) != (0, 0, 0) {
+                    tracing::info!(made, dropped, trimmed, "partitions of the table follow postgres.retention");
+                }
+            }
+            Err(e) if !self.is_told => {
+                tracing::warn!("cannot look after the table's partitions; rows are kept without: {e}");
+                self.is_told = true;
+            }
+            Err(_) => {}
+        }
+    }
 }
 
 /// What exactly once rests on, for `anomaly check`.

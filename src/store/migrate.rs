@@ -58,6 +58,7 @@ pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
             "grant usage on schema {schema} to {role};
              grant select, insert, update, delete on all tables in schema {schema} to {role};
              grant usage, select on all sequences in schema {schema} to {role};
+             grant execute on function {schema}.anomalies_maintain(interval) to {role};
              do $$ begin
                  -- The sink copies through a table of its session. Mostly everyone may have such; only the database's owner
                  -- can say so where that was revoked.
@@ -99,11 +100,16 @@ pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<
             }
         }
     }
+    if !privileges.contains(&"insert") {
+        return Ok(None);
+    }
     let temporary = client.query_one("select has_database_privilege(current_database(), 'TEMPORARY')", &[])?;
-    if privileges.contains(&"insert") && !temporary.get::<_, bool>(0) {
+    if !temporary.get::<_, bool>(0) {
         return Ok(Some("temporary on the database".into()));
     }
-    Ok(None)
+    let maintains =
+        client.query_one("select has_function_privilege('anomalies_maintain(interval)', 'EXECUTE')", &[])?;
+    Ok((!maintains.get::<_, bool>(0)).then(|| "execute on function anomalies_maintain(interval)".into()))
 }
 
 /// The database's clock.

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use postgres::binary_copy::BinaryCopyInWriter;
 use postgres::types::{ToSql, Type};
 use postgres::{Client, Transaction};
+use time::OffsetDateTime;
 
 use super::row::{self, COLUMNS};
 use super::{Failure, explain, open};
 use crate::anomaly::{Anomaly, Source};
 use crate::config::resolved::Postgres;
+use crate::event::Instant;
 use crate::fail;
 use crate::ledger::{Entry, Ledger, Unwritten, Written};
 
@@ -166,7 +168,7 @@ fn insert_all(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -
     copy(transaction, batch)?;
     let insert = format!(
         "insert into anomalies ({COLUMNS}) select {COLUMNS} from incoming
-         on conflict (source_topic, source_partition, source_offset, source_index, kind) do nothing"
+         on conflict (source_topic, source_partition, source_offset, source_index, kind, event_time) do nothing"
     );
     let mut attempt = transaction.savepoint("whole")?;
     if attempt.execute(&insert, &[])? == batch.len() as u64 {
@@ -174,16 +176,25 @@ fn insert_all(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -
         return Ok(Vec::new());
     }
     attempt.rollback()?;
-    let rows = transaction
-        .query(&format!("{insert} returning source_topic, source_partition, source_offset, source_index, kind"), &[])?;
+    let rows = transaction.query(
+        &format!("{insert} returning source_topic, source_partition, source_offset, source_index, kind, event_time"),
+        &[],
+    )?;
     let mut inserted = HashSet::new();
     for row in &rows {
         let source = Source { topic: row.get(0), partition: row.get(1), offset: row.get(2), index: row.get(3) };
-        inserted.insert((source, row.get::<_, String>(4)));
+        inserted.insert((source, row.get::<_, String>(4), Instant::from(row.get::<_, OffsetDateTime>(5))));
     }
     // The first entry of an identity is the one that was inserted; a second one in the same batch was not.
-    let is_left = |(_, anomaly): &(&Entry, &Anomaly)| !inserted.remove(&(anomaly.source.clone(), anomaly.kind.clone()));
+    let is_left = |(entry, anomaly): &(&Entry, &Anomaly)| {
+        !inserted.remove(&(anomaly.source.clone(), anomaly.kind.clone(), event_time(entry, anomaly)))
+    };
     Ok(batch.iter().map(is_left).enumerate().filter_map(|(at, left)| left.then_some(at)).collect())
+}
+
+/// Part of the row's identity. An event without any time, which only brokers of long ago store, takes its detection's.
+fn event_time(entry: &Entry, anomaly: &Anomaly) -> Instant {
+    anomaly.timestamp.unwrap_or(entry.detected_at)
 }
 
 /// Rows in the order of [`COLUMNS`].
@@ -217,7 +228,7 @@ fn copy(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -> Resu
     let stream = transaction.copy_in(&format!("copy incoming ({COLUMNS}) from stdin (format binary)"))?;
     let mut writer = BinaryCopyInWriter::new(stream, &types);
     for (entry, a) in batch {
-        let at = a.timestamp.unwrap_or(entry.detected_at).to_time();
+        let at = event_time(entry, a).to_time();
         let row: [&(dyn ToSql + Sync); 24] = [
             &a.source.topic,
             &a.source.partition,
@@ -262,12 +273,19 @@ fn present(
     let row = transaction.query_one(
         &format!(
             "select {COLUMNS} from anomalies where source_topic = $1 and source_partition = $2 and source_offset = $3
-             and source_index = $4 and kind = $5"
+             and source_index = $4 and kind = $5 and event_time = $6"
         ),
-        &[&source.topic, &source.partition, &source.offset, &source.index, &anomaly.kind],
+        &[
+            &source.topic,
+            &source.partition,
+            &source.offset,
+            &source.index,
+            &anomaly.kind,
+            &event_time(entry, anomaly).to_time(),
+        ],
     )?;
     let (there, _) = row::anomaly(&row)?;
-    if there == (Anomaly { timestamp: Some(anomaly.timestamp.unwrap_or(entry.detected_at)), ..anomaly.clone() }) {
+    if there == (Anomaly { timestamp: Some(event_time(entry, anomaly)), ..anomaly.clone() }) {
         written.present += 1;
         return Ok(());
     }

@@ -89,6 +89,13 @@ pub const KEYS: &[Key] = {
             "For connecting, and for noticing a dead peer.",
         ),
         key("postgres.statement_timeout", Duration(100, 3_600_000), "\"30s\"", Common, "For one statement."),
+        key(
+            "postgres.retention",
+            Duration(0, 36_500 * DAY),
+            "\"365d\"",
+            Common,
+            "How long anomalies are kept, by their events' times, and coverage; 0s: for ever.",
+        ),
         key("migrate.user", Text, "\"\"", Common, "Role that owns the tables; empty: postgres.user."),
         key("migrate.password", Secret, "\"\"", Common, "Its password."),
         key("migrate.password_file", Text, "\"\"", Common, "File that holds it."),
