@@ -1,43 +1,30 @@
 //! Kafka and PostgreSQL not there at the start, going away and coming back, on a box of their own: nothing is lost, nothing
 //! doubled, and health says what is wrong meanwhile.
 
-use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::common::{Case, Parts, Process, root, wait};
+use crate::common::{Case, Parts, Process, wait};
 use crate::pipeline::{events, verify, wait_done};
+use crate::stage::Stage;
 
 /// One test at a time: each takes the whole box.
 static BOX: Mutex<()> = Mutex::new(());
 
 struct Box {
+    stage: Stage,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Box {
     fn up() -> (Box, Parts) {
-        let this = Box { _turn: BOX.lock().unwrap_or_else(PoisonError::into_inner) };
-        this.run(&["up"]);
-        let output = this.command(&["env"]).output().unwrap();
-        let env = String::from_utf8(output.stdout).unwrap();
-        let variable = |line: &str| {
-            let (name, value) = line.strip_prefix("export ")?.split_once('=')?;
-            Some((name.to_owned(), value.trim_matches(['\'', '"']).to_owned()))
-        };
-        (this, Parts { env: env.lines().filter_map(variable).collect() })
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(root().join("vagrant/box"));
-        command.args(arguments).env("ANOMALY_BOX_DIR", root().join("target/box-faults"));
-        command.env("ANOMALY_BOX_PORT", "21910").stdin(Stdio::null());
-        command
+        let turn = BOX.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stage, parts) = Stage::up("box-faults", 21910, 1);
+        (Box { stage, _turn: turn }, parts)
     }
 
     fn run(&self, arguments: &[&str]) {
-        let output = self.command(arguments).output().unwrap();
-        assert!(output.status.success(), "box {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        self.stage.run(arguments);
     }
 }
 

@@ -1,35 +1,98 @@
-//! Packets that are dropped without a word: noticed in seconds, and they cost only time. Runs by `tests/network`, in a
-//! network namespace of its own.
+//! Packets that are dropped, now and then or all of them, or come late, and a disk that is full: noticed in seconds, and they
+//! cost only time. Runs by `tests/network`, in namespaces of its own for the network and for mounts.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::common::{Case, Process, wait_for};
+use rand::RngExt;
+
+use crate::common::{Case, Process, free_port, wait_for};
 use crate::pipeline::{events, verify, wait_done};
 
-/// Drops everything to and from a local port while it lives.
-struct Hole(String);
+/// Rules of iptables while it lives.
+struct Rules(Vec<String>);
 
-impl Hole {
-    fn dig(port: &str) -> Hole {
+impl Rules {
+    fn set(rules: Vec<String>) -> Rules {
         assert!(std::env::var_os("ANOMALY_NETWORK").is_some(), "only in a namespace of its own: run tests/network");
-        let hole = Hole(port.to_owned());
-        hole.rules("-A");
-        hole
-    }
-
-    fn rules(&self, action: &str) {
-        for direction in ["--dport", "--sport"] {
-            let arguments = ["-w", action, "INPUT", "-i", "lo", "-p", "tcp", direction, &self.0, "-j", "DROP"];
-            assert!(Command::new("iptables").args(arguments).status().unwrap().success());
-        }
+        rules.iter().for_each(|rule| iptables(rule, "-A"));
+        Rules(rules)
     }
 }
 
-impl Drop for Hole {
+impl Drop for Rules {
     fn drop(&mut self) {
-        self.rules("-D");
+        self.0.iter().for_each(|rule| iptables(rule, "-D"));
     }
+}
+
+/// `rule` names the chain after the action that is put before it.
+fn iptables(rule: &str, action: &str) {
+    let (table, rule) = rule.split_once(' ').unwrap();
+    let arguments = ["-w", "-t", table, action].into_iter().chain(rule.split(' '));
+    assert!(Command::new("iptables").args(arguments).status().unwrap().success(), "iptables {rule}");
+}
+
+/// Drops packets to and from a local port; `which` says which of them.
+fn drops(port: &str, which: &str) -> Vec<String> {
+    ["--dport", "--sport"].map(|end| format!("filter INPUT -i lo -p tcp {end} {port}{which} -j DROP")).into()
+}
+
+/// Drops everything to and from a local port while it lives.
+fn hole(port: &str) -> Rules {
+    Rules::set(drops(port, ""))
+}
+
+/// Group of processes whose connections go through [`late`].
+const LATE: u32 = 54_321;
+
+/// Everything between processes of group [`LATE`] and a local port is late by 150 to 350 ms, both ways.
+fn late(port: &str) -> Rules {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = listener.local_addr().unwrap().port();
+    let there = format!("127.0.0.1:{port}");
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.unwrap(), TcpStream::connect(&there).unwrap());
+            delay(client.try_clone().unwrap(), server.try_clone().unwrap());
+            delay(server, client);
+        }
+    });
+    Rules::set(vec![format!(
+        "nat OUTPUT -p tcp --dport {port} -m owner --gid-owner {LATE} -j REDIRECT --to-ports {here}"
+    )])
+}
+
+/// One direction of a connection.
+fn delay(mut from: TcpStream, mut to: TcpStream) {
+    let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
+    std::thread::spawn(move || {
+        for (due, bytes) in receiver {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    });
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(n) = from.read(&mut buffer) {
+            let due = Instant::now() + Duration::from_millis(rand::rng().random_range(150..=350));
+            if n == 0 || sender.send((due, buffer[..n].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+fn broker(case: &Case) -> &str {
+    case.parts.brokers().rsplit_once(':').unwrap().1
 }
 
 /// Degraded within the limit; how long it took.
@@ -51,7 +114,7 @@ fn a_black_holed_database_and_broker_are_noticed_in_seconds_and_cost_only_time()
     case.produce(events(60, 100, 20_000, 500));
     wait_done(&case, 20_000);
 
-    let hole = Hole::dig(case.parts.get("POSTGRES__PORT"));
+    let hole = hole(case.parts.get("POSTGRES__PORT"));
     case.produce(events(61, 100, 20_000, 500));
     let took = noticed(&detector, "sink: PostgreSQL is away", Duration::from_secs(15));
     eprintln!("PostgreSQL in the hole was noticed after {took:?}");
@@ -59,9 +122,8 @@ fn a_black_holed_database_and_broker_are_noticed_in_seconds_and_cost_only_time()
     wait_done(&case, 40_000);
     verify(&case);
 
-    let broker = case.parts.brokers().rsplit_once(':').unwrap().1.to_owned();
     case.produce(events(62, 100, 50_000, 500));
-    let hole = Hole::dig(&broker);
+    let hole = self::hole(broker(&case));
     let took = noticed(&detector, "worker-", Duration::from_secs(30));
     eprintln!("the broker in the hole was noticed after {took:?}");
     // Longer than transactions and sessions live.
@@ -71,5 +133,69 @@ fn a_black_holed_database_and_broker_are_noticed_in_seconds_and_cost_only_time()
     wait_done(&case, 100_000);
     detector.wait_ready();
     assert!(detector.terminate(Duration::from_secs(10)).success());
+    verify(&case);
+}
+
+#[test]
+#[ignore = "drops packets: tests/network"]
+fn a_slow_and_lossy_network_costs_only_time() {
+    let case = Case::new("lossy");
+    let parts = [broker(&case).to_owned(), case.parts.get("POSTGRES__PORT").to_owned()];
+    let _late = parts.each_ref().map(|port| late(port));
+    let _lossy = Rules::set(
+        parts.iter().flat_map(|port| drops(port, " -m statistic --mode random --probability 0.05")).collect(),
+    );
+    let port = free_port();
+    let mut command = case.command(&["--role", "detector"]);
+    command.env("ANOMALY__METRICS__LISTEN", format!("127.0.0.1:{port}")).env("ANOMALY__LOG__ANOMALIES_PER_SECOND", "0");
+    // Sweeps as well.
+    command.env("ANOMALY__DETECTOR__SNAPSHOT_INTERVAL", "1s").gid(LATE);
+    let detector = Process::start(&mut command, case.dir.path().join("detector.log"), port);
+    let began = Instant::now();
+    for round in 0..20 {
+        case.produce(events(70 + round, 100, 1_000, 100));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    wait_done(&case, 20_000);
+    eprintln!("20,000 events of 20 s were done after {:?}", began.elapsed());
+    detector.wait_ready();
+    assert!(detector.terminate(Duration::from_secs(10)).success());
+    verify(&case);
+}
+
+#[test]
+#[ignore = "fills the disk of PostgreSQL: tests/network"]
+fn a_full_disk_under_postgresql_stops_the_sink_only_and_costs_only_time() {
+    let disk = std::env::var("ANOMALY_DISK").expect("only on a disk of its own: run tests/network");
+    let case = Case::new("disk");
+    let detector = case.detector("a", &[("SINK__BATCH", "200")]);
+    case.produce(events(90, 100, 20_000, 500));
+    wait_done(&case, 20_000);
+    let filler = Path::new(&disk).join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    let block = vec![1; 1 << 16];
+    while file.write_all(&block).is_ok() {}
+    // Many anomalies: devices that were never seen begin, learn, and then jump all the time.
+    let jumps = |round: i64| {
+        (0..20_000).map(move |i| {
+            crate::common::event(
+                &format!("j{}", i % 10),
+                (((i / 10) % 40 == 39) as i64 * (1_000 + round)) as f64 + (i % 7) as f64,
+            )
+        })
+    };
+    case.produce(jumps(0));
+    let took = noticed(&detector, "No space left on device", Duration::from_secs(60));
+    eprintln!("the full disk was noticed after {took:?}");
+    case.produce(events(91, 100, 20_000, 500));
+    let done = || case.committed() == 60_000;
+    wait_for("the detector to judge on", Duration::from_secs(60), done);
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    // It may have stopped by itself, as it does when it cannot write its log.
+    let up = Command::new(crate::common::root().join("vagrant/box")).args(["up", "postgres"]).status().unwrap();
+    assert!(up.success());
+    wait_done(&case, 60_000);
+    detector.wait_ready();
     verify(&case);
 }

@@ -1,11 +1,13 @@
 //! The proof, by promise. Each file says what it shows; `common` starts the real parts, `oracle` judges independently.
 //!
 //! Needs the box: `make test`, or `tests/run`. Tests take topics, groups and a schema of their own and run in parallel;
-//! `faults` has a box of its own, since it kills parts of it.
+//! `faults` and `storm` have boxes of their own, since they kill parts of them.
 
 mod common;
 /// Exact arithmetic that shares no code with `src/`.
 mod oracle;
+/// A box whose parts can be killed.
+mod stage;
 
 /// The arithmetic of windows and the screen that skips it, against the oracle.
 mod arithmetic;
@@ -35,5 +37,7 @@ mod producer;
 mod retention;
 /// `anomaly score`.
 mod score;
+/// All faults in random order over a cluster of two brokers: `make chaos`, `make soak`.
+mod storm;
 /// Windows in their topic: survival, changed settings, and what cannot be trusted.
 mod state;
