@@ -1,5 +1,5 @@
 //! Places where a test can end the process as `kill -9` does: `ANOMALY_KILL_AT=place:3` at the third time that the place is
-//! reached. Only in builds with debug assertions, which is to say not in what is shipped.
+//! reached; and `ANOMALY_SNAPSHOT_VERSION=2`, which makes of this program its successor. Only in builds with debug assertions, which is to say not in what is shipped.
 
 /// A place.
 #[cfg(debug_assertions)]
@@ -26,3 +26,20 @@ pub fn point(place: &str) {
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_place: &str) {}
+
+/// Version of the snapshots that are written, and the newest that is understood.
+#[cfg(debug_assertions)]
+pub fn version(real: u8) -> u8 {
+    use std::sync::OnceLock;
+
+    static VERSION: OnceLock<Option<u8>> = OnceLock::new();
+    let other = || std::env::var("ANOMALY_SNAPSHOT_VERSION").ok()?.parse().ok();
+    VERSION.get_or_init(other).unwrap_or(real)
+}
+
+/// As it is.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn version(real: u8) -> u8 {
+    real
+}

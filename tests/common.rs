@@ -388,6 +388,13 @@ impl Process {
         wait("the role to be ready", || matches!(self.get("/readyz"), Some((200, _))));
     }
 
+    /// A line of `/proc/PID/status`, in mebibytes.
+    pub fn mebibytes(&self, line: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let value = text.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+        value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
     /// Value of a metric's line, by its beginning.
     pub fn metric(&self, line: &str) -> f64 {
         let text = self.get("/metrics").map(|(_, text)| text).unwrap_or_default();

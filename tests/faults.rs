@@ -163,13 +163,6 @@ fn a_sink_that_loses_its_place_in_the_group_while_the_database_is_away_takes_it_
     verify(&case);
 }
 
-/// A line of `/proc/PID/status`, in mebibytes.
-fn mebibytes(process: &Process, line: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
-    let value = text.lines().find_map(|l| l.strip_prefix(line)).unwrap();
-    value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-}
-
 #[test]
 fn a_producer_whose_broker_dies_holds_a_bounded_queue_and_a_stop_tells_what_was_not_delivered() {
     let (stage, parts) = Box::up();
@@ -182,10 +175,10 @@ fn a_producer_whose_broker_dies_holds_a_bounded_queue_and_a_stop_tells_what_was_
     let mut before = 0;
     wait("the memory to stop growing", || {
         std::thread::sleep(Duration::from_millis(500));
-        let now = mebibytes(&producer, "VmRSS:");
+        let now = producer.mebibytes("VmRSS:");
         std::mem::replace(&mut before, now) == now
     });
-    assert!(mebibytes(&producer, "VmHWM:") < 256, "{} MiB", mebibytes(&producer, "VmHWM:"));
+    assert!(producer.mebibytes("VmHWM:") < 256, "{} MiB", producer.mebibytes("VmHWM:"));
     producer.signal(rustix::process::Signal::TERM);
     assert_eq!(producer.exit(Duration::from_secs(4)).code(), Some(69));
     let log = producer.log();

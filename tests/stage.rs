@@ -25,6 +25,12 @@ impl Stage {
         (stage, Parts { env })
     }
 
+    /// The same without anything that was there before.
+    pub fn anew(dir: &'static str, port: u16, brokers: u8) -> (Stage, Parts) {
+        Stage { dir, port, brokers }.run(&["reset"]);
+        Stage::up(dir, port, brokers)
+    }
+
     /// `vagrant/box` with these arguments; it must succeed.
     pub fn run(&self, arguments: &[&str]) {
         let output = self.command(arguments).output().unwrap();

@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::common::{Case, Got, Process, event, wait};
+use crate::common::{Case, Got, Process, Sent, event, wait, wait_for};
 use crate::pipeline::{events, verify, verify_against, wait_done};
 
 /// Sweeps all the while.
@@ -97,6 +97,40 @@ fn windows_survive_a_kill_although_all_input_before_the_floor_is_gone() {
     // Nobody learned anew: the windows were full.
     assert_eq!(detector.metric("anomaly_events_total{kind=\"learning\"} "), 0.0);
     verify_against(&case, records, |_, _| 100);
+}
+
+#[test]
+fn a_rolling_upgrade_between_snapshot_versions_loses_and_doubles_nothing_and_the_way_back_is_told() {
+    let case = case("rolling");
+    let newer = [OFTEN, ("ANOMALY_SNAPSHOT_VERSION", "2")];
+    let stop = |process: Process| assert!(process.terminate(Duration::from_secs(10)).success());
+    case.produce(events(32, 40, 8_000, 500));
+    let [a, b] = ["a", "b"].map(|name| case.detector(name, &[OFTEN]));
+    wait_done(&case, 8_000);
+    wait("a floor", || floors(&case).iter().sum::<i64>() == 8_000);
+    // One after the other, while events come.
+    stop(a);
+    let a = case.detector("a", &newer);
+    case.produce(events(33, 40, 8_000, 500));
+    wait_done(&case, 16_000);
+    stop(b);
+    let b = case.detector("b", &newer);
+    case.produce(events(34, 40, 8_000, 500));
+    wait_done(&case, 24_000);
+    wait("the newer version everywhere", || {
+        let mut newest = std::collections::BTreeMap::new();
+        for got in case.read(&state(&case)).into_iter().filter(|got| got.value.is_some()) {
+            newest.insert((got.partition, got.key), got.value.unwrap()[0]);
+        }
+        newest.values().filter(|version| **version == 2).count() >= 4
+    });
+    stop(a);
+    stop(b);
+    refused(&case, "is newer than this program's, 1");
+    let _again = case.detector("a", &newer);
+    case.produce(events(35, 40, 8_000, 500));
+    wait_done(&case, 32_000);
+    verify(&case);
 }
 
 #[test]
@@ -236,4 +270,35 @@ fn beyond_the_bounds_series_are_forgotten_and_a_restart_remembers_that() {
     wait_done(&case, 16_000);
     assert_eq!(second.metric("anomaly_events_total{kind=\"learning\"} "), 8_000.0);
     assert!(second.log().contains("series were forgotten"), "{}", second.log());
+}
+
+#[test]
+#[ignore = "ten million events; `make test-all`"]
+fn ten_million_ids_against_a_bound_of_a_million_hold_the_memory() {
+    let case = case("flood");
+    let ids = |from: u64| {
+        (from..from + 2_500_000).map(|id| {
+            let value = format!("{{\"device_id\":\"device-{id:08}\",\"metric_value\":{}}}", id % 7);
+            Sent { key: Some(format!("device-{id:08}").into()), value: Some(value.into_bytes()), ..Sent::default() }
+        })
+    };
+    // Of each of the four partitions.
+    let detector = case.detector("a", &[("DETECTOR__MAX_SERIES", "250000"), ("DETECTOR__SNAPSHOT_INTERVAL", "10s")]);
+    let mut memory = Vec::new();
+    for round in 0..4 {
+        case.produce(ids(round * 2_500_000));
+        let n = (round as i64 + 1) * 2_500_000;
+        wait_for("all of them to be judged", Duration::from_secs(600), || case.committed() == n);
+        memory.push(detector.mebibytes("VmRSS:"));
+        eprintln!("{n} ids: {} MiB", memory[round as usize]);
+    }
+    let series = "select sum(series)::bigint from detector_status";
+    wait("the bound in the heartbeat", || {
+        let series: i64 = case.sql().query_one(series, &[]).unwrap().get(0);
+        (900_000..=1_000_000).contains(&series)
+    });
+    let evicted = detector.metric("anomaly_evictions_total{kind=\"full\"} ");
+    assert!(evicted >= 9_000_000.0, "{evicted} evictions");
+    // Full after the first round; a quarter more is what allocators and sweeps may keep.
+    assert!(memory[3] * 4 <= memory[1] * 5, "{memory:?}");
 }

@@ -127,7 +127,8 @@ struct Storm {
 
 impl Storm {
     fn brew(name: &str, port: u16, seed: u64) -> Storm {
-        let (stage, parts) = Stage::up("box-storm", port, 2);
+        // A broker that was shot in an earlier storm may be ill for good.
+        let (stage, parts) = Stage::anew("box-storm", port, 2);
         let mut case = Case::bare(name, parts);
         case.set("DETECTOR__WORKERS", 2);
         case.set("DETECTOR__SESSION_TIMEOUT", "6s");

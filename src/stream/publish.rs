@@ -34,7 +34,13 @@ impl Publisher {
         client::set_missing(
             &mut config,
             kafka,
-            &[("queue.buffering.max.messages", "200000"), ("queue.buffering.max.kbytes", "65536")],
+            &[
+                ("queue.buffering.max.messages", "200000"),
+                ("queue.buffering.max.kbytes", "65536"),
+                // An idempotent client spins while a batch is due and five events of the partition still wait for their broker:
+                // batches that are longer than a broker's answer takes.
+                ("linger.ms", "100"),
+            ],
         );
         let producer = config
             .create_with_context(Deliveries::keeping_returned())

@@ -17,8 +17,12 @@ pub const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
 pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
     for (property, value) in choices {
         let is_given = |name: &str| kafka.properties.contains_key(name);
-        // librdkafka has a second name for this one.
-        let by_alias = *property == "compression.type" && is_given("compression.codec");
+        // librdkafka has a second name for these.
+        let by_alias = match *property {
+            "compression.type" => is_given("compression.codec"),
+            "linger.ms" => is_given("queue.buffering.max.ms"),
+            _ => false,
+        };
         if !is_given(property) && !by_alias {
             config.set(*property, *value);
         }
