@@ -236,10 +236,17 @@ impl Storm {
                 }
             }
             Twin => {
-                let twin = self.case.detector(name, &[]);
-                let mut older = self.mortal.insert(name, twin).unwrap();
-                let status = older.exit(Duration::from_secs(60));
-                assert_eq!(status.code(), Some(78), "{}", older.log());
+                // Mostly the older stops; it may fence the newer while it begins anew.
+                let mut pair = [self.mortal.remove(name).unwrap(), self.case.detector(name, &[])];
+                let mut stopped = None;
+                wait_for("one of the twins to stop", Duration::from_secs(90), || {
+                    stopped = pair.iter_mut().position(|twin| twin.child.try_wait().unwrap().is_some());
+                    stopped.is_some()
+                });
+                let [older, newer] = pair;
+                let (mut gone, left) = if stopped == Some(0) { (older, newer) } else { (newer, older) };
+                assert_eq!(gone.exit(Duration::from_secs(1)).code(), Some(78), "{}", gone.log());
+                self.mortal.insert(name, left);
             }
             Reload => {
                 self.mortal[name].signal(Signal::HUP);
