@@ -134,6 +134,9 @@ impl Storm {
         case.set("DETECTOR__SESSION_TIMEOUT", "6s");
         case.set("DETECTOR__SNAPSHOT_INTERVAL", "5s");
         case.set("SINK__BATCH", "50");
+        // A slow broker must not be slowed further by a producer that spins (see Publisher::new).
+        let patient = "[kafka.properties]\n\"linger.ms\" = 1000\n";
+        std::fs::write(case.dir.path().join("producer.toml"), patient).unwrap();
         case.ok(&["topics"]);
         case.ok(&["migrate"]);
         let auditor = Auditor::start(&case);
