@@ -7,7 +7,9 @@ demo:
 	cargo build --release --locked
 	exec target/release/anomaly demo
 
-# Everything that proves the product in minutes, on a real Kafka, ZooKeeper, PostgreSQL, browser and systemd.
+# Everything that proves the product in minutes, on a real Kafka, ZooKeeper, PostgreSQL, browser and systemd. The package is
+# built without optimisation over crates, which takes minutes; test-all has the real one.
+test: export CARGO_PROFILE_RELEASE_LTO = off
 test:
 	packaging/install-deps build test package
 	$(MAKE) lint
@@ -21,22 +23,23 @@ test:
 # What takes longer as well.
 test-all: test
 	packaging/install-deps build test package slow
-	tests/run --ignored --skip network:: --skip storm::
+	CARGO_PROFILE_RELEASE_LTO=thin packaging/build-deb
+	tests/run --ignored --skip network:: --skip cluster::
 	tests/network
 	tests/cloud-init target/debian/anomaly_*.deb
 	tests/piuparts target/debian/anomaly_*.deb
 	cd vagrant && vagrant validate
 	$(MAKE) deny
 
-# Each fault of tests/storm.rs twice, in an order that SEED gives; FAULTS=Kill,Twin takes only these.
+# Each fault of tests/cluster.rs twice, in an order that SEED gives; FAULTS=Kill,Twin takes only these.
 chaos:
 	packaging/install-deps build test
-	tests/run --ignored --nocapture storm::each
+	tests/run --ignored --nocapture cluster::each
 
 # One fault every 30 to 60 s, for HOURS (2).
 soak:
 	packaging/install-deps build test
-	tests/run --ignored --nocapture storm::hours
+	tests/run --ignored --nocapture cluster::hours
 
 # `vagrant up` for real, under libvirt; half an hour where there is no KVM.
 vagrant-test: deb

@@ -1,7 +1,7 @@
 //! The proof, by promise. Each file says what it shows; `common` starts the real parts, `oracle` judges independently.
 //!
 //! Needs the box: `make test`, or `tests/run`. Tests take topics, groups and a schema of their own and run in parallel;
-//! `faults` and `storm` have boxes of their own, since they kill parts of them.
+//! `faults` and `cluster` have boxes of their own, since they kill parts of them.
 
 mod common;
 /// Exact arithmetic that shares no code with `src/`.
@@ -15,6 +15,8 @@ mod arithmetic;
 mod browser;
 /// Detectors that are killed at each step, stopped past their sessions, asked to stop under load.
 mod chaos;
+/// All faults in random order over a cluster of two brokers: `make chaos`, `make soak`.
+mod cluster;
 /// Settings, exit codes, notification, reload, signals.
 mod daemon;
 /// Pages and API on a real PostgreSQL.
@@ -37,7 +39,5 @@ mod producer;
 mod retention;
 /// `anomaly score`.
 mod score;
-/// All faults in random order over a cluster of two brokers: `make chaos`, `make soak`.
-mod storm;
 /// Windows in their topic: survival, changed settings, and what cannot be trusted.
 mod state;

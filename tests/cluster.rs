@@ -91,7 +91,7 @@ const STEPS: [&str; 8] =
     ["judged", "sent", "snapshots", "offsets", "committed", "assigned", "reading windows", "replaying"];
 
 /// Longest time until everything has caught up after a fault is over.
-const RECOVERY: Duration = Duration::from_secs(120);
+const RECOVERY: Duration = Duration::from_secs(240);
 
 /// Resident memory in KiB, descriptors, threads.
 #[derive(Debug, Clone, Copy)]
