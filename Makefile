@@ -14,8 +14,8 @@ test:
 	packaging/install-deps build test package
 	$(MAKE) lint
 	cargo test --locked --no-run
-	@# Tests mostly wait: the package is built meanwhile, with what they leave of the machine.
-	nice -n 19 packaging/build-deb >target/build-deb.log 2>&1 & deb=$$!; \
+	@# Tests mostly wait: the package and the machine for it are made meanwhile, with what they leave of this one.
+	nice -n 19 sh -c 'packaging/build-deb && tests/machine base' >target/build-deb.log 2>&1 & deb=$$!; \
 	  tests/run; ended=$$?; \
 	  wait $$deb || { cat target/build-deb.log; exit 1; }; exit $$ended
 	tests/package
