@@ -31,7 +31,7 @@ test-all: test
 	cd vagrant && vagrant validate
 	$(MAKE) deny
 
-# Each fault of tests/cluster.rs twice, in an order that SEED gives; FAULTS=Kill,Twin takes only these.
+# Each fault of tests/cluster.rs twice, in an order that SEED gives; FAULTS=kill,twin takes only these.
 chaos:
 	packaging/install-deps build test
 	tests/run --ignored --nocapture cluster::each

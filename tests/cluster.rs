@@ -2,7 +2,7 @@
 //! everything catches up, and every event has exactly the oracle's outcome in topic, table and dead letters.
 //!
 //! `make chaos` brings each fault, `make soak HOURS=n` lets them come for hours; `SEED=n` makes a storm come again, and
-//! `FAULTS=Kill,Burst` takes only these.
+//! `FAULTS=kill,burst` takes only these.
 
 mod auditor;
 
@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -23,7 +24,7 @@ use crate::stage::Stage;
 use auditor::Auditor;
 
 /// What can happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Fault {
     /// `kill -9` of a detector at any moment.
     Kill,
@@ -59,33 +60,12 @@ enum Fault {
 
 use Fault::*;
 
-/// Faults of `FAULTS=Kill,Burst`, else these.
-fn wanted(default: &[Fault]) -> Vec<Fault> {
-    let Ok(names) = std::env::var("FAULTS") else { return default.to_vec() };
-    let named = |name: &str| *ALL.iter().find(|f| format!("{f:?}") == name).unwrap_or_else(|| panic!("FAULTS={name}"));
+/// Those of `FAULTS=kill,burst`, else all.
+fn wanted() -> Vec<Fault> {
+    let Ok(names) = std::env::var("FAULTS") else { return Fault::value_variants().to_vec() };
+    let named = |name: &str| Fault::from_str(name, true).unwrap_or_else(|e| panic!("FAULTS={name}: {e}"));
     names.split(',').map(named).collect()
 }
-
-const ALL: [Fault; 18] = [
-    Kill,
-    DieAtStep,
-    DieRestoringTwice,
-    Restart,
-    FreezePastSession,
-    FreezePastTransaction,
-    Visitors,
-    Twin,
-    Reload,
-    FirstBrokerDies,
-    SecondBrokerDies,
-    BothBrokersDie,
-    ZooKeeperDies,
-    PostgresDies,
-    PostgresAway,
-    ConnectionsCut,
-    Poison,
-    Burst,
-];
 
 const STEPS: [&str; 8] =
     ["judged", "sent", "snapshots", "offsets", "committed", "assigned", "reading windows", "replaying"];
@@ -521,7 +501,7 @@ fn each_fault_in_a_seeded_order_leaves_every_event_its_one_outcome() {
     eprintln!("storm: SEED={seed}");
     let mut storm = Storm::brew("chaos", 23910, seed);
     for _ in 0..2 {
-        let mut faults = wanted(&ALL);
+        let mut faults = wanted();
         faults.shuffle(&mut storm.random);
         for fault in faults {
             storm.round(fault);
@@ -537,7 +517,7 @@ fn hours_of_faults_leave_every_event_its_one_outcome_and_memory_flat() {
     let seed = seed(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs());
     eprintln!("storm: SEED={seed} HOURS={hours}");
     let mut storm = Storm::brew("soak", 23910, seed);
-    let faults = wanted(&ALL);
+    let faults = wanted();
     let end = Duration::from_secs_f64(hours * 3600.0);
     while storm.began.elapsed() < end {
         let fault = *faults.choose(&mut storm.random).unwrap();
