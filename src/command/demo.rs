@@ -90,6 +90,8 @@ fn choose(settings: &mut Settings, options: &Demo, broker: String, database: &Cl
     settings.metrics.listen = Listen::Off;
     settings.service.drain_timeout = Duration::from_secs(2);
     database.settings(&mut settings.postgres);
+    // The partitions that the schema begins with; an end must not wait for more.
+    settings.postgres.retention = Duration::from_secs(28 * 86_400);
     settings.detector.delivery = Delivery::AtLeastOnce;
     settings.detector.state = Keep::History;
     settings.detector.workers = 1;
