@@ -53,7 +53,8 @@ impl Trouble {
     }
 
     fn look(&self, statistics: &Statistics) {
-        let is_up = statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP");
+        // Any connection will do: a member without partitions needs none to a broker by its number.
+        let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
         let is_about_brokers = self.get().is_some_and(|why| why.starts_with("Kafka "));
         if is_up && is_about_brokers {
             self.clear();
@@ -269,5 +270,26 @@ impl ProducerContext for Deliveries {
                 lock(&self.failure).get_or_insert_with(|| error.clone());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::statistics::Broker;
+
+    use super::*;
+
+    #[test]
+    fn a_member_that_hears_only_its_coordinator_knows_that_kafka_is_back() {
+        let trouble = Trouble::default();
+        trouble.hear(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
+        let broker = |nodeid, state: &str| Broker { nodeid, state: state.to_owned(), ..Broker::default() };
+        let mut statistics = Statistics::default();
+        statistics.brokers.insert("localhost:9092/1".to_owned(), broker(1, "DOWN"));
+        trouble.look(&statistics);
+        assert!(trouble.get().is_some_and(|why| why.contains("2/2")));
+        statistics.brokers.insert("GroupCoordinator".to_owned(), broker(-1, "UP"));
+        trouble.look(&statistics);
+        assert_eq!(trouble.get(), None);
     }
 }
