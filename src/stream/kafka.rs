@@ -6,10 +6,12 @@
 pub mod client;
 pub mod context;
 pub mod fault;
+mod fetch;
 mod identity;
 mod origin;
 mod read;
 mod real;
+pub mod stranded;
 mod transaction;
 mod twin;
 

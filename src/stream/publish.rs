@@ -8,8 +8,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::kafka::client;
 use super::kafka::context::Deliveries;
+use super::kafka::{client, stranded};
 use crate::config::resolved::Kafka;
 use crate::error::{Error, Result};
 
@@ -18,6 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// An idempotent producer on one topic.
 pub struct Publisher {
     producer: BaseProducer<Deliveries>,
+    kafka: Kafka,
     topic: String,
     sent: Cell<u64>,
 }
@@ -29,7 +30,8 @@ impl Publisher {
     /// 78 when librdkafka does not accept the configuration.
     pub fn new(kafka: &Kafka, topic: &str) -> Result<Self> {
         let mut config = client::producer(kafka);
-        config.set("message.timeout.ms", "0").set("statistics.interval.ms", "2000");
+        config.set("message.timeout.ms", "0");
+        client::watched(&mut config);
         // Seconds of events at full speed; the bound on memory is in kilobytes.
         client::set_missing(
             &mut config,
@@ -45,7 +47,7 @@ impl Publisher {
         let producer = config
             .create_with_context(Deliveries::keeping_returned())
             .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
-        Ok(Publisher { producer, topic: topic.to_owned(), sent: Cell::new(0) })
+        Ok(Publisher { producer, kafka: kafka.clone(), topic: topic.to_owned(), sent: Cell::new(0) })
     }
 
     /// Whether the topic is there; [`trouble`](Self::trouble) says why not. What is sent to a missing one would be refused
@@ -117,6 +119,7 @@ impl Publisher {
     /// Serves callbacks, at most for this long.
     pub fn poll(&self, wait: Duration) {
         self.producer.poll(wait);
+        stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
     }
 
     /// Events delivered and refused so far, and those that still wait.

@@ -10,8 +10,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::kafka::client;
 use super::kafka::context::Member;
+use super::kafka::{client, stranded};
 use super::log::{Change, Positions};
 use crate::anomaly::Anomaly;
 use crate::config::resolved::Kafka;
@@ -45,6 +45,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Sink<'a> {
     plan: &'a Plan,
     consumer: BaseConsumer<Member>,
+    kafka: &'a Kafka,
     ledger: Box<dyn Ledger>,
     part: Arc<Part>,
     meter: Meter,
@@ -82,7 +83,7 @@ impl<'a> Sink<'a> {
     /// # Errors
     /// 78 when librdkafka does not accept the configuration.
     pub fn new(
-        kafka: &Kafka,
+        kafka: &'a Kafka,
         plan: &'a Plan,
         ledger: Box<dyn Ledger>,
         part: Arc<Part>,
@@ -99,6 +100,7 @@ impl<'a> Sink<'a> {
         Ok(Sink {
             plan,
             consumer,
+            kafka,
             ledger,
             part,
             meter,
@@ -118,6 +120,7 @@ impl<'a> Sink<'a> {
     pub fn run(mut self) -> Result<Ending> {
         while !self.stop.is_requested() {
             self.part.beat();
+            stranded::rescue(self.consumer.client(), self.kafka, &self.consumer.context().trouble);
             self.read();
             while let Some(change) = self.consumer.context().change() {
                 self.regroup(change)?;

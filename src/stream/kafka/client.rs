@@ -58,6 +58,11 @@ pub fn base(kafka: &Kafka) -> ClientConfig {
     config
 }
 
+/// Lets the client tell every two seconds of its brokers and of the ends of partitions.
+pub fn watched(config: &mut ClientConfig) {
+    config.set("statistics.interval.ms", "2000");
+}
+
 /// Between two heartbeats of a member.
 pub fn heartbeat(session: Duration) -> Duration {
     session / 4
@@ -76,8 +81,8 @@ pub fn member(kafka: &Kafka, group: &str, instance: &str, session: Duration) -> 
         .set("heartbeat.interval.ms", heartbeat(session).as_millis().to_string())
         .set("max.poll.interval.ms", session.as_millis().max(300_000).to_string())
         .set("partition.assignment.strategy", "range")
-        .set("enable.partition.eof", "false")
-        .set("statistics.interval.ms", "2000");
+        .set("enable.partition.eof", "false");
+    watched(&mut config);
     config
 }
 

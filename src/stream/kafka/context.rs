@@ -14,11 +14,15 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 
+use super::stranded;
 use crate::stream::log::{Change, Positions};
 
 /// Whether the cluster can be used, as the client's background threads see it.
 #[derive(Debug, Default)]
-pub struct Trouble(Mutex<Option<String>>);
+pub struct Trouble {
+    why: Mutex<Option<String>>,
+    is_stranded: AtomicBool,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -27,24 +31,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Trouble {
     /// The reason, while there is one.
     pub fn get(&self) -> Option<String> {
-        lock(&self.0).clone()
+        lock(&self.why).clone()
     }
 
     /// There is trouble.
     pub fn set(&self, why: impl Into<String>) {
-        *lock(&self.0) = Some(why.into());
+        *lock(&self.why) = Some(why.into());
     }
 
     /// Something worked.
     pub fn clear(&self) {
-        *lock(&self.0) = None;
+        *lock(&self.why) = None;
     }
 
     fn hear(&self, error: &KafkaError, reason: &str) {
         use RDKafkaErrorCode::{AllBrokersDown, Authentication, BrokerTransportFailure, Resolve, SSL};
         match error.rdkafka_error_code() {
             Some(AllBrokersDown) => {
-                lock(&self.0).get_or_insert_with(|| format!("Kafka is away: {reason}"));
+                lock(&self.why).get_or_insert_with(|| format!("Kafka is away: {reason}"));
             }
             Some(Authentication | SSL) => self.set(format!("Kafka refuses us: {reason}")),
             Some(BrokerTransportFailure | Resolve) => tracing::debug!("librdkafka: {reason}"),
@@ -52,7 +56,14 @@ impl Trouble {
         }
     }
 
-    fn look(&self, statistics: &Statistics) {
+    /// Whether the client was seen without brokers since the last call; see [`stranded`].
+    pub fn take_stranded(&self) -> bool {
+        self.is_stranded.swap(false, Ordering::Relaxed)
+    }
+
+    /// Takes from the statistics whether there are brokers, and connections.
+    pub fn look(&self, statistics: &Statistics) {
+        self.is_stranded.store(stranded::is(statistics), Ordering::Relaxed);
         // Any connection will do: a member without partitions needs none to a broker by its number.
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
         let is_about_brokers = self.get().is_some_and(|why| why.starts_with("Kafka "));

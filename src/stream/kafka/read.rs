@@ -1,21 +1,24 @@
-//! Taking records out of a consumer, and reading a partition back outside the group.
+//! Reading a partition back outside the group.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Member;
+use super::fetch::Fetch;
 use super::real::CALL;
-use super::{client, fault};
+use super::{client, fault, stranded};
 use crate::config::resolved::Kafka;
-use crate::stream::log::{Fault, Record, Remedy, Visit};
+use crate::stream::log::{Fault, Remedy, Visit};
 
 /// Two consumers of its own: one that reads a partition at a time, and one that sees what is not committed yet.
 pub struct History {
+    fetch: Fetch,
     consumer: BaseConsumer<Member>,
+    kafka: Kafka,
     /// For ends only.
     eager: BaseConsumer<Member>,
     topic: String,
@@ -33,12 +36,22 @@ impl History {
             config.set("group.id", group).set("isolation.level", isolation);
             // A fetch that waits at the end of one partition holds up the first of the next.
             config.set("fetch.wait.max.ms", "20");
+            client::watched(&mut config);
             let context = Member::new("");
             context.close();
             config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))
         };
         let (consumer, eager) = (open("read_committed")?, open("read_uncommitted")?);
-        Ok(History { consumer, eager, topic: String::new(), partition: 0, next: 0, to: 0 })
+        Ok(History {
+            fetch: Fetch::new(&consumer),
+            consumer,
+            kafka: kafka.clone(),
+            eager,
+            topic: String::new(),
+            partition: 0,
+            next: 0,
+            to: 0,
+        })
     }
 
     /// First offset, and the one after the last, open transactions included.
@@ -58,6 +71,7 @@ impl History {
         }
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(next)).map_err(|e| fault::of("reading back", &e))?;
+        self.fetch.lead(&self.consumer, topic, [partition]);
         self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))?;
         (self.topic, self.partition, self.next, self.to) = (topic.to_owned(), partition, next, to);
         Ok(())
@@ -65,19 +79,28 @@ impl History {
 
     /// Hands over what is there before `to`; returns the next offset, `to` at the end.
     pub fn read(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
-        let (mut messages, error) = drain(&self.consumer, Duration::from_millis(100), 10_000);
-        // Another partition's, from before the last start.
-        messages.retain(|message| message.topic() == self.topic && message.partition() == self.partition);
-        // The last offsets before the end may be markers, which are never handed over.
-        let is_beyond = messages.iter().any(|message| message.offset() >= self.to);
-        messages.retain(|message| message.offset() < self.to);
-        hand_over(&messages, visit);
-        if let Some(last) = messages.last() {
-            self.next = last.offset() + 1;
-        }
-        if is_beyond {
-            self.next = self.to;
-        }
+        // Callbacks; records come by the queue.
+        let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
+        stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
+        let batch = self.fetch.take(Duration::from_millis(100), 10_000);
+        // Another partition's may be left from before the last start; and the last offsets before the end may be markers,
+        // which are never handed over.
+        let (topic, partition, to) = (&self.topic, self.partition, self.to);
+        let (next, is_beyond) = (Cell::new(self.next), Cell::new(false));
+        batch.hand_over(
+            |of, in_partition, offset| {
+                let is_ours = of == topic && in_partition == partition;
+                is_beyond.set(is_beyond.get() || is_ours && offset >= to);
+                let is_wanted = is_ours && offset < to;
+                if is_wanted {
+                    next.set(offset + 1);
+                }
+                is_wanted
+            },
+            visit,
+        );
+        let error = batch.error().or(called.and_then(Result::err));
+        self.next = if is_beyond.get() { to } else { next.get() };
         match error {
             Some(KafkaError::PartitionEOF(_)) => self.next = self.to,
             Some(error) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
@@ -87,48 +110,5 @@ impl History {
             None => {}
         }
         Ok(self.next.min(self.to))
-    }
-}
-
-fn record<'a>(message: &'a BorrowedMessage<'_>) -> Record<'a> {
-    let label = message.headers().and_then(|headers| {
-        headers
-            .iter()
-            .find(|header| header.key == "anomaly-label")
-            .and_then(|header| std::str::from_utf8(header.value?).ok())
-    });
-    Record {
-        offset: message.offset(),
-        timestamp: message.timestamp().to_millis().filter(|millis| *millis >= 0),
-        key: message.key(),
-        value: message.payload(),
-        label,
-    }
-}
-
-/// Takes what is there, waiting only for the first; stops early at an error, which it returns beside the records.
-pub fn drain<'c>(
-    consumer: &'c BaseConsumer<Member>,
-    wait: Duration,
-    most: usize,
-) -> (Vec<BorrowedMessage<'c>>, Option<KafkaError>) {
-    let mut messages = Vec::new();
-    let mut wait = wait;
-    while messages.len() < most {
-        match consumer.poll(wait) {
-            Some(Ok(message)) => messages.push(message),
-            Some(Err(error)) => return (messages, Some(error)),
-            None => break,
-        }
-        wait = Duration::ZERO;
-    }
-    (messages, None)
-}
-
-/// Hands runs of one partition over.
-pub fn hand_over(messages: &[BorrowedMessage<'_>], visit: &mut Visit<'_>) {
-    for run in messages.chunk_by(|a, b| a.partition() == b.partition()) {
-        let records = run.iter().map(record).collect::<Vec<_>>();
-        visit(run[0].partition(), &records);
     }
 }

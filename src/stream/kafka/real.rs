@@ -9,8 +9,9 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::{Deliveries, Member};
-use super::read::{History, drain, hand_over};
-use super::{client, fault, identity, origin};
+use super::fetch::Fetch;
+use super::read::History;
+use super::{client, fault, identity, origin, stranded};
 use crate::config::resolved::{Delivery, Kafka};
 use crate::stream::log::{Change, Fault, Identity, Log, Outgoing, Past, Positions, Remedy, Standing, Visit};
 use crate::stream::mark::Marks;
@@ -42,8 +43,9 @@ const OPEN: Duration = Duration::from_secs(1);
 pub(super) const DELIVERY: Duration = Duration::from_secs(5);
 const TRANSACTION: Duration = Duration::from_secs(10);
 
-/// One consumer and one producer. The consumer is dropped first, as closing it may still need offsets.
+/// One consumer and one producer. The consumer is dropped before the producer, as closing it may still need offsets.
 pub struct KafkaLog {
+    fetch: Fetch,
     pub(super) consumer: BaseConsumer<Member>,
     history: Option<History>,
     pub(super) producer: BaseProducer<Deliveries>,
@@ -76,7 +78,8 @@ impl KafkaLog {
             .map_err(refused)?;
         let mut config = client::producer(kafka);
         client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP]);
-        config.set("message.timeout.ms", DELIVERY.as_millis().to_string()).set("statistics.interval.ms", "2000");
+        config.set("message.timeout.ms", DELIVERY.as_millis().to_string());
+        client::watched(&mut config);
         if delivery == Delivery::ExactlyOnce {
             config
                 .set("transactional.id", &names.transactional_id)
@@ -84,6 +87,7 @@ impl KafkaLog {
         }
         let producer = config.create_with_context(Deliveries::default()).map_err(refused)?;
         Ok(KafkaLog {
+            fetch: Fetch::new(&consumer),
             consumer,
             history: None,
             producer,
@@ -202,17 +206,31 @@ impl Log for KafkaLog {
     }
 
     fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
-        // Callbacks of the producer; deliveries too.
+        // Callbacks of the producer, deliveries too; then those of the consumer, and its errors.
         self.producer.poll(Duration::ZERO);
-        let (messages, error) = drain(&self.consumer, wait, most);
-        hand_over(&messages, visit);
-        if !messages.is_empty() {
+        let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
+        stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
+        stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
+        match called {
+            None => {}
+            Some(Err(error)) => self.heard(&error)?,
+            Some(Ok(())) => return Err(Fault::new(Remedy::Rebuild, "a record came past the queue of its partition")),
+        }
+        if self.has_change() {
+            return Ok(0);
+        }
+        let (taken, error) = {
+            let batch = self.fetch.take(wait, most);
+            batch.hand_over(|_, _, _| true, visit);
+            (batch.len(), batch.error())
+        };
+        if taken > 0 && error.is_none() {
             self.consumer.context().trouble.clear();
         }
         if let Some(error) = error {
             self.heard(&error)?;
         }
-        Ok(messages.len())
+        Ok(taken)
     }
 
     fn has_change(&self) -> bool {
@@ -229,6 +247,7 @@ impl Log for KafkaLog {
 
     fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
         let list = self.list(at)?;
+        self.fetch.lead(&self.consumer, &self.names.input, at.keys().copied());
         self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
         self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
         self.consumer.context().trouble.clear();

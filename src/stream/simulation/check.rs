@@ -65,8 +65,10 @@ pub fn verify(outcome: &Outcome) -> Result<(), String> {
 fn judge(detector: &mut Detector, topic: &str, partition: i32, offset: i64, entry: &Entry) -> Option<Verdict> {
     let event = event::decode(entry.value.as_deref(), &event::Fields::default()).ok()?;
     let source = Source { topic: topic.to_owned(), partition, offset, index: 0 };
-    detector.pass(partition, offset, Some(entry.time));
-    let verdict = detector.judge(&source, &event, Instant::from_millis(entry.time), None);
+    let verdict = detector.within(partition, |judge| {
+        judge.pass(offset, Some(entry.time));
+        judge.judge(&source, &event, Instant::from_millis(entry.time), None)
+    });
     detector.commit();
     Some(verdict)
 }

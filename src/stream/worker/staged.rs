@@ -13,7 +13,7 @@ use crate::event::{self, Class, Instant, Rejection};
 use crate::health::Tally;
 use crate::meter::Meter;
 use crate::stream::log::{Outgoing, Output, Record};
-use crate::stream::mark::Mark;
+use crate::stream::mark::{Counts, Mark};
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 86_400_000;
@@ -68,60 +68,62 @@ impl Staged {
         dead_letter_limit: usize,
     ) {
         let mut source = Source { topic: plan.topic.clone(), partition, offset: 0, index: 0 };
-        let mut bytes = 0;
-        for record in records {
-            if self.poison.is_some() {
-                break;
-            }
-            // A record from before a rewind.
-            if record.offset < mark.offset {
-                continue;
-            }
-            source.offset = record.offset;
-            bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-            let own_time = record.timestamp.and_then(Instant::from_millis);
-            match event::decode(record.value, &plan.fields) {
-                Ok(event) => {
-                    let at = event.timestamp.or(own_time).or(self.now);
-                    detector.pass(partition, record.offset, record.timestamp);
-                    let verdict = detector.judge(&source, &event, at, record.label.map(label).as_deref());
-                    match &verdict {
-                        Verdict::Learning => mark.counts.learning += 1,
-                        Verdict::Normal => mark.counts.normal += 1,
-                        Verdict::Anomalous(_) => mark.counts.anomalous += 1,
-                    }
-                    self.passed(partition, at, verdict);
-                }
-                Err(rejection) if plan.on_reject == OnReject::Fail => {
-                    self.poison = Some(Error::data(format_args!(
-                        "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
-                        plan.topic, record.offset
-                    )));
+        let (mut bytes, mut newest) = (0, None);
+        detector.within(partition, |judge| {
+            for record in records {
+                if self.poison.is_some() {
                     break;
                 }
-                Err(rejection) => {
-                    self.cover(partition, own_time).rejected += 1;
-                    self.tally.rejected += 1;
-                    *self.rejects.entry(rejection.class).or_default() += 1;
-                    if plan.on_reject == OnReject::DeadLetter {
-                        mark.counts.rejected += 1;
-                        let sizes = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
-                        self.largest_dead_letter = sizes.into_iter().fold(self.largest_dead_letter, usize::max);
-                        self.outbox.push(dead_letter(&source, record, &rejection, dead_letter_limit));
-                    } else {
-                        mark.counts.dropped += 1;
+                // A record from before a rewind.
+                if record.offset < mark.offset {
+                    continue;
+                }
+                source.offset = record.offset;
+                bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+                match event::decode(record.value, &plan.fields) {
+                    Ok(event) => {
+                        let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
+                        judge.pass(record.offset, record.timestamp);
+                        let verdict = judge.judge(&source, &event, at, record.label.map(label).as_deref());
+                        newest = at.or(newest);
+                        self.passed(partition, at, verdict, &mut mark.counts);
+                    }
+                    Err(rejection) if plan.on_reject == OnReject::Fail => {
+                        self.poison = Some(Error::data(format_args!(
+                            "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
+                            plan.topic, record.offset
+                        )));
+                        break;
+                    }
+                    Err(rejection) => {
+                        self.cover(partition, own_time(record)).rejected += 1;
+                        self.tally.rejected += 1;
+                        *self.rejects.entry(rejection.class).or_default() += 1;
+                        if plan.on_reject == OnReject::DeadLetter {
+                            mark.counts.rejected += 1;
+                            let sizes = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
+                            self.largest_dead_letter = sizes.into_iter().fold(self.largest_dead_letter, usize::max);
+                            self.outbox.push(dead_letter(&source, record, &rejection, dead_letter_limit));
+                        } else {
+                            mark.counts.dropped += 1;
+                        }
                     }
                 }
+                mark.offset = record.offset + 1;
             }
-            mark.offset = record.offset + 1;
-        }
+        });
         *self.bytes.entry(partition).or_default() += bytes as u64;
+        if let Some(newest) = newest {
+            self.event_times.insert(partition, newest);
+        }
     }
 
-    fn passed(&mut self, partition: i32, at: Option<Instant>, verdict: Verdict) {
-        if let Some(at) = at {
-            self.event_times.insert(partition, at);
-        }
+    fn passed(&mut self, partition: i32, at: Option<Instant>, verdict: Verdict, counts: &mut Counts) {
+        *match verdict {
+            Verdict::Learning => &mut counts.learning,
+            Verdict::Normal => &mut counts.normal,
+            Verdict::Anomalous(_) => &mut counts.anomalous,
+        } += 1;
         let is_learning = verdict == Verdict::Learning;
         let minute = self.cover(partition, at);
         *(if is_learning { &mut minute.learning } else { &mut minute.judged }) += 1;
@@ -139,6 +141,14 @@ impl Staged {
 
     /// The tally of the event's minute; an absurd time counts under the minute in which it was judged.
     fn cover(&mut self, partition: i32, at: Option<Instant>) -> &mut Tally {
+        let is_same =
+            |(minute, of): (i64, i32), at: Instant| of == partition && minute == at.millis().div_euclid(MINUTE);
+        if let (Some((place, _)), Some(at)) = (self.coverage.last(), at)
+            && is_same(*place, at)
+        {
+            let last = self.coverage.len() - 1;
+            return &mut self.coverage[last].1;
+        }
         let now = self.now.map_or(0, Instant::millis);
         let millis = at.map_or(now, Instant::millis);
         let is_near = (now - 400 * DAY..now + DAY).contains(&millis);
@@ -163,6 +173,10 @@ impl Staged {
             meter.rejects.add(class.as_str(), *n);
         }
     }
+}
+
+fn own_time(record: &Record<'_>) -> Option<Instant> {
+    record.timestamp.and_then(Instant::from_millis)
 }
 
 /// PostgreSQL's text cannot hold U+0000, and nobody reads a label of kilobytes.

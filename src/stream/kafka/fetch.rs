@@ -1,0 +1,195 @@
+//! Records out of a consumer, many at a time: the partitions' queues are led into one of our own, which is emptied by
+//! `rd_kafka_consume_batch_queue`. A call for each record, as by `BaseConsumer::poll`, costs twice as much in all.
+//!
+//! The consumer's own queue keeps what is left: changes of the group and errors, so it must be polled as well.
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaRespErr;
+
+use super::context::Member;
+use crate::stream::log::{Record, Visit};
+
+const LABEL: &CStr = c"anomaly-label";
+
+/// A queue that belongs to a consumer, and must be dropped before it.
+pub struct Fetch {
+    queue: *mut sys::rd_kafka_queue_t,
+    /// Of the partitions that the consumer has.
+    sources: Vec<Source>,
+    /// Those of the last call, until [`Batch`] gives them back.
+    messages: Vec<*mut sys::rd_kafka_message_t>,
+}
+
+/// A partition's own queue.
+struct Source {
+    partition: i32,
+    queue: *mut sys::rd_kafka_queue_t,
+    /// Something of this assignment has come from it.
+    is_proven: bool,
+}
+
+impl Source {
+    /// Leads what is in it, and what comes, to another queue, in order; harmless when it is so already.
+    fn lead(&self, to: *mut sys::rd_kafka_queue_t) {
+        // SAFETY: both queues are alive.
+        unsafe { sys::rd_kafka_queue_forward(self.queue, to) };
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // SAFETY: our reference, which is used by nobody else.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+// SAFETY: librdkafka's queues may be used by any thread; messages never outlive a borrow of this.
+unsafe impl Send for Fetch {}
+
+impl Fetch {
+    /// An empty queue.
+    pub fn new(consumer: &BaseConsumer<Member>) -> Self {
+        // SAFETY: the client is alive, and outlives the queue as this type's caller promises.
+        let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
+        Fetch { queue, sources: Vec::new(), messages: Vec::new() }
+    }
+
+    /// Leads the records of these partitions here, instead of those before. To be called before the consumer takes them: what
+    /// is in its own queue already would be overtaken by what comes here.
+    pub fn lead(&mut self, consumer: &BaseConsumer<Member>, topic: &str, partitions: impl IntoIterator<Item = i32>) {
+        // No topic's name holds U+0000.
+        let Ok(topic) = CString::new(topic) else { return };
+        let client = consumer.client().native_ptr();
+        let source = |partition| {
+            // SAFETY: the client is alive; the reference is given back by `Source`.
+            let queue = unsafe { sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition) };
+            (!queue.is_null()).then_some(Source { partition, queue, is_proven: false })
+        };
+        self.sources = partitions.into_iter().filter_map(source).collect();
+        self.sources.iter().for_each(|source| source.lead(self.queue));
+    }
+
+    /// Waits for the first record, then takes what is there, at most `most`.
+    pub fn take(&mut self, wait: Duration, most: usize) -> Batch<'_> {
+        // When an earlier assignment of the partition ends, at a moment that nobody tells, its queue is led nowhere.
+        self.sources.iter().filter(|source| !source.is_proven).for_each(|source| source.lead(self.queue));
+        self.messages.resize(most.max(1), ptr::null_mut());
+        // librdkafka counts in whole milliseconds; less than one would not wait at all.
+        let wait = i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX);
+        let into = self.messages.as_mut_ptr();
+        // SAFETY: `into` has room for `most` messages, of which the call fills those it returns the number of. It waits until all
+        // are there or the time is over, hence the first by itself.
+        let taken = unsafe {
+            match sys::rd_kafka_consume_batch_queue(self.queue, wait, into, 1) {
+                1.. => 1 + sys::rd_kafka_consume_batch_queue(self.queue, 0, into.add(1), most.max(1) - 1).max(0),
+                _ => 0,
+            }
+        };
+        self.messages.truncate(taken as usize);
+        let batch = Batch(&mut self.messages);
+        for source in self.sources.iter_mut().filter(|source| !source.is_proven) {
+            source.is_proven = batch.messages().any(|message| message.partition == source.partition);
+        }
+        batch
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and used by nobody else.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue) };
+    }
+}
+
+/// Records and errors as they came.
+pub struct Batch<'f>(&'f mut Vec<*mut sys::rd_kafka_message_t>);
+
+impl Batch<'_> {
+    fn messages(&self) -> impl Iterator<Item = &sys::rd_kafka_message_t> {
+        // SAFETY: the messages are alive until the batch is dropped.
+        self.0.iter().map(|message| unsafe { &**message })
+    }
+
+    /// Records and errors.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The first error.
+    pub fn error(&self) -> Option<KafkaError> {
+        let failed = self.messages().find(|message| message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)?;
+        Some(match failed.err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => KafkaError::PartitionEOF(failed.partition),
+            other => KafkaError::MessageConsumption(other.into()),
+        })
+    }
+
+    /// Hands over those records that are wanted, by runs of one partition.
+    pub fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut Visit<'_>) {
+        let mut run = Vec::with_capacity(self.len());
+        let mut of = None;
+        for message in self.messages().filter(|message| message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR) {
+            // SAFETY: a message that came without an error has its topic, whose name is UTF-8.
+            let topic = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)) };
+            if !is_wanted(topic.to_str().unwrap_or_default(), message.partition, message.offset) {
+                continue;
+            }
+            if let Some(partition) = of.replace(message.partition).filter(|partition| *partition != message.partition) {
+                visit(partition, &run);
+                run.clear();
+            }
+            run.push(record(message));
+        }
+        if let Some(partition) = of {
+            visit(partition, &run);
+        }
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        for message in self.0.drain(..) {
+            // SAFETY: each was handed to us by librdkafka, and is given back once.
+            unsafe { sys::rd_kafka_message_destroy(message) };
+        }
+    }
+}
+
+fn record(message: &sys::rd_kafka_message_t) -> Record<'_> {
+    // SAFETY: librdkafka says how long key and payload are, and keeps them as long as the message.
+    let bytes = |from: *const std::ffi::c_void, length| {
+        (!from.is_null()).then(|| unsafe { std::slice::from_raw_parts(from.cast::<u8>(), length) })
+    };
+    let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+    // SAFETY: the message is alive.
+    let time = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
+    Record {
+        offset: message.offset,
+        timestamp: (time >= 0).then_some(time),
+        key: bytes(message.key, message.key_len),
+        value: bytes(message.payload, message.len),
+        label: label(message),
+    }
+}
+
+/// The first header of that name, if it is UTF-8.
+fn label(message: &sys::rd_kafka_message_t) -> Option<&str> {
+    let (mut headers, mut value, mut length) = (ptr::null_mut(), ptr::null(), 0);
+    // SAFETY: the message owns its headers, and these their values.
+    unsafe {
+        let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        if sys::rd_kafka_message_headers(message, &raw mut headers) != none
+            || sys::rd_kafka_header_get(headers, 0, LABEL.as_ptr(), &raw mut value, &raw mut length) != none
+            || value.is_null()
+        {
+            return None;
+        }
+        std::str::from_utf8(std::slice::from_raw_parts(value.cast::<u8>(), length)).ok()
+    }
+}
