@@ -11,6 +11,7 @@ use crate::event::{Event, Instant};
 use crate::rule::{self, Figures, Limits, Rule};
 use crate::series::snapshot::Fingerprint;
 use crate::series::{self, Bounds, Evictions, Table};
+use crate::window::Window;
 
 /// What decides a verdict; its fingerprint is written beside every status row.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -109,46 +110,23 @@ impl Detector {
         Some(Detector { settings, fingerprint, rule, tables: BTreeMap::new(), key: String::new(), split_series: 0 })
     }
 
-    /// A record of the partition that is an event, before it is judged; `time` is the record's own, in milliseconds. What
-    /// has been silent for too long by it is forgotten.
-    pub fn pass(&mut self, partition: i32, offset: i64, time: Option<i64>) {
-        self.tables.entry(partition).or_default().pass(offset, time, self.settings.bounds());
-    }
-
-    /// Judges one event, then lets its value join the window. `source.partition` says which windows.
-    pub fn judge(&mut self, source: &Source, event: &Event<'_>, at: Option<Instant>, label: Option<&str>) -> Verdict {
-        self.with_window(source, event, |rule, settings, window| {
-            if window.len() < settings.min_samples {
-                return Verdict::Learning;
-            }
-            if rule.certainly_normal(window, event.metric_value) {
-                return Verdict::Normal;
-            }
-            match rule.figures(window, event.metric_value) {
-                Some(figures) if figures.abnormal => {
-                    Verdict::Anomalous(Box::new(record(rule, settings, window, figures, source, event, at, label)))
-                }
-                _ => Verdict::Normal,
-            }
-        })
-    }
-
-    /// As [`judge`](Self::judge), with the exact figures of every event; `None` while learning.
-    pub fn explain(
-        &mut self,
-        source: &Source,
-        event: &Event<'_>,
-        at: Option<Instant>,
-    ) -> Option<(Figures, Option<Box<Anomaly>>)> {
-        self.with_window(source, event, |rule, settings, window| {
-            if window.len() < settings.min_samples {
-                return None;
-            }
-            let figures = rule.figures(window, event.metric_value)?;
-            let anomaly =
-                figures.abnormal.then(|| Box::new(record(rule, settings, window, figures, source, event, at, None)));
-            Some((figures, anomaly))
-        })
+    /// Judges records of one partition, through what `judge` is given.
+    pub fn within<T>(&mut self, partition: i32, judge: impl FnOnce(&mut Judge<'_>) -> T) -> T {
+        // Taken out meanwhile, so that the others can be looked at.
+        let table = self.tables.remove(&partition).unwrap_or_default();
+        let mut judging = Judge {
+            table,
+            bounds: self.settings.bounds(),
+            rule: self.rule.as_ref(),
+            settings: &self.settings,
+            others: &self.tables,
+            key: &mut self.key,
+            split_series: &mut self.split_series,
+        };
+        let judged = judge(&mut judging);
+        let table = judging.table;
+        self.tables.insert(partition, table);
+        judged
     }
 
     /// What was done is final.
@@ -208,20 +186,74 @@ impl Detector {
     pub fn take_split_series(&mut self) -> u64 {
         std::mem::take(&mut self.split_series)
     }
+}
 
-    fn with_window<T>(
+/// The windows of one partition, and what decides verdicts.
+pub struct Judge<'d> {
+    table: Table,
+    bounds: Bounds,
+    rule: &'d dyn Rule,
+    settings: &'d Settings,
+    others: &'d BTreeMap<i32, Table>,
+    key: &'d mut String,
+    split_series: &'d mut u64,
+}
+
+impl Judge<'_> {
+    /// A record that is an event, before it is judged; `time` is the record's own, in milliseconds. What has been silent for
+    /// too long by it is forgotten.
+    pub fn pass(&mut self, offset: i64, time: Option<i64>) {
+        self.table.pass(offset, time, self.bounds);
+    }
+
+    /// Judges one event, then lets its value join the window.
+    pub fn judge(&mut self, source: &Source, event: &Event<'_>, at: Option<Instant>, label: Option<&str>) -> Verdict {
+        self.with_window(source.offset, event, |rule, settings, window| {
+            if window.len() < settings.min_samples {
+                return Verdict::Learning;
+            }
+            if rule.certainly_normal(window, event.metric_value) {
+                return Verdict::Normal;
+            }
+            match rule.figures(window, event.metric_value) {
+                Some(figures) if figures.abnormal => {
+                    Verdict::Anomalous(Box::new(record(rule, settings, window, figures, source, event, at, label)))
+                }
+                _ => Verdict::Normal,
+            }
+        })
+    }
+
+    /// As [`judge`](Self::judge), with the exact figures of every event; `None` while learning.
+    pub fn explain(
         &mut self,
         source: &Source,
         event: &Event<'_>,
-        look: impl FnOnce(&dyn Rule, &Settings, &crate::window::Window) -> T,
+        at: Option<Instant>,
+    ) -> Option<(Figures, Option<Box<Anomaly>>)> {
+        self.with_window(source.offset, event, |rule, settings, window| {
+            if window.len() < settings.min_samples {
+                return None;
+            }
+            let figures = rule.figures(window, event.metric_value)?;
+            let anomaly =
+                figures.abnormal.then(|| Box::new(record(rule, settings, window, figures, source, event, at, None)));
+            Some((figures, anomaly))
+        })
+    }
+
+    fn with_window<T>(
+        &mut self,
+        offset: i64,
+        event: &Event<'_>,
+        look: impl FnOnce(&dyn Rule, &Settings, &Window) -> T,
     ) -> T {
-        let key = series::key(&mut self.key, &event.device_id, event.metric_name.as_deref());
-        let table = self.tables.entry(source.partition).or_default();
-        let (slot, created) = table.slot(key, source.offset, self.settings.bounds());
-        let seen = look(self.rule.as_ref(), &self.settings, table.window(slot));
-        table.push(slot, source.offset, event.metric_value, self.settings.window);
-        if created && self.tables.iter().any(|(other, table)| *other != source.partition && table.contains(key)) {
-            self.split_series += 1;
+        let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
+        let (slot, created) = self.table.slot(key, offset, self.bounds);
+        let seen = look(self.rule, self.settings, self.table.window(slot));
+        self.table.push(slot, offset, event.metric_value, self.settings.window);
+        if created && self.others.values().any(|table| table.contains(key)) {
+            *self.split_series += 1;
         }
         seen
     }
@@ -231,7 +263,7 @@ impl Detector {
 fn record(
     rule: &dyn Rule,
     settings: &Settings,
-    window: &crate::window::Window,
+    window: &Window,
     figures: Figures,
     source: &Source,
     event: &Event<'_>,
@@ -269,8 +301,9 @@ mod tests {
 
     use super::*;
 
-    fn event(value: f64) -> Event<'static> {
-        Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None }
+    fn judge(detector: &mut Detector, source: &Source, value: f64, label: Option<&str>) -> Verdict {
+        let event = Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
+        detector.within(source.partition, |judge| judge.judge(source, &event, None, label))
     }
 
     fn source(partition: i32, offset: i64) -> Source {
@@ -281,15 +314,15 @@ mod tests {
     fn a_value_never_votes_on_itself_and_the_first_judged_is_the_one_after_min_samples() {
         let mut detector = Detector::new(Settings { min_samples: 3, ..Settings::default() }).unwrap();
         for (i, value) in [1.0, 2.0, 3.0].into_iter().enumerate() {
-            assert_eq!(detector.judge(&source(0, i as i64), &event(value), None, None), Verdict::Learning);
+            assert_eq!(judge(&mut detector, &source(0, i as i64), value, None), Verdict::Learning);
         }
-        let Verdict::Anomalous(anomaly) = detector.judge(&source(0, 3), &event(100.0), None, Some("spike")) else {
+        let Verdict::Anomalous(anomaly) = judge(&mut detector, &source(0, 3), 100.0, Some("spike")) else {
             panic!("100 after 1, 2, 3 is abnormal");
         };
         assert_eq!((anomaly.mean, anomaly.window_count, anomaly.severity), (2.0, 3, Severity::Critical));
         assert_eq!(anomaly.window, [1.0, 2.0, 3.0]);
         assert_eq!(anomaly.label.as_deref(), Some("spike"));
-        assert_eq!(detector.judge(&source(0, 4), &event(100.0), None, None), Verdict::Normal);
+        assert_eq!(judge(&mut detector, &source(0, 4), 100.0, None), Verdict::Normal);
     }
 
     #[test]
@@ -297,7 +330,7 @@ mod tests {
         let mut detector = Detector::new(Settings { window: 10, min_samples: 5, ..Settings::default() }).unwrap();
         let value = |i: i64| (i as f64 * 0.7).sin() + if i % 17 == 0 { 9.0 } else { 0.0 };
         let run = |detector: &mut Detector, range: std::ops::Range<i64>| {
-            range.map(|i| detector.judge(&source(0, i), &event(value(i)), None, None)).collect::<Vec<_>>()
+            range.map(|i| judge(detector, &source(0, i), value(i), None)).collect::<Vec<_>>()
         };
         run(&mut detector, 0..40);
         detector.commit();
@@ -311,7 +344,7 @@ mod tests {
     fn a_series_in_two_partitions_is_counted_once() {
         let mut detector = Detector::new(Settings::default()).unwrap();
         for partition in [0, 1, 0, 1] {
-            detector.judge(&source(partition, 0), &event(1.0), None, None);
+            judge(&mut detector, &source(partition, 0), 1.0, None);
         }
         assert_eq!(detector.take_split_series(), 1);
     }

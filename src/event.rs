@@ -4,6 +4,7 @@
 //! Knows nothing of series or Kafka.
 
 mod instant;
+mod scan;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -155,6 +156,11 @@ pub fn decode<'a>(value: Option<&'a [u8]>, fields: &Fields) -> Result<Event<'a>,
         return Err(Rejection::new(Class::Empty, format_args!("the value is {what}; expected a JSON object")));
     }
     let text = std::str::from_utf8(bytes).map_err(|e| Rejection::new(Class::Utf8, e))?;
+    scan::usual(text, fields).map_or_else(|| read(text, fields), Ok)
+}
+
+/// The careful reading, which knows every form and every error.
+fn read<'a>(text: &'a str, fields: &Fields) -> Result<Event<'a>, Rejection> {
     if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
         let class = match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Class::Shape,

@@ -115,3 +115,76 @@ fn fields_are_found_by_dotted_paths() {
     let twice = br#"{"fields":{"value":2},"fields":{"value":2},"meta":{"source":{"id":"a"}}}"#;
     assert_eq!(decode(Some(twice), &fields).unwrap_err().class, Class::Duplicate);
 }
+
+/// Tokens of an event, and others that may stand in their place.
+const TOKENS: &[&str] = &[
+    "{",
+    "\"device_id\"",
+    ":",
+    "\"d\"",
+    ",",
+    "\"metric_name\"",
+    ":",
+    "\"m\"",
+    ",",
+    "\"metric_value\"",
+    ":",
+    "1.5",
+    ",",
+    "\"timestamp\"",
+    ":",
+    "\"2026-11-23T17:00:00.123Z\"",
+    ",",
+    "\"x\"",
+    ":",
+    "true",
+    "}",
+];
+#[rustfmt::skip]
+const OTHERS: &[&str] = &[
+    "", "{", "}", "[", "]", ",", ":", " ", "\n", "\"", "\\", "{}", "[]", "\"y\":1,", "\"metric_value\":2,", "null", "false", "nul",
+    "-0", "01", "-", "1.", ".5", "1e5", "1E+2", "0.1", "123456789012345", "1234567890123456", "9007199254740993.0", "1e999",
+    "\"\"", "\"\\ud800\"", "\"\u{7f}é\"", "\"devic\\u0065_id\"", "\"a\\nb\"", "\u{1}", "\u{feff}", "\"2026-02-30T17:00:00.123Z\"",
+    "\"2024-02-29T23:59:60.000Z\"", "\"2026-11-23 17:00:00.123Z\"", "\"2026-11-23T17:00:00Z\"", "1764000000",
+];
+
+proptest::proptest! {
+    #[test]
+    fn the_quick_reading_agrees_with_the_careful_one(
+        changes in proptest::collection::vec((0..TOKENS.len(), proptest::sample::select(OTHERS)), 0..4),
+    ) {
+        let mut tokens = TOKENS.to_vec();
+        changes.iter().for_each(|(at, other)| tokens[*at] = other);
+        agrees(&tokens.concat());
+    }
+
+    #[test]
+    fn numbers_and_times_are_read_to_the_last_bit(
+        whole in -20_000_000_000_000_000i64..20_000_000_000_000_000, digits in 0usize..19, fraction: u64, exponent in -30i32..30,
+        millis in -62_167_219_200_000i64..253_402_300_799_999,
+    ) {
+        let fraction = &format!("{fraction:020}")[..digits];
+        let dot = if digits > 0 { "." } else { "" };
+        let time = Instant::from_millis(millis).unwrap();
+        for number in [format!("{whole}{dot}{fraction}"), format!("{whole}e{exponent}"), format!("-0{dot}{fraction}")] {
+            let text = format!(r#"{{"device_id":"d","metric_value":{number},"timestamp":"{time}"}}"#);
+            agrees(&text);
+            proptest::prop_assert_eq!(event(&text).metric_value.to_bits(), number.parse::<f64>().unwrap().to_bits());
+            proptest::prop_assert_eq!(event(&text).timestamp, Some(time));
+        }
+    }
+}
+
+fn agrees(text: &str) {
+    let fields = Fields::default();
+    if let Some(quick) = scan::usual(text, &fields) {
+        let careful = read(text, &fields).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(quick, careful, "{text}");
+        assert_eq!(quick.metric_value.to_bits(), careful.metric_value.to_bits(), "{text}");
+    }
+}
+
+#[test]
+fn the_contracts_example_takes_the_quick_reading() {
+    assert!(scan::usual(&TOKENS.concat(), &Fields::default()).is_some());
+}

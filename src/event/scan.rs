@@ -1,0 +1,186 @@
+//! The usual event, read in one pass: a flat object of plain strings and short numbers. Whatever looks different in any way,
+//! wrong or only rare, is left to the careful reading in [`super::decode`], so that this file never decides what is an error.
+
+use std::borrow::Cow;
+
+use super::{Event, Fields, Instant, MAX_NAME};
+
+/// Powers of ten that an f64 holds exactly, as far as needed: a quotient of two exact numbers is rounded once, as by
+/// `str::parse` (Clinger, "How to read floating point numbers accurately", 1990).
+const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// The event in `text`, or `None` when it is not of the usual form. What a path of several names leads to lies in an object
+/// within, and is not usual either.
+pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<Event<'a>> {
+    let mut scan = Scan { text, rest: text.as_bytes() };
+    let (mut device, mut metric, mut value, mut time) = (None, None, None, None);
+    scan.space();
+    scan.take(b'{')?;
+    loop {
+        scan.space();
+        // A field that is given twice is an error, which is not decided here. Most often they come in this order.
+        if device.is_none() && scan.key(&fields.device) {
+            device = Some(scan.name()?);
+        } else if metric.is_none() && scan.key(&fields.metric) {
+            metric = Some(scan.name()?);
+        } else if value.is_none() && scan.key(&fields.value) {
+            value = Some(scan.number()?);
+        } else if time.is_none() && scan.key(&fields.time) {
+            time = Some(Instant::parse_rfc3339(scan.string()?)?);
+        } else {
+            let key = scan.string()?;
+            [&fields.device, &fields.metric, &fields.value, &fields.time]
+                .iter()
+                .all(|field| *field != key)
+                .then_some(())?;
+            scan.colon()?;
+            scan.scalar()?;
+        }
+        scan.space();
+        match scan.next()? {
+            b',' => {}
+            b'}' => break,
+            _ => return None,
+        }
+    }
+    scan.space();
+    scan.rest.is_empty().then_some(())?;
+    Some(Event {
+        device_id: Cow::Borrowed(device?),
+        metric_name: metric.map(Cow::Borrowed),
+        metric_value: value?,
+        timestamp: time,
+    })
+}
+
+/// The highest bit of each byte that ends a plain string: a quote, a backslash or a control character. Of several only the
+/// lowest is certain, which is the first (H. Warren, "Hacker's Delight", 6-1).
+fn special(eight: u64) -> u64 {
+    const EACH: u64 = u64::MAX / 255;
+    let zero = |x: u64| x.wrapping_sub(EACH) & !x;
+    let quote = zero(eight ^ (EACH * b'"' as u64));
+    let backslash = zero(eight ^ (EACH * b'\\' as u64));
+    let control = eight.wrapping_sub(EACH * 0x20) & !eight;
+    (quote | backslash | control) & (EACH * 0x80)
+}
+
+struct Scan<'a> {
+    text: &'a str,
+    /// The bytes of its end.
+    rest: &'a [u8],
+}
+
+impl<'a> Scan<'a> {
+    fn next(&mut self) -> Option<u8> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
+    fn take(&mut self, expected: u8) -> Option<()> {
+        (self.next()? == expected).then_some(())
+    }
+
+    fn space(&mut self) {
+        while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+    }
+
+    fn colon(&mut self) -> Option<()> {
+        self.space();
+        self.take(b':')?;
+        self.space();
+        Some(())
+    }
+
+    /// Whether this key comes next, with its colon; then both are passed.
+    #[inline]
+    fn key(&mut self, key: &str) -> bool {
+        let before = self.rest;
+        let is_there = before.len() > key.len() + 2
+            && before[0] == b'"'
+            && before[key.len() + 1] == b'"'
+            && before[1..=key.len()] == *key.as_bytes();
+        if is_there {
+            self.rest = &before[key.len() + 2..];
+            if self.colon().is_some() {
+                return true;
+            }
+            self.rest = before;
+        }
+        false
+    }
+
+    /// A string without escapes.
+    fn string(&mut self) -> Option<&'a str> {
+        self.take(b'"')?;
+        let (from, mut end) = (self.text.len() - self.rest.len(), 0);
+        loop {
+            let Some(eight) = self.rest[end..].first_chunk() else {
+                // The last seven bytes of the text.
+                end += self.rest[end..].iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20))?;
+                break;
+            };
+            let found = special(u64::from_le_bytes(*eight));
+            if found != 0 {
+                end += (found.trailing_zeros() / 8) as usize;
+                break;
+            }
+            end += 8;
+        }
+        (self.rest[end] == b'"').then_some(())?;
+        self.rest = &self.rest[end + 1..];
+        self.text.get(from..from + end)
+    }
+
+    fn name(&mut self) -> Option<&'a str> {
+        self.string().filter(|name| (1..=MAX_NAME).contains(&name.len()))
+    }
+
+    /// Adds digits to a number; how many there were.
+    fn digits(&mut self, number: &mut u64) -> usize {
+        let before = self.rest.len();
+        while let [digit @ b'0'..=b'9', rest @ ..] = self.rest {
+            *number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+            self.rest = rest;
+        }
+        before - self.rest.len()
+    }
+
+    /// A number without exponent, of at most 15 digits, so that its digits and the power of ten are exact.
+    fn number(&mut self) -> Option<f64> {
+        let is_negative = self.rest.first() == Some(&b'-');
+        self.rest = &self.rest[usize::from(is_negative)..];
+        let has_leading_zero = self.rest.first() == Some(&b'0');
+        let mut digits = 0;
+        let whole = self.digits(&mut digits);
+        if whole == 0 || (has_leading_zero && whole > 1) {
+            return None;
+        }
+        let mut fraction = 0;
+        if let [b'.', rest @ ..] = self.rest {
+            self.rest = rest;
+            fraction = self.digits(&mut digits);
+            (fraction > 0).then_some(())?;
+        }
+        if whole + fraction > 15 || matches!(self.rest, [b'e' | b'E', ..]) {
+            return None;
+        }
+        let size = digits as f64 / TENS[fraction];
+        Some(if is_negative { -size } else { size })
+    }
+
+    /// Any value that holds no others.
+    fn scalar(&mut self) -> Option<()> {
+        match self.rest.first()? {
+            b'"' => self.string().map(drop),
+            b'-' | b'0'..=b'9' => self.number().map(drop),
+            _ => {
+                let words = [&b"true"[..], b"false", b"null"];
+                self.rest = words.iter().find_map(|word| self.rest.strip_prefix(*word))?;
+                Some(())
+            }
+        }
+    }
+}
