@@ -16,7 +16,8 @@ pub struct Row {
     pub line: u64,
     /// As it stands in the file, without the line's end.
     pub bytes: Vec<u8>,
-    cells: Option<Cells>,
+    /// Boxed, as few rows have any.
+    cells: Option<Box<Cells>>,
 }
 
 /// The four cells of a table's row, as far as the table has them.
@@ -67,11 +68,9 @@ pub enum Records {
 /// 66 when it cannot be read, 65 when a table lacks the value's column.
 pub fn open(path: &str, format: FileFormat, fields: &Fields) -> Result<Records> {
     let cannot = |e: io::Error| Error::no_input(format_args!("cannot read {path}: {e}"));
-    let mut input: Box<dyn BufRead + Send> = if path == "-" {
-        Box::new(BufReader::new(io::stdin()))
-    } else {
-        Box::new(BufReader::with_capacity(1 << 16, File::open(path).map_err(cannot)?))
-    };
+    let from: Box<dyn Read + Send> =
+        if path == "-" { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(cannot)?) };
+    let mut input = BufReader::with_capacity(1 << 18, from);
     // Opening a directory succeeds; reading it does not.
     let begin = input.fill_buf().map_err(cannot)?;
     if begin.starts_with(b"\xef\xbb\xbf") {
@@ -100,11 +99,33 @@ impl Records {
             Records::Table(table) => table.read(),
         }
     }
+
+    /// Reads at most `most` records, without waiting for more once there is one; then whether there may be more, or why
+    /// the file cannot be read any further.
+    pub fn read_many(&mut self, most: usize) -> (Vec<Row>, io::Result<bool>) {
+        let mut rows = Vec::new();
+        while rows.len() < most {
+            match self.read() {
+                Ok(Some(row)) => rows.push(row),
+                end => return (rows, end.map(|row| row.is_some())),
+            }
+            let at_hand = match self {
+                Records::Lines(lines) => lines.input.buffer(),
+                Records::Table(table) => &table.reader.get_ref().kept,
+            };
+            if memchr::memchr(b'\n', at_hand).is_none() {
+                break;
+            }
+        }
+        (rows, Ok(true))
+    }
 }
+
+type Input = BufReader<Box<dyn Read + Send>>;
 
 /// One record a line; blank lines are none.
 pub struct Lines {
-    input: Box<dyn BufRead + Send>,
+    input: Input,
     index: i64,
     line: u64,
 }
@@ -150,7 +171,7 @@ pub struct Table {
 
 /// Keeps what passes, so that a record's own bytes can be taken.
 struct Tee {
-    input: Box<dyn BufRead + Send>,
+    input: Input,
     /// Bytes from offset `from` of the input on.
     kept: Vec<u8>,
     from: u64,
@@ -178,7 +199,7 @@ fn line_ends(bytes: &[u8]) -> u64 {
 }
 
 impl Table {
-    fn open(path: &str, input: Box<dyn BufRead + Send>, fields: &Fields) -> Result<Self> {
+    fn open(path: &str, input: Input, fields: &Fields) -> Result<Self> {
         let tee = Tee { input, kept: Vec::new(), from: 0 };
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(tee);
         let headers = reader
@@ -220,7 +241,7 @@ impl Table {
         let metric = cell(self.metric).filter(|metric| !metric.is_empty());
         let cells = Cells { device: cell(self.device), metric, value: cell(Some(self.value)), time: cell(self.time) };
         self.index += 1;
-        Ok(Some(Row { index: self.index - 1, line, bytes, cells: Some(cells) }))
+        Ok(Some(Row { index: self.index - 1, line, bytes, cells: Some(Box::new(cells)) }))
     }
 }
 
