@@ -219,7 +219,7 @@ impl Storm {
                 }
             }
             Twin => {
-                // Mostly the older stops; it may fence the newer while it begins anew.
+                // Whoever holds the place of the first worker stays.
                 let mut pair = [self.mortal.remove(name).unwrap(), self.case.detector(name, &[])];
                 let mut stopped = None;
                 wait_for("one of the twins to stop", Duration::from_secs(90), || {

@@ -496,7 +496,8 @@ fn two_workers_and_one_give_the_same_anomalies() {
 #[test]
 fn of_two_detectors_by_one_name_one_stops_and_says_so_and_the_other_loses_nothing() {
     let case = Case::new("twins");
-    let settings = [("DETECTOR__WORKERS", "1"), ("DETECTOR__COMMIT_EVENTS", "2000")];
+    // Two, so that each could take a place from the other.
+    let settings = [("DETECTOR__WORKERS", "2"), ("DETECTOR__COMMIT_EVENTS", "2000")];
     case.produce(events(8, 100, 100_000, 1_000));
     let mut twins = [case.detector("same", &settings), case.detector("same", &settings)];
     let mut stopped = None;
@@ -508,8 +509,8 @@ fn of_two_detectors_by_one_name_one_stops_and_says_so_and_the_other_loses_nothin
     // 78: systemd does not start it again.
     assert_eq!(twins[stopped].exit(STOP).code(), Some(78), "{}", twins[stopped].log());
     let log = twins[stopped].log();
-    assert!(log.contains("another detector has joined group") && log.contains("same-0"), "{log}");
-    assert!(log.lines().count() < 60, "a quiet end: {log}");
+    assert!(log.contains("another detector has joined group") && log.contains("same-"), "{log}");
+    assert!(log.lines().count() < 100, "a quiet end: {log}");
     case.produce(events(9, 100, 100_000, 1_000));
     wait_done(&case, 200_000);
     assert!(twins[1 - stopped].child.try_wait().unwrap().is_none());

@@ -132,6 +132,7 @@ impl Seat {
                 state: topics.state.clone(),
                 group: detector.group.clone(),
                 member: format!("{instance}-{index}"),
+                worker: index,
                 transactional_id: format!("{}-{instance}-{index}", detector.group),
             },
             plan: Plan {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::mark::{Mark, Marks};
+use crate::stop::Stop;
 
 /// Next offset of each partition.
 pub type Positions = BTreeMap<i32, i64>;
@@ -208,7 +209,7 @@ pub trait Log {
 
     /// Whether another process has taken this member's place by its name: asked after a fault, when nothing goes on;
     /// `is_fenced` when the group said so. May wait for as long as it takes to tell another from a trace of ourselves.
-    fn is_replaced(&mut self, is_fenced: bool) -> bool;
+    fn is_replaced(&mut self, is_fenced: bool, stop: &Stop) -> bool;
 
     /// Leaves the group; returns when it is done, or after `limit`.
     fn leave(&mut self, limit: Duration);

@@ -313,7 +313,7 @@ impl<'a, L: Log> Worker<'a, L> {
             Remedy::Yield | Remedy::Rebuild => {
                 self.part.set(State::Degraded(fault.message.clone()));
                 let is_fenced = fault.remedy == Remedy::Yield;
-                let is_replaced = !self.stop.is_requested() && self.log.is_replaced(is_fenced);
+                let is_replaced = !self.stop.is_requested() && self.log.is_replaced(is_fenced, self.stop);
                 return Some(if is_replaced { Ending::Replaced } else { self.give_up(fault) });
             }
             Remedy::Retry => {

@@ -1,8 +1,5 @@
 //! Configurations of librdkafka's clients. The user's properties come first, ours after them.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -15,15 +12,6 @@ pub const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "500
 /// A transaction's call waits without end for a coordinator that has left the metadata, until any connection changes its state
 /// (librdkafka #5511, #5456): idle ones do so, between two looks at the topics.
 pub const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
-
-/// Of this process alone, so that the group's members can be told apart; `None` when the user has set one.
-pub fn own_id(kafka: &Kafka) -> Option<&'static str> {
-    static ID: OnceLock<String> = OnceLock::new();
-    let is_given = kafka.properties.contains_key("client.id");
-    (!is_given)
-        .then(|| ID.get_or_init(|| format!("anomaly-{:08x}", RandomState::new().build_hasher().finish() as u32)))
-        .map(String::as_str)
-}
 
 /// Our choice where the user made none.
 pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
@@ -71,9 +59,6 @@ pub fn heartbeat(session: Duration) -> Duration {
 /// A consumer that takes part in a group, at offsets that it is told.
 pub fn member(kafka: &Kafka, group: &str, instance: &str, session: Duration) -> ClientConfig {
     let mut config = reader(kafka);
-    if let Some(id) = own_id(kafka) {
-        config.set("client.id", id);
-    }
     config
         .set("group.id", group)
         .set("group.instance.id", instance)

@@ -13,6 +13,7 @@ use super::fetch::Fetch;
 use super::read::History;
 use super::{client, fault, identity, origin, stranded};
 use crate::config::resolved::{Delivery, Kafka};
+use crate::stop::Stop;
 use crate::stream::log::{Change, Fault, Identity, Log, Outgoing, Past, Positions, Remedy, Standing, Visit};
 use crate::stream::mark::Marks;
 
@@ -31,6 +32,8 @@ pub struct Names {
     pub group: String,
     /// Member of the group; the same after a restart.
     pub member: String,
+    /// Of the process, from 0.
+    pub worker: usize,
     /// Transactions of this member.
     pub transactional_id: String,
 }
@@ -371,7 +374,7 @@ impl Log for KafkaLog {
 
     /// A producer that was fenced may have been too slow, or have a twin: the twin's consumer joins after its producer began,
     /// and ours hears of that by the next heartbeat.
-    fn is_replaced(&mut self, mut is_fenced: bool) -> bool {
+    fn is_replaced(&mut self, mut is_fenced: bool, stop: &Stop) -> bool {
         let of_producer = self.producer.client().fatal_error();
         let is_doubted = of_producer.is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
         let deadline = Instant::now() + self.heartbeat + Duration::from_secs(1);
@@ -379,7 +382,7 @@ impl Log for KafkaLog {
             self.consumer.poll(Duration::from_millis(50));
             is_fenced = self.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId);
         }
-        is_fenced && super::twin::exists(&self.kafka, &self.names.group, &self.names.member, self.session)
+        is_fenced && super::twin::exists(&self.kafka, &self.names, self.session, stop)
     }
 
     fn leave(&mut self, limit: Duration) {

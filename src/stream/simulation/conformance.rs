@@ -85,6 +85,7 @@ impl World for Real {
             state: self.topics.state.clone(),
             group: format!("{prefix}-group"),
             member: member.to_owned(),
+            worker: 0,
             transactional_id: format!("{prefix}-{transactional_id}"),
         };
         Box::new(KafkaLog::new(&self.kafka, names, Delivery::ExactlyOnce, Duration::from_secs(10)).unwrap())

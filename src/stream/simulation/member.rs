@@ -11,6 +11,7 @@ use super::cluster::{Entry, Fate, Partition, Topic};
 use super::stage::{Inner, Stage};
 use super::strike::{ASK, BEGIN, END, LOCAL, OFFSETS, POLL_SHARE, SEND, dead};
 use super::world::Defect;
+use crate::stop::Stop;
 use crate::stream::log::{
     Change, Fault, Identity, Log, Outgoing, Output, Past, Positions, Record, Remedy, Standing, Visit,
 };
@@ -351,7 +352,7 @@ impl Log for Member {
         self.act(END, |this, inner| inner.cluster.end(&this.transactional_id, this.epoch, false))
     }
 
-    fn is_replaced(&mut self, _is_fenced: bool) -> bool {
+    fn is_replaced(&mut self, _is_fenced: bool, _stop: &Stop) -> bool {
         let inner = self.stage.look();
         let seat = inner.cluster.group.members.get(&self.name);
         self.id.is_some() && seat.is_some_and(|seat| Some(seat.id) != self.id && seat.actor != self.me)
