@@ -61,6 +61,9 @@ fn json(
             }
         }
     }
+    if fields.are_flat() {
+        return flat(fields, device, metric, value, at).unwrap_or_default();
+    }
     let mut object = Map::new();
     put(&mut object, &fields.device, device.into());
     if let Some(metric) = metric {
@@ -71,4 +74,28 @@ fn json(
         put(&mut object, &fields.time, at.to_string().into());
     }
     Value::Object(object).to_string().into_bytes()
+}
+
+/// The same without the object in between. Cannot fail: memory takes all, and the numbers are finite.
+fn flat(
+    fields: &crate::event::Fields,
+    device: &str,
+    metric: Option<&str>,
+    value: f64,
+    at: Option<crate::event::Instant>,
+) -> serde_json::Result<Vec<u8>> {
+    use serde::ser::{SerializeMap, Serializer};
+    let mut json = Vec::with_capacity(160);
+    let mut serializer = serde_json::Serializer::new(&mut json);
+    let mut object = serializer.serialize_map(None)?;
+    object.serialize_entry(&fields.device, device)?;
+    if let Some(metric) = metric {
+        object.serialize_entry(&fields.metric, metric)?;
+    }
+    object.serialize_entry(&fields.value, &value)?;
+    if let Some(at) = at {
+        object.serialize_entry(&fields.time, &at)?;
+    }
+    object.end()?;
+    Ok(json)
 }
