@@ -1,5 +1,5 @@
 # The two commands of the README, and what maintainers need beside them.
-.PHONY: demo test test-all simulate chaos soak vagrant-test build deb box lint deny
+.PHONY: demo test test-all simulate chaos soak bench vagrant-test build deb box lint deny
 
 # The whole pipeline on this machine, with nothing set up.
 demo:
@@ -46,11 +46,16 @@ vagrant-test: deb
 	packaging/install-deps vagrant
 	tests/vagrant
 
+# Ourselves beside our peers, in one run; needs Go. bench/README.md says more.
+bench:
+	packaging/install-deps build test bench
+	bench/run throughput
+
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	shellcheck .ci/run tests/run tests/machine tests/package tests/cloud-init \
-	  tests/piuparts tests/network tests/vagrant vagrant/box vagrant/provision.sh packaging/install-deps \
+	  tests/piuparts tests/network tests/vagrant bench/run vagrant/box vagrant/provision.sh packaging/install-deps \
 	  packaging/build-deb packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
