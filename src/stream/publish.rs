@@ -37,6 +37,8 @@ impl Publisher {
             &mut config,
             kafka,
             &[
+                // Events that are refused because their partitions are not known make nobody look for these.
+                client::LOOK_OFTEN,
                 ("queue.buffering.max.messages", "200000"),
                 ("queue.buffering.max.kbytes", "65536"),
                 // An idempotent client spins while a batch is due and five events of the partition still wait for their broker:
