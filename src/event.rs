@@ -130,11 +130,6 @@ impl Fields {
         [&self.device, &self.metric, &self.value, &self.time]
     }
 
-    /// Whether all of them are names of the object itself.
-    pub fn are_flat(&self) -> bool {
-        self.paths().iter().all(|path| !path.contains('.'))
-    }
-
     /// Two paths of which one begins the other, or `None`.
     pub fn clash(&self) -> Option<(&str, &str)> {
         let paths = self.paths();

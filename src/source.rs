@@ -8,6 +8,11 @@ pub mod replay;
 
 use std::time::Duration;
 
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::event::{Fields, Instant};
+
 /// One event, ready to send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
@@ -39,63 +44,70 @@ pub trait Source {
     fn next(&mut self, elapsed: Duration) -> crate::error::Result<Next>;
 }
 
-/// One event as JSON, with the fields at their configured paths.
-fn json(
-    fields: &crate::event::Fields,
-    device: &str,
-    metric: Option<&str>,
-    value: f64,
-    at: Option<crate::event::Instant>,
-) -> Vec<u8> {
-    use serde_json::{Map, Value};
-    fn put(object: &mut Map<String, Value>, path: &str, value: Value) {
-        match path.split_once('.') {
-            None => {
-                object.insert(path.to_owned(), value);
-            }
-            Some((head, rest)) => {
-                let below = object.entry(head).or_insert_with(|| Value::Object(Map::new()));
-                if let Value::Object(below) = below {
-                    put(below, rest, value);
-                }
+/// Events as JSON, with the fields at their configured paths.
+#[derive(Debug)]
+struct Writer {
+    fields: Fields,
+    /// `"device_id":` and so on, as they are written; `None` when some lie in objects within.
+    keys: Option<[String; 4]>,
+}
+
+impl Writer {
+    fn new(fields: &Fields) -> Self {
+        let paths = [&fields.device, &fields.metric, &fields.value, &fields.time];
+        let is_flat = paths.iter().all(|path| !path.contains('.'));
+        let keys = is_flat.then(|| paths.map(|path| format!("{}:", Value::from(path.as_str()))));
+        Writer { fields: fields.clone(), keys }
+    }
+
+    fn event(&self, device: &str, metric: Option<&str>, value: f64, at: Option<Instant>) -> Vec<u8> {
+        let Some(keys) = &self.keys else { return self.nested(device, metric, value, at) };
+        let mut json = Vec::with_capacity(160);
+        put(&mut json, &keys[0], device);
+        if let Some(metric) = metric {
+            put(&mut json, &keys[1], metric);
+        }
+        put(&mut json, &keys[2], &value);
+        if let Some(at) = at {
+            put(&mut json, &keys[3], &at);
+        }
+        json.push(b'}');
+        json
+    }
+
+    fn nested(&self, device: &str, metric: Option<&str>, value: f64, at: Option<Instant>) -> Vec<u8> {
+        let fields = &self.fields;
+        let mut object = Map::new();
+        insert(&mut object, &fields.device, device.into());
+        if let Some(metric) = metric {
+            insert(&mut object, &fields.metric, metric.into());
+        }
+        insert(&mut object, &fields.value, value.into());
+        if let Some(at) = at {
+            insert(&mut object, &fields.time, at.to_string().into());
+        }
+        Value::Object(object).to_string().into_bytes()
+    }
+}
+
+/// Appends a field to an object that is being written.
+fn put<T: Serialize + ?Sized>(json: &mut Vec<u8>, key: &str, value: &T) {
+    json.push(if json.is_empty() { b'{' } else { b',' });
+    json.extend_from_slice(key.as_bytes());
+    // Cannot fail: memory takes all, and numbers are finite.
+    let _ = serde_json::to_writer(json, value);
+}
+
+fn insert(object: &mut Map<String, Value>, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            object.insert(path.to_owned(), value);
+        }
+        Some((head, rest)) => {
+            let below = object.entry(head).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(below) = below {
+                insert(below, rest, value);
             }
         }
     }
-    if fields.are_flat() {
-        return flat(fields, device, metric, value, at).unwrap_or_default();
-    }
-    let mut object = Map::new();
-    put(&mut object, &fields.device, device.into());
-    if let Some(metric) = metric {
-        put(&mut object, &fields.metric, metric.into());
-    }
-    put(&mut object, &fields.value, value.into());
-    if let Some(at) = at {
-        put(&mut object, &fields.time, at.to_string().into());
-    }
-    Value::Object(object).to_string().into_bytes()
-}
-
-/// The same without the object in between. Cannot fail: memory takes all, and the numbers are finite.
-fn flat(
-    fields: &crate::event::Fields,
-    device: &str,
-    metric: Option<&str>,
-    value: f64,
-    at: Option<crate::event::Instant>,
-) -> serde_json::Result<Vec<u8>> {
-    use serde::ser::{SerializeMap, Serializer};
-    let mut json = Vec::with_capacity(160);
-    let mut serializer = serde_json::Serializer::new(&mut json);
-    let mut object = serializer.serialize_map(None)?;
-    object.serialize_entry(&fields.device, device)?;
-    if let Some(metric) = metric {
-        object.serialize_entry(&fields.metric, metric)?;
-    }
-    object.serialize_entry(&fields.value, &value)?;
-    if let Some(at) = at {
-        object.serialize_entry(&fields.time, &at)?;
-    }
-    object.end()?;
-    Ok(json)
 }

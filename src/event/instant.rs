@@ -4,9 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
-use time::format_description::StaticFormatDescription;
 use time::format_description::well_known::Rfc3339;
-use time::macros::format_description;
 
 /// Milliseconds since 1970-01-01T00:00:00Z, between the years 0 and 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,9 +16,6 @@ const FIRST: i64 = -62_167_219_200_000;
 const LAST: i64 = 253_402_300_799_999;
 /// From here on an epoch number is in milliseconds: 1e11 seconds would be the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
-
-const WRITTEN: StaticFormatDescription =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 impl Instant {
     /// `None` outside the years 0 to 9999.
@@ -104,6 +99,40 @@ impl Instant {
             .or_else(|| Self::parse_epoch(text))
     }
 
+    /// `2026-11-23T17:00:00.123Z`; the reverse of [`parse_usual`](Self::parse_usual), from the same source.
+    fn text(self) -> [u8; 24] {
+        let (days, millis) = (self.0.div_euclid(86_400_000), self.0.rem_euclid(86_400_000));
+        let days = days + 719_468;
+        let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        // From March on.
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = era * 400 + year_of_era + i64::from(month <= 2);
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |from: usize, to: usize, mut number: i64| {
+            for digit in text[from..to].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        let seconds = millis / 1_000;
+        for (from, to, number) in [
+            (0, 4, year),
+            (5, 7, month),
+            (8, 10, day),
+            (11, 13, seconds / 3_600),
+            (14, 16, seconds / 60 % 60),
+            (17, 19, seconds % 60),
+            (20, 23, millis % 1_000),
+        ] {
+            put(from, to, number);
+        }
+        text
+    }
+
     fn from_time(time: OffsetDateTime) -> Option<Self> {
         Self::from_millis(i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()?)
     }
@@ -123,13 +152,13 @@ impl From<OffsetDateTime> for Instant {
 
 impl fmt::Display for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_time().format(&WRITTEN).map_err(|_| fmt::Error)?)
+        f.write_str(std::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 
 impl Serialize for Instant {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(std::str::from_utf8(&self.text()).map_err(serde::ser::Error::custom)?)
     }
 }
 

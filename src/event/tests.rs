@@ -161,11 +161,15 @@ proptest::proptest! {
     #[test]
     fn numbers_and_times_are_read_to_the_last_bit(
         whole in -20_000_000_000_000_000i64..20_000_000_000_000_000, digits in 0usize..19, fraction: u64, exponent in -30i32..30,
-        millis in -62_167_219_200_000i64..253_402_300_799_999,
+        millis in -62_167_219_200_000i64..=253_402_300_799_999,
     ) {
         let fraction = &format!("{fraction:020}")[..digits];
         let dot = if digits > 0 { "." } else { "" };
         let time = Instant::from_millis(millis).unwrap();
+        let format = time::macros::format_description!(
+            "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+        );
+        proptest::prop_assert_eq!(time.to_string(), time.to_time().format(&format).unwrap());
         for number in [format!("{whole}{dot}{fraction}"), format!("{whole}e{exponent}"), format!("-0{dot}{fraction}")] {
             let text = format!(r#"{{"device_id":"d","metric_value":{number},"timestamp":"{time}"}}"#);
             agrees(&text);

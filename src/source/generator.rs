@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::{Next, Sample, Source, json};
+use super::{Next, Sample, Source, Writer};
 use crate::config::resolved::Producer;
 use crate::error::Result;
 use crate::event::{Fields, Instant};
@@ -34,7 +34,7 @@ pub struct Generator {
     /// Chance that a block holds an anomaly.
     chance: f64,
     count: u64,
-    fields: Fields,
+    writer: Writer,
     next: u64,
 }
 
@@ -60,7 +60,7 @@ impl Generator {
             step: settings.step.unwrap_or_else(|| Duration::from_secs_f64(per_event.min(1e9))),
             chance: (settings.anomaly_rate * BLOCK as f64 / mean_length).min(1.0),
             count: settings.count,
-            fields: fields.clone(),
+            writer: Writer::new(fields),
             next: 0,
         }
     }
@@ -151,7 +151,7 @@ impl Source for Generator {
         self.next += 1;
         let (device, metric, value, label) = self.event(i);
         let at = Instant::from_millis((self.seconds(i) * 1000.0) as i64);
-        let value = json(&self.fields, &device, Some(metric), value, at);
+        let value = self.writer.event(&device, Some(metric), value, at);
         Ok(Next::Event(Sample { key: Some(device.into_bytes()), value, label }))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sysinfo::{Disks, Networks, System};
 
-use super::{Next, Sample, Source, json};
+use super::{Next, Sample, Source, Writer};
 use crate::error::{Error, Result};
 use crate::event::{Fields, Instant};
 
@@ -15,7 +15,7 @@ pub struct Host {
     interval: Duration,
     due: Duration,
     last: Duration,
-    fields: Fields,
+    writer: Writer,
     system: System,
     disks: Disks,
     networks: Networks,
@@ -36,7 +36,7 @@ impl Host {
             interval,
             due: interval,
             last: Duration::ZERO,
-            fields: fields.clone(),
+            writer: Writer::new(fields),
             system,
             disks: Disks::new_with_refreshed_list().map_err(silent)?,
             networks: Networks::new_with_refreshed_list().map_err(silent)?,
@@ -74,7 +74,7 @@ impl Host {
         }
         let now = Instant::now();
         for (metric, value) in readings {
-            let value = json(&self.fields, &self.device, Some(&metric), value, Some(now));
+            let value = self.writer.event(&self.device, Some(&metric), value, Some(now));
             self.queue.push_back(Sample { key: Some(self.device.clone().into_bytes()), value, label: None });
         }
     }

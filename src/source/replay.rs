@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use super::file::{Row, open};
-use super::{Next, Sample, Source, json};
+use super::{Next, Sample, Source, Writer};
 use crate::config::resolved::{FileFormat, Producer};
 use crate::error::{Error, Result};
 use crate::event::{Fields, Instant};
@@ -23,6 +23,7 @@ pub struct Replay {
     /// Of a table without a device column.
     device: String,
     fields: Fields,
+    writer: Writer,
     speed: f64,
     left: u64,
     first: Option<Instant>,
@@ -40,6 +41,7 @@ impl Replay {
             path: settings.file.clone(),
             device: device_of(&settings.file),
             fields: fields.clone(),
+            writer: Writer::new(fields),
             speed: settings.speed,
             left: if settings.count == 0 { u64::MAX } else { settings.count },
             first: None,
@@ -69,7 +71,7 @@ impl Replay {
         let value = match (&event, row.is_table()) {
             (Some(event), true) => {
                 let metric = event.metric_name.as_deref();
-                json(&self.fields, &event.device_id, metric, event.metric_value, event.timestamp)
+                self.writer.event(&event.device_id, metric, event.metric_value, event.timestamp)
             }
             _ => row.bytes.clone(),
         };
