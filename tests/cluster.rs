@@ -463,7 +463,8 @@ impl Settled {
                 last / 1024.0,
                 slope / 1024.0
             );
-            assert!(descriptors.1 <= descriptors.0 + 4 && threads.1 <= threads.0 + 2, "{name} keeps what it opens");
+            // The dashboard's pool may have grown from one to four connections, of four descriptors each.
+            assert!(descriptors.1 <= descriptors.0 + 12 && threads.1 <= threads.0 + 2, "{name} keeps what it opens");
             assert!(slope * hours < last / 8.0, "{name} grows");
         }
     }
