@@ -489,7 +489,7 @@ fn seed(default: u64) -> u64 {
 #[test]
 fn members_and_brokers_that_come_and_go_leave_every_event_its_one_outcome() {
     let mut storm = Storm::brew("storm", 23910, seed(1));
-    for fault in [FirstBrokerDies, Visitors, SecondBrokerDies, Twin, ZooKeeperDies] {
+    for fault in [FirstBrokerDies, Visitors, SecondBrokerDies] {
         storm.round(fault);
     }
     println!("{}", storm.settle().report);
