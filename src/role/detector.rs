@@ -178,8 +178,8 @@ impl Seat {
                 Ending::Replaced => {
                     let Names { group, member, .. } = &self.names;
                     return Err(Error::config(format_args!(
-                        "another detector has joined group {group} as {member}, by the same detector.instance; this one was \
-                         there before, and stops. Give each instance a name of its own"
+                        "another detector has joined group {group} as {member}, by the same detector.instance; this one \
+                         gives way, and stops. Give each instance a name of its own"
                     )));
                 }
                 Ending::Rebuild(why) => {

@@ -97,7 +97,7 @@ pub enum Remedy {
     Abort,
     /// The outcome is unknown, or the client is fenced or broken: make everything anew from the committed offsets.
     Rebuild,
-    /// Another process came later and goes by the same name: leave it the place, for good.
+    /// Another process may have our place, by our name: if it is there to stay, leave it the place, for good.
     Yield,
     /// Only a person can help; the message says how.
     Stop,

@@ -32,13 +32,13 @@ impl Publisher {
         let mut config = client::producer(kafka);
         config.set("message.timeout.ms", "0");
         client::watched(&mut config);
-        // Seconds of events at full speed; the bound on memory is in kilobytes.
         client::set_missing(
             &mut config,
             kafka,
             &[
                 // Events that are refused because their partitions are not known make nobody look for these.
                 client::LOOK_OFTEN,
+                // Seconds of events at full speed; the bound on memory is in kilobytes.
                 ("queue.buffering.max.messages", "200000"),
                 ("queue.buffering.max.kbytes", "65536"),
                 // An idempotent client spins while a batch is due and five events of the partition still wait for their broker:
