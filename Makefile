@@ -1,5 +1,5 @@
 # The two commands of the README, and what maintainers need beside them.
-.PHONY: demo test test-all simulate chaos soak bench vagrant-test build deb box lint deny
+.PHONY: demo test test-all simulate chaos soak bench bench-dashboard vagrant-test build deb box lint deny
 
 # The whole pipeline on this machine, with nothing set up.
 demo:
@@ -7,25 +7,25 @@ demo:
 	cargo build --release --locked
 	exec target/release/anomaly demo
 
-# Everything that proves the product in minutes, on a real Kafka, ZooKeeper, PostgreSQL, browser and systemd. The package is
-# built without optimisation over crates, which takes minutes; test-all has the real one.
-test: export CARGO_PROFILE_RELEASE_LTO = off
+# Everything that proves the product in minutes, on a real Kafka, ZooKeeper, PostgreSQL, browser and systemd. The package has
+# the program as the tests build it, since another build takes minutes; test-all has the real one.
 test:
 	packaging/install-deps build test package
 	$(MAKE) lint
 	cargo test --locked --no-run
 	@# Tests mostly wait: the package and the machine for it are made meanwhile, with what they leave of this one.
-	nice -n 19 sh -c 'packaging/build-deb && tests/machine base' >target/build-deb.log 2>&1 & deb=$$!; \
+	nice -n 19 sh -c 'packaging/build-deb dev && tests/machine base' >target/build-deb.log 2>&1 & deb=$$!; \
 	  tests/run --skip cluster::members; ended=$$?; \
 	  wait $$deb || { cat target/build-deb.log; exit 1; }; exit $$ended
 	@# Two brokers and all that works with them are enough for a small machine: by themselves.
 	tests/run cluster::members
-	tests/package
+	tests/package target/debian/anomaly_*.deb
 
 # What takes longer as well.
 test-all: test
 	packaging/install-deps build test package slow
-	CARGO_PROFILE_RELEASE_LTO=thin packaging/build-deb
+	packaging/build-deb
+	tests/package target/debian/anomaly_*.deb
 	tests/run --ignored --skip network:: --skip cluster::
 	tests/network
 	tests/cloud-init target/debian/anomaly_*.deb
@@ -52,6 +52,11 @@ vagrant-test: deb
 bench:
 	packaging/install-deps build test bench
 	bench/run throughput
+
+# The dashboard beside the seed's design, in Chromium.
+bench-dashboard:
+	packaging/install-deps build test bench
+	bench/run dashboard
 
 lint:
 	cargo fmt --check

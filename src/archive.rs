@@ -1,31 +1,61 @@
 //! What can be asked about anomalies that are already recorded: the questions, the plain data that answers them, and the
 //! trait that stands between the pages and the database. Knows neither SQL nor HTTP.
 
+mod count;
+mod follow;
+mod review;
+
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::anomaly::{Anomaly, Severity};
 use crate::event::Instant;
+pub use count::{BinCount, Bins, Count, CoverageRow, LaneCount, NameCount, StatusRow};
+pub use follow::{Committed, Cursor, Follower};
+pub use review::{MAX_NOTE, Mark, NewMark, Quality, Review};
 
 /// Rows of one page when nobody says otherwise.
 pub const DEFAULT_LIMIT: u32 = 50;
 /// Most rows of one page.
 pub const MAX_LIMIT: u32 = 500;
 
-/// Which anomalies. An absent part restricts nothing.
+/// Which anomalies. What is empty restricts nothing; of several values of one part any will do.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Filter {
-    /// Exactly this device.
-    pub device: Option<String>,
-    /// Exactly this metric.
-    pub metric: Option<String>,
-    /// Exactly this severity.
-    pub severity: Option<Severity>,
+    /// Exactly these devices.
+    pub devices: Vec<String>,
+    /// Exactly these metrics.
+    pub metrics: Vec<String>,
+    /// These severities.
+    pub severities: Vec<Severity>,
+    /// Found by these methods.
+    pub methods: Vec<String>,
+    /// With these labels of the producer.
+    pub labels: Vec<String>,
+    /// With these reviews.
+    pub reviews: Vec<Review>,
     /// Event time at or after.
     pub from: Option<Instant>,
     /// Event time before.
     pub to: Option<Instant>,
+    /// Nothing can match.
+    pub is_impossible: bool,
+}
+
+impl Filter {
+    /// Whether anything but devices, metrics, severities and time restricts: this is what totals can answer.
+    pub fn is_plain(&self) -> bool {
+        self.methods.is_empty() && self.labels.is_empty() && self.reviews.is_empty()
+    }
+
+    /// Width of the range in milliseconds; as wide as can be when it has no end.
+    pub fn width(&self) -> i64 {
+        match (self.from, self.to) {
+            (Some(from), Some(to)) => to.millis().saturating_sub(from.millis()),
+            _ => i64::MAX,
+        }
+    }
 }
 
 /// A place in the order of pages: newest event first, then by identity, all descending.
@@ -90,6 +120,8 @@ pub struct Record {
     pub anomaly: Anomaly,
     /// By the detector's clock.
     pub detected_at: Instant,
+    /// What people say of it.
+    pub review: Review,
 }
 
 /// Some records, newest first.
@@ -101,109 +133,15 @@ pub struct Page {
     pub next: Option<Key>,
 }
 
-/// How many of each severity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Count {
-    /// Critical ones.
-    pub critical: u64,
-    /// Warnings.
-    pub warning: u64,
-}
-
-impl Count {
-    /// Both together.
-    pub fn total(self) -> u64 {
-        self.critical + self.warning
-    }
-}
-
-/// Anomalies in one stretch of time; stretches without any are absent.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BinCount {
-    /// Counted from the start of the range, by its width.
-    pub bin: usize,
-    /// In it.
-    pub count: Count,
-}
-
-/// Anomalies of one device, or of one metric.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NameCount {
-    /// `None`: events without a metric's name.
-    pub name: Option<String>,
-    /// Of it.
-    pub count: Count,
-}
-
-/// Anomalies of one device in one stretch of time.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LaneCount {
-    /// The device.
-    pub device: String,
-    /// As in [`BinCount`].
-    pub bin: usize,
-    /// In it.
-    pub count: Count,
-}
-
-/// What was judged in a minute of event time, all partitions together; minutes without events are absent.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CoverageRow {
-    /// Its start.
-    pub minute: Instant,
-    /// Values with a verdict.
-    pub judged: u64,
-    /// Values that came before the series had enough of them.
-    pub learning: u64,
-    /// Records that are not events.
-    pub rejected: u64,
-}
-
-/// The last heartbeat of one partition.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StatusRow {
-    /// Consumer group of the detector.
-    pub group: String,
-    /// Of the raw events.
-    pub topic: String,
-    /// Of that topic.
-    pub partition: i32,
-    /// Who has it.
-    pub worker: String,
-    /// What the worker says that it is doing.
-    pub state: String,
-    /// Next offset to judge.
-    pub committed: Option<i64>,
-    /// Events that wait; `None` when not known.
-    pub lag: Option<i64>,
-    /// Newest event time judged.
-    pub event_time: Option<Instant>,
-    /// Series held.
-    pub series: i64,
-    /// Of the settings in force.
-    pub settings_hash: String,
-    /// When it was written.
-    pub updated_at: Instant,
-    /// Its age in seconds by the database's clock, so that two hosts' clocks need not agree.
-    pub age: f64,
-}
-
-/// A range of event time, cut into equal stretches.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Bins {
-    /// Start of the first one.
-    pub from: Instant,
-    /// Width of each, in milliseconds.
-    pub width: i64,
-    /// How many.
-    pub count: usize,
-}
-
-impl Bins {
-    /// End of the last one.
-    pub fn to(&self) -> Option<Instant> {
-        Instant::from_millis(self.from.millis() + self.width * self.count as i64)
-    }
+/// An order of anomalies that is not that of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The farthest from what was expected first.
+    Score,
+    /// By device, then newest first.
+    Device,
+    /// By metric, then newest first.
+    Metric,
 }
 
 /// Why there is no answer.
@@ -240,6 +178,19 @@ pub trait Archive: Send + Sync {
     /// See [`Archive::ping`].
     fn newest(&self, filter: &Filter, before: Option<&Key>, limit: u32) -> Result<Page, Failure>;
 
+    /// At most `limit` anomalies, newest first, that come just before `after` in this order; `next` says whether there are more
+    /// of them on that side.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn newer(&self, filter: &Filter, after: &Key, limit: u32) -> Result<Page, Failure>;
+
+    /// At most `limit` anomalies in another order than that of time.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn ranked(&self, filter: &Filter, order: Order, limit: u32) -> Result<Vec<Record>, Failure>;
+
     /// All anomalies of one record: usually one.
     ///
     /// # Errors
@@ -270,17 +221,65 @@ pub trait Archive: Send + Sync {
     /// See [`Archive::ping`].
     fn lanes(&self, filter: &Filter, bins: &Bins, devices: &[String]) -> Result<Vec<LaneCount>, Failure>;
 
-    /// What was judged, by minute, in `from <= minute < to`.
+    /// What was judged in `from <= minute < to`, by stretches of `grain` milliseconds that begin with `from`.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn coverage(&self, from: Instant, to: Instant) -> Result<Vec<CoverageRow>, Failure>;
+    fn coverage(&self, from: Instant, to: Instant, grain: i64) -> Result<Vec<CoverageRow>, Failure>;
 
     /// The last heartbeat of every partition.
     ///
     /// # Errors
     /// See [`Archive::ping`].
     fn status(&self) -> Result<Vec<StatusRow>, Failure>;
+
+    /// At most `limit` devices that have anomalies and this text in their names, whatever its case, in the order of names.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn search(&self, text: &str, limit: u32) -> Result<Vec<String>, Failure>;
+
+    /// How far the sinks are.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn position(&self) -> Result<Cursor, Failure>;
+
+    /// All marks of one record, newest first.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn marks(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<Mark>, Failure>;
+
+    /// Adds a mark; `false` when there is no such anomaly.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn mark(&self, mark: &NewMark) -> Result<bool, Failure>;
+
+    /// Reviews in a range of event time: how many anomalies have each, newest marks only. `None` is not among them.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn reviews(&self, from: Instant, to: Instant) -> Result<Vec<(Review, u64)>, Failure>;
+
+    /// What a settings' hash stands for, as names and values; `None` when it is not known.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn settings(&self, hash: &str) -> Result<Option<Vec<(String, String)>>, Failure>;
+
+    /// How good the detection was, day by day.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn quality(&self, from: Instant, to: Instant) -> Result<Vec<Quality>, Failure>;
+
+    /// A follower, connected.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn follow(&self) -> Result<Box<dyn Follower>, Failure>;
 }
 
 #[cfg(test)]

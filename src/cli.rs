@@ -12,6 +12,7 @@ use crate::config::schema::File;
 use crate::config::{self, Loaded, Places};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Class, Instant};
+use crate::page::door::Role as Door;
 use crate::role;
 
 /// Watch device metrics in Kafka and say, exactly once, which values are abnormal
@@ -100,6 +101,8 @@ enum Command {
     /// List, show and send again the records that were not events
     #[command(subcommand)]
     Dlq(Dlq),
+    /// Let someone log in to the dashboard, with another password, or no more
+    Passwd(Passwd),
     /// Run all roles in one process on an in-memory broker and a private PostgreSQL
     Demo(Demo),
     /// Write a manual page or a shell's completions to standard output; what the package ships
@@ -236,6 +239,24 @@ fn time(text: &str) -> Result<Instant, String> {
     Instant::parse_rfc3339(text).ok_or_else(|| "expected a time such as 2026-11-25T07:00:00Z".into())
 }
 
+/// Options of `anomaly passwd`.
+///
+/// The password is asked for; from a script it is the first line of standard input. The dashboard sees a change at once.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Passwd {
+    /// Whose
+    pub name: String,
+    /// What they may do
+    #[arg(long, value_enum, default_value = "viewer")]
+    pub role: Door,
+    /// No longer let them log in; sessions that are open end
+    #[arg(long, conflicts_with = "role")]
+    pub remove: bool,
+    /// The file; dashboard.users unless given
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
 /// Options of `anomaly demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Demo {
@@ -297,6 +318,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (None, Some(Command::Topics)) => command::topics::run(&load(Some(File::Detector))?.0.settings),
         (None, Some(Command::Status)) => command::status::run(&load(Some(File::Dashboard))?.0.settings),
         (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load(Some(File::Detector))?.0.settings, &dlq),
+        (None, Some(Command::Passwd(passwd))) => match &passwd.file {
+            Some(file) => command::passwd::run(&passwd, file),
+            None => {
+                let users = load(Some(File::Dashboard))?.0.settings.dashboard.users;
+                if users.is_empty() {
+                    let remedy =
+                        "dashboard.users is not set: name a file there, such as /etc/anomaly/tls/users, or with --file";
+                    return Err(Error::config(remedy));
+                }
+                command::passwd::run(&passwd, users.as_ref())
+            }
+        },
         (None, Some(Command::Demo(demo))) => command::demo::run(&demo),
         (None, Some(Command::Generate { document })) => command::generate::run(document, definition()),
         (Some(_), Some(_)) => {

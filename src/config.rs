@@ -1,6 +1,7 @@
 //! Settings: raw (as typed) -> checked -> resolved (as used). Precedence: default, `common.toml`, the role's file,
 //! `conf.d/*.toml` in order, `ANOMALY__SECTION__KEY`, credentials.
 
+mod door;
 pub mod property;
 pub mod raw;
 pub mod report;
@@ -111,6 +112,9 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
         if text.trim().is_empty() {
             problem(path, format!("`{path}` is empty"), "it needs a value");
         }
+    }
+    for (path, title, expected) in door::problems(&settings.dashboard) {
+        problem(path, title, expected);
     }
     if settings.postgres.schema.contains(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')) {
         problem(

@@ -52,6 +52,11 @@ impl Error {
         Error { kind, message: message.to_string() }
     }
 
+    /// 64
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
     /// 65
     pub fn data(message: impl fmt::Display) -> Self {
         Self::new(Kind::Data, message)

@@ -4,7 +4,9 @@
 mod asked;
 mod assets;
 mod chart;
+pub mod door;
 mod health;
+mod live;
 pub mod listener;
 mod respond;
 mod route;
@@ -18,16 +20,24 @@ use std::time::Duration;
 use crate::archive::Archive;
 use crate::error::Result;
 use crate::event::Instant;
+use crate::stop::Stop;
+use door::Access;
 use listener::Handler;
 use site::Site;
 
 /// How the pages behave.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Time after which an open page refreshes itself.
     pub refresh: Duration,
     /// The wall clock.
     pub clock: fn() -> Instant,
+    /// Who may come in.
+    pub access: Access,
+    /// Address of a record in a Kafka console, with `{topic}`, `{partition}` and `{offset}` in it; empty: no link.
+    pub console: String,
+    /// Event streams end when it is requested.
+    pub stop: Arc<Stop>,
 }
 
 /// All pages over one archive.
@@ -35,7 +45,8 @@ pub struct Options {
 /// # Errors
 /// 70 when an embedded template is broken.
 pub fn app(archive: Arc<dyn Archive>, options: Options) -> Result<Arc<Handler>> {
-    let site = Site::new(archive, options)?;
+    let site = Arc::new(Site::new(archive, options)?);
+    live::follow(&site)?;
     Ok(Arc::new(move |request| route::answer(&site, &request)))
 }
 

@@ -42,6 +42,8 @@ pub struct Crew {
     pub health: Arc<Health>,
     /// Counters.
     pub meter: Meter,
+    /// What else reads its files again on reload.
+    pub reloads: Vec<Box<dyn Fn()>>,
     threads: Vec<(String, JoinHandle<Result<()>>)>,
 }
 
@@ -97,6 +99,7 @@ impl Crew {
                 Ok(Asked::Reload) => {
                     notifier.reloading();
                     reload();
+                    self.reloads.iter().for_each(|again| again());
                     notifier.reloaded();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -207,9 +210,11 @@ fn endpoint(crew: &mut Crew, role: &'static str, address: SocketAddr, drain: Dur
     let bound = listener::bind(address)?;
     let endpoint = Endpoint::new(role, crew.health.clone(), &crew.meter);
     let handler = move |request: Request| match endpoint.answer(&request.path) {
-        Some((status, kind, body)) => {
-            Response { status, headers: vec![("content-type", kind.to_owned())], body: body.into() }
-        }
+        Some((status, kind, body)) => Response {
+            status,
+            headers: vec![("content-type", kind.to_owned())],
+            body: hyper::body::Bytes::from(body).into(),
+        },
         None => Response::text(404, "there are /healthz, /readyz and /metrics\n"),
     };
     crew.serve("endpoint", bound, Arc::new(handler), drain)

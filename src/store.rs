@@ -1,8 +1,10 @@
 //! PostgreSQL: the pool, the schema's migrations, what the sink and the heartbeat write, what the pages read.
 //! Everything here blocks; callers inside an async runtime use a thread of their own or `spawn_blocking`.
 
+mod follower;
 pub mod heartbeat;
 pub mod maintain;
+mod marks;
 pub mod migrate;
 pub mod query;
 mod reader;

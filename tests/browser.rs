@@ -1,12 +1,14 @@
-//! The pages in a real browser: they refresh by themselves, and take nothing from the reader's hands.
+//! The pages in a real browser: they live without taking anything from the reader's hands, work without script, and can be
+//! used by everybody at every size. Pictures of them are left in `target/pictures`.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use serde_json::{Value, json};
 
-use super::common::{Process, free_port, wait_for};
+use super::common::{Case, Process, event, free_port, root, wait_for};
 use super::dashboard::{Stage, ago, anomaly};
 
 /// For a page to refresh, at one second a time.
@@ -22,6 +24,10 @@ struct Browser {
 
 impl Browser {
     fn open() -> Browser {
+        Browser::with(true)
+    }
+
+    fn with(has_script: bool) -> Browser {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={port}")).stdin(Stdio::null());
@@ -39,7 +45,10 @@ impl Browser {
             "--window-size=1000,700",
             profile.as_str(),
         ];
-        let capabilities = json!({"goog:chromeOptions": {"args": arguments}}).as_object().unwrap().clone();
+        let setting = if has_script { 1 } else { 2 };
+        let options =
+            json!({"args": arguments, "prefs": {"profile.managed_default_content_settings.javascript": setting}});
+        let capabilities = json!({"goog:chromeOptions": options}).as_object().unwrap().clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut client = None;
         wait_for("the browser", Duration::from_secs(60), || {
@@ -52,7 +61,47 @@ impl Browser {
     }
 
     fn visit(&self, stage: &Stage, path: &str) {
-        self.runtime.block_on(self.client.goto(&format!("http://{}{path}", stage.address))).unwrap();
+        self.go(&format!("http://{}{path}", stage.address));
+    }
+
+    fn go(&self, url: &str) {
+        self.runtime.block_on(self.client.goto(url)).unwrap();
+    }
+
+    /// What is below `<main>`, also without script.
+    fn text(&self) -> String {
+        let find = async { self.client.find(Locator::Css("#main")).await?.text().await };
+        // The page may be on its way out.
+        self.runtime.block_on(find).unwrap_or_default()
+    }
+
+    fn click(&self, css: &str) {
+        let click = async { self.client.find(Locator::Css(css)).await?.click().await };
+        self.runtime.block_on(click).unwrap_or_else(|e| panic!("{css}: {e}"));
+    }
+
+    fn keys(&self, keys: &str) {
+        let send = async { self.client.find(Locator::Css("body")).await?.send_keys(keys).await };
+        self.runtime.block_on(send).unwrap();
+    }
+
+    /// Size of the page's own area, and its colours.
+    fn look(&self, width: u32, height: u32, theme: &str) {
+        let command = |name: &str, parameters: Value| {
+            self.runtime.block_on(self.client.issue_cmd(Devtools(json!({"cmd": name, "params": parameters})))).unwrap()
+        };
+        command(
+            "Emulation.setDeviceMetricsOverride",
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}),
+        );
+        let feature = json!({"name": "prefers-color-scheme", "value": theme});
+        command("Emulation.setEmulatedMedia", json!({"features": [feature]}));
+    }
+
+    fn picture(&self, name: &str) {
+        let dir = root().join("target/pictures");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(name), self.runtime.block_on(self.client.screenshot()).unwrap()).unwrap();
     }
 
     /// The value of an expression in the page.
@@ -62,6 +111,20 @@ impl Browser {
 
     fn wait(&self, what: &str, expression: &str) {
         wait_for(what, REFRESH, || self.value(expression) == json!(true));
+    }
+}
+
+/// A command of Chromium's own.
+#[derive(Debug)]
+struct Devtools(Value);
+
+impl WebDriverCompatibleCommand for Devtools {
+    fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap()))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (hyper::Method, Option<String>) {
+        (hyper::Method::POST, Some(self.0.to_string()))
     }
 }
 
@@ -110,4 +173,221 @@ fn a_device_has_the_window_of_its_anomaly_drawn_with_the_expected_band() {
     let drawn = "[...document.querySelectorAll('svg *')].filter(e => e.getBBox && e.getBBox().width > 200).length > 2";
     assert_eq!(browser.value(drawn), json!(true), "band and line are as wide as the chart");
     assert_eq!(browser.value("document.documentElement.scrollWidth <= innerWidth"), json!(true));
+}
+
+#[test]
+fn a_row_appears_at_once_by_the_stream_and_the_page_does_not_move() {
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
+    (0..60).for_each(|i| stage.insert(&anomaly("pump-0042", i, ago(600 - i), 24.6)));
+    let browser = Browser::open();
+    browser.visit(&stage, "/");
+    let shifts = "(window.shift = 0, new PerformanceObserver(list => list.getEntries().forEach(e => window.shift += e.value))\
+                  .observe({type: 'layout-shift', buffered: true}), true)";
+    browser.value(shifts);
+    let has = |name: &str| format!("document.getElementById('main').textContent.includes('{name}')");
+    // The stream is open once the first of these is there; the second shows how quick it is.
+    stage.insert(&anomaly("press-0001", 100, ago(3), 24.6));
+    browser.wait("the first row", &has("press-0001"));
+    let start = std::time::Instant::now();
+    stage.insert(&anomaly("press-0002", 101, ago(2), 24.6));
+    browser.wait("the second row", &has("press-0002"));
+    println!("commit to the browser's page: {:?}", start.elapsed());
+    assert_eq!(browser.value("document.querySelector('tr[data-key]').dataset.key"), json!("raw_events/0/101/0"));
+    assert_eq!(browser.value("document.getElementById('told').textContent.length > 0"), json!(true));
+    assert!(browser.value("window.shift").as_f64().unwrap() < 0.01, "{}", browser.value("window.shift"));
+    // Held while something is selected or focused; then it is offered, and taken when asked for.
+    browser.value("(document.querySelector('#main tr a').focus(), true)");
+    stage.insert(&anomaly("fan-0007", 102, ago(1), 24.6));
+    browser.wait("the offer", "document.getElementById('news').textContent.includes('1 new')");
+    assert_eq!(browser.value(&has("fan-0007")), json!(false));
+    browser.click("#news a");
+    browser.wait("the offered row", &has("fan-0007"));
+}
+
+#[test]
+fn one_stream_serves_all_tabs_of_a_browser() {
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
+    stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
+    let browser = Browser::open();
+    browser.visit(&stage, "/");
+    let first = browser.runtime.block_on(browser.client.window()).unwrap();
+    let second = browser.runtime.block_on(browser.client.new_window(true)).unwrap().handle;
+    browser.runtime.block_on(browser.client.switch_to_window(second.clone())).unwrap();
+    browser.visit(&stage, "/anomalies?device=press-0001");
+    stage.insert(&anomaly("press-0001", 2, ago(3), 24.6));
+    stage.insert(&anomaly("press-0002", 3, ago(2), 24.6));
+    let has = |name: &str| format!("document.getElementById('main').textContent.includes('{name}')");
+    let streams = "performance.getEntriesByType('resource').filter(e => e.name.includes('/events')).length";
+    let query = "navigator.locks.query().then(all => all.pending.length)";
+    for (window, name) in [(&first, "press-0002"), (&second, "press-0001")] {
+        browser.runtime.block_on(browser.client.switch_to_window(window.clone())).unwrap();
+        browser.wait(name, &has(name));
+    }
+    assert_eq!(browser.value(&has("press-0002")), json!(false), "the second tab is filtered");
+    assert_eq!(browser.value(streams), json!(0), "the second tab has no stream of its own");
+    assert_eq!(browser.value(query), json!(1), "it waits to take over");
+}
+
+#[test]
+fn without_script_the_page_shows_everything_and_refreshes_itself() {
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(1));
+    stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
+    let browser = Browser::with(false);
+    browser.visit(&stage, "/");
+    assert!(browser.text().contains("pump-0042"));
+    stage.insert(&anomaly("press-0009", 2, ago(30), 24.6));
+    wait_for("the new row", REFRESH, || browser.text().contains("press-0009"));
+    browser.visit(&stage, "/anomalies/raw_events/0/1");
+    browser.click("button[value=ack]");
+    wait_for("the mark", REFRESH, || browser.text().contains("acknowledged by anyone"));
+}
+
+#[test]
+fn the_keyboard_leads_to_an_explanation_a_mark_and_back() {
+    let (stage, browser) = (sixty(), Browser::open());
+    browser.visit(&stage, "/anomalies?live=off");
+    browser.keys("jj");
+    assert_eq!(browser.value("document.querySelector('tr.at').dataset.key"), json!("raw_events/0/58/0"));
+    browser.keys("\u{e007}");
+    browser.wait("the explanation", "location.pathname === '/anomalies/raw_events/0/58'");
+    browser.keys("e");
+    browser.wait("the mark", "document.getElementById('main').textContent.includes('expected by anyone')");
+    browser.keys("?");
+    browser.wait("the list of keys", "location.pathname === '/keys'");
+    browser.click("#keys");
+    browser.keys("go");
+    assert_eq!(browser.value("location.pathname"), json!("/keys"), "single keys are off");
+}
+
+#[test]
+fn from_the_producer_to_the_page_its_explanation_a_mark_and_an_export() {
+    let case = Case::new("story");
+    let _detector = case.detector("a", &[]);
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let _dashboard = case.role("dashboard", &[("DASHBOARD__LISTEN", &listen), ("DASHBOARD__REFRESH", "1h")]);
+    wait_for("the pages", REFRESH, || std::net::TcpStream::connect(&listen).is_ok());
+    let browser = Browser::open();
+    browser.go(&format!("http://{listen}/"));
+    let main = |text: &str| format!("document.getElementById('main').textContent.includes('{text}')");
+    browser.wait("the empty page", &main("No anomaly is recorded yet"));
+    case.produce((0..40).map(|i| event("pump-0042", 20.0 + f64::from(i % 3))));
+    case.produce([event("pump-0042", 99.0)]);
+    // The table is not there before the first row is: the next refresh shows it, or the reader's own.
+    wait_for("the row", Duration::from_secs(60), || {
+        browser.go(&format!("http://{listen}/"));
+        browser.value(&main("pump-0042")) == json!(true)
+    });
+    case.produce([event("pump-0042", 98.0)]);
+    browser.wait("the second row by the stream", "document.querySelectorAll('tr[data-key]').length === 2");
+    browser.click("tr[data-key] .go a");
+    browser.wait("the explanation", &main("equal to the stored record in every bit"));
+    assert_eq!(browser.value("document.querySelectorAll('.figure.large svg *').length > 100"), json!(true));
+    browser.value("(document.querySelector('textarea').value = 'seen <it>', true)");
+    browser.click("button[value=true]");
+    browser.wait("the mark", &main("true alarm by anyone"));
+    assert_eq!(browser.value(&main("seen <it>")), json!(true));
+    let export = "fetch('/api/v1/anomalies.csv?review=true').then(answer => answer.text())";
+    let csv = browser.value(export);
+    let lines = csv.as_str().unwrap().lines().collect::<Vec<_>>();
+    assert!(lines.len() == 2 && lines[1].contains("pump-0042,m,98"), "{lines:?}");
+}
+
+#[test]
+fn no_name_becomes_markup_on_any_page_or_in_the_stream() {
+    let corpus = [
+        "<script>window.pwned=1</script>",
+        "\"><img src=x onerror=window.pwned=1>",
+        "'><svg onload=window.pwned=1>",
+        "</title><script>window.pwned=1</script>",
+        "</svg><script>window.pwned=1</script>",
+        "javascript:window.pwned=1",
+        "{{7*7}}{% raw %}",
+        "]]><b id=pwned>",
+        "<!--<b id=pwned>",
+        "&lt;b id=pwned&gt;",
+        "a\u{202e}b\u{2028}c\td\ne",
+        "\u{0}".trim_matches('\0'),
+        "data: x\n\nevent: anomaly\ndata: {}",
+    ];
+    let corpus = corpus.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>();
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
+    let row = |i: usize, name: &str| {
+        let mut row = anomaly(name, i as i64, ago(100 - i as i64), 24.6);
+        row.metric_name = Some(name.to_owned());
+        row.label = Some(name.to_owned());
+        row
+    };
+    corpus.iter().enumerate().for_each(|(i, name)| stage.insert(&row(i, name)));
+    let browser = Browser::open();
+    let clean =
+        "window.pwned === undefined && !document.querySelector('#pwned, main script, main img, [onerror], [onload]')";
+    let mut pages = ["/", "/anomalies", "/devices", "/detection"].map(str::to_owned).to_vec();
+    for (i, name) in corpus.iter().enumerate() {
+        let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string();
+        pages.push(format!("/anomalies/raw_events/0/{i}"));
+        pages.push(format!("/devices/{name}"));
+        pages.push(format!("/devices/{name}/{name}"));
+        pages.push(format!("/anomalies?device={name}&metric={name}&label={name}&q={name}"));
+    }
+    for page in pages {
+        browser.visit(&stage, &page);
+        assert_eq!(browser.value(clean), json!(true), "{page}");
+        assert!(browser.value("document.getElementById('main').children.length").as_u64().unwrap() > 0, "{page}");
+    }
+    browser.visit(&stage, "/");
+    stage.insert(&anomaly("first", 900, ago(5), 24.6));
+    browser.wait("the stream", "document.getElementById('main').textContent.includes('first')");
+    corpus.iter().enumerate().for_each(|(i, name)| stage.insert(&row(1_000 + i, name)));
+    let count = corpus.len();
+    browser.wait(
+        "all of them",
+        &format!("document.querySelectorAll('tr[data-key^=\"raw_events/0/1\"]').length >= {count}"),
+    );
+    assert_eq!(browser.value(clean), json!(true), "the stream");
+}
+
+#[test]
+fn every_page_is_accessible_in_both_themes_at_every_size_and_never_scrolls_sideways() {
+    let stage = sixty();
+    (60..75).for_each(|i| {
+        let name = format!("a-device-with-a-rather-long-name-{i}");
+        stage.insert(&anomaly(&name, i, ago(3000 - i * 20), if i % 2 == 0 { 24.6 } else { 21.9 }));
+    });
+    stage.report();
+    let axe = std::fs::read_to_string(root().join("target/axe/axe.min.js")).expect("axe: `tests/run` fetches it");
+    let browser = Browser::open();
+    let pages = [
+        ("overview", "/?live=off"),
+        ("list", "/anomalies?live=off&severity=critical"),
+        ("none", "/anomalies?live=off&device=nobody"),
+        ("explain", "/anomalies/raw_events/0/59?live=off"),
+        ("devices", "/devices?live=off&span=7d"),
+        ("device", "/devices/pump-0042?live=off"),
+        ("series", "/devices/pump-0042/temperature?live=off&span=30d"),
+        ("detection", "/detection?live=off"),
+        ("keys", "/keys"),
+        ("gone", "/anomalies/raw_events/0/9999"),
+        ("misread", "/?colour=red"),
+    ];
+    let mut problems = Vec::new();
+    for (name, path) in pages {
+        for theme in ["light", "dark"] {
+            for width in [320, 390, 1440] {
+                browser.look(width, 900, theme);
+                browser.visit(&stage, path);
+                browser.picture(&format!("{name}-{theme}-{width}.png"));
+                let wide = browser.value("document.documentElement.scrollWidth");
+                if wide.as_u64().unwrap() > u64::from(width) {
+                    problems.push(format!("{name} {theme} {width}: {wide} pixels wide"));
+                }
+                browser.value(&format!("(() => {{ {axe}; return true }})()"));
+                let found =
+                    browser.value("axe.run().then(all => all.violations.map(v => v.id + ': ' + v.nodes[0].html))");
+                let found = found.as_array().unwrap().iter().map(|v| format!("{name} {theme} {width}: {v}"));
+                problems.extend(found);
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

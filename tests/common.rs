@@ -63,6 +63,21 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// As the one who may make roles.
+    pub fn admin(&self) -> postgres::Client {
+        let dir = Path::new(self.get("POSTGRES__PASSWORD_FILE")).parent().unwrap().to_owned();
+        postgres::Config::new()
+            .host(self.get("POSTGRES__HOST"))
+            .port(self.get("POSTGRES__PORT").parse().unwrap())
+            .dbname(self.get("POSTGRES__DBNAME"))
+            .user("postgres")
+            .password(std::fs::read_to_string(dir.join("postgres.password")).unwrap().trim())
+            .connect(postgres::NoTls)
+            .unwrap()
+    }
+}
+
 /// Topics, groups and a schema that no other test has.
 pub struct Case {
     pub parts: Parts,

@@ -97,7 +97,7 @@ fn it_shows_anomalies_on_output_pages_and_api_and_an_interrupt_removes_everythin
     let line = demo.anomalies().remove(0);
     let device = line.split_whitespace().nth(2).unwrap().to_owned();
     wait_for("the anomaly in the API", START, || {
-        let api = serde_json::from_str::<serde_json::Value>(&demo.get("/api/anomalies?limit=100")).unwrap();
+        let api = serde_json::from_str::<serde_json::Value>(&demo.get("/api/v1/anomalies?limit=100")).unwrap();
         api["anomalies"].as_array().unwrap().iter().any(|anomaly| anomaly["device_id"] == device.as_str())
     });
     assert!(demo.get("/anomalies").contains(&device), "the list does not show {device}");

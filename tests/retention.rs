@@ -80,15 +80,7 @@ fn the_detector_follows_postgres_retention_although_its_role_may_not_make_tables
     let mut case = Case::bare("upkeep", Parts::shared());
     let role = format!("{}_writer", case.name);
     let owner = case.parts.get("POSTGRES__USER").to_owned();
-    let box_dir = std::path::Path::new(case.parts.get("POSTGRES__PASSWORD_FILE")).parent().unwrap().to_owned();
-    let mut admin = postgres::Config::new()
-        .host(case.parts.get("POSTGRES__HOST"))
-        .port(case.parts.get("POSTGRES__PORT").parse().unwrap())
-        .dbname(case.parts.get("POSTGRES__DBNAME"))
-        .user("postgres")
-        .password(std::fs::read_to_string(box_dir.join("postgres.password")).unwrap().trim())
-        .connect(postgres::NoTls)
-        .unwrap();
+    let mut admin = case.parts.admin();
     admin.batch_execute(&format!("create role {role} login password 'w'")).unwrap();
     case.set("MIGRATE__USER", &owner);
     case.set("MIGRATE__PASSWORD_FILE", case.parts.get("POSTGRES__PASSWORD_FILE").to_owned());
@@ -130,10 +122,16 @@ fn a_table_of_the_first_version_keeps_its_rows() {
     row(&case, 1, 0, 0);
     row(&case, 2, 5000, 0);
     // Until it is migrated the detector waits, and says for what.
+    let told = format!("version 1 of {}: run `anomaly migrate`", anomaly::store::migrate::wanted());
     let detector = case.detector("a", &[]);
-    wait("the sink to say what is to be done", || detector.log().contains("version 1 of 2: run `anomaly migrate`"));
+    wait("the sink to say what is to be done", || detector.log().contains(&told));
     case.ok(&["migrate"]);
     wait("the sink to go on", || case.count("sink_offsets") > 0);
     assert_eq!(offsets(&case, "anomalies"), [1, 2]);
     assert_eq!(offsets(&case, "anomalies_rest"), [2]);
+    for table in ["anomaly_minutes", "anomaly_hours", "anomaly_days"] {
+        let sum: i64 =
+            case.sql().query_one(&format!("select sum(anomalies)::bigint from {table}"), &[]).unwrap().get(0);
+        assert_eq!(sum, 2, "{table}");
+    }
 }

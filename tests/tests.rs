@@ -23,12 +23,16 @@ mod daemon;
 mod dashboard;
 /// `anomaly demo`, as `make demo` runs it.
 mod demo;
+/// Who may come in: TLS, passwords, roles of the database, clients that stall.
+mod door;
 /// Kafka and PostgreSQL away, coming and going.
 mod faults;
 /// Which room may import which.
 mod layout;
 /// `anomaly dlq`.
 mod letters;
+/// The event stream: each row once, also over a restart.
+mod live;
 /// Dropped packets.
 mod network;
 /// Events through Kafka to Kafka and PostgreSQL: each one verdict, the oracle's.

@@ -139,6 +139,8 @@ user = "anomaly_owner"
 
 [dashboard]
 listen = "${ANOMALY_DASHBOARD:-127.0.0.1:8501}"
+# A test box, reached through a forwarded port.
+insecure = true
 EOF
 
 version=$(dpkg-deb -f "$package" Version)

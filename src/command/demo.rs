@@ -101,5 +101,7 @@ fn choose(settings: &mut Settings, options: &Demo, broker: String, database: &Cl
     settings.producer.devices = u64::from(options.devices);
     settings.producer.anomaly_rate = 0.005;
     settings.dashboard.listen = Listen::At(options.listen);
+    // Whoever names an address that others reach means it.
+    settings.dashboard.insecure = !options.listen.ip().is_loopback();
     settings.dashboard.refresh = Duration::from_secs(2);
 }

@@ -113,6 +113,25 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "DASHBOARD",
+        &[
+            (
+                "GET /api/v1/anomalies",
+                "JSON: `anomalies`, newest event first; `next` and `prev` for before= and after=; `cursor` for /events. limit= rows (50, at most 500), sort=z|device|metric instead of time.",
+            ),
+            ("GET /api/v1/anomalies.csv, .jsonl", "All anomalies that match, as a file."),
+            (
+                "GET /events",
+                "Server-sent events: anomaly, batch (rows, more), health, minute, reset (ask for a page again). Last-Event-ID or cursor= goes on from an id, without gap or repetition.",
+            ),
+            (
+                "span=, from=, to=, device=, metric=, severity=, method=, label=, review=, q=",
+                "Filters of pages, API, exports and events. span is 15m, 1h, 6h, 24h, 7d or 30d; times are RFC 3339; q is a part of a device's name; repeated keys mean any of them. An unknown key is refused with its name.",
+            ),
+            ("GET /api/openapi.json", "All of this as OpenAPI."),
+        ],
+    ),
+    (
         "EXIT STATUS",
         &[
             ("0", "Done, or stopped as asked; also when anomalies or rejected records were found."),
@@ -150,7 +169,7 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
             ),
             (
                 "/etc/anomaly/tls/",
-                "Certificates and keys that are renewed while a service runs; readable by the group anomaly.",
+                "Certificates, keys and the dashboard's users, which change while a service runs; readable by the group anomaly.",
             ),
             ("/usr/share/doc/anomaly/", "README, changes, the SQL of the schema, examples of drop-ins."),
         ],

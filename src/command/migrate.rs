@@ -20,6 +20,14 @@ pub fn run(settings: &Settings) -> Result<()> {
     if postgres.user != settings.postgres.user {
         store::migrate::grant(&mut client, &postgres.schema, &settings.postgres.user)?;
     }
+    for (role, part) in [
+        (&settings.migrate.reader, store::migrate::Page::Reads),
+        (&settings.migrate.marker, store::migrate::Page::Marks),
+    ] {
+        if !role.is_empty() {
+            store::migrate::grant_page(&mut client, &postgres.schema, role, part)?;
+        }
+    }
     for name in &applied {
         println!("applied {name}");
     }

@@ -327,7 +327,7 @@ fn credentials(dir: &Path, entries: &mut Entries, report: &mut Report) {
 
 /// `password_file` fills `password`, unless that came from somewhere of higher precedence.
 fn secret_files(entries: &mut Entries, report: &mut Report) {
-    for section in ["postgres", "migrate"] {
+    for section in ["postgres", "migrate", "marks"] {
         let (file, target) = (format!("{section}.password_file"), format!("{section}.password"));
         let is_set = entries.get(&target).is_some_and(|e| matches!(e.origin, Origin::Env(_) | Origin::Secret(_)));
         if let Some(path) = entries.get(&file).and_then(|e| e.value.as_str()).filter(|path| !path.is_empty() && !is_set)

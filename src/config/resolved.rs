@@ -44,6 +44,7 @@ pub struct Settings {
     pub detector: Detector,
     pub sink: Sink,
     pub dashboard: Dashboard,
+    pub marks: Marks,
 }
 
 #[derive(Clone, PartialEq, Deserialize)]
@@ -97,6 +98,8 @@ pub struct Migrate {
     pub user: String,
     pub password: Secret,
     pub password_file: String,
+    pub reader: String,
+    pub marker: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -267,6 +270,34 @@ pub struct Dashboard {
     pub listen: Listen,
     #[serde(deserialize_with = "duration")]
     pub refresh: Duration,
+    pub tls_certificate: String,
+    pub tls_key: String,
+    pub users: String,
+    #[serde(deserialize_with = "duration")]
+    pub session_idle: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub session_life: Duration,
+    pub proxy_header: String,
+    #[serde(deserialize_with = "list")]
+    pub proxy_addresses: Vec<String>,
+    #[serde(deserialize_with = "list")]
+    pub operators: Vec<String>,
+    pub insecure: bool,
+    pub console: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Marks {
+    pub user: String,
+    pub password: Secret,
+    pub password_file: String,
+}
+
+/// Names with commas between them.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 impl Settings {

@@ -1,74 +1,35 @@
 //! What a reader asks for in the URL's query: each key is known by name, given once, and checked. What is not understood is
 //! an error that names the key; it is never ignored, since a filter that is ignored shows wrong data.
 
+mod span;
+
 use std::fmt;
 
 use crate::anomaly::Severity;
-use crate::archive::{DEFAULT_LIMIT, Filter, Key, MAX_LIMIT};
+use crate::archive::{Archive, Bins, DEFAULT_LIMIT, Failure, Filter, Key, MAX_LIMIT, Order, Review};
 use crate::event::{Instant, MAX_NAME};
-
-/// How far back, from now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Span {
-    /// 15 minutes
-    Quarter,
-    /// 1 hour
-    Hour,
-    /// 6 hours
-    Six,
-    /// 24 hours
-    Day,
-}
-
-impl Span {
-    /// From the shortest.
-    pub const ALL: [Span; 4] = [Span::Quarter, Span::Hour, Span::Six, Span::Day];
-
-    /// As in the URL.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Span::Quarter => "15m",
-            Span::Hour => "1h",
-            Span::Six => "6h",
-            Span::Day => "24h",
-        }
-    }
-
-    /// As in a sentence.
-    pub fn words(self) -> &'static str {
-        match self {
-            Span::Quarter => "the last 15 minutes",
-            Span::Hour => "the last hour",
-            Span::Six => "the last 6 hours",
-            Span::Day => "the last 24 hours",
-        }
-    }
-
-    /// In milliseconds.
-    pub fn millis(self) -> i64 {
-        60_000
-            * match self {
-                Span::Quarter => 15,
-                Span::Hour => 60,
-                Span::Six => 360,
-                Span::Day => 1_440,
-            }
-    }
-}
+use span::BARS;
+pub use span::{Manner, Span, Theme};
 
 /// A query that is understood. An absent part is the default.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Asked {
     /// `span`
     pub span: Option<Span>,
-    /// `device`, `metric`, `severity`, `from`, `to`
+    /// `device`, `metric`, `severity`, `method`, `label`, `review`, `from`, `to`
     pub filter: Filter,
+    /// `q`: a part of devices' names.
+    pub search: Option<String>,
     /// `limit`
     pub limit: Option<u32>,
     /// `before`
     pub before: Option<Key>,
-    /// `live=off`: the page does not refresh itself.
-    pub is_paused: bool,
+    /// `after`
+    pub after: Option<Key>,
+    /// `sort`; `None` is by time.
+    pub sort: Option<Order>,
+    /// `live`, `tz`, `theme`
+    pub manner: Manner,
 }
 
 /// A parameter that is not understood.
@@ -86,23 +47,46 @@ impl fmt::Display for Misread {
     }
 }
 
-/// Keys of pages with charts.
-pub const CHART: &[&str] = &["span", "metric", "severity", "live"];
-/// Keys of the overview.
-pub const OVERVIEW: &[&str] = &["span", "device", "metric", "severity", "live"];
-/// Keys of the list.
-pub const LIST: &[&str] = &["span", "from", "to", "device", "metric", "severity", "limit", "before", "live"];
-/// Keys of the API.
-pub const API: &[&str] = &["span", "from", "to", "device", "metric", "severity", "limit", "before"];
-/// Keys of a page that never changes but for its ages.
-pub const PLAIN: &[&str] = &["live"];
+/// Names of orders.
+const SORTS: [(&str, Option<Order>); 4] =
+    [("time", None), ("z", Some(Order::Score)), ("device", Some(Order::Device)), ("metric", Some(Order::Metric))];
+
+/// As in the URL.
+pub fn sort_name(sort: Option<Order>) -> &'static str {
+    SORTS.into_iter().find(|(_, order)| *order == sort).map_or("time", |(name, _)| name)
+}
+
+/// Keys that say which anomalies.
+const FILTERS: &[&str] = &["span", "from", "to", "device", "metric", "severity", "method", "label", "review", "q"];
+/// Keys that say which of them, in which order.
+const PAGING: &[&str] = &["sort", "limit", "before", "after"];
+/// Keys of how a page looks.
+const MANNER: &[&str] = &["live", "tz", "theme"];
+
+/// Keys of everything that shows anomalies of a range.
+pub const RANGE: &[&[&str]] = &[FILTERS, MANNER];
+/// Keys of what goes on page by page.
+pub const LIST: &[&[&str]] = &[FILTERS, PAGING, MANNER];
+/// Keys of the API and of exports.
+pub const API: &[&[&str]] = &[FILTERS, PAGING];
+/// Keys of the event stream: also those of the page that it belongs to.
+pub const STREAM: &[&[&str]] = &[FILTERS, PAGING, MANNER, &["cursor"]];
+/// Keys of a page that shows one thing.
+pub const PLAIN: &[&[&str]] = &[MANNER];
+/// Keys that may be given more than once: any of the values will do.
+const SEVERAL: &[&str] = &["device", "metric", "severity", "method", "label", "review"];
+/// Most values of one key.
+const MOST: usize = 100;
+/// Most devices that a search stands for.
+pub const FOUND: u32 = 200;
 
 impl Asked {
     /// Reads a query of which only some keys are known.
     ///
     /// # Errors
     /// The first parameter that is not understood.
-    pub fn read(query: &str, known: &[&str]) -> Result<Asked, Misread> {
+    pub fn read(query: &str, known: &[&[&str]]) -> Result<Asked, Misread> {
+        let known = known.concat();
         let mut asked = Asked::default();
         let mut seen = Vec::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -110,8 +94,10 @@ impl Asked {
             if !known.contains(&name.as_ref()) {
                 return Err(misread(format!("`{name}` is not a parameter here; known: {}", known.join(", "))));
             }
-            if seen.contains(&name) {
-                return Err(misread(format!("`{name}` is given twice")));
+            if seen.iter().filter(|other| **other == name).count()
+                >= if SEVERAL.contains(&name.as_ref()) { MOST } else { 1 }
+            {
+                return Err(misread(format!("`{name}` is given too often")));
             }
             // An empty field of a form is an absent one.
             if !value.is_empty() {
@@ -123,6 +109,14 @@ impl Asked {
             let message = "`span` and `from` exclude one another".to_owned();
             return Err(Misread { parameter: "span".to_owned(), message });
         }
+        if asked.before.is_some() && (asked.after.is_some() || asked.sort.is_some()) {
+            let message = "`before` goes neither with `after` nor with `sort`".to_owned();
+            return Err(Misread { parameter: "before".to_owned(), message });
+        }
+        if asked.after.is_some() && asked.sort.is_some() {
+            let message = "`after` does not go with `sort`".to_owned();
+            return Err(Misread { parameter: "after".to_owned(), message });
+        }
         Ok(asked)
     }
 
@@ -130,14 +124,21 @@ impl Asked {
         match name {
             "span" => {
                 let span = Span::ALL.into_iter().find(|span| span.as_str() == value);
-                self.span = Some(span.ok_or("expected 15m, 1h, 6h or 24h")?);
+                self.span = Some(span.ok_or("expected 15m, 1h, 6h, 24h, 7d or 30d")?);
             }
-            "device" => self.filter.device = Some(named(value)?),
-            "metric" => self.filter.metric = Some(named(value)?),
+            "device" => self.filter.devices.push(named(value)?),
+            "metric" => self.filter.metrics.push(named(value)?),
+            "method" => self.filter.methods.push(named(value)?),
+            "label" => self.filter.labels.push(named(value)?),
+            "q" => self.search = Some(named(value.trim())?),
             "severity" => {
                 let all = [Severity::Critical, Severity::Warning];
                 let severity = all.into_iter().find(|severity| severity.as_str() == value);
-                self.filter.severity = Some(severity.ok_or("expected critical or warning")?);
+                self.filter.severities.push(severity.ok_or("expected critical or warning")?);
+            }
+            "review" => {
+                let review = Review::parse(value).ok_or("expected none, ack, true, false or expected")?;
+                self.filter.reviews.push(review);
             }
             "from" => self.filter.from = Some(time(value)?),
             "to" => self.filter.to = Some(time(value)?),
@@ -148,8 +149,26 @@ impl Asked {
             "before" => {
                 self.before = Some(Key::parse(value).ok_or("expected the `next` of an earlier answer")?);
             }
+            "after" => {
+                self.after = Some(Key::parse(value).ok_or("expected the `prev` of an earlier answer")?);
+            }
+            "sort" => {
+                let sort = SORTS.into_iter().find(|(name, _)| *name == value);
+                self.sort = sort.ok_or("expected time, z, device or metric")?.1;
+            }
+            "tz" => {
+                self.manner.is_utc = value == "UTC";
+                if !self.manner.is_utc {
+                    return Err("expected UTC".to_owned());
+                }
+            }
+            "theme" => {
+                let theme = [Theme::Light, Theme::Dark].into_iter().find(|theme| theme.as_str() == value);
+                self.manner.theme = Some(theme.ok_or("expected light or dark")?);
+            }
+            "cursor" => {}
             _ => {
-                self.is_paused = value == "off";
+                self.manner.is_paused = value == "off";
                 if !["on", "off"].contains(&value) {
                     return Err("expected on or off".to_owned());
                 }
@@ -165,6 +184,68 @@ impl Asked {
             filter.from = Instant::from_millis(now.millis() - span.millis());
         }
         filter
+    }
+
+    /// The filter with the search made names of devices.
+    ///
+    /// # Errors
+    /// The archive's.
+    pub fn found(&self, archive: &dyn Archive, filter: Filter) -> Result<Filter, Failure> {
+        let Some(text) = &self.search else { return Ok(filter) };
+        let mut devices = archive.search(text, FOUND)?;
+        if !filter.devices.is_empty() {
+            devices.retain(|device| filter.devices.contains(device));
+        }
+        Ok(Filter { is_impossible: devices.is_empty(), devices, ..filter })
+    }
+
+    /// The range as bars. A span ends with the stretch that holds now, so that bars do not shift while they grow.
+    pub fn axis(&self, default: Span, now: Instant) -> Bins {
+        let (start, end, width) = match (self.filter.from, self.filter.to) {
+            (None, None) => {
+                let span = self.span.unwrap_or(default);
+                let end = now.millis().div_euclid(span.bar()) * span.bar() + span.bar();
+                (end - span.millis(), end, span.bar())
+            }
+            (from, to) => {
+                let end = to.unwrap_or(now).millis();
+                let start = from.map_or(end - default.millis(), Instant::millis).min(end - 1);
+                let seconds = [1, 5, 15, 60, 300, 900, 3_600, 10_800, 43_200, 86_400, 604_800, 2_419_200];
+                let widths = seconds.into_iter().map(|s| s * 1000);
+                let width = widths.clone().find(|width| (end - start) / width <= BARS);
+                let width = width.unwrap_or((end - start) / BARS);
+                let start = start.div_euclid(width) * width;
+                (start, start + ((end - start) / width + 1) * width, width)
+            }
+        };
+        let from = Instant::from_millis(start).unwrap_or(now);
+        Bins { from, width, count: usize::try_from((end - start) / width).unwrap_or(1) }
+    }
+
+    /// The range in a sentence.
+    pub fn words(&self, default: Span) -> &'static str {
+        match (self.filter.from, self.filter.to) {
+            (None, None) => self.span.unwrap_or(default).words(),
+            _ => "the chosen time",
+        }
+    }
+
+    /// The range in a word.
+    pub fn short(&self, default: Span) -> &'static str {
+        match (self.filter.from, self.filter.to) {
+            (None, None) => self.span.unwrap_or(default).as_str(),
+            _ => "chosen",
+        }
+    }
+
+    /// What another page is asked with: only how it looks.
+    pub fn plain(&self) -> Asked {
+        Asked { manner: self.manner, ..Asked::default() }
+    }
+
+    /// The same for a page that shows another range of the same.
+    pub fn still(&self) -> Asked {
+        Asked { manner: Manner::default(), ..self.clone() }
     }
 
     /// Rows of a page.
@@ -184,12 +265,24 @@ impl Asked {
         add("span", self.span.map(|span| span.as_str().to_owned()));
         add("from", filter.from.map(|time| time.to_string()));
         add("to", filter.to.map(|time| time.to_string()));
-        add("device", filter.device.clone());
-        add("metric", filter.metric.clone());
-        add("severity", filter.severity.map(|severity| severity.as_str().to_owned()));
+        for (name, values) in [
+            ("device", &filter.devices),
+            ("metric", &filter.metrics),
+            ("method", &filter.methods),
+            ("label", &filter.labels),
+        ] {
+            values.iter().for_each(|value| add(name, Some(value.clone())));
+        }
+        filter.severities.iter().for_each(|severity| add("severity", Some(severity.as_str().to_owned())));
+        filter.reviews.iter().for_each(|review| add("review", Some(review.as_str().to_owned())));
+        add("q", self.search.clone());
         add("limit", self.limit.map(|limit| limit.to_string()));
+        add("sort", self.sort.map(|sort| sort_name(Some(sort)).to_owned()));
         add("before", self.before.as_ref().map(ToString::to_string));
-        add("live", self.is_paused.then(|| "off".to_owned()));
+        add("after", self.after.as_ref().map(ToString::to_string));
+        add("live", self.manner.is_paused.then(|| "off".to_owned()));
+        add("tz", self.manner.is_utc.then(|| "UTC".to_owned()));
+        add("theme", self.manner.theme.map(|theme| theme.as_str().to_owned()));
         let text = url.finish();
         if text.is_empty() { text } else { format!("?{text}") }
     }
@@ -217,12 +310,35 @@ mod tests {
 
     #[test]
     fn every_key_is_read_and_written_again() {
-        let query = "span=6h&device=a%26b%3C&metric=t&severity=critical&limit=7&before=1.2.3.4.point.t&live=off";
+        let query = "span=6h&device=a%26b%3C&device=c&metric=t&method=sigma&label=spike&severity=critical&review=none\
+                     &review=ack&q=pump&limit=7&before=1.2.3.4.point.t&live=off&tz=UTC&theme=dark";
         let asked = Asked::read(query, LIST).unwrap();
-        assert_eq!(asked.filter.device.as_deref(), Some("a&b<"));
+        assert_eq!(asked.filter.devices, ["a&b<", "c"]);
         assert_eq!(asked.query(), format!("?{query}"));
         let range = asked.range(Instant::from_millis(100_000_000).unwrap());
         assert_eq!(range.from, Instant::from_millis(100_000_000 - 6 * 3_600_000));
+    }
+
+    #[test]
+    fn a_range_has_about_sixty_bars_of_a_round_width() {
+        let now = Instant::parse_rfc3339("2026-11-25T17:03:21Z").unwrap();
+        for span in Span::ALL {
+            let bins = Asked { span: Some(span), ..Asked::default() }.axis(Span::Hour, now);
+            assert!((56..=60).contains(&bins.count), "{span:?} {bins:?}");
+            assert!(bins.to().unwrap() > now && bins.from.millis() % bins.width == 0, "{span:?} {bins:?}");
+        }
+        let asked = Asked::read("from=2026-11-01T00:00:00Z&to=2026-11-01T05:00:00Z", RANGE).unwrap();
+        let bins = asked.axis(Span::Hour, now);
+        assert_eq!((bins.width, bins.count), (300_000, 61));
+        let all = Asked::read("from=1931-01-01T00:00:00Z&to=9999-11-01T05:00:00Z", RANGE).unwrap();
+        assert!(all.axis(Span::Hour, now).count <= 62);
+    }
+
+    #[test]
+    fn an_order_is_read_and_that_of_time_is_the_default() {
+        assert_eq!(Asked::read("sort=z", LIST).unwrap().query(), "?sort=z");
+        assert_eq!(Asked::read("sort=time", LIST).unwrap().query(), "");
+        assert_eq!(Asked::read("after=1.2.3.4.point.t", LIST).unwrap().query(), "?after=1.2.3.4.point.t");
     }
 
     #[test]
@@ -241,7 +357,11 @@ mod tests {
     fn what_is_not_understood_is_named() {
         for (query, parameter) in [
             ("colour=red", "colour"),
-            ("device=a&device=b", "device"),
+            ("span=1h&span=6h", "span"),
+            ("review=maybe", "review"),
+            ("tz=Mars", "tz"),
+            ("theme=red", "theme"),
+            ("q=%00", "q"),
             ("limit=0", "limit"),
             ("limit=501", "limit"),
             ("limit=-1", "limit"),
@@ -250,6 +370,9 @@ mod tests {
             ("span=1h&from=2026-11-23T18:00:00Z", "span"),
             ("from=yesterday", "from"),
             ("before=x", "before"),
+            ("sort=colour", "sort"),
+            ("sort=z&before=1.2.3.4.point.t", "before"),
+            ("after=1.2.3.4.point.t&before=1.2.3.4.point.t", "before"),
             ("device=%00", "device"),
             ("live=maybe", "live"),
         ] {

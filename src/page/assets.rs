@@ -48,6 +48,6 @@ impl Assets {
             ("content-type", asset.kind.to_owned()),
             ("cache-control", "public, max-age=31536000, immutable".to_owned()),
         ];
-        Some(Response { status: 200, headers, body: Bytes::from_static(asset.content.as_bytes()) })
+        Some(Response { status: 200, headers, body: Bytes::from_static(asset.content.as_bytes()).into() })
     }
 }

@@ -1,68 +1,49 @@
-//! A small HTTP/1.1 server: binds an address, hands each GET or HEAD to a handler, and ends within a deadline. Any role can
+//! A small HTTP/1.1 server: binds an address, hands each request to a handler, and ends within a deadline. Any role can
 //! serve its health and metrics with it. Knows nothing of pages, and runs the handler where it may block.
+
+mod exchange;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt, Limited};
+use hyper::Method;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::error::{Error, Result};
+pub use exchange::{Body, Request, Response};
 
-/// Connections served at once; others wait in the system's queue.
-const CONNECTIONS: usize = 256;
+use crate::error::{Error, Result};
+use tls::Tls;
+
+/// Connections served at once; others wait in the system's queue. An idle one costs a few kilobytes.
+const CONNECTIONS: usize = 12_000;
 /// Handlers that run at once.
-const HANDLERS: usize = 32;
-/// For the whole head of a request, and for an idle connection.
+const HANDLERS: usize = 16;
+/// For a handshake, for the whole head of a request, for its body, and for an idle connection.
 const HEAD: Duration = Duration::from_secs(10);
-/// Longest life of a connection: one whose reader has stalled must not hold its place for ever.
-const LIFE: Duration = Duration::from_secs(600);
+/// Longest life of a connection.
+const LIFE: Duration = Duration::from_secs(3600);
+/// A reader that takes nothing for so long is cut off.
+const STALL: Duration = Duration::from_secs(30);
 /// Largest head of a request in bytes.
 const HEAD_BYTES: usize = 64 * 1024;
+/// Largest body of a request in bytes.
+const BODY_BYTES: usize = 64 * 1024;
 /// Pause after the system refuses a connection (out of descriptors).
 const REFUSED: Duration = Duration::from_millis(100);
-
-/// What was asked; the method is GET or HEAD.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Still percent-encoded.
-    pub path: String,
-    /// What follows the question mark; empty when nothing does.
-    pub query: String,
-}
-
-/// What is answered. For HEAD the body is left out, its length is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
-    /// Status code.
-    pub status: u16,
-    /// Header names in lower case, with their values.
-    pub headers: Vec<(&'static str, String)>,
-    /// Bytes.
-    pub body: Bytes,
-}
-
-impl Response {
-    /// A short answer in plain text.
-    pub fn text(status: u16, text: impl Into<String>) -> Self {
-        let headers = vec![(CONTENT_TYPE_NAME, "text/plain; charset=utf-8".to_owned())];
-        Response { status, headers, body: Bytes::from(text.into()) }
-    }
-}
-
-const CONTENT_TYPE_NAME: &str = "content-type";
 
 /// Answers requests. It runs on a thread where it may block.
 pub type Handler = dyn Fn(Request) -> Response + Send + Sync;
@@ -72,6 +53,7 @@ pub type Handler = dyn Fn(Request) -> Response + Send + Sync;
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Tls>,
 }
 
 /// Takes the address.
@@ -82,7 +64,7 @@ pub fn bind(address: SocketAddr) -> Result<Bound> {
     let listener = TcpListener::bind(address).map_err(|error| refused(address, &error))?;
     listener.set_nonblocking(true).map_err(|error| refused(address, &error))?;
     let address = listener.local_addr().map_err(|error| refused(address, &error))?;
-    Ok(Bound { listener, address })
+    Ok(Bound { listener, address, tls: None })
 }
 
 fn refused(address: SocketAddr, error: &io::Error) -> Error {
@@ -108,6 +90,11 @@ impl Bound {
         self.address
     }
 
+    /// Encrypted from now on.
+    pub fn over(self, tls: Tls) -> Bound {
+        Bound { tls: Some(tls), ..self }
+    }
+
     /// Serves until `stop` is sent or dropped, then lets running requests end, for at most `drain`. Blocks the caller, which
     /// must not be inside an async runtime.
     ///
@@ -124,7 +111,7 @@ impl Bound {
             .map_err(broken)?;
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
-            accept(listener, Arc::clone(&handler), stop, drain).await;
+            accept(listener, self.tls, Arc::clone(&handler), stop, drain).await;
             Ok(())
         });
         // A handler that hangs must not hold up the end of the process.
@@ -137,14 +124,13 @@ impl Bound {
 
 async fn accept(
     listener: tokio::net::TcpListener,
+    tls: Option<Tls>,
     handler: Arc<Handler>,
     mut stop: oneshot::Receiver<()>,
     drain: Duration,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
     loop {
         let next = async {
             // Closed never: the semaphore lives as long as this loop.
@@ -152,21 +138,47 @@ async fn accept(
             (place, listener.accept().await)
         };
         let Some((place, accepted)) = unless(&mut stop, next).await else { break };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             tokio::time::sleep(REFUSED).await;
             continue;
         };
-        let handler = Arc::clone(&handler);
-        let service = service_fn(move |request| respond(Arc::clone(&handler), request));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let (handler, tls, watcher) = (Arc::clone(&handler), tls.clone(), graceful.watcher());
         tokio::spawn(async move {
-            // A connection that breaks is its client's affair.
-            let _ = tokio::time::timeout(LIFE, connection).await;
+            let _ = tokio::time::timeout(LIFE, serve(stream, peer.ip(), tls, handler, watcher)).await;
             drop(place);
         });
     }
     drop(listener);
     let _ = tokio::time::timeout(drain, graceful.shutdown()).await;
+}
+
+/// One connection. One that breaks is its client's affair.
+async fn serve(stream: TcpStream, peer: IpAddr, tls: Option<Tls>, handler: Arc<Handler>, watcher: Watcher) {
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALL.as_millis() as u32);
+    let _ = stream.set_nodelay(true);
+    match tls {
+        None => talk(stream, peer, false, handler, watcher).await,
+        Some(tls) => {
+            if let Ok(Some(stream)) = tokio::time::timeout(HEAD, tls.accept(stream)).await {
+                talk(stream, peer, true, handler, watcher).await;
+            }
+        }
+    }
+}
+
+/// HTTP over whatever carries it. On the heap, so that a connection costs no more than what it uses.
+fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: IpAddr,
+    is_tls: bool,
+    handler: Arc<Handler>,
+    watcher: Watcher,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    let service = service_fn(move |request| respond(Arc::clone(&handler), request, peer, is_tls));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
+    let connection = http.serve_connection(TokioIo::new(stream), service);
+    Box::pin(async move { drop(watcher.watch(connection).await) })
 }
 
 /// What comes next, or `None` once it is time to stop. (`tokio::select!` needs a feature that nothing else does.)
@@ -182,33 +194,47 @@ async fn unless<T>(stop: &mut oneshot::Receiver<()>, next: impl Future<Output = 
 async fn respond(
     handler: Arc<Handler>,
     request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = hyper::Response::new(Full::new(Bytes::from_static(b"only GET and HEAD are answered\n")));
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        return Ok(response);
-    }
-    let uri = request.uri();
-    let request = Request { path: uri.path().to_owned(), query: uri.query().unwrap_or_default().to_owned() };
-    let path = request.path.clone();
-    let answer = tokio::task::spawn_blocking(move || handler(request)).await.unwrap_or_else(|error| {
-        tracing::error!(%error, path, "a page could not be made");
-        Response::text(500, "this page could not be made; the log says why\n")
-    });
-    Ok(encode(answer))
+    peer: IpAddr,
+    is_tls: bool,
+) -> Result<hyper::Response<Body>, Infallible> {
+    Ok(match take(request, peer, is_tls).await {
+        Err(refusal) => refusal.encode(),
+        Ok(request) => {
+            let path = request.path.clone();
+            let answer = tokio::task::spawn_blocking(move || handler(request)).await;
+            let answer = answer.unwrap_or_else(|error| {
+                tracing::error!(%error, path, "a page could not be made");
+                Response::text(500, "this page could not be made; the log says why\n")
+            });
+            answer.encode()
+        }
+    })
 }
 
-fn encode(answer: Response) -> hyper::Response<Full<Bytes>> {
-    let mut response = hyper::Response::new(Full::new(answer.body));
-    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in answer.headers {
-        // A value that is no header is left out, rather than the whole answer.
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().insert(HeaderName::from_static(name), value);
-        }
+/// The whole request, or what is answered to one that is too large, too slow, or of another method.
+async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> Result<Request, Response> {
+    let (head, body) = request.into_parts();
+    if !matches!(head.method, Method::GET | Method::HEAD | Method::POST) {
+        let mut response = Response::text(405, "only GET, HEAD and POST are answered\n");
+        response.headers.push(("allow", "GET, HEAD, POST".to_owned()));
+        return Err(response);
     }
+    let body = match head.method {
+        Method::POST => match tokio::time::timeout(HEAD, Limited::new(body, BODY_BYTES).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => return Err(closing(413, format!("a body may have {BODY_BYTES} bytes\n"))),
+            Err(_) => return Err(closing(408, "the body did not come in time\n".to_owned())),
+        },
+        _ => Bytes::new(),
+    };
+    let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
+    Ok(Request { method: head.method, path, query, headers: head.headers, body, peer, is_tls })
+}
+
+/// What is left of such a request is not read.
+fn closing(status: u16, text: String) -> Response {
+    let mut response = Response::text(status, text);
+    response.headers.push(("connection", "close".to_owned()));
     response
 }
 
@@ -246,14 +272,59 @@ mod tests {
     }
 
     #[test]
-    fn get_is_answered_head_has_no_body_and_post_is_refused() {
+    fn get_is_answered_head_has_no_body_and_delete_is_refused() {
         let (address, _stop, _) = start(echo());
         let get = ask(address, "GET /a%2Fb?x=1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         assert!(get.starts_with("HTTP/1.1 200") && get.ends_with("/a%2Fb x=1"), "{get}");
         let head = ask(address, "HEAD /abc HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         assert!(head.contains("content-length: 5\r\n") && head.ends_with("\r\n\r\n"), "{head}");
-        let post = ask(address, "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
-        assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD"), "{post}");
+        let other = ask(address, "DELETE / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        assert!(other.starts_with("HTTP/1.1 405") && other.contains("allow: GET, HEAD, POST"), "{other}");
+    }
+
+    #[test]
+    fn a_body_is_taken_whole_and_one_that_is_too_large_is_refused() {
+        let (address, _stop, _) = start(Arc::new(|request: Request| {
+            Response::text(200, format!("{} {}", request.method, String::from_utf8_lossy(&request.body)))
+        }));
+        let post = |length: usize, body: &str| {
+            ask(
+                address,
+                &format!("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"),
+            )
+        };
+        assert!(post(7, "mark=ok").ends_with("POST mark=ok"));
+        let large = post(BODY_BYTES + 1, &"x".repeat(BODY_BYTES + 1));
+        assert!(large.starts_with("HTTP/1.1 413"), "{large}");
+    }
+
+    #[test]
+    fn a_head_that_is_too_large_is_refused() {
+        let (address, _stop, _) = start(echo());
+        let mut stream = TcpStream::connect(address).unwrap();
+        let _ = stream
+            .write_all(format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(8 * HEAD_BYTES)).as_bytes());
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+
+    #[test]
+    fn a_stream_is_sent_as_it_comes_and_ends_with_its_sender() {
+        let (address, _stop, _) = start(Arc::new(|_| {
+            let (sender, body) = tokio::sync::mpsc::channel(1);
+            std::thread::spawn(move || {
+                for piece in ["one ", "two"] {
+                    sender.blocking_send(Bytes::from(piece)).unwrap();
+                }
+            });
+            Response { status: 200, headers: vec![], body: Body::Stream(body) }
+        }));
+        let answer = ask(address, "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        assert!(
+            answer.contains("transfer-encoding: chunked") && answer.contains("one ") && answer.contains("two"),
+            "{answer}"
+        );
     }
 
     #[test]

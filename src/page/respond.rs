@@ -1,9 +1,11 @@
 //! From what a page says to an HTTP response, with the headers that all of them have.
 
+use std::io::Write;
+
 use hyper::body::Bytes;
 use serde::Serialize;
 
-use super::listener::Response;
+use super::listener::{Request, Response};
 use super::shelf::Why;
 use super::site::Site;
 use super::view::{Frame, notice};
@@ -15,7 +17,10 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const RETRY: &str = "5";
 
 /// Headers that no response goes without.
-pub fn guarded(mut response: Response) -> Response {
+pub fn guarded(mut response: Response, is_tls: bool) -> Response {
+    if is_tls {
+        response.headers.push(("strict-transport-security", "max-age=31536000".to_owned()));
+    }
     for (name, value) in [
         ("content-security-policy", POLICY),
         ("x-content-type-options", "nosniff"),
@@ -30,6 +35,29 @@ pub fn guarded(mut response: Response) -> Response {
     response
 }
 
+/// Bodies below this are sent as they are.
+const SMALL: usize = 1024;
+
+/// Compressed, for who can read that.
+pub fn packed(mut response: Response, request: &Request) -> Response {
+    let is_text = response.header("content-type").is_some_and(|kind| {
+        kind.starts_with("text/") || ["application/json", "image/svg+xml"].iter().any(|text| kind.starts_with(text))
+    });
+    let is_read =
+        request.header("accept-encoding").is_some_and(|all| all.split(',').any(|one| one.trim().starts_with("gzip")));
+    let Some(bytes) = response.body.whole().filter(|bytes| is_text && bytes.len() >= SMALL) else { return response };
+    if is_read {
+        let mut encoder =
+            flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::new(5));
+        if let Ok(packed) = encoder.write_all(bytes).and_then(|()| encoder.finish()) {
+            response.headers.push(("content-encoding", "gzip".to_owned()));
+            response.body = Bytes::from(packed).into();
+        }
+    }
+    response.headers.push(("vary", "accept-encoding".to_owned()));
+    response
+}
+
 /// What a template makes of a frame and its content.
 pub fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content: &impl Serialize) -> Response {
     let mut context = tera::Context::new();
@@ -38,7 +66,7 @@ pub fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content
     match site.templates.render(template, &context) {
         Ok(text) => {
             let headers = vec![("content-type", "text/html; charset=utf-8".to_owned())];
-            Response { status, headers, body: Bytes::from(text) }
+            Response { status, headers, body: Bytes::from(text).into() }
         }
         Err(error) => {
             tracing::error!(%error, template, "a page could not be made");
@@ -67,14 +95,21 @@ pub fn notice(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, text: 
     html(site, status, "notice.html", frame, &notice::Notice { heading: heading.into(), text: text.into() })
 }
 
+/// Leads to another address of this site, which is asked for with GET.
+pub fn see_other(address: &str) -> Response {
+    let mut response = Response::text(303, "");
+    response.headers.push(("location", address.to_owned()));
+    response
+}
+
 /// A JSON document.
 pub fn json(status: u16, content: &impl Serialize) -> Response {
     let headers = vec![("content-type", "application/json".to_owned())];
     match serde_json::to_vec(content) {
-        Ok(body) => Response { status, headers, body: Bytes::from(body) },
+        Ok(body) => Response { status, headers, body: Bytes::from(body).into() },
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
-            Response { status: 500, headers, body: Bytes::from_static(b"{\"error\":\"internal error\"}") }
+            Response { status: 500, headers, body: Bytes::from_static(b"{\"error\":\"internal error\"}").into() }
         }
     }
 }

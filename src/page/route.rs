@@ -1,64 +1,125 @@
 //! From a request's path and query to its page.
 
+use hyper::Method;
 use percent_encoding::percent_decode_str;
 
 use super::asked::{self, Asked, Misread};
+use super::door::{Verdict, Visitor};
 use super::listener::{Request, Response};
-use super::respond;
-use super::shelf::Got;
+use super::shelf::{Got, Why};
 use super::site::Site;
-use super::view::{Frame, api, device, devices, explain, list, notice, overview};
+use super::view::{Frame, api, detection, device, devices, explain, export, list, login, mark, notice, overview};
+use super::{live, respond};
+
+/// Someone who is in, and what they ask.
+pub struct Visit<'a> {
+    /// Where.
+    pub site: &'a Site,
+    /// What.
+    pub request: &'a Request,
+    /// Who.
+    pub visitor: Visitor,
+}
 
 /// Answers any request.
 pub fn answer(site: &Site, request: &Request) -> Response {
-    respond::guarded(find(site, request))
+    let answer = match site.assets.find(&request.path) {
+        Some(asset) => asset,
+        None if request.path == "/robots.txt" => Response::text(200, "User-agent: *\nDisallow: /\n"),
+        None => enter(site, request),
+    };
+    respond::packed(respond::guarded(answer, request.is_tls), request)
 }
 
-fn find(site: &Site, request: &Request) -> Response {
-    if let Some(asset) = site.assets.find(&request.path) {
-        return asset;
+fn enter(site: &Site, request: &Request) -> Response {
+    let nobody =
+        || Visit { site, request, visitor: Visitor { name: String::new(), is_operator: false, can_leave: false } };
+    let is_data = request.path.starts_with("/api/") || request.path == "/events";
+    let verdict = site.door.look(request);
+    if site.door.has_login() && !matches!(verdict, Verdict::Refuse(..)) {
+        match (request.path.as_str(), &request.method) {
+            ("/login", &Method::POST) => return login::enter(&nobody()),
+            ("/login", _) => return login::show(&nobody()),
+            ("/logout", &Method::POST) => return login::leave(&nobody()),
+            _ => {}
+        }
     }
+    match verdict {
+        Verdict::Enter(visitor) => find(&Visit { site, request, visitor }),
+        Verdict::Ask if is_data => respond::json(401, &serde_json::json!({ "error": "log in first, at /login" })),
+        Verdict::Ask => login::ask(request),
+        Verdict::Refuse(status, why) if is_data => respond::json(status, &serde_json::json!({ "error": why })),
+        Verdict::Refuse(status, why) => respond::notice(site, status, &Frame::still(&nobody(), "Not allowed"), why, ""),
+    }
+}
+
+fn find(visit: &Visit<'_>) -> Response {
     // Split before decoding: a name may hold a slash.
     let mut parts = Vec::new();
-    for part in request.path.trim_start_matches('/').split('/') {
+    for part in visit.request.path.trim_start_matches('/').split('/') {
         match percent_decode_str(part).decode_utf8() {
             Ok(part) => parts.push(part.into_owned()),
-            Err(_) => return unknown(site),
+            Err(_) => return unknown(visit),
         }
     }
     let parts = parts.iter().map(String::as_str).collect::<Vec<_>>();
-    let query = request.query.as_str();
+    if visit.request.method == Method::POST {
+        return match parts.as_slice() {
+            ["anomalies", topic, partition, offset, "marks"] => match explain::Place::read(topic, partition, offset) {
+                Some(place) => mark::make(visit, &place),
+                None => unknown(visit),
+            },
+            _ => unknown(visit),
+        };
+    }
     match parts.as_slice() {
-        [""] => overview_page(site, request),
-        ["anomalies"] => list_page(site, request),
+        [""] => overview_page(visit),
+        ["anomalies"] => list_page(visit),
         ["anomalies", topic, partition, offset] => match explain::Place::read(topic, partition, offset) {
-            Some(place) => explain_page(site, request, &place),
-            None => unknown(site),
+            Some(place) => explain_page(visit, &place),
+            None => unknown(visit),
         },
-        ["devices"] => devices_page(site, request),
-        ["devices", name] => match asked::named(name) {
-            Ok(name) => device_page(site, request, name),
-            Err(_) => unknown(site),
+        ["devices"] => devices_page(visit),
+        ["devices", device] => match asked::named(device) {
+            Ok(device) => device_page(visit, device::Name { device, metric: None }),
+            Err(_) => unknown(visit),
         },
-        ["api", "anomalies"] => match Asked::read(query, asked::API) {
-            Ok(asked) => api(site, &asked),
+        ["devices", device, metric] => match (asked::named(device), asked::named(metric)) {
+            (Ok(device), Ok(metric)) => device_page(visit, device::Name { device, metric: Some(metric) }),
+            _ => unknown(visit),
+        },
+        ["detection"] => detection_page(visit),
+        ["keys"] => keys_page(visit),
+        ["events"] => match Asked::read(&visit.request.query, asked::STREAM) {
+            Ok(asked) => live::stream(visit, &asked),
             Err(misread) => misread_json(&misread),
         },
-        ["api", ..] => {
-            respond::json(404, &serde_json::json!({ "error": "there is no such address; known: /api/anomalies" }))
+        ["api", "openapi.json"] => api::description(),
+        ["api", "v1", name @ ("anomalies" | "anomalies.csv" | "anomalies.jsonl")] => {
+            match (Asked::read(&visit.request.query, asked::API), *name) {
+                (Err(misread), _) => misread_json(&misread),
+                (Ok(asked), "anomalies") => api(visit, &asked),
+                (Ok(asked), "anomalies.csv") => export::answer(visit, &asked, export::Format::Csv),
+                (Ok(asked), _) => export::answer(visit, &asked, export::Format::JsonLines),
+            }
         }
-        _ => unknown(site),
+        ["api", ..] => {
+            let known = "there is no such address; known: /api/v1/anomalies, .csv, .jsonl, and /api/openapi.json";
+            respond::json(404, &serde_json::json!({ "error": known }))
+        }
+        _ => unknown(visit),
     }
 }
 
-fn unknown(site: &Site) -> Response {
-    let frame = Frame::still(site, "Not found");
-    respond::notice(site, 404, &frame, "There is no such page.", "The address is not one of this dashboard's.")
+/// There is nothing at this address.
+pub fn unknown(visit: &Visit<'_>) -> Response {
+    let frame = Frame::still(visit, "Not found");
+    respond::notice(visit.site, 404, &frame, "There is no such page.", "The address is not one of this dashboard's.")
 }
 
-fn misread(site: &Site, misread: &Misread) -> Response {
-    let frame = Frame::still(site, "Not understood");
-    respond::notice(site, 400, &frame, "The address is not understood.", &misread.message)
+fn misread(visit: &Visit<'_>, misread: &Misread) -> Response {
+    let frame = Frame::still(visit, "Not understood");
+    respond::notice(visit.site, 400, &frame, "The address is not understood.", &misread.message)
 }
 
 fn misread_json(misread: &Misread) -> Response {
@@ -67,85 +128,94 @@ fn misread_json(misread: &Misread) -> Response {
 
 /// Reads the query, or answers 400.
 macro_rules! read {
-    ($site:expr, $request:expr, $known:expr) => {
-        match Asked::read(&$request.query, $known) {
+    ($visit:expr, $known:expr) => {
+        match Asked::read(&$visit.request.query, $known) {
             Ok(asked) => asked,
-            Err(error) => return misread($site, &error),
+            Err(error) => return misread($visit, &error),
         }
     };
 }
 
-/// The newest data there is: fresh, or old and marked, or none.
-fn shown<V>(
-    site: &Site,
-    frame: Frame<'_>,
+/// New data as its page; old data as its page below the reason; no data as the reason alone.
+fn shown<'a, V>(
+    visit: &Visit<'a>,
+    frame: Frame<'a>,
     got: Got<V>,
-    page: impl FnOnce(&V, Frame<'_>, crate::event::Instant) -> Response,
+    show: impl FnOnce(&V, Frame<'a>, crate::event::Instant) -> Response,
 ) -> Response {
+    let site = visit.site;
     match (got.answer, got.why) {
-        (Some((data, taken)), None) => page(&data, frame, taken),
+        (Some((data, taken)), None) => show(&data, frame, taken),
         (Some((data, taken)), Some(why)) => {
             let strip = notice::outage(&why, Some(taken), site.now());
-            respond::stale(page(&data, Frame { strip: Some(strip), ..frame }, taken))
+            respond::stale(show(&data, Frame { strip: Some(strip), ..frame }, taken))
         }
-        (None, Some(why)) => respond::nothing(site, frame, &why),
-        (None, None) => respond::nothing(site, frame, &super::shelf::Why::Slow),
+        (None, why) => respond::nothing(site, frame, &why.unwrap_or(Why::Slow)),
     }
 }
 
-fn overview_page(site: &Site, request: &Request) -> Response {
-    let asked = read!(site, request, asked::OVERVIEW);
-    let frame = Frame::live(site, "Overview", "overview", "/", &asked);
-    let still = Asked { is_paused: false, ..asked.clone() };
-    let got = site.ask(&site.overview, &still, overview::look);
-    shown(site, frame, got, |data, frame, taken| overview::show(site, frame, &asked, data, taken))
+fn overview_page(visit: &Visit<'_>) -> Response {
+    let asked = read!(visit, asked::RANGE);
+    let frame = Frame::live(visit, "Overview", "overview", "/", &asked);
+    let got = visit.site.ask(&visit.site.overview, &asked.still(), overview::look);
+    shown(visit, frame, got, |data, frame, taken| overview::show(visit.site, frame, &asked, data, taken))
 }
 
-fn list_page(site: &Site, request: &Request) -> Response {
-    let asked = read!(site, request, asked::LIST);
-    let frame = Frame::live(site, "Anomalies", "anomalies", "/anomalies", &asked);
-    let still = Asked { is_paused: false, ..asked.clone() };
-    let got = site.ask(&site.list, &still, list::look);
-    shown(site, frame, got, |data, frame, _| list::show(site, frame, &asked, data))
+fn list_page(visit: &Visit<'_>) -> Response {
+    let asked = read!(visit, asked::LIST);
+    let frame = Frame::live(visit, "Anomalies", "anomalies", "/anomalies", &asked);
+    let got = visit.site.ask(&visit.site.list, &asked.still(), list::look);
+    shown(visit, frame, got, |data, frame, _| list::show(visit.site, frame, &asked, data))
 }
 
-fn devices_page(site: &Site, request: &Request) -> Response {
-    let asked = read!(site, request, asked::CHART);
-    let frame = Frame::live(site, "Devices", "devices", "/devices", &asked);
-    let still = Asked { is_paused: false, ..asked.clone() };
-    let got = site.ask(&site.devices, &still, devices::look);
-    shown(site, frame, got, |data, frame, _| devices::show(site, frame, &asked, data))
+fn devices_page(visit: &Visit<'_>) -> Response {
+    let asked = read!(visit, asked::RANGE);
+    let frame = Frame::live(visit, "Devices", "devices", "/devices", &asked);
+    let got = visit.site.ask(&visit.site.devices, &asked.still(), devices::look);
+    shown(visit, frame, got, |data, frame, _| devices::show(visit.site, frame, &asked, data))
 }
 
-fn device_page(site: &Site, request: &Request, name: String) -> Response {
-    let asked = read!(site, request, asked::CHART);
-    let path = device::url(&name);
-    let frame = Frame::live(site, &name, "devices", &path, &asked);
-    let key = (name, Asked { is_paused: false, ..asked.clone() });
-    let got = site.ask(&site.device, &key, device::look);
-    shown(site, frame, got, |data, frame, taken| device::show(site, frame, &key.0, &asked, data, taken))
+fn device_page(visit: &Visit<'_>, name: device::Name) -> Response {
+    let asked = read!(visit, asked::RANGE);
+    let frame = Frame::live(visit, &name.title(), "devices", &name.url(), &asked);
+    let key = (name, asked.still());
+    let got = visit.site.ask(&visit.site.device, &key, device::look);
+    shown(visit, frame, got, |data, frame, taken| device::show(visit.site, frame, &key.0, &asked, data, taken))
 }
 
-fn explain_page(site: &Site, request: &Request, place: &explain::Place) -> Response {
-    let asked = read!(site, request, asked::PLAIN);
+fn detection_page(visit: &Visit<'_>) -> Response {
+    let asked = read!(visit, asked::RANGE);
+    let frame = Frame::live(visit, "Detection", "detection", "/detection", &asked);
+    let got = visit.site.ask(&visit.site.detection, &asked.still(), detection::look);
+    shown(visit, frame, got, |data, frame, taken| detection::show(visit.site, frame, &asked, data, taken))
+}
+
+fn keys_page(visit: &Visit<'_>) -> Response {
+    let asked = read!(visit, asked::PLAIN);
+    let frame = Frame { refresh: 0, toggle: String::new(), ..Frame::live(visit, "Keys", "", "/keys", &asked) };
+    respond::html(visit.site, 200, "keys.html", &frame, &())
+}
+
+fn explain_page(visit: &Visit<'_>, place: &explain::Place) -> Response {
+    let asked = read!(visit, asked::PLAIN);
     let path = place.url();
-    let frame = Frame::live(site, "Anomaly", "anomalies", &path, &asked);
-    let got = site.ask(&site.explain, place, explain::look);
-    shown(site, frame, got, |data, frame, _| match data {
-        Some(data) => explain::show(site, frame, data),
+    let frame = Frame::live(visit, "Anomaly", "anomalies", &path, &asked);
+    let got = visit.site.ask(&visit.site.explain, place, explain::look);
+    shown(visit, frame, got, |data, frame, _| match data {
+        Some(data) => explain::show(visit.site, frame, data),
         None => {
             let frame = Frame { refresh: 0, ..frame };
             let text = "No anomaly is recorded for this record; it may be older than what is kept.";
-            respond::notice(site, 404, &frame, "There is no such anomaly.", text)
+            respond::notice(visit.site, 404, &frame, "There is no such anomaly.", text)
         }
     })
 }
 
 /// Never old data: programs would take it for new.
-fn api(site: &Site, asked: &Asked) -> Response {
-    let got = site.ask(&site.list, asked, list::look);
+fn api(visit: &Visit<'_>, asked: &Asked) -> Response {
+    let got = visit.site.ask(&visit.site.list, asked, list::look);
     match (got.answer, got.why) {
         (Some((data, _)), None) => respond::json(200, &api::Body::of(&data)),
-        (_, why) => respond::json_away(&why.unwrap_or(super::shelf::Why::Slow)),
+        (_, why) => respond::json_away(&why.unwrap_or(Why::Slow)),
     }
 }

@@ -104,6 +104,11 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V
         }
     }
 
+    /// The next reader gets a new answer: something was changed here.
+    pub fn forget(&self, question: &K) {
+        lock(&self.state).kept.retain(|kept| kept.question != *question);
+    }
+
     fn why(&self, failure: Failure) -> Why {
         match failure {
             Failure::Away(_) => Why::Away { since: self.health.outage().unwrap_or_else(|| self.health.now()) },

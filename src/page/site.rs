@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::Options;
 use super::asked::Asked;
 use super::assets::Assets;
+use super::door::Door;
 use super::health::Health;
-use super::shelf::{Got, Shelf};
-use super::view::{device, devices, explain, list, overview};
+use super::live::Hub;
+use super::shelf::{Got, Shelf, Why};
+use super::view::{detection, device, devices, explain, list, overview};
 use crate::archive::{Archive, Failure};
 use crate::error::{Error, Result};
 use crate::event::Instant;
@@ -18,16 +20,25 @@ const PROBE: Duration = Duration::from_secs(1);
 
 /// Everything that a page is made of.
 pub struct Site {
-    archive: Arc<dyn Archive>,
+    /// What is recorded.
+    pub archive: Arc<dyn Archive>,
     health: Arc<Health>,
+    /// Who may come in.
+    pub door: Door,
+    /// Those who follow.
+    pub hub: Arc<Hub>,
+    /// Address of a record in a Kafka console; may be empty.
+    pub console: String,
     /// By what was asked.
     pub overview: Shelf<Asked, overview::Data>,
     /// By what was asked; also the API's.
     pub list: Shelf<Asked, list::Data>,
     /// By what was asked.
     pub devices: Shelf<Asked, devices::Data>,
-    /// By device and what was asked.
-    pub device: Shelf<(String, Asked), device::Data>,
+    /// By device or series and what was asked.
+    pub device: Shelf<(device::Name, Asked), device::Data>,
+    /// By what was asked.
+    pub detection: Shelf<Asked, detection::Data>,
     /// By topic, partition and offset.
     pub explain: Shelf<explain::Place, Option<explain::Data>>,
     /// Style sheet, script and icon.
@@ -43,10 +54,14 @@ macro_rules! templates {
 }
 
 /// Tera escapes by a name's end: each must be `.html`.
-const TEMPLATES: [(&str, &str); 10] = templates![
+const TEMPLATES: [(&str, &str); 14] = templates![
     "base.html",
     "strip.html",
+    "row.html",
     "rows.html",
+    "detection.html",
+    "login.html",
+    "keys.html",
     "filters.html",
     "overview.html",
     "list.html",
@@ -74,6 +89,10 @@ impl Site {
             list: Shelf::new(Arc::clone(&health)),
             devices: Shelf::new(Arc::clone(&health)),
             device: Shelf::new(Arc::clone(&health)),
+            detection: Shelf::new(Arc::clone(&health)),
+            door: Door::new(options.access),
+            hub: Arc::new(Hub::new(options.stop)),
+            console: options.console,
             explain: Shelf::new(Arc::clone(&health)),
             health,
             assets: Assets::embedded(),
@@ -85,6 +104,16 @@ impl Site {
     /// Now, as readers are told.
     pub fn now(&self) -> Instant {
         self.health.now()
+    }
+
+    /// Takes note that the archive gave no answer.
+    pub fn failed(&self, failure: &Failure) -> Why {
+        self.health.failed(failure);
+        match failure {
+            Failure::Away(_) => Why::Away { since: self.health.outage().unwrap_or_else(|| self.now()) },
+            Failure::Slow => Why::Slow,
+            Failure::Refused(remedy) => Why::Refused(remedy.clone()),
+        }
     }
 
     /// Asks the archive by way of a shelf.

@@ -1,11 +1,12 @@
 //! Whole pages over an archive in memory: routes, hostile names, outages.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
 use super::chart::spark::tests::sample;
-use super::listener::{Handler, Request, Response};
+use super::door::Access;
+use super::listener::{Body, Handler, Request, Response};
 use super::{Options, app};
 use crate::anomaly::Anomaly;
 use crate::archive::*;
@@ -23,9 +24,14 @@ struct Fake {
     mood: AtomicU8,
     age: f64,
     judged: u64,
+    marks: Mutex<Vec<NewMark>>,
 }
 
 impl Fake {
+    fn new(age: f64, judged: u64) -> Arc<Fake> {
+        Arc::new(Fake { mood: AtomicU8::new(0), age, judged, marks: Mutex::default() })
+    }
+
     fn check(&self) -> Result<(), Failure> {
         match self.mood.load(Ordering::SeqCst) {
             0 => Ok(()),
@@ -37,7 +43,7 @@ impl Fake {
     fn record(&self) -> Record {
         let name = Some(HOSTILE.to_owned());
         let anomaly = Anomaly { device_id: HOSTILE.into(), metric_name: name.clone(), label: name, ..sample(18.0) };
-        Record { anomaly, detected_at: now() }
+        Record { anomaly, detected_at: now(), review: Review::None }
     }
 }
 
@@ -47,10 +53,16 @@ impl Archive for Fake {
     }
     fn newest(&self, filter: &Filter, _: Option<&Key>, limit: u32) -> Result<Page, Failure> {
         self.check()?;
-        let is_it = filter.device.as_deref().is_none_or(|device| device == HOSTILE);
+        let is_it = filter.devices.is_empty() || filter.devices.iter().any(|device| device == HOSTILE);
         let records = if is_it { vec![self.record()] } else { vec![] };
         let next = records.first().filter(|_| limit == 1).and_then(|record| Key::of(&record.anomaly));
         Ok(Page { records, next })
+    }
+    fn newer(&self, filter: &Filter, _: &Key, limit: u32) -> Result<Page, Failure> {
+        self.newest(filter, None, limit)
+    }
+    fn ranked(&self, filter: &Filter, _: Order, limit: u32) -> Result<Vec<Record>, Failure> {
+        Ok(self.newest(filter, None, limit)?.records)
     }
     fn at(&self, _: &str, _: i32, offset: i64) -> Result<Vec<Record>, Failure> {
         self.check()?;
@@ -71,7 +83,7 @@ impl Archive for Fake {
         self.check()?;
         Ok(vec![LaneCount { device: HOSTILE.into(), bin: 59, count: Count { critical: 1, warning: 0 } }])
     }
-    fn coverage(&self, _: Instant, _: Instant) -> Result<Vec<CoverageRow>, Failure> {
+    fn coverage(&self, _: Instant, _: Instant, _: i64) -> Result<Vec<CoverageRow>, Failure> {
         self.check()?;
         let minute = Instant::parse_rfc3339("2026-11-23T16:58:00Z").unwrap();
         Ok(vec![CoverageRow { minute, judged: self.judged, learning: 9, rejected: 0 }])
@@ -93,19 +105,75 @@ impl Archive for Fake {
             age: self.age,
         }])
     }
+    fn search(&self, text: &str, _: u32) -> Result<Vec<String>, Failure> {
+        self.check()?;
+        Ok([HOSTILE.to_owned()].into_iter().filter(|name| name.contains(text)).collect())
+    }
+    fn position(&self) -> Result<Cursor, Failure> {
+        self.check()?;
+        Ok(Cursor([(1, 7)].into()))
+    }
+    fn marks(&self, _: &str, _: i32, _: i64) -> Result<Vec<Mark>, Failure> {
+        self.check()?;
+        Ok(self
+            .marks
+            .lock()
+            .unwrap()
+            .iter()
+            .rev()
+            .map(|mark| Mark { review: mark.review, note: mark.note.clone(), by: mark.by.clone(), at: now() })
+            .collect())
+    }
+    fn mark(&self, mark: &NewMark) -> Result<bool, Failure> {
+        self.check()?;
+        self.marks.lock().unwrap().push(mark.clone());
+        Ok(mark.offset == 184_467)
+    }
+    fn reviews(&self, _: Instant, _: Instant) -> Result<Vec<(Review, u64)>, Failure> {
+        self.check()?;
+        Ok(vec![(Review::True, 1)])
+    }
+    fn settings(&self, _: &str) -> Result<Option<Vec<(String, String)>>, Failure> {
+        self.check()?;
+        Ok(Some(vec![("threshold".into(), "3.0".into())]))
+    }
+    fn quality(&self, _: Instant, _: Instant) -> Result<Vec<Quality>, Failure> {
+        self.check()?;
+        Ok(vec![Quality { day: now(), right: 3, wrong: 1, expected: 0, labelled: 9, all: 10 }])
+    }
+    fn follow(&self) -> Result<Box<dyn Follower>, Failure> {
+        Err(Failure::Away("nobody follows here".into()))
+    }
+}
+
+/// The pages of one hostile anomaly, for whom `access` lets in.
+fn guarded(access: Access) -> Arc<Handler> {
+    app(Fake::new(1.0, 9), options(access)).unwrap()
+}
+
+fn options(access: Access) -> Options {
+    let console = "https://console/{topic}/{partition}?o={offset}".into();
+    Options { refresh: Duration::from_secs(5), clock: now, access, console, stop: Arc::default() }
 }
 
 fn pages(age: f64, judged: u64) -> (Arc<Fake>, Arc<Handler>) {
-    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age, judged });
-    let options = Options { refresh: Duration::from_secs(5), clock: now };
-    (Arc::clone(&fake), app(fake, options).unwrap())
+    let fake = Fake::new(age, judged);
+    (Arc::clone(&fake), app(fake, options(Access::Open { is_anywhere: true })).unwrap())
 }
 
 fn get(handler: &Arc<Handler>, url: &str) -> (Response, String) {
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
-    let response = handler(Request { path: path.into(), query: query.into() });
-    let body = String::from_utf8(response.body.to_vec()).unwrap();
-    (response, body)
+    send(handler, Request::get(path, query))
+}
+
+fn send(handler: &Arc<Handler>, request: Request) -> (Response, String) {
+    let mut response = handler(request);
+    let body = match &mut response.body {
+        Body::Whole(bytes) => bytes.to_vec(),
+        // An export: until its end.
+        Body::Stream(pieces) => std::iter::from_fn(|| pieces.blocking_recv()).flatten().collect(),
+    };
+    (response, String::from_utf8(body).unwrap())
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
@@ -116,6 +184,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 fn all() -> Vec<String> {
     let device = format!("/devices/{}", super::view::segment(HOSTILE));
     let mut urls = ["/", "/anomalies", "/devices", "/anomalies/raw_events/3/184467"].map(str::to_owned).to_vec();
+    urls.push(format!("{device}/{}", super::view::segment(HOSTILE)));
     urls.push(device);
     urls.push(format!("/?device={}&metric={0}", super::view::segment(HOSTILE)));
     urls
@@ -146,7 +215,7 @@ fn an_unknown_key_is_400_with_its_name() {
         assert_eq!(response.status, 400, "{url}");
         assert!(body.contains("`c&lt;olour` is not a parameter here"), "{url}: {body}");
     }
-    let (response, body) = get(&handler, "/api/anomalies?limit=0");
+    let (response, body) = get(&handler, "/api/v1/anomalies?limit=0");
     assert_eq!(response.status, 400);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap()["parameter"], "limit");
 }
@@ -216,7 +285,7 @@ fn quiet_learning_and_stopped_never_look_alike() {
 #[test]
 fn the_api_gives_records_as_they_are_and_the_next_key() {
     let (_, handler) = pages(1.0, 9);
-    let (response, body) = get(&handler, "/api/anomalies?limit=1");
+    let (response, body) = get(&handler, "/api/v1/anomalies?limit=1");
     assert_eq!((response.status, header(&response, "content-type")), (200, Some("application/json")));
     let json = serde_json::from_str::<serde_json::Value>(&body).unwrap();
     let mut first = json["anomalies"][0].clone();
@@ -224,8 +293,8 @@ fn the_api_gives_records_as_they_are_and_the_next_key() {
     let read = serde_json::from_value::<Anomaly>(first).unwrap();
     assert_eq!((read.device_id.as_str(), read.z_score), (HOSTILE, Some(8.0)));
     let next = json["next"].as_str().unwrap();
-    assert_eq!(get(&handler, &format!("/api/anomalies?limit=1&before={next}")).0.status, 200);
-    assert!(get(&handler, "/api/anomalies").1.ends_with("\"next\":null}"));
+    assert_eq!(get(&handler, &format!("/api/v1/anomalies?limit=1&before={next}")).0.status, 200);
+    assert!(get(&handler, "/api/v1/anomalies").1.ends_with("\"next\":null,\"prev\":null,\"cursor\":\"c1-7\"}"));
 }
 
 #[test]
@@ -242,7 +311,7 @@ fn an_outage_shows_the_last_data_with_its_date_and_ends_by_itself() {
     let (response, cold) = get(&handler, "/anomalies");
     assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
     assert!(cold.contains("PostgreSQL is away since") && cold.contains("data-refresh"));
-    let (response, api) = get(&handler, "/api/anomalies");
+    let (response, api) = get(&handler, "/api/v1/anomalies");
     assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
     for text in [body, cold, api] {
         assert!(!text.contains("/var/run"), "{text}");
@@ -264,4 +333,128 @@ fn a_refusal_says_the_remedy() {
     let (response, body) = get(&handler, "/");
     assert_eq!(response.status, 503);
     assert!(body.contains("PostgreSQL refuses to answer.") && body.contains("`anomaly migrate`"), "{body}");
+}
+
+fn post(path: &str, form: &str, headers: &[(&'static str, &str)]) -> Request {
+    let mut request = Request { method: hyper::Method::POST, body: form.to_owned().into(), ..Request::get(path, "") };
+    request.headers.insert("host", "localhost:8501".parse().unwrap());
+    headers.iter().for_each(|(name, value)| drop(request.headers.insert(*name, value.parse().unwrap())));
+    request
+}
+
+const MARKS: &str = "/anomalies/raw_events/3/184467/marks";
+
+#[test]
+fn a_mark_is_kept_with_its_note_and_shown_as_text() {
+    let (fake, handler) = pages(1.0, 9);
+    let (before, _) = get(&handler, "/anomalies/raw_events/3/184467");
+    assert_eq!(before.status, 200);
+    let (response, _) =
+        send(&handler, post(MARKS, "mark=false&note=a+%3Cb%3E+pump", &[("sec-fetch-site", "same-origin")]));
+    assert_eq!((response.status, header(&response, "location")), (303, Some("/anomalies/raw_events/3/184467")));
+    let mark = fake.marks.lock().unwrap()[0].clone();
+    assert_eq!((mark.review, mark.note.as_str(), mark.offset), (Review::False, "a <b> pump", 184_467));
+    let (_, body) = get(&handler, "/anomalies/raw_events/3/184467");
+    assert!(body.contains("<b>false alarm</b> by anyone") && body.contains("a &lt;b&gt; pump"), "{body}");
+    for (path, form, status) in [
+        (MARKS, "mark=maybe", 400),
+        (MARKS, "note=x", 400),
+        (MARKS, "mark=true&other=1", 400),
+        (MARKS, &format!("mark=true&note={}", "x".repeat(MAX_NOTE + 1)), 400),
+        ("/anomalies/raw_events/3/1/marks", "mark=true", 404),
+        ("/anomalies/raw_events/3/x/marks", "mark=true", 404),
+        ("/anomalies", "mark=true", 404),
+    ] {
+        assert_eq!(send(&handler, post(path, form, &[])).0.status, status, "{path} {form}");
+    }
+}
+
+#[test]
+fn another_sites_page_cannot_mark() {
+    let (fake, handler) = pages(1.0, 9);
+    for headers in [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "null")],
+        &[("origin", "http://localhost:8502")],
+    ] {
+        assert_eq!(send(&handler, post(MARKS, "mark=true", headers)).0.status, 403, "{headers:?}");
+    }
+    assert!(fake.marks.lock().unwrap().is_empty());
+    assert_eq!(send(&handler, post(MARKS, "mark=true", &[("origin", "http://localhost:8501")])).0.status, 303);
+}
+
+#[test]
+fn without_passwords_pages_are_served_under_names_of_this_machine_only() {
+    let handler = guarded(Access::Open { is_anywhere: false });
+    let status = |host: &str| {
+        let mut request = Request::get("/", "");
+        request.headers.insert("host", host.parse().unwrap());
+        send(&handler, request).0.status
+    };
+    for own in ["localhost", "localhost:8501", "127.0.0.1:8501", "[::1]:8501", "10.0.0.7", "box.localhost"] {
+        assert_eq!(status(own), 200, "{own}");
+    }
+    for foreign in ["evil.example", "localhost.evil.example:8501", "[evil]", ""] {
+        assert_eq!(status(foreign), 421, "{foreign}");
+    }
+}
+
+#[test]
+fn a_proxy_is_believed_only_from_its_address() {
+    let handler = guarded(Access::Proxy {
+        header: "X-Forwarded-User".into(),
+        from: vec!["10.0.0.1".parse().unwrap()],
+        operators: vec!["ada".into()],
+    });
+    let visit = |peer: &str, name: Option<&str>, mut request: Request| {
+        request.peer = peer.parse().unwrap();
+        if let Some(name) = name {
+            request.headers.insert("x-forwarded-user", name.parse().unwrap());
+        }
+        send(&handler, request).0.status
+    };
+    assert_eq!(visit("10.0.0.1", Some("bob"), Request::get("/", "")), 200);
+    assert_eq!(visit("::ffff:10.0.0.1", Some("bob"), Request::get("/", "")), 200);
+    assert_eq!(visit("10.0.0.2", Some("bob"), Request::get("/", "")), 403);
+    assert_eq!(visit("10.0.0.1", None, Request::get("/", "")), 403);
+    assert_eq!(visit("10.0.0.1", Some("bob"), post(MARKS, "mark=true", &[])), 403);
+    assert_eq!(visit("10.0.0.1", Some("ada"), post(MARKS, "mark=true", &[])), 303);
+}
+
+#[test]
+fn exports_have_every_record_and_no_formula() {
+    let (_, handler) = pages(1.0, 9);
+    let (response, csv) = get(&handler, "/api/v1/anomalies.csv");
+    assert_eq!(header(&response, "content-type"), Some("text/csv; charset=utf-8"));
+    let rows = csv::Reader::from_reader(csv.as_bytes()).into_records().collect::<Result<Vec<_>, _>>().unwrap();
+    assert_eq!((rows.len(), rows[0].get(1)), (1, Some(HOSTILE)));
+    let (_, lines) = get(&handler, "/api/v1/anomalies.jsonl?limit=1");
+    let record = serde_json::from_str::<serde_json::Value>(lines.trim_end()).unwrap();
+    assert_eq!(record["device_id"], HOSTILE);
+}
+
+#[test]
+fn the_description_of_the_api_names_every_parameter_and_no_other() {
+    let (_, handler) = pages(1.0, 9);
+    let (_, body) = get(&handler, "/api/openapi.json");
+    let description = serde_json::from_str::<serde_json::Value>(&body).unwrap();
+    let parameters = description["paths"]["/api/v1/anomalies"]["get"]["parameters"].as_array().unwrap();
+    let names = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect::<Vec<_>>();
+    assert_eq!(names, super::asked::API.concat());
+}
+
+#[test]
+fn texts_are_compressed_for_who_can_read_that() {
+    let (_, handler) = pages(1.0, 9);
+    let mut request = Request::get("/", "");
+    request.headers.insert("accept-encoding", "br, gzip".parse().unwrap());
+    let response = handler(request);
+    assert_eq!(header(&response, "content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    let mut reader = flate2::read::GzDecoder::new(&response.body.whole().unwrap()[..]);
+    std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+    assert!(text.contains("Newest anomalies"));
+    assert_eq!(header(&get(&handler, "/").0, "content-encoding"), None);
 }

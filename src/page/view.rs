@@ -1,12 +1,16 @@
 //! One file for each page: what it asks of the archive, and what its template gets. Templates lay out; they compute nothing.
 
 pub mod api;
+pub mod detection;
 pub mod device;
 pub mod devices;
 pub mod explain;
+pub mod export;
 pub mod filters;
 pub mod format;
 pub mod list;
+pub mod login;
+pub mod mark;
 pub mod notice;
 pub mod overview;
 pub mod row;
@@ -15,8 +19,8 @@ pub mod strip;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::asked::Asked;
-use super::site::Site;
+use super::asked::{Asked, Manner, Theme};
+use super::route::Visit;
 use strip::Strip;
 
 /// What surrounds every page.
@@ -26,16 +30,28 @@ pub struct Frame<'a> {
     pub title: String,
     /// Which link is this page.
     pub nav: &'static str,
+    /// Query of links to other pages: how they look.
+    pub manner: String,
     /// Seconds; 0 when the page does not refresh itself.
     pub refresh: u64,
+    /// What the page shows is up to here: the event stream goes on from it. Empty when the page has no rows that come.
+    pub cursor: String,
     /// The reader has stopped it.
     pub is_paused: bool,
+    /// Times stay in UTC.
+    pub is_utc: bool,
+    /// `light` or `dark`; empty: the system's.
+    pub theme: &'static str,
     /// This page, refreshing or not, whichever it is not now.
     pub toggle: String,
     /// Time of the page.
     pub clock: String,
     /// The sentence above all else.
     pub strip: Option<Strip>,
+    /// Who reads; empty when nobody is asked.
+    pub visitor: String,
+    /// May mark.
+    pub is_operator: bool,
     /// Address of the style sheet.
     pub style: &'a str,
     /// Address of the script.
@@ -46,29 +62,40 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// A page that refreshes itself.
-    pub fn live(site: &'a Site, title: &str, nav: &'static str, path: &str, asked: &Asked) -> Frame<'a> {
-        let other = Asked { is_paused: !asked.is_paused, ..asked.clone() };
-        let frame = Frame::still(site, title);
+    pub fn live(visit: &Visit<'a>, title: &str, nav: &'static str, path: &str, asked: &Asked) -> Frame<'a> {
+        let Manner { is_paused, is_utc, theme } = asked.manner;
+        let other = Asked { manner: Manner { is_paused: !is_paused, ..asked.manner }, ..asked.clone() };
+        let frame = Frame::still(visit, title);
         Frame {
             nav,
-            refresh: if asked.is_paused { 0 } else { site.refresh },
-            is_paused: asked.is_paused,
+            manner: asked.plain().query(),
+            refresh: if is_paused { 0 } else { visit.site.refresh },
+            is_paused,
+            is_utc,
+            theme: theme.map_or("", Theme::as_str),
             toggle: format!("{path}{}", other.query()),
             ..frame
         }
     }
 
     /// A page that does not.
-    pub fn still(site: &'a Site, title: &str) -> Frame<'a> {
+    pub fn still(visit: &Visit<'a>, title: &str) -> Frame<'a> {
+        let site = visit.site;
         let [style, script, icon] = site.assets.paths();
         Frame {
             title: title.to_owned(),
             nav: "",
+            manner: String::new(),
             refresh: 0,
+            cursor: String::new(),
             is_paused: false,
+            is_utc: false,
+            theme: "",
             toggle: String::new(),
             clock: format::clock(site.now()),
             strip: None,
+            visitor: if visit.visitor.can_leave { visit.visitor.name.clone() } else { String::new() },
+            is_operator: visit.visitor.is_operator,
             style,
             script,
             icon,

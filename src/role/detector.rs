@@ -228,7 +228,16 @@ fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()
 fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()> {
     let hash = hex(&settings.detection().fingerprint());
     let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
-    let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, &hash);
+    let of = &settings.detector;
+    let detection = serde_json::json!({
+        "method": of.method,
+        "threshold": of.threshold,
+        "window": of.window,
+        "min_samples": of.min_samples,
+        "min_std_dev": of.min_std_dev,
+        "min_relative_std_dev": of.min_relative_std_dev,
+    });
+    let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, detection));
     let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
     let mut upkeep =
         Upkeep { settings: settings.postgres.clone(), next: Instant::now(), done: (0, 0, 0), is_told: false };

@@ -16,18 +16,27 @@ pub struct Heartbeat {
     topic: String,
     instance: String,
     settings_hash: String,
+    /// What the hash stands for.
+    detection: serde_json::Value,
     client: Option<Client>,
 }
 
 impl Heartbeat {
     /// Connects to nothing yet.
-    pub fn new(settings: &Postgres, group: &str, topic: &str, instance: &str, settings_hash: &str) -> Self {
+    pub fn new(
+        settings: &Postgres,
+        group: &str,
+        topic: &str,
+        instance: &str,
+        (settings_hash, detection): (&str, serde_json::Value),
+    ) -> Self {
         Heartbeat {
             settings: settings.clone(),
             group: group.to_owned(),
             topic: topic.to_owned(),
             instance: instance.to_owned(),
             settings_hash: settings_hash.to_owned(),
+            detection,
             client: None,
         }
     }
@@ -39,7 +48,14 @@ impl Heartbeat {
     pub fn write(&mut self, health: &Health) -> Result<(), String> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => open(&self.settings)?,
+            None => {
+                let mut client = open(&self.settings)?;
+                let sql =
+                    "insert into detector_settings (settings_hash, settings) values ($1, $2) on conflict do nothing";
+                let known = client.execute(sql, &[&self.settings_hash, &self.detection]);
+                known.map_err(|e| Failure::from(e).sentence())?;
+                client
+            }
         };
         for part in health.parts() {
             self.write_part(&mut client, &part).map_err(|e| e.sentence())?;

@@ -70,6 +70,33 @@ pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
         .map_err(failed)
 }
 
+/// What a role of the pages may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// Read everything.
+    Reads,
+    /// Add marks, and nothing else.
+    Marks,
+}
+
+/// Lets a role of the pages do its part.
+///
+/// # Errors
+/// 69 with the database's reason.
+pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: Page) -> Result<()> {
+    let failed =
+        |e: postgres::Error| Error::unavailable(format_args!("cannot grant {role} its rights: {}", explain(&e)));
+    let row = client
+        .query_one("select quote_ident(coalesce(nullif($1, ''), current_schema())), quote_ident($2)", &[&schema, &role])
+        .map_err(failed)?;
+    let (schema, role): (String, String) = (row.get(0), row.get(1));
+    let rights = match part {
+        Page::Reads => format!("grant select on all tables in schema {schema} to {role}"),
+        Page::Marks => format!("grant insert on {schema}.marks to {role}"),
+    };
+    client.batch_execute(&format!("grant usage on schema {schema} to {role}; {rights}")).map_err(failed)
+}
+
 /// The newest version that is applied; `None` before the first migration.
 ///
 /// # Errors
@@ -87,12 +114,28 @@ pub fn wanted() -> i32 {
     embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0)
 }
 
-/// Whether the role has these privileges on every table; names the first that it lacks.
+const TABLES: [&str; 11] = [
+    "anomalies",
+    "sink_offsets",
+    "sink_rejects",
+    "detector_status",
+    "detector_settings",
+    "coverage",
+    "anomaly_minutes",
+    "anomaly_hours",
+    "anomaly_days",
+    "devices",
+    "marks",
+];
+
+/// Whether the role has these privileges, of which the first is to read, on every table; names the first that it lacks.
 ///
 /// # Errors
 /// As [`Failure`] says.
 pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<String>, Failure> {
-    for table in ["anomalies", "sink_offsets", "sink_rejects", "detector_status", "coverage"] {
+    for table in TABLES {
+        // The detector has nothing to do with marks, and forgets settings never.
+        let privileges = if table == "marks" { &privileges[..1] } else { privileges };
         for privilege in privileges {
             let row = client.query_one("select has_table_privilege($1, $2)", &[&table, privilege])?;
             if !row.get::<_, bool>(0) {

@@ -1,78 +1,25 @@
 //! What is read from the tables: plain statements that an index answers, each with its limits. Counts are made over a
 //! range of time, never over the whole table. Who asks, and what happens when nobody answers, is not known here.
 
+mod conditions;
+mod counts;
+
 use postgres::types::ToSql;
 use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
 
-use super::row;
-use crate::archive::{BinCount, Bins, Count, CoverageRow, Filter, Key, LaneCount, NameCount, Page, Record, StatusRow};
+pub use counts::{by_device, by_metric, by_time, lanes};
+
+use conditions::Where;
+
+use super::{marks, row};
+use crate::anomaly::{Anomaly, Source};
+use crate::archive::{CoverageRow, Cursor, Filter, Key, Order, Page, Record, Review, StatusRow};
 use crate::event::Instant;
-
-/// Conditions of one statement with their values, numbered as they are added.
-#[derive(Default)]
-struct Where {
-    text: String,
-    values: Vec<Box<dyn ToSql + Sync>>,
-}
-
-impl Where {
-    /// Adds a condition; each `?` in it stands for the next of the values.
-    fn and(&mut self, condition: &str, values: Vec<Box<dyn ToSql + Sync>>) {
-        self.text += if self.text.is_empty() { " where " } else { " and " };
-        let mut number = self.values.len();
-        for part in condition.split_inclusive('?') {
-            match part.strip_suffix('?') {
-                Some(before) => {
-                    number += 1;
-                    self.text += &format!("{before}${number}");
-                }
-                None => self.text += part,
-            }
-        }
-        self.values.extend(values);
-    }
-
-    fn equals(&mut self, column: &str, value: Option<String>) {
-        if let Some(value) = value {
-            self.and(&format!("{column} = ?"), vec![Box::new(value)]);
-        }
-    }
-
-    fn range(&mut self, column: &str, from: Option<Instant>, to: Option<Instant>) {
-        for (sign, time) in [(">=", from), ("<", to)] {
-            if let Some(time) = time {
-                self.and(&format!("{column} {sign} ?"), vec![Box::new(time.to_time())]);
-            }
-        }
-    }
-
-    fn of(filter: &Filter) -> Where {
-        let mut conditions = Where::default();
-        conditions.equals("device_id", filter.device.clone());
-        conditions.equals("metric_name", filter.metric.clone());
-        conditions.equals("severity", filter.severity.map(|s| s.as_str().to_owned()));
-        conditions.range("event_time", filter.from, filter.to);
-        conditions
-    }
-
-    /// Adds a value that the statement itself names; returns its number.
-    fn value(&mut self, value: impl ToSql + Sync + 'static) -> usize {
-        self.values.push(Box::new(value));
-        self.values.len()
-    }
-
-    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
-        self.values.iter().map(AsRef::as_ref).collect()
-    }
-}
 
 /// Columns of the order of pages; the first leads the indexes, the others only break ties.
 const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, source_offset desc, source_index desc, \
      kind desc";
-/// How many of each severity are in a group.
-const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
-
 /// See [`crate::archive::Archive::newest`].
 ///
 /// # Errors
@@ -85,19 +32,7 @@ pub fn newest(
 ) -> Result<Page, Error> {
     let mut conditions = Where::of(filter);
     if let Some(key) = before {
-        // The first condition is implied by the second, but only the first can use the index.
-        conditions.and("event_time <= ?", vec![Box::new(key.time.to_time())]);
-        conditions.and(
-            "(event_time, source_topic, source_partition, source_offset, source_index, kind) < (?, ?, ?, ?, ?, ?)",
-            vec![
-                Box::new(key.time.to_time()),
-                Box::new(key.topic.clone()),
-                Box::new(key.partition),
-                Box::new(key.offset),
-                Box::new(key.index),
-                Box::new(key.kind.clone()),
-            ],
-        );
+        conditions.beyond("<", key);
     }
     let one_more = conditions.value(i64::from(limit) + 1);
     let (columns, text) = (row::COLUMNS, &conditions.text);
@@ -107,6 +42,47 @@ pub fn newest(
     records.truncate(limit as usize);
     let next = records.last().filter(|_| is_more).and_then(|last| Key::of(&last.anomaly));
     Ok(Page { records, next })
+}
+
+/// See [`crate::archive::Archive::newer`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn newer(client: &mut impl GenericClient, filter: &Filter, after: &Key, limit: u32) -> Result<Page, Error> {
+    let mut conditions = Where::of(filter);
+    conditions.beyond(">", after);
+    let one_more = conditions.value(i64::from(limit) + 1);
+    let (columns, text, order) = (row::COLUMNS, &conditions.text, ORDER.replace(" desc", ""));
+    let sql = format!("select {columns} from anomalies{text} order by {order} limit ${one_more}");
+    let mut records = records(client, &sql, &conditions.values())?;
+    let is_more = records.len() > limit as usize;
+    records.truncate(limit as usize);
+    records.reverse();
+    let next = records.first().filter(|_| is_more).and_then(|first| Key::of(&first.anomaly));
+    Ok(Page { records, next })
+}
+
+/// See [`crate::archive::Archive::ranked`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn ranked(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    order: Order,
+    limit: u32,
+) -> Result<Vec<Record>, Error> {
+    let mut conditions = Where::of(filter);
+    let most = conditions.value(i64::from(limit));
+    let first = match order {
+        // A deviation of 0 is farther than any number.
+        Order::Score => "z_score is null desc, score desc",
+        Order::Device => "device_id",
+        Order::Metric => "metric_name",
+    };
+    let (columns, text) = (row::COLUMNS, &conditions.text);
+    let sql = format!("select {columns} from anomalies{text} order by {first}, {ORDER} limit ${most}");
+    records(client, &sql, &conditions.values())
 }
 
 /// See [`crate::archive::Archive::at`].
@@ -124,92 +100,62 @@ pub fn at(client: &mut impl GenericClient, topic: &str, partition: i32, offset: 
 
 fn records(client: &mut impl GenericClient, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Record>, Error> {
     let rows = client.query(sql, values)?;
-    rows.iter().map(|row| row::anomaly(row).map(|(anomaly, detected_at)| Record { anomaly, detected_at })).collect()
-}
-
-/// See [`crate::archive::Archive::by_time`].
-///
-/// # Errors
-/// See [`newest`].
-pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Error> {
-    let mut conditions = Where::of(&Filter { from: Some(bins.from), to: bins.to(), ..filter.clone() });
-    let bin = bin(&mut conditions, bins);
-    let sql = format!("select {bin} as bin, {COUNTS} from anomalies{} group by 1 order by 1", conditions.text);
-    let rows = client.query(&sql, &conditions.values())?;
-    rows.iter().map(|row| Ok(BinCount { bin: index(row.try_get(0)?), count: count(row, 1)? })).collect()
-}
-
-/// See [`crate::archive::Archive::lanes`].
-///
-/// # Errors
-/// See [`newest`].
-pub fn lanes(
-    client: &mut impl GenericClient,
-    filter: &Filter,
-    bins: &Bins,
-    devices: &[String],
-) -> Result<Vec<LaneCount>, Error> {
-    let range = Filter { from: Some(bins.from), to: bins.to(), device: None, ..filter.clone() };
-    let mut conditions = Where::of(&range);
-    conditions.and("device_id = any(?)", vec![Box::new(devices.to_vec())]);
-    let bin = bin(&mut conditions, bins);
-    let sql = format!("select device_id, {bin} as bin, {COUNTS} from anomalies{} group by 1, 2", conditions.text);
-    let rows = client.query(&sql, &conditions.values())?;
-    let lane = |row| Ok(LaneCount { device: get(row, 0)?, bin: index(get(row, 1)?), count: count(row, 2)? });
-    rows.iter().map(lane).collect()
-}
-
-/// The number of the stretch that an event is in. Whole milliseconds, so that no rounding moves an event over an edge.
-fn bin(conditions: &mut Where, bins: &Bins) -> String {
-    let (from, width) = (conditions.value(bins.from.to_time()), conditions.value(bins.width.max(1) as f64));
-    format!("floor(extract(epoch from event_time - ${from}::timestamptz)::float8 * 1000 / ${width}::float8)::bigint")
-}
-
-/// See [`crate::archive::Archive::by_device`].
-///
-/// # Errors
-/// See [`newest`].
-pub fn by_device(client: &mut impl GenericClient, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Error> {
-    by_name(client, "device_id", filter, limit)
-}
-
-/// See [`crate::archive::Archive::by_metric`].
-///
-/// # Errors
-/// See [`newest`].
-pub fn by_metric(client: &mut impl GenericClient, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Error> {
-    by_name(client, "metric_name", filter, limit)
-}
-
-fn by_name(
-    client: &mut impl GenericClient,
-    column: &str,
-    filter: &Filter,
-    limit: u32,
-) -> Result<Vec<NameCount>, Error> {
-    let mut conditions = Where::of(filter);
-    let most = conditions.value(i64::from(limit));
-    let text = &conditions.text;
-    let sql =
-        format!("select {column}, {COUNTS} from anomalies{text} group by 1 order by count(*) desc, 1 limit ${most}");
-    let rows = client.query(&sql, &conditions.values())?;
-    rows.iter().map(|row| Ok(NameCount { name: row.try_get(0)?, count: count(row, 1)? })).collect()
+    let anomalies = rows.iter().map(row::anomaly).collect::<Result<Vec<_>, _>>()?;
+    let mut reviews = marks::latest(client, anomalies.iter().map(|(anomaly, _)| &anomaly.source))?;
+    let record = |(anomaly, detected_at): (Anomaly, Instant)| {
+        let Source { topic, partition, offset, .. } = anomaly.source.clone();
+        let review = reviews.remove(&(topic, partition, offset)).unwrap_or(Review::None);
+        Record { anomaly, detected_at, review }
+    };
+    Ok(anomalies.into_iter().map(record).collect())
 }
 
 /// See [`crate::archive::Archive::coverage`].
 ///
 /// # Errors
 /// See [`newest`].
-pub fn coverage(client: &mut impl GenericClient, from: Instant, to: Instant) -> Result<Vec<CoverageRow>, Error> {
-    let sql = "select minute, sum(judged)::bigint, sum(learning)::bigint, sum(rejected)::bigint from coverage \
-               where minute >= $1 and minute < $2 group by minute order by minute";
-    let rows = client.query(sql, &[&from.to_time(), &to.to_time()])?;
+pub fn coverage(
+    client: &mut impl GenericClient,
+    from: Instant,
+    to: Instant,
+    grain: i64,
+) -> Result<Vec<CoverageRow>, Error> {
+    let sql = "select date_bin(make_interval(secs => $3), minute, $1), sum(judged)::bigint, sum(learning)::bigint, \
+               sum(rejected)::bigint from coverage where minute >= $1 and minute < $2 group by 1 order by 1";
+    let rows = client.query(sql, &[&from.to_time(), &to.to_time(), &(grain.max(1) as f64 / 1000.0)])?;
     let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
     let line = |row| {
         let minute = Instant::from(get::<OffsetDateTime>(row, 0)?);
         Ok(CoverageRow { minute, judged: whole(row, 1)?, learning: whole(row, 2)?, rejected: whole(row, 3)? })
     };
     rows.iter().map(line).collect()
+}
+
+/// See [`crate::archive::Archive::search`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn search(client: &mut impl GenericClient, text: &str, limit: u32) -> Result<Vec<String>, Error> {
+    let mut pattern = "%".to_owned();
+    for c in text.chars() {
+        if ['%', '_', '\\'].contains(&c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('%');
+    let sql = "select device_id from devices where device_id ilike $1 order by device_id limit $2";
+    let rows = client.query(sql, &[&pattern, &i64::from(limit)])?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
+
+/// See [`crate::archive::Archive::position`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn position(client: &mut impl GenericClient) -> Result<Cursor, Error> {
+    let rows = client.query("select id, next_offset from sink_offsets", &[])?;
+    rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_, Error>>().map(Cursor)
 }
 
 /// See [`crate::archive::Archive::status`].
@@ -239,41 +185,20 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
     client.query(sql, &[])?.iter().map(line).collect()
 }
 
+/// See [`crate::archive::Archive::settings`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn settings(client: &mut impl GenericClient, hash: &str) -> Result<Option<Vec<(String, String)>>, Error> {
+    let sql = "select settings from detector_settings where settings_hash = $1";
+    let Some(row) = client.query_opt(sql, &[&hash])? else { return Ok(None) };
+    let settings: serde_json::Value = row.try_get(0)?;
+    let pair = |(name, value): (&String, &serde_json::Value)| {
+        (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    };
+    Ok(settings.as_object().map(|settings| settings.iter().map(pair).collect()))
+}
+
 fn get<'a, T: postgres::types::FromSql<'a>>(row: &'a postgres::Row, column: usize) -> Result<T, Error> {
     row.try_get(column)
-}
-
-fn index(bin: i64) -> usize {
-    usize::try_from(bin).unwrap_or(0)
-}
-
-/// Two columns that [`COUNTS`] made.
-fn count(row: &postgres::Row, first: usize) -> Result<Count, Error> {
-    let whole = |column| get::<i64>(row, column).map(|n| n.max(0) as u64);
-    Ok(Count { critical: whole(first)?, warning: whole(first + 1)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::anomaly::Severity;
-
-    #[test]
-    fn conditions_are_numbered_in_the_order_of_their_values() {
-        let filter = Filter {
-            device: Some("a'; drop table anomalies; --".into()),
-            severity: Some(Severity::Critical),
-            from: Instant::from_millis(0),
-            ..Filter::default()
-        };
-        let mut conditions = Where::of(&filter);
-        assert_eq!(conditions.text, " where device_id = $1 and severity = $2 and event_time >= $3");
-        assert_eq!(conditions.value(7_i64), 4);
-        assert_eq!(conditions.values().len(), 4);
-    }
-
-    #[test]
-    fn no_filter_is_no_condition() {
-        assert_eq!(Where::of(&Filter::default()).text, "");
-    }
 }

@@ -5,42 +5,52 @@ use std::time::Duration;
 
 use postgres::{Client, Error};
 
-use super::{Failure, Pool, explain, query};
+use super::follower::Listener;
+use super::{Failure, Pool, connect, explain, marks, query};
 use crate::archive::{
-    self, Archive, BinCount, Bins, CoverageRow, Filter, Key, LaneCount, NameCount, Page, Record, StatusRow,
+    self, Archive, BinCount, Bins, CoverageRow, Cursor, Filter, Follower, Key, LaneCount, Mark, NameCount, NewMark,
+    Order, Page, Quality, Record, Review, StatusRow,
 };
+use crate::config::resolved::Postgres;
 use crate::event::Instant;
 
 /// Longest wait for a connection. A reader waits for the answer: an outage must be told before that becomes a bore.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Reads through a pool.
+/// Reads through a pool; writes marks through another one, whose role may do nothing else.
 pub struct Reader {
+    settings: Postgres,
     pool: Pool,
+    marker: Pool,
 }
 
 impl Reader {
-    /// Connects to nothing yet.
-    pub fn new(pool: Pool) -> Self {
-        Reader { pool }
+    /// Connects to nothing yet. `settings` are those of the reading pool.
+    pub fn new(settings: &Postgres, pool: Pool, marker: Pool) -> Self {
+        Reader { settings: settings.clone(), pool, marker }
     }
 
-    /// Asks with a connection. After a restart of the server every pooled connection is broken, which shows only when it is
-    /// used: each of them may fail once before a fresh one is tried.
     fn ask<T>(&self, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, archive::Failure> {
-        for _ in 0..self.pool.max_size() {
-            let mut connection = self.pool.get_timeout(PATIENCE).map_err(|e| archive::Failure::Away(e.to_string()))?;
-            match question(&mut connection) {
-                Err(_) if connection.is_closed() => {}
-                answer => return answer.map_err(failure),
-            }
-        }
-        let mut connection = self.pool.get_timeout(PATIENCE).map_err(|e| archive::Failure::Away(e.to_string()))?;
-        question(&mut connection).map_err(failure)
+        ask(&self.pool, question)
     }
 }
 
-fn failure(error: Error) -> archive::Failure {
+/// Asks with a connection. After a restart of the server every pooled connection is broken, which shows only when it is used:
+/// each of them may fail once before a fresh one is tried.
+fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, archive::Failure> {
+    for _ in 0..pool.max_size() {
+        let mut connection = pool.get_timeout(PATIENCE).map_err(|e| archive::Failure::Away(e.to_string()))?;
+        match question(&mut connection) {
+            Err(_) if connection.is_closed() => {}
+            answer => return answer.map_err(failure),
+        }
+    }
+    let mut connection = pool.get_timeout(PATIENCE).map_err(|e| archive::Failure::Away(e.to_string()))?;
+    question(&mut connection).map_err(failure)
+}
+
+/// Why the database gave no answer, with the remedy.
+pub fn failure(error: Error) -> archive::Failure {
     let state = error.code().map(|state| state.code().to_owned()).unwrap_or_default();
     match (state.as_str(), Failure::from(error)) {
         ("57014", _) => archive::Failure::Slow,
@@ -66,6 +76,14 @@ impl Archive for Reader {
         self.ask(|client| query::newest(client, filter, before, limit))
     }
 
+    fn newer(&self, filter: &Filter, after: &Key, limit: u32) -> Result<Page, archive::Failure> {
+        self.ask(|client| query::newer(client, filter, after, limit))
+    }
+
+    fn ranked(&self, filter: &Filter, order: Order, limit: u32) -> Result<Vec<Record>, archive::Failure> {
+        self.ask(|client| query::ranked(client, filter, order, limit))
+    }
+
     fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<Record>, archive::Failure> {
         self.ask(|client| query::at(client, topic, partition, offset))
     }
@@ -86,11 +104,46 @@ impl Archive for Reader {
         self.ask(|client| query::lanes(client, filter, bins, devices))
     }
 
-    fn coverage(&self, from: Instant, to: Instant) -> Result<Vec<CoverageRow>, archive::Failure> {
-        self.ask(|client| query::coverage(client, from, to))
+    fn coverage(&self, from: Instant, to: Instant, grain: i64) -> Result<Vec<CoverageRow>, archive::Failure> {
+        self.ask(|client| query::coverage(client, from, to, grain))
     }
 
     fn status(&self) -> Result<Vec<StatusRow>, archive::Failure> {
         self.ask(query::status)
+    }
+
+    fn search(&self, text: &str, limit: u32) -> Result<Vec<String>, archive::Failure> {
+        self.ask(|client| query::search(client, text, limit))
+    }
+
+    fn position(&self) -> Result<Cursor, archive::Failure> {
+        self.ask(query::position)
+    }
+
+    fn marks(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<Mark>, archive::Failure> {
+        self.ask(|client| marks::of(client, topic, partition, offset))
+    }
+
+    fn mark(&self, mark: &NewMark) -> Result<bool, archive::Failure> {
+        let Some(time) = self.ask(|client| marks::event_time(client, mark))? else { return Ok(false) };
+        ask(&self.marker, |client| marks::add(client, mark, time))?;
+        Ok(true)
+    }
+
+    fn reviews(&self, from: Instant, to: Instant) -> Result<Vec<(Review, u64)>, archive::Failure> {
+        self.ask(|client| marks::reviews(client, from, to))
+    }
+
+    fn settings(&self, hash: &str) -> Result<Option<Vec<(String, String)>>, archive::Failure> {
+        self.ask(|client| query::settings(client, hash))
+    }
+
+    fn quality(&self, from: Instant, to: Instant) -> Result<Vec<Quality>, archive::Failure> {
+        self.ask(|client| marks::quality(client, from, to))
+    }
+
+    fn follow(&self) -> Result<Box<dyn Follower>, archive::Failure> {
+        let client = connect(&self.settings).map_err(|e| archive::Failure::Away(e.to_string()))?;
+        Ok(Box::new(Listener::new(client)?))
     }
 }

@@ -91,15 +91,15 @@ impl Ledger for PostgresLedger {
     fn write(&mut self, entries: &[Entry], moves: &BTreeMap<i32, (i64, i64)>) -> Result<Written, Unwritten> {
         self.with(|client, names| {
             let mut transaction = client.transaction()?;
+            let mut sinks = HashMap::new();
             for (partition, (old, new)) in moves {
-                let moved = transaction.execute(
+                let moved = transaction.query_opt(
                     "update sink_offsets set next_offset = $1, updated_at = now()
-                     where sink_group = $2 and topic = $3 and partition = $4 and next_offset = $5",
+                     where sink_group = $2 and topic = $3 and partition = $4 and next_offset = $5 returning id",
                     &[new, &names.group, &names.topic, partition, old],
                 )?;
-                if moved == 0 {
-                    return Err(Trouble::Moved);
-                }
+                let Some(moved) = moved else { return Err(Trouble::Moved) };
+                sinks.insert(*partition, moved.get::<_, i32>(0));
             }
             let mut written = Written::default();
             let mut good = Vec::new();
@@ -109,7 +109,11 @@ impl Ledger for PostgresLedger {
                     Err(why) => reject(&mut transaction, names.topic, entry, "undecodable", why, &mut written)?,
                 }
             }
-            insert(&mut transaction, names.topic, &good, &mut written)?;
+            insert(&mut transaction, names.topic, &sinks, &good, &mut written)?;
+            if written.inserted > 0 {
+                // Whoever follows the table is told when it is committed.
+                transaction.execute("select pg_notify('anomalies', current_schema())", &[])?;
+            }
             fail::point("rows");
             transaction.commit()?;
             fail::point("rows committed");
@@ -122,6 +126,7 @@ impl Ledger for PostgresLedger {
 fn insert(
     transaction: &mut Transaction<'_>,
     topic: &str,
+    sinks: &HashMap<i32, i32>,
     batch: &[(&Entry, &Anomaly)],
     written: &mut Written,
 ) -> Result<(), Trouble> {
@@ -129,7 +134,7 @@ fn insert(
         return Ok(());
     }
     let mut attempt = transaction.savepoint("batch")?;
-    let refused = match insert_all(&mut attempt, batch) {
+    let refused = match insert_all(&mut attempt, sinks, batch) {
         Ok(left) => {
             attempt.commit()?;
             written.inserted += (batch.len() - left.len()) as u64;
@@ -151,35 +156,62 @@ fn insert(
         return reject(transaction, topic, entry, &state, &explain(&refused), written);
     }
     let (left, right) = batch.split_at(batch.len() / 2);
-    insert(transaction, topic, left, written)?;
-    insert(transaction, topic, right, written)
+    insert(transaction, topic, sinks, left, written)?;
+    insert(transaction, topic, sinks, right, written)
 }
+
+/// What the pages count, of the rows that were inserted.
+const TOTALS: &str = "
+    minutes as (
+        insert into anomaly_minutes as t (minute, sink, severity, anomalies, labelled)
+        select date_trunc('minute', event_time), sink, severity, count(*), count(label) from inserted group by 1, 2, 3
+        on conflict (minute, sink, severity) do update
+        set anomalies = t.anomalies + excluded.anomalies, labelled = t.labelled + excluded.labelled),
+    hourly as (
+        select date_trunc('hour', event_time) as hour, device_id, metric_name, severity, count(*) as anomalies
+        from inserted group by 1, 2, 3, 4 order by 1, 2, 3, 4),
+    hours as (
+        insert into anomaly_hours as t (hour, device_id, metric_name, severity, anomalies) select * from hourly
+        on conflict (hour, device_id, metric_name, severity) do update set anomalies = t.anomalies + excluded.anomalies),
+    days as (
+        insert into anomaly_days as t (day, device_id, metric_name, severity, anomalies)
+        select date_trunc('day', hour), device_id, metric_name, severity, sum(anomalies) from hourly
+        group by 1, 2, 3, 4 order by 1, 2, 3, 4
+        on conflict (day, device_id, metric_name, severity) do update set anomalies = t.anomalies + excluded.anomalies),
+    names as (insert into devices select distinct device_id from hourly order by 1 on conflict do nothing)";
 
 /// The whole batch at once; returns the places of the rows that were there already.
 ///
 /// Copied in binary into a table of the session's own first: windows are arrays, which `unnest` would flatten, and their
 /// text costs more than all the rest.
-fn insert_all(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -> Result<Vec<usize>, postgres::Error> {
+fn insert_all(
+    transaction: &mut Transaction<'_>,
+    sinks: &HashMap<i32, i32>,
+    batch: &[(&Entry, &Anomaly)],
+) -> Result<Vec<usize>, postgres::Error> {
     transaction.batch_execute(
         "set local client_min_messages = error;
          create temp table if not exists incoming (like anomalies) on commit delete rows;
          delete from incoming",
     )?;
-    copy(transaction, batch)?;
+    copy(transaction, sinks, batch)?;
     let insert = format!(
-        "insert into anomalies ({COLUMNS}) select {COLUMNS} from incoming
-         on conflict (source_topic, source_partition, source_offset, source_index, kind, event_time) do nothing"
+        "with inserted as (
+             insert into anomalies ({COLUMNS}, sink, sink_offset) select {COLUMNS}, sink, sink_offset from incoming
+             on conflict (source_topic, source_partition, source_offset, source_index, kind, event_time) do nothing
+             returning source_topic, source_partition, source_offset, source_index, kind, event_time, sink, device_id,
+                       coalesce(metric_name, '') as metric_name, severity, label),
+         {TOTALS}"
     );
     let mut attempt = transaction.savepoint("whole")?;
-    if attempt.execute(&insert, &[])? == batch.len() as u64 {
+    let count: i64 = attempt.query_one(&format!("{insert} select count(*) from inserted"), &[])?.get(0);
+    if count == batch.len() as i64 {
         attempt.commit()?;
         return Ok(Vec::new());
     }
     attempt.rollback()?;
-    let rows = transaction.query(
-        &format!("{insert} returning source_topic, source_partition, source_offset, source_index, kind, event_time"),
-        &[],
-    )?;
+    let identity = "source_topic, source_partition, source_offset, source_index, kind, event_time";
+    let rows = transaction.query(&format!("{insert} select {identity} from inserted"), &[])?;
     let mut inserted = HashSet::new();
     for row in &rows {
         let source = Source { topic: row.get(0), partition: row.get(1), offset: row.get(2), index: row.get(3) };
@@ -197,8 +229,12 @@ fn event_time(entry: &Entry, anomaly: &Anomaly) -> Instant {
     anomaly.timestamp.unwrap_or(entry.detected_at)
 }
 
-/// Rows in the order of [`COLUMNS`].
-fn copy(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -> Result<(), postgres::Error> {
+/// Rows in the order of [`COLUMNS`], then where they stood.
+fn copy(
+    transaction: &mut Transaction<'_>,
+    sinks: &HashMap<i32, i32>,
+    batch: &[(&Entry, &Anomaly)],
+) -> Result<(), postgres::Error> {
     let types = [
         Type::TEXT,
         Type::INT4,
@@ -224,12 +260,15 @@ fn copy(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -> Resu
         Type::TEXT,
         Type::FLOAT8_ARRAY,
         Type::TIMESTAMPTZ,
+        Type::INT4,
+        Type::INT8,
     ];
-    let stream = transaction.copy_in(&format!("copy incoming ({COLUMNS}) from stdin (format binary)"))?;
+    let stream =
+        transaction.copy_in(&format!("copy incoming ({COLUMNS}, sink, sink_offset) from stdin (format binary)"))?;
     let mut writer = BinaryCopyInWriter::new(stream, &types);
     for (entry, a) in batch {
         let at = event_time(entry, a).to_time();
-        let row: [&(dyn ToSql + Sync); 24] = [
+        let row: [&(dyn ToSql + Sync); 26] = [
             &a.source.topic,
             &a.source.partition,
             &a.source.offset,
@@ -254,6 +293,8 @@ fn copy(transaction: &mut Transaction<'_>, batch: &[(&Entry, &Anomaly)]) -> Resu
             &a.label,
             &a.window,
             &entry.detected_at.to_time(),
+            &sinks.get(&entry.partition),
+            &entry.offset,
         ];
         writer.write(&row)?;
     }

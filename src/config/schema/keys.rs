@@ -23,6 +23,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("detector", "What is abnormal, and how events are taken."),
     ("sink", "Anomalies into PostgreSQL."),
     ("dashboard", "The pages."),
+    ("marks", "The role that writes what people say of anomalies, when it is another one."),
 ];
 
 /// All settings, in the order in which the files show them.
@@ -99,6 +100,8 @@ pub const KEYS: &[Key] = {
         key("migrate.user", Text, "\"\"", Common, "Role that owns the tables; empty: postgres.user."),
         key("migrate.password", Secret, "\"\"", Common, "Its password."),
         key("migrate.password_file", Text, "\"\"", Common, "File that holds it."),
+        key("migrate.reader", Text, "\"\"", Common, "Role that may only read, such as the dashboard's; empty: none."),
+        key("migrate.marker", Text, "\"\"", Common, "Role that may only add marks of anomalies; empty: none."),
         key(
             "service.ready_timeout",
             Duration(0, DAY),
@@ -336,5 +339,42 @@ pub const KEYS: &[Key] = {
             Dashboard,
             "Time after which an open page refreshes itself.",
         ),
+        key(
+            "dashboard.tls_certificate",
+            Text,
+            "\"\"",
+            Dashboard,
+            "PEM file of the certificate with its chain; empty: no TLS.",
+        ),
+        key("dashboard.tls_key", Text, "\"\"", Dashboard, "PEM file of its key; both are read again on reload."),
+        key(
+            "dashboard.users",
+            Text,
+            "\"\"",
+            Dashboard,
+            "File of names and passwords, kept by `anomaly passwd`; empty: none.",
+        ),
+        key("dashboard.session_idle", Duration(60_000, 365 * DAY), "\"12h\"", Dashboard, "A session ends unused."),
+        key("dashboard.session_life", Duration(60_000, 365 * DAY), "\"7d\"", Dashboard, "A session ends."),
+        key(
+            "dashboard.proxy_header",
+            Text,
+            "\"\"",
+            Dashboard,
+            "Header in which a proxy names its visitor; empty: none.",
+        ),
+        key("dashboard.proxy_addresses", Text, "\"127.0.0.1, ::1\"", Dashboard, "Addresses of proxies to be believed."),
+        key("dashboard.operators", Text, "\"\"", Dashboard, "Visitors behind the proxy who may mark; * is everybody."),
+        key("dashboard.insecure", Bool, "false", Dashboard, "Allow what is open to the network without TLS or login."),
+        key(
+            "dashboard.console",
+            Text,
+            "\"\"",
+            Dashboard,
+            "Address of a record in a Kafka console, with {topic}, {partition} and {offset} in it; empty: no link.",
+        ),
+        key("marks.user", Text, "\"\"", Dashboard, "Role that writes marks and nothing else; empty: postgres.user."),
+        key("marks.password", Secret, "\"\"", Dashboard, "Its password."),
+        key("marks.password_file", Text, "\"\"", Dashboard, "File that holds it."),
     ]
 };

@@ -1,14 +1,27 @@
-// Fetches the same page again and puts its content in place, without taking anything from the reader's hands:
-// not while something is focused or selected, never moving what is on the screen, keeping what is unfolded.
+// Makes a page live: rows come by an event stream that all tabs of the browser share, the rest by asking for the page again.
+// Takes nothing from the reader's hands: not while something is focused or selected, never moving what is on the screen.
 "use strict";
 (() => {
+  const byId = (id) => document.getElementById(id);
+  const [main, live, clock, news, told] = ["main", "live", "clock", "news", "told"].map(byId);
   const seconds = Number(document.body.dataset.refresh);
-  const main = document.getElementById("main");
-  const live = document.getElementById("live");
-  const clock = document.getElementById("clock");
-  if (!seconds || !main || !live) return;
-  let lostSince = "";
-  let isRunning = false;
+  const asked = new URLSearchParams(location.search);
+  let waiting = 0, lastTold = 0, lastHeard = Date.now(), lostSince = "", isRunning = false;
+
+  // Times in the reader's zone; what the server wrote stays as the title.
+  const local = (root) => {
+    if (document.body.dataset.tz) return;
+    const day = (date) => date.toDateString();
+    for (const time of root.querySelectorAll("time[datetime]")) {
+      const date = new Date(time.dateTime);
+      if (isNaN(date)) continue;
+      const text = date.toLocaleTimeString([], { hour12: false });
+      const isToday = day(date) === day(new Date());
+      time.title = `${time.dateTime} UTC`;
+      time.textContent = isToday ? text : `${date.toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" })} ${text}`;
+    }
+    byId("zone").textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone || "your zone"}, axes in UTC.`;
+  };
 
   const say = (state, text) => {
     live.className = state;
@@ -18,7 +31,8 @@
   const isHeld = () => {
     const focused = document.activeElement;
     if (focused && focused !== main && main.contains(focused)) return true;
-    const selection = document.getSelection();
+    if ([...main.querySelectorAll("textarea")].some((note) => note.value)) return true;
+    const selection = getSelection();
     return Boolean(selection && !selection.isCollapsed && main.contains(selection.anchorNode));
   };
 
@@ -30,20 +44,31 @@
     }
     return null;
   };
+  const rowOf = (key) => main.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  const keeping = (change) => {
+    const place = scrollY > 0 ? anchor() : null;
+    const top = scrollY;
+    change();
+    const row = place && rowOf(place.key);
+    if (row) scrollBy(0, row.getBoundingClientRect().top - place.top);
+    else scrollTo(scrollX, top);
+  };
+
+  const fresh = (count) => {
+    waiting = count;
+    news.hidden = !count;
+    news.firstElementChild.textContent = `${count} new`;
+  };
 
   const replace = (page) => {
-    const open = new Set([...main.querySelectorAll("details[open][id]")].map((details) => details.id));
-    const place = scrollY > 0 ? anchor() : null;
-    const left = scrollY;
-    main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes);
-    for (const id of open) {
-      const details = document.getElementById(id);
-      if (details) details.open = true;
-    }
-    const row = place && main.querySelector(`[data-key="${CSS.escape(place.key)}"]`);
-    if (row) scrollBy(0, row.getBoundingClientRect().top - place.top);
-    else scrollTo(scrollX, left);
+    const open = [...main.querySelectorAll("details[open][id]")].map((details) => details.id);
+    const at = main.querySelector("tr.at")?.dataset.key;
+    keeping(() => main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes));
+    for (const id of open) if (byId(id)) byId(id).open = true;
+    if (at) rowOf(at)?.classList.add("at");
+    local(main);
     document.title = page.title;
+    fresh(0);
   };
 
   const refresh = async () => {
@@ -51,16 +76,14 @@
     isRunning = true;
     try {
       const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+      if (answer.redirected) location.reload();
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (!page.getElementById("main")) throw new Error("not a page");
       lostSince = "";
-      if (isHeld()) {
-        say("held", "Held while you read");
-      } else {
-        replace(page);
-        clock.textContent = page.getElementById("clock").textContent;
-        say("on", "Live");
-      }
+      if (isHeld()) return say("held", "Held while you read");
+      replace(page);
+      clock.textContent = page.getElementById("clock").textContent;
+      say("on", "Live");
     } catch {
       lostSince ||= new Date().toISOString().slice(11, 19);
       say("lost", `Connection lost since ${lostSince} UTC`);
@@ -69,6 +92,108 @@
     }
   };
 
+  // Whether a row that came belongs on this page.
+  const wants = (row) => {
+    const any = (name, value) => !asked.has(name) || asked.getAll(name).some((one) => !one || one === value);
+    const path = location.pathname.split("/").map(decodeURIComponent);
+    if (path[1] === "devices" && (path[2] !== row.device || (path[3] && path[3] !== row.metric))) return false;
+    return ["device", "metric", "severity", "method", "label"].every((name) => any(name, row[name])) && any("review", "none")
+      && (!asked.get("q") || row.device.toLowerCase().includes(asked.get("q").trim().toLowerCase()))
+      && (!asked.get("to") || row.time < asked.get("to")) && (!asked.get("from") || row.time >= asked.get("from"));
+  };
+
+  const insert = (rows, more) => {
+    rows = rows.filter((row) => wants(row) && !rowOf(row.key));
+    const table = main.querySelector("table.rows:not(.one) tbody");
+    if (!rows.length && !more) return;
+    if (!table || isHeld() || more) return more || !table ? refresh() : fresh(waiting + rows.length);
+    const length = table.rows.length;
+    const template = document.createElement("template");
+    keeping(() => {
+      for (const row of rows) {
+        template.innerHTML = row.html;
+        local(template.content);
+        table.prepend(template.content);
+      }
+      while (table.rows.length > length && length > 8) table.rows[table.rows.length - 1].remove();
+    });
+    if (Date.now() - lastTold > 10000) {
+      lastTold = Date.now();
+      told.textContent = rows.length > 1 ? `${rows.length} new anomalies` : `New anomaly of ${rows[0].device}`;
+    }
+  };
+
+  const heard = ({ type, data }) => {
+    lastHeard = Date.now();
+    if (document.body.dataset.cursor === undefined || !seconds) return;
+    if (type === "anomaly") insert([data], 0);
+    else if (type === "batch") insert(data.rows.reverse(), data.more);
+    else if (type === "reset") refresh();
+  };
+
+  // One stream for the browser: whoever holds the lock opens it and passes on what comes.
+  const listen = () => {
+    const channel = new BroadcastChannel("anomaly");
+    channel.onmessage = (message) => heard(message.data);
+    const open = () => {
+      const source = new EventSource(`/events?cursor=${encodeURIComponent(document.body.dataset.cursor || "")}`);
+      for (const type of ["anomaly", "batch", "health", "minute", "reset"]) {
+        source.addEventListener(type, (event) => {
+          const message = { type, data: JSON.parse(event.data) };
+          heard(message);
+          channel.postMessage(message);
+        });
+      }
+      // A refusal ends an event source for good.
+      source.onerror = () => { if (source.readyState === 2) setTimeout(open, 5000); };
+    };
+    navigator.locks.request("anomaly-stream", () => new Promise(open));
+    setInterval(() => {
+      if (Date.now() - lastHeard > 20000 && !lostSince) refresh();
+    }, 5000);
+  };
+
+  // Keys.
+  const rows = () => [...main.querySelectorAll("tr[data-key]")];
+  const go = (selector) => main.querySelector(selector)?.click();
+  const move = (step) => {
+    const all = rows();
+    const at = all.findIndex((row) => row.classList.contains("at"));
+    all[at]?.classList.remove("at");
+    const next = all[Math.max(0, Math.min(all.length - 1, at + step))];
+    next?.classList.add("at");
+    next?.scrollIntoView({ block: "nearest" });
+  };
+  const mark = (key) => main.querySelector(`[data-key-of="${key}"]`)?.click();
+  const keys = {
+    "/": () => byId("find").focus(), j: () => move(1), k: () => move(-1), "?": () => { location.href = "/keys"; },
+    Enter: () => main.querySelector("tr.at .go a")?.click(), u: () => [...main.querySelectorAll(".crumbs a")].pop()?.click(),
+    a: () => mark("a"), t: () => mark("t"), f: () => mark("f"), e: () => mark("e"),
+    "[": () => go("footer a[rel=next]"), "]": () => go("footer a[rel=prev]"), " ": () => byId("toggle")?.click(),
+    "g o": () => { location.href = "/"; }, "g d": () => { location.href = "/devices"; },
+  };
+  let before = "";
+  document.addEventListener("keydown", (event) => {
+    const isField = event.target.closest?.("input, select, textarea, button, summary, [contenteditable]");
+    if (isField || event.ctrlKey || event.metaKey || event.altKey || localStorage.keys === "off") return;
+    if (event.key === " " && event.target !== document.body) return;
+    if (event.key === "Enter" && event.target.closest?.("a")) return;
+    const action = keys[`${before} ${event.key}`] || keys[event.key];
+    before = event.key === "g" ? "g" : "";
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+  const choice = byId("keys");
+  if (choice) {
+    choice.checked = localStorage.keys !== "off";
+    choice.onchange = () => { localStorage.keys = choice.checked ? "on" : "off"; };
+  }
+
+  local(document);
+  if (!seconds) return;
+  news.firstElementChild.onclick = (event) => { event.preventDefault(); document.activeElement.blur(); scrollTo(0, 0); refresh(); };
   setInterval(refresh, seconds * 1000);
   document.addEventListener("visibilitychange", refresh);
+  if (navigator.locks && window.EventSource) listen();
 })();

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::{Percent, escape};
 use crate::archive::{BinCount, Bins, Count, CoverageRow};
 use crate::event::Instant;
-use crate::page::view::format::{grouped, minute};
+use crate::page::view::format::{day, grouped, minute};
 
 /// Height of the bars with their ribbon.
 pub const HEIGHT: f64 = 132.0;
@@ -44,22 +44,23 @@ pub fn runs(bins: &Bins, rows: &[CoverageRow], now: Instant, is_reporting: bool)
     let share = |time: i64| ((time - from) as f64 / (to - from).max(1) as f64).clamp(0.0, 1.0);
     let mut rows = rows.iter().peekable();
     let mut runs = Vec::<Run>::new();
+    let grain = bins.grain();
     let mut start = from.div_euclid(MINUTE) * MINUTE;
     while start < to {
         while rows.next_if(|row| row.minute.millis() < start).is_some() {}
-        let row = rows.next_if(|row| row.minute.millis() < start + MINUTE);
+        let row = rows.next_if(|row| row.minute.millis() < start + grain);
         let state = match row {
             Some(row) if row.judged > 0 => State::Judged,
             Some(row) if row.learning > 0 => State::Learning,
-            _ if is_reporting && start + 2 * MINUTE > now.millis() => State::Pending,
+            _ if is_reporting && start + grain + MINUTE > now.millis() => State::Pending,
             _ => State::Missing,
         };
-        let end = share(start + MINUTE);
+        let end = share(start + grain);
         match runs.last_mut() {
             Some(last) if last.state == state => last.end = end,
             _ => runs.push(Run { start: share(start), end, state }),
         }
-        start += MINUTE;
+        start += grain;
     }
     runs
 }
@@ -122,6 +123,16 @@ impl Minutes<'_> {
         svg + "</svg>"
     }
 
+    /// Only what was judged, as one ribbon.
+    pub fn coverage(&self) -> String {
+        let judged = self.share(State::Judged) * 100.0;
+        let mut svg = format!(
+            "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"values were judged in {judged:.0} % of this time\">"
+        );
+        self.strip(&mut svg, 4.0, 16.0);
+        svg + "</svg>"
+    }
+
     fn share(&self, state: State) -> f64 {
         self.runs.iter().filter(|run| run.state == state).map(|run| run.end - run.start).sum()
     }
@@ -146,7 +157,7 @@ impl Minutes<'_> {
                     BOTTOM - TOP
                 );
             }
-            if width > 0.045 {
+            if width > 0.08 {
                 // Near an end the name would be cut.
                 let anchor = if run.end > 0.97 && width < 0.12 { "end" } else { "middle" };
                 let x = Percent(if anchor == "end" { run.end } else { run.start + width / 2.0 });
@@ -162,7 +173,9 @@ impl Minutes<'_> {
         let w = Percent(width * 0.84);
         let (middle, top) = (height(critical, most), height(critical + warning, most));
         let start = Instant::from_millis(self.bins.from.millis() + self.bins.width * bin.bin as i64);
-        let start = start.map(minute).unwrap_or_default();
+        let is_long = self.bins.width * self.bins.count as i64 > 1440 * MINUTE;
+        let name = |time| if is_long { format!("{} {}", day(time), minute(time)) } else { minute(time) };
+        let start = start.map(name).unwrap_or_default();
         let _ = write!(svg, "<g><title>{start} UTC: {critical} critical, {warning} warning</title>");
         if critical > 0 {
             let _ = write!(
@@ -179,6 +192,10 @@ impl Minutes<'_> {
     }
 
     fn ribbon(&self, svg: &mut String) {
+        self.strip(svg, BOTTOM + 4.0, 4.0);
+    }
+
+    fn strip(&self, svg: &mut String, y: f64, height: f64) {
         for run in self.runs {
             let class = match run.state {
                 State::Judged => "cov",
@@ -187,8 +204,7 @@ impl Minutes<'_> {
                 State::Pending => continue,
             };
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
-            let _ =
-                write!(svg, "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"{}\" height=\"4\"/>", BOTTOM + 4.0);
+            let _ = write!(svg, "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"{y}\" height=\"{height}\"/>");
         }
     }
 
@@ -229,8 +245,8 @@ impl Minutes<'_> {
 /// Round clock times under an axis, and what its end is called.
 pub fn clock(bins: &Bins, end: &str) -> String {
     let (from, span) = (bins.from.millis(), bins.width * bins.count as i64);
-    let steps = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440].map(|minutes| minutes * MINUTE);
-    let step = steps.into_iter().find(|step| span / step <= 7).unwrap_or(1440 * MINUTE);
+    let steps = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 7200, 10_080].map(|minutes| minutes * MINUTE);
+    let step = steps.into_iter().find(|step| span / step <= 7).unwrap_or(span.max(1));
     let mut svg = "<svg class=\"chart\" width=\"100%\" height=\"22\" aria-hidden=\"true\">".to_owned();
     let first = from.div_euclid(step) + 1;
     for (i, k) in (first..=(from + span).div_euclid(step)).enumerate() {
@@ -240,7 +256,7 @@ pub fn clock(bins: &Bins, end: &str) -> String {
         let _ = write!(svg, "<line class=\"tick\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"4\"/>");
         // Near `now` the two would touch.
         if (0.03..0.93).contains(&share) {
-            let text = minute(time);
+            let text = if step >= 1440 * MINUTE { day(time) } else { minute(time) };
             let _ = write!(svg, "<text class=\"t{class}\" x=\"{x}\" y=\"17\" text-anchor=\"middle\">{text}</text>");
         }
     }

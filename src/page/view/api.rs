@@ -1,9 +1,11 @@
-//! `/api/anomalies`: the records as they are, with the place where the next page starts.
+//! `/api/v1/anomalies`: the records as they are, with the place where the next page starts; and the API's own description.
 
+use hyper::body::Bytes;
 use serde::Serialize;
 
 use super::list;
 use crate::archive::Record;
+use crate::page::listener::Response;
 
 /// The document.
 #[derive(Serialize)]
@@ -11,11 +13,26 @@ pub struct Body<'a> {
     anomalies: &'a [Record],
     /// For `before`; null on the last page.
     next: Option<String>,
+    /// For `after`; null on the first page.
+    prev: Option<String>,
+    /// For `/events?cursor=`: what is committed from here on.
+    cursor: String,
 }
 
 impl<'a> Body<'a> {
     /// Of a page of the list.
     pub fn of(data: &'a list::Data) -> Body<'a> {
-        Body { anomalies: &data.page.records, next: data.page.next.as_ref().map(ToString::to_string) }
+        Body {
+            anomalies: &data.page.records,
+            next: data.page.next.as_ref().map(ToString::to_string),
+            prev: data.newer.as_ref().map(ToString::to_string),
+            cursor: data.cursor.to_string(),
+        }
     }
+}
+
+/// As OpenAPI.
+pub fn description() -> Response {
+    let headers = vec![("content-type", "application/json".to_owned())];
+    Response { status: 200, headers, body: Bytes::from_static(include_bytes!("../assets/openapi.json")).into() }
 }

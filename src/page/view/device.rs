@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use super::filters::Filters;
 use super::format::{Figures, age, grouped, minute, number};
-use super::overview::{axis, minute_of};
+use super::overview::minute_of;
 use super::row::Row;
 use super::strip::SILENT;
 use super::{Frame, explain, segment};
 use crate::anomaly::{Anomaly, Severity};
-use crate::archive::{Archive, Bins, Count, CoverageRow, Failure, Filter, MAX_LIMIT, NameCount, Page, Record};
+use crate::archive::{Archive, Bins, Count, CoverageRow, Cursor, Failure, Filter, MAX_LIMIT, NameCount, Page, Record};
 use crate::event::Instant;
 use crate::page::asked::{Asked, Span};
 use crate::page::chart::{explain as drawing, history, minutes};
@@ -34,6 +34,30 @@ pub struct Data {
     last: Vec<Record>,
     coverage: Vec<CoverageRow>,
     is_reporting: bool,
+    cursor: Cursor,
+}
+
+/// A device, or one of its series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// The device.
+    pub device: String,
+    /// The series' metric.
+    pub metric: Option<String>,
+}
+
+impl Name {
+    /// Its page.
+    pub fn url(&self) -> String {
+        let metric = self.metric.as_deref().map(|metric| format!("/{}", segment(metric))).unwrap_or_default();
+        format!("{}{metric}", url(&self.device))
+    }
+
+    /// Of its page.
+    pub fn title(&self) -> String {
+        let metric = self.metric.as_deref().map(|metric| format!(" \u{b7} {metric}")).unwrap_or_default();
+        format!("{}{metric}", self.device)
+    }
 }
 
 /// The device's page.
@@ -42,9 +66,13 @@ pub fn url(name: &str) -> String {
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, (name, asked): &(String, Asked), now: Instant) -> Result<Data, Failure> {
-    let bins = axis(asked.span.unwrap_or(SPAN), now);
-    let always = Filter { device: Some(name.clone()), ..asked.filter.clone() };
+pub fn look(archive: &dyn Archive, (name, asked): &(Name, Asked), now: Instant) -> Result<Data, Failure> {
+    let bins = asked.axis(SPAN, now);
+    let cursor = archive.position()?;
+    let mut always = Filter { devices: vec![name.device.clone()], ..asked.filter.clone() };
+    if let Some(metric) = &name.metric {
+        always.metrics = vec![metric.clone()];
+    }
     let filter = Filter { from: Some(bins.from), to: bins.to(), ..always.clone() };
     let mut page = archive.newest(&filter, None, MAX_LIMIT)?;
     let metrics = archive.by_metric(&filter, METRICS)?;
@@ -59,14 +87,16 @@ pub fn look(archive: &dyn Archive, (name, asked): &(String, Asked), now: Instant
             last.push(record.clone());
         }
     }
-    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now))?;
+    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
     let is_reporting = archive.status()?.iter().any(|row| row.age <= SILENT);
-    Ok(Data { bins, page, metrics, last, coverage, is_reporting })
+    Ok(Data { bins, page, metrics, last, coverage, is_reporting, cursor })
 }
 
 #[derive(Serialize)]
 struct Content {
     name: String,
+    metric: String,
+    device_url: String,
     filters: Filters,
     summary: [String; 2],
     detail: String,
@@ -83,6 +113,7 @@ struct Content {
 #[derive(Serialize)]
 struct Lane {
     name: String,
+    url: String,
     note: String,
     svg: String,
 }
@@ -104,9 +135,9 @@ struct Card {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, name: &str, asked: &Asked, data: &Data, taken: Instant) -> Response {
+pub fn show(site: &Site, frame: Frame<'_>, name: &Name, asked: &Asked, data: &Data, taken: Instant) -> Response {
     let now = site.now();
-    let span = asked.span.unwrap_or(SPAN);
+    let words = asked.words(SPAN);
     let total = data.metrics.iter().fold(Count::default(), |sum, metric| Count {
         critical: sum.critical + metric.count.critical,
         warning: sum.warning + metric.count.warning,
@@ -114,19 +145,22 @@ pub fn show(site: &Site, frame: Frame<'_>, name: &str, asked: &Asked, data: &Dat
     let last = data.page.records.first().and_then(|record| record.anomaly.timestamp);
     let mut rows = Row::all(data.page.records.get(..ROWS).unwrap_or(&data.page.records), now);
     rows.truncate(ROWS);
-    let filter = Filter { device: Some(name.to_owned()), ..asked.filter.clone() };
-    let all = Asked { filter, span: None, is_paused: asked.is_paused, ..Asked::default() };
+    let mut filter = Filter { devices: vec![name.device.clone()], ..asked.filter.clone() };
+    filter.metrics.extend(name.metric.clone());
+    let all = Asked { filter, ..asked.plain() };
     // Old data does not reach up to now.
     let end = if frame.strip.is_some() { minute(taken) } else { "now".to_owned() };
     let content = Content {
-        name: name.to_owned(),
-        filters: Filters::of(&url(name), asked, Some(SPAN)),
+        name: name.device.clone(),
+        metric: name.metric.clone().unwrap_or_default(),
+        device_url: format!("{}{}", url(&name.device), asked.plain().query()),
+        filters: Filters::of(&name.url(), asked, Some(SPAN)),
         summary: [
             format!("{} {}", grouped(total.total()), if total.total() == 1 { "anomaly" } else { "anomalies" }),
-            format!("in {}, {} critical", span.words(), grouped(total.critical)),
+            format!("in {}, {} critical", words, grouped(total.critical)),
         ],
         detail: last.map_or_else(|| "none is recorded".to_owned(), |time| format!("last one {}", age(time, now))),
-        lanes: lanes(data, taken),
+        lanes: lanes(name, asked, data, taken),
         scale: history::scale(),
         clock: minutes::clock(&data.bins, &end),
         cards: data.last.iter().map(|record| card(record, now)).collect(),
@@ -135,16 +169,24 @@ pub fn show(site: &Site, frame: Frame<'_>, name: &str, asked: &Asked, data: &Dat
         older: if data.page.records.len() > ROWS { format!("/anomalies{}", all.query()) } else { String::new() },
         all: format!("/anomalies{}", all.query()),
     };
+    let frame = Frame { cursor: data.cursor.to_string(), ..frame };
     respond::html(site, 200, "device.html", &frame, &content)
 }
 
-fn lanes(data: &Data, taken: Instant) -> Vec<Lane> {
+fn lanes(name: &Name, asked: &Asked, data: &Data, taken: Instant) -> Vec<Lane> {
     let runs = minutes::runs(&data.bins, &data.coverage, taken, data.is_reporting);
     let lane = |metric: &NameCount| {
         let is_of = |anomaly: &&Anomaly| anomaly.metric_name == metric.name;
         let anomalies = data.page.records.iter().map(|record| &record.anomaly).filter(is_of);
         Lane {
             name: metric.name.clone().unwrap_or_else(|| "\u{2014}".into()),
+            url: match &metric.name {
+                Some(_) if name.metric.is_none() => {
+                    let series = Name { device: name.device.clone(), metric: metric.name.clone() };
+                    format!("{}{}", series.url(), Asked { span: asked.span, ..asked.plain() }.query())
+                }
+                _ => String::new(),
+            },
             note: format!("{} \u{b7} {} critical", grouped(metric.count.total()), grouped(metric.count.critical)),
             svg: history::lane(&data.bins, &runs, anomalies),
         }

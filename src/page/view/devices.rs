@@ -23,8 +23,9 @@ pub struct Data {
 
 /// Asks.
 pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
-    let filter: Filter = Asked { span: asked.span.or(Some(Span::Hour)), ..asked.clone() }.range(now);
-    Ok(Data { devices: archive.by_device(&filter, MOST)? })
+    let bins = asked.axis(Span::Hour, now);
+    let range = Filter { from: Some(bins.from), to: bins.to(), ..asked.filter.clone() };
+    Ok(Data { devices: archive.by_device(&asked.found(archive, range)?, MOST)? })
 }
 
 #[derive(Serialize)]
@@ -46,9 +47,9 @@ struct Line {
 
 /// The page.
 pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Response {
-    let span = asked.span.unwrap_or(Span::Hour);
+    let words = asked.words(Span::Hour);
     let most = data.devices.iter().map(|device| device.count.total()).max().unwrap_or(0);
-    let query = Asked { span: asked.span, is_paused: asked.is_paused, ..Asked::default() }.query();
+    let query = Asked { span: asked.span, ..asked.plain() }.query();
     let line = |of: &NameCount| {
         let name = of.name.clone()?;
         Some(Line {
@@ -62,9 +63,9 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Respon
     let devices = data.devices.iter().filter_map(line).collect::<Vec<_>>();
     let content = Content {
         heading: match devices.len() {
-            0 => format!("No device had anomalies in {}", span.words()),
-            n if n == MOST as usize => format!("The {n} devices with most anomalies in {}", span.words()),
-            n => format!("{} with anomalies in {}", counted(n as u64, "device", "devices"), span.words()),
+            0 => format!("No device had anomalies in {}", words),
+            n if n == MOST as usize => format!("The {n} devices with most anomalies in {}", words),
+            n => format!("{} with anomalies in {}", counted(n as u64, "device", "devices"), words),
         },
         note: "most anomalies first".into(),
         filters: Filters::of("/devices", asked, Some(Span::Hour)),

@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::format::{Figures, age, clock, date, duration, grouped, number, signed, times};
+use super::mark::Review;
 use super::row::Row;
 use super::{Frame, device, segment};
 use crate::anomaly::{Anomaly, Direction, Source};
-use crate::archive::{Archive, Failure, Filter, Record};
+use crate::archive::{Archive, Failure, Filter, Mark, Record};
 use crate::event::Instant;
 use crate::page::chart::explain as drawing;
 use crate::page::listener::Response;
@@ -22,9 +23,12 @@ const AROUND: (u32, i64) = (4, 300_000);
 /// Where the record is, which is for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    topic: String,
-    partition: i32,
-    offset: i64,
+    /// `source.topic`
+    pub topic: String,
+    /// `source.partition`
+    pub partition: i32,
+    /// `source.offset`
+    pub offset: i64,
 }
 
 impl Place {
@@ -53,6 +57,8 @@ pub struct Data {
     earlier: Vec<Record>,
     /// Others at about the same time.
     around: Vec<Record>,
+    /// Newest first.
+    marks: Vec<Mark>,
 }
 
 /// Asks; `None` when nothing is recorded there.
@@ -61,12 +67,16 @@ pub fn look(archive: &dyn Archive, place: &Place, _now: Instant) -> Result<Optio
         return Ok(None);
     };
     let anomaly = &record.anomaly;
-    let series =
-        Filter { device: Some(anomaly.device_id.clone()), metric: anomaly.metric_name.clone(), ..Filter::default() };
+    let series = Filter {
+        devices: vec![anomaly.device_id.clone()],
+        metrics: anomaly.metric_name.iter().cloned().collect(),
+        ..Filter::default()
+    };
     let before = crate::archive::Key::of(anomaly);
     let earlier = archive.newest(&series, before.as_ref(), ROWS)?.records;
     let around = around(archive, &record)?;
-    Ok(Some(Data { record, earlier, around }))
+    let marks = archive.marks(&place.topic, place.partition, place.offset)?;
+    Ok(Some(Data { record, earlier, around, marks }))
 }
 
 /// The nearest before and after, in the order of time.
@@ -109,6 +119,8 @@ struct Content {
     command: String,
     rule: Vec<[String; 2]>,
     json: String,
+    console: String,
+    review: Review,
     around: Vec<Near>,
     rows: Vec<Row>,
     show_device: bool,
@@ -133,7 +145,7 @@ struct Near {
 /// The page.
 pub fn show(site: &Site, frame: Frame<'_>, data: &Data) -> Response {
     let now = site.now();
-    let Record { anomaly, detected_at } = &data.record;
+    let Record { anomaly, detected_at, .. } = &data.record;
     let figures = Figures::of(anomaly);
     let chart = drawing::draw(anomaly, &figures, drawing::Size::LARGE);
     let time = anomaly.timestamp.unwrap_or(*detected_at);
@@ -170,6 +182,8 @@ pub fn show(site: &Site, frame: Frame<'_>, data: &Data) -> Response {
         command: command(&anomaly.source),
         rule: rule(anomaly),
         json: api_url(anomaly),
+        console: console(&site.console, &anomaly.source),
+        review: Review::of(&Place::of(&anomaly.source), &data.marks, now),
         around: data.around.iter().map(|other| near(other, time)).collect(),
         rows: Row::all(&data.earlier, now),
         show_device: false,
@@ -292,6 +306,14 @@ fn command(source: &Source) -> String {
     format!("kcat -C -b $BROKERS -t {topic} -p {} -o {} -c 1", source.partition, source.offset)
 }
 
+/// The record in the console that the settings name; empty without one.
+fn console(pattern: &str, source: &Source) -> String {
+    pattern
+        .replace("{topic}", &segment(&source.topic))
+        .replace("{partition}", &source.partition.to_string())
+        .replace("{offset}", &source.offset.to_string())
+}
+
 fn rule(anomaly: &Anomaly) -> Vec<[String; 2]> {
     let mut lines = vec![
         ["Method".to_owned(), anomaly.method.clone()],
@@ -308,12 +330,12 @@ fn rule(anomaly: &Anomaly) -> Vec<[String; 2]> {
 /// The API's address of this record: its millisecond of its device.
 fn api_url(anomaly: &Anomaly) -> String {
     let filter = Filter {
-        device: Some(anomaly.device_id.clone()),
+        devices: vec![anomaly.device_id.clone()],
         from: anomaly.timestamp,
         to: anomaly.timestamp.and_then(|time| Instant::from_millis(time.millis() + 1)),
         ..Filter::default()
     };
-    format!("/api/anomalies{}", crate::page::asked::Asked { filter, ..Default::default() }.query())
+    format!("/api/v1/anomalies{}", crate::page::asked::Asked { filter, ..Default::default() }.query())
 }
 
 fn near(other: &Record, time: Instant) -> Near {

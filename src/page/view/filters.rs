@@ -10,12 +10,13 @@ use crate::page::asked::{Asked, Span};
 pub struct Filters {
     path: String,
     spans: Vec<Link>,
-    /// The span when it is not the default, so that the form keeps it.
-    span: &'static str,
+    /// What the form keeps though it has no field for it: names and values.
+    kept: Vec<[String; 2]>,
     device: String,
     metric: String,
     severity: &'static str,
-    is_paused: bool,
+    review: &'static str,
+    search: String,
     /// Whether anything is filtered, so that it can be cleared.
     is_set: bool,
     clear: String,
@@ -37,7 +38,7 @@ impl Filters {
             format!("{path}{}", other.query())
         };
         let has_range = asked.filter.from.is_some() || asked.filter.to.is_some();
-        let current = asked.span.or(default);
+        let current = asked.span.or(default).filter(|_| !has_range);
         let mut spans = Vec::new();
         if default.is_none() {
             spans.push(Link { text: "all", url: url(None), is_current: current.is_none() && !has_range });
@@ -45,18 +46,42 @@ impl Filters {
         for span in Span::ALL {
             spans.push(Link { text: span.as_str(), url: url(Some(span)), is_current: current == Some(span) });
         }
-        let Filter { device, metric, severity, .. } = &asked.filter;
-        let bare = Asked { span: asked.span, is_paused: asked.is_paused, ..Asked::default() };
+        let filter = &asked.filter;
+        // A field holds one value: several stay as they are, beside it.
+        let single = |values: &[String]| if let [one] = values { one.clone() } else { String::new() };
+        let mut rest = Asked { search: None, before: None, ..asked.clone() };
+        for values in [&mut rest.filter.devices, &mut rest.filter.metrics] {
+            if values.len() == 1 {
+                values.clear();
+            }
+        }
+        let (severity, review) = (one(&filter.severities), one(&filter.reviews));
+        if severity.is_some() {
+            rest.filter.severities.clear();
+        }
+        if review.is_some() {
+            rest.filter.reviews.clear();
+        }
+        let query = rest.query();
+        let kept = url::form_urlencoded::parse(query.trim_start_matches('?').as_bytes());
+        let bare = Asked { span: asked.span, ..asked.plain() };
         Filters {
             path: path.to_owned(),
             spans,
-            span: asked.span.filter(|s| Some(*s) != default).map_or("", Span::as_str),
-            device: device.clone().unwrap_or_default(),
-            metric: metric.clone().unwrap_or_default(),
-            severity: severity.map_or("", |s| s.as_str()),
-            is_paused: asked.is_paused,
-            is_set: device.is_some() || metric.is_some() || severity.is_some() || has_range,
+            kept: kept.map(|(name, value)| [name.into_owned(), value.into_owned()]).collect(),
+            device: single(&filter.devices),
+            metric: single(&filter.metrics),
+            severity: severity.map_or("", |severity| severity.as_str()),
+            review: review.map_or("", |review| review.as_str()),
+            search: asked.search.clone().unwrap_or_default(),
+            is_set: has_range
+                || asked.search.is_some()
+                || Filter { from: None, to: None, ..filter.clone() } != Filter::default(),
             clear: format!("{path}{}", bare.query()),
         }
     }
+}
+
+fn one<T: Copy>(values: &[T]) -> Option<T> {
+    if let [one] = values { Some(*one) } else { None }
 }

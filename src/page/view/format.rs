@@ -25,6 +25,11 @@ pub fn minute(time: Instant) -> String {
     written(time, MINUTE)
 }
 
+/// 23 Nov
+pub fn day(time: Instant) -> String {
+    written(time, DAY)
+}
+
 /// 23 Nov 2026
 pub fn date(time: Instant) -> String {
     written(time, DATE)

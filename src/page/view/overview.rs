@@ -10,7 +10,7 @@ use super::row::Row;
 use super::strip::{self, Pulse};
 use super::{Frame, device};
 use crate::archive::{
-    Archive, BinCount, Bins, Count, CoverageRow, Failure, Filter, LaneCount, NameCount, Page, StatusRow,
+    Archive, BinCount, Bins, Count, CoverageRow, Cursor, Failure, Filter, LaneCount, NameCount, Page, Review, StatusRow,
 };
 use crate::event::Instant;
 use crate::page::asked::{Asked, Span};
@@ -19,8 +19,6 @@ use crate::page::listener::Response;
 use crate::page::respond;
 use crate::page::site::Site;
 
-/// Bars whatever the span.
-const BARS: usize = 60;
 /// Lanes of devices.
 const LANES: u32 = 7;
 /// Names in a side list.
@@ -41,6 +39,8 @@ pub struct Data {
     pub status: Vec<StatusRow>,
     /// Whatever their time.
     pub newest: Page,
+    reviews: Vec<(Review, u64)>,
+    cursor: Cursor,
     /// For all of it together.
     pub took: Duration,
 }
@@ -55,28 +55,36 @@ impl Data {
     }
 }
 
-/// The axis of a span: it ends with the stretch that holds now, so that bars do not shift while they grow.
-pub fn axis(span: Span, now: Instant) -> Bins {
-    let width = span.millis() / BARS as i64;
-    let end = now.millis().div_euclid(width) * width + width;
-    let from = Instant::from_millis(end - span.millis()).unwrap_or(now);
-    Bins { from, width, count: BARS }
-}
-
 /// Asks.
 pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
     let start = Clock::now();
-    let bins = axis(asked.span.unwrap_or(Span::Hour), now);
-    let filter = Filter { from: Some(bins.from), to: bins.to(), ..asked.filter.clone() };
-    let newest = archive.newest(&asked.filter, None, ROWS)?;
+    let bins = asked.axis(Span::Hour, now);
+    // The place in the stream first: what is committed meanwhile comes twice rather than never.
+    let cursor = archive.position()?;
+    let always = asked.found(archive, asked.filter.clone())?;
+    let filter = Filter { from: Some(bins.from), to: bins.to(), ..always.clone() };
+    let newest = archive.newest(&always, None, ROWS)?;
     let status = archive.status()?;
-    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now))?;
+    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
+    let reviews = archive.reviews(bins.from, bins.to().unwrap_or(now))?;
     let by_time = archive.by_time(&filter, &bins)?;
     let devices = archive.by_device(&filter, LANES)?;
     let names = devices.iter().filter_map(|device| device.name.clone()).collect::<Vec<_>>();
     let lanes = archive.lanes(&filter, &bins, &names)?;
     let metrics = archive.by_metric(&filter, NAMES)?;
-    Ok(Data { bins, by_time, devices, lanes, metrics, coverage, status, newest, took: start.elapsed() })
+    Ok(Data {
+        bins,
+        by_time,
+        devices,
+        lanes,
+        metrics,
+        coverage,
+        status,
+        newest,
+        reviews,
+        cursor,
+        took: start.elapsed(),
+    })
 }
 
 /// The minute that a time is in: coverage is kept by whole ones.
@@ -95,6 +103,7 @@ struct Content {
     clock: String,
     lanes: Vec<Lane>,
     metrics: Vec<Bar>,
+    reviews: Vec<[String; 3]>,
     rows: Vec<Row>,
     show_device: bool,
     news: String,
@@ -127,7 +136,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
     // Old data ends where it was taken; the axis does too.
     let runs = minutes::runs(&data.bins, &data.coverage, taken, pulse.is_reporting());
     let chart = Minutes { bins: &data.bins, counts: &data.by_time, runs: &runs };
-    let span = asked.span.unwrap_or(Span::Hour);
+    let words = asked.words(Span::Hour);
     let rows = Row::all(&data.newest.records, now);
     let fresh = rows.iter().filter(|row| row.is_new).count() as u64;
     let list = Asked { limit: None, before: None, ..asked.clone() };
@@ -136,25 +145,30 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
     let content = Content {
         filters: Filters::of("/", asked, Some(Span::Hour)),
         unit: unit(data.bins.width),
-        span: span.words(),
-        short: span.as_str(),
+        span: words,
+        short: asked.short(Span::Hour),
         scale: chart.scale(),
         bars: chart.bars(),
         clock: minutes::clock(&data.bins, &end),
         lanes: lanes(data, &chart, asked),
         metrics: metrics(data, asked),
+        reviews: reviews(data, asked),
         rows,
         show_device: true,
         news: if fresh > 0 { format!("{} new in the last 30 s", grouped(fresh)) } else { String::new() },
-        all: format!("/anomalies{}", Asked { span: Some(span), ..list.clone() }.query()),
-        all_text: format!("All {} of {}", grouped(data.total().total()), span.words()),
+        all: format!(
+            "/anomalies{}",
+            Asked { span: asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none()), ..list.clone() }
+                .query()
+        ),
+        all_text: format!("All {} of {}", grouped(data.total().total()), words),
         older: data.newest.next.as_ref().map_or_else(String::new, |next| {
             format!("/anomalies{}", Asked { span: None, before: Some(next.clone()), ..list.clone() }.query())
         }),
         took: format!("{:.1} ms", data.took.as_secs_f64() * 1000.0),
     };
     let strip = frame.strip.or_else(|| Some(strip::verdict(data, asked, taken, now)));
-    let frame = Frame { strip, title: title(data, &frame.title), ..frame };
+    let frame = Frame { strip, title: title(data, &frame.title), cursor: data.cursor.to_string(), ..frame };
     respond::html(site, 200, "overview.html", &frame, &content)
 }
 
@@ -166,17 +180,16 @@ fn title(data: &Data, name: &str) -> String {
     }
 }
 
-/// "minute", "24 minutes", "15 seconds"
+/// "minute", "24 minutes", "15 seconds", "3 hours"
 fn unit(width: i64) -> String {
-    match width {
-        60_000 => "minute".to_owned(),
-        ..60_000 => format!("{} seconds", width / 1000),
-        _ => format!("{} minutes", width / 60_000),
-    }
+    let units = [(86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1000, "second")];
+    let (size, name) =
+        units.into_iter().find(|(size, _)| width >= *size && width % size == 0).unwrap_or((1, "millisecond"));
+    if width == size { name.to_owned() } else { format!("{} {name}s", width / size) }
 }
 
 fn lanes(data: &Data, chart: &Minutes<'_>, asked: &Asked) -> Vec<Lane> {
-    let query = Asked { span: asked.span, is_paused: asked.is_paused, ..Asked::default() }.query();
+    let query = Asked { span: asked.span, ..asked.plain() }.query();
     let lane = |of: &NameCount| {
         let name = of.name.clone()?;
         let cells = data.lanes.iter().filter(|cell| cell.device == name).map(|cell| (cell.bin, cell.count));
@@ -189,7 +202,7 @@ fn lanes(data: &Data, chart: &Minutes<'_>, asked: &Asked) -> Vec<Lane> {
 fn metrics(data: &Data, asked: &Asked) -> Vec<Bar> {
     let most = data.metrics.iter().map(|metric| metric.count.total()).max().unwrap_or(0);
     let bar = |of: &NameCount| {
-        let filter = Filter { metric: of.name.clone(), ..asked.filter.clone() };
+        let filter = Filter { metrics: of.name.iter().cloned().collect(), ..asked.filter.clone() };
         // Events without a metric's name cannot be asked for.
         let url =
             of.name.as_ref().map_or_else(String::new, |_| format!("/{}", Asked { filter, ..asked.clone() }.query()));
@@ -201,4 +214,23 @@ fn metrics(data: &Data, asked: &Asked) -> Vec<Bar> {
         }
     };
     data.metrics.iter().map(bar).collect()
+}
+
+/// Name, address and number of each review; what has none comes first.
+fn reviews(data: &Data, asked: &Asked) -> Vec<[String; 3]> {
+    let marked = data.reviews.iter().map(|(_, count)| count).sum::<u64>();
+    let is_whole = asked.filter == Filter { from: asked.filter.from, to: asked.filter.to, ..Filter::default() };
+    let count = |review: Review| match review {
+        // Counted over everything; beside a filter the rest would be of other anomalies.
+        Review::None if is_whole && asked.search.is_none() => Some(data.total().total().saturating_sub(marked)),
+        Review::None => None,
+        _ => data.reviews.iter().find(|(known, _)| *known == review).map(|(_, count)| *count).or(Some(0)),
+    };
+    let line = |review: Review| {
+        let filter = Filter { reviews: vec![review], ..asked.filter.clone() };
+        let span = asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none());
+        let url = format!("/anomalies{}", Asked { filter, span, ..asked.clone() }.query());
+        Some([super::mark::words(review).to_owned(), url, grouped(count(review)?)])
+    };
+    Review::ALL.into_iter().filter_map(line).collect()
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::format::{Figures, age, moment, signed};
-use super::{device, explain};
+use super::{device, explain, mark};
 use crate::archive::Record;
 use crate::event::Instant;
 use crate::page::chart::spark;
@@ -15,7 +15,7 @@ const NEW: i64 = 30_000;
 #[derive(Debug, Serialize)]
 pub struct Row {
     /// Identity in the page.
-    key: String,
+    pub key: String,
     severity: &'static str,
     time: String,
     iso: String,
@@ -30,6 +30,9 @@ pub struct Row {
     z: String,
     meter: String,
     url: String,
+    review: &'static str,
+    /// In words.
+    reviewed: &'static str,
     /// Detected a moment ago.
     pub is_new: bool,
 }
@@ -60,6 +63,8 @@ impl Row {
             z: figures.z,
             meter: spark::meter(anomaly.z_score, is_critical),
             url: explain::Place::of(source).url(),
+            review: record.review.as_str(),
+            reviewed: mark::words(record.review),
             is_new: (0..NEW).contains(&(now.millis() - record.detected_at.millis())),
         }
     }

@@ -24,6 +24,17 @@ pub enum Tone {
     Stopped,
 }
 
+impl Tone {
+    /// In one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Tone::Well => "ok",
+            Tone::Learning => "learning",
+            Tone::Stopped => "stopped",
+        }
+    }
+}
+
 /// One check: a tick, a cross or a dash, its name, what it found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
@@ -52,6 +63,13 @@ pub struct Strip {
     pub counts: Option<[String; 2]>,
     /// May be none.
     pub checks: Vec<Check>,
+}
+
+impl Strip {
+    /// The whole sentence.
+    pub fn sentence(&self) -> String {
+        format!("{} {} {}", self.lead, self.strong, self.tail).trim_end().to_owned()
+    }
 }
 
 /// What the heartbeats say together.
@@ -84,7 +102,7 @@ impl Pulse {
 /// The strip of the overview.
 pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant) -> Strip {
     let pulse = Pulse::of(data, taken, now);
-    let span = asked.span.unwrap_or(crate::page::asked::Span::Hour);
+    let words = asked.words(crate::page::asked::Span::Hour);
     let total = data.total();
     let judged = data.coverage.iter().map(|row| row.judged).sum::<u64>();
     let learning = data.coverage.iter().map(|row| row.learning).sum::<u64>();
@@ -117,7 +135,7 @@ pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant) -> Stri
         _ if total.total() > 0 => Strip {
             lead: "Detecting.".into(),
             strong: counted(total.total(), "anomaly", "anomalies"),
-            tail: format!("in {}.", span.words()),
+            tail: format!("in {}.", words),
             detail: last.map(|(age, _)| format!("last {age}")).unwrap_or_default(),
             counts: Some([grouped(total.critical), grouped(total.warning)]),
             ..Strip::default()
@@ -125,7 +143,7 @@ pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant) -> Stri
         _ if judged > 0 => Strip {
             lead: "Quiet.".into(),
             strong: "No anomalies".into(),
-            tail: format!("in {}.", span.words()),
+            tail: format!("in {}.", words),
             detail: match last {
                 Some((age, who)) => format!("{} values judged \u{b7} last anomaly {age}, {who}", rough(judged)),
                 None => format!("{} values judged, none abnormal", rough(judged)),
@@ -142,7 +160,7 @@ pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant) -> Stri
         _ => Strip {
             lead: "Waiting.".into(),
             strong: "No event".into(),
-            tail: format!("in {}.", span.words()),
+            tail: format!("in {}.", words),
             detail: "The detector runs, but nothing came to be judged.".into(),
             ..Strip::default()
         },

@@ -1,0 +1,118 @@
+//! Plain numbers: anomalies by time and name, what was judged, and what the detector says of itself.
+
+use crate::event::Instant;
+
+/// How many of each severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Critical ones.
+    pub critical: u64,
+    /// Warnings.
+    pub warning: u64,
+}
+
+impl Count {
+    /// Both together.
+    pub fn total(self) -> u64 {
+        self.critical + self.warning
+    }
+}
+
+/// Anomalies in one stretch of time; stretches without any are absent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BinCount {
+    /// Counted from the start of the range, by its width.
+    pub bin: usize,
+    /// In it.
+    pub count: Count,
+}
+
+/// Anomalies of one device, or of one metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NameCount {
+    /// `None`: events without a metric's name.
+    pub name: Option<String>,
+    /// Of it.
+    pub count: Count,
+}
+
+/// Anomalies of one device in one stretch of time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneCount {
+    /// The device.
+    pub device: String,
+    /// As in [`BinCount`].
+    pub bin: usize,
+    /// In it.
+    pub count: Count,
+}
+
+/// What was judged in a minute or in several, by event time, all partitions together; those without events are absent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CoverageRow {
+    /// Start of the first.
+    pub minute: Instant,
+    /// Values with a verdict.
+    pub judged: u64,
+    /// Values that came before the series had enough of them.
+    pub learning: u64,
+    /// Records that are not events.
+    pub rejected: u64,
+}
+
+/// The last heartbeat of one partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusRow {
+    /// Consumer group of the detector.
+    pub group: String,
+    /// Of the raw events.
+    pub topic: String,
+    /// Of that topic.
+    pub partition: i32,
+    /// Who has it.
+    pub worker: String,
+    /// What the worker says that it is doing.
+    pub state: String,
+    /// Next offset to judge.
+    pub committed: Option<i64>,
+    /// Events that wait; `None` when not known.
+    pub lag: Option<i64>,
+    /// Newest event time judged.
+    pub event_time: Option<Instant>,
+    /// Series held.
+    pub series: i64,
+    /// Of the settings in force.
+    pub settings_hash: String,
+    /// When it was written.
+    pub updated_at: Instant,
+    /// Its age in seconds by the database's clock, so that two hosts' clocks need not agree.
+    pub age: f64,
+}
+
+/// A range of event time, cut into equal stretches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bins {
+    /// Start of the first one.
+    pub from: Instant,
+    /// Width of each, in milliseconds.
+    pub width: i64,
+    /// How many.
+    pub count: usize,
+}
+
+impl Bins {
+    /// How finely coverage is looked at, in milliseconds: a few thousand stretches at the most.
+    pub fn grain(&self) -> i64 {
+        const MINUTE: i64 = 60_000;
+        match self.width {
+            ..3_600_000 => MINUTE,
+            3_600_000..43_200_000 => 15 * MINUTE,
+            _ => 60 * MINUTE,
+        }
+    }
+
+    /// End of the last one.
+    pub fn to(&self) -> Option<Instant> {
+        Instant::from_millis(self.from.millis() + self.width * self.count as i64)
+    }
+}

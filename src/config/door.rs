@@ -1,0 +1,38 @@
+//! Whether the pages are as open as their settings say that they may be.
+
+use std::net::IpAddr;
+
+use super::resolved::{Dashboard, Listen};
+
+/// What does not fit together: the key, a title, what is expected.
+pub fn problems(dashboard: &Dashboard) -> Vec<(&'static str, String, &'static str)> {
+    let mut problems = Vec::new();
+    let mut problem = |path: &'static str, title: String, expected| problems.push((path, title, expected));
+    let has_tls = !dashboard.tls_certificate.is_empty();
+    if has_tls == dashboard.tls_key.is_empty() {
+        let path = if has_tls { "dashboard.tls_certificate" } else { "dashboard.tls_key" };
+        problem(path, format!("`{path}` stands alone"), "TLS needs dashboard.tls_certificate and dashboard.tls_key");
+    }
+    let (has_users, has_proxy) = (!dashboard.users.is_empty(), !dashboard.proxy_header.is_empty());
+    if has_users && has_proxy {
+        let title = "`dashboard.proxy_header` and `dashboard.users` exclude one another".to_owned();
+        problem("dashboard.proxy_header", title, "either the proxy asks who comes, or the dashboard does");
+    }
+    if let Some(address) = dashboard.proxy_addresses.iter().find(|address| address.parse::<IpAddr>().is_err()) {
+        let title = format!("`{address}` is not an address");
+        problem("dashboard.proxy_addresses", title, "expected IP addresses with commas between them");
+    }
+    let is_open = matches!(dashboard.listen, Listen::At(address) if !address.ip().is_loopback());
+    if is_open && !dashboard.insecure && !(has_tls && (has_users || has_proxy)) {
+        let missing = match (has_tls, has_users || has_proxy) {
+            (true, _) => "a login",
+            (_, true) => "TLS",
+            _ => "TLS and a login",
+        };
+        let title = format!("`dashboard.listen` is open to the network without {missing}");
+        let expected = "set dashboard.tls_certificate, tls_key and users (see `anomaly passwd --help`), or dashboard.insecure = true \
+                        where something else guards it";
+        problem("dashboard.listen", title, expected);
+    }
+    problems
+}

@@ -1,0 +1,192 @@
+//! Who may come in, and what they may do: everybody on loopback, those whom a proxy names, or those with a password. Also
+//! keeps other sites from acting in a visitor's name.
+
+mod limit;
+mod passwords;
+mod sessions;
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::Method;
+
+use super::listener::Request;
+use limit::Limit;
+pub use passwords::{Role, Users, hash};
+use sessions::{Lifetime, Sessions};
+
+/// How visitors are known.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Nobody is asked. `is_anywhere`: also under names that are not this machine's own (a name that another site's owner
+    /// points here lets that site's script in, unless a wall stands before it).
+    Open {
+        /// Told so explicitly.
+        is_anywhere: bool,
+    },
+    /// By name and password, from a file of [`hash`]es.
+    Passwords {
+        /// The file.
+        file: PathBuf,
+        /// A session ends when it is not used for so long.
+        idle: Duration,
+        /// A session ends.
+        life: Duration,
+    },
+    /// A proxy that has asked them says who they are.
+    Proxy {
+        /// Name of the header that it sets.
+        header: String,
+        /// Only from these addresses is it believed.
+        from: Vec<IpAddr>,
+        /// Those who may mark; `*` is everybody.
+        operators: Vec<String>,
+    },
+}
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visitor {
+    /// As marks name them.
+    pub name: String,
+    /// May mark.
+    pub is_operator: bool,
+    /// Has a session that can be ended.
+    pub can_leave: bool,
+}
+
+/// What a request gets at the door.
+pub enum Verdict {
+    /// May come in.
+    Enter(Visitor),
+    /// Must say who they are first.
+    Ask,
+    /// Is sent away: a status and a sentence.
+    Refuse(u16, &'static str),
+}
+
+/// The door.
+pub struct Door {
+    access: Access,
+    users: Users,
+    sessions: Sessions,
+    limit: Limit,
+}
+
+impl Door {
+    /// Nobody is in.
+    pub fn new(access: Access) -> Door {
+        let (file, lifetime) = match &access {
+            Access::Passwords { file, idle, life } => (file.clone(), Lifetime { idle: *idle, whole: *life }),
+            _ => (PathBuf::new(), Lifetime { idle: Duration::ZERO, whole: Duration::ZERO }),
+        };
+        Door { access, users: Users::new(file), sessions: Sessions::new(lifetime), limit: Limit::default() }
+    }
+
+    /// Whether there is a page where visitors say who they are.
+    pub fn has_login(&self) -> bool {
+        matches!(self.access, Access::Passwords { .. })
+    }
+
+    /// Looks at a request.
+    pub fn look(&self, request: &Request) -> Verdict {
+        if request.method == Method::POST && !is_from_here(request) {
+            return Verdict::Refuse(403, "This was sent by another site's page.");
+        }
+        match &self.access {
+            Access::Open { is_anywhere } if *is_anywhere || is_own_name(request.header("host")) => {
+                Verdict::Enter(Visitor { name: "anyone".to_owned(), is_operator: true, can_leave: false })
+            }
+            Access::Open { .. } => Verdict::Refuse(
+                421,
+                "Pages without passwords are served under localhost or an address only; dashboard.insecure allows all names.",
+            ),
+            Access::Proxy { header, from, operators } => {
+                let name = request.header(header).map(str::trim).filter(|name| !name.is_empty() && name.len() <= 256);
+                match name {
+                    Some(name) if from.contains(&canonical(request.peer)) => {
+                        let is_operator = operators.iter().any(|operator| operator == "*" || operator == name);
+                        Verdict::Enter(Visitor { name: name.to_owned(), is_operator, can_leave: false })
+                    }
+                    _ => Verdict::Refuse(403, "The proxy before this dashboard has to say who you are."),
+                }
+            }
+            Access::Passwords { .. } => {
+                let name = sessions::token(request).and_then(|token| self.sessions.find(&token));
+                // Who is no longer in the file is no longer in.
+                match name.and_then(|name| Some((self.users.role(&name)?, name))) {
+                    Some((role, name)) => {
+                        Verdict::Enter(Visitor { name, is_operator: role == Role::Operator, can_leave: true })
+                    }
+                    None => Verdict::Ask,
+                }
+            }
+        }
+    }
+
+    /// Lets someone in with a password: the cookie of a new session, or the status and the sentence of a refusal.
+    ///
+    /// # Errors
+    /// 401 when name or password are wrong, 429 after too many attempts, 503 while too many are being checked.
+    pub fn enter(&self, request: &Request, name: &str, password: &str) -> Result<String, (u16, &'static str)> {
+        let peer = canonical(request.peer);
+        if !self.limit.may_try(peer, name) {
+            return Err((429, "Too many attempts. Try again in a few minutes."));
+        }
+        match self.users.check(name, password) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.limit.failed(peer, name);
+                tracing::warn!(%peer, "a login failed");
+                return Err((401, "The name or the password is wrong."));
+            }
+            Err(passwords::Busy) => return Err((503, "Too many are logging in at once. Try again.")),
+        }
+        // An old session, perhaps given by someone else, ends: the new one has a name that nobody knew before.
+        self.leave(request);
+        let token = self.sessions.begin(name).ok_or((503, "No session can be begun now. Try again."))?;
+        tracing::info!(%peer, name, "a login");
+        Ok(sessions::cookie(&token, is_encrypted(request)))
+    }
+
+    /// Ends the session, here and not only in the browser; the cookie that takes it away.
+    pub fn leave(&self, request: &Request) -> String {
+        if let Some(token) = sessions::token(request) {
+            self.sessions.end(&token);
+        }
+        sessions::no_cookie(is_encrypted(request))
+    }
+}
+
+fn is_encrypted(request: &Request) -> bool {
+    request.is_tls || request.header("x-forwarded-proto") == Some("https")
+}
+
+/// An IPv4 address that came through an IPv6 socket is an IPv4 address.
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// Browsers say where a form was sent from; what is no browser says nothing and has no visitor to be misused.
+fn is_from_here(request: &Request) -> bool {
+    if let Some(site) = request.header("sec-fetch-site") {
+        return site == "same-origin" || site == "none";
+    }
+    let Some(origin) = request.header("origin") else { return true };
+    let host = request.header("host").unwrap_or_default();
+    origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host))
+}
+
+/// Names that no stranger can point here.
+fn is_own_name(host: Option<&str>) -> bool {
+    let Some(host) = host else { return false };
+    if let Some(inside) = host.strip_prefix('[') {
+        return inside.split(']').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let name = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Sessions: kept here, so that one that is ended is ended. The browser has only a random token; here is only its hash.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::page::listener::Request;
+
+/// Sessions at once; the one that was unused for longest goes first.
+const MOST: usize = 10_000;
+/// Over TLS: the prefix tells the browser to take it from this host and over TLS only.
+const SECURE: &str = "__Host-anomaly";
+const PLAIN: &str = "anomaly";
+
+/// How long a session lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetime {
+    /// When it is not used.
+    pub idle: Duration,
+    /// At all.
+    pub whole: Duration,
+}
+
+struct Session {
+    name: String,
+    begun: Instant,
+    used: Instant,
+}
+
+/// Those that are open, by the hash of their token.
+pub struct Sessions {
+    lifetime: Lifetime,
+    open: Mutex<HashMap<[u8; 32], Session>>,
+}
+
+impl Sessions {
+    /// None is open.
+    pub fn new(lifetime: Lifetime) -> Sessions {
+        Sessions { lifetime, open: Mutex::default() }
+    }
+
+    /// Opens one; returns its token. `None` when the system gives no randomness.
+    pub fn begin(&self, name: &str) -> Option<String> {
+        let mut bytes = [0; 32];
+        openssl::rand::rand_bytes(&mut bytes).ok()?;
+        let token = bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let now = Instant::now();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|_, session| self.lifetime.holds(session));
+        if open.len() >= MOST
+            && let Some(oldest) = open.iter().min_by_key(|(_, session)| session.used).map(|(hash, _)| *hash)
+        {
+            open.remove(&oldest);
+        }
+        open.insert(hash(&token), Session { name: name.to_owned(), begun: now, used: now });
+        Some(token)
+    }
+
+    /// Whose it is, if it is open; it is used by this.
+    pub fn find(&self, token: &str) -> Option<String> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = open.get_mut(&hash(token)).filter(|session| self.lifetime.holds(session))?;
+        session.used = Instant::now();
+        Some(session.name.clone())
+    }
+
+    /// Ends it.
+    pub fn end(&self, token: &str) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash(token));
+    }
+}
+
+impl Lifetime {
+    fn holds(&self, session: &Session) -> bool {
+        session.used.elapsed() < self.idle && session.begun.elapsed() < self.whole
+    }
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+/// The token of a request's cookie.
+pub fn token(request: &Request) -> Option<String> {
+    let wanted = if super::is_encrypted(request) { SECURE } else { PLAIN };
+    let cookies = request.header("cookie")?;
+    let pair =
+        |cookie: &str| cookie.trim().split_once('=').filter(|(name, _)| *name == wanted).map(|(_, v)| v.to_owned());
+    cookies.split(';').find_map(pair)
+}
+
+/// Sets a token.
+pub fn cookie(token: &str, is_encrypted: bool) -> String {
+    let (name, secure) = if is_encrypted { (SECURE, "; Secure") } else { (PLAIN, "") };
+    format!("{name}={token}; Path=/; HttpOnly; SameSite=Lax{secure}")
+}
+
+/// Takes it away.
+pub fn no_cookie(is_encrypted: bool) -> String {
+    format!("{}; Max-Age=0", cookie("", is_encrypted))
+}

@@ -1,0 +1,136 @@
+//! What is asked and what is answered, apart from any socket.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::body::{Bytes, Frame, SizeHint};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
+use tokio::sync::mpsc;
+
+/// What was asked; the method is GET, HEAD or POST.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// One of three.
+    pub method: Method,
+    /// Still percent-encoded.
+    pub path: String,
+    /// What follows the question mark; empty when nothing does.
+    pub query: String,
+    /// As they came.
+    pub headers: HeaderMap,
+    /// Whole; empty but for POST.
+    pub body: Bytes,
+    /// Who asks: the other end of the connection.
+    pub peer: IpAddr,
+    /// Whether the connection is encrypted.
+    pub is_tls: bool,
+}
+
+impl Request {
+    /// A GET without headers, from this machine.
+    pub fn get(path: &str, query: &str) -> Request {
+        Request {
+            method: Method::GET,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            is_tls: false,
+        }
+    }
+
+    /// A header's text; `None` when it is absent or no text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// What is answered. For HEAD the body is left out, its length is not.
+#[derive(Debug)]
+pub struct Response {
+    /// Status code.
+    pub status: u16,
+    /// Header names in lower case, with their values.
+    pub headers: Vec<(&'static str, String)>,
+    /// What follows.
+    pub body: Body,
+}
+
+/// What follows the head.
+#[derive(Debug)]
+pub enum Body {
+    /// All of it.
+    Whole(Bytes),
+    /// Piece by piece, until the sender is dropped.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Body {
+        Body::Whole(bytes)
+    }
+}
+
+impl Body {
+    /// The bytes, of a body that is no stream.
+    pub fn whole(&self) -> Option<&Bytes> {
+        match self {
+            Body::Whole(bytes) => Some(bytes),
+            Body::Stream(_) => None,
+        }
+    }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Body::Stream(pieces) => pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Body::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Body::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Response {
+    /// A short answer in plain text.
+    pub fn text(status: u16, text: impl Into<String>) -> Self {
+        let headers = vec![("content-type", "text/plain; charset=utf-8".to_owned())];
+        Response { status, headers, body: Bytes::from(text.into()).into() }
+    }
+
+    /// A header's first value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// As hyper sends it.
+    pub(super) fn encode(self) -> hyper::Response<Body> {
+        let mut response = hyper::Response::new(self.body);
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        for (name, value) in self.headers {
+            // A value that is no header is left out, rather than the whole answer.
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().append(HeaderName::from_static(name), value);
+            }
+        }
+        response
+    }
+}

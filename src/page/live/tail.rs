@@ -1,0 +1,185 @@
+//! The thread that follows: reads what was committed, has each row drawn once, and tells the readers, with a sign of life
+//! in between.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant as Clock};
+
+use hyper::body::Bytes;
+
+use super::{Hub, SINGLE, reset, ring::KEPT};
+use crate::archive::{Cursor, Failure, Filter, Follower};
+use crate::event::Instant;
+use crate::page::asked::Asked;
+use crate::page::site::Site;
+use crate::page::view::{overview, row, strip};
+
+/// Longest wait for a commit.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Offsets of each sink that are read again at the start.
+const EARLIER: i64 = 200;
+/// Between two attempts to reach the database.
+const RETRY: Duration = Duration::from_secs(1);
+/// Between two batches: four a second.
+const PACE: Duration = Duration::from_millis(250);
+/// Between two messages of health.
+const HEALTH: Duration = Duration::from_secs(5);
+/// Between two signs of life.
+const BEAT: Duration = Duration::from_secs(15);
+
+/// What the thread remembers.
+struct Tail {
+    follower: Option<Box<dyn Follower>>,
+    /// The ring holds what came since the start; a new connection goes on where the last one ended.
+    has_begun: bool,
+    health: Option<Clock>,
+    beat: Clock,
+    minute: i64,
+}
+
+/// Until the site is gone or its hub is told to stop.
+pub fn run(site: &Weak<Site>) {
+    let mut tail = Tail { follower: None, has_begun: false, health: None, beat: Clock::now(), minute: 0 };
+    loop {
+        // A site that is not used any more ends between two waits.
+        let Some(site) = site.upgrade() else { return };
+        if site.hub.stop.is_requested() {
+            return site.hub.close();
+        }
+        if let Err(failure) = tail.step(&site) {
+            tracing::debug!(%failure, "the follower begins anew");
+            tail.follower = None;
+            site.hub.stop.wait(RETRY);
+        }
+        tail.signs(&site);
+    }
+}
+
+impl Tail {
+    fn step(&mut self, site: &Site) -> Result<(), Failure> {
+        let mut follower = match self.follower.take() {
+            Some(follower) => follower,
+            None => site.archive.follow()?,
+        };
+        let position = follower.position()?;
+        if !self.has_begun {
+            // Readers of an earlier process come back and want to go on.
+            let earlier = position.0.iter().map(|(sink, offset)| (*sink, (offset - EARLIER).max(0))).collect();
+            site.hub.lock().ring.restart(Cursor(earlier));
+            self.read(site, follower.as_mut(), &position)?;
+            self.has_begun = true;
+            site.hub.begin();
+        } else if self.read(site, follower.as_mut(), &position)? > SINGLE {
+            site.hub.stop.wait(PACE);
+        }
+        follower.wait(PATIENCE)?;
+        self.follower = Some(follower);
+        Ok(())
+    }
+
+    /// Publishes what came; says how much.
+    fn read(&mut self, site: &Site, follower: &mut dyn Follower, position: &Cursor) -> Result<usize, Failure> {
+        let hub: &Hub = &site.hub;
+        let before = hub.lock().ring.position().clone();
+        let mut committed = Vec::new();
+        for (sink, to) in &position.0 {
+            let from = before.0.get(sink).copied().unwrap_or(0);
+            if *to > from {
+                committed.extend(follower.committed(*sink, from, *to, KEPT as u32 + 1)?);
+            }
+        }
+        let is_back = before.0.iter().any(|(sink, was)| position.0.get(sink).is_none_or(|now| now < was));
+        if is_back || committed.len() > KEPT {
+            // More than is kept, or another database: pages are asked for anew.
+            let mut state = hub.lock();
+            state.ring.restart(position.clone());
+            let message = reset(position, "more came than can be followed");
+            drop(state);
+            hub.say(&message);
+            return Ok(committed.len());
+        }
+        let now = site.now();
+        let drawn = committed.into_iter().map(|one| {
+            let data = data(site, &one.record, now);
+            (one, data)
+        });
+        let drawn = drawn.collect::<Vec<_>>();
+        let count = drawn.len();
+        hub.publish(drawn, position);
+        Ok(count)
+    }
+
+    fn signs(&mut self, site: &Arc<Site>) {
+        if self.beat.elapsed() >= BEAT {
+            self.beat = Clock::now();
+            site.hub.say(&Bytes::from_static(b": hb\n\n"));
+        }
+        if self.health.is_none_or(|last| last.elapsed() >= HEALTH) && !site.hub.lock().readers.is_empty() {
+            self.health = Some(Clock::now());
+            let message = health(site);
+            site.hub.lock().health = Some(message.clone());
+            site.hub.say(&message);
+            self.minute(site);
+        }
+    }
+
+    /// The minute that has ended, when its coverage is known.
+    fn minute(&mut self, site: &Site) {
+        const MINUTE: i64 = 60_000;
+        let ended = (site.now().millis() - HEALTH.as_millis() as i64 * 2).div_euclid(MINUTE) - 1;
+        if std::mem::replace(&mut self.minute, ended) == ended {
+            return;
+        }
+        let (from, to) = (Instant::from_millis(ended * MINUTE), Instant::from_millis((ended + 1) * MINUTE));
+        let (Some(from), Some(to)) = (from, to) else { return };
+        let bins = crate::archive::Bins { from, width: MINUTE, count: 1 };
+        let (Ok(counts), Ok(coverage)) =
+            (site.archive.by_time(&Filter::default(), &bins), site.archive.coverage(from, to, MINUTE))
+        else {
+            return;
+        };
+        let count = counts.first().map(|bin| bin.count).unwrap_or_default();
+        let judged = coverage.first().map_or(0, |row| row.judged);
+        let (critical, warning) = (count.critical, count.warning);
+        let data = serde_json::json!({ "t": from, "critical": critical, "warning": warning, "judged": judged });
+        site.hub.say(&Bytes::from(format!("event: minute\ndata: {data}\n\n")));
+    }
+}
+
+/// A row as readers get it: enough to filter, and drawn as the pages draw it.
+fn data(site: &Site, record: &crate::archive::Record, now: Instant) -> String {
+    let anomaly = &record.anomaly;
+    let row = row::Row::of(record, now);
+    let mut context = tera::Context::new();
+    context.insert("row", &row);
+    context.insert("show_device", &true);
+    let html = site.templates.render("row.html", &context).unwrap_or_else(|error| {
+        tracing::error!(%error, "a row could not be drawn");
+        String::new()
+    });
+    serde_json::json!({
+        "key": row.key,
+        "device": anomaly.device_id,
+        "metric": anomaly.metric_name,
+        "severity": anomaly.severity,
+        "method": anomaly.method,
+        "label": anomaly.label,
+        "time": anomaly.timestamp,
+        "html": html,
+    })
+    .to_string()
+}
+
+/// The state of the detection, as the overview of the last hour says it.
+fn health(site: &Site) -> Bytes {
+    let got = site.ask(&site.overview, &Asked::default(), overview::look);
+    let (state, sentence) = match (got.answer, got.why) {
+        (Some((data, taken)), None) => {
+            let strip = strip::verdict(&data, &Asked::default(), taken, site.now());
+            (strip.tone.as_str(), strip.sentence())
+        }
+        (_, why) => ("away", super::super::view::notice::sentence(&why.unwrap_or(super::super::shelf::Why::Slow))),
+    };
+    let position = site.hub.lock().ring.position().to_string();
+    let data = serde_json::json!({ "state": state, "text": sentence });
+    Bytes::from(format!("id: {position}\nevent: health\ndata: {data}\n\n"))
+}

@@ -1,0 +1,169 @@
+//! Whether the detection works: each partition with who has it and how far it is, what was judged, by which settings, and
+//! how good it was as far as people or the producer said.
+
+use serde::Serialize;
+
+use super::Frame;
+use super::filters::Filters;
+use super::format::{age, counted, day, grouped, minute, moment, rough};
+use super::overview::minute_of;
+use super::strip::SILENT;
+use crate::archive::{Archive, Bins, CoverageRow, Failure, Quality, StatusRow};
+use crate::event::Instant;
+use crate::page::asked::{Asked, Span};
+use crate::page::chart::minutes::{self, Minutes};
+use crate::page::listener::Response;
+use crate::page::respond;
+use crate::page::site::Site;
+
+/// The span when nobody says otherwise.
+const SPAN: Span = Span::Day;
+/// Precision is told for so long.
+const DAYS: i64 = 30;
+const DAY: i64 = 86_400_000;
+
+/// What was asked of the archive.
+pub struct Data {
+    bins: Bins,
+    coverage: Vec<CoverageRow>,
+    status: Vec<StatusRow>,
+    settings: Vec<(String, Vec<(String, String)>)>,
+    quality: Vec<Quality>,
+}
+
+/// Asks.
+pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+    let bins = asked.axis(SPAN, now);
+    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
+    let status = archive.status()?;
+    let mut hashes = status.iter().map(|row| row.settings_hash.clone()).collect::<Vec<_>>();
+    hashes.sort();
+    hashes.dedup();
+    let mut settings = Vec::new();
+    for hash in hashes {
+        let known = archive.settings(&hash)?.unwrap_or_default();
+        settings.push((hash, known));
+    }
+    let first = Instant::from_millis(now.millis().div_euclid(DAY) * DAY - (DAYS - 1) * DAY).unwrap_or(now);
+    let quality = archive.quality(first, Instant::from_millis(now.millis() + 1).unwrap_or(now))?;
+    Ok(Data { bins, coverage, status, settings, quality })
+}
+
+#[derive(Serialize)]
+struct Content {
+    heading: String,
+    filters: Filters,
+    span: &'static str,
+    judged: String,
+    learning: String,
+    rejected: String,
+    ribbon: String,
+    clock: String,
+    partitions: Vec<Partition>,
+    settings: Vec<Settings>,
+    quality: Vec<Line>,
+    precision: String,
+}
+
+#[derive(Serialize)]
+struct Partition {
+    topic: String,
+    partition: i32,
+    worker: String,
+    state: String,
+    is_silent: bool,
+    committed: String,
+    lag: String,
+    series: String,
+    event: String,
+    report: String,
+}
+
+#[derive(Serialize)]
+struct Settings {
+    hash: String,
+    pairs: Vec<[String; 2]>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    day: String,
+    all: String,
+    right: String,
+    wrong: String,
+    expected: String,
+    precision: String,
+    labelled: String,
+}
+
+/// The page.
+pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: Instant) -> Response {
+    let now = site.now();
+    let silent = data.status.iter().filter(|row| row.age > SILENT).count();
+    let runs = minutes::runs(&data.bins, &data.coverage, taken, silent < data.status.len());
+    let chart = Minutes { bins: &data.bins, counts: &[], runs: &runs };
+    let sum = |of: fn(&CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
+    // Old data does not reach up to now.
+    let end = if frame.strip.is_some() { minute(taken) } else { "now".to_owned() };
+    let (right, wrong) = data.quality.iter().fold((0, 0), |(r, w), day| (r + day.right, w + day.wrong));
+    let content = Content {
+        heading: match (data.status.len(), silent) {
+            (0, _) => "No detector has reported yet".to_owned(),
+            (n, 0) => format!("{} reported in the last {SILENT} s", counted(n as u64, "partition", "partitions")),
+            (n, silent) => {
+                format!("{silent} of {} have not reported for {SILENT} s", counted(n as u64, "partition", "partitions"))
+            }
+        },
+        filters: Filters::of("/detection", asked, Some(SPAN)),
+        span: asked.words(SPAN),
+        judged: rough(sum(|row| row.judged)),
+        learning: rough(sum(|row| row.learning)),
+        rejected: rough(sum(|row| row.rejected)),
+        ribbon: chart.coverage(),
+        clock: minutes::clock(&data.bins, &end),
+        partitions: data.status.iter().map(|row| partition(row, now)).collect(),
+        settings: data.settings.iter().map(settings).collect(),
+        quality: data.quality.iter().rev().map(line).collect(),
+        precision: match right + wrong {
+            0 => "No alarm of these days was marked as true or false.".to_owned(),
+            n => format!("{} of {} that were marked were true alarms: {}", grouped(right), grouped(n), share(right, n)),
+        },
+    };
+    respond::html(site, 200, "detection.html", &frame, &content)
+}
+
+fn partition(row: &StatusRow, now: Instant) -> Partition {
+    Partition {
+        topic: row.topic.clone(),
+        partition: row.partition,
+        worker: row.worker.clone(),
+        state: row.state.clone(),
+        is_silent: row.age > SILENT,
+        committed: row.committed.map_or("\u{2014}".to_owned(), |offset| grouped(offset.unsigned_abs())),
+        lag: row.lag.map_or("not known".to_owned(), |lag| grouped(lag.unsigned_abs())),
+        series: grouped(row.series.unsigned_abs()),
+        event: row.event_time.map_or("\u{2014}".to_owned(), |time| moment(time, now)),
+        report: age(row.updated_at, now),
+    }
+}
+
+fn settings((hash, pairs): &(String, Vec<(String, String)>)) -> Settings {
+    let hash = hash.get(..12).unwrap_or(hash).to_owned();
+    Settings { hash, pairs: pairs.iter().map(|(name, value)| [name.clone(), value.clone()]).collect() }
+}
+
+fn line(of: &Quality) -> Line {
+    Line {
+        day: day(of.day),
+        all: grouped(of.all),
+        right: grouped(of.right),
+        wrong: grouped(of.wrong),
+        expected: grouped(of.expected),
+        precision: share(of.right, of.right + of.wrong),
+        labelled: if of.labelled == 0 { "\u{2014}".to_owned() } else { share(of.labelled, of.all) },
+    }
+}
+
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 { "\u{2014}".to_owned() } else { format!("{:.0} %", part as f64 * 100.0 / whole as f64) }
+}

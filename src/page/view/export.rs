@@ -1,0 +1,198 @@
+//! All anomalies that match, newest first, as a file: read page by page while it is sent, so that neither the database nor
+//! memory holds more than a page of them.
+
+use std::sync::Arc;
+
+use hyper::body::Bytes;
+use tokio::sync::mpsc;
+
+use crate::archive::{Archive, Failure, Filter, Key, MAX_LIMIT, Record};
+use crate::page::asked::Asked;
+use crate::page::listener::{Body, Response};
+use crate::page::respond;
+use crate::page::route::Visit;
+
+/// Pieces that wait for a slow reader.
+const AHEAD: usize = 2;
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A header line, then a line for each; without windows.
+    Csv,
+    /// As topic `anomalies` carries them.
+    JsonLines,
+}
+
+/// The file. When the database goes away in its midst, its last line says that it is incomplete.
+pub fn answer(visit: &Visit<'_>, asked: &Asked, format: Format) -> Response {
+    let site = visit.site;
+    let first = asked.found(site.archive.as_ref(), asked.range(site.now())).and_then(|filter| {
+        let page = site.archive.newest(&filter, asked.before.as_ref(), asked.limit.unwrap_or(MAX_LIMIT))?;
+        Ok((filter, page))
+    });
+    let (filter, page) = match first {
+        Ok(first) => first,
+        Err(failure) => return respond::json_away(&site.failed(&failure)),
+    };
+    let (sender, body) = mpsc::channel(AHEAD);
+    let mut rest = Rest { archive: Arc::clone(&site.archive), filter, next: page.next, format };
+    // With a limit the first page is all.
+    if asked.limit.is_some() {
+        rest.next = None;
+    }
+    let records = page.records;
+    let started = std::thread::Builder::new().name("export".into()).spawn(move || rest.send(&records, &sender));
+    if started.is_err() {
+        return respond::json_away(&crate::page::shelf::Why::Slow);
+    }
+    let (kind, name) = match format {
+        Format::Csv => ("text/csv; charset=utf-8", "anomalies.csv"),
+        Format::JsonLines => ("application/jsonl", "anomalies.jsonl"),
+    };
+    let headers =
+        vec![("content-type", kind.to_owned()), ("content-disposition", format!("attachment; filename=\"{name}\""))];
+    Response { status: 200, headers, body: Body::Stream(body) }
+}
+
+/// What is still to be read.
+struct Rest {
+    archive: Arc<dyn Archive>,
+    filter: Filter,
+    next: Option<Key>,
+    format: Format,
+}
+
+impl Rest {
+    fn send(&mut self, first: &[Record], sender: &mpsc::Sender<Bytes>) {
+        let mut text = write(first, self.format, true);
+        loop {
+            // The reader has gone.
+            if sender.blocking_send(Bytes::from(text)).is_err() {
+                return;
+            }
+            let Some(key) = self.next.take() else { return };
+            match self.archive.newest(&self.filter, Some(&key), MAX_LIMIT) {
+                Ok(page) => {
+                    self.next = page.next;
+                    text = write(&page.records, self.format, false);
+                }
+                Err(failure) => {
+                    tracing::warn!(%failure, "an export is cut off");
+                    let _ = sender.blocking_send(Bytes::from(cut_off(&failure, self.format)));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A last line that no reader takes for a record.
+fn cut_off(failure: &Failure, format: Format) -> Vec<u8> {
+    let why = match failure {
+        Failure::Slow => "the database is too slow",
+        _ => "the database went away",
+    };
+    match format {
+        Format::Csv => format!("# incomplete: {why}\r\n").into_bytes(),
+        Format::JsonLines => format!("{{\"incomplete\":\"{why}\"}}\n").into_bytes(),
+    }
+}
+
+const COLUMNS: [&str; 20] = [
+    "event_time",
+    "device_id",
+    "metric_name",
+    "metric_value",
+    "severity",
+    "direction",
+    "method",
+    "mean",
+    "std_dev",
+    "z_score",
+    "score",
+    "threshold",
+    "lower",
+    "upper",
+    "window_count",
+    "label",
+    "source_topic",
+    "source_partition",
+    "source_offset",
+    "detected_at",
+];
+
+fn write(records: &[Record], format: Format, is_first: bool) -> Vec<u8> {
+    match format {
+        Format::JsonLines => {
+            let mut text = Vec::new();
+            for record in records {
+                // A record of finite numbers and strings can always be written.
+                if serde_json::to_writer(&mut text, record).is_ok() {
+                    text.push(b'\n');
+                }
+            }
+            text
+        }
+        Format::Csv => {
+            let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+            let header = is_first.then_some(COLUMNS.map(str::to_owned));
+            for line in header.into_iter().chain(records.iter().map(line)) {
+                // Into memory: it cannot fail.
+                let _ = writer.write_record(&line);
+            }
+            writer.into_inner().unwrap_or_default()
+        }
+    }
+}
+
+fn line(record: &Record) -> [String; 20] {
+    let a = &record.anomaly;
+    [
+        a.timestamp.map(|time| time.to_string()).unwrap_or_default(),
+        harmless(&a.device_id),
+        harmless(a.metric_name.as_deref().unwrap_or_default()),
+        a.metric_value.to_string(),
+        a.severity.as_str().to_owned(),
+        a.direction.as_str().to_owned(),
+        harmless(&a.method),
+        a.mean.to_string(),
+        a.std_dev.to_string(),
+        a.z_score.map(|z| z.to_string()).unwrap_or_default(),
+        a.score.to_string(),
+        a.threshold.to_string(),
+        a.lower.to_string(),
+        a.upper.to_string(),
+        a.window_count.to_string(),
+        harmless(a.label.as_deref().unwrap_or_default()),
+        harmless(&a.source.topic),
+        a.source.partition.to_string(),
+        a.source.offset.to_string(),
+        record.detected_at.to_string(),
+    ]
+}
+
+/// Spreadsheets take a text that begins so for a formula: an apostrophe makes it a text
+/// (<https://owasp.org/www-community/attacks/CSV_Injection>).
+fn harmless(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_formula_becomes_a_text_and_nothing_else_changes() {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"] {
+            assert_eq!(harmless(formula), format!("'{formula}"));
+        }
+        for text in ["pump-1", "", "a=b", "'x"] {
+            assert_eq!(harmless(text), text);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Saying who one is, and leaving.
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
+
+use super::Frame;
+use crate::page::listener::{Request, Response};
+use crate::page::respond;
+use crate::page::route::Visit;
+
+#[derive(Serialize)]
+struct Content {
+    /// Why it is asked again; empty the first time.
+    problem: &'static str,
+    name: String,
+    next: String,
+}
+
+/// Leads to the form, and from there back to what was asked for.
+pub fn ask(request: &Request) -> Response {
+    let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
+    let next = format!("{}{query}", request.path);
+    respond::see_other(&match next.as_str() {
+        "/" => "/login".to_owned(),
+        next => format!("/login?next={}", utf8_percent_encode(next, NON_ALPHANUMERIC)),
+    })
+}
+
+/// The form.
+pub fn show(visit: &Visit<'_>) -> Response {
+    let mut next = String::from("/");
+    for (name, value) in url::form_urlencoded::parse(visit.request.query.as_bytes()) {
+        if name == "next" {
+            next = here(&value);
+        }
+    }
+    form(visit, 200, "", String::new(), next)
+}
+
+/// Checks what was filled in.
+pub fn enter(visit: &Visit<'_>) -> Response {
+    let (mut user, mut password, mut next) = (String::new(), String::new(), String::from("/"));
+    for (name, value) in url::form_urlencoded::parse(&visit.request.body) {
+        match name.as_ref() {
+            "name" => user = value.trim().to_owned(),
+            "password" => password = value.into_owned(),
+            "next" => next = here(&value),
+            _ => {}
+        }
+    }
+    match visit.site.door.enter(visit.request, &user, &password) {
+        Ok(cookie) => {
+            let mut response = respond::see_other(&next);
+            response.headers.push(("set-cookie", cookie));
+            response
+        }
+        Err((status, problem)) => {
+            let mut response = form(visit, status, problem, user, next);
+            if status != 401 {
+                response.headers.push(("retry-after", "60".to_owned()));
+            }
+            response
+        }
+    }
+}
+
+/// Ends the session.
+pub fn leave(visit: &Visit<'_>) -> Response {
+    let mut response = respond::see_other("/login");
+    response.headers.push(("set-cookie", visit.site.door.leave(visit.request)));
+    response.headers.push(("clear-site-data", "\"cache\", \"storage\"".to_owned()));
+    response
+}
+
+fn form(visit: &Visit<'_>, status: u16, problem: &'static str, name: String, next: String) -> Response {
+    let content = Content { problem, name, next };
+    respond::html(visit.site, status, "login.html", &Frame::still(visit, "Log in"), &content)
+}
+
+/// A path of this site and nothing else: `//host` and `/\host` are other sites.
+fn here(next: &str) -> String {
+    let is_path = next.starts_with('/') && !next[1..].starts_with(['/', '\\']) && !next.contains(char::is_control);
+    if is_path { next.to_owned() } else { "/".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::here;
+
+    #[test]
+    fn a_login_leads_to_this_site_only() {
+        for path in ["/", "/devices/a%2F?x=1"] {
+            assert_eq!(here(path), path);
+        }
+        for other in ["//evil", "/\\evil", "https://evil", "javascript:alert(1)", "", "/a\nb"] {
+            assert_eq!(here(other), "/", "{other}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What people say of an anomaly: the form, the marks that were made, and the making of one.
+
+use serde::Serialize;
+
+use super::format::{age, moment};
+use super::{Frame, explain};
+use crate::archive::{self, MAX_NOTE, Mark, NewMark};
+use crate::event::Instant;
+use crate::page::listener::Response;
+use crate::page::respond;
+use crate::page::route::Visit;
+
+/// In a sentence.
+pub fn words(review: archive::Review) -> &'static str {
+    use archive::Review;
+    match review {
+        Review::None => "not reviewed",
+        Review::Ack => "acknowledged",
+        Review::True => "true alarm",
+        Review::False => "false alarm",
+        Review::Expected => "expected",
+    }
+}
+
+/// What the template gets.
+#[derive(Serialize)]
+pub struct Review {
+    /// Where the form is sent.
+    url: String,
+    current: &'static str,
+    words: &'static str,
+    choices: Vec<Choice>,
+    marks: Vec<Line>,
+    most: usize,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    name: &'static str,
+    words: &'static str,
+    key: &'static str,
+    is_current: bool,
+}
+
+#[derive(Serialize)]
+struct Line {
+    words: &'static str,
+    by: String,
+    note: String,
+    time: String,
+    iso: String,
+    age: String,
+}
+
+impl Review {
+    /// Of an anomaly with its marks, newest first.
+    pub fn of(place: &explain::Place, marks: &[Mark], now: Instant) -> Review {
+        use archive::Review as R;
+        let current = marks.first().map_or(R::None, |mark| mark.review);
+        let choice = |(review, words, key): (R, _, _)| Choice {
+            name: review.as_str(),
+            words,
+            key,
+            is_current: review == current,
+        };
+        let line = |mark: &Mark| Line {
+            words: words(mark.review),
+            by: mark.by.clone(),
+            note: mark.note.clone(),
+            time: moment(mark.at, now),
+            iso: mark.at.to_string(),
+            age: age(mark.at, now),
+        };
+        Review {
+            url: format!("{}/marks", place.url()),
+            current: current.as_str(),
+            words: words(current),
+            choices: [
+                (R::Ack, "Acknowledge", "a"),
+                (R::True, "True alarm", "t"),
+                (R::False, "False alarm", "f"),
+                (R::Expected, "Expected", "e"),
+                (R::None, "Take back", ""),
+            ]
+            .map(choice)
+            .into(),
+            marks: marks.iter().map(line).collect(),
+            most: MAX_NOTE,
+        }
+    }
+}
+
+/// Makes a mark and leads back to the anomaly.
+pub fn make(visit: &Visit<'_>, place: &explain::Place) -> Response {
+    let site = visit.site;
+    let refuse = |status, heading: &str, text: &str| {
+        respond::notice(site, status, &Frame::still(visit, "Not marked"), heading, text)
+    };
+    if !visit.visitor.is_operator {
+        return refuse(
+            403,
+            "Viewers cannot mark anomalies.",
+            "An operator can: `anomaly passwd NAME --role operator`.",
+        );
+    }
+    let (mut review, mut note) = (None, String::new());
+    for (name, value) in url::form_urlencoded::parse(&visit.request.body) {
+        match name.as_ref() {
+            "mark" => review = archive::Review::parse(&value),
+            "note" => note = value.trim().replace('\0', ""),
+            _ => return refuse(400, "The form is not understood.", "It has a field that is not known."),
+        }
+    }
+    let Some(review) = review else {
+        return refuse(400, "The form is not understood.", "`mark` is none, ack, true, false or expected.");
+    };
+    if note.chars().count() > MAX_NOTE {
+        return refuse(400, "The note is too long.", &format!("It may have {MAX_NOTE} characters."));
+    }
+    let by = visit.visitor.name.clone();
+    let (topic, partition, offset) = (place.topic.clone(), place.partition, place.offset);
+    match site.archive.mark(&NewMark { topic, partition, offset, review, note, by }) {
+        Ok(true) => {
+            site.explain.forget(place);
+            respond::see_other(&place.url())
+        }
+        Ok(false) => refuse(404, "There is no such anomaly.", "It may be older than what is kept."),
+        Err(failure) => {
+            let why = super::notice::sentence(&site.failed(&failure));
+            refuse(503, "The mark is not kept.", &format!("{why}. Go back and send it again."))
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Follows the table as the sinks commit to it, over a connection of its own: woken by their notice where the server can
+//! give one, else by looking.
+
+use std::time::Duration;
+
+use postgres::fallible_iterator::FallibleIterator;
+use postgres::{Client, Statement};
+
+use super::reader::failure;
+use super::{query, row};
+use crate::archive::{Committed, Cursor, Failure, Follower, Record, Review};
+
+/// Between two looks at a server that gives no notice (a standby).
+const LOOK: Duration = Duration::from_millis(250);
+
+/// One connection.
+pub struct Listener {
+    client: Client,
+    rows: Statement,
+    is_told: bool,
+}
+
+impl Listener {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// As [`Failure`] says.
+    pub fn new(mut client: Client) -> Result<Listener, Failure> {
+        // A standby cannot.
+        let is_told = client.batch_execute("listen anomalies").is_ok();
+        let columns = row::COLUMNS;
+        let rows = client
+            .prepare(&format!(
+                "select {columns}, sink_offset from anomalies where sink = $1 and sink_offset >= $2 and sink_offset < $3
+                 order by sink_offset, source_index limit $4"
+            ))
+            .map_err(failure)?;
+        Ok(Listener { client, rows, is_told })
+    }
+}
+
+impl Follower for Listener {
+    fn position(&mut self) -> Result<Cursor, Failure> {
+        query::position(&mut self.client).map_err(failure)
+    }
+
+    fn committed(&mut self, sink: i32, from: i64, to: i64, limit: u32) -> Result<Vec<Committed>, Failure> {
+        let rows = self.client.query(&self.rows, &[&sink, &from, &to, &i64::from(limit)]).map_err(failure)?;
+        let committed = |row: &postgres::Row| {
+            let (anomaly, detected_at) = row::anomaly(row)?;
+            Ok(Committed {
+                sink,
+                offset: row.try_get("sink_offset")?,
+                record: Record { anomaly, detected_at, review: Review::None },
+            })
+        };
+        rows.iter().map(committed).collect::<Result<_, postgres::Error>>().map_err(failure)
+    }
+
+    fn wait(&mut self, patience: Duration) -> Result<(), Failure> {
+        if !self.is_told {
+            std::thread::sleep(patience.min(LOOK));
+            if self.client.is_closed() {
+                return Err(Failure::Away("the connection is closed".into()));
+            }
+            return Ok(());
+        }
+        let mut notifications = self.client.notifications();
+        let first = notifications.timeout_iter(patience).next().map_err(failure)?;
+        if first.is_some() {
+            // Many sinks, one look.
+            let mut waiting = notifications.iter();
+            while waiting.next().map_err(failure)?.is_some() {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! The conditions of a statement: what a reader asks for is always a value, never a part of the statement.
+
+use postgres::types::ToSql;
+
+use crate::archive::{Bins, Filter, Key, Review};
+use crate::event::Instant;
+
+/// Conditions of one statement with their values, numbered as they are added.
+#[derive(Default)]
+pub struct Where {
+    /// From ` where` on; empty without conditions.
+    pub text: String,
+    values: Vec<Box<dyn ToSql + Sync>>,
+}
+
+impl Where {
+    /// Adds a condition; each `?` in it stands for the next of the values.
+    pub fn and(&mut self, condition: &str, values: Vec<Box<dyn ToSql + Sync>>) {
+        self.text += if self.text.is_empty() { " where " } else { " and " };
+        let mut number = self.values.len();
+        for part in condition.split_inclusive('?') {
+            match part.strip_suffix('?') {
+                Some(before) => {
+                    number += 1;
+                    self.text += &format!("{before}${number}");
+                }
+                None => self.text += part,
+            }
+        }
+        self.values.extend(values);
+    }
+
+    fn any(&mut self, column: &str, values: &[String]) {
+        match values {
+            [] => {}
+            [one] => self.and(&format!("{column} = ?"), vec![Box::new(one.clone())]),
+            several => self.and(&format!("{column} = any(?)"), vec![Box::new(several.to_vec())]),
+        }
+    }
+
+    fn range(&mut self, column: &str, from: Option<Instant>, to: Option<Instant>) {
+        for (sign, time) in [(">=", from), ("<", to)] {
+            if let Some(time) = time {
+                self.and(&format!("{column} {sign} ?"), vec![Box::new(time.to_time())]);
+            }
+        }
+    }
+
+    /// Of the table of anomalies.
+    pub fn of(filter: &Filter) -> Where {
+        let mut conditions = Where::default();
+        conditions.series(filter);
+        conditions.any("method", &filter.methods);
+        conditions.any("label", &filter.labels);
+        conditions.reviews(&filter.reviews);
+        conditions.range("event_time", filter.from, filter.to);
+        conditions
+    }
+
+    /// Of a table of rows or of totals, by its own column of time.
+    pub fn over(table: &str, filter: &Filter, bins: &Bins, time: &str) -> Where {
+        if table == "anomalies" {
+            return Where::of(&Filter { from: Some(bins.from), to: bins.to(), ..filter.clone() });
+        }
+        let mut conditions = Where::default();
+        conditions.series(filter);
+        conditions.range(time, Some(bins.from), bins.to());
+        conditions
+    }
+
+    /// What totals also have.
+    pub fn series(&mut self, filter: &Filter) {
+        if filter.is_impossible {
+            self.and("false", Vec::new());
+        }
+        self.any("device_id", &filter.devices);
+        self.any("metric_name", &filter.metrics);
+        let severities = filter.severities.iter().map(|severity| severity.as_str().to_owned());
+        self.any("severity", &severities.collect::<Vec<_>>());
+    }
+
+    /// What is on one side of a key.
+    pub fn beyond(&mut self, sign: &str, key: &Key) {
+        // The first condition is implied by the second, but only the first can use the index.
+        self.and(&format!("event_time {sign}= ?"), vec![Box::new(key.time.to_time())]);
+        let columns = "event_time, source_topic, source_partition, source_offset, source_index, kind";
+        self.and(
+            &format!("({columns}) {sign} (?, ?, ?, ?, ?, ?)"),
+            vec![
+                Box::new(key.time.to_time()),
+                Box::new(key.topic.clone()),
+                Box::new(key.partition),
+                Box::new(key.offset),
+                Box::new(key.index),
+                Box::new(key.kind.clone()),
+            ],
+        );
+    }
+
+    /// Marks are few beside anomalies: those that have one of these are looked up from there.
+    fn reviews(&mut self, reviews: &[Review]) {
+        let place = "(source_topic, source_partition, source_offset, event_time)";
+        let here = "select source_topic, source_partition, source_offset, event_time from reviews";
+        let (names, has_none) =
+            (reviews.iter().map(|review| review.as_str().to_owned()), reviews.contains(&Review::None));
+        let names = names.collect::<Vec<_>>();
+        if reviews.is_empty() {
+        } else if has_none {
+            self.and(&format!("{place} not in ({here} where mark <> all(?))"), vec![Box::new(names)]);
+        } else {
+            self.and(&format!("{place} in ({here} where mark = any(?))"), vec![Box::new(names)]);
+        }
+    }
+
+    /// Adds a value that the statement itself names; returns its number.
+    pub fn value(&mut self, value: impl ToSql + Sync + 'static) -> usize {
+        self.values.push(Box::new(value));
+        self.values.len()
+    }
+
+    /// In the order of their numbers.
+    pub fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.values.iter().map(AsRef::as_ref).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::anomaly::Severity;
+
+    #[test]
+    fn conditions_are_numbered_in_the_order_of_their_values() {
+        let filter = Filter {
+            devices: vec!["a'; drop table anomalies; --".into()],
+            metrics: vec!["a".into(), "b".into()],
+            severities: vec![Severity::Critical],
+            from: Instant::from_millis(0),
+            ..Filter::default()
+        };
+        let mut conditions = Where::of(&filter);
+        let text = " where device_id = $1 and metric_name = any($2) and severity = $3 and event_time >= $4";
+        assert_eq!(conditions.text, text);
+        assert_eq!(conditions.value(7_i64), 5);
+        assert_eq!(conditions.values().len(), 5);
+    }
+
+    #[test]
+    fn no_filter_is_no_condition() {
+        assert_eq!(Where::of(&Filter::default()).text, "");
+    }
+}

@@ -1,0 +1,149 @@
+//! Anomalies by time and by name: counted from rows over short ranges, from the totals that the sink keeps over long ones.
+
+use postgres::{Error, GenericClient};
+
+use super::conditions::Where;
+use super::get;
+use crate::archive::{BinCount, Bins, Count, Filter, LaneCount, NameCount};
+use crate::event::Instant;
+
+/// How many of each severity are in a group.
+const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
+
+/// Ranges beyond this are counted from totals.
+const LONG: i64 = 6 * 3_600_000;
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+/// As [`COUNTS`], of totals.
+const SUMS: &str = "coalesce(sum(anomalies) filter (where severity = 'critical'), 0)::bigint, \
+     coalesce(sum(anomalies) filter (where severity <> 'critical'), 0)::bigint";
+
+/// Whether totals of this width (in milliseconds) have all that is asked.
+fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
+    let is_even = |time: i64| time.rem_euclid(width) == 0;
+    filter.is_plain() && bins.width * bins.count as i64 > LONG && is_even(bins.width) && is_even(bins.from.millis())
+}
+
+/// See [`crate::archive::Archive::by_time`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Error> {
+    let is_all = filter.devices.is_empty() && filter.metrics.is_empty();
+    let (table, time, counts) = if is_all && is_in_totals(filter, bins, MINUTE) {
+        ("anomaly_minutes", "minute", SUMS)
+    } else if is_in_totals(filter, bins, HOUR) {
+        ("anomaly_hours", "hour", SUMS)
+    } else {
+        ("anomalies", "event_time", COUNTS)
+    };
+    let mut conditions = Where::over(table, filter, bins, time);
+    let bin = bin(&mut conditions, bins, time);
+    let sql = format!("select {bin} as bin, {counts} from {table}{} group by 1 order by 1", conditions.text);
+    let rows = client.query(&sql, &conditions.values())?;
+    rows.iter().map(|row| Ok(BinCount { bin: index(row.try_get(0)?), count: count(row, 1)? })).collect()
+}
+
+/// See [`crate::archive::Archive::lanes`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn lanes(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    bins: &Bins,
+    devices: &[String],
+) -> Result<Vec<LaneCount>, Error> {
+    if devices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (table, time, counts) = if is_in_totals(filter, bins, HOUR) {
+        ("anomaly_hours", "hour", SUMS)
+    } else {
+        ("anomalies", "event_time", COUNTS)
+    };
+    let mut conditions = Where::over(table, &Filter { devices: devices.to_vec(), ..filter.clone() }, bins, time);
+    let bin = bin(&mut conditions, bins, time);
+    let sql = format!("select device_id, {bin} as bin, {counts} from {table}{} group by 1, 2", conditions.text);
+    let rows = client.query(&sql, &conditions.values())?;
+    let lane = |row| Ok(LaneCount { device: get(row, 0)?, bin: index(get(row, 1)?), count: count(row, 2)? });
+    rows.iter().map(lane).collect()
+}
+
+/// The number of the stretch that an event is in. Whole milliseconds, so that no rounding moves an event over an edge.
+fn bin(conditions: &mut Where, bins: &Bins, time: &str) -> String {
+    let (from, width) = (conditions.value(bins.from.to_time()), conditions.value(bins.width.max(1) as f64));
+    format!("floor(extract(epoch from {time} - ${from}::timestamptz)::float8 * 1000 / ${width}::float8)::bigint")
+}
+
+/// See [`crate::archive::Archive::by_device`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn by_device(client: &mut impl GenericClient, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Error> {
+    by_name(client, "device_id", filter, limit)
+}
+
+/// See [`crate::archive::Archive::by_metric`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn by_metric(client: &mut impl GenericClient, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Error> {
+    by_name(client, "metric_name", filter, limit)
+}
+
+fn by_name(
+    client: &mut impl GenericClient,
+    column: &str,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<NameCount>, Error> {
+    let mut conditions = Where::default();
+    let (source, counts) = match (filter.from, filter.to) {
+        (Some(from), Some(to)) if filter.is_plain() && filter.width() > LONG => {
+            conditions.series(filter);
+            (whole(&mut conditions, from, to), SUMS)
+        }
+        _ => {
+            conditions = Where::of(filter);
+            ("anomalies".to_owned(), COUNTS)
+        }
+    };
+    let most = conditions.value(i64::from(limit));
+    let text = &conditions.text;
+    let by = if counts == SUMS { "sum(anomalies)" } else { "count(*)" };
+    let sql = format!(
+        "select nullif({column}, ''), {counts} from {source}{text} group by 1 order by {by} desc, 1 limit ${most}"
+    );
+    let rows = client.query(&sql, &conditions.values())?;
+    rows.iter().map(|row| Ok(NameCount { name: row.try_get(0)?, count: count(row, 1)? })).collect()
+}
+
+/// Totals of a range: its whole days, and hours before and after them. Its ends are moved to whole hours.
+fn whole(conditions: &mut Where, from: Instant, to: Instant) -> String {
+    let floor =
+        |time: Instant, width: i64| Instant::from_millis(time.millis().div_euclid(width) * width).unwrap_or(time);
+    let ceil =
+        |time: Instant, width: i64| floor(Instant::from_millis(time.millis() + width - 1).unwrap_or(time), width);
+    let (start, end) = (floor(from, HOUR), ceil(to, HOUR));
+    let first = ceil(start, 24 * HOUR);
+    let last = floor(end, 24 * HOUR).max(first);
+    let (first, last) = if first > end { (end, end) } else { (first, last) };
+    let [start, first, last, end] = [start, first, last, end].map(|time| conditions.value(time.to_time()));
+    let columns = "device_id, metric_name, severity, anomalies";
+    format!(
+        "(select {columns} from anomaly_hours where hour >= ${start} and hour < ${first}
+          union all select {columns} from anomaly_days where day >= ${first} and day < ${last}
+          union all select {columns} from anomaly_hours where hour >= ${last} and hour < ${end}) as totals"
+    )
+}
+
+fn index(bin: i64) -> usize {
+    usize::try_from(bin).unwrap_or(0)
+}
+
+/// Two columns that [`COUNTS`] made.
+fn count(row: &postgres::Row, first: usize) -> Result<Count, Error> {
+    let whole = |column| get::<i64>(row, column).map(|n| n.max(0) as u64);
+    Ok(Count { critical: whole(first)?, warning: whole(first + 1)? })
+}

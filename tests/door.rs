@@ -1,0 +1,262 @@
+//! Who may come in, on the real program: TLS and its reload, logins, roles of the database, and clients that only hold on.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use openssl::asn1::Asn1Time;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use openssl::x509::{X509, X509NameBuilder};
+
+use super::common::{Case, Parts, Process, free_port, wait_for};
+
+/// A certificate for itself, with its key.
+fn certificate(dir: &Path, name: &str) {
+    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+    let mut names = X509NameBuilder::new().unwrap();
+    names.append_entry_by_nid(Nid::COMMONNAME, name).unwrap();
+    let names = names.build();
+    let mut builder = X509::builder().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_subject_name(&names).unwrap();
+    builder.set_issuer_name(&names).unwrap();
+    builder.set_pubkey(&key).unwrap();
+    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+    builder.sign(&key, MessageDigest::sha256()).unwrap();
+    std::fs::write(dir.join("cert.pem"), builder.build().to_pem().unwrap()).unwrap();
+    std::fs::write(dir.join("key.pem"), key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+}
+
+/// The answer to one request over TLS, and the name in the certificate.
+fn secret(port: u16, request: &str) -> (String, String) {
+    let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut stream = builder.build().connect("localhost", stream).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let name = stream.ssl().peer_certificate().unwrap();
+    let name = name.subject_name().entries_by_nid(Nid::COMMONNAME).next().unwrap().data().to_string().unwrap();
+    (String::from_utf8_lossy(&answer).into_owned(), name)
+}
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}connection: close\r\n\r\n")
+}
+
+fn form(path: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// A dashboard that serves at a port of its own.
+fn dashboard(case: &Case, settings: &[(&str, &str)]) -> (Process, u16) {
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let mut settings = settings.to_vec();
+    settings.push(("DASHBOARD__LISTEN", &listen));
+    let process = case.role("dashboard", &settings);
+    wait_for("the pages", Duration::from_secs(30), || process.log().contains("pages on"));
+    (process, port)
+}
+
+#[test]
+fn off_loopback_the_start_is_refused_without_tls_and_a_login() {
+    let case = Case::bare("open", Parts::shared());
+    let run = |settings: &[(&str, &str)]| {
+        let mut command = case.command(&["check", "--role", "dashboard"]);
+        command.envs(settings.iter().map(|(key, value)| (format!("ANOMALY__DASHBOARD__{key}"), *value)));
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, text) = run(&[("LISTEN", "0.0.0.0:8501")]);
+    assert!(code == Some(78) && text.contains("open to the network without TLS and a login"), "{text}");
+    let (code, text) = run(&[("LISTEN", "0.0.0.0:8501"), ("TLS_CERTIFICATE", "c"), ("TLS_KEY", "k")]);
+    assert!(code == Some(78) && text.contains("without a login"), "{text}");
+    let (code, text) = run(&[("LISTEN", "[::]:8501"), ("USERS", "u")]);
+    assert!(code == Some(78) && text.contains("without TLS"), "{text}");
+    let all = [("LISTEN", "0.0.0.0:8501"), ("TLS_CERTIFICATE", "c"), ("TLS_KEY", "k"), ("USERS", "u")];
+    assert_eq!(run(&all).0, Some(0));
+    assert_eq!(run(&[("LISTEN", "0.0.0.0:8501"), ("INSECURE", "true")]).0, Some(0));
+    assert_eq!(run(&[("TLS_KEY", "k")]).0, Some(78));
+    assert_eq!(run(&[("PROXY_ADDRESSES", "proxy.example")]).0, Some(78));
+}
+
+#[test]
+fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
+    let case = Case::bare("login", Parts::shared());
+    case.ok(&["migrate"]);
+    let dir = case.dir.path();
+    certificate(dir, "first");
+    let users = dir.join("users").display().to_string();
+    for (name, role, password) in [("ada", "operator", "correct horse"), ("bob", "viewer", "battery staple")] {
+        let mut command = case.command(&["passwd", name, "--role", role, "--file", &users]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+    let text = std::fs::read_to_string(&users).unwrap();
+    assert!(text.contains("ada:operator:$argon2id$") && !text.contains("horse"), "{text}");
+    let (cert, key) = (dir.join("cert.pem").display().to_string(), dir.join("key.pem").display().to_string());
+    let settings =
+        [("DASHBOARD__TLS_CERTIFICATE", cert.as_str()), ("DASHBOARD__TLS_KEY", &key), ("DASHBOARD__USERS", &users)];
+    let (process, port) = dashboard(&case, &settings);
+    let (answer, name) = secret(port, &get("/devices?span=6h", ""));
+    assert!(
+        answer.starts_with("HTTP/1.1 303") && answer.contains("location: /login?next=%2Fdevices%3Fspan%3D6h"),
+        "{answer}"
+    );
+    assert!(name == "first" && answer.contains("strict-transport-security"), "{answer}");
+    assert!(secret(port, &get("/api/v1/anomalies", "")).0.starts_with("HTTP/1.1 401"));
+    assert!(secret(port, &get("/events", "")).0.starts_with("HTTP/1.1 401"));
+    assert!(secret(port, &get("/login", "")).0.contains("<h1 id=\"h-login\">Log in</h1>"));
+    let (wrong, _) = secret(port, &form("/login", "", "name=ada&password=wrong"));
+    assert!(wrong.starts_with("HTTP/1.1 401") && !wrong.contains("set-cookie"), "{wrong}");
+    let login = |name: &str, password: &str| {
+        let (answer, _) =
+            secret(port, &form("/login", "", &format!("name={name}&password={password}&next=%2Fdevices")));
+        assert!(answer.starts_with("HTTP/1.1 303") && answer.contains("location: /devices"), "{answer}");
+        let cookie = answer.split("set-cookie: ").nth(1).unwrap().split(';').next().unwrap();
+        assert!(cookie.starts_with("__Host-anomaly="), "{cookie}");
+        format!("cookie: {cookie}\r\n")
+    };
+    let (ada, bob) = (login("ada", "correct+horse"), login("bob", "battery+staple"));
+    assert!(secret(port, &get("/devices", &ada)).0.starts_with("HTTP/1.1 200"));
+    // No such anomaly: but the viewer does not even learn that.
+    let mark = |who: &str| secret(port, &form("/anomalies/t/0/1/marks", who, "mark=true")).0;
+    assert!(mark(&bob).starts_with("HTTP/1.1 403") && mark(&ada).starts_with("HTTP/1.1 404"));
+    let (left, _) = secret(port, &form("/logout", &ada, ""));
+    assert!(left.starts_with("HTTP/1.1 303") && left.contains("Max-Age=0"), "{left}");
+    assert!(
+        secret(port, &get("/devices", &ada)).0.starts_with("HTTP/1.1 303"),
+        "a cookie that was kept is worth nothing"
+    );
+    certificate(dir, "second");
+    process.signal(rustix::process::Signal::HUP);
+    wait_for("the new certificate", Duration::from_secs(20), || secret(port, &get("/login", "")).1 == "second");
+    std::fs::write(&key, "no key").unwrap();
+    process.signal(rustix::process::Signal::HUP);
+    wait_for("the complaint", Duration::from_secs(20), || process.log().contains("the old certificate holds"));
+    assert_eq!(secret(port, &get("/login", "")).1, "second");
+}
+
+#[test]
+fn clients_that_stall_are_cut_off_and_others_are_served_meanwhile() {
+    let case = Case::bare("stalled", Parts::shared());
+    case.ok(&["migrate"]);
+    let dir = case.dir.path();
+    certificate(dir, "first");
+    let (cert, key) = (dir.join("cert.pem").display().to_string(), dir.join("key.pem").display().to_string());
+    let (_plain, port) = dashboard(&case, &[]);
+    let (_tls, secret_port) =
+        dashboard(&case, &[("DASHBOARD__TLS_CERTIFICATE", cert.as_str()), ("DASHBOARD__TLS_KEY", &key)]);
+    let begun = Instant::now();
+    let stalled = |port: u16, sent: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(sent.as_bytes()).unwrap();
+        stream
+    };
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        held.push(stalled(port, ""));
+        held.push(stalled(port, "GET / HTTP/1.1\r\nhost: localhost\r\nx: "));
+        held.push(stalled(port, "POST /login HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\nname="));
+        held.push(stalled(secret_port, ""));
+    }
+    for _ in 0..5 {
+        let start = Instant::now();
+        let mut stream = stalled(port, &get("/login", ""));
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        assert!(secret(secret_port, &get("/keys", "")).0.starts_with("HTTP/1.1 200"));
+    }
+    for stream in &mut held {
+        // Until the other end closes, whatever it says before.
+        let ended = stream.read_to_end(&mut Vec::new());
+        assert!(!matches!(&ended, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock), "{ended:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn ten_thousand_idle_connections_keep_nobody_out() {
+    let case = Case::bare("crowd", Parts::shared());
+    case.ok(&["migrate"]);
+    let (process, port) = dashboard(&case, &[]);
+    let crowd = (0..10_000).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect::<Vec<_>>();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(get("/keys", "").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(crowd);
+    assert!(!process.log().contains("WARN"), "{}", process.log());
+}
+
+#[test]
+fn one_role_of_the_database_reads_and_another_marks_and_neither_does_more() {
+    let mut case = Case::bare("roles", Parts::shared());
+    let mut admin = case.parts.admin();
+    let (reader, marker) = (format!("{}_reader", case.name), format!("{}_marker", case.name));
+    for role in [&reader, &marker] {
+        admin.batch_execute(&format!("create role {role} login password 'secret'")).unwrap();
+    }
+    case.set("MIGRATE__READER", &reader);
+    case.set("MIGRATE__MARKER", &marker);
+    case.ok(&["migrate"]);
+    let row = "insert into anomalies values ('t', 0, 7, 0, 'point', 1, 'pump', 'm', 9, now(), 1, 1, 8, 8, 3, -2, 4, 30,
+               'sigma', 'high', 'critical', null, '{1}', now())";
+    case.sql().batch_execute(row).unwrap();
+    let settings = [
+        ("POSTGRES__USER", reader.as_str()),
+        ("POSTGRES__PASSWORD_FILE", ""),
+        ("POSTGRES__PASSWORD", "secret"),
+        ("MARKS__USER", marker.as_str()),
+        ("MARKS__PASSWORD", "secret"),
+    ];
+    let (_process, port) = dashboard(&case, &settings);
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for path in ["/", "/anomalies", "/devices", "/detection", "/anomalies/t/0/7", "/anomalies?review=true&q=u"] {
+        let answer = ask(&get(path, ""));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    assert!(ask(&form("/anomalies/t/0/7/marks", "", "mark=true")).starts_with("HTTP/1.1 303"));
+    assert_eq!(case.count("marks"), 1);
+    let name = &case.name;
+    for (role, statement) in [
+        (&reader, format!("insert into {name}.marks (mark) values ('true')")),
+        (&reader, format!("delete from {name}.anomalies")),
+        (&marker, format!("select * from {name}.anomalies")),
+        (&marker, format!("select * from {name}.marks")),
+        (&marker, format!("update {name}.marks set mark = 'false'")),
+        (&marker, format!("delete from {name}.marks")),
+    ] {
+        let refused = admin.batch_execute(&format!("set role {role}; {statement}"));
+        admin.batch_execute("reset role").unwrap();
+        assert_eq!(refused.unwrap_err().code().unwrap().code(), "42501", "{role}: {statement}");
+    }
+    drop(case);
+    for role in [&reader, &marker] {
+        admin.batch_execute(&format!("drop owned by {role}; drop role {role}")).unwrap();
+    }
+}
