@@ -135,7 +135,7 @@ impl Archive for Fake {
     }
     fn settings(&self, _: &str) -> Result<Option<Vec<(String, String)>>, Failure> {
         self.check()?;
-        Ok(Some(vec![("threshold".into(), "3.0".into())]))
+        Ok(Some(vec![("threshold".into(), "3.0".into()), ("min_samples".into(), "30".into())]))
     }
     fn quality(&self, _: Instant, _: Instant) -> Result<Vec<Quality>, Failure> {
         self.check()?;
@@ -276,6 +276,12 @@ fn quiet_learning_and_stopped_never_look_alike() {
     };
     assert!(sentence(1.0, 9).contains("Detecting. <strong>1 anomaly</strong>"));
     assert!(sentence(1.0, 0).contains("Learning. <strong>Nothing is judged yet.</strong>"));
+    // Nine values of seven series in two minutes: forty-five more minutes to thirty each.
+    assert!(
+        get(&pages(1.0, 0).1, "/").1.contains("a series is judged in about 50 min."),
+        "{}",
+        get(&pages(1.0, 0).1, "/").1
+    );
     assert!(sentence(16.0, 9).contains("Detection has stopped. <strong>No report for 16 s.</strong>"));
     let (_, stopped) = get(&pages(600.0, 9).1, "/");
     assert!(stopped.contains("not reporting since 16:50:12"), "{stopped}");

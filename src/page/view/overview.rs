@@ -37,6 +37,8 @@ pub struct Data {
     pub coverage: Vec<CoverageRow>,
     /// Of all partitions.
     pub status: Vec<StatusRow>,
+    /// Values that a series needs, while none has enough.
+    pub min_samples: Option<u64>,
     /// Whatever their time.
     pub newest: Page,
     reviews: Vec<(Review, u64)>,
@@ -66,6 +68,13 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
     let newest = archive.newest(&always, None, ROWS)?;
     let status = archive.status()?;
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
+    let is_learning = coverage.iter().all(|row| row.judged == 0) && coverage.iter().any(|row| row.learning > 0);
+    let min_samples = match status.first().filter(|_| is_learning) {
+        Some(row) => archive.settings(&row.settings_hash)?.and_then(|settings| {
+            settings.iter().find(|(name, _)| name == "min_samples").and_then(|(_, value)| value.parse().ok())
+        }),
+        None => None,
+    };
     let reviews = archive.reviews(bins.from, bins.to().unwrap_or(now))?;
     let by_time = archive.by_time(&filter, &bins)?;
     let devices = archive.by_device(&filter, LANES)?;
@@ -80,6 +89,7 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
         metrics,
         coverage,
         status,
+        min_samples,
         newest,
         reviews,
         cursor,

@@ -154,7 +154,10 @@ pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant) -> Stri
             tone: Tone::Learning,
             lead: "Learning.".into(),
             strong: "Nothing is judged yet.".into(),
-            detail: format!("{} values seen; a series is judged once it has enough of them.", rough(learning)),
+            detail: match left(data, learning, taken) {
+                Some(minutes) => format!("{} values seen; a series is judged in about {minutes} min.", rough(learning)),
+                None => format!("{} values seen; a series is judged once it has enough of them.", rough(learning)),
+            },
             ..Strip::default()
         },
         _ => Strip {
@@ -167,6 +170,23 @@ pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant) -> Stri
     };
     strip.checks = checks(data, &pulse, judged, now, taken);
     strip
+}
+
+/// Minutes until a series of usual pace has enough values; `None` when that cannot be told.
+fn left(data: &Data, learning: u64, taken: Instant) -> Option<u64> {
+    const LATELY: i64 = 5;
+    let series = data.status.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
+    let since = taken.millis() - LATELY * 60_000;
+    let lately = data.coverage.iter().filter(|row| row.minute.millis() >= since).map(|row| row.learning).sum::<u64>();
+    if series == 0 || lately == 0 {
+        return None;
+    }
+    let missing = data.min_samples? as f64 - learning as f64 / series as f64;
+    // Not before the minutes that were counted are over.
+    let counted =
+        data.coverage.first().map_or(1.0, |row| ((taken.millis() - row.minute.millis()) as f64 / 60_000.0).max(0.5));
+    let pace = lately as f64 / series as f64 / counted.min(LATELY as f64);
+    (missing > 0.0).then(|| (missing / pace).ceil() as u64)
 }
 
 fn checks(data: &Data, pulse: &Pulse, judged: u64, now: Instant, taken: Instant) -> Vec<Check> {
