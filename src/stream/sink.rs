@@ -94,6 +94,7 @@ impl<'a> Sink<'a> {
             .set("enable.partition.eof", "true")
             .create_with_context(Member::new(&plan.topic))
             .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
+        consumer.context().asks();
         consumer.subscribe(&[&plan.topic]).map_err(|e| Error::config(format_args!("{}: {e}", plan.topic)))?;
         let (positions, pending) = (Positions::new(), VecDeque::new());
         let caught_up = BTreeSet::new();
@@ -126,6 +127,9 @@ impl<'a> Sink<'a> {
                 self.regroup(change)?;
             }
             self.store()?;
+            if self.consumer.context().is_unanswered() {
+                self.broken = Some(Broken::Client("the group does not answer".into()));
+            }
             match self.broken.take() {
                 Some(Broken::Client(why)) => {
                     self.consumer.context().close();

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -15,7 +16,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::stranded;
-use crate::stream::log::{Change, Positions};
+use crate::stream::log::{Change, Fault, Positions, Remedy};
 
 /// Whether the cluster can be used, as the client's background threads see it.
 #[derive(Debug, Default)]
@@ -93,12 +94,40 @@ pub struct Member {
     ends: Mutex<Positions>,
     starts: Mutex<Positions>,
     is_closing: AtomicBool,
+    /// Since when the group is to give partitions, or to say that there are none.
+    asked: Mutex<Option<Instant>>,
 }
+
+/// A group that is silent for so long, although its brokers are there, has lost our request: a rebalance takes seconds.
+const UNANSWERED: Duration = Duration::from_secs(60);
 
 impl Member {
     /// Of a consumer of this topic.
     pub fn new(topic: &str) -> Self {
         Member { topic: topic.to_owned(), ..Member::default() }
+    }
+
+    /// A place in the group is asked for.
+    pub fn asks(&self) {
+        *lock(&self.asked) = Some(Instant::now());
+    }
+
+    /// Whether the group has lost the request; then only a new client asks again.
+    pub fn is_unanswered(&self) -> bool {
+        self.trouble.get().is_none() && lock(&self.asked).is_some_and(|since| since.elapsed() > UNANSWERED)
+    }
+
+    /// As a fault.
+    ///
+    /// # Errors
+    /// `Rebuild` when the request is lost.
+    pub fn check(&self) -> Result<(), Fault> {
+        if self.is_unanswered() { Err(Fault::new(Remedy::Rebuild, "the group does not answer")) } else { Ok(()) }
+    }
+
+    /// Partitions were given, or taken: then the place in the group is asked for again.
+    fn answered(&self, is_assign: bool) {
+        *lock(&self.asked) = (!is_assign).then(Instant::now);
     }
 
     /// The oldest change that was not answered.
@@ -162,6 +191,7 @@ impl ConsumerContext for Member {
             }
             return;
         }
+        self.answered(is_assign);
         let partitions = tpl.elements().iter().map(|element| element.partition()).collect();
         let change = if is_assign { Change::Assigned(partitions) } else { Change::Revoked(partitions) };
         lock(&self.changes).push_back(change);
@@ -289,6 +319,23 @@ mod tests {
     use rdkafka::statistics::Broker;
 
     use super::*;
+
+    #[test]
+    fn a_group_that_is_silent_for_a_minute_with_its_brokers_there_has_lost_the_request() {
+        let member = Member::new("t");
+        assert!(!member.is_unanswered(), "nothing was asked");
+        member.asks();
+        assert!(!member.is_unanswered());
+        *lock(&member.asked) = Instant::now().checked_sub(UNANSWERED + Duration::from_secs(1));
+        assert!(member.is_unanswered());
+        member.trouble.set("Kafka is away");
+        assert!(!member.is_unanswered(), "then it is not the group's silence");
+        member.trouble.clear();
+        member.answered(true);
+        assert!(!member.is_unanswered());
+        member.answered(false);
+        assert!(lock(&member.asked).is_some(), "what was taken away is asked for again");
+    }
 
     #[test]
     fn a_member_that_hears_only_its_coordinator_knows_that_kafka_is_back() {

@@ -10,8 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::{Deliveries, Member};
 use super::fetch::Fetch;
-use super::read::History;
-use super::{client, fault, identity, origin, stranded};
+use super::{client, fault, identity, origin, read, stranded, twin};
 use crate::config::resolved::{Delivery, Kafka};
 use crate::stop::Stop;
 use crate::stream::log::{Change, Fault, Identity, Log, Outgoing, Past, Positions, Remedy, Standing, Visit};
@@ -50,7 +49,7 @@ const TRANSACTION: Duration = Duration::from_secs(10);
 pub struct KafkaLog {
     fetch: Fetch,
     pub(super) consumer: BaseConsumer<Member>,
-    history: Option<History>,
+    history: Option<read::History>,
     pub(super) producer: BaseProducer<Deliveries>,
     kafka: Kafka,
     pub(super) names: Names,
@@ -108,9 +107,9 @@ impl KafkaLog {
         })
     }
 
-    fn history(&mut self) -> Result<&mut History, Fault> {
+    fn history(&mut self) -> Result<&mut read::History, Fault> {
         if self.history.is_none() {
-            self.history = Some(History::new(&self.kafka, &self.names.group)?);
+            self.history = Some(read::History::new(&self.kafka, &self.names.group)?);
         }
         self.history.as_mut().ok_or_else(|| Fault::new(Remedy::Rebuild, "no history is open"))
     }
@@ -201,6 +200,7 @@ impl Log for KafkaLog {
                 fault
             })?;
         }
+        self.consumer.context().asks();
         self.consumer.subscribe(&[&self.names.input]).map_err(|e| fault::of("subscribing", &e))
     }
 
@@ -222,6 +222,7 @@ impl Log for KafkaLog {
         if self.has_change() {
             return Ok(0);
         }
+        self.consumer.context().check()?;
         let (taken, error) = {
             let batch = self.fetch.take(wait, most);
             batch.hand_over(|_, _, _| true, visit);
@@ -382,7 +383,7 @@ impl Log for KafkaLog {
             self.consumer.poll(Duration::from_millis(50));
             is_fenced = self.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId);
         }
-        is_fenced && super::twin::exists(&self.kafka, &self.names, self.session, stop)
+        is_fenced && twin::exists(&self.kafka, &self.names, self.session, stop)
     }
 
     fn leave(&mut self, limit: Duration) {
