@@ -99,17 +99,16 @@ impl Where {
 
     /// Marks are few beside anomalies: those that have one of these are looked up from there.
     fn reviews(&mut self, reviews: &[Review]) {
-        let place = "(source_topic, source_partition, source_offset, event_time)";
-        let here = "select source_topic, source_partition, source_offset, event_time from reviews";
-        let (names, has_none) =
-            (reviews.iter().map(|review| review.as_str().to_owned()), reviews.contains(&Review::None));
-        let names = names.collect::<Vec<_>>();
         if reviews.is_empty() {
-        } else if has_none {
-            self.and(&format!("{place} not in ({here} where mark <> all(?))"), vec![Box::new(names)]);
-        } else {
-            self.and(&format!("{place} in ({here} where mark = any(?))"), vec![Box::new(names)]);
+            return;
         }
+        let names = reviews.iter().map(|review| review.as_str().to_owned()).collect::<Vec<_>>();
+        let (is_in, which) = match reviews.contains(&Review::None) {
+            true => ("not in", "mark <> all(?)"),
+            false => ("in", "mark = any(?)"),
+        };
+        let place = "source_topic, source_partition, source_offset, event_time";
+        self.and(&format!("({place}) {is_in} (select {place} from reviews where {which})"), vec![Box::new(names)]);
     }
 
     /// Adds a value that the statement itself names; returns its number.

@@ -27,7 +27,7 @@ fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
 /// See [`crate::archive::Archive::by_time`].
 ///
 /// # Errors
-/// See [`newest`].
+/// See [`newest`](super::newest).
 pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Error> {
     let is_all = filter.devices.is_empty() && filter.metrics.is_empty();
     let (table, time, counts) = if is_all && is_in_totals(filter, bins, MINUTE) {
@@ -47,7 +47,7 @@ pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) ->
 /// See [`crate::archive::Archive::lanes`].
 ///
 /// # Errors
-/// See [`newest`].
+/// See [`newest`](super::newest).
 pub fn lanes(
     client: &mut impl GenericClient,
     filter: &Filter,
@@ -79,7 +79,7 @@ fn bin(conditions: &mut Where, bins: &Bins, time: &str) -> String {
 /// See [`crate::archive::Archive::by_device`].
 ///
 /// # Errors
-/// See [`newest`].
+/// See [`newest`](super::newest).
 pub fn by_device(client: &mut impl GenericClient, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Error> {
     by_name(client, "device_id", filter, limit)
 }
@@ -87,7 +87,7 @@ pub fn by_device(client: &mut impl GenericClient, filter: &Filter, limit: u32) -
 /// See [`crate::archive::Archive::by_metric`].
 ///
 /// # Errors
-/// See [`newest`].
+/// See [`newest`](super::newest).
 pub fn by_metric(client: &mut impl GenericClient, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Error> {
     by_name(client, "metric_name", filter, limit)
 }
