@@ -92,6 +92,9 @@
     }
   };
 
+  // The server gives an answer again that is younger than this.
+  const later = () => setTimeout(refresh, 1000);
+
   // Whether a row that came belongs on this page.
   const wants = (row) => {
     const any = (name, value) => !asked.has(name) || asked.getAll(name).some((one) => !one || one === value);
@@ -106,7 +109,8 @@
     rows = rows.filter((row) => wants(row) && !rowOf(row.key));
     const table = main.querySelector("table.rows:not(.one) tbody");
     if (!rows.length && !more) return;
-    if (!table || isHeld() || more) return more || !table ? refresh() : fresh(waiting + rows.length);
+    if (!table || more) return later();
+    if (isHeld()) return fresh(waiting + rows.length);
     const length = table.rows.length;
     const template = document.createElement("template");
     keeping(() => {
@@ -128,7 +132,7 @@
     if (document.body.dataset.cursor === undefined || !seconds) return;
     if (type === "anomaly") insert([data], 0);
     else if (type === "batch") insert(data.rows.reverse(), data.more);
-    else if (type === "reset") refresh();
+    else if (type === "reset") later();
   };
 
   // One stream for the browser: whoever holds the lock opens it and passes on what comes.
