@@ -307,10 +307,8 @@ fn no_name_becomes_markup_on_any_page_or_in_the_stream() {
         "<!--<b id=pwned>",
         "&lt;b id=pwned&gt;",
         "a\u{202e}b\u{2028}c\td\ne",
-        "\u{0}".trim_matches('\0'),
         "data: x\n\nevent: anomaly\ndata: {}",
     ];
-    let corpus = corpus.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>();
     let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
     let row = |i: usize, name: &str| {
         let mut row = anomaly(name, i as i64, ago(100 - i as i64), 24.6);

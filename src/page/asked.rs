@@ -243,7 +243,7 @@ impl Asked {
         Asked { manner: self.manner, ..Asked::default() }
     }
 
-    /// The same for a page that shows another range of the same.
+    /// The same question, however its page looks: answers are shared by it.
     pub fn still(&self) -> Asked {
         Asked { manner: Manner::default(), ..self.clone() }
     }
