@@ -229,6 +229,45 @@ fn one_stream_serves_all_tabs_of_a_browser() {
 }
 
 #[test]
+fn a_page_that_the_database_answered_too_late_becomes_whole_and_live_by_itself() {
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
+    stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
+    let browser = Browser::open();
+    let mut client = stage.client();
+    let mut lock = client.transaction().unwrap();
+    lock.batch_execute("lock table sink_offsets in access exclusive mode").unwrap();
+    browser.visit(&stage, "/");
+    assert_eq!(browser.value("document.body.dataset.cursor === undefined"), json!(true));
+    assert!(browser.text().contains("PostgreSQL does not answer in time"));
+    lock.rollback().unwrap();
+    let has = |name: &str| format!("document.getElementById('main').textContent.includes('{name}')");
+    browser.wait("what was there", &has("pump-0042"));
+    stage.insert(&anomaly("press-0001", 2, ago(3), 24.6));
+    browser.wait("what comes", &has("press-0001"));
+}
+
+#[test]
+fn what_the_stream_brought_is_not_taken_away_by_an_older_answer() {
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
+    stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
+    let browser = Browser::open();
+    browser.visit(&stage, "/");
+    let has = |name: &str| format!("document.getElementById('main').textContent.includes('{name}')");
+    // A slow network: the answer is made, and is there only when the row is too.
+    let slow =
+        "(window.asked = window.fetch, window.fetch = async (...all) => { const answer = await window.asked(...all);
+                window.hasAnswer = true; await new Promise(go => window.deliver = go); return answer; }, true)";
+    browser.value(slow);
+    browser.value("document.dispatchEvent(new Event('visibilitychange'))");
+    browser.wait("the answer", "window.hasAnswer === true");
+    stage.insert(&anomaly("press-0001", 2, ago(3), 24.6));
+    browser.wait("the row by the stream", &has("press-0001"));
+    browser.value("(document.getElementById('clock').textContent = '', window.deliver(), true)");
+    browser.wait("the answer on the page", "document.getElementById('clock').textContent !== ''");
+    assert_eq!(browser.value(&has("press-0001")), json!(true));
+}
+
+#[test]
 fn without_script_the_page_shows_everything_and_refreshes_itself() {
     let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(1));
     stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));

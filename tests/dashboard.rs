@@ -66,7 +66,7 @@ impl Stage {
         Stage { settings, address, sink: Mutex::new((sink, 0)), stop: Some(stop) }
     }
 
-    fn client(&self) -> postgres::Client {
+    pub fn client(&self) -> postgres::Client {
         store::connect(&self.settings.postgres).unwrap()
     }
 

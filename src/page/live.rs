@@ -33,7 +33,7 @@ const MOST: usize = 50;
 pub struct Hub {
     stop: Arc<Stop>,
     state: Mutex<State>,
-    /// The follower has begun.
+    /// The follower has begun, or has come further.
     bell: Condvar,
 }
 
@@ -104,9 +104,11 @@ impl Hub {
         self.bell.notify_all();
     }
 
-    /// A new reader; `None` when there are too many, or nothing is known yet.
+    /// A new reader; `None` when there are too many, or nothing is known yet. One who has read further than the follower
+    /// waits for it: what is between would come again.
     fn join(&self, wish: Wish, since: Option<&Cursor>) -> Option<mpsc::Receiver<Bytes>> {
-        let waited = self.bell.wait_timeout_while(self.lock(), PATIENCE, |state| !state.has_begun);
+        let is_early = |state: &mut State| !state.has_begun || since.is_some_and(|since| state.ring.is_behind(since));
+        let waited = self.bell.wait_timeout_while(self.lock(), PATIENCE, is_early);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if !state.has_begun || state.readers.len() >= READERS || self.stop.is_requested() {
             return None;
@@ -136,6 +138,7 @@ impl Hub {
         let State { ring, readers, .. } = &mut *state;
         let rows = rows.into_iter().map(|(committed, data)| ring.push(committed, data)).collect::<Vec<_>>();
         ring.advance(position);
+        self.bell.notify_all();
         if rows.is_empty() {
             return;
         }

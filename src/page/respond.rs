@@ -84,7 +84,7 @@ pub fn stale(mut response: Response) -> Response {
 /// There is nothing to show, not even old data.
 pub fn nothing(site: &Site, frame: Frame<'_>, why: &Why) -> Response {
     let strip = notice::outage(why, None, site.now());
-    let frame = Frame { strip: Some(strip), ..frame };
+    let frame = Frame { strip: Some(strip), is_late: true, ..frame };
     let mut response = html(site, 503, "notice.html", &frame, &notice::Notice::default());
     response.headers.push(("retry-after", RETRY.to_owned()));
     response

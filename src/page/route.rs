@@ -148,7 +148,7 @@ fn shown<'a, V>(
         (Some((data, taken)), None) => show(&data, frame, taken),
         (Some((data, taken)), Some(why)) => {
             let strip = notice::outage(&why, Some(taken), site.now());
-            respond::stale(show(&data, Frame { strip: Some(strip), ..frame }, taken))
+            respond::stale(show(&data, Frame { strip: Some(strip), is_late: true, ..frame }, taken))
         }
         (None, why) => respond::nothing(site, frame, &why.unwrap_or(Why::Slow)),
     }

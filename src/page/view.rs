@@ -36,6 +36,8 @@ pub struct Frame<'a> {
     pub refresh: u64,
     /// What the page shows is up to here: the event stream goes on from it. Empty when the page has no rows that come.
     pub cursor: String,
+    /// It was made without a new answer: the script asks again soon.
+    pub is_late: bool,
     /// The reader has stopped it.
     pub is_paused: bool,
     /// Times stay in UTC.
@@ -88,6 +90,7 @@ impl<'a> Frame<'a> {
             manner: String::new(),
             refresh: 0,
             cursor: String::new(),
+            is_late: false,
             is_paused: false,
             is_utc: false,
             theme: "",

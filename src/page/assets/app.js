@@ -7,6 +7,8 @@
   const seconds = Number(document.body.dataset.refresh);
   const asked = new URLSearchParams(location.search);
   let waiting = 0, lastTold = 0, lastHeard = Date.now(), lostSince = "", isRunning = false;
+  // What came by the stream in the last seconds: an answer that was made before shall not take it away.
+  let recent = [];
 
   // Times in the reader's zone; what the server wrote stays as the title.
   const local = (root) => {
@@ -44,6 +46,7 @@
     }
     return null;
   };
+  const rowsOf = () => main.querySelector("table.rows:not(.one) tbody");
   const rowOf = (key) => main.querySelector(`[data-key="${CSS.escape(key)}"]`);
   const keeping = (change) => {
     const place = scrollY > 0 ? anchor() : null;
@@ -60,7 +63,7 @@
     news.firstElementChild.textContent = `${count} new`;
   };
 
-  const replace = (page) => {
+  const replace = (page, asOf) => {
     const open = [...main.querySelectorAll("details[open][id]")].map((details) => details.id);
     const at = main.querySelector("tr.at")?.dataset.key;
     keeping(() => main.replaceChildren(...document.adoptNode(page.getElementById("main")).childNodes));
@@ -68,12 +71,19 @@
     if (at) rowOf(at)?.classList.add("at");
     local(main);
     document.title = page.title;
+    // A page that was made without an answer has none.
+    if (page.body.dataset.cursor) document.body.dataset.cursor = page.body.dataset.cursor;
     fresh(0);
+    if (!document.body.dataset.cursor) return;
+    const missed = recent.filter((message) => message.at >= asOf).map((message) => message.row);
+    // After more than a page of them, the page has newer ones.
+    insert(missed, missed.length > Math.max(8, rowsOf()?.rows.length || 0) ? 1 : 0);
   };
 
   const refresh = async () => {
     if (document.hidden || isRunning) return;
     isRunning = true;
+    const asOf = Date.now() - AGE;
     try {
       const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(10000) });
       if (answer.redirected) location.reload();
@@ -81,7 +91,8 @@
       if (!page.getElementById("main")) throw new Error("not a page");
       lostSince = "";
       if (isHeld()) return say("held", "Held while you read");
-      replace(page);
+      replace(page, asOf);
+      if (isLate(page)) later();
       clock.textContent = page.getElementById("clock").textContent;
       say("on", "Live");
     } catch {
@@ -92,8 +103,11 @@
     }
   };
 
-  // The server gives an answer again that is younger than this.
-  const later = () => setTimeout(refresh, 1000);
+  // The server gives an answer again that is younger than this, in milliseconds.
+  const AGE = 1000;
+  const later = () => setTimeout(refresh, AGE);
+  // Such a page was made without an answer in time; the next may have it.
+  const isLate = (page) => page.body.dataset.late !== undefined;
 
   // Whether a row that came belongs on this page.
   const wants = (row) => {
@@ -107,7 +121,7 @@
 
   const insert = (rows, more) => {
     rows = rows.filter((row) => wants(row) && !rowOf(row.key));
-    const table = main.querySelector("table.rows:not(.one) tbody");
+    const table = rowsOf();
     if (!rows.length && !more) return;
     if (!table || more) return later();
     if (isHeld()) return fresh(waiting + rows.length);
@@ -128,10 +142,11 @@
   };
 
   const heard = ({ type, data }) => {
-    lastHeard = Date.now();
+    const at = lastHeard = Date.now();
+    const rows = type === "anomaly" ? [data] : type === "batch" ? data.rows.reverse() : [];
+    recent = [...recent.filter((message) => at - message.at < 15000), ...rows.map((row) => ({ at, row }))].slice(-100);
     if (document.body.dataset.cursor === undefined || !seconds) return;
-    if (type === "anomaly") insert([data], 0);
-    else if (type === "batch") insert(data.rows.reverse(), data.more);
+    if (rows.length) insert(rows, data.more || 0);
     else if (type === "reset") later();
   };
 
@@ -198,6 +213,7 @@
   if (!seconds) return;
   news.firstElementChild.onclick = (event) => { event.preventDefault(); document.activeElement.blur(); scrollTo(0, 0); refresh(); };
   setInterval(refresh, seconds * 1000);
+  if (isLate(document)) later();
   document.addEventListener("visibilitychange", refresh);
   if (navigator.locks && window.EventSource) listen();
 })();

@@ -67,6 +67,11 @@ impl Ring {
         self.position.0.extend(&position.0);
     }
 
+    /// Someone was further than this.
+    pub fn is_behind(&self, cursor: &Cursor) -> bool {
+        cursor.0.iter().any(|(sink, offset)| self.position.0.get(sink).is_none_or(|position| position < offset))
+    }
+
     /// What a reader who was there has missed; `None` when it is not known any more, or never was.
     pub fn since(&self, cursor: &Cursor) -> Option<Vec<Arc<News>>> {
         let of = |cursor: &Cursor, sink: &i32| cursor.0.get(sink).copied().unwrap_or(0);

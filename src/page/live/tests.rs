@@ -76,6 +76,17 @@ fn a_cursor_that_is_too_old_or_of_another_database_is_told_so() {
 }
 
 #[test]
+fn a_reader_who_is_further_than_the_follower_waits_for_it_and_gets_nothing_twice() {
+    let hub = hub("c1-10");
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| hub.join(wish(""), Cursor::parse("c1-12").as_ref()).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        hub.publish((10..13).map(|offset| committed(1, offset)).collect(), &Cursor::parse("c1-13").unwrap());
+        assert_eq!(arrived(&mut reader.join().unwrap()).0, ["1-12"]);
+    });
+}
+
+#[test]
 fn nobody_joins_before_it_is_known_what_may_be_missed() {
     let hub = Hub::new(Arc::default());
     assert!(hub.join(wish(""), None).is_none());
