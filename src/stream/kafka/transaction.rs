@@ -14,8 +14,10 @@ use crate::config::resolved::Delivery;
 use crate::fail;
 use crate::stream::log::{Fault, Outgoing, Output, Remedy};
 
-/// One part of a flush: a long one waits about 100 ms for nothing.
-const FLUSH: Duration = Duration::from_millis(2);
+/// Between two looks at what was delivered: the client's own waiting spins for its last millisecond.
+const LOOK: Duration = Duration::from_micros(100);
+/// Looks after which the client's threads are told again to send what waits.
+const AGAIN: usize = 20;
 
 impl KafkaLog {
     /// Queues a record; waits for room.
@@ -72,9 +74,11 @@ impl KafkaLog {
 
     /// Waits until everything sent has its report, or until one of them is bad: then the rest is held back for ever.
     pub(super) fn flush(&self) -> Result<(), Fault> {
-        let deadline = Instant::now() + DELIVERY + FLUSH;
-        loop {
-            let flushed = self.producer.flush(FLUSH);
+        let deadline = Instant::now() + DELIVERY;
+        for look in 0.. {
+            let before = self.producer.in_flight_count();
+            let flushed = if before == 0 || look % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
+            self.producer.poll(Duration::ZERO);
             if let Some(e) = self.producer.context().take_failure() {
                 return Err(Fault {
                     remedy: Remedy::Abort,
@@ -83,11 +87,14 @@ impl KafkaLog {
                 });
             }
             match flushed {
-                Ok(()) => return Ok(()),
+                Ok(()) if before == 0 => break,
                 Err(e) if Instant::now() > deadline => return Err(fault::of("waiting for deliveries", &e)),
-                Err(_) => {}
+                // Each poll serves one batch of reports; where one was, more may be.
+                _ if self.producer.in_flight_count() == before => std::thread::sleep(LOOK),
+                _ => {}
             }
         }
+        Ok(())
     }
 
     pub(super) fn commit_transaction(&mut self, list: &TopicPartitionList) -> Result<(), Fault> {
