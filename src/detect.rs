@@ -207,7 +207,14 @@ impl Judge<'_> {
     }
 
     /// Judges one event, then lets its value join the window.
-    pub fn judge(&mut self, source: &Source, event: &Event<'_>, at: Option<Instant>, label: Option<&str>) -> Verdict {
+    /// The label is asked for when the event is anomalous.
+    pub fn judge(
+        &mut self,
+        source: &Source,
+        event: &Event<'_>,
+        at: Option<Instant>,
+        label: impl FnOnce() -> Option<String>,
+    ) -> Verdict {
         self.with_window(source.offset, event, |rule, settings, window| {
             if window.len() < settings.min_samples {
                 return Verdict::Learning;
@@ -217,7 +224,7 @@ impl Judge<'_> {
             }
             match rule.figures(window, event.metric_value) {
                 Some(figures) if figures.abnormal => {
-                    Verdict::Anomalous(Box::new(record(rule, settings, window, figures, source, event, at, label)))
+                    Verdict::Anomalous(Box::new(record(rule, settings, window, figures, source, event, at, label())))
                 }
                 _ => Verdict::Normal,
             }
@@ -268,7 +275,7 @@ fn record(
     source: &Source,
     event: &Event<'_>,
     at: Option<Instant>,
-    label: Option<&str>,
+    label: Option<String>,
 ) -> Anomaly {
     let is_critical = figures.score >= 2.0 * settings.threshold;
     Anomaly {
@@ -289,7 +296,7 @@ fn record(
         method: rule.name().into(),
         direction: if event.metric_value > figures.mean { Direction::High } else { Direction::Low },
         severity: if is_critical { Severity::Critical } else { Severity::Warning },
-        label: label.map(str::to_owned),
+        label,
         window: window.newest(settings.context),
         source: source.clone(),
     }
@@ -303,7 +310,7 @@ mod tests {
 
     fn judge(detector: &mut Detector, source: &Source, value: f64, label: Option<&str>) -> Verdict {
         let event = Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
-        detector.within(source.partition, |judge| judge.judge(source, &event, None, label))
+        detector.within(source.partition, |judge| judge.judge(source, &event, None, || label.map(str::to_owned)))
     }
 
     fn source(partition: i32, offset: i64) -> Source {

@@ -100,7 +100,7 @@ proptest! {
             let source = Source { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };
             let event =
                 Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
-            let verdict = detector.within(0, |judge| judge.judge(&source, &event, None, None));
+            let verdict = detector.within(0, |judge| judge.judge(&source, &event, None, || None));
             match oracle.judge("s", value) {
                 None => prop_assert_eq!(verdict, Verdict::Learning),
                 // The rule is stated over figures that are f64: near 1e12 rounding the mean may decide.

@@ -12,7 +12,7 @@ use crate::stop::Stop;
 pub type Positions = BTreeMap<i32, i64>;
 
 /// One record, borrowed from the client.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub struct Record<'a> {
     /// Its place in the partition.
     pub offset: i64,
@@ -22,8 +22,21 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// Bytes, or null.
     pub value: Option<&'a [u8]>,
+    /// Read only when they are asked for, which costs as much as all the rest.
+    pub headers: &'a dyn Headers,
+}
+
+/// What a record has beside key and value.
+pub trait Headers {
     /// Header `anomaly-label`, if it is UTF-8.
-    pub label: Option<&'a str>,
+    fn label(&self) -> Option<&str>;
+}
+
+/// None.
+impl Headers for () {
+    fn label(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A record to send.

@@ -173,8 +173,10 @@ impl<'a, L: Log> Worker<'a, L> {
         self.part.beat();
         let taken = self.take()?;
         fail::point("judged");
-        self.send()?;
-        fail::point("sent");
+        self.begin()?;
+        if self.staged.is_bulky() {
+            self.send()?;
+        }
         if let Some(poison) = self.staged.poison.take() {
             self.commit()?;
             return Ok(Some(Ending::Failed(poison)));
@@ -208,18 +210,20 @@ impl<'a, L: Log> Worker<'a, L> {
         })
     }
 
-    /// Sends what was judged worth it, opening a transaction first.
-    fn send(&mut self) -> Result<(), Fault> {
-        if self.staged.events() == 0 && !self.keeper.wants(&self.detector, &self.committed, self.log.now()) {
-            return Ok(());
-        }
-        if self.open.is_none() {
+    /// Opens a transaction when there is something for it.
+    fn begin(&mut self) -> Result<(), Fault> {
+        let is_wanted = self.staged.events() > 0 || self.keeper.wants(&self.detector, &self.committed, self.log.now());
+        if is_wanted && self.open.is_none() {
             self.log.begin()?;
             self.open = Some(self.log.now());
         }
-        for record in self.staged.outbox.drain(..) {
-            self.log.send(record)?;
-        }
+        Ok(())
+    }
+
+    /// Sends what was judged worth it: once for a transaction, since each time wakes the client and costs a request.
+    fn send(&mut self) -> Result<(), Fault> {
+        self.staged.outbox.drain(..).try_for_each(|record| self.log.send(record))?;
+        fail::point("sent");
         Ok(())
     }
 
@@ -237,6 +241,7 @@ impl<'a, L: Log> Worker<'a, L> {
         if self.open.is_none() {
             return Ok(());
         }
+        self.send()?;
         // The same marks on every retry.
         let next = self.positions.clone();
         let mut written = self.keeper.write(&self.detector, &next, self.log.now());

@@ -142,7 +142,7 @@ fn outcome(
         counts.anomalies += u64::from(explained.as_ref().is_some_and(|(figures, _)| figures.abnormal));
         return line(&about(source, event, explained.as_ref().map(|(figures, _)| figures)));
     }
-    match judge.judge(source, event, at, None) {
+    match judge.judge(source, event, at, || None) {
         Verdict::Learning => counts.learning += 1,
         Verdict::Normal => {}
         Verdict::Anomalous(anomaly) => {

@@ -307,7 +307,7 @@ pub const KEYS: &[Key] = {
             Detector,
             "Longest time that a transaction stays open.",
         ),
-        key("detector.commit_events", Integer(1, 10_000_000), "20000", Detector, "Most events in one transaction."),
+        key("detector.commit_events", Integer(1, 10_000_000), "100000", Detector, "Most events in one transaction."),
         key(
             "detector.session_timeout",
             Duration(1_000, 1_800_000),

@@ -13,7 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::context::Member;
-use crate::stream::log::{Record, Visit};
+use crate::stream::log::{Headers, Record, Visit};
 
 const LABEL: &CStr = c"anomaly-label";
 
@@ -133,11 +133,14 @@ impl Batch<'_> {
     /// Hands over those records that are wanted, by runs of one partition.
     pub fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut Visit<'_>) {
         let mut run = Vec::with_capacity(self.len());
-        let mut of = None;
+        let (mut of, mut topic) = (None, (ptr::null_mut(), ""));
         for message in self.messages().filter(|message| message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR) {
-            // SAFETY: a message that came without an error has its topic, whose name is UTF-8.
-            let topic = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)) };
-            if !is_wanted(topic.to_str().unwrap_or_default(), message.partition, message.offset) {
+            if message.rkt != topic.0 {
+                // SAFETY: a message that came without an error has its topic, whose name is UTF-8.
+                let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)) };
+                topic = (message.rkt, name.to_str().unwrap_or_default());
+            }
+            if !is_wanted(topic.1, message.partition, message.offset) {
                 continue;
             }
             if let Some(partition) = of.replace(message.partition).filter(|partition| *partition != message.partition) {
@@ -174,22 +177,23 @@ fn record(message: &sys::rd_kafka_message_t) -> Record<'_> {
         timestamp: (time >= 0).then_some(time),
         key: bytes(message.key, message.key_len),
         value: bytes(message.payload, message.len),
-        label: label(message),
+        headers: message,
     }
 }
 
-/// The first header of that name, if it is UTF-8.
-fn label(message: &sys::rd_kafka_message_t) -> Option<&str> {
-    let (mut headers, mut value, mut length) = (ptr::null_mut(), ptr::null(), 0);
-    // SAFETY: the message owns its headers, and these their values.
-    unsafe {
-        let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-        if sys::rd_kafka_message_headers(message, &raw mut headers) != none
-            || sys::rd_kafka_header_get(headers, 0, LABEL.as_ptr(), &raw mut value, &raw mut length) != none
-            || value.is_null()
-        {
-            return None;
+impl Headers for sys::rd_kafka_message_t {
+    fn label(&self) -> Option<&str> {
+        let (mut headers, mut value, mut length) = (ptr::null_mut(), ptr::null(), 0);
+        // SAFETY: the message owns its headers, and these their values.
+        unsafe {
+            let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+            if sys::rd_kafka_message_headers(self, &raw mut headers) != none
+                || sys::rd_kafka_header_get(headers, 0, LABEL.as_ptr(), &raw mut value, &raw mut length) != none
+                || value.is_null()
+            {
+                return None;
+            }
+            std::str::from_utf8(std::slice::from_raw_parts(value.cast::<u8>(), length)).ok()
         }
-        std::str::from_utf8(std::slice::from_raw_parts(value.cast::<u8>(), length)).ok()
     }
 }

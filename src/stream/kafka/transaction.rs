@@ -16,6 +16,8 @@ use crate::stream::log::{Fault, Outgoing, Output, Remedy};
 
 /// Between two looks at what was delivered: the client's own waiting spins for its last millisecond.
 const LOOK: Duration = Duration::from_micros(100);
+/// One call of an abort.
+const ABORT: Duration = Duration::from_millis(100);
 /// Looks after which the client's threads are told again to send what waits.
 const AGAIN: usize = 20;
 
@@ -76,9 +78,9 @@ impl KafkaLog {
     pub(super) fn flush(&self) -> Result<(), Fault> {
         let deadline = Instant::now() + DELIVERY;
         for look in 0.. {
-            let before = self.producer.in_flight_count();
-            let flushed = if before == 0 || look % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
-            self.producer.poll(Duration::ZERO);
+            let is_done = self.producer.in_flight_count() == 0;
+            let flushed = if is_done || look % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
+            let has_reported = self.serves_report();
             if let Some(e) = self.producer.context().take_failure() {
                 return Err(Fault {
                     remedy: Remedy::Abort,
@@ -87,14 +89,20 @@ impl KafkaLog {
                 });
             }
             match flushed {
-                Ok(()) if before == 0 => break,
+                Ok(()) if is_done => break,
                 Err(e) if Instant::now() > deadline => return Err(fault::of("waiting for deliveries", &e)),
-                // Each poll serves one batch of reports; where one was, more may be.
-                _ if self.producer.in_flight_count() == before => std::thread::sleep(LOOK),
-                _ => {}
+                _ if has_reported => {}
+                _ => std::thread::sleep(LOOK),
             }
         }
         Ok(())
+    }
+
+    /// Takes one batch of reports; whether there was one, so that more may be there.
+    fn serves_report(&self) -> bool {
+        let before = self.producer.in_flight_count();
+        self.producer.poll(Duration::ZERO);
+        self.producer.in_flight_count() < before
     }
 
     pub(super) fn commit_transaction(&mut self, list: &TopicPartitionList) -> Result<(), Fault> {
@@ -131,7 +139,14 @@ impl KafkaLog {
             producer.poll(Duration::from_millis(10));
         }
         match self.delivery {
-            Delivery::ExactlyOnce => producer.abort_transaction(CALL).map_err(|e| fault::of("aborting", &e)),
+            // What it purges reports before it ends, and nobody takes reports during a call: many short ones.
+            Delivery::ExactlyOnce => loop {
+                while self.serves_report() {}
+                match producer.abort_transaction(ABORT).map_err(|e| fault::of("aborting", &e)) {
+                    Err(fault) if fault.remedy == Remedy::Retry && Instant::now() < deadline => {}
+                    ended => break ended,
+                }
+            },
             Delivery::AtLeastOnce => {
                 producer.purge(PurgeConfig::default().queue().inflight());
                 let _ = producer.flush(CALL);

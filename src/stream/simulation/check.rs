@@ -67,7 +67,7 @@ fn judge(detector: &mut Detector, topic: &str, partition: i32, offset: i64, entr
     let source = Source { topic: topic.to_owned(), partition, offset, index: 0 };
     let verdict = detector.within(partition, |judge| {
         judge.pass(offset, Some(entry.time));
-        judge.judge(&source, &event, Instant::from_millis(entry.time), None)
+        judge.judge(&source, &event, Instant::from_millis(entry.time), || None)
     });
     detector.commit();
     Some(verdict)

@@ -131,7 +131,7 @@ fn show(records: &[(i64, Entry)]) -> Vec<Record<'_>> {
         .map(|read| {
             let (offset, time) = record(read);
             let (key, value) = (read.1.key.as_deref(), read.1.value.as_deref());
-            Record { offset, timestamp: Some(time), key, value, label: None }
+            Record { offset, timestamp: Some(time), key, value, headers: &() }
         })
         .collect()
 }

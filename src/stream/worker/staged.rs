@@ -17,6 +17,8 @@ use crate::stream::mark::{Counts, Mark};
 
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 86_400_000;
+/// Bytes that wait to be sent at the most, but for those of one poll.
+const MAX_OUTBOX: usize = 1 << 20;
 /// Longest label that an anomaly carries, in bytes.
 const MAX_LABEL: usize = 256;
 
@@ -45,6 +47,12 @@ impl Staged {
     /// Records that have their outcome.
     pub fn events(&self) -> usize {
         (self.tally.judged + self.tally.learning + self.tally.rejected) as usize
+    }
+
+    /// What waits to be sent should wait no longer.
+    pub fn is_bulky(&self) -> bool {
+        let value = |record: &Outgoing| record.value.as_ref().map_or(0, Vec::len);
+        self.outbox.iter().map(value).sum::<usize>() > MAX_OUTBOX
     }
 
     /// Time of the partition's newest event.
@@ -84,7 +92,7 @@ impl Staged {
                     Ok(event) => {
                         let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
                         judge.pass(record.offset, record.timestamp);
-                        let verdict = judge.judge(&source, &event, at, record.label.map(label).as_deref());
+                        let verdict = judge.judge(&source, &event, at, || record.headers.label().map(label));
                         newest = at.or(newest);
                         self.passed(partition, at, verdict, &mut mark.counts);
                     }
@@ -199,7 +207,7 @@ fn dead_letter(source: &Source, record: &Record<'_>, rejection: &Rejection, limi
     if let Some(millis) = record.timestamp {
         headers.push(("anomaly.error.timestamp", millis.to_string().into_bytes()));
     }
-    if let Some(label) = record.label {
+    if let Some(label) = record.headers.label() {
         headers.push(("anomaly-label", label.into()));
     }
     let mut cut = |part: Option<&[u8]>, truncated, sha256| match part {
@@ -221,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_over_the_limit_is_cut_and_says_so() {
-        let record = Record { offset: 7, timestamp: None, key: Some(b"k"), value: Some(b"abcdef"), label: None };
+        let record = Record { offset: 7, timestamp: None, key: Some(b"k"), value: Some(b"abcdef"), headers: &() };
         let source = Source { topic: "t".into(), partition: 1, offset: 7, index: 0 };
         let rejection = Rejection { class: Class::Json, message: "m".into() };
         let whole = dead_letter(&source, &record, &rejection, 6);
