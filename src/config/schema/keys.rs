@@ -330,7 +330,7 @@ pub const KEYS: &[Key] = {
             Detector,
             "Consumer group, and name under which the database keeps the offsets.",
         ),
-        key("sink.batch", Integer(1, 100_000), "2000", Detector, "Most rows in one database transaction."),
+        key("sink.batch", Integer(1, 100_000), "5000", Detector, "Most rows in one database transaction."),
         key("dashboard.listen", Listen, "\"127.0.0.1:8501\"", Dashboard, "Address of the pages."),
         key(
             "dashboard.refresh",

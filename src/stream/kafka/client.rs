@@ -13,6 +13,9 @@ pub const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "500
 /// (librdkafka #5511, #5456): idle ones do so, between two looks at the topics.
 pub const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
 
+/// A transaction's records are sent when it ends: there is nothing more to wait for.
+pub const AT_ONCE: (&str, &str) = ("linger.ms", "0");
+
 /// Our choice where the user made none.
 pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
     for (property, value) in choices {

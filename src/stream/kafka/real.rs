@@ -79,7 +79,7 @@ impl KafkaLog {
             .create_with_context(Member::new(&names.input))
             .map_err(refused)?;
         let mut config = client::producer(kafka);
-        client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP, ("linger.ms", "0")]);
+        client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP, client::AT_ONCE]);
         config.set("message.timeout.ms", DELIVERY.as_millis().to_string());
         client::watched(&mut config);
         if delivery == Delivery::ExactlyOnce {
