@@ -1,6 +1,7 @@
 //! Reading a partition back outside the group.
 
 use std::cell::Cell;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,6 +14,51 @@ use super::real::CALL;
 use super::{client, fault, stranded};
 use crate::config::resolved::Kafka;
 use crate::stream::log::{Fault, Remedy, Visit};
+
+/// The [`History`] of one worker, made when it is needed.
+pub struct Past {
+    kafka: Kafka,
+    group: String,
+    history: Option<History>,
+    /// Closing a consumer takes a tenth of a second, in which records could be judged.
+    closing: Option<JoinHandle<()>>,
+}
+
+impl Past {
+    /// Connects to nothing yet.
+    pub fn new(kafka: &Kafka, group: &str) -> Self {
+        Past { kafka: kafka.clone(), group: group.to_owned(), history: None, closing: None }
+    }
+
+    /// The one that is open, or a new one.
+    pub fn history(&mut self) -> Result<&mut History, Fault> {
+        match &mut self.history {
+            Some(history) => Ok(history),
+            none => Ok(none.insert(History::new(&self.kafka, &self.group)?)),
+        }
+    }
+
+    /// It is not needed for now.
+    pub fn close(&mut self) {
+        if let Some(history) = self.history.take() {
+            self.wait();
+            self.closing = Some(std::thread::spawn(|| drop(history)));
+        }
+    }
+
+    fn wait(&mut self) {
+        if let Some(closing) = self.closing.take() {
+            // Nothing in it panics.
+            let _ = closing.join();
+        }
+    }
+}
+
+impl Drop for Past {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
 
 /// Two consumers of its own: one that reads a partition at a time, and one that sees what is not committed yet.
 pub struct History {

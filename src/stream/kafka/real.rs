@@ -49,7 +49,7 @@ const TRANSACTION: Duration = Duration::from_secs(10);
 pub struct KafkaLog {
     fetch: Fetch,
     pub(super) consumer: BaseConsumer<Member>,
-    history: Option<read::History>,
+    past: read::Past,
     pub(super) producer: BaseProducer<Deliveries>,
     kafka: Kafka,
     pub(super) names: Names,
@@ -58,7 +58,7 @@ pub struct KafkaLog {
     session: Duration,
     /// Between two of the consumer's.
     heartbeat: Duration,
-    assigned: Vec<i32>,
+    assigned: Positions,
     /// Delivery reports when the open transaction began.
     pub(super) reports_before: u64,
     pub(super) sent: u64,
@@ -91,7 +91,7 @@ impl KafkaLog {
         Ok(KafkaLog {
             fetch: Fetch::new(&consumer),
             consumer,
-            history: None,
+            past: read::Past::new(kafka, &names.group),
             producer,
             kafka: kafka.clone(),
             names,
@@ -99,19 +99,12 @@ impl KafkaLog {
             began: Instant::now(),
             session,
             heartbeat: client::heartbeat(session),
-            assigned: Vec::new(),
+            assigned: Positions::new(),
             reports_before: 0,
             sent: 0,
             origin: 0,
             is_committing: false,
         })
-    }
-
-    fn history(&mut self) -> Result<&mut read::History, Fault> {
-        if self.history.is_none() {
-            self.history = Some(read::History::new(&self.kafka, &self.names.group)?);
-        }
-        self.history.as_mut().ok_or_else(|| Fault::new(Remedy::Rebuild, "no history is open"))
     }
 
     fn topic(&self, of: Past) -> String {
@@ -255,19 +248,23 @@ impl Log for KafkaLog {
         self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
         self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
         self.consumer.context().trouble.clear();
-        self.assigned = at.keys().copied().collect();
+        self.assigned = at.clone();
         Ok(())
     }
 
     fn unassign(&mut self) -> Result<(), Fault> {
-        self.history = None;
+        self.past.close();
         self.assigned.clear();
         self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
     }
 
     fn resume(&mut self) -> Result<(), Fault> {
-        self.history = None;
-        self.consumer.resume(&self.partitions(&self.assigned)).map_err(|e| fault::of("resuming", &e))
+        self.past.close();
+        let list = self.list(&self.assigned)?;
+        self.consumer.resume(&list).map_err(|e| fault::of("resuming", &e))?;
+        // The thread that fetches looks once a second, unless something wakes it, as this does and resuming does not.
+        let _ = self.consumer.seek_partitions(list, Duration::ZERO);
+        Ok(())
     }
 
     fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
@@ -312,7 +309,7 @@ impl Log for KafkaLog {
 
     fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
         let (state, input) = (self.names.state.clone(), self.names.input.clone());
-        self.history()?.bounds(&state, partition).map_err(|error| match error.rdkafka_error_code() {
+        self.past.history()?.bounds(&state, partition).map_err(|error| match error.rdkafka_error_code() {
             Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic) => Fault::new(
                 Remedy::Rebuild,
                 format_args!(
@@ -336,11 +333,11 @@ impl Log for KafkaLog {
 
     fn open_history(&mut self, of: Past, partition: i32, from: i64, to: i64) -> Result<(), Fault> {
         let topic = self.topic(of);
-        self.history()?.start(&topic, partition, from, to)
+        self.past.history()?.start(&topic, partition, from, to)
     }
 
     fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
-        self.history()?.read(visit)
+        self.past.history()?.read(visit)
     }
 
     fn begin(&mut self) -> Result<(), Fault> {

@@ -191,7 +191,7 @@ impl Place {
     fn is_due(&self, mark: &Mark, table: &Table, window: usize, interval: Duration, now: Duration) -> bool {
         let rest = now.saturating_sub(self.rested);
         let cost = table.dirty() as u64 * (window as u64 * 8 + OVERHEAD);
-        let is_worth_it = self.bytes >= cost || rest >= LONGEST || self.is_pressed;
+        let is_worth_it = self.bytes >= cost / 2 || rest >= LONGEST || self.is_pressed;
         let has_changed = mark.offset > self.floor.offset;
         self.gone.len() >= GONE.max(table.len()) || (has_changed && rest >= interval && is_worth_it)
     }
