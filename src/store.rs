@@ -13,6 +13,7 @@ pub mod sink;
 
 use std::error::Error as _;
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
@@ -178,6 +179,16 @@ fn connection(settings: &Postgres) -> postgres::Config {
 }
 
 fn tls(settings: &Postgres) -> Result<MakeTlsConnector> {
+    /// Trusts everybody. To read the system's certificates, as each new one does, takes longer than to connect.
+    static TRUSTFUL: OnceLock<MakeTlsConnector> = OnceLock::new();
+    if settings.sslrootcert.is_empty() && !settings.sslmode.starts_with("verify") {
+        let connector = TRUSTFUL.get().cloned();
+        return connector.map_or_else(|| connector_of(settings).inspect(|new| drop(TRUSTFUL.set(new.clone()))), Ok);
+    }
+    connector_of(settings)
+}
+
+fn connector_of(settings: &Postgres) -> Result<MakeTlsConnector> {
     let unusable = |e: openssl::error::ErrorStack| {
         Error::config(format_args!("postgres.sslrootcert `{}` cannot be used: {e}", settings.sslrootcert))
     };
