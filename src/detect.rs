@@ -10,7 +10,7 @@ use crate::anomaly::{Anomaly, Direction, Severity, Source};
 use crate::event::{Event, Instant};
 use crate::rule::{self, Figures, Limits, Rule};
 use crate::series::snapshot::Fingerprint;
-use crate::series::{self, Bounds, Evictions, Table};
+use crate::series::{self, Bounds, Evictions, Guess, Table};
 use crate::window::Window;
 
 /// What decides a verdict; its fingerprint is written beside every status row.
@@ -93,6 +93,7 @@ pub struct Detector {
     rule: Box<dyn Rule>,
     tables: BTreeMap<i32, Table>,
     key: String,
+    guesses: Vec<Guess>,
     /// Series made in one partition while another one had them already.
     split_series: u64,
 }
@@ -107,7 +108,15 @@ impl Detector {
         };
         let rule = rule::by_name(&settings.method, limits)?;
         let fingerprint = settings.fingerprint();
-        Some(Detector { settings, fingerprint, rule, tables: BTreeMap::new(), key: String::new(), split_series: 0 })
+        Some(Detector {
+            settings,
+            fingerprint,
+            rule,
+            tables: BTreeMap::new(),
+            key: String::new(),
+            guesses: Vec::new(),
+            split_series: 0,
+        })
     }
 
     /// Judges records of one partition, through what `judge` is given.
@@ -121,6 +130,8 @@ impl Detector {
             settings: &self.settings,
             others: &self.tables,
             key: &mut self.key,
+            guesses: &mut self.guesses,
+            next: 0,
             split_series: &mut self.split_series,
         };
         let judged = judge(&mut judging);
@@ -196,6 +207,10 @@ pub struct Judge<'d> {
     settings: &'d Settings,
     others: &'d BTreeMap<i32, Table>,
     key: &'d mut String,
+    /// Of the events that were announced.
+    guesses: &'d mut Vec<Guess>,
+    /// Which of them is the next.
+    next: usize,
     split_series: &'d mut u64,
 }
 
@@ -204,6 +219,19 @@ impl Judge<'_> {
     /// too long by it is forgotten.
     pub fn pass(&mut self, offset: i64, time: Option<i64>) {
         self.table.pass(offset, time, self.bounds);
+    }
+
+    /// Announces the events that are judged next, in this order. It costs little, and saves much where there are many series.
+    pub fn approach<'e>(&mut self, events: impl Iterator<Item = &'e Event<'e>>) {
+        self.next = 0;
+        self.guesses.clear();
+        if self.table.is_far() {
+            for event in events {
+                let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
+                self.guesses.push(self.table.guess(key));
+            }
+            self.table.approach(self.guesses.iter().copied());
+        }
     }
 
     /// Judges one event, then lets its value join the window.
@@ -256,7 +284,9 @@ impl Judge<'_> {
         look: impl FnOnce(&dyn Rule, &Settings, &Window) -> T,
     ) -> T {
         let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
-        let (slot, created) = self.table.slot(key, offset, self.bounds);
+        let guess = self.guesses.get(self.next).copied().unwrap_or(Guess::NONE);
+        self.next += 1;
+        let (slot, created) = self.table.slot(key, guess, offset, self.bounds);
         let seen = look(self.rule, self.settings, self.table.window(slot));
         self.table.push(slot, offset, event.metric_value, self.settings.window);
         if created && self.others.values().any(|table| table.contains(key)) {

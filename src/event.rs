@@ -5,6 +5,7 @@
 
 mod instant;
 mod scan;
+mod shape;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 pub use instant::Instant;
+pub use shape::Decoder;
 
 /// Longest `device_id` and `metric_name`, in bytes of UTF-8. (PostgreSQL cannot index names of kilobytes.)
 pub const MAX_NAME: usize = 256;
@@ -145,18 +147,26 @@ impl Fields {
     }
 }
 
-/// Decodes the value of one record.
+/// Decodes the value of one record; a [`Decoder`] does the same for many that look alike.
 ///
 /// # Errors
 /// The first thing found wrong, JSON's own form before the fields.
 pub fn decode<'a>(value: Option<&'a [u8]>, fields: &Fields) -> Result<Event<'a>, Rejection> {
+    located(value, fields).map(|(event, _)| event)
+}
+
+/// Also where its values were found, if it is of the usual form.
+fn located<'a>(value: Option<&'a [u8]>, fields: &Fields) -> Result<(Event<'a>, Option<scan::Spans>), Rejection> {
     let bytes = value.unwrap_or_default();
     if bytes.is_empty() {
         let what = if value.is_none() { "null" } else { "empty" };
         return Err(Rejection::new(Class::Empty, format_args!("the value is {what}; expected a JSON object")));
     }
     let text = std::str::from_utf8(bytes).map_err(|e| Rejection::new(Class::Utf8, e))?;
-    scan::usual(text, fields).map_or_else(|| read(text, fields), Ok)
+    match scan::usual(text, fields) {
+        Some((event, spans)) => Ok((event, Some(spans))),
+        None => read(text, fields).map(|event| (event, None)),
+    }
 }
 
 /// The careful reading, which knows every form and every error.

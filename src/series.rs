@@ -12,11 +12,12 @@ pub mod sweep;
 mod trail;
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::window::Window;
-use order::{Links, NONE, Order};
+use order::Order;
 pub use restore::Restore;
 use trail::Step;
 
@@ -25,6 +26,8 @@ const EVICTED_AT_ONCE: usize = 64;
 /// A record's time moves the partition's clock by this much at the most, in milliseconds: one wrong time must not make all
 /// series look silent.
 const CLOCK_STEP: i64 = 60_000;
+/// See [`Table::is_far`].
+const MANY: usize = 4_096;
 
 /// What a table may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +47,12 @@ impl Default for Bounds {
 /// One series.
 #[derive(Debug)]
 struct Series {
-    key: Box<str>,
+    /// Named by its key, see [`key`].
     window: Window,
     /// Offset of its newest record.
     last: i64,
     /// The partition's clock at that record, in seconds.
     touched: u32,
-    links: Links,
     /// Differs from its newest snapshot.
     is_dirty: bool,
 }
@@ -120,6 +122,15 @@ pub struct Table {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(u32);
 
+/// Where a series may be; nothing is wrong with a wrong one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guess(u32);
+
+impl Guess {
+    /// Nowhere.
+    pub const NONE: Guess = Guess(u32::MAX);
+}
+
 /// Joins the two names; U+0000 is in neither. Reuses `buffer`.
 pub fn key<'b>(buffer: &'b mut String, device_id: &str, metric_name: Option<&str>) -> &'b str {
     buffer.clear();
@@ -163,7 +174,38 @@ impl Table {
     }
 
     fn find(&self, key: &str) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(key), |at| self.at(*at).key.as_ref() == key).copied()
+        let is_it = |at: &u32| self.at(*at).window.name_bytes() == key.as_bytes();
+        self.index.find(self.hash(key), is_it).copied()
+    }
+
+    fn find_near(&self, guess: u32, key: &str) -> Option<u32> {
+        match self.series.get(guess as usize) {
+            Some(Some(series)) if series.window.name_bytes() == key.as_bytes() => Some(guess),
+            _ => self.find(key),
+        }
+    }
+
+    /// Where the series of that key may be, for [`slot`](Self::slot).
+    pub fn guess(&self, key: &str) -> Guess {
+        Guess(self.index.find(self.hash(key), |_| true).copied().unwrap_or(u32::MAX))
+    }
+
+    /// Whether there are more series than a processor's caches hold.
+    pub fn is_far(&self) -> bool {
+        self.len() >= MANY
+    }
+
+    /// Brings series nearer: each lies in places far apart in memory, and reads that do not depend on one another are waited for
+    /// together.
+    pub fn approach(&self, guesses: impl Iterator<Item = Guess> + Clone) {
+        let series = || guesses.clone().filter_map(|guess| self.series.get(guess.0 as usize)?.as_ref());
+        black_box(series().map(|series| series.touched).fold(0, u32::wrapping_add));
+        black_box(series().map(|series| series.window.len()).fold(0, usize::wrapping_add));
+        black_box(series().filter_map(|series| series.window.iter().next()).fold(0.0, f64::max));
+    }
+
+    fn hash(&self, key: &str) -> u64 {
+        self.hasher.hash_one(key.as_bytes())
     }
 
     fn at(&self, at: u32) -> &Series {
@@ -185,8 +227,11 @@ impl Table {
         self.tick(time);
         let (Some(idle_after), Some(clock)) = (bounds.idle_after, self.clock) else { return };
         let limit = seconds(clock).saturating_sub(idle_after);
+        if !self.may_be_older(limit) {
+            return;
+        }
         for _ in 0..EVICTED_AT_ONCE {
-            match self.order.oldest() {
+            match self.oldest() {
                 Some(oldest) if self.at(oldest).touched < limit => self.evict(oldest, offset, Cause::Idle),
                 _ => return,
             }
@@ -200,15 +245,17 @@ impl Table {
     }
 
     /// The series of that key, and whether it was made just now; `offset` is that of the record that asks.
-    pub fn slot(&mut self, key: &str, offset: i64, bounds: Bounds) -> (Slot, bool) {
-        if let Some(at) = self.find(key) {
+    pub fn slot(&mut self, key: &str, guess: Guess, offset: i64, bounds: Bounds) -> (Slot, bool) {
+        if let Some(at) = self.find_near(guess.0, key) {
             return (Slot(at), false);
         }
         // A bound that was lowered is reached by and by.
         for _ in 0..EVICTED_AT_ONCE {
-            match self.order.oldest().filter(|_| self.len() >= bounds.max_series.max(1)) {
-                Some(oldest) => self.evict(oldest, offset, Cause::Full),
-                None => break,
+            if self.len() < bounds.max_series.max(1) {
+                break;
+            }
+            if let Some(oldest) = self.oldest() {
+                self.evict(oldest, offset, Cause::Full);
             }
         }
         let at = self.insert(Series::new(key));
@@ -224,38 +271,36 @@ impl Table {
     /// Appends the value of the record at `offset` to a series; see [`Window::push`].
     pub fn push(&mut self, slot: Slot, offset: i64, value: f64, capacity: usize) {
         let touched = seconds(self.clock.unwrap_or_default());
-        let newer = self.unlink(slot.0);
+        self.order.lower(touched);
         let series = self.at_mut(slot.0);
         let replaced = series.window.push(value, capacity);
         let last = std::mem::replace(&mut series.last, offset);
         let touched = std::mem::replace(&mut series.touched, touched);
         let was_dirty = std::mem::replace(&mut series.is_dirty, true);
         self.dirty += usize::from(!was_dirty);
-        self.append(slot.0);
-        self.trail.push(Step::Pushed { at: slot.0, replaced, last, touched, newer });
+        self.trail.push(Step::Pushed { at: slot.0, replaced, last, touched });
     }
 
     fn insert(&mut self, series: Series) -> u32 {
-        let hash = self.hasher.hash_one(series.key.as_ref());
+        let hash = self.hash(series.window.name());
         let at = self.free.pop().unwrap_or_else(|| {
             self.series.push(None);
             (self.series.len() - 1) as u32
         });
         self.dirty += usize::from(series.is_dirty);
+        self.order.enter(at, series.last);
         self.series[at as usize] = Some(series);
         let Table { index, series, hasher, .. } = self;
         index.insert_unique(hash, at, |at| match &series[*at as usize] {
-            Some(series) => hasher.hash_one(series.key.as_ref()),
+            Some(series) => hasher.hash_one(series.window.name_bytes()),
             None => 0,
         });
-        self.append(at);
         at
     }
 
     /// Takes a series out; its place is free from then on.
     fn remove(&mut self, at: u32) -> Option<Series> {
-        self.unlink(at);
-        let hash = self.hasher.hash_one(self.at(at).key.as_ref());
+        let hash = self.hash(self.at(at).window.name());
         if let Ok(entry) = self.index.find_entry(hash, |found| *found == at) {
             entry.remove();
         }
@@ -265,25 +310,19 @@ impl Table {
         series
     }
 
-    fn evict(&mut self, at: u32, offset: i64, cause: Cause) {
-        let newer = self.at(at).links.newer;
-        if let Some(series) = self.remove(at) {
-            self.evicted.push(Evicted { key: series.key.clone(), at: offset, cause });
-            self.trail.push(Step::Evicted { series: Box::new(series), newer });
+    /// Forgets the [`oldest`](Table::oldest).
+    fn evict(&mut self, oldest: u32, offset: i64, cause: Cause) {
+        self.order.leave();
+        if let Some(series) = self.remove(oldest) {
+            self.evicted.push(Evicted { key: series.window.name().into(), at: offset, cause });
+            self.trail.push(Step::Evicted(Box::new(series)));
         }
     }
 }
 
 impl Series {
     fn new(key: &str) -> Self {
-        Series {
-            key: key.into(),
-            window: Window::default(),
-            last: -1,
-            touched: 0,
-            links: Links { older: NONE, newer: NONE },
-            is_dirty: false,
-        }
+        Series { window: Window::named(key), last: -1, touched: 0, is_dirty: false }
     }
 }
 
@@ -298,7 +337,7 @@ mod tests {
 
     fn feed(table: &mut Table, key: &str, offset: i64, time: i64, bounds: Bounds) {
         table.pass(offset, Some(time), bounds);
-        let (slot, _) = table.slot(key, offset, bounds);
+        let (slot, _) = table.slot(key, Guess::NONE, offset, bounds);
         table.push(slot, offset, offset as f64, 3);
     }
 
@@ -340,7 +379,7 @@ mod tests {
     /// Bits of all windows, by key.
     fn windows(table: &Table) -> std::collections::BTreeMap<String, Vec<u64>> {
         let series = table.series.iter().flatten();
-        series.map(|s| (s.key.to_string(), s.window.iter().map(f64::to_bits).collect())).collect()
+        series.map(|s| (s.window.name().to_owned(), s.window.iter().map(f64::to_bits).collect())).collect()
     }
 
     #[test]
@@ -373,12 +412,13 @@ mod tests {
         }
         restore.set_clock(Some((floor - 1) * 1_000));
         for (offset, key) in (0..).zip(keys).skip(floor as usize) {
-            restore.replay(key, offset, Some(offset * 1_000), offset as f64, 3);
+            restore.replay(key, restore.guess(key), offset, Some(offset * 1_000), offset as f64, 3);
         }
-        let (restored, _) = restore.finish();
+        let (mut restored, _) = restore.finish();
         assert_eq!(windows(&restored), windows(&table));
-        assert_eq!((restored.clock(), restored.order.oldest().is_some()), (table.clock(), true));
-        let oldest = |table: &Table| table.order.oldest().map(|at| table.at(at).key.clone());
-        assert_eq!(oldest(&restored), oldest(&table));
+        assert_eq!(restored.clock(), table.clock());
+        let oldest = |table: &mut Table| table.oldest().map(|at| table.at(at).window.name().to_owned());
+        assert_eq!(oldest(&mut restored), oldest(&mut table));
+        assert!(oldest(&mut table).is_some());
     }
 }

@@ -5,20 +5,38 @@
 //! once at the end, so that no offset, restart or batch size can change a bit of them. Knows nothing of
 //! devices, rules or Kafka.
 
+mod estimate;
 mod exact;
 
+use bytemuck::{Pod, Zeroable};
+
+use estimate::Estimate;
 pub use exact::{Moments, moments};
 
-/// Unit roundoff of f64.
-const U: f64 = f64::EPSILON / 2.0;
+/// Values that the first block has room for.
+const FIRST_ROOM: usize = 5;
+/// Words of the head.
+const HEAD: usize = size_of::<Head>() / size_of::<u64>();
 
-/// The last values of one series, oldest first. Grows with the values that it holds up to its capacity.
-#[derive(Debug, Clone, Default)]
+/// The last values of one series, oldest first, in one block of memory with the name of the series: what tells that it is the
+/// right one, what screens a value and the values themselves are a few lines of the cache. Grows with the values up to its
+/// capacity.
+///
+/// The block: `Head`, the name, the values; in words, as the values need it. With a hundred of them and a name of up to 48
+/// bytes it fills 896 bytes, a size that allocators have.
+#[derive(Debug, Clone)]
 pub struct Window {
-    /// A ring once it is full: `head` is the oldest value then.
-    values: Vec<f64>,
-    head: usize,
+    words: Box<[u64]>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+struct Head {
     estimate: Estimate,
+    /// A ring once it is full: place of the oldest value then.
+    oldest: u32,
+    /// Bytes of the name.
+    name: u32,
 }
 
 /// What [`Window::push`] replaced; handing it to [`Window::undo`] restores the window exactly.
@@ -30,20 +48,84 @@ pub enum Replaced {
     Oldest(f64),
 }
 
+/// Without a name.
+impl Default for Window {
+    fn default() -> Self {
+        Window::named("")
+    }
+}
+
 impl Window {
+    /// An empty one.
+    pub fn named(name: &str) -> Self {
+        Window::with(name, &[])
+    }
+
+    /// A window that holds these finite values, oldest first.
+    pub fn with(name: &str, values: &[f64]) -> Self {
+        let mut window = Window::block(name, values.len().max(FIRST_ROOM));
+        window.values_mut()[..values.len()].copy_from_slice(values);
+        window.head_mut().estimate = Estimate::of(values);
+        window
+    }
+
+    fn block(name: &str, room: usize) -> Self {
+        let mut words = vec![0; HEAD + name.len().div_ceil(size_of::<u64>()) + room].into_boxed_slice();
+        bytemuck::cast_slice_mut(&mut words[HEAD..])[..name.len()].copy_from_slice(name.as_bytes());
+        let mut window = Window { words };
+        window.head_mut().name = name.len() as u32;
+        window
+    }
+
+    fn head(&self) -> &Head {
+        bytemuck::from_bytes(bytemuck::cast_slice(&self.words[..HEAD]))
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(&mut self.words[..HEAD]))
+    }
+
+    /// Where the values begin.
+    fn start(&self) -> usize {
+        HEAD + (self.head().name as usize).div_ceil(size_of::<u64>())
+    }
+
+    /// Those held, as they lie.
+    fn values(&self) -> &[f64] {
+        let start = self.start();
+        bytemuck::cast_slice(&self.words[start..start + self.len()])
+    }
+
+    /// The block's room for values.
+    fn values_mut(&mut self) -> &mut [f64] {
+        let start = self.start();
+        bytemuck::cast_slice_mut(&mut self.words[start..])
+    }
+
+    /// As bytes of UTF-8.
+    pub fn name_bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words[HEAD..])[..self.head().name as usize]
+    }
+
+    /// See [`named`](Self::named).
+    pub fn name(&self) -> &str {
+        // They came from a `str`.
+        std::str::from_utf8(self.name_bytes()).unwrap_or_default()
+    }
+
     /// Number of values held.
     pub fn len(&self) -> usize {
-        self.values.len()
+        self.head().estimate.count as usize
     }
 
     /// True before the first value.
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.len() == 0
     }
 
     /// The values from the oldest to the newest, as the ring's two runs.
     pub fn runs(&self) -> (&[f64], &[f64]) {
-        let (newer, older) = self.values.split_at(self.head);
+        let (newer, older) = self.values().split_at(self.head().oldest as usize);
         (older, newer)
     }
 
@@ -66,141 +148,69 @@ impl Window {
     /// Appends a finite value; the oldest one leaves when `capacity` values are held.
     pub fn push(&mut self, value: f64, capacity: usize) -> Replaced {
         debug_assert!(value.is_finite() && capacity > 0);
-        let replaced = if self.values.len() < capacity {
-            // A ring that has turned cannot grow in place: only a larger capacity after a restart comes here.
-            self.values.rotate_left(self.head);
-            self.head = 0;
-            if self.values.len() == self.values.capacity() {
-                let room = (self.values.len() * 2).max(4).min(capacity);
-                self.values.reserve_exact(room - self.values.len());
+        let Head { estimate: Estimate { count, .. }, oldest, .. } = *self.head();
+        let (count, at) = (count as usize, oldest as usize);
+        let replaced = if count < capacity {
+            if at > 0 {
+                // A ring that has turned cannot grow in place: only a larger capacity after a restart comes here.
+                self.values_mut()[..count].rotate_left(at);
+                self.head_mut().oldest = 0;
             }
-            self.values.push(value);
+            if self.start() + count == self.words.len() {
+                self.grow(capacity);
+            }
+            self.values_mut()[count] = value;
             Replaced::Nothing
         } else {
-            let oldest = std::mem::replace(&mut self.values[self.head], value);
-            self.head = (self.head + 1) % self.values.len();
-            Replaced::Oldest(oldest)
+            self.head_mut().oldest = if at + 1 == count { 0 } else { oldest + 1 };
+            Replaced::Oldest(std::mem::replace(&mut self.values_mut()[at], value))
         };
-        self.estimate.slide(value, replaced);
-        if self.estimate.is_due(self.values.len()) {
-            self.estimate = Estimate::of(&self.values);
+        let estimate = &mut self.head_mut().estimate;
+        estimate.slide(value, replaced);
+        if estimate.is_due() {
+            self.head_mut().estimate = Estimate::of(self.values());
         }
         replaced
     }
 
-    /// A window that holds these finite values, oldest first.
-    pub fn of(values: Vec<f64>) -> Self {
-        let estimate = Estimate::of(&values);
-        Window { values, head: 0, estimate }
+    /// A larger block, for at most so many values.
+    fn grow(&mut self, capacity: usize) {
+        let doubled = (self.len() * 2).max(FIRST_ROOM);
+        // The last step is not worth a block of its own.
+        let room = if doubled + doubled / 4 >= capacity { capacity } else { doubled };
+        let mut larger = Window::block(self.name(), room);
+        larger.words[..self.words.len()].copy_from_slice(&self.words);
+        *self = larger;
     }
 
     /// Keeps the newest `capacity` values; whether there were more.
     pub fn shrink(&mut self, capacity: usize) -> bool {
-        let is_larger = self.values.len() > capacity;
+        let is_larger = self.len() > capacity;
         if is_larger {
-            *self = Window::of(self.newest(capacity));
+            *self = Window::with(self.name(), &self.newest(capacity));
         }
         is_larger
     }
 
     /// Takes back the latest [`push`](Window::push) that has not been taken back yet.
     pub fn undo(&mut self, replaced: Replaced) {
-        match replaced {
-            Replaced::Nothing => {
-                self.values.pop();
+        let (count, oldest) = (self.len(), self.head().oldest as usize);
+        let count = match replaced {
+            Replaced::Nothing => count - 1,
+            Replaced::Oldest(value) => {
+                let at = (oldest + count - 1) % count;
+                self.values_mut()[at] = value;
+                self.head_mut().oldest = at as u32;
+                count
             }
-            Replaced::Oldest(oldest) => {
-                self.head = (self.head + self.values.len() - 1) % self.values.len();
-                self.values[self.head] = oldest;
-            }
-        }
-        self.estimate = Estimate::of(&self.values);
+        };
+        self.head_mut().estimate = Estimate::of(&self.values_mut()[..count]);
     }
 
     /// True only if `|value - mean| <= threshold x std_dev` holds for the exact moments, with room to spare.
     /// False says nothing: then the exact moments decide.
     pub fn certainly_within(&self, value: f64, threshold: f64) -> bool {
-        self.estimate.certainly_within(value, threshold, self.values.len())
-    }
-}
-
-/// Running sums about a centre, with the largest distance they have seen, which bounds their rounding error.
-#[derive(Debug, Clone, Copy, Default)]
-struct Estimate {
-    centre: f64,
-    /// Sum of the distances from the centre.
-    sum: f64,
-    /// Sum of their squares.
-    square: f64,
-    /// Largest absolute distance that has entered either sum.
-    reach: f64,
-    /// Values that entered or left since the sums were made afresh.
-    steps: u32,
-}
-
-/// Beyond these distances squares overflow or lose bits: no estimate, the exact moments decide.
-const REACH: std::ops::Range<f64> = 1e-140..1e140;
-
-impl Estimate {
-    /// Fresh sums about the newest mean; O(n).
-    fn of(values: &[f64]) -> Self {
-        let Some(first) = values.first() else { return Estimate::default() };
-        let mean = first + values.iter().map(|x| x - first).sum::<f64>() / values.len() as f64;
-        let centre = if mean.is_finite() { mean } else { 0.0 };
-        let mut fresh = Estimate { centre, ..Estimate::default() };
-        values.iter().for_each(|x| fresh.enter(x - centre));
-        fresh
-    }
-
-    fn enter(&mut self, d: f64) {
-        self.sum += d;
-        self.square += d * d;
-        self.reach = self.reach.max(d.abs());
-    }
-
-    /// Moves on by one value, in O(1).
-    fn slide(&mut self, entered: f64, replaced: Replaced) {
-        self.enter(entered - self.centre);
-        self.steps += 1;
-        if let Replaced::Oldest(left) = replaced {
-            let d = left - self.centre;
-            self.sum -= d;
-            self.square -= d * d;
-            self.steps += 1;
-        }
-    }
-
-    /// True when rounding errors and a stale reach make fresh sums worth O(n): amortised O(1) for each value.
-    fn is_due(&self, count: usize) -> bool {
-        self.steps as usize >= count.max(2)
-    }
-
-    /// See [`Window::certainly_within`].
-    ///
-    /// Bound: every distance has a relative error of at most `U`; each of the `n + steps` additions adds at most `U` times
-    /// the largest partial sum, which is at most `(n + 1) * reach` (or its square). Doubled against second-order terms.
-    fn certainly_within(&self, value: f64, threshold: f64, count: usize) -> bool {
-        if count < 2 || !REACH.contains(&self.reach) {
-            return false;
-        }
-        let n = count as f64;
-        let additions = n + f64::from(self.steps);
-        let sum_error = 2.0 * U * additions * (n + 1.0) * self.reach;
-        let square_error = sum_error * self.reach * 2.0;
-        let offset = self.sum / n;
-        let offset_error = sum_error / n + 2.0 * U * offset.abs();
-        let variance = self.square / n - offset * offset;
-        let variance_error =
-            square_error / n + (2.0 * offset.abs() + offset_error) * offset_error + 4.0 * U * self.square / n;
-        let least = variance - variance_error;
-        if least <= 0.0 {
-            return false;
-        }
-        let d = value - self.centre;
-        // The exact rule rounds its mean once: half a unit in the last place of the mean.
-        let mean_rounding = 2.0 * U * (self.centre.abs() + offset.abs());
-        let farthest = (d - offset).abs() + offset_error + mean_rounding + 4.0 * U * (d.abs() + offset.abs());
-        farthest * (1.0 + 1e-9) < threshold * least.sqrt()
+        self.head().estimate.certainly_within(value, threshold)
     }
 }
 
@@ -231,6 +241,24 @@ mod tests {
         });
         window.push(7.0, 8);
         assert_eq!(window.iter().collect::<Vec<_>>(), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+    }
+
+    #[test]
+    fn a_name_stays_with_its_values_in_a_block_of_896_bytes() {
+        for name in ["", "d", "dévice-0\u{0}temperature", &"n".repeat(48)] {
+            let mut window = Window::named(name);
+            let mut values = Vec::new();
+            for i in 0..150 {
+                values.push(f64::from(i));
+                window.push(f64::from(i), 100);
+                assert_eq!(
+                    (window.name(), window.newest(i as usize + 1)),
+                    (name, values[values.len().saturating_sub(100)..].to_vec())
+                );
+            }
+            assert!(size_of_val(&*window.words) <= 896);
+            assert!(window.shrink(7) && window.name() == name && window.newest(99) == values[143..]);
+        }
     }
 
     #[test]

@@ -143,6 +143,33 @@ impl Instant {
     }
 }
 
+/// The minute of the last time that was read: the next one is most often of the same.
+#[derive(Debug, Default)]
+pub struct Minute {
+    /// `2026-11-23T17:00:`
+    text: [u8; 17],
+    /// Milliseconds since the epoch.
+    millis: i64,
+}
+
+impl Minute {
+    /// `2026-11-23T17:00:00.123Z`; `None` says nothing about other forms.
+    pub fn read(&mut self, text: &[u8]) -> Option<Instant> {
+        let whole: &[u8; 24] = text.try_into().ok()?;
+        if whole[..17] == self.text && (whole[19], whole[23]) == (b'.', b'Z') {
+            let digits = [17, 18, 20, 21, 22].map(|at| whole[at].wrapping_sub(b'0'));
+            if digits.iter().all(|digit| *digit <= 9) && digits[0] < 6 {
+                let millis = digits.iter().fold(0, |sum, digit| sum * 10 + i64::from(*digit));
+                return Some(Instant(self.millis + millis));
+            }
+        }
+        let read = Instant::parse_usual(text)?;
+        self.text.copy_from_slice(&whole[..17]);
+        self.millis = read.0 - read.0.rem_euclid(60_000);
+        Some(read)
+    }
+}
+
 impl From<OffsetDateTime> for Instant {
     /// Cut to milliseconds; a time outside the range becomes its nearer end.
     fn from(time: OffsetDateTime) -> Self {

@@ -2,6 +2,7 @@
 //! wrong or only rare, is left to the careful reading in [`super::decode`], so that this file never decides what is an error.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::{Event, Fields, Instant, MAX_NAME};
 
@@ -9,29 +10,45 @@ use super::{Event, Fields, Instant, MAX_NAME};
 /// `str::parse` (Clinger, "How to read floating point numbers accurately", 1990).
 const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
+/// Where the four values lie in the text, in the order of [`Fields`]; strings without their quotes.
+pub type Spans = [Option<Range<usize>>; 4];
+
 /// The event in `text`, or `None` when it is not of the usual form. What a path of several names leads to lies in an object
 /// within, and is not usual either.
-pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<Event<'a>> {
-    let mut scan = Scan { text, rest: text.as_bytes() };
+pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
+    let mut scan = Scan { rest: text.as_bytes() };
     let (mut device, mut metric, mut value, mut time) = (None, None, None, None);
+    let mut spans = Spans::default();
     scan.space();
     scan.take(b'{')?;
     loop {
         scan.space();
         // A field that is given twice is an error, which is not decided here. Most often they come in this order.
+        let span = |found: &[u8], after: &Scan<'_>, quotes| {
+            let end = text.len() - after.rest.len() - quotes;
+            Some(end - found.len()..end)
+        };
         if device.is_none() && scan.key(&fields.device) {
-            device = Some(scan.name()?);
+            let found = scan.name()?;
+            spans[0] = span(found.as_bytes(), &scan, 1);
+            device = Some(found);
         } else if metric.is_none() && scan.key(&fields.metric) {
-            metric = Some(scan.name()?);
+            let found = scan.name()?;
+            spans[1] = span(found.as_bytes(), &scan, 1);
+            metric = Some(found);
         } else if value.is_none() && scan.key(&fields.value) {
+            let before = scan.rest;
             value = Some(scan.number()?);
+            spans[2] = span(&before[..before.len() - scan.rest.len()], &scan, 0);
         } else if time.is_none() && scan.key(&fields.time) {
-            time = Some(Instant::parse_rfc3339(scan.string()?)?);
+            let found = scan.string()?;
+            spans[3] = span(found, &scan, 1);
+            time = Some(Instant::parse_rfc3339(std::str::from_utf8(found).ok()?)?);
         } else {
             let key = scan.string()?;
             [&fields.device, &fields.metric, &fields.value, &fields.time]
                 .iter()
-                .all(|field| *field != key)
+                .all(|field| field.as_bytes() != key)
                 .then_some(())?;
             scan.colon()?;
             scan.scalar()?;
@@ -45,12 +62,13 @@ pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<Event<'a>> {
     }
     scan.space();
     scan.rest.is_empty().then_some(())?;
-    Some(Event {
+    let event = Event {
         device_id: Cow::Borrowed(device?),
         metric_name: metric.map(Cow::Borrowed),
         metric_value: value?,
         timestamp: time,
-    })
+    };
+    Some((event, spans))
 }
 
 /// The highest bit of each byte that ends a plain string: a quote, a backslash or a control character. Of several only the
@@ -64,10 +82,15 @@ fn special(eight: u64) -> u64 {
     (quote | backslash | control) & (EACH * 0x80)
 }
 
-struct Scan<'a> {
-    text: &'a str,
-    /// The bytes of its end.
-    rest: &'a [u8],
+/// A name of the length that is allowed.
+pub fn name(bytes: &[u8]) -> Option<&str> {
+    let name = (1..=MAX_NAME).contains(&bytes.len()).then_some(bytes)?;
+    std::str::from_utf8(name).ok()
+}
+
+/// The rest of a text.
+pub struct Scan<'a> {
+    pub rest: &'a [u8],
 }
 
 impl<'a> Scan<'a> {
@@ -113,9 +136,17 @@ impl<'a> Scan<'a> {
     }
 
     /// A string without escapes.
-    fn string(&mut self) -> Option<&'a str> {
+    fn string(&mut self) -> Option<&'a [u8]> {
         self.take(b'"')?;
-        let (from, mut end) = (self.text.len() - self.rest.len(), 0);
+        let inner = self.plain()?;
+        self.take(b'"')?;
+        Some(inner)
+    }
+
+    /// What is before the next quote, backslash or control character.
+    #[inline]
+    pub fn plain(&mut self) -> Option<&'a [u8]> {
+        let mut end = 0;
         loop {
             let Some(eight) = self.rest[end..].first_chunk() else {
                 // The last seven bytes of the text.
@@ -129,13 +160,13 @@ impl<'a> Scan<'a> {
             }
             end += 8;
         }
-        (self.rest[end] == b'"').then_some(())?;
-        self.rest = &self.rest[end + 1..];
-        self.text.get(from..from + end)
+        let (plain, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Some(plain)
     }
 
     fn name(&mut self) -> Option<&'a str> {
-        self.string().filter(|name| (1..=MAX_NAME).contains(&name.len()))
+        self.string().and_then(name)
     }
 
     /// Adds digits to a number; how many there were.
@@ -149,7 +180,7 @@ impl<'a> Scan<'a> {
     }
 
     /// A number without exponent, of at most 15 digits, so that its digits and the power of ten are exact.
-    fn number(&mut self) -> Option<f64> {
+    pub fn number(&mut self) -> Option<f64> {
         let is_negative = self.rest.first() == Some(&b'-');
         self.rest = &self.rest[usize::from(is_negative)..];
         let has_leading_zero = self.rest.first() == Some(&b'0');

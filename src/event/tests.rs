@@ -179,16 +179,79 @@ proptest::proptest! {
     }
 }
 
+/// All readings say the same of it.
 fn agrees(text: &str) {
     let fields = Fields::default();
-    if let Some(quick) = scan::usual(text, &fields) {
-        let careful = read(text, &fields).unwrap_or_else(|e| panic!("{text}: {e}"));
-        assert_eq!(quick, careful, "{text}");
-        assert_eq!(quick.metric_value.to_bits(), careful.metric_value.to_bits(), "{text}");
+    let careful = decode_with_care(text, &fields);
+    if let Some((quick, _)) = scan::usual(text, &fields) {
+        same(&Ok(quick), &careful, text);
+    }
+    let usual = TOKENS.concat();
+    let mut decoder = Decoder::new(&fields);
+    decoder.decode(Some(usual.as_bytes())).unwrap();
+    for text in [text, text, &usual, text] {
+        same(&decoder.decode(Some(text.as_bytes())), &decode_with_care(text, &fields), text);
+    }
+    // The other way round: what was learnt from this text.
+    let mut decoder = Decoder::new(&fields);
+    for text in [text, &usual, text] {
+        same(&decoder.decode(Some(text.as_bytes())), &decode_with_care(text, &fields), text);
+    }
+}
+
+fn decode_with_care<'a>(text: &'a str, fields: &Fields) -> Result<Event<'a>, Rejection> {
+    if text.is_empty() { decode(Some(b""), fields) } else { read(text, fields) }
+}
+
+fn same(one: &Result<Event<'_>, Rejection>, other: &Result<Event<'_>, Rejection>, text: &str) {
+    assert_eq!(one, other, "{text}");
+    if let (Ok(one), Ok(other)) = (one, other) {
+        assert_eq!(one.metric_value.to_bits(), other.metric_value.to_bits(), "{text}");
     }
 }
 
 #[test]
 fn the_contracts_example_takes_the_quick_reading() {
     assert!(scan::usual(&TOKENS.concat(), &Fields::default()).is_some());
+}
+
+#[test]
+fn events_that_look_alike_are_known_by_what_is_around_their_values() {
+    let text = |device: &str, value: &str, time: &str| {
+        format!(r#"{{"unit": "°C", "timestamp": "{time}", "metric_value": {value}, "device_id": "{device}"}} "#)
+    };
+    let mut decoder = Decoder::new(&Fields::default());
+    let first = text("a", "1", "2026-11-23T17:00:00.123Z");
+    decoder.decode(Some(first.as_bytes())).unwrap();
+    for (device, value, time) in [
+        ("é-0042", "-21.53", "2026-11-23T17:00:59.999Z"),
+        ("b", "0", "2026-11-23T17:01:00.000Z"),
+        ("c", "7", "1999-01-01T00:00:00.000Z"),
+    ] {
+        let text = text(device, value, time);
+        assert!(decoder.knows(text.as_bytes()), "{text}");
+        let event = decoder.decode(Some(text.as_bytes())).unwrap();
+        assert_eq!((&*event.device_id, event.metric_value), (device, value.parse().unwrap()));
+        assert_eq!(event.timestamp.unwrap().to_string(), time);
+    }
+    for other in [
+        text("b", "1e3", "2026-11-23T17:00:00.123Z"),
+        text("b", "1", "2026-11-23T17:00:60.000Z"),
+        text("b\\", "1", "2026-11-23T17:00:00.123Z"),
+        text("b", "1", "2026-11-23T17:00:00.123Z").replace("°C", "°F"),
+        text("b", "1", "2026-11-23T17:00:00.123Z") + "x",
+    ] {
+        assert!(!decoder.knows(other.as_bytes()), "{other}");
+    }
+}
+
+#[test]
+fn a_stream_that_changes_its_form_is_known_again_after_some_events() {
+    let mut decoder = Decoder::new(&Fields::default());
+    let (old, new) = (r#"{"device_id":"a","metric_value":1}"#, r#"{"metric_value":1,"device_id":"a"}"#);
+    decoder.decode(Some(old.as_bytes())).unwrap();
+    for _ in 0..100 {
+        decoder.decode(Some(new.as_bytes())).unwrap();
+    }
+    assert!(decoder.knows(new.as_bytes()) && !decoder.knows(old.as_bytes()));
 }

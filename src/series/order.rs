@@ -1,68 +1,76 @@
-//! The series of a table by their newest record: a doubly linked list through the table itself, so that the one that has
-//! been silent for longest is at hand and moving one to the end costs a few writes.
+//! The series of a table by their newest record, so that the one that has been silent for longest is at hand. Nothing is kept
+//! up to date for each event: a series that was touched since it was put in order is put in order again when it comes to the
+//! front, and the order is made only when something may have to be evicted.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use super::Table;
 
-/// No neighbour.
-pub(super) const NONE: u32 = u32::MAX;
-
-/// Neighbours of a series.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Links {
-    pub older: u32,
-    pub newer: u32,
-}
-
-/// Both ends of the list.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Order {
-    oldest: u32,
-    newest: u32,
-}
-
-impl Default for Order {
-    fn default() -> Self {
-        Order { oldest: NONE, newest: NONE }
-    }
+    /// Offset of the newest record of each series, or that of an earlier one, and its place.
+    places: Option<BinaryHeap<Reverse<(i64, u32)>>>,
+    /// No series was touched before; seconds.
+    floor: u32,
 }
 
 impl Order {
-    pub fn oldest(&self) -> Option<u32> {
-        (self.oldest != NONE).then_some(self.oldest)
+    /// A series was touched at this second.
+    pub fn lower(&mut self, touched: u32) {
+        self.floor = self.floor.min(touched);
+    }
+
+    /// A new series.
+    pub fn enter(&mut self, at: u32, last: i64) {
+        if let Some(places) = &mut self.places {
+            places.push(Reverse((last, at)));
+        }
+    }
+
+    /// The first, which was found just now.
+    pub fn leave(&mut self) {
+        self.places.as_mut().and_then(BinaryHeap::pop);
+    }
+
+    /// Nothing is known any more.
+    pub fn forget(&mut self) {
+        *self = Order::default();
     }
 }
 
 impl Table {
-    /// Takes a series out of the list; returns its newer neighbour, [`NONE`] at the end.
-    pub(super) fn unlink(&mut self, at: u32) -> u32 {
-        let Links { older, newer } = self.at(at).links;
-        match older {
-            NONE => self.order.oldest = newer,
-            older => self.at_mut(older).links.newer = newer,
+    /// False when certainly no series is older than this second.
+    pub(super) fn may_be_older(&mut self, than: u32) -> bool {
+        if self.order.floor < than && self.order.places.is_none() {
+            let touched = self.series.iter().flatten().map(|series| series.touched);
+            self.order.floor = touched.min().unwrap_or(u32::MAX);
         }
-        match newer {
-            NONE => self.order.newest = older,
-            newer => self.at_mut(newer).links.older = older,
-        }
-        newer
+        self.order.floor < than
     }
 
-    /// Puts a series at the end, as the newest.
-    pub(super) fn append(&mut self, at: u32) {
-        self.link(at, NONE);
-    }
-
-    /// Puts a series before `newer`; at the end when that is [`NONE`].
-    pub(super) fn link(&mut self, at: u32, newer: u32) {
-        let older = if newer == NONE { self.order.newest } else { self.at(newer).links.older };
-        self.at_mut(at).links = Links { older, newer };
-        match older {
-            NONE => self.order.oldest = at,
-            older => self.at_mut(older).links.newer = at,
+    /// The series with the oldest newest record; of the partition's clock too, which never runs backwards.
+    pub(super) fn oldest(&mut self) -> Option<u32> {
+        let Table { series, order, .. } = self;
+        let places = order.places.get_or_insert_with(|| {
+            let taken = series.iter().zip(0..).filter_map(|(series, at)| Some(Reverse((series.as_ref()?.last, at))));
+            taken.collect()
+        });
+        while let Some(mut first) = places.peek_mut() {
+            let Reverse((last, at)) = *first;
+            match &series[at as usize] {
+                Some(series) if series.last == last => {
+                    order.floor = series.touched;
+                    return Some(at);
+                }
+                Some(series) => *first = Reverse((series.last, at)),
+                None => {
+                    PeekMut::pop(first);
+                }
+            }
         }
-        match newer {
-            NONE => self.order.newest = at,
-            newer => self.at_mut(newer).links.older = at,
-        }
+        order.floor = u32::MAX;
+        None
     }
 }

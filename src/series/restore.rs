@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::snapshot::{Content, Snapshot};
-use super::{Bounds, Series, Slot, Table};
+use super::{Bounds, Guess, Series, Slot, Table};
 use crate::window::Window;
 
 /// Under way: first all of [`load`](Restore::load), then [`replay`](Restore::replay) in offset order.
@@ -38,7 +38,8 @@ impl Restore {
                 self.gone.insert(key.into(), as_of);
             }
             Content::Window { last, touched, values } => {
-                let at = self.table.insert(Series { last, touched, window: Window::of(values), ..Series::new(key) });
+                let window = Window::with(key, &values);
+                let at = self.table.insert(Series { window, last, touched, is_dirty: false });
                 self.stands_for(Slot(at), as_of);
             }
         }
@@ -72,8 +73,18 @@ impl Restore {
         self.table.clock = clock;
     }
 
+    /// See [`Table::guess`].
+    pub fn guess(&self, key: &str) -> Guess {
+        self.table.guess(key)
+    }
+
+    /// See [`Table::approach`].
+    pub fn approach(&self, guesses: impl Iterator<Item = Guess> + Clone) {
+        self.table.approach(guesses);
+    }
+
     /// An event that has its verdict already; `time` is the record's own, `capacity` that of the windows then.
-    pub fn replay(&mut self, key: &str, offset: i64, time: Option<i64>, value: f64, capacity: usize) {
+    pub fn replay(&mut self, key: &str, guess: Guess, offset: i64, time: Option<i64>, value: f64, capacity: usize) {
         match self.bounds {
             Some(bounds) => self.table.pass(offset, time, bounds),
             None => self.table.tick(time),
@@ -81,7 +92,7 @@ impl Restore {
         if self.gone.get(key).is_some_and(|begins| offset < *begins) {
             return;
         }
-        let (slot, created) = self.table.slot(key, offset, self.bounds.unwrap_or_default());
+        let (slot, created) = self.table.slot(key, guess, offset, self.bounds.unwrap_or_default());
         if created {
             self.stands_for(slot, i64::MIN);
         }
@@ -111,14 +122,6 @@ impl Restore {
 
     /// The table, and the evicted series whose records are still to be deleted.
     pub fn finish(mut self) -> (Table, HashMap<Box<str>, i64>) {
-        // Snapshots came in no order, and a series without newer records was not moved.
-        let mut places = (0..self.table.series.len() as u32).filter(|at| self.table.series[*at as usize].is_some());
-        let mut places = places.by_ref().collect::<Vec<_>>();
-        places.sort_by_key(|at| self.table.at(*at).last);
-        for at in places {
-            self.table.unlink(at);
-            self.table.append(at);
-        }
         self.table.commit();
         (self.table, self.gone)
     }

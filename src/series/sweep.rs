@@ -56,7 +56,7 @@ impl Table {
 }
 
 fn record(series: &Series, as_of: i64, settings: Fingerprint) -> (Vec<u8>, Vec<u8>) {
-    let key = record_key(&series.key);
+    let key = record_key(series.window.name());
     let value = encode_window(&key, settings, as_of, series.last, series.touched, series.window.iter());
     (key, value)
 }

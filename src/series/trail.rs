@@ -6,18 +6,14 @@ use crate::window::Replaced;
 #[derive(Debug)]
 pub(super) enum Step {
     Created(u32),
-    /// With what the series had before, and its newer neighbour then.
+    /// With what the series had before.
     Pushed {
         at: u32,
         replaced: Replaced,
         last: i64,
         touched: u32,
-        newer: u32,
     },
-    Evicted {
-        series: Box<Series>,
-        newer: u32,
-    },
+    Evicted(Box<Series>),
 }
 
 impl Table {
@@ -37,25 +33,23 @@ impl Table {
     pub fn rollback(&mut self) {
         while let Some(step) = self.trail.pop() {
             match step {
-                Step::Pushed { at, replaced, last, touched, newer } => {
-                    self.unlink(at);
+                Step::Pushed { at, replaced, last, touched } => {
                     let series = self.at_mut(at);
                     series.window.undo(replaced);
                     // It stays dirty: one snapshot too many is harmless.
                     (series.last, series.touched) = (last, touched);
-                    self.link(at, newer);
                 }
                 Step::Created(at) => {
                     self.remove(at);
                 }
-                Step::Evicted { series, newer } => {
-                    // Into the place that it left, which is the one freed last.
-                    let at = self.insert(*series);
-                    self.unlink(at);
-                    self.link(at, newer);
+                // Into the place that it left, which is the one freed last.
+                Step::Evicted(series) => {
+                    self.insert(*series);
                 }
             }
         }
+        // Newest records are older than they were.
+        self.order.forget();
         self.evicted.clear();
         self.clock = self.committed_clock;
     }
@@ -65,21 +59,29 @@ impl Table {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Bounds;
+    use super::super::{Bounds, Guess};
     use super::*;
 
     /// Everything that a verdict or an eviction can depend on, oldest series first.
     fn contents(table: &Table) -> Vec<(String, Vec<u64>, i64, u32)> {
         let mut all = Vec::new();
-        let mut next = table.order.oldest();
-        while let Some(at) = next {
-            let series = table.at(at);
+        for (at, series) in (0..).zip(&table.series).filter_map(|(at, series)| Some((at, series.as_ref()?))) {
             let bits = series.window.iter().map(f64::to_bits).collect();
-            assert_eq!(table.find(&series.key), Some(at));
-            all.push((series.key.to_string(), bits, series.last, series.touched));
-            next = (series.links.newer != super::super::order::NONE).then_some(series.links.newer);
+            assert_eq!(table.find(series.window.name()), Some(at));
+            all.push((series.window.name().to_owned(), bits, series.last, series.touched));
         }
         assert_eq!(all.len(), table.len());
+        all.sort_by_key(|(_, _, last, _)| *last);
+        all
+    }
+
+    /// What leaves first when everything must.
+    fn by_age(table: &mut Table) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(at) = table.oldest() {
+            all.push(table.at(at).window.name().to_owned());
+            table.remove(at);
+        }
         all
     }
 
@@ -96,7 +98,7 @@ mod tests {
                 for (device, step) in events {
                     (offset, time) = (offset + 1, time + step);
                     table.pass(offset, Some(time), bounds);
-                    let (slot, _) = table.slot(&device.to_string(), offset, bounds);
+                    let (slot, _) = table.slot(&device.to_string(), Guess::NONE, offset, bounds);
                     table.push(slot, offset, offset as f64, 3);
                 }
             };
@@ -106,9 +108,11 @@ mod tests {
             feed(&mut table, &after);
             prop_assert!(table.len() <= 6);
             table.rollback();
-            prop_assert_eq!(contents(&table), was);
+            prop_assert_eq!(&contents(&table), &was);
             prop_assert_eq!(table.clock(), clock);
             prop_assert!(table.evicted().is_empty());
+            let names = was.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>();
+            prop_assert_eq!(by_age(&mut table), names);
         }
     }
 }

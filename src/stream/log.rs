@@ -26,6 +26,13 @@ pub struct Record<'a> {
     pub headers: &'a dyn Headers,
 }
 
+impl Record<'_> {
+    /// Bytes of key and value.
+    pub fn size(&self) -> usize {
+        [self.key, self.value].map(|part| part.map_or(0, <[u8]>::len)).iter().sum()
+    }
+}
+
 /// What a record has beside key and value.
 pub trait Headers {
     /// Header `anomaly-label`, if it is UTF-8.

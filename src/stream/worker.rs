@@ -16,7 +16,7 @@ use crate::anomaly::Anomaly;
 use crate::config::resolved::{OnReject, Start};
 use crate::detect::Detector;
 use crate::error::Error;
-use crate::event::Fields;
+use crate::event::{Decoder, Fields};
 use crate::fail;
 use crate::health::{Part, State};
 use crate::meter::Meter;
@@ -90,6 +90,7 @@ pub enum Ending {
 /// One worker. Dropping it closes the log.
 pub struct Worker<'a, L> {
     log: L,
+    decoder: Decoder,
     detector: Detector,
     plan: &'a Plan,
     part: Arc<Part>,
@@ -126,6 +127,7 @@ impl<'a, L: Log> Worker<'a, L> {
     ) -> Self {
         Worker {
             log,
+            decoder: Decoder::new(&plan.fields),
             detector,
             plan,
             part,
@@ -201,11 +203,11 @@ impl<'a, L: Log> Worker<'a, L> {
             Some(since) => self.plan.commit_interval.saturating_sub(self.log.now().saturating_sub(since)),
             None => IDLE,
         };
-        let Worker { log, detector, plan, positions, staged, dead_letter_limit, .. } = self;
+        let Worker { log, decoder, detector, plan, positions, staged, dead_letter_limit, .. } = self;
         staged.tick();
         log.poll(wait, BATCH, &mut |partition, records| {
             if let Some(mark) = positions.get_mut(&partition) {
-                staged.judge(plan, detector, partition, records, mark, *dead_letter_limit);
+                staged.judge(plan, decoder, detector, partition, records, mark, *dead_letter_limit);
             }
         })
     }

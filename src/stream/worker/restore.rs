@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::Worker;
 use super::floor::Floor;
+use super::staged::BLOCK;
 use crate::config::resolved::Start;
 use crate::detect::hex;
-use crate::event;
+use crate::event::Decoder;
 use crate::fail;
 use crate::health::State;
-use crate::series::{Restore, snapshot};
-use crate::stream::log::{Fault, Identity, Log, Past, Positions, Remedy, Standing};
+use crate::series::{self, Restore, snapshot};
+use crate::stream::log::{Fault, Identity, Log, Past, Positions, Record, Remedy, Standing};
 use crate::stream::mark::{Counts, Mark, Marks};
 
 /// What was found of a partition.
@@ -241,29 +242,29 @@ impl<L: Log> Worker<'_, L> {
         restore.set_clock(floor.clock);
         let read = restore.len();
         let mut epochs = floor.epochs.iter().peekable();
-        let (mut capacity, mut fields) = (1, &self.plan.fields);
+        let (mut capacity, mut decoder) = (1, Decoder::new(&self.plan.fields));
         if let Some(first) = epochs.next() {
             restore.resize(first.from, first.window);
-            (capacity, fields) = (first.window, &first.fields);
+            (capacity, decoder) = (first.window, Decoder::new(&first.fields));
         }
         if from < to {
             self.insist("opening the history", |log| log.open_history(Past::Input, partition, from, to))?;
         }
         let mut at = from;
-        let (mut key, mut bytes) = (String::new(), 0);
+        let mut bytes = 0;
         while at < to {
             let next = self.log.read_history(&mut |_, records| {
-                for record in records.iter().filter(|record| record.offset < to) {
-                    while let Some(epoch) = epochs.next_if(|epoch| epoch.from <= record.offset) {
+                let mut rest = &records[..records.partition_point(|record| record.offset < to)];
+                while let Some(first) = rest.first() {
+                    while let Some(epoch) = epochs.next_if(|epoch| epoch.from <= first.offset) {
                         restore.resize(epoch.from, epoch.window);
-                        (capacity, fields) = (epoch.window, &epoch.fields);
+                        (capacity, decoder) = (epoch.window, Decoder::new(&epoch.fields));
                     }
-                    bytes += (record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)) as u64;
-                    // What was rejected then joined no window.
-                    if let Ok(event) = event::decode(record.value, fields) {
-                        let key = crate::series::key(&mut key, &event.device_id, event.metric_name.as_deref());
-                        restore.replay(key, record.offset, record.timestamp, event.metric_value, capacity);
-                    }
+                    let same = epochs.peek().map_or(rest.len(), |next| rest.partition_point(|r| r.offset < next.from));
+                    let (block, later) = rest.split_at(same.min(BLOCK));
+                    bytes += block.iter().map(Record::size).sum::<usize>() as u64;
+                    replay(&mut restore, &mut decoder, block, capacity);
+                    rest = later;
                 }
                 restore.settle();
             });
@@ -323,6 +324,22 @@ impl<L: Log> Worker<'_, L> {
             return Err(Fault::new(Remedy::Rebuild, "the group changed while windows were restored"));
         }
         Ok(())
+    }
+}
+
+/// Lets events join their windows again. What was rejected then joined none.
+fn replay(restore: &mut Restore, decoder: &mut Decoder, records: &[Record<'_>], capacity: usize) {
+    let mut key = String::new();
+    let events = records.iter().filter_map(|record| Some((record, decoder.decode(record.value).ok()?)));
+    let events = events.map(|(record, event)| {
+        let guess = restore.guess(series::key(&mut key, &event.device_id, event.metric_name.as_deref()));
+        (record, event, guess)
+    });
+    let events = events.collect::<Vec<_>>();
+    restore.approach(events.iter().map(|(.., guess)| *guess));
+    for (record, event, guess) in events {
+        let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
+        restore.replay(key, guess, record.offset, record.timestamp, event.metric_value, capacity);
     }
 }
 

@@ -9,12 +9,14 @@ use crate::anomaly::{Anomaly, Severity, Source};
 use crate::config::resolved::OnReject;
 use crate::detect::{Detector, Verdict, hex};
 use crate::error::Error;
-use crate::event::{self, Class, Instant, Rejection};
+use crate::event::{Class, Decoder, Instant, Rejection};
 use crate::health::Tally;
 use crate::meter::Meter;
 use crate::stream::log::{Outgoing, Output, Record};
 use crate::stream::mark::{Counts, Mark};
 
+/// Events that are decoded before the first of them is judged.
+pub(super) const BLOCK: usize = 64;
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 86_400_000;
 /// Bytes that wait to be sent at the most, but for those of one poll.
@@ -66,9 +68,11 @@ impl Staged {
     }
 
     /// Judges the records of one partition from the mark on, and moves it.
+    #[allow(clippy::too_many_arguments)] // Parts of the worker, of which this is one.
     pub fn judge(
         &mut self,
         plan: &Plan,
+        decoder: &mut Decoder,
         detector: &mut Detector,
         partition: i32,
         records: &[Record<'_>],
@@ -78,51 +82,67 @@ impl Staged {
         let mut source = Source { topic: plan.topic.clone(), partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
         detector.within(partition, |judge| {
-            for record in records {
-                if self.poison.is_some() {
-                    break;
-                }
-                // A record from before a rewind.
-                if record.offset < mark.offset {
-                    continue;
-                }
-                source.offset = record.offset;
-                bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-                match event::decode(record.value, &plan.fields) {
-                    Ok(event) => {
-                        let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
-                        judge.pass(record.offset, record.timestamp);
-                        let verdict = judge.judge(&source, &event, at, || record.headers.label().map(label));
-                        newest = at.or(newest);
-                        self.passed(partition, at, verdict, &mut mark.counts);
-                    }
-                    Err(rejection) if plan.on_reject == OnReject::Fail => {
-                        self.poison = Some(Error::data(format_args!(
-                            "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
-                            plan.topic, record.offset
-                        )));
+            let mut decoded = Vec::with_capacity(BLOCK.min(records.len()));
+            for block in records.chunks(BLOCK) {
+                decoded.extend(block.iter().map(|record| decoder.decode(record.value)));
+                judge.approach(decoded.iter().flatten());
+                for (record, decoded) in block.iter().zip(&decoded) {
+                    if self.poison.is_some() {
                         break;
                     }
-                    Err(rejection) => {
-                        self.cover(partition, own_time(record)).rejected += 1;
-                        self.tally.rejected += 1;
-                        *self.rejects.entry(rejection.class).or_default() += 1;
-                        if plan.on_reject == OnReject::DeadLetter {
-                            mark.counts.rejected += 1;
-                            let sizes = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
-                            self.largest_dead_letter = sizes.into_iter().fold(self.largest_dead_letter, usize::max);
-                            self.outbox.push(dead_letter(&source, record, &rejection, dead_letter_limit));
-                        } else {
-                            mark.counts.dropped += 1;
-                        }
+                    // A record from before a rewind.
+                    if record.offset < mark.offset {
+                        continue;
                     }
+                    source.offset = record.offset;
+                    bytes += record.size();
+                    match decoded {
+                        Ok(event) => {
+                            let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
+                            judge.pass(record.offset, record.timestamp);
+                            let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
+                            newest = at.or(newest);
+                            self.passed(partition, at, verdict, &mut mark.counts);
+                        }
+                        Err(rejection) if plan.on_reject == OnReject::Fail => {
+                            self.poison = Some(Error::data(format_args!(
+                                "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
+                                plan.topic, record.offset
+                            )));
+                            break;
+                        }
+                        Err(rejection) => self.reject(plan, &source, record, rejection, mark, dead_letter_limit),
+                    }
+                    mark.offset = record.offset + 1;
                 }
-                mark.offset = record.offset + 1;
+                decoded.clear();
             }
         });
         *self.bytes.entry(partition).or_default() += bytes as u64;
         if let Some(newest) = newest {
             self.event_times.insert(partition, newest);
+        }
+    }
+
+    fn reject(
+        &mut self,
+        plan: &Plan,
+        source: &Source,
+        record: &Record<'_>,
+        rejection: &Rejection,
+        mark: &mut Mark,
+        limit: usize,
+    ) {
+        self.cover(source.partition, own_time(record)).rejected += 1;
+        self.tally.rejected += 1;
+        *self.rejects.entry(rejection.class).or_default() += 1;
+        if plan.on_reject == OnReject::DeadLetter {
+            mark.counts.rejected += 1;
+            let sizes = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
+            self.largest_dead_letter = sizes.into_iter().fold(self.largest_dead_letter, usize::max);
+            self.outbox.push(dead_letter(source, record, rejection, limit));
+        } else {
+            mark.counts.dropped += 1;
         }
     }
 

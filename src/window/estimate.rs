@@ -1,0 +1,94 @@
+//! A running estimate of a window's moments, in O(1) for each value, with a bound of its error that holds at any offset.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::Replaced;
+
+/// Unit roundoff of f64.
+const U: f64 = f64::EPSILON / 2.0;
+
+/// Running sums about a centre, with the largest distance they have seen, which bounds their rounding error.
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Estimate {
+    centre: f64,
+    /// Sum of the distances from the centre.
+    sum: f64,
+    /// Sum of their squares.
+    square: f64,
+    /// Largest absolute distance that has entered either sum.
+    reach: f64,
+    /// Values within the sums.
+    pub count: u32,
+    /// Values that entered or left since the sums were made afresh.
+    steps: u32,
+}
+
+/// Beyond these distances squares overflow or lose bits: no estimate, the exact moments decide.
+const REACH: std::ops::Range<f64> = 1e-140..1e140;
+
+impl Estimate {
+    /// Fresh sums about the newest mean; O(n).
+    pub fn of(values: &[f64]) -> Self {
+        let Some(first) = values.first() else { return Estimate::default() };
+        let mean = first + values.iter().map(|x| x - first).sum::<f64>() / values.len() as f64;
+        let centre = if mean.is_finite() { mean } else { 0.0 };
+        let mut fresh = Estimate { centre, ..Estimate::default() };
+        values.iter().for_each(|x| fresh.enter(x - centre));
+        Estimate { count: values.len() as u32, ..fresh }
+    }
+
+    fn enter(&mut self, d: f64) {
+        self.sum += d;
+        self.square += d * d;
+        self.reach = self.reach.max(d.abs());
+    }
+
+    /// Moves on by one value, in O(1).
+    pub fn slide(&mut self, entered: f64, replaced: Replaced) {
+        self.enter(entered - self.centre);
+        self.steps += 1;
+        match replaced {
+            Replaced::Nothing => self.count += 1,
+            Replaced::Oldest(left) => {
+                let d = left - self.centre;
+                self.sum -= d;
+                self.square -= d * d;
+                self.steps += 1;
+            }
+        }
+    }
+
+    /// True when rounding errors and a stale reach make fresh sums worth O(n): amortised O(1) for each value.
+    pub fn is_due(&self) -> bool {
+        self.steps >= self.count.max(2)
+    }
+
+    /// See [`Window::certainly_within`](super::Window::certainly_within).
+    ///
+    /// Bound: every distance has a relative error of at most `U`; each of the `n + steps` additions adds at most `U` times
+    /// the largest partial sum, which is at most `(n + 1) * reach` (or its square). Doubled against second-order terms.
+    pub fn certainly_within(&self, value: f64, threshold: f64) -> bool {
+        if self.count < 2 || !REACH.contains(&self.reach) {
+            return false;
+        }
+        let n = f64::from(self.count);
+        let additions = n + f64::from(self.steps);
+        let sum_error = 2.0 * U * additions * (n + 1.0) * self.reach;
+        let square_error = sum_error * self.reach * 2.0;
+        let offset = self.sum / n;
+        let offset_error = sum_error / n + 2.0 * U * offset.abs();
+        let variance = self.square / n - offset * offset;
+        let variance_error =
+            square_error / n + (2.0 * offset.abs() + offset_error) * offset_error + 4.0 * U * self.square / n;
+        let least = variance - variance_error;
+        if least <= 0.0 {
+            return false;
+        }
+        let d = value - self.centre;
+        // The exact rule rounds its mean once: half a unit in the last place of the mean.
+        let mean_rounding = 2.0 * U * (self.centre.abs() + offset.abs());
+        let farthest = (d - offset).abs() + offset_error + mean_rounding + 4.0 * U * (d.abs() + offset.abs());
+        farthest * (1.0 + 1e-9) < threshold * least.sqrt()
+    }
+}
