@@ -141,6 +141,11 @@ fn sixty() -> Stage {
     stage
 }
 
+/// Script: whether the page shows a text.
+fn has(text: &str) -> String {
+    format!("document.getElementById('main').textContent.includes('{text}')")
+}
+
 #[test]
 fn new_rows_appear_by_themselves_and_what_is_on_the_screen_stays_where_it_is() {
     let (stage, browser) = (sixty(), Browser::open());
@@ -184,7 +189,6 @@ fn a_row_appears_at_once_by_the_stream_and_the_page_does_not_move() {
     let shifts = "(window.shift = 0, new PerformanceObserver(list => list.getEntries().forEach(e => window.shift += e.value))\
                   .observe({type: 'layout-shift', buffered: true}), true)";
     browser.value(shifts);
-    let has = |name: &str| format!("document.getElementById('main').textContent.includes('{name}')");
     // The stream is open once the first of these is there; the second shows how quick it is.
     stage.insert(&anomaly("press-0001", 100, ago(3), 24.6));
     browser.wait("the first row", &has("press-0001"));
@@ -216,7 +220,6 @@ fn one_stream_serves_all_tabs_of_a_browser() {
     browser.visit(&stage, "/anomalies?device=press-0001");
     stage.insert(&anomaly("press-0001", 2, ago(3), 24.6));
     stage.insert(&anomaly("press-0002", 3, ago(2), 24.6));
-    let has = |name: &str| format!("document.getElementById('main').textContent.includes('{name}')");
     let streams = "performance.getEntriesByType('resource').filter(e => e.name.includes('/events')).length";
     let query = "navigator.locks.query().then(all => all.pending.length)";
     for (window, name) in [(&first, "press-0002"), (&second, "press-0001")] {
@@ -240,7 +243,6 @@ fn a_page_that_the_database_answered_too_late_becomes_whole_and_live_by_itself()
     assert_eq!(browser.value("document.body.dataset.cursor === undefined"), json!(true));
     assert!(browser.text().contains("PostgreSQL does not answer in time"));
     lock.rollback().unwrap();
-    let has = |name: &str| format!("document.getElementById('main').textContent.includes('{name}')");
     browser.wait("what was there", &has("pump-0042"));
     stage.insert(&anomaly("press-0001", 2, ago(3), 24.6));
     browser.wait("what comes", &has("press-0001"));
@@ -252,7 +254,6 @@ fn what_the_stream_brought_is_not_taken_away_by_an_older_answer() {
     stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
     let browser = Browser::open();
     browser.visit(&stage, "/");
-    let has = |name: &str| format!("document.getElementById('main').textContent.includes('{name}')");
     // A slow network: the answer is made, and is there only when the row is too.
     let slow =
         "(window.asked = window.fetch, window.fetch = async (...all) => { const answer = await window.asked(...all);

@@ -146,16 +146,20 @@ fn a_million_events_give_exactly_the_oracles_anomalies_in_kafka_and_in_postgresq
 #[test]
 fn sigterm_in_the_middle_of_a_batch_at_full_speed_loses_and_doubles_nothing() {
     let case = Case::new("sigterm");
-    case.produce(events(2, 200, 300_000, 1_000));
-    let mut before = 0;
-    for _ in 0..4 {
+    let (mut before, mut produced, mut in_the_middle) = (0, 0, 0);
+    for round in 0..4 {
+        // However quick it is, there is something left to do.
+        case.produce(events(20 + round, 200, 150_000, 500));
+        produced += 150_000;
         let detector = case.detector("a", &[("DETECTOR__COMMIT_EVENTS", "3000")]);
         wait("some progress", || case.committed() > before);
         assert!(detector.terminate(STOP).success());
         before = case.committed();
+        in_the_middle += i32::from(before < produced);
     }
+    assert!(in_the_middle > 0, "stopped too late to show anything");
     let _last = case.detector("a", &[]);
-    wait_done(&case, 300_000);
+    wait_done(&case, produced);
     verify(&case);
 }
 
@@ -177,7 +181,7 @@ fn a_killed_detector_begins_again_with_its_windows_where_it_had_committed() {
     }
     assert!(in_the_middle > 0, "killed too late to show anything");
     let _last = case.detector("a", &[]);
-    wait_done(&case, 500_000);
+    wait_done(&case, produced);
     verify(&case);
 }
 

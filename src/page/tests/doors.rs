@@ -1,0 +1,91 @@
+//! Who may see and mark what.
+
+use super::*;
+
+fn post(path: &str, form: &str, headers: &[(&'static str, &str)]) -> Request {
+    let mut request = Request { method: hyper::Method::POST, body: form.to_owned().into(), ..Request::get(path, "") };
+    request.headers.insert("host", "localhost:8501".parse().unwrap());
+    headers.iter().for_each(|(name, value)| drop(request.headers.insert(*name, value.parse().unwrap())));
+    request
+}
+
+const MARKS: &str = "/anomalies/raw_events/3/184467/marks";
+
+#[test]
+fn a_mark_is_kept_with_its_note_and_shown_as_text() {
+    let (fake, handler) = pages(1.0, 9);
+    let (before, _) = get(&handler, "/anomalies/raw_events/3/184467");
+    assert_eq!(before.status, 200);
+    let (response, _) =
+        send(&handler, post(MARKS, "mark=false&note=a+%3Cb%3E+pump", &[("sec-fetch-site", "same-origin")]));
+    assert_eq!((response.status, header(&response, "location")), (303, Some("/anomalies/raw_events/3/184467")));
+    let mark = fake.marks.lock().unwrap()[0].clone();
+    assert_eq!((mark.review, mark.note.as_str(), mark.offset), (Review::False, "a <b> pump", 184_467));
+    let (_, body) = get(&handler, "/anomalies/raw_events/3/184467");
+    assert!(body.contains("<b>false alarm</b> by anyone") && body.contains("a &lt;b&gt; pump"), "{body}");
+    for (path, form, status) in [
+        (MARKS, "mark=maybe", 400),
+        (MARKS, "note=x", 400),
+        (MARKS, "mark=true&other=1", 400),
+        (MARKS, &format!("mark=true&note={}", "x".repeat(MAX_NOTE + 1)), 400),
+        ("/anomalies/raw_events/3/1/marks", "mark=true", 404),
+        ("/anomalies/raw_events/3/x/marks", "mark=true", 404),
+        ("/anomalies", "mark=true", 404),
+    ] {
+        assert_eq!(send(&handler, post(path, form, &[])).0.status, status, "{path} {form}");
+    }
+}
+
+#[test]
+fn another_sites_page_cannot_mark() {
+    let (fake, handler) = pages(1.0, 9);
+    for headers in [
+        &[("sec-fetch-site", "cross-site")][..],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "https://evil.example")],
+        &[("origin", "null")],
+        &[("origin", "http://localhost:8502")],
+    ] {
+        assert_eq!(send(&handler, post(MARKS, "mark=true", headers)).0.status, 403, "{headers:?}");
+    }
+    assert!(fake.marks.lock().unwrap().is_empty());
+    assert_eq!(send(&handler, post(MARKS, "mark=true", &[("origin", "http://localhost:8501")])).0.status, 303);
+}
+
+#[test]
+fn without_passwords_pages_are_served_under_names_of_this_machine_only() {
+    let handler = guarded(Access::Open { is_anywhere: false });
+    let status = |host: &str| {
+        let mut request = Request::get("/", "");
+        request.headers.insert("host", host.parse().unwrap());
+        send(&handler, request).0.status
+    };
+    for own in ["localhost", "localhost:8501", "127.0.0.1:8501", "[::1]:8501", "10.0.0.7", "box.localhost"] {
+        assert_eq!(status(own), 200, "{own}");
+    }
+    for foreign in ["evil.example", "localhost.evil.example:8501", "[evil]", ""] {
+        assert_eq!(status(foreign), 421, "{foreign}");
+    }
+}
+
+#[test]
+fn a_proxy_is_believed_only_from_its_address() {
+    let handler = guarded(Access::Proxy {
+        header: "X-Forwarded-User".into(),
+        from: vec!["10.0.0.1".parse().unwrap()],
+        operators: vec!["ada".into()],
+    });
+    let visit = |peer: &str, name: Option<&str>, mut request: Request| {
+        request.peer = peer.parse().unwrap();
+        if let Some(name) = name {
+            request.headers.insert("x-forwarded-user", name.parse().unwrap());
+        }
+        send(&handler, request).0.status
+    };
+    assert_eq!(visit("10.0.0.1", Some("bob"), Request::get("/", "")), 200);
+    assert_eq!(visit("::ffff:10.0.0.1", Some("bob"), Request::get("/", "")), 200);
+    assert_eq!(visit("10.0.0.2", Some("bob"), Request::get("/", "")), 403);
+    assert_eq!(visit("10.0.0.1", None, Request::get("/", "")), 403);
+    assert_eq!(visit("10.0.0.1", Some("bob"), post(MARKS, "mark=true", &[])), 403);
+    assert_eq!(visit("10.0.0.1", Some("ada"), post(MARKS, "mark=true", &[])), 303);
+}

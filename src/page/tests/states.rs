@@ -1,0 +1,153 @@
+//! What people see, in each state of the data.
+
+use super::*;
+
+#[test]
+fn hostile_names_stay_text_on_every_page_and_every_page_is_guarded() {
+    let (_, handler) = pages(1.0, 9);
+    for url in all() {
+        let (response, body) = get(&handler, &url);
+        assert_eq!(response.status, 200, "{url}: {body}");
+        assert!(body.contains("&lt;script&gt;alert(1)"), "{url} does not show the device");
+        assert!(!body.contains("<script>alert"), "{url}");
+        assert!(!body.contains(" style=") && !body.contains("<style"), "{url} is styled inline");
+        assert!(!body.contains("NaN"), "{url}");
+        let policy = header(&response, "content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"), "{policy}");
+        assert_eq!(header(&response, "x-content-type-options"), Some("nosniff"));
+        assert!(header(&response, "referrer-policy").is_some());
+    }
+}
+
+#[test]
+fn an_unknown_key_is_400_with_its_name() {
+    let (_, handler) = pages(1.0, 9);
+    for url in all() {
+        let (response, body) = get(&handler, &format!("{}?c%3Colour=red", url.split('?').next().unwrap()));
+        assert_eq!(response.status, 400, "{url}");
+        assert!(body.contains("`c&lt;olour` is not a parameter here"), "{url}: {body}");
+    }
+    let (response, body) = get(&handler, "/api/v1/anomalies?limit=0");
+    assert_eq!(response.status, 400);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&body).unwrap()["parameter"], "limit");
+}
+
+#[test]
+fn what_is_not_there_is_404() {
+    let (_, handler) = pages(1.0, 9);
+    let long = format!("/devices/{}", "x".repeat(257));
+    for url in [
+        "/x",
+        "/anomalies/t/0",
+        "/anomalies/t/x/0",
+        "/anomalies/raw_events/3/1",
+        "/devices/%00",
+        "/devices/%ff",
+        &long,
+        "/assets/style.css",
+        "/../etc/passwd",
+        "/api",
+        "/api/x",
+    ] {
+        assert_eq!(get(&handler, url).0.status, 404, "{url}");
+    }
+}
+
+#[test]
+fn assets_are_kept_for_ever_under_the_hash_of_their_content() {
+    let (_, handler) = pages(1.0, 9);
+    let (_, body) = get(&handler, "/");
+    for (start, kind) in
+        [("/assets/style.", "text/css; charset=utf-8"), ("/assets/app.", "text/javascript; charset=utf-8")]
+    {
+        let at = body.find(start).unwrap();
+        let path = &body[at..at + body[at..].find('"').unwrap()];
+        let (response, _) = get(&handler, path);
+        assert_eq!((response.status, header(&response, "content-type")), (200, Some(kind)));
+        assert!(header(&response, "cache-control").unwrap().contains("immutable"));
+    }
+}
+
+#[test]
+fn the_page_refreshes_itself_with_and_without_script_unless_paused() {
+    let (_, handler) = pages(1.0, 9);
+    let (_, body) = get(&handler, "/?severity=critical");
+    assert!(body.contains("data-refresh=\"5\"") && body.contains("http-equiv=\"refresh\" content=\"5\""));
+    assert!(body.contains("href=\"/?severity=critical&amp;live=off\""), "{body}");
+    let (_, paused) = get(&handler, "/?severity=critical&live=off");
+    assert!(!paused.contains("data-refresh") && !paused.contains("http-equiv=\"refresh\""));
+    assert!(paused.contains("href=\"/?severity=critical\""));
+}
+
+#[test]
+fn quiet_learning_and_stopped_never_look_alike() {
+    let sentence = |age, judged| {
+        let (_, body) = get(&pages(age, judged).1, "/");
+        let at = body.find("class=\"sentence\"").unwrap();
+        body[at..at + 200].to_owned()
+    };
+    assert!(sentence(1.0, 9).contains("Detecting. <strong>1 anomaly</strong>"));
+    assert!(sentence(1.0, 0).contains("Learning. <strong>Nothing is judged yet.</strong>"));
+    // Nine values of seven series in two minutes: forty-five more minutes to thirty each.
+    assert!(
+        get(&pages(1.0, 0).1, "/").1.contains("a series is judged in about 50 min."),
+        "{}",
+        get(&pages(1.0, 0).1, "/").1
+    );
+    assert!(sentence(16.0, 9).contains("Detection has stopped. <strong>No report for 16 s.</strong>"));
+    let (_, stopped) = get(&pages(600.0, 9).1, "/");
+    assert!(stopped.contains("not reporting since 16:50:12"), "{stopped}");
+    assert!(stopped.contains("class=\"hatch\""));
+}
+
+#[test]
+fn an_outage_shows_the_last_data_with_its_date_and_ends_by_itself() {
+    let (fake, handler) = pages(1.0, 9);
+    assert_eq!(header(&get(&handler, "/").0, "x-stale"), None);
+    std::thread::sleep(Duration::from_millis(900));
+    fake.mood.store(1, Ordering::SeqCst);
+    let start = Clock::now();
+    let (response, body) = get(&handler, "/");
+    assert_eq!((response.status, header(&response, "x-stale")), (200, Some("1")));
+    assert!(body.contains("PostgreSQL is away since 17:00:12."), "{body}");
+    assert!(body.contains("The last data is from 17:00:12.") && body.contains("Newest anomalies"));
+    let (response, cold) = get(&handler, "/anomalies");
+    assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
+    assert!(cold.contains("PostgreSQL is away since") && cold.contains("data-refresh"));
+    let (response, api) = get(&handler, "/api/v1/anomalies");
+    assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
+    for text in [body, cold, api] {
+        assert!(!text.contains("/var/run"), "{text}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    fake.mood.store(0, Ordering::SeqCst);
+    let patience = Clock::now();
+    while get(&handler, "/anomalies").0.status != 200 {
+        assert!(patience.elapsed() < Duration::from_secs(5), "the end of the outage is not noticed");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(header(&get(&handler, "/").0, "x-stale"), None);
+}
+
+#[test]
+fn a_refusal_says_the_remedy() {
+    let (fake, handler) = pages(1.0, 9);
+    fake.mood.store(2, Ordering::SeqCst);
+    let (response, body) = get(&handler, "/");
+    assert_eq!(response.status, 503);
+    assert!(body.contains("PostgreSQL refuses to answer.") && body.contains("`anomaly migrate`"), "{body}");
+}
+
+#[test]
+fn texts_are_compressed_for_who_can_read_that() {
+    let (_, handler) = pages(1.0, 9);
+    let mut request = Request::get("/", "");
+    request.headers.insert("accept-encoding", "br, gzip".parse().unwrap());
+    let response = handler(request);
+    assert_eq!(header(&response, "content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    let mut reader = flate2::read::GzDecoder::new(&response.body.whole().unwrap()[..]);
+    std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+    assert!(text.contains("Newest anomalies"));
+    assert_eq!(header(&get(&handler, "/").0, "content-encoding"), None);
+}
