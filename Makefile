@@ -1,5 +1,6 @@
 # The two commands of the README, and what maintainers need beside them.
-.PHONY: demo test test-all simulate chaos soak bench bench-dashboard vagrant-test build deb box lint deny
+.PHONY: demo test test-all simulate chaos soak bench bench-latency bench-recovery bench-memory bench-dashboard bench-micro \
+  bench-count vagrant-test build deb box lint deny
 
 # The whole pipeline on this machine, with nothing set up.
 demo:
@@ -31,6 +32,7 @@ test-all: test
 	tests/cloud-init target/debian/anomaly_*.deb
 	tests/piuparts target/debian/anomaly_*.deb
 	cd vagrant && vagrant validate
+	$(MAKE) bench-count
 	$(MAKE) deny
 
 # Each fault of tests/cluster.rs twice, in an order that SEED gives; FAULTS=kill,twin takes only these.
@@ -53,10 +55,22 @@ bench:
 	packaging/install-deps build test bench
 	bench/run throughput
 
-# The dashboard beside the seed's design, in Chromium.
-bench-dashboard:
+# From event to anomaly beside Kafka Streams; many series with full windows, killed; bytes of a series and of queues; the
+# dashboard beside the seed's design, in Chromium.
+bench-latency bench-recovery bench-memory bench-dashboard: bench-%:
 	packaging/install-deps build test bench
-	bench/run dashboard
+	bench/run $*
+
+# Nanoseconds for each layer of the hot path.
+bench-micro:
+	packaging/install-deps build
+	cargo bench --locked --manifest-path bench/micro/Cargo.toml --target-dir target --bench time
+
+# The same in instructions, compared with the stored numbers.
+bench-count:
+	packaging/install-deps build count
+	gungraun-runner --version 2>/dev/null | grep -q 0.20.0 || cargo install --locked gungraun-runner --version 0.20.0
+	cargo bench --locked --manifest-path bench/micro/Cargo.toml --target-dir target --bench count
 
 lint:
 	cargo fmt --check

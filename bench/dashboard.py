@@ -23,17 +23,12 @@ from pathlib import Path
 import psycopg
 from selenium import webdriver
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-ANOMALY = ROOT / "target/release/anomaly"
+from harness import ANOMALY, HERE, ROOT, percentile, say
+
 SCHEMA = "bench_dashboard"
 OURS, THEIRS = 24071, 24072
 ROWS = 200_000
 TICK = os.sysconf("SC_CLK_TCK")
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def setting(name):
@@ -129,10 +124,6 @@ def browser():
     finally:
         driver.quit()
         shutil.rmtree(profile, ignore_errors=True)
-
-
-def percentile(values, share):
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 # Milliseconds from the navigation to the frame that first shows a row, however it came into the page.

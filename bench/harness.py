@@ -1,15 +1,9 @@
-"""Measures ourselves beside our peers, on one box, in one run; started by bench/run.
+"""What the measurements share: topics, events, and processes of ourselves and of the peers, on the box that bench/run started."""
 
-CPU is that of the measured process alone, user and system, from its start to its last event; the broker's and PostgreSQL's
-are not in it. Wall time includes the start.
-"""
-
-import argparse
 import json
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -189,88 +183,11 @@ def fill(topic, env, events, devices, rate=0, anomalies=0.0014):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, time.monotonic() - begun
 
 
-# --- throughput ----------------------------------------------------------------------------------------------------
+def streams(topic, events, mode):
+    """Command of the Kafka Streams peer, which writes to `bench-MODE`."""
+    jars = f"{WORK}/streams/streams-1.jar:{WORK}/streams/jars/*"
+    return ["java", "-Xmx2g", "-cp", jars, "Peer", BOOTSTRAP, topic, f"bench-{mode}", str(events), str(WORK / "rocksdb"), mode]
 
 
-def measure_peer(command, output):
-    delete(output)
-    time.sleep(1)
-    create(output)
-    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(command, check=True, timeout=LIMIT)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return used, time.monotonic() - begun, None if output == "bench-count" else places(output)
-
-
-def measure_ourselves(name, topic, events, **more):
-    """From the earliest offset to the last row in PostgreSQL, with snapshots and metrics."""
-    env = settings(name, TOPICS__RAW_EVENTS=topic, **more)
-    prepare(name, env)
-    begun = time.monotonic()
-    with detector(env) as process:
-        until(lambda: metrics()["anomaly_events_total"] >= events, process)
-        taken = time.monotonic() - begun
-        until(lambda: metrics()["anomaly_sink_rows_total"] >= metrics()["anomaly_anomalies_total"], process)
-        # The sink's rest is ours as well.
-        used, resident = cpu(process.pid), memory(process.pid)
-    return used, taken, places(f"{name}-anomalies"), resident
-
-
-def throughput(options):
-    topic, run = "bench-events", f"bench{os.getpid()}"
-    env = settings(run, TOPICS__RAW_EVENTS=topic)
-    create(topic)
-    say(f"producing {options.events:,} events of {options.devices:,} devices")
-    used, taken = fill(topic, env, options.events, options.devices)
-    rows = [("producer (ours)", used, taken, None)]
-    there = sum(ends(topic).values())
-    python, jars = WORK / "venv/bin/python", f"{WORK}/streams/streams-1.jar:{WORK}/streams/jars/*"
-    streams = lambda mode: ["java", "-Xmx2g", "-cp", jars, "Peer", BOOTSTRAP, topic, f"bench-{mode}", str(there), str(WORK / "rocksdb"), mode]
-    simple = lambda program, name: [*program, BOOTSTRAP, topic, f"bench-{name}", str(there)]
-    peers = {
-        "count": ("librdkafka, counting only", simple([WORK / "count/release/count"], "count")),
-        "go": ("Go, franz-go, encoding/json", simple([WORK / "go-peer"], "go")),
-        "tuned": ("Python, orjson, running sums", simple([python, HERE / "peers/python/tuned.py"], "tuned")),
-        "cached": ("Kafka Streams, cached, exactly once", streams("cached")),
-        "exactly_once": ("Kafka Streams, exactly once", streams("exactly_once")),
-        "default": ("Kafka Streams, default", streams("default")),
-        "seed": ("the seed's design in Python", simple([python, HERE / "peers/python/seed.py"], "seed")),
-    }
-    say("anomaly: exactly once, snapshots, sink, metrics")
-    used, taken, ours, resident = measure_ourselves(run, topic, there)
-    rows.append(("anomaly, all on", used, taken, ours))
-    say(f"{used / there * 1e6:.3f} CPU-s per million, {there / taken:,.0f}/s, {len(ours):,} anomalies, {resident / 2**20:.0f} MiB")
-    for name in options.only.split(",") if options.only else peers:
-        if name == "none":
-            continue
-        title, command = peers[name]
-        say(title)
-        shutil.rmtree(WORK / "rocksdb", ignore_errors=True)
-        used, taken, found = measure_peer(command, f"bench-{name}")
-        say(f"{used / there * 1e6:.3f} CPU-s per million, {there / taken:,.0f}/s")
-        rows.append((title, used, taken, found))
-        if found is not None and found != ours:
-            say(f"it differs from us: {len(found - ours)} more, {len(ours - found)} fewer")
-    print(f"\n{there:,} events, {options.devices:,} devices, {len(ours):,} anomalies\n")
-    print("| | CPU-s per million | to ours | events/s, wall | anomalies |\n| --- | --- | --- | --- | --- |")
-    least = rows[1][1]
-    for title, used, taken, found in rows:
-        same = "" if found is None else "the same" if found == ours else f"{len(found ^ ours)} differ"
-        print(f"| {title} | {used / there * 1e6:.3f} | {used / least:.1f} | {there / taken:,.0f} | {same} |")
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("throughput", help="catching up from the earliest offset")
-    one.add_argument("--events", type=int, default=5_000_000)
-    one.add_argument("--devices", type=int, default=1_000)
-    one.add_argument("--only", help="peers, by comma; none: only ourselves")
-    one.set_defaults(run=throughput)
-    options = parser.parse_args()
-    options.run(options)
-
-
-if __name__ == "__main__":
-    main()
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]

@@ -1,0 +1,76 @@
+//! The same in instructions, which no other load on the machine can change: more than the stored numbers is an error.
+//! `make bench-count`; bench/README.md says which toolchain they belong to.
+
+use std::hint::black_box;
+
+use anomaly::detect::Detector;
+use anomaly::event::{Decoder, Event, Fields, decode};
+use anomaly::rule::Rule;
+use anomaly::window::Window;
+use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
+
+/// Instructions of a thousand events, of which five of a hundred more are tolerated.
+fn stored(instructions: u64) -> LibraryBenchmarkConfig {
+    LibraryBenchmarkConfig::default()
+        .tool(Callgrind::default().hard_limits([(EventKind::Ir, instructions + instructions / 20)]))
+        .clone()
+}
+
+fn texts() -> Vec<String> {
+    micro::events(1_000, 1)
+}
+
+fn texts_and_decoder() -> (Vec<String>, Decoder) {
+    let texts = texts();
+    let decoder = micro::decoder(&texts[0]);
+    (texts, decoder)
+}
+
+#[library_benchmark(config = stored(1_000_000), setup = texts)]
+fn decode_any_form(texts: Vec<String>) -> usize {
+    let fields = Fields::default();
+    black_box(&texts).iter().filter(|text| decode(Some(text.as_bytes()), &fields).is_ok()).count()
+}
+
+#[library_benchmark(config = stored(1_000_000), setup = texts_and_decoder)]
+fn decode_the_form_of_the_last((texts, mut decoder): (Vec<String>, Decoder)) -> usize {
+    black_box(&texts).iter().filter(|text| decoder.decode(Some(text.as_bytes())).is_ok()).count()
+}
+
+fn learnt() -> (Detector, Vec<Event<'static>>) {
+    // For the process' life, which is short.
+    (micro::learnt(1_000), micro::decoded(texts().leak()))
+}
+
+#[library_benchmark(config = stored(1_000_000), setup = learnt)]
+fn judge((mut detector, events): (Detector, Vec<Event<'static>>)) -> usize {
+    micro::judge(&mut detector, black_box(&events))
+}
+
+#[library_benchmark(config = stored(1_000_000), setup = micro::window)]
+fn push(mut window: Window) -> Window {
+    (0..1_000).for_each(|n| {
+        window.push(micro::noise(n), 100);
+    });
+    window
+}
+
+fn ruled() -> (Window, Box<dyn Rule>) {
+    (micro::window(), micro::rule())
+}
+
+#[library_benchmark(config = stored(1_000_000), setup = ruled)]
+fn screen((window, rule): (Window, Box<dyn Rule>)) -> usize {
+    (0..1_000).filter(|n| rule.certainly_normal(black_box(&window), micro::noise(*n))).count()
+}
+
+#[library_benchmark(config = stored(1_000_000), setup = ruled)]
+fn exact_figures((window, rule): (Window, Box<dyn Rule>)) -> usize {
+    (0..1_000).filter(|n| rule.figures(black_box(&window), micro::noise(*n)).is_some()).count()
+}
+
+library_benchmark_group!(
+    name = layers;
+    benchmarks = decode_any_form, decode_the_form_of_the_last, judge, push, screen, exact_figures
+);
+main!(library_benchmark_groups = layers);
