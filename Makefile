@@ -70,7 +70,7 @@ bench-micro:
 bench-count:
 	packaging/install-deps build count
 	gungraun-runner --version 2>/dev/null | grep -q 0.20.0 || cargo install --locked gungraun-runner --version 0.20.0
-	cargo bench --locked --manifest-path bench/micro/Cargo.toml --target-dir target --bench count
+	GUNGRAUN_HOME=$(CURDIR)/target/gungraun cargo bench --locked --manifest-path bench/micro/Cargo.toml --target-dir target --bench count
 
 lint:
 	cargo fmt --check

@@ -6,7 +6,7 @@ use anomaly::event::{Fields, decode};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn layers(criterion: &mut Criterion) {
-    let texts = micro::events(1_000, 1);
+    let texts = micro::events(1_000, 0, 1);
     let mut group = criterion.benchmark_group("event");
     group.throughput(Throughput::Elements(texts.len() as u64));
     let fields = Fields::default();
@@ -17,8 +17,9 @@ fn layers(criterion: &mut Criterion) {
     group.bench_function("decode, the form of the last", |bench| {
         bench.iter(|| texts.iter().filter(|text| decoder.decode(Some(text.as_bytes())).is_ok()).count())
     });
-    for devices in [1_000, 1_000_000] {
-        let texts = micro::events(devices, 1);
+    // Rounds enough that no window is full of one value.
+    for (devices, rounds) in [(1_000, 200), (1_000_000, 3)] {
+        let texts = micro::events(devices, 100, rounds);
         let events = micro::decoded(&texts);
         let mut detector = micro::learnt(devices);
         let mut parts = events.chunks(10_000.min(devices)).cycle();
@@ -39,8 +40,12 @@ fn layers(criterion: &mut Criterion) {
             window.push(micro::noise(n), 100)
         })
     });
-    criterion.bench_function("rule: screen", |bench| bench.iter(|| rule.certainly_normal(black_box(&window), black_box(20.5))));
-    criterion.bench_function("rule: exact figures", |bench| bench.iter(|| rule.figures(black_box(&window), black_box(20.5))));
+    criterion.bench_function("rule: screen", |bench| {
+        bench.iter(|| rule.certainly_normal(black_box(&window), black_box(20.5)))
+    });
+    criterion.bench_function("rule: exact figures", |bench| {
+        bench.iter(|| rule.figures(black_box(&window), black_box(20.5)))
+    });
 }
 
 criterion_group!(benches, layers);

@@ -6,8 +6,8 @@ use anomaly::event::{Decoder, Event, Fields};
 use anomaly::rule::{Limits, Rule, by_name};
 use anomaly::window::Window;
 
-/// Values of events, one for each device, round by round.
-pub fn events(devices: usize, rounds: usize) -> Vec<String> {
+/// Values of events, one for each device, round by round, beginning with some round.
+pub fn events(devices: usize, first: usize, rounds: usize) -> Vec<String> {
     let event = |n: usize| {
         let (device, value) = (n % devices, noise(n));
         format!(
@@ -17,7 +17,7 @@ pub fn events(devices: usize, rounds: usize) -> Vec<String> {
             n % 1_000,
         )
     };
-    (0..devices * rounds).map(event).collect()
+    (devices * first..devices * (first + rounds)).map(event).collect()
 }
 
 /// Not abnormal, and without a pattern.
@@ -40,10 +40,11 @@ pub fn decoded(texts: &[String]) -> Vec<Event<'_>> {
 
 /// A detector whose series have full windows.
 pub fn learnt(devices: usize) -> Detector {
-    let mut detector = Detector::new(Settings { max_series: usize::MAX, ..Settings::default() }).expect("a rule that exists");
-    for _ in 0..100 {
+    let mut detector =
+        Detector::new(Settings { max_series: usize::MAX, ..Settings::default() }).expect("a rule that exists");
+    for round in 0..100 {
         // A round at a time: all events together would take gigabytes.
-        let texts = events(devices, 1);
+        let texts = events(devices, round, 1);
         judge(&mut detector, &decoded(&texts));
         detector.commit();
     }
@@ -77,5 +78,6 @@ pub fn window() -> Window {
 
 /// The rule as it is shipped.
 pub fn rule() -> Box<dyn Rule> {
-    by_name("sigma", Limits { threshold: 3.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 }).expect("a rule that exists")
+    by_name("sigma", Limits { threshold: 3.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 })
+        .expect("a rule that exists")
 }
