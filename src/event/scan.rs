@@ -71,10 +71,12 @@ pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
     Some((event, spans))
 }
 
+/// A one in each of eight bytes.
+const EACH: u64 = u64::MAX / 255;
+
 /// The highest bit of each byte that ends a plain string: a quote, a backslash or a control character. Of several only the
 /// lowest is certain, which is the first (H. Warren, "Hacker's Delight", 6-1).
 fn special(eight: u64) -> u64 {
-    const EACH: u64 = u64::MAX / 255;
     let zero = |x: u64| x.wrapping_sub(EACH) & !x;
     let quote = zero(eight ^ (EACH * b'"' as u64));
     let backslash = zero(eight ^ (EACH * b'\\' as u64));
@@ -85,7 +87,21 @@ fn special(eight: u64) -> u64 {
 /// A name of the length that is allowed.
 pub fn name(bytes: &[u8]) -> Option<&str> {
     let name = (1..=MAX_NAME).contains(&bytes.len()).then_some(bytes)?;
+    if is_ascii(name) {
+        // SAFETY: ASCII is UTF-8, whose own check reads short texts byte by byte.
+        return Some(unsafe { std::str::from_utf8_unchecked(name) });
+    }
     std::str::from_utf8(name).ok()
+}
+
+/// Eight bytes at once, the last ones twice.
+fn is_ascii(bytes: &[u8]) -> bool {
+    let (eights, rest) = bytes.as_chunks::<8>();
+    let all = match bytes.last_chunk::<8>() {
+        Some(last) => eights.iter().fold(u64::from_ne_bytes(*last), |all, eight| all | u64::from_ne_bytes(*eight)),
+        None => rest.iter().fold(0, |all, byte| all | u64::from(*byte)),
+    };
+    all & (EACH * 0x80) == 0
 }
 
 /// The rest of a text.

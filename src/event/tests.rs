@@ -246,6 +246,18 @@ fn events_that_look_alike_are_known_by_what_is_around_their_values() {
 }
 
 #[test]
+fn names_are_taken_as_text_only_when_they_are() {
+    for length in 1..40 {
+        for at in 0..length {
+            let mut bytes = vec![b'x'; length];
+            assert_eq!(scan::name(&bytes), std::str::from_utf8(&bytes).ok());
+            bytes[at] = 0xff;
+            assert_eq!(scan::name(&bytes), None, "{at} of {length}");
+        }
+    }
+}
+
+#[test]
 fn a_stream_that_changes_its_form_is_known_again_after_some_events() {
     let mut decoder = Decoder::new(&Fields::default());
     let (old, new) = (r#"{"device_id":"a","metric_value":1}"#, r#"{"metric_value":1,"device_id":"a"}"#);
