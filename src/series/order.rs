@@ -74,3 +74,23 @@ impl Table {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Bounds, Guess};
+    use super::*;
+
+    #[test]
+    fn whoever_comes_and_goes_each_series_is_in_the_order_once() {
+        let bounds = Bounds { max_series: 5, idle_after: None };
+        let mut table = Table::default();
+        for offset in 0..1_000 {
+            table.pass(offset, None, bounds);
+            let (slot, _) = table.slot(&(offset % 7).to_string(), Guess::NONE, offset, bounds);
+            table.push(slot, offset, 1.0, 3);
+            table.commit();
+        }
+        assert_eq!(table.len(), 5);
+        assert_eq!(table.order.places.as_ref().map(BinaryHeap::len), Some(5));
+    }
+}
