@@ -26,13 +26,13 @@ fn texts_and_decoder() -> (Vec<String>, Decoder) {
     (texts, decoder)
 }
 
-#[library_benchmark(config = stored(2_074_340), setup = texts)]
+#[library_benchmark(config = stored(1_873_340), setup = texts)]
 fn decode_any_form(texts: Vec<String>) -> usize {
     let fields = Fields::default();
     black_box(&texts).iter().filter(|text| decode(Some(text.as_bytes()), &fields).is_ok()).count()
 }
 
-#[library_benchmark(config = stored(1_275_101), setup = texts_and_decoder)]
+#[library_benchmark(config = stored(1_068_101), setup = texts_and_decoder)]
 fn decode_the_form_of_the_last((texts, mut decoder): (Vec<String>, Decoder)) -> usize {
     black_box(&texts).iter().filter(|text| decoder.decode(Some(text.as_bytes())).is_ok()).count()
 }
@@ -42,7 +42,7 @@ fn learnt() -> (Detector, Vec<Event<'static>>) {
     (micro::learnt(100), micro::decoded(micro::events(100, 100, 10).leak()))
 }
 
-#[library_benchmark(config = stored(787_303), setup = learnt)]
+#[library_benchmark(config = stored(788_203), setup = learnt)]
 fn judge((mut detector, events): (Detector, Vec<Event<'static>>)) -> (Detector, usize) {
     let normal = micro::judge(&mut detector, black_box(&events));
     (detector, normal)
