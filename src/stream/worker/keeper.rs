@@ -191,6 +191,7 @@ impl Place {
     fn is_due(&self, mark: &Mark, table: &Table, window: usize, interval: Duration, now: Duration) -> bool {
         let rest = now.saturating_sub(self.rested);
         let cost = table.dirty() as u64 * (window as u64 * 8 + OVERHEAD);
+        // Half: what is written twice is cheaper than what a restart must replay.
         let is_worth_it = self.bytes >= cost / 2 || rest >= LONGEST || self.is_pressed;
         let has_changed = mark.offset > self.floor.offset;
         self.gone.len() >= GONE.max(table.len()) || (has_changed && rest >= interval && is_worth_it)
