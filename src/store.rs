@@ -181,11 +181,16 @@ fn connection(settings: &Postgres) -> postgres::Config {
 fn tls(settings: &Postgres) -> Result<MakeTlsConnector> {
     /// Trusts everybody. To read the system's certificates, as each new one does, takes longer than to connect.
     static TRUSTFUL: OnceLock<MakeTlsConnector> = OnceLock::new();
-    if settings.sslrootcert.is_empty() && !settings.sslmode.starts_with("verify") {
-        let connector = TRUSTFUL.get().cloned();
-        return connector.map_or_else(|| connector_of(settings).inspect(|new| drop(TRUSTFUL.set(new.clone()))), Ok);
+    let is_trustful = settings.sslrootcert.is_empty() && !settings.sslmode.starts_with("verify");
+    if let Some(known) = TRUSTFUL.get().filter(|_| is_trustful) {
+        return Ok(known.clone());
     }
-    connector_of(settings)
+    let connector = connector_of(settings)?;
+    if is_trustful {
+        // Another thread may have been quicker; its is as good.
+        let _ = TRUSTFUL.set(connector.clone());
+    }
+    Ok(connector)
 }
 
 fn connector_of(settings: &Postgres) -> Result<MakeTlsConnector> {
