@@ -64,7 +64,7 @@ bench-latency bench-recovery bench-memory bench-dashboard: bench-%:
 # Nanoseconds for each layer of the hot path.
 bench-micro:
 	packaging/install-deps build
-	cargo bench --locked --manifest-path bench/micro/Cargo.toml --target-dir target --bench time
+	CRITERION_HOME=$(CURDIR)/target/criterion cargo bench --locked --manifest-path bench/micro/Cargo.toml --target-dir target --bench time
 
 # The same in instructions, compared with the stored numbers.
 bench-count:
