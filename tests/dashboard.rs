@@ -264,11 +264,9 @@ fn totals_say_what_the_rows_say() {
     let rows = rows.collect::<Vec<_>>();
     rows.chunks(40).for_each(|chunk| stage.insert_all(chunk));
     let mut client = stage.client();
-    for (total, table) in
-        [("sum(anomalies)", "anomaly_minutes"), ("sum(anomalies)", "anomaly_hours"), ("sum(anomalies)", "anomaly_days")]
-    {
+    for table in ["anomaly_minutes", "anomaly_hours", "anomaly_days", "anomaly_metrics"] {
         let sql = format!(
-            "select {total}::bigint, (sum(anomalies) filter (where severity = 'critical'))::bigint from {table}"
+            "select sum(anomalies)::bigint, (sum(anomalies) filter (where severity = 'critical'))::bigint from {table}"
         );
         let row = client.query_one(&sql, &[]).unwrap();
         let critical = rows.iter().filter(|row| row.severity == Severity::Critical).count() as i64;
@@ -379,8 +377,10 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
     );
     let start = Clock::now();
     client.batch_execute(&rows).unwrap();
-    let migration = include_str!("../sql/V4__totals.sql");
-    client.batch_execute(&migration[migration.find("insert into anomaly_minutes").unwrap()..]).unwrap();
+    let (fourth, seventh) = (include_str!("../sql/V4__totals.sql"), include_str!("../sql/V7__metrics.sql"));
+    client.batch_execute(&fourth[fourth.find("insert into anomaly_minutes").unwrap()..]).unwrap();
+    let metrics = &seventh[seventh.find("insert into anomaly_metrics").unwrap()..];
+    client.batch_execute(metrics.split_inclusive(';').next().unwrap()).unwrap();
     client.batch_execute("insert into marks (source_topic, source_partition, source_offset, event_time, mark, made_by)
          select source_topic, source_partition, source_offset, event_time, 'true', 'ada' from anomalies where source_offset % 99991 = 0").unwrap();
     client.batch_execute("update sink_offsets set next_offset = 10000001").unwrap();
@@ -419,11 +419,14 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
         "/api/v1/anomalies?limit=500",
         "/api/v1/anomalies?label=spike&span=24h",
     ];
-    // What a scan of a whole table leaves behind; a week of the table has more than two million rows.
+    // What a scan of a whole table leaves behind, of those that have a million rows: a full week has more than two.
     let scanned = |client: &mut postgres::Client| -> i64 {
         std::thread::sleep(Duration::from_millis(1_100));
-        let sql = "select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_user_tables where schemaname = current_schema()";
-        client.query_one(sql, &[]).unwrap().get(0)
+        let sql = "select coalesce(sum(seq_tup_read), 0)::bigint, count(*) from pg_stat_user_tables
+                   where schemaname = current_schema() and n_live_tup >= 1000000";
+        let row = client.query_one(sql, &[]).unwrap();
+        assert!(row.get::<_, i64>(1) >= 4, "the rows are not there");
+        row.get(0)
     };
     let (mut slow, mut all) = (Vec::new(), Vec::new());
     for page in pages {
@@ -449,7 +452,7 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
             first.as_secs_f64() * 1e3
         );
         all.push(best);
-        if read > 1_000_000 {
+        if read > 0 {
             slow.push(format!("{page}: {read} rows"));
         }
     }

@@ -66,13 +66,24 @@ fn rows_move_into_partitions_that_are_made_and_go_with_those_that_are_old() {
 }
 
 #[test]
-fn coverage_goes_with_the_retention() {
+fn coverage_and_totals_go_with_the_retention() {
     let case = Case::new("coverage");
-    let sql =
-        "insert into coverage select now() - make_interval(days => d), 't', 0, 1, 1, 1 from unnest(array[0, 100]) d";
-    case.sql().execute(sql, &[]).unwrap();
+    let tables = [
+        ("coverage", "'t', 0, 1, 1, 1"),
+        ("anomaly_minutes", "0, 'critical', 1, 0"),
+        ("anomaly_hours", "'pump', '', 'critical', 1"),
+        ("anomaly_days", "'pump', '', 'critical', 1"),
+        ("anomaly_metrics", "'', 'critical', 0, 1"),
+    ];
+    for (table, rest) in tables {
+        let ages = "unnest(array[0, 100]) d";
+        let sql = format!("insert into {table} select now() - make_interval(days => d), {rest} from {ages}");
+        case.sql().execute(&sql, &[]).unwrap();
+    }
     maintain(&case, "60 days");
-    assert_eq!(case.count("coverage"), 1);
+    for (table, _) in tables {
+        assert_eq!(case.count(table), 1, "{table}");
+    }
 }
 
 #[test]
@@ -129,7 +140,7 @@ fn a_table_of_the_first_version_keeps_its_rows() {
     wait("the sink to go on", || case.count("sink_offsets") > 0);
     assert_eq!(offsets(&case, "anomalies"), [1, 2]);
     assert_eq!(offsets(&case, "anomalies_rest"), [2]);
-    for table in ["anomaly_minutes", "anomaly_hours", "anomaly_days"] {
+    for table in ["anomaly_minutes", "anomaly_hours", "anomaly_days", "anomaly_metrics"] {
         let sum: i64 =
             case.sql().query_one(&format!("select sum(anomalies)::bigint from {table}"), &[]).unwrap().get(0);
         assert_eq!(sum, 2, "{table}");

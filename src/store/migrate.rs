@@ -114,7 +114,7 @@ pub fn wanted() -> i32 {
     embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0)
 }
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "anomalies",
     "sink_offsets",
     "sink_rejects",
@@ -124,6 +124,7 @@ const TABLES: [&str; 11] = [
     "anomaly_minutes",
     "anomaly_hours",
     "anomaly_days",
+    "anomaly_metrics",
     "devices",
     "marks",
 ];

@@ -178,6 +178,10 @@ const TOTALS: &str = "
         select date_trunc('day', hour), device_id, metric_name, severity, sum(anomalies) from hourly
         group by 1, 2, 3, 4 order by 1, 2, 3, 4
         on conflict (day, device_id, metric_name, severity) do update set anomalies = t.anomalies + excluded.anomalies),
+    metrics as (
+        insert into anomaly_metrics as t (hour, metric_name, severity, sink, anomalies)
+        select date_trunc('hour', event_time), metric_name, severity, sink, count(*) from inserted group by 1, 2, 3, 4
+        on conflict (hour, metric_name, severity, sink) do update set anomalies = t.anomalies + excluded.anomalies),
     names as (insert into devices select distinct device_id from hourly order by 1 on conflict do nothing)";
 
 /// The whole batch at once; returns the places of the rows that were there already.

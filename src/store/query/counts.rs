@@ -29,11 +29,11 @@ fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
 /// # Errors
 /// See [`newest`](super::newest).
 pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Error> {
-    let is_all = filter.devices.is_empty() && filter.metrics.is_empty();
-    let (table, time, counts) = if is_all && is_in_totals(filter, bins, MINUTE) {
+    let is_of_all = filter.devices.is_empty();
+    let (table, time, counts) = if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE) {
         ("anomaly_minutes", "minute", SUMS)
     } else if is_in_totals(filter, bins, HOUR) {
-        ("anomaly_hours", "hour", SUMS)
+        (if is_of_all { "anomaly_metrics" } else { "anomaly_hours" }, "hour", SUMS)
     } else {
         ("anomalies", "event_time", COUNTS)
     };
@@ -102,7 +102,9 @@ fn by_name(
     let (source, counts) = match (filter.from, filter.to) {
         (Some(from), Some(to)) if filter.is_plain() && filter.width() > LONG => {
             conditions.series(filter);
-            (whole(&mut conditions, from, to), SUMS)
+            let is_of_all = column == "metric_name" && filter.devices.is_empty();
+            let totals = if is_of_all { by_hours } else { by_days };
+            (totals(&mut conditions, from, to), SUMS)
         }
         _ => {
             conditions = Where::of(filter);
@@ -119,12 +121,22 @@ fn by_name(
     rows.iter().map(|row| Ok(NameCount { name: row.try_get(0)?, count: count(row, 1)? })).collect()
 }
 
+fn floor(time: Instant, width: i64) -> Instant {
+    Instant::from_millis(time.millis().div_euclid(width) * width).unwrap_or(time)
+}
+
+fn ceil(time: Instant, width: i64) -> Instant {
+    floor(Instant::from_millis(time.millis() + width - 1).unwrap_or(time), width)
+}
+
+/// Totals of a range, all devices together. Its ends are moved to whole hours.
+fn by_hours(conditions: &mut Where, from: Instant, to: Instant) -> String {
+    let [start, end] = [floor(from, HOUR), ceil(to, HOUR)].map(|time| conditions.value(time.to_time()));
+    format!("(select * from anomaly_metrics where hour >= ${start} and hour < ${end}) as totals")
+}
+
 /// Totals of a range: its whole days, and hours before and after them. Its ends are moved to whole hours.
-fn whole(conditions: &mut Where, from: Instant, to: Instant) -> String {
-    let floor =
-        |time: Instant, width: i64| Instant::from_millis(time.millis().div_euclid(width) * width).unwrap_or(time);
-    let ceil =
-        |time: Instant, width: i64| floor(Instant::from_millis(time.millis() + width - 1).unwrap_or(time), width);
+fn by_days(conditions: &mut Where, from: Instant, to: Instant) -> String {
     let (start, end) = (floor(from, HOUR), ceil(to, HOUR));
     let first = ceil(start, 24 * HOUR);
     let last = floor(end, 24 * HOUR).max(first);
