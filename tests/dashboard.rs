@@ -439,8 +439,9 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
                     std::thread::sleep(Duration::from_millis(850));
                     let start = Clock::now();
                     let (status, stale, body) = stage.get(page);
-                    assert!(matches!(status, 200 | 404), "{page}: {status} {body}");
-                    stale.is_empty().then(|| start.elapsed())
+                    let is_late = !stale.is_empty() || body.contains("does not answer in time");
+                    assert!(is_late || matches!(status, 200 | 404), "{page}: {status} {body}");
+                    (!is_late).then(|| start.elapsed())
                 })
                 .unwrap_or_else(|| panic!("{page} is late ten times"))
         });

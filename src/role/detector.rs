@@ -14,7 +14,7 @@ use crate::service::limit::Limit;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::maintain::maintain;
 use crate::store::sink::PostgresLedger;
-use crate::stream::kafka::{KafkaLog, Names};
+use crate::stream::kafka::{KafkaLog, KafkaReader, Names};
 use crate::stream::log::Remedy;
 use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{Ending, Observer, Plan, Worker};
@@ -195,21 +195,18 @@ impl Seat {
 }
 
 fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()> {
-    let plan = sink::Plan {
-        topic: settings.topics.anomalies.clone(),
-        group: settings.sink.group.clone(),
-        member: format!("{instance}-sink"),
-        batch: settings.sink.batch,
-        session: settings.detector.session_timeout,
-    };
+    let plan = sink::Plan { topic: settings.topics.anomalies.clone(), batch: settings.sink.batch };
+    let (group, member) = (settings.sink.group.clone(), format!("{instance}-sink"));
+    let session = settings.detector.session_timeout;
     // PostgreSQL may hold it up for as long as it likes: that must not end the detector.
     let (part, meter, stop) = (crew.health.unwatched_part("sink"), crew.meter.clone(), crew.stop.clone());
     let (kafka, postgres) = (settings.kafka.clone(), settings.postgres.clone());
     let carry = move |part: &Arc<Part>| {
         loop {
-            let ledger = PostgresLedger::new(&postgres, &plan.group, &plan.topic);
-            let sink = Sink::new(&kafka, &plan, Box::new(ledger), part.clone(), meter.clone(), &stop)?;
-            match sink.run()? {
+            let reader =
+                KafkaReader::to_the_end(&kafka, &plan.topic, &group, &member, session).map_err(Error::config)?;
+            let ledger = PostgresLedger::new(&postgres, &group, &plan.topic);
+            match Sink::new(reader, &plan, Box::new(ledger), part.clone(), meter.clone(), &stop).run() {
                 sink::Ending::Stopped => return Ok(()),
                 sink::Ending::Rebuild(why) => part.set(State::Degraded(format!("beginning anew: {why}"))),
             }

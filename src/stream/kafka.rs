@@ -1,4 +1,5 @@
-//! The real log: librdkafka's consumer and transactional producer behind [`Log`](super::log::Log).
+//! The real log: librdkafka's consumer behind [`Reader`](super::log::Reader), and with the transactional producer behind
+//! [`Log`](super::log::Log).
 //!
 //! [`client`] makes configurations; [`context`] hears what librdkafka says in its callbacks; [`fault`] decides what an
 //! error means.
@@ -10,9 +11,11 @@ mod fetch;
 mod identity;
 mod origin;
 mod read;
+mod reader;
 mod real;
 pub mod stranded;
 mod transaction;
 mod twin;
 
+pub use reader::KafkaReader;
 pub use real::{KafkaLog, Names};

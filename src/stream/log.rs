@@ -1,5 +1,5 @@
-//! The trait between the loop and Kafka: one consumer of a group, one producer, in terms that a simulated log can serve
-//! too. Blocking; one thread.
+//! The traits between the loops and Kafka: one consumer of a group, and one with a producer beside it, in terms that a
+//! simulated log can serve too. Blocking; one thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -102,9 +102,9 @@ pub struct Identity {
 /// The group gave or took partitions; told in order, eager protocol: all of them each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Must be answered with [`Log::assign`].
+    /// Must be answered with [`Reader::assign`].
     Assigned(Vec<i32>),
-    /// Must be answered with [`Log::unassign`].
+    /// Must be answered with [`Reader::unassign`].
     Revoked(Vec<i32>),
 }
 
@@ -150,23 +150,24 @@ impl fmt::Display for Fault {
 /// Sees the records of one partition, in offset order.
 pub type Visit<'v> = dyn FnMut(i32, &[Record<'_>]) + 'v;
 
-/// One group consumer and one producer. Every call may fail with a [`Fault`].
+/// One consumer of a group. Every call may fail with a [`Fault`].
 #[allow(clippy::missing_errors_doc)]
-pub trait Log {
+pub trait Reader {
     /// Time since some fixed moment, never running backwards.
     fn now(&self) -> Duration;
 
     /// Lets time pass before a call is repeated.
     fn sleep(&mut self, time: Duration);
 
-    /// Makes the producer ready and asks to join the group.
-    fn open(&mut self) -> Result<(), Fault>;
+    /// Asks to join the group.
+    fn join(&mut self) -> Result<(), Fault>;
 
     /// Why the cluster cannot be used, while it cannot.
     fn trouble(&self) -> Option<String>;
 
     /// Waits at most `wait` for the first record, then hands over at most `most` that are there, by partition.
-    /// Returns their number; none may also mean that the group changed.
+    /// Returns their number; none may also mean that the group changed. With a `most` of 0 it only stays in the group, and waits
+    /// for a change.
     fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault>;
 
     /// Whether a change waits.
@@ -175,17 +176,30 @@ pub trait Log {
     /// The oldest unanswered change, found by `poll`.
     fn change(&mut self) -> Option<Change>;
 
-    /// Whether the group took the partitions without asking.
-    fn is_assignment_lost(&self) -> bool;
-
     /// Takes the partitions at these offsets, paused.
     fn assign(&mut self, at: &Positions) -> Result<(), Fault>;
 
     /// Gives all partitions back.
     fn unassign(&mut self) -> Result<(), Fault>;
 
-    /// Lets records of all assigned partitions come.
+    /// Lets records of all assigned partitions come, from where they were assigned.
     fn resume(&mut self) -> Result<(), Fault>;
+
+    /// First offset that is there, and the one after the last.
+    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
+
+    /// Ends of the partitions as far as they are known without asking.
+    fn ends(&self) -> Positions;
+}
+
+/// A consumer of a group with a producer whose transactions carry its offsets.
+#[allow(clippy::missing_errors_doc)]
+pub trait Log: Reader {
+    /// Makes the producer ready.
+    fn open(&mut self) -> Result<(), Fault>;
+
+    /// Whether the group took the partitions without asking.
+    fn is_assignment_lost(&self) -> bool;
 
     /// Moves assigned partitions to these offsets; each must have moved.
     fn seek(&mut self, to: &Positions) -> Result<(), Fault>;
@@ -193,19 +207,13 @@ pub trait Log {
     /// Where the group stands, after all transactions that are under way.
     fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Standing>, Fault>;
 
-    /// First offset that is there, and the one after the last.
-    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
-
-    /// The same of `anomaly_state`, open transactions included.
+    /// As [`bounds`](Reader::bounds), of `anomaly_state`, open transactions included.
     fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
 
     /// What the input topic is.
     fn identity(&mut self) -> Result<Identity, Fault>;
 
-    /// Ends of the partitions as far as they are known without asking.
-    fn ends(&self) -> Positions;
-
-    /// First offsets that are there, likewise.
+    /// First offsets that are there, as far as they are known without asking.
     fn starts(&self) -> Positions;
 
     /// Starts reading a partition outside the group, `from` to before `to`; transactions that are open before `to` are

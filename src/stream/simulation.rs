@@ -1,16 +1,19 @@
-//! The same loop over a simulated log: Kafka's semantics as far as exactly once rests on them, on a virtual clock, with
-//! faults by a seeded schedule. Part of the tests only.
+//! The same loops over a simulated log and database: Kafka's and PostgreSQL's semantics as far as exactly once rests on
+//! them, on a virtual clock, with faults by a seeded schedule. Part of the tests only.
 //!
-//! [`cluster`] holds the records; [`transactions`] and [`group`] are the two coordinators; [`stage`] lets one actor act at a
-//! time, in an order that follows from the seed; [`member`] is the [`Log`](super::log::Log) of one worker,
-//! [`strike`] what may befall its calls; [`world`] plays a
-//! schedule, [`director`] makes its events; [`check`] holds the outcome against a single-threaded run.
+//! [`cluster`] holds the records; [`transactions`] and [`group`] are the two coordinators, [`database`] has the sink's rows;
+//! [`stage`] lets one actor act at a time, in an order that follows from the seed; [`consumer`] is the
+//! [`Reader`](super::log::Reader) of a sink or worker, [`member`] the [`Log`](super::log::Log) of a worker, [`strike`] what may
+//! befall their calls; [`world`] plays a schedule, [`director`] makes its events; [`check`] holds the outcome against a
+//! single-threaded run.
 //!
 //! A failing seed is printed as a command that replays it.
 
 mod check;
 mod cluster;
 mod conformance;
+mod consumer;
+mod database;
 mod director;
 mod group;
 mod member;
@@ -77,7 +80,9 @@ fn a_seed_replays_exactly() {
 
 #[test]
 fn the_checker_catches_a_loss_a_duplicate_a_reordering_and_a_forgotten_window() {
-    for defect in [Defect::Loss, Defect::Duplicate, Defect::Reorder, Defect::Amnesia] {
+    let (of_log, of_database) =
+        ([Defect::Loss, Defect::Duplicate, Defect::Reorder, Defect::Amnesia], [Defect::LostRow, Defect::LostOffset]);
+    for defect in of_log.into_iter().chain(of_database) {
         let caught = (0..50).filter(|seed| verify(&play(&Schedule::new(*seed, Some(defect)))).is_err()).count();
         assert!(caught > 25, "{defect:?} was caught in {caught} of 50 seeds");
     }

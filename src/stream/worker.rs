@@ -148,7 +148,7 @@ impl<'a, L: Log> Worker<'a, L> {
 
     /// Runs until a stop is requested or the log must be made anew.
     pub fn run(mut self) -> Ending {
-        while let Err(fault) = self.log.open() {
+        while let Err(fault) = self.log.open().and_then(|()| self.log.join()) {
             if self.stop.is_requested() {
                 return Ending::Stopped;
             }

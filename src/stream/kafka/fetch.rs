@@ -3,6 +3,7 @@
 //!
 //! The consumer's own queue keeps what is left: changes of the group and errors, so it must be polled as well.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
@@ -121,20 +122,28 @@ impl Batch<'_> {
         self.0.len()
     }
 
-    /// The first error.
+    /// The first error; the end of a partition is none.
     pub fn error(&self) -> Option<KafkaError> {
-        let failed = self.messages().find(|message| message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR)?;
-        Some(match failed.err {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF => KafkaError::PartitionEOF(failed.partition),
-            other => KafkaError::MessageConsumption(other.into()),
-        })
+        let failed = self.messages().find(|message| !is_record(message) && !is_end(message))?;
+        Some(KafkaError::MessageConsumption(failed.err.into()))
+    }
+
+    /// Adds partitions that end with what is here, and removes those of which more came.
+    pub fn note_ends(&self, ended: &mut BTreeSet<i32>) {
+        for message in self.messages() {
+            if is_end(message) {
+                ended.insert(message.partition);
+            } else if is_record(message) {
+                ended.remove(&message.partition);
+            }
+        }
     }
 
     /// Hands over those records that are wanted, by runs of one partition.
     pub fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut Visit<'_>) {
         let mut run = Vec::with_capacity(self.len());
         let (mut of, mut topic) = (None, (ptr::null_mut(), ""));
-        for message in self.messages().filter(|message| message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR) {
+        for message in self.messages().filter(|message| is_record(message)) {
             if message.rkt != topic.0 {
                 // SAFETY: a message that came without an error has its topic, whose name is UTF-8.
                 let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)) };
@@ -162,6 +171,14 @@ impl Drop for Batch<'_> {
             unsafe { sys::rd_kafka_message_destroy(message) };
         }
     }
+}
+
+fn is_record(message: &sys::rd_kafka_message_t) -> bool {
+    message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+}
+
+fn is_end(message: &sys::rd_kafka_message_t) -> bool {
+    message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF
 }
 
 fn record(message: &sys::rd_kafka_message_t) -> Record<'_> {

@@ -1,6 +1,7 @@
 //! Reading a partition back outside the group.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Member;
 use super::fetch::Fetch;
-use super::real::CALL;
+use super::reader::CALL;
 use super::{client, fault, stranded};
 use crate::config::resolved::Kafka;
 use crate::stream::log::{Fault, Remedy, Visit};
@@ -146,9 +147,10 @@ impl History {
             visit,
         );
         let error = batch.error().or(called.and_then(Result::err));
-        self.next = if is_beyond.get() { to } else { next.get() };
+        let mut ended = BTreeSet::new();
+        batch.note_ends(&mut ended);
+        self.next = if is_beyond.get() || !ended.is_empty() { to } else { next.get() };
         match error {
-            Some(KafkaError::PartitionEOF(_)) => self.next = self.to,
             Some(error) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
                 return Err(Fault::new(Remedy::Rebuild, "reading back: the topic's retention has passed by"));
             }

@@ -1,19 +1,19 @@
-//! [`Log`] over librdkafka: `BaseConsumer` and `BaseProducer` on the worker's own thread.
+//! [`Log`] over librdkafka: the reader of the input, and beside it a `BaseProducer` on the worker's own thread.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::{Deliveries, Member};
-use super::fetch::Fetch;
+use super::reader::{CALL, KafkaReader};
 use super::{client, fault, identity, origin, read, stranded, twin};
 use crate::config::resolved::{Delivery, Kafka};
 use crate::stop::Stop;
-use crate::stream::log::{Change, Fault, Identity, Log, Outgoing, Past, Positions, Remedy, Standing, Visit};
+use crate::stream::log::{Change, Fault, Identity, Log, Outgoing, Past, Positions, Reader, Remedy, Standing, Visit};
 use crate::stream::mark::Marks;
 
 /// Names by which Kafka knows one worker.
@@ -37,8 +37,6 @@ pub struct Names {
     pub transactional_id: String,
 }
 
-/// One call to the cluster.
-pub(super) const CALL: Duration = Duration::from_secs(5);
 /// One attempt to begin; short, since nothing is lost by stopping between two.
 const OPEN: Duration = Duration::from_secs(1);
 /// Time for a record to be delivered.
@@ -47,18 +45,15 @@ const TRANSACTION: Duration = Duration::from_secs(10);
 
 /// One consumer and one producer. The consumer is dropped before the producer, as closing it may still need offsets.
 pub struct KafkaLog {
-    fetch: Fetch,
-    pub(super) consumer: BaseConsumer<Member>,
+    pub(super) reader: KafkaReader,
     past: read::Past,
     pub(super) producer: BaseProducer<Deliveries>,
     kafka: Kafka,
     pub(super) names: Names,
     pub(super) delivery: Delivery,
-    began: Instant,
     session: Duration,
     /// Between two of the consumer's.
     heartbeat: Duration,
-    assigned: Positions,
     /// Delivery reports when the open transaction began.
     pub(super) reports_before: u64,
     pub(super) sent: u64,
@@ -74,10 +69,7 @@ impl KafkaLog {
     /// # Errors
     /// `Stop` when librdkafka does not accept the configuration.
     pub fn new(kafka: &Kafka, names: Names, delivery: Delivery, session: Duration) -> Result<Self, Fault> {
-        let refused = |e: KafkaError| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}"));
-        let consumer = client::member(kafka, &names.group, &names.member, session)
-            .create_with_context(Member::new(&names.input))
-            .map_err(refused)?;
+        let reader = KafkaReader::new(kafka, &names.input, &names.group, &names.member, session)?;
         let mut config = client::producer(kafka);
         client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP, client::AT_ONCE]);
         config.set("message.timeout.ms", DELIVERY.as_millis().to_string());
@@ -87,19 +79,18 @@ impl KafkaLog {
                 .set("transactional.id", &names.transactional_id)
                 .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
         }
-        let producer = config.create_with_context(Deliveries::default()).map_err(refused)?;
+        let producer = config
+            .create_with_context(Deliveries::default())
+            .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
         Ok(KafkaLog {
-            fetch: Fetch::new(&consumer),
-            consumer,
+            reader,
             past: read::Past::new(kafka, &names.group),
             producer,
             kafka: kafka.clone(),
             names,
             delivery,
-            began: Instant::now(),
             session,
             heartbeat: client::heartbeat(session),
-            assigned: Positions::new(),
             reports_before: 0,
             sent: 0,
             origin: 0,
@@ -114,13 +105,8 @@ impl KafkaLog {
         }
     }
 
-    fn list(&self, at: &Positions) -> Result<TopicPartitionList, Fault> {
-        let mut list = TopicPartitionList::new();
-        for (&partition, &offset) in at {
-            list.add_partition_offset(&self.names.input, partition, Offset::Offset(offset))
-                .map_err(|e| fault::of("offsets", &e))?;
-        }
-        Ok(list)
+    fn consumer(&self) -> &BaseConsumer<Member> {
+        &self.reader.consumer
     }
 
     fn partitions(&self, of: &[i32]) -> TopicPartitionList {
@@ -130,57 +116,64 @@ impl KafkaLog {
         });
         list
     }
-
-    /// What a poll's error means; `Ok` when it is only worth knowing.
-    fn heard(&self, error: &KafkaError) -> Result<(), Fault> {
-        let trouble = &self.consumer.context().trouble;
-        match error.rdkafka_error_code() {
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
-                trouble.set(format!("topic {} does not exist; `anomaly topics` creates it", self.names.input));
-            }
-            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
-                trouble.set(format!("no right to read {} as group {}: {error}", self.names.input, self.names.group));
-            }
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                return Err(Fault::new(Remedy::Rebuild, "an offset is out of range"));
-            }
-            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
-                // The event only says that there is a fatal error; the client knows which.
-                let cause = self
-                    .consumer
-                    .client()
-                    .fatal_error()
-                    .map_or_else(|| error.clone(), |(code, _)| KafkaError::MessageConsumptionFatal(code));
-                return Err(fault::of("consuming", &cause));
-            }
-            _ => tracing::debug!("while consuming: {error}"),
-        }
-        Ok(())
-    }
 }
 
-impl Drop for KafkaLog {
-    fn drop(&mut self) {
-        self.consumer.context().close();
-        // A change that nobody answered would hold the close up.
-        while let Some(change) = self.consumer.context().change() {
-            let _ = match change {
-                Change::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
-                Change::Revoked(_) => self.consumer.unassign(),
-            };
-        }
+/// The consumer's part; the producer's callbacks are called with it.
+impl Reader for KafkaLog {
+    fn now(&self) -> Duration {
+        self.reader.now()
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        self.reader.sleep(time);
+    }
+
+    fn join(&mut self) -> Result<(), Fault> {
+        self.reader.join()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.reader.trouble()
+    }
+
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+        self.producer.poll(Duration::ZERO);
+        stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
+        self.reader.poll(wait, most, visit)
+    }
+
+    fn has_change(&self) -> bool {
+        self.reader.has_change()
+    }
+
+    fn change(&mut self) -> Option<Change> {
+        self.reader.change()
+    }
+
+    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
+        self.reader.assign(at)
+    }
+
+    fn unassign(&mut self) -> Result<(), Fault> {
+        self.past.close();
+        self.reader.unassign()
+    }
+
+    fn resume(&mut self) -> Result<(), Fault> {
+        self.past.close();
+        self.reader.resume()
+    }
+
+    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
+        self.reader.bounds(partition)
+    }
+
+    fn ends(&self) -> Positions {
+        self.reader.ends()
     }
 }
 
 impl Log for KafkaLog {
-    fn now(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    fn sleep(&mut self, time: Duration) {
-        std::thread::sleep(time);
-    }
-
     fn open(&mut self) -> Result<(), Fault> {
         if self.delivery == Delivery::ExactlyOnce {
             self.producer.init_transactions(OPEN).map_err(|e| {
@@ -193,78 +186,11 @@ impl Log for KafkaLog {
                 fault
             })?;
         }
-        self.consumer.context().asks();
-        self.consumer.subscribe(&[&self.names.input]).map_err(|e| fault::of("subscribing", &e))
-    }
-
-    fn trouble(&self) -> Option<String> {
-        self.consumer.context().trouble.get()
-    }
-
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
-        // Callbacks of the producer, deliveries too; then those of the consumer, and its errors.
-        self.producer.poll(Duration::ZERO);
-        let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
-        stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
-        stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
-        match called {
-            None => {}
-            Some(Err(error)) => self.heard(&error)?,
-            Some(Ok(())) => return Err(Fault::new(Remedy::Rebuild, "a record came past the queue of its partition")),
-        }
-        if self.has_change() {
-            return Ok(0);
-        }
-        self.consumer.context().check()?;
-        let (taken, error) = {
-            let batch = self.fetch.take(wait, most);
-            batch.hand_over(|_, _, _| true, visit);
-            (batch.len(), batch.error())
-        };
-        if taken > 0 && error.is_none() {
-            self.consumer.context().trouble.clear();
-        }
-        if let Some(error) = error {
-            self.heard(&error)?;
-        }
-        Ok(taken)
-    }
-
-    fn has_change(&self) -> bool {
-        self.consumer.context().has_change()
-    }
-
-    fn change(&mut self) -> Option<Change> {
-        self.consumer.context().change()
+        Ok(())
     }
 
     fn is_assignment_lost(&self) -> bool {
-        self.consumer.assignment_lost()
-    }
-
-    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
-        let list = self.list(at)?;
-        self.fetch.lead(&self.consumer, &self.names.input, at.keys().copied());
-        self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
-        self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
-        self.consumer.context().trouble.clear();
-        self.assigned = at.clone();
-        Ok(())
-    }
-
-    fn unassign(&mut self) -> Result<(), Fault> {
-        self.past.close();
-        self.assigned.clear();
-        self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
-    }
-
-    fn resume(&mut self) -> Result<(), Fault> {
-        self.past.close();
-        let list = self.list(&self.assigned)?;
-        self.consumer.resume(&list).map_err(|e| fault::of("resuming", &e))?;
-        // The thread that fetches looks once a second, unless something wakes it, as this does and resuming does not.
-        let _ = self.consumer.seek_partitions(list, Duration::ZERO);
-        Ok(())
+        self.consumer().assignment_lost()
     }
 
     fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
@@ -272,7 +198,7 @@ impl Log for KafkaLog {
             return Ok(());
         }
         let rebuild = |e: &KafkaError| Fault::new(Remedy::Rebuild, format_args!("rewinding: {e}"));
-        let list = self.consumer.seek_partitions(self.list(to)?, CALL).map_err(|e| rebuild(&e))?;
+        let list = self.consumer().seek_partitions(self.reader.list(to)?, CALL).map_err(|e| rebuild(&e))?;
         list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
     }
 
@@ -281,30 +207,17 @@ impl Log for KafkaLog {
             return Ok(BTreeMap::new());
         }
         let failed = |e: KafkaError| fault::of("committed offsets", &e);
-        let metadata = self.consumer.fetch_metadata(Some(&self.names.input), CALL).map_err(failed)?;
+        let metadata = self.consumer().fetch_metadata(Some(&self.names.input), CALL).map_err(failed)?;
         let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
-        let list = self.consumer.committed_offsets(self.partitions(&all), CALL).map_err(failed)?;
+        let list = self.consumer().committed_offsets(self.partitions(&all), CALL).map_err(failed)?;
         list.elements().iter().try_for_each(|element| element.error().map_err(failed))?;
         let (origin, standing) = origin::standing(&list);
         self.origin = origin;
         Ok(partitions.iter().map(|&partition| (partition, standing(partition))).collect())
     }
 
-    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
-        let bounds = self
-            .consumer
-            .fetch_watermarks(&self.names.input, partition, CALL)
-            .map_err(|e| fault::of("ends of the topic", &e))?;
-        self.consumer.context().set_end(partition, bounds.1);
-        Ok(bounds)
-    }
-
-    fn ends(&self) -> Positions {
-        self.consumer.context().ends()
-    }
-
     fn starts(&self) -> Positions {
-        self.consumer.context().starts()
+        self.consumer().context().starts()
     }
 
     fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
@@ -322,7 +235,7 @@ impl Log for KafkaLog {
 
     fn identity(&mut self) -> Result<Identity, Fault> {
         let metadata = self
-            .consumer
+            .consumer()
             .fetch_metadata(Some(&self.names.input), CALL)
             .map_err(|e| fault::of("partitions of the topic", &e))?;
         let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
@@ -355,13 +268,13 @@ impl Log for KafkaLog {
     }
 
     fn commit(&mut self, next: &Marks) -> Result<(), Fault> {
-        let list = self.list(&next.iter().map(|(partition, mark)| (*partition, mark.offset)).collect())?;
+        let list = self.reader.list(&next.iter().map(|(partition, mark)| (*partition, mark.offset)).collect())?;
         origin::note(&list, self.origin, next);
         match self.delivery {
             Delivery::ExactlyOnce => self.commit_transaction(&list),
             Delivery::AtLeastOnce => {
                 self.flush()?;
-                self.consumer.commit(&list, CommitMode::Sync).map_err(|e| fault::of("committing offsets", &e))
+                self.consumer().commit(&list, CommitMode::Sync).map_err(|e| fault::of("committing offsets", &e))
             }
         }
     }
@@ -377,19 +290,19 @@ impl Log for KafkaLog {
         let is_doubted = of_producer.is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
         let deadline = Instant::now() + self.heartbeat + Duration::from_secs(1);
         while is_doubted && !is_fenced && Instant::now() < deadline {
-            self.consumer.poll(Duration::from_millis(50));
-            is_fenced = self.consumer.client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId);
+            self.consumer().poll(Duration::from_millis(50));
+            is_fenced = self.consumer().client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId);
         }
         is_fenced && twin::exists(&self.kafka, &self.names, self.session, stop)
     }
 
     fn leave(&mut self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        self.consumer.context().close();
-        self.consumer.unsubscribe();
+        self.consumer().context().close();
+        self.consumer().unsubscribe();
         while Instant::now() < deadline {
-            self.consumer.poll(Duration::from_millis(100));
-            if self.consumer.assignment().is_ok_and(|assignment| assignment.count() == 0) {
+            self.consumer().poll(Duration::from_millis(100));
+            if self.consumer().assignment().is_ok_and(|assignment| assignment.count() == 0) {
                 return;
             }
         }

@@ -9,7 +9,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 
 use super::fault;
-use super::real::{CALL, DELIVERY, KafkaLog};
+use super::reader::CALL;
+use super::real::{DELIVERY, KafkaLog};
 use crate::config::resolved::Delivery;
 use crate::fail;
 use crate::stream::log::{Fault, Outgoing, Output, Remedy};
@@ -123,8 +124,11 @@ impl KafkaLog {
 
     fn send_offsets(&self, list: &TopicPartitionList) -> Result<(), Fault> {
         // Fresh, so that a member of an older generation is refused.
-        let member =
-            self.consumer.group_metadata().ok_or_else(|| Fault::new(Remedy::Abort, "the consumer is in no group"))?;
+        let member = self
+            .reader
+            .consumer
+            .group_metadata()
+            .ok_or_else(|| Fault::new(Remedy::Abort, "the consumer is in no group"))?;
         self.producer.send_offsets_to_transaction(list, &member, CALL).map_err(|e| fault::of("sending offsets", &e))
     }
 

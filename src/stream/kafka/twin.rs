@@ -14,7 +14,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
 use super::client;
-use super::real::{CALL, Names};
+use super::reader::CALL;
+use super::real::Names;
 use crate::config::resolved::Kafka;
 use crate::stop::Stop;
 

@@ -1,5 +1,5 @@
-//! The outcome against a single-threaded run over the same input: the exact multiset of anomalies with their windows, dead
-//! letters, counts, and committed offsets that never went back.
+//! The outcome against a single-threaded run over the same input: the exact multiset of anomalies with their windows, each of
+//! them one row, dead letters, counts, and offsets that never went back.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,14 @@ pub fn verify(outcome: &Outcome) -> Result<(), String> {
             return Err(format!("[{partition}] counted {found}, expected {counts}"));
         }
     }
-    compare("anomalies", &anomalies, &found(outcome, Topic::Anomalies, place_of_anomaly))?;
+    if let Some(wrong) = cluster.database.wrongs.first() {
+        return Err(wrong.clone());
+    }
+    let published = found(outcome, Topic::Anomalies, place_of_anomaly);
+    compare("anomalies", &anomalies, &published)?;
+    let rows = cluster.database.rows.iter();
+    let rows = rows.map(|((_, partition, offset, _), value)| ((*partition, *offset, value.clone()), 1));
+    compare("rows", &published, &rows.collect())?;
     compare("dead letters", &letters, &found(outcome, Topic::DeadLetters, place_of_letter))
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::database::Database;
+use super::group::Group;
 use super::seconds;
 use super::transactions::Transactions;
 
@@ -91,7 +93,10 @@ pub struct Cluster {
     pub topics: BTreeMap<(Topic, i32), Partition>,
     pub partitions: i32,
     pub transactions: Transactions,
-    pub group: super::group::Group,
+    /// Of the workers.
+    pub group: Group,
+    pub sinks: Group,
+    pub database: Database,
 }
 
 impl Cluster {
@@ -99,7 +104,22 @@ impl Cluster {
         let all = [Topic::Input, Topic::Anomalies, Topic::DeadLetters, Topic::State];
         let topics =
             all.iter().flat_map(|topic| (0..partitions).map(|p| ((*topic, p), Partition::default()))).collect();
-        Cluster { topics, partitions, transactions: Transactions::default(), group: super::group::Group::default() }
+        Cluster {
+            topics,
+            partitions,
+            transactions: Transactions::default(),
+            group: Group::default(),
+            sinks: Group::default(),
+            database: Database::default(),
+        }
+    }
+
+    /// Those who read a topic.
+    pub fn group_of(&mut self, topic: Topic) -> &mut Group {
+        match topic {
+            Topic::Anomalies => &mut self.sinks,
+            _ => &mut self.group,
+        }
     }
 
     pub fn partition(&mut self, topic: Topic, partition: i32) -> &mut Partition {

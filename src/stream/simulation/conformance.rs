@@ -120,6 +120,7 @@ fn poll(log: &mut dyn Log, mut until: impl FnMut(&[i64], &mut dyn Log) -> bool) 
 /// Opens, joins, and takes what it is given at these offsets.
 fn join(log: &mut dyn Log, at: i64) {
     insist(|| log.open()).unwrap();
+    log.join().unwrap();
     poll(log, |_, log| log.has_change()).unwrap();
     assert_eq!(log.change(), Some(Change::Assigned(vec![0])));
     log.assign(&Positions::from([(0, at)])).unwrap();

@@ -8,10 +8,13 @@ use rand::RngExt;
 
 use super::cluster::{Entry, Fate, Topic};
 use super::stage::{Inner, Stage};
-use super::world::Schedule;
+use super::world::{Part, Schedule};
 use crate::stop::Stop;
 
-const NAMES: [&str; 3] = ["a", "b", "c"];
+const NAMES: [(Part, &str); 5] =
+    [(Part::Worker, "a"), (Part::Worker, "b"), (Part::Worker, "c"), (Part::Sink, "s"), (Part::Sink, "t")];
+/// Of each part.
+const MOST: usize = 3;
 const MOST_TURNS: u64 = 200_000;
 /// In milliseconds: the records' times have nothing to do with the virtual clock.
 const EPOCH: i64 = 1_764_000_000_000;
@@ -19,19 +22,24 @@ const EPOCH: i64 = 1_764_000_000_000;
 pub struct Director<'d> {
     stage: &'d Stage,
     schedule: &'d Schedule,
-    spawn: &'d dyn Fn(usize, &'static str, Arc<Stop>),
+    spawn: &'d dyn Fn(usize, Part, &'static str, Arc<Stop>),
     processes: Vec<Process>,
     published: i64,
 }
 
 struct Process {
     actor: usize,
+    part: Part,
     name: &'static str,
     stop: Arc<Stop>,
 }
 
 impl<'d> Director<'d> {
-    pub fn new(stage: &'d Stage, schedule: &'d Schedule, spawn: &'d dyn Fn(usize, &'static str, Arc<Stop>)) -> Self {
+    pub fn new(
+        stage: &'d Stage,
+        schedule: &'d Schedule,
+        spawn: &'d dyn Fn(usize, Part, &'static str, Arc<Stop>),
+    ) -> Self {
         Director { stage, schedule, spawn, processes: Vec::new(), published: 0 }
     }
 
@@ -47,7 +55,8 @@ impl<'d> Director<'d> {
             for process in std::mem::take(&mut self.processes) {
                 if inner.random.random_bool(0.5) { inner.kill(process.actor) } else { process.stop.request() }
             }
-            self.start(&mut inner, "z");
+            self.start(&mut inner, Part::Worker, "z");
+            self.start(&mut inner, Part::Sink, "y");
         }
         self.settle("what came during the faults")?;
         for partition in 0..self.schedule.partitions {
@@ -74,37 +83,43 @@ impl<'d> Director<'d> {
                 }
             }
             60..64 => self.publish_in_vain(inner, partition),
-            64..76 if self.processes.len() < 3 => {
-                let name = NAMES[inner.random.random_range(0..NAMES.len())];
-                // Two of one name, sometimes.
-                if self.processes.iter().all(|process| process.name != name) || inner.random.random_bool(0.05) {
-                    self.start(inner, name);
+            64..78 => {
+                let (part, name) = NAMES[inner.random.random_range(0..NAMES.len())];
+                let is_there = self.processes.iter().any(|process| process.name == name);
+                // Two workers of one name, sometimes.
+                let is_allowed = !is_there || (part == Part::Worker && inner.random.random_bool(0.05));
+                if is_allowed && self.processes.iter().filter(|process| process.part == part).count() < MOST {
+                    self.start(inner, part, name);
                 }
             }
-            76..78 if !self.processes.is_empty() => {
+            78..80 if !self.processes.is_empty() => {
                 let at = inner.random.random_range(0..self.processes.len());
                 inner.kill(self.processes[at].actor);
             }
-            78..82 if !self.processes.is_empty() => {
+            80..84 if !self.processes.is_empty() => {
                 let at = inner.random.random_range(0..self.processes.len());
                 self.processes.remove(at).stop.request();
             }
-            82..86 => {
+            84..87 => {
                 let now = inner.now;
                 inner.cluster.partition(Topic::State, partition).compact(now);
             }
-            86..89 => trim(inner, partition),
+            87..90 => trim(inner, partition),
+            90 => {
+                inner.cluster.database.away_until =
+                    inner.now + Duration::from_millis(inner.random.random_range(100..4_000));
+            }
             _ => inner.now += Duration::from_millis(inner.random.random_range(0..500)),
         }
     }
 
-    fn start(&mut self, inner: &mut Inner, name: &'static str) {
+    fn start(&mut self, inner: &mut Inner, part: Part, name: &'static str) {
         let (actor, stop) = (self.stage.hire(inner), Arc::new(Stop::default()));
-        (self.spawn)(actor, name, stop.clone());
-        self.processes.push(Process { actor, name, stop });
+        (self.spawn)(actor, part, name, stop.clone());
+        self.processes.push(Process { actor, part, name, stop });
     }
 
-    /// Until every record that came is committed; the last process may have lost its place to one of its name.
+    /// Until every record that came is committed, and every anomaly stored.
     fn settle(&mut self, what: &str) -> Result<(), String> {
         let limit = self.stage.look().turns + MOST_TURNS;
         loop {
@@ -115,14 +130,21 @@ impl<'d> Director<'d> {
                 let mark = cluster.transactions.offsets.get(&partition);
                 last.is_none_or(|last| mark.is_some_and(|mark| mark.offset >= last))
             });
-            if is_done && inner.cluster.deciding().is_empty() {
+            let is_stored = (0..self.schedule.partitions).all(|partition| {
+                let last = cluster.partition(Topic::Anomalies, partition).committed(0).last().map(|(at, _)| at + 1);
+                let stored = cluster.database.positions.get(&partition);
+                last.is_none_or(|last| stored.is_some_and(|stored| *stored >= last))
+            });
+            if is_done && is_stored && inner.cluster.deciding().is_empty() {
                 return Ok(());
             }
             if inner.turns > limit {
                 let (group, offsets) = (&inner.cluster.group, &inner.cluster.transactions.offsets);
                 let (now, members) = (inner.now, &group.members);
+                let (sinks, rows) = (&inner.cluster.sinks.members, &inner.cluster.database.positions);
                 return Err(format!(
-                    "{what} was not judged within {MOST_TURNS} turns: at {now:?} generation {} of {members:?}, offsets {offsets:?}, {}",
+                    "{what} was not judged and stored within {MOST_TURNS} turns: at {now:?} generation {} of {members:?}, offsets \
+                     {offsets:?}; sinks {sinks:?}, offsets {rows:?}; {}",
                     group.generation, inner.last_rebuild
                 ));
             }

@@ -1,139 +1,52 @@
-//! [`Log`] of one simulated worker: the client's side of the protocols, with the faults that the schedule strikes it with.
-//! A call may fail before it has an effect, or after it (its answer was lost), or be the last one of its process.
+//! [`Log`] of one simulated worker: the client's side of transactions beside its [`Consumer`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 
-use super::cluster::{Entry, Fate, Partition, Topic};
-use super::stage::{Inner, Stage};
-use super::strike::{ASK, BEGIN, END, LOCAL, OFFSETS, POLL_SHARE, SEND, dead};
+use super::cluster::{Entry, Fate, Topic};
+use super::consumer::{Consumer, show};
+use super::stage::Stage;
+use super::strike::{ASK, Actor, BEGIN, END, LOCAL, OFFSETS, SEND, dead};
 use super::world::Defect;
 use crate::stop::Stop;
 use crate::stream::log::{
-    Change, Fault, Identity, Log, Outgoing, Output, Past, Positions, Record, Remedy, Standing, Visit,
+    Change, Fault, Identity, Log, Outgoing, Output, Past, Positions, Reader, Remedy, Standing, Visit,
 };
 use crate::stream::mark::Marks;
 
-/// Share of the faults that lose a member's place.
-const MISPLACED: f64 = 0.05;
-
 pub struct Member {
-    pub(super) stage: Arc<Stage>,
-    pub(super) me: usize,
-    name: String,
+    consumer: Consumer,
     transactional_id: String,
     epoch: u32,
-    id: Option<u64>,
-    generation: u32,
-    /// Has an assignment, answered or not.
-    holds: bool,
-    is_asked_back: bool,
-    is_lost: bool,
-    changes: VecDeque<Change>,
-    positions: Positions,
-    is_paused: bool,
     is_committing: bool,
     history: Option<(Topic, i32, i64, i64)>,
-    defect: Option<Defect>,
 }
 
 impl Member {
     pub fn new(stage: Arc<Stage>, me: usize, name: &str, defect: Option<Defect>) -> Self {
-        Member { defect, ..Self::by_names(stage, me, name, &format!("group-{name}")) }
+        let mut member = Self::by_names(stage, me, name, &format!("group-{name}"));
+        member.consumer.defect = defect;
+        member
     }
 
     pub fn by_names(stage: Arc<Stage>, me: usize, name: &str, transactional_id: &str) -> Self {
         Member {
-            stage,
-            me,
-            name: name.to_owned(),
+            consumer: Consumer::new(stage, me, name, Topic::Input),
             transactional_id: transactional_id.to_owned(),
             epoch: 0,
-            id: None,
-            generation: 0,
-            holds: false,
-            is_asked_back: false,
-            is_lost: false,
-            changes: VecDeque::new(),
-            positions: Positions::new(),
-            is_paused: true,
             is_committing: false,
             history: None,
-            defect: None,
         }
-    }
-
-    /// The group's protocol, as a poll runs it.
-    fn attend(&mut self, inner: &mut Inner) -> Result<(), Fault> {
-        let now = inner.now;
-        if inner.random.random_bool(inner.faults * MISPLACED) {
-            inner.cluster.group.misplace(&self.name);
-        }
-        let group = &mut inner.cluster.group;
-        match (self.id, group.members.get(&self.name)) {
-            (Some(id), Some(seat)) if seat.id == id => {}
-            (Some(_), Some(_)) => return Err(Fault::new(Remedy::Yield, "fenced by a member of the same name")),
-            (Some(_), None) if self.holds => {
-                self.is_lost = true;
-                self.ask_back();
-                return Ok(());
-            }
-            _ => self.id = Some(group.join(&self.name, self.me, now)),
-        }
-        let (is_rebalancing, generation) = (group.is_rebalancing(), group.generation);
-        let Some(seat) = group.members.get_mut(&self.name) else { return Ok(()) };
-        if is_rebalancing && self.holds {
-            self.ask_back();
-        } else if is_rebalancing {
-            seat.has_joined = true;
-        } else if !self.holds && seat.told != generation {
-            (seat.told, self.generation, self.holds) = (generation, generation, true);
-            self.changes.push_back(Change::Assigned(seat.assignment.clone()));
-        }
-        Ok(())
-    }
-
-    fn ask_back(&mut self) {
-        if !std::mem::replace(&mut self.is_asked_back, true) {
-            self.changes.push_back(Change::Revoked(self.positions.keys().copied().collect()));
-        }
-    }
-
-    /// Records that have come to the client, some of them.
-    fn fetch(&mut self, inner: &mut Inner, most: usize) -> Vec<(i32, Vec<(i64, Entry)>)> {
-        let mut batches = Vec::new();
-        for (&partition, next) in &mut self.positions {
-            let share = inner.random.random_range(0..=most.min(12));
-            let records = inner.cluster.partition(Topic::Input, partition).committed(*next);
-            let records = records.take(share).map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
-            if let Some((last, _)) = records.last() {
-                *next = last + 1;
-                batches.push((partition, records));
-            }
-        }
-        if self.defect == Some(Defect::Reorder) {
-            for (_, records) in batches.iter_mut().filter(|(_, records)| records.len() > 1) {
-                let (one, two) = (records[0].1.value.clone(), records[1].1.value.clone());
-                (records[0].1.value, records[1].1.value) = (two, one);
-            }
-        }
-        batches
     }
 }
 
-fn show(records: &[(i64, Entry)]) -> Vec<Record<'_>> {
-    let record = |(offset, entry): &'_ (i64, Entry)| (*offset, entry.time);
-    records
-        .iter()
-        .map(|read| {
-            let (offset, time) = record(read);
-            let (key, value) = (read.1.key.as_deref(), read.1.value.as_deref());
-            Record { offset, timestamp: Some(time), key, value, headers: &() }
-        })
-        .collect()
+impl Actor for Member {
+    fn place(&self) -> (&Arc<Stage>, usize) {
+        self.consumer.place()
+    }
 }
 
 fn topic_of(past: Past) -> Topic {
@@ -143,16 +56,57 @@ fn topic_of(past: Past) -> Topic {
     }
 }
 
-impl Log for Member {
+impl Reader for Member {
     fn now(&self) -> Duration {
-        self.stage.look().now
+        self.consumer.now()
     }
 
     fn sleep(&mut self, time: Duration) {
-        let mut inner = self.stage.turn(self.me);
-        inner.now += time;
+        self.consumer.sleep(time);
     }
 
+    fn join(&mut self) -> Result<(), Fault> {
+        self.consumer.join()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.consumer.trouble()
+    }
+
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+        self.consumer.poll(wait, most, visit)
+    }
+
+    fn has_change(&self) -> bool {
+        self.consumer.has_change()
+    }
+
+    fn change(&mut self) -> Option<Change> {
+        self.consumer.change()
+    }
+
+    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
+        self.consumer.assign(at)
+    }
+
+    fn unassign(&mut self) -> Result<(), Fault> {
+        self.consumer.unassign()
+    }
+
+    fn resume(&mut self) -> Result<(), Fault> {
+        self.consumer.resume()
+    }
+
+    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
+        self.consumer.bounds(partition)
+    }
+
+    fn ends(&self) -> Positions {
+        self.consumer.ends()
+    }
+}
+
+impl Log for Member {
     fn open(&mut self) -> Result<(), Fault> {
         self.act(ASK, |this, inner| {
             this.epoch = inner.cluster.init(&this.transactional_id);
@@ -160,64 +114,13 @@ impl Log for Member {
         })
     }
 
-    fn trouble(&self) -> Option<String> {
-        None
-    }
-
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
-        let batches = self.act_with(POLL_SHARE, LOCAL, |this, inner| {
-            this.attend(inner)?;
-            if this.is_paused || !this.changes.is_empty() {
-                inner.now += wait / 8;
-                return Ok(Vec::new());
-            }
-            let batches = this.fetch(inner, most);
-            if batches.is_empty() {
-                inner.now += wait / 4;
-            }
-            Ok(batches)
-        })?;
-        batches.iter().for_each(|(partition, records)| visit(*partition, &show(records)));
-        Ok(batches.iter().map(|(_, records)| records.len()).sum())
-    }
-
-    fn has_change(&self) -> bool {
-        !self.changes.is_empty()
-    }
-
-    fn change(&mut self) -> Option<Change> {
-        self.changes.pop_front()
-    }
-
     fn is_assignment_lost(&self) -> bool {
-        self.is_lost
-    }
-
-    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
-        self.act(LOCAL, |this, _| {
-            (this.positions, this.is_paused) = (at.clone(), true);
-            Ok(())
-        })
-    }
-
-    fn unassign(&mut self) -> Result<(), Fault> {
-        self.act(LOCAL, |this, _| {
-            this.positions.clear();
-            (this.holds, this.is_asked_back, this.is_lost, this.is_paused) = (false, false, false, true);
-            Ok(())
-        })
-    }
-
-    fn resume(&mut self) -> Result<(), Fault> {
-        self.act(LOCAL, |this, _| {
-            this.is_paused = false;
-            Ok(())
-        })
+        self.consumer.is_lost
     }
 
     fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
         self.act(LOCAL, |this, _| {
-            this.positions.extend(to);
+            this.consumer.positions.extend(to);
             Ok(())
         })
     }
@@ -234,13 +137,6 @@ impl Log for Member {
         })
     }
 
-    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
-        self.act(ASK, |_, inner| {
-            let partition = inner.cluster.partition(Topic::Input, partition);
-            Ok((partition.start, partition.stable()))
-        })
-    }
-
     fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
         self.act(ASK, |_, inner| {
             let partition = inner.cluster.partition(Topic::State, partition);
@@ -252,15 +148,9 @@ impl Log for Member {
         self.act(ASK, |_, inner| Ok(Identity { id: Some("one".into()), partitions: inner.cluster.partitions }))
     }
 
-    fn ends(&self) -> Positions {
-        let mut inner = self.stage.look();
-        let end = |p: &mut Partition| p.stable();
-        self.positions.keys().map(|p| (*p, end(inner.cluster.partition(Topic::Input, *p)))).collect()
-    }
-
     fn starts(&self) -> Positions {
-        let mut inner = self.stage.look();
-        self.positions.keys().map(|p| (*p, inner.cluster.partition(Topic::Input, *p).start)).collect()
+        let mut inner = self.consumer.stage.look();
+        self.consumer.positions.keys().map(|p| (*p, inner.cluster.partition(Topic::Input, *p).start)).collect()
     }
 
     fn open_history(&mut self, of: Past, partition: i32, from: i64, to: i64) -> Result<(), Fault> {
@@ -287,7 +177,7 @@ impl Log for Member {
             let next = records.last().map_or(to, |(at, _)| at + 1);
             Ok((records, next))
         })?;
-        if self.defect == Some(Defect::Amnesia) {
+        if self.consumer.defect == Some(Defect::Amnesia) {
             records
                 .0
                 .retain(|(at, e)| topic != Topic::State || at % 3 > 0 || e.key.as_deref().is_some_and(|k| k == b"f"));
@@ -302,7 +192,7 @@ impl Log for Member {
     }
 
     fn send(&mut self, record: Outgoing) -> Result<(), Fault> {
-        let defect = self.defect;
+        let defect = self.consumer.defect;
         self.act(SEND, |this, inner| {
             let hash = record.key.iter().flatten().map(|byte| i32::from(*byte)).sum::<i32>();
             let spread = hash % inner.cluster.partitions;
@@ -330,11 +220,11 @@ impl Log for Member {
         if !self.is_committing {
             self.act(OFFSETS, |this, inner| {
                 let group = &inner.cluster.group;
-                match group.members.get(&this.name) {
-                    Some(seat) if Some(seat.id) != this.id => {
+                match group.members.get(&this.consumer.name) {
+                    Some(seat) if Some(seat.id) != this.consumer.id => {
                         return Err(Fault::new(Remedy::Yield, "fenced by a member of the same name"));
                     }
-                    Some(_) if this.generation == group.generation => {}
+                    Some(_) if this.consumer.generation == group.generation => {}
                     _ => return Err(Fault::new(Remedy::Abort, "not of this generation")),
                 }
                 let now = inner.now;
@@ -353,16 +243,23 @@ impl Log for Member {
     }
 
     fn is_replaced(&mut self, _is_fenced: bool, _stop: &Stop) -> bool {
-        let inner = self.stage.look();
-        let seat = inner.cluster.group.members.get(&self.name);
-        self.id.is_some() && seat.is_some_and(|seat| Some(seat.id) != self.id && seat.actor != self.me)
+        let inner = self.consumer.stage.look();
+        let seat = inner.cluster.group.members.get(&self.consumer.name);
+        self.consumer.id.is_some()
+            && seat.is_some_and(|seat| Some(seat.id) != self.consumer.id && seat.actor != self.consumer.me)
     }
 
     fn leave(&mut self, _limit: Duration) {
         let _ = self.act(LOCAL, |this, inner| {
             let now = inner.now;
-            if inner.cluster.group.members.get(&this.name).is_some_and(|seat| Some(seat.id) == this.id) {
-                inner.cluster.group.remove(&this.name, now);
+            if inner
+                .cluster
+                .group
+                .members
+                .get(&this.consumer.name)
+                .is_some_and(|seat| Some(seat.id) == this.consumer.id)
+            {
+                inner.cluster.group.remove(&this.consumer.name, now);
             }
             Ok(())
         });

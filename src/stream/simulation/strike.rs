@@ -1,9 +1,10 @@
 //! The faults that strike a call: before its effect, after it, or as the last thing that its process does.
 
+use std::sync::Arc;
+
 use rand::RngExt;
 
-use super::member::Member;
-use super::stage::{Inner, Turn};
+use super::stage::{Inner, Stage, Turn};
 use crate::stream::log::{Fault, Remedy};
 
 /// Kinds of faults that a call can have before and after its effect.
@@ -22,9 +23,13 @@ pub(super) fn dead() -> Fault {
     Fault::new(Remedy::Rebuild, "killed")
 }
 
-impl Member {
+/// Somebody on the stage whose calls may be struck.
+pub(super) trait Actor: Sized {
+    /// Where, and as whom.
+    fn place(&self) -> (&Arc<Stage>, usize);
+
     /// One call: waits for the turn, then has its effect, its fault, or both.
-    pub(super) fn act<T>(
+    fn act<T>(
         &mut self,
         kinds: Kinds,
         effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Fault>,
@@ -33,15 +38,16 @@ impl Member {
     }
 
     /// The same with a share of the usual faults.
-    pub(super) fn act_with<T>(
+    fn act_with<T>(
         &mut self,
         share: f64,
         (before, after): Kinds,
         effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let stage = self.stage.clone();
-        let mut inner: Turn<'_> = stage.turn(self.me);
-        if inner.actors[self.me].is_killed {
+        let (stage, me) = self.place();
+        let stage = stage.clone();
+        let mut inner: Turn<'_> = stage.turn(me);
+        if inner.actors[me].is_killed {
             return Err(dead());
         }
         let faults = inner.faults * share;
@@ -58,7 +64,7 @@ impl Member {
             }
         }
         if is_last {
-            inner.kill(self.me);
+            inner.kill(me);
             return Err(dead());
         }
         let kinds = if is_effective { after } else { before };

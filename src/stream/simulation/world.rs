@@ -8,6 +8,8 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::cluster::{Cluster, Fate, Topic};
+use super::consumer::Consumer;
+use super::database::Connection;
 use super::director::Director;
 use super::member::Member;
 use super::stage::Stage;
@@ -17,6 +19,7 @@ use crate::event::Fields;
 use crate::health::Health;
 use crate::meter::Meter;
 use crate::stop::Stop;
+use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{Ending, Observer, Plan, Worker};
 
 /// A wrong log, to try the checker with.
@@ -26,6 +29,15 @@ pub enum Defect {
     Duplicate,
     Reorder,
     Amnesia,
+    LostRow,
+    LostOffset,
+}
+
+/// What a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Worker,
+    Sink,
 }
 
 /// Everything that is not the course of events itself.
@@ -37,6 +49,7 @@ pub struct Schedule {
     pub partitions: i32,
     pub settings: Settings,
     pub plan: Plan,
+    sink: sink::Plan,
 }
 
 impl Schedule {
@@ -69,7 +82,8 @@ impl Schedule {
         };
         let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
         let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
-        Schedule { seed, defect, steps, faults, partitions, settings, plan }
+        let sink = sink::Plan { topic: "anomalies".into(), batch: random.random_range(1..20) };
+        Schedule { seed, defect, steps, faults, partitions, settings, plan, sink }
     }
 }
 
@@ -99,6 +113,10 @@ pub struct Totals {
     evictions: u64,
     tombstones: u64,
     trimmed: u64,
+    rows: u64,
+    sink_generations: u64,
+    refused: u64,
+    moved: u64,
 }
 
 impl Totals {
@@ -116,24 +134,30 @@ impl Totals {
         self.evictions += other.evictions;
         self.tombstones += other.tombstones;
         self.trimmed += other.trimmed;
+        self.rows += other.rows;
+        self.sink_generations += other.sink_generations;
+        self.refused += other.refused;
+        self.moved += other.moved;
     }
 
     pub fn assert_varied(&self) {
-        let Totals {
-            anomalies,
-            kills,
-            pauses,
-            aborted,
-            rebuilt,
-            generations,
-            sweeps,
-            evictions,
-            tombstones,
-            trimmed,
-            ..
-        } = self;
-        let all = [anomalies, kills, pauses, aborted, rebuilt, generations, sweeps, evictions, tombstones, trimmed];
-        assert!(all.iter().all(|n| **n > 500), "{self:?}");
+        let all = [
+            self.anomalies,
+            self.kills,
+            self.pauses,
+            self.aborted,
+            self.rebuilt,
+            self.generations,
+            self.sweeps,
+            self.evictions,
+            self.tombstones,
+            self.trimmed,
+            self.rows,
+            self.sink_generations,
+            self.refused,
+            self.moved,
+        ];
+        assert!(all.iter().all(|n| *n > 100), "{self:?}");
     }
 }
 
@@ -143,11 +167,14 @@ pub fn play(schedule: &Schedule) -> Outcome {
     stage.enter_first();
     let (meter, failures) = (Meter::default(), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        let spawn = |actor: usize, name: &'static str, stop: Arc<Stop>| {
+        let spawn = |actor: usize, part: Part, name: &'static str, stop: Arc<Stop>| {
             let (stage, meter, failures) = (stage.clone(), meter.clone(), &failures);
             scope.spawn(move || {
                 stage.enter(actor);
-                let run = || work(&stage, schedule, actor, name, &stop, &meter);
+                let run = || match part {
+                    Part::Worker => work(&stage, schedule, actor, name, &stop, &meter),
+                    Part::Sink => carry(&stage, schedule, actor, name, &stop, &meter),
+                };
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
                 if let Some(why) = ended.unwrap_or_else(|_| Some(format!("{name} panicked"))) {
                     failures.lock().unwrap().push(why);
@@ -170,6 +197,10 @@ pub fn play(schedule: &Schedule) -> Outcome {
         aborted: meter.transactions.get("aborted"),
         rebuilt: meter.transactions.get("rebuilt"),
         generations: u64::from(inner.cluster.group.generation),
+        rows: inner.cluster.database.rows.len() as u64,
+        sink_generations: u64::from(inner.cluster.sinks.generation),
+        refused: inner.cluster.database.refused,
+        moved: inner.cluster.database.moved,
         ..count(&mut inner.cluster)
     };
     Outcome {
@@ -231,11 +262,35 @@ fn work(
             }
             Ending::Failed(error) => return Some(format!("{name} failed: {error}")),
             Ending::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
-            Ending::Rebuild(why) => {
-                let mut inner = stage.turn(actor);
-                inner.now += Duration::from_millis(500);
-                inner.last_rebuild = why;
-            }
+            Ending::Rebuild(why) => begin_anew(stage, actor, why),
         }
     }
+}
+
+/// A process with a sink, likewise.
+fn carry(
+    stage: &Arc<Stage>,
+    schedule: &Schedule,
+    actor: usize,
+    name: &str,
+    stop: &Stop,
+    meter: &Meter,
+) -> Option<String> {
+    let health = Health::default();
+    loop {
+        let reader = Consumer::new(stage.clone(), actor, name, Topic::Anomalies);
+        let ledger = Connection { stage: stage.clone(), me: actor, defect: schedule.defect };
+        let sink = Sink::new(reader, &schedule.sink, Box::new(ledger), health.part(name), meter.clone(), stop);
+        match sink.run() {
+            _ if stage.look().actors[actor].is_killed || stop.is_requested() => return None,
+            sink::Ending::Stopped => return Some(format!("{name} stopped by itself")),
+            sink::Ending::Rebuild(why) => begin_anew(stage, actor, why),
+        }
+    }
+}
+
+fn begin_anew(stage: &Stage, actor: usize, why: String) {
+    let mut inner = stage.turn(actor);
+    inner.now += Duration::from_millis(500);
+    inner.last_rebuild = why;
 }

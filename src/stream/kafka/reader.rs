@@ -1,0 +1,221 @@
+//! [`Reader`] over librdkafka: a `BaseConsumer` on the thread of the loop that it serves.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::context::Member;
+use super::fetch::Fetch;
+use super::{client, fault, stranded};
+use crate::config::resolved::Kafka;
+use crate::stream::log::{Change, Fault, Positions, Reader, Remedy, Visit};
+
+/// One call to the cluster.
+pub(super) const CALL: Duration = Duration::from_secs(5);
+
+/// A member of a group that reads one topic.
+pub struct KafkaReader {
+    fetch: Fetch,
+    pub(super) consumer: BaseConsumer<Member>,
+    kafka: Kafka,
+    topic: String,
+    group: String,
+    began: Instant,
+    assigned: Positions,
+    /// Partitions that were read to their end; `None` where nobody asks.
+    caught_up: Option<BTreeSet<i32>>,
+}
+
+impl KafkaReader {
+    /// Not connected yet.
+    ///
+    /// # Errors
+    /// `Stop` when librdkafka does not accept the configuration.
+    pub fn new(kafka: &Kafka, topic: &str, group: &str, member: &str, session: Duration) -> Result<Self, Fault> {
+        Self::of(&client::member(kafka, group, member, session), kafka, topic, group)
+    }
+
+    /// The same; [`ends`](Reader::ends) leaves out those partitions of which everything was read, since their ends are beyond the
+    /// last record where transactions have written.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn to_the_end(kafka: &Kafka, topic: &str, group: &str, member: &str, session: Duration) -> Result<Self, Fault> {
+        let mut config = client::member(kafka, group, member, session);
+        config.set("enable.partition.eof", "true");
+        let mut reader = Self::of(&config, kafka, topic, group)?;
+        reader.caught_up = Some(BTreeSet::new());
+        Ok(reader)
+    }
+
+    fn of(config: &ClientConfig, kafka: &Kafka, topic: &str, group: &str) -> Result<Self, Fault> {
+        let consumer = config
+            .create_with_context(Member::new(topic))
+            .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
+        Ok(KafkaReader {
+            fetch: Fetch::new(&consumer),
+            consumer,
+            kafka: kafka.clone(),
+            topic: topic.to_owned(),
+            group: group.to_owned(),
+            began: Instant::now(),
+            assigned: Positions::new(),
+            caught_up: None,
+        })
+    }
+
+    /// These offsets as librdkafka takes them.
+    pub(super) fn list(&self, at: &Positions) -> Result<TopicPartitionList, Fault> {
+        let mut list = TopicPartitionList::new();
+        for (&partition, &offset) in at {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))
+                .map_err(|e| fault::of("offsets", &e))?;
+        }
+        Ok(list)
+    }
+
+    /// What a poll's error means; `Ok` when it is only worth knowing.
+    fn heard(&self, error: &KafkaError) -> Result<(), Fault> {
+        let trouble = &self.consumer.context().trouble;
+        match error.rdkafka_error_code() {
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                trouble.set(format!("topic {} does not exist; `anomaly topics` creates it", self.topic));
+            }
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
+                trouble.set(format!("no right to read {} as group {}: {error}", self.topic, self.group));
+            }
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                return Err(Fault::new(Remedy::Rebuild, "an offset is out of range"));
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                // The event only says that there is a fatal error; the client knows which.
+                let cause = self
+                    .consumer
+                    .client()
+                    .fatal_error()
+                    .map_or_else(|| error.clone(), |(code, _)| KafkaError::MessageConsumptionFatal(code));
+                return Err(fault::of("consuming", &cause));
+            }
+            _ => tracing::debug!("while reading {}: {error}", self.topic),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaReader {
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        // A change that nobody answered would hold the close up.
+        while let Some(change) = self.consumer.context().change() {
+            let _ = match change {
+                Change::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
+                Change::Revoked(_) => self.consumer.unassign(),
+            };
+        }
+    }
+}
+
+impl Reader for KafkaReader {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    fn join(&mut self) -> Result<(), Fault> {
+        self.consumer.context().asks();
+        self.consumer.subscribe(&[&self.topic]).map_err(|e| fault::of("subscribing", &e))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.consumer.context().trouble.get()
+    }
+
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+        // Callbacks, and errors; records come by the queue.
+        let only_waits = most == 0;
+        let called =
+            self.consumer.poll(if only_waits { wait } else { Duration::ZERO }).map(|message| message.map(drop));
+        stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
+        match called {
+            None => {}
+            Some(Err(error)) => self.heard(&error)?,
+            Some(Ok(())) => return Err(Fault::new(Remedy::Rebuild, "a record came past the queue of its partition")),
+        }
+        if self.has_change() {
+            return Ok(0);
+        }
+        self.consumer.context().check()?;
+        if only_waits {
+            return Ok(0);
+        }
+        let (taken, error) = {
+            let batch = self.fetch.take(wait, most);
+            batch.hand_over(|_, _, _| true, visit);
+            if let Some(caught_up) = &mut self.caught_up {
+                batch.note_ends(caught_up);
+            }
+            (batch.len(), batch.error())
+        };
+        if taken > 0 && error.is_none() {
+            self.consumer.context().trouble.clear();
+        }
+        if let Some(error) = error {
+            self.heard(&error)?;
+        }
+        Ok(taken)
+    }
+
+    fn has_change(&self) -> bool {
+        self.consumer.context().has_change()
+    }
+
+    fn change(&mut self) -> Option<Change> {
+        self.consumer.context().change()
+    }
+
+    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
+        let list = self.list(at)?;
+        self.fetch.lead(&self.consumer, &self.topic, at.keys().copied());
+        self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
+        self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
+        self.consumer.context().trouble.clear();
+        self.assigned = at.clone();
+        self.caught_up.iter_mut().for_each(BTreeSet::clear);
+        Ok(())
+    }
+
+    fn unassign(&mut self) -> Result<(), Fault> {
+        self.assigned.clear();
+        self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
+    }
+
+    fn resume(&mut self) -> Result<(), Fault> {
+        let list = self.list(&self.assigned)?;
+        self.consumer.resume(&list).map_err(|e| fault::of("resuming", &e))?;
+        // The thread that fetches looks once a second, unless something wakes it, as this does and resuming does not.
+        let _ = self.consumer.seek_partitions(list, Duration::ZERO);
+        Ok(())
+    }
+
+    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
+        let bounds = self
+            .consumer
+            .fetch_watermarks(&self.topic, partition, CALL)
+            .map_err(|e| fault::of(&format!("ends of {}", self.topic), &e))?;
+        self.consumer.context().set_end(partition, bounds.1);
+        Ok(bounds)
+    }
+
+    fn ends(&self) -> Positions {
+        let mut ends = self.consumer.context().ends();
+        ends.retain(|partition, _| self.caught_up.as_ref().is_none_or(|caught_up| !caught_up.contains(partition)));
+        ends
+    }
+}

@@ -1,0 +1,215 @@
+//! [`Reader`] of one simulated member of a group: the client's side of the group's protocol.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::cluster::{Entry, Partition, Topic};
+use super::stage::{Inner, Stage};
+use super::strike::{ASK, Actor, LOCAL, POLL_SHARE};
+use super::world::Defect;
+use crate::stream::log::{Change, Fault, Positions, Reader, Record, Remedy, Visit};
+
+/// Share of the faults that lose a member's place.
+const MISPLACED: f64 = 0.05;
+
+pub struct Consumer {
+    pub(super) stage: Arc<Stage>,
+    pub(super) me: usize,
+    pub(super) name: String,
+    topic: Topic,
+    is_asking: bool,
+    pub(super) id: Option<u64>,
+    pub(super) generation: u32,
+    /// Has an assignment, answered or not.
+    holds: bool,
+    is_asked_back: bool,
+    pub(super) is_lost: bool,
+    changes: VecDeque<Change>,
+    pub(super) positions: Positions,
+    is_paused: bool,
+    pub(super) defect: Option<Defect>,
+}
+
+impl Consumer {
+    pub fn new(stage: Arc<Stage>, me: usize, name: &str, topic: Topic) -> Self {
+        Consumer {
+            stage,
+            me,
+            name: name.to_owned(),
+            topic,
+            is_asking: false,
+            id: None,
+            generation: 0,
+            holds: false,
+            is_asked_back: false,
+            is_lost: false,
+            changes: VecDeque::new(),
+            positions: Positions::new(),
+            is_paused: true,
+            defect: None,
+        }
+    }
+
+    /// The group's protocol, as a poll runs it.
+    fn attend(&mut self, inner: &mut Inner) -> Result<(), Fault> {
+        if !self.is_asking {
+            return Ok(());
+        }
+        let now = inner.now;
+        let is_misplaced = inner.random.random_bool(inner.faults * MISPLACED);
+        let group = inner.cluster.group_of(self.topic);
+        if is_misplaced {
+            group.misplace(&self.name);
+        }
+        match (self.id, group.members.get(&self.name)) {
+            (Some(id), Some(seat)) if seat.id == id => {}
+            (Some(_), Some(_)) => return Err(Fault::new(Remedy::Yield, "fenced by a member of the same name")),
+            (Some(_), None) if self.holds => {
+                self.is_lost = true;
+                self.ask_back();
+                return Ok(());
+            }
+            _ => self.id = Some(group.join(&self.name, self.me, now)),
+        }
+        let (is_rebalancing, generation) = (group.is_rebalancing(), group.generation);
+        let Some(seat) = group.members.get_mut(&self.name) else { return Ok(()) };
+        if is_rebalancing && self.holds {
+            self.ask_back();
+        } else if is_rebalancing {
+            seat.has_joined = true;
+        } else if !self.holds && seat.told != generation {
+            (seat.told, self.generation, self.holds) = (generation, generation, true);
+            self.changes.push_back(Change::Assigned(seat.assignment.clone()));
+        }
+        Ok(())
+    }
+
+    fn ask_back(&mut self) {
+        if !std::mem::replace(&mut self.is_asked_back, true) {
+            self.changes.push_back(Change::Revoked(self.positions.keys().copied().collect()));
+        }
+    }
+
+    /// Records that have come to the client, some of them.
+    fn fetch(&mut self, inner: &mut Inner, most: usize) -> Vec<(i32, Vec<(i64, Entry)>)> {
+        let mut batches = Vec::new();
+        for (&partition, next) in &mut self.positions {
+            let share = inner.random.random_range(0..=most.min(12));
+            let records = inner.cluster.partition(self.topic, partition).committed(*next);
+            let records = records.take(share).map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
+            if let Some((last, _)) = records.last() {
+                *next = last + 1;
+                batches.push((partition, records));
+            }
+        }
+        if self.defect == Some(Defect::Reorder) {
+            for (_, records) in batches.iter_mut().filter(|(_, records)| records.len() > 1) {
+                let (one, two) = (records[0].1.value.clone(), records[1].1.value.clone());
+                (records[0].1.value, records[1].1.value) = (two, one);
+            }
+        }
+        batches
+    }
+}
+
+/// As the loops see them.
+pub fn show(records: &[(i64, Entry)]) -> Vec<Record<'_>> {
+    let record = |(offset, entry): &'_ (i64, Entry)| (*offset, entry.time);
+    records
+        .iter()
+        .map(|read| {
+            let (offset, time) = record(read);
+            let (key, value) = (read.1.key.as_deref(), read.1.value.as_deref());
+            Record { offset, timestamp: Some(time), key, value, headers: &() }
+        })
+        .collect()
+}
+
+impl Actor for Consumer {
+    fn place(&self) -> (&Arc<Stage>, usize) {
+        (&self.stage, self.me)
+    }
+}
+
+impl Reader for Consumer {
+    fn now(&self) -> Duration {
+        self.stage.look().now
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        let mut inner = self.stage.turn(self.me);
+        inner.now += time;
+    }
+
+    fn join(&mut self) -> Result<(), Fault> {
+        self.is_asking = true;
+        Ok(())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+        let batches = self.act_with(POLL_SHARE, LOCAL, |this, inner| {
+            this.attend(inner)?;
+            if this.is_paused || most == 0 || !this.changes.is_empty() {
+                inner.now += wait / 8;
+                return Ok(Vec::new());
+            }
+            let batches = this.fetch(inner, most);
+            if batches.is_empty() {
+                inner.now += wait / 4;
+            }
+            Ok(batches)
+        })?;
+        batches.iter().for_each(|(partition, records)| visit(*partition, &show(records)));
+        Ok(batches.iter().map(|(_, records)| records.len()).sum())
+    }
+
+    fn has_change(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    fn change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
+        self.act(LOCAL, |this, _| {
+            (this.positions, this.is_paused) = (at.clone(), true);
+            Ok(())
+        })
+    }
+
+    fn unassign(&mut self) -> Result<(), Fault> {
+        self.act(LOCAL, |this, _| {
+            this.positions.clear();
+            (this.holds, this.is_asked_back, this.is_lost, this.is_paused) = (false, false, false, true);
+            Ok(())
+        })
+    }
+
+    fn resume(&mut self) -> Result<(), Fault> {
+        self.act(LOCAL, |this, _| {
+            this.is_paused = false;
+            Ok(())
+        })
+    }
+
+    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
+        self.act(ASK, |this, inner| {
+            let partition = inner.cluster.partition(this.topic, partition);
+            Ok((partition.start, partition.stable()))
+        })
+    }
+
+    fn ends(&self) -> Positions {
+        let mut inner = self.stage.look();
+        let end = |p: &mut Partition| p.stable();
+        self.positions.keys().map(|p| (*p, end(inner.cluster.partition(self.topic, *p)))).collect()
+    }
+}

@@ -1,0 +1,125 @@
+//! The simulated database: rows and offsets that move together or not at all, outages, and answers that are lost after the
+//! commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::stage::{Inner, Stage};
+use super::strike::{ASK, Actor};
+use super::world::Defect;
+use crate::ledger::{Entry, Ledger, Unwritten, Written};
+use crate::stream::log::{Fault, Remedy};
+
+/// Topic, partition, offset and index of the event.
+type Identity = (String, i32, i64, i32);
+
+#[derive(Default)]
+pub struct Database {
+    pub positions: BTreeMap<i32, i64>,
+    /// The records as they came.
+    pub rows: BTreeMap<Identity, Vec<u8>>,
+    /// What no correct sink does, for messages.
+    pub wrongs: Vec<String>,
+    /// Nobody reaches it until then.
+    pub away_until: Duration,
+    pub refused: u64,
+    pub moved: u64,
+}
+
+impl Database {
+    fn write(
+        &mut self,
+        entries: &[Entry],
+        moves: &BTreeMap<i32, (i64, i64)>,
+        lost: Option<usize>,
+    ) -> Result<Written, Unwritten> {
+        if moves.iter().any(|(partition, (old, _))| self.positions.get(partition) != Some(old)) {
+            self.moved += 1;
+            return Err(Unwritten::Moved);
+        }
+        let mut written = Written::default();
+        for (at, entry) in entries.iter().enumerate().filter(|(at, _)| Some(*at) != lost) {
+            let place = format!("[{}] {}", entry.partition, entry.offset);
+            match &entry.anomaly {
+                Ok(anomaly) => {
+                    let source = &anomaly.source;
+                    let identity = (source.topic.clone(), source.partition, source.offset, source.index);
+                    match self.rows.insert(identity, entry.value.clone()) {
+                        None => written.inserted += 1,
+                        Some(_) => self.wrongs.push(format!("a second row for the record {place}, {at} of its batch")),
+                    }
+                }
+                Err(why) => self.wrongs.push(format!("the record {place} is no anomaly: {why}")),
+            }
+        }
+        for (partition, (old, new)) in moves {
+            if new < old {
+                self.wrongs.push(format!("[{partition}] went back from {old} to {new}"));
+            }
+            self.positions.insert(*partition, *new);
+        }
+        Ok(written)
+    }
+}
+
+/// A sink makes few calls beside those of a worker.
+const SHARE: f64 = 5.0;
+
+/// One sink's connection.
+pub struct Connection {
+    pub stage: Arc<Stage>,
+    pub me: usize,
+    pub defect: Option<Defect>,
+}
+
+impl Actor for Connection {
+    fn place(&self) -> (&Arc<Stage>, usize) {
+        (&self.stage, self.me)
+    }
+}
+
+impl Connection {
+    /// What strikes a call leaves its outcome unknown, as far as the sink can tell.
+    fn ask<T>(&mut self, effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Unwritten>) -> Result<T, Unwritten> {
+        let answer = self.act_with(SHARE, ASK, |this, inner| {
+            if inner.now < inner.cluster.database.away_until {
+                inner.cluster.database.refused += 1;
+                return Err(Fault::new(Remedy::Retry, "the database is away"));
+            }
+            Ok(effect(this, inner))
+        });
+        answer.unwrap_or_else(|fault| Err(Unwritten::Away(fault.message)))
+    }
+}
+
+impl Ledger for Connection {
+    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unwritten> {
+        self.ask(|_, inner| {
+            let positions = &inner.cluster.database.positions;
+            Ok(partitions.iter().map(|partition| (*partition, positions.get(partition).copied())).collect())
+        })
+    }
+
+    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), Unwritten> {
+        self.ask(|_, inner| {
+            inner.cluster.database.positions.entry(partition).or_insert(offset);
+            Ok(())
+        })
+    }
+
+    fn write(&mut self, entries: &[Entry], moves: &BTreeMap<i32, (i64, i64)>) -> Result<Written, Unwritten> {
+        self.ask(|this, inner| {
+            let is_struck = this.defect.is_some() && inner.random.random_bool(0.3);
+            let lost = (is_struck && this.defect == Some(Defect::LostRow)).then_some(0);
+            let before = inner.cluster.database.positions.clone();
+            let written = inner.cluster.database.write(entries, moves, lost);
+            if is_struck && this.defect == Some(Defect::LostOffset) {
+                inner.cluster.database.positions = before;
+            }
+            written
+        })
+    }
+}
