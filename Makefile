@@ -1,6 +1,6 @@
 # The two commands of the README, and what maintainers need beside them.
-.PHONY: demo test test-all simulate chaos soak bench bench-latency bench-recovery bench-memory bench-dashboard bench-micro \
-  bench-count vagrant-test build deb box lint deny
+.PHONY: demo test test-all simulate chaos soak bench bench-latency bench-scale bench-recovery bench-memory bench-dashboard \
+  bench-micro bench-count vagrant-test build deb box lint deny
 
 # The whole pipeline on this machine, with nothing set up.
 demo:
@@ -55,9 +55,9 @@ bench:
 	packaging/install-deps build test bench
 	bench/run throughput
 
-# From event to anomaly beside Kafka Streams; many series with full windows, killed; bytes of a series and of queues; the
-# dashboard beside the seed's design, in Chromium.
-bench-latency bench-recovery bench-memory bench-dashboard: bench-%:
+# From event to anomaly beside Kafka Streams; the cost by events, partitions, workers, batches; many series with full windows,
+# killed; bytes of a series and of queues; the dashboard beside the seed's design, in Chromium.
+bench-latency bench-scale bench-recovery bench-memory bench-dashboard: bench-%:
 	packaging/install-deps build test bench
 	bench/run $*
 

@@ -183,6 +183,19 @@ def fill(topic, env, events, devices, rate=0, anomalies=0.0014):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, time.monotonic() - begun
 
 
+def catch_up(name, topic, events, partitions=4, **more):
+    """Ourselves from the earliest offset to the last row in PostgreSQL, with snapshots and metrics: CPU seconds, seconds to the last
+    event, resident bytes. The sink's rest is in the CPU."""
+    env = settings(name, TOPICS__RAW_EVENTS=topic, **more)
+    prepare(name, env, partitions)
+    begun = time.monotonic()
+    with detector(env) as process:
+        until(lambda: metrics()["anomaly_events_total"] >= events, process)
+        taken = time.monotonic() - begun
+        until(lambda: metrics()["anomaly_sink_rows_total"] >= metrics()["anomaly_anomalies_total"], process)
+        return cpu(process.pid), taken, memory(process.pid)
+
+
 def streams(topic, events, mode):
     """Command of the Kafka Streams peer, which writes to `bench-MODE`."""
     jars = f"{WORK}/streams/streams-1.jar:{WORK}/streams/jars/*"

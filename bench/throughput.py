@@ -12,8 +12,7 @@ import subprocess
 import sys
 import time
 
-from harness import BOOTSTRAP, HERE, LIMIT, WORK, cpu, create, delete, detector, ends, fill, memory, metrics, places
-from harness import prepare, say, settings, streams, until
+from harness import BOOTSTRAP, HERE, LIMIT, WORK, catch_up, create, delete, ends, fill, places, say, settings, streams
 
 
 def measure_peer(command, output):
@@ -25,20 +24,6 @@ def measure_peer(command, output):
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return used, time.monotonic() - begun, None if output == "bench-count" else places(output)
-
-
-def measure_ourselves(name, topic, events, **more):
-    """From the earliest offset to the last row in PostgreSQL, with snapshots and metrics."""
-    env = settings(name, TOPICS__RAW_EVENTS=topic, **more)
-    prepare(name, env)
-    begun = time.monotonic()
-    with detector(env) as process:
-        until(lambda: metrics()["anomaly_events_total"] >= events, process)
-        taken = time.monotonic() - begun
-        until(lambda: metrics()["anomaly_sink_rows_total"] >= metrics()["anomaly_anomalies_total"], process)
-        # The sink's rest is ours as well.
-        used, resident = cpu(process.pid), memory(process.pid)
-    return used, taken, places(f"{name}-anomalies"), resident
 
 
 def main():
@@ -65,7 +50,8 @@ def main():
         "seed": ("the seed's design in Python", simple([sys.executable, HERE / "peers/python/seed.py"], "seed")),
     }
     say("anomaly: exactly once, snapshots, sink, metrics")
-    used, taken, ours, resident = measure_ourselves(run, topic, there)
+    used, taken, resident = catch_up(run, topic, there)
+    ours = places(f"{run}-anomalies")
     rows.append(("anomaly, all on", used, taken, ours))
     say(f"{used / there * 1e6:.3f} CPU-s per million, {there / taken:,.0f}/s, {len(ours):,} anomalies, {resident / 2**20:.0f} MiB")
     for name in options.only.split(",") if options.only else peers:
