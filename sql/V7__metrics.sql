@@ -18,7 +18,7 @@ create index anomalies_label on anomalies (label, event_time desc) where label i
 insert into anomaly_metrics
 select hour, metric_name, severity, 0, sum(anomalies) from anomaly_hours group by 1, 2, 3;
 
--- What leaves by retention leaves here as well; all else is as before.
+-- Totals leave by retention too, at once when there are many; all else is as before.
 alter function anomalies_maintain(interval) rename to anomalies_maintain_6;
 do $do$ begin execute format($create$
     create function anomalies_maintain(
@@ -28,12 +28,20 @@ do $do$ begin execute format($create$
     as $body$
     declare
         most_rows constant integer := 10000;
+        totals    text;
+        time      text;
+        counted   bigint;
     begin
         select * into made, dropped, trimmed, is_more from anomalies_maintain_6(retention);
-        if retention > '0' then
-            delete from anomaly_metrics where ctid = any(array(
-                select ctid from anomaly_metrics where hour < now() - retention limit most_rows));
-        end if;
+        for totals, time in
+            values ('anomaly_minutes', 'minute'), ('anomaly_hours', 'hour'), ('anomaly_metrics', 'hour')
+        loop
+            exit when retention <= '0';
+            execute format('delete from %%1$I where ctid = any(array(select ctid from %%1$I where %%2$I < $1 limit $2))',
+                totals, time) using now() - retention, most_rows;
+            get diagnostics counted = row_count;
+            is_more := is_more or counted = most_rows;
+        end loop;
     end
     $body$
 $create$, current_schema()); end $do$;

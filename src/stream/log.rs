@@ -188,7 +188,7 @@ pub trait Reader {
     /// First offset that is there, and the one after the last.
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
 
-    /// Ends of the partitions as far as they are known without asking.
+    /// Ends of the partitions as far as they are known without asking; one that was read to its end may be left out.
     fn ends(&self) -> Positions;
 }
 

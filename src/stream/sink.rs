@@ -24,7 +24,7 @@ pub struct Plan {
 
 /// For the first record, when nothing waits.
 const IDLE: Duration = Duration::from_millis(100);
-/// Between two attempts while the ledger or the cluster is away.
+/// At most between two attempts while the ledger or the cluster is away.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Reader, ledger, and what was read but not stored.
@@ -40,7 +40,7 @@ pub struct Sink<'a, R> {
     /// Next offset of each partition that is ours, as the ledger has it.
     positions: Positions,
     pending: Vec<Entry>,
-    /// The ledger, when it was asked last.
+    /// The last write failed, since the ledger is away.
     is_away: bool,
     is_member: bool,
 }
@@ -56,9 +56,9 @@ pub enum Ending {
 
 /// Why partitions were not taken.
 enum Trouble {
-    /// It may go by: for people.
+    /// It passes by itself; the reason, for people.
     Away(String),
-    /// It does not.
+    /// It does not pass.
     Broken(Fault),
 }
 
@@ -161,6 +161,7 @@ impl<'a, R: Reader> Sink<'a, R> {
     fn forget(&mut self) {
         self.pending.clear();
         self.positions.clear();
+        self.is_away = false;
     }
 
     /// Takes what the group gave, at the ledger's offsets; not while the ledger or the cluster is away.
@@ -171,7 +172,7 @@ impl<'a, R: Reader> Sink<'a, R> {
                 self.reader.assign(&from)?;
                 self.reader.resume()?;
                 self.positions = positions;
-                (self.given, self.is_away, self.is_member) = (None, false, true);
+                (self.given, self.is_member) = (None, true);
                 self.part.set(State::Running);
                 Ok(())
             }
@@ -199,8 +200,10 @@ impl<'a, R: Reader> Sink<'a, R> {
                 self.is_away = false;
                 Ok(())
             }
-            // Or we have, and did not hear of it.
-            Err(Unwritten::Moved) => Err(Fault::new(Remedy::Rebuild, "another sink has moved a partition on")),
+            Err(Unwritten::Moved) => Err(Fault::new(
+                Remedy::Rebuild,
+                "the offsets in the database moved on, by another sink or by a write whose answer was lost",
+            )),
             Err(Unwritten::Away(why)) => {
                 self.part.set(State::Degraded(why));
                 self.is_away = true;
@@ -213,8 +216,10 @@ impl<'a, R: Reader> Sink<'a, R> {
     fn moves(&self) -> BTreeMap<i32, (i64, i64)> {
         let mut moves = BTreeMap::new();
         for entry in &self.pending {
-            let old = self.positions.get(&entry.partition).copied().unwrap_or(entry.offset);
-            moves.entry(entry.partition).or_insert((old, old)).1 = entry.offset + 1;
+            // Of others nothing is pending.
+            let Some(old) = self.positions.get(&entry.partition) else { continue };
+            let (_, new) = moves.entry(entry.partition).or_insert((*old, *old));
+            *new = (entry.offset + 1).max(*new);
         }
         moves
     }
@@ -223,12 +228,14 @@ impl<'a, R: Reader> Sink<'a, R> {
         let ends = self.reader.ends();
         let lag = |(partition, next): (&i32, &i64)| match ends.get(partition) {
             Some(end) => (end - next).max(0),
+            // Read to its end: only what is pending is missing.
             None => self.pending.iter().filter(|entry| entry.partition == *partition).count() as i64,
         };
         self.meter.sink_lag.set(self.positions.iter().map(lag).sum());
         match self.reader.trouble() {
+            // Told already.
+            _ if self.is_away || self.given.is_some() => {}
             Some(why) => self.part.set(State::Degraded(why)),
-            None if self.is_away || self.given.is_some() => {}
             None if !self.is_member => self.part.set(State::Starting("waiting for partitions".into())),
             None => self.part.set(State::Running),
         }

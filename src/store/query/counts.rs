@@ -30,10 +30,10 @@ fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
 /// See [`newest`](super::newest).
 pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Error> {
     let is_of_all = filter.devices.is_empty();
-    let (table, time, counts) = if is_in_totals(filter, bins, HOUR) {
-        (if is_of_all { "anomaly_metrics" } else { "anomaly_hours" }, "hour", SUMS)
-    } else if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE) {
+    let (table, time, counts) = if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE) {
         ("anomaly_minutes", "minute", SUMS)
+    } else if is_in_totals(filter, bins, HOUR) {
+        (if is_of_all { "anomaly_metrics" } else { "anomaly_hours" }, "hour", SUMS)
     } else {
         ("anomalies", "event_time", COUNTS)
     };

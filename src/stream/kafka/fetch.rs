@@ -3,7 +3,6 @@
 //!
 //! The consumer's own queue keeps what is left: changes of the group and errors, so it must be polled as well.
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::context::Member;
-use crate::stream::log::{Headers, Record, Visit};
+use crate::stream::log::{Headers, Positions, Record, Visit};
 
 const LABEL: &CStr = c"anomaly-label";
 
@@ -128,11 +127,11 @@ impl Batch<'_> {
         Some(KafkaError::MessageConsumption(failed.err.into()))
     }
 
-    /// Adds partitions that end with what is here, and removes those of which more came.
-    pub fn note_ends(&self, ended: &mut BTreeSet<i32>) {
+    /// Adds partitions that end with what is here, with their ends, and removes those of which more came.
+    pub fn note_ends(&self, ended: &mut Positions) {
         for message in self.messages() {
             if is_end(message) {
-                ended.insert(message.partition);
+                ended.insert(message.partition, message.offset);
             } else if is_record(message) {
                 ended.remove(&message.partition);
             }

@@ -1,7 +1,6 @@
 //! Reading a partition back outside the group.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::fetch::Fetch;
 use super::reader::CALL;
 use super::{client, fault, stranded};
 use crate::config::resolved::Kafka;
-use crate::stream::log::{Fault, Remedy, Visit};
+use crate::stream::log::{Fault, Positions, Remedy, Visit};
 
 /// The [`History`] of one worker, made when it is needed.
 pub struct Past {
@@ -147,7 +146,7 @@ impl History {
             visit,
         );
         let error = batch.error().or(called.and_then(Result::err));
-        let mut ended = BTreeSet::new();
+        let mut ended = Positions::new();
         batch.note_ends(&mut ended);
         self.next = if is_beyond.get() || !ended.is_empty() { to } else { next.get() };
         match error {

@@ -1,6 +1,6 @@
 //! [`Reader`] over librdkafka: a `BaseConsumer` on the thread of the loop that it serves.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -26,8 +26,8 @@ pub struct KafkaReader {
     group: String,
     began: Instant,
     assigned: Positions,
-    /// Partitions that were read to their end; `None` where nobody asks.
-    caught_up: Option<BTreeSet<i32>>,
+    /// Partitions that were read to their end, and what that was; `None` where nobody asks.
+    caught_up: Option<Positions>,
 }
 
 impl KafkaReader {
@@ -48,7 +48,7 @@ impl KafkaReader {
         let mut config = client::member(kafka, group, member, session);
         config.set("enable.partition.eof", "true");
         let mut reader = Self::of(&config, kafka, topic, group)?;
-        reader.caught_up = Some(BTreeSet::new());
+        reader.caught_up = Some(BTreeMap::new());
         Ok(reader)
     }
 
@@ -109,7 +109,7 @@ impl KafkaReader {
 impl Drop for KafkaReader {
     fn drop(&mut self) {
         self.consumer.context().close();
-        // A change that nobody answered would hold the close up.
+        // A change that nobody took up would hold the close up.
         while let Some(change) = self.consumer.context().change() {
             let _ = match change {
                 Change::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
@@ -187,7 +187,7 @@ impl Reader for KafkaReader {
         self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
         self.consumer.context().trouble.clear();
         self.assigned = at.clone();
-        self.caught_up.iter_mut().for_each(BTreeSet::clear);
+        self.caught_up.iter_mut().for_each(BTreeMap::clear);
         Ok(())
     }
 
@@ -215,7 +215,9 @@ impl Reader for KafkaReader {
 
     fn ends(&self) -> Positions {
         let mut ends = self.consumer.context().ends();
-        ends.retain(|partition, _| self.caught_up.as_ref().is_none_or(|caught_up| !caught_up.contains(partition)));
+        if let Some(caught_up) = &self.caught_up {
+            ends.retain(|partition, end| caught_up.get(partition).is_none_or(|read| read < end));
+        }
         ends
     }
 }

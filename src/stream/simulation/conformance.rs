@@ -176,6 +176,11 @@ fn script(world: &dyn World) -> Vec<String> {
     a.seek(&Positions::from([(0, 6)])).unwrap();
     tell("events again", format!("{:?}", poll(a.as_mut(), |came, _| came.last() == Some(&(EVENTS - 1)))));
 
+    a.seek(&Positions::from([(0, 6)])).unwrap();
+    let none = (0..5).map(|_| a.poll(Duration::from_millis(50), 0, &mut |_, _| panic!("nothing was asked for")));
+    tell("polls for nothing", format!("{:?}", none.collect::<Result<Vec<_>, _>>()));
+    tell("events after them", format!("{:?}", poll(a.as_mut(), |came, _| came.last() == Some(&(EVENTS - 1)))));
+
     a.begin().unwrap();
     a.send(record(Output::State(0), "fenced")).unwrap();
     let mut b = world.log("b", "one");

@@ -25,6 +25,8 @@ pub struct Consumer {
     pub(super) generation: u32,
     /// Has an assignment, answered or not.
     holds: bool,
+    /// Has taken it. Before that it hears nothing of the group.
+    is_answered: bool,
     is_asked_back: bool,
     pub(super) is_lost: bool,
     changes: VecDeque<Change>,
@@ -44,6 +46,7 @@ impl Consumer {
             id: None,
             generation: 0,
             holds: false,
+            is_answered: false,
             is_asked_back: false,
             is_lost: false,
             changes: VecDeque::new(),
@@ -55,7 +58,7 @@ impl Consumer {
 
     /// The group's protocol, as a poll runs it.
     fn attend(&mut self, inner: &mut Inner) -> Result<(), Fault> {
-        if !self.is_asking {
+        if !self.is_asking || (self.holds && !self.is_answered) {
             return Ok(());
         }
         let now = inner.now;
@@ -81,7 +84,7 @@ impl Consumer {
         } else if is_rebalancing {
             seat.has_joined = true;
         } else if !self.holds && seat.told != generation {
-            (seat.told, self.generation, self.holds) = (generation, generation, true);
+            (seat.told, self.generation, self.holds, self.is_answered) = (generation, generation, true, false);
             self.changes.push_back(Change::Assigned(seat.assignment.clone()));
         }
         Ok(())
@@ -94,7 +97,7 @@ impl Consumer {
     }
 
     /// Records that have come to the client, some of them.
-    fn fetch(&mut self, inner: &mut Inner, most: usize) -> Vec<(i32, Vec<(i64, Entry)>)> {
+    fn fetch(&mut self, inner: &mut Inner, mut most: usize) -> Vec<(i32, Vec<(i64, Entry)>)> {
         let mut batches = Vec::new();
         for (&partition, next) in &mut self.positions {
             let share = inner.random.random_range(0..=most.min(12));
@@ -102,6 +105,7 @@ impl Consumer {
             let records = records.take(share).map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
             if let Some((last, _)) = records.last() {
                 *next = last + 1;
+                most -= records.len();
                 batches.push((partition, records));
             }
         }
@@ -180,7 +184,7 @@ impl Reader for Consumer {
 
     fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
         self.act(LOCAL, |this, _| {
-            (this.positions, this.is_paused) = (at.clone(), true);
+            (this.positions, this.is_paused, this.is_answered) = (at.clone(), true, true);
             Ok(())
         })
     }

@@ -65,7 +65,7 @@ impl Database {
     }
 }
 
-/// A sink makes few calls beside those of a worker.
+/// Of the usual faults: a sink makes few calls, compared with a worker.
 const SHARE: f64 = 5.0;
 
 /// One sink's connection.

@@ -1,5 +1,5 @@
-//! What happens around the workers: input, processes that come and go, compaction and retention; then quiet, in which
-//! everything that came must get its outcome.
+//! What happens around workers and sinks: input, processes that come and go, a database that is away, compaction and
+//! retention; then quiet, in which everything that came must get its outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,8 @@ use crate::stop::Stop;
 
 const NAMES: [(Part, &str); 5] =
     [(Part::Worker, "a"), (Part::Worker, "b"), (Part::Worker, "c"), (Part::Sink, "s"), (Part::Sink, "t")];
+/// Stores what is left when the faults are over.
+pub const LAST_SINK: &str = "y";
 /// Of each part.
 const MOST: usize = 3;
 const MOST_TURNS: u64 = 200_000;
@@ -56,7 +58,7 @@ impl<'d> Director<'d> {
                 if inner.random.random_bool(0.5) { inner.kill(process.actor) } else { process.stop.request() }
             }
             self.start(&mut inner, Part::Worker, "z");
-            self.start(&mut inner, Part::Sink, "y");
+            self.start(&mut inner, Part::Sink, LAST_SINK);
         }
         self.settle("what came during the faults")?;
         for partition in 0..self.schedule.partitions {

@@ -35,7 +35,7 @@ pub struct Inner {
 
 pub struct Actor {
     thread: Option<Thread>,
-    /// The process, of which one worker is seen.
+    /// The process, of which a worker or the sink is seen.
     pub is_alive: bool,
     /// Stopped by a signal until then.
     paused: Duration,
@@ -134,7 +134,7 @@ impl Stage {
         self.inner.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks without a turn; only for the first actor while it has the turn.
+    /// Looks without passing the turn; only for who has it.
     pub fn look(&self) -> Turn<'_> {
         self.lock()
     }
