@@ -284,7 +284,8 @@ fn carry(
         match sink.run() {
             _ if stage.look().actors[actor].is_killed => return None,
             _ if stop.is_requested() => {
-                let is_well = name != LAST_SINK || part.state() == State::Running;
+                // It may still wait for partitions, when others stored the last of it.
+                let is_well = name != LAST_SINK || !matches!(part.state(), State::Degraded(_));
                 return (!is_well).then(|| format!("the last sink ended {:?}, though all is stored", part.state()));
             }
             sink::Ending::Stopped => return Some(format!("{name} stopped by itself")),
