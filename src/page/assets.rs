@@ -1,4 +1,4 @@
-//! The style sheet, the script and the icon, embedded. Their addresses hold a hash of their content, so that a browser may
+//! The style sheet and the script, embedded. Their addresses hold a hash of their content, so that a browser may
 //! keep them for ever and still never shows an old one.
 
 use std::fmt::Write;
@@ -17,10 +17,9 @@ struct Asset {
 /// All of them.
 pub struct Assets(Vec<Asset>);
 
-const FILES: [(&str, &str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str, &str); 2] = [
     ("style", "css", "text/css; charset=utf-8", include_str!("assets/style.css")),
     ("app", "js", "text/javascript; charset=utf-8", include_str!("assets/app.js")),
-    ("icon", "svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];
 
 impl Assets {
@@ -36,9 +35,9 @@ impl Assets {
         Assets(FILES.into_iter().map(asset).collect())
     }
 
-    /// The addresses of style sheet, script and icon.
-    pub fn paths(&self) -> [&str; 3] {
-        [0, 1, 2].map(|i| self.0.get(i).map_or("", |asset| asset.path.as_str()))
+    /// The addresses of style sheet and script.
+    pub fn paths(&self) -> [&str; 2] {
+        [0, 1].map(|i| self.0.get(i).map_or("", |asset| asset.path.as_str()))
     }
 
     /// The file at an address.

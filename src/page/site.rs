@@ -41,7 +41,7 @@ pub struct Site {
     pub detection: Shelf<Asked, detection::Data>,
     /// By topic, partition and offset.
     pub explain: Shelf<explain::Place, Option<explain::Data>>,
-    /// Style sheet, script and icon.
+    /// Style sheet and script.
     pub assets: Assets,
     /// Compiled templates.
     pub templates: tera::Tera,

@@ -58,8 +58,6 @@ pub struct Frame<'a> {
     pub style: &'a str,
     /// Address of the script.
     pub script: &'a str,
-    /// Address of the icon.
-    pub icon: &'a str,
 }
 
 impl<'a> Frame<'a> {
@@ -83,7 +81,7 @@ impl<'a> Frame<'a> {
     /// A page that does not.
     pub fn still(visit: &Visit<'a>, title: &str) -> Frame<'a> {
         let site = visit.site;
-        let [style, script, icon] = site.assets.paths();
+        let [style, script] = site.assets.paths();
         Frame {
             title: title.to_owned(),
             nav: "",
@@ -101,7 +99,6 @@ impl<'a> Frame<'a> {
             is_operator: visit.visitor.is_operator,
             style,
             script,
-            icon,
         }
     }
 }

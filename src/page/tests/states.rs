@@ -139,6 +139,21 @@ fn a_refusal_says_the_remedy() {
 }
 
 #[test]
+fn a_page_is_whole_after_three_requests() {
+    let (_, handler) = pages(1.0, 9);
+    for url in all() {
+        let (_, body) = get(&handler, &url);
+        let loads =
+            |start: &str| body.split(start).skip(1).filter_map(|rest| rest.split('"').next()).collect::<Vec<_>>();
+        let (styles, scripts) = (loads("<link rel=\"stylesheet\" href=\""), loads("<script src=\""));
+        assert_eq!((styles.len(), scripts.len()), (1, 1), "{url}");
+        assert!(body.contains("<link rel=\"icon\" href=\"data:"), "{url}");
+        assert_eq!(body.matches("/assets/").count(), 2, "{url}");
+        assert!(!body.contains("<img"), "{url}");
+    }
+}
+
+#[test]
 fn texts_are_compressed_for_who_can_read_that() {
     let (_, handler) = pages(1.0, 9);
     let mut request = Request::get("/", "");
