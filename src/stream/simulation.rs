@@ -79,10 +79,9 @@ fn a_seed_replays_exactly() {
 }
 
 #[test]
-fn the_checker_catches_a_loss_a_duplicate_a_reordering_and_a_forgotten_window() {
-    let (of_log, of_database) =
-        ([Defect::Loss, Defect::Duplicate, Defect::Reorder, Defect::Amnesia], [Defect::LostRow, Defect::LostOffset]);
-    for defect in of_log.into_iter().chain(of_database) {
+fn the_checker_catches_losses_duplicates_a_reordering_a_forgotten_window_and_lost_rows_and_offsets() {
+    use Defect::{Amnesia, Duplicate, Loss, LostOffset, LostRow, Reorder};
+    for defect in [Loss, Duplicate, Reorder, Amnesia, LostRow, LostOffset] {
         let caught = (0..50).filter(|seed| verify(&play(&Schedule::new(*seed, Some(defect)))).is_err()).count();
         assert!(caught > 25, "{defect:?} was caught in {caught} of 50 seeds");
     }

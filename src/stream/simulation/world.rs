@@ -171,9 +171,10 @@ pub fn play(schedule: &Schedule) -> Outcome {
             let (stage, meter, failures) = (stage.clone(), meter.clone(), &failures);
             scope.spawn(move || {
                 stage.enter(actor);
+                let process = Process { stage: &stage, schedule, actor, name, stop: &stop, meter: &meter };
                 let run = || match part {
-                    Part::Worker => work(&stage, schedule, actor, name, &stop, &meter),
-                    Part::Sink => carry(&stage, schedule, actor, name, &stop, &meter),
+                    Part::Worker => work(&process),
+                    Part::Sink => carry(&process),
                 };
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
                 if let Some(why) = ended.unwrap_or_else(|_| Some(format!("{name} panicked"))) {
@@ -237,15 +238,19 @@ fn count(cluster: &mut Cluster) -> Totals {
     totals
 }
 
-/// A process with one worker, as the role runs it; what it says when it ends otherwise than it may.
-fn work(
-    stage: &Arc<Stage>,
-    schedule: &Schedule,
+/// Where and as whom a process runs.
+struct Process<'p> {
+    stage: &'p Arc<Stage>,
+    schedule: &'p Schedule,
     actor: usize,
-    name: &str,
-    stop: &Stop,
-    meter: &Meter,
-) -> Option<String> {
+    name: &'static str,
+    stop: &'p Stop,
+    meter: &'p Meter,
+}
+
+/// A process with one worker, as the role runs it; what it says when it ends otherwise than it may.
+fn work(process: &Process<'_>) -> Option<String> {
+    let Process { stage, schedule, actor, name, stop, meter } = *process;
     let health = Health::default();
     let mut observer: Observer = Box::new(|_| ());
     loop {
@@ -268,14 +273,8 @@ fn work(
 }
 
 /// A process with a sink, likewise.
-fn carry(
-    stage: &Arc<Stage>,
-    schedule: &Schedule,
-    actor: usize,
-    name: &str,
-    stop: &Stop,
-    meter: &Meter,
-) -> Option<String> {
+fn carry(process: &Process<'_>) -> Option<String> {
+    let Process { stage, schedule, actor, name, stop, meter } = *process;
     let part = Health::default().part(name);
     loop {
         let reader = Consumer::new(stage.clone(), actor, name, Topic::Anomalies);
