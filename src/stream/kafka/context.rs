@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Message, OwnedMessage};
 use rdkafka::producer::ProducerContext;
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{ConsumerGroup, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::stranded;
@@ -96,7 +96,12 @@ pub struct Member {
     is_closing: AtomicBool,
     /// Since when the group is to give partitions, or to say that there are none.
     asked: Mutex<Option<Instant>>,
+    /// Since when the group's coordinator is looked for.
+    lost: Mutex<Option<Instant>>,
 }
+
+/// Who finds its coordinator again does so within seconds, once the brokers are there.
+const LOST: Duration = Duration::from_secs(20);
 
 /// A group that is silent for so long, although its brokers are there, has lost our request: a rebalance takes seconds.
 const UNANSWERED: Duration = Duration::from_secs(60);
@@ -115,6 +120,17 @@ impl Member {
     /// Whether the group has lost the request; then only a new client asks again.
     pub fn is_unanswered(&self) -> bool {
         self.trouble.get().is_none() && lock(&self.asked).is_some_and(|since| since.elapsed() > UNANSWERED)
+    }
+
+    /// Whether the group's coordinator has been out of reach for so long that this client may never find it.
+    pub fn is_lost(&self) -> bool {
+        lock(&self.lost).is_some_and(|since| since.elapsed() > LOST)
+    }
+
+    /// By the state of the client's part for the group.
+    fn look(&self, group: &ConsumerGroup) {
+        let mut lost = lock(&self.lost);
+        *lost = if group.state == "up" { None } else { lost.or_else(|| Some(Instant::now())) };
     }
 
     /// As a fault.
@@ -172,6 +188,9 @@ impl ClientContext for Member {
 
     fn stats(&self, statistics: Statistics) {
         self.trouble.look(&statistics);
+        if let Some(group) = &statistics.cgrp {
+            self.look(group);
+        }
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let known = topic.partitions.values().filter(|p| p.partition >= 0 && p.ls_offset >= 0);
         lock(&self.ends).extend(known.map(|p| (p.partition, p.ls_offset)));
@@ -335,6 +354,26 @@ mod tests {
         assert!(!member.is_unanswered());
         member.answered(false);
         assert!(lock(&member.asked).is_some(), "what was taken away is asked for again");
+    }
+
+    impl Member {
+        /// As if it had looked in vain for so long.
+        pub fn lose(&self) {
+            *lock(&self.lost) = Instant::now().checked_sub(LOST + Duration::from_secs(1));
+        }
+    }
+
+    #[test]
+    fn a_member_is_lost_while_it_looks_for_its_coordinator_and_no_longer() {
+        let member = Member::new("t");
+        let state = |state: &str| ConsumerGroup { state: state.to_owned(), ..ConsumerGroup::default() };
+        member.look(&state("wait-coord"));
+        assert!(!member.is_lost(), "it has just begun");
+        member.lose();
+        member.look(&state("query-coord"));
+        assert!(member.is_lost(), "whatever it tries");
+        member.look(&state("up"));
+        assert!(!member.is_lost());
     }
 
     #[test]

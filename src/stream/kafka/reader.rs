@@ -28,7 +28,12 @@ pub struct KafkaReader {
     assigned: Positions,
     /// Partitions that were read to their end, and what that was; `None` where nobody asks.
     caught_up: Option<Positions>,
+    /// While the group's coordinator is lost: when another client was asked for it, and whether it was there.
+    asked: Option<(Instant, bool)>,
 }
+
+/// Between two questions for a coordinator that is lost. One who finds it by itself does so before the second answer.
+const ASK: Duration = Duration::from_secs(10);
 
 impl KafkaReader {
     /// Not connected yet.
@@ -65,6 +70,7 @@ impl KafkaReader {
             began: Instant::now(),
             assigned: Positions::new(),
             caught_up: None,
+            asked: None,
         })
     }
 
@@ -76,6 +82,23 @@ impl KafkaReader {
                 .map_err(|e| fault::of("offsets", &e))?;
         }
         Ok(list)
+    }
+
+    /// Whether the cluster is there for others, and not for us.
+    fn look_for_coordinator(&mut self) -> Result<(), Fault> {
+        if !self.consumer.context().is_lost() {
+            self.asked = None;
+            return Ok(());
+        }
+        if self.asked.is_some_and(|(at, _)| at.elapsed() < ASK) {
+            return Ok(());
+        }
+        let is_there = stranded::has_coordinator(&self.kafka, &self.group, &self.topic);
+        let (_, was_there) = self.asked.replace((Instant::now(), is_there)).unwrap_or((self.began, false));
+        if is_there && was_there {
+            return Err(Fault::new(Remedy::Rebuild, "the group's coordinator answers others, but not us"));
+        }
+        Ok(())
     }
 
     /// What a poll's error means; `Ok` when it is only worth knowing.
@@ -143,6 +166,7 @@ impl Reader for KafkaReader {
         let called =
             self.consumer.poll(if only_waits { wait } else { Duration::ZERO }).map(|message| message.map(drop));
         stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
+        self.look_for_coordinator()?;
         match called {
             None => {}
             Some(Err(error)) => self.heard(&error)?,
@@ -219,5 +243,30 @@ impl Reader for KafkaReader {
             ends.retain(|partition, end| caught_up.get(partition).is_none_or(|read| read < end));
         }
         ends
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_never_finds_its_coordinator_begins_anew_once_others_find_it() {
+        let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
+        let kafka = |servers: &str| Kafka { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
+        // Nobody listens there.
+        let away = kafka("127.0.0.1:9");
+        let mut reader = KafkaReader::new(&away, "nothing", "lost", "one", Duration::from_secs(6)).unwrap();
+        reader.kafka = kafka(&servers);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let fault = loop {
+            reader.consumer.context().lose();
+            match reader.poll(Duration::from_millis(10), 0, &mut |_, _| ()) {
+                Err(fault) => break fault,
+                Ok(_) => assert!(Instant::now() < deadline, "nobody was asked"),
+            }
+        };
+        assert_eq!(fault.remedy, Remedy::Rebuild);
+        assert!(reader.began.elapsed() >= ASK, "the first answer is not enough: {fault}");
     }
 }

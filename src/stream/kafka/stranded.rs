@@ -1,12 +1,21 @@
-//! A client without any broker, and the way back. A broker that has just started may tell of a cluster without brokers;
-//! librdkafka believes it, forgets all that it knew, the first ones included, and never connects again (its issue #5301).
+//! Clients that do not find the way back by themselves.
+//!
+//! One without any broker: a broker that has just started may tell of a cluster without brokers; librdkafka believes it, forgets
+//! all that it knew, the first ones included, and never connects again (its issue #5301).
+//!
+//! A member without partitions: nothing but the group makes it connect, and a question for the group's coordinator that was lost
+//! with its broker is never asked again.
 
 use std::ffi::CString;
+use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::statistics::Statistics;
 
+use super::client;
 use super::context::Trouble;
 use crate::config::resolved::Kafka;
 
@@ -27,15 +36,25 @@ pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &Kafka, trouble: &Tro
     tracing::info!(added, "no broker was left to connect to; beginning again from kafka.bootstrap_servers");
 }
 
+/// For an answer to the other client.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Whether the group's coordinator answers another client, made for that.
+pub fn has_coordinator(kafka: &Kafka, group: &str, topic: &str) -> bool {
+    let mut config = client::reader(kafka);
+    config.set("group.id", group);
+    let Ok(other) = config.create::<BaseConsumer>() else { return false };
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, 0);
+    other.committed_offsets(list, ANSWER).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
-    use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::statistics::Broker;
 
-    use super::super::client;
     use super::super::context::Member;
     use super::*;
 
@@ -64,5 +83,18 @@ mod tests {
         rescue(consumer.client(), &settings(&there), trouble);
         assert!(consumer.fetch_metadata(None, Duration::from_secs(20)).is_ok());
         assert!(!trouble.take_stranded(), "once is enough");
+    }
+
+    #[test]
+    fn a_coordinator_is_there_when_it_answers_anybody() {
+        let there = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
+        let settings = |servers: &str| Kafka { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
+        wait_for_answer(|| has_coordinator(&settings(&there), "nobody", "nothing"));
+        assert!(!has_coordinator(&settings("127.0.0.1:9"), "nobody", "nothing"));
+    }
+
+    /// A broker that has just started loads its groups first.
+    fn wait_for_answer(answers: impl Fn() -> bool) {
+        assert!((0..10).any(|_| answers()), "no answer in {} s", 10 * ANSWER.as_secs());
     }
 }
