@@ -10,7 +10,7 @@ use crate::anomaly::{Anomaly, Direction, Severity, Source};
 use crate::event::{Event, Instant};
 use crate::rule::{self, Figures, Limits, Rule};
 use crate::series::snapshot::Fingerprint;
-use crate::series::{self, Bounds, Evictions, Guess, Table};
+use crate::series::{self, Bounds, Evictions, Guess, Table, Trail};
 use crate::window::Window;
 
 /// What decides a verdict; its fingerprint is written beside every status row.
@@ -92,6 +92,7 @@ pub struct Detector {
     fingerprint: Fingerprint,
     rule: Box<dyn Rule>,
     tables: BTreeMap<i32, Table>,
+    trail: Trail,
     key: String,
     guesses: Vec<Guess>,
     /// Series made in one partition while another one had them already.
@@ -113,6 +114,7 @@ impl Detector {
             fingerprint,
             rule,
             tables: BTreeMap::new(),
+            trail: Trail::default(),
             key: String::new(),
             guesses: Vec::new(),
             split_series: 0,
@@ -122,7 +124,8 @@ impl Detector {
     /// Judges records of one partition, through what `judge` is given.
     pub fn within<T>(&mut self, partition: i32, judge: impl FnOnce(&mut Judge<'_>) -> T) -> T {
         // Taken out meanwhile, so that the others can be looked at.
-        let table = self.tables.remove(&partition).unwrap_or_default();
+        let mut table = self.tables.remove(&partition).unwrap_or_default();
+        self.trail.lend(&mut table);
         let mut judging = Judge {
             table,
             bounds: self.settings.bounds(),
@@ -135,19 +138,20 @@ impl Detector {
             split_series: &mut self.split_series,
         };
         let judged = judge(&mut judging);
-        let table = judging.table;
+        let mut table = judging.table;
+        self.trail.take_back(partition, &mut table);
         self.tables.insert(partition, table);
         judged
     }
 
     /// What was done is final.
     pub fn commit(&mut self) {
-        self.tables.values_mut().for_each(Table::commit);
+        self.trail.commit(&mut self.tables);
     }
 
     /// Takes back everything since the last commit.
     pub fn rollback(&mut self) {
-        self.tables.values_mut().for_each(Table::rollback);
+        self.trail.rollback(&mut self.tables);
     }
 
     /// What decides verdicts.

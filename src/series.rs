@@ -20,6 +20,7 @@ use crate::window::Window;
 use order::Order;
 pub use restore::Restore;
 use trail::Step;
+pub use trail::Trail;
 
 /// Most series that one record may evict, so that a leap of the clock or a lowered bound does not hold up the loop.
 const EVICTED_AT_ONCE: usize = 64;
@@ -110,7 +111,7 @@ pub struct Table {
     /// Newest time of the records, each step bounded; milliseconds since the epoch.
     clock: Option<i64>,
     dirty: usize,
-    /// What happened since the last commit, in order.
+    /// What happened since the last commit, in order; see [`Trail`], which lends it.
     trail: Vec<Step>,
     committed_clock: Option<i64>,
     evicted: Vec<Evicted>,

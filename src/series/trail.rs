@@ -1,4 +1,8 @@
-//! What happened to a table since its last commit, and how it is taken back: each step undoes exactly one, newest first.
+//! What happened to tables since the last commit, and how it is taken back: each step undoes exactly one, newest first.
+//!
+//! One trail serves all tables of a worker: room for a whole transaction in each of hundreds would be touched in turn.
+
+use std::collections::BTreeMap;
 
 use super::{Cause, Series, Table};
 use crate::window::Replaced;
@@ -16,6 +20,48 @@ pub(super) enum Step {
     Evicted(Box<Series>),
 }
 
+/// Steps of all tables, in order, with the places where those of a partition end.
+#[derive(Debug, Default)]
+pub struct Trail {
+    steps: Vec<Step>,
+    ends: Vec<(i32, usize)>,
+}
+
+impl Trail {
+    /// Lets a table go on with it, until [`take_back`](Self::take_back).
+    pub fn lend(&mut self, table: &mut Table) {
+        table.trail = std::mem::take(&mut self.steps);
+    }
+
+    /// With what the table of that partition has done.
+    pub fn take_back(&mut self, partition: i32, table: &mut Table) {
+        self.steps = std::mem::take(&mut table.trail);
+        match self.ends.last_mut().filter(|(last, _)| *last == partition) {
+            Some((_, end)) => *end = self.steps.len(),
+            None => self.ends.push((partition, self.steps.len())),
+        }
+    }
+
+    /// What was done is final.
+    pub fn commit(&mut self, tables: &mut BTreeMap<i32, Table>) {
+        self.steps.clear();
+        self.ends.clear();
+        tables.values_mut().for_each(Table::commit);
+    }
+
+    /// Takes back everything since the last commit.
+    pub fn rollback(&mut self, tables: &mut BTreeMap<i32, Table>) {
+        while let Some((partition, end)) = self.ends.pop() {
+            let start = self.ends.last().map_or(0, |(_, end)| *end);
+            if let Some(table) = tables.get_mut(&partition) {
+                self.steps.drain(start..end).rev().for_each(|step| table.undo(step));
+            }
+            self.steps.truncate(start);
+        }
+        tables.values_mut().for_each(Table::settle);
+    }
+}
+
 impl Table {
     /// What was done is final.
     pub fn commit(&mut self) {
@@ -29,25 +75,26 @@ impl Table {
         self.committed_clock = self.clock;
     }
 
-    /// Takes back everything since the last commit.
-    pub fn rollback(&mut self) {
-        while let Some(step) = self.trail.pop() {
-            match step {
-                Step::Pushed { at, replaced, last, touched } => {
-                    let series = self.at_mut(at);
-                    series.window.undo(replaced);
-                    // It stays dirty: one snapshot too many is harmless.
-                    (series.last, series.touched) = (last, touched);
-                }
-                Step::Created(at) => {
-                    self.remove(at);
-                }
-                // Into the place that it left, which is the one freed last.
-                Step::Evicted(series) => {
-                    self.insert(*series);
-                }
+    fn undo(&mut self, step: Step) {
+        match step {
+            Step::Pushed { at, replaced, last, touched } => {
+                let series = self.at_mut(at);
+                series.window.undo(replaced);
+                // It stays dirty: one snapshot too many is harmless.
+                (series.last, series.touched) = (last, touched);
+            }
+            Step::Created(at) => {
+                self.remove(at);
+            }
+            // Into the place that it left, which is the one freed last.
+            Step::Evicted(series) => {
+                self.insert(*series);
             }
         }
+    }
+
+    /// After all steps were undone.
+    fn settle(&mut self) {
         // Newest records are older than they were.
         self.order.forget();
         self.evicted.clear();
@@ -88,31 +135,42 @@ mod tests {
     proptest! {
         #[test]
         fn a_rollback_restores_windows_order_clock_and_what_was_evicted(
-            before in prop::collection::vec((0..12u8, 0..90_000i64), 0..60),
-            after in prop::collection::vec((0..12u8, 0..90_000i64), 0..60),
+            before in prop::collection::vec((0..2i32, 0..12u8, 0..90_000i64), 0..60),
+            after in prop::collection::vec((0..2i32, 0..12u8, 0..90_000i64), 0..60),
         ) {
             let bounds = Bounds { max_series: 6, idle_after: Some(120) };
-            let mut table = Table::default();
+            let mut trail = Trail::default();
+            let mut tables = BTreeMap::from([0, 1].map(|partition| (partition, Table::default())));
             let (mut offset, mut time) = (0, 1_000_000);
-            let mut feed = |table: &mut Table, events: &[(u8, i64)]| {
-                for (device, step) in events {
+            let mut feed = |trail: &mut Trail, tables: &mut BTreeMap<i32, Table>, events: &[(i32, u8, i64)]| {
+                for (partition, device, step) in events {
+                    let table = tables.get_mut(partition).unwrap();
+                    trail.lend(table);
                     (offset, time) = (offset + 1, time + step);
                     table.pass(offset, Some(time), bounds);
                     let (slot, _) = table.slot(&device.to_string(), Guess::NONE, offset, bounds);
                     table.push(slot, offset, offset as f64, 3);
+                    trail.take_back(*partition, table);
                 }
             };
-            feed(&mut table, &before);
-            table.commit();
-            let (was, clock) = (contents(&table), table.clock());
-            feed(&mut table, &after);
-            prop_assert!(table.len() <= 6);
-            table.rollback();
-            prop_assert_eq!(&contents(&table), &was);
-            prop_assert_eq!(table.clock(), clock);
-            prop_assert!(table.evicted().is_empty());
-            let names = was.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>();
-            prop_assert_eq!(by_age(&mut table), names);
+            let state = |tables: &BTreeMap<i32, Table>| {
+                tables.values().map(|table| (contents(table), table.clock())).collect::<Vec<_>>()
+            };
+            feed(&mut trail, &mut tables, &before);
+            trail.commit(&mut tables);
+            let was = state(&tables);
+            feed(&mut trail, &mut tables, &after);
+            prop_assert!(tables.values().all(|table| table.len() <= 6));
+            trail.rollback(&mut tables);
+            prop_assert_eq!(&state(&tables), &was);
+            for (table, (was, _)) in tables.values_mut().zip(was) {
+                prop_assert!(table.evicted().is_empty());
+                let names = was.into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
+                prop_assert_eq!(by_age(table), names);
+            }
+            // Nothing is taken back twice.
+            trail.rollback(&mut tables);
+            prop_assert!(tables.values().all(Table::is_empty));
         }
     }
 }

@@ -3,13 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use postgres::binary_copy::BinaryCopyInWriter;
-use postgres::types::{ToSql, Type};
 use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 
 use super::row::{self, COLUMNS};
-use super::{Failure, explain, open};
+use super::{Failure, copy, explain, open};
 use crate::anomaly::{Anomaly, Source};
 use crate::config::resolved::Postgres;
 use crate::event::Instant;
@@ -91,16 +89,7 @@ impl Ledger for PostgresLedger {
     fn write(&mut self, entries: &[Entry], moves: &BTreeMap<i32, (i64, i64)>) -> Result<Written, Unwritten> {
         self.with(|client, names| {
             let mut transaction = client.transaction()?;
-            let mut sinks = HashMap::new();
-            for (partition, (old, new)) in moves {
-                let moved = transaction.query_opt(
-                    "update sink_offsets set next_offset = $1, updated_at = now()
-                     where sink_group = $2 and topic = $3 and partition = $4 and next_offset = $5 returning id",
-                    &[new, &names.group, &names.topic, partition, old],
-                )?;
-                let Some(moved) = moved else { return Err(Trouble::Moved) };
-                sinks.insert(*partition, moved.get::<_, i32>(0));
-            }
+            let sinks = move_on(&mut transaction, names, moves)?;
             let mut written = Written::default();
             let mut good = Vec::new();
             for entry in entries {
@@ -120,6 +109,27 @@ impl Ledger for PostgresLedger {
             Ok(written)
         })
     }
+}
+
+/// Moves each partition from its old to its new offset; returns the number by which rows name it.
+fn move_on(
+    transaction: &mut Transaction<'_>,
+    names: &Names<'_>,
+    moves: &BTreeMap<i32, (i64, i64)>,
+) -> Result<HashMap<i32, i32>, Trouble> {
+    let partitions = moves.keys().collect::<Vec<_>>();
+    let (old, new): (Vec<i64>, Vec<i64>) = moves.values().copied().unzip();
+    let moved = transaction.query(
+        "update sink_offsets as s set next_offset = m.new, updated_at = now()
+         from unnest($3::int[], $4::bigint[], $5::bigint[]) as m (partition, old, new)
+         where s.sink_group = $1 and s.topic = $2 and s.partition = m.partition and s.next_offset = m.old
+         returning s.partition, s.id",
+        &[&names.group, &names.topic, &partitions, &old, &new],
+    )?;
+    if moved.len() < moves.len() {
+        return Err(Trouble::Moved);
+    }
+    Ok(moved.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Inserts all of them, or halves the batch until the row that the database refuses stands alone.
@@ -146,14 +156,15 @@ fn insert(
         }
         Err(error) => error,
     };
+    let Failure::Refused(why) = &refused else { return Err(refused.into()) };
     attempt.rollback()?;
-    let state = refused.code().map_or("", |c| c.code()).to_owned();
+    let state = why.code().map_or("", |c| c.code());
     // 22 data exception, 23 integrity, 54 too large for an index or a row.
     if !["22", "23", "54"].iter().any(|class| state.starts_with(class)) {
         return Err(refused.into());
     }
     if let [(entry, _)] = batch {
-        return reject(transaction, topic, entry, &state, &explain(&refused), written);
+        return reject(transaction, topic, entry, state, &explain(why), written);
     }
     let (left, right) = batch.split_at(batch.len() / 2);
     insert(transaction, topic, sinks, left, written)?;
@@ -192,13 +203,13 @@ fn insert_all(
     transaction: &mut Transaction<'_>,
     sinks: &HashMap<i32, i32>,
     batch: &[(&Entry, &Anomaly)],
-) -> Result<Vec<usize>, postgres::Error> {
+) -> Result<Vec<usize>, Failure> {
     transaction.batch_execute(
         "set local client_min_messages = error;
          create temp table if not exists incoming (like anomalies) on commit delete rows;
          delete from incoming",
     )?;
-    copy(transaction, sinks, batch)?;
+    copy::rows(transaction, sinks, batch)?;
     let insert = format!(
         "with inserted as (
              insert into anomalies ({COLUMNS}, sink, sink_offset) select {COLUMNS}, sink, sink_offset from incoming
@@ -229,81 +240,8 @@ fn insert_all(
 }
 
 /// Part of the row's identity. An event without any time, which only brokers of long ago store, takes its detection's.
-fn event_time(entry: &Entry, anomaly: &Anomaly) -> Instant {
+pub(super) fn event_time(entry: &Entry, anomaly: &Anomaly) -> Instant {
     anomaly.timestamp.unwrap_or(entry.detected_at)
-}
-
-/// Rows in the order of [`COLUMNS`], then where they stood.
-fn copy(
-    transaction: &mut Transaction<'_>,
-    sinks: &HashMap<i32, i32>,
-    batch: &[(&Entry, &Anomaly)],
-) -> Result<(), postgres::Error> {
-    let types = [
-        Type::TEXT,
-        Type::INT4,
-        Type::INT8,
-        Type::INT4,
-        Type::TEXT,
-        Type::INT4,
-        Type::TEXT,
-        Type::TEXT,
-        Type::FLOAT8,
-        Type::TIMESTAMPTZ,
-        Type::FLOAT8,
-        Type::FLOAT8,
-        Type::FLOAT8,
-        Type::FLOAT8,
-        Type::FLOAT8,
-        Type::FLOAT8,
-        Type::FLOAT8,
-        Type::INT4,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::FLOAT8_ARRAY,
-        Type::TIMESTAMPTZ,
-        Type::INT4,
-        Type::INT8,
-    ];
-    let stream =
-        transaction.copy_in(&format!("copy incoming ({COLUMNS}, sink, sink_offset) from stdin (format binary)"))?;
-    let mut writer = BinaryCopyInWriter::new(stream, &types);
-    for (entry, a) in batch {
-        let at = event_time(entry, a).to_time();
-        let row: [&(dyn ToSql + Sync); 26] = [
-            &a.source.topic,
-            &a.source.partition,
-            &a.source.offset,
-            &a.source.index,
-            &a.kind,
-            &(a.schema_version as i32),
-            &a.device_id,
-            &a.metric_name,
-            &a.metric_value,
-            &at,
-            &a.mean,
-            &a.std_dev,
-            &a.z_score,
-            &a.score,
-            &a.threshold,
-            &a.lower,
-            &a.upper,
-            &(a.window_count as i32),
-            &a.method,
-            &a.direction.as_str(),
-            &a.severity.as_str(),
-            &a.label,
-            &a.window,
-            &entry.detected_at.to_time(),
-            &sinks.get(&entry.partition),
-            &entry.offset,
-        ];
-        writer.write(&row)?;
-    }
-    writer.finish()?;
-    Ok(())
 }
 
 /// A row with this identity is there: the same again is fine, another one is a conflict.

@@ -93,8 +93,11 @@ impl Fetch {
         };
         self.messages.truncate(taken as usize);
         let batch = Batch(&mut self.messages);
-        for source in self.sources.iter_mut().filter(|source| !source.is_proven) {
-            source.is_proven = batch.messages().any(|message| message.partition == source.partition);
+        for partition in batch.partitions() {
+            self.sources
+                .iter_mut()
+                .filter(|source| source.partition == partition)
+                .for_each(|source| source.is_proven = true);
         }
         batch
     }
@@ -114,6 +117,13 @@ impl Batch<'_> {
     fn messages(&self) -> impl Iterator<Item = &sys::rd_kafka_message_t> {
         // SAFETY: the messages are alive until the batch is dropped.
         self.0.iter().map(|message| unsafe { &**message })
+    }
+
+    /// Of the records and errors, as they follow one another.
+    fn partitions(&self) -> impl Iterator<Item = i32> {
+        let mut last = None;
+        let partitions = self.messages().map(|message| message.partition);
+        partitions.filter(move |partition| last.replace(*partition) != Some(*partition))
     }
 
     /// Records and errors.

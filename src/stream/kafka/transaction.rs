@@ -15,12 +15,13 @@ use crate::config::resolved::Delivery;
 use crate::fail;
 use crate::stream::log::{Fault, Outgoing, Output, Remedy};
 
-/// Between two looks at what was delivered: the client's own waiting spins for its last millisecond.
-const LOOK: Duration = Duration::from_micros(100);
+/// Between two looks at what was delivered, an eighth of what was waited already, since each look costs; the client's own waiting
+/// spins for its last millisecond.
+const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1)];
 /// One call of an abort.
 const ABORT: Duration = Duration::from_millis(100);
 /// Looks after which the client's threads are told again to send what waits.
-const AGAIN: usize = 20;
+const AGAIN: usize = 16;
 
 impl KafkaLog {
     /// Queues a record; waits for room.
@@ -77,7 +78,7 @@ impl KafkaLog {
 
     /// Waits until everything sent has its report, or until one of them is bad: then the rest is held back for ever.
     pub(super) fn flush(&self) -> Result<(), Fault> {
-        let deadline = Instant::now() + DELIVERY;
+        let since = Instant::now();
         for look in 0.. {
             let is_done = self.producer.in_flight_count() == 0;
             let flushed = if is_done || look % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
@@ -91,9 +92,9 @@ impl KafkaLog {
             }
             match flushed {
                 Ok(()) if is_done => break,
-                Err(e) if Instant::now() > deadline => return Err(fault::of("waiting for deliveries", &e)),
+                Err(e) if since.elapsed() > DELIVERY => return Err(fault::of("waiting for deliveries", &e)),
                 _ if has_reported => {}
-                _ => std::thread::sleep(LOOK),
+                _ => std::thread::sleep((since.elapsed() / 8).clamp(LOOK[0], LOOK[1])),
             }
         }
         Ok(())

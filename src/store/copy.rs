@@ -1,0 +1,125 @@
+//! Rows of `anomalies` by COPY in binary. Knows the columns, not what becomes of the rows.
+//!
+//! `postgres`' own writer sends a message of its own for every 4 kB, three rows: that costs more than all the rest.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use bytes::{BufMut, BytesMut};
+use postgres::Transaction;
+use postgres::types::{IsNull, ToSql, Type};
+
+use super::Failure;
+use super::row::COLUMNS;
+use super::sink::event_time;
+use crate::anomaly::Anomaly;
+use crate::ledger::Entry;
+
+/// Bytes after which a message is sent.
+const MESSAGE: usize = 256 * 1024;
+/// What a stream begins with: its signature, no flags, no extension. From PostgreSQL's manual, at COPY.
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// And what it ends with, in place of a number of columns.
+const TRAILER: i16 = -1;
+
+/// Of [`COLUMNS`], then of the sink and the offset there.
+const TYPES: [Type; 26] = [
+    Type::TEXT,
+    Type::INT4,
+    Type::INT8,
+    Type::INT4,
+    Type::TEXT,
+    Type::INT4,
+    Type::TEXT,
+    Type::TEXT,
+    Type::FLOAT8,
+    Type::TIMESTAMPTZ,
+    Type::FLOAT8,
+    Type::FLOAT8,
+    Type::FLOAT8,
+    Type::FLOAT8,
+    Type::FLOAT8,
+    Type::FLOAT8,
+    Type::FLOAT8,
+    Type::INT4,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
+    Type::FLOAT8_ARRAY,
+    Type::TIMESTAMPTZ,
+    Type::INT4,
+    Type::INT8,
+];
+
+/// Copies the batch into table `incoming`.
+///
+/// # Errors
+/// As [`Failure`] says.
+pub fn rows(
+    transaction: &mut Transaction<'_>,
+    sinks: &HashMap<i32, i32>,
+    batch: &[(&Entry, &Anomaly)],
+) -> Result<(), Failure> {
+    let mut writer =
+        transaction.copy_in(&format!("copy incoming ({COLUMNS}, sink, sink_offset) from stdin (format binary)"))?;
+    let mut message = BytesMut::with_capacity(MESSAGE + MESSAGE / 4);
+    message.put_slice(HEADER);
+    for (entry, a) in batch {
+        let at = event_time(entry, a).to_time();
+        let row: [&(dyn ToSql + Sync); TYPES.len()] = [
+            &a.source.topic,
+            &a.source.partition,
+            &a.source.offset,
+            &a.source.index,
+            &a.kind,
+            &(a.schema_version as i32),
+            &a.device_id,
+            &a.metric_name,
+            &a.metric_value,
+            &at,
+            &a.mean,
+            &a.std_dev,
+            &a.z_score,
+            &a.score,
+            &a.threshold,
+            &a.lower,
+            &a.upper,
+            &(a.window_count as i32),
+            &a.method,
+            &a.direction.as_str(),
+            &a.severity.as_str(),
+            &a.label,
+            &a.window,
+            &entry.detected_at.to_time(),
+            &sinks.get(&entry.partition),
+            &entry.offset,
+        ];
+        encode(&row, &mut message).map_err(|e| Failure::Away(format!("a row cannot be sent: {e}")))?;
+        if message.len() > MESSAGE {
+            writer.write_all(&message.split()).map_err(|e| Failure::Away(e.to_string()))?;
+        }
+    }
+    message.put_i16(TRAILER);
+    writer.write_all(&message).map_err(|e| Failure::Away(e.to_string()))?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// The number of columns, then each with its length, -1 for null.
+fn encode(
+    row: &[&(dyn ToSql + Sync); TYPES.len()],
+    into: &mut BytesMut,
+) -> Result<(), Box<dyn std::error::Error + Sync + Send>> {
+    into.put_i16(i16::try_from(TYPES.len())?);
+    for (value, of) in row.iter().zip(&TYPES) {
+        let at = into.len();
+        into.put_i32(0);
+        let length = match value.to_sql_checked(of, into)? {
+            IsNull::Yes => -1,
+            IsNull::No => i32::try_from(into.len() - at - size_of::<i32>())?,
+        };
+        into[at..at + size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(())
+}
