@@ -87,15 +87,40 @@ impl Browser {
 
     /// Size of the page's own area, and its colours.
     fn look(&self, width: u32, height: u32, theme: &str) {
-        let command = |name: &str, parameters: Value| {
-            self.runtime.block_on(self.client.issue_cmd(Devtools(json!({"cmd": name, "params": parameters})))).unwrap()
-        };
-        command(
+        self.size(width, height);
+        let feature = json!({"name": "prefers-color-scheme", "value": theme});
+        self.command("Emulation.setEmulatedMedia", json!({"media": "", "features": [feature]}));
+    }
+
+    /// As it would be printed, by a reader who likes it dark.
+    fn on_paper(&self, width: u32, height: u32) {
+        self.size(width, height);
+        let feature = json!({"name": "prefers-color-scheme", "value": "dark"});
+        self.command("Emulation.setEmulatedMedia", json!({"media": "print", "features": [feature]}));
+    }
+
+    fn size(&self, width: u32, height: u32) {
+        self.command(
             "Emulation.setDeviceMetricsOverride",
             json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}),
         );
-        let feature = json!({"name": "prefers-color-scheme", "value": theme});
-        command("Emulation.setEmulatedMedia", json!({"features": [feature]}));
+    }
+
+    /// A PDF.
+    fn print(&self) -> Vec<u8> {
+        let printed = self.command("Page.printToPDF", json!({}));
+        openssl::base64::decode_block(printed["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// Moves the pointer; the second place is an expression.
+    fn point(&self, x: u32, y: &str) {
+        let y = self.value(y).as_f64().unwrap();
+        self.command("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": x, "y": y}));
+    }
+
+    fn command(&self, name: &str, parameters: Value) -> Value {
+        let command = Devtools(json!({"cmd": name, "params": parameters}));
+        self.runtime.block_on(self.client.issue_cmd(command)).unwrap()
     }
 
     fn picture(&self, name: &str) {
@@ -206,6 +231,89 @@ fn a_row_appears_at_once_by_the_stream_and_the_page_does_not_move() {
     assert_eq!(browser.value(&has("fan-0007")), json!(false));
     browser.click("#news a");
     browser.wait("the offered row", &has("fan-0007"));
+}
+
+#[test]
+fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them() {
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
+    (0..60).for_each(|i| stage.insert(&anomaly("pump-0042", i, ago(600 - i), 24.6)));
+    let browser = Browser::open();
+    let mut offset = 100;
+    for (width, path) in [(390, "/anomalies"), (390, "/"), (1440, "/devices/pump-0042"), (1440, "/anomalies")] {
+        browser.look(width, 900, "light");
+        browser.visit(&stage, path);
+        browser.value(
+            "(window.shift = 0, new PerformanceObserver(list => list.getEntries().forEach(e => window.shift += e.value))\
+             .observe({type: 'layout-shift', buffered: true}), true)",
+        );
+        for _ in 0..5 {
+            offset += 1;
+            stage.insert(&anomaly("pump-0042", offset, ago(1), 24.6));
+            let row = format!("document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/{offset}/0'");
+            browser.wait("the row", &row);
+        }
+        // Observers are told a moment later.
+        browser.value("new Promise(done => setTimeout(() => done(true), 300))");
+        assert_eq!(browser.value("window.shift").as_f64(), Some(0.0), "{path} at {width} pixels");
+    }
+    browser.point(700, "document.querySelector('tr[data-key]').getBoundingClientRect().top + 10");
+    stage.insert(&anomaly("pump-0042", 200, ago(1), 24.6));
+    browser.wait("the offer", "document.getElementById('news').textContent.includes('1 new')");
+    assert_eq!(browser.value("document.querySelectorAll('tr[data-key$=\"/200/0\"]').length"), json!(0));
+}
+
+#[test]
+fn a_database_that_goes_and_returns_is_told_and_forgotten_without_a_reload() {
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(1));
+    stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
+    stage.report();
+    let (address, between, _stop) = stage.beside();
+    let browser = Browser::open();
+    browser.go(&format!("http://{address}/"));
+    browser.value("(window.isSame = true)");
+    between.close();
+    let gone = std::time::Instant::now();
+    browser.wait("the outage", &has("PostgreSQL is away since"));
+    // A page a second, and the browser's own time.
+    let told = gone.elapsed();
+    assert!(browser.text().contains("pump-0042"), "what was known stays");
+    between.open();
+    let back = std::time::Instant::now();
+    let is_well = "!document.getElementById('main').textContent.includes('PostgreSQL is away')";
+    browser.wait("the recovery", is_well);
+    let forgotten = back.elapsed();
+    println!("told after {told:?}, forgotten after {forgotten:?}");
+    stage.insert(&anomaly("press-0009", 2, ago(1), 24.6));
+    browser.wait("what comes then", &has("press-0009"));
+    assert_eq!(browser.value("window.isSame"), json!(true), "the page was loaded anew");
+}
+
+#[test]
+fn on_paper_there_is_what_was_found_and_nothing_to_click() {
+    let (stage, browser) = (sixty(), Browser::open());
+    let pages = [
+        ("overview", "/"),
+        ("list", "/anomalies?severity=critical"),
+        ("explain", "/anomalies/raw_events/0/59"),
+        ("device", "/devices/pump-0042"),
+        ("detection", "/detection"),
+    ];
+    for (name, path) in pages {
+        let path = format!("{path}{}live=off", if path.contains('?') { "&" } else { "?" });
+        browser.look(1440, 900, "dark");
+        browser.visit(&stage, &format!("{path}&theme=dark"));
+        let paper = browser.print();
+        assert!(paper.starts_with(b"%PDF") && paper.len() > 10_000, "{path}");
+        // A4 at 96 dots an inch, as the printer sees it.
+        browser.on_paper(794, 1123);
+        let shown = "[...document.querySelectorAll('nav, form, .filters, .live, button')].filter(e => e.checkVisibility()).length";
+        assert_eq!(browser.value(shown), json!(0), "{path}");
+        assert_eq!(browser.value("document.documentElement.scrollWidth <= innerWidth"), json!(true), "{path}");
+        let ink = "getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'";
+        assert_eq!(browser.value(ink), json!(true), "{path} is dark on paper too");
+        assert!(browser.text().contains("pump-0042") || name == "detection", "{path}");
+        browser.picture(&format!("paper-{name}.png"));
+    }
 }
 
 #[test]

@@ -106,6 +106,15 @@ impl Stage {
             .unwrap();
     }
 
+    /// The same dashboard once more, with a database that can be cut off.
+    pub fn beside(&self) -> (SocketAddr, Between, oneshot::Sender<()>) {
+        let mut settings = self.settings.clone();
+        let between = Between::new((settings.postgres.host.clone(), settings.postgres.port));
+        (settings.postgres.host, settings.postgres.port) = ("127.0.0.1".into(), between.port);
+        let (address, stop) = serve(&settings);
+        (address, between, stop)
+    }
+
     /// Another process of the same dashboard, at another address.
     pub fn restart(&mut self) {
         self.stop = None;
@@ -274,6 +283,8 @@ fn totals_say_what_the_rows_say() {
     }
     // A filter by method is answered from the rows, the same without it from the totals.
     for query in [
+        "span=1h",
+        "span=6h",
         "span=24h",
         "span=7d",
         "span=30d",
@@ -310,6 +321,29 @@ fn totals_say_what_the_rows_say() {
     assert_eq!((written.inserted, written.present), (1, 5));
     let sum: i64 = client.query_one("select sum(anomalies)::bigint from anomaly_days", &[]).unwrap().get(0);
     assert_eq!(sum, 301);
+}
+
+#[test]
+fn an_hour_is_compared_with_the_hours_of_the_day_before() {
+    let stage = Stage::new();
+    stage.report();
+    let usual = |stage: &Stage| {
+        let (_, _, body) = stage.get("/");
+        body.split(" \u{d7} a usual hour")
+            .next()
+            .filter(|start| start.len() < body.len())
+            .map(|start| start.rsplit(' ').next().unwrap().to_owned())
+    };
+    // Two in each of the four hours before, five in this one.
+    (0..8).for_each(|i| stage.insert(&anomaly("pump-0042", i, ago(3_600 * (1 + i / 2) + 300), 24.6)));
+    (8..13).for_each(|i| stage.insert(&anomaly("pump-0042", i, ago(60), 24.6)));
+    assert_eq!(usual(&stage).as_deref(), Some("2.5"));
+    let rest = ["/?span=6h", "/?device=pump-0042"].map(|url| stage.get(url).2);
+    assert!(rest.iter().all(|body| !body.contains("a usual hour")), "an hour of everything, or nothing");
+    let stage = Stage::new();
+    stage.report();
+    (0..3).for_each(|i| stage.insert(&anomaly("pump-0042", i, ago(3_600 * i + 60), 24.6)));
+    assert_eq!(usual(&stage), None, "two hours are too few to tell");
 }
 
 #[test]
@@ -550,7 +584,7 @@ fn a_schema_without_tables_says_the_remedy() {
 }
 
 /// Stands between the dashboard and the database, and can cut them apart.
-struct Between {
+pub struct Between {
     port: u16,
     is_open: Arc<AtomicBool>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
@@ -578,6 +612,16 @@ impl Between {
         Between { port, is_open, streams }
     }
 
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+    }
+
+    /// And lets nobody through any more.
+    pub fn close(&self) {
+        self.is_open.store(false, Ordering::SeqCst);
+        self.cut();
+    }
+
     fn cut(&self) {
         for stream in self.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -589,10 +633,7 @@ impl Between {
 fn a_restart_is_not_noticed_and_an_outage_is_told_and_ends_by_itself() {
     let stage = Stage::new();
     stage.insert(&anomaly("pump-0042", 1, ago(60), 24.0));
-    let mut settings = stage.settings.clone();
-    let between = Between::new((settings.postgres.host.clone(), settings.postgres.port));
-    (settings.postgres.host, settings.postgres.port) = ("127.0.0.1".into(), between.port);
-    let (address, _stop) = serve(&settings);
+    let (address, between, _stop) = stage.beside();
     assert!(get(address, "/").2.contains("pump-0042"));
     // The server restarts: the pooled connections are dead, new ones are not.
     between.cut();
@@ -600,8 +641,7 @@ fn a_restart_is_not_noticed_and_an_outage_is_told_and_ends_by_itself() {
     let (status, stale, _) = get(address, "/");
     assert_eq!((status, stale.as_str()), (200, ""));
     // It is gone.
-    between.is_open.store(false, Ordering::SeqCst);
-    between.cut();
+    between.close();
     std::thread::sleep(Duration::from_secs(1));
     for _ in 0..3 {
         let start = Clock::now();
@@ -613,7 +653,7 @@ fn a_restart_is_not_noticed_and_an_outage_is_told_and_ends_by_itself() {
     let (status, _, body) = get(address, "/devices");
     assert!(status == 503 && body.contains("There is no earlier data to show."), "{body}");
     // It returns.
-    between.is_open.store(true, Ordering::SeqCst);
+    between.open();
     let patience = Clock::now();
     while get(address, "/").1 == "1" {
         assert!(patience.elapsed() < Duration::from_secs(5), "its return is not noticed");

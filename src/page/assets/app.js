@@ -30,7 +30,12 @@
     if (live.textContent !== text) live.textContent = text;
   };
 
+  // A pointer that rests on the rows reads them; one that was left there does not.
+  let pointed = 0;
+  addEventListener("pointermove", () => { pointed = Date.now(); });
+
   const isHeld = () => {
+    if (main.querySelector(".rows tr:hover") && Date.now() - pointed < 30000) return true;
     const focused = document.activeElement;
     if (focused && focused !== main && main.contains(focused)) return true;
     if ([...main.querySelectorAll("textarea")].some((note) => note.value)) return true;
@@ -125,16 +130,12 @@
     if (!rows.length && !more) return;
     if (!table || more) return later();
     if (isHeld()) return fresh(waiting + rows.length);
-    const length = table.rows.length;
     const template = document.createElement("template");
-    keeping(() => {
-      for (const row of rows) {
-        template.innerHTML = row.html;
-        local(template.content);
-        table.prepend(template.content);
-      }
-      while (table.rows.length > length && length > 8) table.rows[table.rows.length - 1].remove();
-    });
+    template.innerHTML = rows.map((row) => row.html).reverse().join("");
+    local(template.content);
+    const old = [...table.rows];
+    // The rows are laid out anew, not pushed down: nothing on the screen moves, its rows say something else.
+    keeping(() => table.replaceChildren(template.content, ...old.slice(0, old.length > 8 ? -rows.length : undefined)));
     if (Date.now() - lastTold > 10000) {
       lastTold = Date.now();
       told.textContent = rows.length > 1 ? `${rows.length} new anomalies` : `New anomaly of ${rows[0].device}`;

@@ -26,10 +26,18 @@ const NAMES: u32 = 8;
 /// Rows of newest anomalies.
 const ROWS: u32 = 12;
 
+const HOUR: i64 = 3_600_000;
+/// Hours before the shown one that tell what is usual.
+const BEFORE: usize = 24;
+/// Fewer than so many tell nothing.
+const FEW: usize = 3;
+
 /// What was asked of the archive.
 pub struct Data {
     bins: Bins,
     by_time: Vec<BinCount>,
+    /// Anomalies of an hour, when an hour is shown and enough is known of those before it.
+    pub usual: Option<f64>,
     devices: Vec<NameCount>,
     lanes: Vec<LaneCount>,
     metrics: Vec<NameCount>,
@@ -77,6 +85,7 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
     };
     let reviews = archive.reviews(bins.from, bins.to().unwrap_or(now))?;
     let by_time = archive.by_time(&filter, &bins)?;
+    let usual = usual(archive, &filter, &bins)?;
     let devices = archive.by_device(&filter, LANES)?;
     let names = devices.iter().filter_map(|device| device.name.clone()).collect::<Vec<_>>();
     let lanes = archive.lanes(&filter, &bins, &names)?;
@@ -84,6 +93,7 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
     Ok(Data {
         bins,
         by_time,
+        usual,
         devices,
         lanes,
         metrics,
@@ -95,6 +105,19 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
         cursor,
         took: start.elapsed(),
     })
+}
+
+/// The mean of the hours before the shown one, from the first that had an anomaly: what came before that may not have been judged.
+fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<f64>, Failure> {
+    // What totals answer at once.
+    let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
+    let from = Instant::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
+    let (Some(from), true) = (from, is_quick && bins.width * bins.count as i64 == HOUR) else { return Ok(None) };
+    let hours = Bins { from, width: HOUR, count: BEFORE };
+    let counts = archive.by_time(&Filter { from: Some(from), to: Some(bins.from), ..filter.clone() }, &hours)?;
+    let known = counts.iter().map(|hour| hour.bin).min().map_or(0, |first| BEFORE.saturating_sub(first));
+    let total = counts.iter().map(|hour| hour.count.total()).sum::<u64>();
+    Ok((known >= FEW).then(|| total as f64 / known as f64))
 }
 
 /// The minute that a time is in: coverage is kept by whole ones.

@@ -136,7 +136,14 @@ pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant) -> Stri
             lead: "Detecting.".into(),
             strong: counted(total.total(), "anomaly", "anomalies"),
             tail: format!("in {}.", words),
-            detail: last.map(|(age, _)| format!("last {age}")).unwrap_or_default(),
+            detail: [
+                last.map(|(age, _)| format!("last {age}")),
+                data.usual.map(|usual| format!("{} \u{d7} a usual hour", times(total.total(), usual))),
+            ]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(" \u{b7} "),
             counts: Some([grouped(total.critical), grouped(total.warning)]),
             ..Strip::default()
         },
@@ -250,6 +257,12 @@ fn checks(data: &Data, pulse: &Pulse, judged: u64, now: Instant, taken: Instant)
         },
     };
     vec![detector, lag, values, database, series]
+}
+
+/// How many times as much, with a tenth while that means something.
+fn times(now: u64, usual: f64) -> String {
+    let ratio = now as f64 / usual;
+    if ratio < 10.0 { format!("{ratio:.1}") } else { grouped(ratio.round() as u64) }
 }
 
 /// Seconds, with a tenth while that means something.

@@ -21,7 +21,12 @@ const SUMS: &str = "coalesce(sum(anomalies) filter (where severity = 'critical')
 /// Whether totals of this width (in milliseconds) have all that is asked.
 fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
     let is_even = |time: i64| time.rem_euclid(width) == 0;
-    filter.is_plain() && bins.width * bins.count as i64 > LONG && is_even(bins.width) && is_even(bins.from.millis())
+    filter.is_plain() && is_even(bins.width) && is_even(bins.from.millis())
+}
+
+/// As [`LONG`], of the chart's bars.
+fn is_long(bins: &Bins) -> bool {
+    bins.width * bins.count as i64 > LONG
 }
 
 /// See [`crate::archive::Archive::by_time`].
@@ -31,8 +36,9 @@ fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
 pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Error> {
     let is_of_all = filter.devices.is_empty();
     let (table, time, counts) = if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE) {
+        // As exact as the rows, and never more than they are.
         ("anomaly_minutes", "minute", SUMS)
-    } else if is_in_totals(filter, bins, HOUR) {
+    } else if is_long(bins) && is_in_totals(filter, bins, HOUR) {
         (if is_of_all { "anomaly_metrics" } else { "anomaly_hours" }, "hour", SUMS)
     } else {
         ("anomalies", "event_time", COUNTS)
@@ -57,7 +63,7 @@ pub fn lanes(
     if devices.is_empty() {
         return Ok(Vec::new());
     }
-    let (table, time, counts) = if is_in_totals(filter, bins, HOUR) {
+    let (table, time, counts) = if is_long(bins) && is_in_totals(filter, bins, HOUR) {
         ("anomaly_hours", "hour", SUMS)
     } else {
         ("anomalies", "event_time", COUNTS)
