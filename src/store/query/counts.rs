@@ -14,9 +14,9 @@ const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) fi
 const LONG: i64 = 6 * 3_600_000;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
-/// As [`COUNTS`], of totals.
-const SUMS: &str = "coalesce(sum(anomalies) filter (where severity = 'critical'), 0)::bigint, \
-     coalesce(sum(anomalies) filter (where severity <> 'critical'), 0)::bigint";
+/// As [`COUNTS`], of totals. Sums of bigint are made of decimal digits, at three times the cost; these are exact up to 2^53.
+const SUMS: &str = "coalesce(sum(anomalies::float8) filter (where severity = 'critical'), 0)::bigint, \
+     coalesce(sum(anomalies::float8) filter (where severity <> 'critical'), 0)::bigint";
 
 /// Whether totals of this width (in milliseconds) have all that is asked.
 fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
@@ -76,10 +76,11 @@ pub fn lanes(
     rows.iter().map(lane).collect()
 }
 
-/// The number of the stretch that an event is in. Whole milliseconds, so that no rounding moves an event over an edge.
+/// The number of the stretch that an event is in. Whole milliseconds, so that no rounding moves an event over an edge. (`extract`
+/// makes decimal digits.)
 fn bin(conditions: &mut Where, bins: &Bins, time: &str) -> String {
     let (from, width) = (conditions.value(bins.from.to_time()), conditions.value(bins.width.max(1) as f64));
-    format!("floor(extract(epoch from {time} - ${from}::timestamptz)::float8 * 1000 / ${width}::float8)::bigint")
+    format!("floor(date_part('epoch', {time} - ${from}::timestamptz) * 1000 / ${width}::float8)::bigint")
 }
 
 /// See [`crate::archive::Archive::by_device`].
@@ -119,7 +120,7 @@ fn by_name(
     };
     let most = conditions.value(i64::from(limit));
     let text = &conditions.text;
-    let by = if counts == SUMS { "sum(anomalies)" } else { "count(*)" };
+    let by = if counts == SUMS { "sum(anomalies::float8)" } else { "count(*)" };
     let sql = format!(
         "select nullif({column}, ''), {counts} from {source}{text} group by 1 order by {by} desc, 1 limit ${most}"
     );
