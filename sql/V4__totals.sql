@@ -46,10 +46,10 @@ end $$;
 
 insert into anomaly_minutes
 select date_trunc('minute', event_time), coalesce(sink, 0), severity, count(*), count(label)
-from anomalies group by 1, 2, 3 order by 1;
+from anomalies group by 1, 2, 3;
 insert into anomaly_hours
 select date_trunc('hour', event_time), device_id, coalesce(metric_name, ''), severity, count(*)
-from anomalies group by 1, 2, 3, 4 order by 1, 2;
+from anomalies group by 1, 2, 3, 4;
 insert into anomaly_days
-select date_trunc('day', hour), device_id, metric_name, severity, sum(anomalies) from anomaly_hours group by 1, 2, 3, 4 order by 1, 2;
+select date_trunc('day', hour), device_id, metric_name, severity, sum(anomalies) from anomaly_hours group by 1, 2, 3, 4;
 insert into devices select distinct device_id from anomaly_hours;

@@ -16,7 +16,7 @@ create index anomaly_days_device on anomaly_days (device_id, day);
 create index anomalies_label on anomalies (label, event_time desc) where label is not null;
 
 insert into anomaly_metrics
-select hour, metric_name, severity, 0, sum(anomalies) from anomaly_hours group by 1, 2, 3 order by 1;
+select hour, metric_name, severity, 0, sum(anomalies) from anomaly_hours group by 1, 2, 3;
 
 -- Totals leave by retention too, at once when there are many; all else is as before.
 alter function anomalies_maintain(interval) rename to anomalies_maintain_6;

@@ -181,6 +181,7 @@ impl Detector {
 
     /// Forgets a partition that now belongs to another worker.
     pub fn forget(&mut self, partition: i32) {
+        debug_assert!(!self.trail.holds(partition), "its steps would be taken back from another table");
         self.tables.remove(&partition);
     }
 

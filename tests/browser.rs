@@ -244,7 +244,7 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
         browser.visit(&stage, path);
         browser.value(
             "(window.shift = 0, new PerformanceObserver(list => list.getEntries().forEach(e => window.shift += e.value))\
-             .observe({type: 'layout-shift', buffered: true}), true)",
+             .observe({type: 'layout-shift'}), window.tall = document.documentElement.scrollHeight, true)",
         );
         for _ in 0..5 {
             offset += 1;
@@ -255,7 +255,17 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
         // Observers are told a moment later.
         browser.value("new Promise(done => setTimeout(() => done(true), 300))");
         assert_eq!(browser.value("window.shift").as_f64(), Some(0.0), "{path} at {width} pixels");
+        let same = "document.documentElement.scrollHeight === window.tall";
+        assert_eq!(browser.value(same), json!(true), "{path} at {width} pixels");
     }
+    // More than the table holds, at once.
+    browser.visit(&stage, "/");
+    browser.value("(window.tall = document.documentElement.scrollHeight, true)");
+    let many = (300..320).map(|i| anomaly("pump-0042", i, ago(1), 24.6)).collect::<Vec<_>>();
+    stage.insert_all(&many);
+    browser.wait("the newest", "document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/319/0'");
+    assert_eq!(browser.value("document.documentElement.scrollHeight === window.tall"), json!(true));
+    browser.visit(&stage, "/anomalies");
     browser.point(700, "document.querySelector('tr[data-key]').getBoundingClientRect().top + 10");
     stage.insert(&anomaly("pump-0042", 200, ago(1), 24.6));
     browser.wait("the offer", "document.getElementById('news').textContent.includes('1 new')");

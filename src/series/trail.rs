@@ -42,6 +42,11 @@ impl Trail {
         }
     }
 
+    /// Whether a step of this partition could still be taken back.
+    pub fn holds(&self, partition: i32) -> bool {
+        self.ends.iter().any(|(of, _)| *of == partition)
+    }
+
     /// What was done is final.
     pub fn commit(&mut self, tables: &mut BTreeMap<i32, Table>) {
         self.steps.clear();

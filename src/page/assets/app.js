@@ -134,8 +134,9 @@
     template.innerHTML = rows.map((row) => row.html).reverse().join("");
     local(template.content);
     const old = [...table.rows];
-    // The rows are laid out anew, not pushed down: nothing on the screen moves, its rows say something else.
-    keeping(() => table.replaceChildren(template.content, ...old.slice(0, old.length > 8 ? -rows.length : undefined)));
+    // Laid out anew within the same length: what is around the table does not move.
+    const all = [...template.content.children, ...old];
+    keeping(() => table.replaceChildren(...(old.length > 8 ? all.slice(0, old.length) : all)));
     if (Date.now() - lastTold > 10000) {
       lastTold = Date.now();
       told.textContent = rows.length > 1 ? `${rows.length} new anomalies` : `New anomaly of ${rows[0].device}`;

@@ -37,7 +37,7 @@ pub struct Data {
     bins: Bins,
     by_time: Vec<BinCount>,
     /// Anomalies of an hour, when an hour is shown and enough is known of those before it.
-    pub usual: Option<f64>,
+    pub usual: Option<u64>,
     devices: Vec<NameCount>,
     lanes: Vec<LaneCount>,
     metrics: Vec<NameCount>,
@@ -107,17 +107,19 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
     })
 }
 
-/// The mean of the hours before the shown one, from the first that had an anomaly: what came before that may not have been judged.
-fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<f64>, Failure> {
-    // What totals answer at once.
+/// The median of the hours before the shown one, from the first that had an anomaly; bursts, and hours in which nothing was judged,
+/// do not change it much.
+fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, Failure> {
+    // What the minutes' totals answer at once; bars of an hour always begin at a minute.
     let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
     let from = Instant::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
     let (Some(from), true) = (from, is_quick && bins.width * bins.count as i64 == HOUR) else { return Ok(None) };
     let hours = Bins { from, width: HOUR, count: BEFORE };
     let counts = archive.by_time(&Filter { from: Some(from), to: Some(bins.from), ..filter.clone() }, &hours)?;
-    let known = counts.iter().map(|hour| hour.bin).min().map_or(0, |first| BEFORE.saturating_sub(first));
-    let total = counts.iter().map(|hour| hour.count.total()).sum::<u64>();
-    Ok((known >= FEW).then(|| total as f64 / known as f64))
+    let mut known = vec![0; counts.iter().map(|hour| hour.bin).min().map_or(0, |first| BEFORE.saturating_sub(first))];
+    counts.iter().zip(&mut known).for_each(|(hour, known)| *known = hour.count.total());
+    known.sort_unstable();
+    Ok(known.get(known.len() / 2).copied().filter(|median| known.len() >= FEW && *median > 0))
 }
 
 /// The minute that a time is in: coverage is kept by whole ones.

@@ -260,8 +260,8 @@ fn checks(data: &Data, pulse: &Pulse, judged: u64, now: Instant, taken: Instant)
 }
 
 /// How many times as much, with a tenth while that means something.
-fn times(now: u64, usual: f64) -> String {
-    let ratio = now as f64 / usual;
+fn times(now: u64, usual: u64) -> String {
+    let ratio = now as f64 / usual as f64;
     if ratio < 10.0 { format!("{ratio:.1}") } else { grouped(ratio.round() as u64) }
 }
 

@@ -3,8 +3,8 @@
 //! One without any broker: a broker that has just started may tell of a cluster without brokers; librdkafka believes it, forgets
 //! all that it knew, the first ones included, and never connects again (its issue #5301).
 //!
-//! A member without partitions: nothing but the group makes it connect, and a question for the group's coordinator that was lost
-//! with its broker is never asked again.
+//! One that looks for its group's coordinator for ever, as a member without partitions can: nothing but the group makes it connect,
+//! and a question that was lost with its broker is never asked again.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -13,10 +13,11 @@ use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::statistics::Statistics;
 
 use super::client;
-use super::context::Trouble;
+use super::context::{Member, Trouble};
 use crate::config::resolved::Kafka;
 
 /// Whether the client has no broker left that it could connect to.
@@ -43,7 +44,8 @@ const ANSWER: Duration = Duration::from_secs(2);
 pub fn has_coordinator(kafka: &Kafka, group: &str, topic: &str) -> bool {
     let mut config = client::reader(kafka);
     config.set("group.id", group);
-    let Ok(other) = config.create::<BaseConsumer>() else { return false };
+    let Ok(other): KafkaResult<BaseConsumer<_>> = config.create_with_context(Member::new(topic)) else { return false };
+    other.context().close();
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, 0);
     other.committed_offsets(list, ANSWER).is_ok()
@@ -55,7 +57,6 @@ mod tests {
 
     use rdkafka::statistics::Broker;
 
-    use super::super::context::Member;
     use super::*;
 
     fn statistics(sources: &[&str]) -> Statistics {
