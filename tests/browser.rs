@@ -273,18 +273,22 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
 }
 
 #[test]
-fn a_database_that_goes_and_returns_is_told_and_forgotten_without_a_reload() {
-    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(1));
+fn a_database_that_goes_and_returns_is_told_by_the_stream_and_forgotten_without_a_reload() {
+    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
     stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
     stage.report();
     let (address, between, _stop) = stage.beside();
     let browser = Browser::open();
     browser.go(&format!("http://{address}/"));
     browser.value("(window.isSame = true)");
+    // Told once, so that a change is one.
+    stage.insert(&anomaly("fan-0007", 3, ago(2), 24.6));
+    browser.wait("the stream", &has("fan-0007"));
     between.close();
     let gone = std::time::Instant::now();
     browser.wait("the outage", &has("PostgreSQL is away since"));
-    // A page a second, and the browser's own time.
+    let live = "document.getElementById('live').textContent";
+    assert_eq!(browser.value(live), json!("No answer from the database"));
     let told = gone.elapsed();
     assert!(browser.text().contains("pump-0042"), "what was known stays");
     between.open();
@@ -293,6 +297,7 @@ fn a_database_that_goes_and_returns_is_told_and_forgotten_without_a_reload() {
     browser.wait("the recovery", is_well);
     let forgotten = back.elapsed();
     println!("told after {told:?}, forgotten after {forgotten:?}");
+    assert_eq!(browser.value(live), json!("Live"));
     stage.insert(&anomaly("press-0009", 2, ago(1), 24.6));
     browser.wait("what comes then", &has("press-0009"));
     assert_eq!(browser.value("window.isSame"), json!(true), "the page was loaded anew");

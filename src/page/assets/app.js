@@ -6,7 +6,7 @@
   const [main, live, clock, news, told] = ["main", "live", "clock", "news", "told"].map(byId);
   const seconds = Number(document.body.dataset.refresh);
   const asked = new URLSearchParams(location.search);
-  let waiting = 0, lastTold = 0, lastHeard = Date.now(), lostSince = "", isRunning = false;
+  let waiting = 0, lastTold = 0, lastHeard = Date.now(), lostSince = "", isRunning = false, health = "";
   // What came by the stream in the last seconds: an answer that was made before shall not take it away.
   let recent = [];
 
@@ -99,7 +99,8 @@
       replace(page, asOf);
       if (isLate(page)) later();
       clock.textContent = page.getElementById("clock").textContent;
-      say("on", "Live");
+      const state = page.getElementById("live");
+      say(state.className, state.textContent);
     } catch {
       lostSince ||= new Date().toISOString().slice(11, 19);
       say("lost", `Connection lost since ${lostSince} UTC`);
@@ -147,6 +148,10 @@
     const at = lastHeard = Date.now();
     const rows = type === "anomaly" ? [data] : type === "batch" ? data.rows.reverse() : [];
     recent = [...recent.filter((message) => at - message.at < 15000), ...rows.map((row) => ({ at, row }))].slice(-100);
+    const was = health;
+    if (type === "health") health = data.state;
+    // The detection has stopped, the database has gone, or is back: the page says so now.
+    if (was && was !== health) refresh();
     if (document.body.dataset.cursor === undefined || !seconds) return;
     if (rows.length) insert(rows, data.more || 0);
     else if (type === "reset") later();

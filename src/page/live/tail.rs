@@ -31,6 +31,8 @@ struct Tail {
     follower: Option<Box<dyn Follower>>,
     /// The ring holds what came since the start; a new connection goes on where the last one ended.
     has_begun: bool,
+    /// The last step failed.
+    is_away: bool,
     health: Option<Clock>,
     beat: Clock,
     minute: i64,
@@ -38,17 +40,23 @@ struct Tail {
 
 /// Until the site is gone or its hub is told to stop.
 pub fn run(site: &Weak<Site>) {
-    let mut tail = Tail { follower: None, has_begun: false, health: None, beat: Clock::now(), minute: 0 };
+    let mut tail =
+        Tail { follower: None, has_begun: false, is_away: false, health: None, beat: Clock::now(), minute: 0 };
     loop {
         // A site that is not used any more ends between two waits.
         let Some(site) = site.upgrade() else { return };
         if site.hub.stop.is_requested() {
             return site.hub.close();
         }
-        if let Err(failure) = tail.step(&site) {
+        let stepped = tail.step(&site);
+        if let Err(failure) = &stepped {
             tracing::debug!(%failure, "the follower begins anew");
             tail.follower = None;
             site.hub.stop.wait(RETRY);
+        }
+        if std::mem::replace(&mut tail.is_away, stepped.is_err()) != stepped.is_err() {
+            // Readers shall not wait for the next one.
+            tail.health = None;
         }
         tail.signs(&site);
     }
