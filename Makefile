@@ -75,6 +75,8 @@ bench-count:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	@# A lock file of its own that depends on ours.
+	cargo metadata --locked --format-version 1 --manifest-path bench/micro/Cargo.toml >/dev/null
 	shellcheck .ci/run tests/run tests/machine tests/package tests/cloud-init \
 	  tests/piuparts tests/network tests/vagrant bench/run vagrant/box vagrant/provision.sh packaging/install-deps \
 	  packaging/build-deb packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm
