@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -132,6 +132,11 @@ impl Books {
     }
 }
 
+/// Of each topic, as the box makes them.
+const PARTITIONS: i32 = 4;
+/// Longer than any fault lasts.
+const SILENCE: Duration = Duration::from_secs(45);
+
 /// The books in a thread of their own, which ends in panic at the first contradiction.
 pub struct Auditor {
     thread: Option<JoinHandle<Books>>,
@@ -141,29 +146,38 @@ pub struct Auditor {
 
 impl Auditor {
     pub fn start(case: &Case) -> Auditor {
-        let consumer: BaseConsumer = case
-            .client()
-            .set("group.id", "auditor")
-            .set("enable.auto.commit", "false")
-            .set("isolation.level", "read_committed")
-            .create()
-            .unwrap();
         let [raw, anomalies, dlq] = [case.raw(), case.anomalies(), case.dlq()];
-        let mut list = TopicPartitionList::new();
-        for topic in [&raw, &anomalies, &dlq] {
-            let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(20)).unwrap();
-            for partition in metadata.topics()[0].partitions() {
-                list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        let mut config = case.client();
+        config.set("group.id", "auditor").set("enable.auto.commit", "false").set("isolation.level", "read_committed");
+        // Where to go on, by topic and partition; from the beginning, where nothing was read.
+        let mut next = BTreeMap::<(String, i32), i64>::new();
+        let topics = [raw.clone(), anomalies.clone(), dlq];
+        let open = move |next: &BTreeMap<(String, i32), i64>| -> BaseConsumer {
+            let consumer: BaseConsumer = config.create().unwrap();
+            let mut list = TopicPartitionList::new();
+            for place in topics.iter().flat_map(|topic| (0..PARTITIONS).map(|partition| (topic.clone(), partition))) {
+                let at = next.get(&place).map_or(Offset::Beginning, |at| Offset::Offset(*at));
+                list.add_partition_offset(&place.0, place.1, at).unwrap();
             }
-        }
-        consumer.assign(&list).unwrap();
+            consumer.assign(&list).unwrap();
+            consumer
+        };
+        let mut consumer = open(&next);
         let (stop, read) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, count) = (stop.clone(), read.clone());
         let thread = std::thread::spawn(move || {
             let mut books = Books::new();
+            let mut heard = Instant::now();
             while !stopped.load(Ordering::Relaxed) {
+                // Input comes all the while: a client that hears nothing has lost its way (see src/stream/kafka/stranded.rs).
+                if heard.elapsed() > SILENCE {
+                    consumer = open(&next);
+                    heard = Instant::now();
+                }
                 // Brokers that are away are no news here.
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else { continue };
+                heard = Instant::now();
+                next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);
                 if message.topic() == raw {
                     books.record((message.partition(), message.offset()), message.key(), message.payload());
                     count.fetch_add(1, Ordering::Relaxed);
