@@ -15,7 +15,7 @@ use super::dashboard::{Stage, ago, anomaly};
 const REFRESH: Duration = Duration::from_secs(20);
 
 /// A browser with a window of its own; it ends with the test.
-struct Browser {
+pub struct Browser {
     client: Client,
     runtime: tokio::runtime::Runtime,
     _driver: Process,
@@ -23,7 +23,7 @@ struct Browser {
 }
 
 impl Browser {
-    fn open() -> Browser {
+    pub fn open() -> Browser {
         Browser::with(true)
     }
 
@@ -64,12 +64,12 @@ impl Browser {
         self.go(&format!("http://{}{path}", stage.address));
     }
 
-    fn go(&self, url: &str) {
+    pub fn go(&self, url: &str) {
         self.runtime.block_on(self.client.goto(url)).unwrap();
     }
 
     /// What is below `<main>`, also without script.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let find = async { self.client.find(Locator::Css("#main")).await?.text().await };
         // The page may be on its way out.
         self.runtime.block_on(find).unwrap_or_default()
@@ -130,11 +130,11 @@ impl Browser {
     }
 
     /// The value of an expression in the page.
-    fn value(&self, expression: &str) -> Value {
+    pub fn value(&self, expression: &str) -> Value {
         self.runtime.block_on(self.client.execute(&format!("return {expression}"), vec![])).unwrap()
     }
 
-    fn wait(&self, what: &str, expression: &str) {
+    pub fn wait(&self, what: &str, expression: &str) {
         wait_for(what, REFRESH, || self.value(expression) == json!(true));
     }
 }
@@ -167,7 +167,7 @@ fn sixty() -> Stage {
 }
 
 /// Script: whether the page shows a text.
-fn has(text: &str) -> String {
+pub fn has(text: &str) -> String {
     format!("document.getElementById('main').textContent.includes('{text}')")
 }
 
@@ -270,37 +270,6 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
     stage.insert(&anomaly("pump-0042", 200, ago(1), 24.6));
     browser.wait("the offer", "document.getElementById('news').textContent.includes('1 new')");
     assert_eq!(browser.value("document.querySelectorAll('tr[data-key$=\"/200/0\"]').length"), json!(0));
-}
-
-#[test]
-fn a_database_that_goes_and_returns_is_told_by_the_stream_and_forgotten_without_a_reload() {
-    let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
-    stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
-    stage.report();
-    let (address, between, _stop) = stage.beside();
-    let browser = Browser::open();
-    browser.go(&format!("http://{address}/"));
-    browser.value("(window.isSame = true)");
-    // Told once, so that a change is one.
-    stage.insert(&anomaly("fan-0007", 3, ago(2), 24.6));
-    browser.wait("the stream", &has("fan-0007"));
-    between.close();
-    let gone = std::time::Instant::now();
-    browser.wait("the outage", &has("PostgreSQL is away since"));
-    let live = "document.getElementById('live').textContent";
-    assert_eq!(browser.value(live), json!("No answer from the database"));
-    let told = gone.elapsed();
-    assert!(browser.text().contains("pump-0042"), "what was known stays");
-    between.open();
-    let back = std::time::Instant::now();
-    let is_well = "!document.getElementById('main').textContent.includes('PostgreSQL is away')";
-    browser.wait("the recovery", is_well);
-    let forgotten = back.elapsed();
-    println!("told after {told:?}, forgotten after {forgotten:?}");
-    assert_eq!(browser.value(live), json!("Live"));
-    stage.insert(&anomaly("press-0009", 2, ago(1), 24.6));
-    browser.wait("what comes then", &has("press-0009"));
-    assert_eq!(browser.value("window.isSame"), json!(true), "the page was loaded anew");
 }
 
 #[test]

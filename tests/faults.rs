@@ -2,9 +2,10 @@
 //! doubled, and health says what is wrong meanwhile.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::common::{Case, Parts, Process, wait};
+use crate::browser::{Browser, has};
+use crate::common::{Case, Parts, Process, event, free_port, wait};
 use crate::pipeline::{events, verify, wait_done};
 use crate::stage::Stage;
 
@@ -95,6 +96,49 @@ fn a_database_that_comes_late_and_restarts_under_load_stops_the_sink_only() {
     wait_done(&case, 150_000);
     detector.wait_ready();
     verify(&case);
+}
+
+#[test]
+fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole_in_five_of_its_return() {
+    let (stage, parts) = Box::up();
+    let case = case("page", parts);
+    let _detector = case.detector("a", &[]);
+    let listen = format!("127.0.0.1:{}", free_port());
+    let _dashboard = case.role("dashboard", &[("DASHBOARD__LISTEN", &listen), ("DASHBOARD__REFRESH", "1h")]);
+    case.produce((0..40).map(|i| event("pump-0042", 20.0 + f64::from(i % 3))));
+    case.produce([event("pump-0042", 99.0)]);
+    wait("the row", || case.count("anomalies") == 1);
+    let browser = Browser::open();
+    browser.go(&format!("http://{listen}/"));
+    browser.value("(window.isSame = true)");
+    let says = |text: &str| format!("document.getElementById('live').textContent === '{text}'");
+    browser.wait("the stream", &says("Live"));
+    for (way, device) in [("down", "fan-0007"), ("kill", "press-0009")] {
+        std::thread::scope(|scope| {
+            let gone = Instant::now();
+            scope.spawn(|| stage.run(&[way, "postgres"]));
+            browser.wait("the outage", &has("PostgreSQL is away since"));
+            let told = gone.elapsed();
+            println!("{way}: told after {told:?}");
+            assert!(told < Duration::from_secs(2), "{way}: told after {told:?}");
+        });
+        browser.wait("the label", &says("No answer from the database"));
+        assert!(browser.text().contains("pump-0042"), "what was known stays");
+        stage.run(&["up", "postgres"]);
+        let back = Instant::now();
+        browser.wait(
+            "the page to be whole",
+            "!document.getElementById('main').textContent.includes('PostgreSQL is away')",
+        );
+        let forgotten = back.elapsed();
+        println!("{way}: forgotten after {forgotten:?}");
+        assert!(forgotten < Duration::from_secs(5), "{way}: forgotten after {forgotten:?}");
+        browser.wait("the label", &says("Live"));
+        case.produce((0..40).map(|i| event(device, 20.0 + f64::from(i % 3))));
+        case.produce([event(device, 99.0)]);
+        browser.wait("what comes then", &has(device));
+        assert_eq!(browser.value("window.isSame"), true, "the page was loaded anew");
+    }
 }
 
 #[test]

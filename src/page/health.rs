@@ -64,7 +64,8 @@ impl Health {
         }
     }
 
-    fn recovered(&self) {
+    /// Takes note of an answer. The outage is over, if there was one.
+    pub fn recovered(&self) {
         if let Some(since) = self.lock().since.take() {
             tracing::info!(%since, "PostgreSQL is back");
         }

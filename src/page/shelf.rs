@@ -85,11 +85,11 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V
     pub fn get(&self, question: &K, look: impl FnOnce(Instant) -> Result<V, Failure> + Send + 'static) -> Got<V> {
         let flight = {
             let mut state = lock(&self.state);
-            if let Some(fresh) = state.find(question).filter(|kept| kept.clock.elapsed() < FRESH) {
-                return Got { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
-            }
             if let Some(since) = self.health.outage() {
                 return state.last(question, Why::Away { since });
+            }
+            if let Some(fresh) = state.find(question).filter(|kept| kept.clock.elapsed() < FRESH) {
+                return Got { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
             }
             match state.flights.iter().find(|(asked, _)| asked == question) {
                 Some((_, flight)) => Arc::clone(flight),

@@ -106,6 +106,16 @@ impl Site {
         self.health.now()
     }
 
+    /// Whether the archive is known to give no answer.
+    pub fn is_away(&self) -> bool {
+        self.health.outage().is_some()
+    }
+
+    /// Takes note that the archive answers again.
+    pub fn answered(&self) {
+        self.health.recovered();
+    }
+
     /// Takes note that the archive gave no answer.
     pub fn failed(&self, failure: &Failure) -> Why {
         self.health.failed(failure);

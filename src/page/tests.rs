@@ -146,7 +146,7 @@ impl Archive for Fake {
         Ok(vec![Quality { day: now(), right: 3, wrong: 1, expected: 0, labelled: 9, all: 10 }])
     }
     fn follow(&self) -> Result<Box<dyn Follower>, Failure> {
-        Err(Failure::Away("nobody follows here".into()))
+        Err(Failure::Refused("nobody follows here".into()))
     }
 }
 

@@ -31,7 +31,7 @@ struct Tail {
     follower: Option<Box<dyn Follower>>,
     /// The ring holds what came since the start; a new connection goes on where the last one ended.
     has_begun: bool,
-    /// The last step failed.
+    /// As readers were told.
     is_away: bool,
     health: Option<Clock>,
     beat: Clock,
@@ -48,26 +48,32 @@ pub fn run(site: &Weak<Site>) {
         if site.hub.stop.is_requested() {
             return site.hub.close();
         }
+        let was_following = tail.follower.is_some();
         let stepped = tail.step(&site);
         if let Err(failure) = &stepped {
             tracing::debug!(%failure, "the follower begins anew");
-            tail.follower = None;
-            site.hub.stop.wait(RETRY);
+            if was_following {
+                // Perhaps no more than that connection broke: a new one tells.
+                continue;
+            }
         }
-        if std::mem::replace(&mut tail.is_away, stepped.is_err()) != stepped.is_err() {
+        let is_away = site.is_away();
+        if std::mem::replace(&mut tail.is_away, is_away) != is_away {
             // Readers shall not wait for the next one.
             tail.health = None;
         }
         tail.signs(&site);
+        if stepped.is_err() {
+            site.hub.stop.wait(RETRY);
+        }
     }
 }
 
 impl Tail {
     fn step(&mut self, site: &Site) -> Result<(), Failure> {
-        let mut follower = match self.follower.take() {
-            Some(follower) => follower,
-            None => site.archive.follow()?,
-        };
+        let last = self.follower.take();
+        let is_new = last.is_none();
+        let mut follower = last.map_or_else(|| connect(site), Ok)?;
         let position = follower.position()?;
         if !self.has_begun {
             // Readers of an earlier process come back and want to go on.
@@ -79,7 +85,10 @@ impl Tail {
         } else if self.read(site, follower.as_mut(), &position)? > SINGLE {
             site.hub.stop.wait(PACE);
         }
-        follower.wait(PATIENCE)?;
+        // Readers shall first hear that it is back.
+        if !is_new {
+            follower.wait(PATIENCE)?;
+        }
         self.follower = Some(follower);
         Ok(())
     }
@@ -126,7 +135,9 @@ impl Tail {
             let message = health(site);
             site.hub.lock().health = Some(message.clone());
             site.hub.say(&message);
-            self.minute(site);
+            if !self.is_away {
+                self.minute(site);
+            }
         }
     }
 
@@ -151,6 +162,17 @@ impl Tail {
         let data = serde_json::json!({ "t": from, "critical": critical, "warning": warning, "judged": judged });
         site.hub.say(&Bytes::from(format!("event: minute\ndata: {data}\n\n")));
     }
+}
+
+/// Whether a new connection comes about tells whether the database is there, before any reader asks.
+fn connect(site: &Site) -> Result<Box<dyn Follower>, Failure> {
+    let connected = site.archive.follow();
+    match &connected {
+        Ok(_) => site.answered(),
+        Err(failure @ Failure::Away(_)) => drop(site.failed(failure)),
+        Err(_) => {}
+    }
+    connected
 }
 
 /// A row as readers get it: enough to filter, and drawn as the pages draw it.
