@@ -10,7 +10,7 @@ use crate::event::Instant;
 /// How many of each severity are in a group.
 const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
 
-/// Ranges beyond this are counted from totals; bars also those of just this, since minutes are as exact.
+/// Names are counted from totals beyond this, since the ends are moved to whole hours; bars wherever totals are as exact.
 const LONG: i64 = 6 * 3_600_000;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -21,7 +21,7 @@ const SUMS: &str = "coalesce(sum(anomalies::float8) filter (where severity = 'cr
 /// Whether totals of this width (in milliseconds) have all that is asked.
 fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
     let is_even = |time: i64| time.rem_euclid(width) == 0;
-    filter.is_plain() && bins.width * bins.count as i64 >= LONG && is_even(bins.width) && is_even(bins.from.millis())
+    filter.is_plain() && is_even(bins.width) && is_even(bins.from.millis())
 }
 
 /// See [`crate::archive::Archive::by_time`].
@@ -30,10 +30,10 @@ fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
 /// See [`newest`](super::newest).
 pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Error> {
     let is_of_all = filter.devices.is_empty();
-    let (table, time, counts) = if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE) {
-        ("anomaly_minutes", "minute", SUMS)
-    } else if is_in_totals(filter, bins, HOUR) {
+    let (table, time, counts) = if is_in_totals(filter, bins, HOUR) {
         (if is_of_all { "anomaly_metrics" } else { "anomaly_hours" }, "hour", SUMS)
+    } else if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE) {
+        ("anomaly_minutes", "minute", SUMS)
     } else {
         ("anomalies", "event_time", COUNTS)
     };
