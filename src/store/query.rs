@@ -8,7 +8,7 @@ use postgres::types::ToSql;
 use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
 
-pub use counts::{by_device, by_metric, by_time, lanes};
+pub use counts::{Since, by_device, by_metric, by_time, lanes};
 
 use conditions::Where;
 

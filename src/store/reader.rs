@@ -33,6 +33,12 @@ impl Reader {
     fn ask<T>(&self, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, archive::Failure> {
         ask(&self.pool, question)
     }
+
+    /// Retention 0 keeps everything.
+    fn since(&self) -> query::Since {
+        let retention = self.settings.retention.as_millis() as i64;
+        (retention > 0).then(|| Instant::from_millis(Instant::now().millis() - retention)).flatten()
+    }
 }
 
 /// Asks with a connection. After a restart of the server every pooled connection is broken, which shows only when it is used:
@@ -89,19 +95,19 @@ impl Archive for Reader {
     }
 
     fn by_time(&self, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, archive::Failure> {
-        self.ask(|client| query::by_time(client, filter, bins))
+        self.ask(|client| query::by_time(client, filter, bins, self.since()))
     }
 
     fn by_device(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, archive::Failure> {
-        self.ask(|client| query::by_device(client, filter, limit))
+        self.ask(|client| query::by_device(client, filter, limit, self.since()))
     }
 
     fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, archive::Failure> {
-        self.ask(|client| query::by_metric(client, filter, limit))
+        self.ask(|client| query::by_metric(client, filter, limit, self.since()))
     }
 
     fn lanes(&self, filter: &Filter, bins: &Bins, devices: &[String]) -> Result<Vec<LaneCount>, archive::Failure> {
-        self.ask(|client| query::lanes(client, filter, bins, devices))
+        self.ask(|client| query::lanes(client, filter, bins, devices, self.since()))
     }
 
     fn coverage(&self, from: Instant, to: Instant, grain: i64) -> Result<Vec<CoverageRow>, archive::Failure> {

@@ -31,6 +31,8 @@ struct Tail {
     follower: Option<Box<dyn Follower>>,
     /// The ring holds what came since the start; a new connection goes on where the last one ended.
     has_begun: bool,
+    /// The last attempt that was made at once.
+    anew: Option<Clock>,
     /// As readers were told.
     is_away: bool,
     health: Option<Clock>,
@@ -40,8 +42,8 @@ struct Tail {
 
 /// Until the site is gone or its hub is told to stop.
 pub fn run(site: &Weak<Site>) {
-    let mut tail =
-        Tail { follower: None, has_begun: false, is_away: false, health: None, beat: Clock::now(), minute: 0 };
+    let (follower, beat) = (None, Clock::now());
+    let mut tail = Tail { follower, has_begun: false, anew: None, is_away: false, health: None, beat, minute: 0 };
     loop {
         // A site that is not used any more ends between two waits.
         let Some(site) = site.upgrade() else { return };
@@ -52,8 +54,9 @@ pub fn run(site: &Weak<Site>) {
         let stepped = tail.step(&site);
         if let Err(failure) = &stepped {
             tracing::debug!(%failure, "the follower begins anew");
-            if was_following {
+            if was_following && tail.anew.is_none_or(|last| last.elapsed() >= RETRY) {
                 // Perhaps no more than that connection broke: a new one tells.
+                tail.anew = Some(Clock::now());
                 continue;
             }
         }

@@ -10,6 +10,9 @@ use crate::event::Instant;
 /// How many of each severity are in a group.
 const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
 
+/// From when on there are totals. They leave by the event's time, rows that were written later than that stay as long again.
+pub type Since = Option<Instant>;
+
 /// Names are counted from totals beyond this, since the ends are moved to whole hours; bars wherever totals are as exact.
 const LONG: i64 = 6 * 3_600_000;
 const MINUTE: i64 = 60_000;
@@ -19,20 +22,30 @@ const SUMS: &str = "coalesce(sum(anomalies::float8) filter (where severity = 'cr
      coalesce(sum(anomalies::float8) filter (where severity <> 'critical'), 0)::bigint";
 
 /// Whether totals of this width (in milliseconds) have all that is asked.
-fn is_in_totals(filter: &Filter, bins: &Bins, width: i64) -> bool {
+fn is_in_totals(filter: &Filter, bins: &Bins, width: i64, since: Since) -> bool {
     let is_even = |time: i64| time.rem_euclid(width) == 0;
-    filter.is_plain() && is_even(bins.width) && is_even(bins.from.millis())
+    filter.is_plain() && is_even(bins.width) && is_even(bins.from.millis()) && are_kept(bins.to(), since)
+}
+
+/// Whether totals reach back so far.
+fn are_kept(to: Option<Instant>, since: Since) -> bool {
+    to.is_none_or(|to| since.is_none_or(|since| to > since))
 }
 
 /// See [`crate::archive::Archive::by_time`].
 ///
 /// # Errors
 /// See [`newest`](super::newest).
-pub fn by_time(client: &mut impl GenericClient, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Error> {
+pub fn by_time(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    bins: &Bins,
+    since: Since,
+) -> Result<Vec<BinCount>, Error> {
     let is_of_all = filter.devices.is_empty();
-    let (table, time, counts) = if is_in_totals(filter, bins, HOUR) {
+    let (table, time, counts) = if is_in_totals(filter, bins, HOUR, since) {
         (if is_of_all { "anomaly_metrics" } else { "anomaly_hours" }, "hour", SUMS)
-    } else if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE) {
+    } else if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE, since) {
         ("anomaly_minutes", "minute", SUMS)
     } else {
         ("anomalies", "event_time", COUNTS)
@@ -53,11 +66,12 @@ pub fn lanes(
     filter: &Filter,
     bins: &Bins,
     devices: &[String],
+    since: Since,
 ) -> Result<Vec<LaneCount>, Error> {
     if devices.is_empty() {
         return Ok(Vec::new());
     }
-    let (table, time, counts) = if is_in_totals(filter, bins, HOUR) {
+    let (table, time, counts) = if is_in_totals(filter, bins, HOUR, since) {
         ("anomaly_hours", "hour", SUMS)
     } else {
         ("anomalies", "event_time", COUNTS)
@@ -81,16 +95,26 @@ fn bin(conditions: &mut Where, bins: &Bins, time: &str) -> String {
 ///
 /// # Errors
 /// See [`newest`](super::newest).
-pub fn by_device(client: &mut impl GenericClient, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Error> {
-    by_name(client, "device_id", filter, limit)
+pub fn by_device(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    limit: u32,
+    since: Since,
+) -> Result<Vec<NameCount>, Error> {
+    by_name(client, "device_id", filter, limit, since)
 }
 
 /// See [`crate::archive::Archive::by_metric`].
 ///
 /// # Errors
 /// See [`newest`](super::newest).
-pub fn by_metric(client: &mut impl GenericClient, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Error> {
-    by_name(client, "metric_name", filter, limit)
+pub fn by_metric(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    limit: u32,
+    since: Since,
+) -> Result<Vec<NameCount>, Error> {
+    by_name(client, "metric_name", filter, limit, since)
 }
 
 fn by_name(
@@ -98,10 +122,11 @@ fn by_name(
     column: &str,
     filter: &Filter,
     limit: u32,
+    since: Since,
 ) -> Result<Vec<NameCount>, Error> {
     let mut conditions = Where::default();
     let (source, counts) = match (filter.from, filter.to) {
-        (Some(from), Some(to)) if filter.is_plain() && filter.width() > LONG => {
+        (Some(from), Some(to)) if filter.is_plain() && filter.width() > LONG && are_kept(filter.to, since) => {
             conditions.series(filter);
             let is_of_all = column == "metric_name" && filter.devices.is_empty();
             let totals = if is_of_all { by_hours } else { by_days };
