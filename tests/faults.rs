@@ -1,6 +1,7 @@
 //! Kafka and PostgreSQL not there at the start, going away and coming back, on a box of their own: nothing is lost, nothing
 //! doubled, and health says what is wrong meanwhile.
 
+use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,7 @@ fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole
     let (stage, parts) = Box::up();
     let case = case("page", parts);
     let _detector = case.detector("a", &[]);
+    let server = format!("{}:{}", case.parts.get("POSTGRES__HOST"), case.parts.get("POSTGRES__PORT"));
     let listen = format!("127.0.0.1:{}", free_port());
     let _dashboard = case.role("dashboard", &[("DASHBOARD__LISTEN", &listen), ("DASHBOARD__REFRESH", "1h")]);
     case.produce((0..40).map(|i| event("pump-0042", 20.0 + f64::from(i % 3))));
@@ -115,8 +117,9 @@ fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole
     browser.wait("the stream", &says("Live"));
     for (way, device) in [("down", "fan-0007"), ("kill", "press-0009")] {
         std::thread::scope(|scope| {
-            let gone = Instant::now();
             scope.spawn(|| stage.run(&[way, "postgres"]));
+            wait("nobody to listen", || TcpStream::connect(&server).is_err());
+            let gone = Instant::now();
             browser.wait("the outage", &has("PostgreSQL is away since"));
             let told = gone.elapsed();
             println!("{way}: told after {told:?}");

@@ -64,8 +64,7 @@ impl Health {
         }
     }
 
-    /// Takes note of an answer. The outage is over, if there was one.
-    pub fn recovered(&self) {
+    fn recovered(&self) {
         if let Some(since) = self.lock().since.take() {
             tracing::info!(%since, "PostgreSQL is back");
         }

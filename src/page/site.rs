@@ -111,11 +111,6 @@ impl Site {
         self.health.outage().is_some()
     }
 
-    /// Takes note that the archive answers again.
-    pub fn answered(&self) {
-        self.health.recovered();
-    }
-
     /// Takes note that the archive gave no answer.
     pub fn failed(&self, failure: &Failure) -> Why {
         self.health.failed(failure);

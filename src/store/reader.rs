@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use postgres::error::SqlState;
 use postgres::{Client, Error};
 
 use super::follower::Listener;
-use super::{Failure, Pool, connect, explain, marks, query};
+use super::{Failure, Pool, connection, explain, marks, query, tls};
 use crate::archive::{
     self, Archive, BinCount, Bins, CoverageRow, Cursor, Filter, Follower, Key, LaneCount, Mark, NameCount, NewMark,
     Order, Page, Quality, Record, Review, StatusRow,
@@ -34,10 +35,12 @@ impl Reader {
         ask(&self.pool, question)
     }
 
-    /// Retention 0 keeps everything.
+    /// The end of the hour in which the retention begins; 0 keeps everything.
     fn since(&self) -> query::Since {
+        const HOUR: i64 = 3_600_000;
         let retention = self.settings.retention.as_millis() as i64;
-        (retention > 0).then(|| Instant::from_millis(Instant::now().millis() - retention)).flatten()
+        let hour = (Instant::now().millis() - retention).div_euclid(HOUR);
+        (retention > 0).then(|| Instant::from_millis((hour + 1) * HOUR)).flatten()
     }
 }
 
@@ -149,7 +152,12 @@ impl Archive for Reader {
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, archive::Failure> {
-        let client = connect(&self.settings).map_err(|e| archive::Failure::Away(e.to_string()))?;
+        let tls = tls(&self.settings).map_err(|e| archive::Failure::Away(e.message))?;
+        let client = connection(&self.settings).connect(tls).map_err(|error| match error.code() {
+            // The pool's still answer.
+            Some(&SqlState::TOO_MANY_CONNECTIONS) => archive::Failure::Refused(explain(&error)),
+            _ => failure(error),
+        })?;
         Ok(Box::new(Listener::new(client)?))
     }
 }

@@ -151,7 +151,7 @@
     const was = health;
     if (type === "health") health = data.state;
     // The detection has stopped, the database has gone, or is back: the page says so now.
-    if (was !== health && (was || health === "away")) refresh();
+    if (was !== health && (was || health === "away")) (isRunning ? later : refresh)();
     if (document.body.dataset.cursor === undefined || !seconds) return;
     if (rows.length) insert(rows, data.more || 0);
     else if (type === "reset") later();

@@ -74,9 +74,7 @@ pub fn run(site: &Weak<Site>) {
 
 impl Tail {
     fn step(&mut self, site: &Site) -> Result<(), Failure> {
-        let last = self.follower.take();
-        let is_new = last.is_none();
-        let mut follower = last.map_or_else(|| connect(site), Ok)?;
+        let mut follower = self.follower.take().map_or_else(|| connect(site), Ok)?;
         let position = follower.position()?;
         if !self.has_begun {
             // Readers of an earlier process come back and want to go on.
@@ -88,10 +86,7 @@ impl Tail {
         } else if self.read(site, follower.as_mut(), &position)? > SINGLE {
             site.hub.stop.wait(PACE);
         }
-        // Readers shall first hear that it is back.
-        if !is_new {
-            follower.wait(PATIENCE)?;
-        }
+        follower.wait(PATIENCE)?;
         self.follower = Some(follower);
         Ok(())
     }
@@ -167,15 +162,13 @@ impl Tail {
     }
 }
 
-/// Whether a new connection comes about tells whether the database is there, before any reader asks.
+/// A new connection. That there is none tells of an outage before any reader asks.
 fn connect(site: &Site) -> Result<Box<dyn Follower>, Failure> {
-    let connected = site.archive.follow();
-    match &connected {
-        Ok(_) => site.answered(),
-        Err(failure @ Failure::Away(_)) => drop(site.failed(failure)),
-        Err(_) => {}
-    }
-    connected
+    site.archive.follow().inspect_err(|failure| {
+        if matches!(failure, Failure::Away(_)) {
+            site.failed(failure);
+        }
+    })
 }
 
 /// A row as readers get it: enough to filter, and drawn as the pages draw it.

@@ -110,7 +110,7 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
 /// The median of the hours before the shown one, from the first that had an anomaly; bursts, and hours in which nothing was judged,
 /// do not change it much.
 fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, Failure> {
-    // What the minutes' totals answer at once; bars of an hour always begin at a minute.
+    // What totals answer at once; bars of an hour always begin at a minute.
     let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
     let from = Instant::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
     let (Some(from), true) = (from, is_quick && bins.width * bins.count as i64 == HOUR) else { return Ok(None) };

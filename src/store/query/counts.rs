@@ -10,7 +10,8 @@ use crate::event::Instant;
 /// How many of each severity are in a group.
 const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
 
-/// From when on there are totals. They leave by the event's time, rows that were written later than that stay as long again.
+/// From when on there are totals: they leave by the event's time, rows that were written late stay longer. Of a range that begins
+/// before it, what is later is counted.
 pub type Since = Option<Instant>;
 
 /// Names are counted from totals beyond this, since the ends are moved to whole hours; bars wherever totals are as exact.
