@@ -105,6 +105,8 @@ impl Bound {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(HANDLERS)
+            // A rush of readers needs many at once; each keeps memory of its own.
+            .thread_keep_alive(Duration::from_secs(1))
             .thread_name("http")
             .enable_all()
             .build()
