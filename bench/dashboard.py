@@ -259,7 +259,7 @@ def main():
     row("page: kB packed, plain", f"{packed / 1000:.1f}, {plain / 1000:.1f}", "")
     row("1,000 streams: commit to reader p50, p99, ms", f"{percentile(wide['waits'], 0.5) * 1000:.0f}, {percentile(wide['waits'], 0.99) * 1000:.0f}", "")
     row("1,000 streams: rows delivered of", f"{len(wide['waits'])} of {wide['expected']}", "")
-    row("1,000 streams: MiB more, share of a core at 2 rows/s", f"{wide['memory']:.1f}, {wide['cpu'] * 100:.1f} %", "")
+    row("1,000 streams: MB more, share of a core at 2 rows/s", f"{wide['memory'] * 1.048576:.1f}, {wide['cpu'] * 100:.1f} %", "")
 
 
 main()
