@@ -1,47 +1,30 @@
 //! A small HTTP/1.1 server: binds an address, hands each request to a handler, and ends within a deadline. Any role can
 //! serve its health and metrics with it. Knows nothing of pages, and runs the handler where it may block.
 
+mod connection;
 mod exchange;
 pub mod tls;
 
-use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
-use hyper::Method;
-use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use exchange::{Body, Request, Response};
 
 use crate::error::{Error, Result};
 use tls::Tls;
 
-/// Connections served at once; others wait in the system's queue. An idle one costs a few kilobytes.
+/// Connections served at once; others wait in the system's queue.
 const CONNECTIONS: usize = 12_000;
 /// Handlers that run at once.
 const HANDLERS: usize = 16;
-/// For a handshake, for the whole head of a request, for its body, and for an idle connection.
-const HEAD: Duration = Duration::from_secs(10);
 /// Longest life of a connection.
 const LIFE: Duration = Duration::from_secs(3600);
-/// A reader that takes nothing for so long is cut off.
-const STALL: Duration = Duration::from_secs(30);
-/// Largest head of a request in bytes.
-const HEAD_BYTES: usize = 64 * 1024;
-/// Largest body of a request in bytes.
-const BODY_BYTES: usize = 64 * 1024;
 /// Pause after the system refuses a connection (out of descriptors).
 const REFUSED: Duration = Duration::from_millis(100);
 
@@ -132,7 +115,8 @@ async fn accept(
     drain: Duration,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    // Each connection has a receiver: all are gone when none is left.
+    let (ending, told) = watch::channel(());
     loop {
         let next = async {
             // Closed never: the semaphore lives as long as this loop.
@@ -144,43 +128,15 @@ async fn accept(
             tokio::time::sleep(REFUSED).await;
             continue;
         };
-        let (handler, tls, watcher) = (Arc::clone(&handler), tls.clone(), graceful.watcher());
+        let (handler, tls, told) = (Arc::clone(&handler), tls.clone(), told.clone());
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(LIFE, serve(stream, peer.ip(), tls, handler, watcher)).await;
+            let _ = tokio::time::timeout(LIFE, connection::serve(stream, peer.ip(), tls, handler, told)).await;
             drop(place);
         });
     }
-    drop(listener);
-    let _ = tokio::time::timeout(drain, graceful.shutdown()).await;
-}
-
-/// One connection. One that breaks is its client's affair.
-async fn serve(stream: TcpStream, peer: IpAddr, tls: Option<Tls>, handler: Arc<Handler>, watcher: Watcher) {
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALL.as_millis() as u32);
-    let _ = stream.set_nodelay(true);
-    match tls {
-        None => talk(stream, peer, false, handler, watcher).await,
-        Some(tls) => {
-            if let Ok(Some(stream)) = tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                talk(stream, peer, true, handler, watcher).await;
-            }
-        }
-    }
-}
-
-/// HTTP over whatever carries it. On the heap, so that a connection costs no more than what it uses.
-fn talk(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: IpAddr,
-    is_tls: bool,
-    handler: Arc<Handler>,
-    watcher: Watcher,
-) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let service = service_fn(move |request| respond(Arc::clone(&handler), request, peer, is_tls));
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
-    Box::pin(async move { drop(watcher.watch(connection).await) })
+    drop((listener, told));
+    let _ = ending.send(());
+    let _ = tokio::time::timeout(drain, ending.closed()).await;
 }
 
 /// What comes next, or `None` once it is time to stop. (`tokio::select!` needs a feature that nothing else does.)
@@ -193,59 +149,16 @@ async fn unless<T>(stop: &mut oneshot::Receiver<()>, next: impl Future<Output = 
     .await
 }
 
-async fn respond(
-    handler: Arc<Handler>,
-    request: hyper::Request<Incoming>,
-    peer: IpAddr,
-    is_tls: bool,
-) -> Result<hyper::Response<Body>, Infallible> {
-    Ok(match take(request, peer, is_tls).await {
-        Err(refusal) => refusal.encode(),
-        Ok(request) => {
-            let path = request.path.clone();
-            let answer = tokio::task::spawn_blocking(move || handler(request)).await;
-            let answer = answer.unwrap_or_else(|error| {
-                tracing::error!(%error, path, "a page could not be made");
-                Response::text(500, "this page could not be made; the log says why\n")
-            });
-            answer.encode()
-        }
-    })
-}
-
-/// The whole request, or what is answered to one that is too large, too slow, or of another method.
-async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> Result<Request, Response> {
-    let (head, body) = request.into_parts();
-    if !matches!(head.method, Method::GET | Method::HEAD | Method::POST) {
-        let mut response = Response::text(405, "only GET, HEAD and POST are answered\n");
-        response.headers.push(("allow", "GET, HEAD, POST".to_owned()));
-        return Err(response);
-    }
-    let body = match head.method {
-        Method::POST => match tokio::time::timeout(HEAD, Limited::new(body, BODY_BYTES).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => return Err(closing(413, format!("a body may have {BODY_BYTES} bytes\n"))),
-            Err(_) => return Err(closing(408, "the body did not come in time\n".to_owned())),
-        },
-        _ => Bytes::new(),
-    };
-    let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
-    Ok(Request { method: head.method, path, query, headers: head.headers, body, peer, is_tls })
-}
-
-/// What is left of such a request is not read.
-fn closing(status: u16, text: String) -> Response {
-    let mut response = Response::text(status, text);
-    response.headers.push(("connection", "close".to_owned()));
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::time::Instant;
 
+    use hyper::body::Bytes;
+    use tokio::sync::mpsc;
+
+    use super::connection::{BODY_BYTES, HEAD_BYTES};
     use super::*;
     use crate::error::Kind;
 
@@ -260,6 +173,7 @@ mod tests {
 
     fn ask(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -327,6 +241,84 @@ mod tests {
             answer.contains("transfer-encoding: chunked") && answer.contains("one ") && answer.contains("two"),
             "{answer}"
         );
+    }
+
+    /// Its handler answers with events; the other end of them comes out.
+    fn eventful() -> (Arc<Handler>, std::sync::mpsc::Receiver<mpsc::Sender<Bytes>>) {
+        let (told, senders) = std::sync::mpsc::channel();
+        let handler = Arc::new(move |_: Request| {
+            let (sender, events) = mpsc::channel(1);
+            told.send(sender).unwrap();
+            Response { status: 200, headers: vec![("x-kind", "events".to_owned())], body: Body::Events(events) }
+        });
+        (handler, senders)
+    }
+
+    #[test]
+    fn events_are_sent_as_they_come_and_end_with_their_sender() {
+        let (handler, senders) = eventful();
+        let (address, _stop, _) = start(handler);
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let sender = senders.recv().unwrap();
+        let mut seen = String::new();
+        let large = "y".repeat(5_000_000);
+        for piece in ["one ", "two ", large.as_str()] {
+            sender.blocking_send(Bytes::from(piece.to_owned())).unwrap();
+            while !seen.ends_with(piece) {
+                let mut part = [0; 65_536];
+                let length = stream.read(&mut part).unwrap();
+                assert!(length > 0, "it ended");
+                seen += std::str::from_utf8(&part[..length]).unwrap();
+            }
+        }
+        drop(sender);
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "it goes on");
+        let (head, body) = seen.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.0 200 OK\r\n") && head.contains("x-kind: events"), "{head}");
+        assert!(!head.contains("-length") && !head.contains("-encoding") && head.contains("date: "), "{head}");
+        assert_eq!(body.len(), 8 + large.len());
+    }
+
+    #[test]
+    fn events_end_when_their_reader_goes_whatever_it_said_and_are_not_sent_to_head() {
+        let (handler, senders) = eventful();
+        let (address, _stop, _) = start(handler);
+        let ends = |sender: &mpsc::Sender<Bytes>| {
+            let begin = Instant::now();
+            while !sender.is_closed() {
+                assert!(begin.elapsed() < Duration::from_secs(5), "still open");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let mut reader = TcpStream::connect(address).unwrap();
+        reader.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let sender = senders.recv().unwrap();
+        reader.write_all("more ".repeat(100).as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!sender.is_closed());
+        drop(reader);
+        ends(&sender);
+        let head = ask(address, "HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        assert!(head.contains("x-kind: events") && head.ends_with("\r\n\r\n"), "{head}");
+        ends(&senders.recv().unwrap());
+    }
+
+    #[test]
+    fn events_to_a_reader_that_takes_nothing_end_within_a_minute() {
+        let (handler, senders) = eventful();
+        let (address, _stop, _) = start(handler);
+        let mut reader = TcpStream::connect(address).unwrap();
+        reader.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let sender = senders.recv().unwrap();
+        let begin = Instant::now();
+        while !sender.is_closed() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "still open");
+            let _ = sender.try_send(Bytes::from(vec![b'x'; 1_000_000]));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(reader);
     }
 
     #[test]

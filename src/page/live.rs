@@ -207,7 +207,7 @@ pub fn stream(visit: &Visit<'_>, asked: &Asked) -> Response {
         // A proxy that gathers would hold them back.
         ("x-accel-buffering", "no".to_owned()),
     ];
-    Response { status: 200, headers, body: Body::Stream(body) }
+    Response { status: 200, headers, body: Body::Events(body) }
 }
 
 /// Follows the database for the readers of a site, on a thread of its own, until it is told to stop or the site is gone.

@@ -175,7 +175,9 @@ fn send(handler: &Arc<Handler>, request: Request) -> (Response, String) {
     let body = match &mut response.body {
         Body::Whole(bytes) => bytes.to_vec(),
         // An export: until its end.
-        Body::Stream(pieces) => std::iter::from_fn(|| pieces.blocking_recv()).flatten().collect(),
+        Body::Stream(pieces) | Body::Events(pieces) => {
+            std::iter::from_fn(|| pieces.blocking_recv()).flatten().collect()
+        }
     };
     (response, String::from_utf8(body).unwrap())
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Bytes, Frame, SizeHint};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, StatusCode};
+use hyper::{Method, StatusCode, Version};
 use tokio::sync::mpsc;
 
 /// What was asked; the method is GET, HEAD or POST.
@@ -65,8 +65,10 @@ pub struct Response {
 pub enum Body {
     /// All of it.
     Whole(Bytes),
-    /// Piece by piece, until the sender is dropped.
+    /// Piece by piece, until the sender is dropped; a reader sees whether it has all.
     Stream(mpsc::Receiver<Bytes>),
+    /// The same for what has no end of its own: cheap to wait for, and over when the connection is.
+    Events(mpsc::Receiver<Bytes>),
 }
 
 impl From<Bytes> for Body {
@@ -80,7 +82,7 @@ impl Body {
     pub fn whole(&self) -> Option<&Bytes> {
         match self {
             Body::Whole(bytes) => Some(bytes),
-            Body::Stream(_) => None,
+            Body::Stream(_) | Body::Events(_) => None,
         }
     }
 }
@@ -93,7 +95,9 @@ impl hyper::body::Body for Body {
         match self.get_mut() {
             Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Body::Stream(pieces) => pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+            Body::Stream(pieces) | Body::Events(pieces) => {
+                pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+            }
         }
     }
 
@@ -104,7 +108,7 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Stream(_) => SizeHint::default(),
+            Body::Stream(_) | Body::Events(_) => SizeHint::default(),
         }
     }
 }
@@ -121,9 +125,18 @@ impl Response {
         self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// As hyper sends it.
-    pub(super) fn encode(self) -> hyper::Response<Body> {
-        let mut response = hyper::Response::new(self.body);
+    /// As hyper sends it, and the events that follow what hyper sends. Their answer is of HTTP/1.0: no marks of length are
+    /// inside, only the connection's end is its end.
+    pub(super) fn encode(self) -> (hyper::Response<Body>, Option<mpsc::Receiver<Bytes>>) {
+        let (body, events) = match self.body {
+            // Of a length that is not known, and nothing.
+            Body::Events(events) => (Body::Stream(mpsc::channel(1).1), Some(events)),
+            body => (body, None),
+        };
+        let mut response = hyper::Response::new(body);
+        if events.is_some() {
+            *response.version_mut() = Version::HTTP_10;
+        }
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in self.headers {
             // A value that is no header is left out, rather than the whole answer.
@@ -131,6 +144,6 @@ impl Response {
                 response.headers_mut().append(HeaderName::from_static(name), value);
             }
         }
-        response
+        (response, events)
     }
 }

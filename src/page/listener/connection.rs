@@ -1,0 +1,183 @@
+//! One connection: requests one after another by hyper, until it ends or an answer is a stream of events. Of that hyper sends
+//! the head only: what a connection holds there, two buffers of 8 KiB and more, is most of what a waiting reader would cost.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::Method;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::Handler;
+use super::exchange::{Body, Request, Response};
+use super::tls::Tls;
+
+/// For a handshake, for the whole head of a request, for its body, and for an idle connection.
+const HEAD: Duration = Duration::from_secs(10);
+/// Largest head of a request in bytes.
+pub(super) const HEAD_BYTES: usize = 64 * 1024;
+/// Largest body of a request in bytes.
+pub(super) const BODY_BYTES: usize = 64 * 1024;
+/// A reader that takes nothing for so long is cut off.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What is sent once hyper has done its part.
+type Events = mpsc::Receiver<Bytes>;
+
+/// Serves until the client has enough, or until `ending` changes and what is asked has been answered. A connection that
+/// breaks is its client's affair.
+pub async fn serve(
+    stream: TcpStream,
+    peer: IpAddr,
+    tls: Option<Tls>,
+    handler: Arc<Handler>,
+    ending: watch::Receiver<()>,
+) {
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, STALL.as_millis() as u32);
+    let _ = stream.set_nodelay(true);
+    match tls {
+        None => converse(stream, peer, false, handler, ending).await,
+        Some(tls) => {
+            if let Ok(Some(stream)) = timeout(HEAD, tls.accept(stream)).await {
+                converse(stream, peer, true, handler, ending).await;
+            }
+        }
+    }
+}
+
+async fn converse<S>(stream: S, peer: IpAddr, is_tls: bool, handler: Arc<Handler>, mut ending: watch::Receiver<()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // On the heap, and gone before the events.
+    let (mut stream, events) = Box::pin(answer(stream, peer, is_tls, handler, &mut ending)).await;
+    if let Some(events) = events {
+        let _ = send(&mut stream, events).await;
+    }
+    let _ = stream.shutdown().await;
+}
+
+/// HTTP over whatever carries it; gives back what carried it, and the events that are to follow.
+async fn answer<S>(
+    stream: S,
+    peer: IpAddr,
+    is_tls: bool,
+    handler: Arc<Handler>,
+    ending: &mut watch::Receiver<()>,
+) -> (S, Option<Events>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let events = Arc::new(Mutex::new(None));
+    let service =
+        service_fn(|request| Box::pin(respond(Arc::clone(&handler), request, peer, is_tls, Arc::clone(&events))));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
+    let mut connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut end = pin!(ending.changed());
+    let mut is_ending = false;
+    let done = poll_fn(|context| {
+        if !is_ending && end.as_mut().poll(context).is_ready() {
+            is_ending = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(context)
+    });
+    let outcome = done.await;
+    let stream = connection.into_parts().io.into_inner();
+    let events = events.lock().unwrap_or_else(PoisonError::into_inner).take();
+    (stream, events.filter(|_| outcome.is_ok()))
+}
+
+async fn respond(
+    handler: Arc<Handler>,
+    request: hyper::Request<Incoming>,
+    peer: IpAddr,
+    is_tls: bool,
+    events: Arc<Mutex<Option<Events>>>,
+) -> Result<hyper::Response<Body>, Infallible> {
+    let is_head = request.method() == Method::HEAD;
+    let response = match take(request, peer, is_tls).await {
+        Err(refusal) => refusal,
+        Ok(request) => {
+            let path = request.path.clone();
+            let answer = tokio::task::spawn_blocking(move || handler(request)).await;
+            answer.unwrap_or_else(|error| {
+                tracing::error!(%error, path, "a page could not be made");
+                Response::text(500, "this page could not be made; the log says why\n")
+            })
+        }
+    };
+    let (response, rest) = response.encode();
+    if !is_head {
+        *events.lock().unwrap_or_else(PoisonError::into_inner) = rest;
+    }
+    Ok(response)
+}
+
+/// The whole request, or what is answered to one that is too large, too slow, or of another method.
+async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> Result<Request, Response> {
+    let (head, body) = request.into_parts();
+    if !matches!(head.method, Method::GET | Method::HEAD | Method::POST) {
+        let mut response = Response::text(405, "only GET, HEAD and POST are answered\n");
+        response.headers.push(("allow", "GET, HEAD, POST".to_owned()));
+        return Err(response);
+    }
+    let body = match head.method {
+        Method::POST => match tokio::time::timeout(HEAD, Limited::new(body, BODY_BYTES).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => return Err(closing(413, format!("a body may have {BODY_BYTES} bytes\n"))),
+            Err(_) => return Err(closing(408, "the body did not come in time\n".to_owned())),
+        },
+        _ => Bytes::new(),
+    };
+    let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
+    Ok(Request { method: head.method, path, query, headers: head.headers, body, peer, is_tls })
+}
+
+/// What is left of such a request is not read.
+fn closing(status: u16, text: String) -> Response {
+    let mut response = Response::text(status, text);
+    response.headers.push(("connection", "close".to_owned()));
+    response
+}
+
+/// Events as they come, until their sender ends or their reader goes.
+async fn send(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mut events: Events) -> io::Result<()> {
+    while let Some(event) = next(stream, &mut events).await {
+        stream.write_all(&event).await?;
+    }
+    Ok(())
+}
+
+/// The next event; `None` as well when the reader has gone. What it says meanwhile is not heard.
+async fn next(stream: &mut (impl AsyncRead + Unpin), events: &mut Events) -> Option<Bytes> {
+    poll_fn(|context| {
+        if let Poll::Ready(event) = events.poll_recv(context) {
+            return Poll::Ready(event);
+        }
+        let mut said = [0; 64];
+        loop {
+            let mut said = ReadBuf::new(&mut said);
+            match Pin::new(&mut *stream).poll_read(context, &mut said) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !said.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(None),
+            }
+        }
+    })
+    .await
+}
