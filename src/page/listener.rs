@@ -164,10 +164,17 @@ mod tests {
 
     /// A server on a free port; dropping the sender stops it.
     fn start(handler: Arc<Handler>) -> (SocketAddr, oneshot::Sender<()>, std::thread::JoinHandle<Result<()>>) {
+        start_for(handler, Duration::from_millis(300))
+    }
+
+    fn start_for(
+        handler: Arc<Handler>,
+        drain: Duration,
+    ) -> (SocketAddr, oneshot::Sender<()>, std::thread::JoinHandle<Result<()>>) {
         let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = bound.address();
         let (sender, stop) = oneshot::channel();
-        let thread = std::thread::spawn(move || bound.serve(handler, stop, Duration::from_millis(300)));
+        let thread = std::thread::spawn(move || bound.serve(handler, stop, drain));
         (address, sender, thread)
     }
 
@@ -282,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn events_end_when_their_reader_goes_whatever_it_said_and_are_not_sent_to_head() {
+    fn events_end_when_their_reader_goes_or_speaks_and_are_not_sent_to_head() {
         let (handler, senders) = eventful();
         let (address, _stop, _) = start(handler);
         let ends = |sender: &mpsc::Sender<Bytes>| {
@@ -292,17 +299,63 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
-        let mut reader = TcpStream::connect(address).unwrap();
-        reader.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-        let sender = senders.recv().unwrap();
-        reader.write_all("more ".repeat(100).as_bytes()).unwrap();
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(!sender.is_closed());
+        let open = || {
+            let mut reader = TcpStream::connect(address).unwrap();
+            reader.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+            let sender = senders.recv().unwrap();
+            sender.blocking_send(Bytes::from("one")).unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"one") {
+                let mut part = [0; 1_024];
+                let length = reader.read(&mut part).unwrap();
+                seen.extend_from_slice(&part[..length]);
+            }
+            assert!(!sender.is_closed());
+            (reader, sender)
+        };
+        let (reader, sender) = open();
         drop(reader);
         ends(&sender);
+        let (mut reader, sender) = open();
+        reader.write_all(b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        ends(&sender);
         let head = ask(address, "HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-        assert!(head.contains("x-kind: events") && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(head.starts_with("HTTP/1.1 200") && head.contains("x-kind: events"), "{head}");
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
         ends(&senders.recv().unwrap());
+    }
+
+    #[test]
+    fn a_large_answer_is_whole_though_the_server_stops_or_a_body_never_comes() {
+        const LARGE: usize = 8_000_000;
+        for (request, stops) in [
+            ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", true),
+            ("GET / HTTP/1.0\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 10\r\n\r\n", false),
+        ] {
+            let (told, answered) = std::sync::mpsc::channel();
+            let (address, stop, _) = start_for(
+                Arc::new(move |_| {
+                    told.send(()).unwrap();
+                    Response::text(200, "x".repeat(LARGE))
+                }),
+                Duration::from_secs(20),
+            );
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            answered.recv().unwrap();
+            // It fills what the system holds, and waits.
+            std::thread::sleep(Duration::from_millis(300));
+            let held = (!stops).then_some(stop);
+            std::thread::sleep(Duration::from_millis(100));
+            let mut answer = Vec::new();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let _ = stream.read_to_end(&mut answer);
+            let head = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+            assert_eq!(answer.len() - head - 4, LARGE, "{request:?}");
+            drop(held);
+        }
     }
 
     #[test]

@@ -7,14 +7,14 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
-use hyper::Method;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Method, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -58,35 +58,33 @@ pub async fn serve(
     }
 }
 
-async fn converse<S>(stream: S, peer: IpAddr, is_tls: bool, handler: Arc<Handler>, mut ending: watch::Receiver<()>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: IpAddr,
+    is_tls: bool,
+    handler: Arc<Handler>,
+    mut ending: watch::Receiver<()>,
+) {
     // On the heap, and gone before the events.
-    let (mut stream, events) = Box::pin(answer(stream, peer, is_tls, handler, &mut ending)).await;
-    if let Some(events) = events {
+    if let Some(events) = Box::pin(answer(&mut stream, peer, is_tls, handler, &mut ending)).await {
         let _ = send(&mut stream, events).await;
     }
     let _ = stream.shutdown().await;
 }
 
-/// HTTP over whatever carries it; gives back what carried it, and the events that are to follow.
-async fn answer<S>(
-    stream: S,
+/// HTTP over whatever carries it, which stays open for the events that come back.
+async fn answer(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     peer: IpAddr,
     is_tls: bool,
     handler: Arc<Handler>,
     ending: &mut watch::Receiver<()>,
-) -> (S, Option<Events>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let events = Arc::new(Mutex::new(None));
-    let service =
-        service_fn(|request| Box::pin(respond(Arc::clone(&handler), request, peer, is_tls, Arc::clone(&events))));
+) -> Option<Events> {
+    let events = Mutex::new(None);
+    let service = service_fn(|request| respond(Arc::clone(&handler), request, peer, is_tls, &events));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    let mut connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = http.serve_connection(TokioIo::new(Open(stream)), service);
     let mut end = pin!(ending.changed());
     let mut is_ending = false;
     let done = poll_fn(|context| {
@@ -94,12 +92,46 @@ where
             is_ending = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        connection.poll_without_shutdown(context)
+        Pin::new(&mut connection).poll(context)
     });
     let outcome = done.await;
-    let stream = connection.into_parts().io.into_inner();
-    let events = events.lock().unwrap_or_else(PoisonError::into_inner).take();
-    (stream, events.filter(|_| outcome.is_ok()))
+    drop(connection);
+    events.into_inner().unwrap_or_else(PoisonError::into_inner).filter(|_| outcome.is_ok())
+}
+
+/// A stream that hyper flushes at its end and does not shut down. (Its `poll_without_shutdown` leaves out both.)
+struct Open<'a, S>(&'a mut S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Open<'_, S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().0).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Open<'_, S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.get_mut().0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.get_mut().0).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.get_mut().0).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
 }
 
 async fn respond(
@@ -107,7 +139,7 @@ async fn respond(
     request: hyper::Request<Incoming>,
     peer: IpAddr,
     is_tls: bool,
-    events: Arc<Mutex<Option<Events>>>,
+    events: &Mutex<Option<Events>>,
 ) -> Result<hyper::Response<Body>, Infallible> {
     let is_head = request.method() == Method::HEAD;
     let response = match take(request, peer, is_tls).await {
@@ -121,9 +153,13 @@ async fn respond(
             })
         }
     };
-    let (response, rest) = response.encode();
-    if !is_head {
-        *events.lock().unwrap_or_else(PoisonError::into_inner) = rest;
+    let (mut response, rest) = response.encode();
+    if let Some(rest) = rest
+        && !is_head
+    {
+        // No marks of length are inside, only the connection's end is its end.
+        *response.version_mut() = Version::HTTP_10;
+        *events.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
     }
     Ok(response)
 }
@@ -163,21 +199,13 @@ async fn send(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mut events: Ev
     Ok(())
 }
 
-/// The next event; `None` as well when the reader has gone. What it says meanwhile is not heard.
+/// The next event; `None` as well when the reader has gone, or speaks: it wants something else then, and can ask anew.
 async fn next(stream: &mut (impl AsyncRead + Unpin), events: &mut Events) -> Option<Bytes> {
     poll_fn(|context| {
         if let Poll::Ready(event) = events.poll_recv(context) {
             return Poll::Ready(event);
         }
-        let mut said = [0; 64];
-        loop {
-            let mut said = ReadBuf::new(&mut said);
-            match Pin::new(&mut *stream).poll_read(context, &mut said) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !said.filled().is_empty() => {}
-                Poll::Ready(_) => return Poll::Ready(None),
-            }
-        }
+        Pin::new(&mut *stream).poll_read(context, &mut ReadBuf::new(&mut [0])).map(|_| None)
     })
     .await
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Bytes, Frame, SizeHint};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, StatusCode, Version};
+use hyper::{Method, StatusCode};
 use tokio::sync::mpsc;
 
 /// What was asked; the method is GET, HEAD or POST.
@@ -65,7 +65,7 @@ pub struct Response {
 pub enum Body {
     /// All of it.
     Whole(Bytes),
-    /// Piece by piece, until the sender is dropped; a reader sees whether it has all.
+    /// Piece by piece, until the sender is dropped; a reader of HTTP/1.1 sees whether it has all.
     Stream(mpsc::Receiver<Bytes>),
     /// The same for what has no end of its own: cheap to wait for, and over when the connection is.
     Events(mpsc::Receiver<Bytes>),
@@ -125,8 +125,7 @@ impl Response {
         self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// As hyper sends it, and the events that follow what hyper sends. Their answer is of HTTP/1.0: no marks of length are
-    /// inside, only the connection's end is its end.
+    /// As hyper sends it, and the events that follow.
     pub(super) fn encode(self) -> (hyper::Response<Body>, Option<mpsc::Receiver<Bytes>>) {
         let (body, events) = match self.body {
             // Of a length that is not known, and nothing.
@@ -134,9 +133,6 @@ impl Response {
             body => (body, None),
         };
         let mut response = hyper::Response::new(body);
-        if events.is_some() {
-            *response.version_mut() = Version::HTTP_10;
-        }
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in self.headers {
             // A value that is no header is left out, rather than the whole answer.
