@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ async fn answer(
     handler: Arc<Handler>,
     ending: &mut watch::Receiver<()>,
 ) -> Option<Events> {
-    let events = Mutex::new(None);
+    let events = OnceLock::new();
     let service = service_fn(|request| respond(Arc::clone(&handler), request, peer, is_tls, &events));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
@@ -94,9 +94,9 @@ async fn answer(
         }
         Pin::new(&mut connection).poll(context)
     });
-    let outcome = done.await;
+    done.await.ok()?;
     drop(connection);
-    events.into_inner().unwrap_or_else(PoisonError::into_inner).filter(|_| outcome.is_ok())
+    events.into_inner()
 }
 
 /// A stream that hyper flushes at its end and does not shut down. (Its `poll_without_shutdown` leaves out both.)
@@ -104,17 +104,17 @@ struct Open<'a, S>(&'a mut S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for Open<'_, S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().0).poll_read(context, buffer)
+        Pin::new(&mut self.get_mut().0).poll_read(context, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Open<'_, S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.get_mut().0).poll_write(context, bytes)
+        Pin::new(&mut self.get_mut().0).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().0).poll_flush(context)
+        Pin::new(&mut self.get_mut().0).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -126,7 +126,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Open<'_, S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.get_mut().0).poll_write_vectored(context, pieces)
+        Pin::new(&mut self.get_mut().0).poll_write_vectored(context, pieces)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -139,7 +139,7 @@ async fn respond(
     request: hyper::Request<Incoming>,
     peer: IpAddr,
     is_tls: bool,
-    events: &Mutex<Option<Events>>,
+    events: &OnceLock<Events>,
 ) -> Result<hyper::Response<Body>, Infallible> {
     let is_head = request.method() == Method::HEAD;
     let response = match take(request, peer, is_tls).await {
@@ -159,7 +159,7 @@ async fn respond(
     {
         // No marks of length are inside, only the connection's end is its end.
         *response.version_mut() = Version::HTTP_10;
-        *events.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+        let _ = events.set(rest);
     }
     Ok(response)
 }
@@ -173,7 +173,7 @@ async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> 
         return Err(response);
     }
     let body = match head.method {
-        Method::POST => match tokio::time::timeout(HEAD, Limited::new(body, BODY_BYTES).collect()).await {
+        Method::POST => match timeout(HEAD, Limited::new(body, BODY_BYTES).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) => return Err(closing(413, format!("a body may have {BODY_BYTES} bytes\n"))),
             Err(_) => return Err(closing(408, "the body did not come in time\n".to_owned())),
@@ -191,7 +191,7 @@ fn closing(status: u16, text: String) -> Response {
     response
 }
 
-/// Events as they come, until their sender ends or their reader goes.
+/// Events as they come, until their sender ends, or their reader goes or speaks.
 async fn send(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mut events: Events) -> io::Result<()> {
     while let Some(event) = next(stream, &mut events).await {
         stream.write_all(&event).await?;
@@ -199,7 +199,8 @@ async fn send(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mut events: Ev
     Ok(())
 }
 
-/// The next event; `None` as well when the reader has gone, or speaks: it wants something else then, and can ask anew.
+/// The next event; `None` as well when the reader has gone, or speaks after the head: it wants something else then, and can ask
+/// anew. (What hyper has read by then is lost.)
 async fn next(stream: &mut (impl AsyncRead + Unpin), events: &mut Events) -> Option<Bytes> {
     poll_fn(|context| {
         if let Poll::Ready(event) = events.poll_recv(context) {

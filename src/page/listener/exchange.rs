@@ -67,7 +67,8 @@ pub enum Body {
     Whole(Bytes),
     /// Piece by piece, until the sender is dropped; a reader of HTTP/1.1 sees whether it has all.
     Stream(mpsc::Receiver<Bytes>),
-    /// The same for what has no end of its own: cheap to wait for, and over when the connection is.
+    /// The same for what has no end of its own: cheap to wait for, of HTTP/1.0, and over when the connection is or its reader
+    /// speaks.
     Events(mpsc::Receiver<Bytes>),
 }
 
@@ -128,7 +129,7 @@ impl Response {
     /// As hyper sends it, and the events that follow.
     pub(super) fn encode(self) -> (hyper::Response<Body>, Option<mpsc::Receiver<Bytes>>) {
         let (body, events) = match self.body {
-            // Of a length that is not known, and nothing.
+            // Empty, though hyper must not know it: it would send a length.
             Body::Events(events) => (Body::Stream(mpsc::channel(1).1), Some(events)),
             body => (body, None),
         };
