@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::anomaly::{Anomaly, Severity};
 use crate::event::Instant;
-pub use count::{BinCount, Bins, Count, CoverageRow, LaneCount, NameCount, StatusRow};
+pub use count::{ActivityRow, BinCount, Bins, ConditionRow, Count, CoverageRow, LaneCount, NameCount, StatusRow};
 pub use follow::{Committed, Cursor, Follower};
 pub use review::{MAX_NOTE, Mark, NewMark, Quality, Review};
 
@@ -232,6 +232,18 @@ pub trait Archive: Send + Sync {
     /// # Errors
     /// See [`Archive::ping`].
     fn status(&self) -> Result<Vec<StatusRow>, Failure>;
+
+    /// What arrived in `from <= minute < to`, by minutes of the detectors' clocks.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn activity(&self, from: Instant, to: Instant) -> Result<Vec<ActivityRow>, Failure>;
+
+    /// The conditions that the detectors hold, degrading ones first.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn conditions(&self) -> Result<Vec<ConditionRow>, Failure>;
 
     /// At most `limit` devices that have anomalies and this text in their names, whatever its case, in the order of names.
     ///

@@ -1,11 +1,17 @@
 //! What the working loops say of themselves: state, beat, partitions. The service manager's status line, `/readyz`, the
 //! metrics and the heartbeat in the database all read it here. Pure bookkeeping; knows nobody who reads it.
 
+mod condition;
+mod tally;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Monotonic};
 
 use crate::event::Instant;
+use condition::Conditions;
+pub use condition::{Code, Condition, Severity};
+pub use tally::{Activity, EARLY, LATE, Tally};
 
 /// A loop that may be held up by others is degraded when it has been silent for longer.
 const UNANSWERED: Duration = Duration::from_secs(20);
@@ -37,43 +43,29 @@ impl State {
     }
 }
 
-/// How many records of a partition had which outcome.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Normal or anomalous.
-    pub judged: u64,
-    /// Too few values before them.
-    pub learning: u64,
-    /// Dead letters and dropped records.
-    pub rejected: u64,
-}
-
-impl Tally {
-    /// Adds another one.
-    pub fn add(&mut self, other: Tally) {
-        self.judged += other.judged;
-        self.learning += other.learning;
-        self.rejected += other.rejected;
-    }
-}
-
 /// One partition, as its worker last knew it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PartitionStatus {
     /// Next offset to judge, as committed.
     pub committed: i64,
-    /// End of the partition, once it is known.
+    /// End of what can be read of the partition, once it is known.
     pub end: Option<i64>,
+    /// End of the partition with open transactions included, once it is known.
+    pub high: Option<i64>,
     /// Time of the newest judged event.
     pub event_time: Option<Instant>,
+    /// When the newest record was taken, by this machine's clock.
+    pub arrived: Option<Instant>,
+    /// Outcomes since the group began, as committed.
+    pub totals: Tally,
     /// Series held.
     pub series: u64,
 }
 
 impl PartitionStatus {
-    /// Events not judged yet, once the end is known.
+    /// Records not judged yet, once an end is known: those that an open transaction holds back are among them.
     pub fn lag(&self) -> Option<i64> {
-        self.end.map(|end| (end - self.committed).max(0))
+        self.end.max(self.high).map(|end| (end - self.committed).max(0))
     }
 }
 
@@ -93,6 +85,8 @@ struct Inner {
     beat: Monotonic,
     partitions: BTreeMap<i32, PartitionStatus>,
     coverage: BTreeMap<(i64, i32), Tally>,
+    activity: BTreeMap<(i64, i32), Activity>,
+    conditions: Conditions,
     /// When progress was logged last.
     told: Option<Monotonic>,
 }
@@ -142,7 +136,39 @@ impl Part {
         if !self.is_watched && silence > UNANSWERED && inner.state != State::Stopped {
             return State::Degraded(format!("no answer for {} s", silence.as_secs()));
         }
+        if inner.state == State::Running {
+            let degrading = inner.conditions.list().into_iter().filter(|held| held.severity == Severity::Degraded);
+            let messages = degrading.map(|held| held.message).collect::<Vec<_>>();
+            if !messages.is_empty() {
+                return State::Degraded(messages.join("; "));
+            }
+        }
         inner.state.clone()
+    }
+
+    /// Raises a condition, or changes its message. It holds until it is cleared.
+    pub fn raise(&self, code: Code, severity: Severity, message: impl Into<String>) {
+        let message = message.into();
+        self.lock().conditions.raise(&self.name, code, severity, message);
+    }
+
+    /// Ends a condition, if it holds.
+    pub fn clear(&self, code: Code) {
+        self.lock().conditions.clear(&self.name, code);
+    }
+
+    /// The conditions that hold, degrading ones first; a loop that does not serve is one of them.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let state = self.state();
+        let inner = self.lock();
+        let mut all = inner.conditions.list();
+        if let (State::Degraded(message), false) = (state, inner.state == State::Running && !all.is_empty()) {
+            all.insert(
+                0,
+                Condition { code: Code::NotServing, severity: Severity::Degraded, message, since: Instant::now() },
+            );
+        }
+        all
     }
 
     /// Replaces what is known of all partitions.
@@ -159,8 +185,21 @@ impl Part {
     pub fn cover(&self, counts: impl IntoIterator<Item = ((i64, i32), Tally)>) {
         let mut inner = self.lock();
         for (place, tally) in counts {
-            inner.coverage.entry(place).or_default().add(tally);
+            *inner.coverage.entry(place).or_default() += tally;
         }
+    }
+
+    /// Counts what arrived under a minute of this machine's clock (since the epoch) and a partition.
+    pub fn note_activity(&self, counts: impl IntoIterator<Item = ((i64, i32), Activity)>) {
+        let mut inner = self.lock();
+        for (place, activity) in counts {
+            *inner.activity.entry(place).or_default() += activity;
+        }
+    }
+
+    /// Takes what was noted since the last call.
+    pub fn take_activity(&self) -> BTreeMap<(i64, i32), Activity> {
+        std::mem::take(&mut self.lock().activity)
     }
 
     /// Takes what was counted since the last call.
@@ -192,6 +231,8 @@ impl Health {
             beat: Monotonic::now(),
             partitions: BTreeMap::new(),
             coverage: BTreeMap::new(),
+            activity: BTreeMap::new(),
+            conditions: Conditions::default(),
             told: None,
         };
         let part = Arc::new(Part { name, is_watched, inner: Mutex::new(inner) });
@@ -240,12 +281,16 @@ impl Health {
             return troubles.join("; ");
         }
         let partitions = parts.iter().flat_map(|part| part.partitions().into_values()).collect::<Vec<_>>();
+        let notices = parts.iter().flat_map(|part| part.conditions()).map(|held| format!("; notice: {}", held.message));
+        let notices = notices.collect::<String>();
         if partitions.is_empty() {
-            return "running".into();
+            return format!("running{notices}");
         }
         let lag = partitions.iter().filter_map(PartitionStatus::lag).sum::<i64>();
         let series = partitions.iter().map(|p| p.series).sum::<u64>();
-        format!("running: {} partitions, lag {lag}, {series} series", partitions.len())
+        let unknown = partitions.iter().filter(|p| p.lag().is_none()).count();
+        let unknown = if unknown > 0 { format!(" (not known of {unknown})") } else { String::new() };
+        format!("running: {} partitions, lag {lag}{unknown}, {series} series{notices}", partitions.len())
     }
 }
 
@@ -263,6 +308,30 @@ mod tests {
         assert_eq!(health.summary(), "degraded: sink: PostgreSQL is away");
         sink.set(State::Running);
         assert!(health.is_ready());
+    }
+
+    #[test]
+    fn a_degrading_condition_makes_a_running_loop_unready_until_it_is_cleared_and_a_notice_is_only_shown() {
+        let health = Health::default();
+        let part = health.part("worker-0");
+        part.set(State::Running);
+        part.raise(Code::SplitSeries, Severity::Notice, "one");
+        assert!(health.is_ready());
+        assert_eq!(health.summary(), "running; notice: one");
+        part.raise(Code::OpenTransaction, Severity::Degraded, "two");
+        assert!(!health.is_ready());
+        assert_eq!(health.summary(), "degraded: worker-0: two");
+        let codes = part.conditions().iter().map(|held| held.code).collect::<Vec<_>>();
+        assert_eq!(codes, [Code::OpenTransaction, Code::SplitSeries]);
+        part.clear(Code::OpenTransaction);
+        assert!(health.is_ready());
+    }
+
+    #[test]
+    fn a_loop_that_does_not_serve_is_a_condition() {
+        let part = Health::default().part("sink");
+        part.set(State::Degraded("PostgreSQL is away".into()));
+        assert_eq!(part.conditions().iter().map(|held| held.code).collect::<Vec<_>>(), [Code::NotServing]);
     }
 
     #[test]

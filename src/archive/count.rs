@@ -1,6 +1,7 @@
 //! Plain numbers: anomalies by time and name, what was judged, and what the detector says of itself.
 
 use crate::event::Instant;
+use crate::health::{Activity, Severity};
 
 /// How many of each severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,8 +76,18 @@ pub struct StatusRow {
     pub state: String,
     /// Next offset to judge.
     pub committed: Option<i64>,
-    /// Events that wait; `None` when not known.
+    /// Records that wait, those of open transactions included; `None` when not known.
     pub lag: Option<i64>,
+    /// End of the partition, open transactions included.
+    pub high_watermark: Option<i64>,
+    /// Values judged since the group began.
+    pub judged: Option<i64>,
+    /// Values learned since the group began.
+    pub learning: Option<i64>,
+    /// Records rejected since the group began.
+    pub rejected: Option<i64>,
+    /// When the newest record was taken, by the detector's clock.
+    pub arrived_at: Option<Instant>,
     /// Newest event time judged.
     pub event_time: Option<Instant>,
     /// Series held.
@@ -86,6 +97,36 @@ pub struct StatusRow {
     /// When it was written.
     pub updated_at: Instant,
     /// Its age in seconds by the database's clock, so that two hosts' clocks need not agree.
+    pub age: f64,
+}
+
+/// What arrived in a minute of the detectors' clocks, all partitions together; minutes without any record are absent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ActivityRow {
+    /// Its start.
+    pub minute: Instant,
+    /// Outcomes, and how far the events' times were from their arrival.
+    pub activity: Activity,
+}
+
+/// A condition that a loop of a detector holds; see [`crate::health::Condition`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConditionRow {
+    /// Consumer group of the detector.
+    pub group: String,
+    /// Of the raw events.
+    pub topic: String,
+    /// Instance and loop.
+    pub worker: String,
+    /// See [`crate::health::Code`]; one that this program does not know is shown as it is.
+    pub code: String,
+    /// A severity that this program does not know counts as degraded.
+    pub severity: Severity,
+    /// One line.
+    pub message: String,
+    /// When it was raised.
+    pub since: Instant,
+    /// Age of its last report in seconds, by the database's clock.
     pub age: f64,
 }
 

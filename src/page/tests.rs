@@ -15,6 +15,7 @@ use super::{Options, app};
 use crate::anomaly::Anomaly;
 use crate::archive::*;
 use crate::event::Instant;
+use crate::health::{Activity, Tally};
 
 const HOSTILE: &str = "<script>alert(1)</script>'\"&/../%";
 
@@ -92,6 +93,16 @@ impl Archive for Fake {
         let minute = Instant::parse_rfc3339("2026-11-23T16:58:00Z").unwrap();
         Ok(vec![CoverageRow { minute, judged: self.judged, learning: 9, rejected: 0 }])
     }
+    fn activity(&self, _: Instant, _: Instant) -> Result<Vec<ActivityRow>, Failure> {
+        self.check()?;
+        let minute = Instant::parse_rfc3339("2026-11-23T16:58:00Z").unwrap();
+        let tally = Tally { judged: self.judged, learning: 9, rejected: 0 };
+        Ok(vec![ActivityRow { minute, activity: Activity { tally, ..Activity::default() } }])
+    }
+    fn conditions(&self) -> Result<Vec<ConditionRow>, Failure> {
+        self.check()?;
+        Ok(vec![])
+    }
     fn status(&self) -> Result<Vec<StatusRow>, Failure> {
         self.check()?;
         Ok(vec![StatusRow {
@@ -107,6 +118,11 @@ impl Archive for Fake {
             settings_hash: "h".into(),
             updated_at: Instant::from_millis(now().millis() - (self.age * 1000.0) as i64).unwrap(),
             age: self.age,
+            high_watermark: Some(54),
+            judged: Some(0),
+            learning: Some(1),
+            rejected: Some(0),
+            arrived_at: None,
         }])
     }
     fn search(&self, text: &str, _: u32) -> Result<Vec<String>, Failure> {

@@ -51,6 +51,16 @@ impl Collector for Gauges {
                 }
             }
         }
+        let one = ConstGauge::new(1i64);
+        let help = "1 while a condition holds; the manual explains the codes";
+        let mut family = encoder.encode_descriptor("anomaly_condition", help, None, one.metric_type())?;
+        for part in self.0.parts() {
+            for held in part.conditions() {
+                let labels =
+                    [("part", part.name.as_str()), ("code", held.code.as_str()), ("severity", held.severity.as_str())];
+                one.encode(family.encode_family(&labels)?)?;
+            }
+        }
         let ready = ConstGauge::new(i64::from(self.0.is_ready()));
         ready.encode(encoder.encode_descriptor("anomaly_ready", "1 when the role serves", None, ready.metric_type())?)
     }

@@ -1,4 +1,5 @@
-//! What the detector writes of itself every few seconds, also when nothing is abnormal: `detector_status` and `coverage`.
+//! What the detector writes of itself every few seconds, also when nothing is abnormal: `detector_status`,
+//! `detector_conditions`, `coverage` and `activity`.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use time::OffsetDateTime;
 use super::{Failure, open};
 use crate::config::resolved::Postgres;
 use crate::event::Instant;
-use crate::health::{Health, Part, PartitionStatus, Tally};
+use crate::health::{Activity, Health, Part, PartitionStatus, Tally};
 
 /// One connection, made when it is needed.
 pub struct Heartbeat {
@@ -66,20 +67,58 @@ impl Heartbeat {
     }
 
     fn write_part(&self, client: &mut Client, part: &Part) -> Result<(), Failure> {
-        let coverage = part.take_coverage();
+        let (coverage, activity) = (part.take_coverage(), part.take_activity());
         let written = client.transaction().and_then(|mut transaction| {
             self.write_status(&mut transaction, part)?;
+            self.write_conditions(&mut transaction, part)?;
             self.write_coverage(&mut transaction, &coverage)?;
+            self.write_activity(&mut transaction, &activity)?;
             transaction.commit()
         });
         if written.is_err() {
             part.cover(coverage);
+            part.note_activity(activity);
         }
         Ok(written?)
     }
 
+    fn worker(&self, part: &Part) -> String {
+        format!("{}/{}", self.instance, part.name)
+    }
+
+    /// Replaces what this loop had raised before.
+    fn write_conditions(&self, transaction: &mut Transaction<'_>, part: &Part) -> Result<(), postgres::Error> {
+        let held = part.conditions();
+        let codes = held.iter().map(|held| held.code.as_str()).collect::<Vec<_>>();
+        let worker = self.worker(part);
+        transaction.execute(
+            "delete from detector_conditions
+             where detector_group = $1 and topic = $2 and worker = $3 and code <> all ($4)",
+            &[&self.group, &self.topic, &worker, &codes],
+        )?;
+        if held.is_empty() {
+            return Ok(());
+        }
+        transaction.execute(
+            "insert into detector_conditions (detector_group, topic, worker, code, severity, message, since, updated_at)
+             select $1, $2, $3, c.*, now() from unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[]) as c
+             on conflict (detector_group, topic, worker, code) do update set severity = excluded.severity,
+                message = excluded.message, updated_at = now()",
+            &[
+                &self.group,
+                &self.topic,
+                &worker,
+                &codes,
+                &held.iter().map(|held| held.severity.as_str()).collect::<Vec<_>>(),
+                &held.iter().map(|held| held.message.replace('\0', "\u{fffd}")).collect::<Vec<_>>(),
+                &held.iter().map(|held| held.since.to_time()).collect::<Vec<_>>(),
+            ],
+        )?;
+        Ok(())
+    }
+
     fn write_status(&self, transaction: &mut Transaction<'_>, part: &Part) -> Result<(), postgres::Error> {
-        let worker = format!("{}/{}", self.instance, part.name);
+        let worker = self.worker(part);
         let state = part.state();
         let partitions = part.partitions();
         if partitions.is_empty() {
@@ -88,12 +127,15 @@ impl Heartbeat {
         let each = |of: fn(&PartitionStatus) -> Option<i64>| partitions.values().map(of).collect::<Vec<_>>();
         transaction.execute(
             "insert into detector_status (detector_group, topic, worker, state, settings_hash, partition, committed,
-                end_offset, lag, series, event_time, updated_at)
+                end_offset, lag, series, event_time, high_watermark, judged, learning, rejected, arrived_at, updated_at)
              select $1, $2, $3, $4, $5, p.*, now()
-             from unnest($6::int[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[]) as p
+             from unnest($6::int[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[],
+                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[]) as p
              on conflict (detector_group, topic, partition) do update set worker = excluded.worker,
                 state = excluded.state, committed = excluded.committed, end_offset = excluded.end_offset,
-                lag = excluded.lag, event_time = coalesce(excluded.event_time, detector_status.event_time),
+                lag = excluded.lag, high_watermark = excluded.high_watermark, judged = excluded.judged,
+                learning = excluded.learning, rejected = excluded.rejected,
+                arrived_at = coalesce(excluded.arrived_at, detector_status.arrived_at), event_time = coalesce(excluded.event_time, detector_status.event_time),
                 series = excluded.series, settings_hash = excluded.settings_hash, updated_at = now()",
             &[
                 &self.group,
@@ -107,6 +149,11 @@ impl Heartbeat {
                 &each(PartitionStatus::lag),
                 &each(|status| i64::try_from(status.series).ok()),
                 &partitions.values().map(|status| status.event_time.map(Instant::to_time)).collect::<Vec<_>>(),
+                &each(|status| status.high),
+                &each(|status| i64::try_from(status.totals.judged).ok()),
+                &each(|status| i64::try_from(status.totals.learning).ok()),
+                &each(|status| i64::try_from(status.totals.rejected).ok()),
+                &partitions.values().map(|status| status.arrived.map(Instant::to_time)).collect::<Vec<_>>(),
             ],
         )?;
         Ok(())
@@ -120,7 +167,6 @@ impl Heartbeat {
         if coverage.is_empty() {
             return Ok(());
         }
-        let minute = |at: &i64| OffsetDateTime::from_unix_timestamp(at * 60).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let each = |of: fn(&Tally) -> u64| coverage.values().map(|tally| of(tally) as i64).collect::<Vec<_>>();
         transaction.execute(
             "insert into coverage (topic, minute, partition, judged, learning, rejected)
@@ -138,4 +184,43 @@ impl Heartbeat {
         )?;
         Ok(())
     }
+
+    fn write_activity(
+        &self,
+        transaction: &mut Transaction<'_>,
+        activity: &BTreeMap<(i64, i32), Activity>,
+    ) -> Result<(), postgres::Error> {
+        if activity.is_empty() {
+            return Ok(());
+        }
+        let each = |of: fn(&Activity) -> i64| activity.values().map(of).collect::<Vec<_>>();
+        transaction.execute(
+            "insert into activity as a (topic, minute, partition, judged, learning, rejected, late, late_seconds, early,
+                early_seconds)
+             select $1, c.* from unnest($2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[],
+                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]) as c
+             on conflict (minute, topic, partition) do update set judged = a.judged + excluded.judged,
+                learning = a.learning + excluded.learning, rejected = a.rejected + excluded.rejected,
+                late = a.late + excluded.late, late_seconds = a.late_seconds + excluded.late_seconds,
+                early = a.early + excluded.early, early_seconds = a.early_seconds + excluded.early_seconds",
+            &[
+                &self.topic,
+                &activity.keys().map(|(at, _)| minute(at)).collect::<Vec<_>>(),
+                &activity.keys().map(|(_, partition)| partition).collect::<Vec<_>>(),
+                &each(|of| of.tally.judged as i64),
+                &each(|of| of.tally.learning as i64),
+                &each(|of| of.tally.rejected as i64),
+                &each(|of| of.late as i64),
+                &each(|of| of.late_seconds),
+                &each(|of| of.early as i64),
+                &each(|of| of.early_seconds),
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+/// Start of a minute that is counted from the epoch.
+fn minute(at: &i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(at * 60).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

@@ -114,11 +114,13 @@ pub fn wanted() -> i32 {
     embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0)
 }
 
-const TABLES: [&str; 12] = [
+const TABLES: [&str; 14] = [
     "anomalies",
     "sink_offsets",
     "sink_rejects",
     "detector_status",
+    "detector_conditions",
+    "activity",
     "detector_settings",
     "coverage",
     "anomaly_minutes",

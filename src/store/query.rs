@@ -14,8 +14,11 @@ use conditions::Where;
 
 use super::{marks, row};
 use crate::anomaly::{Anomaly, Source};
-use crate::archive::{CoverageRow, Cursor, Filter, Key, Order, Page, Record, Review, StatusRow};
+use crate::archive::{
+    ActivityRow, ConditionRow, CoverageRow, Cursor, Filter, Key, Order, Page, Record, Review, StatusRow,
+};
 use crate::event::Instant;
+use crate::health::{Activity, Severity, Tally};
 
 /// Columns of the order of pages; the first leads the indexes, the others only break ties.
 const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, source_offset desc, source_index desc, \
@@ -164,7 +167,8 @@ pub fn position(client: &mut impl GenericClient) -> Result<Cursor, Error> {
 /// See [`newest`].
 pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> {
     let sql = "select detector_group, topic, partition, worker, state, committed, lag, event_time, series, \
-               settings_hash, updated_at, extract(epoch from clock_timestamp() - updated_at)::float8 \
+               settings_hash, updated_at, extract(epoch from clock_timestamp() - updated_at)::float8, \
+               high_watermark, judged, learning, rejected, arrived_at \
                from detector_status order by detector_group, topic, partition";
     let line = |row| {
         Ok(StatusRow {
@@ -180,6 +184,57 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
             settings_hash: get(row, 9)?,
             updated_at: Instant::from(get::<OffsetDateTime>(row, 10)?),
             age: get(row, 11)?,
+            high_watermark: get(row, 12)?,
+            judged: get(row, 13)?,
+            learning: get(row, 14)?,
+            rejected: get(row, 15)?,
+            arrived_at: get::<Option<OffsetDateTime>>(row, 16)?.map(Instant::from),
+        })
+    };
+    client.query(sql, &[])?.iter().map(line).collect()
+}
+
+/// See [`crate::archive::Archive::activity`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn activity(client: &mut impl GenericClient, from: Instant, to: Instant) -> Result<Vec<ActivityRow>, Error> {
+    let sql = "select minute, sum(judged)::bigint, sum(learning)::bigint, sum(rejected)::bigint, sum(late)::bigint, \
+               sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint \
+               from activity where minute >= $1 and minute < $2 group by 1 order by 1";
+    let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
+    let line = |row| {
+        let tally = Tally { judged: whole(row, 1)?, learning: whole(row, 2)?, rejected: whole(row, 3)? };
+        let activity = Activity {
+            tally,
+            late: whole(row, 4)?,
+            late_seconds: get(row, 5)?,
+            early: whole(row, 6)?,
+            early_seconds: get(row, 7)?,
+        };
+        Ok(ActivityRow { minute: Instant::from(get::<OffsetDateTime>(row, 0)?), activity })
+    };
+    client.query(sql, &[&from.to_time(), &to.to_time()])?.iter().map(line).collect()
+}
+
+/// See [`crate::archive::Archive::conditions`].
+///
+/// # Errors
+/// See [`newest`].
+pub fn conditions(client: &mut impl GenericClient) -> Result<Vec<ConditionRow>, Error> {
+    let sql = "select detector_group, topic, worker, code, severity, message, since, \
+               extract(epoch from clock_timestamp() - updated_at)::float8 \
+               from detector_conditions order by severity, detector_group, topic, worker, code";
+    let line = |row| {
+        Ok(ConditionRow {
+            group: get(row, 0)?,
+            topic: get(row, 1)?,
+            worker: get(row, 2)?,
+            code: get(row, 3)?,
+            severity: Severity::parse(&get::<String>(row, 4)?).unwrap_or(Severity::Degraded),
+            message: get(row, 5)?,
+            since: Instant::from(get::<OffsetDateTime>(row, 6)?),
+            age: get(row, 7)?,
         })
     };
     client.query(sql, &[])?.iter().map(line).collect()

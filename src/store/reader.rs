@@ -9,8 +9,8 @@ use postgres::{Client, Error};
 use super::follower::Listener;
 use super::{Failure, Pool, connection, explain, marks, query, tls};
 use crate::archive::{
-    self, Archive, BinCount, Bins, CoverageRow, Cursor, Filter, Follower, Key, LaneCount, Mark, NameCount, NewMark,
-    Order, Page, Quality, Record, Review, StatusRow,
+    self, ActivityRow, Archive, BinCount, Bins, ConditionRow, CoverageRow, Cursor, Filter, Follower, Key, LaneCount,
+    Mark, NameCount, NewMark, Order, Page, Quality, Record, Review, StatusRow,
 };
 use crate::config::resolved::Postgres;
 use crate::event::Instant;
@@ -115,6 +115,14 @@ impl Archive for Reader {
 
     fn coverage(&self, from: Instant, to: Instant, grain: i64) -> Result<Vec<CoverageRow>, archive::Failure> {
         self.ask(|client| query::coverage(client, from, to, grain))
+    }
+
+    fn activity(&self, from: Instant, to: Instant) -> Result<Vec<ActivityRow>, archive::Failure> {
+        self.ask(|client| query::activity(client, from, to))
+    }
+
+    fn conditions(&self) -> Result<Vec<ConditionRow>, archive::Failure> {
+        self.ask(query::conditions)
     }
 
     fn status(&self) -> Result<Vec<StatusRow>, archive::Failure> {

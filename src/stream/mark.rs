@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::health::Tally;
+
 /// How many records of a partition had which outcome since the group began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -25,6 +27,11 @@ impl Counts {
     /// All records that had an outcome.
     pub fn sum(&self) -> u64 {
         self.numbers().iter().sum()
+    }
+
+    /// In the terms of health.
+    pub fn tally(&self) -> Tally {
+        Tally { judged: self.normal + self.anomalous, learning: self.learning, rejected: self.rejected + self.dropped }
     }
 
     fn numbers(&self) -> [u64; 5] {

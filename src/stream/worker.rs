@@ -262,10 +262,11 @@ impl<'a, L: Log> Worker<'a, L> {
         let done = std::mem::take(&mut self.staged);
         done.count(&self.meter);
         self.part.cover(done.coverage.iter().copied());
-        self.staged.keep_times_of(&done);
+        self.part.note_activity(done.activity.iter().copied());
         if !done.anomalies.is_empty() {
             (self.observer)(&done.anomalies);
         }
+        self.staged.keep_times_of(done);
         Ok(())
     }
 

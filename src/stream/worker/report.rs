@@ -22,6 +22,9 @@ impl<L: Log> Worker<'_, L> {
             let status = PartitionStatus {
                 committed: mark.offset,
                 end: ends.get(&partition).copied(),
+                high: None,
+                totals: mark.counts.tally(),
+                arrived: self.staged.arrival(partition),
                 event_time: self.staged.event_time(partition),
                 series: self.detector.series_of(partition) as u64,
             };

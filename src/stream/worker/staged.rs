@@ -10,7 +10,7 @@ use crate::config::resolved::OnReject;
 use crate::detect::{Detector, Verdict, hex};
 use crate::error::Error;
 use crate::event::{Class, Decoder, Instant, Rejection};
-use crate::health::Tally;
+use crate::health::{Activity, Tally};
 use crate::meter::Meter;
 use crate::stream::log::{Outgoing, Output, Record};
 use crate::stream::mark::{Counts, Mark};
@@ -29,6 +29,8 @@ pub(super) struct Staged {
     pub outbox: Vec<Outgoing>,
     pub anomalies: Vec<Anomaly>,
     pub coverage: Vec<((i64, i32), Tally)>,
+    /// By minute of arrival and partition.
+    pub activity: Vec<((i64, i32), Activity)>,
     /// Policy `fail` met a record that is no event.
     pub poison: Option<Error>,
     pub largest_dead_letter: usize,
@@ -37,6 +39,7 @@ pub(super) struct Staged {
     tally: Tally,
     rejects: BTreeMap<Class, u64>,
     event_times: BTreeMap<i32, Instant>,
+    arrivals: BTreeMap<i32, Instant>,
     now: Option<Instant>,
 }
 
@@ -48,7 +51,7 @@ impl Staged {
 
     /// Records that have their outcome.
     pub fn events(&self) -> usize {
-        (self.tally.judged + self.tally.learning + self.tally.rejected) as usize
+        self.tally.sum() as usize
     }
 
     /// What waits to be sent should wait no longer.
@@ -62,9 +65,14 @@ impl Staged {
         self.event_times.get(&partition).copied()
     }
 
-    /// Event times outlive the commit.
-    pub fn keep_times_of(&mut self, done: &Staged) {
-        self.event_times = done.event_times.clone();
+    /// When the partition's newest record was taken.
+    pub fn arrival(&self, partition: i32) -> Option<Instant> {
+        self.arrivals.get(&partition).copied()
+    }
+
+    /// Times of events and arrivals outlive the commit.
+    pub fn keep_times_of(&mut self, done: Staged) {
+        (self.event_times, self.arrivals) = (done.event_times, done.arrivals);
     }
 
     /// Judges the records of one partition from the mark on, and moves it.
@@ -81,6 +89,8 @@ impl Staged {
     ) {
         let mut source = Source { topic: plan.topic.clone(), partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
+        let (before, mut activity) = (self.tally, Activity::default());
+        let arrived = self.now;
         detector.within(partition, |judge| {
             let mut decoded = Vec::with_capacity(BLOCK.min(records.len()));
             for block in records.chunks(BLOCK) {
@@ -102,6 +112,9 @@ impl Staged {
                             judge.pass(record.offset, record.timestamp);
                             let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
                             newest = at.or(newest);
+                            if let (Some(at), Some(arrived)) = (at, arrived) {
+                                activity.note_offset((at.millis() - arrived.millis()) / 1_000);
+                            }
                             self.passed(partition, at, verdict, &mut mark.counts);
                         }
                         Err(rejection) if plan.on_reject == OnReject::Fail => {
@@ -118,6 +131,11 @@ impl Staged {
                 decoded.clear();
             }
         });
+        activity.tally = self.tally.since(before);
+        if let (Some(arrived), true) = (arrived, activity.tally.sum() > 0) {
+            self.activity.push(((arrived.millis().div_euclid(MINUTE), partition), activity));
+            self.arrivals.insert(partition, arrived);
+        }
         *self.bytes.entry(partition).or_default() += bytes as u64;
         if let Some(newest) = newest {
             self.event_times.insert(partition, newest);

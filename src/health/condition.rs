@@ -1,0 +1,136 @@
+//! Conditions: what a working loop measures that a person should know. Each is raised where it is measured, and shown by the
+//! log, the status line, `/readyz`, the metrics, `anomaly status` and the pages.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant as Monotonic};
+
+use crate::event::Instant;
+
+/// Time between two log lines about one condition that lasts.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
+
+/// Whether the loop still does its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; the process stays ready.
+    Notice,
+    /// Too little is judged or stored; the process is not ready.
+    Degraded,
+}
+
+impl Severity {
+    /// As a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Notice => "notice",
+            Severity::Degraded => "degraded",
+        }
+    }
+
+    /// The reverse of [`as_str`](Self::as_str).
+    pub fn parse(text: &str) -> Option<Severity> {
+        [Severity::Notice, Severity::Degraded].into_iter().find(|severity| severity.as_str() == text)
+    }
+}
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// What a condition is about. The manual explains each code.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Code { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Code] = &[$(Code::$name),+];
+
+            /// Its text in log lines, metrics and tables.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A loop does not serve; the message says why.
+    NotServing = "not_serving",
+    /// An open transaction in the input holds records back.
+    OpenTransaction = "open_transaction",
+    /// Every record that arrived lately was rejected.
+    AllRejected = "all_rejected",
+    /// A part of the records that arrived lately was rejected.
+    SomeRejected = "some_rejected",
+    /// The times in the events differ from the time of their arrival.
+    TimesDiffer = "times_differ",
+    /// Most of the values that arrived lately are learning, not judged.
+    MostlyLearning = "mostly_learning",
+    /// The detector does not keep up with the input.
+    FallingBehind = "falling_behind",
+    /// Another program commits offsets in the detector's consumer group.
+    ForeignCommit = "foreign_commit",
+    /// A restart found fewer records than the counts say.
+    ReplayShortfall = "replay_shortfall",
+    /// Series are evicted nearly as fast as events arrive.
+    EvictionRate = "eviction_rate",
+    /// A device was seen in two partitions.
+    SplitSeries = "split_series",
+    /// One series gets two values of the same time again and again.
+    SameTime = "same_time",
+    /// The database refuses rows; they are kept in `sink_rejects`.
+    RowsRefused = "rows_refused",
+    /// The ledger in the database is behind what the sink had stored.
+    LedgerMoved = "ledger_moved",
+    /// Retention waits, since the clocks do not agree.
+    RetentionWaits = "retention_waits",
+}
+
+/// One condition that holds now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// What it is about.
+    pub code: Code,
+    /// Whether the loop still does its work.
+    pub severity: Severity,
+    /// What is measured, what follows from it, and what to do. One line.
+    pub message: String,
+    /// When it was raised.
+    pub since: Instant,
+}
+
+/// The conditions of one loop, one for each code.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    held: BTreeMap<Code, (Condition, Monotonic)>,
+}
+
+impl Conditions {
+    /// Raises a condition or changes its message; logs it at first and then at most once a minute.
+    pub fn raise(&mut self, part: &str, code: Code, severity: Severity, message: String) {
+        let Some((held, logged)) = self.held.get_mut(&code) else {
+            tracing::warn!(part, code = code.as_str(), "{}: {message}", severity.as_str());
+            let condition = Condition { code, severity, message, since: Instant::now() };
+            self.held.insert(code, (condition, Monotonic::now()));
+            return;
+        };
+        let is_worse = severity > held.severity;
+        if is_worse || (message != held.message && logged.elapsed() >= LOG_AGAIN) {
+            tracing::warn!(part, code = code.as_str(), "{}: {message}", severity.as_str());
+            *logged = Monotonic::now();
+        }
+        (held.severity, held.message) = (severity, message);
+    }
+
+    /// Ends a condition.
+    pub fn clear(&mut self, part: &str, code: Code) {
+        if let Some((held, _)) = self.held.remove(&code) {
+            tracing::info!(part, code = code.as_str(), "no longer: {}", held.message);
+        }
+    }
+
+    /// Those that hold now, the degrading ones first.
+    pub fn list(&self) -> Vec<Condition> {
+        let mut all = self.held.values().map(|(condition, _)| condition.clone()).collect::<Vec<_>>();
+        all.sort_by_key(|condition| std::cmp::Reverse(condition.severity));
+        all
+    }
+}
