@@ -3,9 +3,12 @@
 //! The four fields are found by configurable dotted paths; everything else in the object is skipped unread.
 //! Knows nothing of series or Kafka.
 
+mod forms;
 mod instant;
 mod scan;
 mod shape;
+mod spelling;
+mod zone;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,8 +16,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-pub use instant::Instant;
+pub use forms::Forms;
+pub use instant::{Instant, TimeUnit};
 pub use shape::Decoder;
+pub use zone::Zone;
 
 /// Longest `device_id` and `metric_name`, in bytes of UTF-8. (PostgreSQL cannot index names of kilobytes.)
 pub const MAX_NAME: usize = 256;
@@ -195,25 +200,24 @@ fn read<'a>(text: &'a str, fields: &Fields) -> Result<Event<'a>, Rejection> {
 }
 
 impl<'a> Event<'a> {
-    /// An event from the cells of a table. An empty time is an absent one; a time without an offset is UTC.
+    /// An event from the cells of a table, which are text. An empty metric and an empty time are absent ones.
     ///
     /// # Errors
-    /// As [`decode`].
-    pub fn from_cells(device: &'a str, metric: Option<&'a str>, value: &str, time: &str) -> Result<Self, Rejection> {
-        let metric_value = match value.trim().parse::<f64>() {
-            Ok(x) if x.is_finite() => x,
-            _ => return Err(Rejection::new(Class::MetricValue, format_args!("`{value}` is not a finite number"))),
-        };
-        let timestamp = match time.trim() {
-            "" => None,
-            time => Some(Instant::parse_table(time).ok_or_else(|| bad_time(time))?),
-        };
-        Ok(Event {
-            device_id: checked(Cow::Borrowed(device), "device", Class::DeviceId)?,
-            metric_name: metric.map(|m| checked(Cow::Borrowed(m), "metric", Class::MetricName)).transpose()?,
-            metric_value,
-            timestamp,
-        })
+    /// What is wrong with the first cell that is wrong: device, metric, value, then time.
+    pub fn from_cells(
+        forms: &Forms,
+        device: &'a str,
+        metric: Option<&'a str>,
+        value: &str,
+        time: &str,
+    ) -> Result<Self, Rejection> {
+        let device_id = checked(Cow::Borrowed(device), "device", Class::DeviceId)?;
+        let metric = metric.filter(|metric| !metric.is_empty());
+        let metric_name = metric.map(|m| checked(Cow::Borrowed(m), "metric", Class::MetricName)).transpose()?;
+        let metric_value =
+            forms.number(value).map_err(|why| Rejection::new(Class::MetricValue, format_args!("the value {why}")))?;
+        let timestamp = forms.time(time).map_err(|why| Rejection::new(Class::Timestamp, why))?;
+        Ok(Event { device_id, metric_name, metric_value, timestamp })
     }
 }
 
@@ -339,7 +343,7 @@ fn instant(raw: Option<&RawValue>, field: &str) -> Result<Option<Instant>, Rejec
     };
     let parsed = match raw.as_bytes()[0] {
         b'"' => serde_json::from_str::<Cow<'_, str>>(raw).ok().and_then(|text| Instant::parse_rfc3339(&text)),
-        b'-' | b'0'..=b'9' => Instant::parse_epoch(raw),
+        b'-' | b'0'..=b'9' => Instant::parse_epoch(raw, TimeUnit::Auto),
         _ => return Err(Rejection::new(Class::Timestamp, format_args!("`{field}` is {}", kind(raw)))),
     };
     parsed.map(Some).ok_or_else(|| bad_time(raw))

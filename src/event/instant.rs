@@ -16,6 +16,48 @@ const FIRST: i64 = -62_167_219_200_000;
 const LAST: i64 = 253_402_300_799_999;
 /// From here on an epoch number is in milliseconds: 1e11 seconds would be the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
+/// The same for microseconds, and for nanoseconds.
+const MICROSECONDS_FROM: f64 = 1e14;
+const NANOSECONDS_FROM: f64 = 1e17;
+
+/// Unit of an epoch number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub enum TimeUnit {
+    /// By its size, which is right from March 1973 on: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// Seconds or milliseconds by its size: what the program knew before it knew of others.
+    #[serde(skip)]
+    SecondsOrMillis,
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Millis,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Micros,
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanos,
+}
+
+impl TimeUnit {
+    /// Units in a second, for a number of that size.
+    fn per_second(self, size: f64) -> i64 {
+        match self {
+            TimeUnit::Auto if size >= NANOSECONDS_FROM => 1_000_000_000,
+            TimeUnit::Auto if size >= MICROSECONDS_FROM => 1_000_000,
+            TimeUnit::Auto | TimeUnit::SecondsOrMillis if size >= MILLISECONDS_FROM => 1_000,
+            TimeUnit::Auto | TimeUnit::SecondsOrMillis | TimeUnit::Seconds => 1,
+            TimeUnit::Millis => 1_000,
+            TimeUnit::Micros => 1_000_000,
+            TimeUnit::Nanos => 1_000_000_000,
+        }
+    }
+}
 
 impl Instant {
     /// `None` outside the years 0 to 9999.
@@ -80,23 +122,20 @@ impl Instant {
         Self::from_millis((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + milli)
     }
 
-    /// Epoch seconds or milliseconds, as a JSON number's text.
-    pub fn parse_epoch(text: &str) -> Option<Self> {
+    /// An epoch number, as a JSON number's text. Finer than a millisecond is cut; of seconds, rounded.
+    pub fn parse_epoch(text: &str, unit: TimeUnit) -> Option<Self> {
         if let Ok(whole) = text.parse::<i64>() {
-            let is_millis = whole.unsigned_abs() as f64 >= MILLISECONDS_FROM;
-            return Self::from_millis(if is_millis { whole } else { whole * 1000 });
+            return match unit.per_second(whole.unsigned_abs() as f64) {
+                1 => Self::from_millis(whole.checked_mul(1_000)?),
+                per_second => Self::from_millis(whole.div_euclid(per_second / 1_000)),
+            };
         }
-        let number = text.parse::<f64>().ok()?;
-        let millis = if number.abs() >= MILLISECONDS_FROM { number.floor() } else { (number * 1000.0).round() };
+        let number = text.parse::<f64>().ok().filter(|number| number.is_finite())?;
+        let millis = match unit.per_second(number.abs()) {
+            1 => (number * 1_000.0).round(),
+            per_second => (number / (per_second / 1_000) as f64).floor(),
+        };
         Self::from_millis(millis as i64)
-    }
-
-    /// What tables hold: RFC 3339, the same without an offset (UTC), a bare date, or epoch numbers.
-    pub fn parse_table(text: &str) -> Option<Self> {
-        Self::parse_rfc3339(text)
-            .or_else(|| Self::parse_rfc3339(&format!("{text}Z")))
-            .or_else(|| Self::parse_rfc3339(&format!("{text}T00:00:00Z")))
-            .or_else(|| Self::parse_epoch(text))
     }
 
     /// `2026-11-23T17:00:00.123Z`; the reverse of [`parse_usual`](Self::parse_usual), from the same source.

@@ -45,7 +45,13 @@ impl Row {
         let short = |what: &str| Rejection { class: event::Class::Shape, message: format!("the line has no {what}") };
         let value = text(&cells.value)?.ok_or_else(|| short("value"))?;
         let device = text(&cells.device)?.unwrap_or(device);
-        Event::from_cells(device, text(&cells.metric)?, value, text(&cells.time)?.unwrap_or(""))
+        Event::from_cells(
+            &event::Forms::default(),
+            device,
+            text(&cells.metric)?,
+            value,
+            text(&cells.time)?.unwrap_or(""),
+        )
     }
 
     /// Whether it came from a table.

@@ -1,0 +1,129 @@
+//! How numbers, names and times are spelt in the input. JSON and tables share this: a table's cells are text, as a JSON
+//! string is.
+
+use super::instant::{Instant, TimeUnit};
+use super::spelling;
+use super::zone::Zone;
+
+/// The spellings that are accepted; see the settings `fields.lenient`, `fields.time_unit` and `fields.time_zone`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forms {
+    /// Text is accepted where a number is expected, integers where a name is, and more than RFC 3339 as a time, as long as it
+    /// means one thing only.
+    pub lenient: bool,
+    /// Of epoch numbers.
+    pub unit: TimeUnit,
+    /// Of times without one.
+    pub zone: Zone,
+    /// `1,5` is one and a half. For tables.
+    pub decimal_comma: bool,
+}
+
+impl Default for Forms {
+    fn default() -> Self {
+        Forms { lenient: true, unit: TimeUnit::Auto, zone: Zone::UTC, decimal_comma: false }
+    }
+}
+
+impl Forms {
+    /// The finite number that a text means.
+    ///
+    /// # Errors
+    /// What is wrong, to be put after the field's name: "is not a finite number".
+    pub fn number(&self, text: &str) -> Result<f64, String> {
+        let text = text.trim_ascii();
+        let with_point = (self.decimal_comma && !text.contains('.')).then(|| text.replacen(',', ".", 1));
+        let text = with_point.as_deref().unwrap_or(text);
+        if text.is_empty() {
+            return Err("is empty; expected a number".into());
+        }
+        if is_number(text) {
+            // Rust reads every form that `is_number` lets pass.
+            let number = text.parse::<f64>().unwrap_or(f64::INFINITY);
+            let is_finite = number.is_finite().then_some(number);
+            return is_finite.ok_or_else(|| "is beyond the range of a 64-bit float".into());
+        }
+        let is_word = ["nan", "inf", "infinity"].contains(&text.trim_start_matches(['+', '-']).to_lowercase().as_str());
+        let why = match text {
+            _ if is_word => "is not a finite number",
+            _ if text.contains(',') => "has a comma; expected a number with a decimal point and without separators",
+            _ => "is not a number",
+        };
+        Err(format!("{why}: {}", shown(text)))
+    }
+
+    /// The time that a text means; `None` when there is none, so that the record's own time counts.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence.
+    pub fn time(&self, text: &str) -> Result<Option<Instant>, String> {
+        if text.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        spelling::read(text, self.unit, &self.zone).map(Some).ok_or_else(|| self.bad_time(text))
+    }
+
+    /// Why a text is no time.
+    pub fn bad_time(&self, text: &str) -> String {
+        let expected = match self.lenient {
+            true => "a time such as 2026-11-23T17:00:00.123Z or an epoch number",
+            false => "RFC 3339 (2026-11-23T17:00:00.123Z) or an epoch number",
+        };
+        format!("{} is not a time that can be read in one way only; expected {expected}", shown(text))
+    }
+}
+
+/// Text of the input in a message: cut, and without characters that would change the rest of the line.
+pub fn shown(text: &str) -> String {
+    const MOST: usize = 40;
+    let cut = text.char_indices().nth(MOST).map_or(text.len(), |(end, _)| end);
+    let dots = if cut < text.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", text[..cut].escape_debug())
+}
+
+/// Decimal digits with perhaps a sign, a point and an exponent: no words, no hexadecimal digits, no separators.
+pub fn is_number(text: &str) -> bool {
+    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_exponent = |text: &str| {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        !digits.is_empty() && are_digits(digits)
+    };
+    !(whole.is_empty() && fraction.is_empty())
+        && are_digits(whole)
+        && are_digits(fraction)
+        && exponent.is_none_or(is_exponent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_as_text_is_decimal_finite_and_may_have_blanks_around_it() {
+        let forms = Forms::default();
+        for (text, number) in
+            [("21.5", 21.5), (" -3 ", -3.0), ("+1e3", 1000.0), (".5", 0.5), ("5.", 5.0), ("1E-2", 0.01), ("007", 7.0)]
+        {
+            assert_eq!(forms.number(text), Ok(number), "{text}");
+        }
+        assert_eq!(forms.number("-0").unwrap().to_bits(), (-0.0_f64).to_bits());
+        for text in
+            ["", " ", "NaN", "-inf", "Infinity", "0x10", "1_000", "1 000", "1e", "e5", ".", "-", "true", "1e400", "1,5"]
+        {
+            assert!(forms.number(text).is_err(), "{text}");
+        }
+        assert!(forms.number("1,5").unwrap_err().contains("decimal point"));
+        assert!(forms.number("+Inf").unwrap_err().contains("not a finite number"));
+    }
+
+    #[test]
+    fn a_decimal_comma_is_one_where_it_is_asked_for() {
+        let forms = Forms { decimal_comma: true, ..Forms::default() };
+        assert_eq!(forms.number("-1,5"), Ok(-1.5));
+        assert_eq!(forms.number("1.5"), Ok(1.5));
+        assert!(forms.number("1.234,5").is_err() && forms.number("1,234,5").is_err());
+    }
+}
