@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::command;
+use crate::command::output;
 use crate::config::resolved::FileFormat;
 use crate::config::schema::File;
 use crate::config::{self, Loaded, Places};
@@ -43,7 +44,7 @@ pub const EXAMPLES: &str = "Examples:
   anomaly --role detector                        run the detector
 
 Settings: /etc/anomaly/*.toml, or ANOMALY__SECTION__KEY in the environment.
-Exit codes: 0, 64 usage, 65 data, 66 no input, 69 service unavailable, 70 internal, 78 settings.";
+Exit codes: 0, 64 usage, 65 data, 66 no input, 69 service unavailable, 70 internal, 74 output, 78 settings.";
 
 /// What a process can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -291,17 +292,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            let is_asked_for = !error.use_stderr();
-            // A closed pipe while printing help is nobody's concern.
-            let _ = error.print();
-            return if is_asked_for { Ok(()) } else { Err(Error::new(Kind::Usage, "")) };
+            if error.use_stderr() {
+                let _ = error.print();
+                return Err(Error::new(Kind::Usage, ""));
+            }
+            // The help or the version.
+            return output::written(error.print()).and_then(|()| output::finish());
         }
     };
     let load = |file: Option<File>| -> Result<(Loaded, Places)> {
         let places = places(cli.config.clone(), file);
         Ok((config::load(&places)?, places))
     };
-    match (cli.role, cli.command) {
+    let done = match (cli.role, cli.command) {
         (Some(role), None) => {
             let (loaded, places) = load(Some(role.file()))?;
             role::run(role, &loaded, &places)
@@ -336,7 +339,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
             Err(Error::new(Kind::Usage, "--role runs a role; it goes with no command but `check --role`"))
         }
         (None, None) => Err(Error::new(Kind::Usage, Cli::command().render_help())),
-    }
+    };
+    done.and_then(|()| output::finish())
 }
 
 /// `/etc/anomaly` may be missing, a directory that was named may not.

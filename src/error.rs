@@ -16,8 +16,12 @@ pub enum Kind {
     Unavailable,
     /// 70: a broken promise of this program's own.
     Internal,
+    /// 74: the output cannot be written.
+    Output,
     /// 78: settings.
     Config,
+    /// 0: whoever reads the output has gone, which ends the command. Nothing is wrong, and there is no message.
+    Closed,
 }
 
 impl Kind {
@@ -29,7 +33,9 @@ impl Kind {
             Kind::NoInput => 66,
             Kind::Unavailable => 69,
             Kind::Internal => 70,
+            Kind::Output => 74,
             Kind::Config => 78,
+            Kind::Closed => 0,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The modules stand in the order in which the data flows. Core is pure and imports only core. Edges import core,
 //! [`error`] and [`config::resolved`], never one another. Roles and commands are the only wiring.
 #![warn(missing_docs)]
+// What panics when nobody reads or the disk is full; `command::output` is how commands write.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // Core: what an event is, what is abnormal, what is recorded of it.
 pub mod event;
@@ -15,6 +17,7 @@ pub mod detect;
 // Core: what edges need of one another, as plain data and traits.
 pub mod archive;
 pub mod fail;
+pub mod foreign;
 pub mod health;
 pub mod ledger;
 pub mod meter;

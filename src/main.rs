@@ -1,4 +1,5 @@
 //! Parses, runs, and turns the outcome into an exit code. Nothing else ends the process.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use std::process::ExitCode;
 
@@ -10,7 +11,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.message.is_empty() {
-                eprintln!("{}", anomaly::cli::complaint(&error));
+                anomaly::command::output::notes(anomaly::cli::complaint(&error));
             }
             ExitCode::from(error.kind.code())
         }

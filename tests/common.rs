@@ -363,7 +363,7 @@ impl Got {
 /// A running role. Dropping it kills it.
 pub struct Process {
     pub child: Child,
-    log: PathBuf,
+    pub log: PathBuf,
     pub port: u16,
 }
 

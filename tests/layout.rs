@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::common::root;
 
-const CORE: [&str; 12] =
-    ["event", "window", "series", "rule", "anomaly", "detect", "archive", "fail", "health", "ledger", "meter", "stop"];
+const CORE: [&str; 13] = [
+    "event", "window", "series", "rule", "anomaly", "detect", "archive", "fail", "foreign", "health", "ledger",
+    "meter", "stop",
+];
 const EDGES: [&str; 5] = ["source", "stream", "store", "page", "service"];
 const WIRING: [&str; 5] = ["role", "command", "cli", "lib", "main"];
 /// Lines of a file before its tests.
@@ -231,6 +233,13 @@ fn no_unwrap_and_no_expect_outside_tests() {
 #[test]
 fn only_main_may_end_the_process() {
     none(lines_with(&["process::exit", "process::abort"], |file| file.room() != "main"));
+}
+
+#[test]
+fn only_one_file_writes_to_standard_output_and_standard_error() {
+    let words = ["println!(", "print!(", "dbg!(", "io::stdout", "io::stderr", " stdout()", " stderr()"];
+    // The log is the other thing that goes to standard error; it writes by itself what it is given.
+    none(lines_with(&words, |file| !["src/command/output.rs", "src/service/logging.rs"].contains(&file.name.as_str())));
 }
 
 /// Places of these words in the program's code.

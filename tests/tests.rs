@@ -35,6 +35,8 @@ mod letters;
 mod live;
 /// Dropped packets.
 mod network;
+/// Standard output and standard error of every command.
+mod output;
 /// Events through Kafka to Kafka and PostgreSQL: each one verdict, the oracle's.
 mod pipeline;
 /// Generator, replay and host through Kafka.

@@ -2,6 +2,7 @@
 
 mod kafka;
 
+use super::output;
 use crate::cli::Role;
 use crate::config::schema::File;
 use crate::config::{Loaded, Settings};
@@ -17,17 +18,23 @@ const CLOCK_MILLIS: i64 = 5_000;
 /// # Errors
 /// 69 when something that was tried is not in order.
 pub fn run(loaded: &Loaded, file: Option<File>, connect: bool) -> Result<()> {
-    print!("{}", loaded.describe(file));
+    let mut written = output::lines(loaded.describe(file));
     if !connect {
-        return Ok(());
+        return written;
     }
-    println!();
+    written = written.and_then(|()| output::line(""));
     let mut failed = 0;
-    let mut tried = |what: &str, result: Result<String, String>| match result {
-        Ok(note) => println!("ok      {what}: {note}"),
-        Err(why) => {
-            failed += 1;
-            println!("FAILED  {what}: {why}");
+    let mut tried = |what: &str, result: Result<String, String>| {
+        let line = match result {
+            Ok(note) => format!("ok      {what}: {note}"),
+            Err(why) => {
+                failed += 1;
+                format!("FAILED  {what}: {why}")
+            }
+        };
+        // The rest is tried all the same: the exit code is that of all checks, whoever reads the lines.
+        if written.is_ok() {
+            written = output::line(line);
         }
     };
     kafka::try_all(&loaded.settings, file, &mut tried);
@@ -35,7 +42,7 @@ pub fn run(loaded: &Loaded, file: Option<File>, connect: bool) -> Result<()> {
         try_postgres(&loaded.settings, file, &mut tried);
     }
     match failed {
-        0 => Ok(()),
+        0 => written,
         1 => Err(Error::unavailable("1 check failed")),
         n => Err(Error::unavailable(format_args!("{n} checks failed"))),
     }
@@ -48,8 +55,7 @@ pub fn run(loaded: &Loaded, file: Option<File>, connect: bool) -> Result<()> {
 pub fn configured(loaded: &Loaded, role: Role) -> Result<()> {
     let (needs, unit) = (loaded.untold(role.file()), role.name());
     if needs.is_empty() {
-        println!("anomaly-{unit} is configured");
-        return Ok(());
+        return output::line(format_args!("anomaly-{unit} is configured"));
     }
     let needs = needs.join(", and ");
     Err(Error::config(format_args!("anomaly-{unit} needs {needs}; then: systemctl enable --now anomaly-{unit}")))

@@ -3,13 +3,12 @@
 
 mod cluster;
 
-use std::fmt::Display;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
 
+use super::output;
 use crate::cli::Demo;
 use crate::command::migrate;
 use crate::config::resolved::{Delivery, Keep, Listen, SourceKind, Start};
@@ -36,41 +35,41 @@ pub fn run(options: &Demo) -> Result<()> {
     logging::start(&settings.log, "demo")?;
     let signals = signals::listen(Second::Waits)?;
 
-    say("anomaly demo: all roles in one process");
-    say("  broker      in memory (librdkafka's mock): it forgets everything at the end, and proves no guarantee");
+    output::line("anomaly demo: all roles in one process")?;
+    output::line(
+        "  broker      in memory (librdkafka's mock): it forgets everything at the end, and proves no guarantee",
+    )?;
     let broker = MockCluster::new(1).map_err(|e| Error::internal(format_args!("cannot start the broker: {e}")))?;
     for topic in [&settings.topics.raw_events, &settings.topics.anomalies, &settings.topics.dead_letter] {
         broker.create_topic(topic, 4, 1).map_err(|e| Error::internal(format_args!("cannot create {topic}: {e}")))?;
     }
     let database = Cluster::start()?;
-    say(format_args!("  PostgreSQL  private, in {}: removed at the end", database.directory().display()));
+    output::line(format_args!("  PostgreSQL  private, in {}: removed at the end", database.directory().display()))?;
     choose(&mut settings, options, broker.bootstrap_servers(), &database);
     migrate::apply(&settings.postgres)?;
-    say(format_args!(
+    output::line(format_args!(
         "  events      {} a second from {} devices; judged after {} values each, in about {} s",
         options.rate,
         options.devices,
         settings.detector.min_samples,
         settings.detector.min_samples as u64 * u64::from(options.devices) / u64::from(options.rate) + 1
-    ));
+    ))?;
 
     let mut crew = Crew::default();
     let stop = crew.stop.clone();
     detector::start(&mut crew, &settings, print(stop.clone()))?;
     role::producer::start(&mut crew, &settings)?;
     role::dashboard::start(&mut crew, &settings)?;
-    say(format_args!("  dashboard   http://{}/", options.listen));
-    say("Ctrl-C ends it. Anomalies:");
+    let address = format_args!("  dashboard   http://{}/", options.listen);
+    if output::lines(format_args!("{address}\nCtrl-C ends it. Anomalies:\n")).is_err() {
+        // In order: threads have been started.
+        stop.request();
+    }
     // SIGHUP: the terminal is gone.
     let ended = crew.supervise(&signals, &settings, || stop.request());
-    say("\nending: PostgreSQL and everything in it is removed");
+    let told = output::lines("\nending: PostgreSQL and everything in it is removed\n");
     drop(database);
-    ended
-}
-
-/// Whether somebody reads it: standard output may be closed at any time (`anomaly demo | head`).
-fn say(line: impl Display) -> bool {
-    writeln!(std::io::stdout(), "{line}").is_ok()
+    ended.and(told)
 }
 
 /// One line for each anomaly, as it is found. When nobody reads them any more, that is the end.
@@ -78,7 +77,7 @@ fn print(stop: Arc<Stop>) -> detector::Announce {
     Arc::new(move |anomaly| {
         let at = anomaly.timestamp.unwrap_or_else(Instant::now).to_string();
         let label = anomaly.label.as_deref().map(|label| format!("  [injected: {label}]")).unwrap_or_default();
-        if !say(format_args!("{}  {}{label}", &at[11..23], detector::describe(anomaly))) {
+        if output::line(format_args!("{}  {}{label}", &at[11..23], detector::describe(anomaly))).is_err() {
             stop.request();
         }
     })

@@ -1,11 +1,13 @@
 //! `anomaly dlq`: dead letters are listed, shown, and sent again once what was wrong with them is mended.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::{self, Write};
 
+use super::output;
 use crate::cli::{Dlq, LetterPlace, Pick};
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::stream::letters::{self, Letter, Sender};
 
 /// Characters of a message or a key in a line.
@@ -34,62 +36,50 @@ impl Pick {
 }
 
 fn list(settings: &Settings, pick: &Pick, limit: usize) -> Result<()> {
-    let mut out = std::io::stdout().lock();
     let (mut classes, mut shown, mut replayed) = (BTreeMap::<String, u64>::new(), 0, 0);
-    let mut written = Ok(());
     letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
         if !pick.matches(&letter) {
             return Ok(());
         }
         *classes.entry(letter.told("class").unwrap_or("?").to_owned()).or_default() += 1;
         replayed += u64::from(letter.replayed.is_some());
-        if shown < limit && written.is_ok() {
-            written = line(&mut out, &letter, shown == 0);
+        if shown < limit {
+            line(&letter, shown == 0)?;
         }
         shown += 1;
         Ok(())
     })?;
-    printed(written)?;
     let total = classes.values().sum::<u64>();
     if total == 0 {
-        eprintln!("no dead letters");
+        output::note("no dead letters");
         return Ok(());
     }
     let classes = classes.iter().map(|(class, n)| format!("{n} {class}")).collect::<Vec<_>>().join(", ");
-    eprintln!("{total} dead letters: {classes}; {replayed} of them were sent again");
+    output::note(format_args!("{total} dead letters: {classes}; {replayed} of them were sent again"));
     if shown > limit {
-        eprintln!("the first {limit} are shown; --limit shows more");
+        output::note(format_args!("the first {limit} are shown; --limit shows more"));
     }
     Ok(())
 }
 
-fn line(out: &mut impl Write, letter: &Letter, is_first: bool) -> std::io::Result<()> {
+fn line(letter: &Letter, is_first: bool) -> Result<()> {
     if is_first {
-        writeln!(
-            out,
+        output::line(format_args!(
             "{:<12} {:<24} {:<15} {:<28} {:<24} MESSAGE",
             "LETTER", "REJECTED AT", "CLASS", "FROM", "REPLAYED"
-        )?;
+        ))?;
     }
-    let told = |name| letter.told(name).unwrap_or("?");
-    writeln!(
-        out,
+    // Headers of a foreign record can hold anything.
+    let told = |name| foreign::name(letter.told(name).unwrap_or("?")).to_string();
+    output::line(format_args!(
         "{:<12} {:<24} {:<15} {:<28} {:<24} {}",
         format!("{}:{}", letter.partition, letter.offset),
         letter.at.map(|at| at.to_string()).unwrap_or_default(),
         told("class"),
         format!("{}[{}]@{}", told("topic"), told("partition"), told("offset")),
         letter.replayed.as_deref().unwrap_or("-"),
-        short(told("message")),
-    )
-}
-
-fn short(text: &str) -> String {
-    let line = text.replace(|c: char| c.is_control(), " ");
-    match line.char_indices().nth(WIDTH) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+        foreign::bytes(letter.told("message").unwrap_or("?").as_bytes(), WIDTH),
+    ))
 }
 
 fn show(settings: &Settings, place: LetterPlace, value_only: bool) -> Result<()> {
@@ -107,21 +97,11 @@ fn show(settings: &Settings, place: LetterPlace, value_only: bool) -> Result<()>
             place.partition, place.offset
         ))
     })?;
-    printed(print(&letter, value_only))
+    output::written(print(&letter, value_only))
 }
 
-/// Nobody reads on: that is no error.
-fn printed(result: std::io::Result<()>) -> Result<()> {
-    match result {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::unavailable(format_args!("cannot write to standard output: {e}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn print(letter: &Letter, value_only: bool) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+fn print(letter: &Letter, value_only: bool) -> io::Result<()> {
+    let mut out = output::raw();
     if value_only {
         return out.write_all(letter.value.as_deref().unwrap_or_default());
     }
@@ -131,8 +111,8 @@ fn print(letter: &Letter, value_only: bool) -> std::io::Result<()> {
         writeln!(
             out,
             "{:<12} {}",
-            name.trim_start_matches("anomaly.error."),
-            String::from_utf8_lossy(value).escape_debug()
+            foreign::name(name.trim_start_matches("anomaly.error.")).to_string(),
+            foreign::bytes(value, usize::MAX)
         )?;
     }
     let text = |part: &Option<Vec<u8>>| match part {
@@ -148,20 +128,19 @@ fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
     // Whoever begins later fences the one before: two never send the same letter.
     let name = format!("{}-dlq", settings.detector.group);
     let mut sender = if dry_run { None } else { Some(Sender::new(kafka, topic, &name)?) };
-    let (mut chosen, mut before, mut cut, mut foreign) = (0_u64, 0_u64, 0_u64, 0_u64);
-    let shows_progress = std::io::stderr().is_terminal();
+    let (mut chosen, mut before, mut cut, mut unknown) = (0_u64, 0_u64, 0_u64, 0_u64);
     letters::read(kafka, topic, |letter| {
         match () {
             () if !pick.matches(&letter) => {}
             () if letter.replayed.is_some() => before += 1,
             () if letter.is_cut() => cut += 1,
-            () if letter.told("topic").is_none_or(str::is_empty) => foreign += 1,
+            () if letter.told("topic").is_none_or(str::is_empty) => unknown += 1,
             () => {
                 chosen += 1;
                 if let Some(sender) = &mut sender {
                     sender.send(letter)?;
-                    if shows_progress && chosen % 1_000 == 0 {
-                        eprint!("\r{} sent again", sender.sent);
+                    if chosen % 1_000 == 0 {
+                        output::progress(format_args!("{} sent again", sender.sent));
                     }
                 }
             }
@@ -171,21 +150,19 @@ fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
     match &mut sender {
         Some(sender) => {
             sender.flush()?;
-            if shows_progress && chosen >= 1_000 {
-                eprint!("\r");
-            }
-            println!("{} dead letters were sent again", sender.sent);
+            output::progress("");
+            output::line(format_args!("{} dead letters were sent again", sender.sent))?;
         }
-        None => println!("{chosen} dead letters would be sent again"),
+        None => output::line(format_args!("{chosen} dead letters would be sent again"))?,
     }
     if before > 0 {
-        println!("{before} had been sent again before, and were left alone");
+        output::line(format_args!("{before} had been sent again before, and were left alone"))?;
     }
     if cut > 0 {
-        println!("{cut} were cut when they were rejected, and cannot be sent as they came");
+        output::line(format_args!("{cut} were cut when they were rejected, and cannot be sent as they came"))?;
     }
-    if foreign > 0 {
-        println!("{foreign} records do not say where they came from, and were left alone");
+    if unknown > 0 {
+        output::line(format_args!("{unknown} records do not say where they came from, and were left alone"))?;
     }
     Ok(())
 }

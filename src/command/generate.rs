@@ -6,14 +6,15 @@ use std::io::{self, Write};
 use clap_mangen::Man;
 use roff::{Inline, Roff, bold, italic, roman};
 
+use super::output;
 use crate::cli::{self, Document};
 use crate::config::schema::{File, KEYS, Key, Kind, SECTIONS};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Writes one document to standard output.
 ///
 /// # Errors
-/// 70 when nobody takes it.
+/// As [`output::written`].
 pub fn run(document: Document, mut definition: clap::Command) -> Result<()> {
     let mut text = Vec::new();
     let mut complete = |shell| {
@@ -27,9 +28,7 @@ pub fn run(document: Document, mut definition: clap::Command) -> Result<()> {
         Document::Man => program_page(definition, &mut text),
         Document::ManToml => settings_page(&mut text),
     };
-    written
-        .and_then(|()| io::stdout().write_all(&text))
-        .map_err(|e| Error::internal(format_args!("cannot write to standard output: {e}")))
+    output::written(written.and_then(|()| output::raw().write_all(&text)))
 }
 
 /// anomaly(8)
@@ -140,6 +139,7 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
             ("66", "An input file cannot be read."),
             ("69", "A service that is needed now is not there."),
             ("70", "An internal error."),
+            ("74", "The output cannot be written, as on a full disk. A reader that has gone is no error."),
             ("78", "Settings that are wrong; each problem is shown with its file, line and column."),
         ],
     ),

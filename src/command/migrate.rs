@@ -1,5 +1,6 @@
 //! `anomaly migrate`: the schema.
 
+use super::output;
 use crate::config::Settings;
 use crate::config::resolved::Postgres;
 use crate::error::{Error, Result};
@@ -29,10 +30,10 @@ pub fn run(settings: &Settings) -> Result<()> {
         }
     }
     for name in &applied {
-        println!("applied {name}");
+        output::line(format_args!("applied {name}"))?;
     }
     if applied.is_empty() {
-        println!("the schema is up to date (version {})", store::migrate::wanted());
+        output::line(format_args!("the schema is up to date (version {})", store::migrate::wanted()))?;
     }
     Ok(())
 }

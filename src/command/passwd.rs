@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
+use super::output;
 use crate::cli::Passwd;
 use crate::error::{Error, Result};
 use crate::page::door::hash;
@@ -40,8 +41,7 @@ pub fn run(passwd: &Passwd, file: &Path) -> Result<()> {
     };
     let text = lines.iter().fold(String::new(), |text, line| format!("{text}{line}\n"));
     replace(file, &text).map_err(|e| Error::unavailable(format_args!("cannot write {}: {e}", file.display())))?;
-    println!("{name} {done} in {}", file.display());
-    Ok(())
+    output::line(format_args!("{name} {done} in {}", file.display()))
 }
 
 /// Twice from a terminal, without showing it; else one line of standard input.

@@ -3,14 +3,15 @@
 mod batch;
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
+use super::output;
 use crate::anomaly::Source;
 use crate::cli::Score;
 use crate::detect::{Detector, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Fields;
 use crate::source::file;
 use crate::source::replay::device_of;
@@ -26,51 +27,19 @@ const AHEAD: usize = 2;
 /// # Errors
 /// 64 for options that contradict one another, 65 for a table without the column, 66 when the file cannot be read.
 pub fn run(options: &Score) -> Result<()> {
-    match judge(options, &mut BufWriter::with_capacity(1 << 16, io::stdout().lock())) {
-        // Whoever read our output has enough.
-        Err(Ended::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(Ended::Output(e)) => Err(Error::unavailable(format_args!("cannot write: {e}"))),
-        Err(Ended::Failed(error)) => Err(error),
-        Ok(counts) => {
-            // Whoever closed standard error does not want to know.
-            let _ = writeln!(
-                io::stderr(),
-                "{} events accepted ({} while learning), {} anomalies, {} records rejected",
-                counts.accepted,
-                counts.learning,
-                counts.anomalies,
-                counts.rejected
-            );
-            Ok(())
-        }
-    }
+    let counts = judge(options, &mut BufWriter::with_capacity(1 << 16, output::raw()))?;
+    output::note(format_args!(
+        "{} events accepted ({} while learning), {} anomalies, {} records rejected",
+        counts.accepted, counts.learning, counts.anomalies, counts.rejected
+    ));
+    Ok(())
 }
 
-enum Ended {
-    Output(io::Error),
-    Failed(Error),
-}
-
-impl From<Error> for Ended {
-    fn from(error: Error) -> Self {
-        Ended::Failed(error)
-    }
-}
-
-impl From<io::Error> for Ended {
-    fn from(error: io::Error) -> Self {
-        Ended::Output(error)
-    }
-}
-
-fn judge(options: &Score, output: &mut impl Write) -> Result<Counts, Ended> {
+fn judge(options: &Score, to: &mut impl Write) -> Result<Counts> {
     if options.min_samples > options.window {
-        return Err(Ended::Failed(Error::new(
-            crate::error::Kind::Usage,
-            format_args!(
-                "error: --min-samples {} is more than --window {}: nothing would ever be judged",
-                options.min_samples, options.window
-            ),
+        return Err(Error::usage(format_args!(
+            "error: --min-samples {} is more than --window {}: nothing would ever be judged",
+            options.min_samples, options.window
         )));
     }
     let fields = Fields {
@@ -80,15 +49,13 @@ fn judge(options: &Score, output: &mut impl Write) -> Result<Counts, Ended> {
         time: options.time_field.clone(),
     };
     if let Some((a, b)) = fields.clash() {
-        let message = format!("error: the paths `{a}` and `{b}` lead to the same field");
-        return Err(Ended::Failed(Error::new(crate::error::Kind::Usage, message)));
+        return Err(Error::usage(format_args!("error: the paths `{a}` and `{b}` lead to the same field")));
     }
     let mut records = file::open(&options.file, options.format, &fields)?;
     if let Some(rejects) = options.rejects.as_deref().and_then(|path| path.canonicalize().ok())
         && Path::new(&options.file).canonicalize().is_ok_and(|input| input == rejects)
     {
-        let message = "error: --rejects names the input itself, which would be overwritten";
-        return Err(Ended::Failed(Error::new(crate::error::Kind::Usage, message)));
+        return Err(Error::usage("error: --rejects names the input itself, which would be overwritten"));
     }
     let mut rejects = options.rejects.as_deref().map(create).transpose()?;
     let device = device_of(&options.file);
@@ -97,7 +64,6 @@ fn judge(options: &Score, output: &mut impl Write) -> Result<Counts, Ended> {
     let source = Source { topic, partition: 0, offset: 0, index: 0 };
     let mut judges = Judges::new(|| detector(options), fields, device, options.all, source)?;
     let mut counts = Counts::default();
-    let progress = io::stderr().is_terminal();
     let (batches, read) = sync_channel(AHEAD);
     // A thread of its own: it reads while we judge, and a pipe may keep silent for as long as it likes.
     std::thread::spawn(move || {
@@ -113,37 +79,38 @@ fn judge(options: &Score, output: &mut impl Write) -> Result<Counts, Ended> {
     while let Some((rows, then)) = next.take() {
         let Judged { lines, rejections } = judges.judge(&rows, &mut counts);
         for (_, line) in lines {
-            output.write_all(&line)?;
+            output::written(to.write_all(&line))?;
         }
         for (at, rejection) in rejections {
             let row = &rows[at];
-            let _ = writeln!(io::stderr(), "{}:{}: {rejection}", options.file, row.line);
+            output::note(format_args!("{}:{}: {rejection}", options.file, row.line));
             if let Some(rejects) = &mut rejects {
-                rejects.write_all(&row.bytes)?;
-                rejects.write_all(b"\n")?;
+                let written = rejects.write_all(&row.bytes).and_then(|()| rejects.write_all(b"\n"));
+                written.map_err(|e| not_kept(options, &e))?;
             }
         }
-        if progress {
-            eprint!("\r{} records", counts.accepted + counts.rejected);
-        }
+        output::progress(format_args!("{} records", counts.accepted + counts.rejected));
         then.map_err(|e| Error::no_input(format_args!("cannot read {} any further: {e}", options.file)))?;
         next = match read.try_recv() {
             Ok(batch) => Some(batch),
             Err(_) => {
                 // Whoever waits for the rest of a pipe shall see what came so far.
-                output.flush()?;
+                output::written(to.flush())?;
                 read.recv().ok()
             }
         };
     }
-    if progress {
-        eprint!("\r");
-    }
-    output.flush()?;
+    output::progress("");
+    output::written(to.flush())?;
     if let Some(mut rejects) = rejects {
-        rejects.flush()?;
+        rejects.flush().map_err(|e| not_kept(options, &e))?;
     }
     Ok(counts)
+}
+
+fn not_kept(options: &Score, why: &std::io::Error) -> Error {
+    let path = options.rejects.as_deref().unwrap_or(Path::new("--rejects"));
+    Error::new(Kind::Output, format_args!("cannot write rejects to {}: {why}; the file is incomplete", path.display()))
 }
 
 fn detector(options: &Score) -> Result<Detector> {

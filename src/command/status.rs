@@ -1,6 +1,7 @@
 //! `anomaly status`: what the detector last said of itself in the database.
 
 use super::migrate::unreachable;
+use super::output;
 use crate::config::Settings;
 use crate::error::Result;
 use crate::event::Instant;
@@ -17,15 +18,14 @@ pub fn run(settings: &Settings) -> Result<()> {
     // Not through a pool, which waits for a second only, and does not say why it waited in vain.
     let rows = store::status(&settings.postgres).map_err(|e| unreachable(&settings.postgres, &e))?;
     if rows.is_empty() {
-        println!("no detector has reported yet");
-        return Ok(());
+        return output::line("no detector has reported yet");
     }
     let now = Instant::now();
     let number = |n: Option<i64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
-    println!(
+    output::line(format_args!(
         "{:<18} {:<20} {:>9} {:>14} {:>10} {:>9}  {:<26} STATE",
         "GROUP", "TOPIC", "PARTITION", "COMMITTED", "LAG", "SERIES", "NEWEST EVENT"
-    );
+    ))?;
     for row in &rows {
         let age = now.millis() - row.updated_at.millis();
         let state = if age > STALE_MILLIS {
@@ -33,7 +33,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         } else {
             row.state.clone()
         };
-        println!(
+        output::line(format_args!(
             "{:<18} {:<20} {:>9} {:>14} {:>10} {:>9}  {:<26} {state}",
             row.group,
             row.topic,
@@ -42,7 +42,7 @@ pub fn run(settings: &Settings) -> Result<()> {
             number(row.lag),
             row.series,
             row.event_time.map(|at| at.to_string()).unwrap_or_default(),
-        );
+        ))?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `anomaly topics`: the topics.
 
+use super::output;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::stream;
@@ -15,9 +16,9 @@ pub fn run(settings: &Settings) -> Result<()> {
         .map_err(|e| Error::internal(format_args!("cannot start: {e}")))?;
     for topic in runtime.block_on(stream::topics::create(&settings.kafka, &settings.topics))? {
         let what = if topic.is_new { "created" } else { "exists" };
-        println!("{what:<8} {} ({} partitions)", topic.name, topic.partitions);
+        output::line(format_args!("{what:<8} {} ({} partitions)", topic.name, topic.partitions))?;
         if let Some(differs) = topic.differs {
-            println!("         {differs}");
+            output::line(format_args!("         {differs}"))?;
         }
     }
     Ok(())

@@ -1,0 +1,142 @@
+//! Foreign text: names, values and error texts that come from records, files, brokers, databases and browsers. Whatever
+//! shows it to people shows it through this file: cut, with its length, and without characters that move the cursor,
+//! begin a line or change the direction of writing.
+//!
+//! Nothing is escaped twice: what is shown contains no character that is escaped, and a backslash is left as it is. The
+//! result is for people, not for programs that want the text back.
+
+use std::fmt::{self, Write};
+use std::path::Path;
+
+/// Most characters of a name. Devices and metrics have at most 256 bytes, so only other names are cut.
+const NAME: usize = 256;
+/// Most characters of a value, a message or another text of any length.
+const TEXT: usize = 1_000;
+
+/// Text of others; `Display` shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreign<'a> {
+    bytes: &'a [u8],
+    most: usize,
+    keeps_lines: bool,
+}
+
+/// A name: of a device, a topic, a group, a client, a setting, a column.
+pub fn name(text: &str) -> Foreign<'_> {
+    bytes(text.as_bytes(), NAME)
+}
+
+/// A file's name.
+pub fn path(path: &Path) -> Foreign<'_> {
+    bytes(path.as_os_str().as_encoded_bytes(), TEXT)
+}
+
+/// A text of any length, on one line: a message, an error of a broker or a database.
+pub fn text(text: &str) -> Foreign<'_> {
+    bytes(text.as_bytes(), TEXT)
+}
+
+/// Bytes that should be text, on one line; at most so many characters of them.
+pub fn bytes(bytes: &[u8], most: usize) -> Foreign<'_> {
+    Foreign { bytes, most, keeps_lines: false }
+}
+
+/// A text on one line that is not cut, since its writer has cut what is foreign in it.
+pub fn line(text: &str) -> Foreign<'_> {
+    bytes(text.as_bytes(), usize::MAX)
+}
+
+/// A text of several lines that is not cut. Its newlines and tabs stay.
+pub fn lines(text: &str) -> Foreign<'_> {
+    Foreign { keeps_lines: true, ..line(text) }
+}
+
+impl fmt::Display for Foreign<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = self.most;
+        for chunk in self.bytes.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if left == 0 {
+                    return self.cut(f);
+                }
+                left -= 1;
+                match c {
+                    '\n' | '\t' if self.keeps_lines => f.write_char(c)?,
+                    '\n' | '\t' | '\r' => c.escape_default().fmt(f)?,
+                    c if is_dangerous(c) => c.escape_unicode().fmt(f)?,
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                if left == 0 {
+                    return self.cut(f);
+                }
+                left -= 1;
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Foreign<'_> {
+    fn cut(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "… ({} bytes)", self.bytes.len())
+    }
+}
+
+/// Whether a character does something other than being seen in its place: control characters, line and paragraph
+/// separators, direction controls, and characters without width that make two names look alike. The joiners U+200C and
+/// U+200D stay, since Persian, Hindi and emoji are written with them.
+fn is_dangerous(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moves_the_cursor_begins_a_line_or_turns_the_text_is_seen_as_an_escape() {
+        let cases = [
+            ("pump-0042", "pump-0042"),
+            ("Pumpe Süd 3 °C 泵 مضخة", "Pumpe Süd 3 °C 泵 مضخة"),
+            ("a\nb\r\tc", "a\\nb\\r\\tc"),
+            ("\u{1b}[31mred\u{7}\u{9b}", "\\u{1b}[31mred\\u{7}\\u{9b}"),
+            ("gnp.\u{202e}exe", "gnp.\\u{202e}exe"),
+            ("\u{2066}\u{2069}\u{200e}\u{200f}\u{61c}", "\\u{2066}\\u{2069}\\u{200e}\\u{200f}\\u{61c}"),
+            ("a\u{2028}b\u{200b}c\u{feff}", "a\\u{2028}b\\u{200b}c\\u{feff}"),
+            ("C:\\new", "C:\\new"),
+        ];
+        for (foreign, shown) in cases {
+            assert_eq!(name(foreign).to_string(), shown, "{foreign:?}");
+            assert_eq!(line(shown).to_string(), shown, "what is shown is escaped again");
+        }
+        for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}').chain('\0'..' ') {
+            assert!(!name(&c.to_string()).to_string().contains(c), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_seen_one_by_one() {
+        assert_eq!(bytes(b"a\xff\xc3(\xe2\x82", 99).to_string(), "a\\xff\\xc3(\\xe2\\x82");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters_and_its_length_is_said() {
+        assert_eq!(bytes("äöü".as_bytes(), 2).to_string(), "äö… (6 bytes)");
+        assert_eq!(bytes("äöü".as_bytes(), 3).to_string(), "äöü");
+        assert_eq!(bytes(b"\xff\xff", 1).to_string(), "\\xff… (2 bytes)");
+        let cell = "x".repeat(3_000_000);
+        assert!(text(&cell).to_string().ends_with("… (3000000 bytes)"));
+        assert!(text(&cell).to_string().len() < 1_100);
+    }
+
+    #[test]
+    fn several_lines_keep_their_newlines_and_nothing_else() {
+        assert_eq!(lines("a\n\tb\r\u{1b}").to_string(), "a\n\tb\\r\\u{1b}");
+    }
+}

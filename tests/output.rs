@@ -1,0 +1,132 @@
+//! Every command's output when its reader goes away, when the disk is full, and when nothing can be said at all: a sentence
+//! and an exit code, never a panic.
+
+use std::fs::OpenOptions;
+use std::io::{Read, pipe};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::common::{Case, Ended, Process, free_port, program, wait};
+
+/// A device that refuses each write as a full disk does.
+fn full_disk() -> Stdio {
+    OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+/// A pipe whose reader has gone.
+fn without_reader() -> Stdio {
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+/// Every command that prints something and ends by itself, over a case that has something to print.
+fn commands(case: &Case) -> Vec<Command> {
+    let file = case.dir.path().join("readings.csv");
+    let rows = (0..200).map(|i| format!("{i}\n")).collect::<String>();
+    std::fs::write(&file, format!("metric_value\n{rows}")).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let users = case.dir.path().join("users").to_str().unwrap().to_owned();
+    let all: [&[&str]; 14] = [
+        &["--help"],
+        &["--version"],
+        &["score", "--help"],
+        &["generate", "man"],
+        &["generate", "bash"],
+        &["score", "--all", &file],
+        &["check"],
+        &["check", "--connect"],
+        &["check", "--role", "detector", "--configured"],
+        &["migrate"],
+        &["topics"],
+        &["status"],
+        &["dlq", "replay", "--dry-run"],
+        &["passwd", "ada", "--file", &users],
+    ];
+    all.map(|arguments| {
+        let mut command = case.command(arguments);
+        if arguments[0] == "passwd" {
+            let (reader, mut writer) = pipe().unwrap();
+            std::io::Write::write_all(&mut writer, b"correct horse battery\n").unwrap();
+            command.stdin(reader);
+        }
+        command
+    })
+    .into()
+}
+
+fn run(mut command: Command, out: Stdio, err: Stdio) -> (String, Ended) {
+    let child = command.stdout(out).stderr(err).spawn().unwrap();
+    (format!("{:?}", command.get_args().collect::<Vec<_>>()), Ended::from(child.wait_with_output().unwrap()))
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_every_command_quietly() {
+    let case = Case::new("no_reader");
+    for command in commands(&case) {
+        let (what, ended) = run(command, without_reader(), Stdio::piped());
+        assert_eq!(ended.code, Some(0), "{what}: {}", ended.err);
+        assert_eq!(ended.err, "", "{what}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_in_a_sentence_by_every_command() {
+    let case = Case::new("full_disk");
+    for command in commands(&case) {
+        let (what, ended) = run(command, full_disk(), Stdio::piped());
+        assert_eq!(ended.code, Some(74), "{what}: {}", ended.err);
+        assert!(
+            ended.err.contains("cannot write to standard output: No space left on device"),
+            "{what}: {}",
+            ended.err
+        );
+        assert_eq!(ended.err.lines().count(), 1, "{what}: {}", ended.err);
+    }
+}
+
+#[test]
+fn the_exit_code_says_what_happened_when_standard_error_cannot_be_written() {
+    let case = Case::new("mute");
+    for command in commands(&case) {
+        let (what, ended) = run(command, Stdio::null(), full_disk());
+        assert_eq!(ended.code, Some(0), "{what}");
+    }
+    let wrong: [(&[&str], i32); 4] = [
+        (&["--nonsense"], 64),
+        (&["score", "/nowhere/readings.csv"], 66),
+        (&["dlq", "show", "0:1"], 66),
+        (&["check", "--config", "/nowhere"], 78),
+    ];
+    for (arguments, code) in wrong {
+        for err in [full_disk(), without_reader()] {
+            let command = if arguments.contains(&"--config") { program(arguments) } else { case.command(arguments) };
+            let (what, ended) = run(command, Stdio::null(), err);
+            assert_eq!(ended.code, Some(code), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_role_whose_log_cannot_be_written_goes_on() {
+    let case = Case::new("mute_role");
+    let port = free_port();
+    let mut command = case.command(&["--role", "detector"]);
+    command.env("ANOMALY__METRICS__LISTEN", format!("127.0.0.1:{port}")).env("ANOMALY__LOG__LEVEL", "debug");
+    let child = command.stdout(full_disk()).stderr(full_disk()).spawn().unwrap();
+    let role = Process { child, log: case.dir.path().join("none"), port };
+    wait("the detector to be ready", || role.get("/readyz").is_some_and(|(status, _)| status == 200));
+    assert!(role.terminate(Duration::from_secs(20)).success());
+}
+
+#[test]
+fn checks_that_fail_are_counted_when_nobody_reads_their_lines() {
+    let mut case = Case::new("unread");
+    case.set("POSTGRES__SCHEMA", "nowhere_at_all");
+    let mut child =
+        case.command(&["check", "--connect"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(69), "{}", ended.err);
+}
