@@ -190,7 +190,7 @@ pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
     let ended = crew.supervise(&signals, settings, || reload(loaded, places, &log));
     match &ended {
         Ok(()) => tracing::info!("stopped"),
-        Err(error) => tracing::error!("{error}"),
+        Err(error) => log_lines(error),
     }
     ended
 }
@@ -220,10 +220,18 @@ fn endpoint(crew: &mut Crew, role: &'static str, address: SocketAddr, drain: Dur
     crew.serve("endpoint", bound, Arc::new(handler), drain)
 }
 
+/// An error of several lines, each as a line of the log.
+fn log_lines(error: &Error) {
+    error.message.lines().for_each(|line| tracing::error!("{line}"));
+}
+
 /// Reads the settings again: wrong ones change nothing, of right ones the log level holds at once.
 fn reload(loaded: &Loaded, places: &Places, log: &logging::Handle) {
     match config::load(places) {
-        Err(error) => tracing::error!("settings not reloaded, the old ones hold:\n{error}"),
+        Err(error) => {
+            tracing::error!("settings not reloaded, the old ones hold:");
+            log_lines(&error);
+        }
         Ok(new) => {
             log.set_level(&new.settings.log.level);
             let waiting = loaded.changed(&new).into_iter().filter(|path| path != "log.level").collect::<Vec<_>>();

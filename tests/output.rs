@@ -6,7 +6,7 @@ use std::io::{Read, pipe};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::common::{Case, Ended, Process, free_port, program, wait};
+use super::common::{Case, Ended, Process, event, free_port, program, wait};
 
 /// A device that refuses each write as a full disk does.
 fn full_disk() -> Stdio {
@@ -129,4 +129,24 @@ fn checks_that_fail_are_counted_when_nobody_reads_their_lines() {
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
     let ended = Ended::from(child.wait_with_output().unwrap());
     assert_eq!(ended.code, Some(69), "{}", ended.err);
+}
+
+/// What a name of others could do to a log: begin a line, clear the screen, turn the text around.
+const HOSTILE: &str = "pump\n2026-11-29T00:00:00.000000Z ERROR forged\u{1b}[2J\u{202e}";
+
+#[test]
+fn a_name_with_a_newline_forges_no_line_of_the_log() {
+    let case = Case::new("one_line");
+    let values = (0..40).map(f64::from).chain([1e6]);
+    case.produce(values.map(|value| event(HOSTILE, value)));
+    let detector = case.detector("a", &[("LOG__ANOMALIES_PER_SECOND", "10")]);
+    wait("the anomaly in the log", || detector.log().contains("forged"));
+    let log = detector.log();
+    let lines = log.lines().filter(|line| line.contains("forged")).collect::<Vec<_>>();
+    for line in &lines {
+        assert!(!line.starts_with("2026-11-29T00:00:00.000000Z"), "{line}");
+        assert!(line.contains(r"pump\n2026") && line.contains(r"\u{1b}[2J\u{202e}"), "{line}");
+    }
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(!log.contains(['\u{1b}', '\u{202e}']), "{log}");
 }

@@ -8,6 +8,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::foreign;
 use crate::health::Health;
 use crate::meter::Meter;
 
@@ -84,7 +85,7 @@ impl Endpoint {
             "/healthz" => Some((200, TEXT, "ok\n".into())),
             "/readyz" => {
                 let code = if self.health.is_ready() { 200 } else { 503 };
-                Some((code, TEXT, format!("{}\n", self.health.summary())))
+                Some((code, TEXT, format!("{}\n", foreign::line(&self.health.summary()))))
             }
             "/metrics" => {
                 let mut text = String::new();

@@ -1,6 +1,9 @@
 //! Log lines to the journal, to syslog or to standard error; the level can change while running.
+//!
+//! One event is one line: text of others in a message or a field is escaped here, whoever logs it, so that a name with a
+//! newline cannot forge a line. The journal keeps each field by its length and needs no escapes.
 
-use std::fmt::Write;
+use std::fmt::{self, Debug, Write};
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -9,13 +12,19 @@ use std::sync::Mutex;
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 
 use crate::config::resolved::Log;
 use crate::error::{Error, Result};
+use crate::foreign;
+
+/// Most characters of a message and of each field.
+const FIELD: usize = 8_192;
 
 /// Changes the level later.
 pub struct Handle(reload::Handle<LevelFilter, Registry>);
@@ -56,7 +65,10 @@ pub fn start(settings: &Log, role: &str) -> Result<Handle> {
             tracing_subscriber::fmt::layer()
                 .with_writer(std::io::stderr)
                 .with_ansi(std::io::stderr().is_terminal())
-                .with_target(false),
+                .with_target(false)
+                // A log that cannot be written must not end the process by a panic.
+                .log_internal_errors(false)
+                .fmt_fields(debug_fn(|writer, field, value| show(writer, field.name(), value)).delimited(" ")),
         ),
     };
     let subscriber = tracing_subscriber::registry().with(level).with(sink);
@@ -70,6 +82,16 @@ pub fn start(settings: &Log, role: &str) -> Result<Handle> {
 fn is_journal(named: Option<&str>, stderr: &Path) -> bool {
     let actual = std::fs::metadata(stderr).map(|file| format!("{}:{}", file.dev(), file.ino()));
     actual.is_ok_and(|actual| named == Some(actual.as_str()))
+}
+
+/// Shape: the message, or `name=value`, on one line.
+fn show(to: &mut dyn Write, name: &str, value: &dyn Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    let text = foreign::bytes(text.as_bytes(), FIELD);
+    match name {
+        "message" => write!(to, "{text}"),
+        name => write!(to, "{name}={text}"),
+    }
 }
 
 /// RFC 3164 to the local daemon, fields behind the message.
@@ -95,20 +117,26 @@ struct Line {
     fields: String,
 }
 
+impl Line {
+    fn of(event: &Event<'_>) -> String {
+        let mut line = Line::default();
+        event.record(&mut line);
+        line.message + &line.fields
+    }
+}
+
 impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
+            "message" => show(&mut self.message, "message", value),
+            name => self.fields.write_char(' ').and_then(|()| show(&mut self.fields, name, value)),
         };
     }
 }
 
 impl<S: Subscriber> Layer<S> for Syslog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        let text = line.message + &line.fields;
+        let text = Line::of(event);
         let Ok(mut logger) = self.0.lock() else { return };
         // Nobody is left to tell when the log itself fails.
         let _ = match *event.metadata().level() {
@@ -122,7 +150,28 @@ impl<S: Subscriber> Layer<S> for Syslog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Lines {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(Line::of(event));
+        }
+    }
+
+    #[test]
+    fn a_line_for_syslog_holds_no_newline_and_no_escape_whoever_logs_it() {
+        let (lines, name) = (Arc::default(), "a\n<3>forged\u{1b}[2J\u{202e}");
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Lines(Arc::clone(&lines))), || {
+            tracing::warn!(%name, other = name, "{name} is wrong");
+        });
+        let shown = r"a\n<3>forged\u{1b}[2J\u{202e}";
+        let expected = format!("{shown} is wrong name={shown} other=\"{shown}\"");
+        assert_eq!(*lines.lock().unwrap(), [expected]);
+    }
 
     #[test]
     fn the_journal_is_taken_only_if_standard_error_is_it() {

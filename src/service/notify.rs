@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use crate::foreign;
+
 /// The manager's view of this process.
 pub struct Notifier {
     ready: bool,
@@ -56,7 +58,8 @@ impl Notifier {
     pub fn status(&mut self, line: &str) {
         if self.status != line {
             line.clone_into(&mut self.status);
-            tell(&[NotifyState::Status(line)]);
+            // The manager reads one assignment a line: a newline of others must not make another.
+            tell(&[NotifyState::Status(&foreign::line(line).to_string())]);
         }
     }
 
