@@ -13,6 +13,7 @@ use crate::config::schema::File;
 use crate::config::{self, Loaded, Places};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Class, Instant};
+use crate::foreign;
 use crate::page::door::Role as Door;
 use crate::role;
 
@@ -362,8 +363,8 @@ fn places(config: Option<PathBuf>, file: Option<File>) -> Places {
 
 /// An error as `main` prints it. Reports of settings and help texts bring their own form.
 pub fn complaint(error: &Error) -> String {
-    let has_own_form = error.message.starts_with("error") || error.kind == Kind::Usage;
-    if has_own_form { error.message.clone() } else { format!("error: {}", error.message) }
+    let has_own_form = error.is_report() || error.kind == Kind::Usage;
+    if has_own_form { error.message.clone() } else { format!("error: {}", foreign::line(&error.message)) }
 }
 
 #[cfg(test)]

@@ -58,6 +58,11 @@ impl Error {
         Error { kind, message: message.to_string() }
     }
 
+    /// Whether the message has lines of its own: a report of settings. Other messages are one line.
+    pub fn is_report(&self) -> bool {
+        self.message.starts_with("error")
+    }
+
     /// 64
     pub fn usage(message: impl fmt::Display) -> Self {
         Self::new(Kind::Usage, message)

@@ -220,9 +220,12 @@ fn endpoint(crew: &mut Crew, role: &'static str, address: SocketAddr, drain: Dur
     crew.serve("endpoint", bound, Arc::new(handler), drain)
 }
 
-/// An error of several lines, each as a line of the log.
+/// A report of several lines, each as a line of the log; any other error as one line.
 fn log_lines(error: &Error) {
-    error.message.lines().for_each(|line| tracing::error!("{line}"));
+    match error.is_report() {
+        true => error.message.lines().for_each(|line| tracing::error!("{line}")),
+        false => tracing::error!("{error}"),
+    }
 }
 
 /// Reads the settings again: wrong ones change nothing, of right ones the log level holds at once.

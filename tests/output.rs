@@ -6,6 +6,9 @@ use std::io::{Read, pipe};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
 use super::common::{Case, Ended, Process, event, free_port, program, wait};
 
 /// A device that refuses each write as a full disk does.
@@ -149,4 +152,71 @@ fn a_name_with_a_newline_forges_no_line_of_the_log() {
     }
     assert_eq!(lines.len(), 1, "{log}");
     assert!(!log.contains(['\u{1b}', '\u{202e}']), "{log}");
+}
+
+/// No line of an output begins with what a name would forge, and nothing reaches the terminal as it is.
+#[track_caller]
+fn is_guarded(what: &str, output: &str) {
+    assert!(output.contains("forged"), "{what} does not name it:\n{output}");
+    for line in output.lines() {
+        assert!(!line.trim_start().starts_with("2026-11-29T00:00:00.000000Z"), "{what}:\n{output}");
+    }
+    assert!(!output.contains(['\u{1b}', '\u{202e}']), "{what}:\n{output}");
+}
+
+#[test]
+fn a_name_in_an_error_of_any_command_stays_in_its_line() {
+    let file = format!("/nowhere/{HOSTILE}");
+    let commands: [&[&str]; 4] = [
+        &["score", &file],
+        &["check", "--config", &file],
+        &["passwd", "ada", "--remove", "--file", &file],
+        &["passwd", HOSTILE, "--remove", "--file", "/dev/null"],
+    ];
+    for arguments in commands {
+        let ended = Ended::of(&mut program(arguments));
+        assert!([Some(64), Some(66), Some(78)].contains(&ended.code), "{arguments:?}: {}", ended.err);
+        if ended.err.contains("forged") {
+            is_guarded(&format!("{arguments:?}"), &ended.err);
+        }
+    }
+    let settings = [
+        (format!("ANOMALY__{HOSTILE}"), "1".to_owned()),
+        ("ANOMALY__POSTGRES__PASSWORD_FILE".to_owned(), file.clone()),
+    ];
+    for (name, value) in settings {
+        let ended = Ended::of(program(&["check"]).env(&name, value));
+        assert_eq!(ended.code, Some(78), "{name}: {}", ended.err);
+        is_guarded(&name, &ended.err);
+    }
+    let ended = Ended::of(program(&["check"]).env("ANOMALY__POSTGRES__HOST", HOSTILE));
+    is_guarded("a value", &ended.out);
+}
+
+#[test]
+fn names_of_others_stay_in_their_cells_of_every_table() {
+    let mut case = Case::new("cells");
+    case.set("DETECTOR__GROUP", HOSTILE);
+    let detector = case.detector("a", &[]);
+    detector.wait_ready();
+    wait("the heartbeat", || case.count("detector_status") > 0);
+    is_guarded("status", &case.ok(&["status"]));
+    drop(detector);
+    case.letter(&[("anomaly.error.class", HOSTILE), ("anomaly.error.message", HOSTILE), (HOSTILE, HOSTILE)]);
+    is_guarded("dlq list", &case.ok(&["dlq", "list"]));
+    let place = (0..4).map(|partition| format!("{partition}:0"));
+    let shown = place.map(|place| case.run(&["dlq", "show", &place])).find(|shown| shown.status.success()).unwrap();
+    is_guarded("dlq show", &String::from_utf8(shown.stdout).unwrap());
+}
+
+impl Case {
+    /// A dead letter with these headers, as another program could write it.
+    fn letter(&self, headers: &[(&str, &str)]) {
+        let producer: BaseProducer = self.client().create().unwrap();
+        let add = |all: OwnedHeaders, (key, value): &(&str, &str)| all.insert(Header { key, value: Some(*value) });
+        let all = headers.iter().fold(OwnedHeaders::new(), add);
+        let topic = self.dlq();
+        producer.send(BaseRecord::<str, str>::to(&topic).key(HOSTILE).payload(HOSTILE).headers(all)).unwrap();
+        producer.flush(Duration::from_secs(30)).unwrap();
+    }
 }

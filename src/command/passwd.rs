@@ -7,6 +7,7 @@ use std::path::Path;
 use super::output;
 use crate::cli::Passwd;
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::page::door::hash;
 
 /// Shortest password in characters (NIST SP 800-63B asks for 8 at least).
@@ -24,14 +25,14 @@ pub fn run(passwd: &Passwd, file: &Path) -> Result<()> {
     let old = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::no_input(format_args!("cannot read {}: {e}", file.display()))),
+        Err(e) => return Err(Error::no_input(format_args!("cannot read {}: {e}", foreign::path(file)))),
     };
     let is_theirs = |line: &&str| line.split(':').next().is_some_and(|other| other.trim() == name);
     let known = old.lines().find(is_theirs);
     let mut lines = old.lines().filter(|line| !is_theirs(line)).map(str::to_owned).collect::<Vec<_>>();
     let done = if passwd.remove {
         if known.is_none() {
-            return Err(Error::usage(format_args!("{} has no {name}", file.display())));
+            return Err(Error::usage(format_args!("{} has no {name}", foreign::path(file))));
         }
         "removed"
     } else {
@@ -40,7 +41,7 @@ pub fn run(passwd: &Passwd, file: &Path) -> Result<()> {
         if known.is_some() { "changed" } else { "added" }
     };
     let text = lines.iter().fold(String::new(), |text, line| format!("{text}{line}\n"));
-    replace(file, &text).map_err(|e| Error::unavailable(format_args!("cannot write {}: {e}", file.display())))?;
+    replace(file, &text).map_err(|e| Error::unavailable(format_args!("cannot write {}: {e}", foreign::path(file))))?;
     output::line(format_args!("{name} {done} in {}", file.display()))
 }
 

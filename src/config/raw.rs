@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::property;
 use super::report::{Origin, Report};
 use super::schema::{self, File, Kind, PROPERTIES};
+use crate::foreign;
 
 /// Prefix of the environment variables; sections and keys are joined by the same two underscores.
 pub const PREFIX: &str = "ANOMALY__";
@@ -68,7 +69,7 @@ pub fn gather(places: &Places, report: &mut Report) -> Entries {
 fn files(places: &Places, report: &mut Report) -> Vec<PathBuf> {
     if !places.dir.is_dir() {
         if places.required {
-            let title = format!("the settings directory {} does not exist", places.dir.display());
+            let title = format!("the settings directory {} does not exist", foreign::path(&places.dir));
             report.add(&Origin::Secret(places.dir.clone()), title, "expected a directory", None);
         }
         return Vec::new();
@@ -96,7 +97,7 @@ fn files(places: &Places, report: &mut Report) -> Vec<PathBuf> {
 fn unreadable(path: &Path, error: &std::io::Error, report: &mut Report) {
     let help = (error.kind() == std::io::ErrorKind::PermissionDenied)
         .then(|| "make it readable for the user that runs this: chgrp anomaly, chmod 0640".to_owned());
-    report.add(&Origin::Secret(path.to_owned()), format!("cannot read {}", path.display()), error, help);
+    report.add(&Origin::Secret(path.to_owned()), format!("cannot read {}", foreign::path(path)), error, help);
 }
 
 fn file(path: &Path, entries: &mut Entries, report: &mut Report) {

@@ -7,6 +7,9 @@ use std::rc::Rc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use super::schema::KEYS;
+use crate::foreign;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Origin {
@@ -32,13 +35,13 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => f.write_str("default"),
-            Origin::Env(name) => f.write_str(name),
-            Origin::Secret(path) => path.display().fmt(f),
+            Origin::Env(name) => foreign::name(name).fmt(f),
+            Origin::Secret(path) => foreign::path(path).fmt(f),
             Origin::File { path, text, span } => {
                 let before = &text[..span.start.min(text.len())];
                 let line = before.matches('\n').count() + 1;
                 let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-                write!(f, "{}:{line}:{column}", path.display())
+                write!(f, "{}:{line}:{column}", foreign::path(path))
             }
         }
     }
@@ -74,8 +77,8 @@ impl Report {
     ) {
         self.0.push(Problem {
             origin: origin.clone(),
-            title: title.to_string(),
-            expected: expected.to_string(),
+            title: foreign::line(&title.to_string()).to_string(),
+            expected: foreign::line(&expected.to_string()).to_string(),
             help,
             is_secret: false,
         });
@@ -111,7 +114,7 @@ impl fmt::Display for Problem {
             Origin::File { path, text, span } => {
                 let annotation = AnnotationKind::Primary.span(span.clone()).label(self.expected.as_str());
                 let shown = if self.is_secret { masked(text, span) } else { text.to_string() };
-                title.element(Snippet::source(shown).path(path.to_string_lossy()).annotation(annotation))
+                title.element(Snippet::source(shown).path(foreign::path(path).to_string()).annotation(annotation))
             }
             other => title.element(Level::NOTE.message(format!("{other}: {}", self.expected))),
         };
@@ -122,11 +125,24 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The text with everything behind the `=` starred out in the lines that the span touches; bytes keep their places.
+/// Bytes of the key at the beginning of a line, which is no secret: what stands before a `=` and a value, or a setting's
+/// name. A line inside a string of several lines has none, and Base64 may end with `=`.
+fn key_length(line: &str) -> usize {
+    match line.find('=').map(|at| at + 1) {
+        Some(behind) if line[behind..].contains(|c: char| c != '=' && !c.is_whitespace()) => behind,
+        _ => {
+            let word = line.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
+            let is_setting = KEYS.iter().any(|key| key.path.rsplit('.').next() == Some(word));
+            if is_setting { word.len() } else { 0 }
+        }
+    }
+}
+
+/// The text with everything but keys starred out in the lines that the span touches; bytes keep their places.
 fn masked(text: &str, span: &Range<usize>) -> String {
     let mut at = 0;
     let mask = |line: &str| {
-        let behind = line.find('=').map_or(line.len(), |equals| equals + 1);
+        let behind = key_length(line);
         let stars =
             line[behind..].chars().map(|c| if c.is_whitespace() { c.to_string() } else { "*".repeat(c.len_utf8()) });
         line[..behind].to_owned() + &stars.collect::<String>()

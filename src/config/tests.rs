@@ -191,9 +191,14 @@ fn a_secret_under_a_wrong_name_of_a_wrong_type_or_in_broken_toml_is_not_shown() 
         "[postgres]\npassword = [\"hunter2\"]",
         "[postgres]\npassword = \"hunter2\\q\"",
         "[postgres]\npassword = hunter2",
+        "[postgres]\npassword hunter2",
+        "[postgres]\npassword: hunter2",
+        "[postgres]\npassword = \"\"\"\\\nhunter2",
+        "[postgres]\npassword = \"\"\"\\\nhunter2==",
+        "[postgres]\npassword = [\"hunter2\"q]",
     ] {
         let message = message(&[("common.toml", line)], &[]);
-        assert!(message.contains("common.toml:2:"), "{message}");
+        assert!(message.contains("common.toml:2:") || message.contains("common.toml:3:"), "{message}");
         assert!(!message.contains("hunter2"), "{message}");
     }
 }

@@ -87,8 +87,10 @@ impl Cluster {
                     if has_ended || Instant::now() > deadline {
                         let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
                         let tail = log.lines().rev().take(5).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>();
-                        let tail = tail.join("\n");
-                        return Err(Error::unavailable(format_args!("PostgreSQL does not start: {why}\n{tail}")));
+                        let tail = tail.join(" | ");
+                        return Err(Error::unavailable(format_args!(
+                            "PostgreSQL does not start: {why}; the end of its log: {tail}"
+                        )));
                     }
                     std::thread::sleep(Duration::from_millis(50));
                 }
