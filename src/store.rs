@@ -27,6 +27,7 @@ pub use reader::Reader;
 use crate::archive::StatusRow;
 use crate::config::resolved::Postgres;
 use crate::error::{Error, Result};
+use crate::foreign;
 
 /// Connections that are made when they are needed.
 pub type Pool = r2d2::Pool<PostgresConnectionManager<MakeTlsConnector>>;
@@ -82,8 +83,8 @@ impl From<postgres::Error> for Failure {
 /// The whole chain of an error: postgres' own text hides the server's message.
 pub fn explain(error: &postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
-        let detail = db.detail().map(|d| format!(" ({d})")).unwrap_or_default();
-        return format!("{}: {}{detail}", db.code().code(), db.message());
+        let detail = db.detail().map(|d| format!(" ({})", foreign::text(d))).unwrap_or_default();
+        return format!("{}: {}{detail}", db.code().code(), foreign::text(db.message()));
     }
     let mut text = error.to_string();
     let mut source = error.source();

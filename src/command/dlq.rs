@@ -12,6 +12,8 @@ use crate::stream::letters::{self, Letter, Sender};
 
 /// Characters of a message or a key in a line.
 const WIDTH: usize = 60;
+/// Most bytes of a value, a key or a header that `show` prints.
+const SHOWN: usize = 4_096;
 
 /// Does what was asked.
 ///
@@ -112,12 +114,17 @@ fn print(letter: &Letter, value_only: bool) -> io::Result<()> {
             out,
             "{:<12} {}",
             foreign::name(name.trim_start_matches("anomaly.error.")).to_string(),
-            foreign::bytes(value, usize::MAX)
+            foreign::bytes(value, SHOWN)
         )?;
     }
     let text = |part: &Option<Vec<u8>>| match part {
         None => "(null)".to_owned(),
-        Some(bytes) => bytes.escape_ascii().to_string(),
+        Some(bytes) => match bytes.split_at_checked(SHOWN) {
+            Some((shown, rest)) if !rest.is_empty() => {
+                format!("{}… ({} bytes; show --value prints them all)", shown.escape_ascii(), bytes.len())
+            }
+            _ => bytes.escape_ascii().to_string(),
+        },
     };
     writeln!(out, "key          {}", text(&letter.key))?;
     writeln!(out, "value        {}", text(&letter.value))
