@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::archive::Archive;
+use crate::config::resolved::base::BasePath;
 use crate::error::Result;
 use crate::event::Instant;
 use crate::stop::Stop;
@@ -32,6 +33,10 @@ pub struct Options {
     pub refresh: Duration,
     /// The wall clock.
     pub clock: fn() -> Instant,
+    /// Path below which a proxy shows the pages.
+    pub base: BasePath,
+    /// Port of the pages, which tells their cookies from those of another dashboard on this host.
+    pub port: u16,
     /// Who may come in.
     pub access: Access,
     /// Address of a record in a Kafka console, with `{topic}`, `{partition}` and `{offset}` in it; empty: no link.
@@ -47,7 +52,7 @@ pub struct Options {
 pub fn app(archive: Arc<dyn Archive>, options: Options) -> Result<Arc<Handler>> {
     let site = Arc::new(Site::new(archive, options)?);
     live::follow(&site)?;
-    Ok(Arc::new(move |request| route::answer(&site, &request)))
+    Ok(Arc::new(move |request| route::answer(&site, request)))
 }
 
 #[cfg(test)]

@@ -27,13 +27,30 @@ impl Browser {
         Browser::with(true)
     }
 
+    /// One that keeps nothing for any site: neither cookies nor storage.
+    pub fn blocked() -> Browser {
+        Browser::start(json!({"profile.default_content_setting_values.cookies": 2}), "localhost")
+    }
+
     fn with(has_script: bool) -> Browser {
+        let setting = if has_script { 1 } else { 2 };
+        Browser::start(json!({"profile.managed_default_content_settings.javascript": setting}), "localhost")
+    }
+
+    /// One that finds this host on this machine.
+    pub fn with_host(name: &str) -> Browser {
+        Browser::start(json!({}), name)
+    }
+
+    fn start(preferences: Value, host: &str) -> Browser {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={port}")).stdin(Stdio::null());
         let driver = Process::start(&mut command, dir.path().join("driver.log"), port);
         let profile = format!("--user-data-dir={}", dir.path().join("profile").display());
+        let host = format!("--host-resolver-rules=MAP {host} 127.0.0.1");
         let arguments = [
+            host.as_str(),
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
@@ -45,9 +62,7 @@ impl Browser {
             "--window-size=1000,700",
             profile.as_str(),
         ];
-        let setting = if has_script { 1 } else { 2 };
-        let options =
-            json!({"args": arguments, "prefs": {"profile.managed_default_content_settings.javascript": setting}});
+        let options = json!({"args": arguments, "prefs": preferences});
         let capabilities = json!({"goog:chromeOptions": options}).as_object().unwrap().clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut client = None;
@@ -60,7 +75,7 @@ impl Browser {
         Browser { client: client.unwrap(), runtime, _driver: driver, _dir: dir }
     }
 
-    fn visit(&self, stage: &Stage, path: &str) {
+    pub fn visit(&self, stage: &Stage, path: &str) {
         self.go(&format!("http://{}{path}", stage.address));
     }
 
@@ -75,12 +90,12 @@ impl Browser {
         self.runtime.block_on(find).unwrap_or_default()
     }
 
-    fn click(&self, css: &str) {
+    pub fn click(&self, css: &str) {
         let click = async { self.client.find(Locator::Css(css)).await?.click().await };
         self.runtime.block_on(click).unwrap_or_else(|e| panic!("{css}: {e}"));
     }
 
-    fn keys(&self, keys: &str) {
+    pub fn keys(&self, keys: &str) {
         let send = async { self.client.find(Locator::Css("body")).await?.send_keys(keys).await };
         self.runtime.block_on(send).unwrap();
     }
@@ -118,7 +133,7 @@ impl Browser {
         self.command("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": x, "y": y}));
     }
 
-    fn command(&self, name: &str, parameters: Value) -> Value {
+    pub fn command(&self, name: &str, parameters: Value) -> Value {
         let command = Devtools(json!({"cmd": name, "params": parameters}));
         self.runtime.block_on(self.client.issue_cmd(command)).unwrap()
     }

@@ -25,6 +25,7 @@ mod dashboard;
 mod demo;
 /// Who may come in: TLS, passwords, roles of the database, clients that stall.
 mod door;
+mod edge;
 /// Kafka and PostgreSQL away, coming and going.
 mod faults;
 /// Which room may import which.

@@ -2,12 +2,16 @@
 
 use std::net::IpAddr;
 
+use super::resolved::base::BasePath;
 use super::resolved::{Dashboard, Listen};
 
 /// What does not fit together: the key, a title, what is expected.
 pub fn problems(dashboard: &Dashboard) -> Vec<(&'static str, String, &'static str)> {
     let mut problems = Vec::new();
     let mut problem = |path: &'static str, title: String, expected| problems.push((path, title, expected));
+    if let Err(expected) = BasePath::parse(&dashboard.path) {
+        problem("dashboard.path", format!("`{}` is not a path for the pages", dashboard.path), expected);
+    }
     let has_tls = !dashboard.tls_certificate.is_empty();
     if has_tls == dashboard.tls_key.is_empty() {
         let path = if has_tls { "dashboard.tls_certificate" } else { "dashboard.tls_key" };

@@ -2,6 +2,8 @@
 //! whose sentences are not repeated here.
 #![allow(missing_docs)]
 
+pub mod base;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -268,6 +270,7 @@ pub struct Sink {
 #[serde(deny_unknown_fields)]
 pub struct Dashboard {
     pub listen: Listen,
+    pub path: String,
     #[serde(deserialize_with = "duration")]
     pub refresh: Duration,
     pub tls_certificate: String,

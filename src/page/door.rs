@@ -1,6 +1,7 @@
 //! Who may come in, and what they may do: everybody on loopback, those whom a proxy names, or those with a password. Also
 //! keeps other sites from acting in a visitor's name.
 
+mod cookies;
 mod limit;
 mod passwords;
 mod sessions;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use hyper::Method;
 
 use super::listener::Request;
+pub use cookies::Cookies;
 use limit::Limit;
 pub use passwords::{Role, Users, hash};
 use sessions::{Lifetime, Sessions};
@@ -69,6 +71,7 @@ pub enum Verdict {
 /// The door.
 pub struct Door {
     access: Access,
+    cookies: Cookies,
     users: Users,
     sessions: Sessions,
     limit: Limit,
@@ -76,12 +79,12 @@ pub struct Door {
 
 impl Door {
     /// Nobody is in.
-    pub fn new(access: Access) -> Door {
+    pub fn new(access: Access, cookies: Cookies) -> Door {
         let (file, lifetime) = match &access {
             Access::Passwords { file, idle, life } => (file.clone(), Lifetime { idle: *idle, whole: *life }),
             _ => (PathBuf::new(), Lifetime { idle: Duration::ZERO, whole: Duration::ZERO }),
         };
-        Door { access, users: Users::new(file), sessions: Sessions::new(lifetime), limit: Limit::default() }
+        Door { access, cookies, users: Users::new(file), sessions: Sessions::new(lifetime), limit: Limit::default() }
     }
 
     /// Whether there is a page where visitors say who they are.
@@ -113,7 +116,7 @@ impl Door {
                 }
             }
             Access::Passwords { .. } => {
-                let name = sessions::token(request).and_then(|token| self.sessions.find(&token));
+                let name = self.token(request).and_then(|token| self.sessions.find(&token));
                 // Who is no longer in the file is no longer in.
                 match name.and_then(|name| Some((self.users.role(&name)?, name))) {
                     Some((role, name)) => {
@@ -147,15 +150,19 @@ impl Door {
         self.leave(request);
         let token = self.sessions.begin(name).ok_or((503, "No session can be begun now. Try again."))?;
         tracing::info!(%peer, name, "a login");
-        Ok(sessions::cookie(&token, is_encrypted(request)))
+        Ok(self.cookies.set(&token, is_encrypted(request)))
     }
 
     /// Ends the session, here and not only in the browser; the cookie that takes it away.
     pub fn leave(&self, request: &Request) -> String {
-        if let Some(token) = sessions::token(request) {
+        if let Some(token) = self.token(request) {
             self.sessions.end(&token);
         }
-        sessions::no_cookie(is_encrypted(request))
+        self.cookies.clear(is_encrypted(request))
+    }
+
+    fn token(&self, request: &Request) -> Option<String> {
+        self.cookies.token(request, is_encrypted(request))
     }
 }
 

@@ -96,9 +96,9 @@ pub fn notice(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, text: 
 }
 
 /// Leads to another address of this site, which is asked for with GET.
-pub fn see_other(address: &str) -> Response {
+pub fn see_other(site: &Site, address: &str) -> Response {
     let mut response = Response::text(303, "");
-    response.headers.push(("location", address.to_owned()));
+    response.headers.push(("location", site.base.link(address)));
     response
 }
 

@@ -22,9 +22,15 @@ pub struct Visit<'a> {
 }
 
 /// Answers any request.
-pub fn answer(site: &Site, request: &Request) -> Response {
+pub fn answer(site: &Site, mut request: Request) -> Response {
+    // A path that does not begin with the base is one from which the proxy has removed it.
+    if let Some(inside) = site.base.inside(&request.path) {
+        request.path = inside.to_owned();
+    }
+    let request = &request;
     let answer = match site.assets.find(&request.path) {
         Some(asset) => asset,
+        None if request.path.is_empty() => respond::see_other(site, &format!("/{}", login::query(request))),
         None if request.path == "/robots.txt" => Response::text(200, "User-agent: *\nDisallow: /\n"),
         None => enter(site, request),
     };
@@ -46,8 +52,11 @@ fn enter(site: &Site, request: &Request) -> Response {
     }
     match verdict {
         Verdict::Enter(visitor) => find(&Visit { site, request, visitor }),
-        Verdict::Ask if is_data => respond::json(401, &serde_json::json!({ "error": "log in first, at /login" })),
-        Verdict::Ask => login::ask(request),
+        Verdict::Ask if is_data => respond::json(
+            401,
+            &serde_json::json!({ "error": format!("log in first, at {}", site.base.link("/login")) }),
+        ),
+        Verdict::Ask => login::ask(site, request),
         Verdict::Refuse(status, why) if is_data => respond::json(status, &serde_json::json!({ "error": why })),
         Verdict::Refuse(status, why) => respond::notice(site, status, &Frame::still(&nobody(), "Not allowed"), why, ""),
     }
@@ -94,7 +103,7 @@ fn find(visit: &Visit<'_>) -> Response {
             Ok(asked) => live::stream(visit, &asked),
             Err(misread) => misread_json(&misread),
         },
-        ["api", "openapi.json"] => api::description(),
+        ["api", "openapi.json"] => api::description(visit.site),
         ["api", "v1", name @ ("anomalies" | "anomalies.csv" | "anomalies.jsonl")] => {
             match (Asked::read(&visit.request.query, asked::API), *name) {
                 (Err(misread), _) => misread_json(&misread),

@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::Options;
 use super::asked::Asked;
 use super::assets::Assets;
-use super::door::Door;
+use super::door::{Cookies, Door};
 use super::health::Health;
 use super::live::Hub;
 use super::shelf::{Got, Shelf, Why};
 use super::view::{detection, device, devices, explain, list, overview};
 use crate::archive::{Archive, Failure};
+use crate::config::resolved::base::BasePath;
 use crate::error::{Error, Result};
 use crate::event::Instant;
 
@@ -23,6 +24,8 @@ pub struct Site {
     /// What is recorded.
     pub archive: Arc<dyn Archive>,
     health: Arc<Health>,
+    /// Path below which a proxy shows all this.
+    pub base: BasePath,
     /// Who may come in.
     pub door: Door,
     /// Those who follow.
@@ -78,6 +81,8 @@ impl Site {
     /// 70 when a template is broken.
     pub fn new(archive: Arc<dyn Archive>, options: Options) -> Result<Site> {
         let mut templates = tera::Tera::new();
+        let base = options.base.clone();
+        templates.register_filter("link", move |address: &str, _: tera::Kwargs, _: &tera::State| base.link(address));
         templates
             .add_raw_templates(TEMPLATES)
             .map_err(|e| Error::internal(format_args!("an embedded template is broken: {e}")))?;
@@ -90,7 +95,8 @@ impl Site {
             devices: Shelf::new(Arc::clone(&health)),
             device: Shelf::new(Arc::clone(&health)),
             detection: Shelf::new(Arc::clone(&health)),
-            door: Door::new(options.access),
+            door: Door::new(options.access, Cookies::of(&options.base, options.port)),
+            base: options.base,
             hub: Arc::new(Hub::new(options.stop)),
             console: options.console,
             explain: Shelf::new(Arc::clone(&health)),

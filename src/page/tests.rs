@@ -1,6 +1,7 @@
 //! Whole pages over an archive in memory: routes, hostile names, outages.
 
 mod api;
+mod base;
 mod doors;
 mod states;
 
@@ -14,6 +15,7 @@ use super::listener::{Body, Handler, Request, Response};
 use super::{Options, app};
 use crate::anomaly::Anomaly;
 use crate::archive::*;
+use crate::config::resolved::base::BasePath;
 use crate::event::Instant;
 use crate::health::{Activity, Tally};
 
@@ -173,7 +175,8 @@ fn guarded(access: Access) -> Arc<Handler> {
 
 fn options(access: Access) -> Options {
     let console = "https://console/{topic}/{partition}?o={offset}".into();
-    Options { refresh: Duration::from_secs(5), clock: now, access, console, stop: Arc::default() }
+    let base = BasePath::default();
+    Options { base, port: 8501, refresh: Duration::from_secs(5), clock: now, access, console, stop: Arc::default() }
 }
 
 fn pages(age: f64, judged: u64) -> (Arc<Fake>, Arc<Handler>) {

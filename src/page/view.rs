@@ -34,6 +34,8 @@ pub struct Frame<'a> {
     pub manner: String,
     /// Seconds; 0 when the page does not refresh itself.
     pub refresh: u64,
+    /// How often it does, in words; the script says when the page is live.
+    pub every: String,
     /// What the page shows is up to here: the event stream goes on from it. Empty when the page has no rows that come.
     pub cursor: String,
     /// It was made without a new answer: the script asks again soon.
@@ -54,6 +56,12 @@ pub struct Frame<'a> {
     pub visitor: String,
     /// May mark.
     pub is_operator: bool,
+    /// Before each address of this site, as `link` puts it there: for the script.
+    pub base: &'a str,
+    /// This page's own address, without `base` and query; empty when no rows come to it.
+    pub path: String,
+    /// What this page was asked with, spelled as `Asked` spells it.
+    pub asked: String,
     /// Address of the style sheet.
     pub style: &'a str,
     /// Address of the script.
@@ -70,8 +78,11 @@ impl<'a> Frame<'a> {
             nav,
             manner: asked.plain().query(),
             refresh: if is_paused { 0 } else { visit.site.refresh },
+            every: format::every(visit.site.refresh),
             is_paused,
             is_utc,
+            path: path.to_owned(),
+            asked: asked.query(),
             theme: theme.map_or("", Theme::as_str),
             toggle: format!("{path}{}", other.query()),
             ..frame
@@ -87,6 +98,7 @@ impl<'a> Frame<'a> {
             nav: "",
             manner: String::new(),
             refresh: 0,
+            every: String::new(),
             cursor: String::new(),
             is_late: false,
             is_paused: false,
@@ -97,6 +109,9 @@ impl<'a> Frame<'a> {
             strip: None,
             visitor: if visit.visitor.can_leave { visit.visitor.name.clone() } else { String::new() },
             is_operator: visit.visitor.is_operator,
+            base: site.base.as_str(),
+            path: String::new(),
+            asked: String::new(),
             style,
             script,
         }

@@ -10,6 +10,7 @@ use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use super::Crew;
 use crate::config::Settings;
 use crate::config::resolved::Dashboard;
+use crate::config::resolved::base::BasePath;
 use crate::error::{Error, Result};
 use crate::event::Instant;
 use crate::health::State;
@@ -40,7 +41,10 @@ pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
         marks.password.clone_from(&settings.marks.password);
     }
     let marker = store::pool(&marks, MARKERS)?;
+    let base = BasePath::parse(&settings.dashboard.path).map_err(Error::config)?;
     let options = page::Options {
+        base,
+        port: settings.dashboard.listen.or(ADDRESS).map_or(0, |address| address.port()),
         refresh: settings.dashboard.refresh,
         clock: Instant::now,
         access: access(&settings.dashboard),

@@ -333,6 +333,13 @@ pub const KEYS: &[Key] = {
         key("sink.batch", Integer(1, 100_000), "5000", Detector, "Most rows in one database transaction."),
         key("dashboard.listen", Listen, "\"127.0.0.1:8501\"", Dashboard, "Address of the pages."),
         key(
+            "dashboard.path",
+            Text,
+            "\"\"",
+            Dashboard,
+            "Path below which a proxy shows the pages, such as \"/anomaly\"; the proxy may pass it on or remove it.",
+        ),
+        key(
             "dashboard.refresh",
             Duration(1_000, 3_600_000),
             "\"5s\"",

@@ -5,7 +5,12 @@
   const byId = (id) => document.getElementById(id);
   const [main, live, clock, news, told] = ["main", "live", "clock", "news", "told"].map(byId);
   const seconds = Number(document.body.dataset.refresh);
-  const asked = new URLSearchParams(location.search);
+  // Before each address of this site. What the page was asked with is as the server understood it.
+  const base = document.body.dataset.base || "";
+  const asked = new URLSearchParams(document.body.dataset.asked);
+  // A browser that blocks storage throws instead: a choice lasts as long as the page then.
+  let storage = {};
+  try { storage = localStorage || storage; } catch {}
   let waiting = 0, lastTold = 0, lastHeard = Date.now(), lostSince = "", isRunning = false, health = "";
   // What came by the stream in the last seconds: an answer that was made before shall not take it away.
   let recent = [];
@@ -29,6 +34,11 @@
     live.className = state;
     if (live.textContent !== text) live.textContent = text;
   };
+
+  // The stream of this tab, if it has one, and when another tab last passed on what came by its own.
+  let source, lastPassed = 0, trouble = document.body.dataset.late === undefined ? null : ["lost", live.textContent];
+  const isOpen = () => source ? source.readyState === 1 : Date.now() - lastPassed < 20000;
+  const tell = () => say(...trouble || (isOpen() ? ["on", "Live"] : ["off", live.dataset.every]));
 
   // A pointer that rests on the rows reads them; one that was left there does not.
   let pointed = 0;
@@ -95,17 +105,20 @@
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       if (!page.getElementById("main")) throw new Error("not a page");
       lostSince = "";
-      if (isHeld()) return say("held", "Held while you read");
+      trouble = isHeld() ? ["held", "Held while you read"] : null;
+      if (trouble) return;
       replace(page, asOf);
-      if (isLate(page)) later();
+      if (isLate(page)) {
+        later();
+        trouble = ["lost", page.getElementById("live").textContent];
+      }
       clock.textContent = page.getElementById("clock").textContent;
-      const state = page.getElementById("live");
-      say(state.className, state.textContent);
     } catch {
       lostSince ||= new Date().toISOString().slice(11, 19);
-      say("lost", `Connection lost since ${lostSince} UTC`);
+      trouble = ["lost", `Connection lost since ${lostSince} UTC`];
     } finally {
       isRunning = false;
+      tell();
     }
   };
 
@@ -118,11 +131,12 @@
   // Whether a row that came belongs on this page.
   const wants = (row) => {
     const any = (name, value) => !asked.has(name) || asked.getAll(name).some((one) => !one || one === value);
-    const path = location.pathname.split("/").map(decodeURIComponent);
+    const path = document.body.dataset.path.split("/").map(decodeURIComponent);
+    const at = Date.parse(row.time), bound = (name) => Date.parse(asked.get(name));
     if (path[1] === "devices" && (path[2] !== row.device || (path[3] && path[3] !== row.metric))) return false;
     return ["device", "metric", "severity", "method", "label"].every((name) => any(name, row[name])) && any("review", "none")
       && (!asked.get("q") || row.device.toLowerCase().includes(asked.get("q").trim().toLowerCase()))
-      && (!asked.get("to") || row.time < asked.get("to")) && (!asked.get("from") || row.time >= asked.get("from"));
+      && (!asked.get("to") || at < bound("to")) && (!asked.get("from") || at >= bound("from"));
   };
 
   const insert = (rows, more) => {
@@ -157,25 +171,45 @@
     else if (type === "reset") later();
   };
 
-  // One stream for the browser: whoever holds the lock opens it and passes on what comes.
+  // One stream for the browser: whoever holds the lock opens it and passes on what comes. Without locks (over http, or where
+  // storage is blocked) each tab that is seen has its own: a browser opens six connections to a host, and no more.
   const listen = () => {
-    const channel = new BroadcastChannel("anomaly");
-    channel.onmessage = (message) => heard(message.data);
+    let channel;
+    try {
+      channel = new BroadcastChannel(`anomaly${base}`);
+      channel.onmessage = (message) => { lastPassed = Date.now(); heard(message.data); tell(); };
+    } catch {}
     const open = () => {
-      const source = new EventSource(`/events?cursor=${encodeURIComponent(document.body.dataset.cursor || "")}`);
+      source = new EventSource(`${base}/events?cursor=${encodeURIComponent(document.body.dataset.cursor || "")}`);
+      source.onopen = tell;
       for (const type of ["anomaly", "batch", "health", "minute", "reset"]) {
         source.addEventListener(type, (event) => {
           const message = { type, data: JSON.parse(event.data) };
           heard(message);
-          channel.postMessage(message);
+          if (isShared) channel.postMessage(message);
         });
       }
       // A refusal ends an event source for good.
-      source.onerror = () => { if (source.readyState === 2) setTimeout(open, 5000); };
+      source.onerror = () => {
+        if (source.readyState === 2) setTimeout(isShared ? open : turn, 5000);
+        tell();
+      };
     };
-    navigator.locks.request("anomaly-stream", () => new Promise(open));
+    const turn = () => {
+      if (document.hidden) source?.close();
+      else if (source?.readyState !== 0 && !isOpen()) open();
+    };
+    const alone = () => {
+      isShared = false;
+      document.addEventListener("visibilitychange", turn);
+      turn();
+    };
+    let isShared = Boolean(channel && navigator.locks);
+    if (isShared) navigator.locks.request(`anomaly-stream${base}`, () => new Promise(open)).catch(alone);
+    else alone();
     setInterval(() => {
       if (Date.now() - lastHeard > 20000 && !lostSince) refresh();
+      tell();
     }, 5000);
   };
 
@@ -192,16 +226,16 @@
   };
   const mark = (key) => main.querySelector(`[data-key-of="${key}"]`)?.click();
   const keys = {
-    "/": () => byId("find").focus(), j: () => move(1), k: () => move(-1), "?": () => { location.href = "/keys"; },
+    "/": () => byId("find").focus(), j: () => move(1), k: () => move(-1), "?": () => { location.href = `${base}/keys`; },
     Enter: () => main.querySelector("tr.at .go a")?.click(), u: () => [...main.querySelectorAll(".crumbs a")].pop()?.click(),
     a: () => mark("a"), t: () => mark("t"), f: () => mark("f"), e: () => mark("e"),
     "[": () => go("footer a[rel=next]"), "]": () => go("footer a[rel=prev]"), " ": () => byId("toggle")?.click(),
-    "g o": () => { location.href = "/"; }, "g d": () => { location.href = "/devices"; },
+    "g o": () => { location.href = `${base}/`; }, "g d": () => { location.href = `${base}/devices`; },
   };
   let before = "";
   document.addEventListener("keydown", (event) => {
     const isField = event.target.closest?.("input, select, textarea, button, summary, [contenteditable]");
-    if (isField || event.ctrlKey || event.metaKey || event.altKey || localStorage.keys === "off") return;
+    if (isField || event.ctrlKey || event.metaKey || event.altKey || storage.keys === "off") return;
     if (event.key === " " && event.target !== document.body) return;
     if (event.key === "Enter" && event.target.closest?.("a")) return;
     const action = keys[`${before} ${event.key}`] || keys[event.key];
@@ -212,8 +246,8 @@
   });
   const choice = byId("keys");
   if (choice) {
-    choice.checked = localStorage.keys !== "off";
-    choice.onchange = () => { localStorage.keys = choice.checked ? "on" : "off"; };
+    choice.checked = storage.keys !== "off";
+    choice.onchange = () => { storage.keys = choice.checked ? "on" : "off"; };
   }
 
   local(document);
@@ -222,5 +256,5 @@
   setInterval(refresh, seconds * 1000);
   if (isLate(document)) later();
   document.addEventListener("visibilitychange", refresh);
-  if (navigator.locks && window.EventSource) listen();
+  if (window.EventSource) listen();
 })();

@@ -6,13 +6,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::page::listener::Request;
-
 /// Sessions at once; the one that was unused for longest goes first.
 const MOST: usize = 10_000;
-/// Over TLS: the prefix tells the browser to take it from this host and over TLS only.
-const SECURE: &str = "__Host-anomaly";
-const PLAIN: &str = "anomaly";
 
 /// How long a session lasts.
 #[derive(Debug, Clone, Copy)]
@@ -80,24 +75,4 @@ impl Lifetime {
 
 fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
-}
-
-/// The token of a request's cookie.
-pub fn token(request: &Request) -> Option<String> {
-    let wanted = if super::is_encrypted(request) { SECURE } else { PLAIN };
-    let cookies = request.header("cookie")?;
-    let pair =
-        |cookie: &str| cookie.trim().split_once('=').filter(|(name, _)| *name == wanted).map(|(_, v)| v.to_owned());
-    cookies.split(';').find_map(pair)
-}
-
-/// Sets a token.
-pub fn cookie(token: &str, is_encrypted: bool) -> String {
-    let (name, secure) = if is_encrypted { (SECURE, "; Secure") } else { (PLAIN, "") };
-    format!("{name}={token}; Path=/; HttpOnly; SameSite=Lax{secure}")
-}
-
-/// Takes it away.
-pub fn no_cookie(is_encrypted: bool) -> String {
-    format!("{}; Max-Age=0", cookie("", is_encrypted))
 }

@@ -1,6 +1,7 @@
 //! Who gets in with what.
 
 use super::*;
+use crate::config::resolved::base::BasePath;
 
 fn door() -> (Door, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -9,7 +10,8 @@ fn door() -> (Door, tempfile::NamedTempFile) {
         line("ada", "operator", "correct horse") + &line("bob", "viewer", "battery staple") + "# nobody\nx:root:y\n";
     std::fs::write(file.path(), text).unwrap();
     let (idle, life) = (Duration::from_millis(400), Duration::from_millis(900));
-    (Door::new(Access::Passwords { file: file.path().into(), idle, life }), file)
+    let access = Access::Passwords { file: file.path().into(), idle, life };
+    (Door::new(access, Cookies::of(&BasePath::default(), 8501)), file)
 }
 
 fn request(cookie: Option<&str>) -> Request {
@@ -47,7 +49,7 @@ fn the_right_password_lets_in_with_its_role_and_a_wrong_one_does_not() {
 fn a_session_is_new_on_login_and_ends_on_the_server() {
     let (door, _file) = door();
     // A token that someone else has planted is no session, and is not made one.
-    let planted = format!("anomaly={}", "a".repeat(64));
+    let planted = format!("anomaly-8501={}", "a".repeat(64));
     let cookie = door.enter(&request(Some(&planted)), "ada", "correct horse").unwrap();
     assert!(!cookie.contains(&"a".repeat(64)) && cookie.contains("HttpOnly; SameSite=Lax"), "{cookie}");
     assert!(visitor(&door, &planted).is_none());
@@ -101,7 +103,7 @@ fn over_tls_the_cookie_belongs_to_this_host_alone() {
     let request = Request { is_tls: true, ..request(None) };
     let cookie = door.enter(&request, "ada", "correct horse").unwrap();
     assert!(
-        cookie.starts_with("__Host-anomaly=") && cookie.contains("; Path=/;") && cookie.ends_with("; Secure"),
+        cookie.starts_with("__Host-anomaly-8501=") && cookie.contains("; Path=/;") && cookie.ends_with("; Secure"),
         "{cookie}"
     );
     assert!(!cookie.contains("Domain"));

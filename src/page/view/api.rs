@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::list;
 use crate::archive::Record;
 use crate::page::listener::Response;
+use crate::page::site::Site;
 
 /// The document.
 #[derive(Serialize)]
@@ -31,8 +32,12 @@ impl<'a> Body<'a> {
     }
 }
 
-/// As OpenAPI.
-pub fn description() -> Response {
+/// As OpenAPI. Its addresses are relative to the server, which has the path of a proxy.
+pub fn description(site: &Site) -> Response {
+    const TEXT: &str = include_str!("../assets/openapi.json");
     let headers = vec![("content-type", "application/json".to_owned())];
-    Response { status: 200, headers, body: Bytes::from_static(include_bytes!("../assets/openapi.json")).into() }
+    let server = if site.base.as_str().is_empty() { "/" } else { site.base.as_str() };
+    let servers = format!("\"servers\": [{{ \"url\": \"{server}\" }}],\n \"paths\":");
+    let body = Bytes::from(TEXT.replacen("\"paths\":", &servers, 1));
+    Response { status: 200, headers, body: body.into() }
 }

@@ -174,6 +174,15 @@ fn decimals_of(x: f64) -> usize {
     x.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len())
 }
 
+/// How often something is done.
+pub fn every(seconds: u64) -> String {
+    match seconds {
+        _ if seconds.is_multiple_of(3_600) => format!("Every {} h", seconds / 3_600),
+        _ if seconds.is_multiple_of(60) => format!("Every {} min", seconds / 60),
+        _ => format!("Every {seconds} s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use super::Frame;
 use crate::page::listener::{Request, Response};
 use crate::page::respond;
 use crate::page::route::Visit;
+use crate::page::site::Site;
 
 #[derive(Serialize)]
 struct Content {
@@ -17,13 +18,18 @@ struct Content {
 }
 
 /// Leads to the form, and from there back to what was asked for.
-pub fn ask(request: &Request) -> Response {
-    let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
-    let next = format!("{}{query}", request.path);
-    respond::see_other(&match next.as_str() {
+pub fn ask(site: &Site, request: &Request) -> Response {
+    let next = format!("{}{}", request.path, query(request));
+    let address = match next.as_str() {
         "/" => "/login".to_owned(),
         next => format!("/login?next={}", utf8_percent_encode(next, NON_ALPHANUMERIC)),
-    })
+    };
+    respond::see_other(site, &address)
+}
+
+/// The query of a request with its question mark, if there is one.
+pub fn query(request: &Request) -> String {
+    if request.query.is_empty() { String::new() } else { format!("?{}", request.query) }
 }
 
 /// The form.
@@ -50,7 +56,7 @@ pub fn enter(visit: &Visit<'_>) -> Response {
     }
     match visit.site.door.enter(visit.request, &user, &password) {
         Ok(cookie) => {
-            let mut response = respond::see_other(&next);
+            let mut response = respond::see_other(visit.site, &next);
             response.headers.push(("set-cookie", cookie));
             response
         }
@@ -66,9 +72,12 @@ pub fn enter(visit: &Visit<'_>) -> Response {
 
 /// Ends the session.
 pub fn leave(visit: &Visit<'_>) -> Response {
-    let mut response = respond::see_other("/login");
+    let mut response = respond::see_other(visit.site, "/login");
     response.headers.push(("set-cookie", visit.site.door.leave(visit.request)));
-    response.headers.push(("clear-site-data", "\"cache\", \"storage\"".to_owned()));
+    // It clears the whole host and port, of which a path may be only a part.
+    if visit.site.base.as_str().is_empty() {
+        response.headers.push(("clear-site-data", "\"cache\", \"storage\"".to_owned()));
+    }
     response
 }
 

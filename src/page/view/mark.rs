@@ -122,7 +122,7 @@ pub fn make(visit: &Visit<'_>, place: &explain::Place) -> Response {
     match site.archive.mark(&NewMark { topic, partition, offset, review, note, by }) {
         Ok(true) => {
             site.explain.forget(place);
-            respond::see_other(&place.url())
+            respond::see_other(site, &place.url())
         }
         Ok(false) => refuse(404, "There is no such anomaly.", "It may be older than what is kept."),
         Err(failure) => {
