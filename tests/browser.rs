@@ -216,7 +216,7 @@ fn a_device_has_the_window_of_its_anomaly_drawn_with_the_expected_band() {
     browser.wait("a chart", "document.querySelectorAll('svg').length > 0");
     browser.visit(&stage, "/anomalies/raw_events/0/59");
     let drawn = "[...document.querySelectorAll('svg *')].filter(e => e.getBBox && e.getBBox().width > 200).length > 2";
-    assert_eq!(browser.value(drawn), json!(true), "band and line are as wide as the chart");
+    browser.wait("band and line to be as wide as the chart", drawn);
     assert_eq!(browser.value("document.documentElement.scrollWidth <= innerWidth"), json!(true));
 }
 
