@@ -39,6 +39,7 @@ pub struct Cli {
 /// Printed below the help.
 pub const EXAMPLES: &str = "Examples:
   anomaly demo                                   see it work, with nothing set up
+  anomaly demo --file my.csv --value-field temp  the same with a file of your own
   anomaly score readings.csv --value-field temp  judge a file
   anomaly check --connect                        are the settings, Kafka and PostgreSQL in order?
   anomaly topics && anomaly migrate              make topics and tables
@@ -265,12 +266,30 @@ pub struct Demo {
     /// Address of the dashboard
     #[arg(long, default_value = "127.0.0.1:8501")]
     pub listen: SocketAddr,
-    /// Events a second over all devices; the in-memory broker takes no more than 1000
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub rate: u32,
-    /// Number of devices
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub devices: u32,
+    /// Judge this file instead of synthetic devices; the paths below say where its fields are, as for `anomaly score`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "devices"])]
+    pub file: Option<String>,
+    /// Judge this machine's own metrics instead: processor, memory, load, disks, network
+    #[arg(long, conflicts_with_all = ["rate", "devices"])]
+    pub host: bool,
+    /// Where the file has the device [default: device_id]; a table without it is one device named after the file
+    #[arg(long, value_name = "PATH")]
+    pub device_field: Option<String>,
+    /// Where the file has the metric [default: metric_name]
+    #[arg(long, value_name = "PATH")]
+    pub metric_field: Option<String>,
+    /// Where the file has the value [default: metric_value]
+    #[arg(long, value_name = "PATH")]
+    pub value_field: Option<String>,
+    /// Where the file has the time [default: timestamp]
+    #[arg(long, value_name = "PATH")]
+    pub time_field: Option<String>,
+    /// Events a second over all devices [default: 200; of a file 1000, which is all that the in-memory broker takes]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rate: Option<u32>,
+    /// Number of synthetic devices [default: 20]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub devices: Option<u32>,
 }
 
 fn positive(text: &str) -> Result<f64, String> {

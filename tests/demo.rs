@@ -1,6 +1,6 @@
 //! `anomaly demo` shows anomalies within seconds, ends when it is told to, and leaves nothing behind.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,14 @@ struct Demo {
 impl Demo {
     /// In a process group of its own, as a shell starts it.
     fn start() -> Demo {
+        Demo::of(&["--rate", "1000", "--devices", "20"], &[])
+    }
+
+    fn of(arguments: &[&str], variables: &[(&str, &str)]) -> Demo {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let address = format!("127.0.0.1:{port}");
-        let mut command = program(&["demo", "--listen", &address, "--rate", "1000", "--devices", "20"]);
-        command.process_group(0);
+        let mut command = program(&["demo", "--listen", &address]);
+        command.args(arguments).envs(variables.iter().copied()).process_group(0);
         Demo { process: Process::start(&mut command, dir.path().join("demo.log"), port), _dir: dir }
     }
 
@@ -94,6 +98,9 @@ fn it_shows_anomalies_on_output_pages_and_api_and_an_interrupt_removes_everythin
     let log = demo.process.log();
     assert!(log.contains("in memory") && log.contains("it forgets everything"), "{log}");
     assert!(log.contains(&format!("http://127.0.0.1:{}/", demo.process.port)), "{log}");
+    wait_for("an anomaly that is marked as injected", START, || {
+        demo.anomalies().iter().any(|line| line.contains("  [injected: "))
+    });
     let line = demo.anomalies().remove(0);
     let device = line.split_whitespace().nth(2).unwrap().to_owned();
     wait_for("the anomaly in the API", START, || {
@@ -158,4 +165,80 @@ fn a_taken_port_is_told_before_anything_is_started() {
     assert_eq!(demo.code, Some(69), "{}", demo.err);
     assert!(demo.err.contains(&address), "{}", demo.err);
     assert_eq!(demo.out, "");
+}
+
+/// Fifty quiet values of two ovens, then a high one of the second; a minute apart, long ago.
+fn readings() -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".csv").tempfile().unwrap();
+    writeln!(file, "at,oven,celsius").unwrap();
+    for i in 0..50 {
+        for oven in ["north", "south"] {
+            let celsius = if (i, oven) == (49, "south") { 999.0 } else { 200.0 + f64::from(i % 5) };
+            writeln!(file, "2014-04-01 00:{i:02}:00,{oven},{celsius}").unwrap();
+        }
+    }
+    file
+}
+
+const COLUMNS: [&str; 6] = ["--device-field", "oven", "--value-field", "celsius", "--time-field", "at"];
+
+#[test]
+fn a_file_of_ones_own_is_judged_and_its_pages_are_named_and_stay() {
+    let file = readings();
+    let demo = Demo::of(&[&["--file", file.path().to_str().unwrap()], &COLUMNS[..]].concat(), &[]);
+    let whole = "was sent whole: 100 events of 2 devices\n";
+    wait_for("the end of the file", START, || demo.process.log().contains(whole));
+    let found = "2014-04-01T00:49:00.000Z  critical south value 999 is outside ";
+    wait_for("the anomaly", START, || demo.process.log().contains(found));
+    let log = demo.process.log();
+    let link = log.lines().find_map(|line| line.split_once("its times: http://127.0.0.1:")).unwrap().1;
+    let path = &link[link.find('/').unwrap()..];
+    assert_eq!(path, "/?from=2014-04-01T00:00:00.000Z&to=2014-04-01T00:50:00.000Z");
+    wait_for("the anomaly on the page", START, || demo.get(path).contains("south"));
+    demo.ends_cleanly_on(Signal::INT);
+}
+
+#[test]
+fn variables_choose_what_the_demo_judges_unless_an_option_does() {
+    let file = readings();
+    let mut variables = vec![
+        ("ANOMALY__PRODUCER__SOURCE", "replay"),
+        ("ANOMALY__PRODUCER__FILE", file.path().to_str().unwrap()),
+        ("ANOMALY__FIELDS__DEVICE", "oven"),
+        ("ANOMALY__FIELDS__VALUE", "celsius"),
+        ("ANOMALY__FIELDS__TIME", "at"),
+        // Of another installation: the demo makes its own.
+        ("ANOMALY__KAFKA__BOOTSTRAP_SERVERS", "nowhere:1"),
+        ("ANOMALY__POSTGRES__PORT", "1"),
+    ];
+    let demo = Demo::of(&[], &variables);
+    wait_for("the anomaly", START, || demo.process.log().contains("critical south value 999"));
+    demo.ends_cleanly_on(Signal::INT);
+    variables[0].1 = "generate";
+    variables.push(("ANOMALY__PRODUCER__INTERVAL", "100ms"));
+    let demo = Demo::of(&["--host"], &variables[..1]);
+    let devices = || get(demo.process.port, "/devices").is_some_and(|(_, page)| page.contains("/devices/"));
+    wait_for("this machine's metrics", START, devices);
+    assert!(demo.process.log().contains("this machine's own metrics"), "{}", demo.process.log());
+    demo.ends_cleanly_on(Signal::INT);
+}
+
+#[test]
+fn a_file_that_cannot_be_judged_is_said_with_the_options_that_help() {
+    let file = readings();
+    let file = file.path().to_str().unwrap();
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(lines.path(), "{\"v\":1}\n").unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    for (arguments, code, says) in [
+        (vec!["--file", "/nowhere.csv"], 66, "/nowhere.csv"),
+        (vec!["--file", file], 65, "--value-field"),
+        (vec!["--file", lines.path().to_str().unwrap()], 65, "--value-field"),
+        (vec!["--file", file, "--host"], 64, "--host"),
+        (vec!["--file", file, "--value-field", "a", "--time-field", "a"], 64, "the same field"),
+    ] {
+        let ended = Ended::of(program(&["demo", "--listen", &address]).args(&arguments));
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.err);
+        assert!(ended.err.contains(says), "{arguments:?}: {}", ended.err);
+    }
 }

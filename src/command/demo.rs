@@ -2,6 +2,7 @@
 //! a private PostgreSQL that is removed at the end.
 
 mod cluster;
+mod feed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use rdkafka::mocking::MockCluster;
 use super::output;
 use crate::cli::Demo;
 use crate::command::migrate;
+use crate::config::Settings;
 use crate::config::resolved::{Delivery, Keep, Listen, SourceKind, Start};
-use crate::config::{self, Places, Settings};
 use crate::error::{Error, Result};
 use crate::event::Instant;
 use crate::page::listener;
@@ -28,9 +29,11 @@ use cluster::Cluster;
 /// # Errors
 /// 69 when PostgreSQL's programs are missing or the address is taken.
 pub fn run(options: &Demo) -> Result<()> {
-    let mut settings = config::load(&Places::default())?.settings;
-    // Before anything is started, so that a taken port costs nothing.
+    let mut settings = feed::settings(options)?;
+    let pages = format!("http://{}", options.listen);
+    // Before anything is started, so that a taken port and a wrong file cost nothing.
     drop(listener::bind(options.listen)?);
+    let source = feed::source(&settings, pages.clone())?;
     settings.log.level = "warn".into();
     logging::start(&settings.log, "demo")?;
     let signals = signals::listen(Second::Waits)?;
@@ -47,21 +50,14 @@ pub fn run(options: &Demo) -> Result<()> {
     output::line(format_args!("  PostgreSQL  private, in {}: removed at the end", database.directory().display()))?;
     choose(&mut settings, options, broker.bootstrap_servers(), &database);
     migrate::apply(&settings.postgres)?;
-    output::line(format_args!(
-        "  events      {} a second from {} devices; judged after {} values each, in about {} s",
-        options.rate,
-        options.devices,
-        settings.detector.min_samples,
-        settings.detector.min_samples as u64 * u64::from(options.devices) / u64::from(options.rate) + 1
-    ))?;
+    output::line(format_args!("  events      {}", feed::describe(&settings)))?;
 
     let mut crew = Crew::default();
     let stop = crew.stop.clone();
-    detector::start(&mut crew, &settings, print(stop.clone()))?;
-    role::producer::start(&mut crew, &settings)?;
+    detector::start(&mut crew, &settings, print(stop.clone(), settings.producer.source != SourceKind::Replay))?;
+    role::producer::publish(&mut crew, &settings, source)?;
     role::dashboard::start(&mut crew, &settings)?;
-    let address = format_args!("  dashboard   http://{}/", options.listen);
-    if output::lines(format_args!("{address}\nCtrl-C ends it. Anomalies:\n")).is_err() {
+    if output::lines(format_args!("  dashboard   {pages}/\nCtrl-C ends it. Anomalies:\n")).is_err() {
         // In order: threads have been started.
         stop.request();
     }
@@ -73,11 +69,13 @@ pub fn run(options: &Demo) -> Result<()> {
 }
 
 /// One line for each anomaly, as it is found. When nobody reads them any more, that is the end.
-fn print(stop: Arc<Stop>) -> detector::Announce {
+fn print(stop: Arc<Stop>, is_live: bool) -> detector::Announce {
     Arc::new(move |anomaly| {
         let at = anomaly.timestamp.unwrap_or_else(Instant::now).to_string();
+        // The date of what happens now is no news.
+        let at = if is_live { at.get(11..23).unwrap_or(&at) } else { &at };
         let label = anomaly.label.as_deref().map(|label| format!("  [injected: {label}]")).unwrap_or_default();
-        if output::line(format_args!("{}  {}{label}", &at[11..23], detector::describe(anomaly))).is_err() {
+        if output::line(format_args!("{at}  {}{label}", detector::describe(anomaly))).is_err() {
             stop.request();
         }
     })
@@ -95,10 +93,6 @@ fn choose(settings: &mut Settings, options: &Demo, broker: String, database: &Cl
     settings.detector.state = Keep::History;
     settings.detector.workers = 1;
     settings.detector.start = Start::Earliest;
-    settings.producer.source = SourceKind::Generate;
-    settings.producer.rate = f64::from(options.rate);
-    settings.producer.devices = u64::from(options.devices);
-    settings.producer.anomaly_rate = 0.005;
     settings.dashboard.listen = Listen::At(options.listen);
     // Whoever names an address that others reach means it.
     settings.dashboard.insecure = !options.listen.ip().is_loopback();

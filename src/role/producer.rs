@@ -26,12 +26,27 @@ const LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 /// As the source's.
 pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
+    publish(crew, settings, source(settings)?)
+}
+
+/// The source that the settings name.
+///
+/// # Errors
+/// As the source's.
+pub fn source(settings: &Settings) -> Result<Box<dyn Source + Send>> {
     let (producer, fields) = (&settings.producer, &settings.fields);
-    let source: Box<dyn Source + Send> = match producer.source {
+    Ok(match producer.source {
         SourceKind::Generate => Box::new(Generator::new(producer, fields, Instant::now())),
         SourceKind::Replay => Box::new(Replay::new(producer, fields)?),
         SourceKind::Host => Box::new(Host::new(producer.interval, fields)?),
-    };
+    })
+}
+
+/// Publishes a source's events.
+///
+/// # Errors
+/// 78 when librdkafka refuses the settings.
+pub fn publish(crew: &mut Crew, settings: &Settings, source: Box<dyn Source + Send>) -> Result<()> {
     let publishing = Publishing {
         publisher: Publisher::new(&settings.kafka, &settings.topics.raw_events)?,
         part: crew.health.part("publisher"),

@@ -1,0 +1,197 @@
+//! What the demo judges: synthetic devices, a file, or this machine. A file is sent at a pace that the in-memory broker
+//! takes, and its end does not end the demo, so that the pages stay.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::output;
+use crate::cli::Demo;
+use crate::config::resolved::SourceKind;
+use crate::config::{self, Places, Settings};
+use crate::error::{Error, Result};
+use crate::event::{self, Fields, Instant};
+use crate::foreign;
+use crate::role::producer;
+use crate::source::{Next, Source};
+
+/// Events a second that the in-memory broker takes.
+const BROKER: f64 = 1_000.0;
+/// Sections that variables may set. The others name the broker and the database, which the demo makes itself.
+const SECTIONS: [&str; 3] = ["PRODUCER", "FIELDS", "DETECTOR"];
+
+/// Settings: what the command line says, else a variable, else what makes a demo interesting.
+///
+/// # Errors
+/// 64 when two fields are the same, 78 when a variable is wrong.
+pub fn settings(options: &Demo) -> Result<Settings> {
+    let is_ours = |name: &str| SECTIONS.iter().any(|section| name.starts_with(&format!("ANOMALY__{section}__")));
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| is_ours(name))
+        .collect::<Vec<_>>();
+    let is_set = |key: &str| env.iter().any(|(name, _)| name == &format!("ANOMALY__{key}"));
+    let (has_rate, has_devices) = (is_set("PRODUCER__RATE"), is_set("PRODUCER__DEVICES"));
+    let (has_anomaly_rate, has_speed) = (is_set("PRODUCER__ANOMALY_RATE"), is_set("PRODUCER__SPEED"));
+    let has_idle = is_set("DETECTOR__IDLE_AFTER");
+    let mut settings = config::load(&Places { env, ..Places::default() })?.settings;
+    let producer = &mut settings.producer;
+    if let Some(file) = &options.file {
+        (producer.source, producer.file) = (SourceKind::Replay, file.clone());
+    } else if options.host {
+        producer.source = SourceKind::Host;
+    }
+    let is_file = producer.source == SourceKind::Replay;
+    producer.rate = match options.rate {
+        Some(rate) => f64::from(rate),
+        None if has_rate => producer.rate.min(BROKER),
+        None => {
+            if is_file {
+                BROKER
+            } else {
+                200.0
+            }
+        }
+    };
+    producer.devices = options.devices.map_or(if has_devices { producer.devices } else { 20 }, u64::from);
+    if !has_anomaly_rate {
+        producer.anomaly_rate = 0.005;
+    }
+    if !has_speed {
+        producer.speed = 0.0;
+    }
+    if is_file && !has_idle {
+        // Nothing is known of the times in the file: a value a day is a series too.
+        settings.detector.idle_after = Duration::ZERO;
+    }
+    let fields = &mut settings.fields;
+    let asked = [&options.device_field, &options.metric_field, &options.value_field, &options.time_field];
+    for (field, asked) in
+        [&mut fields.device, &mut fields.metric, &mut fields.value, &mut fields.time].into_iter().zip(asked)
+    {
+        if let Some(path) = asked {
+            field.clone_from(path);
+        }
+    }
+    match fields.clash() {
+        Some((a, b)) => Err(Error::usage(format_args!("error: the paths `{a}` and `{b}` lead to the same field"))),
+        None => Ok(settings),
+    }
+}
+
+/// One line about what will be judged, and when the first verdicts come.
+pub fn describe(settings: &Settings) -> String {
+    let (producer, samples) = (&settings.producer, settings.detector.min_samples as u64);
+    match producer.source {
+        SourceKind::Generate => {
+            let seconds = samples * producer.devices / (producer.rate as u64).max(1) + 1;
+            format!(
+                "{} a second from {} synthetic devices; judged after {samples} values each, in about {seconds} s",
+                producer.rate, producer.devices
+            )
+        }
+        SourceKind::Replay => format!(
+            "{}, at most {} a second; judged after {samples} values of each series",
+            foreign::name(&producer.file),
+            producer.rate
+        ),
+        SourceKind::Host => {
+            let seconds = samples as f64 * producer.interval.as_secs_f64();
+            format!("this machine's own metrics; judged after {samples} values each, in about {} s", seconds.ceil())
+        }
+    }
+}
+
+/// The source, as the demo sends it.
+///
+/// # Errors
+/// As the source's.
+pub fn source(settings: &Settings, pages: String) -> Result<Box<dyn Source + Send>> {
+    let source = producer::source(settings)?;
+    if settings.producer.source != SourceKind::Replay {
+        return Ok(source);
+    }
+    let (fields, file) = (settings.fields.clone(), settings.producer.file.clone());
+    let per_second = settings.producer.rate;
+    Ok(Box::new(Whole { source, per_second, fields, file, pages, seen: Seen::default(), has_ended: false }))
+}
+
+/// A file from its beginning to its end, and then nothing more.
+struct Whole {
+    source: Box<dyn Source + Send>,
+    per_second: f64,
+    fields: Fields,
+    file: String,
+    /// Address of the pages.
+    pages: String,
+    seen: Seen,
+    has_ended: bool,
+}
+
+/// What was sent.
+#[derive(Default)]
+struct Seen {
+    sent: u64,
+    events: u64,
+    devices: HashSet<String>,
+    times: Option<(Instant, Instant)>,
+}
+
+impl Source for Whole {
+    fn next(&mut self, elapsed: Duration) -> Result<Next> {
+        let due = Duration::from_secs_f64(self.seen.sent as f64 / self.per_second);
+        if self.has_ended || due > elapsed {
+            return Ok(Next::Wait(due.saturating_sub(elapsed).max(Duration::from_millis(10))));
+        }
+        let next = self.source.next(elapsed)?;
+        match &next {
+            Next::Event(sample) => self.seen.add(&sample.value, &self.fields),
+            Next::Wait(_) => {}
+            Next::End => {
+                self.has_ended = true;
+                output::lines(self.ending()?)?;
+                return Ok(Next::Wait(Duration::from_secs(1)));
+            }
+        }
+        Ok(next)
+    }
+}
+
+impl Seen {
+    fn add(&mut self, value: &[u8], fields: &Fields) {
+        self.sent += 1;
+        let Ok(event) = event::decode(Some(value), fields) else { return };
+        self.events += 1;
+        if self.devices.len() < 10_000 {
+            self.devices.insert(event.device_id.to_string());
+        }
+        if let Some(at) = event.timestamp {
+            let (first, last) = self.times.unwrap_or((at, at));
+            self.times = Some((first.min(at), last.max(at)));
+        }
+    }
+}
+
+impl Whole {
+    /// What the file was, and where its pages are: its times may be far from now.
+    fn ending(&self) -> Result<String> {
+        let (file, seen) = (foreign::name(&self.file), &self.seen);
+        if seen.events == 0 {
+            return Err(Error::data(format_args!(
+                "no record of {file} is an event, so nothing was judged: name its fields with --value-field, \
+                 --device-field and --time-field; `anomaly score {file}` says what is wrong with each record"
+            )));
+        }
+        let rejected = match seen.sent - seen.events {
+            0 => String::new(),
+            n => format!(", and {n} records that are no events"),
+        };
+        let mut text =
+            format!("{file} was sent whole: {} events of {} devices{rejected}\n", seen.events, seen.devices.len());
+        if let Some((first, last)) = seen.times {
+            // The end is not part of the span.
+            let after = Instant::from_millis(last.millis() + 60_000).unwrap_or(last);
+            text += &format!("  its times: {}/?from={first}&to={after}\n", self.pages);
+        }
+        Ok(text)
+    }
+}
