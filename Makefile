@@ -5,8 +5,8 @@
 # The whole pipeline on this machine, with nothing set up.
 demo:
 	packaging/install-deps build demo
-	cargo build --release --locked
-	exec target/release/anomaly demo
+	cargo build --profile demo --locked
+	exec target/demo/anomaly demo
 
 # Everything that proves the product in minutes, on a real Kafka, ZooKeeper, PostgreSQL, browser and systemd. The package has
 # the program as the tests build it, since another build takes minutes; test-all has the real one.
