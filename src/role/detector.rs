@@ -9,6 +9,7 @@ use crate::config::Settings;
 use crate::config::resolved::{Delivery, Keep, Postgres};
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::health::{Part, State};
 use crate::service::limit::Limit;
 use crate::store::heartbeat::Heartbeat;
@@ -61,12 +62,12 @@ pub fn announce_in_log(settings: &Settings) -> Announce {
 
 /// One anomaly in one line.
 pub fn describe(a: &Anomaly) -> String {
-    let metric = a.metric_name.as_deref().unwrap_or("value");
+    let metric = foreign::name(a.metric_name.as_deref().unwrap_or("value"));
     let distance = a.z_score.map_or_else(|| "constant until now".to_owned(), |z| format!("{z:+.1} sigma"));
     format!(
         "{} {} {metric} {} is outside {:.4} .. {:.4} ({distance})",
         a.severity.as_str(),
-        a.device_id,
+        foreign::name(&a.device_id),
         a.metric_value,
         a.lower,
         a.upper
