@@ -1,5 +1,7 @@
 //! The command line. Parsing only; what the commands do is in `command` and `role`.
 
+mod score;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +10,6 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::command;
 use crate::command::output;
-use crate::config::resolved::FileFormat;
 use crate::config::schema::File;
 use crate::config::{self, Loaded, Places};
 use crate::error::{Error, Kind, Result};
@@ -16,6 +17,8 @@ use crate::event::{Class, Instant};
 use crate::foreign;
 use crate::page::door::Role as Door;
 use crate::role;
+
+pub use score::{Form, Score};
 
 /// Watch device metrics in Kafka and say, exactly once, which values are abnormal
 ///
@@ -93,7 +96,7 @@ enum Command {
         #[arg(long, requires = "role", conflicts_with = "connect")]
         configured: bool,
     },
-    /// Judge a file or standard input without Kafka: events in, anomalies out as JSON Lines
+    /// Judge a file or standard input without Kafka: events in, anomalies out as a table or JSON Lines
     Score(Score),
     /// Create or upgrade the database schema
     Migrate,
@@ -130,47 +133,6 @@ pub enum Document {
     Zsh,
     /// Completions for fish
     Fish,
-}
-
-/// Options of `anomaly score`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Score {
-    /// JSON Lines, or CSV with a header line; - or nothing is standard input
-    #[arg(default_value = "-")]
-    pub file: String,
-    /// Format of the input
-    #[arg(long, value_enum, default_value = "auto")]
-    pub format: FileFormat,
-    /// Values of a series that a new one is compared with
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
-    pub window: u32,
-    /// Abnormal beyond this many standard deviations
-    #[arg(long, default_value_t = 3.0, value_parser = positive)]
-    pub threshold: f64,
-    /// Values that a series must have before it is judged
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=100_000))]
-    pub min_samples: u32,
-    /// The rule
-    #[arg(long, default_value = "sigma", value_parser = ["sigma"])]
-    pub method: String,
-    /// Where the device is: a dotted path, or a column; a table without it is one device named after the file
-    #[arg(long, default_value = "device_id", value_name = "PATH")]
-    pub device_field: String,
-    /// Where the metric is
-    #[arg(long, default_value = "metric_name", value_name = "PATH")]
-    pub metric_field: String,
-    /// Where the value is
-    #[arg(long, default_value = "metric_value", value_name = "PATH")]
-    pub value_field: String,
-    /// Where the time is; a table's time without an offset is UTC
-    #[arg(long, default_value = "timestamp", value_name = "PATH")]
-    pub time_field: String,
-    /// Print a line for every accepted event, with its figures and its verdict
-    #[arg(long)]
-    pub all: bool,
-    /// Write the exact lines of rejected records into this file
-    #[arg(long, value_name = "FILE")]
-    pub rejects: Option<PathBuf>,
 }
 
 /// What `anomaly dlq` does.
@@ -290,13 +252,6 @@ pub struct Demo {
     /// Number of synthetic devices [default: 20]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub devices: Option<u32>,
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(x) if (0.01..=1e6).contains(&x) => Ok(x),
-        _ => Err("expected a number from 0.01 to 1000000".into()),
-    }
 }
 
 /// The definition, for the manual and completions.

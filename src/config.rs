@@ -2,6 +2,7 @@
 //! `conf.d/*.toml` in order, `ANOMALY__SECTION__KEY`, credentials.
 
 mod door;
+pub mod option;
 pub mod property;
 pub mod raw;
 pub mod report;

@@ -4,6 +4,8 @@
 pub mod file;
 pub mod generator;
 pub mod host;
+pub mod pace;
+pub mod reasons;
 pub mod replay;
 
 use std::time::Duration;

@@ -39,14 +39,31 @@ fn run_to_end(case: &Case, settings: &[(&str, &str)]) -> String {
     producer.log()
 }
 
-/// Publishes a file into a topic of one partition; the records in order.
+/// Publishes a file into a topic of one partition, as fast as it can; the records in order.
 fn replay(name: &str, file: &str, content: &[u8]) -> Vec<Got> {
+    replay_at("0", name, file, content).0
+}
+
+/// The same at a speed; also the log.
+fn replay_at(speed: &str, name: &str, file: &str, content: &[u8]) -> (Vec<Got>, String) {
     let case = case(name, 1);
     let path = case.dir.path().join(file);
     std::fs::write(&path, content).unwrap();
     let file = path.to_str().unwrap();
-    run_to_end(&case, &[("PRODUCER__SOURCE", "replay"), ("PRODUCER__SPEED", "0"), ("PRODUCER__FILE", file)]);
-    case.read(&case.raw())
+    let log =
+        run_to_end(&case, &[("PRODUCER__SOURCE", "replay"), ("PRODUCER__SPEED", speed), ("PRODUCER__FILE", file)]);
+    (case.read(&case.raw()), log)
+}
+
+/// How a producer ends that cannot send a file; its log.
+fn refused(name: &str, file: &str, content: &[u8], settings: &[(&str, &str)]) -> (Option<i32>, String) {
+    let case = Case::bare(name, Parts::shared());
+    case.ok(&["topics"]);
+    let path = case.dir.path().join(file);
+    std::fs::write(&path, content).unwrap();
+    let replay = [("PRODUCER__SOURCE", "replay"), ("PRODUCER__SPEED", "0"), ("PRODUCER__FILE", path.to_str().unwrap())];
+    let mut producer = case.role("producer", &[&replay, settings].concat());
+    (producer.exit(RUN).code(), producer.log())
 }
 
 /// Everything about a record that a consumer can see, but its time of arrival.
@@ -165,6 +182,51 @@ fn rows_of_a_table_become_events() {
     ];
     assert_eq!(events, expected);
     assert_eq!(records[1].key.as_deref(), Some(&b"pump-2"[..]));
+}
+
+#[test]
+fn no_wrong_time_in_a_file_stops_its_replay() {
+    let mut times = (0..40).map(|i| format!("2026-11-23T17:00:{i:02}Z")).collect::<Vec<_>>();
+    times.insert(0, "1970-01-01T00:00:00Z".into());
+    times.insert(20, "2106-02-07T06:28:15Z".into());
+    times.insert(30, "2019-01-01T00:00:00Z".into());
+    times.push("2027-05-01T00:00:00Z".into());
+    let event = |time: &String| format!("{{\"device_id\":\"d\",\"metric_value\":1,\"timestamp\":\"{time}\"}}\n");
+    let text = times.iter().map(event).collect::<String>();
+    let (records, log) = replay_at("20", "producer_times", "events.jsonl", text.as_bytes());
+    let sent = records.iter().map(|record| record.json()["timestamp"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(sent, times);
+    let said = log.matches("further than producer.max_pause; the replay does not wait").count();
+    assert!(said == 1 && log.contains("events.jsonl:2: the time goes from 1970-01-01T00:00:00.000Z"), "{log}");
+    assert!(log.contains("events have an earlier time than one before them"), "{log}");
+}
+
+#[test]
+fn a_packed_array_is_replayed_member_by_member() {
+    let members =
+        [r#"{"device_id":"a","metric_value":1}"#, r#"{"x":"],\"["}"#, r#"{"device_id":"b", "metric_value":2}"#];
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, format!("[{}\n]", members.join(",\n")).as_bytes()).unwrap();
+    let records = replay("producer_array", "events.json.gz", &packed.finish().unwrap());
+    let values = records.iter().map(|record| std::str::from_utf8(record.value.as_deref().unwrap()).unwrap());
+    assert_eq!(values.collect::<Vec<_>>(), members);
+}
+
+#[test]
+fn a_file_that_cannot_be_understood_ends_the_replay_with_a_sentence() {
+    let rows = "metric_value\n1\n".to_owned();
+    let renamed = [("FIELDS__DEVICE", "host")];
+    for (name, file, text, settings, says) in [
+        ("producer_empty", "a.jsonl", String::new(), &[][..], "a.jsonl has no record"),
+        ("producer_column", "a.csv", rows.clone(), &renamed, "no column `host`"),
+        ("producer_quote", "a.csv", rows + "\"2\n3\n", &[], "a.csv:3: a quote is opened"),
+        ("producer_none", "a.csv", format!("metric_value\n{}", "x\n".repeat(500)), &[], "none of the 500 rows"),
+    ] {
+        let (code, log) = refused(name, file, text.as_bytes(), settings);
+        assert_eq!(code, Some(65), "{log}");
+        assert!(log.contains(says), "{log}");
+        assert!(log.matches("is not sent").count() <= 1, "{log}");
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use crate::common::{PROGRAM, root};
@@ -152,10 +154,323 @@ fn a_missing_file_a_missing_column_and_a_contradiction_have_their_exit_codes() {
         (vec![table.to_str().unwrap()], 65, "--value-field"),
         (vec!["--window", "5", table.to_str().unwrap()], 64, "--min-samples"),
         (vec!["--threshold", "0", table.to_str().unwrap()], 64, "threshold"),
+        (vec!["--window", "many", table.to_str().unwrap()], 64, "expected a whole number from 2 to 100000"),
+        (vec!["--delimiter", "ab", table.to_str().unwrap()], 64, "one ASCII character"),
     ] {
         let output = score(&arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
         assert!(errors.contains(says), "{arguments:?}: {errors}");
     }
+}
+
+/// A file in a directory of its own.
+fn file(name: &str, text: impl AsRef<[u8]>) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+/// Scores a file; exit code, standard output and standard error.
+fn ended(name: &str, text: impl AsRef<[u8]>, arguments: &[&str]) -> (i32, String, String) {
+    let (_dir, path) = file(name, text);
+    let output = score(&[arguments, &[&path]].concat());
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Sixty readings, of which the 51st is abnormal.
+fn readings() -> impl Iterator<Item = (String, f64)> {
+    (0..60).map(|i| {
+        let value = if i == 50 { 90.5 } else { 20.0 + f64::from(i % 3) / 4.0 };
+        (format!("2026-11-23T17:{i:02}:00Z"), value)
+    })
+}
+
+fn table(header: &str, row: impl Fn(&str, f64) -> String) -> String {
+    readings().fold(format!("{header}\n"), |text, (time, value)| text + &row(&time, value) + "\n")
+}
+
+fn gz(text: &str) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(text.as_bytes()).unwrap();
+    packed.finish().unwrap()
+}
+
+#[test]
+fn the_same_readings_in_any_form_have_the_same_verdicts() {
+    let plain = table("device_id,timestamp,metric_value", |time, value| format!("pump,{time},{value}"));
+    let objects = readings()
+        .map(|(time, value)| format!(r#"{{"device_id":"pump","timestamp":"{time}","metric_value":{value}}}"#))
+        .collect::<Vec<_>>();
+    let german = |value: f64| value.to_string().replace('.', ",");
+    let forms: [(&str, Vec<u8>, &[&str]); 14] = [
+        ("a.csv", plain.clone().into(), &[]),
+        ("a.csv", plain.replace('\n', "\r\n").into(), &[]),
+        ("a.csv", plain.replace('\n', "\r").into(), &[]),
+        ("a.csv", format!("\u{feff}# a logger's\n{plain}# the end\n").into(), &[]),
+        ("a.csv.gz", gz(&plain), &[]),
+        ("a.csv", [gz(&plain[..700]), gz(&plain[700..])].concat(), &[]),
+        ("a.tsv", plain.replace(',', "\t").into(), &[]),
+        ("a.dat", plain.replace(',', "|").into(), &[]),
+        ("a.csv", format!("sep=;\n{}", plain.replace(',', ";")).into(), &["--delimiter", ";"]),
+        (
+            "a.csv",
+            table("device_id;timestamp;metric_value", |time, value| format!("pump;{time};{}", german(value))).into(),
+            &["--decimal-comma"],
+        ),
+        (
+            "a.csv",
+            table("\"timestamp\",\"metric_value\",device_id", |time, value| {
+                format!("\"{time}\",\"{}\",\"pump\"", german(value))
+            })
+            .into(),
+            &["--decimal-comma"],
+        ),
+        ("a.json", format!("[{}]", objects.join(",")).into(), &[]),
+        ("a.json.gz", gz(&format!("[\n{},\n]\n", objects.join(",\n"))), &[]),
+        ("a", objects.join("\n").replace(',', ",\n  ").into(), &[]),
+    ];
+    for (name, text, arguments) in forms {
+        let shown = String::from_utf8_lossy(&text[..text.len().min(80)]).into_owned();
+        let (_dir, path) = file(name, &text);
+        let output = score(&[&["--all"], arguments, &[&path]].concat());
+        let found = lines(&output);
+        assert_eq!(found.len(), 60, "{shown}: {}", String::from_utf8_lossy(&output.stderr));
+        for (line, (time, value)) in found.iter().zip(readings()) {
+            assert_eq!(line["device_id"], "pump", "{shown}");
+            assert_eq!(line["metric_value"].as_f64(), Some(value), "{shown}");
+            assert_eq!(line["timestamp"], time.replace('Z', ".000Z"), "{shown}");
+            assert_eq!(line["is_anomaly"], value > 90.0, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn a_field_that_was_named_and_is_nowhere_is_an_error_that_lists_the_fields_there_are() {
+    let csv = table("site,at,temp,unit", |time, value| format!("pump,{time},{value},"));
+    let json = readings()
+        .map(|(time, value)| format!("{{\"device_id\":\"pump\",\"at\":\"{time}\",\"v\":{{\"temp\":{value}}}}}\n"))
+        .collect::<String>();
+    let cases: [(&str, &String, &[&str], &[&str]); 9] = [
+        ("a.csv", &csv, &["--value-field", "temp", "--device-field", "host"], &["`host`", "site, at, temp, unit"]),
+        ("a.csv", &csv, &["--value-field", "temp", "--device-field", "device_id"], &["`device_id`", "site, at, temp"]),
+        ("a.csv", &csv, &["--value-field", "temp", "--metric-field", "metric"], &["`metric`", "site, at, temp"]),
+        ("a.csv", &csv, &["--value-field", "temp", "--time-field", "At"], &["did you mean `at`"]),
+        ("a.csv", &csv, &["--value-field", "temp", "--metric-field", "unit"], &["`unit`", "none of the 60 events"]),
+        ("a.jsonl", &json, &["--value-field", "temp"], &["none of the 60 records", "at, device_id, v.temp"]),
+        (
+            "a.jsonl",
+            &json,
+            &["--value-field", "v.temp", "--device-field", "host"],
+            &["`host`", "at, device_id, v.temp"],
+        ),
+        ("a.jsonl", &json, &["--value-field", "v.temp", "--metric-field", "m"], &["`m`", "at, device_id, v.temp"]),
+        ("a.jsonl", &json, &["--value-field", "v.temp", "--time-field", "time"], &["`time`", "at, device_id, v.temp"]),
+    ];
+    for (name, text, arguments, says) in cases {
+        let (code, out, errors) = ended(name, text, arguments);
+        assert_eq!((code, out.as_str()), (65, ""), "{arguments:?}: {errors}");
+        for says in says {
+            assert!(errors.contains(says), "{arguments:?}: {errors}");
+        }
+    }
+    // What was not named may be absent.
+    let (code, _, errors) = ended("a.csv", &csv, &["--value-field", "temp"]);
+    assert!(code == 0 && errors.contains("all its rows are the device `a`"), "{errors}");
+}
+
+#[test]
+fn a_field_that_was_named_and_is_in_few_records_is_a_warning_with_counts() {
+    let json = readings()
+        .enumerate()
+        .map(|(i, (time, value))| {
+            let metric = if i < 3 { "\"m\":\"t\"," } else { "" };
+            format!("{{\"device_id\":\"pump\",{metric}\"at\":\"{time}\",\"metric_value\":{value}}}\n")
+        })
+        .collect::<String>();
+    let (code, _, errors) = ended("a.jsonl", &json, &["--metric-field", "m", "--time-field", "at"]);
+    assert!(code == 0 && errors.contains("`m`, which --metric-field names, is in 3 of the 60 events"), "{errors}");
+    assert!(!errors.contains("--time-field"), "{errors}");
+}
+
+#[test]
+fn a_file_of_which_nothing_is_an_event_is_an_error() {
+    let values = "metric_value\n".to_owned() + &"x\n".repeat(60);
+    for (name, text, says) in [
+        ("a.csv", "", "a.csv is empty"),
+        ("a.jsonl", "", "no record"),
+        ("a.json", "[]", "no record"),
+        ("a.csv", "metric_value\n", "a header line, and no row"),
+        ("a.csv", "# a\n", "comments only"),
+        ("a.csv", values.as_str(), "none of the 60 records"),
+        ("a.jsonl", "[1,2]\n{}\n", "none of the 3 records"),
+        ("a.jsonl", "one\ntwo\n", "none of the 2 records"),
+    ] {
+        let (code, out, errors) = ended(name, text, &[]);
+        assert_eq!((code, out.as_str()), (65, ""), "{text:?}: {errors}");
+        assert!(errors.contains(says) && errors.lines().count() < 10, "{text:?}: {errors}");
+    }
+    let few = "metric_value\n1\n2\n3\n";
+    let (code, _, errors) = ended("a.csv", few, &[]);
+    assert!(code == 0 && errors.contains("no value was judged"), "{errors}");
+}
+
+#[test]
+fn what_is_not_understood_is_said_once_with_its_count_and_first_line() {
+    let mut text = table("timestamp,metric_value", |time, value| format!("{time},{value}"));
+    for i in 0..20_000 {
+        text += &format!("{i},\u{1b}[31m{}\n", "x".repeat(i % 50));
+    }
+    text += &format!("1,\u{1b}[31m{}\n", "y".repeat(3_000_000));
+    text += "1,2,3\n";
+    let (code, _, errors) = ended("a.csv", &text, &[]);
+    assert_eq!(code, 0, "{errors}");
+    assert!(errors.contains("a.csv:62: metric_value") && errors.contains("(20001 records like this)"), "{errors}");
+    assert!(errors.contains("a.csv:20063: shape: the row has 3 cells"), "{errors}");
+    assert!(errors.contains("60 events accepted (30 while learning), 1 anomalies, 20002 records rejected"), "{errors}");
+    assert!(errors.len() < 2_000 && !errors.contains('\u{1b}'), "{errors:?}");
+    let comma =
+        table("metric_value;timestamp", |time, value| format!("{};{time}", value.to_string().replace('.', ",")));
+    let (code, _, errors) = ended("a.csv", &comma, &[]);
+    assert!(code == 0 && errors.contains("--decimal-comma"), "{errors}");
+}
+
+#[test]
+fn an_open_quote_takes_no_rows_in_silence() {
+    let text = table("timestamp,metric_value", |time, value| format!("{time},{value}"));
+    let broken = text.replacen("2026-11-23T17:10", "\"2026-11-23T17:10", 1);
+    let (code, _, errors) = ended("a.csv", &broken, &[]);
+    assert!(code == 65 && errors.contains("a.csv:12: a quote is opened"), "{errors}");
+    assert!(errors.contains("10 events accepted"), "{errors}");
+    let long = broken + &"1,2\n".repeat(1_000) + "\"\n";
+    let (code, _, errors) = ended("a.csv", &long, &[]);
+    assert!(code == 65 && errors.contains("a.csv:12: a quote is opened"), "{errors}");
+}
+
+#[test]
+fn times_that_run_backwards_are_warned_about_and_sort_judges_by_time() {
+    let mut rows = table("device_id,timestamp,metric_value", |time, value| format!("b,{time},{value}"))
+        .lines()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    let header = rows.remove(0);
+    let sorted = [std::slice::from_ref(&header), &rows[..]].concat().join("\n");
+    let (_, expected, errors) = ended("a.csv", &sorted, &["--all"]);
+    assert!(!errors.contains("earlier"), "{errors}");
+    // Two devices one after the other do not run backwards.
+    let other = rows.iter().map(|row| row.replace("b,", "a,")).collect::<Vec<_>>();
+    let both = [std::slice::from_ref(&header), &rows[..], &other[..]].concat().join("\n");
+    assert!(!ended("a.csv", &both, &[]).2.contains("earlier"));
+    rows.reverse();
+    let reversed = [&[header], &rows[..]].concat().join("\n");
+    let (code, _, errors) = ended("a.csv", &reversed, &["--all"]);
+    assert_eq!(code, 0);
+    assert!(errors.contains("a.csv:3: 59 times are earlier") && errors.contains("--sort"), "{errors}");
+    let (code, by_time, errors) = ended("a.csv", &reversed, &["--all", "--sort"]);
+    assert!(code == 0 && !errors.contains("earlier"), "{errors}");
+    let verdicts = |text: &str| {
+        let figures = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            (line["timestamp"].clone(), line["z_score"].clone(), line["is_anomaly"].clone())
+        };
+        text.lines().map(figures).collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts(&by_time), verdicts(&expected));
+    assert!(by_time.lines().next().unwrap().contains("\"offset\":59"), "a record keeps its number");
+}
+
+/// Feeds standard input without an end; the most memory that was used by then, in MiB.
+fn memory(child: &mut Child, begin: &[u8], repeated: &[u8], bytes: usize) -> u64 {
+    let mut input = child.stdin.take().unwrap();
+    let _ = input.write_all(begin);
+    for _ in 0..bytes / repeated.len() {
+        // It may have ended with an error, which is what bounds its memory.
+        if input.write_all(repeated).is_err() {
+            break;
+        }
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.map_or(0, |peak| peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap());
+    peak / 1024
+}
+
+#[test]
+fn no_line_no_array_and_no_quote_makes_it_hold_the_whole_file() {
+    let long = vec![b'x'; 1 << 16];
+    let member = [br#"{"device_id":"d","metric_value":1.5,"note":""#, &long[..], br#""},"#].concat();
+    for (arguments, begin, repeated, says) in [
+        (["--format", "auto"], &b"["[..], &member, "ends within the array"),
+        (["--format", "jsonl"], b"{\"device_id\":\"", &long, "standard input:1: the line that begins here"),
+        (["--format", "csv"], b"metric_value\n1\n\"", &long, "standard input:3: the row that begins here"),
+        (["--format", "json"], b"[{\"a\":\"", &long, "standard input:1: the JSON value that begins here"),
+    ] {
+        let mut child = Command::new(PROGRAM)
+            .arg("score")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let peak = memory(&mut child, begin, repeated, 140 << 20);
+        let output = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(65) && errors.contains(says), "{arguments:?}: {errors}");
+        assert!(peak < 100, "{arguments:?}: {peak} MiB");
+    }
+}
+
+#[test]
+fn every_setting_that_decides_a_verdict_is_an_option() {
+    let help = score(&["--help"]);
+    let help = String::from_utf8_lossy(&help.stdout);
+    for option in [
+        "--window",
+        "--threshold",
+        "--min-samples",
+        "--min-std-dev",
+        "--min-relative-std-dev",
+        "--method",
+        "--context",
+        "--device-field",
+        "--time-field",
+    ] {
+        assert!(help.contains(&format!("{option} <")), "{option}: {help}");
+    }
+    let text = table("timestamp,metric_value", |time, value| format!("{time},{value}"));
+    let anomalies = |arguments: &[&str]| ended("a.csv", &text, arguments).1.lines().count();
+    assert_eq!(anomalies(&[]), 1);
+    for none in [["--min-std-dev", "50"], ["--min-relative-std-dev", "2"], ["--threshold", "1e5"]] {
+        assert_eq!(anomalies(&none), 0, "{none:?}");
+    }
+    let (_, out, _) = ended("a.csv", &text, &["--context", "5", "--window", "40"]);
+    let anomaly: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((anomaly["window"].as_array().unwrap().len(), &anomaly["window_count"]), (5, &Value::from(40)));
+}
+
+#[test]
+fn people_get_a_table_and_programs_json_lines() {
+    let text = table("device_id,timestamp,metric_value", |time, value| format!("pump \u{1b}[31m1,{time},{value}"));
+    let (_, out, _) = ended("a.csv", &text, &["--output", "table"]);
+    let shown = out.lines().collect::<Vec<_>>();
+    assert_eq!(shown.len(), 2, "{out}");
+    assert!(
+        shown[0].starts_with("TIME ") && shown[1].starts_with("2026-11-23T17:50:00.000Z  pump \\u{1b}[31m1 "),
+        "{out}"
+    );
+    assert!(shown[1].ends_with("critical") && shown[1].contains(" 90.5 "), "{out}");
+    let (_, all, _) = ended("a.csv", &text, &["--output", "table", "--all"]);
+    let of = |verdict: &str| all.lines().filter(|line| line.ends_with(verdict)).count();
+    assert_eq!((of("  learning"), of("  normal"), of("  abnormal")), (30, 29, 1), "{all}");
+    // On a terminal, which `script` makes.
+    let (_dir, path) = file("a.csv", &text);
+    let command = format!("{PROGRAM} score {path}");
+    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("TIME    "), "{output:?}");
+    let (_, json, _) = ended("a.csv", &text, &[]);
+    assert!(json.starts_with("{\"schema_version\""), "{json}");
 }

@@ -1,134 +1,173 @@
 //! `anomaly score`: the same detector over a file or standard input, no Kafka.
 
 mod batch;
+mod feed;
+mod fields;
+mod order;
+mod print;
+mod report;
+mod sort;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::Receiver;
 
 use super::output;
 use crate::anomaly::Source;
-use crate::cli::Score;
+use crate::cli::{Form, Score};
 use crate::detect::{Detector, Settings};
 use crate::error::{Error, Kind, Result};
-use crate::event::Fields;
-use crate::source::file;
-use crate::source::replay::device_of;
-use batch::{Counts, Judged, Judges};
-
-/// Most rows that are judged together.
-const BATCH: usize = 16_384;
-/// Batches that are read ahead.
-const AHEAD: usize = 2;
+use crate::event::Forms;
+use crate::source::file::{self, Options, Row};
+use batch::{Judged, Judges};
+use feed::Fed;
+use print::Print;
+use report::Report;
 
 /// Reads to the end; anomalies and rejects are no errors.
 ///
 /// # Errors
-/// 64 for options that contradict one another, 65 for a table without the column, 66 when the file cannot be read.
+/// 64 for options that contradict one another, 65 for data that cannot be understood or of which nothing is an event, 66 when
+/// the file cannot be read, 74 when the output cannot be written.
 pub fn run(options: &Score) -> Result<()> {
-    let counts = judge(options, &mut BufWriter::with_capacity(1 << 16, output::raw()))?;
-    output::note(format_args!(
-        "{} events accepted ({} while learning), {} anomalies, {} records rejected",
-        counts.accepted, counts.learning, counts.anomalies, counts.rejected
-    ));
-    Ok(())
-}
-
-fn judge(options: &Score, to: &mut impl Write) -> Result<Counts> {
-    if options.min_samples > options.window {
+    let settings = &options.judging.settings;
+    if settings.detector.min_samples > settings.detector.window {
         return Err(Error::usage(format_args!(
             "error: --min-samples {} is more than --window {}: nothing would ever be judged",
-            options.min_samples, options.window
+            settings.detector.min_samples, settings.detector.window
         )));
     }
-    let fields = Fields {
-        device: options.device_field.clone(),
-        metric: options.metric_field.clone(),
-        value: options.value_field.clone(),
-        time: options.time_field.clone(),
-    };
-    if let Some((a, b)) = fields.clash() {
+    if let Some((a, b)) = settings.fields.clash() {
         return Err(Error::usage(format_args!("error: the paths `{a}` and `{b}` lead to the same field")));
     }
-    let mut records = file::open(&options.file, options.format, &fields)?;
     if let Some(rejects) = options.rejects.as_deref().and_then(|path| path.canonicalize().ok())
         && Path::new(&options.file).canonicalize().is_ok_and(|input| input == rejects)
     {
         return Err(Error::usage("error: --rejects names the input itself, which would be overwritten"));
     }
-    let mut rejects = options.rejects.as_deref().map(create).transpose()?;
-    let device = device_of(&options.file);
+    let records = file::open(
+        &options.file,
+        &Options {
+            format: options.format,
+            delimiter: options.delimiter,
+            fields: &settings.fields,
+            forms: Forms { decimal_comma: options.decimal_comma, ..Forms::default() },
+            named: options.judging.named,
+        },
+    )?;
+    let print = Print {
+        is_all: options.all,
+        is_table: match options.output {
+            Form::Auto => output::is_terminal(),
+            form => form == Form::Table,
+        },
+    };
     let name = Path::new(&options.file).file_name().map_or("stdin".into(), |name| name.to_string_lossy().into_owned());
     let topic = if options.file == "-" { "stdin".to_owned() } else { name };
     let source = Source { topic, partition: 0, offset: 0, index: 0 };
-    let mut judges = Judges::new(|| detector(options), fields, device, options.all, source)?;
-    let mut counts = Counts::default();
-    let (batches, read) = sync_channel(AHEAD);
-    // A thread of its own: it reads while we judge, and a pipe may keep silent for as long as it likes.
-    std::thread::spawn(move || {
-        loop {
-            let (rows, then) = records.read_many(BATCH);
-            let has_more = matches!(then, Ok(true));
-            if batches.send((rows, then)).is_err() || !has_more {
-                break;
-            }
-        }
-    });
-    let mut next = read.recv().ok();
-    while let Some((rows, then)) = next.take() {
-        let Judged { lines, rejections } = judges.judge(&rows, &mut counts);
-        for (_, line) in lines {
-            output::written(to.write_all(&line))?;
-        }
-        for (at, rejection) in rejections {
-            let row = &rows[at];
-            output::note(format_args!("{}:{}: {rejection}", options.file, row.line));
-            if let Some(rejects) = &mut rejects {
-                let written = rejects.write_all(&row.bytes).and_then(|()| rejects.write_all(b"\n"));
-                written.map_err(|e| not_kept(options, &e))?;
-            }
-        }
-        output::progress(format_args!("{} records", counts.accepted + counts.rejected));
-        then.map_err(|e| Error::no_input(format_args!("cannot read {} any further: {e}", options.file)))?;
-        next = match read.try_recv() {
-            Ok(batch) => Some(batch),
-            Err(_) => {
-                // Whoever waits for the rest of a pipe shall see what came so far.
-                output::written(to.flush())?;
-                read.recv().ok()
-            }
-        };
-    }
-    output::progress("");
-    output::written(to.flush())?;
-    if let Some(mut rejects) = rejects {
-        rejects.flush().map_err(|e| not_kept(options, &e))?;
-    }
-    Ok(counts)
-}
-
-fn not_kept(options: &Score, why: &std::io::Error) -> Error {
-    let path = options.rejects.as_deref().unwrap_or(Path::new("--rejects"));
-    Error::new(Kind::Output, format_args!("cannot write rejects to {}: {why}; the file is incomplete", path.display()))
-}
-
-fn detector(options: &Score) -> Result<Detector> {
-    let settings = Settings {
-        window: options.window as usize,
-        min_samples: options.min_samples as usize,
-        method: options.method.clone(),
-        threshold: options.threshold,
-        // A file ends; and what is forgotten must not depend on the number of cores.
-        max_series: usize::MAX,
-        idle_after: None,
-        ..Settings::default()
+    let mut scoring = Scoring {
+        judges: Judges::new(|| detector(settings.detection()), print, source)?,
+        report: Report::new(options),
+        rejects: options.rejects.as_deref().map(Rejects::create).transpose()?,
+        to: BufWriter::with_capacity(1 << 16, output::raw()),
+        print: Some(print),
     };
-    Detector::new(settings).ok_or_else(|| Error::internal(format_args!("no rule is called {}", options.method)))
+    let end = scoring.judge_all(&feed::start(records, options.sort)?);
+    output::progress("");
+    if end.as_ref().is_err_and(|error| matches!(error.kind, Kind::Closed | Kind::Output)) {
+        return end;
+    }
+    scoring.report.say();
+    end
 }
 
-fn create(path: &Path) -> Result<BufWriter<File>> {
-    File::create(path)
-        .map(BufWriter::new)
-        .map_err(|e| Error::unavailable(format_args!("cannot write rejects to {}: {e}", path.display())))
+struct Scoring<'a, W: Write> {
+    judges: Judges,
+    report: Report<'a>,
+    rejects: Option<Rejects<'a>>,
+    to: BufWriter<W>,
+    /// Until the header was written.
+    print: Option<Print>,
+}
+
+impl<W: Write> Scoring<'_, W> {
+    fn judge_all(&mut self, from: &Receiver<Fed>) -> Result<()> {
+        let mut next = from.recv().ok();
+        while let Some((batch, then)) = next.take() {
+            self.report.see(&batch);
+            let Judged { lines, rejections } = self.judges.judge(&batch, &mut self.report.counts);
+            for (at, rejection) in rejections {
+                if let Some(rejects) = &mut self.rejects {
+                    rejects.write(batch.row(at))?;
+                }
+                self.report.reject(&batch, at, rejection);
+            }
+            // Before what was judged on wrong terms is written, as far as that can be known by now.
+            let problem = matches!(then, Ok(false)).then(|| self.report.check());
+            let is_all = self.report.records() == batch.len() as u64;
+            if !(is_all && matches!(problem, Some(Err(_)))) {
+                self.write(&lines)?;
+            }
+            output::progress(format_args!("{} records", self.report.records()));
+            next = match from.try_recv() {
+                Ok(batch) => Some(batch),
+                Err(_) => {
+                    // Whoever waits for the rest of a pipe shall see what came so far.
+                    self.flush()?;
+                    from.recv().ok()
+                }
+            };
+            then?;
+            problem.transpose()?;
+        }
+        self.flush()
+    }
+
+    fn write(&mut self, lines: &[(usize, Vec<u8>)]) -> Result<()> {
+        if let Some(print) = self.print.take_if(|_| !lines.is_empty()) {
+            output::written(self.to.write_all(print.header().as_bytes()))?;
+        }
+        lines.iter().try_for_each(|(_, line)| output::written(self.to.write_all(line)))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        output::written(self.to.flush())?;
+        self.rejects.as_mut().map_or(Ok(()), Rejects::flush)
+    }
+}
+
+fn detector(settings: Settings) -> Result<Detector> {
+    let method = settings.method.clone();
+    // A file ends; and what is forgotten must not depend on the number of cores.
+    Detector::new(Settings { max_series: usize::MAX, idle_after: None, ..settings })
+        .ok_or_else(|| Error::internal(format_args!("no rule is called {method}")))
+}
+
+/// The file of `--rejects`.
+struct Rejects<'a> {
+    path: &'a Path,
+    to: BufWriter<File>,
+}
+
+impl<'a> Rejects<'a> {
+    fn create(path: &'a Path) -> Result<Self> {
+        File::create(path)
+            .map(|file| Rejects { path, to: BufWriter::new(file) })
+            .map_err(|e| Error::unavailable(format_args!("cannot write rejects to {}: {e}", path.display())))
+    }
+
+    fn write(&mut self, row: Row<'_>) -> Result<()> {
+        let written = self.to.write_all(row.bytes).and_then(|()| self.to.write_all(b"\n"));
+        written.map_err(|e| self.incomplete(&e))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.to.flush().map_err(|e| self.incomplete(&e))
+    }
+
+    fn incomplete(&self, why: &std::io::Error) -> Error {
+        let path = self.path.display();
+        Error::new(Kind::Output, format_args!("cannot write rejects to {path}: {why}; the file is incomplete"))
+    }
 }

@@ -211,7 +211,7 @@ fn put(path: String, value: Value, origin: Origin, key: Option<Origin>, entries:
 }
 
 /// The value as its kind wants it, or what was expected.
-fn check(kind: Kind, value: Value) -> Result<Value, String> {
+pub fn check(kind: Kind, value: Value) -> Result<Value, String> {
     let expected = match kind {
         Kind::Text | Kind::Secret => "expected a string".to_owned(),
         Kind::OneOf(words) => format!("expected one of: {}", words.join(", ")),

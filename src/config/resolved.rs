@@ -176,6 +176,8 @@ pub struct Producer {
     pub format: FileFormat,
     pub speed: f64,
     #[serde(deserialize_with = "duration")]
+    pub max_pause: Duration,
+    #[serde(deserialize_with = "duration")]
     pub interval: Duration,
 }
 
@@ -190,11 +192,13 @@ pub enum SourceKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum FileFormat {
-    /// By the extension: .csv, else JSON Lines
+    /// By the extension, then by the first characters
     Auto,
     /// One JSON object a line
     Jsonl,
-    /// Comma-separated values with a header line
+    /// One JSON array of objects, or objects printed over several lines
+    Json,
+    /// A table with a header line; cells are separated by a comma, semicolon, tab or vertical bar
     Csv,
 }
 

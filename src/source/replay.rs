@@ -1,113 +1,172 @@
-//! A file's events again, at their original pace, scaled, or as fast as they are taken. JSON Lines pass byte for byte,
+//! A file's events again, at their original pace, scaled, or as fast as they are taken. JSON records pass byte for byte,
 //! well-formed or not: what is not an event is for the detector to reject. A table's rows become JSON.
 
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use super::file::{Row, open};
+use super::file::{Batch, Options, Passed, Records, open};
+use super::pace::{Jump, Pace};
+use super::reasons::Reasons;
 use super::{Next, Sample, Source, Writer};
 use crate::config::resolved::{FileFormat, Producer};
 use crate::error::{Error, Result};
-use crate::event::{Fields, Instant};
+use crate::event::{Event, Fields, Forms, Instant};
 
-/// Rows that are read ahead.
-const AHEAD: usize = 4096;
+/// Records that are read together.
+const BATCH: usize = 1024;
+/// Batches that are read ahead.
+const AHEAD: usize = 2;
 /// Before the reader is asked again.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// See the module.
 pub struct Replay {
-    rows: Receiver<Result<Row>>,
+    batches: Receiver<Result<Batch>>,
+    batch: Option<Batch>,
+    /// Records of the batch that were taken.
+    taken: usize,
     path: String,
-    /// Of a table without a device column.
-    device: String,
-    fields: Fields,
     writer: Writer,
-    speed: f64,
+    pace: Pace,
     left: u64,
-    first: Option<Instant>,
     waiting: Option<(Duration, Sample)>,
+    told: Told,
+}
+
+/// What the log says at the end.
+#[derive(Default)]
+struct Told {
+    records: u64,
+    reasons: Reasons,
+    passed: Passed,
+    jumps: u64,
+    newest: Option<Instant>,
+    /// Events whose time is before that of an earlier one.
+    backwards: u64,
+    has_ended: bool,
 }
 
 impl Replay {
     /// Opens the file.
     ///
     /// # Errors
-    /// 66 when it cannot be read, 65 when a table lacks the value's column.
+    /// 66 when it cannot be read, 65 when it is no text, or a table that lacks a column.
     pub fn new(settings: &Producer, fields: &Fields) -> Result<Self> {
         Ok(Replay {
-            rows: read(&settings.file, settings.format, fields)?,
+            batches: read(&settings.file, settings.format, fields)?,
+            batch: None,
+            taken: 0,
             path: settings.file.clone(),
-            device: device_of(&settings.file),
-            fields: fields.clone(),
             writer: Writer::new(fields),
-            speed: settings.speed,
+            pace: Pace::new(settings.speed, settings.max_pause),
             left: if settings.count == 0 { u64::MAX } else { settings.count },
-            first: None,
             waiting: None,
+            told: Told::default(),
         })
     }
 
-    /// When it is due after the start, and what it is; `None` for a table's row that is no event.
-    fn sample(&mut self, row: &Row) -> Option<(Duration, Sample)> {
-        let event = match row.event(&self.fields, &self.device) {
+    /// When the next record is due after the start, and what it is; `None` for a table's row that is no event.
+    fn sample(&mut self, batch: &Batch) -> Option<(Duration, Sample)> {
+        let row = batch.row(self.taken);
+        self.told.records += 1;
+        let is_table = batch.reading().is_table();
+        let event = match batch.event(self.taken) {
             Ok(event) => Some(event),
-            Err(rejection) if row.is_table() => {
-                tracing::warn!("{} line {}: not sent: {rejection}", self.path, row.line);
+            Err(rejection) if is_table => {
+                if self.told.reasons.add(row, rejection.clone()) {
+                    let path = &self.path;
+                    tracing::warn!("{path}:{}: the row is not sent: {rejection}; more of these are counted", row.line);
+                }
                 return None;
             }
             Err(_) => None,
         };
-        let at = event.as_ref().and_then(|event| event.timestamp);
-        let due = match (at, self.speed > 0.0) {
-            (Some(at), true) => {
-                let first = *self.first.get_or_insert(at);
-                Duration::from_secs_f64(((at.millis() - first.millis()).max(0) as f64 / 1000.0 / self.speed).min(1e9))
-            }
-            _ => Duration::ZERO,
-        };
+        let due = self.due(event.as_ref(), row.line);
         let key = event.as_ref().map(|event| event.device_id.as_bytes().to_vec());
-        let value = match (&event, row.is_table()) {
-            (Some(event), true) => {
+        let value = match &event {
+            Some(event) if is_table => {
                 let metric = event.metric_name.as_deref();
                 self.writer.event(&event.device_id, metric, event.metric_value, event.timestamp)
             }
-            _ => row.bytes.clone(),
+            _ => row.bytes.to_vec(),
         };
         Some((due, Sample { key, value, label: None }))
     }
-}
 
-/// Rows as they are read, by a thread of their own: a pipe may keep silent for as long as it likes.
-fn read(path: &str, format: FileFormat, fields: &Fields) -> Result<Receiver<Result<Row>>> {
-    let (sender, receiver) = sync_channel(AHEAD);
-    let (path, fields) = (path.to_owned(), fields.clone());
-    // A file's errors are told at the start; opening a pipe waits for its first bytes.
-    let opened = if path == "-" { None } else { Some(open(&path, format, &fields)?) };
-    let body = move || {
-        let failed = |sender: &SyncSender<Result<Row>>, error| {
-            let _ = sender.send(Err(error));
-        };
-        let mut records = match opened.map_or_else(|| open(&path, format, &fields), Ok) {
-            Ok(records) => records,
-            Err(error) => return failed(&sender, error),
-        };
-        loop {
-            match records.read() {
-                Ok(Some(row)) => {
-                    // Nobody listens any more.
-                    if sender.send(Ok(row)).is_err() {
-                        return;
-                    }
-                }
-                Ok(None) => return,
-                Err(e) => {
-                    let error = Error::no_input(format_args!("cannot read {path} any further: {e}"));
-                    return failed(&sender, error);
-                }
+    fn due(&mut self, event: Option<&Event<'_>>, line: u64) -> Duration {
+        let at = event.and_then(|event| event.timestamp);
+        if let Some(at) = at {
+            self.told.backwards += u64::from(self.told.newest.is_some_and(|newest| at < newest));
+            self.told.newest = self.told.newest.max(Some(at));
+        }
+        let (due, jump) = self.pace.due(at);
+        if let Some(Jump { from, to }) = jump {
+            if self.told.jumps == 0 {
+                tracing::warn!(
+                    "{}:{line}: the time goes from {from} to {to}, further than producer.max_pause; the replay does not \
+                     wait for it, nor for others like it, which are counted",
+                    self.path
+                );
+            }
+            self.told.jumps += 1;
+        }
+        due
+    }
+
+    /// Says once, at the end of the file, what was passed over.
+    fn end(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.told.has_ended, true) {
+            return Ok(());
+        }
+        let Told { records, reasons, passed, jumps, backwards, .. } = &self.told;
+        let path = &self.path;
+        for reason in reasons.all() {
+            let (count, first) = (reason.seen.count, reason.seen.first);
+            tracing::warn!("{path}: {count} rows were not sent, the first in line {first}: {}", reason.rejection);
+        }
+        for (seen, what) in [
+            (reasons.others(), "rows were not sent for other reasons"),
+            (passed.comments, "comments were passed over"),
+            (passed.headers, "more header lines were passed over"),
+        ] {
+            if seen.count > 0 {
+                tracing::info!("{path}: {} {what}, the first in line {}", seen.count, seen.first);
             }
         }
+        if *jumps > 0 {
+            tracing::warn!("{path}: {jumps} times were further than producer.max_pause from those before them");
+        }
+        if *backwards > 0 {
+            tracing::warn!(
+                "{path}: {backwards} events have an earlier time than one before them; they were sent in the file's order"
+            );
+        }
+        match (records, reasons.count()) {
+            (0, _) => Err(Error::data(format_args!("{path} has no record; nothing was sent"))),
+            (all, rejected) if *all == rejected => {
+                Err(Error::data(format_args!("none of the {all} rows of {path} is an event; nothing was sent")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Records as they are read, by a thread of their own: a pipe may keep silent for as long as it likes.
+fn read(path: &str, format: FileFormat, fields: &Fields) -> Result<Receiver<Result<Batch>>> {
+    let (sender, receiver) = sync_channel(AHEAD);
+    let (path, fields) = (path.to_owned(), fields.clone());
+    let begin = move |path: &str| {
+        let usual = Fields::default();
+        // A field that has another name than usual was named by the user.
+        let named = [fields.device != usual.device, fields.metric != usual.metric, true, fields.time != usual.time];
+        open(path, &Options { format, delimiter: None, fields: &fields, forms: Forms::default(), named })
+    };
+    // A file's errors are reported at the start; opening a pipe waits for its first bytes.
+    let opened = if path == "-" { None } else { Some(begin(&path)?) };
+    let body = move || match opened.map_or_else(|| begin(&path), Ok) {
+        Ok(records) => send(records, &sender),
+        // If nobody listens any more, nobody has to know.
+        Err(error) => drop(sender.send(Err(error))),
     };
     std::thread::Builder::new()
         .name("replay".into())
@@ -116,12 +175,19 @@ fn read(path: &str, format: FileFormat, fields: &Fields) -> Result<Receiver<Resu
     Ok(receiver)
 }
 
-/// A file's name without directory and extension.
-pub fn device_of(path: &str) -> String {
-    if path == "-" {
-        return "stdin".into();
+/// Sends all records, until they end or nobody listens any more.
+fn send(mut records: Records, to: &SyncSender<Result<Batch>>) {
+    loop {
+        let (batch, has_more) = records.batch(BATCH);
+        if to.send(Ok(batch)).is_err() {
+            return;
+        }
+        match has_more {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return drop(to.send(Err(error))),
+        }
     }
-    Path::new(path).file_stem().map_or_else(|| path.to_owned(), |stem| stem.to_string_lossy().into_owned())
 }
 
 impl Source for Replay {
@@ -130,10 +196,23 @@ impl Source for Replay {
             if self.left == 0 {
                 return Ok(Next::End);
             }
-            match self.rows.try_recv() {
-                Ok(row) => self.waiting = self.sample(&row?),
+            if let Some(batch) = self.batch.take_if(|batch| self.taken < batch.len()) {
+                self.waiting = self.sample(&batch);
+                self.taken += 1;
+                self.batch = Some(batch);
+                continue;
+            }
+            match self.batches.try_recv() {
+                Ok(batch) => {
+                    let batch = batch?;
+                    self.told.passed.join(batch.passed);
+                    (self.batch, self.taken) = (Some(batch), 0);
+                }
                 Err(TryRecvError::Empty) => return Ok(Next::Wait(PATIENCE)),
-                Err(TryRecvError::Disconnected) => return Ok(Next::End),
+                Err(TryRecvError::Disconnected) => {
+                    self.end()?;
+                    return Ok(Next::End);
+                }
             }
         }
         match self.waiting.take() {

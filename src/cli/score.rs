@@ -1,0 +1,145 @@
+//! Options of `anomaly score`. What decides a verdict and how events are read are settings of the roles too: those options
+//! come from the settings' schema.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, ValueEnum};
+use serde_json::Value;
+
+use crate::config::option;
+use crate::config::resolved::{FileFormat, Settings};
+use crate::config::schema::{KEYS, Key, Kind};
+
+/// Options of `anomaly score`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Score {
+    /// JSON Lines, a JSON array, or a table with a header line, also packed with gzip; - or nothing is standard input
+    #[arg(default_value = "-")]
+    pub file: String,
+    /// Format of the input
+    #[arg(long, value_enum, default_value = "auto")]
+    pub format: FileFormat,
+    /// What separates the cells of a table: a character, or tab; what its header line shows unless given
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    pub delimiter: Option<u8>,
+    /// In a table a comma is the decimal point: 21,5
+    #[arg(long)]
+    pub decimal_comma: bool,
+    /// What decides a verdict, and how events are read.
+    #[command(flatten)]
+    pub judging: Judging,
+    /// Judge the events in the order of their times, not of the file
+    #[arg(long)]
+    pub sort: bool,
+    /// Print a line for every accepted event, with its figures and its verdict
+    #[arg(long)]
+    pub all: bool,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "auto")]
+    pub output: Form,
+    /// Write the exact lines of rejected records into this file
+    #[arg(long, value_name = "FILE")]
+    pub rejects: Option<PathBuf>,
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// A table on a terminal, else JSON Lines
+    Auto,
+    /// One JSON object a line
+    Jsonl,
+    /// A table for people
+    Table,
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        _ if text == "tab" || text == "\\t" => Ok(b'\t'),
+        [one] if !matches!(one, b'"' | b'\n' | b'\r') && one.is_ascii() => Ok(*one),
+        _ => Err("expected one ASCII character that is not a quote, or tab".into()),
+    }
+}
+
+/// Settings that were given as options.
+#[derive(Debug, Clone)]
+pub struct Judging {
+    /// As used; what was not given has its default.
+    pub settings: Box<Settings>,
+    /// Which of device, metric, value and time was named.
+    pub named: [bool; 4],
+}
+
+/// Settings of the sections `fields` and `detector` whose options have other names than they.
+const RENAMED: [(&str, &str); 4] = [
+    ("fields.device", "device-field"),
+    ("fields.metric", "metric-field"),
+    ("fields.value", "value-field"),
+    ("fields.time", "time-field"),
+];
+
+/// The settings that are options, and their names: how events are read, and what decides a verdict. A file ends, so nothing
+/// in it is forgotten.
+static OPTIONS: LazyLock<Vec<(&Key, String)>> = LazyLock::new(|| {
+    let detection = serde_json::to_value(crate::detect::Settings::default()).unwrap_or_default();
+    let decides = |name: &str| detection.get(name).is_some() && !["max_series", "idle_after"].contains(&name);
+    let is_option = |key: &&Key| match key.path.split_once('.') {
+        Some(("fields", _)) => true,
+        Some(("detector", name)) => decides(name),
+        _ => false,
+    };
+    let name = |key: &Key| match RENAMED.iter().find(|(path, _)| *path == key.path) {
+        Some((_, name)) => (*name).to_owned(),
+        None => key.path.rsplit('.').next().unwrap_or(key.path).replace('_', "-"),
+    };
+    KEYS.iter().filter(is_option).map(|key| (key, name(key))).collect()
+});
+
+fn argument(key: &'static Key, name: &'static str) -> Arg {
+    let value_name = match key.kind {
+        Kind::Integer(..) | Kind::Float(..) => "NUMBER",
+        Kind::Bool => "true|false",
+        Kind::Duration(..) => "TIME",
+        _ if name.ends_with("-field") => "PATH",
+        _ => "VALUE",
+    };
+    let parser = match key.kind {
+        Kind::OneOf(words) => ValueParser::new(PossibleValuesParser::new(words).map(Value::from)),
+        _ => ValueParser::new(move |text: &str| option::value(key, text)),
+    };
+    let argument = Arg::new(key.path).long(name).value_name(value_name).value_parser(parser);
+    let argument = argument.help(key.doc.trim_end_matches('.'));
+    match key.default.trim_matches('"') {
+        "" => argument,
+        default => argument.default_value(default),
+    }
+}
+
+impl clap::Args for Judging {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        OPTIONS.iter().fold(command, |command, (key, name)| command.arg(argument(key, name)))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for Judging {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let is_given = |path: &str| matches.value_source(path) == Some(ValueSource::CommandLine);
+        let given = OPTIONS.iter().map(|(key, _)| key).filter(|key| is_given(key.path));
+        let given = given.filter_map(|key| Some((key.path, matches.get_one::<Value>(key.path)?.clone())));
+        let settings = option::settings(given).map_err(|e| clap::Error::raw(ErrorKind::ValueValidation, e.message))?;
+        Ok(Judging { settings: Box::new(settings), named: RENAMED.map(|(path, _)| is_given(path)) })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! Batches of records, read by a thread of their own: it reads while others judge, and a pipe may keep silent for as long as
+//! it likes.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::sort::Sorter;
+use crate::error::{Error, Result};
+use crate::source::file::{Batch, Records};
+
+/// Most records that are judged together.
+pub const BATCH: usize = 16_384;
+/// Batches that are read ahead.
+const AHEAD: usize = 2;
+
+/// A batch, and whether there may be more, or why the file cannot be read any further.
+pub type Fed = (Batch, Result<bool>);
+
+/// Reads to the end; with `sort`, all before the first batch comes.
+///
+/// # Errors
+/// 70 when there is no thread.
+pub fn start(records: Records, sort: bool) -> Result<Receiver<Fed>> {
+    let (to, from) = sync_channel(AHEAD);
+    std::thread::Builder::new()
+        .name("reader".into())
+        .spawn(move || if sort { sorted(records, &to) } else { as_it_is(records, &to) })
+        .map_err(|e| Error::internal(format_args!("cannot start a thread: {e}")))?;
+    Ok(from)
+}
+
+fn as_it_is(mut records: Records, to: &SyncSender<Fed>) {
+    loop {
+        let (batch, then) = records.batch(BATCH);
+        let has_more = matches!(then, Ok(true));
+        if to.send((batch, then)).is_err() || !has_more {
+            return;
+        }
+    }
+}
+
+fn sorted(mut records: Records, to: &SyncSender<Fed>) {
+    let reading = records.reading().clone();
+    let mut sorter = Sorter::new(reading.clone());
+    let end = loop {
+        let (batch, then) = records.batch(BATCH);
+        match sorter.take(&batch).and(then) {
+            Ok(true) => {}
+            end => break end,
+        }
+    };
+    let end = sorter.hand_out(|batch| to.send((batch, Ok(true))).is_ok()).and(end);
+    // If nobody listens any more, nobody has to know.
+    drop(to.send((Batch::new(reading), end)));
+}

@@ -1,0 +1,35 @@
+//! Whether the times of a series run backwards.
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::HashMap;
+
+use crate::event::Instant;
+
+/// Time of the newest event of each series, by the hash of its name. Two series with the same hash are improbable, and only
+/// a warning would be wrong.
+#[derive(Debug, Default)]
+pub struct Order(HashMap<u64, Instant, BuildHasherDefault<AsItIs>>);
+
+impl Order {
+    /// Takes the next time of a series; whether it is before the one before it.
+    pub fn is_backwards(&mut self, series: u64, time: Instant) -> bool {
+        self.0.insert(series, time).is_some_and(|before| time < before)
+    }
+}
+
+/// A hasher of what is a hash already.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}

@@ -1,0 +1,198 @@
+//! How a verdict is written: as JSON, or as a row of a table for people.
+
+use serde::Serialize;
+
+use crate::anomaly::{Anomaly, Source};
+use crate::event::{Event, Instant};
+use crate::foreign;
+use crate::rule::Figures;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Print {
+    /// A line for every event, not only for anomalies.
+    pub is_all: bool,
+    /// A table for people.
+    pub is_table: bool,
+}
+
+/// A line of `--all`: figures are null before `min_samples`, the time is null when the record has none.
+#[derive(Serialize)]
+pub struct Outcome<'a> {
+    device_id: &'a str,
+    metric_name: Option<&'a str>,
+    metric_value: f64,
+    timestamp: Option<Instant>,
+    mean: Option<f64>,
+    std_dev: Option<f64>,
+    z_score: Option<f64>,
+    score: Option<f64>,
+    is_anomaly: bool,
+    source: &'a Source,
+    #[serde(skip)]
+    band: Option<(f64, f64)>,
+}
+
+impl<'a> Outcome<'a> {
+    /// Of an event; `figures` are there once its series is judged.
+    pub fn of(source: &'a Source, event: &'a Event<'_>, figures: Option<&Figures>) -> Self {
+        Outcome {
+            device_id: &event.device_id,
+            metric_name: event.metric_name.as_deref(),
+            metric_value: event.metric_value,
+            timestamp: event.timestamp,
+            mean: figures.map(|f| f.mean),
+            std_dev: figures.map(|f| f.std_dev),
+            z_score: figures.and_then(|f| f.z_score),
+            score: figures.map(|f| f.score),
+            is_anomaly: figures.is_some_and(|f| f.abnormal),
+            source,
+            band: figures.map(|f| (f.lower, f.upper)),
+        }
+    }
+}
+
+/// The header line of the table.
+pub const HEADER: &str = "TIME                      DEVICE              METRIC               VALUE  EXPECTED                   SCORE  VERDICT\n";
+
+impl Print {
+    /// What stands before the first line.
+    pub fn header(self) -> &'static str {
+        if self.is_table { HEADER } else { "" }
+    }
+
+    /// The line of an anomaly.
+    pub fn anomaly(self, anomaly: &Anomaly) -> Option<Vec<u8>> {
+        if !self.is_table {
+            return json(anomaly);
+        }
+        let Anomaly { device_id, metric_name, metric_value, timestamp, lower, upper, score, severity, .. } = anomaly;
+        let columns = Columns {
+            time: *timestamp,
+            device: device_id,
+            metric: metric_name.as_deref(),
+            value: *metric_value,
+            band: Some((*lower, *upper)),
+            score: Some(*score),
+            verdict: severity.as_str(),
+        };
+        Some(columns.line())
+    }
+
+    /// The line of any event.
+    pub fn outcome(self, outcome: &Outcome<'_>) -> Option<Vec<u8>> {
+        if !self.is_table {
+            return json(outcome);
+        }
+        let verdict = match (outcome.mean, outcome.is_anomaly) {
+            (None, _) => "learning",
+            (_, false) => "normal",
+            (_, true) => "abnormal",
+        };
+        let columns = Columns {
+            time: outcome.timestamp,
+            device: outcome.device_id,
+            metric: outcome.metric_name,
+            value: outcome.metric_value,
+            band: outcome.band,
+            score: outcome.score,
+            verdict,
+        };
+        Some(columns.line())
+    }
+}
+
+/// Cannot fail: all numbers are finite, all names are text.
+fn json<T: Serialize>(value: &T) -> Option<Vec<u8>> {
+    let mut line = serde_json::to_vec(value).ok()?;
+    line.push(b'\n');
+    Some(line)
+}
+
+/// A row of the table.
+struct Columns<'a> {
+    time: Option<Instant>,
+    device: &'a str,
+    metric: Option<&'a str>,
+    value: f64,
+    band: Option<(f64, f64)>,
+    score: Option<f64>,
+    verdict: &'a str,
+}
+
+impl Columns<'_> {
+    fn line(&self) -> Vec<u8> {
+        let time = self.time.map_or_else(|| "-".to_owned(), |time| time.to_string());
+        let (device, metric) = (name(self.device, 18), name(self.metric.unwrap_or("-"), 15));
+        let value = number(self.value);
+        let band = self.band.map_or_else(String::new, |(low, high)| format!("{} to {}", number(low), number(high)));
+        let score = match self.score {
+            None => String::new(),
+            // The window has no deviation at all.
+            Some(f64::MAX) => "-".to_owned(),
+            Some(score) => format!("{score:.1}"),
+        };
+        let verdict = self.verdict;
+        format!("{time:<24}  {device:<18}  {metric:<15}  {value:>9}  {band:<23}  {score:>8}  {verdict}\n").into_bytes()
+    }
+}
+
+/// A name of at most so many characters.
+fn name(text: &str, most: usize) -> String {
+    let text = foreign::name(text).to_string();
+    if text.chars().count() <= most { text } else { text.chars().take(most - 1).chain(['…']).collect() }
+}
+
+/// At most six significant digits.
+fn number(x: f64) -> String {
+    let size = x.abs();
+    if size != 0.0 && !(1e-4..1e7).contains(&size) {
+        return format!("{x:.3e}");
+    }
+    let whole = if size < 1.0 { 1 } else { size.log10() as usize + 1 };
+    let text = format!("{x:.*}", 6_usize.saturating_sub(whole));
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        for (x, text) in [
+            (0.0, "0"),
+            (21.5, "21.5"),
+            (-1234.5678, "-1234.57"),
+            (100_000.0, "100000"),
+            (1e9, "1.000e9"),
+            (0.000_012, "1.200e-5"),
+            (0.25, "0.25"),
+        ] {
+            assert_eq!(number(x), text);
+        }
+    }
+
+    #[test]
+    fn columns_stand_below_their_titles_and_names_cannot_leave_them() {
+        let columns = Columns {
+            time: Instant::from_millis(0),
+            device: "a\u{1b}[31m and a name that is far too long",
+            metric: None,
+            value: 93.1,
+            band: Some((20.56, 22.42)),
+            score: Some(231.0),
+            verdict: "critical",
+        };
+        let line = String::from_utf8(columns.line()).unwrap();
+        assert_eq!(
+            line,
+            "1970-01-01T00:00:00.000Z  a\\u{1b}[31m and a…  -                     93.1  20.56 to 22.42           \
+             \u{20}  231.0  critical\n"
+        );
+        assert_eq!(
+            HEADER.find("VERDICT"),
+            Some(line.chars().collect::<String>().replace('…', ".").find("critical").unwrap())
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! What is said at the end, on standard error: each thing once, with its count and its first line.
+
+use super::batch::Counts;
+use super::fields;
+use crate::cli::Score;
+use crate::command::output;
+use crate::error::{Error, Result};
+use crate::event::Class;
+use crate::foreign;
+use crate::source::file::{Batch, Passed, Seen};
+use crate::source::reasons::Reasons;
+
+/// Gathers it.
+pub struct Report<'a> {
+    options: &'a Score,
+    /// As messages name the file.
+    file: String,
+    /// Outcomes.
+    pub counts: Counts,
+    reasons: Reasons,
+    passed: Passed,
+    /// Names of the fields of the first records, or of the columns.
+    there: Vec<String>,
+    is_table: bool,
+    /// Device of all rows of a table that has no column for it.
+    only_device: Option<String>,
+    /// A rejected row is an event if a comma is a decimal point.
+    needs_comma: bool,
+}
+
+impl<'a> Report<'a> {
+    /// Of nothing yet.
+    pub fn new(options: &'a Score) -> Self {
+        Report {
+            options,
+            file: if options.file == "-" { "standard input".into() } else { foreign::name(&options.file).to_string() },
+            counts: Counts::default(),
+            reasons: Reasons::default(),
+            passed: Passed::default(),
+            there: Vec::new(),
+            is_table: false,
+            only_device: None,
+            needs_comma: false,
+        }
+    }
+
+    /// Looks at a batch before it is judged.
+    pub fn see(&mut self, batch: &Batch) {
+        self.passed.join(batch.passed);
+        let reading = batch.reading();
+        if self.there.is_empty() {
+            self.is_table = reading.is_table();
+            self.only_device = reading.only_device().map(str::to_owned);
+            self.there = match reading.columns() {
+                [] => fields::of(batch),
+                columns => columns.to_vec(),
+            };
+        }
+    }
+
+    /// Counts a record of a batch that is not an event.
+    pub fn reject(&mut self, batch: &Batch, at: usize, rejection: crate::event::Rejection) {
+        let is_value = rejection.class == Class::MetricValue;
+        if self.reasons.add(batch.row(at), rejection) && is_value && !self.needs_comma {
+            self.needs_comma = batch.reading().event_with_comma(batch.row(at).bytes).is_ok();
+        }
+    }
+
+    /// Records that were read.
+    pub fn records(&self) -> u64 {
+        self.counts.accepted + self.reasons.count()
+    }
+
+    /// What is wrong with all of it, once the file has ended.
+    ///
+    /// # Errors
+    /// 65 when there is no event, or when none has a field that the user named.
+    pub fn check(&self) -> Result<()> {
+        let file = &self.file;
+        let what = if self.is_table { "its columns are" } else { "the fields of its records are" };
+        let there = match self.there.is_empty() {
+            true => String::new(),
+            false => format!("; {what}: {}", self.there.join(", ")),
+        };
+        if self.records() == 0 {
+            let what = if self.is_table { "a header line, and no row" } else { "no record" };
+            return Err(Error::data(format_args!("{file} has {what}: nothing was judged")));
+        }
+        if self.counts.accepted == 0 {
+            return Err(Error::data(format_args!(
+                "none of the {} records of {file} is an event: nothing was judged{there}",
+                self.records()
+            )));
+        }
+        for (path, option, with) in self.named() {
+            if with == 0 {
+                return Err(Error::data(format_args!(
+                    "`{}`, which {option} names, is in none of the {} events of {file}{there}",
+                    foreign::name(path),
+                    self.counts.accepted
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Optional fields that the user named: path, option, and how many events have it.
+    fn named(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
+        let fields = &self.options.judging.settings.fields;
+        let [_, metric, _, time] = self.options.judging.named;
+        let named = [
+            metric.then_some((fields.metric.as_str(), "--metric-field", self.counts.with_metric)),
+            time.then_some((fields.time.as_str(), "--time-field", self.counts.with_time)),
+        ];
+        named.into_iter().flatten()
+    }
+
+    /// Says it.
+    pub fn say(&self) {
+        let file = &self.file;
+        for reason in self.reasons.all() {
+            let more = match reason.seen.count {
+                1 => String::new(),
+                count => format!(" ({count} records like this)"),
+            };
+            output::note(format_args!("{file}:{}: {}{more}", reason.seen.first, reason.rejection));
+        }
+        let others = self.reasons.others();
+        self.note(others, "records were rejected for other reasons");
+        if self.needs_comma {
+            output::note("if a comma is the decimal point of this file: --decimal-comma");
+        }
+        if self.reasons.all().iter().any(|reason| reason.rejection.class == Class::Utf8) {
+            output::note("text that is not UTF-8 may be Latin-1: iconv -f LATIN1 -t UTF-8 converts it");
+        }
+        self.note(self.passed.comments, "lines that begin with # were passed over");
+        self.note(self.passed.headers, "more lines that repeat the header line were passed over");
+        if let Some(device) = &self.only_device {
+            let column = foreign::name(&self.options.judging.settings.fields.device);
+            output::note(format_args!(
+                "{file} has no column `{column}`: all its rows are the device `{}`; --device-field names another column",
+                foreign::name(device)
+            ));
+        }
+        let accepted = self.counts.accepted;
+        for (path, option, with) in self.named().filter(|(_, _, with)| (1..accepted).contains(with)) {
+            output::note(format_args!(
+                "warning: `{}`, which {option} names, is in {with} of the {accepted} events only",
+                foreign::name(path)
+            ));
+        }
+        self.note(
+            self.counts.backwards,
+            "times are earlier than the one before them in their series, and were judged in the order of the file \
+             (--sort judges by time)",
+        );
+        if accepted > 0 && self.counts.learning == accepted {
+            output::note(format_args!(
+                "warning: no value was judged: no series has more than {} values (--min-samples)",
+                self.options.judging.settings.detector.min_samples
+            ));
+        }
+        output::note(format_args!(
+            "{accepted} events accepted ({} while learning), {} anomalies, {} records rejected",
+            self.counts.learning,
+            self.counts.anomalies,
+            self.reasons.count()
+        ));
+    }
+
+    fn note(&self, seen: Seen, what: &str) {
+        if seen.count > 0 {
+            output::note(format_args!("warning: {}:{}: {} {what}", self.file, seen.first, seen.count));
+        }
+    }
+}

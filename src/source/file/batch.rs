@@ -1,0 +1,129 @@
+//! Records that were read together: their bytes in one buffer, and where each lies.
+
+use std::sync::Arc;
+
+use super::reading::Reading;
+use crate::event::{Event, Rejection};
+
+/// Longest record, in bytes. What is longer is an error, so that memory stays bounded.
+pub const MAX_RECORD: usize = 16 << 20;
+/// Bytes after which a batch is full.
+const FULL: usize = 4 << 20;
+
+/// One record of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'a> {
+    /// Zero-based, over the records of the file.
+    pub index: i64,
+    /// One-based line on which it begins.
+    pub line: u64,
+    /// As it is in the file, without the end of its line.
+    pub bytes: &'a [u8],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    index: i64,
+    line: u64,
+    start: usize,
+    end: usize,
+}
+
+/// Lines of one kind: how many there are, and the first of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How many.
+    pub count: u64,
+    /// One-based; 0 when there is none.
+    pub first: u64,
+}
+
+impl Seen {
+    /// Counts one.
+    pub fn add(&mut self, line: u64) {
+        self.join(Seen { count: 1, first: line });
+    }
+
+    /// Counts those of a later part of the file.
+    pub fn join(&mut self, other: Seen) {
+        if self.count == 0 {
+            self.first = other.first;
+        }
+        self.count += other.count;
+    }
+}
+
+/// Lines of a table, after its header line, that are not rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Lines that begin with `#`.
+    pub comments: Seen,
+    /// The header line again.
+    pub headers: Seen,
+}
+
+impl Passed {
+    /// Counts those of a later part of the file.
+    pub fn join(&mut self, other: Passed) {
+        self.comments.join(other.comments);
+        self.headers.join(other.headers);
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Batch {
+    reading: Arc<Reading>,
+    text: Vec<u8>,
+    places: Vec<Place>,
+    /// What was passed over between them.
+    pub passed: Passed,
+}
+
+impl Batch {
+    /// Without any record; `reading` is how those that come are understood.
+    pub fn new(reading: Arc<Reading>) -> Self {
+        Batch { reading, text: Vec::new(), places: Vec::new(), passed: Passed::default() }
+    }
+
+    /// Appends a record.
+    pub fn push(&mut self, row: Row<'_>) {
+        let start = self.text.len();
+        self.text.extend_from_slice(row.bytes);
+        self.places.push(Place { index: row.index, line: row.line, start, end: self.text.len() });
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether no more bytes should join.
+    pub fn is_full(&self) -> bool {
+        self.text.len() >= FULL
+    }
+
+    /// How its records are understood.
+    pub fn reading(&self) -> &Arc<Reading> {
+        &self.reading
+    }
+
+    /// The record at a place below [`len`](Self::len).
+    pub fn row(&self, at: usize) -> Row<'_> {
+        let Place { index, line, start, end } = self.places[at];
+        Row { index, line, bytes: &self.text[start..end] }
+    }
+
+    /// The event in that record.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn event(&self, at: usize) -> Result<Event<'_>, Rejection> {
+        self.reading.event(self.row(at).bytes)
+    }
+}

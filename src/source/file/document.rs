@@ -1,0 +1,145 @@
+//! JSON that is not one object a line: an array of objects, or objects printed over several lines. Its values are split one
+//! by one, so that an array of any length needs the memory of one of its members.
+
+use super::batch::{MAX_RECORD, Row};
+use super::input::Input;
+use super::step::{Step, too_long};
+use crate::error::{Error, Result};
+
+/// Splits what is at hand into JSON values.
+#[derive(Debug)]
+pub struct Document {
+    index: i64,
+    /// One-based line of the first byte at hand.
+    line: u64,
+    /// Line on which the array begins whose members are the records.
+    array: Option<u64>,
+    /// What is known of the value at the beginning of what is at hand.
+    scan: Scan,
+}
+
+#[derive(Debug, Default)]
+struct Scan {
+    /// Bytes that were looked at.
+    bytes: usize,
+    /// Objects and arrays that are open.
+    depth: usize,
+    is_in_string: bool,
+}
+
+impl Document {
+    /// At the beginning of a file.
+    pub fn new() -> Self {
+        Document { index: 0, line: 1, array: None, scan: Scan::default() }
+    }
+
+    /// The next record that is at hand; `take` gets it before its bytes are consumed.
+    ///
+    /// # Errors
+    /// 65 for a value of more than [`MAX_RECORD`] bytes, and for a file that ends within one or within an array.
+    pub fn next(&mut self, input: &mut Input, take: &mut dyn FnMut(Row<'_>)) -> Result<Step> {
+        if self.scan.bytes == 0 {
+            self.skip(input);
+        }
+        let at_hand = input.at_hand();
+        if at_hand.is_empty() {
+            return match (input.has_ended(), self.array) {
+                (false, _) => Ok(Step::Hungry),
+                (true, None) => Ok(Step::End),
+                (true, Some(line)) => Err(self.cut_off(input, "array", line)),
+            };
+        }
+        let Some(end) = self.scan.value(at_hand, input.has_ended()) else {
+            return match at_hand.len() > MAX_RECORD {
+                true => Err(too_long(input, "JSON value", self.line)),
+                false if input.has_ended() => Err(self.cut_off(input, "JSON value", self.line)),
+                false => Ok(Step::Hungry),
+            };
+        };
+        if end > MAX_RECORD {
+            return Err(too_long(input, "JSON value", self.line));
+        }
+        let bytes = &at_hand[..end];
+        take(Row { index: self.index, line: self.line, bytes });
+        self.index += 1;
+        self.line += line_ends(bytes);
+        self.scan = Scan::default();
+        input.consume(end);
+        Ok(Step::Record)
+    }
+
+    /// Passes what is between the records: space, commas, and the brackets of the array.
+    fn skip(&mut self, input: &mut Input) {
+        let mut passed = 0;
+        for byte in input.at_hand() {
+            match byte {
+                b'\n' => self.line += 1,
+                b' ' | b'\t' | b'\r' => {}
+                b',' if self.array.is_some() => {}
+                b'[' if self.array.is_none() => self.array = Some(self.line),
+                b']' if self.array.is_some() => self.array = None,
+                _ => break,
+            }
+            passed += 1;
+        }
+        input.consume(passed);
+    }
+
+    fn cut_off(&self, input: &Input, what: &str, line: u64) -> Error {
+        Error::data(format_args!(
+            "{}:{line}: the file ends within the {what} that begins here; it is cut off, or a bracket or a quote is not closed",
+            input.name()
+        ))
+    }
+}
+
+/// Whether the value that a text begins with ends in it.
+pub fn is_whole(text: &[u8]) -> bool {
+    Scan::default().value(text, false).is_some()
+}
+
+fn line_ends(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
+}
+
+impl Scan {
+    /// Where the value ends that `text` begins with, or `None` when its end is not there.
+    fn value(&mut self, text: &[u8], is_all: bool) -> Option<usize> {
+        if !matches!(text[0], b'{' | b'[' | b'"') {
+            // A number or a word; the first byte belongs to it, whatever it is.
+            let after = text[1..].iter().position(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']'));
+            self.bytes = text.len();
+            return after.map(|at| at + 1).or(is_all.then_some(text.len()));
+        }
+        while self.bytes < text.len() {
+            let rest = &text[self.bytes..];
+            if self.is_in_string {
+                match memchr::memchr2(b'"', b'\\', rest) {
+                    Some(at) if rest[at] == b'"' => {
+                        self.is_in_string = false;
+                        self.bytes += at + 1;
+                    }
+                    // An escape whose second byte is not there yet is looked at again.
+                    Some(at) if at + 1 == rest.len() => {
+                        self.bytes += at;
+                        return None;
+                    }
+                    Some(at) => self.bytes += at + 2,
+                    None => self.bytes = text.len(),
+                }
+            } else {
+                match rest[0] {
+                    b'"' => self.is_in_string = true,
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                    _ => {}
+                }
+                self.bytes += 1;
+            }
+            if self.depth == 0 && !self.is_in_string {
+                return Some(self.bytes);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,53 @@
+//! One record a line; blank lines are none.
+
+use super::batch::{MAX_RECORD, Row};
+use super::input::Input;
+use super::step::{Step, too_long};
+use crate::error::Result;
+
+/// Splits what is at hand into lines.
+#[derive(Debug, Default)]
+pub struct Lines {
+    index: i64,
+    line: u64,
+    /// Bytes at hand that hold no line end.
+    scanned: usize,
+}
+
+impl Lines {
+    /// The next record that is at hand; `take` gets it before its bytes are consumed.
+    ///
+    /// # Errors
+    /// 65 for a line of more than [`MAX_RECORD`] bytes.
+    pub fn next(&mut self, input: &mut Input, take: &mut dyn FnMut(Row<'_>)) -> Result<Step> {
+        loop {
+            let at_hand = input.at_hand();
+            let (end, next) = match memchr::memchr(b'\n', &at_hand[self.scanned..]) {
+                Some(at) => (self.scanned + at, self.scanned + at + 1),
+                None if at_hand.len() > MAX_RECORD => return Err(too_long(input, "line", self.line + 1)),
+                None if !input.has_ended() => {
+                    self.scanned = at_hand.len();
+                    return Ok(Step::Hungry);
+                }
+                None if at_hand.is_empty() => return Ok(Step::End),
+                None => (at_hand.len(), at_hand.len()),
+            };
+            if end > MAX_RECORD {
+                return Err(too_long(input, "line", self.line + 1));
+            }
+            let bytes = &at_hand[..end];
+            let bytes = if next > end { bytes.strip_suffix(b"\r").unwrap_or(bytes) } else { bytes };
+            self.line += 1;
+            let is_record = !bytes.iter().all(u8::is_ascii_whitespace);
+            if is_record {
+                take(Row { index: self.index, line: self.line, bytes });
+                self.index += 1;
+            }
+            input.consume(next);
+            self.scanned = 0;
+            if is_record {
+                return Ok(Step::Record);
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! A table: a header line, then rows. Lines that begin with `#` are comments.
+
+use super::Options;
+use super::batch::{MAX_RECORD, Passed, Row};
+use super::cells::{Broken, DELIMITERS, MAX_LINES, Scan};
+use super::input::Input;
+use super::layout::Layout;
+use super::step::{Step, too_long};
+use crate::error::{Error, Result};
+
+/// Splits what is at hand into rows.
+#[derive(Debug)]
+pub struct Table {
+    /// `None` until the header line was read.
+    delimiter: Option<u8>,
+    line_end: u8,
+    header: Vec<u8>,
+    /// A row that was read in search of the header line, with its number.
+    first: Option<(u64, Vec<u8>)>,
+    index: i64,
+    /// Lines that were passed.
+    lines: u64,
+    scan: Scan,
+    passed: Passed,
+}
+
+impl Table {
+    /// Reads the header line, and what stands before it.
+    ///
+    /// # Errors
+    /// 65 when the table lacks a column that it must have.
+    pub fn open(input: &mut Input, options: &Options<'_>) -> Result<(Self, Layout)> {
+        let mut table = Table {
+            delimiter: options.delimiter,
+            line_end: line_end(input)?,
+            header: Vec::new(),
+            first: None,
+            index: 0,
+            lines: 0,
+            scan: Scan::default(),
+            passed: Passed::default(),
+        };
+        // A header line may itself begin with `#`, as gnuplot's and some loggers' do.
+        let mut comment = None;
+        while let Some((line, bytes)) = table.line(input)? {
+            if bytes.len() <= 6 && bytes.get(..4).is_some_and(|begin| begin.eq_ignore_ascii_case(b"sep=")) {
+                table.delimiter = table.delimiter.or(bytes.get(4).copied());
+            } else if let Some(text) = bytes.strip_prefix(b"#") {
+                comment = Some(text.trim_ascii_start().to_vec());
+            } else {
+                let is_header = |bytes: &[u8]| Layout::is_header(bytes, table.delimiter, options.fields);
+                let header = match comment.take().filter(|comment| is_header(comment) && !is_header(&bytes)) {
+                    Some(comment) => {
+                        table.first = Some((line, bytes));
+                        comment
+                    }
+                    None => bytes,
+                };
+                let layout = Layout::of(input.name(), &header, table.delimiter, options)?;
+                (table.delimiter, table.header) = (Some(layout.delimiter()), header);
+                return Ok((table, layout));
+            }
+        }
+        let what = if comment.is_some() { "has comments only" } else { "is empty" };
+        Err(Error::data(format_args!("{} {what}: there is no header line and no row", input.name())))
+    }
+
+    /// What was passed over since the last call.
+    pub fn take_passed(&mut self) -> Passed {
+        std::mem::take(&mut self.passed)
+    }
+
+    /// The next line before the rows, and its number.
+    fn line(&mut self, input: &mut Input) -> Result<Option<(u64, Vec<u8>)>> {
+        let mut line = Vec::new();
+        loop {
+            let split = self.split(input, &mut |_, bytes| {
+                line = bytes.to_vec();
+                Kind::Header
+            })?;
+            match split {
+                Split::Hungry => input.more()?,
+                Split::End => return Ok(None),
+                Split::Line(number, _) => return Ok(Some((number, line))),
+            }
+        }
+    }
+
+    /// The next row that is at hand; `take` gets it before its bytes are consumed.
+    ///
+    /// # Errors
+    /// 65 for a row of more than [`MAX_RECORD`] bytes or [`MAX_LINES`] lines, and for a file that ends within quotes.
+    pub fn next(&mut self, input: &mut Input, take: &mut dyn FnMut(Row<'_>)) -> Result<Step> {
+        if let Some((line, bytes)) = self.first.take() {
+            take(Row { index: 0, line, bytes: &bytes });
+            self.index = 1;
+            return Ok(Step::Record);
+        }
+        let (index, header) = (self.index, std::mem::take(&mut self.header));
+        let split = self.split(input, &mut |line, bytes| match bytes {
+            [b'#', ..] => Kind::Comment,
+            _ if bytes == header => Kind::Header,
+            _ => {
+                take(Row { index, line, bytes });
+                Kind::Row
+            }
+        });
+        self.header = header;
+        match split? {
+            Split::Hungry => return Ok(Step::Hungry),
+            Split::End => return Ok(Step::End),
+            Split::Line(_, Kind::Row) => {
+                self.index += 1;
+                return Ok(Step::Record);
+            }
+            Split::Line(line, Kind::Comment) => self.passed.comments.add(line),
+            Split::Line(line, Kind::Header) => self.passed.headers.add(line),
+        }
+        Ok(Step::Passed)
+    }
+
+    /// Passes one line that is not blank; `see` gets its number and its bytes.
+    fn split(&mut self, input: &mut Input, see: &mut dyn FnMut(u64, &[u8]) -> Kind) -> Result<Split> {
+        loop {
+            let at_hand = input.at_hand();
+            if at_hand.is_empty() && input.has_ended() {
+                return Ok(Split::End);
+            }
+            let line = self.lines + 1;
+            let end = self.end(at_hand, input.has_ended()).map_err(|broken| open_quote(input, line, Some(broken)))?;
+            if end.unwrap_or(at_hand.len()) > MAX_RECORD {
+                return Err(too_long(input, "row", line));
+            }
+            let Some(end) = end else {
+                return if input.has_ended() { Err(open_quote(input, line, None)) } else { Ok(Split::Hungry) };
+            };
+            let bytes = &at_hand[..end];
+            let bytes = if self.line_end == b'\n' { bytes.strip_suffix(b"\r").unwrap_or(bytes) } else { bytes };
+            let is_blank = bytes.iter().all(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
+            let kind = if is_blank { None } else { Some(see(line, bytes)) };
+            self.lines += 1 + memchr::memchr_iter(self.line_end, bytes).count() as u64;
+            self.scan = Scan::default();
+            input.consume(end + 1);
+            if let Some(kind) = kind {
+                return Ok(Split::Line(line, kind));
+            }
+        }
+    }
+
+    fn end(&mut self, text: &[u8], is_all: bool) -> Result<Option<usize>, Broken> {
+        // A quote in a comment opens nothing.
+        if text.first() == Some(&b'#') {
+            return Ok(memchr::memchr(self.line_end, text).or(is_all.then_some(text.len())));
+        }
+        match self.delimiter {
+            Some(delimiter) => self.scan.row(text, is_all, |byte| byte == delimiter, self.line_end),
+            None => self.scan.row(text, is_all, |byte| DELIMITERS.contains(&byte), self.line_end),
+        }
+    }
+}
+
+/// What a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Row,
+    Comment,
+    Header,
+}
+
+/// What is at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Split {
+    /// The line of this number.
+    Line(u64, Kind),
+    Hungry,
+    End,
+}
+
+/// The byte that ends lines: a line feed, unless the first line ends in a carriage return alone.
+fn line_end(input: &mut Input) -> Result<u8> {
+    loop {
+        match memchr::memchr2(b'\r', b'\n', input.at_hand()) {
+            Some(at) if input.at_hand()[at] == b'\n' => return Ok(b'\n'),
+            Some(at) if input.at_hand().len() > at + 1 => {
+                return Ok(if input.at_hand()[at + 1] == b'\n' { b'\n' } else { b'\r' });
+            }
+            _ if input.has_ended() || input.at_hand().len() > MAX_RECORD => return Ok(b'\n'),
+            _ => input.more()?,
+        }
+    }
+}
+
+fn open_quote(input: &Input, line: u64, broken: Option<Broken>) -> Error {
+    let how = match broken {
+        None => "the file ends before it is closed".to_owned(),
+        Some(Broken::TooManyLines) => {
+            format!("it is not closed within {MAX_LINES} lines, which is the limit of one row")
+        }
+        Some(Broken::TextAfterQuote) => "text follows the next quote, some lines later".to_owned(),
+    };
+    Error::data(format_args!(
+        "{}:{line}: a quote is opened in the row that begins here, and {how}. The rows from here on were not read; \
+         close the quote, or write a quote within a cell as two",
+        input.name()
+    ))
+}

@@ -1,0 +1,111 @@
+//! Why records were rejected: each reason once, with its count and its first place, whatever the number of records.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::file::{Row, Seen};
+use crate::event::Rejection;
+
+/// Most reasons that are kept apart.
+const MOST: usize = 20;
+
+/// Records that were rejected for the same reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// Of the first one.
+    pub rejection: Rejection,
+    /// How many there are, and the line of the first one.
+    pub seen: Seen,
+    /// Zero-based number of the first one.
+    pub index: i64,
+    /// What the messages have in common.
+    kind: u64,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reasons {
+    reasons: Vec<Reason>,
+    others: Seen,
+}
+
+impl Reasons {
+    /// Counts a record; whether its reason is a new one.
+    pub fn add(&mut self, row: Row<'_>, rejection: Rejection) -> bool {
+        let kind = kind(&rejection);
+        if let Some(known) = self.reasons.iter_mut().find(|reason| reason.kind == kind) {
+            known.seen.add(row.line);
+            return false;
+        }
+        if self.reasons.len() == MOST {
+            self.others.add(row.line);
+            return false;
+        }
+        self.reasons.push(Reason { rejection, seen: Seen { count: 1, first: row.line }, index: row.index, kind });
+        true
+    }
+
+    /// In the order of their first records.
+    pub fn all(&self) -> &[Reason] {
+        &self.reasons
+    }
+
+    /// Records with reasons beyond those that are kept.
+    pub fn others(&self) -> Seen {
+        self.others
+    }
+
+    /// Records that were rejected.
+    pub fn count(&self) -> u64 {
+        self.reasons.iter().map(|reason| reason.seen.count).sum::<u64>() + self.others.count
+    }
+}
+
+/// What messages have in common that differ in a number or in what they quote.
+fn kind(rejection: &Rejection) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    rejection.class.hash(&mut hasher);
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for byte in rejection.message.bytes() {
+        if is_quoted {
+            is_quoted = is_escaped || byte != b'"';
+            is_escaped = byte == b'\\' && !is_escaped;
+        } else if byte == b'"' {
+            is_quoted = true;
+        } else if !byte.is_ascii_digit() {
+            byte.hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Class;
+
+    #[test]
+    fn a_million_rows_with_the_same_fault_are_one_reason() {
+        let mut reasons = Reasons::default();
+        for line in 0..1_000_000 {
+            let message = format!("the value is not a number: \"x\\\"{line}\"");
+            let class = Class::MetricValue;
+            let is_new =
+                reasons.add(Row { index: line, line: line as u64 + 2, bytes: b"" }, Rejection { class, message });
+            assert_eq!(is_new, line == 0);
+        }
+        let [reason] = reasons.all() else { panic!("{reasons:?}") };
+        assert_eq!((reason.seen, reason.index), (Seen { count: 1_000_000, first: 2 }, 0));
+        assert_eq!(reason.rejection.message, "the value is not a number: \"x\\\"0\"");
+    }
+
+    #[test]
+    fn reasons_without_end_are_counted_not_kept() {
+        let mut reasons = Reasons::default();
+        let row = Row { index: 0, line: 7, bytes: b"" };
+        for i in 0..100 {
+            let message = "x".repeat(i);
+            reasons.add(row, Rejection { class: Class::Json, message });
+        }
+        assert_eq!((reasons.all().len(), reasons.others(), reasons.count()), (20, Seen { count: 80, first: 7 }, 100));
+    }
+}
