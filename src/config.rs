@@ -89,6 +89,8 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
             format!("the paths `{a}` and `{b}` lead to the same field"),
             "each field needs a path of its own",
         );
+    } else if let Some(wrong) = settings.fields.problem() {
+        problem(&format!("fields.{}", wrong.key), wrong.title, &wrong.expected);
     }
     let topics = &settings.topics;
     let named = [

@@ -38,13 +38,14 @@ impl Pick {
 }
 
 fn list(settings: &Settings, pick: &Pick, limit: usize) -> Result<()> {
-    let (mut classes, mut shown, mut replayed) = (BTreeMap::<String, u64>::new(), 0, 0);
+    let (mut classes, mut shown, mut replayed, mut null) = (BTreeMap::<String, u64>::new(), 0, 0, 0_u64);
     letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
         if !pick.matches(&letter) {
             return Ok(());
         }
         *classes.entry(letter.told("class").unwrap_or("?").to_owned()).or_default() += 1;
         replayed += u64::from(letter.replayed.is_some());
+        null += u64::from(letter.is_null());
         if shown < limit {
             line(&letter, shown == 0)?;
         }
@@ -58,6 +59,9 @@ fn list(settings: &Settings, pick: &Pick, limit: usize) -> Result<()> {
     }
     let classes = classes.iter().map(|(class, n)| format!("{n} {class}")).collect::<Vec<_>>().join(", ");
     output::note(format_args!("{total} dead letters: {classes}; {replayed} of them were sent again"));
+    if null > 0 {
+        output::note(format_args!("{null} of them are null values (tombstones), which are never sent again"));
+    }
     if shown > limit {
         output::note(format_args!("the first {limit} are shown; --limit shows more"));
     }
@@ -73,13 +77,18 @@ fn line(letter: &Letter, is_first: bool) -> Result<()> {
     }
     // Headers of a foreign record can hold anything.
     let told = |name| foreign::name(letter.told(name).unwrap_or("?")).to_string();
+    let replayed = match &letter.replayed {
+        Some(at) => at,
+        None if letter.is_null() => "never: null value",
+        None => "-",
+    };
     output::line(format_args!(
         "{:<12} {:<24} {:<15} {:<28} {:<24} {}",
         format!("{}:{}", letter.partition, letter.offset),
         letter.at.map(|at| at.to_string()).unwrap_or_default(),
         told("class"),
         format!("{}[{}]@{}", told("topic"), told("partition"), told("offset")),
-        letter.replayed.as_deref().unwrap_or("-"),
+        replayed,
         foreign::bytes(letter.told("message").unwrap_or("?").as_bytes(), WIDTH),
     ))
 }
@@ -109,13 +118,15 @@ fn print(letter: &Letter, value_only: bool) -> io::Result<()> {
     }
     writeln!(out, "rejected at  {}", letter.at.map(|at| at.to_string()).unwrap_or_default())?;
     writeln!(out, "sent again   {}", letter.replayed.as_deref().unwrap_or("no"))?;
-    for (name, value) in &letter.headers {
-        writeln!(
-            out,
-            "{:<12} {}",
-            foreign::name(name.trim_start_matches("anomaly.error.")).to_string(),
-            foreign::bytes(value, SHOWN)
-        )?;
+    let shown = |value: &Option<Vec<u8>>| match value {
+        None => "(null)".to_owned(),
+        Some(bytes) => foreign::bytes(bytes, SHOWN).to_string(),
+    };
+    for (name, value) in letter.said() {
+        writeln!(out, "{:<12} {}", foreign::name(name).to_string(), shown(value))?;
+    }
+    for (name, value) in letter.own_headers() {
+        writeln!(out, "header       {}: {}", foreign::name(name), shown(value))?;
     }
     let text = |part: &Option<Vec<u8>>| match part {
         None => "(null)".to_owned(),
@@ -135,11 +146,12 @@ fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
     // Whoever begins later fences the one before: two never send the same letter.
     let name = format!("{}-dlq", settings.detector.group);
     let mut sender = if dry_run { None } else { Some(Sender::new(kafka, topic, &name)?) };
-    let (mut chosen, mut before, mut cut, mut unknown) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let (mut chosen, mut before, mut cut, mut unknown, mut null) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     letters::read(kafka, topic, |letter| {
         match () {
             () if !pick.matches(&letter) => {}
             () if letter.replayed.is_some() => before += 1,
+            () if letter.is_null() => null += 1,
             () if letter.is_cut() => cut += 1,
             () if letter.told("topic").is_none_or(str::is_empty) => unknown += 1,
             () => {
@@ -167,6 +179,11 @@ fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
     }
     if cut > 0 {
         output::line(format_args!("{cut} were cut when they were rejected, and cannot be sent as they came"))?;
+    }
+    if null > 0 {
+        output::line(format_args!(
+            "{null} have a null value (a tombstone), and are never sent again: in a compacted topic they would delete newer records"
+        ))?;
     }
     if unknown > 0 {
         output::line(format_args!("{unknown} records do not say where they came from, and were left alone"))?;

@@ -231,6 +231,7 @@ fn expects(key: &Key) -> String {
         Kind::Listen => " An IP address with a port, or \"off\".".into(),
         Kind::Time => " A time as in RFC 3339.".into(),
         Kind::Step => " A time such as \"10ms\".".into(),
+        Kind::List => " Strings in brackets, or one string with commas between them.".into(),
     }
 }
 

@@ -158,12 +158,13 @@ fn typed(
     }
 }
 
-/// A scalar of TOML as JSON's; `None` for tables, arrays and dates.
+/// A scalar of TOML, or an array of scalars, as JSON's; `None` for tables and dates.
 fn plain(value: &DeValue<'_>) -> Option<Value> {
     match value {
         DeValue::String(text) => Some(Value::String(text.to_string())),
         DeValue::Boolean(b) => Some(Value::Bool(*b)),
         DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(Value::from),
+        DeValue::Array(all) => all.iter().map(|one| plain(one.get_ref())).collect(),
         DeValue::Float(x) => x.as_str().parse::<f64>().ok().filter(|x| x.is_finite()).map(Value::from),
         _ => None,
     }
@@ -228,6 +229,7 @@ pub fn check(kind: Kind, value: Value) -> Result<Value, String> {
         Kind::Listen => "expected an address such as \"127.0.0.1:8501\", or \"off\"".to_owned(),
         Kind::Time => "expected a time such as \"2026-11-23T17:00:00Z\"".to_owned(),
         Kind::Step => "expected a time such as \"10ms\"".to_owned(),
+        Kind::List => "expected strings such as [\"a\", \"b\"]".to_owned(),
     };
     let fits = match (kind, &value) {
         (Kind::Text | Kind::Secret, Value::String(_)) => true,
@@ -244,13 +246,26 @@ pub fn check(kind: Kind, value: Value) -> Result<Value, String> {
         (Kind::Step, Value::String(text)) => {
             text.is_empty() || humantime::parse_duration(text).is_ok_and(|step| !step.is_zero())
         }
+        (Kind::List, Value::Array(all)) => all.iter().all(Value::is_string),
+        (Kind::List, Value::String(_)) => true,
         (Kind::Time, Value::String(text)) => text.is_empty() || crate::event::Instant::parse_rfc3339(text).is_some(),
         _ => false,
     };
     match (fits, kind) {
         (false, _) => Err(expected),
         (true, Kind::Float(..)) => Ok(Value::from(value.as_f64())),
+        (true, Kind::List) => Ok(listed(value)),
         (true, _) => Ok(value),
+    }
+}
+
+/// A list as an array, also when it was given as one string.
+fn listed(value: Value) -> Value {
+    match value {
+        Value::String(text) => {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect()
+        }
+        other => other,
     }
 }
 

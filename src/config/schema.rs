@@ -56,6 +56,8 @@ pub enum Kind {
     Time,
     /// A duration of more than nothing, or "".
     Step,
+    /// Strings; one string is those between its commas.
+    List,
 }
 
 /// One setting.

@@ -4,6 +4,7 @@
 use super::instant::{Instant, TimeUnit};
 use super::spelling;
 use super::zone::Zone;
+use crate::foreign;
 
 /// The spellings that are accepted; see the settings `fields.lenient`, `fields.time_unit` and `fields.time_zone`.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,12 +74,10 @@ impl Forms {
     }
 }
 
-/// Text of the input in a message: cut, and without characters that would change the rest of the line.
+/// Text of the input in a message.
 pub fn shown(text: &str) -> String {
     const MOST: usize = 40;
-    let cut = text.char_indices().nth(MOST).map_or(text.len(), |(end, _)| end);
-    let dots = if cut < text.len() { "…" } else { "" };
-    format!("\"{}{dots}\"", text[..cut].escape_debug())
+    format!("\"{}\"", foreign::bytes(text.as_bytes(), MOST))
 }
 
 /// Decimal digits with perhaps a sign, a point and an exponent: no words, no hexadecimal digits, no separators.

@@ -5,15 +5,19 @@ use std::borrow::Cow;
 
 use super::instant::Minute;
 use super::scan::{Scan, Spans, name};
-use super::{Event, Fields, Rejection, located};
+use super::{Event, Fields, Input, Parser, Rejection};
 
 /// Events of other forms, one after the other, after which one of them is taken for the usual one.
 const PATIENCE: u32 = 16;
 
+/// Raised when records are read in another way, so that what an older program judged is replayed as it read it. The state
+/// topic keeps it with the settings.
+pub const DECODING: u32 = 1;
+
 /// Decodes values, which may but need not look alike.
 #[derive(Debug)]
 pub struct Decoder {
-    fields: Fields,
+    parser: Parser,
     shape: Option<Shape>,
     /// Since an event had the shape.
     misses: u32,
@@ -29,22 +33,32 @@ struct Shape {
 }
 
 impl Decoder {
-    /// For values with these fields.
+    /// For records with these fields. Settings that cannot be used are taken as an older program took them: they were never
+    /// checked then.
     pub fn new(fields: &Fields) -> Self {
-        Decoder { fields: fields.clone(), shape: None, misses: 0, minute: Minute::default() }
+        Decoder::with(Parser::new(fields).unwrap_or_else(|_| Parser::literal(fields)))
     }
 
-    /// As [`decode`](super::decode), to which this agrees always.
+    /// As the programs of that version of [`DECODING`] read records.
+    pub fn as_of(version: u32, fields: &Fields) -> Self {
+        if version == DECODING { Decoder::new(fields) } else { Decoder::with(Parser::literal(fields)) }
+    }
+
+    fn with(parser: Parser) -> Self {
+        Decoder { parser, shape: None, misses: 0, minute: Minute::default() }
+    }
+
+    /// As [`Parser::read`], with which this agrees always.
     ///
     /// # Errors
     /// The same.
-    pub fn decode<'a>(&mut self, value: Option<&'a [u8]>) -> Result<Event<'a>, Rejection> {
-        let bytes = value.unwrap_or_default();
+    pub fn decode<'a>(&mut self, record: &Input<'a>) -> Result<Option<Event<'a>>, Rejection> {
+        let bytes = record.value.unwrap_or_default();
         if let Some(event) = self.shape.as_ref().and_then(|shape| shape.read(bytes, &mut self.minute)) {
             self.misses = 0;
-            return Ok(event);
+            return Ok(Some(event));
         }
-        let (event, spans) = located(value, &self.fields)?;
+        let (event, spans) = self.parser.located(record)?;
         self.misses += 1;
         if let Some(spans) = spans.filter(|_| self.shape.is_none() || self.misses > PATIENCE) {
             self.shape = Some(Shape::of(bytes, &spans));

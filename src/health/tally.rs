@@ -11,12 +11,14 @@ pub struct Tally {
     pub learning: u64,
     /// Dead letters and dropped records.
     pub rejected: u64,
+    /// Null values, and records that `fields.ignore` names.
+    pub ignored: u64,
 }
 
 impl Tally {
     /// Records in all.
     pub fn sum(self) -> u64 {
-        self.judged + self.learning + self.rejected
+        self.judged + self.learning + self.rejected + self.ignored
     }
 
     /// What was added since an earlier tally.
@@ -25,6 +27,7 @@ impl Tally {
             judged: self.judged.saturating_sub(earlier.judged),
             learning: self.learning.saturating_sub(earlier.learning),
             rejected: self.rejected.saturating_sub(earlier.rejected),
+            ignored: self.ignored.saturating_sub(earlier.ignored),
         }
     }
 }
@@ -34,6 +37,7 @@ impl AddAssign for Tally {
         self.judged += other.judged;
         self.learning += other.learning;
         self.rejected += other.rejected;
+        self.ignored += other.ignored;
     }
 }
 

@@ -98,7 +98,7 @@ impl Archive for Fake {
     fn activity(&self, _: Instant, _: Instant) -> Result<Vec<ActivityRow>, Failure> {
         self.check()?;
         let minute = Instant::parse_rfc3339("2026-11-23T16:58:00Z").unwrap();
-        let tally = Tally { judged: self.judged, learning: 9, rejected: 0 };
+        let tally = Tally { judged: self.judged, learning: 9, ..Tally::default() };
         Ok(vec![ActivityRow { minute, activity: Activity { tally, ..Activity::default() } }])
     }
     fn conditions(&self) -> Result<Vec<ConditionRow>, Failure> {

@@ -127,14 +127,15 @@ impl Heartbeat {
         let each = |of: fn(&PartitionStatus) -> Option<i64>| partitions.values().map(of).collect::<Vec<_>>();
         transaction.execute(
             "insert into detector_status (detector_group, topic, worker, state, settings_hash, partition, committed,
-                end_offset, lag, series, event_time, high_watermark, judged, learning, rejected, arrived_at, updated_at)
+                end_offset, lag, series, event_time, high_watermark, judged, learning, rejected, arrived_at, ignored,
+                updated_at)
              select $1, $2, $3, $4, $5, p.*, now()
              from unnest($6::int[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[],
-                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[]) as p
+                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[], $17::bigint[]) as p
              on conflict (detector_group, topic, partition) do update set worker = excluded.worker,
                 state = excluded.state, committed = excluded.committed, end_offset = excluded.end_offset,
                 lag = excluded.lag, high_watermark = excluded.high_watermark, judged = excluded.judged,
-                learning = excluded.learning, rejected = excluded.rejected,
+                learning = excluded.learning, rejected = excluded.rejected, ignored = excluded.ignored,
                 arrived_at = coalesce(excluded.arrived_at, detector_status.arrived_at), event_time = coalesce(excluded.event_time, detector_status.event_time),
                 series = excluded.series, settings_hash = excluded.settings_hash, updated_at = now()",
             &[
@@ -154,6 +155,7 @@ impl Heartbeat {
                 &each(|status| i64::try_from(status.totals.learning).ok()),
                 &each(|status| i64::try_from(status.totals.rejected).ok()),
                 &partitions.values().map(|status| status.arrived.map(Instant::to_time)).collect::<Vec<_>>(),
+                &each(|status| i64::try_from(status.totals.ignored).ok()),
             ],
         )?;
         Ok(())
@@ -169,10 +171,12 @@ impl Heartbeat {
         }
         let each = |of: fn(&Tally) -> u64| coverage.values().map(|tally| of(tally) as i64).collect::<Vec<_>>();
         transaction.execute(
-            "insert into coverage (topic, minute, partition, judged, learning, rejected)
-             select $1, c.* from unnest($2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[]) as c
-             on conflict (minute, topic, partition) do update set judged = coverage.judged + excluded.judged,
-                learning = coverage.learning + excluded.learning, rejected = coverage.rejected + excluded.rejected",
+            "insert into coverage as a (topic, minute, partition, judged, learning, rejected, ignored)
+             select $1, c.* from unnest($2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[],
+                $7::bigint[]) as c
+             on conflict (minute, topic, partition) do update set judged = a.judged + excluded.judged,
+                learning = a.learning + excluded.learning, rejected = a.rejected + excluded.rejected,
+                ignored = a.ignored + excluded.ignored",
             &[
                 &self.topic,
                 &coverage.keys().map(|(at, _)| minute(at)).collect::<Vec<_>>(),
@@ -180,6 +184,7 @@ impl Heartbeat {
                 &each(|tally| tally.judged),
                 &each(|tally| tally.learning),
                 &each(|tally| tally.rejected),
+                &each(|tally| tally.ignored),
             ],
         )?;
         Ok(())
@@ -196,13 +201,14 @@ impl Heartbeat {
         let each = |of: fn(&Activity) -> i64| activity.values().map(of).collect::<Vec<_>>();
         transaction.execute(
             "insert into activity as a (topic, minute, partition, judged, learning, rejected, late, late_seconds, early,
-                early_seconds)
+                early_seconds, ignored)
              select $1, c.* from unnest($2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[],
-                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]) as c
+                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]) as c
              on conflict (minute, topic, partition) do update set judged = a.judged + excluded.judged,
                 learning = a.learning + excluded.learning, rejected = a.rejected + excluded.rejected,
                 late = a.late + excluded.late, late_seconds = a.late_seconds + excluded.late_seconds,
-                early = a.early + excluded.early, early_seconds = a.early_seconds + excluded.early_seconds",
+                early = a.early + excluded.early, early_seconds = a.early_seconds + excluded.early_seconds,
+                ignored = a.ignored + excluded.ignored",
             &[
                 &self.topic,
                 &activity.keys().map(|(at, _)| minute(at)).collect::<Vec<_>>(),
@@ -214,6 +220,7 @@ impl Heartbeat {
                 &each(|of| of.late_seconds),
                 &each(|of| of.early as i64),
                 &each(|of| of.early_seconds),
+                &each(|of| of.tally.ignored as i64),
             ],
         )?;
         Ok(())

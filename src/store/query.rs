@@ -200,11 +200,16 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
 /// See [`newest`].
 pub fn activity(client: &mut impl GenericClient, from: Instant, to: Instant) -> Result<Vec<ActivityRow>, Error> {
     let sql = "select minute, sum(judged)::bigint, sum(learning)::bigint, sum(rejected)::bigint, sum(late)::bigint, \
-               sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint \
+               sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint, sum(ignored)::bigint \
                from activity where minute >= $1 and minute < $2 group by 1 order by 1";
     let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
     let line = |row| {
-        let tally = Tally { judged: whole(row, 1)?, learning: whole(row, 2)?, rejected: whole(row, 3)? };
+        let tally = Tally {
+            judged: whole(row, 1)?,
+            learning: whole(row, 2)?,
+            rejected: whole(row, 3)?,
+            ignored: whole(row, 8)?,
+        };
         let activity = Activity {
             tally,
             late: whole(row, 4)?,

@@ -25,6 +25,13 @@ const BATCH: usize = 500;
 const RECEIPT: [&str; 3] = ["anomaly.replay.partition", "anomaly.replay.offset", "anomaly.replay.at"];
 /// Header of a record that was sent again: the letter it came from.
 const ORIGIN: &str = "anomaly.replayed-from";
+/// Prefix of the headers that say what was wrong.
+const ERROR: &str = "anomaly.error.";
+/// How many of a letter's headers, the last ones, are the record's own. An older detector did not say, and kept the label only.
+const OWN: &str = "anomaly.error.headers";
+
+/// Name and value of a header; the value may be null.
+pub type LetterHeader = (String, Option<Vec<u8>>);
 
 /// A record that was no event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,24 +46,55 @@ pub struct Letter {
     pub key: Option<Vec<u8>>,
     /// As it came; shorter when it was cut.
     pub value: Option<Vec<u8>>,
-    /// What the detector wrote beside it, in order.
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// What the detector says of it, then the record's own, in order.
+    pub headers: Vec<LetterHeader>,
     /// When it was sent again.
     pub replayed: Option<String>,
 }
 
 impl Letter {
-    /// A header's text, without the common prefix `anomaly.error.`.
+    /// What the detector says under a name, without the common prefix `anomaly.error.`.
     pub fn told(&self, name: &str) -> Option<&str> {
-        let is_it = |key: &str| key.strip_prefix("anomaly.error.") == Some(name);
-        let (_, value) = self.headers.iter().find(|(key, _)| is_it(key))?;
-        std::str::from_utf8(value).ok()
+        text(self.headers[..self.own_from()].iter(), |key| key.strip_prefix(ERROR) == Some(name))
     }
 
-    /// Why it cannot be sent as it came.
-    pub fn is_cut(&self) -> bool {
-        self.told("truncated").is_some() || self.told("key_truncated").is_some()
+    /// Everything that the detector says, without the common prefix, in order.
+    pub fn said(&self) -> impl Iterator<Item = (&str, &Option<Vec<u8>>)> {
+        let ours = self.headers[..self.own_from()].iter();
+        ours.filter_map(|(key, value)| Some((key.strip_prefix(ERROR)?, value)))
     }
+
+    /// Place of the first header that the record itself had.
+    fn own_from(&self) -> usize {
+        let all = self.headers.len();
+        let own = text(self.headers.iter(), |key| key == OWN).and_then(|count| count.parse::<usize>().ok());
+        own.map_or(all, |own| all.saturating_sub(own))
+    }
+
+    /// The headers that the record came with. Those that only we write are not among them: they were added when a letter was
+    /// sent again, or copied from the dead letters by somebody else.
+    pub fn own_headers(&self) -> impl Iterator<Item = &LetterHeader> {
+        let own = self.own_from();
+        let older = self.headers[..own].iter().filter(|(key, _)| !key.starts_with(ERROR));
+        let is_own = |(key, _): &&LetterHeader| !key.starts_with(ERROR) && key != ORIGIN;
+        older.chain(&self.headers[own..]).filter(is_own)
+    }
+
+    /// It was cut, so it cannot be sent as it came.
+    pub fn is_cut(&self) -> bool {
+        ["truncated", "key_truncated", "headers_truncated"].iter().any(|name| self.told(name).is_some())
+    }
+
+    /// The record was a tombstone. Sent again, it would delete the newer records of its key.
+    pub fn is_null(&self) -> bool {
+        self.value.is_none()
+    }
+}
+
+/// The text of the first header that is wanted.
+fn text<'h>(mut headers: impl Iterator<Item = &'h LetterHeader>, is_wanted: impl Fn(&str) -> bool) -> Option<&'h str> {
+    let (_, value) = headers.find(|(key, _)| is_wanted(key))?;
+    std::str::from_utf8(value.as_deref()?).ok()
 }
 
 fn failed(what: &str, kafka: &Kafka) -> impl Fn(KafkaError) -> Error {
@@ -143,21 +181,18 @@ fn scan(kafka: &Kafka, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>) 
     Ok(())
 }
 
-fn headers(message: &BorrowedMessage<'_>) -> Vec<(String, Vec<u8>)> {
-    let all = message
-        .headers()
-        .map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())));
+fn headers(message: &BorrowedMessage<'_>) -> Vec<LetterHeader> {
+    let all = message.headers().map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))));
     all.map(Iterator::collect).unwrap_or_default()
 }
 
-/// The letter's place, and when it was sent again, if the record is a receipt.
+/// The letter's place, and when it was sent again, if the record is a receipt. A receipt has no other headers: a letter may
+/// have these too, from the record that was rejected.
 fn receipt(message: &BorrowedMessage<'_>) -> Option<((i32, i64), String)> {
     let headers = headers(message);
-    let [partition, offset, at] = RECEIPT.map(|name| {
-        let (_, value) = headers.iter().find(|(key, _)| key == name)?;
-        String::from_utf8(value.clone()).ok()
-    });
-    Some(((partition?.parse().ok()?, offset?.parse().ok()?), at?))
+    let is_receipt = headers.iter().map(|(key, _)| key.as_str()).eq(RECEIPT);
+    let [partition, offset, at] = RECEIPT.map(|name| text(headers.iter().filter(|_| is_receipt), |key| key == name));
+    Some(((partition?.parse().ok()?, offset?.parse().ok()?), at?.to_owned()))
 }
 
 fn letter(message: &BorrowedMessage<'_>, receipts: &HashMap<(i32, i64), String>) -> Letter {
@@ -241,10 +276,10 @@ impl Sender {
     /// The record as it came, into the partition it came from, and the receipt.
     fn queue(&self, letter: &Letter, now: &str) -> Result<(), KafkaError> {
         let place = format!("{}[{}]@{}", self.letters, letter.partition, letter.offset);
-        let mut headers = OwnedHeaders::new().insert(Header { key: ORIGIN, value: Some(&place) });
-        if let Some((key, label)) = letter.headers.iter().find(|(key, _)| key == "anomaly-label") {
-            headers = headers.insert(Header { key, value: Some(label) });
-        }
+        let headers = letter
+            .own_headers()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_deref() }));
+        let headers = headers.insert(Header { key: ORIGIN, value: Some(&place) });
         let topic = letter.told("topic").unwrap_or_default();
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
         record.partition = letter.told("partition").and_then(|partition| partition.parse().ok());

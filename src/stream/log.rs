@@ -1,11 +1,14 @@
 //! The traits between the loops and Kafka: one consumer of a group, and one with a producer beside it, in terms that a
 //! simulated log can serve too. Blocking; one thread.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use super::mark::{Mark, Marks};
+pub use crate::event::Headers;
+use crate::event::Input;
 use crate::stop::Stop;
 
 /// Next offset of each partition.
@@ -26,23 +29,15 @@ pub struct Record<'a> {
     pub headers: &'a dyn Headers,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// The parts that an event can be in.
+    pub fn input(&self) -> Input<'a> {
+        Input { key: self.key, value: self.value, headers: self.headers }
+    }
+
     /// Bytes of key and value.
     pub fn size(&self) -> usize {
         [self.key, self.value].map(|part| part.map_or(0, <[u8]>::len)).iter().sum()
-    }
-}
-
-/// What a record has beside key and value.
-pub trait Headers {
-    /// Header `anomaly-label`, if it is UTF-8.
-    fn label(&self) -> Option<&str>;
-}
-
-/// None.
-impl Headers for () {
-    fn label(&self) -> Option<&str> {
-        None
     }
 }
 
@@ -55,8 +50,8 @@ pub struct Outgoing {
     pub key: Option<Vec<u8>>,
     /// Bytes, or null.
     pub value: Option<Vec<u8>>,
-    /// In order.
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    /// In order; a value may be null.
+    pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
 }
 
 /// Where the group stands in a partition.

@@ -19,10 +19,12 @@ pub struct Counts {
     pub rejected: u64,
     /// Not events, dropped as the settings say.
     pub dropped: u64,
+    /// Null values, and records that the settings pass over.
+    pub ignored: u64,
 }
 
 impl Counts {
-    const NAMES: [&str; 5] = ["learning", "normal", "anomalous", "rejected", "dropped"];
+    const NAMES: [&str; 6] = ["learning", "normal", "anomalous", "rejected", "dropped", "ignored"];
 
     /// All records that had an outcome.
     pub fn sum(&self) -> u64 {
@@ -31,25 +33,31 @@ impl Counts {
 
     /// In the terms of health.
     pub fn tally(&self) -> Tally {
-        Tally { judged: self.normal + self.anomalous, learning: self.learning, rejected: self.rejected + self.dropped }
+        Tally {
+            judged: self.normal + self.anomalous,
+            learning: self.learning,
+            rejected: self.rejected + self.dropped,
+            ignored: self.ignored,
+        }
     }
 
-    fn numbers(&self) -> [u64; 5] {
-        [self.learning, self.normal, self.anomalous, self.rejected, self.dropped]
+    fn numbers(&self) -> [u64; 6] {
+        [self.learning, self.normal, self.anomalous, self.rejected, self.dropped, self.ignored]
     }
 
-    /// The reverse of its text; other words in it are passed over.
+    /// The reverse of its text; other words in it are passed over. An older program wrote no `ignored`.
     pub fn parse(text: &str) -> Option<Counts> {
         let number = |name: &str| {
             text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
-        let [learning, normal, anomalous, rejected, dropped] = Self::NAMES.map(number);
+        let [learning, normal, anomalous, rejected, dropped, ignored] = Self::NAMES.map(number);
         Some(Counts {
             learning: learning?,
             normal: normal?,
             anomalous: anomalous?,
             rejected: rejected?,
             dropped: dropped?,
+            ignored: ignored.unwrap_or(0),
         })
     }
 }
@@ -79,9 +87,11 @@ mod tests {
 
     #[test]
     fn counts_read_back_from_their_text_among_other_words() {
-        let counts = Counts { learning: 1, normal: 2, anomalous: 3, rejected: 4, dropped: 5 };
-        assert_eq!(Counts::parse(&format!("anomaly-partitions=4 {counts}")), Some(counts));
-        assert_eq!(counts.sum(), 15);
+        let counts = Counts { learning: 1, normal: 2, anomalous: 3, rejected: 4, dropped: 5, ignored: 6 };
+        assert_eq!(Counts::parse(&format!("anomaly-partitions=4 {counts} postponed=7")), Some(counts));
+        assert_eq!(counts.sum(), 21);
+        let older = "learning=1 normal=2 anomalous=3 rejected=4 dropped=5";
+        assert_eq!(Counts::parse(older), Some(Counts { ignored: 0, ..counts }));
         assert_eq!(Counts::parse("anomaly-partitions=4"), None);
     }
 }

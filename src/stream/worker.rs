@@ -3,6 +3,7 @@
 //!
 //! Every fault ends in `Worker::mend`, which is the only place that decides what follows from it.
 
+mod dead_letter;
 mod floor;
 mod keeper;
 mod report;

@@ -3,6 +3,7 @@
 //!
 //! The consumer's own queue keeps what is left: changes of the group and errors, so it must be polled as well.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::ptr;
 use std::time::Duration;
@@ -221,5 +222,24 @@ impl Headers for sys::rd_kafka_message_t {
             }
             std::str::from_utf8(std::slice::from_raw_parts(value.cast::<u8>(), length)).ok()
         }
+    }
+
+    fn all(&self) -> Vec<(Cow<'_, str>, Option<&[u8]>)> {
+        let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+        let (mut headers, mut all) = (ptr::null_mut(), Vec::new());
+        // SAFETY: the message owns its headers, and these their names and values.
+        unsafe {
+            if sys::rd_kafka_message_headers(self, &raw mut headers) != none {
+                return all;
+            }
+            let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
+            while sys::rd_kafka_header_get_all(headers, all.len(), &raw mut name, &raw mut value, &raw mut length)
+                == none
+            {
+                let bytes = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), length));
+                all.push((CStr::from_ptr(name).to_string_lossy(), bytes));
+            }
+        }
+        all
     }
 }

@@ -36,10 +36,9 @@ impl KafkaLog {
         queued.key = record.key.as_deref();
         queued.payload = record.value.as_deref();
         if !record.headers.is_empty() {
-            let headers = record
-                .headers
-                .iter()
-                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+            let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: value.as_deref() })
+            });
             queued = queued.headers(headers);
         }
         loop {

@@ -1,5 +1,6 @@
 //! Topics and their records. A partition is a list; a record's place is its offset, markers of transactions included.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub enum Fate {
 pub struct Entry {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
     /// The record's own; of outputs the virtual clock's, in milliseconds.
     pub time: i64,
     pub fate: Fate,

@@ -158,6 +158,8 @@ impl<'d> Director<'d> {
         let spike = if inner.random.random_bool(0.1) { 50.0 } else { 0.0 };
         match inner.random.random_range(0..20) {
             0 => b"no event".to_vec(),
+            // Published as a null value.
+            1 => Vec::new(),
             _ => event(device, f64::from(device) + inner.random.random_range(-1.0..1.0) + spike),
         }
     }
@@ -168,7 +170,7 @@ impl<'d> Director<'d> {
         let leap = if self.published % 97 == 0 { 9_000_000 } else { 0 };
         let time = EPOCH + self.published * 5_000 + leap;
         let key = Some(b"key".to_vec());
-        let (value, headers, owner) = (Some(value), Vec::new(), String::new());
+        let (value, headers, owner) = (Some(value).filter(|value| !value.is_empty()), Vec::new(), String::new());
         let entry = Entry { key, value, headers, time, fate: Fate::Committed, owner };
         inner.cluster.partition(Topic::Input, partition).entries.push(entry);
     }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
-use crate::event::Fields;
+use crate::event::{DECODING, Decoder, Fields};
 use crate::series::snapshot::{self, Damage};
 use crate::stream::log::{Fault, Identity, Outgoing, Output, Remedy};
 use crate::stream::mark::Mark;
@@ -40,6 +40,16 @@ pub(super) struct Epoch {
     pub window: usize,
     /// Where the fields were: what was no event then joined no window.
     pub fields: Fields,
+    /// How records were read; programs that did not write it read them as version 0.
+    #[serde(default)]
+    pub decoding: u32,
+}
+
+impl Epoch {
+    /// Reads records as they were read then.
+    pub fn decoder(&self) -> Decoder {
+        Decoder::as_of(self.decoding, &self.fields)
+    }
 }
 
 impl Floor {
@@ -72,11 +82,12 @@ impl Floor {
 
     /// From `at` on other settings hold; whether they are others.
     pub fn settle(&mut self, at: i64, settings: String, window: usize, fields: &Fields) -> bool {
-        let differs = self.epochs.last().is_none_or(|last| last.settings != settings || last.fields != *fields);
+        let is_same = |last: &Epoch| last.settings == settings && last.fields == *fields && last.decoding == DECODING;
+        let differs = !self.epochs.last().is_some_and(is_same);
         if differs {
             // What held from here on was never used.
             self.epochs.retain(|epoch| epoch.from < at);
-            self.epochs.push(Epoch { from: at, settings, window, fields: fields.clone() });
+            self.epochs.push(Epoch { from: at, settings, window, fields: fields.clone(), decoding: DECODING });
         }
         differs
     }
@@ -134,6 +145,7 @@ impl Floor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::log::Record;
 
     fn floor(epochs: &[(i64, &str)]) -> Floor {
         let epochs = epochs.iter().map(|(from, settings)| Epoch {
@@ -141,6 +153,7 @@ mod tests {
             settings: (*settings).to_owned(),
             window: 100,
             fields: Fields::default(),
+            decoding: DECODING,
         });
         Floor {
             group: "g".into(),
@@ -172,6 +185,31 @@ mod tests {
         let from =
             |offset| floor.moved(offset, None, &Mark::default()).epochs.iter().map(|e| e.from).collect::<Vec<_>>();
         assert_eq!((from(10), from(30), from(70)), (vec![0, 30, 50], vec![30, 50], vec![50]));
+    }
+
+    #[test]
+    fn an_older_programs_epoch_reads_records_as_that_program_did() {
+        let old = r#"{"from":0,"settings":"a","window":100,"fields":
+            {"device":"$key","metric":"m","value":"v","time":"t"}}"#;
+        let epoch = serde_json::from_str::<Epoch>(old).unwrap();
+        assert_eq!(epoch.decoding, 0);
+        let mut decoder = epoch.decoder();
+        let mut read = |json: &'static str| {
+            let record =
+                Record { offset: 0, timestamp: None, key: Some(b"k"), value: Some(json.as_bytes()), headers: &() };
+            decoder.decode(&record.input()).ok().flatten().map(|event| event.device_id.into_owned())
+        };
+        // `$key` was the name of a field, and text was no number.
+        assert_eq!(read(r#"{"$key":"d","v":1}"#).as_deref(), Some("d"));
+        assert_eq!(read(r#"{"v":1}"#), None);
+        assert_eq!(read(r#"{"$key":"d","v":"1"}"#), None);
+        assert_eq!(read(r#"{"$key":"d","v":1,"t":"2026-11-23T17:00:00+0100"}"#), None);
+        let mut floor = floor(&[(0, "a")]);
+        floor.epochs[0].decoding = 0;
+        assert!(
+            floor.settle(40, "a".into(), 100, &Fields::default()),
+            "the new reading begins at an offset of its own"
+        );
     }
 
     #[test]

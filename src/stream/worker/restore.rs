@@ -245,7 +245,7 @@ impl<L: Log> Worker<'_, L> {
         let (mut capacity, mut decoder) = (1, Decoder::new(&self.plan.fields));
         if let Some(first) = epochs.next() {
             restore.resize(first.from, first.window);
-            (capacity, decoder) = (first.window, Decoder::new(&first.fields));
+            (capacity, decoder) = (first.window, first.decoder());
         }
         if from < to {
             self.insist("opening the history", |log| log.open_history(Past::Input, partition, from, to))?;
@@ -258,7 +258,7 @@ impl<L: Log> Worker<'_, L> {
                 while let Some(first) = rest.first() {
                     while let Some(epoch) = epochs.next_if(|epoch| epoch.from <= first.offset) {
                         restore.resize(epoch.from, epoch.window);
-                        (capacity, decoder) = (epoch.window, Decoder::new(&epoch.fields));
+                        (capacity, decoder) = (epoch.window, epoch.decoder());
                     }
                     let same = epochs.peek().map_or(rest.len(), |next| rest.partition_point(|r| r.offset < next.from));
                     let (block, later) = rest.split_at(same.min(BLOCK));
@@ -330,7 +330,7 @@ impl<L: Log> Worker<'_, L> {
 /// Lets events join their windows again. What was rejected then joined none.
 fn replay(restore: &mut Restore, decoder: &mut Decoder, records: &[Record<'_>], capacity: usize) {
     let mut key = String::new();
-    let events = records.iter().filter_map(|record| Some((record, decoder.decode(record.value).ok()?)));
+    let events = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()??)));
     let events = events.map(|(record, event)| {
         let guess = restore.guess(series::key(&mut key, &event.device_id, event.metric_name.as_deref()));
         (record, event, guess)

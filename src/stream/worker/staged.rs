@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
-
 use super::Plan;
+use super::dead_letter::{dead_letter, largest_part};
 use crate::anomaly::{Anomaly, Severity, Source};
 use crate::config::resolved::OnReject;
-use crate::detect::{Detector, Verdict, hex};
+use crate::detect::{Detector, Verdict};
 use crate::error::Error;
 use crate::event::{Class, Decoder, Instant, Rejection};
 use crate::health::{Activity, Tally};
@@ -94,8 +93,8 @@ impl Staged {
         detector.within(partition, |judge| {
             let mut decoded = Vec::with_capacity(BLOCK.min(records.len()));
             for block in records.chunks(BLOCK) {
-                decoded.extend(block.iter().map(|record| decoder.decode(record.value)));
-                judge.approach(decoded.iter().flatten());
+                decoded.extend(block.iter().map(|record| decoder.decode(&record.input())));
+                judge.approach(decoded.iter().flatten().flatten());
                 for (record, decoded) in block.iter().zip(&decoded) {
                     if self.poison.is_some() {
                         break;
@@ -107,7 +106,8 @@ impl Staged {
                     source.offset = record.offset;
                     bytes += record.size();
                     match decoded {
-                        Ok(event) => {
+                        Ok(None) => self.ignore(partition, own_time(record), &mut mark.counts),
+                        Ok(Some(event)) => {
                             let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
                             judge.pass(record.offset, record.timestamp);
                             let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
@@ -142,6 +142,13 @@ impl Staged {
         }
     }
 
+    /// A null value, or a record that the settings pass over.
+    fn ignore(&mut self, partition: i32, at: Option<Instant>, counts: &mut Counts) {
+        self.cover(partition, at).ignored += 1;
+        self.tally.ignored += 1;
+        counts.ignored += 1;
+    }
+
     fn reject(
         &mut self,
         plan: &Plan,
@@ -156,8 +163,7 @@ impl Staged {
         *self.rejects.entry(rejection.class).or_default() += 1;
         if plan.on_reject == OnReject::DeadLetter {
             mark.counts.rejected += 1;
-            let sizes = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
-            self.largest_dead_letter = sizes.into_iter().fold(self.largest_dead_letter, usize::max);
+            self.largest_dead_letter = self.largest_dead_letter.max(largest_part(record));
             self.outbox.push(dead_letter(source, record, rejection, limit));
         } else {
             mark.counts.dropped += 1;
@@ -210,6 +216,7 @@ impl Staged {
     pub fn count(&self, meter: &Meter) {
         let anomalous = self.anomalies.len() as u64;
         meter.events.add("learning", self.tally.learning);
+        meter.events.add("ignored", self.tally.ignored);
         meter.events.add("normal", self.tally.judged - anomalous);
         meter.events.add("anomalous", anomalous);
         let critical = self.anomalies.iter().filter(|a| a.severity == Severity::Critical).count() as u64;
@@ -239,52 +246,9 @@ fn label(text: &str) -> String {
     label
 }
 
-/// The record as it came, with what was wrong in headers.
-fn dead_letter(source: &Source, record: &Record<'_>, rejection: &Rejection, limit: usize) -> Outgoing {
-    let mut headers = vec![
-        ("anomaly.error.topic", source.topic.clone().into_bytes()),
-        ("anomaly.error.partition", source.partition.to_string().into_bytes()),
-        ("anomaly.error.offset", source.offset.to_string().into_bytes()),
-        ("anomaly.error.stage", b"decode".to_vec()),
-        ("anomaly.error.class", rejection.class.as_str().into()),
-        ("anomaly.error.message", rejection.message.clone().into_bytes()),
-    ];
-    if let Some(millis) = record.timestamp {
-        headers.push(("anomaly.error.timestamp", millis.to_string().into_bytes()));
-    }
-    if let Some(label) = record.headers.label() {
-        headers.push(("anomaly-label", label.into()));
-    }
-    let mut cut = |part: Option<&[u8]>, truncated, sha256| match part {
-        Some(whole) if whole.len() > limit => {
-            headers.push((truncated, whole.len().to_string().into_bytes()));
-            headers.push((sha256, hex(&Sha256::digest(whole)).into_bytes()));
-            Some(whole[..limit].to_vec())
-        }
-        other => other.map(<[u8]>::to_vec),
-    };
-    let value = cut(record.value, "anomaly.error.truncated", "anomaly.error.sha256");
-    let key = cut(record.key, "anomaly.error.key_truncated", "anomaly.error.key_sha256");
-    Outgoing { output: Output::DeadLetters, key, value, headers }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_dead_letter_over_the_limit_is_cut_and_says_so() {
-        let record = Record { offset: 7, timestamp: None, key: Some(b"k"), value: Some(b"abcdef"), headers: &() };
-        let source = Source { topic: "t".into(), partition: 1, offset: 7, index: 0 };
-        let rejection = Rejection { class: Class::Json, message: "m".into() };
-        let whole = dead_letter(&source, &record, &rejection, 6);
-        assert_eq!((whole.value.as_deref(), whole.headers.len()), (Some(&b"abcdef"[..]), 6));
-        let cut = dead_letter(&source, &record, &rejection, 3);
-        assert_eq!(cut.value.as_deref(), Some(&b"abc"[..]));
-        let header = |name| cut.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone()).unwrap();
-        assert_eq!(header("anomaly.error.truncated"), b"6");
-        assert_eq!(header("anomaly.error.sha256").len(), 64);
-    }
 
     #[test]
     fn absurd_times_are_covered_by_the_minute_of_judging() {

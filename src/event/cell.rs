@@ -1,0 +1,120 @@
+//! One value as it was found, JSON or text, and what it is taken for.
+
+use std::borrow::Cow;
+
+use super::forms::{Forms, shown};
+use super::instant::Instant;
+use super::{Class, MAX_NAME, Rejection};
+
+/// A value as it was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cell<'a> {
+    /// Well-formed JSON.
+    Json(&'a str),
+    /// A table's cell, the record's key, or a header.
+    Text(&'a str),
+}
+
+impl<'a> Cell<'a> {
+    /// A string's content, or the JSON as it stands; `None` for null.
+    pub fn shown(self) -> Option<Cow<'a, str>> {
+        match self {
+            Cell::Text(text) => Some(Cow::Borrowed(text)),
+            Cell::Json("null") => None,
+            Cell::Json(raw) => string(raw).unwrap_or(Ok(Cow::Borrowed(raw))).ok(),
+        }
+    }
+}
+
+/// The content of a JSON string; `None` for another JSON value.
+fn string(raw: &str) -> Option<Result<Cow<'_, str>, String>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return Some(Ok(Cow::Borrowed(inner)));
+    }
+    Some(serde_json::from_str(raw).map(Cow::Owned).map_err(|e| format!("cannot be read: {e}")))
+}
+
+/// A string, or an integer as its digits are written; `None` when it is null, and for `""` if that counts as absent.
+pub fn name<'a>(cell: Cell<'a>, forms: &Forms, is_absent_when_empty: bool) -> Result<Option<Cow<'a, str>>, String> {
+    let text = match cell {
+        Cell::Text(text) => Cow::Borrowed(text),
+        Cell::Json("null") => return Ok(None),
+        Cell::Json(raw) => match string(raw) {
+            Some(text) => text?,
+            None if forms.lenient && is_integer(raw) => Cow::Borrowed(raw),
+            None if forms.lenient && is_number(raw) => {
+                return Err(format!("is the number {}; expected a string or an integer", shown(raw)));
+            }
+            None => return Err(format!("is {}; expected a string", kind(raw))),
+        },
+    };
+    Ok(Some(text).filter(|text| !(forms.lenient && is_absent_when_empty && text.is_empty())))
+}
+
+/// An integer that has only one spelling: not -0, no exponent.
+fn is_integer(raw: &str) -> bool {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    raw != "-0" && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A name within the limits.
+pub fn checked<'a>(text: Cow<'a, str>, field: &str, class: Class) -> Result<Cow<'a, str>, Rejection> {
+    let problem = match text.len() {
+        0 if class == Class::DeviceId => "is empty".to_owned(),
+        n if n > MAX_NAME => format!("has {n} bytes; at most {MAX_NAME} are allowed"),
+        _ if text.contains('\0') => "contains U+0000".to_owned(),
+        _ => return Ok(text),
+    };
+    Err(Rejection::new(class, format_args!("`{field}` {problem}")))
+}
+
+/// A finite number.
+pub fn number(cell: Cell<'_>, forms: &Forms) -> Result<f64, String> {
+    let raw = match cell {
+        Cell::Text(text) => return forms.number(text),
+        Cell::Json(raw) => raw,
+    };
+    if is_number(raw) {
+        let finite = raw.parse::<f64>().ok().filter(|number| number.is_finite());
+        return finite.ok_or_else(|| "is beyond the range of a 64-bit float".into());
+    }
+    match string(raw).filter(|_| forms.lenient) {
+        Some(text) => forms.number(&text?),
+        None => Err(format!("is {}; expected a number", kind(raw))),
+    }
+}
+
+/// A time; `None` when it is null, or `""` where that counts as absent.
+pub fn time(cell: Cell<'_>, forms: &Forms) -> Result<Option<Instant>, String> {
+    let raw = match cell {
+        Cell::Text(text) => return forms.time(text),
+        Cell::Json("null") => return Ok(None),
+        Cell::Json(raw) => raw,
+    };
+    if is_number(raw) {
+        return Instant::parse_epoch(raw, forms.unit).map(Some).ok_or_else(|| forms.bad_time(raw));
+    }
+    let text = string(raw).ok_or_else(|| format!("is {}; expected a time", kind(raw)))??;
+    if forms.lenient {
+        return forms.time(&text);
+    }
+    Instant::parse_rfc3339(&text).map(Some).ok_or_else(|| forms.bad_time(&text))
+}
+
+/// Whether a JSON text is a number.
+fn is_number(raw: &str) -> bool {
+    raw.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+}
+
+/// What a JSON text is, for a message.
+fn kind(raw: &str) -> &'static str {
+    match raw.as_bytes().first() {
+        Some(b'"') => "a string",
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}

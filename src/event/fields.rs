@@ -1,0 +1,116 @@
+//! The settings `[fields]`: where device, metric, value and time are in a record, and how they are spelt.
+
+use serde::{Deserialize, Serialize};
+
+use super::instant::TimeUnit;
+use super::parser::Parser;
+
+/// Where the four values are, each a dotted path into the JSON object. Device, metric and time may also be `$key` or
+/// `$header.NAME`; device and metric may be put together from several: `{tags.host}/{tags.cpu}`.
+///
+/// The state topic keeps these settings. Those that an older program wrote lack the later ones.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Fields {
+    /// `device_id`
+    pub device: String,
+    /// `metric_name`
+    pub metric: String,
+    /// `metric_value`
+    pub value: String,
+    /// `timestamp`; `$timestamp` is the record's own.
+    pub time: String,
+    /// See [`Forms`](super::Forms).
+    #[serde(default)]
+    pub lenient: bool,
+    /// Of epoch numbers.
+    #[serde(default)]
+    pub time_unit: TimeUnit,
+    /// Of times without one.
+    #[serde(default)]
+    pub time_zone: String,
+    /// Records that match one of these are passed over: `PATH`, `!PATH`, `PATH=TEXT`, `PATH!=TEXT`.
+    #[serde(default)]
+    pub ignore: Vec<String>,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        let [device, metric, value, time] =
+            ["device_id", "metric_name", "metric_value", "timestamp"].map(str::to_owned);
+        Fields {
+            device,
+            metric,
+            value,
+            time,
+            lenient: true,
+            time_unit: TimeUnit::Auto,
+            time_zone: "UTC".into(),
+            ignore: Vec::new(),
+        }
+    }
+}
+
+/// A setting of `[fields]` that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldProblem {
+    /// Its name below `fields`.
+    pub key: &'static str,
+    /// What is wrong.
+    pub title: String,
+    /// What was expected, or what to do.
+    pub expected: String,
+}
+
+impl FieldProblem {
+    pub(super) fn new(key: &'static str, title: impl Into<String>, expected: impl Into<String>) -> Self {
+        FieldProblem { key, title: title.into(), expected: expected.into() }
+    }
+}
+
+impl Fields {
+    /// The names of the four, in the order in which they are used everywhere.
+    pub(super) const KEYS: [&'static str; 4] = ["device", "metric", "value", "time"];
+
+    pub(super) fn paths(&self) -> [&str; 4] {
+        [&self.device, &self.metric, &self.value, &self.time]
+    }
+
+    /// Two paths of which one begins the other, or `None`.
+    pub fn clash(&self) -> Option<(&str, &str)> {
+        let paths = self.paths();
+        for (i, a) in paths.iter().enumerate() {
+            for (j, b) in paths.iter().enumerate() {
+                if i != j && begins(a, b) {
+                    return Some((a, b));
+                }
+            }
+        }
+        None
+    }
+
+    /// The first setting that cannot be used, apart from a [`clash`](Self::clash).
+    pub fn problem(&self) -> Option<FieldProblem> {
+        Parser::new(self).err()
+    }
+}
+
+/// Whether one path leads to where the other one passes.
+pub(super) fn begins(a: &str, b: &str) -> bool {
+    b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Why a path cannot be followed: it asks for several values, or for an element of an array.
+pub(super) fn several(key: &'static str, path: &str) -> Option<FieldProblem> {
+    let is_index = |name: &str| {
+        let inner = name.split_once('[').and_then(|(_, inner)| inner.strip_suffix(']'));
+        inner.is_some_and(|inner| inner == "*" || inner.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let is_several = path.contains(',') || path.split('.').any(|name| name == "*" || is_index(name));
+    is_several.then(|| {
+        FieldProblem::new(
+            key,
+            format!("`fields.{key}` is `{path}`, which leads to several values or into an array"),
+            "one record is one event: name one path, without `*`, `[]` and `,`",
+        )
+    })
+}

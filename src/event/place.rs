@@ -1,0 +1,115 @@
+//! Where a value is: in the object, in the record's key, in one of its headers, or put together from several of these.
+
+use super::fields::{FieldProblem, several};
+
+/// The largest number of different paths that the settings may name.
+pub const MOST_PATHS: usize = 16;
+
+/// One place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Text of the setting itself.
+    Text(Box<str>),
+    /// The path of this number.
+    Path(usize),
+    /// The record's key.
+    Key,
+    /// The header of this name.
+    Header(Box<str>),
+}
+
+/// Where one of the four values is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The time of the record itself.
+    Record,
+    /// One place.
+    One(Part),
+    /// These, joined.
+    Several(Vec<Part>),
+}
+
+/// The paths that are named so far, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named(pub Vec<String>);
+
+impl Named {
+    /// The number of a path.
+    pub fn path(&mut self, path: &str) -> usize {
+        self.0.iter().position(|known| known == path).unwrap_or_else(|| {
+            self.0.push(path.to_owned());
+            self.0.len() - 1
+        })
+    }
+
+    /// Reads a setting; `key` is its name.
+    ///
+    /// # Errors
+    /// When it names nothing that there is.
+    pub fn place(&mut self, key: &'static str, text: &str) -> Result<Place, FieldProblem> {
+        if text == "$timestamp" && key == "time" {
+            return Ok(Place::Record);
+        }
+        if !text.contains(['{', '}']) {
+            return self.part(key, text).map(Place::One);
+        }
+        if !["device", "metric"].contains(&key) {
+            let title = format!("`fields.{key}` is `{text}`, which puts several values together");
+            return Err(FieldProblem::new(key, title, "only device and metric can be put together: name one path"));
+        }
+        self.several(key, text).map(Place::Several)
+    }
+
+    /// A path, `$key` or `$header.NAME`.
+    ///
+    /// # Errors
+    /// As [`place`](Self::place).
+    pub fn part(&mut self, key: &'static str, text: &str) -> Result<Part, FieldProblem> {
+        if let Some(problem) = several(key, text) {
+            return Err(problem);
+        }
+        match (text, text.strip_prefix("$header.")) {
+            ("$key", _) => Ok(Part::Key),
+            (_, Some(name)) if !name.is_empty() => Ok(Part::Header(name.into())),
+            _ if text.starts_with('$') => {
+                let time = if key == "time" { ", or $timestamp for the record's own time" } else { "" };
+                let title = format!("`fields.{key}` is `{text}`, which names no part of a record");
+                Err(FieldProblem::new(key, title, format!("expected a path, $key or $header.NAME{time}")))
+            }
+            _ => Ok(Part::Path(self.path(text))),
+        }
+    }
+
+    /// `{tags.host}/{tags.cpu}`: text, and places in braces.
+    fn several(&mut self, key: &'static str, text: &str) -> Result<Vec<Part>, FieldProblem> {
+        let wrong = |what: &str| {
+            let title = format!("`fields.{key}` is `{text}`: {what}");
+            FieldProblem::new(key, title, "expected paths in braces with text between them: {tags.host}/{tags.cpu}")
+        };
+        let (mut parts, mut rest) = (Vec::new(), text);
+        while !rest.is_empty() {
+            let (before, after) = rest.split_once('{').unwrap_or((rest, ""));
+            if before.contains('}') || (after.is_empty() && rest.len() > before.len()) {
+                return Err(wrong("a brace has no partner"));
+            }
+            if !before.is_empty() {
+                parts.push(Part::Text(before.into()));
+            }
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+            let (inner, after) = rest.split_once('}').ok_or_else(|| wrong("a brace has no partner"))?;
+            if inner.is_empty() || inner.contains('{') {
+                return Err(wrong("there is no path between two braces"));
+            }
+            // {a}{b} would make one device of "1" with "23" and "12" with "3".
+            if parts.last().is_some_and(|last| !matches!(last, Part::Text(_))) {
+                return Err(wrong("two paths follow one another without text between them"));
+            }
+            parts.push(self.part(key, inner)?);
+            rest = after;
+        }
+        Ok(parts)
+    }
+}
