@@ -201,9 +201,12 @@ impl Case {
             record.payload = sent.value.as_deref();
             record.partition = sent.partition;
             record.timestamp = sent.timestamp;
-            if let Some(label) = sent.label {
-                record =
-                    record.headers(OwnedHeaders::new().insert(Header { key: "anomaly-label", value: Some(label) }));
+            let label = sent.label.map(|label| ("anomaly-label", Some(label.as_bytes())));
+            let headers = sent.headers.iter().copied().chain(label).collect::<Vec<_>>();
+            if !headers.is_empty() {
+                let all = headers.into_iter();
+                record = record
+                    .headers(all.fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value })));
             }
             loop {
                 match producer.send(record) {
@@ -255,7 +258,7 @@ impl Case {
                     headers: message
                         .headers()
                         .map(|headers| {
-                            headers.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect()
+                            headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))).collect()
                         })
                         .unwrap_or_default(),
                 }),
@@ -331,6 +334,8 @@ pub struct Sent {
     pub partition: Option<i32>,
     pub timestamp: Option<i64>,
     pub label: Option<&'static str>,
+    /// In order, before the label; a value may be null.
+    pub headers: Vec<(&'static str, Option<&'static [u8]>)>,
 }
 
 /// An event as the contract has it.
@@ -346,12 +351,13 @@ pub struct Got {
     pub offset: i64,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// A value may be null.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Got {
     pub fn header(&self, name: &str) -> Option<String> {
-        let value = &self.headers.iter().find(|(key, _)| key == name)?.1;
+        let value = self.headers.iter().find(|(key, _)| key == name)?.1.as_deref()?;
         Some(String::from_utf8_lossy(value).into_owned())
     }
 

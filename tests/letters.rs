@@ -3,9 +3,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 
-use crate::common::{Case, Sent, wait};
+use crate::common::{Case, Parts, Sent, wait};
 use crate::pipeline::wait_done;
 
 /// Malformed for the usual paths, well-formed for those that [`mend`] sets.
@@ -17,6 +21,16 @@ fn nested(device: &str, value: f64) -> Sent {
         label: Some("spike"),
         ..Sent::default()
     }
+}
+
+/// A dead letter of a null value, whose headers are given.
+fn old_letter(case: &Case, key: &[u8], headers: &[(&str, String)]) {
+    let producer: BaseProducer = case.client().create().unwrap();
+    let all = headers.iter();
+    let headers = all.fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
+    let topic = case.dlq();
+    producer.send(BaseRecord::<[u8], [u8]>::to(&topic).key(key).headers(headers)).map_err(|(e, _)| e).unwrap();
+    producer.flush(Duration::from_secs(30)).unwrap();
 }
 
 fn stop(case: &Case, name: &str, settings: &[(&str, &str)], n: i64) {
@@ -95,4 +109,100 @@ fn a_replay_that_is_killed_goes_on_without_loss_or_double() {
     origins.sort();
     origins.dedup();
     assert_eq!(origins.len(), 20_000);
+}
+
+/// Everything that the record came with survives rejection and replay, and nothing of ours is left on it.
+#[test]
+fn a_records_own_headers_survive_rejection_and_replay_in_order_and_ours_are_dropped_again() {
+    let case = Case::new("letter_headers");
+    let own: Vec<(&str, Option<&[u8]>)> = vec![
+        ("trace", Some(b"one")),
+        ("trace", Some(b"\xff\x00")),
+        ("empty", Some(b"")),
+        ("null", None),
+        // Of another's dead letter, and of a receipt: names that are ours.
+        ("anomaly.error.truncated", Some(b"5")),
+        ("anomaly.replay.partition", Some(b"0")),
+        ("anomaly.replay.offset", Some(b"0")),
+        ("anomaly.replay.at", Some(b"never")),
+    ];
+    let sent = Sent { headers: own.clone(), ..nested("d", 1.0) };
+    case.produce([sent]);
+    stop(&case, "a", &[], 1);
+    let letter = &case.read(&case.dlq())[0];
+    let label = ("anomaly-label".to_owned(), Some(b"spike".to_vec()));
+    let named = |(key, value): &(&str, Option<&[u8]>)| ((*key).to_owned(), value.map(<[u8]>::to_vec));
+    let all = own.iter().map(named).chain([label.clone()]).collect::<Vec<_>>();
+    assert_eq!(letter.headers[letter.headers.len() - all.len()..], all);
+    assert_eq!(letter.header("anomaly.error.headers").as_deref(), Some("9"));
+    // Rejected once more, and sent once more: still the same.
+    for round in 1..3_usize {
+        assert!(case.ok(&["dlq", "replay"]).starts_with("1 dead letters were sent again"), "{round}");
+        let records = case.read(&case.raw());
+        let again = records.last().unwrap();
+        let mut expected = all.clone();
+        expected.retain(|(key, _)| !key.starts_with("anomaly.error."));
+        let origin = again.header("anomaly.replayed-from").unwrap();
+        expected.push(("anomaly.replayed-from".into(), Some(origin.into_bytes())));
+        assert_eq!(again.headers, expected, "{round}");
+        let detector = case.detector("a", &[]);
+        let letters = || case.read(&case.dlq()).iter().filter(|got| got.value.is_some()).count();
+        wait("the record to be rejected again", || letters() == 1 + round);
+        assert!(detector.terminate(Duration::from_secs(10)).success());
+    }
+}
+
+/// A tombstone that is replayed deletes the newer records of its key. Old detectors wrote dead letters of them.
+#[test]
+fn null_values_are_ignored_and_counted_and_old_dead_letters_of_them_are_never_sent_again() {
+    let case = Case::new("tombstones");
+    let null = || Sent { key: Some(b"d".to_vec()), ..Sent::default() };
+    case.produce([null(), nested("d", 1.0), null()]);
+    let detector = case.detector("a", &[("DETECTOR__ON_REJECT", "dead_letter")]);
+    wait_done(&case, 3);
+    wait("the counters", || detector.metric("anomaly_events_total{kind=\"ignored\"}") == 2.0);
+    assert!(detector.terminate(Duration::from_secs(10)).success());
+    assert_eq!(case.read(&case.dlq()).len(), 1);
+    // As an older detector wrote them.
+    let headers: Vec<(&str, String)> = vec![
+        ("anomaly.error.topic", case.raw()),
+        ("anomaly.error.partition", "0".into()),
+        ("anomaly.error.offset", "0".into()),
+        ("anomaly.error.class", "empty".into()),
+        ("anomaly.error.message", "the value is null; expected a JSON object".into()),
+    ];
+    old_letter(&case, b"d", &headers);
+    let listed = case.run(&["dlq", "list"]);
+    let (out, told) = (String::from_utf8(listed.stdout).unwrap(), String::from_utf8(listed.stderr).unwrap());
+    assert!(out.contains("never: null value"), "{out}");
+    assert!(told.contains("1 of them are null values (tombstones), which are never sent again"), "{told}");
+    let replayed = case.ok(&["dlq", "replay"]);
+    assert!(replayed.starts_with("1 dead letters were sent again\n1 have a null value (a tombstone)"), "{replayed}");
+    assert_eq!(case.read(&case.raw()).len(), 4);
+    let nulls = case.read(&case.raw()).iter().filter(|record| record.value.is_none()).count();
+    assert_eq!(nulls, 2, "no tombstone was added");
+}
+
+/// Bounded as the rest of a dead letter is: headers that make it too large are left out, and it says so.
+#[test]
+fn a_dead_letter_whose_headers_its_topic_refuses_is_written_without_them_and_is_not_replayed() {
+    // Bytes that cannot be compressed.
+    let large = (0..900_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect::<Vec<_>>();
+    let large: &'static [u8] = Box::leak(large.into_boxed_slice());
+    let case = Case::bare("large_headers", Parts::shared());
+    let dlq = case.dlq();
+    let small = NewTopic::new(&dlq, 4, TopicReplication::Fixed(1)).set("max.message.bytes", "20000");
+    let admin: AdminClient<DefaultClientContext> = case.client().create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin.create_topics([&small], &AdminOptions::new())).unwrap();
+    case.ok(&["topics"]);
+    case.ok(&["migrate"]);
+    case.produce([Sent { headers: vec![("large", Some(large))], ..nested("d", 1.0) }]);
+    stop(&case, "a", &[], 1);
+    let letter = &case.read(&case.dlq())[0];
+    assert_eq!(letter.header("anomaly.error.headers").as_deref(), Some("0"));
+    assert!(letter.header("anomaly.error.headers_truncated").is_some_and(|n| n.parse::<u64>().unwrap() > 900_000));
+    assert!(letter.value.as_ref().is_some_and(|value| !value.is_empty()));
+    let replayed = case.ok(&["dlq", "replay"]);
+    assert!(replayed.contains("1 were cut when they were rejected"), "{replayed}");
 }

@@ -67,7 +67,7 @@ fn refused(name: &str, file: &str, content: &[u8], settings: &[(&str, &str)]) ->
 }
 
 /// Everything about a record that a consumer can see, but its time of arrival.
-type Seen = (i32, i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Vec<u8>)>);
+type Seen = (i32, i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Option<Vec<u8>>)>);
 
 fn seen(records: Vec<Got>) -> Vec<Seen> {
     records.into_iter().map(|r| (r.partition, r.offset, r.key, r.value, r.headers)).collect()

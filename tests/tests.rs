@@ -42,6 +42,8 @@ mod output;
 mod pipeline;
 /// Generator, replay and host through Kafka.
 mod producer;
+/// What common producers send, byte for byte, and how it is read.
+mod producers;
 /// The table's partitions, and how long rows are kept.
 mod retention;
 /// `anomaly score`.

@@ -2,8 +2,10 @@
 //! manual page all read the only list of them.
 
 mod keys;
+mod sections;
 
-pub use keys::{KEYS, SECTIONS};
+pub use keys::KEYS;
+pub use sections::SECTIONS;
 
 /// Which of the shipped files shows a key. Any file may set any key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,26 +6,6 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, file: File, 
     Key { path, kind, default, file, doc }
 }
 
-/// One sentence about each section.
-pub const SECTIONS: &[(&str, &str)] = &[
-    (
-        "kafka",
-        "The cluster. [kafka.properties] passes any librdkafka setting on, such as security.protocol or sasl.username.",
-    ),
-    ("topics", "Names of the topics, and how `anomaly topics` creates those that are missing."),
-    ("fields", "Where the four fields are in your JSON, as dotted paths, and how they are spelt."),
-    ("postgres", "The database that keeps the anomalies."),
-    ("migrate", "The role that `anomaly migrate` uses, when it is another one."),
-    ("service", "How a role starts and stops."),
-    ("metrics", "/healthz, /readyz and /metrics of a role."),
-    ("log", "What is logged, and where."),
-    ("producer", "What is published to topics.raw_events."),
-    ("detector", "What is abnormal, and how events are taken."),
-    ("sink", "Anomalies into PostgreSQL."),
-    ("dashboard", "The pages."),
-    ("marks", "The role that writes what people say of anomalies, when it is another one."),
-];
-
 /// All settings, in the order in which the files show them.
 pub const KEYS: &[Key] = {
     use File::*;
@@ -64,13 +44,7 @@ pub const KEYS: &[Key] = {
             Common,
             "The device, 1 to 256 bytes: a path such as tags.host, $key, $header.NAME, or several: {tags.host}/{tags.cpu}.",
         ),
-        key(
-            "fields.metric",
-            Text,
-            "\"metric_name\"",
-            Common,
-            "The metric, which may be absent: as device. A series is one device and one metric.",
-        ),
+        key("fields.metric", Text, "\"metric_name\"", Common, "The metric, which may be absent: as device."),
         key("fields.value", Text, "\"metric_value\"", Common, "The value, a number: one path."),
         key(
             "fields.time",
@@ -84,7 +58,7 @@ pub const KEYS: &[Key] = {
             Bool,
             "true",
             Common,
-            "Accept what has one meaning only: a number in quotes, an integer as a name, +0100, times without a zone.",
+            "Accept what has one meaning only: \"7\" as a number, 7 as a name, +0100.",
         ),
         key(
             "fields.time_unit",
@@ -93,19 +67,13 @@ pub const KEYS: &[Key] = {
             Common,
             "Unit of epoch numbers; auto: by their size (below 1e11 seconds, below 1e14 milliseconds, below 1e17 us, else ns).",
         ),
-        key(
-            "fields.time_zone",
-            Text,
-            "\"UTC\"",
-            Common,
-            "Zone of times without one: UTC, an offset such as +01:00, or an IANA name such as Europe/Berlin.",
-        ),
+        key("fields.time_zone", Text, "\"UTC\"", Common, "Zone of times without one: UTC, +01:00 or Europe/Berlin."),
         key(
             "fields.ignore",
             List,
             "[]",
             Common,
-            "Records to pass over, counted as ignored: \"PATH\" (is there), \"!PATH\" (is not), \"PATH=TEXT\", \"PATH!=TEXT\".",
+            "Records to pass over: PATH (is there), !PATH (is not), PATH=TEXT, PATH!=TEXT.",
         ),
         key("postgres.host", Text, "\"localhost\"", Common, "Host name, address, or directory of the Unix socket."),
         key("postgres.port", Integer(1, 65_535), "5432", Common, "TCP port, also part of the socket's name."),
