@@ -1,7 +1,9 @@
 //! What the working loops say of themselves: state, beat, partitions. The service manager's status line, `/readyz`, the
 //! metrics and the heartbeat in the database all read it here. Pure bookkeeping; knows nobody who reads it.
 
+mod arrivals;
 mod condition;
+mod input;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -9,8 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Monotonic};
 
 use crate::event::Instant;
+pub use arrivals::Reasons;
 use condition::Conditions;
 pub use condition::{Code, Condition, Severity};
+pub use input::Input;
 pub use tally::{Activity, EARLY, LATE, Tally};
 
 /// A loop that may be held up by others is degraded when it has been silent for longer.
@@ -69,13 +73,23 @@ impl PartitionStatus {
     }
 }
 
+/// What it means when a loop has made no turn for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// The process hangs.
+    Hangs,
+    /// Somebody whom it asked does not answer: it is degraded.
+    Waits,
+    /// Nothing: it makes no turns.
+    Usual,
+}
+
 /// One working loop.
 #[derive(Debug)]
 pub struct Part {
     /// Unique in the process: `worker-0`, `sink`, …
     pub name: String,
-    /// Whether its silence means that the process hangs, rather than someone whom it asked.
-    is_watched: bool,
+    silence: Silence,
     inner: Mutex<Inner>,
 }
 
@@ -133,7 +147,7 @@ impl Part {
     pub fn state(&self) -> State {
         let inner = self.lock();
         let silence = inner.beat.elapsed();
-        if !self.is_watched && silence > UNANSWERED && inner.state != State::Stopped {
+        if self.silence == Silence::Waits && silence > UNANSWERED && inner.state != State::Stopped {
             return State::Degraded(format!("no answer for {} s", silence.as_secs()));
         }
         if inner.state == State::Running {
@@ -155,6 +169,14 @@ impl Part {
     /// Ends a condition, if it holds.
     pub fn clear(&self, code: Code) {
         self.lock().conditions.clear(&self.name, code);
+    }
+
+    /// Raises a condition when it holds, else ends it.
+    pub fn set_condition(&self, code: Code, held: Option<(Severity, String)>) {
+        match held {
+            Some((severity, message)) => self.raise(code, severity, message),
+            None => self.clear(code),
+        }
     }
 
     /// The conditions that hold, degrading ones first; a loop that does not serve is one of them.
@@ -217,15 +239,20 @@ pub struct Health {
 impl Health {
     /// A new loop, which is starting.
     pub fn part(&self, name: impl Into<String>) -> Arc<Part> {
-        self.add(name.into(), true)
+        self.add(name.into(), Silence::Hangs)
     }
 
     /// One that may be held up by others: its silence makes it degraded, and feeds the watchdog all the same.
     pub fn unwatched_part(&self, name: impl Into<String>) -> Arc<Part> {
-        self.add(name.into(), false)
+        self.add(name.into(), Silence::Waits)
     }
 
-    fn add(&self, name: String, is_watched: bool) -> Arc<Part> {
+    /// One without a loop of its own, which only holds conditions.
+    fn untimed_part(&self, name: impl Into<String>) -> Arc<Part> {
+        self.add(name.into(), Silence::Usual)
+    }
+
+    fn add(&self, name: String, silence: Silence) -> Arc<Part> {
         let inner = Inner {
             state: State::Starting("starting".into()),
             beat: Monotonic::now(),
@@ -235,7 +262,7 @@ impl Health {
             conditions: Conditions::default(),
             told: None,
         };
-        let part = Arc::new(Part { name, is_watched, inner: Mutex::new(inner) });
+        let part = Arc::new(Part { name, silence, inner: Mutex::new(inner) });
         self.lock().push(part.clone());
         part
     }
@@ -259,7 +286,7 @@ impl Health {
     pub fn silence(&self) -> Duration {
         self.parts()
             .iter()
-            .filter(|part| part.is_watched)
+            .filter(|part| part.silence == Silence::Hangs)
             .map(|part| part.lock().beat.elapsed())
             .max()
             .unwrap_or_default()

@@ -49,6 +49,8 @@ pub struct Meter {
     pub snapshot_bytes: Counter,
     /// Series that were seen in a second partition.
     pub split_series: Counter,
+    /// Offsets in the detector's group that another program committed.
+    pub foreign_commits: Counter,
     /// Anomalies in the topic that the database does not have yet, in the partitions of this sink.
     pub sink_lag: Gauge,
     /// Rows in the database: inserted, present (again), rejected.
@@ -81,6 +83,11 @@ impl Meter {
             "anomaly_snapshot_bytes",
             "Keys and values written to the topic of windows",
             self.snapshot_bytes.clone(),
+        );
+        registry.register(
+            "anomaly_foreign_commits",
+            "Offsets in the detector's consumer group that another program committed",
+            self.foreign_commits.clone(),
         );
         registry.register(
             "anomaly_split_series",

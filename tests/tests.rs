@@ -11,6 +11,8 @@ mod stage;
 
 /// The arithmetic of windows and the screen that skips it, against the oracle.
 mod arithmetic;
+/// Whatever keeps records from being judged or stored is said in every place.
+mod blind;
 /// The pages in a real browser.
 mod browser;
 /// Detectors that are killed at each step, stopped past their sessions, asked to stop under load.

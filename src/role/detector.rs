@@ -10,7 +10,7 @@ use crate::config::resolved::{Delivery, Keep, Postgres};
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::health::{Part, State};
+use crate::health::{Input, Part, State};
 use crate::service::limit::Limit;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::maintain::maintain;
@@ -83,8 +83,9 @@ pub fn start(crew: &mut Crew, settings: &Settings, announce: Announce) -> Result
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if detector.workers == 0 { cores } else { detector.workers };
     let instance = instance(settings);
+    let input = Input::new(&crew.health);
     for index in 0..workers {
-        let seat = Seat::new(crew, settings, &instance, index);
+        let seat = Seat::new(crew, settings, &instance, index, input.clone());
         let announce = announce.clone();
         crew.spawn(&format!("worker-{index}"), move || {
             let ended = seat.work(&announce);
@@ -117,12 +118,13 @@ struct Seat {
     names: Names,
     plan: Plan,
     part: Arc<Part>,
+    input: Arc<Input>,
     meter: crate::meter::Meter,
     stop: Arc<crate::stop::Stop>,
 }
 
 impl Seat {
-    fn new(crew: &Crew, settings: &Settings, instance: &str, index: usize) -> Self {
+    fn new(crew: &Crew, settings: &Settings, instance: &str, index: usize, input: Arc<Input>) -> Self {
         let (detector, topics) = (&settings.detector, &settings.topics);
         Seat {
             settings: settings.clone(),
@@ -153,6 +155,7 @@ impl Seat {
                 leaves: detector.stop_leaves,
             },
             part: crew.health.part(format!("worker-{index}")),
+            input,
             meter: crew.meter.clone(),
             stop: crew.stop.clone(),
         }
@@ -172,8 +175,8 @@ impl Seat {
                     })?;
             let windows = Detector::new(self.settings.detection())
                 .ok_or_else(|| Error::config(format_args!("detector.method `{}` is unknown", detector.method)))?;
-            let (part, meter) = (self.part.clone(), self.meter.clone());
-            match Worker::new(log, windows, &self.plan, part, meter, &mut observer, &self.stop).run() {
+            let (parts, meter) = ((self.part.clone(), self.input.clone()), self.meter.clone());
+            match Worker::new(log, windows, &self.plan, parts, meter, &mut observer, &self.stop).run() {
                 Ending::Stopped => return Ok(()),
                 Ending::Failed(error) => return Err(error),
                 Ending::Replaced => {
@@ -204,8 +207,7 @@ fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()
     let (kafka, postgres) = (settings.kafka.clone(), settings.postgres.clone());
     let carry = move |part: &Arc<Part>| {
         loop {
-            let reader =
-                KafkaReader::to_the_end(&kafka, &plan.topic, &group, &member, session).map_err(Error::config)?;
+            let reader = KafkaReader::new(&kafka, &plan.topic, &group, &member, session).map_err(Error::config)?;
             let ledger = PostgresLedger::new(&postgres, &group, &plan.topic);
             match Sink::new(reader, &plan, Box::new(ledger), part.clone(), meter.clone(), &stop).run() {
                 sink::Ending::Stopped => return Ok(()),

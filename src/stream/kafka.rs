@@ -9,6 +9,7 @@ pub mod context;
 pub mod fault;
 mod fetch;
 mod identity;
+mod onlooker;
 mod origin;
 mod read;
 mod reader;

@@ -63,6 +63,8 @@ pub enum Standing {
     New,
     /// Nowhere: the topic got this partition after the group had begun.
     Added,
+    /// At an offset that another program has committed in our group: there is no progress of ours beside it.
+    Foreign(i64),
 }
 
 /// The topics that the loop writes to.
@@ -92,6 +94,15 @@ pub struct Identity {
     pub id: Option<String>,
     /// Its partitions.
     pub partitions: i32,
+}
+
+/// What other programs do in the group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Foreign {
+    /// Partitions whose committed offset has no progress of ours beside it, with that offset.
+    pub commits: Positions,
+    /// Members of the group that are not detectors: client id and host.
+    pub members: Vec<String>,
 }
 
 /// The group gave or took partitions; told in order, eager protocol: all of them each time.
@@ -183,8 +194,15 @@ pub trait Reader {
     /// First offset that is there, and the one after the last.
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
 
-    /// Ends of the partitions as far as they are known without asking; one that was read to its end may be left out.
+    /// Ends of what can be read of the partitions, as far as they are known without asking.
     fn ends(&self) -> Positions;
+
+    /// Ends of the partitions with the records of open transactions, as far as they are known without asking.
+    fn highs(&self) -> Positions;
+
+    /// Partitions that were read to their end, with the offset of that end. Every record before it was handed over by `poll`;
+    /// what else lies before it are control records and records of aborted transactions. Never past an open transaction.
+    fn reached(&self) -> Positions;
 }
 
 /// A consumer of a group with a producer whose transactions carry its offsets.
@@ -201,6 +219,9 @@ pub trait Log: Reader {
 
     /// Where the group stands, after all transactions that are under way.
     fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Standing>, Fault>;
+
+    /// What other programs do in the group, as it was seen last, without asking.
+    fn foreign(&self) -> Foreign;
 
     /// As [`bounds`](Reader::bounds), of `anomaly_state`, open transactions included.
     fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;

@@ -225,8 +225,9 @@ impl<'a, R: Reader> Sink<'a, R> {
     }
 
     fn report(&self) {
-        let ends = self.reader.ends();
-        let lag = |(partition, next): (&i32, &i64)| match ends.get(partition) {
+        let (ends, reached) = (self.reader.ends(), self.reader.reached());
+        let is_beyond = |partition: &i32, end: &i64| reached.get(partition).is_none_or(|read| read < end);
+        let lag = |(partition, next): (&i32, &i64)| match ends.get(partition).filter(|end| is_beyond(partition, end)) {
             Some(end) => (end - next).max(0),
             // Read to its end: only what is pending is missing.
             None => self.pending.iter().filter(|entry| entry.partition == *partition).count() as i64,

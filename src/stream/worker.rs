@@ -4,11 +4,14 @@
 //! Every fault ends in `Worker::mend`, which is the only place that decides what follows from it.
 
 mod dead_letter;
+mod ends;
 mod floor;
 mod keeper;
 mod report;
 mod restore;
+mod retry;
 mod staged;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +22,7 @@ use crate::detect::Detector;
 use crate::error::Error;
 use crate::event::{Decoder, Fields};
 use crate::fail;
-use crate::health::{Part, State};
+use crate::health::{Input, Part, State};
 use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::log::{Change, Fault, Log, Remedy};
@@ -27,6 +30,7 @@ use crate::stream::mark::Marks;
 use keeper::Keeper;
 use restore::offsets;
 use staged::Staged;
+use watch::Watch;
 
 /// What a worker is told.
 #[derive(Debug, Clone)]
@@ -65,13 +69,6 @@ pub struct Plan {
 const BATCH: usize = 1_000;
 /// How long a poll waits when nothing is open.
 const IDLE: Duration = Duration::from_millis(200);
-/// A call that has been retried for this long makes the worker degraded.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// One that has been retried for this long, beyond the transaction's own timeout, is not going to succeed: the committed
-/// offsets tell what became of it.
-const LIMIT: Duration = Duration::from_secs(15);
-
 /// Told of every committed transaction, after the commit.
 pub type Observer = Box<dyn FnMut(&[Anomaly]) + Send>;
 
@@ -95,6 +92,7 @@ pub struct Worker<'a, L> {
     detector: Detector,
     plan: &'a Plan,
     part: Arc<Part>,
+    input: Arc<Input>,
     meter: Meter,
     observer: &'a mut Observer,
     stop: &'a Stop,
@@ -104,6 +102,9 @@ pub struct Worker<'a, L> {
     committed: Marks,
     staged: Staged,
     keeper: Keeper,
+    watch: Watch,
+    /// When offsets were last moved to the partitions' ends without any record.
+    ends_moved: Duration,
     /// When the open transaction began, on the log's clock.
     open: Option<Duration>,
     /// Bytes of a dead letter's value beyond which it is cut; falls when the topic refuses a record.
@@ -121,7 +122,7 @@ impl<'a, L: Log> Worker<'a, L> {
         log: L,
         detector: Detector,
         plan: &'a Plan,
-        part: Arc<Part>,
+        (part, input): (Arc<Part>, Arc<Input>),
         meter: Meter,
         observer: &'a mut Observer,
         stop: &'a Stop,
@@ -132,6 +133,7 @@ impl<'a, L: Log> Worker<'a, L> {
             detector,
             plan,
             part,
+            input,
             meter,
             observer,
             stop,
@@ -139,6 +141,8 @@ impl<'a, L: Log> Worker<'a, L> {
             committed: Marks::new(),
             staged: Staged::default(),
             keeper: Keeper::new(plan.snapshot_interval, plan.snapshot_bytes),
+            watch: Watch::default(),
+            ends_moved: Duration::ZERO,
             open: None,
             dead_letter_limit: usize::MAX,
             is_member: false,
@@ -215,8 +219,12 @@ impl<'a, L: Log> Worker<'a, L> {
 
     /// Opens a transaction when there is something for it.
     fn begin(&mut self) -> Result<(), Fault> {
-        let is_wanted = self.staged.events() > 0 || self.keeper.wants(&self.detector, &self.committed, self.log.now());
-        if is_wanted && self.open.is_none() {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let has_records =
+            self.staged.events() > 0 || self.keeper.wants(&self.detector, &self.committed, self.log.now());
+        if has_records || self.move_to_ends() {
             self.log.begin()?;
             self.open = Some(self.log.now());
         }
@@ -264,6 +272,8 @@ impl<'a, L: Log> Worker<'a, L> {
         done.count(&self.meter);
         self.part.cover(done.coverage.iter().copied());
         self.part.note_activity(done.activity.iter().copied());
+        self.input.note(done.activity.iter().map(|(_, activity)| *activity), &done.reasons);
+        self.watch.note_commit(&self.committed);
         if !done.anomalies.is_empty() {
             (self.observer)(&done.anomalies);
         }
@@ -369,28 +379,5 @@ impl<'a, L: Log> Worker<'a, L> {
         }
         self.meter.transactions.add("rebuilt", 1);
         Ending::Rebuild(fault.message)
-    }
-
-    /// Calls until the answer is not `Retry`; gives up when the time to drain is over.
-    fn insist<T>(&mut self, what: &str, mut call: impl FnMut(&mut L) -> Result<T, Fault>) -> Result<T, Fault> {
-        let since = self.log.now();
-        loop {
-            match call(&mut self.log) {
-                Err(fault) if fault.remedy == Remedy::Retry => {
-                    if self.stop.elapsed().is_some_and(|elapsed| elapsed > self.plan.drain) {
-                        return Err(Fault::new(Remedy::Rebuild, format_args!("{what}: {fault}")));
-                    }
-                    if self.log.now().saturating_sub(since) > LIMIT {
-                        return Err(Fault { remedy: Remedy::Rebuild, ..fault });
-                    }
-                    if self.log.now().saturating_sub(since) > PATIENCE {
-                        self.part.set(State::Degraded(format!("{what}: {fault}")));
-                    }
-                    self.part.beat();
-                    self.log.sleep(Duration::from_millis(20));
-                }
-                other => return other,
-            }
-        }
     }
 }

@@ -32,6 +32,13 @@ pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &
     }
 }
 
+const ID: &str = "anomaly";
+
+/// The name that our clients give to the cluster.
+pub fn id(kafka: &Kafka) -> &str {
+    kafka.properties.get("client.id").map_or(ID, String::as_str)
+}
+
 /// What every client has.
 pub fn base(kafka: &Kafka) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -39,7 +46,7 @@ pub fn base(kafka: &Kafka) -> ClientConfig {
         config.set(property, value);
     }
     let set_unless_given = [
-        ("client.id", "anomaly"),
+        ("client.id", ID),
         // Back within a second, not ten, after an outage.
         ("reconnect.backoff.max.ms", "1000"),
         ("socket.keepalive.enable", "true"),
@@ -68,8 +75,7 @@ pub fn member(kafka: &Kafka, group: &str, instance: &str, session: Duration) -> 
         .set("session.timeout.ms", session.as_millis().to_string())
         .set("heartbeat.interval.ms", heartbeat(session).as_millis().to_string())
         .set("max.poll.interval.ms", session.as_millis().max(300_000).to_string())
-        .set("partition.assignment.strategy", "range")
-        .set("enable.partition.eof", "false");
+        .set("partition.assignment.strategy", "range");
     watched(&mut config);
     config
 }

@@ -92,6 +92,7 @@ pub struct Member {
     topic: String,
     changes: Mutex<VecDeque<Change>>,
     ends: Mutex<Positions>,
+    highs: Mutex<Positions>,
     starts: Mutex<Positions>,
     is_closing: AtomicBool,
     /// Since when the group is to give partitions, or to say that there are none.
@@ -166,6 +167,11 @@ impl Member {
         lock(&self.ends).clone()
     }
 
+    /// Ends of the partitions with open transactions, as last heard.
+    pub fn highs(&self) -> Positions {
+        lock(&self.highs).clone()
+    }
+
     /// First offsets of the partitions as last heard.
     pub fn starts(&self) -> Positions {
         lock(&self.starts).clone()
@@ -194,6 +200,8 @@ impl ClientContext for Member {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let known = topic.partitions.values().filter(|p| p.partition >= 0 && p.ls_offset >= 0);
         lock(&self.ends).extend(known.map(|p| (p.partition, p.ls_offset)));
+        let known = topic.partitions.values().filter(|p| p.partition >= 0 && p.hi_offset >= 0);
+        lock(&self.highs).extend(known.map(|p| (p.partition, p.hi_offset)));
         let known = topic.partitions.values().filter(|p| p.partition >= 0 && p.lo_offset >= 0);
         lock(&self.starts).extend(known.map(|p| (p.partition, p.lo_offset)));
     }

@@ -26,8 +26,8 @@ pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> Standin
         .iter()
         .filter_map(|element| match element.offset() {
             Offset::Offset(offset) => {
-                let counts = Counts::parse(element.metadata()).unwrap_or_default();
-                Some((element.partition(), Mark { offset, counts }))
+                let counts = Counts::parse(element.metadata());
+                Some((element.partition(), (offset, counts)))
             }
             _ => None,
         })
@@ -42,7 +42,8 @@ pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> Standin
     };
     let has_begun = !known.is_empty();
     let standing = move |partition| match known.get(&partition) {
-        Some(&mark) => Standing::At(mark),
+        Some(&(offset, Some(counts))) => Standing::At(Mark { offset, counts }),
+        Some(&(offset, None)) => Standing::Foreign(offset),
         None if has_begun && partition >= origin => Standing::Added,
         None => Standing::New,
     };
@@ -60,7 +61,9 @@ mod tests {
             let offset = offset.map_or(Offset::Invalid, Offset::Offset);
             list.add_partition_offset("t", partition, offset).unwrap();
             if let (Some(origin), Offset::Offset(_)) = (origin, offset) {
-                list.find_partition("t", partition).unwrap().set_metadata(format!("{NOTE}{origin}"));
+                list.find_partition("t", partition)
+                    .unwrap()
+                    .set_metadata(format!("{NOTE}{origin} {}", Counts::default()));
             }
         }
         list
@@ -91,6 +94,6 @@ mod tests {
         assert_eq!((origin, of(3)), (2, Standing::Added));
         // Set by another tool.
         let (origin, of) = standing(&list(&[Some(7), None], None));
-        assert_eq!((origin, of(1)), (0, Standing::Added));
+        assert_eq!((origin, of(0), of(1)), (0, Standing::Foreign(7), Standing::Added));
     }
 }

@@ -1,9 +1,7 @@
 //! [`Reader`] over librdkafka: a `BaseConsumer` on the thread of the loop that it serves.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
@@ -26,8 +24,8 @@ pub struct KafkaReader {
     group: String,
     began: Instant,
     assigned: Positions,
-    /// Partitions that were read to their end, and what that was; `None` where nobody asks.
-    caught_up: Option<Positions>,
+    /// Partitions that were read to their end, and what that was.
+    reached: Positions,
     /// While the group's coordinator is lost: when another client was asked for it, and whether it was there.
     asked: Option<(Instant, bool)>,
 }
@@ -41,24 +39,7 @@ impl KafkaReader {
     /// # Errors
     /// `Stop` when librdkafka does not accept the configuration.
     pub fn new(kafka: &Kafka, topic: &str, group: &str, member: &str, session: Duration) -> Result<Self, Fault> {
-        Self::of(&client::member(kafka, group, member, session), kafka, topic, group)
-    }
-
-    /// The same; [`ends`](Reader::ends) leaves out those partitions of which everything was read, since their ends are beyond the
-    /// last record where transactions have written.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn to_the_end(kafka: &Kafka, topic: &str, group: &str, member: &str, session: Duration) -> Result<Self, Fault> {
-        let mut config = client::member(kafka, group, member, session);
-        config.set("enable.partition.eof", "true");
-        let mut reader = Self::of(&config, kafka, topic, group)?;
-        reader.caught_up = Some(BTreeMap::new());
-        Ok(reader)
-    }
-
-    fn of(config: &ClientConfig, kafka: &Kafka, topic: &str, group: &str) -> Result<Self, Fault> {
-        let consumer = config
+        let consumer = client::member(kafka, group, member, session)
             .create_with_context(Member::new(topic))
             .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
         Ok(KafkaReader {
@@ -69,9 +50,14 @@ impl KafkaReader {
             group: group.to_owned(),
             began: Instant::now(),
             assigned: Positions::new(),
-            caught_up: None,
+            reached: Positions::new(),
             asked: None,
         })
+    }
+
+    /// These partitions are read from elsewhere: what was said of their ends is not true any more.
+    pub(super) fn rewound(&mut self, to: &Positions) {
+        self.reached.retain(|partition, _| !to.contains_key(partition));
     }
 
     /// These offsets as librdkafka takes them.
@@ -182,9 +168,7 @@ impl Reader for KafkaReader {
         let (taken, error) = {
             let batch = self.fetch.take(wait, most);
             batch.hand_over(|_, _, _| true, visit);
-            if let Some(caught_up) = &mut self.caught_up {
-                batch.note_ends(caught_up);
-            }
+            batch.note_ends(&mut self.reached);
             (batch.len(), batch.error())
         };
         if taken > 0 && error.is_none() {
@@ -211,12 +195,13 @@ impl Reader for KafkaReader {
         self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
         self.consumer.context().trouble.clear();
         self.assigned = at.clone();
-        self.caught_up.iter_mut().for_each(BTreeMap::clear);
+        self.reached.clear();
         Ok(())
     }
 
     fn unassign(&mut self) -> Result<(), Fault> {
         self.assigned.clear();
+        self.reached.clear();
         self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
     }
 
@@ -238,16 +223,22 @@ impl Reader for KafkaReader {
     }
 
     fn ends(&self) -> Positions {
-        let mut ends = self.consumer.context().ends();
-        if let Some(caught_up) = &self.caught_up {
-            ends.retain(|partition, end| caught_up.get(partition).is_none_or(|read| read < end));
-        }
-        ends
+        self.consumer.context().ends()
+    }
+
+    fn highs(&self) -> Positions {
+        self.consumer.context().highs()
+    }
+
+    fn reached(&self) -> Positions {
+        self.reached.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]

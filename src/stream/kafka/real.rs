@@ -9,11 +9,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
 use super::context::{Deliveries, Member};
+use super::onlooker::Onlooker;
 use super::reader::{CALL, KafkaReader};
 use super::{client, fault, identity, origin, read, stranded, twin};
 use crate::config::resolved::{Delivery, Kafka};
 use crate::stop::Stop;
-use crate::stream::log::{Change, Fault, Identity, Log, Outgoing, Past, Positions, Reader, Remedy, Standing, Visit};
+use crate::stream::log::{
+    Change, Fault, Foreign, Identity, Log, Outgoing, Past, Positions, Reader, Remedy, Standing, Visit,
+};
 use crate::stream::mark::Marks;
 
 /// Names by which Kafka knows one worker.
@@ -47,6 +50,8 @@ const TRANSACTION: Duration = Duration::from_secs(10);
 pub struct KafkaLog {
     pub(super) reader: KafkaReader,
     past: read::Past,
+    /// Of the first worker of a process.
+    onlooker: Option<Onlooker>,
     pub(super) producer: BaseProducer<Deliveries>,
     kafka: Kafka,
     pub(super) names: Names,
@@ -85,6 +90,7 @@ impl KafkaLog {
         Ok(KafkaLog {
             reader,
             past: read::Past::new(kafka, &names.group),
+            onlooker: (names.worker == 0).then(|| Onlooker::new(kafka, &names.input, &names.group)),
             producer,
             kafka: kafka.clone(),
             names,
@@ -171,6 +177,14 @@ impl Reader for KafkaLog {
     fn ends(&self) -> Positions {
         self.reader.ends()
     }
+
+    fn highs(&self) -> Positions {
+        self.reader.highs()
+    }
+
+    fn reached(&self) -> Positions {
+        self.reader.reached()
+    }
 }
 
 impl Log for KafkaLog {
@@ -197,6 +211,7 @@ impl Log for KafkaLog {
         if to.is_empty() {
             return Ok(());
         }
+        self.reader.rewound(to);
         let rebuild = |e: &KafkaError| Fault::new(Remedy::Rebuild, format_args!("rewinding: {e}"));
         let list = self.consumer().seek_partitions(self.reader.list(to)?, CALL).map_err(|e| rebuild(&e))?;
         list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
@@ -214,6 +229,10 @@ impl Log for KafkaLog {
         let (origin, standing) = origin::standing(&list);
         self.origin = origin;
         Ok(partitions.iter().map(|&partition| (partition, standing(partition))).collect())
+    }
+
+    fn foreign(&self) -> Foreign {
+        self.onlooker.as_ref().map(Onlooker::foreign).unwrap_or_default()
     }
 
     fn starts(&self) -> Positions {

@@ -158,6 +158,8 @@ fn script(world: &dyn World) -> Vec<String> {
     let mut a = world.log("a", "one");
     join(a.as_mut(), 0);
     tell("all events come in order", format!("{:?}", poll(a.as_mut(), |came, _| came.len() as i64 == EVENTS)));
+    let end = poll(a.as_mut(), |_, log| log.reached().get(&0) == Some(&EVENTS)).map(|came| came.len());
+    tell("the end of the partition", format!("{end:?}"));
     tell("nothing is committed", format!("{:?}", insist(|| a.committed(&[0])).unwrap()[&0] == Standing::New));
 
     a.begin().unwrap();
@@ -174,6 +176,7 @@ fn script(world: &dyn World) -> Vec<String> {
     tell("marks after it", format!("{:?}", insist(|| a.committed(&[0]))));
     tell("windows after it", format!("{:?}", windows(a.as_mut())));
     a.seek(&Positions::from([(0, 6)])).unwrap();
+    tell("no end after a seek", format!("{:?}", a.reached()));
     tell("events again", format!("{:?}", poll(a.as_mut(), |came, _| came.last() == Some(&(EVENTS - 1)))));
 
     a.seek(&Positions::from([(0, 6)])).unwrap();

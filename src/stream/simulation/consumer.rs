@@ -31,6 +31,7 @@ pub struct Consumer {
     pub(super) is_lost: bool,
     changes: VecDeque<Change>,
     pub(super) positions: Positions,
+    pub(super) reached: Positions,
     is_paused: bool,
     pub(super) defect: Option<Defect>,
 }
@@ -51,6 +52,7 @@ impl Consumer {
             is_lost: false,
             changes: VecDeque::new(),
             positions: Positions::new(),
+            reached: Positions::new(),
             is_paused: true,
             defect: None,
         }
@@ -101,10 +103,18 @@ impl Consumer {
         let mut batches = Vec::new();
         for (&partition, next) in &mut self.positions {
             let share = inner.random.random_range(0..=most.min(12));
-            let records = inner.cluster.partition(self.topic, partition).committed(*next);
-            let records = records.take(share).map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
+            let log = inner.cluster.partition(self.topic, partition);
+            let records = log.committed(*next).take(share);
+            let records = records.map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
             if let Some((last, _)) = records.last() {
                 *next = last + 1;
+                self.reached.remove(&partition);
+            }
+            // The client says so when it has fetched up to the stable end, control records included.
+            if log.committed(*next).next().is_none() && log.stable() >= *next {
+                self.reached.insert(partition, log.stable());
+            }
+            if !records.is_empty() {
                 most -= records.len();
                 batches.push((partition, records));
             }
@@ -185,6 +195,7 @@ impl Reader for Consumer {
     fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
         self.act(LOCAL, |this, _| {
             (this.positions, this.is_paused, this.is_answered) = (at.clone(), true, true);
+            this.reached.clear();
             Ok(())
         })
     }
@@ -192,6 +203,7 @@ impl Reader for Consumer {
     fn unassign(&mut self) -> Result<(), Fault> {
         self.act(LOCAL, |this, _| {
             this.positions.clear();
+            this.reached.clear();
             (this.holds, this.is_asked_back, this.is_lost, this.is_paused) = (false, false, false, true);
             Ok(())
         })
@@ -215,5 +227,14 @@ impl Reader for Consumer {
         let mut inner = self.stage.look();
         let end = |p: &mut Partition| p.stable();
         self.positions.keys().map(|p| (*p, end(inner.cluster.partition(self.topic, *p)))).collect()
+    }
+
+    fn highs(&self) -> Positions {
+        let mut inner = self.stage.look();
+        self.positions.keys().map(|p| (*p, inner.cluster.partition(self.topic, *p).end())).collect()
+    }
+
+    fn reached(&self) -> Positions {
+        self.reached.clone()
     }
 }

@@ -1,6 +1,7 @@
 //! What happens around workers and sinks: input, processes that come and go, a database that is away, compaction and
 //! retention; then quiet, in which everything that came must get its outcome.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ const NAMES: [(Part, &str); 5] =
     [(Part::Worker, "a"), (Part::Worker, "b"), (Part::Worker, "c"), (Part::Sink, "s"), (Part::Sink, "t")];
 /// Stores what is left when the faults are over.
 pub const LAST_SINK: &str = "y";
+/// Who writes transactions into the input.
+const PRODUCER: &str = "producer";
 /// Of each part.
 const MOST: usize = 3;
 const MOST_TURNS: u64 = 200_000;
@@ -27,6 +30,8 @@ pub struct Director<'d> {
     spawn: &'d dyn Fn(usize, Part, &'static str, Arc<Stop>),
     processes: Vec<Process>,
     published: i64,
+    /// Partitions of the input in which a producer's transaction is open.
+    open: BTreeSet<i32>,
 }
 
 struct Process {
@@ -42,7 +47,7 @@ impl<'d> Director<'d> {
         schedule: &'d Schedule,
         spawn: &'d dyn Fn(usize, Part, &'static str, Arc<Stop>),
     ) -> Self {
-        Director { stage, schedule, spawn, processes: Vec::new(), published: 0 }
+        Director { stage, schedule, spawn, processes: Vec::new(), published: 0, open: BTreeSet::new() }
     }
 
     /// All of it; what went on too long is an error.
@@ -56,6 +61,10 @@ impl<'d> Director<'d> {
             inner.faults = 0.0;
             for process in std::mem::take(&mut self.processes) {
                 if inner.random.random_bool(0.5) { inner.kill(process.actor) } else { process.stop.request() }
+            }
+            for partition in std::mem::take(&mut self.open) {
+                let commits = inner.random.random_bool(0.5);
+                end_transaction(&mut inner, partition, commits);
             }
             self.start(&mut inner, Part::Worker, "z");
             self.start(&mut inner, Part::Sink, LAST_SINK);
@@ -84,7 +93,12 @@ impl<'d> Director<'d> {
                     self.publish(inner, partition, value);
                 }
             }
-            60..64 => self.publish_in_vain(inner, partition),
+            60..62 => self.publish_in_vain(inner, partition),
+            62..64 if self.open.remove(&partition) => {
+                let commits = inner.random.random_bool(0.5);
+                end_transaction(inner, partition, commits);
+            }
+            62..64 => self.publish_open(inner, partition),
             64..78 => {
                 let (part, name) = NAMES[inner.random.random_range(0..NAMES.len())];
                 let is_there = self.processes.iter().any(|process| process.name == name);
@@ -128,9 +142,10 @@ impl<'d> Director<'d> {
             let mut inner = self.stage.turn(0);
             let cluster = &mut inner.cluster;
             let is_done = (0..self.schedule.partitions).all(|partition| {
-                let last = cluster.partition(Topic::Input, partition).committed(0).last().map(|(at, _)| at + 1);
+                // Control records and aborted records at the end are passed too.
+                let end = cluster.partition(Topic::Input, partition).end();
                 let mark = cluster.transactions.offsets.get(&partition);
-                last.is_none_or(|last| mark.is_some_and(|mark| mark.offset >= last))
+                end == 0 || mark.is_some_and(|mark| mark.offset == end)
             });
             let is_stored = (0..self.schedule.partitions).all(|partition| {
                 let last = cluster.partition(Topic::Anomalies, partition).committed(0).last().map(|(at, _)| at + 1);
@@ -175,6 +190,18 @@ impl<'d> Director<'d> {
         inner.cluster.partition(Topic::Input, partition).entries.push(entry);
     }
 
+    /// Records of a transaction that stays open for a while.
+    fn publish_open(&mut self, inner: &mut Inner, partition: i32) {
+        for _ in 0..inner.random.random_range(1..4) {
+            let value = self.value(inner);
+            self.publish(inner, partition, value);
+            if let Some(last) = inner.cluster.partition(Topic::Input, partition).entries.last_mut() {
+                (last.fate, last.owner) = (Fate::Open, PRODUCER.to_owned());
+            }
+        }
+        self.open.insert(partition);
+    }
+
     /// Records of a transaction that was aborted, and its marker.
     fn publish_in_vain(&mut self, inner: &mut Inner, partition: i32) {
         let value = self.value(inner);
@@ -185,6 +212,14 @@ impl<'d> Director<'d> {
         }
         log.marker();
     }
+}
+
+/// Ends the producer's open transaction, and writes its marker.
+fn end_transaction(inner: &mut Inner, partition: i32, commits: bool) {
+    let log = inner.cluster.partition(Topic::Input, partition);
+    let fate = if commits { Fate::Committed } else { Fate::Aborted };
+    log.entries.iter_mut().filter(|entry| entry.fate == Fate::Open).for_each(|entry| entry.fate = fate);
+    log.marker();
 }
 
 fn event(device: i32, value: f64) -> Vec<u8> {

@@ -13,7 +13,7 @@ use super::strike::{ASK, Actor, BEGIN, END, LOCAL, OFFSETS, SEND, dead};
 use super::world::Defect;
 use crate::stop::Stop;
 use crate::stream::log::{
-    Change, Fault, Identity, Log, Outgoing, Output, Past, Positions, Reader, Remedy, Standing, Visit,
+    Change, Fault, Foreign, Identity, Log, Outgoing, Output, Past, Positions, Reader, Remedy, Standing, Visit,
 };
 use crate::stream::mark::Marks;
 
@@ -104,6 +104,14 @@ impl Reader for Member {
     fn ends(&self) -> Positions {
         self.consumer.ends()
     }
+
+    fn highs(&self) -> Positions {
+        self.consumer.highs()
+    }
+
+    fn reached(&self) -> Positions {
+        self.consumer.reached()
+    }
 }
 
 impl Log for Member {
@@ -121,6 +129,7 @@ impl Log for Member {
     fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
         self.act(LOCAL, |this, _| {
             this.consumer.positions.extend(to);
+            this.consumer.reached.retain(|partition, _| !to.contains_key(partition));
             Ok(())
         })
     }
@@ -132,9 +141,21 @@ impl Log for Member {
                 return Err(Fault::new(Remedy::Retry, "offsets of an open transaction"));
             }
             let offsets = &inner.cluster.transactions.offsets;
-            let standing = |partition: &i32| offsets.get(partition).map_or(Standing::New, |mark| Standing::At(*mark));
+            let foreign = &inner.cluster.transactions.foreign;
+            let standing = |partition: &i32| match (offsets.get(partition), foreign.contains(partition)) {
+                (None, _) => Standing::New,
+                (Some(mark), true) => Standing::Foreign(mark.offset),
+                (Some(mark), false) => Standing::At(*mark),
+            };
             Ok(partitions.iter().map(|partition| (*partition, standing(partition))).collect())
         })
+    }
+
+    fn foreign(&self) -> Foreign {
+        let inner = self.consumer.stage.look();
+        let transactions = &inner.cluster.transactions;
+        let at = |partition: &i32| Some((*partition, transactions.offsets.get(partition)?.offset));
+        Foreign { commits: transactions.foreign.iter().filter_map(at).collect(), members: Vec::new() }
     }
 
     fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {

@@ -16,6 +16,8 @@ pub struct Transactions {
     pub by_id: BTreeMap<String, Transaction>,
     /// Committed offsets of the group.
     pub offsets: Marks,
+    /// Partitions whose offset another program committed last.
+    pub foreign: BTreeSet<i32>,
     /// Commits that moved a partition back.
     pub regressions: u32,
 }
@@ -119,6 +121,7 @@ impl Cluster {
                 let is_back =
                     |(partition, mark): (&i32, &Mark)| known.get(partition).is_some_and(|k| k.offset > mark.offset);
                 self.transactions.regressions += offsets.iter().filter(|moved| is_back(*moved)).count() as u32;
+                self.transactions.foreign.retain(|partition| !offsets.contains_key(partition));
                 known.extend(offsets);
             }
             return true;

@@ -16,7 +16,7 @@ use super::stage::Stage;
 use crate::config::resolved::{OnReject, Start};
 use crate::detect::{Detector, Settings};
 use crate::event::Fields;
-use crate::health::{Health, State};
+use crate::health::{Health, Input, State};
 use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::sink::{self, Sink};
@@ -113,6 +113,8 @@ pub struct Totals {
     evictions: u64,
     tombstones: u64,
     trimmed: u64,
+    /// Records of transactions that stayed open for a while, and were committed.
+    opened: u64,
     rows: u64,
     sink_generations: u64,
     refused: u64,
@@ -134,6 +136,7 @@ impl Totals {
         self.evictions += other.evictions;
         self.tombstones += other.tombstones;
         self.trimmed += other.trimmed;
+        self.opened += other.opened;
         self.rows += other.rows;
         self.sink_generations += other.sink_generations;
         self.refused += other.refused;
@@ -152,6 +155,7 @@ impl Totals {
             self.evictions,
             self.tombstones,
             self.trimmed,
+            self.opened,
             self.rows,
             self.sink_generations,
             self.refused,
@@ -222,7 +226,10 @@ fn count(cluster: &mut Cluster) -> Totals {
         let all = partition.entries.iter().filter(|entry| entry.fate != Fate::Aborted);
         for entry in all {
             match topic {
-                Topic::Input => totals.events += 1,
+                Topic::Input => {
+                    totals.events += 1;
+                    totals.opened += u64::from(!entry.owner.is_empty());
+                }
                 Topic::Anomalies => totals.anomalies += u64::from(entry.fate == Fate::Committed),
                 Topic::State if entry.key.as_deref() == Some(b"f") => totals.sweeps += 1,
                 Topic::State if entry.key.is_some() && entry.value.is_none() => totals.tombstones += 1,
@@ -252,12 +259,13 @@ struct Process<'p> {
 fn work(process: &Process<'_>) -> Option<String> {
     let Process { stage, schedule, actor, name, stop, meter } = *process;
     let health = Health::default();
+    let input = Input::new(&health);
     let mut observer: Observer = Box::new(|_| ());
     loop {
         let log = Member::new(stage.clone(), actor, name, schedule.defect);
         let detector = Detector::new(schedule.settings.clone()).expect("a rule");
-        let part = health.part(name);
-        let worker = Worker::new(log, detector, &schedule.plan, part, meter.clone(), &mut observer, stop);
+        let parts = (health.part(name), input.clone());
+        let worker = Worker::new(log, detector, &schedule.plan, parts, meter.clone(), &mut observer, stop);
         match worker.run() {
             Ending::Stopped => return None,
             Ending::Replaced => {

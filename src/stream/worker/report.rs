@@ -1,5 +1,7 @@
 //! What a worker tells of itself: state, partitions, and what is worth a line in the log once.
 
+use std::collections::BTreeMap;
+
 use super::Worker;
 use crate::health::{PartitionStatus, State};
 use crate::series::Cause;
@@ -16,13 +18,13 @@ impl<L: Log> Worker<'_, L> {
             None if self.is_member => self.part.set(State::Running),
             None => self.part.set(State::Starting("waiting for partitions".into())),
         }
-        let ends = self.log.ends();
+        let (ends, highs) = (self.log.ends(), self.log.highs());
         self.keeper.hear(&self.log.starts(), &self.committed);
         let status = |(&partition, mark): (&i32, &Mark)| {
             let status = PartitionStatus {
                 committed: mark.offset,
                 end: ends.get(&partition).copied(),
-                high: None,
+                high: highs.get(&partition).copied(),
                 totals: mark.counts.tally(),
                 arrived: self.staged.arrival(partition),
                 event_time: self.staged.event_time(partition),
@@ -30,7 +32,9 @@ impl<L: Log> Worker<'_, L> {
             };
             (partition, status)
         };
-        self.part.set_partitions(self.committed.iter().map(status).collect());
+        let partitions = self.committed.iter().map(status).collect::<BTreeMap<_, _>>();
+        self.watch(&partitions);
+        self.part.set_partitions(partitions);
         self.tell_once();
     }
 

@@ -14,7 +14,7 @@ use crate::fail;
 use crate::health::State;
 use crate::series::{self, Restore, snapshot};
 use crate::stream::log::{Fault, Identity, Log, Past, Positions, Record, Remedy, Standing};
-use crate::stream::mark::{Counts, Mark, Marks};
+use crate::stream::mark::{Mark, Marks};
 
 /// What was found of a partition.
 struct Found {
@@ -78,23 +78,24 @@ impl<L: Log> Worker<'_, L> {
                 tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
                 anew(first)
             }
-            Standing::At(Mark { offset, .. }) if offset > end => Err(Fault::new(
+            Standing::At(Mark { offset, .. }) | Standing::Foreign(offset) if offset > end => Err(Fault::new(
                 Remedy::Stop,
                 format_args!(
                     "{topic} [{partition}] ends at {end}, before the committed offset {offset}: the topic was recreated or \
                      truncated. Reset the group's offsets (kafka-consumer-groups --reset-offsets --to-earliest), then start again"
                 ),
             )),
-            Standing::At(mark) if mark.offset < first => {
+            Standing::At(Mark { offset, counts }) if offset < first => {
                 tracing::error!(
                     topic,
                     partition,
-                    lost = first - mark.offset,
+                    lost = first - offset,
                     "events were deleted by the topic's retention before they were judged; going on at the first that is left"
                 );
-                Ok(Mark { offset: first, ..mark })
+                Ok(Mark { offset: first, counts })
             }
             Standing::At(mark) => Ok(mark),
+            Standing::Foreign(offset) => anew(offset.max(first)),
         }
     }
 
@@ -115,7 +116,7 @@ impl<L: Log> Worker<'_, L> {
         };
         let (topic, state) = (&self.plan.topic, &self.plan.state_topic);
         let Some(mut floor) = floor else {
-            if self.plan.keeps_state && matches!(standing, Standing::At(_)) {
+            if self.plan.keeps_state && matches!(standing, Standing::At(_) | Standing::Foreign(_)) {
                 tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
             }
             let mut floor = Floor {
@@ -130,20 +131,17 @@ impl<L: Log> Worker<'_, L> {
                 epochs: Vec::new(),
             };
             floor.settle(floor.offset, print, window, &self.plan.fields);
+            if matches!(standing, Standing::Foreign(_)) {
+                self.watch.note_foreign_commit(partition, None, at.offset);
+            }
             return Ok(Found { restore, floor, is_news: self.plan.keeps_state });
         };
         let committed = match standing {
-            Standing::At(mark) => Some(mark.offset),
+            Standing::At(Mark { offset, .. }) | Standing::Foreign(offset) => Some(offset),
             Standing::New | Standing::Added => None,
         };
-        if at.counts.sum() == 0 && Counts::parse(&floor.counts).is_some_and(|counts| counts.sum() > 0) {
-            tracing::warn!(
-                topic,
-                partition,
-                from = floor.at,
-                to = at.offset,
-                "the group's offsets were set by another tool: what lies between has no verdict, and the counts begin anew"
-            );
+        if matches!(standing, Standing::Foreign(_)) {
+            self.watch.note_foreign_commit(partition, Some(floor.at), at.offset);
         }
         if let Err(fault) = floor.fits(self.plan, partition, identity, restore.newest(), committed) {
             // Who had the partition before us may have had its last commit after we asked.

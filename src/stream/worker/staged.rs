@@ -9,7 +9,7 @@ use crate::config::resolved::OnReject;
 use crate::detect::{Detector, Verdict};
 use crate::error::Error;
 use crate::event::{Class, Decoder, Instant, Rejection};
-use crate::health::{Activity, Tally};
+use crate::health::{Activity, Reasons, Tally};
 use crate::meter::Meter;
 use crate::stream::log::{Outgoing, Output, Record};
 use crate::stream::mark::{Counts, Mark};
@@ -37,6 +37,7 @@ pub(super) struct Staged {
     pub bytes: BTreeMap<i32, u64>,
     tally: Tally,
     rejects: BTreeMap<Class, u64>,
+    pub reasons: Reasons,
     event_times: BTreeMap<i32, Instant>,
     arrivals: BTreeMap<i32, Instant>,
     now: Option<Instant>,
@@ -161,6 +162,7 @@ impl Staged {
         self.cover(source.partition, own_time(record)).rejected += 1;
         self.tally.rejected += 1;
         *self.rejects.entry(rejection.class).or_default() += 1;
+        self.reasons.note(&rejection.message);
         if plan.on_reject == OnReject::DeadLetter {
             mark.counts.rejected += 1;
             self.largest_dead_letter = self.largest_dead_letter.max(largest_part(record));

@@ -1,0 +1,305 @@
+//! How the records of the last minutes fared, and what of that a person should know: nothing but rejections, values that only
+//! learn, times that are far from their arrival, a backlog that takes minutes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::{Activity, Code, Severity};
+
+/// Width of one bin.
+const BIN: Duration = Duration::from_secs(5);
+/// What "lately" means.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Times are looked at over longer, since slow topics carry few events a minute.
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+/// Fewer records than so many decide nothing.
+const FEW: u64 = 10;
+/// Different reasons that are counted at the most.
+const MOST_REASONS: usize = 16;
+/// A backlog that takes less than so many seconds at the present rate is no news.
+const BACKLOG_SECONDS: u64 = 60;
+/// Nor is one of fewer records.
+const BACKLOG_RECORDS: i64 = 1_000;
+
+/// Why records were rejected, and how often; a bounded number of different reasons.
+#[derive(Debug, Clone, Default)]
+pub struct Reasons(BTreeMap<String, u64>);
+
+impl Reasons {
+    /// One more record.
+    pub fn note(&mut self, reason: &str) {
+        if let Some(count) = self.0.get_mut(reason) {
+            *count += 1;
+        } else if self.0.len() < MOST_REASONS {
+            self.0.insert(reason.to_owned(), 1);
+        }
+    }
+
+    /// The most frequent one.
+    fn first(&self) -> Option<(&str, u64)> {
+        self.0.iter().max_by_key(|(_, count)| **count).map(|(reason, count)| (reason.as_str(), *count))
+    }
+
+    fn add(&mut self, other: &Reasons) {
+        for (reason, count) in &other.0 {
+            if self.0.contains_key(reason) || self.0.len() < MOST_REASONS {
+                *self.0.entry(reason.clone()).or_default() += count;
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Bin {
+    began: Duration,
+    activity: Activity,
+    reasons: Reasons,
+}
+
+/// The last ten minutes, and the rejections since an event was accepted.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    bins: VecDeque<Bin>,
+    rejected_in_a_row: u64,
+    reasons_in_a_row: Reasons,
+    /// When the first record came.
+    began: Option<Duration>,
+    /// Since when the backlog is long.
+    behind_since: Option<Duration>,
+    evaluated: Option<Duration>,
+}
+
+/// A condition, or that it does not hold.
+pub(super) type Held = (Code, Option<(Severity, String)>);
+
+impl Arrivals {
+    /// What was committed now.
+    pub fn note(&mut self, now: Duration, activities: impl Iterator<Item = Activity>, reasons: &Reasons) {
+        let activity = activities.fold(Activity::default(), |mut sum, one| {
+            sum += one;
+            sum
+        });
+        if activity.tally.sum() == 0 {
+            return;
+        }
+        self.began.get_or_insert(now);
+        if activity.tally.judged + activity.tally.learning > 0 {
+            self.rejected_in_a_row = 0;
+            self.reasons_in_a_row = Reasons::default();
+        } else {
+            self.rejected_in_a_row += activity.tally.rejected;
+            self.reasons_in_a_row.add(reasons);
+        }
+        if self.bins.back().is_none_or(|bin| now.saturating_sub(bin.began) >= BIN) {
+            self.bins.push_back(Bin { began: now, activity: Activity::default(), reasons: Reasons::default() });
+        }
+        if let Some(bin) = self.bins.back_mut() {
+            bin.activity += activity;
+            bin.reasons.add(reasons);
+        }
+    }
+
+    /// Each condition that is looked at, held or not; `None` when the last look is more recent than `pause`. `backlog`: records
+    /// that wait.
+    pub fn conditions(&mut self, now: Duration, pause: Duration, backlog: i64) -> Option<[Held; 5]> {
+        if self.evaluated.is_some_and(|at| now.saturating_sub(at) < pause) {
+            return None;
+        }
+        self.evaluated = Some(now);
+        Some(self.evaluate(now, backlog))
+    }
+
+    fn evaluate(&mut self, now: Duration, backlog: i64) -> [Held; 5] {
+        while self.bins.front().is_some_and(|bin| now.saturating_sub(bin.began) > TEN_MINUTES) {
+            self.bins.pop_front();
+        }
+        if self.bins.is_empty() {
+            // Nothing came for ten minutes: what came before says nothing of now.
+            (self.rejected_in_a_row, self.reasons_in_a_row) = (0, Reasons::default());
+        }
+        let (minute, reasons) = self.sum(now, MINUTE);
+        let (ten, _) = self.sum(now, TEN_MINUTES);
+        let all = self.all_rejected();
+        let some = if all.is_some() { None } else { some_rejected(&minute, &reasons) };
+        let is_settled = self.began.is_some_and(|began| now.saturating_sub(began) >= MINUTE);
+        [
+            (Code::AllRejected, all),
+            (Code::SomeRejected, some),
+            (Code::TimesDiffer, times_differ(&ten)),
+            (Code::MostlyLearning, mostly_learning(&minute).filter(|_| is_settled)),
+            (Code::FallingBehind, self.falling_behind(now, &minute, backlog)),
+        ]
+    }
+
+    fn sum(&self, now: Duration, over: Duration) -> (Activity, Reasons) {
+        let bins = self.bins.iter().filter(|bin| now.saturating_sub(bin.began) <= over);
+        bins.fold(Default::default(), |(mut activity, mut reasons): (Activity, Reasons), bin| {
+            activity += bin.activity;
+            reasons.add(&bin.reasons);
+            (activity, reasons)
+        })
+    }
+
+    fn all_rejected(&self) -> Option<(Severity, String)> {
+        let count = self.rejected_in_a_row;
+        let (reason, times) = self.reasons_in_a_row.first().filter(|_| count > 0)?;
+        let severity = if count >= FEW { Severity::Degraded } else { Severity::Notice };
+        Some((
+            severity,
+            format!("Events arrive, all rejected: {reason} ({times} of {count}); `anomaly dlq list` shows them"),
+        ))
+    }
+
+    fn falling_behind(&mut self, now: Duration, minute: &Activity, backlog: i64) -> Option<(Severity, String)> {
+        let passed = minute.tally.sum().max(1);
+        let seconds = backlog.unsigned_abs() * MINUTE.as_secs() / passed;
+        if backlog < BACKLOG_RECORDS || seconds < BACKLOG_SECONDS {
+            self.behind_since = None;
+            return None;
+        }
+        let since = *self.behind_since.get_or_insert(now);
+        let message = format!("{backlog} records wait, about {} min of work at the present rate", seconds.div_ceil(60));
+        (now.saturating_sub(since) >= MINUTE).then_some((Severity::Notice, message))
+    }
+}
+
+fn some_rejected(minute: &Activity, reasons: &Reasons) -> Option<(Severity, String)> {
+    let (rejected, all) = (minute.tally.rejected, minute.tally.sum());
+    if rejected < FEW || rejected * 100 < all {
+        return None;
+    }
+    let severity = if rejected * 2 >= all { Severity::Degraded } else { Severity::Notice };
+    let reason = reasons.first().map(|(reason, _)| format!(", most often: {reason}")).unwrap_or_default();
+    Some((
+        severity,
+        format!("{rejected} of {all} records of the last minute were rejected{reason}; `anomaly dlq list` shows them"),
+    ))
+}
+
+fn mostly_learning(minute: &Activity) -> Option<(Severity, String)> {
+    let (judged, learning) = (minute.tally.judged, minute.tally.learning);
+    (learning > FEW && judged * 2 < learning).then(|| {
+        let all = judged + learning;
+        let message = format!(
+            "{learning} of {all} values of the last minute are learning, {judged} were judged: their series have fewer values \
+             than detector.min_samples"
+        );
+        (Severity::Notice, message)
+    })
+}
+
+fn times_differ(ten: &Activity) -> Option<(Severity, String)> {
+    let accepted = ten.tally.judged + ten.tally.learning;
+    let (count, seconds, way) = match ten.late >= ten.early {
+        true => (ten.late, ten.late_seconds, "behind"),
+        false => (ten.early, ten.early_seconds, "ahead of"),
+    };
+    (count > 0 && count * 2 >= accepted).then(|| {
+        let usual = duration(seconds.unsigned_abs() / count);
+        let message = format!(
+            "{count} of {accepted} values of the last 10 min carry times about {usual} {way} their arrival; pages show them at \
+             those times"
+        );
+        (Severity::Notice, message)
+    })
+}
+
+/// In one unit, as people say it.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        172_800..63_072_000 => format!("{} days", seconds / 86_400),
+        _ => format!("{} years", seconds / 31_557_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Tally;
+
+    fn note(arrivals: &mut Arrivals, second: u64, judged: u64, learning: u64, rejected: u64, offset: i64) {
+        let mut activity = Activity { tally: Tally { judged, learning, rejected }, ..Activity::default() };
+        (0..judged + learning).for_each(|_| activity.note_offset(offset));
+        let mut reasons = Reasons::default();
+        (0..rejected).for_each(|_| reasons.note("`device_id` is missing"));
+        arrivals.note(Duration::from_secs(second), [activity].into_iter(), &reasons);
+    }
+
+    fn held(arrivals: &mut Arrivals, second: u64, backlog: i64) -> Vec<(Code, Severity, String)> {
+        let all = arrivals.evaluate(Duration::from_secs(second), backlog);
+        all.into_iter().filter_map(|(code, held)| held.map(|(severity, text)| (code, severity, text))).collect()
+    }
+
+    #[test]
+    fn rejections_only_are_degraded_until_an_event_is_accepted() {
+        let mut arrivals = Arrivals::default();
+        note(&mut arrivals, 1, 0, 0, 300, 0);
+        let [(code, severity, text)] = &held(&mut arrivals, 2, 0)[..] else { panic!("one condition") };
+        assert_eq!((*code, *severity), (Code::AllRejected, Severity::Degraded));
+        assert!(text.starts_with("Events arrive, all rejected: `device_id` is missing (300 of 300)"), "{text}");
+        note(&mut arrivals, 3, 300, 0, 0, 0);
+        let codes =
+            held(&mut arrivals, 4, 0).into_iter().map(|(code, severity, _)| (code, severity)).collect::<Vec<_>>();
+        assert_eq!(codes, [(Code::SomeRejected, Severity::Degraded)], "half of the minute was rejected");
+        assert_eq!(held(&mut arrivals, 70, 0), []);
+    }
+
+    #[test]
+    fn one_wrong_record_alone_leaves_the_process_ready() {
+        let mut arrivals = Arrivals::default();
+        note(&mut arrivals, 1, 0, 0, 1, 0);
+        assert!(held(&mut arrivals, 2, 0).iter().all(|(_, severity, _)| *severity == Severity::Notice));
+    }
+
+    #[test]
+    fn learning_is_no_news_in_the_first_minute_and_is_said_after_it() {
+        let mut arrivals = Arrivals::default();
+        note(&mut arrivals, 0, 2, 5_000, 0, 0);
+        assert_eq!(held(&mut arrivals, 1, 0), []);
+        note(&mut arrivals, 61, 2, 5_000, 0, 0);
+        let [(Code::MostlyLearning, Severity::Notice, text)] = &held(&mut arrivals, 62, 0)[..] else {
+            panic!("learning")
+        };
+        assert!(text.starts_with("5000 of 5002 values"), "{text}");
+    }
+
+    #[test]
+    fn times_that_are_off_are_said_with_their_distance() {
+        for (offset, words) in [
+            (-7_200, "about 2 h behind"),
+            (-4_500, "about 75 min behind"),
+            (600, "about 10 min ahead of"),
+            (90_000, "about 25 h ahead of"),
+            (-1_795_000_000, "about 56 years behind"),
+        ] {
+            let mut arrivals = Arrivals::default();
+            note(&mut arrivals, 1, 60, 0, 0, offset);
+            let [(Code::TimesDiffer, _, text)] = &held(&mut arrivals, 2, 0)[..] else { panic!("{offset}") };
+            assert!(text.contains(words), "{text}");
+        }
+        let mut arrivals = Arrivals::default();
+        note(&mut arrivals, 1, 60, 0, 0, -600);
+        assert_eq!(held(&mut arrivals, 2, 0), [], "a backlog of minutes is usual");
+    }
+
+    #[test]
+    fn a_backlog_of_minutes_is_said_when_it_lasts() {
+        let mut arrivals = Arrivals::default();
+        for second in 0..130 {
+            note(&mut arrivals, second, 100, 0, 0, 0);
+            let found = held(&mut arrivals, second, 50_000);
+            assert_eq!(found.iter().any(|(code, ..)| *code == Code::FallingBehind), second >= 60, "at {second} s");
+        }
+        assert_eq!(held(&mut arrivals, 131, 900), []);
+    }
+
+    #[test]
+    fn reasons_are_bounded() {
+        let mut reasons = Reasons::default();
+        (0..1_000).for_each(|n| reasons.note(&format!("reason {n}")));
+        assert_eq!(reasons.0.len(), MOST_REASONS);
+    }
+}

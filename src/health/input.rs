@@ -1,0 +1,60 @@
+//! The input as a whole: what all workers of a process measure of it together.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant as Monotonic};
+
+use super::arrivals::{Arrivals, Reasons};
+use super::{Activity, Health, Part, State};
+
+/// Shared by the workers of a process. Its conditions are those of the part `input`.
+#[derive(Debug)]
+pub struct Input {
+    part: Arc<Part>,
+    began: Monotonic,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    arrivals: Arrivals,
+    /// Records that wait, by worker.
+    backlog: BTreeMap<String, i64>,
+}
+
+/// Time between two evaluations.
+const EVALUATE: Duration = Duration::from_secs(1);
+
+impl Input {
+    /// Nothing came yet.
+    pub fn new(health: &Health) -> Arc<Input> {
+        let part = health.untimed_part("input");
+        part.set(State::Running);
+        Arc::new(Input { part, began: Monotonic::now(), inner: Mutex::default() })
+    }
+
+    /// What a worker has committed just now.
+    pub fn note(&self, activities: impl Iterator<Item = Activity>, reasons: &Reasons) {
+        self.lock().arrivals.note(self.began.elapsed(), activities, reasons);
+    }
+
+    /// Raises and clears the conditions; `backlog` is the number of records that wait for this worker.
+    pub fn evaluate(&self, worker: &str, backlog: i64) {
+        let mut inner = self.lock();
+        match inner.backlog.get_mut(worker) {
+            Some(known) => *known = backlog,
+            None => {
+                inner.backlog.insert(worker.to_owned(), backlog);
+            }
+        }
+        let all = inner.backlog.values().sum();
+        let Some(conditions) = inner.arrivals.conditions(self.began.elapsed(), EVALUATE, all) else { return };
+        for (code, held) in conditions {
+            self.part.set_condition(code, held);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,88 @@
+//! Who else uses our consumer group: members that are not detectors, and offsets that carry no progress of ours. A thread of its
+//! own asks the cluster, since the answer may take seconds and the loop must not wait for it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+
+use super::context::Member;
+use super::{client, origin};
+use crate::config::resolved::Kafka;
+use crate::stream::log::{Foreign, Standing};
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(5);
+/// For one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What was seen last.
+#[derive(Default)]
+struct Seen {
+    foreign: Mutex<Foreign>,
+    is_over: AtomicBool,
+}
+
+/// Looks until it is dropped.
+pub struct Onlooker(Arc<Seen>);
+
+impl Onlooker {
+    /// Begins to look.
+    pub fn new(kafka: &Kafka, topic: &str, group: &str) -> Self {
+        let seen = Arc::new(Seen::default());
+        let (kafka, topic, group, theirs) = (kafka.clone(), topic.to_owned(), group.to_owned(), seen.clone());
+        let body = move || {
+            let mut config = client::reader(&kafka);
+            config.set("group.id", &group);
+            let opened: KafkaResult<BaseConsumer<Member>> = config.create_with_context(Member::new(""));
+            let Ok(consumer) = opened else { return };
+            consumer.context().close();
+            while !theirs.is_over.load(Ordering::Relaxed) {
+                match look(&consumer, &topic, &group, client::id(&kafka)) {
+                    Ok(foreign) => *theirs.foreign.lock().unwrap_or_else(PoisonError::into_inner) = foreign,
+                    // What was seen before is all that is known.
+                    Err(error) => tracing::debug!("the group cannot be looked at: {error}"),
+                }
+                std::thread::park_timeout(PAUSE);
+            }
+        };
+        // Without a thread nothing is seen; the worker's own threads fail then, too.
+        let _ = std::thread::Builder::new().name("onlooker".into()).spawn(body);
+        Onlooker(seen)
+    }
+
+    /// What was seen last.
+    pub fn foreign(&self) -> Foreign {
+        self.0.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Onlooker {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn look(consumer: &BaseConsumer<Member>, topic: &str, group: &str, ours: &str) -> KafkaResult<Foreign> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
+    let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
+    let mut list = TopicPartitionList::new();
+    all.iter().for_each(|partition| {
+        list.add_partition(topic, *partition);
+    });
+    let list = consumer.committed_offsets(list, ANSWER)?;
+    let (_, standing) = origin::standing(&list);
+    let foreign = |&partition: &i32| match standing(partition) {
+        Standing::Foreign(offset) => Some((partition, offset)),
+        Standing::At(_) | Standing::New | Standing::Added => None,
+    };
+    let commits = all.iter().filter_map(foreign).collect();
+    let groups = consumer.fetch_group_list(Some(group), ANSWER)?;
+    let members = groups.groups().iter().flat_map(|group| group.members());
+    let members = members.filter(|member| member.client_id() != ours);
+    let members = members.map(|member| format!("{} at {}", member.client_id(), member.client_host())).collect();
+    Ok(Foreign { commits, members })
+}

@@ -1,0 +1,169 @@
+//! What a worker watches while it judges, and raises as conditions: transactions that hold records back, and other programs in
+//! the group. Measured at both ends: what arrived, and what was committed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Worker;
+use crate::health::{Code, PartitionStatus, Severity};
+use crate::stream::log::{Foreign, Log, Positions};
+use crate::stream::mark::Marks;
+
+/// Time between two evaluations of the conditions.
+const EVALUATE: Duration = Duration::from_secs(1);
+/// An open transaction is reported when the stable end has stood still for so long with records beyond it.
+const HOLD: Duration = Duration::from_secs(5);
+/// Places that one message names at the most.
+const MOST_PLACES: usize = 3;
+
+/// What was seen since the worker began.
+#[derive(Default)]
+pub(super) struct Watch {
+    /// Stable end of a partition with records beyond it, and since when it is that.
+    held: BTreeMap<i32, (i64, Duration)>,
+    /// Our own newest commits, also of partitions that were given back.
+    known: Positions,
+    /// Records that another program passed by: from where on, when that is known, and up to where.
+    gaps: BTreeMap<i32, (Option<i64>, i64)>,
+    foreign: Foreign,
+    evaluated: Duration,
+}
+
+impl Watch {
+    /// Our own commits.
+    pub fn note_commit(&mut self, committed: &Marks) {
+        self.known.extend(committed.iter().map(|(partition, mark)| (*partition, mark.offset)));
+    }
+
+    /// A partition was taken over at an offset that another program committed; `since` is the newest offset of ours that the
+    /// state topic knows.
+    pub fn note_foreign_commit(&mut self, partition: i32, since: Option<i64>, offset: i64) {
+        let known = self.known.get(&partition).copied().max(since);
+        self.gaps.insert(partition, (known, offset));
+    }
+
+    /// Open transactions that hold records back.
+    fn open_transactions(
+        &mut self,
+        topic: &str,
+        now: Duration,
+        partitions: &BTreeMap<i32, PartitionStatus>,
+    ) -> Option<String> {
+        let beyond = |status: &PartitionStatus| Some((status.end?, status.high?)).filter(|(end, high)| high > end);
+        self.held.retain(|partition, _| partitions.get(partition).and_then(beyond).is_some());
+        let mut places = Vec::new();
+        for (&partition, (end, high)) in partitions.iter().filter_map(|(p, status)| Some((p, beyond(status)?))) {
+            let (stood, since) = self.held.entry(partition).or_insert((end, now));
+            if *stood != end {
+                (*stood, *since) = (end, now);
+            } else if now.saturating_sub(*since) >= HOLD {
+                let count = high - end;
+                places.push(format!(
+                    "{topic} [{partition}]: an open transaction at offset {end} holds back {count} records"
+                ));
+            }
+        }
+        let advice = "they are judged when it ends; `kafka-transactions.sh find-hanging` names its producer";
+        (!places.is_empty()).then(|| format!("{}; {advice}", listed(&places)))
+    }
+
+    /// What other programs do in our group.
+    fn foreign_commits(&self, topic: &str, group: &str) -> Option<(Severity, String)> {
+        let mut places = Vec::new();
+        for (partition, offset) in &self.foreign.commits {
+            places.push(format!("{topic} [{partition}] offset {offset} was committed by another program"));
+        }
+        for (partition, (since, offset)) in &self.gaps {
+            let unjudged = match since {
+                Some(since) => format!("{} records since offset {since} have no verdict", (offset - since).max(0)),
+                None => "records before it may have no verdict".to_owned(),
+            };
+            places.push(format!(
+                "{topic} [{partition}] was taken over at offset {offset}, which another program committed: {unjudged}"
+            ));
+        }
+        let members = &self.foreign.members;
+        if !members.is_empty() {
+            places.push(format!("not a detector, but in the group: {}", listed(members)));
+        }
+        let lasts = !self.foreign.commits.is_empty() || !members.is_empty();
+        let severity = if lasts { Severity::Degraded } else { Severity::Notice };
+        let advice = "a detector needs a consumer group of its own";
+        (!places.is_empty()).then(|| (severity, format!("group {group}: {}; {advice}", listed(&places))))
+    }
+}
+
+impl<L: Log> Worker<'_, L> {
+    /// Raises and clears the conditions, once a second.
+    pub(super) fn watch(&mut self, partitions: &BTreeMap<i32, PartitionStatus>) {
+        let now = self.log.now();
+        if now.saturating_sub(self.watch.evaluated) < EVALUATE {
+            return;
+        }
+        self.watch.evaluated = now;
+        self.look_at_group();
+        let plan = self.plan;
+        let held = self.watch.open_transactions(&plan.topic, now, partitions).map(|text| (Severity::Degraded, text));
+        self.part.set_condition(Code::OpenTransaction, held);
+        let foreign = self.watch.foreign_commits(&plan.topic, &plan.group);
+        self.part.set_condition(Code::ForeignCommit, foreign);
+        let lag = partitions.values().filter_map(|status| Some((status.end? - status.committed).max(0))).sum::<i64>();
+        self.input.evaluate(&self.part.name, lag);
+    }
+
+    /// Counts commits of other programs that were not seen before.
+    fn look_at_group(&mut self) {
+        let foreign = self.log.foreign();
+        let was = &self.watch.foreign.commits;
+        let is_new = |(partition, offset): &(&i32, &i64)| was.get(partition) != Some(offset);
+        self.meter.foreign_commits.inc_by(foreign.commits.iter().filter(is_new).count() as u64);
+        self.watch.foreign = foreign;
+    }
+}
+
+/// The first few, and how many there are.
+fn listed(places: &[String]) -> String {
+    let mut text = places.iter().take(MOST_PLACES).cloned().collect::<Vec<_>>().join("; ");
+    if places.len() > MOST_PLACES {
+        text += &format!("; and {} more", places.len() - MOST_PLACES);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(end: i64, high: i64) -> BTreeMap<i32, PartitionStatus> {
+        [(0, PartitionStatus { end: Some(end), high: Some(high), ..PartitionStatus::default() })].into()
+    }
+
+    #[test]
+    fn a_stable_end_that_moves_is_no_open_transaction_and_one_that_stands_still_is() {
+        let mut watch = Watch::default();
+        for second in 0..20 {
+            let end = second as i64 * 10;
+            let held = watch.open_transactions("raw", Duration::from_secs(second), &status(end, end + 3));
+            assert_eq!(held, None, "transactions end all the time");
+        }
+        let at = |second| Duration::from_secs(second);
+        assert_eq!(watch.open_transactions("raw", at(20), &status(200, 701)), None);
+        let held = watch.open_transactions("raw", at(25), &status(200, 701)).unwrap();
+        assert!(held.starts_with("raw [0]: an open transaction at offset 200 holds back 501 records"), "{held}");
+        assert_eq!(watch.open_transactions("raw", at(26), &status(702, 702)), None);
+    }
+
+    #[test]
+    fn a_foreign_commit_names_the_records_without_a_verdict() {
+        let mut watch = Watch::default();
+        watch.note_commit(&Marks::from([(1, crate::stream::mark::Mark { offset: 200, ..Default::default() })]));
+        watch.note_foreign_commit(1, Some(150), 400);
+        let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
+        assert_eq!(severity, Severity::Notice);
+        assert!(text.contains("raw [1]") && text.contains("200 records since offset 200"), "{text}");
+        watch.foreign.members.push("intruder at /127.0.0.1".into());
+        let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
+        assert_eq!(severity, Severity::Degraded);
+        assert!(text.contains("intruder at /127.0.0.1"), "{text}");
+    }
+}

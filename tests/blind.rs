@@ -1,0 +1,240 @@
+//! Never green while blind: each cause for which too little is judged or stored is said by `/readyz`, the log and the metrics.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+use crate::common::{Case, Process, Sent, event, wait};
+
+/// A detector on topics and tables of its own.
+struct Blind {
+    detector: Process,
+    /// Last, since the detector writes its log into its directory.
+    case: Case,
+}
+
+/// What each place must say.
+struct Said<'s> {
+    code: &'s str,
+    words: &'s str,
+    is_degraded: bool,
+}
+
+impl Blind {
+    fn new(name: &str, settings: &[(&str, &str)]) -> Blind {
+        let mut case = Case::bare(name, crate::common::Parts::shared());
+        case.set("TOPICS__PARTITIONS", 2);
+        case.ok(&["topics"]);
+        case.ok(&["migrate"]);
+        let detector = case.detector("a", settings);
+        detector.wait_ready();
+        Blind { detector, case }
+    }
+
+    /// Waits until each place says it, and names the one that does not.
+    fn see(&self, said: &Said<'_>) {
+        let Said { code, words, is_degraded } = said;
+        let severity = if *is_degraded { "degraded" } else { "notice" };
+        wait(&format!("/readyz to say {words:?}"), || {
+            self.detector
+                .get("/readyz")
+                .is_some_and(|(status, text)| text.contains(words) && status == if *is_degraded { 503 } else { 200 })
+        });
+        wait(&format!("the metric of {code}"), || {
+            let (_, text) = self.detector.get("/metrics").unwrap_or_default();
+            text.lines().any(|line| {
+                line.starts_with("anomaly_condition{")
+                    && [format!("code=\"{code}\""), format!("severity=\"{severity}\"")].iter().all(|l| line.contains(l))
+            })
+        });
+        let in_log = |line: &str| line.contains(&format!("code=\"{code}\""));
+        wait(&format!("the log to say {code}"), || self.detector.log().lines().any(in_log));
+        let lines = self.detector.log().lines().filter(|line| in_log(line)).count();
+        assert!(lines <= 3, "{lines} lines in the log within seconds");
+    }
+
+    /// Waits until no place says it any more.
+    fn see_no_more(&self, code: &str, words: &str) {
+        wait("/readyz to be well again", || {
+            self.detector.get("/readyz").is_some_and(|(status, text)| status == 200 && !text.contains(words))
+        });
+        assert!(!self.detector.get("/metrics").unwrap().1.contains(&format!("code=\"{code}\"")));
+    }
+}
+
+/// Values around zero of some devices.
+fn usual(n: usize, partition: i32) -> impl Iterator<Item = Sent> {
+    (0..n).map(move |i| Sent { partition: Some(partition), ..event(&format!("d{}", i % 4), (i % 7) as f64) })
+}
+
+fn send(producer: &BaseProducer, topic: &str, partition: i32, sent: &Sent) {
+    let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition);
+    record.key = sent.key.as_deref();
+    record.payload = sent.value.as_deref();
+    producer.send(record).unwrap();
+}
+
+fn transactional(case: &Case, id: &str) -> BaseProducer {
+    let producer: BaseProducer =
+        case.client().set("transactional.id", id).set("transaction.timeout.ms", "600000").create().unwrap();
+    producer.init_transactions(Duration::from_secs(30)).unwrap();
+    producer
+}
+
+#[test]
+fn an_open_transaction_is_said_with_its_offset_and_the_records_that_it_holds_back_until_it_ends() {
+    let blind = Blind::new("open_tx", &[]);
+    let (case, topic) = (&blind.case, blind.case.raw());
+    case.produce(usual(200, 0));
+    let producer = transactional(case, &format!("{topic}-tx"));
+    producer.begin_transaction().unwrap();
+    send(&producer, &topic, 0, &event("d0", 1.0));
+    producer.flush(Duration::from_secs(30)).unwrap();
+    // Its producer dies, and leaves the transaction open.
+    drop(producer);
+    let mut later = usual(500, 0).collect::<Vec<_>>();
+    later[250] = Sent { partition: Some(0), ..event("d1", 999.0) };
+    case.produce(later);
+    let words = "an open transaction at offset 200 holds back 501 records";
+    blind.see(&Said { code: "open_transaction", words, is_degraded: true });
+    let lag = blind.detector.metric("anomaly_lag{worker=\"worker-0\",partition=\"0\"} ");
+    assert!(lag == 501.0 || blind.detector.get("/metrics").unwrap().1.contains("} 501"), "the high watermark counts");
+    // A producer of the same name aborts it.
+    drop(transactional(case, &format!("{topic}-tx")));
+    wait("the records behind it to be judged", || case.count("anomalies") >= 1);
+    blind.see_no_more("open_transaction", "holds back");
+}
+
+#[test]
+fn after_commits_and_aborts_no_lag_stays_and_the_counts_are_those_of_the_records() {
+    let blind = Blind::new("markers", &[]);
+    let (case, topic) = (&blind.case, blind.case.raw());
+    let producer = transactional(case, &format!("{topic}-tx"));
+    for round in 0..6 {
+        producer.begin_transaction().unwrap();
+        usual(10, 0).for_each(|sent| send(&producer, &topic, 0, &sent));
+        let limit = Duration::from_secs(30);
+        producer.flush(limit).unwrap();
+        if round % 2 == 0 { producer.commit_transaction(limit) } else { producer.abort_transaction(limit) }.unwrap();
+    }
+    // 60 records and 6 markers.
+    wait("the offset to pass the last marker", || case.committed() == 66);
+    wait("the lag to be 0", || {
+        blind.detector.get("/readyz").is_some_and(|(_, text)| text.starts_with("running: 2 partitions, lag 0,"))
+    });
+    let judged = ["learning", "normal", "anomalous"]
+        .map(|kind| blind.detector.metric(&format!("anomaly_events_total{{kind=\"{kind}\"}} ")))
+        .iter()
+        .sum::<f64>();
+    assert_eq!(judged, 30.0, "aborted records have no outcome");
+}
+
+#[test]
+fn records_that_are_all_rejected_are_said_with_their_reason_until_one_is_accepted() {
+    let blind = Blind::new("rejected", &[]);
+    blind.case.produce((0..300).map(|i| Sent {
+        value: Some(format!("{{\"host\":\"h{i}\",\"metric_value\":1}}").into_bytes()),
+        ..Sent::default()
+    }));
+    let words = "all rejected: `device_id` is missing (300 of 300)";
+    blind.see(&Said { code: "all_rejected", words, is_degraded: true });
+    blind.case.produce(usual(1, 0));
+    wait("the condition to end", || {
+        !blind.detector.get("/metrics").unwrap_or_default().1.contains("code=\"all_rejected\"")
+    });
+}
+
+#[test]
+fn clocks_of_events_that_are_off_are_said_with_their_distance() {
+    let hour = 3_600;
+    for (name, seconds, words) in [
+        ("late", -2 * hour, "carry times about 2 h behind"),
+        ("early", 25 * hour + hour / 2, "carry times about 25 h ahead of"),
+        ("epoch", -1_700_000_000, "carry times about 53 years behind"),
+    ] {
+        let blind = Blind::new(name, &[]);
+        let at = |i: i64| {
+            let time =
+                anomaly::event::Instant::from_millis(anomaly::event::Instant::now().millis() + seconds * 1_000 + i);
+            time.unwrap().to_string()
+        };
+        blind.case.produce((0..60).map(|i| Sent {
+            key: Some("d".into()),
+            value: Some(
+                format!("{{\"device_id\":\"d\",\"metric_value\":{},\"timestamp\":\"{}\"}}", i % 7, at(i)).into_bytes(),
+            ),
+            ..Sent::default()
+        }));
+        blind.see(&Said { code: "times_differ", words, is_degraded: false });
+    }
+}
+
+#[test]
+fn another_program_in_the_group_is_said_by_its_name_and_what_it_passed_by_is_counted() {
+    let blind = Blind::new("foreign", &[("DETECTOR__WORKERS", "1"), ("LOG__LEVEL", "debug")]);
+    let (case, topic) = (&blind.case, blind.case.raw());
+    (0..2).for_each(|partition| case.produce(usual(200, partition)));
+    wait("all events to be judged", || case.committed() == 400);
+    let intruder: BaseConsumer = case
+        .client()
+        .set("group.id", format!("{}-detector", case.name))
+        .set("client.id", "intruder")
+        .set("partition.assignment.strategy", "range")
+        .set("enable.auto.commit", "false")
+        .set("session.timeout.ms", "6000")
+        .create()
+        .unwrap();
+    intruder.subscribe(&[&topic]).unwrap();
+    wait("the intruder to have a partition", || {
+        let _ = intruder.poll(Duration::from_millis(100));
+        intruder.assignment().is_ok_and(|assignment| assignment.count() > 0)
+    });
+    (0..2).for_each(|partition| case.produce(usual(200, partition)));
+    let mut taken = 0;
+    wait("the intruder to take 200 records", || {
+        if let Some(Ok(message)) = intruder.poll(Duration::from_millis(100)) {
+            taken += 1;
+            intruder.commit_message(&message, CommitMode::Sync).unwrap();
+            assert!(message.offset() >= 200);
+        }
+        taken == 200
+    });
+    // It stays for a while: a poll keeps it in the group.
+    wait("the intruder to be named", || {
+        let _ = intruder.poll(Duration::from_millis(50));
+        blind.detector.get("/readyz").is_some_and(|(status, text)| status == 503 && text.contains("intruder at"))
+    });
+    let said = Said { code: "foreign_commit", words: "intruder at", is_degraded: true };
+    std::thread::scope(|scope| {
+        let (sender, done) = std::sync::mpsc::channel::<()>();
+        let intruder = &intruder;
+        scope.spawn(move || {
+            while done.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                let _ = intruder.poll(Duration::from_millis(100));
+            }
+        });
+        blind.see(&said);
+        drop(sender);
+    });
+    drop(intruder);
+    let words = "200 records since offset 200 have no verdict";
+    blind.see(&Said { code: "foreign_commit", words, is_degraded: false });
+    assert!(blind.detector.metric("anomaly_foreign_commits_total ") >= 1.0);
+}
+
+#[test]
+fn values_that_only_learn_are_not_called_judged() {
+    let blind = Blind::new("learning", &[]);
+    let mut device = 0;
+    wait("the values to be called learning", || {
+        blind.case.produce((0..50).map(|_| {
+            device += 1;
+            event(&format!("d{device}"), 1.0)
+        }));
+        let text = blind.detector.get("/readyz").unwrap_or_default().1;
+        text.contains("are learning, 0 were judged")
+    });
+    blind.see(&Said { code: "mostly_learning", words: "are learning, 0 were judged", is_degraded: false });
+}
