@@ -221,7 +221,8 @@ mod tests {
     use crate::health::Tally;
 
     fn note(arrivals: &mut Arrivals, second: u64, judged: u64, learning: u64, rejected: u64, offset: i64) {
-        let mut activity = Activity { tally: Tally { judged, learning, rejected }, ..Activity::default() };
+        let mut activity =
+            Activity { tally: Tally { judged, learning, rejected, ..Tally::default() }, ..Activity::default() };
         (0..judged + learning).for_each(|_| activity.note_offset(offset));
         let mut reasons = Reasons::default();
         (0..rejected).for_each(|_| reasons.note("`device_id` is missing"));
