@@ -242,6 +242,11 @@ fn only_one_file_writes_to_standard_output_and_standard_error() {
     none(lines_with(&words, |file| !["src/command/output.rs", "src/service/logging.rs"].contains(&file.name.as_str())));
 }
 
+#[test]
+fn only_one_file_decides_how_text_of_others_is_escaped() {
+    none(lines_with(&["escape_debug", "escape_default", "escape_unicode"], |file| file.room() != "foreign"));
+}
+
 /// Places of these words in the program's code.
 fn lines_with(words: &[&str], applies: impl Fn(&File) -> bool) -> Vec<String> {
     let mut found = Vec::new();
