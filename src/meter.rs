@@ -30,6 +30,28 @@ impl Counters {
     }
 }
 
+/// What a process is: it exports what it counts, and no zeros of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// Publishes events.
+    Producer,
+    /// Judges them.
+    Detector,
+    /// Shows anomalies.
+    Dashboard,
+}
+
+impl Process {
+    /// As a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Process::Producer => "producer",
+            Process::Detector => "detector",
+            Process::Dashboard => "dashboard",
+        }
+    }
+}
+
 /// Everything that is counted. Cloning shares the counters.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
@@ -62,8 +84,19 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Makes all of them known to a registry.
-    pub fn register(&self, registry: &mut Registry) {
+    /// Makes those of a process known to a registry.
+    pub fn register(&self, process: Process, registry: &mut Registry) {
+        let mut add = |name: &str, help: &str, family: &Counters| registry.register(name, help, family.0.clone());
+        match process {
+            Process::Producer => {
+                add("anomaly_published", "Events published by the producer, by outcome", &self.published)
+            }
+            Process::Dashboard => add("anomaly_requests", "Requests to the dashboard, by outcome", &self.requests),
+            Process::Detector => self.register_detector(registry),
+        }
+    }
+
+    fn register_detector(&self, registry: &mut Registry) {
         let mut add = |name: &str, help: &str, family: &Counters| registry.register(name, help, family.0.clone());
         add("anomaly_events", "Events judged and committed, by verdict", &self.events);
         add("anomaly_rejects", "Records rejected and committed, by class", &self.rejects);
@@ -72,8 +105,6 @@ impl Meter {
         add("anomaly_evictions", "Series forgotten, by cause", &self.evictions);
         add("anomaly_snapshots", "Records written to the topic of windows, by kind", &self.snapshots);
         add("anomaly_sink_rows", "Rows in the database, by outcome", &self.sink_rows);
-        add("anomaly_published", "Events published by the producer, by outcome", &self.published);
-        add("anomaly_requests", "Requests to the dashboard, by outcome", &self.requests);
         registry.register(
             "anomaly_sink_lag",
             "Anomalies in the topic that the database does not have yet",

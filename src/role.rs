@@ -18,7 +18,7 @@ use crate::cli::Role;
 use crate::config::{self, Loaded, Places, Settings};
 use crate::error::{Error, Result};
 use crate::health::Health;
-use crate::meter::Meter;
+use crate::meter::{Meter, Process};
 use crate::page::listener::{self, Bound, Handler, Request, Response};
 use crate::service::endpoint::Endpoint;
 use crate::service::logging;
@@ -180,7 +180,7 @@ pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{} starts", role.name());
     let mut crew = Crew::default();
     if let Some(address) = settings.metrics.listen.or(endpoint_address(role)) {
-        endpoint(&mut crew, role.name(), address, settings.service.drain_timeout)?;
+        endpoint(&mut crew, process(role), address, settings.service.drain_timeout)?;
     }
     match role {
         Role::Producer => producer::start(&mut crew, settings)?,
@@ -195,6 +195,14 @@ pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
     ended
 }
 
+fn process(role: Role) -> Process {
+    match role {
+        Role::Producer => Process::Producer,
+        Role::Detector => Process::Detector,
+        Role::Dashboard => Process::Dashboard,
+    }
+}
+
 /// The role's own port on loopback.
 fn endpoint_address(role: Role) -> SocketAddr {
     let port = match role {
@@ -206,13 +214,22 @@ fn endpoint_address(role: Role) -> SocketAddr {
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.
-fn endpoint(crew: &mut Crew, role: &'static str, address: SocketAddr, drain: Duration) -> Result<()> {
+fn endpoint(crew: &mut Crew, process: Process, address: SocketAddr, drain: Duration) -> Result<()> {
     let bound = listener::bind(address)?;
-    let endpoint = Endpoint::new(role, crew.health.clone(), &crew.meter);
-    let handler = move |request: Request| match endpoint.answer(&request.path) {
+    let endpoint = Endpoint::new(process, crew.health.clone(), &crew.meter);
+    let handler = move |request: Request| match endpoint.answer(&request.path, &request.list("accept")) {
+        Some(_) if request.method == hyper::Method::POST => {
+            let mut response = Response::text(405, "only GET and HEAD are answered\n");
+            response.headers.push(("allow", "GET, HEAD".to_owned()));
+            response
+        }
         Some((status, kind, body)) => Response {
             status,
-            headers: vec![("content-type", kind.to_owned())],
+            headers: vec![
+                ("content-type", kind.to_owned()),
+                ("vary", "accept".to_owned()),
+                ("cache-control", "no-store".to_owned()),
+            ],
             body: hyper::body::Bytes::from(body).into(),
         },
         None => Response::text(404, "there are /healthz, /readyz and /metrics\n"),

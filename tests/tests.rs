@@ -27,7 +27,10 @@ mod dashboard;
 mod demo;
 /// Who may come in: TLS, passwords, roles of the database, clients that stall.
 mod door;
+/// The pages below a path, over plain HTTP, in browsers without storage.
 mod edge;
+/// Hosts without IPv4.
+mod families;
 /// Kafka and PostgreSQL away, coming and going.
 mod faults;
 /// Which room may import which.
@@ -50,5 +53,7 @@ mod producers;
 mod retention;
 /// `anomaly score`.
 mod score;
+/// `/metrics` as scrapers read it.
+mod scrape;
 /// Windows in their topic: survival, changed settings, and what cannot be trusted.
 mod state;

@@ -8,15 +8,15 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::exposition::Format;
 use crate::foreign;
 use crate::health::Health;
-use crate::meter::Meter;
+use crate::meter::{Meter, Process};
 
 /// A status code, a content type and a body.
 pub type Answer = (u16, &'static str, String);
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Reads health and counters whenever it is asked.
 pub struct Endpoint {
@@ -26,7 +26,11 @@ pub struct Endpoint {
 
 /// Gauges that are read from health at the time of the scrape.
 #[derive(Debug)]
-struct Gauges(Arc<Health>);
+struct Gauges {
+    health: Arc<Health>,
+    /// Whether its loops hold partitions.
+    has_partitions: bool,
+}
 
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -35,10 +39,10 @@ impl Collector for Gauges {
             ("anomaly_committed_offset", "Next offset to judge, as committed"),
             ("anomaly_series", "Series held"),
         ];
-        for (name, help) in gauges {
+        for (name, help) in gauges.into_iter().filter(|_| self.has_partitions) {
             let gauge = ConstGauge::new(0i64);
             let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-            for part in self.0.parts() {
+            for part in self.health.parts() {
                 for (partition, status) in part.partitions() {
                     let value = match name {
                         "anomaly_lag" => status.lag(),
@@ -55,31 +59,32 @@ impl Collector for Gauges {
         let one = ConstGauge::new(1i64);
         let help = "1 while a condition holds; the manual explains the codes";
         let mut family = encoder.encode_descriptor("anomaly_condition", help, None, one.metric_type())?;
-        for part in self.0.parts() {
+        for part in self.health.parts() {
             for held in part.conditions() {
                 let labels =
                     [("part", part.name.as_str()), ("code", held.code.as_str()), ("severity", held.severity.as_str())];
                 one.encode(family.encode_family(&labels)?)?;
             }
         }
-        let ready = ConstGauge::new(i64::from(self.0.is_ready()));
+        let ready = ConstGauge::new(i64::from(self.health.is_ready()));
         ready.encode(encoder.encode_descriptor("anomaly_ready", "1 when the role serves", None, ready.metric_type())?)
     }
 }
 
 impl Endpoint {
     /// Of one role.
-    pub fn new(role: &'static str, health: Arc<Health>, meter: &Meter) -> Self {
+    pub fn new(process: Process, health: Arc<Health>, meter: &Meter) -> Self {
         let mut registry = Registry::default();
-        meter.register(&mut registry);
-        registry.register_collector(Box::new(Gauges(health.clone())));
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", role)]);
+        meter.register(process, &mut registry);
+        let has_partitions = process == Process::Detector;
+        registry.register_collector(Box::new(Gauges { health: health.clone(), has_partitions }));
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", process.as_str())]);
         registry.register("anomaly_build", "Version and role", build);
         Endpoint { health, registry }
     }
 
-    /// The answer to a path; `None` for an unknown one.
-    pub fn answer(&self, path: &str) -> Option<Answer> {
+    /// The answer to a path, in a format that `accept` prefers; `None` for an unknown one.
+    pub fn answer(&self, path: &str, accept: &str) -> Option<Answer> {
         match path {
             // Alive: whoever answers is.
             "/healthz" => Some((200, TEXT, "ok\n".into())),
@@ -90,7 +95,10 @@ impl Endpoint {
             "/metrics" => {
                 let mut text = String::new();
                 match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
-                    Ok(()) => Some((200, OPEN_METRICS, text)),
+                    Ok(()) => {
+                        let format = Format::wanted(accept);
+                        Some((200, format.content_type(), format.write(text)))
+                    }
                     Err(e) => Some((500, TEXT, format!("{e}\n"))),
                 }
             }

@@ -47,6 +47,12 @@ impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+
+    /// A header that is a list, all its lines joined by commas; a line that is no text counts as an empty member.
+    pub fn list(&self, name: &str) -> String {
+        let lines = self.headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default());
+        lines.collect::<Vec<_>>().join(",")
+    }
 }
 
 /// What is answered. For HEAD the body is left out, its length is not.
