@@ -6,7 +6,7 @@ mod exchange;
 pub mod tls;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -39,15 +39,40 @@ pub struct Bound {
     tls: Option<Tls>,
 }
 
-/// Takes the address.
+/// Takes the address. A machine that has only the loopback address of the other family listens there: 127.0.0.1 means
+/// "this machine alone".
 ///
 /// # Errors
 /// 69 when it is taken or not this machine's; 78 when this user may not have it.
 pub fn bind(address: SocketAddr) -> Result<Bound> {
-    let listener = TcpListener::bind(address).map_err(|error| refused(address, &error))?;
+    let listener = match TcpListener::bind(address) {
+        Err(error) if is_absent(&error) => {
+            let other = other_loopback(address).and_then(|other| Some((other, TcpListener::bind(other).ok()?)));
+            let (other, listener) = other.ok_or_else(|| refused(address, &error))?;
+            tracing::info!("this machine has no {}: listening on {other} instead of {address}", address.ip());
+            Ok(listener)
+        }
+        bound => bound,
+    };
+    let listener = listener.map_err(|error| refused(address, &error))?;
     listener.set_nonblocking(true).map_err(|error| refused(address, &error))?;
     let address = listener.local_addr().map_err(|error| refused(address, &error))?;
     Ok(Bound { listener, address, tls: None })
+}
+
+/// Neither such an address nor, perhaps, its family.
+fn is_absent(error: &io::Error) -> bool {
+    const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_FAMILY)
+}
+
+fn other_loopback(address: SocketAddr) -> Option<SocketAddr> {
+    let other = match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        _ => return None,
+    };
+    Some(SocketAddr::new(other, address.port()))
 }
 
 fn refused(address: SocketAddr, error: &io::Error) -> Error {
@@ -61,7 +86,8 @@ fn refused(address: SocketAddr, error: &io::Error) -> Error {
             "cannot listen on {address}: this machine has no such address; set `listen` to one of its own"
         )),
         io::ErrorKind::PermissionDenied => Error::config(format_args!(
-            "cannot listen on {address}: not permitted; set `listen` to a port from 1024 on"
+            "cannot listen on {address}: not permitted; set `listen` to a port from 1024 on, or let the service have this one \
+             by the drop-in /usr/share/doc/anomaly/examples/low-port.conf"
         )),
         _ => Error::unavailable(format_args!("cannot listen on {address}: {error}")),
     }
