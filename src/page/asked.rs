@@ -28,6 +28,8 @@ pub struct Asked {
     pub after: Option<Key>,
     /// `sort`; `None` is by time.
     pub sort: Option<Order>,
+    /// `format=json`: the event stream gives records instead of rows of a page.
+    pub is_json: bool,
     /// `live`, `tz`, `theme`
     pub manner: Manner,
 }
@@ -70,7 +72,7 @@ pub const LIST: &[&[&str]] = &[FILTERS, PAGING, MANNER];
 /// Keys of the API and of exports.
 pub const API: &[&[&str]] = &[FILTERS, PAGING];
 /// Keys of the event stream: also those of the page that it belongs to.
-pub const STREAM: &[&[&str]] = &[FILTERS, PAGING, MANNER, &["cursor"]];
+pub const STREAM: &[&[&str]] = &[FILTERS, PAGING, MANNER, &["cursor", "format"]];
 /// Keys of a page that shows one thing.
 pub const PLAIN: &[&[&str]] = &[MANNER];
 /// Keys that may be given more than once: any of the values will do.
@@ -167,6 +169,12 @@ impl Asked {
                 self.manner.theme = Some(theme.ok_or("expected light or dark")?);
             }
             "cursor" => {}
+            "format" => {
+                self.is_json = value == "json";
+                if !self.is_json {
+                    return Err("expected json".to_owned());
+                }
+            }
             _ => {
                 self.manner.is_paused = value == "off";
                 if !["on", "off"].contains(&value) {

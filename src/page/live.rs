@@ -28,6 +28,8 @@ const READERS: usize = 5_000;
 const SINGLE: usize = 3;
 /// Most rows of one message.
 const MOST: usize = 50;
+/// Records for programs that are sent at once, each a message of its own.
+const TOGETHER: usize = 100;
 
 /// Who listens, and what they may have missed.
 pub struct Hub {
@@ -57,16 +59,19 @@ struct Reader {
 struct Wish {
     filter: Filter,
     search: Option<String>,
+    /// Records instead of rows of a page.
+    is_json: bool,
 }
 
 impl Wish {
     fn of(asked: &Asked) -> Wish {
         // Spans end with now: what comes is in all of them.
-        Wish { filter: asked.filter.clone(), search: asked.search.as_ref().map(|text| text.to_lowercase()) }
+        let search = asked.search.as_ref().map(|text| text.to_lowercase());
+        Wish { filter: asked.filter.clone(), search, is_json: asked.is_json }
     }
 
     fn is_all(&self) -> bool {
-        self.search.is_none() && self.filter == Filter::default()
+        !self.is_json && self.search.is_none() && self.filter == Filter::default()
     }
 
     fn wants(&self, news: &News) -> bool {
@@ -85,6 +90,17 @@ impl Wish {
             && filter.from.is_none_or(|from| time.is_some_and(|time| time >= from))
             && filter.to.is_none_or(|to| time.is_some_and(|time| time < to))
             && self.search.as_ref().is_none_or(|text| anomaly.device_id.to_lowercase().contains(text))
+    }
+}
+
+impl Wish {
+    /// A program gets each record in a message of its own, however many there are.
+    fn messages(&self, rows: &[Arc<News>], position: &Cursor) -> Vec<Bytes> {
+        if !self.is_json {
+            return messages(rows, position);
+        }
+        let together = |rows: &[Arc<News>]| rows.iter().map(|news| &news.plain()[..]).collect::<Vec<_>>().concat();
+        rows.chunks(TOGETHER).map(|rows| Bytes::from(together(rows))).collect()
     }
 }
 
@@ -118,14 +134,14 @@ impl Hub {
         match since.map(|since| state.ring.since(since)) {
             Some(Some(missed)) => {
                 let wanted = missed.into_iter().filter(|news| wish.wants(news)).collect::<Vec<_>>();
-                first.extend(messages(&wanted, state.ring.position()));
+                first.extend(wish.messages(&wanted, state.ring.position()));
             }
             Some(None) => first.push(reset(state.ring.position(), "the cursor is too old")),
             // From now on.
             None => first.push(Bytes::from(format!("id: {}\n\n", state.ring.position()))),
         }
         first.extend(state.health.clone());
-        // They fit: a batch is one message.
+        // They fit: a batch is one message, and all that the ring keeps are some forty.
         first.into_iter().for_each(|message| drop(sender.try_send(message)));
         state.readers.push(Reader { wish, sender });
         Some(receiver)
@@ -150,7 +166,7 @@ impl Hub {
                 &all
             } else {
                 let wanted = rows.iter().filter(|news| reader.wish.wants(news)).cloned().collect::<Vec<_>>();
-                own = messages(&wanted, position);
+                own = reader.wish.messages(&wanted, position);
                 &own
             };
             messages.iter().all(|message| reader.sender.try_send(message.clone()).is_ok())

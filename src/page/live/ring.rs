@@ -1,7 +1,7 @@
 //! What was committed last, in the order in which it was seen, with each sink's place before the first and after the last.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::body::Bytes;
 
@@ -22,6 +22,21 @@ pub struct News {
     pub data: String,
     /// A message of its own.
     pub message: Bytes,
+    /// How far its reader is then.
+    id: String,
+    /// For programs; made when the first of them wants it.
+    plain: OnceLock<Bytes>,
+}
+
+impl News {
+    /// The message with the record as the API gives it.
+    pub fn plain(&self) -> &Bytes {
+        self.plain.get_or_init(|| {
+            // A record of finite numbers and strings can always be written.
+            let record = serde_json::to_string(&self.record).unwrap_or_default();
+            Bytes::from(format!("id: {}\nevent: anomaly\ndata: {record}\n\n", self.id))
+        })
+    }
 }
 
 /// Rows and places.
@@ -51,8 +66,9 @@ impl Ring {
     pub fn push(&mut self, committed: Committed, data: String) -> Arc<News> {
         let Committed { sink, offset, record } = committed;
         self.position.0.insert(sink, offset + 1);
-        let message = Bytes::from(format!("id: {}\nevent: anomaly\ndata: {data}\n\n", self.position));
-        let news = Arc::new(News { sink, offset, record, data, message });
+        let id = self.position.to_string();
+        let message = Bytes::from(format!("id: {id}\nevent: anomaly\ndata: {data}\n\n"));
+        let news = Arc::new(News { sink, offset, record, data, message, id, plain: OnceLock::new() });
         self.rows.push_back(Arc::clone(&news));
         if self.rows.len() > KEPT
             && let Some(gone) = self.rows.pop_front()

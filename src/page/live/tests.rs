@@ -131,3 +131,24 @@ fn a_stop_ends_all_streams() {
     arrived(&mut body);
     assert!(body.is_closed() && hub.join(wish(""), None).is_none());
 }
+
+#[test]
+fn a_program_gets_each_record_as_the_api_gives_it_and_none_is_left_out() {
+    let hub = hub("c1-10");
+    let mut live = hub.join(wish("format=json"), None).unwrap();
+    hub.publish((10..300).map(|offset| committed(1, offset)).collect(), &Cursor::parse("c1-300").unwrap());
+    let mut again = hub.join(wish("format=json&device=pump-1"), Cursor::parse("c1-10").as_ref()).unwrap();
+    for (body, count) in [(&mut live, 290), (&mut again, 145)] {
+        let (mut records, mut last) = (Vec::new(), String::new());
+        while let Ok(message) = body.try_recv() {
+            let text = String::from_utf8(message.to_vec()).unwrap();
+            let lines = |start: &'static str| text.lines().filter_map(move |line| line.strip_prefix(start));
+            last = lines("id: ").next_back().unwrap_or(&last).to_owned();
+            records.extend(lines("data: ").map(|data| serde_json::from_str::<serde_json::Value>(data).unwrap()));
+        }
+        assert_eq!((records.len(), last.as_str()), (count, "c1-300"));
+        assert!(records.iter().all(|record| record["metric_value"].is_f64() && record["detected_at"].is_string()));
+    }
+    assert!(Asked::read("format=xml", crate::page::asked::STREAM).is_err());
+    assert!(Asked::read("format=json", crate::page::asked::LIST).is_err(), "pages have one form");
+}
