@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::archive::Archive;
 use crate::config::resolved::base::BasePath;
+use crate::config::resolved::network::Network;
 use crate::error::Result;
 use crate::event::Instant;
 use crate::stop::Stop;
@@ -37,6 +38,10 @@ pub struct Options {
     pub base: BasePath,
     /// Port of the pages, which tells their cookies from those of another dashboard on this host.
     pub port: u16,
+    /// Proxies that are believed.
+    pub proxies: Vec<Network>,
+    /// Whether browsers are to use this host name over TLS only.
+    pub is_tls_only: bool,
     /// Who may come in.
     pub access: Access,
     /// Address of a record in a Kafka console, with `{topic}`, `{partition}` and `{offset}` in it; empty: no link.

@@ -18,6 +18,11 @@ use super::common::{Case, Parts, Process, free_port, wait_for};
 
 /// A certificate for itself, with its key.
 fn certificate(dir: &Path, name: &str) {
+    valid_for(dir, name, 30);
+}
+
+/// The same, until so many days from now.
+fn valid_for(dir: &Path, name: &str, days: i64) {
     let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
     let mut names = X509NameBuilder::new().unwrap();
     names.append_entry_by_nid(Nid::COMMONNAME, name).unwrap();
@@ -27,8 +32,10 @@ fn certificate(dir: &Path, name: &str) {
     builder.set_subject_name(&names).unwrap();
     builder.set_issuer_name(&names).unwrap();
     builder.set_pubkey(&key).unwrap();
-    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
-    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let day = |days: i64| Asn1Time::from_unix(now + days * 86_400).unwrap();
+    builder.set_not_before(&day(-2)).unwrap();
+    builder.set_not_after(&day(days)).unwrap();
     builder.sign(&key, MessageDigest::sha256()).unwrap();
     std::fs::write(dir.join("cert.pem"), builder.build().to_pem().unwrap()).unwrap();
     std::fs::write(dir.join("key.pem"), key.private_key_to_pem_pkcs8().unwrap()).unwrap();
@@ -116,7 +123,8 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
         answer.starts_with("HTTP/1.1 303") && answer.contains("location: /login?next=%2Fdevices%3Fspan%3D6h"),
         "{answer}"
     );
-    assert!(name == "first" && answer.contains("strict-transport-security"), "{answer}");
+    // Other services of this host name, on other ports, may have no TLS.
+    assert!(name == "first" && !answer.contains("strict-transport-security"), "{answer}");
     assert!(secret(port, &get("/api/v1/anomalies", "")).0.starts_with("HTTP/1.1 401"));
     assert!(secret(port, &get("/events", "")).0.starts_with("HTTP/1.1 401"));
     assert!(secret(port, &get("/login", "")).0.contains("<h1 id=\"h-login\">Log in</h1>"));
@@ -144,10 +152,56 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
     certificate(dir, "second");
     process.signal(rustix::process::Signal::HUP);
     wait_for("the new certificate", Duration::from_secs(20), || secret(port, &get("/login", "")).1 == "second");
-    std::fs::write(&key, "no key").unwrap();
-    process.signal(rustix::process::Signal::HUP);
-    wait_for("the complaint", Duration::from_secs(20), || process.log().contains("the old certificate holds"));
-    assert_eq!(secret(port, &get("/login", "")).1, "second");
+    let good = std::fs::read(&key).unwrap();
+    let locked = PKey::private_key_from_pem(&good).unwrap();
+    let locked = locked.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_256_cbc(), b"secret").unwrap();
+    let other = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap().private_key_to_pem_pkcs8().unwrap();
+    let refused = |reason: &str| {
+        let before = process.log().matches("the old certificate holds").count();
+        process.signal(rustix::process::Signal::HUP);
+        wait_for(reason, Duration::from_secs(20), || {
+            process.log().matches("the old certificate holds").count() > before && process.log().contains(reason)
+        });
+        assert_eq!(secret(port, &get("/login", "")).1, "second", "{reason}");
+    };
+    for (bad, reason) in [
+        (&b"no key"[..], "it is not in PEM"),
+        (&locked, "it has a passphrase"),
+        (&other, "it does not belong to the certificate"),
+    ] {
+        std::fs::write(&key, bad).unwrap();
+        refused(reason);
+    }
+    valid_for(dir, "third", -1);
+    refused("has expired");
+    std::fs::write(&cert, X509::from_pem(&std::fs::read(&cert).unwrap()).unwrap().to_der().unwrap()).unwrap();
+    refused("it holds no certificate in PEM");
+}
+
+#[test]
+fn browsers_are_bound_to_tls_by_setting_and_a_certificate_that_ends_is_said() {
+    let case = Case::bare("hsts", Parts::shared());
+    let dir = case.dir.path();
+    let (cert, key) = (dir.join("cert.pem").display().to_string(), dir.join("key.pem").display().to_string());
+    for (days, code, severity) in [(30, 200, None), (3, 200, Some("notice")), (-1, 503, Some("degraded"))] {
+        valid_for(dir, "first", days);
+        let settings =
+            [("DASHBOARD__TLS_CERTIFICATE", cert.as_str()), ("DASHBOARD__TLS_KEY", &key), ("DASHBOARD__HSTS", "on")];
+        let (process, port) = dashboard(&case, &settings);
+        let (answer, _) = secret(port, &get("/keys", ""));
+        assert!(answer.contains("strict-transport-security: max-age=31536000"), "{answer}");
+        let Some(severity) = severity else {
+            process.wait_ready();
+            assert!(!process.log().contains("certificate_expires"), "{}", process.log());
+            continue;
+        };
+        wait_for("the condition", Duration::from_secs(20), || {
+            process.get("/metrics").is_some_and(|(_, text)| {
+                text.contains("code=\"certificate_expires\"") && text.contains(&format!("severity=\"{severity}\""))
+            })
+        });
+        assert_eq!(process.get("/readyz").unwrap().0, code, "{days} days");
+    }
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! Whether the pages are as open as their settings say that they may be.
 
-use std::net::IpAddr;
-
 use super::resolved::base::BasePath;
+use super::resolved::network::Network;
 use super::resolved::{Dashboard, Listen};
 
 /// What does not fit together: the key, a title, what is expected.
@@ -22,9 +21,13 @@ pub fn problems(dashboard: &Dashboard) -> Vec<(&'static str, String, &'static st
         let title = "`dashboard.proxy_header` and `dashboard.users` exclude one another".to_owned();
         problem("dashboard.proxy_header", title, "either the proxy asks who comes, or the dashboard does");
     }
-    if let Some(address) = dashboard.proxy_addresses.iter().find(|address| address.parse::<IpAddr>().is_err()) {
-        let title = format!("`{address}` is not an address");
-        problem("dashboard.proxy_addresses", title, "expected IP addresses with commas between them");
+    if let Some(address) = dashboard.proxy_addresses.iter().find(|address| address.parse::<Network>().is_err()) {
+        let title = format!("`{address}` is neither an address nor a range");
+        problem(
+            "dashboard.proxy_addresses",
+            title,
+            "expected IP addresses or ranges such as 10.0.0.0/8, with commas between them",
+        );
     }
     let is_open = matches!(dashboard.listen, Listen::At(address) if !address.ip().is_loopback());
     if is_open && !dashboard.insecure && !(has_tls && (has_users || has_proxy)) {

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 pub mod base;
+pub mod network;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -275,6 +276,7 @@ pub struct Sink {
 pub struct Dashboard {
     pub listen: Listen,
     pub path: String,
+    pub hsts: Hsts,
     #[serde(deserialize_with = "duration")]
     pub refresh: Duration,
     pub tls_certificate: String,
@@ -299,6 +301,18 @@ pub struct Marks {
     pub user: String,
     pub password: Secret,
     pub password_file: String,
+}
+
+/// Whether browsers are to refuse this host over plain HTTP from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hsts {
+    /// On port 443.
+    Auto,
+    /// Over any encrypted connection.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Names with commas between them.

@@ -82,6 +82,8 @@ codes! {
     LedgerMoved = "ledger_moved",
     /// Retention waits, since the clocks do not agree.
     RetentionWaits = "retention_waits",
+    /// The certificate of the pages has expired, or soon will.
+    CertificateExpires = "certificate_expires",
 }
 
 /// One condition that holds now.

@@ -2,6 +2,7 @@
 //! keeps other sites from acting in a visitor's name.
 
 mod cookies;
+mod forwarded;
 mod limit;
 mod passwords;
 mod sessions;
@@ -14,6 +15,7 @@ use hyper::Method;
 
 use super::listener::Request;
 pub use cookies::Cookies;
+pub use forwarded::Proxies;
 use limit::Limit;
 pub use passwords::{Role, Users, hash};
 use sessions::{Lifetime, Sessions};
@@ -36,12 +38,10 @@ pub enum Access {
         /// A session ends.
         life: Duration,
     },
-    /// A proxy that has asked them says who they are.
+    /// A proxy of ours that has asked them says who they are.
     Proxy {
         /// Name of the header that it sets.
         header: String,
-        /// Only from these addresses is it believed.
-        from: Vec<IpAddr>,
         /// Those who may mark; `*` is everybody.
         operators: Vec<String>,
     },
@@ -68,10 +68,16 @@ pub enum Verdict {
     Refuse(u16, &'static str),
 }
 
+/// A form that came from no page of this site, as far as the headers say.
+const ELSEWHERE: &str = "This was sent by another site's page. If it was this dashboard's own, a proxy before it changes the \
+     header Host: let it pass Host on (nginx: proxy_set_header Host $http_host), or set X-Forwarded-Host and be one of \
+     dashboard.proxy_addresses.";
+
 /// The door.
 pub struct Door {
     access: Access,
     cookies: Cookies,
+    proxies: Proxies,
     users: Users,
     sessions: Sessions,
     limit: Limit,
@@ -79,12 +85,13 @@ pub struct Door {
 
 impl Door {
     /// Nobody is in.
-    pub fn new(access: Access, cookies: Cookies) -> Door {
+    pub fn new(access: Access, cookies: Cookies, proxies: Proxies) -> Door {
         let (file, lifetime) = match &access {
             Access::Passwords { file, idle, life } => (file.clone(), Lifetime { idle: *idle, whole: *life }),
             _ => (PathBuf::new(), Lifetime { idle: Duration::ZERO, whole: Duration::ZERO }),
         };
-        Door { access, cookies, users: Users::new(file), sessions: Sessions::new(lifetime), limit: Limit::default() }
+        let (users, sessions) = (Users::new(file), Sessions::new(lifetime));
+        Door { access, cookies, proxies, users, sessions, limit: Limit::default() }
     }
 
     /// Whether there is a page where visitors say who they are.
@@ -94,8 +101,8 @@ impl Door {
 
     /// Looks at a request.
     pub fn look(&self, request: &Request) -> Verdict {
-        if request.method == Method::POST && !is_from_here(request) {
-            return Verdict::Refuse(403, "This was sent by another site's page.");
+        if request.method == Method::POST && !self.is_from_here(request) {
+            return Verdict::Refuse(403, ELSEWHERE);
         }
         match &self.access {
             Access::Open { is_anywhere } if *is_anywhere || is_own_name(request.header("host")) => {
@@ -105,10 +112,10 @@ impl Door {
                 421,
                 "Pages without passwords are served under localhost or an address only; dashboard.insecure allows all names.",
             ),
-            Access::Proxy { header, from, operators } => {
+            Access::Proxy { header, operators } => {
                 let name = request.header(header).map(str::trim).filter(|name| !name.is_empty() && name.len() <= 256);
                 match name {
-                    Some(name) if from.contains(&canonical(request.peer)) => {
+                    Some(name) if self.proxies.sent(request) => {
                         let is_operator = operators.iter().any(|operator| operator == "*" || operator == name);
                         Verdict::Enter(Visitor { name: name.to_owned(), is_operator, can_leave: false })
                     }
@@ -133,7 +140,7 @@ impl Door {
     /// # Errors
     /// 401 when name or password are wrong, 429 after too many attempts, 503 while too many are being checked.
     pub fn enter(&self, request: &Request, name: &str, password: &str) -> Result<String, (u16, &'static str)> {
-        let peer = canonical(request.peer);
+        let peer = self.proxies.client(request);
         if !self.limit.may_try(peer, name) {
             return Err((429, "Too many attempts. Try again in a few minutes."));
         }
@@ -142,6 +149,12 @@ impl Door {
             Ok(false) => {
                 self.limit.failed(peer, name);
                 tracing::warn!(%peer, "a login failed");
+                if !self.proxies.sent(request)
+                    && ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers.contains_key(*name))
+                {
+                    let remedy = "is it a proxy? All who come through it share one limit until dashboard.proxy_addresses names it";
+                    tracing::warn!(%peer, "this address forwards for others and is not believed: {remedy}");
+                }
                 return Err((401, "The name or the password is wrong."));
             }
             Err(passwords::Busy) => return Err((503, "Too many are logging in at once. Try again.")),
@@ -150,7 +163,8 @@ impl Door {
         self.leave(request);
         let token = self.sessions.begin(name).ok_or((503, "No session can be begun now. Try again."))?;
         tracing::info!(%peer, name, "a login");
-        Ok(self.cookies.set(&token, is_encrypted(request)))
+        self.limit.succeeded(peer, name);
+        Ok(self.cookies.set(&token, self.is_encrypted(request)))
     }
 
     /// Ends the session, here and not only in the browser; the cookie that takes it away.
@@ -158,31 +172,36 @@ impl Door {
         if let Some(token) = self.token(request) {
             self.sessions.end(&token);
         }
-        self.cookies.clear(is_encrypted(request))
+        self.cookies.clear(self.is_encrypted(request))
     }
 
     fn token(&self, request: &Request) -> Option<String> {
-        self.cookies.token(request, is_encrypted(request))
+        self.cookies.token(request, self.is_encrypted(request))
+    }
+
+    /// Whether the visitor's connection is encrypted, here or at a proxy of ours.
+    pub fn is_encrypted(&self, request: &Request) -> bool {
+        self.proxies.is_encrypted(request)
+    }
+
+    /// Browsers say where a form was sent from; what is no browser says nothing and has no visitor to be misused. Over plain
+    /// HTTP they say only the origin, which is compared with the name that the request came to.
+    fn is_from_here(&self, request: &Request) -> bool {
+        if let Some(site) = request.header("sec-fetch-site") {
+            return site == "same-origin" || site == "none";
+        }
+        let Some(origin) = request.header("origin") else { return true };
+        let Some((scheme, origin)) = origin.split_once("://") else { return false };
+        let host = request.header("host").map(str::to_owned);
+        let is_it = |host: String| bare(scheme, &host).eq_ignore_ascii_case(bare(scheme, origin));
+        host.into_iter().chain(self.proxies.host(request)).any(is_it)
     }
 }
 
-fn is_encrypted(request: &Request) -> bool {
-    request.is_tls || request.header("x-forwarded-proto") == Some("https")
-}
-
-/// An IPv4 address that came through an IPv6 socket is an IPv4 address.
-fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
-}
-
-/// Browsers say where a form was sent from; what is no browser says nothing and has no visitor to be misused.
-fn is_from_here(request: &Request) -> bool {
-    if let Some(site) = request.header("sec-fetch-site") {
-        return site == "same-origin" || site == "none";
-    }
-    let Some(origin) = request.header("origin") else { return true };
-    let host = request.header("host").unwrap_or_default();
-    origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host))
+/// A host without the port that its scheme implies.
+fn bare<'a>(scheme: &str, host: &'a str) -> &'a str {
+    let port = if scheme == "https" { ":443" } else { ":80" };
+    host.strip_suffix(port).unwrap_or(host)
 }
 
 /// Names that no stranger can point here.

@@ -17,8 +17,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const RETRY: &str = "5";
 
 /// Headers that no response goes without.
-pub fn guarded(mut response: Response, is_tls: bool) -> Response {
-    if is_tls {
+pub fn guarded(mut response: Response, is_tls_only: bool) -> Response {
+    if is_tls_only {
         response.headers.push(("strict-transport-security", "max-age=31536000".to_owned()));
     }
     for (name, value) in [
@@ -43,8 +43,7 @@ pub fn packed(mut response: Response, request: &Request) -> Response {
     let is_text = response.header("content-type").is_some_and(|kind| {
         kind.starts_with("text/") || ["application/json", "image/svg+xml"].iter().any(|text| kind.starts_with(text))
     });
-    let is_read =
-        request.header("accept-encoding").is_some_and(|all| all.split(',').any(|one| one.trim().starts_with("gzip")));
+    let is_read = reads_gzip(&request.list("accept-encoding"));
     let Some(bytes) = response.body.whole().filter(|bytes| is_text && bytes.len() >= SMALL) else { return response };
     if is_read {
         let mut encoder =
@@ -56,6 +55,18 @@ pub fn packed(mut response: Response, request: &Request) -> Response {
     }
     response.headers.push(("vary", "accept-encoding".to_owned()));
     response
+}
+
+/// Whether an `Accept-Encoding` header allows gzip; `q=0` forbids.
+fn reads_gzip(accepted: &str) -> bool {
+    let quality = |name: &str| {
+        accepted.split(',').find_map(|one| {
+            let (coding, rest) = one.split_once(';').unwrap_or((one, ""));
+            let quality = rest.trim().strip_prefix("q=").map_or(1.0, |q| q.trim().parse::<f32>().unwrap_or(0.0));
+            coding.trim().eq_ignore_ascii_case(name).then_some(quality)
+        })
+    };
+    quality("gzip").or_else(|| quality("*")).is_some_and(|quality| quality > 0.0)
 }
 
 /// What a template makes of a frame and its content.
@@ -119,4 +130,19 @@ pub fn json_away(why: &Why) -> Response {
     let mut response = json(503, &serde_json::json!({ "error": notice::sentence(why) }));
     response.headers.push(("retry-after", RETRY.to_owned()));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reads_gzip;
+
+    #[test]
+    fn gzip_is_sent_to_who_reads_it_and_to_nobody_who_refuses_it() {
+        for yes in ["gzip", "br, GZIP;q=0.5", "*", "identity;q=0, *;q=0.1", "deflate,gzip ; q=1.0"] {
+            assert!(reads_gzip(yes), "{yes}");
+        }
+        for no in ["", "gzip;q=0", "br", "*;q=0", "gzip;q=0.000, *", "gzipped", "identity"] {
+            assert!(!reads_gzip(no), "{no}");
+        }
+    }
 }

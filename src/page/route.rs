@@ -34,7 +34,7 @@ pub fn answer(site: &Site, mut request: Request) -> Response {
         None if request.path == "/robots.txt" => Response::text(200, "User-agent: *\nDisallow: /\n"),
         None => enter(site, request),
     };
-    respond::packed(respond::guarded(answer, request.is_tls), request)
+    respond::packed(respond::guarded(answer, site.is_tls_only && site.door.is_encrypted(request)), request)
 }
 
 fn enter(site: &Site, request: &Request) -> Response {

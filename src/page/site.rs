@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Options;
 use super::asked::Asked;
 use super::assets::Assets;
-use super::door::{Cookies, Door};
+use super::door::{Cookies, Door, Proxies};
 use super::health::Health;
 use super::live::Hub;
 use super::shelf::{Got, Shelf, Why};
@@ -26,6 +26,8 @@ pub struct Site {
     health: Arc<Health>,
     /// Path below which a proxy shows all this.
     pub base: BasePath,
+    /// Whether browsers are to use this host name over TLS only.
+    pub is_tls_only: bool,
     /// Who may come in.
     pub door: Door,
     /// Those who follow.
@@ -95,7 +97,8 @@ impl Site {
             devices: Shelf::new(Arc::clone(&health)),
             device: Shelf::new(Arc::clone(&health)),
             detection: Shelf::new(Arc::clone(&health)),
-            door: Door::new(options.access, Cookies::of(&options.base, options.port)),
+            door: Door::new(options.access, Cookies::of(&options.base, options.port), Proxies::new(options.proxies)),
+            is_tls_only: options.is_tls_only,
             base: options.base,
             hub: Arc::new(Hub::new(options.stop)),
             console: options.console,

@@ -176,7 +176,9 @@ fn guarded(access: Access) -> Arc<Handler> {
 fn options(access: Access) -> Options {
     let console = "https://console/{topic}/{partition}?o={offset}".into();
     let base = BasePath::default();
-    Options { base, port: 8501, refresh: Duration::from_secs(5), clock: now, access, console, stop: Arc::default() }
+    let proxies = vec!["10.0.0.1".parse().unwrap()];
+    let (refresh, stop) = (Duration::from_secs(5), Arc::default());
+    Options { base, port: 8501, proxies, is_tls_only: false, refresh, clock: now, access, console, stop }
 }
 
 fn pages(age: f64, judged: u64) -> (Arc<Fake>, Arc<Handler>) {

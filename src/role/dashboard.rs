@@ -1,7 +1,7 @@
 //! The dashboard: pages over what PostgreSQL holds.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +9,12 @@ use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 
 use super::Crew;
 use crate::config::Settings;
-use crate::config::resolved::Dashboard;
 use crate::config::resolved::base::BasePath;
+use crate::config::resolved::network::Network;
+use crate::config::resolved::{Dashboard, Hsts};
 use crate::error::{Error, Result};
 use crate::event::Instant;
-use crate::health::State;
+use crate::health::{Code, Part, Severity, State};
 use crate::page::door::Access;
 use crate::page::listener::tls::Tls;
 use crate::page::listener::{self, Handler};
@@ -21,11 +22,15 @@ use crate::stop::Stop;
 use crate::{page, store};
 
 /// The address of the pages when no setting says otherwise.
-pub const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8501);
+pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8501);
+/// The port of which a browser thinks when an address has none.
+const HTTPS: u16 = 443;
 /// Connections to the database. A page asks one question after the other.
 const CONNECTIONS: u32 = 4;
 /// For marks, which are few.
 const MARKERS: u32 = 2;
+/// A certificate that is valid for fewer days is said to expire: those of 90 days are renewed 30 days before.
+const NOTICE_DAYS: u64 = 14;
 /// Between two requests to ourselves.
 const PULSE: Duration = Duration::from_secs(2);
 
@@ -42,16 +47,29 @@ pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
     }
     let marker = store::pool(&marks, MARKERS)?;
     let base = BasePath::parse(&settings.dashboard.path).map_err(Error::config)?;
+    let port = settings.dashboard.listen.or(ADDRESS).map_or(0, |address| address.port());
+    let is_tls_only = match settings.dashboard.hsts {
+        Hsts::Auto => port == HTTPS,
+        Hsts::On => true,
+        Hsts::Off => false,
+    };
     let options = page::Options {
         base,
-        port: settings.dashboard.listen.or(ADDRESS).map_or(0, |address| address.port()),
+        port,
         refresh: settings.dashboard.refresh,
         clock: Instant::now,
+        proxies: proxies(&settings.dashboard),
+        is_tls_only,
         access: access(&settings.dashboard),
         console: settings.dashboard.console.clone(),
         stop: Arc::clone(stop),
     };
     page::app(Arc::new(store::Reader::new(&settings.postgres, pool, marker)), options)
+}
+
+/// Checked with the settings.
+fn proxies(dashboard: &Dashboard) -> Vec<Network> {
+    dashboard.proxy_addresses.iter().filter_map(|address| address.parse().ok()).collect()
 }
 
 fn access(dashboard: &Dashboard) -> Access {
@@ -60,10 +78,8 @@ fn access(dashboard: &Dashboard) -> Access {
         return Access::Passwords { file: dashboard.users.clone().into(), idle, life };
     }
     if !dashboard.proxy_header.is_empty() {
-        // Checked with the settings.
-        let from = dashboard.proxy_addresses.iter().filter_map(|address| address.parse().ok()).collect();
         let operators = dashboard.operators.clone();
-        return Access::Proxy { header: dashboard.proxy_header.clone(), from, operators };
+        return Access::Proxy { header: dashboard.proxy_header.clone(), operators };
     }
     Access::Open { is_anywhere: dashboard.insecure }
 }
@@ -91,11 +107,12 @@ pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
     };
     let mut bound = listener::bind(address)?;
     let (certificate, key) = (&settings.dashboard.tls_certificate, &settings.dashboard.tls_key);
-    let is_tls = !certificate.is_empty();
-    if is_tls {
-        let tls = Tls::read(certificate.as_ref(), key.as_ref())?;
-        bound = bound.over(tls.clone());
-        crew.reloads.push(Box::new(move || match tls.reload() {
+    let mut tls = None;
+    if !certificate.is_empty() {
+        let read = Tls::read(certificate.as_ref(), key.as_ref())?;
+        bound = bound.over(read.clone());
+        tls = Some(read.clone());
+        crew.reloads.push(Box::new(move || match read.reload() {
             Ok(()) => tracing::info!("certificate read again"),
             Err(error) => tracing::error!("the old certificate holds: {error}"),
         }));
@@ -104,11 +121,14 @@ pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
     crew.serve("pages", bound, Arc::new(handler), settings.service.drain_timeout)?;
     let (part, stop) = (crew.health.part("pages"), crew.stop.clone());
     part.set(State::Running);
-    tracing::info!("pages on {}://{address}/", if is_tls { "https" } else { "http" });
+    tracing::info!("pages on {}://{address}/", if tls.is_some() { "https" } else { "http" });
     // The beat of a server is that it answers.
     crew.spawn("pulse", move || {
         while !stop.wait(PULSE) {
-            match answers(address, is_tls) {
+            if let Some(tls) = &tls {
+                watch_certificate(&part, tls.left());
+            }
+            match answers(address, tls.is_some()) {
                 Ok(()) => part.set(State::Running),
                 Err(e) => part.set(State::Degraded(format!("{address} does not answer: {e}"))),
             }
@@ -117,12 +137,38 @@ pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
     })
 }
 
+/// Says that the certificate expires while there is time, and that it has: browsers refuse the pages then.
+fn watch_certificate(part: &Part, left: Duration) {
+    const RENEW: &str = "renew it, then `systemctl reload anomaly-dashboard`";
+    match left.as_secs() / 86_400 {
+        _ if left.is_zero() => {
+            let message = format!("the certificate of the pages has expired: browsers refuse them; {RENEW}");
+            part.raise(Code::CertificateExpires, Severity::Degraded, message);
+        }
+        days @ ..NOTICE_DAYS => {
+            let message = format!("the certificate of the pages expires in {days} days; {RENEW}");
+            part.raise(Code::CertificateExpires, Severity::Notice, message);
+        }
+        _ => part.clear(Code::CertificateExpires),
+    }
+}
+
+/// Connects to the address that was bound; to loopback where that is any.
+fn reach(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => TcpStream::connect_timeout(&v4, PULSE),
+        // A host may have either; with both, an IPv6 socket may take only its own.
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            TcpStream::connect_timeout(&v6, PULSE).or_else(|_| TcpStream::connect_timeout(&v4, PULSE))
+        }
+        _ => TcpStream::connect_timeout(&address, PULSE),
+    }
+}
+
 fn answers(address: SocketAddr, is_tls: bool) -> std::io::Result<()> {
-    let reach = match address.ip() {
-        ip if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
-        _ => address,
-    };
-    let mut stream = TcpStream::connect_timeout(&reach, PULSE)?;
+    let mut stream = reach(address)?;
     stream.set_read_timeout(Some(PULSE))?;
     if !is_tls {
         return ask(&mut stream);

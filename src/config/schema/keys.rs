@@ -129,7 +129,7 @@ pub const KEYS: &[Key] = {
             Listen,
             "\"\"",
             Common,
-            "Address; empty: 127.0.0.1 with port 9464 (producer), 9465 (detector) or 9466 (dashboard).",
+            "Address; empty: 127.0.0.1, or [::1] without IPv4, with port 9464 (producer), 9465 (detector) or 9466 (dashboard).",
         ),
         key(
             "log.target",
@@ -374,6 +374,13 @@ pub const KEYS: &[Key] = {
             Dashboard,
             "PEM file of the certificate with its chain; empty: no TLS.",
         ),
+        key(
+            "dashboard.hsts",
+            OneOf(&["auto", "on", "off"]),
+            "\"auto\"",
+            Dashboard,
+            "Tells browsers to use this host name with TLS only, on all ports, for a year; auto: if the port is 443.",
+        ),
         key("dashboard.tls_key", Text, "\"\"", Dashboard, "PEM file of its key; both are read again on reload."),
         key(
             "dashboard.users",
@@ -391,7 +398,13 @@ pub const KEYS: &[Key] = {
             Dashboard,
             "Header in which a proxy names its visitor; empty: none.",
         ),
-        key("dashboard.proxy_addresses", Text, "\"127.0.0.1, ::1\"", Dashboard, "Addresses of proxies to be believed."),
+        key(
+            "dashboard.proxy_addresses",
+            Text,
+            "\"127.0.0.1, ::1\"",
+            Dashboard,
+            "Addresses or ranges (10.0.0.0/8) of proxies; only their X-Forwarded-*, Forwarded and proxy_header are believed.",
+        ),
         key("dashboard.operators", Text, "\"\"", Dashboard, "Visitors behind the proxy who may mark; * is everybody."),
         key("dashboard.insecure", Bool, "false", Dashboard, "Allow what is open to the network without TLS or login."),
         key(

@@ -11,7 +11,8 @@ fn door() -> (Door, tempfile::NamedTempFile) {
     std::fs::write(file.path(), text).unwrap();
     let (idle, life) = (Duration::from_millis(400), Duration::from_millis(900));
     let access = Access::Passwords { file: file.path().into(), idle, life };
-    (Door::new(access, Cookies::of(&BasePath::default(), 8501)), file)
+    let proxies = Proxies::new(vec!["127.0.0.1".parse().unwrap()]);
+    (Door::new(access, Cookies::of(&BasePath::default(), 8501), proxies), file)
 }
 
 fn request(cookie: Option<&str>) -> Request {

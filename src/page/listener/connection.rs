@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Version};
@@ -166,7 +167,7 @@ async fn respond(
 
 /// The whole request, or what is answered to one that is too large, too slow, or of another method.
 async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> Result<Request, Response> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     if !matches!(head.method, Method::GET | Method::HEAD | Method::POST) {
         let mut response = Response::text(405, "only GET, HEAD and POST are answered\n");
         response.headers.push(("allow", "GET, HEAD, POST".to_owned()));
@@ -180,6 +181,10 @@ async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> 
         },
         _ => Bytes::new(),
     };
+    // Of a whole address as proxies are asked with, the host counts and not the header (RFC 9112, 3.2.2).
+    if let Some(host) = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+        head.headers.insert("host", host);
+    }
     let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
     Ok(Request { method: head.method, path, query, headers: head.headers, body, peer, is_tls })
 }
