@@ -49,6 +49,8 @@ mod pipeline;
 mod producer;
 /// What common producers send, byte for byte, and how it is read.
 mod producers;
+/// The pages behind nginx, Apache, HAProxy and Caddy.
+mod proxies;
 /// The table's partitions, and how long rows are kept.
 mod retention;
 /// `anomaly score`.
