@@ -95,8 +95,6 @@ pub struct Detector {
     trail: Trail,
     key: String,
     guesses: Vec<Guess>,
-    /// Series made in one partition while another one had them already.
-    split_series: u64,
 }
 
 impl Detector {
@@ -117,7 +115,6 @@ impl Detector {
             trail: Trail::default(),
             key: String::new(),
             guesses: Vec::new(),
-            split_series: 0,
         })
     }
 
@@ -135,7 +132,7 @@ impl Detector {
             key: &mut self.key,
             guesses: &mut self.guesses,
             next: 0,
-            split_series: &mut self.split_series,
+            split: None,
         };
         let judged = judge(&mut judging);
         let mut table = judging.table;
@@ -197,11 +194,6 @@ impl Detector {
             .map(Table::take_evictions)
             .fold(Evictions::default(), |sum, one| Evictions { full: sum.full + one.full, idle: sum.idle + one.idle })
     }
-
-    /// Series seen in a second partition since the last call: their records are not keyed by device.
-    pub fn take_split_series(&mut self) -> u64 {
-        std::mem::take(&mut self.split_series)
-    }
 }
 
 /// The windows of one partition, and what decides verdicts.
@@ -216,7 +208,8 @@ pub struct Judge<'d> {
     guesses: &'d mut Vec<Guess>,
     /// Which of them is the next.
     next: usize,
-    split_series: &'d mut u64,
+    /// The series judged last was made here while this partition had it already.
+    split: Option<i32>,
 }
 
 impl Judge<'_> {
@@ -224,6 +217,11 @@ impl Judge<'_> {
     /// too long by it is forgotten.
     pub fn pass(&mut self, offset: i64, time: Option<i64>) {
         self.table.pass(offset, time, self.bounds);
+    }
+
+    /// The other partition that has the series judged last, if that was made here just now.
+    pub fn take_split(&mut self) -> Option<i32> {
+        self.split.take()
     }
 
     /// Announces the events that are judged next, in this order. It costs little, and saves much where there are many series.
@@ -294,8 +292,8 @@ impl Judge<'_> {
         let (slot, created) = self.table.slot(key, guess, offset, self.bounds);
         let seen = look(self.rule, self.settings, self.table.window(slot));
         self.table.push(slot, offset, event.metric_value, self.settings.window);
-        if created && self.others.values().any(|table| table.contains(key)) {
-            *self.split_series += 1;
+        if created {
+            self.split = self.others.iter().find(|(_, table)| table.contains(key)).map(|(partition, _)| *partition);
         }
         seen
     }
@@ -385,9 +383,13 @@ mod tests {
     #[test]
     fn a_series_in_two_partitions_is_counted_once() {
         let mut detector = Detector::new(Settings::default()).unwrap();
-        for partition in [0, 1, 0, 1] {
-            judge(&mut detector, &source(partition, 0), 1.0, None);
-        }
-        assert_eq!(detector.take_split_series(), 1);
+        let event = Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: 1.0, timestamp: None };
+        let mut split = |partition| {
+            detector.within(partition, |judge| {
+                judge.judge(&source(partition, 0), &event, None, || None);
+                judge.take_split()
+            })
+        };
+        assert_eq!([0, 1, 0, 1].map(|partition| split(partition)), [None, Some(0), None, None]);
     }
 }

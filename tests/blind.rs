@@ -238,3 +238,21 @@ fn values_that_only_learn_are_not_called_judged() {
     });
     blind.see(&Said { code: "mostly_learning", words: "are learning, 0 were judged", is_degraded: false });
 }
+
+#[test]
+fn a_device_in_two_partitions_is_named_with_the_cause() {
+    let blind = Blind::new("split", &[("DETECTOR__WORKERS", "1")]);
+    // As two producers with different partitioners place it.
+    blind.case.produce((0..2).flat_map(|partition| {
+        (0..10).map(move |i| Sent { partition: Some(partition), ..event("pump-1", f64::from(i)) })
+    }));
+    let words = "device pump-1 is in [0] and [1]; its key is placed by two partitioners";
+    blind.see(&Said { code: "split_series", words, is_degraded: false });
+}
+
+#[test]
+fn records_that_are_all_ignored_are_said() {
+    let blind = Blind::new("ignored", &[]);
+    blind.case.produce((0..20).map(|i| Sent { key: Some(format!("k{i}").into()), ..Sent::default() }));
+    blind.see(&Said { code: "all_ignored", words: "Records arrive, all ignored (20 of 20)", is_degraded: true });
+}

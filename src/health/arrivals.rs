@@ -26,8 +26,9 @@ const BACKLOG_RECORDS: i64 = 1_000;
 pub struct Reasons(BTreeMap<String, u64>);
 
 impl Reasons {
-    /// One more record.
+    /// One more record. What follows a semicolon is detail of that record, and is left out.
     pub fn note(&mut self, reason: &str) {
+        let reason = reason.split_once("; ").map_or(reason, |(reason, _)| reason);
         if let Some(count) = self.0.get_mut(reason) {
             *count += 1;
         } else if self.0.len() < MOST_REASONS {
@@ -101,7 +102,7 @@ impl Arrivals {
 
     /// Each condition that is looked at, held or not; `None` when the last look is more recent than `pause`. `backlog`: records
     /// that wait.
-    pub fn conditions(&mut self, now: Duration, pause: Duration, backlog: i64) -> Option<[Held; 5]> {
+    pub fn conditions(&mut self, now: Duration, pause: Duration, backlog: i64) -> Option<[Held; 6]> {
         if self.evaluated.is_some_and(|at| now.saturating_sub(at) < pause) {
             return None;
         }
@@ -109,7 +110,7 @@ impl Arrivals {
         Some(self.evaluate(now, backlog))
     }
 
-    fn evaluate(&mut self, now: Duration, backlog: i64) -> [Held; 5] {
+    fn evaluate(&mut self, now: Duration, backlog: i64) -> [Held; 6] {
         while self.bins.front().is_some_and(|bin| now.saturating_sub(bin.began) > TEN_MINUTES) {
             self.bins.pop_front();
         }
@@ -124,6 +125,7 @@ impl Arrivals {
         let is_settled = self.began.is_some_and(|began| now.saturating_sub(began) >= MINUTE);
         [
             (Code::AllRejected, all),
+            (Code::AllIgnored, all_ignored(&ten)),
             (Code::SomeRejected, some),
             (Code::TimesDiffer, times_differ(&ten)),
             (Code::MostlyLearning, mostly_learning(&minute).filter(|_| is_settled)),
@@ -174,6 +176,16 @@ fn some_rejected(minute: &Activity, reasons: &Reasons) -> Option<(Severity, Stri
         severity,
         format!("{rejected} of {all} records of the last minute were rejected{reason}; `anomaly dlq list` shows them"),
     ))
+}
+
+fn all_ignored(ten: &Activity) -> Option<(Severity, String)> {
+    let (ignored, all) = (ten.tally.ignored, ten.tally.sum());
+    (ignored >= FEW && ignored == all).then(|| {
+        let message = format!(
+            "Records arrive, all ignored ({ignored} of {all}): their value is null, or `fields.ignore` passes them over"
+        );
+        (Severity::Degraded, message)
+    })
 }
 
 fn mostly_learning(minute: &Activity) -> Option<(Severity, String)> {

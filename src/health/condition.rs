@@ -58,6 +58,8 @@ codes! {
     OpenTransaction = "open_transaction",
     /// Every record that arrived lately was rejected.
     AllRejected = "all_rejected",
+    /// Every record that arrived lately was passed over.
+    AllIgnored = "all_ignored",
     /// A part of the records that arrived lately was rejected.
     SomeRejected = "some_rejected",
     /// The times in the events differ from the time of their arrival.

@@ -10,6 +10,7 @@ mod keeper;
 mod report;
 mod restore;
 mod retry;
+mod splits;
 mod staged;
 mod watch;
 
@@ -268,12 +269,13 @@ impl<'a, L: Log> Worker<'a, L> {
         self.detector.commit();
         (self.aborts, self.dead_letter_limit) = (0, usize::MAX);
         self.meter.transactions.add("committed", 1);
-        let done = std::mem::take(&mut self.staged);
+        let mut done = std::mem::take(&mut self.staged);
         done.count(&self.meter);
         self.part.cover(done.coverage.iter().copied());
         self.part.note_activity(done.activity.iter().copied());
         self.input.note(done.activity.iter().map(|(_, activity)| *activity), &done.reasons);
         self.watch.note_commit(&self.committed);
+        self.note_splits(std::mem::take(&mut done.splits));
         if !done.anomalies.is_empty() {
             (self.observer)(&done.anomalies);
         }

@@ -40,12 +40,6 @@ impl<L: Log> Worker<'_, L> {
 
     /// What is counted on, and logged the first time.
     fn tell_once(&mut self) {
-        let split = self.detector.take_split_series();
-        if split > 0 && self.meter.split_series.inc_by(split) == 0 {
-            tracing::warn!(
-                "a device was seen in two partitions: its records are not keyed by device; each part has its own window"
-            );
-        }
         let evictions = self.detector.take_evictions();
         for (cause, n) in [(Cause::Full, evictions.full), (Cause::Idle, evictions.idle)] {
             let is_first = n > 0 && self.meter.evictions.get(cause.as_str()) == 0;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Plan;
 use super::dead_letter::{dead_letter, largest_part};
+use super::splits::Splits;
 use crate::anomaly::{Anomaly, Severity, Source};
 use crate::config::resolved::OnReject;
 use crate::detect::{Detector, Verdict};
@@ -38,6 +39,7 @@ pub(super) struct Staged {
     tally: Tally,
     rejects: BTreeMap<Class, u64>,
     pub reasons: Reasons,
+    pub splits: Splits,
     event_times: BTreeMap<i32, Instant>,
     arrivals: BTreeMap<i32, Instant>,
     now: Option<Instant>,
@@ -112,6 +114,9 @@ impl Staged {
                             let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
                             judge.pass(record.offset, record.timestamp);
                             let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
+                            if let Some(other) = judge.take_split() {
+                                self.splits.note(&event.device_id, partition, other, record.key);
+                            }
                             newest = at.or(newest);
                             if let (Some(at), Some(arrived)) = (at, arrived) {
                                 activity.note_offset((at.millis() - arrived.millis()) / 1_000);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Worker;
+use super::splits::Splits;
 use crate::health::{Code, PartitionStatus, Severity};
 use crate::stream::log::{Foreign, Log, Positions};
 use crate::stream::mark::Marks;
@@ -26,6 +27,7 @@ pub(super) struct Watch {
     /// Records that another program passed by: from where on, when that is known, and up to where.
     gaps: BTreeMap<i32, (Option<i64>, i64)>,
     foreign: Foreign,
+    splits: Splits,
     evaluated: Duration,
 }
 
@@ -109,6 +111,15 @@ impl<L: Log> Worker<'_, L> {
         self.part.set_condition(Code::ForeignCommit, foreign);
         let lag = partitions.values().filter_map(|status| Some((status.end? - status.committed).max(0))).sum::<i64>();
         self.input.evaluate(&self.part.name, lag);
+    }
+
+    /// Devices that turned out to be in two partitions.
+    pub(super) fn note_splits(&mut self, splits: Splits) {
+        if splits.count > 0 {
+            self.meter.split_series.inc_by(splits.count);
+            self.watch.splits.add(splits);
+            self.part.raise(Code::SplitSeries, Severity::Notice, self.watch.splits.to_string());
+        }
     }
 
     /// Counts commits of other programs that were not seen before.
