@@ -30,9 +30,11 @@ pub struct Settings {
     pub min_relative_std_dev: f64,
     /// Values that an anomaly carries.
     pub context: usize,
-    /// Series that a partition may have.
+    /// Series that a partition may have. It decides no verdict: each eviction is recorded.
+    #[serde(skip)]
     pub max_series: usize,
-    /// Seconds of silence, by the partition's own clock, after which a series is forgotten; `None`: never.
+    /// Seconds of silence, by the partition's own clock, after which a series is forgotten; `None`: never. As above.
+    #[serde(skip)]
     pub idle_after: Option<u32>,
 }
 
@@ -58,7 +60,7 @@ impl Settings {
         Bounds { max_series: self.max_series, idle_after: self.idle_after }
     }
 
-    /// Differs when anything here differs.
+    /// Differs when anything here differs that decides a verdict.
     pub fn fingerprint(&self) -> Fingerprint {
         let text = serde_json::to_vec(self).unwrap_or_default();
         let mut fingerprint = Fingerprint::default();
@@ -133,6 +135,7 @@ impl Detector {
             guesses: &mut self.guesses,
             next: 0,
             split: None,
+            time: None,
         };
         let judged = judge(&mut judging);
         let mut table = judging.table;
@@ -210,13 +213,14 @@ pub struct Judge<'d> {
     next: usize,
     /// The series judged last was made here while this partition had it already.
     split: Option<i32>,
+    /// Of the record that is judged next.
+    time: Option<i64>,
 }
 
 impl Judge<'_> {
-    /// A record that is an event, before it is judged; `time` is the record's own, in milliseconds. What has been silent for
-    /// too long by it is forgotten.
-    pub fn pass(&mut self, offset: i64, time: Option<i64>) {
-        self.table.pass(offset, time, self.bounds);
+    /// The time of the record that is judged next, its own, in milliseconds: it moves the partition's clock.
+    pub fn pass(&mut self, time: Option<i64>) {
+        self.time = time;
     }
 
     /// The other partition that has the series judged last, if that was made here just now.
@@ -291,7 +295,9 @@ impl Judge<'_> {
         self.next += 1;
         let (slot, created) = self.table.slot(key, guess, offset, self.bounds);
         let seen = look(self.rule, self.settings, self.table.window(slot));
+        self.table.tick(slot, offset, self.time.take());
         self.table.push(slot, offset, event.metric_value, self.settings.window);
+        self.table.prune(offset + 1, self.bounds);
         if created {
             self.split = self.others.iter().find(|(_, table)| table.contains(key)).map(|(partition, _)| *partition);
         }

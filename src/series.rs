@@ -2,9 +2,11 @@
 //! they have been silent for too long, and taken back to the last committed state when a transaction is aborted.
 //! Knows nothing of rules or Kafka.
 //!
-//! Everything here is a function of the partition's records alone: what is evicted follows from offsets and from the
-//! records' own times, never from the wall clock.
+//! Which series are due to be evicted follows from the partition's records alone, never from the wall clock. When it happens
+//! is a decision of the live loop, which writes it down: see [`evict`].
 
+pub mod clock;
+mod evict;
 mod order;
 mod restore;
 pub mod snapshot;
@@ -17,33 +19,15 @@ use std::hint::black_box;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::window::Window;
+use clock::Clock;
+pub use evict::{Bounds, Cause, Evicted, Evictions};
 use order::Order;
 pub use restore::Restore;
 use trail::Step;
 pub use trail::Trail;
 
-/// Most series that one record may evict, so that a leap of the clock or a lowered bound does not hold up the loop.
-const EVICTED_AT_ONCE: usize = 64;
-/// A record's time moves the partition's clock by this much at the most, in milliseconds: one wrong time must not make all
-/// series look silent.
-const CLOCK_STEP: i64 = 60_000;
 /// See [`Table::is_far`].
 const MANY: usize = 4_096;
-
-/// What a table may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Most series; beyond them the one that has been silent for longest is evicted.
-    pub max_series: usize,
-    /// A series is evicted after so many seconds without a value, by the partition's clock; `None`: never.
-    pub idle_after: Option<u32>,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Bounds { max_series: u32::MAX as usize - 1, idle_after: None }
-    }
-}
 
 /// One series.
 #[derive(Debug)]
@@ -54,47 +38,10 @@ struct Series {
     last: i64,
     /// The partition's clock at that record, in seconds.
     touched: u32,
+    /// Of the partition's clock, see [`clock::cell_of`].
+    cell: u8,
     /// Differs from its newest snapshot.
     is_dirty: bool,
-}
-
-/// Why a series was evicted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// There were too many.
-    Full,
-    /// It was silent for too long.
-    Idle,
-}
-
-impl Cause {
-    /// As a metric's label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::Full => "full",
-            Cause::Idle => "idle",
-        }
-    }
-}
-
-/// How many series were forgotten.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Evictions {
-    /// See [`Cause::Full`].
-    pub full: u64,
-    /// See [`Cause::Idle`].
-    pub idle: u64,
-}
-
-/// A series that was forgotten.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evicted {
-    /// See [`key`].
-    pub key: Box<str>,
-    /// Offset of the record that made it leave; its own records from there on begin it anew.
-    pub at: i64,
-    /// Why.
-    pub cause: Cause,
 }
 
 /// The windows of one partition.
@@ -108,12 +55,12 @@ pub struct Table {
     free: Vec<u32>,
     /// By the newest record of each.
     order: Order,
-    /// Newest time of the records, each step bounded; milliseconds since the epoch.
-    clock: Option<i64>,
+    clock: Clock,
     dirty: usize,
     /// What happened since the last commit, in order; see [`Trail`], which lends it.
     trail: Vec<Step>,
-    committed_clock: Option<i64>,
+    committed_clock: Clock,
+    has_ticked: bool,
     evicted: Vec<Evicted>,
     /// Committed ones since they were taken.
     evictions: Evictions,
@@ -159,19 +106,9 @@ impl Table {
         self.find(key).is_some()
     }
 
-    /// See the field.
-    pub fn clock(&self) -> Option<i64> {
-        self.clock
-    }
-
-    /// Evictions since the last commit.
-    pub fn evicted(&self) -> &[Evicted] {
-        &self.evicted
-    }
-
-    /// Committed evictions since the last call.
-    pub fn take_evictions(&mut self) -> Evictions {
-        std::mem::take(&mut self.evictions)
+    /// The partition's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     fn find(&self, key: &str) -> Option<u32> {
@@ -223,42 +160,12 @@ impl Table {
         }
     }
 
-    /// A record of the partition, whichever its series: moves the clock on, then evicts what has been silent for too long.
-    pub fn pass(&mut self, offset: i64, time: Option<i64>, bounds: Bounds) {
-        self.tick(time);
-        let (Some(idle_after), Some(clock)) = (bounds.idle_after, self.clock) else { return };
-        let limit = seconds(clock).saturating_sub(idle_after);
-        if !self.may_be_older(limit) {
-            return;
-        }
-        for _ in 0..EVICTED_AT_ONCE {
-            match self.oldest() {
-                Some(oldest) if self.at(oldest).touched < limit => self.evict(oldest, offset, Cause::Idle),
-                _ => return,
-            }
-        }
-    }
-
-    fn tick(&mut self, time: Option<i64>) {
-        if let Some(time) = time {
-            self.clock = Some(self.clock.map_or(time, |clock| clock.max(time.min(clock.saturating_add(CLOCK_STEP)))));
-        }
-    }
-
     /// The series of that key, and whether it was made just now; `offset` is that of the record that asks.
     pub fn slot(&mut self, key: &str, guess: Guess, offset: i64, bounds: Bounds) -> (Slot, bool) {
         if let Some(at) = self.find_near(guess.0, key) {
             return (Slot(at), false);
         }
-        // A bound that was lowered is reached by and by.
-        for _ in 0..EVICTED_AT_ONCE {
-            if self.len() < bounds.max_series.max(1) {
-                break;
-            }
-            if let Some(oldest) = self.oldest() {
-                self.evict(oldest, offset, Cause::Full);
-            }
-        }
+        self.make_room(offset, bounds);
         let at = self.insert(Series::new(key));
         self.trail.push(Step::Created(at));
         (Slot(at), true)
@@ -269,9 +176,16 @@ impl Table {
         &self.at(slot.0).window
     }
 
+    /// Moves the partition's clock on by a record of that series; `time` is the record's own, in milliseconds.
+    pub fn tick(&mut self, slot: Slot, offset: i64, time: Option<i64>) {
+        let cell = self.at(slot.0).cell;
+        self.clock.note(cell, offset, time);
+        self.has_ticked = true;
+    }
+
     /// Appends the value of the record at `offset` to a series; see [`Window::push`].
     pub fn push(&mut self, slot: Slot, offset: i64, value: f64, capacity: usize) {
-        let touched = seconds(self.clock.unwrap_or_default());
+        let touched = self.clock.elapsed();
         self.order.lower(touched);
         let series = self.at_mut(slot.0);
         let replaced = series.window.push(value, capacity);
@@ -310,26 +224,12 @@ impl Table {
         self.free.push(at);
         series
     }
-
-    /// Forgets the [`oldest`](Table::oldest).
-    fn evict(&mut self, oldest: u32, offset: i64, cause: Cause) {
-        self.order.leave();
-        if let Some(series) = self.remove(oldest) {
-            self.evicted.push(Evicted { key: series.window.name().into(), at: offset, cause });
-            self.trail.push(Step::Evicted(Box::new(series)));
-        }
-    }
 }
 
 impl Series {
     fn new(key: &str) -> Self {
-        Series { window: Window::named(key), last: -1, touched: 0, is_dirty: false }
+        Series { window: Window::named(key), last: -1, touched: 0, cell: clock::cell_of(key), is_dirty: false }
     }
-}
-
-/// Of milliseconds since the epoch; times before it or after 2106 are those limits.
-fn seconds(millis: i64) -> u32 {
-    (millis / 1_000).clamp(0, i64::from(u32::MAX)) as u32
 }
 
 #[cfg(test)]
@@ -337,44 +237,16 @@ mod tests {
     use super::*;
 
     fn feed(table: &mut Table, key: &str, offset: i64, time: i64, bounds: Bounds) {
-        table.pass(offset, Some(time), bounds);
         let (slot, _) = table.slot(key, Guess::NONE, offset, bounds);
+        table.tick(slot, offset, Some(time));
         table.push(slot, offset, offset as f64, 3);
-    }
-
-    fn evicted(table: &Table) -> Vec<(&str, i64, Cause)> {
-        table.evicted().iter().map(|e| (e.key.as_ref(), e.at, e.cause)).collect()
+        table.prune(offset + 1, bounds);
     }
 
     #[test]
     fn an_absent_metric_and_an_empty_one_are_two_series() {
         let (mut one, mut two) = (String::new(), String::new());
         assert_ne!(key(&mut one, "d", None), key(&mut two, "d", Some("")));
-    }
-
-    #[test]
-    fn beyond_the_bound_the_series_that_was_silent_for_longest_leaves() {
-        let bounds = Bounds { max_series: 2, idle_after: None };
-        let mut table = Table::default();
-        for (offset, key) in ["a", "b", "a", "c"].into_iter().enumerate() {
-            feed(&mut table, key, offset as i64, 0, bounds);
-        }
-        assert_eq!(evicted(&table), [("b", 3, Cause::Full)]);
-        assert!(table.contains("a") && table.contains("c") && table.len() == 2);
-    }
-
-    #[test]
-    fn silence_is_measured_by_the_records_and_one_wrong_time_evicts_nobody() {
-        let bounds = Bounds { max_series: 10, idle_after: Some(600) };
-        let mut table = Table::default();
-        feed(&mut table, "a", 0, 0, bounds);
-        feed(&mut table, "b", 1, 4_000_000_000_000, bounds);
-        assert_eq!((evicted(&table), table.clock()), (vec![], Some(60_000)));
-        // Ten more minutes of records, a minute each.
-        for offset in 2..13 {
-            feed(&mut table, "b", offset, offset * 60_000, bounds);
-        }
-        assert_eq!(evicted(&table), [("a", 11, Cause::Idle)]);
     }
 
     /// Bits of all windows, by key.
@@ -388,7 +260,7 @@ mod tests {
         let bounds = Bounds { max_series: 4, idle_after: None };
         let keys = ["a", "b", "c", "a", "d", "e", "a", "b", "f", "c", "a", "a", "b"];
         let mut table = Table::default();
-        let mut records = Vec::new();
+        let (mut records, mut reading) = (Vec::new(), clock::Reading::default());
         let (mut cursor, floor) = (0, 4);
         for (offset, key) in (0..).zip(keys) {
             feed(&mut table, key, offset, offset * 1_000, bounds);
@@ -398,6 +270,9 @@ mod tests {
                 records.push((key, value));
             }
             table.commit();
+            if offset == floor - 1 {
+                reading = table.clock().read();
+            }
             // From the floor on: one place with every record.
             if offset >= floor - 1 {
                 let part = table.part(cursor, 1, offset + 1, *b"abcdef");
@@ -411,13 +286,13 @@ mod tests {
             let read = snapshot::decode(key, value).unwrap();
             restore.load(snapshot::series_of(key).unwrap(), Some(read));
         }
-        restore.set_clock(Some((floor - 1) * 1_000));
+        restore.set_clock(clock::Clock::from(&reading));
         for (offset, key) in (0..).zip(keys).skip(floor as usize) {
             restore.replay(key, restore.guess(key), offset, Some(offset * 1_000), offset as f64, 3);
         }
         let (mut restored, _) = restore.finish();
         assert_eq!(windows(&restored), windows(&table));
-        assert_eq!(restored.clock(), table.clock());
+        assert_eq!(restored.clock().read(), table.clock().read());
         let oldest = |table: &mut Table| table.oldest().map(|at| table.at(at).window.name().to_owned());
         assert_eq!(oldest(&mut restored), oldest(&mut table));
         assert!(oldest(&mut table).is_some());

@@ -85,7 +85,6 @@ mod tests {
         let bounds = Bounds { max_series: 5, idle_after: None };
         let mut table = Table::default();
         for offset in 0..1_000 {
-            table.pass(offset, None, bounds);
             let (slot, _) = table.slot(&(offset % 7).to_string(), Guess::NONE, offset, bounds);
             table.push(slot, offset, 1.0, 3);
             table.commit();

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::clock::{self, Clock};
 use super::snapshot::{Content, Snapshot};
 use super::{Bounds, Guess, Series, Slot, Table};
 use crate::window::Window;
@@ -20,7 +21,7 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// Without snapshots: everything is replayed, and evicts as it did when it was judged.
+    /// Without snapshots: everything is replayed, and what is due is evicted as if it were judged for the first time.
     pub fn from_records_alone(bounds: Bounds) -> Self {
         Restore { bounds: Some(bounds), ..Restore::default() }
     }
@@ -39,7 +40,8 @@ impl Restore {
             }
             Content::Window { last, touched, values } => {
                 let window = Window::with(key, &values);
-                let at = self.table.insert(Series { window, last, touched, is_dirty: false });
+                let cell = clock::cell_of(key);
+                let at = self.table.insert(Series { window, last, touched, cell, is_dirty: false });
                 self.stands_for(Slot(at), as_of);
             }
         }
@@ -69,8 +71,8 @@ impl Restore {
     }
 
     /// The partition's clock at the floor.
-    pub fn set_clock(&mut self, clock: Option<i64>) {
-        self.table.clock = clock;
+    pub fn set_clock(&mut self, clock: Clock) {
+        (self.table.clock, self.table.has_ticked) = (clock, true);
     }
 
     /// See [`Table::guess`].
@@ -85,19 +87,22 @@ impl Restore {
 
     /// An event that has its verdict already; `time` is the record's own, `capacity` that of the windows then.
     pub fn replay(&mut self, key: &str, guess: Guess, offset: i64, time: Option<i64>, value: f64, capacity: usize) {
-        match self.bounds {
-            Some(bounds) => self.table.pass(offset, time, bounds),
-            None => self.table.tick(time),
-        }
         if self.gone.get(key).is_some_and(|begins| offset < *begins) {
+            // The record moved the clock, although its series was evicted later.
+            self.table.clock.note(clock::cell_of(key), offset, time);
             return;
         }
-        let (slot, created) = self.table.slot(key, guess, offset, self.bounds.unwrap_or_default());
+        let bounds = self.bounds.unwrap_or_default();
+        let (slot, created) = self.table.slot(key, guess, offset, bounds);
         if created {
             self.stands_for(slot, i64::MIN);
         }
+        self.table.tick(slot, offset, time);
         if offset >= self.as_of[slot.0 as usize] {
             self.table.push(slot, offset, value, capacity);
+        }
+        if self.bounds.is_some() {
+            self.table.prune(offset + 1, bounds);
         }
     }
 

@@ -77,7 +77,9 @@ impl Table {
                 Cause::Idle => self.evictions.idle += 1,
             }
         }
-        self.committed_clock = self.clock;
+        if std::mem::take(&mut self.has_ticked) {
+            self.committed_clock.clone_from(&self.clock);
+        }
     }
 
     fn undo(&mut self, step: Step) {
@@ -103,7 +105,9 @@ impl Table {
         // Newest records are older than they were.
         self.order.forget();
         self.evicted.clear();
-        self.clock = self.committed_clock;
+        if std::mem::take(&mut self.has_ticked) {
+            self.clock.clone_from(&self.committed_clock);
+        }
     }
 }
 
@@ -152,14 +156,15 @@ mod tests {
                     let table = tables.get_mut(partition).unwrap();
                     trail.lend(table);
                     (offset, time) = (offset + 1, time + step);
-                    table.pass(offset, Some(time), bounds);
                     let (slot, _) = table.slot(&device.to_string(), Guess::NONE, offset, bounds);
+                    table.tick(slot, offset, Some(time));
                     table.push(slot, offset, offset as f64, 3);
+                    table.prune(offset + 1, bounds);
                     trail.take_back(*partition, table);
                 }
             };
             let state = |tables: &BTreeMap<i32, Table>| {
-                tables.values().map(|table| (contents(table), table.clock())).collect::<Vec<_>>()
+                tables.values().map(|table| (contents(table), table.clock().read())).collect::<Vec<_>>()
             };
             feed(&mut trail, &mut tables, &before);
             trail.commit(&mut tables);

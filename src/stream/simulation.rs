@@ -5,7 +5,7 @@
 //! [`stage`] lets one actor act at a time, in an order that follows from the seed; [`consumer`] is the
 //! [`Reader`](super::log::Reader) of a sink or worker, [`member`] the [`Log`](super::log::Log) of a worker, [`strike`] what may
 //! befall their calls; [`world`] plays a schedule, [`director`] makes its events; [`check`] holds the outcome against a
-//! single-threaded run.
+//! single-threaded run, which takes its [`decisions`] from the topic of windows.
 //!
 //! A failing seed is printed as a command that replays it.
 
@@ -14,6 +14,7 @@ mod cluster;
 mod conformance;
 mod consumer;
 mod database;
+mod decisions;
 mod director;
 mod group;
 mod member;

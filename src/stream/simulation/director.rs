@@ -32,6 +32,8 @@ pub struct Director<'d> {
     published: i64,
     /// Partitions of the input in which a producer's transaction is open.
     open: BTreeSet<i32>,
+    /// Milliseconds that all devices' clocks are ahead of [`EPOCH`].
+    ahead: i64,
 }
 
 struct Process {
@@ -47,7 +49,7 @@ impl<'d> Director<'d> {
         schedule: &'d Schedule,
         spawn: &'d dyn Fn(usize, Part, &'static str, Arc<Stop>),
     ) -> Self {
-        Director { stage, schedule, spawn, processes: Vec::new(), published: 0, open: BTreeSet::new() }
+        Director { stage, schedule, spawn, processes: Vec::new(), published: 0, open: BTreeSet::new(), ahead: 0 }
     }
 
     /// All of it; what went on too long is an error.
@@ -74,7 +76,7 @@ impl<'d> Director<'d> {
             // Every window is in the record of the anomaly that follows it.
             let mut inner = self.stage.turn(0);
             for device in 0..8 {
-                self.publish(&mut inner, partition, event(device, 1e9));
+                self.publish(&mut inner, partition, (Some(device), event(device, 1e9)));
             }
         }
         self.settle("the probes")?;
@@ -168,22 +170,32 @@ impl<'d> Director<'d> {
         }
     }
 
-    fn value(&self, inner: &mut Inner) -> Vec<u8> {
-        let device = inner.random.random_range(0..8);
+    /// A device, if it is one, and what it sends.
+    fn value(&self, inner: &mut Inner) -> (Option<i32>, Vec<u8>) {
+        // Each device is silent for a while now and then.
+        let is_silent = |device: i32| (self.published / 150 + i64::from(device)) % 3 == 0;
+        let mut device = inner.random.random_range(0..8);
+        if is_silent(device) {
+            device = (device + 1) % 8;
+        }
         let spike = if inner.random.random_bool(0.1) { 50.0 } else { 0.0 };
         match inner.random.random_range(0..20) {
-            0 => b"no event".to_vec(),
+            0 => (None, b"no event".to_vec()),
             // Published as a null value.
-            1 => Vec::new(),
-            _ => event(device, f64::from(device) + inner.random.random_range(-1.0..1.0) + spike),
+            1 => (None, Vec::new()),
+            _ => (Some(device), event(device, f64::from(device) + inner.random.random_range(-1.0..1.0) + spike)),
         }
     }
 
-    fn publish(&mut self, inner: &mut Inner, partition: i32, value: Vec<u8>) {
+    fn publish(&mut self, inner: &mut Inner, partition: i32, (device, value): (Option<i32>, Vec<u8>)) {
         self.published += 1;
-        // A leap now and then.
-        let leap = if self.published % 97 == 0 { 9_000_000 } else { 0 };
-        let time = EPOCH + self.published * 5_000 + leap;
+        if inner.random.random_bool(0.001) {
+            // All clocks are set.
+            self.ahead += [9_000_000, 86_400_000 * 400, -7_200_000][inner.random.random_range(0..3usize)];
+        }
+        let right = EPOCH + self.ahead + self.published * 5_000;
+        let is_wrong = self.published % 97 == 0 || device.is_some_and(|device| device == self.schedule.wrong_device);
+        let time = if is_wrong { self.schedule.wrong_time.unwrap_or(right * 1_000) } else { right };
         let key = Some(b"key".to_vec());
         let (value, headers, owner) = (Some(value).filter(|value| !value.is_empty()), Vec::new(), String::new());
         let entry = Entry { key, value, headers, time, fate: Fate::Committed, owner };

@@ -18,6 +18,7 @@ use crate::detect::{Detector, Settings};
 use crate::event::Fields;
 use crate::health::{Health, Input, State};
 use crate::meter::Meter;
+use crate::series::Bounds;
 use crate::stop::Stop;
 use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{Ending, Observer, Plan, Worker};
@@ -48,6 +49,11 @@ pub struct Schedule {
     faults: f64,
     pub partitions: i32,
     pub settings: Settings,
+    /// Each process has one of these.
+    pub bounds: Vec<Bounds>,
+    /// A device whose clock is wrong, and the time of its records; `None`: microseconds.
+    pub wrong_device: i32,
+    pub wrong_time: Option<i64>,
     pub plan: Plan,
     sink: sink::Plan,
 }
@@ -60,10 +66,18 @@ impl Schedule {
             min_samples: 3,
             threshold: 2.0,
             context: 12,
-            max_series: if random.random_bool(0.3) { 6 } else { 1_000 },
-            idle_after: random.random_bool(0.5).then_some(600),
             ..Settings::default()
         };
+        let mut bounds = || Bounds {
+            max_series: if random.random_bool(0.3) { random.random_range(1..7) } else { 1_000 },
+            idle_after: random.random_bool(0.5).then_some(600),
+        };
+        let mut bounds = vec![bounds(), bounds()];
+        // Changed settings, as processes are restarted one after the other.
+        bounds.truncate(random.random_range(1..=2));
+        let wrong_device = random.random_range(0..16);
+        // 1970, the year 2200, and microseconds.
+        let wrong_time = [Some(0), Some(7_258_118_400_000), None][random.random_range(0..3usize)];
         let plan = Plan {
             topic: "raw".into(),
             group: "group".into(),
@@ -83,13 +97,14 @@ impl Schedule {
         let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
         let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
         let sink = sink::Plan { topic: "anomalies".into(), batch: random.random_range(1..20) };
-        Schedule { seed, defect, steps, faults, partitions, settings, plan, sink }
+        Schedule { seed, defect, steps, faults, partitions, settings, bounds, wrong_device, wrong_time, plan, sink }
     }
 }
 
 /// What is left at the end.
 pub struct Outcome {
     pub settings: Settings,
+    pub bounds: Vec<Bounds>,
     pub plan: Plan,
     pub cluster: Cluster,
     pub trace: u64,
@@ -111,6 +126,7 @@ pub struct Totals {
     generations: u64,
     sweeps: u64,
     evictions: u64,
+    idle: u64,
     tombstones: u64,
     trimmed: u64,
     /// Records of transactions that stayed open for a while, and were committed.
@@ -134,6 +150,7 @@ impl Totals {
         self.generations += other.generations;
         self.sweeps += other.sweeps;
         self.evictions += other.evictions;
+        self.idle += other.idle;
         self.tombstones += other.tombstones;
         self.trimmed += other.trimmed;
         self.opened += other.opened;
@@ -153,6 +170,7 @@ impl Totals {
             self.generations,
             self.sweeps,
             self.evictions,
+            self.idle,
             self.tombstones,
             self.trimmed,
             self.opened,
@@ -201,6 +219,7 @@ pub fn play(schedule: &Schedule) -> Outcome {
         strikes: inner.strikes,
         aborted: meter.transactions.get("aborted"),
         rebuilt: meter.transactions.get("rebuilt"),
+        idle: meter.evictions.get("idle"),
         generations: u64::from(inner.cluster.group.generation),
         rows: inner.cluster.database.rows.len() as u64,
         sink_generations: u64::from(inner.cluster.sinks.generation),
@@ -210,6 +229,7 @@ pub fn play(schedule: &Schedule) -> Outcome {
     };
     Outcome {
         settings: schedule.settings.clone(),
+        bounds: schedule.bounds.clone(),
         plan: schedule.plan.clone(),
         trace: inner.trace,
         failures: failures.into_inner().unwrap(),
@@ -263,7 +283,9 @@ fn work(process: &Process<'_>) -> Option<String> {
     let mut observer: Observer = Box::new(|_| ());
     loop {
         let log = Member::new(stage.clone(), actor, name, schedule.defect);
-        let detector = Detector::new(schedule.settings.clone()).expect("a rule");
+        let Bounds { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
+        let settings = Settings { max_series, idle_after, ..schedule.settings.clone() };
+        let detector = Detector::new(settings).expect("a rule");
         let parts = (health.part(name), input.clone());
         let worker = Worker::new(log, detector, &schedule.plan, parts, meter.clone(), &mut observer, stop);
         match worker.run() {

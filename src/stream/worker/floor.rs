@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Plan;
 use crate::event::{DECODING, Decoder, Fields};
+use crate::series::clock::{Clock, Reading, seconds};
 use crate::series::snapshot::{self, Damage};
 use crate::stream::log::{Fault, Identity, Outgoing, Output, Remedy};
 use crate::stream::mark::Mark;
@@ -21,8 +22,11 @@ pub(super) struct Floor {
     pub partitions: i32,
     /// Start of the last completed sweep: every series that changed before has a snapshot.
     pub offset: i64,
-    /// The partition's clock there.
+    /// The partition's clock there, in milliseconds: as far as earlier versions know it.
     pub clock: Option<i64>,
+    /// The same, whole.
+    #[serde(default)]
+    pub time: Option<Reading>,
     /// Committed offset when this was written, and what became of the records before it.
     pub at: i64,
     pub counts: String,
@@ -67,12 +71,19 @@ impl Floor {
         Outgoing { output: Output::State(partition), key, value, headers: Vec::new() }
     }
 
+    /// The partition's clock at `offset`.
+    pub fn clock(&self) -> Clock {
+        let earlier = || Reading::at(seconds(self.clock.unwrap_or_default()));
+        Clock::from(&self.time.clone().unwrap_or_else(earlier))
+    }
+
     /// The same at a later sweep.
-    pub fn moved(&self, offset: i64, clock: Option<i64>, mark: &Mark) -> Floor {
+    pub fn moved(&self, offset: i64, time: Reading, mark: &Mark) -> Floor {
         let holds = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
         Floor {
             offset,
-            clock,
+            clock: Some(i64::from(time.elapsed) * 1_000),
+            time: Some(time),
             at: mark.offset,
             counts: mark.counts.to_string(),
             epochs: self.epochs[holds..].to_vec(),
@@ -161,7 +172,8 @@ mod tests {
             topic_id: None,
             partitions: 4,
             offset: 10,
-            clock: Some(5),
+            clock: Some(5_000),
+            time: None,
             at: 20,
             counts: String::new(),
             epochs: epochs.collect(),
@@ -180,10 +192,16 @@ mod tests {
     }
 
     #[test]
+    fn the_clock_of_a_floor_of_an_earlier_version_goes_on_from_its_seconds() {
+        assert_eq!(floor(&[]).clock().elapsed(), 5);
+    }
+
+    #[test]
     fn epochs_are_kept_from_the_one_that_holds_at_the_floor() {
         let floor = floor(&[(0, "a"), (30, "b"), (50, "c")]);
-        let from =
-            |offset| floor.moved(offset, None, &Mark::default()).epochs.iter().map(|e| e.from).collect::<Vec<_>>();
+        let from = |offset| {
+            floor.moved(offset, Reading::default(), &Mark::default()).epochs.iter().map(|e| e.from).collect::<Vec<_>>()
+        };
         assert_eq!((from(10), from(30), from(70)), (vec![0, 30, 50], vec![30, 50], vec![50]));
     }
 

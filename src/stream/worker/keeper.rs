@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::floor::Floor;
 use crate::detect::Detector;
 use crate::meter::Meter;
+use crate::series::clock::Reading;
 use crate::series::snapshot::{encode_evicted, record_key};
 use crate::series::{Table, sweep};
 use crate::stream::log::{Outgoing, Output, Positions};
@@ -45,10 +46,11 @@ struct Place {
     is_pressed: bool,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Sweep {
     from: i64,
-    clock: Option<i64>,
+    /// The partition's clock there.
+    time: Reading,
     cursor: u32,
     part: usize,
 }
@@ -132,7 +134,7 @@ impl Keeper {
             if let (Some(mark), Some(table)) = (marks.get(&partition), detector.table(partition)) {
                 // One after the other, when they would be too much together.
                 let is_full = written.bytes >= self.most as u64;
-                let sweep = place.sweep.or_else(|| self.begin_sweep(place, table, mark, detector, now));
+                let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, mark, detector, now));
                 let sweep = sweep.filter(|_| !is_full).map(|sweep| Sweep { part: sweep.part.min(self.most), ..sweep });
                 place.write(detector, partition, table, mark, sweep, &mut written);
             }
@@ -152,7 +154,7 @@ impl Keeper {
         place.is_due(mark, table, window, self.interval, now).then(|| {
             let bytes = table.dirty() * (window * 8 + OVERHEAD as usize);
             let part = (bytes / 100).clamp(self.least, LARGEST_PART.max(self.least));
-            Sweep { from: mark.offset, clock: table.clock(), cursor: 0, part }
+            Sweep { from: mark.offset, time: table.clock().read(), cursor: 0, part }
         })
     }
 
@@ -235,7 +237,7 @@ impl Place {
                     }
                     effect.buried.push(key.clone());
                 }
-                let floor = self.floor.moved(sweep.from, sweep.clock, mark);
+                let floor = self.floor.moved(sweep.from, sweep.time.clone(), mark);
                 written.floors += 1;
                 written.records.push(floor.record(partition));
                 effect.floor = Some(floor);

@@ -126,6 +126,7 @@ impl<L: Log> Worker<'_, L> {
                 partitions: identity.partitions,
                 offset: first.max(at.offset.saturating_sub(self.plan.history)).min(at.offset),
                 clock: None,
+                time: None,
                 at: at.offset,
                 counts: at.counts.to_string(),
                 epochs: Vec::new(),
@@ -237,7 +238,7 @@ impl<L: Log> Worker<'_, L> {
                  retention, or set detector.snapshot_interval lower"
             );
         }
-        restore.set_clock(floor.clock);
+        restore.set_clock(floor.clock());
         let read = restore.len();
         let mut epochs = floor.epochs.iter().peekable();
         let (mut capacity, mut decoder) = (1, Decoder::new(&self.plan.fields));

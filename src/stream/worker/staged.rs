@@ -112,7 +112,7 @@ impl Staged {
                         Ok(None) => self.ignore(partition, own_time(record), &mut mark.counts),
                         Ok(Some(event)) => {
                             let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
-                            judge.pass(record.offset, record.timestamp);
+                            judge.pass(record.timestamp);
                             let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
                             if let Some(other) = judge.take_split() {
                                 self.splits.note(&event.device_id, partition, other, record.key);

@@ -1,0 +1,313 @@
+//! The clock of a partition: how many seconds have passed by the times of its records, such that one wrong device cannot
+//! move it. A function of the records alone; wall time never enters it.
+//!
+//! The newest time of each device is kept in one of [`CELLS`] cells, which the device's name chooses. The time of the partition
+//! is the median of the cells that a record has reached within the last [`SPAN`] offsets. So a wrong device is one time of
+//! many, however often it sends, and 31 wrong devices are never the majority of 128 cells.
+//!
+//! What counts is how far the median rises above the highest one so far. A median that stays below the highest for [`SPAN`]
+//! offsets becomes the highest: after wrong times that were many, time goes on. While fewer than [`LEAST`] cells are current,
+//! no time passes.
+
+use serde::{Deserialize, Serialize};
+
+/// Cells of a clock; a device has one of them.
+pub const CELLS: usize = 128;
+/// Fewer current cells have no median that could be trusted.
+const LEAST: usize = 3;
+/// A cell that no record has reached for so many offsets is not current.
+const SPAN: i64 = 4_096;
+/// Offsets between two medians while there are too few cells.
+const PAUSE: i64 = 32;
+/// One step counts for so many seconds at the most: a year.
+const LEAP: u32 = 366 * 86_400;
+/// Before every offset: no record has reached the cell.
+const NEVER: i64 = i64::MIN / 2;
+
+/// The clock of one partition. Offsets that it is given never go back, except through [`Clock::clone_from`].
+#[derive(Debug)]
+pub struct Clock {
+    /// Seconds that have passed.
+    elapsed: u32,
+    /// Highest median so far, in seconds since the epoch; `None` while there is none.
+    high: Option<u32>,
+    /// Offset at which the median was last seen at `high`.
+    confirmed: i64,
+    /// No median is taken before this offset.
+    next: i64,
+    cells: Box<Cells>,
+}
+
+#[derive(Debug, Clone)]
+struct Cells {
+    /// Seconds since the epoch.
+    times: [u32; CELLS],
+    /// Offsets of the records that brought them.
+    seen: [i64; CELLS],
+}
+
+/// A clock as a checkpoint keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Seconds that have passed.
+    pub elapsed: u32,
+    high: Option<u32>,
+    confirmed: i64,
+    next: i64,
+    /// Number, time and offset of each current cell.
+    cells: Vec<(u8, u32, i64)>,
+}
+
+impl Reading {
+    /// A clock of which nothing else is known.
+    pub fn at(elapsed: u32) -> Self {
+        Reading { elapsed, ..Reading::default() }
+    }
+}
+
+/// The cell of a series: that of its device, which is the first part of its key.
+pub fn cell_of(key: &str) -> u8 {
+    let device = key.split('\0').next().unwrap_or_default();
+    // FNV-1a. The same in every process, since a restart must find each device in its cell.
+    let hash = device
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    ((hash ^ (hash >> 32) ^ (hash >> 15)) % CELLS as u64) as u8
+}
+
+/// Of milliseconds since the epoch; times before it or after 2106 are those limits.
+pub fn seconds(millis: i64) -> u32 {
+    (millis / 1_000).clamp(0, i64::from(u32::MAX)) as u32
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        let cells = Box::new(Cells { times: [0; CELLS], seen: [NEVER; CELLS] });
+        Clock { elapsed: 0, high: None, confirmed: 0, next: 0, cells }
+    }
+}
+
+impl Clone for Clock {
+    fn clone(&self) -> Self {
+        Clock { cells: self.cells.clone(), ..*self }
+    }
+
+    /// Without new memory.
+    fn clone_from(&mut self, other: &Self) {
+        (self.elapsed, self.high) = (other.elapsed, other.high);
+        (self.confirmed, self.next) = (other.confirmed, other.next);
+        self.cells.clone_from(&other.cells);
+    }
+}
+
+impl Clock {
+    /// Seconds that have passed.
+    pub fn elapsed(&self) -> u32 {
+        self.elapsed
+    }
+
+    /// A record of a device in this cell; `time` is the record's own, in milliseconds since the epoch, if it has one.
+    pub fn note(&mut self, cell: u8, offset: i64, time: Option<i64>) {
+        let Some(time) = time.map(seconds) else { return };
+        let at = usize::from(cell) % CELLS;
+        (self.cells.times[at], self.cells.seen[at]) = (time, offset);
+        let may_move = self.high.is_none_or(|high| time > high) || offset - self.confirmed >= SPAN;
+        if may_move && offset >= self.next {
+            self.take_median(offset);
+        }
+    }
+
+    #[cold]
+    fn take_median(&mut self, offset: i64) {
+        let (mut current, mut n) = ([0; CELLS], 0);
+        for (time, seen) in self.cells.times.iter().zip(&self.cells.seen) {
+            if offset - seen < SPAN {
+                current[n] = *time;
+                n += 1;
+            }
+        }
+        if n < LEAST {
+            (self.high, self.confirmed, self.next) = (None, offset, offset + PAUSE);
+            return;
+        }
+        // Fewer records hardly move the median of so many.
+        self.next = offset + (n as i64 / 8).max(1);
+        // The lower one of two.
+        let (_, median, _) = current[..n].select_nth_unstable((n - 1) / 2);
+        let high = self.high.unwrap_or(*median);
+        if *median >= high {
+            self.elapsed = self.elapsed.saturating_add((*median - high).min(LEAP));
+        } else if offset - self.confirmed < SPAN {
+            return;
+        }
+        (self.high, self.confirmed) = (Some(*median), offset);
+    }
+
+    /// For a checkpoint.
+    pub fn read(&self) -> Reading {
+        let newest = self.cells.seen.iter().copied().max().unwrap_or(NEVER);
+        let cells = (0..).zip(self.cells.times.iter().zip(&self.cells.seen));
+        // Others are never current again.
+        let cells = cells.filter(|(_, (_, seen))| **seen > NEVER && newest - **seen < SPAN);
+        Reading {
+            elapsed: self.elapsed,
+            high: self.high,
+            confirmed: self.confirmed,
+            next: self.next,
+            cells: cells.map(|(at, (time, seen))| (at, *time, *seen)).collect(),
+        }
+    }
+}
+
+/// As it was read.
+impl From<&Reading> for Clock {
+    fn from(reading: &Reading) -> Self {
+        let Reading { elapsed, high, confirmed, next, .. } = *reading;
+        let mut clock = Clock { elapsed, high, confirmed, next, ..Clock::default() };
+        for (at, time, seen) in &reading.cells {
+            let at = usize::from(*at) % CELLS;
+            (clock.cells.times[at], clock.cells.seen[at]) = (*time, *seen);
+        }
+        clock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: i64 = 1_764_000_000_000;
+    const HOUR: u32 = 3_600;
+
+    /// A clock and what it was given.
+    #[derive(Default)]
+    struct Partition {
+        clock: Clock,
+        offset: i64,
+    }
+
+    impl Partition {
+        fn send(&mut self, device: usize, time: i64) {
+            self.clock.note(cell_of(&format!("device-{device:04}\0m")), self.offset, Some(time));
+            self.offset += 1;
+        }
+
+        /// Seconds that pass while each device sends the times that `time` gives for it, in order, second by second.
+        fn run(&mut self, devices: usize, seconds: i64, time: impl Fn(usize, i64) -> i64) -> u32 {
+            let before = self.clock.elapsed();
+            for second in 0..seconds {
+                (0..devices).for_each(|device| self.send(device, time(device, second)));
+            }
+            self.clock.elapsed() - before
+        }
+    }
+
+    fn right(second: i64) -> i64 {
+        NOW + second * 1_000
+    }
+
+    fn wrongs() -> [i64; 5] {
+        // 1 ms; microseconds; the year 2200; before the epoch; a day ahead.
+        [1, NOW * 1_000, 7_258_118_400_000, -5, NOW + 86_400_000]
+    }
+
+    #[test]
+    fn one_wrong_device_does_not_move_the_clock_wherever_it_stands_and_however_often_it_sends() {
+        for wrong in wrongs() {
+            let mut partition = Partition::default();
+            partition.send(0, wrong);
+            let passed = partition.run(10, 3_600, |device, second| if device == 0 { wrong } else { right(second) });
+            assert!((3_590..=3_600).contains(&passed), "{passed} s with {wrong}");
+            (0..1_000).for_each(|_| partition.send(0, wrong));
+            let passed =
+                partition.run(10, 60, |device, second| if device == 0 { wrong } else { right(3_600 + second) });
+            assert!((55..=62).contains(&passed), "{passed} s after many of {wrong}");
+        }
+    }
+
+    #[test]
+    fn thirty_one_wrong_devices_of_a_thousand_do_not_move_it_even_when_they_send_together() {
+        for wrong in wrongs() {
+            let mut partition = Partition::default();
+            partition.run(1_000, 3, |_, second| right(second));
+            for second in 3..10 {
+                for device in 0..31 {
+                    (0..20).for_each(|_| partition.send(device, wrong));
+                }
+                (31..1_000).for_each(|device| partition.send(device, right(second)));
+            }
+            assert!((8..=10).contains(&partition.clock.elapsed()), "{:?} with {wrong}", partition.clock.elapsed());
+        }
+    }
+
+    #[test]
+    fn many_metrics_of_one_device_are_one_device_and_two_devices_have_no_clock() {
+        let mut clock = Clock::default();
+        for offset in 0..10_000 {
+            let key = format!("device-{}\0metric-{}", offset % 2, offset % 50);
+            clock.note(cell_of(&key), offset, Some(right(offset * 60)));
+        }
+        assert_eq!(clock.elapsed(), 0);
+    }
+
+    #[test]
+    fn records_without_a_time_let_no_time_pass() {
+        let mut clock = Clock::default();
+        (0..10_000).for_each(|offset| clock.note((offset % 100) as u8, offset, None));
+        assert_eq!(clock.read(), Reading::default());
+    }
+
+    #[test]
+    fn a_leap_of_all_devices_counts_and_time_goes_on_after_it_even_backwards() {
+        let mut partition = Partition::default();
+        partition.run(20, 600, |_, second| right(second));
+        let year = 365 * 86_400_000;
+        let leap = partition.run(20, 600, |_, second| right(second) + year);
+        assert!((365 * 24 * HOUR..365 * 24 * HOUR + 600).contains(&leap), "{leap} s");
+        // Back: nothing passes until it is certain that this is the time now.
+        let back = partition.run(20, 600, |_, second| right(second));
+        assert!((390..=410).contains(&back), "{back} s");
+    }
+
+    #[test]
+    fn devices_that_are_gone_do_not_hold_the_clock() {
+        let mut partition = Partition::default();
+        partition.run(500, 10, |_, second| right(second));
+        let passed = partition.run(5, 3_600, |_, second| right(10 + second));
+        assert!(passed >= 3_500, "{passed} s");
+    }
+
+    #[test]
+    fn a_checkpoint_stays_small() {
+        let mut partition = Partition::default();
+        partition.run(1_000, 10, |_, second| right(second));
+        assert!(serde_json::to_vec(&partition.clock.read()).unwrap().len() < 4_096);
+    }
+
+    proptest! {
+        #[test]
+        fn a_clock_goes_on_from_its_reading_as_if_nothing_had_happened(
+            records in prop::collection::vec((0..40usize, -3_000..3_000i64, 1..200i64), 0..400),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let at = at.index(records.len() + 1);
+            let (mut clock, mut offset, mut restored) = (Clock::default(), 0, Clock::default());
+            for (n, (device, jitter, step)) in records.iter().enumerate() {
+                if n == at {
+                    restored = Clock::from(&clock.read());
+                }
+                let (cell, time) = (cell_of(&device.to_string()), Some(NOW + offset * 100 + jitter * 1_000));
+                clock.note(cell, offset, time);
+                if n >= at {
+                    restored.note(cell, offset, time);
+                }
+                offset += step;
+            }
+            if at < records.len() {
+                prop_assert_eq!(restored.read(), clock.read());
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Decisions that the workers made and recorded, here: which series were evicted, and before which offset. The oracle carries
+//! them out at the same offsets. Each must have been due by the records before it, under the settings of some process; and
+//! none may be missing that was due under those of every process.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::cluster::{Entry, Fate, Topic};
+use super::world::Outcome;
+use crate::detect::Detector;
+use crate::event;
+use crate::series::snapshot::{self, Content};
+use crate::series::{self, Bounds, Table};
+
+/// Those of one partition, in order.
+pub struct Decisions {
+    partition: i32,
+    bounds: Vec<Bounds>,
+    /// Keys of series that were evicted before these offsets.
+    evicted: BTreeMap<i64, VecDeque<String>>,
+    /// The offset after the last event.
+    next: i64,
+}
+
+impl Decisions {
+    /// What the topic of windows has, or had before it was compacted.
+    pub fn new(outcome: &Outcome, partition: i32) -> Self {
+        let mut evicted = BTreeMap::<i64, VecDeque<String>>::new();
+        let state = outcome.cluster.topics[&(Topic::State, partition)].entries.iter();
+        for entry in state.filter(|entry| !matches!(entry.fate, Fate::Aborted | Fate::Open)) {
+            let (Some(key), Some(value)) = (&entry.key, &entry.value) else { continue };
+            let Some(series) = snapshot::series_of(key) else { continue };
+            let snapshot = snapshot::decode(key, value).expect("a snapshot");
+            if snapshot.content == Content::Evicted {
+                evicted.entry(snapshot.as_of).or_default().push_back(series.to_owned());
+            }
+        }
+        Decisions { partition, bounds: outcome.bounds.clone(), evicted, next: 0 }
+    }
+
+    /// Carries out what was decided before this record.
+    pub fn apply(&mut self, detector: &mut Detector, offset: i64, entry: &Entry) -> Result<(), String> {
+        let mut key = String::new();
+        let Ok(event) = event::decode(entry.value.as_deref(), &event::Fields::default()) else { return Ok(()) };
+        let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
+        self.carry_out(detector, offset, Some(key))?;
+        self.next = offset + 1;
+        Ok(())
+    }
+
+    /// What was decided after the last record.
+    pub fn finish(&mut self, detector: &mut Detector) -> Result<(), String> {
+        self.carry_out(detector, i64::MAX, None)
+    }
+
+    fn carry_out(&mut self, detector: &mut Detector, before: i64, series: Option<&str>) -> Result<(), String> {
+        let Some(table) = detector.table_mut(self.partition) else { return Ok(()) };
+        // Right after the last event, all that was due must have been done.
+        self.evict(table, self.next, series.filter(|_| self.next == before))?;
+        let missing = self.bounds.iter().map(|bounds| table.overdue(self.next, *bounds)).collect::<Option<Vec<_>>>();
+        if let Some(missing) = missing {
+            return Err(format!("[{}] {missing:?} should have been evicted before {}", self.partition, self.next));
+        }
+        while let Some((&at, _)) = self.evicted.first_key_value().filter(|(at, _)| **at <= before) {
+            self.evict(table, at, series.filter(|_| at == before))?;
+        }
+        table.commit();
+        Ok(())
+    }
+
+    /// `series`: what the record at that offset belongs to.
+    fn evict(&mut self, table: &mut Table, at: i64, series: Option<&str>) -> Result<(), String> {
+        for key in self.evicted.remove(&at).unwrap_or_default() {
+            let makes_room = series.is_some_and(|series| !table.contains(series));
+            if !self.bounds.iter().any(|bounds| table.obey(&key, at, *bounds, makes_room)) {
+                return Err(format!("[{}] {key} was evicted before {at} without need", self.partition));
+            }
+        }
+        Ok(())
+    }
+}
