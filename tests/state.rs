@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
@@ -270,6 +270,72 @@ fn beyond_the_bounds_series_are_forgotten_and_a_restart_remembers_that() {
     wait_done(&case, 16_000);
     assert_eq!(second.metric("anomaly_events_total{kind=\"learning\"} "), 8_000.0);
     assert!(second.log().contains("series were forgotten"), "{}", second.log());
+}
+
+/// Values of 40 devices of which one has a wrong clock, each second one; the last one of each device is an anomaly.
+fn with_a_wrong_clock(wrong: i64) -> impl Iterator<Item = Sent> {
+    (0..101).flat_map(move |second: i64| {
+        (0..40).map(move |device: i64| {
+            let value = if second == 100 { 1_000.0 } else { ((second * 7 + device) % 13) as f64 };
+            let right = 1_764_000_000_000 + second * 1_000;
+            let time = if device == 0 { wrong } else { right };
+            let sent = event(&format!("device-{device:04}"), value);
+            Sent { timestamp: Some(time), partition: Some(0), ..sent }
+        })
+    })
+}
+
+#[test]
+fn a_wrong_record_time_of_one_device_blinds_nobody() {
+    // 1 ms, microseconds, and the year 2200.
+    for (name, wrong) in [("early", 1), ("micros", 1_764_000_000_000_000), ("late", 7_258_118_400_000)] {
+        let mut case = case(name);
+        case.set("DETECTOR__IDLE_AFTER", "1m");
+        case.produce(with_a_wrong_clock(wrong));
+        let detector = case.detector("a", &[OFTEN]);
+        wait_done(&case, 4_040);
+        assert_eq!(detector.metric("anomaly_events_total{kind=\"learning\"} "), 40.0 * 30.0, "{name}");
+        assert_eq!(case.read(&case.anomalies()).len(), 40, "{name}");
+    }
+}
+
+#[test]
+fn evictions_near_the_number_of_events_make_the_detector_degraded_with_the_bound() {
+    let mut case = case("evicting");
+    case.set("DETECTOR__MAX_SERIES", 20);
+    let round = |n: i32| (0..200).map(move |device| event(&format!("device-{device:04}"), f64::from(n)));
+    (0..5).for_each(|n| case.produce(round(n)));
+    let detector = case.detector("a", &[]);
+    wait("the condition", || {
+        detector.get("/readyz").is_some_and(|(_, text)| text.contains("detector.max_series (20)"))
+    });
+    assert!(detector.log().contains("eviction_rate"), "{}", detector.log());
+}
+
+#[test]
+fn a_compacted_input_is_noticed_by_the_records_that_a_restart_does_not_find() {
+    let case = case("compacted");
+    let compact = [
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "16384"),
+        ("min.cleanable.dirty.ratio", "0.001"),
+        ("max.compaction.lag.ms", "100"),
+    ];
+    let topic = case.raw();
+    let config = AlterConfig::new(ResourceSpecifier::Topic(&topic));
+    let config = compact.iter().fold(config, |config, (key, value)| config.set(key, value));
+    let (runtime, admin) = admin(&case);
+    runtime.block_on(admin.alter_configs([&config], &AdminOptions::new())).unwrap();
+    case.produce(events(36, 40, 8_000, 0));
+    let first = case.detector("a", &[("DETECTOR__SNAPSHOT_INTERVAL", "1h")]);
+    wait_done(&case, 8_000);
+    kill(first);
+    wait_for("the compaction of the input", Duration::from_secs(120), || case.read(&topic).len() < 7_000);
+    let second = case.detector("a", &[]);
+    wait("the shortfall", || second.log().contains("records that were judged are no longer in the topic"));
+    wait("the condition", || {
+        second.get("/metrics").is_some_and(|(_, text)| text.contains("code=\"replay_shortfall\""))
+    });
 }
 
 #[test]

@@ -5,11 +5,13 @@
 
 mod dead_letter;
 mod ends;
+mod evictions;
 mod floor;
 mod keeper;
 mod report;
 mod restore;
 mod retry;
+mod shortfall;
 mod splits;
 mod staged;
 mod watch;
@@ -28,8 +30,10 @@ use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::log::{Change, Fault, Log, Remedy};
 use crate::stream::mark::Marks;
+use evictions::EvictionRate;
 use keeper::Keeper;
 use restore::offsets;
+use shortfall::Shortfalls;
 use staged::Staged;
 use watch::Watch;
 
@@ -106,6 +110,8 @@ pub struct Worker<'a, L> {
     watch: Watch,
     /// When offsets were last moved to the partitions' ends without any record.
     ends_moved: Duration,
+    eviction_rate: EvictionRate,
+    shortfalls: Shortfalls,
     /// When the open transaction began, on the log's clock.
     open: Option<Duration>,
     /// Bytes of a dead letter's value beyond which it is cut; falls when the topic refuses a record.
@@ -144,6 +150,8 @@ impl<'a, L: Log> Worker<'a, L> {
             keeper: Keeper::new(plan.snapshot_interval, plan.snapshot_bytes),
             watch: Watch::default(),
             ends_moved: Duration::ZERO,
+            eviction_rate: EvictionRate::default(),
+            shortfalls: Shortfalls::default(),
             open: None,
             dead_letter_limit: usize::MAX,
             is_member: false,
@@ -307,6 +315,7 @@ impl<'a, L: Log> Worker<'a, L> {
                 self.positions.clear();
                 self.committed.clear();
                 self.keeper.clear();
+                self.shortfalls.clear();
                 self.is_member = false;
                 Ok(())
             }

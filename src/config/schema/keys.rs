@@ -329,7 +329,7 @@ const PIPELINE: &[Key] = {
             Duration(0, 3_650 * DAY),
             "\"30d\"",
             Detector,
-            "A series without a value for so long, by the times of the records, is forgotten; 0s: never.",
+            "A series without a value for so long, by the times of most devices' records, is evicted; 0s: never. Needs three devices in the partition.",
         ),
         key(
             "detector.history",

@@ -16,7 +16,7 @@ use super::stage::Stage;
 use crate::config::resolved::{OnReject, Start};
 use crate::detect::{Detector, Settings};
 use crate::event::Fields;
-use crate::health::{Health, Input, State};
+use crate::health::{Code, Health, Input, State};
 use crate::meter::Meter;
 use crate::series::Bounds;
 use crate::stop::Stop;
@@ -286,9 +286,14 @@ fn work(process: &Process<'_>) -> Option<String> {
         let Bounds { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
         let settings = Settings { max_series, idle_after, ..schedule.settings.clone() };
         let detector = Detector::new(settings).expect("a rule");
-        let parts = (health.part(name), input.clone());
+        let part = health.part(name);
+        let parts = (part.clone(), input.clone());
         let worker = Worker::new(log, detector, &schedule.plan, parts, meter.clone(), &mut observer, stop);
-        match worker.run() {
+        let ending = worker.run();
+        if let Some(condition) = part.conditions().iter().find(|condition| condition.code == Code::ReplayShortfall) {
+            return Some(format!("{name} missed records that are there: {}", condition.message));
+        }
+        match ending {
             Ending::Stopped => return None,
             Ending::Replaced => {
                 let inner = stage.look();

@@ -8,7 +8,7 @@ use crate::event::{DECODING, Decoder, Fields};
 use crate::series::clock::{Clock, Reading, seconds};
 use crate::series::snapshot::{self, Damage};
 use crate::stream::log::{Fault, Identity, Outgoing, Output, Remedy};
-use crate::stream::mark::Mark;
+use crate::stream::mark::{Counts, Mark};
 
 /// Key of the record.
 const KEY: &[u8] = b"f";
@@ -27,6 +27,9 @@ pub(super) struct Floor {
     /// The same, whole.
     #[serde(default)]
     pub time: Option<Reading>,
+    /// Records before `offset` that have an outcome, as far as it is known.
+    #[serde(default)]
+    pub passed: Option<u64>,
     /// Committed offset when this was written, and what became of the records before it.
     pub at: i64,
     pub counts: String,
@@ -77,13 +80,22 @@ impl Floor {
         Clock::from(&self.time.clone().unwrap_or_else(earlier))
     }
 
+    /// Records that have an outcome and are to be replayed up to this mark, and from where on; `None` when that is not known,
+    /// or the counts began again since.
+    pub fn expected(&self, to: &Mark) -> Option<(i64, u64)> {
+        let at_commit = || Some((self.at, Counts::parse(&self.counts)?.sum()));
+        let (from, passed) = self.passed.map(|passed| (self.offset, passed)).or_else(at_commit)?;
+        Some((from, to.counts.sum().checked_sub(passed)?))
+    }
+
     /// The same at a later sweep.
-    pub fn moved(&self, offset: i64, time: Reading, mark: &Mark) -> Floor {
+    pub fn moved(&self, offset: i64, passed: u64, time: Reading, mark: &Mark) -> Floor {
         let holds = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
         Floor {
             offset,
             clock: Some(i64::from(time.elapsed) * 1_000),
             time: Some(time),
+            passed: Some(passed),
             at: mark.offset,
             counts: mark.counts.to_string(),
             epochs: self.epochs[holds..].to_vec(),
@@ -174,6 +186,7 @@ mod tests {
             offset: 10,
             clock: Some(5_000),
             time: None,
+            passed: None,
             at: 20,
             counts: String::new(),
             epochs: epochs.collect(),
@@ -200,7 +213,12 @@ mod tests {
     fn epochs_are_kept_from_the_one_that_holds_at_the_floor() {
         let floor = floor(&[(0, "a"), (30, "b"), (50, "c")]);
         let from = |offset| {
-            floor.moved(offset, Reading::default(), &Mark::default()).epochs.iter().map(|e| e.from).collect::<Vec<_>>()
+            floor
+                .moved(offset, 0, Reading::default(), &Mark::default())
+                .epochs
+                .iter()
+                .map(|e| e.from)
+                .collect::<Vec<_>>()
         };
         assert_eq!((from(10), from(30), from(70)), (vec![0, 30, 50], vec![30, 50], vec![50]));
     }

@@ -51,6 +51,8 @@ struct Sweep {
     from: i64,
     /// The partition's clock there.
     time: Reading,
+    /// Records before it that have an outcome.
+    passed: u64,
     cursor: u32,
     part: usize,
 }
@@ -154,7 +156,7 @@ impl Keeper {
         place.is_due(mark, table, window, self.interval, now).then(|| {
             let bytes = table.dirty() * (window * 8 + OVERHEAD as usize);
             let part = (bytes / 100).clamp(self.least, LARGEST_PART.max(self.least));
-            Sweep { from: mark.offset, time: table.clock().read(), cursor: 0, part }
+            Sweep { from: mark.offset, time: table.clock().read(), passed: mark.counts.sum(), cursor: 0, part }
         })
     }
 
@@ -237,7 +239,7 @@ impl Place {
                     }
                     effect.buried.push(key.clone());
                 }
-                let floor = self.floor.moved(sweep.from, sweep.time.clone(), mark);
+                let floor = self.floor.moved(sweep.from, sweep.passed, sweep.time.clone(), mark);
                 written.floors += 1;
                 written.records.push(floor.record(partition));
                 effect.floor = Some(floor);

@@ -35,6 +35,7 @@ impl<L: Log> Worker<'_, L> {
         let partitions = self.committed.iter().map(status).collect::<BTreeMap<_, _>>();
         self.watch(&partitions);
         self.part.set_partitions(partitions);
+        self.shortfalls.watch(&self.plan.topic, &self.committed, &self.part);
         self.tell_once();
     }
 
@@ -54,5 +55,7 @@ impl<L: Log> Worker<'_, L> {
                 tracing::info!("series were forgotten because they were silent for longer than detector.idle_after");
             }
         }
+        let (settings, now) = (self.detector.settings(), self.log.now());
+        self.eviction_rate.watch(evictions, &self.committed, settings, now, &self.part);
     }
 }

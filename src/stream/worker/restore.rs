@@ -57,7 +57,7 @@ impl<L: Log> Worker<'_, L> {
         }
         for (partition, found) in found {
             let first = firsts[&partition];
-            self.replay(partition, found, first, at[&partition].offset)?;
+            self.replay(partition, found, first, &at[&partition])?;
         }
         self.committed = at.clone();
         self.positions = at;
@@ -127,6 +127,7 @@ impl<L: Log> Worker<'_, L> {
                 offset: first.max(at.offset.saturating_sub(self.plan.history)).min(at.offset),
                 clock: None,
                 time: None,
+                passed: None,
                 at: at.offset,
                 counts: at.counts.to_string(),
                 epochs: Vec::new(),
@@ -224,7 +225,9 @@ impl<L: Log> Worker<'_, L> {
     }
 
     /// Lets the values between the floor and `to` join their windows.
-    fn replay(&mut self, partition: i32, found: Found, first: i64, to: i64) -> Result<(), Fault> {
+    fn replay(&mut self, partition: i32, found: Found, first: i64, mark: &Mark) -> Result<(), Fault> {
+        let to = mark.offset;
+        let (mut counted, mut missing) = (0, 0);
         let Found { mut restore, floor, .. } = found;
         let topic = self.plan.topic.clone();
         let began = self.log.now();
@@ -237,7 +240,9 @@ impl<L: Log> Worker<'_, L> {
                 "events that windows need were deleted by the topic's retention: they have gaps now. Give {topic} a longer \
                  retention, or set detector.snapshot_interval lower"
             );
+            missing = (first - floor.offset).unsigned_abs();
         }
+        let expected = floor.expected(mark).filter(|(expected_from, _)| *expected_from >= from);
         restore.set_clock(floor.clock());
         let read = restore.len();
         let mut epochs = floor.epochs.iter().peekable();
@@ -261,6 +266,8 @@ impl<L: Log> Worker<'_, L> {
                     }
                     let same = epochs.peek().map_or(rest.len(), |next| rest.partition_point(|r| r.offset < next.from));
                     let (block, later) = rest.split_at(same.min(BLOCK));
+                    let is_counted = |record: &&Record<'_>| expected.is_some_and(|(from, _)| record.offset >= from);
+                    counted += block.iter().filter(is_counted).count() as u64;
                     bytes += block.iter().map(Record::size).sum::<usize>() as u64;
                     replay(&mut restore, &mut decoder, block, capacity);
                     rest = later;
@@ -274,6 +281,23 @@ impl<L: Log> Worker<'_, L> {
         }
         epochs.for_each(|epoch| restore.resize(epoch.from, epoch.window));
         let (table, gone) = restore.finish();
+        if let Some((from, expected)) = expected.filter(|(_, expected)| *expected > counted) {
+            tracing::error!(
+                topic,
+                partition,
+                from,
+                to,
+                expected,
+                found = counted,
+                "records that were judged are no longer in the topic: windows differ from those before the restart. Is {topic} \
+                 compacted? Set its cleanup.policy to delete"
+            );
+            missing = expected - counted;
+        }
+        if missing > 0 {
+            let values = (table.len() * self.detector.settings().window) as u64;
+            self.shortfalls.add(partition, missing, mark.counts.sum(), values);
+        }
         tracing::info!(
             topic,
             partition,

@@ -1,0 +1,115 @@
+//! How many series were evicted within the last minute. Where that is near the number of events, series leave that still
+//! send: they learn again and again, and are hardly judged.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::detect::Settings;
+use crate::health::{Code, Part, Severity};
+use crate::series::Evictions;
+use crate::stream::mark::Marks;
+
+/// What is looked at.
+const SPAN: Duration = Duration::from_secs(60);
+/// Time between two looks.
+const STEP: Duration = Duration::from_secs(1);
+/// Fewer evictions within a minute are no concern.
+const LEAST: u64 = 100;
+/// Nor are they when there are more events for each of them.
+const EVENTS: u64 = 10;
+
+/// Evictions and events of a worker, second by second.
+#[derive(Default)]
+pub(super) struct EvictionRate {
+    /// End of each step, and what was counted in it.
+    steps: VecDeque<(Duration, u64, Evictions)>,
+    /// Evicted since the last step.
+    evicted: Evictions,
+    /// Events of each partition at the last step.
+    passed: BTreeMap<i32, u64>,
+}
+
+impl EvictionRate {
+    /// Adds evictions; once a second, raises or clears the condition.
+    pub fn watch(&mut self, evicted: Evictions, marks: &Marks, settings: &Settings, now: Duration, part: &Part) {
+        self.evicted.full += evicted.full;
+        self.evicted.idle += evicted.idle;
+        if self.steps.back().is_some_and(|(last, ..)| now.saturating_sub(*last) < STEP) {
+            return;
+        }
+        let passed = marks.iter().map(|(partition, mark)| (*partition, mark.counts.sum())).collect::<BTreeMap<_, _>>();
+        let before = |partition| self.passed.get(partition).copied();
+        let events = passed.iter().filter_map(|(partition, n)| Some(n.saturating_sub(before(partition)?))).sum();
+        self.passed = passed;
+        self.steps.push_back((now, events, std::mem::take(&mut self.evicted)));
+        while self.steps.front().is_some_and(|(at, ..)| now.saturating_sub(*at) > SPAN) {
+            self.steps.pop_front();
+        }
+        match self.complaint(settings) {
+            Some(why) => part.raise(Code::EvictionRate, Severity::Degraded, why),
+            None => part.clear(Code::EvictionRate),
+        }
+    }
+
+    fn complaint(&self, settings: &Settings) -> Option<String> {
+        let events = self.steps.iter().map(|(_, events, _)| events).sum::<u64>();
+        let full = self.steps.iter().map(|(.., evicted)| evicted.full).sum::<u64>();
+        let idle = self.steps.iter().map(|(.., evicted)| evicted.idle).sum::<u64>();
+        if full + idle < LEAST || (full + idle).saturating_mul(EVENTS) < events {
+            return None;
+        }
+        let found = format!("{} series were evicted within a minute in which {events} records were read", full + idle);
+        Some(if full >= idle {
+            format!(
+                "{found}: a partition has more series than detector.max_series ({}). An evicted series that sends again learns \
+                 again, and is not judged meanwhile. Set detector.max_series higher (about 1 KB of memory for each series), or use \
+                 fewer device ids",
+                settings.max_series
+            )
+        } else {
+            format!(
+                "{found}: they were silent for longer than detector.idle_after ({} s). An evicted series that sends again learns \
+                 again, and is not judged meanwhile. Set detector.idle_after to several times the longest interval of a device",
+                settings.idle_after.unwrap_or_default()
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Health;
+    use crate::stream::mark::{Counts, Mark};
+
+    /// A minute with so many events and evictions a second; what is complained of then, and two minutes later.
+    fn minute(events: u64, evicted: Evictions) -> (Vec<String>, usize) {
+        let part = Health::default().part("w");
+        let (mut rate, settings) = (EvictionRate::default(), Settings::default());
+        let mut counts = Counts::default();
+        let mut step = |second: u64, events: u64, evicted| {
+            counts.learning += events;
+            let marks = Marks::from([(0, Mark { offset: 0, counts })]);
+            rate.watch(evicted, &marks, &settings, Duration::from_secs(second), &part);
+        };
+        (0..60).for_each(|second| step(second, events, evicted));
+        let then = part.conditions().into_iter().map(|condition| condition.message).collect();
+        (60..180).for_each(|second| step(second, events, Evictions::default()));
+        (then, part.conditions().len())
+    }
+
+    #[test]
+    fn evictions_near_the_number_of_events_are_a_condition_with_the_bound_and_end_with_them() {
+        let (full, later) = minute(100, Evictions { full: 50, idle: 0 });
+        assert!(full[0].contains("3000 series") && full[0].contains("detector.max_series (1000000)"), "{full:?}");
+        assert_eq!(later, 0);
+        let (idle, _) = minute(100, Evictions { full: 0, idle: 10 });
+        assert!(idle[0].contains("detector.idle_after (2592000 s)"), "{idle:?}");
+    }
+
+    #[test]
+    fn few_evictions_are_none() {
+        assert_eq!(minute(100, Evictions { full: 0, idle: 9 }).0, [""; 0]);
+        assert_eq!(minute(3, Evictions { full: 1, idle: 0 }).0, [""; 0]);
+    }
+}

@@ -1,0 +1,67 @@
+//! Records that a restart needed to restore windows, and did not find: the input is compacted, or its retention passed by.
+//! Never silent: an error in the log, and a condition for as long as windows may differ.
+
+use std::collections::BTreeMap;
+
+use crate::health::{Code, Part, Severity};
+use crate::stream::mark::Marks;
+
+/// What is missing of the partitions of one worker.
+#[derive(Default)]
+pub(super) struct Shortfalls {
+    /// Records that are missing, and the sum of counts at which all windows that still move have left them behind.
+    missing: BTreeMap<i32, (u64, u64)>,
+}
+
+impl Shortfalls {
+    /// The partitions belong to others.
+    pub fn clear(&mut self) {
+        self.missing.clear();
+    }
+
+    /// `passed` records have an outcome now; after `values` more the windows are full of newer ones.
+    pub fn add(&mut self, partition: i32, missing: u64, passed: u64, values: u64) {
+        self.missing.insert(partition, (missing, passed.saturating_add(values)));
+    }
+
+    /// Raises or clears the condition.
+    pub fn watch(&mut self, topic: &str, marks: &Marks, part: &Part) {
+        self.missing
+            .retain(|partition, (_, until)| marks.get(partition).is_some_and(|mark| mark.counts.sum() < *until));
+        if self.missing.is_empty() {
+            part.clear(Code::ReplayShortfall);
+            return;
+        }
+        let missing = self.missing.values().map(|(missing, _)| missing).sum::<u64>();
+        let partitions = self.missing.keys().map(i32::to_string).collect::<Vec<_>>().join(", ");
+        part.raise(
+            Code::ReplayShortfall,
+            Severity::Notice,
+            format!(
+                "{missing} records that windows need are no longer in {topic} [{partitions}]: verdicts differ from those without \
+                 a restart until the windows are full of newer values. Set cleanup.policy=delete and a longer retention on {topic}, \
+                 or detector.snapshot_interval lower"
+            ),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Health;
+    use crate::stream::mark::{Counts, Mark};
+
+    #[test]
+    fn the_condition_holds_until_windows_are_full_of_newer_values() {
+        let part = Health::default().part("w");
+        let marks =
+            |passed| Marks::from([(3, Mark { offset: 0, counts: Counts { normal: passed, ..Counts::default() } })]);
+        let mut shortfalls = Shortfalls::default();
+        shortfalls.add(3, 7, 100, 50);
+        shortfalls.watch("raw", &marks(149), &part);
+        assert!(part.conditions()[0].message.starts_with("7 records that windows need are no longer in raw [3]"));
+        shortfalls.watch("raw", &marks(150), &part);
+        assert!(part.conditions().is_empty());
+    }
+}
