@@ -324,12 +324,14 @@ fn a_compacted_input_is_noticed_by_the_records_that_a_restart_does_not_find() {
     let topic = case.raw();
     let config = AlterConfig::new(ResourceSpecifier::Topic(&topic));
     let config = compact.iter().fold(config, |config, (key, value)| config.set(key, value));
-    let (runtime, admin) = admin(&case);
-    runtime.block_on(admin.alter_configs([&config], &AdminOptions::new())).unwrap();
     case.produce(events(36, 40, 8_000, 0));
     let first = case.detector("a", &[("DETECTOR__SNAPSHOT_INTERVAL", "1h")]);
     wait_done(&case, 8_000);
     kill(first);
+    let (runtime, admin) = admin(&case);
+    runtime.block_on(admin.alter_configs([&config], &AdminOptions::new())).unwrap();
+    // Later records close the segments, which are then compacted.
+    case.produce(events(37, 40, 400, 0));
     wait_for("the compaction of the input", Duration::from_secs(120), || case.read(&topic).len() < 7_000);
     let second = case.detector("a", &[]);
     wait("the shortfall", || second.log().contains("records that were judged are no longer in the topic"));

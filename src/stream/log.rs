@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::mark::{Mark, Marks};
@@ -13,6 +14,9 @@ use crate::stop::Stop;
 
 /// Next offset of each partition.
 pub type Positions = BTreeMap<i32, i64>;
+
+/// Offsets of each partition, from the first to before the last.
+pub type Ranges = BTreeMap<i32, Range<i64>>;
 
 /// One record, borrowed from the client.
 #[derive(Clone, Copy)]
@@ -145,6 +149,14 @@ impl Fault {
     pub fn new(remedy: Remedy, message: impl fmt::Display) -> Self {
         Fault { remedy, message: message.to_string(), is_too_large: false }
     }
+
+    /// Of something that cannot be taken up again where it failed.
+    pub fn or_rebuild(self) -> Self {
+        match self.remedy {
+            Remedy::Stop | Remedy::Yield => self,
+            _ => Fault { remedy: Remedy::Rebuild, ..self },
+        }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -188,8 +200,8 @@ pub trait Reader {
     /// Gives all partitions back.
     fn unassign(&mut self) -> Result<(), Fault>;
 
-    /// Lets records of all assigned partitions come, from where they were assigned.
-    fn resume(&mut self) -> Result<(), Fault>;
+    /// Lets records of these assigned partitions come, from where they were assigned.
+    fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault>;
 
     /// First offset that is there, and the one after the last.
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
@@ -223,8 +235,9 @@ pub trait Log: Reader {
     /// What other programs do in the group, as it was seen last, without asking.
     fn foreign(&self) -> Foreign;
 
-    /// As [`bounds`](Reader::bounds), of `anomaly_state`, open transactions included.
-    fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
+    /// Offsets that are there, of all these partitions with one question: of the input before the first open transaction, of
+    /// `anomaly_state` all.
+    fn bounds_of(&mut self, of: Past, partitions: &[i32]) -> Result<Ranges, Fault>;
 
     /// What the input topic is.
     fn identity(&mut self) -> Result<Identity, Fault>;
@@ -232,12 +245,16 @@ pub trait Log: Reader {
     /// First offsets that are there, as far as they are known without asking.
     fn starts(&self) -> Positions;
 
-    /// Starts reading a partition outside the group, `from` to before `to`; transactions that are open before `to` are
-    /// waited for.
-    fn open_history(&mut self, of: Past, partition: i32, from: i64, to: i64) -> Result<(), Fault>;
+    /// Starts reading partitions outside the group, all of them at once, each within its range, which is not empty. A partition
+    /// with a transaction that is open before the end of its range waits for that, while the others go on.
+    fn open_history(&mut self, of: Past, ranges: &Ranges) -> Result<(), Fault>;
 
-    /// Hands over the next records of that history; returns the next offset, `to` at its end.
-    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault>;
+    /// Hands over the next records of some of these partitions, each in order. Returns the next offset of each partition that
+    /// moved on; at the end of its range it is that end, and the partition is done.
+    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<Positions, Fault>;
+
+    /// No history is needed for now.
+    fn close_history(&mut self);
 
     /// Opens a transaction.
     fn begin(&mut self) -> Result<(), Fault>;

@@ -170,7 +170,7 @@ impl<'a, R: Reader> Sink<'a, R> {
         match positions(&mut self.reader, self.ledger.as_mut(), &self.plan.topic, partitions) {
             Ok((positions, from)) => {
                 self.reader.assign(&from)?;
-                self.reader.resume()?;
+                self.reader.resume(partitions)?;
                 self.positions = positions;
                 (self.given, self.is_member) = (None, true);
                 self.part.set(State::Running);

@@ -9,12 +9,14 @@ mod evictions;
 mod floor;
 mod keeper;
 mod report;
+mod replay;
 mod restore;
 mod retry;
 mod shortfall;
 mod splits;
 mod staged;
 mod watch;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +34,7 @@ use crate::stream::log::{Change, Fault, Log, Remedy};
 use crate::stream::mark::Marks;
 use evictions::EvictionRate;
 use keeper::Keeper;
-use restore::offsets;
+use restore::{Restoring, offsets};
 use shortfall::Shortfalls;
 use staged::Staged;
 use watch::Watch;
@@ -106,6 +108,8 @@ pub struct Worker<'a, L> {
     /// As the group has it.
     committed: Marks,
     staged: Staged,
+    /// Partitions that are not served yet.
+    restoring: Option<Restoring>,
     keeper: Keeper,
     watch: Watch,
     /// When offsets were last moved to the partitions' ends without any record.
@@ -147,6 +151,7 @@ impl<'a, L: Log> Worker<'a, L> {
             positions: Marks::new(),
             committed: Marks::new(),
             staged: Staged::default(),
+            restoring: None,
             keeper: Keeper::new(plan.snapshot_interval, plan.snapshot_bytes),
             watch: Watch::default(),
             ends_moved: Duration::ZERO,
@@ -187,6 +192,7 @@ impl<'a, L: Log> Worker<'a, L> {
     /// Polls once, judges what came, commits when it is due.
     fn turn(&mut self) -> Result<Option<Ending>, Fault> {
         self.part.beat();
+        self.restore().map_err(Fault::or_rebuild)?;
         let taken = self.take()?;
         fail::point("judged");
         self.begin()?;
@@ -199,10 +205,7 @@ impl<'a, L: Log> Worker<'a, L> {
         }
         while let Some(change) = self.log.change() {
             // A change that was answered by half cannot be taken up again.
-            self.regroup(change).map_err(|fault| match fault.remedy {
-                Remedy::Stop | Remedy::Yield => fault,
-                _ => Fault { remedy: Remedy::Rebuild, ..fault },
-            })?;
+            self.regroup(change).map_err(Fault::or_rebuild)?;
         }
         if self.is_due(taken) {
             self.commit()?;
@@ -214,16 +217,25 @@ impl<'a, L: Log> Worker<'a, L> {
     /// Polls, and judges what comes into `staged`.
     fn take(&mut self) -> Result<usize, Fault> {
         let wait = match self.open {
+            // The history is waited for.
+            _ if self.restoring.is_some() => Duration::ZERO,
             Some(since) => self.plan.commit_interval.saturating_sub(self.log.now().saturating_sub(since)),
             None => IDLE,
         };
-        let Worker { log, decoder, detector, plan, positions, staged, dead_letter_limit, .. } = self;
+        let Worker { log, decoder, detector, plan, positions, staged, restoring, dead_letter_limit, .. } = self;
         staged.tick();
-        log.poll(wait, BATCH, &mut |partition, records| {
-            if let Some(mark) = positions.get_mut(&partition) {
+        let mut leaked = false;
+        let taken = log.poll(wait, BATCH, &mut |partition, records| {
+            if restoring.as_ref().is_some_and(|restoring| restoring.has(partition)) {
+                leaked = true;
+            } else if let Some(mark) = positions.get_mut(&partition) {
                 staged.judge(plan, decoder, detector, partition, records, mark, *dead_letter_limit);
             }
-        })
+        })?;
+        if leaked {
+            return Err(Fault::new(Remedy::Rebuild, "a paused partition gave a record"));
+        }
+        Ok(taken)
     }
 
     /// Opens a transaction when there is something for it.
@@ -314,6 +326,7 @@ impl<'a, L: Log> Worker<'a, L> {
                 self.positions.keys().for_each(|partition| self.detector.forget(*partition));
                 self.positions.clear();
                 self.committed.clear();
+                self.restoring = None;
                 self.keeper.clear();
                 self.shortfalls.clear();
                 self.is_member = false;

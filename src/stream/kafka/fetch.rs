@@ -149,6 +149,15 @@ impl Batch<'_> {
         }
     }
 
+    /// Topic, partition and offset of each end that was met.
+    pub fn ends(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+        self.messages().filter(|message| is_end(message)).map(|message| {
+            // SAFETY: the end of a partition has its topic, whose name is UTF-8.
+            let topic = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)) };
+            (topic.to_str().unwrap_or_default(), message.partition, message.offset)
+        })
+    }
+
     /// Hands over those records that are wanted, by runs of one partition.
     pub fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut Visit<'_>) {
         let mut run = Vec::with_capacity(self.len());

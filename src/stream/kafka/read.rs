@@ -1,19 +1,21 @@
-//! Reading a partition back outside the group.
+//! Reading partitions back outside the group, many at once.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::context::Member;
 use super::fetch::Fetch;
 use super::reader::CALL;
 use super::{client, fault, stranded};
 use crate::config::resolved::Kafka;
-use crate::stream::log::{Fault, Positions, Remedy, Visit};
+use crate::stream::log::{Fault, Positions, Ranges, Remedy, Visit};
 
 /// The [`History`] of one worker, made when it is needed.
 pub struct Past {
@@ -60,7 +62,12 @@ impl Drop for Past {
     }
 }
 
-/// Two consumers of its own: one that reads a partition at a time, and one that sees what is not committed yet.
+/// Between two looks at transactions that are open.
+const LOOK: Duration = Duration::from_millis(50);
+/// One that is open for longer than those of a detector may be.
+const LONGEST: Duration = Duration::from_secs(15);
+
+/// Two consumers of its own: one that reads many partitions at once, and one that sees what is not committed yet.
 pub struct History {
     fetch: Fetch,
     consumer: BaseConsumer<Member>,
@@ -68,9 +75,13 @@ pub struct History {
     /// For ends only.
     eager: BaseConsumer<Member>,
     topic: String,
-    partition: i32,
-    next: i64,
-    to: i64,
+    /// What is still to be read.
+    left: Ranges,
+    /// Of these, those with a transaction that is open before their end. Once a partition is read, every end that is met is
+    /// beyond that of its range.
+    waiting: BTreeSet<i32>,
+    began: Instant,
+    looked: Option<Instant>,
 }
 
 impl History {
@@ -94,61 +105,96 @@ impl History {
             kafka: kafka.clone(),
             eager,
             topic: String::new(),
-            partition: 0,
-            next: 0,
-            to: 0,
+            left: Ranges::new(),
+            waiting: BTreeSet::new(),
+            began: Instant::now(),
+            looked: None,
         })
     }
 
-    /// First offset, and the one after the last, open transactions included.
-    pub fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), KafkaError> {
-        self.eager.fetch_watermarks(topic, partition, CALL)
+    /// Offsets that are there, with one request to each broker for the first ones and one for the last ones. `all`: open
+    /// transactions included.
+    pub fn bounds(&self, topic: &str, partitions: &[i32], all: bool) -> Result<Ranges, KafkaError> {
+        let consumer = if all { &self.eager } else { &self.consumer };
+        let find = |which: Offset| -> Result<Positions, KafkaError> {
+            let mut list = TopicPartitionList::new();
+            for partition in partitions {
+                list.add_partition_offset(topic, *partition, which)?;
+            }
+            // In place of times: librdkafka passes these two on, as the protocol has them.
+            let found = consumer.offsets_for_times(list, CALL)?;
+            let offset = |element: TopicPartitionListElem<'_>| {
+                element.error()?;
+                Ok((element.partition(), element.offset().to_raw().unwrap_or_default()))
+            };
+            found.elements().into_iter().map(offset).collect()
+        };
+        if partitions.is_empty() {
+            return Ok(Ranges::new());
+        }
+        let (first, last) = (find(Offset::Beginning)?, find(Offset::End)?);
+        let range = |(partition, first)| Some((partition, first..*last.get(&partition)?));
+        Ok(first.into_iter().filter_map(range).collect())
     }
 
-    /// Begins at an offset, to end before `to`. `Retry` while transactions before `to` are open, also when only their
-    /// markers are missing: once it has begun, every end that is met is beyond `to`.
-    pub fn start(&mut self, topic: &str, partition: i32, next: i64, to: i64) -> Result<(), Fault> {
-        let (_, stable) = self
-            .consumer
-            .fetch_watermarks(topic, partition, CALL)
-            .map_err(|e| fault::of("waiting for open transactions", &e))?;
-        if stable < to {
-            return Err(Fault::new(Remedy::Retry, format_args!("{topic} [{partition}] has an open transaction")));
+    /// Begins with these partitions, instead of those before.
+    pub fn start(&mut self, topic: &str, ranges: &Ranges) -> Result<(), Fault> {
+        (self.topic, self.left) = (topic.to_owned(), ranges.clone());
+        (self.waiting, self.began, self.looked) = (ranges.keys().copied().collect(), Instant::now(), None);
+        self.admit()
+    }
+
+    /// Fetches partitions that waited, once their transactions have ended; only their markers may have been missing.
+    fn admit(&mut self) -> Result<(), Fault> {
+        if self.waiting.is_empty() || self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return Ok(());
+        }
+        self.looked = Some(Instant::now());
+        let waiting = self.waiting.iter().copied().collect::<Vec<_>>();
+        let stable =
+            self.bounds(&self.topic, &waiting, false).map_err(|e| fault::of("waiting for open transactions", &e))?;
+        let is_open = |partition: &i32| {
+            let end = |ranges: &Ranges| ranges.get(partition).map_or(i64::MAX, |range| range.end);
+            end(&stable) < end(&self.left)
+        };
+        self.waiting.retain(is_open);
+        if let Some(partition) = self.waiting.first().filter(|_| self.began.elapsed() > LONGEST) {
+            return Err(Fault::new(
+                Remedy::Rebuild,
+                format_args!("{} [{partition}] has an open transaction", self.topic),
+            ));
+        }
+        if self.waiting.len() == waiting.len() {
+            return Ok(());
         }
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(next)).map_err(|e| fault::of("reading back", &e))?;
-        self.fetch.lead(&self.consumer, topic, [partition]);
-        self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))?;
-        (self.topic, self.partition, self.next, self.to) = (topic.to_owned(), partition, next, to);
-        Ok(())
+        let fetched = self.left.iter().filter(|(partition, _)| !self.waiting.contains(partition));
+        for (partition, range) in fetched.clone() {
+            list.add_partition_offset(&self.topic, *partition, Offset::Offset(range.start))
+                .map_err(|e| fault::of("reading back", &e))?;
+        }
+        self.fetch.lead(&self.consumer, &self.topic, fetched.map(|(partition, _)| *partition));
+        // A partition that was paused stays so through assignments.
+        self.consumer.resume(&list).map_err(|e| fault::of("reading back", &e))?;
+        self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))
     }
 
-    /// Hands over what is there before `to`; returns the next offset, `to` at the end.
-    pub fn read(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
+    /// Hands over what is there; returns the next offsets of partitions that moved on.
+    pub fn read(&mut self, visit: &mut Visit<'_>) -> Result<Positions, Fault> {
         // Callbacks; records come by the queue.
         let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
         stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
-        let batch = self.fetch.take(Duration::from_millis(100), 10_000);
-        // Another partition's may be left from before the last start; and the last offsets before the end may be markers,
-        // which are never handed over.
-        let (topic, partition, to) = (&self.topic, self.partition, self.to);
-        let (next, is_beyond) = (Cell::new(self.next), Cell::new(false));
-        batch.hand_over(
-            |of, in_partition, offset| {
-                let is_ours = of == topic && in_partition == partition;
-                is_beyond.set(is_beyond.get() || is_ours && offset >= to);
-                let is_wanted = is_ours && offset < to;
-                if is_wanted {
-                    next.set(offset + 1);
-                }
-                is_wanted
-            },
-            visit,
-        );
+        self.admit()?;
+        let batch = self.fetch.take(if self.waiting.is_empty() { LOOK * 2 } else { LOOK }, 10_000);
+        let (topic, progress) = (&self.topic, Progress::new(&self.left));
+        // Another topic's may be left from before the last start, and what a partition gave before it was assigned again.
+        batch.hand_over(|of, partition, offset| of == topic && progress.wants(partition, offset), visit);
+        // The last offsets before the end may be markers, which are never handed over.
+        batch.ends().filter(|(of, ..)| of == topic).for_each(|(_, partition, end)| progress.meet(partition, end));
         let error = batch.error().or(called.and_then(Result::err));
-        let mut ended = Positions::new();
-        batch.note_ends(&mut ended);
-        self.next = if is_beyond.get() || !ended.is_empty() { to } else { next.get() };
+        let moved = progress.moved();
+        drop(batch);
+        self.note(&moved)?;
         match error {
             Some(error) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
                 return Err(Fault::new(Remedy::Rebuild, "reading back: the topic's retention has passed by"));
@@ -156,6 +202,92 @@ impl History {
             Some(error) => tracing::debug!("reading back: {error}"),
             None => {}
         }
-        Ok(self.next.min(self.to))
+        Ok(moved)
+    }
+
+    /// Fetches no more of partitions that are done.
+    fn note(&mut self, moved: &Positions) -> Result<(), Fault> {
+        let mut done = TopicPartitionList::new();
+        for (partition, next) in moved {
+            let Some(range) = self.left.get_mut(partition) else { continue };
+            range.start = *next;
+            if range.is_empty() {
+                self.left.remove(partition);
+                done.add_partition(&self.topic, *partition);
+            }
+        }
+        if done.count() > 0 {
+            self.consumer.pause(&done).map_err(|e| fault::of("reading back", &e))?;
+        }
+        Ok(())
+    }
+}
+
+/// How far partitions come by one batch. Records come in runs of one partition, of which it looks up the first only.
+struct Progress<'h> {
+    left: &'h Ranges,
+    run: RefCell<(i32, Range<i64>)>,
+    moved: RefCell<Positions>,
+}
+
+impl<'h> Progress<'h> {
+    fn new(left: &'h Ranges) -> Self {
+        Progress { left, run: RefCell::new((-1, 0..0)), moved: RefCell::default() }
+    }
+
+    /// Moves on to the run of another partition.
+    fn turn(&self, partition: i32) {
+        let mut run = self.run.borrow_mut();
+        if run.0 == partition {
+            return;
+        }
+        let mut moved = self.moved.borrow_mut();
+        let (of, range) = &*run;
+        if self.left.get(of).is_some_and(|left| left.start < range.start) {
+            moved.insert(*of, range.start);
+        }
+        let left = self.left.get(&partition).cloned().unwrap_or(0..0);
+        *run = (partition, moved.get(&partition).copied().unwrap_or(left.start)..left.end);
+    }
+
+    fn wants(&self, partition: i32, offset: i64) -> bool {
+        self.turn(partition);
+        let range = &mut self.run.borrow_mut().1;
+        let is_wanted = range.contains(&offset);
+        if offset >= range.start {
+            range.start = (offset + 1).min(range.end);
+        }
+        is_wanted
+    }
+
+    /// The partition ends there, for now.
+    fn meet(&self, partition: i32, end: i64) {
+        self.turn(partition);
+        let range = &mut self.run.borrow_mut().1;
+        if end >= range.end {
+            range.start = range.end;
+        }
+    }
+
+    fn moved(&self) -> Positions {
+        self.turn(-1);
+        self.moved.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_takes_each_record_once_and_ends_with_the_range() {
+        let left = Ranges::from([(0, 5..10), (1, 0..3), (2, 0..3), (3, 7..9)]);
+        let progress = Progress::new(&left);
+        let wanted = [(0, 4), (0, 5), (0, 6), (1, 0), (0, 6), (0, 7), (1, 3), (4, 0)];
+        let wanted = wanted.map(|(partition, offset)| progress.wants(partition, offset));
+        assert_eq!(wanted, [false, true, true, true, false, true, false, false]);
+        progress.meet(2, 3);
+        progress.meet(3, 8);
+        assert_eq!(progress.moved(), Positions::from([(0, 8), (1, 3), (2, 3)]));
     }
 }

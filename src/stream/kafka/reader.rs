@@ -205,8 +205,9 @@ impl Reader for KafkaReader {
         self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
     }
 
-    fn resume(&mut self) -> Result<(), Fault> {
-        let list = self.list(&self.assigned)?;
+    fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault> {
+        let at = self.assigned.iter().filter(|(partition, _)| partitions.contains(partition));
+        let list = self.list(&at.map(|(partition, offset)| (*partition, *offset)).collect())?;
         self.consumer.resume(&list).map_err(|e| fault::of("resuming", &e))?;
         // The thread that fetches looks once a second, unless something wakes it, as this does and resuming does not.
         let _ = self.consumer.seek_partitions(list, Duration::ZERO);

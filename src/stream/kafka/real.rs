@@ -15,7 +15,7 @@ use super::{client, fault, identity, origin, read, stranded, twin};
 use crate::config::resolved::{Delivery, Kafka};
 use crate::stop::Stop;
 use crate::stream::log::{
-    Change, Fault, Foreign, Identity, Log, Outgoing, Past, Positions, Reader, Remedy, Standing, Visit,
+    Change, Fault, Foreign, Identity, Log, Outgoing, Past, Positions, Ranges, Reader, Remedy, Standing, Visit,
 };
 use crate::stream::mark::Marks;
 
@@ -165,9 +165,8 @@ impl Reader for KafkaLog {
         self.reader.unassign()
     }
 
-    fn resume(&mut self) -> Result<(), Fault> {
-        self.past.close();
-        self.reader.resume()
+    fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault> {
+        self.reader.resume(partitions)
     }
 
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
@@ -239,17 +238,25 @@ impl Log for KafkaLog {
         self.consumer().context().starts()
     }
 
-    fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
-        let (state, input) = (self.names.state.clone(), self.names.input.clone());
-        self.past.history()?.bounds(&state, partition).map_err(|error| match error.rdkafka_error_code() {
-            Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic) => Fault::new(
-                Remedy::Rebuild,
-                format_args!(
-                    "topic {state} does not exist, or has fewer partitions than {input}: `anomaly topics` mends it"
-                ),
-            ),
-            _ => fault::of(&format!("ends of {state}"), &error),
-        })
+    fn bounds_of(&mut self, of: Past, partitions: &[i32]) -> Result<Ranges, Fault> {
+        let (topic, input) = (self.topic(of), self.names.input.clone());
+        let bounds = self.past.history()?.bounds(&topic, partitions, of == Past::State);
+        let bounds = bounds.map_err(|error| match error.rdkafka_error_code() {
+            Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic) if of == Past::State => {
+                Fault::new(
+                    Remedy::Rebuild,
+                    format_args!(
+                        "topic {topic} does not exist, or has fewer partitions than {input}: `anomaly topics` mends it"
+                    ),
+                )
+            }
+            _ => fault::of(&format!("ends of {topic}"), &error),
+        })?;
+        if of == Past::Input {
+            let context = self.consumer().context();
+            bounds.iter().for_each(|(partition, range)| context.set_end(*partition, range.end));
+        }
+        Ok(bounds)
     }
 
     fn identity(&mut self) -> Result<Identity, Fault> {
@@ -263,13 +270,17 @@ impl Log for KafkaLog {
         Ok(Identity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
     }
 
-    fn open_history(&mut self, of: Past, partition: i32, from: i64, to: i64) -> Result<(), Fault> {
+    fn open_history(&mut self, of: Past, ranges: &Ranges) -> Result<(), Fault> {
         let topic = self.topic(of);
-        self.past.history()?.start(&topic, partition, from, to)
+        self.past.history()?.start(&topic, ranges)
     }
 
-    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
+    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<Positions, Fault> {
         self.past.history()?.read(visit)
+    }
+
+    fn close_history(&mut self) {
+        self.past.close();
     }
 
     fn begin(&mut self) -> Result<(), Fault> {

@@ -124,7 +124,7 @@ fn join(log: &mut dyn Log, at: i64) {
     poll(log, |_, log| log.has_change()).unwrap();
     assert_eq!(log.change(), Some(Change::Assigned(vec![0])));
     log.assign(&Positions::from([(0, at)])).unwrap();
-    log.resume().unwrap();
+    log.resume(&[0]).unwrap();
 }
 
 fn record(output: Output, key: &str) -> Outgoing {
@@ -137,16 +137,16 @@ fn mark(offset: i64) -> Marks {
 
 /// Keys of what a committed reader finds of the windows' topic.
 fn windows(log: &mut dyn Log) -> Vec<String> {
-    let (first, end) = insist(|| log.state_bounds(0)).unwrap();
-    insist(|| log.open_history(Past::State, 0, first, end)).unwrap();
-    let (mut keys, mut at) = (Vec::new(), first);
-    while at < end {
+    let ranges = insist(|| log.bounds_of(Past::State, &[0])).unwrap();
+    insist(|| log.open_history(Past::State, &ranges)).unwrap();
+    let (mut keys, mut at) = (Vec::new(), ranges[&0].start);
+    while at < ranges[&0].end {
         let read = insist(|| {
             log.read_history(&mut |_, records| {
                 keys.extend(records.iter().map(|r| String::from_utf8_lossy(r.key.unwrap_or_default()).into_owned()));
             })
         });
-        at = read.unwrap();
+        at = read.unwrap().get(&0).copied().unwrap_or(at);
     }
     keys
 }

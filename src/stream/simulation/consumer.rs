@@ -1,6 +1,6 @@
 //! [`Reader`] of one simulated member of a group: the client's side of the group's protocol.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub struct Consumer {
     changes: VecDeque<Change>,
     pub(super) positions: Positions,
     pub(super) reached: Positions,
-    is_paused: bool,
+    paused: BTreeSet<i32>,
     pub(super) defect: Option<Defect>,
 }
 
@@ -53,7 +53,7 @@ impl Consumer {
             changes: VecDeque::new(),
             positions: Positions::new(),
             reached: Positions::new(),
-            is_paused: true,
+            paused: BTreeSet::new(),
             defect: None,
         }
     }
@@ -101,7 +101,8 @@ impl Consumer {
     /// Records that have come to the client, some of them.
     fn fetch(&mut self, inner: &mut Inner, mut most: usize) -> Vec<(i32, Vec<(i64, Entry)>)> {
         let mut batches = Vec::new();
-        for (&partition, next) in &mut self.positions {
+        let fetched = self.positions.iter_mut().filter(|(partition, _)| !self.paused.contains(partition));
+        for (&partition, next) in fetched {
             let share = inner.random.random_range(0..=most.min(12));
             let log = inner.cluster.partition(self.topic, partition);
             let records = log.committed(*next).take(share);
@@ -170,7 +171,7 @@ impl Reader for Consumer {
     fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
         let batches = self.act_with(POLL_SHARE, LOCAL, |this, inner| {
             this.attend(inner)?;
-            if this.is_paused || most == 0 || !this.changes.is_empty() {
+            if most == 0 || !this.changes.is_empty() {
                 inner.now += wait / 8;
                 return Ok(Vec::new());
             }
@@ -194,7 +195,8 @@ impl Reader for Consumer {
 
     fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
         self.act(LOCAL, |this, _| {
-            (this.positions, this.is_paused, this.is_answered) = (at.clone(), true, true);
+            (this.positions, this.is_answered) = (at.clone(), true);
+            this.paused = at.keys().copied().collect();
             this.reached.clear();
             Ok(())
         })
@@ -204,14 +206,14 @@ impl Reader for Consumer {
         self.act(LOCAL, |this, _| {
             this.positions.clear();
             this.reached.clear();
-            (this.holds, this.is_asked_back, this.is_lost, this.is_paused) = (false, false, false, true);
+            (this.holds, this.is_asked_back, this.is_lost) = (false, false, false);
             Ok(())
         })
     }
 
-    fn resume(&mut self) -> Result<(), Fault> {
+    fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault> {
         self.act(LOCAL, |this, _| {
-            this.is_paused = false;
+            this.paused.retain(|partition| !partitions.contains(partition));
             Ok(())
         })
     }

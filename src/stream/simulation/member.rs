@@ -13,7 +13,7 @@ use super::strike::{ASK, Actor, BEGIN, END, LOCAL, OFFSETS, SEND, dead};
 use super::world::Defect;
 use crate::stop::Stop;
 use crate::stream::log::{
-    Change, Fault, Foreign, Identity, Log, Outgoing, Output, Past, Positions, Reader, Remedy, Standing, Visit,
+    Change, Fault, Foreign, Identity, Log, Outgoing, Output, Past, Positions, Ranges, Reader, Remedy, Standing, Visit,
 };
 use crate::stream::mark::Marks;
 
@@ -22,7 +22,7 @@ pub struct Member {
     transactional_id: String,
     epoch: u32,
     is_committing: bool,
-    history: Option<(Topic, i32, i64, i64)>,
+    history: Option<(Topic, Ranges)>,
 }
 
 impl Member {
@@ -93,8 +93,8 @@ impl Reader for Member {
         self.consumer.unassign()
     }
 
-    fn resume(&mut self) -> Result<(), Fault> {
-        self.consumer.resume()
+    fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault> {
+        self.consumer.resume(partitions)
     }
 
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
@@ -158,10 +158,13 @@ impl Log for Member {
         Foreign { commits: transactions.foreign.iter().filter_map(at).collect(), members: Vec::new() }
     }
 
-    fn state_bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
+    fn bounds_of(&mut self, of: Past, partitions: &[i32]) -> Result<Ranges, Fault> {
         self.act(ASK, |_, inner| {
-            let partition = inner.cluster.partition(Topic::State, partition);
-            Ok((partition.start, partition.end()))
+            let mut bounds = |partition: &i32| {
+                let log = inner.cluster.partition(topic_of(of), *partition);
+                (*partition, log.start..if of == Past::State { log.end() } else { log.stable() })
+            };
+            Ok(partitions.iter().map(&mut bounds).collect())
         })
     }
 
@@ -174,38 +177,49 @@ impl Log for Member {
         self.consumer.positions.keys().map(|p| (*p, inner.cluster.partition(Topic::Input, *p).start)).collect()
     }
 
-    fn open_history(&mut self, of: Past, partition: i32, from: i64, to: i64) -> Result<(), Fault> {
+    fn open_history(&mut self, of: Past, ranges: &Ranges) -> Result<(), Fault> {
         self.act(ASK, |this, _| {
-            this.history = Some((topic_of(of), partition, from, to));
+            this.history = Some((topic_of(of), ranges.clone()));
             Ok(())
         })
     }
 
-    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<i64, Fault> {
-        let Some((topic, partition, next, to)) = self.history else { return Err(dead()) };
-        let mut records = self.act(ASK, |_, inner| {
+    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<Positions, Fault> {
+        let Some((topic, left)) = self.history.clone() else { return Err(dead()) };
+        let read = self.act(ASK, |_, inner| {
+            let at = inner.random.random_range(0..left.len().max(1));
+            let Some((&partition, range)) = left.iter().nth(at) else { return Ok(None) };
             let share = inner.random.random_range(1..30);
             let log = inner.cluster.partition(topic, partition);
-            if topic == Topic::Input && next < log.start {
+            if topic == Topic::Input && range.start < log.start {
                 return Err(Fault::new(Remedy::Rebuild, "retention has passed by"));
             }
-            let records = log.committed(next).take_while(|(at, _)| *at < to).take(share);
+            let records = log.committed(range.start).take_while(|(at, _)| *at < range.end).take(share);
             let records = records.map(|(at, entry)| (at, entry.clone())).collect::<Vec<_>>();
-            if records.is_empty() && log.stable() < to {
+            if records.is_empty() && log.stable() < range.end {
                 inner.now += Duration::from_millis(50);
-                return Ok((records, next));
+                return Ok(None);
             }
-            let next = records.last().map_or(to, |(at, _)| at + 1);
-            Ok((records, next))
+            let next = records.last().map_or(range.end, |(at, _)| at + 1);
+            Ok(Some((partition, records, next)))
         })?;
+        let Some((partition, mut records, next)) = read else { return Ok(Positions::new()) };
         if self.consumer.defect == Some(Defect::Amnesia) {
-            records
-                .0
-                .retain(|(at, e)| topic != Topic::State || at % 3 > 0 || e.key.as_deref().is_some_and(|k| k == b"f"));
+            let is_kept = |at: i64, e: &Entry| at % 3 > 0 || e.key.as_deref().is_some_and(|key| key == b"f");
+            records.retain(|(at, e)| topic != Topic::State || is_kept(*at, e));
         }
-        visit(partition, &show(&records.0));
-        self.history = Some((topic, partition, records.1, to));
-        Ok(records.1)
+        visit(partition, &show(&records));
+        if let Some((_, left)) = &mut self.history
+            && let Some(range) = left.get_mut(&partition)
+        {
+            range.start = next;
+            left.retain(|_, range| !range.is_empty());
+        }
+        Ok(Positions::from([(partition, next)]))
+    }
+
+    fn close_history(&mut self) {
+        self.history = None;
     }
 
     fn begin(&mut self) -> Result<(), Fault> {

@@ -15,6 +15,8 @@ impl<L: Log> Worker<'_, L> {
             Some(why) => self.part.set(State::Degraded(why)),
             // Again and again: a topic that refuses what we send, not a passing fault.
             None if self.aborts > 2 => self.part.set(State::Degraded(self.refusal.clone())),
+            // Says how far it is.
+            None if self.restoring.is_some() => {}
             None if self.is_member => self.part.set(State::Running),
             None => self.part.set(State::Starting("waiting for partitions".into())),
         }

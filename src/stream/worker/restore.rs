@@ -1,19 +1,19 @@
 //! Taking partitions over: find where each stands, read its windows, replay the input from their floor to the committed
-//! offset without output, then let records come.
+//! offset without output, then let records come. All partitions at once, while those that are done are served.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Worker;
 use super::floor::Floor;
-use super::staged::BLOCK;
+use super::replay::Replay;
+use super::windows::Windows;
 use crate::config::resolved::Start;
 use crate::detect::hex;
-use crate::event::Decoder;
 use crate::fail;
 use crate::health::State;
-use crate::series::{self, Restore, snapshot};
-use crate::stream::log::{Fault, Identity, Log, Past, Positions, Record, Remedy, Standing};
+use crate::series::Restore;
+use crate::stream::log::{Fault, Identity, Log, Past, Positions, Ranges, Remedy, Standing};
 use crate::stream::mark::{Mark, Marks};
 
 /// What was found of a partition.
@@ -24,47 +24,238 @@ struct Found {
     is_news: bool,
 }
 
+/// Partitions that were assigned and are not served yet. Windows are read of all of them, then the input; each is served once it
+/// is replayed.
+pub(super) struct Restoring {
+    standings: BTreeMap<i32, Standing>,
+    identity: Identity,
+    /// First offsets of the input.
+    firsts: Positions,
+    began: Duration,
+    windows: BTreeMap<i32, Windows>,
+    /// `None` while windows are read.
+    replays: Option<BTreeMap<i32, Replay>>,
+    /// What is still to be read of the topic that is read now, and how much it was.
+    left: Ranges,
+    whole: i64,
+}
+
+impl Restoring {
+    /// Whether the partition is not served yet.
+    pub fn has(&self, partition: i32) -> bool {
+        self.replays.as_ref().map_or(self.firsts.contains_key(&partition), |replays| replays.contains_key(&partition))
+    }
+
+    fn read(&mut self, ranges: &Ranges) {
+        self.left = ranges.clone();
+        self.whole = ranges.values().map(|range| range.end - range.start).sum();
+    }
+
+    /// Moves on to these offsets; the partitions that came to their end.
+    fn advance(&mut self, to: &Positions) -> Vec<i32> {
+        for (partition, next) in to {
+            if let Some(range) = self.left.get_mut(partition) {
+                range.start = *next;
+            }
+        }
+        self.left.extract_if(.., |_, range| range.is_empty()).map(|(partition, _)| partition).collect()
+    }
+
+    fn describe(&self) -> String {
+        let left = self.left.values().map(|range| range.end - range.start).sum::<i64>();
+        let share = 100 - left * 100 / self.whole.max(1);
+        match &self.replays {
+            None => format!("reading windows of {} partitions: {share} %", self.firsts.len()),
+            Some(replays) => {
+                format!("restoring: {share} %, {} of {} partitions left", replays.len(), self.firsts.len())
+            }
+        }
+    }
+}
+
 impl<L: Log> Worker<'_, L> {
     pub(super) fn join(&mut self, partitions: &[i32]) -> Result<(), Fault> {
         self.part.set(State::Starting(format!("taking over {} partitions", partitions.len())));
+        let began = self.log.now();
         let known = self.insist("reading the committed offsets", |log| log.committed(partitions))?;
         // Only kept windows can belong to another topic; librdkafka's mock does not answer this.
         let identity = match self.plan.keeps_state {
             true => self.insist("reading the topic's identity", |log| log.identity())?,
             false => Identity { id: None, partitions: 0 },
         };
-        let standing = |partition: &i32| known.get(partition).copied().unwrap_or(Standing::New);
+        let standing = |partition: i32| (partition, known.get(&partition).copied().unwrap_or(Standing::New));
+        let standings = partitions.iter().copied().map(standing).collect::<BTreeMap<_, _>>();
+        let bounds = self.insist("reading the ends of the topic", |log| log.bounds_of(Past::Input, partitions))?;
         let (mut at, mut firsts) = (Marks::new(), Positions::new());
-        for &partition in partitions {
-            let (first, end) = self.insist("reading the ends of the topic", |log| log.bounds(partition))?;
-            at.insert(partition, self.begin_at(partition, standing(&partition), first, end)?);
-            firsts.insert(partition, first);
+        for (&partition, &standing) in &standings {
+            let Some(bounds) = bounds.get(&partition) else { continue };
+            at.insert(partition, self.begin_at(partition, standing, bounds.start, bounds.end)?);
+            firsts.insert(partition, bounds.start);
         }
         self.log.assign(&offsets(&at))?;
         fail::point("assigned");
-        let mut found = BTreeMap::new();
-        for (&partition, &first) in &firsts {
-            found.insert(partition, self.find(partition, standing(&partition), first, &at[&partition], &identity)?);
+        self.committed = at.clone();
+        self.positions = at;
+        let (left, windows) = match self.plan.keeps_state {
+            true => self.open_windows(partitions)?,
+            false => (Ranges::new(), partitions.iter().map(|partition| (*partition, self.no_windows())).collect()),
+        };
+        let mut restoring =
+            Restoring { standings, identity, firsts, began, windows, replays: None, left: Ranges::new(), whole: 0 };
+        restoring.read(&left);
+        if left.is_empty() {
+            self.begin_replays(&mut restoring)?;
         }
-        let is_new = partitions.iter().any(|partition| !matches!(standing(partition), Standing::At(_)));
+        self.go_on(restoring)
+    }
+
+    /// Reads on for partitions that are not served yet, and serves those that are done.
+    pub(super) fn restore(&mut self) -> Result<(), Fault> {
+        let Some(mut restoring) = self.restoring.take() else { return Ok(()) };
+        let Restoring { windows, replays, .. } = &mut restoring;
+        let read = self.log.read_history(&mut |partition, records| match replays {
+            None => {
+                if let Some(windows) = windows.get_mut(&partition) {
+                    windows.take(records);
+                }
+            }
+            Some(replays) => {
+                if let Some(replay) = replays.get_mut(&partition) {
+                    replay.take(records);
+                }
+            }
+        });
+        self.check_damage(windows)?;
+        let moved = match read {
+            Err(fault) if fault.remedy == Remedy::Retry => {
+                self.part.set(State::Degraded(fault.message));
+                Positions::new()
+            }
+            other => other?,
+        };
+        let done = restoring.advance(&moved);
+        match &mut restoring.replays {
+            None => {
+                fail::point("reading windows");
+                if restoring.left.is_empty() {
+                    self.begin_replays(&mut restoring)?;
+                }
+            }
+            Some(replays) => {
+                fail::point("replaying");
+                let done = done.iter().filter_map(|partition| Some((*partition, replays.remove(partition)?)));
+                self.serve(done.collect(), restoring.began)?;
+            }
+        }
+        self.part.progress(restoring.describe());
+        self.go_on(restoring)
+    }
+
+    /// Keeps what is left for the next turn.
+    fn go_on(&mut self, restoring: Restoring) -> Result<(), Fault> {
+        if restoring.replays.as_ref().is_none_or(|replays| !replays.is_empty()) {
+            self.restoring = Some(restoring);
+            return Ok(());
+        }
+        self.log.close_history();
+        self.is_member = true;
+        self.part.set(State::Running);
+        Ok(())
+    }
+
+    /// All windows are read: writes down where partitions begin, and opens the input.
+    fn begin_replays(&mut self, restoring: &mut Restoring) -> Result<(), Fault> {
+        let mut found = BTreeMap::new();
+        for (partition, windows) in std::mem::take(&mut restoring.windows) {
+            let (Some(&first), Some(at)) = (restoring.firsts.get(&partition), self.committed.get(&partition).copied())
+            else {
+                continue;
+            };
+            let standing = restoring.standings.get(&partition).copied().unwrap_or(Standing::New);
+            found.insert(partition, self.find(partition, windows, standing, first, &at, &restoring.identity)?);
+        }
+        let is_new = restoring.standings.values().any(|standing| !matches!(standing, Standing::At(_)));
         let news = found.iter().filter(|(_, found)| found.is_news).map(|(at, found)| found.floor.record(*at));
         let news = news.collect::<Vec<_>>();
         if is_new || !news.is_empty() {
             // Before the first fetch, so that a crash now does not choose again.
+            let at = self.committed.clone();
             self.log.begin()?;
             news.into_iter().try_for_each(|record| self.log.send(record))?;
             self.insist("committing where to begin", |log| log.commit(&at))?;
         }
-        for (partition, found) in found {
-            let first = firsts[&partition];
-            self.replay(partition, found, first, &at[&partition])?;
+        let (mut replays, mut ranges, mut done) = (BTreeMap::new(), Ranges::new(), Vec::new());
+        for (partition, Found { restore, floor, .. }) in found {
+            let replay = Replay::new(restore, floor, restoring.firsts[&partition], self.committed[&partition]);
+            if replay.from < replay.to.offset {
+                ranges.insert(partition, replay.from..replay.to.offset);
+                replays.insert(partition, replay);
+            } else {
+                done.push((partition, replay));
+            }
         }
-        self.committed = at.clone();
-        self.positions = at;
-        self.log.resume()?;
-        self.is_member = true;
-        self.part.set(State::Running);
-        Ok(())
+        if !ranges.is_empty() {
+            self.insist("opening the history", |log| log.open_history(Past::Input, &ranges))?;
+        }
+        restoring.read(&ranges);
+        restoring.replays = Some(replays);
+        self.serve(done, restoring.began)
+    }
+
+    /// These partitions are replayed: lets their records come.
+    fn serve(&mut self, done: Vec<(i32, Replay)>, began: Duration) -> Result<(), Fault> {
+        let partitions = done.iter().map(|(partition, _)| *partition).collect::<Vec<_>>();
+        for (partition, replay) in done {
+            let (bytes, from, to, windows) = (replay.bytes, replay.from, replay.to, replay.windows);
+            let missing = self.missing(partition, &replay);
+            let (floor, table, gone) = replay.finish();
+            tracing::info!(
+                topic = self.plan.topic,
+                partition,
+                windows,
+                from,
+                to = to.offset,
+                series = table.len(),
+                milliseconds = self.log.now().saturating_sub(began).as_millis() as u64,
+                "windows restored"
+            );
+            if missing > 0 {
+                let values = (table.len() * self.detector.settings().window) as u64;
+                self.shortfalls.add(partition, missing, to.counts.sum(), values);
+            }
+            self.detector.adopt(partition, table);
+            if self.plan.keeps_state {
+                self.keeper.begin(partition, floor, gone, bytes, self.log.now());
+            }
+        }
+        if partitions.is_empty() { Ok(()) } else { self.log.resume(&partitions) }
+    }
+
+    /// Records that windows need and the input does not have.
+    fn missing(&self, partition: i32, replay: &Replay) -> u64 {
+        let (topic, from, to) = (&self.plan.topic, replay.from, replay.to.offset);
+        let passed_by = from - replay.floor.offset;
+        if passed_by > 0 {
+            tracing::error!(
+                topic,
+                partition,
+                missing = passed_by,
+                "events that windows need were deleted by the topic's retention: they have gaps now. Give {topic} a longer \
+                 retention, or set detector.snapshot_interval lower"
+            );
+        }
+        let Some((from, expected, found)) = replay.shortfall() else { return passed_by.max(0).unsigned_abs() };
+        tracing::error!(
+            topic,
+            partition,
+            from,
+            to,
+            expected,
+            found,
+            "records that were judged are no longer in the topic: windows differ from those before the restart. Is {topic} \
+             compacted? Set its cleanup.policy to delete"
+        );
+        expected - found
     }
 
     /// The mark to begin at: the committed one if the topic still has it.
@@ -103,17 +294,15 @@ impl<L: Log> Worker<'_, L> {
     fn find(
         &mut self,
         partition: i32,
+        windows: Windows,
         standing: Standing,
         first: i64,
         at: &Mark,
         identity: &Identity,
     ) -> Result<Found, Fault> {
         let settings = self.detector.settings();
-        let (print, window, bounds) = (hex(&self.detector.fingerprint()), settings.window, settings.bounds());
-        let (restore, floor) = match self.plan.keeps_state {
-            true => self.read_state(partition)?,
-            false => (Restore::from_records_alone(bounds), None),
-        };
+        let (print, window) = (hex(&self.detector.fingerprint()), settings.window);
+        let Windows { restore, floor, .. } = windows;
         let (topic, state) = (&self.plan.topic, &self.plan.state_topic);
         let Some(mut floor) = floor else {
             if self.plan.keeps_state && matches!(standing, Standing::At(_) | Standing::Foreign(_)) {
@@ -176,193 +365,6 @@ impl<L: Log> Worker<'_, L> {
             is_news = true;
         }
         Ok(Found { restore, floor, is_news })
-    }
-
-    /// All snapshots of a partition, and its floor.
-    fn read_state(&mut self, partition: i32) -> Result<(Restore, Option<Floor>), Fault> {
-        let (mut restore, mut floor) = (Restore::default(), None);
-        let topic = self.plan.state_topic.clone();
-        let (low, high) = self.insist("reading the ends of the windows' topic", |log| log.state_bounds(partition))?;
-        if low >= high {
-            return Ok((restore, floor));
-        }
-        self.insist("opening the windows' topic", |log| log.open_history(Past::State, partition, low, high))?;
-        let mut at = low;
-        while at < high {
-            let mut damage = None;
-            let next = self.log.read_history(&mut |_, records| {
-                for record in records {
-                    let key = record.key.unwrap_or_default();
-                    let read = match (Floor::read(key, record.value), snapshot::series_of(key)) {
-                        (Some(read), _) => read.map(|read| floor = Some(read)),
-                        (None, Some(series)) => {
-                            let read = record.value.map(|value| snapshot::decode(key, value)).transpose();
-                            read.map(|snapshot| restore.load(series, snapshot))
-                        }
-                        // A kind of record that an earlier program did not know either.
-                        (None, None) => Ok(()),
-                    };
-                    if let Err(why) = read {
-                        damage.get_or_insert((record.offset, why));
-                    }
-                }
-            });
-            if let Some((offset, why)) = damage {
-                return Err(Fault::new(
-                    Remedy::Stop,
-                    format_args!(
-                        "{topic} [{partition}] offset {offset}: {why}. Start the program that wrote it, or delete the topic and \
-                         create it again with `anomaly topics`: windows are then read back from the input"
-                    ),
-                ));
-            }
-            at = self.advance(next, at)?;
-            fail::point("reading windows");
-            let share = (at - low) * 100 / (high - low);
-            self.progress(format!("reading windows of [{partition}]: {share} %, {} series", restore.len()))?;
-        }
-        Ok((restore, floor))
-    }
-
-    /// Lets the values between the floor and `to` join their windows.
-    fn replay(&mut self, partition: i32, found: Found, first: i64, mark: &Mark) -> Result<(), Fault> {
-        let to = mark.offset;
-        let (mut counted, mut missing) = (0, 0);
-        let Found { mut restore, floor, .. } = found;
-        let topic = self.plan.topic.clone();
-        let began = self.log.now();
-        let from = floor.offset.max(first);
-        if floor.offset < first {
-            tracing::error!(
-                topic,
-                partition,
-                missing = first - floor.offset,
-                "events that windows need were deleted by the topic's retention: they have gaps now. Give {topic} a longer \
-                 retention, or set detector.snapshot_interval lower"
-            );
-            missing = (first - floor.offset).unsigned_abs();
-        }
-        let expected = floor.expected(mark).filter(|(expected_from, _)| *expected_from >= from);
-        restore.set_clock(floor.clock());
-        let read = restore.len();
-        let mut epochs = floor.epochs.iter().peekable();
-        let (mut capacity, mut decoder) = (1, Decoder::new(&self.plan.fields));
-        if let Some(first) = epochs.next() {
-            restore.resize(first.from, first.window);
-            (capacity, decoder) = (first.window, first.decoder());
-        }
-        if from < to {
-            self.insist("opening the history", |log| log.open_history(Past::Input, partition, from, to))?;
-        }
-        let mut at = from;
-        let mut bytes = 0;
-        while at < to {
-            let next = self.log.read_history(&mut |_, records| {
-                let mut rest = &records[..records.partition_point(|record| record.offset < to)];
-                while let Some(first) = rest.first() {
-                    while let Some(epoch) = epochs.next_if(|epoch| epoch.from <= first.offset) {
-                        restore.resize(epoch.from, epoch.window);
-                        (capacity, decoder) = (epoch.window, epoch.decoder());
-                    }
-                    let same = epochs.peek().map_or(rest.len(), |next| rest.partition_point(|r| r.offset < next.from));
-                    let (block, later) = rest.split_at(same.min(BLOCK));
-                    let is_counted = |record: &&Record<'_>| expected.is_some_and(|(from, _)| record.offset >= from);
-                    counted += block.iter().filter(is_counted).count() as u64;
-                    bytes += block.iter().map(Record::size).sum::<usize>() as u64;
-                    replay(&mut restore, &mut decoder, block, capacity);
-                    rest = later;
-                }
-                restore.settle();
-            });
-            at = self.advance(next, at)?;
-            fail::point("replaying");
-            let share = (at - from) * 100 / (to - from);
-            self.progress(format!("restoring {topic} [{partition}]: {share} %, {} series", restore.len()))?;
-        }
-        epochs.for_each(|epoch| restore.resize(epoch.from, epoch.window));
-        let (table, gone) = restore.finish();
-        if let Some((from, expected)) = expected.filter(|(_, expected)| *expected > counted) {
-            tracing::error!(
-                topic,
-                partition,
-                from,
-                to,
-                expected,
-                found = counted,
-                "records that were judged are no longer in the topic: windows differ from those before the restart. Is {topic} \
-                 compacted? Set its cleanup.policy to delete"
-            );
-            missing = expected - counted;
-        }
-        if missing > 0 {
-            let values = (table.len() * self.detector.settings().window) as u64;
-            self.shortfalls.add(partition, missing, mark.counts.sum(), values);
-        }
-        tracing::info!(
-            topic,
-            partition,
-            windows = read,
-            from,
-            to,
-            series = table.len(),
-            milliseconds = self.log.now().saturating_sub(began).as_millis() as u64,
-            "windows restored"
-        );
-        self.detector.adopt(partition, table);
-        if self.plan.keeps_state {
-            self.keeper.begin(partition, floor, gone, bytes, self.log.now());
-        }
-        Ok(())
-    }
-
-    /// The next offset of a history; `at` again after a fault that passes.
-    fn advance(&mut self, next: Result<i64, Fault>, at: i64) -> Result<i64, Fault> {
-        match next {
-            Err(fault) if fault.remedy == Remedy::Retry => {
-                self.part.set(State::Degraded(fault.message));
-                Ok(at)
-            }
-            other => other,
-        }
-    }
-
-    /// Tells how far it is, and stays in the group.
-    fn progress(&mut self, what: String) -> Result<(), Fault> {
-        if self.stop.is_requested() {
-            return Err(Fault::new(Remedy::Rebuild, "stopped while restoring"));
-        }
-        self.part.progress(what);
-        self.stay_in_the_group()
-    }
-
-    /// Polls the group's consumer, whose partitions are paused.
-    fn stay_in_the_group(&mut self) -> Result<(), Fault> {
-        let mut leaked = false;
-        self.log.poll(Duration::ZERO, 1, &mut |_, _| leaked = true)?;
-        if leaked {
-            return Err(Fault::new(Remedy::Rebuild, "a paused partition gave a record"));
-        }
-        if self.log.has_change() {
-            // The others wait for our answer.
-            return Err(Fault::new(Remedy::Rebuild, "the group changed while windows were restored"));
-        }
-        Ok(())
-    }
-}
-
-/// Lets events join their windows again. What was rejected then joined none.
-fn replay(restore: &mut Restore, decoder: &mut Decoder, records: &[Record<'_>], capacity: usize) {
-    let mut key = String::new();
-    let events = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()??)));
-    let events = events.map(|(record, event)| {
-        let guess = restore.guess(series::key(&mut key, &event.device_id, event.metric_name.as_deref()));
-        (record, event, guess)
-    });
-    let events = events.collect::<Vec<_>>();
-    restore.approach(events.iter().map(|(.., guess)| *guess));
-    for (record, event, guess) in events {
-        let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
-        restore.replay(key, guess, record.offset, record.timestamp, event.metric_value, capacity);
     }
 }
 

@@ -1,0 +1,106 @@
+//! The input between the floor of a partition and its committed offset, replayed over the windows: no output, no decision.
+
+use std::collections::HashMap;
+use std::vec::IntoIter;
+
+use super::floor::{Epoch, Floor};
+use super::staged::BLOCK;
+use crate::event::Decoder;
+use crate::series::{self, Restore, Table};
+use crate::stream::log::Record;
+use crate::stream::mark::Mark;
+
+/// One partition under way.
+pub(super) struct Replay {
+    restore: Restore,
+    /// It says what holds at which offset.
+    pub floor: Floor,
+    /// Settings that hold later.
+    epochs: IntoIter<Epoch>,
+    decoder: Decoder,
+    capacity: usize,
+    /// First offset to replay, and the mark to reach.
+    pub from: i64,
+    pub to: Mark,
+    /// Windows that were read.
+    pub windows: usize,
+    /// Of the records that were replayed.
+    pub bytes: u64,
+    /// Records that have an outcome, from an offset on; see [`Floor::expected`].
+    expected: Option<(i64, u64)>,
+    /// Of these, those that were found.
+    counted: u64,
+}
+
+impl Replay {
+    /// `first`: what the input has.
+    pub fn new(mut restore: Restore, floor: Floor, first: i64, to: Mark) -> Self {
+        let from = floor.offset.max(first);
+        restore.set_clock(floor.clock());
+        let mut epochs = floor.epochs.clone().into_iter();
+        let (mut capacity, mut decoder) = (1, Decoder::new(&crate::event::Fields::default()));
+        if let Some(first) = epochs.next() {
+            restore.resize(first.from, first.window);
+            (capacity, decoder) = (first.window, first.decoder());
+        }
+        let expected = floor.expected(&to).filter(|(expected_from, _)| *expected_from >= from);
+        let windows = restore.len();
+        Replay { restore, floor, epochs, decoder, capacity, from, to, windows, bytes: 0, expected, counted: 0 }
+    }
+
+    /// The next records, in order.
+    pub fn take(&mut self, records: &[Record<'_>]) {
+        let mut rest = records;
+        while let Some(first) = rest.first() {
+            self.settle(first.offset);
+            let until = self.epochs.as_slice().first().map_or(i64::MAX, |epoch| epoch.from);
+            let same = rest.partition_point(|record| record.offset < until);
+            let (block, later) = rest.split_at(same.min(BLOCK));
+            let is_counted = |record: &&Record<'_>| self.expected.is_some_and(|(from, _)| record.offset >= from);
+            self.counted += block.iter().filter(is_counted).count() as u64;
+            self.bytes += block.iter().map(Record::size).sum::<usize>() as u64;
+            self.join(block);
+            rest = later;
+        }
+        self.restore.settle();
+    }
+
+    /// Takes the settings that hold at this offset.
+    fn settle(&mut self, offset: i64) {
+        while self.epochs.as_slice().first().is_some_and(|epoch| epoch.from <= offset) {
+            let Some(epoch) = self.epochs.next() else { return };
+            self.restore.resize(epoch.from, epoch.window);
+            (self.capacity, self.decoder) = (epoch.window, epoch.decoder());
+        }
+    }
+
+    /// Lets events join their windows again. What was rejected then joined none.
+    fn join(&mut self, records: &[Record<'_>]) {
+        let Replay { restore, decoder, capacity, .. } = self;
+        let mut key = String::new();
+        let events = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()??)));
+        let events = events.map(|(record, event)| {
+            let guess = restore.guess(series::key(&mut key, &event.device_id, event.metric_name.as_deref()));
+            (record, event, guess)
+        });
+        let events = events.collect::<Vec<_>>();
+        restore.approach(events.iter().map(|(.., guess)| *guess));
+        for (record, event, guess) in events {
+            let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
+            restore.replay(key, guess, record.offset, record.timestamp, event.metric_value, *capacity);
+        }
+    }
+
+    /// Offset, number and number found of the records that should be there, when some are missing.
+    pub fn shortfall(&self) -> Option<(i64, u64, u64)> {
+        let (from, expected) = self.expected?;
+        (self.counted < expected).then_some((from, expected, self.counted))
+    }
+
+    /// The table, and the evicted series whose records are still to be deleted.
+    pub fn finish(mut self) -> (Floor, Table, HashMap<Box<str>, i64>) {
+        self.settle(i64::MAX);
+        let (table, gone) = self.restore.finish();
+        (self.floor, table, gone)
+    }
+}

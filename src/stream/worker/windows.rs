@@ -1,0 +1,71 @@
+//! Reading back the topic of windows.
+
+use std::collections::BTreeMap;
+
+use super::Worker;
+use super::floor::Floor;
+use crate::series::Restore;
+use crate::series::snapshot::{self, Damage};
+use crate::stream::log::{Fault, Log, Past, Ranges, Record, Remedy};
+
+/// What the topic has of one partition.
+#[derive(Default)]
+pub(super) struct Windows {
+    pub restore: Restore,
+    pub floor: Option<Floor>,
+    /// The first record that cannot be used.
+    damage: Option<(i64, Damage)>,
+}
+
+impl Windows {
+    /// The next records, in order.
+    pub fn take(&mut self, records: &[Record<'_>]) {
+        for record in records {
+            let key = record.key.unwrap_or_default();
+            let read = match (Floor::read(key, record.value), snapshot::series_of(key)) {
+                (Some(read), _) => read.map(|read| self.floor = Some(read)),
+                (None, Some(series)) => {
+                    let read = record.value.map(|value| snapshot::decode(key, value)).transpose();
+                    read.map(|snapshot| self.restore.load(series, snapshot))
+                }
+                // A kind of record that an earlier program did not know either.
+                (None, None) => Ok(()),
+            };
+            if let Err(why) = read {
+                self.damage.get_or_insert((record.offset, why));
+            }
+        }
+    }
+}
+
+impl<L: Log> Worker<'_, L> {
+    /// Opens the topic for these partitions, as far as they are not empty; what is to be read.
+    pub(super) fn open_windows(&mut self, partitions: &[i32]) -> Result<(Ranges, BTreeMap<i32, Windows>), Fault> {
+        let what = "reading the ends of the windows' topic";
+        let mut ranges = self.insist(what, |log| log.bounds_of(Past::State, partitions))?;
+        ranges.retain(|_, range| !range.is_empty());
+        if !ranges.is_empty() {
+            self.insist("opening the windows' topic", |log| log.open_history(Past::State, &ranges))?;
+        }
+        Ok((ranges, partitions.iter().map(|partition| (*partition, Windows::default())).collect()))
+    }
+
+    /// Where no topic keeps windows: all that follows from the records.
+    pub(super) fn no_windows(&self) -> Windows {
+        let restore = Restore::from_records_alone(self.detector.settings().bounds());
+        Windows { restore, ..Windows::default() }
+    }
+
+    pub(super) fn check_damage(&self, windows: &BTreeMap<i32, Windows>) -> Result<(), Fault> {
+        let damage = |(partition, windows): (&i32, &Windows)| Some((*partition, windows.damage?));
+        let Some((partition, (offset, why))) = windows.iter().find_map(damage) else { return Ok(()) };
+        Err(Fault::new(
+            Remedy::Stop,
+            format_args!(
+                "{} [{partition}] offset {offset}: {why}. Start the program that wrote it, or delete the topic and create it \
+                 again with `anomaly topics`: windows are then read back from the input",
+                self.plan.state_topic
+            ),
+        ))
+    }
+}
