@@ -15,6 +15,7 @@ mod retry;
 mod shortfall;
 mod splits;
 mod staged;
+mod take;
 mod watch;
 mod windows;
 
@@ -74,8 +75,6 @@ pub struct Plan {
 
 /// Most records that one poll hands over.
 const BATCH: usize = 1_000;
-/// How long a poll waits when nothing is open.
-const IDLE: Duration = Duration::from_millis(200);
 /// Told of every committed transaction, after the commit.
 pub type Observer = Box<dyn FnMut(&[Anomaly]) + Send>;
 
@@ -212,30 +211,6 @@ impl<'a, L: Log> Worker<'a, L> {
         }
         self.report();
         Ok(None)
-    }
-
-    /// Polls, and judges what comes into `staged`.
-    fn take(&mut self) -> Result<usize, Fault> {
-        let wait = match self.open {
-            // The history is waited for.
-            _ if self.restoring.is_some() => Duration::ZERO,
-            Some(since) => self.plan.commit_interval.saturating_sub(self.log.now().saturating_sub(since)),
-            None => IDLE,
-        };
-        let Worker { log, decoder, detector, plan, positions, staged, restoring, dead_letter_limit, .. } = self;
-        staged.tick();
-        let mut leaked = false;
-        let taken = log.poll(wait, BATCH, &mut |partition, records| {
-            if restoring.as_ref().is_some_and(|restoring| restoring.has(partition)) {
-                leaked = true;
-            } else if let Some(mark) = positions.get_mut(&partition) {
-                staged.judge(plan, decoder, detector, partition, records, mark, *dead_letter_limit);
-            }
-        })?;
-        if leaked {
-            return Err(Fault::new(Remedy::Rebuild, "a paused partition gave a record"));
-        }
-        Ok(taken)
     }
 
     /// Opens a transaction when there is something for it.
