@@ -119,6 +119,13 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
     for (path, title, expected) in door::problems(&settings.dashboard) {
         problem(path, title, expected);
     }
+    if settings.postgres.sslcert.is_empty() != settings.postgres.sslkey.is_empty() {
+        problem(
+            "postgres.sslcert",
+            "`postgres.sslcert` and `postgres.sslkey` belong together".into(),
+            "set both, or neither",
+        );
+    }
     if settings.postgres.schema.contains(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')) {
         problem(
             "postgres.schema",

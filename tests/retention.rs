@@ -12,10 +12,18 @@ fn row(case: &Case, offset: i64, days: i32, detected_days: i32) {
     let sql =
         "insert into anomalies (source_topic, source_partition, source_offset, source_index, kind, schema_version,
                    device_id, metric_value, event_time, score, window_count, method, direction, severity, \"window\",
-                   detected_at)
+                   detected_at COLUMN)
                values ('t', 0, $1, 0, 'point', 1, 'd', 1, now() - make_interval(days => $2), 1, 1, 'sigma', 'high',
-                   'warning', '{}', now() - make_interval(days => $3))";
-    case.sql().execute(sql, &[&offset, &days, &detected_days]).unwrap();
+                   'warning', '{}', now() - make_interval(days => $3) VALUE)";
+    let has_stored = "select 1 from information_schema.columns
+        where table_schema = current_schema() and table_name = 'anomalies' and column_name = 'stored_at'";
+    let mut client = case.sql();
+    let sql = match client.query_opt(has_stored, &[]).unwrap() {
+        Some(_) => sql.replace("COLUMN", ", stored_at").replace("VALUE", ", now() - make_interval(days => $3)"),
+        // Before version 10.
+        None => sql.replace("COLUMN", "").replace("VALUE", ""),
+    };
+    client.execute(&sql, &[&offset, &days, &detected_days]).unwrap();
 }
 
 fn offsets(case: &Case, table: &str) -> Vec<i64> {
@@ -23,16 +31,48 @@ fn offsets(case: &Case, table: &str) -> Vec<i64> {
     case.sql().query(&sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// As often as there is something to do; made, dropped, trimmed.
+/// A heartbeat that the database's clock wrote so long ago.
+fn heartbeat(case: &Case, age: &str) {
+    let sql = format!(
+        "insert into detector_status (detector_group, topic, partition, worker, state, series, settings_hash, updated_at)
+         values ('g', 't', 0, 'w', 'running', 0, 'h', now() - interval '{age}')
+         on conflict (detector_group, topic, partition) do update set updated_at = excluded.updated_at"
+    );
+    case.sql().execute(&sql, &[]).unwrap();
+}
+
+/// What one pass did, or which deletion waits.
+#[derive(Default, Debug, PartialEq)]
+struct Pass {
+    made: i32,
+    dropped: i32,
+    trimmed: i64,
+    is_more: bool,
+    waits: bool,
+}
+
+/// One pass of a detector whose clock differs by an interval, an hour after the one before.
+fn pass(case: &Case, retention: &str, detector: &str, delay: &str) -> Pass {
+    let mut sql = case.sql();
+    // The database believes that an hour has passed, too.
+    sql.batch_execute("update retention_state set passed_at = passed_at - interval '1 hour'").unwrap();
+    let call = format!(
+        "select made, dropped, trimmed, is_more, due_to is not null
+         from anomalies_maintain('{retention}', now() + interval '{detector}', '1 hour', '{delay}')"
+    );
+    let row = sql.query_one(&call, &[]).unwrap();
+    Pass { made: row.get(0), dropped: row.get(1), trimmed: row.get(2), is_more: row.get(3), waits: row.get(4) }
+}
+
+/// As often as there is something to do, with all clocks right and no delay; made, dropped, trimmed.
 fn maintain(case: &Case, retention: &str) -> (i32, i32, i64) {
+    heartbeat(case, "0 s");
     let mut all = (0, 0, 0);
     loop {
-        let sql = format!("select * from anomalies_maintain('{retention}')");
-        let row = case.sql().query_one(&sql, &[]).unwrap();
-        let (made, dropped, trimmed): (i32, i32, i64) = (row.get(0), row.get(1), row.get(2));
-        assert!(made <= 8, "a little at a time");
-        all = (all.0 + made, all.1 + dropped, all.2 + trimmed);
-        if !row.get::<_, bool>(3) {
+        let done = pass(case, retention, "0", "0");
+        assert!(done.made <= 8 && done.dropped <= 4, "a little at a time");
+        all = (all.0 + done.made, all.1 + done.dropped, all.2 + done.trimmed);
+        if !done.is_more && !done.waits {
             return all;
         }
     }
@@ -47,9 +87,9 @@ fn rows_move_into_partitions_that_are_made_and_go_with_those_that_are_old() {
     row(&case, 6, 2000, 400);
     assert_eq!(offsets(&case, "anomalies_rest"), [2, 3, 4, 6]);
     let before = partitions(&case);
-    // A year to both sides in weeks, and the row that was detected longer ago goes.
+    // A year of weeks, and the row that was detected longer ago goes.
     let (made, dropped, trimmed) = maintain(&case, "365 days");
-    assert!((94..=97).contains(&made), "{made}");
+    assert!((47..=50).contains(&made), "{made}");
     assert_eq!((dropped, trimmed), (0, 1));
     assert_eq!(partitions(&case), before + i64::from(made));
     assert_eq!(offsets(&case, "anomalies_rest"), [3, 4]);
@@ -63,6 +103,113 @@ fn rows_move_into_partitions_that_are_made_and_go_with_those_that_are_old() {
     // For ever.
     assert_eq!(maintain(&case, "0").1, 0);
     assert_eq!(offsets(&case, "anomalies"), [1, 3, 4, 5]);
+}
+
+/// Rows and totals of a year, which begins so many days ago.
+fn year(case: &Case, days: i32) {
+    maintain(case, "800 days");
+    for offset in 0..52_i32 {
+        row(case, offset.into(), days - offset * 7, days - offset * 7);
+    }
+    let sql = "insert into anomaly_metrics select event_time, '', 'critical', 0, 1 from anomalies;
+         insert into anomaly_minutes select event_time, 0, 'critical', 1, 0 from anomalies;
+         insert into coverage select event_time, 't', 0, 1, 1, 1 from anomalies";
+    case.sql().batch_execute(sql).unwrap();
+}
+
+fn assert_whole(case: &Case, when: &str) {
+    for table in ["anomalies", "anomaly_metrics", "anomaly_minutes", "coverage"] {
+        assert_eq!(case.count(table), 52, "{table}, {when}");
+    }
+}
+
+#[test]
+fn no_single_clock_that_is_wrong_and_no_outage_deletes_anything() {
+    // The right time is 400 days ago: the database's clock is ahead, with or without the heartbeats that it wrote.
+    let case = Case::new("ahead");
+    year(&case, 400 + 364);
+    heartbeat(&case, "400 days");
+    case.sql().execute("delete from retention_state", &[]).unwrap();
+    for _ in 0..3 {
+        pass(&case, "365 days", "-400 days", "0");
+        heartbeat(&case, "0");
+    }
+    assert_whole(&case, "the database's clock is ahead");
+    // Both clocks are, as on one machine: not before there is a new heartbeat, and then after a warning.
+    heartbeat(&case, "400 days");
+    pass(&case, "365 days", "0", "24 hours");
+    heartbeat(&case, "0");
+    assert!(pass(&case, "365 days", "0", "24 hours").waits);
+    assert_whole(&case, "both clocks are ahead");
+    // They are right again before the delay is over: the plan is void.
+    heartbeat(&case, "400 days");
+    assert!(!pass(&case, "365 days", "-400 days", "24 hours").waits);
+    // The detector's clock is ahead or behind, the database's and the heartbeat are right.
+    let case = Case::new("behind");
+    year(&case, 364);
+    for clock in ["400 days", "-400 days", "0"] {
+        heartbeat(&case, "0");
+        for _ in 0..3 {
+            pass(&case, "380 days", clock, "0");
+        }
+    }
+    assert_whole(&case, "the detector's clock is wrong");
+}
+
+#[test]
+fn a_retention_that_is_lowered_deletes_after_a_warning_and_a_delay_and_not_when_it_is_taken_back() {
+    let case = Case::new("typo");
+    year(&case, 364);
+    heartbeat(&case, "0");
+    while pass(&case, "365 days", "0", "24 hours").is_more {}
+    for _ in 0..20 {
+        assert!(pass(&case, "1 hour", "0", "24 hours").waits);
+    }
+    assert_whole(&case, "before the delay is over");
+    assert!(!pass(&case, "365 days", "0", "24 hours").waits);
+    for _ in 0..20 {
+        assert!(pass(&case, "1 hour", "0", "24 hours").waits);
+    }
+    assert_whole(&case, "the delay begins again");
+    // Another one in the meantime also begins again.
+    for _ in 0..20 {
+        assert!(pass(&case, "100 days", "0", "24 hours").waits);
+    }
+    assert_whole(&case, "the delay begins again for another retention");
+    let passes = (0..10).take_while(|_| pass(&case, "100 days", "0", "24 hours").waits).count();
+    assert!((3..=6).contains(&passes), "{passes}");
+    maintain(&case, "100 days");
+    assert!((14..=16).contains(&case.count("anomalies")), "{}", case.count("anomalies"));
+    assert!((14..=16).contains(&case.count("anomaly_metrics")));
+}
+
+#[test]
+fn partitions_stay_few_when_the_retention_is_long_and_a_query_locks_few_of_them() {
+    let case = Case::new("decade");
+    heartbeat(&case, "0");
+    // As versions before 10 made them, in part: weeks, also in the far future, and one far row.
+    let sql = "do $$ declare day timestamptz; begin for week in -60..160 loop
+            day := date_bin('7 days', now(), '2001-01-01 00:00+00') + week * interval '7 days';
+            if not exists (select from anomalies_parts where lower <= day and upper > day) then
+                execute format('create table %I partition of anomalies for values from (%L) to (%L)',
+                    'anomalies_' || to_char(day, 'YYYYMMDD'), day, day + interval '7 days');
+            end if;
+        end loop; end $$";
+    case.sql().batch_execute(&format!("set timezone = 'UTC'; {sql}")).unwrap();
+    for offset in 0..60_i32 {
+        row(&case, offset.into(), offset * 20, 0);
+    }
+    row(&case, 60, -1300, 0);
+    assert_eq!(maintain(&case, "3650 days").1, 0);
+    assert_eq!(case.count("anomalies"), 61);
+    assert!(partitions(&case) <= 121, "{}", partitions(&case));
+    let mut sql = case.sql();
+    let mut transaction = sql.transaction().unwrap();
+    let page = anomaly::store::query::newest(&mut transaction, &anomaly::archive::Filter::default(), None, 2).unwrap();
+    assert_eq!(page.records.len(), 2);
+    let locks = "select count(*) from pg_locks where pid = pg_backend_pid()";
+    let locks: i64 = transaction.query_one(locks, &[]).unwrap().get(0);
+    assert!(locks < 200, "{locks} locks");
 }
 
 #[test]
@@ -106,12 +253,19 @@ fn the_detector_follows_postgres_retention_although_its_role_may_not_make_tables
     let detector = case.detector("a", &[]);
     let told = "partitions of the table follow postgres.retention";
     wait("the partitions of the settings", || detector.log().contains(told));
-    assert!(partitions(&case) > before + 15);
+    assert!(partitions(&case) > before + 8);
     drop(detector);
-    case.sql().batch_execute(&format!("revoke execute on function anomalies_maintain(interval) from {role}")).unwrap();
+    case.sql()
+        .batch_execute(&format!(
+            "revoke execute on function anomalies_maintain(interval, timestamptz, interval, interval) from {role}"
+        ))
+        .unwrap();
     let check = case.run(&["check", "--role", "detector", "--connect"]);
     let text = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert!(text.contains("no execute on function anomalies_maintain(interval)"), "{text}");
+    assert!(
+        text.contains("no execute on function anomalies_maintain(interval, timestamptz, interval, interval)"),
+        "{text}"
+    );
     drop(case);
     admin.batch_execute(&format!("drop owned by {role}; drop role {role}")).unwrap();
 }

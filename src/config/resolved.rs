@@ -87,12 +87,16 @@ pub struct Postgres {
     pub schema: String,
     pub sslmode: String,
     pub sslrootcert: String,
+    pub sslcert: String,
+    pub sslkey: String,
     #[serde(deserialize_with = "duration")]
     pub connect_timeout: Duration,
     #[serde(deserialize_with = "duration")]
     pub statement_timeout: Duration,
     #[serde(deserialize_with = "duration")]
     pub retention: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub retention_delay: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -1,29 +1,29 @@
 //! The detector: workers on the input, the sink into PostgreSQL, the heartbeat.
 
+mod upkeep;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Crew;
 use crate::anomaly::Anomaly;
 use crate::config::Settings;
-use crate::config::resolved::{Delivery, Keep, Postgres};
+use crate::config::resolved::{Delivery, Keep};
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::foreign;
 use crate::health::{Input, Part, State};
 use crate::service::limit::Limit;
 use crate::store::heartbeat::Heartbeat;
-use crate::store::maintain::maintain;
 use crate::store::sink::PostgresLedger;
 use crate::stream::kafka::{KafkaLog, KafkaReader, Names};
 use crate::stream::log::Remedy;
 use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{Ending, Observer, Plan, Worker};
+use upkeep::Upkeep;
 
 /// Between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Between two looks after the tables' partitions, and after one that failed.
-const UPKEEP: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(60)];
 /// Before everything is made anew after a fault.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -239,77 +239,31 @@ fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Resu
     });
     let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, detection));
     let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
-    let mut upkeep =
-        Upkeep { settings: settings.postgres.clone(), next: Instant::now(), done: (0, 0, 0), is_told: false };
+    // PostgreSQL may hold it up for as long as it likes, as it may the sink.
+    let part = crew.health.unwatched_part("heartbeat");
+    let mut upkeep = Upkeep::new(&settings.postgres, part.clone());
     crew.spawn("heartbeat", move || {
-        let mut is_told = false;
+        part.set(State::Running);
         loop {
             let is_last = stop.wait(HEARTBEAT);
             if is_last {
                 // The last commits are to be in the last heartbeat.
+                part.set(State::Stopped);
                 let is_over = || health.parts().iter().all(|part| part.state() == State::Stopped);
                 while !is_over() && stop.elapsed().is_some_and(|elapsed| elapsed < drain) {
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }
             match heartbeat.write(&health) {
-                Ok(()) => is_told = false,
-                // The sink says what an outage means; this only says that the pages will look stale.
-                Err(e) if !is_told => {
-                    tracing::warn!("cannot write detector_status: {e}");
-                    is_told = true;
+                _ if is_last => return Ok(()),
+                Ok(()) => {
+                    part.set(State::Running);
+                    upkeep.run();
                 }
-                Err(_) => {}
-            }
-            if is_last {
-                return Ok(());
-            }
-            if !is_told {
-                upkeep.run();
+                Err(e) => part.set(State::Degraded(format!("cannot write detector_status: {e}"))),
             }
         }
     })
-}
-
-/// Partitions and retention of the tables, by the way.
-struct Upkeep {
-    settings: Postgres,
-    next: Instant,
-    /// Made, dropped, trimmed, not told of yet.
-    done: (i32, i32, i64),
-    is_told: bool,
-}
-
-impl Upkeep {
-    fn run(&mut self) {
-        if Instant::now() < self.next {
-            return;
-        }
-        let done = maintain(&self.settings);
-        let [hour, minute] = UPKEEP;
-        self.next = Instant::now() + if done.is_ok() { hour } else { minute };
-        match done {
-            Ok(done) => {
-                self.is_told = false;
-                self.done.0 += done.made;
-                self.done.1 += done.dropped;
-                self.done.2 += done.trimmed;
-                if done.is_more {
-                    self.next = Instant::now();
-                    return;
-                }
-                let (made, dropped, trimmed) = std::mem::take(&mut self.done);
-                if (made, dropped, trimmed) != (0, 0, 0) {
-                    tracing::info!(made, dropped, trimmed, "partitions of the table follow postgres.retention");
-                }
-            }
-            Err(e) if !self.is_told => {
-                tracing::warn!("cannot look after the table's partitions; rows are kept without: {e}");
-                self.is_told = true;
-            }
-            Err(_) => {}
-        }
-    }
 }
 
 /// What exactly once rests on, for `anomaly check`.

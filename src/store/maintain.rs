@@ -1,10 +1,15 @@
-//! The partitions of `anomalies`: made ahead, and dropped when `postgres.retention` has passed.
+//! The partitions of `anomalies`: made ahead, and dropped when `postgres.retention` has passed by all clocks.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
 
 use super::{Failure, open};
 use crate::config::resolved::Postgres;
+use crate::event::Instant;
 
 /// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Maintained {
     /// Partitions that were made.
     pub made: i32,
@@ -14,25 +19,59 @@ pub struct Maintained {
     pub trimmed: i64,
     /// There is more to do: call again soon.
     pub is_more: bool,
+    /// What would be deleted is unusually much, and waits.
+    pub plan: Option<Plan>,
+    /// The database's clock minus this machine's, in milliseconds.
+    pub clocks_apart: i64,
+}
+
+/// A deletion that waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Oldest time that is stored.
+    pub from: Option<Instant>,
+    /// What is older than this will be deleted.
+    pub to: Instant,
+    /// Anomalies among it.
+    pub rows: i64,
+    /// Time until then.
+    pub remaining: Duration,
 }
 
 /// Longest time that it may take; moving rows is the longest part.
 const LIMIT: &str = "10min";
 
 /// Makes, drops and trims a little over a connection of its own. Any number of processes may; only one at a time does anything.
+/// `elapsed` is the time since this process' last call, by its monotonic clock.
 ///
 /// # Errors
 /// Why not, as a sentence.
-pub fn maintain(settings: &Postgres) -> Result<Maintained, String> {
+pub fn maintain(settings: &Postgres, elapsed: Duration) -> Result<Maintained, String> {
     let mut client = open(settings)?;
-    let seconds = settings.retention.as_secs_f64();
+    let [retention, elapsed, delay] = [settings.retention, elapsed, settings.retention_delay].map(|d| d.as_secs_f64());
     let mut call = || -> Result<Maintained, postgres::Error> {
         let mut transaction = client.transaction()?;
         transaction.batch_execute(&format!("set local statement_timeout = '{LIMIT}'"))?;
-        let sql = "select made, dropped, trimmed, is_more from anomalies_maintain(make_interval(secs => $1))";
-        let row = transaction.query_one(sql, &[&seconds])?;
+        let sql = "select made, dropped, trimmed, is_more, due_from, due_to, due_rows,
+                extract(epoch from remaining)::float8, extract(epoch from now() - $2)::float8
+            from anomalies_maintain(make_interval(secs => $1), $2, make_interval(secs => $3), make_interval(secs => $4))";
+        let row = transaction.query_one(sql, &[&retention, &OffsetDateTime::now_utc(), &elapsed, &delay])?;
         transaction.commit()?;
-        Ok(Maintained { made: row.get(0), dropped: row.get(1), trimmed: row.get(2), is_more: row.get(3) })
+        let time = |column| row.get::<_, Option<OffsetDateTime>>(column).map(Instant::from);
+        let plan = time(5).map(|to| Plan {
+            from: time(4),
+            to,
+            rows: row.get::<_, Option<i64>>(6).unwrap_or(0),
+            remaining: Duration::from_secs_f64(row.get::<_, Option<f64>>(7).unwrap_or(0.0).max(0.0)),
+        });
+        Ok(Maintained {
+            made: row.get(0),
+            dropped: row.get(1),
+            trimmed: row.get(2),
+            is_more: row.get(3),
+            plan,
+            clocks_apart: (row.get::<_, f64>(8) * 1000.0) as i64,
+        })
     };
     call().map_err(|e| Failure::from(e).sentence())
 }

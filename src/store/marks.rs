@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
 
+use super::row;
 use crate::anomaly::Source;
 use crate::archive::{Mark, NewMark, Quality, Review};
 use crate::event::Instant;
@@ -61,8 +62,13 @@ pub fn latest<'a>(
 /// See [`of`].
 pub fn event_time(client: &mut impl GenericClient, mark: &NewMark) -> Result<Option<OffsetDateTime>, Error> {
     let sql = "select event_time from anomalies \
-               where source_topic = $1 and source_partition = $2 and source_offset = $3 limit 1";
-    client.query_opt(sql, &[&mark.topic, &mark.partition, &mark.offset])?.map(|row| row.try_get(0)).transpose()
+               where source_topic = $1 and source_partition = $2 and source_offset = $3 and event_time >= $4 limit 1";
+    for since in row::sinces() {
+        if let Some(row) = client.query_opt(sql, &[&mark.topic, &mark.partition, &mark.offset, &since])? {
+            return row.try_get(0).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// Adds a mark.
@@ -97,7 +103,7 @@ pub fn reviews(client: &mut impl GenericClient, from: Instant, to: Instant) -> R
 /// See [`of`].
 pub fn quality(client: &mut impl GenericClient, from: Instant, to: Instant) -> Result<Vec<Quality>, Error> {
     let range: [&(dyn postgres::types::ToSql + Sync); 2] = [&from.to_time(), &to.to_time()];
-    let totals = "select date_trunc('day', minute), sum(anomalies)::bigint, sum(labelled)::bigint from anomaly_minutes \
+    let totals = "select date_trunc('day', minute, 'UTC'), sum(anomalies)::bigint, sum(labelled)::bigint from anomaly_minutes \
                   where minute >= $1 and minute < $2 group by 1";
     let mut days = BTreeMap::new();
     for row in client.query(totals, &range)? {
@@ -105,7 +111,7 @@ pub fn quality(client: &mut impl GenericClient, from: Instant, to: Instant) -> R
         let (all, labelled) = (whole(&row, 1)?, whole(&row, 2)?);
         days.insert(day, Quality { day, right: 0, wrong: 0, expected: 0, labelled, all });
     }
-    let marked = format!("select date_trunc('day', event_time), mark, count(*) from {LATEST} group by 1, 2");
+    let marked = format!("select date_trunc('day', event_time, 'UTC'), mark, count(*) from {LATEST} group by 1, 2");
     for row in client.query(&marked, &range)? {
         let Some(day) = days.get_mut(&Instant::from(row.try_get::<_, OffsetDateTime>(0)?)) else { continue };
         match review(row.try_get(1)?) {

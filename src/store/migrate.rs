@@ -58,7 +58,7 @@ pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
             "grant usage on schema {schema} to {role};
              grant select, insert, update, delete on all tables in schema {schema} to {role};
              grant usage, select on all sequences in schema {schema} to {role};
-             grant execute on function {schema}.anomalies_maintain(interval) to {role};
+             grant execute on function {schema}.anomalies_maintain(interval, timestamptz, interval, interval) to {role};
              do $$ begin
                  -- The sink copies through a table of its session. Mostly everyone may have such; only the database's owner
                  -- can say so where that was revoked.
@@ -153,9 +153,28 @@ pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<
     if !temporary.get::<_, bool>(0) {
         return Ok(Some("temporary on the database".into()));
     }
-    let maintains =
-        client.query_one("select has_function_privilege('anomalies_maintain(interval)', 'EXECUTE')", &[])?;
-    Ok((!maintains.get::<_, bool>(0)).then(|| "execute on function anomalies_maintain(interval)".into()))
+    let maintains = client.query_one(
+        "select has_function_privilege('anomalies_maintain(interval, timestamptz, interval, interval)', 'EXECUTE')",
+        &[],
+    )?;
+    Ok((!maintains.get::<_, bool>(0))
+        .then(|| "execute on function anomalies_maintain(interval, timestamptz, interval, interval)".into()))
+}
+
+/// Why the database's encoding is of no use, with the remedy; `None` when it can store every name.
+///
+/// # Errors
+/// As [`Failure`] says.
+pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, Failure> {
+    let sql = "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()";
+    let encoding: String = client.query_one(sql, &[])?.get(0);
+    // SQL_ASCII stores bytes as they come.
+    Ok((!["UTF8", "SQL_ASCII"].contains(&encoding.as_str())).then(|| {
+        format!(
+            "the database's encoding is {encoding}, which lacks most characters: anomalies whose names have them are refused. Use \
+             a database that was made with encoding UTF8 (create database ... encoding 'UTF8' template template0)"
+        )
+    }))
 }
 
 /// The database's clock.

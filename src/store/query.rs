@@ -33,6 +33,31 @@ pub fn newest(
     before: Option<&Key>,
     limit: u32,
 ) -> Result<Page, Error> {
+    let anchor = before.map_or_else(Instant::now, |key| key.time);
+    for days in RANGES.into_iter().filter(|_| filter.from.is_none()) {
+        let near = Filter { from: days_from(anchor, -days), ..filter.clone() };
+        let page = newest_of(client, &near, before, limit)?;
+        if page.next.is_some() {
+            return Ok(page);
+        }
+    }
+    newest_of(client, filter, before, limit)
+}
+
+/// Ranges that are looked at one after another until they have enough, in days: a bound on the event's time spares the server
+/// all the partitions beyond it.
+const RANGES: [i64; 2] = [7, 70];
+
+fn days_from(time: Instant, days: i64) -> Option<Instant> {
+    Instant::from_millis(time.millis() + days * 86_400_000)
+}
+
+fn newest_of(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    before: Option<&Key>,
+    limit: u32,
+) -> Result<Page, Error> {
     let mut conditions = Where::of(filter);
     if let Some(key) = before {
         conditions.beyond("<", key);
@@ -52,6 +77,17 @@ pub fn newest(
 /// # Errors
 /// See [`newest`].
 pub fn newer(client: &mut impl GenericClient, filter: &Filter, after: &Key, limit: u32) -> Result<Page, Error> {
+    for days in RANGES.into_iter().filter(|_| filter.to.is_none()) {
+        let near = Filter { to: days_from(after.time, days), ..filter.clone() };
+        let page = newer_of(client, &near, after, limit)?;
+        if page.next.is_some() {
+            return Ok(page);
+        }
+    }
+    newer_of(client, filter, after, limit)
+}
+
+fn newer_of(client: &mut impl GenericClient, filter: &Filter, after: &Key, limit: u32) -> Result<Page, Error> {
     let mut conditions = Where::of(filter);
     conditions.beyond(">", after);
     let one_more = conditions.value(i64::from(limit) + 1);
@@ -93,12 +129,18 @@ pub fn ranked(
 /// # Errors
 /// See [`newest`].
 pub fn at(client: &mut impl GenericClient, topic: &str, partition: i32, offset: i64) -> Result<Vec<Record>, Error> {
-    let sql = format!(
-        "select {} from anomalies where source_topic = $1 and source_partition = $2 and source_offset = $3 \
-         order by source_index, kind limit 100",
-        row::COLUMNS
-    );
-    records(client, &sql, &[&topic, &partition, &offset])
+    for since in row::sinces() {
+        let sql = format!(
+            "select {} from anomalies where source_topic = $1 and source_partition = $2 and source_offset = $3 \
+             and event_time >= $4 order by source_index, kind limit 100",
+            row::COLUMNS
+        );
+        let records = records(client, &sql, &[&topic, &partition, &offset, &since])?;
+        if !records.is_empty() {
+            return Ok(records);
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn records(client: &mut impl GenericClient, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Record>, Error> {

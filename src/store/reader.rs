@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use postgres::error::SqlState;
 use postgres::{Client, Error};
 
 use super::follower::Listener;
-use super::{Failure, Pool, connection, explain, marks, query, tls};
+use super::{Failure, Pool, connect, marks, query, session};
 use crate::archive::{
     self, ActivityRow, Archive, BinCount, Bins, ConditionRow, CoverageRow, Cursor, Filter, Follower, Key, LaneCount,
     Mark, NameCount, NewMark, Order, Page, Quality, Record, Review, StatusRow,
@@ -48,32 +47,25 @@ impl Reader {
 /// each of them may fail once before a fresh one is tried.
 fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, archive::Failure> {
     for _ in 0..pool.max_size() {
-        let mut connection = pool.get_timeout(PATIENCE).map_err(|e| archive::Failure::Away(e.to_string()))?;
+        let mut connection = pool.get(PATIENCE).map_err(Failure::for_archive)?;
         match question(&mut connection) {
             Err(_) if connection.is_closed() => {}
             answer => return answer.map_err(failure),
         }
     }
-    let mut connection = pool.get_timeout(PATIENCE).map_err(|e| archive::Failure::Away(e.to_string()))?;
+    let mut connection = pool.get(PATIENCE).map_err(Failure::for_archive)?;
     question(&mut connection).map_err(failure)
 }
 
 /// Why the database gave no answer, with the remedy.
 pub fn failure(error: Error) -> archive::Failure {
-    let state = error.code().map(|state| state.code().to_owned()).unwrap_or_default();
-    match (state.as_str(), Failure::from(error)) {
-        ("57014", _) => archive::Failure::Slow,
-        (_, Failure::Away(why)) => archive::Failure::Away(why),
-        ("42P01" | "42703" | "3F000", Failure::Refused(error)) => archive::Failure::Refused(format!(
-            "The tables are missing or older than this program: run `anomaly migrate` ({})",
-            explain(&error)
-        )),
-        ("42501", Failure::Refused(error)) => archive::Failure::Refused(format!(
-            "The dashboard's role may not read the tables: grant it select ({})",
-            explain(&error)
-        )),
-        (_, refused) => archive::Failure::Refused(refused.to_string()),
+    let failure = Failure::from(error);
+    if let Failure::Refused(refusal) = &failure
+        && ["26000", "42P05"].contains(&refusal.state.as_str())
+    {
+        session::forget();
     }
+    failure.for_archive()
 }
 
 impl Archive for Reader {
@@ -160,12 +152,7 @@ impl Archive for Reader {
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, archive::Failure> {
-        let tls = tls(&self.settings).map_err(|e| archive::Failure::Away(e.message))?;
-        let client = connection(&self.settings).connect(tls).map_err(|error| match error.code() {
-            // The pool's still answer.
-            Some(&SqlState::TOO_MANY_CONNECTIONS) => archive::Failure::Refused(explain(&error)),
-            _ => failure(error),
-        })?;
+        let client = connect(&self.settings).map_err(Failure::for_archive)?;
         Ok(Box::new(Listener::new(client)?))
     }
 }

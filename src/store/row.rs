@@ -1,6 +1,7 @@
 //! A row of `anomalies` as a record, with the columns in one order for all who read or write them.
 
 use postgres::Row;
+use time::{Date, OffsetDateTime};
 
 use crate::anomaly::{Anomaly, Direction, Severity, Source};
 use crate::event::Instant;
@@ -50,4 +51,11 @@ pub fn anomaly(row: &Row) -> Result<(Anomaly, Instant), postgres::Error> {
         },
     };
     Ok((anomaly, time("detected_at")?))
+}
+
+/// Since when an anomaly is searched whose time is not known: first in the partitions of late, then in all of them.
+pub fn sinces() -> [OffsetDateTime; 2] {
+    let recent = OffsetDateTime::now_utc() - time::Duration::days(35);
+    let ever = Date::from_ordinal_date(-4000, 1).map_or(OffsetDateTime::UNIX_EPOCH, |day| day.midnight().assume_utc());
+    [recent, ever]
 }

@@ -1,0 +1,116 @@
+//! Partitions and retention of the tables, by the way of the heartbeat.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::resolved::Postgres;
+use crate::health::{Code, Part, Severity};
+use crate::store::maintain::{Maintained, Plan, maintain};
+
+/// Between two passes, and after one that failed.
+const PASS: Duration = Duration::from_secs(600);
+const AFTER_FAILURE: Duration = Duration::from_secs(60);
+/// Clocks that differ by more keep rows from being deleted in time.
+const APART_MILLIS: i64 = 300_000;
+
+/// What the next pass needs to know.
+pub struct Upkeep {
+    settings: Postgres,
+    part: Arc<Part>,
+    next: Instant,
+    last: Instant,
+    /// Made, dropped, trimmed, not yet logged.
+    done: (i32, i32, i64),
+}
+
+impl Upkeep {
+    /// The first pass is due at once. Conditions are raised on `part`.
+    pub fn new(settings: &Postgres, part: Arc<Part>) -> Self {
+        let now = Instant::now();
+        Upkeep { settings: settings.clone(), part, next: now, last: now, done: (0, 0, 0) }
+    }
+
+    /// Does a little, if it is due.
+    pub fn run(&mut self) {
+        let now = Instant::now();
+        if now < self.next {
+            return;
+        }
+        self.next = now + AFTER_FAILURE;
+        match maintain(&self.settings, now - self.last) {
+            Ok(done) => {
+                self.last = now;
+                self.took(&done, now);
+            }
+            Err(e) => self.part.raise(
+                Code::RetentionWaits,
+                Severity::Notice,
+                format!("partitions of the table are neither made nor dropped: {e}"),
+            ),
+        }
+    }
+
+    fn took(&mut self, done: &Maintained, now: Instant) {
+        match waits(&self.settings, done) {
+            Some(message) => self.part.raise(Code::RetentionWaits, Severity::Notice, message),
+            None => self.part.clear(Code::RetentionWaits),
+        }
+        self.done.0 += done.made;
+        self.done.1 += done.dropped;
+        self.done.2 += done.trimmed;
+        if done.is_more {
+            self.next = now;
+            return;
+        }
+        self.next = now + done.plan.as_ref().map_or(PASS, |plan| plan.remaining.min(PASS));
+        let (made, dropped, trimmed) = std::mem::take(&mut self.done);
+        if (made, dropped, trimmed) != (0, 0, 0) {
+            tracing::info!(made, dropped, trimmed, "partitions of the table follow postgres.retention");
+        }
+    }
+}
+
+/// What keeps rows from being deleted, in a sentence.
+fn waits(settings: &Postgres, done: &Maintained) -> Option<String> {
+    let mut reasons = Vec::new();
+    if done.clocks_apart.abs() > APART_MILLIS {
+        let (by, side) =
+            (brief(done.clocks_apart.unsigned_abs() / 1000), if done.clocks_apart > 0 { "ahead of" } else { "behind" });
+        reasons.push(format!(
+            "the database's clock is {by} {side} this machine's: only what is too old by both clocks is deleted. Synchronise \
+             the clocks"
+        ));
+    }
+    if let Some(Plan { from, to, rows, remaining }) = &done.plan {
+        let from = from.map(|from| format!(" from {from}")).unwrap_or_default();
+        reasons.push(format!(
+            "all data{from} to {to} ({rows} anomalies) is older than postgres.retention = {} and will be deleted in {}, \
+             since that is unusually much at once. If it shall stay, correct postgres.retention or the clock before",
+            brief(settings.retention.as_secs()),
+            brief(remaining.as_secs()),
+        ));
+    }
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// A duration in its two largest units.
+fn brief(seconds: u64) -> String {
+    let units = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
+    let at = units.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(3);
+    let (name, unit) = units[at];
+    let rest = units.get(at + 1).map(|(name, unit_below)| (name, seconds % unit / unit_below)).filter(|(_, n)| *n > 0);
+    let rest = rest.map(|(name, n)| format!(" {n} {name}")).unwrap_or_default();
+    format!("{} {name}{rest}", seconds / unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_its_two_largest_units() {
+        for (seconds, text) in [(0, "0 s"), (59, "59 s"), (3_600, "1 h"), (34_560_000, "400 d"), (90_061, "1 d 1 h")] {
+            assert_eq!(brief(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! How the database could not do what was asked: it is away, it is too slow, or it refuses. Each says what to do.
+
+use std::error::Error as _;
+use std::fmt;
+
+use postgres::error::DbError;
+
+use crate::archive;
+use crate::foreign;
+
+/// Why the database did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It gives no answer, or it is starting or stopping: worth waiting for.
+    Away(String),
+    /// It answered that a limit of time was reached, or every connection is in use.
+    Slow(String),
+    /// It answered, and refused: a person must act.
+    Refused(Refusal),
+}
+
+/// The answer with which the database refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// SQLSTATE; empty where the connection itself cannot be used.
+    pub state: String,
+    /// What the server says, with its detail.
+    pub message: String,
+    /// What to do; may be empty.
+    pub remedy: String,
+    /// The constraint that a row violates, where the server names one.
+    pub constraint: Option<String>,
+}
+
+impl Failure {
+    /// A connection that cannot be used, found by this program.
+    pub fn unusable(message: impl fmt::Display, remedy: impl fmt::Display) -> Failure {
+        let (message, remedy) = (message.to_string(), remedy.to_string());
+        Failure::Refused(Refusal { state: String::new(), message, remedy, constraint: None })
+    }
+
+    /// As the pages' questions know it.
+    pub fn for_archive(self) -> archive::Failure {
+        match self {
+            Failure::Away(why) => archive::Failure::Away(why),
+            Failure::Slow(_) => archive::Failure::Slow,
+            Failure::Refused(refusal) => archive::Failure::Refused(refusal.to_string()),
+        }
+    }
+
+    /// Who failed us and, where a person must mend it, how.
+    pub fn sentence(&self) -> String {
+        match self {
+            Failure::Away(why) => format!("PostgreSQL is away: {why}"),
+            Failure::Slow(why) => format!("PostgreSQL is too slow: {why}"),
+            Failure::Refused(refusal) => format!("PostgreSQL refuses: {refusal}"),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusal { state, message, remedy, .. } = self;
+        if !state.is_empty() {
+            write!(f, "{state}: ")?;
+        }
+        f.write_str(message)?;
+        if !remedy.is_empty() {
+            write!(f, ". {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<postgres::Error> for Failure {
+    /// By SQLSTATE where the server answered; else a broken connection is an absence, and anything else (a certificate that is
+    /// not trusted, a password that is missing) is a refusal.
+    fn from(error: postgres::Error) -> Self {
+        let message = explain(&error);
+        let Some(answer) = error.as_db_error() else {
+            return match connection_error(&error) {
+                Some(std::io::ErrorKind::PermissionDenied) => Failure::unusable(message, STANDBY),
+                Some(_) => Failure::Away(message),
+                None if error.is_closed() => Failure::Away(message),
+                None => Failure::unusable(
+                    message,
+                    "Look at postgres.sslmode and postgres.sslrootcert; a missing password belongs into \
+                     /etc/anomaly/credentials/postgres.password, followed by a restart",
+                ),
+            };
+        };
+        let state = answer.code().code();
+        match state {
+            // Stopped by an administrator or a crash, starting, idle for too long; a deadlock or a conflict on a standby.
+            "57P01" | "57P02" | "57P03" | "57P05" => Failure::Away(message),
+            _ if state.starts_with("40") => Failure::Away(message),
+            // Statement timeout or cancelled; lock timeout.
+            "57014" | "55P03" => Failure::Slow(message),
+            _ => Failure::Refused(Refusal {
+                state: state.to_owned(),
+                message: said(answer),
+                remedy: remedy(state, answer.constraint()).to_owned(),
+                constraint: answer.constraint().map(str::to_owned),
+            }),
+        }
+    }
+}
+
+const STANDBY: &str =
+    "It is a read-only standby: name the primary in postgres.host, or all hosts with commas between them";
+
+/// What to do about a refusal, by SQLSTATE.
+fn remedy(state: &str, constraint: Option<&str>) -> &'static str {
+    match state {
+        "28P01" => {
+            "Correct postgres.user and the password in /etc/anomaly/credentials/postgres.password (or \
+             postgres.password_file), then restart"
+        }
+        "28000" => {
+            "The role must exist and may log in (alter role ... login), and pg_hba.conf must have a line for it, this \
+             database, this address and postgres.sslmode"
+        }
+        "3D000" => "Create the database, or correct postgres.dbname",
+        "53300" => "Raise max_connections or the connection limit of the role or the database, or end other sessions",
+        "53100" => "Free space on the database's disk",
+        "53200" | "53000" => "Raise max_locks_per_transaction, or give the server more memory",
+        "25006" => STANDBY,
+        "42P01" | "42703" | "42883" | "3F000" => {
+            "The tables are missing or older than this program: run `anomaly migrate`"
+        }
+        "42501" => "Run `anomaly migrate` as the owner of the tables, which grants the rights, or grant them",
+        "23514" if constraint.is_none() => {
+            "The table has no partition for this row: attach anomalies_rest again as the default partition of anomalies"
+        }
+        "26000" | "42P05" => POOLING,
+        "08P01" => "A connection pooler such as PgBouncer may be in between: its log says more",
+        _ => "",
+    }
+}
+
+/// What a pooler must be for this program.
+pub(super) const POOLING: &str =
+    "Transaction pooling is not supported: use pool_mode = session for this database, or connect to PostgreSQL itself";
+
+/// The kind of the first I/O error in the chain.
+fn connection_error(error: &postgres::Error) -> Option<std::io::ErrorKind> {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        source = inner.source();
+    }
+    None
+}
+
+/// The server's message with its detail, which may hold text of others.
+fn said(answer: &DbError) -> String {
+    let detail = answer.detail().map(|detail| format!(" ({})", foreign::text(detail))).unwrap_or_default();
+    format!("{}{detail}", foreign::text(answer.message()))
+}
+
+/// The whole chain of an error: postgres' own text hides the server's message.
+pub fn explain(error: &postgres::Error) -> String {
+    if let Some(answer) = error.as_db_error() {
+        return format!("{}: {}", answer.code().code(), said(answer));
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,76 @@
+//! Connections that are lent to questions, with the real reason when there is none (r2d2 only says that time ran out).
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Failure, connect};
+use crate::config::resolved::Postgres;
+
+/// Connections that are made when they are needed.
+pub struct Pool {
+    inner: r2d2::Pool<Manager>,
+    last: Last,
+}
+
+/// Why the last attempt to connect failed, until one succeeds.
+type Last = Arc<Mutex<Option<Failure>>>;
+
+/// One of them; it goes back on drop.
+pub type Connection = r2d2::PooledConnection<Manager>;
+
+/// Makes connections.
+pub struct Manager {
+    settings: Postgres,
+    last: Last,
+}
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = postgres::Client;
+    type Error = Failure;
+
+    fn connect(&self) -> Result<postgres::Client, Failure> {
+        let made = connect(&self.settings);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = made.as_ref().err().cloned();
+        made
+    }
+
+    fn is_valid(&self, client: &mut postgres::Client) -> Result<(), Failure> {
+        Ok(client.simple_query("").map(drop)?)
+    }
+
+    fn has_broken(&self, client: &mut postgres::Client) -> bool {
+        client.is_closed()
+    }
+}
+
+impl Pool {
+    /// At most `size` connections; connects to nothing yet.
+    pub fn new(settings: &Postgres, size: u32) -> Pool {
+        let last = Last::default();
+        let inner = r2d2::Pool::builder()
+            .max_size(size)
+            .min_idle(Some(0))
+            .connection_timeout(settings.connect_timeout)
+            // A broken connection is noticed when it is used; a round trip before each use would cost more.
+            .test_on_check_out(false)
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(Manager { settings: settings.clone(), last: last.clone() });
+        Pool { inner, last }
+    }
+
+    /// Most connections.
+    pub fn max_size(&self) -> u32 {
+        self.inner.max_size()
+    }
+
+    /// A connection, waited for at most this long.
+    ///
+    /// # Errors
+    /// Why none could be made; slow when all are in use.
+    pub fn get(&self, patience: Duration) -> Result<Connection, Failure> {
+        self.inner.get_timeout(patience).map_err(|_| {
+            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            last.unwrap_or_else(|| Failure::Slow(format!("no connection within {} ms", patience.as_millis())))
+        })
+    }
+}

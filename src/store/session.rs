@@ -1,0 +1,101 @@
+//! What a connection must keep: time zone, search path and timeout are set on each new one and read back. A pooler in between
+//! that gives each transaction another session is recognised, since nothing set on it lasts.
+
+use std::collections::HashSet;
+use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
+
+use postgres::{Client, SimpleQueryMessage};
+
+use super::Failure;
+use super::failure::POOLING;
+use crate::config::resolved::Postgres;
+
+/// Sets what this program needs, and reads it back.
+///
+/// # Errors
+/// A refusal when the connection does not keep what was set on it.
+pub fn prepare(client: &mut Client, settings: &Postgres) -> Result<(), Failure> {
+    let timeout = settings.statement_timeout.as_millis().to_string();
+    let schema = &settings.schema;
+    let path = if schema.is_empty() { String::new() } else { format!("; set search_path to {schema}") };
+    client.batch_execute(&format!("set timezone to 'UTC'; set statement_timeout to {timeout}{path}"))?;
+    let found = values(
+        client,
+        "select current_setting('timezone'), (select setting from pg_settings where name = 'statement_timeout'),
+                trim(both '\"' from current_setting('search_path'))",
+    )?;
+    let wanted =
+        [("timezone", "UTC"), ("statement_timeout", timeout.as_str()), ("search_path", schema.trim_matches('"'))];
+    for ((name, wanted), found) in wanted.into_iter().zip(found) {
+        if found != wanted && !(name == "search_path" && schema.is_empty()) {
+            return Err(Failure::unusable(
+                format_args!("the connection does not keep its settings: {name} was set to {wanted} and is {found}"),
+                POOLING,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Connections of these were found to be sessions.
+static SESSIONS: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+
+/// Looks, once for each server and role, whether a second connection shares the session of this one. Where a second one cannot be
+/// had, nothing is said.
+///
+/// # Errors
+/// A refusal when it does.
+pub fn probe(client: &mut Client, settings: &Postgres) -> Result<(), Failure> {
+    let Postgres { host, port, dbname, user, .. } = settings;
+    let place = format!("{user}@{host}:{port}/{dbname}");
+    if SESSIONS.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|known| known.contains(&place)) {
+        return Ok(());
+    }
+    let Some(mut other) = second(settings) else { return Ok(()) };
+    // A pooler may hand out its sessions in turn: one of the two then sees that it has another one.
+    for turn in 0..3 {
+        let token = format!("{}-{turn}", std::process::id());
+        values(client, &format!("select set_config('anomaly.session', '{token}', false)"))?;
+        let others = values(&mut other, "select coalesce(current_setting('anomaly.session', true), '')")?;
+        let own = values(client, "select coalesce(current_setting('anomaly.session', true), '')")?;
+        if others == [token.as_str()] || own != [token.as_str()] {
+            return Err(Failure::unusable(
+                "two connections share one session, or one connection changes its session: a pooler in between gives each \
+                 transaction another one",
+                POOLING,
+            ));
+        }
+    }
+    SESSIONS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(place);
+    Ok(())
+}
+
+/// The next connection is looked at again: the pooler's settings may have changed.
+pub fn forget() {
+    *SESSIONS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+/// A second connection that has a session. On a thread, since a pooler may let it wait for minutes.
+fn second(settings: &Postgres) -> Option<Client> {
+    let (sender, receiver) = mpsc::channel();
+    let (own, timeout) = (settings.clone(), settings.connect_timeout);
+    std::thread::spawn(move || {
+        let ready = super::dial(&own).and_then(|mut client| {
+            values(&mut client, "select set_config('anomaly.session', '', false)")?;
+            Ok(client)
+        });
+        let _ = sender.send(ready);
+    });
+    receiver.recv_timeout(timeout).ok()?.ok()
+}
+
+/// The first row of a question that needs no prepared statement, as texts.
+fn values(client: &mut Client, sql: &str) -> Result<Vec<String>, Failure> {
+    let messages = client.simple_query(sql)?;
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    Ok(row.map_or_else(Vec::new, |row| (0..row.len()).map(|at| row.get(at).unwrap_or_default().to_owned()).collect()))
+}
