@@ -34,6 +34,20 @@ pub struct Written {
     pub rejected: u64,
 }
 
+/// Records that the table refused and that nobody has dealt with yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rejects {
+    /// How many, counted up to [`Rejects::MOST`].
+    pub count: u64,
+    /// The newest one: its place in the topic and the reason.
+    pub last: String,
+}
+
+impl Rejects {
+    /// More are not counted.
+    pub const MOST: u64 = 100_000;
+}
+
 /// Why a batch was not written; nothing of it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unwritten {
@@ -62,4 +76,10 @@ pub trait Ledger: Send {
     /// # Errors
     /// Nothing was stored.
     fn write(&mut self, entries: &[Entry], moves: &BTreeMap<i32, (i64, i64)>) -> Result<Written, Unwritten>;
+
+    /// Records that were refused and are kept.
+    ///
+    /// # Errors
+    /// As [`positions`](Self::positions).
+    fn rejects(&mut self) -> Result<Rejects, Unwritten>;
 }

@@ -7,12 +7,12 @@ use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 
 use super::row::{self, COLUMNS};
-use super::{Failure, copy, explain, open};
+use super::{Failure, Refusal, copy, open};
 use crate::anomaly::{Anomaly, Source};
 use crate::config::resolved::Postgres;
 use crate::event::Instant;
 use crate::fail;
-use crate::ledger::{Entry, Ledger, Unwritten, Written};
+use crate::ledger::{Entry, Ledger, Rejects, Unwritten, Written};
 
 /// One connection, made when it is needed and again after it broke.
 pub struct PostgresLedger {
@@ -109,6 +109,25 @@ impl Ledger for PostgresLedger {
             Ok(written)
         })
     }
+
+    fn rejects(&mut self) -> Result<Rejects, Unwritten> {
+        self.with(|client, names| {
+            let most = Rejects::MOST as i64;
+            let sql = "select count(*) from (select from sink_rejects where topic = $1 limit $2) as kept";
+            let count = client.query_one(sql, &[&names.topic, &most])?.get::<_, i64>(0).max(0) as u64;
+            if count == 0 {
+                return Ok(Rejects::default());
+            }
+            let sql = "select partition, record_offset, case when reason ~ '^[0-9A-Z]{5}$' then message
+                    else reason || ': ' || message end
+                from sink_rejects where topic = $1 order by rejected_at desc limit 1";
+            let last = client.query_opt(sql, &[&names.topic])?.map_or_else(String::new, |row| {
+                let (partition, offset, why): (i32, i64, String) = (row.get(0), row.get(1), row.get(2));
+                format!("{} [{partition}] offset {offset}: {why}", names.topic)
+            });
+            Ok(Rejects { count, last })
+        })
+    }
 }
 
 /// Moves each partition from its old to its new offset; returns the number by which rows name it.
@@ -158,40 +177,45 @@ fn insert(
     };
     let Failure::Refused(why) = &refused else { return Err(refused.into()) };
     attempt.rollback()?;
-    let state = why.code().map_or("", |c| c.code());
-    // 22 data exception, 23 integrity, 54 too large for an index or a row.
-    if !["22", "23", "54"].iter().any(|class| state.starts_with(class)) {
+    if !is_for_its_content(why) {
         return Err(refused.into());
     }
     if let [(entry, _)] = batch {
-        return reject(transaction, topic, entry, state, &explain(why), written);
+        return reject(transaction, topic, entry, &why.state, &format!("{}: {}", why.state, why.message), written);
     }
     let (left, right) = batch.split_at(batch.len() / 2);
     insert(transaction, topic, sinks, left, written)?;
     insert(transaction, topic, sinks, right, written)
 }
 
+/// Whether the table refuses a row for what it holds: 22 data exception, 23 integrity, 54 too large for an index or a row. A
+/// partition that is missing is also a 23514, but of no constraint.
+fn is_for_its_content(refusal: &Refusal) -> bool {
+    let is_of_a_row = ["22", "23", "54"].iter().any(|class| refusal.state.starts_with(class));
+    is_of_a_row && !(refusal.state == "23514" && refusal.constraint.is_none())
+}
+
 /// What the pages count, of the rows that were inserted.
 const TOTALS: &str = "
     minutes as (
         insert into anomaly_minutes as t (minute, sink, severity, anomalies, labelled)
-        select date_trunc('minute', event_time), sink, severity, count(*), count(label) from inserted group by 1, 2, 3
+        select date_trunc('minute', event_time, 'UTC'), sink, severity, count(*), count(label) from inserted group by 1, 2, 3
         on conflict (minute, sink, severity) do update
         set anomalies = t.anomalies + excluded.anomalies, labelled = t.labelled + excluded.labelled),
     hourly as (
-        select date_trunc('hour', event_time) as hour, device_id, metric_name, severity, count(*) as anomalies
+        select date_trunc('hour', event_time, 'UTC') as hour, device_id, metric_name, severity, count(*) as anomalies
         from inserted group by 1, 2, 3, 4 order by 1, 2, 3, 4),
     hours as (
         insert into anomaly_hours as t (hour, device_id, metric_name, severity, anomalies) select * from hourly
         on conflict (hour, device_id, metric_name, severity) do update set anomalies = t.anomalies + excluded.anomalies),
     days as (
         insert into anomaly_days as t (day, device_id, metric_name, severity, anomalies)
-        select date_trunc('day', hour), device_id, metric_name, severity, sum(anomalies) from hourly
+        select date_trunc('day', hour, 'UTC'), device_id, metric_name, severity, sum(anomalies) from hourly
         group by 1, 2, 3, 4 order by 1, 2, 3, 4
         on conflict (day, device_id, metric_name, severity) do update set anomalies = t.anomalies + excluded.anomalies),
     metrics as (
         insert into anomaly_metrics as t (hour, metric_name, severity, sink, anomalies)
-        select date_trunc('hour', event_time), metric_name, severity, sink, count(*) from inserted group by 1, 2, 3, 4
+        select date_trunc('hour', event_time, 'UTC'), metric_name, severity, sink, count(*) from inserted group by 1, 2, 3, 4
         on conflict (hour, metric_name, severity, sink) do update set anomalies = t.anomalies + excluded.anomalies),
     names as (insert into devices select distinct device_id from hourly order by 1 on conflict do nothing)";
 

@@ -1,5 +1,5 @@
-//! The simulated database: rows and offsets that move together or not at all, outages, and answers that are lost after the
-//! commit.
+//! The simulated database: rows and offsets that move together or not at all, outages, answers that are lost after the commit,
+//! and a backup that takes the place of what was stored since.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,11 +10,14 @@ use rand::RngExt;
 use super::stage::{Inner, Stage};
 use super::strike::{ASK, Actor};
 use super::world::Defect;
-use crate::ledger::{Entry, Ledger, Unwritten, Written};
+use crate::ledger::{Entry, Ledger, Rejects, Unwritten, Written};
 use crate::stream::log::{Fault, Remedy};
 
 /// Topic, partition, offset and index of the event.
 type Identity = (String, i32, i64, i32);
+
+/// Positions and rows.
+type Copy = (BTreeMap<i32, i64>, BTreeMap<Identity, Vec<u8>>);
 
 #[derive(Default)]
 pub struct Database {
@@ -27,6 +30,10 @@ pub struct Database {
     pub away_until: Duration,
     pub refused: u64,
     pub moved: u64,
+    /// A copy of positions and rows, as a backup has them.
+    copy: Option<Copy>,
+    /// How often the copy took the place of what was stored since.
+    pub restored: u64,
 }
 
 impl Database {
@@ -96,6 +103,10 @@ impl Connection {
 }
 
 impl Ledger for Connection {
+    fn rejects(&mut self) -> Result<Rejects, Unwritten> {
+        self.ask(|_, _| Ok(Rejects::default()))
+    }
+
     fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unwritten> {
         self.ask(|_, inner| {
             let positions = &inner.cluster.database.positions;
@@ -118,6 +129,17 @@ impl Ledger for Connection {
             let written = inner.cluster.database.write(entries, moves, lost);
             if is_struck && this.defect == Some(Defect::LostOffset) {
                 inner.cluster.database.positions = before;
+            }
+            let is_backup_time = inner.faults > 0.0 && inner.random.random_bool(0.05);
+            let database = &mut inner.cluster.database;
+            if is_backup_time {
+                match database.copy.take() {
+                    None => database.copy = Some((database.positions.clone(), database.rows.clone())),
+                    Some((positions, rows)) => {
+                        (database.positions, database.rows) = (positions, rows);
+                        database.restored += 1;
+                    }
+                }
             }
             written
         })

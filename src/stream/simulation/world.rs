@@ -135,6 +135,7 @@ pub struct Totals {
     sink_generations: u64,
     refused: u64,
     moved: u64,
+    restored: u64,
 }
 
 impl Totals {
@@ -158,6 +159,7 @@ impl Totals {
         self.sink_generations += other.sink_generations;
         self.refused += other.refused;
         self.moved += other.moved;
+        self.restored += other.restored;
     }
 
     pub fn assert_varied(&self) {
@@ -178,6 +180,7 @@ impl Totals {
             self.sink_generations,
             self.refused,
             5 * self.moved,
+            5 * self.restored,
         ];
         assert!(all.iter().all(|n| *n > 500), "{self:?}");
     }
@@ -225,6 +228,7 @@ pub fn play(schedule: &Schedule) -> Outcome {
         sink_generations: u64::from(inner.cluster.sinks.generation),
         refused: inner.cluster.database.refused,
         moved: inner.cluster.database.moved,
+        restored: inner.cluster.database.restored,
         ..count(&mut inner.cluster)
     };
     Outcome {
