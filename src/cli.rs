@@ -102,8 +102,12 @@ enum Command {
     Migrate,
     /// Create the topics that are missing, and show all
     Topics,
-    /// Show what the detector is doing: partitions, lag, series
-    Status,
+    /// Show what the detector is doing: partitions, lag, outcomes, series, and what is wrong
+    Status {
+        /// Remove partitions that have not reported for an hour, such as those of a topic that is gone, and name them
+        #[arg(long)]
+        forget: bool,
+    },
     /// List, show and send again the records that were not events
     #[command(subcommand)]
     Dlq(Dlq),
@@ -294,7 +298,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (None, Some(Command::Score(score))) => command::score::run(&score),
         (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(File::Detector))?.0.settings),
         (None, Some(Command::Topics)) => command::topics::run(&load(Some(File::Detector))?.0.settings),
-        (None, Some(Command::Status)) => command::status::run(&load(Some(File::Dashboard))?.0.settings),
+        (None, Some(Command::Status { forget: false })) => {
+            command::status::run(&load(Some(File::Dashboard))?.0.settings)
+        }
+        // The dashboard's role may be one that only reads.
+        (None, Some(Command::Status { forget: true })) => {
+            command::status::forget(&load(Some(File::Detector))?.0.settings)
+        }
         (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load(Some(File::Detector))?.0.settings, &dlq),
         (None, Some(Command::Passwd(passwd))) => match &passwd.file {
             Some(file) => command::passwd::run(&passwd, file),

@@ -29,6 +29,8 @@ mod demo;
 mod door;
 /// The pages below a path, over plain HTTP, in browsers without storage.
 mod edge;
+/// PostgreSQL behind a pooler, refusing, of another encoding, restored, one of several.
+mod database;
 /// Hosts without IPv4.
 mod families;
 /// Kafka and PostgreSQL away, coming and going.

@@ -17,6 +17,13 @@ pub fn run(settings: &Settings) -> Result<()> {
         postgres.password.clone_from(&settings.migrate.password);
     }
     let mut client = store::connect(&postgres).map_err(|e| unreachable(&postgres, &e))?;
+    match store::migrate::unsuitable_encoding(&mut client).map_err(|e| unreachable(&postgres, &e))? {
+        Some(why) if store::migrate::version(&mut client).map_err(|e| unreachable(&postgres, &e))?.is_none() => {
+            return Err(Error::config(why));
+        }
+        Some(why) => output::note(format_args!("warning: {why}")),
+        None => {}
+    }
     let applied = store::migrate::migrate(&mut client, &postgres.schema)?;
     if postgres.user != settings.postgres.user {
         store::migrate::grant(&mut client, &postgres.schema, &settings.postgres.user)?;

@@ -2,47 +2,93 @@
 
 use super::migrate::unreachable;
 use super::output;
+use crate::archive::{ConditionRow, StatusRow};
 use crate::config::Settings;
 use crate::error::Result;
-use crate::event::Instant;
 use crate::store;
 
-/// A heartbeat comes every 5 s; three missed ones mean that nobody is there.
-const STALE_MILLIS: i64 = 15_000;
+/// A heartbeat comes every 5 s; three missed ones mean that the detector is not there.
+const STALE_SECONDS: f64 = 15.0;
 
-/// Prints one line for each partition.
+/// Prints one line for each partition, then the conditions that hold.
 ///
 /// # Errors
 /// 69 when the database is away.
 pub fn run(settings: &Settings) -> Result<()> {
     // Not through a pool, which waits for a second only, and does not say why it waited in vain.
-    let rows = store::status(&settings.postgres).map_err(|e| unreachable(&settings.postgres, &e))?;
+    let (rows, conditions) = store::status(&settings.postgres).map_err(|e| unreachable(&settings.postgres, &e))?;
     if rows.is_empty() {
-        return output::line("no detector has reported yet");
-    }
-    let now = Instant::now();
-    let number = |n: Option<i64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
-    output::line(format_args!(
-        "{:<18} {:<20} {:>9} {:>14} {:>10} {:>9}  {:<26} STATE",
-        "GROUP", "TOPIC", "PARTITION", "COMMITTED", "LAG", "SERIES", "NEWEST EVENT"
-    ))?;
-    for row in &rows {
-        let age = now.millis() - row.updated_at.millis();
-        let state = if age > STALE_MILLIS {
-            format!("not reporting for {} s (last: {})", age / 1000, row.state)
-        } else {
-            row.state.clone()
-        };
+        output::line("no detector has reported yet")?;
+    } else {
         output::line(format_args!(
-            "{:<18} {:<20} {:>9} {:>14} {:>10} {:>9}  {:<26} {state}",
-            row.group,
-            row.topic,
-            row.partition,
-            number(row.committed),
-            number(row.lag),
-            row.series,
-            row.event_time.map(|at| at.to_string()).unwrap_or_default(),
+            "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>9}  {:<26} STATE",
+            "GROUP",
+            "TOPIC",
+            "PARTITION",
+            "COMMITTED",
+            "LAG",
+            "JUDGED",
+            "LEARNING",
+            "REJECTED",
+            "SERIES",
+            "NEWEST EVENT"
         ))?;
+    }
+    for row in &rows {
+        print(row)?;
+    }
+    for condition in &conditions {
+        tell(condition)?;
+    }
+    Ok(())
+}
+
+fn print(row: &StatusRow) -> Result<()> {
+    let number = |n: Option<i64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+    // By the database's clock: those of two hosts may differ.
+    let state = if row.age > STALE_SECONDS {
+        format!("not reporting for {:.0} s (last: {})", row.age, row.state)
+    } else {
+        row.state.clone()
+    };
+    output::line(format_args!(
+        "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>9}  {:<26} {state}",
+        row.group,
+        row.topic,
+        row.partition,
+        number(row.committed),
+        number(row.lag),
+        number(row.judged),
+        number(row.learning),
+        number(row.rejected),
+        row.series,
+        row.event_time.map(|at| at.to_string()).unwrap_or_default(),
+    ))
+}
+
+fn tell(condition: &ConditionRow) -> Result<()> {
+    let ConditionRow { worker, code, severity, message, since, age, .. } = condition;
+    let old = if *age > STALE_SECONDS { format!(" (last reported {age:.0} s ago)") } else { String::new() };
+    output::line(format_args!("{}: {worker} since {since}{old}: {message} [{code}]", severity.as_str()))
+}
+
+/// Removes what has not reported for long, and names it.
+///
+/// # Errors
+/// 69 when the database is away.
+pub fn forget(settings: &Settings) -> Result<()> {
+    let forgotten = store::forget(&settings.postgres).map_err(|e| unreachable(&settings.postgres, &e))?;
+    for row in &forgotten {
+        output::line(format_args!(
+            "forgot {} partitions of topic {} in group {}, last reported {:.0} h ago",
+            row.partitions,
+            row.topic,
+            row.group,
+            row.age / 3600.0
+        ))?;
+    }
+    if forgotten.is_empty() {
+        output::line("nothing to forget: every partition has reported within the last hour")?;
     }
     Ok(())
 }

@@ -227,6 +227,44 @@ impl Heartbeat {
     }
 }
 
+/// Partitions of one topic whose heartbeats were removed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forgotten {
+    /// Consumer group of the detector.
+    pub group: String,
+    /// Of the raw events.
+    pub topic: String,
+    /// How many.
+    pub partitions: i64,
+    /// Seconds since the newest of them was written.
+    pub age: f64,
+}
+
+/// Removes the heartbeats and conditions that are older than an hour; what still runs writes them again.
+///
+/// # Errors
+/// The database's.
+pub fn forget(client: &mut Client) -> Result<Vec<Forgotten>, postgres::Error> {
+    let mut transaction = client.transaction()?;
+    transaction.execute("delete from detector_conditions where updated_at < now() - interval '1 hour'", &[])?;
+    let rows = transaction.query(
+        "with gone as (
+             delete from detector_status where updated_at < now() - interval '1 hour'
+             returning detector_group, topic, updated_at)
+         select detector_group, topic, count(*), extract(epoch from now() - max(updated_at))::float8
+         from gone group by 1, 2 order by 1, 2",
+        &[],
+    )?;
+    transaction.commit()?;
+    let line = |row: &postgres::Row| Forgotten {
+        group: row.get(0),
+        topic: row.get(1),
+        partitions: row.get(2),
+        age: row.get(3),
+    };
+    Ok(rows.iter().map(line).collect())
+}
+
 /// Start of a minute that is counted from the epoch.
 fn minute(at: &i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(at * 60).unwrap_or(OffsetDateTime::UNIX_EPOCH)

@@ -1,0 +1,301 @@
+//! The database as it can be: behind a pooler, refusing, of another encoding, restored, replaced, or one of several hosts.
+
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::common::{Case, Parts, Process, event, free_port, wait, wait_for};
+
+/// A real PgBouncer in front of the box's database.
+struct Bouncer {
+    child: Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Bouncer {
+    fn start(parts: &Parts, mode: &str) -> Bouncer {
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let get = |key: &str| parts.get(key).to_owned();
+        let (host, server, dbname, user) =
+            (get("POSTGRES__HOST"), get("POSTGRES__PORT"), get("POSTGRES__DBNAME"), get("POSTGRES__USER"));
+        let password = std::fs::read_to_string(parts.get("POSTGRES__PASSWORD_FILE")).unwrap();
+        let settings = format!(
+            "[databases]\n{dbname} = host={host} port={server} dbname={dbname} user={user} password={}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n\
+             pool_mode = {mode}\nignore_startup_parameters = options\ndefault_pool_size = 10\n",
+            password.trim()
+        );
+        let file = dir.path().join("pgbouncer.ini");
+        std::fs::write(&file, settings).unwrap();
+        // It does not run as root.
+        for path in [dir.path(), &file] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let mut command = Command::new("pgbouncer");
+        if rustix::process::geteuid().is_root() {
+            command.args(["-u", "nobody"]);
+        }
+        let log = File::create(dir.path().join("log")).unwrap();
+        let child = command
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("pgbouncer is missing: run packaging/install-deps test");
+        wait("PgBouncer", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Bouncer { child, port, _dir: dir }
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program's connections go to another port.
+fn through(case: &mut Case, port: u16) {
+    case.set("POSTGRES__HOST", "127.0.0.1");
+    case.set("POSTGRES__PORT", port);
+}
+
+/// One anomaly of device `a`.
+fn anomaly(case: &Case, value: f64) {
+    case.produce((0..40).map(|i| event("a", f64::from(i % 5))).chain([event("a", value)]));
+}
+
+/// What one command says, on both outputs.
+fn said(case: &Case, arguments: &[&str]) -> String {
+    let output = case.run(arguments);
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+fn ready(process: &Process) -> (u16, String) {
+    process.get("/readyz").unwrap_or_default()
+}
+
+#[test]
+fn a_pooler_of_sessions_that_ignores_options_keeps_time_zone_search_path_and_totals_right() {
+    let mut case = Case::bare("pooled", Parts::shared());
+    // What a connection has by default must not matter: half-hour zones shift the hours of totals.
+    let bouncer = Bouncer::start(&case.parts, "session");
+    through(&mut case, bouncer.port);
+    case.ok(&["topics"]);
+    case.ok(&["migrate"]);
+    assert!(case.count("anomalies") == 0, "the tables are in the schema of the settings");
+    case.ok(&["check", "--role", "detector", "--connect"]);
+    let detector = case.detector("a", &[]);
+    anomaly(&case, 99.0);
+    wait("the row", || case.count("anomalies") == 1);
+    let hours = "select count(*) from anomaly_hours where extract(minute from hour at time zone 'UTC') <> 0";
+    assert_eq!(case.sql().query_one(hours, &[]).unwrap().get::<_, i64>(0), 0);
+    wait("the detector to be ready", || ready(&detector).0 == 200);
+}
+
+#[test]
+fn a_pooler_of_transactions_is_recognised_and_refused_with_the_remedy_everywhere() {
+    let mut case = Case::new("transactions");
+    let bouncer = Bouncer::start(&case.parts, "transaction");
+    through(&mut case, bouncer.port);
+    for command in [&["check", "--role", "detector", "--connect"][..], &["migrate"], &["status"]] {
+        let text = said(&case, command);
+        assert!(text.contains("Transaction pooling is not supported: use pool_mode = session"), "{command:?}: {text}");
+    }
+    let detector = case.detector("a", &[]);
+    wait("the detector to say so", || ready(&detector).1.contains("Transaction pooling is not supported"));
+    assert_eq!(ready(&detector).0, 503);
+}
+
+#[test]
+fn a_database_that_refuses_is_not_called_away_and_the_sentence_has_sqlstate_and_remedy() {
+    let mut case = Case::new("refusing");
+    let mut admin = case.parts.admin();
+    let role = format!("{}_other", case.name);
+    admin.batch_execute(&format!("create role {role} login password 'w' connection limit 0")).unwrap();
+    let (own, file) =
+        (case.parts.get("POSTGRES__USER").to_owned(), case.parts.get("POSTGRES__PASSWORD_FILE").to_owned());
+    case.set("POSTGRES__PASSWORD", "w");
+    case.set("POSTGRES__PASSWORD_FILE", "");
+    let refused = |case: &Case, wanted: &[&str]| {
+        for command in [&["status"][..], &["check", "--role", "dashboard", "--connect"]] {
+            let text = said(case, command);
+            assert!(wanted.iter().all(|part| text.contains(part)), "{wanted:?} in {command:?}: {text}");
+            assert!(!text.contains("is away"), "{text}");
+        }
+    };
+    case.set("POSTGRES__USER", &own);
+    refused(&case, &["28P01: password authentication failed", "/etc/anomaly/credentials/postgres.password"]);
+    case.set("POSTGRES__USER", &role);
+    refused(&case, &["53300: too many connections", "Raise max_connections or the connection limit"]);
+    admin.batch_execute(&format!("alter role {role} nologin connection limit -1")).unwrap();
+    refused(&case, &["28000: role", "is not permitted to log in", "alter role"]);
+    admin.batch_execute(&format!("drop role {role}")).unwrap();
+    case.set("POSTGRES__USER", &own);
+    case.set("POSTGRES__PASSWORD_FILE", &file);
+    case.env.retain(|(name, _)| name != "ANOMALY__POSTGRES__PASSWORD");
+    case.set("POSTGRES__DBNAME", "nothing_of_this_name");
+    refused(&case, &["3D000: database", "Create the database, or correct postgres.dbname"]);
+    case.set("POSTGRES__DBNAME", case.parts.get("POSTGRES__DBNAME").to_owned());
+    case.set("POSTGRES__SSLMODE", "require");
+    refused(&case, &["TLS", "postgres.sslmode"]);
+    // The detector's sink says the same, and so does a page.
+    let detector = case.detector("a", &[]);
+    wait("the sink to say so", || ready(&detector).1.contains("PostgreSQL refuses: "));
+    assert!(!detector.log().contains("is away"), "{}", detector.log());
+    case.set("POSTGRES__SSLMODE", "prefer");
+    case.set("POSTGRES__PORT", free_port());
+    assert!(said(&case, &["status"]).contains("PostgreSQL is away: "));
+}
+
+#[test]
+fn rows_that_the_table_refuses_are_a_condition_that_outlives_a_restart() {
+    let utf8 = Case::new("utf8");
+    let mut case = Case::topics("latin");
+    let database = format!("{}_latin1", case.name);
+    let mut admin = case.parts.admin();
+    let owner = case.parts.get("POSTGRES__USER").to_owned();
+    let create = format!("create database {database} owner {owner} encoding 'LATIN1' locale 'C' template template0");
+    admin.batch_execute(&create).unwrap();
+    case.set("POSTGRES__DBNAME", &database);
+    let refused = case.run(&["migrate"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("LATIN1") && text.contains("UTF8"), "{text}");
+    assert_eq!(refused.status.code(), Some(78));
+    // A database that an older version has migrated.
+    let dump = utf8.dir.path().join("dump");
+    let made = tool(&utf8, "pg_dump", None).args(["-n", &utf8.name, "-f", dump.to_str().unwrap()]).status().unwrap();
+    assert!(made.success());
+    let done = tool(&case, "psql", Some(&database)).args(["-q", "-f", dump.to_str().unwrap()]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    case.set("POSTGRES__SCHEMA", &utf8.name);
+    assert!(said(&case, &["migrate"]).contains("warning: the database's encoding is LATIN1"));
+    case.produce((0..40).map(|i| event("a", f64::from(i % 5))).chain([event("a", 99.0)]));
+    case.produce((0..40).map(|i| event("泵", f64::from(i % 5))).chain([event("泵", 99.0)]));
+    for run in ["first", "second"] {
+        let detector = case.detector("a", &[]);
+        let told =
+            |text: &str| text.contains("1 records of") && text.contains("22P05") && text.contains("sink_rejects");
+        wait(&format!("the condition in the {run} run"), || told(&ready(&detector).1));
+        assert_eq!(ready(&detector).0, 503);
+        assert!(told(&detector.log()));
+        wait("the metric", || {
+            detector.metric("anomaly_condition{part=\"sink\",code=\"rows_refused\",severity=\"degraded\"} ") == 1.0
+        });
+        detector.terminate(Duration::from_secs(20));
+    }
+    drop(case);
+    admin.batch_execute(&format!("drop database {database} with (force)")).unwrap();
+}
+
+/// As `psql` with the box's password.
+fn tool(case: &Case, name: &str, database: Option<&str>) -> Command {
+    let mut command = Command::new(Path::new("/usr/lib/postgresql/15/bin").join(name));
+    let password = std::fs::read_to_string(case.parts.get("POSTGRES__PASSWORD_FILE")).unwrap();
+    command.env("PGPASSWORD", password.trim());
+    command.args(["-h", case.parts.get("POSTGRES__HOST"), "-p", case.parts.get("POSTGRES__PORT")]);
+    command.args([
+        "-U",
+        case.parts.get("POSTGRES__USER"),
+        "-d",
+        database.unwrap_or_else(|| case.parts.get("POSTGRES__DBNAME")),
+    ]);
+    command
+}
+
+#[test]
+fn a_database_that_is_restored_or_replaced_under_a_running_detector_gets_its_rows_without_a_new_anomaly() {
+    let case = Case::new("restored");
+    let detector = case.detector("a", &[]);
+    anomaly(&case, 99.0);
+    wait("the first row", || case.count("anomalies") == 1);
+    let dump = case.dir.path().join("dump");
+    let schema = case.name.as_str();
+    let made = tool(&case, "pg_dump", None).args(["-n", schema, "-f", dump.to_str().unwrap()]).status().unwrap();
+    assert!(made.success());
+    case.produce((0..11).map(|i| event("a", f64::from(200 + i * 100))));
+    wait("the newer rows", || case.count("anomalies") > 5);
+    let all = case.count("anomalies");
+    case.sql().batch_execute(&format!("drop schema {schema} cascade")).unwrap();
+    let done =
+        tool(&case, "psql", None).args(["-q", "-v", "ON_ERROR_STOP=1", "-f", dump.to_str().unwrap()]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    wait_for("the rows that the copy lacks", Duration::from_secs(40), || case.count("anomalies") == all);
+    assert!(detector.log().contains("the database is behind what this sink had stored"), "{}", detector.log());
+    wait("the condition to end", || ready(&detector).0 == 200);
+    // An empty one in its place.
+    case.sql().batch_execute(&format!("drop schema {schema} cascade")).unwrap();
+    case.ok(&["migrate"]);
+    wait_for("all rows in the new database", Duration::from_secs(40), || case.count("anomalies") == all);
+    assert_eq!(case.count("sink_rejects"), 0);
+}
+
+#[test]
+fn a_partition_that_is_missing_or_a_right_that_is_taken_stops_the_sink_with_the_remedy_and_loses_nothing() {
+    let case = Case::new("detached");
+    let detector = case.detector("a", &[]);
+    wait("the sink", || ready(&detector).0 == 200);
+    case.sql().batch_execute("alter table anomalies detach partition anomalies_rest").unwrap();
+    let far = |value: f64| {
+        let json = serde_json::json!({"device_id": "far", "metric_value": value, "timestamp": "1999-01-01T00:00:00Z"});
+        crate::common::Sent {
+            key: Some(b"far".to_vec()),
+            value: Some(json.to_string().into_bytes()),
+            ..Default::default()
+        }
+    };
+    case.produce((0..40).map(|i| far(f64::from(i % 5))).chain([far(99.0)]));
+    wait("the sink to say what is missing", || ready(&detector).1.contains("attach anomalies_rest again"));
+    assert_eq!(case.count("sink_rejects"), 0);
+    case.sql().batch_execute("alter table anomalies attach partition anomalies_rest default").unwrap();
+    wait("the row", || case.count("anomalies") == 1);
+    assert_eq!(case.count("sink_rejects"), 0);
+}
+
+#[test]
+fn of_several_hosts_the_one_that_answers_and_takes_writes_is_used() {
+    let mut case = Case::new("hosts");
+    let host = case.parts.get("POSTGRES__HOST").to_owned();
+    case.set("POSTGRES__HOST", format!("127.0.0.9, {host}"));
+    case.ok(&["status"]);
+    let text = said(&case, &["check", "--role", "detector", "--connect"]);
+    assert!(text.contains("ok      schema"), "{text}");
+    // All of them take no writes.
+    let schema = case.name.clone();
+    let mut admin = case.parts.admin();
+    let role = format!("{schema}_reads");
+    admin
+        .batch_execute(&format!(
+            "create role {role} login password 'w'; alter role {role} set default_transaction_read_only = on"
+        ))
+        .unwrap();
+    case.set("POSTGRES__USER", &role);
+    case.set("POSTGRES__PASSWORD", "w");
+    case.set("POSTGRES__PASSWORD_FILE", "");
+    let text = said(&case, &["status"]);
+    assert!(text.contains("name the primary in postgres.host"), "{text}");
+    admin.batch_execute(&format!("drop role {role}")).unwrap();
+}
+
+#[test]
+fn status_forgets_what_has_not_reported_for_long_and_names_it() {
+    let case = Case::new("forget");
+    let detector = case.detector("a", &[]);
+    wait("heartbeats", || case.count("detector_status") > 0);
+    let own = case.count("detector_status");
+    let old = "insert into detector_status (detector_group, topic, partition, worker, state, series, settings_hash, updated_at)
+        select 'old', 'gone', n, 'w', 'running', 0, 'h', now() - interval '3 days' from generate_series(0, 7) n;
+        insert into detector_conditions (detector_group, topic, worker, code, severity, message, since, updated_at)
+        values ('old', 'gone', 'w', 'not_serving', 'degraded', 'x', now(), now() - interval '3 days')";
+    case.sql().batch_execute(old).unwrap();
+    assert!(case.ok(&["status"]).contains("not reporting for"));
+    let text = case.ok(&["status", "--forget"]);
+    assert!(text.contains("forgot 8 partitions of topic gone in group old"), "{text}");
+    assert_eq!((case.count("detector_status"), case.count("detector_conditions where topic = 'gone'")), (own, 0));
+    assert!(case.ok(&["status", "--forget"]).contains("nothing to forget"));
+    drop(detector);
+}
