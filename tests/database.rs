@@ -17,16 +17,19 @@ struct Bouncer {
 
 impl Bouncer {
     fn start(parts: &Parts, mode: &str) -> Bouncer {
+        let password = std::fs::read_to_string(parts.get("POSTGRES__PASSWORD_FILE")).unwrap();
+        Bouncer::of(parts, mode, parts.get("POSTGRES__USER"), password.trim())
+    }
+
+    /// Every client becomes this role.
+    fn of(parts: &Parts, mode: &str, user: &str, password: &str) -> Bouncer {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let get = |key: &str| parts.get(key).to_owned();
-        let (host, server, dbname, user) =
-            (get("POSTGRES__HOST"), get("POSTGRES__PORT"), get("POSTGRES__DBNAME"), get("POSTGRES__USER"));
-        let password = std::fs::read_to_string(parts.get("POSTGRES__PASSWORD_FILE")).unwrap();
+        let (host, server, dbname) = (get("POSTGRES__HOST"), get("POSTGRES__PORT"), get("POSTGRES__DBNAME"));
         let settings = format!(
-            "[databases]\n{dbname} = host={host} port={server} dbname={dbname} user={user} password={}\n\
+            "[databases]\n{dbname} = host={host} port={server} dbname={dbname} user={user} password={password}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n\
-             pool_mode = {mode}\nignore_startup_parameters = options\ndefault_pool_size = 10\n",
-            password.trim()
+             pool_mode = {mode}\nignore_startup_parameters = options\ndefault_pool_size = 10\n"
         );
         let file = dir.path().join("pgbouncer.ini");
         std::fs::write(&file, settings).unwrap();
@@ -83,7 +86,16 @@ fn ready(process: &Process) -> (u16, String) {
 fn a_pooler_of_sessions_that_ignores_options_keeps_time_zone_search_path_and_totals_right() {
     let mut case = Case::bare("pooled", Parts::shared());
     // What a connection has by default must not matter: half-hour zones shift the hours of totals.
-    let bouncer = Bouncer::start(&case.parts, "session");
+    let (owner, role) = (case.parts.get("POSTGRES__USER").to_owned(), format!("{}_role", case.name));
+    let mut admin = case.parts.admin();
+    let dbname = case.parts.get("POSTGRES__DBNAME");
+    admin
+        .batch_execute(&format!(
+            "create role {role} login password 'w'; alter role {role} set timezone = 'Asia/Kolkata';
+             grant {role} to {owner}; grant create on database {dbname} to {role}"
+        ))
+        .unwrap();
+    let bouncer = Bouncer::of(&case.parts, "session", &role, "w");
     through(&mut case, bouncer.port);
     case.ok(&["topics"]);
     case.ok(&["migrate"]);
@@ -95,6 +107,9 @@ fn a_pooler_of_sessions_that_ignores_options_keeps_time_zone_search_path_and_tot
     let hours = "select count(*) from anomaly_hours where extract(minute from hour at time zone 'UTC') <> 0";
     assert_eq!(case.sql().query_one(hours, &[]).unwrap().get::<_, i64>(0), 0);
     wait("the detector to be ready", || ready(&detector).0 == 200);
+    drop((detector, bouncer));
+    drop(case);
+    admin.batch_execute(&format!("drop owned by {role}; drop role {role}")).unwrap();
 }
 
 #[test]
@@ -147,6 +162,10 @@ fn a_database_that_refuses_is_not_called_away_and_the_sentence_has_sqlstate_and_
     let detector = case.detector("a", &[]);
     wait("the sink to say so", || ready(&detector).1.contains("PostgreSQL refuses: "));
     assert!(!detector.log().contains("is away"), "{}", detector.log());
+    let port = free_port();
+    let _dashboard = case.role("dashboard", &[("DASHBOARD__LISTEN", &format!("127.0.0.1:{port}"))]);
+    let page = || crate::common::get(port, "/").unwrap_or_default().1;
+    wait("the page to say so", || page().contains("PostgreSQL refuses") && page().contains("postgres.sslmode"));
     case.set("POSTGRES__SSLMODE", "prefer");
     case.set("POSTGRES__PORT", free_port());
     assert!(said(&case, &["status"]).contains("PostgreSQL is away: "));
@@ -235,9 +254,9 @@ fn a_database_that_is_restored_or_replaced_under_a_running_detector_gets_its_row
 }
 
 #[test]
-fn a_partition_that_is_missing_or_a_right_that_is_taken_stops_the_sink_with_the_remedy_and_loses_nothing() {
+fn a_partition_that_is_missing_a_right_that_is_taken_and_a_lock_stop_the_sink_with_the_remedy_and_lose_nothing() {
     let case = Case::new("detached");
-    let detector = case.detector("a", &[]);
+    let detector = case.detector("a", &[("POSTGRES__STATEMENT_TIMEOUT", "2s")]);
     wait("the sink", || ready(&detector).0 == 200);
     case.sql().batch_execute("alter table anomalies detach partition anomalies_rest").unwrap();
     let far = |value: f64| {
@@ -254,6 +273,22 @@ fn a_partition_that_is_missing_or_a_right_that_is_taken_stops_the_sink_with_the_
     case.sql().batch_execute("alter table anomalies attach partition anomalies_rest default").unwrap();
     wait("the row", || case.count("anomalies") == 1);
     assert_eq!(case.count("sink_rejects"), 0);
+    case.sql().batch_execute("revoke insert on anomaly_hours from current_user").unwrap();
+    anomaly(&case, 99.0);
+    wait("the sink to say what is refused", || {
+        let text = ready(&detector).1;
+        text.contains("42501: permission denied for table anomaly_hours") && text.contains("anomaly migrate")
+    });
+    case.sql().batch_execute("grant insert on anomaly_hours to current_user").unwrap();
+    wait("the second row", || case.count("anomalies") == 2);
+    // Slow is not away.
+    let mut sql = case.sql();
+    let mut transaction = sql.transaction().unwrap();
+    transaction.batch_execute("lock table anomaly_hours in access exclusive mode").unwrap();
+    anomaly(&case, 98.0);
+    wait("the sink to say that it is slow", || ready(&detector).1.contains("PostgreSQL is too slow: 57014"));
+    transaction.rollback().unwrap();
+    wait("the third row", || case.count("anomalies") == 3);
 }
 
 #[test]

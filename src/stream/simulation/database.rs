@@ -130,7 +130,7 @@ impl Ledger for Connection {
             if is_struck && this.defect == Some(Defect::LostOffset) {
                 inner.cluster.database.positions = before;
             }
-            let is_backup_time = inner.faults > 0.0 && inner.random.random_bool(0.05);
+            let is_backup_time = inner.faults > 0.0 && inner.random.random_bool(0.4);
             let database = &mut inner.cluster.database;
             if is_backup_time {
                 match database.copy.take() {
