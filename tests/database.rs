@@ -334,3 +334,36 @@ fn status_forgets_what_has_not_reported_for_long_and_names_it() {
     assert!(case.ok(&["status", "--forget"]).contains("nothing to forget"));
     drop(detector);
 }
+
+#[test]
+fn the_ledger_stands_at_the_end_of_the_topic_after_commits_and_aborts() {
+    let case = Case::new("controls");
+    let detector = case.detector("a", &[]);
+    for value in [99.0, 98.0] {
+        anomaly(&case, value);
+    }
+    wait("the rows", || case.count("anomalies") == 2);
+    // One that is aborted, behind them.
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let id = format!("{}-aborts", case.name);
+    let producer: BaseProducer = case.client().set("transactional.id", id).create().unwrap();
+    producer.init_transactions(Duration::from_secs(20)).unwrap();
+    producer.begin_transaction().unwrap();
+    let topic = case.anomalies();
+    for partition in 0..4 {
+        producer.send(BaseRecord::<[u8], [u8]>::to(&topic).payload(b"x").partition(partition)).unwrap();
+    }
+    producer.flush(Duration::from_secs(20)).unwrap();
+    producer.abort_transaction(Duration::from_secs(20)).unwrap();
+    let ends = || {
+        (0..4)
+            .map(|partition| producer.client().fetch_watermarks(&topic, partition, Duration::from_secs(20)).unwrap().1)
+    };
+    let sum = "select sum(next_offset)::bigint from sink_offsets";
+    wait("the ledger at the end", || {
+        let at: Option<i64> = case.sql().query_one(sum, &[]).unwrap().get(0);
+        at == Some(ends().sum())
+    });
+    assert_eq!((case.count("anomalies"), case.count("sink_rejects")), (2, 0));
+    assert_eq!(detector.metric("anomaly_sink_lag "), 0.0);
+}

@@ -1,6 +1,8 @@
 //! Topic `anomalies` into a [`Ledger`]: reads committed records, starts from the ledger's own offsets, and moves on only
 //! in the step that stores the rows. While the ledger is away it stays in the group and waits.
 
+mod look;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +10,8 @@ use std::time::Duration;
 use super::log::{Change, Fault, Positions, Reader, Record, Remedy};
 use crate::anomaly::Anomaly;
 use crate::event::Instant;
-use crate::health::{Code, Part, Severity, State};
-use crate::ledger::{Entry, Ledger, Rejects, Unwritten};
+use crate::health::{Code, Part, State};
+use crate::ledger::{Entry, Ledger, Unwritten};
 use crate::meter::Meter;
 use crate::stop::Stop;
 
@@ -26,9 +28,6 @@ pub struct Plan {
 const IDLE: Duration = Duration::from_millis(100);
 /// At most between two attempts while the ledger or the cluster is away.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// Between two looks at the ledger, which may have been restored or moved.
-const LOOK: Duration = Duration::from_secs(5);
 
 /// Reader, ledger, and what was read but not stored.
 pub struct Sink<'a, R> {
@@ -135,68 +134,6 @@ impl<'a, R: Reader> Sink<'a, R> {
         Ok(())
     }
 
-    /// Reads the ledger again: what it holds decides, not what this sink believes to have stored.
-    fn look(&mut self) -> Result<(), Fault> {
-        let partitions = self.positions.keys().copied().collect::<Vec<_>>();
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        self.next_look = self.reader.now() + LOOK;
-        let held = self.ledger.positions(&partitions).and_then(|held| Ok((held, self.ledger.rejects()?)));
-        let (held, rejects) = match held {
-            Ok(held) => held,
-            Err(Unwritten::Moved) => return Err(moved()),
-            Err(Unwritten::Away(why)) => {
-                self.part.set(State::Degraded(why));
-                self.is_away = true;
-                return Ok(());
-            }
-        };
-        self.is_away = false;
-        self.tell_rejects(&rejects);
-        let held = |partition: &i32| held.get(partition).copied().flatten();
-        if self.positions.iter().any(|(partition, next)| held(partition).is_some_and(|held| held > *next)) {
-            return Err(moved());
-        }
-        let behind = |(partition, next): &(&i32, &i64)| held(partition) != Some(**next);
-        let lost =
-            self.positions.iter().filter(behind).map(|(partition, next)| (*partition, *next)).collect::<Positions>();
-        if lost.is_empty() {
-            return Ok(());
-        }
-        let records = lost.iter().map(|(partition, next)| next - held(partition).unwrap_or(0)).sum::<i64>();
-        self.part.raise(
-            Code::LedgerMoved,
-            Severity::Degraded,
-            format!(
-                "the database is behind what this sink had stored, as after a restore from a copy: about {records} records of \
-                 {} are stored again",
-                self.plan.topic
-            ),
-        );
-        self.forget();
-        self.lost = lost;
-        self.given = Some(partitions);
-        self.take_over()
-    }
-
-    /// A condition for as long as the database keeps records that the table refused.
-    fn tell_rejects(&self, rejects: &Rejects) {
-        if rejects.count == 0 {
-            return self.part.clear(Code::RowsRefused);
-        }
-        let many = if rejects.count == Rejects::MOST { " or more" } else { "" };
-        self.part.raise(
-            Code::RowsRefused,
-            Severity::Degraded,
-            format!(
-                "{}{many} records of {} are missing in the table, which refused them; they are in sink_rejects (the last: {}). \
-                 Delete them there when the cause is mended",
-                rejects.count, self.plan.topic, rejects.last
-            ),
-        );
-    }
-
     /// Reads what is there, up to a batch; nothing while the ledger or the cluster is away.
     fn read(&mut self) -> Result<(), Fault> {
         if self.is_away || self.given.is_some() {
@@ -277,7 +214,7 @@ impl<'a, R: Reader> Sink<'a, R> {
                 }
                 Ok(())
             }
-            Err(Unwritten::Moved) => Err(moved()),
+            Err(Unwritten::Moved) => Err(look::moved()),
             Err(Unwritten::Away(why)) => {
                 self.part.set(State::Degraded(why));
                 self.is_away = true;
@@ -321,14 +258,6 @@ impl<'a, R: Reader> Sink<'a, R> {
             None => self.part.set(State::Running),
         }
     }
-}
-
-/// The ledger is not where this sink left it.
-fn moved() -> Fault {
-    Fault::new(
-        Remedy::Rebuild,
-        "the offsets in the database have moved, by another sink, by a write whose answer was lost, or by a restore",
-    )
 }
 
 /// The ledger's offset of each partition, and from where to read it: the topic may not have all of it any more.

@@ -1,0 +1,111 @@
+//! The ledger, read again every few seconds: it may have been restored from a copy, replaced or moved, and what it keeps of refused
+//! records is a condition.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Sink;
+use crate::health::{Code, Severity, State};
+use crate::ledger::{Rejects, Unwritten};
+use crate::stream::log::{Fault, Positions, Reader, Remedy};
+
+/// Between two looks at the ledger.
+const LOOK: Duration = Duration::from_secs(5);
+
+impl<R: Reader> Sink<'_, R> {
+    /// Reads the ledger again: what it holds decides, not what this sink believes to have stored.
+    pub(super) fn look(&mut self) -> Result<(), Fault> {
+        let partitions = self.positions.keys().copied().collect::<Vec<_>>();
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        self.next_look = self.reader.now() + LOOK;
+        let held = self.ledger.positions(&partitions).and_then(|held| Ok((held, self.ledger.rejects()?)));
+        let (held, rejects) = match held {
+            Ok(held) => held,
+            Err(Unwritten::Moved) => return Err(moved()),
+            Err(Unwritten::Away(why)) => {
+                self.part.set(State::Degraded(why));
+                self.is_away = true;
+                return Ok(());
+            }
+        };
+        self.is_away = false;
+        self.tell_rejects(&rejects);
+        let held = |partition: &i32| held.get(partition).copied().flatten();
+        if self.positions.iter().any(|(partition, next)| held(partition).is_some_and(|held| held > *next)) {
+            return Err(moved());
+        }
+        let behind = |(partition, next): &(&i32, &i64)| held(partition) != Some(**next);
+        let lost =
+            self.positions.iter().filter(behind).map(|(partition, next)| (*partition, *next)).collect::<Positions>();
+        if lost.is_empty() {
+            return self.pass_controls();
+        }
+        let records = lost.iter().map(|(partition, next)| next - held(partition).unwrap_or(0)).sum::<i64>();
+        self.part.raise(
+            Code::LedgerMoved,
+            Severity::Degraded,
+            format!(
+                "the database is behind what this sink had stored, as after a restore from a copy: about {records} records of \
+                 {} are stored again",
+                self.plan.topic
+            ),
+        );
+        self.forget();
+        self.lost = lost;
+        self.given = Some(partitions);
+        self.take_over()
+    }
+
+    /// Moves the ledger past control records and records of aborted transactions, so that it stands at the end when all is
+    /// stored.
+    fn pass_controls(&mut self) -> Result<(), Fault> {
+        let reached = self.reader.reached();
+        let beyond = |(partition, next): (&i32, &i64)| {
+            let end = reached.get(partition).copied().filter(|end| end > next)?;
+            Some((*partition, (*next, end)))
+        };
+        let moves = self.positions.iter().filter_map(beyond).collect::<BTreeMap<_, _>>();
+        if moves.is_empty() {
+            return Ok(());
+        }
+        match self.ledger.write(&[], &moves) {
+            Ok(_) => {
+                self.positions.extend(moves.into_iter().map(|(partition, (_, end))| (partition, end)));
+                Ok(())
+            }
+            Err(Unwritten::Moved) => Err(moved()),
+            Err(Unwritten::Away(why)) => {
+                self.part.set(State::Degraded(why));
+                self.is_away = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// A condition for as long as the database keeps records that the table refused.
+    fn tell_rejects(&self, rejects: &Rejects) {
+        if rejects.count == 0 {
+            return self.part.clear(Code::RowsRefused);
+        }
+        let many = if rejects.count == Rejects::MOST { " or more" } else { "" };
+        self.part.raise(
+            Code::RowsRefused,
+            Severity::Degraded,
+            format!(
+                "{}{many} records of {} are missing in the table, which refused them; they are in sink_rejects (the last: {}). \
+                 Delete them there when the cause is mended",
+                rejects.count, self.plan.topic, rejects.last
+            ),
+        );
+    }
+}
+
+/// The ledger is not where this sink left it.
+pub(super) fn moved() -> Fault {
+    Fault::new(
+        Remedy::Rebuild,
+        "the offsets in the database have moved, by another sink, by a write whose answer was lost, or by a restore",
+    )
+}
