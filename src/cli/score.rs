@@ -114,7 +114,7 @@ fn argument(key: &'static Key, name: &'static str) -> Arg {
     let argument = Arg::new(key.path).long(name).value_name(value_name).value_parser(parser);
     let argument = argument.help(key.doc.trim_end_matches('.'));
     match key.default.trim_matches('"') {
-        "" => argument,
+        "" | "[]" => argument,
         default => argument.default_value(default),
     }
 }

@@ -18,7 +18,7 @@ use crate::anomaly::Source;
 use crate::cli::{Form, Score};
 use crate::detect::{Detector, Settings};
 use crate::error::{Error, Kind, Result};
-use crate::event::Forms;
+use crate::event::Parser;
 use crate::source::file::{self, Options, Row};
 use batch::{Judged, Judges};
 use feed::Fed;
@@ -41,6 +41,8 @@ pub fn run(options: &Score) -> Result<()> {
     if let Some((a, b)) = settings.fields.clash() {
         return Err(Error::usage(format_args!("error: the paths `{a}` and `{b}` lead to the same field")));
     }
+    let parser = Parser::new(&settings.fields)
+        .map_err(|problem| Error::usage(format_args!("error: {}: {}", problem.title, problem.expected)))?;
     if let Some(rejects) = options.rejects.as_deref().and_then(|path| path.canonicalize().ok())
         && Path::new(&options.file).canonicalize().is_ok_and(|input| input == rejects)
     {
@@ -51,8 +53,9 @@ pub fn run(options: &Score) -> Result<()> {
         &Options {
             format: options.format,
             delimiter: options.delimiter,
+            decimal_comma: options.decimal_comma,
             fields: &settings.fields,
-            forms: Forms { decimal_comma: options.decimal_comma, ..Forms::default() },
+            parser: &parser,
             named: options.judging.named,
         },
     )?;

@@ -179,6 +179,7 @@ pub struct Producer {
     pub count: u64,
     pub file: String,
     pub format: FileFormat,
+    pub decimal_comma: bool,
     pub speed: f64,
     #[serde(deserialize_with = "duration")]
     pub max_pause: Duration,

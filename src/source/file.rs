@@ -22,7 +22,7 @@ pub use reading::Reading;
 
 use crate::config::resolved::FileFormat;
 use crate::error::Result;
-use crate::event::{Fields, Forms};
+use crate::event::{Fields, Parser};
 use document::Document;
 use input::Input;
 use lines::Lines;
@@ -36,19 +36,28 @@ pub struct Options<'a> {
     pub format: FileFormat,
     /// What separates the cells of a table; `None`: what its header line shows.
     pub delimiter: Option<u8>,
+    /// In a table a comma is the decimal point.
+    pub decimal_comma: bool,
     /// Where the four fields are.
     pub fields: &'a Fields,
-    /// How numbers and times are spelt in a table.
-    pub forms: Forms,
+    /// Of these fields.
+    pub parser: &'a Parser,
     /// Which of device, metric, value and time the user named: a table without such a column is an error.
     pub named: [bool; 4],
 }
 
 impl Options<'_> {
-    /// Which columns a table must have. The value's is never absent.
-    fn required(&self) -> [bool; 4] {
-        let [device, metric, _, time] = self.named;
-        [device, metric, true, time]
+    /// What names a column, if a table must have it. The value's is never absent.
+    fn required(&self, path: &str) -> Option<&'static str> {
+        let Fields { device, metric, value, time, .. } = self.fields;
+        let all = [
+            (device, "--device-field or fields.device", self.named[0]),
+            (metric, "--metric-field or fields.metric", self.named[1]),
+            (value, "--value-field or fields.value", true),
+            (time, "--time-field or fields.time", self.named[3]),
+        ];
+        let is_of = |field: &str| field == path || field.contains(&format!("{{{path}}}"));
+        all.iter().find(|(field, _, must)| *must && is_of(field)).map(|(_, option, _)| *option)
     }
 }
 
@@ -83,7 +92,7 @@ pub fn open(path: &str, options: &Options<'_>) -> Result<Records> {
         FileFormat::Json => (Kind::Document(Document::new()), None),
         FileFormat::Jsonl | FileFormat::Auto => (Kind::Lines(Lines::default()), None),
     };
-    let reading = Arc::new(Reading::new(options.fields.clone(), options.forms.clone(), device_of(path), layout));
+    let reading = Arc::new(Reading::new(options.parser.clone(), options.decimal_comma, device_of(path), layout));
     Ok(Records { input, kind, reading })
 }
 

@@ -8,9 +8,9 @@ use super::file::{Batch, Options, Passed, Records, open};
 use super::pace::{Jump, Pace};
 use super::reasons::Reasons;
 use super::{Next, Sample, Source, Writer};
-use crate::config::resolved::{FileFormat, Producer};
+use crate::config::resolved::Producer;
 use crate::error::{Error, Result};
-use crate::event::{Event, Fields, Forms, Instant};
+use crate::event::{Event, Fields, Instant, Parser};
 
 /// Records that are read together.
 const BATCH: usize = 1024;
@@ -53,7 +53,7 @@ impl Replay {
     /// 66 when it cannot be read, 65 when it is no text, or a table that lacks a column.
     pub fn new(settings: &Producer, fields: &Fields) -> Result<Self> {
         Ok(Replay {
-            batches: read(&settings.file, settings.format, fields)?,
+            batches: read(settings, fields)?,
             batch: None,
             taken: 0,
             path: settings.file.clone(),
@@ -71,7 +71,10 @@ impl Replay {
         self.told.records += 1;
         let is_table = batch.reading().is_table();
         let event = match batch.event(self.taken) {
-            Ok(event) => Some(event),
+            Ok(Some(event)) => Some(event),
+            // What the settings ignore is no event of a table; a JSON record passes as it is.
+            Ok(None) if is_table => return None,
+            Ok(None) => None,
             Err(rejection) if is_table => {
                 if self.told.reasons.add(row, rejection.clone()) {
                     let path = &self.path;
@@ -152,14 +155,17 @@ impl Replay {
 }
 
 /// Records as they are read, by a thread of their own: a pipe may keep silent for as long as it likes.
-fn read(path: &str, format: FileFormat, fields: &Fields) -> Result<Receiver<Result<Batch>>> {
+fn read(settings: &Producer, fields: &Fields) -> Result<Receiver<Result<Batch>>> {
     let (sender, receiver) = sync_channel(AHEAD);
-    let (path, fields) = (path.to_owned(), fields.clone());
+    let (path, fields) = (settings.file.clone(), fields.clone());
+    let (format, decimal_comma) = (settings.format, settings.decimal_comma);
+    let parser = Parser::new(&fields)
+        .map_err(|problem| Error::config(format_args!("{}: {}", problem.title, problem.expected)))?;
     let begin = move |path: &str| {
         let usual = Fields::default();
         // A field that has another name than usual was named by the user.
         let named = [fields.device != usual.device, fields.metric != usual.metric, true, fields.time != usual.time];
-        open(path, &Options { format, delimiter: None, fields: &fields, forms: Forms::default(), named })
+        open(path, &Options { format, delimiter: None, decimal_comma, fields: &fields, parser: &parser, named })
     };
     // A file's errors are reported at the start; opening a pipe waits for its first bytes.
     let opened = if path == "-" { None } else { Some(begin(&path)?) };

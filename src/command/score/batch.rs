@@ -26,6 +26,8 @@ pub struct Counts {
     pub learning: u64,
     /// Of these, abnormal.
     pub anomalies: u64,
+    /// Records that the settings pass over.
+    pub ignored: u64,
     /// Accepted ones with a metric.
     pub with_metric: u64,
     /// Accepted ones with a time.
@@ -86,7 +88,7 @@ impl Judges {
         let many = judges.len() as u64;
         let decode = |at| {
             let event = batch.event(at)?;
-            Ok((hasher.hash_one((&event.device_id, &event.metric_name)), event))
+            Ok(event.map(|event| (hasher.hash_one((&event.device_id, &event.metric_name)), event)))
         };
         let decoded = (0..batch.len()).into_par_iter().with_min_len(SHARE).map(decode);
         let decoded = decoded.collect::<Vec<Result<_, Rejection>>>();
@@ -95,7 +97,7 @@ impl Judges {
             let mut source = source.clone();
             detector.within(0, |judge| {
                 for (at, event) in decoded.iter().enumerate() {
-                    let Ok((series, event)) = event else { continue };
+                    let Ok(Some((series, event))) = event else { continue };
                     if series % many != me as u64 {
                         continue;
                     }
@@ -121,6 +123,7 @@ impl Judges {
         judged.lines.sort_unstable_by_key(|(at, _)| *at);
         backwards.sort_unstable();
         backwards.iter().for_each(|at| counts.backwards.add(batch.row(*at).line));
+        counts.ignored += decoded.iter().filter(|event| matches!(event, Ok(None))).count() as u64;
         judged.rejections =
             decoded.into_iter().enumerate().filter_map(|(at, event)| Some((at, event.err()?))).collect();
         judged

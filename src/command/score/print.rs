@@ -52,13 +52,14 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// The header line of the table.
-pub const HEADER: &str = "TIME                      DEVICE              METRIC               VALUE  EXPECTED                   SCORE  VERDICT\n";
-
 impl Print {
     /// What stands before the first line.
-    pub fn header(self) -> &'static str {
-        if self.is_table { HEADER } else { "" }
+    pub fn header(self) -> String {
+        if !self.is_table {
+            return String::new();
+        }
+        let (time, device, metric, value, band, score) = ("TIME", "DEVICE", "METRIC", "VALUE", "EXPECTED", "SCORE");
+        format!("{time:<24}  {device:<18}  {metric:<15}  {value:>9}  {band:<23}  {score:>8}  VERDICT\n")
     }
 
     /// The line of an anomaly.
@@ -190,9 +191,8 @@ mod tests {
             "1970-01-01T00:00:00.000Z  a\\u{1b}[31m and a…  -                     93.1  20.56 to 22.42           \
              \u{20}  231.0  critical\n"
         );
-        assert_eq!(
-            HEADER.find("VERDICT"),
-            Some(line.chars().collect::<String>().replace('…', ".").find("critical").unwrap())
-        );
+        let header = Print { is_all: false, is_table: true }.header();
+        let place = |line: &str, word: &str| line.replace('…', ".").find(word);
+        assert_eq!(place(&header, "VERDICT"), place(&line, "critical"));
     }
 }

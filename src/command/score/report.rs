@@ -62,13 +62,13 @@ impl<'a> Report<'a> {
     pub fn reject(&mut self, batch: &Batch, at: usize, rejection: crate::event::Rejection) {
         let is_value = rejection.class == Class::MetricValue;
         if self.reasons.add(batch.row(at), rejection) && is_value && !self.needs_comma {
-            self.needs_comma = batch.reading().event_with_comma(batch.row(at).bytes).is_ok();
+            self.needs_comma = batch.reading().is_event_with_comma(batch.row(at).bytes);
         }
     }
 
     /// Records that were read.
     pub fn records(&self) -> u64 {
-        self.counts.accepted + self.reasons.count()
+        self.counts.accepted + self.counts.ignored + self.reasons.count()
     }
 
     /// What is wrong with all of it, once the file has ended.
@@ -132,6 +132,9 @@ impl<'a> Report<'a> {
         }
         if self.reasons.all().iter().any(|reason| reason.rejection.class == Class::Utf8) {
             output::note("text that is not UTF-8 may be Latin-1: iconv -f LATIN1 -t UTF-8 converts it");
+        }
+        if self.counts.ignored > 0 {
+            output::note(format_args!("{file}: {} records were passed over (--ignore)", self.counts.ignored));
         }
         self.note(self.passed.comments, "lines that begin with # were passed over");
         self.note(self.passed.headers, "more lines that repeat the header line were passed over");

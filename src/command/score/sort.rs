@@ -65,7 +65,7 @@ impl Sorter {
         self.passed.join(batch.passed);
         for at in 0..batch.len() {
             let row = batch.row(at);
-            if let Some(time) = batch.event(at).ok().and_then(|event| event.timestamp) {
+            if let Some(time) = batch.event(at).ok().flatten().and_then(|event| event.timestamp) {
                 self.time = time.millis();
             }
             let place =
@@ -207,11 +207,11 @@ impl Read for Window<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Fields, Forms};
+    use crate::event::{Fields, Parser};
 
     /// Line numbers in the order in which they come.
     fn sorted(texts: &[&str], limit: usize) -> Vec<u64> {
-        let reading = Arc::new(Reading::new(Fields::default(), Forms::default(), "d".into(), None));
+        let reading = Arc::new(Reading::new(Parser::new(&Fields::default()).unwrap(), false, "d".into(), None));
         let mut batch = Batch::new(reading.clone());
         for (text, index) in texts.iter().zip(0..) {
             batch.push(Row { index, line: index as u64 + 1, bytes: text.as_bytes() });

@@ -230,6 +230,7 @@ const PIPELINE: &[Key] = {
             Producer,
             "replay: format of the file; auto: by the extension, then by the first characters.",
         ),
+        key("producer.decimal_comma", Bool, "false", Producer, "replay: in a table, 21,5 is one number."),
         key(
             "producer.speed",
             Float(0.0, 1e9),

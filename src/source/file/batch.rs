@@ -119,11 +119,11 @@ impl Batch {
         Row { index, line, bytes: &self.text[start..end] }
     }
 
-    /// The event in that record.
+    /// The event in that record; `None` when the settings pass it over.
     ///
     /// # Errors
     /// Why it is none.
-    pub fn event(&self, at: usize) -> Result<Event<'_>, Rejection> {
+    pub fn event(&self, at: usize) -> Result<Option<Event<'_>>, Rejection> {
         self.reading.event(self.row(at).bytes)
     }
 }

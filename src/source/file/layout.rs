@@ -1,37 +1,30 @@
-//! Which cells of a table's rows are the four values, by its header line.
+//! Which cells of a table's rows hold the values, by its header line.
 
 use std::borrow::Cow;
 
 use super::Options;
 use super::cells::{Cells, DELIMITERS};
 use crate::error::{Error, Result};
-use crate::event::{Class, Event, Fields, Forms, Rejection};
+use crate::event::{Class, Event, Fields, Forms, Parser, Rejection};
 use crate::foreign;
+
+/// Most paths that a parser has.
+const PATHS: usize = 16;
+/// Most names of columns in a message, and characters of one.
+const NAMED: usize = 40;
+const NAME: usize = 60;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Layout {
     delimiter: u8,
-    /// Of device, metric, value and time.
-    columns: [Option<usize>; 4],
+    /// Of each column the number of the parser's path that it is.
+    columns: Vec<Option<usize>>,
+    /// The parser's path of the device, when no column is it.
+    one_device: Option<usize>,
     /// Names of the columns, fit to be shown.
     names: Vec<String>,
 }
-
-/// The four, in messages: what it is, and what names its column.
-const NAMES: [(&str, &str); 4] = [
-    ("device", "--device-field or fields.device"),
-    ("metric", "--metric-field or fields.metric"),
-    ("value", "--value-field or fields.value"),
-    ("time", "--time-field or fields.time"),
-];
-const DEVICE: usize = 0;
-const METRIC: usize = 1;
-const VALUE: usize = 2;
-const TIME: usize = 3;
-/// Most names of columns in a message, and characters of one.
-const NAMED: usize = 40;
-const NAME: usize = 60;
 
 impl Layout {
     /// Of a header line. `delimiter` is what separates its cells, if that is known.
@@ -43,29 +36,30 @@ impl Layout {
             // Of several with as many cells the first.
             let best = DELIMITERS.iter().rev().max_by_key(|d| {
                 let headers = headers(line, **d);
-                (place(&headers, &options.fields.value).is_some(), headers.len())
+                (headers.iter().any(|header| is(header, &options.fields.value)), headers.len())
             });
             *best.unwrap_or(&b',')
         });
         let headers = headers(line, delimiter);
-        let mut columns = [None; 4];
-        for ((at, path), must) in paths(options.fields).into_iter().enumerate().zip(options.required()) {
-            let mut places = headers.iter().enumerate().filter(|(_, header)| header.as_slice() == path.as_bytes());
-            columns[at] = places.next().map(|(place, _)| place);
-            let (what, option) = NAMES[at];
-            if let (Some(first), Some((second, _))) = (columns[at], places.next()) {
-                return Err(Error::data(format_args!(
-                    "{file} has two columns `{path}` ({} and {}): which one is the {what} cannot be known; \
-                     rename one in the header line",
-                    first + 1,
-                    second + 1
-                )));
-            }
-            if must && columns[at].is_none() {
-                return Err(missing(file, at, path, option, &headers));
+        let mut columns = vec![None; headers.len()];
+        let mut one_device = None;
+        for (path, at) in options.parser.columns().iter().zip(0..PATHS) {
+            let mut places = (0..headers.len()).filter(|place| is(&headers[*place], path));
+            match (places.next(), places.next()) {
+                (Some(first), Some(second)) => return Err(two(file, path, first, second)),
+                (Some(place), None) => columns[place] = Some(at),
+                (None, _) => {
+                    if let Some(option) = options.required(path) {
+                        return Err(missing(file, path, option, &headers));
+                    }
+                    if *path == options.fields.device {
+                        one_device = Some(at);
+                    }
+                }
             }
         }
-        Ok(Layout { delimiter, columns, names: headers.iter().map(|header| shown(header)).collect() })
+        let names = headers.iter().map(|header| shown(header)).collect();
+        Ok(Layout { delimiter, columns, one_device, names })
     }
 
     /// Whether a line has a column of the value, and others.
@@ -73,7 +67,7 @@ impl Layout {
         let one = delimiter.map(|delimiter| [delimiter; 4]);
         one.unwrap_or(DELIMITERS).iter().any(|delimiter| {
             let headers = headers(line, *delimiter);
-            headers.len() > 1 && place(&headers, &fields.value).is_some()
+            headers.len() > 1 && headers.iter().any(|header| is(header, &fields.value))
         })
     }
 
@@ -82,9 +76,9 @@ impl Layout {
         &self.names
     }
 
-    /// Whether a column has the device.
-    pub fn has_device(&self) -> bool {
-        self.columns[DEVICE].is_some()
+    /// Whether no column has the device.
+    pub fn has_one_device(&self) -> bool {
+        self.one_device.is_some()
     }
 
     /// What separates cells.
@@ -92,41 +86,69 @@ impl Layout {
         self.delimiter
     }
 
-    /// The event in a row. `device` is the device of a table that has no such column.
+    /// The event in a row; `None` when the settings pass it over. `device` is the device of a table that has no such column.
     ///
     /// # Errors
     /// Why it is none.
-    pub fn event<'a>(&self, row: &'a [u8], device: &'a str, forms: &Forms) -> Result<Event<'a>, Rejection> {
-        let mut found: [Option<Cow<'a, [u8]>>; 4] = [const { None }; 4];
+    pub fn event<'a>(
+        &self,
+        row: &'a [u8],
+        device: &'a str,
+        parser: &Parser,
+        forms: &Forms,
+    ) -> Result<Option<Event<'a>>, Rejection> {
+        let found = self.cells(row)?;
+        let count = parser.columns().len().min(PATHS);
+        let mut texts = [None; PATHS];
+        let mut is_borrowed = true;
+        for (text, cell) in texts.iter_mut().zip(&found) {
+            *text = cell.as_deref().map(utf8).transpose()?;
+            is_borrowed &= !matches!(cell, Some(Cow::Owned(_)));
+        }
+        if let Some(at) = self.one_device {
+            texts[at] = Some(device);
+        }
+        if !is_borrowed {
+            return parser.row(&texts[..count], forms).map(|event| event.map(owned));
+        }
+        let mut borrowed: [Option<&'a str>; PATHS] = [None; PATHS];
+        for (text, cell) in borrowed.iter_mut().zip(&found) {
+            if let Some(Cow::Borrowed(bytes)) = cell {
+                *text = Some(utf8(bytes)?);
+            }
+        }
+        if let Some(at) = self.one_device {
+            borrowed[at] = Some(device);
+        }
+        parser.row(&borrowed[..count], forms)
+    }
+
+    /// The cells that the parser wants, in its order.
+    fn cells<'a>(&self, row: &'a [u8]) -> Result<[Option<Cow<'a, [u8]>>; PATHS], Rejection> {
+        let mut found = [const { None }; PATHS];
         let mut width = 0;
         for cell in Cells::new(row, self.delimiter) {
             let cell = cell.ok_or_else(|| shape(format!("text follows the quote that closes cell {}", width + 1)))?;
-            if let Some(at) = self.columns.iter().position(|column| *column == Some(width)) {
-                found[at] = Some(cell);
-            } else if width >= self.names.len() && !cell.trim_ascii().is_empty() {
-                let cells = Cells::new(row, self.delimiter).count();
-                return Err(shape(format!("the row has {cells} cells; the header line has {}", self.names.len())));
+            match self.columns.get(width) {
+                Some(Some(at)) => found[*at] = Some(cell),
+                Some(None) => {}
+                None if cell.trim_ascii().is_empty() => {}
+                None => {
+                    let cells = Cells::new(row, self.delimiter).count();
+                    return Err(shape(format!(
+                        "the row has {cells} cells; the header line has {}",
+                        self.columns.len()
+                    )));
+                }
             }
             width += 1;
         }
-        for (at, column) in self.columns.iter().enumerate() {
-            if column.is_some() && found[at].is_none() {
-                let what = NAMES[at].0;
-                return Err(shape(format!(
-                    "the row ends before its {what}: it has {width} of {} cells",
-                    self.names.len()
-                )));
+        match (width..self.columns.len()).find(|column| self.columns[*column].is_some()) {
+            None => Ok(found),
+            Some(column) => {
+                let (name, all) = (&self.names[column], self.columns.len());
+                Err(shape(format!("the row ends before `{name}`: it has {width} of {all} cells")))
             }
-        }
-        let mut text = |at: usize| found[at].take().map(utf8).transpose();
-        let (device, metric) = (text(DEVICE)?.unwrap_or(Cow::Borrowed(device)), text(METRIC)?);
-        let (value, time) = (text(VALUE)?.unwrap_or_default(), text(TIME)?.unwrap_or_default());
-        match (device, metric) {
-            (Cow::Borrowed(device), None) => Event::from_cells(forms, device, None, &value, &time),
-            (Cow::Borrowed(device), Some(Cow::Borrowed(metric))) => {
-                Event::from_cells(forms, device, Some(metric), &value, &time)
-            }
-            (device, metric) => Event::from_cells(forms, &device, metric.as_deref(), &value, &time).map(owned),
         }
     }
 }
@@ -140,20 +162,12 @@ fn owned<'a>(event: Event<'_>) -> Event<'a> {
     }
 }
 
-fn utf8(cell: Cow<'_, [u8]>) -> Result<Cow<'_, str>, Rejection> {
-    let not_text = |e: &dyn std::fmt::Display| Rejection { class: Class::Utf8, message: e.to_string() };
-    match cell {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| not_text(&e)),
-        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|e| not_text(&e)),
-    }
+fn utf8(cell: &[u8]) -> Result<&str, Rejection> {
+    std::str::from_utf8(cell).map_err(|e| Rejection { class: Class::Utf8, message: e.to_string() })
 }
 
 fn shape(message: String) -> Rejection {
     Rejection { class: Class::Shape, message }
-}
-
-fn paths(fields: &Fields) -> [&str; 4] {
-    [&fields.device, &fields.metric, &fields.value, &fields.time]
 }
 
 fn headers(line: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
@@ -161,15 +175,24 @@ fn headers(line: &[u8], delimiter: u8) -> Vec<Vec<u8>> {
     cells.map(|cell| cell.map(|cell| cell.trim_ascii().to_vec()).unwrap_or_default()).collect()
 }
 
-fn place(headers: &[Vec<u8>], name: &str) -> Option<usize> {
-    headers.iter().position(|header| header.as_slice() == name.as_bytes())
+fn is(header: &[u8], name: &str) -> bool {
+    header == name.as_bytes()
 }
 
 fn shown(header: &[u8]) -> String {
     foreign::bytes(header, NAME).to_string()
 }
 
-fn missing(file: &str, at: usize, path: &str, option: &str, headers: &[Vec<u8>]) -> Error {
+fn two(file: &str, path: &str, first: usize, second: usize) -> Error {
+    Error::data(format_args!(
+        "{file} has two columns `{path}` ({} and {}), and which one holds the values cannot be known; rename one in the \
+         header line",
+        first + 1,
+        second + 1
+    ))
+}
+
+fn missing(file: &str, path: &str, option: &str, headers: &[Vec<u8>]) -> Error {
     let similar = headers.iter().find(|header| header.eq_ignore_ascii_case(path.as_bytes()));
     let mut there = headers.iter().take(NAMED).map(|header| shown(header)).collect::<Vec<_>>().join(", ");
     if headers.len() > NAMED {
@@ -177,8 +200,8 @@ fn missing(file: &str, at: usize, path: &str, option: &str, headers: &[Vec<u8>])
     }
     let remedy = match similar {
         Some(similar) => format!("did you mean `{}`?", shown(similar)),
-        None if at == VALUE && headers.iter().any(|header| is_number(header)) => {
-            "a table begins with a header line that names its columns".to_owned()
+        None if headers.iter().any(|header| is_number(header)) => {
+            format!("a table begins with a header line that names its columns; or name the column with {option}")
         }
         None => format!("name the column with {option}"),
     };

@@ -1,12 +1,14 @@
-//! How the bytes of a record become an event: as JSON, or by a table's header line.
+//! How the bytes of a record become an event: as JSON, or by a table's header line. Both go through the same parser of names,
+//! values and times.
 
 use super::layout::Layout;
-use crate::event::{self, Event, Fields, Forms, Rejection};
+use crate::event::{Event, Forms, Input, Parser, Rejection};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Reading {
-    fields: Fields,
+    parser: Parser,
+    /// Of a table's cells.
     forms: Forms,
     /// Of a table without a column for it.
     device: String,
@@ -15,18 +17,23 @@ pub struct Reading {
 
 impl Reading {
     /// `layout` is that of a table.
-    pub fn new(fields: Fields, forms: Forms, device: String, layout: Option<Layout>) -> Self {
-        Reading { fields, forms, device, layout }
+    pub fn new(parser: Parser, decimal_comma: bool, device: String, layout: Option<Layout>) -> Self {
+        let forms = Forms { decimal_comma, ..parser.forms().clone() };
+        Reading { parser, forms, device, layout }
     }
 
-    /// The event in a record.
+    /// The event in a record; `None` when the settings pass it over.
     ///
     /// # Errors
     /// Why it is none.
-    pub fn event<'a>(&'a self, bytes: &'a [u8]) -> Result<Event<'a>, Rejection> {
+    pub fn event<'a>(&'a self, bytes: &'a [u8]) -> Result<Option<Event<'a>>, Rejection> {
+        self.read(bytes, &self.forms)
+    }
+
+    fn read<'a>(&'a self, bytes: &'a [u8], forms: &Forms) -> Result<Option<Event<'a>>, Rejection> {
         match &self.layout {
-            None => event::decode(Some(bytes), &self.fields),
-            Some(layout) => layout.event(bytes, &self.device, &self.forms),
+            None => self.parser.read(&Input::value(bytes)),
+            Some(layout) => layout.event(bytes, &self.device, &self.parser, forms),
         }
     }
 
@@ -42,18 +49,12 @@ impl Reading {
 
     /// The device of all rows, of a table that has no column for it.
     pub fn only_device(&self) -> Option<&str> {
-        self.layout.as_ref().filter(|layout| !layout.has_device()).map(|_| self.device.as_str())
+        self.layout.as_ref().filter(|layout| layout.has_one_device()).map(|_| self.device.as_str())
     }
 
-    /// The event in a table's row if a comma is a decimal point.
-    ///
-    /// # Errors
-    /// Why it is none; a record of JSON never is one.
-    pub fn event_with_comma<'a>(&'a self, bytes: &'a [u8]) -> Result<Event<'a>, Rejection> {
+    /// Whether a table's row is an event if a comma is a decimal point.
+    pub fn is_event_with_comma(&self, bytes: &[u8]) -> bool {
         let forms = Forms { decimal_comma: true, ..self.forms.clone() };
-        match &self.layout {
-            None => self.event(bytes),
-            Some(layout) => layout.event(bytes, &self.device, &forms),
-        }
+        self.is_table() && self.read(bytes, &forms).is_ok()
     }
 }

@@ -21,8 +21,12 @@ fn file(name: &str, text: &[u8]) -> (tempfile::TempDir, String) {
     (dir, path)
 }
 
-fn options(fields: &Fields) -> Options<'_> {
-    Options { format: FileFormat::Auto, delimiter: None, fields, forms: Forms::default(), named: [false; 4] }
+/// Opens a file; `named` as in [`Options`].
+fn open_named(path: &str, fields: &Fields, named: [bool; 4]) -> Result<Records> {
+    let parser = Parser::new(fields).unwrap();
+    let options =
+        Options { format: FileFormat::Auto, delimiter: None, decimal_comma: false, fields, parser: &parser, named };
+    open(path, &options)
 }
 
 /// A time column `t` and a value column `v`.
@@ -34,7 +38,7 @@ fn fields() -> Fields {
 fn read(name: &str, text: &[u8]) -> (Vec<Batch>, Option<Error>) {
     let (_dir, path) = file(name, text);
     let fields = fields();
-    let mut records = match open(&path, &options(&fields)) {
+    let mut records = match open_named(&path, &fields, [false; 4]) {
         Ok(records) => records,
         Err(error) => return (Vec::new(), Some(error)),
     };
@@ -65,7 +69,7 @@ fn values(name: &str, text: &[u8]) -> Vec<Result<f64, Class>> {
     let (batches, error) = read(name, text);
     assert_eq!(error, None);
     let events = batches.iter().flat_map(|batch| (0..batch.len()).map(|at| batch.event(at)));
-    events.map(|event| event.map(|event| event.metric_value).map_err(|rejection| rejection.class)).collect()
+    events.map(|event| event.map(|event| event.unwrap().metric_value).map_err(|rejection| rejection.class)).collect()
 }
 
 #[track_caller]
@@ -103,7 +107,7 @@ fn lines_that_end_in_a_carriage_return_alone_are_lines() {
 #[test]
 fn a_table_without_a_device_column_is_one_device() {
     let (batches, _) = read("oven.csv.gz", &gz(b"\xef\xbb\xbfv,t\n1.5,2014-04-01 00:00:00\n"));
-    let event = batches[0].event(0).unwrap();
+    let event = batches[0].event(0).unwrap().unwrap();
     assert_eq!((event.device_id.as_ref(), event.metric_value), ("oven", 1.5));
     assert_eq!(event.timestamp.unwrap().to_string(), "2014-04-01T00:00:00.000Z");
 }
@@ -214,7 +218,7 @@ fn columns_that_are_named_or_needed_must_be_there_once() {
     for (at, name) in [(0, "`d`"), (1, "`metric_name`"), (3, "`t`")] {
         let mut named = [false; 4];
         named[at] = true;
-        let error = open(&path, &Options { named, ..options(&fields) }).err().unwrap();
+        let error = open_named(&path, &fields, named).err().unwrap();
         assert!(error.message.contains(name) && error.message.contains("v, x"), "{error}");
     }
 }
@@ -255,7 +259,7 @@ fn members_are_found_whatever_the_pieces_they_are_read_in() {
     let writing = std::thread::spawn(move || text.iter().for_each(|byte| to.write_all(&[*byte]).unwrap()));
     let path = format!("/proc/self/fd/{}", from.as_raw_fd());
     let fields = fields();
-    let mut records = open(&path, &options(&fields)).unwrap();
+    let mut records = open_named(&path, &fields, [false; 4]).unwrap();
     let mut pieces = Vec::new();
     loop {
         let (batch, has_more) = records.batch(100);
@@ -289,4 +293,22 @@ fn what_is_no_text_is_said_with_its_remedy() {
     error("a.csv", b"", &["a.csv is empty"]);
     error("a.csv", b"# nothing\n", &["comments only"]);
     assert_eq!(rows("a.jsonl", b""), []);
+}
+
+#[test]
+fn a_device_is_put_together_from_columns_and_rows_are_ignored_as_json_is() {
+    let fields = Fields {
+        device: "{host}/{cpu}".into(),
+        value: "v".into(),
+        ignore: vec!["kind=test".into()],
+        ..Fields::default()
+    };
+    let (_dir, path) = file("a.csv", b"host,cpu,v,kind\na,0,1,\n\"b \"\"c\"\"\",1,2,test \na,1,3,test\nb,,4,\n");
+    let (batch, _) = open_named(&path, &fields, [true, false, false, false]).unwrap().batch(9);
+    let devices = (0..4).map(|at| batch.event(at).map(|event| event.map(|event| event.device_id.into_owned())));
+    let devices = devices.map(|device| device.map_err(|rejection| rejection.class)).collect::<Vec<_>>();
+    assert_eq!(devices, [Ok(Some("a/0".into())), Ok(Some("b \"c\"/1".into())), Ok(None), Err(Class::DeviceId)]);
+    let (_dir, path) = file("a.csv", b"host,v\na,1\n");
+    let error = open_named(&path, &fields, [true, false, false, false]).err().unwrap();
+    assert!(error.message.contains("no column `cpu`") && error.message.contains("host, v"), "{error}");
 }
