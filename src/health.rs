@@ -295,6 +295,9 @@ impl Health {
     /// One line: what does not serve, else the partitions and the lag.
     pub fn summary(&self) -> String {
         let parts = self.parts();
+        if parts.is_empty() {
+            return "starting".into();
+        }
         let mut troubles = Vec::new();
         for part in &parts {
             match part.state() {
@@ -328,6 +331,7 @@ mod tests {
     #[test]
     fn one_degraded_loop_makes_the_process_unready_and_the_summary_says_why() {
         let health = Health::default();
+        assert_eq!((health.is_ready(), health.summary().as_str()), (false, "starting"));
         let (worker, sink) = (health.part("worker-0"), health.part("sink"));
         worker.set(State::Running);
         assert!(!health.is_ready());
