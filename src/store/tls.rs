@@ -42,9 +42,9 @@ fn read(settings: &Postgres) -> Result<MakeTlsConnector> {
         let key = PKey::private_key_from_pem_callback(&key, |_| Ok(0)).map_err(|e| {
             unusable("sslkey", &settings.sslkey, format_args!("{e}; it must be PEM, and have no passphrase"))
         })?;
-        builder.set_private_key(&key).map_err(|e| unusable("sslkey", &settings.sslkey, e))?;
-        builder.check_private_key().map_err(|e| {
-            unusable("sslkey", &settings.sslkey, format_args!("it does not belong to postgres.sslcert: {e}"))
+        // It also compares the two.
+        builder.set_private_key(&key).map_err(|e| {
+            unusable("sslkey", &settings.sslkey, format_args!("is it the key of postgres.sslcert? {e}"))
         })?;
     }
     let (verifies, names) = match settings.sslmode.as_str() {
@@ -63,4 +63,51 @@ fn read(settings: &Postgres) -> Result<MakeTlsConnector> {
 
 fn unusable(key: &str, file: &str, why: impl std::fmt::Display) -> Error {
     Error::config(format_args!("postgres.{key} `{file}` cannot be used: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::asn1::Asn1Time;
+    use openssl::hash::MessageDigest;
+    use openssl::pkey::Private;
+    use openssl::rsa::Rsa;
+    use openssl::symm::Cipher;
+    use openssl::x509::X509Builder;
+
+    use super::*;
+
+    fn key() -> PKey<Private> {
+        PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_certificates_or_has_a_passphrase_is_refused_with_its_setting_and_never_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: Vec<u8>| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.display().to_string()
+        };
+        let (own, other) = (key(), key());
+        let mut builder = X509Builder::new().unwrap();
+        builder.set_pubkey(&own).unwrap();
+        builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+        builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+        builder.sign(&own, MessageDigest::sha256()).unwrap();
+        let certificate = write("own.crt", builder.build().to_pem().unwrap());
+        let locked = own.private_key_to_pem_pkcs8_passphrase(Cipher::aes_128_cbc(), b"secret").unwrap();
+        let keys = [
+            (write("own.key", own.private_key_to_pem_pkcs8().unwrap()), ""),
+            (write("other.key", other.private_key_to_pem_pkcs8().unwrap()), "is it the key of postgres.sslcert?"),
+            (write("locked.key", locked), "have no passphrase"),
+            (dir.path().join("none.key").display().to_string(), "No such file"),
+        ];
+        for (key, wanted) in keys {
+            let mut settings = crate::config::load(&crate::config::Places::default()).unwrap().settings.postgres;
+            (settings.sslcert, settings.sslkey) = (certificate.clone(), key.clone());
+            let why = connector(&settings).err().map(|e| e.message).unwrap_or_default();
+            assert_eq!(why.is_empty(), wanted.is_empty(), "{key}: {why}");
+            assert!(why.contains(wanted) && (why.is_empty() || why.contains("postgres.sslkey")), "{key}: {why}");
+        }
+    }
 }
