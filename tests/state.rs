@@ -1,7 +1,7 @@
 //! Windows that survive in topic `anomaly_state`: through kills, without the input they came from, through changed settings;
 //! and what cannot be trusted is told with its remedy, never begun anew in silence.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
@@ -9,7 +9,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::common::{Case, Got, Process, Sent, event, wait, wait_for};
+use crate::common::{Case, Got, Parts, Process, Sent, event, wait, wait_for};
 use crate::pipeline::{events, verify, verify_against, wait_done};
 
 /// Sweeps all the while.
@@ -270,6 +270,26 @@ fn beyond_the_bounds_series_are_forgotten_and_a_restart_remembers_that() {
     wait_done(&case, 16_000);
     assert_eq!(second.metric("anomaly_events_total{kind=\"learning\"} "), 8_000.0);
     assert!(second.log().contains("series were forgotten"), "{}", second.log());
+}
+
+#[test]
+fn a_restart_restores_a_hundred_partitions_together() {
+    let mut case = Case::bare("many", Parts::shared());
+    case.set("TOPICS__PARTITIONS", 100);
+    case.ok(&["topics"]);
+    case.ok(&["migrate"]);
+    case.set("DETECTOR__WORKERS", 1);
+    let events = (0..2_000).map(|n| Sent { partition: Some(n % 100), ..event(&format!("device-{n:04}"), 1.0) });
+    case.produce(events);
+    let first = case.detector("a", &[OFTEN]);
+    wait_done(&case, 2_000);
+    kill(first);
+    let second = case.detector("a", &[]);
+    wait("the partitions", || second.log().contains("taking over 100 partitions"));
+    let began = Instant::now();
+    wait("all of them", || second.log().matches("windows restored").count() == 100);
+    // One after the other they took a tenth of a second each.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}\n{}", began.elapsed(), second.log());
 }
 
 /// Values of 40 devices of which one has a wrong clock, each second one; the last one of each device is an anomaly.
