@@ -396,6 +396,6 @@ mod tests {
                 judge.take_split()
             })
         };
-        assert_eq!([0, 1, 0, 1].map(|partition| split(partition)), [None, Some(0), None, None]);
+        assert_eq!([0, 1, 0, 1].map(&mut split), [None, Some(0), None, None]);
     }
 }

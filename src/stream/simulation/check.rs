@@ -38,12 +38,24 @@ pub fn verify(outcome: &Outcome) -> Result<(), String> {
         let mut decisions = Decisions::new(outcome, *partition);
         // Trimmed records are still there for us.
         let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == super::cluster::Fate::Committed);
+        let mut gaps = cluster.transactions.passed_by.iter().filter(|(of, ..)| of == partition).peekable();
         for (offset, entry) in all {
+            // After records that another program passed by the counts begin again.
+            while gaps.next_if(|(_, _, to)| *to <= offset).is_some() {
+                counts = Counts::default();
+            }
+            let is_passed_by = gaps.peek().is_some_and(|(_, from, _)| *from <= offset);
+            if is_passed_by {
+                // Its value joins the window, and it has no outcome.
+                decisions.apply(&mut detector, offset, entry, false)?;
+                let _ = judge(&mut detector, &outcome.plan.topic, *partition, offset, entry);
+                continue;
+            }
             if entry.value.is_none() {
                 counts.ignored += 1;
                 continue;
             }
-            decisions.apply(&mut detector, offset, entry)?;
+            decisions.apply(&mut detector, offset, entry, true)?;
             match judge(&mut detector, &outcome.plan.topic, *partition, offset, entry) {
                 Some(verdict) => {
                     match &verdict {
@@ -63,6 +75,9 @@ pub fn verify(outcome: &Outcome) -> Result<(), String> {
                     *letters.entry((*partition, offset, value)).or_default() += 1;
                 }
             }
+        }
+        if gaps.next().is_some() {
+            counts = Counts::default();
         }
         decisions.finish(&mut detector)?;
         let found = cluster.transactions.offsets.get(partition).map(|mark| mark.counts).unwrap_or_default();

@@ -19,6 +19,8 @@ pub struct Decisions {
     evicted: BTreeMap<i64, VecDeque<String>>,
     /// The offset after the last event.
     next: i64,
+    /// Whether a worker has decided after it.
+    is_decided: bool,
 }
 
 impl Decisions {
@@ -34,16 +36,23 @@ impl Decisions {
                 evicted.entry(snapshot.as_of).or_default().push_back(series.to_owned());
             }
         }
-        Decisions { partition, bounds: outcome.bounds.clone(), evicted, next: 0 }
+        Decisions { partition, bounds: outcome.bounds.clone(), evicted, next: 0, is_decided: true }
     }
 
     /// Carries out what was decided before this record.
-    pub fn apply(&mut self, detector: &mut Detector, offset: i64, entry: &Entry) -> Result<(), String> {
+    /// `is_judged`: by a worker, which decides after each record; a record that another program passed by is only replayed.
+    pub fn apply(
+        &mut self,
+        detector: &mut Detector,
+        offset: i64,
+        entry: &Entry,
+        is_judged: bool,
+    ) -> Result<(), String> {
         let mut key = String::new();
         let Ok(event) = event::decode(entry.value.as_deref(), &event::Fields::default()) else { return Ok(()) };
         let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
         self.carry_out(detector, offset, Some(key))?;
-        self.next = offset + 1;
+        (self.next, self.is_decided) = (offset + 1, is_judged);
         Ok(())
     }
 
@@ -58,7 +67,7 @@ impl Decisions {
         // with one more of which others are not due yet.
         let makes_room = self.evict(table, self.next, series.filter(|_| self.next == before))?;
         let missing = self.bounds.iter().map(|bounds| table.overdue(self.next, *bounds)).collect::<Option<Vec<_>>>();
-        if let Some(missing) = missing.filter(|_| !makes_room) {
+        if let Some(missing) = missing.filter(|_| !makes_room && self.is_decided) {
             return Err(format!("[{}] {missing:?} should have been evicted before {}", self.partition, self.next));
         }
         while let Some((&at, _)) = self.evicted.first_key_value().filter(|(at, _)| **at <= before) {

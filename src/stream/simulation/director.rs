@@ -88,6 +88,10 @@ impl<'d> Director<'d> {
     fn step(&mut self, inner: &mut Inner) {
         self.processes.retain(|process| inner.actors[process.actor].is_alive);
         let partition = inner.random.random_range(0..self.schedule.partitions);
+        if inner.cluster.group.members.is_empty() && inner.random.random_bool(0.08) {
+            let records = inner.random.random_range(1..20);
+            inner.cluster.commit_as_another(partition, records);
+        }
         match inner.random.random_range(0..100) {
             0..60 => {
                 for _ in 0..inner.random.random_range(1..15) {

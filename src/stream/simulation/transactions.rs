@@ -18,6 +18,8 @@ pub struct Transactions {
     pub offsets: Marks,
     /// Partitions whose offset another program committed last.
     pub foreign: BTreeSet<i32>,
+    /// Records that it passed by: partition, first offset, and the one after the last.
+    pub passed_by: Vec<(i32, i64, i64)>,
     /// Commits that moved a partition back.
     pub regressions: u32,
 }
@@ -136,6 +138,20 @@ impl Cluster {
         partition.entries.iter_mut().filter(|e| e.fate == Fate::Open && e.owner == id).for_each(|e| e.fate = fate);
         partition.marker();
         true
+    }
+
+    /// Another program commits an offset in the group, which has no members: so many records further on, if there are.
+    pub fn commit_as_another(&mut self, partition: i32, records: i64) {
+        if !self.group.members.is_empty() || self.is_unstable() {
+            return;
+        }
+        let Some(known) = self.transactions.offsets.get(&partition).copied() else { return };
+        let offset = self.partition(Topic::Input, partition).stable().min(known.offset + records);
+        if offset > known.offset {
+            self.transactions.passed_by.push((partition, known.offset, offset));
+            self.transactions.offsets.insert(partition, Mark { offset, ..Mark::default() });
+            self.transactions.foreign.insert(partition);
+        }
     }
 
     /// Transactions whose markers are being written.

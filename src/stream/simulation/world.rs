@@ -131,6 +131,8 @@ pub struct Totals {
     trimmed: u64,
     /// Records of transactions that stayed open for a while, and were committed.
     opened: u64,
+    /// Commits of another program.
+    foreign: u64,
     rows: u64,
     sink_generations: u64,
     refused: u64,
@@ -155,6 +157,7 @@ impl Totals {
         self.tombstones += other.tombstones;
         self.trimmed += other.trimmed;
         self.opened += other.opened;
+        self.foreign += other.foreign;
         self.rows += other.rows;
         self.sink_generations += other.sink_generations;
         self.refused += other.refused;
@@ -180,6 +183,7 @@ impl Totals {
             self.sink_generations,
             self.refused,
             5 * self.moved,
+            5 * self.foreign,
             5 * self.restored,
         ];
         assert!(all.iter().all(|n| *n > 500), "{self:?}");
@@ -228,6 +232,7 @@ pub fn play(schedule: &Schedule) -> Outcome {
         sink_generations: u64::from(inner.cluster.sinks.generation),
         refused: inner.cluster.database.refused,
         moved: inner.cluster.database.moved,
+        foreign: inner.cluster.transactions.passed_by.len() as u64,
         restored: inner.cluster.database.restored,
         ..count(&mut inner.cluster)
     };
