@@ -77,6 +77,34 @@ fn telegraf() {
     assert!(read.messages[1].contains("line protocol (Telegraf: data_format = \"json\")"), "{:?}", read.messages);
 }
 
+/// Both CPUs of a host in one window hide the anomalies of either. That is said; with a device for each nothing is.
+#[test]
+fn two_sources_that_share_a_series_are_noticed_and_named() {
+    let cpus = |i: i64| {
+        let (cpu, at) = (i % 2, 1_764_000_000 + i / 2 * 10);
+        record(format!(
+            r#"{{"fields":{{"usage_idle":{}}},"name":"cpu","tags":{{"cpu":"cpu{cpu}","host":"web-1"}},"timestamp":{at}}}"#,
+            cpu * 50 + i % 7
+        ))
+    };
+    for (device, is_noticed) in [("tags.host", true), ("{tags.host}/{tags.cpu}", false)] {
+        let case = Case::new("same_time");
+        case.produce((0..200).map(|i| Sent { partition: Some(0), ..cpus(i) }));
+        let fields = [("FIELDS__DEVICE", device), ("FIELDS__METRIC", "name"), ("FIELDS__VALUE", "fields.usage_idle")];
+        let detector = case.detector("a", &fields);
+        wait("all records to have an outcome", || case.committed() == 200);
+        if is_noticed {
+            wait("the notice", || detector.get("/readyz").is_some_and(|(_, text)| text.contains("same time")));
+            let log = detector.log();
+            assert!(log.contains("device web-1, metric cpu gets several values of the same time"), "{log}");
+            assert!(log.contains("set fields.metric, or put fields.device together"), "{log}");
+        } else {
+            wait("the role to be ready", || detector.get("/readyz").is_some_and(|(code, _)| code == 200));
+            assert!(!detector.log().contains("same time"), "{}", detector.log());
+        }
+    }
+}
+
 #[test]
 fn collectd() {
     let list = r#"[{"values":[0.25,0.5,0.75],"dstypes":["gauge","gauge","gauge"],"dsnames":["shortterm","midterm","longterm"],"time":1764000000.123,"interval":10.000,"host":"web-1","plugin":"load","plugin_instance":"","type":"load","type_instance":""}]"#;

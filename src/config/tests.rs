@@ -153,6 +153,29 @@ fn settings_that_contradict_one_another_are_shown_where_they_were_set() {
 }
 
 #[test]
+fn a_path_that_asks_for_several_values_is_refused_with_its_place() {
+    for path in ["fields.*", "values[]", "values[0]", "a,b"] {
+        let text = message(&[("common.toml", &format!("[fields]\nvalue = \"{path}\""))], &[]);
+        assert!(text.contains("common.toml:2:9") && text.contains("one record is one event: name one path"), "{text}");
+    }
+    let env = message(&[], &[("ANOMALY__FIELDS__TIME_ZONE", "CET"), ("ANOMALY__FIELDS__TIME_UNIT", "minutes")]);
+    assert!(env.contains("expected one of: auto, s, ms, us, ns"), "{env}");
+}
+
+#[test]
+fn patterns_are_a_list_in_a_file_and_one_text_in_a_variable() {
+    let list = |files: &[(&str, &str)], env: &[(&str, &str)]| {
+        let (_dir, places) = places(files, env);
+        load(&places).unwrap().settings.fields.ignore
+    };
+    let expected = ["type=a, b", "!v"];
+    assert_eq!(list(&[("common.toml", "[fields]\nignore = [\"type=a, b\", \"!v\"]")], &[]), expected);
+    assert_eq!(list(&[], &[("ANOMALY__FIELDS__IGNORE", "type=a, !v")]), ["type=a", "!v"]);
+    let wrong = message(&[("common.toml", "[fields]\nignore = [1]")], &[]);
+    assert!(wrong.contains("expected strings such as"), "{wrong}");
+}
+
+#[test]
 fn an_empty_file_means_the_defaults() {
     let (_dir, places) = places(&[("common.toml", ""), ("detector.toml", "\n\n")], &[]);
     let settings = load(&places).unwrap().settings;

@@ -88,6 +88,14 @@ impl Fields {
         None
     }
 
+    /// The first setting that names no single place to which a producer of JSON can write.
+    pub fn unwritable(&self) -> Option<FieldProblem> {
+        let is_writable = |text: &str| !text.contains('{') && !text.starts_with("$header.");
+        let (key, text) = Self::KEYS.into_iter().zip(self.paths()).find(|(_, text)| !is_writable(text))?;
+        let title = format!("`fields.{key}` is `{text}`: the producer writes each field to one path of a JSON object");
+        Some(FieldProblem::new(key, title, format!("set another fields.{key} for the producer, in producer.toml")))
+    }
+
     /// The first setting that cannot be used, apart from a [`clash`](Self::clash).
     pub fn problem(&self) -> Option<FieldProblem> {
         Parser::new(self).err()

@@ -334,16 +334,18 @@ impl<'a> Reader<'_, 'a> {
 
     /// A device or a metric.
     fn name(&self, place: &Place, class: Class) -> Result<Option<Cow<'a, str>>, Rejection> {
-        let (found, field) = match place {
+        let found = match place {
             Place::Record => return Ok(None),
-            Place::One(part) => (self.named(part, class)?, self.label(part)),
-            Place::Several(parts) => {
-                let field =
-                    if class == Class::DeviceId { &self.parser.fields.device } else { &self.parser.fields.metric };
-                (self.joined(parts, class, field)?, field.clone())
-            }
+            Place::One(part) => self.named(part, class)?,
+            Place::Several(parts) => self.joined(parts, class, self.field(class))?,
         };
-        found.map(|text| checked(text, &field, class)).transpose()
+        found.map(|text| checked(text, self.field(class), class)).transpose()
+    }
+
+    /// The setting that says where a name is.
+    fn field(&self, class: Class) -> &str {
+        let fields = &self.parser.fields;
+        if class == Class::DeviceId { &fields.device } else { &fields.metric }
     }
 
     /// The parts joined. A metric without any of them is absent; otherwise one that is missing is an error, since the name

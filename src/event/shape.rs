@@ -58,6 +58,12 @@ impl Decoder {
             self.misses = 0;
             return Ok(Some(event));
         }
+        self.learn(record)
+    }
+
+    /// Reads a record that does not have the shape.
+    fn learn<'a>(&mut self, record: &Input<'a>) -> Result<Option<Event<'a>>, Rejection> {
+        let bytes = record.value.unwrap_or_default();
         let (event, spans) = self.parser.located(record)?;
         self.misses += 1;
         if let Some(spans) = spans.filter(|_| self.shape.is_none() || self.misses > PATIENCE) {

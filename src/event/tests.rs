@@ -1,5 +1,8 @@
 //! The contract of a raw event, case by case.
 
+mod lenient;
+mod places;
+
 use super::*;
 
 /// The contract without the lenient forms.

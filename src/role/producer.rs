@@ -32,9 +32,12 @@ pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
 /// The source that the settings name.
 ///
 /// # Errors
-/// As the source's.
+/// As the source's; 78 when it cannot write where the fields are.
 pub fn source(settings: &Settings) -> Result<Box<dyn Source + Send>> {
     let (producer, fields) = (&settings.producer, &settings.fields);
+    if let Some(wrong) = fields.unwritable().filter(|_| producer.source != SourceKind::Replay) {
+        return Err(Error::config(format_args!("{}; {}", wrong.title, wrong.expected)));
+    }
     Ok(match producer.source {
         SourceKind::Generate => Box::new(Generator::new(producer, fields, Instant::now())),
         SourceKind::Replay => Box::new(Replay::new(producer, fields)?),

@@ -12,6 +12,7 @@ mod report;
 mod replay;
 mod restore;
 mod retry;
+mod same_time;
 mod shortfall;
 mod splits;
 mod staged;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::vec::IntoIter;
 
 use super::floor::{Epoch, Floor};
+use super::same_time::SameTime;
 use super::staged::BLOCK;
 use crate::event::Decoder;
 use crate::series::{self, Restore, Table};
@@ -30,6 +31,8 @@ pub(super) struct Replay {
     expected: Option<(i64, u64)>,
     /// Of these, those that were found.
     counted: u64,
+    /// What is noticed on the way.
+    pub same_time: SameTime,
 }
 
 impl Replay {
@@ -45,7 +48,8 @@ impl Replay {
         }
         let expected = floor.expected(&to).filter(|(expected_from, _)| *expected_from >= from);
         let windows = restore.len();
-        Replay { restore, floor, epochs, decoder, capacity, from, to, windows, bytes: 0, expected, counted: 0 }
+        let (bytes, counted, same_time) = (0, 0, SameTime::default());
+        Replay { restore, floor, epochs, decoder, capacity, from, to, windows, bytes, expected, counted, same_time }
     }
 
     /// The next records, in order.
@@ -76,7 +80,7 @@ impl Replay {
 
     /// Lets events join their windows again. What was rejected then joined none.
     fn join(&mut self, records: &[Record<'_>]) {
-        let Replay { restore, decoder, capacity, .. } = self;
+        let Replay { restore, decoder, capacity, same_time, .. } = self;
         let mut key = String::new();
         let events = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()??)));
         let events = events.map(|(record, event)| {
@@ -86,6 +90,7 @@ impl Replay {
         let events = events.collect::<Vec<_>>();
         restore.approach(events.iter().map(|(.., guess)| *guess));
         for (record, event, guess) in events {
+            same_time.note(record.offset, &event);
             let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
             restore.replay(key, guess, record.offset, record.timestamp, event.metric_value, *capacity);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Worker;
-use crate::health::{PartitionStatus, State};
+use crate::health::{Code, PartitionStatus, Severity, State};
 use crate::series::Cause;
 use crate::stream::log::Log;
 use crate::stream::mark::Mark;
@@ -38,7 +38,17 @@ impl<L: Log> Worker<'_, L> {
         self.watch(&partitions);
         self.part.set_partitions(partitions);
         self.shortfalls.watch(&self.plan.topic, &self.committed, &self.part);
+        self.report_same_times();
         self.tell_once();
+    }
+
+    /// Two sources that write one series.
+    fn report_same_times(&mut self) {
+        let Worker { committed, staged, plan, part, .. } = self;
+        match committed.keys().find_map(|partition| staged.same_time(&plan.topic, *partition)) {
+            Some(message) => part.raise(Code::SameTime, Severity::Notice, message),
+            None => part.clear(Code::SameTime),
+        }
     }
 
     /// What is counted on, and logged the first time.

@@ -205,7 +205,8 @@ impl<L: Log> Worker<'_, L> {
     /// These partitions are replayed: lets their records come.
     fn serve(&mut self, done: Vec<(i32, Replay)>, began: Duration) -> Result<(), Fault> {
         let partitions = done.iter().map(|(partition, _)| *partition).collect::<Vec<_>>();
-        for (partition, replay) in done {
+        for (partition, mut replay) in done {
+            self.staged.adopt(partition, std::mem::take(&mut replay.same_time));
             let (bytes, from, to, windows) = (replay.bytes, replay.from, replay.to, replay.windows);
             let missing = self.missing(partition, &replay);
             let (floor, table, gone) = replay.finish();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Plan;
 use super::dead_letter::{dead_letter, largest_part};
+use super::same_time::SameTime;
 use super::splits::Splits;
 use crate::anomaly::{Anomaly, Severity, Source};
 use crate::config::resolved::OnReject;
@@ -42,6 +43,7 @@ pub(super) struct Staged {
     pub splits: Splits,
     event_times: BTreeMap<i32, Instant>,
     arrivals: BTreeMap<i32, Instant>,
+    same_times: BTreeMap<i32, SameTime>,
     now: Option<Instant>,
 }
 
@@ -75,6 +77,17 @@ impl Staged {
     /// Times of events and arrivals outlive the commit.
     pub fn keep_times_of(&mut self, done: Staged) {
         (self.event_times, self.arrivals) = (done.event_times, done.arrivals);
+        self.same_times = done.same_times;
+    }
+
+    /// What was noticed while the partition's records were replayed.
+    pub fn adopt(&mut self, partition: i32, same_time: SameTime) {
+        self.same_times.insert(partition, same_time);
+    }
+
+    /// The sentence about a series of the partition that gets several values of the same time.
+    pub fn same_time(&mut self, topic: &str, partition: i32) -> Option<String> {
+        self.same_times.get_mut(&partition)?.finding(topic, partition)
     }
 
     /// Judges the records of one partition from the mark on, and moves it.
@@ -93,6 +106,7 @@ impl Staged {
         let (mut bytes, mut newest) = (0, None);
         let (before, mut activity) = (self.tally, Activity::default());
         let arrived = self.now;
+        let mut same_time = self.same_times.remove(&partition).unwrap_or_default();
         detector.within(partition, |judge| {
             let mut decoded = Vec::with_capacity(BLOCK.min(records.len()));
             for block in records.chunks(BLOCK) {
@@ -112,6 +126,7 @@ impl Staged {
                         Ok(None) => self.ignore(partition, own_time(record), &mut mark.counts),
                         Ok(Some(event)) => {
                             let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
+                            same_time.note(record.offset, event);
                             judge.pass(record.timestamp);
                             let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
                             if let Some(other) = judge.take_split() {
@@ -137,6 +152,7 @@ impl Staged {
                 decoded.clear();
             }
         });
+        self.same_times.insert(partition, same_time);
         activity.tally = self.tally.since(before);
         if let (Some(arrived), true) = (arrived, activity.tally.sum() > 0) {
             self.activity.push(((arrived.millis().div_euclid(MINUTE), partition), activity));

@@ -1,0 +1,189 @@
+//! Notices series that get several values of the same time: two sources share one device and one metric, so that their values
+//! are mixed in one window, in which little is abnormal. A few series of each partition are looked at, one after the other.
+
+use crate::event::{Event, Instant};
+use crate::foreign;
+
+/// Series of a partition that are looked at together.
+const PROBES: usize = 8;
+/// Values of one series that are compared before another series has its turn. Odd: sources may take turns.
+const TURN: u8 = 9;
+/// A series that does not come again within so many offsets makes room.
+const PATIENCE: i64 = 100_000;
+/// Fewest comparisons that say anything.
+const ENOUGH: u32 = 20;
+/// From here on both counts are halved, so that a change shows.
+const FULL: u32 = 1_024;
+/// One in so many comparisons is too many; half as many are few enough again.
+const SHARE: u32 = 10;
+
+/// What is looked at in one partition.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SameTime {
+    /// A cheap fingerprint of each probe's series; 0 is free.
+    marks: [u64; PROBES],
+    probes: [Option<Probe>; PROBES],
+    newest: Option<i64>,
+    compared: u32,
+    same: u32,
+    example: Option<Example>,
+    holds: bool,
+}
+
+/// The last value of a series.
+#[derive(Debug, Clone)]
+struct Probe {
+    device: Box<str>,
+    metric: Option<Box<str>>,
+    at: Instant,
+    value: f64,
+    offset: i64,
+    left: u8,
+}
+
+/// Two values of one series and one time.
+#[derive(Debug, Clone)]
+struct Example {
+    device: Box<str>,
+    metric: Option<Box<str>>,
+    at: Instant,
+    offsets: [i64; 2],
+}
+
+impl SameTime {
+    /// An event, in offset order. Only times that the events themselves have are compared.
+    pub fn note(&mut self, offset: i64, event: &Event<'_>) {
+        let Some(at) = event.timestamp else { return };
+        if self.newest.is_some_and(|newest| offset <= newest) {
+            return;
+        }
+        self.newest = Some(offset);
+        let mark = fingerprint(event);
+        if let Some(place) = self.marks.iter().position(|known| *known == mark) {
+            self.compare(place, offset, at, event);
+        } else if let Some(free) = self.marks.iter().position(|known| *known == 0) {
+            let (device, metric) = (event.device_id.as_ref().into(), event.metric_name.as_deref().map(Into::into));
+            self.marks[free] = mark;
+            self.probes[free] = Some(Probe { device, metric, at, value: event.metric_value, offset, left: TURN });
+        } else if offset % 4_096 == 0 {
+            self.make_room(offset);
+        }
+    }
+
+    fn compare(&mut self, place: usize, offset: i64, at: Instant, event: &Event<'_>) {
+        let Some(probe) = &mut self.probes[place] else { return };
+        if *probe.device != *event.device_id || probe.metric.as_deref() != event.metric_name.as_deref() {
+            return;
+        }
+        self.compared += 1;
+        // A record that came twice is the same value again.
+        if probe.at == at && probe.value.to_bits() != event.metric_value.to_bits() {
+            self.same += 1;
+            let (device, metric) = (probe.device.clone(), probe.metric.clone());
+            self.example = Some(Example { device, metric, at, offsets: [probe.offset, offset] });
+        }
+        (probe.at, probe.value, probe.offset) = (at, event.metric_value, offset);
+        probe.left -= 1;
+        if probe.left == 0 {
+            (self.marks[place], self.probes[place]) = (0, None);
+        }
+        if self.compared >= FULL {
+            (self.compared, self.same) = (self.compared / 2, self.same / 2);
+        }
+    }
+
+    fn make_room(&mut self, offset: i64) {
+        for (mark, probe) in self.marks.iter_mut().zip(&mut self.probes) {
+            if probe.as_ref().is_some_and(|probe| offset - probe.offset > PATIENCE) {
+                (*mark, *probe) = (0, None);
+            }
+        }
+    }
+
+    /// The sentence, while too many comparisons found the same time.
+    pub fn finding(&mut self, topic: &str, partition: i32) -> Option<String> {
+        let least = if self.holds { self.compared.div_ceil(2 * SHARE) } else { self.compared.div_ceil(SHARE) };
+        self.holds = self.compared >= ENOUGH && self.same >= least.max(1);
+        let Example { device, metric, at, offsets: [one, other] } = self.example.as_ref().filter(|_| self.holds)?;
+        let metric = metric.as_ref().map(|metric| format!(", metric {}", foreign::name(metric))).unwrap_or_default();
+        Some(format!(
+            "device {}{metric} gets several values of the same time: {at} at offsets {one} and {other} of {topic} [{partition}], \
+             and so did {} of {} values compared. If they come from several sources, one window mixes them and anomalies are \
+             missed: set fields.metric, or put fields.device together from several paths, as {{tags.host}}/{{tags.cpu}}",
+            foreign::name(device),
+            self.same,
+            self.compared
+        ))
+    }
+}
+
+/// Differs for most series, and costs little; never 0.
+fn fingerprint(event: &Event<'_>) -> u64 {
+    let metric = event.metric_name.as_deref().unwrap_or_default();
+    (tail(event.device_id.as_bytes()) ^ tail(metric.as_bytes()).rotate_left(17)) | 1
+}
+
+/// The last eight bytes, where names most often differ, and the length.
+fn tail(bytes: &[u8]) -> u64 {
+    let last = match bytes.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last),
+        None => bytes.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)),
+    };
+    last ^ (bytes.len() as u64) << 56
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    fn note(found: &mut SameTime, offset: i64, device: &str, second: i64, value: f64) {
+        let timestamp = Instant::from_millis(second * 1_000);
+        let event = Event { device_id: Cow::Borrowed(device), metric_name: None, metric_value: value, timestamp };
+        found.note(offset, &event);
+    }
+
+    #[test]
+    fn two_sources_under_one_name_are_found_also_among_many_series_and_in_any_order() {
+        for (series, sources) in [(1, 2), (1, 3), (40, 2), (200, 8)] {
+            let mut found = SameTime::default();
+            let mut offset = 0;
+            for second in 0..60 {
+                for device in 0..series {
+                    for source in 0..sources {
+                        note(&mut found, offset, &format!("host-{device}"), second, f64::from(source));
+                        offset += 1;
+                    }
+                }
+            }
+            let finding = found.finding("raw", 3);
+            assert!(finding.is_some_and(|text| text.contains("of raw [3]")), "{series} series of {sources} sources");
+        }
+    }
+
+    #[test]
+    fn one_source_repeated_records_and_records_read_again_are_no_finding() {
+        let mut found = SameTime::default();
+        for second in 0..500 {
+            // Every third record is sent twice.
+            note(&mut found, 3 * second, "d", second, second as f64);
+            if second % 3 == 0 {
+                note(&mut found, 3 * second + 1, "d", second, second as f64);
+            }
+            // Read again after an aborted transaction.
+            note(&mut found, 3 * second, "d", second, second as f64 + 1.0);
+            note(&mut found, 3 * second + 2, &format!("other-{}", second % 30), second, 1.0);
+        }
+        assert_eq!(found.finding("raw", 0), None);
+    }
+
+    #[test]
+    fn a_finding_ends_when_times_differ_again() {
+        let mut found = SameTime::default();
+        (0..100).for_each(|i| note(&mut found, i, "d", i / 2, i as f64));
+        assert!(found.finding("raw", 0).is_some());
+        (100..9_000).for_each(|i| note(&mut found, i, "d", i, i as f64));
+        assert_eq!(found.finding("raw", 0), None);
+    }
+}
