@@ -614,7 +614,7 @@ fn an_export_has_every_row_once_beyond_a_page() {
 #[test]
 fn a_schema_without_tables_says_the_remedy() {
     let stage = Stage::new();
-    stage.client().batch_execute("drop table anomalies").unwrap();
+    stage.client().batch_execute("drop table anomalies cascade").unwrap();
     let (status, _, body) = stage.get("/");
     assert!(status == 503 && body.contains("anomaly migrate"), "{body}");
 }
