@@ -3,6 +3,7 @@
 
 mod count;
 mod follow;
+mod letter;
 mod review;
 
 use std::fmt;
@@ -13,12 +14,17 @@ use crate::anomaly::{Anomaly, Severity};
 use crate::event::Instant;
 pub use count::{ActivityRow, BinCount, Bins, ConditionRow, Count, CoverageRow, LaneCount, NameCount, StatusRow};
 pub use follow::{Committed, Cursor, Follower};
+pub use letter::{DeadLetter, Excerpt, Known, Outside};
 pub use review::{MAX_NOTE, Mark, NewMark, Quality, Review};
 
 /// Rows of one page when nobody says otherwise.
 pub const DEFAULT_LIMIT: u32 = 50;
 /// Most rows of one page.
 pub const MAX_LIMIT: u32 = 500;
+/// Devices that are remembered although they have no anomaly, at the most.
+pub const MOST_DEVICES: f64 = 2_000_000.0;
+/// Milliseconds between an event's own time and its detection that need no remark.
+pub const PUNCTUAL: i64 = 60_000;
 
 /// Which anomalies. What is empty restricts nothing; of several values of one part any will do.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -233,11 +239,48 @@ pub trait Archive: Send + Sync {
     /// See [`Archive::ping`].
     fn status(&self) -> Result<Vec<StatusRow>, Failure>;
 
-    /// What arrived in `from <= minute < to`, by minutes of the detectors' clocks.
+    /// What arrived from then on, by the detectors' clocks: by stretches of `grain` milliseconds that begin with `from`.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn activity(&self, from: Instant, to: Instant) -> Result<Vec<ActivityRow>, Failure>;
+    fn activity(&self, from: Instant, grain: i64) -> Result<Vec<ActivityRow>, Failure>;
+
+    /// At most `limit` anomalies that were detected from `since` on and whose own times are not in the filter's range, which has both ends, newest
+    /// detection first. Times up to [`PUNCTUAL`] from the detection count as its own.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn outside(&self, filter: &Filter, since: Instant, limit: u32) -> Result<Outside, Failure>;
+
+    /// How many anomalies were detected from `since` on, whatever their own times.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn fresh(&self, filter: &Filter, since: Instant) -> Result<u64, Failure>;
+
+    /// How many rows the table of anomalies refused from `since` on.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn refused(&self, since: Instant) -> Result<u64, Failure>;
+
+    /// At most `limit` rejected records of the detectors' samples, newest first.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, Failure>;
+
+    /// Whether a device of exactly this name sends, as far as the detectors have said.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn knows(&self, device: &str) -> Result<Known, Failure>;
+
+    /// The database's clock.
+    ///
+    /// # Errors
+    /// See [`Archive::ping`].
+    fn clock(&self) -> Result<Instant, Failure>;
 
     /// The conditions that the detectors hold, degrading ones first.
     ///

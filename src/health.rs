@@ -3,7 +3,9 @@
 
 mod arrivals;
 mod condition;
+mod devices;
 mod input;
+mod sample;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,9 @@ use crate::event::Instant;
 pub use arrivals::Reasons;
 use condition::Conditions;
 pub use condition::{Code, Condition, Severity};
+use devices::Devices;
 pub use input::Input;
+pub use sample::{Cut, EXCERPT, Sample, Samples};
 pub use tally::{Activity, EARLY, LATE, Tally};
 
 /// A loop that may be held up by others is degraded when it has been silent for longer.
@@ -100,6 +104,8 @@ struct Inner {
     partitions: BTreeMap<i32, PartitionStatus>,
     coverage: BTreeMap<(i64, i32), Tally>,
     activity: BTreeMap<(i64, i32), Activity>,
+    rejected: Samples,
+    devices: Devices,
     conditions: Conditions,
     /// When progress was logged last.
     told: Option<Monotonic>,
@@ -224,6 +230,40 @@ impl Part {
         std::mem::take(&mut self.lock().activity)
     }
 
+    /// Keeps samples of rejected records until they are taken.
+    pub fn note_rejected(&self, samples: Samples) {
+        self.lock().rejected.extend(samples);
+    }
+
+    /// Takes note of devices that are held.
+    pub fn note_devices<'d>(&self, names: impl IntoIterator<Item = &'d str>) {
+        let now = Instant::now().millis();
+        let mut inner = self.lock();
+        names.into_iter().for_each(|name| inner.devices.note(name, now));
+    }
+
+    /// Takes a few of the devices that were noted.
+    pub fn take_devices(&self) -> Vec<String> {
+        self.lock().devices.take()
+    }
+
+    /// What was taken could not be told.
+    pub fn forget_devices(&self) {
+        self.lock().devices.forget();
+    }
+
+    /// Gives back samples that were taken; newer ones stay.
+    pub fn give_back_rejected(&self, samples: Samples) {
+        let mut inner = self.lock();
+        let newer = std::mem::replace(&mut inner.rejected, samples);
+        inner.rejected.extend(newer);
+    }
+
+    /// Takes the samples since the last call.
+    pub fn take_rejected(&self) -> Samples {
+        std::mem::take(&mut self.lock().rejected)
+    }
+
     /// Takes what was counted since the last call.
     pub fn take_coverage(&self) -> BTreeMap<(i64, i32), Tally> {
         std::mem::take(&mut self.lock().coverage)
@@ -259,6 +299,8 @@ impl Health {
             partitions: BTreeMap::new(),
             coverage: BTreeMap::new(),
             activity: BTreeMap::new(),
+            rejected: Samples::default(),
+            devices: Devices::default(),
             conditions: Conditions::default(),
             told: None,
         };

@@ -441,6 +441,44 @@ fn from_the_producer_to_the_page_its_explanation_a_mark_and_an_export() {
 }
 
 #[test]
+fn every_time_of_a_page_is_in_one_zone_and_switches_lead_to_the_other_and_to_other_colours() {
+    let (stage, browser) = (sixty(), Browser::open());
+    stage.report();
+    browser.command("Emulation.setTimezoneOverride", json!({"timezoneId": "Asia/Kolkata"}));
+    let all = |selector: &str, is_right: &str| {
+        format!(
+            "(all => all.length > 0 && all.every(at => {is_right}))\
+             ([...document.querySelectorAll('{selector}')].map(e => ({{text: e.textContent, time: new Date(e.dateTime || e.dataset.t)}})))"
+        )
+    };
+    for (path, has_axis) in [("/", true), ("/anomalies", false), ("/detection", true), ("/devices/pump-0042", true)] {
+        browser.visit(&stage, &format!("{path}?live=off"));
+        let clocks = all("time[datetime]", "at.text.includes(at.time.toTimeString().slice(0, 8))");
+        assert_eq!(browser.value(&clocks), json!(true), "{path}");
+        if has_axis {
+            let ticks = all("text[data-form=minute]", "at.text === at.time.toTimeString().slice(0, 5)");
+            assert_eq!(browser.value(&ticks), json!(true), "{path}");
+        }
+        assert_eq!(browser.value("document.body.textContent.includes(' UTC:')"), json!(false), "{path}");
+        assert_eq!(
+            browser.value("document.getElementById('zone').textContent.startsWith('Times in Asia/')"),
+            json!(true)
+        );
+        browser.click("footer a[href*='tz=UTC']");
+        browser
+            .wait("the same page in UTC", "location.search.includes('tz=UTC') && document.body.dataset.tz === 'UTC'");
+        let clocks = all("time[datetime]", "at.text.includes(at.time.toISOString().slice(11, 19))");
+        assert_eq!(browser.value(&clocks), json!(true), "{path} in UTC");
+        assert_eq!(browser.value("document.getElementById('zone').textContent"), json!("Times in UTC."));
+    }
+    browser.click("footer a[href*='theme=dark']");
+    browser.wait(
+        "dark colours",
+        "document.documentElement.dataset.theme === 'dark' && document.body.dataset.tz === 'UTC'",
+    );
+}
+
+#[test]
 fn no_name_becomes_markup_on_any_page_or_in_the_stream() {
     let corpus = [
         "<script>window.pwned=1</script>",
@@ -500,9 +538,41 @@ fn every_page_is_accessible_in_both_themes_at_every_size_and_never_scrolls_sidew
         stage.insert(&anomaly(&name, i, ago(3000 - i * 20), if i % 2 == 0 { 24.6 } else { 21.9 }));
     });
     stage.report();
-    let axe = std::fs::read_to_string(root().join("target/axe/axe.min.js")).expect("axe: `tests/run` fetches it");
-    let browser = Browser::open();
+    examine(&stage, &pages_of_calm());
+}
+
+#[test]
+fn what_is_wrong_is_shown_accessibly_in_both_themes_at_every_size() {
+    let stage = sixty();
+    stage.report();
+    let conditions = "insert into detector_conditions (detector_group, topic, worker, code, severity, message, since, updated_at) values
+         ('g', 'raw_events', 'a/worker-0', 'open_transaction', 'degraded',
+          'an open transaction at offset 1,234 of raw_events [3] holds back 500 records; the producer may have died', now(), now() + interval '1 hour'),
+         ('g', 'raw_events', 'a/worker-0', 'split_series', 'notice',
+          'devices are seen in two partitions: pump-0042; records are not keyed by device', now() - interval '2 days', now() + interval '1 hour'),
+         ('g', 'raw_events', 'b/worker-0', 'rows_refused', 'degraded', 'the table refused 3 rows', now() - interval '2 days', now() - interval '1 day');
+         update detector_status set updated_at = now() + interval '1 hour';
+         insert into sink_rejects (topic, partition, record_offset, reason, message) select 'anomalies', 0, n, '22P05', 'no such character' from generate_series(1, 3) n;
+         insert into rejected_samples select 'g', 'raw_events', 0, n, 'device_id', '`device_id` is missing', null, null,
+             convert_to('{\"device\":\"pump-0042\",\"metric_value\":21.5,\"note\":\"' || repeat('long ', 30) || '\"}', 'UTF8'), 5000, now() - n * interval '1 second'
+         from generate_series(1, 12) n";
+    for (i, hours) in [2, -3, 30_000].into_iter().enumerate() {
+        stage.insert(&anomaly("clock-0007", 100 + i as i64, ago(3_600 * hours), 24.6));
+    }
+    stage.client().batch_execute("update anomalies set detected_at = now()").unwrap();
+    stage.client().batch_execute(conditions).unwrap();
     let pages = [
+        ("wrong-overview", "/?live=off"),
+        ("wrong-list", "/anomalies?live=off&span=1h"),
+        ("wrong-detection", "/detection?live=off"),
+        ("wrong-letters", "/dead-letters?live=off"),
+        ("wrong-device", "/devices/nobody?live=off"),
+    ];
+    examine(&stage, &pages);
+}
+
+fn pages_of_calm() -> Vec<(&'static str, &'static str)> {
+    vec![
         ("overview", "/?live=off"),
         ("list", "/anomalies?live=off&severity=critical"),
         ("none", "/anomalies?live=off&device=nobody"),
@@ -514,13 +584,19 @@ fn every_page_is_accessible_in_both_themes_at_every_size_and_never_scrolls_sidew
         ("keys", "/keys"),
         ("gone", "/anomalies/raw_events/0/9999"),
         ("misread", "/?colour=red"),
-    ];
+    ]
+}
+
+/// Looks for what keeps people from using these pages, and leaves pictures of them.
+fn examine(stage: &Stage, pages: &[(&str, &str)]) {
+    let axe = std::fs::read_to_string(root().join("target/axe/axe.min.js")).expect("axe: `tests/run` fetches it");
+    let browser = Browser::open();
     let mut problems = Vec::new();
-    for (name, path) in pages {
+    for (name, path) in pages.iter().copied() {
         for theme in ["light", "dark"] {
             for width in [320, 390, 1440] {
                 browser.look(width, 900, theme);
-                browser.visit(&stage, path);
+                browser.visit(stage, path);
                 browser.picture(&format!("{name}-{theme}-{width}.png"));
                 let wide = browser.value("document.documentElement.scrollWidth");
                 if wide.as_u64().unwrap() > u64::from(width) {

@@ -101,7 +101,8 @@ impl Stage {
                 "insert into detector_status values ('g', 'raw_events', 0, 'w', 'running', 9, 62, 53, now(), 2, 'h', now());
                  insert into detector_settings values ('h', '{\"threshold\": 3.0, \"method\": \"sigma\"}');
                  insert into coverage select m, 'raw_events', 0, 600, 0, 0
-                 from generate_series(date_trunc('minute', now()) - interval '30 min', date_trunc('minute', now()), '1 min') m",
+                 from generate_series(date_trunc('minute', now()) - interval '30 min', date_trunc('minute', now()), '1 min') m;
+                 insert into activity select minute, topic, partition, judged, learning, rejected, 0, 0, 0, 0 from coverage",
             )
             .unwrap();
     }
@@ -122,8 +123,12 @@ impl Stage {
         (self.address, self.stop) = (address, Some(stop));
     }
 
-    fn get(&self, url: &str) -> (u16, String, String) {
+    pub fn get(&self, url: &str) -> (u16, String, String) {
         get(self.address, url)
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 }
 
@@ -135,7 +140,7 @@ impl Drop for Stage {
 }
 
 /// Status, `x-stale` and body.
-fn get(address: SocketAddr, url: &str) -> (u16, String, String) {
+pub fn get(address: SocketAddr, url: &str) -> (u16, String, String) {
     let config = ureq::Agent::config_builder().http_status_as_error(false).build();
     let mut answer = ureq::Agent::from(config).get(format!("http://{address}{url}")).call().unwrap();
     let stale = answer.headers().get("x-stale").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
@@ -174,7 +179,7 @@ pub fn anomaly(device: &str, offset: i64, time: Instant, value: f64) -> Anomaly 
     }
 }
 
-fn json(text: &str) -> serde_json::Value {
+pub fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap()
 }
 
@@ -591,7 +596,10 @@ fn a_mark_filters_counts_and_never_changes_the_record() {
     let (_, _, body) = stage.get("/detection");
     assert!(body.contains("1 of 2 that were marked were true alarms: 50 %"), "{body}");
     let (_, _, explain) = stage.get("/anomalies/raw_events/0/3");
-    assert!(explain.contains("acknowledged</b> by anyone") && explain.contains("<p>not reviewed</p>"), "{explain}");
+    assert!(
+        explain.contains("acknowledged</b> by <bdi>anyone</bdi>") && explain.contains("<p>not reviewed</p>"),
+        "{explain}"
+    );
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod stage;
 mod arithmetic;
 /// Whatever keeps records from being judged or stored is said in every place.
 mod blind;
+/// What the pages know by its arrival, whatever times the events have.
+mod arrival;
 /// The pages in a real browser.
 mod browser;
 /// Detectors that are killed at each step, stopped past their sessions, asked to stop under load.

@@ -98,6 +98,8 @@ pub struct StatusRow {
     pub updated_at: Instant,
     /// Its age in seconds by the database's clock, so that two hosts' clocks need not agree.
     pub age: f64,
+    /// Seconds by which the detector's clock is ahead of the database's; `None` when not known.
+    pub ahead: Option<f64>,
 }
 
 /// What arrived in a minute of the detectors' clocks, all partitions together; minutes without any record are absent.

@@ -73,6 +73,8 @@ pub const LIST: &[&[&str]] = &[FILTERS, PAGING, MANNER];
 pub const API: &[&[&str]] = &[FILTERS, PAGING];
 /// Keys of the event stream: also those of the page that it belongs to.
 pub const STREAM: &[&[&str]] = &[FILTERS, PAGING, MANNER, &["cursor", "format"]];
+/// Keys of a page that shows what happened in a span.
+pub const SPAN: &[&[&str]] = &[&["span"], MANNER];
 /// Keys of a page that shows one thing.
 pub const PLAIN: &[&[&str]] = &[MANNER];
 /// Keys that may be given more than once: any of the values will do.
@@ -185,11 +187,12 @@ impl Asked {
         Ok(())
     }
 
-    /// The filter with the span made a time.
+    /// The filter with the span made times: those of its bars, so that a list has what a chart counts.
     pub fn range(&self, now: Instant) -> Filter {
         let mut filter = self.filter.clone();
         if let Some(span) = self.span {
-            filter.from = Instant::from_millis(now.millis() - span.millis());
+            let bins = self.axis(span, now);
+            (filter.from, filter.to) = (Some(bins.from), bins.to());
         }
         filter
     }
@@ -207,13 +210,14 @@ impl Asked {
         Ok(Filter { is_impossible: devices.is_empty(), devices, ..filter })
     }
 
-    /// The range as bars. A span ends with the stretch that holds now, so that bars do not shift while they grow.
+    /// The range as bars. A span ends with the stretch that holds now and begins with the one that holds its start, so that bars
+    /// do not shift while they grow and nothing of the span is missing.
     pub fn axis(&self, default: Span, now: Instant) -> Bins {
         let (start, end, width) = match (self.filter.from, self.filter.to) {
             (None, None) => {
                 let span = self.span.unwrap_or(default);
                 let end = now.millis().div_euclid(span.bar()) * span.bar() + span.bar();
-                (end - span.millis(), end, span.bar())
+                ((now.millis() - span.millis()).div_euclid(span.bar()) * span.bar(), end, span.bar())
             }
             (from, to) => {
                 let end = to.unwrap_or(now).millis();
@@ -323,8 +327,10 @@ mod tests {
         let asked = Asked::read(query, LIST).unwrap();
         assert_eq!(asked.filter.devices, ["a&b<", "c"]);
         assert_eq!(asked.query(), format!("?{query}"));
-        let range = asked.range(Instant::from_millis(100_000_000).unwrap());
-        assert_eq!(range.from, Instant::from_millis(100_000_000 - 6 * 3_600_000));
+        let now = 100_000_000;
+        let range = asked.range(Instant::from_millis(now).unwrap());
+        let [from, to] = [range.from, range.to].map(|time| time.unwrap().millis());
+        assert!(from <= now - 6 * 3_600_000 && from > now - 6 * 3_600_000 - Span::Six.bar() && to > now, "{from} {to}");
     }
 
     #[test]
@@ -332,7 +338,7 @@ mod tests {
         let now = Instant::parse_rfc3339("2026-11-25T17:03:21Z").unwrap();
         for span in Span::ALL {
             let bins = Asked { span: Some(span), ..Asked::default() }.axis(Span::Hour, now);
-            assert!((56..=60).contains(&bins.count), "{span:?} {bins:?}");
+            assert!((57..=61).contains(&bins.count), "{span:?} {bins:?}");
             assert!(bins.to().unwrap() > now && bins.from.millis() % bins.width == 0, "{span:?} {bins:?}");
         }
         let asked = Asked::read("from=2026-11-01T00:00:00Z&to=2026-11-01T05:00:00Z", RANGE).unwrap();

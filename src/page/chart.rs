@@ -9,6 +9,8 @@ pub mod spark;
 
 use std::fmt;
 
+use crate::event::Instant;
+
 /// Text that cannot leave its element or attribute.
 pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
@@ -37,10 +39,19 @@ impl fmt::Display for Percent {
     }
 }
 
-/// The mark of one anomaly at a place: a filled diamond or a hollow ring, `size` pixels from edge to edge.
+/// What a shape says when it is pointed at.
+fn title(text: &str) -> String {
+    format!("<title>{}</title>", escape(text))
+}
+
+/// As [`title`], beginning with a time that the script may write in another zone.
+fn timed_title(time: Instant, written: &str, text: &str) -> String {
+    format!("<title data-t=\"{time}\">{} UTC: {}</title>", escape(written), escape(text))
+}
+
+/// The mark of one anomaly at a place: a filled diamond or a hollow ring, `size` pixels from edge to edge; with its title.
 fn mark(is_critical: bool, x: Percent, y: f64, size: f64, title: &str) -> String {
     let r = size / 2.0;
-    let title = if title.is_empty() { String::new() } else { format!("<title>{}</title>", escape(title)) };
     if is_critical {
         format!(
             "<svg x=\"{x}\" y=\"{y:.1}\" class=\"o\"><path class=\"c\" d=\"M0 -{r}L{r} 0L0 {r}L-{r} 0z\">{title}</path></svg>"
@@ -61,6 +72,6 @@ mod tests {
             escape("<b a='x' b=\"y\">&\u{0}\u{202e}"),
             "&lt;b a=&#39;x&#39; b=&quot;y&quot;&gt;&amp;\u{fffd}\u{202e}"
         );
-        assert!(!mark(true, Percent(0.5), 3.0, 9.0, "</title><script>").contains("<script"));
+        assert!(!title("</title><script>").contains("<script"));
     }
 }

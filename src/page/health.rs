@@ -1,46 +1,83 @@
 //! Whether the archive answers. An outage is remembered, so that no reader waits for it again, and one probe at a time looks
 //! whether it is over. Both ends are logged once, here.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant as Clock};
 
 use crate::archive::{Archive, Failure};
 use crate::event::Instant;
 
-/// The memory of an outage.
+/// Between two looks at the archive's clock.
+const AGREE: Duration = Duration::from_secs(60);
+/// Milliseconds by which the two clocks may differ.
+const NEAR: i64 = 2_000;
+
+/// The memory of an outage, and the time of the archive.
 pub struct Health {
     clock: fn() -> Instant,
     /// Time between two probes.
     pause: Duration,
     state: Mutex<State>,
+    /// Milliseconds by which the archive's clock is ahead of this one.
+    offset: AtomicI64,
+    /// When that was measured.
+    measured: Mutex<Option<Clock>>,
 }
 
 #[derive(Default)]
 struct State {
     since: Option<Instant>,
     prober: Option<Prober>,
+    asker: Option<Asker>,
 }
 
 type Prober = Box<dyn Fn() + Send + Sync>;
+/// Asks for the archive's clock.
+type Asker = Arc<dyn Fn() -> Option<Instant> + Send + Sync>;
 
 impl Health {
     /// All well. `clock` is the time that readers are told.
     pub fn new(clock: fn() -> Instant, pause: Duration) -> Self {
-        Health { clock, pause, state: Mutex::default() }
+        Health { clock, pause, state: Mutex::default(), offset: AtomicI64::new(0), measured: Mutex::default() }
     }
 
     /// From now on an outage is probed until it is over.
     pub fn watch(self: &Arc<Self>, archive: &Arc<dyn Archive>) {
         let (health, archive) = (Arc::downgrade(self), Arc::downgrade(archive));
+        let asked = Weak::clone(&archive);
+        self.lock().asker = Some(Arc::new(move || asked.upgrade()?.clock().ok()));
         self.lock().prober = Some(Box::new(move || {
             let (health, archive) = (Weak::clone(&health), Weak::clone(&archive));
             std::thread::spawn(move || probe(&health, &archive));
         }));
     }
 
-    /// Now.
+    /// Now, by the archive's clock: ages and ranges on the pages are those of its rows.
     pub fn now(&self) -> Instant {
-        (self.clock)()
+        let own = (self.clock)();
+        Instant::from_millis(own.millis() + self.offset.load(Ordering::Relaxed)).unwrap_or(own)
+    }
+
+    /// Looks at the archive's clock, once a minute.
+    pub fn agree(&self) {
+        let Ok(mut measured) = self.measured.try_lock() else { return };
+        if measured.is_some_and(|last| last.elapsed() < AGREE) {
+            return;
+        }
+        let Some(asker) = self.lock().asker.clone() else { return };
+        let before = (self.clock)();
+        let Some(theirs) = asker() else { return };
+        let middle = i64::midpoint(before.millis(), (self.clock)().millis());
+        let offset = theirs.millis() - middle;
+        self.offset.store(if offset.abs() < NEAR { 0 } else { offset }, Ordering::Relaxed);
+        *measured = Some(Clock::now());
+    }
+
+    /// Seconds by which this program's clock is ahead of the archive's, when they differ.
+    pub fn ahead(&self) -> Option<f64> {
+        let offset = self.offset.load(Ordering::Relaxed);
+        (offset != 0).then_some(-(offset as f64) / 1000.0)
     }
 
     /// Since when there has been no answer.

@@ -8,7 +8,9 @@ use super::door::{Verdict, Visitor};
 use super::listener::{Request, Response};
 use super::shelf::{Got, Why};
 use super::site::Site;
-use super::view::{Frame, api, detection, device, devices, explain, export, list, login, mark, notice, overview};
+use super::view::{
+    Frame, api, dead_letters, detection, device, devices, explain, export, list, login, mark, notice, overview,
+};
 use super::{live, respond};
 
 /// Someone who is in, and what they ask.
@@ -98,6 +100,7 @@ fn find(visit: &Visit<'_>) -> Response {
             _ => unknown(visit),
         },
         ["detection"] => detection_page(visit),
+        ["dead-letters"] => dead_letters_page(visit),
         ["keys"] => keys_page(visit),
         ["events"] => match Asked::read(&visit.request.query, asked::STREAM) {
             Ok(asked) => live::stream(visit, &asked),
@@ -128,7 +131,8 @@ pub fn unknown(visit: &Visit<'_>) -> Response {
 
 fn misread(visit: &Visit<'_>, misread: &Misread) -> Response {
     let frame = Frame::still(visit, "Not understood");
-    respond::notice(visit.site, 400, &frame, "The address is not understood.", &misread.message)
+    let message = super::view::text::shown(&misread.message);
+    respond::notice(visit.site, 400, &frame, "The address is not understood.", &message)
 }
 
 fn misread_json(misread: &Misread) -> Response {
@@ -153,6 +157,9 @@ fn shown<'a, V>(
     show: impl FnOnce(&V, Frame<'a>, crate::event::Instant) -> Response,
 ) -> Response {
     let site = visit.site;
+    // The first answer tells how far this clock is from that of the database.
+    let now = site.now();
+    let frame = Frame { clock: super::view::format::clock(now), made: now.to_string(), ..frame };
     match (got.answer, got.why) {
         (Some((data, taken)), None) => show(&data, frame, taken),
         (Some((data, taken)), Some(why)) => {
@@ -189,7 +196,15 @@ fn device_page(visit: &Visit<'_>, name: device::Name) -> Response {
     let frame = Frame::live(visit, &name.title(), "devices", &name.url(), &asked);
     let key = (name, asked.still());
     let got = visit.site.ask(&visit.site.device, &key, device::look);
-    shown(visit, frame, got, |data, frame, taken| device::show(visit.site, frame, &key.0, &asked, data, taken))
+    shown(visit, frame, got, |data, frame, taken| {
+        if data.is_unknown() {
+            let frame = Frame { refresh: 0, ..frame };
+            let text = "No event of a device with exactly this name has come so far. One that has just begun to send is known \
+                        here after some seconds; of very many devices, after some minutes.";
+            return respond::notice(visit.site, 404, &frame, "There is no such device.", text);
+        }
+        device::show(visit.site, frame, &key.0, &asked, data, taken)
+    })
 }
 
 fn detection_page(visit: &Visit<'_>) -> Response {
@@ -197,6 +212,13 @@ fn detection_page(visit: &Visit<'_>) -> Response {
     let frame = Frame::live(visit, "Detection", "detection", "/detection", &asked);
     let got = visit.site.ask(&visit.site.detection, &asked.still(), detection::look);
     shown(visit, frame, got, |data, frame, taken| detection::show(visit.site, frame, &asked, data, taken))
+}
+
+fn dead_letters_page(visit: &Visit<'_>) -> Response {
+    let asked = read!(visit, asked::SPAN);
+    let frame = Frame::live(visit, "Rejected records", "detection", "/dead-letters", &asked);
+    let got = visit.site.ask(&visit.site.dead_letters, &asked.still(), dead_letters::look);
+    shown(visit, frame, got, |data, frame, _| dead_letters::show(visit.site, frame, &asked, data))
 }
 
 fn keys_page(visit: &Visit<'_>) -> Response {

@@ -104,6 +104,13 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V
         }
     }
 
+    /// An answer that is there already and not older than this.
+    pub fn peek(&self, question: &K, age: Duration) -> Option<(Arc<V>, Instant)> {
+        let state = lock(&self.state);
+        let kept = state.find(question).filter(|kept| kept.clock.elapsed() <= age)?;
+        Some((Arc::clone(&kept.answer), kept.taken))
+    }
+
     /// The next reader gets a new answer: something was changed here.
     pub fn forget(&self, question: &K) {
         lock(&self.state).kept.retain(|kept| kept.question != *question);
@@ -129,6 +136,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V
         let (shelf, health) = (Arc::clone(&self.state), Arc::clone(&self.health));
         let (asked, landing) = (question.clone(), Arc::clone(&flight));
         std::thread::spawn(move || {
+            health.agree();
             let now = health.now();
             let result = catch_unwind(AssertUnwindSafe(|| look(now)))
                 .unwrap_or_else(|_| Err(Failure::Refused("The answer could not be read; the log says why".into())));

@@ -10,7 +10,9 @@ use super::door::{Cookies, Door, Proxies};
 use super::health::Health;
 use super::live::Hub;
 use super::shelf::{Got, Shelf, Why};
-use super::view::{detection, device, devices, explain, list, overview};
+use super::view::strip::{self, Seen, Tone};
+use super::view::trend::Trend;
+use super::view::{dead_letters, detection, device, devices, explain, list, overview};
 use crate::archive::{Archive, Failure};
 use crate::config::resolved::base::BasePath;
 use crate::error::{Error, Result};
@@ -18,6 +20,9 @@ use crate::event::Instant;
 
 /// Time between two probes in an outage.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// How old the overview's verdict may be on another page.
+const ALARM: Duration = Duration::from_secs(20);
 
 /// Everything that a page is made of.
 pub struct Site {
@@ -44,8 +49,11 @@ pub struct Site {
     pub device: Shelf<(device::Name, Asked), device::Data>,
     /// By what was asked.
     pub detection: Shelf<Asked, detection::Data>,
+    /// By what was asked.
+    pub dead_letters: Shelf<Asked, dead_letters::Data>,
     /// By topic, partition and offset.
     pub explain: Shelf<explain::Place, Option<explain::Data>>,
+    lag: Trend,
     /// Style sheet and script.
     pub assets: Assets,
     /// Compiled templates.
@@ -59,11 +67,13 @@ macro_rules! templates {
 }
 
 /// Tera escapes by a name's end: each must be `.html`.
-const TEMPLATES: [(&str, &str); 14] = templates![
+const TEMPLATES: [(&str, &str); 16] = templates![
     "base.html",
     "strip.html",
+    "outside.html",
     "row.html",
     "rows.html",
+    "dead_letters.html",
     "detection.html",
     "login.html",
     "keys.html",
@@ -97,6 +107,8 @@ impl Site {
             devices: Shelf::new(Arc::clone(&health)),
             device: Shelf::new(Arc::clone(&health)),
             detection: Shelf::new(Arc::clone(&health)),
+            dead_letters: Shelf::new(Arc::clone(&health)),
+            lag: Trend::default(),
             door: Door::new(options.access, Cookies::of(&options.base, options.port), Proxies::new(options.proxies)),
             is_tls_only: options.is_tls_only,
             base: options.base,
@@ -113,6 +125,19 @@ impl Site {
     /// Now, as readers are told.
     pub fn now(&self) -> Instant {
         self.health.now()
+    }
+
+    /// What is known besides an answer that was given at `taken`.
+    pub fn seen(&self, data: &overview::Data, taken: Instant) -> Seen {
+        let is_shrinking = data.lag(taken).and_then(|lag| self.lag.note(taken, lag));
+        Seen { is_shrinking, ahead: self.health.ahead() }
+    }
+
+    /// What is wrong with the detection, where another page has just said it. Asks nothing.
+    pub fn alarm(&self) -> Option<String> {
+        let (data, taken) = self.overview.peek(&Asked::default(), ALARM)?;
+        let strip = strip::verdict(&data, &Asked::default(), taken, self.now(), self.seen(&data, taken));
+        matches!(strip.tone, Tone::Degraded | Tone::Stopped).then(|| strip.sentence())
     }
 
     /// Whether the archive is known to give no answer.

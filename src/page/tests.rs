@@ -2,6 +2,7 @@
 
 mod api;
 mod base;
+mod blind;
 mod doors;
 mod states;
 
@@ -19,10 +20,40 @@ use crate::config::resolved::base::BasePath;
 use crate::event::Instant;
 use crate::health::{Activity, Tally};
 
-const HOSTILE: &str = "<script>alert(1)</script>'\"&/../%";
+/// Markup, a path, and letters and a character that turn the direction of writing.
+const HOSTILE: &str = "<script>alert(1)</script>'\"&/../%\u{5d0}\u{202e}";
 
 fn now() -> Instant {
     Instant::parse_rfc3339("2026-11-23T17:00:12Z").unwrap()
+}
+
+/// So many minutes after 16:55.
+fn minute(at: i64) -> Instant {
+    Instant::from_millis(Instant::parse_rfc3339("2026-11-23T16:55:00Z").unwrap().millis() + at * 60_000).unwrap()
+}
+
+/// A partition that was reported so many seconds ago.
+fn status(age: f64) -> StatusRow {
+    StatusRow {
+        group: "g".into(),
+        topic: "raw_events".into(),
+        partition: 0,
+        worker: "w".into(),
+        state: "running".into(),
+        committed: Some(1),
+        lag: Some(53),
+        event_time: None,
+        series: 7,
+        settings_hash: "h".into(),
+        updated_at: Instant::from_millis(now().millis() - (age * 1000.0) as i64).unwrap(),
+        age,
+        high_watermark: Some(54),
+        judged: Some(0),
+        learning: Some(1),
+        rejected: Some(0),
+        arrived_at: None,
+        ahead: Some(0.0),
+    }
 }
 
 /// One anomaly of a hostile device, and a detector that reported `age` seconds ago.
@@ -31,12 +62,33 @@ struct Fake {
     mood: AtomicU8,
     age: f64,
     judged: u64,
+    facts: Facts,
     marks: Mutex<Vec<NewMark>>,
+}
+
+/// What differs from the usual answers.
+#[derive(Default)]
+struct Facts {
+    status: Option<Vec<StatusRow>>,
+    conditions: Vec<ConditionRow>,
+    /// By minute of arrival, counted from 16:55.
+    activity: Option<Vec<(i64, Activity)>>,
+    /// By minute of the events, counted from 16:55.
+    coverage: Option<Vec<(i64, Tally)>>,
+    /// No anomaly has a time in any range.
+    is_empty: bool,
+    outside: Outside,
+    fresh: u64,
+    known: Option<Known>,
+    refused: u64,
+    letters: Vec<DeadLetter>,
+    /// Milliseconds by which the archive's clock is ahead.
+    ahead: i64,
 }
 
 impl Fake {
     fn new(age: f64, judged: u64) -> Arc<Fake> {
-        Arc::new(Fake { mood: AtomicU8::new(0), age, judged, marks: Mutex::default() })
+        Arc::new(Fake { mood: AtomicU8::new(0), age, judged, facts: Facts::default(), marks: Mutex::default() })
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -60,6 +112,9 @@ impl Archive for Fake {
     }
     fn newest(&self, filter: &Filter, _: Option<&Key>, limit: u32) -> Result<Page, Failure> {
         self.check()?;
+        if self.facts.is_empty {
+            return Ok(Page::default());
+        }
         let is_it = filter.devices.is_empty() || filter.devices.iter().any(|device| device == HOSTILE);
         let records = if is_it { vec![self.record()] } else { vec![] };
         let next = records.first().filter(|_| limit == 1).and_then(|record| Key::of(&record.anomaly));
@@ -77,7 +132,11 @@ impl Archive for Fake {
     }
     fn by_time(&self, _: &Filter, _: &Bins) -> Result<Vec<BinCount>, Failure> {
         self.check()?;
-        Ok(if self.judged > 0 { vec![BinCount { bin: 59, count: Count { critical: 1, warning: 0 } }] } else { vec![] })
+        Ok(if self.judged > 0 && !self.facts.is_empty {
+            vec![BinCount { bin: 59, count: Count { critical: 1, warning: 0 } }]
+        } else {
+            vec![]
+        })
     }
     fn by_device(&self, _: &Filter, _: u32) -> Result<Vec<NameCount>, Failure> {
         self.check()?;
@@ -92,40 +151,57 @@ impl Archive for Fake {
     }
     fn coverage(&self, _: Instant, _: Instant, _: i64) -> Result<Vec<CoverageRow>, Failure> {
         self.check()?;
-        let minute = Instant::parse_rfc3339("2026-11-23T16:58:00Z").unwrap();
-        Ok(vec![CoverageRow { minute, judged: self.judged, learning: 9, rejected: 0 }])
+        if let Some(rows) = &self.facts.coverage {
+            let row = |(at, tally): &(i64, Tally)| {
+                let Tally { judged, learning, rejected, .. } = *tally;
+                CoverageRow { minute: minute(*at), judged, learning, rejected }
+            };
+            return Ok(rows.iter().map(row).collect());
+        }
+        Ok(vec![CoverageRow { minute: minute(3), judged: self.judged, learning: 9, rejected: 0 }])
     }
-    fn activity(&self, _: Instant, _: Instant) -> Result<Vec<ActivityRow>, Failure> {
+    fn activity(&self, _: Instant, _: i64) -> Result<Vec<ActivityRow>, Failure> {
         self.check()?;
-        let minute = Instant::parse_rfc3339("2026-11-23T16:58:00Z").unwrap();
+        if let Some(rows) = &self.facts.activity {
+            return Ok(rows
+                .iter()
+                .map(|(at, activity)| ActivityRow { minute: minute(*at), activity: *activity })
+                .collect());
+        }
         let tally = Tally { judged: self.judged, learning: 9, ..Tally::default() };
-        Ok(vec![ActivityRow { minute, activity: Activity { tally, ..Activity::default() } }])
+        Ok(vec![ActivityRow { minute: minute(3), activity: Activity { tally, ..Activity::default() } }])
     }
     fn conditions(&self) -> Result<Vec<ConditionRow>, Failure> {
         self.check()?;
-        Ok(vec![])
+        Ok(self.facts.conditions.clone())
+    }
+    fn outside(&self, _: &Filter, _: Instant, _: u32) -> Result<Outside, Failure> {
+        self.check()?;
+        Ok(self.facts.outside.clone())
+    }
+    fn fresh(&self, _: &Filter, _: Instant) -> Result<u64, Failure> {
+        self.check()?;
+        Ok(self.facts.fresh)
+    }
+    fn refused(&self, _: Instant) -> Result<u64, Failure> {
+        self.check()?;
+        Ok(self.facts.refused)
+    }
+    fn dead_letters(&self, _: u32) -> Result<Vec<DeadLetter>, Failure> {
+        self.check()?;
+        Ok(self.facts.letters.clone())
+    }
+    fn knows(&self, _: &str) -> Result<Known, Failure> {
+        self.check()?;
+        Ok(self.facts.known.unwrap_or(Known::Untold))
+    }
+    fn clock(&self) -> Result<Instant, Failure> {
+        self.check()?;
+        Ok(Instant::from_millis(now().millis() + self.facts.ahead).unwrap())
     }
     fn status(&self) -> Result<Vec<StatusRow>, Failure> {
         self.check()?;
-        Ok(vec![StatusRow {
-            group: "g".into(),
-            topic: "raw_events".into(),
-            partition: 0,
-            worker: "w".into(),
-            state: "running".into(),
-            committed: Some(1),
-            lag: Some(53),
-            event_time: None,
-            series: 7,
-            settings_hash: "h".into(),
-            updated_at: Instant::from_millis(now().millis() - (self.age * 1000.0) as i64).unwrap(),
-            age: self.age,
-            high_watermark: Some(54),
-            judged: Some(0),
-            learning: Some(1),
-            rejected: Some(0),
-            arrived_at: None,
-        }])
+        Ok(self.facts.status.clone().unwrap_or_else(|| vec![status(self.age)]))
     }
     fn search(&self, text: &str, _: u32) -> Result<Vec<String>, Failure> {
         self.check()?;
@@ -201,6 +277,12 @@ fn send(handler: &Arc<Handler>, request: Request) -> (Response, String) {
         }
     };
     (response, String::from_utf8(body).unwrap())
+}
+
+/// A page's text without its elements.
+fn plain(html: &str) -> String {
+    let parts = html.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text));
+    parts.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {

@@ -1,6 +1,7 @@
 //! One file for each page: what it asks of the archive, and what its template gets. Templates lay out; they compute nothing.
 
 pub mod api;
+pub mod dead_letters;
 pub mod detection;
 pub mod device;
 pub mod devices;
@@ -13,8 +14,11 @@ pub mod login;
 pub mod mark;
 pub mod notice;
 pub mod overview;
+pub mod reports;
 pub mod row;
 pub mod strip;
+pub mod text;
+pub mod trend;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -50,8 +54,16 @@ pub struct Frame<'a> {
     pub toggle: String,
     /// Time of the page.
     pub clock: String,
+    /// As `clock`, for the script.
+    pub made: String,
+    /// This page with its times in the reader's zone, and in UTC; empty when it cannot be had so.
+    pub zones: Vec<Choice>,
+    /// This page in other colours.
+    pub themes: Vec<Choice>,
     /// The sentence above all else.
     pub strip: Option<Strip>,
+    /// What is wrong with the detection, on pages without that sentence; empty when nothing is known to be.
+    pub alarm: String,
     /// Who reads; empty when nobody is asked.
     pub visitor: String,
     /// May mark.
@@ -85,6 +97,13 @@ impl<'a> Frame<'a> {
             asked: asked.query(),
             theme: theme.map_or("", Theme::as_str),
             toggle: format!("{path}{}", other.query()),
+            alarm: if nav == "overview" { String::new() } else { visit.site.alarm().unwrap_or_default() },
+            zones: [("local", false), ("UTC", true)]
+                .map(|(text, is_utc)| Choice::of(text, path, asked, Manner { is_utc, ..asked.manner }))
+                .into(),
+            themes: [("system", None), ("light", Some(Theme::Light)), ("dark", Some(Theme::Dark))]
+                .map(|(text, theme)| Choice::of(text, path, asked, Manner { theme, ..asked.manner }))
+                .into(),
             ..frame
         }
     }
@@ -106,7 +125,11 @@ impl<'a> Frame<'a> {
             theme: "",
             toggle: String::new(),
             clock: format::clock(site.now()),
+            made: site.now().to_string(),
+            zones: Vec::new(),
+            themes: Vec::new(),
             strip: None,
+            alarm: String::new(),
             visitor: if visit.visitor.can_leave { visit.visitor.name.clone() } else { String::new() },
             is_operator: visit.visitor.is_operator,
             base: site.base.as_str(),
@@ -115,6 +138,21 @@ impl<'a> Frame<'a> {
             style,
             script,
         }
+    }
+}
+
+/// A page that looks otherwise.
+#[derive(Serialize)]
+pub struct Choice {
+    text: &'static str,
+    url: String,
+    is_current: bool,
+}
+
+impl Choice {
+    fn of(text: &'static str, path: &str, asked: &Asked, manner: Manner) -> Choice {
+        let other = Asked { manner, ..asked.clone() };
+        Choice { text, url: format!("{path}{}", other.query()), is_current: manner == asked.manner }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the detector writes of itself every few seconds, also when nothing is abnormal: `detector_status`,
-//! `detector_conditions`, `coverage` and `activity`.
+//! `detector_conditions`, `coverage`, `activity` and `rejected_samples`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,10 @@ use time::OffsetDateTime;
 use super::{Failure, open};
 use crate::config::resolved::Postgres;
 use crate::event::Instant;
-use crate::health::{Activity, Health, Part, PartitionStatus, Tally};
+use crate::health::{Activity, Cut, Health, Part, PartitionStatus, Sample, Samples, Tally};
+
+/// Rejected records of each class that the table keeps.
+const SAMPLES: i64 = 20;
 
 /// One connection, made when it is needed.
 pub struct Heartbeat {
@@ -67,17 +70,22 @@ impl Heartbeat {
     }
 
     fn write_part(&self, client: &mut Client, part: &Part) -> Result<(), Failure> {
-        let (coverage, activity) = (part.take_coverage(), part.take_activity());
+        let (coverage, activity, rejected) = (part.take_coverage(), part.take_activity(), part.take_rejected());
+        let devices = part.take_devices();
         let written = client.transaction().and_then(|mut transaction| {
             self.write_status(&mut transaction, part)?;
             self.write_conditions(&mut transaction, part)?;
             self.write_coverage(&mut transaction, &coverage)?;
             self.write_activity(&mut transaction, &activity)?;
+            self.write_rejected(&mut transaction, &rejected)?;
+            write_devices(&mut transaction, &devices)?;
             transaction.commit()
         });
         if written.is_err() {
             part.cover(coverage);
             part.note_activity(activity);
+            part.give_back_rejected(rejected);
+            part.forget_devices();
         }
         Ok(written?)
     }
@@ -128,8 +136,8 @@ impl Heartbeat {
         transaction.execute(
             "insert into detector_status (detector_group, topic, worker, state, settings_hash, partition, committed,
                 end_offset, lag, series, event_time, high_watermark, judged, learning, rejected, arrived_at, ignored,
-                updated_at)
-             select $1, $2, $3, $4, $5, p.*, now()
+                reported_at, updated_at)
+             select $1, $2, $3, $4, $5, p.*, $18, now()
              from unnest($6::int[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[],
                 $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[], $17::bigint[]) as p
              on conflict (detector_group, topic, partition) do update set worker = excluded.worker,
@@ -137,7 +145,7 @@ impl Heartbeat {
                 lag = excluded.lag, high_watermark = excluded.high_watermark, judged = excluded.judged,
                 learning = excluded.learning, rejected = excluded.rejected, ignored = excluded.ignored,
                 arrived_at = coalesce(excluded.arrived_at, detector_status.arrived_at), event_time = coalesce(excluded.event_time, detector_status.event_time),
-                series = excluded.series, settings_hash = excluded.settings_hash, updated_at = now()",
+                series = excluded.series, reported_at = excluded.reported_at, settings_hash = excluded.settings_hash, updated_at = now()",
             &[
                 &self.group,
                 &self.topic,
@@ -156,6 +164,7 @@ impl Heartbeat {
                 &each(|status| i64::try_from(status.totals.rejected).ok()),
                 &partitions.values().map(|status| status.arrived.map(Instant::to_time)).collect::<Vec<_>>(),
                 &each(|status| i64::try_from(status.totals.ignored).ok()),
+                &Instant::now().to_time(),
             ],
         )?;
         Ok(())
@@ -186,6 +195,48 @@ impl Heartbeat {
                 &each(|tally| tally.rejected),
                 &each(|tally| tally.ignored),
             ],
+        )?;
+        Ok(())
+    }
+
+    /// Adds samples; the table keeps the newest of each class.
+    fn write_rejected(&self, transaction: &mut Transaction<'_>, rejected: &Samples) -> Result<(), postgres::Error> {
+        if rejected.is_empty() {
+            return Ok(());
+        }
+        let samples = rejected.iter().collect::<Vec<_>>();
+        let bytes = |of: fn(&Sample) -> &Option<Cut>| {
+            samples.iter().map(|sample| of(sample).as_ref().map(|cut| &cut.bytes[..])).collect::<Vec<_>>()
+        };
+        let sizes = |of: fn(&Sample) -> &Option<Cut>| {
+            samples.iter().map(|sample| of(sample).as_ref().map(|cut| cut.size as i64)).collect::<Vec<_>>()
+        };
+        transaction.execute(
+            "insert into rejected_samples (detector_group, topic, partition, record_offset, class, message, key, key_size,
+                value, value_size, rejected_at)
+             select $1, $2, s.* from unnest($3::int[], $4::bigint[], $5::text[], $6::text[], $7::bytea[], $8::bigint[],
+                $9::bytea[], $10::bigint[], $11::timestamptz[]) as s on conflict do nothing",
+            &[
+                &self.group,
+                &self.topic,
+                &samples.iter().map(|sample| sample.partition).collect::<Vec<_>>(),
+                &samples.iter().map(|sample| sample.offset).collect::<Vec<_>>(),
+                &samples.iter().map(|sample| sample.class.as_str()).collect::<Vec<_>>(),
+                &samples.iter().map(|sample| sample.message.replace('\0', "\u{fffd}")).collect::<Vec<_>>(),
+                &bytes(|sample| &sample.key),
+                &sizes(|sample| &sample.key),
+                &bytes(|sample| &sample.value),
+                &sizes(|sample| &sample.value),
+                &samples.iter().map(|sample| sample.at.to_time()).collect::<Vec<_>>(),
+            ],
+        )?;
+        transaction.execute(
+            "delete from rejected_samples where detector_group = $1 and topic = $2 and ctid = any(array(
+                select ctid from (
+                    select ctid, row_number() over (partition by class order by rejected_at desc, record_offset desc) as rank
+                    from rejected_samples where detector_group = $1 and topic = $2) as ranked
+                where rank > $3))",
+            &[&self.group, &self.topic, &SAMPLES],
         )?;
         Ok(())
     }
@@ -263,6 +314,25 @@ pub fn forget(client: &mut Client) -> Result<Vec<Forgotten>, postgres::Error> {
         age: row.get(3),
     };
     Ok(rows.iter().map(line).collect())
+}
+
+/// Adds devices, or says that they still send; a table that is full takes no more.
+fn write_devices(transaction: &mut Transaction<'_>, devices: &[String]) -> Result<(), postgres::Error> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    transaction.execute(
+        "insert into seen_devices (device_id) select distinct * from unnest($1::text[])
+         where (select reltuples from pg_class where oid = 'seen_devices'::regclass) < $2::float8
+         on conflict (device_id) do update set seen_at = now() where seen_devices.seen_at < now() - interval '12 hours'",
+        &[&devices, &crate::archive::MOST_DEVICES],
+    )?;
+    transaction.execute(
+        "delete from seen_devices where ctid = any(array(
+            select ctid from seen_devices where seen_at < now() - interval '35 days' limit 2000))",
+        &[],
+    )?;
+    Ok(())
 }
 
 /// Start of a minute that is counted from the epoch.

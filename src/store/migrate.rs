@@ -114,13 +114,15 @@ pub fn wanted() -> i32 {
     embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0)
 }
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 16] = [
     "anomalies",
     "sink_offsets",
     "sink_rejects",
     "detector_status",
     "detector_conditions",
     "activity",
+    "rejected_samples",
+    "seen_devices",
     "detector_settings",
     "coverage",
     "anomaly_minutes",

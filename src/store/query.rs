@@ -1,6 +1,7 @@
 //! What is read from the tables: plain statements that an index answers, each with its limits. Counts are made over a
 //! range of time, never over the whole table. Who asks, and what happens when nobody answers, is not known here.
 
+mod arrival;
 mod conditions;
 mod counts;
 
@@ -8,17 +9,16 @@ use postgres::types::ToSql;
 use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
 
+pub use arrival::{activity, clock, dead_letters, fresh, knows, outside, refused};
 pub use counts::{Since, by_device, by_metric, by_time, lanes};
 
 use conditions::Where;
 
 use super::{marks, row};
 use crate::anomaly::{Anomaly, Source};
-use crate::archive::{
-    ActivityRow, ConditionRow, CoverageRow, Cursor, Filter, Key, Order, Page, Record, Review, StatusRow,
-};
+use crate::archive::{ConditionRow, CoverageRow, Cursor, Filter, Key, Order, Page, Record, Review, StatusRow};
 use crate::event::Instant;
-use crate::health::{Activity, Severity, Tally};
+use crate::health::Severity;
 
 /// Columns of the order of pages; the first leads the indexes, the others only break ties.
 const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, source_offset desc, source_index desc, \
@@ -210,7 +210,8 @@ pub fn position(client: &mut impl GenericClient) -> Result<Cursor, Error> {
 pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> {
     let sql = "select detector_group, topic, partition, worker, state, committed, lag, event_time, series, \
                settings_hash, updated_at, extract(epoch from clock_timestamp() - updated_at)::float8, \
-               high_watermark, judged, learning, rejected, arrived_at \
+               high_watermark, judged, learning, rejected, arrived_at, \
+               extract(epoch from reported_at - updated_at)::float8 \
                from detector_status order by detector_group, topic, partition";
     let line = |row| {
         Ok(StatusRow {
@@ -231,37 +232,10 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
             learning: get(row, 14)?,
             rejected: get(row, 15)?,
             arrived_at: get::<Option<OffsetDateTime>>(row, 16)?.map(Instant::from),
+            ahead: get(row, 17)?,
         })
     };
     client.query(sql, &[])?.iter().map(line).collect()
-}
-
-/// See [`crate::archive::Archive::activity`].
-///
-/// # Errors
-/// See [`newest`].
-pub fn activity(client: &mut impl GenericClient, from: Instant, to: Instant) -> Result<Vec<ActivityRow>, Error> {
-    let sql = "select minute, sum(judged)::bigint, sum(learning)::bigint, sum(rejected)::bigint, sum(late)::bigint, \
-               sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint, sum(ignored)::bigint \
-               from activity where minute >= $1 and minute < $2 group by 1 order by 1";
-    let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
-    let line = |row| {
-        let tally = Tally {
-            judged: whole(row, 1)?,
-            learning: whole(row, 2)?,
-            rejected: whole(row, 3)?,
-            ignored: whole(row, 8)?,
-        };
-        let activity = Activity {
-            tally,
-            late: whole(row, 4)?,
-            late_seconds: get(row, 5)?,
-            early: whole(row, 6)?,
-            early_seconds: get(row, 7)?,
-        };
-        Ok(ActivityRow { minute: Instant::from(get::<OffsetDateTime>(row, 0)?), activity })
-    };
-    client.query(sql, &[&from.to_time(), &to.to_time()])?.iter().map(line).collect()
 }
 
 /// See [`crate::archive::Archive::conditions`].

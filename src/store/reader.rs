@@ -8,8 +8,8 @@ use postgres::{Client, Error};
 use super::follower::Listener;
 use super::{Failure, Pool, connect, marks, query, session};
 use crate::archive::{
-    self, ActivityRow, Archive, BinCount, Bins, ConditionRow, CoverageRow, Cursor, Filter, Follower, Key, LaneCount,
-    Mark, NameCount, NewMark, Order, Page, Quality, Record, Review, StatusRow,
+    self, ActivityRow, Archive, BinCount, Bins, ConditionRow, CoverageRow, Cursor, DeadLetter, Filter, Follower, Key,
+    Known, LaneCount, Mark, NameCount, NewMark, Order, Outside, Page, Quality, Record, Review, StatusRow,
 };
 use crate::config::resolved::Postgres;
 use crate::event::Instant;
@@ -109,8 +109,32 @@ impl Archive for Reader {
         self.ask(|client| query::coverage(client, from, to, grain))
     }
 
-    fn activity(&self, from: Instant, to: Instant) -> Result<Vec<ActivityRow>, archive::Failure> {
-        self.ask(|client| query::activity(client, from, to))
+    fn activity(&self, from: Instant, grain: i64) -> Result<Vec<ActivityRow>, archive::Failure> {
+        self.ask(|client| query::activity(client, from, grain))
+    }
+
+    fn outside(&self, filter: &Filter, since: Instant, limit: u32) -> Result<Outside, archive::Failure> {
+        self.ask(|client| query::outside(client, filter, since, limit))
+    }
+
+    fn fresh(&self, filter: &Filter, since: Instant) -> Result<u64, archive::Failure> {
+        self.ask(|client| query::fresh(client, filter, since))
+    }
+
+    fn refused(&self, since: Instant) -> Result<u64, archive::Failure> {
+        self.ask(|client| query::refused(client, since))
+    }
+
+    fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, archive::Failure> {
+        self.ask(|client| query::dead_letters(client, limit))
+    }
+
+    fn knows(&self, device: &str) -> Result<Known, archive::Failure> {
+        self.ask(|client| query::knows(client, device))
+    }
+
+    fn clock(&self) -> Result<Instant, archive::Failure> {
+        self.ask(query::clock)
     }
 
     fn conditions(&self) -> Result<Vec<ConditionRow>, archive::Failure> {

@@ -31,6 +31,7 @@ use crate::event::{Decoder, Fields};
 use crate::fail;
 use crate::health::{Input, Part, State};
 use crate::meter::Meter;
+use crate::series::snapshot::series_of;
 use crate::stop::Stop;
 use crate::stream::log::{Change, Fault, Log, Remedy};
 use crate::stream::mark::Marks;
@@ -253,6 +254,9 @@ impl<'a, L: Log> Worker<'a, L> {
         // The same marks on every retry.
         let next = self.positions.clone();
         let mut written = self.keeper.write(&self.detector, &next, self.log.now());
+        // Each series that sends is snapshotted now and then.
+        let keys = written.records.iter().filter_map(|record| series_of(record.key.as_deref()?));
+        self.part.note_devices(keys.map(|key| key.split('\0').next().unwrap_or(key)));
         written.records.drain(..).try_for_each(|record| self.log.send(record))?;
         fail::point("snapshots");
         self.insist("committing", |log| log.commit(&next))?;
@@ -272,6 +276,8 @@ impl<'a, L: Log> Worker<'a, L> {
         self.input.note(done.activity.iter().map(|(_, activity)| *activity), &done.reasons);
         self.watch.note_commit(&self.committed);
         self.note_splits(std::mem::take(&mut done.splits));
+        self.part.note_rejected(std::mem::take(&mut done.samples));
+        self.part.note_devices(done.devices.iter().map(String::as_str));
         if !done.anomalies.is_empty() {
             (self.observer)(&done.anomalies);
         }

@@ -15,20 +15,34 @@
   // What came by the stream in the last seconds: an answer that was made before shall not take it away.
   let recent = [];
 
-  // Times in the reader's zone; what the server wrote stays as the title.
-  const local = (root) => {
-    if (document.body.dataset.tz) return;
-    const day = (date) => date.toDateString();
-    for (const time of root.querySelectorAll("time[datetime]")) {
-      const date = new Date(time.dateTime);
-      if (isNaN(date)) continue;
-      const text = date.toLocaleTimeString([], { hour12: false });
-      const isToday = day(date) === day(new Date());
-      time.title = `${time.dateTime} UTC`;
-      time.textContent = isToday ? text : `${date.toLocaleDateString([], { day: "numeric", month: "short", year: "numeric" })} ${text}`;
-    }
-    byId("zone").textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone || "your zone"}, axes in UTC.`;
+  // Every time of the page in the reader's zone, or every one in UTC. The server writes them in UTC.
+  const isUtc = Boolean(document.body.dataset.tz);
+  const two = (n) => String(n).padStart(2, "0");
+  const forms = {
+    clock: (t) => [t.getHours(), t.getMinutes(), t.getSeconds()].map(two).join(":"),
+    minute: (t) => [t.getHours(), t.getMinutes()].map(two).join(":"),
+    date: (t) => t.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" }),
+    day: (t) => t.toLocaleDateString("en-GB", { day: "numeric", month: "short" }) + (t.getHours() + t.getMinutes() ? ` ${forms.minute(t)}` : ""),
+    full: (t) => `${forms.date(t)}, ${forms.clock(t)}`,
+    moment: (t) => t.toDateString() === new Date().toDateString() ? forms.clock(t) : `${forms.date(t)} ${forms.clock(t)}`,
+    exact: (t) => {
+      const [off, sign] = [Math.abs(t.getTimezoneOffset()), t.getTimezoneOffset() > 0 ? "-" : "+"];
+      const here = new Date(t - t.getTimezoneOffset() * 60000).toISOString().slice(0, -1);
+      return `${here}${sign}${two(Math.floor(off / 60))}:${two(off % 60)}`;
+    },
   };
+  const local = (root) => {
+    if (isUtc) return;
+    for (const at of root.querySelectorAll("time[datetime], [data-t]")) {
+      const time = new Date(at.dateTime || at.dataset.t), { form } = at.dataset;
+      if (isNaN(time)) continue;
+      if (at.dateTime && form !== "clock") at.title = at.dateTime;
+      at.textContent = form || at.dateTime ? forms[form || "moment"](time)
+        : at.textContent.replace(/^.*? UTC/, (was) => was.length > 12 ? forms.moment(time) : forms[was.length > 9 ? "clock" : "minute"](time));
+    }
+    byId("zone").textContent = `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone || "your zone"}.`;
+  };
+  const nowText = () => isUtc ? `${new Date().toISOString().slice(11, 19)} UTC` : forms.clock(new Date());
 
   const say = (state, text) => {
     live.className = state;
@@ -112,10 +126,12 @@
         later();
         trouble = ["lost", page.getElementById("live").textContent];
       }
-      clock.textContent = page.getElementById("clock").textContent;
+      const made = page.getElementById("clock");
+      [clock.dateTime, clock.textContent] = [made.dateTime, made.textContent];
+      local(clock.parentElement);
     } catch {
-      lostSince ||= new Date().toISOString().slice(11, 19);
-      trouble = ["lost", `Connection lost since ${lostSince} UTC`];
+      lostSince ||= nowText();
+      trouble = ["lost", `Connection lost since ${lostSince}`];
     } finally {
       isRunning = false;
       tell();
@@ -154,7 +170,7 @@
     keeping(() => table.replaceChildren(...(old.length > 8 ? all.slice(0, old.length) : all)));
     if (Date.now() - lastTold > 10000) {
       lastTold = Date.now();
-      told.textContent = rows.length > 1 ? `${rows.length} new anomalies` : `New anomaly of ${rows[0].device}`;
+      told.textContent = rows.length > 1 ? `${rows.length} new anomalies` : `New anomaly of \u2068${table.querySelector(".device bdi")?.textContent || ""}\u2069`;
     }
   };
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::scale::Scale;
-use super::{Percent, escape, mark};
+use super::{Percent, escape, mark, title};
 use crate::anomaly::{Anomaly, Direction, Severity};
 use crate::page::view::format::{Figures, signed};
 
@@ -48,9 +48,9 @@ struct Layout {
     bottom: f64,
 }
 
-fn layout(anomaly: &Anomaly, size: Size) -> Layout {
+fn layout(anomaly: &Anomaly, after: &[f64], size: Size) -> Layout {
     let (top, bottom) = if size.is_full { (18.0, size.height - 30.0) } else { (10.0, size.height - 8.0) };
-    let inner = anomaly.window.iter().copied().chain([anomaly.lower, anomaly.upper, anomaly.mean]);
+    let inner = anomaly.window.iter().chain(after).copied().chain([anomaly.lower, anomaly.upper, anomaly.mean]);
     // Without a deviation the band is a line: any distance is beyond it.
     let is_broken = anomaly.z_score.is_none_or(|z| z.abs() > MOST);
     if !is_broken {
@@ -65,18 +65,39 @@ fn layout(anomaly: &Anomaly, size: Size) -> Layout {
     }
 }
 
-/// The place across of the window's value `i`; the anomaly's own value is `i = count`.
-fn across(i: usize, count: usize) -> Percent {
-    // One step more than there are gaps: the value stands a little apart.
-    Percent(if i >= count { 0.97 } else { i as f64 / count.saturating_sub(1).max(1) as f64 * 0.935 })
+/// Places across: the window, the anomaly's own value a little apart, the values after it.
+#[derive(Clone, Copy)]
+struct Across {
+    count: usize,
+    after: usize,
+    /// Where the window ends.
+    end: f64,
 }
 
-/// Draws it.
-pub fn draw(anomaly: &Anomaly, figures: &Figures, size: Size) -> Chart {
-    let layout = layout(anomaly, size);
+impl Across {
+    fn of(count: usize, after: usize) -> Across {
+        let end = if after == 0 { 0.935 } else { 0.935 * count as f64 / (count + after + 2) as f64 };
+        Across { count, after, end }
+    }
+
+    /// Of the window's value `i`; the anomaly's own value is `i = count`, and the others follow.
+    fn at(self, i: usize) -> Percent {
+        let own = self.end + 0.035;
+        Percent(match i.checked_sub(self.count) {
+            None => i as f64 / self.count.saturating_sub(1).max(1) as f64 * self.end,
+            Some(0) => own,
+            Some(k) => own + k as f64 / self.after.max(1) as f64 * (0.985 - own),
+        })
+    }
+}
+
+/// Draws it. `after`: values that came after it, where they are known.
+pub fn draw(anomaly: &Anomaly, figures: &Figures, size: Size, after: &[f64]) -> Chart {
+    let layout = layout(anomaly, after, size);
+    let across = Across::of(anomaly.window.len(), after.len());
     let height = size.height;
     let open = |more: &str| format!("<svg class=\"chart\" width=\"100%\" height=\"{height}\"{more}>");
-    let label = escape(&words(anomaly, figures));
+    let label = escape(&words(anomaly, figures, after.len()));
     let mut plot = open(&format!(" role=\"img\" aria-label=\"{label}\""));
     let mut left = open(" aria-hidden=\"true\"");
     let (ticks, decimals) = layout.scale.ticks(size.ticks);
@@ -92,19 +113,21 @@ pub fn draw(anomaly: &Anomaly, figures: &Figures, size: Size) -> Chart {
     }
     left += "</svg>";
     band(&mut plot, anomaly, &layout);
-    line(&mut plot, anomaly, &layout, size);
-    value(&mut plot, anomaly, figures, &layout, size);
+    line(&mut plot, &anomaly.window, 0, across, &layout, size);
+    line(&mut plot, after, anomaly.window.len() + 1, across, &layout, size);
+    value(&mut plot, anomaly, figures, across, &layout, size);
     if size.is_full {
-        order(&mut plot, anomaly.window.len(), layout.bottom);
+        order(&mut plot, across, layout.bottom);
     }
     plot += "</svg>";
     Chart { left, plot, right: open(" aria-hidden=\"true\"") + &names(anomaly, figures, &layout) + "</svg>" }
 }
 
-fn words(anomaly: &Anomaly, figures: &Figures) -> String {
+fn words(anomaly: &Anomaly, figures: &Figures, after: usize) -> String {
     let Figures { value, lower, upper, mean, z, .. } = figures;
     let count = anomaly.window.len();
-    format!("{count} values before, expected {lower} to {upper}, mean {mean}; then {value}, {z}")
+    let after = if after == 0 { String::new() } else { format!("; {after} values after it") };
+    format!("{count} values before, expected {lower} to {upper}, mean {mean}; then {value}, {z}{after}")
 }
 
 fn band(plot: &mut String, anomaly: &Anomaly, layout: &Layout) {
@@ -117,35 +140,43 @@ fn band(plot: &mut String, anomaly: &Anomaly, layout: &Layout) {
     let _ = write!(plot, "<line class=\"mean\" x2=\"100%\" y1=\"{mean:.1}\" y2=\"{mean:.1}\"/>");
 }
 
-fn line(plot: &mut String, anomaly: &Anomaly, layout: &Layout, size: Size) {
-    let count = anomaly.window.len();
+/// Values from the place `first` on.
+fn line(plot: &mut String, values: &[f64], first: usize, across: Across, layout: &Layout, size: Size) {
+    if values.is_empty() {
+        return;
+    }
     let height = size.height;
+    let (start, end) = (across.at(first), across.at(first + values.len() - 1));
     // The line is stretched to the width, its stroke is not.
+    let width = Percent((end.0 - start.0).max(0.001));
     let _ = write!(
         plot,
-        "<svg width=\"93.5%\" height=\"{height}\" viewBox=\"0 0 99 {height}\" preserveAspectRatio=\"none\" class=\"o\">\
+        "<svg x=\"{start}\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 99 {height}\" preserveAspectRatio=\"none\" class=\"o\">\
          <polyline class=\"l\" points=\""
     );
-    let step = 99.0 / count.saturating_sub(1).max(1) as f64;
-    for (i, value) in anomaly.window.iter().enumerate() {
+    let step = 99.0 / values.len().saturating_sub(1).max(1) as f64;
+    for (i, value) in values.iter().enumerate() {
         let _ = write!(plot, "{:.2},{:.1} ", i as f64 * step, layout.scale.y(*value));
     }
     *plot += "\"/></svg>";
-    if size.is_full && count <= 200 {
-        for (i, value) in anomaly.window.iter().enumerate() {
-            let (x, y) = (across(i, count), layout.scale.y(*value));
-            let title = format!("\u{2212}{}: {}", count - i, signed(*value));
+    if size.is_full && across.count <= 200 {
+        for (i, value) in values.iter().enumerate() {
+            let (x, y) = (across.at(first + i), layout.scale.y(*value));
+            let place = match (first + i).checked_sub(across.count) {
+                None => format!("\u{2212}{}", across.count - i),
+                Some(after) => format!("+{after}"),
+            };
+            let title = format!("{place}: {}", signed(*value));
             let _ =
                 write!(plot, "<circle class=\"d\" cx=\"{x}\" cy=\"{y:.1}\" r=\"1.8\"><title>{title}</title></circle>");
         }
     }
 }
 
-fn value(plot: &mut String, anomaly: &Anomaly, figures: &Figures, layout: &Layout, size: Size) {
-    let count = anomaly.window.len();
+fn value(plot: &mut String, anomaly: &Anomaly, figures: &Figures, across: Across, layout: &Layout, size: Size) {
     let is_critical = anomaly.severity == Severity::Critical;
     let class = if is_critical { "c" } else { "r" };
-    let (x, mean, end) = (across(count, count), layout.scale.y(anomaly.mean), layout.value);
+    let (x, mean, end) = (across.at(across.count), layout.scale.y(anomaly.mean), layout.value);
     let _ = write!(plot, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{mean:.1}\" y2=\"{end:.1}\"/>");
     if layout.is_broken {
         let middle = if end < mean {
@@ -159,7 +190,7 @@ fn value(plot: &mut String, anomaly: &Anomaly, figures: &Figures, layout: &Layou
              <path class=\"slash\" d=\"M-8 0.5L8 -6.5M-8 6.5L8 -0.5\"/><title>the axis is broken here</title></svg>"
         );
     }
-    *plot += &mark(is_critical, x, end, if size.is_full { 14.0 } else { 11.0 }, &figures.value);
+    *plot += &mark(is_critical, x, end, if size.is_full { 14.0 } else { 11.0 }, &title(&figures.value));
     if size.is_full {
         let text = format!("{} \u{b7} {}", figures.value, figures.z);
         let _ = write!(
@@ -172,11 +203,12 @@ fn value(plot: &mut String, anomaly: &Anomaly, figures: &Figures, layout: &Layou
 }
 
 /// The order of arrival under the plot.
-fn order(plot: &mut String, count: usize, bottom: f64) {
+fn order(plot: &mut String, across: Across, bottom: f64) {
+    let count = across.count;
     let y = bottom + 22.0;
     let step = count.div_ceil(5).max(1);
     let mut tick = |i: usize, text: String, anchor: &str, class: &str| {
-        let x = across(i, count);
+        let x = across.at(i);
         let _ = write!(
             plot,
             "<line class=\"tick\" x1=\"{x}\" x2=\"{x}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
@@ -193,6 +225,9 @@ fn order(plot: &mut String, count: usize, bottom: f64) {
         }
     }
     tick(count, "this".to_owned(), "middle", " strong");
+    if across.after > 3 {
+        tick(count + across.after, format!("+{}", across.after), "end", "");
+    }
 }
 
 /// Names of the three lines, moved apart where they would cover one another.
@@ -216,7 +251,7 @@ mod tests {
     use crate::page::chart::spark::tests::sample;
 
     fn drawn(anomaly: &Anomaly) -> Chart {
-        draw(anomaly, &Figures::of(anomaly), Size::LARGE)
+        draw(anomaly, &Figures::of(anomaly), Size::LARGE, &[])
     }
 
     #[test]
@@ -233,11 +268,23 @@ mod tests {
     }
 
     #[test]
+    fn values_after_it_stand_at_its_right_and_the_window_makes_room() {
+        let anomaly = sample(18.0);
+        let chart = draw(&anomaly, &Figures::of(&anomaly), Size::LARGE, &[10.0, 9.0, 11.0, 10.0]);
+        for title in ["<title>\u{2212}4: 9</title>", "<title>+1: 10</title>", "<title>+4: 10</title>"] {
+            assert!(chart.plot.contains(title), "no {title} in {}", chart.plot);
+        }
+        assert!(chart.plot.contains("; 4 values after it") && chart.plot.contains(">+4</text>"), "{}", chart.plot);
+        let across = Across::of(4, 4);
+        assert!(across.at(3).0 < across.at(4).0 && across.at(4).0 < across.at(5).0 && across.at(8).0 < 1.0);
+    }
+
+    #[test]
     fn a_far_value_breaks_the_axis_and_the_window_keeps_its_share() {
         for value in [1e9, -1e9] {
             let chart = drawn(&sample(value));
             assert!(chart.plot.contains("slash"));
-            let layout = layout(&sample(value), Size::LARGE);
+            let layout = layout(&sample(value), &[], Size::LARGE);
             assert!((layout.scale.y(7.0) - layout.scale.y(13.0)).abs() > 252.0 * 0.5);
         }
     }
@@ -254,7 +301,7 @@ mod tests {
                 ..sample(value)
             };
             for size in [Size::LARGE, Size::SMALL] {
-                let chart = draw(&odd, &Figures::of(&odd), size);
+                let chart = draw(&odd, &Figures::of(&odd), size, &[value; 3]);
                 assert!(!(chart.plot.contains("NaN") || chart.plot.contains("inf")), "{}", chart.plot);
             }
         }

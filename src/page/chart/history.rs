@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::minutes::{Run, State};
-use super::{Percent, mark};
+use super::{Percent, mark, timed_title};
 use crate::anomaly::{Anomaly, Severity};
 use crate::archive::Bins;
 use crate::page::view::format::{clock, sigma};
@@ -24,7 +24,7 @@ pub fn lane<'a>(bins: &Bins, runs: &[Run], anomalies: impl Iterator<Item = &'a A
         let y = y(z);
         let _ = write!(svg, "<line class=\"{class}\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
     }
-    let first = runs.iter().position(|run| run.state == State::Judged).unwrap_or(usize::MAX);
+    let first = runs.iter().position(|run| !matches!(run.state, State::Missing | State::Pending)).unwrap_or(usize::MAX);
     for run in runs.iter().skip(first).filter(|run| run.state == State::Missing) {
         let (x, w) = (Percent(run.start), Percent(run.end - run.start));
         let _ = write!(svg, "<rect class=\"hatch\" x=\"{x}\" width=\"{w}\" y=\"4\" height=\"62\"/>");
@@ -33,7 +33,7 @@ pub fn lane<'a>(bins: &Bins, runs: &[Run], anomalies: impl Iterator<Item = &'a A
     for anomaly in anomalies {
         let Some(time) = anomaly.timestamp else { continue };
         let share = (time.millis() - bins.from.millis()) as f64 / span;
-        let title = format!("{} UTC: {}", clock(time), sigma(anomaly.z_score, anomaly.direction));
+        let title = timed_title(time, &clock(time), &sigma(anomaly.z_score, anomaly.direction));
         let is_critical = anomaly.severity == Severity::Critical;
         let z = anomaly.z_score.map_or(f64::INFINITY, f64::abs);
         svg += &mark(is_critical, Percent(share), y(z), 10.0, &title);

@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use super::{Percent, escape};
-use crate::archive::{BinCount, Bins, Count, CoverageRow};
+use super::{Percent, escape, timed_title};
+use crate::archive::{ActivityRow, BinCount, Bins, Count, CoverageRow};
 use crate::event::Instant;
 use crate::page::view::format::{day, grouped, minute};
 
@@ -19,8 +19,14 @@ const MINUTE: i64 = 60_000;
 pub enum State {
     /// Values got verdicts.
     Judged,
+    /// Values came, fewer of them got verdicts than had none yet.
+    Mostly,
     /// Values came, none had a verdict yet.
     Learning,
+    /// Records came, none of them was an event.
+    Rejected,
+    /// Values of other times got verdicts then.
+    Elsewhere,
     /// No verdict is known.
     Missing,
     /// Too young to be known.
@@ -39,19 +45,26 @@ pub struct Run {
 }
 
 /// The range as runs. While the detector reports, the newest minutes without a row are not known yet, rather than missing.
-pub fn runs(bins: &Bins, rows: &[CoverageRow], now: Instant, is_reporting: bool) -> Vec<Run> {
+/// `arrivals` tell what was done in minutes of which no event has its time.
+pub fn runs(bins: &Bins, rows: &[CoverageRow], arrivals: &[ActivityRow], now: Instant, is_reporting: bool) -> Vec<Run> {
     let (from, to) = (bins.from.millis(), bins.from.millis() + bins.width * bins.count as i64);
     let share = |time: i64| ((time - from) as f64 / (to - from).max(1) as f64).clamp(0.0, 1.0);
     let mut rows = rows.iter().peekable();
+    let mut arrivals = arrivals.iter().peekable();
     let mut runs = Vec::<Run>::new();
     let grain = bins.grain();
     let mut start = from.div_euclid(MINUTE) * MINUTE;
     while start < to {
         while rows.next_if(|row| row.minute.millis() < start).is_some() {}
         let row = rows.next_if(|row| row.minute.millis() < start + grain);
+        while arrivals.next_if(|row| row.minute.millis() < start).is_some() {}
+        let arrived = arrivals.next_if(|row| row.minute.millis() < start + grain);
         let state = match row {
+            Some(row) if row.judged > 0 && row.judged < row.learning => State::Mostly,
             Some(row) if row.judged > 0 => State::Judged,
             Some(row) if row.learning > 0 => State::Learning,
+            _ if arrived.is_some_and(|row| row.activity.tally.judged > 0) => State::Elsewhere,
+            Some(row) if row.rejected > 0 => State::Rejected,
             _ if is_reporting && start + grain + MINUTE > now.millis() => State::Pending,
             _ => State::Missing,
         };
@@ -103,11 +116,11 @@ impl Minutes<'_> {
             critical: sum.critical + bin.count.critical,
             warning: sum.warning + bin.count.warning,
         });
-        let judged = self.share(State::Judged) * 100.0;
         let label = format!(
-            "{} anomalies, {} critical, at most {most} in one bar; values were judged in {judged:.0} % of this time",
+            "{} anomalies, {} critical, at most {most} in one bar; {}",
             total.total(),
-            total.critical
+            total.critical,
+            self.words()
         );
         let mut svg = open(&format!(" role=\"img\" aria-label=\"{}\"", escape(&label)));
         for value in [most / 2, most] {
@@ -125,12 +138,29 @@ impl Minutes<'_> {
 
     /// Only what was judged, as one ribbon.
     pub fn coverage(&self) -> String {
-        let judged = self.share(State::Judged) * 100.0;
         let mut svg = format!(
-            "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"values were judged in {judged:.0} % of this time\">"
+            "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"{}\">",
+            escape(&self.words())
         );
         self.strip(&mut svg, 4.0, 16.0);
         svg + "</svg>"
+    }
+
+    /// What the ribbon shows.
+    fn words(&self) -> String {
+        let percent = |state| self.share(state) * 100.0;
+        let mut text = format!("values were judged in {:.0} % of this time", percent(State::Judged));
+        for (state, words) in [
+            (State::Mostly, "and mostly learning"),
+            (State::Learning, "only learning"),
+            (State::Elsewhere, "judged with other times"),
+            (State::Rejected, "all rejected"),
+        ] {
+            if percent(state) > 0.0 {
+                text += &format!(", {words} in {:.0} %", percent(state));
+            }
+        }
+        text
     }
 
     fn share(&self, state: State) -> f64 {
@@ -139,7 +169,7 @@ impl Minutes<'_> {
 
     /// Gaps in the whole height, named where there is room.
     fn behind(&self, svg: &mut String) {
-        let first = self.runs.iter().position(|run| matches!(run.state, State::Judged | State::Learning));
+        let first = self.runs.iter().position(|run| !matches!(run.state, State::Missing | State::Pending));
         for (i, run) in self.runs.iter().enumerate() {
             let width = run.end - run.start;
             let (class, name) = match run.state {
@@ -147,6 +177,9 @@ impl Minutes<'_> {
                 State::Missing if first.is_none_or(|first| i < first) => ("", "no events"),
                 State::Missing => ("hatch", "not judged"),
                 State::Learning => ("learn", "learning"),
+                State::Mostly => ("learn", "mostly learning"),
+                State::Rejected => ("hatch", "all rejected"),
+                State::Elsewhere => ("", "judged, with other times"),
                 State::Judged | State::Pending => continue,
             };
             let (x, w) = (Percent(run.start), Percent(width));
@@ -175,8 +208,9 @@ impl Minutes<'_> {
         let start = Instant::from_millis(self.bins.from.millis() + self.bins.width * bin.bin as i64);
         let is_long = self.bins.width * self.bins.count as i64 > 1440 * MINUTE;
         let name = |time| if is_long { format!("{} {}", day(time), minute(time)) } else { minute(time) };
-        let start = start.map(name).unwrap_or_default();
-        let _ = write!(svg, "<g><title>{start} UTC: {critical} critical, {warning} warning</title>");
+        let text = format!("{critical} critical, {warning} warning");
+        let title = start.map(|time| timed_title(time, &name(time), &text)).unwrap_or_default();
+        let _ = write!(svg, "<g>{title}");
         if critical > 0 {
             let _ = write!(
                 svg,
@@ -199,12 +233,18 @@ impl Minutes<'_> {
         for run in self.runs {
             let class = match run.state {
                 State::Judged => "cov",
-                State::Learning => "learning",
-                State::Missing => "hatch",
+                State::Learning | State::Mostly => "learning",
+                State::Elsewhere => "cov other",
+                State::Missing | State::Rejected => "hatch",
                 State::Pending => continue,
             };
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
             let _ = write!(svg, "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"{y}\" height=\"{height}\"/>");
+            if run.state == State::Mostly {
+                // The few that were judged: a line at its foot.
+                let (y, height) = (y + height * 0.75, height * 0.25);
+                let _ = write!(svg, "<rect class=\"cov\" x=\"{x}\" width=\"{w}\" y=\"{y}\" height=\"{height}\"/>");
+            }
         }
     }
 
@@ -216,9 +256,9 @@ impl Minutes<'_> {
             "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"{total} anomalies, {critical} critical\">\
              <line class=\"grid\" x2=\"100%\" y1=\"19.5\" y2=\"19.5\"/>"
         );
-        let first =
-            self.runs.iter().position(|run| matches!(run.state, State::Judged | State::Learning)).unwrap_or(usize::MAX);
-        for run in self.runs.iter().skip(first).filter(|run| run.state == State::Missing) {
+        let first = self.runs.iter().position(|run| !matches!(run.state, State::Missing | State::Pending));
+        let first = first.unwrap_or(usize::MAX);
+        for run in self.runs.iter().skip(first).filter(|run| matches!(run.state, State::Missing | State::Rejected)) {
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
             let _ = write!(svg, "<rect class=\"hatch\" x=\"{x}\" width=\"{w}\" y=\"5\" height=\"12\"/>");
         }
@@ -242,8 +282,8 @@ impl Minutes<'_> {
     }
 }
 
-/// Round clock times under an axis, and what its end is called.
-pub fn clock(bins: &Bins, end: &str) -> String {
+/// Round clock times under an axis, and its end when that is not now.
+pub fn clock(bins: &Bins, end: Option<Instant>) -> String {
     let (from, span) = (bins.from.millis(), bins.width * bins.count as i64);
     let steps = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 7200, 10_080].map(|minutes| minutes * MINUTE);
     let step = steps.into_iter().find(|step| span / step <= 7).unwrap_or(span.max(1));
@@ -252,15 +292,23 @@ pub fn clock(bins: &Bins, end: &str) -> String {
     for (i, k) in (first..=(from + span).div_euclid(step)).enumerate() {
         let share = (k * step - from) as f64 / span.max(1) as f64;
         let Some(time) = Instant::from_millis(k * step) else { continue };
-        let (x, class) = (Percent(share), if i % 2 == 1 || share > 0.86 { " odd" } else { "" });
+        let (x, class) = (Percent(share), if i % 2 == 1 || share > 0.74 { " odd" } else { "" });
         let _ = write!(svg, "<line class=\"tick\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"4\"/>");
         // Near `now` the two would touch.
         if (0.03..0.93).contains(&share) {
-            let text = if step >= 1440 * MINUTE { day(time) } else { minute(time) };
-            let _ = write!(svg, "<text class=\"t{class}\" x=\"{x}\" y=\"17\" text-anchor=\"middle\">{text}</text>");
+            let is_day = step >= 1440 * MINUTE;
+            let (form, text) = if is_day { ("day", day(time)) } else { ("minute", minute(time)) };
+            let _ = write!(
+                svg,
+                "<text class=\"t{class}\" x=\"{x}\" y=\"17\" text-anchor=\"middle\" data-t=\"{time}\" data-form=\"{form}\">{text}</text>"
+            );
         }
     }
-    svg + &format!("<text class=\"t\" x=\"100%\" y=\"17\" text-anchor=\"end\">{}</text></svg>", escape(end))
+    let (data, text) = match end {
+        Some(time) => (format!(" data-t=\"{time}\" data-form=\"minute\""), minute(time)),
+        None => (String::new(), "now".to_owned()),
+    };
+    svg + &format!("<text class=\"t\" x=\"100%\" y=\"17\" text-anchor=\"end\"{data}>{text}</text></svg>")
 }
 
 /// A name's share of the most, critical before warning.
@@ -303,7 +351,7 @@ mod tests {
     fn gaps_are_missing_and_the_newest_minute_is_only_not_known_yet() {
         let rows = [row(102, 0, 5), row(103, 9, 0), row(104, 9, 0), row(106, 9, 0), row(107, 9, 0), row(108, 9, 0)];
         let states = |is_reporting| {
-            runs(&BINS(), &rows, at(110), is_reporting)
+            runs(&BINS(), &rows, &[], at(110), is_reporting)
                 .iter()
                 .map(|run| ((run.end * 10.0).round() as i64, run.state))
                 .collect::<Vec<_>>()
@@ -314,9 +362,24 @@ mod tests {
     }
 
     #[test]
+    fn mostly_learning_all_rejected_and_other_times_do_not_look_like_judged() {
+        let rejected = CoverageRow { rejected: 9, ..row(104, 0, 0) };
+        let rows = [row(102, 2, 5_000), row(103, 9, 1), rejected];
+        let mut arrived = crate::health::Activity::default();
+        arrived.tally.judged = 60;
+        let runs = runs(&BINS(), &rows, &[ActivityRow { minute: at(106), activity: arrived }], at(200), true);
+        use State::*;
+        let states = runs.iter().map(|run| run.state).collect::<Vec<_>>();
+        assert_eq!(states, [Missing, Mostly, Judged, Rejected, Missing, Elsewhere, Missing]);
+        let svg = Minutes { bins: &BINS(), counts: &[], runs: &runs }.coverage();
+        assert!(svg.contains("judged in 10 % of this time, and mostly learning in 10 %"), "{svg}");
+        assert!(svg.contains("class=\"cov other\"") && svg.contains("class=\"learning\""), "{svg}");
+    }
+
+    #[test]
     fn bars_stand_on_their_minute_and_gaps_are_hatched() {
         let counts = [BinCount { bin: 3, count: Count { critical: 1, warning: 3 } }];
-        let runs = runs(&BINS(), &[row(103, 9, 0), row(105, 9, 0)], at(200), true);
+        let runs = runs(&BINS(), &[row(103, 9, 0), row(105, 9, 0)], &[], at(200), true);
         let chart = Minutes { bins: &BINS(), counts: &counts, runs: &runs };
         let svg = chart.bars();
         assert!(svg.contains("<rect class=\"c\" x=\"30.80%\" width=\"8.40%\" y=\"86.5\" height=\"25.5\"/>"), "{svg}");
@@ -328,7 +391,7 @@ mod tests {
 
     #[test]
     fn nothing_judged_at_all_is_no_ribbon_of_coverage() {
-        let runs = runs(&BINS(), &[], at(200), false);
+        let runs = runs(&BINS(), &[], &[], at(200), false);
         let svg = Minutes { bins: &BINS(), counts: &[], runs: &runs }.bars();
         assert!(!svg.contains("\"cov\"") && svg.contains("class=\"hatch\""), "{svg}");
     }
@@ -336,7 +399,7 @@ mod tests {
     #[test]
     fn ticks_are_round_clock_times() {
         let hour = Bins { from: Instant::parse_rfc3339("2026-11-23T17:42:31Z").unwrap(), width: MINUTE, count: 60 };
-        let svg = clock(&hour, "now");
+        let svg = clock(&hour, None);
         for time in ["17:50", "18:00", "18:30"] {
             assert!(svg.contains(time), "{svg}");
         }

@@ -200,7 +200,7 @@ fn health(site: &Site) -> Bytes {
     let got = site.ask(&site.overview, &Asked::default(), overview::look);
     let (state, sentence) = match (got.answer, got.why) {
         (Some((data, taken)), None) => {
-            let strip = strip::verdict(&data, &Asked::default(), taken, site.now());
+            let strip = strip::verdict(&data, &Asked::default(), taken, site.now(), site.seen(&data, taken));
             (strip.tone.as_str(), strip.sentence())
         }
         (_, why) => ("away", super::super::view::notice::sentence(&why.unwrap_or(super::super::shelf::Why::Slow))),

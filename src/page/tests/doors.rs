@@ -22,7 +22,7 @@ fn a_mark_is_kept_with_its_note_and_shown_as_text() {
     let mark = fake.marks.lock().unwrap()[0].clone();
     assert_eq!((mark.review, mark.note.as_str(), mark.offset), (Review::False, "a <b> pump", 184_467));
     let (_, body) = get(&handler, "/anomalies/raw_events/3/184467");
-    assert!(body.contains("<b>false alarm</b> by anyone") && body.contains("a &lt;b&gt; pump"), "{body}");
+    assert!(body.contains("<b>false alarm</b> by <bdi>anyone</bdi>") && body.contains("a &lt;b&gt; pump"), "{body}");
     for (path, form, status) in [
         (MARKS, "mark=maybe", 400),
         (MARKS, "note=x", 400),

@@ -20,6 +20,126 @@ fn hostile_names_stay_text_on_every_page_and_every_page_is_guarded() {
 }
 
 #[test]
+fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() {
+    let status = StatusRow { topic: HOSTILE.into(), worker: HOSTILE.into(), state: HOSTILE.into(), ..status(1.0) };
+    let gone = StatusRow { topic: HOSTILE.into(), partition: 1, ..super::status(3_600.0) };
+    let condition = ConditionRow {
+        group: "g".into(),
+        topic: HOSTILE.into(),
+        worker: HOSTILE.into(),
+        code: HOSTILE.into(),
+        severity: crate::health::Severity::Notice,
+        message: HOSTILE.into(),
+        since: now(),
+        age: 1.0,
+    };
+    let letter = DeadLetter {
+        group: "g".into(),
+        topic: HOSTILE.into(),
+        partition: 0,
+        offset: 1,
+        class: HOSTILE.into(),
+        message: HOSTILE.into(),
+        key: Some(Excerpt { bytes: HOSTILE.into(), size: HOSTILE.len() as i64 }),
+        value: Some(Excerpt { bytes: HOSTILE.into(), size: 5_000 }),
+        at: now(),
+    };
+    let mut fake = Fake {
+        mood: AtomicU8::new(0),
+        age: 1.0,
+        judged: 9,
+        facts: Facts {
+            status: Some(vec![status, gone]),
+            conditions: vec![condition],
+            letters: vec![letter],
+            ..Facts::default()
+        },
+        marks: Mutex::default(),
+    };
+    fake.facts.outside = Outside { records: vec![fake.record()], is_more: false };
+    let mark = NewMark {
+        topic: "raw_events".into(),
+        partition: 3,
+        offset: 184_467,
+        review: Review::True,
+        note: HOSTILE.into(),
+        by: HOSTILE.into(),
+    };
+    fake.marks.lock().unwrap().push(mark);
+    let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
+    let hostile = super::super::view::segment(HOSTILE);
+    let mut urls = all();
+    urls.extend(["/detection".into(), "/dead-letters".into(), "/anomalies?span=1h".into()]);
+    urls.extend([format!("/?{hostile}=1"), format!("/anomalies?q={hostile}")]);
+    for url in urls {
+        let (_, body) = get(&handler, &url);
+        // What a field holds is its value, in a box of its own.
+        let mut parts = body.split("value=\"");
+        let first = parts.next().unwrap_or_default().to_owned();
+        let shown = parts.fold(first, |shown, part| shown + part.split_once('"').map_or("", |(_, rest)| rest));
+        let turning =
+            |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}' | '\u{2067}' | '\u{200e}' | '\u{200f}');
+        assert!(!shown.contains(turning), "{url} turns the text");
+        assert!(shown.contains("\\u{202e}"), "{url} does not show what turns the text");
+        let name = "&lt;script&gt;alert(1)";
+        for (at, _) in shown.match_indices(name) {
+            let before = &shown[..at];
+            let is_isolated =
+                ["<bdi>", "\u{2068}", "title=\"", "dir=\"auto\">"].iter().any(|start| before.ends_with(start));
+            let is_within = before
+                .rsplit("<bdi>")
+                .next()
+                .is_some_and(|inside| !inside.contains("</bdi>") && before.contains("<bdi>"));
+            assert!(is_isolated || is_within, "{url}: {}", &before[before.len().saturating_sub(80)..]);
+        }
+    }
+}
+
+#[test]
+fn a_device_without_anomalies_says_whether_it_sends_and_an_unknown_one_is_404() {
+    let of = |known| {
+        let facts = Facts { is_empty: true, known: Some(known), ..Facts::default() };
+        let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() };
+        let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
+        let (response, body) = get(&handler, "/devices/pump-0042");
+        (response.status, body)
+    };
+    let (status, body) = of(Known::Seen(now()));
+    assert!(status == 200 && body.contains("it sends, and none is recorded"), "{body}");
+    let facts = Facts { is_empty: true, known: Some(Known::Seen(now())), ..Facts::default() };
+    let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() };
+    let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
+    let (_, found) = get(&handler, "/anomalies?q=pump-0042");
+    assert!(found.contains("<a href=\"/devices/pump-0042\">The device of this name</a> sends."), "{found}");
+    let (status, body) = of(Known::Untold);
+    assert!(status == 200 && body.contains("Whether it sends is not known here"), "{body}");
+    let (status, body) = of(Known::Unknown);
+    assert!(status == 404 && body.contains("There is no such device"), "{body}");
+}
+
+#[test]
+fn the_zone_and_the_colours_can_be_chosen_on_every_page_and_every_time_can_be_written_in_both_zones() {
+    let (_, handler) = pages(1.0, 9);
+    for url in all() {
+        let (_, body) = get(&handler, &url);
+        for choice in [">local</a>", ">UTC</a>", ">system</a>", ">light</a>", ">dark</a>"] {
+            assert!(body.contains(choice), "{url} has no {choice}");
+        }
+        assert!(body.contains("tz=UTC") && body.contains("theme=dark"), "{url}");
+        // A clock time outside of an element that the script rewrites would stay in UTC.
+        let main = body.split("<main").nth(1).unwrap();
+        for part in main.split('<').filter(|part| !part.starts_with("time ") && !part.contains("data-t=")) {
+            let text = part.split_once('>').map_or("", |(_, text)| text);
+            let is_clock =
+                |w: &[u8]| w[0].is_ascii_digit() && w[1].is_ascii_digit() && w[2] == b':' && w[3].is_ascii_digit();
+            assert!(!text.as_bytes().windows(4).any(is_clock), "{url}: {text}");
+        }
+        let (_, utc) = get(&handler, &format!("{url}{}tz=UTC", if url.contains('?') { "&" } else { "?" }));
+        assert!(utc.contains("data-tz=\"UTC\""), "{url}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_400_with_its_name() {
     let (_, handler) = pages(1.0, 9);
     for url in all() {
@@ -96,7 +216,7 @@ fn quiet_learning_and_stopped_never_look_alike() {
     );
     assert!(sentence(16.0, 9).contains("Detection has stopped. <strong>No report for 16 s.</strong>"));
     let (_, stopped) = get(&pages(600.0, 9).1, "/");
-    assert!(stopped.contains("not reporting since 16:50:12"), "{stopped}");
+    assert!(plain(&stopped).contains("not reporting since 16:50:12"), "{stopped}");
     assert!(stopped.contains("class=\"hatch\""));
 }
 
@@ -109,8 +229,8 @@ fn an_outage_shows_the_last_data_with_its_date_and_ends_by_itself() {
     let start = Clock::now();
     let (response, body) = get(&handler, "/");
     assert_eq!((response.status, header(&response, "x-stale")), (200, Some("1")));
-    assert!(body.contains("PostgreSQL is away since 17:00:12."), "{body}");
-    assert!(body.contains("The last data is from 17:00:12.") && body.contains("Newest anomalies"));
+    assert!(plain(&body).contains("PostgreSQL is away since 17:00:12."), "{body}");
+    assert!(plain(&body).contains("The last data is from 17:00:12.") && body.contains("Newest anomalies"));
     let (response, cold) = get(&handler, "/anomalies");
     assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
     assert!(cold.contains("PostgreSQL is away since") && cold.contains("data-refresh"));

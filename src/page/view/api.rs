@@ -12,6 +12,12 @@ use crate::page::site::Site;
 #[derive(Serialize)]
 pub struct Body<'a> {
     anomalies: &'a [Record],
+    /// Of the first page of a span: detected in it, with times outside of it. Absent on other pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outside: Option<&'a [Record]>,
+    /// There are more of these than `limit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outside_is_cut: Option<bool>,
     /// For `before`; null on the last page.
     next: Option<String>,
     /// For `after`; null on the first page.
@@ -25,6 +31,8 @@ impl<'a> Body<'a> {
     pub fn of(data: &'a list::Data) -> Body<'a> {
         Body {
             anomalies: &data.page.records,
+            outside: data.outside.as_ref().map(|outside| &outside.records[..]),
+            outside_is_cut: data.outside.as_ref().map(|outside| outside.is_more),
             next: data.page.next.as_ref().map(ToString::to_string),
             prev: data.newer.as_ref().map(ToString::to_string),
             cursor: data.cursor.to_string(),

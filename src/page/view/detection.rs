@@ -5,11 +5,13 @@ use serde::Serialize;
 
 use super::Frame;
 use super::filters::Filters;
-use super::format::{age, counted, day, grouped, minute, moment, rough};
+use super::format::{age, counted, day, duration, grouped, rough};
 use super::overview::minute_of;
-use super::strip::SILENT;
-use crate::archive::{Archive, Bins, CoverageRow, Failure, Quality, StatusRow};
+use super::reports::{self, Current, Reports, SILENT};
+use super::text::{Form, isolated, named, timed};
+use crate::archive::{Archive, Bins, ConditionRow, CoverageRow, Failure, Quality, StatusRow};
 use crate::event::Instant;
+use crate::health::Severity;
 use crate::page::asked::{Asked, Span};
 use crate::page::chart::minutes::{self, Minutes};
 use crate::page::listener::Response;
@@ -26,7 +28,7 @@ const DAY: i64 = 86_400_000;
 pub struct Data {
     bins: Bins,
     coverage: Vec<CoverageRow>,
-    status: Vec<StatusRow>,
+    reports: Reports,
     settings: Vec<(String, Vec<(String, String)>)>,
     quality: Vec<Quality>,
 }
@@ -35,8 +37,8 @@ pub struct Data {
 pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
     let bins = asked.axis(SPAN, now);
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
-    let status = archive.status()?;
-    let mut hashes = status.iter().map(|row| row.settings_hash.clone()).collect::<Vec<_>>();
+    let reports = reports::look(archive, bins.from, bins.grain(), now)?;
+    let mut hashes = reports.status.iter().map(|row| row.settings_hash.clone()).collect::<Vec<_>>();
     hashes.sort();
     hashes.dedup();
     let mut settings = Vec::new();
@@ -46,7 +48,7 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
     }
     let first = Instant::from_millis(now.millis().div_euclid(DAY) * DAY - (DAYS - 1) * DAY).unwrap_or(now);
     let quality = archive.quality(first, Instant::from_millis(now.millis() + 1).unwrap_or(now))?;
-    Ok(Data { bins, coverage, status, settings, quality })
+    Ok(Data { bins, coverage, reports, settings, quality })
 }
 
 #[derive(Serialize)]
@@ -57,12 +59,27 @@ struct Content {
     judged: String,
     learning: String,
     rejected: String,
+    refused: String,
+    conditions: Vec<Condition>,
+    others: Vec<[String; 3]>,
     ribbon: String,
     clock: String,
     partitions: Vec<Partition>,
     settings: Vec<Settings>,
     quality: Vec<Line>,
     precision: String,
+}
+
+/// A condition that a detector has reported.
+#[derive(Serialize)]
+struct Condition {
+    severity: &'static str,
+    is_stale: bool,
+    code: String,
+    message: String,
+    worker: String,
+    since: String,
+    report: String,
 }
 
 #[derive(Serialize)]
@@ -99,29 +116,50 @@ struct Line {
 /// The page.
 pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: Instant) -> Response {
     let now = site.now();
-    let silent = data.status.iter().filter(|row| row.age > SILENT).count();
-    let runs = minutes::runs(&data.bins, &data.coverage, taken, silent < data.status.len());
+    let current = data.reports.current(taken, now);
+    let silent = current.rows.len() - current.fresh();
+    let runs = minutes::runs(&data.bins, &data.coverage, &data.reports.arrivals, taken, current.is_reporting());
+    let arrived = data.reports.arrived.tally;
     let chart = Minutes { bins: &data.bins, counts: &[], runs: &runs };
     let sum = |of: fn(&CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
     // Old data does not reach up to now.
-    let end = if frame.strip.is_some() { minute(taken) } else { "now".to_owned() };
+    let end = frame.strip.is_some().then_some(taken);
     let (right, wrong) = data.quality.iter().fold((0, 0), |(r, w), day| (r + day.right, w + day.wrong));
     let content = Content {
-        heading: match (data.status.len(), silent) {
+        heading: match (current.rows.len(), silent) {
             (0, _) => "No detector has reported yet".to_owned(),
+            (n, 0) if current.degrading().next().is_some() => {
+                let count = current.degrading().count() as u64;
+                let partitions = counted(n as u64, "partition", "partitions");
+                format!("{partitions} reported, {}", counted(count, "degrading condition", "degrading conditions"))
+            }
             (n, 0) => format!("{} reported in the last {SILENT} s", counted(n as u64, "partition", "partitions")),
             (n, silent) => {
-                format!("{silent} of {} have not reported for {SILENT} s", counted(n as u64, "partition", "partitions"))
+                let have = if silent == 1 { "has" } else { "have" };
+                format!(
+                    "{silent} of {} {have} not reported for {SILENT} s",
+                    counted(n as u64, "partition", "partitions")
+                )
             }
         },
         filters: Filters::of("/detection", asked, Some(SPAN)),
         span: asked.words(SPAN),
-        judged: rough(sum(|row| row.judged)),
-        learning: rough(sum(|row| row.learning)),
-        rejected: rough(sum(|row| row.rejected)),
+        judged: rough(sum(|row| row.judged).max(arrived.judged)),
+        learning: rough(sum(|row| row.learning).max(arrived.learning)),
+        rejected: rough(sum(|row| row.rejected).max(arrived.rejected)),
+        refused: match data.reports.refused {
+            0 => String::new(),
+            n => counted(n, "row", "rows"),
+        },
+        conditions: data.reports.all_conditions().map(|(row, is_fresh)| condition(row, is_fresh, now)).collect(),
+        others: current
+            .others
+            .iter()
+            .map(|(group, topic, last)| [named(group), named(topic), timed(*last, Form::Moment, now)])
+            .collect(),
         ribbon: chart.coverage(),
-        clock: minutes::clock(&data.bins, &end),
-        partitions: data.status.iter().map(|row| partition(row, now)).collect(),
+        clock: minutes::clock(&data.bins, end),
+        partitions: data.reports.status.iter().map(|row| partition(row, &current, now)).collect(),
         settings: data.settings.iter().map(settings).collect(),
         quality: data.quality.iter().rev().map(line).collect(),
         precision: match right + wrong {
@@ -132,24 +170,36 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
     respond::html(site, 200, "detection.html", &frame, &content)
 }
 
-fn partition(row: &StatusRow, now: Instant) -> Partition {
+fn condition(row: &ConditionRow, is_fresh: bool, now: Instant) -> Condition {
+    Condition {
+        severity: if row.severity == Severity::Degraded { "degraded" } else { "notice" },
+        is_stale: !is_fresh,
+        code: isolated(&row.code),
+        message: named(&row.message),
+        worker: isolated(&row.worker),
+        since: timed(row.since, Form::Moment, now),
+        report: duration((row.age.max(0.0) * 1000.0) as i64),
+    }
+}
+
+fn partition(row: &StatusRow, current: &Current<'_>, now: Instant) -> Partition {
     Partition {
-        topic: row.topic.clone(),
+        topic: isolated(&row.topic),
         partition: row.partition,
-        worker: row.worker.clone(),
-        state: row.state.clone(),
-        is_silent: row.age > SILENT,
+        worker: isolated(&row.worker),
+        state: isolated(&row.state),
+        is_silent: current.is_silent(row),
         committed: row.committed.map_or("\u{2014}".to_owned(), |offset| grouped(offset.unsigned_abs())),
         lag: row.lag.map_or("not known".to_owned(), |lag| grouped(lag.unsigned_abs())),
         series: grouped(row.series.unsigned_abs()),
-        event: row.event_time.map_or("\u{2014}".to_owned(), |time| moment(time, now)),
+        event: row.event_time.map_or("\u{2014}".to_owned(), |time| timed(time, Form::Moment, now)),
         report: age(row.updated_at, now),
     }
 }
 
 fn settings((hash, pairs): &(String, Vec<(String, String)>)) -> Settings {
     let hash = hash.get(..12).unwrap_or(hash).to_owned();
-    Settings { hash, pairs: pairs.iter().map(|(name, value)| [name.clone(), value.clone()]).collect() }
+    Settings { hash, pairs: pairs.iter().map(|(name, value)| [isolated(name), isolated(value)]).collect() }
 }
 
 fn line(of: &Quality) -> Line {

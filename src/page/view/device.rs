@@ -3,13 +3,16 @@
 use serde::Serialize;
 
 use super::filters::Filters;
-use super::format::{Figures, age, grouped, minute, number};
+use super::format::{Figures, age, grouped, number};
 use super::overview::minute_of;
+use super::reports::SILENT;
 use super::row::Row;
-use super::strip::SILENT;
+use super::text::{Sentence, isolated, shown};
 use super::{Frame, explain, segment};
 use crate::anomaly::{Anomaly, Severity};
-use crate::archive::{Archive, Bins, Count, CoverageRow, Cursor, Failure, Filter, MAX_LIMIT, NameCount, Page, Record};
+use crate::archive::{
+    ActivityRow, Archive, Bins, Count, CoverageRow, Cursor, Failure, Filter, Known, MAX_LIMIT, NameCount, Page, Record,
+};
 use crate::event::Instant;
 use crate::page::asked::{Asked, Span};
 use crate::page::chart::{explain as drawing, history, minutes};
@@ -33,8 +36,18 @@ pub struct Data {
     /// Newest of each metric, whatever its time.
     last: Vec<Record>,
     coverage: Vec<CoverageRow>,
+    arrivals: Vec<ActivityRow>,
     is_reporting: bool,
+    /// Of a device without any anomaly.
+    known: Option<Known>,
     cursor: Cursor,
+}
+
+impl Data {
+    /// Whether there is no such device.
+    pub fn is_unknown(&self) -> bool {
+        self.known == Some(Known::Unknown)
+    }
 }
 
 /// A device, or one of its series.
@@ -55,8 +68,8 @@ impl Name {
 
     /// Of its page.
     pub fn title(&self) -> String {
-        let metric = self.metric.as_deref().map(|metric| format!(" \u{b7} {metric}")).unwrap_or_default();
-        format!("{}{metric}", self.device)
+        let metric = self.metric.as_deref().map(|metric| format!(" \u{b7} {}", isolated(metric))).unwrap_or_default();
+        format!("{}{metric}", isolated(&self.device))
     }
 }
 
@@ -80,6 +93,11 @@ pub fn look(archive: &dyn Archive, (name, asked): &(Name, Asked), now: Instant) 
         // Older ones are better than nothing; the page says their dates.
         page = archive.newest(&always, None, ROWS as u32)?;
     }
+    let every = Filter { devices: always.devices.clone(), ..Filter::default() };
+    let known = match page.records.is_empty() && archive.newest(&every, None, 1)?.records.is_empty() {
+        true => Some(archive.knows(&name.device)?),
+        false => None,
+    };
     let mut last = Vec::<Record>::new();
     for record in &page.records {
         let is_known = |seen: &Record| seen.anomaly.metric_name == record.anomaly.metric_name;
@@ -88,8 +106,9 @@ pub fn look(archive: &dyn Archive, (name, asked): &(Name, Asked), now: Instant) 
         }
     }
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
+    let arrivals = archive.activity(minute_of(bins.from), bins.grain())?;
     let is_reporting = archive.status()?.iter().any(|row| row.age <= SILENT);
-    Ok(Data { bins, page, metrics, last, coverage, is_reporting, cursor })
+    Ok(Data { bins, page, metrics, last, coverage, arrivals, is_reporting, known, cursor })
 }
 
 #[derive(Serialize)]
@@ -100,6 +119,7 @@ struct Content {
     filters: Filters,
     summary: [String; 2],
     detail: String,
+    none: Sentence,
     lanes: Vec<Lane>,
     scale: String,
     clock: String,
@@ -149,20 +169,33 @@ pub fn show(site: &Site, frame: Frame<'_>, name: &Name, asked: &Asked, data: &Da
     filter.metrics.extend(name.metric.clone());
     let all = Asked { filter, ..asked.plain() };
     // Old data does not reach up to now.
-    let end = if frame.strip.is_some() { minute(taken) } else { "now".to_owned() };
+    let end = frame.strip.is_some().then_some(taken);
     let content = Content {
-        name: name.device.clone(),
-        metric: name.metric.clone().unwrap_or_default(),
+        name: shown(&name.device),
+        metric: name.metric.as_deref().map(shown).unwrap_or_default(),
         device_url: format!("{}{}", url(&name.device), asked.plain().query()),
         filters: Filters::of(&name.url(), asked, Some(SPAN)),
         summary: [
             format!("{} {}", grouped(total.total()), if total.total() == 1 { "anomaly" } else { "anomalies" }),
             format!("in {}, {} critical", words, grouped(total.critical)),
         ],
-        detail: last.map_or_else(|| "none is recorded".to_owned(), |time| format!("last one {}", age(time, now))),
+        detail: match (last, data.known) {
+            (Some(time), _) => format!("last one {}", age(time, now)),
+            (None, Some(Known::Seen(_))) => "it sends, and none is recorded".to_owned(),
+            (None, _) => "none is recorded".to_owned(),
+        },
+        none: match data.known {
+            Some(Known::Seen(seen)) => Sentence::say("A detector watches this device (noted at ")
+                .time(seen, now)
+                .and(", once a day). No anomaly of it is recorded."),
+            Some(Known::Untold) => Sentence::say(
+                "No anomaly is recorded for this device. Whether it sends is not known here. A name must be given exactly.",
+            ),
+            _ => Sentence::say("No anomaly of this device matches."),
+        },
         lanes: lanes(name, asked, data, taken),
         scale: history::scale(),
-        clock: minutes::clock(&data.bins, &end),
+        clock: minutes::clock(&data.bins, end),
         cards: data.last.iter().map(|record| card(record, now)).collect(),
         rows,
         show_device: false,
@@ -174,12 +207,12 @@ pub fn show(site: &Site, frame: Frame<'_>, name: &Name, asked: &Asked, data: &Da
 }
 
 fn lanes(name: &Name, asked: &Asked, data: &Data, taken: Instant) -> Vec<Lane> {
-    let runs = minutes::runs(&data.bins, &data.coverage, taken, data.is_reporting);
+    let runs = minutes::runs(&data.bins, &data.coverage, &data.arrivals, taken, data.is_reporting);
     let lane = |metric: &NameCount| {
         let is_of = |anomaly: &&Anomaly| anomaly.metric_name == metric.name;
         let anomalies = data.page.records.iter().map(|record| &record.anomaly).filter(is_of);
         Lane {
-            name: metric.name.clone().unwrap_or_else(|| "\u{2014}".into()),
+            name: metric.name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
             url: match &metric.name {
                 Some(_) if name.metric.is_none() => {
                     let series = Name { device: name.device.clone(), metric: metric.name.clone() };
@@ -197,9 +230,9 @@ fn lanes(name: &Name, asked: &Asked, data: &Data, taken: Instant) -> Vec<Lane> {
 fn card(record: &Record, now: Instant) -> Card {
     let anomaly = &record.anomaly;
     let figures = Figures::of(anomaly);
-    let chart = drawing::draw(anomaly, &figures, drawing::Size::SMALL);
+    let chart = drawing::draw(anomaly, &figures, drawing::Size::SMALL, &[]);
     Card {
-        metric: anomaly.metric_name.clone().unwrap_or_else(|| "\u{2014}".into()),
+        metric: anomaly.metric_name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
         url: explain::Place::of(&anomaly.source).url(),
         severity: if anomaly.severity == Severity::Critical { "critical" } else { "warning" },
         age: age(anomaly.timestamp.unwrap_or(record.detected_at), now),

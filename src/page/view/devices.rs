@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::filters::Filters;
 use super::format::{counted, grouped};
+use super::text::shown;
 use super::{Frame, device};
 use crate::archive::{Archive, Failure, Filter, NameCount};
 use crate::event::Instant;
@@ -54,7 +55,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Respon
         let name = of.name.clone()?;
         Some(Line {
             url: format!("{}{query}", device::url(&name)),
-            name,
+            name: shown(&name),
             svg: minutes::bar(of.count, most),
             count: grouped(of.count.total()),
             critical: grouped(of.count.critical),

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
-use super::format::{Figures, age, clock, date, duration, grouped, number, signed, times};
+use super::format::{Figures, age, counted, duration, grouped, number, signed, times};
 use super::mark::Review;
 use super::row::Row;
+use super::text::{Form, named, shown, timed};
 use super::{Frame, device, segment};
 use crate::anomaly::{Anomaly, Direction, Source};
 use crate::archive::{Archive, Failure, Filter, Mark, Record};
@@ -17,6 +18,10 @@ use crate::window::moments;
 
 /// Rows of the same series.
 const ROWS: u32 = 6;
+/// Values after it that are drawn.
+const AFTER: usize = 40;
+/// Values before it that must be the same in a later window.
+const CONTEXT: usize = 3;
 /// Neighbours in time on each side, and how far they may be in milliseconds.
 const AROUND: (u32, i64) = (4, 300_000);
 
@@ -55,6 +60,8 @@ pub struct Data {
     record: Record,
     /// Earlier ones of the same series.
     earlier: Vec<Record>,
+    /// Values that came after it, where a later anomaly's record has them.
+    after: Vec<f64>,
     /// Others at about the same time.
     around: Vec<Record>,
     /// Newest first.
@@ -74,29 +81,49 @@ pub fn look(archive: &dyn Archive, place: &Place, _now: Instant) -> Result<Optio
     };
     let before = crate::archive::Key::of(anomaly);
     let earlier = archive.newest(&series, before.as_ref(), ROWS)?.records;
+    let after = match &before {
+        // Newest first: the nearest one has most of what came between.
+        Some(key) => archive.newer(&series, key, 1)?.records.last().and_then(|later| after(anomaly, &later.anomaly)),
+        None => None,
+    };
     let around = around(archive, &record)?;
     let marks = archive.marks(&place.topic, place.partition, place.offset)?;
-    Ok(Some(Data { record, earlier, around, marks }))
+    Ok(Some(Data { record, earlier, after: after.unwrap_or_default(), around, marks }))
+}
+
+/// What came after an anomaly, from the window of a later one of its series: where that window has this value after the same
+/// values as here. `None` when that is nowhere, or in two places.
+fn after(anomaly: &Anomaly, later: &Anomaly) -> Option<Vec<f64>> {
+    let is_same = |a: &f64, b: &f64| a.to_bits() == b.to_bits();
+    if later.source.partition != anomaly.source.partition || later.source.offset <= anomaly.source.offset {
+        return None;
+    }
+    let fits = |at: &usize| {
+        let known = (*at).min(anomaly.window.len());
+        let (theirs, ours) = (&later.window[at - known..*at], &anomaly.window[anomaly.window.len() - known..]);
+        let is_known = known >= CONTEXT.min(anomaly.window.len());
+        is_known
+            && is_same(&later.window[*at], &anomaly.metric_value)
+            && theirs.iter().zip(ours).all(|(a, b)| is_same(a, b))
+    };
+    let mut places = (0..later.window.len()).filter(fits);
+    let (place, None) = (places.next()?, places.next()) else { return None };
+    Some(later.window[place + 1..].iter().take(AFTER).copied().collect())
 }
 
 /// The nearest before and after, in the order of time.
 fn around(archive: &dyn Archive, record: &Record) -> Result<Vec<Record>, Failure> {
     let (most, reach) = AROUND;
-    let time = record.anomaly.timestamp.unwrap_or(record.detected_at).millis();
-    let find = |from, to, limit| {
-        let filter = Filter { from: Instant::from_millis(from), to: Instant::from_millis(to), ..Filter::default() };
-        let mut records = archive.newest(&filter, None, limit)?.records;
-        records.retain(|other| other.anomaly.source != record.anomaly.source);
-        Ok(records)
-    };
-    let mut before: Vec<Record> = find(time - reach, time + 1, most + 1)?;
-    before.truncate(most as usize);
-    // Newest first: the nearest ones come last. Where more than these happen, the order of a minute says nothing anyway.
-    let mut after = find(time + 1, time + reach, 50)?;
-    after.drain(..after.len().saturating_sub(most as usize));
-    after.append(&mut before);
-    after.reverse();
-    Ok(after)
+    let Some(key) = crate::archive::Key::of(&record.anomaly) else { return Ok(Vec::new()) };
+    let reached = |millis| Instant::from_millis(key.time.millis() + millis);
+    let after = Filter { to: reached(reach), ..Filter::default() };
+    let before = Filter { from: reached(-reach), ..Filter::default() };
+    // Both begin at the record itself; the newest comes first.
+    let mut around = archive.newer(&after, &key, most)?.records;
+    around.extend(archive.newest(&before, Some(&key), most)?.records);
+    around.retain(|other| other.anomaly.source != record.anomaly.source);
+    around.reverse();
+    Ok(around)
 }
 
 #[derive(Serialize)]
@@ -111,6 +138,7 @@ struct Content {
     plot: String,
     right: String,
     count: String,
+    after: String,
     values: Vec<[String; 2]>,
     steps: Vec<Step>,
     proof: String,
@@ -136,6 +164,7 @@ struct Step {
 #[derive(Serialize)]
 struct Near {
     name: String,
+    metric: String,
     url: String,
     severity: &'static str,
     z: String,
@@ -147,10 +176,10 @@ pub fn show(site: &Site, frame: Frame<'_>, data: &Data) -> Response {
     let now = site.now();
     let Record { anomaly, detected_at, .. } = &data.record;
     let figures = Figures::of(anomaly);
-    let chart = drawing::draw(anomaly, &figures, drawing::Size::LARGE);
+    let chart = drawing::draw(anomaly, &figures, drawing::Size::LARGE, &data.after);
     let time = anomaly.timestamp.unwrap_or(*detected_at);
     let delay = detected_at.millis() - time.millis();
-    let mut when = format!("{}, {} UTC \u{b7} {}", date(time), clock(time), age(time, now));
+    let mut when = format!("{} \u{b7} {}", timed(time, Form::Full, now), age(time, now));
     // Replayed events are judged long after they happened: then this says nothing.
     if (0..60_000).contains(&delay) {
         when += &format!(" \u{b7} detected {} ms after the event", grouped(delay.unsigned_abs()));
@@ -160,15 +189,19 @@ pub fn show(site: &Site, frame: Frame<'_>, data: &Data) -> Response {
     let heading = heading(anomaly, &figures);
     let content = Content {
         heading: heading.clone(),
-        device: anomaly.device_id.clone(),
+        device: shown(&anomaly.device_id),
         device_url: device::url(&anomaly.device_id),
-        metric: anomaly.metric_name.clone().unwrap_or_default(),
+        metric: anomaly.metric_name.as_deref().map(shown).unwrap_or_default(),
         severity: anomaly.severity.as_str(),
         when,
         left: chart.left,
         plot: chart.plot,
         right: chart.right,
         count: grouped(count as u64),
+        after: match data.after.len() {
+            0 => String::new(),
+            n => format!("After it: {}, as a later anomaly's record has them.", counted(n as u64, "value", "values")),
+        },
         values: anomaly
             .window
             .iter()
@@ -178,8 +211,8 @@ pub fn show(site: &Site, frame: Frame<'_>, data: &Data) -> Response {
         steps: steps(anomaly),
         is_proven: proof.is_ok(),
         proof: proof.unwrap_or_else(|reason| reason),
-        source: source(anomaly, *detected_at),
-        command: command(&anomaly.source),
+        source: source(anomaly, *detected_at, now),
+        command: shown(&command(&anomaly.source)),
         rule: rule(anomaly),
         json: api_url(anomaly),
         console: console(&site.console, &anomaly.source),
@@ -282,10 +315,11 @@ fn steps(anomaly: &Anomaly) -> Vec<Step> {
     steps
 }
 
-fn source(anomaly: &Anomaly, detected_at: Instant) -> Vec<[String; 2]> {
+/// Names, and values as HTML.
+fn source(anomaly: &Anomaly, detected_at: Instant, now: Instant) -> Vec<[String; 2]> {
     let source = &anomaly.source;
     let mut lines = vec![
-        ["Topic".to_owned(), source.topic.clone()],
+        ["Topic".to_owned(), named(&source.topic)],
         ["Partition".to_owned(), source.partition.to_string()],
         ["Offset".to_owned(), grouped(source.offset.unsigned_abs())],
     ];
@@ -293,9 +327,9 @@ fn source(anomaly: &Anomaly, detected_at: Instant) -> Vec<[String; 2]> {
         lines.push(["Value in the record".to_owned(), source.index.to_string()]);
     }
     if let Some(time) = anomaly.timestamp {
-        lines.push(["Event time".to_owned(), time.to_string()]);
+        lines.push(["Event time".to_owned(), timed(time, Form::Exact, now)]);
     }
-    lines.push(["Detected".to_owned(), detected_at.to_string()]);
+    lines.push(["Detected".to_owned(), timed(detected_at, Form::Exact, now)]);
     lines
 }
 
@@ -316,13 +350,13 @@ fn console(pattern: &str, source: &Source) -> String {
 
 fn rule(anomaly: &Anomaly) -> Vec<[String; 2]> {
     let mut lines = vec![
-        ["Method".to_owned(), anomaly.method.clone()],
+        ["Method".to_owned(), shown(&anomaly.method)],
         ["Threshold".to_owned(), signed(anomaly.threshold)],
         ["Values judged against".to_owned(), grouped(u64::from(anomaly.window_count))],
         ["Score".to_owned(), number(anomaly.score, 4)],
     ];
     if let Some(label) = &anomaly.label {
-        lines.push(["Label from the producer".to_owned(), label.clone()]);
+        lines.push(["Label from the producer".to_owned(), shown(label)]);
     }
     lines
 }
@@ -340,10 +374,10 @@ fn api_url(anomaly: &Anomaly) -> String {
 
 fn near(other: &Record, time: Instant) -> Near {
     let anomaly = &other.anomaly;
-    let metric = anomaly.metric_name.as_deref().map(|m| format!(" {m}")).unwrap_or_default();
     let millis = anomaly.timestamp.unwrap_or(other.detected_at).millis() - time.millis();
     Near {
-        name: format!("{}{metric}", anomaly.device_id),
+        name: shown(&anomaly.device_id),
+        metric: anomaly.metric_name.as_deref().map(shown).unwrap_or_default(),
         url: Place::of(&anomaly.source).url(),
         severity: anomaly.severity.as_str(),
         z: super::format::sigma(anomaly.z_score, anomaly.direction),
@@ -352,5 +386,32 @@ fn near(other: &Record, time: Instant) -> Near {
             i64::MIN..-999 => format!("\u{2212}{}", duration(-millis)),
             _ => format!("+{}", duration(millis)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::after;
+    use crate::anomaly::Anomaly;
+    use crate::page::chart::spark::tests::sample;
+
+    #[test]
+    fn values_after_an_anomaly_come_from_a_later_window_only_where_it_fits() {
+        let first = sample(18.0);
+        let later = |window: &[f64]| {
+            let mut later = Anomaly { window: window.to_vec(), ..sample(20.0) };
+            later.source.offset += 7;
+            later
+        };
+        // 9, 11, 9, 11 came before 18.
+        assert_eq!(after(&first, &later(&[11.0, 9.0, 11.0, 18.0, 10.0, 10.5])), Some(vec![10.0, 10.5]));
+        assert_eq!(after(&first, &later(&[9.0, 11.0, 9.0, 11.0, 18.0])), Some(vec![]));
+        assert_eq!(after(&first, &later(&[18.0, 10.0, 10.5])), None, "too little is known of what was before");
+        assert_eq!(after(&first, &later(&[11.0, 9.5, 11.0, 18.0, 10.0])), None);
+        let twice = [9.0, 11.0, 9.0, 11.0, 18.0, 9.0, 11.0, 9.0, 11.0, 18.0, 1.0];
+        assert_eq!(after(&first, &later(&twice)), None);
+        let mut other = later(&[11.0, 9.0, 11.0, 18.0, 10.0]);
+        other.source.offset = 1;
+        assert_eq!(after(&first, &other), None);
     }
 }

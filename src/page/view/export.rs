@@ -7,6 +7,7 @@ use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
 use crate::archive::{Archive, Failure, Filter, Key, MAX_LIMIT, Record};
+use crate::event::Instant;
 use crate::page::asked::Asked;
 use crate::page::listener::{Body, Response};
 use crate::page::respond;
@@ -14,6 +15,9 @@ use crate::page::route::Visit;
 
 /// Pieces that wait for a slow reader.
 const AHEAD: usize = 2;
+
+/// Most rows with times outside of the span.
+const OUTSIDE: u32 = 5_000;
 
 /// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +40,11 @@ pub fn answer(visit: &Visit<'_>, asked: &Asked, format: Format) -> Response {
         Err(failure) => return respond::json_away(&site.failed(&failure)),
     };
     let (sender, body) = mpsc::channel(AHEAD);
-    let mut rest = Rest { archive: Arc::clone(&site.archive), filter, next: page.next, format };
+    // The rows of a span have times in it; those that were detected in it and have other times come last.
+    let is_span = asked.span.is_some() && asked.before.is_none() && asked.after.is_none();
+    let since = filter.from.filter(|_| is_span);
+    let outside = asked.limit.map_or(OUTSIDE, |limit| limit.saturating_sub(page.records.len() as u32));
+    let mut rest = Rest { archive: Arc::clone(&site.archive), filter, next: page.next, format, since, outside };
     // With a limit the first page is all.
     if asked.limit.is_some() {
         rest.next = None;
@@ -61,6 +69,10 @@ struct Rest {
     filter: Filter,
     next: Option<Key>,
     format: Format,
+    /// Of the span.
+    since: Option<Instant>,
+    /// Rows with times outside of it, at the most.
+    outside: u32,
 }
 
 impl Rest {
@@ -71,7 +83,7 @@ impl Rest {
             if sender.blocking_send(Bytes::from(text)).is_err() {
                 return;
             }
-            let Some(key) = self.next.take() else { return };
+            let Some(key) = self.next.take() else { return self.send_outside(sender) };
             match self.archive.newest(&self.filter, Some(&key), MAX_LIMIT) {
                 Ok(page) => {
                     self.next = page.next;
@@ -87,12 +99,36 @@ impl Rest {
     }
 }
 
+impl Rest {
+    fn send_outside(&self, sender: &mpsc::Sender<Bytes>) {
+        let (Some(since), 1..) = (self.since, self.outside) else { return };
+        let mut text = Vec::new();
+        match self.archive.outside(&self.filter, since, self.outside) {
+            Ok(outside) => {
+                text.extend(write(&outside.records, self.format, false));
+                if outside.is_more && self.outside == OUTSIDE {
+                    text.extend(incomplete("more anomalies of the span carry other times", self.format));
+                }
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "an export is cut off");
+                text = cut_off(&failure, self.format);
+            }
+        }
+        let _ = sender.blocking_send(Bytes::from(text));
+    }
+}
+
 /// A last line that no reader takes for a record.
 fn cut_off(failure: &Failure, format: Format) -> Vec<u8> {
     let why = match failure {
         Failure::Slow => "the database is too slow",
         _ => "the database went away",
     };
+    incomplete(why, format)
+}
+
+fn incomplete(why: &str, format: Format) -> Vec<u8> {
     match format {
         Format::Csv => format!("# incomplete: {why}\r\n").into_bytes(),
         Format::JsonLines => format!("{{\"incomplete\":\"{why}\"}}\n").into_bytes(),

@@ -46,22 +46,24 @@ pub fn moment(time: Instant, now: Instant) -> String {
     format!("{day} {}", clock(time))
 }
 
-/// How long ago, in the largest unit that says enough.
+/// How long ago, in the largest unit that says enough; or how far ahead.
 pub fn age(time: Instant, now: Instant) -> String {
     match now.millis() - time.millis() {
-        i64::MIN..-1_500 => format!("in {}", duration(time.millis() - now.millis())),
+        // A time that has not come is one of a clock that is ahead.
+        i64::MIN..-1_500 => format!("{} ahead", duration(time.millis() - now.millis())),
         -1_500..1_000 => "now".to_owned(),
         millis => format!("{} ago", duration(millis)),
     }
 }
 
-/// 12 s, 4 min, 3 h, 9 d
+/// 12 s, 4 min, 3 h, 9 d, 56 years
 pub fn duration(millis: i64) -> String {
     let seconds = millis / 1000;
     match seconds {
         i64::MIN..100 => format!("{seconds} s"),
         100..6_000 => format!("{} min", seconds / 60),
         6_000..172_800 => format!("{} h", seconds / 3_600),
+        63_072_000.. => format!("{} years", grouped((seconds / 31_556_952).unsigned_abs())),
         _ => format!("{} d", grouped((seconds / 86_400).unsigned_abs())),
     }
 }
@@ -217,7 +219,8 @@ mod tests {
         assert_eq!(age(at("2026-11-23T18:40:10Z"), now), "2 min ago");
         assert_eq!(age(at("2026-11-23T10:40:10Z"), now), "8 h ago");
         assert_eq!(age(at("2025-11-23T10:40:10Z"), now), "365 d ago");
-        assert_eq!(age(at("2026-11-23T18:43:31Z"), now), "in 60 s");
+        assert_eq!(age(at("2026-11-23T18:43:31Z"), now), "60 s ahead");
+        assert_eq!(age(at("1970-01-01T00:00:01Z"), now), "56 years ago");
         assert_eq!(moment(at("2026-11-23T08:00:01Z"), now), "08:00:01");
         assert_eq!(moment(at("2026-11-22T08:00:01Z"), now), "22 Nov 08:00:01");
         assert_eq!(moment(at("2025-11-22T08:00:01Z"), now), "22 Nov 2025 08:00:01");

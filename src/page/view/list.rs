@@ -6,7 +6,7 @@ use super::Frame;
 use super::filters::Filters;
 use super::format::grouped;
 use super::row::Row;
-use crate::archive::{Archive, Cursor, Failure, Filter, Key, Order, Page};
+use crate::archive::{Archive, Cursor, Failure, Filter, Key, Known, Order, Outside, PUNCTUAL, Page, Record};
 use crate::event::Instant;
 use crate::page::asked::{Asked, Span, sort_name};
 use crate::page::listener::Response;
@@ -15,6 +15,8 @@ use crate::page::site::Site;
 
 /// A ranking reaches so far back unless a range is given: it reads all of it.
 const RANKED: Span = Span::Day;
+/// Most rows of times that have not come yet.
+const AHEAD: usize = 20;
 /// Rows that are counted to say what a filter hides.
 const COUNTED: u32 = 100;
 
@@ -24,6 +26,12 @@ pub struct Data {
     pub page: Page,
     /// Where newer ones are; `None` on the first page.
     pub newer: Option<Key>,
+    /// Of the first page of a span: what was detected in it, with times outside of it.
+    pub outside: Option<Outside>,
+    /// Nothing matches, and the search is the name of a device that sends.
+    is_known: bool,
+    /// When the first page begins with times that have not come yet: the page without them.
+    present: Option<Page>,
     /// Nothing that came before is missing.
     pub cursor: Cursor,
     /// When nothing matches: the part of the filter without which most would, and how many.
@@ -53,7 +61,22 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
     };
     let is_first = asked.before.is_none() && asked.after.is_none();
     let without = if page.records.is_empty() && is_first { without(archive, asked, &range)? } else { None };
-    Ok(Data { page, newer, cursor, without })
+    let outside = match (filter.from, asked.span, is_first && asked.sort.is_none()) {
+        (Some(from), Some(_), true) => Some(archive.outside(&filter, from, asked.rows())?),
+        _ => None,
+    };
+    let end = Instant::from_millis(now.millis() + PUNCTUAL);
+    let is_ahead = |record: &Record| record.anomaly.timestamp > end;
+    let is_open = is_first && asked.sort.is_none() && filter.from.is_none() && filter.to.is_none();
+    let present = match is_open && page.records.first().is_some_and(is_ahead) {
+        true => Some(archive.newest(&Filter { to: end, ..filter }, None, asked.rows())?),
+        false => None,
+    };
+    let is_known = match &asked.search {
+        Some(name) if page.records.is_empty() => matches!(archive.knows(name)?, Known::Seen(_)),
+        _ => false,
+    };
+    Ok(Data { page, newer, outside, is_known, present, cursor, without })
 }
 
 /// Which part of a filter hides most.
@@ -99,12 +122,15 @@ struct Content {
     heading: String,
     filters: Filters,
     rows: Vec<Row>,
+    outside: Vec<Row>,
+    outside_heading: String,
     show_device: bool,
     newest: String,
     newer: String,
     older: String,
     sorts: Vec<Sort>,
     hint: String,
+    known: String,
     json: String,
     csv: String,
     lines: String,
@@ -119,13 +145,16 @@ struct Sort {
 
 /// The page. Later pages never change, so only the first refreshes itself.
 pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Response {
-    let rows = Row::all(&data.page.records, site.now());
-    let more = if data.page.next.is_some() { "+" } else { "" };
+    // Times that have not come yet are a group of their own, lest they hide the others for years.
+    let page = data.present.as_ref().unwrap_or(&data.page);
+    let rows = Row::all(&page.records, site.now());
+    let more = if page.next.is_some() { "+" } else { "" };
     let count = format!("{}{more}", grouped(rows.len() as u64));
     let url = |asked: Asked| format!("/anomalies{}", asked.query());
     let export = Asked { limit: None, before: None, after: None, sort: None, ..asked.still() }.query();
     let first = Asked { before: None, after: None, ..asked.clone() };
     let is_first = asked.before.is_none() && asked.after.is_none();
+    let (aside, aside_heading) = aside(data, asked, site.now());
     let content = Content {
         heading: match (asked.sort, rows.len()) {
             (Some(Order::Score), _) => format!("The {count} farthest of {}", asked.words(RANKED)),
@@ -136,13 +165,15 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Respon
         },
         filters: Filters::of("/anomalies", asked, None),
         rows,
+        outside: Row::all(&aside, site.now()),
+        outside_heading: aside_heading,
         show_device: true,
         newest: if is_first { String::new() } else { url(first.clone()) },
         newer: match &data.newer {
             Some(key) => url(Asked { after: Some(key.clone()), ..first.clone() }),
             None => String::new(),
         },
-        older: match &data.page.next {
+        older: match &page.next {
             Some(key) => url(Asked { before: Some(key.clone()), ..first.clone() }),
             None => String::new(),
         },
@@ -160,6 +191,10 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Respon
             Some((name, count)) => format!("Without {name} there are {count}."),
             None => String::new(),
         },
+        known: match &asked.search {
+            Some(name) if data.is_known => format!("{}{}", super::device::url(name), asked.plain().query()),
+            _ => String::new(),
+        },
         json: format!("/api/v1/anomalies{}", asked.still().query()),
         csv: format!("/api/v1/anomalies.csv{export}"),
         lines: format!("/api/v1/anomalies.jsonl{export}"),
@@ -171,4 +206,31 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Respon
         ..frame
     };
     respond::html(site, 200, "list.html", &frame, &content)
+}
+
+/// The group above the rows: of other times than those of the page.
+fn aside(data: &Data, asked: &Asked, now: Instant) -> (Vec<Record>, String) {
+    if let Some(outside) = &data.outside {
+        return (outside.records.clone(), outside_heading(outside, asked.words(RANKED)));
+    }
+    let end = Instant::from_millis(now.millis() + PUNCTUAL);
+    let of_page = data.present.as_ref().map(|_| data.page.records.iter().filter(|r| r.anomaly.timestamp > end));
+    let ahead = of_page.into_iter().flatten().take(AHEAD).cloned().collect::<Vec<_>>();
+    let heading = match ahead.len() {
+        0 => String::new(),
+        1 => "1 anomaly has a time that has not come yet".to_owned(),
+        AHEAD => format!("{AHEAD} or more anomalies have times that have not come yet"),
+        n => format!("{n} anomalies have times that have not come yet"),
+    };
+    (ahead, heading)
+}
+
+/// What the group of anomalies with other times is called.
+pub fn outside_heading(outside: &Outside, words: &str) -> String {
+    let more = if outside.is_more { "More than " } else { "" };
+    match outside.records.len() as u64 {
+        0 => String::new(),
+        1 if !outside.is_more => format!("1 anomaly was detected in {words} and carries another time"),
+        n => format!("{more}{} anomalies were detected in {words} and carry other times", grouped(n)),
+    }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::format::{age, moment};
+use super::text::shown;
 use super::{Frame, explain};
 use crate::archive::{self, MAX_NOTE, Mark, NewMark};
 use crate::event::Instant;
@@ -65,8 +66,8 @@ impl Review {
         };
         let line = |mark: &Mark| Line {
             words: words(mark.review),
-            by: mark.by.clone(),
-            note: mark.note.clone(),
+            by: shown(&mark.by),
+            note: crate::foreign::lines(&mark.note).to_string(),
             time: moment(mark.at, now),
             iso: mark.at.to_string(),
             age: age(mark.at, now),
@@ -83,7 +84,10 @@ impl Review {
                 (R::None, "Take back", ""),
             ]
             .map(choice)
-            .into(),
+            .into_iter()
+            // There is nothing to take back.
+            .filter(|choice| !(choice.is_current && current == R::None))
+            .collect(),
             marks: marks.iter().map(line).collect(),
             most: MAX_NOTE,
         }

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::format::{age, moment};
+use super::format::age;
 use super::strip::{Strip, Tone};
+use super::text::Sentence;
 use crate::event::Instant;
 use crate::page::shelf::Why;
 
@@ -29,23 +30,23 @@ pub fn sentence(why: &Why) -> String {
 pub fn outage(why: &Why, taken: Option<Instant>, now: Instant) -> Strip {
     let (lead, command) = match why {
         Why::Away { since } => {
-            (format!("PostgreSQL is away since {}.", moment(*since, now)), "systemctl status postgresql")
+            (Sentence::say("PostgreSQL is away since ").time(*since, now).and("."), "systemctl status postgresql")
         }
-        Why::Slow => ("PostgreSQL does not answer in time.".to_owned(), "systemctl status postgresql"),
-        Why::Refused(_) => ("PostgreSQL refuses to answer.".to_owned(), "anomaly check --role dashboard --connect"),
+        Why::Slow => (Sentence::say("PostgreSQL does not answer in time."), "systemctl status postgresql"),
+        Why::Refused(_) => (Sentence::say("PostgreSQL refuses to answer."), "anomaly check --role dashboard --connect"),
     };
     let strong = match taken {
-        Some(taken) => format!("The last data is from {}.", moment(taken, now)),
-        None => "There is no earlier data to show.".to_owned(),
+        Some(taken) => Sentence::say("The last data is from ").time(taken, now).and("."),
+        None => Sentence::say("There is no earlier data to show."),
     };
-    let mut detail = match why {
-        Why::Refused(remedy) => format!("{remedy}."),
-        Why::Slow => "A narrower filter or a shorter span may be answered.".to_owned(),
-        Why::Away { .. } => "What the detector finds meanwhile waits in Kafka and will appear here.".to_owned(),
+    let detail = match why {
+        Why::Refused(remedy) => Sentence::default().name(remedy).and("."),
+        Why::Slow => Sentence::say("A narrower filter or a shorter span may be answered."),
+        Why::Away { .. } => Sentence::say("What the detector finds meanwhile waits in Kafka and will appear here."),
     };
-    detail += " This page looks again by itself.";
+    let mut detail = detail.and(" This page looks again by itself.");
     if let Some(taken) = taken {
-        detail += &format!(" What is below was true {}.", age(taken, now));
+        detail = detail.and(&format!(" What is below was true {}.", age(taken, now)));
     }
     Strip { tone: Tone::Stopped, lead, strong, detail, command: Some(command), ..Strip::default() }
 }

@@ -5,12 +5,15 @@ use std::time::{Duration, Instant as Clock};
 use serde::Serialize;
 
 use super::filters::Filters;
-use super::format::{counted, grouped, minute};
+use super::format::{counted, grouped};
+use super::reports::{self, Reports};
 use super::row::Row;
-use super::strip::{self, Pulse};
-use super::{Frame, device};
+use super::strip::{Strip, Tone};
+use super::text::shown;
+use super::{Frame, device, strip};
 use crate::archive::{
-    Archive, BinCount, Bins, Count, CoverageRow, Cursor, Failure, Filter, LaneCount, NameCount, Page, Review, StatusRow,
+    Archive, BinCount, Bins, Count, CoverageRow, Cursor, Failure, Filter, LaneCount, NameCount, Outside, PUNCTUAL,
+    Page, Review,
 };
 use crate::event::Instant;
 use crate::page::asked::{Asked, Span};
@@ -25,6 +28,10 @@ const LANES: u32 = 7;
 const NAMES: u32 = 8;
 /// Rows of newest anomalies.
 const ROWS: u32 = 12;
+/// Rows of anomalies with other times.
+const OUTSIDE: u32 = 6;
+/// Milliseconds in which a detection is news.
+const NEWS: i64 = 30_000;
 
 const HOUR: i64 = 3_600_000;
 /// Hours before the shown one that tell what is usual.
@@ -43,11 +50,15 @@ pub struct Data {
     metrics: Vec<NameCount>,
     /// Of the range.
     pub coverage: Vec<CoverageRow>,
-    /// Of all partitions.
-    pub status: Vec<StatusRow>,
+    /// What the detectors say.
+    pub reports: Reports,
+    /// Detected in the range, with times outside of it.
+    pub outside: Outside,
+    /// Detected a moment ago.
+    fresh: u64,
     /// Values that a series needs, while none has enough.
     pub min_samples: Option<u64>,
-    /// Whatever their time.
+    /// Of the range; when it has none, earlier ones.
     pub newest: Page,
     reviews: Vec<(Review, u64)>,
     cursor: Cursor,
@@ -56,6 +67,12 @@ pub struct Data {
 }
 
 impl Data {
+    /// Records that wait; `None` when not known of some partition.
+    pub fn lag(&self, taken: Instant) -> Option<u64> {
+        let current = self.reports.current(taken, taken);
+        current.rows.iter().map(|row| Some(row.lag?.max(0) as u64)).sum()
+    }
+
     /// Anomalies of the range.
     pub fn total(&self) -> Count {
         self.by_time.iter().fold(Count::default(), |sum, bin| Count {
@@ -73,18 +90,23 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
     let cursor = archive.position()?;
     let always = asked.found(archive, asked.filter.clone())?;
     let filter = Filter { from: Some(bins.from), to: bins.to(), ..always.clone() };
-    let newest = archive.newest(&always, None, ROWS)?;
-    let status = archive.status()?;
+    let reports = reports::look(archive, bins.from, bins.grain(), now)?;
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
     let is_learning = coverage.iter().all(|row| row.judged == 0) && coverage.iter().any(|row| row.learning > 0);
-    let min_samples = match status.first().filter(|_| is_learning) {
+    let min_samples = match reports.status.first().filter(|_| is_learning) {
         Some(row) => archive.settings(&row.settings_hash)?.and_then(|settings| {
             settings.iter().find(|(name, _)| name == "min_samples").and_then(|(_, value)| value.parse().ok())
         }),
         None => None,
     };
     let reviews = archive.reviews(bins.from, bins.to().unwrap_or(now))?;
-    let by_time = archive.by_time(&filter, &bins)?;
+    let (newest, by_time) = rows_and_bars(archive, &always, &filter, &bins, now)?;
+    // A range that someone gave is one of the events' own times.
+    let outside = match asked.filter.from.is_none() && asked.filter.to.is_none() {
+        true => archive.outside(&filter, bins.from, OUTSIDE)?,
+        false => Outside::default(),
+    };
+    let fresh = archive.fresh(&always, Instant::from_millis(now.millis() - NEWS).unwrap_or(now))?;
     let usual = usual(archive, &filter, &bins)?;
     let devices = archive.by_device(&filter, LANES)?;
     let names = devices.iter().filter_map(|device| device.name.clone()).collect::<Vec<_>>();
@@ -98,7 +120,9 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
         lanes,
         metrics,
         coverage,
-        status,
+        reports,
+        outside,
+        fresh,
         min_samples,
         newest,
         reviews,
@@ -107,13 +131,38 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
     })
 }
 
+/// The rows of a range and its bars. The two are asked for one after the other: what was committed between them is waited for.
+fn rows_and_bars(
+    archive: &dyn Archive,
+    always: &Filter,
+    filter: &Filter,
+    bins: &Bins,
+    now: Instant,
+) -> Result<(Page, Vec<BinCount>), Failure> {
+    let mut page = archive.newest(filter, None, ROWS)?;
+    let mut bars = archive.by_time(filter, bins)?;
+    let shown = page.records.len() as u64;
+    if page.next.is_none() && bars.iter().map(|bar| bar.count.total()).sum::<u64>() != shown {
+        page = archive.newest(filter, None, ROWS)?;
+        bars = archive.by_time(filter, bins)?;
+    }
+    if page.records.is_empty() {
+        // Earlier ones are better than nothing; those of the future would hide them.
+        let end = Instant::from_millis(now.millis() + PUNCTUAL);
+        page = archive.newest(&Filter { to: always.to.or(end), ..always.clone() }, None, ROWS)?;
+    }
+    Ok((page, bars))
+}
+
 /// The median of the hours before the shown one, from the first that had an anomaly; bursts, and hours in which nothing was judged,
 /// do not change it much.
 fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, Failure> {
     // What totals answer at once; bars of an hour always begin at a minute.
     let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
     let from = Instant::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
-    let (Some(from), true) = (from, is_quick && bins.width * bins.count as i64 == HOUR) else { return Ok(None) };
+    // An hour, and the rest of its first minute.
+    let is_hour = (HOUR..=HOUR + bins.width).contains(&(bins.width * bins.count as i64));
+    let (Some(from), true) = (from, is_quick && is_hour && bins.width == HOUR / 60) else { return Ok(None) };
     let hours = Bins { from, width: HOUR, count: BEFORE };
     let counts = archive.by_time(&Filter { from: Some(from), to: Some(bins.from), ..filter.clone() }, &hours)?;
     let mut known = vec![0; counts.iter().map(|hour| hour.bin).min().map_or(0, |first| BEFORE.saturating_sub(first))];
@@ -139,7 +188,10 @@ struct Content {
     lanes: Vec<Lane>,
     metrics: Vec<Bar>,
     reviews: Vec<[String; 3]>,
+    heading: String,
     rows: Vec<Row>,
+    outside: Vec<Row>,
+    outside_heading: String,
     show_device: bool,
     news: String,
     all: String,
@@ -167,16 +219,15 @@ struct Bar {
 /// The page. A strip that is there already (an outage) stays.
 pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: Instant) -> Response {
     let now = site.now();
-    let pulse = Pulse::of(data, taken, now);
+    let is_reporting = data.reports.current(taken, now).is_reporting();
     // Old data ends where it was taken; the axis does too.
-    let runs = minutes::runs(&data.bins, &data.coverage, taken, pulse.is_reporting());
+    let runs = minutes::runs(&data.bins, &data.coverage, &data.reports.arrivals, taken, is_reporting);
     let chart = Minutes { bins: &data.bins, counts: &data.by_time, runs: &runs };
     let words = asked.words(Span::Hour);
     let rows = Row::all(&data.newest.records, now);
-    let fresh = rows.iter().filter(|row| row.is_new).count() as u64;
     let list = Asked { limit: None, before: None, ..asked.clone() };
     // Old data does not reach up to now.
-    let end = if frame.strip.is_some() { minute(taken) } else { "now".to_owned() };
+    let end = frame.strip.is_some().then_some(taken);
     let content = Content {
         filters: Filters::of("/", asked, Some(Span::Hour)),
         unit: unit(data.bins.width),
@@ -184,13 +235,22 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
         short: asked.short(Span::Hour),
         scale: chart.scale(),
         bars: chart.bars(),
-        clock: minutes::clock(&data.bins, &end),
+        clock: minutes::clock(&data.bins, end),
         lanes: lanes(data, &chart, asked),
         metrics: metrics(data, asked),
         reviews: reviews(data, asked),
+        heading: match data.total().total() {
+            0 if !rows.is_empty() => format!("Earlier anomalies: none in {words}"),
+            _ => "Newest anomalies".to_owned(),
+        },
         rows,
+        outside: Row::all(&data.outside.records, now),
+        outside_heading: super::list::outside_heading(&data.outside, words),
         show_device: true,
-        news: if fresh > 0 { format!("{} new in the last 30 s", grouped(fresh)) } else { String::new() },
+        news: match data.fresh {
+            0 => String::new(),
+            n => format!("{} new in the last {} s", grouped(n), NEWS / 1000),
+        },
         all: format!(
             "/anomalies{}",
             Asked { span: asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none()), ..list.clone() }
@@ -202,16 +262,22 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
         }),
         took: format!("{:.1} ms", data.took.as_secs_f64() * 1000.0),
     };
-    let strip = frame.strip.or_else(|| Some(strip::verdict(data, asked, taken, now)));
-    let frame = Frame { strip, title: title(data, &frame.title), cursor: data.cursor.to_string(), ..frame };
+    let strip = frame.strip.or_else(|| Some(strip::verdict(data, asked, taken, now, site.seen(data, taken))));
+    let title = title(data, strip.as_ref(), &frame.title);
+    let frame = Frame { strip, title, cursor: data.cursor.to_string(), ..frame };
     respond::html(site, 200, "overview.html", &frame, &content)
 }
 
-/// The count first: it is what a tab shows.
-fn title(data: &Data, name: &str) -> String {
+/// What is wrong and the count first: they are what a tab shows.
+fn title(data: &Data, strip: Option<&Strip>, name: &str) -> String {
+    let wrong = match strip.map(|strip| strip.tone) {
+        Some(Tone::Stopped) => "Stopped \u{b7} ",
+        Some(Tone::Degraded) => "Degraded \u{b7} ",
+        _ => "",
+    };
     match data.total().total() {
-        0 => name.to_owned(),
-        n => format!("{} \u{b7} {name}", counted(n, "anomaly", "anomalies")),
+        0 => format!("{wrong}{name}"),
+        n => format!("{wrong}{} \u{b7} {name}", counted(n, "anomaly", "anomalies")),
     }
 }
 
@@ -229,7 +295,12 @@ fn lanes(data: &Data, chart: &Minutes<'_>, asked: &Asked) -> Vec<Lane> {
         let name = of.name.clone()?;
         let cells = data.lanes.iter().filter(|cell| cell.device == name).map(|cell| (cell.bin, cell.count));
         let svg = chart.lane(&cells.collect::<Vec<_>>());
-        Some(Lane { url: format!("{}{query}", device::url(&name)), name, svg, count: grouped(of.count.total()) })
+        Some(Lane {
+            url: format!("{}{query}", device::url(&name)),
+            name: shown(&name),
+            svg,
+            count: grouped(of.count.total()),
+        })
     };
     data.devices.iter().filter_map(lane).collect()
 }
@@ -242,7 +313,7 @@ fn metrics(data: &Data, asked: &Asked) -> Vec<Bar> {
         let url =
             of.name.as_ref().map_or_else(String::new, |_| format!("/{}", Asked { filter, ..asked.clone() }.query()));
         Bar {
-            name: of.name.clone().unwrap_or_else(|| "\u{2014}".into()),
+            name: of.name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
             url,
             svg: minutes::bar(of.count, most),
             count: grouped(of.count.total()),

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::format::{Figures, age, moment, signed};
+use super::text::{Form, isolated, shown, timed};
 use super::{device, explain, mark};
 use crate::archive::Record;
 use crate::event::Instant;
@@ -20,9 +21,13 @@ pub struct Row {
     time: String,
     iso: String,
     age: String,
+    detected: String,
+    detected_age: String,
     device: String,
     device_url: String,
     metric: String,
+    /// Names and age as plain text.
+    label: String,
     spark: String,
     value: String,
     exact: String,
@@ -53,9 +58,17 @@ impl Row {
             time: moment(time, now),
             iso: time.to_string(),
             age: age(time, now),
-            device: anomaly.device_id.clone(),
+            detected: timed(record.detected_at, Form::Moment, now),
+            detected_age: age(record.detected_at, now),
+            device: shown(&anomaly.device_id),
             device_url: device::url(&anomaly.device_id),
-            metric: anomaly.metric_name.clone().unwrap_or_else(|| "\u{2014}".into()),
+            metric: anomaly.metric_name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
+            label: format!(
+                "{} {}, {}",
+                isolated(&anomaly.device_id),
+                anomaly.metric_name.as_deref().map(isolated).unwrap_or_default(),
+                age(time, now)
+            ),
             spark: spark::draw(anomaly, &title),
             value: figures.value,
             exact: signed(anomaly.metric_value),

@@ -1,15 +1,26 @@
-//! The verdict on the detector itself, in one sentence with its checks. Quiet and stopped never sound alike: without a
-//! heartbeat nothing is claimed, and without a judged value nothing is called normal.
+//! The verdict on the detection itself, in one sentence with its checks. Quiet and stopped never sound alike: without a
+//! heartbeat nothing is claimed, without a judged value nothing is called normal, and what is judged is known by its arrival,
+//! whatever times the events have.
+
+mod checks;
+mod words;
 
 use serde::Serialize;
 
-use super::format::{age, counted, duration, grouped, moment, rough};
+use super::format::{counted, duration, grouped, rough};
 use super::overview::Data;
+use super::reports::{Current, SILENT};
+use super::text::Sentence;
+use crate::archive::{ConditionRow, Filter};
 use crate::event::Instant;
-use crate::page::asked::Asked;
+use crate::health::{Code, Severity, Tally};
+use crate::page::asked::{Asked, Span};
+use words::offset;
 
-/// A heartbeat is due every 5 s; three in a row are missing then.
-pub const SILENT: f64 = 15.0;
+/// Conditions that are shown; the page of the detection has all of them.
+const SHOWN: usize = 3;
+/// Silence of the input, in milliseconds, that is worth a word.
+const STILL: i64 = 120_000;
 
 /// How the strip looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -18,8 +29,10 @@ pub enum Tone {
     /// As it should be.
     #[default]
     Well,
-    /// Values come, none has a verdict yet.
+    /// Values come, most of them have no verdict yet.
     Learning,
+    /// Too little is judged or stored.
+    Degraded,
     /// Inverted: what is below may not be believed.
     Stopped,
 }
@@ -30,12 +43,13 @@ impl Tone {
         match self {
             Tone::Well => "ok",
             Tone::Learning => "learning",
+            Tone::Degraded => "degraded",
             Tone::Stopped => "stopped",
         }
     }
 }
 
-/// One check: a tick, a cross or a dash, its name, what it found.
+/// One check: a tick, a cross, a clock or a dash, its name, what it found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
     glyph: &'static str,
@@ -44,228 +58,276 @@ pub struct Check {
     note: String,
 }
 
+/// A condition below the sentence.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    severity: &'static str,
+    text: String,
+}
+
 /// The sentence above all else.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Strip {
     /// How it looks.
     pub tone: Tone,
     /// First words.
-    pub lead: String,
+    pub lead: Sentence,
     /// The words that count.
-    pub strong: String,
+    pub strong: Sentence,
     /// Last words.
-    pub tail: String,
+    pub tail: Sentence,
     /// What it means.
-    pub detail: String,
+    pub detail: Sentence,
     /// What to look at.
     pub command: Option<&'static str>,
+    /// A page that says more: address and text.
+    pub more: Option<[String; 2]>,
     /// Anomalies by severity, when there are any.
     pub counts: Option<[String; 2]>,
+    /// What else holds.
+    pub conditions: Vec<Line>,
     /// May be none.
     pub checks: Vec<Check>,
 }
 
 impl Strip {
-    /// The whole sentence.
+    /// The whole sentence as plain text.
     pub fn sentence(&self) -> String {
         format!("{} {} {}", self.lead, self.strong, self.tail).trim_end().to_owned()
     }
+
+    fn of(tone: Tone, lead: &str, strong: Sentence, tail: &str) -> Strip {
+        Strip { tone, lead: Sentence::say(lead), strong, tail: Sentence::say(tail), ..Strip::default() }
+    }
 }
 
-/// What the heartbeats say together.
-pub struct Pulse {
-    /// Age of the newest in seconds, now; `None` without any.
-    pub age: Option<f64>,
-    /// Partitions that report.
-    fresh: usize,
-    partitions: usize,
+/// What the sentence is made of.
+struct Facts<'a> {
+    data: &'a Data,
+    current: Current<'a>,
+    words: &'static str,
+    /// As `anomalies`, or what a filter leaves of them.
+    which: &'static str,
+    judged: u64,
+    learning: u64,
+    taken: Instant,
+    now: Instant,
 }
 
-impl Pulse {
-    /// Of data that was taken a while ago.
-    pub fn of(data: &Data, taken: Instant, now: Instant) -> Pulse {
-        let since = (now.millis() - taken.millis()).max(0) as f64 / 1000.0;
-        let ages = data.status.iter().map(|row| row.age.max(0.0) + since).collect::<Vec<_>>();
-        Pulse {
-            age: ages.iter().copied().reduce(f64::min),
-            fresh: ages.iter().filter(|age| **age <= SILENT).count(),
-            partitions: ages.len(),
-        }
-    }
-
-    /// Whether any worker reports.
-    pub fn is_reporting(&self) -> bool {
-        self.fresh > 0
-    }
+/// What the pages have seen besides the data.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    /// Whether the lag shrinks, when that is known.
+    pub is_shrinking: Option<bool>,
+    /// Seconds by which this program's clock is ahead of the database's, when that matters.
+    pub ahead: Option<f64>,
 }
 
 /// The strip of the overview.
-pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant) -> Strip {
-    let pulse = Pulse::of(data, taken, now);
-    let words = asked.words(crate::page::asked::Span::Hour);
-    let total = data.total();
-    let judged = data.coverage.iter().map(|row| row.judged).sum::<u64>();
-    let learning = data.coverage.iter().map(|row| row.learning).sum::<u64>();
-    let last = data.newest.records.first().and_then(|record| {
-        let anomaly = &record.anomaly;
-        let metric = anomaly.metric_name.as_deref().map(|m| format!(" {m}")).unwrap_or_default();
-        Some((age(anomaly.timestamp?, now), format!("{}{metric}", anomaly.device_id)))
-    });
-    let stopped_since = data.status.iter().map(|row| row.updated_at).max();
-    let mut strip = match (pulse.age, stopped_since) {
-        (None, _) | (_, None) => Strip {
-            tone: Tone::Stopped,
-            lead: "No detector has reported yet.".into(),
-            strong: "Nothing is judged.".into(),
-            detail: "This database has never heard from a detector.".into(),
-            command: Some("systemctl status anomaly-detector"),
-            ..Strip::default()
-        },
-        (Some(silence), Some(since)) if !pulse.is_reporting() => Strip {
-            tone: Tone::Stopped,
-            lead: "Detection has stopped.".into(),
-            strong: format!("No report for {}.", duration((silence * 1000.0) as i64)),
-            detail: format!(
-                "The detector is not reporting since {}. Anomalies since then are not known.",
-                moment(since, now)
-            ),
-            command: Some("journalctl -u anomaly-detector -n 50"),
-            ..Strip::default()
-        },
-        _ if total.total() > 0 => Strip {
-            lead: "Detecting.".into(),
-            strong: counted(total.total(), "anomaly", "anomalies"),
-            tail: format!("in {}.", words),
-            detail: [
-                last.map(|(age, _)| format!("last {age}")),
-                data.usual.map(|usual| format!("{} \u{d7} a usual hour", times(total.total(), usual))),
-            ]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(" \u{b7} "),
-            counts: Some([grouped(total.critical), grouped(total.warning)]),
-            ..Strip::default()
-        },
-        _ if judged > 0 => Strip {
-            lead: "Quiet.".into(),
-            strong: "No anomalies".into(),
-            tail: format!("in {}.", words),
-            detail: match last {
-                Some((age, who)) => format!("{} values judged \u{b7} last anomaly {age}, {who}", rough(judged)),
-                None => format!("{} values judged, none abnormal", rough(judged)),
-            },
-            ..Strip::default()
-        },
-        _ if learning > 0 => Strip {
-            tone: Tone::Learning,
-            lead: "Learning.".into(),
-            strong: "Nothing is judged yet.".into(),
-            detail: match left(data, learning, taken) {
-                Some(minutes) => format!("{} values seen; a series is judged in about {minutes} min.", rough(learning)),
-                None => format!("{} values seen; a series is judged once it has enough of them.", rough(learning)),
-            },
-            ..Strip::default()
-        },
-        _ => Strip {
-            lead: "Waiting.".into(),
-            strong: "No event".into(),
-            tail: format!("in {}.", words),
-            detail: "The detector runs, but nothing came to be judged.".into(),
-            ..Strip::default()
-        },
+pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant, seen: Seen) -> Strip {
+    let arrived = data.reports.arrived.tally;
+    let sum = |of: fn(&crate::archive::CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
+    let is_whole = asked.search.is_none()
+        && asked.filter == Filter { from: asked.filter.from, to: asked.filter.to, ..Filter::default() };
+    let facts = Facts {
+        data,
+        current: data.reports.current(taken, now),
+        words: asked.words(Span::Hour),
+        which: if is_whole { "" } else { "matching " },
+        judged: sum(|row| row.judged).max(arrived.judged),
+        learning: sum(|row| row.learning).max(arrived.learning),
+        taken,
+        now,
     };
-    strip.checks = checks(data, &pulse, judged, now, taken);
+    let mut strip = facts.sentence();
+    if strip.tone != Tone::Stopped {
+        let said = strip.strong.to_string();
+        let mut lines =
+            facts.current.conditions.iter().filter(|(row, _)| !said.contains(&short(row))).collect::<Vec<_>>();
+        let more = lines.len().saturating_sub(SHOWN);
+        lines.truncate(SHOWN);
+        strip.conditions = lines.into_iter().map(|(row, count)| line(row, *count)).collect();
+        if more > 0 && strip.more.is_none() {
+            strip.more = Some(["/detection".to_owned(), format!("{more} more")]);
+        }
+    }
+    strip.checks = checks::all(&facts, seen);
     strip
 }
 
-/// Minutes until a series of usual pace has enough values; `None` when that cannot be told.
-fn left(data: &Data, learning: u64, taken: Instant) -> Option<u64> {
-    const LATELY: i64 = 5;
-    let series = data.status.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
-    let since = taken.millis() - LATELY * 60_000;
-    let lately = data.coverage.iter().filter(|row| row.minute.millis() >= since).map(|row| row.learning).sum::<u64>();
-    if series == 0 || lately == 0 {
-        return None;
+/// A condition's message as it is shown in a sentence.
+fn short(row: &ConditionRow) -> String {
+    super::text::shown(&row.message)
+}
+
+fn line(row: &ConditionRow, count: usize) -> Line {
+    let severity = if row.severity == Severity::Degraded { "degraded" } else { "notice" };
+    let times = if count > 1 { format!(" ({count} workers)") } else { String::new() };
+    Line { severity, text: format!("{}{times}", short(row)) }
+}
+
+impl Facts<'_> {
+    fn sentence(&self) -> Strip {
+        if self.current.rows.is_empty() {
+            return self.unknown();
+        }
+        if !self.current.is_reporting() {
+            return self.stopped();
+        }
+        if self.data.reports.is_all_rejected() {
+            return self.rejected();
+        }
+        if let Some(condition) = self.current.degrading().next() {
+            return self.degraded(condition);
+        }
+        self.serving()
     }
-    let missing = data.min_samples? as f64 - learning as f64 / series as f64;
-    // Not before the minutes that were counted are over.
-    let counted =
-        data.coverage.first().map_or(1.0, |row| ((taken.millis() - row.minute.millis()) as f64 / 60_000.0).max(0.5));
-    let pace = lately as f64 / series as f64 / counted.min(LATELY as f64);
-    (missing > 0.0).then(|| (missing / pace).ceil() as u64)
-}
 
-fn checks(data: &Data, pulse: &Pulse, judged: u64, now: Instant, taken: Instant) -> Vec<Check> {
-    let glyph = |is_well: bool| if is_well { "tick" } else { "cross" };
-    let is_known = pulse.is_reporting();
-    let mut states = data.status.iter().map(|row| row.state.as_str()).collect::<Vec<_>>();
-    states.sort_unstable();
-    states.dedup();
-    let newest = pulse.age.map(|age| format!("reported {} ago", short(age)));
-    let detector = Check {
-        glyph: if pulse.partitions == 0 { "dash" } else { glyph(pulse.fresh == pulse.partitions) },
-        name: "Detector",
-        value: match pulse.partitions {
-            0 => "not known".into(),
-            all if pulse.fresh == all => states.join(", "),
-            all => format!("{} of {all} partitions silent", all - pulse.fresh),
-        },
-        note: newest.unwrap_or_else(|| "no report".into()),
-    };
-    let lags = data.status.iter().map(|row| row.lag).collect::<Vec<_>>();
-    let is_lag_known = is_known && lags.iter().all(Option::is_some);
-    let lag = Check {
-        glyph: if is_lag_known { "tick" } else { "dash" },
-        name: "Kafka lag",
-        value: match lags.iter().flatten().map(|lag| (*lag).max(0) as u64).sum() {
-            _ if lags.iter().all(Option::is_none) => "not known".into(),
-            sum => counted(sum, "event", "events"),
-        },
-        note: match (is_known, data.status.iter().map(|row| row.updated_at).max()) {
-            (false, Some(since)) => format!("at {}", moment(since, now)),
-            _ => counted(data.status.len() as u64, "partition", "partitions"),
-        },
-    };
-    let rate = data.coverage.iter().rev().find(|row| row.minute.millis() + 60_000 <= taken.millis());
-    let values = Check {
-        glyph: if judged > 0 { glyph(is_known) } else { "dash" },
-        name: "Judged",
-        value: if judged == 0 { "nothing".into() } else { format!("{} values", rough(judged)) },
-        note: match rate.map(|row| row.judged as f64 / 60.0) {
-            Some(rate) if rate >= 10.0 => format!("{} a second", grouped(rate.round() as u64)),
-            Some(rate) if rate > 0.0 => format!("{rate:.1} a second"),
-            _ => "no full minute yet".into(),
-        },
-    };
-    let database = Check {
-        glyph: "tick",
-        name: "Database",
-        value: format!("answers in {:.1} ms", data.took.as_secs_f64() * 1000.0),
-        note: format!("asked {}", age(taken, now)),
-    };
-    let series = data.status.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
-    let rejected = data.coverage.iter().map(|row| row.rejected).sum::<u64>();
-    let series = Check {
-        glyph: if data.status.is_empty() { "dash" } else { glyph(is_known) },
-        name: "Series",
-        value: if data.status.is_empty() { "not known".into() } else { format!("{} watched", grouped(series)) },
-        note: if rejected == 0 {
-            "no record rejected".into()
-        } else {
-            format!("{} records rejected", grouped(rejected))
-        },
-    };
-    vec![detector, lag, values, database, series]
-}
+    fn unknown(&self) -> Strip {
+        Strip {
+            detail: Sentence::say("This database has never heard from a detector."),
+            command: Some("systemctl status anomaly-detector"),
+            ..Strip::of(Tone::Stopped, "No detector has reported yet.", Sentence::say("Nothing is judged."), "")
+        }
+    }
 
-/// How many times as much, with a tenth while that means something.
-fn times(now: u64, usual: u64) -> String {
-    let ratio = now as f64 / usual as f64;
-    if ratio < 10.0 { format!("{ratio:.1}") } else { grouped(ratio.round() as u64) }
-}
+    fn stopped(&self) -> Strip {
+        let silence = self.current.newest().unwrap_or(SILENT);
+        let since = self.current.rows.iter().map(|row| row.updated_at).max().unwrap_or(self.taken);
+        let strong = format!("No report for {}.", duration((silence * 1000.0) as i64));
+        Strip {
+            detail: Sentence::say("The detector is not reporting since ")
+                .time(since, self.now)
+                .and(". Anomalies since then are not known."),
+            command: Some("journalctl -u anomaly-detector -n 50"),
+            ..Strip::of(Tone::Stopped, "Detection has stopped.", Sentence::say(&strong), "")
+        }
+    }
 
-/// Seconds, with a tenth while that means something.
-fn short(seconds: f64) -> String {
-    if seconds < 10.0 { format!("{seconds:.1} s") } else { duration((seconds * 1000.0) as i64) }
+    fn rejected(&self) -> Strip {
+        let lately = self.data.reports.lately();
+        let count = format!("({} of {})", grouped(lately.rejected), grouped(lately.sum()));
+        let strong = match &self.data.reports.rejected {
+            Some(sample) => Sentence::default().name(&sample.message).and(" ").and(&count),
+            None => Sentence::say("no record is an event ").and(&count),
+        };
+        Strip {
+            detail: Sentence::say("Nothing of the last 5 minutes was judged.").then(self.found()),
+            more: Some(["/dead-letters".to_owned(), "Rejected records".to_owned()]),
+            counts: self.counts(),
+            ..Strip::of(Tone::Degraded, "Events arrive, all rejected:", strong, "")
+        }
+    }
+
+    fn degraded(&self, condition: &ConditionRow) -> Strip {
+        Strip {
+            detail: Sentence::say("since ").time(condition.since, self.now).then(self.found()),
+            more: Some(["/detection".to_owned(), "All conditions".to_owned()]),
+            counts: self.counts(),
+            ..Strip::of(Tone::Degraded, "Degraded.", Sentence::default().name(&condition.message), "")
+        }
+    }
+
+    /// While nothing is wrong with the detector.
+    fn serving(&self) -> Strip {
+        let lately = self.data.reports.lately();
+        let (total, outside) = (self.data.total().total(), self.data.outside.records.len() as u64);
+        let within = format!("in {}.", self.words);
+        let is_learning = lately.learning > lately.judged || (self.judged == 0 && self.learning > 0);
+        if total == 0 && outside == 0 && is_learning {
+            return self.learning_only(lately.judged);
+        }
+        if total > 0 || outside > 0 {
+            let (tone, lead) =
+                if is_learning { (Tone::Learning, "Mostly learning.") } else { (Tone::Well, "Detecting.") };
+            let strong = match total {
+                0 => Sentence::say(&format!("{} detected", self.anomalies(outside))),
+                _ => Sentence::say(&self.anomalies(total)),
+            };
+            let detail = self.last().then(self.usual(total)).then(self.beyond(total)).then(self.times());
+            return Strip { detail, counts: self.counts(), ..Strip::of(tone, lead, strong, &within) };
+        }
+        if self.judged > 0 {
+            let judged = Sentence::say(&format!("{} values judged", rough(self.judged)));
+            let detail = match self.last() {
+                last if last.is_empty() => judged.and(if self.which.is_empty() { ", none abnormal" } else { "" }),
+                last => judged.then(last),
+            };
+            let arrived = &self.data.reports.arrived;
+            let off = arrived.late + arrived.early;
+            // What came has other times: about the hour itself nothing can be claimed.
+            if off > 0 && self.data.coverage.iter().all(|row| row.judged == 0) {
+                let strong = Sentence::say(&format!("{} judged,", rough(arrived.tally.judged)));
+                let tail = format!("their times are {}. None is abnormal.", offset(arrived));
+                return Strip { detail, ..Strip::of(Tone::Well, "Detecting.", strong, &tail) };
+            }
+            let strong = Sentence::say(&format!("No {}anomalies", self.which));
+            let detail = detail.then(self.still()).then(self.times());
+            return Strip { detail, ..Strip::of(Tone::Well, "Quiet.", strong, &within) };
+        }
+        let Tally { rejected, ignored, .. } = self.data.reports.arrived.tally;
+        let came =
+            |n, what: &str| Sentence::say(&format!("{} came, and all were {what}.", counted(n, "record", "records")));
+        let detail = match (rejected, ignored) {
+            (0, 0) => Sentence::say("The detector runs, but nothing came to be judged."),
+            (0, n) => came(n, "ignored: null values, or what `fields.ignore` names"),
+            (n, 0) => came(n, "rejected"),
+            (n, m) => came(n + m, "rejected or ignored"),
+        };
+        let more = (rejected > 0).then(|| ["/dead-letters".to_owned(), "Rejected records".to_owned()]);
+        Strip {
+            detail: detail.then(self.still()),
+            more,
+            ..Strip::of(Tone::Well, "Waiting.", Sentence::say("No event"), &within)
+        }
+    }
+
+    fn learning_only(&self, judged: u64) -> Strip {
+        let seen = rough(self.learning);
+        let series = self.current.rows.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
+        let need = self.data.min_samples;
+        let detail = match (self.left(), need) {
+            (Some(minutes), _) => format!("{seen} values seen; a series is judged in about {minutes} min."),
+            // The names never come again: no waiting helps.
+            (None, Some(need)) if series > 0 && self.learning / series < need / 2 && self.learning > 1_000 => format!(
+                "{seen} values of {} series: {:.1} for each, and {need} are needed before one is judged.",
+                grouped(series),
+                self.learning as f64 / series as f64
+            ),
+            _ => format!("{seen} values seen; a series is judged once it has enough of them."),
+        };
+        let (lead, strong) = match (judged, self.judged) {
+            (0, 0) => ("Learning.", "Nothing is judged yet.".to_owned()),
+            (0, _) => ("Learning.", "Nothing is judged at present.".to_owned()),
+            _ => ("Mostly learning.", format!("No {}anomalies in {}.", self.which, self.words)),
+        };
+        Strip {
+            detail: Sentence::say(&detail).then(self.times()),
+            ..Strip::of(Tone::Learning, lead, Sentence::say(&strong), "")
+        }
+    }
+
+    /// Minutes until a series of usual pace has enough values; `None` when that cannot be told.
+    fn left(&self) -> Option<u64> {
+        const LATELY: i64 = 5;
+        let (data, taken) = (self.data, self.taken);
+        let series = self.current.rows.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
+        let since = taken.millis() - LATELY * 60_000;
+        let lately =
+            data.coverage.iter().filter(|row| row.minute.millis() >= since).map(|row| row.learning).sum::<u64>();
+        if series == 0 || lately == 0 {
+            return None;
+        }
+        let missing = data.min_samples? as f64 - self.learning as f64 / series as f64;
+        // Not before the minutes that were counted are over.
+        let first = data.coverage.first();
+        let counted = first.map_or(1.0, |row| ((taken.millis() - row.minute.millis()) as f64 / 60_000.0).max(0.5));
+        let pace = lately as f64 / series as f64 / counted.min(LATELY as f64);
+        let minutes = (missing / pace).ceil();
+        (missing > 0.0 && minutes.is_finite()).then_some(minutes as u64)
+    }
+
+    fn split_series(&self) -> bool {
+        self.current.has(Code::SplitSeries)
+    }
 }

@@ -11,7 +11,7 @@ use crate::config::resolved::OnReject;
 use crate::detect::{Detector, Verdict};
 use crate::error::Error;
 use crate::event::{Class, Decoder, Instant, Rejection};
-use crate::health::{Activity, Reasons, Tally};
+use crate::health::{Activity, Cut, Reasons, Sample, Samples, Tally};
 use crate::meter::Meter;
 use crate::stream::log::{Outgoing, Output, Record};
 use crate::stream::mark::{Counts, Mark};
@@ -32,6 +32,10 @@ pub(super) struct Staged {
     pub coverage: Vec<((i64, i32), Tally)>,
     /// By minute of arrival and partition.
     pub activity: Vec<((i64, i32), Activity)>,
+    /// Some of the devices that came: one of each block, not always at the same place of it.
+    pub devices: Vec<String>,
+    /// Of rejected records, for people.
+    pub samples: Samples,
     /// Policy `fail` met a record that is no event.
     pub poison: Option<Error>,
     pub largest_dead_letter: usize,
@@ -112,6 +116,9 @@ impl Staged {
             for block in records.chunks(BLOCK) {
                 decoded.extend(block.iter().map(|record| decoder.decode(&record.input())));
                 judge.approach(decoded.iter().flatten().flatten());
+                if let Some(Ok(Some(event))) = decoded.get(self.devices.len() * 7 % decoded.len().max(1)) {
+                    self.devices.push(event.device_id.to_string());
+                }
                 for (record, decoded) in block.iter().zip(&decoded) {
                     if self.poison.is_some() {
                         break;
@@ -184,6 +191,17 @@ impl Staged {
         self.tally.rejected += 1;
         *self.rejects.entry(rejection.class).or_default() += 1;
         self.reasons.note(&rejection.message);
+        if let Some(at) = self.now {
+            self.samples.push(Sample {
+                partition: source.partition,
+                offset: source.offset,
+                class: rejection.class,
+                message: rejection.message.clone(),
+                key: record.key.map(Cut::of),
+                value: record.value.map(Cut::of),
+                at,
+            });
+        }
         if plan.on_reject == OnReject::DeadLetter {
             mark.counts.rejected += 1;
             self.largest_dead_letter = self.largest_dead_letter.max(largest_part(record));

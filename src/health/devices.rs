@@ -1,0 +1,71 @@
+//! Devices that a worker holds, told to the database a few at a time: a page can say then whether a device sends. Bounded
+//! memory, whatever the number of devices; a name that was told is told again a day later at the earliest, as far as it is
+//! remembered.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
+/// Names that are remembered as told, a power of two.
+const REMEMBERED: usize = 1 << 16;
+/// Names that wait to be told.
+const WAITING: usize = 2_000;
+const DAY: i64 = 86_400_000;
+
+/// Names that were told and names that wait.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// Hash of the last name in each place; empty until the first one.
+    told: Vec<u64>,
+    waiting: Vec<String>,
+    day: i64,
+}
+
+impl Devices {
+    /// Takes note of a device at a time in milliseconds.
+    pub fn note(&mut self, name: &str, millis: i64) {
+        let day = millis.div_euclid(DAY);
+        if day != self.day || self.told.is_empty() {
+            (self.told, self.day) = (vec![0; REMEMBERED], day);
+        }
+        let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
+        let place = &mut self.told[hash as usize % REMEMBERED];
+        // What finds no room comes again with the next snapshot of its series.
+        if *place != hash && self.waiting.len() < WAITING {
+            *place = hash;
+            self.waiting.push(name.to_owned());
+        }
+    }
+
+    /// Those that wait.
+    pub fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Those that could not be told come again.
+    pub fn forget(&mut self) {
+        self.told.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_told_once_a_day_and_never_more_than_a_few_wait() {
+        let mut devices = Devices::default();
+        (0..9).for_each(|_| devices.note("pump", DAY));
+        assert_eq!(devices.take(), ["pump"]);
+        devices.note("pump", DAY + 1);
+        assert!(devices.take().is_empty());
+        devices.note("pump", 2 * DAY);
+        assert_eq!(devices.take(), ["pump"]);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            (0..10_000).for_each(|i| devices.note(&format!("device-{i}"), 2 * DAY));
+            let told = devices.take();
+            assert!(told.len() <= WAITING);
+            seen.extend(told);
+        }
+        assert!(seen.len() == 10_000, "each is told in the end: {}", seen.len());
+    }
+}

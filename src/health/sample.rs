@@ -1,0 +1,103 @@
+//! A few of the newest rejected records, so that a page can show what is wrong with them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::event::{Class, Instant};
+
+/// Bytes that are kept of a key or a value.
+pub const EXCERPT: usize = 300;
+/// Samples of each class.
+const MOST: usize = 5;
+
+/// A rejected record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Of the input topic.
+    pub partition: i32,
+    /// In that partition.
+    pub offset: i64,
+    /// Why, for counting.
+    pub class: Class,
+    /// Why, for people.
+    pub message: String,
+    /// Its key.
+    pub key: Option<Cut>,
+    /// Its value.
+    pub value: Option<Cut>,
+    /// When it was taken.
+    pub at: Instant,
+}
+
+/// The first bytes of something, and how many it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// At most [`EXCERPT`] of them.
+    pub bytes: Vec<u8>,
+    /// All of them.
+    pub size: usize,
+}
+
+impl Cut {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Cut {
+        Cut { bytes: bytes[..bytes.len().min(EXCERPT)].to_vec(), size: bytes.len() }
+    }
+}
+
+/// The newest samples of each class.
+#[derive(Debug, Default)]
+pub struct Samples(BTreeMap<Class, VecDeque<Sample>>);
+
+impl Samples {
+    /// Adds one; an older one of its class leaves.
+    pub fn push(&mut self, sample: Sample) {
+        let of = self.0.entry(sample.class).or_default();
+        if of.len() == MOST {
+            of.pop_front();
+        }
+        of.push_back(sample);
+    }
+
+    /// Adds newer ones.
+    pub fn extend(&mut self, newer: Samples) {
+        newer.0.into_values().flatten().for_each(|sample| self.push(sample));
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Sample> {
+        self.0.values().flatten()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_newest_of_each_class_are_kept_and_only_their_first_bytes() {
+        let sample = |offset, class| Sample {
+            partition: 0,
+            offset,
+            class,
+            message: String::new(),
+            key: None,
+            value: Some(Cut::of(&[b'x'; 5_000])),
+            at: Instant::now(),
+        };
+        let (mut kept, mut newer) = (Samples::default(), Samples::default());
+        (0..90).for_each(|offset| kept.push(sample(offset, Class::Json)));
+        newer.push(sample(90, Class::Json));
+        newer.push(sample(91, Class::Utf8));
+        kept.extend(newer);
+        let mut offsets = kept.iter().map(|sample| sample.offset).collect::<Vec<_>>();
+        offsets.sort_unstable();
+        assert_eq!(offsets, [86, 87, 88, 89, 90, 91]);
+        let value = kept.iter().next().unwrap().value.clone().unwrap();
+        assert_eq!((value.bytes.len(), value.size), (EXCERPT, 5_000));
+    }
+}

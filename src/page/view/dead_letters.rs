@@ -1,0 +1,99 @@
+//! Rejected records: the newest few of each kind, with what is wrong with them.
+
+use serde::Serialize;
+
+use super::Frame;
+use super::format::{age, counted, grouped};
+use super::text::{Form, isolated, timed};
+use crate::archive::{Archive, DeadLetter, Excerpt, Failure};
+use crate::event::Instant;
+use crate::health::{EXCERPT, Tally};
+use crate::page::asked::{Asked, Span};
+use crate::page::listener::Response;
+use crate::page::respond;
+use crate::page::site::Site;
+
+/// Rows.
+const MOST: u32 = 100;
+/// The span when no other is asked for.
+const SPAN: Span = Span::Day;
+
+/// What was asked of the archive.
+pub struct Data {
+    letters: Vec<DeadLetter>,
+    /// What arrived in the span.
+    arrived: Tally,
+}
+
+/// Asks.
+///
+/// # Errors
+/// The archive's.
+pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+    let bins = asked.axis(SPAN, now);
+    let letters = archive.dead_letters(MOST)?;
+    let mut arrived = Tally::default();
+    archive.activity(bins.from, bins.grain())?.iter().for_each(|row| arrived += row.activity.tally);
+    Ok(Data { letters, arrived })
+}
+
+#[derive(Serialize)]
+struct Content {
+    heading: String,
+    note: String,
+    rows: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    time: String,
+    age: String,
+    class: String,
+    message: String,
+    place: String,
+    key: String,
+    value: String,
+}
+
+/// The page.
+pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Response {
+    let now = site.now();
+    let (rejected, all) = (data.arrived.rejected, data.arrived.sum());
+    let words = asked.words(SPAN);
+    let content = Content {
+        heading: match rejected {
+            0 => format!("No record was rejected in {words}"),
+            n => format!("{} of {} rejected in {words}", grouped(n), counted(all, "record", "records")),
+        },
+        note: format!(
+            "The newest {} are shown, a few of each class; all of them are in the dead-letter topic unless \
+             detector.on_reject is \"drop\".",
+            grouped(data.letters.len() as u64)
+        ),
+        rows: data.letters.iter().map(|letter| line(letter, now)).collect(),
+    };
+    respond::html(site, 200, "dead_letters.html", &frame, &content)
+}
+
+fn line(letter: &DeadLetter, now: Instant) -> Line {
+    Line {
+        time: timed(letter.at, Form::Moment, now),
+        age: age(letter.at, now),
+        class: isolated(&letter.class),
+        message: isolated(&letter.message),
+        place: format!("{} [{}] {}", isolated(&letter.topic), letter.partition, letter.offset),
+        key: excerpt(letter.key.as_ref()),
+        value: excerpt(letter.value.as_ref()),
+    }
+}
+
+/// The beginning, with the size of the whole when there is more.
+fn excerpt(of: Option<&Excerpt>) -> String {
+    let Some(Excerpt { bytes, size }) = of else { return "\u{2014}".to_owned() };
+    let text = format!("\u{2068}{}\u{2069}", crate::foreign::bytes(bytes, EXCERPT));
+    match usize::try_from(*size) {
+        Ok(size) if size > bytes.len() => format!("{text}\u{2026} ({})", counted(size as u64, "byte", "bytes")),
+        _ if bytes.is_empty() => "empty".to_owned(),
+        _ => text,
+    }
+}

@@ -1,0 +1,173 @@
+//! The checks beside the sentence. A tick is given only for what is known to be well; what is not known is a dash.
+
+use super::{Check, Facts, Seen};
+use crate::health::Code;
+use crate::page::view::format::{age, counted, duration, grouped, rough};
+use crate::page::view::text::isolated;
+
+/// Seconds of input that may wait.
+const SMALL: f64 = 10.0;
+
+fn glyph(is_well: bool) -> &'static str {
+    if is_well { "tick" } else { "cross" }
+}
+
+/// Of the whole strip.
+pub fn all(facts: &Facts<'_>, seen: Seen) -> Vec<Check> {
+    let mut all = vec![detector(facts), lag(facts, seen.is_shrinking), judged(facts), database(facts), series(facts)];
+    all.extend(clocks(facts, seen.ahead));
+    all
+}
+
+fn detector(facts: &Facts<'_>) -> Check {
+    let current = &facts.current;
+    let (partitions, fresh) = (current.rows.len(), current.fresh());
+    let mut states = current.rows.iter().map(|row| row.state.as_str()).collect::<Vec<_>>();
+    states.sort_unstable();
+    states.dedup();
+    let is_running = states.iter().all(|state| *state == "running");
+    let value = match states.as_slice() {
+        _ if partitions == 0 => "not known".into(),
+        _ if fresh < partitions => format!("{} of {partitions} partitions silent", partitions - fresh),
+        // The reason is the sentence itself, or one of its lines.
+        _ if current.degrading().next().is_some() => "degraded".into(),
+        [one] if one.chars().count() <= 40 => isolated(one),
+        states => counted(states.len() as u64, "state", "states"),
+    };
+    let mut note = current.newest().map_or("no report".into(), |age| format!("reported {} ago", short(age)));
+    if let [(group, topic, last), rest @ ..] = current.others.as_slice() {
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+        note += &format!(" \u{b7} {} on {}{more}: ended {}", isolated(group), isolated(topic), age(*last, facts.now));
+    }
+    let is_well = fresh == partitions && is_running && current.degrading().next().is_none();
+    Check { glyph: if partitions == 0 { "dash" } else { glyph(is_well) }, name: "Detector", value, note }
+}
+
+/// Small or shrinking is well: in seconds of input at the present rate.
+fn lag(facts: &Facts<'_>, is_shrinking: Option<bool>) -> Check {
+    let (current, name) = (&facts.current, "Kafka lag");
+    let lags = current.rows.iter().map(|row| row.lag).collect::<Vec<_>>();
+    let sum = lags.iter().flatten().map(|lag| (*lag).max(0) as u64).sum::<u64>();
+    let unknown = lags.iter().filter(|lag| lag.is_none()).count();
+    let value = if unknown == lags.len() { "not known".into() } else { counted(sum, "event", "events") };
+    if !current.is_reporting() {
+        let last = current.rows.iter().map(|row| row.updated_at).max();
+        let note = last.map_or("no report".into(), |since| format!("as of {}", age(since, facts.now)));
+        return Check { glyph: "dash", name, value, note };
+    }
+    if unknown > 0 {
+        return Check { glyph: "dash", name, value, note: format!("not known of {unknown} partitions") };
+    }
+    let pace = facts.data.reports.pace(facts.taken).map_or(0.0, |pace| pace.iter().sum::<f64>());
+    let seconds = sum as f64 / pace;
+    let of_input =
+        format!("{} of input", if seconds < 10.0 { short(seconds) } else { duration((seconds * 1000.0) as i64) });
+    let (glyph, note) = match is_shrinking {
+        _ if sum == 0 => {
+            (glyph(!current.has(Code::FallingBehind)), counted(lags.len() as u64, "partition", "partitions"))
+        }
+        _ if pace <= 0.0 => ("cross", "records wait, none was taken lately".to_owned()),
+        _ if current.has(Code::FallingBehind) => ("cross", of_input),
+        _ if seconds <= SMALL => ("tick", of_input),
+        Some(true) => ("tick", format!("{of_input}, shrinking")),
+        Some(false) => ("cross", format!("{of_input}, not shrinking")),
+        None => ("dash", of_input),
+    };
+    Check { glyph, name, value, note }
+}
+
+fn judged(facts: &Facts<'_>) -> Check {
+    let (judged, is_known) = (facts.judged, facts.current.is_reporting());
+    let pace = facts.data.reports.pace(facts.taken);
+    let is_learning = pace.is_some_and(|[judged, learning, ..]| learning > judged);
+    Check {
+        glyph: match judged {
+            _ if is_learning && is_known => "clock",
+            0 => "dash",
+            _ => glyph(is_known),
+        },
+        name: "Judged",
+        value: if judged == 0 { "nothing".into() } else { format!("{} values", rough(judged)) },
+        note: match pace {
+            Some([judged, learning, ..]) if learning > 0.0 => {
+                format!("{} a second, {} learning", rate(judged), rate(learning))
+            }
+            Some([judged, ..]) => format!("{} a second", rate(judged)),
+            None => "nothing arrives at present".into(),
+        },
+    }
+}
+
+fn database(facts: &Facts<'_>) -> Check {
+    let took = format!("answers in {:.1} ms", facts.data.took.as_secs_f64() * 1000.0);
+    match facts.data.reports.refused {
+        0 => Check {
+            glyph: "tick",
+            name: "Database",
+            value: took,
+            note: format!("asked {}", age(facts.taken, facts.now)),
+        },
+        n => Check {
+            glyph: "cross",
+            name: "Database",
+            value: format!("{} refused", counted(n, "row", "rows")),
+            note: "kept in sink_rejects".into(),
+        },
+    }
+}
+
+fn series(facts: &Facts<'_>) -> Check {
+    let current = &facts.current;
+    let series = current.rows.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
+    let rejected =
+        facts.data.reports.arrived.tally.rejected.max(facts.data.coverage.iter().map(|row| row.rejected).sum());
+    let is_split = facts.split_series();
+    let mut note = match rejected {
+        0 => "no record rejected".to_owned(),
+        n => format!("{} rejected", counted(n, "record", "records")),
+    };
+    if is_split {
+        note = format!("devices are split over partitions \u{b7} {note}");
+    }
+    Check {
+        glyph: match rejected {
+            _ if current.rows.is_empty() || is_split => "dash",
+            0 => glyph(current.is_reporting()),
+            _ => "cross",
+        },
+        name: "Series",
+        value: match series {
+            _ if current.rows.is_empty() => "not known".into(),
+            n if is_split => counted(n, "window", "windows"),
+            n => format!("{} watched", grouped(n)),
+        },
+        note,
+    }
+}
+
+/// Only when clocks differ.
+fn clocks(facts: &Facts<'_>, ahead: Option<f64>) -> Vec<Check> {
+    let line = |whose: &str, seconds: f64| {
+        let side = if seconds > 0.0 { "ahead" } else { "behind" };
+        let value = format!("{} {side}", duration((seconds.abs() * 1000.0) as i64));
+        Check { glyph: "cross", name: "Clocks", value, note: format!("{whose}, against the database's") }
+    };
+    let detector = facts.data.reports.skew().map(|seconds| line("the detector's clock", seconds));
+    let own = ahead.map(|seconds| line("this dashboard's clock", seconds));
+    detector.into_iter().chain(own).collect()
+}
+
+/// With a tenth while that means something.
+fn rate(n: f64) -> String {
+    match n {
+        0.0 => "0".to_owned(),
+        n if n < 0.1 => "under 0.1".to_owned(),
+        n if n < 10.0 => format!("{n:.1}"),
+        n => grouped(n.round() as u64),
+    }
+}
+
+/// Seconds, with a tenth while that means something.
+fn short(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.1} s") } else { duration((seconds * 1000.0) as i64) }
+}

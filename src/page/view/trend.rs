@@ -1,0 +1,44 @@
+//! How the lag goes: what the pages saw of it in the last minute.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use crate::event::Instant;
+
+/// Milliseconds over which it is looked at.
+const REACH: i64 = 60_000;
+/// Two answers nearer to one another, in milliseconds, tell nothing.
+const LEAST: i64 = 4_000;
+
+/// Lags by time.
+#[derive(Default)]
+pub struct Trend(Mutex<VecDeque<(Instant, u64)>>);
+
+impl Trend {
+    /// Takes note of one, and says whether it shrinks; `None` while that is not known.
+    pub fn note(&self, taken: Instant, lag: u64) -> Option<bool> {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|(time, _)| (0..REACH).contains(&(taken.millis() - time.millis())));
+        if seen.back().is_none_or(|(time, _)| *time < taken) {
+            seen.push_back((taken, lag));
+        }
+        let (first, was) = seen.front()?;
+        (taken.millis() - first.millis() >= LEAST).then_some(lag < *was)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_shrinks_or_does_not_once_two_answers_are_far_enough_apart() {
+        let at = |seconds: i64| Instant::from_millis(seconds * 1000).unwrap();
+        let trend = Trend::default();
+        assert_eq!(trend.note(at(0), 100), None);
+        assert_eq!(trend.note(at(1), 90), None);
+        assert_eq!(trend.note(at(6), 80), Some(true));
+        assert_eq!(trend.note(at(12), 120), Some(false));
+        assert_eq!(trend.note(at(300), 1), None, "what is too old tells nothing");
+    }
+}
