@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::command;
+use crate::command::check::Check;
 use crate::command::output;
+use crate::config::raw::PREFIX;
 use crate::config::schema::File;
 use crate::config::{self, Loaded, Places};
 use crate::error::{Error, Kind, Result};
@@ -85,17 +87,7 @@ impl Role {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Validate the settings and print them, each with the place it came from; secrets are masked
-    Check {
-        /// Read this role's file too, and print only what it uses
-        #[arg(long, value_enum)]
-        role: Option<Role>,
-        /// Try the brokers, topics, transactions, the database with its rights, and the clock as well
-        #[arg(long)]
-        connect: bool,
-        /// Print only, in one line, what the role still needs to be told before a start makes sense; exit code 78 then
-        #[arg(long, requires = "role", conflicts_with = "connect")]
-        configured: bool,
-    },
+    Check(Check),
     /// Judge a file or standard input without Kafka: events in, anomalies out as a table or JSON Lines
     Score(Score),
     /// Create or upgrade the database schema
@@ -280,20 +272,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         }
     };
     let load = |file: Option<File>| -> Result<(Loaded, Places)> {
-        let places = places(cli.config.clone(), file);
-        Ok((config::load(&places)?, places))
+        let places = places(cli.config.clone(), file)?;
+        let loaded = config::load(&places)?;
+        // A role says this in its log.
+        if cli.role.is_none() {
+            loaded.notices.iter().for_each(|notice| output::note(format_args!("note: {notice}")));
+        }
+        Ok((loaded, places))
     };
     let done = match (cli.role, cli.command) {
         (Some(role), None) => {
             let (loaded, places) = load(Some(role.file()))?;
             role::run(role, &loaded, &places)
         }
-        (None, Some(Command::Check { role: Some(role), configured: true, .. })) => {
-            command::check::configured(&load(Some(role.file()))?.0, role)
-        }
-        (None, Some(Command::Check { role, connect, .. })) => {
-            let (loaded, _) = load(role.map(Role::file))?;
-            command::check::run(&loaded, role.map(Role::file), connect)
+        (None, Some(Command::Check(check))) => {
+            let places = places(cli.config.clone(), check.role.map(Role::file))?;
+            command::check::run(&check, &places)
         }
         (None, Some(Command::Score(score))) => command::score::run(&score),
         (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(File::Detector))?.0.settings),
@@ -329,20 +323,27 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
 }
 
 /// `/etc/anomaly` may be missing, a directory that was named may not.
-fn places(config: Option<PathBuf>, file: Option<File>) -> Places {
+fn places(config: Option<PathBuf>, file: Option<File>) -> Result<Places> {
     let required = config.is_some();
-    let dir = config.unwrap_or_else(|| "/etc/anomaly".into());
-    // systemd hands the units what lies in `credentials`; root at a shell finds it there.
-    let kept = Some(dir.join("credentials")).filter(|kept| kept.read_dir().is_ok());
-    Places {
-        required,
-        dir,
-        file,
-        env: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-        credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).or(kept),
+    let mut env = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => env.push((name, value)),
+            (name, _) => {
+                let name = name.unwrap_or_else(|name| name.to_string_lossy().into_owned());
+                if name.starts_with(PREFIX) {
+                    return Err(Error::config(format_args!("variable {name} is not UTF-8: write it in UTF-8")));
+                }
+            }
+        }
     }
+    Ok(Places {
+        required,
+        dir: config.unwrap_or_else(|| "/etc/anomaly".into()),
+        file,
+        env,
+        credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+    })
 }
 
 /// An error as `main` prints it. Reports of settings and help texts bring their own form.

@@ -1,22 +1,27 @@
 //! Settings: raw (as typed) -> checked -> resolved (as used). Precedence: default, `common.toml`, the role's file,
 //! `conf.d/*.toml` in order, `ANOMALY__SECTION__KEY`, credentials.
 
+pub mod account;
 mod door;
+mod names;
 pub mod option;
 pub mod property;
 pub mod raw;
+pub mod read;
 pub mod report;
 pub mod resolved;
 pub mod schema;
 mod shipped;
 
 use std::fmt::Write;
+use std::path::Path;
 
 pub use raw::Places;
 pub use resolved::Settings;
 pub use shipped::shipped;
 
 use crate::error::{Error, Result};
+use account::Account;
 use raw::Entries;
 use report::Report;
 use resolved::{Delivery, Keep};
@@ -27,6 +32,8 @@ use schema::File;
 pub struct Loaded {
     /// As used.
     pub settings: Settings,
+    /// What was not used although it is there; one sentence each.
+    pub notices: Vec<String>,
     entries: Entries,
 }
 
@@ -35,18 +42,26 @@ pub struct Loaded {
 /// # Errors
 /// 78, with every problem and its place.
 pub fn load(places: &Places) -> Result<Loaded> {
+    load_as(places, None)
+}
+
+/// The same, with the files read as another user reads them; only root may ask for that.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_as(places: &Places, account: Option<&Account>) -> Result<Loaded> {
     let mut report = Report::default();
-    let entries = raw::gather(places, &mut report);
-    if !report.0.is_empty() {
+    let entries = raw::gather(places, account, &mut report);
+    if !report.problems.is_empty() {
         return Err(Error::config(report));
     }
     let settings = serde_json::from_value::<Settings>(raw::tree(&entries))
         .map_err(|e| Error::internal(format_args!("settings and their schema disagree: {e}")))?;
     consistent(&settings, &entries, &mut report);
-    if !report.0.is_empty() {
+    if !report.problems.is_empty() {
         return Err(Error::config(report));
     }
-    Ok(Loaded { settings, entries })
+    Ok(Loaded { settings, notices: report.notices, entries })
 }
 
 /// Rules between settings.
@@ -92,29 +107,17 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
     } else if let Some(wrong) = settings.fields.problem() {
         problem(&format!("fields.{}", wrong.key), wrong.title, &wrong.expected);
     }
-    let topics = &settings.topics;
-    let named = [
-        ("topics.raw_events", &topics.raw_events),
-        ("topics.anomalies", &topics.anomalies),
-        ("topics.dead_letter", &topics.dead_letter),
-        ("topics.state", &topics.state),
-    ];
-    for (i, (path, name)) in named.iter().enumerate() {
-        if let Some((other, _)) = named[..i].iter().find(|(_, earlier)| earlier == name) {
-            problem(path, format!("`{path}` is the same topic as `{other}`"), "each needs a topic of its own");
-        }
-    }
-    let needed = [
+    for (path, text) in [
         ("kafka.bootstrap_servers", &settings.kafka.bootstrap_servers),
         ("fields.device", &settings.fields.device),
         ("fields.value", &settings.fields.value),
-        ("detector.group", &settings.detector.group),
-        ("sink.group", &settings.sink.group),
-    ];
-    for (path, text) in needed.into_iter().chain(named) {
+    ] {
         if text.trim().is_empty() {
             problem(path, format!("`{path}` is empty"), "it needs a value");
         }
+    }
+    for (path, title, expected) in names::problems(settings) {
+        problem(path, title, expected);
     }
     for (path, title, expected) in door::problems(&settings.dashboard) {
         problem(path, title, expected);
@@ -155,16 +158,17 @@ impl Loaded {
         })
     }
 
-    /// What nobody has told this machine although the role that reads `file` cannot guess it; one phrase each.
-    pub fn untold(&self, file: File) -> Vec<&'static str> {
-        let is_told = |path: &str| self.entries.get(path).is_some_and(|e| e.origin != report::Origin::Default);
+    /// What the role that reads `file` needs and no setting says; one phrase each. The default addresses are for those who
+    /// write them down: a service that nobody configured must not wait for a broker that nobody has.
+    pub fn untold(&self, file: File, dir: &Path) -> Vec<String> {
+        let is_set = |path: &str| self.entries.get(path).is_some_and(|e| e.origin != report::Origin::Default);
         let mut needs = Vec::new();
-        if file != File::Dashboard && !is_told("kafka.bootstrap_servers") {
-            needs.push("kafka.bootstrap_servers in /etc/anomaly/common.toml");
+        if file != File::Dashboard && !is_set("kafka.bootstrap_servers") {
+            needs.push(format!("kafka.bootstrap_servers in a file such as {}/conf.d/kafka.toml", dir.display()));
         }
         let uses_postgres = file == File::Dashboard || (file == File::Detector && self.settings.sink.enabled);
-        if uses_postgres && !is_told("postgres.password") && !is_told("postgres.host") {
-            needs.push("the password of PostgreSQL in /etc/anomaly/credentials/postgres.password");
+        if uses_postgres && !is_set("postgres.password") && !is_set("postgres.host") {
+            needs.push(format!("the password of PostgreSQL in {}/credentials/postgres.password", dir.display()));
         }
         needs
     }

@@ -17,10 +17,12 @@ pub mod detect;
 // Core: what edges need of one another, as plain data and traits.
 pub mod archive;
 pub mod fail;
+pub mod finding;
 pub mod foreign;
 pub mod health;
 pub mod ledger;
 pub mod meter;
+pub mod pem;
 pub mod stop;
 
 pub mod config;

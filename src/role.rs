@@ -4,6 +4,7 @@
 
 pub mod dashboard;
 pub mod detector;
+pub mod files;
 pub mod producer;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -175,9 +176,17 @@ impl Clock {
 /// What ended it.
 pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
     let settings = &loaded.settings;
+    configured(role, loaded, places)?;
+    let doubts = files::usable(settings, role.file())?;
     let log = logging::start(&settings.log, role.name())?;
     let signals = signals::listen(Second::Ends)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{} starts", role.name());
+    for notice in &loaded.notices {
+        tracing::warn!("{notice}");
+    }
+    for doubt in doubts {
+        tracing::warn!("{}: {}", doubt.what, doubt.text);
+    }
     let mut crew = Crew::default();
     if let Some(address) = settings.metrics.listen.or(endpoint_address(role)) {
         endpoint(&mut crew, process(role), address, settings.service.drain_timeout)?;
@@ -201,6 +210,19 @@ fn process(role: Role) -> Process {
         Role::Detector => Process::Detector,
         Role::Dashboard => Process::Dashboard,
     }
+}
+
+/// Whether someone has set what the role cannot guess.
+///
+/// # Errors
+/// 78 with what is missing and where it belongs, in one line.
+pub fn configured(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
+    let (needs, name) = (loaded.untold(role.file(), &places.dir), role.name());
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let needs = needs.join(", and ");
+    Err(Error::config(format_args!("anomaly-{name} needs {needs}; then: systemctl enable --now anomaly-{name}")))
 }
 
 /// The role's own port on loopback.

@@ -1,6 +1,7 @@
 //! PostgreSQL: the pool, the schema's migrations, what the sink and the heartbeat write, what the pages read.
 //! Everything here blocks; callers inside an async runtime use a thread of their own or `spawn_blocking`.
 
+pub mod authorities;
 mod copy;
 mod failure;
 mod follower;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::common::root;
 
-const CORE: [&str; 13] = [
-    "event", "window", "series", "rule", "anomaly", "detect", "archive", "fail", "foreign", "health", "ledger",
-    "meter", "stop",
+const CORE: [&str; 15] = [
+    "event", "window", "series", "rule", "anomaly", "detect", "archive", "fail", "finding", "foreign", "health",
+    "ledger", "meter", "pem", "stop",
 ];
 const EDGES: [&str; 5] = ["source", "stream", "store", "page", "service"];
 const WIRING: [&str; 5] = ["role", "command", "cli", "lib", "main"];

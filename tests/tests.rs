@@ -19,6 +19,8 @@ mod arrival;
 mod browser;
 /// Detectors that are killed at each step, stopped past their sessions, asked to stop under load.
 mod chaos;
+/// What is wrong before a start: files, topics, state, the database, the records.
+mod check;
 /// All faults in random order over a cluster of two brokers: `make chaos`, `make soak`.
 mod cluster;
 /// Settings, exit codes, notification, reload, signals.

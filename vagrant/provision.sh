@@ -3,6 +3,7 @@
 # Kafka 3.9 with its ZooKeeper, PostgreSQL 15, topics, tables, and the package with all three roles running.
 # Run as root; again whenever you like: what is there already stays.
 set -euo pipefail
+umask 022 # the services read what is written here
 export DEBIAN_FRONTEND=noninteractive
 
 usage() {

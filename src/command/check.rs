@@ -1,76 +1,151 @@
 //! `anomaly check`: the settings in force and where each came from; with `--connect`, whether what they name is there.
 
 mod kafka;
+mod records;
 
 use super::output;
 use crate::cli::Role;
+use crate::config::account::{self, Account};
 use crate::config::schema::File;
-use crate::config::{Loaded, Settings};
+use crate::config::{self, Places, Settings};
 use crate::error::{Error, Result};
 use crate::event::Instant;
+use crate::finding::{Finding, Grade};
+use crate::role::files;
 use crate::store;
 
 /// A clock that is further off than this makes "now" on the pages misleading.
 const CLOCK_MILLIS: i64 = 5_000;
 
-/// Prints the settings; with `connect`, one line for each thing that was tried.
+/// What is checked, and as whom.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Check {
+    /// Read this role's file too, and check and print only what it uses
+    #[arg(long, value_enum)]
+    pub role: Option<Role>,
+    /// Try the brokers, topics, transactions, the database with its rights, and the clock as well; show how the newest
+    /// records are understood
+    #[arg(long)]
+    pub connect: bool,
+    /// Print only, in one line, what the role still needs before a start makes sense; exit code 78 then
+    #[arg(long, requires = "role", conflicts_with = "connect")]
+    pub configured: bool,
+    /// Read the files as this user, which only root may ask for; root's default is the services' user, anomaly
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+}
+
+/// Prints the settings and what the files are like that they name; with `connect`, one line for each thing that was tried.
 ///
 /// # Errors
-/// 69 when something that was tried is not in order.
-pub fn run(loaded: &Loaded, file: Option<File>, connect: bool) -> Result<()> {
-    let mut written = output::lines(loaded.describe(file));
-    if !connect {
-        return written;
+/// 78 when the settings or their files are not in order, 69 when something else that was tried is not.
+pub fn run(check: &Check, places: &Places) -> Result<()> {
+    let account = reader(check.user.as_deref())?;
+    let loaded = &config::load_as(places, account.as_ref()).map_err(|e| read_as(e, account.as_ref()))?;
+    if let (true, Some(role)) = (check.configured, check.role) {
+        crate::role::configured(role, loaded, places)?;
+        return output::line(format_args!("anomaly-{} is configured", role.name()));
     }
-    written = written.and_then(|()| output::line(""));
-    let mut failed = 0;
-    let mut tried = |what: &str, result: Result<String, String>| {
-        let line = match result {
-            Ok(note) => format!("ok      {what}: {note}"),
-            Err(why) => {
-                failed += 1;
-                format!("FAILED  {what}: {why}")
-            }
-        };
-        // The rest is tried all the same: the exit code is that of all checks, whoever reads the lines.
-        if written.is_ok() {
-            written = output::line(line);
+    loaded.notices.iter().for_each(|notice| output::note(format_args!("note: {notice}")));
+    if let Some(account) = &account {
+        output::note(format_args!("note: files were read as user {}, credentials as root", account.name));
+    }
+    let file = check.role.map(Role::file);
+    let mut tally = Tally { failed: 0, unusable: 0, written: output::lines(loaded.describe(file)) };
+    let settings = &loaded.settings;
+    let found = account::acting(account.as_ref(), || files::look(settings, file));
+    let found = found.map_err(|e| Error::internal(format_args!("cannot read as another user: {e}")))?;
+    if check.connect || !found.is_empty() {
+        tally.line("");
+    }
+    found.into_iter().for_each(|finding| tally.add(finding));
+    if check.connect {
+        kafka::try_all(settings, file, &mut tally);
+        if file != Some(File::Producer) {
+            try_postgres(settings, file, &mut tally);
         }
-    };
-    kafka::try_all(&loaded.settings, file, &mut tried);
-    if file != Some(File::Producer) {
-        try_postgres(&loaded.settings, file, &mut tried);
     }
-    match failed {
-        0 => written,
-        1 => Err(Error::unavailable("1 check failed")),
-        n => Err(Error::unavailable(format_args!("{n} checks failed"))),
+    tally.result()
+}
+
+/// The user that files are read as: the one that was asked for, else the services' where root asks and they are installed.
+fn reader(asked: Option<&str>) -> Result<Option<Account>> {
+    let unreadable = |e| Error::no_input(format_args!("cannot read the users of this machine: {e}"));
+    match asked {
+        None if !account::is_root() => Ok(None),
+        None => Account::find(account::SERVICE).map_err(unreadable),
+        Some("root") if account::is_root() => Ok(None),
+        Some(name) if !account::is_root() && name != account::reader(None) => {
+            Err(Error::usage("--user: only root may read as another user"))
+        }
+        Some(_) if !account::is_root() => Ok(None),
+        Some(name) => match Account::find(name).map_err(unreadable)? {
+            Some(account) => Ok(Some(account)),
+            None => Err(Error::usage(format_args!("--user: this machine has no user {name}"))),
+        },
     }
 }
 
-/// Says in one line what a role still needs to be told; what is told already may be wrong all the same.
-///
-/// # Errors
-/// 78 when something is missing.
-pub fn configured(loaded: &Loaded, role: Role) -> Result<()> {
-    let (needs, unit) = (loaded.untold(role.file()), role.name());
-    if needs.is_empty() {
-        return output::line(format_args!("anomaly-{unit} is configured"));
+/// Says as whom the files were read: as root all would be well.
+fn read_as(error: Error, account: Option<&Account>) -> Error {
+    match account {
+        Some(account) => Error::new(
+            error.kind,
+            format_args!("{}\n\nnote: read as user {}; `--user root` reads as root", error.message, account.name),
+        ),
+        None => error,
     }
-    let needs = needs.join(", and ");
-    Err(Error::config(format_args!("anomaly-{unit} needs {needs}; then: systemctl enable --now anomaly-{unit}")))
 }
 
-type Tried<'a> = dyn FnMut(&str, Result<String, String>) + 'a;
+/// Prints findings and counts those that are bad.
+struct Tally {
+    failed: usize,
+    unusable: usize,
+    /// The rest is tried all the same: the exit code is that of all checks, whoever reads the lines.
+    written: Result<()>,
+}
 
-fn try_postgres(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
+impl Tally {
+    fn add(&mut self, finding: Finding) {
+        let word = match finding.grade {
+            Grade::Good => "ok     ",
+            Grade::Doubtful => "warning",
+            Grade::Wrong | Grade::Unusable => "FAILED ",
+        };
+        self.failed += usize::from(finding.grade >= Grade::Wrong);
+        self.unusable += usize::from(finding.grade == Grade::Unusable);
+        self.line(&format!("{word} {}: {}", finding.what, finding.text));
+    }
+
+    fn tried(&mut self, what: &str, result: Result<String, String>) {
+        self.add(Finding::of(what, result));
+    }
+
+    fn line(&mut self, text: &str) {
+        if self.written.is_ok() {
+            self.written = output::line(text);
+        }
+    }
+
+    fn result(self) -> Result<()> {
+        let text = match self.failed {
+            0 => return self.written,
+            1 => "1 check failed".to_owned(),
+            n => format!("{n} checks failed"),
+        };
+        Err(if self.unusable > 0 { Error::config(text) } else { Error::unavailable(text) })
+    }
+}
+
+fn try_postgres(settings: &Settings, file: Option<File>, tally: &mut Tally) {
     let postgres = &settings.postgres;
     let place = format!("{} at {}:{} as {}", postgres.dbname, postgres.host, postgres.port, postgres.user);
     let mut client = match store::connect(postgres) {
         Ok(client) => client,
-        Err(e) => return tried("PostgreSQL", Err(format!("{place}: {e}"))),
+        Err(e) => return tally.tried("PostgreSQL", Err(format!("{place}: {e}"))),
     };
-    tried("PostgreSQL", Ok(place));
+    tally.tried("PostgreSQL", Ok(place));
+    tally.tried("encoding", encoding(&mut client));
     let (wanted, found) = (store::migrate::wanted(), store::migrate::version(&mut client));
     let schema = match found {
         Err(e) => Err(e.to_string()),
@@ -82,7 +157,7 @@ fn try_postgres(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) 
         }
     };
     let has_tables = schema.is_ok();
-    tried("schema", schema);
+    tally.tried("schema", schema);
     if has_tables {
         let wanted: &[&str] = if file == Some(File::Dashboard) { &["select"] } else { &["select", "insert", "update"] };
         let rights = match store::migrate::missing_right(&mut client, wanted) {
@@ -90,7 +165,7 @@ fn try_postgres(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) 
             Ok(Some(missing)) => Err(format!("no {missing}; grant it to {}", postgres.user)),
             Err(e) => Err(e.to_string()),
         };
-        tried("rights", rights);
+        tally.tried("rights", rights);
     }
     let clock = store::migrate::clock(&mut client).map_err(|e| e.to_string()).and_then(|theirs| {
         let off = theirs.millis() - Instant::now().millis();
@@ -100,5 +175,17 @@ fn try_postgres(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) 
             Ok(format!("{off} ms apart"))
         }
     });
-    tried("clock", clock);
+    tally.tried("clock", clock);
+}
+
+/// Names of devices are any Unicode text, which only UTF-8 holds.
+fn encoding(client: &mut postgres::Client) -> Result<String, String> {
+    let row = client.query_one("show server_encoding", &[]).map_err(|e| store::explain(&e))?;
+    match row.get::<_, String>(0).as_str() {
+        "UTF8" => Ok("UTF8".into()),
+        other => Err(format!(
+            "the database is in {other}, which has no place for many characters: anomalies that have them are refused. \
+             Create it again: create database NAME encoding 'UTF8' template template0"
+        )),
+    }
 }

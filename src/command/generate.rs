@@ -160,9 +160,15 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
     (
         "FILES",
         &[
-            ("/etc/anomaly/common.toml", "Settings of all roles: Kafka, topics, PostgreSQL, logging."),
-            ("/etc/anomaly/producer.toml, detector.toml, dashboard.toml", "Settings of one role."),
-            ("/etc/anomaly/conf.d/*.toml", "Drop-ins, read in the order of their names."),
+            (
+                "/etc/anomaly/common.toml",
+                "Defaults of all roles: Kafka, topics, PostgreSQL, logging. They belong to the package.",
+            ),
+            ("/etc/anomaly/producer.toml, detector.toml, dashboard.toml", "Defaults of one role."),
+            (
+                "/etc/anomaly/conf.d/*.toml",
+                "Settings of this machine, read in the order of their names. What differs from the defaults goes here.",
+            ),
             (
                 "/etc/anomaly/credentials/",
                 "Secrets, one file each, named as the key: postgres.password, kafka.properties.sasl.password. Readable by root alone; systemd hands them to the services.",

@@ -17,7 +17,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     for topic in runtime.block_on(stream::topics::create(&settings.kafka, &settings.topics))? {
         let what = if topic.is_new { "created" } else { "exists" };
         output::line(format_args!("{what:<8} {} ({} partitions)", topic.name, topic.partitions))?;
-        if let Some(differs) = topic.differs {
+        for differs in topic.differs {
             output::line(format_args!("         {differs}"))?;
         }
     }

@@ -27,7 +27,7 @@ pub fn value(key: &Key, text: &str) -> Result<Value, String> {
 /// # Errors
 /// 70 when a value is not of its setting's type.
 pub fn settings(given: impl IntoIterator<Item = (&'static str, Value)>) -> Result<Settings> {
-    let mut entries = raw::gather(&Places::default(), &mut Report::default());
+    let mut entries = raw::gather(&Places::default(), None, &mut Report::default());
     for (path, value) in given {
         if let Some(entry) = entries.get_mut(path) {
             entry.value = value;

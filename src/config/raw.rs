@@ -2,6 +2,7 @@
 //! each checked against the schema. All problems are collected.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,7 +11,9 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::account::{self, Account};
 use super::property;
+use super::read::{self, unreadable};
 use super::report::{Origin, Report};
 use super::schema::{self, File, Kind, PROPERTIES};
 use crate::foreign;
@@ -29,7 +32,7 @@ pub struct Places {
     pub file: Option<File>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
-    /// systemd's credentials directory.
+    /// systemd's credentials directory; without it, `credentials` below the directory of the files is looked into.
     pub credentials: Option<PathBuf>,
 }
 
@@ -45,8 +48,8 @@ pub struct Entry {
 /// Path of a key to its value; every key of the schema is there.
 pub type Entries = BTreeMap<String, Entry>;
 
-/// Gathers and checks everything.
-pub fn gather(places: &Places, report: &mut Report) -> Entries {
+/// Gathers and checks everything. The files are read as `account` reads them, or as the process's own user.
+pub fn gather(places: &Places, account: Option<&Account>, report: &mut Report) -> Entries {
     let mut entries = Entries::new();
     for key in schema::KEYS {
         let value = DeValue::parse(key.default).ok().and_then(|value| plain(value.get_ref()));
@@ -54,56 +57,62 @@ pub fn gather(places: &Places, report: &mut Report) -> Entries {
             entries.insert(key.path.to_owned(), Entry { value, origin: Origin::Default });
         }
     }
-    for path in files(places, report) {
-        file(&path, &mut entries, report);
+    for path in files(places, account, report) {
+        file(&path, account, &mut entries, report);
     }
-    environment(&places.env, &mut entries, report);
-    if let Some(dir) = &places.credentials {
-        credentials(dir, &mut entries, report);
-    }
-    secret_files(&mut entries, report);
+    environment(&places.env, account, &mut entries, report);
+    credentials(places, &mut entries, report);
+    secret_files(account, &mut entries, report);
     entries
 }
 
 /// The files that exist, in the order of precedence.
-fn files(places: &Places, report: &mut Report) -> Vec<PathBuf> {
-    if !places.dir.is_dir() {
-        if places.required {
-            let title = format!("the settings directory {} does not exist", foreign::path(&places.dir));
-            report.add(&Origin::Secret(places.dir.clone()), title, "expected a directory", None);
+fn files(places: &Places, account: Option<&Account>, report: &mut Report) -> Vec<PathBuf> {
+    let problem = |title: String, report: &mut Report| {
+        report.add(&Origin::Secret(places.dir.clone()), title, "expected a directory", None);
+    };
+    match read::look(&places.dir, account) {
+        Ok(Some(found)) if found.is_dir() => {}
+        Ok(Some(_)) => {
+            problem(format!("{} is not a directory", foreign::path(&places.dir)), report);
+            return Vec::new();
         }
-        return Vec::new();
+        Ok(None) => {
+            if places.required {
+                problem(format!("the settings directory {} does not exist", foreign::path(&places.dir)), report);
+            }
+            return Vec::new();
+        }
+        Err(e) => {
+            unreadable(&places.dir, &e, account, report);
+            return Vec::new();
+        }
     }
     let mut paths = vec![places.dir.join(File::Common.name())];
     paths.extend(places.file.filter(|file| *file != File::Common).map(|file| places.dir.join(file.name())));
-    paths.retain(|path| path.symlink_metadata().is_ok());
     let conf_d = places.dir.join("conf.d");
-    if conf_d.is_dir() {
-        match std::fs::read_dir(&conf_d) {
-            Ok(list) => {
-                let mut dropped = list
-                    .filter_map(|entry| Some(entry.ok()?.path()))
-                    .filter(|path| path.extension().is_some_and(|e| e == "toml"))
-                    .collect::<Vec<_>>();
-                dropped.sort();
-                paths.extend(dropped);
-            }
-            Err(e) => unreadable(&conf_d, &e, report),
+    match read::list(&conf_d, account) {
+        Ok(dropped) => {
+            let is_read = |path: &PathBuf| {
+                let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                !is_hidden && path.extension().is_some_and(|extension| extension == "toml")
+            };
+            let (dropped, others): (Vec<_>, _) = dropped.unwrap_or_default().into_iter().partition(is_read);
+            let others =
+                others.iter().map(|path| format!("{} is not read: its name must end in .toml", foreign::path(path)));
+            report.notices.extend(others.collect::<Vec<_>>());
+            paths.extend(dropped);
         }
+        Err(e) => unreadable(&conf_d, &e, account, report),
     }
     paths
 }
 
-fn unreadable(path: &Path, error: &std::io::Error, report: &mut Report) {
-    let help = (error.kind() == std::io::ErrorKind::PermissionDenied)
-        .then(|| "make it readable for the user that runs this: chgrp anomaly, chmod 0640".to_owned());
-    report.add(&Origin::Secret(path.to_owned()), format!("cannot read {}", foreign::path(path)), error, help);
-}
-
-fn file(path: &Path, entries: &mut Entries, report: &mut Report) {
-    let text: Rc<str> = match std::fs::read_to_string(path) {
-        Ok(text) => text.into(),
-        Err(e) => return unreadable(path, &e, report),
+fn file(path: &Path, account: Option<&Account>, entries: &mut Entries, report: &mut Report) {
+    let text: Rc<str> = match read::text(path, account) {
+        Ok(Some(text)) => text.into(),
+        Ok(None) => return,
+        Err(e) => return unreadable(path, &e, account, report),
     };
     let place = Rc::new(path.to_owned());
     let origin = |span: Range<usize>| Origin::File { path: place.clone(), text: text.clone(), span };
@@ -191,7 +200,7 @@ fn put(path: String, value: Value, origin: Origin, key: Option<Origin>, entries:
         return;
     }
     let Some(known) = schema::find(&path) else {
-        let help = nearest(&path).map(|near| format!("did you mean `{near}`?"));
+        let help = schema::nearest(&path).map(|near| format!("did you mean `{near}`?"));
         report.add(key.as_ref().unwrap_or(&origin), format!("unknown key `{path}`"), "no setting has this name", help);
         // Perhaps a secret under a wrong name.
         report.hide_value();
@@ -269,22 +278,7 @@ fn listed(value: Value) -> Value {
     }
 }
 
-/// The known path that is most like this one, if any is.
-fn nearest(path: &str) -> Option<&'static str> {
-    schema::KEYS
-        .iter()
-        .map(|key| (strsim::damerau_levenshtein(path, key.path), key.path))
-        .chain(schema::KEYS.iter().filter_map(|key| {
-            // The right name in the wrong section.
-            let (name, given) = (key.path.rsplit('.').next()?, path.rsplit('.').next()?);
-            (name == given).then_some((2, key.path))
-        }))
-        .filter(|(distance, near)| *distance <= near.len() / 3)
-        .min()
-        .map(|(_, near)| near)
-}
-
-fn environment(env: &[(String, String)], entries: &mut Entries, report: &mut Report) {
+fn environment(env: &[(String, String)], account: Option<&Account>, entries: &mut Entries, report: &mut Report) {
     let mut sorted = env.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect::<Vec<_>>();
     sorted.sort();
     for (name, text) in sorted {
@@ -296,7 +290,7 @@ fn environment(env: &[(String, String)], entries: &mut Entries, report: &mut Rep
         // `…_FILE` names a file that holds a secret; password_file is a key of its own.
         let target = path.strip_suffix("_file").or_else(|| path.strip_suffix(".file")).map(str::to_owned);
         if let Some(target) = target.filter(|t| schema::find(&path).is_none() && property::is_secret(t)) {
-            secret(Path::new(text), target, entries, report);
+            secret(Path::new(text), account, target, entries, report);
             continue;
         }
         let value = match schema::find(&path).map(|key| key.kind) {
@@ -306,8 +300,8 @@ fn environment(env: &[(String, String)], entries: &mut Entries, report: &mut Rep
             _ => Value::from(text.as_str()),
         };
         if schema::find(&path).is_none() && !path.starts_with("kafka.properties.") {
-            let help =
-                nearest(&path).map(|near| format!("did you mean {PREFIX}{}?", near.to_uppercase().replace('.', "__")));
+            let help = schema::nearest(&path)
+                .map(|near| format!("did you mean {PREFIX}{}?", near.to_uppercase().replace('.', "__")));
             report.add(&origin, format!("unknown variable {name}"), "no setting has this name", help);
             continue;
         }
@@ -316,50 +310,58 @@ fn environment(env: &[(String, String)], entries: &mut Entries, report: &mut Rep
 }
 
 /// Files of systemd's credentials directory, named by the key: `postgres.password` (or `anomaly_postgres.password`, as a
-/// directory loaded under the name `anomaly` gives them).
-fn credentials(dir: &Path, entries: &mut Entries, report: &mut Report) {
-    let Ok(list) = std::fs::read_dir(dir) else { return };
-    let mut paths = list.filter_map(|entry| Some(entry.ok()?.path())).collect::<Vec<_>>();
-    paths.sort();
+/// directory loaded under the name `anomaly` gives them). Without that directory, root finds them where they are kept.
+fn credentials(places: &Places, entries: &mut Entries, report: &mut Report) {
+    let (dir, is_given) = match &places.credentials {
+        Some(given) => (given.clone(), true),
+        // Defaults alone, without any directory.
+        None if places.dir.as_os_str().is_empty() => return,
+        None => (places.dir.join("credentials"), false),
+    };
+    let dir = dir.as_path();
+    // systemd reads them as root, whatever user the service has.
+    let paths = match read::list(dir, None) {
+        Ok(paths) => paths.unwrap_or_default(),
+        // Secrets are root's alone: who starts a command as another user has none of them, and is told.
+        Err(e) if !is_given && e.kind() == ErrorKind::PermissionDenied => {
+            let user = account::reader(None);
+            let dir = foreign::path(dir);
+            report.notices.push(format!("the secrets in {dir} are not used: user {user} may not read them, root may"));
+            return;
+        }
+        Err(e) => return unreadable(dir, &e, None, report),
+    };
     for path in paths {
-        let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        let target = name.strip_prefix("anomaly_").unwrap_or(name).to_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let target = name.strip_prefix("anomaly_").unwrap_or(&name).to_owned();
         if target.starts_with('.') || target.eq_ignore_ascii_case("readme") {
             continue;
         }
         if schema::find(&target).is_none() && !target.starts_with("kafka.properties.") {
             let help = Some("a credential is named as its key, such as postgres.password".to_owned());
-            report.add(
-                &Origin::Secret(path.clone()),
-                format!("unknown credential `{name}`"),
-                "no setting has this name",
-                help,
-            );
+            let title = format!("unknown credential `{name}`");
+            report.add(&Origin::Secret(path.clone()), title, "no setting has this name", help);
             continue;
         }
-        secret(&path, target, entries, report);
+        secret(&path, None, target, entries, report);
     }
 }
 
 /// `password_file` fills `password`, unless that came from somewhere of higher precedence.
-fn secret_files(entries: &mut Entries, report: &mut Report) {
+fn secret_files(account: Option<&Account>, entries: &mut Entries, report: &mut Report) {
     for section in ["postgres", "migrate", "marks"] {
         let (file, target) = (format!("{section}.password_file"), format!("{section}.password"));
         let is_set = entries.get(&target).is_some_and(|e| matches!(e.origin, Origin::Env(_) | Origin::Secret(_)));
         if let Some(path) = entries.get(&file).and_then(|e| e.value.as_str()).filter(|path| !path.is_empty() && !is_set)
         {
-            secret(&PathBuf::from(path), target, entries, report);
+            secret(&PathBuf::from(path), account, target, entries, report);
         }
     }
 }
 
-fn secret(path: &Path, target: String, entries: &mut Entries, report: &mut Report) {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let text = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
-            put(target, Value::from(text), Origin::Secret(path.to_owned()), None, entries, report);
-        }
-        Err(e) => unreadable(path, &e, report),
+fn secret(path: &Path, account: Option<&Account>, target: String, entries: &mut Entries, report: &mut Report) {
+    if let Some(text) = read::secret(path, account, &target, report) {
+        put(target, Value::from(text), Origin::Secret(path.to_owned()), None, entries, report);
     }
 }
 

@@ -62,9 +62,14 @@ pub struct Problem {
     pub is_secret: bool,
 }
 
-/// Everything that is wrong.
+/// Everything that is wrong, and what is worth knowing.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Report(pub Vec<Problem>);
+pub struct Report {
+    /// What stops the start.
+    pub problems: Vec<Problem>,
+    /// What does not; one sentence each.
+    pub notices: Vec<String>,
+}
 
 impl Report {
     /// Adds one problem.
@@ -75,7 +80,7 @@ impl Report {
         expected: impl fmt::Display,
         help: Option<String>,
     ) {
-        self.0.push(Problem {
+        self.problems.push(Problem {
             origin: origin.clone(),
             title: foreign::line(&title.to_string()).to_string(),
             expected: foreign::line(&expected.to_string()).to_string(),
@@ -86,7 +91,7 @@ impl Report {
 
     /// The last problem is about a value that may be a secret.
     pub fn hide_value(&mut self) {
-        if let Some(problem) = self.0.last_mut() {
+        if let Some(problem) = self.problems.last_mut() {
             problem.is_secret = true;
         }
     }
@@ -94,13 +99,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.0.iter().enumerate() {
+        for (i, problem) in self.problems.iter().enumerate() {
             if i > 0 {
                 f.write_str("\n\n")?;
             }
             problem.fmt(f)?;
         }
-        match self.0.len() {
+        match self.problems.len() {
             0 | 1 => Ok(()),
             n => write!(f, "\n\n{n} problems in the settings"),
         }

@@ -84,3 +84,17 @@ pub const PROPERTIES: &str = "kafka.properties";
 pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
+
+/// The known path that is most like this one, if any is.
+pub fn nearest(path: &str) -> Option<&'static str> {
+    KEYS.iter()
+        .map(|key| (strsim::damerau_levenshtein(path, key.path), key.path))
+        .chain(KEYS.iter().filter_map(|key| {
+            // The right name in the wrong section.
+            let (name, given) = (key.path.rsplit('.').next()?, path.rsplit('.').next()?);
+            (name == given).then_some((2, key.path))
+        }))
+        .filter(|(distance, near)| *distance <= near.len() / 3)
+        .min()
+        .map(|(_, near)| near)
+}

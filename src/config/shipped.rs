@@ -13,7 +13,9 @@ pub fn shipped(file: File) -> String {
         File::Dashboard => "Settings of anomaly-dashboard.service.",
     };
     let mut text = format!(
-        "# {about} Each line shows a default; remove the # to change it.\n\
+        "# {about} Each line shows a default.\n\
+         # Do not change this file: an upgrade would ask about it. Put what differs into a file of your own, such as\n\
+         # /etc/anomaly/conf.d/local.toml, which is read after this one.\n\
          # Precedence: common.toml, the role's file, conf.d/*.toml in order, ANOMALY__SECTION__KEY, credentials.\n\
          # `anomaly check` validates, and tells where each value came from.\n"
     );

@@ -1,5 +1,7 @@
 //! Precedence, places and remedies of settings.
 
+mod absence;
+
 use std::path::Path;
 
 use super::*;

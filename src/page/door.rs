@@ -17,7 +17,7 @@ use super::listener::Request;
 pub use cookies::Cookies;
 pub use forwarded::Proxies;
 use limit::Limit;
-pub use passwords::{Role, Users, hash};
+pub use passwords::{Role, Users, hash, look};
 use sessions::{Lifetime, Sessions};
 
 /// How visitors are known.

@@ -86,8 +86,9 @@ fn refused(address: SocketAddr, error: &io::Error) -> Error {
             "cannot listen on {address}: this machine has no such address; set `listen` to one of its own"
         )),
         io::ErrorKind::PermissionDenied => Error::config(format_args!(
-            "cannot listen on {address}: not permitted; set `listen` to a port from 1024 on, or let the service have this one \
-             by the drop-in /usr/share/doc/anomaly/examples/low-port.conf"
+            "cannot listen on {address}: not permitted. Set `listen` to a port from 1024 on; or, for this one, copy \
+             /usr/share/doc/anomaly/examples/low-port.conf to /etc/systemd/system/anomaly-dashboard.service.d/, then: systemctl \
+             daemon-reload; systemctl restart anomaly-dashboard"
         )),
         _ => Error::unavailable(format_args!("cannot listen on {address}: {error}")),
     }

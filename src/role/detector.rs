@@ -82,7 +82,7 @@ pub fn start(crew: &mut Crew, settings: &Settings, announce: Announce) -> Result
     let detector = &settings.detector;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if detector.workers == 0 { cores } else { detector.workers };
-    let instance = instance(settings);
+    let instance = instance(settings)?;
     let input = Input::new(&crew.health);
     for index in 0..workers {
         let seat = Seat::new(crew, settings, &instance, index, input.clone());
@@ -99,17 +99,67 @@ pub fn start(crew: &mut Crew, settings: &Settings, announce: Announce) -> Result
     start_heartbeat(crew, settings, &instance)
 }
 
-/// Name of this instance: set, or the machine's.
-fn instance(settings: &Settings) -> String {
+/// Name of this instance: set, or the machine's id, or its host name where it has no id. Two detectors by one name take the
+/// place from one another, so that there is no other name to fall back to.
+///
+/// # Errors
+/// 78 when the machine has neither, or its id cannot be read.
+fn instance(settings: &Settings) -> Result<String> {
+    const MACHINE_ID: &str = "/etc/machine-id";
+    const REMEDY: &str = "set detector.instance to a name that no other detector of the group has";
     if !settings.detector.instance.is_empty() {
-        return settings.detector.instance.clone();
+        return Ok(settings.detector.instance.clone());
     }
-    std::fs::read_to_string("/etc/machine-id")
-        .ok()
-        .map(|id| id.trim().to_owned())
-        .filter(|id| !id.is_empty())
-        .or_else(|| sysinfo::System::host_name().ok())
-        .unwrap_or_else(|| "local".into())
+    let id = match std::fs::read_to_string(MACHINE_ID) {
+        Ok(id) => id.trim().to_owned(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(Error::config(format_args!("cannot read {MACHINE_ID}: {e}; {REMEDY}"))),
+    };
+    // What systemd writes until the first boot is over.
+    if !id.is_empty() && id != "uninitialized" {
+        return Ok(id);
+    }
+    match sysinfo::System::host_name() {
+        Ok(name) if !name.is_empty() && name != "localhost" => Ok(name),
+        _ => {
+            Err(Error::config(format_args!("this machine has neither an id in {MACHINE_ID} nor a host name; {REMEDY}")))
+        }
+    }
+}
+
+/// Names by which Kafka knows one worker of this instance.
+fn names(settings: &Settings, instance: &str, index: usize) -> Names {
+    let (detector, topics) = (&settings.detector, &settings.topics);
+    Names {
+        input: topics.raw_events.clone(),
+        anomalies: topics.anomalies.clone(),
+        dead_letter: topics.dead_letter.clone(),
+        state: topics.state.clone(),
+        group: detector.group.clone(),
+        member: format!("{instance}-{index}"),
+        worker: index,
+        transactional_id: format!("{}-{instance}-{index}", detector.group),
+    }
+}
+
+fn plan(settings: &Settings) -> Plan {
+    let (detector, topics) = (&settings.detector, &settings.topics);
+    Plan {
+        topic: topics.raw_events.clone(),
+        group: detector.group.clone(),
+        state_topic: topics.state.clone(),
+        keeps_state: detector.state == Keep::Topic,
+        snapshot_interval: detector.snapshot_interval,
+        snapshot_bytes: SNAPSHOT_BYTES,
+        fields: settings.fields.clone(),
+        on_reject: detector.on_reject,
+        start: detector.start,
+        history: detector.history,
+        commit_interval: detector.commit_interval,
+        commit_events: detector.commit_events,
+        drain: settings.service.drain_timeout,
+        leaves: detector.stop_leaves,
+    }
 }
 
 /// Everything that one worker needs, to begin as often as it must.
@@ -125,35 +175,10 @@ struct Seat {
 
 impl Seat {
     fn new(crew: &Crew, settings: &Settings, instance: &str, index: usize, input: Arc<Input>) -> Self {
-        let (detector, topics) = (&settings.detector, &settings.topics);
         Seat {
             settings: settings.clone(),
-            names: Names {
-                input: topics.raw_events.clone(),
-                anomalies: topics.anomalies.clone(),
-                dead_letter: topics.dead_letter.clone(),
-                state: topics.state.clone(),
-                group: detector.group.clone(),
-                member: format!("{instance}-{index}"),
-                worker: index,
-                transactional_id: format!("{}-{instance}-{index}", detector.group),
-            },
-            plan: Plan {
-                topic: topics.raw_events.clone(),
-                group: detector.group.clone(),
-                state_topic: topics.state.clone(),
-                keeps_state: detector.state == Keep::Topic,
-                snapshot_interval: detector.snapshot_interval,
-                snapshot_bytes: SNAPSHOT_BYTES,
-                fields: settings.fields.clone(),
-                on_reject: detector.on_reject,
-                start: detector.start,
-                history: detector.history,
-                commit_interval: detector.commit_interval,
-                commit_events: detector.commit_events,
-                drain: settings.service.drain_timeout,
-                leaves: detector.stop_leaves,
-            },
+            names: names(settings, instance, index),
+            plan: plan(settings),
             part: crew.health.part(format!("worker-{index}")),
             input,
             meter: crew.meter.clone(),
@@ -266,8 +291,24 @@ fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Resu
     })
 }
 
-/// What exactly once rests on, for `anomaly check`.
-pub fn names_for_check(settings: &Settings) -> (String, bool) {
-    let id = format!("{}-{}-check", settings.detector.group, instance(settings));
-    (id, settings.detector.delivery == Delivery::ExactlyOnce)
+/// What exactly once rests on, for `anomaly check`: a transactional id of its own, and whether there are transactions.
+///
+/// # Errors
+/// Those of [`instance`].
+pub fn names_for_check(settings: &Settings) -> Result<(String, bool)> {
+    let id = format!("{}-{}-check", settings.detector.group, instance(settings)?);
+    Ok((id, settings.detector.delivery == Delivery::ExactlyOnce))
+}
+
+/// Partitions whose windows are those of this group and this topic, for `anomaly check`: what a start would find.
+///
+/// # Errors
+/// What a start would stop with, or why it cannot be known.
+pub fn check_state(settings: &Settings, partitions: &[i32]) -> Result<usize, String> {
+    // Outside the group: the name of the member is never used.
+    let names = names(settings, "check", 0);
+    let session = settings.detector.session_timeout;
+    let log = KafkaLog::new(&settings.kafka, names, Delivery::AtLeastOnce, session);
+    crate::stream::worker::look(&mut log.map_err(|fault| fault.message)?, &plan(settings), partitions)
+        .map_err(|fault| fault.message)
 }

@@ -15,6 +15,7 @@ mod read;
 mod reader;
 mod real;
 pub mod stranded;
+pub mod tls;
 mod transaction;
 mod twin;
 

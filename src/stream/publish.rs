@@ -56,7 +56,12 @@ impl Publisher {
     /// after a while, so look first. Waits for the cluster for a second at the most.
     pub fn has_topic(&self) -> bool {
         let trouble = &self.producer.context().trouble;
-        let is_there = self.producer.client().fetch_metadata(Some(&self.topic), LOOK).is_ok_and(|metadata| {
+        let metadata = self.producer.client().fetch_metadata(Some(&self.topic), LOOK);
+        if metadata.is_err() {
+            self.producer.poll(Duration::ZERO);
+            trouble.reason().into_iter().for_each(|why| trouble.set(why));
+        }
+        let is_there = metadata.is_ok_and(|metadata| {
             let is_missing = metadata.topics().iter().all(|topic| topic.partitions().is_empty());
             if is_missing {
                 trouble.set(format!("topic {} does not exist; `anomaly topics` creates it", self.topic));

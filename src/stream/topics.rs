@@ -1,5 +1,6 @@
-//! Creating the topics, or telling how those that are there differ from what is needed.
+//! Creating the topics, and telling how those that are there differ from what is needed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -9,10 +10,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use super::kafka::client;
 use crate::config::resolved::{Kafka, Topics};
 use crate::error::{Error, Result};
+use crate::finding::{Finding, Grade};
 
 const CALL: Duration = Duration::from_secs(15);
 /// What a dead letter's headers may add to a record.
 const HEADROOM: i64 = 64 * 1024;
+/// Largest record of a topic that says nothing else; Kafka's own default.
+const LARGEST: i64 = 1_048_588;
 
 /// What is known of one topic afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +28,42 @@ pub struct Found {
     /// It was made just now.
     pub is_new: bool,
     /// How one that was there differs from what is needed, and what follows from that.
-    pub differs: Option<String>,
+    pub differs: Vec<String>,
 }
+
+/// What a topic is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Events,
+    Anomalies,
+    DeadLetters,
+    State,
+}
+
+impl Purpose {
+    const ALL: [Purpose; 4] = [Purpose::Events, Purpose::Anomalies, Purpose::DeadLetters, Purpose::State];
+
+    fn name(self, topics: &Topics) -> &str {
+        match self {
+            Purpose::Events => &topics.raw_events,
+            Purpose::Anomalies => &topics.anomalies,
+            Purpose::DeadLetters => &topics.dead_letter,
+            Purpose::State => &topics.state,
+        }
+    }
+}
+
+/// The configuration of a topic, by key.
+type Config = BTreeMap<String, String>;
+
+type Admin = AdminClient<DefaultClientContext>;
 
 fn away(what: &str, error: &KafkaError, kafka: &Kafka) -> Error {
     Error::unavailable(format_args!("{what} at {}: {error}", kafka.bootstrap_servers))
+}
+
+fn admin(kafka: &Kafka) -> Result<Admin> {
+    client::base(kafka).create().map_err(|e| Error::config(format_args!("kafka.properties: {e}")))
 }
 
 /// Creates what is missing, raw_events first, since the others follow its partitions and record size.
@@ -36,38 +71,112 @@ fn away(what: &str, error: &KafkaError, kafka: &Kafka) -> Error {
 /// # Errors
 /// 69 when the cluster cannot be reached or refuses.
 pub async fn create(kafka: &Kafka, topics: &Topics) -> Result<Vec<Found>> {
-    let admin = client::base(kafka)
-        .create::<AdminClient<DefaultClientContext>>()
-        .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
+    let admin = admin(kafka)?;
     let raw = ensure(&admin, kafka, topics, &topics.raw_events, topics.partitions, &[]).await?;
     let partitions = i32::try_from(raw.partitions).unwrap_or(topics.partitions);
-    let largest = config_of(&admin, &topics.raw_events, "max.message.bytes").await;
-    let needed = largest.and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(1_048_588) + HEADROOM;
-    let largest = needed.to_string();
-    let state = [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
-    let anomalies = ensure(&admin, kafka, topics, &topics.anomalies, topics.partitions, &[]).await?;
+    // What cannot be read is said below.
+    let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
+    let largest = needed(&events).to_string();
+    let compact = [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
     let size = [("max.message.bytes", largest.as_str())];
-    let mut letters = ensure(&admin, kafka, topics, &topics.dead_letter, topics.partitions, &size).await?;
-    let mut state = ensure(&admin, kafka, topics, &topics.state, partitions, &state).await?;
-    let has = config_of(&admin, &topics.dead_letter, "max.message.bytes").await.and_then(|bytes| bytes.parse().ok());
-    if let Some(has) = has.filter(|has: &i64| *has < needed) {
-        letters.differs =
-            Some(format!("its max.message.bytes is {has}, less than {needed}: the largest dead letters will be cut"));
-    }
-    let policy = config_of(&admin, &topics.state, "cleanup.policy").await;
+    let anomalies = ensure(&admin, kafka, topics, &topics.anomalies, topics.partitions, &[]).await?;
+    let letters = ensure(&admin, kafka, topics, &topics.dead_letter, topics.partitions, &size).await?;
+    let mut state = ensure(&admin, kafka, topics, &topics.state, partitions, &compact).await?;
     if state.partitions < raw.partitions {
         widen(&admin, kafka, &state.name, raw.partitions).await?;
-        state.differs = Some(format!("it had {} partitions, and was given {}", state.partitions, raw.partitions));
+        state.differs.push(format!("it had {} partitions, and was given {}", state.partitions, raw.partitions));
         state.partitions = raw.partitions;
-    } else if policy.as_ref().is_some_and(|policy| policy != "compact") {
-        state.differs =
-            Some("its cleanup.policy is not compact: it will grow without end, or windows will be deleted".into());
     }
-    Ok(vec![raw, anomalies, letters, state])
+    let mut all = vec![raw, anomalies, letters, state];
+    for (purpose, found) in Purpose::ALL.into_iter().zip(&mut all) {
+        let found_so = differences(&admin, topics, purpose, &events).await;
+        found.differs.extend(found_so.into_iter().map(|(_, text)| text));
+    }
+    Ok(all)
+}
+
+/// How the topics that are there differ from what is needed; without `keeps_state`, that of the state is not looked at.
+///
+/// # Errors
+/// 69 when the cluster cannot be reached.
+pub async fn look(kafka: &Kafka, topics: &Topics, keeps_state: bool) -> Result<Vec<Finding>> {
+    let admin = admin(kafka)?;
+    let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
+    let raw = partitions_of(&admin, kafka, &topics.raw_events)?;
+    let mut found = Vec::new();
+    for purpose in Purpose::ALL {
+        let name = purpose.name(topics);
+        let Some(partitions) = partitions_of(&admin, kafka, name)? else { continue };
+        if purpose == Purpose::State && !keeps_state {
+            continue;
+        }
+        if let (Purpose::State, Some(raw)) = (purpose, raw.filter(|raw| *raw > partitions)) {
+            let text = format!(
+                "has {partitions} partitions, and {} has {raw}: the detector cannot keep windows of all of them; \
+                 `anomaly topics` adds what is missing",
+                topics.raw_events
+            );
+            found.push(Finding::new(format!("topic {name}"), Grade::Wrong, text));
+        }
+        let differences = differences(&admin, topics, purpose, &events).await;
+        found.extend(differences.into_iter().map(|(grade, text)| Finding::new(format!("topic {name}"), grade, text)));
+    }
+    Ok(found)
+}
+
+/// Largest dead letter that records of this topic can lead to.
+fn needed(events: &Config) -> i64 {
+    events.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(LARGEST) + HEADROOM
+}
+
+async fn differences(admin: &Admin, topics: &Topics, purpose: Purpose, events: &Config) -> Vec<(Grade, String)> {
+    match config_of(admin, purpose.name(topics)).await {
+        Ok(config) => differs(purpose, &config, events),
+        Err(why) => vec![(Grade::Doubtful, format!("its configuration cannot be read, so it is not checked: {why}"))],
+    }
+}
+
+/// How a topic's configuration differs from what its purpose needs, and what follows from that.
+fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, String)> {
+    let policy = config.get("cleanup.policy").map_or("delete", String::as_str);
+    let is_compacted = policy.split(',').any(|word| word.trim() == "compact");
+    let mut all = Vec::new();
+    match purpose {
+        Purpose::Events if is_compacted => all.push((
+            Grade::Wrong,
+            format!(
+                "its cleanup.policy is {policy}: Kafka deletes the older records of each key, so that records get no \
+                 verdict, and a restart reads other windows back. Set cleanup.policy=delete"
+            ),
+        )),
+        Purpose::Anomalies | Purpose::DeadLetters if is_compacted => {
+            all.push((
+                Grade::Doubtful,
+                format!("its cleanup.policy is {policy}: only the newest record of each key stays. Set cleanup.policy=delete"),
+            ));
+        }
+        Purpose::State if policy != "compact" => all.push((
+            Grade::Wrong,
+            format!(
+                "its cleanup.policy is {policy}, not compact: it will grow without end, or windows will be deleted. Set \
+                 cleanup.policy=compact"
+            ),
+        )),
+        _ => {}
+    }
+    let largest = config.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok());
+    if let (Purpose::DeadLetters, Some(has)) = (purpose, largest.filter(|has| *has < needed(events))) {
+        let text = format!(
+            "its max.message.bytes is {has}, less than {}: the largest dead letters will be cut",
+            needed(events)
+        );
+        all.push((Grade::Doubtful, text));
+    }
+    all
 }
 
 async fn ensure(
-    admin: &AdminClient<DefaultClientContext>,
+    admin: &Admin,
     kafka: &Kafka,
     topics: &Topics,
     name: &str,
@@ -75,7 +184,7 @@ async fn ensure(
     config: &[(&str, &str)],
 ) -> Result<Found> {
     if let Some(partitions) = partitions_of(admin, kafka, name)? {
-        return Ok(Found { name: name.to_owned(), partitions, is_new: false, differs: None });
+        return Ok(Found { name: name.to_owned(), partitions, is_new: false, differs: Vec::new() });
     }
     let replication = if topics.replication == 0 { -1 } else { topics.replication };
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
@@ -93,7 +202,7 @@ async fn ensure(
     // Creation is answered before every broker knows the topic.
     for _ in 0..100 {
         if let Some(partitions) = partitions_of(admin, kafka, name)? {
-            return Ok(Found { name: name.to_owned(), partitions, is_new: true, differs: None });
+            return Ok(Found { name: name.to_owned(), partitions, is_new: true, differs: Vec::new() });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -101,7 +210,7 @@ async fn ensure(
 }
 
 /// Windows are kept in the partition of their number, so that more of them harm none that is there.
-async fn widen(admin: &AdminClient<DefaultClientContext>, kafka: &Kafka, name: &str, partitions: usize) -> Result<()> {
+async fn widen(admin: &Admin, kafka: &Kafka, name: &str, partitions: usize) -> Result<()> {
     let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
     let results = admin
         .create_partitions(&[NewPartitions::new(name, partitions)], &options)
@@ -115,19 +224,51 @@ async fn widen(admin: &AdminClient<DefaultClientContext>, kafka: &Kafka, name: &
     }
 }
 
-fn partitions_of(admin: &AdminClient<DefaultClientContext>, kafka: &Kafka, name: &str) -> Result<Option<usize>> {
+/// Partitions of a topic; `None` if the cluster says that there is no such topic, or has only begun to make it.
+fn partitions_of(admin: &Admin, kafka: &Kafka, name: &str) -> Result<Option<usize>> {
     let metadata = admin.inner().fetch_metadata(Some(name), CALL).map_err(|e| away("cannot reach Kafka", &e, kafka))?;
-    Ok(metadata
-        .topics()
-        .iter()
-        .find(|topic| topic.name() == name && topic.error().is_none())
-        .map(|topic| topic.partitions().len())
-        .filter(|partitions| *partitions > 0))
+    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
+    match topic.error().map(Code::from) {
+        None => Ok(Some(topic.partitions().len()).filter(|partitions| *partitions > 0)),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => Ok(None),
+        Some(Code::TopicAuthorizationFailed) => {
+            Err(Error::unavailable(format_args!("no right to see topic {name}: give it Describe on the topic")))
+        }
+        Some(code) => Err(Error::unavailable(format_args!("topic {name}: {code}"))),
+    }
 }
 
-async fn config_of(admin: &AdminClient<DefaultClientContext>, name: &str, key: &str) -> Option<String> {
-    let resource = ResourceSpecifier::Topic(name);
-    let results = admin.describe_configs([&resource], &AdminOptions::new()).await.ok()?;
-    let config = results.into_iter().next()?.ok()?;
-    config.get(key)?.value.clone()
+/// # Errors
+/// Why the configuration cannot be read: no answer, or no right.
+async fn config_of(admin: &Admin, name: &str) -> Result<Config, String> {
+    let options = AdminOptions::new().request_timeout(Some(CALL));
+    let results = admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
+    let config = results.map_err(|e| e.to_string())?.into_iter().next().ok_or("no answer")?;
+    let config = config.map_err(|code| code.to_string())?;
+    let entries = config.entries.into_iter();
+    Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_that_does_harm_is_named_for_each_purpose() {
+        let config = |policy: &str| Config::from([("cleanup.policy".to_owned(), policy.to_owned())]);
+        for (purpose, policy, grade) in [
+            (Purpose::Events, "compact", Some(Grade::Wrong)),
+            (Purpose::Events, "compact,delete", Some(Grade::Wrong)),
+            (Purpose::Events, "delete", None),
+            (Purpose::Anomalies, "compact", Some(Grade::Doubtful)),
+            (Purpose::DeadLetters, "compact", Some(Grade::Doubtful)),
+            (Purpose::State, "compact", None),
+            (Purpose::State, "delete", Some(Grade::Wrong)),
+            (Purpose::State, "compact,delete", Some(Grade::Wrong)),
+        ] {
+            let found = differs(purpose, &config(policy), &Config::new());
+            assert_eq!(found.first().map(|(grade, _)| *grade), grade, "{purpose:?} {policy}: {found:?}");
+            assert!(found.iter().all(|(_, text)| text.contains(policy)), "{found:?}");
+        }
+    }
 }

@@ -9,18 +9,20 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use super::Tried;
+use super::{Tally, records};
 use crate::config::Settings;
 use crate::config::resolved::Keep;
 use crate::config::schema::File;
+use crate::finding::Finding;
 use crate::role::detector;
+use crate::stream;
 use crate::stream::kafka::client;
 use crate::stream::kafka::context::Deliveries;
 
 const CALL: Duration = Duration::from_secs(10);
 
 /// Says nothing: the checks say it.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
@@ -30,7 +32,7 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 /// Everything that the role of `file` needs of Kafka; of all roles without one.
-pub fn try_all(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
+pub(super) fn try_all(settings: &Settings, file: Option<File>, tally: &mut Tally) {
     if file == Some(File::Dashboard) {
         return;
     }
@@ -39,11 +41,11 @@ pub fn try_all(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
     config.set("group.id", &settings.detector.group);
     let consumer = match config.create_with_context::<_, BaseConsumer<_>>(Quiet) {
         Ok(consumer) => consumer,
-        Err(e) => return tried("kafka.properties", Err(e.to_string())),
+        Err(e) => return tally.tried("kafka.properties", Err(e.to_string())),
     };
     match consumer.fetch_metadata(None, CALL) {
-        Err(e) => return tried("Kafka", Err(format!("{}: {e}", kafka.bootstrap_servers))),
-        Ok(metadata) => tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
+        Err(e) => return tally.tried("Kafka", Err(format!("{}: {e}", kafka.bootstrap_servers))),
+        Ok(metadata) => tally.tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
     }
     let is_detector = file != Some(File::Producer);
     let keeps_state = settings.detector.state == Keep::Topic;
@@ -54,26 +56,54 @@ pub fn try_all(settings: &Settings, file: Option<File>, tried: &mut Tried<'_>) {
         read.push(&topics.state);
     }
     let all = if is_detector { [vec![&topics.raw_events], written.clone()].concat() } else { vec![&topics.raw_events] };
-    let mut is_complete = true;
+    let (mut is_complete, mut input) = (true, None);
     for topic in all {
         let partitions = partitions(&consumer, topic);
         is_complete &= partitions.is_ok();
+        if let (Ok(partitions), true) = (&partitions, *topic == topics.raw_events) {
+            input = Some(*partitions);
+        }
         let found = partitions.and_then(|n| match is_detector && read.contains(&topic) {
             true => readable(&consumer, topic).map(|()| format!("{n} partitions, readable")),
             false => Ok(format!("{n} partitions")),
         });
-        tried(&format!("topic {topic}"), found);
+        tally.tried(&format!("topic {topic}"), found);
     }
     if !is_detector {
         return;
     }
-    let group = offsets(&consumer, &topics.raw_events).map_err(|e| e.to_string()).map(|()| "readable".into());
-    tried(&format!("group {}", settings.detector.group), group);
-    let (id, is_transactional) = detector::names_for_check(settings);
-    if is_transactional && is_complete {
-        let tried_writing = writable(settings, &id, &written);
-        tried("transactions", tried_writing.map(|()| format!("as {id}, which may write (tried, and aborted)")));
+    match configurations(settings, keeps_state) {
+        Ok(found) => found.into_iter().for_each(|finding| tally.add(finding)),
+        Err(e) => tally.tried("topics", Err(e)),
     }
+    let group = offsets(&consumer, &topics.raw_events).map_err(|e| e.to_string()).map(|()| "readable".into());
+    tally.tried(&format!("group {}", settings.detector.group), group);
+    if keeps_state && is_complete {
+        let partitions = (0..i32::try_from(input.unwrap_or(0)).unwrap_or(i32::MAX)).collect::<Vec<_>>();
+        let state = detector::check_state(settings, &partitions);
+        let state = state.map(|n| format!("windows of {n} of {} partitions, which a start takes", partitions.len()));
+        tally.tried(&format!("state in {}", topics.state), state);
+    }
+    match detector::names_for_check(settings) {
+        Err(e) => tally.tried("detector.instance", Err(e.message)),
+        Ok((id, true)) if is_complete => {
+            let tried_writing = writable(settings, &id, &written);
+            tally.tried(
+                "transactions",
+                tried_writing.map(|()| format!("as {id}, which may write (tried, and aborted)")),
+            );
+        }
+        Ok(_) => {}
+    }
+    if let Some(partitions) = input {
+        records::show(settings, &consumer, partitions, tally);
+    }
+}
+
+/// How the topics are configured, as far as that is not what they need.
+fn configurations(settings: &Settings, keeps_state: bool) -> Result<Vec<Finding>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(stream::topics::look(&settings.kafka, &settings.topics, keeps_state)).map_err(|e| e.message)
 }
 
 fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<usize, String> {

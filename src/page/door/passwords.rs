@@ -1,7 +1,8 @@
 //! The file of names, roles and argon2id hashes: a line `name:role:hash` for each. It is read again when it changes.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
@@ -9,6 +10,8 @@ use std::time::SystemTime;
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+
+use crate::finding::{self, Finding, Grade};
 
 /// Passwords that are checked at once: each takes 19 MiB and some tens of milliseconds of a core.
 const AT_ONCE: usize = 2;
@@ -111,11 +114,52 @@ impl Users {
 
 /// Lines that are not understood name nobody.
 fn parse(text: &str) -> HashMap<String, (Role, String)> {
-    let line = |line: &str| {
-        let mut parts = line.splitn(3, ':');
-        let (name, role, hash) = (parts.next()?.trim(), parts.next()?.trim(), parts.next()?.trim());
-        let role = [Role::Viewer, Role::Operator].into_iter().find(|known| known.as_str() == role)?;
-        (!name.is_empty() && !name.starts_with('#')).then(|| (name.to_owned(), (role, hash.to_owned())))
+    text.lines().filter_map(user).collect()
+}
+
+/// One line: name, role and hash.
+fn user(line: &str) -> Option<(String, (Role, String))> {
+    let mut parts = line.splitn(3, ':');
+    let (name, role, hash) = (parts.next()?.trim(), parts.next()?.trim(), parts.next()?.trim());
+    let role = [Role::Viewer, Role::Operator].into_iter().find(|known| known.as_str() == role)?;
+    (!name.is_empty() && !name.starts_with('#')).then(|| (name.to_owned(), (role, hash.to_owned())))
+}
+
+/// What `anomaly check` says of the file, and a start before it serves.
+pub fn look(file: &Path) -> Finding {
+    const WHAT: &str = "dashboard.users";
+    let text = match std::fs::read(file).map(String::from_utf8) {
+        Ok(Ok(text)) => text,
+        Ok(Err(_)) => return Finding::new(WHAT, Grade::Unusable, format!("{} is not UTF-8", file.display())),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let why = format!("{0} does not exist: `anomaly passwd NAME --file {0}` makes it", file.display());
+            return Finding::new(WHAT, Grade::Unusable, why);
+        }
+        Err(e) => return Finding::new(WHAT, Grade::Unusable, finding::unreadable(file, &e)),
     };
-    text.lines().filter_map(line).collect()
+    let is_text = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let is_wrong =
+        |line: &str| is_text(line) && user(line).is_none_or(|(_, (_, hash))| PasswordHash::new(&hash).is_err());
+    let wrong =
+        (1..).zip(text.lines()).filter(|(_, line)| is_wrong(line)).map(|(number, _): (u32, _)| number.to_string());
+    let wrong = wrong.collect::<Vec<_>>().join(", ");
+    if !wrong.is_empty() {
+        let why = format!(
+            "{}: line {wrong} is not name:role:hash, as `anomaly passwd` writes it, and lets no user in",
+            file.display()
+        );
+        return Finding::new(WHAT, Grade::Wrong, why);
+    }
+    match parse(&text).len() {
+        0 => Finding::new(
+            WHAT,
+            Grade::Wrong,
+            format!("{0} names no user, so that no one can log in: anomaly passwd NAME --file {0}", file.display()),
+        ),
+        n => Finding::new(
+            WHAT,
+            Grade::Good,
+            format!("{}: {n} {}", file.display(), if n == 1 { "user" } else { "users" }),
+        ),
+    }
 }

@@ -4,9 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant as Monotonic};
 
-use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{Ssl, SslAcceptor, SslMethod, SslVersion};
@@ -15,6 +14,9 @@ use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
 use crate::error::{Error, Result};
+use crate::event::Instant;
+use crate::finding::{self, Finding, Grade};
+use crate::pem::{self, NoKey};
 
 /// What new connections are encrypted with.
 #[derive(Clone)]
@@ -27,7 +29,7 @@ pub struct Tls {
 struct Current {
     acceptor: SslAcceptor,
     /// When it was read, and for how long it was valid then.
-    read: Instant,
+    read: Monotonic,
     left: Duration,
 }
 
@@ -81,54 +83,63 @@ impl Tls {
 
 impl Current {
     fn read(certificate: &Path, key: &Path) -> Result<Current> {
-        let (acceptor, left) = acceptor(certificate, key)?;
-        Ok(Current { acceptor, read: Instant::now(), left })
+        let (chain, secret) = read(certificate, key).map_err(|(_, path, why)| Error::config(unusable(path, &why)))?;
+        let acceptor = with(&chain, &secret).map_err(|e| Error::config(unusable(certificate, &e.to_string())))?;
+        // The first is ours; at least one was read.
+        let end = chain.first().and_then(|own| pem::end(own));
+        let left = end.map_or(0, |end| end.millis() - Instant::now().millis());
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+        Ok(Current { acceptor, read: Monotonic::now(), left })
     }
 }
 
-fn acceptor(certificate: &Path, key: &Path) -> Result<(SslAcceptor, Duration)> {
-    let unusable = |path: &Path, e: &dyn std::fmt::Display| {
-        Error::config(format_args!("`{}` cannot be used for TLS: {e}", path.display()))
+/// What `anomaly check` says of the two files, and a start before it serves: all that a start needs of them, and how long
+/// the certificate lasts.
+pub fn look(certificate: &Path, key: &Path, now: Instant) -> Vec<Finding> {
+    let (chain, secret) = match read(certificate, key) {
+        Ok(both) => both,
+        Err((what, path, why)) => return vec![Finding::new(what, Grade::Unusable, unusable(path, &why))],
     };
-    let read = |path: &Path| std::fs::read(path).map_err(|e| unusable(path, &e));
-    let chain = X509::stack_from_pem(&read(certificate)?).map_err(|e| unusable(certificate, &e))?;
-    let mut chain = chain.into_iter();
-    let leaf = chain.next().ok_or_else(|| unusable(certificate, &"it holds no certificate in PEM"))?;
-    let key_of = private_key(&read(key)?).map_err(|e| unusable(key, &e))?;
-    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).map_err(|e| unusable(key, &e))?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(|e| unusable(certificate, &e))?;
-    builder.set_certificate(&leaf).map_err(|e| unusable(certificate, &e))?;
-    for issuer in chain {
-        builder.add_extra_chain_cert(issuer).map_err(|e| unusable(certificate, &e))?;
+    if let Err(why) = with(&chain, &secret) {
+        return vec![Finding::new("dashboard.tls_key", Grade::Unusable, unusable(key, &why.to_string()))];
     }
-    if !leaf.public_key().map_err(|e| unusable(certificate, &e))?.public_eq(&key_of) {
-        let certificate = certificate.display();
-        return Err(unusable(key, &format_args!("it does not belong to the certificate in `{certificate}`")));
-    }
-    builder.set_private_key(&key_of).map_err(|e| unusable(key, &e))?;
-    let rest = left(&leaf).map_err(|e| unusable(certificate, &e))?;
-    Ok((builder.build(), rest))
+    let (grade, life) = pem::chain_life(&chain, now);
+    let of_chain = Finding::new("dashboard.tls_certificate", grade, format!("{}: {life}", certificate.display()));
+    let of_key = Finding::new("dashboard.tls_key", Grade::Good, format!("{}: the certificate's key", key.display()));
+    vec![of_chain, of_key]
 }
 
-/// A key that has a passphrase is refused: a service has nobody to ask, and OpenSSL would ask the terminal.
-fn private_key(pem: &[u8]) -> std::result::Result<PKey<Private>, String> {
-    let mut is_asked = false;
-    let key = PKey::private_key_from_pem_callback(pem, |_| {
-        is_asked = true;
-        Ok(0)
-    });
-    match key {
-        Err(_) if is_asked => {
-            Err("it has a passphrase; write it without one: openssl pkey -in OLD -out NEW".to_owned())
+type Wrong<'a> = (&'static str, &'a Path, String);
+
+fn read<'a>(certificate: &'a Path, key: &'a Path) -> Result<(Vec<X509>, PKey<Private>), Wrong<'a>> {
+    let bytes = |path: &Path| std::fs::read(path).map_err(|e| finding::unreadable(path, &e));
+    let of_chain = |why| ("dashboard.tls_certificate", certificate, why);
+    let of_key = |why| ("dashboard.tls_key", key, why);
+    let chain = bytes(certificate).and_then(|bytes| pem::certificates(&bytes)).map_err(of_chain)?;
+    let secret = pem::key(&bytes(key).map_err(of_key)?, None).map_err(|why| {
+        of_key(match why {
+            NoKey::Encrypted => format!("{why}: use a key without one (openssl pkey -in OLD -out NEW)"),
+            NoKey::Wrong(_) => why.to_string(),
+        })
+    })?;
+    pem::belong(&chain, &secret).map_err(of_key)?;
+    Ok((chain, secret))
+}
+
+fn unusable(path: &Path, why: &str) -> String {
+    format!("`{}` cannot be used for TLS: {why}", path.display())
+}
+
+fn with(chain: &[X509], key: &PKey<Private>) -> Result<SslAcceptor, ErrorStack> {
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    for (at, certificate) in chain.iter().enumerate() {
+        match at {
+            0 => builder.set_certificate(certificate)?,
+            _ => builder.add_extra_chain_cert(certificate.clone())?,
         }
-        Err(_) if !pem.windows(10).any(|text| text == b"-----BEGIN") => Err("it is not in PEM".to_owned()),
-        key => key.map_err(|e| e.to_string()),
     }
-}
-
-/// How long a certificate is still valid; nothing when it has expired.
-fn left(certificate: &X509) -> std::result::Result<Duration, ErrorStack> {
-    let left = Asn1Time::days_from_now(0)?.diff(certificate.not_after())?;
-    let seconds = i64::from(left.days) * 86_400 + i64::from(left.secs);
-    Ok(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    builder.set_private_key(key)?;
+    builder.check_private_key()?;
+    Ok(builder.build())
 }

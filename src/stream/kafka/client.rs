@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
+use super::tls;
 use crate::config::resolved::Kafka;
 
 /// A topic that was missing, or that a broker did not know yet while it started, is found in seconds, not minutes.
@@ -52,6 +53,10 @@ pub fn base(kafka: &Kafka) -> ClientConfig {
         ("socket.keepalive.enable", "true"),
     ];
     set_missing(&mut config, kafka, &set_unless_given);
+    if tls::uses_tls(kafka) {
+        // Without any, OpenSSL asks on the terminal for the passphrase of an encrypted key. A key without one ignores it.
+        set_missing(&mut config, kafka, &[("ssl.key.password", "none is set")]);
+    }
     config.set("bootstrap.servers", &kafka.bootstrap_servers).set_log_level(RDKafkaLogLevel::Info);
     config
 }

@@ -1,6 +1,6 @@
 //! What librdkafka says in its callbacks, kept until the loop asks: changes of the group, deliveries, trouble, ends.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,6 +22,8 @@ use crate::stream::log::{Change, Fault, Positions, Remedy};
 #[derive(Debug, Default)]
 pub struct Trouble {
     why: Mutex<Option<String>>,
+    /// Brokers that could not be reached, with the reason.
+    unreached: Mutex<BTreeMap<String, String>>,
     is_stranded: AtomicBool,
 }
 
@@ -43,17 +45,46 @@ impl Trouble {
     /// Something worked.
     pub fn clear(&self) {
         *lock(&self.why) = None;
+        lock(&self.unreached).clear();
     }
 
     fn hear(&self, error: &KafkaError, reason: &str) {
         use RDKafkaErrorCode::{AllBrokersDown, Authentication, BrokerTransportFailure, Resolve, SSL};
         match error.rdkafka_error_code() {
-            Some(AllBrokersDown) => {
-                lock(&self.why).get_or_insert_with(|| format!("Kafka is away: {reason}"));
-            }
+            Some(AllBrokersDown) => self.is_away(reason),
             Some(Authentication | SSL) => self.set(format!("Kafka refuses us: {reason}")),
-            Some(BrokerTransportFailure | Resolve) => tracing::debug!("librdkafka: {reason}"),
+            Some(BrokerTransportFailure | Resolve) => {
+                if let Some((broker, why)) = unreached(reason) {
+                    lock(&self.unreached).insert(broker, why);
+                }
+                tracing::debug!("librdkafka: {reason}");
+            }
             _ => tracing::debug!("librdkafka: {error}: {reason}"),
+        }
+    }
+
+    /// Why a call that needs a broker had no answer: the trouble, or the brokers that could not be reached.
+    pub fn reason(&self) -> Option<String> {
+        self.get().or_else(|| self.unreached())
+    }
+
+    /// Brokers that were tried, and why each was not reached; `None` if none was.
+    fn unreached(&self) -> Option<String> {
+        let tried = lock(&self.unreached);
+        let some = tried.iter().take(UNREACHED).map(|(broker, why)| format!("{broker}: {why}")).collect::<Vec<_>>();
+        match tried.len().saturating_sub(UNREACHED) {
+            _ if some.is_empty() => None,
+            0 => Some(format!("Kafka is away: {}", some.join("; "))),
+            more => Some(format!("Kafka is away: {}; and {more} more", some.join("; "))),
+        }
+    }
+
+    fn is_away(&self, reason: &str) {
+        let why = self.unreached().unwrap_or_else(|| format!("Kafka is away: {reason}"));
+        let mut known = lock(&self.why);
+        // What a broker refused says more.
+        if known.as_ref().is_none_or(|known| known.starts_with("Kafka is away")) {
+            *known = Some(why);
         }
     }
 
@@ -72,6 +103,20 @@ impl Trouble {
             self.clear();
         }
     }
+}
+
+/// Most brokers that are named as not reached.
+const UNREACHED: usize = 3;
+
+/// Address and reason in librdkafka's text about a broker, such as `ssl://kafka-1:9093/bootstrap: Connect to
+/// ipv4#10.0.0.1:9093 failed: Connection refused (after 1ms in state CONNECT)`.
+fn unreached(text: &str) -> Option<(String, String)> {
+    let (broker, why) = text.split_once(": ")?;
+    let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
+    let broker = broker.rsplit_once('/').map_or(broker, |(address, _)| address);
+    let why = why.rsplit_once(" (after ").map_or(why, |(why, _)| why);
+    // The group's coordinator is one of the brokers, under a name instead of an address.
+    broker.contains(':').then(|| (broker.to_owned(), why.to_owned()))
 }
 
 /// librdkafka repeats itself while it reconnects; what matters is told once, by the loop.
@@ -382,6 +427,22 @@ mod tests {
         assert!(member.is_lost(), "whatever it tries");
         member.look(&state("up"));
         assert!(!member.is_lost());
+    }
+
+    #[test]
+    fn brokers_that_are_away_are_named_with_their_addresses_and_reasons() {
+        let trouble = Trouble::default();
+        let away = |reason: &str| trouble.hear(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), reason);
+        away(
+            "ssl://k1:9093/bootstrap: Connect to ipv4#10.0.0.1:9093 failed: Connection refused (after 1ms in state CONNECT)",
+        );
+        away("GroupCoordinator: Disconnected (after 9ms in state UP)");
+        trouble.hear(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        let first = "Kafka is away: k1:9093: Connect to ipv4#10.0.0.1:9093 failed: Connection refused";
+        assert_eq!(trouble.get().as_deref(), Some(first));
+        away("k2:9093/2: Disconnected");
+        trouble.hear(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
+        assert_eq!(trouble.get().unwrap(), format!("{first}; k2:9093: Disconnected"));
     }
 
     #[test]

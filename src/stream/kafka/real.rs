@@ -193,7 +193,7 @@ impl Log for KafkaLog {
                 // The callbacks know why it takes so long; each poll serves one.
                 (0..32).for_each(|_| self.producer.poll(Duration::ZERO));
                 let mut fault = fault::of("starting transactions", &e);
-                if let Some(why) = self.producer.context().trouble.get() {
+                if let Some(why) = self.producer.context().trouble.reason() {
                     fault.message = why;
                 }
                 fault

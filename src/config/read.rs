@@ -1,0 +1,132 @@
+//! Reads the files of the settings. Only "not found" is absence: every other error stops the start, with its remedy.
+
+use std::fmt::Write;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::account::{Account, acting, name_of, reader};
+use super::report::{Origin, Report};
+use crate::foreign;
+
+/// What Windows editors put before UTF-8 text.
+const MARK: char = '\u{feff}';
+
+/// What is at a path, followed through symbolic links; `None` if nothing is there.
+///
+/// # Errors
+/// When that cannot be known, and when a symbolic link leads nowhere.
+pub fn look(path: &Path, account: Option<&Account>) -> io::Result<Option<Metadata>> {
+    acting(account, || found(path, fs::metadata(path)))?
+}
+
+/// Paths in a directory, sorted; `None` if the directory does not exist.
+///
+/// # Errors
+/// When it cannot be read to its end, or is no directory.
+pub fn list(dir: &Path, account: Option<&Account>) -> io::Result<Option<Vec<PathBuf>>> {
+    let entries = || fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+    let found = acting(account, || found(dir, entries()))??;
+    Ok(found.map(|mut paths| {
+        paths.sort();
+        paths
+    }))
+}
+
+/// Text of a file; `None` if it does not exist.
+///
+/// # Errors
+/// When it cannot be read, or is not UTF-8.
+pub fn text(path: &Path, account: Option<&Account>) -> io::Result<Option<String>> {
+    acting(account, || found(path, fs::read(path)))??.map(utf8).transpose()
+}
+
+/// Only "not found" is absence, and a symbolic link that leads nowhere is not even that.
+fn found<T>(path: &Path, result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        Err(_) => match fs::symlink_metadata(path) {
+            Ok(there) if there.is_symlink() => Err(io::Error::other("it is a symbolic link that leads nowhere")),
+            Ok(_) => Err(io::Error::other("it changed while it was read")),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        },
+    }
+}
+
+fn utf8(bytes: Vec<u8>) -> io::Result<String> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(io::Error::new(ErrorKind::InvalidData, "it is UTF-16: save it as UTF-8"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let column = valid.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+        let why = format!("it is not UTF-8: byte {column} of line {line} belongs to no character. Save it as UTF-8");
+        io::Error::new(ErrorKind::InvalidData, why)
+    })
+}
+
+/// Reports a path that cannot be read, with what to do about it.
+pub fn unreadable(path: &Path, error: &io::Error, account: Option<&Account>, report: &mut Report) {
+    let title = format!("cannot read {}", foreign::path(path));
+    report.add(&Origin::Secret(path.to_owned()), title, error, remedy(path, error, account));
+}
+
+/// The secret in a file that has nothing else. The end of its line does not belong to it. What is wrong is reported.
+pub fn secret(path: &Path, account: Option<&Account>, target: &str, report: &mut Report) -> Option<String> {
+    let none = || io::Error::new(ErrorKind::NotFound, "it does not exist");
+    let text = match text(path, account).and_then(|text| text.ok_or_else(none)) {
+        Ok(text) => text,
+        Err(e) => {
+            unreadable(path, &e, account, report);
+            return None;
+        }
+    };
+    let text = text.trim_start_matches(MARK).trim_end_matches(['\r', '\n']);
+    let has_lines = ["pem", "jaas", "config"].iter().any(|word| target.contains(word));
+    let problem = match text {
+        "" => format!("{} is empty", foreign::path(path)),
+        _ if text.contains('\n') && !has_lines => format!("{} has more than one line", foreign::path(path)),
+        _ => return Some(text.to_owned()),
+    };
+    let expected = format!("expected the value of `{target}` and nothing else");
+    let help = Some("write the secret into the file, or remove the file and what names it".to_owned());
+    report.add(&Origin::Secret(path.to_owned()), problem, expected, help);
+    None
+}
+
+/// What lets this user read the path; `None` where the error says it all.
+pub fn remedy(path: &Path, error: &io::Error, account: Option<&Account>) -> Option<String> {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return None;
+    }
+    let mut text = format!("user {} may not read it", reader(account));
+    if let Some((closed, metadata)) = closed(path, account) {
+        let (owner, mode) = (name_of(metadata.uid()), metadata.mode() & 0o7777);
+        let (what, remedy) = match metadata.is_dir() {
+            true => ("directory", format!("chmod 0755 {0} (or: chgrp anomaly {0}; chmod 0750 {0})", closed.display())),
+            false => ("file", format!("chgrp anomaly {0}; chmod 0640 {0}", closed.display())),
+        };
+        let place = if closed == path { "it".to_owned() } else { format!("{what} {}", closed.display()) };
+        let _ = write!(text, ": {place} is {owner}'s with mode {mode:04o}. As root: {remedy}");
+    }
+    Some(text)
+}
+
+/// The outermost part of a path that is closed to this user.
+fn closed(path: &Path, account: Option<&Account>) -> Option<(PathBuf, Metadata)> {
+    let path = std::path::absolute(path).ok()?;
+    let mut parts = path.ancestors().collect::<Vec<_>>();
+    parts.reverse();
+    let is_denied = |part: &Path| {
+        let looked = acting(account, || fs::metadata(part)).and_then(|looked| looked);
+        looked.is_err_and(|e| e.kind() == ErrorKind::PermissionDenied)
+    };
+    let at = parts.iter().position(|part| is_denied(part)).unwrap_or(parts.len());
+    let closed = parts.get(at.checked_sub(1)?)?;
+    // As the process's own user, which may see more than the account.
+    fs::metadata(closed).ok().map(|metadata| (closed.to_path_buf(), metadata))
+}

@@ -1,0 +1,151 @@
+//! Only "not found" is absence: whatever else keeps settings from being read stops the start, or is told.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use super::super::*;
+use super::{message, places};
+
+/// Someone whom modes stop: root reads everything, so root's tests read as nobody.
+fn someone() -> Option<Account> {
+    account::is_root().then(|| Account::find("nobody").unwrap().expect("a user nobody"))
+}
+
+fn close(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The complaint about a settings directory with these files, of which one is closed.
+fn complaint_when_closed(files: &[(&str, &str)], closed: &str) -> String {
+    let (dir, places) = places(files, &[]);
+    close(dir.path(), 0o755);
+    let path = dir.path().join(closed);
+    close(&path, 0o000);
+    let loaded = load_as(&places, someone().as_ref());
+    close(&path, 0o755);
+    loaded.expect_err(closed).message.replace(dir.path().to_str().unwrap(), "DIR")
+}
+
+#[test]
+fn what_may_not_be_read_stops_the_start_with_the_path_and_the_remedy() {
+    let one = [("common.toml", "[postgres]\nretention = \"0s\"\n")];
+    for (files, closed, remedy) in [
+        (&one[..], "", "chmod 0755 DIR"),
+        (&one, "common.toml", "chgrp anomaly DIR/common.toml; chmod 0640 DIR/common.toml"),
+        (&[("detector.toml", "")], "detector.toml", "chgrp anomaly DIR/detector.toml"),
+        (&[("conf.d/10.toml", "")], "conf.d/10.toml", "chgrp anomaly DIR/conf.d/10.toml"),
+        (&[("conf.d/10.toml", "")], "conf.d", "chmod 0755 DIR/conf.d"),
+    ] {
+        let message = complaint_when_closed(files, closed);
+        assert!(message.contains(format!("cannot read DIR/{closed}").trim_end_matches('/')), "{message}");
+        assert!(message.contains("Permission denied") && message.contains(remedy), "{closed}: {message}");
+    }
+}
+
+#[test]
+fn what_is_there_and_is_no_file_of_settings_stops_the_start() {
+    let (dir, places) = places(&[("conf.d/50.toml", "")], &[]);
+    let conf_d = dir.path().join("conf.d");
+    let complain = |make: &dyn Fn(&Path), name: &str, why: &str| {
+        let path = conf_d.join(name);
+        make(&path);
+        let message = load(&places).expect_err(name).message;
+        assert!(message.contains(name) && message.contains(why), "{message}");
+        std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path)).unwrap();
+    };
+    complain(&|path| symlink("/nowhere/x.toml", path).unwrap(), "dangling.toml", "a symbolic link that leads nowhere");
+    complain(&|path| std::fs::create_dir(path).unwrap(), "directory.toml", "Is a directory");
+    complain(&|path| std::fs::write(path, b"a = 1\nb = \"\xe4\"\n").unwrap(), "latin1.toml", "byte 6 of line 2");
+    complain(&|path| std::fs::write(path, b"\xff\xfea\0=\x001\0").unwrap(), "utf16.toml", "it is UTF-16");
+    std::fs::remove_dir_all(&conf_d).unwrap();
+    std::fs::write(&conf_d, "").unwrap();
+    assert!(load(&places).expect_err("a file").message.contains("Not a directory"));
+    let file = Places { dir: conf_d, ..Places::default() };
+    assert!(load(&file).expect_err("a file").message.contains("is not a directory"));
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over_and_what_is_not_read_is_named() {
+    let (_dir, places) = places(
+        &[
+            ("conf.d/50.toml", "\u{feff}[detector]\r\nwindow = 50\r\n"),
+            ("conf.d/60.conf", "[detector]\nwindow = 60\n"),
+            ("conf.d/.#70.toml", "nonsense of an editor"),
+        ],
+        &[],
+    );
+    let loaded = load(&places).unwrap();
+    assert_eq!(loaded.settings.detector.window, 50);
+    assert_eq!(loaded.notices.len(), 2, "{:?}", loaded.notices);
+    assert!(loaded.notices.iter().any(|notice| notice.contains("60.conf is not read")), "{:?}", loaded.notices);
+}
+
+#[test]
+fn a_secret_is_one_line_whatever_ends_it_and_neither_empty_nor_several_lines() {
+    for (text, expected) in [
+        ("hush", Ok("hush")),
+        ("hush\n", Ok("hush")),
+        ("hush\r\n", Ok("hush")),
+        ("\u{feff}hush \n\n", Ok("hush ")),
+        ("", Err("is empty")),
+        ("\r\n", Err("is empty")),
+        ("hush\nhush\n", Err("has more than one line")),
+    ] {
+        for place in ["credentials/postgres.password", "elsewhere"] {
+            let (dir, mut places) = places(&[(place, text)], &[]);
+            if place == "elsewhere" {
+                let path = dir.path().join(place).display().to_string();
+                places.env = vec![("ANOMALY__POSTGRES__PASSWORD_FILE".into(), path)];
+            }
+            match (load(&places), expected) {
+                (Ok(loaded), Ok(expected)) => assert_eq!(loaded.settings.postgres.password.reveal(), expected),
+                (Err(error), Err(why)) => {
+                    assert!(error.message.contains(why) && !error.message.contains("hush"), "{}", error.message);
+                }
+                (got, expected) => panic!("{text:?} in {place}: {:?}, not {expected:?}", got.map(|got| got.notices)),
+            }
+        }
+    }
+}
+
+#[test]
+fn credentials_that_are_missing_are_none_and_those_that_may_not_be_read_are_told() {
+    let (dir, mut places) = places(&[("credentials/postgres.password", "hush")], &[]);
+    close(dir.path(), 0o755);
+    let kept = dir.path().join("credentials");
+    places.credentials = Some(dir.path().join("gone"));
+    assert_eq!(load(&places).unwrap().settings.postgres.password.reveal(), "");
+    // What systemd names must be readable.
+    places.credentials = Some(kept.join("postgres.password"));
+    assert!(load(&places).expect_err("no directory").message.contains("Not a directory"));
+    // Where root keeps them, other users have none, and are told.
+    places.credentials = None;
+    assert_eq!(load(&places).unwrap().settings.postgres.password.reveal(), "hush");
+    close(&kept, 0o000);
+    let load = || load(&places).map(|loaded| loaded.notices);
+    let notices = someone().map_or_else(load, |someone| someone.act(load).unwrap()).unwrap();
+    close(&kept, 0o700);
+    assert!(notices.len() == 1 && notices[0].contains("are not used"), "{notices:?}");
+}
+
+#[test]
+fn names_that_are_patterns_or_that_kafka_refuses_are_refused_for_every_topic_and_group() {
+    let long = "x".repeat(250);
+    let told = |key: &str, wrong: &str| {
+        let (section, name) = key.split_once('.').unwrap();
+        let told = message(&[("common.toml", &format!("[{section}]\n{name} = \"{wrong}\"\n"))], &[]);
+        assert!(told.contains("common.toml:2:") && told.contains(&format!("`{key}`")), "{wrong}: {told}");
+    };
+    for key in ["topics.raw_events", "topics.anomalies", "topics.dead_letter", "topics.state"] {
+        ["^raw.*", &long, "a b", ".", "", "r\u{fc}hr"].into_iter().for_each(|wrong| told(key, wrong));
+    }
+    for key in ["detector.group", "sink.group"] {
+        ["^group", &long, ""].into_iter().for_each(|wrong| told(key, wrong));
+    }
+    let twins = "[topics]\nstate = \"anomaly.state\"\nanomalies = \"anomaly_state\"\n";
+    let told = message(&[("common.toml", twins)], &[]);
+    assert!(told.contains("differ in dots and underscores only"), "{told}");
+    let longest = format!("[topics]\nraw_events = \"{}\"\n", &long[1..]);
+    let (_dir, places) = places(&[("common.toml", &longest)], &[]);
+    assert!(load(&places).is_ok());
+}

@@ -1,0 +1,156 @@
+//! The files of Kafka's TLS settings, as librdkafka will open them: certificates, keys, stores. librdkafka names neither
+//! the file nor the remedy, and asks on a terminal for the passphrase of a key.
+
+use std::path::Path;
+
+use openssl::pkcs12::Pkcs12;
+
+use crate::config::resolved::Kafka;
+use crate::event::Instant;
+use crate::finding::{self, Finding, Grade};
+use crate::pem::{self, NoKey};
+
+/// What a start needs of the files, and how long certificates last; nothing where TLS is not used.
+pub fn look(kafka: &Kafka, now: Instant) -> Vec<Finding> {
+    let files = Files { kafka, now };
+    let given = kafka
+        .properties
+        .keys()
+        .filter(|name| name.starts_with("ssl.") && (name.ends_with(".location") || name.ends_with(".pem")));
+    let given = given.map(String::as_str).collect::<Vec<_>>();
+    if !uses_tls(kafka) {
+        let unused = given.iter().map(|name| {
+            let text = "is not used: kafka.properties.\"security.protocol\" is neither ssl nor sasl_ssl";
+            Finding::new(key(name), Grade::Doubtful, text)
+        });
+        return unused.collect();
+    }
+    [files.authorities(), files.identity(), files.store()].concat()
+}
+
+/// Whether connections are encrypted.
+pub fn uses_tls(kafka: &Kafka) -> bool {
+    let protocol = kafka.properties.get("security.protocol");
+    protocol.is_some_and(|protocol| protocol.to_ascii_lowercase().ends_with("ssl"))
+}
+
+fn key(property: &str) -> String {
+    format!("kafka.properties.{property}")
+}
+
+/// What a property names.
+struct Content {
+    /// The setting.
+    what: String,
+    /// The file, or that the setting itself has the text.
+    place: String,
+    bytes: Vec<u8>,
+}
+
+impl Content {
+    fn unusable(&self, why: impl std::fmt::Display) -> Vec<Finding> {
+        vec![Finding::new(self.what.as_str(), Grade::Unusable, format!("{}: {why}", self.place))]
+    }
+}
+
+struct Files<'a> {
+    kafka: &'a Kafka,
+    now: Instant,
+}
+
+impl Files<'_> {
+    fn get(&self, property: &str) -> Option<&str> {
+        self.kafka.properties.get(property).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Bytes of `…location` or `…pem`; `None` if neither is set.
+    fn content(&self, stem: &str) -> Option<Result<Content, Finding>> {
+        if let Some(pem) = self.get(&format!("{stem}.pem")) {
+            let what = key(&format!("{stem}.pem"));
+            return Some(Ok(Content { what, place: "the text".into(), bytes: pem.as_bytes().to_vec() }));
+        }
+        let property = format!("{stem}.location");
+        let path = Path::new(self.get(&property)?);
+        Some(match std::fs::read(path) {
+            Ok(bytes) => Ok(Content { what: key(&property), place: path.display().to_string(), bytes }),
+            Err(e) => Err(Finding::new(key(&property), Grade::Unusable, finding::unreadable(path, &e))),
+        })
+    }
+
+    fn authorities(&self) -> Vec<Finding> {
+        let place = self.get("ssl.ca.location").unwrap_or("probe");
+        if self.get("ssl.ca.pem").is_none() && (place == "probe" || Path::new(place).is_dir()) {
+            return match std::fs::read_dir(place) {
+                Err(e) if place != "probe" => {
+                    vec![Finding::new(key("ssl.ca.location"), Grade::Unusable, finding::unreadable(place.as_ref(), &e))]
+                }
+                _ => Vec::new(),
+            };
+        }
+        match self.content("ssl.ca") {
+            None => Vec::new(),
+            Some(Err(finding)) => vec![finding],
+            Some(Ok(content)) => match pem::certificates(&content.bytes) {
+                Err(why) => content.unusable(why),
+                Ok(all) => {
+                    let (grade, life) = pem::authorities_life(&all, self.now);
+                    vec![Finding::new(content.what, grade, format!("{}: {life}", content.place))]
+                }
+            },
+        }
+    }
+
+    /// Our own certificate and its key.
+    fn identity(&self) -> Vec<Finding> {
+        let (chain, secret) = match (self.content("ssl.certificate"), self.content("ssl.key")) {
+            (None, None) => return Vec::new(),
+            (Some(Err(finding)), _) | (_, Some(Err(finding))) => return vec![finding],
+            (Some(Ok(chain)), None) => {
+                return chain.unusable("stands alone; it needs its key, kafka.properties.\"ssl.key.location\"");
+            }
+            (None, Some(Ok(secret))) => {
+                return secret
+                    .unusable("stands alone; it needs its certificate, kafka.properties.\"ssl.certificate.location\"");
+            }
+            (Some(Ok(chain)), Some(Ok(secret))) => (chain, secret),
+        };
+        let certificates = match pem::certificates(&chain.bytes) {
+            Ok(certificates) => certificates,
+            Err(why) => return chain.unusable(why),
+        };
+        let private = match pem::key(&secret.bytes, self.get("ssl.key.password")) {
+            Ok(private) => private,
+            Err(why @ NoKey::Encrypted) => {
+                return secret.unusable(format_args!(
+                    "{why}. Set kafka.properties.\"ssl.key.password\" (better: a file \
+                     /etc/anomaly/credentials/kafka.properties.ssl.key.password), or use a key without one"
+                ));
+            }
+            Err(why) => return secret.unusable(why),
+        };
+        if let Err(why) = pem::belong(&certificates, &private) {
+            return secret.unusable(why);
+        }
+        let (grade, life) = pem::chain_life(&certificates, self.now);
+        let of_chain = Finding::new(chain.what, grade, format!("{}: {life}", chain.place));
+        vec![of_chain, Finding::new(secret.what, Grade::Good, format!("{}: the certificate's key", secret.place))]
+    }
+
+    /// A PKCS #12 store that has both.
+    fn store(&self) -> Vec<Finding> {
+        let content = match self.content("ssl.keystore") {
+            None => return Vec::new(),
+            Some(Err(finding)) => return vec![finding],
+            Some(Ok(content)) => content,
+        };
+        let password = self.get("ssl.keystore.password").unwrap_or("");
+        match Pkcs12::from_der(&content.bytes).and_then(|store| store.parse2(password)) {
+            Err(_) => content.unusable("is no PKCS #12 store that kafka.properties.\"ssl.keystore.password\" opens"),
+            Ok(store) => {
+                let chain = store.cert.into_iter().collect::<Vec<_>>();
+                let (grade, life) = pem::chain_life(&chain, self.now);
+                vec![Finding::new(content.what, grade, format!("{}: {life}", content.place))]
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Whether a start would take the windows that are kept: `anomaly check` asks, outside the group, and changes nothing.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::Plan;
+use super::floor::Floor;
+use crate::stream::log::{Fault, Log, Past, Ranges, Remedy, Standing};
+
+/// The newest records of a partition, among which its floor nearly always is: each sweep writes it again.
+const RECENT: i64 = 10_000;
+/// Longest time to read them.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Reads the floors of partitions as a start does; how many have one.
+///
+/// # Errors
+/// What a start would stop with, or why it cannot be known.
+pub fn look<L: Log>(log: &mut L, plan: &Plan, partitions: &[i32]) -> Result<usize, Fault> {
+    let known = log.committed(partitions)?;
+    let identity = log.identity()?;
+    let all = log.bounds_of(Past::State, partitions)?;
+    let recent = |range: &Range<i64>| range.start.max(range.end - RECENT)..range.end;
+    let mut floors = floors(log, &all.iter().map(|(partition, range)| (*partition, recent(range))).collect())?;
+    let without = all.into_iter().filter(|(partition, _)| !floors.contains_key(partition)).collect();
+    floors.append(&mut self::floors(log, &without)?);
+    for (partition, floor) in &floors {
+        let committed = match known.get(partition) {
+            Some(Standing::At(mark)) => Some(mark.offset),
+            _ => None,
+        };
+        floor.fits(plan, *partition, &identity, i64::MIN, committed)?;
+    }
+    Ok(floors.len())
+}
+
+/// The newest floor of each partition within its range. A detector that runs has a transaction open most of the time, whose
+/// end is waited for.
+fn floors<L: Log>(log: &mut L, ranges: &Ranges) -> Result<BTreeMap<i32, Floor>, Fault> {
+    let mut left = ranges.clone();
+    left.retain(|_, range| !range.is_empty());
+    let (mut floors, mut damage) = (BTreeMap::new(), None);
+    let deadline = log.now() + LIMIT;
+    if !left.is_empty() {
+        log.open_history(Past::State, &left)?;
+    }
+    while !left.is_empty() {
+        let next = log.read_history(&mut |partition, records| {
+            for record in records {
+                match Floor::read(record.key.unwrap_or_default(), record.value) {
+                    Some(Ok(read)) => drop(floors.insert(partition, read)),
+                    Some(Err(why)) => damage = Some((partition, record.offset, why)),
+                    None => {}
+                }
+            }
+        });
+        match next {
+            Ok(next) => left.retain(|partition, range| next.get(partition).is_none_or(|next| *next < range.end)),
+            Err(fault) if fault.remedy == Remedy::Retry => {}
+            Err(fault) => return Err(fault),
+        }
+        if log.now() > deadline {
+            return Err(Fault::new(Remedy::Retry, "the windows' topic is not read to its end in time"));
+        }
+    }
+    log.close_history();
+    match damage {
+        Some((partition, offset, why)) => {
+            Err(Fault::new(Remedy::Stop, format_args!("[{partition}] offset {offset}: {why}")))
+        }
+        None => Ok(floors),
+    }
+}

@@ -1,0 +1,414 @@
+//! What `anomaly check` sees before a start fails of it: files, topics, state, the database, the records themselves. And
+//! that a start says the same, at once.
+
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use openssl::asn1::Asn1Time;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::symm::Cipher;
+use openssl::x509::{X509, X509NameBuilder};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+
+use super::common::{Case, Ended, Parts, Sent, event, program, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+// ---- Files ----
+
+fn key() -> PKey<Private> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
+}
+
+/// A certificate for itself that ends in so many days.
+fn certificate(key: &PKey<Private>, days: i64) -> X509 {
+    let mut names = X509NameBuilder::new().unwrap();
+    names.append_entry_by_nid(Nid::COMMONNAME, "localhost").unwrap();
+    let names = names.build();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let at = |days: i64| Asn1Time::from_unix(now + days * 86_400).unwrap();
+    let mut builder = X509::builder().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_subject_name(&names).unwrap();
+    builder.set_issuer_name(&names).unwrap();
+    builder.set_pubkey(key).unwrap();
+    builder.set_not_before(&at(-30)).unwrap();
+    builder.set_not_after(&at(days)).unwrap();
+    builder.sign(key, MessageDigest::sha256()).unwrap();
+    builder.build()
+}
+
+/// A directory with a right certificate and key, and each wrong kind of them.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Files {
+        let files = Files(tempfile::tempdir().unwrap());
+        let (key, other) = (key(), key());
+        files.write("cert.pem", &certificate(&key, 90).to_pem().unwrap());
+        files.write("soon.pem", &certificate(&key, 3).to_pem().unwrap());
+        files.write("expired.pem", &certificate(&key, -1).to_pem().unwrap());
+        files.write("cert.der", &certificate(&key, 90).to_der().unwrap());
+        files.write("key.pem", &key.private_key_to_pem_pkcs8().unwrap());
+        files.write("other.pem", &other.private_key_to_pem_pkcs8().unwrap());
+        let locked = key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"hush").unwrap();
+        files.write("locked.pem", &locked);
+        files.write("users", b"ada:operator:nothing like a hash\n");
+        files.write("common.toml", b"");
+        files
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.0.path().join(name), bytes).unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// The program with these settings, of which files are named without their directory.
+    fn command(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
+        let mut command = program(&[arguments, &["--config", self.0.path().to_str().unwrap()]].concat());
+        for (name, value) in [("KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9"), ("POSTGRES__HOST", "127.0.0.1")] {
+            command.env(format!("ANOMALY__{name}"), value);
+        }
+        command.env("ANOMALY__METRICS__LISTEN", "off").env("ANOMALY__DASHBOARD__LISTEN", "127.0.0.1:0");
+        for (name, value) in settings {
+            let value = if value.ends_with(".pem") || *value == "users" || value.ends_with(".der") {
+                self.path(value)
+            } else {
+                (*value).to_owned()
+            };
+            command.env(format!("ANOMALY__{name}"), value);
+        }
+        command
+    }
+}
+
+const CERTIFICATE: &str = "DASHBOARD__TLS_CERTIFICATE";
+const KEY: &str = "DASHBOARD__TLS_KEY";
+const PROTOCOL: (&str, &str) = ("KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl");
+const KAFKA_CA: &str = "KAFKA__PROPERTIES__SSL_CA_LOCATION";
+const KAFKA_CERTIFICATE: &str = "KAFKA__PROPERTIES__SSL_CERTIFICATE_LOCATION";
+const KAFKA_KEY: &str = "KAFKA__PROPERTIES__SSL_KEY_LOCATION";
+
+#[test]
+fn what_a_start_fails_of_the_check_fails_of_with_the_same_words() {
+    let files = Files::new();
+    for (role, settings, why) in [
+        ("dashboard", &[(CERTIFICATE, "gone.pem"), (KEY, "key.pem")][..], "No such file"),
+        ("dashboard", &[(CERTIFICATE, "cert.der"), (KEY, "key.pem")], "it is a certificate in DER"),
+        ("dashboard", &[(CERTIFICATE, "cert.pem"), (KEY, "other.pem")], "does not belong to the certificate"),
+        ("dashboard", &[(CERTIFICATE, "key.pem"), (KEY, "cert.pem")], "are the two files exchanged?"),
+        ("dashboard", &[(CERTIFICATE, "cert.pem"), (KEY, "locked.pem")], "it has a passphrase"),
+        ("dashboard", &[("DASHBOARD__USERS", "gone.pem")], "anomaly passwd"),
+        ("dashboard", &[("POSTGRES__SSLROOTCERT", "gone.pem")], "postgres.sslrootcert"),
+        ("detector", &[("POSTGRES__SSLROOTCERT", "cert.der")], "it is a certificate in DER"),
+        ("producer", &[PROTOCOL, (KAFKA_CA, "gone.pem")], "No such file"),
+        ("producer", &[PROTOCOL, (KAFKA_CA, "cert.der")], "it is a certificate in DER"),
+        (
+            "detector",
+            &[PROTOCOL, (KAFKA_CERTIFICATE, "cert.pem"), (KAFKA_KEY, "other.pem")],
+            "does not belong to the certificate",
+        ),
+        ("detector", &[PROTOCOL, (KAFKA_CERTIFICATE, "cert.pem"), (KAFKA_KEY, "locked.pem")], "ssl.key.password"),
+        ("detector", &[PROTOCOL, (KAFKA_CERTIFICATE, "cert.pem")], "stands alone"),
+    ] {
+        let check = Ended::of(&mut files.command(&["check", "--role", role], settings));
+        let start = Ended::of(&mut files.command(&["--role", role], settings));
+        assert_eq!(
+            (check.code, start.code),
+            (Some(78), Some(78)),
+            "{settings:?}: {}{}{}",
+            check.out,
+            check.err,
+            start.err
+        );
+        let failed = check.out.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default();
+        let same = failed.trim_start_matches("FAILED  ");
+        assert!(failed.contains(why) && start.err.contains(same), "{settings:?}:\n{}\n{}", check.out, start.err);
+    }
+}
+
+#[test]
+fn what_has_expired_fails_the_check_and_what_soon_will_is_a_warning() {
+    let files = Files::new();
+    let right = [
+        (CERTIFICATE, "cert.pem"),
+        (KEY, "key.pem"),
+        PROTOCOL,
+        (KAFKA_CA, "cert.pem"),
+        (KAFKA_CERTIFICATE, "cert.pem"),
+        (KAFKA_KEY, "key.pem"),
+    ];
+    let with = |changes: &[(&str, &str)]| {
+        let mut command = files.command(&["check"], &right);
+        for (name, value) in changes {
+            command.env(format!("ANOMALY__{name}"), files.path(value));
+        }
+        Ended::of(&mut command)
+    };
+    let good = with(&[]);
+    assert_eq!(good.code, Some(0), "{}{}", good.out, good.err);
+    assert_eq!(good.out.lines().filter(|line| line.starts_with("ok ")).count(), 5, "{}", good.out);
+    for name in [CERTIFICATE, KAFKA_CERTIFICATE, KAFKA_CA] {
+        let soon = with(&[(name, "soon.pem")]);
+        assert_eq!(soon.code, Some(0), "{}{}", soon.out, soon.err);
+        let line = soon.out.lines().find(|line| line.starts_with("warning")).unwrap_or_default();
+        assert!(line.contains("expires at") && line.contains("soon.pem"), "{name}: {}", soon.out);
+        let expired = with(&[(name, "expired.pem")]);
+        assert_eq!(expired.code, Some(69), "{}{}", expired.out, expired.err);
+        assert!(expired.out.contains("has expired at"), "{name}: {}", expired.out);
+    }
+    let users = Ended::of(&mut files.command(&["check"], &[("DASHBOARD__USERS", "users")]));
+    assert_eq!(users.code, Some(69), "{}{}", users.out, users.err);
+    assert!(users.out.contains("line 1 is not name:role:hash"), "{}", users.out);
+}
+
+/// OpenSSL asks on the terminal, whatever standard input is.
+#[test]
+fn a_key_with_a_passphrase_never_asks_on_the_terminal() {
+    let files = Files::new();
+    let locked = [
+        PROTOCOL,
+        (KAFKA_CERTIFICATE, "cert.pem"),
+        (KAFKA_KEY, "locked.pem"),
+        (CERTIFICATE, "cert.pem"),
+        (KEY, "locked.pem"),
+    ];
+    for arguments in ["check", "--role producer", "--role dashboard", "topics"] {
+        let mut anomaly = files.command(&arguments.split(' ').collect::<Vec<_>>(), &locked);
+        let line = anomaly.get_args().fold(anomaly.get_program().to_owned(), |mut line, argument| {
+            line.push(" ");
+            line.push(argument);
+            line
+        });
+        // A terminal of its own.
+        let mut script = Command::new("timeout");
+        script.args(["30", "script", "-qec"]).arg(line).arg("/dev/null");
+        for (name, value) in anomaly.get_envs() {
+            match value {
+                Some(value) => script.env(name, value),
+                None => script.env_remove(name),
+            };
+        }
+        anomaly.stdin(std::process::Stdio::null());
+        let ended = Ended::of(script.stdin(std::process::Stdio::null()));
+        assert_eq!(ended.code, Some(78), "{arguments}: {}{}", ended.out, ended.err);
+        assert!(!ended.out.contains("pass phrase"), "{arguments}: {}", ended.out);
+    }
+}
+
+/// Root sees everything; the services do not.
+#[test]
+fn root_checks_as_the_user_that_is_named_and_says_so() {
+    if !rustix::process::geteuid().is_root() {
+        let ended = Ended::of(&mut program(&["check", "--user", "root"]));
+        assert_eq!(ended.code, Some(64), "{}", ended.err);
+        return;
+    }
+    let files = Files::new();
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let as_nobody = |settings: &[(&str, &str)]| Ended::of(&mut files.command(&["check", "--user", "nobody"], settings));
+    mode(files.0.path(), 0o700);
+    let closed = as_nobody(&[]);
+    assert_eq!(closed.code, Some(78), "{}", closed.err);
+    let dir = files.0.path().display().to_string();
+    assert!(
+        closed.err.contains(&format!("chmod 0755 {dir}")) && closed.err.contains("read as user nobody"),
+        "{}",
+        closed.err
+    );
+    mode(files.0.path(), 0o755);
+    let open = as_nobody(&[]);
+    assert_eq!(open.code, Some(0), "{}", open.err);
+    assert!(open.err.contains("files were read as user nobody"), "{}", open.err);
+    // As `cp privkey.pem` by root leaves it.
+    mode(Path::new(&files.path("key.pem")), 0o600);
+    let unreadable = as_nobody(&[(CERTIFICATE, "cert.pem"), (KEY, "key.pem")]);
+    assert_eq!(unreadable.code, Some(78), "{}{}", unreadable.out, unreadable.err);
+    assert!(unreadable.out.contains("install -m 640 -g anomaly key.pem"), "{}", unreadable.out);
+}
+
+// ---- The start ----
+
+#[test]
+fn a_role_that_nobody_configured_says_at_once_what_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().to_str().unwrap();
+    for (role, needs) in [
+        ("producer", &["kafka.bootstrap_servers"][..]),
+        ("detector", &["kafka.bootstrap_servers", "postgres.password"]),
+        ("dashboard", &["postgres.password"]),
+    ] {
+        let began = Instant::now();
+        let start = Ended::of(&mut program(&["--role", role, "--config", config]));
+        let check = Ended::of(&mut program(&["check", "--configured", "--role", role, "--config", config]));
+        assert_eq!((start.code, start.err.lines().count()), (Some(78), 1), "{}", start.err);
+        assert!(needs.iter().all(|need| start.err.contains(need)), "{}", start.err);
+        assert!(start.err.contains(&format!("{config}/conf.d/")) || role == "dashboard", "{}", start.err);
+        assert_eq!(start.err, check.err, "what the installation says");
+        assert!(began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
+    }
+    // Who writes the default down means it.
+    let local = "[kafka]\nbootstrap_servers = \"localhost:9092\"\n[postgres]\nhost = \"localhost\"\n";
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    std::fs::write(dir.path().join("conf.d/local.toml"), local).unwrap();
+    for role in ["producer", "detector", "dashboard"] {
+        let check = Ended::of(&mut program(&["check", "--configured", "--role", role, "--config", config]));
+        assert_eq!(check.code, Some(0), "{}", check.err);
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = program(&["check", "--config", dir.path().to_str().unwrap()]);
+    command.env("ANOMALY__POSTGRES__PASSWORD", std::ffi::OsStr::from_bytes(b"h\xe4sh"));
+    let ended = Ended::of(&mut command);
+    assert_eq!(ended.code, Some(78), "{}", ended.err);
+    assert!(ended.err.contains("ANOMALY__POSTGRES__PASSWORD is not UTF-8"), "{}", ended.err);
+    let mut other = program(&["check", "--config", dir.path().to_str().unwrap()]);
+    other.env("SOMETHING", std::ffi::OsStr::from_bytes(b"h\xe4sh"));
+    assert_eq!(Ended::of(&mut other).code, Some(0), "it is not ours");
+}
+
+#[test]
+fn a_broker_that_is_away_is_named_with_its_address() {
+    let mut case = Case::bare("check_away", Parts::shared());
+    let address = format!("127.0.0.1:{}", super::common::free_port());
+    case.set("KAFKA__BOOTSTRAP_SERVERS", &address);
+    for role in ["detector", "producer"] {
+        let process = case.role(role, &[("DETECTOR__WORKERS", "1"), ("SINK__ENABLED", "false")]);
+        wait_for("the address", PATIENCE, || {
+            let (status, body) = process.get("/readyz").unwrap_or_default();
+            status == 503
+                && body.contains(&format!("Kafka is away: {address}: "))
+                && body.contains("Connection refused")
+        });
+    }
+}
+
+// ---- Kafka and PostgreSQL ----
+
+/// Lines of a check against the box, and its exit code.
+fn connect(case: &Case) -> (Option<i32>, String) {
+    let ended = Ended::from(case.run(&["check", "--connect"]));
+    (ended.code, ended.out)
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn admin(case: &Case) -> AdminClient<DefaultClientContext> {
+    case.client().create().unwrap()
+}
+
+fn set_policy(case: &Case, topic: &str, policy: &str) {
+    let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("cleanup.policy", policy);
+    let done = block_on(admin(case).alter_configs(&[config], &AdminOptions::new())).unwrap();
+    done.into_iter().for_each(|one| drop(one.unwrap()));
+}
+
+#[test]
+fn policies_and_partitions_that_do_harm_are_named_by_topics_and_by_the_check() {
+    let case = Case::bare("check_policy", Parts::shared());
+    let state = format!("{}.state", case.name);
+    let narrow = NewTopic::new(&state, 2, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
+    let raw = case.raw();
+    let wide = NewTopic::new(&raw, 4, TopicReplication::Fixed(1));
+    block_on(admin(&case).create_topics(&[narrow, wide], &AdminOptions::new())).unwrap();
+    wait_for("the topics", PATIENCE, || connect(&case).1.contains(&format!("topic {state}: 2 partitions")));
+    let (code, out) = connect(&case);
+    assert_eq!(code, Some(69), "{out}");
+    assert!(out.contains(&format!("FAILED  topic {state}: has 2 partitions, and {} has 4", case.raw())), "{out}");
+    let topics = case.ok(&["topics"]);
+    assert!(topics.contains("it had 2 partitions, and was given 4"), "{topics}");
+    case.ok(&["migrate"]);
+    wait_for("all in order", PATIENCE, || connect(&case).0 == Some(0));
+
+    set_policy(&case, &case.raw(), "compact");
+    set_policy(&case, &state, "delete");
+    set_policy(&case, &case.dlq(), "compact,delete");
+    let (code, out) = connect(&case);
+    assert_eq!(code, Some(69), "{out}");
+    assert!(out.contains(&format!("FAILED  topic {}: its cleanup.policy is compact", case.raw())), "{out}");
+    assert!(out.contains(&format!("FAILED  topic {state}: its cleanup.policy is delete, not compact")), "{out}");
+    assert!(out.contains(&format!("warning topic {}: its cleanup.policy is compact,delete", case.dlq())), "{out}");
+    let topics = case.ok(&["topics"]);
+    assert_eq!(topics.matches("its cleanup.policy is").count(), 3, "{topics}");
+}
+
+#[test]
+fn the_newest_records_are_shown_as_they_are_understood() {
+    let mut case = Case::new("check_records");
+    let (code, out) = connect(&case);
+    assert!(code == Some(0) && out.contains("there are none yet"), "{out}");
+    let records = (0..30).map(|i| event(&format!("pump-{i}"), 20.5));
+    let odd = ["not JSON", r#"{"device_id":"pump\u001b[31m\nFAILED","metric_value":1}"#];
+    let odd = odd.map(|text| Sent { value: Some(text.into()), timestamp: Some(4_000_000_000_000), ..Sent::default() });
+    case.produce(records.chain(odd));
+    let (code, out) = connect(&case);
+    let shown = out.lines().filter(|line| line.starts_with("        [")).collect::<Vec<_>>();
+    assert_eq!((code, shown.len()), (Some(0), 20), "{out}");
+    assert!(out.contains("1 of the newest 20 are rejected") && out.contains(": rejected: json: "), "{out}");
+    assert!(
+        shown.iter().any(|line| line.contains("device pump-") && line.contains("metric m value 20.5 at 20")),
+        "{out}"
+    );
+    assert!(!out.contains('\u{1b}') && !out.lines().any(|line| line.starts_with("FAILED")), "{out}");
+    assert_eq!(case.committed(), 0, "the group is not touched");
+    case.set("FIELDS__VALUE", "reading");
+    let (code, out) = connect(&case);
+    assert_eq!(code, Some(69), "{out}");
+    assert!(out.contains("all of the newest 20 are rejected"), "{out}");
+}
+
+#[test]
+fn state_of_another_group_fails_the_check_with_what_the_start_stops_with() {
+    let mut case = Case::new("check_state");
+    case.produce((0..50).map(|i| event("pump", f64::from(i))));
+    let quick = [("DETECTOR__WORKERS", "1"), ("DETECTOR__SNAPSHOT_INTERVAL", "100ms"), ("SINK__ENABLED", "false")];
+    let detector = case.detector("first", &quick);
+    wait_for("50 judged", PATIENCE, || case.committed() >= 50);
+    // Also with the transactions of a detector that runs.
+    let (code, out) = connect(&case);
+    assert!(code == Some(0) && out.contains("windows of 4 of 4 partitions, which a start takes"), "{out}");
+    assert!(detector.terminate(PATIENCE).success());
+    case.set("DETECTOR__GROUP", format!("{}-other", case.name));
+    let (code, out) = connect(&case);
+    assert_eq!(code, Some(69), "{out}");
+    let failed = out.lines().find(|line| line.starts_with("FAILED  state in")).unwrap_or_default();
+    assert!(failed.contains("give each group a topics.state of its own"), "{out}");
+    let mut detector = case.detector("other", &quick);
+    assert_eq!(detector.exit(PATIENCE).code(), Some(65), "{}", detector.log());
+    assert!(detector.log().contains("topics.state of its own"), "{}", detector.log());
+}
+
+#[test]
+fn a_database_that_is_not_utf_8_fails_the_check_with_the_remedy() {
+    let mut case = Case::topics("check_encoding");
+    let mut admin = case.parts.admin();
+    let owner = case.parts.get("POSTGRES__USER").to_owned();
+    admin
+        .batch_execute(&format!(
+            "create database {} owner {owner} encoding 'LATIN1' locale 'C' template template0",
+            case.name
+        ))
+        .unwrap();
+    case.set("POSTGRES__DBNAME", case.name.clone());
+    case.set("POSTGRES__SCHEMA", "");
+    let (code, out) = connect(&case);
+    admin.batch_execute(&format!("drop database {} with (force)", case.name)).unwrap();
+    assert_eq!(code, Some(69), "{out}");
+    assert!(out.contains("FAILED  encoding: the database is in LATIN1"), "{out}");
+}
