@@ -135,7 +135,7 @@ fn nginx(dir: &Path, outer: u16, location: &str) -> Command {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary = temporary.map(|name| format!("{name}_temp_path {dir}/{name};")).join(" ");
     let config = format!(
-        "daemon off; user root; worker_processes 1; pid {dir}/nginx.pid; error_log stderr; events {{}}\n\
+        "daemon off; master_process off; user root; pid {dir}/nginx.pid; error_log stderr; events {{}}\n\
          http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{outer};\n{location}\n}} }}\n"
     );
     let path = write(&Path::new(&dir.to_string()).join("nginx.conf"), &config);
@@ -163,7 +163,7 @@ fn behind_apache_as_in_the_example() {
         );
         let path = write(&dir.join("apache.conf"), &config);
         let mut command = Command::new("apache2");
-        command.args(["-D", "FOREGROUND", "-f", &path]);
+        command.args(["-X", "-f", &path]);
         command
     };
     Site::new(start).check();
