@@ -24,7 +24,7 @@ pub fn events(seed: u64, devices: u64, n: u64, bad: u64) -> impl Iterator<Item =
         b"not json",
         b"{\"device_id\":\"x\"}",
         b"{\"device_id\":\"\",\"metric_value\":1}",
-        b"{\"device_id\":\"d\",\"metric_value\":\"1\"}",
+        b"{\"device_id\":\"d\",\"metric_value\":\"one\"}",
         b"\xff\xfe",
         b"[1,2]",
     ];
