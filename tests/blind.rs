@@ -1,4 +1,5 @@
-//! Never green while blind: each cause for which too little is judged or stored is said by `/readyz`, the log and the metrics.
+//! Never green while blind: each cause for which too little is judged or stored is said by the page's headline, `anomaly
+//! status`, `/readyz`, the log and the metrics, all five of them.
 
 use std::time::Duration;
 
@@ -6,16 +7,18 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::common::{Case, Process, Sent, event, wait};
+use crate::common::{Case, Process, Sent, event, free_port, get, wait};
 
-/// A detector on topics and tables of its own.
+/// A detector and a dashboard on topics and tables of their own.
 struct Blind {
     detector: Process,
-    /// Last, since the detector writes its log into its directory.
+    dashboard: u16,
+    _dashboard: Process,
+    /// Last, since the others write their logs into its directory.
     case: Case,
 }
 
-/// What each place must say.
+/// What all five places must say.
 struct Said<'s> {
     code: &'s str,
     words: &'s str,
@@ -28,9 +31,16 @@ impl Blind {
         case.set("TOPICS__PARTITIONS", 2);
         case.ok(&["topics"]);
         case.ok(&["migrate"]);
+        let dashboard = free_port();
+        let listen = format!("127.0.0.1:{dashboard}");
+        let pages = case.role("dashboard", &[("DASHBOARD__LISTEN", listen.as_str())]);
         let detector = case.detector("a", settings);
         detector.wait_ready();
-        Blind { detector, case }
+        Blind { detector, dashboard, _dashboard: pages, case }
+    }
+
+    fn page(&self, path: &str) -> String {
+        get(self.dashboard, path).map(|(_, text)| text).unwrap_or_default()
     }
 
     /// Waits until each place says it, and names the one that does not.
@@ -53,6 +63,10 @@ impl Blind {
         wait(&format!("the log to say {code}"), || self.detector.log().lines().any(in_log));
         let lines = self.detector.log().lines().filter(|line| in_log(line)).count();
         assert!(lines <= 3, "{lines} lines in the log within seconds");
+        wait(&format!("`anomaly status` to say {words:?}"), || self.case.ok(&["status"]).contains(words));
+        wait(&format!("the headline to say {words:?}"), || headline(&self.page("/")).contains(words));
+        let headline = headline(&self.page("/"));
+        assert!(!is_degraded || !headline.starts_with("Quiet"), "{headline}");
     }
 
     /// Waits until no place says it any more.
@@ -61,7 +75,27 @@ impl Blind {
             self.detector.get("/readyz").is_some_and(|(status, text)| status == 200 && !text.contains(words))
         });
         assert!(!self.detector.get("/metrics").unwrap().1.contains(&format!("code=\"{code}\"")));
+        wait("`anomaly status` to be silent about it", || !self.case.ok(&["status"]).contains(words));
+        wait("the page to be silent about it", || !self.page("/").contains(words));
     }
+}
+
+/// The text of the section above all else, without its markup.
+fn headline(page: &str) -> String {
+    let from = page.find("<section class=\"strip").or_else(|| page.find("id=\"strip\"")).unwrap_or(0);
+    let section = &page[from..];
+    let section = &section[..section.find("</section>").unwrap_or(section.len())];
+    let (mut text, mut is_tag) = (String::new(), true);
+    for c in section.chars() {
+        match c {
+            '<' => is_tag = true,
+            '>' => is_tag = false,
+            c if !is_tag => text.push(c),
+            _ => {}
+        }
+    }
+    let text = text.replace("&#x60;", "`").replace("&quot;", "\"").replace("&#x27;", "'").replace("&amp;", "&");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Values around zero of some devices.
@@ -140,6 +174,7 @@ fn records_that_are_all_rejected_are_said_with_their_reason_until_one_is_accepte
     }));
     let words = "all rejected: `device_id` is missing (300 of 300)";
     blind.see(&Said { code: "all_rejected", words, is_degraded: true });
+    assert!(blind.page("/").contains("/dead-letters"), "the headline leads to the dead letters");
     blind.case.produce(usual(1, 0));
     wait("the condition to end", || {
         !blind.detector.get("/metrics").unwrap_or_default().1.contains("code=\"all_rejected\"")
@@ -160,14 +195,21 @@ fn clocks_of_events_that_are_off_are_said_with_their_distance() {
                 anomaly::event::Instant::from_millis(anomaly::event::Instant::now().millis() + seconds * 1_000 + i);
             time.unwrap().to_string()
         };
-        blind.case.produce((0..60).map(|i| Sent {
-            key: Some("d".into()),
-            value: Some(
-                format!("{{\"device_id\":\"d\",\"metric_value\":{},\"timestamp\":\"{}\"}}", i % 7, at(i)).into_bytes(),
-            ),
-            ..Sent::default()
+        // The last value is abnormal.
+        let value = |i: i64| if i == 59 { 999 } else { i % 7 };
+        blind.case.produce((0..60).map(|i| {
+            Sent {
+                key: Some("d".into()),
+                value: Some(
+                    format!("{{\"device_id\":\"d\",\"metric_value\":{},\"timestamp\":\"{}\"}}", value(i), at(i))
+                        .into_bytes(),
+                ),
+                ..Sent::default()
+            }
         }));
         blind.see(&Said { code: "times_differ", words, is_degraded: false });
+        let headline = headline(&blind.page("/"));
+        assert!(!headline.starts_with("Quiet") && !headline.starts_with("Waiting"), "{headline}");
     }
 }
 
@@ -255,4 +297,39 @@ fn records_that_are_all_ignored_are_said() {
     let blind = Blind::new("ignored", &[]);
     blind.case.produce((0..20).map(|i| Sent { key: Some(format!("k{i}").into()), ..Sent::default() }));
     blind.see(&Said { code: "all_ignored", words: "Records arrive, all ignored (20 of 20)", is_degraded: true });
+}
+
+#[test]
+fn series_that_are_evicted_as_fast_as_events_come_are_said() {
+    let blind = Blind::new("evicted", &[("DETECTOR__MAX_SERIES", "5")]);
+    let mut device = 0;
+    wait("evictions to be called too many", || {
+        blind.case.produce((0..100).map(|_| {
+            device += 1;
+            Sent { partition: Some(0), ..event(&format!("d{device}"), 1.0) }
+        }));
+        blind.detector.get("/readyz").is_some_and(|(status, text)| status == 503 && text.contains("evict"))
+    });
+    blind.see(&Said { code: "eviction_rate", words: "evict", is_degraded: true });
+}
+
+#[test]
+fn a_series_that_two_sources_share_is_said() {
+    let blind = Blind::new("shared", &[("DETECTOR__WORKERS", "1")]);
+    blind.case.produce((0..120).map(|i| {
+        Sent {
+            key: Some("host-1".into()),
+            partition: Some(0),
+            value: Some(
+                format!(
+                    "{{\"device_id\":\"host-1\",\"metric_name\":\"usage\",\"metric_value\":{},\"timestamp\":{}}}",
+                    i % 2 * 50 + i % 3,
+                    1_795_000_000 + i / 2 * 10
+                )
+                .into_bytes(),
+            ),
+            ..Sent::default()
+        }
+    }));
+    blind.see(&Said { code: "same_time", words: "host-1", is_degraded: false });
 }
