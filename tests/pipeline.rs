@@ -323,10 +323,13 @@ fn policy_fail_stops_with_65_before_the_record_and_policy_drop_goes_on() {
     let case = Case::new("policy");
     let records = [event("a", 1.0), Sent { value: Some(b"bad".to_vec()), ..Sent::default() }, event("a", 2.0)];
     case.produce(records.map(|sent| Sent { partition: Some(2), ..sent }));
-    let mut failing = case.detector("a", &[("DETECTOR__ON_REJECT", "fail")]);
-    assert_eq!(failing.exit(Duration::from_secs(60)).code(), Some(65));
-    assert!(failing.log().contains("[2] offset 1: json"), "{}", failing.log());
-    assert_eq!(case.committed(), 1);
+    // At the second start it is the first record that is read, and the end of the partition comes with it.
+    for _ in 0..2 {
+        let mut failing = case.detector("a", &[("DETECTOR__ON_REJECT", "fail")]);
+        assert_eq!(failing.exit(Duration::from_secs(60)).code(), Some(65));
+        assert!(failing.log().contains("[2] offset 1: json"), "{}", failing.log());
+        assert_eq!(case.committed(), 1);
+    }
     let dropping = case.detector("a", &[("DETECTOR__ON_REJECT", "drop")]);
     wait("the rest to be judged", || case.committed() == 3);
     assert!(dropping.terminate(STOP).success());

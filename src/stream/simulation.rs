@@ -23,10 +23,21 @@ mod strike;
 mod transactions;
 mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use check::verify;
+use cluster::{Cluster, Entry, Fate, Topic};
+use member::Member;
+use stage::Stage;
 use world::{Defect, Schedule, play};
+
+use super::worker::{Ending, Observer, Plan, Worker};
+use crate::config::resolved::OnReject;
+use crate::detect::{Detector, Settings};
+use crate::health::{Health, Input};
+use crate::meter::Meter;
+use crate::stop::Stop;
 
 /// Seeds of a run: `SEEDS=from..to`, else the first thousand.
 fn seeds() -> std::ops::Range<u64> {
@@ -86,6 +97,32 @@ fn the_checker_catches_losses_duplicates_a_reordering_a_forgotten_window_and_los
         let caught = (0..50).filter(|seed| verify(&play(&Schedule::new(*seed, Some(defect)))).is_err()).count();
         assert!(caught > 25, "{defect:?} was caught in {caught} of 50 seeds");
     }
+}
+
+#[test]
+fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() {
+    let stage = Arc::new(Stage::new(1, Cluster::new(1), 0.0));
+    stage.enter_first();
+    let value = Some(b"no event".to_vec());
+    let entry = Entry { key: None, value, headers: Vec::new(), time: 0, fate: Fate::Committed, owner: String::new() };
+    {
+        let mut inner = stage.look();
+        inner.now = seconds(60);
+        inner.cluster.partition(Topic::Input, 0).entries.push(entry);
+    }
+    let plan = Plan { on_reject: OnReject::Fail, ..Schedule::new(1, None).plan };
+    let (health, stop, mut observer): (Health, Stop, Observer) = (Health::default(), Stop::default(), Box::new(|_| ()));
+    let parts = (health.part("a"), Input::new(&health));
+    let log = Member::by_names(stage.clone(), 0, "a", "one");
+    let detector = Detector::new(Settings::default()).unwrap();
+    let ended = Worker::new(log, detector, &plan, parts, Meter::default(), &mut observer, &stop).run();
+    assert!(matches!(ended, Ending::Failed(_)), "{ended:?}");
+    let mut inner = stage.look();
+    for id in inner.cluster.deciding() {
+        while inner.cluster.write_marker(&id) {}
+    }
+    let committed = inner.cluster.transactions.offsets.get(&0).map(|mark| mark.offset);
+    assert_eq!(committed, Some(0), "where the group begins");
 }
 
 /// Of the virtual clock.

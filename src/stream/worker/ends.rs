@@ -13,7 +13,8 @@ impl<L: Log> Worker<'_, L> {
     /// judge; at most once a second. Whether there was one.
     pub(super) fn move_to_ends(&mut self) -> bool {
         let now = self.log.now();
-        if now.saturating_sub(self.ends_moved) < MOVE_ENDS {
+        // A record that stops the worker is read, and not passed.
+        if self.staged.poison.is_some() || now.saturating_sub(self.ends_moved) < MOVE_ENDS {
             return false;
         }
         let mut has_moved = false;
