@@ -3,7 +3,7 @@
 //! Knows nothing of rules or Kafka.
 //!
 //! Which series are due to be evicted follows from the partition's records alone, never from the wall clock. When it happens
-//! is a decision of the live loop, which writes it down: see [`evict`].
+//! is a decision of the live loop, which writes it down: see `evict`.
 
 pub mod clock;
 mod evict;

@@ -294,7 +294,7 @@ fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Resu
 /// What exactly once rests on, for `anomaly check`: a transactional id of its own, and whether there are transactions.
 ///
 /// # Errors
-/// Those of [`instance`].
+/// Those of `instance`.
 pub fn names_for_check(settings: &Settings) -> Result<(String, bool)> {
     let id = format!("{}-{}-check", settings.detector.group, instance(settings)?);
     Ok((id, settings.detector.delivery == Delivery::ExactlyOnce))

@@ -1,12 +1,12 @@
 //! The clock of a partition: how many seconds have passed by the times of its records, such that one wrong device cannot
 //! move it. A function of the records alone; wall time never enters it.
 //!
-//! The newest time of each device is kept in one of [`CELLS`] cells, which the device's name chooses. The time of the partition
-//! is the median of the cells that a record has reached within the last [`SPAN`] offsets. So a wrong device is one time of
+//! The newest time of each device is kept in one of `CELLS` cells, which the device's name chooses. The time of the partition
+//! is the median of the cells that a record has reached within the last `SPAN` offsets. So a wrong device is one time of
 //! many, however often it sends, and 31 wrong devices are never the majority of 128 cells.
 //!
-//! What counts is how far the median rises above the highest one so far. A median that stays below the highest for [`SPAN`]
-//! offsets becomes the highest: after wrong times that were many, time goes on. While fewer than [`LEAST`] cells are current,
+//! What counts is how far the median rises above the highest one so far. A median that stays below the highest for `SPAN`
+//! offsets becomes the highest: after wrong times that were many, time goes on. While fewer than `LEAST` cells are current,
 //! no time passes.
 
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,7 @@
 use std::hint::black_box;
 
 use anomaly::detect::Detector;
+use anomaly::event::Input;
 use anomaly::event::{Decoder, Event, Fields, decode};
 use anomaly::rule::Rule;
 use anomaly::window::Window;
@@ -34,7 +35,7 @@ fn decode_any_form(texts: Vec<String>) -> usize {
 
 #[library_benchmark(config = stored(1_068_101), setup = texts_and_decoder)]
 fn decode_the_form_of_the_last((texts, mut decoder): (Vec<String>, Decoder)) -> usize {
-    black_box(&texts).iter().filter(|text| decoder.decode(Some(text.as_bytes())).is_ok()).count()
+    black_box(&texts).iter().filter(|text| decoder.decode(&Input::value(text.as_bytes())).is_ok()).count()
 }
 
 fn learnt() -> (Detector, Vec<Event<'static>>) {

@@ -2,7 +2,7 @@
 
 use anomaly::anomaly::Source;
 use anomaly::detect::{Detector, Settings, Verdict};
-use anomaly::event::{Decoder, Event, Fields};
+use anomaly::event::{Decoder, Event, Fields, Input};
 use anomaly::rule::{Limits, Rule, by_name};
 use anomaly::window::Window;
 
@@ -28,14 +28,14 @@ pub fn noise(n: usize) -> f64 {
 /// A decoder that has seen an event of this form.
 pub fn decoder(example: &str) -> Decoder {
     let mut decoder = Decoder::new(&Fields::default());
-    let _ = decoder.decode(Some(example.as_bytes()));
+    let _ = decoder.decode(&Input::value(example.as_bytes()));
     decoder
 }
 
 /// All of them decoded.
 pub fn decoded(texts: &[String]) -> Vec<Event<'_>> {
     let mut decoder = Decoder::new(&Fields::default());
-    texts.iter().filter_map(|text| decoder.decode(Some(text.as_bytes())).ok()).collect()
+    texts.iter().filter_map(|text| decoder.decode(&Input::value(text.as_bytes())).ok().flatten()).collect()
 }
 
 /// A detector whose series have full windows.
@@ -60,6 +60,7 @@ pub fn judge(detector: &mut Detector, events: &[Event<'_>]) -> usize {
             judge.approach(block.iter());
             for event in block {
                 source.offset += 1;
+                judge.pass(event.timestamp.map(|at| at.millis()));
                 normal += usize::from(judge.judge(&source, event, event.timestamp, || None) == Verdict::Normal);
             }
         }

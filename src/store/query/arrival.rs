@@ -19,7 +19,7 @@ const UNTIMELY: &str =
 /// See [`crate::archive::Archive::activity`].
 ///
 /// # Errors
-/// See [`newest`].
+/// See [`newest`](super::newest).
 pub fn activity(client: &mut impl GenericClient, from: Instant, grain: i64) -> Result<Vec<ActivityRow>, Error> {
     let sql = "select date_bin(make_interval(secs => $2), minute, $1), sum(judged)::bigint, sum(learning)::bigint, sum(rejected)::bigint, sum(late)::bigint, \
                sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint, sum(ignored)::bigint \
