@@ -68,6 +68,7 @@ do $do$ begin execute format($create$
         has_lock   boolean := false;
         is_many    boolean;
         merged     integer := 0;
+        moved      bigint := 0;
         rows       bigint;
         part       record;
         gap        tstzrange;
@@ -144,14 +145,18 @@ do $do$ begin execute format($create$
             is_more := is_more or trimmed = most_rows;
             for part in
                 values ('coverage', 'minute', interval '0'), ('activity', 'minute', '0'), ('anomaly_minutes', 'minute', '0'),
-                    ('anomaly_hours', 'hour', '0'), ('anomaly_metrics', 'hour', '0'), ('anomaly_days', 'day', '1 day'),
-                    ('marks', 'event_time', '0')
+                    ('anomaly_hours', 'hour', '0'), ('anomaly_metrics', 'hour', '0'), ('anomaly_days', 'day', '1 day')
             loop
                 execute format('delete from %%1$I where ctid = any(array(select ctid from %%1$I where %%2$I < $1 limit $2))',
                     part.column1, part.column2) using state.horizon - part.column3, most_rows;
                 get diagnostics rows = row_count;
                 is_more := is_more or rows = most_rows;
             end loop;
+            -- What people said of an anomaly whose own time is old stays as long as its row.
+            delete from marks where ctid = any(array(
+                select ctid from marks where event_time < state.horizon and made_at < state.horizon limit most_rows));
+            get diagnostics rows = row_count;
+            is_more := is_more or rows = most_rows;
         end if;
 
         until := date_bin(width, middle, origin) + width + interval '28 days';
@@ -202,7 +207,7 @@ do $do$ begin execute format($create$
             having (count(*) > 1 and is_many or min(p.lower) >= until) and sum(p.upper - p.lower) = max(p.upper) - min(p.lower)
             order by min(p.lower) < until, 1
         loop
-            if merged = most_parts then
+            if merged = most_parts or moved > most_rows then
                 is_more := true;
                 exit;
             end if;
@@ -230,7 +235,7 @@ do $do$ begin execute format($create$
                 execute format('alter table anomalies attach partition %%I for values from (%%L) to (%%L)',
                     part.names[1], part.lower, part.upper);
             end if;
-            merged := merged + 1;
+            merged := merged + 1; moved := moved + rows;
         end loop;
     end
     $body$

@@ -155,7 +155,7 @@ pub enum Dlq {
     /// Send dead letters again to where they came from, each exactly once
     ///
     /// In the same transaction a receipt is written to the dead-letter topic, so that a letter that was sent again never is
-    /// a second time, whenever the command was interrupted. What is still no event becomes a dead letter anew.
+    /// a second time, whenever the command was interrupted. A record that is rejected again becomes a dead letter again.
     Replay {
         /// Which
         #[command(flatten)]

@@ -318,6 +318,12 @@ impl Health {
         self.lock().clone()
     }
 
+    /// Every loop has ended.
+    pub fn is_over(&self) -> bool {
+        let parts = self.parts();
+        parts.iter().filter(|part| part.silence != Silence::Usual).all(|part| part.state() == State::Stopped)
+    }
+
     /// All serve.
     pub fn is_ready(&self) -> bool {
         let parts = self.parts();
@@ -398,6 +404,15 @@ mod tests {
         assert_eq!(codes, [Code::OpenTransaction, Code::SplitSeries]);
         part.clear(Code::OpenTransaction);
         assert!(health.is_ready());
+    }
+
+    #[test]
+    fn a_process_is_over_when_its_loops_have_ended_although_the_input_is_no_loop() {
+        let health = Health::default();
+        let (worker, _input) = (health.part("worker-0"), Input::new(&health));
+        assert!(!health.is_over());
+        worker.set(State::Stopped);
+        assert!(health.is_over());
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct Meter {
     pub anomalies: Counters,
     /// Transactions: committed, aborted, rebuilt.
     pub transactions: Counters,
-    /// Series that were forgotten: full, idle.
+    /// Series that were evicted: full, idle.
     pub evictions: Counters,
     /// Records written to the topic of windows: snapshot, eviction, tombstone, floor.
     pub snapshots: Counters,

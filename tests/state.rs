@@ -269,7 +269,7 @@ fn beyond_the_bounds_series_are_forgotten_and_a_restart_remembers_that() {
     let second = case.detector("a", &[OFTEN]);
     wait_done(&case, 16_000);
     assert_eq!(second.metric("anomaly_events_total{kind=\"learning\"} "), 8_000.0);
-    assert!(second.log().contains("series were forgotten"), "{}", second.log());
+    assert!(second.log().contains("series were evicted"), "{}", second.log());
 }
 
 #[test]

@@ -135,12 +135,20 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
         &[
             ("0", "Done, or stopped as asked; also when anomalies or rejected records were found."),
             ("64", "Wrong usage of the command line."),
-            ("65", "Data that cannot be taken, with detector.on_reject = \"fail\"."),
+            (
+                "65",
+                "Data that cannot be taken: a rejected record with detector.on_reject = \"fail\", a file in which nothing is an event \
+             or that is cut off, or kept state that is damaged or belongs to another topic.",
+            ),
             ("66", "An input file cannot be read."),
             ("69", "A service that is needed now is not there."),
             ("70", "An internal error."),
             ("74", "The output cannot be written, as on a full disk. A reader that has gone is no error."),
-            ("78", "Settings that are wrong; each problem is shown with its file, line and column."),
+            (
+                "78",
+                "Settings that are wrong, each shown with its file, line and column; a role that is not configured; or a second \
+             detector of the same instance name.",
+            ),
         ],
     ),
     (

@@ -28,6 +28,15 @@ pub struct Reasons(BTreeMap<String, u64>);
 impl Reasons {
     /// One more record. What follows a semicolon is detail of that record, and is left out.
     pub fn note(&mut self, reason: &str) {
+        // What is quoted is of that record, too.
+        let general;
+        let reason = match (reason.find('"'), reason.rfind('"')) {
+            (Some(from), Some(to)) if from < to => {
+                general = format!("{}\"\u{2026}\"{}", &reason[..from], &reason[to + 1..]);
+                general.as_str()
+            }
+            _ => reason,
+        };
         let reason = reason.split_once("; ").map_or(reason, |(reason, _)| reason);
         if let Some(count) = self.0.get_mut(reason) {
             *count += 1;
@@ -61,6 +70,8 @@ struct Bin {
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
     bins: VecDeque<Bin>,
+    /// When an event was accepted last.
+    accepted: Option<Duration>,
     rejected_in_a_row: u64,
     reasons_in_a_row: Reasons,
     /// When the first record came.
@@ -85,6 +96,7 @@ impl Arrivals {
         }
         self.began.get_or_insert(now);
         if activity.tally.judged + activity.tally.learning > 0 {
+            self.accepted = Some(now);
             self.rejected_in_a_row = 0;
             self.reasons_in_a_row = Reasons::default();
         } else {
@@ -120,7 +132,9 @@ impl Arrivals {
         }
         let (minute, reasons) = self.sum(now, MINUTE);
         let (ten, _) = self.sum(now, TEN_MINUTES);
-        let all = self.all_rejected();
+        // While events are accepted now and then, `some_rejected` says it.
+        let is_alone = self.accepted.is_none_or(|at| now.saturating_sub(at) >= 3 * BIN);
+        let all = self.all_rejected().filter(|_| is_alone);
         let some = if all.is_some() { None } else { some_rejected(&minute, &reasons) };
         let is_settled = self.began.is_some_and(|began| now.saturating_sub(began) >= MINUTE);
         [
@@ -307,6 +321,25 @@ mod tests {
             assert_eq!(found.iter().any(|(code, ..)| *code == Code::FallingBehind), second >= 60, "at {second} s");
         }
         assert_eq!(held(&mut arrivals, 131, 900), []);
+    }
+
+    #[test]
+    fn events_that_are_accepted_now_and_then_are_not_all_rejected() {
+        let mut arrivals = Arrivals::default();
+        for second in 0..60 {
+            // Of two workers one has only wrong records.
+            note(&mut arrivals, second, 0, 0, 20, 0);
+            let all = held(&mut arrivals, second, 0).iter().any(|(code, ..)| *code == Code::AllRejected);
+            assert!(!all || second == 0, "at {second} s");
+            note(&mut arrivals, second, 20, 0, 0, 0);
+        }
+    }
+
+    #[test]
+    fn reasons_that_quote_the_record_are_one() {
+        let mut reasons = Reasons::default();
+        (0..300).for_each(|n| reasons.note(&format!("`timestamp` \"0{n}/03/2026\" is not a time; use RFC 3339")));
+        assert_eq!(reasons.first(), Some(("`timestamp` \"\u{2026}\" is not a time", 300)));
     }
 
     #[test]

@@ -104,29 +104,40 @@ pub struct Condition {
 /// The conditions of one loop, one for each code.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    held: BTreeMap<Code, (Condition, Monotonic)>,
+    /// With whether it was logged.
+    held: BTreeMap<Code, (Condition, bool)>,
+    /// When each was logged last, also after its end: one that comes and goes is logged no more often than one that lasts.
+    logged: BTreeMap<Code, Monotonic>,
 }
 
 impl Conditions {
     /// Raises a condition or changes its message; logs it at first and then at most once a minute.
     pub fn raise(&mut self, part: &str, code: Code, severity: Severity, message: String) {
-        let Some((held, logged)) = self.held.get_mut(&code) else {
-            tracing::warn!(part, code = code.as_str(), "{}: {message}", severity.as_str());
-            let condition = Condition { code, severity, message, since: Instant::now() };
-            self.held.insert(code, (condition, Monotonic::now()));
-            return;
+        let is_due = self.logged.get(&code).is_none_or(|at| at.elapsed() >= LOG_AGAIN);
+        let (is_news, is_worse) = match self.held.get(&code) {
+            Some((held, _)) => (message != held.message, severity > held.severity),
+            None => (true, false),
         };
-        let is_worse = severity > held.severity;
-        if is_worse || (message != held.message && logged.elapsed() >= LOG_AGAIN) {
+        let is_logged = is_worse || (is_news && is_due);
+        if is_logged {
             tracing::warn!(part, code = code.as_str(), "{}: {message}", severity.as_str());
-            *logged = Monotonic::now();
+            self.logged.insert(code, Monotonic::now());
         }
-        (held.severity, held.message) = (severity, message);
+        match self.held.get_mut(&code) {
+            Some((held, was_logged)) => {
+                (held.severity, held.message) = (severity, message);
+                *was_logged |= is_logged;
+            }
+            None => {
+                let condition = Condition { code, severity, message, since: Instant::now() };
+                self.held.insert(code, (condition, is_logged));
+            }
+        }
     }
 
     /// Ends a condition.
     pub fn clear(&mut self, part: &str, code: Code) {
-        if let Some((held, _)) = self.held.remove(&code) {
+        if let Some((held, true)) = self.held.remove(&code) {
             tracing::info!(part, code = code.as_str(), "no longer: {}", held.message);
         }
     }

@@ -274,8 +274,7 @@ fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Resu
             if is_last {
                 // The last commits are to be in the last heartbeat.
                 part.set(State::Stopped);
-                let is_over = || health.parts().iter().all(|part| part.state() == State::Stopped);
-                while !is_over() && stop.elapsed().is_some_and(|elapsed| elapsed < drain) {
+                while !health.is_over() && stop.elapsed().is_some_and(|elapsed| elapsed < drain) {
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }

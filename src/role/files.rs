@@ -22,6 +22,7 @@ pub fn look(settings: &Settings, file: Option<File>) -> Vec<Finding> {
     }
     if file != Some(File::Producer) {
         found.extend(store::authorities::look(&settings.postgres, now));
+        found.extend(store::authorities::client(&settings.postgres));
     }
     if is_used(File::Producer) {
         found.extend(replayed(settings));

@@ -101,6 +101,11 @@ fn checksum(key: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Whether a sealed value holds a window, not an eviction.
+pub fn is_window(sealed: &[u8]) -> bool {
+    sealed.get(5) == Some(&0)
+}
+
 /// Key of a series' record.
 pub fn record_key(series: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + series.len());

@@ -1,4 +1,4 @@
-//! The file of authorities that the database's certificate is verified with.
+//! The files of TLS to the database: the authorities that verify its certificate, and the certificate and key that log in.
 
 use std::path::Path;
 
@@ -6,6 +6,18 @@ use crate::config::resolved::Postgres;
 use crate::event::Instant;
 use crate::finding::{self, Finding, Grade};
 use crate::pem;
+use crate::store::tls;
+
+/// What a start needs of the certificate and key that log in; `None` without them. The key's passphrase is never asked for.
+pub fn client(settings: &Postgres) -> Option<Finding> {
+    if settings.sslcert.is_empty() && settings.sslkey.is_empty() {
+        return None;
+    }
+    Some(match tls::connector(settings) {
+        Ok(_) => Finding::new("postgres.sslcert", Grade::Good, format!("{} and its key", settings.sslcert)),
+        Err(error) => Finding::new("postgres.sslcert", Grade::Unusable, error.message),
+    })
+}
 
 /// What a start needs of the file, and how long the authorities last; `None` without one.
 pub fn look(settings: &Postgres, now: Instant) -> Option<Finding> {

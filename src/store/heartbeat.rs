@@ -233,7 +233,8 @@ impl Heartbeat {
         transaction.execute(
             "delete from rejected_samples where detector_group = $1 and topic = $2 and ctid = any(array(
                 select ctid from (
-                    select ctid, row_number() over (partition by class order by rejected_at desc, record_offset desc) as rank
+                    select ctid, row_number() over (partition by class order by rejected_at > now() + interval '5 minutes',
+                    rejected_at desc, record_offset desc) as rank
                     from rejected_samples where detector_group = $1 and topic = $2) as ranked
                 where rank > $3))",
             &[&self.group, &self.topic, &SAMPLES],
@@ -322,14 +323,15 @@ fn write_devices(transaction: &mut Transaction<'_>, devices: &[String]) -> Resul
         return Ok(());
     }
     transaction.execute(
-        "insert into seen_devices (device_id) select distinct * from unnest($1::text[])
+        "insert into seen_devices (device_id) select distinct device from unnest($1::text[]) as device
          where (select reltuples from pg_class where oid = 'seen_devices'::regclass) < $2::float8
+         order by 1
          on conflict (device_id) do update set seen_at = now() where seen_devices.seen_at < now() - interval '12 hours'",
         &[&devices, &crate::archive::MOST_DEVICES],
     )?;
     transaction.execute(
         "delete from seen_devices where ctid = any(array(
-            select ctid from seen_devices where seen_at < now() - interval '35 days' limit 2000))",
+            select ctid from seen_devices where seen_at < now() - interval '35 days' limit 2000 for update skip locked))",
         &[],
     )?;
     Ok(())

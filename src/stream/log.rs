@@ -58,6 +58,15 @@ pub struct Outgoing {
     pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
 }
 
+impl Outgoing {
+    /// Bytes of key, value and headers.
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+        [&self.key, &self.value].map(|part| part.as_ref().map_or(0, Vec::len)).iter().sum::<usize>()
+            + headers.sum::<usize>()
+    }
+}
+
 /// Where the group stands in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {

@@ -32,7 +32,7 @@ use crate::event::{Decoder, Fields};
 use crate::fail;
 use crate::health::{Input, Part, State};
 use crate::meter::Meter;
-use crate::series::snapshot::series_of;
+use crate::series::snapshot::{is_window, series_of};
 use crate::stop::Stop;
 use crate::stream::log::{Change, Fault, Log, Remedy};
 use crate::stream::mark::Marks;
@@ -224,7 +224,8 @@ impl<'a, L: Log> Worker<'a, L> {
         }
         let has_records =
             self.staged.events() > 0 || self.keeper.wants(&self.detector, &self.committed, self.log.now());
-        if has_records || self.move_to_ends() {
+        // A poll that brought records of one partition may have brought the end of another.
+        if self.move_to_ends() || has_records {
             self.log.begin()?;
             self.open = Some(self.log.now());
         }
@@ -257,7 +258,8 @@ impl<'a, L: Log> Worker<'a, L> {
         let next = self.positions.clone();
         let mut written = self.keeper.write(&self.detector, &next, self.log.now());
         // Each series that sends is snapshotted now and then.
-        let keys = written.records.iter().filter_map(|record| series_of(record.key.as_deref()?));
+        let windows = written.records.iter().filter(|record| record.value.as_deref().is_some_and(is_window));
+        let keys = windows.filter_map(|record| series_of(record.key.as_deref()?));
         self.part.note_devices(keys.map(|key| key.split('\0').next().unwrap_or(key)));
         written.records.drain(..).try_for_each(|record| self.log.send(record))?;
         fail::point("snapshots");

@@ -105,7 +105,7 @@ fn understood(decoder: &mut Decoder, record: &BorrowedMessage<'_>, at: Option<i6
     let headers = Lent(record.headers());
     let input = Input { key: record.key(), value: record.payload(), headers: &headers };
     let event = decoder.decode(&input).map_err(|why| foreign::text(&why.to_string()).to_string())?;
-    let Some(event) = event else { return Ok("null: passed over".to_owned()) };
+    let Some(event) = event else { return Ok("ignored: a null value, or fields.ignore names it".to_owned()) };
     let own = at.and_then(Instant::from_millis);
     let time = match (event.timestamp, own) {
         (Some(time), _) => time.to_string(),

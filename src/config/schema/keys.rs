@@ -338,7 +338,7 @@ const PIPELINE: &[Key] = {
             Integer(1, 4_000_000_000),
             "1000000",
             Detector,
-            "Series of one partition; beyond them the one that was silent for longest is forgotten.",
+            "Series of one partition; beyond them the one that was silent for longest is evicted.",
         ),
         key(
             "detector.idle_after",

@@ -3,16 +3,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
+use rdkafka::groups::GroupMemberInfo;
 
 use super::context::Member;
 use super::{client, origin};
 use crate::config::resolved::Kafka;
-use crate::stream::log::{Foreign, Standing};
+use crate::stream::log::{Foreign, Positions, Standing};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -26,8 +28,23 @@ struct Seen {
     is_over: AtomicBool,
 }
 
+impl Seen {
+    /// Each answer replaces what was known; where there is none, what was seen before is all that is known.
+    fn note(&self, commits: KafkaResult<Positions>, members: KafkaResult<Vec<String>>) {
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        match commits {
+            Ok(commits) => foreign.commits = commits,
+            Err(error) => tracing::debug!("the group's offsets cannot be read: {error}"),
+        }
+        match members {
+            Ok(members) => foreign.members = members,
+            Err(error) => tracing::debug!("the group's members cannot be read: {error}"),
+        }
+    }
+}
+
 /// Looks until it is dropped.
-pub struct Onlooker(Arc<Seen>);
+pub struct Onlooker(Arc<Seen>, Option<Thread>);
 
 impl Onlooker {
     /// Begins to look.
@@ -41,17 +58,14 @@ impl Onlooker {
             let Ok(consumer) = opened else { return };
             consumer.context().close();
             while !theirs.is_over.load(Ordering::Relaxed) {
-                match look(&consumer, &topic, &group, client::id(&kafka)) {
-                    Ok(foreign) => *theirs.foreign.lock().unwrap_or_else(PoisonError::into_inner) = foreign,
-                    // What was seen before is all that is known.
-                    Err(error) => tracing::debug!("the group cannot be looked at: {error}"),
-                }
+                let (commits, members) = (commits(&consumer, &topic), members(&consumer, &group, client::id(&kafka)));
+                theirs.note(commits, members);
                 std::thread::park_timeout(PAUSE);
             }
         };
         // Without a thread nothing is seen; the worker's own threads fail then, too.
-        let _ = std::thread::Builder::new().name("onlooker".into()).spawn(body);
-        Onlooker(seen)
+        let thread = std::thread::Builder::new().name("onlooker".into()).spawn(body).ok();
+        Onlooker(seen, thread.map(|thread| thread.thread().clone()))
     }
 
     /// What was seen last.
@@ -63,10 +77,14 @@ impl Onlooker {
 impl Drop for Onlooker {
     fn drop(&mut self) {
         self.0.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.1 {
+            thread.unpark();
+        }
     }
 }
 
-fn look(consumer: &BaseConsumer<Member>, topic: &str, group: &str, ours: &str) -> KafkaResult<Foreign> {
+/// Partitions whose committed offset is not ours.
+fn commits(consumer: &BaseConsumer<Member>, topic: &str) -> KafkaResult<Positions> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
     let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
     let mut list = TopicPartitionList::new();
@@ -79,10 +97,17 @@ fn look(consumer: &BaseConsumer<Member>, topic: &str, group: &str, ours: &str) -
         Standing::Foreign(offset) => Some((partition, offset)),
         Standing::At(_) | Standing::New | Standing::Added => None,
     };
-    let commits = all.iter().filter_map(foreign).collect();
+    Ok(all.iter().filter_map(foreign).collect())
+}
+
+/// Members that are not detectors. A detector is a static member: its id begins with its instance, and that of other members with
+/// their client id.
+fn members(consumer: &BaseConsumer<Member>, group: &str, ours: &str) -> KafkaResult<Vec<String>> {
     let groups = consumer.fetch_group_list(Some(group), ANSWER)?;
+    let is_dynamic = |member: &&GroupMemberInfo| {
+        member.id().strip_prefix(member.client_id()).is_some_and(|rest| rest.starts_with('-'))
+    };
     let members = groups.groups().iter().flat_map(|group| group.members());
-    let members = members.filter(|member| member.client_id() != ours);
-    let members = members.map(|member| format!("{} at {}", member.client_id(), member.client_host())).collect();
-    Ok(Foreign { commits, members })
+    let members = members.filter(|member| member.client_id() != ours).filter(is_dynamic);
+    Ok(members.map(|member| format!("{} at {}", member.client_id(), member.client_host())).collect())
 }

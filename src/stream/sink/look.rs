@@ -17,6 +17,8 @@ impl<R: Reader> Sink<'_, R> {
     pub(super) fn look(&mut self) -> Result<(), Fault> {
         let partitions = self.positions.keys().copied().collect::<Vec<_>>();
         if partitions.is_empty() {
+            // The sink that has partitions says it.
+            self.part.clear(Code::RowsRefused);
             return Ok(());
         }
         self.next_look = self.reader.now() + LOOK;

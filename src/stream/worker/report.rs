@@ -60,11 +60,11 @@ impl<L: Log> Worker<'_, L> {
             if is_first && cause == Cause::Full {
                 tracing::warn!(
                     max_series = self.detector.settings().max_series,
-                    "series were forgotten because their partition has more than detector.max_series; they begin to learn anew \
-                     when they come back"
+                    "series were evicted because their partition has more than detector.max_series; they learn again when they \
+                     come back"
                 );
             } else if is_first {
-                tracing::info!("series were forgotten because they were silent for longer than detector.idle_after");
+                tracing::info!("series were evicted because they were silent for longer than detector.idle_after");
             }
         }
         let (settings, now) = (self.detector.settings(), self.log.now());

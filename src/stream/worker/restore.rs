@@ -126,9 +126,13 @@ impl<L: Log> Worker<'_, L> {
             }
         });
         self.check_damage(windows)?;
+        let mut is_retried = false;
         let moved = match read {
             Err(fault) if fault.remedy == Remedy::Retry => {
-                self.part.set(State::Degraded(fault.message));
+                is_retried = true;
+                if self.log.trouble().is_none() {
+                    self.part.set(State::Degraded(fault.message));
+                }
                 Positions::new()
             }
             other => other?,
@@ -147,7 +151,10 @@ impl<L: Log> Worker<'_, L> {
                 self.serve(done.collect(), restoring.began)?;
             }
         }
-        self.part.progress(restoring.describe());
+        // Else two states would take turns, with a line in the log for each.
+        if !is_retried && self.log.trouble().is_none() {
+            self.part.progress(restoring.describe());
+        }
         self.go_on(restoring)
     }
 

@@ -24,6 +24,8 @@ pub(super) struct SameTime {
     marks: [u64; PROBES],
     probes: [Option<Probe>; PROBES],
     newest: Option<i64>,
+    /// When room was made last.
+    roomed: i64,
     compared: u32,
     same: u32,
     example: Option<Example>,
@@ -65,7 +67,8 @@ impl SameTime {
             let (device, metric) = (event.device_id.as_ref().into(), event.metric_name.as_deref().map(Into::into));
             self.marks[free] = mark;
             self.probes[free] = Some(Probe { device, metric, at, value: event.metric_value, offset, left: TURN });
-        } else if offset % 4_096 == 0 {
+        } else if offset - self.roomed >= 4_096 {
+            self.roomed = offset;
             self.make_room(offset);
         }
     }

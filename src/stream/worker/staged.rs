@@ -64,8 +64,7 @@ impl Staged {
 
     /// What waits to be sent should wait no longer.
     pub fn is_bulky(&self) -> bool {
-        let value = |record: &Outgoing| record.value.as_ref().map_or(0, Vec::len);
-        self.outbox.iter().map(value).sum::<usize>() > MAX_OUTBOX
+        self.outbox.iter().map(Outgoing::size).sum::<usize>() > MAX_OUTBOX
     }
 
     /// Time of the partition's newest event.
