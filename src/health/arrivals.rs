@@ -234,8 +234,8 @@ fn times_differ(ten: &Activity) -> Option<(Severity, String)> {
 fn duration(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
+        120..7_170 => format!("{} min", (seconds + 30) / 60),
+        7_170..172_800 => format!("{} h", (seconds + 1_800) / 3_600),
         172_800..63_072_000 => format!("{} days", seconds / 86_400),
         _ => format!("{} years", seconds / 31_557_600),
     }
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn times_that_are_off_are_said_with_their_distance() {
         for (offset, words) in [
-            (-7_200, "about 2 h behind"),
+            (-7_199, "about 2 h behind"),
             (-4_500, "about 75 min behind"),
             (600, "about 10 min ahead of"),
             (90_000, "about 25 h ahead of"),

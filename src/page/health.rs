@@ -10,6 +10,8 @@ use crate::event::Instant;
 
 /// Between two looks at the archive's clock.
 const AGREE: Duration = Duration::from_secs(60);
+/// The same after it gave no answer.
+const RETRY: Duration = Duration::from_secs(5);
 /// Milliseconds by which the two clocks may differ.
 const NEAR: i64 = 2_000;
 
@@ -21,8 +23,8 @@ pub struct Health {
     state: Mutex<State>,
     /// Milliseconds by which the archive's clock is ahead of this one.
     offset: AtomicI64,
-    /// When that was measured.
-    measured: Mutex<Option<Clock>>,
+    /// When that is to be measured again.
+    due: Mutex<Option<Clock>>,
 }
 
 #[derive(Default)]
@@ -39,7 +41,7 @@ type Asker = Arc<dyn Fn() -> Option<Instant> + Send + Sync>;
 impl Health {
     /// All well. `clock` is the time that readers are told.
     pub fn new(clock: fn() -> Instant, pause: Duration) -> Self {
-        Health { clock, pause, state: Mutex::default(), offset: AtomicI64::new(0), measured: Mutex::default() }
+        Health { clock, pause, state: Mutex::default(), offset: AtomicI64::new(0), due: Mutex::default() }
     }
 
     /// From now on an outage is probed until it is over.
@@ -61,17 +63,21 @@ impl Health {
 
     /// Looks at the archive's clock, once a minute.
     pub fn agree(&self) {
-        let Ok(mut measured) = self.measured.try_lock() else { return };
-        if measured.is_some_and(|last| last.elapsed() < AGREE) {
+        let Ok(mut due) = self.due.try_lock() else { return };
+        if due.is_some_and(|at| Clock::now() < at) {
             return;
         }
         let Some(asker) = self.lock().asker.clone() else { return };
         let before = (self.clock)();
-        let Some(theirs) = asker() else { return };
+        let Some(theirs) = asker() else {
+            // The reader waits for this, too: not before each question that is refused.
+            *due = Some(Clock::now() + RETRY);
+            return;
+        };
         let middle = i64::midpoint(before.millis(), (self.clock)().millis());
         let offset = theirs.millis() - middle;
         self.offset.store(if offset.abs() < NEAR { 0 } else { offset }, Ordering::Relaxed);
-        *measured = Some(Clock::now());
+        *due = Some(Clock::now() + AGREE);
     }
 
     /// Seconds by which this program's clock is ahead of the archive's, when they differ.
