@@ -1,4 +1,4 @@
-//! What the detectors tell beside anomalies: samples of rejected records, devices that they hold; and anomalies of other
+//! What the detectors report besides anomalies: samples of rejected records, devices that they hold; and anomalies of other
 //! times than those that were asked for.
 
 use crate::event::Instant;

@@ -17,7 +17,7 @@ pub fn shipped(file: File) -> String {
          # Do not change this file: an upgrade would ask about it. Put what differs into a file of your own, such as\n\
          # /etc/anomaly/conf.d/local.toml, which is read after this one.\n\
          # Precedence: common.toml, the role's file, conf.d/*.toml in order, ANOMALY__SECTION__KEY, credentials.\n\
-         # `anomaly check` validates, and tells where each value came from.\n"
+         # `anomaly check` validates the settings, and prints where each value came from.\n"
     );
     let mut section = "";
     for key in KEYS.iter().filter(|key| key.file == file) {
