@@ -2,6 +2,7 @@
 //! `detector_conditions`, `coverage`, `activity` and `rejected_samples`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use postgres::{Client, Transaction};
 use time::OffsetDateTime;
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 use super::{Failure, open};
 use crate::config::resolved::Postgres;
 use crate::event::Instant;
-use crate::health::{Activity, Cut, Health, Part, PartitionStatus, Sample, Samples, Tally};
+use crate::health::{Activity, Cut, Part, PartitionStatus, Sample, Samples, Tally};
 
 /// Rejected records of each class that the table keeps.
 const SAMPLES: i64 = 20;
@@ -46,11 +47,11 @@ impl Heartbeat {
         }
     }
 
-    /// Writes what the workers say now. What was counted is given back when it could not be written.
+    /// Writes what these loops say now. What was counted is given back when it could not be written.
     ///
     /// # Errors
     /// Why not, as a sentence.
-    pub fn write(&mut self, health: &Health) -> Result<(), String> {
+    pub fn write(&mut self, parts: &[Arc<Part>]) -> Result<(), String> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
@@ -62,8 +63,8 @@ impl Heartbeat {
                 client
             }
         };
-        for part in health.parts() {
-            self.write_part(&mut client, &part).map_err(|e| e.sentence())?;
+        for part in parts {
+            self.write_part(&mut client, part).map_err(|e| e.sentence())?;
         }
         self.client = Some(client);
         Ok(())
