@@ -339,7 +339,7 @@ fn places(config: Option<PathBuf>, file: Option<File>) -> Result<Places> {
     }
     Ok(Places {
         required,
-        dir: config.unwrap_or_else(|| "/etc/anomaly".into()),
+        dir: config.unwrap_or_else(|| config::DIR.into()),
         file,
         env,
         credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),

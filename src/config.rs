@@ -27,6 +27,9 @@ use report::Report;
 use resolved::{Delivery, Keep};
 use schema::File;
 
+/// Where the package keeps the settings.
+pub const DIR: &str = "/etc/anomaly";
+
 /// Settings that hold together, and where each came from.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -156,6 +159,41 @@ impl Loaded {
             let _ = writeln!(text, "{left:<width$}  # {origin}");
             text
         })
+    }
+
+    /// The settings that name a file or a socket's directory, and what they name: all that the role of `file` opens; of all
+    /// roles without one.
+    pub fn paths(&self, file: Option<File>) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        for (path, entry) in &self.entries {
+            let Some(text) = entry.value.as_str().filter(|text| !text.is_empty()) else { continue };
+            let key = schema::find(path);
+            let of_role = key.is_none_or(|key| key.file == File::Common || file.is_none_or(|file| file == key.file));
+            // Every role reads the files of secrets.
+            let is_foreign = match file {
+                Some(File::Dashboard) => path.starts_with(schema::PROPERTIES),
+                Some(File::Producer) => path.starts_with("postgres.") && !path.ends_with("_file"),
+                _ => false,
+            };
+            let names = match key.map(|key| key.kind) {
+                _ if is_foreign || !of_role => Vec::new(),
+                Some(schema::Kind::Path) if path.ends_with("password_file") && !self.is_read(path, text) => Vec::new(),
+                Some(schema::Kind::Path) => vec![text],
+                None if path.ends_with(".location") && text != "probe" => vec![text],
+                _ if path == "postgres.host" => {
+                    text.split(',').map(str::trim).filter(|host| host.starts_with('/')).collect()
+                }
+                _ => Vec::new(),
+            };
+            found.extend(names.into_iter().map(|name| (path.clone(), name.to_owned())));
+        }
+        found
+    }
+
+    /// Whether the secret came from this file, and from no place of higher precedence.
+    fn is_read(&self, path: &str, file: &str) -> bool {
+        let secret = self.entries.get(path.trim_end_matches("_file")).map(|entry| &entry.origin);
+        matches!(secret, Some(report::Origin::Secret(from)) if from == Path::new(file))
     }
 
     /// What the role that reads `file` needs and no setting says; one phrase each. The default addresses are for those who

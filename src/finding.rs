@@ -1,6 +1,8 @@
 //! What a look at one thing found: a file, a topic, a right. `anomaly check` prints it; a start refuses what it could only
 //! fail with.
 
+pub mod sandbox;
+
 use std::io;
 use std::path::Path;
 
@@ -47,8 +49,12 @@ impl Finding {
 pub fn unreadable(path: &Path, error: &io::Error) -> String {
     let (shown, name) = (path.display(), path.file_name().unwrap_or_default().to_string_lossy());
     let dir = path.parent().unwrap_or(path).display();
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => format!(
+    match (sandbox::hides(path), error.kind()) {
+        (Some(why), io::ErrorKind::PermissionDenied) => format!(
+            "cannot read {shown}: {error}. Note that {why}. Copy it: install -m 640 -g anomaly {name} /etc/anomaly/tls/"
+        ),
+        (Some(why), io::ErrorKind::NotFound) => format!("cannot read {shown}: {error}. Note that {why}"),
+        (None, io::ErrorKind::PermissionDenied) => format!(
             "cannot read {shown}: {error}. The service's user must be able to read it and to enter its directory: \
              install -m 640 -g anomaly {name} {dir}/"
         ),

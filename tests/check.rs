@@ -51,7 +51,11 @@ struct Files(tempfile::TempDir);
 
 impl Files {
     fn new() -> Files {
-        let files = Files(tempfile::tempdir().unwrap());
+        Files::below(&std::env::temp_dir())
+    }
+
+    fn below(dir: &Path) -> Files {
+        let files = Files(tempfile::tempdir_in(dir).unwrap());
         let (key, other) = (key(), key());
         files.write("cert.pem", &certificate(&key, 90).to_pem().unwrap());
         files.write("soon.pem", &certificate(&key, 3).to_pem().unwrap());
@@ -171,6 +175,69 @@ fn what_has_expired_fails_the_check_and_what_soon_will_is_a_warning() {
     let users = Ended::of(&mut files.command(&["check"], &[("DASHBOARD__USERS", "users")]));
     assert_eq!(users.code, Some(69), "{}{}", users.out, users.err);
     assert!(users.out.contains("line 1 is not name:role:hash"), "{}", users.out);
+}
+
+/// The units hide home and temporary directories.
+#[test]
+fn a_file_that_the_units_hide_from_the_service_is_a_warning_with_the_remedy() {
+    let files = Files::below(Path::new("/tmp"));
+    let outside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::write(files.path("pass"), "secret").unwrap();
+    let link = outside.path().join("link.pem");
+    std::os::unix::fs::symlink(files.path("cert.pem"), &link).unwrap();
+    let (key, pass, link) = (files.path("key.pem"), files.path("pass"), link.display().to_string());
+    // Without --config the settings are those of the packaged services.
+    let warned = |arguments: &[&str], settings: &[(&str, &str)]| {
+        let mut command = program(arguments);
+        command.current_dir(files.0.path());
+        if rustix::process::geteuid().is_root() {
+            command.args(["--user", "root"]);
+        }
+        for (name, value) in settings {
+            command.env(format!("ANOMALY__{name}"), value);
+        }
+        let ended = Ended::of(&mut command);
+        assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
+        let lines = ended.out.lines().filter(|line| line.starts_with("warning"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let pages = [(CERTIFICATE, link.as_str()), (KEY, &key), ("POSTGRES__PASSWORD_FILE", &pass)];
+    let lines = warned(&["check", "--role", "dashboard"], &pages);
+    let why = "the services do not see /tmp of this machine (PrivateTmp=yes)";
+    for (setting, path, remedy) in [
+        ("dashboard.tls_certificate", &link, "Move it to /etc/anomaly/tls"),
+        ("dashboard.tls_key", &key, "Move it to /etc/anomaly/tls"),
+        ("postgres.password_file", &pass, "/etc/anomaly/credentials"),
+    ] {
+        let begin = format!("warning {setting}: {path}: ");
+        let line = lines.iter().find(|line| line.starts_with(&begin)).unwrap_or_else(|| panic!("{setting}: {lines:?}"));
+        assert!(line.contains(remedy), "{line}");
+        assert!(line.contains(why) || path == &link, "{line}");
+    }
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    // Of Kafka, of the socket, and of a file to replay; each only for the role that opens it.
+    let (ca, csv) = (files.path("cert.pem"), files.path("common.toml"));
+    let rest = [
+        PROTOCOL,
+        (KAFKA_CA, ca.as_str()),
+        ("POSTGRES__HOST", "/tmp, /run/postgresql, localhost"),
+        ("PRODUCER__SOURCE", "replay"),
+        ("PRODUCER__FILE", &csv),
+        ("POSTGRES__SSLROOTCERT", "cert.pem"),
+    ];
+    let settings = |role| {
+        let lines = warned(&["check", "--role", role], &rest);
+        lines.iter().map(|line| line.split(' ').nth(1).unwrap().trim_end_matches(':').to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(settings("producer"), ["kafka.properties.ssl.ca.location", "producer.file"]);
+    assert_eq!(settings("detector"), ["kafka.properties.ssl.ca.location", "postgres.host", "postgres.sslrootcert"]);
+    assert_eq!(settings("dashboard"), ["postgres.host", "postgres.sslrootcert"]);
+    // A secret of higher precedence: the file is not read.
+    let unread = [("POSTGRES__PASSWORD_FILE", pass.as_str()), ("POSTGRES__PASSWORD", "other")];
+    assert_eq!(warned(&["check"], &unread), Vec::<String>::new());
+    // With a directory of one's own it is not the packaged services that read.
+    let own = Ended::of(&mut files.command(&["check"], &[(CERTIFICATE, "cert.pem"), (KEY, "key.pem")]));
+    assert!(own.code == Some(0) && !own.out.contains("warning"), "{}", own.out);
 }
 
 /// OpenSSL asks on the terminal, whatever standard input is.

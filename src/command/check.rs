@@ -3,6 +3,8 @@
 mod kafka;
 mod records;
 
+use std::path::Path;
+
 use super::output;
 use crate::cli::Role;
 use crate::config::account::{self, Account};
@@ -53,7 +55,11 @@ pub fn run(check: &Check, places: &Places) -> Result<()> {
     let file = check.role.map(Role::file);
     let mut tally = Tally { failed: 0, unusable: 0, written: output::lines(loaded.describe(file)) };
     let settings = &loaded.settings;
-    let found = account::acting(account.as_ref(), || files::look(settings, file));
+    // With another directory it is not the packaged services that will read the files.
+    let is_packaged = places.dir == Path::new(config::DIR);
+    let paths = if is_packaged { loaded.paths(file) } else { Vec::new() };
+    let looked = || [files::look(settings, file), files::unseen(settings, &paths)].concat();
+    let found = account::acting(account.as_ref(), looked);
     let found = found.map_err(|e| Error::internal(format_args!("cannot read as another user: {e}")))?;
     if check.connect || !found.is_empty() {
         tally.line("");

@@ -233,7 +233,7 @@ fn settings_page(out: &mut dyn Write) -> io::Result<()> {
 fn expects(key: &Key) -> String {
     let duration = |millis| humantime::format_duration(std::time::Duration::from_millis(millis));
     match key.kind {
-        Kind::Text => String::new(),
+        Kind::Text | Kind::Path => String::new(),
         Kind::Secret => " A string that is never shown.".into(),
         Kind::OneOf(words) => format!(" One of: {}.", words.join(", ")),
         Kind::Integer(least, i64::MAX) => format!(" A whole number of at least {least}."),

@@ -223,7 +223,7 @@ fn put(path: String, value: Value, origin: Origin, key: Option<Origin>, entries:
 /// The value as its kind wants it, or what was expected.
 pub fn check(kind: Kind, value: Value) -> Result<Value, String> {
     let expected = match kind {
-        Kind::Text | Kind::Secret => "expected a string".to_owned(),
+        Kind::Text | Kind::Path | Kind::Secret => "expected a string".to_owned(),
         Kind::OneOf(words) => format!("expected one of: {}", words.join(", ")),
         Kind::Integer(least, i64::MAX) => format!("expected a whole number of at least {least}"),
         Kind::Integer(least, most) => format!("expected a whole number from {least} to {most}"),
@@ -241,7 +241,7 @@ pub fn check(kind: Kind, value: Value) -> Result<Value, String> {
         Kind::List => "expected strings such as [\"a\", \"b\"]".to_owned(),
     };
     let fits = match (kind, &value) {
-        (Kind::Text | Kind::Secret, Value::String(_)) => true,
+        (Kind::Text | Kind::Path | Kind::Secret, Value::String(_)) => true,
         (Kind::OneOf(words), Value::String(text)) => words.contains(&text.as_str()),
         (Kind::Integer(least, most), Value::Number(n)) => n.as_i64().is_some_and(|n| (least..=most).contains(&n)),
         (Kind::Float(least, most), Value::Number(n)) => n.as_f64().is_some_and(|n| (least..=most).contains(&n)),

@@ -6,8 +6,9 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::account::{Account, acting, name_of, reader};
+use super::account::{Account, SERVICE, acting, name_of, reader};
 use super::report::{Origin, Report};
+use crate::finding::sandbox;
 use crate::foreign;
 
 /// What Windows editors put before UTF-8 text.
@@ -100,7 +101,15 @@ pub fn secret(path: &Path, account: Option<&Account>, target: &str, report: &mut
 
 /// What lets this user read the path; `None` where the error says it all.
 pub fn remedy(path: &Path, error: &io::Error, account: Option<&Account>) -> Option<String> {
-    if error.kind() != ErrorKind::PermissionDenied {
+    let is_absent = error.kind() == ErrorKind::NotFound;
+    if !is_absent && error.kind() != ErrorKind::PermissionDenied {
+        return None;
+    }
+    // In a service, what is hidden looks absent or closed.
+    if let Some(why) = sandbox::hides(path).filter(|_| reader(account) == SERVICE) {
+        return Some(format!("{why}: move it below /etc/anomaly"));
+    }
+    if is_absent {
         return None;
     }
     let mut text = format!("user {} may not read it", reader(account));

@@ -40,6 +40,8 @@ impl File {
 pub enum Kind {
     /// Any string.
     Text,
+    /// Path of a file, or "".
+    Path,
     /// A string that is never printed.
     Secret,
     /// One of these strings.

@@ -30,6 +30,14 @@ fn message(files: &[(&str, &str)], env: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn every_setting_that_names_a_file_is_declared_as_a_path() {
+    for key in schema::KEYS {
+        let is_file = key.doc.starts_with("PEM file") || key.doc.starts_with("File ") || key.path.ends_with("file");
+        assert_eq!(key.kind == schema::Kind::Path, is_file, "{}", key.path);
+    }
+}
+
+#[test]
 fn later_places_win_over_earlier_ones() {
     let (dir, mut places) = places(
         &[

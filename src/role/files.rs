@@ -8,7 +8,7 @@ use crate::config::resolved::SourceKind;
 use crate::config::schema::File;
 use crate::error::{Error, Result};
 use crate::event::Instant;
-use crate::finding::{self, Finding, Grade};
+use crate::finding::{self, Finding, Grade, sandbox};
 use crate::page::door;
 use crate::page::listener::tls;
 use crate::{store, stream};
@@ -35,6 +35,42 @@ pub fn look(settings: &Settings, file: Option<File>) -> Vec<Finding> {
         found.push(door::look(dashboard.users.as_ref()));
     }
     found
+}
+
+/// What can be read here and not by a service: each path as it is named, and as its symbolic links resolve.
+pub fn unseen(settings: &Settings, paths: &[(String, String)]) -> Vec<Finding> {
+    let is_read = |key: &str, name: &str| {
+        key != "producer.file" || (settings.producer.source == SourceKind::Replay && name != "-")
+    };
+    let paths = paths.iter().filter(|(key, name)| is_read(key, name));
+    let found = paths.filter_map(|(key, name)| {
+        let path = Path::new(name);
+        let resolved = std::fs::canonicalize(path).ok();
+        let why = match sandbox::hides(path).or_else(|| sandbox::hides(resolved.as_deref()?)) {
+            _ if path.is_relative() => {
+                format!(
+                    "{name}: is relative to the directory of this command; a service starts in /. Write the whole path"
+                )
+            }
+            Some(why) => format!("{name}: {why}. {}", elsewhere(key)),
+            None => return None,
+        };
+        Some(Finding::new(key.as_str(), Grade::Doubtful, why))
+    });
+    found.collect()
+}
+
+/// Where a file belongs that a service does not see.
+fn elsewhere(key: &str) -> &'static str {
+    match key {
+        "postgres.host" => "Use a socket directory such as /run/postgresql, or a host name",
+        "producer.file" => "Move it, for example to /var/lib/anomaly, where user anomaly may read it",
+        _ if key.ends_with("password_file") => {
+            "Move it, for example to /etc/anomaly/tls with mode 640 and group anomaly, or keep the secret in \
+             /etc/anomaly/credentials"
+        }
+        _ => "Move it to /etc/anomaly/tls, with mode 640 and group anomaly",
+    }
 }
 
 /// The file that the producer replays.

@@ -103,7 +103,7 @@ const PIPELINE: &[Key] = {
         key("postgres.dbname", Text, "\"anomalies_db\"", Common, "Database."),
         key("postgres.user", Text, "\"anomaly_user\"", Common, "Role."),
         key("postgres.password", Secret, "\"\"", Common, "Its password; better: password_file or a credential."),
-        key("postgres.password_file", Text, "\"\"", Common, "File that holds the password and nothing else."),
+        key("postgres.password_file", Path, "\"\"", Common, "File that holds the password and nothing else."),
         key("postgres.schema", Text, "\"\"", Common, "Schema of the tables; empty: the role's own search path."),
         key(
             "postgres.sslmode",
@@ -112,9 +112,9 @@ const PIPELINE: &[Key] = {
             Common,
             "As libpq's; verify-full also checks the host's name.",
         ),
-        key("postgres.sslrootcert", Text, "\"\"", Common, "PEM file of trusted authorities; empty: the system's."),
-        key("postgres.sslcert", Text, "\"\"", Common, "PEM file of a certificate to log in with; empty: none."),
-        key("postgres.sslkey", Text, "\"\"", Common, "PEM file of its key, without passphrase."),
+        key("postgres.sslrootcert", Path, "\"\"", Common, "PEM file of trusted authorities; empty: the system's."),
+        key("postgres.sslcert", Path, "\"\"", Common, "PEM file of a certificate to log in with; empty: none."),
+        key("postgres.sslkey", Path, "\"\"", Common, "PEM file of its key, without passphrase."),
         key(
             "postgres.connect_timeout",
             Duration(100, 600_000),
@@ -139,7 +139,7 @@ const PIPELINE: &[Key] = {
         ),
         key("migrate.user", Text, "\"\"", Common, "Role that owns the tables; empty: postgres.user."),
         key("migrate.password", Secret, "\"\"", Common, "Its password."),
-        key("migrate.password_file", Text, "\"\"", Common, "File that holds it."),
+        key("migrate.password_file", Path, "\"\"", Common, "File that holds it."),
         key("migrate.reader", Text, "\"\"", Common, "Role that may only read, such as the dashboard's; empty: none."),
         key("migrate.marker", Text, "\"\"", Common, "Role that may only add marks of anomalies; empty: none."),
         key(
@@ -218,7 +218,7 @@ const PIPELINE: &[Key] = {
         key("producer.count", Integer(0, i64::MAX), "0", Producer, "Stop after this many events; 0: never."),
         key(
             "producer.file",
-            Text,
+            Path,
             "\"-\"",
             Producer,
             "replay: JSON Lines, a JSON array, or CSV with a header line, also with gzip; - is standard input.",

@@ -26,7 +26,7 @@ pub const KEYS: &[Key] = {
         ),
         key(
             "dashboard.tls_certificate",
-            Text,
+            Path,
             "\"\"",
             Dashboard,
             "PEM file of the certificate with its chain; empty: no TLS.",
@@ -38,10 +38,10 @@ pub const KEYS: &[Key] = {
             Dashboard,
             "Tells browsers to use this host name with TLS only, on all ports, for a year; auto: if the port is 443.",
         ),
-        key("dashboard.tls_key", Text, "\"\"", Dashboard, "PEM file of its key; both are read again on reload."),
+        key("dashboard.tls_key", Path, "\"\"", Dashboard, "PEM file of its key; both are read again on reload."),
         key(
             "dashboard.users",
-            Text,
+            Path,
             "\"\"",
             Dashboard,
             "File of names and passwords, kept by `anomaly passwd`; empty: none.",
@@ -73,6 +73,6 @@ pub const KEYS: &[Key] = {
         ),
         key("marks.user", Text, "\"\"", Dashboard, "Role that writes marks and nothing else; empty: postgres.user."),
         key("marks.password", Secret, "\"\"", Dashboard, "Its password."),
-        key("marks.password_file", Text, "\"\"", Dashboard, "File that holds it."),
+        key("marks.password_file", Path, "\"\"", Dashboard, "File that holds it."),
     ]
 };
