@@ -33,6 +33,8 @@ mod demo;
 mod door;
 /// The pages below a path, over plain HTTP, in browsers without storage.
 mod edge;
+/// Login to PostgreSQL by a client certificate.
+mod certificate;
 /// PostgreSQL behind a pooler, refusing, of another encoding, restored, one of several.
 mod database;
 /// Hosts without IPv4.

@@ -87,6 +87,7 @@ impl From<postgres::Error> for Failure {
         let message = explain(&error);
         let Some(answer) = error.as_db_error() else {
             return match connection_error(&error) {
+                _ if is_alert(&error) => Failure::unusable(message, ALERT),
                 Some(std::io::ErrorKind::PermissionDenied) => Failure::unusable(message, STANDBY),
                 Some(_) => Failure::Away(message),
                 None if error.is_closed() => Failure::Away(message),
@@ -117,6 +118,9 @@ impl From<postgres::Error> for Failure {
 const STANDBY: &str =
     "It is a read-only standby: name the primary in postgres.host, or all hosts with commas between them";
 
+const ALERT: &str = "The server has ended the TLS session: postgres.sslcert must be valid now, and signed by an authority of the \
+                     server's ssl_ca_file";
+
 /// What to do about a refusal, by SQLSTATE.
 fn remedy(state: &str, constraint: Option<&str>) -> &'static str {
     match state {
@@ -126,7 +130,8 @@ fn remedy(state: &str, constraint: Option<&str>) -> &'static str {
         }
         "28000" => {
             "The role must exist and may log in (alter role ... login), and pg_hba.conf must have a line for it, this \
-             database, this address and postgres.sslmode"
+             database, this address and postgres.sslmode. Where that line asks for a certificate, set postgres.sslcert and \
+             postgres.sslkey; its common name must be the role's, or pg_ident.conf must map it"
         }
         "3D000" => "Create the database, or correct postgres.dbname",
         "53300" => "Raise max_connections or the connection limit of the role or the database, or end other sessions",
@@ -160,6 +165,18 @@ fn connection_error(error: &postgres::Error) -> Option<std::io::ErrorKind> {
         source = inner.source();
     }
     None
+}
+
+/// Whether the server answered with an alert of TLS. From version 1.3 on it judges our certificate after the handshake, so that the
+/// alert comes as an error of reading.
+fn is_alert(error: &postgres::Error) -> bool {
+    /// OpenSSL's `SSL_AD_REASON_OFFSET`: the reason for an alert is its number added to this.
+    const OFFSET: i32 = 1000;
+    let Some(io) = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()) else { return false };
+    let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<openssl::ssl::Error>());
+    let reasons = inner.and_then(openssl::ssl::Error::ssl_error).map(openssl::error::ErrorStack::errors);
+    // An end without a farewell is an error of the session too, and no alert.
+    reasons.unwrap_or_default().iter().any(|one| (OFFSET..OFFSET + 256).contains(&one.reason_code()))
 }
 
 /// The server's message with its detail, which may hold text of others.
