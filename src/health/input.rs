@@ -54,6 +54,17 @@ impl Input {
         }
     }
 
+    /// A worker has no partitions any more: nothing waits for it until it says so again.
+    pub fn forget(&self, worker: &str) {
+        self.lock().backlog.remove(worker);
+    }
+
+    /// Records that wait for all workers.
+    #[cfg(test)]
+    pub fn backlog(&self) -> i64 {
+        self.lock().backlog.values().sum()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -125,6 +125,37 @@ fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() 
     assert_eq!(committed, Some(0), "where the group begins");
 }
 
+#[test]
+fn nothing_waits_for_a_worker_that_must_be_made_anew() {
+    let stage = Arc::new(Stage::new(1, Cluster::new(1), 0.0));
+    stage.enter_first();
+    let entry = |i: usize| {
+        let value = if i % 100 == 99 { 999 } else { i % 7 };
+        let value = Some(format!("{{\"device_id\":\"d\",\"metric_value\":{value}}}").into_bytes());
+        Entry { key: None, value, headers: Vec::new(), time: 0, fate: Fate::Committed, owner: String::new() }
+    };
+    stage.look().cluster.partition(Topic::Input, 0).entries.extend((0..6_000).map(entry));
+    let plan = Schedule::new(1, None).plan;
+    let (health, stop) = (Health::default(), Stop::default());
+    let input = Input::new(&health);
+    let (of_worker, told) = (input.clone(), Arc::new(std::sync::atomic::AtomicI64::new(0)));
+    let (seen, watched) = (told.clone(), stage.clone());
+    let mut observer: Observer = Box::new(move |_| {
+        seen.store(of_worker.backlog(), std::sync::atomic::Ordering::SeqCst);
+        if of_worker.backlog() > 0 {
+            // Another producer by the same transactional id.
+            watched.look().cluster.init("one");
+        }
+    });
+    let log = Member::by_names(stage.clone(), 0, "a", "one");
+    let detector = Detector::new(Settings::default()).unwrap();
+    let parts = (health.part("a"), input.clone());
+    let ended = Worker::new(log, detector, &plan, parts, Meter::default(), &mut observer, &stop).run();
+    assert!(matches!(ended, Ending::Rebuild(_)), "{ended:?}");
+    assert!(told.load(std::sync::atomic::Ordering::SeqCst) > 1_000, "it waited for the worker");
+    assert_eq!(input.backlog(), 0);
+}
+
 /// Of the virtual clock.
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

@@ -316,6 +316,7 @@ impl<'a, L: Log> Worker<'a, L> {
                 self.keeper.clear();
                 self.shortfalls.clear();
                 self.is_member = false;
+                self.input.forget(&self.part.name);
                 Ok(())
             }
         }
@@ -388,6 +389,7 @@ impl<'a, L: Log> Worker<'a, L> {
             return Ending::Stopped;
         }
         self.meter.transactions.add("rebuilt", 1);
+        self.input.forget(&self.part.name);
         Ending::Rebuild(fault.message)
     }
 }
