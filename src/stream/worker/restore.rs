@@ -331,7 +331,7 @@ impl<L: Log> Worker<'_, L> {
             };
             floor.settle(floor.offset, print, window, &self.plan.fields);
             if matches!(standing, Standing::Foreign(_)) {
-                self.watch.note_foreign_commit(partition, None, at.offset);
+                self.watch.note_foreign_commit(self.log.now(), partition, None, at.offset);
             }
             return Ok(Found { restore, floor, is_news: self.plan.keeps_state });
         };
@@ -340,7 +340,7 @@ impl<L: Log> Worker<'_, L> {
             Standing::New | Standing::Added => None,
         };
         if matches!(standing, Standing::Foreign(_)) {
-            self.watch.note_foreign_commit(partition, Some(floor.at), at.offset);
+            self.watch.note_foreign_commit(self.log.now(), partition, Some(floor.at), at.offset);
         }
         if let Err(fault) = floor.fits(self.plan, partition, identity, restore.newest(), committed) {
             // Who had the partition before us may have had its last commit after we asked.

@@ -14,6 +14,8 @@ use crate::stream::mark::Marks;
 const EVALUATE: Duration = Duration::from_secs(1);
 /// An open transaction is reported when the stable end has stood still for so long with records beyond it.
 const HOLD: Duration = Duration::from_secs(5);
+/// What another program did in the group is told for so long after it was seen for the last time.
+const TOLD: Duration = Duration::from_secs(3_600);
 /// Places that one message names at the most.
 const MOST_PLACES: usize = 3;
 
@@ -27,6 +29,8 @@ pub(super) struct Watch {
     /// Records that another program passed by: from where on, when that is known, and up to where.
     gaps: BTreeMap<i32, (Option<i64>, i64)>,
     foreign: Foreign,
+    /// When another program or a commit of one was seen for the last time.
+    foreign_seen: Duration,
     splits: Splits,
     evaluated: Duration,
 }
@@ -39,9 +43,25 @@ impl Watch {
 
     /// A partition was taken over at an offset that another program committed; `since` is the newest offset of ours that the
     /// state topic knows.
-    pub fn note_foreign_commit(&mut self, partition: i32, since: Option<i64>, offset: i64) {
+    pub fn note_foreign_commit(&mut self, now: Duration, partition: i32, since: Option<i64>, offset: i64) {
         let known = self.known.get(&partition).copied().max(since);
         self.gaps.insert(partition, (known, offset));
+        self.foreign_seen = now;
+    }
+
+    /// What is seen of other programs now. What they passed by is told no longer once they have been away for long.
+    fn note_foreign(&mut self, now: Duration, foreign: Foreign) {
+        self.foreign = foreign;
+        if self.is_foreign_here() {
+            self.foreign_seen = now;
+        } else if now.saturating_sub(self.foreign_seen) >= TOLD {
+            self.gaps.clear();
+        }
+    }
+
+    /// Another program is in the group, or its offset stands.
+    fn is_foreign_here(&self) -> bool {
+        !self.foreign.commits.is_empty() || !self.foreign.members.is_empty()
     }
 
     /// Open transactions that hold records back.
@@ -88,8 +108,7 @@ impl Watch {
         if !members.is_empty() {
             places.push(format!("not a detector, but in the group: {}", listed(members)));
         }
-        let lasts = !self.foreign.commits.is_empty() || !members.is_empty();
-        let severity = if lasts { Severity::Degraded } else { Severity::Notice };
+        let severity = if self.is_foreign_here() { Severity::Degraded } else { Severity::Notice };
         let advice = "a detector needs a consumer group of its own";
         (!places.is_empty()).then(|| (severity, format!("group {group}: {}; {advice}", listed(&places))))
     }
@@ -128,7 +147,7 @@ impl<L: Log> Worker<'_, L> {
         let was = &self.watch.foreign.commits;
         let is_new = |(partition, offset): &(&i32, &i64)| was.get(partition) != Some(offset);
         self.meter.foreign_commits.inc_by(foreign.commits.iter().filter(is_new).count() as u64);
-        self.watch.foreign = foreign;
+        self.watch.note_foreign(self.log.now(), foreign);
     }
 }
 
@@ -168,7 +187,7 @@ mod tests {
     fn a_foreign_commit_names_the_records_without_a_verdict() {
         let mut watch = Watch::default();
         watch.note_commit(&Marks::from([(1, crate::stream::mark::Mark { offset: 200, ..Default::default() })]));
-        watch.note_foreign_commit(1, Some(150), 400);
+        watch.note_foreign_commit(Duration::ZERO, 1, Some(150), 400);
         let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
         assert_eq!(severity, Severity::Notice);
         assert!(text.contains("raw [1]") && text.contains("200 records since offset 200"), "{text}");
@@ -176,5 +195,27 @@ mod tests {
         let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
         assert_eq!(severity, Severity::Degraded);
         assert!(text.contains("intruder at /127.0.0.1"), "{text}");
+    }
+
+    #[test]
+    fn a_foreign_commit_is_told_for_an_hour_after_the_last_sight_of_the_other_program() {
+        let mut watch = Watch::default();
+        let at = |minute: u64| Duration::from_secs(60 * minute);
+        let severity = |watch: &Watch| watch.foreign_commits("raw", "g").map(|(severity, _)| severity);
+        watch.note_foreign_commit(at(1), 1, Some(150), 400);
+        let standing = Foreign { commits: [(0, 7)].into(), members: Vec::new() };
+        let member = Foreign { commits: Positions::new(), members: vec!["intruder".into()] };
+        for (minute, foreign, told) in [
+            (60, Foreign::default(), Some(Severity::Notice)),
+            (100, member, Some(Severity::Degraded)),
+            (200, standing, Some(Severity::Degraded)),
+            (201, Foreign::default(), Some(Severity::Notice)),
+            (259, Foreign::default(), Some(Severity::Notice)),
+            (260, Foreign::default(), None),
+            (500, Foreign::default(), None),
+        ] {
+            watch.note_foreign(at(minute), foreign);
+            assert_eq!(severity(&watch), told, "in minute {minute}");
+        }
     }
 }
