@@ -380,6 +380,21 @@ fn anomalies_of_the_farthest_times_reach_the_record_and_the_row() {
     assert_eq!(rows[..2], ["9999-12-31 23:59:59.999+00", "1931-05-06 07:08:09.01+00"]);
 }
 
+/// The wall clock does not stand in for it.
+#[test]
+fn a_record_whose_own_time_is_none_gives_an_anomaly_without_a_time_and_a_row() {
+    let case = Case::new("no_time");
+    // Microseconds since 1970.
+    let sent = Sent { timestamp: Some(1_764_000_000_250_000), ..event("a", 99.0) };
+    case.produce((0..40).map(|i| event("a", f64::from(i % 5))).chain([sent]));
+    let _detector = case.detector("a", &[]);
+    wait_done(&case, 41);
+    let found = case.read(&case.anomalies());
+    assert_eq!(found.len(), 1);
+    assert!(found[0].json()["timestamp"].is_null(), "{}", found[0].json());
+    wait("the row", || case.count("anomalies where event_time = detected_at") == 1);
+}
+
 #[test]
 fn a_new_group_that_starts_at_the_latest_judges_only_what_comes_after() {
     let mut case = Case::new("latest");

@@ -131,7 +131,7 @@ impl Staged {
                     match decoded {
                         Ok(None) => self.ignore(partition, own_time(record), &mut mark.counts),
                         Ok(Some(event)) => {
-                            let at = event.timestamp.or_else(|| own_time(record)).or(self.now);
+                            let at = event.timestamp.or_else(|| own_time(record));
                             same_time.note(record.offset, event);
                             judge.pass(record.timestamp);
                             let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
@@ -275,6 +275,8 @@ fn json(anomaly: &Anomaly) -> Option<Vec<u8>> {
     Some(text)
 }
 
+/// None where it is outside the years that a time can have. The wall clock does not stand in for it: an anomaly is a function of
+/// the log alone.
 fn own_time(record: &Record<'_>) -> Option<Instant> {
     record.timestamp.and_then(Instant::from_millis)
 }
