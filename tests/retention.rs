@@ -271,6 +271,29 @@ fn the_detector_follows_postgres_retention_although_its_role_may_not_make_tables
 }
 
 #[test]
+fn heartbeats_and_conditions_that_are_old_go_for_every_retention() {
+    let case = Case::new("ages");
+    for retention in ["0", "28 days"] {
+        let rows = "insert into detector_status
+                (detector_group, topic, partition, worker, state, series, settings_hash, updated_at)
+            values ('g', 't', 0, 'w', 'running', 0, 'h', now()), ('g', 'gone', 0, 'w', 'running', 0, 'h', now() - interval '2 days'),
+                ('h', 'stopped', 0, 'w', 'running', 0, 'h', now() - interval '29 days'),
+                ('h', 'old', 0, 'w', 'running', 0, 'h', now() - interval '31 days')
+            on conflict do nothing;
+            insert into detector_conditions (detector_group, topic, worker, code, severity, message, since, updated_at)
+            values ('g', 't', 'w', 'new', 'notice', '', now(), now() - interval '23 hours'),
+                ('g', 't', 'w', 'old', 'notice', '', now(), now() - interval '25 hours')
+            on conflict do nothing";
+        case.sql().batch_execute(rows).unwrap();
+        maintain(&case, retention);
+        let left = |sql: &str| case.sql().query_one(sql, &[]).unwrap().get::<_, String>(0);
+        let topics = left("select string_agg(topic, ' ' order by topic) from detector_status");
+        assert_eq!(topics, "stopped t", "retention {retention}");
+        assert_eq!(left("select string_agg(code, ' ') from detector_conditions"), "new", "retention {retention}");
+    }
+}
+
+#[test]
 fn a_table_of_the_first_version_keeps_its_rows() {
     let other = Case::new("newest");
     let case = Case::topics("oldest");
