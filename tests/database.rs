@@ -1,9 +1,12 @@
 //! The database as it can be: behind a pooler, refusing, of another encoding, restored, replaced, or one of several hosts.
 
 use std::fs::File;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::common::{Case, Parts, Process, event, free_port, wait, wait_for};
@@ -169,6 +172,62 @@ fn a_database_that_refuses_is_not_called_away_and_the_sentence_has_sqlstate_and_
     case.set("POSTGRES__SSLMODE", "prefer");
     case.set("POSTGRES__PORT", free_port());
     assert!(said(&case, &["status"]).contains("PostgreSQL is away: "));
+}
+
+/// Forwards to the box's database, and counts the connections.
+fn counted(case: &Case) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let far = format!("{}:{}", case.parts.get("POSTGRES__HOST"), case.parts.get("POSTGRES__PORT"));
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let far = TcpStream::connect(&far).unwrap();
+            for (from, to) in [(&near, &far), (&far, &near)] {
+                let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+    (port, count)
+}
+
+#[test]
+fn where_a_role_may_have_one_connection_a_second_one_is_not_tried_each_time() {
+    let mut case = Case::bare("alone", Parts::shared());
+    let mut admin = case.parts.admin();
+    let role = format!("{}_role", case.name);
+    admin.batch_execute(&format!("create role {role} login password 'w' connection limit 1")).unwrap();
+    let (port, count) = counted(&case);
+    through(&mut case, port);
+    case.set("POSTGRES__USER", &role);
+    case.set("POSTGRES__PASSWORD", "w");
+    case.set("POSTGRES__PASSWORD_FILE", "");
+    case.set("POSTGRES__SCHEMA", "");
+    let places = anomaly::config::Places {
+        dir: crate::common::root().join("etc"),
+        required: true,
+        file: None,
+        env: case.env.clone(),
+        credentials: None,
+    };
+    let settings = anomaly::config::load(&places).unwrap().settings.postgres;
+    let mut connections = || {
+        let before = count.load(Ordering::SeqCst);
+        let client = anomaly::store::connect(&settings).unwrap();
+        let made = count.load(Ordering::SeqCst) - before;
+        drop(client);
+        let left = "select count(*) from pg_stat_activity where usename = $1";
+        wait("the connection to end", || admin.query_one(left, &[&role]).unwrap().get::<_, i64>(0) == 0);
+        made
+    };
+    assert_eq!([connections(), connections(), connections()], [2, 1, 1]);
+    admin.batch_execute(&format!("drop role {role}")).unwrap();
 }
 
 #[test]

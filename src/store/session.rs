@@ -1,9 +1,10 @@
 //! What a connection must keep: time zone, search path and timeout are set on each new one and read back. A pooler in between
 //! that gives each transaction another session is recognised, since nothing set on it lasts.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::mpsc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant as Monotonic};
 
 use postgres::{Client, SimpleQueryMessage};
 
@@ -38,21 +39,41 @@ pub fn prepare(client: &mut Client, settings: &Postgres) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Connections of these were found to be sessions.
-static SESSIONS: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+/// What was found out of a server and a role.
+enum Known {
+    /// Each connection is a session.
+    Sessions,
+    /// No second connection could be had at that time.
+    Alone(Monotonic),
+}
+
+/// By server and role.
+static KNOWN: Mutex<BTreeMap<String, Known>> = Mutex::new(BTreeMap::new());
+
+/// Where no second connection can be had, another one is tried after so long: each try may take the whole `connect_timeout`.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+fn known() -> MutexGuard<'static, BTreeMap<String, Known>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Looks, once for each server and role, whether a second connection shares the session of this one. Where a second one cannot be
-/// had, nothing is said.
+/// had, nothing is said, and it is looked at again a minute later.
 ///
 /// # Errors
 /// A refusal when it does.
 pub fn probe(client: &mut Client, settings: &Postgres) -> Result<(), Failure> {
     let Postgres { host, port, dbname, user, .. } = settings;
     let place = format!("{user}@{host}:{port}/{dbname}");
-    if SESSIONS.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|known| known.contains(&place)) {
-        return Ok(());
+    match known().get(&place) {
+        Some(Known::Sessions) => return Ok(()),
+        Some(Known::Alone(at)) if at.elapsed() < TRY_AGAIN => return Ok(()),
+        Some(Known::Alone(_)) | None => {}
     }
-    let Some(mut other) = second(settings) else { return Ok(()) };
+    let Some(mut other) = second(settings) else {
+        known().insert(place, Known::Alone(Monotonic::now()));
+        return Ok(());
+    };
     // A pooler may hand out its sessions in turn: one of the two then sees that it has another one.
     for turn in 0..3 {
         let token = format!("{}-{turn}", std::process::id());
@@ -67,13 +88,13 @@ pub fn probe(client: &mut Client, settings: &Postgres) -> Result<(), Failure> {
             ));
         }
     }
-    SESSIONS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(place);
+    known().insert(place, Known::Sessions);
     Ok(())
 }
 
 /// The next connection is looked at again: the pooler's settings may have changed.
 pub fn forget() {
-    *SESSIONS.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    known().clear();
 }
 
 /// A second connection that has a session. On a thread, since a pooler may let it wait for minutes.
