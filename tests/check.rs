@@ -380,7 +380,7 @@ fn admin(case: &Case) -> AdminClient<DefaultClientContext> {
     case.client().create().unwrap()
 }
 
-fn set_policy(case: &Case, topic: &str, policy: &str) {
+pub fn set_policy(case: &Case, topic: &str, policy: &str) {
     let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("cleanup.policy", policy);
     let done = block_on(admin(case).alter_configs(&[config], &AdminOptions::new())).unwrap();
     done.into_iter().for_each(|one| drop(one.unwrap()));

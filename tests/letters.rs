@@ -9,6 +9,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 
+use crate::check::set_policy;
 use crate::common::{Case, Parts, Sent, wait};
 use crate::pipeline::wait_done;
 
@@ -87,6 +88,30 @@ fn a_replay_sends_each_letter_once_as_it_came_and_says_what_it_left_alone() {
     // The letters themselves joined no window, although they would be events now.
     assert_eq!(case.read(&case.anomalies())[0].json()["window_count"], 40);
     assert!(case.ok(&["dlq", "list"]).lines().skip(1).all(|line| !line.contains(" - ")));
+}
+
+#[test]
+fn a_replay_into_a_compacted_topic_is_warned_of() {
+    let case = Case::new("compacted_replay");
+    case.produce([nested("d", 1.0), nested("d", 2.0)]);
+    stop(&case, "a", &[], 2);
+    let told = |arguments: &[&str]| {
+        let ended = case.run(arguments);
+        assert!(ended.status.success());
+        String::from_utf8(ended.stderr).unwrap()
+    };
+    assert_eq!(told(&["dlq", "replay", "--dry-run"]), "");
+    set_policy(&case, &case.raw(), "compact,delete");
+    let raw = case.raw();
+    let warning = format!(
+        "warning: the cleanup.policy of {raw} is compact,delete: after compaction an older record that is sent again replaces \
+         the newer ones of its key. Set cleanup.policy=delete on {raw} first\n"
+    );
+    for arguments in [&["dlq", "replay", "--dry-run"][..], &["dlq", "replay"]] {
+        assert_eq!(told(arguments), warning, "{arguments:?}");
+    }
+    // Nothing is left to send.
+    assert_eq!(told(&["dlq", "replay"]), "");
 }
 
 #[test]

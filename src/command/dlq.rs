@@ -1,14 +1,16 @@
 //! `anomaly dlq`: dead letters are listed, shown, and sent again once what was wrong with them is mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::output;
 use crate::cli::{Dlq, LetterPlace, Pick};
 use crate::config::Settings;
+use crate::config::resolved::Kafka;
 use crate::error::{Error, Result};
 use crate::foreign;
 use crate::stream::letters::{self, Letter, Sender};
+use crate::stream::topics;
 
 /// Characters of a message or a key in a line.
 const WIDTH: usize = 60;
@@ -141,12 +143,22 @@ fn print(letter: &Letter, value_only: bool) -> io::Result<()> {
     writeln!(out, "value        {}", text(&letter.value))
 }
 
+/// Says what a topic's compaction makes of records that are sent again.
+fn warn_of_compaction(kafka: &Kafka, topic: &str) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
+    if let Some(hazard) = runtime.block_on(topics::replay_hazard(kafka, topic))? {
+        output::note(format_args!("warning: {hazard}"));
+    }
+    Ok(())
+}
+
 fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
     let (kafka, topic) = (&settings.kafka, &settings.topics.dead_letter);
     // Whoever begins later fences the one before: two never send the same letter.
     let name = format!("{}-dlq", settings.detector.group);
     let mut sender = if dry_run { None } else { Some(Sender::new(kafka, topic, &name)?) };
     let (mut chosen, mut before, mut cut, mut unknown, mut null) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+    let mut looked_at = BTreeSet::new();
     letters::read(kafka, topic, |letter| {
         match () {
             () if !pick.matches(&letter) => {}
@@ -156,6 +168,11 @@ fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
             () if letter.told("topic").is_none_or(str::is_empty) => unknown += 1,
             () => {
                 chosen += 1;
+                let to = letter.told("topic").unwrap_or_default();
+                if !looked_at.contains(to) {
+                    looked_at.insert(to.to_owned());
+                    warn_of_compaction(kafka, to)?;
+                }
                 if let Some(sender) = &mut sender {
                     sender.send(letter)?;
                     if chosen % 1_000 == 0 {

@@ -129,6 +129,34 @@ fn needed(events: &Config) -> i64 {
     events.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(LARGEST) + HEADROOM
 }
 
+/// What `anomaly dlq replay` would do to a compacted topic; `None` for one that keeps every record until it is old.
+///
+/// # Errors
+/// 78 when librdkafka refuses the settings.
+pub async fn replay_hazard(kafka: &Kafka, topic: &str) -> Result<Option<String>> {
+    let config = match config_of(&admin(kafka)?, topic).await {
+        Ok(config) => config,
+        Err(why) => {
+            return Ok(Some(format!("the cleanup.policy of {topic} cannot be read, so it is not checked: {why}")));
+        }
+    };
+    let policy = policy(&config);
+    Ok(is_compacted(policy).then(|| {
+        format!(
+            "the cleanup.policy of {topic} is {policy}: after compaction an older record that is sent again replaces the newer \
+             ones of its key. Set cleanup.policy=delete on {topic} first"
+        )
+    }))
+}
+
+fn policy(config: &Config) -> &str {
+    config.get("cleanup.policy").map_or("delete", String::as_str)
+}
+
+fn is_compacted(policy: &str) -> bool {
+    policy.split(',').any(|word| word.trim() == "compact")
+}
+
 async fn differences(admin: &Admin, topics: &Topics, purpose: Purpose, events: &Config) -> Vec<(Grade, String)> {
     match config_of(admin, purpose.name(topics)).await {
         Ok(config) => differs(purpose, &config, events),
@@ -138,8 +166,8 @@ async fn differences(admin: &Admin, topics: &Topics, purpose: Purpose, events: &
 
 /// How a topic's configuration differs from what its purpose needs, and what follows from that.
 fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, String)> {
-    let policy = config.get("cleanup.policy").map_or("delete", String::as_str);
-    let is_compacted = policy.split(',').any(|word| word.trim() == "compact");
+    let policy = policy(config);
+    let is_compacted = is_compacted(policy);
     let mut all = Vec::new();
     match purpose {
         Purpose::Events if is_compacted => all.push((
