@@ -91,7 +91,11 @@ impl Stage {
     pub fn turn(&self, me: usize) -> Turn<'_> {
         let mut inner = self.lock();
         inner.pass(Some(me));
-        if inner.turn == me { inner } else { self.hand_over(inner, Some(me)) }
+        if inner.turn == me {
+            return inner;
+        }
+        self.hand_over(inner);
+        self.wait(me)
     }
 
     /// `me` acts no more.
@@ -101,20 +105,16 @@ impl Stage {
         let now = inner.now;
         inner.actors[me].silent_since.get_or_insert(now);
         inner.pass(None);
-        drop(self.hand_over(inner, None));
+        self.hand_over(inner);
     }
 
-    fn hand_over<'s>(&'s self, inner: Turn<'s>, me: Option<usize>) -> Turn<'s> {
+    /// The lock is released first: the thread that wakes needs it.
+    fn hand_over(&self, inner: Turn<'_>) {
         // One that has not entered yet finds that it is its turn.
-        if let Some(thread) = &inner.actors[inner.turn].thread {
+        let next = inner.actors[inner.turn].thread.clone();
+        drop(inner);
+        if let Some(thread) = next {
             thread.unpark();
-        }
-        match me {
-            Some(me) => {
-                drop(inner);
-                self.wait(me)
-            }
-            None => inner,
         }
     }
 
