@@ -86,13 +86,17 @@ impl Foreign<'_> {
 }
 
 /// Whether a character does something other than being seen in its place: control characters, line and paragraph
-/// separators, direction controls, and characters without width that make two names look alike. The joiners U+200C and
-/// U+200D stay, since Persian, Hindi and emoji are written with them.
+/// separators, direction controls, and characters that are not seen, with or without width, which make two names look
+/// alike. The joiners U+200C and U+200D and the selectors U+FE0E and U+FE0F stay, since Persian, Hindi and emoji are
+/// written with them.
 fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0d}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -109,6 +113,12 @@ mod tests {
             ("gnp.\u{202e}exe", "gnp.\\u{202e}exe"),
             ("\u{2066}\u{2069}\u{200e}\u{200f}\u{61c}", "\\u{2066}\\u{2069}\\u{200e}\\u{200f}\\u{61c}"),
             ("a\u{2028}b\u{200b}c\u{feff}", "a\\u{2028}b\\u{200b}c\\u{feff}"),
+            ("a\u{3164}b\u{2800}c\u{34f}d", "a\\u{3164}b\\u{2800}c\\u{34f}d"),
+            ("temp\u{fe00}\u{e0100}", "temp\\u{fe00}\\u{e0100}"),
+            (
+                "\u{2764}\u{fe0f} \u{646}\u{645}\u{6cc}\u{200c}\u{62e}",
+                "\u{2764}\u{fe0f} \u{646}\u{645}\u{6cc}\u{200c}\u{62e}",
+            ),
             ("C:\\new", "C:\\new"),
         ];
         for (foreign, shown) in cases {
