@@ -33,6 +33,12 @@ impl Forms {
     /// What is wrong, to be put after the field's name: "is not a finite number".
     pub fn number(&self, text: &str) -> Result<f64, String> {
         let text = text.trim_ascii();
+        if self.decimal_comma && may_be_thousands(text) {
+            return Err(format!(
+                "has a point that may separate thousands, since a comma is the decimal point here: {}",
+                shown(text)
+            ));
+        }
         let with_point = (self.decimal_comma && !text.contains('.')).then(|| text.replacen(',', ".", 1));
         let text = with_point.as_deref().unwrap_or(text);
         if text.is_empty() {
@@ -96,6 +102,18 @@ pub fn is_number(text: &str) -> bool {
         && exponent.is_none_or(is_exponent)
 }
 
+/// Whether a text reads as thousands where a point separates them: one to three digits, a point, three digits.
+fn may_be_thousands(text: &str) -> bool {
+    let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    text.trim_start_matches(['+', '-']).split_once('.').is_some_and(|(whole, group)| {
+        (1..=3).contains(&whole.len())
+            && !whole.starts_with('0')
+            && group.len() == 3
+            && is_digits(whole)
+            && is_digits(group)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +141,11 @@ mod tests {
         let forms = Forms { decimal_comma: true, ..Forms::default() };
         assert_eq!(forms.number("-1,5"), Ok(-1.5));
         assert_eq!(forms.number("1.5"), Ok(1.5));
+        // 1234 or a little more than 1: not to be guessed.
+        assert!(forms.number("1.234").unwrap_err().contains("may separate thousands"));
+        assert!(
+            forms.number("-12.500").is_err() && forms.number("0.125") == Ok(0.125) && forms.number("1234.500").is_ok()
+        );
         assert!(forms.number("1.234,5").is_err() && forms.number("1,234,5").is_err());
     }
 }
