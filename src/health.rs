@@ -5,6 +5,7 @@ mod arrivals;
 mod condition;
 mod devices;
 mod input;
+mod repeats;
 mod sample;
 mod tally;
 
@@ -18,6 +19,7 @@ use condition::Conditions;
 pub use condition::{Code, Condition, Severity};
 use devices::Devices;
 pub use input::Input;
+use repeats::Repeats;
 pub use sample::{Cut, EXCERPT, Sample, Samples};
 pub use tally::{Activity, EARLY, LATE, Tally};
 
@@ -107,8 +109,11 @@ struct Inner {
     rejected: Samples,
     devices: Devices,
     conditions: Conditions,
+    /// What ended the loop, when it was not asked to.
+    failure: Option<String>,
     /// When progress was logged last.
     told: Option<Monotonic>,
+    repeats: Repeats,
 }
 
 impl Part {
@@ -131,11 +136,18 @@ impl Part {
         }
         let was_degraded = matches!(inner.state, State::Degraded(_));
         match &state {
+            state if !inner.repeats.is_news(state) => {}
             State::Degraded(why) => tracing::warn!(part = self.name, "degraded: {why}"),
             State::Running if was_degraded => tracing::info!(part = self.name, "recovered"),
             other => tracing::info!(part = self.name, "{}", other.describe()),
         }
         inner.state = state;
+    }
+
+    /// The loop has ended; with a reason when that is a failure. The last report says it, the log does where it is handled.
+    pub fn end(&self, failure: Option<String>) {
+        self.lock().failure = failure;
+        self.set(State::Stopped);
     }
 
     /// Starting, and this far; a line in the log only now and then.
@@ -190,7 +202,12 @@ impl Part {
         let state = self.state();
         let inner = self.lock();
         let mut all = inner.conditions.list();
-        if let (State::Degraded(message), false) = (state, inner.state == State::Running && !all.is_empty()) {
+        let reason = match state {
+            State::Degraded(message) if inner.state != State::Running || all.is_empty() => Some(message),
+            State::Stopped => inner.failure.clone(),
+            _ => None,
+        };
+        if let Some(message) = reason {
             all.insert(
                 0,
                 Condition { code: Code::NotServing, severity: Severity::Degraded, message, since: Instant::now() },
@@ -302,7 +319,9 @@ impl Health {
             rejected: Samples::default(),
             devices: Devices::default(),
             conditions: Conditions::default(),
+            failure: None,
             told: None,
+            repeats: Repeats::default(),
         };
         let part = Arc::new(Part { name, silence, inner: Mutex::new(inner) });
         self.lock().push(part.clone());
@@ -420,6 +439,16 @@ mod tests {
         let part = Health::default().part("sink");
         part.set(State::Degraded("PostgreSQL is away".into()));
         assert_eq!(part.conditions().iter().map(|held| held.code).collect::<Vec<_>>(), [Code::NotServing]);
+    }
+
+    #[test]
+    fn a_loop_that_a_failure_ended_says_so_in_its_last_report_and_one_that_was_asked_to_end_does_not() {
+        let part = Health::default().part("worker-0");
+        part.end(Some("raw_events was made anew".into()));
+        let held = part.conditions().into_iter().map(|held| (held.code, held.message)).collect::<Vec<_>>();
+        assert_eq!(held, [(Code::NotServing, "raw_events was made anew".to_owned())]);
+        part.end(None);
+        assert_eq!(part.conditions(), []);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Monotonic};
 use crate::event::Instant;
 
 /// Time between two log lines about one condition that lasts.
-const LOG_AGAIN: Duration = Duration::from_secs(60);
+pub(super) const LOG_AGAIN: Duration = Duration::from_secs(60);
 
 /// Whether the loop still does its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -89,7 +89,7 @@ pub fn start(crew: &mut Crew, settings: &Settings, announce: Announce) -> Result
         let announce = announce.clone();
         crew.spawn(&format!("worker-{index}"), move || {
             let ended = seat.work(&announce);
-            seat.part.set(State::Stopped);
+            seat.part.end(failure(&ended));
             ended
         })?;
     }
@@ -223,6 +223,11 @@ impl Seat {
     }
 }
 
+/// What ended a loop, for its last report.
+fn failure(ended: &Result<()>) -> Option<String> {
+    ended.as_ref().err().map(|error| foreign::line(&error.message).to_string())
+}
+
 fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()> {
     let plan = sink::Plan { topic: settings.topics.anomalies.clone(), batch: settings.sink.batch };
     let (group, member) = (settings.sink.group.clone(), format!("{instance}-sink"));
@@ -245,7 +250,7 @@ fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()
     };
     crew.spawn("sink", move || {
         let ended = carry(&part);
-        part.set(State::Stopped);
+        part.end(failure(&ended));
         ended
     })
 }

@@ -264,3 +264,22 @@ fn news_are_counted_from_what_was_detected_not_from_the_rows_of_the_table() {
     let (.., body) = strip(Facts { fresh: 4_711, ..Facts::default() });
     assert!(body.contains("4,711 new in the last 30 s"), "{body}");
 }
+
+#[test]
+fn a_detector_that_ended_or_has_no_partitions_is_stopped_at_once_and_its_reason_is_the_headline() {
+    let of = |state: &str, age, conditions: Vec<ConditionRow>| {
+        let status = StatusRow { state: state.into(), ..super::status(age) };
+        strip(Facts { status: Some(vec![status]), conditions, ..Facts::default() }).0
+    };
+    let not_serving = |age| ConditionRow {
+        code: "not_serving".into(),
+        ..condition(Severity::Degraded, "raw_events was made anew", age)
+    };
+    assert_eq!(of("stopped", 3.0, vec![]), "Detection has stopped. The detector ended 3 s ago.");
+    assert_eq!(of("stopped", 3.0, vec![not_serving(3.0)]), "Detection has stopped. raw_events was made anew");
+    assert_eq!(of("stopped", 600.0, vec![not_serving(600.0)]), "Detection has stopped. raw_events was made anew");
+    // Without partitions there is no row to report: the last one is old, the reason is not.
+    assert_eq!(of("running", 40.0, vec![not_serving(2.0)]), "Detection has stopped. raw_events was made anew");
+    // One of long ago explains nothing.
+    assert_eq!(of("running", 40.0, vec![not_serving(600.0)]), "Detection has stopped. No report for 40 s.");
+}

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::filters::Filters;
 use super::format::{Figures, age, grouped, number};
 use super::overview::minute_of;
-use super::reports::SILENT;
+use super::reports::{SILENT, has_ended};
 use super::row::Row;
 use super::text::{Sentence, isolated, shown};
 use super::{Frame, explain, segment};
@@ -107,7 +107,7 @@ pub fn look(archive: &dyn Archive, (name, asked): &(Name, Asked), now: Instant) 
     }
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
     let arrivals = archive.activity(minute_of(bins.from), bins.grain())?;
-    let is_reporting = archive.status()?.iter().any(|row| row.age <= SILENT);
+    let is_reporting = archive.status()?.iter().any(|row| row.age <= SILENT && !has_ended(row));
     Ok(Data { bins, page, metrics, last, coverage, arrivals, is_reporting, known, cursor })
 }
 

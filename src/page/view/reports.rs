@@ -3,7 +3,7 @@
 
 use crate::archive::{ActivityRow, Archive, ConditionRow, DeadLetter, Failure, StatusRow};
 use crate::event::Instant;
-use crate::health::{Activity, Severity, Tally};
+use crate::health::{Activity, Code, Severity, State, Tally};
 
 /// A heartbeat is due every 5 s; three in a row are missing then.
 pub const SILENT: f64 = 15.0;
@@ -76,6 +76,11 @@ pub fn look(archive: &dyn Archive, from: Instant, grain: i64, now: Instant) -> R
 fn skew(status: &[StatusRow]) -> Option<f64> {
     let fresh = status.iter().filter(|row| row.age <= SILENT).filter_map(|row| row.ahead);
     fresh.filter(|ahead| ahead.abs() >= SKEW).max_by(|a, b| a.abs().total_cmp(&b.abs()))
+}
+
+/// Whether the report is the last one of a worker that has ended.
+pub fn has_ended(row: &StatusRow) -> bool {
+    row.state == State::Stopped.describe()
 }
 
 impl Reports {
@@ -160,6 +165,14 @@ impl Reports {
         Some([tally.judged, tally.learning, tally.rejected, tally.ignored].map(|n| n as f64 / seconds))
     }
 
+    /// Why nothing was served at the last report, when a loop said so then or later.
+    pub fn last_reason(&self) -> Option<&ConditionRow> {
+        let newest = self.status.iter().map(|row| row.age).fold(f64::INFINITY, f64::min);
+        let reasons = self.conditions.iter().filter(|row| row.severity == Severity::Degraded);
+        let at_last = reasons.filter(|row| row.code == Code::NotServing.as_str() && row.age <= newest + SILENT);
+        at_last.min_by(|a, b| a.age.total_cmp(&b.age))
+    }
+
     /// All conditions that are in the database, with whether each was reported lately.
     pub fn all_conditions(&self) -> impl Iterator<Item = (&ConditionRow, bool)> {
         self.conditions.iter().map(|row| (row, row.age <= SILENT))
@@ -182,9 +195,14 @@ impl<'a> Current<'a> {
         self.rows.iter().filter(|row| !self.is_silent(row)).count()
     }
 
-    /// Whether any worker reports.
+    /// Whether any worker reports, and not that it has ended.
     pub fn is_reporting(&self) -> bool {
-        self.fresh() > 0
+        self.rows.iter().any(|row| !self.is_silent(row) && !has_ended(row))
+    }
+
+    /// Whether the last report of every worker was that it has ended.
+    pub fn has_ended(&self) -> bool {
+        !self.rows.is_empty() && self.rows.iter().all(|row| has_ended(row))
     }
 
     /// Age of the newest report in seconds; `None` without any.
@@ -198,7 +216,7 @@ impl<'a> Current<'a> {
     }
 
     /// Whether one with this code holds.
-    pub fn has(&self, code: crate::health::Code) -> bool {
+    pub fn has(&self, code: Code) -> bool {
         self.conditions.iter().any(|(row, _)| row.code == code.as_str())
     }
 }

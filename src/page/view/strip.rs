@@ -194,13 +194,21 @@ impl Facts<'_> {
     fn stopped(&self) -> Strip {
         let silence = self.current.newest().unwrap_or(SILENT);
         let since = self.current.rows.iter().map(|row| row.updated_at).max().unwrap_or(self.taken);
-        let strong = format!("No report for {}.", duration((silence * 1000.0) as i64));
+        let ago = duration((silence * 1000.0) as i64);
+        let (strong, detail) = match self.current.has_ended() {
+            true => (format!("The detector ended {ago} ago."), "The detector has ended at "),
+            false => (format!("No report for {ago}."), "The detector is not reporting since "),
+        };
+        let detail = Sentence::say(detail).time(since, self.now).and(". Anomalies since then are not known.");
+        // Without partitions a loop reports no row, but it may still say why it has none.
+        let (strong, detail) = match self.data.reports.last_reason() {
+            Some(reason) => (Sentence::default().name(&reason.message), Sentence::say(&strong).then(detail)),
+            None => (Sentence::say(&strong), detail),
+        };
         Strip {
-            detail: Sentence::say("The detector is not reporting since ")
-                .time(since, self.now)
-                .and(". Anomalies since then are not known."),
+            detail,
             command: Some("journalctl -u anomaly-detector -n 50"),
-            ..Strip::of(Tone::Stopped, "Detection has stopped.", Sentence::say(&strong), "")
+            ..Strip::of(Tone::Stopped, "Detection has stopped.", strong, "")
         }
     }
 
