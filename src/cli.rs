@@ -255,6 +255,17 @@ pub fn definition() -> clap::Command {
     Cli::command()
 }
 
+impl Command {
+    /// Name of a command that reads no settings directory.
+    fn without_settings(&self) -> Option<&'static str> {
+        match self {
+            Command::Score(_) => Some("score"),
+            Command::Demo(_) => Some("demo"),
+            _ => None,
+        }
+    }
+}
+
 /// Parses and runs.
 ///
 /// # Errors
@@ -280,6 +291,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         }
         Ok((loaded, places))
     };
+    if let (Some(_), Some(name)) = (&cli.config, cli.command.as_ref().and_then(Command::without_settings)) {
+        output::note(format_args!("note: {name} takes its settings from its options; --config is not read"));
+    }
     let done = match (cli.role, cli.command) {
         (Some(role), None) => {
             let (loaded, places) = load(Some(role.file()))?;

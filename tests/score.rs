@@ -164,6 +164,14 @@ fn a_missing_file_a_missing_column_and_a_contradiction_have_their_exit_codes() {
     }
 }
 
+#[test]
+fn a_settings_directory_that_is_not_read_is_not_accepted_in_silence() {
+    let file = root().join("tests/score.rs");
+    let output = score(&["--config", "/nonexistent", "--format", "csv", file.to_str().unwrap()]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("note: score takes its settings from its options; --config is not read"), "{error}");
+}
+
 /// A file in a directory of its own.
 fn file(name: &str, text: impl AsRef<[u8]>) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
