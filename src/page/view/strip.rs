@@ -196,7 +196,7 @@ impl Facts<'_> {
         let since = self.current.rows.iter().map(|row| row.updated_at).max().unwrap_or(self.taken);
         let ago = duration((silence * 1000.0) as i64);
         let (strong, detail) = match self.current.has_ended() {
-            true => (format!("The detector ended {ago} ago."), "The detector has ended at "),
+            true => (format!("The detector ended {ago} ago."), "Nothing is judged since "),
             false => (format!("No report for {ago}."), "The detector is not reporting since "),
         };
         let detail = Sentence::say(detail).time(since, self.now).and(". Anomalies since then are not known.");
