@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// Where an event came from. With `kind` it is the anomaly's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Source {
+pub struct RecordId {
     /// Kafka topic, or a file's name.
     pub topic: String,
     /// 0 for a file.
@@ -71,7 +71,7 @@ pub struct Anomaly {
     /// Of the event.
     pub metric_value: f64,
     /// Of the event, or of its record; only a file's row can have none.
-    pub timestamp: Option<Instant>,
+    pub timestamp: Option<Timestamp>,
     /// Of the window before the value.
     pub mean: f64,
     /// Population standard deviation of that window, before any floor.
@@ -99,5 +99,5 @@ pub struct Anomaly {
     /// The most recent values before this one, oldest first.
     pub window: Vec<f64>,
     /// Identity.
-    pub source: Source,
+    pub source: RecordId,
 }

@@ -11,11 +11,11 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::anomaly::{Anomaly, Severity};
-use crate::event::Instant;
+use crate::event::Timestamp;
 pub use count::{ActivityRow, BinCount, Bins, ConditionRow, Count, CoverageRow, LaneCount, NameCount, StatusRow};
-pub use follow::{Committed, Cursor, Follower};
+pub use follow::{CommittedAnomaly, Cursor, Follower};
 pub use letter::{DeadLetter, Excerpt, Known, Outside};
-pub use review::{MAX_NOTE, Mark, NewMark, Quality, Review};
+pub use review::{MAX_NOTE, NewReview, Quality, Review, ReviewRecord};
 
 /// Rows of one page when nobody says otherwise.
 pub const DEFAULT_LIMIT: u32 = 50;
@@ -42,9 +42,9 @@ pub struct Filter {
     /// With these reviews.
     pub reviews: Vec<Review>,
     /// Event time at or after.
-    pub from: Option<Instant>,
+    pub from: Option<Timestamp>,
     /// Event time before.
-    pub to: Option<Instant>,
+    pub to: Option<Timestamp>,
     /// Nothing can match.
     pub is_impossible: bool,
 }
@@ -68,9 +68,9 @@ impl Filter {
 ///
 /// Times are compared in milliseconds, the resolution in which anomalies are recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct PageKey {
     /// Event time.
-    pub time: Instant,
+    pub time: Timestamp,
     /// `source.topic`
     pub topic: String,
     /// `source.partition`
@@ -83,11 +83,11 @@ pub struct Key {
     pub kind: String,
 }
 
-impl Key {
+impl PageKey {
     /// The place of a record; `None` when it has no time (no row of the database lacks one).
-    pub fn of(anomaly: &Anomaly) -> Option<Key> {
+    pub fn of(anomaly: &Anomaly) -> Option<PageKey> {
         let source = &anomaly.source;
-        Some(Key {
+        Some(PageKey {
             time: anomaly.timestamp?,
             topic: source.topic.clone(),
             partition: source.partition,
@@ -98,50 +98,50 @@ impl Key {
     }
 
     /// The reverse of its text.
-    pub fn parse(text: &str) -> Option<Key> {
+    pub fn parse(text: &str) -> Option<PageKey> {
         let mut parts = text.splitn(6, '.');
         let mut next = || parts.next();
-        let time = Instant::from_millis(next()?.parse().ok()?)?;
+        let time = Timestamp::from_millis(next()?.parse().ok()?)?;
         let (partition, offset, index) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
         let kind = next()?.to_owned();
         let topic = next()?.to_owned();
         let is_text = |s: &str| !s.is_empty() && !s.contains('\0');
-        (is_text(&kind) && is_text(&topic)).then_some(Key { time, topic, partition, offset, index, kind })
+        (is_text(&kind) && is_text(&topic)).then_some(PageKey { time, topic, partition, offset, index, kind })
     }
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for PageKey {
     /// The topic comes last: it is the only part that may hold dots.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Key { time, topic, partition, offset, index, kind } = self;
+        let PageKey { time, topic, partition, offset, index, kind } = self;
         write!(f, "{}.{partition}.{offset}.{index}.{kind}.{topic}", time.millis())
     }
 }
 
 /// A row: the record, and when it was detected.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Record {
+pub struct StoredAnomaly {
     /// As topic `anomalies` carries it.
     #[serde(flatten)]
     pub anomaly: Anomaly,
     /// By the detector's clock.
-    pub detected_at: Instant,
+    pub detected_at: Timestamp,
     /// What people say of it.
     pub review: Review,
 }
 
 /// Some records, newest first.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Page {
+pub struct AnomalyPage {
     /// At most as many as were asked for.
-    pub records: Vec<Record>,
+    pub records: Vec<StoredAnomaly>,
     /// Where the next page starts; `None` on the last.
-    pub next: Option<Key>,
+    pub next: Option<PageKey>,
 }
 
 /// An order of anomalies that is not that of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum Ranking {
     /// The farthest from what was expected first.
     Score,
     /// By device, then newest first.
@@ -152,7 +152,7 @@ pub enum Order {
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub enum NoAnswer {
     /// Not reachable; the text is for the log.
     Away(String),
     /// Reachable, but the question takes longer than is allowed.
@@ -161,11 +161,11 @@ pub enum Failure {
     Refused(String),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Away(why) | Failure::Refused(why) => f.write_str(why),
-            Failure::Slow => f.write_str("the question takes longer than is allowed"),
+            NoAnswer::Away(why) | NoAnswer::Refused(why) => f.write_str(why),
+            NoAnswer::Slow => f.write_str("the question takes longer than is allowed"),
         }
     }
 }
@@ -176,165 +176,165 @@ pub trait Archive: Send + Sync {
     ///
     /// # Errors
     /// As [`Failure`] says; so for all that follow.
-    fn ping(&self) -> Result<(), Failure>;
+    fn ping(&self) -> Result<(), NoAnswer>;
 
     /// At most `limit` anomalies, newest first, that come after `before` in this order.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn newest(&self, filter: &Filter, before: Option<&Key>, limit: u32) -> Result<Page, Failure>;
+    fn newest(&self, filter: &Filter, before: Option<&PageKey>, limit: u32) -> Result<AnomalyPage, NoAnswer>;
 
     /// At most `limit` anomalies, newest first, that come just before `after` in this order; `next` says whether there are more
     /// of them on that side.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn newer(&self, filter: &Filter, after: &Key, limit: u32) -> Result<Page, Failure>;
+    fn newer(&self, filter: &Filter, after: &PageKey, limit: u32) -> Result<AnomalyPage, NoAnswer>;
 
     /// At most `limit` anomalies in another order than that of time.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn ranked(&self, filter: &Filter, order: Order, limit: u32) -> Result<Vec<Record>, Failure>;
+    fn ranked(&self, filter: &Filter, order: Ranking, limit: u32) -> Result<Vec<StoredAnomaly>, NoAnswer>;
 
     /// All anomalies of one record: usually one.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<Record>, Failure>;
+    fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer>;
 
     /// Anomalies by time. The filter's own range does not count.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn by_time(&self, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, Failure>;
+    fn by_time(&self, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, NoAnswer>;
 
     /// The devices with most anomalies in the filter's range, most first.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn by_device(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Failure>;
+    fn by_device(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer>;
 
     /// The metrics with most anomalies in the filter's range, most first.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Failure>;
+    fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer>;
 
     /// Anomalies of some devices by time. The filter's own range and device do not count.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn lanes(&self, filter: &Filter, bins: &Bins, devices: &[String]) -> Result<Vec<LaneCount>, Failure>;
+    fn lanes(&self, filter: &Filter, bins: &Bins, devices: &[String]) -> Result<Vec<LaneCount>, NoAnswer>;
 
     /// What was judged in `from <= minute < to`, by stretches of `grain` milliseconds that begin with `from`.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn coverage(&self, from: Instant, to: Instant, grain: i64) -> Result<Vec<CoverageRow>, Failure>;
+    fn coverage(&self, from: Timestamp, to: Timestamp, grain: i64) -> Result<Vec<CoverageRow>, NoAnswer>;
 
     /// The last heartbeat of every partition.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn status(&self) -> Result<Vec<StatusRow>, Failure>;
+    fn status(&self) -> Result<Vec<StatusRow>, NoAnswer>;
 
     /// What arrived from then on, by the detectors' clocks: by stretches of `grain` milliseconds that begin with `from`.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn activity(&self, from: Instant, grain: i64) -> Result<Vec<ActivityRow>, Failure>;
+    fn activity(&self, from: Timestamp, grain: i64) -> Result<Vec<ActivityRow>, NoAnswer>;
 
     /// At most `limit` anomalies that were detected from `since` on and whose own times are not in the filter's range, which has both ends, newest
     /// detection first. Times up to [`PUNCTUAL`] from the detection count as its own.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn outside(&self, filter: &Filter, since: Instant, limit: u32) -> Result<Outside, Failure>;
+    fn outside(&self, filter: &Filter, since: Timestamp, limit: u32) -> Result<Outside, NoAnswer>;
 
     /// How many anomalies were detected from `since` on, whatever their own times.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn fresh(&self, filter: &Filter, since: Instant) -> Result<u64, Failure>;
+    fn fresh(&self, filter: &Filter, since: Timestamp) -> Result<u64, NoAnswer>;
 
     /// How many rows the table of anomalies refused from `since` on.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn refused(&self, since: Instant) -> Result<u64, Failure>;
+    fn refused(&self, since: Timestamp) -> Result<u64, NoAnswer>;
 
     /// At most `limit` rejected records of the detectors' samples, newest first.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, Failure>;
+    fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, NoAnswer>;
 
     /// Whether a device of exactly this name sends, as far as the detectors have said.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn knows(&self, device: &str) -> Result<Known, Failure>;
+    fn knows(&self, device: &str) -> Result<Known, NoAnswer>;
 
     /// The database's clock.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn clock(&self) -> Result<Instant, Failure>;
+    fn clock(&self) -> Result<Timestamp, NoAnswer>;
 
     /// The conditions that the detectors hold, degrading ones first.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn conditions(&self) -> Result<Vec<ConditionRow>, Failure>;
+    fn conditions(&self) -> Result<Vec<ConditionRow>, NoAnswer>;
 
     /// At most `limit` devices that have anomalies and this text in their names, whatever its case, in the order of names.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn search(&self, text: &str, limit: u32) -> Result<Vec<String>, Failure>;
+    fn search(&self, text: &str, limit: u32) -> Result<Vec<String>, NoAnswer>;
 
     /// How far the sinks are.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn position(&self) -> Result<Cursor, Failure>;
+    fn position(&self) -> Result<Cursor, NoAnswer>;
 
     /// All marks of one record, newest first.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn marks(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<Mark>, Failure>;
+    fn marks(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<ReviewRecord>, NoAnswer>;
 
     /// Adds a mark; `false` when there is no such anomaly.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn mark(&self, mark: &NewMark) -> Result<bool, Failure>;
+    fn mark(&self, mark: &NewReview) -> Result<bool, NoAnswer>;
 
     /// Reviews in a range of event time: how many anomalies have each, newest marks only. `None` is not among them.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn reviews(&self, from: Instant, to: Instant) -> Result<Vec<(Review, u64)>, Failure>;
+    fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer>;
 
     /// What a settings' hash stands for, as names and values; `None` when it is not known.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn settings(&self, hash: &str) -> Result<Option<Vec<(String, String)>>, Failure>;
+    fn settings(&self, hash: &str) -> Result<Option<Vec<(String, String)>>, NoAnswer>;
 
     /// How good the detection was, day by day.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn quality(&self, from: Instant, to: Instant) -> Result<Vec<Quality>, Failure>;
+    fn quality(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, NoAnswer>;
 
     /// A follower, connected.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn follow(&self) -> Result<Box<dyn Follower>, Failure>;
+    fn follow(&self) -> Result<Box<dyn Follower>, NoAnswer>;
 }
 
 #[cfg(test)]
@@ -343,8 +343,8 @@ mod tests {
 
     #[test]
     fn a_key_reads_back_from_its_text_even_when_the_topic_has_dots() {
-        let key = Key {
-            time: Instant::from_millis(1_795_455_739_123).unwrap(),
+        let key = PageKey {
+            time: Timestamp::from_millis(1_795_455_739_123).unwrap(),
             topic: "raw.events.v2".into(),
             partition: 3,
             offset: 184_467,
@@ -352,7 +352,7 @@ mod tests {
             kind: "point".into(),
         };
         assert_eq!(key.to_string(), "1795455739123.3.184467.0.point.raw.events.v2");
-        assert_eq!(Key::parse(&key.to_string()), Some(key));
+        assert_eq!(PageKey::parse(&key.to_string()), Some(key));
     }
 
     #[test]
@@ -360,7 +360,7 @@ mod tests {
         for text in
             ["", "1", "x.3.1.0.point.t", "1.3.1.0.point.", "1.3.1.0..t", "1.99999999999.1.0.point.t", "1.3.1.0.p\0.t"]
         {
-            assert_eq!(Key::parse(text), None, "{text:?}");
+            assert_eq!(PageKey::parse(text), None, "{text:?}");
         }
     }
 }

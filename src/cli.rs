@@ -9,18 +9,18 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::command;
-use crate::command::check::Check;
+use crate::command::check::CheckCommand;
 use crate::command::output;
 use crate::config::raw::PREFIX;
-use crate::config::schema::File;
-use crate::config::{self, Loaded, Places};
-use crate::error::{Error, Kind, Result};
-use crate::event::{Class, Instant};
+use crate::config::schema::ShippedFile;
+use crate::config::{self, Loaded, SettingFiles};
+use crate::error::{Error, ExitKind, Result};
+use crate::event::{RejectClass, Timestamp};
 use crate::foreign;
-use crate::page::door::Role as Door;
+use crate::page::door::UserRole as Door;
 use crate::role;
 
-pub use score::{Form, Score};
+pub use score::{OutputForm, Score};
 
 /// Watch device metrics in Kafka and say, exactly once, which values are abnormal
 ///
@@ -66,11 +66,11 @@ pub enum Role {
 
 impl Role {
     /// Its own settings file.
-    pub fn file(self) -> File {
+    pub fn file(self) -> ShippedFile {
         match self {
-            Role::Producer => File::Producer,
-            Role::Detector => File::Detector,
-            Role::Dashboard => File::Dashboard,
+            Role::Producer => ShippedFile::Producer,
+            Role::Detector => ShippedFile::Detector,
+            Role::Dashboard => ShippedFile::Dashboard,
         }
     }
 
@@ -87,7 +87,7 @@ impl Role {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Validate the settings and print them, each with the place it came from; secrets are masked
-    Check(Check),
+    Check(CheckCommand),
     /// Judge a file or standard input without Kafka: events in, anomalies out as a table or JSON Lines
     Score(Score),
     /// Create or upgrade the database schema
@@ -112,13 +112,13 @@ enum Command {
     Generate {
         /// Which one
         #[arg(value_enum)]
-        document: Document,
+        document: GeneratedDocument,
     },
 }
 
 /// What is generated from these definitions and those of the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Document {
+pub enum GeneratedDocument {
     /// anomaly(8)
     Man,
     /// anomaly.toml(5)
@@ -138,7 +138,7 @@ pub enum Dlq {
     List {
         /// Which
         #[command(flatten)]
-        pick: Pick,
+        pick: DeadLetterSelection,
         /// Most lines
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -147,7 +147,7 @@ pub enum Dlq {
     Show {
         /// Its partition and offset in the dead-letter topic, as `list` shows them, such as 2:1045
         #[arg(value_parser = letter_place, value_name = "PARTITION:OFFSET")]
-        letter: LetterPlace,
+        letter: DeadLetterPosition,
         /// Print only the value, byte for byte
         #[arg(long)]
         value: bool,
@@ -159,7 +159,7 @@ pub enum Dlq {
     Replay {
         /// Which
         #[command(flatten)]
-        pick: Pick,
+        pick: DeadLetterSelection,
         /// Only say how many there are
         #[arg(long)]
         dry_run: bool,
@@ -168,36 +168,36 @@ pub enum Dlq {
 
 /// Which dead letters.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Pick {
+pub struct DeadLetterSelection {
     /// Only of this class, such as json or timestamp; may be given several times
-    #[arg(long, value_parser = Class::ALL.map(Class::as_str))]
+    #[arg(long, value_parser = RejectClass::ALL.map(RejectClass::as_str))]
     pub class: Vec<String>,
     /// Only those rejected at this time or later (RFC 3339)
     #[arg(long, value_parser = time)]
-    pub from: Option<Instant>,
+    pub from: Option<Timestamp>,
     /// Only those rejected before this time
     #[arg(long, value_parser = time)]
-    pub to: Option<Instant>,
+    pub to: Option<Timestamp>,
 }
 
 /// Where a dead letter is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LetterPlace {
+pub struct DeadLetterPosition {
     /// In the dead-letter topic.
     pub partition: i32,
     /// In its partition.
     pub offset: i64,
 }
 
-fn letter_place(text: &str) -> Result<LetterPlace, String> {
+fn letter_place(text: &str) -> Result<DeadLetterPosition, String> {
     let parsed = text.split_once(':').and_then(|(partition, offset)| {
-        Some(LetterPlace { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        Some(DeadLetterPosition { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
     });
     parsed.ok_or_else(|| "expected PARTITION:OFFSET, such as 2:1045".into())
 }
 
-fn time(text: &str) -> Result<Instant, String> {
-    Instant::parse_rfc3339(text).ok_or_else(|| "expected a time such as 2026-11-25T07:00:00Z".into())
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse_rfc3339(text).ok_or_else(|| "expected a time such as 2026-11-25T07:00:00Z".into())
 }
 
 /// Options of `anomaly passwd`.
@@ -276,13 +276,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         Err(error) => {
             if error.use_stderr() {
                 let _ = error.print();
-                return Err(Error::new(Kind::Usage, ""));
+                return Err(Error::new(ExitKind::Usage, ""));
             }
             // The help or the version.
             return output::written(error.print()).and_then(|()| output::finish());
         }
     };
-    let load = |file: Option<File>| -> Result<(Loaded, Places)> {
+    let load = |file: Option<ShippedFile>| -> Result<(Loaded, SettingFiles)> {
         let places = places(cli.config.clone(), file)?;
         let loaded = config::load(&places)?;
         // A role says this in its log.
@@ -304,20 +304,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
             command::check::run(&check, &places)
         }
         (None, Some(Command::Score(score))) => command::score::run(&score),
-        (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(File::Detector))?.0.settings),
-        (None, Some(Command::Topics)) => command::topics::run(&load(Some(File::Detector))?.0.settings),
+        (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(ShippedFile::Detector))?.0.settings),
+        (None, Some(Command::Topics)) => command::topics::run(&load(Some(ShippedFile::Detector))?.0.settings),
         (None, Some(Command::Status { forget: false })) => {
-            command::status::run(&load(Some(File::Dashboard))?.0.settings)
+            command::status::run(&load(Some(ShippedFile::Dashboard))?.0.settings)
         }
         // The dashboard's role may be one that only reads.
         (None, Some(Command::Status { forget: true })) => {
-            command::status::forget(&load(Some(File::Detector))?.0.settings)
+            command::status::forget(&load(Some(ShippedFile::Detector))?.0.settings)
         }
-        (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load(Some(File::Detector))?.0.settings, &dlq),
+        (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load(Some(ShippedFile::Detector))?.0.settings, &dlq),
         (None, Some(Command::Passwd(passwd))) => match &passwd.file {
             Some(file) => command::passwd::run(&passwd, file),
             None => {
-                let users = load(Some(File::Dashboard))?.0.settings.dashboard.users;
+                let users = load(Some(ShippedFile::Dashboard))?.0.settings.dashboard.users;
                 if users.is_empty() {
                     let remedy =
                         "dashboard.users is not set: name a file there, such as /etc/anomaly/tls/users, or with --file";
@@ -329,15 +329,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (None, Some(Command::Demo(demo))) => command::demo::run(&demo),
         (None, Some(Command::Generate { document })) => command::generate::run(document, definition()),
         (Some(_), Some(_)) => {
-            Err(Error::new(Kind::Usage, "--role runs a role; it goes with no command but `check --role`"))
+            Err(Error::new(ExitKind::Usage, "--role runs a role; it goes with no command but `check --role`"))
         }
-        (None, None) => Err(Error::new(Kind::Usage, Cli::command().render_help())),
+        (None, None) => Err(Error::new(ExitKind::Usage, Cli::command().render_help())),
     };
     done.and_then(|()| output::finish())
 }
 
 /// `/etc/anomaly` may be missing, a directory that was named may not.
-fn places(config: Option<PathBuf>, file: Option<File>) -> Result<Places> {
+fn places(config: Option<PathBuf>, file: Option<ShippedFile>) -> Result<SettingFiles> {
     let required = config.is_some();
     let mut env = Vec::new();
     for (name, value) in std::env::vars_os() {
@@ -351,7 +351,7 @@ fn places(config: Option<PathBuf>, file: Option<File>) -> Result<Places> {
             }
         }
     }
-    Ok(Places {
+    Ok(SettingFiles {
         required,
         dir: config.unwrap_or_else(|| config::DIR.into()),
         file,
@@ -362,7 +362,7 @@ fn places(config: Option<PathBuf>, file: Option<File>) -> Result<Places> {
 
 /// An error as `main` prints it. Reports of settings and help texts bring their own form.
 pub fn complaint(error: &Error) -> String {
-    let has_own_form = error.is_report() || error.kind == Kind::Usage;
+    let has_own_form = error.is_report() || error.kind == ExitKind::Usage;
     if has_own_form { error.message.clone() } else { format!("error: {}", foreign::line(&error.message)) }
 }
 

@@ -16,16 +16,16 @@ mod shipped;
 use std::fmt::Write;
 use std::path::Path;
 
-pub use raw::Places;
+pub use raw::SettingFiles;
 pub use resolved::Settings;
 pub use shipped::shipped;
 
 use crate::error::{Error, Result};
 use account::Account;
-use raw::Entries;
-use report::Report;
-use resolved::{Delivery, Keep};
-use schema::File;
+use raw::SettingValues;
+use report::SettingsReport;
+use resolved::{Delivery, StateKeeping};
+use schema::ShippedFile;
 
 /// Where the package keeps the settings.
 pub const DIR: &str = "/etc/anomaly";
@@ -37,14 +37,14 @@ pub struct Loaded {
     pub settings: Settings,
     /// What was not used although it is there; one sentence each.
     pub notices: Vec<String>,
-    entries: Entries,
+    entries: SettingValues,
 }
 
 /// Gathers, checks and resolves.
 ///
 /// # Errors
 /// 78, with every problem and its place.
-pub fn load(places: &Places) -> Result<Loaded> {
+pub fn load(places: &SettingFiles) -> Result<Loaded> {
     load_as(places, None)
 }
 
@@ -52,8 +52,8 @@ pub fn load(places: &Places) -> Result<Loaded> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_as(places: &Places, account: Option<&Account>) -> Result<Loaded> {
-    let mut report = Report::default();
+pub fn load_as(places: &SettingFiles, account: Option<&Account>) -> Result<Loaded> {
+    let mut report = SettingsReport::default();
     let entries = raw::gather(places, account, &mut report);
     if !report.problems.is_empty() {
         return Err(Error::config(report));
@@ -68,7 +68,7 @@ pub fn load_as(places: &Places, account: Option<&Account>) -> Result<Loaded> {
 }
 
 /// Rules between settings.
-fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
+fn consistent(settings: &Settings, entries: &SettingValues, report: &mut SettingsReport) {
     let mut problem = |path: &str, title: String, expected: &str| {
         if let Some(entry) = entries.get(path) {
             report.add(&entry.origin, title, expected, None);
@@ -81,11 +81,12 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
             detector.min_samples, detector.window
         );
         // The one that the user set is the one to show.
-        let is_default = entries.get("detector.min_samples").is_some_and(|e| e.origin == report::Origin::Default);
+        let is_default =
+            entries.get("detector.min_samples").is_some_and(|e| e.origin == report::SettingOrigin::Default);
         let path = if is_default { "detector.window" } else { "detector.min_samples" };
         problem(path, title, "nothing would ever be judged");
     }
-    if detector.delivery == Delivery::AtLeastOnce && detector.state == Keep::Topic {
+    if detector.delivery == Delivery::AtLeastOnce && detector.state == StateKeeping::Topic {
         let title = "`detector.delivery` is \"at_least_once\" and `detector.state` is \"topic\"".to_owned();
         let expected = "windows in a topic need transactions: set detector.state = \"history\"";
         problem("detector.delivery", title, expected);
@@ -143,9 +144,9 @@ fn consistent(settings: &Settings, entries: &Entries, report: &mut Report) {
 
 impl Loaded {
     /// Every setting, one a line, `path = value  # origin`, secrets masked. With `file`, only those that the role uses.
-    pub fn describe(&self, file: Option<File>) -> String {
+    pub fn describe(&self, file: Option<ShippedFile>) -> String {
         let is_used = |path: &str| match schema::find(path).map(|key| key.file) {
-            None | Some(File::Common) => true,
+            None | Some(ShippedFile::Common) => true,
             Some(of) => file.is_none_or(|file| file == of),
         };
         let lines = self.entries.iter().filter(|(path, _)| is_used(path)).map(|(path, entry)| {
@@ -163,22 +164,25 @@ impl Loaded {
 
     /// The settings that name a file or a socket's directory, and what they name: all that the role of `file` opens; of all
     /// roles without one.
-    pub fn paths(&self, file: Option<File>) -> Vec<(String, String)> {
+    pub fn paths(&self, file: Option<ShippedFile>) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for (path, entry) in &self.entries {
             let Some(text) = entry.value.as_str().filter(|text| !text.is_empty()) else { continue };
             let key = schema::find(path);
-            let of_role = key.is_none_or(|key| key.file == File::Common || file.is_none_or(|file| file == key.file));
+            let of_role =
+                key.is_none_or(|key| key.file == ShippedFile::Common || file.is_none_or(|file| file == key.file));
             // Every role reads the files of secrets.
             let is_foreign = match file {
-                Some(File::Dashboard) => path.starts_with(schema::PROPERTIES),
-                Some(File::Producer) => path.starts_with("postgres.") && !path.ends_with("_file"),
+                Some(ShippedFile::Dashboard) => path.starts_with(schema::PROPERTIES),
+                Some(ShippedFile::Producer) => path.starts_with("postgres.") && !path.ends_with("_file"),
                 _ => false,
             };
             let names = match key.map(|key| key.kind) {
                 _ if is_foreign || !of_role => Vec::new(),
-                Some(schema::Kind::Path) if path.ends_with("password_file") && !self.is_read(path, text) => Vec::new(),
-                Some(schema::Kind::Path) => vec![text],
+                Some(schema::ValueType::Path) if path.ends_with("password_file") && !self.is_read(path, text) => {
+                    Vec::new()
+                }
+                Some(schema::ValueType::Path) => vec![text],
                 None if path.ends_with(".location") && text != "probe" => vec![text],
                 _ if path == "postgres.host" => {
                     text.split(',').map(str::trim).filter(|host| host.starts_with('/')).collect()
@@ -193,18 +197,19 @@ impl Loaded {
     /// Whether the secret came from this file, and from no place of higher precedence.
     fn is_read(&self, path: &str, file: &str) -> bool {
         let secret = self.entries.get(path.trim_end_matches("_file")).map(|entry| &entry.origin);
-        matches!(secret, Some(report::Origin::Secret(from)) if from == Path::new(file))
+        matches!(secret, Some(report::SettingOrigin::Secret(from)) if from == Path::new(file))
     }
 
     /// What the role that reads `file` needs and no setting says; one phrase each. The default addresses are for those who
     /// write them down: a service that nobody configured must not wait for a broker that nobody has.
-    pub fn untold(&self, file: File, dir: &Path) -> Vec<String> {
-        let is_set = |path: &str| self.entries.get(path).is_some_and(|e| e.origin != report::Origin::Default);
+    pub fn untold(&self, file: ShippedFile, dir: &Path) -> Vec<String> {
+        let is_set = |path: &str| self.entries.get(path).is_some_and(|e| e.origin != report::SettingOrigin::Default);
         let mut needs = Vec::new();
-        if file != File::Dashboard && !is_set("kafka.bootstrap_servers") {
+        if file != ShippedFile::Dashboard && !is_set("kafka.bootstrap_servers") {
             needs.push(format!("kafka.bootstrap_servers in a file such as {}/conf.d/kafka.toml", dir.display()));
         }
-        let uses_postgres = file == File::Dashboard || (file == File::Detector && self.settings.sink.enabled);
+        let uses_postgres =
+            file == ShippedFile::Dashboard || (file == ShippedFile::Detector && self.settings.sink.enabled);
         if uses_postgres && !is_set("postgres.password") && !is_set("postgres.host") {
             needs.push(format!("the password of PostgreSQL in {}/credentials/postgres.password", dir.display()));
         }

@@ -6,16 +6,16 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use crate::anomaly::{Anomaly, Direction, Severity, Source};
-use crate::event::{Event, Instant};
-use crate::rule::{self, Figures, Limits, Rule};
+use crate::anomaly::{Anomaly, Direction, RecordId, Severity};
+use crate::event::{Event, Timestamp};
+use crate::rule::{self, Judgement, Limits, Method};
 use crate::series::snapshot::Fingerprint;
-use crate::series::{self, Bounds, Evictions, Guess, Table, Trail};
+use crate::series::{self, Evictions, SeriesLimits, SeriesTable, SlotHint, UndoLog};
 use crate::window::Window;
 
 /// What decides a verdict; its fingerprint is written beside every status row.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Settings {
+pub struct DetectionSettings {
     /// Values that a window holds.
     pub window: usize,
     /// Values that a window must hold before it judges.
@@ -38,9 +38,9 @@ pub struct Settings {
     pub idle_after: Option<u32>,
 }
 
-impl Default for Settings {
+impl Default for DetectionSettings {
     fn default() -> Self {
-        Settings {
+        DetectionSettings {
             window: 100,
             min_samples: 30,
             method: "sigma".into(),
@@ -54,10 +54,10 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl DetectionSettings {
     /// What a partition's table may hold.
-    pub fn bounds(&self) -> Bounds {
-        Bounds { max_series: self.max_series, idle_after: self.idle_after }
+    pub fn bounds(&self) -> SeriesLimits {
+        SeriesLimits { max_series: self.max_series, idle_after: self.idle_after }
     }
 
     /// Differs when anything here differs that decides a verdict.
@@ -90,18 +90,18 @@ pub enum Verdict {
 
 /// Judges events in the order in which they are given.
 pub struct Detector {
-    settings: Settings,
+    settings: DetectionSettings,
     fingerprint: Fingerprint,
-    rule: Box<dyn Rule>,
-    tables: BTreeMap<i32, Table>,
-    trail: Trail,
+    rule: Box<dyn Method>,
+    tables: BTreeMap<i32, SeriesTable>,
+    trail: UndoLog,
     key: String,
-    guesses: Vec<Guess>,
+    guesses: Vec<SlotHint>,
 }
 
 impl Detector {
     /// `None` when no rule has that name.
-    pub fn new(settings: Settings) -> Option<Self> {
+    pub fn new(settings: DetectionSettings) -> Option<Self> {
         let limits = Limits {
             threshold: settings.threshold,
             min_std_dev: settings.min_std_dev,
@@ -114,7 +114,7 @@ impl Detector {
             fingerprint,
             rule,
             tables: BTreeMap::new(),
-            trail: Trail::default(),
+            trail: UndoLog::default(),
             key: String::new(),
             guesses: Vec::new(),
         })
@@ -155,7 +155,7 @@ impl Detector {
     }
 
     /// What decides verdicts.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &DetectionSettings {
         &self.settings
     }
 
@@ -165,17 +165,17 @@ impl Detector {
     }
 
     /// The series of a partition, as they were restored.
-    pub fn adopt(&mut self, partition: i32, table: Table) {
+    pub fn adopt(&mut self, partition: i32, table: SeriesTable) {
         self.tables.insert(partition, table);
     }
 
     /// The series of a partition.
-    pub fn table(&self, partition: i32) -> Option<&Table> {
+    pub fn table(&self, partition: i32) -> Option<&SeriesTable> {
         self.tables.get(&partition)
     }
 
     /// To tell it of snapshots.
-    pub fn table_mut(&mut self, partition: i32) -> Option<&mut Table> {
+    pub fn table_mut(&mut self, partition: i32) -> Option<&mut SeriesTable> {
         self.tables.get_mut(&partition)
     }
 
@@ -187,28 +187,28 @@ impl Detector {
 
     /// Number of series held of one partition.
     pub fn series_of(&self, partition: i32) -> usize {
-        self.tables.get(&partition).map_or(0, Table::len)
+        self.tables.get(&partition).map_or(0, SeriesTable::len)
     }
 
     /// Committed evictions since the last call.
     pub fn take_evictions(&mut self) -> Evictions {
         self.tables
             .values_mut()
-            .map(Table::take_evictions)
+            .map(SeriesTable::take_evictions)
             .fold(Evictions::default(), |sum, one| Evictions { full: sum.full + one.full, idle: sum.idle + one.idle })
     }
 }
 
 /// The windows of one partition, and what decides verdicts.
 pub struct Judge<'d> {
-    table: Table,
-    bounds: Bounds,
-    rule: &'d dyn Rule,
-    settings: &'d Settings,
-    others: &'d BTreeMap<i32, Table>,
+    table: SeriesTable,
+    bounds: SeriesLimits,
+    rule: &'d dyn Method,
+    settings: &'d DetectionSettings,
+    others: &'d BTreeMap<i32, SeriesTable>,
     key: &'d mut String,
     /// Of the events that were announced.
-    guesses: &'d mut Vec<Guess>,
+    guesses: &'d mut Vec<SlotHint>,
     /// Which of them is the next.
     next: usize,
     /// The series judged last was made here while this partition had it already.
@@ -245,9 +245,9 @@ impl Judge<'_> {
     /// The label is asked for when the event is anomalous.
     pub fn judge(
         &mut self,
-        source: &Source,
+        source: &RecordId,
         event: &Event<'_>,
-        at: Option<Instant>,
+        at: Option<Timestamp>,
         label: impl FnOnce() -> Option<String>,
     ) -> Verdict {
         self.with_window(source.offset, event, |rule, settings, window| {
@@ -269,10 +269,10 @@ impl Judge<'_> {
     /// As [`judge`](Self::judge), with the exact figures of every event; `None` while learning.
     pub fn explain(
         &mut self,
-        source: &Source,
+        source: &RecordId,
         event: &Event<'_>,
-        at: Option<Instant>,
-    ) -> Option<(Figures, Option<Box<Anomaly>>)> {
+        at: Option<Timestamp>,
+    ) -> Option<(Judgement, Option<Box<Anomaly>>)> {
         self.with_window(source.offset, event, |rule, settings, window| {
             if window.len() < settings.min_samples {
                 return None;
@@ -288,10 +288,10 @@ impl Judge<'_> {
         &mut self,
         offset: i64,
         event: &Event<'_>,
-        look: impl FnOnce(&dyn Rule, &Settings, &Window) -> T,
+        look: impl FnOnce(&dyn Method, &DetectionSettings, &Window) -> T,
     ) -> T {
         let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
-        let guess = self.guesses.get(self.next).copied().unwrap_or(Guess::NONE);
+        let guess = self.guesses.get(self.next).copied().unwrap_or(SlotHint::NONE);
         self.next += 1;
         let (slot, created) = self.table.slot(key, guess, offset, self.bounds);
         let seen = look(self.rule, self.settings, self.table.window(slot));
@@ -307,13 +307,13 @@ impl Judge<'_> {
 
 #[allow(clippy::too_many_arguments)] // The record is the sum of these; a struct of them would be the record.
 fn record(
-    rule: &dyn Rule,
-    settings: &Settings,
+    rule: &dyn Method,
+    settings: &DetectionSettings,
     window: &Window,
-    figures: Figures,
-    source: &Source,
+    figures: Judgement,
+    source: &RecordId,
     event: &Event<'_>,
-    at: Option<Instant>,
+    at: Option<Timestamp>,
     label: Option<String>,
 ) -> Anomaly {
     let is_critical = figures.score >= 2.0 * settings.threshold;
@@ -347,18 +347,18 @@ mod tests {
 
     use super::*;
 
-    fn judge(detector: &mut Detector, source: &Source, value: f64, label: Option<&str>) -> Verdict {
+    fn judge(detector: &mut Detector, source: &RecordId, value: f64, label: Option<&str>) -> Verdict {
         let event = Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
         detector.within(source.partition, |judge| judge.judge(source, &event, None, || label.map(str::to_owned)))
     }
 
-    fn source(partition: i32, offset: i64) -> Source {
-        Source { topic: "t".into(), partition, offset, index: 0 }
+    fn source(partition: i32, offset: i64) -> RecordId {
+        RecordId { topic: "t".into(), partition, offset, index: 0 }
     }
 
     #[test]
     fn a_value_never_votes_on_itself_and_the_first_judged_is_the_one_after_min_samples() {
-        let mut detector = Detector::new(Settings { min_samples: 3, ..Settings::default() }).unwrap();
+        let mut detector = Detector::new(DetectionSettings { min_samples: 3, ..DetectionSettings::default() }).unwrap();
         for (i, value) in [1.0, 2.0, 3.0].into_iter().enumerate() {
             assert_eq!(judge(&mut detector, &source(0, i as i64), value, None), Verdict::Learning);
         }
@@ -373,7 +373,8 @@ mod tests {
 
     #[test]
     fn after_a_rollback_the_same_events_get_the_same_verdicts() {
-        let mut detector = Detector::new(Settings { window: 10, min_samples: 5, ..Settings::default() }).unwrap();
+        let mut detector =
+            Detector::new(DetectionSettings { window: 10, min_samples: 5, ..DetectionSettings::default() }).unwrap();
         let value = |i: i64| (i as f64 * 0.7).sin() + if i % 17 == 0 { 9.0 } else { 0.0 };
         let run = |detector: &mut Detector, range: std::ops::Range<i64>| {
             range.map(|i| judge(detector, &source(0, i), value(i), None)).collect::<Vec<_>>()
@@ -388,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_series_in_two_partitions_is_counted_once() {
-        let mut detector = Detector::new(Settings::default()).unwrap();
+        let mut detector = Detector::new(DetectionSettings::default()).unwrap();
         let event = Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: 1.0, timestamp: None };
         let mut split = |partition| {
             detector.within(partition, |judge| {

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// What went wrong, as sysexits.h names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ExitKind {
     /// 64: the command line.
     Usage,
     /// 65: data that the policy does not allow to pass.
@@ -24,18 +24,18 @@ pub enum Kind {
     Closed,
 }
 
-impl Kind {
+impl ExitKind {
     /// The process exit code.
     pub fn code(self) -> u8 {
         match self {
-            Kind::Usage => 64,
-            Kind::Data => 65,
-            Kind::NoInput => 66,
-            Kind::Unavailable => 69,
-            Kind::Internal => 70,
-            Kind::Output => 74,
-            Kind::Config => 78,
-            Kind::Closed => 0,
+            ExitKind::Usage => 64,
+            ExitKind::Data => 65,
+            ExitKind::NoInput => 66,
+            ExitKind::Unavailable => 69,
+            ExitKind::Internal => 70,
+            ExitKind::Output => 74,
+            ExitKind::Config => 78,
+            ExitKind::Closed => 0,
         }
     }
 }
@@ -44,7 +44,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Decides the exit code.
-    pub kind: Kind,
+    pub kind: ExitKind,
     /// For people; may have several lines.
     pub message: String,
 }
@@ -54,7 +54,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error of a kind, with a message for people.
-    pub fn new(kind: Kind, message: impl fmt::Display) -> Self {
+    pub fn new(kind: ExitKind, message: impl fmt::Display) -> Self {
         Error { kind, message: message.to_string() }
     }
 
@@ -65,32 +65,32 @@ impl Error {
 
     /// 64
     pub fn usage(message: impl fmt::Display) -> Self {
-        Self::new(Kind::Usage, message)
+        Self::new(ExitKind::Usage, message)
     }
 
     /// 65
     pub fn data(message: impl fmt::Display) -> Self {
-        Self::new(Kind::Data, message)
+        Self::new(ExitKind::Data, message)
     }
 
     /// 66
     pub fn no_input(message: impl fmt::Display) -> Self {
-        Self::new(Kind::NoInput, message)
+        Self::new(ExitKind::NoInput, message)
     }
 
     /// 69
     pub fn unavailable(message: impl fmt::Display) -> Self {
-        Self::new(Kind::Unavailable, message)
+        Self::new(ExitKind::Unavailable, message)
     }
 
     /// 70
     pub fn internal(message: impl fmt::Display) -> Self {
-        Self::new(Kind::Internal, message)
+        Self::new(ExitKind::Internal, message)
     }
 
     /// 78
     pub fn config(message: impl fmt::Display) -> Self {
-        Self::new(Kind::Config, message)
+        Self::new(ExitKind::Config, message)
     }
 }
 

@@ -23,7 +23,7 @@ use std::fmt;
 use cell::checked;
 pub use fields::{FieldProblem, Fields};
 pub use forms::Forms;
-pub use instant::{Instant, TimeUnit};
+pub use instant::{TimeUnit, Timestamp};
 pub use parser::Parser;
 pub use shape::{DECODING, Decoder};
 pub use zone::Zone;
@@ -41,12 +41,12 @@ pub struct Event<'a> {
     /// Finite.
     pub metric_value: f64,
     /// `None` when null or absent: then the record's own time counts.
-    pub timestamp: Option<Instant>,
+    pub timestamp: Option<Timestamp>,
 }
 
 /// Why a record is not an event; also a metric's label and the header `anomaly.error.class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
+pub enum RejectClass {
     /// No value at all, or no bytes.
     Empty,
     /// Not UTF-8.
@@ -67,32 +67,32 @@ pub enum Class {
     Timestamp,
 }
 
-impl Class {
+impl RejectClass {
     /// All of them.
-    pub const ALL: [Class; 9] = [
-        Class::Empty,
-        Class::Utf8,
-        Class::Json,
-        Class::Shape,
-        Class::Duplicate,
-        Class::DeviceId,
-        Class::MetricName,
-        Class::MetricValue,
-        Class::Timestamp,
+    pub const ALL: [RejectClass; 9] = [
+        RejectClass::Empty,
+        RejectClass::Utf8,
+        RejectClass::Json,
+        RejectClass::Shape,
+        RejectClass::Duplicate,
+        RejectClass::DeviceId,
+        RejectClass::MetricName,
+        RejectClass::MetricValue,
+        RejectClass::Timestamp,
     ];
 
     /// Its stable name.
     pub fn as_str(self) -> &'static str {
         match self {
-            Class::Empty => "empty",
-            Class::Utf8 => "utf8",
-            Class::Json => "json",
-            Class::Shape => "shape",
-            Class::Duplicate => "duplicate_field",
-            Class::DeviceId => "device_id",
-            Class::MetricName => "metric_name",
-            Class::MetricValue => "metric_value",
-            Class::Timestamp => "timestamp",
+            RejectClass::Empty => "empty",
+            RejectClass::Utf8 => "utf8",
+            RejectClass::Json => "json",
+            RejectClass::Shape => "shape",
+            RejectClass::Duplicate => "duplicate_field",
+            RejectClass::DeviceId => "device_id",
+            RejectClass::MetricName => "metric_name",
+            RejectClass::MetricValue => "metric_value",
+            RejectClass::Timestamp => "timestamp",
         }
     }
 }
@@ -101,13 +101,13 @@ impl Class {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// For counting and filtering.
-    pub class: Class,
+    pub class: RejectClass,
     /// For people: what is wrong and what was expected.
     pub message: String,
 }
 
 impl Rejection {
-    fn new(class: Class, message: impl fmt::Display) -> Self {
+    fn new(class: RejectClass, message: impl fmt::Display) -> Self {
         Rejection { class, message: message.to_string() }
     }
 }
@@ -140,7 +140,7 @@ impl Headers for () {
 
 /// The parts of a record that an event can be in.
 #[derive(Clone, Copy)]
-pub struct Input<'a> {
+pub struct RawRecord<'a> {
     /// Bytes, or null.
     pub key: Option<&'a [u8]>,
     /// Bytes, or null.
@@ -149,10 +149,10 @@ pub struct Input<'a> {
     pub headers: &'a dyn Headers,
 }
 
-impl<'a> Input<'a> {
+impl<'a> RawRecord<'a> {
     /// A value without key and headers, such as a line of a file.
     pub fn value(bytes: &'a [u8]) -> Self {
-        Input { key: None, value: Some(bytes), headers: &() }
+        RawRecord { key: None, value: Some(bytes), headers: &() }
     }
 }
 
@@ -162,9 +162,11 @@ impl<'a> Input<'a> {
 /// The first thing found wrong, JSON's own form before the fields. A null value, and settings that cannot be used, are errors
 /// here.
 pub fn decode<'a>(value: Option<&'a [u8]>, fields: &Fields) -> Result<Event<'a>, Rejection> {
-    let unusable = |problem: FieldProblem| Rejection::new(Class::Shape, problem.title);
-    let read = Parser::new(fields).map_err(unusable)?.read(&Input { key: None, value, headers: &() })?;
-    read.ok_or_else(|| Rejection::new(Class::Empty, "the value is null, or is to be ignored; expected a JSON object"))
+    let unusable = |problem: FieldProblem| Rejection::new(RejectClass::Shape, problem.title);
+    let read = Parser::new(fields).map_err(unusable)?.read(&RawRecord { key: None, value, headers: &() })?;
+    read.ok_or_else(|| {
+        Rejection::new(RejectClass::Empty, "the value is null, or is to be ignored; expected a JSON object")
+    })
 }
 
 impl<'a> Event<'a> {
@@ -179,12 +181,13 @@ impl<'a> Event<'a> {
         value: &str,
         time: &str,
     ) -> Result<Self, Rejection> {
-        let device_id = checked(Cow::Borrowed(device), "device", Class::DeviceId)?;
+        let device_id = checked(Cow::Borrowed(device), "device", RejectClass::DeviceId)?;
         let metric = metric.filter(|metric| !metric.is_empty());
-        let metric_name = metric.map(|m| checked(Cow::Borrowed(m), "metric", Class::MetricName)).transpose()?;
-        let metric_value =
-            forms.number(value).map_err(|why| Rejection::new(Class::MetricValue, format_args!("the value {why}")))?;
-        let timestamp = forms.time(time).map_err(|why| Rejection::new(Class::Timestamp, why))?;
+        let metric_name = metric.map(|m| checked(Cow::Borrowed(m), "metric", RejectClass::MetricName)).transpose()?;
+        let metric_value = forms
+            .number(value)
+            .map_err(|why| Rejection::new(RejectClass::MetricValue, format_args!("the value {why}")))?;
+        let timestamp = forms.time(time).map_err(|why| Rejection::new(RejectClass::Timestamp, why))?;
         Ok(Event { device_id, metric_name, metric_value, timestamp })
     }
 }

@@ -15,43 +15,43 @@ const TEXT: usize = 1_000;
 
 /// Text of others; `Display` shows it.
 #[derive(Debug, Clone, Copy)]
-pub struct Foreign<'a> {
+pub struct ForeignText<'a> {
     bytes: &'a [u8],
     most: usize,
     keeps_lines: bool,
 }
 
 /// A name: of a device, a topic, a group, a client, a setting, a column.
-pub fn name(text: &str) -> Foreign<'_> {
+pub fn name(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), NAME)
 }
 
 /// A file's name.
-pub fn path(path: &Path) -> Foreign<'_> {
+pub fn path(path: &Path) -> ForeignText<'_> {
     bytes(path.as_os_str().as_encoded_bytes(), TEXT)
 }
 
 /// A text of any length, on one line: a message, an error of a broker or a database.
-pub fn text(text: &str) -> Foreign<'_> {
+pub fn text(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), TEXT)
 }
 
 /// Bytes that should be text, on one line; at most so many characters of them.
-pub fn bytes(bytes: &[u8], most: usize) -> Foreign<'_> {
-    Foreign { bytes, most, keeps_lines: false }
+pub fn bytes(bytes: &[u8], most: usize) -> ForeignText<'_> {
+    ForeignText { bytes, most, keeps_lines: false }
 }
 
 /// A text on one line that is not cut, since its writer has cut what is foreign in it.
-pub fn line(text: &str) -> Foreign<'_> {
+pub fn line(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), usize::MAX)
 }
 
 /// A text of several lines that is not cut. Its newlines and tabs stay.
-pub fn lines(text: &str) -> Foreign<'_> {
-    Foreign { keeps_lines: true, ..line(text) }
+pub fn lines(text: &str) -> ForeignText<'_> {
+    ForeignText { keeps_lines: true, ..line(text) }
 }
 
-impl fmt::Display for Foreign<'_> {
+impl fmt::Display for ForeignText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut left = self.most;
         for chunk in self.bytes.utf8_chunks() {
@@ -79,7 +79,7 @@ impl fmt::Display for Foreign<'_> {
     }
 }
 
-impl Foreign<'_> {
+impl ForeignText<'_> {
     fn cut(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "… ({} bytes)", self.bytes.len())
     }

@@ -13,14 +13,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Monotonic};
 
-use crate::event::Instant;
-pub use arrivals::Reasons;
+use crate::event::Timestamp;
+pub use arrivals::RejectReasons;
 use condition::Conditions;
-pub use condition::{Code, Condition, Severity};
+pub use condition::{Condition, ConditionCode, ConditionSeverity};
 use devices::Devices;
-pub use input::Input;
+pub use input::InputHealth;
 use repeats::Repeats;
-pub use sample::{Cut, EXCERPT, Sample, Samples};
+pub use sample::{Cut, EXCERPT, RejectedSample, RejectedSamples};
 pub use tally::{Activity, EARLY, LATE, Tally};
 
 /// A loop that may be held up by others is degraded when it has been silent for longer.
@@ -31,7 +31,7 @@ const TELL: Duration = Duration::from_secs(5);
 
 /// What a loop is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum ComponentState {
     /// Not serving yet.
     Starting(String),
     /// Serving.
@@ -42,13 +42,13 @@ pub enum State {
     Stopped,
 }
 
-impl State {
+impl ComponentState {
     /// One line.
     pub fn describe(&self) -> &str {
         match self {
-            State::Running => "running",
-            State::Stopped => "stopped",
-            State::Starting(what) | State::Degraded(what) => what,
+            ComponentState::Running => "running",
+            ComponentState::Stopped => "stopped",
+            ComponentState::Starting(what) | ComponentState::Degraded(what) => what,
         }
     }
 }
@@ -63,9 +63,9 @@ pub struct PartitionStatus {
     /// End of the partition with open transactions included, once it is known.
     pub high: Option<i64>,
     /// Time of the newest judged event.
-    pub event_time: Option<Instant>,
+    pub event_time: Option<Timestamp>,
     /// When the newest record was taken, by this machine's clock.
-    pub arrived: Option<Instant>,
+    pub arrived: Option<Timestamp>,
     /// Outcomes since the group began, as committed.
     pub totals: Tally,
     /// Series held.
@@ -92,7 +92,7 @@ enum Silence {
 
 /// One working loop.
 #[derive(Debug)]
-pub struct Part {
+pub struct Component {
     /// Unique in the process: `worker-0`, `sink`, …
     pub name: String,
     silence: Silence,
@@ -101,12 +101,12 @@ pub struct Part {
 
 #[derive(Debug)]
 struct Inner {
-    state: State,
+    state: ComponentState,
     beat: Monotonic,
     partitions: BTreeMap<i32, PartitionStatus>,
     coverage: BTreeMap<(i64, i32), Tally>,
     activity: BTreeMap<(i64, i32), Activity>,
-    rejected: Samples,
+    rejected: RejectedSamples,
     devices: Devices,
     conditions: Conditions,
     /// What ended the loop, when it was not asked to.
@@ -116,7 +116,7 @@ struct Inner {
     repeats: Repeats,
 }
 
-impl Part {
+impl Component {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // A panic elsewhere must not hide the last known state.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -128,17 +128,17 @@ impl Part {
     }
 
     /// Sets the state and logs a change, once.
-    pub fn set(&self, state: State) {
+    pub fn set(&self, state: ComponentState) {
         let mut inner = self.lock();
         inner.beat = Monotonic::now();
         if inner.state == state {
             return;
         }
-        let was_degraded = matches!(inner.state, State::Degraded(_));
+        let was_degraded = matches!(inner.state, ComponentState::Degraded(_));
         match &state {
             state if !inner.repeats.is_news(state) => {}
-            State::Degraded(why) => tracing::warn!(part = self.name, "degraded: {why}"),
-            State::Running if was_degraded => tracing::info!(part = self.name, "recovered"),
+            ComponentState::Degraded(why) => tracing::warn!(part = self.name, "degraded: {why}"),
+            ComponentState::Running if was_degraded => tracing::info!(part = self.name, "recovered"),
             other => tracing::info!(part = self.name, "{}", other.describe()),
         }
         inner.state = state;
@@ -147,7 +147,7 @@ impl Part {
     /// The loop has ended; with a reason when that is a failure. The last report says it, the log does where it is handled.
     pub fn end(&self, failure: Option<String>) {
         self.lock().failure = failure;
-        self.set(State::Stopped);
+        self.set(ComponentState::Stopped);
     }
 
     /// Starting, and this far; a line in the log only now and then.
@@ -158,39 +158,40 @@ impl Part {
             tracing::info!(part = self.name, "{what}");
             inner.told = Some(Monotonic::now());
         }
-        inner.state = State::Starting(what);
+        inner.state = ComponentState::Starting(what);
     }
 
     /// The state now.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ComponentState {
         let inner = self.lock();
         let silence = inner.beat.elapsed();
-        if self.silence == Silence::Waits && silence > UNANSWERED && inner.state != State::Stopped {
-            return State::Degraded(format!("no answer for {} s", silence.as_secs()));
+        if self.silence == Silence::Waits && silence > UNANSWERED && inner.state != ComponentState::Stopped {
+            return ComponentState::Degraded(format!("no answer for {} s", silence.as_secs()));
         }
-        if inner.state == State::Running {
-            let degrading = inner.conditions.list().into_iter().filter(|held| held.severity == Severity::Degraded);
+        if inner.state == ComponentState::Running {
+            let degrading =
+                inner.conditions.list().into_iter().filter(|held| held.severity == ConditionSeverity::Degraded);
             let messages = degrading.map(|held| held.message).collect::<Vec<_>>();
             if !messages.is_empty() {
-                return State::Degraded(messages.join("; "));
+                return ComponentState::Degraded(messages.join("; "));
             }
         }
         inner.state.clone()
     }
 
     /// Raises a condition, or changes its message. It holds until it is cleared.
-    pub fn raise(&self, code: Code, severity: Severity, message: impl Into<String>) {
+    pub fn raise(&self, code: ConditionCode, severity: ConditionSeverity, message: impl Into<String>) {
         let message = message.into();
         self.lock().conditions.raise(&self.name, code, severity, message);
     }
 
     /// Ends a condition, if it holds.
-    pub fn clear(&self, code: Code) {
+    pub fn clear(&self, code: ConditionCode) {
         self.lock().conditions.clear(&self.name, code);
     }
 
     /// Raises a condition when it holds, else ends it.
-    pub fn set_condition(&self, code: Code, held: Option<(Severity, String)>) {
+    pub fn set_condition(&self, code: ConditionCode, held: Option<(ConditionSeverity, String)>) {
         match held {
             Some((severity, message)) => self.raise(code, severity, message),
             None => self.clear(code),
@@ -203,14 +204,21 @@ impl Part {
         let inner = self.lock();
         let mut all = inner.conditions.list();
         let reason = match state {
-            State::Degraded(message) if inner.state != State::Running || all.is_empty() => Some(message),
-            State::Stopped => inner.failure.clone(),
+            ComponentState::Degraded(message) if inner.state != ComponentState::Running || all.is_empty() => {
+                Some(message)
+            }
+            ComponentState::Stopped => inner.failure.clone(),
             _ => None,
         };
         if let Some(message) = reason {
             all.insert(
                 0,
-                Condition { code: Code::NotServing, severity: Severity::Degraded, message, since: Instant::now() },
+                Condition {
+                    code: ConditionCode::NotServing,
+                    severity: ConditionSeverity::Degraded,
+                    message,
+                    since: Timestamp::now(),
+                },
             );
         }
         all
@@ -248,13 +256,13 @@ impl Part {
     }
 
     /// Keeps samples of rejected records until they are taken.
-    pub fn note_rejected(&self, samples: Samples) {
+    pub fn note_rejected(&self, samples: RejectedSamples) {
         self.lock().rejected.extend(samples);
     }
 
     /// Takes note of devices that are held.
     pub fn note_devices<'d>(&self, names: impl IntoIterator<Item = &'d str>) {
-        let now = Instant::now().millis();
+        let now = Timestamp::now().millis();
         let mut inner = self.lock();
         names.into_iter().for_each(|name| inner.devices.note(name, now));
     }
@@ -270,14 +278,14 @@ impl Part {
     }
 
     /// Gives back samples that were taken; newer ones stay.
-    pub fn give_back_rejected(&self, samples: Samples) {
+    pub fn give_back_rejected(&self, samples: RejectedSamples) {
         let mut inner = self.lock();
         let newer = std::mem::replace(&mut inner.rejected, samples);
         inner.rejected.extend(newer);
     }
 
     /// Takes the samples since the last call.
-    pub fn take_rejected(&self) -> Samples {
+    pub fn take_rejected(&self) -> RejectedSamples {
         std::mem::take(&mut self.lock().rejected)
     }
 
@@ -290,63 +298,63 @@ impl Part {
 /// All working loops of a process.
 #[derive(Debug, Default)]
 pub struct Health {
-    parts: Mutex<Vec<Arc<Part>>>,
+    parts: Mutex<Vec<Arc<Component>>>,
 }
 
 impl Health {
     /// A new loop, which is starting.
-    pub fn part(&self, name: impl Into<String>) -> Arc<Part> {
+    pub fn part(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Hangs)
     }
 
     /// One that may be held up by others: its silence makes it degraded, and feeds the watchdog all the same.
-    pub fn unwatched_part(&self, name: impl Into<String>) -> Arc<Part> {
+    pub fn unwatched_part(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Waits)
     }
 
     /// One without a loop of its own, which only holds conditions.
-    fn untimed_part(&self, name: impl Into<String>) -> Arc<Part> {
+    fn untimed_part(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Usual)
     }
 
-    fn add(&self, name: String, silence: Silence) -> Arc<Part> {
+    fn add(&self, name: String, silence: Silence) -> Arc<Component> {
         let inner = Inner {
-            state: State::Starting("starting".into()),
+            state: ComponentState::Starting("starting".into()),
             beat: Monotonic::now(),
             partitions: BTreeMap::new(),
             coverage: BTreeMap::new(),
             activity: BTreeMap::new(),
-            rejected: Samples::default(),
+            rejected: RejectedSamples::default(),
             devices: Devices::default(),
             conditions: Conditions::default(),
             failure: None,
             told: None,
             repeats: Repeats::default(),
         };
-        let part = Arc::new(Part { name, silence, inner: Mutex::new(inner) });
+        let part = Arc::new(Component { name, silence, inner: Mutex::new(inner) });
         self.lock().push(part.clone());
         part
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Part>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Component>>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The loops.
-    pub fn parts(&self) -> Vec<Arc<Part>> {
+    pub fn parts(&self) -> Vec<Arc<Component>> {
         self.lock().clone()
     }
 
     /// Every loop has ended.
     pub fn is_over(&self) -> bool {
         let parts = self.parts();
-        parts.iter().filter(|part| part.silence != Silence::Usual).all(|part| part.state() == State::Stopped)
+        parts.iter().filter(|part| part.silence != Silence::Usual).all(|part| part.state() == ComponentState::Stopped)
     }
 
     /// All serve.
     pub fn is_ready(&self) -> bool {
         let parts = self.parts();
-        !parts.is_empty() && parts.iter().all(|part| part.state() == State::Running)
+        !parts.is_empty() && parts.iter().all(|part| part.state() == ComponentState::Running)
     }
 
     /// Time since the loop that has been silent longest made a turn.
@@ -368,9 +376,9 @@ impl Health {
         let mut troubles = Vec::new();
         for part in &parts {
             match part.state() {
-                State::Running | State::Stopped => {}
-                State::Starting(what) => troubles.push(format!("{}: {what}", part.name)),
-                State::Degraded(why) => troubles.push(format!("degraded: {}: {why}", part.name)),
+                ComponentState::Running | ComponentState::Stopped => {}
+                ComponentState::Starting(what) => troubles.push(format!("{}: {what}", part.name)),
+                ComponentState::Degraded(why) => troubles.push(format!("degraded: {}: {why}", part.name)),
             }
         }
         if !troubles.is_empty() {
@@ -400,11 +408,11 @@ mod tests {
         let health = Health::default();
         assert_eq!((health.is_ready(), health.summary().as_str()), (false, "starting"));
         let (worker, sink) = (health.part("worker-0"), health.part("sink"));
-        worker.set(State::Running);
+        worker.set(ComponentState::Running);
         assert!(!health.is_ready());
-        sink.set(State::Degraded("PostgreSQL is away".into()));
+        sink.set(ComponentState::Degraded("PostgreSQL is away".into()));
         assert_eq!(health.summary(), "degraded: sink: PostgreSQL is away");
-        sink.set(State::Running);
+        sink.set(ComponentState::Running);
         assert!(health.is_ready());
     }
 
@@ -412,33 +420,33 @@ mod tests {
     fn a_degrading_condition_makes_a_running_loop_unready_until_it_is_cleared_and_a_notice_is_only_shown() {
         let health = Health::default();
         let part = health.part("worker-0");
-        part.set(State::Running);
-        part.raise(Code::SplitSeries, Severity::Notice, "one");
+        part.set(ComponentState::Running);
+        part.raise(ConditionCode::SplitSeries, ConditionSeverity::Notice, "one");
         assert!(health.is_ready());
         assert_eq!(health.summary(), "running; notice: one");
-        part.raise(Code::OpenTransaction, Severity::Degraded, "two");
+        part.raise(ConditionCode::OpenTransaction, ConditionSeverity::Degraded, "two");
         assert!(!health.is_ready());
         assert_eq!(health.summary(), "degraded: worker-0: two");
         let codes = part.conditions().iter().map(|held| held.code).collect::<Vec<_>>();
-        assert_eq!(codes, [Code::OpenTransaction, Code::SplitSeries]);
-        part.clear(Code::OpenTransaction);
+        assert_eq!(codes, [ConditionCode::OpenTransaction, ConditionCode::SplitSeries]);
+        part.clear(ConditionCode::OpenTransaction);
         assert!(health.is_ready());
     }
 
     #[test]
     fn a_process_is_over_when_its_loops_have_ended_although_the_input_is_no_loop() {
         let health = Health::default();
-        let (worker, _input) = (health.part("worker-0"), Input::new(&health));
+        let (worker, _input) = (health.part("worker-0"), InputHealth::new(&health));
         assert!(!health.is_over());
-        worker.set(State::Stopped);
+        worker.set(ComponentState::Stopped);
         assert!(health.is_over());
     }
 
     #[test]
     fn a_loop_that_does_not_serve_is_a_condition() {
         let part = Health::default().part("sink");
-        part.set(State::Degraded("PostgreSQL is away".into()));
-        assert_eq!(part.conditions().iter().map(|held| held.code).collect::<Vec<_>>(), [Code::NotServing]);
+        part.set(ComponentState::Degraded("PostgreSQL is away".into()));
+        assert_eq!(part.conditions().iter().map(|held| held.code).collect::<Vec<_>>(), [ConditionCode::NotServing]);
     }
 
     #[test]
@@ -446,7 +454,7 @@ mod tests {
         let part = Health::default().part("worker-0");
         part.end(Some("raw_events was made anew".into()));
         let held = part.conditions().into_iter().map(|held| (held.code, held.message)).collect::<Vec<_>>();
-        assert_eq!(held, [(Code::NotServing, "raw_events was made anew".to_owned())]);
+        assert_eq!(held, [(ConditionCode::NotServing, "raw_events was made anew".to_owned())]);
         part.end(None);
         assert_eq!(part.conditions(), []);
     }

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use crate::anomaly::Anomaly;
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// One record of topic `anomalies`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct SinkRecord {
     /// Partition of the topic.
     pub partition: i32,
     /// Offset in the topic.
@@ -18,14 +18,14 @@ pub struct Entry {
     /// As it came.
     pub value: Vec<u8>,
     /// When the detector published it.
-    pub detected_at: Instant,
+    pub detected_at: Timestamp,
     /// Decoded, or why not.
     pub anomaly: Result<Anomaly, String>,
 }
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenBatch {
     /// New rows.
     pub inserted: u64,
     /// Rows that were there already, equal in every column.
@@ -36,21 +36,21 @@ pub struct Written {
 
 /// Records that the table refused and that nobody has dealt with yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rejects {
+pub struct OpenRejects {
     /// How many, counted up to [`Rejects::MOST`].
     pub count: u64,
     /// The newest one: its place in the topic and the reason.
     pub last: String,
 }
 
-impl Rejects {
+impl OpenRejects {
     /// More are not counted.
     pub const MOST: u64 = 100_000;
 }
 
 /// Why a batch was not written; nothing of it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unwritten {
+pub enum LedgerError {
     /// The database cannot take it now, with the reason: wait and try again.
     Away(String),
     /// Another process has moved the partition on: read the positions again.
@@ -63,23 +63,24 @@ pub trait Ledger: Send {
     ///
     /// # Errors
     /// [`Unwritten::Away`].
-    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unwritten>;
+    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, LedgerError>;
 
     /// Sets the position of a partition that has none yet.
     ///
     /// # Errors
     /// As [`positions`](Self::positions).
-    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), Unwritten>;
+    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), LedgerError>;
 
     /// Stores the entries and moves each partition from its old to its new offset, all or nothing.
     ///
     /// # Errors
     /// Nothing was stored.
-    fn write(&mut self, entries: &[Entry], moves: &BTreeMap<i32, (i64, i64)>) -> Result<Written, Unwritten>;
+    fn write(&mut self, entries: &[SinkRecord], moves: &BTreeMap<i32, (i64, i64)>)
+    -> Result<WrittenBatch, LedgerError>;
 
     /// Records that were refused and are kept.
     ///
     /// # Errors
     /// As [`positions`](Self::positions).
-    fn rejects(&mut self) -> Result<Rejects, Unwritten>;
+    fn rejects(&mut self) -> Result<OpenRejects, LedgerError>;
 }

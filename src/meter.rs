@@ -8,31 +8,31 @@ use prometheus_client::registry::Registry;
 
 /// A single label called `kind`, such as a verdict or a class of rejection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Kind {
+pub struct KindLabel {
     kind: &'static str,
 }
 
 /// A family of counters told apart by `kind`.
 #[derive(Debug, Clone, Default)]
-pub struct Counters(Family<Kind, Counter>);
+pub struct Counters(Family<KindLabel, Counter>);
 
 impl Counters {
     /// Adds to one of them.
     pub fn add(&self, kind: &'static str, n: u64) {
         if n > 0 {
-            self.0.get_or_create(&Kind { kind }).inc_by(n);
+            self.0.get_or_create(&KindLabel { kind }).inc_by(n);
         }
     }
 
     /// Value of one of them.
     pub fn get(&self, kind: &'static str) -> u64 {
-        self.0.get_or_create(&Kind { kind }).get()
+        self.0.get_or_create(&KindLabel { kind }).get()
     }
 }
 
 /// What a process is: it exports what it counts, and no zeros of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Process {
+pub enum ProcessRole {
     /// Publishes events.
     Producer,
     /// Judges them.
@@ -41,13 +41,13 @@ pub enum Process {
     Dashboard,
 }
 
-impl Process {
+impl ProcessRole {
     /// As a label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Process::Producer => "producer",
-            Process::Detector => "detector",
-            Process::Dashboard => "dashboard",
+            ProcessRole::Producer => "producer",
+            ProcessRole::Detector => "detector",
+            ProcessRole::Dashboard => "dashboard",
         }
     }
 }
@@ -85,14 +85,14 @@ pub struct Meter {
 
 impl Meter {
     /// Makes those of a process known to a registry.
-    pub fn register(&self, process: Process, registry: &mut Registry) {
+    pub fn register(&self, process: ProcessRole, registry: &mut Registry) {
         let mut add = |name: &str, help: &str, family: &Counters| registry.register(name, help, family.0.clone());
         match process {
-            Process::Producer => {
+            ProcessRole::Producer => {
                 add("anomaly_published", "Events published by the producer, by outcome", &self.published)
             }
-            Process::Dashboard => add("anomaly_requests", "Requests to the dashboard, by outcome", &self.requests),
-            Process::Detector => self.register_detector(registry),
+            ProcessRole::Dashboard => add("anomaly_requests", "Requests to the dashboard, by outcome", &self.requests),
+            ProcessRole::Detector => self.register_detector(registry),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::archive::Archive;
 use crate::config::resolved::base::BasePath;
 use crate::config::resolved::network::Network;
 use crate::error::Result;
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::stop::Stop;
 use door::Access;
 use listener::Handler;
@@ -29,11 +29,11 @@ use site::Site;
 
 /// How the pages behave.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct SiteOptions {
     /// Time after which an open page refreshes itself.
     pub refresh: Duration,
     /// The wall clock.
-    pub clock: fn() -> Instant,
+    pub clock: fn() -> Timestamp,
     /// Path below which a proxy shows the pages.
     pub base: BasePath,
     /// Port of the pages, which tells their cookies from those of another dashboard on this host.
@@ -54,7 +54,7 @@ pub struct Options {
 ///
 /// # Errors
 /// 70 when an embedded template is broken.
-pub fn app(archive: Arc<dyn Archive>, options: Options) -> Result<Arc<Handler>> {
+pub fn app(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Arc<Handler>> {
     let site = Arc::new(Site::new(archive, options)?);
     live::follow(&site)?;
     Ok(Arc::new(move |request| route::answer(&site, request)))

@@ -9,7 +9,7 @@ use openssl::pkcs12::Pkcs12;
 use openssl::pkey::{Id, PKey, Private};
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::finding::Grade;
 
 /// A certificate that ends within so many days is worth a warning.
@@ -131,7 +131,7 @@ fn disorder(chain: &[X509]) -> Option<String> {
 }
 
 /// How long a chain lasts, of which every certificate is needed: as long as its shortest. Also whether it is in order.
-pub fn chain_life(chain: &[X509], now: Instant) -> (Grade, String) {
+pub fn chain_life(chain: &[X509], now: Timestamp) -> (Grade, String) {
     let worst = chain.iter().map(|certificate| life(certificate, now)).max_by_key(|(grade, _)| *grade);
     let count = match chain.len() {
         1 => "1 certificate".to_owned(),
@@ -145,7 +145,7 @@ pub fn chain_life(chain: &[X509], now: Instant) -> (Grade, String) {
 }
 
 /// How good a set of authorities is, of which one is enough.
-pub fn authorities_life(authorities: &[X509], now: Instant) -> (Grade, String) {
+pub fn authorities_life(authorities: &[X509], now: Timestamp) -> (Grade, String) {
     let lives = authorities.iter().map(|certificate| life(certificate, now)).collect::<Vec<_>>();
     let dead = lives.iter().filter(|(grade, _)| *grade >= Grade::Wrong).count();
     match lives.as_slice() {
@@ -156,7 +156,7 @@ pub fn authorities_life(authorities: &[X509], now: Instant) -> (Grade, String) {
     }
 }
 
-fn life(certificate: &X509Ref, now: Instant) -> (Grade, String) {
+fn life(certificate: &X509Ref, now: Timestamp) -> (Grade, String) {
     let name = subject(certificate);
     let (Some(from), Some(to)) = (time(certificate.not_before()), time(certificate.not_after())) else {
         return (Grade::Wrong, format!("{name}: its dates are not understood"));
@@ -173,13 +173,13 @@ fn life(certificate: &X509Ref, now: Instant) -> (Grade, String) {
 }
 
 /// When a certificate ends.
-pub fn end(certificate: &X509Ref) -> Option<Instant> {
+pub fn end(certificate: &X509Ref) -> Option<Timestamp> {
     time(certificate.not_after())
 }
 
-fn time(at: &Asn1TimeRef) -> Option<Instant> {
+fn time(at: &Asn1TimeRef) -> Option<Timestamp> {
     let since = Asn1Time::from_unix(0).ok()?.diff(at).ok()?;
-    Instant::from_millis((i64::from(since.days) * 86_400 + i64::from(since.secs)) * 1_000)
+    Timestamp::from_millis((i64::from(since.days) * 86_400 + i64::from(since.secs)) * 1_000)
 }
 
 /// The common name, or all of the subject.
@@ -253,7 +253,7 @@ mod tests {
             names.append_entry_by_nid(Nid::COMMONNAME, name).unwrap();
             names.build()
         };
-        let at = |days: i64| Asn1Time::from_unix((Instant::now().millis() / 1000) + days * 86_400).unwrap();
+        let at = |days: i64| Asn1Time::from_unix((Timestamp::now().millis() / 1000) + days * 86_400).unwrap();
         let mut builder = X509::builder().unwrap();
         builder.set_version(2).unwrap();
         builder.set_subject_name(&names(name)).unwrap();
@@ -304,7 +304,7 @@ mod tests {
         assert!(belong(&chain, &secret()).unwrap_err().contains("does not belong to the certificate"));
         let told = belong(&chain, &other).unwrap_err();
         assert!(told.contains("of type EC") && told.contains("of type RSA"), "{told}");
-        let now = Instant::now();
+        let now = Timestamp::now();
         assert_eq!(chain_life(&chain, now).0, Grade::Good);
         let stranger = certificate("stranger", &other, ("stranger", &other), (-1, 90));
         let (grade, told) = chain_life(&[of_leaf, stranger], now);
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_has_expired_is_wrong_and_what_soon_will_is_doubtful() {
-        let (key, now) = (secret(), Instant::now());
+        let (key, now) = (secret(), Timestamp::now());
         let of = |days| certificate("a", &key, ("a", &key), days);
         for (days, grade, why) in [
             ((-2, 90), Grade::Good, "is valid until"),

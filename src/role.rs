@@ -16,15 +16,15 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use crate::cli::Role;
-use crate::config::{self, Loaded, Places, Settings};
+use crate::config::{self, Loaded, SettingFiles, Settings};
 use crate::error::{Error, Result};
 use crate::health::Health;
-use crate::meter::{Meter, Process};
+use crate::meter::{Meter, ProcessRole};
 use crate::page::listener::{self, Bound, Handler, Request, Response};
 use crate::service::endpoint::Endpoint;
 use crate::service::logging;
 use crate::service::notify::Notifier;
-use crate::service::signals::{self, Asked, Second};
+use crate::service::signals::{self, ProcessSignal, SecondSignal};
 use crate::stop::Stop;
 
 /// Between two looks at signals, threads and health.
@@ -36,7 +36,7 @@ const JUMP: Duration = Duration::from_secs(5);
 
 /// The threads of a process and what they share.
 #[derive(Default)]
-pub struct Crew {
+pub struct Supervisor {
     /// The request to stop.
     pub stop: Arc<Stop>,
     /// States of the working loops.
@@ -48,7 +48,7 @@ pub struct Crew {
     threads: Vec<(String, JoinHandle<Result<()>>)>,
 }
 
-impl Crew {
+impl Supervisor {
     /// Starts a thread. When it ends, the process does.
     ///
     /// # Errors
@@ -89,15 +89,20 @@ impl Crew {
     ///
     /// # Errors
     /// The first that a thread ended with.
-    pub fn supervise(mut self, signals: &Receiver<Asked>, settings: &Settings, mut reload: impl FnMut()) -> Result<()> {
+    pub fn supervise(
+        mut self,
+        signals: &Receiver<ProcessSignal>,
+        settings: &Settings,
+        mut reload: impl FnMut(),
+    ) -> Result<()> {
         let mut notifier = Notifier::new();
         let began = Instant::now();
         let mut clock = Clock::new();
         let mut outcome = Ok(());
         while !self.stop.is_requested() {
             match signals.recv_timeout(LOOK) {
-                Ok(Asked::Stop) => self.stop.request(),
-                Ok(Asked::Reload) => {
+                Ok(ProcessSignal::Stop) => self.stop.request(),
+                Ok(ProcessSignal::Reload) => {
                     notifier.reloading();
                     reload();
                     self.reloads.iter().for_each(|again| again());
@@ -174,12 +179,12 @@ impl Clock {
 ///
 /// # Errors
 /// What ended it.
-pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
+pub fn run(role: Role, loaded: &Loaded, places: &SettingFiles) -> Result<()> {
     let settings = &loaded.settings;
     configured(role, loaded, places)?;
     let doubts = files::usable(settings, role.file())?;
     let log = logging::start(&settings.log, role.name())?;
-    let signals = signals::listen(Second::Ends)?;
+    let signals = signals::listen(SecondSignal::Ends)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{} starts", role.name());
     for notice in &loaded.notices {
         tracing::warn!("{notice}");
@@ -187,7 +192,7 @@ pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
     for doubt in doubts {
         tracing::warn!("{}: {}", doubt.what, doubt.text);
     }
-    let mut crew = Crew::default();
+    let mut crew = Supervisor::default();
     if let Some(address) = settings.metrics.listen.or(endpoint_address(role)) {
         endpoint(&mut crew, process(role), address, settings.service.drain_timeout)?;
     }
@@ -204,11 +209,11 @@ pub fn run(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
     ended
 }
 
-fn process(role: Role) -> Process {
+fn process(role: Role) -> ProcessRole {
     match role {
-        Role::Producer => Process::Producer,
-        Role::Detector => Process::Detector,
-        Role::Dashboard => Process::Dashboard,
+        Role::Producer => ProcessRole::Producer,
+        Role::Detector => ProcessRole::Detector,
+        Role::Dashboard => ProcessRole::Dashboard,
     }
 }
 
@@ -216,7 +221,7 @@ fn process(role: Role) -> Process {
 ///
 /// # Errors
 /// 78 with what is missing and where it belongs, in one line.
-pub fn configured(role: Role, loaded: &Loaded, places: &Places) -> Result<()> {
+pub fn configured(role: Role, loaded: &Loaded, places: &SettingFiles) -> Result<()> {
     let (needs, name) = (loaded.untold(role.file(), &places.dir), role.name());
     if needs.is_empty() {
         return Ok(());
@@ -236,7 +241,7 @@ fn endpoint_address(role: Role) -> SocketAddr {
 }
 
 /// `/healthz`, `/readyz` and `/metrics`.
-fn endpoint(crew: &mut Crew, process: Process, address: SocketAddr, drain: Duration) -> Result<()> {
+fn endpoint(crew: &mut Supervisor, process: ProcessRole, address: SocketAddr, drain: Duration) -> Result<()> {
     let bound = listener::bind(address)?;
     let endpoint = Endpoint::new(process, crew.health.clone(), &crew.meter);
     let handler = move |request: Request| match endpoint.answer(&request.path, &request.list("accept")) {
@@ -268,7 +273,7 @@ fn log_lines(error: &Error) {
 }
 
 /// Reads the settings again: wrong ones change nothing, of right ones the log level holds at once.
-fn reload(loaded: &Loaded, places: &Places, log: &logging::Handle) {
+fn reload(loaded: &Loaded, places: &SettingFiles, log: &logging::LevelHandle) {
     match config::load(places) {
         Err(error) => {
             tracing::error!("settings not reloaded, the old ones hold:");

@@ -7,7 +7,7 @@ use crate::window::Window;
 
 /// What a method says of one value. All numbers are finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Figures {
+pub struct Judgement {
     /// Exact mean of the window.
     pub mean: f64,
     /// Exact population standard deviation of the window, before any floor.
@@ -25,7 +25,7 @@ pub struct Figures {
 }
 
 /// One method of detection.
-pub trait Rule: Send {
+pub trait Method: Send {
     /// Its name in settings and records.
     fn name(&self) -> &'static str;
 
@@ -33,7 +33,7 @@ pub trait Rule: Send {
     fn certainly_normal(&self, window: &Window, value: f64) -> bool;
 
     /// The exact figures and the verdict; `None` of an empty window.
-    fn figures(&self, window: &Window, value: f64) -> Option<Figures>;
+    fn figures(&self, window: &Window, value: f64) -> Option<Judgement>;
 }
 
 /// What the methods can be told. The threshold is in deviations, floors in the value's unit and relative to |mean|.
@@ -48,7 +48,7 @@ pub struct Limits {
 }
 
 /// The method of that name.
-pub fn by_name(name: &str, limits: Limits) -> Option<Box<dyn Rule>> {
+pub fn by_name(name: &str, limits: Limits) -> Option<Box<dyn Method>> {
     match name {
         "sigma" => Some(Box::new(sigma::Sigma(limits))),
         _ => None,

@@ -19,12 +19,12 @@ use std::hint::black_box;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::window::Window;
-use clock::Clock;
-pub use evict::{Bounds, Cause, Evicted, Evictions};
-use order::Order;
-pub use restore::Restore;
-use trail::Step;
-pub use trail::Trail;
+use clock::PartitionClock;
+pub use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
+use order::RecencyList;
+pub use restore::TableRestore;
+pub use trail::UndoLog;
+use trail::UndoStep;
 
 /// See [`Table::is_far`].
 const MANY: usize = 4_096;
@@ -46,7 +46,7 @@ struct Series {
 
 /// The windows of one partition.
 #[derive(Debug, Default)]
-pub struct Table {
+pub struct SeriesTable {
     /// Places in `series`.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -54,12 +54,12 @@ pub struct Table {
     series: Vec<Option<Series>>,
     free: Vec<u32>,
     /// By the newest record of each.
-    order: Order,
-    clock: Clock,
+    order: RecencyList,
+    clock: PartitionClock,
     dirty: usize,
     /// What happened since the last commit, in order; see [`Trail`], which lends it.
-    trail: Vec<Step>,
-    committed_clock: Clock,
+    trail: Vec<UndoStep>,
+    committed_clock: PartitionClock,
     has_ticked: bool,
     evicted: Vec<Evicted>,
     /// Committed ones since they were taken.
@@ -72,11 +72,11 @@ pub struct Slot(u32);
 
 /// Where a series may be; nothing is wrong with a wrong one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Guess(u32);
+pub struct SlotHint(u32);
 
-impl Guess {
+impl SlotHint {
     /// Nowhere.
-    pub const NONE: Guess = Guess(u32::MAX);
+    pub const NONE: SlotHint = SlotHint(u32::MAX);
 }
 
 /// Joins the two names; U+0000 is in neither. Reuses `buffer`.
@@ -90,7 +90,7 @@ pub fn key<'b>(buffer: &'b mut String, device_id: &str, metric_name: Option<&str
     buffer
 }
 
-impl Table {
+impl SeriesTable {
     /// Number of series.
     pub fn len(&self) -> usize {
         self.index.len()
@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// The partition's clock.
-    pub fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &PartitionClock {
         &self.clock
     }
 
@@ -124,8 +124,8 @@ impl Table {
     }
 
     /// Where the series of that key may be, for [`slot`](Self::slot).
-    pub fn guess(&self, key: &str) -> Guess {
-        Guess(self.index.find(self.hash(key), |_| true).copied().unwrap_or(u32::MAX))
+    pub fn guess(&self, key: &str) -> SlotHint {
+        SlotHint(self.index.find(self.hash(key), |_| true).copied().unwrap_or(u32::MAX))
     }
 
     /// Whether there are more series than a processor's caches hold.
@@ -135,7 +135,7 @@ impl Table {
 
     /// Brings series nearer: each lies in places far apart in memory, and reads that do not depend on one another are waited for
     /// together.
-    pub fn approach(&self, guesses: impl Iterator<Item = Guess> + Clone) {
+    pub fn approach(&self, guesses: impl Iterator<Item = SlotHint> + Clone) {
         let series = || guesses.clone().filter_map(|guess| self.series.get(guess.0 as usize)?.as_ref());
         black_box(series().map(|series| series.touched).fold(0, u32::wrapping_add));
         black_box(series().map(|series| series.window.len()).fold(0, usize::wrapping_add));
@@ -161,13 +161,13 @@ impl Table {
     }
 
     /// The series of that key, and whether it was made just now; `offset` is that of the record that asks.
-    pub fn slot(&mut self, key: &str, guess: Guess, offset: i64, bounds: Bounds) -> (Slot, bool) {
+    pub fn slot(&mut self, key: &str, guess: SlotHint, offset: i64, bounds: SeriesLimits) -> (Slot, bool) {
         if let Some(at) = self.find_near(guess.0, key) {
             return (Slot(at), false);
         }
         self.make_room(offset, bounds);
         let at = self.insert(Series::new(key));
-        self.trail.push(Step::Created(at));
+        self.trail.push(UndoStep::Created(at));
         (Slot(at), true)
     }
 
@@ -193,7 +193,7 @@ impl Table {
         let touched = std::mem::replace(&mut series.touched, touched);
         let was_dirty = std::mem::replace(&mut series.is_dirty, true);
         self.dirty += usize::from(!was_dirty);
-        self.trail.push(Step::Pushed { at: slot.0, replaced, last, touched });
+        self.trail.push(UndoStep::Pushed { at: slot.0, replaced, last, touched });
     }
 
     fn insert(&mut self, series: Series) -> u32 {
@@ -205,7 +205,7 @@ impl Table {
         self.dirty += usize::from(series.is_dirty);
         self.order.enter(at, series.last);
         self.series[at as usize] = Some(series);
-        let Table { index, series, hasher, .. } = self;
+        let SeriesTable { index, series, hasher, .. } = self;
         index.insert_unique(hash, at, |at| match &series[*at as usize] {
             Some(series) => hasher.hash_one(series.window.name_bytes()),
             None => 0,
@@ -236,8 +236,8 @@ impl Series {
 mod tests {
     use super::*;
 
-    fn feed(table: &mut Table, key: &str, offset: i64, time: i64, bounds: Bounds) {
-        let (slot, _) = table.slot(key, Guess::NONE, offset, bounds);
+    fn feed(table: &mut SeriesTable, key: &str, offset: i64, time: i64, bounds: SeriesLimits) {
+        let (slot, _) = table.slot(key, SlotHint::NONE, offset, bounds);
         table.tick(slot, offset, Some(time));
         table.push(slot, offset, offset as f64, 3);
         table.prune(offset + 1, bounds);
@@ -250,17 +250,17 @@ mod tests {
     }
 
     /// Bits of all windows, by key.
-    fn windows(table: &Table) -> std::collections::BTreeMap<String, Vec<u64>> {
+    fn windows(table: &SeriesTable) -> std::collections::BTreeMap<String, Vec<u64>> {
         let series = table.series.iter().flatten();
         series.map(|s| (s.window.name().to_owned(), s.window.iter().map(f64::to_bits).collect())).collect()
     }
 
     #[test]
     fn snapshots_of_different_offsets_and_the_records_since_the_floor_give_the_table_back() {
-        let bounds = Bounds { max_series: 4, idle_after: None };
+        let bounds = SeriesLimits { max_series: 4, idle_after: None };
         let keys = ["a", "b", "c", "a", "d", "e", "a", "b", "f", "c", "a", "a", "b"];
-        let mut table = Table::default();
-        let (mut records, mut reading) = (Vec::new(), clock::Reading::default());
+        let mut table = SeriesTable::default();
+        let (mut records, mut reading) = (Vec::new(), clock::ClockSnapshot::default());
         let (mut cursor, floor) = (0, 4);
         for (offset, key) in (0..).zip(keys) {
             feed(&mut table, key, offset, offset * 1_000, bounds);
@@ -281,19 +281,19 @@ mod tests {
                 cursor = part.next.unwrap_or(u32::MAX / 2);
             }
         }
-        let mut restore = Restore::default();
+        let mut restore = TableRestore::default();
         for (key, value) in &records {
             let read = snapshot::decode(key, value).unwrap();
             restore.load(snapshot::series_of(key).unwrap(), Some(read));
         }
-        restore.set_clock(clock::Clock::from(&reading));
+        restore.set_clock(clock::PartitionClock::from(&reading));
         for (offset, key) in (0..).zip(keys).skip(floor as usize) {
             restore.replay(key, restore.guess(key), offset, Some(offset * 1_000), offset as f64, 3);
         }
         let (mut restored, _) = restore.finish();
         assert_eq!(windows(&restored), windows(&table));
         assert_eq!(restored.clock().read(), table.clock().read());
-        let oldest = |table: &mut Table| table.oldest().map(|at| table.at(at).window.name().to_owned());
+        let oldest = |table: &mut SeriesTable| table.oldest().map(|at| table.at(at).window.name().to_owned());
         assert_eq!(oldest(&mut restored), oldest(&mut table));
         assert!(oldest(&mut table).is_some());
     }

@@ -13,11 +13,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::event::{Fields, Instant};
+use crate::event::{Fields, Timestamp};
 
 /// One event, ready to send.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
+pub struct SourceEvent {
     /// `device_id`, when it is known.
     pub key: Option<Vec<u8>>,
     /// The record's value.
@@ -28,9 +28,9 @@ pub struct Sample {
 
 /// What a source says when it is asked.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Next {
+pub enum SourceStep {
     /// This one, now.
-    Event(Sample),
+    Event(SourceEvent),
     /// Nothing for this long.
     Wait(Duration),
     /// Nothing any more.
@@ -38,12 +38,12 @@ pub enum Next {
 }
 
 /// A sequence of events in time.
-pub trait Source {
+pub trait EventSource {
     /// What is due, `elapsed` after the start.
     ///
     /// # Errors
     /// When the source cannot be read any further.
-    fn next(&mut self, elapsed: Duration) -> crate::error::Result<Next>;
+    fn next(&mut self, elapsed: Duration) -> crate::error::Result<SourceStep>;
 }
 
 /// Events as JSON, with the fields at their configured paths.
@@ -62,7 +62,7 @@ impl Writer {
         Writer { fields: fields.clone(), keys }
     }
 
-    fn event(&self, device: &str, metric: Option<&str>, value: f64, at: Option<Instant>) -> Vec<u8> {
+    fn event(&self, device: &str, metric: Option<&str>, value: f64, at: Option<Timestamp>) -> Vec<u8> {
         let Some(keys) = &self.keys else { return self.nested(device, metric, value, at) };
         let mut json = Vec::with_capacity(160);
         put(&mut json, &keys[0], device);
@@ -77,7 +77,7 @@ impl Writer {
         json
     }
 
-    fn nested(&self, device: &str, metric: Option<&str>, value: f64, at: Option<Instant>) -> Vec<u8> {
+    fn nested(&self, device: &str, metric: Option<&str>, value: f64, at: Option<Timestamp>) -> Vec<u8> {
         let fields = &self.fields;
         let mut object = Map::new();
         insert(&mut object, &fields.device, device.into());

@@ -21,19 +21,19 @@ use std::time::Duration;
 
 use postgres::config::{SslMode, TargetSessionAttrs};
 
-pub use failure::{Failure, Refusal, explain};
-pub use pool::{Connection, Pool};
-pub use reader::Reader;
+pub use failure::{DatabaseError, Refusal, explain};
+pub use pool::{Pool, PooledConnection};
+pub use reader::PostgresArchive;
 
 use crate::archive::{ConditionRow, StatusRow};
-use crate::config::resolved::Postgres;
+use crate::config::resolved::PostgresSettings;
 use crate::error::Result;
 
 /// A pool of at most `size` connections; connects to nothing yet.
 ///
 /// # Errors
 /// 78 when the TLS settings cannot be used.
-pub fn pool(settings: &Postgres, size: u32) -> Result<Pool> {
+pub fn pool(settings: &PostgresSettings, size: u32) -> Result<Pool> {
     tls::connector(settings)?;
     Ok(Pool::new(settings, size))
 }
@@ -42,7 +42,7 @@ pub fn pool(settings: &Postgres, size: u32) -> Result<Pool> {
 ///
 /// # Errors
 /// As [`Failure`] says.
-pub fn connect(settings: &Postgres) -> Result<postgres::Client, Failure> {
+pub fn connect(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> {
     let mut client = dial(settings)?;
     session::prepare(&mut client, settings)?;
     session::probe(&mut client, settings)?;
@@ -50,16 +50,16 @@ pub fn connect(settings: &Postgres) -> Result<postgres::Client, Failure> {
 }
 
 /// A connection on which nothing is set.
-fn dial(settings: &Postgres) -> Result<postgres::Client, Failure> {
-    let tls = tls::connector(settings).map_err(|e| Failure::unusable(e.message, ""))?;
-    connection(settings).connect(tls).map_err(Failure::from)
+fn dial(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> {
+    let tls = tls::connector(settings).map_err(|e| DatabaseError::unusable(e.message, ""))?;
+    connection(settings).connect(tls).map_err(DatabaseError::from)
 }
 
 /// The last heartbeat of every partition and the conditions that hold, over a connection of its own.
 ///
 /// # Errors
 /// As [`Failure`] says.
-pub fn status(settings: &Postgres) -> Result<(Vec<StatusRow>, Vec<ConditionRow>), Failure> {
+pub fn status(settings: &PostgresSettings) -> Result<(Vec<StatusRow>, Vec<ConditionRow>), DatabaseError> {
     let mut client = connect(settings)?;
     Ok((query::status(&mut client)?, query::conditions(&mut client)?))
 }
@@ -68,7 +68,7 @@ pub fn status(settings: &Postgres) -> Result<(Vec<StatusRow>, Vec<ConditionRow>)
 ///
 /// # Errors
 /// As [`Failure`] says.
-pub fn forget(settings: &Postgres) -> Result<Vec<heartbeat::Forgotten>, Failure> {
+pub fn forget(settings: &PostgresSettings) -> Result<Vec<heartbeat::Forgotten>, DatabaseError> {
     Ok(heartbeat::forget(&mut connect(settings)?)?)
 }
 
@@ -77,7 +77,7 @@ pub fn forget(settings: &Postgres) -> Result<Vec<heartbeat::Forgotten>, Failure>
 ///
 /// # Errors
 /// Why not, as a sentence.
-fn open(settings: &Postgres) -> Result<postgres::Client, String> {
+fn open(settings: &PostgresSettings) -> Result<postgres::Client, String> {
     let mut client = connect(settings).map_err(|e| e.sentence())?;
     let wanted = migrate::wanted();
     match migrate::version(&mut client).map_err(|e| e.sentence())? {
@@ -94,7 +94,7 @@ fn open(settings: &Postgres) -> Result<postgres::Client, String> {
 /// Between two probes of a silent connection, of which three may fail.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 
-fn connection(settings: &Postgres) -> postgres::Config {
+fn connection(settings: &PostgresSettings) -> postgres::Config {
     let mut config = postgres::Config::new();
     let timeout = settings.connect_timeout;
     let hosts = settings.host.split(',').map(str::trim).filter(|host| !host.is_empty()).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ mod exact;
 use bytemuck::{Pod, Zeroable};
 
 use estimate::Estimate;
-pub use exact::{Moments, moments};
+pub use exact::{WindowMoments, moments};
 
 /// Values that the first block has room for.
 const FIRST_ROOM: usize = 5;
@@ -141,7 +141,7 @@ impl Window {
     }
 
     /// Exact mean and population standard deviation; `None` of an empty window.
-    pub fn moments(&self) -> Option<Moments> {
+    pub fn moments(&self) -> Option<WindowMoments> {
         moments(self.iter())
     }
 

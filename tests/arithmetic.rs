@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use anomaly::anomaly::Source;
-use anomaly::detect::{Detector, Settings, Verdict};
+use anomaly::anomaly::RecordId;
+use anomaly::detect::{DetectionSettings, Detector, Verdict};
 use anomaly::event::Event;
 use anomaly::window::Window;
 use proptest::collection::vec;
@@ -94,10 +94,10 @@ proptest! {
 
     #[test]
     fn every_verdict_equals_the_oracles(values in values()) {
-        let settings = Settings { window: 40, min_samples: 5, ..Settings::default() };
+        let settings = DetectionSettings { window: 40, min_samples: 5, ..DetectionSettings::default() };
         let (mut detector, mut oracle) = (Detector::new(settings).unwrap(), Oracle::new(40, 5, 3));
         for (offset, value) in values.into_iter().enumerate() {
-            let source = Source { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };
+            let source = RecordId { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };
             let event =
                 Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
             let verdict = detector.within(0, |judge| judge.judge(&source, &event, None, || None));

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anomaly::event::{Class, Instant};
-use anomaly::health::{Cut, Health, Sample, Samples};
+use anomaly::event::{RejectClass, Timestamp};
+use anomaly::health::{Cut, Health, RejectedSample, RejectedSamples};
 use anomaly::store::heartbeat::Heartbeat;
 
 use super::common::{Case, Sent, event, free_port, wait_for};
@@ -89,23 +89,23 @@ fn rejected_records_go_from_the_detector_to_their_page_a_few_of_each_class() {
     let part = health.part("worker-0");
     let settings = ("h", serde_json::json!({}));
     let mut heartbeat = Heartbeat::new(&stage.settings().postgres, "g", "raw_events", "a", settings);
-    let sample = |offset: i64, class| Sample {
+    let sample = |offset: i64, class| RejectedSample {
         partition: 3,
         offset,
         class,
         message: "`device_id` is missing\0".into(),
         key: Some(Cut::of(b"\xff\x00")),
         value: Some(Cut::of(format!("{{\"<b>\":\"\u{202e}{}\"}}", "x".repeat(5_000)).as_bytes())),
-        at: Instant::now(),
+        at: Timestamp::now(),
     };
     for round in 0..10 {
-        let mut samples = Samples::default();
-        (0..20).for_each(|i| samples.push(sample(round * 20 + i, Class::DeviceId)));
+        let mut samples = RejectedSamples::default();
+        (0..20).for_each(|i| samples.push(sample(round * 20 + i, RejectClass::DeviceId)));
         part.note_rejected(samples);
         heartbeat.write(&health.parts()).unwrap();
     }
-    let mut samples = Samples::default();
-    samples.push(sample(1_000, Class::Utf8));
+    let mut samples = RejectedSamples::default();
+    samples.push(sample(1_000, RejectClass::Utf8));
     part.note_rejected(samples);
     heartbeat.write(&health.parts()).unwrap();
     let (status, _, page) = stage.get("/dead-letters");

@@ -192,7 +192,7 @@ fn clocks_of_events_that_are_off_are_said_with_their_distance() {
         let blind = Blind::new(name, &[]);
         let at = |i: i64| {
             let time =
-                anomaly::event::Instant::from_millis(anomaly::event::Instant::now().millis() + seconds * 1_000 + i);
+                anomaly::event::Timestamp::from_millis(anomaly::event::Timestamp::now().millis() + seconds * 1_000 + i);
             time.unwrap().to_string()
         };
         // The last value is abnormal.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anomaly::config::schema::{self, File};
+use anomaly::config::schema::{self, ShippedFile};
 use rustix::process::Signal;
 
 use super::common::{Case, Ended, Manager, Parts, Process, Sent, event, free_port, get, program, root, wait_for};
@@ -313,10 +313,14 @@ fn the_shipped_files_are_accepted_unchanged_and_every_setting_is_shown_with_its_
         assert!(line(&all.out, key.path).ends_with("# default"), "{}", line(&all.out, key.path));
     }
     assert_eq!(all.out.lines().count(), schema::KEYS.len(), "{}", all.out);
-    for (role, file) in [("producer", File::Producer), ("detector", File::Detector), ("dashboard", File::Dashboard)] {
+    for (role, file) in [
+        ("producer", ShippedFile::Producer),
+        ("detector", ShippedFile::Detector),
+        ("dashboard", ShippedFile::Dashboard),
+    ] {
         let check = run(&["check", "--role", role, "--config", etc]);
         assert_eq!(check.code, Some(0), "{}", check.err);
-        let used = schema::KEYS.iter().filter(|key| [file, File::Common].contains(&key.file)).count();
+        let used = schema::KEYS.iter().filter(|key| [file, ShippedFile::Common].contains(&key.file)).count();
         assert_eq!(check.out.lines().count(), used, "{role}:\n{}", check.out);
     }
 }

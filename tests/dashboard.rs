@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
-use anomaly::anomaly::{Anomaly, Direction, Severity, Source};
+use anomaly::anomaly::{Anomaly, Direction, RecordId, Severity};
 use anomaly::config::{self, Settings};
-use anomaly::event::Instant;
-use anomaly::ledger::{Entry, Ledger};
+use anomaly::event::Timestamp;
+use anomaly::ledger::{Ledger, SinkRecord};
 use anomaly::page::listener;
 use anomaly::role::dashboard;
 use anomaly::store::sink::PostgresLedger;
@@ -26,10 +26,10 @@ pub struct Stage {
 }
 
 fn settings() -> Settings {
-    let places = config::Places {
+    let places = config::SettingFiles {
         dir: concat!(env!("CARGO_MANIFEST_DIR"), "/etc").into(),
         required: true,
-        file: Some(config::schema::File::Dashboard),
+        file: Some(config::schema::ShippedFile::Dashboard),
         env: std::env::vars().filter(|(name, _)| name.starts_with("ANOMALY__")).collect(),
         credentials: None,
     };
@@ -79,7 +79,7 @@ impl Stage {
     pub fn insert_all(&self, anomalies: &[Anomaly]) {
         let mut sink = self.sink.lock().unwrap();
         let (ledger, next) = &mut *sink;
-        let entry = |(i, anomaly): (usize, &Anomaly)| Entry {
+        let entry = |(i, anomaly): (usize, &Anomaly)| SinkRecord {
             partition: 0,
             offset: *next + i as i64,
             key: None,
@@ -147,11 +147,11 @@ pub fn get(address: SocketAddr, url: &str) -> (u16, String, String) {
     (answer.status().as_u16(), stale, answer.body_mut().read_to_string().unwrap())
 }
 
-pub fn ago(seconds: i64) -> Instant {
-    Instant::from_millis(Instant::now().millis() - seconds * 1000).unwrap()
+pub fn ago(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(Timestamp::now().millis() - seconds * 1000).unwrap()
 }
 
-pub fn anomaly(device: &str, offset: i64, time: Instant, value: f64) -> Anomaly {
+pub fn anomaly(device: &str, offset: i64, time: Timestamp, value: f64) -> Anomaly {
     let window = vec![21.4, 21.6, 21.5, 21.3];
     let moments = window::moments(window.iter().copied()).unwrap();
     let z = (value - moments.mean) / moments.std_dev;
@@ -175,7 +175,7 @@ pub fn anomaly(device: &str, offset: i64, time: Instant, value: f64) -> Anomaly 
         severity: if z.abs() >= 6.0 { Severity::Critical } else { Severity::Warning },
         label: None,
         window,
-        source: Source { topic: "raw_events".into(), partition: 0, offset, index: 0 },
+        source: RecordId { topic: "raw_events".into(), partition: 0, offset, index: 0 },
     }
 }
 
@@ -232,7 +232,7 @@ fn pages_follow_one_another_without_gap_or_repetition_also_at_equal_times() {
     let stage = Stage::new();
     for offset in 0..25 {
         // Five at each time: the order goes on inside them.
-        stage.insert(&anomaly("pump", offset, Instant::from_millis(1_700_000_000_000 + offset / 5).unwrap(), 24.0));
+        stage.insert(&anomaly("pump", offset, Timestamp::from_millis(1_700_000_000_000 + offset / 5).unwrap(), 24.0));
     }
     let (mut seen, mut url) = (Vec::new(), "/api/v1/anomalies?limit=4".to_owned());
     loop {
@@ -311,7 +311,7 @@ fn totals_say_what_the_rows_say() {
     }
     // The same rows again are not counted again.
     let mut again = PostgresLedger::new(&stage.settings.postgres, "sink", "anomalies");
-    let entry = |(i, row): (usize, &Anomaly)| Entry {
+    let entry = |(i, row): (usize, &Anomaly)| SinkRecord {
         partition: 0,
         offset: 300 + i as i64,
         key: None,

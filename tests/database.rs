@@ -209,7 +209,7 @@ fn where_a_role_may_have_one_connection_a_second_one_is_not_tried_each_time() {
     case.set("POSTGRES__PASSWORD", "w");
     case.set("POSTGRES__PASSWORD_FILE", "");
     case.set("POSTGRES__SCHEMA", "");
-    let places = anomaly::config::Places {
+    let places = anomaly::config::SettingFiles {
         dir: crate::common::root().join("etc"),
         required: true,
         file: None,

@@ -1,7 +1,7 @@
 //! Plain numbers: anomalies by time and name, what was judged, and what the detector says of itself.
 
-use crate::event::Instant;
-use crate::health::{Activity, Severity};
+use crate::event::Timestamp;
+use crate::health::{Activity, ConditionSeverity};
 
 /// How many of each severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,7 +52,7 @@ pub struct LaneCount {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CoverageRow {
     /// Start of the first.
-    pub minute: Instant,
+    pub minute: Timestamp,
     /// Values with a verdict.
     pub judged: u64,
     /// Values that came before the series had enough of them.
@@ -87,15 +87,15 @@ pub struct StatusRow {
     /// Records rejected since the group began.
     pub rejected: Option<i64>,
     /// When the newest record was taken, by the detector's clock.
-    pub arrived_at: Option<Instant>,
+    pub arrived_at: Option<Timestamp>,
     /// Newest event time judged.
-    pub event_time: Option<Instant>,
+    pub event_time: Option<Timestamp>,
     /// Series held.
     pub series: i64,
     /// Of the settings in force.
     pub settings_hash: String,
     /// When it was written.
-    pub updated_at: Instant,
+    pub updated_at: Timestamp,
     /// Its age in seconds by the database's clock, so that two hosts' clocks need not agree.
     pub age: f64,
     /// Seconds by which the detector's clock is ahead of the database's; `None` when not known.
@@ -106,7 +106,7 @@ pub struct StatusRow {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ActivityRow {
     /// Its start.
-    pub minute: Instant,
+    pub minute: Timestamp,
     /// Outcomes, and how far the events' times were from their arrival.
     pub activity: Activity,
 }
@@ -123,11 +123,11 @@ pub struct ConditionRow {
     /// See [`crate::health::Code`]; one that this program does not know is shown as it is.
     pub code: String,
     /// A severity that this program does not know counts as degraded.
-    pub severity: Severity,
+    pub severity: ConditionSeverity,
     /// One line.
     pub message: String,
     /// When it was raised.
-    pub since: Instant,
+    pub since: Timestamp,
     /// Age of its last report in seconds, by the database's clock.
     pub age: f64,
 }
@@ -136,7 +136,7 @@ pub struct ConditionRow {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bins {
     /// Start of the first one.
-    pub from: Instant,
+    pub from: Timestamp,
     /// Width of each, in milliseconds.
     pub width: i64,
     /// How many.
@@ -155,7 +155,7 @@ impl Bins {
     }
 
     /// End of the last one.
-    pub fn to(&self) -> Option<Instant> {
-        Instant::from_millis(self.from.millis() + self.width * self.count as i64)
+    pub fn to(&self) -> Option<Timestamp> {
+        Timestamp::from_millis(self.from.millis() + self.width * self.count as i64)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Failure, Record};
+use super::{NoAnswer, StoredAnomaly};
 
 /// How far each sink has come: what is committed below these offsets has been seen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,13 +34,13 @@ impl fmt::Display for Cursor {
 
 /// A record that a sink has committed, with its place in the sink's order.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Committed {
+pub struct CommittedAnomaly {
     /// The sink.
     pub sink: i32,
     /// In its order.
     pub offset: i64,
     /// What it committed.
-    pub record: Record,
+    pub record: StoredAnomaly,
 }
 
 /// Follows what is committed, over a connection of its own. Every call may block.
@@ -49,19 +49,19 @@ pub trait Follower: Send {
     ///
     /// # Errors
     /// As [`Failure`] says; a follower that failed is of no more use.
-    fn position(&mut self) -> Result<Cursor, Failure>;
+    fn position(&mut self) -> Result<Cursor, NoAnswer>;
 
     /// What one sink committed in `from <= offset < to`, in its order, at most `limit`.
     ///
     /// # Errors
     /// See [`Follower::position`].
-    fn committed(&mut self, sink: i32, from: i64, to: i64, limit: u32) -> Result<Vec<Committed>, Failure>;
+    fn committed(&mut self, sink: i32, from: i64, to: i64, limit: u32) -> Result<Vec<CommittedAnomaly>, NoAnswer>;
 
     /// Returns when something was committed, or after `patience`.
     ///
     /// # Errors
     /// See [`Follower::position`].
-    fn wait(&mut self, patience: Duration) -> Result<(), Failure>;
+    fn wait(&mut self, patience: Duration) -> Result<(), NoAnswer>;
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the detectors report besides anomalies: samples of rejected records, devices that they hold; and anomalies of other
 //! times than those that were asked for.
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// A rejected record. All of them are in the dead-letter topic.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +23,7 @@ pub struct DeadLetter {
     /// Its value, cut; `None` when it has none.
     pub value: Option<Excerpt>,
     /// When it was rejected, by the detector's clock.
-    pub at: Instant,
+    pub at: Timestamp,
 }
 
 /// The first bytes of a key or a value.
@@ -39,7 +39,7 @@ pub struct Excerpt {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Outside {
     /// Newest detection first; at most as many as were asked for.
-    pub records: Vec<super::Record>,
+    pub records: Vec<super::StoredAnomaly>,
     /// There are more, or so many of other times that not all were looked at.
     pub is_more: bool,
 }
@@ -48,7 +48,7 @@ pub struct Outside {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     /// A detector held it, lately at this time; noted once a day.
-    Seen(Instant),
+    Seen(Timestamp),
     /// Detectors have said which devices they hold, and it is not among them.
     Unknown,
     /// They have not said, or not of all.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// What people say of an anomaly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,7 +43,7 @@ impl Review {
 
 /// A review with its circumstances.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mark {
+pub struct ReviewRecord {
     /// What was said.
     pub review: Review,
     /// More of it; may be empty.
@@ -51,12 +51,12 @@ pub struct Mark {
     /// Who said it.
     pub by: String,
     /// When.
-    pub at: Instant,
+    pub at: Timestamp,
 }
 
 /// A mark to be made.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NewMark {
+pub struct NewReview {
     /// `source.topic` of the anomaly.
     pub topic: String,
     /// `source.partition`
@@ -78,7 +78,7 @@ pub const MAX_NOTE: usize = 2000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quality {
     /// Start of the day.
-    pub day: Instant,
+    pub day: Timestamp,
     /// Marked as true alarms.
     pub right: u64,
     /// Marked as false alarms.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::config::option;
 use crate::config::resolved::{FileFormat, Settings};
-use crate::config::schema::{KEYS, Key, Kind};
+use crate::config::schema::{KEYS, SettingKey, ValueType};
 
 /// Options of `anomaly score`.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,7 +40,7 @@ pub struct Score {
     pub all: bool,
     /// Form of the output
     #[arg(long, value_enum, default_value = "auto")]
-    pub output: Form,
+    pub output: OutputForm,
     /// Write the exact lines of rejected records into this file
     #[arg(long, value_name = "FILE")]
     pub rejects: Option<PathBuf>,
@@ -48,7 +48,7 @@ pub struct Score {
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
+pub enum OutputForm {
     /// A table on a terminal, else JSON Lines
     Auto,
     /// One JSON object a line
@@ -84,31 +84,31 @@ const RENAMED: [(&str, &str); 4] = [
 
 /// The settings that are options, and their names: how events are read, and what decides a verdict. A file ends, so nothing
 /// in it is forgotten.
-static OPTIONS: LazyLock<Vec<(&Key, String)>> = LazyLock::new(|| {
-    let detection = serde_json::to_value(crate::detect::Settings::default()).unwrap_or_default();
+static OPTIONS: LazyLock<Vec<(&SettingKey, String)>> = LazyLock::new(|| {
+    let detection = serde_json::to_value(crate::detect::DetectionSettings::default()).unwrap_or_default();
     let decides = |name: &str| detection.get(name).is_some() && !["max_series", "idle_after"].contains(&name);
-    let is_option = |key: &&Key| match key.path.split_once('.') {
+    let is_option = |key: &&SettingKey| match key.path.split_once('.') {
         Some(("fields", _)) => true,
         Some(("detector", name)) => decides(name),
         _ => false,
     };
-    let name = |key: &Key| match RENAMED.iter().find(|(path, _)| *path == key.path) {
+    let name = |key: &SettingKey| match RENAMED.iter().find(|(path, _)| *path == key.path) {
         Some((_, name)) => (*name).to_owned(),
         None => key.path.rsplit('.').next().unwrap_or(key.path).replace('_', "-"),
     };
     KEYS.iter().filter(is_option).map(|key| (key, name(key))).collect()
 });
 
-fn argument(key: &'static Key, name: &'static str) -> Arg {
+fn argument(key: &'static SettingKey, name: &'static str) -> Arg {
     let value_name = match key.kind {
-        Kind::Integer(..) | Kind::Float(..) => "NUMBER",
-        Kind::Bool => "true|false",
-        Kind::Duration(..) => "TIME",
+        ValueType::Integer(..) | ValueType::Float(..) => "NUMBER",
+        ValueType::Bool => "true|false",
+        ValueType::Duration(..) => "TIME",
         _ if name.ends_with("-field") => "PATH",
         _ => "VALUE",
     };
     let parser = match key.kind {
-        Kind::OneOf(words) => ValueParser::new(PossibleValuesParser::new(words).map(Value::from)),
+        ValueType::OneOf(words) => ValueParser::new(PossibleValuesParser::new(words).map(Value::from)),
         _ => ValueParser::new(move |text: &str| option::value(key, text)),
     };
     let argument = Arg::new(key.path).long(name).value_name(value_name).value_parser(parser);

@@ -8,10 +8,10 @@ use std::path::Path;
 use super::output;
 use crate::cli::Role;
 use crate::config::account::{self, Account};
-use crate::config::schema::File;
-use crate::config::{self, Places, Settings};
+use crate::config::schema::ShippedFile;
+use crate::config::{self, SettingFiles, Settings};
 use crate::error::{Error, Result};
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::finding::{Finding, Grade};
 use crate::role::files;
 use crate::store;
@@ -21,7 +21,7 @@ const CLOCK_MILLIS: i64 = 5_000;
 
 /// What is checked, and as whom.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Check {
+pub struct CheckCommand {
     /// Read this role's file too, and check and print only what it uses
     #[arg(long, value_enum)]
     pub role: Option<Role>,
@@ -41,7 +41,7 @@ pub struct Check {
 ///
 /// # Errors
 /// 78 when the settings or their files are not in order, 69 when something else that was tried is not.
-pub fn run(check: &Check, places: &Places) -> Result<()> {
+pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
     let account = reader(check.user.as_deref())?;
     let loaded = &config::load_as(places, account.as_ref()).map_err(|e| read_as(e, account.as_ref()))?;
     if let (true, Some(role)) = (check.configured, check.role) {
@@ -67,7 +67,7 @@ pub fn run(check: &Check, places: &Places) -> Result<()> {
     found.into_iter().for_each(|finding| tally.add(finding));
     if check.connect {
         kafka::try_all(settings, file, &mut tally);
-        if file != Some(File::Producer) {
+        if file != Some(ShippedFile::Producer) {
             try_postgres(settings, file, &mut tally);
         }
     }
@@ -143,7 +143,7 @@ impl Tally {
     }
 }
 
-fn try_postgres(settings: &Settings, file: Option<File>, tally: &mut Tally) {
+fn try_postgres(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tally) {
     let postgres = &settings.postgres;
     let place = format!("{} at {}:{} as {}", postgres.dbname, postgres.host, postgres.port, postgres.user);
     let mut client = match store::connect(postgres) {
@@ -165,7 +165,8 @@ fn try_postgres(settings: &Settings, file: Option<File>, tally: &mut Tally) {
     let has_tables = schema.is_ok();
     tally.tried("schema", schema);
     if has_tables {
-        let wanted: &[&str] = if file == Some(File::Dashboard) { &["select"] } else { &["select", "insert", "update"] };
+        let wanted: &[&str] =
+            if file == Some(ShippedFile::Dashboard) { &["select"] } else { &["select", "insert", "update"] };
         let rights = match store::migrate::missing_right(&mut client, wanted) {
             Ok(None) => Ok(wanted.join(", ")),
             Ok(Some(missing)) => Err(format!("no {missing}; grant it to {}", postgres.user)),
@@ -174,7 +175,7 @@ fn try_postgres(settings: &Settings, file: Option<File>, tally: &mut Tally) {
         tally.tried("rights", rights);
     }
     let clock = store::migrate::clock(&mut client).map_err(|e| e.to_string()).and_then(|theirs| {
-        let off = theirs.millis() - Instant::now().millis();
+        let off = theirs.millis() - Timestamp::now().millis();
         if off.abs() > CLOCK_MILLIS {
             Err(format!("the database's clock is {off} ms ahead of ours; is time synchronised?"))
         } else {

@@ -13,16 +13,16 @@ use super::output;
 use crate::cli::Demo;
 use crate::command::migrate;
 use crate::config::Settings;
-use crate::config::resolved::{Delivery, Keep, Listen, SourceKind, Start};
+use crate::config::resolved::{Delivery, ListenAddress, SourceKind, StartPosition, StateKeeping};
 use crate::error::{Error, Result};
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::page::listener;
-use crate::role::{self, Crew, detector};
+use crate::role::{self, Supervisor, detector};
 use crate::service::logging;
-use crate::service::signals::{self, Second};
+use crate::service::signals::{self, SecondSignal};
 use crate::stop::Stop;
 
-use cluster::Cluster;
+use cluster::DemoDatabase;
 
 /// Runs until it is interrupted.
 ///
@@ -36,7 +36,7 @@ pub fn run(options: &Demo) -> Result<()> {
     let source = feed::source(&settings, pages.clone())?;
     settings.log.level = "warn".into();
     logging::start(&settings.log, "demo")?;
-    let signals = signals::listen(Second::Waits)?;
+    let signals = signals::listen(SecondSignal::Waits)?;
 
     output::line("anomaly demo: all roles in one process")?;
     output::line(
@@ -46,13 +46,13 @@ pub fn run(options: &Demo) -> Result<()> {
     for topic in [&settings.topics.raw_events, &settings.topics.anomalies, &settings.topics.dead_letter] {
         broker.create_topic(topic, 4, 1).map_err(|e| Error::internal(format_args!("cannot create {topic}: {e}")))?;
     }
-    let database = Cluster::start()?;
+    let database = DemoDatabase::start()?;
     output::line(format_args!("  PostgreSQL  private, in {}: removed at the end", database.directory().display()))?;
     choose(&mut settings, options, broker.bootstrap_servers(), &database);
     migrate::apply(&settings.postgres)?;
     output::line(format_args!("  events      {}", feed::describe(&settings)))?;
 
-    let mut crew = Crew::default();
+    let mut crew = Supervisor::default();
     let stop = crew.stop.clone();
     detector::start(&mut crew, &settings, print(stop.clone(), settings.producer.source != SourceKind::Replay))?;
     role::producer::publish(&mut crew, &settings, source)?;
@@ -71,7 +71,7 @@ pub fn run(options: &Demo) -> Result<()> {
 /// One line for each anomaly, as it is found. When nobody reads them any more, that is the end.
 fn print(stop: Arc<Stop>, is_live: bool) -> detector::Announce {
     Arc::new(move |anomaly| {
-        let at = anomaly.timestamp.unwrap_or_else(Instant::now).to_string();
+        let at = anomaly.timestamp.unwrap_or_else(Timestamp::now).to_string();
         // The date of what happens now is no news.
         let at = if is_live { at.get(11..23).unwrap_or(&at) } else { &at };
         let label = anomaly.label.as_deref().map(|label| format!("  [injected: {label}]")).unwrap_or_default();
@@ -82,18 +82,18 @@ fn print(stop: Arc<Stop>, is_live: bool) -> detector::Announce {
 }
 
 /// The in-memory broker knows no transactions, one worker is what it can keep up with.
-fn choose(settings: &mut Settings, options: &Demo, broker: String, database: &Cluster) {
+fn choose(settings: &mut Settings, options: &Demo, broker: String, database: &DemoDatabase) {
     settings.kafka.bootstrap_servers = broker;
-    settings.metrics.listen = Listen::Off;
+    settings.metrics.listen = ListenAddress::Off;
     settings.service.drain_timeout = Duration::from_secs(2);
     database.settings(&mut settings.postgres);
     // The partitions that the schema begins with; an end must not wait for more.
     settings.postgres.retention = Duration::from_secs(28 * 86_400);
     settings.detector.delivery = Delivery::AtLeastOnce;
-    settings.detector.state = Keep::History;
+    settings.detector.state = StateKeeping::History;
     settings.detector.workers = 1;
-    settings.detector.start = Start::Earliest;
-    settings.dashboard.listen = Listen::At(options.listen);
+    settings.detector.start = StartPosition::Earliest;
+    settings.dashboard.listen = ListenAddress::At(options.listen);
     // Whoever names an address that others reach means it.
     settings.dashboard.insecure = !options.listen.ip().is_loopback();
     settings.dashboard.refresh = Duration::from_secs(2);

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use super::output;
-use crate::cli::{Dlq, LetterPlace, Pick};
+use crate::cli::{DeadLetterPosition, DeadLetterSelection, Dlq};
 use crate::config::Settings;
-use crate::config::resolved::Kafka;
+use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::stream::letters::{self, Letter, Sender};
+use crate::stream::letters::{self, DeadLetterReplayer, RejectedRecord};
 use crate::stream::topics;
 
 /// Characters of a message or a key in a line.
@@ -29,8 +29,8 @@ pub fn run(settings: &Settings, asked: &Dlq) -> Result<()> {
     }
 }
 
-impl Pick {
-    fn matches(&self, letter: &Letter) -> bool {
+impl DeadLetterSelection {
+    fn matches(&self, letter: &RejectedRecord) -> bool {
         let is_of_class =
             self.class.is_empty() || letter.told("class").is_some_and(|c| self.class.iter().any(|k| k == c));
         let is_after = self.from.is_none_or(|from| letter.at.is_some_and(|at| at >= from));
@@ -39,7 +39,7 @@ impl Pick {
     }
 }
 
-fn list(settings: &Settings, pick: &Pick, limit: usize) -> Result<()> {
+fn list(settings: &Settings, pick: &DeadLetterSelection, limit: usize) -> Result<()> {
     let (mut classes, mut shown, mut replayed, mut null) = (BTreeMap::<String, u64>::new(), 0, 0, 0_u64);
     letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
         if !pick.matches(&letter) {
@@ -70,7 +70,7 @@ fn list(settings: &Settings, pick: &Pick, limit: usize) -> Result<()> {
     Ok(())
 }
 
-fn line(letter: &Letter, is_first: bool) -> Result<()> {
+fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
     if is_first {
         output::line(format_args!(
             "{:<12} {:<24} {:<15} {:<28} {:<24} MESSAGE",
@@ -95,7 +95,7 @@ fn line(letter: &Letter, is_first: bool) -> Result<()> {
     ))
 }
 
-fn show(settings: &Settings, place: LetterPlace, value_only: bool) -> Result<()> {
+fn show(settings: &Settings, place: DeadLetterPosition, value_only: bool) -> Result<()> {
     let mut found = None;
     letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
         if (letter.partition, letter.offset) == (place.partition, place.offset) {
@@ -113,7 +113,7 @@ fn show(settings: &Settings, place: LetterPlace, value_only: bool) -> Result<()>
     output::written(print(&letter, value_only))
 }
 
-fn print(letter: &Letter, value_only: bool) -> io::Result<()> {
+fn print(letter: &RejectedRecord, value_only: bool) -> io::Result<()> {
     let mut out = output::raw();
     if value_only {
         return out.write_all(letter.value.as_deref().unwrap_or_default());
@@ -144,7 +144,7 @@ fn print(letter: &Letter, value_only: bool) -> io::Result<()> {
 }
 
 /// Says what a topic's compaction makes of records that are sent again.
-fn warn_of_compaction(kafka: &Kafka, topic: &str) -> Result<()> {
+fn warn_of_compaction(kafka: &KafkaSettings, topic: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
     if let Some(hazard) = runtime.block_on(topics::replay_hazard(kafka, topic))? {
         output::note(format_args!("warning: {hazard}"));
@@ -152,11 +152,11 @@ fn warn_of_compaction(kafka: &Kafka, topic: &str) -> Result<()> {
     Ok(())
 }
 
-fn replay(settings: &Settings, pick: &Pick, dry_run: bool) -> Result<()> {
+fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Result<()> {
     let (kafka, topic) = (&settings.kafka, &settings.topics.dead_letter);
     // Whoever begins later fences the one before: two never send the same letter.
     let name = format!("{}-dlq", settings.detector.group);
-    let mut sender = if dry_run { None } else { Some(Sender::new(kafka, topic, &name)?) };
+    let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topic, &name)?) };
     let (mut chosen, mut before, mut cut, mut unknown, mut null) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     let mut looked_at = BTreeSet::new();
     letters::read(kafka, topic, |letter| {

@@ -7,26 +7,26 @@ use clap_mangen::Man;
 use roff::{Inline, Roff, bold, italic, roman};
 
 use super::output;
-use crate::cli::{self, Document};
-use crate::config::schema::{File, KEYS, Key, Kind, SECTIONS};
+use crate::cli::{self, GeneratedDocument};
+use crate::config::schema::{KEYS, SECTIONS, SettingKey, ShippedFile, ValueType};
 use crate::error::Result;
 
 /// Writes one document to standard output.
 ///
 /// # Errors
 /// As [`output::written`].
-pub fn run(document: Document, mut definition: clap::Command) -> Result<()> {
+pub fn run(document: GeneratedDocument, mut definition: clap::Command) -> Result<()> {
     let mut text = Vec::new();
     let mut complete = |shell| {
         clap_complete::generate(shell, &mut definition, "anomaly", &mut text);
         Ok(())
     };
     let written = match document {
-        Document::Bash => complete(clap_complete::Shell::Bash),
-        Document::Zsh => complete(clap_complete::Shell::Zsh),
-        Document::Fish => complete(clap_complete::Shell::Fish),
-        Document::Man => program_page(definition, &mut text),
-        Document::ManToml => settings_page(&mut text),
+        GeneratedDocument::Bash => complete(clap_complete::Shell::Bash),
+        GeneratedDocument::Zsh => complete(clap_complete::Shell::Zsh),
+        GeneratedDocument::Fish => complete(clap_complete::Shell::Fish),
+        GeneratedDocument::Man => program_page(definition, &mut text),
+        GeneratedDocument::ManToml => settings_page(&mut text),
     };
     output::written(written.and_then(|()| output::raw().write_all(&text)))
 }
@@ -230,27 +230,27 @@ fn settings_page(out: &mut dyn Write) -> io::Result<()> {
     page.to_writer(out)
 }
 
-fn expects(key: &Key) -> String {
+fn expects(key: &SettingKey) -> String {
     let duration = |millis| humantime::format_duration(std::time::Duration::from_millis(millis));
     match key.kind {
-        Kind::Text | Kind::Path => String::new(),
-        Kind::Secret => " A string that is never shown.".into(),
-        Kind::OneOf(words) => format!(" One of: {}.", words.join(", ")),
-        Kind::Integer(least, i64::MAX) => format!(" A whole number of at least {least}."),
-        Kind::Integer(least, most) => format!(" A whole number from {least} to {most}."),
-        Kind::Float(least, f64::MAX) => format!(" A number of at least {least}."),
-        Kind::Float(least, most) => format!(" A number from {least} to {most}."),
-        Kind::Bool => " true or false.".into(),
-        Kind::Duration(least, most) => format!(" A time from {} to {}.", duration(least), duration(most)),
-        Kind::Listen => " An IP address with a port, or \"off\".".into(),
-        Kind::Time => " A time as in RFC 3339.".into(),
-        Kind::Step => " A time such as \"10ms\".".into(),
-        Kind::List => " Strings in brackets, or one string with commas between them.".into(),
+        ValueType::Text | ValueType::Path => String::new(),
+        ValueType::Secret => " A string that is never shown.".into(),
+        ValueType::OneOf(words) => format!(" One of: {}.", words.join(", ")),
+        ValueType::Integer(least, i64::MAX) => format!(" A whole number of at least {least}."),
+        ValueType::Integer(least, most) => format!(" A whole number from {least} to {most}."),
+        ValueType::Float(least, f64::MAX) => format!(" A number of at least {least}."),
+        ValueType::Float(least, most) => format!(" A number from {least} to {most}."),
+        ValueType::Bool => " true or false.".into(),
+        ValueType::Duration(least, most) => format!(" A time from {} to {}.", duration(least), duration(most)),
+        ValueType::Listen => " An IP address with a port, or \"off\".".into(),
+        ValueType::Time => " A time as in RFC 3339.".into(),
+        ValueType::Step => " A time such as \"10ms\".".into(),
+        ValueType::List => " Strings in brackets, or one string with commas between them.".into(),
     }
 }
 
-fn place(key: &Key) -> String {
-    if key.file == File::Common { String::new() } else { format!(" Shown in {}.", key.file.name()) }
+fn place(key: &SettingKey) -> String {
+    if key.file == ShippedFile::Common { String::new() } else { format!(" Shown in {}.", key.file.name()) }
 }
 
 fn see_also(page: &mut Roff, pages: &str) {

@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::config::Settings;
-use crate::config::resolved::Postgres;
+use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
 use crate::store;
 
@@ -29,8 +29,8 @@ pub fn run(settings: &Settings) -> Result<()> {
         store::migrate::grant(&mut client, &postgres.schema, &settings.postgres.user)?;
     }
     for (role, part) in [
-        (&settings.migrate.reader, store::migrate::Page::Reads),
-        (&settings.migrate.marker, store::migrate::Page::Marks),
+        (&settings.migrate.reader, store::migrate::DashboardRole::Reads),
+        (&settings.migrate.marker, store::migrate::DashboardRole::Marks),
     ] {
         if !role.is_empty() {
             store::migrate::grant_page(&mut client, &postgres.schema, role, part)?;
@@ -49,13 +49,13 @@ pub fn run(settings: &Settings) -> Result<()> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn apply(postgres: &Postgres) -> Result<Vec<String>> {
+pub fn apply(postgres: &PostgresSettings) -> Result<Vec<String>> {
     let mut client = store::connect(postgres).map_err(|e| unreachable(postgres, &e))?;
     store::migrate::migrate(&mut client, &postgres.schema)
 }
 
 /// The database cannot be used; says which one.
-pub fn unreachable(postgres: &Postgres, why: &impl std::fmt::Display) -> Error {
+pub fn unreachable(postgres: &PostgresSettings, why: &impl std::fmt::Display) -> Error {
     Error::unavailable(format_args!(
         "cannot use database {} at {}:{} as {}: {why}",
         postgres.dbname, postgres.host, postgres.port, postgres.user

@@ -7,7 +7,7 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, StdoutLock, Write};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, ExitKind, Result};
 use crate::foreign;
 
 /// Writes one line to standard output. Control characters in it are escaped.
@@ -37,9 +37,9 @@ pub fn raw() -> StdoutLock<'static> {
 /// [`Kind::Closed`] when the reader has gone, 74 when the output cannot be written.
 pub fn written<T>(result: io::Result<T>) -> Result<T> {
     result.map_err(|e| match e.kind() {
-        ErrorKind::BrokenPipe => Error::new(Kind::Closed, ""),
+        ErrorKind::BrokenPipe => Error::new(ExitKind::Closed, ""),
         _ => Error::new(
-            Kind::Output,
+            ExitKind::Output,
             format_args!("cannot write to standard output: {e}; what was written is incomplete"),
         ),
     })

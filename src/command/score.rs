@@ -14,16 +14,16 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use super::output;
-use crate::anomaly::Source;
-use crate::cli::{Form, Score};
-use crate::detect::{Detector, Settings};
-use crate::error::{Error, Kind, Result};
+use crate::anomaly::RecordId;
+use crate::cli::{OutputForm, Score};
+use crate::detect::{DetectionSettings, Detector};
+use crate::error::{Error, ExitKind, Result};
 use crate::event::Parser;
-use crate::source::file::{self, Options, Row};
-use batch::{Judged, Judges};
-use feed::Fed;
-use print::Print;
-use report::Report;
+use crate::source::file::{self, BatchRow, FileOptions};
+use batch::{JudgedBatch, ParallelDetectors};
+use feed::FedBatch;
+use print::ResultWriter;
+use report::ScoreReport;
 
 /// Reads to the end; anomalies and rejects are no errors.
 ///
@@ -50,7 +50,7 @@ pub fn run(options: &Score) -> Result<()> {
     }
     let records = file::open(
         &options.file,
-        &Options {
+        &FileOptions {
             format: options.format,
             delimiter: options.delimiter,
             decimal_comma: options.decimal_comma,
@@ -59,26 +59,26 @@ pub fn run(options: &Score) -> Result<()> {
             named: options.judging.named,
         },
     )?;
-    let print = Print {
+    let print = ResultWriter {
         is_all: options.all,
         is_table: match options.output {
-            Form::Auto => output::is_terminal(),
-            form => form == Form::Table,
+            OutputForm::Auto => output::is_terminal(),
+            form => form == OutputForm::Table,
         },
     };
     let name = Path::new(&options.file).file_name().map_or("stdin".into(), |name| name.to_string_lossy().into_owned());
     let topic = if options.file == "-" { "stdin".to_owned() } else { name };
-    let source = Source { topic, partition: 0, offset: 0, index: 0 };
+    let source = RecordId { topic, partition: 0, offset: 0, index: 0 };
     let mut scoring = Scoring {
-        judges: Judges::new(|| detector(settings.detection()), print, source)?,
-        report: Report::new(options),
+        judges: ParallelDetectors::new(|| detector(settings.detection()), print, source)?,
+        report: ScoreReport::new(options),
         rejects: options.rejects.as_deref().map(Rejects::create).transpose()?,
         to: BufWriter::with_capacity(1 << 16, output::raw()),
         print: Some(print),
     };
     let end = scoring.judge_all(&feed::start(records, options.sort)?);
     output::progress("");
-    if end.as_ref().is_err_and(|error| matches!(error.kind, Kind::Closed | Kind::Output)) {
+    if end.as_ref().is_err_and(|error| matches!(error.kind, ExitKind::Closed | ExitKind::Output)) {
         return end;
     }
     scoring.report.say();
@@ -86,20 +86,20 @@ pub fn run(options: &Score) -> Result<()> {
 }
 
 struct Scoring<'a, W: Write> {
-    judges: Judges,
-    report: Report<'a>,
+    judges: ParallelDetectors,
+    report: ScoreReport<'a>,
     rejects: Option<Rejects<'a>>,
     to: BufWriter<W>,
     /// Until the header was written.
-    print: Option<Print>,
+    print: Option<ResultWriter>,
 }
 
 impl<W: Write> Scoring<'_, W> {
-    fn judge_all(&mut self, from: &Receiver<Fed>) -> Result<()> {
+    fn judge_all(&mut self, from: &Receiver<FedBatch>) -> Result<()> {
         let mut next = from.recv().ok();
         while let Some((batch, then)) = next.take() {
             self.report.see(&batch);
-            let Judged { lines, rejections } = self.judges.judge(&batch, &mut self.report.counts);
+            let JudgedBatch { lines, rejections } = self.judges.judge(&batch, &mut self.report.counts);
             for (at, rejection) in rejections {
                 if let Some(rejects) = &mut self.rejects {
                     rejects.write(batch.row(at))?;
@@ -140,10 +140,10 @@ impl<W: Write> Scoring<'_, W> {
     }
 }
 
-fn detector(settings: Settings) -> Result<Detector> {
+fn detector(settings: DetectionSettings) -> Result<Detector> {
     let method = settings.method.clone();
     // A file ends; and what is forgotten must not depend on the number of cores.
-    Detector::new(Settings { max_series: usize::MAX, idle_after: None, ..settings })
+    Detector::new(DetectionSettings { max_series: usize::MAX, idle_after: None, ..settings })
         .ok_or_else(|| Error::internal(format_args!("no rule is called {method}")))
 }
 
@@ -160,7 +160,7 @@ impl<'a> Rejects<'a> {
             .map_err(|e| Error::unavailable(format_args!("cannot write rejects to {}: {e}", path.display())))
     }
 
-    fn write(&mut self, row: Row<'_>) -> Result<()> {
+    fn write(&mut self, row: BatchRow<'_>) -> Result<()> {
         let written = self.to.write_all(row.bytes).and_then(|()| self.to.write_all(b"\n"));
         written.map_err(|e| self.incomplete(&e))
     }
@@ -171,6 +171,6 @@ impl<'a> Rejects<'a> {
 
     fn incomplete(&self, why: &std::io::Error) -> Error {
         let path = self.path.display();
-        Error::new(Kind::Output, format_args!("cannot write rejects to {path}: {why}; the file is incomplete"))
+        Error::new(ExitKind::Output, format_args!("cannot write rejects to {path}: {why}; the file is incomplete"))
     }
 }

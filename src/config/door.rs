@@ -2,10 +2,10 @@
 
 use super::resolved::base::BasePath;
 use super::resolved::network::Network;
-use super::resolved::{Dashboard, Listen};
+use super::resolved::{DashboardSettings, ListenAddress};
 
 /// What does not fit together: the key, a title, what is expected.
-pub fn problems(dashboard: &Dashboard) -> Vec<(&'static str, String, &'static str)> {
+pub fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, String, &'static str)> {
     let mut problems = Vec::new();
     let mut problem = |path: &'static str, title: String, expected| problems.push((path, title, expected));
     if let Err(expected) = BasePath::parse(&dashboard.path) {
@@ -29,7 +29,7 @@ pub fn problems(dashboard: &Dashboard) -> Vec<(&'static str, String, &'static st
             "expected IP addresses or ranges such as 10.0.0.0/8, with commas between them",
         );
     }
-    let is_open = matches!(dashboard.listen, Listen::At(address) if !address.ip().is_loopback());
+    let is_open = matches!(dashboard.listen, ListenAddress::At(address) if !address.ip().is_loopback());
     if is_open && !dashboard.insecure && !(has_tls && (has_users || has_proxy)) {
         let missing = match (has_tls, has_users || has_proxy) {
             (true, _) => "a login",

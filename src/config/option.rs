@@ -2,21 +2,21 @@
 
 use serde_json::Value;
 
-use super::raw::{self, Places};
-use super::report::Report;
+use super::raw::{self, SettingFiles};
+use super::report::SettingsReport;
 use super::resolved::Settings;
-use super::schema::{Key, Kind};
+use super::schema::{SettingKey, ValueType};
 use crate::error::{Error, Result};
 
 /// The value that a text means, checked.
 ///
 /// # Errors
 /// What was expected.
-pub fn value(key: &Key, text: &str) -> Result<Value, String> {
+pub fn value(key: &SettingKey, text: &str) -> Result<Value, String> {
     let value = match key.kind {
-        Kind::Integer(..) => text.parse::<i64>().map(Value::from).ok(),
-        Kind::Float(..) => text.parse::<f64>().map(Value::from).ok(),
-        Kind::Bool => text.parse::<bool>().map(Value::from).ok(),
+        ValueType::Integer(..) => text.parse::<i64>().map(Value::from).ok(),
+        ValueType::Float(..) => text.parse::<f64>().map(Value::from).ok(),
+        ValueType::Bool => text.parse::<bool>().map(Value::from).ok(),
         _ => None,
     };
     raw::check(key.kind, value.unwrap_or_else(|| text.into()))
@@ -27,7 +27,7 @@ pub fn value(key: &Key, text: &str) -> Result<Value, String> {
 /// # Errors
 /// 70 when a value is not of its setting's type.
 pub fn settings(given: impl IntoIterator<Item = (&'static str, Value)>) -> Result<Settings> {
-    let mut entries = raw::gather(&Places::default(), None, &mut Report::default());
+    let mut entries = raw::gather(&SettingFiles::default(), None, &mut SettingsReport::default());
     for (path, value) in given {
         if let Some(entry) = entries.get_mut(path) {
             entry.value = value;

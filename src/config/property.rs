@@ -3,7 +3,7 @@
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 
-use super::schema::{Kind, PROPERTIES, find};
+use super::schema::{PROPERTIES, ValueType, find};
 
 /// Whether a path holds a secret; librdkafka's own are known by their names.
 pub fn is_secret(path: &str) -> bool {
@@ -14,7 +14,7 @@ pub fn is_secret(path: &str) -> bool {
                 .any(|word| property.contains(word))
                 || property == ".sasl.oauthbearer.config"
         }
-        None => find(path).is_some_and(|key| key.kind == Kind::Secret),
+        None => find(path).is_some_and(|key| key.kind == ValueType::Secret),
     }
 }
 

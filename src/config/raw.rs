@@ -14,8 +14,8 @@ use toml::de::{DeTable, DeValue};
 use super::account::{self, Account};
 use super::property;
 use super::read::{self, unreadable};
-use super::report::{Origin, Report};
-use super::schema::{self, File, Kind, PROPERTIES};
+use super::report::{SettingOrigin, SettingsReport};
+use super::schema::{self, PROPERTIES, ShippedFile, ValueType};
 use crate::foreign;
 
 /// Prefix of the environment variables; sections and keys are joined by the same two underscores.
@@ -23,13 +23,13 @@ pub const PREFIX: &str = "ANOMALY__";
 
 /// Where settings are looked for.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct SettingFiles {
     /// Directory of the files; a missing one is an error only if it is `required`.
     pub dir: PathBuf,
     /// Whether the user named the directory.
     pub required: bool,
     /// The role's own file, read after `common.toml`.
-    pub file: Option<File>,
+    pub file: Option<ShippedFile>,
     /// Environment variables.
     pub env: Vec<(String, String)>,
     /// systemd's credentials directory; without it, `credentials` below the directory of the files is looked into.
@@ -38,23 +38,23 @@ pub struct Places {
 
 /// One value and where it came from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
+pub struct SettingValue {
     /// Checked against the schema.
     pub value: Value,
     /// Place.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
 }
 
 /// Path of a key to its value; every key of the schema is there.
-pub type Entries = BTreeMap<String, Entry>;
+pub type SettingValues = BTreeMap<String, SettingValue>;
 
 /// Gathers and checks everything. The files are read as `account` reads them, or as the process's own user.
-pub fn gather(places: &Places, account: Option<&Account>, report: &mut Report) -> Entries {
-    let mut entries = Entries::new();
+pub fn gather(places: &SettingFiles, account: Option<&Account>, report: &mut SettingsReport) -> SettingValues {
+    let mut entries = SettingValues::new();
     for key in schema::KEYS {
         let value = DeValue::parse(key.default).ok().and_then(|value| plain(value.get_ref()));
         if let Some(value) = value {
-            entries.insert(key.path.to_owned(), Entry { value, origin: Origin::Default });
+            entries.insert(key.path.to_owned(), SettingValue { value, origin: SettingOrigin::Default });
         }
     }
     for path in files(places, account, report) {
@@ -67,9 +67,9 @@ pub fn gather(places: &Places, account: Option<&Account>, report: &mut Report) -
 }
 
 /// The files that exist, in the order of precedence.
-fn files(places: &Places, account: Option<&Account>, report: &mut Report) -> Vec<PathBuf> {
-    let problem = |title: String, report: &mut Report| {
-        report.add(&Origin::Secret(places.dir.clone()), title, "expected a directory", None);
+fn files(places: &SettingFiles, account: Option<&Account>, report: &mut SettingsReport) -> Vec<PathBuf> {
+    let problem = |title: String, report: &mut SettingsReport| {
+        report.add(&SettingOrigin::Secret(places.dir.clone()), title, "expected a directory", None);
     };
     match read::look(&places.dir, account) {
         Ok(Some(found)) if found.is_dir() => {}
@@ -88,8 +88,8 @@ fn files(places: &Places, account: Option<&Account>, report: &mut Report) -> Vec
             return Vec::new();
         }
     }
-    let mut paths = vec![places.dir.join(File::Common.name())];
-    paths.extend(places.file.filter(|file| *file != File::Common).map(|file| places.dir.join(file.name())));
+    let mut paths = vec![places.dir.join(ShippedFile::Common.name())];
+    paths.extend(places.file.filter(|file| *file != ShippedFile::Common).map(|file| places.dir.join(file.name())));
     let conf_d = places.dir.join("conf.d");
     match read::list(&conf_d, account) {
         Ok(dropped) => {
@@ -108,14 +108,14 @@ fn files(places: &Places, account: Option<&Account>, report: &mut Report) -> Vec
     paths
 }
 
-fn file(path: &Path, account: Option<&Account>, entries: &mut Entries, report: &mut Report) {
+fn file(path: &Path, account: Option<&Account>, entries: &mut SettingValues, report: &mut SettingsReport) {
     let text: Rc<str> = match read::text(path, account) {
         Ok(Some(text)) => text.into(),
         Ok(None) => return,
         Err(e) => return unreadable(path, &e, account, report),
     };
     let place = Rc::new(path.to_owned());
-    let origin = |span: Range<usize>| Origin::File { path: place.clone(), text: text.clone(), span };
+    let origin = |span: Range<usize>| SettingOrigin::File { path: place.clone(), text: text.clone(), span };
     let (table, errors) = DeTable::parse_recoverable(&text);
     for error in &errors {
         report.add(&origin(error.span().unwrap_or(0..0)), "not valid TOML", error.message(), None);
@@ -130,9 +130,9 @@ fn file(path: &Path, account: Option<&Account>, entries: &mut Entries, report: &
 fn walk(
     table: &DeTable<'_>,
     prefix: &str,
-    origin: &impl Fn(Range<usize>) -> Origin,
-    entries: &mut Entries,
-    report: &mut Report,
+    origin: &impl Fn(Range<usize>) -> SettingOrigin,
+    entries: &mut SettingValues,
+    report: &mut SettingsReport,
 ) {
     for (key, value) in table {
         let path = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
@@ -153,9 +153,9 @@ fn typed(
     path: String,
     value: &Spanned<DeValue<'_>>,
     key: Range<usize>,
-    origin: &impl Fn(Range<usize>) -> Origin,
-    entries: &mut Entries,
-    report: &mut Report,
+    origin: &impl Fn(Range<usize>) -> SettingOrigin,
+    entries: &mut SettingValues,
+    report: &mut SettingsReport,
 ) {
     let here = origin(value.span());
     match plain(value.get_ref()) {
@@ -180,7 +180,14 @@ fn plain(value: &DeValue<'_>) -> Option<Value> {
 }
 
 /// Checks one value and keeps it. An unknown key is reported at the key, a wrong value at the value.
-fn put(path: String, value: Value, origin: Origin, key: Option<Origin>, entries: &mut Entries, report: &mut Report) {
+fn put(
+    path: String,
+    value: Value,
+    origin: SettingOrigin,
+    key: Option<SettingOrigin>,
+    entries: &mut SettingValues,
+    report: &mut SettingsReport,
+) {
     if let Some(property) = path.strip_prefix("kafka.properties.") {
         if let Some((_, why)) = property::REFUSED.iter().find(|(name, _)| *name == property) {
             report.add(key.as_ref().unwrap_or(&origin), format!("`{path}` is not for settings to choose"), why, None);
@@ -196,7 +203,7 @@ fn put(path: String, value: Value, origin: Origin, key: Option<Origin>, entries:
             report.hide_value();
             return;
         }
-        entries.insert(path, Entry { value: Value::String(text), origin });
+        entries.insert(path, SettingValue { value: Value::String(text), origin });
         return;
     }
     let Some(known) = schema::find(&path) else {
@@ -208,7 +215,7 @@ fn put(path: String, value: Value, origin: Origin, key: Option<Origin>, entries:
     };
     match check(known.kind, value) {
         Ok(value) => {
-            entries.insert(path, Entry { value, origin });
+            entries.insert(path, SettingValue { value, origin });
         }
         Err(expected) => {
             let help = Some(format!("{} Default: {}", known.doc, known.default));
@@ -221,49 +228,51 @@ fn put(path: String, value: Value, origin: Origin, key: Option<Origin>, entries:
 }
 
 /// The value as its kind wants it, or what was expected.
-pub fn check(kind: Kind, value: Value) -> Result<Value, String> {
+pub fn check(kind: ValueType, value: Value) -> Result<Value, String> {
     let expected = match kind {
-        Kind::Text | Kind::Path | Kind::Secret => "expected a string".to_owned(),
-        Kind::OneOf(words) => format!("expected one of: {}", words.join(", ")),
-        Kind::Integer(least, i64::MAX) => format!("expected a whole number of at least {least}"),
-        Kind::Integer(least, most) => format!("expected a whole number from {least} to {most}"),
-        Kind::Float(least, f64::MAX) => format!("expected a number of at least {least}"),
-        Kind::Float(least, most) => format!("expected a number from {least} to {most}"),
-        Kind::Bool => "expected true or false".to_owned(),
-        Kind::Duration(least, most) => format!(
+        ValueType::Text | ValueType::Path | ValueType::Secret => "expected a string".to_owned(),
+        ValueType::OneOf(words) => format!("expected one of: {}", words.join(", ")),
+        ValueType::Integer(least, i64::MAX) => format!("expected a whole number of at least {least}"),
+        ValueType::Integer(least, most) => format!("expected a whole number from {least} to {most}"),
+        ValueType::Float(least, f64::MAX) => format!("expected a number of at least {least}"),
+        ValueType::Float(least, most) => format!("expected a number from {least} to {most}"),
+        ValueType::Bool => "expected true or false".to_owned(),
+        ValueType::Duration(least, most) => format!(
             "expected a time such as \"10s\", from {} to {}",
             humantime::format_duration(std::time::Duration::from_millis(least)),
             humantime::format_duration(std::time::Duration::from_millis(most)),
         ),
-        Kind::Listen => "expected an address such as \"127.0.0.1:8501\", or \"off\"".to_owned(),
-        Kind::Time => "expected a time such as \"2026-11-23T17:00:00Z\"".to_owned(),
-        Kind::Step => "expected a time such as \"10ms\"".to_owned(),
-        Kind::List => "expected strings such as [\"a\", \"b\"]".to_owned(),
+        ValueType::Listen => "expected an address such as \"127.0.0.1:8501\", or \"off\"".to_owned(),
+        ValueType::Time => "expected a time such as \"2026-11-23T17:00:00Z\"".to_owned(),
+        ValueType::Step => "expected a time such as \"10ms\"".to_owned(),
+        ValueType::List => "expected strings such as [\"a\", \"b\"]".to_owned(),
     };
     let fits = match (kind, &value) {
-        (Kind::Text | Kind::Path | Kind::Secret, Value::String(_)) => true,
-        (Kind::OneOf(words), Value::String(text)) => words.contains(&text.as_str()),
-        (Kind::Integer(least, most), Value::Number(n)) => n.as_i64().is_some_and(|n| (least..=most).contains(&n)),
-        (Kind::Float(least, most), Value::Number(n)) => n.as_f64().is_some_and(|n| (least..=most).contains(&n)),
-        (Kind::Bool, Value::Bool(_)) => true,
-        (Kind::Duration(least, most), Value::String(text)) => {
+        (ValueType::Text | ValueType::Path | ValueType::Secret, Value::String(_)) => true,
+        (ValueType::OneOf(words), Value::String(text)) => words.contains(&text.as_str()),
+        (ValueType::Integer(least, most), Value::Number(n)) => n.as_i64().is_some_and(|n| (least..=most).contains(&n)),
+        (ValueType::Float(least, most), Value::Number(n)) => n.as_f64().is_some_and(|n| (least..=most).contains(&n)),
+        (ValueType::Bool, Value::Bool(_)) => true,
+        (ValueType::Duration(least, most), Value::String(text)) => {
             humantime::parse_duration(text).is_ok_and(|d| (least as u128..=most as u128).contains(&d.as_millis()))
         }
-        (Kind::Listen, Value::String(text)) => {
+        (ValueType::Listen, Value::String(text)) => {
             text.is_empty() || text == "off" || text.parse::<std::net::SocketAddr>().is_ok()
         }
-        (Kind::Step, Value::String(text)) => {
+        (ValueType::Step, Value::String(text)) => {
             text.is_empty() || humantime::parse_duration(text).is_ok_and(|step| !step.is_zero())
         }
-        (Kind::List, Value::Array(all)) => all.iter().all(Value::is_string),
-        (Kind::List, Value::String(_)) => true,
-        (Kind::Time, Value::String(text)) => text.is_empty() || crate::event::Instant::parse_rfc3339(text).is_some(),
+        (ValueType::List, Value::Array(all)) => all.iter().all(Value::is_string),
+        (ValueType::List, Value::String(_)) => true,
+        (ValueType::Time, Value::String(text)) => {
+            text.is_empty() || crate::event::Timestamp::parse_rfc3339(text).is_some()
+        }
         _ => false,
     };
     match (fits, kind) {
         (false, _) => Err(expected),
-        (true, Kind::Float(..)) => Ok(Value::from(value.as_f64())),
-        (true, Kind::List) => Ok(listed(value)),
+        (true, ValueType::Float(..)) => Ok(Value::from(value.as_f64())),
+        (true, ValueType::List) => Ok(listed(value)),
         (true, _) => Ok(value),
     }
 }
@@ -278,11 +287,16 @@ fn listed(value: Value) -> Value {
     }
 }
 
-fn environment(env: &[(String, String)], account: Option<&Account>, entries: &mut Entries, report: &mut Report) {
+fn environment(
+    env: &[(String, String)],
+    account: Option<&Account>,
+    entries: &mut SettingValues,
+    report: &mut SettingsReport,
+) {
     let mut sorted = env.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect::<Vec<_>>();
     sorted.sort();
     for (name, text) in sorted {
-        let origin = Origin::Env(name.clone());
+        let origin = SettingOrigin::Env(name.clone());
         let mut path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
         if let Some(property) = path.strip_prefix("kafka.properties.") {
             path = format!("{PROPERTIES}.{}", property.replace('_', "."));
@@ -294,9 +308,9 @@ fn environment(env: &[(String, String)], account: Option<&Account>, entries: &mu
             continue;
         }
         let value = match schema::find(&path).map(|key| key.kind) {
-            Some(Kind::Integer(..)) => text.parse::<i64>().map_or(Value::from(text.as_str()), Value::from),
-            Some(Kind::Float(..)) => text.parse::<f64>().map_or(Value::from(text.as_str()), Value::from),
-            Some(Kind::Bool) => text.parse::<bool>().map_or(Value::from(text.as_str()), Value::from),
+            Some(ValueType::Integer(..)) => text.parse::<i64>().map_or(Value::from(text.as_str()), Value::from),
+            Some(ValueType::Float(..)) => text.parse::<f64>().map_or(Value::from(text.as_str()), Value::from),
+            Some(ValueType::Bool) => text.parse::<bool>().map_or(Value::from(text.as_str()), Value::from),
             _ => Value::from(text.as_str()),
         };
         if schema::find(&path).is_none() && !path.starts_with("kafka.properties.") {
@@ -311,7 +325,7 @@ fn environment(env: &[(String, String)], account: Option<&Account>, entries: &mu
 
 /// Files of systemd's credentials directory, named by the key: `postgres.password` (or `anomaly_postgres.password`, as a
 /// directory loaded under the name `anomaly` gives them). Without that directory, root finds them where they are kept.
-fn credentials(places: &Places, entries: &mut Entries, report: &mut Report) {
+fn credentials(places: &SettingFiles, entries: &mut SettingValues, report: &mut SettingsReport) {
     let (dir, is_given) = match &places.credentials {
         Some(given) => (given.clone(), true),
         // Defaults alone, without any directory.
@@ -340,7 +354,7 @@ fn credentials(places: &Places, entries: &mut Entries, report: &mut Report) {
         if schema::find(&target).is_none() && !target.starts_with("kafka.properties.") {
             let help = Some("a credential is named as its key, such as postgres.password".to_owned());
             let title = format!("unknown credential `{name}`");
-            report.add(&Origin::Secret(path.clone()), title, "no setting has this name", help);
+            report.add(&SettingOrigin::Secret(path.clone()), title, "no setting has this name", help);
             continue;
         }
         secret(&path, None, target, entries, report);
@@ -348,10 +362,11 @@ fn credentials(places: &Places, entries: &mut Entries, report: &mut Report) {
 }
 
 /// `password_file` fills `password`, unless that came from somewhere of higher precedence.
-fn secret_files(account: Option<&Account>, entries: &mut Entries, report: &mut Report) {
+fn secret_files(account: Option<&Account>, entries: &mut SettingValues, report: &mut SettingsReport) {
     for section in ["postgres", "migrate", "marks"] {
         let (file, target) = (format!("{section}.password_file"), format!("{section}.password"));
-        let is_set = entries.get(&target).is_some_and(|e| matches!(e.origin, Origin::Env(_) | Origin::Secret(_)));
+        let is_set =
+            entries.get(&target).is_some_and(|e| matches!(e.origin, SettingOrigin::Env(_) | SettingOrigin::Secret(_)));
         if let Some(path) = entries.get(&file).and_then(|e| e.value.as_str()).filter(|path| !path.is_empty() && !is_set)
         {
             secret(&PathBuf::from(path), account, target, entries, report);
@@ -359,14 +374,20 @@ fn secret_files(account: Option<&Account>, entries: &mut Entries, report: &mut R
     }
 }
 
-fn secret(path: &Path, account: Option<&Account>, target: String, entries: &mut Entries, report: &mut Report) {
+fn secret(
+    path: &Path,
+    account: Option<&Account>,
+    target: String,
+    entries: &mut SettingValues,
+    report: &mut SettingsReport,
+) {
     if let Some(text) = read::secret(path, account, &target, report) {
-        put(target, Value::from(text), Origin::Secret(path.to_owned()), None, entries, report);
+        put(target, Value::from(text), SettingOrigin::Secret(path.to_owned()), None, entries, report);
     }
 }
 
 /// The entries as one tree, for the resolved settings.
-pub fn tree(entries: &Entries) -> Value {
+pub fn tree(entries: &SettingValues) -> Value {
     let mut root = Map::new();
     let mut properties = Map::new();
     for (path, entry) in entries {

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::account::{Account, SERVICE, acting, name_of, reader};
-use super::report::{Origin, Report};
+use super::report::{SettingOrigin, SettingsReport};
 use crate::finding::sandbox;
 use crate::foreign;
 
@@ -71,13 +71,13 @@ fn utf8(bytes: Vec<u8>) -> io::Result<String> {
 }
 
 /// Reports a path that cannot be read, with what to do about it.
-pub fn unreadable(path: &Path, error: &io::Error, account: Option<&Account>, report: &mut Report) {
+pub fn unreadable(path: &Path, error: &io::Error, account: Option<&Account>, report: &mut SettingsReport) {
     let title = format!("cannot read {}", foreign::path(path));
-    report.add(&Origin::Secret(path.to_owned()), title, error, remedy(path, error, account));
+    report.add(&SettingOrigin::Secret(path.to_owned()), title, error, remedy(path, error, account));
 }
 
 /// The secret in a file that has nothing else. The end of its line does not belong to it. What is wrong is reported.
-pub fn secret(path: &Path, account: Option<&Account>, target: &str, report: &mut Report) -> Option<String> {
+pub fn secret(path: &Path, account: Option<&Account>, target: &str, report: &mut SettingsReport) -> Option<String> {
     let none = || io::Error::new(ErrorKind::NotFound, "it does not exist");
     let text = match text(path, account).and_then(|text| text.ok_or_else(none)) {
         Ok(text) => text,
@@ -95,7 +95,7 @@ pub fn secret(path: &Path, account: Option<&Account>, target: &str, report: &mut
     };
     let expected = format!("expected the value of `{target}` and nothing else");
     let help = Some("write the secret into the file, or remove the file and what names it".to_owned());
-    report.add(&Origin::Secret(path.to_owned()), problem, expected, help);
+    report.add(&SettingOrigin::Secret(path.to_owned()), problem, expected, help);
     None
 }
 

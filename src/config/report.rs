@@ -12,7 +12,7 @@ use crate::foreign;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// The schema.
     Default,
     /// A file, with its text and the bytes of the value.
@@ -30,14 +30,14 @@ pub enum Origin {
     Secret(PathBuf),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     /// Shape: `default`, `/etc/anomaly/common.toml:3:8`, `ANOMALY__KAFKA__…`, a path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::Default => f.write_str("default"),
-            Origin::Env(name) => foreign::name(name).fmt(f),
-            Origin::Secret(path) => foreign::path(path).fmt(f),
-            Origin::File { path, text, span } => {
+            SettingOrigin::Default => f.write_str("default"),
+            SettingOrigin::Env(name) => foreign::name(name).fmt(f),
+            SettingOrigin::Secret(path) => foreign::path(path).fmt(f),
+            SettingOrigin::File { path, text, span } => {
                 let before = &text[..span.start.min(text.len())];
                 let line = before.matches('\n').count() + 1;
                 let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
@@ -49,9 +49,9 @@ impl fmt::Display for Origin {
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
+pub struct SettingProblem {
     /// Place.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
     /// What is wrong; names the key.
     pub title: String,
     /// What was expected, beside the caret.
@@ -64,23 +64,23 @@ pub struct Problem {
 
 /// Everything that is wrong, and what is worth knowing.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Report {
+pub struct SettingsReport {
     /// What stops the start.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<SettingProblem>,
     /// What does not; one sentence each.
     pub notices: Vec<String>,
 }
 
-impl Report {
+impl SettingsReport {
     /// Adds one problem.
     pub fn add(
         &mut self,
-        origin: &Origin,
+        origin: &SettingOrigin,
         title: impl fmt::Display,
         expected: impl fmt::Display,
         help: Option<String>,
     ) {
-        self.problems.push(Problem {
+        self.problems.push(SettingProblem {
             origin: origin.clone(),
             title: foreign::line(&title.to_string()).to_string(),
             expected: foreign::line(&expected.to_string()).to_string(),
@@ -97,7 +97,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SettingsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.problems.iter().enumerate() {
             if i > 0 {
@@ -112,11 +112,11 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SettingProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let title = Level::ERROR.primary_title(self.title.as_str());
         let mut group = match &self.origin {
-            Origin::File { path, text, span } => {
+            SettingOrigin::File { path, text, span } => {
                 let annotation = AnnotationKind::Primary.span(span.clone()).label(self.expected.as_str());
                 let shown = if self.is_secret { masked(text, span) } else { text.to_string() };
                 title.element(Snippet::source(shown).path(foreign::path(path).to_string()).annotation(annotation))

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::event::{Fields, Instant};
+use crate::event::{Fields, Timestamp};
 
 /// A string that never shows itself.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
@@ -35,29 +35,29 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    pub kafka: Kafka,
-    pub topics: Topics,
+    pub kafka: KafkaSettings,
+    pub topics: TopicSettings,
     pub fields: Fields,
-    pub postgres: Postgres,
-    pub migrate: Migrate,
-    pub service: Service,
-    pub metrics: Metrics,
-    pub log: Log,
-    pub producer: Producer,
-    pub detector: Detector,
-    pub sink: Sink,
-    pub dashboard: Dashboard,
-    pub marks: Marks,
+    pub postgres: PostgresSettings,
+    pub migrate: MigrateSettings,
+    pub service: ServiceSettings,
+    pub metrics: MetricsSettings,
+    pub log: LogSettings,
+    pub producer: ProducerSettings,
+    pub detector: DetectorSettings,
+    pub sink: SinkSettings,
+    pub dashboard: DashboardSettings,
+    pub marks: ReviewSettings,
 }
 
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Kafka {
+pub struct KafkaSettings {
     pub bootstrap_servers: String,
     pub properties: BTreeMap<String, String>,
 }
 
-impl fmt::Debug for Kafka {
+impl fmt::Debug for KafkaSettings {
     /// Without the properties, which may hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kafka").field("bootstrap_servers", &self.bootstrap_servers).finish_non_exhaustive()
@@ -66,7 +66,7 @@ impl fmt::Debug for Kafka {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Topics {
+pub struct TopicSettings {
     pub raw_events: String,
     pub anomalies: String,
     pub dead_letter: String,
@@ -77,7 +77,7 @@ pub struct Topics {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Postgres {
+pub struct PostgresSettings {
     pub host: String,
     pub port: u16,
     pub dbname: String,
@@ -101,7 +101,7 @@ pub struct Postgres {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Migrate {
+pub struct MigrateSettings {
     pub user: String,
     pub password: Secret,
     pub password_file: String,
@@ -111,7 +111,7 @@ pub struct Migrate {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Service {
+pub struct ServiceSettings {
     #[serde(deserialize_with = "duration")]
     pub ready_timeout: Duration,
     #[serde(deserialize_with = "duration")]
@@ -120,13 +120,13 @@ pub struct Service {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Metrics {
-    pub listen: Listen,
+pub struct MetricsSettings {
+    pub listen: ListenAddress,
 }
 
 /// An address to bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listen {
+pub enum ListenAddress {
     /// The role's own default.
     Default,
     /// Nothing is bound.
@@ -135,30 +135,30 @@ pub enum Listen {
     At(SocketAddr),
 }
 
-impl Listen {
+impl ListenAddress {
     /// The address, or `None` when off.
     pub fn or(self, default: SocketAddr) -> Option<SocketAddr> {
         match self {
-            Listen::Default => Some(default),
-            Listen::Off => None,
-            Listen::At(address) => Some(address),
+            ListenAddress::Default => Some(default),
+            ListenAddress::Off => None,
+            ListenAddress::At(address) => Some(address),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Listen {
+impl<'de> Deserialize<'de> for ListenAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
-            "" => Ok(Listen::Default),
-            "off" => Ok(Listen::Off),
-            text => text.parse().map(Listen::At).map_err(serde::de::Error::custom),
+            "" => Ok(ListenAddress::Default),
+            "off" => Ok(ListenAddress::Off),
+            text => text.parse().map(ListenAddress::At).map_err(serde::de::Error::custom),
         }
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Log {
+pub struct LogSettings {
     pub target: String,
     pub level: String,
     pub anomalies_per_second: u32,
@@ -166,13 +166,13 @@ pub struct Log {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Producer {
+pub struct ProducerSettings {
     pub source: SourceKind,
     pub devices: u64,
     pub rate: f64,
     pub seed: u64,
     #[serde(deserialize_with = "time")]
-    pub start: Option<Instant>,
+    pub start: Option<Timestamp>,
     #[serde(deserialize_with = "step")]
     pub step: Option<Duration>,
     pub anomaly_rate: f64,
@@ -210,7 +210,7 @@ pub enum FileFormat {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Detector {
+pub struct DetectorSettings {
     pub window: usize,
     pub threshold: f64,
     pub min_samples: usize,
@@ -223,8 +223,8 @@ pub struct Detector {
     pub delivery: Delivery,
     pub group: String,
     pub instance: String,
-    pub start: Start,
-    pub state: Keep,
+    pub start: StartPosition,
+    pub state: StateKeeping,
     pub history: i64,
     #[serde(deserialize_with = "duration")]
     pub snapshot_interval: Duration,
@@ -256,21 +256,21 @@ pub enum Delivery {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Keep {
+pub enum StateKeeping {
     Topic,
     History,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Start {
+pub enum StartPosition {
     Earliest,
     Latest,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sink {
+pub struct SinkSettings {
     pub enabled: bool,
     pub group: String,
     pub batch: usize,
@@ -278,8 +278,8 @@ pub struct Sink {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Dashboard {
-    pub listen: Listen,
+pub struct DashboardSettings {
+    pub listen: ListenAddress,
     pub path: String,
     pub hsts: Hsts,
     #[serde(deserialize_with = "duration")]
@@ -302,7 +302,7 @@ pub struct Dashboard {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Marks {
+pub struct ReviewSettings {
     pub user: String,
     pub password: Secret,
     pub password_file: String,
@@ -328,9 +328,9 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
 
 impl Settings {
     /// What decides a verdict.
-    pub fn detection(&self) -> crate::detect::Settings {
+    pub fn detection(&self) -> crate::detect::DetectionSettings {
         let d = &self.detector;
-        crate::detect::Settings {
+        crate::detect::DetectionSettings {
             window: d.window,
             min_samples: d.min_samples,
             method: d.method.clone(),
@@ -356,6 +356,6 @@ fn step<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, 
     humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
-    Ok(Instant::parse_rfc3339(&String::deserialize(deserializer)?))
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    Ok(Timestamp::parse_rfc3339(&String::deserialize(deserializer)?))
 }

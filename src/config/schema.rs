@@ -9,7 +9,7 @@ pub use sections::SECTIONS;
 
 /// Which of the shipped files shows a key. Any file may set any key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum File {
+pub enum ShippedFile {
     /// `common.toml`
     Common,
     /// `producer.toml`
@@ -20,24 +20,25 @@ pub enum File {
     Dashboard,
 }
 
-impl File {
+impl ShippedFile {
     /// All, in the order of the pipeline.
-    pub const ALL: [File; 4] = [File::Common, File::Producer, File::Detector, File::Dashboard];
+    pub const ALL: [ShippedFile; 4] =
+        [ShippedFile::Common, ShippedFile::Producer, ShippedFile::Detector, ShippedFile::Dashboard];
 
     /// File name without the directory.
     pub fn name(self) -> &'static str {
         match self {
-            File::Common => "common.toml",
-            File::Producer => "producer.toml",
-            File::Detector => "detector.toml",
-            File::Dashboard => "dashboard.toml",
+            ShippedFile::Common => "common.toml",
+            ShippedFile::Producer => "producer.toml",
+            ShippedFile::Detector => "detector.toml",
+            ShippedFile::Dashboard => "dashboard.toml",
         }
     }
 }
 
 /// Type and range of a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum ValueType {
     /// Any string.
     Text,
     /// Path of a file, or "".
@@ -66,15 +67,15 @@ pub enum Kind {
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct SettingKey {
     /// Section and name, joined by dots.
     pub path: &'static str,
     /// Type and range.
-    pub kind: Kind,
+    pub kind: ValueType,
     /// As TOML.
     pub default: &'static str,
     /// Where the shipped files show it.
-    pub file: File,
+    pub file: ShippedFile,
     /// One sentence.
     pub doc: &'static str,
 }
@@ -83,7 +84,7 @@ pub struct Key {
 pub const PROPERTIES: &str = "kafka.properties";
 
 /// The setting of that path.
-pub fn find(path: &str) -> Option<&'static Key> {
+pub fn find(path: &str) -> Option<&'static SettingKey> {
     KEYS.iter().find(|key| key.path == path)
 }
 

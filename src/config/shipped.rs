@@ -2,15 +2,15 @@
 
 use std::fmt::Write;
 
-use super::schema::{File, KEYS, SECTIONS};
+use super::schema::{KEYS, SECTIONS, ShippedFile};
 
 /// The text of one shipped file.
-pub fn shipped(file: File) -> String {
+pub fn shipped(file: ShippedFile) -> String {
     let about = match file {
-        File::Common => "Settings that all roles share.",
-        File::Producer => "Settings of anomaly-producer.service.",
-        File::Detector => "Settings of anomaly-detector.service.",
-        File::Dashboard => "Settings of anomaly-dashboard.service.",
+        ShippedFile::Common => "Settings that all roles share.",
+        ShippedFile::Producer => "Settings of anomaly-producer.service.",
+        ShippedFile::Detector => "Settings of anomaly-detector.service.",
+        ShippedFile::Dashboard => "Settings of anomaly-dashboard.service.",
     };
     let mut text = format!(
         "# {about} Each line shows a default.\n\

@@ -7,17 +7,17 @@ use std::path::Path;
 use super::*;
 
 /// A settings directory with these files.
-fn places(files: &[(&str, &str)], env: &[(&str, &str)]) -> (tempfile::TempDir, Places) {
+fn places(files: &[(&str, &str)], env: &[(&str, &str)]) -> (tempfile::TempDir, SettingFiles) {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = dir.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
-    let places = Places {
+    let places = SettingFiles {
         dir: dir.path().to_owned(),
         required: true,
-        file: Some(File::Detector),
+        file: Some(ShippedFile::Detector),
         env: env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         credentials: None,
     };
@@ -33,7 +33,7 @@ fn message(files: &[(&str, &str)], env: &[(&str, &str)]) -> String {
 fn every_setting_that_names_a_file_is_declared_as_a_path() {
     for key in schema::KEYS {
         let is_file = key.doc.starts_with("PEM file") || key.doc.starts_with("File ") || key.path.ends_with("file");
-        assert_eq!(key.kind == schema::Kind::Path, is_file, "{}", key.path);
+        assert_eq!(key.kind == schema::ValueType::Path, is_file, "{}", key.path);
     }
 }
 
@@ -152,7 +152,7 @@ fn a_secret_may_come_from_a_file_and_is_never_shown() {
 fn a_missing_secret_file_and_a_missing_directory_are_named() {
     let gone = message(&[], &[("ANOMALY__POSTGRES__PASSWORD_FILE", "/nowhere/pw")]);
     assert!(gone.contains("/nowhere/pw"), "{gone}");
-    let places = Places { dir: "/nowhere/at/all".into(), required: true, ..Places::default() };
+    let places = SettingFiles { dir: "/nowhere/at/all".into(), required: true, ..SettingFiles::default() };
     assert!(load(&places).unwrap_err().message.contains("/nowhere/at/all"));
 }
 
@@ -190,7 +190,7 @@ fn an_empty_file_means_the_defaults() {
     let (_dir, places) = places(&[("common.toml", ""), ("detector.toml", "\n\n")], &[]);
     let settings = load(&places).unwrap().settings;
     assert_eq!((settings.detector.window, settings.detector.threshold), (100, 3.0));
-    assert_eq!(settings.detection(), crate::detect::Settings::default());
+    assert_eq!(settings.detection(), crate::detect::DetectionSettings::default());
     assert_eq!(settings.fields, crate::event::Fields::default());
 }
 
@@ -198,7 +198,7 @@ fn an_empty_file_means_the_defaults() {
 #[test]
 fn the_shipped_files_show_every_key_and_load_unchanged() {
     let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc");
-    for file in File::ALL {
+    for file in ShippedFile::ALL {
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(etc.join(file.name()), shipped(file)).unwrap();
         }
@@ -211,7 +211,7 @@ fn the_shipped_files_show_every_key_and_load_unchanged() {
         });
         let (_dir, mut all) = places(&[(file.name(), &bare.collect::<String>())], &[]);
         all.file = Some(file);
-        let defaults = load(&Places::default()).unwrap().settings;
+        let defaults = load(&SettingFiles::default()).unwrap().settings;
         assert_eq!(load(&all).unwrap().settings, defaults, "{}", file.name());
     }
 }

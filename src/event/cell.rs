@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::forms::{Forms, shown};
-use super::instant::Instant;
-use super::{Class, MAX_NAME, Rejection};
+use super::instant::Timestamp;
+use super::{MAX_NAME, RejectClass, Rejection};
 
 /// A value as it was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +59,9 @@ fn is_integer(raw: &str) -> bool {
 }
 
 /// A name within the limits.
-pub fn checked<'a>(text: Cow<'a, str>, field: &str, class: Class) -> Result<Cow<'a, str>, Rejection> {
+pub fn checked<'a>(text: Cow<'a, str>, field: &str, class: RejectClass) -> Result<Cow<'a, str>, Rejection> {
     let problem = match text.len() {
-        0 if class == Class::DeviceId => "is empty".to_owned(),
+        0 if class == RejectClass::DeviceId => "is empty".to_owned(),
         n if n > MAX_NAME => format!("has {n} bytes; at most {MAX_NAME} are allowed"),
         _ if text.contains('\0') => "contains U+0000".to_owned(),
         _ => return Ok(text),
@@ -86,20 +86,20 @@ pub fn number(cell: Cell<'_>, forms: &Forms) -> Result<f64, String> {
 }
 
 /// A time; `None` when it is null, or `""` where that counts as absent.
-pub fn time(cell: Cell<'_>, forms: &Forms) -> Result<Option<Instant>, String> {
+pub fn time(cell: Cell<'_>, forms: &Forms) -> Result<Option<Timestamp>, String> {
     let raw = match cell {
         Cell::Text(text) => return forms.time(text),
         Cell::Json("null") => return Ok(None),
         Cell::Json(raw) => raw,
     };
     if is_number(raw) {
-        return Instant::parse_epoch(raw, forms.unit).map(Some).ok_or_else(|| forms.bad_time(raw));
+        return Timestamp::parse_epoch(raw, forms.unit).map(Some).ok_or_else(|| forms.bad_time(raw));
     }
     let text = string(raw).ok_or_else(|| format!("is {}; expected a time", kind(raw)))??;
     if forms.lenient {
         return forms.time(&text);
     }
-    Instant::parse_rfc3339(&text).map(Some).ok_or_else(|| forms.bad_time(&text))
+    Timestamp::parse_rfc3339(&text).map(Some).ok_or_else(|| forms.bad_time(&text))
 }
 
 /// Whether a JSON text is a number.

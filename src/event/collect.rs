@@ -8,15 +8,15 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Raw JSON at each path, as far as it has been seen.
-pub struct Found<'a, const N: usize> {
+pub struct CollectedFields<'a, const N: usize> {
     pub slots: [Option<&'a RawValue>; N],
     /// Paths that were met twice.
     pub twice: [bool; N],
 }
 
-impl<const N: usize> Default for Found<'_, N> {
+impl<const N: usize> Default for CollectedFields<'_, N> {
     fn default() -> Self {
-        Found { slots: [None; N], twice: [false; N] }
+        CollectedFields { slots: [None; N], twice: [false; N] }
     }
 }
 
@@ -27,7 +27,7 @@ pub type Paths<'p, const N: usize> = [Option<&'p str>; N];
 pub fn collect<'a, const N: usize>(
     text: &'a str,
     paths: &Paths<'_, N>,
-    found: &mut Found<'a, N>,
+    found: &mut CollectedFields<'a, N>,
 ) -> serde_json::Result<()> {
     let mut json = serde_json::Deserializer::from_str(text);
     Object { paths, found }.deserialize(&mut json)?;
@@ -36,7 +36,7 @@ pub fn collect<'a, const N: usize>(
 
 struct Object<'p, 'f, 'a, const N: usize> {
     paths: &'p Paths<'p, N>,
-    found: &'f mut Found<'a, N>,
+    found: &'f mut CollectedFields<'a, N>,
 }
 
 impl<'a, const N: usize> DeserializeSeed<'a> for Object<'_, '_, 'a, N> {

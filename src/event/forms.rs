@@ -1,7 +1,7 @@
 //! How numbers, names and times are spelt in the input. JSON and tables share this: a table's cells are text, as a JSON
 //! string is.
 
-use super::instant::{Instant, TimeUnit};
+use super::instant::{TimeUnit, Timestamp};
 use super::spelling;
 use super::zone::Zone;
 use crate::foreign;
@@ -63,7 +63,7 @@ impl Forms {
     ///
     /// # Errors
     /// What is wrong, as a sentence.
-    pub fn time(&self, text: &str) -> Result<Option<Instant>, String> {
+    pub fn time(&self, text: &str) -> Result<Option<Timestamp>, String> {
         if text.trim_ascii().is_empty() {
             return Ok(None);
         }

@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::forms::shown;
-use super::{Class, Rejection};
+use super::{RejectClass, Rejection};
 
 /// Most names that are listed.
 const MOST_NAMES: usize = 8;
@@ -19,7 +19,7 @@ pub fn binary(bytes: &[u8], error: std::str::Utf8Error) -> Rejection {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it begins as UTF-16 does; expected UTF-8".to_owned(),
         _ => error.to_string(),
     };
-    Rejection::new(Class::Utf8, format_args!("the value is not UTF-8: {what}"))
+    Rejection::new(RejectClass::Utf8, format_args!("the value is not UTF-8: {what}"))
 }
 
 /// A value that begins as a schema registry's clients begin theirs: a zero, the schema's number, then Avro or Protobuf.
@@ -30,7 +30,7 @@ pub fn framed(bytes: &[u8]) -> Option<Rejection> {
         "the value begins with a schema registry's header (schema {id}), so it is Avro, Protobuf or JSON Schema; expected \
          plain JSON: let the producer or Kafka Connect use a JSON converter"
     );
-    Some(Rejection::new(Class::Json, what))
+    Some(Rejection::new(RejectClass::Json, what))
 }
 
 /// Text that is not one JSON object.
@@ -39,25 +39,25 @@ pub fn not_an_object(text: &str) -> Rejection {
     let inner = text.trim_matches([' ', '\t', '\r', '\n']);
     if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
         return match inner.as_bytes().first() {
-            Some(b'[' | b'"') => Rejection::new(Class::Json, error),
-            Some(b'<') => reject(Class::Json, "; the value looks like XML"),
-            _ if text.starts_with('\u{feff}') => reject(Class::Json, "; the value begins with a byte-order mark"),
+            Some(b'[' | b'"') => Rejection::new(RejectClass::Json, error),
+            Some(b'<') => reject(RejectClass::Json, "; the value looks like XML"),
+            _ if text.starts_with('\u{feff}') => reject(RejectClass::Json, "; the value begins with a byte-order mark"),
             _ if is_line_protocol(inner) => reject(
-                Class::Json,
+                RejectClass::Json,
                 "; the value looks like InfluxDB's line protocol (Telegraf: data_format = \"json\")",
             ),
-            _ => reject(Class::Json, ""),
+            _ => reject(RejectClass::Json, ""),
         };
     }
     match inner.as_bytes().first() {
         Some(b'[') => reject(
-            Class::Shape,
+            RejectClass::Shape,
             "; the value is an array (as collectd's write_kafka and Telegraf's batches write them): one record is one event",
         ),
         Some(b'"') if serde_json::from_str::<String>(inner).is_ok_and(|text| text.trim_ascii().starts_with('{')) => {
-            reject(Class::Shape, "; the value is a string that holds JSON: the producer encodes it twice")
+            reject(RejectClass::Shape, "; the value is a string that holds JSON: the producer encodes it twice")
         }
-        _ => reject(Class::Shape, ""),
+        _ => reject(RejectClass::Shape, ""),
     }
 }
 

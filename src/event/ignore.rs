@@ -1,13 +1,13 @@
 //! Patterns of records that are passed over: a topic may carry other messages too, which are not errors.
 
 use super::fields::FieldProblem;
-use super::place::{Named, Part};
+use super::place::{PathIndex, SourcePart};
 
 /// One entry of the setting `fields.ignore`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     /// What is looked at.
-    pub part: Part,
+    pub part: SourcePart,
     test: Test,
 }
 
@@ -25,7 +25,7 @@ impl Pattern {
     ///
     /// # Errors
     /// When there is no path in it.
-    pub fn parse(text: &str, named: &mut Named) -> Result<Self, FieldProblem> {
+    pub fn parse(text: &str, named: &mut PathIndex) -> Result<Self, FieldProblem> {
         let (path, test) = match (text.split_once("!="), text.split_once('='), text.strip_prefix('!')) {
             (Some((path, value)), ..) => (path, Test::IsNot(value.trim_ascii().into())),
             (_, Some((path, value)), _) => (path, Test::Is(value.trim_ascii().into())),

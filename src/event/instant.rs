@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 /// Milliseconds since 1970-01-01T00:00:00Z, between the years 0 and 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(i64);
+pub struct Timestamp(i64);
 
 /// 0000-01-01T00:00:00Z
 const FIRST: i64 = -62_167_219_200_000;
@@ -59,10 +59,10 @@ impl TimeUnit {
     }
 }
 
-impl Instant {
+impl Timestamp {
     /// `None` outside the years 0 to 9999.
     pub fn from_millis(millis: i64) -> Option<Self> {
-        (FIRST..=LAST).contains(&millis).then_some(Instant(millis))
+        (FIRST..=LAST).contains(&millis).then_some(Timestamp(millis))
     }
 
     /// Now, by the wall clock.
@@ -184,53 +184,53 @@ impl Instant {
 
 /// The minute of the last time that was read: the next one is most often of the same.
 #[derive(Debug, Default)]
-pub struct Minute {
+pub struct MinuteCache {
     /// `2026-11-23T17:00:`
     text: [u8; 17],
     /// Milliseconds since the epoch.
     millis: i64,
 }
 
-impl Minute {
+impl MinuteCache {
     /// `2026-11-23T17:00:00.123Z`; `None` says nothing about other forms.
-    pub fn read(&mut self, text: &[u8]) -> Option<Instant> {
+    pub fn read(&mut self, text: &[u8]) -> Option<Timestamp> {
         let whole: &[u8; 24] = text.try_into().ok()?;
         if whole[..17] == self.text && (whole[19], whole[23]) == (b'.', b'Z') {
             let digits = [17, 18, 20, 21, 22].map(|at| whole[at].wrapping_sub(b'0'));
             if digits.iter().all(|digit| *digit <= 9) && digits[0] < 6 {
                 let millis = digits.iter().fold(0, |sum, digit| sum * 10 + i64::from(*digit));
-                return Some(Instant(self.millis + millis));
+                return Some(Timestamp(self.millis + millis));
             }
         }
-        let read = Instant::parse_usual(text)?;
+        let read = Timestamp::parse_usual(text)?;
         self.text.copy_from_slice(&whole[..17]);
         self.millis = read.0 - read.0.rem_euclid(60_000);
         Some(read)
     }
 }
 
-impl From<OffsetDateTime> for Instant {
+impl From<OffsetDateTime> for Timestamp {
     /// Cut to milliseconds; a time outside the range becomes its nearer end.
     fn from(time: OffsetDateTime) -> Self {
-        Self::from_time(time).unwrap_or(if time.year() < 0 { Instant(FIRST) } else { Instant(LAST) })
+        Self::from_time(time).unwrap_or(if time.year() < 0 { Timestamp(FIRST) } else { Timestamp(LAST) })
     }
 }
 
-impl fmt::Display for Instant {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 
-impl Serialize for Instant {
+impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(std::str::from_utf8(&self.text()).map_err(serde::ser::Error::custom)?)
     }
 }
 
-impl<'de> Deserialize<'de> for Instant {
+impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Instant::parse_rfc3339(&text).ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time"))
+        Timestamp::parse_rfc3339(&text).ok_or_else(|| serde::de::Error::custom("not an RFC 3339 time"))
     }
 }

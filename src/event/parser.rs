@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use super::cell::{Cell, checked, name, number, time};
-use super::collect::{Found, collect};
+use super::collect::{CollectedFields, collect};
 use super::fields::{FieldProblem, Fields, begins};
 use super::forms::Forms;
 use super::ignore::Pattern;
 use super::instant::TimeUnit;
-use super::place::{MOST_PATHS, Named, Part, Place};
+use super::place::{FieldSource, MOST_PATHS, PathIndex, SourcePart};
 use super::zone::Zone;
-use super::{Class, Event, Input, Rejection, hint, scan};
+use super::{Event, RawRecord, RejectClass, Rejection, hint, scan};
 
 /// Paths that the usual settings have.
 const FEW: usize = 4;
@@ -23,7 +23,7 @@ pub struct Parser {
     /// Each path once, in the order of the numbers in [`Part::Path`].
     paths: Vec<String>,
     /// Device, metric, value, time.
-    places: [Place; 4],
+    places: [FieldSource; 4],
     ignore: Vec<Pattern>,
     reads_headers: bool,
     /// The quick reading says the same as this one.
@@ -49,7 +49,7 @@ impl Parser {
     /// # Errors
     /// The first one that cannot be used.
     pub fn new(fields: &Fields) -> Result<Self, FieldProblem> {
-        let mut named = Named::default();
+        let mut named = PathIndex::default();
         let mut place = |at: usize| named.place(Fields::KEYS[at], fields.paths()[at]);
         let places = [place(0)?, place(1)?, place(2)?, place(3)?];
         let of_fields = named.0.len();
@@ -80,22 +80,22 @@ impl Parser {
 
     /// As the programs did that knew nothing but four paths and one form of each value: what they wrote is replayed so.
     pub fn literal(fields: &Fields) -> Self {
-        let mut named = Named::default();
-        let places = fields.paths().map(|path| Place::One(Part::Path(named.path(path))));
+        let mut named = PathIndex::default();
+        let places = fields.paths().map(|path| FieldSource::One(SourcePart::Path(named.path(path))));
         let forms = Forms { lenient: false, unit: TimeUnit::SecondsOrMillis, zone: Zone::UTC, decimal_comma: false };
         Parser::with(fields, forms, named.0, places, Vec::new())
     }
 
-    fn with(fields: &Fields, forms: Forms, paths: Vec<String>, places: [Place; 4], ignore: Vec<Pattern>) -> Self {
-        let is_header = |part: &Part| matches!(part, Part::Header(_));
+    fn with(fields: &Fields, forms: Forms, paths: Vec<String>, places: [FieldSource; 4], ignore: Vec<Pattern>) -> Self {
+        let is_header = |part: &SourcePart| matches!(part, SourcePart::Header(_));
         let reads_headers = ignore.iter().any(|pattern| is_header(&pattern.part))
             || places.iter().any(|place| match place {
-                Place::Record => false,
-                Place::One(part) => is_header(part),
-                Place::Several(parts) => parts.iter().any(is_header),
+                FieldSource::Record => false,
+                FieldSource::One(part) => is_header(part),
+                FieldSource::Several(parts) => parts.iter().any(is_header),
             });
         let is_plain = ignore.is_empty()
-            && places.iter().all(|place| matches!(place, Place::One(Part::Path(_))))
+            && places.iter().all(|place| matches!(place, FieldSource::One(SourcePart::Path(_))))
             && paths.len() == 4;
         Parser { fields: fields.clone(), forms, paths, places, ignore, reads_headers, is_plain }
     }
@@ -104,7 +104,7 @@ impl Parser {
     ///
     /// # Errors
     /// The first thing found wrong, JSON's own form before the fields.
-    pub fn read<'a>(&self, record: &Input<'a>) -> Result<Option<Event<'a>>, Rejection> {
+    pub fn read<'a>(&self, record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
         self.located(record).map(|(event, _)| event)
     }
 
@@ -122,7 +122,7 @@ impl Parser {
         let cells = cells.iter().map(|cell| cell.filter(|text| !text.is_empty()).map(Cell::Text)).collect::<Vec<_>>();
         let around = Around { key: None, headers: Vec::new() };
         let is_ignored = |pattern: &Pattern| match pattern.part {
-            Part::Path(at) => pattern.matches(cells.get(at).copied().flatten().and_then(Cell::shown).as_deref()),
+            SourcePart::Path(at) => pattern.matches(cells.get(at).copied().flatten().and_then(Cell::shown).as_deref()),
             _ => false,
         };
         if self.ignore.iter().any(is_ignored) {
@@ -139,7 +139,7 @@ impl Parser {
     /// Also where the values were found, if the record is of the usual form.
     pub(super) fn located<'a>(
         &self,
-        record: &Input<'a>,
+        record: &RawRecord<'a>,
     ) -> Result<(Option<Event<'a>>, Option<scan::Spans>), Rejection> {
         let Some(bytes) = record.value else { return Ok((None, None)) };
         if self.is_plain
@@ -152,11 +152,11 @@ impl Parser {
     }
 
     /// Without the quick reading.
-    pub(super) fn careful<'a>(&self, bytes: &'a [u8], record: &Input<'a>) -> Result<Option<Event<'a>>, Rejection> {
+    pub(super) fn careful<'a>(&self, bytes: &'a [u8], record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let headers = if self.reads_headers { record.headers.all() } else { Vec::new() };
         let around = Around { key: record.key, headers };
         let is_ignored = |pattern: &Pattern| match &pattern.part {
-            Part::Path(_) => Ok(false),
+            SourcePart::Path(_) => Ok(false),
             part => around.text(part).map(|found| pattern.matches(found)),
         };
         for pattern in &self.ignore {
@@ -176,7 +176,7 @@ impl Parser {
     /// The text of the JSON object.
     fn text<'a>(&self, bytes: &'a [u8]) -> Result<&'a str, Rejection> {
         if bytes.is_empty() {
-            return Err(Rejection::new(Class::Empty, "the value is empty; expected a JSON object"));
+            return Err(Rejection::new(RejectClass::Empty, "the value is empty; expected a JSON object"));
         }
         let is_object = |bytes: &[u8]| bytes.trim_ascii_start().starts_with(b"{");
         let bytes = match bytes {
@@ -197,11 +197,11 @@ impl Parser {
     }
 
     fn object<'a, const N: usize>(&self, text: &'a str, around: &Around<'a>) -> Result<Option<Event<'a>>, Rejection> {
-        let mut found = Found::<N>::default();
+        let mut found = CollectedFields::<N>::default();
         let paths = std::array::from_fn(|at| self.paths.get(at).map(String::as_str));
-        collect(text, &paths, &mut found).map_err(|e| Rejection::new(Class::Json, e))?;
+        collect(text, &paths, &mut found).map_err(|e| Rejection::new(RejectClass::Json, e))?;
         for pattern in &self.ignore {
-            if let Part::Path(at) = pattern.part {
+            if let SourcePart::Path(at) = pattern.part {
                 let cell = found.slots[at].map(|raw| Cell::Json(raw.get()));
                 if pattern.matches(cell.and_then(|cell| cell.shown()).as_deref()) {
                     return Ok(None);
@@ -209,7 +209,7 @@ impl Parser {
             }
         }
         if let Some(path) = found.twice.iter().position(|twice| *twice).filter(|at| self.is_field(*at)) {
-            return Err(Rejection::new(Class::Duplicate, format_args!("`{}` is given twice", self.paths[path])));
+            return Err(Rejection::new(RejectClass::Duplicate, format_args!("`{}` is given twice", self.paths[path])));
         }
         let cells = found.slots.map(|raw| raw.map(|raw| Cell::Json(raw.get())));
         self.event(&cells, around, &self.forms, text)
@@ -218,9 +218,9 @@ impl Parser {
     /// Whether one of the four values is at this path, and not only a pattern.
     fn is_field(&self, path: usize) -> bool {
         self.places.iter().any(|place| match place {
-            Place::Record => false,
-            Place::One(part) => *part == Part::Path(path),
-            Place::Several(parts) => parts.contains(&Part::Path(path)),
+            FieldSource::Record => false,
+            FieldSource::One(part) => *part == SourcePart::Path(path),
+            FieldSource::Several(parts) => parts.contains(&SourcePart::Path(path)),
         })
     }
 
@@ -235,17 +235,19 @@ impl Parser {
         let [device, metric, value, at] = &self.places;
         let reader = Reader { parser: self, cells, around, forms, text };
         let device_id = reader
-            .name(device, Class::DeviceId)?
-            .ok_or_else(|| reader.missing(Class::DeviceId, &self.fields.device))?;
-        let metric_name = reader.name(metric, Class::MetricName)?;
-        let metric_value = match reader.one(value, Class::MetricValue)? {
+            .name(device, RejectClass::DeviceId)?
+            .ok_or_else(|| reader.missing(RejectClass::DeviceId, &self.fields.device))?;
+        let metric_name = reader.name(metric, RejectClass::MetricName)?;
+        let metric_value = match reader.one(value, RejectClass::MetricValue)? {
             Some(cell) => {
-                number(cell, forms).map_err(|why| reader.wrong(Class::MetricValue, &self.fields.value, &why))?
+                number(cell, forms).map_err(|why| reader.wrong(RejectClass::MetricValue, &self.fields.value, &why))?
             }
-            None => return Err(reader.missing(Class::MetricValue, &self.fields.value)),
+            None => return Err(reader.missing(RejectClass::MetricValue, &self.fields.value)),
         };
-        let timestamp = match reader.one(at, Class::Timestamp)? {
-            Some(cell) => time(cell, forms).map_err(|why| reader.wrong(Class::Timestamp, &self.fields.time, &why))?,
+        let timestamp = match reader.one(at, RejectClass::Timestamp)? {
+            Some(cell) => {
+                time(cell, forms).map_err(|why| reader.wrong(RejectClass::Timestamp, &self.fields.time, &why))?
+            }
             None => None,
         };
         Ok(Some(Event { device_id, metric_name, metric_value, timestamp }))
@@ -254,10 +256,10 @@ impl Parser {
 
 impl<'a> Around<'a> {
     /// What is in the key or in a header.
-    fn text(&self, part: &Part) -> Result<Option<&'a str>, Unreadable> {
+    fn text(&self, part: &SourcePart) -> Result<Option<&'a str>, Unreadable> {
         let bytes = match part {
-            Part::Key => self.key,
-            Part::Header(name) => {
+            SourcePart::Key => self.key,
+            SourcePart::Header(name) => {
                 let mut all = self.headers.iter().filter(|(key, _)| **key == **name);
                 let first = all.next();
                 if all.next().is_some() {
@@ -265,7 +267,7 @@ impl<'a> Around<'a> {
                 }
                 first.and_then(|(_, value)| *value)
             }
-            Part::Text(_) | Part::Path(_) => None,
+            SourcePart::Text(_) | SourcePart::Path(_) => None,
         };
         match bytes {
             Some([0, _, _, _, _, _, ..]) => Err(Unreadable::Binary),
@@ -285,31 +287,31 @@ struct Reader<'r, 'a> {
 }
 
 impl<'a> Reader<'_, 'a> {
-    fn wrong(&self, class: Class, field: &str, why: &str) -> Rejection {
+    fn wrong(&self, class: RejectClass, field: &str, why: &str) -> Rejection {
         Rejection::new(class, format_args!("`{field}` {why}"))
     }
 
-    fn missing(&self, class: Class, field: &str) -> Rejection {
+    fn missing(&self, class: RejectClass, field: &str) -> Rejection {
         let instead = if self.text.is_empty() { String::new() } else { hint::instead(self.text, field) };
         self.wrong(class, field, &format!("is missing{instead}"))
     }
 
     /// How a part is named in the settings.
-    fn label(&self, part: &Part) -> String {
+    fn label(&self, part: &SourcePart) -> String {
         match part {
-            Part::Text(text) => text.to_string(),
-            Part::Path(at) => self.parser.paths[*at].clone(),
-            Part::Key => "$key".into(),
-            Part::Header(name) => format!("$header.{name}"),
+            SourcePart::Text(text) => text.to_string(),
+            SourcePart::Path(at) => self.parser.paths[*at].clone(),
+            SourcePart::Key => "$key".into(),
+            SourcePart::Header(name) => format!("$header.{name}"),
         }
     }
 
-    fn cell(&self, part: &Part, class: Class) -> Result<Option<Cell<'a>>, Rejection> {
-        if let Part::Path(at) = part {
+    fn cell(&self, part: &SourcePart, class: RejectClass) -> Result<Option<Cell<'a>>, Rejection> {
+        if let SourcePart::Path(at) = part {
             return Ok(self.cells.get(*at).copied().flatten());
         }
         let text = self.around.text(part).map_err(|why| match why {
-            Unreadable::Twice => self.wrong(Class::Duplicate, &self.label(part), "is given twice"),
+            Unreadable::Twice => self.wrong(RejectClass::Duplicate, &self.label(part), "is given twice"),
             Unreadable::NotUtf8 => self.wrong(class, &self.label(part), "is not UTF-8"),
             Unreadable::Binary => {
                 let why = "is binary, as a schema registry's clients and Kafka's serializers of numbers write it; expected text";
@@ -319,42 +321,42 @@ impl<'a> Reader<'_, 'a> {
         Ok(text.map(Cell::Text))
     }
 
-    fn one(&self, place: &Place, class: Class) -> Result<Option<Cell<'a>>, Rejection> {
+    fn one(&self, place: &FieldSource, class: RejectClass) -> Result<Option<Cell<'a>>, Rejection> {
         match place {
-            Place::One(part) => self.cell(part, class),
-            Place::Record | Place::Several(_) => Ok(None),
+            FieldSource::One(part) => self.cell(part, class),
+            FieldSource::Record | FieldSource::Several(_) => Ok(None),
         }
     }
 
-    fn named(&self, part: &Part, class: Class) -> Result<Option<Cow<'a, str>>, Rejection> {
+    fn named(&self, part: &SourcePart, class: RejectClass) -> Result<Option<Cow<'a, str>>, Rejection> {
         let Some(cell) = self.cell(part, class)? else { return Ok(None) };
-        let is_absent_when_empty = class != Class::DeviceId;
+        let is_absent_when_empty = class != RejectClass::DeviceId;
         name(cell, self.forms, is_absent_when_empty).map_err(|why| self.wrong(class, &self.label(part), &why))
     }
 
     /// A device or a metric.
-    fn name(&self, place: &Place, class: Class) -> Result<Option<Cow<'a, str>>, Rejection> {
+    fn name(&self, place: &FieldSource, class: RejectClass) -> Result<Option<Cow<'a, str>>, Rejection> {
         let found = match place {
-            Place::Record => return Ok(None),
-            Place::One(part) => self.named(part, class)?,
-            Place::Several(parts) => self.joined(parts, class, self.field(class))?,
+            FieldSource::Record => return Ok(None),
+            FieldSource::One(part) => self.named(part, class)?,
+            FieldSource::Several(parts) => self.joined(parts, class, self.field(class))?,
         };
         found.map(|text| checked(text, self.field(class), class)).transpose()
     }
 
     /// The setting that says where a name is.
-    fn field(&self, class: Class) -> &str {
+    fn field(&self, class: RejectClass) -> &str {
         let fields = &self.parser.fields;
-        if class == Class::DeviceId { &fields.device } else { &fields.metric }
+        if class == RejectClass::DeviceId { &fields.device } else { &fields.metric }
     }
 
     /// The parts joined. A metric without any of them is absent; otherwise one that is missing is an error, since the name
     /// would be another series' name.
-    fn joined(&self, parts: &[Part], class: Class, field: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
+    fn joined(&self, parts: &[SourcePart], class: RejectClass, field: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
         let mut all = String::new();
         let (mut missing, mut has_any) = (None, false);
         for part in parts {
-            if let Part::Text(text) = part {
+            if let SourcePart::Text(text) = part {
                 all.push_str(text);
                 continue;
             }
@@ -367,7 +369,7 @@ impl<'a> Reader<'_, 'a> {
             }
         }
         match missing {
-            Some(_) if !has_any && class != Class::DeviceId => Ok(None),
+            Some(_) if !has_any && class != RejectClass::DeviceId => Ok(None),
             Some(part) => {
                 let mut rejection = self.missing(class, &self.label(part));
                 rejection.message = format!("{} (a part of `{field}`)", rejection.message);

@@ -7,7 +7,7 @@ pub const MOST_PATHS: usize = 16;
 
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum SourcePart {
     /// Text of the setting itself.
     Text(Box<str>),
     /// The path of this number.
@@ -20,20 +20,20 @@ pub enum Part {
 
 /// Where one of the four values is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum FieldSource {
     /// The time of the record itself.
     Record,
     /// One place.
-    One(Part),
+    One(SourcePart),
     /// These, joined.
-    Several(Vec<Part>),
+    Several(Vec<SourcePart>),
 }
 
 /// The paths that are named so far, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Named(pub Vec<String>);
+pub struct PathIndex(pub Vec<String>);
 
-impl Named {
+impl PathIndex {
     /// The number of a path.
     pub fn path(&mut self, path: &str) -> usize {
         self.0.iter().position(|known| known == path).unwrap_or_else(|| {
@@ -46,42 +46,42 @@ impl Named {
     ///
     /// # Errors
     /// When it names nothing that there is.
-    pub fn place(&mut self, key: &'static str, text: &str) -> Result<Place, FieldProblem> {
+    pub fn place(&mut self, key: &'static str, text: &str) -> Result<FieldSource, FieldProblem> {
         if text == "$timestamp" && key == "time" {
-            return Ok(Place::Record);
+            return Ok(FieldSource::Record);
         }
         if !text.contains(['{', '}']) {
-            return self.part(key, text).map(Place::One);
+            return self.part(key, text).map(FieldSource::One);
         }
         if !["device", "metric"].contains(&key) {
             let title = format!("`fields.{key}` is `{text}`, which puts several values together");
             return Err(FieldProblem::new(key, title, "only device and metric can be put together: name one path"));
         }
-        self.several(key, text).map(Place::Several)
+        self.several(key, text).map(FieldSource::Several)
     }
 
     /// A path, `$key` or `$header.NAME`.
     ///
     /// # Errors
     /// As [`place`](Self::place).
-    pub fn part(&mut self, key: &'static str, text: &str) -> Result<Part, FieldProblem> {
+    pub fn part(&mut self, key: &'static str, text: &str) -> Result<SourcePart, FieldProblem> {
         if let Some(problem) = several(key, text) {
             return Err(problem);
         }
         match (text, text.strip_prefix("$header.")) {
-            ("$key", _) => Ok(Part::Key),
-            (_, Some(name)) if !name.is_empty() => Ok(Part::Header(name.into())),
+            ("$key", _) => Ok(SourcePart::Key),
+            (_, Some(name)) if !name.is_empty() => Ok(SourcePart::Header(name.into())),
             _ if text.starts_with('$') => {
                 let time = if key == "time" { ", or $timestamp for the record's own time" } else { "" };
                 let title = format!("`fields.{key}` is `{text}`, which names no part of a record");
                 Err(FieldProblem::new(key, title, format!("expected a path, $key or $header.NAME{time}")))
             }
-            _ => Ok(Part::Path(self.path(text))),
+            _ => Ok(SourcePart::Path(self.path(text))),
         }
     }
 
     /// `{tags.host}/{tags.cpu}`: text, and places in braces.
-    fn several(&mut self, key: &'static str, text: &str) -> Result<Vec<Part>, FieldProblem> {
+    fn several(&mut self, key: &'static str, text: &str) -> Result<Vec<SourcePart>, FieldProblem> {
         let wrong = |what: &str| {
             let title = format!("`fields.{key}` is `{text}`: {what}");
             FieldProblem::new(key, title, "expected paths in braces with text between them: {tags.host}/{tags.cpu}")
@@ -93,7 +93,7 @@ impl Named {
                 return Err(wrong("a brace has no partner"));
             }
             if !before.is_empty() {
-                parts.push(Part::Text(before.into()));
+                parts.push(SourcePart::Text(before.into()));
             }
             rest = after;
             if rest.is_empty() {
@@ -104,7 +104,7 @@ impl Named {
                 return Err(wrong("there is no path between two braces"));
             }
             // {a}{b} would make one device of "1" with "23" and "12" with "3".
-            if parts.last().is_some_and(|last| !matches!(last, Part::Text(_))) {
+            if parts.last().is_some_and(|last| !matches!(last, SourcePart::Text(_))) {
                 return Err(wrong("two paths follow one another without text between them"));
             }
             parts.push(self.part(key, inner)?);

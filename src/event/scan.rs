@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{Event, Fields, Instant, MAX_NAME};
+use super::{Event, Fields, MAX_NAME, Timestamp};
 
 /// Powers of ten that an f64 holds exactly, as far as needed: a quotient of two exact numbers is rounded once, as by
 /// `str::parse` (Clinger, "How to read floating point numbers accurately", 1990).
@@ -16,7 +16,7 @@ pub type Spans = [Option<Range<usize>>; 4];
 /// The event in `text`, or `None` when it is not of the usual form. What a path of several names leads to lies in an object
 /// within, and is not usual either.
 pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
-    let mut scan = Scan { rest: text.as_bytes() };
+    let mut scan = JsonScan { rest: text.as_bytes() };
     let (mut device, mut metric, mut value, mut time) = (None, None, None, None);
     let mut spans = Spans::default();
     scan.space();
@@ -24,7 +24,7 @@ pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
     loop {
         scan.space();
         // A field that is given twice is an error, which is not decided here. Most often they come in this order.
-        let span = |found: &[u8], after: &Scan<'_>, quotes| {
+        let span = |found: &[u8], after: &JsonScan<'_>, quotes| {
             let end = text.len() - after.rest.len() - quotes;
             Some(end - found.len()..end)
         };
@@ -43,7 +43,7 @@ pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
         } else if time.is_none() && scan.key(&fields.time) {
             let found = scan.string()?;
             spans[3] = span(found, &scan, 1);
-            time = Some(Instant::parse_rfc3339(std::str::from_utf8(found).ok()?)?);
+            time = Some(Timestamp::parse_rfc3339(std::str::from_utf8(found).ok()?)?);
         } else {
             let key = scan.string()?;
             [&fields.device, &fields.metric, &fields.value, &fields.time]
@@ -105,11 +105,11 @@ fn is_ascii(bytes: &[u8]) -> bool {
 }
 
 /// The rest of a text.
-pub struct Scan<'a> {
+pub struct JsonScan<'a> {
     pub rest: &'a [u8],
 }
 
-impl<'a> Scan<'a> {
+impl<'a> JsonScan<'a> {
     fn next(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;

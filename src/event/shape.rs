@@ -3,9 +3,9 @@
 
 use std::borrow::Cow;
 
-use super::instant::Minute;
-use super::scan::{Scan, Spans, name};
-use super::{Event, Fields, Input, Parser, Rejection};
+use super::instant::MinuteCache;
+use super::scan::{JsonScan, Spans, name};
+use super::{Event, Fields, Parser, RawRecord, Rejection};
 
 /// Events of other forms, one after the other, after which one of them is taken for the usual one.
 const PATIENCE: u32 = 16;
@@ -21,7 +21,7 @@ pub struct Decoder {
     shape: Option<Shape>,
     /// Since an event had the shape.
     misses: u32,
-    minute: Minute,
+    minute: MinuteCache,
 }
 
 /// What is around the values.
@@ -45,14 +45,14 @@ impl Decoder {
     }
 
     fn with(parser: Parser) -> Self {
-        Decoder { parser, shape: None, misses: 0, minute: Minute::default() }
+        Decoder { parser, shape: None, misses: 0, minute: MinuteCache::default() }
     }
 
     /// As [`Parser::read`], with which this agrees always.
     ///
     /// # Errors
     /// The same.
-    pub fn decode<'a>(&mut self, record: &Input<'a>) -> Result<Option<Event<'a>>, Rejection> {
+    pub fn decode<'a>(&mut self, record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let bytes = record.value.unwrap_or_default();
         if let Some(event) = self.shape.as_ref().and_then(|shape| shape.read(bytes, &mut self.minute)) {
             self.misses = 0;
@@ -62,7 +62,7 @@ impl Decoder {
     }
 
     /// Reads a record that does not have the shape.
-    fn learn<'a>(&mut self, record: &Input<'a>) -> Result<Option<Event<'a>>, Rejection> {
+    fn learn<'a>(&mut self, record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let bytes = record.value.unwrap_or_default();
         let (event, spans) = self.parser.located(record)?;
         self.misses += 1;
@@ -95,8 +95,8 @@ impl Shape {
 
     /// A string ends before a quote, a number before what is no digit, and what follows is compared: so the text has no other
     /// structure than that of the shape.
-    fn read<'a>(&self, text: &'a [u8], minute: &mut Minute) -> Option<Event<'a>> {
-        let mut scan = Scan { rest: text };
+    fn read<'a>(&self, text: &'a [u8], minute: &mut MinuteCache) -> Option<Event<'a>> {
+        let mut scan = JsonScan { rest: text };
         let (mut device, mut metric, mut value, mut time) = (None, None, None, None);
         for (before, field) in &self.parts {
             scan.rest = scan.rest.strip_prefix(&before[..])?;

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use super::zone::{Zone, offset};
-use super::{Instant, TimeUnit};
+use super::{TimeUnit, Timestamp};
 
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -14,32 +14,32 @@ const DAY: i64 = 24 * HOUR;
 
 /// A time as text: RFC 3339, ISO 8601 (also basic form, without seconds, or a date alone), RFC 2822, or an epoch number.
 /// Blanks around it do not count; finer than a millisecond is cut.
-pub fn read(text: &str, unit: TimeUnit, zone: &Zone) -> Option<Instant> {
+pub fn read(text: &str, unit: TimeUnit, zone: &Zone) -> Option<Timestamp> {
     let text = text.trim_ascii();
-    Instant::parse_rfc3339(text)
+    Timestamp::parse_rfc3339(text)
         .or_else(|| calendar(text, zone))
         .or_else(|| epoch(text, unit))
         .or_else(|| rfc2822(text))
 }
 
 /// An epoch number in quotes. Digits that may as well be a date (20261123, 20261123170000) are neither.
-fn epoch(text: &str, unit: TimeUnit) -> Option<Instant> {
+fn epoch(text: &str, unit: TimeUnit) -> Option<Timestamp> {
     let looks_like_a_date = unit == TimeUnit::Auto
         && matches!(text.len(), 8 | 12 | 14)
         && (text.starts_with("19") || text.starts_with("20"))
         && Rest(text.as_bytes()).basic_date().is_some();
     let is_number = super::forms::is_number(text);
-    (is_number && !looks_like_a_date).then(|| Instant::parse_epoch(text.trim_start_matches('+'), unit)).flatten()
+    (is_number && !looks_like_a_date).then(|| Timestamp::parse_epoch(text.trim_start_matches('+'), unit)).flatten()
 }
 
 /// `Mon, 23 Nov 2026 17:00:00 +0100`, the year in full.
-fn rfc2822(text: &str) -> Option<Instant> {
+fn rfc2822(text: &str) -> Option<Timestamp> {
     let has_year = text.split(' ').any(|word| word.len() == 4 && word.bytes().all(|byte| byte.is_ascii_digit()));
-    has_year.then(|| OffsetDateTime::parse(text, &Rfc2822).ok()).flatten().map(Instant::from)
+    has_year.then(|| OffsetDateTime::parse(text, &Rfc2822).ok()).flatten().map(Timestamp::from)
 }
 
 /// A date, then perhaps a time, then perhaps an offset.
-fn calendar(text: &str, zone: &Zone) -> Option<Instant> {
+fn calendar(text: &str, zone: &Zone) -> Option<Timestamp> {
     let mut rest = Rest(text.as_bytes());
     let is_basic = rest.0.len() > 8 && rest.0[..8].iter().all(u8::is_ascii_digit);
     let days = if is_basic { rest.basic_date()? } else { rest.date()? };
@@ -63,7 +63,7 @@ fn calendar(text: &str, zone: &Zone) -> Option<Instant> {
         // RFC 9557 may name the zone once more: 17:00:00+01:00[Europe/Paris]
         given => {
             let end = given.find('[').filter(|at| *at > 0 && given.ends_with(']')).unwrap_or(given.len());
-            Instant::from_millis(local - offset(&given[..end])?)?
+            Timestamp::from_millis(local - offset(&given[..end])?)?
         }
     };
     (!is_leap || instant.millis().rem_euclid(DAY) == DAY - 1).then_some(instant)

@@ -10,7 +10,7 @@ fn strict() -> Fields {
     Fields { lenient: false, ..Fields::default() }
 }
 
-fn class(value: &[u8]) -> Class {
+fn class(value: &[u8]) -> RejectClass {
     decode(Some(value), &strict()).expect_err(&String::from_utf8_lossy(value)).class
 }
 
@@ -42,36 +42,36 @@ fn the_contracts_example_is_an_event() {
 #[test]
 fn every_malformed_record_is_rejected_under_its_class() {
     let long = format!("\"{}\"", "x".repeat(257));
-    let cases: Vec<(String, Class)> = vec![
-        ("nonsense".into(), Class::Json),
-        ("{".into(), Class::Json),
-        (r#"{"device_id":"d","metric_value":1} x"#.into(), Class::Json),
-        (r#"{"device_id":"d","metric_value":NaN}"#.into(), Class::Json),
-        (r#"{"device_id":"d","metric_value":01}"#.into(), Class::Json),
-        ("[1]".into(), Class::Shape),
-        ("3".into(), Class::Shape),
-        ("null".into(), Class::Shape),
-        ("{}".into(), Class::DeviceId),
-        (with("device_id", "null"), Class::DeviceId),
-        (with("device_id", "7"), Class::DeviceId),
-        (with("device_id", r#""""#), Class::DeviceId),
-        (with("device_id", &long), Class::DeviceId),
-        (with("device_id", r#""a\u0000b""#), Class::DeviceId),
-        (with("device_id", r#""\ud800""#), Class::DeviceId),
-        (with("metric_name", "{}"), Class::MetricName),
-        (with("metric_name", r#""\u0000""#), Class::MetricName),
-        (with("metric_value", r#""1""#), Class::MetricValue),
-        (with("metric_value", "null"), Class::MetricValue),
-        (with("metric_value", "true"), Class::MetricValue),
-        (with("metric_value", "1e999"), Class::MetricValue),
-        (r#"{"device_id":"d"}"#.into(), Class::MetricValue),
-        (with("timestamp", r#""yesterday""#), Class::Timestamp),
-        (with("timestamp", r#""2026-02-30T00:00:00Z""#), Class::Timestamp),
-        (with("timestamp", r#""2026-02-03T00:00:00""#), Class::Timestamp),
-        (with("timestamp", "false"), Class::Timestamp),
-        (with("timestamp", "1e300"), Class::Timestamp),
-        (r#"{"device_id":"d","device_id":"d","metric_value":1}"#.into(), Class::Duplicate),
-        (r#"{"device_id":"d","metric_value":1,"metric_value":1}"#.into(), Class::Duplicate),
+    let cases: Vec<(String, RejectClass)> = vec![
+        ("nonsense".into(), RejectClass::Json),
+        ("{".into(), RejectClass::Json),
+        (r#"{"device_id":"d","metric_value":1} x"#.into(), RejectClass::Json),
+        (r#"{"device_id":"d","metric_value":NaN}"#.into(), RejectClass::Json),
+        (r#"{"device_id":"d","metric_value":01}"#.into(), RejectClass::Json),
+        ("[1]".into(), RejectClass::Shape),
+        ("3".into(), RejectClass::Shape),
+        ("null".into(), RejectClass::Shape),
+        ("{}".into(), RejectClass::DeviceId),
+        (with("device_id", "null"), RejectClass::DeviceId),
+        (with("device_id", "7"), RejectClass::DeviceId),
+        (with("device_id", r#""""#), RejectClass::DeviceId),
+        (with("device_id", &long), RejectClass::DeviceId),
+        (with("device_id", r#""a\u0000b""#), RejectClass::DeviceId),
+        (with("device_id", r#""\ud800""#), RejectClass::DeviceId),
+        (with("metric_name", "{}"), RejectClass::MetricName),
+        (with("metric_name", r#""\u0000""#), RejectClass::MetricName),
+        (with("metric_value", r#""1""#), RejectClass::MetricValue),
+        (with("metric_value", "null"), RejectClass::MetricValue),
+        (with("metric_value", "true"), RejectClass::MetricValue),
+        (with("metric_value", "1e999"), RejectClass::MetricValue),
+        (r#"{"device_id":"d"}"#.into(), RejectClass::MetricValue),
+        (with("timestamp", r#""yesterday""#), RejectClass::Timestamp),
+        (with("timestamp", r#""2026-02-30T00:00:00Z""#), RejectClass::Timestamp),
+        (with("timestamp", r#""2026-02-03T00:00:00""#), RejectClass::Timestamp),
+        (with("timestamp", "false"), RejectClass::Timestamp),
+        (with("timestamp", "1e300"), RejectClass::Timestamp),
+        (r#"{"device_id":"d","device_id":"d","metric_value":1}"#.into(), RejectClass::Duplicate),
+        (r#"{"device_id":"d","metric_value":1,"metric_value":1}"#.into(), RejectClass::Duplicate),
     ];
     for (json, expected) in cases {
         assert_eq!(class(json.as_bytes()), expected, "{json}");
@@ -80,9 +80,9 @@ fn every_malformed_record_is_rejected_under_its_class() {
     for (json, device) in lenient {
         assert_eq!(event(&json).device_id, device, "{json}");
     }
-    assert_eq!(class(b"{\"device_id\":\"\xff\"}"), Class::Utf8);
-    assert_eq!(class(b""), Class::Empty);
-    assert_eq!(decode(None, &Fields::default()).unwrap_err().class, Class::Empty);
+    assert_eq!(class(b"{\"device_id\":\"\xff\"}"), RejectClass::Utf8);
+    assert_eq!(class(b""), RejectClass::Empty);
+    assert_eq!(decode(None, &Fields::default()).unwrap_err().class, RejectClass::Empty);
 }
 
 #[test]
@@ -124,9 +124,9 @@ fn fields_are_found_by_dotted_paths() {
     let found = decode(Some(json), &fields).unwrap();
     assert_eq!((found.device_id.as_ref(), found.metric_value), ("a", 2.0));
     assert_eq!(found.timestamp.unwrap().millis(), 5000);
-    assert_eq!(decode(Some(br#"{"meta":3,"fields":{"value":2}}"#), &fields).unwrap_err().class, Class::DeviceId);
+    assert_eq!(decode(Some(br#"{"meta":3,"fields":{"value":2}}"#), &fields).unwrap_err().class, RejectClass::DeviceId);
     let twice = br#"{"fields":{"value":2},"fields":{"value":2},"meta":{"source":{"id":"a"}}}"#;
-    assert_eq!(decode(Some(twice), &fields).unwrap_err().class, Class::Duplicate);
+    assert_eq!(decode(Some(twice), &fields).unwrap_err().class, RejectClass::Duplicate);
 }
 
 /// Tokens of an event, and others that may stand in their place.
@@ -178,7 +178,7 @@ proptest::proptest! {
     ) {
         let fraction = &format!("{fraction:020}")[..digits];
         let dot = if digits > 0 { "." } else { "" };
-        let time = Instant::from_millis(millis).unwrap();
+        let time = Timestamp::from_millis(millis).unwrap();
         let format = time::macros::format_description!(
             "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
         );
@@ -201,21 +201,21 @@ fn agrees(text: &str) {
     }
     let usual = TOKENS.concat();
     let mut decoder = Decoder::new(&fields);
-    decoder.decode(&Input::value(usual.as_bytes())).unwrap();
+    decoder.decode(&RawRecord::value(usual.as_bytes())).unwrap();
     for text in [text, text, &usual, text] {
-        same(&decoder.decode(&Input::value(text.as_bytes())), &decode_with_care(text, &fields), text);
+        same(&decoder.decode(&RawRecord::value(text.as_bytes())), &decode_with_care(text, &fields), text);
     }
     // The other way round: what was learnt from this text.
     let mut decoder = Decoder::new(&fields);
     for text in [text, &usual, text] {
-        same(&decoder.decode(&Input::value(text.as_bytes())), &decode_with_care(text, &fields), text);
+        same(&decoder.decode(&RawRecord::value(text.as_bytes())), &decode_with_care(text, &fields), text);
     }
 }
 
 type Read<'a> = Result<Option<Event<'a>>, Rejection>;
 
 fn decode_with_care<'a>(text: &'a str, fields: &Fields) -> Read<'a> {
-    Parser::new(fields).unwrap().careful(text.as_bytes(), &Input::value(text.as_bytes()))
+    Parser::new(fields).unwrap().careful(text.as_bytes(), &RawRecord::value(text.as_bytes()))
 }
 
 fn same(one: &Read<'_>, other: &Read<'_>, text: &str) {
@@ -237,7 +237,7 @@ fn events_that_look_alike_are_known_by_what_is_around_their_values() {
     };
     let mut decoder = Decoder::new(&Fields::default());
     let first = text("a", "1", "2026-11-23T17:00:00.123Z");
-    decoder.decode(&Input::value(first.as_bytes())).unwrap();
+    decoder.decode(&RawRecord::value(first.as_bytes())).unwrap();
     for (device, value, time) in [
         ("é-0042", "-21.53", "2026-11-23T17:00:59.999Z"),
         ("b", "0", "2026-11-23T17:01:00.000Z"),
@@ -245,7 +245,7 @@ fn events_that_look_alike_are_known_by_what_is_around_their_values() {
     ] {
         let text = text(device, value, time);
         assert!(decoder.knows(text.as_bytes()), "{text}");
-        let event = decoder.decode(&Input::value(text.as_bytes())).unwrap().unwrap();
+        let event = decoder.decode(&RawRecord::value(text.as_bytes())).unwrap().unwrap();
         assert_eq!((&*event.device_id, event.metric_value), (device, value.parse().unwrap()));
         assert_eq!(event.timestamp.unwrap().to_string(), time);
     }
@@ -276,9 +276,9 @@ fn names_are_taken_as_text_only_when_they_are() {
 fn a_stream_that_changes_its_form_is_known_again_after_some_events() {
     let mut decoder = Decoder::new(&Fields::default());
     let (old, new) = (r#"{"device_id":"a","metric_value":1}"#, r#"{"metric_value":1,"device_id":"a"}"#);
-    decoder.decode(&Input::value(old.as_bytes())).unwrap();
+    decoder.decode(&RawRecord::value(old.as_bytes())).unwrap();
     for _ in 0..100 {
-        decoder.decode(&Input::value(new.as_bytes())).unwrap();
+        decoder.decode(&RawRecord::value(new.as_bytes())).unwrap();
     }
     assert!(decoder.knows(new.as_bytes()) && !decoder.knows(old.as_bytes()));
 }

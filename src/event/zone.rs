@@ -2,10 +2,10 @@
 //!
 //! The rules of named zones are compiled into the program, so that the same log gives the same times on every machine.
 
-use jiff::Timestamp;
+use jiff::Timestamp as JiffTimestamp;
 use jiff::tz::{Offset, TimeZone};
 
-use super::Instant;
+use super::Timestamp;
 
 const MINUTE: i64 = 60_000;
 
@@ -33,15 +33,15 @@ impl Zone {
 
     /// The instant at which clocks in this zone show a time; `local` is that time in milliseconds, read as if it were UTC.
     /// A time that a clock skips in spring is read with the offset before the change, one that it shows twice is the first.
-    pub fn instant(&self, local: i64) -> Option<Instant> {
+    pub fn instant(&self, local: i64) -> Option<Timestamp> {
         let millis = match self {
             Zone::Fixed(east) => local - east,
             Zone::Named(zone) => {
-                let shown = Offset::UTC.to_datetime(Timestamp::from_millisecond(local).ok()?);
+                let shown = Offset::UTC.to_datetime(JiffTimestamp::from_millisecond(local).ok()?);
                 zone.to_ambiguous_timestamp(shown).compatible().ok()?.as_millisecond()
             }
         };
-        Instant::from_millis(millis)
+        Timestamp::from_millis(millis)
     }
 }
 
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     fn at(zone: &str, local: &str) -> String {
-        let local = Instant::parse_rfc3339(&format!("{local}Z")).unwrap().millis();
+        let local = Timestamp::parse_rfc3339(&format!("{local}Z")).unwrap().millis();
         Zone::parse(zone).unwrap().instant(local).unwrap().to_string()
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{Activity, Code, Severity};
+use super::{Activity, ConditionCode, ConditionSeverity};
 
 /// Width of one bin.
 const BIN: Duration = Duration::from_secs(5);
@@ -23,9 +23,9 @@ const BACKLOG_RECORDS: i64 = 1_000;
 
 /// Why records were rejected, and how often; a bounded number of different reasons.
 #[derive(Debug, Clone, Default)]
-pub struct Reasons(BTreeMap<String, u64>);
+pub struct RejectReasons(BTreeMap<String, u64>);
 
-impl Reasons {
+impl RejectReasons {
     /// One more record. What follows a semicolon is detail of that record, and is left out.
     pub fn note(&mut self, reason: &str) {
         // What is quoted is of that record, too.
@@ -50,7 +50,7 @@ impl Reasons {
         self.0.iter().max_by_key(|(_, count)| **count).map(|(reason, count)| (reason.as_str(), *count))
     }
 
-    fn add(&mut self, other: &Reasons) {
+    fn add(&mut self, other: &RejectReasons) {
         for (reason, count) in &other.0 {
             if self.0.contains_key(reason) || self.0.len() < MOST_REASONS {
                 *self.0.entry(reason.clone()).or_default() += count;
@@ -63,7 +63,7 @@ impl Reasons {
 struct Bin {
     began: Duration,
     activity: Activity,
-    reasons: Reasons,
+    reasons: RejectReasons,
 }
 
 /// The last ten minutes, and the rejections since an event was accepted.
@@ -73,7 +73,7 @@ pub(super) struct Arrivals {
     /// When an event was accepted last.
     accepted: Option<Duration>,
     rejected_in_a_row: u64,
-    reasons_in_a_row: Reasons,
+    reasons_in_a_row: RejectReasons,
     /// When the first record came.
     began: Option<Duration>,
     /// Since when the backlog is long.
@@ -82,11 +82,11 @@ pub(super) struct Arrivals {
 }
 
 /// A condition, or that it does not hold.
-pub(super) type Held = (Code, Option<(Severity, String)>);
+pub(super) type HeldCondition = (ConditionCode, Option<(ConditionSeverity, String)>);
 
 impl Arrivals {
     /// What was committed now.
-    pub fn note(&mut self, now: Duration, activities: impl Iterator<Item = Activity>, reasons: &Reasons) {
+    pub fn note(&mut self, now: Duration, activities: impl Iterator<Item = Activity>, reasons: &RejectReasons) {
         let activity = activities.fold(Activity::default(), |mut sum, one| {
             sum += one;
             sum
@@ -98,13 +98,13 @@ impl Arrivals {
         if activity.tally.judged + activity.tally.learning > 0 {
             self.accepted = Some(now);
             self.rejected_in_a_row = 0;
-            self.reasons_in_a_row = Reasons::default();
+            self.reasons_in_a_row = RejectReasons::default();
         } else {
             self.rejected_in_a_row += activity.tally.rejected;
             self.reasons_in_a_row.add(reasons);
         }
         if self.bins.back().is_none_or(|bin| now.saturating_sub(bin.began) >= BIN) {
-            self.bins.push_back(Bin { began: now, activity: Activity::default(), reasons: Reasons::default() });
+            self.bins.push_back(Bin { began: now, activity: Activity::default(), reasons: RejectReasons::default() });
         }
         if let Some(bin) = self.bins.back_mut() {
             bin.activity += activity;
@@ -114,7 +114,7 @@ impl Arrivals {
 
     /// Each condition that is looked at, held or not; `None` when the last look is more recent than `pause`. `backlog`: records
     /// that wait.
-    pub fn conditions(&mut self, now: Duration, pause: Duration, backlog: i64) -> Option<[Held; 6]> {
+    pub fn conditions(&mut self, now: Duration, pause: Duration, backlog: i64) -> Option<[HeldCondition; 6]> {
         if self.evaluated.is_some_and(|at| now.saturating_sub(at) < pause) {
             return None;
         }
@@ -122,13 +122,13 @@ impl Arrivals {
         Some(self.evaluate(now, backlog))
     }
 
-    fn evaluate(&mut self, now: Duration, backlog: i64) -> [Held; 6] {
+    fn evaluate(&mut self, now: Duration, backlog: i64) -> [HeldCondition; 6] {
         while self.bins.front().is_some_and(|bin| now.saturating_sub(bin.began) > TEN_MINUTES) {
             self.bins.pop_front();
         }
         if self.bins.is_empty() {
             // Nothing came for ten minutes: what came before says nothing of now.
-            (self.rejected_in_a_row, self.reasons_in_a_row) = (0, Reasons::default());
+            (self.rejected_in_a_row, self.reasons_in_a_row) = (0, RejectReasons::default());
         }
         let (minute, reasons) = self.sum(now, MINUTE);
         let (ten, _) = self.sum(now, TEN_MINUTES);
@@ -138,35 +138,40 @@ impl Arrivals {
         let some = if all.is_some() { None } else { some_rejected(&minute, &reasons) };
         let is_settled = self.began.is_some_and(|began| now.saturating_sub(began) >= MINUTE);
         [
-            (Code::AllRejected, all),
-            (Code::AllIgnored, all_ignored(&ten)),
-            (Code::SomeRejected, some),
-            (Code::TimesDiffer, times_differ(&ten)),
-            (Code::MostlyLearning, mostly_learning(&minute).filter(|_| is_settled)),
-            (Code::FallingBehind, self.falling_behind(now, &minute, backlog)),
+            (ConditionCode::AllRejected, all),
+            (ConditionCode::AllIgnored, all_ignored(&ten)),
+            (ConditionCode::SomeRejected, some),
+            (ConditionCode::TimesDiffer, times_differ(&ten)),
+            (ConditionCode::MostlyLearning, mostly_learning(&minute).filter(|_| is_settled)),
+            (ConditionCode::FallingBehind, self.falling_behind(now, &minute, backlog)),
         ]
     }
 
-    fn sum(&self, now: Duration, over: Duration) -> (Activity, Reasons) {
+    fn sum(&self, now: Duration, over: Duration) -> (Activity, RejectReasons) {
         let bins = self.bins.iter().filter(|bin| now.saturating_sub(bin.began) <= over);
-        bins.fold(Default::default(), |(mut activity, mut reasons): (Activity, Reasons), bin| {
+        bins.fold(Default::default(), |(mut activity, mut reasons): (Activity, RejectReasons), bin| {
             activity += bin.activity;
             reasons.add(&bin.reasons);
             (activity, reasons)
         })
     }
 
-    fn all_rejected(&self) -> Option<(Severity, String)> {
+    fn all_rejected(&self) -> Option<(ConditionSeverity, String)> {
         let count = self.rejected_in_a_row;
         let (reason, times) = self.reasons_in_a_row.first().filter(|_| count > 0)?;
-        let severity = if count >= FEW { Severity::Degraded } else { Severity::Notice };
+        let severity = if count >= FEW { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
         Some((
             severity,
             format!("Events arrive, all rejected: {reason} ({times} of {count}); `anomaly dlq list` shows them"),
         ))
     }
 
-    fn falling_behind(&mut self, now: Duration, minute: &Activity, backlog: i64) -> Option<(Severity, String)> {
+    fn falling_behind(
+        &mut self,
+        now: Duration,
+        minute: &Activity,
+        backlog: i64,
+    ) -> Option<(ConditionSeverity, String)> {
         let passed = minute.tally.sum().max(1);
         let seconds = backlog.unsigned_abs() * MINUTE.as_secs() / passed;
         if backlog < BACKLOG_RECORDS || seconds < BACKLOG_SECONDS {
@@ -175,16 +180,16 @@ impl Arrivals {
         }
         let since = *self.behind_since.get_or_insert(now);
         let message = format!("{backlog} records wait, about {} min of work at the present rate", seconds.div_ceil(60));
-        (now.saturating_sub(since) >= MINUTE).then_some((Severity::Notice, message))
+        (now.saturating_sub(since) >= MINUTE).then_some((ConditionSeverity::Notice, message))
     }
 }
 
-fn some_rejected(minute: &Activity, reasons: &Reasons) -> Option<(Severity, String)> {
+fn some_rejected(minute: &Activity, reasons: &RejectReasons) -> Option<(ConditionSeverity, String)> {
     let (rejected, all) = (minute.tally.rejected, minute.tally.sum());
     if rejected < FEW || rejected * 100 < all {
         return None;
     }
-    let severity = if rejected * 2 >= all { Severity::Degraded } else { Severity::Notice };
+    let severity = if rejected * 2 >= all { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
     let reason = reasons.first().map(|(reason, _)| format!(", most often: {reason}")).unwrap_or_default();
     Some((
         severity,
@@ -192,17 +197,17 @@ fn some_rejected(minute: &Activity, reasons: &Reasons) -> Option<(Severity, Stri
     ))
 }
 
-fn all_ignored(ten: &Activity) -> Option<(Severity, String)> {
+fn all_ignored(ten: &Activity) -> Option<(ConditionSeverity, String)> {
     let (ignored, all) = (ten.tally.ignored, ten.tally.sum());
     (ignored >= FEW && ignored == all).then(|| {
         let message = format!(
             "Records arrive, all ignored ({ignored} of {all}): their value is null, or `fields.ignore` passes them over"
         );
-        (Severity::Degraded, message)
+        (ConditionSeverity::Degraded, message)
     })
 }
 
-fn mostly_learning(minute: &Activity) -> Option<(Severity, String)> {
+fn mostly_learning(minute: &Activity) -> Option<(ConditionSeverity, String)> {
     let (judged, learning) = (minute.tally.judged, minute.tally.learning);
     (learning > FEW && judged * 2 < learning).then(|| {
         let all = judged + learning;
@@ -210,11 +215,11 @@ fn mostly_learning(minute: &Activity) -> Option<(Severity, String)> {
             "{learning} of {all} values of the last minute are learning, {judged} were judged: their series have fewer values \
              than detector.min_samples"
         );
-        (Severity::Notice, message)
+        (ConditionSeverity::Notice, message)
     })
 }
 
-fn times_differ(ten: &Activity) -> Option<(Severity, String)> {
+fn times_differ(ten: &Activity) -> Option<(ConditionSeverity, String)> {
     let accepted = ten.tally.judged + ten.tally.learning;
     let (count, seconds, way) = match ten.late >= ten.early {
         true => (ten.late, ten.late_seconds, "behind"),
@@ -226,7 +231,7 @@ fn times_differ(ten: &Activity) -> Option<(Severity, String)> {
             "{count} of {accepted} values of the last 10 min carry times about {usual} {way} their arrival; pages show them at \
              those times"
         );
-        (Severity::Notice, message)
+        (ConditionSeverity::Notice, message)
     })
 }
 
@@ -250,12 +255,12 @@ mod tests {
         let mut activity =
             Activity { tally: Tally { judged, learning, rejected, ..Tally::default() }, ..Activity::default() };
         (0..judged + learning).for_each(|_| activity.note_offset(offset));
-        let mut reasons = Reasons::default();
+        let mut reasons = RejectReasons::default();
         (0..rejected).for_each(|_| reasons.note("`device_id` is missing"));
         arrivals.note(Duration::from_secs(second), [activity].into_iter(), &reasons);
     }
 
-    fn held(arrivals: &mut Arrivals, second: u64, backlog: i64) -> Vec<(Code, Severity, String)> {
+    fn held(arrivals: &mut Arrivals, second: u64, backlog: i64) -> Vec<(ConditionCode, ConditionSeverity, String)> {
         let all = arrivals.evaluate(Duration::from_secs(second), backlog);
         all.into_iter().filter_map(|(code, held)| held.map(|(severity, text)| (code, severity, text))).collect()
     }
@@ -265,12 +270,16 @@ mod tests {
         let mut arrivals = Arrivals::default();
         note(&mut arrivals, 1, 0, 0, 300, 0);
         let [(code, severity, text)] = &held(&mut arrivals, 2, 0)[..] else { panic!("one condition") };
-        assert_eq!((*code, *severity), (Code::AllRejected, Severity::Degraded));
+        assert_eq!((*code, *severity), (ConditionCode::AllRejected, ConditionSeverity::Degraded));
         assert!(text.starts_with("Events arrive, all rejected: `device_id` is missing (300 of 300)"), "{text}");
         note(&mut arrivals, 3, 300, 0, 0, 0);
         let codes =
             held(&mut arrivals, 4, 0).into_iter().map(|(code, severity, _)| (code, severity)).collect::<Vec<_>>();
-        assert_eq!(codes, [(Code::SomeRejected, Severity::Degraded)], "half of the minute was rejected");
+        assert_eq!(
+            codes,
+            [(ConditionCode::SomeRejected, ConditionSeverity::Degraded)],
+            "half of the minute was rejected"
+        );
         assert_eq!(held(&mut arrivals, 70, 0), []);
     }
 
@@ -278,7 +287,7 @@ mod tests {
     fn one_wrong_record_alone_leaves_the_process_ready() {
         let mut arrivals = Arrivals::default();
         note(&mut arrivals, 1, 0, 0, 1, 0);
-        assert!(held(&mut arrivals, 2, 0).iter().all(|(_, severity, _)| *severity == Severity::Notice));
+        assert!(held(&mut arrivals, 2, 0).iter().all(|(_, severity, _)| *severity == ConditionSeverity::Notice));
     }
 
     #[test]
@@ -287,7 +296,7 @@ mod tests {
         note(&mut arrivals, 0, 2, 5_000, 0, 0);
         assert_eq!(held(&mut arrivals, 1, 0), []);
         note(&mut arrivals, 61, 2, 5_000, 0, 0);
-        let [(Code::MostlyLearning, Severity::Notice, text)] = &held(&mut arrivals, 62, 0)[..] else {
+        let [(ConditionCode::MostlyLearning, ConditionSeverity::Notice, text)] = &held(&mut arrivals, 62, 0)[..] else {
             panic!("learning")
         };
         assert!(text.starts_with("5000 of 5002 values"), "{text}");
@@ -304,7 +313,7 @@ mod tests {
         ] {
             let mut arrivals = Arrivals::default();
             note(&mut arrivals, 1, 60, 0, 0, offset);
-            let [(Code::TimesDiffer, _, text)] = &held(&mut arrivals, 2, 0)[..] else { panic!("{offset}") };
+            let [(ConditionCode::TimesDiffer, _, text)] = &held(&mut arrivals, 2, 0)[..] else { panic!("{offset}") };
             assert!(text.contains(words), "{text}");
         }
         let mut arrivals = Arrivals::default();
@@ -318,7 +327,11 @@ mod tests {
         for second in 0..130 {
             note(&mut arrivals, second, 100, 0, 0, 0);
             let found = held(&mut arrivals, second, 50_000);
-            assert_eq!(found.iter().any(|(code, ..)| *code == Code::FallingBehind), second >= 60, "at {second} s");
+            assert_eq!(
+                found.iter().any(|(code, ..)| *code == ConditionCode::FallingBehind),
+                second >= 60,
+                "at {second} s"
+            );
         }
         assert_eq!(held(&mut arrivals, 131, 900), []);
     }
@@ -329,7 +342,7 @@ mod tests {
         for second in 0..60 {
             // Of two workers one has only wrong records.
             note(&mut arrivals, second, 0, 0, 20, 0);
-            let all = held(&mut arrivals, second, 0).iter().any(|(code, ..)| *code == Code::AllRejected);
+            let all = held(&mut arrivals, second, 0).iter().any(|(code, ..)| *code == ConditionCode::AllRejected);
             assert!(!all || second == 0, "at {second} s");
             note(&mut arrivals, second, 20, 0, 0, 0);
         }
@@ -337,14 +350,14 @@ mod tests {
 
     #[test]
     fn reasons_that_quote_the_record_are_one() {
-        let mut reasons = Reasons::default();
+        let mut reasons = RejectReasons::default();
         (0..300).for_each(|n| reasons.note(&format!("`timestamp` \"0{n}/03/2026\" is not a time; use RFC 3339")));
         assert_eq!(reasons.first(), Some(("`timestamp` \"\u{2026}\" is not a time", 300)));
     }
 
     #[test]
     fn reasons_are_bounded() {
-        let mut reasons = Reasons::default();
+        let mut reasons = RejectReasons::default();
         (0..1_000).for_each(|n| reasons.note(&format!("reason {n}")));
         assert_eq!(reasons.0.len(), MOST_REASONS);
     }

@@ -4,32 +4,32 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant as Monotonic};
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// Time between two log lines about one condition that lasts.
 pub(super) const LOG_AGAIN: Duration = Duration::from_secs(60);
 
 /// Whether the loop still does its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
+pub enum ConditionSeverity {
     /// Worth knowing; the process stays ready.
     Notice,
     /// Too little is judged or stored; the process is not ready.
     Degraded,
 }
 
-impl Severity {
+impl ConditionSeverity {
     /// As a label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Severity::Notice => "notice",
-            Severity::Degraded => "degraded",
+            ConditionSeverity::Notice => "notice",
+            ConditionSeverity::Degraded => "degraded",
         }
     }
 
     /// The reverse of [`as_str`](Self::as_str).
-    pub fn parse(text: &str) -> Option<Severity> {
-        [Severity::Notice, Severity::Degraded].into_iter().find(|severity| severity.as_str() == text)
+    pub fn parse(text: &str) -> Option<ConditionSeverity> {
+        [ConditionSeverity::Notice, ConditionSeverity::Degraded].into_iter().find(|severity| severity.as_str() == text)
     }
 }
 
@@ -37,15 +37,15 @@ macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// What a condition is about. The manual explains each code.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Code { $($(#[doc = $doc])+ $name,)+ }
+        pub enum ConditionCode { $($(#[doc = $doc])+ $name,)+ }
 
-        impl Code {
+        impl ConditionCode {
             /// Every code.
-            pub const ALL: &[Code] = &[$(Code::$name),+];
+            pub const ALL: &[ConditionCode] = &[$(ConditionCode::$name),+];
 
             /// Its text in log lines, metrics and tables.
             pub fn as_str(self) -> &'static str {
-                match self { $(Code::$name => $text,)+ }
+                match self { $(ConditionCode::$name => $text,)+ }
             }
         }
     };
@@ -92,27 +92,27 @@ codes! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// What it is about.
-    pub code: Code,
+    pub code: ConditionCode,
     /// Whether the loop still does its work.
-    pub severity: Severity,
+    pub severity: ConditionSeverity,
     /// What is measured, what follows from it, and what to do. One line.
     pub message: String,
     /// When it was raised.
-    pub since: Instant,
+    pub since: Timestamp,
 }
 
 /// The conditions of one loop, one for each code.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
     /// With whether it was logged.
-    held: BTreeMap<Code, (Condition, bool)>,
+    held: BTreeMap<ConditionCode, (Condition, bool)>,
     /// When each was logged last, also after its end: one that comes and goes is logged no more often than one that lasts.
-    logged: BTreeMap<Code, Monotonic>,
+    logged: BTreeMap<ConditionCode, Monotonic>,
 }
 
 impl Conditions {
     /// Raises a condition or changes its message; logs it at first and then at most once a minute.
-    pub fn raise(&mut self, part: &str, code: Code, severity: Severity, message: String) {
+    pub fn raise(&mut self, part: &str, code: ConditionCode, severity: ConditionSeverity, message: String) {
         let is_due = self.logged.get(&code).is_none_or(|at| at.elapsed() >= LOG_AGAIN);
         let (is_news, is_worse) = match self.held.get(&code) {
             Some((held, _)) => (message != held.message, severity > held.severity),
@@ -129,14 +129,14 @@ impl Conditions {
                 *was_logged |= is_logged;
             }
             None => {
-                let condition = Condition { code, severity, message, since: Instant::now() };
+                let condition = Condition { code, severity, message, since: Timestamp::now() };
                 self.held.insert(code, (condition, is_logged));
             }
         }
     }
 
     /// Ends a condition.
-    pub fn clear(&mut self, part: &str, code: Code) {
+    pub fn clear(&mut self, part: &str, code: ConditionCode) {
         if let Some((held, true)) = self.held.remove(&code) {
             tracing::info!(part, code = code.as_str(), "no longer: {}", held.message);
         }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Monotonic};
 
-use super::arrivals::{Arrivals, Reasons};
-use super::{Activity, Health, Part, State};
+use super::arrivals::{Arrivals, RejectReasons};
+use super::{Activity, Component, ComponentState, Health};
 
 /// Shared by the workers of a process. Its conditions are those of the part `input`.
 #[derive(Debug)]
-pub struct Input {
-    part: Arc<Part>,
+pub struct InputHealth {
+    part: Arc<Component>,
     began: Monotonic,
     inner: Mutex<Inner>,
 }
@@ -25,16 +25,16 @@ struct Inner {
 /// Time between two evaluations.
 const EVALUATE: Duration = Duration::from_secs(1);
 
-impl Input {
+impl InputHealth {
     /// Nothing came yet.
-    pub fn new(health: &Health) -> Arc<Input> {
+    pub fn new(health: &Health) -> Arc<InputHealth> {
         let part = health.untimed_part("input");
-        part.set(State::Running);
-        Arc::new(Input { part, began: Monotonic::now(), inner: Mutex::default() })
+        part.set(ComponentState::Running);
+        Arc::new(InputHealth { part, began: Monotonic::now(), inner: Mutex::default() })
     }
 
     /// What a worker has committed just now.
-    pub fn note(&self, activities: impl Iterator<Item = Activity>, reasons: &Reasons) {
+    pub fn note(&self, activities: impl Iterator<Item = Activity>, reasons: &RejectReasons) {
         self.lock().arrivals.note(self.began.elapsed(), activities, reasons);
     }
 

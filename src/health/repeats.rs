@@ -2,20 +2,20 @@
 
 use std::time::Instant as Monotonic;
 
-use super::State;
+use super::ComponentState;
 use super::condition::LOG_AGAIN;
 
 /// States that were logged since the loop served last, with when: one that fails again and again is logged no more often
 /// than one that waits.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    logged: Vec<(State, Monotonic)>,
+    logged: Vec<(ComponentState, Monotonic)>,
 }
 
 impl Repeats {
     /// Whether a change to this state is to be logged; notes that it is.
-    pub fn is_news(&mut self, state: &State) -> bool {
-        if matches!(state, State::Running | State::Stopped) {
+    pub fn is_news(&mut self, state: &ComponentState) -> bool {
+        if matches!(state, ComponentState::Running | ComponentState::Stopped) {
             self.logged.clear();
             return true;
         }
@@ -35,14 +35,14 @@ mod tests {
     #[test]
     fn a_loop_that_begins_again_and_again_logs_each_state_once_until_it_serves() {
         let states = [
-            State::Starting("taking over 6 partitions".into()),
-            State::Degraded("a partition is missing".into()),
-            State::Degraded("beginning again: a partition is missing".into()),
+            ComponentState::Starting("taking over 6 partitions".into()),
+            ComponentState::Degraded("a partition is missing".into()),
+            ComponentState::Degraded("beginning again: a partition is missing".into()),
         ];
         let mut repeats = Repeats::default();
-        let mut count = |states: &[State]| states.iter().filter(|state| repeats.is_news(state)).count();
+        let mut count = |states: &[ComponentState]| states.iter().filter(|state| repeats.is_news(state)).count();
         assert_eq!((count(&states), count(&states), count(&states)), (3, 0, 0));
-        assert_eq!(count(&[State::Running]), 1);
+        assert_eq!(count(&[ComponentState::Running]), 1);
         assert_eq!(count(&states), 3, "after it has served, each is news");
     }
 }

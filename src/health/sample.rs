@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::event::{Class, Instant};
+use crate::event::{RejectClass, Timestamp};
 
 /// Bytes that are kept of a key or a value.
 pub const EXCERPT: usize = 300;
@@ -11,13 +11,13 @@ const MOST: usize = 5;
 
 /// A rejected record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
+pub struct RejectedSample {
     /// Of the input topic.
     pub partition: i32,
     /// In that partition.
     pub offset: i64,
     /// Why, for counting.
-    pub class: Class,
+    pub class: RejectClass,
     /// Why, for people.
     pub message: String,
     /// Its key.
@@ -25,7 +25,7 @@ pub struct Sample {
     /// Its value.
     pub value: Option<Cut>,
     /// When it was taken.
-    pub at: Instant,
+    pub at: Timestamp,
 }
 
 /// The first bytes of something, and how many it has.
@@ -46,11 +46,11 @@ impl Cut {
 
 /// The newest samples of each class.
 #[derive(Debug, Default)]
-pub struct Samples(BTreeMap<Class, VecDeque<Sample>>);
+pub struct RejectedSamples(BTreeMap<RejectClass, VecDeque<RejectedSample>>);
 
-impl Samples {
+impl RejectedSamples {
     /// Adds one; an older one of its class leaves.
-    pub fn push(&mut self, sample: Sample) {
+    pub fn push(&mut self, sample: RejectedSample) {
         let of = self.0.entry(sample.class).or_default();
         if of.len() == MOST {
             of.pop_front();
@@ -59,12 +59,12 @@ impl Samples {
     }
 
     /// Adds newer ones.
-    pub fn extend(&mut self, newer: Samples) {
+    pub fn extend(&mut self, newer: RejectedSamples) {
         newer.0.into_values().flatten().for_each(|sample| self.push(sample));
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Sample> {
+    pub fn iter(&self) -> impl Iterator<Item = &RejectedSample> {
         self.0.values().flatten()
     }
 
@@ -80,19 +80,19 @@ mod tests {
 
     #[test]
     fn only_the_newest_of_each_class_are_kept_and_only_their_first_bytes() {
-        let sample = |offset, class| Sample {
+        let sample = |offset, class| RejectedSample {
             partition: 0,
             offset,
             class,
             message: String::new(),
             key: None,
             value: Some(Cut::of(&[b'x'; 5_000])),
-            at: Instant::now(),
+            at: Timestamp::now(),
         };
-        let (mut kept, mut newer) = (Samples::default(), Samples::default());
-        (0..90).for_each(|offset| kept.push(sample(offset, Class::Json)));
-        newer.push(sample(90, Class::Json));
-        newer.push(sample(91, Class::Utf8));
+        let (mut kept, mut newer) = (RejectedSamples::default(), RejectedSamples::default());
+        (0..90).for_each(|offset| kept.push(sample(offset, RejectClass::Json)));
+        newer.push(sample(90, RejectClass::Json));
+        newer.push(sample(91, RejectClass::Utf8));
         kept.extend(newer);
         let mut offsets = kept.iter().map(|sample| sample.offset).collect::<Vec<_>>();
         offsets.sort_unstable();

@@ -6,14 +6,14 @@ mod span;
 use std::fmt;
 
 use crate::anomaly::Severity;
-use crate::archive::{Archive, Bins, DEFAULT_LIMIT, Failure, Filter, Key, MAX_LIMIT, Order, Review};
-use crate::event::{Instant, MAX_NAME};
+use crate::archive::{Archive, Bins, DEFAULT_LIMIT, Filter, MAX_LIMIT, NoAnswer, PageKey, Ranking, Review};
+use crate::event::{MAX_NAME, Timestamp};
 use span::BARS;
 pub use span::{Manner, Span, Theme};
 
 /// A query that is understood. An absent part is the default.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Asked {
+pub struct PageQuery {
     /// `span`
     pub span: Option<Span>,
     /// `device`, `metric`, `severity`, `method`, `label`, `review`, `from`, `to`
@@ -23,11 +23,11 @@ pub struct Asked {
     /// `limit`
     pub limit: Option<u32>,
     /// `before`
-    pub before: Option<Key>,
+    pub before: Option<PageKey>,
     /// `after`
-    pub after: Option<Key>,
+    pub after: Option<PageKey>,
     /// `sort`; `None` is by time.
-    pub sort: Option<Order>,
+    pub sort: Option<Ranking>,
     /// `format=json`: the event stream gives records instead of rows of a page.
     pub is_json: bool,
     /// `live`, `tz`, `theme`
@@ -36,25 +36,25 @@ pub struct Asked {
 
 /// A parameter that is not understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misread {
+pub struct QueryError {
     /// Its name as given.
     pub parameter: String,
     /// What was expected.
     pub message: String,
 }
 
-impl fmt::Display for Misread {
+impl fmt::Display for QueryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
 /// Names of orders.
-const SORTS: [(&str, Option<Order>); 4] =
-    [("time", None), ("z", Some(Order::Score)), ("device", Some(Order::Device)), ("metric", Some(Order::Metric))];
+const SORTS: [(&str, Option<Ranking>); 4] =
+    [("time", None), ("z", Some(Ranking::Score)), ("device", Some(Ranking::Device)), ("metric", Some(Ranking::Metric))];
 
 /// As in the URL.
-pub fn sort_name(sort: Option<Order>) -> &'static str {
+pub fn sort_name(sort: Option<Ranking>) -> &'static str {
     SORTS.into_iter().find(|(_, order)| *order == sort).map_or("time", |(name, _)| name)
 }
 
@@ -84,17 +84,17 @@ const MOST: usize = 100;
 /// Most devices that a search stands for.
 pub const FOUND: u32 = 200;
 
-impl Asked {
+impl PageQuery {
     /// Reads a query of which only some keys are known.
     ///
     /// # Errors
     /// The first parameter that is not understood.
-    pub fn read(query: &str, known: &[&[&str]]) -> Result<Asked, Misread> {
+    pub fn read(query: &str, known: &[&[&str]]) -> Result<PageQuery, QueryError> {
         let known = known.concat();
-        let mut asked = Asked::default();
+        let mut asked = PageQuery::default();
         let mut seen = Vec::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            let misread = |message: String| Misread { parameter: name.to_string(), message };
+            let misread = |message: String| QueryError { parameter: name.to_string(), message };
             if !known.contains(&name.as_ref()) {
                 return Err(misread(format!("`{name}` is not a parameter here; known: {}", known.join(", "))));
             }
@@ -111,15 +111,15 @@ impl Asked {
         }
         if asked.span.is_some() && asked.filter.from.is_some() {
             let message = "`span` and `from` exclude one another".to_owned();
-            return Err(Misread { parameter: "span".to_owned(), message });
+            return Err(QueryError { parameter: "span".to_owned(), message });
         }
         if asked.before.is_some() && (asked.after.is_some() || asked.sort.is_some()) {
             let message = "`before` goes neither with `after` nor with `sort`".to_owned();
-            return Err(Misread { parameter: "before".to_owned(), message });
+            return Err(QueryError { parameter: "before".to_owned(), message });
         }
         if asked.after.is_some() && asked.sort.is_some() {
             let message = "`after` does not go with `sort`".to_owned();
-            return Err(Misread { parameter: "after".to_owned(), message });
+            return Err(QueryError { parameter: "after".to_owned(), message });
         }
         Ok(asked)
     }
@@ -151,10 +151,10 @@ impl Asked {
                 self.limit = Some(limit.ok_or_else(|| format!("expected a whole number from 1 to {MAX_LIMIT}"))?);
             }
             "before" => {
-                self.before = Some(Key::parse(value).ok_or("expected the `next` of an earlier answer")?);
+                self.before = Some(PageKey::parse(value).ok_or("expected the `next` of an earlier answer")?);
             }
             "after" => {
-                self.after = Some(Key::parse(value).ok_or("expected the `prev` of an earlier answer")?);
+                self.after = Some(PageKey::parse(value).ok_or("expected the `prev` of an earlier answer")?);
             }
             "sort" => {
                 let sort = SORTS.into_iter().find(|(name, _)| *name == value);
@@ -188,7 +188,7 @@ impl Asked {
     }
 
     /// The filter with the span made times: those of its bars, so that a list has what a chart counts.
-    pub fn range(&self, now: Instant) -> Filter {
+    pub fn range(&self, now: Timestamp) -> Filter {
         let mut filter = self.filter.clone();
         if let Some(span) = self.span {
             let bins = self.axis(span, now);
@@ -201,7 +201,7 @@ impl Asked {
     ///
     /// # Errors
     /// The archive's.
-    pub fn found(&self, archive: &dyn Archive, filter: Filter) -> Result<Filter, Failure> {
+    pub fn found(&self, archive: &dyn Archive, filter: Filter) -> Result<Filter, NoAnswer> {
         let Some(text) = &self.search else { return Ok(filter) };
         let mut devices = archive.search(text, FOUND)?;
         if !filter.devices.is_empty() {
@@ -212,7 +212,7 @@ impl Asked {
 
     /// The range as bars. A span ends with the stretch that holds now and begins with the one that holds its start, so that bars
     /// do not shift while they grow and nothing of the span is missing.
-    pub fn axis(&self, default: Span, now: Instant) -> Bins {
+    pub fn axis(&self, default: Span, now: Timestamp) -> Bins {
         let (start, end, width) = match (self.filter.from, self.filter.to) {
             (None, None) => {
                 let span = self.span.unwrap_or(default);
@@ -221,7 +221,7 @@ impl Asked {
             }
             (from, to) => {
                 let end = to.unwrap_or(now).millis();
-                let start = from.map_or(end - default.millis(), Instant::millis).min(end - 1);
+                let start = from.map_or(end - default.millis(), Timestamp::millis).min(end - 1);
                 let seconds = [1, 5, 15, 60, 300, 900, 3_600, 10_800, 43_200, 86_400, 604_800, 2_419_200];
                 let widths = seconds.into_iter().map(|s| s * 1000);
                 let width = widths.clone().find(|width| (end - start) / width <= BARS);
@@ -230,7 +230,7 @@ impl Asked {
                 (start, start + ((end - start) / width + 1) * width, width)
             }
         };
-        let from = Instant::from_millis(start).unwrap_or(now);
+        let from = Timestamp::from_millis(start).unwrap_or(now);
         Bins { from, width, count: usize::try_from((end - start) / width).unwrap_or(1) }
     }
 
@@ -251,13 +251,13 @@ impl Asked {
     }
 
     /// What another page is asked with: only how it looks.
-    pub fn plain(&self) -> Asked {
-        Asked { manner: self.manner, ..Asked::default() }
+    pub fn plain(&self) -> PageQuery {
+        PageQuery { manner: self.manner, ..PageQuery::default() }
     }
 
     /// The same question, however its page looks: answers are shared by it.
-    pub fn still(&self) -> Asked {
-        Asked { manner: Manner::default(), ..self.clone() }
+    pub fn still(&self) -> PageQuery {
+        PageQuery { manner: Manner::default(), ..self.clone() }
     }
 
     /// Rows of a page.
@@ -308,11 +308,11 @@ pub fn named(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
 }
 
-fn time(value: &str) -> Result<Instant, String> {
+fn time(value: &str) -> Result<Timestamp, String> {
     // A `+` of an offset that was not encoded arrives as a space.
     let plus = value.rsplit_once(' ').map(|(time, offset)| format!("{time}+{offset}"));
-    Instant::parse_rfc3339(value)
-        .or_else(|| Instant::parse_rfc3339(&plus?))
+    Timestamp::parse_rfc3339(value)
+        .or_else(|| Timestamp::parse_rfc3339(&plus?))
         .ok_or_else(|| "expected a time as RFC 3339, such as 2026-11-23T17:00:00Z".to_owned())
 }
 
@@ -324,47 +324,47 @@ mod tests {
     fn every_key_is_read_and_written_again() {
         let query = "span=6h&device=a%26b%3C&device=c&metric=t&method=sigma&label=spike&severity=critical&review=none\
                      &review=ack&q=pump&limit=7&before=1.2.3.4.point.t&live=off&tz=UTC&theme=dark";
-        let asked = Asked::read(query, LIST).unwrap();
+        let asked = PageQuery::read(query, LIST).unwrap();
         assert_eq!(asked.filter.devices, ["a&b<", "c"]);
         assert_eq!(asked.query(), format!("?{query}"));
         let now = 100_000_000;
-        let range = asked.range(Instant::from_millis(now).unwrap());
+        let range = asked.range(Timestamp::from_millis(now).unwrap());
         let [from, to] = [range.from, range.to].map(|time| time.unwrap().millis());
         assert!(from <= now - 6 * 3_600_000 && from > now - 6 * 3_600_000 - Span::Six.bar() && to > now, "{from} {to}");
     }
 
     #[test]
     fn a_range_has_about_sixty_bars_of_a_round_width() {
-        let now = Instant::parse_rfc3339("2026-11-25T17:03:21Z").unwrap();
+        let now = Timestamp::parse_rfc3339("2026-11-25T17:03:21Z").unwrap();
         for span in Span::ALL {
-            let bins = Asked { span: Some(span), ..Asked::default() }.axis(Span::Hour, now);
+            let bins = PageQuery { span: Some(span), ..PageQuery::default() }.axis(Span::Hour, now);
             assert!((57..=61).contains(&bins.count), "{span:?} {bins:?}");
             assert!(bins.to().unwrap() > now && bins.from.millis() % bins.width == 0, "{span:?} {bins:?}");
         }
-        let asked = Asked::read("from=2026-11-01T00:00:00Z&to=2026-11-01T05:00:00Z", RANGE).unwrap();
+        let asked = PageQuery::read("from=2026-11-01T00:00:00Z&to=2026-11-01T05:00:00Z", RANGE).unwrap();
         let bins = asked.axis(Span::Hour, now);
         assert_eq!((bins.width, bins.count), (300_000, 61));
-        let all = Asked::read("from=1931-01-01T00:00:00Z&to=9999-11-01T05:00:00Z", RANGE).unwrap();
+        let all = PageQuery::read("from=1931-01-01T00:00:00Z&to=9999-11-01T05:00:00Z", RANGE).unwrap();
         assert!(all.axis(Span::Hour, now).count <= 62);
     }
 
     #[test]
     fn an_order_is_read_and_that_of_time_is_the_default() {
-        assert_eq!(Asked::read("sort=z", LIST).unwrap().query(), "?sort=z");
-        assert_eq!(Asked::read("sort=time", LIST).unwrap().query(), "");
-        assert_eq!(Asked::read("after=1.2.3.4.point.t", LIST).unwrap().query(), "?after=1.2.3.4.point.t");
+        assert_eq!(PageQuery::read("sort=z", LIST).unwrap().query(), "?sort=z");
+        assert_eq!(PageQuery::read("sort=time", LIST).unwrap().query(), "");
+        assert_eq!(PageQuery::read("after=1.2.3.4.point.t", LIST).unwrap().query(), "?after=1.2.3.4.point.t");
     }
 
     #[test]
     fn an_offset_may_have_lost_its_plus() {
-        let asked = Asked::read("from=2026-11-23T18:00:00+01:00&to=2026-11-23T18:00:00Z", API).unwrap();
+        let asked = PageQuery::read("from=2026-11-23T18:00:00+01:00&to=2026-11-23T18:00:00Z", API).unwrap();
         assert_eq!(asked.filter.from.unwrap().to_string(), "2026-11-23T17:00:00.000Z");
         assert!(asked.filter.to.is_some());
     }
 
     #[test]
     fn an_empty_field_of_a_form_is_absent() {
-        assert_eq!(Asked::read("device=&metric=&severity=&span=", LIST).unwrap(), Asked::default());
+        assert_eq!(PageQuery::read("device=&metric=&severity=&span=", LIST).unwrap(), PageQuery::default());
     }
 
     #[test]
@@ -390,7 +390,7 @@ mod tests {
             ("device=%00", "device"),
             ("live=maybe", "live"),
         ] {
-            let misread = Asked::read(query, LIST).unwrap_err();
+            let misread = PageQuery::read(query, LIST).unwrap_err();
             assert_eq!(misread.parameter, parameter, "{query}");
             assert!(misread.message.contains(parameter), "{misread}");
         }

@@ -9,7 +9,7 @@ pub mod spark;
 
 use std::fmt;
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// Text that cannot leave its element or attribute.
 pub fn escape(text: &str) -> String {
@@ -45,7 +45,7 @@ fn title(text: &str) -> String {
 }
 
 /// As [`title`], beginning with a time that the script may write in another zone.
-fn timed_title(time: Instant, written: &str, text: &str) -> String {
+fn timed_title(time: Timestamp, written: &str, text: &str) -> String {
     format!("<title data-t=\"{time}\">{} UTC: {}</title>", escape(written), escape(text))
 }
 

@@ -16,8 +16,8 @@ use hyper::Method;
 use super::listener::Request;
 pub use cookies::Cookies;
 pub use forwarded::Proxies;
-use limit::Limit;
-pub use passwords::{Role, Users, hash, look};
+use limit::LoginLimit;
+pub use passwords::{UserRole, Users, hash, look};
 use sessions::{Lifetime, Sessions};
 
 /// How visitors are known.
@@ -59,7 +59,7 @@ pub struct Visitor {
 }
 
 /// What a request gets at the door.
-pub enum Verdict {
+pub enum Admission {
     /// May come in.
     Enter(Visitor),
     /// Must say who they are first.
@@ -74,24 +74,24 @@ const ELSEWHERE: &str = "This was sent by another site's page. If it was this da
      dashboard.proxy_addresses.";
 
 /// The door.
-pub struct Door {
+pub struct Auth {
     access: Access,
     cookies: Cookies,
     proxies: Proxies,
     users: Users,
     sessions: Sessions,
-    limit: Limit,
+    limit: LoginLimit,
 }
 
-impl Door {
+impl Auth {
     /// Nobody is in.
-    pub fn new(access: Access, cookies: Cookies, proxies: Proxies) -> Door {
+    pub fn new(access: Access, cookies: Cookies, proxies: Proxies) -> Auth {
         let (file, lifetime) = match &access {
             Access::Passwords { file, idle, life } => (file.clone(), Lifetime { idle: *idle, whole: *life }),
             _ => (PathBuf::new(), Lifetime { idle: Duration::ZERO, whole: Duration::ZERO }),
         };
         let (users, sessions) = (Users::new(file), Sessions::new(lifetime));
-        Door { access, cookies, proxies, users, sessions, limit: Limit::default() }
+        Auth { access, cookies, proxies, users, sessions, limit: LoginLimit::default() }
     }
 
     /// Whether there is a page where visitors say who they are.
@@ -100,15 +100,15 @@ impl Door {
     }
 
     /// Looks at a request.
-    pub fn look(&self, request: &Request) -> Verdict {
+    pub fn look(&self, request: &Request) -> Admission {
         if request.method == Method::POST && !self.is_from_here(request) {
-            return Verdict::Refuse(403, ELSEWHERE);
+            return Admission::Refuse(403, ELSEWHERE);
         }
         match &self.access {
             Access::Open { is_anywhere } if *is_anywhere || is_own_name(request.header("host")) => {
-                Verdict::Enter(Visitor { name: "anyone".to_owned(), is_operator: true, can_leave: false })
+                Admission::Enter(Visitor { name: "anyone".to_owned(), is_operator: true, can_leave: false })
             }
-            Access::Open { .. } => Verdict::Refuse(
+            Access::Open { .. } => Admission::Refuse(
                 421,
                 "Pages without passwords are served under localhost or an address only; dashboard.insecure allows all names.",
             ),
@@ -117,9 +117,9 @@ impl Door {
                 match name {
                     Some(name) if self.proxies.sent(request) => {
                         let is_operator = operators.iter().any(|operator| operator == "*" || operator == name);
-                        Verdict::Enter(Visitor { name: name.to_owned(), is_operator, can_leave: false })
+                        Admission::Enter(Visitor { name: name.to_owned(), is_operator, can_leave: false })
                     }
-                    _ => Verdict::Refuse(403, "The proxy before this dashboard has to say who you are."),
+                    _ => Admission::Refuse(403, "The proxy before this dashboard has to say who you are."),
                 }
             }
             Access::Passwords { .. } => {
@@ -127,9 +127,9 @@ impl Door {
                 // Who is no longer in the file is no longer in.
                 match name.and_then(|name| Some((self.users.role(&name)?, name))) {
                     Some((role, name)) => {
-                        Verdict::Enter(Visitor { name, is_operator: role == Role::Operator, can_leave: true })
+                        Admission::Enter(Visitor { name, is_operator: role == UserRole::Operator, can_leave: true })
                     }
-                    None => Verdict::Ask,
+                    None => Admission::Ask,
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Door {
                 }
                 return Err((401, "The name or the password is wrong."));
             }
-            Err(passwords::Busy) => return Err((503, "Too many are logging in at once. Try again.")),
+            Err(passwords::HashingBusy) => return Err((503, "Too many are logging in at once. Try again.")),
         }
         // An old session, perhaps given by someone else, ends: the new one has a name that nobody knew before.
         self.leave(request);

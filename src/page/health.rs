@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant as Clock};
 
-use crate::archive::{Archive, Failure};
-use crate::event::Instant;
+use crate::archive::{Archive, NoAnswer};
+use crate::event::Timestamp;
 
 /// Between two looks at the archive's clock.
 const AGREE: Duration = Duration::from_secs(60);
@@ -16,8 +16,8 @@ const RETRY: Duration = Duration::from_secs(5);
 const NEAR: i64 = 2_000;
 
 /// The memory of an outage, and the time of the archive.
-pub struct Health {
-    clock: fn() -> Instant,
+pub struct Outage {
+    clock: fn() -> Timestamp,
     /// Time between two probes.
     pause: Duration,
     state: Mutex<State>,
@@ -29,19 +29,19 @@ pub struct Health {
 
 #[derive(Default)]
 struct State {
-    since: Option<Instant>,
+    since: Option<Timestamp>,
     prober: Option<Prober>,
     asker: Option<Asker>,
 }
 
 type Prober = Box<dyn Fn() + Send + Sync>;
 /// Asks for the archive's clock.
-type Asker = Arc<dyn Fn() -> Option<Instant> + Send + Sync>;
+type Asker = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
 
-impl Health {
+impl Outage {
     /// All well. `clock` is the time that readers are told.
-    pub fn new(clock: fn() -> Instant, pause: Duration) -> Self {
-        Health { clock, pause, state: Mutex::default(), offset: AtomicI64::new(0), due: Mutex::default() }
+    pub fn new(clock: fn() -> Timestamp, pause: Duration) -> Self {
+        Outage { clock, pause, state: Mutex::default(), offset: AtomicI64::new(0), due: Mutex::default() }
     }
 
     /// From now on an outage is probed until it is over.
@@ -56,9 +56,9 @@ impl Health {
     }
 
     /// Now, by the archive's clock: ages and ranges on the pages are those of its rows.
-    pub fn now(&self) -> Instant {
+    pub fn now(&self) -> Timestamp {
         let own = (self.clock)();
-        Instant::from_millis(own.millis() + self.offset.load(Ordering::Relaxed)).unwrap_or(own)
+        Timestamp::from_millis(own.millis() + self.offset.load(Ordering::Relaxed)).unwrap_or(own)
     }
 
     /// Looks at the archive's clock, once a minute.
@@ -87,13 +87,13 @@ impl Health {
     }
 
     /// Since when there has been no answer.
-    pub fn outage(&self) -> Option<Instant> {
+    pub fn outage(&self) -> Option<Timestamp> {
         self.lock().since
     }
 
     /// Takes note of a failure. The first of an outage starts the probe.
-    pub fn failed(&self, failure: &Failure) {
-        let Failure::Away(why) = failure else {
+    pub fn failed(&self, failure: &NoAnswer) {
+        let NoAnswer::Away(why) = failure else {
             tracing::warn!(%failure, "the database gives no answer to a page");
             return;
         };
@@ -119,12 +119,12 @@ impl Health {
 }
 
 /// Until there is an answer (a refusal is one), or nobody is left who would ask.
-fn probe(health: &Weak<Health>, archive: &Weak<dyn Archive>) {
+fn probe(health: &Weak<Outage>, archive: &Weak<dyn Archive>) {
     loop {
         let Some(pause) = health.upgrade().map(|health| health.pause) else { return };
         std::thread::sleep(pause);
         let (Some(health), Some(archive)) = (health.upgrade(), archive.upgrade()) else { return };
-        if !matches!(archive.ping(), Err(Failure::Away(_))) {
+        if !matches!(archive.ping(), Err(NoAnswer::Away(_))) {
             return health.recovered();
         }
     }

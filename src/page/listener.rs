@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
 
-pub use exchange::{Body, Request, Response};
+pub use exchange::{Request, Response, ResponseBody};
 
 use crate::error::{Error, Result};
 use tls::Tls;
@@ -187,7 +187,7 @@ mod tests {
 
     use super::connection::{BODY_BYTES, HEAD_BYTES};
     use super::*;
-    use crate::error::Kind;
+    use crate::error::ExitKind;
 
     /// A server on a free port; dropping the sender stops it.
     fn start(handler: Arc<Handler>) -> (SocketAddr, oneshot::Sender<()>, std::thread::JoinHandle<Result<()>>) {
@@ -268,7 +268,7 @@ mod tests {
                     sender.blocking_send(Bytes::from(piece)).unwrap();
                 }
             });
-            Response { status: 200, headers: vec![], body: Body::Stream(body) }
+            Response { status: 200, headers: vec![], body: ResponseBody::Stream(body) }
         }));
         let answer = ask(address, "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         assert!(
@@ -283,7 +283,7 @@ mod tests {
         let handler = Arc::new(move |_: Request| {
             let (sender, events) = mpsc::channel(1);
             told.send(sender).unwrap();
-            Response { status: 200, headers: vec![("x-kind", "events".to_owned())], body: Body::Events(events) }
+            Response { status: 200, headers: vec![("x-kind", "events".to_owned())], body: ResponseBody::Events(events) }
         });
         (handler, senders)
     }
@@ -413,7 +413,7 @@ mod tests {
     fn a_taken_port_names_the_address_and_the_remedy() {
         let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let error = bind(first.address()).unwrap_err();
-        assert_eq!(error.kind, Kind::Unavailable);
+        assert_eq!(error.kind, ExitKind::Unavailable);
         assert!(error.message.contains(&first.address().to_string()) && error.message.contains("listen"), "{error}");
     }
 

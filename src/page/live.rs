@@ -9,16 +9,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
-use super::asked::Asked;
-use super::listener::{Body, Response};
+use super::asked::PageQuery;
+use super::listener::{Response, ResponseBody};
 use super::respond;
-use super::route::Visit;
+use super::route::RequestContext;
 use super::shelf::PATIENCE;
 use super::site::Site;
-use crate::archive::{Committed, Cursor, Filter, Review};
+use crate::archive::{CommittedAnomaly, Cursor, Filter, Review};
 use crate::error::{Error, Result};
 use crate::stop::Stop;
-use ring::{News, Ring};
+use ring::{RecentAnomalies, RecentAnomaly};
 
 /// Messages that wait for a slow reader; one that has more is let go.
 const WAITING: usize = 64;
@@ -43,7 +43,7 @@ pub struct Hub {
 struct State {
     /// Before, nothing is known of what anybody may have missed.
     has_begun: bool,
-    ring: Ring,
+    ring: RecentAnomalies,
     readers: Vec<Reader>,
     /// The newest, for who has just come.
     health: Option<Bytes>,
@@ -64,7 +64,7 @@ struct Wish {
 }
 
 impl Wish {
-    fn of(asked: &Asked) -> Wish {
+    fn of(asked: &PageQuery) -> Wish {
         // Spans end with now: what comes is in all of them.
         let search = asked.search.as_ref().map(|text| text.to_lowercase());
         Wish { filter: asked.filter.clone(), search, is_json: asked.is_json }
@@ -74,7 +74,7 @@ impl Wish {
         !self.is_json && self.search.is_none() && self.filter == Filter::default()
     }
 
-    fn wants(&self, news: &News) -> bool {
+    fn wants(&self, news: &RecentAnomaly) -> bool {
         let (filter, anomaly) = (&self.filter, &news.record.anomaly);
         let is_in = |wanted: &[String], value: Option<&String>| {
             wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
@@ -95,11 +95,12 @@ impl Wish {
 
 impl Wish {
     /// A program gets each record in a message of its own, however many there are.
-    fn messages(&self, rows: &[Arc<News>], position: &Cursor) -> Vec<Bytes> {
+    fn messages(&self, rows: &[Arc<RecentAnomaly>], position: &Cursor) -> Vec<Bytes> {
         if !self.is_json {
             return messages(rows, position);
         }
-        let together = |rows: &[Arc<News>]| rows.iter().map(|news| &news.plain()[..]).collect::<Vec<_>>().concat();
+        let together =
+            |rows: &[Arc<RecentAnomaly>]| rows.iter().map(|news| &news.plain()[..]).collect::<Vec<_>>().concat();
         rows.chunks(TOGETHER).map(|rows| Bytes::from(together(rows))).collect()
     }
 }
@@ -149,7 +150,7 @@ impl Hub {
 
     /// Keeps rows with their JSON, and tells all readers of them; who is too slow is let go. The sinks are at `position`
     /// then. All at once: who joins meanwhile has either missed them or is told.
-    fn publish(&self, rows: Vec<(Committed, String)>, position: &Cursor) {
+    fn publish(&self, rows: Vec<(CommittedAnomaly, String)>, position: &Cursor) {
         let mut state = self.lock();
         let State { ring, readers, .. } = &mut *state;
         let rows = rows.into_iter().map(|(committed, data)| ring.push(committed, data)).collect::<Vec<_>>();
@@ -185,7 +186,7 @@ impl Hub {
 }
 
 /// One message for each of few rows, one for all of many; each says how far its reader is then.
-fn messages(rows: &[Arc<News>], position: &Cursor) -> Vec<Bytes> {
+fn messages(rows: &[Arc<RecentAnomaly>], position: &Cursor) -> Vec<Bytes> {
     if rows.len() <= SINGLE {
         return rows.iter().map(|news| news.message.clone()).collect();
     }
@@ -200,7 +201,7 @@ fn reset(position: &Cursor, reason: &str) -> Bytes {
 }
 
 /// `/events`: what is committed after the cursor, as it comes.
-pub fn stream(visit: &Visit<'_>, asked: &Asked) -> Response {
+pub fn stream(visit: &RequestContext<'_>, asked: &PageQuery) -> Response {
     let given = visit.request.header("last-event-id").map(str::to_owned).or_else(|| {
         let query = url::form_urlencoded::parse(visit.request.query.as_bytes());
         query.into_iter().find(|(name, _)| name == "cursor").map(|(_, value)| value.into_owned())
@@ -223,7 +224,7 @@ pub fn stream(visit: &Visit<'_>, asked: &Asked) -> Response {
         // A proxy that gathers would hold them back.
         ("x-accel-buffering", "no".to_owned()),
     ];
-    Response { status: 200, headers, body: Body::Events(body) }
+    Response { status: 200, headers, body: ResponseBody::Events(body) }
 }
 
 /// Follows the database for the readers of a site, on a thread of its own, until it is told to stop or the site is gone.

@@ -6,7 +6,7 @@ use hyper::body::Bytes;
 use serde::Serialize;
 
 use super::listener::{Request, Response};
-use super::shelf::Why;
+use super::shelf::NoNewAnswer;
 use super::site::Site;
 use super::view::{Frame, notice};
 
@@ -93,7 +93,7 @@ pub fn stale(mut response: Response) -> Response {
 }
 
 /// There is nothing to show, not even old data.
-pub fn nothing(site: &Site, frame: Frame<'_>, why: &Why) -> Response {
+pub fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
     let strip = notice::outage(why, None, site.now());
     let frame = Frame { strip: Some(strip), is_late: true, ..frame };
     let mut response = html(site, 503, "notice.html", &frame, &notice::Notice::default());
@@ -126,7 +126,7 @@ pub fn json(status: u16, content: &impl Serialize) -> Response {
 }
 
 /// The API's own way to say that there is no answer now.
-pub fn json_away(why: &Why) -> Response {
+pub fn json_away(why: &NoNewAnswer) -> Response {
     let mut response = json(503, &serde_json::json!({ "error": notice::sentence(why) }));
     response.headers.push(("retry-after", RETRY.to_owned()));
     response

@@ -3,10 +3,10 @@
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
-use super::asked::{self, Asked, Misread};
-use super::door::{Verdict, Visitor};
+use super::asked::{self, PageQuery, QueryError};
+use super::door::{Admission, Visitor};
 use super::listener::{Request, Response};
-use super::shelf::{Got, Why};
+use super::shelf::{CachedAnswer, NoNewAnswer};
 use super::site::Site;
 use super::view::{
     Frame, api, dead_letters, detection, device, devices, explain, export, list, login, mark, notice, overview,
@@ -14,7 +14,7 @@ use super::view::{
 use super::{live, respond};
 
 /// Someone who is in, and what they ask.
-pub struct Visit<'a> {
+pub struct RequestContext<'a> {
     /// Where.
     pub site: &'a Site,
     /// What.
@@ -40,11 +40,14 @@ pub fn answer(site: &Site, mut request: Request) -> Response {
 }
 
 fn enter(site: &Site, request: &Request) -> Response {
-    let nobody =
-        || Visit { site, request, visitor: Visitor { name: String::new(), is_operator: false, can_leave: false } };
+    let nobody = || RequestContext {
+        site,
+        request,
+        visitor: Visitor { name: String::new(), is_operator: false, can_leave: false },
+    };
     let is_data = request.path.starts_with("/api/") || request.path == "/events";
     let verdict = site.door.look(request);
-    if site.door.has_login() && !matches!(verdict, Verdict::Refuse(..)) {
+    if site.door.has_login() && !matches!(verdict, Admission::Refuse(..)) {
         match (request.path.as_str(), &request.method) {
             ("/login", &Method::POST) => return login::enter(&nobody()),
             ("/login", _) => return login::show(&nobody()),
@@ -53,18 +56,20 @@ fn enter(site: &Site, request: &Request) -> Response {
         }
     }
     match verdict {
-        Verdict::Enter(visitor) => find(&Visit { site, request, visitor }),
-        Verdict::Ask if is_data => respond::json(
+        Admission::Enter(visitor) => find(&RequestContext { site, request, visitor }),
+        Admission::Ask if is_data => respond::json(
             401,
             &serde_json::json!({ "error": format!("log in first, at {}", site.base.link("/login")) }),
         ),
-        Verdict::Ask => login::ask(site, request),
-        Verdict::Refuse(status, why) if is_data => respond::json(status, &serde_json::json!({ "error": why })),
-        Verdict::Refuse(status, why) => respond::notice(site, status, &Frame::still(&nobody(), "Not allowed"), why, ""),
+        Admission::Ask => login::ask(site, request),
+        Admission::Refuse(status, why) if is_data => respond::json(status, &serde_json::json!({ "error": why })),
+        Admission::Refuse(status, why) => {
+            respond::notice(site, status, &Frame::still(&nobody(), "Not allowed"), why, "")
+        }
     }
 }
 
-fn find(visit: &Visit<'_>) -> Response {
+fn find(visit: &RequestContext<'_>) -> Response {
     // Split before decoding: a name may hold a slash.
     let mut parts = Vec::new();
     for part in visit.request.path.trim_start_matches('/').split('/') {
@@ -76,17 +81,19 @@ fn find(visit: &Visit<'_>) -> Response {
     let parts = parts.iter().map(String::as_str).collect::<Vec<_>>();
     if visit.request.method == Method::POST {
         return match parts.as_slice() {
-            ["anomalies", topic, partition, offset, "marks"] => match explain::Place::read(topic, partition, offset) {
-                Some(place) => mark::make(visit, &place),
-                None => unknown(visit),
-            },
+            ["anomalies", topic, partition, offset, "marks"] => {
+                match explain::AnomalyId::read(topic, partition, offset) {
+                    Some(place) => mark::make(visit, &place),
+                    None => unknown(visit),
+                }
+            }
             _ => unknown(visit),
         };
     }
     match parts.as_slice() {
         [""] => overview_page(visit),
         ["anomalies"] => list_page(visit),
-        ["anomalies", topic, partition, offset] => match explain::Place::read(topic, partition, offset) {
+        ["anomalies", topic, partition, offset] => match explain::AnomalyId::read(topic, partition, offset) {
             Some(place) => explain_page(visit, &place),
             None => unknown(visit),
         },
@@ -102,17 +109,17 @@ fn find(visit: &Visit<'_>) -> Response {
         ["detection"] => detection_page(visit),
         ["dead-letters"] => dead_letters_page(visit),
         ["keys"] => keys_page(visit),
-        ["events"] => match Asked::read(&visit.request.query, asked::STREAM) {
+        ["events"] => match PageQuery::read(&visit.request.query, asked::STREAM) {
             Ok(asked) => live::stream(visit, &asked),
             Err(misread) => misread_json(&misread),
         },
         ["api", "openapi.json"] => api::description(visit.site),
         ["api", "v1", name @ ("anomalies" | "anomalies.csv" | "anomalies.jsonl")] => {
-            match (Asked::read(&visit.request.query, asked::API), *name) {
+            match (PageQuery::read(&visit.request.query, asked::API), *name) {
                 (Err(misread), _) => misread_json(&misread),
                 (Ok(asked), "anomalies") => api(visit, &asked),
-                (Ok(asked), "anomalies.csv") => export::answer(visit, &asked, export::Format::Csv),
-                (Ok(asked), _) => export::answer(visit, &asked, export::Format::JsonLines),
+                (Ok(asked), "anomalies.csv") => export::answer(visit, &asked, export::ExportFormat::Csv),
+                (Ok(asked), _) => export::answer(visit, &asked, export::ExportFormat::JsonLines),
             }
         }
         ["api", ..] => {
@@ -124,25 +131,25 @@ fn find(visit: &Visit<'_>) -> Response {
 }
 
 /// There is nothing at this address.
-pub fn unknown(visit: &Visit<'_>) -> Response {
+pub fn unknown(visit: &RequestContext<'_>) -> Response {
     let frame = Frame::still(visit, "Not found");
     respond::notice(visit.site, 404, &frame, "There is no such page.", "The address is not one of this dashboard's.")
 }
 
-fn misread(visit: &Visit<'_>, misread: &Misread) -> Response {
+fn misread(visit: &RequestContext<'_>, misread: &QueryError) -> Response {
     let frame = Frame::still(visit, "Not understood");
     let message = super::view::text::shown(&misread.message);
     respond::notice(visit.site, 400, &frame, "The address is not understood.", &message)
 }
 
-fn misread_json(misread: &Misread) -> Response {
+fn misread_json(misread: &QueryError) -> Response {
     respond::json(400, &serde_json::json!({ "error": misread.message, "parameter": misread.parameter }))
 }
 
 /// Reads the query, or answers 400.
 macro_rules! read {
     ($visit:expr, $known:expr) => {
-        match Asked::read(&$visit.request.query, $known) {
+        match PageQuery::read(&$visit.request.query, $known) {
             Ok(asked) => asked,
             Err(error) => return misread($visit, &error),
         }
@@ -151,10 +158,10 @@ macro_rules! read {
 
 /// New data as its page; old data as its page below the reason; no data as the reason alone.
 fn shown<'a, V>(
-    visit: &Visit<'a>,
+    visit: &RequestContext<'a>,
     frame: Frame<'a>,
-    got: Got<V>,
-    show: impl FnOnce(&V, Frame<'a>, crate::event::Instant) -> Response,
+    got: CachedAnswer<V>,
+    show: impl FnOnce(&V, Frame<'a>, crate::event::Timestamp) -> Response,
 ) -> Response {
     let site = visit.site;
     // The first answer tells how far this clock is from that of the database.
@@ -166,32 +173,32 @@ fn shown<'a, V>(
             let strip = notice::outage(&why, Some(taken), site.now());
             respond::stale(show(&data, Frame { strip: Some(strip), is_late: true, ..frame }, taken))
         }
-        (None, why) => respond::nothing(site, frame, &why.unwrap_or(Why::Slow)),
+        (None, why) => respond::nothing(site, frame, &why.unwrap_or(NoNewAnswer::Slow)),
     }
 }
 
-fn overview_page(visit: &Visit<'_>) -> Response {
+fn overview_page(visit: &RequestContext<'_>) -> Response {
     let asked = read!(visit, asked::RANGE);
     let frame = Frame::live(visit, "Overview", "overview", "/", &asked);
     let got = visit.site.ask(&visit.site.overview, &asked.still(), overview::look);
     shown(visit, frame, got, |data, frame, taken| overview::show(visit.site, frame, &asked, data, taken))
 }
 
-fn list_page(visit: &Visit<'_>) -> Response {
+fn list_page(visit: &RequestContext<'_>) -> Response {
     let asked = read!(visit, asked::LIST);
     let frame = Frame::live(visit, "Anomalies", "anomalies", "/anomalies", &asked);
     let got = visit.site.ask(&visit.site.list, &asked.still(), list::look);
     shown(visit, frame, got, |data, frame, _| list::show(visit.site, frame, &asked, data))
 }
 
-fn devices_page(visit: &Visit<'_>) -> Response {
+fn devices_page(visit: &RequestContext<'_>) -> Response {
     let asked = read!(visit, asked::RANGE);
     let frame = Frame::live(visit, "Devices", "devices", "/devices", &asked);
     let got = visit.site.ask(&visit.site.devices, &asked.still(), devices::look);
     shown(visit, frame, got, |data, frame, _| devices::show(visit.site, frame, &asked, data))
 }
 
-fn device_page(visit: &Visit<'_>, name: device::Name) -> Response {
+fn device_page(visit: &RequestContext<'_>, name: device::Name) -> Response {
     let asked = read!(visit, asked::RANGE);
     let frame = Frame::live(visit, &name.title(), "devices", &name.url(), &asked);
     let key = (name, asked.still());
@@ -207,27 +214,27 @@ fn device_page(visit: &Visit<'_>, name: device::Name) -> Response {
     })
 }
 
-fn detection_page(visit: &Visit<'_>) -> Response {
+fn detection_page(visit: &RequestContext<'_>) -> Response {
     let asked = read!(visit, asked::RANGE);
     let frame = Frame::live(visit, "Detection", "detection", "/detection", &asked);
     let got = visit.site.ask(&visit.site.detection, &asked.still(), detection::look);
     shown(visit, frame, got, |data, frame, taken| detection::show(visit.site, frame, &asked, data, taken))
 }
 
-fn dead_letters_page(visit: &Visit<'_>) -> Response {
+fn dead_letters_page(visit: &RequestContext<'_>) -> Response {
     let asked = read!(visit, asked::SPAN);
     let frame = Frame::live(visit, "Rejected records", "detection", "/dead-letters", &asked);
     let got = visit.site.ask(&visit.site.dead_letters, &asked.still(), dead_letters::look);
     shown(visit, frame, got, |data, frame, _| dead_letters::show(visit.site, frame, &asked, data))
 }
 
-fn keys_page(visit: &Visit<'_>) -> Response {
+fn keys_page(visit: &RequestContext<'_>) -> Response {
     let asked = read!(visit, asked::PLAIN);
     let frame = Frame { refresh: 0, toggle: String::new(), ..Frame::live(visit, "Keys", "", "/keys", &asked) };
     respond::html(visit.site, 200, "keys.html", &frame, &())
 }
 
-fn explain_page(visit: &Visit<'_>, place: &explain::Place) -> Response {
+fn explain_page(visit: &RequestContext<'_>, place: &explain::AnomalyId) -> Response {
     let asked = read!(visit, asked::PLAIN);
     let path = place.url();
     let frame = Frame::live(visit, "Anomaly", "anomalies", &path, &asked);
@@ -243,10 +250,10 @@ fn explain_page(visit: &Visit<'_>, place: &explain::Place) -> Response {
 }
 
 /// Never old data: programs would take it for new.
-fn api(visit: &Visit<'_>, asked: &Asked) -> Response {
+fn api(visit: &RequestContext<'_>, asked: &PageQuery) -> Response {
     let got = visit.site.ask(&visit.site.list, asked, list::look);
     match (got.answer, got.why) {
-        (Some((data, _)), None) => respond::json(200, &api::Body::of(&data)),
-        (_, why) => respond::json_away(&why.unwrap_or(Why::Slow)),
+        (Some((data, _)), None) => respond::json(200, &api::ApiDocument::of(&data)),
+        (_, why) => respond::json_away(&why.unwrap_or(NoNewAnswer::Slow)),
     }
 }

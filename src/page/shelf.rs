@@ -7,9 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock};
 
-use super::health::Health;
-use crate::archive::Failure;
-use crate::event::Instant;
+use super::health::Outage;
+use crate::archive::NoAnswer;
+use crate::event::Timestamp;
 
 /// Longest wait of a reader.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
@@ -22,11 +22,11 @@ const FLIGHTS: usize = 16;
 
 /// Why there is nothing new.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
+pub enum NoNewAnswer {
     /// The database is not reachable.
     Away {
         /// Since when this is known.
-        since: Instant,
+        since: Timestamp,
     },
     /// It did not answer in time.
     Slow,
@@ -36,17 +36,17 @@ pub enum Why {
 
 /// What a reader gets.
 #[derive(Debug)]
-pub struct Got<V> {
+pub struct CachedAnswer<V> {
     /// The newest answer and when it was true; `None` when there never was one.
-    pub answer: Option<(Arc<V>, Instant)>,
+    pub answer: Option<(Arc<V>, Timestamp)>,
     /// Present when the answer is not new.
-    pub why: Option<Why>,
+    pub why: Option<NoNewAnswer>,
 }
 
 /// Answers of one kind, by question.
-pub struct Shelf<K, V> {
+pub struct AnswerCache<K, V> {
     state: Arc<Mutex<State<K, V>>>,
-    health: Arc<Health>,
+    health: Arc<Outage>,
 }
 
 struct State<K, V> {
@@ -57,12 +57,12 @@ struct State<K, V> {
 struct Kept<K, V> {
     question: K,
     answer: Arc<V>,
-    taken: Instant,
+    taken: Timestamp,
     clock: Clock,
 }
 
 /// An answer and when it was true, or why there is none.
-type Landed<V> = Result<(Arc<V>, Instant), Failure>;
+type Landed<V> = Result<(Arc<V>, Timestamp), NoAnswer>;
 
 /// One look into the archive, for all who wait for it.
 struct Flight<V> {
@@ -75,37 +75,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V> {
+impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCache<K, V> {
     /// Empty.
-    pub fn new(health: Arc<Health>) -> Self {
-        Shelf { state: Arc::new(Mutex::new(State { kept: VecDeque::new(), flights: Vec::new() })), health }
+    pub fn new(health: Arc<Outage>) -> Self {
+        AnswerCache { state: Arc::new(Mutex::new(State { kept: VecDeque::new(), flights: Vec::new() })), health }
     }
 
     /// A new answer if there is one in time, else the last one with the reason. `look` gets the time of asking.
-    pub fn get(&self, question: &K, look: impl FnOnce(Instant) -> Result<V, Failure> + Send + 'static) -> Got<V> {
+    pub fn get(
+        &self,
+        question: &K,
+        look: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
+    ) -> CachedAnswer<V> {
         let flight = {
             let mut state = lock(&self.state);
             if let Some(since) = self.health.outage() {
-                return state.last(question, Why::Away { since });
+                return state.last(question, NoNewAnswer::Away { since });
             }
             if let Some(fresh) = state.find(question).filter(|kept| kept.clock.elapsed() < FRESH) {
-                return Got { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
+                return CachedAnswer { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
             }
             match state.flights.iter().find(|(asked, _)| asked == question) {
                 Some((_, flight)) => Arc::clone(flight),
-                None if state.flights.len() >= FLIGHTS => return state.last(question, Why::Slow),
+                None if state.flights.len() >= FLIGHTS => return state.last(question, NoNewAnswer::Slow),
                 None => self.launch(&mut state, question, look),
             }
         };
         match flight.wait() {
-            Some(Ok((answer, taken))) => Got { answer: Some((answer, taken)), why: None },
+            Some(Ok((answer, taken))) => CachedAnswer { answer: Some((answer, taken)), why: None },
             Some(Err(failure)) => lock(&self.state).last(question, self.why(failure)),
-            None => lock(&self.state).last(question, Why::Slow),
+            None => lock(&self.state).last(question, NoNewAnswer::Slow),
         }
     }
 
     /// An answer that is there already and not older than this.
-    pub fn peek(&self, question: &K, age: Duration) -> Option<(Arc<V>, Instant)> {
+    pub fn peek(&self, question: &K, age: Duration) -> Option<(Arc<V>, Timestamp)> {
         let state = lock(&self.state);
         let kept = state.find(question).filter(|kept| kept.clock.elapsed() <= age)?;
         Some((Arc::clone(&kept.answer), kept.taken))
@@ -116,11 +120,11 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V
         lock(&self.state).kept.retain(|kept| kept.question != *question);
     }
 
-    fn why(&self, failure: Failure) -> Why {
+    fn why(&self, failure: NoAnswer) -> NoNewAnswer {
         match failure {
-            Failure::Away(_) => Why::Away { since: self.health.outage().unwrap_or_else(|| self.health.now()) },
-            Failure::Slow => Why::Slow,
-            Failure::Refused(remedy) => Why::Refused(remedy),
+            NoAnswer::Away(_) => NoNewAnswer::Away { since: self.health.outage().unwrap_or_else(|| self.health.now()) },
+            NoAnswer::Slow => NoNewAnswer::Slow,
+            NoAnswer::Refused(remedy) => NoNewAnswer::Refused(remedy),
         }
     }
 
@@ -129,7 +133,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V
         &self,
         state: &mut State<K, V>,
         question: &K,
-        look: impl FnOnce(Instant) -> Result<V, Failure> + Send + 'static,
+        look: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
     ) -> Arc<Flight<V>> {
         let flight = Arc::new(Flight { landed: Mutex::new(None), bell: Condvar::new() });
         state.flights.push((question.clone(), Arc::clone(&flight)));
@@ -139,7 +143,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> Shelf<K, V
             health.agree();
             let now = health.now();
             let result = catch_unwind(AssertUnwindSafe(|| look(now)))
-                .unwrap_or_else(|_| Err(Failure::Refused("The answer could not be read; the log says why".into())));
+                .unwrap_or_else(|_| Err(NoAnswer::Refused("The answer could not be read; the log says why".into())));
             if let Err(failure) = &result {
                 health.failed(failure);
             }
@@ -162,12 +166,12 @@ impl<K: PartialEq, V> State<K, V> {
         self.kept.iter().find(|kept| kept.question == *question)
     }
 
-    fn last(&self, question: &K, why: Why) -> Got<V> {
+    fn last(&self, question: &K, why: NoNewAnswer) -> CachedAnswer<V> {
         let answer = self.find(question).map(|kept| (Arc::clone(&kept.answer), kept.taken));
-        Got { answer, why: Some(why) }
+        CachedAnswer { answer, why: Some(why) }
     }
 
-    fn keep(&mut self, question: K, answer: Arc<V>, taken: Instant) {
+    fn keep(&mut self, question: K, answer: Arc<V>, taken: Timestamp) {
         self.kept.retain(|kept| kept.question != question);
         self.kept.push_front(Kept { question, answer, taken, clock: Clock::now() });
         self.kept.truncate(KEPT);
@@ -190,8 +194,8 @@ mod tests {
 
     use super::*;
 
-    fn shelf() -> Shelf<u8, u32> {
-        Shelf::new(Arc::new(Health::new(Instant::now, Duration::from_millis(5))))
+    fn shelf() -> AnswerCache<u8, u32> {
+        AnswerCache::new(Arc::new(Outage::new(Timestamp::now, Duration::from_millis(5))))
     }
 
     #[test]
@@ -199,9 +203,9 @@ mod tests {
         let shelf = shelf();
         let (_, taken) = shelf.get(&1, |_| Ok(7)).answer.unwrap();
         std::thread::sleep(FRESH);
-        let got = shelf.get(&1, |_| Err(Failure::Away("refused".into())));
+        let got = shelf.get(&1, |_| Err(NoAnswer::Away("refused".into())));
         assert_eq!(got.answer.map(|(v, at)| (*v, at)), Some((7, taken)));
-        assert!(matches!(got.why, Some(Why::Away { .. })));
+        assert!(matches!(got.why, Some(NoNewAnswer::Away { .. })));
         assert!(shelf.get(&2, |_| Ok(1)).answer.is_none(), "nobody asks again while the outage is known");
     }
 
@@ -213,7 +217,7 @@ mod tests {
             std::thread::sleep(PATIENCE + Duration::from_millis(200));
             Ok(9)
         });
-        assert!(got.answer.is_none() && got.why == Some(Why::Slow));
+        assert!(got.answer.is_none() && got.why == Some(NoNewAnswer::Slow));
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         let late = shelf.get(&1, |_| Ok(10));
         assert_eq!(late.answer.map(|(v, _)| *v), Some(9));
@@ -241,6 +245,6 @@ mod tests {
     #[test]
     fn a_panic_in_a_look_is_a_refusal() {
         let got = shelf().get(&1, |_| panic!("on purpose"));
-        assert!(matches!(got.why, Some(Why::Refused(_))));
+        assert!(matches!(got.why, Some(NoNewAnswer::Refused(_))));
     }
 }

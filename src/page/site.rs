@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Options;
-use super::asked::Asked;
+use super::SiteOptions;
+use super::asked::PageQuery;
 use super::assets::Assets;
-use super::door::{Cookies, Door, Proxies};
-use super::health::Health;
+use super::door::{Auth, Cookies, Proxies};
+use super::health::Outage;
 use super::live::Hub;
-use super::shelf::{Got, Shelf, Why};
-use super::view::strip::{self, Seen, Tone};
+use super::shelf::{AnswerCache, CachedAnswer, NoNewAnswer};
+use super::view::strip::{self, BannerContext, Tone};
 use super::view::trend::Trend;
 use super::view::{dead_letters, detection, device, devices, explain, list, overview};
-use crate::archive::{Archive, Failure};
+use crate::archive::{Archive, NoAnswer};
 use crate::config::resolved::base::BasePath;
 use crate::error::{Error, Result};
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// Time between two probes in an outage.
 const PROBE: Duration = Duration::from_secs(1);
@@ -28,31 +28,31 @@ const ALARM: Duration = Duration::from_secs(20);
 pub struct Site {
     /// What is recorded.
     pub archive: Arc<dyn Archive>,
-    health: Arc<Health>,
+    health: Arc<Outage>,
     /// Path below which a proxy shows all this.
     pub base: BasePath,
     /// Whether browsers are to use this host name over TLS only.
     pub is_tls_only: bool,
     /// Who may come in.
-    pub door: Door,
+    pub door: Auth,
     /// Those who follow.
     pub hub: Arc<Hub>,
     /// Address of a record in a Kafka console; may be empty.
     pub console: String,
     /// By what was asked.
-    pub overview: Shelf<Asked, overview::Data>,
+    pub overview: AnswerCache<PageQuery, overview::OverviewData>,
     /// By what was asked; also the API's.
-    pub list: Shelf<Asked, list::Data>,
+    pub list: AnswerCache<PageQuery, list::ListData>,
     /// By what was asked.
-    pub devices: Shelf<Asked, devices::Data>,
+    pub devices: AnswerCache<PageQuery, devices::DevicesData>,
     /// By device or series and what was asked.
-    pub device: Shelf<(device::Name, Asked), device::Data>,
+    pub device: AnswerCache<(device::Name, PageQuery), device::DeviceData>,
     /// By what was asked.
-    pub detection: Shelf<Asked, detection::Data>,
+    pub detection: AnswerCache<PageQuery, detection::DetectionData>,
     /// By what was asked.
-    pub dead_letters: Shelf<Asked, dead_letters::Data>,
+    pub dead_letters: AnswerCache<PageQuery, dead_letters::DeadLettersData>,
     /// By topic, partition and offset.
-    pub explain: Shelf<explain::Place, Option<explain::Data>>,
+    pub explain: AnswerCache<explain::AnomalyId, Option<explain::ExplainData>>,
     lag: Trend,
     /// Style sheet and script.
     pub assets: Assets,
@@ -91,30 +91,30 @@ impl Site {
     ///
     /// # Errors
     /// 70 when a template is broken.
-    pub fn new(archive: Arc<dyn Archive>, options: Options) -> Result<Site> {
+    pub fn new(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Site> {
         let mut templates = tera::Tera::new();
         let base = options.base.clone();
         templates.register_filter("link", move |address: &str, _: tera::Kwargs, _: &tera::State| base.link(address));
         templates
             .add_raw_templates(TEMPLATES)
             .map_err(|e| Error::internal(format_args!("an embedded template is broken: {e}")))?;
-        let health = Arc::new(Health::new(options.clock, PROBE));
+        let health = Arc::new(Outage::new(options.clock, PROBE));
         health.watch(&archive);
         Ok(Site {
             archive,
-            overview: Shelf::new(Arc::clone(&health)),
-            list: Shelf::new(Arc::clone(&health)),
-            devices: Shelf::new(Arc::clone(&health)),
-            device: Shelf::new(Arc::clone(&health)),
-            detection: Shelf::new(Arc::clone(&health)),
-            dead_letters: Shelf::new(Arc::clone(&health)),
+            overview: AnswerCache::new(Arc::clone(&health)),
+            list: AnswerCache::new(Arc::clone(&health)),
+            devices: AnswerCache::new(Arc::clone(&health)),
+            device: AnswerCache::new(Arc::clone(&health)),
+            detection: AnswerCache::new(Arc::clone(&health)),
+            dead_letters: AnswerCache::new(Arc::clone(&health)),
             lag: Trend::default(),
-            door: Door::new(options.access, Cookies::of(&options.base, options.port), Proxies::new(options.proxies)),
+            door: Auth::new(options.access, Cookies::of(&options.base, options.port), Proxies::new(options.proxies)),
             is_tls_only: options.is_tls_only,
             base: options.base,
             hub: Arc::new(Hub::new(options.stop)),
             console: options.console,
-            explain: Shelf::new(Arc::clone(&health)),
+            explain: AnswerCache::new(Arc::clone(&health)),
             health,
             assets: Assets::embedded(),
             templates,
@@ -123,20 +123,20 @@ impl Site {
     }
 
     /// Now, as readers are told.
-    pub fn now(&self) -> Instant {
+    pub fn now(&self) -> Timestamp {
         self.health.now()
     }
 
     /// What is known besides an answer that was given at `taken`.
-    pub fn seen(&self, data: &overview::Data, taken: Instant) -> Seen {
+    pub fn seen(&self, data: &overview::OverviewData, taken: Timestamp) -> BannerContext {
         let is_shrinking = data.lag(taken).and_then(|lag| self.lag.note(taken, lag));
-        Seen { is_shrinking, ahead: self.health.ahead() }
+        BannerContext { is_shrinking, ahead: self.health.ahead() }
     }
 
     /// What is wrong with the detection, where another page has just said it. Asks nothing.
     pub fn alarm(&self) -> Option<String> {
-        let (data, taken) = self.overview.peek(&Asked::default(), ALARM)?;
-        let strip = strip::verdict(&data, &Asked::default(), taken, self.now(), self.seen(&data, taken));
+        let (data, taken) = self.overview.peek(&PageQuery::default(), ALARM)?;
+        let strip = strip::verdict(&data, &PageQuery::default(), taken, self.now(), self.seen(&data, taken));
         matches!(strip.tone, Tone::Degraded | Tone::Stopped).then(|| strip.sentence())
     }
 
@@ -146,22 +146,22 @@ impl Site {
     }
 
     /// Takes note that the archive gave no answer.
-    pub fn failed(&self, failure: &Failure) -> Why {
+    pub fn failed(&self, failure: &NoAnswer) -> NoNewAnswer {
         self.health.failed(failure);
         match failure {
-            Failure::Away(_) => Why::Away { since: self.health.outage().unwrap_or_else(|| self.now()) },
-            Failure::Slow => Why::Slow,
-            Failure::Refused(remedy) => Why::Refused(remedy.clone()),
+            NoAnswer::Away(_) => NoNewAnswer::Away { since: self.health.outage().unwrap_or_else(|| self.now()) },
+            NoAnswer::Slow => NoNewAnswer::Slow,
+            NoAnswer::Refused(remedy) => NoNewAnswer::Refused(remedy.clone()),
         }
     }
 
     /// Asks the archive by way of a shelf.
     pub fn ask<K, V>(
         &self,
-        shelf: &Shelf<K, V>,
+        shelf: &AnswerCache<K, V>,
         question: &K,
-        look: fn(&dyn Archive, &K, Instant) -> std::result::Result<V, Failure>,
-    ) -> Got<V>
+        look: fn(&dyn Archive, &K, Timestamp) -> std::result::Result<V, NoAnswer>,
+    ) -> CachedAnswer<V>
     where
         K: Clone + PartialEq + Send + 'static,
         V: Send + Sync + 'static,

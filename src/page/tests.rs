@@ -12,24 +12,24 @@ use std::time::{Duration, Instant as Clock};
 
 use super::chart::spark::tests::sample;
 use super::door::Access;
-use super::listener::{Body, Handler, Request, Response};
-use super::{Options, app};
+use super::listener::{Handler, Request, Response, ResponseBody};
+use super::{SiteOptions, app};
 use crate::anomaly::Anomaly;
 use crate::archive::*;
 use crate::config::resolved::base::BasePath;
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::health::{Activity, Tally};
 
 /// Markup, a path, and letters and a character that turn the direction of writing.
 const HOSTILE: &str = "<script>alert(1)</script>'\"&/../%\u{5d0}\u{202e}";
 
-fn now() -> Instant {
-    Instant::parse_rfc3339("2026-11-23T17:00:12Z").unwrap()
+fn now() -> Timestamp {
+    Timestamp::parse_rfc3339("2026-11-23T17:00:12Z").unwrap()
 }
 
 /// So many minutes after 16:55.
-fn minute(at: i64) -> Instant {
-    Instant::from_millis(Instant::parse_rfc3339("2026-11-23T16:55:00Z").unwrap().millis() + at * 60_000).unwrap()
+fn minute(at: i64) -> Timestamp {
+    Timestamp::from_millis(Timestamp::parse_rfc3339("2026-11-23T16:55:00Z").unwrap().millis() + at * 60_000).unwrap()
 }
 
 /// A partition that was reported so many seconds ago.
@@ -45,7 +45,7 @@ fn status(age: f64) -> StatusRow {
         event_time: None,
         series: 7,
         settings_hash: "h".into(),
-        updated_at: Instant::from_millis(now().millis() - (age * 1000.0) as i64).unwrap(),
+        updated_at: Timestamp::from_millis(now().millis() - (age * 1000.0) as i64).unwrap(),
         age,
         high_watermark: Some(54),
         judged: Some(0),
@@ -63,7 +63,7 @@ struct Fake {
     age: f64,
     judged: u64,
     facts: Facts,
-    marks: Mutex<Vec<NewMark>>,
+    marks: Mutex<Vec<NewReview>>,
 }
 
 /// What differs from the usual answers.
@@ -91,46 +91,46 @@ impl Fake {
         Arc::new(Fake { mood: AtomicU8::new(0), age, judged, facts: Facts::default(), marks: Mutex::default() })
     }
 
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), NoAnswer> {
         match self.mood.load(Ordering::SeqCst) {
             0 => Ok(()),
-            1 => Err(Failure::Away("connection refused by /var/run/secret".into())),
-            _ => Err(Failure::Refused("run `anomaly migrate`".into())),
+            1 => Err(NoAnswer::Away("connection refused by /var/run/secret".into())),
+            _ => Err(NoAnswer::Refused("run `anomaly migrate`".into())),
         }
     }
 
-    fn record(&self) -> Record {
+    fn record(&self) -> StoredAnomaly {
         let name = Some(HOSTILE.to_owned());
         let anomaly = Anomaly { device_id: HOSTILE.into(), metric_name: name.clone(), label: name, ..sample(18.0) };
-        Record { anomaly, detected_at: now(), review: Review::None }
+        StoredAnomaly { anomaly, detected_at: now(), review: Review::None }
     }
 }
 
 impl Archive for Fake {
-    fn ping(&self) -> Result<(), Failure> {
+    fn ping(&self) -> Result<(), NoAnswer> {
         self.check()
     }
-    fn newest(&self, filter: &Filter, _: Option<&Key>, limit: u32) -> Result<Page, Failure> {
+    fn newest(&self, filter: &Filter, _: Option<&PageKey>, limit: u32) -> Result<AnomalyPage, NoAnswer> {
         self.check()?;
         if self.facts.is_empty {
-            return Ok(Page::default());
+            return Ok(AnomalyPage::default());
         }
         let is_it = filter.devices.is_empty() || filter.devices.iter().any(|device| device == HOSTILE);
         let records = if is_it { vec![self.record()] } else { vec![] };
-        let next = records.first().filter(|_| limit == 1).and_then(|record| Key::of(&record.anomaly));
-        Ok(Page { records, next })
+        let next = records.first().filter(|_| limit == 1).and_then(|record| PageKey::of(&record.anomaly));
+        Ok(AnomalyPage { records, next })
     }
-    fn newer(&self, filter: &Filter, _: &Key, limit: u32) -> Result<Page, Failure> {
+    fn newer(&self, filter: &Filter, _: &PageKey, limit: u32) -> Result<AnomalyPage, NoAnswer> {
         self.newest(filter, None, limit)
     }
-    fn ranked(&self, filter: &Filter, _: Order, limit: u32) -> Result<Vec<Record>, Failure> {
+    fn ranked(&self, filter: &Filter, _: Ranking, limit: u32) -> Result<Vec<StoredAnomaly>, NoAnswer> {
         Ok(self.newest(filter, None, limit)?.records)
     }
-    fn at(&self, _: &str, _: i32, offset: i64) -> Result<Vec<Record>, Failure> {
+    fn at(&self, _: &str, _: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer> {
         self.check()?;
         Ok(if offset == 184_467 { vec![self.record()] } else { vec![] })
     }
-    fn by_time(&self, _: &Filter, _: &Bins) -> Result<Vec<BinCount>, Failure> {
+    fn by_time(&self, _: &Filter, _: &Bins) -> Result<Vec<BinCount>, NoAnswer> {
         self.check()?;
         Ok(if self.judged > 0 && !self.facts.is_empty {
             vec![BinCount { bin: 59, count: Count { critical: 1, warning: 0 } }]
@@ -138,18 +138,18 @@ impl Archive for Fake {
             vec![]
         })
     }
-    fn by_device(&self, _: &Filter, _: u32) -> Result<Vec<NameCount>, Failure> {
+    fn by_device(&self, _: &Filter, _: u32) -> Result<Vec<NameCount>, NoAnswer> {
         self.check()?;
         Ok(vec![NameCount { name: Some(HOSTILE.into()), count: Count { critical: 1, warning: 0 } }])
     }
-    fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, Failure> {
+    fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer> {
         self.by_device(filter, limit)
     }
-    fn lanes(&self, _: &Filter, _: &Bins, _: &[String]) -> Result<Vec<LaneCount>, Failure> {
+    fn lanes(&self, _: &Filter, _: &Bins, _: &[String]) -> Result<Vec<LaneCount>, NoAnswer> {
         self.check()?;
         Ok(vec![LaneCount { device: HOSTILE.into(), bin: 59, count: Count { critical: 1, warning: 0 } }])
     }
-    fn coverage(&self, _: Instant, _: Instant, _: i64) -> Result<Vec<CoverageRow>, Failure> {
+    fn coverage(&self, _: Timestamp, _: Timestamp, _: i64) -> Result<Vec<CoverageRow>, NoAnswer> {
         self.check()?;
         if let Some(rows) = &self.facts.coverage {
             let row = |(at, tally): &(i64, Tally)| {
@@ -160,7 +160,7 @@ impl Archive for Fake {
         }
         Ok(vec![CoverageRow { minute: minute(3), judged: self.judged, learning: 9, rejected: 0 }])
     }
-    fn activity(&self, _: Instant, _: i64) -> Result<Vec<ActivityRow>, Failure> {
+    fn activity(&self, _: Timestamp, _: i64) -> Result<Vec<ActivityRow>, NoAnswer> {
         self.check()?;
         if let Some(rows) = &self.facts.activity {
             return Ok(rows
@@ -171,47 +171,47 @@ impl Archive for Fake {
         let tally = Tally { judged: self.judged, learning: 9, ..Tally::default() };
         Ok(vec![ActivityRow { minute: minute(3), activity: Activity { tally, ..Activity::default() } }])
     }
-    fn conditions(&self) -> Result<Vec<ConditionRow>, Failure> {
+    fn conditions(&self) -> Result<Vec<ConditionRow>, NoAnswer> {
         self.check()?;
         Ok(self.facts.conditions.clone())
     }
-    fn outside(&self, _: &Filter, _: Instant, _: u32) -> Result<Outside, Failure> {
+    fn outside(&self, _: &Filter, _: Timestamp, _: u32) -> Result<Outside, NoAnswer> {
         self.check()?;
         Ok(self.facts.outside.clone())
     }
-    fn fresh(&self, _: &Filter, _: Instant) -> Result<u64, Failure> {
+    fn fresh(&self, _: &Filter, _: Timestamp) -> Result<u64, NoAnswer> {
         self.check()?;
         Ok(self.facts.fresh)
     }
-    fn refused(&self, _: Instant) -> Result<u64, Failure> {
+    fn refused(&self, _: Timestamp) -> Result<u64, NoAnswer> {
         self.check()?;
         Ok(self.facts.refused)
     }
-    fn dead_letters(&self, _: u32) -> Result<Vec<DeadLetter>, Failure> {
+    fn dead_letters(&self, _: u32) -> Result<Vec<DeadLetter>, NoAnswer> {
         self.check()?;
         Ok(self.facts.letters.clone())
     }
-    fn knows(&self, _: &str) -> Result<Known, Failure> {
+    fn knows(&self, _: &str) -> Result<Known, NoAnswer> {
         self.check()?;
         Ok(self.facts.known.unwrap_or(Known::Untold))
     }
-    fn clock(&self) -> Result<Instant, Failure> {
+    fn clock(&self) -> Result<Timestamp, NoAnswer> {
         self.check()?;
-        Ok(Instant::from_millis(now().millis() + self.facts.ahead).unwrap())
+        Ok(Timestamp::from_millis(now().millis() + self.facts.ahead).unwrap())
     }
-    fn status(&self) -> Result<Vec<StatusRow>, Failure> {
+    fn status(&self) -> Result<Vec<StatusRow>, NoAnswer> {
         self.check()?;
         Ok(self.facts.status.clone().unwrap_or_else(|| vec![status(self.age)]))
     }
-    fn search(&self, text: &str, _: u32) -> Result<Vec<String>, Failure> {
+    fn search(&self, text: &str, _: u32) -> Result<Vec<String>, NoAnswer> {
         self.check()?;
         Ok([HOSTILE.to_owned()].into_iter().filter(|name| name.contains(text)).collect())
     }
-    fn position(&self) -> Result<Cursor, Failure> {
+    fn position(&self) -> Result<Cursor, NoAnswer> {
         self.check()?;
         Ok(Cursor([(1, 7)].into()))
     }
-    fn marks(&self, _: &str, _: i32, _: i64) -> Result<Vec<Mark>, Failure> {
+    fn marks(&self, _: &str, _: i32, _: i64) -> Result<Vec<ReviewRecord>, NoAnswer> {
         self.check()?;
         Ok(self
             .marks
@@ -219,28 +219,28 @@ impl Archive for Fake {
             .unwrap()
             .iter()
             .rev()
-            .map(|mark| Mark { review: mark.review, note: mark.note.clone(), by: mark.by.clone(), at: now() })
+            .map(|mark| ReviewRecord { review: mark.review, note: mark.note.clone(), by: mark.by.clone(), at: now() })
             .collect())
     }
-    fn mark(&self, mark: &NewMark) -> Result<bool, Failure> {
+    fn mark(&self, mark: &NewReview) -> Result<bool, NoAnswer> {
         self.check()?;
         self.marks.lock().unwrap().push(mark.clone());
         Ok(mark.offset == 184_467)
     }
-    fn reviews(&self, _: Instant, _: Instant) -> Result<Vec<(Review, u64)>, Failure> {
+    fn reviews(&self, _: Timestamp, _: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer> {
         self.check()?;
         Ok(vec![(Review::True, 1)])
     }
-    fn settings(&self, _: &str) -> Result<Option<Vec<(String, String)>>, Failure> {
+    fn settings(&self, _: &str) -> Result<Option<Vec<(String, String)>>, NoAnswer> {
         self.check()?;
         Ok(Some(vec![("threshold".into(), "3.0".into()), ("min_samples".into(), "30".into())]))
     }
-    fn quality(&self, _: Instant, _: Instant) -> Result<Vec<Quality>, Failure> {
+    fn quality(&self, _: Timestamp, _: Timestamp) -> Result<Vec<Quality>, NoAnswer> {
         self.check()?;
         Ok(vec![Quality { day: now(), right: 3, wrong: 1, expected: 0, labelled: 9, all: 10 }])
     }
-    fn follow(&self) -> Result<Box<dyn Follower>, Failure> {
-        Err(Failure::Refused("nobody follows here".into()))
+    fn follow(&self) -> Result<Box<dyn Follower>, NoAnswer> {
+        Err(NoAnswer::Refused("nobody follows here".into()))
     }
 }
 
@@ -249,12 +249,12 @@ fn guarded(access: Access) -> Arc<Handler> {
     app(Fake::new(1.0, 9), options(access)).unwrap()
 }
 
-fn options(access: Access) -> Options {
+fn options(access: Access) -> SiteOptions {
     let console = "https://console/{topic}/{partition}?o={offset}".into();
     let base = BasePath::default();
     let proxies = vec!["10.0.0.1".parse().unwrap()];
     let (refresh, stop) = (Duration::from_secs(5), Arc::default());
-    Options { base, port: 8501, proxies, is_tls_only: false, refresh, clock: now, access, console, stop }
+    SiteOptions { base, port: 8501, proxies, is_tls_only: false, refresh, clock: now, access, console, stop }
 }
 
 fn pages(age: f64, judged: u64) -> (Arc<Fake>, Arc<Handler>) {
@@ -270,9 +270,9 @@ fn get(handler: &Arc<Handler>, url: &str) -> (Response, String) {
 fn send(handler: &Arc<Handler>, request: Request) -> (Response, String) {
     let mut response = handler(request);
     let body = match &mut response.body {
-        Body::Whole(bytes) => bytes.to_vec(),
+        ResponseBody::Whole(bytes) => bytes.to_vec(),
         // An export: until its end.
-        Body::Stream(pieces) | Body::Events(pieces) => {
+        ResponseBody::Stream(pieces) | ResponseBody::Events(pieces) => {
             std::iter::from_fn(|| pieces.blocking_recv()).flatten().collect()
         }
     };

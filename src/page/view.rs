@@ -23,9 +23,9 @@ pub mod trend;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::asked::{Asked, Manner, Theme};
-use super::route::Visit;
-use strip::Strip;
+use super::asked::{Manner, PageQuery, Theme};
+use super::route::RequestContext;
+use strip::Banner;
 
 /// What surrounds every page.
 #[derive(Serialize)]
@@ -61,7 +61,7 @@ pub struct Frame<'a> {
     /// This page in other colours.
     pub themes: Vec<Choice>,
     /// The sentence above all else.
-    pub strip: Option<Strip>,
+    pub strip: Option<Banner>,
     /// What is wrong with the detection, on pages without that sentence; empty when nothing is known to be.
     pub alarm: String,
     /// Who reads; empty when nobody is asked.
@@ -82,9 +82,15 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// A page that refreshes itself.
-    pub fn live(visit: &Visit<'a>, title: &str, nav: &'static str, path: &str, asked: &Asked) -> Frame<'a> {
+    pub fn live(
+        visit: &RequestContext<'a>,
+        title: &str,
+        nav: &'static str,
+        path: &str,
+        asked: &PageQuery,
+    ) -> Frame<'a> {
         let Manner { is_paused, is_utc, theme } = asked.manner;
-        let other = Asked { manner: Manner { is_paused: !is_paused, ..asked.manner }, ..asked.clone() };
+        let other = PageQuery { manner: Manner { is_paused: !is_paused, ..asked.manner }, ..asked.clone() };
         let frame = Frame::still(visit, title);
         Frame {
             nav,
@@ -109,7 +115,7 @@ impl<'a> Frame<'a> {
     }
 
     /// A page that does not.
-    pub fn still(visit: &Visit<'a>, title: &str) -> Frame<'a> {
+    pub fn still(visit: &RequestContext<'a>, title: &str) -> Frame<'a> {
         let site = visit.site;
         let [style, script] = site.assets.paths();
         Frame {
@@ -150,8 +156,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    fn of(text: &'static str, path: &str, asked: &Asked, manner: Manner) -> Choice {
-        let other = Asked { manner, ..asked.clone() };
+    fn of(text: &'static str, path: &str, asked: &PageQuery, manner: Manner) -> Choice {
+        let other = PageQuery { manner, ..asked.clone() };
         Choice { text, url: format!("{path}{}", other.query()), is_current: manner == asked.manner }
     }
 }

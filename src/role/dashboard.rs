@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 
-use super::Crew;
+use super::Supervisor;
 use crate::config::Settings;
 use crate::config::resolved::base::BasePath;
 use crate::config::resolved::network::Network;
-use crate::config::resolved::{Dashboard, Hsts};
+use crate::config::resolved::{DashboardSettings, Hsts};
 use crate::error::{Error, Result};
-use crate::event::Instant;
-use crate::health::{Code, Part, Severity, State};
+use crate::event::Timestamp;
+use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity};
 use crate::page::door::Access;
 use crate::page::listener::tls::Tls;
 use crate::page::listener::{self, Handler};
@@ -53,26 +53,26 @@ pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
         Hsts::On => true,
         Hsts::Off => false,
     };
-    let options = page::Options {
+    let options = page::SiteOptions {
         base,
         port,
         refresh: settings.dashboard.refresh,
-        clock: Instant::now,
+        clock: Timestamp::now,
         proxies: proxies(&settings.dashboard),
         is_tls_only,
         access: access(&settings.dashboard),
         console: settings.dashboard.console.clone(),
         stop: Arc::clone(stop),
     };
-    page::app(Arc::new(store::Reader::new(&settings.postgres, pool, marker)), options)
+    page::app(Arc::new(store::PostgresArchive::new(&settings.postgres, pool, marker)), options)
 }
 
 /// Checked with the settings.
-fn proxies(dashboard: &Dashboard) -> Vec<Network> {
+fn proxies(dashboard: &DashboardSettings) -> Vec<Network> {
     dashboard.proxy_addresses.iter().filter_map(|address| address.parse().ok()).collect()
 }
 
-fn access(dashboard: &Dashboard) -> Access {
+fn access(dashboard: &DashboardSettings) -> Access {
     if !dashboard.users.is_empty() {
         let (idle, life) = (dashboard.session_idle, dashboard.session_life);
         return Access::Passwords { file: dashboard.users.clone().into(), idle, life };
@@ -88,7 +88,7 @@ fn access(dashboard: &Dashboard) -> Access {
 ///
 /// # Errors
 /// As [`app`]; 69 when the address is taken.
-pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
+pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
     let Some(address) = settings.dashboard.listen.or(ADDRESS) else {
         return Err(Error::config("dashboard.listen is \"off\": the dashboard has nothing to do"));
     };
@@ -120,7 +120,7 @@ pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
     let address = bound.address();
     crew.serve("pages", bound, Arc::new(handler), settings.service.drain_timeout)?;
     let (part, stop) = (crew.health.part("pages"), crew.stop.clone());
-    part.set(State::Running);
+    part.set(ComponentState::Running);
     tracing::info!("pages on {}://{address}/", if tls.is_some() { "https" } else { "http" });
     // The beat of a server is that it answers.
     crew.spawn("pulse", move || {
@@ -129,8 +129,8 @@ pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
                 watch_certificate(&part, tls.left());
             }
             match answers(address, tls.is_some()) {
-                Ok(()) => part.set(State::Running),
-                Err(e) => part.set(State::Degraded(format!("{address} does not answer: {e}"))),
+                Ok(()) => part.set(ComponentState::Running),
+                Err(e) => part.set(ComponentState::Degraded(format!("{address} does not answer: {e}"))),
             }
         }
         Ok(())
@@ -138,18 +138,18 @@ pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
 }
 
 /// Says that the certificate expires while there is time, and that it has: browsers refuse the pages then.
-fn watch_certificate(part: &Part, left: Duration) {
+fn watch_certificate(part: &Component, left: Duration) {
     const RENEW: &str = "renew it, then `systemctl reload anomaly-dashboard`";
     match left.as_secs() / 86_400 {
         _ if left.is_zero() => {
             let message = format!("the certificate of the pages has expired: browsers refuse them; {RENEW}");
-            part.raise(Code::CertificateExpires, Severity::Degraded, message);
+            part.raise(ConditionCode::CertificateExpires, ConditionSeverity::Degraded, message);
         }
         days @ ..NOTICE_DAYS => {
             let message = format!("the certificate of the pages expires in {days} days; {RENEW}");
-            part.raise(Code::CertificateExpires, Severity::Notice, message);
+            part.raise(ConditionCode::CertificateExpires, ConditionSeverity::Notice, message);
         }
-        _ => part.clear(Code::CertificateExpires),
+        _ => part.clear(ConditionCode::CertificateExpires),
     }
 }
 

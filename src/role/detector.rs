@@ -5,21 +5,21 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Crew;
+use super::Supervisor;
 use crate::anomaly::Anomaly;
 use crate::config::Settings;
-use crate::config::resolved::{Delivery, Keep};
+use crate::config::resolved::{Delivery, StateKeeping};
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::health::{Input, Part, State};
-use crate::service::limit::Limit;
+use crate::health::{Component, ComponentState, InputHealth};
+use crate::service::limit::LogRateLimit;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::sink::PostgresLedger;
-use crate::stream::kafka::{KafkaLog, KafkaReader, Names};
+use crate::stream::kafka::{KafkaGroupConsumer, KafkaTransactionalClient, MemberNames};
 use crate::stream::log::Remedy;
 use crate::stream::sink::{self, Sink};
-use crate::stream::worker::{Ending, Observer, Plan, Worker};
+use crate::stream::worker::{CommitObserver, Worker, WorkerEnding, WorkerPlan};
 use upkeep::Upkeep;
 
 /// Between two heartbeats.
@@ -35,7 +35,7 @@ pub type Announce = Arc<dyn Fn(&Anomaly) + Send + Sync>;
 
 /// One line in the log for each anomaly, with fields, up to the settings' limit.
 pub fn announce_in_log(settings: &Settings) -> Announce {
-    let limit = Limit::new(settings.log.anomalies_per_second);
+    let limit = LogRateLimit::new(settings.log.anomalies_per_second);
     Arc::new(move |a| {
         let Some(left_out) = limit.pass(Instant::now()) else { return };
         if left_out > 0 {
@@ -78,14 +78,14 @@ pub fn describe(a: &Anomaly) -> String {
 ///
 /// # Errors
 /// 78 when librdkafka refuses the settings.
-pub fn start(crew: &mut Crew, settings: &Settings, announce: Announce) -> Result<()> {
+pub fn start(crew: &mut Supervisor, settings: &Settings, announce: Announce) -> Result<()> {
     let detector = &settings.detector;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if detector.workers == 0 { cores } else { detector.workers };
     let instance = instance(settings)?;
-    let input = Input::new(&crew.health);
+    let input = InputHealth::new(&crew.health);
     for index in 0..workers {
-        let seat = Seat::new(crew, settings, &instance, index, input.clone());
+        let seat = WorkerThread::new(crew, settings, &instance, index, input.clone());
         let announce = announce.clone();
         crew.spawn(&format!("worker-{index}"), move || {
             let ended = seat.work(&announce);
@@ -128,9 +128,9 @@ fn instance(settings: &Settings) -> Result<String> {
 }
 
 /// Names by which Kafka knows one worker of this instance.
-fn names(settings: &Settings, instance: &str, index: usize) -> Names {
+fn names(settings: &Settings, instance: &str, index: usize) -> MemberNames {
     let (detector, topics) = (&settings.detector, &settings.topics);
-    Names {
+    MemberNames {
         input: topics.raw_events.clone(),
         anomalies: topics.anomalies.clone(),
         dead_letter: topics.dead_letter.clone(),
@@ -142,13 +142,13 @@ fn names(settings: &Settings, instance: &str, index: usize) -> Names {
     }
 }
 
-fn plan(settings: &Settings) -> Plan {
+fn plan(settings: &Settings) -> WorkerPlan {
     let (detector, topics) = (&settings.detector, &settings.topics);
-    Plan {
+    WorkerPlan {
         topic: topics.raw_events.clone(),
         group: detector.group.clone(),
         state_topic: topics.state.clone(),
-        keeps_state: detector.state == Keep::Topic,
+        keeps_state: detector.state == StateKeeping::Topic,
         snapshot_interval: detector.snapshot_interval,
         snapshot_bytes: SNAPSHOT_BYTES,
         fields: settings.fields.clone(),
@@ -163,19 +163,19 @@ fn plan(settings: &Settings) -> Plan {
 }
 
 /// Everything that one worker needs, to begin as often as it must.
-struct Seat {
+struct WorkerThread {
     settings: Settings,
-    names: Names,
-    plan: Plan,
-    part: Arc<Part>,
-    input: Arc<Input>,
+    names: MemberNames,
+    plan: WorkerPlan,
+    part: Arc<Component>,
+    input: Arc<InputHealth>,
     meter: crate::meter::Meter,
     stop: Arc<crate::stop::Stop>,
 }
 
-impl Seat {
-    fn new(crew: &Crew, settings: &Settings, instance: &str, index: usize, input: Arc<Input>) -> Self {
-        Seat {
+impl WorkerThread {
+    fn new(crew: &Supervisor, settings: &Settings, instance: &str, index: usize, input: Arc<InputHealth>) -> Self {
+        WorkerThread {
             settings: settings.clone(),
             names: names(settings, instance, index),
             plan: plan(settings),
@@ -189,31 +189,35 @@ impl Seat {
     /// Works until the stop; begins anew after faults that leave nothing to go on with.
     fn work(&self, announce: &Announce) -> Result<()> {
         let announce = announce.clone();
-        let mut observer: Observer = Box::new(move |batch| batch.iter().for_each(|anomaly| announce(anomaly)));
+        let mut observer: CommitObserver = Box::new(move |batch| batch.iter().for_each(|anomaly| announce(anomaly)));
         let detector = &self.settings.detector;
         loop {
-            let log =
-                KafkaLog::new(&self.settings.kafka, self.names.clone(), detector.delivery, detector.session_timeout)
-                    .map_err(|fault| match fault.remedy {
-                        Remedy::Stop => Error::config(fault),
-                        _ => Error::internal(fault),
-                    })?;
+            let log = KafkaTransactionalClient::new(
+                &self.settings.kafka,
+                self.names.clone(),
+                detector.delivery,
+                detector.session_timeout,
+            )
+            .map_err(|fault| match fault.remedy {
+                Remedy::Stop => Error::config(fault),
+                _ => Error::internal(fault),
+            })?;
             let windows = Detector::new(self.settings.detection())
                 .ok_or_else(|| Error::config(format_args!("detector.method `{}` is unknown", detector.method)))?;
             let (parts, meter) = ((self.part.clone(), self.input.clone()), self.meter.clone());
             match Worker::new(log, windows, &self.plan, parts, meter, &mut observer, &self.stop).run() {
-                Ending::Stopped => return Ok(()),
-                Ending::Failed(error) => return Err(error),
-                Ending::Replaced => {
-                    let Names { group, member, .. } = &self.names;
+                WorkerEnding::Stopped => return Ok(()),
+                WorkerEnding::Failed(error) => return Err(error),
+                WorkerEnding::Replaced => {
+                    let MemberNames { group, member, .. } = &self.names;
                     return Err(Error::config(format_args!(
                         "another detector has joined group {group} as {member}, by the same detector.instance; this one \
                          gives way, and stops. Give each instance a name of its own"
                     )));
                 }
-                Ending::Rebuild(why) => {
+                WorkerEnding::Rebuild(why) => {
                     self.part.set_partitions(std::collections::BTreeMap::new());
-                    self.part.set(State::Degraded(format!("beginning anew: {why}")));
+                    self.part.set(ComponentState::Degraded(format!("beginning anew: {why}")));
                     if self.stop.wait(PAUSE) {
                         return Ok(());
                     }
@@ -228,20 +232,21 @@ fn failure(ended: &Result<()>) -> Option<String> {
     ended.as_ref().err().map(|error| foreign::line(&error.message).to_string())
 }
 
-fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()> {
-    let plan = sink::Plan { topic: settings.topics.anomalies.clone(), batch: settings.sink.batch };
+fn start_sink(crew: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
+    let plan = sink::SinkPlan { topic: settings.topics.anomalies.clone(), batch: settings.sink.batch };
     let (group, member) = (settings.sink.group.clone(), format!("{instance}-sink"));
     let session = settings.detector.session_timeout;
     // PostgreSQL may hold it up for as long as it likes: that must not end the detector.
     let (part, meter, stop) = (crew.health.unwatched_part("sink"), crew.meter.clone(), crew.stop.clone());
     let (kafka, postgres) = (settings.kafka.clone(), settings.postgres.clone());
-    let carry = move |part: &Arc<Part>| {
+    let carry = move |part: &Arc<Component>| {
         loop {
-            let reader = KafkaReader::new(&kafka, &plan.topic, &group, &member, session).map_err(Error::config)?;
+            let reader =
+                KafkaGroupConsumer::new(&kafka, &plan.topic, &group, &member, session).map_err(Error::config)?;
             let ledger = PostgresLedger::new(&postgres, &group, &plan.topic);
             match Sink::new(reader, &plan, Box::new(ledger), part.clone(), meter.clone(), &stop).run() {
-                sink::Ending::Stopped => return Ok(()),
-                sink::Ending::Rebuild(why) => part.set(State::Degraded(format!("beginning anew: {why}"))),
+                sink::SinkEnding::Stopped => return Ok(()),
+                sink::SinkEnding::Rebuild(why) => part.set(ComponentState::Degraded(format!("beginning anew: {why}"))),
             }
             if stop.wait(PAUSE) {
                 return Ok(());
@@ -255,7 +260,7 @@ fn start_sink(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()
     })
 }
 
-fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Result<()> {
+fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
     let hash = hex(&settings.detection().fingerprint());
     let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
     let of = &settings.detector;
@@ -273,12 +278,12 @@ fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Resu
     let part = crew.health.unwatched_part("heartbeat");
     let mut upkeep = Upkeep::new(&settings.postgres, part.clone());
     crew.spawn("heartbeat", move || {
-        part.set(State::Running);
+        part.set(ComponentState::Running);
         loop {
             let is_last = stop.wait(HEARTBEAT);
             if is_last {
                 // The last commits are to be in the last heartbeat.
-                part.set(State::Stopped);
+                part.set(ComponentState::Stopped);
                 while !health.is_over() && stop.elapsed().is_some_and(|elapsed| elapsed < drain) {
                     std::thread::sleep(Duration::from_millis(20));
                 }
@@ -287,14 +292,14 @@ fn start_heartbeat(crew: &mut Crew, settings: &Settings, instance: &str) -> Resu
             let written = heartbeat.write(&others).and_then(|()| {
                 // The last of them: a heartbeat that arrives does not say that none can be written.
                 if !is_last {
-                    part.set(State::Running);
+                    part.set(ComponentState::Running);
                 }
                 heartbeat.write(std::slice::from_ref(&part))
             });
             match written {
                 _ if is_last => return Ok(()),
                 Ok(()) => upkeep.run(),
-                Err(e) => part.set(State::Degraded(format!("cannot write detector_status: {e}"))),
+                Err(e) => part.set(ComponentState::Degraded(format!("cannot write detector_status: {e}"))),
             }
         }
     })
@@ -317,7 +322,7 @@ pub fn check_state(settings: &Settings, partitions: &[i32]) -> Result<usize, Str
     // Outside the group: the name of the member is never used.
     let names = names(settings, "check", 0);
     let session = settings.detector.session_timeout;
-    let log = KafkaLog::new(&settings.kafka, names, Delivery::AtLeastOnce, session);
+    let log = KafkaTransactionalClient::new(&settings.kafka, names, Delivery::AtLeastOnce, session);
     crate::stream::worker::look(&mut log.map_err(|fault| fault.message)?, &plan(settings), partitions)
         .map_err(|fault| fault.message)
 }

@@ -5,33 +5,33 @@ use std::path::Path;
 
 use crate::config::Settings;
 use crate::config::resolved::SourceKind;
-use crate::config::schema::File;
+use crate::config::schema::ShippedFile;
 use crate::error::{Error, Result};
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade, sandbox};
 use crate::page::door;
 use crate::page::listener::tls;
 use crate::{store, stream};
 
 /// What was found of the files that the role of `file` uses; of all roles without one.
-pub fn look(settings: &Settings, file: Option<File>) -> Vec<Finding> {
-    let (now, is_used) = (Instant::now(), |of: File| file.is_none_or(|file| file == of));
+pub fn look(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
+    let (now, is_used) = (Timestamp::now(), |of: ShippedFile| file.is_none_or(|file| file == of));
     let mut found = Vec::new();
-    if file != Some(File::Dashboard) {
+    if file != Some(ShippedFile::Dashboard) {
         found.extend(stream::kafka::tls::look(&settings.kafka, now));
     }
-    if file != Some(File::Producer) {
+    if file != Some(ShippedFile::Producer) {
         found.extend(store::authorities::look(&settings.postgres, now));
         found.extend(store::authorities::client(&settings.postgres));
     }
-    if is_used(File::Producer) {
+    if is_used(ShippedFile::Producer) {
         found.extend(replayed(settings));
     }
     let dashboard = &settings.dashboard;
-    if is_used(File::Dashboard) && !dashboard.tls_certificate.is_empty() {
+    if is_used(ShippedFile::Dashboard) && !dashboard.tls_certificate.is_empty() {
         found.extend(tls::look(dashboard.tls_certificate.as_ref(), dashboard.tls_key.as_ref(), now));
     }
-    if is_used(File::Dashboard) && !dashboard.users.is_empty() {
+    if is_used(ShippedFile::Dashboard) && !dashboard.users.is_empty() {
         found.push(door::look(dashboard.users.as_ref()));
     }
     found
@@ -90,7 +90,7 @@ fn replayed(settings: &Settings) -> Option<Finding> {
 ///
 /// # Errors
 /// 78 with all that does not.
-pub fn usable(settings: &Settings, file: File) -> Result<Vec<Finding>> {
+pub fn usable(settings: &Settings, file: ShippedFile) -> Result<Vec<Finding>> {
     let found = look(settings, Some(file));
     let (unusable, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.grade == Grade::Unusable);
     if unusable.is_empty() {

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant as Monotonic};
 
-use super::Crew;
+use super::Supervisor;
 use crate::config::Settings;
 use crate::config::resolved::SourceKind;
 use crate::error::{Error, Result};
-use crate::event::Instant;
-use crate::health::{Part, State};
+use crate::event::Timestamp;
+use crate::health::{Component, ComponentState};
 use crate::meter::Meter;
 use crate::source::generator::Generator;
 use crate::source::host::Host;
-use crate::source::replay::Replay;
-use crate::source::{Next, Sample, Source};
+use crate::source::replay::ReplaySource;
+use crate::source::{EventSource, SourceEvent, SourceStep};
 use crate::stop::Stop;
 use crate::stream::publish::Publisher;
 
@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// As the source's.
-pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
+pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
     publish(crew, settings, source(settings)?)
 }
 
@@ -33,14 +33,14 @@ pub fn start(crew: &mut Crew, settings: &Settings) -> Result<()> {
 ///
 /// # Errors
 /// As the source's; 78 when it cannot write where the fields are.
-pub fn source(settings: &Settings) -> Result<Box<dyn Source + Send>> {
+pub fn source(settings: &Settings) -> Result<Box<dyn EventSource + Send>> {
     let (producer, fields) = (&settings.producer, &settings.fields);
     if let Some(wrong) = fields.unwritable().filter(|_| producer.source != SourceKind::Replay) {
         return Err(Error::config(format_args!("{}; {}", wrong.title, wrong.expected)));
     }
     Ok(match producer.source {
-        SourceKind::Generate => Box::new(Generator::new(producer, fields, Instant::now())),
-        SourceKind::Replay => Box::new(Replay::new(producer, fields)?),
+        SourceKind::Generate => Box::new(Generator::new(producer, fields, Timestamp::now())),
+        SourceKind::Replay => Box::new(ReplaySource::new(producer, fields)?),
         SourceKind::Host => Box::new(Host::new(producer.interval, fields)?),
     })
 }
@@ -49,7 +49,7 @@ pub fn source(settings: &Settings) -> Result<Box<dyn Source + Send>> {
 ///
 /// # Errors
 /// 78 when librdkafka refuses the settings.
-pub fn publish(crew: &mut Crew, settings: &Settings, source: Box<dyn Source + Send>) -> Result<()> {
+pub fn publish(crew: &mut Supervisor, settings: &Settings, source: Box<dyn EventSource + Send>) -> Result<()> {
     let publishing = Publishing {
         publisher: Publisher::new(&settings.kafka, &settings.topics.raw_events)?,
         part: crew.health.part("publisher"),
@@ -65,7 +65,7 @@ pub fn publish(crew: &mut Crew, settings: &Settings, source: Box<dyn Source + Se
 
 struct Publishing {
     publisher: Publisher,
-    part: std::sync::Arc<Part>,
+    part: std::sync::Arc<Component>,
     meter: Meter,
     stop: std::sync::Arc<Stop>,
     drain: Duration,
@@ -76,7 +76,7 @@ struct Publishing {
 }
 
 impl Publishing {
-    fn run(mut self, mut source: Box<dyn Source + Send>) -> Result<()> {
+    fn run(mut self, mut source: Box<dyn EventSource + Send>) -> Result<()> {
         let began = Monotonic::now();
         while !self.stop.is_requested() && !self.publisher.has_topic() {
             self.look();
@@ -84,13 +84,13 @@ impl Publishing {
         }
         while !self.stop.is_requested() {
             match source.next(began.elapsed())? {
-                Next::Event(sample) => self.send(&sample)?,
-                Next::Wait(time) => {
+                SourceStep::Event(sample) => self.send(&sample)?,
+                SourceStep::Wait(time) => {
                     self.publisher.poll(Duration::ZERO);
                     // Polling for less than a millisecond would spin.
                     std::thread::sleep(time.min(NAP));
                 }
-                Next::End => break,
+                SourceStep::End => break,
             }
             if self.looked.elapsed() >= LOOK {
                 self.look();
@@ -100,7 +100,7 @@ impl Publishing {
     }
 
     /// Waits for room as long as it takes: an outage costs time, not events.
-    fn send(&mut self, sample: &Sample) -> Result<()> {
+    fn send(&mut self, sample: &SourceEvent) -> Result<()> {
         while !self.publisher.send(sample.key.as_deref(), &sample.value, sample.label)? {
             self.publisher.poll(NAP);
             self.look();
@@ -120,9 +120,9 @@ impl Publishing {
         self.meter.published.add("failed", failed - self.counted.1);
         self.counted = (delivered, failed);
         match self.publisher.trouble() {
-            Some(why) => self.part.set(State::Degraded(why)),
+            Some(why) => self.part.set(ComponentState::Degraded(why)),
             // Ready when the first event has arrived.
-            None if delivered > 0 => self.part.set(State::Running),
+            None if delivered > 0 => self.part.set(ComponentState::Running),
             None => self.part.beat(),
         }
     }

@@ -1,6 +1,6 @@
 //! `|value - mean| > threshold x deviation`, strictly; the deviation is the window's, raised to the floors.
 
-use super::{Figures, Limits, Rule};
+use super::{Judgement, Limits, Method};
 use crate::window::Window;
 
 pub(super) struct Sigma(pub Limits);
@@ -10,7 +10,7 @@ fn finite(x: f64) -> f64 {
     x.clamp(f64::MIN, f64::MAX)
 }
 
-impl Rule for Sigma {
+impl Method for Sigma {
     fn name(&self) -> &'static str {
         "sigma"
     }
@@ -20,7 +20,7 @@ impl Rule for Sigma {
         window.certainly_within(value, self.0.threshold)
     }
 
-    fn figures(&self, window: &Window, value: f64) -> Option<Figures> {
+    fn figures(&self, window: &Window, value: f64) -> Option<Judgement> {
         let Limits { threshold, min_std_dev, min_relative_std_dev } = self.0;
         let moments = window.moments()?;
         let (mean, std_dev) = (moments.mean, moments.std_dev);
@@ -38,7 +38,7 @@ impl Rule for Sigma {
             _ if distance.is_finite() => Some(finite(distance / deviation)),
             _ => Some(finite((value / 4.0 - mean / 4.0) / (deviation / 4.0))),
         };
-        Some(Figures {
+        Some(Judgement {
             mean,
             std_dev,
             z_score,
@@ -54,7 +54,7 @@ impl Rule for Sigma {
 mod tests {
     use super::*;
 
-    fn judge(values: &[f64], value: f64, floors: (f64, f64)) -> Figures {
+    fn judge(values: &[f64], value: f64, floors: (f64, f64)) -> Judgement {
         let mut window = Window::default();
         values.iter().for_each(|x| {
             window.push(*x, 100);

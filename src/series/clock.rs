@@ -26,7 +26,7 @@ const NEVER: i64 = i64::MIN / 2;
 
 /// The clock of one partition. Offsets that it is given never go back, except through [`Clock::clone_from`].
 #[derive(Debug)]
-pub struct Clock {
+pub struct PartitionClock {
     /// Seconds that have passed.
     elapsed: u32,
     /// Highest median so far, in seconds since the epoch; `None` while there is none.
@@ -48,7 +48,7 @@ struct Cells {
 
 /// A clock as a checkpoint keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reading {
+pub struct ClockSnapshot {
     /// Seconds that have passed.
     pub elapsed: u32,
     high: Option<u32>,
@@ -58,10 +58,10 @@ pub struct Reading {
     cells: Vec<(u8, u32, i64)>,
 }
 
-impl Reading {
+impl ClockSnapshot {
     /// A clock of which nothing else is known.
     pub fn at(elapsed: u32) -> Self {
-        Reading { elapsed, ..Reading::default() }
+        ClockSnapshot { elapsed, ..ClockSnapshot::default() }
     }
 }
 
@@ -80,16 +80,16 @@ pub fn seconds(millis: i64) -> u32 {
     (millis / 1_000).clamp(0, i64::from(u32::MAX)) as u32
 }
 
-impl Default for Clock {
+impl Default for PartitionClock {
     fn default() -> Self {
         let cells = Box::new(Cells { times: [0; CELLS], seen: [NEVER; CELLS] });
-        Clock { elapsed: 0, high: None, confirmed: 0, next: 0, cells }
+        PartitionClock { elapsed: 0, high: None, confirmed: 0, next: 0, cells }
     }
 }
 
-impl Clone for Clock {
+impl Clone for PartitionClock {
     fn clone(&self) -> Self {
-        Clock { cells: self.cells.clone(), ..*self }
+        PartitionClock { cells: self.cells.clone(), ..*self }
     }
 
     /// Without new memory.
@@ -100,7 +100,7 @@ impl Clone for Clock {
     }
 }
 
-impl Clock {
+impl PartitionClock {
     /// Seconds that have passed.
     pub fn elapsed(&self) -> u32 {
         self.elapsed
@@ -144,12 +144,12 @@ impl Clock {
     }
 
     /// For a checkpoint.
-    pub fn read(&self) -> Reading {
+    pub fn read(&self) -> ClockSnapshot {
         let newest = self.cells.seen.iter().copied().max().unwrap_or(NEVER);
         let cells = (0..).zip(self.cells.times.iter().zip(&self.cells.seen));
         // Others are never current again.
         let cells = cells.filter(|(_, (_, seen))| **seen > NEVER && newest - **seen < SPAN);
-        Reading {
+        ClockSnapshot {
             elapsed: self.elapsed,
             high: self.high,
             confirmed: self.confirmed,
@@ -160,10 +160,10 @@ impl Clock {
 }
 
 /// As it was read.
-impl From<&Reading> for Clock {
-    fn from(reading: &Reading) -> Self {
-        let Reading { elapsed, high, confirmed, next, .. } = *reading;
-        let mut clock = Clock { elapsed, high, confirmed, next, ..Clock::default() };
+impl From<&ClockSnapshot> for PartitionClock {
+    fn from(reading: &ClockSnapshot) -> Self {
+        let ClockSnapshot { elapsed, high, confirmed, next, .. } = *reading;
+        let mut clock = PartitionClock { elapsed, high, confirmed, next, ..PartitionClock::default() };
         for (at, time, seen) in &reading.cells {
             let at = usize::from(*at) % CELLS;
             (clock.cells.times[at], clock.cells.seen[at]) = (*time, *seen);
@@ -184,7 +184,7 @@ mod tests {
     /// A clock and what it was given.
     #[derive(Default)]
     struct Partition {
-        clock: Clock,
+        clock: PartitionClock,
         offset: i64,
     }
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn many_metrics_of_one_device_are_one_device_and_two_devices_have_no_clock() {
-        let mut clock = Clock::default();
+        let mut clock = PartitionClock::default();
         for offset in 0..10_000 {
             let key = format!("device-{}\0metric-{}", offset % 2, offset % 50);
             clock.note(cell_of(&key), offset, Some(right(offset * 60)));
@@ -254,9 +254,9 @@ mod tests {
 
     #[test]
     fn records_without_a_time_let_no_time_pass() {
-        let mut clock = Clock::default();
+        let mut clock = PartitionClock::default();
         (0..10_000).for_each(|offset| clock.note((offset % 100) as u8, offset, None));
-        assert_eq!(clock.read(), Reading::default());
+        assert_eq!(clock.read(), ClockSnapshot::default());
     }
 
     #[test]
@@ -293,10 +293,10 @@ mod tests {
             at in any::<prop::sample::Index>(),
         ) {
             let at = at.index(records.len() + 1);
-            let (mut clock, mut offset, mut restored) = (Clock::default(), 0, Clock::default());
+            let (mut clock, mut offset, mut restored) = (PartitionClock::default(), 0, PartitionClock::default());
             for (n, (device, jitter, step)) in records.iter().enumerate() {
                 if n == at {
-                    restored = Clock::from(&clock.read());
+                    restored = PartitionClock::from(&clock.read());
                 }
                 let (cell, time) = (cell_of(&device.to_string()), Some(NOW + offset * 100 + jitter * 1_000));
                 clock.note(cell, offset, time);

@@ -2,7 +2,7 @@
 //! time, and writes each eviction in the transaction that commits the offset. A restart applies what was written and makes no
 //! decision itself, so a bound may change at any time.
 
-use super::Table;
+use super::SeriesTable;
 
 /// Most series that one record evicts, so that a lowered bound does not hold up the loop.
 const EVICTED_AT_ONCE: usize = 64;
@@ -16,34 +16,34 @@ const MOST_RECORDS: i64 = 65_536;
 
 /// What a table may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
+pub struct SeriesLimits {
     /// Most series; beyond them the one that has been silent for longest is evicted.
     pub max_series: usize,
     /// A series is evicted after so many seconds without a value, by the partition's clock; `None`: never.
     pub idle_after: Option<u32>,
 }
 
-impl Default for Bounds {
+impl Default for SeriesLimits {
     fn default() -> Self {
-        Bounds { max_series: u32::MAX as usize - 1, idle_after: None }
+        SeriesLimits { max_series: u32::MAX as usize - 1, idle_after: None }
     }
 }
 
 /// Why a series was evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum EvictionCause {
     /// There were too many.
     Full,
     /// It was silent for too long.
     Idle,
 }
 
-impl Cause {
+impl EvictionCause {
     /// As a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
-            Cause::Full => "full",
-            Cause::Idle => "idle",
+            EvictionCause::Full => "full",
+            EvictionCause::Idle => "idle",
         }
     }
 }
@@ -65,10 +65,10 @@ pub struct Evicted {
     /// Its records from this offset on begin it again; it has none between its newest one and here.
     pub at: i64,
     /// Why.
-    pub cause: Cause,
+    pub cause: EvictionCause,
 }
 
-impl Table {
+impl SeriesTable {
     /// Evictions since the last commit.
     pub fn evicted(&self) -> &[Evicted] {
         &self.evicted
@@ -80,17 +80,17 @@ impl Table {
     }
 
     /// Evicts one series when there is no room for another one, which the record at `offset` brings.
-    pub(super) fn make_room(&mut self, offset: i64, bounds: Bounds) {
+    pub(super) fn make_room(&mut self, offset: i64, bounds: SeriesLimits) {
         if self.len() >= bounds.max_series.max(1)
             && let Some(oldest) = self.oldest()
         {
-            self.evict(oldest, offset, Cause::Full);
+            self.evict(oldest, offset, EvictionCause::Full);
         }
     }
 
     /// Evicts series that are due before the record at `next`: those beyond a bound that was lowered, then those that have been
     /// silent for too long. What is left over is evicted with the next records.
-    pub fn prune(&mut self, next: i64, bounds: Bounds) {
+    pub fn prune(&mut self, next: i64, bounds: SeriesLimits) {
         let is_full = self.len() > bounds.max_series.max(1);
         let may_be_idle = bounds.idle_after.is_some_and(|idle_after| {
             let limit = self.clock.elapsed().saturating_sub(idle_after);
@@ -102,7 +102,7 @@ impl Table {
     }
 
     #[cold]
-    fn evict_due(&mut self, next: i64, bounds: Bounds) {
+    fn evict_due(&mut self, next: i64, bounds: SeriesLimits) {
         for _ in 0..EVICTED_AT_ONCE.min(EVICTED_TOGETHER.saturating_sub(self.evicted.len())) {
             match self.due(next, bounds) {
                 Some((oldest, cause)) => self.evict(oldest, next, cause),
@@ -112,36 +112,38 @@ impl Table {
     }
 
     /// The series that is to be evicted before the record at `next`, if one is.
-    fn due(&mut self, next: i64, bounds: Bounds) -> Option<(u32, Cause)> {
+    fn due(&mut self, next: i64, bounds: SeriesLimits) -> Option<(u32, EvictionCause)> {
         let oldest = self.oldest()?;
         if self.len() > bounds.max_series.max(1) {
-            return Some((oldest, Cause::Full));
+            return Some((oldest, EvictionCause::Full));
         }
         let (last, touched) = (self.at(oldest).last, self.at(oldest).touched);
         let silence = self.clock.elapsed().saturating_sub(touched);
         let records = (ROUNDS * self.len() as i64).min(MOST_RECORDS);
         let is_idle = bounds.idle_after.is_some_and(|idle_after| silence > idle_after) && next - last > records;
-        is_idle.then_some((oldest, Cause::Idle))
+        is_idle.then_some((oldest, EvictionCause::Idle))
     }
 
     /// Evicts the [`oldest`](Table::oldest).
-    fn evict(&mut self, oldest: u32, at: i64, cause: Cause) {
+    fn evict(&mut self, oldest: u32, at: i64, cause: EvictionCause) {
         self.order.leave();
         if let Some(series) = self.remove(oldest) {
             self.evicted.push(Evicted { key: series.window.name().into(), at, cause });
-            self.trail.push(super::Step::Evicted(Box::new(series)));
+            self.trail.push(super::UndoStep::Evicted(Box::new(series)));
         }
     }
 }
 
 /// For a judge of decisions that others made.
 #[cfg(test)]
-impl Table {
+impl SeriesTable {
     /// Evicts this series, as somebody decided before the record at `at`; false if it is not the next to leave, or not due.
     /// `makes_room`: that record brings a new series.
-    pub fn obey(&mut self, key: &str, at: i64, bounds: Bounds, makes_room: bool) -> bool {
+    pub fn obey(&mut self, key: &str, at: i64, bounds: SeriesLimits, makes_room: bool) -> bool {
         let due = match self.due(at, bounds) {
-            None if makes_room && self.len() >= bounds.max_series => self.oldest().map(|oldest| (oldest, Cause::Full)),
+            None if makes_room && self.len() >= bounds.max_series => {
+                self.oldest().map(|oldest| (oldest, EvictionCause::Full))
+            }
             due => due,
         };
         match due {
@@ -154,7 +156,7 @@ impl Table {
     }
 
     /// A series that is to be evicted before the record at `next`.
-    pub fn overdue(&mut self, next: i64, bounds: Bounds) -> Option<String> {
+    pub fn overdue(&mut self, next: i64, bounds: SeriesLimits) -> Option<String> {
         let (oldest, _) = self.due(next, bounds)?;
         Some(self.at(oldest).window.name().to_owned())
     }
@@ -162,38 +164,38 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Guess;
+    use super::super::SlotHint;
     use super::*;
 
-    fn feed(table: &mut Table, key: &str, offset: i64, time: Option<i64>, bounds: Bounds) {
-        let (slot, _) = table.slot(key, Guess::NONE, offset, bounds);
+    fn feed(table: &mut SeriesTable, key: &str, offset: i64, time: Option<i64>, bounds: SeriesLimits) {
+        let (slot, _) = table.slot(key, SlotHint::NONE, offset, bounds);
         table.tick(slot, offset, time);
         table.push(slot, offset, offset as f64, 3);
         table.prune(offset + 1, bounds);
     }
 
-    fn evicted(table: &Table) -> Vec<(&str, i64, Cause)> {
+    fn evicted(table: &SeriesTable) -> Vec<(&str, i64, EvictionCause)> {
         table.evicted().iter().map(|e| (e.key.as_ref(), e.at, e.cause)).collect()
     }
 
     #[test]
     fn beyond_the_bound_the_series_that_was_silent_for_longest_leaves() {
-        let bounds = Bounds { max_series: 2, idle_after: None };
-        let mut table = Table::default();
+        let bounds = SeriesLimits { max_series: 2, idle_after: None };
+        let mut table = SeriesTable::default();
         for (offset, key) in ["a", "b", "a", "c"].into_iter().enumerate() {
             feed(&mut table, key, offset as i64, Some(0), bounds);
         }
-        assert_eq!(evicted(&table), [("b", 3, Cause::Full)]);
+        assert_eq!(evicted(&table), [("b", 3, EvictionCause::Full)]);
         assert!(table.contains("a") && table.contains("c") && table.len() == 2);
     }
 
     #[test]
     fn a_lowered_bound_is_reached_without_new_series_and_a_bounded_number_at_a_time() {
-        let mut table = Table::default();
+        let mut table = SeriesTable::default();
         for offset in 0..10_000 {
-            feed(&mut table, &offset.to_string(), offset, None, Bounds::default());
+            feed(&mut table, &offset.to_string(), offset, None, SeriesLimits::default());
         }
-        let bounds = Bounds { max_series: 100, idle_after: None };
+        let bounds = SeriesLimits { max_series: 100, idle_after: None };
         for offset in 10_000..10_200 {
             let before = table.len();
             feed(&mut table, "9999", offset, None, bounds);
@@ -209,11 +211,11 @@ mod tests {
     }
 
     const NOW: i64 = 1_764_000_000_000;
-    const IDLE: Bounds = Bounds { max_series: 1_000, idle_after: Some(600) };
+    const IDLE: SeriesLimits = SeriesLimits { max_series: 1_000, idle_after: Some(600) };
 
     /// Ten devices send a value a second, `time` says when by their clocks; one more was there at the beginning.
-    fn silent(time: impl Fn(i64, i64) -> i64) -> Table {
-        let mut table = Table::default();
+    fn silent(time: impl Fn(i64, i64) -> i64) -> SeriesTable {
+        let mut table = SeriesTable::default();
         let mut offset = 0;
         for second in 0..1_000 {
             for device in 0..10 {
@@ -235,7 +237,9 @@ mod tests {
                 Some(wrong) if device == 0 => wrong,
                 _ => NOW + second * 1_000,
             });
-            let [(key, at, Cause::Idle)] = evicted(&table)[..] else { panic!("{wrong:?}: {:?}", evicted(&table)) };
+            let [(key, at, EvictionCause::Idle)] = evicted(&table)[..] else {
+                panic!("{wrong:?}: {:?}", evicted(&table))
+            };
             assert_eq!(key, "silent");
             assert!((6_500..6_540).contains(&at), "evicted at {at} with {wrong:?}");
         }
@@ -245,19 +249,19 @@ mod tests {
     fn a_leap_of_the_clock_evicts_none_that_still_sends() {
         let year = 365 * 86_400_000;
         let table = silent(|_, second| NOW + second * 1_000 + if second >= 300 { year } else { 0 });
-        let [(key, at, Cause::Idle)] = evicted(&table)[..] else { panic!("{:?}", evicted(&table)) };
+        let [(key, at, EvictionCause::Idle)] = evicted(&table)[..] else { panic!("{:?}", evicted(&table)) };
         assert_eq!(key, "silent");
         assert!((3_000..3_030).contains(&at), "evicted at {at}");
     }
 
     #[test]
     fn without_times_or_with_two_devices_nothing_is_idle() {
-        let mut table = Table::default();
+        let mut table = SeriesTable::default();
         for offset in 0..10_000 {
             feed(&mut table, &format!("d{}", offset.min(20) % 20), offset, None, IDLE);
         }
         assert_eq!(evicted(&table), []);
-        let mut table = Table::default();
+        let mut table = SeriesTable::default();
         for offset in 0..10_000 {
             let (device, time) = (offset % 2, NOW + offset * 60_000);
             feed(&mut table, &format!("d{device}\0{}", offset.min(5)), offset, Some(time), IDLE);

@@ -6,17 +6,17 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
-use super::Table;
+use super::SeriesTable;
 
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct RecencyList {
     /// Offset of the newest record of each series, or that of an earlier one, and its place.
     places: Option<BinaryHeap<Reverse<(i64, u32)>>>,
     /// No series was touched before; seconds.
     floor: u32,
 }
 
-impl Order {
+impl RecencyList {
     /// A series was touched at this second.
     pub fn lower(&mut self, touched: u32) {
         self.floor = self.floor.min(touched);
@@ -36,11 +36,11 @@ impl Order {
 
     /// Nothing is known any more.
     pub fn forget(&mut self) {
-        *self = Order::default();
+        *self = RecencyList::default();
     }
 }
 
-impl Table {
+impl SeriesTable {
     /// False when certainly no series is older than this second.
     pub(super) fn may_be_older(&mut self, than: u32) -> bool {
         if self.order.floor < than && self.order.places.is_none() {
@@ -52,7 +52,7 @@ impl Table {
 
     /// The series with the oldest newest record; of the partition's clock too, which never runs backwards.
     pub(super) fn oldest(&mut self) -> Option<u32> {
-        let Table { series, order, .. } = self;
+        let SeriesTable { series, order, .. } = self;
         let places = order.places.get_or_insert_with(|| {
             let taken = series.iter().zip(0..).filter_map(|(series, at)| Some(Reverse((series.as_ref()?.last, at))));
             taken.collect()
@@ -77,15 +77,15 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bounds, Guess};
+    use super::super::{SeriesLimits, SlotHint};
     use super::*;
 
     #[test]
     fn whoever_comes_and_goes_each_series_is_in_the_order_once() {
-        let bounds = Bounds { max_series: 5, idle_after: None };
-        let mut table = Table::default();
+        let bounds = SeriesLimits { max_series: 5, idle_after: None };
+        let mut table = SeriesTable::default();
         for offset in 0..1_000 {
-            let (slot, _) = table.slot(&(offset % 7).to_string(), Guess::NONE, offset, bounds);
+            let (slot, _) = table.slot(&(offset % 7).to_string(), SlotHint::NONE, offset, bounds);
             table.push(slot, offset, 1.0, 3);
             table.commit();
         }

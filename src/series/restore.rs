@@ -3,42 +3,42 @@
 
 use std::collections::HashMap;
 
-use super::clock::{self, Clock};
-use super::snapshot::{Content, Snapshot};
-use super::{Bounds, Guess, Series, Slot, Table};
+use super::clock::{self, PartitionClock};
+use super::snapshot::{SeriesSnapshot, SnapshotContent};
+use super::{Series, SeriesLimits, SeriesTable, Slot, SlotHint};
 use crate::window::Window;
 
 /// Under way: first all of [`load`](Restore::load), then [`replay`](Restore::replay) in offset order.
 #[derive(Debug, Default)]
-pub struct Restore {
-    table: Table,
+pub struct TableRestore {
+    table: SeriesTable,
     /// By place: the offset that the window stands for, `i64::MIN` without a snapshot.
     as_of: Vec<i64>,
     /// Evicted series, and where each begins anew.
     gone: HashMap<Box<str>, i64>,
     newest: i64,
-    bounds: Option<Bounds>,
+    bounds: Option<SeriesLimits>,
 }
 
-impl Restore {
+impl TableRestore {
     /// Without snapshots: everything is replayed, and what is due is evicted as if it were judged for the first time.
-    pub fn from_records_alone(bounds: Bounds) -> Self {
-        Restore { bounds: Some(bounds), ..Restore::default() }
+    pub fn from_records_alone(bounds: SeriesLimits) -> Self {
+        TableRestore { bounds: Some(bounds), ..TableRestore::default() }
     }
 
     /// A later record of the same series replaces an earlier one; `None` is a tombstone.
-    pub fn load(&mut self, key: &str, snapshot: Option<Snapshot>) {
+    pub fn load(&mut self, key: &str, snapshot: Option<SeriesSnapshot>) {
         if let Some(at) = self.table.find(key) {
             self.table.remove(at);
         }
         self.gone.remove(key);
-        let Some(Snapshot { as_of, content, .. }) = snapshot else { return };
+        let Some(SeriesSnapshot { as_of, content, .. }) = snapshot else { return };
         self.newest = self.newest.max(as_of);
         match content {
-            Content::Evicted => {
+            SnapshotContent::Evicted => {
                 self.gone.insert(key.into(), as_of);
             }
-            Content::Window { last, touched, values } => {
+            SnapshotContent::Window { last, touched, values } => {
                 let window = Window::with(key, &values);
                 let cell = clock::cell_of(key);
                 let at = self.table.insert(Series { window, last, touched, cell, is_dirty: false });
@@ -71,22 +71,22 @@ impl Restore {
     }
 
     /// The partition's clock at the floor.
-    pub fn set_clock(&mut self, clock: Clock) {
+    pub fn set_clock(&mut self, clock: PartitionClock) {
         (self.table.clock, self.table.has_ticked) = (clock, true);
     }
 
     /// See [`Table::guess`].
-    pub fn guess(&self, key: &str) -> Guess {
+    pub fn guess(&self, key: &str) -> SlotHint {
         self.table.guess(key)
     }
 
     /// See [`Table::approach`].
-    pub fn approach(&self, guesses: impl Iterator<Item = Guess> + Clone) {
+    pub fn approach(&self, guesses: impl Iterator<Item = SlotHint> + Clone) {
         self.table.approach(guesses);
     }
 
     /// An event that has its verdict already; `time` is the record's own, `capacity` that of the windows then.
-    pub fn replay(&mut self, key: &str, guess: Guess, offset: i64, time: Option<i64>, value: f64, capacity: usize) {
+    pub fn replay(&mut self, key: &str, guess: SlotHint, offset: i64, time: Option<i64>, value: f64, capacity: usize) {
         if self.gone.get(key).is_some_and(|begins| offset < *begins) {
             // The record moved the clock, although its series was evicted later.
             self.table.clock.note(clock::cell_of(key), offset, time);
@@ -126,7 +126,7 @@ impl Restore {
     }
 
     /// The table, and the evicted series whose records are still to be deleted.
-    pub fn finish(mut self) -> (Table, HashMap<Box<str>, i64>) {
+    pub fn finish(mut self) -> (SeriesTable, HashMap<Box<str>, i64>) {
         self.table.commit();
         (self.table, self.gone)
     }
@@ -138,15 +138,15 @@ mod tests {
 
     #[test]
     fn a_silent_series_that_shrank_is_written_by_the_next_sweep() {
-        let mut restore = Restore::default();
-        let content = Content::Window { last: 9, touched: 0, values: vec![1.0, 2.0, 3.0, 4.0] };
-        restore.load("a", Some(Snapshot { settings: *b"abcdef", as_of: 10, content }));
+        let mut restore = TableRestore::default();
+        let content = SnapshotContent::Window { last: 9, touched: 0, values: vec![1.0, 2.0, 3.0, 4.0] };
+        restore.load("a", Some(SeriesSnapshot { settings: *b"abcdef", as_of: 10, content }));
         restore.resize(20, 3);
         let (table, _) = restore.finish();
         assert_eq!(table.dirty(), 1);
         let part = table.part(0, 1_000, 30, *b"fedcba");
         let (key, value) = &part.records[0];
         let written = super::super::snapshot::decode(key, value).unwrap();
-        assert_eq!(written.content, Content::Window { last: 9, touched: 0, values: vec![2.0, 3.0, 4.0] });
+        assert_eq!(written.content, SnapshotContent::Window { last: 9, touched: 0, values: vec![2.0, 3.0, 4.0] });
     }
 }

@@ -26,18 +26,18 @@ pub type Fingerprint = [u8; 6];
 
 /// A series as it was before an offset.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
+pub struct SeriesSnapshot {
     /// See the module.
     pub settings: Fingerprint,
     /// See the module.
     pub as_of: i64,
     /// What was known of the series.
-    pub content: Content,
+    pub content: SnapshotContent,
 }
 
 /// What a snapshot holds.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+pub enum SnapshotContent {
     /// Its window.
     Window {
         /// See the module.
@@ -53,18 +53,18 @@ pub enum Content {
 
 /// Why a record cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Damage {
+pub enum DamagedRecord {
     /// Too short, or the checksum does not fit.
     Broken,
     /// Of a version that this program does not know.
     Newer(u8),
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for DamagedRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Damage::Broken => f.write_str("it is damaged: its checksum does not fit"),
-            Damage::Newer(version) => write!(f, "its format {version} is newer than this program's, {VERSION}"),
+            DamagedRecord::Broken => f.write_str("it is damaged: its checksum does not fit"),
+            DamagedRecord::Newer(version) => write!(f, "its format {version} is newer than this program's, {VERSION}"),
         }
     }
 }
@@ -82,16 +82,16 @@ pub fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// See [`Damage`].
-pub fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], Damage> {
-    let (version, rest) = value.split_first().ok_or(Damage::Broken)?;
+pub fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], DamagedRecord> {
+    let (version, rest) = value.split_first().ok_or(DamagedRecord::Broken)?;
     let newest = fail::version(VERSION);
     if *version > newest {
-        return Err(Damage::Newer(*version));
+        return Err(DamagedRecord::Newer(*version));
     }
-    let (sum, body) = rest.split_first_chunk::<4>().ok_or(Damage::Broken)?;
+    let (sum, body) = rest.split_first_chunk::<4>().ok_or(DamagedRecord::Broken)?;
     // No older layout is different so far.
     let fits = (1..=newest).contains(version) && u32::from_le_bytes(*sum) == checksum(key, body);
-    if fits { Ok(body) } else { Err(Damage::Broken) }
+    if fits { Ok(body) } else { Err(DamagedRecord::Broken) }
 }
 
 fn checksum(key: &[u8], body: &[u8]) -> u32 {
@@ -152,7 +152,7 @@ pub fn encode_evicted(key: &[u8], settings: Fingerprint, as_of: i64) -> Vec<u8> 
 ///
 /// # Errors
 /// See [`Damage`].
-pub fn decode(key: &[u8], value: &[u8]) -> Result<Snapshot, Damage> {
+pub fn decode(key: &[u8], value: &[u8]) -> Result<SeriesSnapshot, DamagedRecord> {
     let mut body = unseal(key, value)?;
     let [kind] = take(&mut body)?;
     let settings = take(&mut body)?;
@@ -162,22 +162,22 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<Snapshot, Damage> {
             let (last, touched) = (i64::from_le_bytes(take(&mut body)?), u32::from_le_bytes(take(&mut body)?));
             let (values, rest) = body.as_chunks::<8>();
             if !rest.is_empty() {
-                return Err(Damage::Broken);
+                return Err(DamagedRecord::Broken);
             }
             let values = values.iter().map(|bytes| f64::from_bits(u64::from_le_bytes(*bytes))).collect::<Vec<_>>();
             if !values.iter().all(|value| value.is_finite()) {
-                return Err(Damage::Broken);
+                return Err(DamagedRecord::Broken);
             }
-            Content::Window { last, touched, values }
+            SnapshotContent::Window { last, touched, values }
         }
-        1 if body.is_empty() => Content::Evicted,
-        _ => return Err(Damage::Broken),
+        1 if body.is_empty() => SnapshotContent::Evicted,
+        _ => return Err(DamagedRecord::Broken),
     };
-    Ok(Snapshot { settings, as_of, content })
+    Ok(SeriesSnapshot { settings, as_of, content })
 }
 
-fn take<const N: usize>(body: &mut &[u8]) -> Result<[u8; N], Damage> {
-    let (taken, rest) = body.split_first_chunk::<N>().ok_or(Damage::Broken)?;
+fn take<const N: usize>(body: &mut &[u8]) -> Result<[u8; N], DamagedRecord> {
+    let (taken, rest) = body.split_first_chunk::<N>().ok_or(DamagedRecord::Broken)?;
     *body = rest;
     Ok(*taken)
 }
@@ -200,7 +200,7 @@ mod tests {
             let key = record_key("pump\0m");
             let value = encode_window(&key, SETTINGS, 77, 70, 5, values.iter().copied());
             let snapshot = decode(&key, &value).unwrap();
-            let Content::Window { last: 70, touched: 5, values: read } = &snapshot.content else { panic!() };
+            let SnapshotContent::Window { last: 70, touched: 5, values: read } = &snapshot.content else { panic!() };
             let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!(bits(read), bits(&values));
             prop_assert_eq!((snapshot.as_of, snapshot.settings), (77, SETTINGS));
@@ -217,9 +217,9 @@ mod tests {
     fn a_newer_format_is_told_from_damage() {
         let key = record_key("d");
         let mut value = encode_evicted(&key, SETTINGS, 9);
-        assert_eq!(decode(&key, &value).unwrap().content, Content::Evicted);
+        assert_eq!(decode(&key, &value).unwrap().content, SnapshotContent::Evicted);
         value[0] = VERSION + 1;
-        assert_eq!(decode(&key, &value), Err(Damage::Newer(VERSION + 1)));
+        assert_eq!(decode(&key, &value), Err(DamagedRecord::Newer(VERSION + 1)));
         assert_eq!(series_of(b"f"), None);
         assert_eq!(series_of(&key), Some("d"));
     }

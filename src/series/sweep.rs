@@ -2,14 +2,14 @@
 //! that no transaction has to carry a million windows.
 
 use super::snapshot::{Fingerprint, encode_window, record_key};
-use super::{Series, Table};
+use super::{Series, SeriesTable};
 
 /// Most places looked at for one part.
 const PLACES: usize = 50_000;
 
 /// Some records of a sweep; they hold from the moment in which [`Table::swept`] is told of them.
 #[derive(Debug, Default)]
-pub struct Part {
+pub struct SweepPart {
     /// Keys and values.
     pub records: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the next part begins; `None` at the end.
@@ -19,7 +19,7 @@ pub struct Part {
     places: Vec<u32>,
 }
 
-impl Table {
+impl SeriesTable {
     /// Series that differ from their newest snapshot.
     pub fn dirty(&self) -> usize {
         self.dirty
@@ -27,8 +27,8 @@ impl Table {
 
     /// Snapshots of changed series from a place on, until they are `most` bytes or more. `as_of`: the next offset, when
     /// everything before it is in the windows.
-    pub fn part(&self, from: u32, most: usize, as_of: i64, settings: Fingerprint) -> Part {
-        let mut part = Part::default();
+    pub fn part(&self, from: u32, most: usize, as_of: i64, settings: Fingerprint) -> SweepPart {
+        let mut part = SweepPart::default();
         let last = self.series.len().min(from as usize + PLACES);
         let mut at = from as usize;
         while at < last && part.bytes < most {
@@ -45,7 +45,7 @@ impl Table {
     }
 
     /// The part's records are committed.
-    pub fn swept(&mut self, part: &Part) {
+    pub fn swept(&mut self, part: &SweepPart) {
         for &at in &part.places {
             if let Some(series) = self.series[at as usize].as_mut().filter(|series| series.is_dirty) {
                 series.is_dirty = false;

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Cause, Series, Table};
+use super::{EvictionCause, Series, SeriesTable};
 use crate::window::Replaced;
 
 #[derive(Debug)]
-pub(super) enum Step {
+pub(super) enum UndoStep {
     Created(u32),
     /// With what the series had before.
     Pushed {
@@ -22,19 +22,19 @@ pub(super) enum Step {
 
 /// Steps of all tables, in order, with the places where those of a partition end.
 #[derive(Debug, Default)]
-pub struct Trail {
-    steps: Vec<Step>,
+pub struct UndoLog {
+    steps: Vec<UndoStep>,
     ends: Vec<(i32, usize)>,
 }
 
-impl Trail {
+impl UndoLog {
     /// Lets a table go on with it, until [`take_back`](Self::take_back).
-    pub fn lend(&mut self, table: &mut Table) {
+    pub fn lend(&mut self, table: &mut SeriesTable) {
         table.trail = std::mem::take(&mut self.steps);
     }
 
     /// With what the table of that partition has done.
-    pub fn take_back(&mut self, partition: i32, table: &mut Table) {
+    pub fn take_back(&mut self, partition: i32, table: &mut SeriesTable) {
         self.steps = std::mem::take(&mut table.trail);
         match self.ends.last_mut().filter(|(last, _)| *last == partition) {
             Some((_, end)) => *end = self.steps.len(),
@@ -48,14 +48,14 @@ impl Trail {
     }
 
     /// What was done is final.
-    pub fn commit(&mut self, tables: &mut BTreeMap<i32, Table>) {
+    pub fn commit(&mut self, tables: &mut BTreeMap<i32, SeriesTable>) {
         self.steps.clear();
         self.ends.clear();
-        tables.values_mut().for_each(Table::commit);
+        tables.values_mut().for_each(SeriesTable::commit);
     }
 
     /// Takes back everything since the last commit.
-    pub fn rollback(&mut self, tables: &mut BTreeMap<i32, Table>) {
+    pub fn rollback(&mut self, tables: &mut BTreeMap<i32, SeriesTable>) {
         while let Some((partition, end)) = self.ends.pop() {
             let start = self.ends.last().map_or(0, |(_, end)| *end);
             if let Some(table) = tables.get_mut(&partition) {
@@ -63,18 +63,18 @@ impl Trail {
             }
             self.steps.truncate(start);
         }
-        tables.values_mut().for_each(Table::settle);
+        tables.values_mut().for_each(SeriesTable::settle);
     }
 }
 
-impl Table {
+impl SeriesTable {
     /// What was done is final.
     pub fn commit(&mut self) {
         self.trail.clear();
         for evicted in self.evicted.drain(..) {
             match evicted.cause {
-                Cause::Full => self.evictions.full += 1,
-                Cause::Idle => self.evictions.idle += 1,
+                EvictionCause::Full => self.evictions.full += 1,
+                EvictionCause::Idle => self.evictions.idle += 1,
             }
         }
         if std::mem::take(&mut self.has_ticked) {
@@ -82,19 +82,19 @@ impl Table {
         }
     }
 
-    fn undo(&mut self, step: Step) {
+    fn undo(&mut self, step: UndoStep) {
         match step {
-            Step::Pushed { at, replaced, last, touched } => {
+            UndoStep::Pushed { at, replaced, last, touched } => {
                 let series = self.at_mut(at);
                 series.window.undo(replaced);
                 // It stays dirty: one snapshot too many is harmless.
                 (series.last, series.touched) = (last, touched);
             }
-            Step::Created(at) => {
+            UndoStep::Created(at) => {
                 self.remove(at);
             }
             // Into the place that it left, which is the one freed last.
-            Step::Evicted(series) => {
+            UndoStep::Evicted(series) => {
                 self.insert(*series);
             }
         }
@@ -115,11 +115,11 @@ impl Table {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{Bounds, Guess};
+    use super::super::{SeriesLimits, SlotHint};
     use super::*;
 
     /// Everything that a verdict or an eviction can depend on, oldest series first.
-    fn contents(table: &Table) -> Vec<(String, Vec<u64>, i64, u32)> {
+    fn contents(table: &SeriesTable) -> Vec<(String, Vec<u64>, i64, u32)> {
         let mut all = Vec::new();
         for (at, series) in (0..).zip(&table.series).filter_map(|(at, series)| Some((at, series.as_ref()?))) {
             let bits = series.window.iter().map(f64::to_bits).collect();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     /// What leaves first when everything must.
-    fn by_age(table: &mut Table) -> Vec<String> {
+    fn by_age(table: &mut SeriesTable) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(at) = table.oldest() {
             all.push(table.at(at).window.name().to_owned());
@@ -147,23 +147,23 @@ mod tests {
             before in prop::collection::vec((0..2i32, 0..12u8, 0..90_000i64), 0..60),
             after in prop::collection::vec((0..2i32, 0..12u8, 0..90_000i64), 0..60),
         ) {
-            let bounds = Bounds { max_series: 6, idle_after: Some(120) };
-            let mut trail = Trail::default();
-            let mut tables = BTreeMap::from([0, 1].map(|partition| (partition, Table::default())));
+            let bounds = SeriesLimits { max_series: 6, idle_after: Some(120) };
+            let mut trail = UndoLog::default();
+            let mut tables = BTreeMap::from([0, 1].map(|partition| (partition, SeriesTable::default())));
             let (mut offset, mut time) = (0, 1_000_000);
-            let mut feed = |trail: &mut Trail, tables: &mut BTreeMap<i32, Table>, events: &[(i32, u8, i64)]| {
+            let mut feed = |trail: &mut UndoLog, tables: &mut BTreeMap<i32, SeriesTable>, events: &[(i32, u8, i64)]| {
                 for (partition, device, step) in events {
                     let table = tables.get_mut(partition).unwrap();
                     trail.lend(table);
                     (offset, time) = (offset + 1, time + step);
-                    let (slot, _) = table.slot(&device.to_string(), Guess::NONE, offset, bounds);
+                    let (slot, _) = table.slot(&device.to_string(), SlotHint::NONE, offset, bounds);
                     table.tick(slot, offset, Some(time));
                     table.push(slot, offset, offset as f64, 3);
                     table.prune(offset + 1, bounds);
                     trail.take_back(*partition, table);
                 }
             };
-            let state = |tables: &BTreeMap<i32, Table>| {
+            let state = |tables: &BTreeMap<i32, SeriesTable>| {
                 tables.values().map(|table| (contents(table), table.clock().read())).collect::<Vec<_>>()
             };
             feed(&mut trail, &mut tables, &before);
@@ -180,7 +180,7 @@ mod tests {
             }
             // Nothing is taken back twice.
             trail.rollback(&mut tables);
-            prop_assert!(tables.values().all(Table::is_empty));
+            prop_assert!(tables.values().all(SeriesTable::is_empty));
         }
     }
 }

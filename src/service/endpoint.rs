@@ -8,10 +8,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::exposition::Format;
+use super::exposition::ExpositionFormat;
 use crate::foreign;
 use crate::health::Health;
-use crate::meter::{Meter, Process};
+use crate::meter::{Meter, ProcessRole};
 
 /// A status code, a content type and a body.
 pub type Answer = (u16, &'static str, String);
@@ -73,10 +73,10 @@ impl Collector for Gauges {
 
 impl Endpoint {
     /// Of one role.
-    pub fn new(process: Process, health: Arc<Health>, meter: &Meter) -> Self {
+    pub fn new(process: ProcessRole, health: Arc<Health>, meter: &Meter) -> Self {
         let mut registry = Registry::default();
         meter.register(process, &mut registry);
-        let has_partitions = process == Process::Detector;
+        let has_partitions = process == ProcessRole::Detector;
         registry.register_collector(Box::new(Gauges { health: health.clone(), has_partitions }));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("role", process.as_str())]);
         registry.register("anomaly_build", "Version and role", build);
@@ -96,7 +96,7 @@ impl Endpoint {
                 let mut text = String::new();
                 match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
                     Ok(()) => {
-                        let format = Format::wanted(accept);
+                        let format = ExpositionFormat::wanted(accept);
                         Some((200, format.content_type(), format.write(text)))
                     }
                     Err(e) => Some((500, TEXT, format!("{e}\n"))),

@@ -6,36 +6,36 @@
 
 /// How metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ExpositionFormat {
     /// Prometheus' text format 0.0.4, which every scraper reads.
     Text,
     /// OpenMetrics 1.0.0, which ends with `# EOF`.
     OpenMetrics,
 }
 
-impl Format {
+impl ExpositionFormat {
     /// The format that an `Accept` header prefers; several lines of it are joined by commas. Text where both are equal, unless
     /// OpenMetrics is named.
-    pub fn wanted(accept: &str) -> Format {
+    pub fn wanted(accept: &str) -> ExpositionFormat {
         let open = best(accept, "application", "openmetrics-text", "1.0.0");
         let text = best(accept, "text", "plain", "0.0.4");
         let is_open = open.quality > text.quality || (open.quality == text.quality && open.rank == NAMED);
-        if is_open && open.quality > 0.0 { Format::OpenMetrics } else { Format::Text }
+        if is_open && open.quality > 0.0 { ExpositionFormat::OpenMetrics } else { ExpositionFormat::Text }
     }
 
     /// As a header.
     pub fn content_type(self) -> &'static str {
         match self {
-            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ExpositionFormat::Text => "text/plain; version=0.0.4; charset=utf-8",
+            ExpositionFormat::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
 
     /// Metrics in this format.
     pub fn write(self, open_metrics: String) -> String {
         match self {
-            Format::Text => text(&open_metrics),
-            Format::OpenMetrics => open_metrics,
+            ExpositionFormat::Text => text(&open_metrics),
+            ExpositionFormat::OpenMetrics => open_metrics,
         }
     }
 }
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_format_is_negotiated_and_text_is_the_default() {
-        use Format::*;
+        use ExpositionFormat::*;
         for (accept, format) in [
             ("", Text),
             ("*/*", Text),
@@ -142,7 +142,7 @@ mod tests {
                 OpenMetrics,
             ),
         ] {
-            assert_eq!(Format::wanted(accept), format, "{accept}");
+            assert_eq!(ExpositionFormat::wanted(accept), format, "{accept}");
         }
     }
 

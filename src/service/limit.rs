@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 /// A window of one second.
 #[derive(Debug)]
-pub struct Limit {
+pub struct LogRateLimit {
     per_second: u32,
     state: Mutex<Option<(Instant, u32, u64)>>,
 }
 
-impl Limit {
+impl LogRateLimit {
     /// 0 lets nothing pass.
     pub fn new(per_second: u32) -> Self {
-        Limit { per_second, state: Mutex::new(None) }
+        LogRateLimit { per_second, state: Mutex::new(None) }
     }
 
     /// `None`: leave this one out. Else the number that were left out before it and not told of yet.
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn what_was_left_out_is_told_with_the_next_that_passes() {
-        let (limit, start) = (Limit::new(2), Instant::now());
+        let (limit, start) = (LogRateLimit::new(2), Instant::now());
         let seen = (0..5).map(|_| limit.pass(start)).collect::<Vec<_>>();
         assert_eq!(seen, [Some(0), Some(0), None, None, None]);
         assert_eq!(limit.pass(start + Duration::from_secs(1)), Some(3));

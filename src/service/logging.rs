@@ -19,7 +19,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::reload;
 
-use crate::config::resolved::Log;
+use crate::config::resolved::LogSettings;
 use crate::error::{Error, Result};
 use crate::foreign;
 
@@ -27,9 +27,9 @@ use crate::foreign;
 const FIELD: usize = 8_192;
 
 /// Changes the level later.
-pub struct Handle(reload::Handle<LevelFilter, Registry>);
+pub struct LevelHandle(reload::Handle<LevelFilter, Registry>);
 
-impl Handle {
+impl LevelHandle {
     /// The least severe level that is logged from now on.
     pub fn set_level(&self, level: &str) {
         if let Err(e) = self.0.reload(filter(level)) {
@@ -46,7 +46,7 @@ fn filter(level: &str) -> LevelFilter {
 ///
 /// # Errors
 /// 78 when the target that was asked for is not there.
-pub fn start(settings: &Log, role: &str) -> Result<Handle> {
+pub fn start(settings: &LogSettings, role: &str) -> Result<LevelHandle> {
     let (level, handle) = reload::Layer::new(filter(&settings.level));
     let has_journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), Path::new("/proc/self/fd/2"));
     let target = match settings.target.as_str() {
@@ -74,7 +74,7 @@ pub fn start(settings: &Log, role: &str) -> Result<Handle> {
     let subscriber = tracing_subscriber::registry().with(level).with(sink);
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|e| Error::internal(format_args!("logging was started twice: {e}")))?;
-    Ok(Handle(handle))
+    Ok(LevelHandle(handle))
 }
 
 /// Whether standard error is the journal: systemd names its device and inode. The name alone says nothing, since children

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum ProcessSignal {
     /// To stop.
     Stop,
     /// To read the settings again.
@@ -18,7 +18,7 @@ pub enum Asked {
 
 /// What a second SIGTERM or SIGINT does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Second {
+pub enum SecondSignal {
     /// Ends the process at once.
     Ends,
     /// Nothing: the end takes seconds at the most, and must not be left half done.
@@ -29,10 +29,10 @@ pub enum Second {
 ///
 /// # Errors
 /// 70 when the handlers cannot be installed.
-pub fn listen(second: Second) -> Result<Receiver<Asked>> {
+pub fn listen(second: SecondSignal) -> Result<Receiver<ProcessSignal>> {
     let failed = |e: std::io::Error| Error::internal(format_args!("cannot listen for signals: {e}"));
     let asked_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT].into_iter().filter(|_| second == Second::Ends) {
+    for signal in [SIGTERM, SIGINT].into_iter().filter(|_| second == SecondSignal::Ends) {
         // In this order: the first signal only arms the exit by the second.
         signal_hook::flag::register_conditional_shutdown(signal, 130, asked_before.clone()).map_err(failed)?;
         signal_hook::flag::register(signal, asked_before.clone()).map_err(failed)?;
@@ -43,7 +43,7 @@ pub fn listen(second: Second) -> Result<Receiver<Asked>> {
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
-                let asked = if signal == SIGHUP { Asked::Reload } else { Asked::Stop };
+                let asked = if signal == SIGHUP { ProcessSignal::Reload } else { ProcessSignal::Stop };
                 if sender.send(asked).is_err() {
                     return;
                 }

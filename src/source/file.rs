@@ -16,22 +16,22 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use batch::{Batch, MAX_RECORD, Passed, Row, Seen};
+pub use batch::{BatchRow, LineCount, MAX_RECORD, RecordBatch, SkippedLines};
 pub use cells::MAX_LINES;
-pub use reading::Reading;
+pub use reading::FileReading;
 
 use crate::config::resolved::FileFormat;
 use crate::error::Result;
 use crate::event::{Fields, Parser};
-use document::Document;
-use input::Input;
-use lines::Lines;
-use step::Step;
-use table::Table;
+use document::JsonSplitter;
+use input::InputFile;
+use lines::LineSplitter;
+use step::SplitStep;
+use table::RowSplitter;
 
 /// How a file is read.
 #[derive(Debug, Clone)]
-pub struct Options<'a> {
+pub struct FileOptions<'a> {
     /// What it is.
     pub format: FileFormat,
     /// What separates the cells of a table; `None`: what its header line shows.
@@ -46,7 +46,7 @@ pub struct Options<'a> {
     pub named: [bool; 4],
 }
 
-impl Options<'_> {
+impl FileOptions<'_> {
     /// What names a column, if a table must have it. The value's is never absent.
     fn required(&self, path: &str) -> Option<&'static str> {
         let Fields { device, metric, value, time, .. } = self.fields;
@@ -63,36 +63,36 @@ impl Options<'_> {
 
 /// An open file.
 pub struct Records {
-    input: Input,
+    input: InputFile,
     kind: Kind,
-    reading: Arc<Reading>,
+    reading: Arc<FileReading>,
 }
 
 enum Kind {
-    Lines(Lines),
-    Document(Document),
-    Table(Box<Table>),
+    Lines(LineSplitter),
+    Document(JsonSplitter),
+    Table(Box<RowSplitter>),
 }
 
 /// Opens a path, `-` being standard input.
 ///
 /// # Errors
 /// 66 when it cannot be read, 65 when it is no text, or a table that lacks a column.
-pub fn open(path: &str, options: &Options<'_>) -> Result<Records> {
-    let mut input = Input::open(path)?;
+pub fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
+    let mut input = InputFile::open(path)?;
     let format = match options.format {
         FileFormat::Auto => recognised(path, &mut input)?,
         said => said,
     };
     let (kind, layout) = match format {
         FileFormat::Csv => {
-            let (table, layout) = Table::open(&mut input, options)?;
+            let (table, layout) = RowSplitter::open(&mut input, options)?;
             (Kind::Table(Box::new(table)), Some(layout))
         }
-        FileFormat::Json => (Kind::Document(Document::new()), None),
-        FileFormat::Jsonl | FileFormat::Auto => (Kind::Lines(Lines::default()), None),
+        FileFormat::Json => (Kind::Document(JsonSplitter::new()), None),
+        FileFormat::Jsonl | FileFormat::Auto => (Kind::Lines(LineSplitter::default()), None),
     };
-    let reading = Arc::new(Reading::new(options.parser.clone(), options.decimal_comma, device_of(path), layout));
+    let reading = Arc::new(FileReading::new(options.parser.clone(), options.decimal_comma, device_of(path), layout));
     Ok(Records { input, kind, reading })
 }
 
@@ -108,7 +108,7 @@ pub fn device_of(path: &str) -> String {
 }
 
 /// What a file is: by its extension, then by what it begins with.
-fn recognised(path: &str, input: &mut Input) -> Result<FileFormat> {
+fn recognised(path: &str, input: &mut InputFile) -> Result<FileFormat> {
     let lower = path.to_lowercase();
     let name = lower.strip_suffix(".gz").unwrap_or(&lower);
     let has = |extensions: &[&str]| extensions.iter().any(|extension| name.ends_with(extension));
@@ -149,7 +149,7 @@ fn begins(text: &[u8], is_json: bool, is_all: bool) -> Option<FileFormat> {
 
 impl Records {
     /// How the records are understood.
-    pub fn reading(&self) -> &Arc<Reading> {
+    pub fn reading(&self) -> &Arc<FileReading> {
         &self.reading
     }
 
@@ -160,8 +160,8 @@ impl Records {
 
     /// Reads at most `most` records, without waiting for more once there is one; then whether there may be more.
     /// What was read before an error comes with it.
-    pub fn batch(&mut self, most: usize) -> (Batch, Result<bool>) {
-        let mut batch = Batch::new(self.reading.clone());
+    pub fn batch(&mut self, most: usize) -> (RecordBatch, Result<bool>) {
+        let mut batch = RecordBatch::new(self.reading.clone());
         let has_more = self.fill(&mut batch, most);
         if let Kind::Table(table) = &mut self.kind {
             batch.passed = table.take_passed();
@@ -169,20 +169,20 @@ impl Records {
         (batch, has_more)
     }
 
-    fn fill(&mut self, batch: &mut Batch, most: usize) -> Result<bool> {
+    fn fill(&mut self, batch: &mut RecordBatch, most: usize) -> Result<bool> {
         let input = &mut self.input;
         while batch.len() < most && !batch.is_full() {
-            let mut take = |row: Row<'_>| batch.push(row);
+            let mut take = |row: BatchRow<'_>| batch.push(row);
             let step = match &mut self.kind {
                 Kind::Lines(lines) => lines.next(input, &mut take)?,
                 Kind::Document(document) => document.next(input, &mut take)?,
                 Kind::Table(table) => table.next(input, &mut take)?,
             };
             match step {
-                Step::Record | Step::Passed => {}
-                Step::End => return Ok(false),
-                Step::Hungry if !batch.is_empty() && input.may_keep_silent() => break,
-                Step::Hungry => input.more()?,
+                SplitStep::Record | SplitStep::Passed => {}
+                SplitStep::End => return Ok(false),
+                SplitStep::Hungry if !batch.is_empty() && input.may_keep_silent() => break,
+                SplitStep::Hungry => input.more()?,
             }
         }
         Ok(true)

@@ -8,10 +8,10 @@ use rand::{RngExt, SeedableRng};
 use rand_distr::StandardNormal;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::{Next, Sample, Source, Writer};
-use crate::config::resolved::Producer;
+use super::{EventSource, SourceEvent, SourceStep, Writer};
+use crate::config::resolved::ProducerSettings;
 use crate::error::Result;
-use crate::event::{Fields, Instant};
+use crate::event::{Fields, Timestamp};
 
 /// Kinds of devices: name, metric, usual level in the metric's unit.
 const KINDS: [(&str, &str, f64); 4] =
@@ -29,7 +29,7 @@ pub struct Generator {
     seed: u64,
     devices: u64,
     rate: f64,
-    start: Instant,
+    start: Timestamp,
     step: Duration,
     /// Chance that a block holds an anomaly.
     chance: f64,
@@ -49,7 +49,7 @@ struct Device {
 
 impl Generator {
     /// `now` is the virtual start unless the settings name one.
-    pub fn new(settings: &Producer, fields: &Fields, now: Instant) -> Self {
+    pub fn new(settings: &ProducerSettings, fields: &Fields, now: Timestamp) -> Self {
         let per_event = if settings.rate > 0.0 { 1.0 / settings.rate } else { 0.001 };
         let mean_length = LABELS.iter().map(|(_, length)| length).sum::<u64>() as f64 / LABELS.len() as f64;
         Generator {
@@ -136,42 +136,42 @@ impl Generator {
     }
 }
 
-impl Source for Generator {
-    fn next(&mut self, elapsed: Duration) -> Result<Next> {
+impl EventSource for Generator {
+    fn next(&mut self, elapsed: Duration) -> Result<SourceStep> {
         let i = self.next;
         if self.count > 0 && i >= self.count {
-            return Ok(Next::End);
+            return Ok(SourceStep::End);
         }
         if self.rate > 0.0 {
             let due = Duration::from_secs_f64((i as f64 / self.rate).min(1e12));
             if due > elapsed {
-                return Ok(Next::Wait(due - elapsed));
+                return Ok(SourceStep::Wait(due - elapsed));
             }
         }
         self.next += 1;
         let (device, metric, value, label) = self.event(i);
-        let at = Instant::from_millis((self.seconds(i) * 1000.0) as i64);
+        let at = Timestamp::from_millis((self.seconds(i) * 1000.0) as i64);
         let value = self.writer.event(&device, Some(metric), value, at);
-        Ok(Next::Event(Sample { key: Some(device.into_bytes()), value, label }))
+        Ok(SourceStep::Event(SourceEvent { key: Some(device.into_bytes()), value, label }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Places, load};
+    use crate::config::{SettingFiles, load};
 
-    fn settings(rate: f64) -> Producer {
-        let mut settings = load(&Places::default()).unwrap().settings.producer;
-        (settings.rate, settings.devices, settings.start) = (rate, 20, Instant::from_millis(1_764_000_000_000));
+    fn settings(rate: f64) -> ProducerSettings {
+        let mut settings = load(&SettingFiles::default()).unwrap().settings.producer;
+        (settings.rate, settings.devices, settings.start) = (rate, 20, Timestamp::from_millis(1_764_000_000_000));
         settings.step = Some(Duration::from_millis(10));
         settings
     }
 
-    fn run(settings: &Producer, n: usize) -> Vec<Sample> {
-        let mut generator = Generator::new(settings, &Fields::default(), Instant::now());
+    fn run(settings: &ProducerSettings, n: usize) -> Vec<SourceEvent> {
+        let mut generator = Generator::new(settings, &Fields::default(), Timestamp::now());
         std::iter::repeat_with(|| match generator.next(Duration::from_secs(1 << 30)).unwrap() {
-            Next::Event(sample) => sample,
+            SourceStep::Event(sample) => sample,
             other => panic!("{other:?}"),
         })
         .take(n)
@@ -181,14 +181,14 @@ mod tests {
     #[test]
     fn the_same_settings_give_the_same_events_whatever_the_rate() {
         assert_eq!(run(&settings(1.0), 5_000), run(&settings(0.0), 5_000));
-        let other = Producer { seed: 2, ..settings(0.0) };
+        let other = ProducerSettings { seed: 2, ..settings(0.0) };
         assert_ne!(run(&settings(0.0), 100), run(&other, 100));
     }
 
     #[test]
     fn every_kind_is_injected_at_about_the_stated_rate() {
         let n = 400_000;
-        let events = run(&Producer { anomaly_rate: 0.01, ..settings(0.0) }, n);
+        let events = run(&ProducerSettings { anomaly_rate: 0.01, ..settings(0.0) }, n);
         let share = |label: &str| events.iter().filter(|e| e.label == Some(label)).count() as f64 / n as f64;
         let total = LABELS.iter().map(|(label, _)| share(label)).sum::<f64>();
         assert!((0.008..0.012).contains(&total), "{total}");
@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn the_rate_paces_and_the_count_ends() {
         let mut generator =
-            Generator::new(&Producer { count: 2, ..settings(10.0) }, &Fields::default(), Instant::now());
-        assert!(matches!(generator.next(Duration::ZERO).unwrap(), Next::Event(_)));
-        assert_eq!(generator.next(Duration::from_millis(30)).unwrap(), Next::Wait(Duration::from_millis(70)));
-        assert!(matches!(generator.next(Duration::from_millis(100)).unwrap(), Next::Event(_)));
-        assert_eq!(generator.next(Duration::from_secs(9)).unwrap(), Next::End);
+            Generator::new(&ProducerSettings { count: 2, ..settings(10.0) }, &Fields::default(), Timestamp::now());
+        assert!(matches!(generator.next(Duration::ZERO).unwrap(), SourceStep::Event(_)));
+        assert_eq!(generator.next(Duration::from_millis(30)).unwrap(), SourceStep::Wait(Duration::from_millis(70)));
+        assert!(matches!(generator.next(Duration::from_millis(100)).unwrap(), SourceStep::Event(_)));
+        assert_eq!(generator.next(Duration::from_secs(9)).unwrap(), SourceStep::End);
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sysinfo::{Disks, Networks, System};
 
-use super::{Next, Sample, Source, Writer};
+use super::{EventSource, SourceEvent, SourceStep, Writer};
 use crate::error::{Error, Result};
-use crate::event::{Fields, Instant};
+use crate::event::{Fields, Timestamp};
 
 /// See the module. The device is the host's name.
 pub struct Host {
@@ -19,7 +19,7 @@ pub struct Host {
     system: System,
     disks: Disks,
     networks: Networks,
-    queue: VecDeque<Sample>,
+    queue: VecDeque<SourceEvent>,
 }
 
 impl Host {
@@ -72,19 +72,19 @@ impl Host {
             readings.push((format!("network_received_bytes_per_second:{name}"), network.received() as f64 / seconds));
             readings.push((format!("network_sent_bytes_per_second:{name}"), network.transmitted() as f64 / seconds));
         }
-        let now = Instant::now();
+        let now = Timestamp::now();
         for (metric, value) in readings {
             let value = self.writer.event(&self.device, Some(&metric), value, Some(now));
-            self.queue.push_back(Sample { key: Some(self.device.clone().into_bytes()), value, label: None });
+            self.queue.push_back(SourceEvent { key: Some(self.device.clone().into_bytes()), value, label: None });
         }
     }
 }
 
-impl Source for Host {
-    fn next(&mut self, elapsed: Duration) -> Result<Next> {
+impl EventSource for Host {
+    fn next(&mut self, elapsed: Duration) -> Result<SourceStep> {
         if self.queue.is_empty() {
             if elapsed < self.due {
-                return Ok(Next::Wait(self.due - elapsed));
+                return Ok(SourceStep::Wait(self.due - elapsed));
             }
             self.read(elapsed.saturating_sub(self.last));
             self.last = elapsed;
@@ -93,7 +93,7 @@ impl Source for Host {
                 self.due += self.interval;
             }
         }
-        Ok(self.queue.pop_front().map_or(Next::Wait(self.interval), Next::Event))
+        Ok(self.queue.pop_front().map_or(SourceStep::Wait(self.interval), SourceStep::Event))
     }
 }
 
@@ -105,9 +105,9 @@ mod tests {
     #[test]
     fn a_reading_gives_events_of_processor_memory_load_disks_and_network() {
         let mut host = Host::new(Duration::from_millis(100), &Fields::default()).unwrap();
-        assert!(matches!(host.next(Duration::ZERO).unwrap(), Next::Wait(_)));
+        assert!(matches!(host.next(Duration::ZERO).unwrap(), SourceStep::Wait(_)));
         let mut metrics = Vec::new();
-        while let Next::Event(sample) = host.next(Duration::from_millis(150)).unwrap() {
+        while let SourceStep::Event(sample) = host.next(Duration::from_millis(150)).unwrap() {
             let event = decode(Some(&sample.value), &Fields::default()).unwrap();
             metrics.push(event.metric_name.unwrap().into_owned());
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// Pause for a gap that is passed over.
 const GAP: Duration = Duration::from_secs(1);
@@ -12,9 +12,9 @@ const GAP: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jump {
     /// The time before it.
-    pub from: Instant,
+    pub from: Timestamp,
     /// The time itself.
-    pub to: Instant,
+    pub to: Timestamp,
 }
 
 /// See the module.
@@ -24,11 +24,11 @@ pub struct Pace {
     /// Longest pause, in milliseconds of the file's times.
     longest: i64,
     /// The time that was reached.
-    base: Option<Instant>,
+    base: Option<Timestamp>,
     /// A time far from `base`: either it is wrong, or the next ones are near it.
-    aside: Option<Instant>,
+    aside: Option<Timestamp>,
     /// Newest time for which there was a pause.
-    newest: Option<Instant>,
+    newest: Option<Timestamp>,
     /// When the time that was reached is due, after the start.
     due: Duration,
 }
@@ -41,7 +41,7 @@ impl Pace {
     }
 
     /// When an event of this time is due, after the start, and whether its time does not continue those before it.
-    pub fn due(&mut self, at: Option<Instant>) -> (Duration, Option<Jump>) {
+    pub fn due(&mut self, at: Option<Timestamp>) -> (Duration, Option<Jump>) {
         let Some(at) = at.filter(|_| self.speed > 0.0) else { return (self.due, None) };
         let Some(base) = self.base else {
             (self.base, self.newest) = (Some(at), Some(at));
@@ -74,7 +74,7 @@ impl Pace {
         (self.due, Some(Jump { from: base, to: at }))
     }
 
-    fn pause(&mut self, pause: Duration, until: Instant) {
+    fn pause(&mut self, pause: Duration, until: Timestamp) {
         self.due = self.due.saturating_add(pause);
         self.newest = self.newest.max(Some(until));
     }
@@ -89,7 +89,7 @@ mod tests {
     /// Seconds at which events of these times, in seconds, are due.
     fn due(speed: f64, longest: Duration, times: &[i64]) -> Vec<f64> {
         let mut pace = Pace::new(speed, longest);
-        times.iter().map(|at| pace.due(Instant::from_millis(at * 1000)).0.as_secs_f64()).collect()
+        times.iter().map(|at| pace.due(Timestamp::from_millis(at * 1000)).0.as_secs_f64()).collect()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::file::{Row, Seen};
+use super::file::{BatchRow, LineCount};
 use crate::event::Rejection;
 
 /// Most reasons that are kept apart.
@@ -14,7 +14,7 @@ pub struct Reason {
     /// Of the first one.
     pub rejection: Rejection,
     /// How many there are, and the line of the first one.
-    pub seen: Seen,
+    pub seen: LineCount,
     /// Zero-based number of the first one.
     pub index: i64,
     /// What the messages have in common.
@@ -23,14 +23,14 @@ pub struct Reason {
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reasons {
+pub struct ReasonCounts {
     reasons: Vec<Reason>,
-    others: Seen,
+    others: LineCount,
 }
 
-impl Reasons {
+impl ReasonCounts {
     /// Counts a record; whether its reason is a new one.
-    pub fn add(&mut self, row: Row<'_>, rejection: Rejection) -> bool {
+    pub fn add(&mut self, row: BatchRow<'_>, rejection: Rejection) -> bool {
         let kind = kind(&rejection);
         if let Some(known) = self.reasons.iter_mut().find(|reason| reason.kind == kind) {
             known.seen.add(row.line);
@@ -40,7 +40,7 @@ impl Reasons {
             self.others.add(row.line);
             return false;
         }
-        self.reasons.push(Reason { rejection, seen: Seen { count: 1, first: row.line }, index: row.index, kind });
+        self.reasons.push(Reason { rejection, seen: LineCount { count: 1, first: row.line }, index: row.index, kind });
         true
     }
 
@@ -50,7 +50,7 @@ impl Reasons {
     }
 
     /// Records with reasons beyond those that are kept.
-    pub fn others(&self) -> Seen {
+    pub fn others(&self) -> LineCount {
         self.others
     }
 
@@ -81,31 +81,34 @@ fn kind(rejection: &Rejection) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Class;
+    use crate::event::RejectClass;
 
     #[test]
     fn a_million_rows_with_the_same_fault_are_one_reason() {
-        let mut reasons = Reasons::default();
+        let mut reasons = ReasonCounts::default();
         for line in 0..1_000_000 {
             let message = format!("the value is not a number: \"x\\\"{line}\"");
-            let class = Class::MetricValue;
+            let class = RejectClass::MetricValue;
             let is_new =
-                reasons.add(Row { index: line, line: line as u64 + 2, bytes: b"" }, Rejection { class, message });
+                reasons.add(BatchRow { index: line, line: line as u64 + 2, bytes: b"" }, Rejection { class, message });
             assert_eq!(is_new, line == 0);
         }
         let [reason] = reasons.all() else { panic!("{reasons:?}") };
-        assert_eq!((reason.seen, reason.index), (Seen { count: 1_000_000, first: 2 }, 0));
+        assert_eq!((reason.seen, reason.index), (LineCount { count: 1_000_000, first: 2 }, 0));
         assert_eq!(reason.rejection.message, "the value is not a number: \"x\\\"0\"");
     }
 
     #[test]
     fn reasons_without_end_are_counted_not_kept() {
-        let mut reasons = Reasons::default();
-        let row = Row { index: 0, line: 7, bytes: b"" };
+        let mut reasons = ReasonCounts::default();
+        let row = BatchRow { index: 0, line: 7, bytes: b"" };
         for i in 0..100 {
             let message = "x".repeat(i);
-            reasons.add(row, Rejection { class: Class::Json, message });
+            reasons.add(row, Rejection { class: RejectClass::Json, message });
         }
-        assert_eq!((reasons.all().len(), reasons.others(), reasons.count()), (20, Seen { count: 80, first: 7 }, 100));
+        assert_eq!(
+            (reasons.all().len(), reasons.others(), reasons.count()),
+            (20, LineCount { count: 80, first: 7 }, 100)
+        );
     }
 }

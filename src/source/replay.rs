@@ -4,13 +4,13 @@
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use super::file::{Batch, Options, Passed, Records, open};
+use super::file::{FileOptions, RecordBatch, Records, SkippedLines, open};
 use super::pace::{Jump, Pace};
-use super::reasons::Reasons;
-use super::{Next, Sample, Source, Writer};
-use crate::config::resolved::Producer;
+use super::reasons::ReasonCounts;
+use super::{EventSource, SourceEvent, SourceStep, Writer};
+use crate::config::resolved::ProducerSettings;
 use crate::error::{Error, Result};
-use crate::event::{Event, Fields, Instant, Parser};
+use crate::event::{Event, Fields, Parser, Timestamp};
 
 /// Records that are read together.
 const BATCH: usize = 1024;
@@ -20,16 +20,16 @@ const AHEAD: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// See the module.
-pub struct Replay {
-    batches: Receiver<Result<Batch>>,
-    batch: Option<Batch>,
+pub struct ReplaySource {
+    batches: Receiver<Result<RecordBatch>>,
+    batch: Option<RecordBatch>,
     /// Records of the batch that were taken.
     taken: usize,
     path: String,
     writer: Writer,
     pace: Pace,
     left: u64,
-    waiting: Option<(Duration, Sample)>,
+    waiting: Option<(Duration, SourceEvent)>,
     told: Told,
 }
 
@@ -37,22 +37,22 @@ pub struct Replay {
 #[derive(Default)]
 struct Told {
     records: u64,
-    reasons: Reasons,
-    passed: Passed,
+    reasons: ReasonCounts,
+    passed: SkippedLines,
     jumps: u64,
-    newest: Option<Instant>,
+    newest: Option<Timestamp>,
     /// Events whose time is before that of an earlier one.
     backwards: u64,
     has_ended: bool,
 }
 
-impl Replay {
+impl ReplaySource {
     /// Opens the file.
     ///
     /// # Errors
     /// 66 when it cannot be read, 65 when it is no text, or a table that lacks a column.
-    pub fn new(settings: &Producer, fields: &Fields) -> Result<Self> {
-        Ok(Replay {
+    pub fn new(settings: &ProducerSettings, fields: &Fields) -> Result<Self> {
+        Ok(ReplaySource {
             batches: read(settings, fields)?,
             batch: None,
             taken: 0,
@@ -66,7 +66,7 @@ impl Replay {
     }
 
     /// When the next record is due after the start, and what it is; `None` for a table's row that is no event.
-    fn sample(&mut self, batch: &Batch) -> Option<(Duration, Sample)> {
+    fn sample(&mut self, batch: &RecordBatch) -> Option<(Duration, SourceEvent)> {
         let row = batch.row(self.taken);
         self.told.records += 1;
         let is_table = batch.reading().is_table();
@@ -93,7 +93,7 @@ impl Replay {
             }
             _ => row.bytes.to_vec(),
         };
-        Some((due, Sample { key, value, label: None }))
+        Some((due, SourceEvent { key, value, label: None }))
     }
 
     fn due(&mut self, event: Option<&Event<'_>>, line: u64) -> Duration {
@@ -155,7 +155,7 @@ impl Replay {
 }
 
 /// Records as they are read, by a thread of their own: a pipe may keep silent for as long as it likes.
-fn read(settings: &Producer, fields: &Fields) -> Result<Receiver<Result<Batch>>> {
+fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<RecordBatch>>> {
     let (sender, receiver) = sync_channel(AHEAD);
     let (path, fields) = (settings.file.clone(), fields.clone());
     let (format, decimal_comma) = (settings.format, settings.decimal_comma);
@@ -165,7 +165,7 @@ fn read(settings: &Producer, fields: &Fields) -> Result<Receiver<Result<Batch>>>
         let usual = Fields::default();
         // A field that has another name than usual was named by the user.
         let named = [fields.device != usual.device, fields.metric != usual.metric, true, fields.time != usual.time];
-        open(path, &Options { format, delimiter: None, decimal_comma, fields: &fields, parser: &parser, named })
+        open(path, &FileOptions { format, delimiter: None, decimal_comma, fields: &fields, parser: &parser, named })
     };
     // A file's errors are reported at the start; opening a pipe waits for its first bytes.
     let opened = if path == "-" { None } else { Some(begin(&path)?) };
@@ -182,7 +182,7 @@ fn read(settings: &Producer, fields: &Fields) -> Result<Receiver<Result<Batch>>>
 }
 
 /// Sends all records, until they end or nobody listens any more.
-fn send(mut records: Records, to: &SyncSender<Result<Batch>>) {
+fn send(mut records: Records, to: &SyncSender<Result<RecordBatch>>) {
     loop {
         let (batch, has_more) = records.batch(BATCH);
         if to.send(Ok(batch)).is_err() {
@@ -196,11 +196,11 @@ fn send(mut records: Records, to: &SyncSender<Result<Batch>>) {
     }
 }
 
-impl Source for Replay {
-    fn next(&mut self, elapsed: Duration) -> Result<Next> {
+impl EventSource for ReplaySource {
+    fn next(&mut self, elapsed: Duration) -> Result<SourceStep> {
         while self.waiting.is_none() {
             if self.left == 0 {
-                return Ok(Next::End);
+                return Ok(SourceStep::End);
             }
             if let Some(batch) = self.batch.take_if(|batch| self.taken < batch.len()) {
                 self.waiting = self.sample(&batch);
@@ -214,23 +214,23 @@ impl Source for Replay {
                     self.told.passed.join(batch.passed);
                     (self.batch, self.taken) = (Some(batch), 0);
                 }
-                Err(TryRecvError::Empty) => return Ok(Next::Wait(PATIENCE)),
+                Err(TryRecvError::Empty) => return Ok(SourceStep::Wait(PATIENCE)),
                 Err(TryRecvError::Disconnected) => {
                     self.end()?;
-                    return Ok(Next::End);
+                    return Ok(SourceStep::End);
                 }
             }
         }
         match self.waiting.take() {
             Some((due, sample)) if due > elapsed => {
                 self.waiting = Some((due, sample));
-                Ok(Next::Wait(due - elapsed))
+                Ok(SourceStep::Wait(due - elapsed))
             }
             Some((_, sample)) => {
                 self.left -= 1;
-                Ok(Next::Event(sample))
+                Ok(SourceStep::Event(sample))
             }
-            None => Ok(Next::End),
+            None => Ok(SourceStep::End),
         }
     }
 }
@@ -238,22 +238,22 @@ impl Source for Replay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Places, load};
+    use crate::config::{SettingFiles, load};
 
-    fn replay(text: &str, name: &str, speed: f64, fields: &Fields) -> (tempfile::TempDir, Replay) {
+    fn replay(text: &str, name: &str, speed: f64, fields: &Fields) -> (tempfile::TempDir, ReplaySource) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let mut settings = load(&Places::default()).unwrap().settings.producer;
+        let mut settings = load(&SettingFiles::default()).unwrap().settings.producer;
         (settings.file, settings.speed) = (path.to_str().unwrap().to_owned(), speed);
-        (dir, Replay::new(&settings, fields).unwrap())
+        (dir, ReplaySource::new(&settings, fields).unwrap())
     }
 
     /// The answer once the reader has come so far.
-    fn next(replay: &mut Replay, elapsed: Duration) -> Next {
+    fn next(replay: &mut ReplaySource, elapsed: Duration) -> SourceStep {
         loop {
             match replay.next(elapsed).unwrap() {
-                Next::Wait(PATIENCE) => std::thread::sleep(PATIENCE),
+                SourceStep::Wait(PATIENCE) => std::thread::sleep(PATIENCE),
                 other => return other,
             }
         }
@@ -263,20 +263,20 @@ mod tests {
     fn speed_scales_the_original_pace() {
         let text = "{\"device_id\":\"a\",\"metric_value\":1,\"timestamp\":100}\n{\"device_id\":\"a\",\"metric_value\":1,\"timestamp\":110}\n";
         let (_dir, mut replay) = replay(text, "x.jsonl", 10.0, &Fields::default());
-        assert!(matches!(next(&mut replay, Duration::ZERO), Next::Event(_)));
-        assert_eq!(next(&mut replay, Duration::from_millis(400)), Next::Wait(Duration::from_millis(600)));
-        assert!(matches!(next(&mut replay, Duration::from_secs(1)), Next::Event(_)));
-        assert_eq!(next(&mut replay, Duration::from_secs(1)), Next::End);
+        assert!(matches!(next(&mut replay, Duration::ZERO), SourceStep::Event(_)));
+        assert_eq!(next(&mut replay, Duration::from_millis(400)), SourceStep::Wait(Duration::from_millis(600)));
+        assert!(matches!(next(&mut replay, Duration::from_secs(1)), SourceStep::Event(_)));
+        assert_eq!(next(&mut replay, Duration::from_secs(1)), SourceStep::End);
     }
 
     #[test]
     fn lines_pass_byte_for_byte_and_rows_become_json() {
         let (_dir, mut lines) = replay("not json \n", "x.jsonl", 0.0, &Fields::default());
-        let expected = Sample { key: None, value: b"not json ".to_vec(), label: None };
-        assert_eq!(next(&mut lines, Duration::ZERO), Next::Event(expected));
+        let expected = SourceEvent { key: None, value: b"not json ".to_vec(), label: None };
+        assert_eq!(next(&mut lines, Duration::ZERO), SourceStep::Event(expected));
         let fields = Fields { value: "v.x".into(), ..Fields::default() };
         let (_dir, mut rows) = replay("timestamp,v.x\n2014-04-01 00:00:00,1.25\n", "oven.csv", 0.0, &fields);
-        let Next::Event(sample) = next(&mut rows, Duration::ZERO) else { panic!("an event") };
+        let SourceStep::Event(sample) = next(&mut rows, Duration::ZERO) else { panic!("an event") };
         let text = String::from_utf8(sample.value).unwrap();
         assert_eq!(text, r#"{"device_id":"oven","timestamp":"2014-04-01T00:00:00.000Z","v":{"x":1.25}}"#);
         assert_eq!(sample.key.as_deref(), Some(&b"oven"[..]));

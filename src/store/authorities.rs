@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use crate::config::resolved::Postgres;
-use crate::event::Instant;
+use crate::config::resolved::PostgresSettings;
+use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade};
 use crate::pem;
 use crate::store::tls;
 
 /// What a start needs of the certificate and key that log in; `None` without them. The key's passphrase is never asked for.
-pub fn client(settings: &Postgres) -> Option<Finding> {
+pub fn client(settings: &PostgresSettings) -> Option<Finding> {
     if settings.sslcert.is_empty() && settings.sslkey.is_empty() {
         return None;
     }
@@ -20,7 +20,7 @@ pub fn client(settings: &Postgres) -> Option<Finding> {
 }
 
 /// What a start needs of the file, and how long the authorities last; `None` without one.
-pub fn look(settings: &Postgres, now: Instant) -> Option<Finding> {
+pub fn look(settings: &PostgresSettings, now: Timestamp) -> Option<Finding> {
     const WHAT: &str = "postgres.sslrootcert";
     if settings.sslrootcert.is_empty() {
         return None;

@@ -9,11 +9,11 @@ use bytes::{BufMut, BytesMut};
 use postgres::Transaction;
 use postgres::types::{IsNull, ToSql, Type};
 
-use super::Failure;
+use super::DatabaseError;
 use super::row::COLUMNS;
 use super::sink::event_time;
 use crate::anomaly::Anomaly;
-use crate::ledger::Entry;
+use crate::ledger::SinkRecord;
 
 /// Bytes after which a message is sent.
 const MESSAGE: usize = 256 * 1024;
@@ -59,8 +59,8 @@ const TYPES: [Type; 26] = [
 pub fn rows(
     transaction: &mut Transaction<'_>,
     sinks: &HashMap<i32, i32>,
-    batch: &[(&Entry, &Anomaly)],
-) -> Result<(), Failure> {
+    batch: &[(&SinkRecord, &Anomaly)],
+) -> Result<(), DatabaseError> {
     let mut writer =
         transaction.copy_in(&format!("copy incoming ({COLUMNS}, sink, sink_offset) from stdin (format binary)"))?;
     let mut message = BytesMut::with_capacity(MESSAGE + MESSAGE / 4);
@@ -95,13 +95,13 @@ pub fn rows(
             &sinks.get(&entry.partition),
             &entry.offset,
         ];
-        encode(&row, &mut message).map_err(|e| Failure::Away(format!("a row cannot be sent: {e}")))?;
+        encode(&row, &mut message).map_err(|e| DatabaseError::Away(format!("a row cannot be sent: {e}")))?;
         if message.len() > MESSAGE {
-            writer.write_all(&message.split()).map_err(|e| Failure::Away(e.to_string()))?;
+            writer.write_all(&message.split()).map_err(|e| DatabaseError::Away(e.to_string()))?;
         }
     }
     message.put_i16(TRAILER);
-    writer.write_all(&message).map_err(|e| Failure::Away(e.to_string()))?;
+    writer.write_all(&message).map_err(|e| DatabaseError::Away(e.to_string()))?;
     writer.finish()?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::foreign;
 
 /// Why the database did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
+pub enum DatabaseError {
     /// It gives no answer, or it is starting or stopping: worth waiting for.
     Away(String),
     /// It answered that a limit of time was reached, or every connection is in use.
@@ -32,39 +32,39 @@ pub struct Refusal {
     pub constraint: Option<String>,
 }
 
-impl Failure {
+impl DatabaseError {
     /// A connection that cannot be used, found by this program.
-    pub fn unusable(message: impl fmt::Display, remedy: impl fmt::Display) -> Failure {
+    pub fn unusable(message: impl fmt::Display, remedy: impl fmt::Display) -> DatabaseError {
         let (message, remedy) = (message.to_string(), remedy.to_string());
-        Failure::Refused(Refusal { state: String::new(), message, remedy, constraint: None })
+        DatabaseError::Refused(Refusal { state: String::new(), message, remedy, constraint: None })
     }
 
     /// As the pages' questions know it.
-    pub fn for_archive(self) -> archive::Failure {
+    pub fn for_archive(self) -> archive::NoAnswer {
         match self {
-            Failure::Away(why) => archive::Failure::Away(why),
-            Failure::Slow(_) => archive::Failure::Slow,
-            Failure::Refused(refusal) => archive::Failure::Refused(refusal.to_string()),
+            DatabaseError::Away(why) => archive::NoAnswer::Away(why),
+            DatabaseError::Slow(_) => archive::NoAnswer::Slow,
+            DatabaseError::Refused(refusal) => archive::NoAnswer::Refused(refusal.to_string()),
         }
     }
 
     /// Who failed us and, where a person must mend it, how.
     pub fn sentence(&self) -> String {
         match self {
-            Failure::Away(why) => format!("PostgreSQL is away: {why}"),
-            Failure::Slow(why) => format!("PostgreSQL is too slow: {why}"),
-            Failure::Refused(refusal) => format!("PostgreSQL refuses: {refusal}"),
+            DatabaseError::Away(why) => format!("PostgreSQL is away: {why}"),
+            DatabaseError::Slow(why) => format!("PostgreSQL is too slow: {why}"),
+            DatabaseError::Refused(refusal) => format!("PostgreSQL refuses: {refusal}"),
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for DatabaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence())
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for DatabaseError {}
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -80,18 +80,18 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl From<postgres::Error> for Failure {
+impl From<postgres::Error> for DatabaseError {
     /// By SQLSTATE where the server answered; else a broken connection is an absence, and anything else (a certificate that is
     /// not trusted, a password that is missing) is a refusal.
     fn from(error: postgres::Error) -> Self {
         let message = explain(&error);
         let Some(answer) = error.as_db_error() else {
             return match connection_error(&error) {
-                _ if is_alert(&error) => Failure::unusable(message, ALERT),
-                Some(std::io::ErrorKind::PermissionDenied) => Failure::unusable(message, STANDBY),
-                Some(_) => Failure::Away(message),
-                None if error.is_closed() => Failure::Away(message),
-                None => Failure::unusable(
+                _ if is_alert(&error) => DatabaseError::unusable(message, ALERT),
+                Some(std::io::ErrorKind::PermissionDenied) => DatabaseError::unusable(message, STANDBY),
+                Some(_) => DatabaseError::Away(message),
+                None if error.is_closed() => DatabaseError::Away(message),
+                None => DatabaseError::unusable(
                     message,
                     "Look at postgres.sslmode and postgres.sslrootcert; a missing password belongs into \
                      /etc/anomaly/credentials/postgres.password, followed by a restart",
@@ -101,11 +101,11 @@ impl From<postgres::Error> for Failure {
         let state = answer.code().code();
         match state {
             // Stopped by an administrator or a crash, starting, idle for too long; a deadlock or a conflict on a standby.
-            "57P01" | "57P02" | "57P03" | "57P05" => Failure::Away(message),
-            _ if state.starts_with("40") => Failure::Away(message),
+            "57P01" | "57P02" | "57P03" | "57P05" => DatabaseError::Away(message),
+            _ if state.starts_with("40") => DatabaseError::Away(message),
             // Statement timeout or cancelled; lock timeout.
-            "57014" | "55P03" => Failure::Slow(message),
-            _ => Failure::Refused(Refusal {
+            "57014" | "55P03" => DatabaseError::Slow(message),
+            _ => DatabaseError::Refused(Refusal {
                 state: state.to_owned(),
                 message: said(answer),
                 remedy: remedy(state, answer.constraint()).to_owned(),

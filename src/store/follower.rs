@@ -8,24 +8,24 @@ use postgres::{Client, Statement};
 
 use super::reader::failure;
 use super::{query, row};
-use crate::archive::{Committed, Cursor, Failure, Follower, Record, Review};
+use crate::archive::{CommittedAnomaly, Cursor, Follower, NoAnswer, Review, StoredAnomaly};
 
 /// Between two looks at a server that gives no notice (a standby).
 const LOOK: Duration = Duration::from_millis(250);
 
 /// One connection.
-pub struct Listener {
+pub struct PostgresFollower {
     client: Client,
     rows: Statement,
     is_told: bool,
 }
 
-impl Listener {
+impl PostgresFollower {
     /// Begins to listen.
     ///
     /// # Errors
     /// As [`Failure`] says.
-    pub fn new(mut client: Client) -> Result<Listener, Failure> {
+    pub fn new(mut client: Client) -> Result<PostgresFollower, NoAnswer> {
         // A standby cannot.
         let is_told = client.batch_execute("listen anomalies").is_ok();
         let columns = row::COLUMNS;
@@ -35,33 +35,33 @@ impl Listener {
                  order by sink_offset, source_index limit $4"
             ))
             .map_err(failure)?;
-        Ok(Listener { client, rows, is_told })
+        Ok(PostgresFollower { client, rows, is_told })
     }
 }
 
-impl Follower for Listener {
-    fn position(&mut self) -> Result<Cursor, Failure> {
+impl Follower for PostgresFollower {
+    fn position(&mut self) -> Result<Cursor, NoAnswer> {
         query::position(&mut self.client).map_err(failure)
     }
 
-    fn committed(&mut self, sink: i32, from: i64, to: i64, limit: u32) -> Result<Vec<Committed>, Failure> {
+    fn committed(&mut self, sink: i32, from: i64, to: i64, limit: u32) -> Result<Vec<CommittedAnomaly>, NoAnswer> {
         let rows = self.client.query(&self.rows, &[&sink, &from, &to, &i64::from(limit)]).map_err(failure)?;
         let committed = |row: &postgres::Row| {
             let (anomaly, detected_at) = row::anomaly(row)?;
-            Ok(Committed {
+            Ok(CommittedAnomaly {
                 sink,
                 offset: row.try_get("sink_offset")?,
-                record: Record { anomaly, detected_at, review: Review::None },
+                record: StoredAnomaly { anomaly, detected_at, review: Review::None },
             })
         };
         rows.iter().map(committed).collect::<Result<_, postgres::Error>>().map_err(failure)
     }
 
-    fn wait(&mut self, patience: Duration) -> Result<(), Failure> {
+    fn wait(&mut self, patience: Duration) -> Result<(), NoAnswer> {
         if !self.is_told {
             std::thread::sleep(patience.min(LOOK));
             if self.client.is_closed() {
-                return Err(Failure::Away("the connection is closed".into()));
+                return Err(NoAnswer::Away("the connection is closed".into()));
             }
             return Ok(());
         }

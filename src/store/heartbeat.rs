@@ -7,17 +7,17 @@ use std::sync::Arc;
 use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 
-use super::{Failure, open};
-use crate::config::resolved::Postgres;
-use crate::event::Instant;
-use crate::health::{Activity, Cut, Part, PartitionStatus, Sample, Samples, Tally};
+use super::{DatabaseError, open};
+use crate::config::resolved::PostgresSettings;
+use crate::event::Timestamp;
+use crate::health::{Activity, Component, Cut, PartitionStatus, RejectedSample, RejectedSamples, Tally};
 
 /// Rejected records of each class that the table keeps.
 const SAMPLES: i64 = 20;
 
 /// One connection, made when it is needed.
 pub struct Heartbeat {
-    settings: Postgres,
+    settings: PostgresSettings,
     group: String,
     topic: String,
     instance: String,
@@ -30,7 +30,7 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// Connects to nothing yet.
     pub fn new(
-        settings: &Postgres,
+        settings: &PostgresSettings,
         group: &str,
         topic: &str,
         instance: &str,
@@ -51,7 +51,7 @@ impl Heartbeat {
     ///
     /// # Errors
     /// Why not, as a sentence.
-    pub fn write(&mut self, parts: &[Arc<Part>]) -> Result<(), String> {
+    pub fn write(&mut self, parts: &[Arc<Component>]) -> Result<(), String> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
@@ -59,7 +59,7 @@ impl Heartbeat {
                 let sql =
                     "insert into detector_settings (settings_hash, settings) values ($1, $2) on conflict do nothing";
                 let known = client.execute(sql, &[&self.settings_hash, &self.detection]);
-                known.map_err(|e| Failure::from(e).sentence())?;
+                known.map_err(|e| DatabaseError::from(e).sentence())?;
                 client
             }
         };
@@ -70,7 +70,7 @@ impl Heartbeat {
         Ok(())
     }
 
-    fn write_part(&self, client: &mut Client, part: &Part) -> Result<(), Failure> {
+    fn write_part(&self, client: &mut Client, part: &Component) -> Result<(), DatabaseError> {
         let (coverage, activity, rejected) = (part.take_coverage(), part.take_activity(), part.take_rejected());
         let devices = part.take_devices();
         let written = client.transaction().and_then(|mut transaction| {
@@ -91,12 +91,12 @@ impl Heartbeat {
         Ok(written?)
     }
 
-    fn worker(&self, part: &Part) -> String {
+    fn worker(&self, part: &Component) -> String {
         format!("{}/{}", self.instance, part.name)
     }
 
     /// Replaces what this loop had raised before.
-    fn write_conditions(&self, transaction: &mut Transaction<'_>, part: &Part) -> Result<(), postgres::Error> {
+    fn write_conditions(&self, transaction: &mut Transaction<'_>, part: &Component) -> Result<(), postgres::Error> {
         let held = part.conditions();
         let codes = held.iter().map(|held| held.code.as_str()).collect::<Vec<_>>();
         let worker = self.worker(part);
@@ -126,7 +126,7 @@ impl Heartbeat {
         Ok(())
     }
 
-    fn write_status(&self, transaction: &mut Transaction<'_>, part: &Part) -> Result<(), postgres::Error> {
+    fn write_status(&self, transaction: &mut Transaction<'_>, part: &Component) -> Result<(), postgres::Error> {
         let worker = self.worker(part);
         let state = part.state();
         let partitions = part.partitions();
@@ -158,14 +158,14 @@ impl Heartbeat {
                 &each(|status| status.end),
                 &each(PartitionStatus::lag),
                 &each(|status| i64::try_from(status.series).ok()),
-                &partitions.values().map(|status| status.event_time.map(Instant::to_time)).collect::<Vec<_>>(),
+                &partitions.values().map(|status| status.event_time.map(Timestamp::to_time)).collect::<Vec<_>>(),
                 &each(|status| status.high),
                 &each(|status| i64::try_from(status.totals.judged).ok()),
                 &each(|status| i64::try_from(status.totals.learning).ok()),
                 &each(|status| i64::try_from(status.totals.rejected).ok()),
-                &partitions.values().map(|status| status.arrived.map(Instant::to_time)).collect::<Vec<_>>(),
+                &partitions.values().map(|status| status.arrived.map(Timestamp::to_time)).collect::<Vec<_>>(),
                 &each(|status| i64::try_from(status.totals.ignored).ok()),
-                &Instant::now().to_time(),
+                &Timestamp::now().to_time(),
             ],
         )?;
         Ok(())
@@ -201,15 +201,19 @@ impl Heartbeat {
     }
 
     /// Adds samples; the table keeps the newest of each class.
-    fn write_rejected(&self, transaction: &mut Transaction<'_>, rejected: &Samples) -> Result<(), postgres::Error> {
+    fn write_rejected(
+        &self,
+        transaction: &mut Transaction<'_>,
+        rejected: &RejectedSamples,
+    ) -> Result<(), postgres::Error> {
         if rejected.is_empty() {
             return Ok(());
         }
         let samples = rejected.iter().collect::<Vec<_>>();
-        let bytes = |of: fn(&Sample) -> &Option<Cut>| {
+        let bytes = |of: fn(&RejectedSample) -> &Option<Cut>| {
             samples.iter().map(|sample| of(sample).as_ref().map(|cut| &cut.bytes[..])).collect::<Vec<_>>()
         };
-        let sizes = |of: fn(&Sample) -> &Option<Cut>| {
+        let sizes = |of: fn(&RejectedSample) -> &Option<Cut>| {
             samples.iter().map(|sample| of(sample).as_ref().map(|cut| cut.size as i64)).collect::<Vec<_>>()
         };
         transaction.execute(

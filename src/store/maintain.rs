@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Failure, open};
-use crate::config::resolved::Postgres;
-use crate::event::Instant;
+use super::{DatabaseError, open};
+use crate::config::resolved::PostgresSettings;
+use crate::event::Timestamp;
 
 /// What was done.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Maintained {
+pub struct MaintenanceResult {
     /// Partitions that were made.
     pub made: i32,
     /// Partitions that were dropped with all that was in them.
@@ -20,18 +20,18 @@ pub struct Maintained {
     /// There is more to do: call again soon.
     pub is_more: bool,
     /// What would be deleted is unusually much, and waits.
-    pub plan: Option<Plan>,
+    pub plan: Option<PendingDeletion>,
     /// The database's clock minus this machine's, in milliseconds.
     pub clocks_apart: i64,
 }
 
 /// A deletion that waits.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct PendingDeletion {
     /// Oldest time that is stored.
-    pub from: Option<Instant>,
+    pub from: Option<Timestamp>,
     /// What is older than this will be deleted.
-    pub to: Instant,
+    pub to: Timestamp,
     /// Anomalies among it.
     pub rows: i64,
     /// Time until then.
@@ -46,10 +46,10 @@ const LIMIT: &str = "10min";
 ///
 /// # Errors
 /// Why not, as a sentence.
-pub fn maintain(settings: &Postgres, elapsed: Duration) -> Result<Maintained, String> {
+pub fn maintain(settings: &PostgresSettings, elapsed: Duration) -> Result<MaintenanceResult, String> {
     let mut client = open(settings)?;
     let [retention, elapsed, delay] = [settings.retention, elapsed, settings.retention_delay].map(|d| d.as_secs_f64());
-    let mut call = || -> Result<Maintained, postgres::Error> {
+    let mut call = || -> Result<MaintenanceResult, postgres::Error> {
         let mut transaction = client.transaction()?;
         transaction.batch_execute(&format!("set local statement_timeout = '{LIMIT}'"))?;
         let sql = "select made, dropped, trimmed, is_more, due_from, due_to, due_rows,
@@ -57,14 +57,14 @@ pub fn maintain(settings: &Postgres, elapsed: Duration) -> Result<Maintained, St
             from anomalies_maintain(make_interval(secs => $1), $2, make_interval(secs => $3), make_interval(secs => $4))";
         let row = transaction.query_one(sql, &[&retention, &OffsetDateTime::now_utc(), &elapsed, &delay])?;
         transaction.commit()?;
-        let time = |column| row.get::<_, Option<OffsetDateTime>>(column).map(Instant::from);
-        let plan = time(5).map(|to| Plan {
+        let time = |column| row.get::<_, Option<OffsetDateTime>>(column).map(Timestamp::from);
+        let plan = time(5).map(|to| PendingDeletion {
             from: time(4),
             to,
             rows: row.get::<_, Option<i64>>(6).unwrap_or(0),
             remaining: Duration::from_secs_f64(row.get::<_, Option<f64>>(7).unwrap_or(0.0).max(0.0)),
         });
-        Ok(Maintained {
+        Ok(MaintenanceResult {
             made: row.get(0),
             dropped: row.get(1),
             trimmed: row.get(2),
@@ -73,5 +73,5 @@ pub fn maintain(settings: &Postgres, elapsed: Duration) -> Result<Maintained, St
             clocks_apart: (row.get::<_, f64>(8) * 1000.0) as i64,
         })
     };
-    call().map_err(|e| Failure::from(e).sentence())
+    call().map_err(|e| DatabaseError::from(e).sentence())
 }

@@ -6,24 +6,29 @@ use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
 
 use super::row;
-use crate::anomaly::Source;
-use crate::archive::{Mark, NewMark, Quality, Review};
-use crate::event::Instant;
+use crate::anomaly::RecordId;
+use crate::archive::{NewReview, Quality, Review, ReviewRecord};
+use crate::event::Timestamp;
 
 /// All marks of one record, newest first.
 ///
 /// # Errors
 /// The database's; so for all that follow.
-pub fn of(client: &mut impl GenericClient, topic: &str, partition: i32, offset: i64) -> Result<Vec<Mark>, Error> {
+pub fn of(
+    client: &mut impl GenericClient,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<Vec<ReviewRecord>, Error> {
     let sql = "select mark, note, made_by, made_at from marks \
                where source_topic = $1 and source_partition = $2 and source_offset = $3 order by id desc limit 100";
     let rows = client.query(sql, &[&topic, &partition, &offset])?;
     let mark = |row: &postgres::Row| {
-        Ok(Mark {
+        Ok(ReviewRecord {
             review: review(row.try_get(0)?),
             note: row.try_get(1)?,
             by: row.try_get(2)?,
-            at: Instant::from(row.try_get::<_, OffsetDateTime>(3)?),
+            at: Timestamp::from(row.try_get::<_, OffsetDateTime>(3)?),
         })
     };
     rows.iter().map(mark).collect()
@@ -35,7 +40,7 @@ pub fn of(client: &mut impl GenericClient, topic: &str, partition: i32, offset: 
 /// See [`of`].
 pub fn latest<'a>(
     client: &mut impl GenericClient,
-    sources: impl Iterator<Item = &'a Source>,
+    sources: impl Iterator<Item = &'a RecordId>,
 ) -> Result<HashMap<(String, i32, i64), Review>, Error> {
     let (mut topics, mut partitions, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
     for source in sources {
@@ -60,7 +65,7 @@ pub fn latest<'a>(
 ///
 /// # Errors
 /// See [`of`].
-pub fn event_time(client: &mut impl GenericClient, mark: &NewMark) -> Result<Option<OffsetDateTime>, Error> {
+pub fn event_time(client: &mut impl GenericClient, mark: &NewReview) -> Result<Option<OffsetDateTime>, Error> {
     let sql = "select event_time from anomalies \
                where source_topic = $1 and source_partition = $2 and source_offset = $3 and event_time >= $4 limit 1";
     for since in row::sinces() {
@@ -75,10 +80,10 @@ pub fn event_time(client: &mut impl GenericClient, mark: &NewMark) -> Result<Opt
 ///
 /// # Errors
 /// See [`of`].
-pub fn add(client: &mut impl GenericClient, mark: &NewMark, time: OffsetDateTime) -> Result<(), Error> {
+pub fn add(client: &mut impl GenericClient, mark: &NewReview, time: OffsetDateTime) -> Result<(), Error> {
     let sql = "insert into marks (source_topic, source_partition, source_offset, event_time, mark, note, made_by) \
                values ($1, $2, $3, $4, $5, $6, $7)";
-    let NewMark { topic, partition, offset, review, note, by } = mark;
+    let NewReview { topic, partition, offset, review, note, by } = mark;
     client.execute(sql, &[topic, partition, offset, &time, &review.as_str(), note, by]).map(drop)
 }
 
@@ -91,7 +96,7 @@ const LATEST: &str = "(select distinct on (source_topic, source_partition, sourc
 ///
 /// # Errors
 /// See [`of`].
-pub fn reviews(client: &mut impl GenericClient, from: Instant, to: Instant) -> Result<Vec<(Review, u64)>, Error> {
+pub fn reviews(client: &mut impl GenericClient, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, Error> {
     let sql = format!("select mark, count(*) from {LATEST} where mark <> 'none' group by 1 order by 1");
     let rows = client.query(&sql, &[&from.to_time(), &to.to_time()])?;
     rows.iter().map(|row| Ok((review(row.try_get(0)?), whole(row, 1)?))).collect()
@@ -101,19 +106,19 @@ pub fn reviews(client: &mut impl GenericClient, from: Instant, to: Instant) -> R
 ///
 /// # Errors
 /// See [`of`].
-pub fn quality(client: &mut impl GenericClient, from: Instant, to: Instant) -> Result<Vec<Quality>, Error> {
+pub fn quality(client: &mut impl GenericClient, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, Error> {
     let range: [&(dyn postgres::types::ToSql + Sync); 2] = [&from.to_time(), &to.to_time()];
     let totals = "select date_trunc('day', minute, 'UTC'), sum(anomalies)::bigint, sum(labelled)::bigint from anomaly_minutes \
                   where minute >= $1 and minute < $2 group by 1";
     let mut days = BTreeMap::new();
     for row in client.query(totals, &range)? {
-        let day = Instant::from(row.try_get::<_, OffsetDateTime>(0)?);
+        let day = Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?);
         let (all, labelled) = (whole(&row, 1)?, whole(&row, 2)?);
         days.insert(day, Quality { day, right: 0, wrong: 0, expected: 0, labelled, all });
     }
     let marked = format!("select date_trunc('day', event_time, 'UTC'), mark, count(*) from {LATEST} group by 1, 2");
     for row in client.query(&marked, &range)? {
-        let Some(day) = days.get_mut(&Instant::from(row.try_get::<_, OffsetDateTime>(0)?)) else { continue };
+        let Some(day) = days.get_mut(&Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?)) else { continue };
         match review(row.try_get(1)?) {
             Review::True => day.right = whole(&row, 2)?,
             Review::False => day.wrong = whole(&row, 2)?,

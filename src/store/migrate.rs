@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use super::{Failure, explain};
+use super::{DatabaseError, explain};
 use crate::error::{Error, Result};
 
 mod embedded {
@@ -72,7 +72,7 @@ pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
 
 /// What a role of the pages may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page {
+pub enum DashboardRole {
     /// Read everything.
     Reads,
     /// Add marks, and nothing else.
@@ -83,7 +83,7 @@ pub enum Page {
 ///
 /// # Errors
 /// 69 with the database's reason.
-pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: Page) -> Result<()> {
+pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: DashboardRole) -> Result<()> {
     let failed =
         |e: postgres::Error| Error::unavailable(format_args!("cannot grant {role} its rights: {}", explain(&e)));
     let row = client
@@ -91,8 +91,8 @@ pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: Page) -> 
         .map_err(failed)?;
     let (schema, role): (String, String) = (row.get(0), row.get(1));
     let rights = match part {
-        Page::Reads => format!("grant select on all tables in schema {schema} to {role}"),
-        Page::Marks => format!("grant insert on {schema}.marks to {role}"),
+        DashboardRole::Reads => format!("grant select on all tables in schema {schema} to {role}"),
+        DashboardRole::Marks => format!("grant insert on {schema}.marks to {role}"),
     };
     client.batch_execute(&format!("grant usage on schema {schema} to {role}; {rights}")).map_err(failed)
 }
@@ -101,7 +101,7 @@ pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: Page) -> 
 ///
 /// # Errors
 /// As [`Failure`] says.
-pub fn version(client: &mut Client) -> Result<Option<i32>, Failure> {
+pub fn version(client: &mut Client) -> Result<Option<i32>, DatabaseError> {
     let is_there = client.query_one("select to_regclass('refinery_schema_history') is not null", &[])?;
     if !is_there.get::<_, bool>(0) {
         return Ok(None);
@@ -137,7 +137,7 @@ const TABLES: [&str; 16] = [
 ///
 /// # Errors
 /// As [`Failure`] says.
-pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<String>, Failure> {
+pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<String>, DatabaseError> {
     for table in TABLES {
         // The detector has nothing to do with marks, and forgets settings never.
         let privileges = if table == "marks" { &privileges[..1] } else { privileges };
@@ -167,7 +167,7 @@ pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<
 ///
 /// # Errors
 /// As [`Failure`] says.
-pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, Failure> {
+pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, DatabaseError> {
     let sql = "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()";
     let encoding: String = client.query_one(sql, &[])?.get(0);
     // SQL_ASCII stores bytes as they come.
@@ -183,6 +183,6 @@ pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, Failur
 ///
 /// # Errors
 /// As [`Failure`] says.
-pub fn clock(client: &mut Client) -> Result<crate::event::Instant, Failure> {
+pub fn clock(client: &mut Client) -> Result<crate::event::Timestamp, DatabaseError> {
     Ok(client.query_one("select clock_timestamp()", &[])?.get::<_, time::OffsetDateTime>(0).into())
 }

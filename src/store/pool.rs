@@ -3,38 +3,38 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Failure, connect};
-use crate::config::resolved::Postgres;
+use super::{DatabaseError, connect};
+use crate::config::resolved::PostgresSettings;
 
 /// Connections that are made when they are needed.
 pub struct Pool {
-    inner: r2d2::Pool<Manager>,
+    inner: r2d2::Pool<ConnectionManager>,
     last: Last,
 }
 
 /// Why the last attempt to connect failed, until one succeeds.
-type Last = Arc<Mutex<Option<Failure>>>;
+type Last = Arc<Mutex<Option<DatabaseError>>>;
 
 /// One of them; it goes back on drop.
-pub type Connection = r2d2::PooledConnection<Manager>;
+pub type PooledConnection = r2d2::PooledConnection<ConnectionManager>;
 
 /// Makes connections.
-pub struct Manager {
-    settings: Postgres,
+pub struct ConnectionManager {
+    settings: PostgresSettings,
     last: Last,
 }
 
-impl r2d2::ManageConnection for Manager {
+impl r2d2::ManageConnection for ConnectionManager {
     type Connection = postgres::Client;
-    type Error = Failure;
+    type Error = DatabaseError;
 
-    fn connect(&self) -> Result<postgres::Client, Failure> {
+    fn connect(&self) -> Result<postgres::Client, DatabaseError> {
         let made = connect(&self.settings);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = made.as_ref().err().cloned();
         made
     }
 
-    fn is_valid(&self, client: &mut postgres::Client) -> Result<(), Failure> {
+    fn is_valid(&self, client: &mut postgres::Client) -> Result<(), DatabaseError> {
         Ok(client.simple_query("").map(drop)?)
     }
 
@@ -45,7 +45,7 @@ impl r2d2::ManageConnection for Manager {
 
 impl Pool {
     /// At most `size` connections; connects to nothing yet.
-    pub fn new(settings: &Postgres, size: u32) -> Pool {
+    pub fn new(settings: &PostgresSettings, size: u32) -> Pool {
         let last = Last::default();
         let inner = r2d2::Pool::builder()
             .max_size(size)
@@ -54,7 +54,7 @@ impl Pool {
             // A broken connection is noticed when it is used; a round trip before each use would cost more.
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(Manager { settings: settings.clone(), last: last.clone() });
+            .build_unchecked(ConnectionManager { settings: settings.clone(), last: last.clone() });
         Pool { inner, last }
     }
 
@@ -67,10 +67,10 @@ impl Pool {
     ///
     /// # Errors
     /// Why none could be made; slow when all are in use.
-    pub fn get(&self, patience: Duration) -> Result<Connection, Failure> {
+    pub fn get(&self, patience: Duration) -> Result<PooledConnection, DatabaseError> {
         self.inner.get_timeout(patience).map_err(|_| {
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            last.unwrap_or_else(|| Failure::Slow(format!("no connection within {} ms", patience.as_millis())))
+            last.unwrap_or_else(|| DatabaseError::Slow(format!("no connection within {} ms", patience.as_millis())))
         })
     }
 }

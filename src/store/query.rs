@@ -12,13 +12,15 @@ use time::OffsetDateTime;
 pub use arrival::{activity, clock, dead_letters, fresh, knows, outside, refused};
 pub use counts::{Since, by_device, by_metric, by_time, lanes};
 
-use conditions::Where;
+use conditions::WhereClause;
 
 use super::{marks, row};
-use crate::anomaly::{Anomaly, Source};
-use crate::archive::{ConditionRow, CoverageRow, Cursor, Filter, Key, Order, Page, Record, Review, StatusRow};
-use crate::event::Instant;
-use crate::health::Severity;
+use crate::anomaly::{Anomaly, RecordId};
+use crate::archive::{
+    AnomalyPage, ConditionRow, CoverageRow, Cursor, Filter, PageKey, Ranking, Review, StatusRow, StoredAnomaly,
+};
+use crate::event::Timestamp;
+use crate::health::ConditionSeverity;
 
 /// Columns of the order of pages; the first leads the indexes, the others only break ties.
 const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, source_offset desc, source_index desc, \
@@ -30,10 +32,10 @@ const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, 
 pub fn newest(
     client: &mut impl GenericClient,
     filter: &Filter,
-    before: Option<&Key>,
+    before: Option<&PageKey>,
     limit: u32,
-) -> Result<Page, Error> {
-    let anchor = before.map_or_else(Instant::now, |key| key.time);
+) -> Result<AnomalyPage, Error> {
+    let anchor = before.map_or_else(Timestamp::now, |key| key.time);
     for days in RANGES.into_iter().filter(|_| filter.from.is_none()) {
         let near = Filter { from: days_from(anchor, -days), ..filter.clone() };
         let page = newest_of(client, &near, before, limit)?;
@@ -48,17 +50,17 @@ pub fn newest(
 /// all the partitions beyond it.
 const RANGES: [i64; 2] = [7, 70];
 
-fn days_from(time: Instant, days: i64) -> Option<Instant> {
-    Instant::from_millis(time.millis() + days * 86_400_000)
+fn days_from(time: Timestamp, days: i64) -> Option<Timestamp> {
+    Timestamp::from_millis(time.millis() + days * 86_400_000)
 }
 
 fn newest_of(
     client: &mut impl GenericClient,
     filter: &Filter,
-    before: Option<&Key>,
+    before: Option<&PageKey>,
     limit: u32,
-) -> Result<Page, Error> {
-    let mut conditions = Where::of(filter);
+) -> Result<AnomalyPage, Error> {
+    let mut conditions = WhereClause::of(filter);
     if let Some(key) = before {
         conditions.beyond("<", key);
     }
@@ -68,15 +70,20 @@ fn newest_of(
     let mut records = records(client, &sql, &conditions.values())?;
     let is_more = records.len() > limit as usize;
     records.truncate(limit as usize);
-    let next = records.last().filter(|_| is_more).and_then(|last| Key::of(&last.anomaly));
-    Ok(Page { records, next })
+    let next = records.last().filter(|_| is_more).and_then(|last| PageKey::of(&last.anomaly));
+    Ok(AnomalyPage { records, next })
 }
 
 /// See [`crate::archive::Archive::newer`].
 ///
 /// # Errors
 /// See [`newest`].
-pub fn newer(client: &mut impl GenericClient, filter: &Filter, after: &Key, limit: u32) -> Result<Page, Error> {
+pub fn newer(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    after: &PageKey,
+    limit: u32,
+) -> Result<AnomalyPage, Error> {
     for days in RANGES.into_iter().filter(|_| filter.to.is_none()) {
         let near = Filter { to: days_from(after.time, days), ..filter.clone() };
         let page = newer_of(client, &near, after, limit)?;
@@ -87,8 +94,13 @@ pub fn newer(client: &mut impl GenericClient, filter: &Filter, after: &Key, limi
     newer_of(client, filter, after, limit)
 }
 
-fn newer_of(client: &mut impl GenericClient, filter: &Filter, after: &Key, limit: u32) -> Result<Page, Error> {
-    let mut conditions = Where::of(filter);
+fn newer_of(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    after: &PageKey,
+    limit: u32,
+) -> Result<AnomalyPage, Error> {
+    let mut conditions = WhereClause::of(filter);
     conditions.beyond(">", after);
     let one_more = conditions.value(i64::from(limit) + 1);
     let (columns, text, order) = (row::COLUMNS, &conditions.text, ORDER.replace(" desc", ""));
@@ -97,8 +109,8 @@ fn newer_of(client: &mut impl GenericClient, filter: &Filter, after: &Key, limit
     let is_more = records.len() > limit as usize;
     records.truncate(limit as usize);
     records.reverse();
-    let next = records.first().filter(|_| is_more).and_then(|first| Key::of(&first.anomaly));
-    Ok(Page { records, next })
+    let next = records.first().filter(|_| is_more).and_then(|first| PageKey::of(&first.anomaly));
+    Ok(AnomalyPage { records, next })
 }
 
 /// See [`crate::archive::Archive::ranked`].
@@ -108,16 +120,16 @@ fn newer_of(client: &mut impl GenericClient, filter: &Filter, after: &Key, limit
 pub fn ranked(
     client: &mut impl GenericClient,
     filter: &Filter,
-    order: Order,
+    order: Ranking,
     limit: u32,
-) -> Result<Vec<Record>, Error> {
-    let mut conditions = Where::of(filter);
+) -> Result<Vec<StoredAnomaly>, Error> {
+    let mut conditions = WhereClause::of(filter);
     let most = conditions.value(i64::from(limit));
     let first = match order {
         // A deviation of 0 is farther than any number.
-        Order::Score => "z_score is null desc, score desc",
-        Order::Device => "device_id",
-        Order::Metric => "metric_name",
+        Ranking::Score => "z_score is null desc, score desc",
+        Ranking::Device => "device_id",
+        Ranking::Metric => "metric_name",
     };
     let (columns, text) = (row::COLUMNS, &conditions.text);
     let sql = format!("select {columns} from anomalies{text} order by {first}, {ORDER} limit ${most}");
@@ -128,7 +140,12 @@ pub fn ranked(
 ///
 /// # Errors
 /// See [`newest`].
-pub fn at(client: &mut impl GenericClient, topic: &str, partition: i32, offset: i64) -> Result<Vec<Record>, Error> {
+pub fn at(
+    client: &mut impl GenericClient,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+) -> Result<Vec<StoredAnomaly>, Error> {
     for since in row::sinces() {
         let sql = format!(
             "select {} from anomalies where source_topic = $1 and source_partition = $2 and source_offset = $3 \
@@ -143,14 +160,18 @@ pub fn at(client: &mut impl GenericClient, topic: &str, partition: i32, offset: 
     Ok(Vec::new())
 }
 
-fn records(client: &mut impl GenericClient, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Record>, Error> {
+fn records(
+    client: &mut impl GenericClient,
+    sql: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<StoredAnomaly>, Error> {
     let rows = client.query(sql, values)?;
     let anomalies = rows.iter().map(row::anomaly).collect::<Result<Vec<_>, _>>()?;
     let mut reviews = marks::latest(client, anomalies.iter().map(|(anomaly, _)| &anomaly.source))?;
-    let record = |(anomaly, detected_at): (Anomaly, Instant)| {
-        let Source { topic, partition, offset, .. } = anomaly.source.clone();
+    let record = |(anomaly, detected_at): (Anomaly, Timestamp)| {
+        let RecordId { topic, partition, offset, .. } = anomaly.source.clone();
         let review = reviews.remove(&(topic, partition, offset)).unwrap_or(Review::None);
-        Record { anomaly, detected_at, review }
+        StoredAnomaly { anomaly, detected_at, review }
     };
     Ok(anomalies.into_iter().map(record).collect())
 }
@@ -161,8 +182,8 @@ fn records(client: &mut impl GenericClient, sql: &str, values: &[&(dyn ToSql + S
 /// See [`newest`].
 pub fn coverage(
     client: &mut impl GenericClient,
-    from: Instant,
-    to: Instant,
+    from: Timestamp,
+    to: Timestamp,
     grain: i64,
 ) -> Result<Vec<CoverageRow>, Error> {
     let sql = "select date_bin(make_interval(secs => $3), minute, $1), sum(judged)::bigint, sum(learning)::bigint, \
@@ -170,7 +191,7 @@ pub fn coverage(
     let rows = client.query(sql, &[&from.to_time(), &to.to_time(), &(grain.max(1) as f64 / 1000.0)])?;
     let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
     let line = |row| {
-        let minute = Instant::from(get::<OffsetDateTime>(row, 0)?);
+        let minute = Timestamp::from(get::<OffsetDateTime>(row, 0)?);
         Ok(CoverageRow { minute, judged: whole(row, 1)?, learning: whole(row, 2)?, rejected: whole(row, 3)? })
     };
     rows.iter().map(line).collect()
@@ -222,16 +243,16 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
             state: get(row, 4)?,
             committed: get(row, 5)?,
             lag: get(row, 6)?,
-            event_time: get::<Option<OffsetDateTime>>(row, 7)?.map(Instant::from),
+            event_time: get::<Option<OffsetDateTime>>(row, 7)?.map(Timestamp::from),
             series: get(row, 8)?,
             settings_hash: get(row, 9)?,
-            updated_at: Instant::from(get::<OffsetDateTime>(row, 10)?),
+            updated_at: Timestamp::from(get::<OffsetDateTime>(row, 10)?),
             age: get(row, 11)?,
             high_watermark: get(row, 12)?,
             judged: get(row, 13)?,
             learning: get(row, 14)?,
             rejected: get(row, 15)?,
-            arrived_at: get::<Option<OffsetDateTime>>(row, 16)?.map(Instant::from),
+            arrived_at: get::<Option<OffsetDateTime>>(row, 16)?.map(Timestamp::from),
             ahead: get(row, 17)?,
         })
     };
@@ -252,9 +273,9 @@ pub fn conditions(client: &mut impl GenericClient) -> Result<Vec<ConditionRow>, 
             topic: get(row, 1)?,
             worker: get(row, 2)?,
             code: get(row, 3)?,
-            severity: Severity::parse(&get::<String>(row, 4)?).unwrap_or(Severity::Degraded),
+            severity: ConditionSeverity::parse(&get::<String>(row, 4)?).unwrap_or(ConditionSeverity::Degraded),
             message: get(row, 5)?,
-            since: Instant::from(get::<OffsetDateTime>(row, 6)?),
+            since: Timestamp::from(get::<OffsetDateTime>(row, 6)?),
             age: get(row, 7)?,
         })
     };

@@ -3,8 +3,8 @@
 use postgres::Row;
 use time::{Date, OffsetDateTime};
 
-use crate::anomaly::{Anomaly, Direction, Severity, Source};
-use crate::event::Instant;
+use crate::anomaly::{Anomaly, Direction, RecordId, Severity};
+use crate::event::Timestamp;
 
 /// All columns of an anomaly's own, in the order that [`anomaly`] reads.
 pub const COLUMNS: &str = "source_topic, source_partition, source_offset, source_index, kind, schema_version, device_id, \
@@ -15,8 +15,8 @@ pub const COLUMNS: &str = "source_topic, source_partition, source_offset, source
 ///
 /// # Errors
 /// When a column is missing or of another type.
-pub fn anomaly(row: &Row) -> Result<(Anomaly, Instant), postgres::Error> {
-    let time = |name| row.try_get::<_, time::OffsetDateTime>(name).map(Instant::from);
+pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
+    let time = |name| row.try_get::<_, time::OffsetDateTime>(name).map(Timestamp::from);
     // Methods that have no band of their own leave these null; the record's reader sees 0 then.
     let number = |name| row.try_get::<_, Option<f64>>(name).map(Option::unwrap_or_default);
     let anomaly = Anomaly {
@@ -43,7 +43,7 @@ pub fn anomaly(row: &Row) -> Result<(Anomaly, Instant), postgres::Error> {
         },
         label: row.try_get("label")?,
         window: row.try_get("window")?,
-        source: Source {
+        source: RecordId {
             topic: row.try_get("source_topic")?,
             partition: row.try_get("source_partition")?,
             offset: row.try_get("source_offset")?,

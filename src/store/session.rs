@@ -8,15 +8,15 @@ use std::time::{Duration, Instant as Monotonic};
 
 use postgres::{Client, SimpleQueryMessage};
 
-use super::Failure;
+use super::DatabaseError;
 use super::failure::POOLING;
-use crate::config::resolved::Postgres;
+use crate::config::resolved::PostgresSettings;
 
 /// Sets what this program needs, and reads it back.
 ///
 /// # Errors
 /// A refusal when the connection does not keep what was set on it.
-pub fn prepare(client: &mut Client, settings: &Postgres) -> Result<(), Failure> {
+pub fn prepare(client: &mut Client, settings: &PostgresSettings) -> Result<(), DatabaseError> {
     let timeout = settings.statement_timeout.as_millis().to_string();
     let schema = &settings.schema;
     let path = if schema.is_empty() { String::new() } else { format!("; set search_path to {schema}") };
@@ -30,7 +30,7 @@ pub fn prepare(client: &mut Client, settings: &Postgres) -> Result<(), Failure> 
         [("timezone", "UTC"), ("statement_timeout", timeout.as_str()), ("search_path", schema.trim_matches('"'))];
     for ((name, wanted), found) in wanted.into_iter().zip(found) {
         if found != wanted && !(name == "search_path" && schema.is_empty()) {
-            return Err(Failure::unusable(
+            return Err(DatabaseError::unusable(
                 format_args!("the connection does not keep its settings: {name} was set to {wanted} and is {found}"),
                 POOLING,
             ));
@@ -62,8 +62,8 @@ fn known() -> MutexGuard<'static, BTreeMap<String, Known>> {
 ///
 /// # Errors
 /// A refusal when it does.
-pub fn probe(client: &mut Client, settings: &Postgres) -> Result<(), Failure> {
-    let Postgres { host, port, dbname, user, .. } = settings;
+pub fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<(), DatabaseError> {
+    let PostgresSettings { host, port, dbname, user, .. } = settings;
     let place = format!("{user}@{host}:{port}/{dbname}");
     match known().get(&place) {
         Some(Known::Sessions) => return Ok(()),
@@ -81,7 +81,7 @@ pub fn probe(client: &mut Client, settings: &Postgres) -> Result<(), Failure> {
         let others = values(&mut other, "select coalesce(current_setting('anomaly.session', true), '')")?;
         let own = values(client, "select coalesce(current_setting('anomaly.session', true), '')")?;
         if others == [token.as_str()] || own != [token.as_str()] {
-            return Err(Failure::unusable(
+            return Err(DatabaseError::unusable(
                 "two connections share one session, or one connection changes its session: a pooler in between gives each \
                  transaction another one",
                 POOLING,
@@ -98,7 +98,7 @@ pub fn forget() {
 }
 
 /// A second connection that has a session. On a thread, since a pooler may let it wait for minutes.
-fn second(settings: &Postgres) -> Option<Client> {
+fn second(settings: &PostgresSettings) -> Option<Client> {
     let (sender, receiver) = mpsc::channel();
     let (own, timeout) = (settings.clone(), settings.connect_timeout);
     std::thread::spawn(move || {
@@ -112,7 +112,7 @@ fn second(settings: &Postgres) -> Option<Client> {
 }
 
 /// The first row of a question that needs no prepared statement, as texts.
-fn values(client: &mut Client, sql: &str) -> Result<Vec<String>, Failure> {
+fn values(client: &mut Client, sql: &str) -> Result<Vec<String>, DatabaseError> {
     let messages = client.simple_query(sql)?;
     let row = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),

@@ -7,16 +7,16 @@ use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 
 use super::row::{self, COLUMNS};
-use super::{Failure, Refusal, copy, open};
-use crate::anomaly::{Anomaly, Source};
-use crate::config::resolved::Postgres;
-use crate::event::Instant;
+use super::{DatabaseError, Refusal, copy, open};
+use crate::anomaly::{Anomaly, RecordId};
+use crate::config::resolved::PostgresSettings;
+use crate::event::Timestamp;
 use crate::fail;
-use crate::ledger::{Entry, Ledger, Rejects, Unwritten, Written};
+use crate::ledger::{Ledger, LedgerError, OpenRejects, SinkRecord, WrittenBatch};
 
 /// One connection, made when it is needed and again after it broke.
 pub struct PostgresLedger {
-    settings: Postgres,
+    settings: PostgresSettings,
     group: String,
     topic: String,
     client: Option<Client>,
@@ -24,14 +24,14 @@ pub struct PostgresLedger {
 
 impl PostgresLedger {
     /// Connects to nothing yet. The group and the topic name its rows in `sink_offsets`.
-    pub fn new(settings: &Postgres, group: &str, topic: &str) -> Self {
+    pub fn new(settings: &PostgresSettings, group: &str, topic: &str) -> Self {
         PostgresLedger { settings: settings.clone(), group: group.to_owned(), topic: topic.to_owned(), client: None }
     }
 
-    fn with<T>(&mut self, call: impl FnOnce(&mut Client, &Names<'_>) -> Result<T, Trouble>) -> Result<T, Unwritten> {
+    fn with<T>(&mut self, call: impl FnOnce(&mut Client, &Names<'_>) -> Result<T, Trouble>) -> Result<T, LedgerError> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => open(&self.settings).map_err(Unwritten::Away)?,
+            None => open(&self.settings).map_err(LedgerError::Away)?,
         };
         let names = Names { group: &self.group, topic: &self.topic };
         match call(&mut client, &names) {
@@ -40,9 +40,9 @@ impl PostgresLedger {
                 Ok(done)
             }
             // After any failure the connection is made anew: nobody knows what became of it.
-            Err(Trouble::Moved) => Err(Unwritten::Moved),
+            Err(Trouble::Moved) => Err(LedgerError::Moved),
             // Rights and schema are for people to mend, who need no restart of ours for it.
-            Err(Trouble::Failed(failure)) => Err(Unwritten::Away(failure.sentence())),
+            Err(Trouble::Failed(failure)) => Err(LedgerError::Away(failure.sentence())),
         }
     }
 }
@@ -54,17 +54,17 @@ struct Names<'a> {
 
 enum Trouble {
     Moved,
-    Failed(Failure),
+    Failed(DatabaseError),
 }
 
-impl<E: Into<Failure>> From<E> for Trouble {
+impl<E: Into<DatabaseError>> From<E> for Trouble {
     fn from(error: E) -> Self {
         Trouble::Failed(error.into())
     }
 }
 
 impl Ledger for PostgresLedger {
-    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unwritten> {
+    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, LedgerError> {
         self.with(|client, names| {
             let rows = client.query(
                 "select partition, next_offset from sink_offsets where sink_group = $1 and topic = $2",
@@ -75,7 +75,7 @@ impl Ledger for PostgresLedger {
         })
     }
 
-    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), Unwritten> {
+    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), LedgerError> {
         self.with(|client, names| {
             client.execute(
                 "insert into sink_offsets (sink_group, topic, partition, next_offset) values ($1, $2, $3, $4)
@@ -86,11 +86,15 @@ impl Ledger for PostgresLedger {
         })
     }
 
-    fn write(&mut self, entries: &[Entry], moves: &BTreeMap<i32, (i64, i64)>) -> Result<Written, Unwritten> {
+    fn write(
+        &mut self,
+        entries: &[SinkRecord],
+        moves: &BTreeMap<i32, (i64, i64)>,
+    ) -> Result<WrittenBatch, LedgerError> {
         self.with(|client, names| {
             let mut transaction = client.transaction()?;
             let sinks = move_on(&mut transaction, names, moves)?;
-            let mut written = Written::default();
+            let mut written = WrittenBatch::default();
             let mut good = Vec::new();
             for entry in entries {
                 match &entry.anomaly {
@@ -110,13 +114,13 @@ impl Ledger for PostgresLedger {
         })
     }
 
-    fn rejects(&mut self) -> Result<Rejects, Unwritten> {
+    fn rejects(&mut self) -> Result<OpenRejects, LedgerError> {
         self.with(|client, names| {
-            let most = Rejects::MOST as i64;
+            let most = OpenRejects::MOST as i64;
             let sql = "select count(*) from (select from sink_rejects where topic = $1 limit $2) as kept";
             let count = client.query_one(sql, &[&names.topic, &most])?.get::<_, i64>(0).max(0) as u64;
             if count == 0 {
-                return Ok(Rejects::default());
+                return Ok(OpenRejects::default());
             }
             let sql = "select partition, record_offset, case when reason ~ '^[0-9A-Z]{5}$' then message
                     else reason || ': ' || message end
@@ -125,7 +129,7 @@ impl Ledger for PostgresLedger {
                 let (partition, offset, why): (i32, i64, String) = (row.get(0), row.get(1), row.get(2));
                 format!("{} [{partition}] offset {offset}: {why}", names.topic)
             });
-            Ok(Rejects { count, last })
+            Ok(OpenRejects { count, last })
         })
     }
 }
@@ -156,8 +160,8 @@ fn insert(
     transaction: &mut Transaction<'_>,
     topic: &str,
     sinks: &HashMap<i32, i32>,
-    batch: &[(&Entry, &Anomaly)],
-    written: &mut Written,
+    batch: &[(&SinkRecord, &Anomaly)],
+    written: &mut WrittenBatch,
 ) -> Result<(), Trouble> {
     if batch.is_empty() {
         return Ok(());
@@ -175,7 +179,7 @@ fn insert(
         }
         Err(error) => error,
     };
-    let Failure::Refused(why) = &refused else { return Err(refused.into()) };
+    let DatabaseError::Refused(why) = &refused else { return Err(refused.into()) };
     attempt.rollback()?;
     if !is_for_its_content(why) {
         return Err(refused.into());
@@ -226,8 +230,8 @@ const TOTALS: &str = "
 fn insert_all(
     transaction: &mut Transaction<'_>,
     sinks: &HashMap<i32, i32>,
-    batch: &[(&Entry, &Anomaly)],
-) -> Result<Vec<usize>, Failure> {
+    batch: &[(&SinkRecord, &Anomaly)],
+) -> Result<Vec<usize>, DatabaseError> {
     transaction.batch_execute(
         "set local client_min_messages = error;
          create temp table if not exists incoming (like anomalies) on commit delete rows;
@@ -253,18 +257,18 @@ fn insert_all(
     let rows = transaction.query(&format!("{insert} select {identity} from inserted"), &[])?;
     let mut inserted = HashSet::new();
     for row in &rows {
-        let source = Source { topic: row.get(0), partition: row.get(1), offset: row.get(2), index: row.get(3) };
-        inserted.insert((source, row.get::<_, String>(4), Instant::from(row.get::<_, OffsetDateTime>(5))));
+        let source = RecordId { topic: row.get(0), partition: row.get(1), offset: row.get(2), index: row.get(3) };
+        inserted.insert((source, row.get::<_, String>(4), Timestamp::from(row.get::<_, OffsetDateTime>(5))));
     }
     // The first entry of an identity is the one that was inserted; a second one in the same batch was not.
-    let is_left = |(entry, anomaly): &(&Entry, &Anomaly)| {
+    let is_left = |(entry, anomaly): &(&SinkRecord, &Anomaly)| {
         !inserted.remove(&(anomaly.source.clone(), anomaly.kind.clone(), event_time(entry, anomaly)))
     };
     Ok(batch.iter().map(is_left).enumerate().filter_map(|(at, left)| left.then_some(at)).collect())
 }
 
 /// Part of the row's identity. An event without any time, which only brokers of long ago store, takes its detection's.
-pub(super) fn event_time(entry: &Entry, anomaly: &Anomaly) -> Instant {
+pub(super) fn event_time(entry: &SinkRecord, anomaly: &Anomaly) -> Timestamp {
     anomaly.timestamp.unwrap_or(entry.detected_at)
 }
 
@@ -272,9 +276,9 @@ pub(super) fn event_time(entry: &Entry, anomaly: &Anomaly) -> Instant {
 fn present(
     transaction: &mut Transaction<'_>,
     topic: &str,
-    entry: &Entry,
+    entry: &SinkRecord,
     anomaly: &Anomaly,
-    written: &mut Written,
+    written: &mut WrittenBatch,
 ) -> Result<(), Trouble> {
     let source = &anomaly.source;
     let row = transaction.query_one(
@@ -307,10 +311,10 @@ fn present(
 fn reject(
     transaction: &mut Transaction<'_>,
     topic: &str,
-    entry: &Entry,
+    entry: &SinkRecord,
     reason: &str,
     message: &str,
-    written: &mut Written,
+    written: &mut WrittenBatch,
 ) -> Result<(), Trouble> {
     transaction.execute(
         "insert into sink_rejects (topic, partition, record_offset, key, value, reason, message)

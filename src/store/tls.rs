@@ -6,14 +6,14 @@ use openssl::pkey::PKey;
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
 
-use crate::config::resolved::Postgres;
+use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
 
 /// What makes connections secure.
 ///
 /// # Errors
 /// 78 when a file cannot be used.
-pub fn connector(settings: &Postgres) -> Result<MakeTlsConnector> {
+pub fn connector(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
     /// Trusts everybody. To read the system's certificates, as each new one does, takes longer than to connect.
     static TRUSTFUL: OnceLock<MakeTlsConnector> = OnceLock::new();
     let is_plain = settings.sslrootcert.is_empty() && settings.sslcert.is_empty() && settings.sslkey.is_empty();
@@ -29,7 +29,7 @@ pub fn connector(settings: &Postgres) -> Result<MakeTlsConnector> {
     Ok(connector)
 }
 
-fn read(settings: &Postgres) -> Result<MakeTlsConnector> {
+fn read(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
     let broken = |e: openssl::error::ErrorStack| Error::config(format_args!("TLS to PostgreSQL cannot be used: {e}"));
     let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(broken)?;
     if !settings.sslrootcert.is_empty() {
@@ -103,7 +103,7 @@ mod tests {
             (dir.path().join("none.key").display().to_string(), "No such file"),
         ];
         for (key, wanted) in keys {
-            let mut settings = crate::config::load(&crate::config::Places::default()).unwrap().settings.postgres;
+            let mut settings = crate::config::load(&crate::config::SettingFiles::default()).unwrap().settings.postgres;
             (settings.sslcert, settings.sslkey) = (certificate.clone(), key.clone());
             let why = connector(&settings).err().map(|e| e.message).unwrap_or_default();
             assert_eq!(why.is_empty(), wanted.is_empty(), "{key}: {why}");

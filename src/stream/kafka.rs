@@ -19,5 +19,5 @@ pub mod tls;
 mod transaction;
 mod twin;
 
-pub use reader::KafkaReader;
-pub use real::{KafkaLog, Names};
+pub use reader::KafkaGroupConsumer;
+pub use real::{KafkaTransactionalClient, MemberNames};

@@ -11,10 +11,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::kafka::client;
-use super::kafka::context::{Deliveries, Member};
-use crate::config::resolved::Kafka;
+use super::kafka::context::{ConsumerEvents, DeliveryReports};
+use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 const CALL: Duration = Duration::from_secs(15);
 /// Longest that somebody else's transaction is waited for: the detector's own time out after 10 s.
@@ -31,28 +31,28 @@ const ERROR: &str = "anomaly.error.";
 const OWN: &str = "anomaly.error.headers";
 
 /// Name and value of a header; the value may be null.
-pub type LetterHeader = (String, Option<Vec<u8>>);
+pub type DeadLetterHeader = (String, Option<Vec<u8>>);
 
 /// A record that was no event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
+pub struct RejectedRecord {
     /// Of the letter itself.
     pub partition: i32,
     /// Of the letter itself.
     pub offset: i64,
     /// When it was rejected.
-    pub at: Option<Instant>,
+    pub at: Option<Timestamp>,
     /// As it came; shorter when it was cut.
     pub key: Option<Vec<u8>>,
     /// As it came; shorter when it was cut.
     pub value: Option<Vec<u8>>,
     /// What the detector says of it, then the record's own, in order.
-    pub headers: Vec<LetterHeader>,
+    pub headers: Vec<DeadLetterHeader>,
     /// When it was sent again.
     pub replayed: Option<String>,
 }
 
-impl Letter {
+impl RejectedRecord {
     /// What the detector says under a name, without the common prefix `anomaly.error.`.
     pub fn told(&self, name: &str) -> Option<&str> {
         text(self.headers[..self.own_from()].iter(), |key| key.strip_prefix(ERROR) == Some(name))
@@ -73,10 +73,10 @@ impl Letter {
 
     /// The headers that the record came with. Those that only we write are not among them: they were added when a letter was
     /// sent again, or copied from the dead letters by somebody else.
-    pub fn own_headers(&self) -> impl Iterator<Item = &LetterHeader> {
+    pub fn own_headers(&self) -> impl Iterator<Item = &DeadLetterHeader> {
         let own = self.own_from();
         let older = self.headers[..own].iter().filter(|(key, _)| !key.starts_with(ERROR));
-        let is_own = |(key, _): &&LetterHeader| !key.starts_with(ERROR) && key != ORIGIN;
+        let is_own = |(key, _): &&DeadLetterHeader| !key.starts_with(ERROR) && key != ORIGIN;
         older.chain(&self.headers[own..]).filter(is_own)
     }
 
@@ -92,12 +92,15 @@ impl Letter {
 }
 
 /// The text of the first header that is wanted.
-fn text<'h>(mut headers: impl Iterator<Item = &'h LetterHeader>, is_wanted: impl Fn(&str) -> bool) -> Option<&'h str> {
+fn text<'h>(
+    mut headers: impl Iterator<Item = &'h DeadLetterHeader>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Option<&'h str> {
     let (_, value) = headers.find(|(key, _)| is_wanted(key))?;
     std::str::from_utf8(value.as_deref()?).ok()
 }
 
-fn failed(what: &str, kafka: &Kafka) -> impl Fn(KafkaError) -> Error {
+fn failed(what: &str, kafka: &KafkaSettings) -> impl Fn(KafkaError) -> Error {
     let (what, servers) = (what.to_owned(), kafka.bootstrap_servers.clone());
     move |e| Error::unavailable(format_args!("cannot {what} at {servers}: {e}"))
 }
@@ -106,7 +109,7 @@ fn failed(what: &str, kafka: &Kafka) -> impl Fn(KafkaError) -> Error {
 ///
 /// # Errors
 /// 69 when the topic cannot be read; what `visit` says.
-pub fn read(kafka: &Kafka, topic: &str, mut visit: impl FnMut(Letter) -> Result<()>) -> Result<()> {
+pub fn read(kafka: &KafkaSettings, topic: &str, mut visit: impl FnMut(RejectedRecord) -> Result<()>) -> Result<()> {
     let mut receipts = HashMap::new();
     scan(kafka, topic, |message| {
         if let Some((place, at)) = receipt(message) {
@@ -121,15 +124,15 @@ pub fn read(kafka: &Kafka, topic: &str, mut visit: impl FnMut(Letter) -> Result<
 }
 
 /// Everything up to the ends of now. A transaction that is open there is waited for: it may hold receipts.
-fn scan(kafka: &Kafka, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
+fn scan(kafka: &KafkaSettings, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
     let what = format!("read {topic}");
     let failed = failed(&what, kafka);
     let open = |isolation| {
         let mut config = client::reader(kafka);
         config.set("group.id", "anomaly-dlq").set("isolation.level", isolation);
-        let context = Member::new(topic);
+        let context = ConsumerEvents::new(topic);
         context.close();
-        config.create_with_context::<_, BaseConsumer<Member>>(context).map_err(&failed)
+        config.create_with_context::<_, BaseConsumer<ConsumerEvents>>(context).map_err(&failed)
     };
     let (consumer, eager) = (open("read_committed")?, open("read_uncommitted")?);
     let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(&failed)?;
@@ -181,7 +184,7 @@ fn scan(kafka: &Kafka, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>) 
     Ok(())
 }
 
-fn headers(message: &BorrowedMessage<'_>) -> Vec<LetterHeader> {
+fn headers(message: &BorrowedMessage<'_>) -> Vec<DeadLetterHeader> {
     let all = message.headers().map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))));
     all.map(Iterator::collect).unwrap_or_default()
 }
@@ -195,11 +198,11 @@ fn receipt(message: &BorrowedMessage<'_>) -> Option<((i32, i64), String)> {
     Some(((partition?.parse().ok()?, offset?.parse().ok()?), at?.to_owned()))
 }
 
-fn letter(message: &BorrowedMessage<'_>, receipts: &HashMap<(i32, i64), String>) -> Letter {
-    Letter {
+fn letter(message: &BorrowedMessage<'_>, receipts: &HashMap<(i32, i64), String>) -> RejectedRecord {
+    RejectedRecord {
         partition: message.partition(),
         offset: message.offset(),
-        at: message.timestamp().to_millis().and_then(Instant::from_millis),
+        at: message.timestamp().to_millis().and_then(Timestamp::from_millis),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers: headers(message),
@@ -208,34 +211,41 @@ fn letter(message: &BorrowedMessage<'_>, receipts: &HashMap<(i32, i64), String>)
 }
 
 /// Sends letters again, in transactions.
-pub struct Sender {
-    producer: BaseProducer<Deliveries>,
-    kafka: Kafka,
+pub struct DeadLetterReplayer {
+    producer: BaseProducer<DeliveryReports>,
+    kafka: KafkaSettings,
     letters: String,
-    waiting: Vec<Letter>,
+    waiting: Vec<RejectedRecord>,
     /// Letters sent and committed.
     pub sent: u64,
 }
 
-impl Sender {
+impl DeadLetterReplayer {
     /// Ready to send; another one by the same name is fenced from now on.
     ///
     /// # Errors
     /// 69 when the cluster does not allow it.
-    pub fn new(kafka: &Kafka, letters: &str, name: &str) -> Result<Self> {
+    pub fn new(kafka: &KafkaSettings, letters: &str, name: &str) -> Result<Self> {
         let mut config = client::producer(kafka);
         config.set("transactional.id", name).set("message.timeout.ms", CALL.as_millis().to_string());
         let failed = failed("send dead letters again", kafka);
-        let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default()).map_err(&failed)?;
+        let producer: BaseProducer<DeliveryReports> =
+            config.create_with_context(DeliveryReports::default()).map_err(&failed)?;
         producer.init_transactions(CALL).map_err(&failed)?;
-        Ok(Sender { producer, kafka: kafka.clone(), letters: letters.to_owned(), waiting: Vec::new(), sent: 0 })
+        Ok(DeadLetterReplayer {
+            producer,
+            kafka: kafka.clone(),
+            letters: letters.to_owned(),
+            waiting: Vec::new(),
+            sent: 0,
+        })
     }
 
     /// Takes a letter; sends when there are enough of them.
     ///
     /// # Errors
     /// 69: the transaction under way was not committed, or nobody knows; a next run finds out by the receipts.
-    pub fn send(&mut self, letter: Letter) -> Result<()> {
+    pub fn send(&mut self, letter: RejectedRecord) -> Result<()> {
         self.waiting.push(letter);
         if self.waiting.len() >= BATCH { self.flush() } else { Ok(()) }
     }
@@ -249,7 +259,7 @@ impl Sender {
             return Ok(());
         }
         let failed = failed("send dead letters again", &self.kafka);
-        let now = Instant::now().to_string();
+        let now = Timestamp::now().to_string();
         self.producer.begin_transaction().map_err(&failed)?;
         for letter in &self.waiting {
             self.queue(letter, &now).map_err(&failed)?;
@@ -274,7 +284,7 @@ impl Sender {
     }
 
     /// The record as it came, into the partition it came from, and the receipt.
-    fn queue(&self, letter: &Letter, now: &str) -> Result<(), KafkaError> {
+    fn queue(&self, letter: &RejectedRecord, now: &str) -> Result<(), KafkaError> {
         let place = format!("{}[{}]@{}", self.letters, letter.partition, letter.offset);
         let headers = letter
             .own_headers()

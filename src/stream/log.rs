@@ -7,20 +7,20 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::mark::{Mark, Marks};
+use super::mark::{Progress, ProgressByPartition};
 pub use crate::event::Headers;
-use crate::event::Input;
+use crate::event::RawRecord;
 use crate::stop::Stop;
 
 /// Next offset of each partition.
 pub type Positions = BTreeMap<i32, i64>;
 
 /// Offsets of each partition, from the first to before the last.
-pub type Ranges = BTreeMap<i32, Range<i64>>;
+pub type OffsetRanges = BTreeMap<i32, Range<i64>>;
 
 /// One record, borrowed from the client.
 #[derive(Clone, Copy)]
-pub struct Record<'a> {
+pub struct ConsumedRecord<'a> {
     /// Its place in the partition.
     pub offset: i64,
     /// Its own time, milliseconds since the epoch.
@@ -33,10 +33,10 @@ pub struct Record<'a> {
     pub headers: &'a dyn Headers,
 }
 
-impl<'a> Record<'a> {
+impl<'a> ConsumedRecord<'a> {
     /// The parts that an event can be in.
-    pub fn input(&self) -> Input<'a> {
-        Input { key: self.key, value: self.value, headers: self.headers }
+    pub fn input(&self) -> RawRecord<'a> {
+        RawRecord { key: self.key, value: self.value, headers: self.headers }
     }
 
     /// Bytes of key and value.
@@ -47,9 +47,9 @@ impl<'a> Record<'a> {
 
 /// A record to send.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outgoing {
+pub struct OutgoingRecord {
     /// Where to.
-    pub output: Output,
+    pub output: OutputTopic,
     /// Bytes, or null.
     pub key: Option<Vec<u8>>,
     /// Bytes, or null.
@@ -58,7 +58,7 @@ pub struct Outgoing {
     pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
 }
 
-impl Outgoing {
+impl OutgoingRecord {
     /// Bytes of key, value and headers.
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
@@ -69,9 +69,9 @@ impl Outgoing {
 
 /// Where the group stands in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum CommittedOffset {
     /// As committed.
-    At(Mark),
+    At(Progress),
     /// Nowhere: the group is beginning.
     New,
     /// Nowhere: the topic got this partition after the group had begun.
@@ -82,7 +82,7 @@ pub enum Standing {
 
 /// The topics that the loop writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub enum OutputTopic {
     /// `anomalies`
     Anomalies,
     /// `raw_events_dlq`
@@ -93,7 +93,7 @@ pub enum Output {
 
 /// What can be read back outside the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
+pub enum HistoryTopic {
     /// `raw_events`
     Input,
     /// `anomaly_state`
@@ -102,7 +102,7 @@ pub enum Past {
 
 /// What tells the input topic from another one of its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct TopicIdentity {
     /// As the cluster names it; a topic made anew has another one. `None` where the cluster does not tell.
     pub id: Option<String>,
     /// Its partitions.
@@ -111,7 +111,7 @@ pub struct Identity {
 
 /// What other programs do in the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Foreign {
+pub struct ForeignCommits {
     /// Partitions whose committed offset has no progress of ours beside it, with that offset.
     pub commits: Positions,
     /// Members of the group that are not detectors: client id and host.
@@ -120,7 +120,7 @@ pub struct Foreign {
 
 /// The group gave or took partitions; told in order, eager protocol: all of them each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum AssignmentChange {
     /// Must be answered with [`Reader::assign`].
     Assigned(Vec<i32>),
     /// Must be answered with [`Reader::unassign`].
@@ -175,11 +175,11 @@ impl fmt::Display for Fault {
 }
 
 /// Sees the records of one partition, in offset order.
-pub type Visit<'v> = dyn FnMut(i32, &[Record<'_>]) + 'v;
+pub type RecordVisitor<'v> = dyn FnMut(i32, &[ConsumedRecord<'_>]) + 'v;
 
 /// One consumer of a group. Every call may fail with a [`Fault`].
 #[allow(clippy::missing_errors_doc)]
-pub trait Reader {
+pub trait GroupConsumer {
     /// Time since some fixed moment, never running backwards.
     fn now(&self) -> Duration;
 
@@ -195,13 +195,13 @@ pub trait Reader {
     /// Waits at most `wait` for the first record, then hands over at most `most` that are there, by partition.
     /// Returns their number; none may also mean that the group changed. With a `most` of 0 it only stays in the group, and waits
     /// for a change.
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault>;
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault>;
 
     /// Whether a change waits.
     fn has_change(&self) -> bool;
 
     /// The oldest unanswered change, found by `poll`.
-    fn change(&mut self) -> Option<Change>;
+    fn change(&mut self) -> Option<AssignmentChange>;
 
     /// Takes the partitions at these offsets, paused.
     fn assign(&mut self, at: &Positions) -> Result<(), Fault>;
@@ -228,7 +228,7 @@ pub trait Reader {
 
 /// A consumer of a group with a producer whose transactions carry its offsets.
 #[allow(clippy::missing_errors_doc)]
-pub trait Log: Reader {
+pub trait TransactionalClient: GroupConsumer {
     /// Makes the producer ready.
     fn open(&mut self) -> Result<(), Fault>;
 
@@ -239,28 +239,28 @@ pub trait Log: Reader {
     fn seek(&mut self, to: &Positions) -> Result<(), Fault>;
 
     /// Where the group stands, after all transactions that are under way.
-    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Standing>, Fault>;
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault>;
 
     /// What other programs do in the group, as it was seen last, without asking.
-    fn foreign(&self) -> Foreign;
+    fn foreign(&self) -> ForeignCommits;
 
     /// Offsets that are there, of all these partitions with one question: of the input before the first open transaction, of
     /// `anomaly_state` all.
-    fn bounds_of(&mut self, of: Past, partitions: &[i32]) -> Result<Ranges, Fault>;
+    fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault>;
 
     /// What the input topic is.
-    fn identity(&mut self) -> Result<Identity, Fault>;
+    fn identity(&mut self) -> Result<TopicIdentity, Fault>;
 
     /// First offsets that are there, as far as they are known without asking.
     fn starts(&self) -> Positions;
 
     /// Starts reading partitions outside the group, all of them at once, each within its range, which is not empty. A partition
     /// with a transaction that is open before the end of its range waits for that, while the others go on.
-    fn open_history(&mut self, of: Past, ranges: &Ranges) -> Result<(), Fault>;
+    fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault>;
 
     /// Hands over the next records of some of these partitions, each in order. Returns the next offset of each partition that
     /// moved on; at the end of its range it is that end, and the partition is done.
-    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<Positions, Fault>;
+    fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault>;
 
     /// No history is needed for now.
     fn close_history(&mut self);
@@ -269,10 +269,10 @@ pub trait Log: Reader {
     fn begin(&mut self) -> Result<(), Fault>;
 
     /// Queues a record in the open transaction.
-    fn send(&mut self, record: Outgoing) -> Result<(), Fault>;
+    fn send(&mut self, record: OutgoingRecord) -> Result<(), Fault>;
 
     /// Commits what was sent together with these marks. After `Retry` call it again with the same marks.
-    fn commit(&mut self, next: &Marks) -> Result<(), Fault>;
+    fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault>;
 
     /// Aborts the open transaction.
     fn abort(&mut self) -> Result<(), Fault>;

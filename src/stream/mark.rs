@@ -8,7 +8,7 @@ use crate::health::Tally;
 
 /// How many records of a partition had which outcome since the group began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct OutcomeCounts {
     /// Too few values before them.
     pub learning: u64,
     /// As expected.
@@ -23,7 +23,7 @@ pub struct Counts {
     pub ignored: u64,
 }
 
-impl Counts {
+impl OutcomeCounts {
     const NAMES: [&str; 6] = ["learning", "normal", "anomalous", "rejected", "dropped", "ignored"];
 
     /// All records that had an outcome.
@@ -46,12 +46,12 @@ impl Counts {
     }
 
     /// The reverse of its text; other words in it are passed over. An older program wrote no `ignored`.
-    pub fn parse(text: &str) -> Option<Counts> {
+    pub fn parse(text: &str) -> Option<OutcomeCounts> {
         let number = |name: &str| {
             text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
         let [learning, normal, anomalous, rejected, dropped, ignored] = Self::NAMES.map(number);
-        Some(Counts {
+        Some(OutcomeCounts {
             learning: learning?,
             normal: normal?,
             anomalous: anomalous?,
@@ -62,7 +62,7 @@ impl Counts {
     }
 }
 
-impl fmt::Display for Counts {
+impl fmt::Display for OutcomeCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = Self::NAMES.iter().zip(self.numbers()).map(|(name, n)| format!("{name}={n}"));
         f.write_str(&words.collect::<Vec<_>>().join(" "))
@@ -71,15 +71,15 @@ impl fmt::Display for Counts {
 
 /// Where a partition stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct Progress {
     /// Next offset to judge.
     pub offset: i64,
     /// Of everything before it.
-    pub counts: Counts,
+    pub counts: OutcomeCounts,
 }
 
 /// By partition.
-pub type Marks = BTreeMap<i32, Mark>;
+pub type ProgressByPartition = BTreeMap<i32, Progress>;
 
 #[cfg(test)]
 mod tests {
@@ -87,11 +87,11 @@ mod tests {
 
     #[test]
     fn counts_read_back_from_their_text_among_other_words() {
-        let counts = Counts { learning: 1, normal: 2, anomalous: 3, rejected: 4, dropped: 5, ignored: 6 };
-        assert_eq!(Counts::parse(&format!("anomaly-partitions=4 {counts} postponed=7")), Some(counts));
+        let counts = OutcomeCounts { learning: 1, normal: 2, anomalous: 3, rejected: 4, dropped: 5, ignored: 6 };
+        assert_eq!(OutcomeCounts::parse(&format!("anomaly-partitions=4 {counts} postponed=7")), Some(counts));
         assert_eq!(counts.sum(), 21);
         let older = "learning=1 normal=2 anomalous=3 rejected=4 dropped=5";
-        assert_eq!(Counts::parse(older), Some(Counts { ignored: 0, ..counts }));
-        assert_eq!(Counts::parse("anomaly-partitions=4"), None);
+        assert_eq!(OutcomeCounts::parse(older), Some(OutcomeCounts { ignored: 0, ..counts }));
+        assert_eq!(OutcomeCounts::parse("anomaly-partitions=4"), None);
     }
 }

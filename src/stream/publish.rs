@@ -8,17 +8,17 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::kafka::context::Deliveries;
+use super::kafka::context::DeliveryReports;
 use super::kafka::{client, stranded};
-use crate::config::resolved::Kafka;
+use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
 
 const LOOK: Duration = Duration::from_secs(1);
 
 /// An idempotent producer on one topic.
 pub struct Publisher {
-    producer: BaseProducer<Deliveries>,
-    kafka: Kafka,
+    producer: BaseProducer<DeliveryReports>,
+    kafka: KafkaSettings,
     topic: String,
     sent: Cell<u64>,
 }
@@ -28,7 +28,7 @@ impl Publisher {
     ///
     /// # Errors
     /// 78 when librdkafka does not accept the configuration.
-    pub fn new(kafka: &Kafka, topic: &str) -> Result<Self> {
+    pub fn new(kafka: &KafkaSettings, topic: &str) -> Result<Self> {
         let mut config = client::producer(kafka);
         config.set("message.timeout.ms", "0");
         client::watched(&mut config);
@@ -47,7 +47,7 @@ impl Publisher {
             ],
         );
         let producer = config
-            .create_with_context(Deliveries::keeping_returned())
+            .create_with_context(DeliveryReports::keeping_returned())
             .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
         Ok(Publisher { producer, kafka: kafka.clone(), topic: topic.to_owned(), sent: Cell::new(0) })
     }

@@ -27,15 +27,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use check::verify;
-use cluster::{Cluster, Entry, Fate, Topic};
-use member::Member;
-use stage::Stage;
+use cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
+use member::SimulatedClient;
+use stage::Scheduler;
 use world::{Defect, Schedule, play};
 
-use super::worker::{Ending, Observer, Plan, Worker};
+use super::worker::{CommitObserver, Worker, WorkerEnding, WorkerPlan};
 use crate::config::resolved::OnReject;
-use crate::detect::{Detector, Settings};
-use crate::health::{Health, Input};
+use crate::detect::{DetectionSettings, Detector};
+use crate::health::{Health, InputHealth};
 use crate::meter::Meter;
 use crate::stop::Stop;
 
@@ -101,22 +101,24 @@ fn the_checker_catches_losses_duplicates_a_reordering_a_forgotten_window_and_los
 
 #[test]
 fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() {
-    let stage = Arc::new(Stage::new(1, Cluster::new(1), 0.0));
+    let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(1), 0.0));
     stage.enter_first();
     let value = Some(b"no event".to_vec());
-    let entry = Entry { key: None, value, headers: Vec::new(), time: 0, fate: Fate::Committed, owner: String::new() };
+    let entry =
+        LogEntry { key: None, value, headers: Vec::new(), time: 0, fate: Fate::Committed, owner: String::new() };
     {
         let mut inner = stage.look();
         inner.now = seconds(60);
-        inner.cluster.partition(Topic::Input, 0).entries.push(entry);
+        inner.cluster.partition(SimulatedTopic::Input, 0).entries.push(entry);
     }
-    let plan = Plan { on_reject: OnReject::Fail, ..Schedule::new(1, None).plan };
-    let (health, stop, mut observer): (Health, Stop, Observer) = (Health::default(), Stop::default(), Box::new(|_| ()));
-    let parts = (health.part("a"), Input::new(&health));
-    let log = Member::by_names(stage.clone(), 0, "a", "one");
-    let detector = Detector::new(Settings::default()).unwrap();
+    let plan = WorkerPlan { on_reject: OnReject::Fail, ..Schedule::new(1, None).plan };
+    let (health, stop, mut observer): (Health, Stop, CommitObserver) =
+        (Health::default(), Stop::default(), Box::new(|_| ()));
+    let parts = (health.part("a"), InputHealth::new(&health));
+    let log = SimulatedClient::by_names(stage.clone(), 0, "a", "one");
+    let detector = Detector::new(DetectionSettings::default()).unwrap();
     let ended = Worker::new(log, detector, &plan, parts, Meter::default(), &mut observer, &stop).run();
-    assert!(matches!(ended, Ending::Failed(_)), "{ended:?}");
+    assert!(matches!(ended, WorkerEnding::Failed(_)), "{ended:?}");
     let mut inner = stage.look();
     for id in inner.cluster.deciding() {
         while inner.cluster.write_marker(&id) {}
@@ -127,31 +129,31 @@ fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() 
 
 #[test]
 fn nothing_waits_for_a_worker_that_must_be_made_anew() {
-    let stage = Arc::new(Stage::new(1, Cluster::new(1), 0.0));
+    let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(1), 0.0));
     stage.enter_first();
     let entry = |i: usize| {
         let value = if i % 100 == 99 { 999 } else { i % 7 };
         let value = Some(format!("{{\"device_id\":\"d\",\"metric_value\":{value}}}").into_bytes());
-        Entry { key: None, value, headers: Vec::new(), time: 0, fate: Fate::Committed, owner: String::new() }
+        LogEntry { key: None, value, headers: Vec::new(), time: 0, fate: Fate::Committed, owner: String::new() }
     };
-    stage.look().cluster.partition(Topic::Input, 0).entries.extend((0..6_000).map(entry));
+    stage.look().cluster.partition(SimulatedTopic::Input, 0).entries.extend((0..6_000).map(entry));
     let plan = Schedule::new(1, None).plan;
     let (health, stop) = (Health::default(), Stop::default());
-    let input = Input::new(&health);
+    let input = InputHealth::new(&health);
     let (of_worker, told) = (input.clone(), Arc::new(std::sync::atomic::AtomicI64::new(0)));
     let (seen, watched) = (told.clone(), stage.clone());
-    let mut observer: Observer = Box::new(move |_| {
+    let mut observer: CommitObserver = Box::new(move |_| {
         seen.store(of_worker.backlog(), std::sync::atomic::Ordering::SeqCst);
         if of_worker.backlog() > 0 {
             // Another producer by the same transactional id.
             watched.look().cluster.init("one");
         }
     });
-    let log = Member::by_names(stage.clone(), 0, "a", "one");
-    let detector = Detector::new(Settings::default()).unwrap();
+    let log = SimulatedClient::by_names(stage.clone(), 0, "a", "one");
+    let detector = Detector::new(DetectionSettings::default()).unwrap();
     let parts = (health.part("a"), input.clone());
     let ended = Worker::new(log, detector, &plan, parts, Meter::default(), &mut observer, &stop).run();
-    assert!(matches!(ended, Ending::Rebuild(_)), "{ended:?}");
+    assert!(matches!(ended, WorkerEnding::Rebuild(_)), "{ended:?}");
     assert!(told.load(std::sync::atomic::Ordering::SeqCst) > 1_000, "it waited for the worker");
     assert_eq!(input.backlog(), 0);
 }

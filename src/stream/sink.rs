@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::log::{Change, Fault, Positions, Reader, Record, Remedy};
+use super::log::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, Remedy};
 use crate::anomaly::Anomaly;
-use crate::event::Instant;
-use crate::health::{Code, Part, State};
-use crate::ledger::{Entry, Ledger, Unwritten};
+use crate::event::Timestamp;
+use crate::health::{Component, ComponentState, ConditionCode};
+use crate::ledger::{Ledger, LedgerError, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
 
 /// What the sink is told.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct SinkPlan {
     /// Topic of anomalies.
     pub topic: String,
     /// Most rows in one step.
@@ -31,17 +31,17 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Reader, ledger, and what was read but not stored.
 pub struct Sink<'a, R> {
-    plan: &'a Plan,
+    plan: &'a SinkPlan,
     reader: R,
     ledger: Box<dyn Ledger + 'a>,
-    part: Arc<Part>,
+    part: Arc<Component>,
     meter: Meter,
     stop: &'a Stop,
     /// Given by the group, not yet taken at the ledger's offsets.
     given: Option<Vec<i32>>,
     /// Next offset of each partition that is ours, as the ledger has it.
     positions: Positions,
-    pending: Vec<Entry>,
+    pending: Vec<SinkRecord>,
     /// The last write failed, since the ledger is away.
     is_away: bool,
     is_member: bool,
@@ -53,7 +53,7 @@ pub struct Sink<'a, R> {
 
 /// How a sink's run ended.
 #[derive(Debug)]
-pub enum Ending {
+pub enum SinkEnding {
     /// As requested.
     Stopped,
     /// The reader must be made anew; the reason.
@@ -68,22 +68,22 @@ enum Trouble {
     Broken(Fault),
 }
 
-impl From<Unwritten> for Trouble {
-    fn from(why: Unwritten) -> Self {
+impl From<LedgerError> for Trouble {
+    fn from(why: LedgerError) -> Self {
         Trouble::Away(match why {
-            Unwritten::Away(why) => why,
-            Unwritten::Moved => "another sink is moving the partition on".into(),
+            LedgerError::Away(why) => why,
+            LedgerError::Moved => "another sink is moving the partition on".into(),
         })
     }
 }
 
-impl<'a, R: Reader> Sink<'a, R> {
+impl<'a, R: GroupConsumer> Sink<'a, R> {
     /// A reader that has asked for nothing yet.
     pub fn new(
         reader: R,
-        plan: &'a Plan,
+        plan: &'a SinkPlan,
         ledger: Box<dyn Ledger + 'a>,
-        part: Arc<Part>,
+        part: Arc<Component>,
         meter: Meter,
         stop: &'a Stop,
     ) -> Self {
@@ -105,17 +105,17 @@ impl<'a, R: Reader> Sink<'a, R> {
     }
 
     /// Runs until a stop is requested; then stores what it has read, if it can at once.
-    pub fn run(mut self) -> Ending {
+    pub fn run(mut self) -> SinkEnding {
         let mut turn = self.reader.join();
         while !self.stop.is_requested() {
             if let Err(fault) = turn {
-                return Ending::Rebuild(fault.message);
+                return SinkEnding::Rebuild(fault.message);
             }
             turn = self.turn();
         }
         // What cannot be stored now is read again by the next one.
         let _ = self.store();
-        Ending::Stopped
+        SinkEnding::Stopped
     }
 
     /// Reads, takes what the group gave, stores.
@@ -156,11 +156,11 @@ impl<'a, R: Reader> Sink<'a, R> {
         Ok(())
     }
 
-    fn regroup(&mut self, change: Change) -> Result<(), Fault> {
+    fn regroup(&mut self, change: AssignmentChange) -> Result<(), Fault> {
         self.forget();
         match change {
-            Change::Assigned(partitions) => self.given = Some(partitions),
-            Change::Revoked(_) => {
+            AssignmentChange::Assigned(partitions) => self.given = Some(partitions),
+            AssignmentChange::Revoked(_) => {
                 (self.given, self.is_member) = (None, false);
                 self.reader.unassign()?;
             }
@@ -184,11 +184,11 @@ impl<'a, R: Reader> Sink<'a, R> {
                 self.reader.resume(partitions)?;
                 self.positions = positions;
                 (self.given, self.is_member) = (None, true);
-                self.part.set(State::Running);
+                self.part.set(ComponentState::Running);
                 Ok(())
             }
             Err(Trouble::Away(why)) => {
-                self.part.set(State::Degraded(why));
+                self.part.set(ComponentState::Degraded(why));
                 Ok(())
             }
             Err(Trouble::Broken(fault)) => Err(fault),
@@ -214,9 +214,9 @@ impl<'a, R: Reader> Sink<'a, R> {
                 }
                 Ok(())
             }
-            Err(Unwritten::Moved) => Err(look::moved()),
-            Err(Unwritten::Away(why)) => {
-                self.part.set(State::Degraded(why));
+            Err(LedgerError::Moved) => Err(look::moved()),
+            Err(LedgerError::Away(why)) => {
+                self.part.set(ComponentState::Degraded(why));
                 self.is_away = true;
                 Ok(())
             }
@@ -239,7 +239,7 @@ impl<'a, R: Reader> Sink<'a, R> {
         if self.given.is_none() {
             self.lost.retain(|partition, next| self.positions.get(partition).is_some_and(|position| position < next));
             if self.lost.is_empty() {
-                self.part.clear(Code::LedgerMoved);
+                self.part.clear(ConditionCode::LedgerMoved);
             }
         }
         let (ends, reached) = (self.reader.ends(), self.reader.reached());
@@ -253,16 +253,16 @@ impl<'a, R: Reader> Sink<'a, R> {
         match self.reader.trouble() {
             // Told already.
             _ if self.is_away || self.given.is_some() => {}
-            Some(why) => self.part.set(State::Degraded(why)),
-            None if !self.is_member => self.part.set(State::Starting("waiting for partitions".into())),
-            None => self.part.set(State::Running),
+            Some(why) => self.part.set(ComponentState::Degraded(why)),
+            None if !self.is_member => self.part.set(ComponentState::Starting("waiting for partitions".into())),
+            None => self.part.set(ComponentState::Running),
         }
     }
 }
 
 /// The ledger's offset of each partition, and from where to read it: the topic may not have all of it any more.
 fn positions(
-    reader: &mut impl Reader,
+    reader: &mut impl GroupConsumer,
     ledger: &mut dyn Ledger,
     topic: &str,
     partitions: &[i32],
@@ -303,13 +303,13 @@ fn positions(
     Ok((positions, from))
 }
 
-fn entry(partition: i32, record: &Record<'_>) -> Entry {
+fn entry(partition: i32, record: &ConsumedRecord<'_>) -> SinkRecord {
     let value = record.value.unwrap_or_default().to_vec();
-    Entry {
+    SinkRecord {
         partition,
         offset: record.offset,
         key: record.key.map(<[u8]>::to_vec),
-        detected_at: record.timestamp.and_then(Instant::from_millis).unwrap_or_else(Instant::now),
+        detected_at: record.timestamp.and_then(Timestamp::from_millis).unwrap_or_else(Timestamp::now),
         anomaly: serde_json::from_slice::<Anomaly>(&value).map_err(|e| e.to_string()),
         value,
     }

@@ -8,7 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use super::kafka::client;
-use crate::config::resolved::{Kafka, Topics};
+use crate::config::resolved::{KafkaSettings, TopicSettings};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Grade};
 
@@ -20,7 +20,7 @@ const LARGEST: i64 = 1_048_588;
 
 /// What is known of one topic afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct TopicReport {
     /// Its name.
     pub name: String,
     /// Its partitions.
@@ -43,7 +43,7 @@ enum Purpose {
 impl Purpose {
     const ALL: [Purpose; 4] = [Purpose::Events, Purpose::Anomalies, Purpose::DeadLetters, Purpose::State];
 
-    fn name(self, topics: &Topics) -> &str {
+    fn name(self, topics: &TopicSettings) -> &str {
         match self {
             Purpose::Events => &topics.raw_events,
             Purpose::Anomalies => &topics.anomalies,
@@ -58,11 +58,11 @@ type Config = BTreeMap<String, String>;
 
 type Admin = AdminClient<DefaultClientContext>;
 
-fn away(what: &str, error: &KafkaError, kafka: &Kafka) -> Error {
+fn away(what: &str, error: &KafkaError, kafka: &KafkaSettings) -> Error {
     Error::unavailable(format_args!("{what} at {}: {error}", kafka.bootstrap_servers))
 }
 
-fn admin(kafka: &Kafka) -> Result<Admin> {
+fn admin(kafka: &KafkaSettings) -> Result<Admin> {
     client::base(kafka).create().map_err(|e| Error::config(format_args!("kafka.properties: {e}")))
 }
 
@@ -70,7 +70,7 @@ fn admin(kafka: &Kafka) -> Result<Admin> {
 ///
 /// # Errors
 /// 69 when the cluster cannot be reached or refuses.
-pub async fn create(kafka: &Kafka, topics: &Topics) -> Result<Vec<Found>> {
+pub async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec<TopicReport>> {
     let admin = admin(kafka)?;
     let raw = ensure(&admin, kafka, topics, &topics.raw_events, topics.partitions, &[]).await?;
     let partitions = i32::try_from(raw.partitions).unwrap_or(topics.partitions);
@@ -99,7 +99,7 @@ pub async fn create(kafka: &Kafka, topics: &Topics) -> Result<Vec<Found>> {
 ///
 /// # Errors
 /// 69 when the cluster cannot be reached.
-pub async fn look(kafka: &Kafka, topics: &Topics, keeps_state: bool) -> Result<Vec<Finding>> {
+pub async fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bool) -> Result<Vec<Finding>> {
     let admin = admin(kafka)?;
     let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
     let raw = partitions_of(&admin, kafka, &topics.raw_events)?;
@@ -133,7 +133,7 @@ fn needed(events: &Config) -> i64 {
 ///
 /// # Errors
 /// 78 when librdkafka refuses the settings.
-pub async fn replay_hazard(kafka: &Kafka, topic: &str) -> Result<Option<String>> {
+pub async fn replay_hazard(kafka: &KafkaSettings, topic: &str) -> Result<Option<String>> {
     let config = match config_of(&admin(kafka)?, topic).await {
         Ok(config) => config,
         Err(why) => {
@@ -157,7 +157,7 @@ fn is_compacted(policy: &str) -> bool {
     policy.split(',').any(|word| word.trim() == "compact")
 }
 
-async fn differences(admin: &Admin, topics: &Topics, purpose: Purpose, events: &Config) -> Vec<(Grade, String)> {
+async fn differences(admin: &Admin, topics: &TopicSettings, purpose: Purpose, events: &Config) -> Vec<(Grade, String)> {
     match config_of(admin, purpose.name(topics)).await {
         Ok(config) => differs(purpose, &config, events),
         Err(why) => vec![(Grade::Doubtful, format!("its configuration cannot be read, so it is not checked: {why}"))],
@@ -205,14 +205,14 @@ fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, St
 
 async fn ensure(
     admin: &Admin,
-    kafka: &Kafka,
-    topics: &Topics,
+    kafka: &KafkaSettings,
+    topics: &TopicSettings,
     name: &str,
     partitions: i32,
     config: &[(&str, &str)],
-) -> Result<Found> {
+) -> Result<TopicReport> {
     if let Some(partitions) = partitions_of(admin, kafka, name)? {
-        return Ok(Found { name: name.to_owned(), partitions, is_new: false, differs: Vec::new() });
+        return Ok(TopicReport { name: name.to_owned(), partitions, is_new: false, differs: Vec::new() });
     }
     let replication = if topics.replication == 0 { -1 } else { topics.replication };
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
@@ -230,7 +230,7 @@ async fn ensure(
     // Creation is answered before every broker knows the topic.
     for _ in 0..100 {
         if let Some(partitions) = partitions_of(admin, kafka, name)? {
-            return Ok(Found { name: name.to_owned(), partitions, is_new: true, differs: Vec::new() });
+            return Ok(TopicReport { name: name.to_owned(), partitions, is_new: true, differs: Vec::new() });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -238,7 +238,7 @@ async fn ensure(
 }
 
 /// Windows are kept in the partition of their number, so that more of them harm none that is there.
-async fn widen(admin: &Admin, kafka: &Kafka, name: &str, partitions: usize) -> Result<()> {
+async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usize) -> Result<()> {
     let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
     let results = admin
         .create_partitions(&[NewPartitions::new(name, partitions)], &options)
@@ -253,7 +253,7 @@ async fn widen(admin: &Admin, kafka: &Kafka, name: &str, partitions: usize) -> R
 }
 
 /// Partitions of a topic; `None` if the cluster says that there is no such topic, or has only begun to make it.
-fn partitions_of(admin: &Admin, kafka: &Kafka, name: &str) -> Result<Option<usize>> {
+fn partitions_of(admin: &Admin, kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
     let metadata = admin.inner().fetch_metadata(Some(name), CALL).map_err(|e| away("cannot reach Kafka", &e, kafka))?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
     match topic.error().map(Code::from) {

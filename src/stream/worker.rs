@@ -25,28 +25,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::anomaly::Anomaly;
-use crate::config::resolved::{OnReject, Start};
+use crate::config::resolved::{OnReject, StartPosition};
 use crate::detect::Detector;
 use crate::error::Error;
 use crate::event::{Decoder, Fields};
 use crate::fail;
-use crate::health::{Input, Part, State};
+use crate::health::{Component, ComponentState, InputHealth};
 use crate::meter::Meter;
 use crate::series::snapshot::{is_window, series_of};
 use crate::stop::Stop;
-use crate::stream::log::{Change, Fault, Log, Remedy};
-use crate::stream::mark::Marks;
+use crate::stream::log::{AssignmentChange, Fault, Remedy, TransactionalClient};
+use crate::stream::mark::ProgressByPartition;
 use evictions::EvictionRate;
-use keeper::Keeper;
+use keeper::SnapshotWriter;
 pub use look::look;
-use restore::{Restoring, offsets};
+use restore::{PartitionRestore, offsets};
 use shortfall::Shortfalls;
-use staged::Staged;
-use watch::Watch;
+use staged::PendingTransaction;
+use watch::InputWatch;
 
 /// What a worker is told.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct WorkerPlan {
     /// Input topic, for records and messages.
     pub topic: String,
     /// Consumer group.
@@ -64,7 +64,7 @@ pub struct Plan {
     /// What to do with records that are not events.
     pub on_reject: OnReject,
     /// Where a group without offsets begins.
-    pub start: Start,
+    pub start: StartPosition,
     /// Records to read back for each partition at the most.
     pub history: i64,
     /// Longest time that a transaction stays open.
@@ -80,11 +80,11 @@ pub struct Plan {
 /// Most records that one poll hands over.
 const BATCH: usize = 1_000;
 /// Told of every committed transaction, after the commit.
-pub type Observer = Box<dyn FnMut(&[Anomaly]) + Send>;
+pub type CommitObserver = Box<dyn FnMut(&[Anomaly]) + Send>;
 
 /// How a worker's run ended.
 #[derive(Debug)]
-pub enum Ending {
+pub enum WorkerEnding {
     /// As requested, everything taken was committed or left uncommitted.
     Stopped,
     /// The log must be made anew; the reason.
@@ -100,21 +100,21 @@ pub struct Worker<'a, L> {
     log: L,
     decoder: Decoder,
     detector: Detector,
-    plan: &'a Plan,
-    part: Arc<Part>,
-    input: Arc<Input>,
+    plan: &'a WorkerPlan,
+    part: Arc<Component>,
+    input: Arc<InputHealth>,
     meter: Meter,
-    observer: &'a mut Observer,
+    observer: &'a mut CommitObserver,
     stop: &'a Stop,
     /// Next offset to judge; what is between here and `committed` is staged.
-    positions: Marks,
+    positions: ProgressByPartition,
     /// As the group has it.
-    committed: Marks,
-    staged: Staged,
+    committed: ProgressByPartition,
+    staged: PendingTransaction,
     /// Partitions that are not served yet.
-    restoring: Option<Restoring>,
-    keeper: Keeper,
-    watch: Watch,
+    restoring: Option<PartitionRestore>,
+    keeper: SnapshotWriter,
+    watch: InputWatch,
     /// When offsets were last moved to the partitions' ends without any record.
     ends_moved: Duration,
     eviction_rate: EvictionRate,
@@ -130,15 +130,15 @@ pub struct Worker<'a, L> {
     refusal: String,
 }
 
-impl<'a, L: Log> Worker<'a, L> {
+impl<'a, L: TransactionalClient> Worker<'a, L> {
     /// A worker that holds nothing yet.
     pub fn new(
         log: L,
         detector: Detector,
-        plan: &'a Plan,
-        (part, input): (Arc<Part>, Arc<Input>),
+        plan: &'a WorkerPlan,
+        (part, input): (Arc<Component>, Arc<InputHealth>),
         meter: Meter,
-        observer: &'a mut Observer,
+        observer: &'a mut CommitObserver,
         stop: &'a Stop,
     ) -> Self {
         Worker {
@@ -151,12 +151,12 @@ impl<'a, L: Log> Worker<'a, L> {
             meter,
             observer,
             stop,
-            positions: Marks::new(),
-            committed: Marks::new(),
-            staged: Staged::default(),
+            positions: ProgressByPartition::new(),
+            committed: ProgressByPartition::new(),
+            staged: PendingTransaction::default(),
             restoring: None,
-            keeper: Keeper::new(plan.snapshot_interval, plan.snapshot_bytes),
-            watch: Watch::default(),
+            keeper: SnapshotWriter::new(plan.snapshot_interval, plan.snapshot_bytes),
+            watch: InputWatch::default(),
             ends_moved: Duration::ZERO,
             eviction_rate: EvictionRate::default(),
             shortfalls: Shortfalls::default(),
@@ -169,10 +169,10 @@ impl<'a, L: Log> Worker<'a, L> {
     }
 
     /// Runs until a stop is requested or the log must be made anew.
-    pub fn run(mut self) -> Ending {
+    pub fn run(mut self) -> WorkerEnding {
         while let Err(fault) = self.log.open().and_then(|()| self.log.join()) {
             if self.stop.is_requested() {
-                return Ending::Stopped;
+                return WorkerEnding::Stopped;
             }
             if let Some(ending) = self.mend(fault) {
                 return ending;
@@ -193,7 +193,7 @@ impl<'a, L: Log> Worker<'a, L> {
     }
 
     /// Polls once, judges what came, commits when it is due.
-    fn turn(&mut self) -> Result<Option<Ending>, Fault> {
+    fn turn(&mut self) -> Result<Option<WorkerEnding>, Fault> {
         self.part.beat();
         self.restore().map_err(Fault::or_rebuild)?;
         let taken = self.take()?;
@@ -204,7 +204,7 @@ impl<'a, L: Log> Worker<'a, L> {
         }
         if let Some(poison) = self.staged.poison.take() {
             self.commit()?;
-            return Ok(Some(Ending::Failed(poison)));
+            return Ok(Some(WorkerEnding::Failed(poison)));
         }
         while let Some(change) = self.log.change() {
             // A change that was answered by half cannot be taken up again.
@@ -290,19 +290,19 @@ impl<'a, L: Log> Worker<'a, L> {
     }
 
     /// The last commit, and leaving.
-    fn finish(&mut self) -> Result<Ending, Fault> {
+    fn finish(&mut self) -> Result<WorkerEnding, Fault> {
         self.commit()?;
         if self.plan.leaves {
             self.log.leave(self.plan.drain);
         }
-        Ok(Ending::Stopped)
+        Ok(WorkerEnding::Stopped)
     }
 
     /// The group changed.
-    fn regroup(&mut self, change: Change) -> Result<(), Fault> {
+    fn regroup(&mut self, change: AssignmentChange) -> Result<(), Fault> {
         match change {
-            Change::Assigned(partitions) => self.join(&partitions),
-            Change::Revoked(_) => {
+            AssignmentChange::Assigned(partitions) => self.join(&partitions),
+            AssignmentChange::Revoked(_) => {
                 let kept = if self.log.is_assignment_lost() { self.discard() } else { self.commit() };
                 match kept {
                     Err(fault) if fault.remedy == Remedy::Abort => self.discard()?,
@@ -331,23 +331,23 @@ impl<'a, L: Log> Worker<'a, L> {
         }
         self.detector.rollback();
         self.keeper.ease();
-        self.staged = Staged::default();
+        self.staged = PendingTransaction::default();
         self.positions = self.committed.clone();
         Ok(())
     }
 
     /// What follows from a fault. `None`: the loop goes on.
-    fn mend(&mut self, fault: Fault) -> Option<Ending> {
+    fn mend(&mut self, fault: Fault) -> Option<WorkerEnding> {
         match fault.remedy {
-            Remedy::Stop => return Some(Ending::Failed(Error::data(fault))),
+            Remedy::Stop => return Some(WorkerEnding::Failed(Error::data(fault))),
             Remedy::Yield | Remedy::Rebuild => {
-                self.part.set(State::Degraded(fault.message.clone()));
+                self.part.set(ComponentState::Degraded(fault.message.clone()));
                 let is_fenced = fault.remedy == Remedy::Yield;
                 let is_replaced = !self.stop.is_requested() && self.log.is_replaced(is_fenced, self.stop);
-                return Some(if is_replaced { Ending::Replaced } else { self.give_up(fault) });
+                return Some(if is_replaced { WorkerEnding::Replaced } else { self.give_up(fault) });
             }
             Remedy::Retry => {
-                self.part.set(State::Degraded(fault.message));
+                self.part.set(ComponentState::Degraded(fault.message));
                 self.log.sleep(Duration::from_millis(100));
                 return None;
             }
@@ -374,22 +374,22 @@ impl<'a, L: Log> Worker<'a, L> {
     }
 
     /// An abort or a rewind that failed: nothing milder is left to try.
-    fn mend_worse(&mut self, fault: Fault) -> Option<Ending> {
+    fn mend_worse(&mut self, fault: Fault) -> Option<WorkerEnding> {
         let remedy = if fault.remedy == Remedy::Yield { Remedy::Yield } else { Remedy::Rebuild };
         self.mend(Fault { remedy, ..fault })
     }
 
     /// Everything must be made anew; after a stop was requested, that is the end: nothing uncommitted counts.
-    fn give_up(&self, fault: Fault) -> Ending {
+    fn give_up(&self, fault: Fault) -> WorkerEnding {
         if self.stop.is_requested() {
             tracing::warn!(
                 worker = self.part.name,
                 "stopped with an uncommitted transaction, which will be judged again: {fault}"
             );
-            return Ending::Stopped;
+            return WorkerEnding::Stopped;
         }
         self.meter.transactions.add("rebuilt", 1);
         self.input.forget(&self.part.name);
-        Ending::Rebuild(fault.message)
+        WorkerEnding::Rebuild(fault.message)
     }
 }

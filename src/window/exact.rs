@@ -5,7 +5,7 @@
 
 /// Mean and population standard deviation, both finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Moments {
+pub struct WindowMoments {
     /// Arithmetic mean.
     pub mean: f64,
     /// Population standard deviation (divided by n); exactly 0 when all values are equal.
@@ -14,10 +14,10 @@ pub struct Moments {
 
 /// The moments of finite values; `None` of none. Values near the ends of the range are scaled by a power of two first,
 /// so neither sums nor squares overflow or vanish.
-pub fn moments(values: impl Iterator<Item = f64> + Clone) -> Option<Moments> {
+pub fn moments(values: impl Iterator<Item = f64> + Clone) -> Option<WindowMoments> {
     let largest = values.clone().map(f64::abs).reduce(f64::max)?;
     let scale = match largest {
-        0.0 => return Some(Moments { mean: 0.0, std_dev: 0.0 }),
+        0.0 => return Some(WindowMoments { mean: 0.0, std_dev: 0.0 }),
         1e-100..=1e100 => 1.0,
         // Two steps, since the scale of a subnormal is itself out of range.
         _ if largest < 1e-100 => 2f64.powi(600),
@@ -27,7 +27,7 @@ pub fn moments(values: impl Iterator<Item = f64> + Clone) -> Option<Moments> {
     let count = scaled.clone().count() as f64;
     let mean = scaled.clone().fold(Double::ZERO, Double::plus).over(count);
     let square = scaled.fold(Double::ZERO, |sum, x| sum.add(mean.distance(x).squared()));
-    Some(Moments { mean: mean.unscaled(scale), std_dev: square.over(count).sqrt().unscaled(scale) })
+    Some(WindowMoments { mean: mean.unscaled(scale), std_dev: square.over(count).sqrt().unscaled(scale) })
 }
 
 /// An unevaluated sum of two f64, the second at most half a unit in the last place of the first.
@@ -118,7 +118,7 @@ impl Double {
 mod tests {
     use super::*;
 
-    fn of(values: &[f64]) -> Moments {
+    fn of(values: &[f64]) -> WindowMoments {
         moments(values.iter().copied()).unwrap()
     }
 
@@ -126,7 +126,7 @@ mod tests {
     fn equal_values_have_their_own_mean_and_no_deviation() {
         for x in [0.1, -1.0 / 3.0, 5e-324, f64::MAX, 1e12 + 0.1, f64::MIN_POSITIVE] {
             for n in 1..=100 {
-                assert_eq!(of(&vec![x; n]), Moments { mean: x, std_dev: 0.0 }, "{n} times {x:e}");
+                assert_eq!(of(&vec![x; n]), WindowMoments { mean: x, std_dev: 0.0 }, "{n} times {x:e}");
             }
         }
     }
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn the_ends_of_the_range_neither_overflow_nor_vanish() {
         let m = f64::MAX;
-        assert_eq!(of(&[m, -m]), Moments { mean: 0.0, std_dev: m });
-        assert_eq!(of(&[5e-324, 1.5e-323]), Moments { mean: 1e-323, std_dev: 5e-324 });
-        assert_eq!(of(&[1e300, 3e300]), Moments { mean: 2e300, std_dev: 1e300 });
+        assert_eq!(of(&[m, -m]), WindowMoments { mean: 0.0, std_dev: m });
+        assert_eq!(of(&[5e-324, 1.5e-323]), WindowMoments { mean: 1e-323, std_dev: 5e-324 });
+        assert_eq!(of(&[1e300, 3e300]), WindowMoments { mean: 2e300, std_dev: 1e300 });
     }
 
     #[test]
@@ -147,6 +147,6 @@ mod tests {
 
     #[test]
     fn a_small_spread_survives_a_large_offset() {
-        assert_eq!(of(&[1e12 + 1.0, 1e12 - 1.0]), Moments { mean: 1e12, std_dev: 1.0 });
+        assert_eq!(of(&[1e12 + 1.0, 1e12 - 1.0]), WindowMoments { mean: 1e12, std_dev: 1.0 });
     }
 }

@@ -11,13 +11,13 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::{Tally, records};
 use crate::config::Settings;
-use crate::config::resolved::Keep;
-use crate::config::schema::File;
+use crate::config::resolved::StateKeeping;
+use crate::config::schema::ShippedFile;
 use crate::finding::Finding;
 use crate::role::detector;
 use crate::stream;
 use crate::stream::kafka::client;
-use crate::stream::kafka::context::Deliveries;
+use crate::stream::kafka::context::DeliveryReports;
 
 const CALL: Duration = Duration::from_secs(10);
 
@@ -32,8 +32,8 @@ impl ClientContext for Quiet {
 impl ConsumerContext for Quiet {}
 
 /// Everything that the role of `file` needs of Kafka; of all roles without one.
-pub(super) fn try_all(settings: &Settings, file: Option<File>, tally: &mut Tally) {
-    if file == Some(File::Dashboard) {
+pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tally) {
+    if file == Some(ShippedFile::Dashboard) {
         return;
     }
     let (kafka, topics) = (&settings.kafka, &settings.topics);
@@ -47,8 +47,8 @@ pub(super) fn try_all(settings: &Settings, file: Option<File>, tally: &mut Tally
         Err(e) => return tally.tried("Kafka", Err(format!("{}: {e}", kafka.bootstrap_servers))),
         Ok(metadata) => tally.tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
     }
-    let is_detector = file != Some(File::Producer);
-    let keeps_state = settings.detector.state == Keep::Topic;
+    let is_detector = file != Some(ShippedFile::Producer);
+    let keeps_state = settings.detector.state == StateKeeping::Topic;
     let mut written = vec![&topics.anomalies, &topics.dead_letter];
     let mut read = vec![&topics.raw_events, &topics.anomalies];
     if keeps_state {
@@ -149,7 +149,7 @@ fn writable(settings: &Settings, id: &str, topics: &[&String]) -> Result<(), Str
     let mut config = client::producer(&settings.kafka);
     config.set("transactional.id", id).set("message.timeout.ms", CALL.as_millis().to_string());
     let producer =
-        config.create_with_context::<_, BaseProducer<_>>(Deliveries::default()).map_err(|e| e.to_string())?;
+        config.create_with_context::<_, BaseProducer<_>>(DeliveryReports::default()).map_err(|e| e.to_string())?;
     producer.init_transactions(CALL).map_err(|e| format!("{e}; does the cluster allow transactional id {id}?"))?;
     producer.begin_transaction().map_err(|e| e.to_string())?;
     for topic in topics {

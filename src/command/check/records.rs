@@ -12,7 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::Tally;
 use super::kafka::Quiet;
 use crate::config::Settings;
-use crate::event::{Decoder, Headers, Input, Instant};
+use crate::event::{Decoder, Headers, RawRecord, Timestamp};
 use crate::finding::{Finding, Grade};
 use crate::foreign;
 
@@ -103,10 +103,10 @@ impl Headers for Lent<'_> {
 /// Device, metric, value and time as the detector reads them, or why it does not.
 fn understood(decoder: &mut Decoder, record: &BorrowedMessage<'_>, at: Option<i64>) -> Result<String, String> {
     let headers = Lent(record.headers());
-    let input = Input { key: record.key(), value: record.payload(), headers: &headers };
+    let input = RawRecord { key: record.key(), value: record.payload(), headers: &headers };
     let event = decoder.decode(&input).map_err(|why| foreign::text(&why.to_string()).to_string())?;
     let Some(event) = event else { return Ok("ignored: a null value, or fields.ignore names it".to_owned()) };
-    let own = at.and_then(Instant::from_millis);
+    let own = at.and_then(Timestamp::from_millis);
     let time = match (event.timestamp, own) {
         (Some(time), _) => time.to_string(),
         (None, Some(time)) => format!("{time} (the record's own time)"),

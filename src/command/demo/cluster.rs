@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::config::resolved::Postgres;
+use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
 use crate::store;
 
@@ -18,12 +18,12 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(3);
 
 /// A running cluster. Dropping it stops the server and removes the directory.
-pub struct Cluster {
+pub struct DemoDatabase {
     server: Child,
     directory: tempfile::TempDir,
 }
 
-impl Cluster {
+impl DemoDatabase {
     /// Makes and starts it; returns when it answers.
     ///
     /// # Errors
@@ -65,13 +65,13 @@ impl Cluster {
             .process_group(0)
             .spawn()
             .map_err(|e| Error::unavailable(format_args!("cannot run postgres: {e}")))?;
-        let mut cluster = Cluster { server, directory };
+        let mut cluster = DemoDatabase { server, directory };
         cluster.wait()?;
         Ok(cluster)
     }
 
     fn wait(&mut self) -> Result<()> {
-        let mut settings = crate::config::load(&crate::config::Places::default())?.settings.postgres;
+        let mut settings = crate::config::load(&crate::config::SettingFiles::default())?.settings.postgres;
         self.settings(&mut settings);
         settings.dbname = "postgres".into();
         let deadline = Instant::now() + START;
@@ -104,7 +104,7 @@ impl Cluster {
     }
 
     /// How to reach it.
-    pub fn settings(&self, postgres: &mut Postgres) {
+    pub fn settings(&self, postgres: &mut PostgresSettings) {
         postgres.host = self.directory.path().display().to_string();
         postgres.dbname = "anomalies_db".into();
         postgres.user = "anomaly_user".into();
@@ -112,7 +112,7 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
+impl Drop for DemoDatabase {
     fn drop(&mut self) {
         let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) else { return };
         // SIGINT: end sessions and stop; SIGQUIT: stop at once.

@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::output;
 use crate::cli::Demo;
 use crate::config::resolved::SourceKind;
-use crate::config::{self, Places, Settings};
+use crate::config::{self, SettingFiles, Settings};
 use crate::error::{Error, Result};
-use crate::event::{self, Fields, Instant};
+use crate::event::{self, Fields, Timestamp};
 use crate::foreign;
 use crate::role::producer;
-use crate::source::{Next, Source};
+use crate::source::{EventSource, SourceStep};
 
 /// Events a second that the in-memory broker takes.
 const BROKER: f64 = 1_000.0;
@@ -33,7 +33,7 @@ pub fn settings(options: &Demo) -> Result<Settings> {
     let (has_rate, has_devices) = (is_set("PRODUCER__RATE"), is_set("PRODUCER__DEVICES"));
     let (has_anomaly_rate, has_speed) = (is_set("PRODUCER__ANOMALY_RATE"), is_set("PRODUCER__SPEED"));
     let has_idle = is_set("DETECTOR__IDLE_AFTER");
-    let mut settings = config::load(&Places { env, ..Places::default() })?.settings;
+    let mut settings = config::load(&SettingFiles { env, ..SettingFiles::default() })?.settings;
     let producer = &mut settings.producer;
     if let Some(file) = &options.file {
         (producer.source, producer.file) = (SourceKind::Replay, file.clone());
@@ -105,7 +105,7 @@ pub fn describe(settings: &Settings) -> String {
 ///
 /// # Errors
 /// As the source's.
-pub fn source(settings: &Settings, pages: String) -> Result<Box<dyn Source + Send>> {
+pub fn source(settings: &Settings, pages: String) -> Result<Box<dyn EventSource + Send>> {
     let source = producer::source(settings)?;
     if settings.producer.source != SourceKind::Replay {
         return Ok(source);
@@ -117,7 +117,7 @@ pub fn source(settings: &Settings, pages: String) -> Result<Box<dyn Source + Sen
 
 /// A file from its beginning to its end, and then nothing more.
 struct Whole {
-    source: Box<dyn Source + Send>,
+    source: Box<dyn EventSource + Send>,
     per_second: f64,
     fields: Fields,
     file: String,
@@ -133,23 +133,23 @@ struct Seen {
     sent: u64,
     events: u64,
     devices: HashSet<String>,
-    times: Option<(Instant, Instant)>,
+    times: Option<(Timestamp, Timestamp)>,
 }
 
-impl Source for Whole {
-    fn next(&mut self, elapsed: Duration) -> Result<Next> {
+impl EventSource for Whole {
+    fn next(&mut self, elapsed: Duration) -> Result<SourceStep> {
         let due = Duration::from_secs_f64(self.seen.sent as f64 / self.per_second);
         if self.has_ended || due > elapsed {
-            return Ok(Next::Wait(due.saturating_sub(elapsed).max(Duration::from_millis(10))));
+            return Ok(SourceStep::Wait(due.saturating_sub(elapsed).max(Duration::from_millis(10))));
         }
         let next = self.source.next(elapsed)?;
         match &next {
-            Next::Event(sample) => self.seen.add(&sample.value, &self.fields),
-            Next::Wait(_) => {}
-            Next::End => {
+            SourceStep::Event(sample) => self.seen.add(&sample.value, &self.fields),
+            SourceStep::Wait(_) => {}
+            SourceStep::End => {
                 self.has_ended = true;
                 output::lines(self.ending()?)?;
-                return Ok(Next::Wait(Duration::from_secs(1)));
+                return Ok(SourceStep::Wait(Duration::from_secs(1)));
             }
         }
         Ok(next)
@@ -189,7 +189,7 @@ impl Whole {
             format!("{file} was sent whole: {} events of {} devices{rejected}\n", seen.events, seen.devices.len());
         if let Some((first, last)) = seen.times {
             // The end is not part of the span.
-            let after = Instant::from_millis(last.millis() + 60_000).unwrap_or(last);
+            let after = Timestamp::from_millis(last.millis() + 60_000).unwrap_or(last);
             text += &format!("  its times: {}/?from={first}&to={after}\n", self.pages);
         }
         Ok(text)

@@ -6,20 +6,20 @@ use std::hash::BuildHasher;
 use hashbrown::DefaultHashBuilder;
 use rayon::prelude::*;
 
-use super::order::Order;
-use super::print::{Outcome, Print};
-use crate::anomaly::Source;
+use super::order::TimeOrder;
+use super::print::{ResultWriter, ScoredLine};
+use crate::anomaly::RecordId;
 use crate::detect::{Detector, Judge, Verdict};
 use crate::error::Result;
 use crate::event::{Event, Rejection};
-use crate::source::file::{Batch, Seen};
+use crate::source::file::{LineCount, RecordBatch};
 
 /// Fewest rows that are worth another core.
 const SHARE: usize = 256;
 
 /// How many of each.
 #[derive(Default)]
-pub struct Counts {
+pub struct ScoreCounts {
     /// Events, abnormal or not.
     pub accepted: u64,
     /// Of these, before `min_samples`.
@@ -33,11 +33,11 @@ pub struct Counts {
     /// Accepted ones with a time.
     pub with_time: u64,
     /// Accepted ones whose time is before that of the one before them in their series.
-    pub backwards: Seen,
+    pub backwards: LineCount,
 }
 
-impl Counts {
-    fn join(&mut self, other: &Counts) {
+impl ScoreCounts {
+    fn join(&mut self, other: &ScoreCounts) {
         self.accepted += other.accepted;
         self.learning += other.learning;
         self.anomalies += other.anomalies;
@@ -48,7 +48,7 @@ impl Counts {
 
 /// What became of a batch. Places are those in the batch, ascending.
 #[derive(Default)]
-pub struct Judged {
+pub struct JudgedBatch {
     /// Lines to write, with their ends.
     pub lines: Vec<(usize, Vec<u8>)>,
     /// Records that are no events.
@@ -56,35 +56,35 @@ pub struct Judged {
 }
 
 /// A detector for each core.
-pub struct Judges {
-    judges: Vec<(Detector, Order)>,
+pub struct ParallelDetectors {
+    judges: Vec<(Detector, TimeOrder)>,
     hasher: DefaultHashBuilder,
-    print: Print,
-    source: Source,
+    print: ResultWriter,
+    source: RecordId,
 }
 
 /// What a core finds.
 struct Share {
     lines: Vec<(usize, Vec<u8>)>,
-    counts: Counts,
+    counts: ScoreCounts,
     /// Places of events whose time is before that of the one before them.
     backwards: Vec<usize>,
 }
 
-impl Judges {
+impl ParallelDetectors {
     /// `make` makes a detector; `source` names the input.
     ///
     /// # Errors
     /// Those of `make`.
-    pub fn new(make: impl Fn() -> Result<Detector>, print: Print, source: Source) -> Result<Self> {
-        let make = |_| Ok((make()?, Order::default()));
+    pub fn new(make: impl Fn() -> Result<Detector>, print: ResultWriter, source: RecordId) -> Result<Self> {
+        let make = |_| Ok((make()?, TimeOrder::default()));
         let judges = (0..rayon::current_num_threads()).map(make).collect::<Result<Vec<_>>>()?;
-        Ok(Judges { judges, hasher: DefaultHashBuilder::default(), print, source })
+        Ok(ParallelDetectors { judges, hasher: DefaultHashBuilder::default(), print, source })
     }
 
     /// Judges the records in their order, and adds to the counts.
-    pub fn judge(&mut self, batch: &Batch, counts: &mut Counts) -> Judged {
-        let Judges { judges, hasher, print, source } = self;
+    pub fn judge(&mut self, batch: &RecordBatch, counts: &mut ScoreCounts) -> JudgedBatch {
+        let ParallelDetectors { judges, hasher, print, source } = self;
         let many = judges.len() as u64;
         let decode = |at| {
             let event = batch.event(at)?;
@@ -93,7 +93,7 @@ impl Judges {
         let decoded = (0..batch.len()).into_par_iter().with_min_len(SHARE).map(decode);
         let decoded = decoded.collect::<Vec<Result<_, Rejection>>>();
         let shares = judges.par_iter_mut().enumerate().map(|(me, (detector, order))| {
-            let mut share = Share { lines: Vec::new(), counts: Counts::default(), backwards: Vec::new() };
+            let mut share = Share { lines: Vec::new(), counts: ScoreCounts::default(), backwards: Vec::new() };
             let mut source = source.clone();
             detector.within(0, |judge| {
                 for (at, event) in decoded.iter().enumerate() {
@@ -113,7 +113,7 @@ impl Judges {
             detector.commit();
             share
         });
-        let mut judged = Judged::default();
+        let mut judged = JudgedBatch::default();
         let mut backwards = Vec::new();
         for share in shares.collect::<Vec<_>>() {
             judged.lines.extend(share.lines);
@@ -133,10 +133,10 @@ impl Judges {
 /// The line to write about an event, if any.
 fn outcome(
     judge: &mut Judge<'_>,
-    print: Print,
-    source: &Source,
+    print: ResultWriter,
+    source: &RecordId,
     event: &Event<'_>,
-    counts: &mut Counts,
+    counts: &mut ScoreCounts,
 ) -> Option<Vec<u8>> {
     counts.accepted += 1;
     counts.with_metric += u64::from(event.metric_name.is_some());
@@ -146,7 +146,7 @@ fn outcome(
         let explained = judge.explain(source, event, at);
         counts.learning += u64::from(explained.is_none());
         counts.anomalies += u64::from(explained.as_ref().is_some_and(|(figures, _)| figures.abnormal));
-        return print.outcome(&Outcome::of(source, event, explained.as_ref().map(|(figures, _)| figures)));
+        return print.outcome(&ScoredLine::of(source, event, explained.as_ref().map(|(figures, _)| figures)));
     }
     match judge.judge(source, event, at, || None) {
         Verdict::Learning => counts.learning += 1,

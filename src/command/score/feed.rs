@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::sort::Sorter;
 use crate::error::{Error, Result};
-use crate::source::file::{Batch, Records};
+use crate::source::file::{RecordBatch, Records};
 
 /// Most records that are judged together.
 pub const BATCH: usize = 16_384;
@@ -13,13 +13,13 @@ pub const BATCH: usize = 16_384;
 const AHEAD: usize = 2;
 
 /// A batch, and whether there may be more, or why the file cannot be read any further.
-pub type Fed = (Batch, Result<bool>);
+pub type FedBatch = (RecordBatch, Result<bool>);
 
 /// Reads to the end; with `sort`, all before the first batch comes.
 ///
 /// # Errors
 /// 70 when there is no thread.
-pub fn start(records: Records, sort: bool) -> Result<Receiver<Fed>> {
+pub fn start(records: Records, sort: bool) -> Result<Receiver<FedBatch>> {
     let (to, from) = sync_channel(AHEAD);
     std::thread::Builder::new()
         .name("reader".into())
@@ -28,7 +28,7 @@ pub fn start(records: Records, sort: bool) -> Result<Receiver<Fed>> {
     Ok(from)
 }
 
-fn as_it_is(mut records: Records, to: &SyncSender<Fed>) {
+fn as_it_is(mut records: Records, to: &SyncSender<FedBatch>) {
     loop {
         let (batch, then) = records.batch(BATCH);
         let has_more = matches!(then, Ok(true));
@@ -38,7 +38,7 @@ fn as_it_is(mut records: Records, to: &SyncSender<Fed>) {
     }
 }
 
-fn sorted(mut records: Records, to: &SyncSender<Fed>) {
+fn sorted(mut records: Records, to: &SyncSender<FedBatch>) {
     let reading = records.reading().clone();
     let mut sorter = Sorter::new(reading.clone());
     let end = loop {
@@ -50,5 +50,5 @@ fn sorted(mut records: Records, to: &SyncSender<Fed>) {
     };
     let end = sorter.hand_out(|batch| to.send((batch, Ok(true))).is_ok()).and(end);
     // If nobody listens any more, nobody has to know.
-    drop(to.send((Batch::new(reading), end)));
+    drop(to.send((RecordBatch::new(reading), end)));
 }

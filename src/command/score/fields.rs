@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::foreign;
-use crate::source::file::Batch;
+use crate::source::file::RecordBatch;
 
 /// Records that are looked at.
 const RECORDS: usize = 10;
@@ -15,7 +15,7 @@ const LONGEST: usize = 1 << 16;
 const NAMES: usize = 40;
 
 /// Dotted paths of the values in the first JSON objects of a batch.
-pub fn of(batch: &Batch) -> Vec<String> {
+pub fn of(batch: &RecordBatch) -> Vec<String> {
     let mut paths = BTreeSet::new();
     let rows = (0..batch.len().min(RECORDS)).map(|at| batch.row(at).bytes);
     for bytes in rows.filter(|bytes| bytes.len() <= LONGEST) {

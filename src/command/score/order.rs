@@ -4,16 +4,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// Time of the newest event of each series, by the hash of its name. Two series with the same hash are improbable, and only
 /// a warning would be wrong.
 #[derive(Debug, Default)]
-pub struct Order(HashMap<u64, Instant, BuildHasherDefault<AsItIs>>);
+pub struct TimeOrder(HashMap<u64, Timestamp, BuildHasherDefault<AsItIs>>);
 
-impl Order {
+impl TimeOrder {
     /// Takes the next time of a series; whether it is before the one before it.
-    pub fn is_backwards(&mut self, series: u64, time: Instant) -> bool {
+    pub fn is_backwards(&mut self, series: u64, time: Timestamp) -> bool {
         self.0.insert(series, time).is_some_and(|before| time < before)
     }
 }

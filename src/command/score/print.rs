@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use crate::anomaly::{Anomaly, Source};
-use crate::event::{Event, Instant};
+use crate::anomaly::{Anomaly, RecordId};
+use crate::event::{Event, Timestamp};
 use crate::foreign;
-use crate::rule::Figures;
+use crate::rule::Judgement;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
-pub struct Print {
+pub struct ResultWriter {
     /// A line for every event, not only for anomalies.
     pub is_all: bool,
     /// A table for people.
@@ -18,25 +18,25 @@ pub struct Print {
 
 /// A line of `--all`: figures are null before `min_samples`, the time is null when the record has none.
 #[derive(Serialize)]
-pub struct Outcome<'a> {
+pub struct ScoredLine<'a> {
     device_id: &'a str,
     metric_name: Option<&'a str>,
     metric_value: f64,
-    timestamp: Option<Instant>,
+    timestamp: Option<Timestamp>,
     mean: Option<f64>,
     std_dev: Option<f64>,
     z_score: Option<f64>,
     score: Option<f64>,
     is_anomaly: bool,
-    source: &'a Source,
+    source: &'a RecordId,
     #[serde(skip)]
     band: Option<(f64, f64)>,
 }
 
-impl<'a> Outcome<'a> {
+impl<'a> ScoredLine<'a> {
     /// Of an event; `figures` are there once its series is judged.
-    pub fn of(source: &'a Source, event: &'a Event<'_>, figures: Option<&Figures>) -> Self {
-        Outcome {
+    pub fn of(source: &'a RecordId, event: &'a Event<'_>, figures: Option<&Judgement>) -> Self {
+        ScoredLine {
             device_id: &event.device_id,
             metric_name: event.metric_name.as_deref(),
             metric_value: event.metric_value,
@@ -52,7 +52,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
-impl Print {
+impl ResultWriter {
     /// What stands before the first line.
     pub fn header(self) -> String {
         if !self.is_table {
@@ -81,7 +81,7 @@ impl Print {
     }
 
     /// The line of any event.
-    pub fn outcome(self, outcome: &Outcome<'_>) -> Option<Vec<u8>> {
+    pub fn outcome(self, outcome: &ScoredLine<'_>) -> Option<Vec<u8>> {
         if !self.is_table {
             return json(outcome);
         }
@@ -112,7 +112,7 @@ fn json<T: Serialize>(value: &T) -> Option<Vec<u8>> {
 
 /// A row of the table.
 struct Columns<'a> {
-    time: Option<Instant>,
+    time: Option<Timestamp>,
     device: &'a str,
     metric: Option<&'a str>,
     value: f64,
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn columns_stand_below_their_titles_and_names_cannot_leave_them() {
         let columns = Columns {
-            time: Instant::from_millis(0),
+            time: Timestamp::from_millis(0),
             device: "a\u{1b}[31m and a name that is far too long",
             metric: None,
             value: 93.1,
@@ -191,7 +191,7 @@ mod tests {
             "1970-01-01T00:00:00.000Z  a\\u{1b}[31m and a…  -                     93.1  20.56 to 22.42           \
              \u{20}  231.0  critical\n"
         );
-        let header = Print { is_all: false, is_table: true }.header();
+        let header = ResultWriter { is_all: false, is_table: true }.header();
         let place = |line: &str, word: &str| line.replace('…', ".").find(word);
         assert_eq!(place(&header, "VERDICT"), place(&line, "critical"));
     }

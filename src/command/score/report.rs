@@ -1,24 +1,24 @@
 //! What is said at the end, on standard error: each thing once, with its count and its first line.
 
-use super::batch::Counts;
+use super::batch::ScoreCounts;
 use super::fields;
 use crate::cli::Score;
 use crate::command::output;
 use crate::error::{Error, Result};
-use crate::event::Class;
+use crate::event::RejectClass;
 use crate::foreign;
-use crate::source::file::{Batch, Passed, Seen};
-use crate::source::reasons::Reasons;
+use crate::source::file::{LineCount, RecordBatch, SkippedLines};
+use crate::source::reasons::ReasonCounts;
 
 /// Gathers it.
-pub struct Report<'a> {
+pub struct ScoreReport<'a> {
     options: &'a Score,
     /// As messages name the file.
     file: String,
     /// Outcomes.
-    pub counts: Counts,
-    reasons: Reasons,
-    passed: Passed,
+    pub counts: ScoreCounts,
+    reasons: ReasonCounts,
+    passed: SkippedLines,
     /// Names of the fields of the first records, or of the columns.
     there: Vec<String>,
     is_table: bool,
@@ -28,15 +28,15 @@ pub struct Report<'a> {
     needs_comma: bool,
 }
 
-impl<'a> Report<'a> {
+impl<'a> ScoreReport<'a> {
     /// Of nothing yet.
     pub fn new(options: &'a Score) -> Self {
-        Report {
+        ScoreReport {
             options,
             file: if options.file == "-" { "standard input".into() } else { foreign::name(&options.file).to_string() },
-            counts: Counts::default(),
-            reasons: Reasons::default(),
-            passed: Passed::default(),
+            counts: ScoreCounts::default(),
+            reasons: ReasonCounts::default(),
+            passed: SkippedLines::default(),
             there: Vec::new(),
             is_table: false,
             only_device: None,
@@ -45,7 +45,7 @@ impl<'a> Report<'a> {
     }
 
     /// Looks at a batch before it is judged.
-    pub fn see(&mut self, batch: &Batch) {
+    pub fn see(&mut self, batch: &RecordBatch) {
         self.passed.join(batch.passed);
         let reading = batch.reading();
         if self.there.is_empty() {
@@ -59,8 +59,8 @@ impl<'a> Report<'a> {
     }
 
     /// Counts a record of a batch that is not an event.
-    pub fn reject(&mut self, batch: &Batch, at: usize, rejection: crate::event::Rejection) {
-        let is_value = rejection.class == Class::MetricValue;
+    pub fn reject(&mut self, batch: &RecordBatch, at: usize, rejection: crate::event::Rejection) {
+        let is_value = rejection.class == RejectClass::MetricValue;
         if self.reasons.add(batch.row(at), rejection) && is_value && !self.needs_comma {
             self.needs_comma = batch.reading().is_event_with_comma(batch.row(at).bytes);
         }
@@ -130,7 +130,7 @@ impl<'a> Report<'a> {
         if self.needs_comma {
             output::note("if a comma is the decimal point of this file: --decimal-comma");
         }
-        if self.reasons.all().iter().any(|reason| reason.rejection.class == Class::Utf8) {
+        if self.reasons.all().iter().any(|reason| reason.rejection.class == RejectClass::Utf8) {
             output::note("text that is not UTF-8 may be Latin-1: iconv -f LATIN1 -t UTF-8 converts it");
         }
         if self.counts.ignored > 0 {
@@ -171,7 +171,7 @@ impl<'a> Report<'a> {
         ));
     }
 
-    fn note(&self, seen: Seen, what: &str) {
+    fn note(&self, seen: LineCount, what: &str) {
         if seen.count > 0 {
             output::note(format_args!("warning: {}:{}: {} {what}", self.file, seen.first, seen.count));
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::feed::BATCH;
 use crate::error::{Error, Result};
-use crate::source::file::{Batch, Passed, Reading, Row};
+use crate::source::file::{BatchRow, FileReading, RecordBatch, SkippedLines};
 
 /// Bytes of records that are sorted in memory.
 const PART: usize = 64 << 20;
@@ -30,10 +30,10 @@ struct Place {
 
 /// See the module.
 pub struct Sorter {
-    reading: Arc<Reading>,
+    reading: Arc<FileReading>,
     text: Vec<u8>,
     places: Vec<Place>,
-    passed: Passed,
+    passed: SkippedLines,
     /// Time of the last record that has one.
     time: i64,
     kept: Option<File>,
@@ -44,12 +44,12 @@ pub struct Sorter {
 
 impl Sorter {
     /// Without any record.
-    pub fn new(reading: Arc<Reading>) -> Self {
+    pub fn new(reading: Arc<FileReading>) -> Self {
         Sorter {
             reading,
             text: Vec::new(),
             places: Vec::new(),
-            passed: Passed::default(),
+            passed: SkippedLines::default(),
             time: i64::MIN,
             kept: None,
             ends: Vec::new(),
@@ -61,7 +61,7 @@ impl Sorter {
     ///
     /// # Errors
     /// 69 when the temporary file cannot be written.
-    pub fn take(&mut self, batch: &Batch) -> Result<()> {
+    pub fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         self.passed.join(batch.passed);
         for at in 0..batch.len() {
             let row = batch.row(at);
@@ -84,14 +84,14 @@ impl Sorter {
     ///
     /// # Errors
     /// 69 when the temporary file cannot be written or read.
-    pub fn hand_out(mut self, mut give: impl FnMut(Batch) -> bool) -> Result<()> {
-        let mut batch = Batch::new(self.reading.clone());
+    pub fn hand_out(mut self, mut give: impl FnMut(RecordBatch) -> bool) -> Result<()> {
+        let mut batch = RecordBatch::new(self.reading.clone());
         batch.passed = self.passed;
         let reading = self.reading.clone();
-        let mut push = |row: Row<'_>| {
+        let mut push = |row: BatchRow<'_>| {
             batch.push(row);
             let is_full = batch.len() == BATCH || batch.is_full();
-            !is_full || give(std::mem::replace(&mut batch, Batch::new(reading.clone())))
+            !is_full || give(std::mem::replace(&mut batch, RecordBatch::new(reading.clone())))
         };
         if self.kept.is_some() {
             self.keep().and_then(|()| self.merge(&mut push)).map_err(|e| cannot_keep(&e))?;
@@ -114,7 +114,7 @@ impl Sorter {
         let mut end = self.ends.last().copied().unwrap_or_default();
         let mut to = BufWriter::with_capacity(1 << 20, &file);
         for place in &self.places {
-            let Row { index, line, bytes } = row(place, &self.text);
+            let BatchRow { index, line, bytes } = row(place, &self.text);
             let head = [place.key.0 as u64, index as u64, line, bytes.len() as u64];
             to.write_all(bytemuck::bytes_of(&head))?;
             to.write_all(bytes)?;
@@ -129,7 +129,7 @@ impl Sorter {
         Ok(())
     }
 
-    fn merge(&self, push: &mut impl FnMut(Row<'_>) -> bool) -> std::io::Result<()> {
+    fn merge(&self, push: &mut impl FnMut(BatchRow<'_>) -> bool) -> std::io::Result<()> {
         let Some(file) = &self.kept else { return Ok(()) };
         let begins = std::iter::once(0).chain(self.ends.iter().copied());
         let mut parts = begins.zip(&self.ends).map(|(at, end)| Part::new(file, at, *end)).collect::<Vec<_>>();
@@ -139,7 +139,7 @@ impl Sorter {
         }
         while let Some(Reverse((key, at))) = next.pop() {
             let part = &mut parts[at];
-            if !push(Row { index: key.1, line: part.line, bytes: &part.bytes }) {
+            if !push(BatchRow { index: key.1, line: part.line, bytes: &part.bytes }) {
                 break;
             }
             next.extend(part.next()?.map(|key| Reverse((key, at))));
@@ -148,8 +148,8 @@ impl Sorter {
     }
 }
 
-fn row<'t>(place: &Place, text: &'t [u8]) -> Row<'t> {
-    Row { index: place.key.1, line: place.line, bytes: &text[place.start..place.start + place.length] }
+fn row<'t>(place: &Place, text: &'t [u8]) -> BatchRow<'t> {
+    BatchRow { index: place.key.1, line: place.line, bytes: &text[place.start..place.start + place.length] }
 }
 
 fn cannot_keep(why: &std::io::Error) -> Error {
@@ -211,10 +211,10 @@ mod tests {
 
     /// Line numbers in the order in which they come.
     fn sorted(texts: &[&str], limit: usize) -> Vec<u64> {
-        let reading = Arc::new(Reading::new(Parser::new(&Fields::default()).unwrap(), false, "d".into(), None));
-        let mut batch = Batch::new(reading.clone());
+        let reading = Arc::new(FileReading::new(Parser::new(&Fields::default()).unwrap(), false, "d".into(), None));
+        let mut batch = RecordBatch::new(reading.clone());
         for (text, index) in texts.iter().zip(0..) {
-            batch.push(Row { index, line: index as u64 + 1, bytes: text.as_bytes() });
+            batch.push(BatchRow { index, line: index as u64 + 1, bytes: text.as_bytes() });
         }
         let mut sorter = Sorter { limit, ..Sorter::new(reading) };
         sorter.take(&batch).unwrap();

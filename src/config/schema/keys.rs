@@ -3,17 +3,23 @@
 
 mod dashboard;
 
-use super::{File, Key, Kind};
+use super::{SettingKey, ShippedFile, ValueType};
 
-const fn key(path: &'static str, kind: Kind, default: &'static str, file: File, doc: &'static str) -> Key {
-    Key { path, kind, default, file, doc }
+const fn key(
+    path: &'static str,
+    kind: ValueType,
+    default: &'static str,
+    file: ShippedFile,
+    doc: &'static str,
+) -> SettingKey {
+    SettingKey { path, kind, default, file, doc }
 }
 
 /// All settings, in the order in which the files show them.
-pub const KEYS: &[Key] = &joined::<{ PIPELINE.len() + dashboard::KEYS.len() }>(PIPELINE, dashboard::KEYS);
+pub const KEYS: &[SettingKey] = &joined::<{ PIPELINE.len() + dashboard::KEYS.len() }>(PIPELINE, dashboard::KEYS);
 
 /// One list after the other.
-const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
+const fn joined<const N: usize>(first: &[SettingKey], second: &[SettingKey]) -> [SettingKey; N] {
     let mut all = [first[0]; N];
     let mut at = 0;
     while at < N {
@@ -24,9 +30,9 @@ const fn joined<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
 }
 
 /// What all roles share, and the settings of all but the dashboard.
-const PIPELINE: &[Key] = {
-    use File::*;
-    use Kind::*;
+const PIPELINE: &[SettingKey] = {
+    use ShippedFile::*;
+    use ValueType::*;
     const DAY: u64 = 86_400_000;
     &[
         key(

@@ -60,7 +60,7 @@ fn what_is_there_and_is_no_file_of_settings_stops_the_start() {
     std::fs::remove_dir_all(&conf_d).unwrap();
     std::fs::write(&conf_d, "").unwrap();
     assert!(load(&places).expect_err("a file").message.contains("Not a directory"));
-    let file = Places { dir: conf_d, ..Places::default() };
+    let file = SettingFiles { dir: conf_d, ..SettingFiles::default() };
     assert!(load(&file).expect_err("a file").message.contains("is not a directory"));
 }
 

@@ -35,7 +35,7 @@ fn what_has_one_meaning_only_is_accepted_and_without_lenient_it_is_not() {
 fn what_could_mean_two_things_or_nothing_is_rejected_under_its_class() {
     let lenient = |json: String| decode(Some(json.as_bytes()), &Fields::default()).expect_err(&json).class;
     for json in ["1.0", "1e3", "-0", "1E0", "true", "[1]", r#"{"a":1}"#, r#""""#, "null", r#""a\u0000""#] {
-        assert_eq!(lenient(with("device_id", json)), Class::DeviceId, "{json}");
+        assert_eq!(lenient(with("device_id", json)), RejectClass::DeviceId, "{json}");
     }
     for json in [
         r#""""#,
@@ -56,7 +56,7 @@ fn what_could_mean_two_things_or_nothing_is_rejected_under_its_class() {
         r#""1 2""#,
         r#""one""#,
     ] {
-        assert_eq!(lenient(with("metric_value", json)), Class::MetricValue, "{json}");
+        assert_eq!(lenient(with("metric_value", json)), RejectClass::MetricValue, "{json}");
     }
     for json in [
         r#""NaN""#,
@@ -71,12 +71,12 @@ fn what_could_mean_two_things_or_nothing_is_rejected_under_its_class() {
         r#""20261123170000""#,
         "9999999999999999999999",
     ] {
-        assert_eq!(lenient(with("timestamp", json)), Class::Timestamp, "{json}");
+        assert_eq!(lenient(with("timestamp", json)), RejectClass::Timestamp, "{json}");
     }
     let twice = r#"{"device_id":"d","metric_value":"1","metric_value":1}"#;
-    assert_eq!(lenient(twice.into()), Class::Duplicate);
+    assert_eq!(lenient(twice.into()), RejectClass::Duplicate);
     let encoded_twice = decode(Some(br#""{\"device_id\":\"d\"}""#), &Fields::default()).unwrap_err();
-    assert!(encoded_twice.class == Class::Shape && encoded_twice.message.contains("twice"), "{encoded_twice}");
+    assert!(encoded_twice.class == RejectClass::Shape && encoded_twice.message.contains("twice"), "{encoded_twice}");
 }
 
 #[test]

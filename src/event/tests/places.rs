@@ -18,7 +18,7 @@ fn device(of: &str) -> Fields {
     Fields { device: of.into(), ..Fields::default() }
 }
 
-fn read(fields: &Fields, record: &Input<'_>) -> Result<String, (Class, String)> {
+fn read(fields: &Fields, record: &RawRecord<'_>) -> Result<String, (RejectClass, String)> {
     let event = Parser::new(fields).unwrap().read(record).map_err(|wrong| (wrong.class, wrong.message))?;
     Ok(event.map_or("ignored".into(), |event| event.device_id.into_owned()))
 }
@@ -26,7 +26,7 @@ fn read(fields: &Fields, record: &Input<'_>) -> Result<String, (Class, String)> 
 #[test]
 fn the_device_is_the_key_or_a_header_as_text() {
     let value = br#"{"metric_value":1,"device_id":"not this"}"#;
-    let with_key = |key| read(&device("$key"), &Input { key, ..Input::value(value) });
+    let with_key = |key| read(&device("$key"), &RawRecord { key, ..RawRecord::value(value) });
     assert_eq!(with_key(Some(&b"pump"[..])), Ok("pump".into()));
     for (key, class) in [
         (None, "is missing"),
@@ -36,32 +36,32 @@ fn the_device_is_the_key_or_a_header_as_text() {
         (Some(b"\0\0\0\0\0\0\0\x07"), "is binary"),
     ] {
         let (found, message) = with_key(key).unwrap_err();
-        assert!(found == Class::DeviceId && message.contains(class), "{message}");
+        assert!(found == RejectClass::DeviceId && message.contains(class), "{message}");
     }
-    let with_headers = |all| read(&device("$header.id"), &Input { headers: &Own(all), ..Input::value(value) });
+    let with_headers = |all| read(&device("$header.id"), &RawRecord { headers: &Own(all), ..RawRecord::value(value) });
     assert_eq!(with_headers(vec![("x", None), ("id", Some(b"pump"))]), Ok("pump".into()));
-    assert_eq!(with_headers(vec![("id", None)]).unwrap_err().0, Class::DeviceId);
-    assert_eq!(with_headers(vec![("id", Some(b"a")), ("id", Some(b"a"))]).unwrap_err().0, Class::Duplicate);
+    assert_eq!(with_headers(vec![("id", None)]).unwrap_err().0, RejectClass::DeviceId);
+    assert_eq!(with_headers(vec![("id", Some(b"a")), ("id", Some(b"a"))]).unwrap_err().0, RejectClass::Duplicate);
 }
 
 #[test]
 fn a_name_is_put_together_from_all_its_parts_or_not_at_all() {
     let fields = Fields { metric: "{name}.{unit}".into(), ..device("{tags.host}/{tags.cpu}@{$key}") };
     let parser = Parser::new(&fields).unwrap();
-    let with = |json: &'static str| parser.read(&Input { key: Some(b"k"), ..Input::value(json.as_bytes()) });
+    let with = |json: &'static str| parser.read(&RawRecord { key: Some(b"k"), ..RawRecord::value(json.as_bytes()) });
     let event = with(r#"{"tags":{"host":"a","cpu":7},"name":"load","unit":"s","metric_value":1}"#).unwrap().unwrap();
     assert_eq!((event.device_id.as_ref(), event.metric_name.as_deref()), ("a/7@k", Some("load.s")));
     // A metric without any part is absent; a device, or a metric without one of them, is an error.
     let bare = with(r#"{"tags":{"host":"a","cpu":7},"metric_value":1}"#).unwrap().unwrap();
     assert_eq!(bare.metric_name, None);
     for (json, class) in [
-        (r#"{"tags":{"host":"a"},"metric_value":1}"#, Class::DeviceId),
-        (r#"{"tags":{"host":"a","cpu":null},"metric_value":1}"#, Class::DeviceId),
-        (r#"{"tags":{"host":"","cpu":"b"},"metric_value":1}"#, Class::DeviceId),
-        (r#"{"tags":{"host":"a","cpu":1.5},"metric_value":1}"#, Class::DeviceId),
-        (r#"{"tags":{"host":"a","cpu":1},"name":"n","metric_value":1}"#, Class::MetricName),
-        (r#"{"tags":{"host":"a","cpu":1,"cpu":2},"metric_value":1}"#, Class::Duplicate),
-        (r#"{"tags":{"host":"a","cpu":1},"tags":{"cpu":2},"metric_value":1}"#, Class::Duplicate),
+        (r#"{"tags":{"host":"a"},"metric_value":1}"#, RejectClass::DeviceId),
+        (r#"{"tags":{"host":"a","cpu":null},"metric_value":1}"#, RejectClass::DeviceId),
+        (r#"{"tags":{"host":"","cpu":"b"},"metric_value":1}"#, RejectClass::DeviceId),
+        (r#"{"tags":{"host":"a","cpu":1.5},"metric_value":1}"#, RejectClass::DeviceId),
+        (r#"{"tags":{"host":"a","cpu":1},"name":"n","metric_value":1}"#, RejectClass::MetricName),
+        (r#"{"tags":{"host":"a","cpu":1,"cpu":2},"metric_value":1}"#, RejectClass::Duplicate),
+        (r#"{"tags":{"host":"a","cpu":1},"tags":{"cpu":2},"metric_value":1}"#, RejectClass::Duplicate),
     ] {
         assert_eq!(with(json).unwrap_err().class, class, "{json}");
     }
@@ -78,17 +78,17 @@ fn names_with_dots_are_found_without_an_escape() {
         r#"{"tags.host.name":"a","metric_value":1}"#,
         r#"{"tags":{"host.name":"a"},"":{"tags":1},"metric_value":1}"#,
     ] {
-        assert_eq!(read(&fields, &Input::value(json.as_bytes())), Ok("a".into()), "{json}");
+        assert_eq!(read(&fields, &RawRecord::value(json.as_bytes())), Ok("a".into()), "{json}");
     }
     let both = br#"{"tags.host.name":"a","tags":{"host.name":"a"},"metric_value":1}"#;
-    assert_eq!(read(&fields, &Input::value(both)).unwrap_err().0, Class::Duplicate);
+    assert_eq!(read(&fields, &RawRecord::value(both)).unwrap_err().0, RejectClass::Duplicate);
 }
 
 #[test]
 fn what_a_pattern_names_is_passed_over_before_it_is_read() {
     let ignored = |pattern: &str, json: &str| {
         let fields = Fields { ignore: vec![pattern.into()], ..Fields::default() };
-        let record = Input { key: Some(b"k"), ..Input::value(json.as_bytes()) };
+        let record = RawRecord { key: Some(b"k"), ..RawRecord::value(json.as_bytes()) };
         read(&fields, &record) == Ok("ignored".into())
     };
     let heartbeat = r#"{"type":"heartbeat","n":1,"deep":{"x":null}}"#;
@@ -110,7 +110,7 @@ fn what_a_pattern_names_is_passed_over_before_it_is_read() {
     }
     // What is no JSON is rejected all the same, unless the key says enough.
     assert!(!ignored("!metric_value", "nonsense") && ignored("$key=k", "nonsense"));
-    let null = Input { value: None, ..Input::value(b"") };
+    let null = RawRecord { value: None, ..RawRecord::value(b"") };
     assert_eq!(read(&Fields::default(), &null), Ok("ignored".into()));
 }
 

@@ -6,10 +6,10 @@ use std::fmt::Write;
 use super::scale::Scale;
 use super::{Percent, escape, mark, title};
 use crate::anomaly::{Anomaly, Direction, Severity};
-use crate::page::view::format::{Figures, signed};
+use crate::page::view::format::{DisplayedNumbers, signed};
 
 /// Three drawings of one height, for three columns.
-pub struct Chart {
+pub struct WindowChart {
     /// Values of the ticks.
     pub left: String,
     /// The plot.
@@ -20,17 +20,17 @@ pub struct Chart {
 
 /// How large, and how much is told.
 #[derive(Clone, Copy)]
-pub struct Size {
+pub struct ChartSize {
     height: f64,
     ticks: usize,
     is_full: bool,
 }
 
-impl Size {
+impl ChartSize {
     /// The page of one anomaly.
-    pub const LARGE: Size = Size { height: 300.0, ticks: 5, is_full: true };
+    pub const LARGE: ChartSize = ChartSize { height: 300.0, ticks: 5, is_full: true };
     /// One of several beside one another.
-    pub const SMALL: Size = Size { height: 104.0, ticks: 3, is_full: false };
+    pub const SMALL: ChartSize = ChartSize { height: 104.0, ticks: 3, is_full: false };
 }
 
 /// Beyond this many deviations the axis is broken, lest band and window become a line.
@@ -48,7 +48,7 @@ struct Layout {
     bottom: f64,
 }
 
-fn layout(anomaly: &Anomaly, after: &[f64], size: Size) -> Layout {
+fn layout(anomaly: &Anomaly, after: &[f64], size: ChartSize) -> Layout {
     let (top, bottom) = if size.is_full { (18.0, size.height - 30.0) } else { (10.0, size.height - 8.0) };
     let inner = anomaly.window.iter().chain(after).copied().chain([anomaly.lower, anomaly.upper, anomaly.mean]);
     // Without a deviation the band is a line: any distance is beyond it.
@@ -92,7 +92,7 @@ impl Across {
 }
 
 /// Draws it. `after`: values that came after it, where they are known.
-pub fn draw(anomaly: &Anomaly, figures: &Figures, size: Size, after: &[f64]) -> Chart {
+pub fn draw(anomaly: &Anomaly, figures: &DisplayedNumbers, size: ChartSize, after: &[f64]) -> WindowChart {
     let layout = layout(anomaly, after, size);
     let across = Across::of(anomaly.window.len(), after.len());
     let height = size.height;
@@ -120,11 +120,11 @@ pub fn draw(anomaly: &Anomaly, figures: &Figures, size: Size, after: &[f64]) -> 
         order(&mut plot, across, layout.bottom);
     }
     plot += "</svg>";
-    Chart { left, plot, right: open(" aria-hidden=\"true\"") + &names(anomaly, figures, &layout) + "</svg>" }
+    WindowChart { left, plot, right: open(" aria-hidden=\"true\"") + &names(anomaly, figures, &layout) + "</svg>" }
 }
 
-fn words(anomaly: &Anomaly, figures: &Figures, after: usize) -> String {
-    let Figures { value, lower, upper, mean, z, .. } = figures;
+fn words(anomaly: &Anomaly, figures: &DisplayedNumbers, after: usize) -> String {
+    let DisplayedNumbers { value, lower, upper, mean, z, .. } = figures;
     let count = anomaly.window.len();
     let after = if after == 0 { String::new() } else { format!("; {after} values after it") };
     format!("{count} values before, expected {lower} to {upper}, mean {mean}; then {value}, {z}{after}")
@@ -141,7 +141,7 @@ fn band(plot: &mut String, anomaly: &Anomaly, layout: &Layout) {
 }
 
 /// Values from the place `first` on.
-fn line(plot: &mut String, values: &[f64], first: usize, across: Across, layout: &Layout, size: Size) {
+fn line(plot: &mut String, values: &[f64], first: usize, across: Across, layout: &Layout, size: ChartSize) {
     if values.is_empty() {
         return;
     }
@@ -173,7 +173,14 @@ fn line(plot: &mut String, values: &[f64], first: usize, across: Across, layout:
     }
 }
 
-fn value(plot: &mut String, anomaly: &Anomaly, figures: &Figures, across: Across, layout: &Layout, size: Size) {
+fn value(
+    plot: &mut String,
+    anomaly: &Anomaly,
+    figures: &DisplayedNumbers,
+    across: Across,
+    layout: &Layout,
+    size: ChartSize,
+) {
     let is_critical = anomaly.severity == Severity::Critical;
     let class = if is_critical { "c" } else { "r" };
     let (x, mean, end) = (across.at(across.count), layout.scale.y(anomaly.mean), layout.value);
@@ -231,7 +238,7 @@ fn order(plot: &mut String, across: Across, bottom: f64) {
 }
 
 /// Names of the three lines, moved apart where they would cover one another.
-fn names(anomaly: &Anomaly, figures: &Figures, layout: &Layout) -> String {
+fn names(anomaly: &Anomaly, figures: &DisplayedNumbers, layout: &Layout) -> String {
     let y = |value: f64| layout.scale.y(value) + 4.0;
     let mean = y(anomaly.mean);
     let lines = [
@@ -250,8 +257,8 @@ mod tests {
     use super::*;
     use crate::page::chart::spark::tests::sample;
 
-    fn drawn(anomaly: &Anomaly) -> Chart {
-        draw(anomaly, &Figures::of(anomaly), Size::LARGE, &[])
+    fn drawn(anomaly: &Anomaly) -> WindowChart {
+        draw(anomaly, &DisplayedNumbers::of(anomaly), ChartSize::LARGE, &[])
     }
 
     #[test]
@@ -270,7 +277,7 @@ mod tests {
     #[test]
     fn values_after_it_stand_at_its_right_and_the_window_makes_room() {
         let anomaly = sample(18.0);
-        let chart = draw(&anomaly, &Figures::of(&anomaly), Size::LARGE, &[10.0, 9.0, 11.0, 10.0]);
+        let chart = draw(&anomaly, &DisplayedNumbers::of(&anomaly), ChartSize::LARGE, &[10.0, 9.0, 11.0, 10.0]);
         for title in ["<title>\u{2212}4: 9</title>", "<title>+1: 10</title>", "<title>+4: 10</title>"] {
             assert!(chart.plot.contains(title), "no {title} in {}", chart.plot);
         }
@@ -284,7 +291,7 @@ mod tests {
         for value in [1e9, -1e9] {
             let chart = drawn(&sample(value));
             assert!(chart.plot.contains("slash"));
-            let layout = layout(&sample(value), &[], Size::LARGE);
+            let layout = layout(&sample(value), &[], ChartSize::LARGE);
             assert!((layout.scale.y(7.0) - layout.scale.y(13.0)).abs() > 252.0 * 0.5);
         }
     }
@@ -300,8 +307,8 @@ mod tests {
                 z_score: None,
                 ..sample(value)
             };
-            for size in [Size::LARGE, Size::SMALL] {
-                let chart = draw(&odd, &Figures::of(&odd), size, &[value; 3]);
+            for size in [ChartSize::LARGE, ChartSize::SMALL] {
+                let chart = draw(&odd, &DisplayedNumbers::of(&odd), size, &[value; 3]);
                 assert!(!(chart.plot.contains("NaN") || chart.plot.contains("inf")), "{}", chart.plot);
             }
         }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::minutes::{Run, State};
+use super::minutes::{Coverage, CoverageRun};
 use super::{Percent, mark, timed_title};
 use crate::anomaly::{Anomaly, Severity};
 use crate::archive::Bins;
@@ -18,14 +18,15 @@ fn y(z: f64) -> f64 {
 }
 
 /// The marks of one metric.
-pub fn lane<'a>(bins: &Bins, runs: &[Run], anomalies: impl Iterator<Item = &'a Anomaly>) -> String {
+pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item = &'a Anomaly>) -> String {
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
     for (z, class) in [(20.0, "grid"), (6.0, "grid"), (3.0, "axis")] {
         let y = y(z);
         let _ = write!(svg, "<line class=\"{class}\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
     }
-    let first = runs.iter().position(|run| !matches!(run.state, State::Missing | State::Pending)).unwrap_or(usize::MAX);
-    for run in runs.iter().skip(first).filter(|run| run.state == State::Missing) {
+    let first =
+        runs.iter().position(|run| !matches!(run.state, Coverage::Missing | Coverage::Pending)).unwrap_or(usize::MAX);
+    for run in runs.iter().skip(first).filter(|run| run.state == Coverage::Missing) {
         let (x, w) = (Percent(run.start), Percent(run.end - run.start));
         let _ = write!(svg, "<rect class=\"hatch\" x=\"{x}\" width=\"{w}\" y=\"4\" height=\"62\"/>");
     }
@@ -53,12 +54,12 @@ pub fn scale() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Instant;
+    use crate::event::Timestamp;
     use crate::page::chart::spark::tests::sample;
 
     #[test]
     fn a_mark_lies_at_its_time_and_distance() {
-        let from = Instant::parse_rfc3339("2026-11-23T16:30:00.123Z").unwrap();
+        let from = Timestamp::parse_rfc3339("2026-11-23T16:30:00.123Z").unwrap();
         let bins = Bins { from, width: 60_000, count: 60 };
         let (near, far) = (sample(13.0), sample(30.0));
         let svg = lane(&bins, &[], [&near, &far].into_iter());

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::{Percent, escape, timed_title};
 use crate::archive::{ActivityRow, BinCount, Bins, Count, CoverageRow};
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::page::view::format::{day, grouped, minute};
 
 /// Height of the bars with their ribbon.
@@ -16,7 +16,7 @@ const MINUTE: i64 = 60_000;
 
 /// What happened to events in a stretch of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum Coverage {
     /// Values got verdicts.
     Judged,
     /// Values came, fewer of them got verdicts than had none yet.
@@ -35,23 +35,29 @@ pub enum State {
 
 /// A stretch of one state, as shares of the range.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Run {
+pub struct CoverageRun {
     /// Where it starts, 0 to 1.
     pub start: f64,
     /// Where it ends.
     pub end: f64,
     /// Of it.
-    pub state: State,
+    pub state: Coverage,
 }
 
 /// The range as runs. While the detector reports, the newest minutes without a row are not known yet, rather than missing.
 /// `arrivals` tell what was done in minutes of which no event has its time.
-pub fn runs(bins: &Bins, rows: &[CoverageRow], arrivals: &[ActivityRow], now: Instant, is_reporting: bool) -> Vec<Run> {
+pub fn runs(
+    bins: &Bins,
+    rows: &[CoverageRow],
+    arrivals: &[ActivityRow],
+    now: Timestamp,
+    is_reporting: bool,
+) -> Vec<CoverageRun> {
     let (from, to) = (bins.from.millis(), bins.from.millis() + bins.width * bins.count as i64);
     let share = |time: i64| ((time - from) as f64 / (to - from).max(1) as f64).clamp(0.0, 1.0);
     let mut rows = rows.iter().peekable();
     let mut arrivals = arrivals.iter().peekable();
-    let mut runs = Vec::<Run>::new();
+    let mut runs = Vec::<CoverageRun>::new();
     let grain = bins.grain();
     let mut start = from.div_euclid(MINUTE) * MINUTE;
     while start < to {
@@ -60,18 +66,18 @@ pub fn runs(bins: &Bins, rows: &[CoverageRow], arrivals: &[ActivityRow], now: In
         while arrivals.next_if(|row| row.minute.millis() < start).is_some() {}
         let arrived = arrivals.next_if(|row| row.minute.millis() < start + grain);
         let state = match row {
-            Some(row) if row.judged > 0 && row.judged < row.learning => State::Mostly,
-            Some(row) if row.judged > 0 => State::Judged,
-            Some(row) if row.learning > 0 => State::Learning,
-            _ if arrived.is_some_and(|row| row.activity.tally.judged > 0) => State::Elsewhere,
-            Some(row) if row.rejected > 0 => State::Rejected,
-            _ if is_reporting && start + grain + MINUTE > now.millis() => State::Pending,
-            _ => State::Missing,
+            Some(row) if row.judged > 0 && row.judged < row.learning => Coverage::Mostly,
+            Some(row) if row.judged > 0 => Coverage::Judged,
+            Some(row) if row.learning > 0 => Coverage::Learning,
+            _ if arrived.is_some_and(|row| row.activity.tally.judged > 0) => Coverage::Elsewhere,
+            Some(row) if row.rejected > 0 => Coverage::Rejected,
+            _ if is_reporting && start + grain + MINUTE > now.millis() => Coverage::Pending,
+            _ => Coverage::Missing,
         };
         let end = share(start + grain);
         match runs.last_mut() {
             Some(last) if last.state == state => last.end = end,
-            _ => runs.push(Run { start: share(start), end, state }),
+            _ => runs.push(CoverageRun { start: share(start), end, state }),
         }
         start += grain;
     }
@@ -79,16 +85,16 @@ pub fn runs(bins: &Bins, rows: &[CoverageRow], arrivals: &[ActivityRow], now: In
 }
 
 /// What the chart shows.
-pub struct Minutes<'a> {
+pub struct MinuteChart<'a> {
     /// The axis.
     pub bins: &'a Bins,
     /// Bars.
     pub counts: &'a [BinCount],
     /// From [`runs`].
-    pub runs: &'a [Run],
+    pub runs: &'a [CoverageRun],
 }
 
-impl Minutes<'_> {
+impl MinuteChart<'_> {
     fn most(&self) -> u64 {
         let most = self.counts.iter().map(|bin| bin.count.total()).max().unwrap_or(0);
         // A round top with a round half.
@@ -149,12 +155,12 @@ impl Minutes<'_> {
     /// What the ribbon shows.
     fn words(&self) -> String {
         let percent = |state| self.share(state) * 100.0;
-        let mut text = format!("values were judged in {:.0} % of this time", percent(State::Judged));
+        let mut text = format!("values were judged in {:.0} % of this time", percent(Coverage::Judged));
         for (state, words) in [
-            (State::Mostly, "and mostly learning"),
-            (State::Learning, "only learning"),
-            (State::Elsewhere, "judged with other times"),
-            (State::Rejected, "all rejected"),
+            (Coverage::Mostly, "and mostly learning"),
+            (Coverage::Learning, "only learning"),
+            (Coverage::Elsewhere, "judged with other times"),
+            (Coverage::Rejected, "all rejected"),
         ] {
             if percent(state) > 0.0 {
                 text += &format!(", {words} in {:.0} %", percent(state));
@@ -163,24 +169,24 @@ impl Minutes<'_> {
         text
     }
 
-    fn share(&self, state: State) -> f64 {
+    fn share(&self, state: Coverage) -> f64 {
         self.runs.iter().filter(|run| run.state == state).map(|run| run.end - run.start).sum()
     }
 
     /// Gaps in the whole height, named where there is room.
     fn behind(&self, svg: &mut String) {
-        let first = self.runs.iter().position(|run| !matches!(run.state, State::Missing | State::Pending));
+        let first = self.runs.iter().position(|run| !matches!(run.state, Coverage::Missing | Coverage::Pending));
         for (i, run) in self.runs.iter().enumerate() {
             let width = run.end - run.start;
             let (class, name) = match run.state {
                 // Before the first event there is nothing to miss: the ribbon says enough.
-                State::Missing if first.is_none_or(|first| i < first) => ("", "no events"),
-                State::Missing => ("hatch", "not judged"),
-                State::Learning => ("learn", "learning"),
-                State::Mostly => ("learn", "mostly learning"),
-                State::Rejected => ("hatch", "all rejected"),
-                State::Elsewhere => ("", "judged, with other times"),
-                State::Judged | State::Pending => continue,
+                Coverage::Missing if first.is_none_or(|first| i < first) => ("", "no events"),
+                Coverage::Missing => ("hatch", "not judged"),
+                Coverage::Learning => ("learn", "learning"),
+                Coverage::Mostly => ("learn", "mostly learning"),
+                Coverage::Rejected => ("hatch", "all rejected"),
+                Coverage::Elsewhere => ("", "judged, with other times"),
+                Coverage::Judged | Coverage::Pending => continue,
             };
             let (x, w) = (Percent(run.start), Percent(width));
             if !class.is_empty() {
@@ -205,7 +211,7 @@ impl Minutes<'_> {
         let x = Percent((bin.bin as f64 + 0.08) * width);
         let w = Percent(width * 0.84);
         let (middle, top) = (height(critical, most), height(critical + warning, most));
-        let start = Instant::from_millis(self.bins.from.millis() + self.bins.width * bin.bin as i64);
+        let start = Timestamp::from_millis(self.bins.from.millis() + self.bins.width * bin.bin as i64);
         let is_long = self.bins.width * self.bins.count as i64 > 1440 * MINUTE;
         let name = |time| if is_long { format!("{} {}", day(time), minute(time)) } else { minute(time) };
         let text = format!("{critical} critical, {warning} warning");
@@ -232,15 +238,15 @@ impl Minutes<'_> {
     fn strip(&self, svg: &mut String, y: f64, height: f64) {
         for run in self.runs {
             let class = match run.state {
-                State::Judged => "cov",
-                State::Learning | State::Mostly => "learning",
-                State::Elsewhere => "cov other",
-                State::Missing | State::Rejected => "hatch",
-                State::Pending => continue,
+                Coverage::Judged => "cov",
+                Coverage::Learning | Coverage::Mostly => "learning",
+                Coverage::Elsewhere => "cov other",
+                Coverage::Missing | Coverage::Rejected => "hatch",
+                Coverage::Pending => continue,
             };
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
             let _ = write!(svg, "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"{y}\" height=\"{height}\"/>");
-            if run.state == State::Mostly {
+            if run.state == Coverage::Mostly {
                 // The few that were judged: a line at its foot.
                 let (y, height) = (y + height * 0.75, height * 0.25);
                 let _ = write!(svg, "<rect class=\"cov\" x=\"{x}\" width=\"{w}\" y=\"{y}\" height=\"{height}\"/>");
@@ -256,9 +262,11 @@ impl Minutes<'_> {
             "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"{total} anomalies, {critical} critical\">\
              <line class=\"grid\" x2=\"100%\" y1=\"19.5\" y2=\"19.5\"/>"
         );
-        let first = self.runs.iter().position(|run| !matches!(run.state, State::Missing | State::Pending));
+        let first = self.runs.iter().position(|run| !matches!(run.state, Coverage::Missing | Coverage::Pending));
         let first = first.unwrap_or(usize::MAX);
-        for run in self.runs.iter().skip(first).filter(|run| matches!(run.state, State::Missing | State::Rejected)) {
+        for run in
+            self.runs.iter().skip(first).filter(|run| matches!(run.state, Coverage::Missing | Coverage::Rejected))
+        {
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
             let _ = write!(svg, "<rect class=\"hatch\" x=\"{x}\" width=\"{w}\" y=\"5\" height=\"12\"/>");
         }
@@ -283,7 +291,7 @@ impl Minutes<'_> {
 }
 
 /// Round clock times under an axis, and its end when that is not now.
-pub fn clock(bins: &Bins, end: Option<Instant>) -> String {
+pub fn clock(bins: &Bins, end: Option<Timestamp>) -> String {
     let (from, span) = (bins.from.millis(), bins.width * bins.count as i64);
     let steps = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 7200, 10_080].map(|minutes| minutes * MINUTE);
     let step = steps.into_iter().find(|step| span / step <= 7).unwrap_or(span.max(1));
@@ -291,7 +299,7 @@ pub fn clock(bins: &Bins, end: Option<Instant>) -> String {
     let first = from.div_euclid(step) + 1;
     for (i, k) in (first..=(from + span).div_euclid(step)).enumerate() {
         let share = (k * step - from) as f64 / span.max(1) as f64;
-        let Some(time) = Instant::from_millis(k * step) else { continue };
+        let Some(time) = Timestamp::from_millis(k * step) else { continue };
         let (x, class) = (Percent(share), if i % 2 == 1 || share > 0.74 { " odd" } else { "" });
         let _ = write!(svg, "<line class=\"tick\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"4\"/>");
         // Near `now` the two would touch.
@@ -337,8 +345,8 @@ fn height(value: u64, most: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn at(minute: i64) -> Instant {
-        Instant::from_millis(minute * MINUTE).unwrap()
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::from_millis(minute * MINUTE).unwrap()
     }
 
     fn row(minute: i64, judged: u64, learning: u64) -> CoverageRow {
@@ -356,7 +364,7 @@ mod tests {
                 .map(|run| ((run.end * 10.0).round() as i64, run.state))
                 .collect::<Vec<_>>()
         };
-        use State::*;
+        use Coverage::*;
         assert_eq!(states(true), [(2, Missing), (3, Learning), (5, Judged), (6, Missing), (9, Judged), (10, Pending)]);
         assert_eq!(states(false).last(), Some(&(10, Missing)), "who does not report has judged nothing");
     }
@@ -368,10 +376,10 @@ mod tests {
         let mut arrived = crate::health::Activity::default();
         arrived.tally.judged = 60;
         let runs = runs(&BINS(), &rows, &[ActivityRow { minute: at(106), activity: arrived }], at(200), true);
-        use State::*;
+        use Coverage::*;
         let states = runs.iter().map(|run| run.state).collect::<Vec<_>>();
         assert_eq!(states, [Missing, Mostly, Judged, Rejected, Missing, Elsewhere, Missing]);
-        let svg = Minutes { bins: &BINS(), counts: &[], runs: &runs }.coverage();
+        let svg = MinuteChart { bins: &BINS(), counts: &[], runs: &runs }.coverage();
         assert!(svg.contains("judged in 10 % of this time, and mostly learning in 10 %"), "{svg}");
         assert!(svg.contains("class=\"cov other\"") && svg.contains("class=\"learning\""), "{svg}");
     }
@@ -380,7 +388,7 @@ mod tests {
     fn bars_stand_on_their_minute_and_gaps_are_hatched() {
         let counts = [BinCount { bin: 3, count: Count { critical: 1, warning: 3 } }];
         let runs = runs(&BINS(), &[row(103, 9, 0), row(105, 9, 0)], &[], at(200), true);
-        let chart = Minutes { bins: &BINS(), counts: &counts, runs: &runs };
+        let chart = MinuteChart { bins: &BINS(), counts: &counts, runs: &runs };
         let svg = chart.bars();
         assert!(svg.contains("<rect class=\"c\" x=\"30.80%\" width=\"8.40%\" y=\"86.5\" height=\"25.5\"/>"), "{svg}");
         assert!(svg.contains("<rect class=\"w\" x=\"30.80%\" width=\"8.40%\" y=\"10.8\" height=\"75.0\"/>"), "{svg}");
@@ -392,13 +400,13 @@ mod tests {
     #[test]
     fn nothing_judged_at_all_is_no_ribbon_of_coverage() {
         let runs = runs(&BINS(), &[], &[], at(200), false);
-        let svg = Minutes { bins: &BINS(), counts: &[], runs: &runs }.bars();
+        let svg = MinuteChart { bins: &BINS(), counts: &[], runs: &runs }.bars();
         assert!(!svg.contains("\"cov\"") && svg.contains("class=\"hatch\""), "{svg}");
     }
 
     #[test]
     fn ticks_are_round_clock_times() {
-        let hour = Bins { from: Instant::parse_rfc3339("2026-11-23T17:42:31Z").unwrap(), width: MINUTE, count: 60 };
+        let hour = Bins { from: Timestamp::parse_rfc3339("2026-11-23T17:42:31Z").unwrap(), width: MINUTE, count: 60 };
         let svg = clock(&hour, None);
         for time in ["17:50", "18:00", "18:30"] {
             assert!(svg.contains(time), "{svg}");

@@ -79,8 +79,8 @@ pub fn meter(z: Option<f64>, is_critical: bool) -> String {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::anomaly::Source;
-    use crate::event::Instant;
+    use crate::anomaly::RecordId;
+    use crate::event::Timestamp;
 
     /// A record with plain figures: mean 10, deviation 1.
     pub fn sample(value: f64) -> Anomaly {
@@ -90,7 +90,7 @@ pub mod tests {
             device_id: "pump-0042".into(),
             metric_name: Some("temperature".into()),
             metric_value: value,
-            timestamp: Instant::parse_rfc3339("2026-11-23T17:00:00.123Z"),
+            timestamp: Timestamp::parse_rfc3339("2026-11-23T17:00:00.123Z"),
             mean: 10.0,
             std_dev: 1.0,
             z_score: Some(value - 10.0),
@@ -104,7 +104,7 @@ pub mod tests {
             severity: if (value - 10.0).abs() >= 6.0 { Severity::Critical } else { Severity::Warning },
             label: None,
             window: vec![9.0, 11.0, 9.0, 11.0],
-            source: Source { topic: "raw_events".into(), partition: 3, offset: 184_467, index: 0 },
+            source: RecordId { topic: "raw_events".into(), partition: 3, offset: 184_467, index: 0 },
         }
     }
 

@@ -33,9 +33,9 @@ struct State {
 
 /// Failures of the last while.
 #[derive(Default)]
-pub struct Limit(Mutex<State>);
+pub struct LoginLimit(Mutex<State>);
 
-impl Limit {
+impl LoginLimit {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn others_cannot_keep_out_who_has_logged_in_from_an_address_before() {
-        let limit = Limit::default();
+        let limit = LoginLimit::default();
         limit.succeeded(ip("10.0.0.1"), "ada");
         (0..FOR_ONE as u32).for_each(|i| limit.failed(Ipv6Addr::from_bits(u128::from(i) << 64).into(), "ada"));
         assert!(limit.may_try(ip("10.0.0.1"), "ada"));
@@ -116,14 +116,14 @@ mod tests {
 
     #[test]
     fn the_addresses_of_one_ipv6_customer_are_one() {
-        let limit = Limit::default();
+        let limit = LoginLimit::default();
         (0..FROM_ONE).for_each(|i| limit.failed(ip(&format!("2001:db8::{i}")), &i.to_string()));
         assert!(!limit.may_try(ip("2001:db8::ffff"), "x") && limit.may_try(ip("2001:db8:0:1::"), "x"));
     }
 
     #[test]
     fn a_flood_of_addresses_is_forgotten_and_keeps_nobody_out() {
-        let limit = Limit::default();
+        let limit = LoginLimit::default();
         (0..MOST as u32 / 2 + 10).for_each(|i| limit.failed(IpAddr::from(i.to_be_bytes()), &i.to_string()));
         assert!(limit.lock().failures.len() <= MOST);
         assert!(limit.may_try(ip("192.0.2.1"), "ada"));

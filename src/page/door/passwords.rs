@@ -20,26 +20,26 @@ const LONGEST: usize = 1024;
 
 /// What someone may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Role {
+pub enum UserRole {
     /// Look.
     Viewer,
     /// Look, and mark anomalies.
     Operator,
 }
 
-impl Role {
+impl UserRole {
     /// As in the file.
     pub fn as_str(self) -> &'static str {
         match self {
-            Role::Viewer => "viewer",
-            Role::Operator => "operator",
+            UserRole::Viewer => "viewer",
+            UserRole::Operator => "operator",
         }
     }
 }
 
 /// Too many passwords are being checked.
 #[derive(Debug)]
-pub struct Busy;
+pub struct HashingBusy;
 
 /// The hash of a password with a salt of its own, as the file holds it.
 ///
@@ -55,7 +55,7 @@ pub fn hash(password: &str) -> Result<String, String> {
 #[derive(Default)]
 struct Known {
     read: Option<SystemTime>,
-    users: HashMap<String, (Role, String)>,
+    users: HashMap<String, (UserRole, String)>,
 }
 
 /// Those whom the file names.
@@ -75,11 +75,11 @@ impl Users {
     }
 
     /// Role of someone; `None` for nobody.
-    pub fn role(&self, name: &str) -> Option<Role> {
+    pub fn role(&self, name: &str) -> Option<UserRole> {
         self.find(name).map(|(role, _)| role)
     }
 
-    fn find(&self, name: &str) -> Option<(Role, String)> {
+    fn find(&self, name: &str) -> Option<(UserRole, String)> {
         let changed = std::fs::metadata(&self.file).and_then(|file| file.modified()).ok();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.read != changed || changed.is_none() {
@@ -95,14 +95,14 @@ impl Users {
     }
 
     /// Whether this is the password of this user.
-    pub fn check(&self, name: &str, password: &str) -> Result<bool, Busy> {
+    pub fn check(&self, name: &str, password: &str) -> Result<bool, HashingBusy> {
         if password.len() > LONGEST {
             return Ok(false);
         }
         let user = self.find(name);
         if self.checking.fetch_add(1, Ordering::SeqCst) >= AT_ONCE {
             self.checking.fetch_sub(1, Ordering::SeqCst);
-            return Err(Busy);
+            return Err(HashingBusy);
         }
         let hash = user.as_ref().map_or(self.decoy.as_str(), |(_, hash)| hash);
         let is_right = PasswordHash::new(hash)
@@ -113,15 +113,15 @@ impl Users {
 }
 
 /// Lines that are not understood name nobody.
-fn parse(text: &str) -> HashMap<String, (Role, String)> {
+fn parse(text: &str) -> HashMap<String, (UserRole, String)> {
     text.lines().filter_map(user).collect()
 }
 
 /// One line: name, role and hash.
-fn user(line: &str) -> Option<(String, (Role, String))> {
+fn user(line: &str) -> Option<(String, (UserRole, String))> {
     let mut parts = line.splitn(3, ':');
     let (name, role, hash) = (parts.next()?.trim(), parts.next()?.trim(), parts.next()?.trim());
-    let role = [Role::Viewer, Role::Operator].into_iter().find(|known| known.as_str() == role)?;
+    let role = [UserRole::Viewer, UserRole::Operator].into_iter().find(|known| known.as_str() == role)?;
     (!name.is_empty() && !name.starts_with('#')).then(|| (name.to_owned(), (role, hash.to_owned())))
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::resolved::base::BasePath;
 
-fn door() -> (Door, tempfile::NamedTempFile) {
+fn door() -> (Auth, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let line = |name: &str, role: &str, password: &str| format!("{name}:{role}:{}\n", hash(password).unwrap());
     let text =
@@ -12,7 +12,7 @@ fn door() -> (Door, tempfile::NamedTempFile) {
     let (idle, life) = (Duration::from_millis(400), Duration::from_millis(900));
     let access = Access::Passwords { file: file.path().into(), idle, life };
     let proxies = Proxies::new(vec!["127.0.0.1".parse().unwrap()]);
-    (Door::new(access, Cookies::of(&BasePath::default(), 8501), proxies), file)
+    (Auth::new(access, Cookies::of(&BasePath::default(), 8501), proxies), file)
 }
 
 fn request(cookie: Option<&str>) -> Request {
@@ -24,9 +24,9 @@ fn request(cookie: Option<&str>) -> Request {
     request
 }
 
-fn visitor(door: &Door, cookie: &str) -> Option<Visitor> {
+fn visitor(door: &Auth, cookie: &str) -> Option<Visitor> {
     match door.look(&request(Some(cookie))) {
-        Verdict::Enter(visitor) => Some(visitor),
+        Admission::Enter(visitor) => Some(visitor),
         _ => None,
     }
 }
@@ -34,7 +34,7 @@ fn visitor(door: &Door, cookie: &str) -> Option<Visitor> {
 #[test]
 fn the_right_password_lets_in_with_its_role_and_a_wrong_one_does_not() {
     let (door, _file) = door();
-    assert!(matches!(door.look(&request(None)), Verdict::Ask));
+    assert!(matches!(door.look(&request(None)), Admission::Ask));
     for (name, password) in
         [("ada", "battery staple"), ("nobody", "correct horse"), ("x", "y"), ("", ""), ("# nobody", "")]
     {

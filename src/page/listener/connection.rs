@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::Handler;
-use super::exchange::{Body, Request, Response};
+use super::exchange::{Request, Response, ResponseBody};
 use super::tls::Tls;
 
 /// For a handshake, for the whole head of a request, for its body, and for an idle connection.
@@ -141,7 +141,7 @@ async fn respond(
     peer: IpAddr,
     is_tls: bool,
     events: &OnceLock<Events>,
-) -> Result<hyper::Response<Body>, Infallible> {
+) -> Result<hyper::Response<ResponseBody>, Infallible> {
     let is_head = request.method() == Method::HEAD;
     let response = match take(request, peer, is_tls).await {
         Err(refusal) => refusal,

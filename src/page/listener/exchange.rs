@@ -63,12 +63,12 @@ pub struct Response {
     /// Header names in lower case, with their values.
     pub headers: Vec<(&'static str, String)>,
     /// What follows.
-    pub body: Body,
+    pub body: ResponseBody,
 }
 
 /// What follows the head.
 #[derive(Debug)]
-pub enum Body {
+pub enum ResponseBody {
     /// All of it.
     Whole(Bytes),
     /// Piece by piece, until the sender is dropped; a reader of HTTP/1.1 sees whether it has all.
@@ -78,44 +78,44 @@ pub enum Body {
     Events(mpsc::Receiver<Bytes>),
 }
 
-impl From<Bytes> for Body {
-    fn from(bytes: Bytes) -> Body {
-        Body::Whole(bytes)
+impl From<Bytes> for ResponseBody {
+    fn from(bytes: Bytes) -> ResponseBody {
+        ResponseBody::Whole(bytes)
     }
 }
 
-impl Body {
+impl ResponseBody {
     /// The bytes, of a body that is no stream.
     pub fn whole(&self) -> Option<&Bytes> {
         match self {
-            Body::Whole(bytes) => Some(bytes),
-            Body::Stream(_) | Body::Events(_) => None,
+            ResponseBody::Whole(bytes) => Some(bytes),
+            ResponseBody::Stream(_) | ResponseBody::Events(_) => None,
         }
     }
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
-            Body::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Body::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Body::Stream(pieces) | Body::Events(pieces) => {
+            ResponseBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            ResponseBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            ResponseBody::Stream(pieces) | ResponseBody::Events(pieces) => {
                 pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Body::Whole(bytes) if bytes.is_empty())
+        matches!(self, ResponseBody::Whole(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Stream(_) | Body::Events(_) => SizeHint::default(),
+            ResponseBody::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ResponseBody::Stream(_) | ResponseBody::Events(_) => SizeHint::default(),
         }
     }
 }
@@ -133,10 +133,10 @@ impl Response {
     }
 
     /// As hyper sends it, and the events that follow.
-    pub(super) fn encode(self) -> (hyper::Response<Body>, Option<mpsc::Receiver<Bytes>>) {
+    pub(super) fn encode(self) -> (hyper::Response<ResponseBody>, Option<mpsc::Receiver<Bytes>>) {
         let (body, events) = match self.body {
             // Empty, though hyper must not know it: it would send a length.
-            Body::Events(events) => (Body::Stream(mpsc::channel(1).1), Some(events)),
+            ResponseBody::Events(events) => (ResponseBody::Stream(mpsc::channel(1).1), Some(events)),
             body => (body, None),
         };
         let mut response = hyper::Response::new(body);

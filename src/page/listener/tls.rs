@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
 use crate::error::{Error, Result};
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade};
 use crate::pem::{self, NoKey};
 
@@ -87,7 +87,7 @@ impl Current {
         let acceptor = with(&chain, &secret).map_err(|e| Error::config(unusable(certificate, &e.to_string())))?;
         // The first is ours; at least one was read.
         let end = chain.first().and_then(|own| pem::end(own));
-        let left = end.map_or(0, |end| end.millis() - Instant::now().millis());
+        let left = end.map_or(0, |end| end.millis() - Timestamp::now().millis());
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
         Ok(Current { acceptor, read: Monotonic::now(), left })
     }
@@ -95,7 +95,7 @@ impl Current {
 
 /// What `anomaly check` says of the two files, and a start before it serves: all that a start needs of them, and how long
 /// the certificate lasts.
-pub fn look(certificate: &Path, key: &Path, now: Instant) -> Vec<Finding> {
+pub fn look(certificate: &Path, key: &Path, now: Timestamp) -> Vec<Finding> {
     let (chain, secret) = match read(certificate, key) {
         Ok(both) => both,
         Err((what, path, why)) => return vec![Finding::new(what, Grade::Unusable, unusable(path, &why))],

@@ -5,19 +5,19 @@ use std::sync::{Arc, OnceLock};
 
 use hyper::body::Bytes;
 
-use crate::archive::{Committed, Cursor, Record};
+use crate::archive::{CommittedAnomaly, Cursor, StoredAnomaly};
 
 /// Rows kept for readers who come back.
 pub const KEPT: usize = 4_096;
 
 /// A row as it is sent.
-pub struct News {
+pub struct RecentAnomaly {
     /// Which sink committed it.
     pub sink: i32,
     /// Where in its order.
     pub offset: i64,
     /// What it is.
-    pub record: Record,
+    pub record: StoredAnomaly,
     /// Its JSON.
     pub data: String,
     /// A message of its own.
@@ -28,7 +28,7 @@ pub struct News {
     plain: OnceLock<Bytes>,
 }
 
-impl News {
+impl RecentAnomaly {
     /// The message with the record as the API gives it.
     pub fn plain(&self) -> &Bytes {
         self.plain.get_or_init(|| {
@@ -41,15 +41,15 @@ impl News {
 
 /// Rows and places.
 #[derive(Default)]
-pub struct Ring {
-    rows: VecDeque<Arc<News>>,
+pub struct RecentAnomalies {
+    rows: VecDeque<Arc<RecentAnomaly>>,
     /// Everything below is gone.
     floor: Cursor,
     /// Everything below was seen.
     position: Cursor,
 }
 
-impl Ring {
+impl RecentAnomalies {
     /// Everything below was seen.
     pub fn position(&self) -> &Cursor {
         &self.position
@@ -63,12 +63,12 @@ impl Ring {
     }
 
     /// A sink's row; `data` is its JSON. Returns it as it is sent.
-    pub fn push(&mut self, committed: Committed, data: String) -> Arc<News> {
-        let Committed { sink, offset, record } = committed;
+    pub fn push(&mut self, committed: CommittedAnomaly, data: String) -> Arc<RecentAnomaly> {
+        let CommittedAnomaly { sink, offset, record } = committed;
         self.position.0.insert(sink, offset + 1);
         let id = self.position.to_string();
         let message = Bytes::from(format!("id: {id}\nevent: anomaly\ndata: {data}\n\n"));
-        let news = Arc::new(News { sink, offset, record, data, message, id, plain: OnceLock::new() });
+        let news = Arc::new(RecentAnomaly { sink, offset, record, data, message, id, plain: OnceLock::new() });
         self.rows.push_back(Arc::clone(&news));
         if self.rows.len() > KEPT
             && let Some(gone) = self.rows.pop_front()
@@ -89,7 +89,7 @@ impl Ring {
     }
 
     /// What a reader who was there has missed; `None` when it is not known any more, or never was.
-    pub fn since(&self, cursor: &Cursor) -> Option<Vec<Arc<News>>> {
+    pub fn since(&self, cursor: &Cursor) -> Option<Vec<Arc<RecentAnomaly>>> {
         let of = |cursor: &Cursor, sink: &i32| cursor.0.get(sink).copied().unwrap_or(0);
         let is_known = self.position.0.iter().all(|(sink, position)| {
             let was = of(cursor, sink);

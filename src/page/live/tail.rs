@@ -7,9 +7,9 @@ use std::time::{Duration, Instant as Clock};
 use hyper::body::Bytes;
 
 use super::{Hub, SINGLE, reset, ring::KEPT};
-use crate::archive::{Cursor, Failure, Filter, Follower};
-use crate::event::Instant;
-use crate::page::asked::Asked;
+use crate::archive::{Cursor, Filter, Follower, NoAnswer};
+use crate::event::Timestamp;
+use crate::page::asked::PageQuery;
 use crate::page::site::Site;
 use crate::page::view::{overview, row, strip};
 
@@ -73,7 +73,7 @@ pub fn run(site: &Weak<Site>) {
 }
 
 impl Tail {
-    fn step(&mut self, site: &Site) -> Result<(), Failure> {
+    fn step(&mut self, site: &Site) -> Result<(), NoAnswer> {
         let mut follower = self.follower.take().map_or_else(|| connect(site), Ok)?;
         let position = follower.position()?;
         if !self.has_begun {
@@ -92,7 +92,7 @@ impl Tail {
     }
 
     /// Publishes what came; says how much.
-    fn read(&mut self, site: &Site, follower: &mut dyn Follower, position: &Cursor) -> Result<usize, Failure> {
+    fn read(&mut self, site: &Site, follower: &mut dyn Follower, position: &Cursor) -> Result<usize, NoAnswer> {
         let hub: &Hub = &site.hub;
         let before = hub.lock().ring.position().clone();
         let mut committed = Vec::new();
@@ -146,7 +146,7 @@ impl Tail {
         if std::mem::replace(&mut self.minute, ended) == ended {
             return;
         }
-        let (from, to) = (Instant::from_millis(ended * MINUTE), Instant::from_millis((ended + 1) * MINUTE));
+        let (from, to) = (Timestamp::from_millis(ended * MINUTE), Timestamp::from_millis((ended + 1) * MINUTE));
         let (Some(from), Some(to)) = (from, to) else { return };
         let bins = crate::archive::Bins { from, width: MINUTE, count: 1 };
         let (Ok(counts), Ok(coverage)) =
@@ -163,18 +163,18 @@ impl Tail {
 }
 
 /// A new connection. That there is none tells of an outage before any reader asks.
-fn connect(site: &Site) -> Result<Box<dyn Follower>, Failure> {
+fn connect(site: &Site) -> Result<Box<dyn Follower>, NoAnswer> {
     site.archive.follow().inspect_err(|failure| {
-        if matches!(failure, Failure::Away(_)) {
+        if matches!(failure, NoAnswer::Away(_)) {
             site.failed(failure);
         }
     })
 }
 
 /// A row as readers get it: enough to filter, and drawn as the pages draw it.
-fn data(site: &Site, record: &crate::archive::Record, now: Instant) -> String {
+fn data(site: &Site, record: &crate::archive::StoredAnomaly, now: Timestamp) -> String {
     let anomaly = &record.anomaly;
-    let row = row::Row::of(record, now);
+    let row = row::AnomalyRow::of(record, now);
     let mut context = tera::Context::new();
     context.insert("row", &row);
     context.insert("show_device", &true);
@@ -197,13 +197,15 @@ fn data(site: &Site, record: &crate::archive::Record, now: Instant) -> String {
 
 /// The state of the detection, as the overview of the last hour says it.
 fn health(site: &Site) -> Bytes {
-    let got = site.ask(&site.overview, &Asked::default(), overview::look);
+    let got = site.ask(&site.overview, &PageQuery::default(), overview::look);
     let (state, sentence) = match (got.answer, got.why) {
         (Some((data, taken)), None) => {
-            let strip = strip::verdict(&data, &Asked::default(), taken, site.now(), site.seen(&data, taken));
+            let strip = strip::verdict(&data, &PageQuery::default(), taken, site.now(), site.seen(&data, taken));
             (strip.tone.as_str(), strip.sentence())
         }
-        (_, why) => ("away", super::super::view::notice::sentence(&why.unwrap_or(super::super::shelf::Why::Slow))),
+        (_, why) => {
+            ("away", super::super::view::notice::sentence(&why.unwrap_or(super::super::shelf::NoNewAnswer::Slow)))
+        }
     };
     let position = site.hub.lock().ring.position().to_string();
     let data = serde_json::json!({ "state": state, "text": sentence });

@@ -1,14 +1,14 @@
 //! What readers get: everything once, in order, whenever they come back.
 
 use super::*;
-use crate::archive::Record;
-use crate::event::Instant;
+use crate::archive::StoredAnomaly;
+use crate::event::Timestamp;
 use crate::page::chart::spark::tests::sample;
 
-fn committed(sink: i32, offset: i64) -> (Committed, String) {
+fn committed(sink: i32, offset: i64) -> (CommittedAnomaly, String) {
     let anomaly = crate::anomaly::Anomaly { device_id: format!("pump-{}", offset % 2), ..sample(24.0) };
-    let record = Record { anomaly, detected_at: Instant::from_millis(0).unwrap(), review: Review::None };
-    (Committed { sink, offset, record }, format!("{{\"row\":\"{sink}-{offset}\"}}"))
+    let record = StoredAnomaly { anomaly, detected_at: Timestamp::from_millis(0).unwrap(), review: Review::None };
+    (CommittedAnomaly { sink, offset, record }, format!("{{\"row\":\"{sink}-{offset}\"}}"))
 }
 
 fn hub(position: &str) -> Hub {
@@ -19,7 +19,7 @@ fn hub(position: &str) -> Hub {
 }
 
 fn wish(query: &str) -> Wish {
-    Wish::of(&Asked::read(query, crate::page::asked::STREAM).unwrap())
+    Wish::of(&PageQuery::read(query, crate::page::asked::STREAM).unwrap())
 }
 
 /// The rows that have arrived, and the last id.
@@ -149,6 +149,6 @@ fn a_program_gets_each_record_as_the_api_gives_it_and_none_is_left_out() {
         assert_eq!((records.len(), last.as_str()), (count, "c1-300"));
         assert!(records.iter().all(|record| record["metric_value"].is_f64() && record["detected_at"].is_string()));
     }
-    assert!(Asked::read("format=xml", crate::page::asked::STREAM).is_err());
-    assert!(Asked::read("format=json", crate::page::asked::LIST).is_err(), "pages have one form");
+    assert!(PageQuery::read("format=xml", crate::page::asked::STREAM).is_err());
+    assert!(PageQuery::read("format=json", crate::page::asked::LIST).is_err(), "pages have one form");
 }

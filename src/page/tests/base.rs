@@ -5,7 +5,7 @@ use super::*;
 /// The pages below `path`, of `access`.
 fn below(path: &str, access: Access) -> Arc<Handler> {
     let base = BasePath::parse(path).unwrap();
-    app(Fake::new(1.0, 9), Options { base, ..options(access) }).unwrap()
+    app(Fake::new(1.0, 9), SiteOptions { base, ..options(access) }).unwrap()
 }
 
 fn open(path: &str) -> Arc<Handler> {

@@ -1,7 +1,7 @@
 //! Never green while blind: in each situation in which too little is judged, or its times are wrong, the headline says so.
 
 use super::*;
-use crate::health::Severity;
+use crate::health::ConditionSeverity;
 
 fn tally(judged: u64, learning: u64, rejected: u64) -> Tally {
     Tally { judged, learning, rejected, ..Tally::default() }
@@ -22,7 +22,7 @@ fn strip(facts: Facts) -> (String, String, String) {
     (plain(sentence), strip.to_owned(), body)
 }
 
-fn condition(severity: Severity, message: &str, age: f64) -> ConditionRow {
+fn condition(severity: ConditionSeverity, message: &str, age: f64) -> ConditionRow {
     ConditionRow {
         group: "g".into(),
         topic: "raw_events".into(),
@@ -42,21 +42,23 @@ fn a_degrading_condition_is_the_headline_a_notice_is_shown_and_a_stale_one_is_no
         is_empty: true,
         ..Facts::default()
     };
-    let (sentence, strip_html, _) = strip(of(Severity::Degraded, 2.0));
+    let (sentence, strip_html, _) = strip(of(ConditionSeverity::Degraded, 2.0));
     assert_eq!(sentence, "Degraded. an open transaction holds back 500 records");
     assert!(strip_html.starts_with(" degraded\"") && strip_html.contains("<div class=\"cross\"><dt>"), "{strip_html}");
-    let (sentence, strip_html, _) = strip(of(Severity::Notice, 2.0));
+    let (sentence, strip_html, _) = strip(of(ConditionSeverity::Notice, 2.0));
     assert_eq!(sentence, "Quiet. No anomalies in the last hour.");
     assert!(strip_html.contains("<b>notice</b> <bdi>an open transaction"), "{strip_html}");
-    let (sentence, strip_html, _) = strip(of(Severity::Degraded, 60.0));
+    let (sentence, strip_html, _) = strip(of(ConditionSeverity::Degraded, 60.0));
     assert_eq!(sentence, "Quiet. No anomalies in the last hour.");
     assert!(!strip_html.contains("open transaction"), "{strip_html}");
 }
 
 #[test]
 fn other_pages_say_too_that_the_detection_is_degraded() {
-    let facts =
-        Facts { conditions: vec![condition(Severity::Degraded, "an open transaction", 2.0)], ..Facts::default() };
+    let facts = Facts {
+        conditions: vec![condition(ConditionSeverity::Degraded, "an open transaction", 2.0)],
+        ..Facts::default()
+    };
     let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
     let (_, body) = get(&handler, "/");
@@ -119,7 +121,7 @@ fn wrong_event_times_are_never_quiet_or_waiting() {
     let record = |offset: i64| {
         let fake = Fake::new(1.0, 9);
         let mut record = fake.record();
-        record.anomaly.timestamp = Instant::from_millis(now().millis() + offset * 1000);
+        record.anomaly.timestamp = Timestamp::from_millis(now().millis() + offset * 1000);
         Outside { records: vec![record], is_more: false }
     };
     let (two_hours, year) = (7_200, 31_556_952);
@@ -152,7 +154,7 @@ fn wrong_event_times_are_never_quiet_or_waiting() {
 #[test]
 fn the_api_has_what_was_detected_in_the_span_with_another_time() {
     let mut record = Fake::new(1.0, 9).record();
-    record.anomaly.timestamp = Instant::from_millis(0);
+    record.anomaly.timestamp = Timestamp::from_millis(0);
     let facts = Facts { is_empty: true, outside: Outside { records: vec![record], is_more: true }, ..Facts::default() };
     let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
@@ -273,7 +275,7 @@ fn a_detector_that_ended_or_has_no_partitions_is_stopped_at_once_and_its_reason_
     };
     let not_serving = |age| ConditionRow {
         code: "not_serving".into(),
-        ..condition(Severity::Degraded, "raw_events was made anew", age)
+        ..condition(ConditionSeverity::Degraded, "raw_events was made anew", age)
     };
     assert_eq!(of("stopped", 3.0, vec![]), "Detection has stopped. The detector ended 3 s ago.");
     assert_eq!(of("stopped", 3.0, vec![not_serving(3.0)]), "Detection has stopped. raw_events was made anew");

@@ -28,7 +28,7 @@ fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() 
         topic: HOSTILE.into(),
         worker: HOSTILE.into(),
         code: HOSTILE.into(),
-        severity: crate::health::Severity::Notice,
+        severity: crate::health::ConditionSeverity::Notice,
         message: HOSTILE.into(),
         since: now(),
         age: 1.0,
@@ -57,7 +57,7 @@ fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() 
         marks: Mutex::default(),
     };
     fake.facts.outside = Outside { records: vec![fake.record()], is_more: false };
-    let mark = NewMark {
+    let mark = NewReview {
         topic: "raw_events".into(),
         partition: 3,
         offset: 184_467,

@@ -4,17 +4,17 @@ use hyper::body::Bytes;
 use serde::Serialize;
 
 use super::list;
-use crate::archive::Record;
+use crate::archive::StoredAnomaly;
 use crate::page::listener::Response;
 use crate::page::site::Site;
 
 /// The document.
 #[derive(Serialize)]
-pub struct Body<'a> {
-    anomalies: &'a [Record],
+pub struct ApiDocument<'a> {
+    anomalies: &'a [StoredAnomaly],
     /// Of the first page of a span: detected in it, with times outside of it. Absent on other pages.
     #[serde(skip_serializing_if = "Option::is_none")]
-    outside: Option<&'a [Record]>,
+    outside: Option<&'a [StoredAnomaly]>,
     /// There are more of these than `limit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     outside_is_cut: Option<bool>,
@@ -26,10 +26,10 @@ pub struct Body<'a> {
     cursor: String,
 }
 
-impl<'a> Body<'a> {
+impl<'a> ApiDocument<'a> {
     /// Of a page of the list.
-    pub fn of(data: &'a list::Data) -> Body<'a> {
-        Body {
+    pub fn of(data: &'a list::ListData) -> ApiDocument<'a> {
+        ApiDocument {
             anomalies: &data.page.records,
             outside: data.outside.as_ref().map(|outside| &outside.records[..]),
             outside_is_cut: data.outside.as_ref().map(|outside| outside.is_more),

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::Frame;
 use super::format::{age, counted, grouped};
-use super::text::{Form, isolated, timed};
-use crate::archive::{Archive, DeadLetter, Excerpt, Failure};
-use crate::event::Instant;
+use super::text::{TimeForm, isolated, timed};
+use crate::archive::{Archive, DeadLetter, Excerpt, NoAnswer};
+use crate::event::Timestamp;
 use crate::health::{EXCERPT, Tally};
-use crate::page::asked::{Asked, Span};
+use crate::page::asked::{PageQuery, Span};
 use crate::page::listener::Response;
 use crate::page::respond;
 use crate::page::site::Site;
@@ -19,7 +19,7 @@ const MOST: u32 = 100;
 const SPAN: Span = Span::Day;
 
 /// What was asked of the archive.
-pub struct Data {
+pub struct DeadLettersData {
     letters: Vec<DeadLetter>,
     /// What arrived in the span.
     arrived: Tally,
@@ -29,12 +29,12 @@ pub struct Data {
 ///
 /// # Errors
 /// The archive's.
-pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let letters = archive.dead_letters(MOST)?;
     let mut arrived = Tally::default();
     archive.activity(bins.from, bins.grain())?.iter().for_each(|row| arrived += row.activity.tally);
-    Ok(Data { letters, arrived })
+    Ok(DeadLettersData { letters, arrived })
 }
 
 #[derive(Serialize)]
@@ -56,7 +56,7 @@ struct Line {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Response {
+pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DeadLettersData) -> Response {
     let now = site.now();
     let (rejected, all) = (data.arrived.rejected, data.arrived.sum());
     let words = asked.words(SPAN);
@@ -75,9 +75,9 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Respon
     respond::html(site, 200, "dead_letters.html", &frame, &content)
 }
 
-fn line(letter: &DeadLetter, now: Instant) -> Line {
+fn line(letter: &DeadLetter, now: Timestamp) -> Line {
     Line {
-        time: timed(letter.at, Form::Moment, now),
+        time: timed(letter.at, TimeForm::Moment, now),
         age: age(letter.at, now),
         class: isolated(&letter.class),
         message: isolated(&letter.message),

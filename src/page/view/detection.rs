@@ -8,12 +8,12 @@ use super::filters::Filters;
 use super::format::{age, counted, day, duration, grouped, rough};
 use super::overview::minute_of;
 use super::reports::{self, Current, Reports, SILENT};
-use super::text::{Form, isolated, named, timed};
-use crate::archive::{Archive, Bins, ConditionRow, CoverageRow, Failure, Quality, StatusRow};
-use crate::event::Instant;
-use crate::health::Severity;
-use crate::page::asked::{Asked, Span};
-use crate::page::chart::minutes::{self, Minutes};
+use super::text::{TimeForm, isolated, named, timed};
+use crate::archive::{Archive, Bins, ConditionRow, CoverageRow, NoAnswer, Quality, StatusRow};
+use crate::event::Timestamp;
+use crate::health::ConditionSeverity;
+use crate::page::asked::{PageQuery, Span};
+use crate::page::chart::minutes::{self, MinuteChart};
 use crate::page::listener::Response;
 use crate::page::respond;
 use crate::page::site::Site;
@@ -25,7 +25,7 @@ const DAYS: i64 = 30;
 const DAY: i64 = 86_400_000;
 
 /// What was asked of the archive.
-pub struct Data {
+pub struct DetectionData {
     bins: Bins,
     coverage: Vec<CoverageRow>,
     reports: Reports,
@@ -34,7 +34,7 @@ pub struct Data {
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
     let reports = reports::look(archive, bins.from, bins.grain(), now)?;
@@ -46,9 +46,9 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
         let known = archive.settings(&hash)?.unwrap_or_default();
         settings.push((hash, known));
     }
-    let first = Instant::from_millis(now.millis().div_euclid(DAY) * DAY - (DAYS - 1) * DAY).unwrap_or(now);
-    let quality = archive.quality(first, Instant::from_millis(now.millis() + 1).unwrap_or(now))?;
-    Ok(Data { bins, coverage, reports, settings, quality })
+    let first = Timestamp::from_millis(now.millis().div_euclid(DAY) * DAY - (DAYS - 1) * DAY).unwrap_or(now);
+    let quality = archive.quality(first, Timestamp::from_millis(now.millis() + 1).unwrap_or(now))?;
+    Ok(DetectionData { bins, coverage, reports, settings, quality })
 }
 
 #[derive(Serialize)]
@@ -114,13 +114,13 @@ struct Line {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: Instant) -> Response {
+pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionData, taken: Timestamp) -> Response {
     let now = site.now();
     let current = data.reports.current(taken, now);
     let silent = current.rows.len() - current.fresh();
     let runs = minutes::runs(&data.bins, &data.coverage, &data.reports.arrivals, taken, current.is_reporting());
     let arrived = data.reports.arrived.tally;
-    let chart = Minutes { bins: &data.bins, counts: &[], runs: &runs };
+    let chart = MinuteChart { bins: &data.bins, counts: &[], runs: &runs };
     let sum = |of: fn(&CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
     // Old data does not reach up to now.
     let end = frame.strip.is_some().then_some(taken);
@@ -155,7 +155,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
         others: current
             .others
             .iter()
-            .map(|(group, topic, last)| [named(group), named(topic), timed(*last, Form::Moment, now)])
+            .map(|(group, topic, last)| [named(group), named(topic), timed(*last, TimeForm::Moment, now)])
             .collect(),
         ribbon: chart.coverage(),
         clock: minutes::clock(&data.bins, end),
@@ -170,19 +170,19 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
     respond::html(site, 200, "detection.html", &frame, &content)
 }
 
-fn condition(row: &ConditionRow, is_fresh: bool, now: Instant) -> Condition {
+fn condition(row: &ConditionRow, is_fresh: bool, now: Timestamp) -> Condition {
     Condition {
-        severity: if row.severity == Severity::Degraded { "degraded" } else { "notice" },
+        severity: if row.severity == ConditionSeverity::Degraded { "degraded" } else { "notice" },
         is_stale: !is_fresh,
         code: isolated(&row.code),
         message: named(&row.message),
         worker: isolated(&row.worker),
-        since: timed(row.since, Form::Moment, now),
+        since: timed(row.since, TimeForm::Moment, now),
         report: duration((row.age.max(0.0) * 1000.0) as i64),
     }
 }
 
-fn partition(row: &StatusRow, current: &Current<'_>, now: Instant) -> Partition {
+fn partition(row: &StatusRow, current: &Current<'_>, now: Timestamp) -> Partition {
     Partition {
         topic: isolated(&row.topic),
         partition: row.partition,
@@ -192,7 +192,7 @@ fn partition(row: &StatusRow, current: &Current<'_>, now: Instant) -> Partition 
         committed: row.committed.map_or("\u{2014}".to_owned(), |offset| grouped(offset.unsigned_abs())),
         lag: row.lag.map_or("not known".to_owned(), |lag| grouped(lag.unsigned_abs())),
         series: grouped(row.series.unsigned_abs()),
-        event: row.event_time.map_or("\u{2014}".to_owned(), |time| timed(time, Form::Moment, now)),
+        event: row.event_time.map_or("\u{2014}".to_owned(), |time| timed(time, TimeForm::Moment, now)),
         report: age(row.updated_at, now),
     }
 }

@@ -3,18 +3,19 @@
 use serde::Serialize;
 
 use super::filters::Filters;
-use super::format::{Figures, age, grouped, number};
+use super::format::{DisplayedNumbers, age, grouped, number};
 use super::overview::minute_of;
 use super::reports::{SILENT, has_ended};
-use super::row::Row;
+use super::row::AnomalyRow;
 use super::text::{Sentence, isolated, shown};
 use super::{Frame, explain, segment};
 use crate::anomaly::{Anomaly, Severity};
 use crate::archive::{
-    ActivityRow, Archive, Bins, Count, CoverageRow, Cursor, Failure, Filter, Known, MAX_LIMIT, NameCount, Page, Record,
+    ActivityRow, AnomalyPage, Archive, Bins, Count, CoverageRow, Cursor, Filter, Known, MAX_LIMIT, NameCount, NoAnswer,
+    StoredAnomaly,
 };
-use crate::event::Instant;
-use crate::page::asked::{Asked, Span};
+use crate::event::Timestamp;
+use crate::page::asked::{PageQuery, Span};
 use crate::page::chart::{explain as drawing, history, minutes};
 use crate::page::listener::Response;
 use crate::page::respond;
@@ -28,13 +29,13 @@ const ROWS: usize = 20;
 const METRICS: u32 = 8;
 
 /// What was asked of the archive.
-pub struct Data {
+pub struct DeviceData {
     bins: Bins,
     /// Newest of the span.
-    page: Page,
+    page: AnomalyPage,
     metrics: Vec<NameCount>,
     /// Newest of each metric, whatever its time.
-    last: Vec<Record>,
+    last: Vec<StoredAnomaly>,
     coverage: Vec<CoverageRow>,
     arrivals: Vec<ActivityRow>,
     is_reporting: bool,
@@ -43,7 +44,7 @@ pub struct Data {
     cursor: Cursor,
 }
 
-impl Data {
+impl DeviceData {
     /// Whether there is no such device.
     pub fn is_unknown(&self) -> bool {
         self.known == Some(Known::Unknown)
@@ -79,7 +80,7 @@ pub fn url(name: &str) -> String {
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, (name, asked): &(Name, Asked), now: Instant) -> Result<Data, Failure> {
+pub fn look(archive: &dyn Archive, (name, asked): &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let cursor = archive.position()?;
     let mut always = Filter { devices: vec![name.device.clone()], ..asked.filter.clone() };
@@ -98,9 +99,9 @@ pub fn look(archive: &dyn Archive, (name, asked): &(Name, Asked), now: Instant) 
         true => Some(archive.knows(&name.device)?),
         false => None,
     };
-    let mut last = Vec::<Record>::new();
+    let mut last = Vec::<StoredAnomaly>::new();
     for record in &page.records {
-        let is_known = |seen: &Record| seen.anomaly.metric_name == record.anomaly.metric_name;
+        let is_known = |seen: &StoredAnomaly| seen.anomaly.metric_name == record.anomaly.metric_name;
         if last.len() < METRICS as usize && !last.iter().any(is_known) {
             last.push(record.clone());
         }
@@ -108,7 +109,7 @@ pub fn look(archive: &dyn Archive, (name, asked): &(Name, Asked), now: Instant) 
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
     let arrivals = archive.activity(minute_of(bins.from), bins.grain())?;
     let is_reporting = archive.status()?.iter().any(|row| row.age <= SILENT && !has_ended(row));
-    Ok(Data { bins, page, metrics, last, coverage, arrivals, is_reporting, known, cursor })
+    Ok(DeviceData { bins, page, metrics, last, coverage, arrivals, is_reporting, known, cursor })
 }
 
 #[derive(Serialize)]
@@ -124,7 +125,7 @@ struct Content {
     scale: String,
     clock: String,
     cards: Vec<Card>,
-    rows: Vec<Row>,
+    rows: Vec<AnomalyRow>,
     show_device: bool,
     older: String,
     all: String,
@@ -155,7 +156,14 @@ struct Card {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, name: &Name, asked: &Asked, data: &Data, taken: Instant) -> Response {
+pub fn show(
+    site: &Site,
+    frame: Frame<'_>,
+    name: &Name,
+    asked: &PageQuery,
+    data: &DeviceData,
+    taken: Timestamp,
+) -> Response {
     let now = site.now();
     let words = asked.words(SPAN);
     let total = data.metrics.iter().fold(Count::default(), |sum, metric| Count {
@@ -163,11 +171,11 @@ pub fn show(site: &Site, frame: Frame<'_>, name: &Name, asked: &Asked, data: &Da
         warning: sum.warning + metric.count.warning,
     });
     let last = data.page.records.first().and_then(|record| record.anomaly.timestamp);
-    let mut rows = Row::all(data.page.records.get(..ROWS).unwrap_or(&data.page.records), now);
+    let mut rows = AnomalyRow::all(data.page.records.get(..ROWS).unwrap_or(&data.page.records), now);
     rows.truncate(ROWS);
     let mut filter = Filter { devices: vec![name.device.clone()], ..asked.filter.clone() };
     filter.metrics.extend(name.metric.clone());
-    let all = Asked { filter, ..asked.plain() };
+    let all = PageQuery { filter, ..asked.plain() };
     // Old data does not reach up to now.
     let end = frame.strip.is_some().then_some(taken);
     let content = Content {
@@ -206,7 +214,7 @@ pub fn show(site: &Site, frame: Frame<'_>, name: &Name, asked: &Asked, data: &Da
     respond::html(site, 200, "device.html", &frame, &content)
 }
 
-fn lanes(name: &Name, asked: &Asked, data: &Data, taken: Instant) -> Vec<Lane> {
+fn lanes(name: &Name, asked: &PageQuery, data: &DeviceData, taken: Timestamp) -> Vec<Lane> {
     let runs = minutes::runs(&data.bins, &data.coverage, &data.arrivals, taken, data.is_reporting);
     let lane = |metric: &NameCount| {
         let is_of = |anomaly: &&Anomaly| anomaly.metric_name == metric.name;
@@ -216,7 +224,7 @@ fn lanes(name: &Name, asked: &Asked, data: &Data, taken: Instant) -> Vec<Lane> {
             url: match &metric.name {
                 Some(_) if name.metric.is_none() => {
                     let series = Name { device: name.device.clone(), metric: metric.name.clone() };
-                    format!("{}{}", series.url(), Asked { span: asked.span, ..asked.plain() }.query())
+                    format!("{}{}", series.url(), PageQuery { span: asked.span, ..asked.plain() }.query())
                 }
                 _ => String::new(),
             },
@@ -227,13 +235,13 @@ fn lanes(name: &Name, asked: &Asked, data: &Data, taken: Instant) -> Vec<Lane> {
     data.metrics.iter().map(lane).collect()
 }
 
-fn card(record: &Record, now: Instant) -> Card {
+fn card(record: &StoredAnomaly, now: Timestamp) -> Card {
     let anomaly = &record.anomaly;
-    let figures = Figures::of(anomaly);
-    let chart = drawing::draw(anomaly, &figures, drawing::Size::SMALL, &[]);
+    let figures = DisplayedNumbers::of(anomaly);
+    let chart = drawing::draw(anomaly, &figures, drawing::ChartSize::SMALL, &[]);
     Card {
         metric: anomaly.metric_name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
-        url: explain::Place::of(&anomaly.source).url(),
+        url: explain::AnomalyId::of(&anomaly.source).url(),
         severity: if anomaly.severity == Severity::Critical { "critical" } else { "warning" },
         age: age(anomaly.timestamp.unwrap_or(record.detected_at), now),
         value: figures.value,

@@ -6,9 +6,9 @@ use super::filters::Filters;
 use super::format::{counted, grouped};
 use super::text::shown;
 use super::{Frame, device};
-use crate::archive::{Archive, Failure, Filter, NameCount};
-use crate::event::Instant;
-use crate::page::asked::{Asked, Span};
+use crate::archive::{Archive, Filter, NameCount, NoAnswer};
+use crate::event::Timestamp;
+use crate::page::asked::{PageQuery, Span};
 use crate::page::chart::minutes;
 use crate::page::listener::Response;
 use crate::page::respond;
@@ -18,15 +18,15 @@ use crate::page::site::Site;
 const MOST: u32 = 100;
 
 /// What was asked of the archive.
-pub struct Data {
+pub struct DevicesData {
     devices: Vec<NameCount>,
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
     let bins = asked.axis(Span::Hour, now);
     let range = Filter { from: Some(bins.from), to: bins.to(), ..asked.filter.clone() };
-    Ok(Data { devices: archive.by_device(&asked.found(archive, range)?, MOST)? })
+    Ok(DevicesData { devices: archive.by_device(&asked.found(archive, range)?, MOST)? })
 }
 
 #[derive(Serialize)]
@@ -47,10 +47,10 @@ struct Line {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Response {
+pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DevicesData) -> Response {
     let words = asked.words(Span::Hour);
     let most = data.devices.iter().map(|device| device.count.total()).max().unwrap_or(0);
-    let query = Asked { span: asked.span, ..asked.plain() }.query();
+    let query = PageQuery { span: asked.span, ..asked.plain() }.query();
     let line = |of: &NameCount| {
         let name = of.name.clone()?;
         Some(Line {

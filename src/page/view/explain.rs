@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::format::{Figures, age, counted, duration, grouped, number, signed, times};
-use super::mark::Review;
-use super::row::Row;
-use super::text::{Form, named, shown, timed};
+use super::format::{DisplayedNumbers, age, counted, duration, grouped, number, signed, times};
+use super::mark::ReviewForm;
+use super::row::AnomalyRow;
+use super::text::{TimeForm, named, shown, timed};
 use super::{Frame, device, segment};
-use crate::anomaly::{Anomaly, Direction, Source};
-use crate::archive::{Archive, Failure, Filter, Mark, Record};
-use crate::event::Instant;
+use crate::anomaly::{Anomaly, Direction, RecordId};
+use crate::archive::{Archive, Filter, NoAnswer, ReviewRecord, StoredAnomaly};
+use crate::event::Timestamp;
 use crate::page::chart::explain as drawing;
 use crate::page::listener::Response;
 use crate::page::respond;
@@ -27,7 +27,7 @@ const AROUND: (u32, i64) = (4, 300_000);
 
 /// Where the record is, which is for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct AnomalyId {
     /// `source.topic`
     pub topic: String,
     /// `source.partition`
@@ -36,17 +36,18 @@ pub struct Place {
     pub offset: i64,
 }
 
-impl Place {
+impl AnomalyId {
     /// From the parts of a path.
-    pub fn read(topic: &str, partition: &str, offset: &str) -> Option<Place> {
+    pub fn read(topic: &str, partition: &str, offset: &str) -> Option<AnomalyId> {
         let is_topic = !topic.is_empty() && !topic.contains('\0');
-        let place = Place { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? };
+        let place =
+            AnomalyId { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? };
         (is_topic && place.partition >= 0 && place.offset >= 0).then_some(place)
     }
 
     /// Of an anomaly.
-    pub fn of(source: &Source) -> Place {
-        Place { topic: source.topic.clone(), partition: source.partition, offset: source.offset }
+    pub fn of(source: &RecordId) -> AnomalyId {
+        AnomalyId { topic: source.topic.clone(), partition: source.partition, offset: source.offset }
     }
 
     /// Its page.
@@ -56,20 +57,20 @@ impl Place {
 }
 
 /// What was asked of the archive.
-pub struct Data {
-    record: Record,
+pub struct ExplainData {
+    record: StoredAnomaly,
     /// Earlier ones of the same series.
-    earlier: Vec<Record>,
+    earlier: Vec<StoredAnomaly>,
     /// Values that came after it, where a later anomaly's record has them.
     after: Vec<f64>,
     /// Others at about the same time.
-    around: Vec<Record>,
+    around: Vec<StoredAnomaly>,
     /// Newest first.
-    marks: Vec<Mark>,
+    marks: Vec<ReviewRecord>,
 }
 
 /// Asks; `None` when nothing is recorded there.
-pub fn look(archive: &dyn Archive, place: &Place, _now: Instant) -> Result<Option<Data>, Failure> {
+pub fn look(archive: &dyn Archive, place: &AnomalyId, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
     let Some(record) = archive.at(&place.topic, place.partition, place.offset)?.into_iter().next() else {
         return Ok(None);
     };
@@ -79,7 +80,7 @@ pub fn look(archive: &dyn Archive, place: &Place, _now: Instant) -> Result<Optio
         metrics: anomaly.metric_name.iter().cloned().collect(),
         ..Filter::default()
     };
-    let before = crate::archive::Key::of(anomaly);
+    let before = crate::archive::PageKey::of(anomaly);
     let earlier = archive.newest(&series, before.as_ref(), ROWS)?.records;
     let after = match &before {
         // Newest first: the nearest one has most of what came between.
@@ -88,7 +89,7 @@ pub fn look(archive: &dyn Archive, place: &Place, _now: Instant) -> Result<Optio
     };
     let around = around(archive, &record)?;
     let marks = archive.marks(&place.topic, place.partition, place.offset)?;
-    Ok(Some(Data { record, earlier, after: after.unwrap_or_default(), around, marks }))
+    Ok(Some(ExplainData { record, earlier, after: after.unwrap_or_default(), around, marks }))
 }
 
 /// What came after an anomaly, from the window of a later one of its series: where that window has this value after the same
@@ -112,10 +113,10 @@ fn after(anomaly: &Anomaly, later: &Anomaly) -> Option<Vec<f64>> {
 }
 
 /// The nearest before and after, in the order of time.
-fn around(archive: &dyn Archive, record: &Record) -> Result<Vec<Record>, Failure> {
+fn around(archive: &dyn Archive, record: &StoredAnomaly) -> Result<Vec<StoredAnomaly>, NoAnswer> {
     let (most, reach) = AROUND;
-    let Some(key) = crate::archive::Key::of(&record.anomaly) else { return Ok(Vec::new()) };
-    let reached = |millis| Instant::from_millis(key.time.millis() + millis);
+    let Some(key) = crate::archive::PageKey::of(&record.anomaly) else { return Ok(Vec::new()) };
+    let reached = |millis| Timestamp::from_millis(key.time.millis() + millis);
     let after = Filter { to: reached(reach), ..Filter::default() };
     let before = Filter { from: reached(-reach), ..Filter::default() };
     // Both begin at the record itself; the newest comes first.
@@ -148,9 +149,9 @@ struct Content {
     rule: Vec<[String; 2]>,
     json: String,
     console: String,
-    review: Review,
+    review: ReviewForm,
     around: Vec<Near>,
-    rows: Vec<Row>,
+    rows: Vec<AnomalyRow>,
     show_device: bool,
 }
 
@@ -172,14 +173,14 @@ struct Near {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, data: &Data) -> Response {
+pub fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
     let now = site.now();
-    let Record { anomaly, detected_at, .. } = &data.record;
-    let figures = Figures::of(anomaly);
-    let chart = drawing::draw(anomaly, &figures, drawing::Size::LARGE, &data.after);
+    let StoredAnomaly { anomaly, detected_at, .. } = &data.record;
+    let figures = DisplayedNumbers::of(anomaly);
+    let chart = drawing::draw(anomaly, &figures, drawing::ChartSize::LARGE, &data.after);
     let time = anomaly.timestamp.unwrap_or(*detected_at);
     let delay = detected_at.millis() - time.millis();
-    let mut when = format!("{} \u{b7} {}", timed(time, Form::Full, now), age(time, now));
+    let mut when = format!("{} \u{b7} {}", timed(time, TimeForm::Full, now), age(time, now));
     // Replayed events are judged long after they happened: then this says nothing.
     if (0..60_000).contains(&delay) {
         when += &format!(" \u{b7} detected {} ms after the event", grouped(delay.unsigned_abs()));
@@ -216,16 +217,16 @@ pub fn show(site: &Site, frame: Frame<'_>, data: &Data) -> Response {
         rule: rule(anomaly),
         json: api_url(anomaly),
         console: console(&site.console, &anomaly.source),
-        review: Review::of(&Place::of(&anomaly.source), &data.marks, now),
+        review: ReviewForm::of(&AnomalyId::of(&anomaly.source), &data.marks, now),
         around: data.around.iter().map(|other| near(other, time)).collect(),
-        rows: Row::all(&data.earlier, now),
+        rows: AnomalyRow::all(&data.earlier, now),
         show_device: false,
     };
     let frame = Frame { title: heading, ..frame };
     respond::html(site, 200, "explain.html", &frame, &content)
 }
 
-fn heading(anomaly: &Anomaly, figures: &Figures) -> String {
+fn heading(anomaly: &Anomaly, figures: &DisplayedNumbers) -> String {
     let side = if anomaly.direction == Direction::Low { "below" } else { "above" };
     let (value, count) = (&figures.value, grouped(u64::from(anomaly.window_count)));
     match anomaly.z_score {
@@ -270,7 +271,7 @@ fn deviation(anomaly: &Anomaly) -> f64 {
 }
 
 fn steps(anomaly: &Anomaly) -> Vec<Step> {
-    let figures = Figures::of(anomaly);
+    let figures = DisplayedNumbers::of(anomaly);
     let digits = figures.decimals + 4;
     let show = |x: f64| number(x, digits);
     let step = |name: &str, formula: String, result: String| Step { name: name.to_owned(), formula, result };
@@ -316,7 +317,7 @@ fn steps(anomaly: &Anomaly) -> Vec<Step> {
 }
 
 /// Names, and values as HTML.
-fn source(anomaly: &Anomaly, detected_at: Instant, now: Instant) -> Vec<[String; 2]> {
+fn source(anomaly: &Anomaly, detected_at: Timestamp, now: Timestamp) -> Vec<[String; 2]> {
     let source = &anomaly.source;
     let mut lines = vec![
         ["Topic".to_owned(), named(&source.topic)],
@@ -327,21 +328,21 @@ fn source(anomaly: &Anomaly, detected_at: Instant, now: Instant) -> Vec<[String;
         lines.push(["Value in the record".to_owned(), source.index.to_string()]);
     }
     if let Some(time) = anomaly.timestamp {
-        lines.push(["Event time".to_owned(), timed(time, Form::Exact, now)]);
+        lines.push(["Event time".to_owned(), timed(time, TimeForm::Exact, now)]);
     }
-    lines.push(["Detected".to_owned(), timed(detected_at, Form::Exact, now)]);
+    lines.push(["Detected".to_owned(), timed(detected_at, TimeForm::Exact, now)]);
     lines
 }
 
 /// A line to paste into a shell: the topic is quoted, whatever it holds.
-fn command(source: &Source) -> String {
+fn command(source: &RecordId) -> String {
     let is_plain = source.topic.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let topic = if is_plain { source.topic.clone() } else { format!("'{}'", source.topic.replace('\'', "'\\''")) };
     format!("kcat -C -b $BROKERS -t {topic} -p {} -o {} -c 1", source.partition, source.offset)
 }
 
 /// The record in the console that the settings name; empty without one.
-fn console(pattern: &str, source: &Source) -> String {
+fn console(pattern: &str, source: &RecordId) -> String {
     pattern
         .replace("{topic}", &segment(&source.topic))
         .replace("{partition}", &source.partition.to_string())
@@ -366,19 +367,19 @@ fn api_url(anomaly: &Anomaly) -> String {
     let filter = Filter {
         devices: vec![anomaly.device_id.clone()],
         from: anomaly.timestamp,
-        to: anomaly.timestamp.and_then(|time| Instant::from_millis(time.millis() + 1)),
+        to: anomaly.timestamp.and_then(|time| Timestamp::from_millis(time.millis() + 1)),
         ..Filter::default()
     };
-    format!("/api/v1/anomalies{}", crate::page::asked::Asked { filter, ..Default::default() }.query())
+    format!("/api/v1/anomalies{}", crate::page::asked::PageQuery { filter, ..Default::default() }.query())
 }
 
-fn near(other: &Record, time: Instant) -> Near {
+fn near(other: &StoredAnomaly, time: Timestamp) -> Near {
     let anomaly = &other.anomaly;
     let millis = anomaly.timestamp.unwrap_or(other.detected_at).millis() - time.millis();
     Near {
         name: shown(&anomaly.device_id),
         metric: anomaly.metric_name.as_deref().map(shown).unwrap_or_default(),
-        url: Place::of(&anomaly.source).url(),
+        url: AnomalyId::of(&anomaly.source).url(),
         severity: anomaly.severity.as_str(),
         z: super::format::sigma(anomaly.z_score, anomaly.direction),
         distance: match millis {

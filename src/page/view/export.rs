@@ -6,12 +6,12 @@ use std::sync::Arc;
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
-use crate::archive::{Archive, Failure, Filter, Key, MAX_LIMIT, Record};
-use crate::event::Instant;
-use crate::page::asked::Asked;
-use crate::page::listener::{Body, Response};
+use crate::archive::{Archive, Filter, MAX_LIMIT, NoAnswer, PageKey, StoredAnomaly};
+use crate::event::Timestamp;
+use crate::page::asked::PageQuery;
+use crate::page::listener::{Response, ResponseBody};
 use crate::page::respond;
-use crate::page::route::Visit;
+use crate::page::route::RequestContext;
 
 /// Pieces that wait for a slow reader.
 const AHEAD: usize = 2;
@@ -21,7 +21,7 @@ const OUTSIDE: u32 = 5_000;
 
 /// How records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ExportFormat {
     /// A header line, then a line for each; without windows.
     Csv,
     /// As topic `anomalies` carries them.
@@ -29,7 +29,7 @@ pub enum Format {
 }
 
 /// The file. When the database goes away in its midst, its last line says that it is incomplete.
-pub fn answer(visit: &Visit<'_>, asked: &Asked, format: Format) -> Response {
+pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportFormat) -> Response {
     let site = visit.site;
     let first = asked.found(site.archive.as_ref(), asked.range(site.now())).and_then(|filter| {
         let page = site.archive.newest(&filter, asked.before.as_ref(), asked.limit.unwrap_or(MAX_LIMIT))?;
@@ -52,31 +52,31 @@ pub fn answer(visit: &Visit<'_>, asked: &Asked, format: Format) -> Response {
     let records = page.records;
     let started = std::thread::Builder::new().name("export".into()).spawn(move || rest.send(&records, &sender));
     if started.is_err() {
-        return respond::json_away(&crate::page::shelf::Why::Slow);
+        return respond::json_away(&crate::page::shelf::NoNewAnswer::Slow);
     }
     let (kind, name) = match format {
-        Format::Csv => ("text/csv; charset=utf-8", "anomalies.csv"),
-        Format::JsonLines => ("application/jsonl", "anomalies.jsonl"),
+        ExportFormat::Csv => ("text/csv; charset=utf-8", "anomalies.csv"),
+        ExportFormat::JsonLines => ("application/jsonl", "anomalies.jsonl"),
     };
     let headers =
         vec![("content-type", kind.to_owned()), ("content-disposition", format!("attachment; filename=\"{name}\""))];
-    Response { status: 200, headers, body: Body::Stream(body) }
+    Response { status: 200, headers, body: ResponseBody::Stream(body) }
 }
 
 /// What is still to be read.
 struct Rest {
     archive: Arc<dyn Archive>,
     filter: Filter,
-    next: Option<Key>,
-    format: Format,
+    next: Option<PageKey>,
+    format: ExportFormat,
     /// Of the span.
-    since: Option<Instant>,
+    since: Option<Timestamp>,
     /// Rows with times outside of it, at the most.
     outside: u32,
 }
 
 impl Rest {
-    fn send(&mut self, first: &[Record], sender: &mpsc::Sender<Bytes>) {
+    fn send(&mut self, first: &[StoredAnomaly], sender: &mpsc::Sender<Bytes>) {
         let mut text = write(first, self.format, true);
         loop {
             // The reader has gone.
@@ -120,18 +120,18 @@ impl Rest {
 }
 
 /// A last line that no reader takes for a record.
-fn cut_off(failure: &Failure, format: Format) -> Vec<u8> {
+fn cut_off(failure: &NoAnswer, format: ExportFormat) -> Vec<u8> {
     let why = match failure {
-        Failure::Slow => "the database is too slow",
+        NoAnswer::Slow => "the database is too slow",
         _ => "the database went away",
     };
     incomplete(why, format)
 }
 
-fn incomplete(why: &str, format: Format) -> Vec<u8> {
+fn incomplete(why: &str, format: ExportFormat) -> Vec<u8> {
     match format {
-        Format::Csv => format!("# incomplete: {why}\r\n").into_bytes(),
-        Format::JsonLines => format!("{{\"incomplete\":\"{why}\"}}\n").into_bytes(),
+        ExportFormat::Csv => format!("# incomplete: {why}\r\n").into_bytes(),
+        ExportFormat::JsonLines => format!("{{\"incomplete\":\"{why}\"}}\n").into_bytes(),
     }
 }
 
@@ -158,9 +158,9 @@ const COLUMNS: [&str; 20] = [
     "detected_at",
 ];
 
-fn write(records: &[Record], format: Format, is_first: bool) -> Vec<u8> {
+fn write(records: &[StoredAnomaly], format: ExportFormat, is_first: bool) -> Vec<u8> {
     match format {
-        Format::JsonLines => {
+        ExportFormat::JsonLines => {
             let mut text = Vec::new();
             for record in records {
                 // A record of finite numbers and strings can always be written.
@@ -170,7 +170,7 @@ fn write(records: &[Record], format: Format, is_first: bool) -> Vec<u8> {
             }
             text
         }
-        Format::Csv => {
+        ExportFormat::Csv => {
             let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
             let header = is_first.then_some(COLUMNS.map(str::to_owned));
             for line in header.into_iter().chain(records.iter().map(line)) {
@@ -182,7 +182,7 @@ fn write(records: &[Record], format: Format, is_first: bool) -> Vec<u8> {
     }
 }
 
-fn line(record: &Record) -> [String; 20] {
+fn line(record: &StoredAnomaly) -> [String; 20] {
     let a = &record.anomaly;
     [
         a.timestamp.map(|time| time.to_string()).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::archive::Filter;
-use crate::page::asked::{Asked, Span};
+use crate::page::asked::{PageQuery, Span};
 
 /// What the template gets.
 #[derive(Debug, Serialize)]
@@ -31,10 +31,10 @@ struct Link {
 
 impl Filters {
     /// For a page at `path`. Without a default span, no span is also a choice.
-    pub fn of(path: &str, asked: &Asked, default: Option<Span>) -> Filters {
+    pub fn of(path: &str, asked: &PageQuery, default: Option<Span>) -> Filters {
         let url = |span: Option<Span>| {
             let filter = Filter { from: None, to: None, ..asked.filter.clone() };
-            let other = Asked { span: span.filter(|s| Some(*s) != default), filter, before: None, ..asked.clone() };
+            let other = PageQuery { span: span.filter(|s| Some(*s) != default), filter, before: None, ..asked.clone() };
             format!("{path}{}", other.query())
         };
         let has_range = asked.filter.from.is_some() || asked.filter.to.is_some();
@@ -49,7 +49,7 @@ impl Filters {
         let filter = &asked.filter;
         // A field holds one value: several stay as they are, beside it.
         let single = |values: &[String]| if let [one] = values { one.clone() } else { String::new() };
-        let mut rest = Asked { search: None, before: None, ..asked.clone() };
+        let mut rest = PageQuery { search: None, before: None, ..asked.clone() };
         for values in [&mut rest.filter.devices, &mut rest.filter.metrics] {
             if values.len() == 1 {
                 values.clear();
@@ -64,7 +64,7 @@ impl Filters {
         }
         let query = rest.query();
         let kept = url::form_urlencoded::parse(query.trim_start_matches('?').as_bytes());
-        let bare = Asked { span: asked.span, ..asked.plain() };
+        let bare = PageQuery { span: asked.span, ..asked.plain() };
         Filters {
             path: path.to_owned(),
             spans,

@@ -4,39 +4,39 @@ use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 
 use crate::anomaly::{Anomaly, Direction};
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 const CLOCK: StaticFormatDescription = format_description!("[hour]:[minute]:[second]");
 const MINUTE: StaticFormatDescription = format_description!("[hour]:[minute]");
 const DAY: StaticFormatDescription = format_description!("[day padding:none] [month repr:short]");
 const DATE: StaticFormatDescription = format_description!("[day padding:none] [month repr:short] [year]");
 
-fn written(time: Instant, how: StaticFormatDescription) -> String {
+fn written(time: Timestamp, how: StaticFormatDescription) -> String {
     time.to_time().format(how).unwrap_or_default()
 }
 
 /// 18:42:19
-pub fn clock(time: Instant) -> String {
+pub fn clock(time: Timestamp) -> String {
     written(time, CLOCK)
 }
 
 /// 18:42
-pub fn minute(time: Instant) -> String {
+pub fn minute(time: Timestamp) -> String {
     written(time, MINUTE)
 }
 
 /// 23 Nov
-pub fn day(time: Instant) -> String {
+pub fn day(time: Timestamp) -> String {
     written(time, DAY)
 }
 
 /// 23 Nov 2026
-pub fn date(time: Instant) -> String {
+pub fn date(time: Timestamp) -> String {
     written(time, DATE)
 }
 
 /// The time of a row: with its day, or its date, when that is not today's.
-pub fn moment(time: Instant, now: Instant) -> String {
+pub fn moment(time: Timestamp, now: Timestamp) -> String {
     let (then, today) = (time.to_time(), now.to_time());
     let day = match () {
         () if then.date() == today.date() => return clock(time),
@@ -47,7 +47,7 @@ pub fn moment(time: Instant, now: Instant) -> String {
 }
 
 /// How long ago, in the largest unit that says enough; or how far ahead.
-pub fn age(time: Instant, now: Instant) -> String {
+pub fn age(time: Timestamp, now: Timestamp) -> String {
     match now.millis() - time.millis() {
         // A time that has not come is one of a clock that is ahead.
         i64::MIN..-1_500 => format!("{} ahead", duration(time.millis() - now.millis())),
@@ -132,7 +132,7 @@ pub fn times(z: Option<f64>) -> String {
 
 /// One anomaly's numbers with the same decimals.
 #[derive(Debug, Clone)]
-pub struct Figures {
+pub struct DisplayedNumbers {
     /// `metric_value`
     pub value: String,
     /// `mean`
@@ -147,9 +147,9 @@ pub struct Figures {
     pub decimals: usize,
 }
 
-impl Figures {
+impl DisplayedNumbers {
     /// As many decimals as the values have, unless those are noise beyond the third digit of the deviation.
-    pub fn of(anomaly: &Anomaly) -> Figures {
+    pub fn of(anomaly: &Anomaly) -> DisplayedNumbers {
         let own = |x: &f64| decimals_of(*x);
         let stored = anomaly.window.iter().map(own).fold(own(&anomaly.metric_value), usize::max);
         let spread = anomaly.std_dev.max((anomaly.upper / 2.0 - anomaly.lower / 2.0) / anomaly.threshold.max(1e-9));
@@ -160,7 +160,7 @@ impl Figures {
         };
         let value = stored.min(telling + 1);
         let decimals = telling.max(value);
-        Figures {
+        DisplayedNumbers {
             value: number(anomaly.metric_value, value),
             mean: number(anomaly.mean, decimals),
             lower: number(anomaly.lower, decimals),
@@ -194,9 +194,9 @@ mod tests {
     fn numbers_have_their_windows_decimals() {
         let anomaly = Anomaly { mean: 21.4329, std_dev: 0.294, lower: 20.5508, upper: 22.315, ..sample(24.64) };
         let anomaly = Anomaly { window: vec![21.43, 21.5], ..anomaly };
-        let figures = Figures::of(&anomaly);
+        let figures = DisplayedNumbers::of(&anomaly);
         assert_eq!([figures.value, figures.lower, figures.upper], ["24.64", "20.55", "22.32"]);
-        let whole = Figures::of(&Anomaly { window: vec![9.0, 11.0], ..sample(14.0) });
+        let whole = DisplayedNumbers::of(&Anomaly { window: vec![9.0, 11.0], ..sample(14.0) });
         assert_eq!([whole.value, whole.lower], ["14", "7.0"]);
     }
 
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn ages_and_moments() {
-        let at = |text| Instant::parse_rfc3339(text).unwrap();
+        let at = |text| Timestamp::parse_rfc3339(text).unwrap();
         let now = at("2026-11-23T18:42:31Z");
         assert_eq!(age(at("2026-11-23T18:42:19Z"), now), "12 s ago");
         assert_eq!(age(at("2026-11-23T18:40:10Z"), now), "2 min ago");

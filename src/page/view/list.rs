@@ -5,10 +5,12 @@ use serde::Serialize;
 use super::Frame;
 use super::filters::Filters;
 use super::format::grouped;
-use super::row::Row;
-use crate::archive::{Archive, Cursor, Failure, Filter, Key, Known, Order, Outside, PUNCTUAL, Page, Record};
-use crate::event::Instant;
-use crate::page::asked::{Asked, Span, sort_name};
+use super::row::AnomalyRow;
+use crate::archive::{
+    AnomalyPage, Archive, Cursor, Filter, Known, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, StoredAnomaly,
+};
+use crate::event::Timestamp;
+use crate::page::asked::{PageQuery, Span, sort_name};
 use crate::page::listener::Response;
 use crate::page::respond;
 use crate::page::site::Site;
@@ -21,17 +23,17 @@ const AHEAD: usize = 20;
 const COUNTED: u32 = 100;
 
 /// What was asked of the archive; also the API's answer.
-pub struct Data {
+pub struct ListData {
     /// One page.
-    pub page: Page,
+    pub page: AnomalyPage,
     /// Where newer ones are; `None` on the first page.
-    pub newer: Option<Key>,
+    pub newer: Option<PageKey>,
     /// Of the first page of a span: what was detected in it, with times outside of it.
     pub outside: Option<Outside>,
     /// Nothing matches, and the search is the name of a device that sends.
     is_known: bool,
     /// When the first page begins with times that have not come yet: the page without them.
-    present: Option<Page>,
+    present: Option<AnomalyPage>,
     /// Nothing that came before is missing.
     pub cursor: Cursor,
     /// When nothing matches: the part of the filter without which most would, and how many.
@@ -39,23 +41,23 @@ pub struct Data {
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
     // The place in the stream first: what is committed meanwhile comes twice rather than never.
     let cursor = archive.position()?;
     let is_open = asked.span.is_none() && asked.filter.from.is_none();
     let span = asked.span.or(asked.sort.filter(|_| is_open).map(|_| RANKED));
-    let range = Asked { span, ..asked.clone() }.range(now);
+    let range = PageQuery { span, ..asked.clone() }.range(now);
     let filter = asked.found(archive, range.clone())?;
     let (page, newer) = match (&asked.sort, &asked.after) {
-        (Some(order), _) => (Page { records: archive.ranked(&filter, *order, asked.rows())?, next: None }, None),
+        (Some(order), _) => (AnomalyPage { records: archive.ranked(&filter, *order, asked.rows())?, next: None }, None),
         (None, Some(after)) => {
             let page = archive.newer(&filter, after, asked.rows())?;
-            let next = page.records.last().and_then(|last| Key::of(&last.anomaly));
-            (Page { records: page.records, next }, page.next)
+            let next = page.records.last().and_then(|last| PageKey::of(&last.anomaly));
+            (AnomalyPage { records: page.records, next }, page.next)
         }
         (None, None) => {
             let page = archive.newest(&filter, asked.before.as_ref(), asked.rows())?;
-            let newer = asked.before.as_ref().and(page.records.first()).and_then(|first| Key::of(&first.anomaly));
+            let newer = asked.before.as_ref().and(page.records.first()).and_then(|first| PageKey::of(&first.anomaly));
             (page, newer)
         }
     };
@@ -65,8 +67,8 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
         (Some(from), Some(_), true) => Some(archive.outside(&filter, from, asked.rows())?),
         _ => None,
     };
-    let end = Instant::from_millis(now.millis() + PUNCTUAL);
-    let is_ahead = |record: &Record| record.anomaly.timestamp > end;
+    let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
+    let is_ahead = |record: &StoredAnomaly| record.anomaly.timestamp > end;
     let is_open = is_first && asked.sort.is_none() && filter.from.is_none() && filter.to.is_none();
     let present = match is_open && page.records.first().is_some_and(is_ahead) {
         true => Some(archive.newest(&Filter { to: end, ..filter }, None, asked.rows())?),
@@ -76,11 +78,15 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
         Some(name) if page.records.is_empty() => matches!(archive.knows(name)?, Known::Seen(_)),
         _ => false,
     };
-    Ok(Data { page, newer, outside, is_known, present, cursor, without })
+    Ok(ListData { page, newer, outside, is_known, present, cursor, without })
 }
 
 /// Which part of a filter hides most.
-fn without(archive: &dyn Archive, asked: &Asked, range: &Filter) -> Result<Option<(&'static str, usize)>, Failure> {
+fn without(
+    archive: &dyn Archive,
+    asked: &PageQuery,
+    range: &Filter,
+) -> Result<Option<(&'static str, usize)>, NoAnswer> {
     let with = |change: &dyn Fn(&mut Filter)| {
         let mut filter = range.clone();
         change(&mut filter);
@@ -101,7 +107,7 @@ fn without(archive: &dyn Archive, asked: &Asked, range: &Filter) -> Result<Optio
     part("the review", &|filter| filter.reviews.clear());
     part("the time", &|filter| (filter.from, filter.to) = (None, None));
     let mut most = None::<(&'static str, usize)>;
-    let mut look = |name, filter: &Filter| -> Result<(), Failure> {
+    let mut look = |name, filter: &Filter| -> Result<(), NoAnswer> {
         let count = archive.newest(filter, None, COUNTED)?.records.len();
         if count > most.map_or(0, |(_, most)| most) {
             most = Some((name, count));
@@ -121,8 +127,8 @@ fn without(archive: &dyn Archive, asked: &Asked, range: &Filter) -> Result<Optio
 struct Content {
     heading: String,
     filters: Filters,
-    rows: Vec<Row>,
-    outside: Vec<Row>,
+    rows: Vec<AnomalyRow>,
+    outside: Vec<AnomalyRow>,
     outside_heading: String,
     show_device: bool,
     newest: String,
@@ -144,20 +150,20 @@ struct Sort {
 }
 
 /// The page. Later pages never change, so only the first refreshes itself.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Response {
+pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Response {
     // Times that have not come yet are a group of their own, lest they hide the others for years.
     let page = data.present.as_ref().unwrap_or(&data.page);
-    let rows = Row::all(&page.records, site.now());
+    let rows = AnomalyRow::all(&page.records, site.now());
     let more = if page.next.is_some() { "+" } else { "" };
     let count = format!("{}{more}", grouped(rows.len() as u64));
-    let url = |asked: Asked| format!("/anomalies{}", asked.query());
-    let export = Asked { limit: None, before: None, after: None, sort: None, ..asked.still() }.query();
-    let first = Asked { before: None, after: None, ..asked.clone() };
+    let url = |asked: PageQuery| format!("/anomalies{}", asked.query());
+    let export = PageQuery { limit: None, before: None, after: None, sort: None, ..asked.still() }.query();
+    let first = PageQuery { before: None, after: None, ..asked.clone() };
     let is_first = asked.before.is_none() && asked.after.is_none();
     let (aside, aside_heading) = aside(data, asked, site.now());
     let content = Content {
         heading: match (asked.sort, rows.len()) {
-            (Some(Order::Score), _) => format!("The {count} farthest of {}", asked.words(RANKED)),
+            (Some(Ranking::Score), _) => format!("The {count} farthest of {}", asked.words(RANKED)),
             (Some(_), _) => format!("{count} of {} by {}", asked.words(RANKED), sort_name(asked.sort)),
             (None, _) if !is_first => format!("{count} earlier anomalies"),
             (None, 1) => "1 anomaly".to_owned(),
@@ -165,25 +171,29 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Respon
         },
         filters: Filters::of("/anomalies", asked, None),
         rows,
-        outside: Row::all(&aside, site.now()),
+        outside: AnomalyRow::all(&aside, site.now()),
         outside_heading: aside_heading,
         show_device: true,
         newest: if is_first { String::new() } else { url(first.clone()) },
         newer: match &data.newer {
-            Some(key) => url(Asked { after: Some(key.clone()), ..first.clone() }),
+            Some(key) => url(PageQuery { after: Some(key.clone()), ..first.clone() }),
             None => String::new(),
         },
         older: match &page.next {
-            Some(key) => url(Asked { before: Some(key.clone()), ..first.clone() }),
+            Some(key) => url(PageQuery { before: Some(key.clone()), ..first.clone() }),
             None => String::new(),
         },
         sorts: [
             ("newest", None),
-            ("farthest", Some(Order::Score)),
-            ("device", Some(Order::Device)),
-            ("metric", Some(Order::Metric)),
+            ("farthest", Some(Ranking::Score)),
+            ("device", Some(Ranking::Device)),
+            ("metric", Some(Ranking::Metric)),
         ]
-        .map(|(text, sort)| Sort { text, url: url(Asked { sort, ..first.clone() }), is_current: asked.sort == sort })
+        .map(|(text, sort)| Sort {
+            text,
+            url: url(PageQuery { sort, ..first.clone() }),
+            is_current: asked.sort == sort,
+        })
         .into(),
         hint: match data.without {
             Some((name, count)) if count == COUNTED as usize => format!("Without {name} there are {COUNTED} or more."),
@@ -209,11 +219,11 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data) -> Respon
 }
 
 /// The group above the rows: of other times than those of the page.
-fn aside(data: &Data, asked: &Asked, now: Instant) -> (Vec<Record>, String) {
+fn aside(data: &ListData, asked: &PageQuery, now: Timestamp) -> (Vec<StoredAnomaly>, String) {
     if let Some(outside) = &data.outside {
         return (outside.records.clone(), outside_heading(outside, asked.words(RANKED)));
     }
-    let end = Instant::from_millis(now.millis() + PUNCTUAL);
+    let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
     let of_page = data.present.as_ref().map(|_| data.page.records.iter().filter(|r| r.anomaly.timestamp > end));
     let ahead = of_page.into_iter().flatten().take(AHEAD).cloned().collect::<Vec<_>>();
     let heading = match ahead.len() {

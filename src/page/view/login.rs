@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Frame;
 use crate::page::listener::{Request, Response};
 use crate::page::respond;
-use crate::page::route::Visit;
+use crate::page::route::RequestContext;
 use crate::page::site::Site;
 
 #[derive(Serialize)]
@@ -33,7 +33,7 @@ pub fn query(request: &Request) -> String {
 }
 
 /// The form.
-pub fn show(visit: &Visit<'_>) -> Response {
+pub fn show(visit: &RequestContext<'_>) -> Response {
     let mut next = String::from("/");
     for (name, value) in url::form_urlencoded::parse(visit.request.query.as_bytes()) {
         if name == "next" {
@@ -44,7 +44,7 @@ pub fn show(visit: &Visit<'_>) -> Response {
 }
 
 /// Checks what was filled in.
-pub fn enter(visit: &Visit<'_>) -> Response {
+pub fn enter(visit: &RequestContext<'_>) -> Response {
     let (mut user, mut password, mut next) = (String::new(), String::new(), String::from("/"));
     for (name, value) in url::form_urlencoded::parse(&visit.request.body) {
         match name.as_ref() {
@@ -71,7 +71,7 @@ pub fn enter(visit: &Visit<'_>) -> Response {
 }
 
 /// Ends the session.
-pub fn leave(visit: &Visit<'_>) -> Response {
+pub fn leave(visit: &RequestContext<'_>) -> Response {
     let mut response = respond::see_other(visit.site, "/login");
     response.headers.push(("set-cookie", visit.site.door.leave(visit.request)));
     // It clears the whole host and port, of which a path may be only a part.
@@ -81,7 +81,7 @@ pub fn leave(visit: &Visit<'_>) -> Response {
     response
 }
 
-fn form(visit: &Visit<'_>, status: u16, problem: &'static str, name: String, next: String) -> Response {
+fn form(visit: &RequestContext<'_>, status: u16, problem: &'static str, name: String, next: String) -> Response {
     let content = Content { problem, name, next };
     respond::html(visit.site, status, "login.html", &Frame::still(visit, "Log in"), &content)
 }

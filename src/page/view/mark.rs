@@ -5,15 +5,14 @@ use serde::Serialize;
 use super::format::{age, moment};
 use super::text::shown;
 use super::{Frame, explain};
-use crate::archive::{self, MAX_NOTE, Mark, NewMark};
-use crate::event::Instant;
+use crate::archive::{MAX_NOTE, NewReview, Review, ReviewRecord};
+use crate::event::Timestamp;
 use crate::page::listener::Response;
 use crate::page::respond;
-use crate::page::route::Visit;
+use crate::page::route::RequestContext;
 
 /// In a sentence.
-pub fn words(review: archive::Review) -> &'static str {
-    use archive::Review;
+pub fn words(review: Review) -> &'static str {
     match review {
         Review::None => "not reviewed",
         Review::Ack => "acknowledged",
@@ -25,7 +24,7 @@ pub fn words(review: archive::Review) -> &'static str {
 
 /// What the template gets.
 #[derive(Serialize)]
-pub struct Review {
+pub struct ReviewForm {
     /// Where the form is sent.
     url: String,
     current: &'static str,
@@ -53,10 +52,10 @@ struct Line {
     age: String,
 }
 
-impl Review {
+impl ReviewForm {
     /// Of an anomaly with its marks, newest first.
-    pub fn of(place: &explain::Place, marks: &[Mark], now: Instant) -> Review {
-        use archive::Review as R;
+    pub fn of(place: &explain::AnomalyId, marks: &[ReviewRecord], now: Timestamp) -> ReviewForm {
+        use Review as R;
         let current = marks.first().map_or(R::None, |mark| mark.review);
         let choice = |(review, words, key): (R, _, _)| Choice {
             name: review.as_str(),
@@ -64,7 +63,7 @@ impl Review {
             key,
             is_current: review == current,
         };
-        let line = |mark: &Mark| Line {
+        let line = |mark: &ReviewRecord| Line {
             words: words(mark.review),
             by: shown(&mark.by),
             note: crate::foreign::lines(&mark.note).to_string(),
@@ -72,7 +71,7 @@ impl Review {
             iso: mark.at.to_string(),
             age: age(mark.at, now),
         };
-        Review {
+        ReviewForm {
             url: format!("{}/marks", place.url()),
             current: current.as_str(),
             words: words(current),
@@ -95,7 +94,7 @@ impl Review {
 }
 
 /// Makes a mark and leads back to the anomaly.
-pub fn make(visit: &Visit<'_>, place: &explain::Place) -> Response {
+pub fn make(visit: &RequestContext<'_>, place: &explain::AnomalyId) -> Response {
     let site = visit.site;
     let refuse = |status, heading: &str, text: &str| {
         respond::notice(site, status, &Frame::still(visit, "Not marked"), heading, text)
@@ -110,7 +109,7 @@ pub fn make(visit: &Visit<'_>, place: &explain::Place) -> Response {
     let (mut review, mut note) = (None, String::new());
     for (name, value) in url::form_urlencoded::parse(&visit.request.body) {
         match name.as_ref() {
-            "mark" => review = archive::Review::parse(&value),
+            "mark" => review = Review::parse(&value),
             "note" => note = value.trim().replace('\0', ""),
             _ => return refuse(400, "The form is not understood.", "It has a field that is not known."),
         }
@@ -123,7 +122,7 @@ pub fn make(visit: &Visit<'_>, place: &explain::Place) -> Response {
     }
     let by = visit.visitor.name.clone();
     let (topic, partition, offset) = (place.topic.clone(), place.partition, place.offset);
-    match site.archive.mark(&NewMark { topic, partition, offset, review, note, by }) {
+    match site.archive.mark(&NewReview { topic, partition, offset, review, note, by }) {
         Ok(true) => {
             site.explain.forget(place);
             respond::see_other(site, &place.url())

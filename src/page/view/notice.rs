@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::format::age;
-use super::strip::{Strip, Tone};
+use super::strip::{Banner, Tone};
 use super::text::Sentence;
-use crate::event::Instant;
-use crate::page::shelf::Why;
+use crate::event::Timestamp;
+use crate::page::shelf::NoNewAnswer;
 
 /// One sentence and its remedy; empty below a strip that says all.
 #[derive(Default, Serialize)]
@@ -18,35 +18,39 @@ pub struct Notice {
 }
 
 /// Why, in one sentence.
-pub fn sentence(why: &Why) -> String {
+pub fn sentence(why: &NoNewAnswer) -> String {
     match why {
-        Why::Away { since } => format!("PostgreSQL is away since {since}"),
-        Why::Slow => "PostgreSQL does not answer in time".to_owned(),
-        Why::Refused(remedy) => remedy.clone(),
+        NoNewAnswer::Away { since } => format!("PostgreSQL is away since {since}"),
+        NoNewAnswer::Slow => "PostgreSQL does not answer in time".to_owned(),
+        NoNewAnswer::Refused(remedy) => remedy.clone(),
     }
 }
 
 /// The strip of a page without new data.
-pub fn outage(why: &Why, taken: Option<Instant>, now: Instant) -> Strip {
+pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Banner {
     let (lead, command) = match why {
-        Why::Away { since } => {
+        NoNewAnswer::Away { since } => {
             (Sentence::say("PostgreSQL is away since ").time(*since, now).and("."), "systemctl status postgresql")
         }
-        Why::Slow => (Sentence::say("PostgreSQL does not answer in time."), "systemctl status postgresql"),
-        Why::Refused(_) => (Sentence::say("PostgreSQL refuses to answer."), "anomaly check --role dashboard --connect"),
+        NoNewAnswer::Slow => (Sentence::say("PostgreSQL does not answer in time."), "systemctl status postgresql"),
+        NoNewAnswer::Refused(_) => {
+            (Sentence::say("PostgreSQL refuses to answer."), "anomaly check --role dashboard --connect")
+        }
     };
     let strong = match taken {
         Some(taken) => Sentence::say("The last data is from ").time(taken, now).and("."),
         None => Sentence::say("There is no earlier data to show."),
     };
     let detail = match why {
-        Why::Refused(remedy) => Sentence::default().name(remedy).and("."),
-        Why::Slow => Sentence::say("A narrower filter or a shorter span may be answered."),
-        Why::Away { .. } => Sentence::say("What the detector finds meanwhile waits in Kafka and will appear here."),
+        NoNewAnswer::Refused(remedy) => Sentence::default().name(remedy).and("."),
+        NoNewAnswer::Slow => Sentence::say("A narrower filter or a shorter span may be answered."),
+        NoNewAnswer::Away { .. } => {
+            Sentence::say("What the detector finds meanwhile waits in Kafka and will appear here.")
+        }
     };
     let mut detail = detail.and(" This page looks again by itself.");
     if let Some(taken) = taken {
         detail = detail.and(&format!(" What is below was true {}.", age(taken, now)));
     }
-    Strip { tone: Tone::Stopped, lead, strong, detail, command: Some(command), ..Strip::default() }
+    Banner { tone: Tone::Stopped, lead, strong, detail, command: Some(command), ..Banner::default() }
 }

@@ -7,17 +7,17 @@ use serde::Serialize;
 use super::filters::Filters;
 use super::format::{counted, grouped};
 use super::reports::{self, Reports};
-use super::row::Row;
-use super::strip::{Strip, Tone};
+use super::row::AnomalyRow;
+use super::strip::{Banner, Tone};
 use super::text::shown;
 use super::{Frame, device, strip};
 use crate::archive::{
-    Archive, BinCount, Bins, Count, CoverageRow, Cursor, Failure, Filter, LaneCount, NameCount, Outside, PUNCTUAL,
-    Page, Review,
+    AnomalyPage, Archive, BinCount, Bins, Count, CoverageRow, Cursor, Filter, LaneCount, NameCount, NoAnswer, Outside,
+    PUNCTUAL, Review,
 };
-use crate::event::Instant;
-use crate::page::asked::{Asked, Span};
-use crate::page::chart::minutes::{self, Minutes};
+use crate::event::Timestamp;
+use crate::page::asked::{PageQuery, Span};
+use crate::page::chart::minutes::{self, MinuteChart};
 use crate::page::listener::Response;
 use crate::page::respond;
 use crate::page::site::Site;
@@ -40,7 +40,7 @@ const BEFORE: usize = 24;
 const FEW: usize = 3;
 
 /// What was asked of the archive.
-pub struct Data {
+pub struct OverviewData {
     bins: Bins,
     by_time: Vec<BinCount>,
     /// Anomalies of an hour, when an hour is shown and enough is known of those before it.
@@ -59,16 +59,16 @@ pub struct Data {
     /// Values that a series needs, while none has enough.
     pub min_samples: Option<u64>,
     /// Of the range; when it has none, earlier ones.
-    pub newest: Page,
+    pub newest: AnomalyPage,
     reviews: Vec<(Review, u64)>,
     cursor: Cursor,
     /// For all of it together.
     pub took: Duration,
 }
 
-impl Data {
+impl OverviewData {
     /// Records that wait; `None` when not known of some partition.
-    pub fn lag(&self, taken: Instant) -> Option<u64> {
+    pub fn lag(&self, taken: Timestamp) -> Option<u64> {
         let current = self.reports.current(taken, taken);
         current.rows.iter().map(|row| Some(row.lag?.max(0) as u64)).sum()
     }
@@ -83,7 +83,7 @@ impl Data {
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, Failure> {
+pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
     let start = Clock::now();
     let bins = asked.axis(Span::Hour, now);
     // The place in the stream first: what is committed meanwhile comes twice rather than never.
@@ -106,13 +106,13 @@ pub fn look(archive: &dyn Archive, asked: &Asked, now: Instant) -> Result<Data, 
         true => archive.outside(&filter, bins.from, OUTSIDE)?,
         false => Outside::default(),
     };
-    let fresh = archive.fresh(&always, Instant::from_millis(now.millis() - NEWS).unwrap_or(now))?;
+    let fresh = archive.fresh(&always, Timestamp::from_millis(now.millis() - NEWS).unwrap_or(now))?;
     let usual = usual(archive, &filter, &bins)?;
     let devices = archive.by_device(&filter, LANES)?;
     let names = devices.iter().filter_map(|device| device.name.clone()).collect::<Vec<_>>();
     let lanes = archive.lanes(&filter, &bins, &names)?;
     let metrics = archive.by_metric(&filter, NAMES)?;
-    Ok(Data {
+    Ok(OverviewData {
         bins,
         by_time,
         usual,
@@ -137,8 +137,8 @@ fn rows_and_bars(
     always: &Filter,
     filter: &Filter,
     bins: &Bins,
-    now: Instant,
-) -> Result<(Page, Vec<BinCount>), Failure> {
+    now: Timestamp,
+) -> Result<(AnomalyPage, Vec<BinCount>), NoAnswer> {
     let mut page = archive.newest(filter, None, ROWS)?;
     let mut bars = archive.by_time(filter, bins)?;
     let shown = page.records.len() as u64;
@@ -148,7 +148,7 @@ fn rows_and_bars(
     }
     if page.records.is_empty() {
         // Earlier ones are better than nothing; those of the future would hide them.
-        let end = Instant::from_millis(now.millis() + PUNCTUAL);
+        let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
         page = archive.newest(&Filter { to: always.to.or(end), ..always.clone() }, None, ROWS)?;
     }
     Ok((page, bars))
@@ -156,10 +156,10 @@ fn rows_and_bars(
 
 /// The median of the hours before the shown one, from the first that had an anomaly; bursts, and hours in which nothing was judged,
 /// do not change it much.
-fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, Failure> {
+fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, NoAnswer> {
     // What totals answer at once; bars of an hour always begin at a minute.
     let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
-    let from = Instant::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
+    let from = Timestamp::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
     // An hour, and the rest of its first minute.
     let is_hour = (HOUR..=HOUR + bins.width).contains(&(bins.width * bins.count as i64));
     let (Some(from), true) = (from, is_quick && is_hour && bins.width == HOUR / 60) else { return Ok(None) };
@@ -172,8 +172,8 @@ fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u
 }
 
 /// The minute that a time is in: coverage is kept by whole ones.
-pub fn minute_of(time: Instant) -> Instant {
-    Instant::from_millis(time.millis().div_euclid(60_000) * 60_000).unwrap_or(time)
+pub fn minute_of(time: Timestamp) -> Timestamp {
+    Timestamp::from_millis(time.millis().div_euclid(60_000) * 60_000).unwrap_or(time)
 }
 
 #[derive(Serialize)]
@@ -189,8 +189,8 @@ struct Content {
     metrics: Vec<Bar>,
     reviews: Vec<[String; 3]>,
     heading: String,
-    rows: Vec<Row>,
-    outside: Vec<Row>,
+    rows: Vec<AnomalyRow>,
+    outside: Vec<AnomalyRow>,
     outside_heading: String,
     show_device: bool,
     news: String,
@@ -217,15 +217,15 @@ struct Bar {
 }
 
 /// The page. A strip that is there already (an outage) stays.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: Instant) -> Response {
+pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, taken: Timestamp) -> Response {
     let now = site.now();
     let is_reporting = data.reports.current(taken, now).is_reporting();
     // Old data ends where it was taken; the axis does too.
     let runs = minutes::runs(&data.bins, &data.coverage, &data.reports.arrivals, taken, is_reporting);
-    let chart = Minutes { bins: &data.bins, counts: &data.by_time, runs: &runs };
+    let chart = MinuteChart { bins: &data.bins, counts: &data.by_time, runs: &runs };
     let words = asked.words(Span::Hour);
-    let rows = Row::all(&data.newest.records, now);
-    let list = Asked { limit: None, before: None, ..asked.clone() };
+    let rows = AnomalyRow::all(&data.newest.records, now);
+    let list = PageQuery { limit: None, before: None, ..asked.clone() };
     // Old data does not reach up to now.
     let end = frame.strip.is_some().then_some(taken);
     let content = Content {
@@ -244,7 +244,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
             _ => "Newest anomalies".to_owned(),
         },
         rows,
-        outside: Row::all(&data.outside.records, now),
+        outside: AnomalyRow::all(&data.outside.records, now),
         outside_heading: super::list::outside_heading(&data.outside, words),
         show_device: true,
         news: match data.fresh {
@@ -253,12 +253,12 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
         },
         all: format!(
             "/anomalies{}",
-            Asked { span: asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none()), ..list.clone() }
+            PageQuery { span: asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none()), ..list.clone() }
                 .query()
         ),
         all_text: format!("All {} of {}", grouped(data.total().total()), words),
         older: data.newest.next.as_ref().map_or_else(String::new, |next| {
-            format!("/anomalies{}", Asked { span: None, before: Some(next.clone()), ..list.clone() }.query())
+            format!("/anomalies{}", PageQuery { span: None, before: Some(next.clone()), ..list.clone() }.query())
         }),
         took: format!("{:.1} ms", data.took.as_secs_f64() * 1000.0),
     };
@@ -269,7 +269,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &Asked, data: &Data, taken: In
 }
 
 /// What is wrong and the count first: they are what a tab shows.
-fn title(data: &Data, strip: Option<&Strip>, name: &str) -> String {
+fn title(data: &OverviewData, strip: Option<&Banner>, name: &str) -> String {
     let wrong = match strip.map(|strip| strip.tone) {
         Some(Tone::Stopped) => "Stopped \u{b7} ",
         Some(Tone::Degraded) => "Degraded \u{b7} ",
@@ -289,8 +289,8 @@ fn unit(width: i64) -> String {
     if width == size { name.to_owned() } else { format!("{} {name}s", width / size) }
 }
 
-fn lanes(data: &Data, chart: &Minutes<'_>, asked: &Asked) -> Vec<Lane> {
-    let query = Asked { span: asked.span, ..asked.plain() }.query();
+fn lanes(data: &OverviewData, chart: &MinuteChart<'_>, asked: &PageQuery) -> Vec<Lane> {
+    let query = PageQuery { span: asked.span, ..asked.plain() }.query();
     let lane = |of: &NameCount| {
         let name = of.name.clone()?;
         let cells = data.lanes.iter().filter(|cell| cell.device == name).map(|cell| (cell.bin, cell.count));
@@ -305,13 +305,15 @@ fn lanes(data: &Data, chart: &Minutes<'_>, asked: &Asked) -> Vec<Lane> {
     data.devices.iter().filter_map(lane).collect()
 }
 
-fn metrics(data: &Data, asked: &Asked) -> Vec<Bar> {
+fn metrics(data: &OverviewData, asked: &PageQuery) -> Vec<Bar> {
     let most = data.metrics.iter().map(|metric| metric.count.total()).max().unwrap_or(0);
     let bar = |of: &NameCount| {
         let filter = Filter { metrics: of.name.iter().cloned().collect(), ..asked.filter.clone() };
         // Events without a metric's name cannot be asked for.
-        let url =
-            of.name.as_ref().map_or_else(String::new, |_| format!("/{}", Asked { filter, ..asked.clone() }.query()));
+        let url = of
+            .name
+            .as_ref()
+            .map_or_else(String::new, |_| format!("/{}", PageQuery { filter, ..asked.clone() }.query()));
         Bar {
             name: of.name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
             url,
@@ -323,7 +325,7 @@ fn metrics(data: &Data, asked: &Asked) -> Vec<Bar> {
 }
 
 /// Name, address and number of each review; what has none comes first.
-fn reviews(data: &Data, asked: &Asked) -> Vec<[String; 3]> {
+fn reviews(data: &OverviewData, asked: &PageQuery) -> Vec<[String; 3]> {
     let marked = data.reviews.iter().map(|(_, count)| count).sum::<u64>();
     let is_whole = asked.filter == Filter { from: asked.filter.from, to: asked.filter.to, ..Filter::default() };
     let count = |review: Review| match review {
@@ -335,7 +337,7 @@ fn reviews(data: &Data, asked: &Asked) -> Vec<[String; 3]> {
     let line = |review: Review| {
         let filter = Filter { reviews: vec![review], ..asked.filter.clone() };
         let span = asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none());
-        let url = format!("/anomalies{}", Asked { filter, span, ..asked.clone() }.query());
+        let url = format!("/anomalies{}", PageQuery { filter, span, ..asked.clone() }.query());
         Some([super::mark::words(review).to_owned(), url, grouped(count(review)?)])
     };
     Review::ALL.into_iter().filter_map(line).collect()

@@ -1,9 +1,9 @@
 //! What the detectors say of themselves: heartbeats, conditions, arrivals. Which of it counts now is decided here for all
 //! pages: a report that is too old proves nothing, and a topic that is not read any more is named, not missed.
 
-use crate::archive::{ActivityRow, Archive, ConditionRow, DeadLetter, Failure, StatusRow};
-use crate::event::Instant;
-use crate::health::{Activity, Code, Severity, State, Tally};
+use crate::archive::{ActivityRow, Archive, ConditionRow, DeadLetter, NoAnswer, StatusRow};
+use crate::event::Timestamp;
+use crate::health::{Activity, ComponentState, ConditionCode, ConditionSeverity, Tally};
 
 /// A heartbeat is due every 5 s; three in a row are missing then.
 pub const SILENT: f64 = 15.0;
@@ -36,7 +36,7 @@ pub struct Current<'a> {
     /// Partitions that ought to report.
     pub rows: Vec<&'a StatusRow>,
     /// Groups and topics that do not any more, with their last report.
-    pub others: Vec<(&'a str, &'a str, Instant)>,
+    pub others: Vec<(&'a str, &'a str, Timestamp)>,
     /// Those reported lately, the degrading ones first; each message once, with how many loops say so.
     pub conditions: Vec<(&'a ConditionRow, usize)>,
     /// Seconds since it was asked for.
@@ -47,16 +47,16 @@ pub struct Current<'a> {
 ///
 /// # Errors
 /// The archive's.
-pub fn look(archive: &dyn Archive, from: Instant, grain: i64, now: Instant) -> Result<Reports, Failure> {
+pub fn look(archive: &dyn Archive, from: Timestamp, grain: i64, now: Timestamp) -> Result<Reports, NoAnswer> {
     let status = archive.status()?;
     // Arrivals are counted by the detector's clock.
     let ahead = skew(&status).map_or(0, |seconds| (seconds * 1000.0) as i64);
-    let theirs = |millis: i64| Instant::from_millis((millis + ahead).div_euclid(MINUTE) * MINUTE).unwrap_or(now);
+    let theirs = |millis: i64| Timestamp::from_millis((millis + ahead).div_euclid(MINUTE) * MINUTE).unwrap_or(now);
     // Back to the times of the pages.
     let ours = |mut rows: Vec<ActivityRow>| {
         let whole = ahead.div_euclid(MINUTE) * MINUTE;
         rows.iter_mut()
-            .for_each(|row| row.minute = Instant::from_millis(row.minute.millis() - whole).unwrap_or(row.minute));
+            .for_each(|row| row.minute = Timestamp::from_millis(row.minute.millis() - whole).unwrap_or(row.minute));
         rows
     };
     let arrivals = ours(archive.activity(theirs(from.millis()), grain)?);
@@ -80,12 +80,12 @@ fn skew(status: &[StatusRow]) -> Option<f64> {
 
 /// Whether the report is the last one of a worker that has ended.
 pub fn has_ended(row: &StatusRow) -> bool {
-    row.state == State::Stopped.describe()
+    row.state == ComponentState::Stopped.describe()
 }
 
 impl Reports {
     /// What counts now, when it was asked for at `taken`.
-    pub fn current(&self, taken: Instant, now: Instant) -> Current<'_> {
+    pub fn current(&self, taken: Timestamp, now: Timestamp) -> Current<'_> {
         let since = (now.millis() - taken.millis()).max(0) as f64 / 1000.0;
         let is_fresh = |age: f64| age.max(0.0) + since <= SILENT;
         let live = self.status.iter().filter(|row| is_fresh(row.age)).collect::<Vec<_>>();
@@ -99,7 +99,7 @@ impl Reports {
             is_live || (live.iter().all(|live| live.group != row.group) && self.age_of(row) + since <= GONE)
         };
         let rows = self.status.iter().filter(|row| is_due(row)).collect::<Vec<_>>();
-        let mut others = Vec::<(&str, &str, Instant)>::new();
+        let mut others = Vec::<(&str, &str, Timestamp)>::new();
         for row in self.status.iter().filter(|row| !is_due(row)) {
             match others.iter_mut().find(|(group, topic, _)| *group == row.group && *topic == row.topic) {
                 Some((_, _, last)) => *last = row.updated_at.max(*last),
@@ -142,7 +142,7 @@ impl Reports {
     }
 
     /// Records a second: judged, learning, rejected, ignored; over the last whole minutes, or over what there is of this one.
-    pub fn pace(&self, taken: Instant) -> Option<[f64; 4]> {
+    pub fn pace(&self, taken: Timestamp) -> Option<[f64; 4]> {
         let this = taken.millis().div_euclid(MINUTE) * MINUTE;
         let sum = |from: i64, to: i64| {
             let mut sum = Tally::default();
@@ -168,8 +168,9 @@ impl Reports {
     /// Why nothing was served at the last report, when a loop said so then or later.
     pub fn last_reason(&self) -> Option<&ConditionRow> {
         let newest = self.status.iter().map(|row| row.age).fold(f64::INFINITY, f64::min);
-        let reasons = self.conditions.iter().filter(|row| row.severity == Severity::Degraded);
-        let at_last = reasons.filter(|row| row.code == Code::NotServing.as_str() && row.age <= newest + SILENT);
+        let reasons = self.conditions.iter().filter(|row| row.severity == ConditionSeverity::Degraded);
+        let at_last =
+            reasons.filter(|row| row.code == ConditionCode::NotServing.as_str() && row.age <= newest + SILENT);
         at_last.min_by(|a, b| a.age.total_cmp(&b.age))
     }
 
@@ -212,11 +213,11 @@ impl<'a> Current<'a> {
 
     /// Those that make too little judged or stored.
     pub fn degrading(&self) -> impl Iterator<Item = &'a ConditionRow> {
-        self.conditions.iter().filter(|(row, _)| row.severity == Severity::Degraded).map(|(row, _)| *row)
+        self.conditions.iter().filter(|(row, _)| row.severity == ConditionSeverity::Degraded).map(|(row, _)| *row)
     }
 
     /// Whether one with this code holds.
-    pub fn has(&self, code: Code) -> bool {
+    pub fn has(&self, code: ConditionCode) -> bool {
         self.conditions.iter().any(|(row, _)| row.code == code.as_str())
     }
 }

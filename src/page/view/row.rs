@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::format::{Figures, age, moment, signed};
-use super::text::{Form, isolated, shown, timed};
+use super::format::{DisplayedNumbers, age, moment, signed};
+use super::text::{TimeForm, isolated, shown, timed};
 use super::{device, explain, mark};
-use crate::archive::Record;
-use crate::event::Instant;
+use crate::archive::StoredAnomaly;
+use crate::event::Timestamp;
 use crate::page::chart::spark;
 
 /// A row this young is tinted.
@@ -14,7 +14,7 @@ const NEW: i64 = 30_000;
 
 /// What the template gets.
 #[derive(Debug, Serialize)]
-pub struct Row {
+pub struct AnomalyRow {
     /// Identity in the page.
     pub key: String,
     severity: &'static str,
@@ -42,23 +42,23 @@ pub struct Row {
     pub is_new: bool,
 }
 
-impl Row {
+impl AnomalyRow {
     /// Of a record.
-    pub fn of(record: &Record, now: Instant) -> Row {
+    pub fn of(record: &StoredAnomaly, now: Timestamp) -> AnomalyRow {
         let anomaly = &record.anomaly;
-        let figures = Figures::of(anomaly);
+        let figures = DisplayedNumbers::of(anomaly);
         let time = anomaly.timestamp.unwrap_or(record.detected_at);
         let expected = format!("{} \u{2013} {}", figures.lower, figures.upper);
         let title = format!("{} values before, expected {expected}, then {}", anomaly.window.len(), figures.value);
         let is_critical = anomaly.severity == crate::anomaly::Severity::Critical;
         let source = &anomaly.source;
-        Row {
+        AnomalyRow {
             key: format!("{}/{}/{}/{}", source.topic, source.partition, source.offset, source.index),
             severity: anomaly.severity.as_str(),
             time: moment(time, now),
             iso: time.to_string(),
             age: age(time, now),
-            detected: timed(record.detected_at, Form::Moment, now),
+            detected: timed(record.detected_at, TimeForm::Moment, now),
             detected_age: age(record.detected_at, now),
             device: shown(&anomaly.device_id),
             device_url: device::url(&anomaly.device_id),
@@ -75,7 +75,7 @@ impl Row {
             expected,
             z: figures.z,
             meter: spark::meter(anomaly.z_score, is_critical),
-            url: explain::Place::of(source).url(),
+            url: explain::AnomalyId::of(source).url(),
             review: record.review.as_str(),
             reviewed: mark::words(record.review),
             is_new: (0..NEW).contains(&(now.millis() - record.detected_at.millis())),
@@ -83,7 +83,7 @@ impl Row {
     }
 
     /// Of each.
-    pub fn all(records: &[Record], now: Instant) -> Vec<Row> {
-        records.iter().map(|record| Row::of(record, now)).collect()
+    pub fn all(records: &[StoredAnomaly], now: Timestamp) -> Vec<AnomalyRow> {
+        records.iter().map(|record| AnomalyRow::of(record, now)).collect()
     }
 }

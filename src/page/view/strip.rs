@@ -8,13 +8,13 @@ mod words;
 use serde::Serialize;
 
 use super::format::{counted, duration, grouped, rough};
-use super::overview::Data;
+use super::overview::OverviewData;
 use super::reports::{Current, SILENT};
 use super::text::Sentence;
 use crate::archive::{ConditionRow, Filter};
-use crate::event::Instant;
-use crate::health::{Code, Severity, Tally};
-use crate::page::asked::{Asked, Span};
+use crate::event::Timestamp;
+use crate::health::{ConditionCode, ConditionSeverity, Tally};
+use crate::page::asked::{PageQuery, Span};
 use words::offset;
 
 /// Conditions that are shown; the page of the detection has all of them.
@@ -51,7 +51,7 @@ impl Tone {
 
 /// One check: a tick, a cross, a clock or a dash, its name, what it found.
 #[derive(Debug, Clone, Serialize)]
-pub struct Check {
+pub struct StatusCheck {
     glyph: &'static str,
     name: &'static str,
     value: String,
@@ -60,14 +60,14 @@ pub struct Check {
 
 /// A condition below the sentence.
 #[derive(Debug, Clone, Serialize)]
-pub struct Line {
+pub struct BannerLine {
     severity: &'static str,
     text: String,
 }
 
 /// The sentence above all else.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Strip {
+pub struct Banner {
     /// How it looks.
     pub tone: Tone,
     /// First words.
@@ -85,38 +85,38 @@ pub struct Strip {
     /// Anomalies by severity, when there are any.
     pub counts: Option<[String; 2]>,
     /// What else holds.
-    pub conditions: Vec<Line>,
+    pub conditions: Vec<BannerLine>,
     /// May be none.
-    pub checks: Vec<Check>,
+    pub checks: Vec<StatusCheck>,
 }
 
-impl Strip {
+impl Banner {
     /// The whole sentence as plain text.
     pub fn sentence(&self) -> String {
         format!("{} {} {}", self.lead, self.strong, self.tail).trim_end().to_owned()
     }
 
-    fn of(tone: Tone, lead: &str, strong: Sentence, tail: &str) -> Strip {
-        Strip { tone, lead: Sentence::say(lead), strong, tail: Sentence::say(tail), ..Strip::default() }
+    fn of(tone: Tone, lead: &str, strong: Sentence, tail: &str) -> Banner {
+        Banner { tone, lead: Sentence::say(lead), strong, tail: Sentence::say(tail), ..Banner::default() }
     }
 }
 
 /// What the sentence is made of.
 struct Facts<'a> {
-    data: &'a Data,
+    data: &'a OverviewData,
     current: Current<'a>,
     words: &'static str,
     /// As `anomalies`, or what a filter leaves of them.
     which: &'static str,
     judged: u64,
     learning: u64,
-    taken: Instant,
-    now: Instant,
+    taken: Timestamp,
+    now: Timestamp,
 }
 
 /// What the pages have seen besides the data.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Seen {
+pub struct BannerContext {
     /// Whether the lag shrinks, when that is known.
     pub is_shrinking: Option<bool>,
     /// Seconds by which this program's clock is ahead of the database's, when that matters.
@@ -124,7 +124,13 @@ pub struct Seen {
 }
 
 /// The strip of the overview.
-pub fn verdict(data: &Data, asked: &Asked, taken: Instant, now: Instant, seen: Seen) -> Strip {
+pub fn verdict(
+    data: &OverviewData,
+    asked: &PageQuery,
+    taken: Timestamp,
+    now: Timestamp,
+    seen: BannerContext,
+) -> Banner {
     let arrived = data.reports.arrived.tally;
     let sum = |of: fn(&crate::archive::CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
     let is_whole = asked.search.is_none()
@@ -160,14 +166,14 @@ fn short(row: &ConditionRow) -> String {
     super::text::shown(&row.message)
 }
 
-fn line(row: &ConditionRow, count: usize) -> Line {
-    let severity = if row.severity == Severity::Degraded { "degraded" } else { "notice" };
+fn line(row: &ConditionRow, count: usize) -> BannerLine {
+    let severity = if row.severity == ConditionSeverity::Degraded { "degraded" } else { "notice" };
     let times = if count > 1 { format!(" ({count} workers)") } else { String::new() };
-    Line { severity, text: format!("{}{times}", short(row)) }
+    BannerLine { severity, text: format!("{}{times}", short(row)) }
 }
 
 impl Facts<'_> {
-    fn sentence(&self) -> Strip {
+    fn sentence(&self) -> Banner {
         if self.current.rows.is_empty() {
             return self.unknown();
         }
@@ -183,15 +189,15 @@ impl Facts<'_> {
         self.serving()
     }
 
-    fn unknown(&self) -> Strip {
-        Strip {
+    fn unknown(&self) -> Banner {
+        Banner {
             detail: Sentence::say("This database has never heard from a detector."),
             command: Some("systemctl status anomaly-detector"),
-            ..Strip::of(Tone::Stopped, "No detector has reported yet.", Sentence::say("Nothing is judged."), "")
+            ..Banner::of(Tone::Stopped, "No detector has reported yet.", Sentence::say("Nothing is judged."), "")
         }
     }
 
-    fn stopped(&self) -> Strip {
+    fn stopped(&self) -> Banner {
         let silence = self.current.newest().unwrap_or(SILENT);
         let since = self.current.rows.iter().map(|row| row.updated_at).max().unwrap_or(self.taken);
         let ago = duration((silence * 1000.0) as i64);
@@ -205,39 +211,39 @@ impl Facts<'_> {
             Some(reason) => (Sentence::default().name(&reason.message), Sentence::say(&strong).then(detail)),
             None => (Sentence::say(&strong), detail),
         };
-        Strip {
+        Banner {
             detail,
             command: Some("journalctl -u anomaly-detector -n 50"),
-            ..Strip::of(Tone::Stopped, "Detection has stopped.", strong, "")
+            ..Banner::of(Tone::Stopped, "Detection has stopped.", strong, "")
         }
     }
 
-    fn rejected(&self) -> Strip {
+    fn rejected(&self) -> Banner {
         let lately = self.data.reports.lately();
         let count = format!("({} of {})", grouped(lately.rejected), grouped(lately.sum()));
         let strong = match &self.data.reports.rejected {
             Some(sample) => Sentence::default().name(&sample.message).and(" ").and(&count),
             None => Sentence::say("no record is an event ").and(&count),
         };
-        Strip {
+        Banner {
             detail: Sentence::say("Nothing of the last 5 minutes was judged.").then(self.found()),
             more: Some(["/dead-letters".to_owned(), "Rejected records".to_owned()]),
             counts: self.counts(),
-            ..Strip::of(Tone::Degraded, "Events arrive, all rejected:", strong, "")
+            ..Banner::of(Tone::Degraded, "Events arrive, all rejected:", strong, "")
         }
     }
 
-    fn degraded(&self, condition: &ConditionRow) -> Strip {
-        Strip {
+    fn degraded(&self, condition: &ConditionRow) -> Banner {
+        Banner {
             detail: Sentence::say("since ").time(condition.since, self.now).then(self.found()),
             more: Some(["/detection".to_owned(), "All conditions".to_owned()]),
             counts: self.counts(),
-            ..Strip::of(Tone::Degraded, "Degraded.", Sentence::default().name(&condition.message), "")
+            ..Banner::of(Tone::Degraded, "Degraded.", Sentence::default().name(&condition.message), "")
         }
     }
 
     /// While nothing is wrong with the detector.
-    fn serving(&self) -> Strip {
+    fn serving(&self) -> Banner {
         let lately = self.data.reports.lately();
         let (total, outside) = (self.data.total().total(), self.data.outside.records.len() as u64);
         let within = format!("in {}.", self.words);
@@ -253,7 +259,7 @@ impl Facts<'_> {
                 _ => Sentence::say(&self.anomalies(total)),
             };
             let detail = self.last().then(self.usual(total)).then(self.beyond(total)).then(self.times());
-            return Strip { detail, counts: self.counts(), ..Strip::of(tone, lead, strong, &within) };
+            return Banner { detail, counts: self.counts(), ..Banner::of(tone, lead, strong, &within) };
         }
         if self.judged > 0 {
             let judged = Sentence::say(&format!("{} values judged", rough(self.judged)));
@@ -267,11 +273,11 @@ impl Facts<'_> {
             if off > 0 && self.data.coverage.iter().all(|row| row.judged == 0) {
                 let strong = Sentence::say(&format!("{} judged,", rough(arrived.tally.judged)));
                 let tail = format!("their times are {}. None is abnormal.", offset(arrived));
-                return Strip { detail, ..Strip::of(Tone::Well, "Detecting.", strong, &tail) };
+                return Banner { detail, ..Banner::of(Tone::Well, "Detecting.", strong, &tail) };
             }
             let strong = Sentence::say(&format!("No {}anomalies", self.which));
             let detail = detail.then(self.still()).then(self.times());
-            return Strip { detail, ..Strip::of(Tone::Well, "Quiet.", strong, &within) };
+            return Banner { detail, ..Banner::of(Tone::Well, "Quiet.", strong, &within) };
         }
         let Tally { rejected, ignored, .. } = self.data.reports.arrived.tally;
         let came =
@@ -283,14 +289,14 @@ impl Facts<'_> {
             (n, m) => came(n + m, "rejected or ignored"),
         };
         let more = (rejected > 0).then(|| ["/dead-letters".to_owned(), "Rejected records".to_owned()]);
-        Strip {
+        Banner {
             detail: detail.then(self.still()),
             more,
-            ..Strip::of(Tone::Well, "Waiting.", Sentence::say("No event"), &within)
+            ..Banner::of(Tone::Well, "Waiting.", Sentence::say("No event"), &within)
         }
     }
 
-    fn learning_only(&self, judged: u64) -> Strip {
+    fn learning_only(&self, judged: u64) -> Banner {
         let seen = rough(self.learning);
         let series = self.current.rows.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
         let need = self.data.min_samples;
@@ -309,9 +315,9 @@ impl Facts<'_> {
             (0, _) => ("Learning.", "Nothing is judged at present.".to_owned()),
             _ => ("Mostly learning.", format!("No {}anomalies in {}.", self.which, self.words)),
         };
-        Strip {
+        Banner {
             detail: Sentence::say(&detail).then(self.times()),
-            ..Strip::of(Tone::Learning, lead, Sentence::say(&strong), "")
+            ..Banner::of(Tone::Learning, lead, Sentence::say(&strong), "")
         }
     }
 
@@ -336,6 +342,6 @@ impl Facts<'_> {
     }
 
     fn split_series(&self) -> bool {
-        self.current.has(Code::SplitSeries)
+        self.current.has(ConditionCode::SplitSeries)
     }
 }

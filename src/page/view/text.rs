@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::format;
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::page::chart::escape;
 
 /// A name or another text of others, as plain text for a place that knows no elements: attributes, titles, drawings.
@@ -25,13 +25,13 @@ pub fn shown(text: &str) -> String {
 }
 
 /// A time as HTML: as the server writes it, with what the script needs to write it in the reader's zone.
-pub fn timed(time: Instant, form: Form, now: Instant) -> String {
+pub fn timed(time: Timestamp, form: TimeForm, now: Timestamp) -> String {
     format!("<time datetime=\"{time}\" data-form=\"{}\">{}</time>", form.as_str(), form.write(time, now))
 }
 
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum TimeForm {
     /// With seconds; with its date when that is not today's.
     Moment,
     /// With seconds and its date.
@@ -40,21 +40,21 @@ pub enum Form {
     Exact,
 }
 
-impl Form {
+impl TimeForm {
     /// As the script knows it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Form::Moment => "moment",
-            Form::Full => "full",
-            Form::Exact => "exact",
+            TimeForm::Moment => "moment",
+            TimeForm::Full => "full",
+            TimeForm::Exact => "exact",
         }
     }
 
-    fn write(self, time: Instant, now: Instant) -> String {
+    fn write(self, time: Timestamp, now: Timestamp) -> String {
         match self {
-            Form::Moment => format::moment(time, now),
-            Form::Full => format!("{}, {}", format::date(time), format::clock(time)),
-            Form::Exact => time.to_string(),
+            TimeForm::Moment => format::moment(time, now),
+            TimeForm::Full => format!("{}, {}", format::date(time), format::clock(time)),
+            TimeForm::Exact => time.to_string(),
         }
     }
 }
@@ -83,8 +83,8 @@ impl Sentence {
     }
 
     /// A time.
-    pub fn time(mut self, time: Instant, now: Instant) -> Sentence {
-        self.0 += &timed(time, Form::Moment, now);
+    pub fn time(mut self, time: Timestamp, now: Timestamp) -> Sentence {
+        self.0 += &timed(time, TimeForm::Moment, now);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// Milliseconds over which it is looked at.
 const REACH: i64 = 60_000;
@@ -12,11 +12,11 @@ const LEAST: i64 = 4_000;
 
 /// Lags by time.
 #[derive(Default)]
-pub struct Trend(Mutex<VecDeque<(Instant, u64)>>);
+pub struct Trend(Mutex<VecDeque<(Timestamp, u64)>>);
 
 impl Trend {
     /// Takes note of one, and says whether it shrinks; `None` while that is not known.
-    pub fn note(&self, taken: Instant, lag: u64) -> Option<bool> {
+    pub fn note(&self, taken: Timestamp, lag: u64) -> Option<bool> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.retain(|(time, _)| (0..REACH).contains(&(taken.millis() - time.millis())));
         if seen.back().is_none_or(|(time, _)| *time < taken) {
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn a_lag_shrinks_or_does_not_once_two_answers_are_far_enough_apart() {
-        let at = |seconds: i64| Instant::from_millis(seconds * 1000).unwrap();
+        let at = |seconds: i64| Timestamp::from_millis(seconds * 1000).unwrap();
         let trend = Trend::default();
         assert_eq!(trend.note(at(0), 100), None);
         assert_eq!(trend.note(at(1), 90), None);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::resolved::Postgres;
-use crate::health::{Code, Part, Severity};
-use crate::store::maintain::{Maintained, Plan, maintain};
+use crate::config::resolved::PostgresSettings;
+use crate::health::{Component, ConditionCode, ConditionSeverity};
+use crate::store::maintain::{MaintenanceResult, PendingDeletion, maintain};
 
 /// Between two passes, and after one that failed.
 const PASS: Duration = Duration::from_secs(600);
@@ -15,8 +15,8 @@ const APART_MILLIS: i64 = 300_000;
 
 /// What the next pass needs to know.
 pub struct Upkeep {
-    settings: Postgres,
-    part: Arc<Part>,
+    settings: PostgresSettings,
+    part: Arc<Component>,
     next: Instant,
     last: Instant,
     /// Made, dropped, trimmed, not yet logged.
@@ -25,7 +25,7 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// The first pass is due at once. Conditions are raised on `part`.
-    pub fn new(settings: &Postgres, part: Arc<Part>) -> Self {
+    pub fn new(settings: &PostgresSettings, part: Arc<Component>) -> Self {
         let now = Instant::now();
         Upkeep { settings: settings.clone(), part, next: now, last: now, done: (0, 0, 0) }
     }
@@ -43,17 +43,17 @@ impl Upkeep {
                 self.took(&done, now);
             }
             Err(e) => self.part.raise(
-                Code::RetentionWaits,
-                Severity::Notice,
+                ConditionCode::RetentionWaits,
+                ConditionSeverity::Notice,
                 format!("partitions of the table are neither made nor dropped: {e}"),
             ),
         }
     }
 
-    fn took(&mut self, done: &Maintained, now: Instant) {
+    fn took(&mut self, done: &MaintenanceResult, now: Instant) {
         match waits(&self.settings, done) {
-            Some(message) => self.part.raise(Code::RetentionWaits, Severity::Notice, message),
-            None => self.part.clear(Code::RetentionWaits),
+            Some(message) => self.part.raise(ConditionCode::RetentionWaits, ConditionSeverity::Notice, message),
+            None => self.part.clear(ConditionCode::RetentionWaits),
         }
         self.done.0 += done.made;
         self.done.1 += done.dropped;
@@ -71,7 +71,7 @@ impl Upkeep {
 }
 
 /// What keeps rows from being deleted, in a sentence.
-fn waits(settings: &Postgres, done: &Maintained) -> Option<String> {
+fn waits(settings: &PostgresSettings, done: &MaintenanceResult) -> Option<String> {
     let mut reasons = Vec::new();
     if done.clocks_apart.abs() > APART_MILLIS {
         let (by, side) =
@@ -81,7 +81,7 @@ fn waits(settings: &Postgres, done: &Maintained) -> Option<String> {
              the clocks"
         ));
     }
-    if let Some(Plan { from, to, rows, remaining }) = &done.plan {
+    if let Some(PendingDeletion { from, to, rows, remaining }) = &done.plan {
         let from = from.map(|from| format!(" from {from}")).unwrap_or_default();
         reasons.push(format!(
             "all data{from} to {to} ({rows} anomalies) is older than postgres.retention = {} and will be deleted in {}, \

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::reading::Reading;
+use super::reading::FileReading;
 use crate::event::{Event, Rejection};
 
 /// Longest record, in bytes. What is longer is an error, so that memory stays bounded.
@@ -12,7 +12,7 @@ const FULL: usize = 4 << 20;
 
 /// One record of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row<'a> {
+pub struct BatchRow<'a> {
     /// Zero-based, over the records of the file.
     pub index: i64,
     /// One-based line on which it begins.
@@ -31,21 +31,21 @@ struct Place {
 
 /// Lines of one kind: how many there are, and the first of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct LineCount {
     /// How many.
     pub count: u64,
     /// One-based; 0 when there is none.
     pub first: u64,
 }
 
-impl Seen {
+impl LineCount {
     /// Counts one.
     pub fn add(&mut self, line: u64) {
-        self.join(Seen { count: 1, first: line });
+        self.join(LineCount { count: 1, first: line });
     }
 
     /// Counts those of a later part of the file.
-    pub fn join(&mut self, other: Seen) {
+    pub fn join(&mut self, other: LineCount) {
         if self.count == 0 {
             self.first = other.first;
         }
@@ -55,16 +55,16 @@ impl Seen {
 
 /// Lines of a table, after its header line, that are not rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct SkippedLines {
     /// Lines that begin with `#`.
-    pub comments: Seen,
+    pub comments: LineCount,
     /// The header line again.
-    pub headers: Seen,
+    pub headers: LineCount,
 }
 
-impl Passed {
+impl SkippedLines {
     /// Counts those of a later part of the file.
-    pub fn join(&mut self, other: Passed) {
+    pub fn join(&mut self, other: SkippedLines) {
         self.comments.join(other.comments);
         self.headers.join(other.headers);
     }
@@ -72,22 +72,22 @@ impl Passed {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Batch {
-    reading: Arc<Reading>,
+pub struct RecordBatch {
+    reading: Arc<FileReading>,
     text: Vec<u8>,
     places: Vec<Place>,
     /// What was passed over between them.
-    pub passed: Passed,
+    pub passed: SkippedLines,
 }
 
-impl Batch {
+impl RecordBatch {
     /// Without any record; `reading` is how those that come are understood.
-    pub fn new(reading: Arc<Reading>) -> Self {
-        Batch { reading, text: Vec::new(), places: Vec::new(), passed: Passed::default() }
+    pub fn new(reading: Arc<FileReading>) -> Self {
+        RecordBatch { reading, text: Vec::new(), places: Vec::new(), passed: SkippedLines::default() }
     }
 
     /// Appends a record.
-    pub fn push(&mut self, row: Row<'_>) {
+    pub fn push(&mut self, row: BatchRow<'_>) {
         let start = self.text.len();
         self.text.extend_from_slice(row.bytes);
         self.places.push(Place { index: row.index, line: row.line, start, end: self.text.len() });
@@ -109,14 +109,14 @@ impl Batch {
     }
 
     /// How its records are understood.
-    pub fn reading(&self) -> &Arc<Reading> {
+    pub fn reading(&self) -> &Arc<FileReading> {
         &self.reading
     }
 
     /// The record at a place below [`len`](Self::len).
-    pub fn row(&self, at: usize) -> Row<'_> {
+    pub fn row(&self, at: usize) -> BatchRow<'_> {
         let Place { index, line, start, end } = self.places[at];
-        Row { index, line, bytes: &self.text[start..end] }
+        BatchRow { index, line, bytes: &self.text[start..end] }
     }
 
     /// The event in that record; `None` when the settings pass it over.

@@ -10,7 +10,7 @@ pub const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 /// Why a row has no end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Broken {
+pub enum UnendedRow {
     /// A cell in quotes goes on over more than [`MAX_LINES`] lines.
     TooManyLines,
     /// Text follows a quote that closes a cell of several lines.
@@ -19,14 +19,14 @@ pub enum Broken {
 
 /// How far the row at hand was looked at.
 #[derive(Debug, Default)]
-pub struct Scan {
+pub struct RowScan {
     bytes: usize,
     is_quoted: bool,
     /// Line ends within quotes.
     lines: u64,
 }
 
-impl Scan {
+impl RowScan {
     /// Where the row at the beginning of `text` ends, before its line end; `None` when its end is not there.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Scan {
         is_all: bool,
         separates: impl Fn(u8) -> bool,
         line_end: u8,
-    ) -> Result<Option<usize>, Broken> {
+    ) -> Result<Option<usize>, UnendedRow> {
         while let Some(found) = memchr::memchr2(b'"', line_end, &text[self.bytes..]) {
             let at = self.bytes + found;
             if text[at] == line_end {
@@ -46,7 +46,7 @@ impl Scan {
                 }
                 self.lines += 1;
                 if self.lines >= MAX_LINES {
-                    return Err(Broken::TooManyLines);
+                    return Err(UnendedRow::TooManyLines);
                 }
             } else if self.is_quoted {
                 match text.get(at + 1) {
@@ -59,7 +59,7 @@ impl Scan {
                     next => {
                         let closes = next.is_none_or(|byte| separates(*byte) || matches!(byte, b'\r' | b'\n' | b' '));
                         if self.lines > 0 && !closes {
-                            return Err(Broken::TextAfterQuote);
+                            return Err(UnendedRow::TextAfterQuote);
                         }
                         self.is_quoted = false;
                         self.bytes = at + 1;
@@ -157,7 +157,7 @@ mod tests {
     fn a_row_ends_at_the_same_place_whatever_the_pieces_it_is_read_in() {
         let text = b"x,\"a\n\"\"b\"\",\"\r\nnext";
         for first in 1..text.len() {
-            let mut scan = Scan::default();
+            let mut scan = RowScan::default();
             let begun = scan.row(&text[..first], false, |b| b == b',', b'\n').unwrap();
             let end = begun.or_else(|| scan.row(text, true, |b| b == b',', b'\n').unwrap());
             assert_eq!(end, Some(13), "after {first} bytes");
@@ -166,10 +166,10 @@ mod tests {
 
     #[test]
     fn a_quote_that_is_never_closed_is_found() {
-        let row = |text: &str| Scan::default().row(text.as_bytes(), true, |b| b == b',', b'\n');
+        let row = |text: &str| RowScan::default().row(text.as_bytes(), true, |b| b == b',', b'\n');
         assert_eq!(row("a,\"b\nc,d\n"), Ok(None));
-        assert_eq!(row("a,\"b\nc,\"d\"\n"), Err(Broken::TextAfterQuote));
-        assert_eq!(row(&format!("a,\"b{}", "\nc".repeat(100))), Err(Broken::TooManyLines));
+        assert_eq!(row("a,\"b\nc,\"d\"\n"), Err(UnendedRow::TextAfterQuote));
+        assert_eq!(row(&format!("a,\"b{}", "\nc".repeat(100))), Err(UnendedRow::TooManyLines));
         assert_eq!(row(&format!("a,\"b{}\"\n", "\nc".repeat(99))).unwrap(), Some(4 + 99 * 2 + 1));
     }
 }

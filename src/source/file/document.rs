@@ -1,14 +1,14 @@
 //! JSON that is not one object a line: an array of objects, or objects printed over several lines. Its values are split one
 //! by one, so that an array of any length needs the memory of one of its members.
 
-use super::batch::{MAX_RECORD, Row};
-use super::input::Input;
-use super::step::{Step, too_long};
+use super::batch::{BatchRow, MAX_RECORD};
+use super::input::InputFile;
+use super::step::{SplitStep, too_long};
 use crate::error::{Error, Result};
 
 /// Splits what is at hand into JSON values.
 #[derive(Debug)]
-pub struct Document {
+pub struct JsonSplitter {
     index: i64,
     /// One-based line of the first byte at hand.
     line: u64,
@@ -27,25 +27,25 @@ struct Scan {
     is_in_string: bool,
 }
 
-impl Document {
+impl JsonSplitter {
     /// At the beginning of a file.
     pub fn new() -> Self {
-        Document { index: 0, line: 1, array: None, scan: Scan::default() }
+        JsonSplitter { index: 0, line: 1, array: None, scan: Scan::default() }
     }
 
     /// The next record that is at hand; `take` gets it before its bytes are consumed.
     ///
     /// # Errors
     /// 65 for a value of more than [`MAX_RECORD`] bytes, and for a file that ends within one or within an array.
-    pub fn next(&mut self, input: &mut Input, take: &mut dyn FnMut(Row<'_>)) -> Result<Step> {
+    pub fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
         if self.scan.bytes == 0 {
             self.skip(input);
         }
         let at_hand = input.at_hand();
         if at_hand.is_empty() {
             return match (input.has_ended(), self.array) {
-                (false, _) => Ok(Step::Hungry),
-                (true, None) => Ok(Step::End),
+                (false, _) => Ok(SplitStep::Hungry),
+                (true, None) => Ok(SplitStep::End),
                 (true, Some(line)) => Err(self.cut_off(input, "array", line)),
             };
         }
@@ -53,23 +53,23 @@ impl Document {
             return match at_hand.len() > MAX_RECORD {
                 true => Err(too_long(input, "JSON value", self.line)),
                 false if input.has_ended() => Err(self.cut_off(input, "JSON value", self.line)),
-                false => Ok(Step::Hungry),
+                false => Ok(SplitStep::Hungry),
             };
         };
         if end > MAX_RECORD {
             return Err(too_long(input, "JSON value", self.line));
         }
         let bytes = &at_hand[..end];
-        take(Row { index: self.index, line: self.line, bytes });
+        take(BatchRow { index: self.index, line: self.line, bytes });
         self.index += 1;
         self.line += line_ends(bytes);
         self.scan = Scan::default();
         input.consume(end);
-        Ok(Step::Record)
+        Ok(SplitStep::Record)
     }
 
     /// Passes what is between the records: space, commas, and the brackets of the array.
-    fn skip(&mut self, input: &mut Input) {
+    fn skip(&mut self, input: &mut InputFile) {
         let mut passed = 0;
         for byte in input.at_hand() {
             match byte {
@@ -85,7 +85,7 @@ impl Document {
         input.consume(passed);
     }
 
-    fn cut_off(&self, input: &Input, what: &str, line: u64) -> Error {
+    fn cut_off(&self, input: &InputFile, what: &str, line: u64) -> Error {
         Error::data(format_args!(
             "{}:{line}: the file ends within the {what} that begins here; it is cut off, or a bracket or a quote is not closed",
             input.name()

@@ -14,7 +14,7 @@ const CHUNK: usize = 1 << 18;
 const MAGIC: usize = 10;
 
 /// An open file, or standard input.
-pub struct Input {
+pub struct InputFile {
     name: String,
     from: Box<dyn Read + Send>,
     is_packed: bool,
@@ -26,7 +26,7 @@ pub struct Input {
     end: usize,
 }
 
-impl Input {
+impl InputFile {
     /// Opens a path, `-` being standard input, and reads its beginning.
     ///
     /// # Errors
@@ -40,13 +40,13 @@ impl Input {
             None => Box::new(io::stdin()),
         };
         let name = if path == "-" { "standard input" } else { path };
-        let mut input = Input::new(name, from, false);
+        let mut input = InputFile::new(name, from, false);
         // Opening a directory succeeds; reading it does not.
         input.fill().map_err(cannot)?;
         input.peek()?;
         if input.at_hand().starts_with(b"\x1f\x8b") {
             let begin = Cursor::new(input.at_hand().to_vec());
-            input = Input::new(name, Box::new(MultiGzDecoder::new(begin.chain(input.from))), true);
+            input = InputFile::new(name, Box::new(MultiGzDecoder::new(begin.chain(input.from))), true);
             input.peek()?;
         }
         input.is_regular = is_regular;
@@ -60,7 +60,7 @@ impl Input {
     }
 
     fn new(name: &str, from: Box<dyn Read + Send>, is_packed: bool) -> Self {
-        Input {
+        InputFile {
             name: name.to_owned(),
             from,
             is_packed,

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::Options;
+use super::FileOptions;
 use super::cells::{Cells, DELIMITERS};
 use crate::error::{Error, Result};
-use crate::event::{Class, Event, Fields, Forms, Parser, Rejection};
+use crate::event::{Event, Fields, Forms, Parser, RejectClass, Rejection};
 use crate::foreign;
 
 /// Most paths that a parser has.
@@ -16,7 +16,7 @@ const NAME: usize = 60;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Layout {
+pub struct FileLayout {
     delimiter: u8,
     /// Of each column the number of the parser's path that it is.
     columns: Vec<Option<usize>>,
@@ -26,12 +26,12 @@ pub struct Layout {
     names: Vec<String>,
 }
 
-impl Layout {
+impl FileLayout {
     /// Of a header line. `delimiter` is what separates its cells, if that is known.
     ///
     /// # Errors
     /// 65 when there is no column of the value, or none of a name that the user gave; or two of one name.
-    pub fn of(file: &str, line: &[u8], delimiter: Option<u8>, options: &Options<'_>) -> Result<Self> {
+    pub fn of(file: &str, line: &[u8], delimiter: Option<u8>, options: &FileOptions<'_>) -> Result<Self> {
         let delimiter = delimiter.unwrap_or_else(|| {
             // Of several with as many cells the first.
             let best = DELIMITERS.iter().rev().max_by_key(|d| {
@@ -59,7 +59,7 @@ impl Layout {
             }
         }
         let names = headers.iter().map(|header| shown(header)).collect();
-        Ok(Layout { delimiter, columns, one_device, names })
+        Ok(FileLayout { delimiter, columns, one_device, names })
     }
 
     /// Whether a line has a column of the value, and others.
@@ -163,11 +163,11 @@ fn owned<'a>(event: Event<'_>) -> Event<'a> {
 }
 
 fn utf8(cell: &[u8]) -> Result<&str, Rejection> {
-    std::str::from_utf8(cell).map_err(|e| Rejection { class: Class::Utf8, message: e.to_string() })
+    std::str::from_utf8(cell).map_err(|e| Rejection { class: RejectClass::Utf8, message: e.to_string() })
 }
 
 fn shape(message: String) -> Rejection {
-    Rejection { class: Class::Shape, message }
+    Rejection { class: RejectClass::Shape, message }
 }
 
 fn headers(line: &[u8], delimiter: u8) -> Vec<Vec<u8>> {

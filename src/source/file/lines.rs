@@ -1,25 +1,25 @@
 //! One record a line; blank lines are none.
 
-use super::batch::{MAX_RECORD, Row};
-use super::input::Input;
-use super::step::{Step, too_long};
+use super::batch::{BatchRow, MAX_RECORD};
+use super::input::InputFile;
+use super::step::{SplitStep, too_long};
 use crate::error::Result;
 
 /// Splits what is at hand into lines.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub struct LineSplitter {
     index: i64,
     line: u64,
     /// Bytes at hand that hold no line end.
     scanned: usize,
 }
 
-impl Lines {
+impl LineSplitter {
     /// The next record that is at hand; `take` gets it before its bytes are consumed.
     ///
     /// # Errors
     /// 65 for a line of more than [`MAX_RECORD`] bytes.
-    pub fn next(&mut self, input: &mut Input, take: &mut dyn FnMut(Row<'_>)) -> Result<Step> {
+    pub fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
         loop {
             let at_hand = input.at_hand();
             let (end, next) = match memchr::memchr(b'\n', &at_hand[self.scanned..]) {
@@ -27,9 +27,9 @@ impl Lines {
                 None if at_hand.len() > MAX_RECORD => return Err(too_long(input, "line", self.line + 1)),
                 None if !input.has_ended() => {
                     self.scanned = at_hand.len();
-                    return Ok(Step::Hungry);
+                    return Ok(SplitStep::Hungry);
                 }
-                None if at_hand.is_empty() => return Ok(Step::End),
+                None if at_hand.is_empty() => return Ok(SplitStep::End),
                 None => (at_hand.len(), at_hand.len()),
             };
             if end > MAX_RECORD {
@@ -40,13 +40,13 @@ impl Lines {
             self.line += 1;
             let is_record = !bytes.iter().all(u8::is_ascii_whitespace);
             if is_record {
-                take(Row { index: self.index, line: self.line, bytes });
+                take(BatchRow { index: self.index, line: self.line, bytes });
                 self.index += 1;
             }
             input.consume(next);
             self.scanned = 0;
             if is_record {
-                return Ok(Step::Record);
+                return Ok(SplitStep::Record);
             }
         }
     }

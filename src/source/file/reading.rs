@@ -1,25 +1,25 @@
 //! How the bytes of a record become an event: as JSON, or by a table's header line. Both go through the same parser of names,
 //! values and times.
 
-use super::layout::Layout;
-use crate::event::{Event, Forms, Input, Parser, Rejection};
+use super::layout::FileLayout;
+use crate::event::{Event, Forms, Parser, RawRecord, Rejection};
 
 /// See the module.
 #[derive(Debug)]
-pub struct Reading {
+pub struct FileReading {
     parser: Parser,
     /// Of a table's cells.
     forms: Forms,
     /// Of a table without a column for it.
     device: String,
-    layout: Option<Layout>,
+    layout: Option<FileLayout>,
 }
 
-impl Reading {
+impl FileReading {
     /// `layout` is that of a table.
-    pub fn new(parser: Parser, decimal_comma: bool, device: String, layout: Option<Layout>) -> Self {
+    pub fn new(parser: Parser, decimal_comma: bool, device: String, layout: Option<FileLayout>) -> Self {
         let forms = Forms { decimal_comma, ..parser.forms().clone() };
-        Reading { parser, forms, device, layout }
+        FileReading { parser, forms, device, layout }
     }
 
     /// The event in a record; `None` when the settings pass it over.
@@ -32,7 +32,7 @@ impl Reading {
 
     fn read<'a>(&'a self, bytes: &'a [u8], forms: &Forms) -> Result<Option<Event<'a>>, Rejection> {
         match &self.layout {
-            None => self.parser.read(&Input::value(bytes)),
+            None => self.parser.read(&RawRecord::value(bytes)),
             Some(layout) => layout.event(bytes, &self.device, &self.parser, forms),
         }
     }
@@ -44,7 +44,7 @@ impl Reading {
 
     /// Names of a table's columns, as they may be shown.
     pub fn columns(&self) -> &[String] {
-        self.layout.as_ref().map_or(&[], Layout::names)
+        self.layout.as_ref().map_or(&[], FileLayout::names)
     }
 
     /// The device of all rows, of a table that has no column for it.

@@ -1,12 +1,12 @@
 //! What a way of splitting a file says of the bytes at hand.
 
 use super::batch::MAX_RECORD;
-use super::input::Input;
+use super::input::InputFile;
 use crate::error::Error;
 
 /// See the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum SplitStep {
     /// There was a record.
     Record,
     /// There was a line that is not a record.
@@ -18,7 +18,7 @@ pub enum Step {
 }
 
 /// A record that is longer than the limit.
-pub fn too_long(input: &Input, what: &str, line: u64) -> Error {
+pub fn too_long(input: &InputFile, what: &str, line: u64) -> Error {
     Error::data(format_args!(
         "{}:{line}: the {what} that begins here has more than {} MiB, which is the limit of one record; \
          the rest of the file was not read",

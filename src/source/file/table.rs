@@ -1,16 +1,16 @@
 //! A table: a header line, then rows. Lines that begin with `#` are comments.
 
-use super::Options;
-use super::batch::{MAX_RECORD, Passed, Row};
-use super::cells::{Broken, DELIMITERS, MAX_LINES, Scan};
-use super::input::Input;
-use super::layout::Layout;
-use super::step::{Step, too_long};
+use super::FileOptions;
+use super::batch::{BatchRow, MAX_RECORD, SkippedLines};
+use super::cells::{DELIMITERS, MAX_LINES, RowScan, UnendedRow};
+use super::input::InputFile;
+use super::layout::FileLayout;
+use super::step::{SplitStep, too_long};
 use crate::error::{Error, Result};
 
 /// Splits what is at hand into rows.
 #[derive(Debug)]
-pub struct Table {
+pub struct RowSplitter {
     /// `None` until the header line was read.
     delimiter: Option<u8>,
     line_end: u8,
@@ -20,25 +20,25 @@ pub struct Table {
     index: i64,
     /// Lines that were passed.
     lines: u64,
-    scan: Scan,
-    passed: Passed,
+    scan: RowScan,
+    passed: SkippedLines,
 }
 
-impl Table {
+impl RowSplitter {
     /// Reads the header line, and what stands before it.
     ///
     /// # Errors
     /// 65 when the table lacks a column that it must have.
-    pub fn open(input: &mut Input, options: &Options<'_>) -> Result<(Self, Layout)> {
-        let mut table = Table {
+    pub fn open(input: &mut InputFile, options: &FileOptions<'_>) -> Result<(Self, FileLayout)> {
+        let mut table = RowSplitter {
             delimiter: options.delimiter,
             line_end: line_end(input)?,
             header: Vec::new(),
             first: None,
             index: 0,
             lines: 0,
-            scan: Scan::default(),
-            passed: Passed::default(),
+            scan: RowScan::default(),
+            passed: SkippedLines::default(),
         };
         // A header line may itself begin with `#`, as gnuplot's and some loggers' do.
         let mut comment = None;
@@ -48,7 +48,7 @@ impl Table {
             } else if let Some(text) = bytes.strip_prefix(b"#") {
                 comment = Some(text.trim_ascii_start().to_vec());
             } else {
-                let is_header = |bytes: &[u8]| Layout::is_header(bytes, table.delimiter, options.fields);
+                let is_header = |bytes: &[u8]| FileLayout::is_header(bytes, table.delimiter, options.fields);
                 let header = match comment.take().filter(|comment| is_header(comment) && !is_header(&bytes)) {
                     Some(comment) => {
                         table.first = Some((line, bytes));
@@ -56,7 +56,7 @@ impl Table {
                     }
                     None => bytes,
                 };
-                let layout = Layout::of(input.name(), &header, table.delimiter, options)?;
+                let layout = FileLayout::of(input.name(), &header, table.delimiter, options)?;
                 (table.delimiter, table.header) = (Some(layout.delimiter()), header);
                 return Ok((table, layout));
             }
@@ -66,12 +66,12 @@ impl Table {
     }
 
     /// What was passed over since the last call.
-    pub fn take_passed(&mut self) -> Passed {
+    pub fn take_passed(&mut self) -> SkippedLines {
         std::mem::take(&mut self.passed)
     }
 
     /// The next line before the rows, and its number.
-    fn line(&mut self, input: &mut Input) -> Result<Option<(u64, Vec<u8>)>> {
+    fn line(&mut self, input: &mut InputFile) -> Result<Option<(u64, Vec<u8>)>> {
         let mut line = Vec::new();
         loop {
             let split = self.split(input, &mut |_, bytes| {
@@ -90,37 +90,37 @@ impl Table {
     ///
     /// # Errors
     /// 65 for a row of more than [`MAX_RECORD`] bytes or [`MAX_LINES`] lines, and for a file that ends within quotes.
-    pub fn next(&mut self, input: &mut Input, take: &mut dyn FnMut(Row<'_>)) -> Result<Step> {
+    pub fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
         if let Some((line, bytes)) = self.first.take() {
-            take(Row { index: 0, line, bytes: &bytes });
+            take(BatchRow { index: 0, line, bytes: &bytes });
             self.index = 1;
-            return Ok(Step::Record);
+            return Ok(SplitStep::Record);
         }
         let (index, header) = (self.index, std::mem::take(&mut self.header));
         let split = self.split(input, &mut |line, bytes| match bytes {
             [b'#', ..] => Kind::Comment,
             _ if bytes == header => Kind::Header,
             _ => {
-                take(Row { index, line, bytes });
+                take(BatchRow { index, line, bytes });
                 Kind::Row
             }
         });
         self.header = header;
         match split? {
-            Split::Hungry => return Ok(Step::Hungry),
-            Split::End => return Ok(Step::End),
+            Split::Hungry => return Ok(SplitStep::Hungry),
+            Split::End => return Ok(SplitStep::End),
             Split::Line(_, Kind::Row) => {
                 self.index += 1;
-                return Ok(Step::Record);
+                return Ok(SplitStep::Record);
             }
             Split::Line(line, Kind::Comment) => self.passed.comments.add(line),
             Split::Line(line, Kind::Header) => self.passed.headers.add(line),
         }
-        Ok(Step::Passed)
+        Ok(SplitStep::Passed)
     }
 
     /// Passes one line that is not blank; `see` gets its number and its bytes.
-    fn split(&mut self, input: &mut Input, see: &mut dyn FnMut(u64, &[u8]) -> Kind) -> Result<Split> {
+    fn split(&mut self, input: &mut InputFile, see: &mut dyn FnMut(u64, &[u8]) -> Kind) -> Result<Split> {
         loop {
             let at_hand = input.at_hand();
             if at_hand.is_empty() && input.has_ended() {
@@ -139,7 +139,7 @@ impl Table {
             let is_blank = bytes.iter().all(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
             let kind = if is_blank { None } else { Some(see(line, bytes)) };
             self.lines += 1 + memchr::memchr_iter(self.line_end, bytes).count() as u64;
-            self.scan = Scan::default();
+            self.scan = RowScan::default();
             input.consume(end + 1);
             if let Some(kind) = kind {
                 return Ok(Split::Line(line, kind));
@@ -147,7 +147,7 @@ impl Table {
         }
     }
 
-    fn end(&mut self, text: &[u8], is_all: bool) -> Result<Option<usize>, Broken> {
+    fn end(&mut self, text: &[u8], is_all: bool) -> Result<Option<usize>, UnendedRow> {
         // A quote in a comment opens nothing.
         if text.first() == Some(&b'#') {
             return Ok(memchr::memchr(self.line_end, text).or(is_all.then_some(text.len())));
@@ -177,7 +177,7 @@ enum Split {
 }
 
 /// The byte that ends lines: a line feed, unless the first line ends in a carriage return alone.
-fn line_end(input: &mut Input) -> Result<u8> {
+fn line_end(input: &mut InputFile) -> Result<u8> {
     loop {
         match memchr::memchr2(b'\r', b'\n', input.at_hand()) {
             Some(at) if input.at_hand()[at] == b'\n' => return Ok(b'\n'),
@@ -190,13 +190,13 @@ fn line_end(input: &mut Input) -> Result<u8> {
     }
 }
 
-fn open_quote(input: &Input, line: u64, broken: Option<Broken>) -> Error {
+fn open_quote(input: &InputFile, line: u64, broken: Option<UnendedRow>) -> Error {
     let how = match broken {
         None => "the file ends before it is closed".to_owned(),
-        Some(Broken::TooManyLines) => {
+        Some(UnendedRow::TooManyLines) => {
             format!("it is not closed within {MAX_LINES} lines, which is the limit of one row")
         }
-        Some(Broken::TextAfterQuote) => "text follows the next quote, some lines later".to_owned(),
+        Some(UnendedRow::TextAfterQuote) => "text follows the next quote, some lines later".to_owned(),
     };
     Error::data(format_args!(
         "{}:{line}: a quote is opened in the row that begins here, and {how}. The rows from here on were not read; \

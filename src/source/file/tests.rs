@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 use crate::error::Error;
-use crate::event::Class;
+use crate::event::RejectClass;
 
 /// A record: number, line, bytes.
 type Got = (i64, u64, String);
@@ -25,7 +25,7 @@ fn file(name: &str, text: &[u8]) -> (tempfile::TempDir, String) {
 fn open_named(path: &str, fields: &Fields, named: [bool; 4]) -> Result<Records> {
     let parser = Parser::new(fields).unwrap();
     let options =
-        Options { format: FileFormat::Auto, delimiter: None, decimal_comma: false, fields, parser: &parser, named };
+        FileOptions { format: FileFormat::Auto, delimiter: None, decimal_comma: false, fields, parser: &parser, named };
     open(path, &options)
 }
 
@@ -35,7 +35,7 @@ fn fields() -> Fields {
 }
 
 /// All batches until the end or an error.
-fn read(name: &str, text: &[u8]) -> (Vec<Batch>, Option<Error>) {
+fn read(name: &str, text: &[u8]) -> (Vec<RecordBatch>, Option<Error>) {
     let (_dir, path) = file(name, text);
     let fields = fields();
     let mut records = match open_named(&path, &fields, [false; 4]) {
@@ -60,12 +60,12 @@ fn rows(name: &str, text: &[u8]) -> Vec<Got> {
     got(&batches)
 }
 
-fn got(batches: &[Batch]) -> Vec<Got> {
+fn got(batches: &[RecordBatch]) -> Vec<Got> {
     let rows = batches.iter().flat_map(|batch| (0..batch.len()).map(|at| batch.row(at)));
     rows.map(|row| (row.index, row.line, String::from_utf8_lossy(row.bytes).into_owned())).collect()
 }
 
-fn values(name: &str, text: &[u8]) -> Vec<Result<f64, Class>> {
+fn values(name: &str, text: &[u8]) -> Vec<Result<f64, RejectClass>> {
     let (batches, error) = read(name, text);
     assert_eq!(error, None);
     let events = batches.iter().flat_map(|batch| (0..batch.len()).map(|at| batch.event(at)));
@@ -114,8 +114,8 @@ fn a_table_without_a_device_column_is_one_device() {
 
 #[test]
 fn rows_that_do_not_fit_the_table_are_rejected_not_guessed() {
-    use Class::{DeviceId, MetricValue, Shape, Timestamp, Utf8};
-    let cases: [(&[u8], Result<f64, Class>); 13] = [
+    use RejectClass::{DeviceId, MetricValue, Shape, Timestamp, Utf8};
+    let cases: [(&[u8], Result<f64, RejectClass>); 13] = [
         (b"2014-04-01", Err(Shape)),
         (b"2014-04-01,nan,a", Err(MetricValue)),
         (b"2014-04-01,-inf,a", Err(MetricValue)),
@@ -162,9 +162,12 @@ fn comments_and_repeated_header_lines_are_no_rows_and_are_counted() {
     let (batches, error) = read("a.csv", text);
     assert_eq!(error, None);
     assert_eq!(got(&batches), [row(0, 5, "1,2"), row(1, 8, "3,4")]);
-    let mut passed = Passed::default();
+    let mut passed = SkippedLines::default();
     batches.iter().for_each(|batch| passed.join(batch.passed));
-    assert_eq!(passed, Passed { comments: Seen { count: 1, first: 6 }, headers: Seen { count: 2, first: 7 } });
+    assert_eq!(
+        passed,
+        SkippedLines { comments: LineCount { count: 1, first: 6 }, headers: LineCount { count: 2, first: 7 } }
+    );
 }
 
 #[test]
@@ -195,7 +198,7 @@ fn a_record_without_end_needs_no_memory_without_end() {
     error("a.csv", &[&long[..], b",v\n"].concat(), &["a.csv:1:", "16 MiB"]);
     error("a.json", &[b"[{},\n{\"a\":\"", &long[..], b"\"}]"].concat(), &["a.json:2:", "16 MiB"]);
     let most = [b"t,v\n".to_vec(), long[..MAX_RECORD - 2].to_vec(), b",1\n".to_vec()].concat();
-    assert_eq!(values("a.csv", &most), [Err(Class::Timestamp)]);
+    assert_eq!(values("a.csv", &most), [Err(RejectClass::Timestamp)]);
 }
 
 #[test]
@@ -203,7 +206,11 @@ fn a_batch_of_long_records_is_full_early() {
     let line = format!("\"{}\",1\n", "x".repeat(3 << 20));
     let (batches, error) = read("a.csv", format!("t,v\n{}", line.repeat(9)).as_bytes());
     assert_eq!(error, None);
-    assert!(batches.iter().all(|batch| batch.len() <= 2), "{:?}", batches.iter().map(Batch::len).collect::<Vec<_>>());
+    assert!(
+        batches.iter().all(|batch| batch.len() <= 2),
+        "{:?}",
+        batches.iter().map(RecordBatch::len).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -280,7 +287,7 @@ fn gzip_is_unpacked_also_in_several_members_and_damage_is_an_error() {
     let packed = gz(format!("t,v\n{text}").as_bytes());
     let (batches, error) = read("a.csv.gz", &packed[..packed.len() / 2]);
     let error = error.unwrap();
-    assert!(error.message.contains("damaged or cut off") && error.kind == crate::error::Kind::Data, "{error}");
+    assert!(error.message.contains("damaged or cut off") && error.kind == crate::error::ExitKind::Data, "{error}");
     assert!(got(&batches).len() > 1_000, "what is before the damage is read");
 }
 
@@ -307,7 +314,7 @@ fn a_device_is_put_together_from_columns_and_rows_are_ignored_as_json_is() {
     let (batch, _) = open_named(&path, &fields, [true, false, false, false]).unwrap().batch(9);
     let devices = (0..4).map(|at| batch.event(at).map(|event| event.map(|event| event.device_id.into_owned())));
     let devices = devices.map(|device| device.map_err(|rejection| rejection.class)).collect::<Vec<_>>();
-    assert_eq!(devices, [Ok(Some("a/0".into())), Ok(Some("b \"c\"/1".into())), Ok(None), Err(Class::DeviceId)]);
+    assert_eq!(devices, [Ok(Some("a/0".into())), Ok(Some("b \"c\"/1".into())), Ok(None), Err(RejectClass::DeviceId)]);
     let (_dir, path) = file("a.csv", b"host,v\na,1\n");
     let error = open_named(&path, &fields, [true, false, false, false]).err().unwrap();
     assert!(error.message.contains("no column `cpu`") && error.message.contains("host, v"), "{error}");

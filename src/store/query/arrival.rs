@@ -3,10 +3,10 @@
 use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
 
-use super::conditions::Where;
+use super::conditions::WhereClause;
 use super::{get, records};
 use crate::archive::{ActivityRow, DeadLetter, Excerpt, Filter, Known, MOST_DEVICES, Outside, PUNCTUAL};
-use crate::event::Instant;
+use crate::event::Timestamp;
 use crate::health::{Activity, Tally};
 use crate::store::row;
 
@@ -20,7 +20,7 @@ const UNTIMELY: &str =
 ///
 /// # Errors
 /// See [`newest`](super::newest).
-pub fn activity(client: &mut impl GenericClient, from: Instant, grain: i64) -> Result<Vec<ActivityRow>, Error> {
+pub fn activity(client: &mut impl GenericClient, from: Timestamp, grain: i64) -> Result<Vec<ActivityRow>, Error> {
     let sql = "select date_bin(make_interval(secs => $2), minute, $1), sum(judged)::bigint, sum(learning)::bigint, sum(rejected)::bigint, sum(late)::bigint, \
                sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint, sum(ignored)::bigint \
                from activity where minute >= $1 group by 1 order by 1";
@@ -39,7 +39,7 @@ pub fn activity(client: &mut impl GenericClient, from: Instant, grain: i64) -> R
             early: whole(row, 6)?,
             early_seconds: get(row, 7)?,
         };
-        Ok(ActivityRow { minute: Instant::from(get::<OffsetDateTime>(row, 0)?), activity })
+        Ok(ActivityRow { minute: Timestamp::from(get::<OffsetDateTime>(row, 0)?), activity })
     };
     client.query(sql, &[&from.to_time(), &(grain.max(1) as f64 / 1000.0)])?.iter().map(line).collect()
 }
@@ -48,8 +48,13 @@ pub fn activity(client: &mut impl GenericClient, from: Instant, grain: i64) -> R
 ///
 /// # Errors
 /// See [`newest`](super::newest).
-pub fn outside(client: &mut impl GenericClient, filter: &Filter, since: Instant, limit: u32) -> Result<Outside, Error> {
-    let mut conditions = Where::of(&Filter { from: None, to: None, ..filter.clone() });
+pub fn outside(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    since: Timestamp,
+    limit: u32,
+) -> Result<Outside, Error> {
+    let mut conditions = WhereClause::of(&Filter { from: None, to: None, ..filter.clone() });
     conditions.and(UNTIMELY, Vec::new());
     conditions.and("detected_at >= ?", vec![Box::new(since.to_time())]);
     let (Some(from), Some(to)) = (filter.from, filter.to) else { return Ok(Outside::default()) };
@@ -79,14 +84,14 @@ pub fn outside(client: &mut impl GenericClient, filter: &Filter, since: Instant,
 ///
 /// # Errors
 /// See [`newest`](super::newest).
-pub fn fresh(client: &mut impl GenericClient, filter: &Filter, since: Instant) -> Result<u64, Error> {
+pub fn fresh(client: &mut impl GenericClient, filter: &Filter, since: Timestamp) -> Result<u64, Error> {
     // Two indexes: the times of most rows are near their detection, the others are in an index of their own.
-    let near = |millis| Instant::from_millis(since.millis() + millis).unwrap_or(since);
+    let near = |millis| Timestamp::from_millis(since.millis() + millis).unwrap_or(since);
     let open = Filter { from: None, to: None, ..filter.clone() };
     let mut count = 0_i64;
     for (is_near, condition) in [(true, format!("not {UNTIMELY}")), (false, UNTIMELY.to_owned())] {
         let range = Filter { from: is_near.then(|| near(-PUNCTUAL)), ..open.clone() };
-        let mut conditions = Where::of(&range);
+        let mut conditions = WhereClause::of(&range);
         conditions.and(&condition, Vec::new());
         conditions.and("detected_at >= ?", vec![Box::new(since.to_time())]);
         let sql = format!("select count(*) from anomalies{}", conditions.text);
@@ -99,7 +104,7 @@ pub fn fresh(client: &mut impl GenericClient, filter: &Filter, since: Instant) -
 ///
 /// # Errors
 /// See [`newest`](super::newest).
-pub fn refused(client: &mut impl GenericClient, since: Instant) -> Result<u64, Error> {
+pub fn refused(client: &mut impl GenericClient, since: Timestamp) -> Result<u64, Error> {
     let sql = "select count(*) from sink_rejects where rejected_at >= $1";
     Ok(client.query_one(sql, &[&since.to_time()])?.try_get::<_, i64>(0)?.max(0) as u64)
 }
@@ -126,7 +131,7 @@ pub fn dead_letters(client: &mut impl GenericClient, limit: u32) -> Result<Vec<D
             message: get(row, 5)?,
             key: excerpt(6, 7)?,
             value: excerpt(8, 9)?,
-            at: Instant::from(get::<OffsetDateTime>(row, 10)?),
+            at: Timestamp::from(get::<OffsetDateTime>(row, 10)?),
         })
     };
     client.query(sql, &[&i64::from(limit)])?.iter().map(line).collect()
@@ -141,7 +146,7 @@ pub fn knows(client: &mut impl GenericClient, device: &str) -> Result<Known, Err
                (select reltuples::float8 from pg_class where oid = 'seen_devices'::regclass)";
     let row = client.query_one(sql, &[&device])?;
     Ok(match (get::<Option<OffsetDateTime>>(&row, 0)?, get::<bool>(&row, 1)?) {
-        (Some(seen), _) => Known::Seen(Instant::from(seen)),
+        (Some(seen), _) => Known::Seen(Timestamp::from(seen)),
         (None, true) if get::<f64>(&row, 2)? < MOST_DEVICES => Known::Unknown,
         _ => Known::Untold,
     })
@@ -151,6 +156,6 @@ pub fn knows(client: &mut impl GenericClient, device: &str) -> Result<Known, Err
 ///
 /// # Errors
 /// See [`newest`](super::newest).
-pub fn clock(client: &mut impl GenericClient) -> Result<Instant, Error> {
-    Ok(Instant::from(get::<OffsetDateTime>(&client.query_one("select clock_timestamp()", &[])?, 0)?))
+pub fn clock(client: &mut impl GenericClient) -> Result<Timestamp, Error> {
+    Ok(Timestamp::from(get::<OffsetDateTime>(&client.query_one("select clock_timestamp()", &[])?, 0)?))
 }

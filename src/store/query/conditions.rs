@@ -2,18 +2,18 @@
 
 use postgres::types::ToSql;
 
-use crate::archive::{Bins, Filter, Key, Review};
-use crate::event::Instant;
+use crate::archive::{Bins, Filter, PageKey, Review};
+use crate::event::Timestamp;
 
 /// Conditions of one statement with their values, numbered as they are added.
 #[derive(Default)]
-pub struct Where {
+pub struct WhereClause {
     /// From ` where` on; empty without conditions.
     pub text: String,
     values: Vec<Box<dyn ToSql + Sync>>,
 }
 
-impl Where {
+impl WhereClause {
     /// Adds a condition; each `?` in it stands for the next of the values.
     pub fn and(&mut self, condition: &str, values: Vec<Box<dyn ToSql + Sync>>) {
         self.text += if self.text.is_empty() { " where " } else { " and " };
@@ -38,7 +38,7 @@ impl Where {
         }
     }
 
-    fn range(&mut self, column: &str, from: Option<Instant>, to: Option<Instant>) {
+    fn range(&mut self, column: &str, from: Option<Timestamp>, to: Option<Timestamp>) {
         for (sign, time) in [(">=", from), ("<", to)] {
             if let Some(time) = time {
                 self.and(&format!("{column} {sign} ?"), vec![Box::new(time.to_time())]);
@@ -47,8 +47,8 @@ impl Where {
     }
 
     /// Of the table of anomalies.
-    pub fn of(filter: &Filter) -> Where {
-        let mut conditions = Where::default();
+    pub fn of(filter: &Filter) -> WhereClause {
+        let mut conditions = WhereClause::default();
         conditions.series(filter);
         conditions.any("method", &filter.methods);
         conditions.any("label", &filter.labels);
@@ -58,11 +58,11 @@ impl Where {
     }
 
     /// Of a table of rows or of totals, by its own column of time.
-    pub fn over(table: &str, filter: &Filter, bins: &Bins, time: &str) -> Where {
+    pub fn over(table: &str, filter: &Filter, bins: &Bins, time: &str) -> WhereClause {
         if table == "anomalies" {
-            return Where::of(&Filter { from: Some(bins.from), to: bins.to(), ..filter.clone() });
+            return WhereClause::of(&Filter { from: Some(bins.from), to: bins.to(), ..filter.clone() });
         }
-        let mut conditions = Where::default();
+        let mut conditions = WhereClause::default();
         conditions.series(filter);
         conditions.range(time, Some(bins.from), bins.to());
         conditions
@@ -80,7 +80,7 @@ impl Where {
     }
 
     /// What is on one side of a key.
-    pub fn beyond(&mut self, sign: &str, key: &Key) {
+    pub fn beyond(&mut self, sign: &str, key: &PageKey) {
         // The first condition is implied by the second, but only the first can use the index.
         self.and(&format!("event_time {sign}= ?"), vec![Box::new(key.time.to_time())]);
         let columns = "event_time, source_topic, source_partition, source_offset, source_index, kind";
@@ -134,10 +134,10 @@ mod tests {
             devices: vec!["a'; drop table anomalies; --".into()],
             metrics: vec!["a".into(), "b".into()],
             severities: vec![Severity::Critical],
-            from: Instant::from_millis(0),
+            from: Timestamp::from_millis(0),
             ..Filter::default()
         };
-        let mut conditions = Where::of(&filter);
+        let mut conditions = WhereClause::of(&filter);
         let text = " where device_id = $1 and metric_name = any($2) and severity = $3 and event_time >= $4";
         assert_eq!(conditions.text, text);
         assert_eq!(conditions.value(7_i64), 5);
@@ -146,6 +146,6 @@ mod tests {
 
     #[test]
     fn no_filter_is_no_condition() {
-        assert_eq!(Where::of(&Filter::default()).text, "");
+        assert_eq!(WhereClause::of(&Filter::default()).text, "");
     }
 }

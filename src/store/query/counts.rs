@@ -2,17 +2,17 @@
 
 use postgres::{Error, GenericClient};
 
-use super::conditions::Where;
+use super::conditions::WhereClause;
 use super::get;
 use crate::archive::{BinCount, Bins, Count, Filter, LaneCount, NameCount};
-use crate::event::Instant;
+use crate::event::Timestamp;
 
 /// How many of each severity are in a group.
 const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
 
 /// From when on there are totals: they leave by the event's time, rows that were written late stay longer. Of a range that begins
 /// before it, what is later is counted.
-pub type Since = Option<Instant>;
+pub type Since = Option<Timestamp>;
 
 /// Names are counted from totals beyond this, since the ends are moved to whole hours; bars wherever totals are as exact.
 const LONG: i64 = 6 * 3_600_000;
@@ -29,7 +29,7 @@ fn is_in_totals(filter: &Filter, bins: &Bins, width: i64, since: Since) -> bool 
 }
 
 /// Whether totals reach back so far.
-fn are_kept(to: Option<Instant>, since: Since) -> bool {
+fn are_kept(to: Option<Timestamp>, since: Since) -> bool {
     to.is_none_or(|to| since.is_none_or(|since| to > since))
 }
 
@@ -51,7 +51,7 @@ pub fn by_time(
     } else {
         ("anomalies", "event_time", COUNTS)
     };
-    let mut conditions = Where::over(table, filter, bins, time);
+    let mut conditions = WhereClause::over(table, filter, bins, time);
     let bin = bin(&mut conditions, bins, time);
     let sql = format!("select {bin} as bin, {counts} from {table}{} group by 1 order by 1", conditions.text);
     let rows = client.query(&sql, &conditions.values())?;
@@ -77,7 +77,7 @@ pub fn lanes(
     } else {
         ("anomalies", "event_time", COUNTS)
     };
-    let mut conditions = Where::over(table, &Filter { devices: devices.to_vec(), ..filter.clone() }, bins, time);
+    let mut conditions = WhereClause::over(table, &Filter { devices: devices.to_vec(), ..filter.clone() }, bins, time);
     let bin = bin(&mut conditions, bins, time);
     let sql = format!("select device_id, {bin} as bin, {counts} from {table}{} group by 1, 2", conditions.text);
     let rows = client.query(&sql, &conditions.values())?;
@@ -87,7 +87,7 @@ pub fn lanes(
 
 /// The number of the stretch that an event is in. Whole milliseconds, so that no rounding moves an event over an edge. (`extract`
 /// makes decimal digits.)
-fn bin(conditions: &mut Where, bins: &Bins, time: &str) -> String {
+fn bin(conditions: &mut WhereClause, bins: &Bins, time: &str) -> String {
     let (from, width) = (conditions.value(bins.from.to_time()), conditions.value(bins.width.max(1) as f64));
     format!("floor(date_part('epoch', {time} - ${from}::timestamptz) * 1000 / ${width}::float8)::bigint")
 }
@@ -125,7 +125,7 @@ fn by_name(
     limit: u32,
     since: Since,
 ) -> Result<Vec<NameCount>, Error> {
-    let mut conditions = Where::default();
+    let mut conditions = WhereClause::default();
     let (source, counts) = match (filter.from, filter.to) {
         (Some(from), Some(to)) if filter.is_plain() && filter.width() > LONG && are_kept(filter.to, since) => {
             conditions.series(filter);
@@ -134,7 +134,7 @@ fn by_name(
             (totals(&mut conditions, from, to), SUMS)
         }
         _ => {
-            conditions = Where::of(filter);
+            conditions = WhereClause::of(filter);
             ("anomalies".to_owned(), COUNTS)
         }
     };
@@ -148,22 +148,22 @@ fn by_name(
     rows.iter().map(|row| Ok(NameCount { name: row.try_get(0)?, count: count(row, 1)? })).collect()
 }
 
-fn floor(time: Instant, width: i64) -> Instant {
-    Instant::from_millis(time.millis().div_euclid(width) * width).unwrap_or(time)
+fn floor(time: Timestamp, width: i64) -> Timestamp {
+    Timestamp::from_millis(time.millis().div_euclid(width) * width).unwrap_or(time)
 }
 
-fn ceil(time: Instant, width: i64) -> Instant {
-    floor(Instant::from_millis(time.millis() + width - 1).unwrap_or(time), width)
+fn ceil(time: Timestamp, width: i64) -> Timestamp {
+    floor(Timestamp::from_millis(time.millis() + width - 1).unwrap_or(time), width)
 }
 
 /// Totals of a range, all devices together. Its ends are moved to whole hours.
-fn by_hours(conditions: &mut Where, from: Instant, to: Instant) -> String {
+fn by_hours(conditions: &mut WhereClause, from: Timestamp, to: Timestamp) -> String {
     let [start, end] = [floor(from, HOUR), ceil(to, HOUR)].map(|time| conditions.value(time.to_time()));
     format!("(select * from anomaly_metrics where hour >= ${start} and hour < ${end}) as totals")
 }
 
 /// Totals of a range: its whole days, and hours before and after them. Its ends are moved to whole hours.
-fn by_days(conditions: &mut Where, from: Instant, to: Instant) -> String {
+fn by_days(conditions: &mut WhereClause, from: Timestamp, to: Timestamp) -> String {
     let (start, end) = (floor(from, HOUR), ceil(to, HOUR));
     let first = ceil(start, 24 * HOUR);
     let last = floor(end, 24 * HOUR).max(first);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 use super::tls;
-use crate::config::resolved::Kafka;
+use crate::config::resolved::KafkaSettings;
 
 /// A topic that was missing, or that a broker did not know yet while it started, is found in seconds, not minutes.
 pub const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "5000");
@@ -18,7 +18,7 @@ pub const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
 pub const AT_ONCE: (&str, &str) = ("linger.ms", "0");
 
 /// Our choice where the user made none.
-pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &str)]) {
+pub fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choices: &[(&str, &str)]) {
     for (property, value) in choices {
         let is_given = |name: &str| kafka.properties.contains_key(name);
         // librdkafka has a second name for these.
@@ -36,12 +36,12 @@ pub fn set_missing(config: &mut ClientConfig, kafka: &Kafka, choices: &[(&str, &
 const ID: &str = "anomaly";
 
 /// The name that our clients give to the cluster.
-pub fn id(kafka: &Kafka) -> &str {
+pub fn id(kafka: &KafkaSettings) -> &str {
     kafka.properties.get("client.id").map_or(ID, String::as_str)
 }
 
 /// What every client has.
-pub fn base(kafka: &Kafka) -> ClientConfig {
+pub fn base(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (property, value) in &kafka.properties {
         config.set(property, value);
@@ -72,7 +72,7 @@ pub fn heartbeat(session: Duration) -> Duration {
 }
 
 /// A consumer that takes part in a group, at offsets that it is told.
-pub fn member(kafka: &Kafka, group: &str, instance: &str, session: Duration) -> ClientConfig {
+pub fn member(kafka: &KafkaSettings, group: &str, instance: &str, session: Duration) -> ClientConfig {
     let mut config = reader(kafka);
     config
         .set("group.id", group)
@@ -86,7 +86,7 @@ pub fn member(kafka: &Kafka, group: &str, instance: &str, session: Duration) -> 
 }
 
 /// A consumer outside any group, which is told the ends of partitions.
-pub fn reader(kafka: &Kafka) -> ClientConfig {
+pub fn reader(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka);
     config
         .set("enable.auto.commit", "false")
@@ -109,7 +109,7 @@ pub fn reader(kafka: &Kafka) -> ClientConfig {
 }
 
 /// An idempotent producer. Keys are placed as Java clients place them.
-pub fn producer(kafka: &Kafka) -> ClientConfig {
+pub fn producer(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka);
     config
         .set("enable.idempotence", "true")

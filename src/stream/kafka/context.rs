@@ -16,11 +16,11 @@ use rdkafka::statistics::{ConsumerGroup, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::stranded;
-use crate::stream::log::{Change, Fault, Positions, Remedy};
+use crate::stream::log::{AssignmentChange, Fault, Positions, Remedy};
 
 /// Whether the cluster can be used, as the client's background threads see it.
 #[derive(Debug, Default)]
-pub struct Trouble {
+pub struct ClusterState {
     why: Mutex<Option<String>>,
     /// Brokers that could not be reached, with the reason.
     unreached: Mutex<BTreeMap<String, String>>,
@@ -31,7 +31,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Trouble {
+impl ClusterState {
     /// The reason, while there is one.
     pub fn get(&self) -> Option<String> {
         lock(&self.why).clone()
@@ -131,11 +131,11 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 /// Of a consumer.
 #[derive(Debug, Default)]
-pub struct Member {
+pub struct ConsumerEvents {
     /// See [`Trouble`].
-    pub trouble: Trouble,
+    pub trouble: ClusterState,
     topic: String,
-    changes: Mutex<VecDeque<Change>>,
+    changes: Mutex<VecDeque<AssignmentChange>>,
     ends: Mutex<Positions>,
     highs: Mutex<Positions>,
     starts: Mutex<Positions>,
@@ -152,10 +152,10 @@ const LOST: Duration = Duration::from_secs(20);
 /// A group that is silent for so long, although its brokers are there, has lost our request: a rebalance takes seconds.
 const UNANSWERED: Duration = Duration::from_secs(60);
 
-impl Member {
+impl ConsumerEvents {
     /// Of a consumer of this topic.
     pub fn new(topic: &str) -> Self {
-        Member { topic: topic.to_owned(), ..Member::default() }
+        ConsumerEvents { topic: topic.to_owned(), ..ConsumerEvents::default() }
     }
 
     /// A place in the group is asked for.
@@ -193,7 +193,7 @@ impl Member {
     }
 
     /// The oldest change that was not answered.
-    pub fn change(&self) -> Option<Change> {
+    pub fn change(&self) -> Option<AssignmentChange> {
         lock(&self.changes).pop_front()
     }
 
@@ -228,7 +228,7 @@ impl Member {
     }
 }
 
-impl ClientContext for Member {
+impl ClientContext for ConsumerEvents {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -252,7 +252,7 @@ impl ClientContext for Member {
     }
 }
 
-impl ConsumerContext for Member {
+impl ConsumerContext for ConsumerEvents {
     /// Only notes the change: the loop answers it, since committing and restoring do not belong into a callback.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, tpl: &mut TopicPartitionList) {
         let is_assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
@@ -265,7 +265,8 @@ impl ConsumerContext for Member {
         }
         self.answered(is_assign);
         let partitions = tpl.elements().iter().map(|element| element.partition()).collect();
-        let change = if is_assign { Change::Assigned(partitions) } else { Change::Revoked(partitions) };
+        let change =
+            if is_assign { AssignmentChange::Assigned(partitions) } else { AssignmentChange::Revoked(partitions) };
         lock(&self.changes).push_back(change);
     }
 }
@@ -290,9 +291,9 @@ fn may_have_arrived(record: &BorrowedMessage<'_>) -> bool {
 
 /// Of a producer: how deliveries went.
 #[derive(Debug, Default)]
-pub struct Deliveries {
+pub struct DeliveryReports {
     /// See [`Trouble`].
-    pub trouble: Trouble,
+    pub trouble: ClusterState,
     delivered: AtomicU64,
     failed: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
@@ -303,7 +304,7 @@ pub struct Deliveries {
     returned: Mutex<VecDeque<OwnedMessage>>,
 }
 
-impl Deliveries {
+impl DeliveryReports {
     /// Reports that came, good or bad.
     pub fn reports(&self) -> u64 {
         self.delivered.load(Ordering::SeqCst) + self.failed.load(Ordering::SeqCst)
@@ -316,7 +317,7 @@ impl Deliveries {
 
     /// Keeps what comes back because a broker restarts.
     pub fn keeping_returned() -> Self {
-        Deliveries { keeps_returned: true, ..Deliveries::default() }
+        DeliveryReports { keeps_returned: true, ..DeliveryReports::default() }
     }
 
     /// Records that came back although they may have arrived, since the last call.
@@ -340,7 +341,7 @@ impl Deliveries {
     }
 }
 
-impl ClientContext for Deliveries {
+impl ClientContext for DeliveryReports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         log(level, facility, message);
     }
@@ -354,7 +355,7 @@ impl ClientContext for Deliveries {
     }
 }
 
-impl ProducerContext for Deliveries {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
@@ -394,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_group_that_is_silent_for_a_minute_with_its_brokers_there_has_lost_the_request() {
-        let member = Member::new("t");
+        let member = ConsumerEvents::new("t");
         assert!(!member.is_unanswered(), "nothing was asked");
         member.asks();
         assert!(!member.is_unanswered());
@@ -409,7 +410,7 @@ mod tests {
         assert!(lock(&member.asked).is_some(), "what was taken away is asked for again");
     }
 
-    impl Member {
+    impl ConsumerEvents {
         /// As if it had looked in vain for so long.
         pub fn lose(&self) {
             *lock(&self.lost) = Instant::now().checked_sub(LOST + Duration::from_secs(1));
@@ -418,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_member_is_lost_while_it_looks_for_its_coordinator_and_no_longer() {
-        let member = Member::new("t");
+        let member = ConsumerEvents::new("t");
         let state = |state: &str| ConsumerGroup { state: state.to_owned(), ..ConsumerGroup::default() };
         member.look(&state("wait-coord"));
         assert!(!member.is_lost(), "it has just begun");
@@ -431,7 +432,7 @@ mod tests {
 
     #[test]
     fn brokers_that_are_away_are_named_with_their_addresses_and_reasons() {
-        let trouble = Trouble::default();
+        let trouble = ClusterState::default();
         let away = |reason: &str| trouble.hear(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), reason);
         away(
             "ssl://k1:9093/bootstrap: Connect to ipv4#10.0.0.1:9093 failed: Connection refused (after 1ms in state CONNECT)",
@@ -447,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_member_that_hears_only_its_coordinator_knows_that_kafka_is_back() {
-        let trouble = Trouble::default();
+        let trouble = ClusterState::default();
         trouble.hear(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
         let broker = |nodeid, state: &str| Broker { nodeid, state: state.to_owned(), ..Broker::default() };
         let mut statistics = Statistics::default();

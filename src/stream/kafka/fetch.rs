@@ -13,13 +13,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::context::Member;
-use crate::stream::log::{Headers, Positions, Record, Visit};
+use super::context::ConsumerEvents;
+use crate::stream::log::{ConsumedRecord, Headers, Positions, RecordVisitor};
 
 const LABEL: &CStr = c"anomaly-label";
 
 /// A queue that belongs to a consumer, and must be dropped before it.
-pub struct Fetch {
+pub struct FetchQueue {
     queue: *mut sys::rd_kafka_queue_t,
     /// Of the partitions that the consumer has.
     sources: Vec<Source>,
@@ -51,19 +51,24 @@ impl Drop for Source {
 }
 
 // SAFETY: librdkafka's queues may be used by any thread; messages never outlive a borrow of this.
-unsafe impl Send for Fetch {}
+unsafe impl Send for FetchQueue {}
 
-impl Fetch {
+impl FetchQueue {
     /// An empty queue.
-    pub fn new(consumer: &BaseConsumer<Member>) -> Self {
+    pub fn new(consumer: &BaseConsumer<ConsumerEvents>) -> Self {
         // SAFETY: the client is alive, and outlives the queue as this type's caller promises.
         let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
-        Fetch { queue, sources: Vec::new(), messages: Vec::new() }
+        FetchQueue { queue, sources: Vec::new(), messages: Vec::new() }
     }
 
     /// Leads the records of these partitions here, instead of those before. To be called before the consumer takes them: what
     /// is in its own queue already would be overtaken by what comes here.
-    pub fn lead(&mut self, consumer: &BaseConsumer<Member>, topic: &str, partitions: impl IntoIterator<Item = i32>) {
+    pub fn lead(
+        &mut self,
+        consumer: &BaseConsumer<ConsumerEvents>,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+    ) {
         // No topic's name holds U+0000.
         let Ok(topic) = CString::new(topic) else { return };
         let client = consumer.client().native_ptr();
@@ -77,7 +82,7 @@ impl Fetch {
     }
 
     /// Waits for the first record, then takes what is there, at most `most`.
-    pub fn take(&mut self, wait: Duration, most: usize) -> Batch<'_> {
+    pub fn take(&mut self, wait: Duration, most: usize) -> FetchedBatch<'_> {
         // When an earlier assignment of the partition ends, at a moment that nobody tells, its queue is led nowhere.
         self.sources.iter().filter(|source| !source.is_proven).for_each(|source| source.lead(self.queue));
         self.messages.resize(most.max(1), ptr::null_mut());
@@ -93,7 +98,7 @@ impl Fetch {
             }
         };
         self.messages.truncate(taken as usize);
-        let batch = Batch(&mut self.messages);
+        let batch = FetchedBatch(&mut self.messages);
         for partition in batch.partitions() {
             self.sources
                 .iter_mut()
@@ -104,7 +109,7 @@ impl Fetch {
     }
 }
 
-impl Drop for Fetch {
+impl Drop for FetchQueue {
     fn drop(&mut self) {
         // SAFETY: made by `new`, and used by nobody else.
         unsafe { sys::rd_kafka_queue_destroy(self.queue) };
@@ -112,9 +117,9 @@ impl Drop for Fetch {
 }
 
 /// Records and errors as they came.
-pub struct Batch<'f>(&'f mut Vec<*mut sys::rd_kafka_message_t>);
+pub struct FetchedBatch<'f>(&'f mut Vec<*mut sys::rd_kafka_message_t>);
 
-impl Batch<'_> {
+impl FetchedBatch<'_> {
     fn messages(&self) -> impl Iterator<Item = &sys::rd_kafka_message_t> {
         // SAFETY: the messages are alive until the batch is dropped.
         self.0.iter().map(|message| unsafe { &**message })
@@ -159,7 +164,7 @@ impl Batch<'_> {
     }
 
     /// Hands over those records that are wanted, by runs of one partition.
-    pub fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut Visit<'_>) {
+    pub fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut RecordVisitor<'_>) {
         let mut run = Vec::with_capacity(self.len());
         let (mut of, mut topic) = (None, (ptr::null_mut(), ""));
         for message in self.messages().filter(|message| is_record(message)) {
@@ -183,7 +188,7 @@ impl Batch<'_> {
     }
 }
 
-impl Drop for Batch<'_> {
+impl Drop for FetchedBatch<'_> {
     fn drop(&mut self) {
         for message in self.0.drain(..) {
             // SAFETY: each was handed to us by librdkafka, and is given back once.
@@ -200,7 +205,7 @@ fn is_end(message: &sys::rd_kafka_message_t) -> bool {
     message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF
 }
 
-fn record(message: &sys::rd_kafka_message_t) -> Record<'_> {
+fn record(message: &sys::rd_kafka_message_t) -> ConsumedRecord<'_> {
     // SAFETY: librdkafka says how long key and payload are, and keeps them as long as the message.
     let bytes = |from: *const std::ffi::c_void, length| {
         (!from.is_null()).then(|| unsafe { std::slice::from_raw_parts(from.cast::<u8>(), length) })
@@ -208,7 +213,7 @@ fn record(message: &sys::rd_kafka_message_t) -> Record<'_> {
     let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
     // SAFETY: the message is alive.
     let time = unsafe { sys::rd_kafka_message_timestamp(message, &raw mut kind) };
-    Record {
+    ConsumedRecord {
         offset: message.offset,
         timestamp: (time >= 0).then_some(time),
         key: bytes(message.key, message.key_len),

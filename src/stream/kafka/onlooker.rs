@@ -11,10 +11,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::groups::GroupMemberInfo;
 
-use super::context::Member;
+use super::context::ConsumerEvents;
 use super::{client, origin};
-use crate::config::resolved::Kafka;
-use crate::stream::log::{Foreign, Positions, Standing};
+use crate::config::resolved::KafkaSettings;
+use crate::stream::log::{CommittedOffset, ForeignCommits, Positions};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// What was seen last.
 #[derive(Default)]
 struct Seen {
-    foreign: Mutex<Foreign>,
+    foreign: Mutex<ForeignCommits>,
     is_over: AtomicBool,
 }
 
@@ -44,17 +44,17 @@ impl Seen {
 }
 
 /// Looks until it is dropped.
-pub struct Onlooker(Arc<Seen>, Option<Thread>);
+pub struct GroupObserver(Arc<Seen>, Option<Thread>);
 
-impl Onlooker {
+impl GroupObserver {
     /// Begins to look.
-    pub fn new(kafka: &Kafka, topic: &str, group: &str) -> Self {
+    pub fn new(kafka: &KafkaSettings, topic: &str, group: &str) -> Self {
         let seen = Arc::new(Seen::default());
         let (kafka, topic, group, theirs) = (kafka.clone(), topic.to_owned(), group.to_owned(), seen.clone());
         let body = move || {
             let mut config = client::reader(&kafka);
             config.set("group.id", &group);
-            let opened: KafkaResult<BaseConsumer<Member>> = config.create_with_context(Member::new(""));
+            let opened: KafkaResult<BaseConsumer<ConsumerEvents>> = config.create_with_context(ConsumerEvents::new(""));
             let Ok(consumer) = opened else { return };
             consumer.context().close();
             while !theirs.is_over.load(Ordering::Relaxed) {
@@ -65,16 +65,16 @@ impl Onlooker {
         };
         // Without a thread nothing is seen; the worker's own threads fail then, too.
         let thread = std::thread::Builder::new().name("onlooker".into()).spawn(body).ok();
-        Onlooker(seen, thread.map(|thread| thread.thread().clone()))
+        GroupObserver(seen, thread.map(|thread| thread.thread().clone()))
     }
 
     /// What was seen last.
-    pub fn foreign(&self) -> Foreign {
+    pub fn foreign(&self) -> ForeignCommits {
         self.0.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl Drop for Onlooker {
+impl Drop for GroupObserver {
     fn drop(&mut self) {
         self.0.is_over.store(true, Ordering::Relaxed);
         if let Some(thread) = &self.1 {
@@ -84,7 +84,7 @@ impl Drop for Onlooker {
 }
 
 /// Partitions whose committed offset is not ours.
-fn commits(consumer: &BaseConsumer<Member>, topic: &str) -> KafkaResult<Positions> {
+fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<Positions> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
     let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
     let mut list = TopicPartitionList::new();
@@ -94,15 +94,15 @@ fn commits(consumer: &BaseConsumer<Member>, topic: &str) -> KafkaResult<Position
     let list = consumer.committed_offsets(list, ANSWER)?;
     let (_, standing) = origin::standing(&list);
     let foreign = |&partition: &i32| match standing(partition) {
-        Standing::Foreign(offset) => Some((partition, offset)),
-        Standing::At(_) | Standing::New | Standing::Added => None,
+        CommittedOffset::Foreign(offset) => Some((partition, offset)),
+        CommittedOffset::At(_) | CommittedOffset::New | CommittedOffset::Added => None,
     };
     Ok(all.iter().filter_map(foreign).collect())
 }
 
 /// Members that are not detectors. A detector is a static member: its id begins with its instance, and that of other members with
 /// their client id.
-fn members(consumer: &BaseConsumer<Member>, group: &str, ours: &str) -> KafkaResult<Vec<String>> {
+fn members(consumer: &BaseConsumer<ConsumerEvents>, group: &str, ours: &str) -> KafkaResult<Vec<String>> {
     let groups = consumer.fetch_group_list(Some(group), ANSWER)?;
     let is_dynamic = |member: &&GroupMemberInfo| {
         member.id().strip_prefix(member.client_id()).is_some_and(|rest| rest.starts_with('-'))

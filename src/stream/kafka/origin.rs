@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::stream::log::Standing;
-use crate::stream::mark::{Counts, Mark, Marks};
+use crate::stream::log::CommittedOffset;
+use crate::stream::mark::{OutcomeCounts, Progress, ProgressByPartition};
 
 const NOTE: &str = "anomaly-partitions=";
 
 /// Writes the note and the counts beside all offsets of a list.
-pub fn note(list: &TopicPartitionList, origin: i32, marks: &Marks) {
+pub fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPartition) {
     for element in &mut list.elements() {
         let counts = marks.get(&element.partition()).map(|mark| mark.counts).unwrap_or_default();
         element.set_metadata(format!("{NOTE}{origin} {counts}"));
@@ -20,13 +20,13 @@ pub fn note(list: &TopicPartitionList, origin: i32, marks: &Marks) {
 }
 
 /// The note, and where the group stands in each partition, by the committed offsets of all partitions of the topic.
-pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> Standing + use<>) {
+pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> CommittedOffset + use<>) {
     let elements = committed.elements();
     let known = elements
         .iter()
         .filter_map(|element| match element.offset() {
             Offset::Offset(offset) => {
-                let counts = Counts::parse(element.metadata());
+                let counts = OutcomeCounts::parse(element.metadata());
                 Some((element.partition(), (offset, counts)))
             }
             _ => None,
@@ -42,10 +42,10 @@ pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> Standin
     };
     let has_begun = !known.is_empty();
     let standing = move |partition| match known.get(&partition) {
-        Some(&(offset, Some(counts))) => Standing::At(Mark { offset, counts }),
-        Some(&(offset, None)) => Standing::Foreign(offset),
-        None if has_begun && partition >= origin => Standing::Added,
-        None => Standing::New,
+        Some(&(offset, Some(counts))) => CommittedOffset::At(Progress { offset, counts }),
+        Some(&(offset, None)) => CommittedOffset::Foreign(offset),
+        None if has_begun && partition >= origin => CommittedOffset::Added,
+        None => CommittedOffset::New,
     };
     (origin, standing)
 }
@@ -63,37 +63,39 @@ mod tests {
             if let (Some(origin), Offset::Offset(_)) = (origin, offset) {
                 list.find_partition("t", partition)
                     .unwrap()
-                    .set_metadata(format!("{NOTE}{origin} {}", Counts::default()));
+                    .set_metadata(format!("{NOTE}{origin} {}", OutcomeCounts::default()));
             }
         }
         list
     }
 
-    fn at(offset: i64) -> Standing {
-        Standing::At(Mark { offset, counts: Counts::default() })
+    fn at(offset: i64) -> CommittedOffset {
+        CommittedOffset::At(Progress { offset, counts: OutcomeCounts::default() })
     }
 
     #[test]
     fn counts_travel_beside_the_offset() {
-        let marks =
-            Marks::from([(0, Mark { offset: 7, counts: Counts { normal: 6, dropped: 1, ..Counts::default() } })]);
+        let marks = ProgressByPartition::from([(
+            0,
+            Progress { offset: 7, counts: OutcomeCounts { normal: 6, dropped: 1, ..OutcomeCounts::default() } },
+        )]);
         let list = list(&[Some(7)], None);
         note(&list, 1, &marks);
-        assert_eq!(standing(&list).1(0), Standing::At(marks[&0]));
+        assert_eq!(standing(&list).1(0), CommittedOffset::At(marks[&0]));
     }
 
     #[test]
     fn a_partition_is_added_only_if_the_group_began_without_it() {
         let (origin, of) = standing(&list(&[None, None], None));
-        assert_eq!((origin, of(0)), (2, Standing::New));
+        assert_eq!((origin, of(0)), (2, CommittedOffset::New));
         // Another member has begun its half of two.
         let (origin, of) = standing(&list(&[Some(7), None], Some(2)));
-        assert_eq!((origin, of(0), of(1)), (2, at(7), Standing::New));
+        assert_eq!((origin, of(0), of(1)), (2, at(7), CommittedOffset::New));
         // Two became four, and another member has begun the third, with the note that it read.
         let (origin, of) = standing(&list(&[Some(7), Some(8), Some(0), None], Some(2)));
-        assert_eq!((origin, of(3)), (2, Standing::Added));
+        assert_eq!((origin, of(3)), (2, CommittedOffset::Added));
         // Set by another tool.
         let (origin, of) = standing(&list(&[Some(7), None], None));
-        assert_eq!((origin, of(0), of(1)), (0, Standing::Foreign(7), Standing::Added));
+        assert_eq!((origin, of(0), of(1)), (0, CommittedOffset::Foreign(7), CommittedOffset::Added));
     }
 }

@@ -10,33 +10,33 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
-use super::context::Member;
-use super::fetch::Fetch;
+use super::context::ConsumerEvents;
+use super::fetch::FetchQueue;
 use super::reader::CALL;
 use super::{client, fault, stranded};
-use crate::config::resolved::Kafka;
-use crate::stream::log::{Fault, Positions, Ranges, Remedy, Visit};
+use crate::config::resolved::KafkaSettings;
+use crate::stream::log::{Fault, OffsetRanges, Positions, RecordVisitor, Remedy};
 
 /// The [`History`] of one worker, made when it is needed.
-pub struct Past {
-    kafka: Kafka,
+pub struct LazyHistory {
+    kafka: KafkaSettings,
     group: String,
-    history: Option<History>,
+    history: Option<HistoryReader>,
     /// Closing a consumer takes a tenth of a second, in which records could be judged.
     closing: Option<JoinHandle<()>>,
 }
 
-impl Past {
+impl LazyHistory {
     /// Connects to nothing yet.
-    pub fn new(kafka: &Kafka, group: &str) -> Self {
-        Past { kafka: kafka.clone(), group: group.to_owned(), history: None, closing: None }
+    pub fn new(kafka: &KafkaSettings, group: &str) -> Self {
+        LazyHistory { kafka: kafka.clone(), group: group.to_owned(), history: None, closing: None }
     }
 
     /// The one that is open, or a new one.
-    pub fn history(&mut self) -> Result<&mut History, Fault> {
+    pub fn history(&mut self) -> Result<&mut HistoryReader, Fault> {
         match &mut self.history {
             Some(history) => Ok(history),
-            none => Ok(none.insert(History::new(&self.kafka, &self.group)?)),
+            none => Ok(none.insert(HistoryReader::new(&self.kafka, &self.group)?)),
         }
     }
 
@@ -56,7 +56,7 @@ impl Past {
     }
 }
 
-impl Drop for Past {
+impl Drop for LazyHistory {
     fn drop(&mut self) {
         self.wait();
     }
@@ -68,15 +68,15 @@ const LOOK: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(15);
 
 /// Two consumers of its own: one that reads many partitions at once, and one that sees what is not committed yet.
-pub struct History {
-    fetch: Fetch,
-    consumer: BaseConsumer<Member>,
-    kafka: Kafka,
+pub struct HistoryReader {
+    fetch: FetchQueue,
+    consumer: BaseConsumer<ConsumerEvents>,
+    kafka: KafkaSettings,
     /// For ends only.
-    eager: BaseConsumer<Member>,
+    eager: BaseConsumer<ConsumerEvents>,
     topic: String,
     /// What is still to be read.
-    left: Ranges,
+    left: OffsetRanges,
     /// Of these, those with a transaction that is open before their end. Once a partition is read, every end that is met is
     /// beyond that of its range.
     waiting: BTreeSet<i32>,
@@ -84,9 +84,9 @@ pub struct History {
     looked: Option<Instant>,
 }
 
-impl History {
+impl HistoryReader {
     /// Reads nothing yet.
-    pub fn new(kafka: &Kafka, group: &str) -> Result<Self, Fault> {
+    pub fn new(kafka: &KafkaSettings, group: &str) -> Result<Self, Fault> {
         let open = |isolation| {
             // librdkafka assigns only to consumers with a group; this one never joins it.
             let mut config = client::reader(kafka);
@@ -94,18 +94,18 @@ impl History {
             // A fetch that waits at the end of one partition holds up the first of the next.
             config.set("fetch.wait.max.ms", "20");
             client::watched(&mut config);
-            let context = Member::new("");
+            let context = ConsumerEvents::new("");
             context.close();
             config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))
         };
         let (consumer, eager) = (open("read_committed")?, open("read_uncommitted")?);
-        Ok(History {
-            fetch: Fetch::new(&consumer),
+        Ok(HistoryReader {
+            fetch: FetchQueue::new(&consumer),
             consumer,
             kafka: kafka.clone(),
             eager,
             topic: String::new(),
-            left: Ranges::new(),
+            left: OffsetRanges::new(),
             waiting: BTreeSet::new(),
             began: Instant::now(),
             looked: None,
@@ -114,7 +114,7 @@ impl History {
 
     /// Offsets that are there, with one request to each broker for the first ones and one for the last ones. `all`: open
     /// transactions included.
-    pub fn bounds(&self, topic: &str, partitions: &[i32], all: bool) -> Result<Ranges, KafkaError> {
+    pub fn bounds(&self, topic: &str, partitions: &[i32], all: bool) -> Result<OffsetRanges, KafkaError> {
         let consumer = if all { &self.eager } else { &self.consumer };
         let find = |which: Offset| -> Result<Positions, KafkaError> {
             let mut list = TopicPartitionList::new();
@@ -130,7 +130,7 @@ impl History {
             found.elements().into_iter().map(offset).collect()
         };
         if partitions.is_empty() {
-            return Ok(Ranges::new());
+            return Ok(OffsetRanges::new());
         }
         let (first, last) = (find(Offset::Beginning)?, find(Offset::End)?);
         let range = |(partition, first)| Some((partition, first..*last.get(&partition)?));
@@ -138,7 +138,7 @@ impl History {
     }
 
     /// Begins with these partitions, instead of those before.
-    pub fn start(&mut self, topic: &str, ranges: &Ranges) -> Result<(), Fault> {
+    pub fn start(&mut self, topic: &str, ranges: &OffsetRanges) -> Result<(), Fault> {
         (self.topic, self.left) = (topic.to_owned(), ranges.clone());
         (self.waiting, self.began, self.looked) = (ranges.keys().copied().collect(), Instant::now(), None);
         self.admit()
@@ -154,7 +154,7 @@ impl History {
         let stable =
             self.bounds(&self.topic, &waiting, false).map_err(|e| fault::of("waiting for open transactions", &e))?;
         let is_open = |partition: &i32| {
-            let end = |ranges: &Ranges| ranges.get(partition).map_or(i64::MAX, |range| range.end);
+            let end = |ranges: &OffsetRanges| ranges.get(partition).map_or(i64::MAX, |range| range.end);
             end(&stable) < end(&self.left)
         };
         self.waiting.retain(is_open);
@@ -180,7 +180,7 @@ impl History {
     }
 
     /// Hands over what is there; returns the next offsets of partitions that moved on.
-    pub fn read(&mut self, visit: &mut Visit<'_>) -> Result<Positions, Fault> {
+    pub fn read(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
         // Callbacks; records come by the queue.
         let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
         stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
@@ -225,13 +225,13 @@ impl History {
 
 /// How far partitions come by one batch. Records come in runs of one partition, of which it looks up the first only.
 struct Progress<'h> {
-    left: &'h Ranges,
+    left: &'h OffsetRanges,
     run: RefCell<(i32, Range<i64>)>,
     moved: RefCell<Positions>,
 }
 
 impl<'h> Progress<'h> {
-    fn new(left: &'h Ranges) -> Self {
+    fn new(left: &'h OffsetRanges) -> Self {
         Progress { left, run: RefCell::new((-1, 0..0)), moved: RefCell::default() }
     }
 
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn progress_takes_each_record_once_and_ends_with_the_range() {
-        let left = Ranges::from([(0, 5..10), (1, 0..3), (2, 0..3), (3, 7..9)]);
+        let left = OffsetRanges::from([(0, 5..10), (1, 0..3), (2, 0..3), (3, 7..9)]);
         let progress = Progress::new(&left);
         let wanted = [(0, 4), (0, 5), (0, 6), (1, 0), (0, 6), (0, 7), (1, 3), (4, 0)];
         let wanted = wanted.map(|(partition, offset)| progress.wants(partition, offset));

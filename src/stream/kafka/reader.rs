@@ -6,20 +6,20 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::context::Member;
-use super::fetch::Fetch;
+use super::context::ConsumerEvents;
+use super::fetch::FetchQueue;
 use super::{client, fault, stranded};
-use crate::config::resolved::Kafka;
-use crate::stream::log::{Change, Fault, Positions, Reader, Remedy, Visit};
+use crate::config::resolved::KafkaSettings;
+use crate::stream::log::{AssignmentChange, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
 
 /// One call to the cluster.
 pub(super) const CALL: Duration = Duration::from_secs(5);
 
 /// A member of a group that reads one topic.
-pub struct KafkaReader {
-    fetch: Fetch,
-    pub(super) consumer: BaseConsumer<Member>,
-    kafka: Kafka,
+pub struct KafkaGroupConsumer {
+    fetch: FetchQueue,
+    pub(super) consumer: BaseConsumer<ConsumerEvents>,
+    kafka: KafkaSettings,
     topic: String,
     group: String,
     began: Instant,
@@ -33,17 +33,23 @@ pub struct KafkaReader {
 /// Between two questions for a coordinator that is lost. One who finds it by itself does so before the second answer.
 const ASK: Duration = Duration::from_secs(10);
 
-impl KafkaReader {
+impl KafkaGroupConsumer {
     /// Not connected yet.
     ///
     /// # Errors
     /// `Stop` when librdkafka does not accept the configuration.
-    pub fn new(kafka: &Kafka, topic: &str, group: &str, member: &str, session: Duration) -> Result<Self, Fault> {
+    pub fn new(
+        kafka: &KafkaSettings,
+        topic: &str,
+        group: &str,
+        member: &str,
+        session: Duration,
+    ) -> Result<Self, Fault> {
         let consumer = client::member(kafka, group, member, session)
-            .create_with_context(Member::new(topic))
+            .create_with_context(ConsumerEvents::new(topic))
             .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
-        Ok(KafkaReader {
-            fetch: Fetch::new(&consumer),
+        Ok(KafkaGroupConsumer {
+            fetch: FetchQueue::new(&consumer),
             consumer,
             kafka: kafka.clone(),
             topic: topic.to_owned(),
@@ -115,20 +121,20 @@ impl KafkaReader {
     }
 }
 
-impl Drop for KafkaReader {
+impl Drop for KafkaGroupConsumer {
     fn drop(&mut self) {
         self.consumer.context().close();
         // A change that nobody took up would hold the close up.
         while let Some(change) = self.consumer.context().change() {
             let _ = match change {
-                Change::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
-                Change::Revoked(_) => self.consumer.unassign(),
+                AssignmentChange::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
+                AssignmentChange::Revoked(_) => self.consumer.unassign(),
             };
         }
     }
 }
 
-impl Reader for KafkaReader {
+impl GroupConsumer for KafkaGroupConsumer {
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
@@ -146,7 +152,7 @@ impl Reader for KafkaReader {
         self.consumer.context().trouble.get()
     }
 
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
         // Callbacks, and errors; records come by the queue.
         let only_waits = most == 0;
         let called =
@@ -184,7 +190,7 @@ impl Reader for KafkaReader {
         self.consumer.context().has_change()
     }
 
-    fn change(&mut self) -> Option<Change> {
+    fn change(&mut self) -> Option<AssignmentChange> {
         self.consumer.context().change()
     }
 
@@ -245,10 +251,11 @@ mod tests {
     #[test]
     fn a_member_that_never_finds_its_coordinator_begins_anew_once_others_find_it() {
         let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
-        let kafka = |servers: &str| Kafka { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
+        let kafka =
+            |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
         // Nobody listens there.
         let away = kafka("127.0.0.1:9");
-        let mut reader = KafkaReader::new(&away, "nothing", "lost", "one", Duration::from_secs(6)).unwrap();
+        let mut reader = KafkaGroupConsumer::new(&away, "nothing", "lost", "one", Duration::from_secs(6)).unwrap();
         reader.kafka = kafka(&servers);
         // A broker that has just started loads its groups first.
         assert!(

@@ -8,20 +8,21 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
-use super::context::{Deliveries, Member};
-use super::onlooker::Onlooker;
-use super::reader::{CALL, KafkaReader};
+use super::context::{ConsumerEvents, DeliveryReports};
+use super::onlooker::GroupObserver;
+use super::reader::{CALL, KafkaGroupConsumer};
 use super::{client, fault, identity, origin, read, stranded, twin};
-use crate::config::resolved::{Delivery, Kafka};
+use crate::config::resolved::{Delivery, KafkaSettings};
 use crate::stop::Stop;
 use crate::stream::log::{
-    Change, Fault, Foreign, Identity, Log, Outgoing, Past, Positions, Ranges, Reader, Remedy, Standing, Visit,
+    AssignmentChange, CommittedOffset, Fault, ForeignCommits, GroupConsumer, HistoryTopic, OffsetRanges,
+    OutgoingRecord, Positions, RecordVisitor, Remedy, TopicIdentity, TransactionalClient,
 };
-use crate::stream::mark::Marks;
+use crate::stream::mark::ProgressByPartition;
 
 /// Names by which Kafka knows one worker.
 #[derive(Debug, Clone)]
-pub struct Names {
+pub struct MemberNames {
     /// Input topic.
     pub input: String,
     /// Output topic.
@@ -47,14 +48,14 @@ pub(super) const DELIVERY: Duration = Duration::from_secs(5);
 const TRANSACTION: Duration = Duration::from_secs(10);
 
 /// One consumer and one producer. The consumer is dropped before the producer, as closing it may still need offsets.
-pub struct KafkaLog {
-    pub(super) reader: KafkaReader,
-    past: read::Past,
+pub struct KafkaTransactionalClient {
+    pub(super) reader: KafkaGroupConsumer,
+    past: read::LazyHistory,
     /// Of the first worker of a process.
-    onlooker: Option<Onlooker>,
-    pub(super) producer: BaseProducer<Deliveries>,
-    kafka: Kafka,
-    pub(super) names: Names,
+    onlooker: Option<GroupObserver>,
+    pub(super) producer: BaseProducer<DeliveryReports>,
+    kafka: KafkaSettings,
+    pub(super) names: MemberNames,
     pub(super) delivery: Delivery,
     session: Duration,
     /// Between two of the consumer's.
@@ -68,13 +69,18 @@ pub struct KafkaLog {
     pub(super) is_committing: bool,
 }
 
-impl KafkaLog {
+impl KafkaTransactionalClient {
     /// Clients that are not connected yet.
     ///
     /// # Errors
     /// `Stop` when librdkafka does not accept the configuration.
-    pub fn new(kafka: &Kafka, names: Names, delivery: Delivery, session: Duration) -> Result<Self, Fault> {
-        let reader = KafkaReader::new(kafka, &names.input, &names.group, &names.member, session)?;
+    pub fn new(
+        kafka: &KafkaSettings,
+        names: MemberNames,
+        delivery: Delivery,
+        session: Duration,
+    ) -> Result<Self, Fault> {
+        let reader = KafkaGroupConsumer::new(kafka, &names.input, &names.group, &names.member, session)?;
         let mut config = client::producer(kafka);
         client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP, client::AT_ONCE]);
         config.set("message.timeout.ms", DELIVERY.as_millis().to_string());
@@ -85,12 +91,12 @@ impl KafkaLog {
                 .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
         }
         let producer = config
-            .create_with_context(Deliveries::default())
+            .create_with_context(DeliveryReports::default())
             .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
-        Ok(KafkaLog {
+        Ok(KafkaTransactionalClient {
             reader,
-            past: read::Past::new(kafka, &names.group),
-            onlooker: (names.worker == 0).then(|| Onlooker::new(kafka, &names.input, &names.group)),
+            past: read::LazyHistory::new(kafka, &names.group),
+            onlooker: (names.worker == 0).then(|| GroupObserver::new(kafka, &names.input, &names.group)),
             producer,
             kafka: kafka.clone(),
             names,
@@ -104,14 +110,14 @@ impl KafkaLog {
         })
     }
 
-    fn topic(&self, of: Past) -> String {
+    fn topic(&self, of: HistoryTopic) -> String {
         match of {
-            Past::Input => self.names.input.clone(),
-            Past::State => self.names.state.clone(),
+            HistoryTopic::Input => self.names.input.clone(),
+            HistoryTopic::State => self.names.state.clone(),
         }
     }
 
-    fn consumer(&self) -> &BaseConsumer<Member> {
+    fn consumer(&self) -> &BaseConsumer<ConsumerEvents> {
         &self.reader.consumer
     }
 
@@ -125,7 +131,7 @@ impl KafkaLog {
 }
 
 /// The consumer's part; the producer's callbacks are called with it.
-impl Reader for KafkaLog {
+impl GroupConsumer for KafkaTransactionalClient {
     fn now(&self) -> Duration {
         self.reader.now()
     }
@@ -142,7 +148,7 @@ impl Reader for KafkaLog {
         self.reader.trouble()
     }
 
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
         self.producer.poll(Duration::ZERO);
         stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
         self.reader.poll(wait, most, visit)
@@ -152,7 +158,7 @@ impl Reader for KafkaLog {
         self.reader.has_change()
     }
 
-    fn change(&mut self) -> Option<Change> {
+    fn change(&mut self) -> Option<AssignmentChange> {
         self.reader.change()
     }
 
@@ -186,7 +192,7 @@ impl Reader for KafkaLog {
     }
 }
 
-impl Log for KafkaLog {
+impl TransactionalClient for KafkaTransactionalClient {
     fn open(&mut self) -> Result<(), Fault> {
         if self.delivery == Delivery::ExactlyOnce {
             self.producer.init_transactions(OPEN).map_err(|e| {
@@ -216,7 +222,7 @@ impl Log for KafkaLog {
         list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
     }
 
-    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Standing>, Fault> {
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -230,19 +236,21 @@ impl Log for KafkaLog {
         Ok(partitions.iter().map(|&partition| (partition, standing(partition))).collect())
     }
 
-    fn foreign(&self) -> Foreign {
-        self.onlooker.as_ref().map(Onlooker::foreign).unwrap_or_default()
+    fn foreign(&self) -> ForeignCommits {
+        self.onlooker.as_ref().map(GroupObserver::foreign).unwrap_or_default()
     }
 
     fn starts(&self) -> Positions {
         self.consumer().context().starts()
     }
 
-    fn bounds_of(&mut self, of: Past, partitions: &[i32]) -> Result<Ranges, Fault> {
+    fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
         let (topic, input) = (self.topic(of), self.names.input.clone());
-        let bounds = self.past.history()?.bounds(&topic, partitions, of == Past::State);
+        let bounds = self.past.history()?.bounds(&topic, partitions, of == HistoryTopic::State);
         let bounds = bounds.map_err(|error| match error.rdkafka_error_code() {
-            Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic) if of == Past::State => {
+            Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic)
+                if of == HistoryTopic::State =>
+            {
                 Fault::new(
                     Remedy::Rebuild,
                     format_args!(
@@ -252,14 +260,14 @@ impl Log for KafkaLog {
             }
             _ => fault::of(&format!("ends of {topic}"), &error),
         })?;
-        if of == Past::Input {
+        if of == HistoryTopic::Input {
             let context = self.consumer().context();
             bounds.iter().for_each(|(partition, range)| context.set_end(*partition, range.end));
         }
         Ok(bounds)
     }
 
-    fn identity(&mut self) -> Result<Identity, Fault> {
+    fn identity(&mut self) -> Result<TopicIdentity, Fault> {
         let metadata = self
             .consumer()
             .fetch_metadata(Some(&self.names.input), CALL)
@@ -267,15 +275,15 @@ impl Log for KafkaLog {
         let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
         let id = identity::topic_id(self.producer.client().native_ptr(), &self.names.input, CALL)
             .map_err(|identity::TimedOut| Fault::new(Remedy::Retry, "no answer about the topic's id"))?;
-        Ok(Identity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
+        Ok(TopicIdentity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
     }
 
-    fn open_history(&mut self, of: Past, ranges: &Ranges) -> Result<(), Fault> {
+    fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
         let topic = self.topic(of);
         self.past.history()?.start(&topic, ranges)
     }
 
-    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<Positions, Fault> {
+    fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
         self.past.history()?.read(visit)
     }
 
@@ -293,11 +301,11 @@ impl Log for KafkaLog {
         }
     }
 
-    fn send(&mut self, record: Outgoing) -> Result<(), Fault> {
+    fn send(&mut self, record: OutgoingRecord) -> Result<(), Fault> {
         self.queue(&record)
     }
 
-    fn commit(&mut self, next: &Marks) -> Result<(), Fault> {
+    fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault> {
         let list = self.reader.list(&next.iter().map(|(partition, mark)| (*partition, mark.offset)).collect())?;
         origin::note(&list, self.origin, next);
         match self.delivery {

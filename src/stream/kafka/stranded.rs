@@ -17,8 +17,8 @@ use rdkafka::error::KafkaResult;
 use rdkafka::statistics::Statistics;
 
 use super::client;
-use super::context::{Member, Trouble};
-use crate::config::resolved::Kafka;
+use super::context::{ClusterState, ConsumerEvents};
+use crate::config::resolved::KafkaSettings;
 
 /// Whether the client has no broker left that it could connect to.
 pub fn is(statistics: &Statistics) -> bool {
@@ -26,7 +26,7 @@ pub fn is(statistics: &Statistics) -> bool {
 }
 
 /// Gives a stranded client the first brokers again.
-pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &Kafka, trouble: &Trouble) {
+pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings, trouble: &ClusterState) {
     if !trouble.take_stranded() {
         return;
     }
@@ -41,10 +41,12 @@ pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &Kafka, trouble: &Tro
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Whether the group's coordinator answers another client, made for that.
-pub fn has_coordinator(kafka: &Kafka, group: &str, topic: &str) -> bool {
+pub fn has_coordinator(kafka: &KafkaSettings, group: &str, topic: &str) -> bool {
     let mut config = client::reader(kafka);
     config.set("group.id", group);
-    let Ok(other): KafkaResult<BaseConsumer<_>> = config.create_with_context(Member::new(topic)) else { return false };
+    let Ok(other): KafkaResult<BaseConsumer<_>> = config.create_with_context(ConsumerEvents::new(topic)) else {
+        return false;
+    };
     other.context().close();
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, 0);
@@ -74,10 +76,11 @@ mod tests {
     #[test]
     fn a_stranded_client_reaches_the_cluster_again() {
         let there = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
-        let settings = |servers: &str| Kafka { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
+        let settings =
+            |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
         // Nobody listens there: as good as no broker at all.
-        let consumer: BaseConsumer<Member> =
-            client::reader(&settings("127.0.0.1:9")).create_with_context(Member::new("")).unwrap();
+        let consumer: BaseConsumer<ConsumerEvents> =
+            client::reader(&settings("127.0.0.1:9")).create_with_context(ConsumerEvents::new("")).unwrap();
         let trouble = &consumer.context().trouble;
         assert!(consumer.fetch_metadata(None, Duration::from_millis(300)).is_err());
         trouble.look(&statistics(&["logical"]));
@@ -89,7 +92,8 @@ mod tests {
     #[test]
     fn a_coordinator_is_there_when_it_answers_anybody() {
         let there = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
-        let settings = |servers: &str| Kafka { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
+        let settings =
+            |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
         wait_for_answer(|| has_coordinator(&settings(&there), "nobody", "nothing"));
         assert!(!has_coordinator(&settings("127.0.0.1:9"), "nobody", "nothing"));
     }

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use openssl::pkcs12::Pkcs12;
 
-use crate::config::resolved::Kafka;
-use crate::event::Instant;
+use crate::config::resolved::KafkaSettings;
+use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade};
 use crate::pem::{self, NoKey};
 
 /// What a start needs of the files, and how long certificates last; nothing where TLS is not used.
-pub fn look(kafka: &Kafka, now: Instant) -> Vec<Finding> {
+pub fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
     let files = Files { kafka, now };
     let given = kafka
         .properties
@@ -29,7 +29,7 @@ pub fn look(kafka: &Kafka, now: Instant) -> Vec<Finding> {
 }
 
 /// Whether connections are encrypted.
-pub fn uses_tls(kafka: &Kafka) -> bool {
+pub fn uses_tls(kafka: &KafkaSettings) -> bool {
     let protocol = kafka.properties.get("security.protocol");
     protocol.is_some_and(|protocol| protocol.to_ascii_lowercase().ends_with("ssl"))
 }
@@ -54,8 +54,8 @@ impl Content {
 }
 
 struct Files<'a> {
-    kafka: &'a Kafka,
-    now: Instant,
+    kafka: &'a KafkaSettings,
+    now: Timestamp,
 }
 
 impl Files<'_> {

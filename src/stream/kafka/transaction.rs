@@ -10,10 +10,10 @@ use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 
 use super::fault;
 use super::reader::CALL;
-use super::real::{DELIVERY, KafkaLog};
+use super::real::{DELIVERY, KafkaTransactionalClient};
 use crate::config::resolved::Delivery;
 use crate::fail;
-use crate::stream::log::{Fault, Outgoing, Output, Remedy};
+use crate::stream::log::{Fault, OutgoingRecord, OutputTopic, Remedy};
 
 /// Between two looks at what was delivered, an eighth of what was waited already, since each look costs; the client's own waiting
 /// spins for its last millisecond.
@@ -23,13 +23,13 @@ const ABORT: Duration = Duration::from_millis(100);
 /// Looks after which the client's threads are told again to send what waits.
 const AGAIN: usize = 16;
 
-impl KafkaLog {
+impl KafkaTransactionalClient {
     /// Queues a record; waits for room.
-    pub(super) fn queue(&mut self, record: &Outgoing) -> Result<(), Fault> {
+    pub(super) fn queue(&mut self, record: &OutgoingRecord) -> Result<(), Fault> {
         let (topic, partition) = match record.output {
-            Output::Anomalies => (&self.names.anomalies, None),
-            Output::DeadLetters => (&self.names.dead_letter, None),
-            Output::State(partition) => (&self.names.state, Some(partition)),
+            OutputTopic::Anomalies => (&self.names.anomalies, None),
+            OutputTopic::DeadLetters => (&self.names.dead_letter, None),
+            OutputTopic::State(partition) => (&self.names.state, Some(partition)),
         };
         let mut queued = BaseRecord::<[u8], [u8]>::to(topic);
         queued.partition = partition;

@@ -15,8 +15,8 @@ use rdkafka::error::KafkaError;
 
 use super::client;
 use super::reader::CALL;
-use super::real::Names;
-use crate::config::resolved::Kafka;
+use super::real::MemberNames;
+use crate::config::resolved::KafkaSettings;
 use crate::stop::Stop;
 
 /// Between two looks.
@@ -30,7 +30,7 @@ const UUID: usize = 36;
 
 /// Whether a twin is there to stay, asked after the group has fenced us. Takes as long as it takes to tell it from a trace of
 /// ourselves; false also when the group cannot be asked or does not come to rest: joining again shows it anew.
-pub fn exists(kafka: &Kafka, names: &Names, session: Duration, stop: &Stop) -> bool {
+pub fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Duration, stop: &Stop) -> bool {
     if !was_fenced_before(&names.member) {
         return false;
     }

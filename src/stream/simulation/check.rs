@@ -4,21 +4,21 @@
 
 use std::collections::BTreeMap;
 
-use super::cluster::{Entry, Topic};
+use super::cluster::{LogEntry, SimulatedTopic};
 use super::decisions::Decisions;
-use super::world::Outcome;
-use crate::anomaly::Source;
+use super::world::ScheduleOutcome;
+use crate::anomaly::RecordId;
 use crate::config::resolved::OnReject;
-use crate::detect::{Detector, Settings, Verdict};
-use crate::event::{self, Instant};
-use crate::series::Bounds;
-use crate::stream::mark::Counts;
+use crate::detect::{DetectionSettings, Detector, Verdict};
+use crate::event::{self, Timestamp};
+use crate::series::SeriesLimits;
+use crate::stream::mark::OutcomeCounts;
 
 /// Place of an event, and what was made of it.
 type Multiset = BTreeMap<(i32, i64, Vec<u8>), usize>;
 
 /// What is wrong, if anything is.
-pub fn verify(outcome: &Outcome) -> Result<(), String> {
+pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     if let Some(failure) = outcome.failures.first() {
         return Err(failure.clone());
     }
@@ -26,15 +26,15 @@ pub fn verify(outcome: &Outcome) -> Result<(), String> {
     if cluster.transactions.regressions > 0 {
         return Err("committed offsets went back".into());
     }
-    let Bounds { max_series, idle_after } = Bounds::default();
-    let settings = Settings { max_series, idle_after, ..outcome.settings.clone() };
+    let SeriesLimits { max_series, idle_after } = SeriesLimits::default();
+    let settings = DetectionSettings { max_series, idle_after, ..outcome.settings.clone() };
     let mut detector = Detector::new(settings).expect("a rule");
     let (mut anomalies, mut letters) = (Multiset::new(), Multiset::new());
     for ((topic, partition), log) in &cluster.topics {
-        if *topic != Topic::Input {
+        if *topic != SimulatedTopic::Input {
             continue;
         }
-        let mut counts = Counts::default();
+        let mut counts = OutcomeCounts::default();
         let mut decisions = Decisions::new(outcome, *partition);
         // Trimmed records are still there for us.
         let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == super::cluster::Fate::Committed);
@@ -42,7 +42,7 @@ pub fn verify(outcome: &Outcome) -> Result<(), String> {
         for (offset, entry) in all {
             // After records that another program passed by the counts begin again.
             while gaps.next_if(|(_, _, to)| *to <= offset).is_some() {
-                counts = Counts::default();
+                counts = OutcomeCounts::default();
             }
             let is_passed_by = gaps.peek().is_some_and(|(_, from, _)| *from <= offset);
             if is_passed_by {
@@ -77,7 +77,7 @@ pub fn verify(outcome: &Outcome) -> Result<(), String> {
             }
         }
         if gaps.next().is_some() {
-            counts = Counts::default();
+            counts = OutcomeCounts::default();
         }
         decisions.finish(&mut detector)?;
         let found = cluster.transactions.offsets.get(partition).map(|mark| mark.counts).unwrap_or_default();
@@ -88,26 +88,26 @@ pub fn verify(outcome: &Outcome) -> Result<(), String> {
     if let Some(wrong) = cluster.database.wrongs.first() {
         return Err(wrong.clone());
     }
-    let published = found(outcome, Topic::Anomalies, place_of_anomaly);
+    let published = found(outcome, SimulatedTopic::Anomalies, place_of_anomaly);
     compare("anomalies", &anomalies, &published)?;
     let rows = cluster.database.rows.iter();
     let rows = rows.map(|((_, partition, offset, _), value)| ((*partition, *offset, value.clone()), 1));
     compare("rows", &published, &rows.collect())?;
-    compare("dead letters", &letters, &found(outcome, Topic::DeadLetters, place_of_letter))
+    compare("dead letters", &letters, &found(outcome, SimulatedTopic::DeadLetters, place_of_letter))
 }
 
-fn judge(detector: &mut Detector, topic: &str, partition: i32, offset: i64, entry: &Entry) -> Option<Verdict> {
+fn judge(detector: &mut Detector, topic: &str, partition: i32, offset: i64, entry: &LogEntry) -> Option<Verdict> {
     let event = event::decode(entry.value.as_deref(), &event::Fields::default()).ok()?;
-    let source = Source { topic: topic.to_owned(), partition, offset, index: 0 };
+    let source = RecordId { topic: topic.to_owned(), partition, offset, index: 0 };
     let verdict = detector.within(partition, |judge| {
         judge.pass(Some(entry.time));
-        judge.judge(&source, &event, Instant::from_millis(entry.time), || None)
+        judge.judge(&source, &event, Timestamp::from_millis(entry.time), || None)
     });
     detector.commit();
     Some(verdict)
 }
 
-fn found(outcome: &Outcome, of: Topic, place: impl Fn(&Entry) -> (i32, i64)) -> Multiset {
+fn found(outcome: &ScheduleOutcome, of: SimulatedTopic, place: impl Fn(&LogEntry) -> (i32, i64)) -> Multiset {
     let mut found = Multiset::new();
     for (_, log) in outcome.cluster.topics.iter().filter(|((topic, _), _)| *topic == of) {
         for (_, entry) in log.committed(0) {
@@ -118,13 +118,13 @@ fn found(outcome: &Outcome, of: Topic, place: impl Fn(&Entry) -> (i32, i64)) -> 
     found
 }
 
-fn place_of_anomaly(entry: &Entry) -> (i32, i64) {
+fn place_of_anomaly(entry: &LogEntry) -> (i32, i64) {
     let json = serde_json::from_slice::<serde_json::Value>(entry.value.as_deref().unwrap_or_default());
     let source = json.map(|json| json["source"].clone()).unwrap_or_default();
     (source["partition"].as_i64().unwrap_or(-1) as i32, source["offset"].as_i64().unwrap_or(-1))
 }
 
-fn place_of_letter(entry: &Entry) -> (i32, i64) {
+fn place_of_letter(entry: &LogEntry) -> (i32, i64) {
     let header = |name: &str| {
         let (_, value) = entry.headers.iter().find(|(key, _)| *key == name)?;
         std::str::from_utf8(value.as_deref()?).ok()?.parse::<i64>().ok()

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::database::Database;
-use super::group::Group;
+use super::database::SimulatedDatabase;
+use super::group::SimulatedGroup;
 use super::seconds;
 use super::transactions::Transactions;
 
 const TOMBSTONES: Duration = seconds(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Topic {
+pub enum SimulatedTopic {
     Input,
     Anomalies,
     DeadLetters,
@@ -29,7 +29,7 @@ pub enum Fate {
 }
 
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct LogEntry {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
@@ -41,13 +41,13 @@ pub struct Entry {
 }
 
 #[derive(Debug, Default)]
-pub struct Partition {
-    pub entries: Vec<Entry>,
+pub struct SimulatedPartition {
+    pub entries: Vec<LogEntry>,
     /// First offset that is left.
     pub start: i64,
 }
 
-impl Partition {
+impl SimulatedPartition {
     pub fn end(&self) -> i64 {
         self.entries.len() as i64
     }
@@ -60,11 +60,11 @@ impl Partition {
 
     pub fn marker(&mut self) {
         let (key, value, headers) = (None, None, Vec::new());
-        self.entries.push(Entry { key, value, headers, time: 0, fate: Fate::Nothing, owner: String::new() });
+        self.entries.push(LogEntry { key, value, headers, time: 0, fate: Fate::Nothing, owner: String::new() });
     }
 
     /// What a read-committed reader sees from an offset on.
-    pub fn committed(&self, from: i64) -> impl Iterator<Item = (i64, &Entry)> {
+    pub fn committed(&self, from: i64) -> impl Iterator<Item = (i64, &LogEntry)> {
         let stable = self.stable();
         let entries = (0..).zip(&self.entries).skip(from.max(self.start) as usize);
         entries.take_while(move |(offset, _)| *offset < stable).filter(|(_, entry)| entry.fate == Fate::Committed)
@@ -90,40 +90,43 @@ impl Partition {
     }
 }
 
-pub struct Cluster {
-    pub topics: BTreeMap<(Topic, i32), Partition>,
+pub struct SimulatedCluster {
+    pub topics: BTreeMap<(SimulatedTopic, i32), SimulatedPartition>,
     pub partitions: i32,
     pub transactions: Transactions,
     /// Of the workers.
-    pub group: Group,
-    pub sinks: Group,
-    pub database: Database,
+    pub group: SimulatedGroup,
+    pub sinks: SimulatedGroup,
+    pub database: SimulatedDatabase,
 }
 
-impl Cluster {
+impl SimulatedCluster {
     pub fn new(partitions: i32) -> Self {
-        let all = [Topic::Input, Topic::Anomalies, Topic::DeadLetters, Topic::State];
-        let topics =
-            all.iter().flat_map(|topic| (0..partitions).map(|p| ((*topic, p), Partition::default()))).collect();
-        Cluster {
+        let all =
+            [SimulatedTopic::Input, SimulatedTopic::Anomalies, SimulatedTopic::DeadLetters, SimulatedTopic::State];
+        let topics = all
+            .iter()
+            .flat_map(|topic| (0..partitions).map(|p| ((*topic, p), SimulatedPartition::default())))
+            .collect();
+        SimulatedCluster {
             topics,
             partitions,
             transactions: Transactions::default(),
-            group: Group::default(),
-            sinks: Group::default(),
-            database: Database::default(),
+            group: SimulatedGroup::default(),
+            sinks: SimulatedGroup::default(),
+            database: SimulatedDatabase::default(),
         }
     }
 
     /// Those who read a topic.
-    pub fn group_of(&mut self, topic: Topic) -> &mut Group {
+    pub fn group_of(&mut self, topic: SimulatedTopic) -> &mut SimulatedGroup {
         match topic {
-            Topic::Anomalies => &mut self.sinks,
+            SimulatedTopic::Anomalies => &mut self.sinks,
             _ => &mut self.group,
         }
     }
 
-    pub fn partition(&mut self, topic: Topic, partition: i32) -> &mut Partition {
+    pub fn partition(&mut self, topic: SimulatedTopic, partition: i32) -> &mut SimulatedPartition {
         self.topics.get_mut(&(topic, partition)).expect("a partition of the topic")
     }
 }

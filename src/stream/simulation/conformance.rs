@@ -7,55 +7,57 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use super::cluster::{Cluster, Entry, Fate, Topic};
-use super::member::Member;
-use super::stage::Stage;
-use crate::config::resolved::{Delivery, Kafka, Topics};
-use crate::stream::kafka::{KafkaLog, Names};
-use crate::stream::log::{Change, Fault, Log, Outgoing, Output, Past, Positions, Standing};
-use crate::stream::mark::{Counts, Mark, Marks};
+use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
+use super::member::SimulatedClient;
+use super::stage::Scheduler;
+use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
+use crate::stream::kafka::{KafkaTransactionalClient, MemberNames};
+use crate::stream::log::{
+    AssignmentChange, CommittedOffset, Fault, HistoryTopic, OutgoingRecord, OutputTopic, Positions, TransactionalClient,
+};
+use crate::stream::mark::{OutcomeCounts, Progress, ProgressByPartition};
 
 const EVENTS: i64 = 10;
 
 /// Where logs come from.
 trait World {
     /// A log of this member and this transactional id.
-    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn Log>;
+    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn TransactionalClient>;
 }
 
-struct Simulated(Arc<Stage>);
+struct Simulated(Arc<Scheduler>);
 
 impl Simulated {
     fn new() -> Self {
-        let stage = Arc::new(Stage::new(1, Cluster::new(1), 0.0));
+        let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(1), 0.0));
         stage.enter_first();
         for offset in 0..EVENTS {
             let (key, value) = (None, Some(offset.to_string().into_bytes()));
             let (headers, owner, fate) = (Vec::new(), String::new(), Fate::Committed);
-            let entry = Entry { key, value, headers, time: 0, fate, owner };
-            stage.look().cluster.partition(Topic::Input, 0).entries.push(entry);
+            let entry = LogEntry { key, value, headers, time: 0, fate, owner };
+            stage.look().cluster.partition(SimulatedTopic::Input, 0).entries.push(entry);
         }
         Simulated(stage)
     }
 }
 
 impl World for Simulated {
-    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn Log> {
-        Box::new(Member::by_names(self.0.clone(), 0, member, transactional_id))
+    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn TransactionalClient> {
+        Box::new(SimulatedClient::by_names(self.0.clone(), 0, member, transactional_id))
     }
 }
 
 struct Real {
-    kafka: Kafka,
-    topics: Topics,
+    kafka: KafkaSettings,
+    topics: TopicSettings,
 }
 
 impl Real {
     fn new() -> Self {
         let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("no box: run tests/run");
         let name = format!("conformance_{}", std::process::id());
-        let kafka = Kafka { bootstrap_servers: servers.clone(), properties: [].into() };
-        let topics = Topics {
+        let kafka = KafkaSettings { bootstrap_servers: servers.clone(), properties: [].into() };
+        let topics = TopicSettings {
             raw_events: format!("{name}.raw"),
             anomalies: format!("{name}.anomalies"),
             dead_letter: format!("{name}.dlq"),
@@ -76,9 +78,9 @@ impl Real {
 }
 
 impl World for Real {
-    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn Log> {
+    fn log(&self, member: &str, transactional_id: &str) -> Box<dyn TransactionalClient> {
         let prefix = &self.topics.raw_events;
-        let names = Names {
+        let names = MemberNames {
             input: self.topics.raw_events.clone(),
             anomalies: self.topics.anomalies.clone(),
             dead_letter: self.topics.dead_letter.clone(),
@@ -88,7 +90,9 @@ impl World for Real {
             worker: 0,
             transactional_id: format!("{prefix}-{transactional_id}"),
         };
-        Box::new(KafkaLog::new(&self.kafka, names, Delivery::ExactlyOnce, Duration::from_secs(10)).unwrap())
+        Box::new(
+            KafkaTransactionalClient::new(&self.kafka, names, Delivery::ExactlyOnce, Duration::from_secs(10)).unwrap(),
+        )
     }
 }
 
@@ -106,7 +110,10 @@ fn insist<T>(mut call: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
 }
 
 /// Polls until the condition holds of what came.
-fn poll(log: &mut dyn Log, mut until: impl FnMut(&[i64], &mut dyn Log) -> bool) -> Result<Vec<i64>, Fault> {
+fn poll(
+    log: &mut dyn TransactionalClient,
+    mut until: impl FnMut(&[i64], &mut dyn TransactionalClient) -> bool,
+) -> Result<Vec<i64>, Fault> {
     let (mut came, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(30));
     while !until(&came, log) {
         assert!(Instant::now() < deadline, "only {came:?} came");
@@ -118,27 +125,30 @@ fn poll(log: &mut dyn Log, mut until: impl FnMut(&[i64], &mut dyn Log) -> bool) 
 }
 
 /// Opens, joins, and takes what it is given at these offsets.
-fn join(log: &mut dyn Log, at: i64) {
+fn join(log: &mut dyn TransactionalClient, at: i64) {
     insist(|| log.open()).unwrap();
     log.join().unwrap();
     poll(log, |_, log| log.has_change()).unwrap();
-    assert_eq!(log.change(), Some(Change::Assigned(vec![0])));
+    assert_eq!(log.change(), Some(AssignmentChange::Assigned(vec![0])));
     log.assign(&Positions::from([(0, at)])).unwrap();
     log.resume(&[0]).unwrap();
 }
 
-fn record(output: Output, key: &str) -> Outgoing {
-    Outgoing { output, key: Some(key.into()), value: Some(b"v".to_vec()), headers: Vec::new() }
+fn record(output: OutputTopic, key: &str) -> OutgoingRecord {
+    OutgoingRecord { output, key: Some(key.into()), value: Some(b"v".to_vec()), headers: Vec::new() }
 }
 
-fn mark(offset: i64) -> Marks {
-    Marks::from([(0, Mark { offset, counts: Counts { normal: offset as u64, ..Counts::default() } })])
+fn mark(offset: i64) -> ProgressByPartition {
+    ProgressByPartition::from([(
+        0,
+        Progress { offset, counts: OutcomeCounts { normal: offset as u64, ..OutcomeCounts::default() } },
+    )])
 }
 
 /// Keys of what a committed reader finds of the windows' topic.
-fn windows(log: &mut dyn Log) -> Vec<String> {
-    let ranges = insist(|| log.bounds_of(Past::State, &[0])).unwrap();
-    insist(|| log.open_history(Past::State, &ranges)).unwrap();
+fn windows(log: &mut dyn TransactionalClient) -> Vec<String> {
+    let ranges = insist(|| log.bounds_of(HistoryTopic::State, &[0])).unwrap();
+    insist(|| log.open_history(HistoryTopic::State, &ranges)).unwrap();
     let (mut keys, mut at) = (Vec::new(), ranges[&0].start);
     while at < ranges[&0].end {
         let read = insist(|| {
@@ -160,10 +170,10 @@ fn script(world: &dyn World) -> Vec<String> {
     tell("all events come in order", format!("{:?}", poll(a.as_mut(), |came, _| came.len() as i64 == EVENTS)));
     let end = poll(a.as_mut(), |_, log| log.reached().get(&0) == Some(&EVENTS)).map(|came| came.len());
     tell("the end of the partition", format!("{end:?}"));
-    tell("nothing is committed", format!("{:?}", insist(|| a.committed(&[0])).unwrap()[&0] == Standing::New));
+    tell("nothing is committed", format!("{:?}", insist(|| a.committed(&[0])).unwrap()[&0] == CommittedOffset::New));
 
     a.begin().unwrap();
-    for output in [Output::Anomalies, Output::DeadLetters, Output::State(0), Output::State(0)] {
+    for output in [OutputTopic::Anomalies, OutputTopic::DeadLetters, OutputTopic::State(0), OutputTopic::State(0)] {
         a.send(record(output, "first")).unwrap();
     }
     tell("a commit", format!("{:?}", insist(|| a.commit(&mark(6)))));
@@ -171,7 +181,7 @@ fn script(world: &dyn World) -> Vec<String> {
     tell("windows", format!("{:?}", windows(a.as_mut())));
 
     a.begin().unwrap();
-    a.send(record(Output::State(0), "aborted")).unwrap();
+    a.send(record(OutputTopic::State(0), "aborted")).unwrap();
     tell("an abort", format!("{:?}", insist(|| a.abort())));
     tell("marks after it", format!("{:?}", insist(|| a.committed(&[0]))));
     tell("windows after it", format!("{:?}", windows(a.as_mut())));
@@ -185,7 +195,7 @@ fn script(world: &dyn World) -> Vec<String> {
     tell("events after them", format!("{:?}", poll(a.as_mut(), |came, _| came.last() == Some(&(EVENTS - 1)))));
 
     a.begin().unwrap();
-    a.send(record(Output::State(0), "fenced")).unwrap();
+    a.send(record(OutputTopic::State(0), "fenced")).unwrap();
     let mut b = world.log("b", "one");
     tell("a second producer by the same name", format!("{:?}", insist(|| b.open())));
     let late = insist(|| a.commit(&mark(9))).map_err(|fault| fault.remedy);

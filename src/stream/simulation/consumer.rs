@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::cluster::{Entry, Partition, Topic};
-use super::stage::{Inner, Stage};
-use super::strike::{ASK, Actor, LOCAL, POLL_SHARE};
+use super::cluster::{LogEntry, SimulatedPartition, SimulatedTopic};
+use super::stage::{Inner, Scheduler};
+use super::strike::{ASK, LOCAL, POLL_SHARE, Struck};
 use super::world::Defect;
-use crate::stream::log::{Change, Fault, Positions, Reader, Record, Remedy, Visit};
+use crate::stream::log::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
 
 /// Share of the faults that lose a member's place.
 const MISPLACED: f64 = 0.05;
 
-pub struct Consumer {
-    pub(super) stage: Arc<Stage>,
+pub struct SimulatedConsumer {
+    pub(super) stage: Arc<Scheduler>,
     pub(super) me: usize,
     pub(super) name: String,
-    topic: Topic,
+    topic: SimulatedTopic,
     is_asking: bool,
     pub(super) id: Option<u64>,
     pub(super) generation: u32,
@@ -29,16 +29,16 @@ pub struct Consumer {
     is_answered: bool,
     is_asked_back: bool,
     pub(super) is_lost: bool,
-    changes: VecDeque<Change>,
+    changes: VecDeque<AssignmentChange>,
     pub(super) positions: Positions,
     pub(super) reached: Positions,
     paused: BTreeSet<i32>,
     pub(super) defect: Option<Defect>,
 }
 
-impl Consumer {
-    pub fn new(stage: Arc<Stage>, me: usize, name: &str, topic: Topic) -> Self {
-        Consumer {
+impl SimulatedConsumer {
+    pub fn new(stage: Arc<Scheduler>, me: usize, name: &str, topic: SimulatedTopic) -> Self {
+        SimulatedConsumer {
             stage,
             me,
             name: name.to_owned(),
@@ -87,19 +87,19 @@ impl Consumer {
             seat.has_joined = true;
         } else if !self.holds && seat.told != generation {
             (seat.told, self.generation, self.holds, self.is_answered) = (generation, generation, true, false);
-            self.changes.push_back(Change::Assigned(seat.assignment.clone()));
+            self.changes.push_back(AssignmentChange::Assigned(seat.assignment.clone()));
         }
         Ok(())
     }
 
     fn ask_back(&mut self) {
         if !std::mem::replace(&mut self.is_asked_back, true) {
-            self.changes.push_back(Change::Revoked(self.positions.keys().copied().collect()));
+            self.changes.push_back(AssignmentChange::Revoked(self.positions.keys().copied().collect()));
         }
     }
 
     /// Records that have come to the client, some of them.
-    fn fetch(&mut self, inner: &mut Inner, mut most: usize) -> Vec<(i32, Vec<(i64, Entry)>)> {
+    fn fetch(&mut self, inner: &mut Inner, mut most: usize) -> Vec<(i32, Vec<(i64, LogEntry)>)> {
         let mut batches = Vec::new();
         let fetched = self.positions.iter_mut().filter(|(partition, _)| !self.paused.contains(partition));
         for (&partition, next) in fetched {
@@ -131,25 +131,25 @@ impl Consumer {
 }
 
 /// As the loops see them.
-pub fn show(records: &[(i64, Entry)]) -> Vec<Record<'_>> {
-    let record = |(offset, entry): &'_ (i64, Entry)| (*offset, entry.time);
+pub fn show(records: &[(i64, LogEntry)]) -> Vec<ConsumedRecord<'_>> {
+    let record = |(offset, entry): &'_ (i64, LogEntry)| (*offset, entry.time);
     records
         .iter()
         .map(|read| {
             let (offset, time) = record(read);
             let (key, value) = (read.1.key.as_deref(), read.1.value.as_deref());
-            Record { offset, timestamp: Some(time), key, value, headers: &() }
+            ConsumedRecord { offset, timestamp: Some(time), key, value, headers: &() }
         })
         .collect()
 }
 
-impl Actor for Consumer {
-    fn place(&self) -> (&Arc<Stage>, usize) {
+impl Struck for SimulatedConsumer {
+    fn place(&self) -> (&Arc<Scheduler>, usize) {
         (&self.stage, self.me)
     }
 }
 
-impl Reader for Consumer {
+impl GroupConsumer for SimulatedConsumer {
     fn now(&self) -> Duration {
         self.stage.look().now
     }
@@ -168,7 +168,7 @@ impl Reader for Consumer {
         None
     }
 
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
         let batches = self.act_with(POLL_SHARE, LOCAL, |this, inner| {
             this.attend(inner)?;
             if most == 0 || !this.changes.is_empty() {
@@ -189,7 +189,7 @@ impl Reader for Consumer {
         !self.changes.is_empty()
     }
 
-    fn change(&mut self) -> Option<Change> {
+    fn change(&mut self) -> Option<AssignmentChange> {
         self.changes.pop_front()
     }
 
@@ -227,7 +227,7 @@ impl Reader for Consumer {
 
     fn ends(&self) -> Positions {
         let mut inner = self.stage.look();
-        let end = |p: &mut Partition| p.stable();
+        let end = |p: &mut SimulatedPartition| p.stable();
         self.positions.keys().map(|p| (*p, end(inner.cluster.partition(self.topic, *p)))).collect()
     }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::stage::{Inner, Stage};
-use super::strike::{ASK, Actor};
+use super::stage::{Inner, Scheduler};
+use super::strike::{ASK, Struck};
 use super::world::Defect;
-use crate::ledger::{Entry, Ledger, Rejects, Unwritten, Written};
+use crate::ledger::{Ledger, LedgerError, OpenRejects, SinkRecord, WrittenBatch};
 use crate::stream::log::{Fault, Remedy};
 
 /// Topic, partition, offset and index of the event.
@@ -20,7 +20,7 @@ type Identity = (String, i32, i64, i32);
 type Copy = (BTreeMap<i32, i64>, BTreeMap<Identity, Vec<u8>>);
 
 #[derive(Default)]
-pub struct Database {
+pub struct SimulatedDatabase {
     pub positions: BTreeMap<i32, i64>,
     /// The records as they came.
     pub rows: BTreeMap<Identity, Vec<u8>>,
@@ -36,18 +36,18 @@ pub struct Database {
     pub restored: u64,
 }
 
-impl Database {
+impl SimulatedDatabase {
     fn write(
         &mut self,
-        entries: &[Entry],
+        entries: &[SinkRecord],
         moves: &BTreeMap<i32, (i64, i64)>,
         lost: Option<usize>,
-    ) -> Result<Written, Unwritten> {
+    ) -> Result<WrittenBatch, LedgerError> {
         if moves.iter().any(|(partition, (old, _))| self.positions.get(partition) != Some(old)) {
             self.moved += 1;
-            return Err(Unwritten::Moved);
+            return Err(LedgerError::Moved);
         }
-        let mut written = Written::default();
+        let mut written = WrittenBatch::default();
         for (at, entry) in entries.iter().enumerate().filter(|(at, _)| Some(*at) != lost) {
             let place = format!("[{}] {}", entry.partition, entry.offset);
             match &entry.anomaly {
@@ -76,21 +76,24 @@ impl Database {
 const SHARE: f64 = 5.0;
 
 /// One sink's connection.
-pub struct Connection {
-    pub stage: Arc<Stage>,
+pub struct SimulatedConnection {
+    pub stage: Arc<Scheduler>,
     pub me: usize,
     pub defect: Option<Defect>,
 }
 
-impl Actor for Connection {
-    fn place(&self) -> (&Arc<Stage>, usize) {
+impl Struck for SimulatedConnection {
+    fn place(&self) -> (&Arc<Scheduler>, usize) {
         (&self.stage, self.me)
     }
 }
 
-impl Connection {
+impl SimulatedConnection {
     /// What strikes a call leaves its outcome unknown, as far as the sink can tell.
-    fn ask<T>(&mut self, effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Unwritten>) -> Result<T, Unwritten> {
+    fn ask<T>(
+        &mut self,
+        effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
         let answer = self.act_with(SHARE, ASK, |this, inner| {
             if inner.now < inner.cluster.database.away_until {
                 inner.cluster.database.refused += 1;
@@ -98,30 +101,34 @@ impl Connection {
             }
             Ok(effect(this, inner))
         });
-        answer.unwrap_or_else(|fault| Err(Unwritten::Away(fault.message)))
+        answer.unwrap_or_else(|fault| Err(LedgerError::Away(fault.message)))
     }
 }
 
-impl Ledger for Connection {
-    fn rejects(&mut self) -> Result<Rejects, Unwritten> {
-        self.ask(|_, _| Ok(Rejects::default()))
+impl Ledger for SimulatedConnection {
+    fn rejects(&mut self) -> Result<OpenRejects, LedgerError> {
+        self.ask(|_, _| Ok(OpenRejects::default()))
     }
 
-    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, Unwritten> {
+    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, LedgerError> {
         self.ask(|_, inner| {
             let positions = &inner.cluster.database.positions;
             Ok(partitions.iter().map(|partition| (*partition, positions.get(partition).copied())).collect())
         })
     }
 
-    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), Unwritten> {
+    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), LedgerError> {
         self.ask(|_, inner| {
             inner.cluster.database.positions.entry(partition).or_insert(offset);
             Ok(())
         })
     }
 
-    fn write(&mut self, entries: &[Entry], moves: &BTreeMap<i32, (i64, i64)>) -> Result<Written, Unwritten> {
+    fn write(
+        &mut self,
+        entries: &[SinkRecord],
+        moves: &BTreeMap<i32, (i64, i64)>,
+    ) -> Result<WrittenBatch, LedgerError> {
         self.ask(|this, inner| {
             let is_struck = this.defect.is_some() && inner.random.random_bool(0.3);
             let lost = (is_struck && this.defect == Some(Defect::LostRow)).then_some(0);

@@ -4,17 +4,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::cluster::{Entry, Fate, Topic};
-use super::world::Outcome;
+use super::cluster::{Fate, LogEntry, SimulatedTopic};
+use super::world::ScheduleOutcome;
 use crate::detect::Detector;
 use crate::event;
-use crate::series::snapshot::{self, Content};
-use crate::series::{self, Bounds, Table};
+use crate::series::snapshot::{self, SnapshotContent};
+use crate::series::{self, SeriesLimits, SeriesTable};
 
 /// Those of one partition, in order.
 pub struct Decisions {
     partition: i32,
-    bounds: Vec<Bounds>,
+    bounds: Vec<SeriesLimits>,
     /// Keys of series that were evicted before these offsets.
     evicted: BTreeMap<i64, VecDeque<String>>,
     /// The offset after the last event.
@@ -25,14 +25,14 @@ pub struct Decisions {
 
 impl Decisions {
     /// What the topic of windows has, or had before it was compacted.
-    pub fn new(outcome: &Outcome, partition: i32) -> Self {
+    pub fn new(outcome: &ScheduleOutcome, partition: i32) -> Self {
         let mut evicted = BTreeMap::<i64, VecDeque<String>>::new();
-        let state = outcome.cluster.topics[&(Topic::State, partition)].entries.iter();
+        let state = outcome.cluster.topics[&(SimulatedTopic::State, partition)].entries.iter();
         for entry in state.filter(|entry| !matches!(entry.fate, Fate::Aborted | Fate::Open)) {
             let (Some(key), Some(value)) = (&entry.key, &entry.value) else { continue };
             let Some(series) = snapshot::series_of(key) else { continue };
             let snapshot = snapshot::decode(key, value).expect("a snapshot");
-            if snapshot.content == Content::Evicted {
+            if snapshot.content == SnapshotContent::Evicted {
                 evicted.entry(snapshot.as_of).or_default().push_back(series.to_owned());
             }
         }
@@ -45,7 +45,7 @@ impl Decisions {
         &mut self,
         detector: &mut Detector,
         offset: i64,
-        entry: &Entry,
+        entry: &LogEntry,
         is_judged: bool,
     ) -> Result<(), String> {
         let mut key = String::new();
@@ -78,7 +78,7 @@ impl Decisions {
     }
 
     /// `series`: what the record at that offset belongs to. True if it is a new one, for which another left.
-    fn evict(&mut self, table: &mut Table, at: i64, series: Option<&str>) -> Result<bool, String> {
+    fn evict(&mut self, table: &mut SeriesTable, at: i64, series: Option<&str>) -> Result<bool, String> {
         let mut has_made_room = false;
         for key in self.evicted.remove(&at).unwrap_or_default() {
             let makes_room = series.is_some_and(|series| !table.contains(series));

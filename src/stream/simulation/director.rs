@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::cluster::{Entry, Fate, Topic};
-use super::stage::{Inner, Stage};
-use super::world::{Part, Schedule};
+use super::cluster::{Fate, LogEntry, SimulatedTopic};
+use super::stage::{Inner, Scheduler};
+use super::world::{ProcessKind, Schedule};
 use crate::stop::Stop;
 
-const NAMES: [(Part, &str); 5] =
-    [(Part::Worker, "a"), (Part::Worker, "b"), (Part::Worker, "c"), (Part::Sink, "s"), (Part::Sink, "t")];
+const NAMES: [(ProcessKind, &str); 5] = [
+    (ProcessKind::Worker, "a"),
+    (ProcessKind::Worker, "b"),
+    (ProcessKind::Worker, "c"),
+    (ProcessKind::Sink, "s"),
+    (ProcessKind::Sink, "t"),
+];
 /// Stores what is left when the faults are over.
 pub const LAST_SINK: &str = "y";
 /// Who writes transactions into the input.
@@ -25,9 +30,9 @@ const MOST_TURNS: u64 = 200_000;
 const EPOCH: i64 = 1_764_000_000_000;
 
 pub struct Director<'d> {
-    stage: &'d Stage,
+    stage: &'d Scheduler,
     schedule: &'d Schedule,
-    spawn: &'d dyn Fn(usize, Part, &'static str, Arc<Stop>),
+    spawn: &'d dyn Fn(usize, ProcessKind, &'static str, Arc<Stop>),
     processes: Vec<Process>,
     published: i64,
     /// Partitions of the input in which a producer's transaction is open.
@@ -38,16 +43,16 @@ pub struct Director<'d> {
 
 struct Process {
     actor: usize,
-    part: Part,
+    part: ProcessKind,
     name: &'static str,
     stop: Arc<Stop>,
 }
 
 impl<'d> Director<'d> {
     pub fn new(
-        stage: &'d Stage,
+        stage: &'d Scheduler,
         schedule: &'d Schedule,
-        spawn: &'d dyn Fn(usize, Part, &'static str, Arc<Stop>),
+        spawn: &'d dyn Fn(usize, ProcessKind, &'static str, Arc<Stop>),
     ) -> Self {
         Director { stage, schedule, spawn, processes: Vec::new(), published: 0, open: BTreeSet::new(), ahead: 0 }
     }
@@ -68,8 +73,8 @@ impl<'d> Director<'d> {
                 let commits = inner.random.random_bool(0.5);
                 end_transaction(&mut inner, partition, commits);
             }
-            self.start(&mut inner, Part::Worker, "z");
-            self.start(&mut inner, Part::Sink, LAST_SINK);
+            self.start(&mut inner, ProcessKind::Worker, "z");
+            self.start(&mut inner, ProcessKind::Sink, LAST_SINK);
         }
         self.settle("what came during the faults")?;
         for partition in 0..self.schedule.partitions {
@@ -109,7 +114,7 @@ impl<'d> Director<'d> {
                 let (part, name) = NAMES[inner.random.random_range(0..NAMES.len())];
                 let is_there = self.processes.iter().any(|process| process.name == name);
                 // Two workers of one name, sometimes.
-                let is_allowed = !is_there || (part == Part::Worker && inner.random.random_bool(0.05));
+                let is_allowed = !is_there || (part == ProcessKind::Worker && inner.random.random_bool(0.05));
                 if is_allowed && self.processes.iter().filter(|process| process.part == part).count() < MOST {
                     self.start(inner, part, name);
                 }
@@ -124,7 +129,7 @@ impl<'d> Director<'d> {
             }
             84..87 => {
                 let now = inner.now;
-                inner.cluster.partition(Topic::State, partition).compact(now);
+                inner.cluster.partition(SimulatedTopic::State, partition).compact(now);
             }
             87..90 => trim(inner, partition),
             90 => {
@@ -135,7 +140,7 @@ impl<'d> Director<'d> {
         }
     }
 
-    fn start(&mut self, inner: &mut Inner, part: Part, name: &'static str) {
+    fn start(&mut self, inner: &mut Inner, part: ProcessKind, name: &'static str) {
         let (actor, stop) = (self.stage.hire(inner), Arc::new(Stop::default()));
         (self.spawn)(actor, part, name, stop.clone());
         self.processes.push(Process { actor, part, name, stop });
@@ -149,12 +154,13 @@ impl<'d> Director<'d> {
             let cluster = &mut inner.cluster;
             let is_done = (0..self.schedule.partitions).all(|partition| {
                 // Control records and aborted records at the end are passed too.
-                let end = cluster.partition(Topic::Input, partition).end();
+                let end = cluster.partition(SimulatedTopic::Input, partition).end();
                 let mark = cluster.transactions.offsets.get(&partition);
                 end == 0 || mark.is_some_and(|mark| mark.offset == end)
             });
             let is_stored = (0..self.schedule.partitions).all(|partition| {
-                let last = cluster.partition(Topic::Anomalies, partition).committed(0).last().map(|(at, _)| at + 1);
+                let last =
+                    cluster.partition(SimulatedTopic::Anomalies, partition).committed(0).last().map(|(at, _)| at + 1);
                 let stored = cluster.database.positions.get(&partition);
                 last.is_none_or(|last| stored.is_some_and(|stored| *stored >= last))
             });
@@ -202,8 +208,8 @@ impl<'d> Director<'d> {
         let time = if is_wrong { self.schedule.wrong_time.unwrap_or(right * 1_000) } else { right };
         let key = Some(b"key".to_vec());
         let (value, headers, owner) = (Some(value).filter(|value| !value.is_empty()), Vec::new(), String::new());
-        let entry = Entry { key, value, headers, time, fate: Fate::Committed, owner };
-        inner.cluster.partition(Topic::Input, partition).entries.push(entry);
+        let entry = LogEntry { key, value, headers, time, fate: Fate::Committed, owner };
+        inner.cluster.partition(SimulatedTopic::Input, partition).entries.push(entry);
     }
 
     /// Records of a transaction that stays open for a while.
@@ -211,7 +217,7 @@ impl<'d> Director<'d> {
         for _ in 0..inner.random.random_range(1..4) {
             let value = self.value(inner);
             self.publish(inner, partition, value);
-            if let Some(last) = inner.cluster.partition(Topic::Input, partition).entries.last_mut() {
+            if let Some(last) = inner.cluster.partition(SimulatedTopic::Input, partition).entries.last_mut() {
                 (last.fate, last.owner) = (Fate::Open, PRODUCER.to_owned());
             }
         }
@@ -222,7 +228,7 @@ impl<'d> Director<'d> {
     fn publish_in_vain(&mut self, inner: &mut Inner, partition: i32) {
         let value = self.value(inner);
         self.publish(inner, partition, value);
-        let log = inner.cluster.partition(Topic::Input, partition);
+        let log = inner.cluster.partition(SimulatedTopic::Input, partition);
         if let Some(last) = log.entries.last_mut() {
             last.fate = Fate::Aborted;
         }
@@ -232,7 +238,7 @@ impl<'d> Director<'d> {
 
 /// Ends the producer's open transaction, and writes its marker.
 fn end_transaction(inner: &mut Inner, partition: i32, commits: bool) {
-    let log = inner.cluster.partition(Topic::Input, partition);
+    let log = inner.cluster.partition(SimulatedTopic::Input, partition);
     let fate = if commits { Fate::Committed } else { Fate::Aborted };
     log.entries.iter_mut().filter(|entry| entry.fate == Fate::Open).for_each(|entry| entry.fate = fate);
     log.marker();
@@ -245,7 +251,7 @@ fn event(device: i32, value: f64) -> Vec<u8> {
 /// Retention takes all that a restart can do without: what was judged and lies before the floor.
 fn trim(inner: &mut Inner, partition: i32) {
     let judged = inner.cluster.transactions.offsets.get(&partition).map_or(0, |mark| mark.offset);
-    let state = inner.cluster.partition(Topic::State, partition);
+    let state = inner.cluster.partition(SimulatedTopic::State, partition);
     let floors = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f"));
     let floor = floors.last().and_then(|(_, entry)| {
         // Behind version and checksum.
@@ -253,7 +259,7 @@ fn trim(inner: &mut Inner, partition: i32) {
         json["offset"].as_i64()
     });
     if let Some(floor) = floor {
-        let input = inner.cluster.partition(Topic::Input, partition);
+        let input = inner.cluster.partition(SimulatedTopic::Input, partition);
         input.start = input.start.max(floor.min(judged));
     }
 }

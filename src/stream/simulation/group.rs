@@ -10,16 +10,16 @@ pub const SESSION: Duration = seconds(10);
 const REBALANCE: Duration = seconds(60);
 
 #[derive(Default)]
-pub struct Group {
+pub struct SimulatedGroup {
     pub generation: u32,
-    pub members: BTreeMap<String, Seat>,
+    pub members: BTreeMap<String, GroupMember>,
     next_id: u64,
     rebalancing_since: Option<Duration>,
 }
 
 /// A member, by its static name.
 #[derive(Debug)]
-pub struct Seat {
+pub struct GroupMember {
     pub id: u64,
     /// Who sits there, to see whether it is alive.
     pub actor: usize,
@@ -30,7 +30,7 @@ pub struct Seat {
     pub told: u32,
 }
 
-impl Group {
+impl SimulatedGroup {
     pub fn is_rebalancing(&self) -> bool {
         self.rebalancing_since.is_some()
     }
@@ -44,7 +44,7 @@ impl Group {
                 (seat.id, seat.actor, seat.told, seat.has_joined) = (id, actor, 0, true);
             }
             None => {
-                let seat = Seat { id, actor, has_joined: true, assignment: Vec::new(), told: 0 };
+                let seat = GroupMember { id, actor, has_joined: true, assignment: Vec::new(), told: 0 };
                 self.members.insert(name.to_owned(), seat);
                 self.rebalance(now);
             }

@@ -6,35 +6,36 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::cluster::{Entry, Fate, Topic};
-use super::consumer::{Consumer, show};
-use super::stage::Stage;
-use super::strike::{ASK, Actor, BEGIN, END, LOCAL, OFFSETS, SEND, dead};
+use super::cluster::{Fate, LogEntry, SimulatedTopic};
+use super::consumer::{SimulatedConsumer, show};
+use super::stage::Scheduler;
+use super::strike::{ASK, BEGIN, END, LOCAL, OFFSETS, SEND, Struck, dead};
 use super::world::Defect;
 use crate::stop::Stop;
 use crate::stream::log::{
-    Change, Fault, Foreign, Identity, Log, Outgoing, Output, Past, Positions, Ranges, Reader, Remedy, Standing, Visit,
+    AssignmentChange, CommittedOffset, Fault, ForeignCommits, GroupConsumer, HistoryTopic, OffsetRanges,
+    OutgoingRecord, OutputTopic, Positions, RecordVisitor, Remedy, TopicIdentity, TransactionalClient,
 };
-use crate::stream::mark::Marks;
+use crate::stream::mark::ProgressByPartition;
 
-pub struct Member {
-    consumer: Consumer,
+pub struct SimulatedClient {
+    consumer: SimulatedConsumer,
     transactional_id: String,
     epoch: u32,
     is_committing: bool,
-    history: Option<(Topic, Ranges)>,
+    history: Option<(SimulatedTopic, OffsetRanges)>,
 }
 
-impl Member {
-    pub fn new(stage: Arc<Stage>, me: usize, name: &str, defect: Option<Defect>) -> Self {
+impl SimulatedClient {
+    pub fn new(stage: Arc<Scheduler>, me: usize, name: &str, defect: Option<Defect>) -> Self {
         let mut member = Self::by_names(stage, me, name, &format!("group-{name}"));
         member.consumer.defect = defect;
         member
     }
 
-    pub fn by_names(stage: Arc<Stage>, me: usize, name: &str, transactional_id: &str) -> Self {
-        Member {
-            consumer: Consumer::new(stage, me, name, Topic::Input),
+    pub fn by_names(stage: Arc<Scheduler>, me: usize, name: &str, transactional_id: &str) -> Self {
+        SimulatedClient {
+            consumer: SimulatedConsumer::new(stage, me, name, SimulatedTopic::Input),
             transactional_id: transactional_id.to_owned(),
             epoch: 0,
             is_committing: false,
@@ -43,20 +44,20 @@ impl Member {
     }
 }
 
-impl Actor for Member {
-    fn place(&self) -> (&Arc<Stage>, usize) {
+impl Struck for SimulatedClient {
+    fn place(&self) -> (&Arc<Scheduler>, usize) {
         self.consumer.place()
     }
 }
 
-fn topic_of(past: Past) -> Topic {
+fn topic_of(past: HistoryTopic) -> SimulatedTopic {
     match past {
-        Past::Input => Topic::Input,
-        Past::State => Topic::State,
+        HistoryTopic::Input => SimulatedTopic::Input,
+        HistoryTopic::State => SimulatedTopic::State,
     }
 }
 
-impl Reader for Member {
+impl GroupConsumer for SimulatedClient {
     fn now(&self) -> Duration {
         self.consumer.now()
     }
@@ -73,7 +74,7 @@ impl Reader for Member {
         self.consumer.trouble()
     }
 
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut Visit<'_>) -> Result<usize, Fault> {
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
         self.consumer.poll(wait, most, visit)
     }
 
@@ -81,7 +82,7 @@ impl Reader for Member {
         self.consumer.has_change()
     }
 
-    fn change(&mut self) -> Option<Change> {
+    fn change(&mut self) -> Option<AssignmentChange> {
         self.consumer.change()
     }
 
@@ -114,7 +115,7 @@ impl Reader for Member {
     }
 }
 
-impl Log for Member {
+impl TransactionalClient for SimulatedClient {
     fn open(&mut self) -> Result<(), Fault> {
         self.act(ASK, |this, inner| {
             this.epoch = inner.cluster.init(&this.transactional_id);
@@ -134,7 +135,7 @@ impl Log for Member {
         })
     }
 
-    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Standing>, Fault> {
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault> {
         self.act(ASK, |_, inner| {
             if inner.cluster.is_unstable() {
                 inner.now += Duration::from_millis(20);
@@ -143,55 +144,55 @@ impl Log for Member {
             let offsets = &inner.cluster.transactions.offsets;
             let foreign = &inner.cluster.transactions.foreign;
             let standing = |partition: &i32| match (offsets.get(partition), foreign.contains(partition)) {
-                (None, _) => Standing::New,
-                (Some(mark), true) => Standing::Foreign(mark.offset),
-                (Some(mark), false) => Standing::At(*mark),
+                (None, _) => CommittedOffset::New,
+                (Some(mark), true) => CommittedOffset::Foreign(mark.offset),
+                (Some(mark), false) => CommittedOffset::At(*mark),
             };
             Ok(partitions.iter().map(|partition| (*partition, standing(partition))).collect())
         })
     }
 
-    fn foreign(&self) -> Foreign {
+    fn foreign(&self) -> ForeignCommits {
         let inner = self.consumer.stage.look();
         let transactions = &inner.cluster.transactions;
         let at = |partition: &i32| Some((*partition, transactions.offsets.get(partition)?.offset));
-        Foreign { commits: transactions.foreign.iter().filter_map(at).collect(), members: Vec::new() }
+        ForeignCommits { commits: transactions.foreign.iter().filter_map(at).collect(), members: Vec::new() }
     }
 
-    fn bounds_of(&mut self, of: Past, partitions: &[i32]) -> Result<Ranges, Fault> {
+    fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
         self.act(ASK, |_, inner| {
             let mut bounds = |partition: &i32| {
                 let log = inner.cluster.partition(topic_of(of), *partition);
-                (*partition, log.start..if of == Past::State { log.end() } else { log.stable() })
+                (*partition, log.start..if of == HistoryTopic::State { log.end() } else { log.stable() })
             };
             Ok(partitions.iter().map(&mut bounds).collect())
         })
     }
 
-    fn identity(&mut self) -> Result<Identity, Fault> {
-        self.act(ASK, |_, inner| Ok(Identity { id: Some("one".into()), partitions: inner.cluster.partitions }))
+    fn identity(&mut self) -> Result<TopicIdentity, Fault> {
+        self.act(ASK, |_, inner| Ok(TopicIdentity { id: Some("one".into()), partitions: inner.cluster.partitions }))
     }
 
     fn starts(&self) -> Positions {
         let mut inner = self.consumer.stage.look();
-        self.consumer.positions.keys().map(|p| (*p, inner.cluster.partition(Topic::Input, *p).start)).collect()
+        self.consumer.positions.keys().map(|p| (*p, inner.cluster.partition(SimulatedTopic::Input, *p).start)).collect()
     }
 
-    fn open_history(&mut self, of: Past, ranges: &Ranges) -> Result<(), Fault> {
+    fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
         self.act(ASK, |this, _| {
             this.history = Some((topic_of(of), ranges.clone()));
             Ok(())
         })
     }
 
-    fn read_history(&mut self, visit: &mut Visit<'_>) -> Result<Positions, Fault> {
+    fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
         let Some((topic, left)) = self.history.clone() else { return Err(dead()) };
         let read = self.act(ASK, |_, inner| {
             let at = inner.random.random_range(0..left.len().max(1));
             let Some((&partition, range)) = left.iter().nth(at) else { return Ok(None) };
             let share = inner.random.random_range(1..30);
             let log = inner.cluster.partition(topic, partition);
-            if topic == Topic::Input && range.start < log.start {
+            if topic == SimulatedTopic::Input && range.start < log.start {
                 return Err(Fault::new(Remedy::Rebuild, "retention has passed by"));
             }
             let records = log.committed(range.start).take_while(|(at, _)| *at < range.end).take(share);
@@ -205,8 +206,8 @@ impl Log for Member {
         })?;
         let Some((partition, mut records, next)) = read else { return Ok(Positions::new()) };
         if self.consumer.defect == Some(Defect::Amnesia) {
-            let is_kept = |at: i64, e: &Entry| at % 3 > 0 || e.key.as_deref().is_some_and(|key| key == b"f");
-            records.retain(|(at, e)| topic != Topic::State || is_kept(*at, e));
+            let is_kept = |at: i64, e: &LogEntry| at % 3 > 0 || e.key.as_deref().is_some_and(|key| key == b"f");
+            records.retain(|(at, e)| topic != SimulatedTopic::State || is_kept(*at, e));
         }
         visit(partition, &show(&records));
         if let Some((_, left)) = &mut self.history
@@ -226,20 +227,20 @@ impl Log for Member {
         self.act(BEGIN, |_, _| Ok(()))
     }
 
-    fn send(&mut self, record: Outgoing) -> Result<(), Fault> {
+    fn send(&mut self, record: OutgoingRecord) -> Result<(), Fault> {
         let defect = self.consumer.defect;
         self.act(SEND, |this, inner| {
             let hash = record.key.iter().flatten().map(|byte| i32::from(*byte)).sum::<i32>();
             let spread = hash % inner.cluster.partitions;
             let place = match record.output {
-                Output::Anomalies => (Topic::Anomalies, spread),
-                Output::DeadLetters => (Topic::DeadLetters, spread),
-                Output::State(partition) => (Topic::State, partition),
+                OutputTopic::Anomalies => (SimulatedTopic::Anomalies, spread),
+                OutputTopic::DeadLetters => (SimulatedTopic::DeadLetters, spread),
+                OutputTopic::State(partition) => (SimulatedTopic::State, partition),
             };
-            let Outgoing { key, value, headers, .. } = record;
+            let OutgoingRecord { key, value, headers, .. } = record;
             let time = inner.now.as_millis() as i64;
-            let entry = Entry { key, value, headers, time, fate: Fate::Open, owner: this.transactional_id.clone() };
-            let is_output = place.0 != Topic::State && inner.random.random_bool(0.3);
+            let entry = LogEntry { key, value, headers, time, fate: Fate::Open, owner: this.transactional_id.clone() };
+            let is_output = place.0 != SimulatedTopic::State && inner.random.random_bool(0.3);
             let times = match defect {
                 Some(Defect::Loss) if is_output => 0,
                 Some(Defect::Duplicate) if is_output => 2,
@@ -251,7 +252,7 @@ impl Log for Member {
         })
     }
 
-    fn commit(&mut self, next: &Marks) -> Result<(), Fault> {
+    fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault> {
         if !self.is_committing {
             self.act(OFFSETS, |this, inner| {
                 let group = &inner.cluster.group;

@@ -8,15 +8,15 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::cluster::Cluster;
+use super::cluster::SimulatedCluster;
 use super::group::SESSION;
 
-pub struct Stage {
+pub struct Scheduler {
     inner: Mutex<Inner>,
 }
 
 pub struct Inner {
-    pub cluster: Cluster,
+    pub cluster: SimulatedCluster,
     pub random: Xoshiro256PlusPlus,
     pub now: Duration,
     pub actors: Vec<Actor>,
@@ -47,15 +47,15 @@ pub struct Actor {
 
 pub type Turn<'s> = MutexGuard<'s, Inner>;
 
-impl Stage {
-    pub fn new(seed: u64, cluster: Cluster, faults: f64) -> Self {
+impl Scheduler {
+    pub fn new(seed: u64, cluster: SimulatedCluster, faults: f64) -> Self {
         let random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let (now, actors) = (Duration::ZERO, Vec::new());
         let last_rebuild = String::new();
         let (turn, turns, kills, pauses, strikes, trace) = (0, 0, 0, 0, 0, 0);
         let inner =
             Inner { cluster, random, now, actors, faults, turn, turns, kills, pauses, strikes, last_rebuild, trace };
-        Stage { inner: Mutex::new(inner) }
+        Scheduler { inner: Mutex::new(inner) }
     }
 
     fn lock(&self) -> Turn<'_> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::stage::{Inner, Stage, Turn};
+use super::stage::{Inner, Scheduler, Turn};
 use crate::stream::log::{Fault, Remedy};
 
 /// Kinds of faults that a call can have before and after its effect.
@@ -24,9 +24,9 @@ pub(super) fn dead() -> Fault {
 }
 
 /// Somebody on the stage whose calls may be struck.
-pub(super) trait Actor: Sized {
+pub(super) trait Struck: Sized {
     /// Where, and as whom.
-    fn place(&self) -> (&Arc<Stage>, usize);
+    fn place(&self) -> (&Arc<Scheduler>, usize);
 
     /// One call: waits for the turn, then has its effect, its fault, or both.
     fn act<T>(

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::cluster::{Cluster, Entry, Fate, Topic};
+use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::seconds;
 use crate::stream::log::{Fault, Remedy};
-use crate::stream::mark::{Mark, Marks};
+use crate::stream::mark::{Progress, ProgressByPartition};
 
 const TIMEOUT: Duration = seconds(10);
 
@@ -15,7 +15,7 @@ const TIMEOUT: Duration = seconds(10);
 pub struct Transactions {
     pub by_id: BTreeMap<String, Transaction>,
     /// Committed offsets of the group.
-    pub offsets: Marks,
+    pub offsets: ProgressByPartition,
     /// Partitions whose offset another program committed last.
     pub foreign: BTreeSet<i32>,
     /// Records that it passed by: partition, first offset, and the one after the last.
@@ -34,8 +34,8 @@ pub struct Transaction {
 
 struct Open {
     since: Duration,
-    touched: BTreeSet<(Topic, i32)>,
-    offsets: Option<Marks>,
+    touched: BTreeSet<(SimulatedTopic, i32)>,
+    offsets: Option<ProgressByPartition>,
     /// Committed or aborted; the markers follow.
     decided: Option<bool>,
 }
@@ -44,7 +44,7 @@ fn fenced() -> Fault {
     Fault::new(Remedy::Rebuild, "fenced: a producer with a newer epoch is there")
 }
 
-impl Cluster {
+impl SimulatedCluster {
     /// A producer begins by this name: what an older one left open is aborted, and it is fenced.
     pub fn init(&mut self, id: &str) -> u32 {
         let transaction = self.transactions.by_id.entry(id.to_owned()).or_default();
@@ -77,8 +77,8 @@ impl Cluster {
         id: &str,
         epoch: u32,
         now: Duration,
-        place: (Topic, i32),
-        entry: Entry,
+        place: (SimulatedTopic, i32),
+        entry: LogEntry,
     ) -> Result<(), Fault> {
         self.open(id, epoch, now)?.touched.insert(place);
         self.partition(place.0, place.1).entries.push(entry);
@@ -86,7 +86,13 @@ impl Cluster {
     }
 
     /// The member's generation was checked.
-    pub fn add_offsets(&mut self, id: &str, epoch: u32, now: Duration, marks: &Marks) -> Result<(), Fault> {
+    pub fn add_offsets(
+        &mut self,
+        id: &str,
+        epoch: u32,
+        now: Duration,
+        marks: &ProgressByPartition,
+    ) -> Result<(), Fault> {
         self.open(id, epoch, now)?.offsets = Some(marks.clone());
         Ok(())
     }
@@ -121,7 +127,7 @@ impl Cluster {
             if commit {
                 let known = &mut self.transactions.offsets;
                 let is_back =
-                    |(partition, mark): (&i32, &Mark)| known.get(partition).is_some_and(|k| k.offset > mark.offset);
+                    |(partition, mark): (&i32, &Progress)| known.get(partition).is_some_and(|k| k.offset > mark.offset);
                 self.transactions.regressions += offsets.iter().filter(|moved| is_back(*moved)).count() as u32;
                 self.transactions.foreign.retain(|partition| !offsets.contains_key(partition));
                 known.extend(offsets);
@@ -146,10 +152,10 @@ impl Cluster {
             return;
         }
         let Some(known) = self.transactions.offsets.get(&partition).copied() else { return };
-        let offset = self.partition(Topic::Input, partition).stable().min(known.offset + records);
+        let offset = self.partition(SimulatedTopic::Input, partition).stable().min(known.offset + records);
         if offset > known.offset {
             self.transactions.passed_by.push((partition, known.offset, offset));
-            self.transactions.offsets.insert(partition, Mark { offset, ..Mark::default() });
+            self.transactions.offsets.insert(partition, Progress { offset, ..Progress::default() });
             self.transactions.foreign.insert(partition);
         }
     }

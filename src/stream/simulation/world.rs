@@ -7,21 +7,21 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::cluster::{Cluster, Fate, Topic};
-use super::consumer::Consumer;
-use super::database::Connection;
+use super::cluster::{Fate, SimulatedCluster, SimulatedTopic};
+use super::consumer::SimulatedConsumer;
+use super::database::SimulatedConnection;
 use super::director::{Director, LAST_SINK};
-use super::member::Member;
-use super::stage::Stage;
-use crate::config::resolved::{OnReject, Start};
-use crate::detect::{Detector, Settings};
+use super::member::SimulatedClient;
+use super::stage::Scheduler;
+use crate::config::resolved::{OnReject, StartPosition};
+use crate::detect::{DetectionSettings, Detector};
 use crate::event::Fields;
-use crate::health::{Code, Health, Input, State};
+use crate::health::{ComponentState, ConditionCode, Health, InputHealth};
 use crate::meter::Meter;
-use crate::series::Bounds;
+use crate::series::SeriesLimits;
 use crate::stop::Stop;
 use crate::stream::sink::{self, Sink};
-use crate::stream::worker::{Ending, Observer, Plan, Worker};
+use crate::stream::worker::{CommitObserver, Worker, WorkerEnding, WorkerPlan};
 
 /// A wrong log, to try the checker with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Defect {
 
 /// What a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum ProcessKind {
     Worker,
     Sink,
 }
@@ -48,27 +48,27 @@ pub struct Schedule {
     pub steps: u32,
     faults: f64,
     pub partitions: i32,
-    pub settings: Settings,
+    pub settings: DetectionSettings,
     /// Each process has one of these.
-    pub bounds: Vec<Bounds>,
+    pub bounds: Vec<SeriesLimits>,
     /// A device whose clock is wrong, and the time of its records; `None`: microseconds.
     pub wrong_device: i32,
     pub wrong_time: Option<i64>,
-    pub plan: Plan,
-    sink: sink::Plan,
+    pub plan: WorkerPlan,
+    sink: sink::SinkPlan,
 }
 
 impl Schedule {
     pub fn new(seed: u64, defect: Option<Defect>) -> Self {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5EED);
-        let settings = Settings {
+        let settings = DetectionSettings {
             window: random.random_range(4..12),
             min_samples: 3,
             threshold: 2.0,
             context: 12,
-            ..Settings::default()
+            ..DetectionSettings::default()
         };
-        let mut bounds = || Bounds {
+        let mut bounds = || SeriesLimits {
             max_series: if random.random_bool(0.3) { random.random_range(1..7) } else { 1_000 },
             idle_after: random.random_bool(0.5).then_some(600),
         };
@@ -78,7 +78,7 @@ impl Schedule {
         let wrong_device = random.random_range(0..16);
         // 1970, the year 2200, and microseconds.
         let wrong_time = [Some(0), Some(7_258_118_400_000), None][random.random_range(0..3usize)];
-        let plan = Plan {
+        let plan = WorkerPlan {
             topic: "raw".into(),
             group: "group".into(),
             state_topic: "state".into(),
@@ -87,7 +87,7 @@ impl Schedule {
             snapshot_bytes: random.random_range(100..2_000),
             fields: Fields::default(),
             on_reject: if random.random_bool(0.8) { OnReject::DeadLetter } else { OnReject::Drop },
-            start: Start::Earliest,
+            start: StartPosition::Earliest,
             history: if random.random_bool(0.5) { 0 } else { 1_000_000 },
             commit_interval: Duration::from_millis(100),
             commit_events: random.random_range(3..60),
@@ -96,17 +96,17 @@ impl Schedule {
         };
         let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
         let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
-        let sink = sink::Plan { topic: "anomalies".into(), batch: random.random_range(1..20) };
+        let sink = sink::SinkPlan { topic: "anomalies".into(), batch: random.random_range(1..20) };
         Schedule { seed, defect, steps, faults, partitions, settings, bounds, wrong_device, wrong_time, plan, sink }
     }
 }
 
 /// What is left at the end.
-pub struct Outcome {
-    pub settings: Settings,
-    pub bounds: Vec<Bounds>,
-    pub plan: Plan,
-    pub cluster: Cluster,
+pub struct ScheduleOutcome {
+    pub settings: DetectionSettings,
+    pub bounds: Vec<SeriesLimits>,
+    pub plan: WorkerPlan,
+    pub cluster: SimulatedCluster,
     pub trace: u64,
     /// Of processes that ended otherwise than they may; or that nothing went on.
     pub failures: Vec<String>,
@@ -141,7 +141,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub fn add(&mut self, outcome: &Outcome) {
+    pub fn add(&mut self, outcome: &ScheduleOutcome) {
         let other = &outcome.totals;
         self.events += other.events;
         self.anomalies += other.anomalies;
@@ -191,19 +191,19 @@ impl Totals {
 }
 
 /// Plays it to the end.
-pub fn play(schedule: &Schedule) -> Outcome {
-    let stage = Arc::new(Stage::new(schedule.seed, Cluster::new(schedule.partitions), schedule.faults));
+pub fn play(schedule: &Schedule) -> ScheduleOutcome {
+    let stage = Arc::new(Scheduler::new(schedule.seed, SimulatedCluster::new(schedule.partitions), schedule.faults));
     stage.enter_first();
     let (meter, failures) = (Meter::default(), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        let spawn = |actor: usize, part: Part, name: &'static str, stop: Arc<Stop>| {
+        let spawn = |actor: usize, part: ProcessKind, name: &'static str, stop: Arc<Stop>| {
             let (stage, meter, failures) = (stage.clone(), meter.clone(), &failures);
             scope.spawn(move || {
                 stage.enter(actor);
                 let process = Process { stage: &stage, schedule, actor, name, stop: &stop, meter: &meter };
                 let run = || match part {
-                    Part::Worker => work(&process),
-                    Part::Sink => carry(&process),
+                    ProcessKind::Worker => work(&process),
+                    ProcessKind::Sink => carry(&process),
                 };
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
                 if let Some(why) = ended.unwrap_or_else(|_| Some(format!("{name} panicked"))) {
@@ -236,7 +236,7 @@ pub fn play(schedule: &Schedule) -> Outcome {
         restored: inner.cluster.database.restored,
         ..count(&mut inner.cluster)
     };
-    Outcome {
+    ScheduleOutcome {
         settings: schedule.settings.clone(),
         bounds: schedule.bounds.clone(),
         plan: schedule.plan.clone(),
@@ -248,35 +248,35 @@ pub fn play(schedule: &Schedule) -> Outcome {
 }
 
 /// Of what is in the topics.
-fn count(cluster: &mut Cluster) -> Totals {
+fn count(cluster: &mut SimulatedCluster) -> Totals {
     let mut totals = Totals::default();
     for ((topic, _), partition) in &cluster.topics {
         // What was compacted away was there.
         let all = partition.entries.iter().filter(|entry| entry.fate != Fate::Aborted);
         for entry in all {
             match topic {
-                Topic::Input => {
+                SimulatedTopic::Input => {
                     totals.events += 1;
                     totals.opened += u64::from(!entry.owner.is_empty());
                 }
-                Topic::Anomalies => totals.anomalies += u64::from(entry.fate == Fate::Committed),
-                Topic::State if entry.key.as_deref() == Some(b"f") => totals.sweeps += 1,
-                Topic::State if entry.key.is_some() && entry.value.is_none() => totals.tombstones += 1,
+                SimulatedTopic::Anomalies => totals.anomalies += u64::from(entry.fate == Fate::Committed),
+                SimulatedTopic::State if entry.key.as_deref() == Some(b"f") => totals.sweeps += 1,
+                SimulatedTopic::State if entry.key.is_some() && entry.value.is_none() => totals.tombstones += 1,
                 // Content 1, see series::snapshot.
-                Topic::State => {
+                SimulatedTopic::State => {
                     totals.evictions += u64::from(entry.value.as_ref().is_some_and(|value| value.get(5) == Some(&1)));
                 }
-                Topic::DeadLetters => {}
+                SimulatedTopic::DeadLetters => {}
             }
         }
-        totals.trimmed += if *topic == Topic::Input { partition.start as u64 } else { 0 };
+        totals.trimmed += if *topic == SimulatedTopic::Input { partition.start as u64 } else { 0 };
     }
     totals
 }
 
 /// Where and as whom a process runs.
 struct Process<'p> {
-    stage: &'p Arc<Stage>,
+    stage: &'p Arc<Scheduler>,
     schedule: &'p Schedule,
     actor: usize,
     name: &'static str,
@@ -288,30 +288,32 @@ struct Process<'p> {
 fn work(process: &Process<'_>) -> Option<String> {
     let Process { stage, schedule, actor, name, stop, meter } = *process;
     let health = Health::default();
-    let input = Input::new(&health);
-    let mut observer: Observer = Box::new(|_| ());
+    let input = InputHealth::new(&health);
+    let mut observer: CommitObserver = Box::new(|_| ());
     loop {
-        let log = Member::new(stage.clone(), actor, name, schedule.defect);
-        let Bounds { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
-        let settings = Settings { max_series, idle_after, ..schedule.settings.clone() };
+        let log = SimulatedClient::new(stage.clone(), actor, name, schedule.defect);
+        let SeriesLimits { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
+        let settings = DetectionSettings { max_series, idle_after, ..schedule.settings.clone() };
         let detector = Detector::new(settings).expect("a rule");
         let part = health.part(name);
         let parts = (part.clone(), input.clone());
         let worker = Worker::new(log, detector, &schedule.plan, parts, meter.clone(), &mut observer, stop);
         let ending = worker.run();
-        if let Some(condition) = part.conditions().iter().find(|condition| condition.code == Code::ReplayShortfall) {
+        if let Some(condition) =
+            part.conditions().iter().find(|condition| condition.code == ConditionCode::ReplayShortfall)
+        {
             return Some(format!("{name} missed records that are there: {}", condition.message));
         }
         match ending {
-            Ending::Stopped => return None,
-            Ending::Replaced => {
+            WorkerEnding::Stopped => return None,
+            WorkerEnding::Replaced => {
                 let inner = stage.look();
                 let is_nobody = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
                 return is_nobody.then(|| format!("{name} gave way to nobody"));
             }
-            Ending::Failed(error) => return Some(format!("{name} failed: {error}")),
-            Ending::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
-            Ending::Rebuild(why) => begin_anew(stage, actor, why),
+            WorkerEnding::Failed(error) => return Some(format!("{name} failed: {error}")),
+            WorkerEnding::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
+            WorkerEnding::Rebuild(why) => begin_anew(stage, actor, why),
         }
     }
 }
@@ -321,23 +323,23 @@ fn carry(process: &Process<'_>) -> Option<String> {
     let Process { stage, schedule, actor, name, stop, meter } = *process;
     let part = Health::default().part(name);
     loop {
-        let reader = Consumer::new(stage.clone(), actor, name, Topic::Anomalies);
-        let ledger = Connection { stage: stage.clone(), me: actor, defect: schedule.defect };
+        let reader = SimulatedConsumer::new(stage.clone(), actor, name, SimulatedTopic::Anomalies);
+        let ledger = SimulatedConnection { stage: stage.clone(), me: actor, defect: schedule.defect };
         let sink = Sink::new(reader, &schedule.sink, Box::new(ledger), part.clone(), meter.clone(), stop);
         match sink.run() {
             _ if stage.look().actors[actor].is_killed => return None,
             _ if stop.is_requested() => {
                 // It may still wait for partitions, when others stored the last of it.
-                let is_well = name != LAST_SINK || !matches!(part.state(), State::Degraded(_));
+                let is_well = name != LAST_SINK || !matches!(part.state(), ComponentState::Degraded(_));
                 return (!is_well).then(|| format!("the last sink ended {:?}, though all is stored", part.state()));
             }
-            sink::Ending::Stopped => return Some(format!("{name} stopped by itself")),
-            sink::Ending::Rebuild(why) => begin_anew(stage, actor, why),
+            sink::SinkEnding::Stopped => return Some(format!("{name} stopped by itself")),
+            sink::SinkEnding::Rebuild(why) => begin_anew(stage, actor, why),
         }
     }
 }
 
-fn begin_anew(stage: &Stage, actor: usize, why: String) {
+fn begin_anew(stage: &Scheduler, actor: usize, why: String) {
     let mut inner = stage.turn(actor);
     inner.now += Duration::from_millis(500);
     inner.last_rebuild = why;

@@ -5,29 +5,29 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Sink;
-use crate::health::{Code, Severity, State};
-use crate::ledger::{Rejects, Unwritten};
-use crate::stream::log::{Fault, Positions, Reader, Remedy};
+use crate::health::{ComponentState, ConditionCode, ConditionSeverity};
+use crate::ledger::{LedgerError, OpenRejects};
+use crate::stream::log::{Fault, GroupConsumer, Positions, Remedy};
 
 /// Between two looks at the ledger.
 const LOOK: Duration = Duration::from_secs(5);
 
-impl<R: Reader> Sink<'_, R> {
+impl<R: GroupConsumer> Sink<'_, R> {
     /// Reads the ledger again: what it holds decides, not what this sink believes to have stored.
     pub(super) fn look(&mut self) -> Result<(), Fault> {
         let partitions = self.positions.keys().copied().collect::<Vec<_>>();
         if partitions.is_empty() {
             // The sink that has partitions says it.
-            self.part.clear(Code::RowsRefused);
+            self.part.clear(ConditionCode::RowsRefused);
             return Ok(());
         }
         self.next_look = self.reader.now() + LOOK;
         let held = self.ledger.positions(&partitions).and_then(|held| Ok((held, self.ledger.rejects()?)));
         let (held, rejects) = match held {
             Ok(held) => held,
-            Err(Unwritten::Moved) => return Err(moved()),
-            Err(Unwritten::Away(why)) => {
-                self.part.set(State::Degraded(why));
+            Err(LedgerError::Moved) => return Err(moved()),
+            Err(LedgerError::Away(why)) => {
+                self.part.set(ComponentState::Degraded(why));
                 self.is_away = true;
                 return Ok(());
             }
@@ -46,8 +46,8 @@ impl<R: Reader> Sink<'_, R> {
         }
         let records = lost.iter().map(|(partition, next)| next - held(partition).unwrap_or(0)).sum::<i64>();
         self.part.raise(
-            Code::LedgerMoved,
-            Severity::Degraded,
+            ConditionCode::LedgerMoved,
+            ConditionSeverity::Degraded,
             format!(
                 "the database is behind what this sink had stored, as after a restore from a copy: about {records} records of \
                  {} are stored again",
@@ -77,9 +77,9 @@ impl<R: Reader> Sink<'_, R> {
                 self.positions.extend(moves.into_iter().map(|(partition, (_, end))| (partition, end)));
                 Ok(())
             }
-            Err(Unwritten::Moved) => Err(moved()),
-            Err(Unwritten::Away(why)) => {
-                self.part.set(State::Degraded(why));
+            Err(LedgerError::Moved) => Err(moved()),
+            Err(LedgerError::Away(why)) => {
+                self.part.set(ComponentState::Degraded(why));
                 self.is_away = true;
                 Ok(())
             }
@@ -87,14 +87,14 @@ impl<R: Reader> Sink<'_, R> {
     }
 
     /// A condition for as long as the database keeps records that the table refused.
-    fn tell_rejects(&self, rejects: &Rejects) {
+    fn tell_rejects(&self, rejects: &OpenRejects) {
         if rejects.count == 0 {
-            return self.part.clear(Code::RowsRefused);
+            return self.part.clear(ConditionCode::RowsRefused);
         }
-        let many = if rejects.count == Rejects::MOST { " or more" } else { "" };
+        let many = if rejects.count == OpenRejects::MOST { " or more" } else { "" };
         self.part.raise(
-            Code::RowsRefused,
-            Severity::Degraded,
+            ConditionCode::RowsRefused,
+            ConditionSeverity::Degraded,
             format!(
                 "{}{many} records of {} are missing in the table, which refused them; they are in sink_rejects (the last: {}). \
                  Delete them there when the cause is mended",

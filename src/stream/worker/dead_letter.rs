@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
-use crate::anomaly::Source;
+use crate::anomaly::RecordId;
 use crate::detect::hex;
 use crate::event::Rejection;
-use crate::stream::log::{Outgoing, Output, Record};
+use crate::stream::log::{ConsumedRecord, OutgoingRecord, OutputTopic};
 
 /// Bytes of the largest part that a dead letter may have to give up: key, value, or all headers together.
-pub(super) fn largest_part(record: &Record<'_>) -> usize {
+pub(super) fn largest_part(record: &ConsumedRecord<'_>) -> usize {
     let parts = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
     parts.into_iter().fold(own_bytes(&record.headers.all()), usize::max)
 }
@@ -21,7 +21,12 @@ fn own_bytes(headers: &[(Cow<'_, str>, Option<&[u8]>)]) -> usize {
 
 /// Our headers first, then those of the record. A key or a value of more than `limit` bytes is cut; headers of more are left
 /// out. Our headers say so.
-pub(super) fn dead_letter(source: &Source, record: &Record<'_>, rejection: &Rejection, limit: usize) -> Outgoing {
+pub(super) fn dead_letter(
+    source: &RecordId,
+    record: &ConsumedRecord<'_>,
+    rejection: &Rejection,
+    limit: usize,
+) -> OutgoingRecord {
     let mut ours: Vec<(&'static str, Vec<u8>)> = vec![
         ("anomaly.error.topic", source.topic.clone().into_bytes()),
         ("anomaly.error.partition", source.partition.to_string().into_bytes()),
@@ -53,13 +58,13 @@ pub(super) fn dead_letter(source: &Source, record: &Record<'_>, rejection: &Reje
     ours.push(("anomaly.error.headers", own.len().to_string().into_bytes()));
     let ours = ours.into_iter().map(|(name, value)| (Cow::Borrowed(name), Some(value)));
     let own = own.into_iter().map(|(name, value)| (Cow::Owned(name.into_owned()), value.map(<[u8]>::to_vec)));
-    Outgoing { output: Output::DeadLetters, key, value, headers: ours.chain(own).collect() }
+    OutgoingRecord { output: OutputTopic::DeadLetters, key, value, headers: ours.chain(own).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Class, Headers};
+    use crate::event::{Headers, RejectClass};
 
     struct Own;
 
@@ -77,14 +82,14 @@ mod tests {
         }
     }
 
-    fn letter(headers: &dyn Headers, limit: usize) -> Outgoing {
-        let record = Record { offset: 7, timestamp: None, key: Some(b"k"), value: Some(b"abcdef"), headers };
-        let source = Source { topic: "t".into(), partition: 1, offset: 7, index: 0 };
-        let rejection = Rejection { class: Class::Json, message: "m".into() };
+    fn letter(headers: &dyn Headers, limit: usize) -> OutgoingRecord {
+        let record = ConsumedRecord { offset: 7, timestamp: None, key: Some(b"k"), value: Some(b"abcdef"), headers };
+        let source = RecordId { topic: "t".into(), partition: 1, offset: 7, index: 0 };
+        let rejection = Rejection { class: RejectClass::Json, message: "m".into() };
         dead_letter(&source, &record, &rejection, limit)
     }
 
-    fn header(letter: &Outgoing, name: &str) -> Option<String> {
+    fn header(letter: &OutgoingRecord, name: &str) -> Option<String> {
         let (_, value) = letter.headers.iter().find(|(n, _)| n == name)?;
         value.as_ref().map(|value| String::from_utf8_lossy(value).into_owned())
     }

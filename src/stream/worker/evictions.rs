@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::detect::Settings;
-use crate::health::{Code, Part, Severity};
+use crate::detect::DetectionSettings;
+use crate::health::{Component, ConditionCode, ConditionSeverity};
 use crate::series::Evictions;
-use crate::stream::mark::Marks;
+use crate::stream::mark::ProgressByPartition;
 
 /// What is looked at.
 const SPAN: Duration = Duration::from_secs(60);
@@ -31,7 +31,14 @@ pub(super) struct EvictionRate {
 
 impl EvictionRate {
     /// Adds evictions; once a second, raises or clears the condition.
-    pub fn watch(&mut self, evicted: Evictions, marks: &Marks, settings: &Settings, now: Duration, part: &Part) {
+    pub fn watch(
+        &mut self,
+        evicted: Evictions,
+        marks: &ProgressByPartition,
+        settings: &DetectionSettings,
+        now: Duration,
+        part: &Component,
+    ) {
         self.evicted.full += evicted.full;
         self.evicted.idle += evicted.idle;
         if self.steps.back().is_some_and(|(last, ..)| now.saturating_sub(*last) < STEP) {
@@ -46,12 +53,12 @@ impl EvictionRate {
             self.steps.pop_front();
         }
         match self.complaint(settings) {
-            Some(why) => part.raise(Code::EvictionRate, Severity::Degraded, why),
-            None => part.clear(Code::EvictionRate),
+            Some(why) => part.raise(ConditionCode::EvictionRate, ConditionSeverity::Degraded, why),
+            None => part.clear(ConditionCode::EvictionRate),
         }
     }
 
-    fn complaint(&self, settings: &Settings) -> Option<String> {
+    fn complaint(&self, settings: &DetectionSettings) -> Option<String> {
         let events = self.steps.iter().map(|(_, events, _)| events).sum::<u64>();
         let full = self.steps.iter().map(|(.., evicted)| evicted.full).sum::<u64>();
         let idle = self.steps.iter().map(|(.., evicted)| evicted.idle).sum::<u64>();
@@ -80,16 +87,16 @@ impl EvictionRate {
 mod tests {
     use super::*;
     use crate::health::Health;
-    use crate::stream::mark::{Counts, Mark};
+    use crate::stream::mark::{OutcomeCounts, Progress};
 
     /// A minute with so many events and evictions a second; what is complained of then, and two minutes later.
     fn minute(events: u64, evicted: Evictions) -> (Vec<String>, usize) {
         let part = Health::default().part("w");
-        let (mut rate, settings) = (EvictionRate::default(), Settings::default());
-        let mut counts = Counts::default();
+        let (mut rate, settings) = (EvictionRate::default(), DetectionSettings::default());
+        let mut counts = OutcomeCounts::default();
         let mut step = |second: u64, events: u64, evicted| {
             counts.learning += events;
-            let marks = Marks::from([(0, Mark { offset: 0, counts })]);
+            let marks = ProgressByPartition::from([(0, Progress { offset: 0, counts })]);
             rate.watch(evicted, &marks, &settings, Duration::from_secs(second), &part);
         };
         (0..60).for_each(|second| step(second, events, evicted));

@@ -3,19 +3,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Plan;
+use super::WorkerPlan;
 use crate::event::{DECODING, Decoder, Fields};
-use crate::series::clock::{Clock, Reading, seconds};
-use crate::series::snapshot::{self, Damage};
-use crate::stream::log::{Fault, Identity, Outgoing, Output, Remedy};
-use crate::stream::mark::{Counts, Mark};
+use crate::series::clock::{ClockSnapshot, PartitionClock, seconds};
+use crate::series::snapshot::{self, DamagedRecord};
+use crate::stream::log::{Fault, OutgoingRecord, OutputTopic, Remedy, TopicIdentity};
+use crate::stream::mark::{OutcomeCounts, Progress};
 
 /// Key of the record.
 const KEY: &[u8] = b"f";
 
 /// What the record says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Floor {
+pub(super) struct Checkpoint {
     pub group: String,
     pub topic: String,
     pub topic_id: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct Floor {
     pub clock: Option<i64>,
     /// The same, whole.
     #[serde(default)]
-    pub time: Option<Reading>,
+    pub time: Option<ClockSnapshot>,
     /// Records before `offset` that have an outcome, as far as it is known.
     #[serde(default)]
     pub passed: Option<u64>,
@@ -59,39 +59,39 @@ impl Epoch {
     }
 }
 
-impl Floor {
+impl Checkpoint {
     /// Whether a record of `anomaly_state` is a floor; what it says if it is one.
-    pub fn read(key: &[u8], value: Option<&[u8]>) -> Option<Result<Floor, Damage>> {
+    pub fn read(key: &[u8], value: Option<&[u8]>) -> Option<Result<Checkpoint, DamagedRecord>> {
         let sealed = value.filter(|_| key == KEY)?;
         let body = snapshot::unseal(key, sealed);
-        Some(body.and_then(|body| serde_json::from_slice(body).map_err(|_| Damage::Broken)))
+        Some(body.and_then(|body| serde_json::from_slice(body).map_err(|_| DamagedRecord::Broken)))
     }
 
     /// The record.
-    pub fn record(&self, partition: i32) -> Outgoing {
+    pub fn record(&self, partition: i32) -> OutgoingRecord {
         let body = serde_json::to_vec(self).unwrap_or_default();
         let (key, value) = (Some(KEY.to_vec()), Some(snapshot::seal(KEY, &body)));
-        Outgoing { output: Output::State(partition), key, value, headers: Vec::new() }
+        OutgoingRecord { output: OutputTopic::State(partition), key, value, headers: Vec::new() }
     }
 
     /// The partition's clock at `offset`.
-    pub fn clock(&self) -> Clock {
-        let earlier = || Reading::at(seconds(self.clock.unwrap_or_default()));
-        Clock::from(&self.time.clone().unwrap_or_else(earlier))
+    pub fn clock(&self) -> PartitionClock {
+        let earlier = || ClockSnapshot::at(seconds(self.clock.unwrap_or_default()));
+        PartitionClock::from(&self.time.clone().unwrap_or_else(earlier))
     }
 
     /// Records that have an outcome and are to be replayed up to this mark, and from where on; `None` when that is not known,
     /// or the counts began again since.
-    pub fn expected(&self, to: &Mark) -> Option<(i64, u64)> {
-        let at_commit = || Some((self.at, Counts::parse(&self.counts)?.sum()));
+    pub fn expected(&self, to: &Progress) -> Option<(i64, u64)> {
+        let at_commit = || Some((self.at, OutcomeCounts::parse(&self.counts)?.sum()));
         let (from, passed) = self.passed.map(|passed| (self.offset, passed)).or_else(at_commit)?;
         Some((from, to.counts.sum().checked_sub(passed)?))
     }
 
     /// The same at a later sweep.
-    pub fn moved(&self, offset: i64, passed: u64, time: Reading, mark: &Mark) -> Floor {
+    pub fn moved(&self, offset: i64, passed: u64, time: ClockSnapshot, mark: &Progress) -> Checkpoint {
         let holds = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
-        Floor {
+        Checkpoint {
             offset,
             clock: Some(i64::from(time.elapsed) * 1_000),
             time: Some(time),
@@ -122,9 +122,9 @@ impl Floor {
     /// `Stop` with the remedy.
     pub fn fits(
         &self,
-        plan: &Plan,
+        plan: &WorkerPlan,
         partition: i32,
-        identity: &Identity,
+        identity: &TopicIdentity,
         newest: i64,
         committed: Option<i64>,
     ) -> Result<(), Fault> {
@@ -168,9 +168,9 @@ impl Floor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::log::Record;
+    use crate::stream::log::ConsumedRecord;
 
-    fn floor(epochs: &[(i64, &str)]) -> Floor {
+    fn floor(epochs: &[(i64, &str)]) -> Checkpoint {
         let epochs = epochs.iter().map(|(from, settings)| Epoch {
             from: *from,
             settings: (*settings).to_owned(),
@@ -178,7 +178,7 @@ mod tests {
             fields: Fields::default(),
             decoding: DECODING,
         });
-        Floor {
+        Checkpoint {
             group: "g".into(),
             topic: "t".into(),
             topic_id: None,
@@ -198,10 +198,10 @@ mod tests {
         let floor = floor(&[(0, "a")]);
         let record = floor.record(2);
         let (key, mut value) = (record.key.unwrap(), record.value.unwrap());
-        assert_eq!(Floor::read(&key, Some(&value)), Some(Ok(floor)));
-        assert_eq!(Floor::read(b"sdevice", Some(&value)), None);
+        assert_eq!(Checkpoint::read(&key, Some(&value)), Some(Ok(floor)));
+        assert_eq!(Checkpoint::read(b"sdevice", Some(&value)), None);
         value[20] ^= 1;
-        assert_eq!(Floor::read(&key, Some(&value)), Some(Err(Damage::Broken)));
+        assert_eq!(Checkpoint::read(&key, Some(&value)), Some(Err(DamagedRecord::Broken)));
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
         let floor = floor(&[(0, "a"), (30, "b"), (50, "c")]);
         let from = |offset| {
             floor
-                .moved(offset, 0, Reading::default(), &Mark::default())
+                .moved(offset, 0, ClockSnapshot::default(), &Progress::default())
                 .epochs
                 .iter()
                 .map(|e| e.from)
@@ -231,8 +231,13 @@ mod tests {
         assert_eq!(epoch.decoding, 0);
         let mut decoder = epoch.decoder();
         let mut read = |json: &'static str| {
-            let record =
-                Record { offset: 0, timestamp: None, key: Some(b"k"), value: Some(json.as_bytes()), headers: &() };
+            let record = ConsumedRecord {
+                offset: 0,
+                timestamp: None,
+                key: Some(b"k"),
+                value: Some(json.as_bytes()),
+                headers: &(),
+            };
             decoder.decode(&record.input()).ok().flatten().map(|event| event.device_id.into_owned())
         };
         // `$key` was the name of a field, and text was no number.

@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::floor::Floor;
+use super::floor::Checkpoint;
 use crate::detect::Detector;
 use crate::meter::Meter;
-use crate::series::clock::Reading;
+use crate::series::clock::ClockSnapshot;
 use crate::series::snapshot::{encode_evicted, record_key};
-use crate::series::{Table, sweep};
-use crate::stream::log::{Outgoing, Output, Positions};
-use crate::stream::mark::{Mark, Marks};
+use crate::series::{SeriesTable, sweep};
+use crate::stream::log::{OutgoingRecord, OutputTopic, Positions};
+use crate::stream::mark::{Progress, ProgressByPartition};
 
 /// A sweep starts after so long although the input was not worth it: at the worst one record for each event.
 const LONGEST: Duration = Duration::from_secs(3_600);
@@ -24,7 +24,7 @@ const OVERHEAD: u64 = 64;
 const GONE: usize = 100_000;
 
 /// All partitions of a worker.
-pub(super) struct Keeper {
+pub(super) struct SnapshotWriter {
     interval: Duration,
     /// Least bytes of one part.
     least: usize,
@@ -34,7 +34,7 @@ pub(super) struct Keeper {
 }
 
 struct Place {
-    floor: Floor,
+    floor: Checkpoint,
     sweep: Option<Sweep>,
     /// When the last sweep ended.
     rested: Duration,
@@ -50,7 +50,7 @@ struct Place {
 struct Sweep {
     from: i64,
     /// The partition's clock there.
-    time: Reading,
+    time: ClockSnapshot,
     /// Records before it that have an outcome.
     passed: u64,
     cursor: u32,
@@ -59,8 +59,8 @@ struct Sweep {
 
 /// What one transaction carries of the windows.
 #[derive(Default)]
-pub(super) struct Written {
-    pub records: Vec<Outgoing>,
+pub(super) struct WrittenSnapshots {
+    pub records: Vec<OutgoingRecord>,
     snapshots: u64,
     evictions: u64,
     tombstones: u64,
@@ -71,13 +71,13 @@ pub(super) struct Written {
 
 /// What holds once that transaction is committed.
 struct Effect {
-    part: Option<(Sweep, sweep::Part)>,
-    floor: Option<Floor>,
+    part: Option<(Sweep, sweep::SweepPart)>,
+    floor: Option<Checkpoint>,
     gone: Vec<(Box<str>, i64)>,
     buried: Vec<Box<str>>,
 }
 
-impl Written {
+impl WrittenSnapshots {
     /// Adds it to the counters.
     pub fn count(&self, meter: &Meter) {
         meter.snapshots.add("snapshot", self.snapshots);
@@ -88,13 +88,20 @@ impl Written {
     }
 }
 
-impl Keeper {
+impl SnapshotWriter {
     pub fn new(interval: Duration, least: usize) -> Self {
-        Keeper { interval, least, most: LARGEST_PART, places: BTreeMap::new() }
+        SnapshotWriter { interval, least, most: LARGEST_PART, places: BTreeMap::new() }
     }
 
     /// A partition was restored, for which `bytes` of input were replayed: they count, so that a restless group sweeps too.
-    pub fn begin(&mut self, partition: i32, floor: Floor, gone: HashMap<Box<str>, i64>, bytes: u64, now: Duration) {
+    pub fn begin(
+        &mut self,
+        partition: i32,
+        floor: Checkpoint,
+        gone: HashMap<Box<str>, i64>,
+        bytes: u64,
+        now: Duration,
+    ) {
         let rested = now.saturating_sub(self.interval);
         let place = Place { floor, sweep: None, rested, bytes, gone, is_pressed: false };
         self.places.insert(partition, place);
@@ -111,7 +118,7 @@ impl Keeper {
     }
 
     /// First offsets that the input still has.
-    pub fn hear(&mut self, starts: &Positions, marks: &Marks) {
+    pub fn hear(&mut self, starts: &Positions, marks: &ProgressByPartition) {
         for (partition, place) in &mut self.places {
             let (Some(&first), Some(mark)) = (starts.get(partition), marks.get(partition)) else { continue };
             // In the older half of what is left.
@@ -120,7 +127,7 @@ impl Keeper {
     }
 
     /// Whether there is something to write although no event came.
-    pub fn wants(&self, detector: &Detector, marks: &Marks, now: Duration) -> bool {
+    pub fn wants(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> bool {
         self.places.iter().any(|(partition, place)| {
             place.sweep.is_some()
                 || marks.get(partition).zip(detector.table(*partition)).is_some_and(|(mark, table)| {
@@ -130,8 +137,8 @@ impl Keeper {
     }
 
     /// Records for the transaction that moves the partitions to these marks.
-    pub fn write(&self, detector: &Detector, marks: &Marks, now: Duration) -> Written {
-        let mut written = Written::default();
+    pub fn write(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> WrittenSnapshots {
+        let mut written = WrittenSnapshots::default();
         for (&partition, place) in &self.places {
             if let (Some(mark), Some(table)) = (marks.get(&partition), detector.table(partition)) {
                 // One after the other, when they would be too much together.
@@ -147,8 +154,8 @@ impl Keeper {
     fn begin_sweep(
         &self,
         place: &Place,
-        table: &Table,
-        mark: &Mark,
+        table: &SeriesTable,
+        mark: &Progress,
         detector: &Detector,
         now: Duration,
     ) -> Option<Sweep> {
@@ -161,7 +168,13 @@ impl Keeper {
     }
 
     /// That transaction is committed; `bytes` of input came in it.
-    pub fn commit(&mut self, detector: &mut Detector, written: Written, bytes: &BTreeMap<i32, u64>, now: Duration) {
+    pub fn commit(
+        &mut self,
+        detector: &mut Detector,
+        written: WrittenSnapshots,
+        bytes: &BTreeMap<i32, u64>,
+        now: Duration,
+    ) {
         self.most = (self.most * 2).min(LARGEST_PART);
         for (partition, bytes) in bytes {
             if let Some(place) = self.places.get_mut(partition) {
@@ -192,7 +205,7 @@ impl Keeper {
 }
 
 impl Place {
-    fn is_due(&self, mark: &Mark, table: &Table, window: usize, interval: Duration, now: Duration) -> bool {
+    fn is_due(&self, mark: &Progress, table: &SeriesTable, window: usize, interval: Duration, now: Duration) -> bool {
         let rest = now.saturating_sub(self.rested);
         let cost = table.dirty() as u64 * (window as u64 * 8 + OVERHEAD);
         // Half: what is written twice is cheaper than what a restart must replay.
@@ -205,16 +218,17 @@ impl Place {
         &self,
         detector: &Detector,
         partition: i32,
-        table: &Table,
-        mark: &Mark,
+        table: &SeriesTable,
+        mark: &Progress,
         sweep: Option<Sweep>,
-        written: &mut Written,
+        written: &mut WrittenSnapshots,
     ) {
         let fingerprint = detector.fingerprint();
         let mut effect = Effect { part: None, floor: None, gone: Vec::new(), buried: Vec::new() };
         let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
             written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
-            let record = Outgoing { output: Output::State(partition), key: Some(key), value, headers: Vec::new() };
+            let record =
+                OutgoingRecord { output: OutputTopic::State(partition), key: Some(key), value, headers: Vec::new() };
             written.records.push(record);
         };
         let evicted_now = table.evicted().iter().map(|evicted| evicted.key.as_ref()).collect::<HashSet<&str>>();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::Plan;
-use super::floor::Floor;
-use crate::stream::log::{Fault, Log, Past, Ranges, Remedy, Standing};
+use super::WorkerPlan;
+use super::floor::Checkpoint;
+use crate::stream::log::{CommittedOffset, Fault, HistoryTopic, OffsetRanges, Remedy, TransactionalClient};
 
 /// The newest records of a partition, among which its floor nearly always is: each sweep writes it again.
 const RECENT: i64 = 10_000;
@@ -17,17 +17,17 @@ const LIMIT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// What a start would stop with, or why it cannot be known.
-pub fn look<L: Log>(log: &mut L, plan: &Plan, partitions: &[i32]) -> Result<usize, Fault> {
+pub fn look<L: TransactionalClient>(log: &mut L, plan: &WorkerPlan, partitions: &[i32]) -> Result<usize, Fault> {
     let known = log.committed(partitions)?;
     let identity = log.identity()?;
-    let all = log.bounds_of(Past::State, partitions)?;
+    let all = log.bounds_of(HistoryTopic::State, partitions)?;
     let recent = |range: &Range<i64>| range.start.max(range.end - RECENT)..range.end;
     let mut floors = floors(log, &all.iter().map(|(partition, range)| (*partition, recent(range))).collect())?;
     let without = all.into_iter().filter(|(partition, _)| !floors.contains_key(partition)).collect();
     floors.append(&mut self::floors(log, &without)?);
     for (partition, floor) in &floors {
         let committed = match known.get(partition) {
-            Some(Standing::At(mark)) => Some(mark.offset),
+            Some(CommittedOffset::At(mark)) => Some(mark.offset),
             _ => None,
         };
         floor.fits(plan, *partition, &identity, i64::MIN, committed)?;
@@ -37,18 +37,18 @@ pub fn look<L: Log>(log: &mut L, plan: &Plan, partitions: &[i32]) -> Result<usiz
 
 /// The newest floor of each partition within its range. A detector that runs has a transaction open most of the time, whose
 /// end is waited for.
-fn floors<L: Log>(log: &mut L, ranges: &Ranges) -> Result<BTreeMap<i32, Floor>, Fault> {
+fn floors<L: TransactionalClient>(log: &mut L, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
     let mut left = ranges.clone();
     left.retain(|_, range| !range.is_empty());
     let (mut floors, mut damage) = (BTreeMap::new(), None);
     let deadline = log.now() + LIMIT;
     if !left.is_empty() {
-        log.open_history(Past::State, &left)?;
+        log.open_history(HistoryTopic::State, &left)?;
     }
     while !left.is_empty() {
         let next = log.read_history(&mut |partition, records| {
             for record in records {
-                match Floor::read(record.key.unwrap_or_default(), record.value) {
+                match Checkpoint::read(record.key.unwrap_or_default(), record.value) {
                     Some(Ok(read)) => drop(floors.insert(partition, read)),
                     Some(Err(why)) => damage = Some((partition, record.offset, why)),
                     None => {}

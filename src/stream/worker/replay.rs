@@ -3,26 +3,26 @@
 use std::collections::HashMap;
 use std::vec::IntoIter;
 
-use super::floor::{Epoch, Floor};
+use super::floor::{Checkpoint, Epoch};
 use super::same_time::SameTime;
 use super::staged::BLOCK;
 use crate::event::Decoder;
-use crate::series::{self, Restore, Table};
-use crate::stream::log::Record;
-use crate::stream::mark::Mark;
+use crate::series::{self, SeriesTable, TableRestore};
+use crate::stream::log::ConsumedRecord;
+use crate::stream::mark::Progress;
 
 /// One partition under way.
-pub(super) struct Replay {
-    restore: Restore,
+pub(super) struct PartitionReplay {
+    restore: TableRestore,
     /// It says what holds at which offset.
-    pub floor: Floor,
+    pub floor: Checkpoint,
     /// Settings that hold later.
     epochs: IntoIter<Epoch>,
     decoder: Decoder,
     capacity: usize,
     /// First offset to replay, and the mark to reach.
     pub from: i64,
-    pub to: Mark,
+    pub to: Progress,
     /// Windows that were read.
     pub windows: usize,
     /// Of the records that were replayed.
@@ -35,9 +35,9 @@ pub(super) struct Replay {
     pub same_time: SameTime,
 }
 
-impl Replay {
+impl PartitionReplay {
     /// `first`: what the input has.
-    pub fn new(mut restore: Restore, floor: Floor, first: i64, to: Mark) -> Self {
+    pub fn new(mut restore: TableRestore, floor: Checkpoint, first: i64, to: Progress) -> Self {
         let from = floor.offset.max(first);
         restore.set_clock(floor.clock());
         let mut epochs = floor.epochs.clone().into_iter();
@@ -49,20 +49,34 @@ impl Replay {
         let expected = floor.expected(&to).filter(|(expected_from, _)| *expected_from >= from);
         let windows = restore.len();
         let (bytes, counted, same_time) = (0, 0, SameTime::default());
-        Replay { restore, floor, epochs, decoder, capacity, from, to, windows, bytes, expected, counted, same_time }
+        PartitionReplay {
+            restore,
+            floor,
+            epochs,
+            decoder,
+            capacity,
+            from,
+            to,
+            windows,
+            bytes,
+            expected,
+            counted,
+            same_time,
+        }
     }
 
     /// The next records, in order.
-    pub fn take(&mut self, records: &[Record<'_>]) {
+    pub fn take(&mut self, records: &[ConsumedRecord<'_>]) {
         let mut rest = records;
         while let Some(first) = rest.first() {
             self.settle(first.offset);
             let until = self.epochs.as_slice().first().map_or(i64::MAX, |epoch| epoch.from);
             let same = rest.partition_point(|record| record.offset < until);
             let (block, later) = rest.split_at(same.min(BLOCK));
-            let is_counted = |record: &&Record<'_>| self.expected.is_some_and(|(from, _)| record.offset >= from);
+            let is_counted =
+                |record: &&ConsumedRecord<'_>| self.expected.is_some_and(|(from, _)| record.offset >= from);
             self.counted += block.iter().filter(is_counted).count() as u64;
-            self.bytes += block.iter().map(Record::size).sum::<usize>() as u64;
+            self.bytes += block.iter().map(ConsumedRecord::size).sum::<usize>() as u64;
             self.join(block);
             rest = later;
         }
@@ -79,8 +93,8 @@ impl Replay {
     }
 
     /// Lets events join their windows again. What was rejected then joined none.
-    fn join(&mut self, records: &[Record<'_>]) {
-        let Replay { restore, decoder, capacity, same_time, .. } = self;
+    fn join(&mut self, records: &[ConsumedRecord<'_>]) {
+        let PartitionReplay { restore, decoder, capacity, same_time, .. } = self;
         let mut key = String::new();
         let events = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()??)));
         let events = events.map(|(record, event)| {
@@ -103,7 +117,7 @@ impl Replay {
     }
 
     /// The table, and the evicted series whose records are still to be deleted.
-    pub fn finish(mut self) -> (Floor, Table, HashMap<Box<str>, i64>) {
+    pub fn finish(mut self) -> (Checkpoint, SeriesTable, HashMap<Box<str>, i64>) {
         self.settle(i64::MAX);
         let (table, gone) = self.restore.finish();
         (self.floor, table, gone)

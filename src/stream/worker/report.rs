@@ -3,26 +3,26 @@
 use std::collections::BTreeMap;
 
 use super::Worker;
-use crate::health::{Code, PartitionStatus, Severity, State};
-use crate::series::Cause;
-use crate::stream::log::Log;
-use crate::stream::mark::Mark;
+use crate::health::{ComponentState, ConditionCode, ConditionSeverity, PartitionStatus};
+use crate::series::EvictionCause;
+use crate::stream::log::TransactionalClient;
+use crate::stream::mark::Progress;
 
-impl<L: Log> Worker<'_, L> {
+impl<L: TransactionalClient> Worker<'_, L> {
     /// Tells health what is known now.
     pub(super) fn report(&mut self) {
         match self.log.trouble() {
-            Some(why) => self.part.set(State::Degraded(why)),
+            Some(why) => self.part.set(ComponentState::Degraded(why)),
             // Again and again: a topic that refuses what we send, not a passing fault.
-            None if self.aborts > 2 => self.part.set(State::Degraded(self.refusal.clone())),
+            None if self.aborts > 2 => self.part.set(ComponentState::Degraded(self.refusal.clone())),
             // Says how far it is.
             None if self.restoring.is_some() => {}
-            None if self.is_member => self.part.set(State::Running),
-            None => self.part.set(State::Starting("waiting for partitions".into())),
+            None if self.is_member => self.part.set(ComponentState::Running),
+            None => self.part.set(ComponentState::Starting("waiting for partitions".into())),
         }
         let (ends, highs) = (self.log.ends(), self.log.highs());
         self.keeper.hear(&self.log.starts(), &self.committed);
-        let status = |(&partition, mark): (&i32, &Mark)| {
+        let status = |(&partition, mark): (&i32, &Progress)| {
             let status = PartitionStatus {
                 committed: mark.offset,
                 end: ends.get(&partition).copied(),
@@ -46,18 +46,18 @@ impl<L: Log> Worker<'_, L> {
     fn report_same_times(&mut self) {
         let Worker { committed, staged, plan, part, .. } = self;
         match committed.keys().find_map(|partition| staged.same_time(&plan.topic, *partition)) {
-            Some(message) => part.raise(Code::SameTime, Severity::Notice, message),
-            None => part.clear(Code::SameTime),
+            Some(message) => part.raise(ConditionCode::SameTime, ConditionSeverity::Notice, message),
+            None => part.clear(ConditionCode::SameTime),
         }
     }
 
     /// What is counted on, and logged the first time.
     fn tell_once(&mut self) {
         let evictions = self.detector.take_evictions();
-        for (cause, n) in [(Cause::Full, evictions.full), (Cause::Idle, evictions.idle)] {
+        for (cause, n) in [(EvictionCause::Full, evictions.full), (EvictionCause::Idle, evictions.idle)] {
             let is_first = n > 0 && self.meter.evictions.get(cause.as_str()) == 0;
             self.meter.evictions.add(cause.as_str(), n);
-            if is_first && cause == Cause::Full {
+            if is_first && cause == EvictionCause::Full {
                 tracing::warn!(
                     max_series = self.detector.settings().max_series,
                     "series were evicted because their partition has more than detector.max_series; they learn again when they \

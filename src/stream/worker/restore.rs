@@ -5,48 +5,50 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Worker;
-use super::floor::Floor;
-use super::replay::Replay;
-use super::windows::Windows;
-use crate::config::resolved::Start;
+use super::floor::Checkpoint;
+use super::replay::PartitionReplay;
+use super::windows::RestoredWindows;
+use crate::config::resolved::StartPosition;
 use crate::detect::hex;
 use crate::fail;
-use crate::health::State;
-use crate::series::Restore;
-use crate::stream::log::{Fault, Identity, Log, Past, Positions, Ranges, Remedy, Standing};
-use crate::stream::mark::{Mark, Marks};
+use crate::health::ComponentState;
+use crate::series::TableRestore;
+use crate::stream::log::{
+    CommittedOffset, Fault, HistoryTopic, OffsetRanges, Positions, Remedy, TopicIdentity, TransactionalClient,
+};
+use crate::stream::mark::{Progress, ProgressByPartition};
 
 /// What was found of a partition.
 struct Found {
-    restore: Restore,
-    floor: Floor,
+    restore: TableRestore,
+    floor: Checkpoint,
     /// The floor's record is to be written.
     is_news: bool,
 }
 
 /// Partitions that were assigned and are not served yet. Windows are read of all of them, then the input; each is served once it
 /// is replayed.
-pub(super) struct Restoring {
-    standings: BTreeMap<i32, Standing>,
-    identity: Identity,
+pub(super) struct PartitionRestore {
+    standings: BTreeMap<i32, CommittedOffset>,
+    identity: TopicIdentity,
     /// First offsets of the input.
     firsts: Positions,
     began: Duration,
-    windows: BTreeMap<i32, Windows>,
+    windows: BTreeMap<i32, RestoredWindows>,
     /// `None` while windows are read.
-    replays: Option<BTreeMap<i32, Replay>>,
+    replays: Option<BTreeMap<i32, PartitionReplay>>,
     /// What is still to be read of the topic that is read now, and how much it was.
-    left: Ranges,
+    left: OffsetRanges,
     whole: i64,
 }
 
-impl Restoring {
+impl PartitionRestore {
     /// Whether the partition is not served yet.
     pub fn has(&self, partition: i32) -> bool {
         self.replays.as_ref().map_or(self.firsts.contains_key(&partition), |replays| replays.contains_key(&partition))
     }
 
-    fn read(&mut self, ranges: &Ranges) {
+    fn read(&mut self, ranges: &OffsetRanges) {
         self.left = ranges.clone();
         self.whole = ranges.values().map(|range| range.end - range.start).sum();
     }
@@ -73,20 +75,21 @@ impl Restoring {
     }
 }
 
-impl<L: Log> Worker<'_, L> {
+impl<L: TransactionalClient> Worker<'_, L> {
     pub(super) fn join(&mut self, partitions: &[i32]) -> Result<(), Fault> {
-        self.part.set(State::Starting(format!("taking over {} partitions", partitions.len())));
+        self.part.set(ComponentState::Starting(format!("taking over {} partitions", partitions.len())));
         let began = self.log.now();
         let known = self.insist("reading the committed offsets", |log| log.committed(partitions))?;
         // Only kept windows can belong to another topic; librdkafka's mock does not answer this.
         let identity = match self.plan.keeps_state {
             true => self.insist("reading the topic's identity", |log| log.identity())?,
-            false => Identity { id: None, partitions: 0 },
+            false => TopicIdentity { id: None, partitions: 0 },
         };
-        let standing = |partition: i32| (partition, known.get(&partition).copied().unwrap_or(Standing::New));
+        let standing = |partition: i32| (partition, known.get(&partition).copied().unwrap_or(CommittedOffset::New));
         let standings = partitions.iter().copied().map(standing).collect::<BTreeMap<_, _>>();
-        let bounds = self.insist("reading the ends of the topic", |log| log.bounds_of(Past::Input, partitions))?;
-        let (mut at, mut firsts) = (Marks::new(), Positions::new());
+        let bounds =
+            self.insist("reading the ends of the topic", |log| log.bounds_of(HistoryTopic::Input, partitions))?;
+        let (mut at, mut firsts) = (ProgressByPartition::new(), Positions::new());
         for (&partition, &standing) in &standings {
             let Some(bounds) = bounds.get(&partition) else { continue };
             at.insert(partition, self.begin_at(partition, standing, bounds.start, bounds.end)?);
@@ -98,10 +101,20 @@ impl<L: Log> Worker<'_, L> {
         self.positions = at;
         let (left, windows) = match self.plan.keeps_state {
             true => self.open_windows(partitions)?,
-            false => (Ranges::new(), partitions.iter().map(|partition| (*partition, self.no_windows())).collect()),
+            false => {
+                (OffsetRanges::new(), partitions.iter().map(|partition| (*partition, self.no_windows())).collect())
+            }
         };
-        let mut restoring =
-            Restoring { standings, identity, firsts, began, windows, replays: None, left: Ranges::new(), whole: 0 };
+        let mut restoring = PartitionRestore {
+            standings,
+            identity,
+            firsts,
+            began,
+            windows,
+            replays: None,
+            left: OffsetRanges::new(),
+            whole: 0,
+        };
         restoring.read(&left);
         if left.is_empty() {
             self.begin_replays(&mut restoring)?;
@@ -112,7 +125,7 @@ impl<L: Log> Worker<'_, L> {
     /// Reads on for partitions that are not served yet, and serves those that are done.
     pub(super) fn restore(&mut self) -> Result<(), Fault> {
         let Some(mut restoring) = self.restoring.take() else { return Ok(()) };
-        let Restoring { windows, replays, .. } = &mut restoring;
+        let PartitionRestore { windows, replays, .. } = &mut restoring;
         let read = self.log.read_history(&mut |partition, records| match replays {
             None => {
                 if let Some(windows) = windows.get_mut(&partition) {
@@ -131,7 +144,7 @@ impl<L: Log> Worker<'_, L> {
             Err(fault) if fault.remedy == Remedy::Retry => {
                 is_retried = true;
                 if self.log.trouble().is_none() {
-                    self.part.set(State::Degraded(fault.message));
+                    self.part.set(ComponentState::Degraded(fault.message));
                 }
                 Positions::new()
             }
@@ -159,29 +172,29 @@ impl<L: Log> Worker<'_, L> {
     }
 
     /// Keeps what is left for the next turn.
-    fn go_on(&mut self, restoring: Restoring) -> Result<(), Fault> {
+    fn go_on(&mut self, restoring: PartitionRestore) -> Result<(), Fault> {
         if restoring.replays.as_ref().is_none_or(|replays| !replays.is_empty()) {
             self.restoring = Some(restoring);
             return Ok(());
         }
         self.log.close_history();
         self.is_member = true;
-        self.part.set(State::Running);
+        self.part.set(ComponentState::Running);
         Ok(())
     }
 
     /// All windows are read: writes down where partitions begin, and opens the input.
-    fn begin_replays(&mut self, restoring: &mut Restoring) -> Result<(), Fault> {
+    fn begin_replays(&mut self, restoring: &mut PartitionRestore) -> Result<(), Fault> {
         let mut found = BTreeMap::new();
         for (partition, windows) in std::mem::take(&mut restoring.windows) {
             let (Some(&first), Some(at)) = (restoring.firsts.get(&partition), self.committed.get(&partition).copied())
             else {
                 continue;
             };
-            let standing = restoring.standings.get(&partition).copied().unwrap_or(Standing::New);
+            let standing = restoring.standings.get(&partition).copied().unwrap_or(CommittedOffset::New);
             found.insert(partition, self.find(partition, windows, standing, first, &at, &restoring.identity)?);
         }
-        let is_new = restoring.standings.values().any(|standing| !matches!(standing, Standing::At(_)));
+        let is_new = restoring.standings.values().any(|standing| !matches!(standing, CommittedOffset::At(_)));
         let news = found.iter().filter(|(_, found)| found.is_news).map(|(at, found)| found.floor.record(*at));
         let news = news.collect::<Vec<_>>();
         if is_new || !news.is_empty() {
@@ -191,9 +204,9 @@ impl<L: Log> Worker<'_, L> {
             news.into_iter().try_for_each(|record| self.log.send(record))?;
             self.insist("committing where to begin", |log| log.commit(&at))?;
         }
-        let (mut replays, mut ranges, mut done) = (BTreeMap::new(), Ranges::new(), Vec::new());
+        let (mut replays, mut ranges, mut done) = (BTreeMap::new(), OffsetRanges::new(), Vec::new());
         for (partition, Found { restore, floor, .. }) in found {
-            let replay = Replay::new(restore, floor, restoring.firsts[&partition], self.committed[&partition]);
+            let replay = PartitionReplay::new(restore, floor, restoring.firsts[&partition], self.committed[&partition]);
             if replay.from < replay.to.offset {
                 ranges.insert(partition, replay.from..replay.to.offset);
                 replays.insert(partition, replay);
@@ -202,7 +215,7 @@ impl<L: Log> Worker<'_, L> {
             }
         }
         if !ranges.is_empty() {
-            self.insist("opening the history", |log| log.open_history(Past::Input, &ranges))?;
+            self.insist("opening the history", |log| log.open_history(HistoryTopic::Input, &ranges))?;
         }
         restoring.read(&ranges);
         restoring.replays = Some(replays);
@@ -210,7 +223,7 @@ impl<L: Log> Worker<'_, L> {
     }
 
     /// These partitions are replayed: lets their records come.
-    fn serve(&mut self, done: Vec<(i32, Replay)>, began: Duration) -> Result<(), Fault> {
+    fn serve(&mut self, done: Vec<(i32, PartitionReplay)>, began: Duration) -> Result<(), Fault> {
         let partitions = done.iter().map(|(partition, _)| *partition).collect::<Vec<_>>();
         for (partition, mut replay) in done {
             self.staged.adopt(partition, std::mem::take(&mut replay.same_time));
@@ -240,7 +253,7 @@ impl<L: Log> Worker<'_, L> {
     }
 
     /// Records that windows need and the input does not have.
-    fn missing(&self, partition: i32, replay: &Replay) -> u64 {
+    fn missing(&self, partition: i32, replay: &PartitionReplay) -> u64 {
         let (topic, from, to) = (&self.plan.topic, replay.from, replay.to.offset);
         let passed_by = from - replay.floor.offset;
         if passed_by > 0 {
@@ -267,34 +280,36 @@ impl<L: Log> Worker<'_, L> {
     }
 
     /// The mark to begin at: the committed one if the topic still has it.
-    fn begin_at(&self, partition: i32, standing: Standing, first: i64, end: i64) -> Result<Mark, Fault> {
+    fn begin_at(&self, partition: i32, standing: CommittedOffset, first: i64, end: i64) -> Result<Progress, Fault> {
         let topic = &self.plan.topic;
-        let anew = |offset| Ok(Mark { offset, ..Mark::default() });
+        let anew = |offset| Ok(Progress { offset, ..Progress::default() });
         match standing {
-            Standing::New if self.plan.start == Start::Latest => anew(end),
-            Standing::New => anew(first),
-            Standing::Added => {
+            CommittedOffset::New if self.plan.start == StartPosition::Latest => anew(end),
+            CommittedOffset::New => anew(first),
+            CommittedOffset::Added => {
                 tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
                 anew(first)
             }
-            Standing::At(Mark { offset, .. }) | Standing::Foreign(offset) if offset > end => Err(Fault::new(
-                Remedy::Stop,
-                format_args!(
-                    "{topic} [{partition}] ends at {end}, before the committed offset {offset}: the topic was recreated or \
+            CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) if offset > end => {
+                Err(Fault::new(
+                    Remedy::Stop,
+                    format_args!(
+                        "{topic} [{partition}] ends at {end}, before the committed offset {offset}: the topic was recreated or \
                      truncated. Reset the group's offsets (kafka-consumer-groups --reset-offsets --to-earliest), then start again"
-                ),
-            )),
-            Standing::At(Mark { offset, counts }) if offset < first => {
+                    ),
+                ))
+            }
+            CommittedOffset::At(Progress { offset, counts }) if offset < first => {
                 tracing::error!(
                     topic,
                     partition,
                     lost = first - offset,
                     "events were deleted by the topic's retention before they were judged; going on at the first that is left"
                 );
-                Ok(Mark { offset: first, counts })
+                Ok(Progress { offset: first, counts })
             }
-            Standing::At(mark) => Ok(mark),
-            Standing::Foreign(offset) => anew(offset.max(first)),
+            CommittedOffset::At(mark) => Ok(mark),
+            CommittedOffset::Foreign(offset) => anew(offset.max(first)),
         }
     }
 
@@ -302,21 +317,21 @@ impl<L: Log> Worker<'_, L> {
     fn find(
         &mut self,
         partition: i32,
-        windows: Windows,
-        standing: Standing,
+        windows: RestoredWindows,
+        standing: CommittedOffset,
         first: i64,
-        at: &Mark,
-        identity: &Identity,
+        at: &Progress,
+        identity: &TopicIdentity,
     ) -> Result<Found, Fault> {
         let settings = self.detector.settings();
         let (print, window) = (hex(&self.detector.fingerprint()), settings.window);
-        let Windows { restore, floor, .. } = windows;
+        let RestoredWindows { restore, floor, .. } = windows;
         let (topic, state) = (&self.plan.topic, &self.plan.state_topic);
         let Some(mut floor) = floor else {
-            if self.plan.keeps_state && matches!(standing, Standing::At(_) | Standing::Foreign(_)) {
+            if self.plan.keeps_state && matches!(standing, CommittedOffset::At(_) | CommittedOffset::Foreign(_)) {
                 tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
             }
-            let mut floor = Floor {
+            let mut floor = Checkpoint {
                 group: self.plan.group.clone(),
                 topic: topic.clone(),
                 topic_id: identity.id.clone(),
@@ -330,22 +345,22 @@ impl<L: Log> Worker<'_, L> {
                 epochs: Vec::new(),
             };
             floor.settle(floor.offset, print, window, &self.plan.fields);
-            if matches!(standing, Standing::Foreign(_)) {
+            if matches!(standing, CommittedOffset::Foreign(_)) {
                 self.watch.note_foreign_commit(self.log.now(), partition, None, at.offset);
             }
             return Ok(Found { restore, floor, is_news: self.plan.keeps_state });
         };
         let committed = match standing {
-            Standing::At(Mark { offset, .. }) | Standing::Foreign(offset) => Some(offset),
-            Standing::New | Standing::Added => None,
+            CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) => Some(offset),
+            CommittedOffset::New | CommittedOffset::Added => None,
         };
-        if matches!(standing, Standing::Foreign(_)) {
+        if matches!(standing, CommittedOffset::Foreign(_)) {
             self.watch.note_foreign_commit(self.log.now(), partition, Some(floor.at), at.offset);
         }
         if let Err(fault) = floor.fits(self.plan, partition, identity, restore.newest(), committed) {
             // Who had the partition before us may have had its last commit after we asked.
             let now = self.insist("reading the committed offsets", |log| log.committed(&[partition]))?;
-            let has_moved = now.get(&partition).copied().unwrap_or(Standing::New) != standing;
+            let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
             return Err(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault });
         }
         let mut is_news = floor.settle(at.offset, print, window, &self.plan.fields);
@@ -376,6 +391,6 @@ impl<L: Log> Worker<'_, L> {
     }
 }
 
-pub(super) fn offsets(marks: &Marks) -> Positions {
+pub(super) fn offsets(marks: &ProgressByPartition) -> Positions {
     marks.iter().map(|(partition, mark)| (*partition, mark.offset)).collect()
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Worker;
-use crate::health::State;
-use crate::stream::log::{Fault, Log, Remedy};
+use crate::health::ComponentState;
+use crate::stream::log::{Fault, Remedy, TransactionalClient};
 
 /// A call that has been retried for this long makes the worker degraded.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// offsets tell what became of it.
 const LIMIT: Duration = Duration::from_secs(15);
 
-impl<L: Log> Worker<'_, L> {
+impl<L: TransactionalClient> Worker<'_, L> {
     /// Calls until the answer is not `Retry`; gives up when the time to drain is over.
     pub(super) fn insist<T>(
         &mut self,
@@ -31,7 +31,7 @@ impl<L: Log> Worker<'_, L> {
                         return Err(Fault { remedy: Remedy::Rebuild, ..fault });
                     }
                     if self.log.now().saturating_sub(since) > PATIENCE {
-                        self.part.set(State::Degraded(format!("{what}: {fault}")));
+                        self.part.set(ComponentState::Degraded(format!("{what}: {fault}")));
                     }
                     self.part.beat();
                     self.log.sleep(Duration::from_millis(20));

@@ -1,7 +1,7 @@
 //! Notices series that get several values of the same time: two sources share one device and one metric, so that their values
 //! are mixed in one window, in which little is abnormal. A few series of each partition are looked at, one after the other.
 
-use crate::event::{Event, Instant};
+use crate::event::{Event, Timestamp};
 use crate::foreign;
 
 /// Series of a partition that are looked at together.
@@ -37,7 +37,7 @@ pub(super) struct SameTime {
 struct Probe {
     device: Box<str>,
     metric: Option<Box<str>>,
-    at: Instant,
+    at: Timestamp,
     value: f64,
     offset: i64,
     left: u8,
@@ -48,7 +48,7 @@ struct Probe {
 struct Example {
     device: Box<str>,
     metric: Option<Box<str>>,
-    at: Instant,
+    at: Timestamp,
     offsets: [i64; 2],
 }
 
@@ -73,7 +73,7 @@ impl SameTime {
         }
     }
 
-    fn compare(&mut self, place: usize, offset: i64, at: Instant, event: &Event<'_>) {
+    fn compare(&mut self, place: usize, offset: i64, at: Timestamp, event: &Event<'_>) {
         let Some(probe) = &mut self.probes[place] else { return };
         if *probe.device != *event.device_id || probe.metric.as_deref() != event.metric_name.as_deref() {
             return;
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn note(found: &mut SameTime, offset: i64, device: &str, second: i64, value: f64) {
-        let timestamp = Instant::from_millis(second * 1_000);
+        let timestamp = Timestamp::from_millis(second * 1_000);
         let event = Event { device_id: Cow::Borrowed(device), metric_name: None, metric_value: value, timestamp };
         found.note(offset, &event);
     }

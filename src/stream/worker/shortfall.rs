@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::health::{Code, Part, Severity};
-use crate::stream::mark::Marks;
+use crate::health::{Component, ConditionCode, ConditionSeverity};
+use crate::stream::mark::ProgressByPartition;
 
 /// What is missing of the partitions of one worker.
 #[derive(Default)]
@@ -25,18 +25,18 @@ impl Shortfalls {
     }
 
     /// Raises or clears the condition.
-    pub fn watch(&mut self, topic: &str, marks: &Marks, part: &Part) {
+    pub fn watch(&mut self, topic: &str, marks: &ProgressByPartition, part: &Component) {
         self.missing
             .retain(|partition, (_, until)| marks.get(partition).is_some_and(|mark| mark.counts.sum() < *until));
         if self.missing.is_empty() {
-            part.clear(Code::ReplayShortfall);
+            part.clear(ConditionCode::ReplayShortfall);
             return;
         }
         let missing = self.missing.values().map(|(missing, _)| missing).sum::<u64>();
         let partitions = self.missing.keys().map(i32::to_string).collect::<Vec<_>>().join(", ");
         part.raise(
-            Code::ReplayShortfall,
-            Severity::Notice,
+            ConditionCode::ReplayShortfall,
+            ConditionSeverity::Notice,
             format!(
                 "{missing} records that windows need are no longer in {topic} [{partitions}]: verdicts differ from those without \
                  a restart until the windows are full of newer values. Set cleanup.policy=delete and a longer retention on {topic}, \
@@ -50,13 +50,17 @@ impl Shortfalls {
 mod tests {
     use super::*;
     use crate::health::Health;
-    use crate::stream::mark::{Counts, Mark};
+    use crate::stream::mark::{OutcomeCounts, Progress};
 
     #[test]
     fn the_condition_holds_until_windows_are_full_of_newer_values() {
         let part = Health::default().part("w");
-        let marks =
-            |passed| Marks::from([(3, Mark { offset: 0, counts: Counts { normal: passed, ..Counts::default() } })]);
+        let marks = |passed| {
+            ProgressByPartition::from([(
+                3,
+                Progress { offset: 0, counts: OutcomeCounts { normal: passed, ..OutcomeCounts::default() } },
+            )])
+        };
         let mut shortfalls = Shortfalls::default();
         shortfalls.add(3, 7, 100, 50);
         shortfalls.watch("raw", &marks(149), &part);

@@ -2,19 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::Plan;
+use super::WorkerPlan;
 use super::dead_letter::{dead_letter, largest_part};
 use super::same_time::SameTime;
 use super::splits::Splits;
-use crate::anomaly::{Anomaly, Severity, Source};
+use crate::anomaly::{Anomaly, RecordId, Severity};
 use crate::config::resolved::OnReject;
 use crate::detect::{Detector, Verdict};
 use crate::error::Error;
-use crate::event::{Class, Decoder, Instant, Rejection};
-use crate::health::{Activity, Cut, Reasons, Sample, Samples, Tally};
+use crate::event::{Decoder, RejectClass, Rejection, Timestamp};
+use crate::health::{Activity, Cut, RejectReasons, RejectedSample, RejectedSamples, Tally};
 use crate::meter::Meter;
-use crate::stream::log::{Outgoing, Output, Record};
-use crate::stream::mark::{Counts, Mark};
+use crate::stream::log::{ConsumedRecord, OutgoingRecord, OutputTopic};
+use crate::stream::mark::{OutcomeCounts, Progress};
 
 /// Events that are decoded before the first of them is judged.
 pub(super) const BLOCK: usize = 64;
@@ -26,8 +26,8 @@ const MAX_OUTBOX: usize = 1 << 20;
 const MAX_LABEL: usize = 256;
 
 #[derive(Default)]
-pub(super) struct Staged {
-    pub outbox: Vec<Outgoing>,
+pub(super) struct PendingTransaction {
+    pub outbox: Vec<OutgoingRecord>,
     pub anomalies: Vec<Anomaly>,
     pub coverage: Vec<((i64, i32), Tally)>,
     /// By minute of arrival and partition.
@@ -35,26 +35,26 @@ pub(super) struct Staged {
     /// Some of the devices that came: one of each block, not always at the same place of it.
     pub devices: Vec<String>,
     /// Of rejected records, for people.
-    pub samples: Samples,
+    pub samples: RejectedSamples,
     /// Policy `fail` met a record that is no event.
     pub poison: Option<Error>,
     pub largest_dead_letter: usize,
     /// Of the input, by partition.
     pub bytes: BTreeMap<i32, u64>,
     tally: Tally,
-    rejects: BTreeMap<Class, u64>,
-    pub reasons: Reasons,
+    rejects: BTreeMap<RejectClass, u64>,
+    pub reasons: RejectReasons,
     pub splits: Splits,
-    event_times: BTreeMap<i32, Instant>,
-    arrivals: BTreeMap<i32, Instant>,
+    event_times: BTreeMap<i32, Timestamp>,
+    arrivals: BTreeMap<i32, Timestamp>,
     same_times: BTreeMap<i32, SameTime>,
-    now: Option<Instant>,
+    now: Option<Timestamp>,
 }
 
-impl Staged {
+impl PendingTransaction {
     /// Looks at the clock, once for each poll.
     pub fn tick(&mut self) {
-        self.now = Some(Instant::now());
+        self.now = Some(Timestamp::now());
     }
 
     /// Records that have their outcome.
@@ -64,21 +64,21 @@ impl Staged {
 
     /// What waits to be sent should wait no longer.
     pub fn is_bulky(&self) -> bool {
-        self.outbox.iter().map(Outgoing::size).sum::<usize>() > MAX_OUTBOX
+        self.outbox.iter().map(OutgoingRecord::size).sum::<usize>() > MAX_OUTBOX
     }
 
     /// Time of the partition's newest event.
-    pub fn event_time(&self, partition: i32) -> Option<Instant> {
+    pub fn event_time(&self, partition: i32) -> Option<Timestamp> {
         self.event_times.get(&partition).copied()
     }
 
     /// When the partition's newest record was taken.
-    pub fn arrival(&self, partition: i32) -> Option<Instant> {
+    pub fn arrival(&self, partition: i32) -> Option<Timestamp> {
         self.arrivals.get(&partition).copied()
     }
 
     /// Times of events and arrivals outlive the commit.
-    pub fn keep_times_of(&mut self, done: Staged) {
+    pub fn keep_times_of(&mut self, done: PendingTransaction) {
         (self.event_times, self.arrivals) = (done.event_times, done.arrivals);
         self.same_times = done.same_times;
     }
@@ -97,15 +97,15 @@ impl Staged {
     #[allow(clippy::too_many_arguments)] // Parts of the worker, of which this is one.
     pub fn judge(
         &mut self,
-        plan: &Plan,
+        plan: &WorkerPlan,
         decoder: &mut Decoder,
         detector: &mut Detector,
         partition: i32,
-        records: &[Record<'_>],
-        mark: &mut Mark,
+        records: &[ConsumedRecord<'_>],
+        mark: &mut Progress,
         dead_letter_limit: usize,
     ) {
-        let mut source = Source { topic: plan.topic.clone(), partition, offset: 0, index: 0 };
+        let mut source = RecordId { topic: plan.topic.clone(), partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
         let (before, mut activity) = (self.tally, Activity::default());
         let arrived = self.now;
@@ -171,7 +171,7 @@ impl Staged {
     }
 
     /// A null value, or a record that the settings pass over.
-    fn ignore(&mut self, partition: i32, at: Option<Instant>, counts: &mut Counts) {
+    fn ignore(&mut self, partition: i32, at: Option<Timestamp>, counts: &mut OutcomeCounts) {
         self.cover(partition, at).ignored += 1;
         self.tally.ignored += 1;
         counts.ignored += 1;
@@ -179,11 +179,11 @@ impl Staged {
 
     fn reject(
         &mut self,
-        plan: &Plan,
-        source: &Source,
-        record: &Record<'_>,
+        plan: &WorkerPlan,
+        source: &RecordId,
+        record: &ConsumedRecord<'_>,
         rejection: &Rejection,
-        mark: &mut Mark,
+        mark: &mut Progress,
         limit: usize,
     ) {
         self.cover(source.partition, own_time(record)).rejected += 1;
@@ -191,7 +191,7 @@ impl Staged {
         *self.rejects.entry(rejection.class).or_default() += 1;
         self.reasons.note(&rejection.message);
         if let Some(at) = self.now {
-            self.samples.push(Sample {
+            self.samples.push(RejectedSample {
                 partition: source.partition,
                 offset: source.offset,
                 class: rejection.class,
@@ -210,7 +210,7 @@ impl Staged {
         }
     }
 
-    fn passed(&mut self, partition: i32, at: Option<Instant>, verdict: Verdict, counts: &mut Counts) {
+    fn passed(&mut self, partition: i32, at: Option<Timestamp>, verdict: Verdict, counts: &mut OutcomeCounts) {
         *match verdict {
             Verdict::Learning => &mut counts.learning,
             Verdict::Normal => &mut counts.normal,
@@ -221,8 +221,8 @@ impl Staged {
         *(if is_learning { &mut minute.learning } else { &mut minute.judged }) += 1;
         *(if is_learning { &mut self.tally.learning } else { &mut self.tally.judged }) += 1;
         if let Verdict::Anomalous(anomaly) = verdict {
-            self.outbox.push(Outgoing {
-                output: Output::Anomalies,
+            self.outbox.push(OutgoingRecord {
+                output: OutputTopic::Anomalies,
                 key: Some(anomaly.device_id.clone().into_bytes()),
                 value: json(&anomaly),
                 headers: Vec::new(),
@@ -232,17 +232,17 @@ impl Staged {
     }
 
     /// The tally of the event's minute; an absurd time counts under the minute in which it was judged.
-    fn cover(&mut self, partition: i32, at: Option<Instant>) -> &mut Tally {
+    fn cover(&mut self, partition: i32, at: Option<Timestamp>) -> &mut Tally {
         let is_same =
-            |(minute, of): (i64, i32), at: Instant| of == partition && minute == at.millis().div_euclid(MINUTE);
+            |(minute, of): (i64, i32), at: Timestamp| of == partition && minute == at.millis().div_euclid(MINUTE);
         if let (Some((place, _)), Some(at)) = (self.coverage.last(), at)
             && is_same(*place, at)
         {
             let last = self.coverage.len() - 1;
             return &mut self.coverage[last].1;
         }
-        let now = self.now.map_or(0, Instant::millis);
-        let millis = at.map_or(now, Instant::millis);
+        let now = self.now.map_or(0, Timestamp::millis);
+        let millis = at.map_or(now, Timestamp::millis);
         let is_near = (now - 400 * DAY..now + DAY).contains(&millis);
         let place = ((if is_near { millis } else { now }).div_euclid(MINUTE), partition);
         if self.coverage.last().is_none_or(|(last, _)| *last != place) {
@@ -277,8 +277,8 @@ fn json(anomaly: &Anomaly) -> Option<Vec<u8>> {
 
 /// None where it is outside the years that a time can have. The wall clock does not stand in for it: an anomaly is a function of
 /// the log alone.
-fn own_time(record: &Record<'_>) -> Option<Instant> {
-    record.timestamp.and_then(Instant::from_millis)
+fn own_time(record: &ConsumedRecord<'_>) -> Option<Timestamp> {
+    record.timestamp.and_then(Timestamp::from_millis)
 }
 
 /// PostgreSQL's text cannot hold U+0000, and nobody reads a label of kilobytes.
@@ -294,9 +294,9 @@ mod tests {
 
     #[test]
     fn absurd_times_are_covered_by_the_minute_of_judging() {
-        let mut staged = Staged { now: Instant::from_millis(10 * DAY), ..Staged::default() };
-        staged.cover(0, Instant::from_millis(10 * DAY - 120_000)).judged += 1;
-        staged.cover(0, Instant::from_millis(1_000 * DAY)).judged += 1;
+        let mut staged = PendingTransaction { now: Timestamp::from_millis(10 * DAY), ..PendingTransaction::default() };
+        staged.cover(0, Timestamp::from_millis(10 * DAY - 120_000)).judged += 1;
+        staged.cover(0, Timestamp::from_millis(1_000 * DAY)).judged += 1;
         let minutes = staged.coverage.iter().map(|((minute, _), _)| *minute).collect::<Vec<_>>();
         assert_eq!(minutes, [14_398, 14_400]);
     }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{BATCH, Worker};
-use crate::stream::log::{Fault, Log, Remedy};
+use crate::stream::log::{Fault, Remedy, TransactionalClient};
 
 /// How long a poll waits when nothing is open.
 const IDLE: Duration = Duration::from_millis(200);
 
-impl<L: Log> Worker<'_, L> {
+impl<L: TransactionalClient> Worker<'_, L> {
     /// Polls, and judges what comes into `staged`.
     pub(super) fn take(&mut self) -> Result<usize, Fault> {
         let wait = match self.open {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::Worker;
 use super::splits::Splits;
-use crate::health::{Code, PartitionStatus, Severity};
-use crate::stream::log::{Foreign, Log, Positions};
-use crate::stream::mark::Marks;
+use crate::health::{ConditionCode, ConditionSeverity, PartitionStatus};
+use crate::stream::log::{ForeignCommits, Positions, TransactionalClient};
+use crate::stream::mark::ProgressByPartition;
 
 /// Time between two evaluations of the conditions.
 const EVALUATE: Duration = Duration::from_secs(1);
@@ -21,23 +21,23 @@ const MOST_PLACES: usize = 3;
 
 /// What was seen since the worker began.
 #[derive(Default)]
-pub(super) struct Watch {
+pub(super) struct InputWatch {
     /// Stable end of a partition with records beyond it, and since when it is that.
     held: BTreeMap<i32, (i64, Duration)>,
     /// Our own newest commits, also of partitions that were given back.
     known: Positions,
     /// Records that another program passed by: from where on, when that is known, and up to where.
     gaps: BTreeMap<i32, (Option<i64>, i64)>,
-    foreign: Foreign,
+    foreign: ForeignCommits,
     /// When another program or a commit of one was seen for the last time.
     foreign_seen: Duration,
     splits: Splits,
     evaluated: Duration,
 }
 
-impl Watch {
+impl InputWatch {
     /// Our own commits.
-    pub fn note_commit(&mut self, committed: &Marks) {
+    pub fn note_commit(&mut self, committed: &ProgressByPartition) {
         self.known.extend(committed.iter().map(|(partition, mark)| (*partition, mark.offset)));
     }
 
@@ -50,7 +50,7 @@ impl Watch {
     }
 
     /// What is seen of other programs now. What they passed by is told no longer once they have been away for long.
-    fn note_foreign(&mut self, now: Duration, foreign: Foreign) {
+    fn note_foreign(&mut self, now: Duration, foreign: ForeignCommits) {
         self.foreign = foreign;
         if self.is_foreign_here() {
             self.foreign_seen = now;
@@ -90,7 +90,7 @@ impl Watch {
     }
 
     /// What other programs do in our group.
-    fn foreign_commits(&self, topic: &str, group: &str) -> Option<(Severity, String)> {
+    fn foreign_commits(&self, topic: &str, group: &str) -> Option<(ConditionSeverity, String)> {
         let mut places = Vec::new();
         for (partition, offset) in &self.foreign.commits {
             places.push(format!("{topic} [{partition}] offset {offset} was committed by another program"));
@@ -108,13 +108,13 @@ impl Watch {
         if !members.is_empty() {
             places.push(format!("not a detector, but in the group: {}", listed(members)));
         }
-        let severity = if self.is_foreign_here() { Severity::Degraded } else { Severity::Notice };
+        let severity = if self.is_foreign_here() { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
         let advice = "a detector needs a consumer group of its own";
         (!places.is_empty()).then(|| (severity, format!("group {group}: {}; {advice}", listed(&places))))
     }
 }
 
-impl<L: Log> Worker<'_, L> {
+impl<L: TransactionalClient> Worker<'_, L> {
     /// Raises and clears the conditions, once a second.
     pub(super) fn watch(&mut self, partitions: &BTreeMap<i32, PartitionStatus>) {
         let now = self.log.now();
@@ -124,10 +124,11 @@ impl<L: Log> Worker<'_, L> {
         self.watch.evaluated = now;
         self.look_at_group();
         let plan = self.plan;
-        let held = self.watch.open_transactions(&plan.topic, now, partitions).map(|text| (Severity::Degraded, text));
-        self.part.set_condition(Code::OpenTransaction, held);
+        let held =
+            self.watch.open_transactions(&plan.topic, now, partitions).map(|text| (ConditionSeverity::Degraded, text));
+        self.part.set_condition(ConditionCode::OpenTransaction, held);
         let foreign = self.watch.foreign_commits(&plan.topic, &plan.group);
-        self.part.set_condition(Code::ForeignCommit, foreign);
+        self.part.set_condition(ConditionCode::ForeignCommit, foreign);
         let lag = partitions.values().filter_map(|status| Some((status.end? - status.committed).max(0))).sum::<i64>();
         self.input.evaluate(&self.part.name, lag);
     }
@@ -137,7 +138,7 @@ impl<L: Log> Worker<'_, L> {
         if splits.count > 0 {
             self.meter.split_series.inc_by(splits.count);
             self.watch.splits.add(splits);
-            self.part.raise(Code::SplitSeries, Severity::Notice, self.watch.splits.to_string());
+            self.part.raise(ConditionCode::SplitSeries, ConditionSeverity::Notice, self.watch.splits.to_string());
         }
     }
 
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_stable_end_that_moves_is_no_open_transaction_and_one_that_stands_still_is() {
-        let mut watch = Watch::default();
+        let mut watch = InputWatch::default();
         for second in 0..20 {
             let end = second as i64 * 10;
             let held = watch.open_transactions("raw", Duration::from_secs(second), &status(end, end + 3));
@@ -185,34 +186,37 @@ mod tests {
 
     #[test]
     fn a_foreign_commit_names_the_records_without_a_verdict() {
-        let mut watch = Watch::default();
-        watch.note_commit(&Marks::from([(1, crate::stream::mark::Mark { offset: 200, ..Default::default() })]));
+        let mut watch = InputWatch::default();
+        watch.note_commit(&ProgressByPartition::from([(
+            1,
+            crate::stream::mark::Progress { offset: 200, ..Default::default() },
+        )]));
         watch.note_foreign_commit(Duration::ZERO, 1, Some(150), 400);
         let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
-        assert_eq!(severity, Severity::Notice);
+        assert_eq!(severity, ConditionSeverity::Notice);
         assert!(text.contains("raw [1]") && text.contains("200 records since offset 200"), "{text}");
         watch.foreign.members.push("intruder at /127.0.0.1".into());
         let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
-        assert_eq!(severity, Severity::Degraded);
+        assert_eq!(severity, ConditionSeverity::Degraded);
         assert!(text.contains("intruder at /127.0.0.1"), "{text}");
     }
 
     #[test]
     fn a_foreign_commit_is_told_for_an_hour_after_the_last_sight_of_the_other_program() {
-        let mut watch = Watch::default();
+        let mut watch = InputWatch::default();
         let at = |minute: u64| Duration::from_secs(60 * minute);
-        let severity = |watch: &Watch| watch.foreign_commits("raw", "g").map(|(severity, _)| severity);
+        let severity = |watch: &InputWatch| watch.foreign_commits("raw", "g").map(|(severity, _)| severity);
         watch.note_foreign_commit(at(1), 1, Some(150), 400);
-        let standing = Foreign { commits: [(0, 7)].into(), members: Vec::new() };
-        let member = Foreign { commits: Positions::new(), members: vec!["intruder".into()] };
+        let standing = ForeignCommits { commits: [(0, 7)].into(), members: Vec::new() };
+        let member = ForeignCommits { commits: Positions::new(), members: vec!["intruder".into()] };
         for (minute, foreign, told) in [
-            (60, Foreign::default(), Some(Severity::Notice)),
-            (100, member, Some(Severity::Degraded)),
-            (200, standing, Some(Severity::Degraded)),
-            (201, Foreign::default(), Some(Severity::Notice)),
-            (259, Foreign::default(), Some(Severity::Notice)),
-            (260, Foreign::default(), None),
-            (500, Foreign::default(), None),
+            (60, ForeignCommits::default(), Some(ConditionSeverity::Notice)),
+            (100, member, Some(ConditionSeverity::Degraded)),
+            (200, standing, Some(ConditionSeverity::Degraded)),
+            (201, ForeignCommits::default(), Some(ConditionSeverity::Notice)),
+            (259, ForeignCommits::default(), Some(ConditionSeverity::Notice)),
+            (260, ForeignCommits::default(), None),
+            (500, ForeignCommits::default(), None),
         ] {
             watch.note_foreign(at(minute), foreign);
             assert_eq!(severity(&watch), told, "in minute {minute}");

@@ -3,26 +3,26 @@
 use std::collections::BTreeMap;
 
 use super::Worker;
-use super::floor::Floor;
-use crate::series::Restore;
-use crate::series::snapshot::{self, Damage};
-use crate::stream::log::{Fault, Log, Past, Ranges, Record, Remedy};
+use super::floor::Checkpoint;
+use crate::series::TableRestore;
+use crate::series::snapshot::{self, DamagedRecord};
+use crate::stream::log::{ConsumedRecord, Fault, HistoryTopic, OffsetRanges, Remedy, TransactionalClient};
 
 /// What the topic has of one partition.
 #[derive(Default)]
-pub(super) struct Windows {
-    pub restore: Restore,
-    pub floor: Option<Floor>,
+pub(super) struct RestoredWindows {
+    pub restore: TableRestore,
+    pub floor: Option<Checkpoint>,
     /// The first record that cannot be used.
-    damage: Option<(i64, Damage)>,
+    damage: Option<(i64, DamagedRecord)>,
 }
 
-impl Windows {
+impl RestoredWindows {
     /// The next records, in order.
-    pub fn take(&mut self, records: &[Record<'_>]) {
+    pub fn take(&mut self, records: &[ConsumedRecord<'_>]) {
         for record in records {
             let key = record.key.unwrap_or_default();
-            let read = match (Floor::read(key, record.value), snapshot::series_of(key)) {
+            let read = match (Checkpoint::read(key, record.value), snapshot::series_of(key)) {
                 (Some(read), _) => read.map(|read| self.floor = Some(read)),
                 (None, Some(series)) => {
                     let read = record.value.map(|value| snapshot::decode(key, value)).transpose();
@@ -38,26 +38,29 @@ impl Windows {
     }
 }
 
-impl<L: Log> Worker<'_, L> {
+impl<L: TransactionalClient> Worker<'_, L> {
     /// Opens the topic for these partitions, as far as they are not empty; what is to be read.
-    pub(super) fn open_windows(&mut self, partitions: &[i32]) -> Result<(Ranges, BTreeMap<i32, Windows>), Fault> {
+    pub(super) fn open_windows(
+        &mut self,
+        partitions: &[i32],
+    ) -> Result<(OffsetRanges, BTreeMap<i32, RestoredWindows>), Fault> {
         let what = "reading the ends of the windows' topic";
-        let mut ranges = self.insist(what, |log| log.bounds_of(Past::State, partitions))?;
+        let mut ranges = self.insist(what, |log| log.bounds_of(HistoryTopic::State, partitions))?;
         ranges.retain(|_, range| !range.is_empty());
         if !ranges.is_empty() {
-            self.insist("opening the windows' topic", |log| log.open_history(Past::State, &ranges))?;
+            self.insist("opening the windows' topic", |log| log.open_history(HistoryTopic::State, &ranges))?;
         }
-        Ok((ranges, partitions.iter().map(|partition| (*partition, Windows::default())).collect()))
+        Ok((ranges, partitions.iter().map(|partition| (*partition, RestoredWindows::default())).collect()))
     }
 
     /// Where no topic keeps windows: all that follows from the records.
-    pub(super) fn no_windows(&self) -> Windows {
-        let restore = Restore::from_records_alone(self.detector.settings().bounds());
-        Windows { restore, ..Windows::default() }
+    pub(super) fn no_windows(&self) -> RestoredWindows {
+        let restore = TableRestore::from_records_alone(self.detector.settings().bounds());
+        RestoredWindows { restore, ..RestoredWindows::default() }
     }
 
-    pub(super) fn check_damage(&self, windows: &BTreeMap<i32, Windows>) -> Result<(), Fault> {
-        let damage = |(partition, windows): (&i32, &Windows)| Some((*partition, windows.damage?));
+    pub(super) fn check_damage(&self, windows: &BTreeMap<i32, RestoredWindows>) -> Result<(), Fault> {
+        let damage = |(partition, windows): (&i32, &RestoredWindows)| Some((*partition, windows.damage?));
         let Some((partition, (offset, why))) = windows.iter().find_map(damage) else { return Ok(()) };
         Err(Fault::new(
             Remedy::Stop,

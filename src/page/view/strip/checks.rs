@@ -1,7 +1,7 @@
 //! The checks beside the sentence. A tick is given only for what is known to be well; what is not known is a dash.
 
-use super::{Check, Facts, Seen};
-use crate::health::Code;
+use super::{BannerContext, Facts, StatusCheck};
+use crate::health::ConditionCode;
 use crate::page::view::format::{age, counted, duration, grouped, rough};
 use crate::page::view::text::isolated;
 
@@ -13,13 +13,13 @@ fn glyph(is_well: bool) -> &'static str {
 }
 
 /// Of the whole strip.
-pub fn all(facts: &Facts<'_>, seen: Seen) -> Vec<Check> {
+pub fn all(facts: &Facts<'_>, seen: BannerContext) -> Vec<StatusCheck> {
     let mut all = vec![detector(facts), lag(facts, seen.is_shrinking), judged(facts), database(facts), series(facts)];
     all.extend(clocks(facts, seen.ahead));
     all
 }
 
-fn detector(facts: &Facts<'_>) -> Check {
+fn detector(facts: &Facts<'_>) -> StatusCheck {
     let current = &facts.current;
     let (partitions, fresh) = (current.rows.len(), current.fresh());
     let mut states = current.rows.iter().map(|row| row.state.as_str()).collect::<Vec<_>>();
@@ -40,11 +40,11 @@ fn detector(facts: &Facts<'_>) -> Check {
         note += &format!(" \u{b7} {} on {}{more}: ended {}", isolated(group), isolated(topic), age(*last, facts.now));
     }
     let is_well = fresh == partitions && is_running && current.degrading().next().is_none();
-    Check { glyph: if partitions == 0 { "dash" } else { glyph(is_well) }, name: "Detector", value, note }
+    StatusCheck { glyph: if partitions == 0 { "dash" } else { glyph(is_well) }, name: "Detector", value, note }
 }
 
 /// Small or shrinking is well: in seconds of input at the present rate.
-fn lag(facts: &Facts<'_>, is_shrinking: Option<bool>) -> Check {
+fn lag(facts: &Facts<'_>, is_shrinking: Option<bool>) -> StatusCheck {
     let (current, name) = (&facts.current, "Kafka lag");
     let lags = current.rows.iter().map(|row| row.lag).collect::<Vec<_>>();
     let sum = lags.iter().flatten().map(|lag| (*lag).max(0) as u64).sum::<u64>();
@@ -53,10 +53,10 @@ fn lag(facts: &Facts<'_>, is_shrinking: Option<bool>) -> Check {
     if !current.is_reporting() {
         let last = current.rows.iter().map(|row| row.updated_at).max();
         let note = last.map_or("no report".into(), |since| format!("as of {}", age(since, facts.now)));
-        return Check { glyph: "dash", name, value, note };
+        return StatusCheck { glyph: "dash", name, value, note };
     }
     if unknown > 0 {
-        return Check { glyph: "dash", name, value, note: format!("not known of {unknown} partitions") };
+        return StatusCheck { glyph: "dash", name, value, note: format!("not known of {unknown} partitions") };
     }
     let pace = facts.data.reports.pace(facts.taken).map_or(0.0, |pace| pace.iter().sum::<f64>());
     let seconds = sum as f64 / pace;
@@ -64,23 +64,23 @@ fn lag(facts: &Facts<'_>, is_shrinking: Option<bool>) -> Check {
         format!("{} of input", if seconds < 10.0 { short(seconds) } else { duration((seconds * 1000.0) as i64) });
     let (glyph, note) = match is_shrinking {
         _ if sum == 0 => {
-            (glyph(!current.has(Code::FallingBehind)), counted(lags.len() as u64, "partition", "partitions"))
+            (glyph(!current.has(ConditionCode::FallingBehind)), counted(lags.len() as u64, "partition", "partitions"))
         }
         _ if pace <= 0.0 => ("cross", "records wait, none was taken lately".to_owned()),
-        _ if current.has(Code::FallingBehind) => ("cross", of_input),
+        _ if current.has(ConditionCode::FallingBehind) => ("cross", of_input),
         _ if seconds <= SMALL => ("tick", of_input),
         Some(true) => ("tick", format!("{of_input}, shrinking")),
         Some(false) => ("cross", format!("{of_input}, not shrinking")),
         None => ("dash", of_input),
     };
-    Check { glyph, name, value, note }
+    StatusCheck { glyph, name, value, note }
 }
 
-fn judged(facts: &Facts<'_>) -> Check {
+fn judged(facts: &Facts<'_>) -> StatusCheck {
     let (judged, is_known) = (facts.judged, facts.current.is_reporting());
     let pace = facts.data.reports.pace(facts.taken);
     let is_learning = pace.is_some_and(|[judged, learning, ..]| learning > judged);
-    Check {
+    StatusCheck {
         glyph: match judged {
             _ if is_learning && is_known => "clock",
             0 => "dash",
@@ -98,16 +98,16 @@ fn judged(facts: &Facts<'_>) -> Check {
     }
 }
 
-fn database(facts: &Facts<'_>) -> Check {
+fn database(facts: &Facts<'_>) -> StatusCheck {
     let took = format!("answers in {:.1} ms", facts.data.took.as_secs_f64() * 1000.0);
     match facts.data.reports.refused {
-        0 => Check {
+        0 => StatusCheck {
             glyph: "tick",
             name: "Database",
             value: took,
             note: format!("asked {}", age(facts.taken, facts.now)),
         },
-        n => Check {
+        n => StatusCheck {
             glyph: "cross",
             name: "Database",
             value: format!("{} refused", counted(n, "row", "rows")),
@@ -116,7 +116,7 @@ fn database(facts: &Facts<'_>) -> Check {
     }
 }
 
-fn series(facts: &Facts<'_>) -> Check {
+fn series(facts: &Facts<'_>) -> StatusCheck {
     let current = &facts.current;
     let series = current.rows.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
     let rejected =
@@ -129,7 +129,7 @@ fn series(facts: &Facts<'_>) -> Check {
     if is_split {
         note = format!("devices are split over partitions \u{b7} {note}");
     }
-    Check {
+    StatusCheck {
         glyph: match rejected {
             _ if current.rows.is_empty() || is_split => "dash",
             0 => glyph(current.is_reporting()),
@@ -146,11 +146,11 @@ fn series(facts: &Facts<'_>) -> Check {
 }
 
 /// Only when clocks differ.
-fn clocks(facts: &Facts<'_>, ahead: Option<f64>) -> Vec<Check> {
+fn clocks(facts: &Facts<'_>, ahead: Option<f64>) -> Vec<StatusCheck> {
     let line = |whose: &str, seconds: f64| {
         let side = if seconds > 0.0 { "ahead" } else { "behind" };
         let value = format!("{} {side}", duration((seconds.abs() * 1000.0) as i64));
-        Check { glyph: "cross", name: "Clocks", value, note: format!("{whose}, against the database's") }
+        StatusCheck { glyph: "cross", name: "Clocks", value, note: format!("{whose}, against the database's") }
     };
     let detector = facts.data.reports.skew().map(|seconds| line("the detector's clock", seconds));
     let own = ahead.map(|seconds| line("this dashboard's clock", seconds));

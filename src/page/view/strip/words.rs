@@ -1,7 +1,7 @@
 //! Parts of the sentence: how many, which was the last, how far their times are from their arrival.
 
 use super::{Facts, STILL};
-use crate::archive::Record;
+use crate::archive::StoredAnomaly;
 use crate::health::Activity;
 use crate::page::view::format::{age, duration, grouped};
 use crate::page::view::text::Sentence;
@@ -81,7 +81,7 @@ impl Facts<'_> {
 }
 
 /// Milliseconds by which a record's own time is ahead of its detection.
-fn distance(record: &Record) -> i64 {
+fn distance(record: &StoredAnomaly) -> i64 {
     record.anomaly.timestamp.map_or(0, |time| time.millis() - record.detected_at.millis())
 }
 
