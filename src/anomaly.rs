@@ -88,7 +88,7 @@ pub struct Anomaly {
     pub upper: f64,
     /// Number of values that were judged against.
     pub window_count: u32,
-    /// Name of the rule.
+    /// Name of the method.
     pub method: String,
     /// Side.
     pub direction: Direction,

@@ -3,7 +3,7 @@
 
 mod count;
 mod follow;
-mod letter;
+mod dead_letter;
 mod review;
 
 use std::fmt;
@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::anomaly::{Anomaly, Severity};
 use crate::event::Timestamp;
 pub use count::{ActivityRow, BinCount, Bins, ConditionRow, Count, CoverageRow, LaneCount, NameCount, StatusRow};
+pub use dead_letter::{DeadLetter, Excerpt, Known, Outside};
 pub use follow::{CommittedAnomaly, Cursor, Follower};
-pub use letter::{DeadLetter, Excerpt, Known, Outside};
 pub use review::{MAX_NOTE, NewReview, Quality, Review, ReviewRecord};
 
 /// Rows of one page when nobody says otherwise.

@@ -17,7 +17,7 @@ use crate::config::{self, Loaded, SettingFiles};
 use crate::error::{Error, ExitKind, Result};
 use crate::event::{RejectClass, Timestamp};
 use crate::foreign;
-use crate::page::door::UserRole as Door;
+use crate::page::auth::UserRole as Door;
 use crate::role;
 
 pub use score::{OutputForm, Score};

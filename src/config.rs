@@ -2,7 +2,7 @@
 //! `conf.d/*.toml` in order, `ANOMALY__SECTION__KEY`, credentials.
 
 pub mod account;
-mod door;
+mod dashboard_access;
 mod names;
 pub mod option;
 pub mod property;
@@ -123,7 +123,7 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
     for (path, title, expected) in names::problems(settings) {
         problem(path, title, expected);
     }
-    for (path, title, expected) in door::problems(&settings.dashboard) {
+    for (path, title, expected) in dashboard_access::problems(&settings.dashboard) {
         problem(path, title, expected);
     }
     if settings.postgres.sslcert.is_empty() != settings.postgres.sslkey.is_empty() {

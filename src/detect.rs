@@ -1,4 +1,4 @@
-//! Event -> series -> rule -> anomaly. One [`Detector`] holds the windows of the partitions that it is given; what it
+//! Event -> series -> method -> anomaly. One [`Detector`] holds the windows of the partitions that it is given; what it
 //! did since the last commit can be taken back. Knows nothing of Kafka, files or clocks.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::anomaly::{Anomaly, Direction, RecordId, Severity};
 use crate::event::{Event, Timestamp};
-use crate::rule::{self, Judgement, Limits, Method};
+use crate::method::{self, Judgement, Limits, Method};
 use crate::series::snapshot::Fingerprint;
 use crate::series::{self, Evictions, SeriesLimits, SeriesTable, SlotHint, UndoLog};
 use crate::window::Window;
@@ -20,7 +20,7 @@ pub struct DetectionSettings {
     pub window: usize,
     /// Values that a window must hold before it judges.
     pub min_samples: usize,
-    /// Name of the rule.
+    /// Name of the method.
     pub method: String,
     /// Deviations.
     pub threshold: f64,
@@ -92,7 +92,7 @@ pub enum Verdict {
 pub struct Detector {
     settings: DetectionSettings,
     fingerprint: Fingerprint,
-    rule: Box<dyn Method>,
+    method: Box<dyn Method>,
     tables: BTreeMap<i32, SeriesTable>,
     trail: UndoLog,
     key: String,
@@ -100,19 +100,19 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// `None` when no rule has that name.
+    /// `None` when no method has that name.
     pub fn new(settings: DetectionSettings) -> Option<Self> {
         let limits = Limits {
             threshold: settings.threshold,
             min_std_dev: settings.min_std_dev,
             min_relative_std_dev: settings.min_relative_std_dev,
         };
-        let rule = rule::by_name(&settings.method, limits)?;
+        let method = method::by_name(&settings.method, limits)?;
         let fingerprint = settings.fingerprint();
         Some(Detector {
             settings,
             fingerprint,
-            rule,
+            method,
             tables: BTreeMap::new(),
             trail: UndoLog::default(),
             key: String::new(),
@@ -128,7 +128,7 @@ impl Detector {
         let mut judging = Judge {
             table,
             bounds: self.settings.bounds(),
-            rule: self.rule.as_ref(),
+            method: self.method.as_ref(),
             settings: &self.settings,
             others: &self.tables,
             key: &mut self.key,
@@ -203,7 +203,7 @@ impl Detector {
 pub struct Judge<'d> {
     table: SeriesTable,
     bounds: SeriesLimits,
-    rule: &'d dyn Method,
+    method: &'d dyn Method,
     settings: &'d DetectionSettings,
     others: &'d BTreeMap<i32, SeriesTable>,
     key: &'d mut String,
@@ -250,16 +250,16 @@ impl Judge<'_> {
         at: Option<Timestamp>,
         label: impl FnOnce() -> Option<String>,
     ) -> Verdict {
-        self.with_window(source.offset, event, |rule, settings, window| {
+        self.with_window(source.offset, event, |method, settings, window| {
             if window.len() < settings.min_samples {
                 return Verdict::Learning;
             }
-            if rule.certainly_normal(window, event.metric_value) {
+            if method.certainly_normal(window, event.metric_value) {
                 return Verdict::Normal;
             }
-            match rule.figures(window, event.metric_value) {
+            match method.figures(window, event.metric_value) {
                 Some(figures) if figures.abnormal => {
-                    Verdict::Anomalous(Box::new(record(rule, settings, window, figures, source, event, at, label())))
+                    Verdict::Anomalous(Box::new(record(method, settings, window, figures, source, event, at, label())))
                 }
                 _ => Verdict::Normal,
             }
@@ -273,13 +273,13 @@ impl Judge<'_> {
         event: &Event<'_>,
         at: Option<Timestamp>,
     ) -> Option<(Judgement, Option<Box<Anomaly>>)> {
-        self.with_window(source.offset, event, |rule, settings, window| {
+        self.with_window(source.offset, event, |method, settings, window| {
             if window.len() < settings.min_samples {
                 return None;
             }
-            let figures = rule.figures(window, event.metric_value)?;
+            let figures = method.figures(window, event.metric_value)?;
             let anomaly =
-                figures.abnormal.then(|| Box::new(record(rule, settings, window, figures, source, event, at, None)));
+                figures.abnormal.then(|| Box::new(record(method, settings, window, figures, source, event, at, None)));
             Some((figures, anomaly))
         })
     }
@@ -294,7 +294,7 @@ impl Judge<'_> {
         let guess = self.guesses.get(self.next).copied().unwrap_or(SlotHint::NONE);
         self.next += 1;
         let (slot, created) = self.table.slot(key, guess, offset, self.bounds);
-        let seen = look(self.rule, self.settings, self.table.window(slot));
+        let seen = look(self.method, self.settings, self.table.window(slot));
         self.table.tick(slot, offset, self.time.take());
         self.table.push(slot, offset, event.metric_value, self.settings.window);
         self.table.prune(offset + 1, self.bounds);
@@ -307,7 +307,7 @@ impl Judge<'_> {
 
 #[allow(clippy::too_many_arguments)] // The record is the sum of these; a struct of them would be the record.
 fn record(
-    rule: &dyn Method,
+    method: &dyn Method,
     settings: &DetectionSettings,
     window: &Window,
     figures: Judgement,
@@ -332,7 +332,7 @@ fn record(
         lower: figures.lower,
         upper: figures.upper,
         window_count: window.len() as u32,
-        method: rule.name().into(),
+        method: method.name().into(),
         direction: if event.metric_value > figures.mean { Direction::High } else { Direction::Low },
         severity: if is_critical { Severity::Critical } else { Severity::Warning },
         label,

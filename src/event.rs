@@ -9,9 +9,9 @@ mod fields;
 mod forms;
 mod hint;
 mod ignore;
-mod instant;
+mod timestamp;
 mod parser;
-mod place;
+mod field_source;
 mod scan;
 mod shape;
 mod spelling;
@@ -23,9 +23,9 @@ use std::fmt;
 use cell::checked;
 pub use fields::{FieldProblem, Fields};
 pub use forms::Forms;
-pub use instant::{TimeUnit, Timestamp};
 pub use parser::Parser;
 pub use shape::{DECODING, Decoder};
+pub use timestamp::{TimeUnit, Timestamp};
 pub use zone::Zone;
 
 /// Longest `device_id` and `metric_name`, in bytes of UTF-8. (PostgreSQL cannot index names of kilobytes.)

@@ -10,7 +10,7 @@
 pub mod event;
 pub mod window;
 pub mod series;
-pub mod rule;
+pub mod method;
 pub mod anomaly;
 pub mod detect;
 

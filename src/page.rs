@@ -1,16 +1,16 @@
 //! The dashboard: pages and an API over an archive of anomalies. Knows HTTP, HTML and the trait [`Archive`]; not who
 //! implements it, nor how the process lives.
 
-mod asked;
+mod query;
 mod assets;
 mod chart;
-pub mod door;
-mod health;
+pub mod auth;
+mod outage;
 mod live;
-pub mod listener;
+pub mod http;
 mod respond;
 mod route;
-mod shelf;
+mod answer_cache;
 mod site;
 mod view;
 
@@ -23,8 +23,8 @@ use crate::config::resolved::network::Network;
 use crate::error::Result;
 use crate::event::Timestamp;
 use crate::stop::Stop;
-use door::Access;
-use listener::Handler;
+use auth::Access;
+use http::Handler;
 use site::Site;
 
 /// How the pages behave.

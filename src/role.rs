@@ -20,7 +20,7 @@ use crate::config::{self, Loaded, SettingFiles, Settings};
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::meter::{Meter, ProcessRole};
-use crate::page::listener::{self, Bound, Handler, Request, Response};
+use crate::page::http::{self, Bound, Handler, Request, Response};
 use crate::service::endpoint::Endpoint;
 use crate::service::logging;
 use crate::service::notify::Notifier;
@@ -242,7 +242,7 @@ fn endpoint_address(role: Role) -> SocketAddr {
 
 /// `/healthz`, `/readyz` and `/metrics`.
 fn endpoint(crew: &mut Supervisor, process: ProcessRole, address: SocketAddr, drain: Duration) -> Result<()> {
-    let bound = listener::bind(address)?;
+    let bound = http::bind(address)?;
     let endpoint = Endpoint::new(process, crew.health.clone(), &crew.meter);
     let handler = move |request: Request| match endpoint.answer(&request.path, &request.list("accept")) {
         Some(_) if request.method == hyper::Method::POST => {

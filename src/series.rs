@@ -7,11 +7,11 @@
 
 pub mod clock;
 mod evict;
-mod order;
+mod recency;
 mod restore;
 pub mod snapshot;
 pub mod sweep;
-mod trail;
+mod undo;
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -21,10 +21,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::window::Window;
 use clock::PartitionClock;
 pub use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
-use order::RecencyList;
+use recency::RecencyList;
 pub use restore::TableRestore;
-pub use trail::UndoLog;
-use trail::UndoStep;
+pub use undo::UndoLog;
+use undo::UndoStep;
 
 /// See [`Table::is_far`].
 const MANY: usize = 4_096;

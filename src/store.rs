@@ -7,23 +7,23 @@ mod failure;
 mod follower;
 pub mod heartbeat;
 pub mod maintain;
-mod marks;
+mod reviews;
 pub mod migrate;
 mod pool;
 pub mod query;
-mod reader;
+mod archive;
 pub mod row;
 mod session;
-pub mod sink;
+pub mod ledger;
 mod tls;
 
 use std::time::Duration;
 
 use postgres::config::{SslMode, TargetSessionAttrs};
 
+pub use archive::PostgresArchive;
 pub use failure::{DatabaseError, Refusal, explain};
 pub use pool::{Pool, PooledConnection};
-pub use reader::PostgresArchive;
 
 use crate::archive::{ConditionRow, StatusRow};
 use crate::config::resolved::PostgresSettings;

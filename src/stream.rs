@@ -5,9 +5,9 @@
 //! dead letters back.
 
 pub mod kafka;
-pub mod letters;
-pub mod log;
-pub mod mark;
+pub mod dead_letters;
+pub mod client;
+pub mod progress;
 pub mod publish;
 #[cfg(test)]
 mod simulation;

@@ -82,7 +82,7 @@ impl Blind {
 
 /// The text of the section above all else, without its markup.
 fn headline(page: &str) -> String {
-    let from = page.find("<section class=\"strip").or_else(|| page.find("id=\"strip\"")).unwrap_or(0);
+    let from = page.find("<section class=\"banner").or_else(|| page.find("id=\"banner\"")).unwrap_or(0);
     let section = &page[from..];
     let section = &section[..section.find("</section>").unwrap_or(section.len())];
     let (mut text, mut is_tag) = (String::new(), true);

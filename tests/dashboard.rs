@@ -10,9 +10,9 @@ use anomaly::anomaly::{Anomaly, Direction, RecordId, Severity};
 use anomaly::config::{self, Settings};
 use anomaly::event::Timestamp;
 use anomaly::ledger::{Ledger, SinkRecord};
-use anomaly::page::listener;
+use anomaly::page::http;
 use anomaly::role::dashboard;
-use anomaly::store::sink::PostgresLedger;
+use anomaly::store::ledger::PostgresLedger;
 use anomaly::{store, window};
 use tokio::sync::oneshot;
 
@@ -39,7 +39,7 @@ fn settings() -> Settings {
 /// The pages of these settings on a free port.
 fn serve(settings: &Settings) -> (SocketAddr, oneshot::Sender<()>) {
     let handler = dashboard::app(settings, &Arc::default()).unwrap();
-    let bound = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = bound.address();
     let (sender, stop) = oneshot::channel();
     std::thread::spawn(move || bound.serve(handler, stop, Duration::from_millis(100)));

@@ -95,7 +95,7 @@ fn off_loopback_the_start_is_refused_without_tls_and_a_login() {
     certificate(case.dir.path(), "localhost");
     let [cert, key, users] =
         ["cert.pem", "key.pem", "users"].map(|name| case.dir.path().join(name).display().to_string());
-    std::fs::write(&users, format!("ada:viewer:{}\n", anomaly::page::door::hash("correct horse").unwrap())).unwrap();
+    std::fs::write(&users, format!("ada:viewer:{}\n", anomaly::page::auth::hash("correct horse").unwrap())).unwrap();
     let all = [("LISTEN", "0.0.0.0:8501"), ("TLS_CERTIFICATE", &cert), ("TLS_KEY", &key), ("USERS", &users)];
     assert_eq!(run(&all).0, Some(0));
     assert_eq!(run(&[("LISTEN", "0.0.0.0:8501"), ("INSECURE", "true")]).0, Some(0));

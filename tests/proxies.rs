@@ -39,7 +39,7 @@ impl Site {
     fn new(start: impl FnOnce(&Path, u16, u16) -> Command) -> Site {
         let (dir, outer) = (tempfile::tempdir().unwrap(), free_port());
         let users = dir.path().join("users");
-        std::fs::write(&users, format!("ada:operator:{}\n", anomaly::page::door::hash("secret").unwrap())).unwrap();
+        std::fs::write(&users, format!("ada:operator:{}\n", anomaly::page::auth::hash("secret").unwrap())).unwrap();
         let stage = Stage::with(|settings| {
             settings.dashboard.path = "/anomaly".to_owned();
             settings.dashboard.users = users.display().to_string();

@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::config::resolved::{Delivery, ListenAddress, SourceKind, StartPosition, StateKeeping};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
-use crate::page::listener;
+use crate::page::http;
 use crate::role::{self, Supervisor, detector};
 use crate::service::logging;
 use crate::service::signals::{self, SecondSignal};
@@ -32,7 +32,7 @@ pub fn run(options: &Demo) -> Result<()> {
     let mut settings = feed::settings(options)?;
     let pages = format!("http://{}", options.listen);
     // Before anything is started, so that a taken port and a wrong file cost nothing.
-    drop(listener::bind(options.listen)?);
+    drop(http::bind(options.listen)?);
     let source = feed::source(&settings, pages.clone())?;
     settings.log.level = "warn".into();
     logging::start(&settings.log, "demo")?;

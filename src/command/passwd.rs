@@ -8,7 +8,7 @@ use super::output;
 use crate::cli::Passwd;
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::page::door::hash;
+use crate::page::auth::hash;
 
 /// Shortest password in characters (NIST SP 800-63B asks for 8 at least).
 const SHORTEST: usize = 8;

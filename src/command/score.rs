@@ -144,7 +144,7 @@ fn detector(settings: DetectionSettings) -> Result<Detector> {
     let method = settings.method.clone();
     // A file ends; and what is forgotten must not depend on the number of cores.
     Detector::new(DetectionSettings { max_series: usize::MAX, idle_after: None, ..settings })
-        .ok_or_else(|| Error::internal(format_args!("no rule is called {method}")))
+        .ok_or_else(|| Error::internal(format_args!("no method is called {method}")))
 }
 
 /// The file of `--rejects`.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::forms::{Forms, shown};
-use super::instant::Timestamp;
+use super::timestamp::Timestamp;
 use super::{MAX_NAME, RejectClass, Rejection};
 
 /// A value as it was found.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::instant::TimeUnit;
 use super::parser::Parser;
+use super::timestamp::TimeUnit;
 
 /// Where the four values are, each a dotted path into the JSON object. Device, metric and time may also be `$key` or
 /// `$header.NAME`; device and metric may be put together from several: `{tags.host}/{tags.cpu}`.

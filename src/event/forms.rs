@@ -1,8 +1,8 @@
 //! How numbers, names and times are spelt in the input. JSON and tables share this: a table's cells are text, as a JSON
 //! string is.
 
-use super::instant::{TimeUnit, Timestamp};
 use super::spelling;
+use super::timestamp::{TimeUnit, Timestamp};
 use super::zone::Zone;
 use crate::foreign;
 

@@ -1,7 +1,7 @@
 //! Patterns of records that are passed over: a topic may carry other messages too, which are not errors.
 
+use super::field_source::{PathIndex, SourcePart};
 use super::fields::FieldProblem;
-use super::place::{PathIndex, SourcePart};
 
 /// One entry of the setting `fields.ignore`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use super::cell::{Cell, checked, name, number, time};
 use super::collect::{CollectedFields, collect};
+use super::field_source::{FieldSource, MOST_PATHS, PathIndex, SourcePart};
 use super::fields::{FieldProblem, Fields, begins};
 use super::forms::Forms;
 use super::ignore::Pattern;
-use super::instant::TimeUnit;
-use super::place::{FieldSource, MOST_PATHS, PathIndex, SourcePart};
+use super::timestamp::TimeUnit;
 use super::zone::Zone;
 use super::{Event, RawRecord, RejectClass, Rejection, hint, scan};
 

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use super::instant::MinuteCache;
 use super::scan::{JsonScan, Spans, name};
+use super::timestamp::MinuteCache;
 use super::{Event, Fields, Parser, RawRecord, Rejection};
 
 /// Events of other forms, one after the other, after which one of them is taken for the usual one.

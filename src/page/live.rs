@@ -1,7 +1,7 @@
 //! The live stream: one follower of the database for all readers, what it saw last, and who listens. A reader that comes
 //! back says how far it was, and gets what came since, nothing twice; one that is too slow is let go, and comes back so.
 
-mod ring;
+mod recent;
 mod tail;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,16 +9,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
-use super::asked::PageQuery;
-use super::listener::{Response, ResponseBody};
+use super::answer_cache::PATIENCE;
+use super::http::{Response, ResponseBody};
+use super::query::PageQuery;
 use super::respond;
 use super::route::RequestContext;
-use super::shelf::PATIENCE;
 use super::site::Site;
 use crate::archive::{CommittedAnomaly, Cursor, Filter, Review};
 use crate::error::{Error, Result};
 use crate::stop::Stop;
-use ring::{RecentAnomalies, RecentAnomaly};
+use recent::{RecentAnomalies, RecentAnomaly};
 
 /// Messages that wait for a slow reader; one that has more is let go.
 const WAITING: usize = 64;

@@ -5,8 +5,8 @@ use std::io::Write;
 use hyper::body::Bytes;
 use serde::Serialize;
 
-use super::listener::{Request, Response};
-use super::shelf::NoNewAnswer;
+use super::answer_cache::NoNewAnswer;
+use super::http::{Request, Response};
 use super::site::Site;
 use super::view::{Frame, notice};
 
@@ -94,8 +94,8 @@ pub fn stale(mut response: Response) -> Response {
 
 /// There is nothing to show, not even old data.
 pub fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
-    let strip = notice::outage(why, None, site.now());
-    let frame = Frame { strip: Some(strip), is_late: true, ..frame };
+    let banner = notice::outage(why, None, site.now());
+    let frame = Frame { banner: Some(banner), is_late: true, ..frame };
     let mut response = html(site, 503, "notice.html", &frame, &notice::Notice::default());
     response.headers.push(("retry-after", RETRY.to_owned()));
     response

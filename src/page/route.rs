@@ -3,13 +3,13 @@
 use hyper::Method;
 use percent_encoding::percent_decode_str;
 
-use super::asked::{self, PageQuery, QueryError};
-use super::door::{Admission, Visitor};
-use super::listener::{Request, Response};
-use super::shelf::{CachedAnswer, NoNewAnswer};
+use super::answer_cache::{CachedAnswer, NoNewAnswer};
+use super::auth::{Admission, Visitor};
+use super::http::{Request, Response};
+use super::query::{self, PageQuery, QueryError};
 use super::site::Site;
 use super::view::{
-    Frame, api, dead_letters, detection, device, devices, explain, export, list, login, mark, notice, overview,
+    Frame, api, dead_letters, detection, device, devices, explain, export, list, login, notice, overview, review,
 };
 use super::{live, respond};
 
@@ -83,7 +83,7 @@ fn find(visit: &RequestContext<'_>) -> Response {
         return match parts.as_slice() {
             ["anomalies", topic, partition, offset, "marks"] => {
                 match explain::AnomalyId::read(topic, partition, offset) {
-                    Some(place) => mark::make(visit, &place),
+                    Some(place) => review::make(visit, &place),
                     None => unknown(visit),
                 }
             }
@@ -98,24 +98,24 @@ fn find(visit: &RequestContext<'_>) -> Response {
             None => unknown(visit),
         },
         ["devices"] => devices_page(visit),
-        ["devices", device] => match asked::named(device) {
+        ["devices", device] => match query::named(device) {
             Ok(device) => device_page(visit, device::Name { device, metric: None }),
             Err(_) => unknown(visit),
         },
-        ["devices", device, metric] => match (asked::named(device), asked::named(metric)) {
+        ["devices", device, metric] => match (query::named(device), query::named(metric)) {
             (Ok(device), Ok(metric)) => device_page(visit, device::Name { device, metric: Some(metric) }),
             _ => unknown(visit),
         },
         ["detection"] => detection_page(visit),
         ["dead-letters"] => dead_letters_page(visit),
         ["keys"] => keys_page(visit),
-        ["events"] => match PageQuery::read(&visit.request.query, asked::STREAM) {
+        ["events"] => match PageQuery::read(&visit.request.query, query::STREAM) {
             Ok(asked) => live::stream(visit, &asked),
             Err(misread) => misread_json(&misread),
         },
         ["api", "openapi.json"] => api::description(visit.site),
         ["api", "v1", name @ ("anomalies" | "anomalies.csv" | "anomalies.jsonl")] => {
-            match (PageQuery::read(&visit.request.query, asked::API), *name) {
+            match (PageQuery::read(&visit.request.query, query::API), *name) {
                 (Err(misread), _) => misread_json(&misread),
                 (Ok(asked), "anomalies") => api(visit, &asked),
                 (Ok(asked), "anomalies.csv") => export::answer(visit, &asked, export::ExportFormat::Csv),
@@ -170,36 +170,36 @@ fn shown<'a, V>(
     match (got.answer, got.why) {
         (Some((data, taken)), None) => show(&data, frame, taken),
         (Some((data, taken)), Some(why)) => {
-            let strip = notice::outage(&why, Some(taken), site.now());
-            respond::stale(show(&data, Frame { strip: Some(strip), is_late: true, ..frame }, taken))
+            let banner = notice::outage(&why, Some(taken), site.now());
+            respond::stale(show(&data, Frame { banner: Some(banner), is_late: true, ..frame }, taken))
         }
         (None, why) => respond::nothing(site, frame, &why.unwrap_or(NoNewAnswer::Slow)),
     }
 }
 
 fn overview_page(visit: &RequestContext<'_>) -> Response {
-    let asked = read!(visit, asked::RANGE);
+    let asked = read!(visit, query::RANGE);
     let frame = Frame::live(visit, "Overview", "overview", "/", &asked);
     let got = visit.site.ask(&visit.site.overview, &asked.still(), overview::look);
     shown(visit, frame, got, |data, frame, taken| overview::show(visit.site, frame, &asked, data, taken))
 }
 
 fn list_page(visit: &RequestContext<'_>) -> Response {
-    let asked = read!(visit, asked::LIST);
+    let asked = read!(visit, query::LIST);
     let frame = Frame::live(visit, "Anomalies", "anomalies", "/anomalies", &asked);
     let got = visit.site.ask(&visit.site.list, &asked.still(), list::look);
     shown(visit, frame, got, |data, frame, _| list::show(visit.site, frame, &asked, data))
 }
 
 fn devices_page(visit: &RequestContext<'_>) -> Response {
-    let asked = read!(visit, asked::RANGE);
+    let asked = read!(visit, query::RANGE);
     let frame = Frame::live(visit, "Devices", "devices", "/devices", &asked);
     let got = visit.site.ask(&visit.site.devices, &asked.still(), devices::look);
     shown(visit, frame, got, |data, frame, _| devices::show(visit.site, frame, &asked, data))
 }
 
 fn device_page(visit: &RequestContext<'_>, name: device::Name) -> Response {
-    let asked = read!(visit, asked::RANGE);
+    let asked = read!(visit, query::RANGE);
     let frame = Frame::live(visit, &name.title(), "devices", &name.url(), &asked);
     let key = (name, asked.still());
     let got = visit.site.ask(&visit.site.device, &key, device::look);
@@ -215,27 +215,27 @@ fn device_page(visit: &RequestContext<'_>, name: device::Name) -> Response {
 }
 
 fn detection_page(visit: &RequestContext<'_>) -> Response {
-    let asked = read!(visit, asked::RANGE);
+    let asked = read!(visit, query::RANGE);
     let frame = Frame::live(visit, "Detection", "detection", "/detection", &asked);
     let got = visit.site.ask(&visit.site.detection, &asked.still(), detection::look);
     shown(visit, frame, got, |data, frame, taken| detection::show(visit.site, frame, &asked, data, taken))
 }
 
 fn dead_letters_page(visit: &RequestContext<'_>) -> Response {
-    let asked = read!(visit, asked::SPAN);
+    let asked = read!(visit, query::SPAN);
     let frame = Frame::live(visit, "Rejected records", "detection", "/dead-letters", &asked);
     let got = visit.site.ask(&visit.site.dead_letters, &asked.still(), dead_letters::look);
     shown(visit, frame, got, |data, frame, _| dead_letters::show(visit.site, frame, &asked, data))
 }
 
 fn keys_page(visit: &RequestContext<'_>) -> Response {
-    let asked = read!(visit, asked::PLAIN);
+    let asked = read!(visit, query::PLAIN);
     let frame = Frame { refresh: 0, toggle: String::new(), ..Frame::live(visit, "Keys", "", "/keys", &asked) };
     respond::html(visit.site, 200, "keys.html", &frame, &())
 }
 
 fn explain_page(visit: &RequestContext<'_>, place: &explain::AnomalyId) -> Response {
-    let asked = read!(visit, asked::PLAIN);
+    let asked = read!(visit, query::PLAIN);
     let path = place.url();
     let frame = Frame::live(visit, "Anomaly", "anomalies", &path, &asked);
     let got = visit.site.ask(&visit.site.explain, place, explain::look);

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SiteOptions;
-use super::asked::PageQuery;
+use super::answer_cache::{AnswerCache, CachedAnswer, NoNewAnswer};
 use super::assets::Assets;
-use super::door::{Auth, Cookies, Proxies};
-use super::health::Outage;
+use super::auth::{Auth, Cookies, Proxies};
 use super::live::Hub;
-use super::shelf::{AnswerCache, CachedAnswer, NoNewAnswer};
-use super::view::strip::{self, BannerContext, Tone};
+use super::outage::Outage;
+use super::query::PageQuery;
+use super::view::banner::{self, BannerContext, Tone};
 use super::view::trend::Trend;
 use super::view::{dead_letters, detection, device, devices, explain, list, overview};
 use crate::archive::{Archive, NoAnswer};
@@ -69,7 +69,7 @@ macro_rules! templates {
 /// Tera escapes by a name's end: each must be `.html`.
 const TEMPLATES: [(&str, &str); 16] = templates![
     "base.html",
-    "strip.html",
+    "banner.html",
     "outside.html",
     "row.html",
     "rows.html",
@@ -136,8 +136,8 @@ impl Site {
     /// What is wrong with the detection, where another page has just said it. Asks nothing.
     pub fn alarm(&self) -> Option<String> {
         let (data, taken) = self.overview.peek(&PageQuery::default(), ALARM)?;
-        let strip = strip::verdict(&data, &PageQuery::default(), taken, self.now(), self.seen(&data, taken));
-        matches!(strip.tone, Tone::Degraded | Tone::Stopped).then(|| strip.sentence())
+        let banner = banner::verdict(&data, &PageQuery::default(), taken, self.now(), self.seen(&data, taken));
+        matches!(banner.tone, Tone::Degraded | Tone::Stopped).then(|| banner.sentence())
     }
 
     /// Whether the archive is known to give no answer.

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
+use super::auth::Access;
 use super::chart::spark::tests::sample;
-use super::door::Access;
-use super::listener::{Handler, Request, Response, ResponseBody};
+use super::http::{Handler, Request, Response, ResponseBody};
 use super::{SiteOptions, app};
 use crate::anomaly::Anomaly;
 use crate::archive::*;

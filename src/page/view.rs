@@ -11,21 +11,21 @@ pub mod filters;
 pub mod format;
 pub mod list;
 pub mod login;
-pub mod mark;
+pub mod review;
 pub mod notice;
 pub mod overview;
 pub mod reports;
 pub mod row;
-pub mod strip;
+pub mod banner;
 pub mod text;
 pub mod trend;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::asked::{Manner, PageQuery, Theme};
+use super::query::{Manner, PageQuery, Theme};
 use super::route::RequestContext;
-use strip::Banner;
+use banner::Banner;
 
 /// What surrounds every page.
 #[derive(Serialize)]
@@ -61,7 +61,7 @@ pub struct Frame<'a> {
     /// This page in other colours.
     pub themes: Vec<Choice>,
     /// The sentence above all else.
-    pub strip: Option<Banner>,
+    pub banner: Option<Banner>,
     /// What is wrong with the detection, on pages without that sentence; empty when nothing is known to be.
     pub alarm: String,
     /// Who reads; empty when nobody is asked.
@@ -134,7 +134,7 @@ impl<'a> Frame<'a> {
             made: site.now().to_string(),
             zones: Vec::new(),
             themes: Vec::new(),
-            strip: None,
+            banner: None,
             alarm: String::new(),
             visitor: if visit.visitor.can_leave { visit.visitor.name.clone() } else { String::new() },
             is_operator: visit.visitor.is_operator,

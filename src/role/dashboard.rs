@@ -15,9 +15,9 @@ use crate::config::resolved::{DashboardSettings, Hsts};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity};
-use crate::page::door::Access;
-use crate::page::listener::tls::Tls;
-use crate::page::listener::{self, Handler};
+use crate::page::auth::Access;
+use crate::page::http::tls::Tls;
+use crate::page::http::{self, Handler};
 use crate::stop::Stop;
 use crate::{page, store};
 
@@ -105,7 +105,7 @@ pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
         meter.requests.add(outcome, 1);
         answer
     };
-    let mut bound = listener::bind(address)?;
+    let mut bound = http::bind(address)?;
     let (certificate, key) = (&settings.dashboard.tls_certificate, &settings.dashboard.tls_key);
     let mut tls = None;
     if !certificate.is_empty() {

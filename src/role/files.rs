@@ -9,8 +9,8 @@ use crate::config::schema::ShippedFile;
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade, sandbox};
-use crate::page::door;
-use crate::page::listener::tls;
+use crate::page::auth;
+use crate::page::http::tls;
 use crate::{store, stream};
 
 /// What was found of the files that the role of `file` uses; of all roles without one.
@@ -32,7 +32,7 @@ pub fn look(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
         found.extend(tls::look(dashboard.tls_certificate.as_ref(), dashboard.tls_key.as_ref(), now));
     }
     if is_used(ShippedFile::Dashboard) && !dashboard.users.is_empty() {
-        found.push(door::look(dashboard.users.as_ref()));
+        found.push(auth::look(dashboard.users.as_ref()));
     }
     found
 }

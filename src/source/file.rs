@@ -8,7 +8,7 @@ mod input;
 mod layout;
 mod lines;
 mod reading;
-mod step;
+mod split_step;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -26,7 +26,7 @@ use crate::event::{Fields, Parser};
 use document::JsonSplitter;
 use input::InputFile;
 use lines::LineSplitter;
-use step::SplitStep;
+use split_step::SplitStep;
 use table::RowSplitter;
 
 /// How a file is read.

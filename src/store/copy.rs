@@ -10,8 +10,8 @@ use postgres::Transaction;
 use postgres::types::{IsNull, ToSql, Type};
 
 use super::DatabaseError;
+use super::ledger::event_time;
 use super::row::COLUMNS;
-use super::sink::event_time;
 use crate::anomaly::Anomaly;
 use crate::ledger::SinkRecord;
 

@@ -14,7 +14,7 @@ pub use counts::{Since, by_device, by_metric, by_time, lanes};
 
 use conditions::WhereClause;
 
-use super::{marks, row};
+use super::{reviews, row};
 use crate::anomaly::{Anomaly, RecordId};
 use crate::archive::{
     AnomalyPage, ConditionRow, CoverageRow, Cursor, Filter, PageKey, Ranking, Review, StatusRow, StoredAnomaly,
@@ -167,7 +167,7 @@ fn records(
 ) -> Result<Vec<StoredAnomaly>, Error> {
     let rows = client.query(sql, values)?;
     let anomalies = rows.iter().map(row::anomaly).collect::<Result<Vec<_>, _>>()?;
-    let mut reviews = marks::latest(client, anomalies.iter().map(|(anomaly, _)| &anomaly.source))?;
+    let mut reviews = reviews::latest(client, anomalies.iter().map(|(anomaly, _)| &anomaly.source))?;
     let record = |(anomaly, detected_at): (Anomaly, Timestamp)| {
         let RecordId { topic, partition, offset, .. } = anomaly.source.clone();
         let review = reviews.remove(&(topic, partition, offset)).unwrap_or(Review::None);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::log::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, Remedy};
+use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, Remedy};
 use crate::anomaly::Anomaly;
 use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode};

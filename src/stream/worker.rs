@@ -6,8 +6,8 @@
 mod dead_letter;
 mod ends;
 mod evictions;
-mod floor;
-mod keeper;
+mod checkpoint;
+mod snapshot_writer;
 mod look;
 mod report;
 mod replay;
@@ -16,10 +16,10 @@ mod retry;
 mod same_time;
 mod shortfall;
 mod splits;
-mod staged;
+mod pending;
 mod take;
 mod watch;
-mod windows;
+mod restored;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,14 +34,14 @@ use crate::health::{Component, ComponentState, InputHealth};
 use crate::meter::Meter;
 use crate::series::snapshot::{is_window, series_of};
 use crate::stop::Stop;
-use crate::stream::log::{AssignmentChange, Fault, Remedy, TransactionalClient};
-use crate::stream::mark::ProgressByPartition;
+use crate::stream::client::{AssignmentChange, Fault, Remedy, TransactionalClient};
+use crate::stream::progress::ProgressByPartition;
 use evictions::EvictionRate;
-use keeper::SnapshotWriter;
 pub use look::look;
+use pending::PendingTransaction;
 use restore::{PartitionRestore, offsets};
 use shortfall::Shortfalls;
-use staged::PendingTransaction;
+use snapshot_writer::SnapshotWriter;
 use watch::InputWatch;
 
 /// What a worker is told.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::anomaly::{Anomaly, RecordId};
 use crate::event::{Event, Timestamp};
 use crate::foreign;
-use crate::rule::Judgement;
+use crate::method::Judgement;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]

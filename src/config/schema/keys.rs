@@ -287,7 +287,7 @@ const PIPELINE: &[SettingKey] = {
             Detector,
             "Least deviation that judges, as a share of |mean|.",
         ),
-        key("detector.method", OneOf(&["sigma"]), "\"sigma\"", Detector, "The rule."),
+        key("detector.method", OneOf(&["sigma"]), "\"sigma\"", Detector, "The method that judges values."),
         key("detector.context", Integer(0, 10_000), "100", Detector, "Values before it that an anomaly carries."),
         key(
             "detector.on_reject",

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant as Clock};
 
 use hyper::body::Bytes;
 
-use super::{Hub, SINGLE, reset, ring::KEPT};
+use super::{Hub, SINGLE, recent::KEPT, reset};
 use crate::archive::{Cursor, Filter, Follower, NoAnswer};
 use crate::event::Timestamp;
-use crate::page::asked::PageQuery;
+use crate::page::query::PageQuery;
 use crate::page::site::Site;
-use crate::page::view::{overview, row, strip};
+use crate::page::view::{banner, overview, row};
 
 /// Longest wait for a commit.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -200,12 +200,13 @@ fn health(site: &Site) -> Bytes {
     let got = site.ask(&site.overview, &PageQuery::default(), overview::look);
     let (state, sentence) = match (got.answer, got.why) {
         (Some((data, taken)), None) => {
-            let strip = strip::verdict(&data, &PageQuery::default(), taken, site.now(), site.seen(&data, taken));
-            (strip.tone.as_str(), strip.sentence())
+            let banner = banner::verdict(&data, &PageQuery::default(), taken, site.now(), site.seen(&data, taken));
+            (banner.tone.as_str(), banner.sentence())
         }
-        (_, why) => {
-            ("away", super::super::view::notice::sentence(&why.unwrap_or(super::super::shelf::NoNewAnswer::Slow)))
-        }
+        (_, why) => (
+            "away",
+            super::super::view::notice::sentence(&why.unwrap_or(super::super::answer_cache::NoNewAnswer::Slow)),
+        ),
     };
     let position = site.hub.lock().ring.position().to_string();
     let data = serde_json::json!({ "state": state, "text": sentence });

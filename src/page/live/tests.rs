@@ -19,7 +19,7 @@ fn hub(position: &str) -> Hub {
 }
 
 fn wish(query: &str) -> Wish {
-    Wish::of(&PageQuery::read(query, crate::page::asked::STREAM).unwrap())
+    Wish::of(&PageQuery::read(query, crate::page::query::STREAM).unwrap())
 }
 
 /// The rows that have arrived, and the last id.
@@ -68,7 +68,7 @@ fn a_cursor_that_is_too_old_or_of_another_database_is_told_so() {
         let mut body = hub.join(wish(""), Cursor::parse(cursor).as_ref()).unwrap();
         assert_eq!(arrived(&mut body).0, ["reset"], "{cursor}");
     }
-    let rows = (10..10 + ring::KEPT as i64 + 5).map(|offset| committed(1, offset)).collect();
+    let rows = (10..10 + recent::KEPT as i64 + 5).map(|offset| committed(1, offset)).collect();
     hub.publish(rows, &Cursor::parse("c1-4111").unwrap());
     let mut gone = hub.join(wish(""), Cursor::parse("c1-14").as_ref()).unwrap();
     assert_eq!(arrived(&mut gone).0, ["reset"]);
@@ -149,6 +149,6 @@ fn a_program_gets_each_record_as_the_api_gives_it_and_none_is_left_out() {
         assert_eq!((records.len(), last.as_str()), (count, "c1-300"));
         assert!(records.iter().all(|record| record["metric_value"].is_f64() && record["detected_at"].is_string()));
     }
-    assert!(PageQuery::read("format=xml", crate::page::asked::STREAM).is_err());
-    assert!(PageQuery::read("format=json", crate::page::asked::LIST).is_err(), "pages have one form");
+    assert!(PageQuery::read("format=xml", crate::page::query::STREAM).is_err());
+    assert!(PageQuery::read("format=json", crate::page::query::LIST).is_err(), "pages have one form");
 }

@@ -36,5 +36,5 @@ fn the_description_of_the_api_names_every_parameter_and_no_other() {
     let description = serde_json::from_str::<serde_json::Value>(&body).unwrap();
     let parameters = description["paths"]["/api/v1/anomalies"]["get"]["parameters"].as_array().unwrap();
     let names = parameters.iter().map(|parameter| parameter["name"].as_str().unwrap()).collect::<Vec<_>>();
-    assert_eq!(names, crate::page::asked::API.concat());
+    assert_eq!(names, crate::page::query::API.concat());
 }

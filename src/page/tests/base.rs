@@ -61,7 +61,7 @@ fn a_proxy_may_pass_the_path_on_or_remove_it() {
 #[test]
 fn a_login_a_mark_and_a_logout_stay_below_the_path() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), format!("ada:operator:{}\n", crate::page::door::hash("secret").unwrap())).unwrap();
+    std::fs::write(file.path(), format!("ada:operator:{}\n", crate::page::auth::hash("secret").unwrap())).unwrap();
     let (idle, life) = (Duration::from_secs(60), Duration::from_secs(60));
     let handler = below("/anomaly", Access::Passwords { file: file.path().into(), idle, life });
     let (asked, _) = get(&handler, "/anomaly/devices?span=1h");
@@ -108,7 +108,7 @@ fn templates_write_no_address_of_this_site_but_by_the_filter_link() {
 #[test]
 fn two_dashboards_of_a_host_know_their_cookies_apart() {
     let cookie = |path: &str, port| {
-        let cookies = crate::page::door::Cookies::of(&BasePath::parse(path).unwrap(), port);
+        let cookies = crate::page::auth::Cookies::of(&BasePath::parse(path).unwrap(), port);
         let name = |is_encrypted| cookies.set("", is_encrypted).split('=').next().unwrap().to_owned();
         [name(false), name(true)]
     };

@@ -11,15 +11,15 @@ fn came(tally: Tally) -> Option<Vec<(i64, Activity)>> {
     Some((1..=5).map(|at| (at, Activity { tally, ..Activity::default() })).collect())
 }
 
-/// The strip of the overview as text: the sentence, the rest, and the whole body.
-fn strip(facts: Facts) -> (String, String, String) {
+/// The banner of the overview as text: the sentence, the rest, and the whole body.
+fn banner(facts: Facts) -> (String, String, String) {
     let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
     let (response, body) = get(&handler, "/");
     assert_eq!(response.status, 200, "{body}");
-    let strip = body.split("<section class=\"strip").nth(1).unwrap().split("</section>").next().unwrap();
-    let sentence = strip.split("class=\"sentence\">").nth(1).unwrap().split("</h1>").next().unwrap();
-    (plain(sentence), strip.to_owned(), body)
+    let banner = body.split("<section class=\"banner").nth(1).unwrap().split("</section>").next().unwrap();
+    let sentence = banner.split("class=\"sentence\">").nth(1).unwrap().split("</h1>").next().unwrap();
+    (plain(sentence), banner.to_owned(), body)
 }
 
 fn condition(severity: ConditionSeverity, message: &str, age: f64) -> ConditionRow {
@@ -42,15 +42,18 @@ fn a_degrading_condition_is_the_headline_a_notice_is_shown_and_a_stale_one_is_no
         is_empty: true,
         ..Facts::default()
     };
-    let (sentence, strip_html, _) = strip(of(ConditionSeverity::Degraded, 2.0));
+    let (sentence, banner_html, _) = banner(of(ConditionSeverity::Degraded, 2.0));
     assert_eq!(sentence, "Degraded. an open transaction holds back 500 records");
-    assert!(strip_html.starts_with(" degraded\"") && strip_html.contains("<div class=\"cross\"><dt>"), "{strip_html}");
-    let (sentence, strip_html, _) = strip(of(ConditionSeverity::Notice, 2.0));
+    assert!(
+        banner_html.starts_with(" degraded\"") && banner_html.contains("<div class=\"cross\"><dt>"),
+        "{banner_html}"
+    );
+    let (sentence, banner_html, _) = banner(of(ConditionSeverity::Notice, 2.0));
     assert_eq!(sentence, "Quiet. No anomalies in the last hour.");
-    assert!(strip_html.contains("<b>notice</b> <bdi>an open transaction"), "{strip_html}");
-    let (sentence, strip_html, _) = strip(of(ConditionSeverity::Degraded, 60.0));
+    assert!(banner_html.contains("<b>notice</b> <bdi>an open transaction"), "{banner_html}");
+    let (sentence, banner_html, _) = banner(of(ConditionSeverity::Degraded, 60.0));
     assert_eq!(sentence, "Quiet. No anomalies in the last hour.");
-    assert!(!strip_html.contains("open transaction"), "{strip_html}");
+    assert!(!banner_html.contains("open transaction"), "{banner_html}");
 }
 
 #[test]
@@ -91,7 +94,7 @@ fn all_rejected_is_said_with_the_reason_and_leads_to_the_records() {
         is_empty: true,
         ..Facts::default()
     };
-    let (sentence, html, _) = strip(facts());
+    let (sentence, html, _) = banner(facts());
     assert_eq!(sentence, "Events arrive, all rejected: `device_id` is missing (300 of 300)");
     assert!(html.contains("href=\"/dead-letters\""), "{html}");
     let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 0, facts: facts(), marks: Mutex::default() });
@@ -108,7 +111,8 @@ fn all_rejected_is_said_with_the_reason_and_leads_to_the_records() {
         assert!(body.contains(text), "no {text} in {body}");
     }
     // Some judged ones long ago do not make it quiet.
-    let (sentence, ..) = strip(Facts { coverage: Some(vec![(0, tally(600, 0, 0)), (3, tally(0, 0, 300))]), ..facts() });
+    let (sentence, ..) =
+        banner(Facts { coverage: Some(vec![(0, tally(600, 0, 0)), (3, tally(0, 0, 300))]), ..facts() });
     assert!(sentence.starts_with("Events arrive, all rejected"), "{sentence}");
 }
 
@@ -143,7 +147,7 @@ fn wrong_event_times_are_never_quiet_or_waiting() {
     ] {
         let is_listed = !outside.records.is_empty();
         let facts = Facts { activity, coverage: Some(vec![]), is_empty: true, outside, ..Facts::default() };
-        let (sentence, html, body) = strip(facts);
+        let (sentence, html, body) = banner(facts);
         assert_eq!(sentence, words);
         assert!(html.contains(" behind") || html.contains(" ahead"), "{html}");
         assert_eq!(body.contains("1 anomaly was detected in the last hour and carries another time"), is_listed);
@@ -170,7 +174,7 @@ fn the_api_has_what_was_detected_in_the_span_with_another_time() {
 
 #[test]
 fn learning_is_told_from_judging() {
-    let (sentence, html, body) = strip(Facts {
+    let (sentence, html, body) = banner(Facts {
         activity: came(tally(120, 299_880, 0)),
         coverage: Some((1..=5).map(|at| (at, tally(120, 299_880, 0))).collect()),
         ..Facts::default()
@@ -181,7 +185,7 @@ fn learning_is_told_from_judging() {
     assert!(body.contains("mostly learning in 8 %"), "{body}");
     // Names that never come again are never judged.
     let row = StatusRow { series: 50_000, ..status(1.0) };
-    let (sentence, html, _) = strip(Facts {
+    let (sentence, html, _) = banner(Facts {
         status: Some(vec![row]),
         activity: came(tally(0, 10_000, 0)),
         coverage: Some((1..=5).map(|at| (at, tally(0, 10_000, 0))).collect()),
@@ -204,7 +208,7 @@ fn check(html: &str, name: &str) -> (String, String) {
 fn a_lag_has_a_tick_only_when_it_is_small_or_shrinks() {
     let lag = |lag, activity| {
         let row = StatusRow { lag, ..status(1.0) };
-        check(&strip(Facts { status: Some(vec![row]), activity, ..Facts::default() }).1, "Kafka lag")
+        check(&banner(Facts { status: Some(vec![row]), activity, ..Facts::default() }).1, "Kafka lag")
     };
     let busy = || came(tally(6_000, 0, 0));
     assert_eq!(lag(Some(0), busy()), ("tick".into(), "0 events | 1 partition".into()));
@@ -219,7 +223,7 @@ fn a_lag_has_a_tick_only_when_it_is_small_or_shrinks() {
 
 #[test]
 fn rows_that_the_table_refused_are_not_called_well() {
-    let (_, html, _) = strip(Facts { refused: 3, ..Facts::default() });
+    let (_, html, _) = banner(Facts { refused: 3, ..Facts::default() });
     assert_eq!(check(&html, "Database"), ("cross".into(), "3 rows refused | kept in sink_rejects".into()));
 }
 
@@ -231,7 +235,7 @@ fn a_topic_that_is_not_read_any_more_is_named_and_not_missed() {
         partition,
         ..status(age)
     };
-    let of = |rows| strip(Facts { status: Some(rows), ..Facts::default() }).1;
+    let of = |rows| banner(Facts { status: Some(rows), ..Facts::default() }).1;
     let old = (0..8).map(|partition| row("g", "old", partition, 3_600.0));
     let html = of(old.chain([row("g", "new", 0, 1.0)]).collect());
     let (glyph, text) = check(&html, "Detector");
@@ -250,20 +254,20 @@ fn a_topic_that_is_not_read_any_more_is_named_and_not_missed() {
 #[test]
 fn clocks_that_differ_are_a_check_of_their_own() {
     let row = StatusRow { ahead: Some(-7_200.0), ..status(1.0) };
-    let (_, html, _) = strip(Facts { status: Some(vec![row]), ..Facts::default() });
+    let (_, html, _) = banner(Facts { status: Some(vec![row]), ..Facts::default() });
     assert_eq!(check(&html, "Clocks").1, "2 h behind | the detector&#39;s clock, against the database&#39;s");
 }
 
 #[test]
 fn a_dashboard_whose_clock_is_off_takes_the_time_of_the_database_and_says_so() {
-    let (_, html, body) = strip(Facts { ahead: 7_200_000, ..Facts::default() });
+    let (_, html, body) = banner(Facts { ahead: 7_200_000, ..Facts::default() });
     assert_eq!(check(&html, "Clocks").1, "2 h behind | this dashboard&#39;s clock, against the database&#39;s");
     assert!(body.contains(">19:00:12</time>"), "{body}");
 }
 
 #[test]
 fn news_are_counted_from_what_was_detected_not_from_the_rows_of_the_table() {
-    let (.., body) = strip(Facts { fresh: 4_711, ..Facts::default() });
+    let (.., body) = banner(Facts { fresh: 4_711, ..Facts::default() });
     assert!(body.contains("4,711 new in the last 30 s"), "{body}");
 }
 
@@ -271,7 +275,7 @@ fn news_are_counted_from_what_was_detected_not_from_the_rows_of_the_table() {
 fn a_detector_that_ended_or_has_no_partitions_is_stopped_at_once_and_its_reason_is_the_headline() {
     let of = |state: &str, age, conditions: Vec<ConditionRow>| {
         let status = StatusRow { state: state.into(), ..super::status(age) };
-        strip(Facts { status: Some(vec![status]), conditions, ..Facts::default() }).0
+        banner(Facts { status: Some(vec![status]), conditions, ..Facts::default() }).0
     };
     let not_serving = |age| ConditionRow {
         code: "not_serving".into(),

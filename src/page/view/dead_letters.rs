@@ -8,8 +8,8 @@ use super::text::{TimeForm, isolated, timed};
 use crate::archive::{Archive, DeadLetter, Excerpt, NoAnswer};
 use crate::event::Timestamp;
 use crate::health::{EXCERPT, Tally};
-use crate::page::asked::{PageQuery, Span};
-use crate::page::listener::Response;
+use crate::page::http::Response;
+use crate::page::query::{PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::Site;
 

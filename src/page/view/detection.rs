@@ -12,9 +12,9 @@ use super::text::{TimeForm, isolated, named, timed};
 use crate::archive::{Archive, Bins, ConditionRow, CoverageRow, NoAnswer, Quality, StatusRow};
 use crate::event::Timestamp;
 use crate::health::ConditionSeverity;
-use crate::page::asked::{PageQuery, Span};
 use crate::page::chart::minutes::{self, MinuteChart};
-use crate::page::listener::Response;
+use crate::page::http::Response;
+use crate::page::query::{PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::Site;
 
@@ -123,7 +123,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionDa
     let chart = MinuteChart { bins: &data.bins, counts: &[], runs: &runs };
     let sum = |of: fn(&CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
     // Old data does not reach up to now.
-    let end = frame.strip.is_some().then_some(taken);
+    let end = frame.banner.is_some().then_some(taken);
     let (right, wrong) = data.quality.iter().fold((0, 0), |(r, w), day| (r + day.right, w + day.wrong));
     let content = Content {
         heading: match (current.rows.len(), silent) {

@@ -15,9 +15,9 @@ use crate::archive::{
     StoredAnomaly,
 };
 use crate::event::Timestamp;
-use crate::page::asked::{PageQuery, Span};
 use crate::page::chart::{explain as drawing, history, minutes};
-use crate::page::listener::Response;
+use crate::page::http::Response;
+use crate::page::query::{PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::Site;
 
@@ -177,7 +177,7 @@ pub fn show(
     filter.metrics.extend(name.metric.clone());
     let all = PageQuery { filter, ..asked.plain() };
     // Old data does not reach up to now.
-    let end = frame.strip.is_some().then_some(taken);
+    let end = frame.banner.is_some().then_some(taken);
     let content = Content {
         name: shown(&name.device),
         metric: name.metric.as_deref().map(shown).unwrap_or_default(),

@@ -8,9 +8,9 @@ use super::text::shown;
 use super::{Frame, device};
 use crate::archive::{Archive, Filter, NameCount, NoAnswer};
 use crate::event::Timestamp;
-use crate::page::asked::{PageQuery, Span};
 use crate::page::chart::minutes;
-use crate::page::listener::Response;
+use crate::page::http::Response;
+use crate::page::query::{PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::Site;
 

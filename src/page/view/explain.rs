@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::format::{DisplayedNumbers, age, counted, duration, grouped, number, signed, times};
-use super::mark::ReviewForm;
+use super::review::ReviewForm;
 use super::row::AnomalyRow;
 use super::text::{TimeForm, named, shown, timed};
 use super::{Frame, device, segment};
@@ -11,7 +11,7 @@ use crate::anomaly::{Anomaly, Direction, RecordId};
 use crate::archive::{Archive, Filter, NoAnswer, ReviewRecord, StoredAnomaly};
 use crate::event::Timestamp;
 use crate::page::chart::explain as drawing;
-use crate::page::listener::Response;
+use crate::page::http::Response;
 use crate::page::respond;
 use crate::page::site::Site;
 use crate::window::moments;
@@ -370,7 +370,7 @@ fn api_url(anomaly: &Anomaly) -> String {
         to: anomaly.timestamp.and_then(|time| Timestamp::from_millis(time.millis() + 1)),
         ..Filter::default()
     };
-    format!("/api/v1/anomalies{}", crate::page::asked::PageQuery { filter, ..Default::default() }.query())
+    format!("/api/v1/anomalies{}", crate::page::query::PageQuery { filter, ..Default::default() }.query())
 }
 
 fn near(other: &StoredAnomaly, time: Timestamp) -> Near {

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use crate::archive::{Archive, Filter, MAX_LIMIT, NoAnswer, PageKey, StoredAnomaly};
 use crate::event::Timestamp;
-use crate::page::asked::PageQuery;
-use crate::page::listener::{Response, ResponseBody};
+use crate::page::http::{Response, ResponseBody};
+use crate::page::query::PageQuery;
 use crate::page::respond;
 use crate::page::route::RequestContext;
 
@@ -52,7 +52,7 @@ pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportForma
     let records = page.records;
     let started = std::thread::Builder::new().name("export".into()).spawn(move || rest.send(&records, &sender));
     if started.is_err() {
-        return respond::json_away(&crate::page::shelf::NoNewAnswer::Slow);
+        return respond::json_away(&crate::page::answer_cache::NoNewAnswer::Slow);
     }
     let (kind, name) = match format {
         ExportFormat::Csv => ("text/csv; charset=utf-8", "anomalies.csv"),

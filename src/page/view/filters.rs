@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::archive::Filter;
-use crate::page::asked::{PageQuery, Span};
+use crate::page::query::{PageQuery, Span};
 
 /// What the template gets.
 #[derive(Debug, Serialize)]

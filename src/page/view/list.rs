@@ -10,8 +10,8 @@ use crate::archive::{
     AnomalyPage, Archive, Cursor, Filter, Known, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, StoredAnomaly,
 };
 use crate::event::Timestamp;
-use crate::page::asked::{PageQuery, Span, sort_name};
-use crate::page::listener::Response;
+use crate::page::http::Response;
+use crate::page::query::{PageQuery, Span, sort_name};
 use crate::page::respond;
 use crate::page::site::Site;
 

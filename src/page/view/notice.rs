@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
+use super::banner::{Banner, Tone};
 use super::format::age;
-use super::strip::{Banner, Tone};
 use super::text::Sentence;
 use crate::event::Timestamp;
-use crate::page::shelf::NoNewAnswer;
+use crate::page::answer_cache::NoNewAnswer;
 
-/// One sentence and its remedy; empty below a strip that says all.
+/// One sentence and its remedy; empty below a banner that says all.
 #[derive(Default, Serialize)]
 pub struct Notice {
     /// The sentence.
@@ -26,7 +26,7 @@ pub fn sentence(why: &NoNewAnswer) -> String {
     }
 }
 
-/// The strip of a page without new data.
+/// The banner of a page without new data.
 pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Banner {
     let (lead, command) = match why {
         NoNewAnswer::Away { since } => {

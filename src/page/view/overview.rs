@@ -4,21 +4,21 @@ use std::time::{Duration, Instant as Clock};
 
 use serde::Serialize;
 
+use super::banner::{Banner, Tone};
 use super::filters::Filters;
 use super::format::{counted, grouped};
 use super::reports::{self, Reports};
 use super::row::AnomalyRow;
-use super::strip::{Banner, Tone};
 use super::text::shown;
-use super::{Frame, device, strip};
+use super::{Frame, banner, device};
 use crate::archive::{
     AnomalyPage, Archive, BinCount, Bins, Count, CoverageRow, Cursor, Filter, LaneCount, NameCount, NoAnswer, Outside,
     PUNCTUAL, Review,
 };
 use crate::event::Timestamp;
-use crate::page::asked::{PageQuery, Span};
 use crate::page::chart::minutes::{self, MinuteChart};
-use crate::page::listener::Response;
+use crate::page::http::Response;
+use crate::page::query::{PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::Site;
 
@@ -216,7 +216,7 @@ struct Bar {
     count: String,
 }
 
-/// The page. A strip that is there already (an outage) stays.
+/// The page. A banner that is there already (an outage) stays.
 pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, taken: Timestamp) -> Response {
     let now = site.now();
     let is_reporting = data.reports.current(taken, now).is_reporting();
@@ -227,7 +227,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewDat
     let rows = AnomalyRow::all(&data.newest.records, now);
     let list = PageQuery { limit: None, before: None, ..asked.clone() };
     // Old data does not reach up to now.
-    let end = frame.strip.is_some().then_some(taken);
+    let end = frame.banner.is_some().then_some(taken);
     let content = Content {
         filters: Filters::of("/", asked, Some(Span::Hour)),
         unit: unit(data.bins.width),
@@ -262,15 +262,15 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewDat
         }),
         took: format!("{:.1} ms", data.took.as_secs_f64() * 1000.0),
     };
-    let strip = frame.strip.or_else(|| Some(strip::verdict(data, asked, taken, now, site.seen(data, taken))));
-    let title = title(data, strip.as_ref(), &frame.title);
-    let frame = Frame { strip, title, cursor: data.cursor.to_string(), ..frame };
+    let banner = frame.banner.or_else(|| Some(banner::verdict(data, asked, taken, now, site.seen(data, taken))));
+    let title = title(data, banner.as_ref(), &frame.title);
+    let frame = Frame { banner, title, cursor: data.cursor.to_string(), ..frame };
     respond::html(site, 200, "overview.html", &frame, &content)
 }
 
 /// What is wrong and the count first: they are what a tab shows.
-fn title(data: &OverviewData, strip: Option<&Banner>, name: &str) -> String {
-    let wrong = match strip.map(|strip| strip.tone) {
+fn title(data: &OverviewData, banner: Option<&Banner>, name: &str) -> String {
+    let wrong = match banner.map(|banner| banner.tone) {
         Some(Tone::Stopped) => "Stopped \u{b7} ",
         Some(Tone::Degraded) => "Degraded \u{b7} ",
         _ => "",
@@ -338,7 +338,7 @@ fn reviews(data: &OverviewData, asked: &PageQuery) -> Vec<[String; 3]> {
         let filter = Filter { reviews: vec![review], ..asked.filter.clone() };
         let span = asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none());
         let url = format!("/anomalies{}", PageQuery { filter, span, ..asked.clone() }.query());
-        Some([super::mark::words(review).to_owned(), url, grouped(count(review)?)])
+        Some([super::review::words(review).to_owned(), url, grouped(count(review)?)])
     };
     Review::ALL.into_iter().filter_map(line).collect()
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::format::{DisplayedNumbers, age, moment, signed};
 use super::text::{TimeForm, isolated, shown, timed};
-use super::{device, explain, mark};
+use super::{device, explain, review};
 use crate::archive::StoredAnomaly;
 use crate::event::Timestamp;
 use crate::page::chart::spark;
@@ -77,7 +77,7 @@ impl AnomalyRow {
             meter: spark::meter(anomaly.z_score, is_critical),
             url: explain::AnomalyId::of(source).url(),
             review: record.review.as_str(),
-            reviewed: mark::words(record.review),
+            reviewed: review::words(record.review),
             is_new: (0..NEW).contains(&(now.millis() - record.detected_at.millis())),
         }
     }

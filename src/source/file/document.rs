@@ -3,7 +3,7 @@
 
 use super::batch::{BatchRow, MAX_RECORD};
 use super::input::InputFile;
-use super::step::{SplitStep, too_long};
+use super::split_step::{SplitStep, too_long};
 use crate::error::{Error, Result};
 
 /// Splits what is at hand into JSON values.

@@ -2,7 +2,7 @@
 
 use super::batch::{BatchRow, MAX_RECORD};
 use super::input::InputFile;
-use super::step::{SplitStep, too_long};
+use super::split_step::{SplitStep, too_long};
 use crate::error::Result;
 
 /// Splits what is at hand into lines.

@@ -5,7 +5,7 @@ use super::batch::{BatchRow, MAX_RECORD, SkippedLines};
 use super::cells::{DELIMITERS, MAX_LINES, RowScan, UnendedRow};
 use super::input::InputFile;
 use super::layout::FileLayout;
-use super::step::{SplitStep, too_long};
+use super::split_step::{SplitStep, too_long};
 use crate::error::{Error, Result};
 
 /// Splits what is at hand into rows.

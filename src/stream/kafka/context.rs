@@ -16,7 +16,7 @@ use rdkafka::statistics::{ConsumerGroup, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 
 use super::stranded;
-use crate::stream::log::{AssignmentChange, Fault, Positions, Remedy};
+use crate::stream::client::{AssignmentChange, Fault, Positions, Remedy};
 
 /// Whether the cluster can be used, as the client's background threads see it.
 #[derive(Debug, Default)]

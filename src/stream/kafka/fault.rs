@@ -2,7 +2,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
-use crate::stream::log::{Fault, Remedy};
+use crate::stream::client::{Fault, Remedy};
 
 /// Decides by what librdkafka says of the error itself, then by its code.
 pub fn of(what: &str, error: &KafkaError) -> Fault {

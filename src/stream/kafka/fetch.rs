@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::context::ConsumerEvents;
-use crate::stream::log::{ConsumedRecord, Headers, Positions, RecordVisitor};
+use crate::stream::client::{ConsumedRecord, Headers, Positions, RecordVisitor};
 
 const LABEL: &CStr = c"anomaly-label";
 

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::stream::log::CommittedOffset;
-use crate::stream::mark::{OutcomeCounts, Progress, ProgressByPartition};
+use crate::stream::client::CommittedOffset;
+use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
 const NOTE: &str = "anomaly-partitions=";
 

@@ -8,12 +8,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 
+use super::consumer::CALL;
 use super::fault;
-use super::reader::CALL;
-use super::real::{DELIVERY, KafkaTransactionalClient};
+use super::transactional::{DELIVERY, KafkaTransactionalClient};
 use crate::config::resolved::Delivery;
 use crate::fail;
-use crate::stream::log::{Fault, OutgoingRecord, OutputTopic, Remedy};
+use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, Remedy};
 
 /// Between two looks at what was delivered, an eighth of what was waited already, since each look costs; the client's own waiting
 /// spins for its last millisecond.

@@ -12,7 +12,7 @@ use crate::config::resolved::OnReject;
 use crate::detect::{DetectionSettings, Detector, Verdict};
 use crate::event::{self, Timestamp};
 use crate::series::SeriesLimits;
-use crate::stream::mark::OutcomeCounts;
+use crate::stream::progress::OutcomeCounts;
 
 /// Place of an event, and what was made of it.
 type Multiset = BTreeMap<(i32, i64, Vec<u8>), usize>;
@@ -28,7 +28,7 @@ pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     }
     let SeriesLimits { max_series, idle_after } = SeriesLimits::default();
     let settings = DetectionSettings { max_series, idle_after, ..outcome.settings.clone() };
-    let mut detector = Detector::new(settings).expect("a rule");
+    let mut detector = Detector::new(settings).expect("a method");
     let (mut anomalies, mut letters) = (Multiset::new(), Multiset::new());
     for ((topic, partition), log) in &cluster.topics {
         if *topic != SimulatedTopic::Input {

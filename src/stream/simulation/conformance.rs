@@ -11,11 +11,11 @@ use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::member::SimulatedClient;
 use super::stage::Scheduler;
 use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
-use crate::stream::kafka::{KafkaTransactionalClient, MemberNames};
-use crate::stream::log::{
+use crate::stream::client::{
     AssignmentChange, CommittedOffset, Fault, HistoryTopic, OutgoingRecord, OutputTopic, Positions, TransactionalClient,
 };
-use crate::stream::mark::{OutcomeCounts, Progress, ProgressByPartition};
+use crate::stream::kafka::{KafkaTransactionalClient, MemberNames};
+use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
 const EVENTS: i64 = 10;
 
@@ -101,7 +101,7 @@ fn insist<T>(mut call: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match call() {
-            Err(fault) if fault.remedy == crate::stream::log::Remedy::Retry && Instant::now() < deadline => {
+            Err(fault) if fault.remedy == crate::stream::client::Remedy::Retry && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             other => return other,

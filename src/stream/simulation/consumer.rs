@@ -10,7 +10,7 @@ use super::cluster::{LogEntry, SimulatedPartition, SimulatedTopic};
 use super::stage::{Inner, Scheduler};
 use super::strike::{ASK, LOCAL, POLL_SHARE, Struck};
 use super::world::Defect;
-use crate::stream::log::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
+use crate::stream::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
 
 /// Share of the faults that lose a member's place.
 const MISPLACED: f64 = 0.05;

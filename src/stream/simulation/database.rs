@@ -11,7 +11,7 @@ use super::stage::{Inner, Scheduler};
 use super::strike::{ASK, Struck};
 use super::world::Defect;
 use crate::ledger::{Ledger, LedgerError, OpenRejects, SinkRecord, WrittenBatch};
-use crate::stream::log::{Fault, Remedy};
+use crate::stream::client::{Fault, Remedy};
 
 /// Topic, partition, offset and index of the event.
 type Identity = (String, i32, i64, i32);

@@ -12,11 +12,11 @@ use super::stage::Scheduler;
 use super::strike::{ASK, BEGIN, END, LOCAL, OFFSETS, SEND, Struck, dead};
 use super::world::Defect;
 use crate::stop::Stop;
-use crate::stream::log::{
+use crate::stream::client::{
     AssignmentChange, CommittedOffset, Fault, ForeignCommits, GroupConsumer, HistoryTopic, OffsetRanges,
     OutgoingRecord, OutputTopic, Positions, RecordVisitor, Remedy, TopicIdentity, TransactionalClient,
 };
-use crate::stream::mark::ProgressByPartition;
+use crate::stream::progress::ProgressByPartition;
 
 pub struct SimulatedClient {
     consumer: SimulatedConsumer,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::stage::{Inner, Scheduler, Turn};
-use crate::stream::log::{Fault, Remedy};
+use crate::stream::client::{Fault, Remedy};
 
 /// Kinds of faults that a call can have before and after its effect.
 pub(super) type Kinds = (&'static [Remedy], &'static [Remedy]);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::seconds;
-use crate::stream::log::{Fault, Remedy};
-use crate::stream::mark::{Progress, ProgressByPartition};
+use crate::stream::client::{Fault, Remedy};
+use crate::stream::progress::{Progress, ProgressByPartition};
 
 const TIMEOUT: Duration = seconds(10);
 

@@ -294,7 +294,7 @@ fn work(process: &Process<'_>) -> Option<String> {
         let log = SimulatedClient::new(stage.clone(), actor, name, schedule.defect);
         let SeriesLimits { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
         let settings = DetectionSettings { max_series, idle_after, ..schedule.settings.clone() };
-        let detector = Detector::new(settings).expect("a rule");
+        let detector = Detector::new(settings).expect("a method");
         let part = health.part(name);
         let parts = (part.clone(), input.clone());
         let worker = Worker::new(log, detector, &schedule.plan, parts, meter.clone(), &mut observer, stop);

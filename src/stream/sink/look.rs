@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Sink;
 use crate::health::{ComponentState, ConditionCode, ConditionSeverity};
 use crate::ledger::{LedgerError, OpenRejects};
-use crate::stream::log::{Fault, GroupConsumer, Positions, Remedy};
+use crate::stream::client::{Fault, GroupConsumer, Positions, Remedy};
 
 /// Between two looks at the ledger.
 const LOOK: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::anomaly::RecordId;
 use crate::detect::hex;
 use crate::event::Rejection;
-use crate::stream::log::{ConsumedRecord, OutgoingRecord, OutputTopic};
+use crate::stream::client::{ConsumedRecord, OutgoingRecord, OutputTopic};
 
 /// Bytes of the largest part that a dead letter may have to give up: key, value, or all headers together.
 pub(super) fn largest_part(record: &ConsumedRecord<'_>) -> usize {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Worker;
-use crate::stream::log::TransactionalClient;
+use crate::stream::client::TransactionalClient;
 
 /// Between two commits that only move offsets to the ends of partitions.
 const MOVE_ENDS: Duration = Duration::from_secs(1);

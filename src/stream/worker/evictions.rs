@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::detect::DetectionSettings;
 use crate::health::{Component, ConditionCode, ConditionSeverity};
 use crate::series::Evictions;
-use crate::stream::mark::ProgressByPartition;
+use crate::stream::progress::ProgressByPartition;
 
 /// What is looked at.
 const SPAN: Duration = Duration::from_secs(60);
@@ -87,7 +87,7 @@ impl EvictionRate {
 mod tests {
     use super::*;
     use crate::health::Health;
-    use crate::stream::mark::{OutcomeCounts, Progress};
+    use crate::stream::progress::{OutcomeCounts, Progress};
 
     /// A minute with so many events and evictions a second; what is complained of then, and two minutes later.
     fn minute(events: u64, evicted: Evictions) -> (Vec<String>, usize) {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::WorkerPlan;
-use super::floor::Checkpoint;
-use crate::stream::log::{CommittedOffset, Fault, HistoryTopic, OffsetRanges, Remedy, TransactionalClient};
+use super::checkpoint::Checkpoint;
+use crate::stream::client::{CommittedOffset, Fault, HistoryTopic, OffsetRanges, Remedy, TransactionalClient};
 
 /// The newest records of a partition, among which its floor nearly always is: each sweep writes it again.
 const RECENT: i64 = 10_000;

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::vec::IntoIter;
 
-use super::floor::{Checkpoint, Epoch};
+use super::checkpoint::{Checkpoint, Epoch};
+use super::pending::BLOCK;
 use super::same_time::SameTime;
-use super::staged::BLOCK;
 use crate::event::Decoder;
 use crate::series::{self, SeriesTable, TableRestore};
-use crate::stream::log::ConsumedRecord;
-use crate::stream::mark::Progress;
+use crate::stream::client::ConsumedRecord;
+use crate::stream::progress::Progress;
 
 /// One partition under way.
 pub(super) struct PartitionReplay {

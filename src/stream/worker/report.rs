@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::Worker;
 use crate::health::{ComponentState, ConditionCode, ConditionSeverity, PartitionStatus};
 use crate::series::EvictionCause;
-use crate::stream::log::TransactionalClient;
-use crate::stream::mark::Progress;
+use crate::stream::client::TransactionalClient;
+use crate::stream::progress::Progress;
 
 impl<L: TransactionalClient> Worker<'_, L> {
     /// Tells health what is known now.

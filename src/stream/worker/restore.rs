@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Worker;
-use super::floor::Checkpoint;
+use super::checkpoint::Checkpoint;
 use super::replay::PartitionReplay;
-use super::windows::RestoredWindows;
+use super::restored::RestoredWindows;
 use crate::config::resolved::StartPosition;
 use crate::detect::hex;
 use crate::fail;
 use crate::health::ComponentState;
 use crate::series::TableRestore;
-use crate::stream::log::{
+use crate::stream::client::{
     CommittedOffset, Fault, HistoryTopic, OffsetRanges, Positions, Remedy, TopicIdentity, TransactionalClient,
 };
-use crate::stream::mark::{Progress, ProgressByPartition};
+use crate::stream::progress::{Progress, ProgressByPartition};
 
 /// What was found of a partition.
 struct Found {

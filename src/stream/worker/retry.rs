@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::health::ComponentState;
-use crate::stream::log::{Fault, Remedy, TransactionalClient};
+use crate::stream::client::{Fault, Remedy, TransactionalClient};
 
 /// A call that has been retried for this long makes the worker degraded.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::health::{Component, ConditionCode, ConditionSeverity};
-use crate::stream::mark::ProgressByPartition;
+use crate::stream::progress::ProgressByPartition;
 
 /// What is missing of the partitions of one worker.
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl Shortfalls {
 mod tests {
     use super::*;
     use crate::health::Health;
-    use crate::stream::mark::{OutcomeCounts, Progress};
+    use crate::stream::progress::{OutcomeCounts, Progress};
 
     #[test]
     fn the_condition_holds_until_windows_are_full_of_newer_values() {

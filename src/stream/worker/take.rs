@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{BATCH, Worker};
-use crate::stream::log::{Fault, Remedy, TransactionalClient};
+use crate::stream::client::{Fault, Remedy, TransactionalClient};
 
 /// How long a poll waits when nothing is open.
 const IDLE: Duration = Duration::from_millis(200);

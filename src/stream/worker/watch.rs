@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::Worker;
 use super::splits::Splits;
 use crate::health::{ConditionCode, ConditionSeverity, PartitionStatus};
-use crate::stream::log::{ForeignCommits, Positions, TransactionalClient};
-use crate::stream::mark::ProgressByPartition;
+use crate::stream::client::{ForeignCommits, Positions, TransactionalClient};
+use crate::stream::progress::ProgressByPartition;
 
 /// Time between two evaluations of the conditions.
 const EVALUATE: Duration = Duration::from_secs(1);
@@ -189,7 +189,7 @@ mod tests {
         let mut watch = InputWatch::default();
         watch.note_commit(&ProgressByPartition::from([(
             1,
-            crate::stream::mark::Progress { offset: 200, ..Default::default() },
+            crate::stream::progress::Progress { offset: 200, ..Default::default() },
         )]));
         watch.note_foreign_commit(Duration::ZERO, 1, Some(150), 400);
         let (severity, text) = watch.foreign_commits("raw", "g").unwrap();

@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::event::{Decoder, RejectClass, Rejection, Timestamp};
 use crate::health::{Activity, Cut, RejectReasons, RejectedSample, RejectedSamples, Tally};
 use crate::meter::Meter;
-use crate::stream::log::{ConsumedRecord, OutgoingRecord, OutputTopic};
-use crate::stream::mark::{OutcomeCounts, Progress};
+use crate::stream::client::{ConsumedRecord, OutgoingRecord, OutputTopic};
+use crate::stream::progress::{OutcomeCounts, Progress};
 
 /// Events that are decoded before the first of them is judged.
 pub(super) const BLOCK: usize = 64;

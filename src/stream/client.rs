@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::mark::{Progress, ProgressByPartition};
+use super::progress::{Progress, ProgressByPartition};
 pub use crate::event::Headers;
 use crate::event::RawRecord;
 use crate::stop::Stop;

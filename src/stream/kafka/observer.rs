@@ -14,7 +14,7 @@ use rdkafka::groups::GroupMemberInfo;
 use super::context::ConsumerEvents;
 use super::{client, origin};
 use crate::config::resolved::KafkaSettings;
-use crate::stream::log::{CommittedOffset, ForeignCommits, Positions};
+use crate::stream::client::{CommittedOffset, ForeignCommits, Positions};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(5);

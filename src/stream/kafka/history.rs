@@ -10,12 +10,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
+use super::consumer::CALL;
 use super::context::ConsumerEvents;
 use super::fetch::FetchQueue;
-use super::reader::CALL;
 use super::{client, fault, stranded};
 use crate::config::resolved::KafkaSettings;
-use crate::stream::log::{Fault, OffsetRanges, Positions, RecordVisitor, Remedy};
+use crate::stream::client::{Fault, OffsetRanges, Positions, RecordVisitor, Remedy};
 
 /// The [`History`] of one worker, made when it is needed.
 pub struct LazyHistory {

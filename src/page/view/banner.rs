@@ -14,7 +14,7 @@ use super::text::Sentence;
 use crate::archive::{ConditionRow, Filter};
 use crate::event::Timestamp;
 use crate::health::{ConditionCode, ConditionSeverity, Tally};
-use crate::page::asked::{PageQuery, Span};
+use crate::page::query::{PageQuery, Span};
 use words::offset;
 
 /// Conditions that are shown; the page of the detection has all of them.
@@ -22,7 +22,7 @@ const SHOWN: usize = 3;
 /// Silence of the input, in milliseconds, that is worth a word.
 const STILL: i64 = 120_000;
 
-/// How the strip looks.
+/// How the banner looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tone {
@@ -123,7 +123,7 @@ pub struct BannerContext {
     pub ahead: Option<f64>,
 }
 
-/// The strip of the overview.
+/// The banner of the overview.
 pub fn verdict(
     data: &OverviewData,
     asked: &PageQuery,
@@ -145,20 +145,20 @@ pub fn verdict(
         taken,
         now,
     };
-    let mut strip = facts.sentence();
-    if strip.tone != Tone::Stopped {
-        let said = strip.strong.to_string();
+    let mut banner = facts.sentence();
+    if banner.tone != Tone::Stopped {
+        let said = banner.strong.to_string();
         let mut lines =
             facts.current.conditions.iter().filter(|(row, _)| !said.contains(&short(row))).collect::<Vec<_>>();
         let more = lines.len().saturating_sub(SHOWN);
         lines.truncate(SHOWN);
-        strip.conditions = lines.into_iter().map(|(row, count)| line(row, *count)).collect();
-        if more > 0 && strip.more.is_none() {
-            strip.more = Some(["/detection".to_owned(), format!("{more} more")]);
+        banner.conditions = lines.into_iter().map(|(row, count)| line(row, *count)).collect();
+        if more > 0 && banner.more.is_none() {
+            banner.more = Some(["/detection".to_owned(), format!("{more} more")]);
         }
     }
-    strip.checks = checks::all(&facts, seen);
-    strip
+    banner.checks = checks::all(&facts, seen);
+    banner
 }
 
 /// A condition's message as it is shown in a sentence.

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant as Clock};
 
-use super::health::Outage;
+use super::outage::Outage;
 use crate::archive::NoAnswer;
 use crate::event::Timestamp;
 

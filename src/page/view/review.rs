@@ -7,7 +7,7 @@ use super::text::shown;
 use super::{Frame, explain};
 use crate::archive::{MAX_NOTE, NewReview, Review, ReviewRecord};
 use crate::event::Timestamp;
-use crate::page::listener::Response;
+use crate::page::http::Response;
 use crate::page::respond;
 use crate::page::route::RequestContext;
 

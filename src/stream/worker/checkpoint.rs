@@ -7,8 +7,8 @@ use super::WorkerPlan;
 use crate::event::{DECODING, Decoder, Fields};
 use crate::series::clock::{ClockSnapshot, PartitionClock, seconds};
 use crate::series::snapshot::{self, DamagedRecord};
-use crate::stream::log::{Fault, OutgoingRecord, OutputTopic, Remedy, TopicIdentity};
-use crate::stream::mark::{OutcomeCounts, Progress};
+use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, Remedy, TopicIdentity};
+use crate::stream::progress::{OutcomeCounts, Progress};
 
 /// Key of the record.
 const KEY: &[u8] = b"f";
@@ -168,7 +168,7 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::log::ConsumedRecord;
+    use crate::stream::client::ConsumedRecord;
 
     fn floor(epochs: &[(i64, &str)]) -> Checkpoint {
         let epochs = epochs.iter().map(|(from, settings)| Epoch {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postgres::{Client, Error};
 
 use super::follower::PostgresFollower;
-use super::{DatabaseError, Pool, connect, marks, query, session};
+use super::{DatabaseError, Pool, connect, query, reviews, session};
 use crate::archive::{
     self, ActivityRow, AnomalyPage, Archive, BinCount, Bins, ConditionRow, CoverageRow, Cursor, DeadLetter, Filter,
     Follower, Known, LaneCount, NameCount, NewReview, Outside, PageKey, Quality, Ranking, Review, ReviewRecord,
@@ -155,17 +155,17 @@ impl Archive for PostgresArchive {
     }
 
     fn marks(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<ReviewRecord>, archive::NoAnswer> {
-        self.ask(|client| marks::of(client, topic, partition, offset))
+        self.ask(|client| reviews::of(client, topic, partition, offset))
     }
 
     fn mark(&self, mark: &NewReview) -> Result<bool, archive::NoAnswer> {
-        let Some(time) = self.ask(|client| marks::event_time(client, mark))? else { return Ok(false) };
-        ask(&self.marker, |client| marks::add(client, mark, time))?;
+        let Some(time) = self.ask(|client| reviews::event_time(client, mark))? else { return Ok(false) };
+        ask(&self.marker, |client| reviews::add(client, mark, time))?;
         Ok(true)
     }
 
     fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, archive::NoAnswer> {
-        self.ask(|client| marks::reviews(client, from, to))
+        self.ask(|client| reviews::reviews(client, from, to))
     }
 
     fn settings(&self, hash: &str) -> Result<Option<Vec<(String, String)>>, archive::NoAnswer> {
@@ -173,7 +173,7 @@ impl Archive for PostgresArchive {
     }
 
     fn quality(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, archive::NoAnswer> {
-        self.ask(|client| marks::quality(client, from, to))
+        self.ask(|client| reviews::quality(client, from, to))
     }
 
     fn follow(&self) -> Result<Box<dyn Follower>, archive::NoAnswer> {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Worker;
-use super::floor::Checkpoint;
+use super::checkpoint::Checkpoint;
 use crate::series::TableRestore;
 use crate::series::snapshot::{self, DamagedRecord};
-use crate::stream::log::{ConsumedRecord, Fault, HistoryTopic, OffsetRanges, Remedy, TransactionalClient};
+use crate::stream::client::{ConsumedRecord, Fault, HistoryTopic, OffsetRanges, Remedy, TransactionalClient};
 
 /// What the topic has of one partition.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use super::context::ConsumerEvents;
 use super::fetch::FetchQueue;
 use super::{client, fault, stranded};
 use crate::config::resolved::KafkaSettings;
-use crate::stream::log::{AssignmentChange, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
+use crate::stream::client::{AssignmentChange, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
 
 /// One call to the cluster.
 pub(super) const CALL: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ fn glyph(is_well: bool) -> &'static str {
     if is_well { "tick" } else { "cross" }
 }
 
-/// Of the whole strip.
+/// Of the whole banner.
 pub fn all(facts: &Facts<'_>, seen: BannerContext) -> Vec<StatusCheck> {
     let mut all = vec![detector(facts), lag(facts, seen.is_shrinking), judged(facts), database(facts), series(facts)];
     all.extend(clocks(facts, seen.ahead));

@@ -8,17 +8,17 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 
+use super::consumer::{CALL, KafkaGroupConsumer};
 use super::context::{ConsumerEvents, DeliveryReports};
-use super::onlooker::GroupObserver;
-use super::reader::{CALL, KafkaGroupConsumer};
-use super::{client, fault, identity, origin, read, stranded, twin};
+use super::observer::GroupObserver;
+use super::{client, duplicate, fault, history, identity, origin, stranded};
 use crate::config::resolved::{Delivery, KafkaSettings};
 use crate::stop::Stop;
-use crate::stream::log::{
+use crate::stream::client::{
     AssignmentChange, CommittedOffset, Fault, ForeignCommits, GroupConsumer, HistoryTopic, OffsetRanges,
     OutgoingRecord, Positions, RecordVisitor, Remedy, TopicIdentity, TransactionalClient,
 };
-use crate::stream::mark::ProgressByPartition;
+use crate::stream::progress::ProgressByPartition;
 
 /// Names by which Kafka knows one worker.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ const TRANSACTION: Duration = Duration::from_secs(10);
 /// One consumer and one producer. The consumer is dropped before the producer, as closing it may still need offsets.
 pub struct KafkaTransactionalClient {
     pub(super) reader: KafkaGroupConsumer,
-    past: read::LazyHistory,
+    past: history::LazyHistory,
     /// Of the first worker of a process.
     onlooker: Option<GroupObserver>,
     pub(super) producer: BaseProducer<DeliveryReports>,
@@ -95,7 +95,7 @@ impl KafkaTransactionalClient {
             .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
         Ok(KafkaTransactionalClient {
             reader,
-            past: read::LazyHistory::new(kafka, &names.group),
+            past: history::LazyHistory::new(kafka, &names.group),
             onlooker: (names.worker == 0).then(|| GroupObserver::new(kafka, &names.input, &names.group)),
             producer,
             kafka: kafka.clone(),
@@ -331,7 +331,7 @@ impl TransactionalClient for KafkaTransactionalClient {
             self.consumer().poll(Duration::from_millis(50));
             is_fenced = self.consumer().client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId);
         }
-        is_fenced && twin::exists(&self.kafka, &self.names, self.session, stop)
+        is_fenced && duplicate::exists(&self.kafka, &self.names, self.session, stop)
     }
 
     fn leave(&mut self, limit: Duration) {

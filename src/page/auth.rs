@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hyper::Method;
 
-use super::listener::Request;
+use super::http::Request;
 pub use cookies::Cookies;
 pub use forwarded::Proxies;
 use limit::LoginLimit;

@@ -14,8 +14,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
 use super::client;
-use super::reader::CALL;
-use super::real::MemberNames;
+use super::consumer::CALL;
+use super::transactional::MemberNames;
 use crate::config::resolved::KafkaSettings;
 use crate::stop::Stop;
 

@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::floor::Checkpoint;
+use super::checkpoint::Checkpoint;
 use crate::detect::Detector;
 use crate::meter::Meter;
 use crate::series::clock::ClockSnapshot;
 use crate::series::snapshot::{encode_evicted, record_key};
 use crate::series::{SeriesTable, sweep};
-use crate::stream::log::{OutgoingRecord, OutputTopic, Positions};
-use crate::stream::mark::{Progress, ProgressByPartition};
+use crate::stream::client::{OutgoingRecord, OutputTopic, Positions};
+use crate::stream::progress::{Progress, ProgressByPartition};
 
 /// A sweep starts after so long although the input was not worth it: at the worst one record for each event.
 const LONGEST: Duration = Duration::from_secs(3_600);
