@@ -175,7 +175,7 @@ pub trait Archive: Send + Sync {
     /// Whether it answers at all.
     ///
     /// # Errors
-    /// As [`Failure`] says; so for all that follow.
+    /// As [`NoAnswer`] says; so for all that follow.
     fn ping(&self) -> Result<(), NoAnswer>;
 
     /// At most `limit` anomalies, newest first, that come after `before` in this order.

@@ -37,7 +37,7 @@ pub struct WrittenBatch {
 /// Records that the table refused and that nobody has dealt with yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenRejects {
-    /// How many, counted up to [`Rejects::MOST`].
+    /// How many, counted up to [`OpenRejects::MOST`].
     pub count: u64,
     /// The newest one: its place in the topic and the reason.
     pub last: String,
@@ -62,7 +62,7 @@ pub trait Ledger: Send {
     /// Next offset of each partition; `None` for one that was never written.
     ///
     /// # Errors
-    /// [`Unwritten::Away`].
+    /// [`LedgerError::Away`].
     fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, LedgerError>;
 
     /// Sets the position of a partition that has none yet.

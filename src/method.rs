@@ -1,4 +1,4 @@
-//! The methods: each is one file behind [`Rule`], a pure function of the ordered window and the value.
+//! The methods: each is one file behind [`Method`], a pure function of the ordered window and the value.
 //! A new method is a new file here, its name in [`by_name`] and in the settings' table.
 
 mod sigma;
@@ -29,7 +29,7 @@ pub trait Method: Send {
     /// Its name in settings and records.
     fn name(&self) -> &'static str;
 
-    /// True only for values that [`Rule::figures`] would certainly call normal; cheap.
+    /// True only for values that [`Method::figures`] would certainly call normal; cheap.
     fn certainly_normal(&self, window: &Window, value: f64) -> bool;
 
     /// The exact figures and the verdict; `None` of an empty window.

@@ -1,6 +1,6 @@
 //! What a process can be. Only roles and commands wire: they give the edges their settings and one another.
 //!
-//! A role starts its threads in a [`Crew`]; [`run`] watches over them for the service manager.
+//! A role starts its threads in a [`Supervisor`]; [`run`] watches over them for the service manager.
 
 pub mod dashboard;
 pub mod detector;

@@ -26,7 +26,7 @@ pub use restore::TableRestore;
 pub use undo::UndoLog;
 use undo::UndoStep;
 
-/// See [`Table::is_far`].
+/// See [`SeriesTable::is_far`].
 const MANY: usize = 4_096;
 
 /// One series.
@@ -57,7 +57,7 @@ pub struct SeriesTable {
     order: RecencyList,
     clock: PartitionClock,
     dirty: usize,
-    /// What happened since the last commit, in order; see [`Trail`], which lends it.
+    /// What happened since the last commit, in order; see [`UndoLog`], which lends it.
     trail: Vec<UndoStep>,
     committed_clock: PartitionClock,
     has_ticked: bool,

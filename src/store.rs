@@ -41,7 +41,7 @@ pub fn pool(settings: &PostgresSettings, size: u32) -> Result<Pool> {
 /// One connection outside any pool, which keeps the time zone, the search path and the timeout that were set on it.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// As [`DatabaseError`] says.
 pub fn connect(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> {
     let mut client = dial(settings)?;
     session::prepare(&mut client, settings)?;
@@ -58,7 +58,7 @@ fn dial(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> 
 /// The last heartbeat of every partition and the conditions that hold, over a connection of its own.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// As [`DatabaseError`] says.
 pub fn status(settings: &PostgresSettings) -> Result<(Vec<StatusRow>, Vec<ConditionRow>), DatabaseError> {
     let mut client = connect(settings)?;
     Ok((query::status(&mut client)?, query::conditions(&mut client)?))
@@ -67,7 +67,7 @@ pub fn status(settings: &PostgresSettings) -> Result<(Vec<StatusRow>, Vec<Condit
 /// Removes what has not reported for an hour, as that of a topic that is gone.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// As [`DatabaseError`] says.
 pub fn forget(settings: &PostgresSettings) -> Result<Vec<heartbeat::Forgotten>, DatabaseError> {
     Ok(heartbeat::forget(&mut connect(settings)?)?)
 }

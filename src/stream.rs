@@ -1,7 +1,7 @@
 //! Kafka: the transactional loop, the trait it needs, and what stands behind that trait.
 //!
-//! [`worker`] is the loop; [`log`] the trait, [`mark`] what it commits; [`kafka`] the real log; [`sink`] carries topic `anomalies` into a ledger;
-//! [`publish`] sends the producer's events; [`topics`] creates topics; [`letters`] reads
+//! [`worker`] is the loop; [`client`] the trait, [`progress`] what it commits; [`kafka`] the real log; [`sink`] carries topic `anomalies` into a ledger;
+//! [`publish`] sends the producer's events; [`topics`] creates topics; [`dead_letters`] reads
 //! dead letters back.
 
 pub mod kafka;

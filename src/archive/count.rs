@@ -120,7 +120,7 @@ pub struct ConditionRow {
     pub topic: String,
     /// Instance and loop.
     pub worker: String,
-    /// See [`crate::health::Code`]; one that this program does not know is shown as it is.
+    /// See [`crate::health::ConditionCode`]; one that this program does not know is shown as it is.
     pub code: String,
     /// A severity that this program does not know counts as degraded.
     pub severity: ConditionSeverity,

@@ -14,7 +14,7 @@ pub struct DeadLetter {
     pub partition: i32,
     /// In that partition.
     pub offset: i64,
-    /// See [`crate::event::Class`].
+    /// See [`crate::event::RejectClass`].
     pub class: String,
     /// What is wrong, and what was expected.
     pub message: String,

@@ -48,7 +48,7 @@ pub trait Follower: Send {
     /// How far the sinks are.
     ///
     /// # Errors
-    /// As [`Failure`] says; a follower that failed is of no more use.
+    /// As [`NoAnswer`] says; a follower that failed is of no more use.
     fn position(&mut self) -> Result<Cursor, NoAnswer>;
 
     /// What one sink committed in `from <= offset < to`, in its order, at most `limit`.

@@ -34,7 +34,7 @@ pub fn raw() -> StdoutLock<'static> {
 /// What a write to standard output means for the command.
 ///
 /// # Errors
-/// [`Kind::Closed`] when the reader has gone, 74 when the output cannot be written.
+/// [`ExitKind::Closed`] when the reader has gone, 74 when the output cannot be written.
 pub fn written<T>(result: io::Result<T>) -> Result<T> {
     result.map_err(|e| match e.kind() {
         ErrorKind::BrokenPipe => Error::new(ExitKind::Closed, ""),

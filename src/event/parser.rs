@@ -20,7 +20,7 @@ const FEW: usize = 4;
 pub struct Parser {
     pub(super) fields: Fields,
     forms: Forms,
-    /// Each path once, in the order of the numbers in [`Part::Path`].
+    /// Each path once, in the order of the numbers in [`SourcePart::Path`].
     paths: Vec<String>,
     /// Device, metric, value, time.
     places: [FieldSource; 4],

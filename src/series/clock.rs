@@ -24,7 +24,7 @@ const LEAP: u32 = 366 * 86_400;
 /// Before every offset: no record has reached the cell.
 const NEVER: i64 = i64::MIN / 2;
 
-/// The clock of one partition. Offsets that it is given never go back, except through [`Clock::clone_from`].
+/// The clock of one partition. Offsets that it is given never go back, except through [`PartitionClock::clone_from`].
 #[derive(Debug)]
 pub struct PartitionClock {
     /// Seconds that have passed.

@@ -51,9 +51,9 @@ impl EvictionCause {
 /// How many series were evicted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Evictions {
-    /// See [`Cause::Full`].
+    /// See [`EvictionCause::Full`].
     pub full: u64,
-    /// See [`Cause::Idle`].
+    /// See [`EvictionCause::Idle`].
     pub idle: u64,
 }
 
@@ -124,7 +124,7 @@ impl SeriesTable {
         is_idle.then_some((oldest, EvictionCause::Idle))
     }
 
-    /// Evicts the [`oldest`](Table::oldest).
+    /// Evicts the [`oldest`](SeriesTable::oldest).
     fn evict(&mut self, oldest: u32, at: i64, cause: EvictionCause) {
         self.order.leave();
         if let Some(series) = self.remove(oldest) {

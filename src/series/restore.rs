@@ -8,7 +8,7 @@ use super::snapshot::{SeriesSnapshot, SnapshotContent};
 use super::{Series, SeriesLimits, SeriesTable, Slot, SlotHint};
 use crate::window::Window;
 
-/// Under way: first all of [`load`](Restore::load), then [`replay`](Restore::replay) in offset order.
+/// Under way: first all of [`load`](TableRestore::load), then [`replay`](TableRestore::replay) in offset order.
 #[derive(Debug, Default)]
 pub struct TableRestore {
     table: SeriesTable,
@@ -75,12 +75,12 @@ impl TableRestore {
         (self.table.clock, self.table.has_ticked) = (clock, true);
     }
 
-    /// See [`Table::guess`].
+    /// See [`SeriesTable::guess`].
     pub fn guess(&self, key: &str) -> SlotHint {
         self.table.guess(key)
     }
 
-    /// See [`Table::approach`].
+    /// See [`SeriesTable::approach`].
     pub fn approach(&self, guesses: impl Iterator<Item = SlotHint> + Clone) {
         self.table.approach(guesses);
     }

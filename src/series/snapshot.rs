@@ -81,7 +81,7 @@ pub fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
 /// The body behind version and checksum.
 ///
 /// # Errors
-/// See [`Damage`].
+/// See [`DamagedRecord`].
 pub fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], DamagedRecord> {
     let (version, rest) = value.split_first().ok_or(DamagedRecord::Broken)?;
     let newest = fail::version(VERSION);
@@ -120,7 +120,7 @@ pub fn series_of(record_key: &[u8]) -> Option<&str> {
     (*kind == SERIES).then(|| std::str::from_utf8(series).ok())?
 }
 
-/// A window's record value, without building a [`Snapshot`] first.
+/// A window's record value, without building a [`SeriesSnapshot`] first.
 pub(super) fn encode_window(
     key: &[u8],
     settings: Fingerprint,
@@ -151,7 +151,7 @@ pub fn encode_evicted(key: &[u8], settings: Fingerprint, as_of: i64) -> Vec<u8> 
 /// The reverse of both.
 ///
 /// # Errors
-/// See [`Damage`].
+/// See [`DamagedRecord`].
 pub fn decode(key: &[u8], value: &[u8]) -> Result<SeriesSnapshot, DamagedRecord> {
     let mut body = unseal(key, value)?;
     let [kind] = take(&mut body)?;

@@ -7,7 +7,7 @@ use super::{Series, SeriesTable};
 /// Most places looked at for one part.
 const PLACES: usize = 50_000;
 
-/// Some records of a sweep; they hold from the moment in which [`Table::swept`] is told of them.
+/// Some records of a sweep; they hold from the moment in which [`SeriesTable::swept`] is told of them.
 #[derive(Debug, Default)]
 pub struct SweepPart {
     /// Keys and values.

@@ -55,7 +55,7 @@ const TYPES: [Type; 26] = [
 /// Copies the batch into table `incoming`.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// As [`DatabaseError`] says.
 pub fn rows(
     transaction: &mut Transaction<'_>,
     sinks: &HashMap<i32, i32>,

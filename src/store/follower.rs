@@ -24,7 +24,7 @@ impl PostgresFollower {
     /// Begins to listen.
     ///
     /// # Errors
-    /// As [`Failure`] says.
+    /// As [`NoAnswer`] says.
     pub fn new(mut client: Client) -> Result<PostgresFollower, NoAnswer> {
         // A standby cannot.
         let is_told = client.batch_execute("listen anomalies").is_ok();

@@ -100,7 +100,7 @@ pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: Dashboard
 /// The newest version that is applied; `None` before the first migration.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// As [`DatabaseError`] says.
 pub fn version(client: &mut Client) -> Result<Option<i32>, DatabaseError> {
     let is_there = client.query_one("select to_regclass('refinery_schema_history') is not null", &[])?;
     if !is_there.get::<_, bool>(0) {
@@ -136,7 +136,7 @@ const TABLES: [&str; 16] = [
 /// Whether the role has these privileges, of which the first is to read, on every table; names the first that it lacks.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// As [`DatabaseError`] says.
 pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<String>, DatabaseError> {
     for table in TABLES {
         // The detector has nothing to do with marks, and forgets settings never.
@@ -166,7 +166,7 @@ pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<
 /// Why the database's encoding is of no use, with the remedy; `None` when it can store every name.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// As [`DatabaseError`] says.
 pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, DatabaseError> {
     let sql = "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()";
     let encoding: String = client.query_one(sql, &[])?.get(0);
@@ -182,7 +182,7 @@ pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, Databa
 /// The database's clock.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// As [`DatabaseError`] says.
 pub fn clock(client: &mut Client) -> Result<crate::event::Timestamp, DatabaseError> {
     Ok(client.query_one("select clock_timestamp()", &[])?.get::<_, time::OffsetDateTime>(0).into())
 }

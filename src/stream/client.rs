@@ -121,9 +121,9 @@ pub struct ForeignCommits {
 /// The group gave or took partitions; told in order, eager protocol: all of them each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AssignmentChange {
-    /// Must be answered with [`Reader::assign`].
+    /// Must be answered with [`GroupConsumer::assign`].
     Assigned(Vec<i32>),
-    /// Must be answered with [`Reader::unassign`].
+    /// Must be answered with [`GroupConsumer::unassign`].
     Revoked(Vec<i32>),
 }
 

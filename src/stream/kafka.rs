@@ -1,5 +1,5 @@
-//! The real log: librdkafka's consumer behind [`Reader`](super::log::Reader), and with the transactional producer behind
-//! [`Log`](super::log::Log).
+//! The real log: librdkafka's consumer behind [`GroupConsumer`](super::client::GroupConsumer), and with the transactional producer behind
+//! [`TransactionalClient`](super::client::TransactionalClient).
 //!
 //! [`client`] makes configurations; [`context`] hears what librdkafka says in its callbacks; [`fault`] decides what an
 //! error means.

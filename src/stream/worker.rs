@@ -1,5 +1,5 @@
 //! The transactional loop: consume, judge, produce anomalies and dead letters, send offsets, commit; on failure abort,
-//! take the windows back and rewind. One worker is one thread with one [`Log`] and the windows of its partitions.
+//! take the windows back and rewind. One worker is one thread with one [`TransactionalClient`] and the windows of its partitions.
 //!
 //! Every fault ends in `Worker::mend`, which is the only place that decides what follows from it.
 

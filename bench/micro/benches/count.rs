@@ -4,9 +4,9 @@
 use std::hint::black_box;
 
 use anomaly::detect::Detector;
-use anomaly::event::Input;
+use anomaly::event::RawRecord;
 use anomaly::event::{Decoder, Event, Fields, decode};
-use anomaly::rule::Rule;
+use anomaly::method::Method;
 use anomaly::window::Window;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 
@@ -35,7 +35,7 @@ fn decode_any_form(texts: Vec<String>) -> usize {
 
 #[library_benchmark(config = stored(1_068_101), setup = texts_and_decoder)]
 fn decode_the_form_of_the_last((texts, mut decoder): (Vec<String>, Decoder)) -> usize {
-    black_box(&texts).iter().filter(|text| decoder.decode(&Input::value(text.as_bytes())).is_ok()).count()
+    black_box(&texts).iter().filter(|text| decoder.decode(&RawRecord::value(text.as_bytes())).is_ok()).count()
 }
 
 fn learnt() -> (Detector, Vec<Event<'static>>) {
@@ -57,17 +57,17 @@ fn push(mut window: Window) -> Window {
     window
 }
 
-fn ruled() -> (Window, Box<dyn Rule>) {
+fn ruled() -> (Window, Box<dyn Method>) {
     (micro::window(), micro::rule())
 }
 
 #[library_benchmark(config = stored(105_212), setup = ruled)]
-fn screen((window, rule): (Window, Box<dyn Rule>)) -> usize {
+fn screen((window, rule): (Window, Box<dyn Method>)) -> usize {
     (0..1_000).filter(|n| rule.certainly_normal(black_box(&window), micro::noise(*n))).count()
 }
 
 #[library_benchmark(config = stored(12_872_211), setup = ruled)]
-fn exact_figures((window, rule): (Window, Box<dyn Rule>)) -> usize {
+fn exact_figures((window, rule): (Window, Box<dyn Method>)) -> usize {
     (0..1_000).filter(|n| rule.figures(black_box(&window), micro::noise(*n)).is_some()).count()
 }
 

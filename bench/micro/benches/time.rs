@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use anomaly::event::Input;
+use anomaly::event::RawRecord;
 use anomaly::event::{Fields, decode};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -16,7 +16,7 @@ fn layers(criterion: &mut Criterion) {
     });
     let mut decoder = micro::decoder(&texts[0]);
     group.bench_function("decode, the form of the last", |bench| {
-        bench.iter(|| texts.iter().filter(|text| decoder.decode(&Input::value(text.as_bytes())).is_ok()).count())
+        bench.iter(|| texts.iter().filter(|text| decoder.decode(&RawRecord::value(text.as_bytes())).is_ok()).count())
     });
     // Rounds enough that no window is full of one value.
     for (devices, rounds) in [(1_000, 200), (1_000_000, 3)] {

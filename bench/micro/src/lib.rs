@@ -1,9 +1,9 @@
 //! What both measurements work on: events as a producer sends them, and a detector that has seen enough of each series.
 
-use anomaly::anomaly::Source;
-use anomaly::detect::{Detector, Settings, Verdict};
-use anomaly::event::{Decoder, Event, Fields, Input};
-use anomaly::rule::{Limits, Rule, by_name};
+use anomaly::anomaly::RecordId;
+use anomaly::detect::{DetectionSettings, Detector, Verdict};
+use anomaly::event::{Decoder, Event, Fields, RawRecord};
+use anomaly::method::{Limits, Method, by_name};
 use anomaly::window::Window;
 
 /// Values of events, one for each device, round by round, beginning with some round.
@@ -28,20 +28,20 @@ pub fn noise(n: usize) -> f64 {
 /// A decoder that has seen an event of this form.
 pub fn decoder(example: &str) -> Decoder {
     let mut decoder = Decoder::new(&Fields::default());
-    let _ = decoder.decode(&Input::value(example.as_bytes()));
+    let _ = decoder.decode(&RawRecord::value(example.as_bytes()));
     decoder
 }
 
 /// All of them decoded.
 pub fn decoded(texts: &[String]) -> Vec<Event<'_>> {
     let mut decoder = Decoder::new(&Fields::default());
-    texts.iter().filter_map(|text| decoder.decode(&Input::value(text.as_bytes())).ok().flatten()).collect()
+    texts.iter().filter_map(|text| decoder.decode(&RawRecord::value(text.as_bytes())).ok().flatten()).collect()
 }
 
 /// A detector whose series have full windows.
 pub fn learnt(devices: usize) -> Detector {
-    let mut detector =
-        Detector::new(Settings { max_series: usize::MAX, ..Settings::default() }).expect("a rule that exists");
+    let mut detector = Detector::new(DetectionSettings { max_series: usize::MAX, ..DetectionSettings::default() })
+        .expect("a rule that exists");
     for round in 0..100 {
         // A round at a time: all events together would take gigabytes.
         let texts = events(devices, round, 1);
@@ -53,7 +53,7 @@ pub fn learnt(devices: usize) -> Detector {
 
 /// Judges the events as the loop does, in blocks; how many were normal.
 pub fn judge(detector: &mut Detector, events: &[Event<'_>]) -> usize {
-    let mut source = Source { topic: "raw_events".into(), partition: 0, offset: 0, index: 0 };
+    let mut source = RecordId { topic: "raw_events".into(), partition: 0, offset: 0, index: 0 };
     detector.within(0, |judge| {
         let mut normal = 0;
         for block in events.chunks(64) {
@@ -78,7 +78,7 @@ pub fn window() -> Window {
 }
 
 /// The rule as it is shipped.
-pub fn rule() -> Box<dyn Rule> {
+pub fn rule() -> Box<dyn Method> {
     by_name("sigma", Limits { threshold: 3.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 })
         .expect("a rule that exists")
 }

@@ -1,4 +1,4 @@
-//! [`Reader`] over librdkafka: a `BaseConsumer` on the thread of the loop that it serves.
+//! [`GroupConsumer`] over librdkafka: a `BaseConsumer` on the thread of the loop that it serves.
 
 use std::time::{Duration, Instant};
 

@@ -132,7 +132,7 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Of a consumer.
 #[derive(Debug, Default)]
 pub struct ConsumerEvents {
-    /// See [`Trouble`].
+    /// See [`ClusterState`].
     pub trouble: ClusterState,
     topic: String,
     changes: Mutex<VecDeque<AssignmentChange>>,
@@ -292,7 +292,7 @@ fn may_have_arrived(record: &BorrowedMessage<'_>) -> bool {
 /// Of a producer: how deliveries went.
 #[derive(Debug, Default)]
 pub struct DeliveryReports {
-    /// See [`Trouble`].
+    /// See [`ClusterState`].
     pub trouble: ClusterState,
     delivered: AtomicU64,
     failed: AtomicU64,

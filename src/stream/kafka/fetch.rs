@@ -23,7 +23,7 @@ pub struct FetchQueue {
     queue: *mut sys::rd_kafka_queue_t,
     /// Of the partitions that the consumer has.
     sources: Vec<Source>,
-    /// Those of the last call, until [`Batch`] gives them back.
+    /// Those of the last call, until [`FetchedBatch`] gives them back.
     messages: Vec<*mut sys::rd_kafka_message_t>,
 }
 

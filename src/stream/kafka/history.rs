@@ -17,7 +17,7 @@ use super::{client, fault, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{Fault, OffsetRanges, Positions, RecordVisitor, Remedy};
 
-/// The [`History`] of one worker, made when it is needed.
+/// The [`HistoryReader`] of one worker, made when it is needed.
 pub struct LazyHistory {
     kafka: KafkaSettings,
     group: String,

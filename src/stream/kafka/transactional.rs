@@ -1,4 +1,4 @@
-//! [`Log`] over librdkafka: the reader of the input, and beside it a `BaseProducer` on the worker's own thread.
+//! [`TransactionalClient`] over librdkafka: the reader of the input, and beside it a `BaseProducer` on the worker's own thread.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -27,7 +27,7 @@ pub(super) struct PartitionReplay {
     pub windows: usize,
     /// Of the records that were replayed.
     pub bytes: u64,
-    /// Records that have an outcome, from an offset on; see [`Floor::expected`].
+    /// Records that have an outcome, from an offset on; see [`Checkpoint::expected`].
     expected: Option<(i64, u64)>,
     /// Of these, those that were found.
     counted: u64,
