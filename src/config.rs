@@ -12,6 +12,7 @@ pub mod report;
 pub mod resolved;
 pub mod schema;
 mod shipped;
+mod value_check;
 
 use std::fmt::Write;
 use std::path::Path;

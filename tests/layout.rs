@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::common::root;
 
 const CORE: [&str; 15] = [
-    "event", "window", "series", "rule", "anomaly", "detect", "archive", "fail", "finding", "foreign", "health",
+    "event", "window", "series", "method", "anomaly", "detect", "archive", "fail", "finding", "foreign", "health",
     "ledger", "meter", "pem", "stop",
 ];
 const EDGES: [&str; 5] = ["source", "stream", "store", "page", "service"];

@@ -6,6 +6,7 @@ use super::raw::{self, SettingFiles};
 use super::report::SettingsReport;
 use super::resolved::Settings;
 use super::schema::{SettingKey, ValueType};
+use super::value_check;
 use crate::error::{Error, Result};
 
 /// The value that a text means, checked.
@@ -19,7 +20,7 @@ pub fn value(key: &SettingKey, text: &str) -> Result<Value, String> {
         ValueType::Bool => text.parse::<bool>().map(Value::from).ok(),
         _ => None,
     };
-    raw::check(key.kind, value.unwrap_or_else(|| text.into()))
+    value_check::check(key.kind, value.unwrap_or_else(|| text.into()))
 }
 
 /// The defaults, with these values in the place of some, by their paths. No file and no variable is read.

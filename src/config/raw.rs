@@ -16,6 +16,7 @@ use super::property;
 use super::read::{self, unreadable};
 use super::report::{SettingOrigin, SettingsReport};
 use super::schema::{self, PROPERTIES, ShippedFile, ValueType};
+use super::value_check::check;
 use crate::foreign;
 
 /// Prefix of the environment variables; sections and keys are joined by the same two underscores.
@@ -224,66 +225,6 @@ fn put(
                 report.hide_value();
             }
         }
-    }
-}
-
-/// The value as its kind wants it, or what was expected.
-pub fn check(kind: ValueType, value: Value) -> Result<Value, String> {
-    let expected = match kind {
-        ValueType::Text | ValueType::Path | ValueType::Secret => "expected a string".to_owned(),
-        ValueType::OneOf(words) => format!("expected one of: {}", words.join(", ")),
-        ValueType::Integer(least, i64::MAX) => format!("expected a whole number of at least {least}"),
-        ValueType::Integer(least, most) => format!("expected a whole number from {least} to {most}"),
-        ValueType::Float(least, f64::MAX) => format!("expected a number of at least {least}"),
-        ValueType::Float(least, most) => format!("expected a number from {least} to {most}"),
-        ValueType::Bool => "expected true or false".to_owned(),
-        ValueType::Duration(least, most) => format!(
-            "expected a time such as \"10s\", from {} to {}",
-            humantime::format_duration(std::time::Duration::from_millis(least)),
-            humantime::format_duration(std::time::Duration::from_millis(most)),
-        ),
-        ValueType::Listen => "expected an address such as \"127.0.0.1:8501\", or \"off\"".to_owned(),
-        ValueType::Time => "expected a time such as \"2026-11-23T17:00:00Z\"".to_owned(),
-        ValueType::Step => "expected a time such as \"10ms\"".to_owned(),
-        ValueType::List => "expected strings such as [\"a\", \"b\"]".to_owned(),
-    };
-    let fits = match (kind, &value) {
-        (ValueType::Text | ValueType::Path | ValueType::Secret, Value::String(_)) => true,
-        (ValueType::OneOf(words), Value::String(text)) => words.contains(&text.as_str()),
-        (ValueType::Integer(least, most), Value::Number(n)) => n.as_i64().is_some_and(|n| (least..=most).contains(&n)),
-        (ValueType::Float(least, most), Value::Number(n)) => n.as_f64().is_some_and(|n| (least..=most).contains(&n)),
-        (ValueType::Bool, Value::Bool(_)) => true,
-        (ValueType::Duration(least, most), Value::String(text)) => {
-            humantime::parse_duration(text).is_ok_and(|d| (least as u128..=most as u128).contains(&d.as_millis()))
-        }
-        (ValueType::Listen, Value::String(text)) => {
-            text.is_empty() || text == "off" || text.parse::<std::net::SocketAddr>().is_ok()
-        }
-        (ValueType::Step, Value::String(text)) => {
-            text.is_empty() || humantime::parse_duration(text).is_ok_and(|step| !step.is_zero())
-        }
-        (ValueType::List, Value::Array(all)) => all.iter().all(Value::is_string),
-        (ValueType::List, Value::String(_)) => true,
-        (ValueType::Time, Value::String(text)) => {
-            text.is_empty() || crate::event::Timestamp::parse_rfc3339(text).is_some()
-        }
-        _ => false,
-    };
-    match (fits, kind) {
-        (false, _) => Err(expected),
-        (true, ValueType::Float(..)) => Ok(Value::from(value.as_f64())),
-        (true, ValueType::List) => Ok(listed(value)),
-        (true, _) => Ok(value),
-    }
-}
-
-/// A list as an array, also when it was given as one string.
-fn listed(value: Value) -> Value {
-    match value {
-        Value::String(text) => {
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect()
-        }
-        other => other,
     }
 }
 
