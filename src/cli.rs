@@ -1,4 +1,4 @@
-//! The command line. Parsing only; what the commands do is in `command` and `role`.
+//! Parses the command line. The modules `command` and `role` run the commands and roles.
 
 mod score;
 
@@ -22,18 +22,18 @@ use crate::role;
 
 pub use score::{OutputForm, Score};
 
-/// Watch device metrics in Kafka and say, exactly once, which values are abnormal
+/// Detect abnormal values in device metrics from Kafka, and report each exactly once
 ///
 /// A value is abnormal when it is more than `threshold` standard deviations away from the mean of the last `window` values
-/// of its series. Anomalies go to a Kafka topic and into PostgreSQL; a dashboard shows them.
+/// of its series. The detector publishes anomalies to a Kafka topic and stores them in PostgreSQL. The dashboard shows them.
 #[derive(Debug, Parser)]
 #[command(name = "anomaly", version, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct Cli {
-    /// Run as this role until SIGTERM; what the systemd units do
+    /// Run this role until SIGTERM, as the systemd units do
     #[arg(long, value_enum)]
     role: Option<Role>,
 
-    /// Directory of the settings
+    /// Settings directory
     #[arg(long, value_name = "DIR", global = true)]
     config: Option<PathBuf>,
 
@@ -41,31 +41,31 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-/// Printed below the help.
+/// Text below the help.
 pub const EXAMPLES: &str = "Examples:
-  anomaly demo                                   see it work, with nothing set up
-  anomaly demo --file my.csv --value-field temp  the same with a file of your own
+  anomaly demo                                   try it without any set-up
+  anomaly demo --file my.csv --value-field temp  try it with your own file
   anomaly score readings.csv --value-field temp  judge a file
-  anomaly check --connect                        are the settings, Kafka and PostgreSQL in order?
-  anomaly topics && anomaly migrate              make topics and tables
+  anomaly check --connect                        check the settings, Kafka and PostgreSQL
+  anomaly topics && anomaly migrate              create topics and tables
   anomaly --role detector                        run the detector
 
 Settings: /etc/anomaly/*.toml, or ANOMALY__SECTION__KEY in the environment.
-Exit codes: 0, 64 usage, 65 data, 66 no input, 69 service unavailable, 70 internal, 74 output, 78 settings.";
+Exit codes: 0 success, 64 usage, 65 data, 66 no input, 69 service unavailable, 70 internal, 74 output, 78 settings.";
 
-/// What a process can be.
+/// A role of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Role {
-    /// Publish events: synthetic, from a file, or of this machine
+    /// Publish events: synthetic ones, those of a file, or metrics of this machine
     Producer,
-    /// Judge events; carry anomalies to Kafka and PostgreSQL
+    /// Judge events; write anomalies to Kafka and PostgreSQL
     Detector,
     /// Serve the pages
     Dashboard,
 }
 
 impl Role {
-    /// Its own settings file.
+    /// Returns the settings file of the role.
     pub fn file(self) -> ShippedFile {
         match self {
             Role::Producer => ShippedFile::Producer,
@@ -74,7 +74,7 @@ impl Role {
         }
     }
 
-    /// Its name.
+    /// Returns the name of the role.
     pub fn name(self) -> &'static str {
         match self {
             Role::Producer => "producer",
@@ -86,42 +86,42 @@ impl Role {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Validate the settings and print them, each with the place it came from; secrets are masked
+    /// Validate the settings and print each with its source; secrets are masked
     Check(CheckCommand),
-    /// Judge a file or standard input without Kafka: events in, anomalies out as a table or JSON Lines
+    /// Judge a file or standard input without Kafka; print anomalies as a table or JSON Lines
     Score(Score),
     /// Create or upgrade the database schema
     Migrate,
-    /// Create the topics that are missing, and show all
+    /// Create missing topics and list all
     Topics,
-    /// Show what the detector is doing: partitions, lag, outcomes, series, and what is wrong
+    /// Show the state of the detector: partitions, lag, outcomes, series and conditions
     Status {
-        /// Remove partitions that have not reported for an hour, such as those of a topic that is gone, and name them
+        /// Remove and list partitions that have not reported for an hour, such as those of a deleted topic
         #[arg(long)]
         forget: bool,
     },
-    /// List, show and send again the records that were not events
+    /// List, show and replay rejected records
     #[command(subcommand)]
     Dlq(Dlq),
-    /// Let someone log in to the dashboard, with another password, or no more
+    /// Add, change or remove a dashboard user
     Passwd(Passwd),
     /// Run all roles in one process on an in-memory broker and a private PostgreSQL
     Demo(Demo),
-    /// Write a manual page or a shell's completions to standard output; what the package ships
+    /// Write a manual page or shell completions to standard output, for the package
     #[command(hide = true)]
     Generate {
-        /// Which one
+        /// Document to write
         #[arg(value_enum)]
         document: GeneratedDocument,
     },
 }
 
-/// What is generated from these definitions and those of the settings.
+/// Documents that are generated from the definitions of the command line and of the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum GeneratedDocument {
-    /// anomaly(8)
+    /// Manual page anomaly(8)
     Man,
-    /// anomaly.toml(5)
+    /// Manual page anomaly.toml(5)
     ManToml,
     /// Completions for bash
     Bash,
@@ -131,61 +131,61 @@ pub enum GeneratedDocument {
     Fish,
 }
 
-/// What `anomaly dlq` does.
+/// Subcommands of `anomaly dlq`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Dlq {
-    /// One line for each dead letter, and how many there are of each class
+    /// Print one line per dead letter, and the number of each class
     List {
         /// Which
         #[command(flatten)]
         pick: DeadLetterSelection,
-        /// Most lines
+        /// Maximum number of lines
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
-    /// Everything about one dead letter
+    /// Print one dead letter completely
     Show {
-        /// Its partition and offset in the dead-letter topic, as `list` shows them, such as 2:1045
+        /// Partition and offset in the dead-letter topic, as `list` shows them, such as 2:1045
         #[arg(value_parser = letter_place, value_name = "PARTITION:OFFSET")]
         letter: DeadLetterPosition,
         /// Print only the value, byte for byte
         #[arg(long)]
         value: bool,
     },
-    /// Send dead letters again to where they came from, each exactly once
+    /// Send dead letters to the topics they came from, each exactly once
     ///
-    /// In the same transaction a receipt is written to the dead-letter topic, so that a letter that was sent again never is
-    /// a second time, whenever the command was interrupted. A record that is rejected again becomes a dead letter again.
+    /// The same transaction writes a receipt to the dead-letter topic. A replay skips dead letters that have a receipt, so
+    /// an interrupted command can be repeated. A record that is rejected again becomes a new dead letter.
     Replay {
         /// Which
         #[command(flatten)]
         pick: DeadLetterSelection,
-        /// Only say how many there are
+        /// Only print the number of dead letters
         #[arg(long)]
         dry_run: bool,
     },
 }
 
-/// Which dead letters.
+/// Selection of dead letters.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeadLetterSelection {
-    /// Only of this class, such as json or timestamp; may be given several times
+    /// Only this class, such as json or timestamp; may be repeated
     #[arg(long, value_parser = RejectClass::ALL.map(RejectClass::as_str))]
     pub class: Vec<String>,
-    /// Only those rejected at this time or later (RFC 3339)
+    /// Only dead letters of this time or later (RFC 3339)
     #[arg(long, value_parser = time)]
     pub from: Option<Timestamp>,
-    /// Only those rejected before this time
+    /// Only dead letters before this time (RFC 3339)
     #[arg(long, value_parser = time)]
     pub to: Option<Timestamp>,
 }
 
-/// Where a dead letter is.
+/// Position of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadLetterPosition {
-    /// In the dead-letter topic.
+    /// Partition of the dead-letter topic.
     pub partition: i32,
-    /// In its partition.
+    /// Offset in the partition.
     pub offset: i64,
 }
 
@@ -202,18 +202,18 @@ fn time(text: &str) -> Result<Timestamp, String> {
 
 /// Options of `anomaly passwd`.
 ///
-/// The password is asked for; from a script it is the first line of standard input. The dashboard sees a change at once.
+/// The command asks for the password; in a script it is the first line of standard input. A change takes effect at once.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Passwd {
-    /// Whose
+    /// Name of the user
     pub name: String,
-    /// What they may do
+    /// Role of the user
     #[arg(long, value_enum, default_value = "viewer")]
     pub role: Door,
-    /// No longer let them log in; sessions that are open end
+    /// Remove the user and end open sessions
     #[arg(long, conflicts_with = "role")]
     pub remove: bool,
-    /// The file; dashboard.users unless given
+    /// File of users [default: the setting dashboard.users]
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 }
@@ -224,25 +224,25 @@ pub struct Demo {
     /// Address of the dashboard
     #[arg(long, default_value = "127.0.0.1:8501")]
     pub listen: SocketAddr,
-    /// Judge this file instead of synthetic devices; the paths below say where its fields are, as for `anomaly score`
+    /// Judge this file instead of synthetic devices; the options below name its fields, as for `anomaly score`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "devices"])]
     pub file: Option<String>,
     /// Judge this machine's own metrics instead: processor, memory, load, disks, network
     #[arg(long, conflicts_with_all = ["rate", "devices"])]
     pub host: bool,
-    /// Where the file has the device [default: device_id]; a table without it is one device named after the file
+    /// Path of the device [default: device_id]; a table without it is one device, named after the file
     #[arg(long, value_name = "PATH")]
     pub device_field: Option<String>,
-    /// Where the file has the metric [default: metric_name]
+    /// Path of the metric [default: metric_name]
     #[arg(long, value_name = "PATH")]
     pub metric_field: Option<String>,
-    /// Where the file has the value [default: metric_value]
+    /// Path of the value [default: metric_value]
     #[arg(long, value_name = "PATH")]
     pub value_field: Option<String>,
-    /// Where the file has the time [default: timestamp]
+    /// Path of the time [default: timestamp]
     #[arg(long, value_name = "PATH")]
     pub time_field: Option<String>,
-    /// Events a second over all devices [default: 200; of a file 1000, which is all that the in-memory broker takes]
+    /// Events per second over all devices [default: 200; for a file 1000, the limit of the in-memory broker]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rate: Option<u32>,
     /// Number of synthetic devices [default: 20]
@@ -250,13 +250,13 @@ pub struct Demo {
     pub devices: Option<u32>,
 }
 
-/// The definition, for the manual and completions.
+/// Returns the definition of the command line, for the manual and completions.
 pub fn definition() -> clap::Command {
     Cli::command()
 }
 
 impl Command {
-    /// Name of a command that reads no settings directory.
+    /// Returns the name of a command that reads no settings directory.
     fn without_settings(&self) -> Option<&'static str> {
         match self {
             Command::Score(_) => Some("score"),
@@ -266,10 +266,10 @@ impl Command {
     }
 }
 
-/// Parses and runs.
+/// Parses the arguments and runs the command or role.
 ///
 /// # Errors
-/// Whatever ended the command; its kind is the exit code.
+/// The error that ended the command; its kind is the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -278,14 +278,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
                 let _ = error.print();
                 return Err(Error::new(ExitKind::Usage, ""));
             }
-            // The help or the version.
+            // --help and --version are not errors.
             return output::written(error.print()).and_then(|()| output::finish());
         }
     };
     let load = |file: Option<ShippedFile>| -> Result<(Loaded, SettingFiles)> {
         let places = places(cli.config.clone(), file)?;
         let loaded = config::load(&places)?;
-        // A role says this in its log.
+        // A role logs the notices itself.
         if cli.role.is_none() {
             loaded.notices.iter().for_each(|notice| output::note(format_args!("note: {notice}")));
         }
@@ -309,7 +309,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (None, Some(Command::Status { forget: false })) => {
             command::status::run(&load(Some(ShippedFile::Dashboard))?.0.settings)
         }
-        // The dashboard's role may be one that only reads.
+        // The dashboard's database role may be read-only.
         (None, Some(Command::Status { forget: true })) => {
             command::status::forget(&load(Some(ShippedFile::Detector))?.0.settings)
         }
@@ -336,7 +336,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     done.and_then(|()| output::finish())
 }
 
-/// `/etc/anomaly` may be missing, a directory that was named may not.
+/// Collects the sources of the settings. `/etc/anomaly` may be missing; a directory named with `--config` must exist.
 fn places(config: Option<PathBuf>, file: Option<ShippedFile>) -> Result<SettingFiles> {
     let required = config.is_some();
     let mut env = Vec::new();
@@ -360,7 +360,7 @@ fn places(config: Option<PathBuf>, file: Option<ShippedFile>) -> Result<SettingF
     })
 }
 
-/// An error as `main` prints it. Reports of settings and help texts bring their own form.
+/// Formats an error for standard error. Reports of settings and help texts are already formatted.
 pub fn complaint(error: &Error) -> String {
     let has_own_form = error.is_report() || error.kind == ExitKind::Usage;
     if has_own_form { error.message.clone() } else { format!("error: {}", foreign::line(&error.message)) }

@@ -1,4 +1,4 @@
-//! Options of `anomaly score`. What decides a verdict and how events are read are settings of the roles too: those options
+//! Options of `anomaly score`. Options that affect a verdict, or how events are read, are also settings of the roles: they
 //! come from the settings' schema.
 
 use std::path::PathBuf;
@@ -17,31 +17,31 @@ use crate::config::schema::{KEYS, SettingKey, ValueType};
 /// Options of `anomaly score`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Score {
-    /// JSON Lines, a JSON array, or a table with a header line, also packed with gzip; - or nothing is standard input
+    /// JSON Lines, a JSON array, or a table with a header line, optionally with gzip; -: standard input
     #[arg(default_value = "-")]
     pub file: String,
     /// Format of the input
     #[arg(long, value_enum, default_value = "auto")]
     pub format: FileFormat,
-    /// What separates the cells of a table: a character, or tab; what its header line shows unless given
+    /// Delimiter of a table: a character, or tab [default: the one in its header line]
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
     pub delimiter: Option<u8>,
-    /// In a table a comma is the decimal point: 21,5
+    /// Read a comma in a table as the decimal point: 21,5
     #[arg(long)]
     pub decimal_comma: bool,
-    /// What decides a verdict, and how events are read.
+    /// Options that affect verdicts, and how events are read.
     #[command(flatten)]
     pub judging: Judging,
-    /// Judge the events in the order of their times, not of the file
+    /// Judge the events in the order of their times instead of the file's order
     #[arg(long)]
     pub sort: bool,
-    /// Print a line for every accepted event, with its figures and its verdict
+    /// Print a line for every valid event, with its numbers and its verdict
     #[arg(long)]
     pub all: bool,
     /// Form of the output
     #[arg(long, value_enum, default_value = "auto")]
     pub output: OutputForm,
-    /// Write the exact lines of rejected records into this file
+    /// Write the exact lines of rejected records to this file
     #[arg(long, value_name = "FILE")]
     pub rejects: Option<PathBuf>,
 }
@@ -49,11 +49,11 @@ pub struct Score {
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputForm {
-    /// A table on a terminal, else JSON Lines
+    /// A table on a terminal, otherwise JSON Lines
     Auto,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
-    /// A table for people
+    /// A table for reading
     Table,
 }
 
@@ -65,16 +65,16 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Settings that were given as options.
+/// Settings given as options.
 #[derive(Debug, Clone)]
 pub struct Judging {
-    /// As used; what was not given has its default.
+    /// The settings; options that are absent have their defaults.
     pub settings: Box<Settings>,
-    /// Which of device, metric, value and time was named.
+    /// Whether the option for device, metric, value and time was given, in this order.
     pub named: [bool; 4],
 }
 
-/// Settings of the sections `fields` and `detector` whose options have other names than they.
+/// Settings of the sections `fields` and `detector` whose options have different names.
 const RENAMED: [(&str, &str); 4] = [
     ("fields.device", "device-field"),
     ("fields.metric", "metric-field"),
@@ -82,8 +82,8 @@ const RENAMED: [(&str, &str); 4] = [
     ("fields.time", "time-field"),
 ];
 
-/// The settings that are options, and their names: how events are read, and what decides a verdict. A file ends, so nothing
-/// in it is forgotten.
+/// The settings that are options, with the names of the options. Options for eviction do not exist: in a file no series is
+/// evicted.
 static OPTIONS: LazyLock<Vec<(&SettingKey, String)>> = LazyLock::new(|| {
     let detection = serde_json::to_value(crate::detect::DetectionSettings::default()).unwrap_or_default();
     let decides = |name: &str| detection.get(name).is_some() && !["max_series", "idle_after"].contains(&name);

@@ -1,5 +1,5 @@
-//! `anomaly generate`: manual pages and completions, from the definitions of the command line and of the settings, so
-//! that they cannot differ from `--help` and from what is checked.
+//! `anomaly generate`: writes manual pages and completions from the definitions of the command line and of the settings.
+//! They therefore agree with `--help` and with the check of the settings.
 
 use std::io::{self, Write};
 
@@ -31,7 +31,7 @@ pub fn run(document: GeneratedDocument, mut definition: clap::Command) -> Result
     output::written(written.and_then(|()| output::raw().write_all(&text)))
 }
 
-/// anomaly(8)
+/// Writes anomaly(8).
 fn program_page(mut definition: clap::Command, out: &mut dyn Write) -> io::Result<()> {
     definition.build();
     let man = Man::new(definition.clone()).section("8").manual("System Administration");
@@ -84,7 +84,7 @@ fn program_page(mut definition: clap::Command, out: &mut dyn Write) -> io::Resul
     page.to_writer(out)
 }
 
-/// `--name VALUE`, or the positional's name.
+/// Formats an option as `--name VALUE`, or a positional argument as its name.
 fn head(argument: &clap::Arg) -> Vec<Inline> {
     let value = argument
         .get_value_names()
@@ -99,15 +99,18 @@ fn head(argument: &clap::Arg) -> Vec<Inline> {
     }
 }
 
-/// Sections of anomaly(8) that no definition holds: a tag and what it means.
+/// Sections of anomaly(8) that do not come from a definition: pairs of tag and meaning.
 const PROGRAM: &[(&str, &[(&str, &str)])] = &[
     (
         "SIGNALS",
         &[
-            ("SIGTERM, SIGINT", "Finish what is under way, commit it, and exit with 0, within service.drain_timeout."),
+            (
+                "SIGTERM, SIGINT",
+                "Finish and commit the work in progress, and exit with 0, within service.drain_timeout.",
+            ),
             (
                 "SIGHUP",
-                "Read the settings again. Wrong ones are reported and change nothing; log.level holds at once, others after a restart.",
+                "Read the settings again. If they are wrong, the role reports them and keeps the old ones. log.level takes effect at once, other settings after a restart.",
             ),
         ],
     ),
@@ -116,38 +119,41 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "GET /api/v1/anomalies",
-                "JSON: `anomalies`, newest event first; `next` and `prev` for before= and after=; `cursor` for /events. limit= rows (50, at most 500), sort=z|device|metric instead of time.",
+                "JSON: `anomalies`, newest event first; `next` and `prev` for before= and after=; `cursor` for /events. limit= sets the number of rows (default 50, at most 500). sort=z|device|metric replaces the order by time.",
             ),
-            ("GET /api/v1/anomalies.csv, .jsonl", "All anomalies that match, as a file."),
+            ("GET /api/v1/anomalies.csv, .jsonl", "All matching anomalies, as a file."),
             (
                 "GET /events",
-                "Server-sent events: anomaly, batch (rows, more), health, minute, reset (ask for a page again). Last-Event-ID or cursor= goes on from an id, without gap or repetition.",
+                "Server-sent events: anomaly, batch (rows, more), health, minute, reset (load the page again). Last-Event-ID or cursor= resumes after an id, without gap or repetition.",
             ),
             (
                 "span=, from=, to=, device=, metric=, severity=, method=, label=, review=, q=",
-                "Filters of pages, API, exports and events. span is 15m, 1h, 6h, 24h, 7d or 30d; times are RFC 3339; q is a part of a device's name; repeated keys mean any of them. An unknown key is refused with its name.",
+                "Filters of pages, API, exports and events. span is 15m, 1h, 6h, 24h, 7d or 30d. Times are RFC 3339. q is a part of a device's name. A repeated key means any of its values. An unknown key is refused with its name.",
             ),
-            ("GET /api/openapi.json", "All of this as OpenAPI."),
+            ("GET /api/openapi.json", "OpenAPI description of the API."),
         ],
     ),
     (
         "EXIT STATUS",
         &[
-            ("0", "Done, or stopped as asked; also when anomalies or rejected records were found."),
+            ("0", "Success, or stopped on request; also if there were anomalies or rejected records."),
             ("64", "Wrong usage of the command line."),
             (
                 "65",
-                "Data that cannot be taken: a rejected record with detector.on_reject = \"fail\", a file in which nothing is an event \
-             or that is cut off, or kept state that is damaged or belongs to another topic.",
+                "Data that cannot be judged: a rejected record with detector.on_reject = \"fail\", a file without an event or with an \
+             incomplete end, or stored state that is damaged or belongs to another topic.",
             ),
             ("66", "An input file cannot be read."),
-            ("69", "A service that is needed now is not there."),
+            ("69", "A required service is not available."),
             ("70", "An internal error."),
-            ("74", "The output cannot be written, as on a full disk. A reader that has gone is no error."),
+            (
+                "74",
+                "The output cannot be written, as on a full disk. It is not an error if the reader closes the output.",
+            ),
             (
                 "78",
-                "Settings that are wrong, each shown with its file, line and column; a role that is not configured; or a second \
-             detector of the same instance name.",
+                "Wrong settings, each with its file, line and column; a role that is not configured; or a second detector with \
+             the same instance name.",
             ),
         ],
     ),
@@ -158,10 +164,10 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
                 "ANOMALY__SECTION__KEY",
                 "Any setting, such as ANOMALY__KAFKA__BOOTSTRAP_SERVERS. A secret may come from a file: ANOMALY__POSTGRES__PASSWORD_FILE.",
             ),
-            ("CREDENTIALS_DIRECTORY", "Set by systemd: secrets, each in a file named as its key."),
+            ("CREDENTIALS_DIRECTORY", "Set by systemd: directory of secrets. The name of each file is its key."),
             (
                 "NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM",
-                "Set by systemd: where state, signs of life and log lines go.",
+                "Set by systemd: where a role sends its state, watchdog messages and log lines.",
             ),
         ],
     ),
@@ -170,27 +176,27 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "/etc/anomaly/common.toml",
-                "Defaults of all roles: Kafka, topics, PostgreSQL, logging. They belong to the package.",
+                "Defaults for all roles: Kafka, topics, PostgreSQL, logging. The file belongs to the package.",
             ),
-            ("/etc/anomaly/producer.toml, detector.toml, dashboard.toml", "Defaults of one role."),
+            ("/etc/anomaly/producer.toml, detector.toml, dashboard.toml", "Defaults for one role."),
             (
                 "/etc/anomaly/conf.d/*.toml",
-                "Settings of this machine, read in the order of their names. What differs from the defaults goes here.",
+                "Settings of this machine, read in the order of their names. Put settings that differ from the defaults here.",
             ),
             (
                 "/etc/anomaly/credentials/",
-                "Secrets, one file each, named as the key: postgres.password, kafka.properties.sasl.password. Readable by root alone; systemd hands them to the services.",
+                "Secrets, one per file with the name of its key: postgres.password, kafka.properties.sasl.password. Only root can read them; systemd passes them to the services.",
             ),
             (
                 "/etc/anomaly/tls/",
-                "Certificates, keys and the dashboard's users, which change while a service runs; readable by the group anomaly.",
+                "Certificates, keys and the dashboard's users, which may change while a service runs. The group anomaly can read them.",
             ),
-            ("/usr/share/doc/anomaly/", "README, changes, the SQL of the schema, examples of drop-ins."),
+            ("/usr/share/doc/anomaly/", "README, changelog, the SQL of the schema, examples of settings and drop-ins."),
         ],
     ),
 ];
 
-/// anomaly.toml(5)
+/// Writes anomaly.toml(5).
 fn settings_page(out: &mut dyn Write) -> io::Result<()> {
     let mut page = Roff::new();
     let version = concat!("anomaly ", env!("CARGO_PKG_VERSION"));
@@ -211,10 +217,10 @@ fn settings_page(out: &mut dyn Write) -> io::Result<()> {
     page.text([italic("/etc/anomaly/conf.d/*.toml")]);
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
-        "TOML. A role reads common.toml, its own file, and the drop-ins of conf.d in the order of their names; then the \
-         environment (ANOMALY__SECTION__KEY), then credentials. Later ones win. Any file may set any key. An unknown key, a \
-         wrong type or a value out of range stops the start with exit code 78; all problems are shown at once, each with \
-         its place. `anomaly check` shows what is in force and where each value came from.",
+        "The files are TOML. A role reads common.toml, its own file, and the files of conf.d in the order of their names; then \
+         the environment (ANOMALY__SECTION__KEY), then credentials. A later value overrides an earlier one. Any file may set \
+         any key. An unknown key, a wrong type or a value out of range stops the start with exit code 78. All problems are \
+         reported at once, each with its place. `anomaly check` prints each value and where it comes from.",
     )]);
     for (section, about) in SECTIONS {
         page.control("SH", [format!("[{section}]").as_str()]);
@@ -234,7 +240,7 @@ fn expects(key: &SettingKey) -> String {
     let duration = |millis| humantime::format_duration(std::time::Duration::from_millis(millis));
     match key.kind {
         ValueType::Text | ValueType::Path => String::new(),
-        ValueType::Secret => " A string that is never shown.".into(),
+        ValueType::Secret => " A string that is never printed.".into(),
         ValueType::OneOf(words) => format!(" One of: {}.", words.join(", ")),
         ValueType::Integer(least, i64::MAX) => format!(" A whole number of at least {least}."),
         ValueType::Integer(least, most) => format!(" A whole number from {least} to {most}."),

@@ -1,12 +1,12 @@
 //! The settings of the detector and of its sink.
 
-use super::super::{File, Key, Kind};
+use super::super::{SettingKey, ShippedFile, ValueType};
 use super::key;
 
 /// In the order in which the file shows them.
-pub const KEYS: &[Key] = {
-    use File::*;
-    use Kind::*;
+pub const KEYS: &[SettingKey] = {
+    use ShippedFile::*;
+    use ValueType::*;
     const DAY: u64 = 86_400_000;
     &[
         key(
