@@ -47,7 +47,11 @@ fn commands(case: &Case) -> Vec<Command> {
         &["passwd", "ada", "--file", &users],
     ];
     all.map(|arguments| {
-        let mut command = case.command(arguments);
+        let mut command = match arguments[0] {
+            // It prints a note if it gets a settings directory.
+            "score" => program(arguments),
+            _ => case.command(arguments),
+        };
         if arguments[0] == "passwd" {
             let (reader, mut writer) = pipe().unwrap();
             std::io::Write::write_all(&mut writer, b"correct horse battery\n").unwrap();
