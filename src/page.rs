@@ -1,16 +1,21 @@
 //! The dashboard: pages and an API over an archive of anomalies. Knows HTTP, HTML and the trait [`Archive`]; not who
 //! implements it, nor how the process lives.
 
-mod query;
+mod answer_cache;
 mod assets;
-mod chart;
 pub mod auth;
-mod outage;
-mod live;
+mod cached_page;
+mod chart;
+mod context;
+mod dashboard;
+mod frame;
 pub mod http;
+mod live;
+mod outage;
+mod query;
+mod registry;
 mod respond;
 mod route;
-mod answer_cache;
 mod site;
 mod view;
 
@@ -24,8 +29,8 @@ use crate::error::Result;
 use crate::event::Timestamp;
 use crate::stop::Stop;
 use auth::Access;
+use dashboard::Dashboard;
 use http::Handler;
-use site::Site;
 
 /// How the pages behave.
 #[derive(Debug, Clone)]
@@ -55,9 +60,9 @@ pub struct SiteOptions {
 /// # Errors
 /// 70 when an embedded template is broken.
 pub fn app(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Arc<Handler>> {
-    let site = Arc::new(Site::new(archive, options)?);
-    live::follow(&site)?;
-    Ok(Arc::new(move |request| route::answer(&site, request)))
+    let dashboard = Arc::new(Dashboard::new(archive, options)?);
+    live::follow(&dashboard)?;
+    Ok(Arc::new(move |request| route::answer(&dashboard, request)))
 }
 
 #[cfg(test)]

@@ -5,17 +5,13 @@ use std::io::Write;
 use hyper::body::Bytes;
 use serde::Serialize;
 
-use super::answer_cache::NoNewAnswer;
+use super::frame::Frame;
 use super::http::{Request, Response};
 use super::site::Site;
-use super::view::{Frame, notice};
 
 /// No inline script or style, nothing from elsewhere, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-/// Seconds until it is worth asking again.
-const RETRY: &str = "5";
-
 /// Headers that no response goes without.
 pub fn guarded(mut response: Response, is_tls_only: bool) -> Response {
     if is_tls_only {
@@ -92,20 +88,6 @@ pub fn stale(mut response: Response) -> Response {
     response
 }
 
-/// There is nothing to show, not even old data.
-pub fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
-    let banner = notice::outage(why, None, site.now());
-    let frame = Frame { banner: Some(banner), is_late: true, ..frame };
-    let mut response = html(site, 503, "notice.html", &frame, &notice::Notice::default());
-    response.headers.push(("retry-after", RETRY.to_owned()));
-    response
-}
-
-/// A page that says one sentence.
-pub fn notice(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, text: &str) -> Response {
-    html(site, status, "notice.html", frame, &notice::Notice { heading: heading.into(), text: text.into() })
-}
-
 /// Leads to another address of this site, which is asked for with GET.
 pub fn see_other(site: &Site, address: &str) -> Response {
     let mut response = Response::text(303, "");
@@ -123,13 +105,6 @@ pub fn json(status: u16, content: &impl Serialize) -> Response {
             Response { status: 500, headers, body: Bytes::from_static(b"{\"error\":\"internal error\"}").into() }
         }
     }
-}
-
-/// The API's own way to say that there is no answer now.
-pub fn json_away(why: &NoNewAnswer) -> Response {
-    let mut response = json(503, &serde_json::json!({ "error": notice::sentence(why) }));
-    response.headers.push(("retry-after", RETRY.to_owned()));
-    response
 }
 
 #[cfg(test)]

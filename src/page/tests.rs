@@ -291,10 +291,10 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 
 /// All pages that show the hostile device.
 fn all() -> Vec<String> {
-    let device = format!("/devices/{}", super::view::segment(HOSTILE));
+    let device = format!("/devices/{}", super::view::links::segment(HOSTILE));
     let mut urls = ["/", "/anomalies", "/devices", "/anomalies/raw_events/3/184467"].map(str::to_owned).to_vec();
-    urls.push(format!("{device}/{}", super::view::segment(HOSTILE)));
+    urls.push(format!("{device}/{}", super::view::links::segment(HOSTILE)));
     urls.push(device);
-    urls.push(format!("/?device={}&metric={0}", super::view::segment(HOSTILE)));
+    urls.push(format!("/?device={}&metric={0}", super::view::links::segment(HOSTILE)));
     urls
 }

@@ -44,6 +44,11 @@ pub struct CoverageRun {
     pub state: Coverage,
 }
 
+/// The minute that a time is in: coverage is kept by whole ones.
+pub fn minute_of(time: Timestamp) -> Timestamp {
+    Timestamp::from_millis(time.millis().div_euclid(60_000) * 60_000).unwrap_or(time)
+}
+
 /// The range as runs. While the detector reports, the newest minutes without a row are not known yet, rather than missing.
 /// `arrivals` tell what was done in minutes of which no event has its time.
 pub fn runs(

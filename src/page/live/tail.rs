@@ -1,17 +1,18 @@
 //! The thread that follows: reads what was committed, has each row drawn once, and tells the readers, with a sign of life
 //! in between.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::{Duration, Instant as Clock};
 
 use hyper::body::Bytes;
 
-use super::{Hub, SINGLE, recent::KEPT, reset};
+use super::hub::{Hub, SINGLE, reset};
+use super::recent::KEPT;
 use crate::archive::{Cursor, Filter, Follower, NoAnswer};
 use crate::event::Timestamp;
-use crate::page::query::PageQuery;
+use crate::page::dashboard::Dashboard;
 use crate::page::site::Site;
-use crate::page::view::{banner, overview, row};
+use crate::page::view::{notice, row};
 
 /// Longest wait for a commit.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -41,17 +42,18 @@ struct Tail {
 }
 
 /// Until the site is gone or its hub is told to stop.
-pub fn run(site: &Weak<Site>) {
+pub fn run(dashboard: &Weak<Dashboard>) {
     let (follower, beat) = (None, Clock::now());
     let mut tail = Tail { follower, has_begun: false, anew: None, is_away: false, health: None, beat, minute: 0 };
     loop {
         // A site that is not used any more ends between two waits.
-        let Some(site) = site.upgrade() else { return };
-        if site.hub.stop.is_requested() {
-            return site.hub.close();
+        let Some(dashboard) = dashboard.upgrade() else { return };
+        let (site, hub) = (&dashboard.site, &dashboard.hub);
+        if hub.stop.is_requested() {
+            return hub.close();
         }
         let was_following = tail.follower.is_some();
-        let stepped = tail.step(&site);
+        let stepped = tail.step(site, hub);
         if let Err(failure) = &stepped {
             tracing::debug!(%failure, "the follower begins anew");
             if was_following && tail.anew.is_none_or(|last| last.elapsed() >= RETRY) {
@@ -65,26 +67,26 @@ pub fn run(site: &Weak<Site>) {
             // Readers shall not wait for the next one.
             tail.health = None;
         }
-        tail.signs(&site);
+        tail.signs(&dashboard);
         if stepped.is_err() {
-            site.hub.stop.wait(RETRY);
+            hub.stop.wait(RETRY);
         }
     }
 }
 
 impl Tail {
-    fn step(&mut self, site: &Site) -> Result<(), NoAnswer> {
+    fn step(&mut self, site: &Site, hub: &Hub) -> Result<(), NoAnswer> {
         let mut follower = self.follower.take().map_or_else(|| connect(site), Ok)?;
         let position = follower.position()?;
         if !self.has_begun {
             // Readers of an earlier process come back and want to go on.
             let earlier = position.0.iter().map(|(sink, offset)| (*sink, (offset - EARLIER).max(0))).collect();
-            site.hub.lock().ring.restart(Cursor(earlier));
-            self.read(site, follower.as_mut(), &position)?;
+            hub.lock().ring.restart(Cursor(earlier));
+            self.read(site, hub, follower.as_mut(), &position)?;
             self.has_begun = true;
-            site.hub.begin();
-        } else if self.read(site, follower.as_mut(), &position)? > SINGLE {
-            site.hub.stop.wait(PACE);
+            hub.begin();
+        } else if self.read(site, hub, follower.as_mut(), &position)? > SINGLE {
+            hub.stop.wait(PACE);
         }
         follower.wait(PATIENCE)?;
         self.follower = Some(follower);
@@ -92,8 +94,13 @@ impl Tail {
     }
 
     /// Publishes what came; says how much.
-    fn read(&mut self, site: &Site, follower: &mut dyn Follower, position: &Cursor) -> Result<usize, NoAnswer> {
-        let hub: &Hub = &site.hub;
+    fn read(
+        &mut self,
+        site: &Site,
+        hub: &Hub,
+        follower: &mut dyn Follower,
+        position: &Cursor,
+    ) -> Result<usize, NoAnswer> {
         let before = hub.lock().ring.position().clone();
         let mut committed = Vec::new();
         for (sink, to) in &position.0 {
@@ -123,24 +130,26 @@ impl Tail {
         Ok(count)
     }
 
-    fn signs(&mut self, site: &Arc<Site>) {
+    fn signs(&mut self, dashboard: &Dashboard) {
+        let hub = &dashboard.hub;
         if self.beat.elapsed() >= BEAT {
             self.beat = Clock::now();
-            site.hub.say(&Bytes::from_static(b": hb\n\n"));
+            hub.say(&Bytes::from_static(b": hb\n\n"));
         }
-        if self.health.is_none_or(|last| last.elapsed() >= HEALTH) && !site.hub.lock().readers.is_empty() {
+        if self.health.is_none_or(|last| last.elapsed() >= HEALTH) && !hub.lock().readers.is_empty() {
             self.health = Some(Clock::now());
-            let message = health(site);
-            site.hub.lock().health = Some(message.clone());
-            site.hub.say(&message);
+            let message = health(dashboard);
+            hub.lock().health = Some(message.clone());
+            hub.say(&message);
             if !self.is_away {
-                self.minute(site);
+                self.minute(dashboard);
             }
         }
     }
 
     /// The minute that has ended, when its coverage is known.
-    fn minute(&mut self, site: &Site) {
+    fn minute(&mut self, dashboard: &Dashboard) {
+        let (site, hub) = (&dashboard.site, &dashboard.hub);
         const MINUTE: i64 = 60_000;
         let ended = (site.now().millis() - HEALTH.as_millis() as i64 * 2).div_euclid(MINUTE) - 1;
         if std::mem::replace(&mut self.minute, ended) == ended {
@@ -158,7 +167,7 @@ impl Tail {
         let judged = coverage.first().map_or(0, |row| row.judged);
         let (critical, warning) = (count.critical, count.warning);
         let data = serde_json::json!({ "t": from, "critical": critical, "warning": warning, "judged": judged });
-        site.hub.say(&Bytes::from(format!("event: minute\ndata: {data}\n\n")));
+        hub.say(&Bytes::from(format!("event: minute\ndata: {data}\n\n")));
     }
 }
 
@@ -196,19 +205,12 @@ fn data(site: &Site, record: &crate::archive::StoredAnomaly, now: Timestamp) -> 
 }
 
 /// The state of the detection, as the overview of the last hour says it.
-fn health(site: &Site) -> Bytes {
-    let got = site.ask(&site.overview, &PageQuery::default(), overview::look);
-    let (state, sentence) = match (got.answer, got.why) {
-        (Some((data, taken)), None) => {
-            let banner = banner::verdict(&data, &PageQuery::default(), taken, site.now(), site.seen(&data, taken));
-            (banner.tone.as_str(), banner.sentence())
-        }
-        (_, why) => (
-            "away",
-            super::super::view::notice::sentence(&why.unwrap_or(super::super::answer_cache::NoNewAnswer::Slow)),
-        ),
+fn health(dashboard: &Dashboard) -> Bytes {
+    let (state, sentence) = match dashboard.pages.verdict(&dashboard.site) {
+        Ok(banner) => (banner.tone.as_str(), banner.sentence()),
+        Err(why) => ("away", notice::sentence(&why)),
     };
-    let position = site.hub.lock().ring.position().to_string();
+    let position = dashboard.hub.lock().ring.position().to_string();
     let data = serde_json::json!({ "state": state, "text": sentence });
     Bytes::from(format!("id: {position}\nevent: health\ndata: {data}\n\n"))
 }

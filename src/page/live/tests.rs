@@ -1,7 +1,12 @@
 //! What readers get: everything once, in order, whenever they come back.
 
+use hyper::body::Bytes;
+use tokio::sync::mpsc;
+
+use super::hub::*;
 use super::*;
 use crate::archive::StoredAnomaly;
+use crate::archive::{CommittedAnomaly, Review};
 use crate::event::Timestamp;
 use crate::page::chart::spark::tests::sample;
 

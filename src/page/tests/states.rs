@@ -67,7 +67,7 @@ fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() 
     };
     fake.marks.lock().unwrap().push(mark);
     let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
-    let hostile = super::super::view::segment(HOSTILE);
+    let hostile = super::super::view::links::segment(HOSTILE);
     let mut urls = all();
     urls.extend(["/detection".into(), "/dead-letters".into(), "/anomalies?span=1h".into()]);
     urls.extend([format!("/?{hostile}=1"), format!("/anomalies?q={hostile}")]);

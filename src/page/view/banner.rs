@@ -1,26 +1,8 @@
-//! The verdict on the detection itself, in one sentence with its checks. Quiet and stopped never sound alike: without a
-//! heartbeat nothing is claimed, without a judged value nothing is called normal, and what is judged is known by its arrival,
-//! whatever times the events have.
-
-mod checks;
-mod words;
+//! The banner above a page: one sentence with what holds besides, and its checks.
 
 use serde::Serialize;
 
-use super::format::{counted, duration, grouped, rough};
-use super::overview::OverviewData;
-use super::reports::{Current, SILENT};
 use super::text::Sentence;
-use crate::archive::{ConditionRow, Filter};
-use crate::event::Timestamp;
-use crate::health::{ConditionCode, ConditionSeverity, Tally};
-use crate::page::query::{PageQuery, Span};
-use words::offset;
-
-/// Conditions that are shown; the page of the detection has all of them.
-const SHOWN: usize = 3;
-/// Silence of the input, in milliseconds, that is worth a word.
-const STILL: i64 = 120_000;
 
 /// How the banner looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -52,17 +34,23 @@ impl Tone {
 /// One check: a tick, a cross, a clock or a dash, its name, what it found.
 #[derive(Debug, Clone, Serialize)]
 pub struct StatusCheck {
-    glyph: &'static str,
-    name: &'static str,
-    value: String,
-    note: String,
+    /// `tick`, `cross`, `clock` or `dash`.
+    pub glyph: &'static str,
+    /// What is checked.
+    pub name: &'static str,
+    /// What was found.
+    pub value: String,
+    /// More of it.
+    pub note: String,
 }
 
 /// A condition below the sentence.
 #[derive(Debug, Clone, Serialize)]
 pub struct BannerLine {
-    severity: &'static str,
-    text: String,
+    /// `degraded` or `notice`.
+    pub severity: &'static str,
+    /// The condition's message.
+    pub text: String,
 }
 
 /// The sentence above all else.
@@ -96,252 +84,8 @@ impl Banner {
         format!("{} {} {}", self.lead, self.strong, self.tail).trim_end().to_owned()
     }
 
-    fn of(tone: Tone, lead: &str, strong: Sentence, tail: &str) -> Banner {
+    /// A sentence without checks.
+    pub fn of(tone: Tone, lead: &str, strong: Sentence, tail: &str) -> Banner {
         Banner { tone, lead: Sentence::say(lead), strong, tail: Sentence::say(tail), ..Banner::default() }
-    }
-}
-
-/// What the sentence is made of.
-struct Facts<'a> {
-    data: &'a OverviewData,
-    current: Current<'a>,
-    words: &'static str,
-    /// As `anomalies`, or what a filter leaves of them.
-    which: &'static str,
-    judged: u64,
-    learning: u64,
-    taken: Timestamp,
-    now: Timestamp,
-}
-
-/// What the pages have seen besides the data.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct BannerContext {
-    /// Whether the lag shrinks, when that is known.
-    pub is_shrinking: Option<bool>,
-    /// Seconds by which this program's clock is ahead of the database's, when that matters.
-    pub ahead: Option<f64>,
-}
-
-/// The banner of the overview.
-pub fn verdict(
-    data: &OverviewData,
-    asked: &PageQuery,
-    taken: Timestamp,
-    now: Timestamp,
-    seen: BannerContext,
-) -> Banner {
-    let arrived = data.reports.arrived.tally;
-    let sum = |of: fn(&crate::archive::CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
-    let is_whole = asked.search.is_none()
-        && asked.filter == Filter { from: asked.filter.from, to: asked.filter.to, ..Filter::default() };
-    let facts = Facts {
-        data,
-        current: data.reports.current(taken, now),
-        words: asked.words(Span::Hour),
-        which: if is_whole { "" } else { "matching " },
-        judged: sum(|row| row.judged).max(arrived.judged),
-        learning: sum(|row| row.learning).max(arrived.learning),
-        taken,
-        now,
-    };
-    let mut banner = facts.sentence();
-    if banner.tone != Tone::Stopped {
-        let said = banner.strong.to_string();
-        let mut lines =
-            facts.current.conditions.iter().filter(|(row, _)| !said.contains(&short(row))).collect::<Vec<_>>();
-        let more = lines.len().saturating_sub(SHOWN);
-        lines.truncate(SHOWN);
-        banner.conditions = lines.into_iter().map(|(row, count)| line(row, *count)).collect();
-        if more > 0 && banner.more.is_none() {
-            banner.more = Some(["/detection".to_owned(), format!("{more} more")]);
-        }
-    }
-    banner.checks = checks::all(&facts, seen);
-    banner
-}
-
-/// A condition's message as it is shown in a sentence.
-fn short(row: &ConditionRow) -> String {
-    super::text::shown(&row.message)
-}
-
-fn line(row: &ConditionRow, count: usize) -> BannerLine {
-    let severity = if row.severity == ConditionSeverity::Degraded { "degraded" } else { "notice" };
-    let times = if count > 1 { format!(" ({count} workers)") } else { String::new() };
-    BannerLine { severity, text: format!("{}{times}", short(row)) }
-}
-
-impl Facts<'_> {
-    fn sentence(&self) -> Banner {
-        if self.current.rows.is_empty() {
-            return self.unknown();
-        }
-        if !self.current.is_reporting() {
-            return self.stopped();
-        }
-        if self.data.reports.is_all_rejected() {
-            return self.rejected();
-        }
-        if let Some(condition) = self.current.degrading().next() {
-            return self.degraded(condition);
-        }
-        self.serving()
-    }
-
-    fn unknown(&self) -> Banner {
-        Banner {
-            detail: Sentence::say("This database has never heard from a detector."),
-            command: Some("systemctl status anomaly-detector"),
-            ..Banner::of(Tone::Stopped, "No detector has reported yet.", Sentence::say("Nothing is judged."), "")
-        }
-    }
-
-    fn stopped(&self) -> Banner {
-        let silence = self.current.newest().unwrap_or(SILENT);
-        let since = self.current.rows.iter().map(|row| row.updated_at).max().unwrap_or(self.taken);
-        let ago = duration((silence * 1000.0) as i64);
-        let (strong, detail) = match self.current.has_ended() {
-            true => (format!("The detector ended {ago} ago."), "Nothing is judged since "),
-            false => (format!("No report for {ago}."), "The detector is not reporting since "),
-        };
-        let detail = Sentence::say(detail).time(since, self.now).and(". Anomalies since then are not known.");
-        // Without partitions a loop reports no row, but it may still say why it has none.
-        let (strong, detail) = match self.data.reports.last_reason() {
-            Some(reason) => (Sentence::default().name(&reason.message), Sentence::say(&strong).then(detail)),
-            None => (Sentence::say(&strong), detail),
-        };
-        Banner {
-            detail,
-            command: Some("journalctl -u anomaly-detector -n 50"),
-            ..Banner::of(Tone::Stopped, "Detection has stopped.", strong, "")
-        }
-    }
-
-    fn rejected(&self) -> Banner {
-        let lately = self.data.reports.lately();
-        let count = format!("({} of {})", grouped(lately.rejected), grouped(lately.sum()));
-        let strong = match &self.data.reports.rejected {
-            Some(sample) => Sentence::default().name(&sample.message).and(" ").and(&count),
-            None => Sentence::say("no record is an event ").and(&count),
-        };
-        Banner {
-            detail: Sentence::say("Nothing of the last 5 minutes was judged.").then(self.found()),
-            more: Some(["/dead-letters".to_owned(), "Rejected records".to_owned()]),
-            counts: self.counts(),
-            ..Banner::of(Tone::Degraded, "Events arrive, all rejected:", strong, "")
-        }
-    }
-
-    fn degraded(&self, condition: &ConditionRow) -> Banner {
-        Banner {
-            detail: Sentence::say("since ").time(condition.since, self.now).then(self.found()),
-            more: Some(["/detection".to_owned(), "All conditions".to_owned()]),
-            counts: self.counts(),
-            ..Banner::of(Tone::Degraded, "Degraded.", Sentence::default().name(&condition.message), "")
-        }
-    }
-
-    /// While nothing is wrong with the detector.
-    fn serving(&self) -> Banner {
-        let lately = self.data.reports.lately();
-        let (total, outside) = (self.data.total().total(), self.data.outside.records.len() as u64);
-        let within = format!("in {}.", self.words);
-        let is_learning = lately.learning > lately.judged || (self.judged == 0 && self.learning > 0);
-        if total == 0 && outside == 0 && is_learning {
-            return self.learning_only(lately.judged);
-        }
-        if total > 0 || outside > 0 {
-            let (tone, lead) =
-                if is_learning { (Tone::Learning, "Mostly learning.") } else { (Tone::Well, "Detecting.") };
-            let strong = match total {
-                0 => Sentence::say(&format!("{} detected", self.anomalies(outside))),
-                _ => Sentence::say(&self.anomalies(total)),
-            };
-            let detail = self.last().then(self.usual(total)).then(self.beyond(total)).then(self.times());
-            return Banner { detail, counts: self.counts(), ..Banner::of(tone, lead, strong, &within) };
-        }
-        if self.judged > 0 {
-            let judged = Sentence::say(&format!("{} values judged", rough(self.judged)));
-            let detail = match self.last() {
-                last if last.is_empty() => judged.and(if self.which.is_empty() { ", none abnormal" } else { "" }),
-                last => judged.then(last),
-            };
-            let arrived = &self.data.reports.arrived;
-            let off = arrived.late + arrived.early;
-            // What came has other times: about the hour itself nothing can be claimed.
-            if off > 0 && self.data.coverage.iter().all(|row| row.judged == 0) {
-                let strong = Sentence::say(&format!("{} judged,", rough(arrived.tally.judged)));
-                let tail = format!("their times are {}. None is abnormal.", offset(arrived));
-                return Banner { detail, ..Banner::of(Tone::Well, "Detecting.", strong, &tail) };
-            }
-            let strong = Sentence::say(&format!("No {}anomalies", self.which));
-            let detail = detail.then(self.still()).then(self.times());
-            return Banner { detail, ..Banner::of(Tone::Well, "Quiet.", strong, &within) };
-        }
-        let Tally { rejected, ignored, .. } = self.data.reports.arrived.tally;
-        let came =
-            |n, what: &str| Sentence::say(&format!("{} came, and all were {what}.", counted(n, "record", "records")));
-        let detail = match (rejected, ignored) {
-            (0, 0) => Sentence::say("The detector runs, but nothing came to be judged."),
-            (0, n) => came(n, "ignored: null values, or what `fields.ignore` names"),
-            (n, 0) => came(n, "rejected"),
-            (n, m) => came(n + m, "rejected or ignored"),
-        };
-        let more = (rejected > 0).then(|| ["/dead-letters".to_owned(), "Rejected records".to_owned()]);
-        Banner {
-            detail: detail.then(self.still()),
-            more,
-            ..Banner::of(Tone::Well, "Waiting.", Sentence::say("No event"), &within)
-        }
-    }
-
-    fn learning_only(&self, judged: u64) -> Banner {
-        let seen = rough(self.learning);
-        let series = self.current.rows.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
-        let need = self.data.min_samples;
-        let detail = match (self.left(), need) {
-            (Some(minutes), _) => format!("{seen} values seen; a series is judged in about {minutes} min."),
-            // The names never come again: no waiting helps.
-            (None, Some(need)) if series > 0 && self.learning / series < need / 2 && self.learning > 1_000 => format!(
-                "{seen} values of {} series: {:.1} for each, and {need} are needed before one is judged.",
-                grouped(series),
-                self.learning as f64 / series as f64
-            ),
-            _ => format!("{seen} values seen; a series is judged once it has enough of them."),
-        };
-        let (lead, strong) = match (judged, self.judged) {
-            (0, 0) => ("Learning.", "Nothing is judged yet.".to_owned()),
-            (0, _) => ("Learning.", "Nothing is judged at present.".to_owned()),
-            _ => ("Mostly learning.", format!("No {}anomalies in {}.", self.which, self.words)),
-        };
-        Banner {
-            detail: Sentence::say(&detail).then(self.times()),
-            ..Banner::of(Tone::Learning, lead, Sentence::say(&strong), "")
-        }
-    }
-
-    /// Minutes until a series of usual pace has enough values; `None` when that cannot be told.
-    fn left(&self) -> Option<u64> {
-        const LATELY: i64 = 5;
-        let (data, taken) = (self.data, self.taken);
-        let series = self.current.rows.iter().map(|row| row.series.max(0) as u64).sum::<u64>();
-        let since = taken.millis() - LATELY * 60_000;
-        let lately =
-            data.coverage.iter().filter(|row| row.minute.millis() >= since).map(|row| row.learning).sum::<u64>();
-        if series == 0 || lately == 0 {
-            return None;
-        }
-        let missing = data.min_samples? as f64 - self.learning as f64 / series as f64;
-        // Not before the minutes that were counted are over.
-        let first = data.coverage.first();
-        let counted = first.map_or(1.0, |row| ((taken.millis() - row.minute.millis()) as f64 / 60_000.0).max(0.5));
-        let pace = lately as f64 / series as f64 / counted.min(LATELY as f64);
-        let minutes = (missing / pace).ceil();
-        (missing > 0.0 && minutes.is_finite()).then_some(minutes as u64)
-    }
-
-    fn split_series(&self) -> bool {
-        self.current.has(ConditionCode::SplitSeries)
     }
 }

@@ -2,21 +2,50 @@
 
 use serde::Serialize;
 
-use super::Frame;
 use super::format::{age, counted, grouped};
 use super::text::{TimeForm, isolated, timed};
 use crate::archive::{Archive, DeadLetter, Excerpt, NoAnswer};
 use crate::event::Timestamp;
 use crate::health::{EXCERPT, Tally};
+use crate::page::cached_page::{Answer, Page};
+use crate::page::frame::Frame;
 use crate::page::http::Response;
-use crate::page::query::{PageQuery, Span};
+use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
-use crate::page::site::Site;
+use crate::page::site::{Site, Template};
 
 /// Rows.
 const MOST: u32 = 100;
 /// The span when no other is asked for.
 const SPAN: Span = Span::Day;
+
+/// `/dead-letters`
+pub struct DeadLetters;
+
+impl Page for DeadLetters {
+    type Question = PageQuery;
+    type Data = DeadLettersData;
+
+    const NAV: &'static str = "detection";
+    const ACCEPTS: &'static [&'static [&'static str]] = query::SPAN;
+    const TEMPLATE: Template = ("dead_letters.html", include_str!("../templates/dead_letters.html"));
+
+    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+        (path == ["dead-letters"]).then(|| query.still())
+    }
+
+    fn title(_: &PageQuery) -> (String, String) {
+        ("Rejected records".to_owned(), "/dead-letters".to_owned())
+    }
+
+    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
+        look(archive, question, now)
+    }
+
+    fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, DeadLetters>) -> Response {
+        show(site, frame, answer.query, answer.data)
+    }
+}
 
 /// What was asked of the archive.
 pub struct DeadLettersData {
@@ -29,7 +58,7 @@ pub struct DeadLettersData {
 ///
 /// # Errors
 /// The archive's.
-pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
+fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let letters = archive.dead_letters(MOST)?;
     let mut arrived = Tally::default();
@@ -56,7 +85,7 @@ struct Line {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DeadLettersData) -> Response {
+fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DeadLettersData) -> Response {
     let now = site.now();
     let (rejected, all) = (data.arrived.rejected, data.arrived.sum());
     let words = asked.words(SPAN);

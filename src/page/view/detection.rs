@@ -3,26 +3,55 @@
 
 use serde::Serialize;
 
-use super::Frame;
 use super::filters::Filters;
 use super::format::{age, counted, day, duration, grouped, rough};
-use super::overview::minute_of;
+use crate::page::cached_page::{Answer, Page};
+use crate::page::frame::Frame;
+
 use super::reports::{self, Current, Reports, SILENT};
 use super::text::{TimeForm, isolated, named, timed};
 use crate::archive::{Archive, Bins, ConditionRow, CoverageRow, NoAnswer, Quality, StatusRow};
 use crate::event::Timestamp;
 use crate::health::ConditionSeverity;
-use crate::page::chart::minutes::{self, MinuteChart};
+use crate::page::chart::minutes::{self, MinuteChart, minute_of};
 use crate::page::http::Response;
-use crate::page::query::{PageQuery, Span};
+use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
-use crate::page::site::Site;
+use crate::page::site::{Site, Template};
 
 /// The span when nobody says otherwise.
 const SPAN: Span = Span::Day;
 /// Precision is told for so long.
 const DAYS: i64 = 30;
 const DAY: i64 = 86_400_000;
+
+/// `/detection`
+pub struct Detection;
+
+impl Page for Detection {
+    type Question = PageQuery;
+    type Data = DetectionData;
+
+    const NAV: &'static str = "detection";
+    const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
+    const TEMPLATE: Template = ("detection.html", include_str!("../templates/detection.html"));
+
+    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+        (path == ["detection"]).then(|| query.still())
+    }
+
+    fn title(_: &PageQuery) -> (String, String) {
+        ("Detection".to_owned(), "/detection".to_owned())
+    }
+
+    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
+        look(archive, question, now)
+    }
+
+    fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Detection>) -> Response {
+        show(site, frame, answer.query, answer.data, answer.taken)
+    }
+}
 
 /// What was asked of the archive.
 pub struct DetectionData {
@@ -34,7 +63,7 @@ pub struct DetectionData {
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
+fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
     let reports = reports::look(archive, bins.from, bins.grain(), now)?;
@@ -114,7 +143,7 @@ struct Line {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionData, taken: Timestamp) -> Response {
+fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionData, taken: Timestamp) -> Response {
     let now = site.now();
     let current = data.reports.current(taken, now);
     let silent = current.rows.len() - current.fresh();

@@ -4,22 +4,25 @@ use serde::Serialize;
 
 use super::filters::Filters;
 use super::format::{DisplayedNumbers, age, grouped, number};
-use super::overview::minute_of;
+use super::links::{AnomalyId, device_url, segment};
+use super::notice;
 use super::reports::{SILENT, has_ended};
 use super::row::AnomalyRow;
 use super::text::{Sentence, isolated, shown};
-use super::{Frame, explain, segment};
 use crate::anomaly::{Anomaly, Severity};
 use crate::archive::{
     ActivityRow, AnomalyPage, Archive, Bins, Count, CoverageRow, Cursor, Filter, Known, MAX_LIMIT, NameCount, NoAnswer,
     StoredAnomaly,
 };
 use crate::event::Timestamp;
+use crate::page::cached_page::{Answer, Page};
+use crate::page::chart::minutes::minute_of;
 use crate::page::chart::{explain as drawing, history, minutes};
+use crate::page::frame::Frame;
 use crate::page::http::Response;
-use crate::page::query::{PageQuery, Span};
+use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
-use crate::page::site::Site;
+use crate::page::site::{Site, Template};
 
 /// The span when nobody says otherwise: a device's story is longer than an hour.
 const SPAN: Span = Span::Day;
@@ -27,6 +30,45 @@ const SPAN: Span = Span::Day;
 const ROWS: usize = 20;
 /// Lanes and small charts.
 const METRICS: u32 = 8;
+
+/// `/devices/DEVICE` and `/devices/DEVICE/METRIC`
+pub struct Device;
+
+impl Page for Device {
+    type Question = (Name, PageQuery);
+    type Data = DeviceData;
+
+    const NAV: &'static str = "devices";
+    const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
+    const TEMPLATE: Template = ("device.html", include_str!("../templates/device.html"));
+
+    fn question(path: &[&str], query: &PageQuery) -> Option<(Name, PageQuery)> {
+        let (device, metric) = match path {
+            ["devices", device] => (query::named(device).ok()?, None),
+            ["devices", device, metric] => (query::named(device).ok()?, Some(query::named(metric).ok()?)),
+            _ => return None,
+        };
+        Some((Name { device, metric }, query.still()))
+    }
+
+    fn title((name, _): &(Name, PageQuery)) -> (String, String) {
+        (name.title(), name.url())
+    }
+
+    fn load(archive: &dyn Archive, question: &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
+        look(archive, question, now)
+    }
+
+    fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Device>) -> Response {
+        if answer.data.is_unknown() {
+            let frame = Frame { refresh: 0, ..frame };
+            let text = "No event of a device with exactly this name has come so far. One that has just begun to send is known \
+                        here after some seconds; of very many devices, after some minutes.";
+            return notice::page(site, 404, &frame, "There is no such device.", text);
+        }
+        show(site, frame, &answer.question.0, answer.query, answer.data, answer.taken)
+    }
+}
 
 /// What was asked of the archive.
 pub struct DeviceData {
@@ -64,7 +106,7 @@ impl Name {
     /// Its page.
     pub fn url(&self) -> String {
         let metric = self.metric.as_deref().map(|metric| format!("/{}", segment(metric))).unwrap_or_default();
-        format!("{}{metric}", url(&self.device))
+        format!("{}{metric}", device_url(&self.device))
     }
 
     /// Of its page.
@@ -74,13 +116,8 @@ impl Name {
     }
 }
 
-/// The device's page.
-pub fn url(name: &str) -> String {
-    format!("/devices/{}", segment(name))
-}
-
 /// Asks.
-pub fn look(archive: &dyn Archive, (name, asked): &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
+fn look(archive: &dyn Archive, (name, asked): &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let cursor = archive.position()?;
     let mut always = Filter { devices: vec![name.device.clone()], ..asked.filter.clone() };
@@ -156,7 +193,7 @@ struct Card {
 }
 
 /// The page.
-pub fn show(
+fn show(
     site: &Site,
     frame: Frame<'_>,
     name: &Name,
@@ -181,7 +218,7 @@ pub fn show(
     let content = Content {
         name: shown(&name.device),
         metric: name.metric.as_deref().map(shown).unwrap_or_default(),
-        device_url: format!("{}{}", url(&name.device), asked.plain().query()),
+        device_url: format!("{}{}", device_url(&name.device), asked.plain().query()),
         filters: Filters::of(&name.url(), asked, Some(SPAN)),
         summary: [
             format!("{} {}", grouped(total.total()), if total.total() == 1 { "anomaly" } else { "anomalies" }),
@@ -241,7 +278,7 @@ fn card(record: &StoredAnomaly, now: Timestamp) -> Card {
     let chart = drawing::draw(anomaly, &figures, drawing::ChartSize::SMALL, &[]);
     Card {
         metric: anomaly.metric_name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
-        url: explain::AnomalyId::of(&anomaly.source).url(),
+        url: AnomalyId::of(&anomaly.source).url(),
         severity: if anomaly.severity == Severity::Critical { "critical" } else { "warning" },
         age: age(anomaly.timestamp.unwrap_or(record.detected_at), now),
         value: figures.value,

@@ -4,18 +4,48 @@ use serde::Serialize;
 
 use super::filters::Filters;
 use super::format::{counted, grouped};
+use super::links::device_url;
 use super::text::shown;
-use super::{Frame, device};
 use crate::archive::{Archive, Filter, NameCount, NoAnswer};
 use crate::event::Timestamp;
+use crate::page::cached_page::{Answer, Page};
 use crate::page::chart::minutes;
+use crate::page::frame::Frame;
 use crate::page::http::Response;
-use crate::page::query::{PageQuery, Span};
+use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
-use crate::page::site::Site;
+use crate::page::site::{Site, Template};
 
 /// Devices shown.
 const MOST: u32 = 100;
+
+/// `/devices`
+pub struct Devices;
+
+impl Page for Devices {
+    type Question = PageQuery;
+    type Data = DevicesData;
+
+    const NAV: &'static str = "devices";
+    const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
+    const TEMPLATE: Template = ("devices.html", include_str!("../templates/devices.html"));
+
+    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+        (path == ["devices"]).then(|| query.still())
+    }
+
+    fn title(_: &PageQuery) -> (String, String) {
+        ("Devices".to_owned(), "/devices".to_owned())
+    }
+
+    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
+        look(archive, question, now)
+    }
+
+    fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Devices>) -> Response {
+        show(site, frame, answer.query, answer.data)
+    }
+}
 
 /// What was asked of the archive.
 pub struct DevicesData {
@@ -23,7 +53,7 @@ pub struct DevicesData {
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
+fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
     let bins = asked.axis(Span::Hour, now);
     let range = Filter { from: Some(bins.from), to: bins.to(), ..asked.filter.clone() };
     Ok(DevicesData { devices: archive.by_device(&asked.found(archive, range)?, MOST)? })
@@ -47,14 +77,14 @@ struct Line {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DevicesData) -> Response {
+fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DevicesData) -> Response {
     let words = asked.words(Span::Hour);
     let most = data.devices.iter().map(|device| device.count.total()).max().unwrap_or(0);
     let query = PageQuery { span: asked.span, ..asked.plain() }.query();
     let line = |of: &NameCount| {
         let name = of.name.clone()?;
         Some(Line {
-            url: format!("{}{query}", device::url(&name)),
+            url: format!("{}{query}", device_url(&name)),
             name: shown(&name),
             svg: minutes::bar(of.count, most),
             count: grouped(of.count.total()),

@@ -3,17 +3,21 @@
 use serde::Serialize;
 
 use super::format::{DisplayedNumbers, age, counted, duration, grouped, number, signed, times};
+use super::links::{AnomalyId, device_url, segment};
+use super::notice;
 use super::review::ReviewForm;
 use super::row::AnomalyRow;
 use super::text::{TimeForm, named, shown, timed};
-use super::{Frame, device, segment};
 use crate::anomaly::{Anomaly, Direction, RecordId};
 use crate::archive::{Archive, Filter, NoAnswer, ReviewRecord, StoredAnomaly};
 use crate::event::Timestamp;
+use crate::page::cached_page::{Answer, Page};
 use crate::page::chart::explain as drawing;
+use crate::page::frame::Frame;
 use crate::page::http::Response;
+use crate::page::query::{self, PageQuery};
 use crate::page::respond;
-use crate::page::site::Site;
+use crate::page::site::{Site, Template};
 use crate::window::moments;
 
 /// Rows of the same series.
@@ -25,34 +29,39 @@ const CONTEXT: usize = 3;
 /// Neighbours in time on each side, and how far they may be in milliseconds.
 const AROUND: (u32, i64) = (4, 300_000);
 
-/// Where the record is, which is for ever.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AnomalyId {
-    /// `source.topic`
-    pub topic: String,
-    /// `source.partition`
-    pub partition: i32,
-    /// `source.offset`
-    pub offset: i64,
-}
+/// `/anomalies/TOPIC/PARTITION/OFFSET`
+pub struct Explain;
 
-impl AnomalyId {
-    /// From the parts of a path.
-    pub fn read(topic: &str, partition: &str, offset: &str) -> Option<AnomalyId> {
-        let is_topic = !topic.is_empty() && !topic.contains('\0');
-        let place =
-            AnomalyId { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? };
-        (is_topic && place.partition >= 0 && place.offset >= 0).then_some(place)
+impl Page for Explain {
+    type Question = AnomalyId;
+    type Data = Option<ExplainData>;
+
+    const NAV: &'static str = "anomalies";
+    const ACCEPTS: &'static [&'static [&'static str]] = query::PLAIN;
+    const TEMPLATE: Template = ("explain.html", include_str!("../templates/explain.html"));
+
+    fn question(path: &[&str], _: &PageQuery) -> Option<AnomalyId> {
+        match path {
+            ["anomalies", topic, partition, offset] => AnomalyId::read(topic, partition, offset),
+            _ => None,
+        }
     }
 
-    /// Of an anomaly.
-    pub fn of(source: &RecordId) -> AnomalyId {
-        AnomalyId { topic: source.topic.clone(), partition: source.partition, offset: source.offset }
+    fn title(id: &AnomalyId) -> (String, String) {
+        ("Anomaly".to_owned(), id.url())
     }
 
-    /// Its page.
-    pub fn url(&self) -> String {
-        format!("/anomalies/{}/{}/{}", segment(&self.topic), self.partition, self.offset)
+    fn load(archive: &dyn Archive, question: &AnomalyId, now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
+        look(archive, question, now)
+    }
+
+    fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Explain>) -> Response {
+        if let Some(data) = answer.data {
+            return show(site, frame, data);
+        }
+        let frame = Frame { refresh: 0, ..frame };
+        let text = "No anomaly is recorded for this record; it may be older than what is kept.";
+        notice::page(site, 404, &frame, "There is no such anomaly.", text)
     }
 }
 
@@ -70,7 +79,7 @@ pub struct ExplainData {
 }
 
 /// Asks; `None` when nothing is recorded there.
-pub fn look(archive: &dyn Archive, place: &AnomalyId, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
+fn look(archive: &dyn Archive, place: &AnomalyId, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
     let Some(record) = archive.at(&place.topic, place.partition, place.offset)?.into_iter().next() else {
         return Ok(None);
     };
@@ -173,7 +182,7 @@ struct Near {
 }
 
 /// The page.
-pub fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
+fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
     let now = site.now();
     let StoredAnomaly { anomaly, detected_at, .. } = &data.record;
     let figures = DisplayedNumbers::of(anomaly);
@@ -191,7 +200,7 @@ pub fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
     let content = Content {
         heading: heading.clone(),
         device: shown(&anomaly.device_id),
-        device_url: device::url(&anomaly.device_id),
+        device_url: device_url(&anomaly.device_id),
         metric: anomaly.metric_name.as_deref().map(shown).unwrap_or_default(),
         severity: anomaly.severity.as_str(),
         when,

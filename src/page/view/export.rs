@@ -6,12 +6,12 @@ use std::sync::Arc;
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 
+use super::notice;
 use crate::archive::{Archive, Filter, MAX_LIMIT, NoAnswer, PageKey, StoredAnomaly};
 use crate::event::Timestamp;
+use crate::page::context::RequestContext;
 use crate::page::http::{Response, ResponseBody};
 use crate::page::query::PageQuery;
-use crate::page::respond;
-use crate::page::route::RequestContext;
 
 /// Pieces that wait for a slow reader.
 const AHEAD: usize = 2;
@@ -37,7 +37,7 @@ pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportForma
     });
     let (filter, page) = match first {
         Ok(first) => first,
-        Err(failure) => return respond::json_away(&site.failed(&failure)),
+        Err(failure) => return notice::json_away(&site.failed(&failure)),
     };
     let (sender, body) = mpsc::channel(AHEAD);
     // The rows of a span have times in it; those that were detected in it and have other times come last.
@@ -52,7 +52,7 @@ pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportForma
     let records = page.records;
     let started = std::thread::Builder::new().name("export".into()).spawn(move || rest.send(&records, &sender));
     if started.is_err() {
-        return respond::json_away(&crate::page::answer_cache::NoNewAnswer::Slow);
+        return notice::json_away(&crate::page::answer_cache::NoNewAnswer::Slow);
     }
     let (kind, name) = match format {
         ExportFormat::Csv => ("text/csv; charset=utf-8", "anomalies.csv"),

@@ -2,18 +2,20 @@
 
 use serde::Serialize;
 
-use super::Frame;
 use super::filters::Filters;
 use super::format::grouped;
-use super::row::AnomalyRow;
+use super::links::device_url;
+use super::row::{AnomalyRow, outside_heading};
 use crate::archive::{
     AnomalyPage, Archive, Cursor, Filter, Known, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, StoredAnomaly,
 };
 use crate::event::Timestamp;
+use crate::page::cached_page::{Answer, Page};
+use crate::page::frame::Frame;
 use crate::page::http::Response;
-use crate::page::query::{PageQuery, Span, sort_name};
+use crate::page::query::{self, PageQuery, Span, sort_name};
 use crate::page::respond;
-use crate::page::site::Site;
+use crate::page::site::{Site, Template};
 
 /// A ranking reaches so far back unless a range is given: it reads all of it.
 const RANKED: Span = Span::Day;
@@ -21,6 +23,34 @@ const RANKED: Span = Span::Day;
 const AHEAD: usize = 20;
 /// Rows that are counted to say what a filter hides.
 const COUNTED: u32 = 100;
+
+/// `/anomalies`: the list, and the answer of the API.
+pub struct List;
+
+impl Page for List {
+    type Question = PageQuery;
+    type Data = ListData;
+
+    const NAV: &'static str = "anomalies";
+    const ACCEPTS: &'static [&'static [&'static str]] = query::LIST;
+    const TEMPLATE: Template = ("list.html", include_str!("../templates/list.html"));
+
+    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+        (path == ["anomalies"]).then(|| query.still())
+    }
+
+    fn title(_: &PageQuery) -> (String, String) {
+        ("Anomalies".to_owned(), "/anomalies".to_owned())
+    }
+
+    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
+        look(archive, question, now)
+    }
+
+    fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, List>) -> Response {
+        show(site, frame, answer.query, answer.data)
+    }
+}
 
 /// What was asked of the archive; also the API's answer.
 pub struct ListData {
@@ -41,7 +71,7 @@ pub struct ListData {
 }
 
 /// Asks.
-pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
+fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
     // The place in the stream first: what is committed meanwhile comes twice rather than never.
     let cursor = archive.position()?;
     let is_open = asked.span.is_none() && asked.filter.from.is_none();
@@ -150,7 +180,7 @@ struct Sort {
 }
 
 /// The page. Later pages never change, so only the first refreshes itself.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Response {
+fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Response {
     // Times that have not come yet are a group of their own, lest they hide the others for years.
     let page = data.present.as_ref().unwrap_or(&data.page);
     let rows = AnomalyRow::all(&page.records, site.now());
@@ -202,7 +232,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -
             None => String::new(),
         },
         known: match &asked.search {
-            Some(name) if data.is_known => format!("{}{}", super::device::url(name), asked.plain().query()),
+            Some(name) if data.is_known => format!("{}{}", device_url(name), asked.plain().query()),
             _ => String::new(),
         },
         json: format!("/api/v1/anomalies{}", asked.still().query()),
@@ -233,14 +263,4 @@ fn aside(data: &ListData, asked: &PageQuery, now: Timestamp) -> (Vec<StoredAnoma
         n => format!("{n} anomalies have times that have not come yet"),
     };
     (ahead, heading)
-}
-
-/// What the group of anomalies with other times is called.
-pub fn outside_heading(outside: &Outside, words: &str) -> String {
-    let more = if outside.is_more { "More than " } else { "" };
-    match outside.records.len() as u64 {
-        0 => String::new(),
-        1 if !outside.is_more => format!("1 anomaly was detected in {words} and carries another time"),
-        n => format!("{more}{} anomalies were detected in {words} and carry other times", grouped(n)),
-    }
 }

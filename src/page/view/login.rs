@@ -3,10 +3,10 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
-use super::Frame;
+use crate::page::context::RequestContext;
+use crate::page::frame::Frame;
 use crate::page::http::{Request, Response};
 use crate::page::respond;
-use crate::page::route::RequestContext;
 use crate::page::site::Site;
 
 #[derive(Serialize)]

@@ -7,6 +7,13 @@ use super::format::age;
 use super::text::Sentence;
 use crate::event::Timestamp;
 use crate::page::answer_cache::NoNewAnswer;
+use crate::page::frame::Frame;
+use crate::page::http::Response;
+use crate::page::respond;
+use crate::page::site::Site;
+
+/// Seconds until it is worth asking again.
+const RETRY: &str = "5";
 
 /// One sentence and its remedy; empty below a banner that says all.
 #[derive(Default, Serialize)]
@@ -53,4 +60,25 @@ pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Ba
         detail = detail.and(&format!(" What is below was true {}.", age(taken, now)));
     }
     Banner { tone: Tone::Stopped, lead, strong, detail, command: Some(command), ..Banner::default() }
+}
+
+/// There is nothing to show, not even old data.
+pub fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
+    let banner = outage(why, None, site.now());
+    let frame = Frame { banner: Some(banner), is_late: true, ..frame };
+    let mut response = respond::html(site, 503, "notice.html", &frame, &Notice::default());
+    response.headers.push(("retry-after", RETRY.to_owned()));
+    response
+}
+
+/// A page that says one sentence.
+pub fn page(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, text: &str) -> Response {
+    respond::html(site, status, "notice.html", frame, &Notice { heading: heading.into(), text: text.into() })
+}
+
+/// The API's own way to say that there is no answer now.
+pub fn json_away(why: &NoNewAnswer) -> Response {
+    let mut response = respond::json(503, &serde_json::json!({ "error": sentence(why) }));
+    response.headers.push(("retry-after", RETRY.to_owned()));
+    response
 }

@@ -1,179 +1,51 @@
 //! The first page: does it detect, what happened by minute and by device, what is newest.
 
-use std::time::{Duration, Instant as Clock};
-
 use serde::Serialize;
 
 use super::banner::{Banner, Tone};
 use super::filters::Filters;
 use super::format::{counted, grouped};
-use super::reports::{self, Reports};
-use super::row::AnomalyRow;
+use super::links::device_url;
+use super::overview_data::{self, NEWS, OverviewData};
+use super::row::{AnomalyRow, outside_heading};
 use super::text::shown;
-use super::{Frame, banner, device};
-use crate::archive::{
-    AnomalyPage, Archive, BinCount, Bins, Count, CoverageRow, Cursor, Filter, LaneCount, NameCount, NoAnswer, Outside,
-    PUNCTUAL, Review,
-};
+use super::{review, verdict};
+use crate::archive::{Archive, Filter, NameCount, NoAnswer, Review};
 use crate::event::Timestamp;
+use crate::page::cached_page::{Answer, Page};
 use crate::page::chart::minutes::{self, MinuteChart};
+use crate::page::frame::Frame;
 use crate::page::http::Response;
-use crate::page::query::{PageQuery, Span};
+use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
-use crate::page::site::Site;
+use crate::page::site::{Site, Template};
 
-/// Lanes of devices.
-const LANES: u32 = 7;
-/// Names in a side list.
-const NAMES: u32 = 8;
-/// Rows of newest anomalies.
-const ROWS: u32 = 12;
-/// Rows of anomalies with other times.
-const OUTSIDE: u32 = 6;
-/// Milliseconds in which a detection is news.
-const NEWS: i64 = 30_000;
+/// `/`: the first page.
+pub struct Overview;
 
-const HOUR: i64 = 3_600_000;
-/// Hours before the shown one that tell what is usual.
-const BEFORE: usize = 24;
-/// Fewer than so many tell nothing.
-const FEW: usize = 3;
+impl Page for Overview {
+    type Question = PageQuery;
+    type Data = OverviewData;
 
-/// What was asked of the archive.
-pub struct OverviewData {
-    bins: Bins,
-    by_time: Vec<BinCount>,
-    /// Anomalies of an hour, when an hour is shown and enough is known of those before it.
-    pub usual: Option<u64>,
-    devices: Vec<NameCount>,
-    lanes: Vec<LaneCount>,
-    metrics: Vec<NameCount>,
-    /// Of the range.
-    pub coverage: Vec<CoverageRow>,
-    /// What the detectors say.
-    pub reports: Reports,
-    /// Detected in the range, with times outside of it.
-    pub outside: Outside,
-    /// Detected a moment ago.
-    fresh: u64,
-    /// Values that a series needs, while none has enough.
-    pub min_samples: Option<u64>,
-    /// Of the range; when it has none, earlier ones.
-    pub newest: AnomalyPage,
-    reviews: Vec<(Review, u64)>,
-    cursor: Cursor,
-    /// For all of it together.
-    pub took: Duration,
-}
+    const NAV: &'static str = "overview";
+    const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
+    const TEMPLATE: Template = ("overview.html", include_str!("../templates/overview.html"));
 
-impl OverviewData {
-    /// Records that wait; `None` when not known of some partition.
-    pub fn lag(&self, taken: Timestamp) -> Option<u64> {
-        let current = self.reports.current(taken, taken);
-        current.rows.iter().map(|row| Some(row.lag?.max(0) as u64)).sum()
+    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+        (path == [""]).then(|| query.still())
     }
 
-    /// Anomalies of the range.
-    pub fn total(&self) -> Count {
-        self.by_time.iter().fold(Count::default(), |sum, bin| Count {
-            critical: sum.critical + bin.count.critical,
-            warning: sum.warning + bin.count.warning,
-        })
+    fn title(_: &PageQuery) -> (String, String) {
+        ("Overview".to_owned(), "/".to_owned())
     }
-}
 
-/// Asks.
-pub fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
-    let start = Clock::now();
-    let bins = asked.axis(Span::Hour, now);
-    // The place in the stream first: what is committed meanwhile comes twice rather than never.
-    let cursor = archive.position()?;
-    let always = asked.found(archive, asked.filter.clone())?;
-    let filter = Filter { from: Some(bins.from), to: bins.to(), ..always.clone() };
-    let reports = reports::look(archive, bins.from, bins.grain(), now)?;
-    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
-    let is_learning = coverage.iter().all(|row| row.judged == 0) && coverage.iter().any(|row| row.learning > 0);
-    let min_samples = match reports.status.first().filter(|_| is_learning) {
-        Some(row) => archive.settings(&row.settings_hash)?.and_then(|settings| {
-            settings.iter().find(|(name, _)| name == "min_samples").and_then(|(_, value)| value.parse().ok())
-        }),
-        None => None,
-    };
-    let reviews = archive.reviews(bins.from, bins.to().unwrap_or(now))?;
-    let (newest, by_time) = rows_and_bars(archive, &always, &filter, &bins, now)?;
-    // A range that someone gave is one of the events' own times.
-    let outside = match asked.filter.from.is_none() && asked.filter.to.is_none() {
-        true => archive.outside(&filter, bins.from, OUTSIDE)?,
-        false => Outside::default(),
-    };
-    let fresh = archive.fresh(&always, Timestamp::from_millis(now.millis() - NEWS).unwrap_or(now))?;
-    let usual = usual(archive, &filter, &bins)?;
-    let devices = archive.by_device(&filter, LANES)?;
-    let names = devices.iter().filter_map(|device| device.name.clone()).collect::<Vec<_>>();
-    let lanes = archive.lanes(&filter, &bins, &names)?;
-    let metrics = archive.by_metric(&filter, NAMES)?;
-    Ok(OverviewData {
-        bins,
-        by_time,
-        usual,
-        devices,
-        lanes,
-        metrics,
-        coverage,
-        reports,
-        outside,
-        fresh,
-        min_samples,
-        newest,
-        reviews,
-        cursor,
-        took: start.elapsed(),
-    })
-}
-
-/// The rows of a range and its bars. The two are asked for one after the other: what was committed between them is waited for.
-fn rows_and_bars(
-    archive: &dyn Archive,
-    always: &Filter,
-    filter: &Filter,
-    bins: &Bins,
-    now: Timestamp,
-) -> Result<(AnomalyPage, Vec<BinCount>), NoAnswer> {
-    let mut page = archive.newest(filter, None, ROWS)?;
-    let mut bars = archive.by_time(filter, bins)?;
-    let shown = page.records.len() as u64;
-    if page.next.is_none() && bars.iter().map(|bar| bar.count.total()).sum::<u64>() != shown {
-        page = archive.newest(filter, None, ROWS)?;
-        bars = archive.by_time(filter, bins)?;
+    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
+        overview_data::load(archive, question, now)
     }
-    if page.records.is_empty() {
-        // Earlier ones are better than nothing; those of the future would hide them.
-        let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
-        page = archive.newest(&Filter { to: always.to.or(end), ..always.clone() }, None, ROWS)?;
+
+    fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Overview>) -> Response {
+        show(site, frame, answer.query, answer.data, answer.taken)
     }
-    Ok((page, bars))
-}
-
-/// The median of the hours before the shown one, from the first that had an anomaly; bursts, and hours in which nothing was judged,
-/// do not change it much.
-fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, NoAnswer> {
-    // What totals answer at once; bars of an hour always begin at a minute.
-    let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
-    let from = Timestamp::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
-    // An hour, and the rest of its first minute.
-    let is_hour = (HOUR..=HOUR + bins.width).contains(&(bins.width * bins.count as i64));
-    let (Some(from), true) = (from, is_quick && is_hour && bins.width == HOUR / 60) else { return Ok(None) };
-    let hours = Bins { from, width: HOUR, count: BEFORE };
-    let counts = archive.by_time(&Filter { from: Some(from), to: Some(bins.from), ..filter.clone() }, &hours)?;
-    let mut known = vec![0; counts.iter().map(|hour| hour.bin).min().map_or(0, |first| BEFORE.saturating_sub(first))];
-    counts.iter().zip(&mut known).for_each(|(hour, known)| *known = hour.count.total());
-    known.sort_unstable();
-    Ok(known.get(known.len() / 2).copied().filter(|median| known.len() >= FEW && *median > 0))
-}
-
-/// The minute that a time is in: coverage is kept by whole ones.
-pub fn minute_of(time: Timestamp) -> Timestamp {
-    Timestamp::from_millis(time.millis().div_euclid(60_000) * 60_000).unwrap_or(time)
 }
 
 #[derive(Serialize)]
@@ -217,7 +89,7 @@ struct Bar {
 }
 
 /// The page. A banner that is there already (an outage) stays.
-pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, taken: Timestamp) -> Response {
+fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, taken: Timestamp) -> Response {
     let now = site.now();
     let is_reporting = data.reports.current(taken, now).is_reporting();
     // Old data ends where it was taken; the axis does too.
@@ -245,7 +117,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewDat
         },
         rows,
         outside: AnomalyRow::all(&data.outside.records, now),
-        outside_heading: super::list::outside_heading(&data.outside, words),
+        outside_heading: outside_heading(&data.outside, words),
         show_device: true,
         news: match data.fresh {
             0 => String::new(),
@@ -262,7 +134,7 @@ pub fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewDat
         }),
         took: format!("{:.1} ms", data.took.as_secs_f64() * 1000.0),
     };
-    let banner = frame.banner.or_else(|| Some(banner::verdict(data, asked, taken, now, site.seen(data, taken))));
+    let banner = frame.banner.or_else(|| Some(verdict::of(site, data, asked, taken)));
     let title = title(data, banner.as_ref(), &frame.title);
     let frame = Frame { banner, title, cursor: data.cursor.to_string(), ..frame };
     respond::html(site, 200, "overview.html", &frame, &content)
@@ -296,7 +168,7 @@ fn lanes(data: &OverviewData, chart: &MinuteChart<'_>, asked: &PageQuery) -> Vec
         let cells = data.lanes.iter().filter(|cell| cell.device == name).map(|cell| (cell.bin, cell.count));
         let svg = chart.lane(&cells.collect::<Vec<_>>());
         Some(Lane {
-            url: format!("{}{query}", device::url(&name)),
+            url: format!("{}{query}", device_url(&name)),
             name: shown(&name),
             svg,
             count: grouped(of.count.total()),
@@ -338,7 +210,7 @@ fn reviews(data: &OverviewData, asked: &PageQuery) -> Vec<[String; 3]> {
         let filter = Filter { reviews: vec![review], ..asked.filter.clone() };
         let span = asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none());
         let url = format!("/anomalies{}", PageQuery { filter, span, ..asked.clone() }.query());
-        Some([super::review::words(review).to_owned(), url, grouped(count(review)?)])
+        Some([review::words(review).to_owned(), url, grouped(count(review)?)])
     };
     Review::ALL.into_iter().filter_map(line).collect()
 }

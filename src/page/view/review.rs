@@ -3,13 +3,15 @@
 use serde::Serialize;
 
 use super::format::{age, moment};
+use super::links::AnomalyId;
+use super::notice;
 use super::text::shown;
-use super::{Frame, explain};
 use crate::archive::{MAX_NOTE, NewReview, Review, ReviewRecord};
 use crate::event::Timestamp;
+use crate::page::context::RequestContext;
+use crate::page::frame::Frame;
 use crate::page::http::Response;
 use crate::page::respond;
-use crate::page::route::RequestContext;
 
 /// In a sentence.
 pub fn words(review: Review) -> &'static str {
@@ -54,7 +56,7 @@ struct Line {
 
 impl ReviewForm {
     /// Of an anomaly with its marks, newest first.
-    pub fn of(place: &explain::AnomalyId, marks: &[ReviewRecord], now: Timestamp) -> ReviewForm {
+    pub fn of(place: &AnomalyId, marks: &[ReviewRecord], now: Timestamp) -> ReviewForm {
         use Review as R;
         let current = marks.first().map_or(R::None, |mark| mark.review);
         let choice = |(review, words, key): (R, _, _)| Choice {
@@ -94,10 +96,10 @@ impl ReviewForm {
 }
 
 /// Makes a mark and leads back to the anomaly.
-pub fn make(visit: &RequestContext<'_>, place: &explain::AnomalyId) -> Response {
+pub fn make(visit: &RequestContext<'_>, place: &AnomalyId) -> Response {
     let site = visit.site;
     let refuse = |status, heading: &str, text: &str| {
-        respond::notice(site, status, &Frame::still(visit, "Not marked"), heading, text)
+        notice::page(site, status, &Frame::still(visit, "Not marked"), heading, text)
     };
     if !visit.visitor.is_operator {
         return refuse(
@@ -123,10 +125,7 @@ pub fn make(visit: &RequestContext<'_>, place: &explain::AnomalyId) -> Response 
     let by = visit.visitor.name.clone();
     let (topic, partition, offset) = (place.topic.clone(), place.partition, place.offset);
     match site.archive.mark(&NewReview { topic, partition, offset, review, note, by }) {
-        Ok(true) => {
-            site.explain.forget(place);
-            respond::see_other(site, &place.url())
-        }
+        Ok(true) => respond::see_other(site, &place.url()),
         Ok(false) => refuse(404, "There is no such anomaly.", "It may be older than what is kept."),
         Err(failure) => {
             let why = super::notice::sentence(&site.failed(&failure));

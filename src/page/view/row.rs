@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
-use super::format::{DisplayedNumbers, age, moment, signed};
+use super::format::{DisplayedNumbers, age, grouped, moment, signed};
+use super::links::{AnomalyId, device_url};
+use super::review;
 use super::text::{TimeForm, isolated, shown, timed};
-use super::{device, explain, review};
-use crate::archive::StoredAnomaly;
+
+use crate::archive::{Outside, StoredAnomaly};
 use crate::event::Timestamp;
 use crate::page::chart::spark;
 
@@ -61,7 +63,7 @@ impl AnomalyRow {
             detected: timed(record.detected_at, TimeForm::Moment, now),
             detected_age: age(record.detected_at, now),
             device: shown(&anomaly.device_id),
-            device_url: device::url(&anomaly.device_id),
+            device_url: device_url(&anomaly.device_id),
             metric: anomaly.metric_name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
             label: format!(
                 "{} {}, {}",
@@ -75,7 +77,7 @@ impl AnomalyRow {
             expected,
             z: figures.z,
             meter: spark::meter(anomaly.z_score, is_critical),
-            url: explain::AnomalyId::of(source).url(),
+            url: AnomalyId::of(source).url(),
             review: record.review.as_str(),
             reviewed: review::words(record.review),
             is_new: (0..NEW).contains(&(now.millis() - record.detected_at.millis())),
@@ -85,5 +87,15 @@ impl AnomalyRow {
     /// Of each.
     pub fn all(records: &[StoredAnomaly], now: Timestamp) -> Vec<AnomalyRow> {
         records.iter().map(|record| AnomalyRow::of(record, now)).collect()
+    }
+}
+
+/// What the group of anomalies with other times is called.
+pub fn outside_heading(outside: &Outside, words: &str) -> String {
+    let more = if outside.is_more { "More than " } else { "" };
+    match outside.records.len() as u64 {
+        0 => String::new(),
+        1 if !outside.is_more => format!("1 anomaly was detected in {words} and carries another time"),
+        n => format!("{more}{} anomalies were detected in {words} and carry other times", grouped(n)),
     }
 }

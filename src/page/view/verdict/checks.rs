@@ -1,7 +1,8 @@
 //! The checks beside the sentence. A tick is given only for what is known to be well; what is not known is a dash.
 
-use super::{BannerContext, Facts, StatusCheck};
+use super::{BannerContext, Facts};
 use crate::health::ConditionCode;
+use crate::page::view::banner::StatusCheck;
 use crate::page::view::format::{age, counted, duration, grouped, rough};
 use crate::page::view::text::isolated;
 

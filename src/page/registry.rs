@@ -1,0 +1,75 @@
+//! All pages. A new one is a file that implements [`Page`](super::cached_page::Page), and a line here.
+
+use std::time::Duration;
+
+use super::answer_cache::NoNewAnswer;
+use super::cached_page::{CachedPage, Page};
+use super::context::RequestContext;
+use super::http::Response;
+use super::query::PageQuery;
+use super::site::{Site, Template};
+use super::view::banner::{Banner, Tone};
+use super::view::dead_letters::DeadLetters;
+use super::view::detection::Detection;
+use super::view::device::Device;
+use super::view::devices::Devices;
+use super::view::explain::Explain;
+use super::view::list::List;
+use super::view::overview::Overview;
+use super::view::verdict;
+
+/// Greatest age of the overview's verdict on another page.
+const ALARM: Duration = Duration::from_secs(20);
+
+macro_rules! pages {
+    ($($name:ident: $page:ty),+ $(,)?) => {
+        /// The pages with their caches.
+        pub struct Pages { $(#[allow(missing_docs)] pub $name: CachedPage<$page>),+ }
+
+        impl Pages {
+            /// The template of each page.
+            pub const TEMPLATES: &[Template] = &[$(<$page>::TEMPLATE),+];
+
+            /// Nothing is asked yet.
+            pub fn new(site: &Site) -> Pages {
+                Pages { $($name: CachedPage::new(site)),+ }
+            }
+
+            /// The page at a path; `None` when there is none.
+            pub fn answer(&self, visit: &RequestContext<'_>, path: &[&str]) -> Option<Response> {
+                None$(.or_else(|| self.$name.answer(visit, path, || self.alarm::<$page>(visit.site))))+
+            }
+        }
+    };
+}
+
+pages! {
+    overview: Overview,
+    list: List,
+    explain: Explain,
+    devices: Devices,
+    device: Device,
+    detection: Detection,
+    dead_letters: DeadLetters,
+}
+
+impl Pages {
+    /// What is wrong with the detection, where the overview has just said it; `None` on the overview itself. Asks nothing.
+    fn alarm<P: Page>(&self, site: &Site) -> Option<String> {
+        if P::NAV == Overview::NAV {
+            return None;
+        }
+        let (data, taken) = self.overview.cache().peek(&PageQuery::default(), ALARM)?;
+        let banner = verdict::of(site, &data, &PageQuery::default(), taken);
+        matches!(banner.tone, Tone::Degraded | Tone::Stopped).then(|| banner.sentence())
+    }
+
+    /// The state of the detection as the overview of the last hour says it, or the reason why it is not known.
+    pub fn verdict(&self, site: &Site) -> Result<Banner, NoNewAnswer> {
+        let got = self.overview.get(site, &PageQuery::default());
+        match (got.answer, got.why) {
+            (Some((data, taken)), None) => Ok(verdict::of(site, &data, &PageQuery::default(), taken)),
+            (_, why) => Err(why.unwrap_or(NoNewAnswer::Slow)),
+        }
+    }
+}

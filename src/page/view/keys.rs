@@ -1,0 +1,13 @@
+//! The page that lists the keys. It asks the archive nothing, so it is there in an outage, too.
+
+use crate::page::context::RequestContext;
+use crate::page::frame::Frame;
+use crate::page::http::Response;
+use crate::page::query::PageQuery;
+use crate::page::respond;
+
+/// The page.
+pub fn show(visit: &RequestContext<'_>, query: &PageQuery) -> Response {
+    let frame = Frame { refresh: 0, toggle: String::new(), ..Frame::live(visit, "Keys", "", "/keys", query) };
+    respond::html(visit.site, 200, "keys.html", &frame, &())
+}

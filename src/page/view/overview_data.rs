@@ -1,0 +1,164 @@
+//! What the overview asks of the archive: the verdict on the detection rests on it, too.
+
+use std::time::{Duration, Instant as Clock};
+
+use super::reports::{self, Reports};
+use crate::archive::{
+    AnomalyPage, Archive, BinCount, Bins, Count, CoverageRow, Cursor, Filter, LaneCount, NameCount, NoAnswer, Outside,
+    PUNCTUAL, Review,
+};
+use crate::event::Timestamp;
+use crate::page::chart::minutes::minute_of;
+use crate::page::query::{PageQuery, Span};
+
+/// Lanes of devices.
+const LANES: u32 = 7;
+/// Names in a side list.
+const NAMES: u32 = 8;
+/// Rows of newest anomalies.
+const ROWS: u32 = 12;
+/// Rows of anomalies with other times.
+const OUTSIDE: u32 = 6;
+/// Milliseconds in which a detection is news.
+pub const NEWS: i64 = 30_000;
+
+const HOUR: i64 = 3_600_000;
+/// Hours before the shown one that tell what is usual.
+const BEFORE: usize = 24;
+/// Fewer than so many tell nothing.
+const FEW: usize = 3;
+
+/// What was asked of the archive.
+pub struct OverviewData {
+    pub bins: Bins,
+    pub by_time: Vec<BinCount>,
+    /// Anomalies of an hour, when an hour is shown and enough is known of those before it.
+    pub usual: Option<u64>,
+    pub devices: Vec<NameCount>,
+    pub lanes: Vec<LaneCount>,
+    pub metrics: Vec<NameCount>,
+    /// Of the range.
+    pub coverage: Vec<CoverageRow>,
+    /// What the detectors say.
+    pub reports: Reports,
+    /// Detected in the range, with times outside of it.
+    pub outside: Outside,
+    /// Detected a moment ago.
+    pub fresh: u64,
+    /// Values that a series needs, while none has enough.
+    pub min_samples: Option<u64>,
+    /// Of the range; when it has none, earlier ones.
+    pub newest: AnomalyPage,
+    pub reviews: Vec<(Review, u64)>,
+    pub cursor: Cursor,
+    /// For all of it together.
+    pub took: Duration,
+}
+
+impl OverviewData {
+    /// Records that wait; `None` when not known of some partition.
+    pub fn lag(&self, taken: Timestamp) -> Option<u64> {
+        let current = self.reports.current(taken, taken);
+        current.rows.iter().map(|row| Some(row.lag?.max(0) as u64)).sum()
+    }
+
+    /// Anomalies of the range.
+    pub fn total(&self) -> Count {
+        self.by_time.iter().fold(Count::default(), |sum, bin| Count {
+            critical: sum.critical + bin.count.critical,
+            warning: sum.warning + bin.count.warning,
+        })
+    }
+}
+
+/// Asks the archive.
+///
+/// # Errors
+/// Those of the archive.
+pub fn load(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
+    let start = Clock::now();
+    let bins = asked.axis(Span::Hour, now);
+    // The place in the stream first: what is committed meanwhile comes twice rather than never.
+    let cursor = archive.position()?;
+    let always = asked.found(archive, asked.filter.clone())?;
+    let filter = Filter { from: Some(bins.from), to: bins.to(), ..always.clone() };
+    let reports = reports::look(archive, bins.from, bins.grain(), now)?;
+    let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
+    let is_learning = coverage.iter().all(|row| row.judged == 0) && coverage.iter().any(|row| row.learning > 0);
+    let min_samples = match reports.status.first().filter(|_| is_learning) {
+        Some(row) => archive.settings(&row.settings_hash)?.and_then(|settings| {
+            settings.iter().find(|(name, _)| name == "min_samples").and_then(|(_, value)| value.parse().ok())
+        }),
+        None => None,
+    };
+    let reviews = archive.reviews(bins.from, bins.to().unwrap_or(now))?;
+    let (newest, by_time) = rows_and_bars(archive, &always, &filter, &bins, now)?;
+    // A range that someone gave is one of the events' own times.
+    let outside = match asked.filter.from.is_none() && asked.filter.to.is_none() {
+        true => archive.outside(&filter, bins.from, OUTSIDE)?,
+        false => Outside::default(),
+    };
+    let fresh = archive.fresh(&always, Timestamp::from_millis(now.millis() - NEWS).unwrap_or(now))?;
+    let usual = usual(archive, &filter, &bins)?;
+    let devices = archive.by_device(&filter, LANES)?;
+    let names = devices.iter().filter_map(|device| device.name.clone()).collect::<Vec<_>>();
+    let lanes = archive.lanes(&filter, &bins, &names)?;
+    let metrics = archive.by_metric(&filter, NAMES)?;
+    Ok(OverviewData {
+        bins,
+        by_time,
+        usual,
+        devices,
+        lanes,
+        metrics,
+        coverage,
+        reports,
+        outside,
+        fresh,
+        min_samples,
+        newest,
+        reviews,
+        cursor,
+        took: start.elapsed(),
+    })
+}
+
+/// The rows of a range and its bars. The two are asked for one after the other: what was committed between them is waited for.
+fn rows_and_bars(
+    archive: &dyn Archive,
+    always: &Filter,
+    filter: &Filter,
+    bins: &Bins,
+    now: Timestamp,
+) -> Result<(AnomalyPage, Vec<BinCount>), NoAnswer> {
+    let mut page = archive.newest(filter, None, ROWS)?;
+    let mut bars = archive.by_time(filter, bins)?;
+    let shown = page.records.len() as u64;
+    if page.next.is_none() && bars.iter().map(|bar| bar.count.total()).sum::<u64>() != shown {
+        page = archive.newest(filter, None, ROWS)?;
+        bars = archive.by_time(filter, bins)?;
+    }
+    if page.records.is_empty() {
+        // Earlier ones are better than nothing; those of the future would hide them.
+        let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
+        page = archive.newest(&Filter { to: always.to.or(end), ..always.clone() }, None, ROWS)?;
+    }
+    Ok((page, bars))
+}
+
+/// The median of the hours before the shown one, from the first that had an anomaly; bursts, and hours in which nothing was judged,
+/// do not change it much.
+fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, NoAnswer> {
+    // What totals answer at once; bars of an hour always begin at a minute.
+    let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
+    let from = Timestamp::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
+    // An hour, and the rest of its first minute.
+    let is_hour = (HOUR..=HOUR + bins.width).contains(&(bins.width * bins.count as i64));
+    let (Some(from), true) = (from, is_quick && is_hour && bins.width == HOUR / 60) else { return Ok(None) };
+    let hours = Bins { from, width: HOUR, count: BEFORE };
+    let counts = archive.by_time(&Filter { from: Some(from), to: Some(bins.from), ..filter.clone() }, &hours)?;
+    let mut known = vec![0; counts.iter().map(|hour| hour.bin).min().map_or(0, |first| BEFORE.saturating_sub(first))];
+    counts.iter().zip(&mut known).for_each(|(hour, known)| *known = hour.count.total());
+    known.sort_unstable();
+    Ok(known.get(known.len() / 2).copied().filter(|median| known.len() >= FEW && *median > 0))
+}
