@@ -18,7 +18,7 @@ use crate::error::{Error, ExitKind, Result};
 use crate::event::{RejectClass, Timestamp};
 use crate::foreign;
 use crate::page::auth::UserRole as Door;
-use crate::role;
+use crate::role::{self, Role};
 
 pub use score::{OutputForm, Score};
 
@@ -52,37 +52,6 @@ pub const EXAMPLES: &str = "Examples:
 
 Settings: /etc/anomaly/*.toml, or ANOMALY__SECTION__KEY in the environment.
 Exit codes: 0 success, 64 usage, 65 data, 66 no input, 69 service unavailable, 70 internal, 74 output, 78 settings.";
-
-/// A role of the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Role {
-    /// Publish events: synthetic ones, those of a file, or metrics of this machine
-    Producer,
-    /// Judge events; write anomalies to Kafka and PostgreSQL
-    Detector,
-    /// Serve the pages
-    Dashboard,
-}
-
-impl Role {
-    /// Returns the settings file of the role.
-    pub fn file(self) -> ShippedFile {
-        match self {
-            Role::Producer => ShippedFile::Producer,
-            Role::Detector => ShippedFile::Detector,
-            Role::Dashboard => ShippedFile::Dashboard,
-        }
-    }
-
-    /// Returns the name of the role.
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Producer => "producer",
-            Role::Detector => "detector",
-            Role::Dashboard => "dashboard",
-        }
-    }
-}
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -109,7 +109,7 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
             format!("the paths `{a}` and `{b}` lead to the same field"),
             "each field needs a path of its own",
         );
-    } else if let Some(wrong) = settings.fields.problem() {
+    } else if let Some(wrong) = crate::event::Parser::new(&settings.fields).err() {
         problem(&format!("fields.{}", wrong.key), wrong.title, &wrong.expected);
     }
     for (path, text) in [

@@ -18,7 +18,7 @@ use crate::event::Timestamp;
 pub use arrivals::RejectReasons;
 use condition::Conditions;
 pub use condition::{Condition, ConditionCode, ConditionSeverity};
-use devices::Devices;
+use devices::SeenDevices;
 pub use input::InputHealth;
 pub use partition::PartitionStatus;
 use repeats::Repeats;
@@ -83,7 +83,7 @@ struct Inner {
     coverage: BTreeMap<(i64, i32), Tally>,
     activity: BTreeMap<(i64, i32), Activity>,
     rejected: RejectedSamples,
-    devices: Devices,
+    devices: SeenDevices,
     conditions: Conditions,
     /// What ended the loop, when it was not asked to.
     failure: Option<String>,
@@ -301,7 +301,7 @@ impl Health {
             coverage: BTreeMap::new(),
             activity: BTreeMap::new(),
             rejected: RejectedSamples::default(),
-            devices: Devices::default(),
+            devices: SeenDevices::default(),
             conditions: Conditions::default(),
             failure: None,
             told: None,

@@ -5,6 +5,7 @@
 pub mod dashboard;
 pub mod detector;
 pub mod files;
+mod name;
 pub mod producer;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-use crate::cli::Role;
 use crate::config::{self, Loaded, SettingFiles, Settings};
 use crate::error::{Error, Result};
 use crate::health::Health;
@@ -26,6 +26,7 @@ use crate::service::logging;
 use crate::service::notify::Notifier;
 use crate::service::signals::{self, ProcessSignal, SecondSignal};
 use crate::stop::Stop;
+pub use name::Role;
 
 /// Between two looks at signals, threads and health.
 const LOOK: Duration = Duration::from_millis(100);

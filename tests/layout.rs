@@ -213,6 +213,97 @@ fn the_rule_sees_groups_parents_and_inline_paths() {
     }
 }
 
+/// The public types that a file defines, with their lines.
+fn public_types<'f>(file: &'f File) -> impl Iterator<Item = (usize, &'f str)> {
+    let named = |code: &'f str| {
+        let rest = code.strip_prefix("pub")?;
+        let rest = rest.strip_prefix('(').map_or(Some(rest), |rest| Some(rest.split_once(')')?.1))?;
+        let (kind, rest) = rest.trim_start().split_once(' ')?;
+        let is_type = ["struct", "enum", "trait", "type", "union"].contains(&kind);
+        is_type.then(|| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()).flatten()
+    };
+    file.text.lines().enumerate().filter_map(move |(at, code)| Some((at + 1, named(code)?)))
+}
+
+#[test]
+fn no_public_type_name_occurs_twice() {
+    let files = files();
+    let mut seen = std::collections::BTreeMap::new();
+    let mut twice = Vec::new();
+    for file in &files {
+        for (line, name) in public_types(file) {
+            if let Some(other) = seen.insert(name, &file.name) {
+                twice.push(format!("{}:{line} defines {name}, as {other} does", file.name));
+            }
+        }
+    }
+    assert!(seen.len() > 200, "only {} public types were found", seen.len());
+    none(twice);
+}
+
+/// What each file imports, by number; a parent and its own children may import one another, and are left out.
+fn graph(files: &[File]) -> Vec<Vec<usize>> {
+    let number = |path: &str| {
+        let mut path = path.split("::").collect::<Vec<_>>();
+        // The longest beginning that is a file: the rest are its items.
+        while !path.is_empty() {
+            if let Some(found) = files.iter().position(|file| file.module == path) {
+                return Some(found);
+            }
+            path.pop();
+        }
+        None
+    };
+    let is_family = |a: &File, b: &File| parent(&a.module) == b.module || parent(&b.module) == a.module;
+    let edges = |file: &File| {
+        let found = imports(file).into_iter().filter_map(|(_, path)| number(&path));
+        let mut found =
+            found.filter(|to| files[*to].name != file.name && !is_family(file, &files[*to])).collect::<Vec<_>>();
+        found.sort_unstable();
+        found.dedup();
+        found
+    };
+    files.iter().map(edges).collect()
+}
+
+/// A way from one file back to itself.
+fn cycle(edges: &[Vec<usize>], from: usize) -> Option<Vec<usize>> {
+    let mut came = vec![None; edges.len()];
+    let mut waiting = std::collections::VecDeque::from([from]);
+    while let Some(at) = waiting.pop_front() {
+        for &to in &edges[at] {
+            if to == from {
+                let mut way = vec![at];
+                while let Some(before) = way.last().filter(|last| **last != from).and_then(|last| came[*last]) {
+                    way.push(before);
+                }
+                way.reverse();
+                return Some(way);
+            }
+            if came[to].is_none() {
+                came[to] = Some(at);
+                waiting.push_back(to);
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn no_files_import_one_another_in_a_cycle() {
+    let files = files().into_iter().filter(|file| !file.is_test()).collect::<Vec<_>>();
+    let edges = graph(&files);
+    assert!(edges.iter().map(Vec::len).sum::<usize>() > 400, "too few imports were found");
+    let names = |way: Vec<usize>| way.into_iter().map(|at| files[at].name.as_str()).collect::<Vec<_>>().join(" -> ");
+    none((0..files.len()).filter_map(|from| cycle(&edges, from)).map(names).collect());
+}
+
+#[test]
+fn a_cycle_is_found_and_a_chain_is_none() {
+    let edges = [vec![1], vec![2], vec![0, 3], vec![]];
+    assert_eq!((cycle(&edges, 0), cycle(&edges, 3)), (Some(vec![0, 1, 2]), None));
+}
+
 #[test]
 fn every_file_begins_with_what_it_is_for() {
     let silent = files().into_iter().filter(|file| !file.text.starts_with("//! "));

@@ -1,18 +1,19 @@
 //! `anomaly check`: the settings in force and where each came from; with `--connect`, whether what they name is there.
 
 mod kafka;
+mod quiet;
 mod records;
 
 use std::path::Path;
 
 use super::output;
-use crate::cli::Role;
 use crate::config::account::{self, Account};
 use crate::config::schema::ShippedFile;
 use crate::config::{self, SettingFiles, Settings};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 use crate::finding::{Finding, Grade};
+use crate::role::Role;
 use crate::role::files;
 use crate::store;
 

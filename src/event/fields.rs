@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parser::Parser;
 use super::timestamp::TimeUnit;
 
 /// Where the four values are, each a dotted path into the JSON object. Device, metric and time may also be `$key` or
@@ -94,11 +93,6 @@ impl Fields {
         let (key, text) = Self::KEYS.into_iter().zip(self.paths()).find(|(_, text)| !is_writable(text))?;
         let title = format!("`fields.{key}` is `{text}`: the producer writes each field to one path of a JSON object");
         Some(FieldProblem::new(key, title, format!("set another fields.{key} for the producer, in producer.toml")))
-    }
-
-    /// The first setting that cannot be used, apart from a [`clash`](Self::clash).
-    pub fn problem(&self) -> Option<FieldProblem> {
-        Parser::new(self).err()
     }
 }
 

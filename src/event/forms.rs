@@ -44,7 +44,7 @@ impl Forms {
         if text.is_empty() {
             return Err("is empty; expected a number".into());
         }
-        if is_number(text) {
+        if spelling::is_number(text) {
             // Rust reads every form that `is_number` lets pass.
             let number = text.parse::<f64>().unwrap_or(f64::INFINITY);
             let is_finite = number.is_finite().then_some(number);
@@ -84,22 +84,6 @@ impl Forms {
 pub fn shown(text: &str) -> String {
     const MOST: usize = 40;
     format!("\"{}\"", foreign::bytes(text.as_bytes(), MOST))
-}
-
-/// Decimal digits with perhaps a sign, a point and an exponent: no words, no hexadecimal digits, no separators.
-pub fn is_number(text: &str) -> bool {
-    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_exponent = |text: &str| {
-        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-        !digits.is_empty() && are_digits(digits)
-    };
-    !(whole.is_empty() && fraction.is_empty())
-        && are_digits(whole)
-        && are_digits(fraction)
-        && exponent.is_none_or(is_exponent)
 }
 
 /// Whether a text reads as thousands where a point separates them: one to three digits, a point, three digits.

@@ -22,13 +22,29 @@ pub fn read(text: &str, unit: TimeUnit, zone: &Zone) -> Option<Timestamp> {
         .or_else(|| rfc2822(text))
 }
 
+/// Decimal digits with perhaps a sign, a point and an exponent: no words, no hexadecimal digits, no separators.
+pub fn is_number(text: &str) -> bool {
+    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_exponent = |text: &str| {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        !digits.is_empty() && are_digits(digits)
+    };
+    !(whole.is_empty() && fraction.is_empty())
+        && are_digits(whole)
+        && are_digits(fraction)
+        && exponent.is_none_or(is_exponent)
+}
+
 /// An epoch number in quotes. Digits that may as well be a date (20261123, 20261123170000) are neither.
 fn epoch(text: &str, unit: TimeUnit) -> Option<Timestamp> {
     let looks_like_a_date = unit == TimeUnit::Auto
         && matches!(text.len(), 8 | 12 | 14)
         && (text.starts_with("19") || text.starts_with("20"))
         && Rest(text.as_bytes()).basic_date().is_some();
-    let is_number = super::forms::is_number(text);
+    let is_number = is_number(text);
     (is_number && !looks_like_a_date).then(|| Timestamp::parse_epoch(text.trim_start_matches('+'), unit)).flatten()
 }
 

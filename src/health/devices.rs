@@ -1,4 +1,4 @@
-//! Devices that a worker holds, told to the database a few at a time: a page can say then whether a device sends. Bounded
+//! SeenDevices that a worker holds, told to the database a few at a time: a page can say then whether a device sends. Bounded
 //! memory, whatever the number of devices; a name that was told is told again a day later at the earliest, as far as it is
 //! remembered.
 
@@ -12,14 +12,14 @@ const DAY: i64 = 86_400_000;
 
 /// Names that were told and names that wait.
 #[derive(Debug, Default)]
-pub struct Devices {
+pub struct SeenDevices {
     /// Hash of the last name in each place; empty until the first one.
     told: Vec<u64>,
     waiting: Vec<String>,
     day: i64,
 }
 
-impl Devices {
+impl SeenDevices {
     /// Takes note of a device at a time in milliseconds.
     pub fn note(&mut self, name: &str, millis: i64) {
         let day = millis.div_euclid(DAY);
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_device_is_told_once_a_day_and_never_more_than_a_few_wait() {
-        let mut devices = Devices::default();
+        let mut devices = SeenDevices::default();
         (0..9).for_each(|_| devices.note("pump", DAY));
         assert_eq!(devices.take(), ["pump"]);
         devices.note("pump", DAY + 1);

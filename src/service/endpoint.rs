@@ -14,7 +14,7 @@ use crate::health::Health;
 use crate::meter::{Meter, ProcessRole};
 
 /// A status code, a content type and a body.
-pub type Answer = (u16, &'static str, String);
+pub type EndpointAnswer = (u16, &'static str, String);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -84,7 +84,7 @@ impl Endpoint {
     }
 
     /// The answer to a path, in a format that `accept` prefers; `None` for an unknown one.
-    pub fn answer(&self, path: &str, accept: &str) -> Option<Answer> {
+    pub fn answer(&self, path: &str, accept: &str) -> Option<EndpointAnswer> {
         match path {
             // Alive: whoever answers is.
             "/healthz" => Some((200, TEXT, "ok\n".into())),

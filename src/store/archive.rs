@@ -6,7 +6,8 @@ use std::time::Duration;
 use postgres::{Client, Error};
 
 use super::follower::PostgresFollower;
-use super::{DatabaseError, Pool, connect, query, reviews, session};
+use super::session::failure;
+use super::{DatabaseError, Pool, connect, query, reviews};
 use crate::archive::{
     self, ActivityRow, AnomalyPage, Archive, BinCount, Bins, ConditionRow, CoverageRow, Cursor, DeadLetter, Filter,
     Follower, Known, LaneCount, NameCount, NewReview, Outside, PageKey, Quality, Ranking, Review, ReviewRecord,
@@ -56,17 +57,6 @@ fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Re
     }
     let mut connection = pool.get(PATIENCE).map_err(DatabaseError::for_archive)?;
     question(&mut connection).map_err(failure)
-}
-
-/// Why the database gave no answer, with the remedy.
-pub fn failure(error: Error) -> archive::NoAnswer {
-    let failure = DatabaseError::from(error);
-    if let DatabaseError::Refused(refusal) = &failure
-        && ["26000", "42P05"].contains(&refusal.state.as_str())
-    {
-        session::forget();
-    }
-    failure.for_archive()
 }
 
 impl Archive for PostgresArchive {

@@ -10,9 +10,9 @@ use postgres::Transaction;
 use postgres::types::{IsNull, ToSql, Type};
 
 use super::DatabaseError;
-use super::ledger::event_time;
 use super::row::COLUMNS;
 use crate::anomaly::Anomaly;
+use crate::event::Timestamp;
 use crate::ledger::SinkRecord;
 
 /// Bytes after which a message is sent.
@@ -122,4 +122,9 @@ fn encode(
         into[at..at + size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
     }
     Ok(())
+}
+
+/// Part of the row's identity. An event without any time, which only brokers of long ago store, takes its detection's.
+pub(super) fn event_time(entry: &SinkRecord, anomaly: &Anomaly) -> Timestamp {
+    anomaly.timestamp.unwrap_or(entry.detected_at)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, Statement};
 
-use super::archive::failure;
+use super::session::failure;
 use super::{query, row};
 use crate::archive::{CommittedAnomaly, Cursor, Follower, NoAnswer, Review, StoredAnomaly};
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 
+use super::copy::event_time;
 use super::row::{self, COLUMNS};
 use super::{DatabaseError, Refusal, copy, open};
 use crate::anomaly::{Anomaly, RecordId};
@@ -265,11 +266,6 @@ fn insert_all(
         !inserted.remove(&(anomaly.source.clone(), anomaly.kind.clone(), event_time(entry, anomaly)))
     };
     Ok(batch.iter().map(is_left).enumerate().filter_map(|(at, left)| left.then_some(at)).collect())
-}
-
-/// Part of the row's identity. An event without any time, which only brokers of long ago store, takes its detection's.
-pub(super) fn event_time(entry: &SinkRecord, anomaly: &Anomaly) -> Timestamp {
-    anomaly.timestamp.unwrap_or(entry.detected_at)
 }
 
 /// A row with this identity is there: the same again is fine, another one is a conflict.

@@ -10,6 +10,7 @@ use postgres::{Client, SimpleQueryMessage};
 
 use super::DatabaseError;
 use super::failure::POOLING;
+use crate::archive::NoAnswer;
 use crate::config::resolved::PostgresSettings;
 
 /// Sets what this program needs, and reads it back.
@@ -93,8 +94,20 @@ pub fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<(), Dat
 }
 
 /// The next connection is looked at again: the pooler's settings may have changed.
-pub fn forget() {
+fn forget() {
     known().clear();
+}
+
+/// Why the database gave no answer, with the remedy. Where a pooler gave a transaction another session, the next connection is
+/// looked at again.
+pub fn failure(error: postgres::Error) -> NoAnswer {
+    let failure = DatabaseError::from(error);
+    if let DatabaseError::Refused(refusal) = &failure
+        && ["26000", "42P05"].contains(&refusal.state.as_str())
+    {
+        forget();
+    }
+    failure.for_archive()
 }
 
 /// A second connection that has a session. On a thread, since a pooler may let it wait for minutes.

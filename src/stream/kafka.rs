@@ -16,8 +16,10 @@ mod consumer;
 mod transactional;
 pub mod stranded;
 pub mod tls;
+mod names;
 mod transaction;
 mod duplicate;
 
 pub use consumer::KafkaGroupConsumer;
-pub use transactional::{KafkaTransactionalClient, MemberNames};
+pub use names::MemberNames;
+pub use transactional::KafkaTransactionalClient;

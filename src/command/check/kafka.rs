@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
+use super::quiet::Quiet;
 use super::{Tally, records};
 use crate::config::Settings;
 use crate::config::resolved::StateKeeping;
@@ -20,16 +20,6 @@ use crate::stream::kafka::client;
 use crate::stream::kafka::context::DeliveryReports;
 
 const CALL: Duration = Duration::from_secs(10);
-
-/// Says nothing: the checks say it.
-pub(super) struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-    fn error(&self, _: KafkaError, _: &str) {}
-}
-
-impl ConsumerContext for Quiet {}
 
 /// Everything that the role of `file` needs of Kafka; of all roles without one.
 pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tally) {

@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Tally;
-use super::kafka::Quiet;
+use super::quiet::Quiet;
 use crate::config::Settings;
 use crate::event::{Decoder, Headers, RawRecord, Timestamp};
 use crate::finding::{Finding, Grade};

@@ -14,6 +14,9 @@ use crate::error::Result;
 use crate::event::{Event, Rejection};
 use crate::source::file::{LineCount, RecordBatch};
 
+/// Most records that are judged together.
+pub const BATCH: usize = 16_384;
+
 /// Fewest rows that are worth another core.
 const SHARE: usize = 256;
 

@@ -3,12 +3,11 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use super::batch::BATCH;
 use super::sort::Sorter;
 use crate::error::{Error, Result};
 use crate::source::file::{RecordBatch, Records};
 
-/// Most records that are judged together.
-pub const BATCH: usize = 16_384;
 /// Batches that are read ahead.
 const AHEAD: usize = 2;
 

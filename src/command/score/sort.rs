@@ -8,7 +8,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::feed::BATCH;
+use super::batch::BATCH;
 use crate::error::{Error, Result};
 use crate::source::file::{BatchRow, FileReading, RecordBatch, SkippedLines};
 

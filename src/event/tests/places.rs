@@ -138,7 +138,7 @@ fn settings_that_cannot_be_read_are_refused_with_the_key() {
         (Fields { ignore: vec!["=x".into()], ..Fields::default() }, "ignore"),
         (Fields { ignore: (0..20).map(|n| format!("p{n}")).collect(), ..Fields::default() }, "ignore"),
     ] {
-        assert_eq!(fields.problem().map(|problem| problem.key), Some(key), "{fields:?}");
+        assert_eq!(Parser::new(&fields).err().map(|problem| problem.key), Some(key), "{fields:?}");
     }
     for (fields, key) in
         [(device("{a}/{b}"), Some("device")), (metric("$header.m"), Some("metric")), (device("$key"), None)]
@@ -146,6 +146,6 @@ fn settings_that_cannot_be_read_are_refused_with_the_key() {
         assert_eq!(fields.unwritable().map(|problem| problem.key), key, "{fields:?}");
     }
     for fields in [value("temp [C]"), device("$key"), metric("{a}/{b}"), metric("")] {
-        assert_eq!(fields.problem(), None, "{fields:?}");
+        assert_eq!(Parser::new(&fields).err(), None, "{fields:?}");
     }
 }

@@ -15,7 +15,6 @@ use rdkafka::producer::ProducerContext;
 use rdkafka::statistics::{ConsumerGroup, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 
-use super::stranded;
 use crate::stream::client::{AssignmentChange, Fault, Positions, Remedy};
 
 /// Whether the cluster can be used, as the client's background threads see it.
@@ -88,14 +87,14 @@ impl ClusterState {
         }
     }
 
-    /// Whether the client was seen without brokers since the last call; see [`stranded`].
+    /// Whether the client was seen without brokers since the last call; see [`stranded`](super::stranded).
     pub fn take_stranded(&self) -> bool {
         self.is_stranded.swap(false, Ordering::Relaxed)
     }
 
     /// Takes from the statistics whether there are brokers, and connections.
     pub fn look(&self, statistics: &Statistics) {
-        self.is_stranded.store(stranded::is(statistics), Ordering::Relaxed);
+        self.is_stranded.store(is_stranded(statistics), Ordering::Relaxed);
         // Any connection will do: a member without partitions needs none to a broker by its number.
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
         let is_about_brokers = self.get().is_some_and(|why| why.starts_with("Kafka "));
@@ -385,6 +384,11 @@ impl ProducerContext for DeliveryReports {
             }
         }
     }
+}
+
+/// Whether the client has no broker left that it could connect to.
+pub(super) fn is_stranded(statistics: &Statistics) -> bool {
+    !statistics.brokers.values().any(|broker| matches!(broker.source.as_str(), "learned" | "configured"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use rdkafka::error::KafkaError;
 
 use super::client;
 use super::consumer::CALL;
-use super::transactional::MemberNames;
+use super::names::MemberNames;
 use crate::config::resolved::KafkaSettings;
 use crate::stop::Stop;
 

@@ -14,16 +14,10 @@ use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
-use rdkafka::statistics::Statistics;
 
 use super::client;
 use super::context::{ClusterState, ConsumerEvents};
 use crate::config::resolved::KafkaSettings;
-
-/// Whether the client has no broker left that it could connect to.
-pub fn is(statistics: &Statistics) -> bool {
-    !statistics.brokers.values().any(|broker| matches!(broker.source.as_str(), "learned" | "configured"))
-}
 
 /// Gives a stranded client the first brokers again.
 pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings, trouble: &ClusterState) {
@@ -57,8 +51,9 @@ pub fn has_coordinator(kafka: &KafkaSettings, group: &str, topic: &str) -> bool 
 mod tests {
     use std::collections::BTreeMap;
 
-    use rdkafka::statistics::Broker;
+    use rdkafka::statistics::{Broker, Statistics};
 
+    use super::super::context::is_stranded;
     use super::*;
 
     fn statistics(sources: &[&str]) -> Statistics {
@@ -68,9 +63,9 @@ mod tests {
 
     #[test]
     fn a_client_with_only_its_own_threads_is_stranded() {
-        assert!(is(&statistics(&["internal", "logical"])));
-        assert!(!is(&statistics(&["internal", "logical", "learned"])));
-        assert!(!is(&statistics(&["configured"])));
+        assert!(is_stranded(&statistics(&["internal", "logical"])));
+        assert!(!is_stranded(&statistics(&["internal", "logical", "learned"])));
+        assert!(!is_stranded(&statistics(&["configured"])));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 
 use super::consumer::{CALL, KafkaGroupConsumer};
 use super::context::{ConsumerEvents, DeliveryReports};
+use super::names::MemberNames;
 use super::observer::GroupObserver;
 use super::{client, duplicate, fault, history, identity, origin, stranded};
 use crate::config::resolved::{Delivery, KafkaSettings};
@@ -19,27 +20,6 @@ use crate::stream::client::{
     OutgoingRecord, Positions, RecordVisitor, Remedy, TopicIdentity, TransactionalClient,
 };
 use crate::stream::progress::ProgressByPartition;
-
-/// Names by which Kafka knows one worker.
-#[derive(Debug, Clone)]
-pub struct MemberNames {
-    /// Input topic.
-    pub input: String,
-    /// Output topic.
-    pub anomalies: String,
-    /// Output topic.
-    pub dead_letter: String,
-    /// Windows.
-    pub state: String,
-    /// Consumer group.
-    pub group: String,
-    /// Member of the group; the same after a restart.
-    pub member: String,
-    /// Of the process, from 0.
-    pub worker: usize,
-    /// Transactions of this member.
-    pub transactional_id: String,
-}
 
 /// One attempt to begin; short, since nothing is lost by stopping between two.
 const OPEN: Duration = Duration::from_secs(1);
