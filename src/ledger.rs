@@ -23,6 +23,15 @@ pub struct SinkRecord {
     pub anomaly: Result<Anomaly, String>,
 }
 
+/// Where a partition stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerPosition {
+    /// Offset of the next record to store.
+    pub next: i64,
+    /// The id of the topic that the offset belongs to; `None` when it was not known.
+    pub topic_id: Option<String>,
+}
+
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WrittenBatch {
@@ -59,17 +68,23 @@ pub enum LedgerError {
 
 /// The database, as the sink sees it.
 pub trait Ledger: Send {
-    /// Next offset of each partition; `None` for one that was never written.
+    /// Where these partitions stand; one that was never written is missing.
     ///
     /// # Errors
     /// [`LedgerError::Away`].
-    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, LedgerError>;
+    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, LedgerPosition>, LedgerError>;
 
     /// Sets the position of a partition that has none yet.
     ///
     /// # Errors
     /// As [`positions`](Self::positions).
-    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), LedgerError>;
+    fn begin(&mut self, partition: i32, at: &LedgerPosition) -> Result<(), LedgerError>;
+
+    /// Notes the topic's id for these partitions, where none is noted yet.
+    ///
+    /// # Errors
+    /// As [`positions`](Self::positions).
+    fn note_topic_id(&mut self, partitions: &[i32], topic_id: &str) -> Result<(), LedgerError>;
 
     /// Stores the entries and moves each partition from its old to its new offset, all or nothing.
     ///

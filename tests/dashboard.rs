@@ -9,7 +9,7 @@ use std::time::{Duration, Instant as Clock};
 use anomaly::anomaly::{Anomaly, Direction, RecordId, Severity};
 use anomaly::config::{self, Settings};
 use anomaly::event::Timestamp;
-use anomaly::ledger::{Ledger, SinkRecord};
+use anomaly::ledger::{Ledger, LedgerPosition, SinkRecord};
 use anomaly::page::http;
 use anomaly::role::dashboard;
 use anomaly::store::ledger::PostgresLedger;
@@ -61,7 +61,7 @@ impl Stage {
         let mut client = store::connect(&settings.postgres).unwrap();
         store::migrate::migrate(&mut client, &settings.postgres.schema).unwrap();
         let mut sink = PostgresLedger::new(&settings.postgres, "sink", "anomalies");
-        sink.begin(0, 0).unwrap();
+        sink.begin(0, &LedgerPosition { next: 0, topic_id: None }).unwrap();
         let (address, stop) = serve(&settings);
         Stage { settings, address, sink: Mutex::new((sink, 0)), stop: Some(stop) }
     }

@@ -13,7 +13,7 @@ use crate::anomaly::{Anomaly, RecordId};
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 use crate::fail;
-use crate::ledger::{Ledger, LedgerError, OpenRejects, SinkRecord, WrittenBatch};
+use crate::ledger::{Ledger, LedgerError, LedgerPosition, OpenRejects, SinkRecord, WrittenBatch};
 
 /// One connection, made when it is needed and again after it broke.
 pub struct PostgresLedger {
@@ -65,23 +65,35 @@ impl<E: Into<DatabaseError>> From<E> for Trouble {
 }
 
 impl Ledger for PostgresLedger {
-    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, LedgerError> {
+    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, LedgerPosition>, LedgerError> {
         self.with(|client, names| {
             let rows = client.query(
-                "select partition, next_offset from sink_offsets where sink_group = $1 and topic = $2",
-                &[&names.group, &names.topic],
+                "select partition, next_offset, topic_id from sink_offsets
+                 where sink_group = $1 and topic = $2 and partition = any($3)",
+                &[&names.group, &names.topic, &partitions],
             )?;
-            let known: HashMap<i32, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-            Ok(partitions.iter().map(|partition| (*partition, known.get(partition).copied())).collect())
+            let position = |row: &postgres::Row| LedgerPosition { next: row.get(1), topic_id: row.get(2) };
+            Ok(rows.iter().map(|row| (row.get(0), position(row))).collect())
         })
     }
 
-    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), LedgerError> {
+    fn begin(&mut self, partition: i32, at: &LedgerPosition) -> Result<(), LedgerError> {
         self.with(|client, names| {
             client.execute(
-                "insert into sink_offsets (sink_group, topic, partition, next_offset) values ($1, $2, $3, $4)
-                 on conflict do nothing",
-                &[&names.group, &names.topic, &partition, &offset],
+                "insert into sink_offsets (sink_group, topic, partition, next_offset, topic_id)
+                 values ($1, $2, $3, $4, $5) on conflict do nothing",
+                &[&names.group, &names.topic, &partition, &at.next, &at.topic_id],
+            )?;
+            Ok(())
+        })
+    }
+
+    fn note_topic_id(&mut self, partitions: &[i32], topic_id: &str) -> Result<(), LedgerError> {
+        self.with(|client, names| {
+            client.execute(
+                "update sink_offsets set topic_id = $4
+                 where sink_group = $1 and topic = $2 and partition = any($3) and topic_id is null",
+                &[&names.group, &names.topic, &partitions, &topic_id],
             )?;
             Ok(())
         })

@@ -215,6 +215,10 @@ pub trait GroupConsumer {
     /// First offset that is there, and the one after the last.
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
 
+    /// The topic's id, by which a topic is told from a later one of the same name. `None` when it cannot be known: the broker is
+    /// too old for ids, or gave no answer.
+    fn topic_id(&mut self) -> Option<String>;
+
     /// Ends of what can be read of the partitions, as far as they are known without asking.
     fn ends(&self) -> Positions;
 

@@ -18,6 +18,7 @@ mod decisions;
 mod director;
 mod group;
 mod member;
+mod recreated;
 mod stage;
 mod strike;
 mod transactions;

@@ -11,7 +11,7 @@ use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Posi
 use crate::anomaly::Anomaly;
 use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode};
-use crate::ledger::{Ledger, LedgerError, SinkRecord};
+use crate::ledger::{Ledger, LedgerError, LedgerPosition, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
 
@@ -269,21 +269,27 @@ fn positions(
 ) -> Result<(Positions, Positions), Trouble> {
     let known = ledger.positions(partitions)?;
     let (mut positions, mut from) = (Positions::new(), Positions::new());
+    let (mut current, mut without_id) = (None, Vec::new());
     for &partition in partitions {
         let (first, end) = reader.bounds(partition).map_err(|fault| match fault.remedy {
             Remedy::Retry | Remedy::Abort => Trouble::Away(fault.message),
             Remedy::Rebuild | Remedy::Yield | Remedy::Stop => Trouble::Broken(fault),
         })?;
-        let next = match known.get(&partition).copied().flatten() {
+        // Asked once, and only of a cluster that has just answered.
+        let current = current.get_or_insert_with(|| reader.topic_id());
+        let known = known.get(&partition);
+        if let Some(recreated) = known.and_then(|known| recreated(known, current.as_deref(), end)) {
+            return Err(Trouble::Away(format!(
+                "{topic} [{partition}] {recreated}: the topic was recreated. Delete the partition's row from sink_offsets"
+            )));
+        }
+        if known.is_some_and(|known| known.topic_id.is_none()) {
+            without_id.push(partition);
+        }
+        let next = match known.map(|known| known.next) {
             None => {
-                ledger.begin(partition, first)?;
+                ledger.begin(partition, &LedgerPosition { next: first, topic_id: current.clone() })?;
                 first
-            }
-            Some(next) if next > end => {
-                return Err(Trouble::Away(format!(
-                    "{topic} [{partition}] ends at {end}, before the offset {next} in sink_offsets: the topic was recreated. \
-                     Delete the partition's row from sink_offsets"
-                )));
             }
             // The ledger's row keeps the old offset until the next write, whose move starts there.
             Some(next) if next < first => {
@@ -300,7 +306,24 @@ fn positions(
         positions.insert(partition, next);
         from.insert(partition, next.max(first));
     }
+    if let Some(Some(current)) = current
+        && !without_id.is_empty()
+    {
+        ledger.note_topic_id(&without_id, &current)?;
+    }
     Ok((positions, from))
+}
+
+/// How the topic differs from the one that the ledger's offset belongs to. An id that is not known on either side is no
+/// difference.
+fn recreated(known: &LedgerPosition, current: Option<&str>, end: i64) -> Option<String> {
+    let next = known.next;
+    match (known.topic_id.as_deref(), current) {
+        (Some(then), Some(now)) if then != now => {
+            Some(format!("has the id {now}, but the offset {next} in sink_offsets belongs to the id {then}"))
+        }
+        _ => (next > end).then(|| format!("ends at {end}, before the offset {next} in sink_offsets")),
+    }
 }
 
 fn entry(partition: i32, record: &ConsumedRecord<'_>) -> SinkRecord {

@@ -8,7 +8,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::ConsumerEvents;
 use super::fetch::FetchQueue;
-use super::{client, fault, stranded};
+use super::{client, fault, identity, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{AssignmentChange, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
 
@@ -227,6 +227,10 @@ impl GroupConsumer for KafkaGroupConsumer {
             .map_err(|e| fault::of(&format!("ends of {}", self.topic), &e))?;
         self.consumer.context().set_end(partition, bounds.1);
         Ok(bounds)
+    }
+
+    fn topic_id(&mut self) -> Option<String> {
+        identity::topic_id(self.consumer.client().native_ptr(), &self.topic, CALL).ok().flatten()
     }
 
     fn ends(&self) -> Positions {

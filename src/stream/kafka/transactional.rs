@@ -159,6 +159,10 @@ impl GroupConsumer for KafkaTransactionalClient {
         self.reader.bounds(partition)
     }
 
+    fn topic_id(&mut self) -> Option<String> {
+        self.reader.topic_id()
+    }
+
     fn ends(&self) -> Positions {
         self.reader.ends()
     }

@@ -93,6 +93,8 @@ impl SimulatedPartition {
 pub struct SimulatedCluster {
     pub topics: BTreeMap<(SimulatedTopic, i32), SimulatedPartition>,
     pub partitions: i32,
+    /// Of every topic; `None` as with a broker that has no ids.
+    pub topic_id: Option<String>,
     pub transactions: Transactions,
     /// Of the workers.
     pub group: SimulatedGroup,
@@ -111,6 +113,7 @@ impl SimulatedCluster {
         SimulatedCluster {
             topics,
             partitions,
+            topic_id: Some("one".into()),
             transactions: Transactions::default(),
             group: SimulatedGroup::default(),
             sinks: SimulatedGroup::default(),

@@ -170,6 +170,8 @@ fn script(world: &dyn World) -> Vec<String> {
     tell("all events come in order", format!("{:?}", poll(a.as_mut(), |came, _| came.len() as i64 == EVENTS)));
     let end = poll(a.as_mut(), |_, log| log.reached().get(&0) == Some(&EVENTS)).map(|came| came.len());
     tell("the end of the partition", format!("{end:?}"));
+    let ids = (a.topic_id(), insist(|| a.identity()).unwrap().id);
+    tell("the topic's id", format!("{} {}", ids.0.is_some(), ids.0 == ids.1));
     tell("nothing is committed", format!("{:?}", insist(|| a.committed(&[0])).unwrap()[&0] == CommittedOffset::New));
 
     a.begin().unwrap();

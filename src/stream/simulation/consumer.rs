@@ -225,6 +225,10 @@ impl GroupConsumer for SimulatedConsumer {
         })
     }
 
+    fn topic_id(&mut self) -> Option<String> {
+        self.act(ASK, |_, inner| Ok(inner.cluster.topic_id.clone())).ok().flatten()
+    }
+
     fn ends(&self) -> Positions {
         let mut inner = self.stage.look();
         let end = |p: &mut SimulatedPartition| p.stable();

@@ -2,6 +2,7 @@
 //! and a backup that takes the place of what was stored since.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use rand::RngExt;
 use super::stage::{Inner, Scheduler};
 use super::strike::{ASK, Struck};
 use super::world::Defect;
-use crate::ledger::{Ledger, LedgerError, OpenRejects, SinkRecord, WrittenBatch};
+use crate::ledger::{Ledger, LedgerError, LedgerPosition, OpenRejects, SinkRecord, WrittenBatch};
 use crate::stream::client::{Fault, Remedy};
 
 /// Topic, partition, offset and index of the event.
@@ -22,6 +23,8 @@ type Copy = (BTreeMap<i32, i64>, BTreeMap<Identity, Vec<u8>>);
 #[derive(Default)]
 pub struct SimulatedDatabase {
     pub positions: BTreeMap<i32, i64>,
+    /// Ids of the topic that the positions belong to.
+    pub topic_ids: BTreeMap<i32, String>,
     /// The records as they came.
     pub rows: BTreeMap<Identity, Vec<u8>>,
     /// What no correct sink does, for messages.
@@ -110,16 +113,31 @@ impl Ledger for SimulatedConnection {
         self.ask(|_, _| Ok(OpenRejects::default()))
     }
 
-    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, Option<i64>>, LedgerError> {
+    fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, LedgerPosition>, LedgerError> {
         self.ask(|_, inner| {
-            let positions = &inner.cluster.database.positions;
-            Ok(partitions.iter().map(|partition| (*partition, positions.get(partition).copied())).collect())
+            let database = &inner.cluster.database;
+            let held = database.positions.iter().filter(|(partition, _)| partitions.contains(partition));
+            let topic_id = |partition: &i32| database.topic_ids.get(partition).cloned();
+            Ok(held.map(|(at, next)| (*at, LedgerPosition { next: *next, topic_id: topic_id(at) })).collect())
         })
     }
 
-    fn begin(&mut self, partition: i32, offset: i64) -> Result<(), LedgerError> {
+    fn begin(&mut self, partition: i32, at: &LedgerPosition) -> Result<(), LedgerError> {
         self.ask(|_, inner| {
-            inner.cluster.database.positions.entry(partition).or_insert(offset);
+            let database = &mut inner.cluster.database;
+            if let Entry::Vacant(entry) = database.positions.entry(partition) {
+                entry.insert(at.next);
+                database.topic_ids.extend(at.topic_id.clone().map(|id| (partition, id)));
+            }
+            Ok(())
+        })
+    }
+
+    fn note_topic_id(&mut self, partitions: &[i32], topic_id: &str) -> Result<(), LedgerError> {
+        self.ask(|_, inner| {
+            for partition in partitions {
+                inner.cluster.database.topic_ids.entry(*partition).or_insert_with(|| topic_id.to_owned());
+            }
             Ok(())
         })
     }

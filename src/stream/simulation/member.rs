@@ -102,6 +102,10 @@ impl GroupConsumer for SimulatedClient {
         self.consumer.bounds(partition)
     }
 
+    fn topic_id(&mut self) -> Option<String> {
+        self.consumer.topic_id()
+    }
+
     fn ends(&self) -> Positions {
         self.consumer.ends()
     }
@@ -170,7 +174,9 @@ impl TransactionalClient for SimulatedClient {
     }
 
     fn identity(&mut self) -> Result<TopicIdentity, Fault> {
-        self.act(ASK, |_, inner| Ok(TopicIdentity { id: Some("one".into()), partitions: inner.cluster.partitions }))
+        self.act(ASK, |_, inner| {
+            Ok(TopicIdentity { id: inner.cluster.topic_id.clone(), partitions: inner.cluster.partitions })
+        })
     }
 
     fn starts(&self) -> Positions {

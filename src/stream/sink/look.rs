@@ -34,7 +34,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         };
         self.is_away = false;
         self.tell_rejects(&rejects);
-        let held = |partition: &i32| held.get(partition).copied().flatten();
+        let held = |partition: &i32| held.get(partition).map(|held| held.next);
         if self.positions.iter().any(|(partition, next)| held(partition).is_some_and(|held| held > *next)) {
             return Err(moved());
         }
