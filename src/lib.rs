@@ -1,7 +1,7 @@
 //! `anomaly` watches device metrics in Kafka and says, exactly once, which values are abnormal.
 //!
 //! The modules stand in the order in which the data flows. Core is pure and imports only core. Edges import core,
-//! [`error`] and [`config::resolved`], never one another. Roles and commands are the only wiring.
+//! [`error`], [`config::resolved`] and [`http`], never one another. Only roles and commands wire.
 #![warn(missing_docs)]
 // What panics when nobody reads or the disk is full; `command::output` is how commands write.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -27,6 +27,9 @@ pub mod stop;
 
 pub mod config;
 pub mod error;
+
+// An HTTP server, for the pages and the endpoint of every role.
+pub mod http;
 
 // Edges: where events come from, Kafka, PostgreSQL, the pages, the service manager.
 pub mod source;

@@ -9,7 +9,6 @@ mod chart;
 mod context;
 mod dashboard;
 mod frame;
-pub mod http;
 mod live;
 mod outage;
 mod query;
@@ -27,10 +26,10 @@ use crate::config::resolved::base::BasePath;
 use crate::config::resolved::network::Network;
 use crate::error::Result;
 use crate::event::Timestamp;
+use crate::http::Handler;
 use crate::stop::Stop;
 use auth::Access;
 use dashboard::Dashboard;
-use http::Handler;
 
 /// How the pages behave.
 #[derive(Debug, Clone)]

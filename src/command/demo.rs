@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::config::resolved::{Delivery, ListenAddress, SourceKind, StartPosition, StateKeeping};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
-use crate::page::http;
+use crate::http;
 use crate::role::{self, Supervisor, detector};
 use crate::service::logging;
 use crate::service::signals::{self, SecondSignal};

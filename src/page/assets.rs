@@ -6,7 +6,7 @@ use std::fmt::Write;
 use hyper::body::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::http::Response;
+use crate::http::Response;
 
 struct Asset {
     path: String,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hyper::Method;
 
-use super::http::Request;
+use crate::http::Request;
 pub use cookies::Cookies;
 pub use forwarded::Proxies;
 use limit::LoginLimit;

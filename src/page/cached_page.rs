@@ -4,7 +4,6 @@
 use super::answer_cache::{AnswerCache, CachedAnswer, NoNewAnswer};
 use super::context::RequestContext;
 use super::frame::Frame;
-use super::http::Response;
 use super::query::{PageQuery, QueryError};
 use super::respond;
 use super::site::{Site, Template};
@@ -12,6 +11,7 @@ use super::view::text::shown;
 use super::view::{format, notice};
 use crate::archive::{Archive, NoAnswer};
 use crate::event::Timestamp;
+use crate::http::Response;
 
 /// One page. The registry lists all of them.
 pub trait Page: Sized + 'static {

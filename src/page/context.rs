@@ -1,8 +1,8 @@
 //! A request that is let in, and who asks.
 
 use super::auth::Visitor;
-use super::http::Request;
 use super::site::Site;
+use crate::http::Request;
 
 /// A request with its visitor.
 pub struct RequestContext<'a> {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use super::context::RequestContext;
 use super::dashboard::Dashboard;
-use super::http::{Response, ResponseBody};
 use super::query::PageQuery;
 use super::respond;
 use crate::archive::Cursor;
 use crate::error::{Error, Result};
+use crate::http::{Response, ResponseBody};
 use hub::{Hub, Wish};
 
 /// `/events`: what is committed after the cursor, as it comes.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::answer_cache::NoNewAnswer;
 use super::cached_page::{CachedPage, Page};
 use super::context::RequestContext;
-use super::http::Response;
 use super::query::PageQuery;
 use super::site::{Site, Template};
 use super::view::banner::{Banner, Tone};
@@ -17,6 +16,7 @@ use super::view::explain::Explain;
 use super::view::list::List;
 use super::view::overview::Overview;
 use super::view::verdict;
+use crate::http::Response;
 
 /// Greatest age of the overview's verdict on another page.
 const ALARM: Duration = Duration::from_secs(20);

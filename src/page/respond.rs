@@ -6,8 +6,8 @@ use hyper::body::Bytes;
 use serde::Serialize;
 
 use super::frame::Frame;
-use super::http::{Request, Response};
 use super::site::Site;
+use crate::http::{Request, Response};
 
 /// No inline script or style, nothing from elsewhere, in nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \

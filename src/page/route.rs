@@ -9,11 +9,11 @@ use super::cached_page;
 use super::context::RequestContext;
 use super::dashboard::Dashboard;
 use super::frame::Frame;
-use super::http::{Request, Response};
 use super::query::{self, PageQuery, QueryError};
 use super::view::links::AnomalyId;
 use super::view::{api, export, keys, login, notice, review};
 use super::{live, respond};
+use crate::http::{Request, Response};
 
 /// Answers any request.
 pub fn answer(dashboard: &Dashboard, mut request: Request) -> Response {

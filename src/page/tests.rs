@@ -12,13 +12,13 @@ use std::time::{Duration, Instant as Clock};
 
 use super::auth::Access;
 use super::chart::spark::tests::sample;
-use super::http::{Handler, Request, Response, ResponseBody};
 use super::{SiteOptions, app};
 use crate::anomaly::Anomaly;
 use crate::archive::*;
 use crate::config::resolved::base::BasePath;
 use crate::event::Timestamp;
 use crate::health::{Activity, Tally};
+use crate::http::{Handler, Request, Response, ResponseBody};
 
 /// Markup, a path, and letters and a character that turn the direction of writing.
 const HOSTILE: &str = "<script>alert(1)</script>'\"&/../%\u{5d0}\u{202e}";

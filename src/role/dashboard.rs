@@ -15,9 +15,9 @@ use crate::config::resolved::{DashboardSettings, Hsts};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity};
+use crate::http::tls::Tls;
+use crate::http::{self, Handler};
 use crate::page::auth::Access;
-use crate::page::http::tls::Tls;
-use crate::page::http::{self, Handler};
 use crate::stop::Stop;
 use crate::{page, store};
 

@@ -9,8 +9,8 @@ use crate::config::schema::ShippedFile;
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade, sandbox};
+use crate::http::tls;
 use crate::page::auth;
-use crate::page::http::tls;
 use crate::{store, stream};
 
 /// What was found of the files that the role of `file` uses; of all roles without one.

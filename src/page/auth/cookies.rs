@@ -2,7 +2,7 @@
 //! ports of a host, and send one of a path also to what is below it.
 
 use crate::config::resolved::base::BasePath;
-use crate::page::http::Request;
+use crate::http::Request;
 
 /// Names and path of a dashboard's cookies.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::config::resolved::network::Network;
-use crate::page::http::Request;
+use crate::http::Request;
 
 /// Proxies that are believed.
 #[derive(Debug, Clone, Default)]

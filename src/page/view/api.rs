@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::list;
 use crate::archive::StoredAnomaly;
-use crate::page::http::Response;
+use crate::http::Response;
 use crate::page::site::Site;
 
 /// The document.

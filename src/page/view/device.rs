@@ -15,11 +15,11 @@ use crate::archive::{
     StoredAnomaly,
 };
 use crate::event::Timestamp;
+use crate::http::Response;
 use crate::page::cached_page::{Answer, Page};
 use crate::page::chart::minutes::minute_of;
 use crate::page::chart::{explain as drawing, history, minutes};
 use crate::page::frame::Frame;
-use crate::page::http::Response;
 use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};

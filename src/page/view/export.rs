@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use super::notice;
 use crate::archive::{Archive, Filter, MAX_LIMIT, NoAnswer, PageKey, StoredAnomaly};
 use crate::event::Timestamp;
+use crate::http::{Response, ResponseBody};
 use crate::page::context::RequestContext;
-use crate::page::http::{Response, ResponseBody};
 use crate::page::query::PageQuery;
 
 /// Pieces that wait for a slow reader.

@@ -1,8 +1,8 @@
 //! The page that lists the keys. It asks the archive nothing, so it is there in an outage, too.
 
+use crate::http::Response;
 use crate::page::context::RequestContext;
 use crate::page::frame::Frame;
-use crate::page::http::Response;
 use crate::page::query::PageQuery;
 use crate::page::respond;
 

@@ -10,9 +10,9 @@ use crate::archive::{
     AnomalyPage, Archive, Cursor, Filter, Known, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, StoredAnomaly,
 };
 use crate::event::Timestamp;
+use crate::http::Response;
 use crate::page::cached_page::{Answer, Page};
 use crate::page::frame::Frame;
-use crate::page::http::Response;
 use crate::page::query::{self, PageQuery, Span, sort_name};
 use crate::page::respond;
 use crate::page::site::{Site, Template};

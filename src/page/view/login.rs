@@ -3,9 +3,9 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 
+use crate::http::{Request, Response};
 use crate::page::context::RequestContext;
 use crate::page::frame::Frame;
-use crate::page::http::{Request, Response};
 use crate::page::respond;
 use crate::page::site::Site;
 

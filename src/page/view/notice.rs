@@ -6,9 +6,9 @@ use super::banner::{Banner, Tone};
 use super::format::age;
 use super::text::Sentence;
 use crate::event::Timestamp;
+use crate::http::Response;
 use crate::page::answer_cache::NoNewAnswer;
 use crate::page::frame::Frame;
-use crate::page::http::Response;
 use crate::page::respond;
 use crate::page::site::Site;
 

@@ -8,9 +8,9 @@ use super::notice;
 use super::text::shown;
 use crate::archive::{MAX_NOTE, NewReview, Review, ReviewRecord};
 use crate::event::Timestamp;
+use crate::http::Response;
 use crate::page::context::RequestContext;
 use crate::page::frame::Frame;
-use crate::page::http::Response;
 use crate::page::respond;
 
 /// In a sentence.
