@@ -1,7 +1,8 @@
-//! Places where a test can end the process as `kill -9` does: `ANOMALY_KILL_AT=place:3` at the third time that the place is
-//! reached; and `ANOMALY_SNAPSHOT_VERSION=2`, which makes of this program its successor. Only in builds with debug assertions, which is to say not in what is shipped.
+//! Failure points for tests. `ANOMALY_KILL_AT=place:3` ends the process, as `kill -9` does, when it reaches the place
+//! for the third time. `ANOMALY_SNAPSHOT_VERSION=2` makes the program write the next snapshot version. Both exist only
+//! in builds with debug assertions, not in the shipped program.
 
-/// A place.
+/// A failure point.
 #[cfg(debug_assertions)]
 pub fn point(place: &str) {
     use std::sync::OnceLock;
@@ -22,12 +23,12 @@ pub fn point(place: &str) {
     }
 }
 
-/// Nothing.
+/// Does nothing in the shipped program.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_place: &str) {}
 
-/// Version of the snapshots that are written, and the newest that is understood.
+/// Returns the version of the snapshots that are written, which is also the newest version that is understood.
 #[cfg(debug_assertions)]
 pub fn version(real: u8) -> u8 {
     use std::sync::OnceLock;
@@ -37,7 +38,7 @@ pub fn version(real: u8) -> u8 {
     VERSION.get_or_init(other).unwrap_or(real)
 }
 
-/// As it is.
+/// Returns the version unchanged.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn version(real: u8) -> u8 {

@@ -1,42 +1,42 @@
-//! What a look at one thing found: a file, a topic, a right. `anomaly check` prints it; a start refuses what it could only
-//! fail with.
+//! The result of a check of one file, topic or permission. `anomaly check` prints it. A start is refused if the result
+//! is unusable.
 
 pub mod sandbox;
 
 use std::io;
 use std::path::Path;
 
-/// How good a thing is.
+/// The result as a grade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
-    /// In order.
+    /// It works.
     Good,
-    /// It works, and soon it will not, or not as one would expect.
+    /// It works now, but soon it may not, or it does not work as expected.
     Doubtful,
-    /// It does not work. A start goes on: it serves what it can, and says this.
+    /// It does not work. A start continues, serves what it can, and reports this.
     Wrong,
-    /// A start is refused.
+    /// It does not work, and a start is refused.
     Unusable,
 }
 
-/// One thing, and what was found of it.
+/// One checked item and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The thing: a setting with its value, a topic.
+    /// The item: a setting with its value, or a topic.
     pub what: String,
-    /// How good it is.
+    /// The grade.
     pub grade: Grade,
-    /// What was found, and what to do about it.
+    /// The result as a sentence, with the remedy.
     pub text: String,
 }
 
 impl Finding {
-    /// A thing and what was found of it.
+    /// Creates a finding.
     pub fn new(what: impl Into<String>, grade: Grade, text: impl Into<String>) -> Self {
         Finding { what: what.into(), grade, text: text.into() }
     }
 
-    /// In order, or wrong.
+    /// Creates a finding that is good or wrong.
     pub fn of(what: impl Into<String>, result: Result<String, String>) -> Self {
         match result {
             Ok(text) => Finding::new(what, Grade::Good, text),
@@ -45,7 +45,7 @@ impl Finding {
     }
 }
 
-/// Why a file that a setting names cannot be read, and what to do about it.
+/// Says why a file that a setting names cannot be read, and what to do.
 pub fn unreadable(path: &Path, error: &io::Error) -> String {
     let (shown, name) = (path.display(), path.file_name().unwrap_or_default().to_string_lossy());
     let dir = path.parent().unwrap_or(path).display();

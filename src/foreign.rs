@@ -1,19 +1,20 @@
-//! Foreign text: names, values and error texts that come from records, files, brokers, databases and browsers. Whatever
-//! shows it to people shows it through this file: cut, with its length, and without characters that move the cursor,
-//! begin a line or change the direction of writing.
+//! Foreign text: names, values and error texts from records, files, brokers, databases and browsers. All output to
+//! people goes through this file. It truncates the text and gives its length. It escapes characters that move the
+//! cursor, begin a line or change the writing direction.
 //!
-//! Nothing is escaped twice: what is shown contains no character that is escaped, and a backslash is left as it is. The
-//! result is for people, not for programs that want the text back.
+//! Nothing is escaped twice: the result contains no character that is escaped, and a backslash stays as it is. The
+//! result is for people, not for programs that need the original text.
 
 use std::fmt::{self, Write};
 use std::path::Path;
 
-/// Most characters of a name. Devices and metrics have at most 256 bytes, so only other names are cut.
+/// Maximum number of characters of a name. Devices and metrics have at most 256 bytes, so only other names are
+/// truncated.
 const NAME: usize = 256;
-/// Most characters of a value, a message or another text of any length.
+/// Maximum number of characters of a value, a message or another text of any length.
 const TEXT: usize = 1_000;
 
-/// Text of others; `Display` shows it.
+/// Foreign text. `Display` prints it escaped.
 #[derive(Debug, Clone, Copy)]
 pub struct ForeignText<'a> {
     bytes: &'a [u8],
@@ -21,32 +22,32 @@ pub struct ForeignText<'a> {
     keeps_lines: bool,
 }
 
-/// A name: of a device, a topic, a group, a client, a setting, a column.
+/// Prepares a name: of a device, topic, group, client, setting or column.
 pub fn name(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), NAME)
 }
 
-/// A file's name.
+/// Prepares a file name.
 pub fn path(path: &Path) -> ForeignText<'_> {
     bytes(path.as_os_str().as_encoded_bytes(), TEXT)
 }
 
-/// A text of any length, on one line: a message, an error of a broker or a database.
+/// Prepares a text of any length as one line, such as an error of a broker or a database.
 pub fn text(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), TEXT)
 }
 
-/// Bytes that should be text, on one line; at most so many characters of them.
+/// Prepares bytes that should be text, as one line of at most `most` characters.
 pub fn bytes(bytes: &[u8], most: usize) -> ForeignText<'_> {
     ForeignText { bytes, most, keeps_lines: false }
 }
 
-/// A text on one line that is not cut, since its writer has cut what is foreign in it.
+/// Prepares a text as one line without truncating it, because its author has truncated the foreign parts.
 pub fn line(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), usize::MAX)
 }
 
-/// A text of several lines that is not cut. Its newlines and tabs stay.
+/// Prepares a text of several lines without truncating it. Its newlines and tabs stay.
 pub fn lines(text: &str) -> ForeignText<'_> {
     ForeignText { keeps_lines: true, ..line(text) }
 }
@@ -85,10 +86,9 @@ impl ForeignText<'_> {
     }
 }
 
-/// Whether a character does something other than being seen in its place: control characters, line and paragraph
-/// separators, direction controls, and characters that are not seen, with or without width, which make two names look
-/// alike. The joiners U+200C and U+200D and the selectors U+FE0E and U+FE0F stay, since Persian, Hindi and emoji are
-/// written with them.
+/// Returns whether a character must be escaped: control characters, line and paragraph separators, direction controls,
+/// and invisible characters, which make two names look alike. The joiners U+200C and U+200D and the selectors U+FE0E
+/// and U+FE0F stay, because Persian, Hindi and emoji need them.
 fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(c,

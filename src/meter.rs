@@ -1,4 +1,5 @@
-//! The counters of a process, in Prometheus' terms. Whoever does a thing counts it here; `/metrics` prints them.
+//! The counters of a process, as Prometheus metrics. Each component counts its own work; `/metrics` prints the
+//! counters.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -6,43 +7,43 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// A single label called `kind`, such as a verdict or a class of rejection.
+/// A label called `kind`, such as a verdict or a class of rejection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabel {
     kind: &'static str,
 }
 
-/// A family of counters told apart by `kind`.
+/// A family of counters with the label `kind`.
 #[derive(Debug, Clone, Default)]
 pub struct Counters(Family<KindLabel, Counter>);
 
 impl Counters {
-    /// Adds to one of them.
+    /// Adds `n` to the counter of a kind.
     pub fn add(&self, kind: &'static str, n: u64) {
         if n > 0 {
             self.0.get_or_create(&KindLabel { kind }).inc_by(n);
         }
     }
 
-    /// Value of one of them.
+    /// Returns the value of the counter of a kind.
     pub fn get(&self, kind: &'static str) -> u64 {
         self.0.get_or_create(&KindLabel { kind }).get()
     }
 }
 
-/// What a process is: it exports what it counts, and no zeros of the others.
+/// The role of a process. A process exports only the metrics of its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessRole {
     /// Publishes events.
     Producer,
-    /// Judges them.
+    /// Judges events.
     Detector,
-    /// Shows anomalies.
+    /// Serves the pages.
     Dashboard,
 }
 
 impl ProcessRole {
-    /// As a label.
+    /// Returns the name of the role.
     pub fn as_str(self) -> &'static str {
         match self {
             ProcessRole::Producer => "producer",
@@ -52,7 +53,7 @@ impl ProcessRole {
     }
 }
 
-/// Everything that is counted. Cloning shares the counters.
+/// All counters of a process. Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
     /// Committed events by verdict: learning, normal, anomalous.
@@ -63,19 +64,19 @@ pub struct Meter {
     pub anomalies: Counters,
     /// Transactions: committed, aborted, rebuilt.
     pub transactions: Counters,
-    /// Series that were evicted: full, idle.
+    /// Evicted series by cause: full, idle.
     pub evictions: Counters,
-    /// Records written to the topic of windows: snapshot, eviction, tombstone, floor.
+    /// Records written to the state topic: snapshot, eviction, tombstone, floor.
     pub snapshots: Counters,
-    /// Bytes of them, keys included.
+    /// Bytes of these records, keys included.
     pub snapshot_bytes: Counter,
     /// Series that were seen in a second partition.
     pub split_series: Counter,
-    /// Offsets in the detector's group that another program committed.
+    /// Offsets that another program committed in the detector's group.
     pub foreign_commits: Counter,
-    /// Anomalies in the topic that the database does not have yet, in the partitions of this sink.
+    /// Anomalies in the topic that are not yet in the database, in the partitions of this sink.
     pub sink_lag: Gauge,
-    /// Rows in the database: inserted, present (again), rejected.
+    /// Rows in the database: inserted, present (written again), rejected.
     pub sink_rows: Counters,
     /// Events of the producer: delivered, failed.
     pub published: Counters,
@@ -84,7 +85,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Makes those of a process known to a registry.
+    /// Registers the metrics of a role.
     pub fn register(&self, process: ProcessRole, registry: &mut Registry) {
         let mut add = |name: &str, help: &str, family: &Counters| registry.register(name, help, family.0.clone());
         match process {

@@ -1,5 +1,5 @@
-//! Certificates and private keys in PEM: reads them, and says what is wrong with them. Nothing here asks for a passphrase
-//! on a terminal, as OpenSSL does by itself.
+//! Reads certificates and private keys in PEM, and reports what is wrong with them. Unlike OpenSSL, it never asks for a
+//! passphrase on a terminal.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use openssl::x509::{X509, X509Ref, X509VerifyResult};
 use crate::event::Timestamp;
 use crate::finding::Grade;
 
-/// A certificate that ends within so many days is worth a warning.
+/// A certificate that expires within this many days causes a warning.
 const SOON_DAYS: i64 = 14;
 const DAY_MILLIS: i64 = 86_400_000;
 
-/// The certificates of a file, in its order; at least one.
+/// Reads the certificates of a file, in their order; at least one.
 ///
 /// # Errors
-/// What the file is instead, and what makes a certificate in PEM of it.
+/// What the file contains instead, and how to convert it to PEM.
 pub fn certificates(bytes: &[u8]) -> Result<Vec<X509>, String> {
     if bytes.trim_ascii().is_empty() {
         return Err("it is empty".into());
@@ -38,12 +38,12 @@ pub fn certificates(bytes: &[u8]) -> Result<Vec<X509>, String> {
     }
 }
 
-/// Why a file gives no private key.
+/// Why a file contains no usable private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoKey {
-    /// It is encrypted, and no passphrase is given.
+    /// The key is encrypted, and there is no passphrase.
     Encrypted,
-    /// Anything else.
+    /// Any other reason, as a sentence.
     Wrong(String),
 }
 
@@ -56,10 +56,10 @@ impl fmt::Display for NoKey {
     }
 }
 
-/// The private key of a file.
+/// Reads the private key of a file.
 ///
 /// # Errors
-/// What is wrong with it. A key that needs a passphrase which is not given is refused.
+/// What is wrong with the key. An encrypted key without a passphrase is refused.
 pub fn key(bytes: &[u8], passphrase: Option<&str>) -> Result<PKey<Private>, NoKey> {
     let wrong = |why: &str| Err(NoKey::Wrong(why.to_owned()));
     if bytes.trim_ascii().is_empty() {
@@ -88,14 +88,14 @@ pub fn key(bytes: &[u8], passphrase: Option<&str>) -> Result<PKey<Private>, NoKe
     }
 }
 
-/// Whether the first certificate is that of the key.
+/// Checks that the first certificate belongs to the key.
 ///
 /// # Errors
-/// What does not belong together.
+/// Which parts do not belong together.
 pub fn belong(chain: &[X509], key: &PKey<Private>) -> Result<(), String> {
     let is_of_key = |certificate: &X509| certificate.public_key().is_ok_and(|public| public.public_eq(key));
     let at = chain.iter().position(is_of_key);
-    // A comparison of keys of two types leaves an error for whoever asks next.
+    // A comparison of keys of two types leaves an error in OpenSSL's queue.
     drop(ErrorStack::get());
     match at {
         Some(0) => {}
@@ -120,7 +120,7 @@ pub fn belong(chain: &[X509], key: &PKey<Private>) -> Result<(), String> {
     Ok(())
 }
 
-/// Which certificate of a chain did not sign the one before it.
+/// Finds a certificate of a chain that did not sign the one before it.
 fn disorder(chain: &[X509]) -> Option<String> {
     let at = chain.windows(2).position(|pair| pair[1].issued(&pair[0]) != X509VerifyResult::OK)?;
     Some(format!(
@@ -130,7 +130,7 @@ fn disorder(chain: &[X509]) -> Option<String> {
     ))
 }
 
-/// How long a chain lasts, of which every certificate is needed: as long as its shortest. Also whether it is in order.
+/// Returns how long a chain is valid: as long as its shortest certificate, since all are needed. Also checks the order.
 pub fn chain_life(chain: &[X509], now: Timestamp) -> (Grade, String) {
     let worst = chain.iter().map(|certificate| life(certificate, now)).max_by_key(|(grade, _)| *grade);
     let count = match chain.len() {
@@ -144,7 +144,7 @@ pub fn chain_life(chain: &[X509], now: Timestamp) -> (Grade, String) {
     (grade, format!("{count}; {text}"))
 }
 
-/// How good a set of authorities is, of which one is enough.
+/// Returns how long a set of authorities is valid. One valid authority is enough.
 pub fn authorities_life(authorities: &[X509], now: Timestamp) -> (Grade, String) {
     let lives = authorities.iter().map(|certificate| life(certificate, now)).collect::<Vec<_>>();
     let dead = lives.iter().filter(|(grade, _)| *grade >= Grade::Wrong).count();
@@ -172,7 +172,7 @@ fn life(certificate: &X509Ref, now: Timestamp) -> (Grade, String) {
     }
 }
 
-/// When a certificate ends.
+/// Returns when a certificate expires.
 pub fn end(certificate: &X509Ref) -> Option<Timestamp> {
     time(certificate.not_after())
 }
@@ -182,7 +182,7 @@ fn time(at: &Asn1TimeRef) -> Option<Timestamp> {
     Timestamp::from_millis((i64::from(since.days) * 86_400 + i64::from(since.secs)) * 1_000)
 }
 
-/// The common name, or all of the subject.
+/// Returns the common name, or the whole subject.
 fn subject(certificate: &X509Ref) -> String {
     let names = certificate.subject_name().entries();
     let names = names.filter_map(|entry| {
@@ -201,7 +201,7 @@ fn type_name(id: Id) -> String {
     }
 }
 
-/// What bytes are that are no PEM at all, as the end of a sentence, and what makes PEM of them.
+/// Describes bytes that are not PEM, as the end of a sentence that also says how to convert them.
 fn instead_of_pem(bytes: &[u8]) -> Option<&'static str> {
     if has(bytes, b"-----BEGIN ") {
         return None;
@@ -218,7 +218,7 @@ fn instead_of_pem(bytes: &[u8]) -> Option<&'static str> {
         }
         () => "",
     };
-    // What failed leaves an error for whoever asks next.
+    // The failed attempt leaves an error in OpenSSL's queue.
     drop(ErrorStack::get());
     Some(what)
 }

@@ -1,9 +1,9 @@
-//! The request to stop, seen by every loop of the process; and sleeping that ends when it comes.
+//! The request to stop, which every loop of the process sees, and a sleep that ends when it comes.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Set once, never unset.
+/// The request to stop. Once set, it stays set.
 #[derive(Debug, Default)]
 pub struct Stop {
     since: Mutex<Option<Instant>>,
@@ -11,23 +11,23 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Asks everyone to stop.
+    /// Requests the stop.
     pub fn request(&self) {
         self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         self.changed.notify_all();
     }
 
-    /// Time since the request, if there was one.
+    /// Returns the time since the request, if there was one.
     pub fn elapsed(&self) -> Option<Duration> {
         self.since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
     }
 
-    /// Whether it was requested.
+    /// Returns whether a stop was requested.
     pub fn is_requested(&self) -> bool {
         self.elapsed().is_some()
     }
 
-    /// Sleeps, at most until the request; returns whether it was requested.
+    /// Sleeps for `time`, or until the request. Returns whether a stop was requested.
     pub fn wait(&self, time: Duration) -> bool {
         let guard = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         let (guard, _) = self

@@ -1,12 +1,13 @@
-//! What the packaged units hide from the services: a file there can be read by `anomaly check`, and not by a service.
+//! Directories that the packaged units hide from the services. `anomaly check` can read a file there, but a service
+//! cannot.
 
 use std::path::Path;
 
-/// What a line of the units' common drop-in, `systemd/anomaly-.service.d/10-anomaly.conf`, hides.
+/// One line of the units' common drop-in, `systemd/anomaly-.service.d/10-anomaly.conf`, that hides directories.
 struct Hides {
     line: &'static str,
     dirs: &'static [&'static str],
-    /// The line that shows the directories again.
+    /// The line that makes the directories visible again.
     shows: &'static str,
 }
 
@@ -19,7 +20,7 @@ const HIDDEN: [Hides; 2] = [
     Hides { line: "PrivateTmp=yes", dirs: &["/tmp", "/var/tmp"], shows: "PrivateTmp=no" },
 ];
 
-/// Why a service does not see a path, and how else it would; `None` if it does, as far as the units decide that.
+/// Says why a service cannot see a path, and how to make it visible. `None` if the units do not hide it.
 pub fn hides(path: &Path) -> Option<String> {
     HIDDEN.iter().find_map(|Hides { line, dirs, shows }| {
         let dir = dirs.iter().find(|dir| path.starts_with(dir))?;
@@ -39,7 +40,7 @@ mod tests {
         for Hides { line, .. } in HIDDEN {
             assert!(units.lines().any(|other| other == line), "the units have no {line}");
         }
-        // Those that hide more need an entry here.
+        // A unit that hides more directories needs an entry here.
         for more in ["ProtectHome=tmpfs", "InaccessiblePaths=", "TemporaryFileSystem=", "RootDirectory=/"] {
             assert!(!units.lines().any(|line| line.starts_with(more)), "the units have {more}");
         }
