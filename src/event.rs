@@ -1,7 +1,7 @@
-//! The raw event: one record of `raw_events`, decoded and checked, or rejected with its reason.
+//! Decodes and checks raw events: a record of `raw_events` becomes an event, or is rejected with a reason.
 //!
-//! The four fields are found by configurable paths; everything else in the object is skipped unread.
-//! Knows nothing of series or Kafka.
+//! Configurable paths name the four fields. The decoder skips everything else in the object without reading it. It
+//! knows neither series nor Kafka.
 
 mod cell;
 mod collect;
@@ -28,47 +28,48 @@ pub use shape::{DECODING, Decoder};
 pub use timestamp::{TimeUnit, Timestamp};
 pub use zone::Zone;
 
-/// Longest `device_id` and `metric_name`, in bytes of UTF-8. (PostgreSQL cannot index names of kilobytes.)
+/// Maximum length of `device_id` and `metric_name`, in bytes of UTF-8. (PostgreSQL cannot index names of kilobytes.)
 pub const MAX_NAME: usize = 256;
 
-/// A well-formed event. The value is finite.
+/// A valid event. Its value is finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event<'a> {
-    /// 1 to [`MAX_NAME`] bytes, without U+0000.
+    /// Device: 1 to [`MAX_NAME`] bytes, without U+0000.
     pub device_id: Cow<'a, str>,
-    /// The same rules; `None` when null or absent.
+    /// Metric, with the same limits; `None` if null or absent.
     pub metric_name: Option<Cow<'a, str>>,
-    /// Finite.
+    /// Value, finite.
     pub metric_value: f64,
-    /// `None` when null or absent: then the record's own time counts.
+    /// Time; `None` if null or absent. The record's own time is used then.
     pub timestamp: Option<Timestamp>,
 }
 
-/// Why a record is not an event; also a metric's label and the header `anomaly.error.class`.
+/// Class of a rejection: why a record is not an event. It is also a metric's label and the header
+/// `anomaly.error.class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RejectClass {
-    /// No value at all, or no bytes.
+    /// The record has no value, or an empty one.
     Empty,
-    /// Not UTF-8.
+    /// The value is not UTF-8.
     Utf8,
-    /// Not JSON.
+    /// The value is not JSON.
     Json,
-    /// JSON, but not an object; or a line that does not fit the table.
+    /// The value is JSON, but not an object; or a line does not fit the table.
     Shape,
-    /// One of the four fields twice.
+    /// One of the four fields occurs twice.
     Duplicate,
-    /// The device's name.
+    /// The device is missing or invalid.
     DeviceId,
-    /// The metric's name.
+    /// The metric is invalid.
     MetricName,
-    /// The value.
+    /// The value is missing or invalid.
     MetricValue,
-    /// The time.
+    /// The time is invalid.
     Timestamp,
 }
 
 impl RejectClass {
-    /// All of them.
+    /// All classes.
     pub const ALL: [RejectClass; 9] = [
         RejectClass::Empty,
         RejectClass::Utf8,
@@ -81,7 +82,7 @@ impl RejectClass {
         RejectClass::Timestamp,
     ];
 
-    /// Its stable name.
+    /// Returns the stable name of the class.
     pub fn as_str(self) -> &'static str {
         match self {
             RejectClass::Empty => "empty",
@@ -97,12 +98,12 @@ impl RejectClass {
     }
 }
 
-/// A record that is not an event.
+/// A rejected record: the class and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// For counting and filtering.
+    /// Class, for counting and filtering.
     pub class: RejectClass,
-    /// For people: what is wrong and what was expected.
+    /// Reason for people: what is wrong and what was expected.
     pub message: String,
 }
 
@@ -118,16 +119,16 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// What else a record has, beside key and value. Reading it costs as much as all the rest.
+/// Lazy access to the rest of a record. Reading it costs as much as all the rest of decoding.
 pub trait Headers {
-    /// Header `anomaly-label`, if it is UTF-8.
+    /// Returns the header `anomaly-label`, if it is UTF-8.
     fn label(&self) -> Option<&str>;
 
-    /// All headers in their order; a value may be null. A name that is not UTF-8 is read with replacement characters.
+    /// Returns all headers in their order; a value may be null. Names that are not UTF-8 get replacement characters.
     fn all(&self) -> Vec<(Cow<'_, str>, Option<&[u8]>)>;
 }
 
-/// None.
+/// A record without headers.
 impl Headers for () {
     fn label(&self) -> Option<&str> {
         None
@@ -138,29 +139,29 @@ impl Headers for () {
     }
 }
 
-/// The parts of a record that an event can be in.
+/// The parts of a record from which an event is decoded.
 #[derive(Clone, Copy)]
 pub struct RawRecord<'a> {
-    /// Bytes, or null.
+    /// Key; may be null.
     pub key: Option<&'a [u8]>,
-    /// Bytes, or null.
+    /// Value; may be null.
     pub value: Option<&'a [u8]>,
-    /// Read only when the settings need them.
+    /// Headers and label, read only if the settings need them.
     pub headers: &'a dyn Headers,
 }
 
 impl<'a> RawRecord<'a> {
-    /// A value without key and headers, such as a line of a file.
+    /// Creates a record from a value without key and headers, such as a line of a file.
     pub fn value(bytes: &'a [u8]) -> Self {
         RawRecord { key: None, value: Some(bytes), headers: &() }
     }
 }
 
-/// Decodes one value alone. A [`Parser`] does so for many, a [`Decoder`] for many that look alike.
+/// Decodes a single value. Use a [`Parser`] for many values, and a [`Decoder`] for many that look alike.
 ///
 /// # Errors
-/// The first thing found wrong, JSON's own form before the fields. A null value, and settings that cannot be used, are errors
-/// here.
+/// The first problem found; problems of the JSON text come before those of the fields. A null value and unusable
+/// settings are errors here.
 pub fn decode<'a>(value: Option<&'a [u8]>, fields: &Fields) -> Result<Event<'a>, Rejection> {
     let unusable = |problem: FieldProblem| Rejection::new(RejectClass::Shape, problem.title);
     let read = Parser::new(fields).map_err(unusable)?.read(&RawRecord { key: None, value, headers: &() })?;
@@ -170,10 +171,10 @@ pub fn decode<'a>(value: Option<&'a [u8]>, fields: &Fields) -> Result<Event<'a>,
 }
 
 impl<'a> Event<'a> {
-    /// An event from the cells of a table, which are text. An empty metric and an empty time are absent ones.
+    /// Decodes the cells of a table's row, which are text. An empty metric or time counts as absent.
     ///
     /// # Errors
-    /// What is wrong with the first cell that is wrong: device, metric, value, then time.
+    /// The problem of the first invalid cell, in the order device, metric, value, time.
     pub fn from_cells(
         forms: &Forms,
         device: &'a str,

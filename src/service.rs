@@ -1,4 +1,4 @@
-//! How a role lives under a service manager: logging, signals, notification, and what `/metrics` and its neighbours say.
+//! Integration with the service manager: logging, signals, notification, and the content of the health endpoint.
 
 pub mod endpoint;
 mod exposition;

@@ -1,5 +1,5 @@
-//! What the producer sends: synthetic devices, a file, or this machine's own metrics. A source says when its next event
-//! is due; it sends nothing itself.
+//! Sources of events for the producer: synthetic devices, a file, or this machine's own metrics. A source says when its
+//! next event is due, and sends nothing itself.
 
 pub mod file;
 pub mod generator;
@@ -18,39 +18,39 @@ use crate::event::{Fields, Timestamp};
 /// One event, ready to send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceEvent {
-    /// `device_id`, when it is known.
+    /// Device, if it is known.
     pub key: Option<Vec<u8>>,
-    /// The record's value.
+    /// Value of the record.
     pub value: Vec<u8>,
     /// Header `anomaly-label`: the kind of an injected anomaly.
     pub label: Option<&'static str>,
 }
 
-/// What a source says when it is asked.
+/// Answer of a source.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceStep {
-    /// This one, now.
+    /// This event is due now.
     Event(SourceEvent),
-    /// Nothing for this long.
+    /// No event is due for this time.
     Wait(Duration),
-    /// Nothing any more.
+    /// The source has ended.
     End,
 }
 
 /// A sequence of events in time.
 pub trait EventSource {
-    /// What is due, `elapsed` after the start.
+    /// Returns the event that is due `elapsed` after the start.
     ///
     /// # Errors
-    /// When the source cannot be read any further.
+    /// If the source cannot be read further.
     fn next(&mut self, elapsed: Duration) -> crate::error::Result<SourceStep>;
 }
 
-/// Events as JSON, with the fields at their configured paths.
+/// Writes events as JSON, with the fields at their configured paths.
 #[derive(Debug)]
 struct Writer {
     fields: Fields,
-    /// `"device_id":` and so on, as they are written; `None` when some lie in objects within.
+    /// The keys as written, such as `"device_id":`; `None` if some are in inner objects.
     keys: Option<[String; 4]>,
 }
 
@@ -92,11 +92,11 @@ impl Writer {
     }
 }
 
-/// Appends a field to an object that is being written.
+/// Appends a field to an object.
 fn put<T: Serialize + ?Sized>(json: &mut Vec<u8>, key: &str, value: &T) {
     json.push(if json.is_empty() { b'{' } else { b',' });
     json.extend_from_slice(key.as_bytes());
-    // Cannot fail: memory takes all, and numbers are finite.
+    // This cannot fail: memory accepts all bytes, and numbers are finite.
     let _ = serde_json::to_writer(json, value);
 }
 

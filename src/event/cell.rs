@@ -1,4 +1,4 @@
-//! One value as it was found, JSON or text, and what it is taken for.
+//! One value as found in the input, JSON or text, and its conversion to a name, number or time.
 
 use std::borrow::Cow;
 
@@ -6,17 +6,17 @@ use super::forms::{Forms, shown};
 use super::timestamp::Timestamp;
 use super::{MAX_NAME, RejectClass, Rejection};
 
-/// A value as it was found.
+/// A value as found in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cell<'a> {
-    /// Well-formed JSON.
+    /// Valid JSON.
     Json(&'a str),
-    /// A table's cell, the record's key, or a header.
+    /// A cell of a table, the record's key, or a header.
     Text(&'a str),
 }
 
 impl<'a> Cell<'a> {
-    /// A string's content, or the JSON as it stands; `None` for null.
+    /// Returns the content of a string, or the JSON text of another value; `None` for null.
     pub fn shown(self) -> Option<Cow<'a, str>> {
         match self {
             Cell::Text(text) => Some(Cow::Borrowed(text)),
@@ -26,7 +26,7 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// The content of a JSON string; `None` for another JSON value.
+/// Returns the content of a JSON string; `None` for another JSON value.
 fn string(raw: &str) -> Option<Result<Cow<'_, str>, String>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
@@ -35,7 +35,7 @@ fn string(raw: &str) -> Option<Result<Cow<'_, str>, String>> {
     Some(serde_json::from_str(raw).map(Cow::Owned).map_err(|e| format!("cannot be read: {e}")))
 }
 
-/// A string, or an integer as its digits are written; `None` when it is null, and for `""` if that counts as absent.
+/// Returns a string, or an integer as the digits written. `None` if it is null, or `""` where that counts as absent.
 pub fn name<'a>(cell: Cell<'a>, forms: &Forms, is_absent_when_empty: bool) -> Result<Option<Cow<'a, str>>, String> {
     let text = match cell {
         Cell::Text(text) => Cow::Borrowed(text),
@@ -52,13 +52,13 @@ pub fn name<'a>(cell: Cell<'a>, forms: &Forms, is_absent_when_empty: bool) -> Re
     Ok(Some(text).filter(|text| !(forms.lenient && is_absent_when_empty && text.is_empty())))
 }
 
-/// An integer that has only one spelling: not -0, no exponent.
+/// Returns whether the text is an integer with only one spelling: not -0, no exponent.
 fn is_integer(raw: &str) -> bool {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     raw != "-0" && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// A name within the limits.
+/// Converts to a name within the limits.
 pub fn checked<'a>(text: Cow<'a, str>, field: &str, class: RejectClass) -> Result<Cow<'a, str>, Rejection> {
     let problem = match text.len() {
         0 if class == RejectClass::DeviceId => "is empty".to_owned(),
@@ -69,7 +69,7 @@ pub fn checked<'a>(text: Cow<'a, str>, field: &str, class: RejectClass) -> Resul
     Err(Rejection::new(class, format_args!("`{field}` {problem}")))
 }
 
-/// A finite number.
+/// Converts to a finite number.
 pub fn number(cell: Cell<'_>, forms: &Forms) -> Result<f64, String> {
     let raw = match cell {
         Cell::Text(text) => return forms.number(text),
@@ -85,7 +85,7 @@ pub fn number(cell: Cell<'_>, forms: &Forms) -> Result<f64, String> {
     }
 }
 
-/// A time; `None` when it is null, or `""` where that counts as absent.
+/// Converts to a time; `None` if it is null, or `""` where that counts as absent.
 pub fn time(cell: Cell<'_>, forms: &Forms) -> Result<Option<Timestamp>, String> {
     let raw = match cell {
         Cell::Text(text) => return forms.time(text),
@@ -102,12 +102,12 @@ pub fn time(cell: Cell<'_>, forms: &Forms) -> Result<Option<Timestamp>, String> 
     Timestamp::parse_rfc3339(&text).map(Some).ok_or_else(|| forms.bad_time(&text))
 }
 
-/// Whether a JSON text is a number.
+/// Returns whether a JSON text is a number.
 fn is_number(raw: &str) -> bool {
     raw.starts_with(|first: char| first == '-' || first.is_ascii_digit())
 }
 
-/// What a JSON text is, for a message.
+/// Describes a JSON text for a message.
 fn kind(raw: &str) -> &'static str {
     match raw.as_bytes().first() {
         Some(b'"') => "a string",

@@ -1,16 +1,17 @@
-//! Finds the values at some paths in a JSON text, in one pass; everything else is skipped unread.
+//! Finds the values at some paths in a JSON text in one pass, and skips everything else without reading it.
 //!
-//! A path is matched name by name. A name in the object may hold dots itself: `a.b` leads to `{"a":{"b":1}}` and to `{"a.b":1}`.
+//! A path is matched name by name. A name in the object may contain dots itself: `a.b` matches `{"a":{"b":1}}` and
+//! `{"a.b":1}`.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Raw JSON at each path, as far as it has been seen.
+/// Raw JSON at each path that has been found so far.
 pub struct CollectedFields<'a, const N: usize> {
     pub slots: [Option<&'a RawValue>; N],
-    /// Paths that were met twice.
+    /// Paths that occurred twice.
     pub twice: [bool; N],
 }
 
@@ -20,10 +21,10 @@ impl<const N: usize> Default for CollectedFields<'_, N> {
     }
 }
 
-/// What is left of each path at one level of the object; `None` = not below here.
+/// The rest of each path at one level of the object; `None`: the path does not lead below this level.
 pub type Paths<'p, const N: usize> = [Option<&'p str>; N];
 
-/// Reads one object and those below it that a path leads to.
+/// Reads one object, and the objects below it that a path leads to.
 pub fn collect<'a, const N: usize>(
     text: &'a str,
     paths: &Paths<'_, N>,
@@ -73,7 +74,7 @@ impl<'a, const N: usize> Visitor<'a> for Object<'_, '_, 'a, N> {
     }
 }
 
-/// Compares a key with the heads of the paths, without a copy; returns what is left of those that match.
+/// Compares a key with the first names of the paths, without copying it. Returns the rest of the matching paths.
 struct Key<'p, const N: usize>(&'p Paths<'p, N>);
 
 impl<'a, 'p, const N: usize> DeserializeSeed<'a> for Key<'p, N> {

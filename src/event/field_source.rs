@@ -1,40 +1,40 @@
-//! Where a value is: in the object, in the record's key, in one of its headers, or put together from several of these.
+//! Sources of a field: a path in the object, the record's key, one of its headers, or several of these combined.
 
 use super::fields::{FieldProblem, several};
 
-/// The largest number of different paths that the settings may name.
+/// Maximum number of different paths in the settings.
 pub const MOST_PATHS: usize = 16;
 
-/// One place.
+/// One part of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourcePart {
-    /// Text of the setting itself.
+    /// Literal text of the setting.
     Text(Box<str>),
-    /// The path of this number.
+    /// The path with this number.
     Path(usize),
     /// The record's key.
     Key,
-    /// The header of this name.
+    /// The header with this name.
     Header(Box<str>),
 }
 
-/// Where one of the four values is.
+/// Source of one of the four fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldSource {
-    /// The time of the record itself.
+    /// The record's own time.
     Record,
-    /// One place.
+    /// One part.
     One(SourcePart),
-    /// These, joined.
+    /// Several parts, joined.
     Several(Vec<SourcePart>),
 }
 
-/// The paths that are named so far, each once.
+/// The paths that the settings name, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathIndex(pub Vec<String>);
 
 impl PathIndex {
-    /// The number of a path.
+    /// Returns the number of a path.
     pub fn path(&mut self, path: &str) -> usize {
         self.0.iter().position(|known| known == path).unwrap_or_else(|| {
             self.0.push(path.to_owned());
@@ -42,10 +42,10 @@ impl PathIndex {
         })
     }
 
-    /// Reads a setting; `key` is its name.
+    /// Parses a setting; `key` is its name.
     ///
     /// # Errors
-    /// When it names nothing that there is.
+    /// If the setting names no valid source.
     pub fn place(&mut self, key: &'static str, text: &str) -> Result<FieldSource, FieldProblem> {
         if text == "$timestamp" && key == "time" {
             return Ok(FieldSource::Record);
@@ -60,7 +60,7 @@ impl PathIndex {
         self.several(key, text).map(FieldSource::Several)
     }
 
-    /// A path, `$key` or `$header.NAME`.
+    /// Parses a path, `$key` or `$header.NAME`.
     ///
     /// # Errors
     /// As [`place`](Self::place).
@@ -80,7 +80,7 @@ impl PathIndex {
         }
     }
 
-    /// `{tags.host}/{tags.cpu}`: text, and places in braces.
+    /// Parses a template such as `{tags.host}/{tags.cpu}`: text, and sources in braces.
     fn several(&mut self, key: &'static str, text: &str) -> Result<Vec<SourcePart>, FieldProblem> {
         let wrong = |what: &str| {
             let title = format!("`fields.{key}` is `{text}`: {what}");
@@ -103,7 +103,7 @@ impl PathIndex {
             if inner.is_empty() || inner.contains('{') {
                 return Err(wrong("there is no path between two braces"));
             }
-            // {a}{b} would make one device of "1" with "23" and "12" with "3".
+            // {a}{b} would make the same device of "1" with "23" and of "12" with "3".
             if parts.last().is_some_and(|last| !matches!(last, SourcePart::Text(_))) {
                 return Err(wrong("two paths follow one another without text between them"));
             }

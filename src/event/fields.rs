@@ -1,33 +1,33 @@
-//! The settings `[fields]`: where device, metric, value and time are in a record, and how they are spelt.
+//! The settings `[fields]`: where device, metric, value and time are in a record, and which spellings are accepted.
 
 use serde::{Deserialize, Serialize};
 
 use super::timestamp::TimeUnit;
 
-/// Where the four values are, each a dotted path into the JSON object. Device, metric and time may also be `$key` or
-/// `$header.NAME`; device and metric may be put together from several: `{tags.host}/{tags.cpu}`.
+/// Sources of the four fields: dotted paths in the JSON object. Device, metric and time may also be `$key` or
+/// `$header.NAME`. Device and metric may combine several: `{tags.host}/{tags.cpu}`.
 ///
-/// The state topic keeps these settings. Those that an older program wrote lack the later ones.
+/// The state topic stores these settings. Settings of an older program lack newer fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Fields {
-    /// `device_id`
+    /// Source of `device_id`.
     pub device: String,
-    /// `metric_name`
+    /// Source of `metric_name`.
     pub metric: String,
-    /// `metric_value`
+    /// Source of `metric_value`.
     pub value: String,
-    /// `timestamp`; `$timestamp` is the record's own.
+    /// Source of `timestamp`; `$timestamp` is the record's own time.
     pub time: String,
-    /// See [`Forms`](super::Forms).
+    /// Lenient spellings; see [`Forms`](super::Forms).
     #[serde(default)]
     pub lenient: bool,
-    /// Of epoch numbers.
+    /// Unit of epoch numbers.
     #[serde(default)]
     pub time_unit: TimeUnit,
-    /// Of times without one.
+    /// Zone of times without one.
     #[serde(default)]
     pub time_zone: String,
-    /// Records that match one of these are passed over: `PATH`, `!PATH`, `PATH=TEXT`, `PATH!=TEXT`.
+    /// Patterns of records to ignore: `PATH`, `!PATH`, `PATH=TEXT`, `PATH!=TEXT`.
     #[serde(default)]
     pub ignore: Vec<String>,
 }
@@ -49,10 +49,10 @@ impl Default for Fields {
     }
 }
 
-/// A setting of `[fields]` that cannot be used.
+/// An unusable setting of `[fields]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldProblem {
-    /// Its name below `fields`.
+    /// Name of the setting below `fields`.
     pub key: &'static str,
     /// What is wrong.
     pub title: String,
@@ -67,14 +67,14 @@ impl FieldProblem {
 }
 
 impl Fields {
-    /// The names of the four, in the order in which they are used everywhere.
+    /// Names of the four fields, in the order that the decoder uses everywhere.
     pub(super) const KEYS: [&'static str; 4] = ["device", "metric", "value", "time"];
 
     pub(super) fn paths(&self) -> [&str; 4] {
         [&self.device, &self.metric, &self.value, &self.time]
     }
 
-    /// Two paths of which one begins the other, or `None`.
+    /// Returns two paths of which one is a prefix of the other, if there are any.
     pub fn clash(&self) -> Option<(&str, &str)> {
         let paths = self.paths();
         for (i, a) in paths.iter().enumerate() {
@@ -87,7 +87,7 @@ impl Fields {
         None
     }
 
-    /// The first setting that names no single place to which a producer of JSON can write.
+    /// Returns the first setting to which a producer of JSON cannot write, because it is not a single path.
     pub fn unwritable(&self) -> Option<FieldProblem> {
         let is_writable = |text: &str| !text.contains('{') && !text.starts_with("$header.");
         let (key, text) = Self::KEYS.into_iter().zip(self.paths()).find(|(_, text)| !is_writable(text))?;
@@ -96,12 +96,12 @@ impl Fields {
     }
 }
 
-/// Whether one path leads to where the other one passes.
+/// Returns whether one path is a prefix of the other.
 pub(super) fn begins(a: &str, b: &str) -> bool {
     b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Why a path cannot be followed: it asks for several values, or for an element of an array.
+/// Says why a path cannot be used: it asks for several values, or for an element of an array.
 pub(super) fn several(key: &'static str, path: &str) -> Option<FieldProblem> {
     let is_index = |name: &str| {
         let inner = name.split_once('[').and_then(|(_, inner)| inner.strip_suffix(']'));

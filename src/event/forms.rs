@@ -1,22 +1,21 @@
-//! How numbers, names and times are spelt in the input. JSON and tables share this: a table's cells are text, as a JSON
-//! string is.
+//! Spellings of numbers, names and times in the input. JSON and tables share them, because the cells of a table are
+//! text, like JSON strings.
 
 use super::spelling;
 use super::timestamp::{TimeUnit, Timestamp};
 use super::zone::Zone;
 use crate::foreign;
 
-/// The spellings that are accepted; see the settings `fields.lenient`, `fields.time_unit` and `fields.time_zone`.
+/// Accepted spellings; see the settings `fields.lenient`, `fields.time_unit` and `fields.time_zone`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forms {
-    /// Text is accepted where a number is expected, integers where a name is, and more than RFC 3339 as a time, as long as it
-    /// means one thing only.
+    /// Accept text as a number, integers as names, and more than RFC 3339 as a time, if the text has only one meaning.
     pub lenient: bool,
-    /// Of epoch numbers.
+    /// Unit of epoch numbers.
     pub unit: TimeUnit,
-    /// Of times without one.
+    /// Zone of times without one.
     pub zone: Zone,
-    /// `1,5` is one and a half. For tables.
+    /// A comma is the decimal point (`1,5`), in tables.
     pub decimal_comma: bool,
 }
 
@@ -27,10 +26,10 @@ impl Default for Forms {
 }
 
 impl Forms {
-    /// The finite number that a text means.
+    /// Converts a text to a finite number.
     ///
     /// # Errors
-    /// What is wrong, to be put after the field's name: "is not a finite number".
+    /// What is wrong, to follow the field's name: "is not a finite number".
     pub fn number(&self, text: &str) -> Result<f64, String> {
         let text = text.trim_ascii();
         if self.decimal_comma && may_be_thousands(text) {
@@ -45,7 +44,7 @@ impl Forms {
             return Err("is empty; expected a number".into());
         }
         if spelling::is_number(text) {
-            // Rust reads every form that `is_number` lets pass.
+            // Rust parses every form that `is_number` accepts.
             let number = text.parse::<f64>().unwrap_or(f64::INFINITY);
             let is_finite = number.is_finite().then_some(number);
             return is_finite.ok_or_else(|| "is beyond the range of a 64-bit float".into());
@@ -59,7 +58,7 @@ impl Forms {
         Err(format!("{why}: {}", shown(text)))
     }
 
-    /// The time that a text means; `None` when there is none, so that the record's own time counts.
+    /// Converts a text to a time; `None` if there is none, so that the record's own time is used.
     ///
     /// # Errors
     /// What is wrong, as a sentence.
@@ -70,7 +69,7 @@ impl Forms {
         spelling::read(text, self.unit, &self.zone).map(Some).ok_or_else(|| self.bad_time(text))
     }
 
-    /// Why a text is no time.
+    /// Says why a text is not a time.
     pub fn bad_time(&self, text: &str) -> String {
         let expected = match self.lenient {
             true => "a time such as 2026-11-23T17:00:00.123Z or an epoch number",
@@ -80,13 +79,13 @@ impl Forms {
     }
 }
 
-/// Text of the input in a message.
+/// Escapes text of the input for a message.
 pub fn shown(text: &str) -> String {
     const MOST: usize = 40;
     format!("\"{}\"", foreign::bytes(text.as_bytes(), MOST))
 }
 
-/// Whether a text reads as thousands where a point separates them: one to three digits, a point, three digits.
+/// Returns whether a text looks like thousands separated by a point: one to three digits, a point, three digits.
 fn may_be_thousands(text: &str) -> bool {
     let is_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
     text.trim_start_matches(['+', '-']).split_once('.').is_some_and(|(whole, group)| {
@@ -125,7 +124,7 @@ mod tests {
         let forms = Forms { decimal_comma: true, ..Forms::default() };
         assert_eq!(forms.number("-1,5"), Ok(-1.5));
         assert_eq!(forms.number("1.5"), Ok(1.5));
-        // 1234 or a little more than 1: not to be guessed.
+        // This may be 1234 or a little more than 1.
         assert!(forms.number("1.234").unwrap_err().contains("may separate thousands"));
         assert!(
             forms.number("-12.500").is_err() && forms.number("0.125") == Ok(0.125) && forms.number("1234.500").is_ok()

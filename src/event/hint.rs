@@ -1,4 +1,4 @@
-//! What a rejected record looks like, for the sentence that its user reads: the common forms of common producers.
+//! Describes a rejected record for its message: recognises the formats of common producers.
 
 use std::fmt::Write;
 
@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use super::forms::shown;
 use super::{RejectClass, Rejection};
 
-/// Most names that are listed.
+/// Maximum number of names in a list.
 const MOST_NAMES: usize = 8;
 
-/// Bytes that are not UTF-8, or not text at all.
+/// Describes bytes that are not UTF-8, or not text.
 pub fn binary(bytes: &[u8], error: std::str::Utf8Error) -> Rejection {
     let what = match bytes {
         [0x1f, 0x8b, ..] => "it is compressed with gzip: compress with Kafka's compression.type instead".to_owned(),
@@ -22,7 +22,7 @@ pub fn binary(bytes: &[u8], error: std::str::Utf8Error) -> Rejection {
     Rejection::new(RejectClass::Utf8, format_args!("the value is not UTF-8: {what}"))
 }
 
-/// A value that begins as a schema registry's clients begin theirs: a zero, the schema's number, then Avro or Protobuf.
+/// Describes a value of a schema registry's client: a zero byte, the schema's number, then Avro or Protobuf.
 pub fn framed(bytes: &[u8]) -> Option<Rejection> {
     let [0, a, b, c, d, ..] = *bytes else { return None };
     let id = u32::from_be_bytes([a, b, c, d]);
@@ -33,7 +33,7 @@ pub fn framed(bytes: &[u8]) -> Option<Rejection> {
     Some(Rejection::new(RejectClass::Json, what))
 }
 
-/// Text that is not one JSON object.
+/// Describes text that is not one JSON object.
 pub fn not_an_object(text: &str) -> Rejection {
     let reject = |class, what: &str| Rejection::new(class, format_args!("expected a JSON object{what}"));
     let inner = text.trim_matches([' ', '\t', '\r', '\n']);
@@ -61,7 +61,7 @@ pub fn not_an_object(text: &str) -> Rejection {
     }
 }
 
-/// `cpu,host=a usage_idle=97.5 1764000000000000000`
+/// Recognises InfluxDB's line protocol: `cpu,host=a usage_idle=97.5 1764000000000000000`.
 fn is_line_protocol(text: &str) -> bool {
     let mut words = text.split(' ');
     let measurement = words.next().unwrap_or_default();
@@ -69,7 +69,7 @@ fn is_line_protocol(text: &str) -> bool {
     !measurement.is_empty() && !measurement.contains(['{', ':']) && fields.contains('=')
 }
 
-/// What the object has instead of what is missing at a path; begins with a semicolon, or is empty.
+/// Says what the object contains instead of a missing path. The text begins with a semicolon, or is empty.
 pub fn instead(text: &str, path: &str) -> String {
     let Ok(names) = serde_json::from_str::<Names<'_>>(text) else { return String::new() };
     let has = |name: &str| names.0.iter().any(|(key, _)| key == name);
@@ -99,7 +99,7 @@ pub fn instead(text: &str, path: &str) -> String {
     list
 }
 
-/// The names of an object, with what is below them.
+/// Lists the names of an object and of the objects below it.
 struct Names<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> serde::Deserialize<'a> for Names<'a> {
@@ -114,7 +114,7 @@ impl<'a> serde::Deserialize<'a> for Names<'a> {
                 let mut names = Vec::new();
                 while let Some(name) = map.next_key::<String>()? {
                     let value = map.next_value::<&'a RawValue>()?;
-                    // More are not looked at, and not listed.
+                    // Further names are neither read nor listed.
                     if names.len() < 64 {
                         names.push((name, value));
                     }

@@ -1,4 +1,4 @@
-//! Patterns of records that are passed over: a topic may carry other messages too, which are not errors.
+//! Patterns of records to ignore: a topic may carry other messages, which are not errors.
 
 use super::field_source::{PathIndex, SourcePart};
 use super::fields::FieldProblem;
@@ -6,14 +6,14 @@ use super::fields::FieldProblem;
 /// One entry of the setting `fields.ignore`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    /// What is looked at.
+    /// Source of the value to compare.
     pub part: SourcePart,
     test: Test,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Test {
-    /// It is there, and not null.
+    /// The value is present and not null.
     Present,
     Absent,
     Is(Box<str>),
@@ -21,10 +21,10 @@ enum Test {
 }
 
 impl Pattern {
-    /// `PATH`, `!PATH`, `PATH=TEXT` or `PATH!=TEXT`.
+    /// Parses `PATH`, `!PATH`, `PATH=TEXT` or `PATH!=TEXT`.
     ///
     /// # Errors
-    /// When there is no path in it.
+    /// If it contains no path.
     pub fn parse(text: &str, named: &mut PathIndex) -> Result<Self, FieldProblem> {
         let (path, test) = match (text.split_once("!="), text.split_once('='), text.strip_prefix('!')) {
             (Some((path, value)), ..) => (path, Test::IsNot(value.trim_ascii().into())),
@@ -40,7 +40,7 @@ impl Pattern {
         Ok(Pattern { part: named.part("ignore", path)?, test })
     }
 
-    /// Whether a record that has this there is passed over.
+    /// Returns whether a record with this value is ignored.
     pub fn matches(&self, found: Option<&str>) -> bool {
         match (&self.test, found) {
             (Test::Present, found) => found.is_some(),

@@ -1,4 +1,5 @@
-//! Reads one record with care: knows every form and every error. Made once from the settings, then shared.
+//! The complete decoder of one record: accepts every form and reports every error. Created once from the settings, then
+//! shared.
 
 use std::borrow::Cow;
 
@@ -12,21 +13,21 @@ use super::timestamp::TimeUnit;
 use super::zone::Zone;
 use super::{Event, RawRecord, RejectClass, Rejection, hint, scan};
 
-/// Paths that the usual settings have.
+/// Paths of the default settings.
 const FEW: usize = 4;
 
-/// The settings `[fields]`, ready to be used.
+/// The settings `[fields]`, prepared for decoding.
 #[derive(Debug, Clone)]
 pub struct Parser {
     pub(super) fields: Fields,
     forms: Forms,
     /// Each path once, in the order of the numbers in [`SourcePart::Path`].
     paths: Vec<String>,
-    /// Device, metric, value, time.
+    /// Sources of device, metric, value and time.
     places: [FieldSource; 4],
     ignore: Vec<Pattern>,
     reads_headers: bool,
-    /// The quick reading says the same as this one.
+    /// The fast scan gives the same results as this decoder.
     is_plain: bool,
 }
 
@@ -44,10 +45,10 @@ struct Around<'a> {
 }
 
 impl Parser {
-    /// Reads the settings.
+    /// Prepares the settings.
     ///
     /// # Errors
-    /// The first one that cannot be used.
+    /// The first unusable setting.
     pub fn new(fields: &Fields) -> Result<Self, FieldProblem> {
         let mut named = PathIndex::default();
         let mut place = |at: usize| named.place(Fields::KEYS[at], fields.paths()[at]);
@@ -78,7 +79,8 @@ impl Parser {
         Ok(Parser::with(fields, forms, named.0, places, ignore))
     }
 
-    /// As the programs did that knew nothing but four paths and one form of each value: what they wrote is replayed so.
+    /// Prepares settings as old programs did that knew only four paths and one form of each value, for the replay of
+    /// their records.
     pub fn literal(fields: &Fields) -> Self {
         let mut named = PathIndex::default();
         let places = fields.paths().map(|path| FieldSource::One(SourcePart::Path(named.path(path))));
@@ -100,21 +102,21 @@ impl Parser {
         Parser { fields: fields.clone(), forms, paths, places, ignore, reads_headers, is_plain }
     }
 
-    /// Reads a record. `None`: it is passed over, because its value is null or because the settings say so.
+    /// Decodes a record. `None`: the record is ignored, because its value is null or because it matches a pattern.
     ///
     /// # Errors
-    /// The first thing found wrong, JSON's own form before the fields.
+    /// The first problem found; problems of the JSON text come before those of the fields.
     pub fn read<'a>(&self, record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
         self.located(record).map(|(event, _)| event)
     }
 
-    /// The columns that a table may have, in the order in which [`row`](Self::row) wants their cells.
+    /// Returns the columns that a table may have, in the order in which [`row`](Self::row) expects their cells.
     pub fn columns(&self) -> &[String] {
         &self.paths
     }
 
-    /// Reads the cells of a table's row, those of [`columns`](Self::columns); `None` where the table has no such column.
-    /// Cells are text, so lenient forms are accepted always. An empty cell is an absent one.
+    /// Decodes the cells of a table's row, those of [`columns`](Self::columns); `None` for an absent column. Cells are
+    /// text, so lenient forms are always accepted. An empty cell counts as absent.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -131,12 +133,12 @@ impl Parser {
         self.event(&cells, &around, &Forms { lenient: true, ..forms.clone() }, "")
     }
 
-    /// Spellings that these settings accept.
+    /// Returns the spellings that these settings accept.
     pub fn forms(&self) -> &Forms {
         &self.forms
     }
 
-    /// Also where the values were found, if the record is of the usual form.
+    /// Decodes a record, and also returns where the values are if the record has the usual form.
     pub(super) fn located<'a>(
         &self,
         record: &RawRecord<'a>,
@@ -151,7 +153,7 @@ impl Parser {
         self.careful(bytes, record).map(|event| (event, None))
     }
 
-    /// Without the quick reading.
+    /// Decodes a record without the fast scan.
     pub(super) fn careful<'a>(&self, bytes: &'a [u8], record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let headers = if self.reads_headers { record.headers.all() } else { Vec::new() };
         let around = Around { key: record.key, headers };
@@ -173,7 +175,7 @@ impl Parser {
         }
     }
 
-    /// The text of the JSON object.
+    /// Returns the text of the JSON object.
     fn text<'a>(&self, bytes: &'a [u8]) -> Result<&'a str, Rejection> {
         if bytes.is_empty() {
             return Err(Rejection::new(RejectClass::Empty, "the value is empty; expected a JSON object"));
@@ -181,7 +183,7 @@ impl Parser {
         let is_object = |bytes: &[u8]| bytes.trim_ascii_start().starts_with(b"{");
         let bytes = match bytes {
             [0xef, 0xbb, 0xbf, rest @ ..] if self.forms.lenient => rest,
-            // JSON Schema's clients put the header before plain JSON.
+            // Clients with JSON Schema put a header before plain JSON.
             [0, _, _, _, _, rest @ ..] if self.forms.lenient && is_object(rest) => rest,
             _ => bytes,
         };
@@ -215,7 +217,7 @@ impl Parser {
         self.event(&cells, around, &self.forms, text)
     }
 
-    /// Whether one of the four values is at this path, and not only a pattern.
+    /// Returns whether one of the four fields is at this path, and not only a pattern.
     fn is_field(&self, path: usize) -> bool {
         self.places.iter().any(|place| match place {
             FieldSource::Record => false,
@@ -224,7 +226,7 @@ impl Parser {
         })
     }
 
-    /// The event in what was found; `text` is the whole object, for messages.
+    /// Builds the event from the values found; `text` is the whole object, for messages.
     fn event<'a>(
         &self,
         cells: &[Option<Cell<'a>>],
@@ -255,7 +257,7 @@ impl Parser {
 }
 
 impl<'a> Around<'a> {
-    /// What is in the key or in a header.
+    /// Returns the content of the key or of a header.
     fn text(&self, part: &SourcePart) -> Result<Option<&'a str>, Unreadable> {
         let bytes = match part {
             SourcePart::Key => self.key,
@@ -277,7 +279,7 @@ impl<'a> Around<'a> {
     }
 }
 
-/// Finds the four values among what was found of one record.
+/// Selects the four fields from the values found in one record.
 struct Reader<'r, 'a> {
     parser: &'r Parser,
     cells: &'r [Option<Cell<'a>>],
@@ -296,7 +298,7 @@ impl<'a> Reader<'_, 'a> {
         self.wrong(class, field, &format!("is missing{instead}"))
     }
 
-    /// How a part is named in the settings.
+    /// Returns the name of a part, as in the settings.
     fn label(&self, part: &SourcePart) -> String {
         match part {
             SourcePart::Text(text) => text.to_string(),
@@ -334,7 +336,7 @@ impl<'a> Reader<'_, 'a> {
         name(cell, self.forms, is_absent_when_empty).map_err(|why| self.wrong(class, &self.label(part), &why))
     }
 
-    /// A device or a metric.
+    /// Converts to a device or a metric.
     fn name(&self, place: &FieldSource, class: RejectClass) -> Result<Option<Cow<'a, str>>, Rejection> {
         let found = match place {
             FieldSource::Record => return Ok(None),
@@ -344,14 +346,14 @@ impl<'a> Reader<'_, 'a> {
         found.map(|text| checked(text, self.field(class), class)).transpose()
     }
 
-    /// The setting that says where a name is.
+    /// Returns the setting with the source of a name.
     fn field(&self, class: RejectClass) -> &str {
         let fields = &self.parser.fields;
         if class == RejectClass::DeviceId { &fields.device } else { &fields.metric }
     }
 
-    /// The parts joined. A metric without any of them is absent; otherwise one that is missing is an error, since the name
-    /// would be another series' name.
+    /// Joins the parts. A metric without any of its parts is absent. Otherwise a missing part is an error, because the
+    /// name would be that of another series.
     fn joined(&self, parts: &[SourcePart], class: RejectClass, field: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
         let mut all = String::new();
         let (mut missing, mut has_any) = (None, false);

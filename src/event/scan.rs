@@ -1,20 +1,20 @@
-//! The usual event, read in one pass: a flat object of plain strings and short numbers. Whatever looks different in any way,
-//! wrong or only rare, is left to the careful reading in [`super::decode`], so that this file never decides what is an error.
+//! Fast scan of the usual event in one pass: a flat object of plain strings and short numbers. Everything else, invalid
+//! or only rare, goes to the complete decoder in [`super::decode`]. This file therefore never decides what is an error.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::{Event, Fields, MAX_NAME, Timestamp};
 
-/// Powers of ten that an f64 holds exactly, as far as needed: a quotient of two exact numbers is rounded once, as by
-/// `str::parse` (Clinger, "How to read floating point numbers accurately", 1990).
+/// Powers of ten that an f64 represents exactly, as far as needed: a quotient of two exact numbers is rounded once, as
+/// by `str::parse` (Clinger, "How to read floating point numbers accurately", 1990).
 const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
-/// Where the four values lie in the text, in the order of [`Fields`]; strings without their quotes.
+/// Positions of the four values in the text, in the order of [`Fields`]; strings without their quotes.
 pub type Spans = [Option<Range<usize>>; 4];
 
-/// The event in `text`, or `None` when it is not of the usual form. What a path of several names leads to lies in an object
-/// within, and is not usual either.
+/// Scans `text`; `None` if it does not have the usual form. A path of several names leads to an inner object, which is
+/// not the usual form.
 pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
     let mut scan = JsonScan { rest: text.as_bytes() };
     let (mut device, mut metric, mut value, mut time) = (None, None, None, None);
@@ -23,7 +23,7 @@ pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
     scan.take(b'{')?;
     loop {
         scan.space();
-        // A field that is given twice is an error, which is not decided here. Most often they come in this order.
+        // A field that occurs twice is an error, which this file does not decide. Usually fields come in this order.
         let span = |found: &[u8], after: &JsonScan<'_>, quotes| {
             let end = text.len() - after.rest.len() - quotes;
             Some(end - found.len()..end)
@@ -71,11 +71,11 @@ pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
     Some((event, spans))
 }
 
-/// A one in each of eight bytes.
+/// The value 1 in each of eight bytes.
 const EACH: u64 = u64::MAX / 255;
 
-/// The highest bit of each byte that ends a plain string: a quote, a backslash or a control character. Of several only the
-/// lowest is certain, which is the first (H. Warren, "Hacker's Delight", 6-1).
+/// Sets the highest bit of each byte that ends a plain string: a quote, a backslash or a control character. Only the
+/// lowest set bit is certain, and it is the first match (H. Warren, "Hacker's Delight", 6-1).
 fn special(eight: u64) -> u64 {
     let zero = |x: u64| x.wrapping_sub(EACH) & !x;
     let quote = zero(eight ^ (EACH * b'"' as u64));
@@ -84,17 +84,17 @@ fn special(eight: u64) -> u64 {
     (quote | backslash | control) & (EACH * 0x80)
 }
 
-/// A name of the length that is allowed.
+/// Returns a name if its length is within the limits.
 pub fn name(bytes: &[u8]) -> Option<&str> {
     let name = (1..=MAX_NAME).contains(&bytes.len()).then_some(bytes)?;
     if is_ascii(name) {
-        // SAFETY: ASCII is UTF-8, whose own check reads short texts byte by byte.
+        // SAFETY: ASCII is UTF-8. The standard check reads short texts byte by byte.
         return Some(unsafe { std::str::from_utf8_unchecked(name) });
     }
     std::str::from_utf8(name).ok()
 }
 
-/// Eight bytes at once, the last ones twice.
+/// Compares eight bytes at once; the last comparison overlaps.
 fn is_ascii(bytes: &[u8]) -> bool {
     let (eights, rest) = bytes.as_chunks::<8>();
     let all = match bytes.last_chunk::<8>() {
@@ -133,7 +133,7 @@ impl<'a> JsonScan<'a> {
         Some(())
     }
 
-    /// Whether this key comes next, with its colon; then both are passed.
+    /// Skips this key and its colon if they come next; returns whether they did.
     #[inline]
     fn key(&mut self, key: &str) -> bool {
         let before = self.rest;
@@ -151,7 +151,7 @@ impl<'a> JsonScan<'a> {
         false
     }
 
-    /// A string without escapes.
+    /// Reads a string without escapes.
     fn string(&mut self) -> Option<&'a [u8]> {
         self.take(b'"')?;
         let inner = self.plain()?;
@@ -159,7 +159,7 @@ impl<'a> JsonScan<'a> {
         Some(inner)
     }
 
-    /// What is before the next quote, backslash or control character.
+    /// Returns the text before the next quote, backslash or control character.
     #[inline]
     pub fn plain(&mut self) -> Option<&'a [u8]> {
         let mut end = 0;
@@ -185,7 +185,7 @@ impl<'a> JsonScan<'a> {
         self.string().and_then(name)
     }
 
-    /// Adds digits to a number; how many there were.
+    /// Adds digits to a number; returns how many there were.
     fn digits(&mut self, number: &mut u64) -> usize {
         let before = self.rest.len();
         while let [digit @ b'0'..=b'9', rest @ ..] = self.rest {
@@ -195,7 +195,7 @@ impl<'a> JsonScan<'a> {
         before - self.rest.len()
     }
 
-    /// A number without exponent, of at most 15 digits, so that its digits and the power of ten are exact.
+    /// Reads a number without exponent, of at most 15 digits, so that its digits and the power of ten are exact.
     pub fn number(&mut self) -> Option<f64> {
         let is_negative = self.rest.first() == Some(&b'-');
         self.rest = &self.rest[usize::from(is_negative)..];
@@ -218,7 +218,7 @@ impl<'a> JsonScan<'a> {
         Some(if is_negative { -size } else { size })
     }
 
-    /// Any value that holds no others.
+    /// Skips a value that contains no other values.
     fn scalar(&mut self) -> Option<()> {
         match self.rest.first()? {
             b'"' => self.string().map(drop),

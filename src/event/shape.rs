@@ -1,5 +1,5 @@
-//! Many records that look alike: a program writes its events with the same bytes around the values. When what is around them
-//! is, byte for byte, what it was in an event that was read with care, only the values are left to be read.
+//! Decoder for many records that look alike: a program writes its events with the same bytes around the values. If
+//! these bytes equal those of a completely decoded event, only the values are read.
 
 use std::borrow::Cow;
 
@@ -7,39 +7,39 @@ use super::scan::{JsonScan, Spans, name};
 use super::timestamp::MinuteCache;
 use super::{Event, Fields, Parser, RawRecord, Rejection};
 
-/// Events of other forms, one after the other, after which one of them is taken for the usual one.
+/// Number of consecutive events of other forms after which one of them becomes the expected form.
 const PATIENCE: u32 = 16;
 
-/// Raised when records are read in another way, so that what an older program judged is replayed as it read it. The state
-/// topic keeps it with the settings.
+/// Version of the decoding. It is raised when records are decoded differently, so that a replay decodes as the older
+/// program did. The state topic stores it with the settings.
 pub const DECODING: u32 = 1;
 
-/// Decodes values, which may but need not look alike.
+/// Decodes values, fastest if they look alike.
 #[derive(Debug)]
 pub struct Decoder {
     parser: Parser,
     shape: Option<Shape>,
-    /// Since an event had the shape.
+    /// Number of events since the last one with the expected form.
     misses: u32,
     minute: MinuteCache,
 }
 
-/// What is around the values.
+/// The bytes around the values.
 #[derive(Debug)]
 struct Shape {
-    /// In their order: what comes before a value, and which one it is, by [`Fields`].
+    /// In their order: the bytes before a value, and the field, as in [`Fields`].
     parts: Vec<(Box<[u8]>, usize)>,
     end: Box<[u8]>,
 }
 
 impl Decoder {
-    /// For records with these fields. Settings that cannot be used are taken as an older program took them: they were never
-    /// checked then.
+    /// Creates a decoder for records with these fields. Unusable settings are treated as by an older program, which did
+    /// not check them.
     pub fn new(fields: &Fields) -> Self {
         Decoder::with(Parser::new(fields).unwrap_or_else(|_| Parser::literal(fields)))
     }
 
-    /// As the programs of that version of [`DECODING`] read records.
+    /// Creates a decoder that works like that of version [`DECODING`].
     pub fn as_of(version: u32, fields: &Fields) -> Self {
         if version == DECODING { Decoder::new(fields) } else { Decoder::with(Parser::literal(fields)) }
     }
@@ -48,10 +48,10 @@ impl Decoder {
         Decoder { parser, shape: None, misses: 0, minute: MinuteCache::default() }
     }
 
-    /// As [`Parser::read`], with which this agrees always.
+    /// Decodes a record, with the same result as [`Parser::read`].
     ///
     /// # Errors
-    /// The same.
+    /// As [`Parser::read`].
     pub fn decode<'a>(&mut self, record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let bytes = record.value.unwrap_or_default();
         if let Some(event) = self.shape.as_ref().and_then(|shape| shape.read(bytes, &mut self.minute)) {
@@ -61,7 +61,7 @@ impl Decoder {
         self.learn(record)
     }
 
-    /// Reads a record that does not have the shape.
+    /// Decodes a record that does not have the expected form.
     fn learn<'a>(&mut self, record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
         let bytes = record.value.unwrap_or_default();
         let (event, spans) = self.parser.located(record)?;
@@ -72,7 +72,7 @@ impl Decoder {
         Ok(event)
     }
 
-    /// Whether it has the shape.
+    /// Returns whether the record has the expected form.
     #[cfg(test)]
     pub(super) fn knows(&mut self, value: &[u8]) -> bool {
         self.shape.as_ref().is_some_and(|shape| shape.read(value, &mut self.minute).is_some())
@@ -93,8 +93,8 @@ impl Shape {
         Shape { parts, end: text[after..].into() }
     }
 
-    /// A string ends before a quote, a number before what is no digit, and what follows is compared: so the text has no other
-    /// structure than that of the shape.
+    /// A string ends before a quote, and a number before a character that is no digit. The bytes after it are compared.
+    /// So the text has the structure of the expected form, and no other.
     fn read<'a>(&self, text: &'a [u8], minute: &mut MinuteCache) -> Option<Event<'a>> {
         let mut scan = JsonScan { rest: text };
         let (mut device, mut metric, mut value, mut time) = (None, None, None, None);

@@ -1,5 +1,5 @@
-//! Times as people and programs write them, beyond RFC 3339: each spelling that is read here means one instant, once the zone
-//! of times without one is known. What can be read in two ways (02/03/2026, week dates, names of zones) is not read.
+//! Spellings of times beyond RFC 3339. Each accepted spelling means one instant, once the zone of times without one is
+//! known. Spellings with two meanings (02/03/2026, week dates, names of zones) are not accepted.
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -12,8 +12,8 @@ const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// A time as text: RFC 3339, ISO 8601 (also basic form, without seconds, or a date alone), RFC 2822, or an epoch number.
-/// Blanks around it do not count; finer than a millisecond is cut.
+/// Parses a time: RFC 3339, ISO 8601 (also basic form, without seconds, or a date alone), RFC 2822, or an epoch number.
+/// Ignores blanks around it, and truncates to milliseconds.
 pub fn read(text: &str, unit: TimeUnit, zone: &Zone) -> Option<Timestamp> {
     let text = text.trim_ascii();
     Timestamp::parse_rfc3339(text)
@@ -22,7 +22,8 @@ pub fn read(text: &str, unit: TimeUnit, zone: &Zone) -> Option<Timestamp> {
         .or_else(|| rfc2822(text))
 }
 
-/// Decimal digits with perhaps a sign, a point and an exponent: no words, no hexadecimal digits, no separators.
+/// Returns whether a text has decimal digits with an optional sign, point and exponent: no words, hexadecimal digits or
+/// separators.
 pub fn is_number(text: &str) -> bool {
     let text = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
@@ -38,7 +39,7 @@ pub fn is_number(text: &str) -> bool {
         && exponent.is_none_or(is_exponent)
 }
 
-/// An epoch number in quotes. Digits that may as well be a date (20261123, 20261123170000) are neither.
+/// Parses an epoch number in quotes. Rejects digits that may also be a date (20261123, 20261123170000).
 fn epoch(text: &str, unit: TimeUnit) -> Option<Timestamp> {
     let looks_like_a_date = unit == TimeUnit::Auto
         && matches!(text.len(), 8 | 12 | 14)
@@ -48,13 +49,13 @@ fn epoch(text: &str, unit: TimeUnit) -> Option<Timestamp> {
     (is_number && !looks_like_a_date).then(|| Timestamp::parse_epoch(text.trim_start_matches('+'), unit)).flatten()
 }
 
-/// `Mon, 23 Nov 2026 17:00:00 +0100`, the year in full.
+/// Parses `Mon, 23 Nov 2026 17:00:00 +0100`, with a year of four digits.
 fn rfc2822(text: &str) -> Option<Timestamp> {
     let has_year = text.split(' ').any(|word| word.len() == 4 && word.bytes().all(|byte| byte.is_ascii_digit()));
     has_year.then(|| OffsetDateTime::parse(text, &Rfc2822).ok()).flatten().map(Timestamp::from)
 }
 
-/// A date, then perhaps a time, then perhaps an offset.
+/// Parses a date, optionally with a time and an offset.
 fn calendar(text: &str, zone: &Zone) -> Option<Timestamp> {
     let mut rest = Rest(text.as_bytes());
     let is_basic = rest.0.len() > 8 && rest.0[..8].iter().all(u8::is_ascii_digit);
@@ -76,7 +77,7 @@ fn calendar(text: &str, zone: &Zone) -> Option<Timestamp> {
     let local = days * DAY + hour * HOUR + minute * MINUTE + second * SECOND + millis;
     let instant = match std::str::from_utf8(rest.0).ok()?.trim_ascii() {
         "" => zone.instant(local)?,
-        // RFC 9557 may name the zone once more: 17:00:00+01:00[Europe/Paris]
+        // RFC 9557 allows the name of the zone after the offset: 17:00:00+01:00[Europe/Paris]
         given => {
             let end = given.find('[').filter(|at| *at > 0 && given.ends_with(']')).unwrap_or(given.len());
             Timestamp::from_millis(local - offset(&given[..end])?)?
@@ -85,25 +86,25 @@ fn calendar(text: &str, zone: &Zone) -> Option<Timestamp> {
     (!is_leap || instant.millis().rem_euclid(DAY) == DAY - 1).then_some(instant)
 }
 
-/// What is left of a text.
+/// The rest of a text.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
-    /// As many digits as that.
+    /// Reads exactly this number of digits.
     fn digits(&mut self, count: usize) -> Option<i64> {
         let (digits, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         digits.iter().try_fold(0, |sum, d| d.is_ascii_digit().then(|| sum * 10 + i64::from(d - b'0')))
     }
 
-    /// One of these bytes.
+    /// Reads one of these bytes.
     fn any(&mut self, marks: &[u8]) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         marks.contains(first).then_some(*first)
     }
 
-    /// Days since the epoch of `2026-11-23` or `2026/11/23`.
+    /// Reads `2026-11-23` or `2026/11/23` as days since the epoch.
     fn date(&mut self) -> Option<i64> {
         let year = self.digits(4)?;
         let mark = self.any(b"-/")?;
@@ -112,12 +113,12 @@ impl Rest<'_> {
         days(year, month, self.digits(2)?)
     }
 
-    /// Those of `20261123`.
+    /// Reads `20261123` as days since the epoch.
     fn basic_date(&mut self) -> Option<i64> {
         days(self.digits(4)?, self.digits(2)?, self.digits(2)?)
     }
 
-    /// Minutes or seconds, if any: two digits, after a colon in the extended form.
+    /// Reads minutes or seconds, if any: two digits, after a colon in the extended form.
     #[allow(clippy::option_option)] // None: wrong; Some(None): not there.
     fn part(&mut self, is_basic: bool) -> Option<Option<i64>> {
         match (is_basic, self.0) {
@@ -130,7 +131,7 @@ impl Rest<'_> {
         }
     }
 
-    /// Milliseconds after a point or a comma, 0 without one; `None` if no digit follows it.
+    /// Reads milliseconds after a point or a comma, 0 without one; `None` if no digit follows it.
     fn fraction(&mut self) -> Option<i64> {
         let [b'.' | b',', rest @ ..] = self.0 else { return Some(0) };
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();

@@ -1,4 +1,4 @@
-//! A point in time with millisecond resolution, as events carry it: the readings that are accepted, and the one that is written.
+//! A point in time with millisecond resolution, as in events: parses the accepted forms, and writes one form.
 
 use std::fmt;
 
@@ -14,20 +14,21 @@ pub struct Timestamp(i64);
 const FIRST: i64 = -62_167_219_200_000;
 /// 9999-12-31T23:59:59.999Z
 const LAST: i64 = 253_402_300_799_999;
-/// From here on an epoch number is in milliseconds: 1e11 seconds would be the year 5138.
+/// From this size on an epoch number is in milliseconds: 1e11 seconds would be the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
-/// The same for microseconds, and for nanoseconds.
+/// The same limits for microseconds and nanoseconds.
 const MICROSECONDS_FROM: f64 = 1e14;
 const NANOSECONDS_FROM: f64 = 1e17;
 
 /// Unit of an epoch number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum TimeUnit {
-    /// By its size, which is right from March 1973 on: seconds below 1e11, milliseconds below 1e14, microseconds below 1e17.
+    /// By size, which is right for times after March 1973: seconds below 1e11, milliseconds below 1e14, microseconds
+    /// below 1e17.
     #[default]
     #[serde(rename = "auto")]
     Auto,
-    /// Seconds or milliseconds by its size: what the program knew before it knew of others.
+    /// Seconds or milliseconds by size, as in the first versions of the program.
     #[serde(skip)]
     SecondsOrMillis,
     /// Seconds.
@@ -45,7 +46,7 @@ pub enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// Units in a second, for a number of that size.
+    /// Returns the units per second for a number of this size.
     fn per_second(self, size: f64) -> i64 {
         match self {
             TimeUnit::Auto if size >= NANOSECONDS_FROM => 1_000_000_000,
@@ -60,22 +61,22 @@ impl TimeUnit {
 }
 
 impl Timestamp {
-    /// `None` outside the years 0 to 9999.
+    /// Creates a time; `None` outside the years 0 to 9999.
     pub fn from_millis(millis: i64) -> Option<Self> {
         (FIRST..=LAST).contains(&millis).then_some(Timestamp(millis))
     }
 
-    /// Now, by the wall clock.
+    /// Returns the current time of the wall clock.
     pub fn now() -> Self {
         Self::from(OffsetDateTime::now_utc())
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns milliseconds since the epoch.
     pub fn millis(self) -> i64 {
         self.0
     }
 
-    /// RFC 3339 with an offset; a space may stand for the T. Finer than a millisecond is cut.
+    /// Parses RFC 3339 with an offset; a space may replace the T. Truncates to milliseconds.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         if let Some(usual) = Self::parse_usual(text.as_bytes()) {
             return Some(usual);
@@ -92,7 +93,7 @@ impl Timestamp {
         Self::from_time(OffsetDateTime::parse(text, &Rfc3339).ok()?)
     }
 
-    /// `2026-11-23T17:00:00.123Z`, in a few nanoseconds; `None` says nothing about other forms.
+    /// Parses `2026-11-23T17:00:00.123Z` in a few nanoseconds. `None` does not mean that the time is invalid.
     fn parse_usual(text: &[u8]) -> Option<Self> {
         let text: &[u8; 24] = text.try_into().ok()?;
         let mut largest = 0;
@@ -107,7 +108,7 @@ impl Timestamp {
         marks.iter().all(|(at, mark)| text[*at] == *mark).then_some(())?;
         let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
         let (hour, minute, second, milli) = (number(11, 13), number(14, 16), number(17, 19), number(20, 23));
-        // The last days of a month, a leap second and the year 0 are for the careful reading.
+        // The last days of a month, a leap second and the year 0 go to the complete parser.
         let is_plain = largest <= 9
             && year > 0
             && (1..=12).contains(&month)
@@ -116,13 +117,14 @@ impl Timestamp {
             && minute < 60
             && second < 60;
         is_plain.then_some(())?;
-        // Days since the epoch, the year beginning in March: H. Hinnant, "chrono-compatible low-level date algorithms".
+        // Days since the epoch, with years that begin in March: H. Hinnant, "chrono-compatible low-level date
+        // algorithms".
         let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
         let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 719_468;
         Self::from_millis((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + milli)
     }
 
-    /// An epoch number, as a JSON number's text. Finer than a millisecond is cut; of seconds, rounded.
+    /// Parses an epoch number from the text of a JSON number. Truncates to milliseconds; rounds seconds.
     pub fn parse_epoch(text: &str, unit: TimeUnit) -> Option<Self> {
         if let Ok(whole) = text.parse::<i64>() {
             return match unit.per_second(whole.unsigned_abs() as f64) {
@@ -138,7 +140,7 @@ impl Timestamp {
         Self::from_millis(millis as i64)
     }
 
-    /// `2026-11-23T17:00:00.123Z`; the reverse of [`parse_usual`](Self::parse_usual), from the same source.
+    /// Formats as `2026-11-23T17:00:00.123Z`; the inverse of [`parse_usual`](Self::parse_usual), from the same source.
     fn text(self) -> [u8; 24] {
         let (days, millis) = (self.0.div_euclid(86_400_000), self.0.rem_euclid(86_400_000));
         let days = days + 719_468;
@@ -176,23 +178,23 @@ impl Timestamp {
         Self::from_millis(i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok()?)
     }
 
-    /// The same as the `time` crate's type, in UTC.
+    /// Converts to the type of the `time` crate, in UTC.
     pub fn to_time(self) -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }
 
-/// The minute of the last time that was read: the next one is most often of the same.
+/// Caches the minute of the last parsed time: the next time is usually in the same minute.
 #[derive(Debug, Default)]
 pub struct MinuteCache {
-    /// `2026-11-23T17:00:`
+    /// Text of the minute: `2026-11-23T17:00:`
     text: [u8; 17],
     /// Milliseconds since the epoch.
     millis: i64,
 }
 
 impl MinuteCache {
-    /// `2026-11-23T17:00:00.123Z`; `None` says nothing about other forms.
+    /// Parses `2026-11-23T17:00:00.123Z`. `None` does not mean that the time is invalid.
     pub fn read(&mut self, text: &[u8]) -> Option<Timestamp> {
         let whole: &[u8; 24] = text.try_into().ok()?;
         if whole[..17] == self.text && (whole[19], whole[23]) == (b'.', b'Z') {
@@ -210,7 +212,7 @@ impl MinuteCache {
 }
 
 impl From<OffsetDateTime> for Timestamp {
-    /// Cut to milliseconds; a time outside the range becomes its nearer end.
+    /// Truncates to milliseconds. A time outside the range becomes the nearer end.
     fn from(time: OffsetDateTime) -> Self {
         Self::from_time(time).unwrap_or(if time.year() < 0 { Timestamp(FIRST) } else { Timestamp(LAST) })
     }

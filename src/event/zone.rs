@@ -1,4 +1,4 @@
-//! The time zone of a time that names none: UTC, a fixed offset, or a name of the IANA database.
+//! The time zone of times without one: UTC, a fixed offset, or a name of the IANA database.
 //!
 //! The rules of named zones are compiled into the program, so that the same log gives the same times on every machine.
 
@@ -12,27 +12,27 @@ const MINUTE: i64 = 60_000;
 /// Converts a local time to UTC.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Zone {
-    /// Milliseconds east of UTC.
+    /// Fixed offset: milliseconds east of UTC.
     Fixed(i64),
-    /// With daylight saving time.
+    /// Named zone, with daylight saving time.
     Named(TimeZone),
 }
 
 impl Zone {
-    /// UTC itself.
+    /// UTC.
     pub const UTC: Zone = Zone::Fixed(0);
 
-    /// `UTC`, `GMT`, `Z`, an offset such as `+01:00`, `+0100` or `+01`, or an IANA name such as `Europe/Berlin`.
+    /// Parses `UTC`, `GMT`, `Z`, an offset such as `+01:00`, `+0100` or `+01`, or an IANA name such as `Europe/Berlin`.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(offset) = offset(text) {
             return Some(Zone::Fixed(offset));
         }
-        // Other names without a slash (EST, CET) mean different things to different people.
+        // Other names without a slash (EST, CET) have several meanings.
         text.contains('/').then(|| TimeZone::get(text).ok().map(Zone::Named)).flatten()
     }
 
-    /// The instant at which clocks in this zone show a time; `local` is that time in milliseconds, read as if it were UTC.
-    /// A time that a clock skips in spring is read with the offset before the change, one that it shows twice is the first.
+    /// Returns the instant at which clocks in this zone show a time; `local` is that time in milliseconds, read as UTC.
+    /// A time that is skipped in spring uses the offset before the change. A time that occurs twice is the first one.
     pub fn instant(&self, local: i64) -> Option<Timestamp> {
         let millis = match self {
             Zone::Fixed(east) => local - east,
@@ -45,7 +45,7 @@ impl Zone {
     }
 }
 
-/// Milliseconds east of UTC that `Z`, `UTC`, `GMT`, `+01`, `+0100` or `+01:00` stand for.
+/// Parses `Z`, `UTC`, `GMT`, `+01`, `+0100` or `+01:00` as milliseconds east of UTC.
 pub fn offset(text: &str) -> Option<i64> {
     if ["Z", "UTC", "GMT"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
         return Some(0);

@@ -1,4 +1,4 @@
-//! What `/healthz`, `/readyz` and `/metrics` answer; who listens is the role's business.
+//! Content of `/healthz`, `/readyz` and `/metrics`. The role runs the HTTP server.
 
 use std::sync::Arc;
 
@@ -18,17 +18,17 @@ pub type EndpointAnswer = (u16, &'static str, String);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Reads health and counters whenever it is asked.
+/// Answers requests from the current health and counters.
 pub struct Endpoint {
     health: Arc<Health>,
     registry: Registry,
 }
 
-/// Gauges that are read from health at the time of the scrape.
+/// Gauges that are read from the health when a client requests the metrics.
 #[derive(Debug)]
 struct Gauges {
     health: Arc<Health>,
-    /// Whether its loops hold partitions.
+    /// Whether the components of this role have partitions.
     has_partitions: bool,
 }
 
@@ -72,7 +72,7 @@ impl Collector for Gauges {
 }
 
 impl Endpoint {
-    /// Of one role.
+    /// Creates the endpoint of a role.
     pub fn new(process: ProcessRole, health: Arc<Health>, meter: &Meter) -> Self {
         let mut registry = Registry::default();
         meter.register(process, &mut registry);
@@ -83,10 +83,10 @@ impl Endpoint {
         Endpoint { health, registry }
     }
 
-    /// The answer to a path, in a format that `accept` prefers; `None` for an unknown one.
+    /// Answers a path, in the format that `accept` prefers; `None` for an unknown path.
     pub fn answer(&self, path: &str, accept: &str) -> Option<EndpointAnswer> {
         match path {
-            // Alive: whoever answers is.
+            // A process that answers is alive.
             "/healthz" => Some((200, TEXT, "ok\n".into())),
             "/readyz" => {
                 let code = if self.health.is_ready() { 200 } else { 503 };

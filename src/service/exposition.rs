@@ -1,21 +1,21 @@
-//! The two formats of `/metrics`: which one a scraper wants, and Prometheus' text format made of OpenMetrics, whose counters
-//! and infos are named differently in their descriptions.
+//! The two formats of `/metrics`. Selects the format that a client prefers, and converts OpenMetrics to Prometheus'
+//! text format, which names counters and infos differently in their descriptions.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>,
 //! <https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>
 
-/// How metrics are written.
+/// Format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpositionFormat {
-    /// Prometheus' text format 0.0.4, which every scraper reads.
+    /// Prometheus' text format 0.0.4, which every client reads.
     Text,
     /// OpenMetrics 1.0.0, which ends with `# EOF`.
     OpenMetrics,
 }
 
 impl ExpositionFormat {
-    /// The format that an `Accept` header prefers; several lines of it are joined by commas. Text where both are equal, unless
-    /// OpenMetrics is named.
+    /// Selects the format for an `Accept` header; several headers are joined by commas. If both are equal, it selects
+    /// the text format, unless the header names OpenMetrics.
     pub fn wanted(accept: &str) -> ExpositionFormat {
         let open = best(accept, "application", "openmetrics-text", "1.0.0");
         let text = best(accept, "text", "plain", "0.0.4");
@@ -23,7 +23,7 @@ impl ExpositionFormat {
         if is_open && open.quality > 0.0 { ExpositionFormat::OpenMetrics } else { ExpositionFormat::Text }
     }
 
-    /// As a header.
+    /// Returns the content type of the format.
     pub fn content_type(self) -> &'static str {
         match self {
             ExpositionFormat::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -31,7 +31,7 @@ impl ExpositionFormat {
         }
     }
 
-    /// Metrics in this format.
+    /// Formats metrics.
     pub fn write(self, open_metrics: String) -> String {
         match self {
             ExpositionFormat::Text => text(&open_metrics),
@@ -40,10 +40,10 @@ impl ExpositionFormat {
     }
 }
 
-/// The range that says most about a type decides: its name before `type/*`, and that before `*/*`.
+/// The most specific range determines the preference: the exact type before `type/*`, and that before `*/*`.
 const NAMED: u8 = 3;
 
-/// What an `Accept` header says of one type.
+/// The preference of an `Accept` header for one type.
 #[derive(Default)]
 struct Choice {
     rank: u8,
@@ -76,7 +76,8 @@ fn best(accept: &str, kind: &str, name: &str, version: &str) -> Choice {
     best
 }
 
-/// OpenMetrics describes `x` where its counter is `x_total` and its info `x_info`; the text format describes the samples.
+/// Renames descriptions: OpenMetrics describes `x` for the counter `x_total` and the info `x_info`; the text format
+/// describes the samples.
 fn text(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = "";
@@ -124,7 +125,7 @@ mod tests {
             ("text/plain, application/openmetrics-text", OpenMetrics),
             ("text/plain;q=0, */*;q=0.1", OpenMetrics),
             ("application/openmetrics-text;q=x", Text),
-            // Prometheus 2.42, 2.54 and 3.5.
+            // Headers of Prometheus 2.42, 2.54 and 3.5.
             (
                 "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                  text/plain;version=0.0.4;q=0.5,*/*;q=0.1",

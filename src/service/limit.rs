@@ -1,9 +1,9 @@
-//! So many lines a second, with a count of those that were left out.
+//! A limit of log lines per second, which counts the suppressed lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A window of one second.
+/// The limit, over windows of one second.
 #[derive(Debug)]
 pub struct LogRateLimit {
     per_second: u32,
@@ -11,12 +11,13 @@ pub struct LogRateLimit {
 }
 
 impl LogRateLimit {
-    /// 0 lets nothing pass.
+    /// Creates a limit; 0 suppresses every line.
     pub fn new(per_second: u32) -> Self {
         LogRateLimit { per_second, state: Mutex::new(None) }
     }
 
-    /// `None`: leave this one out. Else the number that were left out before it and not told of yet.
+    /// Asks to log one line. `None`: suppress it. Otherwise the number of lines that were suppressed and not yet
+    /// reported.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, passed, left_out) = state.get_or_insert((now, 0, 0));

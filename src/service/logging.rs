@@ -1,7 +1,7 @@
-//! Log lines to the journal, to syslog or to standard error; the level can change while running.
+//! Logs to the journal, to syslog or to standard error. The level can change while the process runs.
 //!
-//! One event is one line: text of others in a message or a field is escaped here, whoever logs it, so that a name with a
-//! newline cannot forge a line. The journal keeps each field by its length and needs no escapes.
+//! One event is one line. This file escapes foreign text in messages and fields, so that a name with a newline cannot
+//! forge a line. The journal stores each field with its length and needs no escapes.
 
 use std::fmt::{self, Debug, Write};
 use std::io::IsTerminal;
@@ -23,14 +23,14 @@ use crate::config::resolved::LogSettings;
 use crate::error::{Error, Result};
 use crate::foreign;
 
-/// Most characters of a message and of each field.
+/// Maximum number of characters of a message and of each field.
 const FIELD: usize = 8_192;
 
-/// Changes the level later.
+/// Changes the level.
 pub struct LevelHandle(reload::Handle<LevelFilter, Registry>);
 
 impl LevelHandle {
-    /// The least severe level that is logged from now on.
+    /// Sets the least severe level to log.
     pub fn set_level(&self, level: &str) {
         if let Err(e) = self.0.reload(filter(level)) {
             tracing::warn!("cannot change the log level: {e}");
@@ -45,7 +45,7 @@ fn filter(level: &str) -> LevelFilter {
 /// Starts logging for the rest of the process.
 ///
 /// # Errors
-/// 78 when the target that was asked for is not there.
+/// 78 if the configured target is not available.
 pub fn start(settings: &LogSettings, role: &str) -> Result<LevelHandle> {
     let (level, handle) = reload::Layer::new(filter(&settings.level));
     let has_journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), Path::new("/proc/self/fd/2"));
@@ -66,7 +66,7 @@ pub fn start(settings: &LogSettings, role: &str) -> Result<LevelHandle> {
                 .with_writer(std::io::stderr)
                 .with_ansi(std::io::stderr().is_terminal())
                 .with_target(false)
-                // A log that cannot be written must not end the process by a panic.
+                // A log that cannot be written must not end the process with a panic.
                 .log_internal_errors(false)
                 .fmt_fields(debug_fn(|writer, field, value| show(writer, field.name(), value)).delimited(" ")),
         ),
@@ -77,14 +77,14 @@ pub fn start(settings: &LogSettings, role: &str) -> Result<LevelHandle> {
     Ok(LevelHandle(handle))
 }
 
-/// Whether standard error is the journal: systemd names its device and inode. The name alone says nothing, since children
-/// inherit it.
+/// Returns whether standard error is the journal: systemd passes its device and inode. The variable alone proves
+/// nothing, because child processes inherit it.
 fn is_journal(named: Option<&str>, stderr: &Path) -> bool {
     let actual = std::fs::metadata(stderr).map(|file| format!("{}:{}", file.dev(), file.ino()));
     actual.is_ok_and(|actual| named == Some(actual.as_str()))
 }
 
-/// Shape: the message, or `name=value`, on one line.
+/// Formats a field as the message, or as `name=value`, on one line.
 fn show(to: &mut dyn Write, name: &str, value: &dyn Debug) -> fmt::Result {
     let text = format!("{value:?}");
     let text = foreign::bytes(text.as_bytes(), FIELD);
@@ -94,7 +94,7 @@ fn show(to: &mut dyn Write, name: &str, value: &dyn Debug) -> fmt::Result {
     }
 }
 
-/// RFC 3164 to the local daemon, fields behind the message.
+/// Writes RFC 3164 to the local daemon, with the fields after the message.
 struct Syslog(Mutex<Logger<LoggerBackend, Formatter3164>>);
 
 impl Syslog {
@@ -138,7 +138,7 @@ impl<S: Subscriber> Layer<S> for Syslog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let text = Line::of(event);
         let Ok(mut logger) = self.0.lock() else { return };
-        // Nobody is left to tell when the log itself fails.
+        // If the log itself fails, there is no place to report it.
         let _ = match *event.metadata().level() {
             Level::ERROR => logger.err(text),
             Level::WARN => logger.warning(text),

@@ -1,4 +1,4 @@
-//! Words to systemd: READY, STATUS, WATCHDOG, RELOADING, STOPPING. Silent when nobody listens.
+//! Notifications to systemd: READY, STATUS, WATCHDOG, RELOADING, STOPPING. Without systemd it does nothing.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 
 use crate::foreign;
 
-/// The manager's view of this process.
+/// The state of this process as the service manager knows it.
 pub struct Notifier {
     ready: bool,
     status: String,
@@ -22,7 +22,7 @@ fn tell(states: &[NotifyState<'_>]) {
 }
 
 impl Notifier {
-    /// Reads the manager's watchdog interval from the environment.
+    /// Reads the watchdog interval from the environment.
     pub fn new() -> Self {
         Notifier {
             ready: false,
@@ -33,19 +33,19 @@ impl Notifier {
         }
     }
 
-    /// Ready, once.
+    /// Reports ready; further calls do nothing.
     pub fn ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
             tell(&[NotifyState::Ready]);
         }
     }
 
-    /// Whether ready was told.
+    /// Returns whether ready was reported.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// The start takes longer; asks for this much more.
+    /// Asks for more time to start.
     pub fn extend(&mut self, time: Duration) {
         if self.extended.is_some_and(|at| at.elapsed() < time / 4) {
             return;
@@ -54,16 +54,16 @@ impl Notifier {
         tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
     }
 
-    /// One line, told when it changes.
+    /// Sends the status line if it has changed.
     pub fn status(&mut self, line: &str) {
         if self.status != line {
             line.clone_into(&mut self.status);
-            // The manager reads one assignment a line: a newline of others must not make another.
+            // The manager reads one assignment per line: a newline in foreign text must not create another.
             tell(&[NotifyState::Status(&foreign::line(line).to_string())]);
         }
     }
 
-    /// Feeds the watchdog if every working loop has made a turn within its interval.
+    /// Feeds the watchdog if every working loop has made progress within its interval.
     pub fn beat(&mut self, silence: Duration) {
         let Some(interval) = self.watchdog else { return };
         if silence < interval / 2 && self.last_beat.elapsed() >= interval / 4 {
@@ -72,7 +72,7 @@ impl Notifier {
         }
     }
 
-    /// Settings are read again; tell [`reloaded`](Self::reloaded) afterwards.
+    /// Reports that a reload begins; call [`reloaded`](Self::reloaded) afterwards.
     pub fn reloading(&self) {
         if !self.ready {
             return;
@@ -83,14 +83,14 @@ impl Notifier {
         }
     }
 
-    /// The reload is over, whether it changed anything or not. A start that is under way goes on.
+    /// Reports the end of the reload, successful or not. A start in progress continues.
     pub fn reloaded(&self) {
         if self.ready {
             tell(&[NotifyState::Ready]);
         }
     }
 
-    /// The end has begun.
+    /// Reports that the process is stopping.
     pub fn stopping(&mut self) {
         tell(&[NotifyState::Stopping]);
         self.status("stopping");

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT ask for a stop, SIGHUP for a reload.
+//! SIGTERM and SIGINT request a stop, SIGHUP a reload.
 
 use std::sync::mpsc::{Receiver, channel};
 
@@ -7,33 +7,33 @@ use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result};
 
-/// What was asked for.
+/// A request by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessSignal {
-    /// To stop.
+    /// Stop the process.
     Stop,
-    /// To read the settings again.
+    /// Read the settings again.
     Reload,
 }
 
-/// What a second SIGTERM or SIGINT does.
+/// Effect of a second SIGTERM or SIGINT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecondSignal {
-    /// Ends the process at once.
+    /// It ends the process at once.
     Ends,
-    /// Nothing: the end takes seconds at the most, and must not be left half done.
+    /// It has no effect: a stop takes only seconds and must not be interrupted.
     Waits,
 }
 
-/// Begins to listen, on a thread of its own.
+/// Starts a thread that receives the signals.
 ///
 /// # Errors
-/// 70 when the handlers cannot be installed.
+/// 70 if the handlers cannot be installed.
 pub fn listen(second: SecondSignal) -> Result<Receiver<ProcessSignal>> {
     let failed = |e: std::io::Error| Error::internal(format_args!("cannot listen for signals: {e}"));
     let asked_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT].into_iter().filter(|_| second == SecondSignal::Ends) {
-        // In this order: the first signal only arms the exit by the second.
+        // In this order, the first signal only prepares the exit by the second.
         signal_hook::flag::register_conditional_shutdown(signal, 130, asked_before.clone()).map_err(failed)?;
         signal_hook::flag::register(signal, asked_before.clone()).map_err(failed)?;
     }

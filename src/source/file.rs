@@ -1,5 +1,6 @@
-//! Records of a file or of standard input, each with its exact bytes: JSON Lines, JSON documents, or tables with a header line;
-//! also packed with gzip. What a file is, is recognised where it is not said. Memory does not depend on the size of the file.
+//! Reads records of a file or of standard input, with their exact bytes: JSON Lines, JSON documents, or tables with a
+//! header line, optionally compressed with gzip. It detects the format if it is not given. Memory does not depend on
+//! the size of the file.
 
 mod batch;
 mod cells;
@@ -29,25 +30,25 @@ use lines::LineSplitter;
 use split_step::SplitStep;
 use table::RowSplitter;
 
-/// How a file is read.
+/// Options for reading a file.
 #[derive(Debug, Clone)]
 pub struct FileOptions<'a> {
-    /// What it is.
+    /// Format of the file.
     pub format: FileFormat,
-    /// What separates the cells of a table; `None`: what its header line shows.
+    /// Delimiter of a table; `None`: the one in its header line.
     pub delimiter: Option<u8>,
     /// In a table a comma is the decimal point.
     pub decimal_comma: bool,
-    /// Where the four fields are.
+    /// Sources of the four fields.
     pub fields: &'a Fields,
-    /// Of these fields.
+    /// Accepted spellings of these fields.
     pub parser: &'a Parser,
-    /// Which of device, metric, value and time the user named: a table without such a column is an error.
+    /// Whether the user named device, metric, value and time: a table without such a column is an error.
     pub named: [bool; 4],
 }
 
 impl FileOptions<'_> {
-    /// What names a column, if a table must have it. The value's is never absent.
+    /// Returns the name of a column, if a table must have it. The value is always required.
     fn required(&self, path: &str) -> Option<&'static str> {
         let Fields { device, metric, value, time, .. } = self.fields;
         let all = [
@@ -74,10 +75,10 @@ enum Kind {
     Table(Box<RowSplitter>),
 }
 
-/// Opens a path, `-` being standard input.
+/// Opens a path; `-` is standard input.
 ///
 /// # Errors
-/// 66 when it cannot be read, 65 when it is no text, or a table that lacks a column.
+/// 66 if it cannot be read, 65 if it is not text, or a table without a required column.
 pub fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
     let mut input = InputFile::open(path)?;
     let format = match options.format {
@@ -96,7 +97,7 @@ pub fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
     Ok(Records { input, kind, reading })
 }
 
-/// A file's name without directory and extensions.
+/// Returns a file's name without directory and extensions.
 pub fn device_of(path: &str) -> String {
     if path == "-" {
         return "stdin".into();
@@ -107,7 +108,7 @@ pub fn device_of(path: &str) -> String {
     if is_packed { stem(Path::new(&name)).unwrap_or(name) } else { name }
 }
 
-/// What a file is: by its extension, then by what it begins with.
+/// Detects the format by the extension, then by the first bytes.
 fn recognised(path: &str, input: &mut InputFile) -> Result<FileFormat> {
     let lower = path.to_lowercase();
     let name = lower.strip_suffix(".gz").unwrap_or(&lower);
@@ -125,14 +126,15 @@ fn recognised(path: &str, input: &mut InputFile) -> Result<FileFormat> {
     }
 }
 
-/// What a text is, by its beginning; `None` when more of it has to be seen.
+/// Detects the format of a text by its beginning; `None` if more of it is needed.
 fn begins(text: &[u8], is_json: bool, is_all: bool) -> Option<FileFormat> {
     let or = |format| is_all.then_some(format);
     match text.first() {
         None => or(FileFormat::Jsonl),
         Some(b'[') => Some(FileFormat::Json),
         Some(b'{') => {
-            // An object that goes on in the next line, which does not begin another one, is printed over several lines.
+            // An object that continues in the next line, which does not begin another one, is printed over several
+            // lines.
             let Some(end) = memchr::memchr(b'\n', text) else { return or(FileFormat::Jsonl) };
             if document::is_whole(&text[..end]) {
                 return Some(FileFormat::Jsonl);
@@ -148,18 +150,18 @@ fn begins(text: &[u8], is_json: bool, is_all: bool) -> Option<FileFormat> {
 }
 
 impl Records {
-    /// How the records are understood.
+    /// Returns how records are decoded.
     pub fn reading(&self) -> &Arc<FileReading> {
         &self.reading
     }
 
-    /// As messages name the file.
+    /// Returns the name of the file for messages.
     pub fn name(&self) -> &str {
         self.input.name()
     }
 
-    /// Reads at most `most` records, without waiting for more once there is one; then whether there may be more.
-    /// What was read before an error comes with it.
+    /// Reads at most `most` records, and does not wait for more once there is one. Returns whether there may be more.
+    /// Records before an error are in the batch.
     pub fn batch(&mut self, most: usize) -> (RecordBatch, Result<bool>) {
         let mut batch = RecordBatch::new(self.reading.clone());
         let has_more = self.fill(&mut batch, most);

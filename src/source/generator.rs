@@ -1,5 +1,5 @@
-//! Synthetic devices. Value, device and label of event `i` are functions of (seed, i) and of its virtual time
-//! `start + i x step`, so the same settings give the same events; the rate only paces the sending.
+//! Synthetic devices. Value, device and label of event `i` are functions of (seed, i) and of its virtual time `start +
+//! i x step`. The same settings therefore give the same events; the rate only affects when they are sent.
 
 use std::f64::consts::TAU;
 use std::time::Duration;
@@ -17,28 +17,28 @@ use crate::event::{Fields, Timestamp};
 const KINDS: [(&str, &str, f64); 4] =
     [("pump", "temperature", 60.0), ("press", "pressure", 4.0), ("fan", "vibration", 2.0), ("motor", "current", 12.0)];
 
-/// Kinds of injected anomalies, with the number of a device's events that each lasts.
+/// Kinds of injected anomalies, with the number of events of the device that each lasts.
 const LABELS: [(&str, u64); 6] =
     [("spike", 1), ("dip", 1), ("level_shift", 30), ("drift", 40), ("stuck", 30), ("noise_burst", 12)];
-/// A device's events are divided into blocks; each holds one injected anomaly or none.
+/// Number of events per block: each block of a device's events contains one injected anomaly or none.
 const BLOCK: u64 = 200;
 const DAY: f64 = 86_400.0;
 
-/// See the module.
+/// The generator of synthetic events.
 pub struct Generator {
     seed: u64,
     devices: u64,
     rate: f64,
     start: Timestamp,
     step: Duration,
-    /// Chance that a block holds an anomaly.
+    /// Probability that a block contains an anomaly.
     chance: f64,
     count: u64,
     writer: Writer,
     next: u64,
 }
 
-/// What a device is like.
+/// Properties of a device.
 struct Device {
     level: f64,
     daily: f64,
@@ -48,7 +48,7 @@ struct Device {
 }
 
 impl Generator {
-    /// `now` is the virtual start unless the settings name one.
+    /// Creates a generator; `now` is the virtual start unless the settings name one.
     pub fn new(settings: &ProducerSettings, fields: &Fields, now: Timestamp) -> Self {
         let per_event = if settings.rate > 0.0 { 1.0 / settings.rate } else { 0.001 };
         let mean_length = LABELS.iter().map(|(_, length)| length).sum::<u64>() as f64 / LABELS.len() as f64;
@@ -65,7 +65,7 @@ impl Generator {
         }
     }
 
-    /// A generator of random numbers that belongs to one purpose and one place in it.
+    /// Creates a random-number generator for one purpose and one position.
     fn random(&self, purpose: u64, place: u64) -> Xoshiro256PlusPlus {
         let mixed = (self.seed ^ purpose.rotate_left(48)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ place;
         Xoshiro256PlusPlus::seed_from_u64(mixed)
@@ -84,12 +84,12 @@ impl Generator {
         }
     }
 
-    /// Seconds of virtual time since the epoch.
+    /// Returns the virtual time in seconds since the epoch.
     fn seconds(&self, event: u64) -> f64 {
         self.start.millis() as f64 / 1000.0 + event as f64 * self.step.as_secs_f64()
     }
 
-    /// The value without anything abnormal.
+    /// Returns the value without anomalies.
     fn ordinary(&self, of: &Device, event: u64) -> f64 {
         let at = self.seconds(event);
         let noise: f64 = self.random(2, event).sample(StandardNormal);
@@ -98,10 +98,10 @@ impl Generator {
         of.level + daily + drift + of.noise * noise
     }
 
-    /// The injected anomaly that this event belongs to: its kind, and the event's place in it.
+    /// Returns the kind of the injected anomaly that this event belongs to, and the event's position in it.
     fn injected(&self, device: u64, turn: u64) -> Option<(usize, u64)> {
         let block = turn / BLOCK;
-        // One draw for the block, whichever of its events asks.
+        // All events of a block use the same random draw.
         let mut random = self.random(3, device.wrapping_mul(0x1_0000_0001).wrapping_add(block.rotate_left(20)));
         if random.random::<f64>() >= self.chance {
             return None;
@@ -113,7 +113,7 @@ impl Generator {
         (place < length).then_some((kind, place))
     }
 
-    /// Event number `i`: device, metric, value, label.
+    /// Returns event number `i`: device, metric, value, label.
     fn event(&self, i: u64) -> (String, &'static str, f64, Option<&'static str>) {
         let (device, turn) = (i % self.devices, i / self.devices);
         let of = self.device(device);
@@ -130,7 +130,7 @@ impl Generator {
                 _ => value += of.noise * 8.0 * self.random(5, i).sample::<f64, _>(StandardNormal),
             }
         }
-        // Sensors have a resolution.
+        // Sensors have a limited resolution.
         let value = (value * 1e4).round() / 1e4;
         (format!("{kind}-{device:04}"), metric, value, injected.map(|(which, _)| LABELS[which].0))
     }

@@ -1,4 +1,4 @@
-//! This machine's own metrics: processor, memory, load, disks and network, once in every interval.
+//! This machine's own metrics: processor, memory, load, disks and network, once per interval.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{EventSource, SourceEvent, SourceStep, Writer};
 use crate::error::{Error, Result};
 use crate::event::{Fields, Timestamp};
 
-/// See the module. The device is the host's name.
+/// The source of host metrics. The device is the host name.
 pub struct Host {
     device: String,
     interval: Duration,
@@ -23,10 +23,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// The first reading is due after one interval: rates need two.
+    /// Creates the source. The first reading is due after one interval, because rates need two.
     ///
     /// # Errors
-    /// 69 when this system does not tell.
+    /// 69 if the system does not provide the metrics.
     pub fn new(interval: Duration, fields: &Fields) -> Result<Self> {
         let silent = |e: sysinfo::Error| Error::unavailable(format_args!("this machine's metrics cannot be read: {e}"));
         let mut system = System::new().map_err(silent)?;
@@ -44,7 +44,7 @@ impl Host {
         })
     }
 
-    /// `elapsed` is the time since the last reading, which rates are divided by.
+    /// Reads all metrics; `elapsed` is the time since the last reading, for rates.
     fn read(&mut self, elapsed: Duration) {
         let seconds = elapsed.as_secs_f64();
         self.system.refresh_cpu_usage();
@@ -88,7 +88,7 @@ impl EventSource for Host {
             }
             self.read(elapsed.saturating_sub(self.last));
             self.last = elapsed;
-            // A reading that was missed is not made up for: there is nothing to read of the past.
+            // A missed reading is skipped, because past values cannot be read.
             while self.due <= elapsed {
                 self.due += self.interval;
             }

@@ -1,11 +1,11 @@
-//! When the events of a file are due: at their original pace, scaled. The times come from outside, and some are wrong; no single
-//! time, and no gap between times, decides how long a replay pauses.
+//! Decides when the events of a file are due: at their original pace, scaled. Some times in a file are wrong. A single
+//! time or gap therefore cannot determine how long a replay pauses.
 
 use std::time::Duration;
 
 use crate::event::Timestamp;
 
-/// Pause for a gap that is passed over.
+/// Pause for a gap that is skipped.
 const GAP: Duration = Duration::from_secs(1);
 
 /// A time that does not continue those before it.
@@ -17,30 +17,32 @@ pub struct Jump {
     pub to: Timestamp,
 }
 
-/// See the module.
+/// The pace of a replay.
 #[derive(Debug)]
 pub struct Pace {
     speed: f64,
     /// Longest pause, in milliseconds of the file's times.
     longest: i64,
-    /// The time that was reached.
+    /// The time that the replay has reached.
     base: Option<Timestamp>,
-    /// A time far from `base`: either it is wrong, or the next ones are near it.
+    /// A time far from `base`: it is wrong, or the next ones are close to it.
     aside: Option<Timestamp>,
     /// Newest time for which there was a pause.
     newest: Option<Timestamp>,
-    /// When the time that was reached is due, after the start.
+    /// When the reached time is due, after the start.
     due: Duration,
 }
 
 impl Pace {
-    /// `speed` times as fast as the file's times, without any pause at 0; no pause is longer than `longest`.
+    /// Creates a pace that is `speed` times as fast as the file's times; 0: without pauses. No pause is longer than
+    /// `longest`.
     pub fn new(speed: f64, longest: Duration) -> Self {
         let longest = (longest.as_millis() as f64 * speed) as i64;
         Pace { speed, longest, base: None, aside: None, newest: None, due: Duration::ZERO }
     }
 
-    /// When an event of this time is due, after the start, and whether its time does not continue those before it.
+    /// Returns when an event of this time is due, after the start, and whether its time does not continue those before
+    /// it.
     pub fn due(&mut self, at: Option<Timestamp>) -> (Duration, Option<Jump>) {
         let Some(at) = at.filter(|_| self.speed > 0.0) else { return (self.due, None) };
         let Some(base) = self.base else {
@@ -57,7 +59,7 @@ impl Pace {
             }
             return (self.due, None);
         }
-        // Two in a row that are far from the others: the file goes on there.
+        // Two consecutive times far from the others: the file continues there.
         let goes_on = self.aside.is_some_and(|aside| {
             let step_aside = at.millis() - aside.millis();
             (-self.longest..).contains(&step_aside) && (step > 0) == (aside > base)
@@ -86,7 +88,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// Seconds at which events of these times, in seconds, are due.
+    /// Returns when events of these times are due, in seconds.
     fn due(speed: f64, longest: Duration, times: &[i64]) -> Vec<f64> {
         let mut pace = Pace::new(speed, longest);
         times.iter().map(|at| pace.due(Timestamp::from_millis(at * 1000)).0.as_secs_f64()).collect()
@@ -121,10 +123,10 @@ mod tests {
     fn a_gap_that_is_longer_than_the_longest_pause_is_passed_over() {
         let day = 86_400;
         assert_eq!(due(1.0, HOUR, &[0, 1, day, day + 1, day + 2]), [0.0, 1.0, 1.0, 2.0, 3.0]);
-        // A reading a day: no flood, and no day.
+        // One reading per day: neither all at once, nor a pause of a day.
         let days = (0..100).map(|i| i * day).collect::<Vec<_>>();
         assert_eq!(due(1.0, HOUR, &days).last(), Some(&49.0));
-        // The speed makes the gap a short one.
+        // The speed makes the gap short.
         assert_eq!(due(100.0, HOUR, &[0, day]), [0.0, 864.0]);
     }
 

@@ -1,27 +1,27 @@
-//! Why records were rejected: each reason once, with its count and its first place, whatever the number of records.
+//! Counts the reasons of rejections: each reason once, with its count and its first position, in bounded memory.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::file::{BatchRow, LineCount};
 use crate::event::Rejection;
 
-/// Most reasons that are kept apart.
+/// Maximum number of different reasons.
 const MOST: usize = 20;
 
 /// Records that were rejected for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// Of the first one.
+    /// Message of the first one.
     pub rejection: Rejection,
-    /// How many there are, and the line of the first one.
+    /// Number of records, and line of the first one.
     pub seen: LineCount,
     /// Zero-based number of the first one.
     pub index: i64,
-    /// What the messages have in common.
+    /// The common part of the messages.
     kind: u64,
 }
 
-/// See the module.
+/// The counts per reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReasonCounts {
     reasons: Vec<Reason>,
@@ -29,7 +29,7 @@ pub struct ReasonCounts {
 }
 
 impl ReasonCounts {
-    /// Counts a record; whether its reason is a new one.
+    /// Counts a record; returns whether its reason is new.
     pub fn add(&mut self, row: BatchRow<'_>, rejection: Rejection) -> bool {
         let kind = kind(&rejection);
         if let Some(known) = self.reasons.iter_mut().find(|reason| reason.kind == kind) {
@@ -44,23 +44,23 @@ impl ReasonCounts {
         true
     }
 
-    /// In the order of their first records.
+    /// Returns the reasons in the order of their first records.
     pub fn all(&self) -> &[Reason] {
         &self.reasons
     }
 
-    /// Records with reasons beyond those that are kept.
+    /// Returns the number of records with further reasons.
     pub fn others(&self) -> LineCount {
         self.others
     }
 
-    /// Records that were rejected.
+    /// Returns the number of rejected records.
     pub fn count(&self) -> u64 {
         self.reasons.iter().map(|reason| reason.seen.count).sum::<u64>() + self.others.count
     }
 }
 
-/// What messages have in common that differ in a number or in what they quote.
+/// Returns the common part of messages that differ in a number or in a quoted text.
 fn kind(rejection: &Rejection) -> u64 {
     let mut hasher = DefaultHasher::new();
     rejection.class.hash(&mut hasher);

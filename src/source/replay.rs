@@ -1,5 +1,5 @@
-//! A file's events again, at their original pace, scaled, or as fast as they are taken. JSON records pass byte for byte,
-//! well-formed or not: what is not an event is for the detector to reject. A table's rows become JSON.
+//! Replays a file's events: at their original pace, scaled, or as fast as the broker accepts them. JSON records are
+//! sent byte for byte, even if invalid: the detector rejects them. Rows of a table become JSON.
 
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::config::resolved::ProducerSettings;
 use crate::error::{Error, Result};
 use crate::event::{Event, Fields, Parser, Timestamp};
 
-/// Records that are read together.
+/// Number of records per batch.
 const BATCH: usize = 1024;
-/// Batches that are read ahead.
+/// Number of batches that are read ahead.
 const AHEAD: usize = 2;
-/// Before the reader is asked again.
+/// Interval between two questions to the reader.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// See the module.
+/// The source that replays a file.
 pub struct ReplaySource {
     batches: Receiver<Result<RecordBatch>>,
     batch: Option<RecordBatch>,
-    /// Records of the batch that were taken.
+    /// Number of records of the batch that were taken.
     taken: usize,
     path: String,
     writer: Writer,
@@ -33,7 +33,7 @@ pub struct ReplaySource {
     told: Told,
 }
 
-/// What the log says at the end.
+/// Numbers for the log at the end.
 #[derive(Default)]
 struct Told {
     records: u64,
@@ -50,7 +50,7 @@ impl ReplaySource {
     /// Opens the file.
     ///
     /// # Errors
-    /// 66 when it cannot be read, 65 when it is no text, or a table that lacks a column.
+    /// 66 if it cannot be read, 65 if it is not text, or a table without a required column.
     pub fn new(settings: &ProducerSettings, fields: &Fields) -> Result<Self> {
         Ok(ReplaySource {
             batches: read(settings, fields)?,
@@ -65,14 +65,14 @@ impl ReplaySource {
         })
     }
 
-    /// When the next record is due after the start, and what it is; `None` for a table's row that is no event.
+    /// Returns when the next record is due after the start, and the record; `None` for a row that is not an event.
     fn sample(&mut self, batch: &RecordBatch) -> Option<(Duration, SourceEvent)> {
         let row = batch.row(self.taken);
         self.told.records += 1;
         let is_table = batch.reading().is_table();
         let event = match batch.event(self.taken) {
             Ok(Some(event)) => Some(event),
-            // What the settings ignore is no event of a table; a JSON record passes as it is.
+            // A row that the settings ignore is not sent. A JSON record is sent unchanged.
             Ok(None) if is_table => return None,
             Ok(None) => None,
             Err(rejection) if is_table => {
@@ -116,7 +116,7 @@ impl ReplaySource {
         due
     }
 
-    /// Says once, at the end of the file, what was passed over.
+    /// Logs the skipped records once, at the end of the file.
     fn end(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.told.has_ended, true) {
             return Ok(());
@@ -154,7 +154,7 @@ impl ReplaySource {
     }
 }
 
-/// Records as they are read, by a thread of their own: a pipe may keep silent for as long as it likes.
+/// Starts a thread that reads the records, because a pipe may be silent for any time.
 fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<RecordBatch>>> {
     let (sender, receiver) = sync_channel(AHEAD);
     let (path, fields) = (settings.file.clone(), fields.clone());
@@ -163,15 +163,15 @@ fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<
         .map_err(|problem| Error::config(format_args!("{}: {}", problem.title, problem.expected)))?;
     let begin = move |path: &str| {
         let usual = Fields::default();
-        // A field that has another name than usual was named by the user.
+        // A field with another name than the default was named by the user.
         let named = [fields.device != usual.device, fields.metric != usual.metric, true, fields.time != usual.time];
         open(path, &FileOptions { format, delimiter: None, decimal_comma, fields: &fields, parser: &parser, named })
     };
-    // A file's errors are reported at the start; opening a pipe waits for its first bytes.
+    // Errors of a file are reported at the start. Opening a pipe waits for its first bytes.
     let opened = if path == "-" { None } else { Some(begin(&path)?) };
     let body = move || match opened.map_or_else(|| begin(&path), Ok) {
         Ok(records) => send(records, &sender),
-        // If nobody listens any more, nobody has to know.
+        // If the receiver is gone, the error has no reader.
         Err(error) => drop(sender.send(Err(error))),
     };
     std::thread::Builder::new()
@@ -181,7 +181,7 @@ fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<
     Ok(receiver)
 }
 
-/// Sends all records, until they end or nobody listens any more.
+/// Sends all records until they end or the receiver is gone.
 fn send(mut records: Records, to: &SyncSender<Result<RecordBatch>>) {
     loop {
         let (batch, has_more) = records.batch(BATCH);
@@ -249,7 +249,7 @@ mod tests {
         (dir, ReplaySource::new(&settings, fields).unwrap())
     }
 
-    /// The answer once the reader has come so far.
+    /// Returns the answer once the reader has reached it.
     fn next(replay: &mut ReplaySource, elapsed: Duration) -> SourceStep {
         loop {
             match replay.next(elapsed).unwrap() {

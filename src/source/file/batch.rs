@@ -1,23 +1,23 @@
-//! Records that were read together: their bytes in one buffer, and where each lies.
+//! Records that were read together: their bytes in one buffer, and their positions.
 
 use std::sync::Arc;
 
 use super::reading::FileReading;
 use crate::event::{Event, Rejection};
 
-/// Longest record, in bytes. What is longer is an error, so that memory stays bounded.
+/// Maximum length of a record in bytes. A longer one is an error, so that memory stays bounded.
 pub const MAX_RECORD: usize = 16 << 20;
-/// Bytes after which a batch is full.
+/// Number of bytes at which a batch is full.
 const FULL: usize = 4 << 20;
 
 /// One record of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchRow<'a> {
-    /// Zero-based, over the records of the file.
+    /// Zero-based number among the records of the file.
     pub index: i64,
     /// One-based line on which it begins.
     pub line: u64,
-    /// As it is in the file, without the end of its line.
+    /// Its bytes in the file, without the line end.
     pub bytes: &'a [u8],
 }
 
@@ -29,22 +29,22 @@ struct Place {
     end: usize,
 }
 
-/// Lines of one kind: how many there are, and the first of them.
+/// A kind of lines: their number, and the first of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LineCount {
-    /// How many.
+    /// Number of lines.
     pub count: u64,
-    /// One-based; 0 when there is none.
+    /// One-based line; 0 if there is none.
     pub first: u64,
 }
 
 impl LineCount {
-    /// Counts one.
+    /// Counts one line.
     pub fn add(&mut self, line: u64) {
         self.join(LineCount { count: 1, first: line });
     }
 
-    /// Counts those of a later part of the file.
+    /// Adds the counts of a later part of the file.
     pub fn join(&mut self, other: LineCount) {
         if self.count == 0 {
             self.first = other.first;
@@ -58,30 +58,30 @@ impl LineCount {
 pub struct SkippedLines {
     /// Lines that begin with `#`.
     pub comments: LineCount,
-    /// The header line again.
+    /// Repetitions of the header line.
     pub headers: LineCount,
 }
 
 impl SkippedLines {
-    /// Counts those of a later part of the file.
+    /// Adds the counts of a later part of the file.
     pub fn join(&mut self, other: SkippedLines) {
         self.comments.join(other.comments);
         self.headers.join(other.headers);
     }
 }
 
-/// See the module.
+/// A batch of records.
 #[derive(Debug)]
 pub struct RecordBatch {
     reading: Arc<FileReading>,
     text: Vec<u8>,
     places: Vec<Place>,
-    /// What was passed over between them.
+    /// Lines that were skipped between them.
     pub passed: SkippedLines,
 }
 
 impl RecordBatch {
-    /// Without any record; `reading` is how those that come are understood.
+    /// Creates an empty batch; `reading` decodes its records.
     pub fn new(reading: Arc<FileReading>) -> Self {
         RecordBatch { reading, text: Vec::new(), places: Vec::new(), passed: SkippedLines::default() }
     }
@@ -93,36 +93,36 @@ impl RecordBatch {
         self.places.push(Place { index: row.index, line: row.line, start, end: self.text.len() });
     }
 
-    /// Number of records.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Whether no more bytes should join.
+    /// Returns whether the batch is full.
     pub fn is_full(&self) -> bool {
         self.text.len() >= FULL
     }
 
-    /// How its records are understood.
+    /// Returns how its records are decoded.
     pub fn reading(&self) -> &Arc<FileReading> {
         &self.reading
     }
 
-    /// The record at a place below [`len`](Self::len).
+    /// Returns the record at an index below [`len`](Self::len).
     pub fn row(&self, at: usize) -> BatchRow<'_> {
         let Place { index, line, start, end } = self.places[at];
         BatchRow { index, line, bytes: &self.text[start..end] }
     }
 
-    /// The event in that record; `None` when the settings pass it over.
+    /// Decodes that record; `None` if the settings ignore it.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why it is not an event.
     pub fn event(&self, at: usize) -> Result<Option<Event<'_>>, Rejection> {
         self.reading.event(self.row(at).bytes)
     }

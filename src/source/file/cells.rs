@@ -1,36 +1,37 @@
-//! Rows of a table: where a row ends, and its cells. A cell in quotes may hold delimiters and line ends, and a quote as two.
+//! Splits a table into rows, and rows into cells. A quoted cell may contain delimiters, line ends, and quotes as two
+//! quotes.
 
 use std::borrow::Cow;
 
-/// Most lines of one row. A quote that is never closed would otherwise take the rest of the file.
+/// Maximum number of lines of a row. Otherwise a quote that is never closed would take the rest of the file.
 pub const MAX_LINES: u64 = 100;
 
-/// Bytes that may stand between cells, before the header line has said which one does.
+/// Possible delimiters before the header line determines one.
 pub const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 /// Why a row has no end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnendedRow {
-    /// A cell in quotes goes on over more than [`MAX_LINES`] lines.
+    /// A quoted cell has more than [`MAX_LINES`] lines.
     TooManyLines,
-    /// Text follows a quote that closes a cell of several lines.
+    /// Text follows the closing quote of a cell of several lines.
     TextAfterQuote,
 }
 
-/// How far the row at hand was looked at.
+/// How far the current row was scanned.
 #[derive(Debug, Default)]
 pub struct RowScan {
     bytes: usize,
     is_quoted: bool,
-    /// Line ends within quotes.
+    /// Number of line ends within quotes.
     lines: u64,
 }
 
 impl RowScan {
-    /// Where the row at the beginning of `text` ends, before its line end; `None` when its end is not there.
+    /// Returns where the row at the beginning of `text` ends, before its line end; `None` if its end is not in `text`.
     ///
     /// # Errors
-    /// Why it has none.
+    /// Why it has no end.
     pub fn row(
         &mut self,
         text: &[u8],
@@ -50,7 +51,7 @@ impl RowScan {
                 }
             } else if self.is_quoted {
                 match text.get(at + 1) {
-                    // Whether it closes the cell depends on the next byte.
+                    // The next byte decides whether this quote closes the cell.
                     None if !is_all => {
                         self.bytes = at;
                         return Ok(None);
@@ -76,7 +77,7 @@ impl RowScan {
     }
 }
 
-/// The cells of one row, in their order; `None` for one whose quotes are wrong.
+/// Iterates over the cells of one row; `None` for a cell with wrong quotes.
 #[derive(Debug, Clone)]
 pub struct Cells<'a> {
     rest: Option<&'a [u8]>,
@@ -84,12 +85,12 @@ pub struct Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// Of a row without its line end.
+    /// Creates the iterator for a row without its line end.
     pub fn new(row: &'a [u8], delimiter: u8) -> Self {
         Cells { rest: Some(row), delimiter }
     }
 
-    /// Passes a cell in quotes, whose opening quote was taken off.
+    /// Skips a quoted cell after its opening quote.
     fn quoted(&mut self, text: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         let mut inner = Cow::Borrowed(&text[..0]);
         let mut from = 0;

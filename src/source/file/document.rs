@@ -1,42 +1,42 @@
-//! JSON that is not one object a line: an array of objects, or objects printed over several lines. Its values are split one
-//! by one, so that an array of any length needs the memory of one of its members.
+//! Splits JSON that is not one object per line: an array of objects, or objects printed over several lines. It splits
+//! value by value, so that an array of any length needs the memory of one member.
 
 use super::batch::{BatchRow, MAX_RECORD};
 use super::input::InputFile;
 use super::split_step::{SplitStep, too_long};
 use crate::error::{Error, Result};
 
-/// Splits what is at hand into JSON values.
+/// Splits the available bytes into JSON values.
 #[derive(Debug)]
 pub struct JsonSplitter {
     index: i64,
-    /// One-based line of the first byte at hand.
+    /// One-based line of the first available byte.
     line: u64,
-    /// Line on which the array begins whose members are the records.
+    /// Line on which the array of records begins.
     array: Option<u64>,
-    /// What is known of the value at the beginning of what is at hand.
+    /// State of the scan of the first value.
     scan: Scan,
 }
 
 #[derive(Debug, Default)]
 struct Scan {
-    /// Bytes that were looked at.
+    /// Number of bytes scanned.
     bytes: usize,
-    /// Objects and arrays that are open.
+    /// Number of open objects and arrays.
     depth: usize,
     is_in_string: bool,
 }
 
 impl JsonSplitter {
-    /// At the beginning of a file.
+    /// Creates a splitter for the beginning of a file.
     pub fn new() -> Self {
         JsonSplitter { index: 0, line: 1, array: None, scan: Scan::default() }
     }
 
-    /// The next record that is at hand; `take` gets it before its bytes are consumed.
+    /// Splits off the next available record; `take` receives it before its bytes are consumed.
     ///
     /// # Errors
-    /// 65 for a value of more than [`MAX_RECORD`] bytes, and for a file that ends within one or within an array.
+    /// 65 for a value of more than [`MAX_RECORD`] bytes, and for a file that ends within a value or an array.
     pub fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
         if self.scan.bytes == 0 {
             self.skip(input);
@@ -68,7 +68,7 @@ impl JsonSplitter {
         Ok(SplitStep::Record)
     }
 
-    /// Passes what is between the records: space, commas, and the brackets of the array.
+    /// Skips the bytes between records: spaces, commas, and the brackets of the array.
     fn skip(&mut self, input: &mut InputFile) {
         let mut passed = 0;
         for byte in input.at_hand() {
@@ -93,7 +93,7 @@ impl JsonSplitter {
     }
 }
 
-/// Whether the value that a text begins with ends in it.
+/// Returns whether the first value of a text ends in it.
 pub fn is_whole(text: &[u8]) -> bool {
     Scan::default().value(text, false).is_some()
 }
@@ -103,10 +103,10 @@ fn line_ends(bytes: &[u8]) -> u64 {
 }
 
 impl Scan {
-    /// Where the value ends that `text` begins with, or `None` when its end is not there.
+    /// Returns where the first value of `text` ends, or `None` if its end is not there.
     fn value(&mut self, text: &[u8], is_all: bool) -> Option<usize> {
         if !matches!(text[0], b'{' | b'[' | b'"') {
-            // A number or a word; the first byte belongs to it, whatever it is.
+            // A number or a word; the first byte always belongs to it.
             let after = text[1..].iter().position(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b',' | b']'));
             self.bytes = text.len();
             return after.map(|at| at + 1).or(is_all.then_some(text.len()));
@@ -119,7 +119,7 @@ impl Scan {
                         self.is_in_string = false;
                         self.bytes += at + 1;
                     }
-                    // An escape whose second byte is not there yet is looked at again.
+                    // An escape whose second byte is missing is scanned again.
                     Some(at) if at + 1 == rest.len() => {
                         self.bytes += at;
                         return None;

@@ -1,5 +1,5 @@
-//! The bytes of a file or of standard input, unpacked and without a byte order mark. Those that were read and are not used yet
-//! are at hand in one piece.
+//! Reads the bytes of a file or of standard input, decompressed and without a byte order mark. Bytes that were read and
+//! not consumed are available as one slice.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -8,9 +8,9 @@ use flate2::read::MultiGzDecoder;
 
 use crate::error::{Error, Result};
 
-/// Bytes that are read at once.
+/// Number of bytes per read.
 const CHUNK: usize = 1 << 18;
-/// Bytes that tell what a file is.
+/// Number of bytes that determine the format.
 const MAGIC: usize = 10;
 
 /// An open file, or standard input.
@@ -18,7 +18,7 @@ pub struct InputFile {
     name: String,
     from: Box<dyn Read + Send>,
     is_packed: bool,
-    /// A file of the disk, which never lets anybody wait.
+    /// Whether this is a regular file, which never blocks.
     is_regular: bool,
     has_ended: bool,
     buffer: Vec<u8>,
@@ -27,10 +27,10 @@ pub struct InputFile {
 }
 
 impl InputFile {
-    /// Opens a path, `-` being standard input, and reads its beginning.
+    /// Opens a path, where `-` is standard input, and reads its beginning.
     ///
     /// # Errors
-    /// 66 when it cannot be read, 65 when it is no text that can be read here.
+    /// 66 if it cannot be read, 65 if it is not text in a supported form.
     pub fn open(path: &str) -> Result<Self> {
         let cannot = |e: io::Error| Error::no_input(format_args!("cannot read {path}: {e}"));
         let file = if path == "-" { None } else { Some(File::open(path).map_err(cannot)?) };
@@ -41,7 +41,7 @@ impl InputFile {
         };
         let name = if path == "-" { "standard input" } else { path };
         let mut input = InputFile::new(name, from, false);
-        // Opening a directory succeeds; reading it does not.
+        // Opening a directory succeeds, but reading it fails.
         input.fill().map_err(cannot)?;
         input.peek()?;
         if input.at_hand().starts_with(b"\x1f\x8b") {
@@ -72,35 +72,35 @@ impl InputFile {
         }
     }
 
-    /// As messages name it.
+    /// Returns the name for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Bytes that were read and not consumed.
+    /// Returns the bytes that were read and not consumed.
     pub fn at_hand(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Whether nothing follows what is at hand.
+    /// Returns whether nothing follows the available bytes.
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Whether more bytes may have to be waited for.
+    /// Returns whether reading more bytes may block.
     pub fn may_keep_silent(&self) -> bool {
         !self.is_regular
     }
 
-    /// Takes bytes off the beginning of what is at hand.
+    /// Consumes bytes.
     pub fn consume(&mut self, count: usize) {
         self.start += count.min(self.end - self.start);
     }
 
-    /// Reads more bytes, unless the end is reached; waits for them.
+    /// Reads more bytes, unless the end is reached. It may block.
     ///
     /// # Errors
-    /// 66 when the file cannot be read any further, 65 when it is damaged.
+    /// 66 if the file cannot be read further, 65 if it is damaged.
     pub fn more(&mut self) -> Result<()> {
         self.fill().map_err(|e| {
             let is_damaged = matches!(
@@ -138,7 +138,7 @@ impl InputFile {
         }
     }
 
-    /// Reads until there is enough to tell what the file is.
+    /// Reads until there are enough bytes to detect the format.
     fn peek(&mut self) -> Result<()> {
         while !self.has_ended && self.at_hand().len() < MAGIC && !self.at_hand().contains(&b'\n') {
             self.more()?;
@@ -147,7 +147,7 @@ impl InputFile {
     }
 }
 
-/// What a file is that is not text, by its first bytes, and what to do about it.
+/// Describes a file that is not text, by its first bytes, and says what to do.
 fn foreign(begin: &[u8]) -> Option<&'static str> {
     const UTF16: &str = "UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8";
     let known: [(&[u8], &str); 9] = [

@@ -1,4 +1,4 @@
-//! Which cells of a table's rows hold the values, by its header line.
+//! Maps the columns of a table to the fields, by its header line.
 
 use std::borrow::Cow;
 
@@ -8,32 +8,32 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Fields, Forms, Parser, RejectClass, Rejection};
 use crate::foreign;
 
-/// Most paths that a parser has.
+/// Maximum number of paths of a parser.
 const PATHS: usize = 16;
-/// Most names of columns in a message, and characters of one.
+/// Maximum number of column names in a message, and of characters of one.
 const NAMED: usize = 40;
 const NAME: usize = 60;
 
-/// See the module.
+/// The layout of a table.
 #[derive(Debug)]
 pub struct FileLayout {
     delimiter: u8,
-    /// Of each column the number of the parser's path that it is.
+    /// For each column the number of the parser's path that it contains.
     columns: Vec<Option<usize>>,
-    /// The parser's path of the device, when no column is it.
+    /// The parser's path of the device, if no column contains it.
     one_device: Option<usize>,
-    /// Names of the columns, fit to be shown.
+    /// Escaped names of the columns.
     names: Vec<String>,
 }
 
 impl FileLayout {
-    /// Of a header line. `delimiter` is what separates its cells, if that is known.
+    /// Reads a header line; `delimiter` is the delimiter, if it is known.
     ///
     /// # Errors
-    /// 65 when there is no column of the value, or none of a name that the user gave; or two of one name.
+    /// 65 if there is no column with the value or with a name that the user gave, or if two columns have the same name.
     pub fn of(file: &str, line: &[u8], delimiter: Option<u8>, options: &FileOptions<'_>) -> Result<Self> {
         let delimiter = delimiter.unwrap_or_else(|| {
-            // Of several with as many cells the first.
+            // If several delimiters give as many cells, use the first.
             let best = DELIMITERS.iter().rev().max_by_key(|d| {
                 let headers = headers(line, **d);
                 (headers.iter().any(|header| is(header, &options.fields.value)), headers.len())
@@ -62,7 +62,7 @@ impl FileLayout {
         Ok(FileLayout { delimiter, columns, one_device, names })
     }
 
-    /// Whether a line has a column of the value, and others.
+    /// Returns whether a line has a column with the value, and other columns.
     pub fn is_header(line: &[u8], delimiter: Option<u8>, fields: &Fields) -> bool {
         let one = delimiter.map(|delimiter| [delimiter; 4]);
         one.unwrap_or(DELIMITERS).iter().any(|delimiter| {
@@ -71,25 +71,25 @@ impl FileLayout {
         })
     }
 
-    /// Names of the columns, as they may be shown.
+    /// Returns the escaped names of the columns.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Whether no column has the device.
+    /// Returns whether no column contains the device.
     pub fn has_one_device(&self) -> bool {
         self.one_device.is_some()
     }
 
-    /// What separates cells.
+    /// Returns the delimiter.
     pub fn delimiter(&self) -> u8 {
         self.delimiter
     }
 
-    /// The event in a row; `None` when the settings pass it over. `device` is the device of a table that has no such column.
+    /// Decodes a row; `None` if the settings ignore it. `device` is the device of a table without such a column.
     ///
     /// # Errors
-    /// Why it is none.
+    /// Why it is not an event.
     pub fn event<'a>(
         &self,
         row: &'a [u8],
@@ -123,7 +123,7 @@ impl FileLayout {
         parser.row(&borrowed[..count], forms)
     }
 
-    /// The cells that the parser wants, in its order.
+    /// Returns the cells in the order of the parser.
     fn cells<'a>(&self, row: &'a [u8]) -> Result<[Option<Cow<'a, [u8]>>; PATHS], Rejection> {
         let mut found = [const { None }; PATHS];
         let mut width = 0;
@@ -153,7 +153,7 @@ impl FileLayout {
     }
 }
 
-/// For names whose cells have quotes in them.
+/// Removes quotes from names of columns.
 fn owned<'a>(event: Event<'_>) -> Event<'a> {
     Event {
         device_id: Cow::Owned(event.device_id.into_owned()),

@@ -1,21 +1,21 @@
-//! One record a line; blank lines are none.
+//! Splits a file into lines, one record each; blank lines are skipped.
 
 use super::batch::{BatchRow, MAX_RECORD};
 use super::input::InputFile;
 use super::split_step::{SplitStep, too_long};
 use crate::error::Result;
 
-/// Splits what is at hand into lines.
+/// Splits the available bytes into lines.
 #[derive(Debug, Default)]
 pub struct LineSplitter {
     index: i64,
     line: u64,
-    /// Bytes at hand that hold no line end.
+    /// Number of available bytes without a line end.
     scanned: usize,
 }
 
 impl LineSplitter {
-    /// The next record that is at hand; `take` gets it before its bytes are consumed.
+    /// Splits off the next available record; `take` receives it before its bytes are consumed.
     ///
     /// # Errors
     /// 65 for a line of more than [`MAX_RECORD`] bytes.

@@ -1,23 +1,23 @@
-//! What a way of splitting a file says of the bytes at hand.
+//! Result of one step of splitting a file into records.
 
 use super::batch::MAX_RECORD;
 use super::input::InputFile;
 use crate::error::Error;
 
-/// See the module.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SplitStep {
     /// There was a record.
     Record,
     /// There was a line that is not a record.
     Passed,
-    /// The next record does not end within what is at hand.
+    /// The next record does not end within the available bytes.
     Hungry,
     /// There is no further record.
     End,
 }
 
-/// A record that is longer than the limit.
+/// The error for a record that exceeds the limit.
 pub fn too_long(input: &InputFile, what: &str, line: u64) -> Error {
     Error::data(format_args!(
         "{}:{line}: the {what} that begins here has more than {} MiB, which is the limit of one record; \

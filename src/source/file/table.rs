@@ -1,4 +1,4 @@
-//! A table: a header line, then rows. Lines that begin with `#` are comments.
+//! Splits a table: a header line, then rows. Lines that begin with `#` are comments.
 
 use super::FileOptions;
 use super::batch::{BatchRow, MAX_RECORD, SkippedLines};
@@ -8,27 +8,27 @@ use super::layout::FileLayout;
 use super::split_step::{SplitStep, too_long};
 use crate::error::{Error, Result};
 
-/// Splits what is at hand into rows.
+/// Splits the available bytes into rows.
 #[derive(Debug)]
 pub struct RowSplitter {
-    /// `None` until the header line was read.
+    /// `None` until the header line is read.
     delimiter: Option<u8>,
     line_end: u8,
     header: Vec<u8>,
-    /// A row that was read in search of the header line, with its number.
+    /// A row that was read while looking for the header line, with its number.
     first: Option<(u64, Vec<u8>)>,
     index: i64,
-    /// Lines that were passed.
+    /// Lines that were skipped.
     lines: u64,
     scan: RowScan,
     passed: SkippedLines,
 }
 
 impl RowSplitter {
-    /// Reads the header line, and what stands before it.
+    /// Reads the header line and the lines before it.
     ///
     /// # Errors
-    /// 65 when the table lacks a column that it must have.
+    /// 65 if the table lacks a required column.
     pub fn open(input: &mut InputFile, options: &FileOptions<'_>) -> Result<(Self, FileLayout)> {
         let mut table = RowSplitter {
             delimiter: options.delimiter,
@@ -40,7 +40,7 @@ impl RowSplitter {
             scan: RowScan::default(),
             passed: SkippedLines::default(),
         };
-        // A header line may itself begin with `#`, as gnuplot's and some loggers' do.
+        // A header line may begin with `#`, as those of gnuplot and of some loggers.
         let mut comment = None;
         while let Some((line, bytes)) = table.line(input)? {
             if bytes.len() <= 6 && bytes.get(..4).is_some_and(|begin| begin.eq_ignore_ascii_case(b"sep=")) {
@@ -65,12 +65,12 @@ impl RowSplitter {
         Err(Error::data(format_args!("{} {what}: there is no header line and no row", input.name())))
     }
 
-    /// What was passed over since the last call.
+    /// Returns the lines that were skipped since the last call.
     pub fn take_passed(&mut self) -> SkippedLines {
         std::mem::take(&mut self.passed)
     }
 
-    /// The next line before the rows, and its number.
+    /// Returns the next line before the rows, and its number.
     fn line(&mut self, input: &mut InputFile) -> Result<Option<(u64, Vec<u8>)>> {
         let mut line = Vec::new();
         loop {
@@ -86,7 +86,7 @@ impl RowSplitter {
         }
     }
 
-    /// The next row that is at hand; `take` gets it before its bytes are consumed.
+    /// Splits off the next available row; `take` receives it before its bytes are consumed.
     ///
     /// # Errors
     /// 65 for a row of more than [`MAX_RECORD`] bytes or [`MAX_LINES`] lines, and for a file that ends within quotes.
@@ -119,7 +119,7 @@ impl RowSplitter {
         Ok(SplitStep::Passed)
     }
 
-    /// Passes one line that is not blank; `see` gets its number and its bytes.
+    /// Skips one line that is not blank; `see` receives its number and its bytes.
     fn split(&mut self, input: &mut InputFile, see: &mut dyn FnMut(u64, &[u8]) -> Kind) -> Result<Split> {
         loop {
             let at_hand = input.at_hand();
@@ -148,7 +148,7 @@ impl RowSplitter {
     }
 
     fn end(&mut self, text: &[u8], is_all: bool) -> Result<Option<usize>, UnendedRow> {
-        // A quote in a comment opens nothing.
+        // A quote in a comment has no meaning.
         if text.first() == Some(&b'#') {
             return Ok(memchr::memchr(self.line_end, text).or(is_all.then_some(text.len())));
         }
@@ -159,7 +159,7 @@ impl RowSplitter {
     }
 }
 
-/// What a line is.
+/// Classes of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Row,
@@ -167,16 +167,16 @@ enum Kind {
     Header,
 }
 
-/// What is at hand.
+/// The available bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Split {
-    /// The line of this number.
+    /// Returns the line with this number.
     Line(u64, Kind),
     Hungry,
     End,
 }
 
-/// The byte that ends lines: a line feed, unless the first line ends in a carriage return alone.
+/// Returns the byte that ends lines: a line feed, unless the first line ends with a carriage return only.
 fn line_end(input: &mut InputFile) -> Result<u8> {
     loop {
         match memchr::memchr2(b'\r', b'\n', input.at_hand()) {
