@@ -69,6 +69,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs a broker: tests/run"]
     fn a_stranded_client_reaches_the_cluster_again() {
         let there = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
         let settings =
@@ -85,6 +86,7 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "needs a broker: tests/run"]
     fn a_coordinator_is_there_when_it_answers_anybody() {
         let there = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
         let settings =
