@@ -163,7 +163,10 @@ fn typed(
         Some(plain) => put(path, plain, here, Some(origin(key)), entries, report),
         None => {
             report.add(&here, format!("`{path}` is {}", value.get_ref().type_str()), "expected a single value", None);
-            report.hide_value();
+            // A value under an unknown name may be a secret as well.
+            if property::is_secret(&path) || schema::find(&path).is_none() {
+                report.hide_value();
+            }
         }
     }
 }

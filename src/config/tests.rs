@@ -235,3 +235,18 @@ fn a_secret_under_a_wrong_name_of_a_wrong_type_or_in_broken_toml_is_not_shown() 
         assert!(!message.contains("hunter2"), "{message}");
     }
 }
+
+#[test]
+fn an_error_excerpt_shows_a_list_unless_it_may_be_a_secret() {
+    let text = "[fields]\nignore = [\"v=1\", 2026-01-01]\n[detector]\nwindow = [[1979-05-27]]\n";
+    let shown = message(&[("common.toml", text)], &[]);
+    assert!(shown.contains("ignore = [\"v=1\", 2026-01-01]") && shown.contains("window = [[1979-05-27]]"), "{shown}");
+    for line in [
+        "[postgres]\npassword = [\"hunter2\", 2026-01-01]",
+        "[postgres]\npasword = [\"hunter2\", 2026-01-01]",
+        "[kafka.properties]\n\"sasl.password\" = [\"hunter2\", 2026-01-01]",
+    ] {
+        let masked = message(&[("common.toml", line)], &[]);
+        assert!(masked.contains("common.toml:2:") && !masked.contains("hunter2"), "{masked}");
+    }
+}
