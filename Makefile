@@ -75,6 +75,9 @@ bench-count:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	@# Dependencies that nothing uses.
+	cargo-machete --version >/dev/null 2>&1 || cargo install --locked cargo-machete --version 0.9.2
+	cargo machete
 	@# A lock file of its own that depends on ours.
 	cargo metadata --locked --format-version 1 --manifest-path bench/micro/Cargo.toml >/dev/null
 	shellcheck .ci/run tests/run tests/machine tests/package tests/cloud-init \
