@@ -3,6 +3,7 @@
 
 pub mod account;
 mod dashboard_access;
+mod declare;
 mod names;
 pub mod option;
 pub mod property;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::config::option;
 use crate::config::resolved::{FileFormat, Settings};
-use crate::config::schema::{KEYS, SettingKey, ValueType};
+use crate::config::schema::{self, SettingKey, ValueType};
 
 /// Options of `anomaly score`.
 #[derive(Debug, Clone, clap::Args)]
@@ -96,7 +96,7 @@ static OPTIONS: LazyLock<Vec<(&SettingKey, String)>> = LazyLock::new(|| {
         Some((_, name)) => (*name).to_owned(),
         None => key.path.rsplit('.').next().unwrap_or(key.path).replace('_', "-"),
     };
-    KEYS.iter().filter(is_option).map(|key| (key, name(key))).collect()
+    schema::keys().filter(is_option).map(|key| (key, name(key))).collect()
 });
 
 fn argument(key: &'static SettingKey, name: &'static str) -> Arg {

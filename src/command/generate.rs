@@ -8,7 +8,7 @@ use roff::{Inline, Roff, bold, italic, roman};
 
 use super::output;
 use crate::cli::{self, GeneratedDocument};
-use crate::config::schema::{KEYS, SECTIONS, SettingKey, ShippedFile, ValueType};
+use crate::config::schema::{SECTIONS, SettingKey, ShippedFile, ValueType};
 use crate::error::Result;
 
 /// Writes one document to standard output.
@@ -222,13 +222,12 @@ fn settings_page(out: &mut dyn Write) -> io::Result<()> {
          any key. An unknown key, a wrong type or a value out of range stops the start with exit code 78. All problems are \
          reported at once, each with its place. `anomaly check` prints each value and where it comes from.",
     )]);
-    for (section, about) in SECTIONS {
-        page.control("SH", [format!("[{section}]").as_str()]);
-        page.text([roman(*about)]);
-        let prefix = format!("{section}.");
-        for key in KEYS.iter().filter(|key| key.path.strip_prefix(&prefix).is_some_and(|name| !name.contains('.'))) {
+    for section in SECTIONS {
+        page.control("SH", [format!("[{}]", section.name).as_str()]);
+        page.text([roman(section.doc)]);
+        for key in section.keys {
             page.control("TP", []);
-            page.text([bold(key.path.trim_start_matches(&prefix)), roman(format!(" = {}", key.default))]);
+            page.text([bold(key.name), roman(format!(" = {}", key.default))]);
             page.text([roman(format!("{}{}{}", key.doc, expects(key), place(key)))]);
         }
     }
@@ -251,7 +250,7 @@ fn expects(key: &SettingKey) -> String {
         ValueType::Listen => " An IP address with a port, or \"off\".".into(),
         ValueType::Time => " A time as in RFC 3339.".into(),
         ValueType::Step => " A time such as \"10ms\".".into(),
-        ValueType::List => " Strings in brackets, or one string with commas between them.".into(),
+        ValueType::List => " A list of strings. In an environment variable: one string, separated by commas.".into(),
     }
 }
 

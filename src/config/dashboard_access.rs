@@ -26,7 +26,7 @@ pub fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, String, &'s
         problem(
             "dashboard.proxy_addresses",
             title,
-            "expected IP addresses or ranges such as 10.0.0.0/8, with commas between them",
+            "expected IP addresses or ranges, such as [\"127.0.0.1\", \"10.0.0.0/8\"]",
         );
     }
     let is_open = matches!(dashboard.listen, ListenAddress::At(address) if !address.ip().is_loopback());

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::raw::{self, SettingFiles};
 use super::report::SettingsReport;
 use super::resolved::Settings;
-use super::schema::{SettingKey, ValueType};
+use super::schema::SettingKey;
 use super::value_check;
 use crate::error::{Error, Result};
 
@@ -14,13 +14,7 @@ use crate::error::{Error, Result};
 /// # Errors
 /// What was expected.
 pub fn value(key: &SettingKey, text: &str) -> Result<Value, String> {
-    let value = match key.kind {
-        ValueType::Integer(..) => text.parse::<i64>().map(Value::from).ok(),
-        ValueType::Float(..) => text.parse::<f64>().map(Value::from).ok(),
-        ValueType::Bool => text.parse::<bool>().map(Value::from).ok(),
-        _ => None,
-    };
-    value_check::check(key.kind, value.unwrap_or_else(|| text.into()))
+    value_check::check(key.kind, value_check::parsed(key.kind, text))
 }
 
 /// The defaults, with these values in the place of some, by their paths. No file and no variable is read.

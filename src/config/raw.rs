@@ -15,8 +15,8 @@ use super::account::{self, Account};
 use super::property;
 use super::read::{self, unreadable};
 use super::report::{SettingOrigin, SettingsReport};
-use super::schema::{self, PROPERTIES, ShippedFile, ValueType};
-use super::value_check::check;
+use super::schema::{self, PROPERTIES, ShippedFile};
+use super::value_check::{check, parsed};
 use crate::foreign;
 
 /// Prefix of the environment variables; sections and keys are joined by the same two underscores.
@@ -52,7 +52,7 @@ pub type SettingValues = BTreeMap<String, SettingValue>;
 /// Gathers and checks everything. The files are read as `account` reads them, or as the process's own user.
 pub fn gather(places: &SettingFiles, account: Option<&Account>, report: &mut SettingsReport) -> SettingValues {
     let mut entries = SettingValues::new();
-    for key in schema::KEYS {
+    for key in schema::keys() {
         let value = DeValue::parse(key.default).ok().and_then(|value| plain(value.get_ref()));
         if let Some(value) = value {
             entries.insert(key.path.to_owned(), SettingValue { value, origin: SettingOrigin::Default });
@@ -137,7 +137,7 @@ fn walk(
 ) {
     for (key, value) in table {
         let path = if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
-        let is_section = schema::KEYS.iter().any(|k| k.path.starts_with(&format!("{path}.")));
+        let is_section = schema::keys().any(|k| k.path.starts_with(&format!("{path}.")));
         let below_properties = path == PROPERTIES || path.starts_with("kafka.properties.");
         match value.get_ref() {
             DeValue::Table(below) if is_section || below_properties => walk(below, &path, origin, entries, report),
@@ -251,12 +251,7 @@ fn environment(
             secret(Path::new(text), account, target, entries, report);
             continue;
         }
-        let value = match schema::find(&path).map(|key| key.kind) {
-            Some(ValueType::Integer(..)) => text.parse::<i64>().map_or(Value::from(text.as_str()), Value::from),
-            Some(ValueType::Float(..)) => text.parse::<f64>().map_or(Value::from(text.as_str()), Value::from),
-            Some(ValueType::Bool) => text.parse::<bool>().map_or(Value::from(text.as_str()), Value::from),
-            _ => Value::from(text.as_str()),
-        };
+        let value = schema::find(&path).map_or_else(|| text.as_str().into(), |key| parsed(key.kind, text));
         if schema::find(&path).is_none() && !path.starts_with("kafka.properties.") {
             let help = schema::nearest(&path)
                 .map(|near| format!("did you mean {PREFIX}{}?", near.to_uppercase().replace('.', "__")));

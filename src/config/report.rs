@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
-use super::schema::KEYS;
+use super::schema;
 use crate::foreign;
 
 /// Where a value came from.
@@ -137,7 +137,7 @@ fn key_length(line: &str) -> usize {
         Some(behind) if line[behind..].contains(|c: char| c != '=' && !c.is_whitespace()) => behind,
         _ => {
             let word = line.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
-            let is_setting = KEYS.iter().any(|key| key.path.rsplit('.').next() == Some(word));
+            let is_setting = schema::keys().any(|key| key.name == word);
             if is_setting { word.len() } else { 0 }
         }
     }

@@ -1,329 +1,284 @@
-//! Settings as used: typed, complete, and consistent with one another. Field names are the keys of the schema,
-//! whose sentences are not repeated here.
-#![allow(missing_docs)]
+//! Every setting, in the order in which the files show them. To add one, declare it here: the typed struct, the checks, the
+//! files of `etc/`, the manual page and `anomaly check` come from the declaration (see `declare`).
 
 pub mod base;
 pub mod network;
+mod value;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+pub use value::{Delivery, FileFormat, Hsts, ListenAddress, OnReject, Secret, SourceKind, StartPosition, StateKeeping};
 
-use crate::event::{Fields, Timestamp};
+use super::declare::settings;
+use crate::event::{Fields, TimeUnit, Timestamp};
 
-/// A string that never shows itself.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
+/// Milliseconds of a day.
+const DAY: u64 = 86_400_000;
 
-impl Secret {
-    /// The text, for the one who must send it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
+settings! {
+    /// All settings: typed, complete and consistent.
+    Settings {
+        /// Connection to Kafka. [kafka.properties] accepts any librdkafka property, such as security.protocol or
+        /// sasl.username.
+        kafka: struct KafkaSettings in Common {
+            /// Brokers to connect to first, as host:port, separated by commas.
+            bootstrap_servers: String = "localhost:9092", Text;
+            also {
+                /// Properties of librdkafka, by their names.
+                pub properties: BTreeMap<String, String>,
+            }
+        }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "\"\"" } else { "\"***\"" })
-    }
-}
+        /// Names of the topics, and how `anomaly topics` creates missing ones.
+        topics: struct TopicSettings in Common {
+            /// Input topic: the events.
+            raw_events: String = "raw_events", Text;
+            /// Output topic: the anomalies.
+            anomalies: String = "anomalies", Text;
+            /// Dead-letter topic: rejected records with their exact key and value.
+            dead_letter: String = "raw_events_dlq", Text;
+            /// Compacted topic that keeps the state of the series.
+            state: String = "anomaly_state", Text;
+            /// Number of partitions of a topic that `anomaly topics` creates.
+            partitions: i32 = 4, Integer(1, 10_000);
+            /// Replication factor of a topic that `anomaly topics` creates; 0: the broker's default.
+            replication: i32 = 0, Integer(0, 100);
+        }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    pub kafka: KafkaSettings,
-    pub topics: TopicSettings,
-    pub fields: Fields,
-    pub postgres: PostgresSettings,
-    pub migrate: MigrateSettings,
-    pub service: ServiceSettings,
-    pub metrics: MetricsSettings,
-    pub log: LogSettings,
-    pub producer: ProducerSettings,
-    pub detector: DetectorSettings,
-    pub sink: SinkSettings,
-    pub dashboard: DashboardSettings,
-    pub marks: ReviewSettings,
-}
+        /// Where the four fields are in your JSON, and which spellings are accepted.
+        fields: core Fields in Common {
+            /// Device, 1 to 256 bytes: a path (tags.host), $key, $header.NAME, or several combined
+            /// ({tags.host}/{tags.cpu}).
+            device: String = "device_id", Text;
+            /// Metric, in the same forms as the device. A record may lack it.
+            metric: String = "metric_name", Text;
+            /// Value, a number: one path.
+            value: String = "metric_value", Text;
+            /// Time: a path, $header.NAME, or $timestamp for the record's own time. Without the path the record's own
+            /// time is used.
+            time: String = "timestamp", Text;
+            /// Accept other spellings that have only one meaning: "7" as a number, 7 as a name, +0100 as an offset.
+            lenient: bool = true, Bool;
+            /// Unit of epoch numbers. auto: by size (below 1e11 seconds, below 1e14 milliseconds, below 1e17
+            /// microseconds, else nanoseconds).
+            time_unit: TimeUnit = "auto", OneOf(&["auto", "s", "ms", "us", "ns"]);
+            /// Zone of times without one: UTC, an offset (+01:00) or a name (Europe/Berlin).
+            time_zone: String = "UTC", Text;
+            /// Patterns of records to ignore: PATH (is present), !PATH (is absent), PATH=TEXT, PATH!=TEXT.
+            ignore: Vec<String> = [], List;
+        }
 
-#[derive(Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KafkaSettings {
-    pub bootstrap_servers: String,
-    pub properties: BTreeMap<String, String>,
-}
+        /// Database that stores the anomalies.
+        postgres: struct PostgresSettings in Common {
+            /// Host name, address or socket directory; several are separated by commas.
+            host: String = "localhost", Text;
+            /// TCP port, also part of the socket's file name.
+            port: u16 = 5432, Integer(1, 65_535);
+            /// Name of the database.
+            dbname: String = "anomalies_db", Text;
+            /// Database role to log in as.
+            user: String = "anomaly_user", Text;
+            /// Password of the role. Prefer password_file or a credential.
+            password: Secret = "", Secret;
+            /// File that contains the password and nothing else.
+            password_file: String = "", Path;
+            /// Schema of the tables; empty: the search path of the role.
+            schema: String = "", Text;
+            /// TLS mode, as in libpq. verify-full also checks the host name.
+            sslmode: String = "prefer", OneOf(&["disable", "prefer", "require", "verify-ca", "verify-full"]);
+            /// PEM file of trusted authorities; empty: those of the system.
+            sslrootcert: String = "", Path;
+            /// PEM file of the certificate to log in with; empty: none.
+            sslcert: String = "", Path;
+            /// PEM file of this certificate's key, without a passphrase.
+            sslkey: String = "", Path;
+            /// Timeout for connecting and for noticing a dead connection.
+            connect_timeout: Duration = "4s", Duration(100, 600_000);
+            /// Timeout of one statement.
+            statement_timeout: Duration = "30s", Duration(100, 3_600_000);
+            /// How long anomalies (by the time of the event) and coverage are kept; 0s: forever.
+            retention: Duration = "365d", Duration(0, 36_500 * DAY);
+            /// Delay between the warning about an unusually large deletion (a new retention, a changed clock) and the
+            /// deletion.
+            retention_delay: Duration = "24h", Duration(0, 365 * DAY);
+        }
 
-impl fmt::Debug for KafkaSettings {
-    /// Without the properties, which may hold secrets.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kafka").field("bootstrap_servers", &self.bootstrap_servers).finish_non_exhaustive()
-    }
-}
+        /// Database role that `anomaly migrate` uses, if it is another one.
+        migrate: struct MigrateSettings in Common {
+            /// Role that owns the tables; empty: postgres.user.
+            user: String = "", Text;
+            /// Password of the role.
+            password: Secret = "", Secret;
+            /// File that contains the password and nothing else.
+            password_file: String = "", Path;
+            /// Role that may only read, such as the dashboard's; empty: none.
+            reader: String = "", Text;
+            /// Role that may only add reviews; empty: none.
+            marker: String = "", Text;
+        }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TopicSettings {
-    pub raw_events: String,
-    pub anomalies: String,
-    pub dead_letter: String,
-    pub state: String,
-    pub partitions: i32,
-    pub replication: i32,
-}
+        /// Start and stop of a role.
+        service: struct ServiceSettings in Common {
+            /// Time after which a degraded role reports ready, so that the boot does not hang.
+            ready_timeout: Duration = "60s", Duration(0, DAY);
+            /// Time after SIGTERM to finish the work in progress.
+            drain_timeout: Duration = "8s", Duration(100, 600_000);
+        }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PostgresSettings {
-    pub host: String,
-    pub port: u16,
-    pub dbname: String,
-    pub user: String,
-    pub password: Secret,
-    pub password_file: String,
-    pub schema: String,
-    pub sslmode: String,
-    pub sslrootcert: String,
-    pub sslcert: String,
-    pub sslkey: String,
-    #[serde(deserialize_with = "duration")]
-    pub connect_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
-    pub statement_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
-    pub retention: Duration,
-    #[serde(deserialize_with = "duration")]
-    pub retention_delay: Duration,
-}
+        /// Endpoint of each role with /healthz, /readyz and /metrics.
+        metrics: struct MetricsSettings in Common {
+            /// Address. Empty: 127.0.0.1, or [::1] without IPv4, with port 9464 (producer), 9465 (detector) or 9466
+            /// (dashboard).
+            listen: ListenAddress = "", Listen;
+        }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MigrateSettings {
-    pub user: String,
-    pub password: Secret,
-    pub password_file: String,
-    pub reader: String,
-    pub marker: String,
-}
+        /// Logging.
+        log: struct LogSettings in Common {
+            /// Where log lines go. auto: the journal if systemd started the process, otherwise standard error.
+            target: String = "auto", OneOf(&["auto", "journal", "syslog", "stderr"]);
+            /// Least severe level to log. A reload applies it.
+            level: String = "info", OneOf(&["error", "warn", "info", "debug", "trace"]);
+            /// Maximum number of anomalies logged per second; more are only counted.
+            anomalies_per_second: u32 = 20, Integer(0, 1_000_000);
+        }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceSettings {
-    #[serde(deserialize_with = "duration")]
-    pub ready_timeout: Duration,
-    #[serde(deserialize_with = "duration")]
-    pub drain_timeout: Duration,
-}
+        /// Events that the producer publishes to topics.raw_events.
+        producer: struct ProducerSettings in Producer {
+            /// Source of the events: synthetic devices, a file, or this machine's own metrics.
+            source: SourceKind = "generate", OneOf(SourceKind::WORDS);
+            /// generate: number of devices.
+            devices: u64 = 100, Integer(1, 100_000_000);
+            /// generate: events per second over all devices; 0: as fast as the broker accepts them.
+            rate: f64 = 100.0, Float(0.0, 1e9);
+            /// generate: seed; the same seed gives the same events.
+            seed: u64 = 1, Integer(0, i64::MAX);
+            /// generate: virtual time of the first event; empty: now.
+            start: Option<Timestamp> = "", Time;
+            /// generate: virtual time from one event to the next, such as "10ms"; empty: 1/rate (1 ms at rate 0).
+            step: Option<Duration> = "", Step;
+            /// generate: share of events that belong to an injected anomaly. Each of these has the header
+            /// anomaly-label.
+            anomaly_rate: f64 = 0.002, Float(0.0, 0.1);
+            /// Number of events after which the producer stops; 0: no limit.
+            count: u64 = 0, Integer(0, i64::MAX);
+            /// replay: JSON Lines, a JSON array, or CSV with a header line, optionally with gzip; -: standard input.
+            file: String = "-", Path;
+            /// replay: format of the file. auto: by its extension, then by its first characters.
+            format: FileFormat = "auto", OneOf(FileFormat::WORDS);
+            /// replay: read 21,5 in a table as one number.
+            decimal_comma: bool = false, Bool;
+            /// replay: 1 keeps the original pace, 10 is ten times as fast, 0 is as fast as the broker accepts events.
+            speed: f64 = 1.0, Float(0.0, 1e9);
+            /// replay: longest pause between two events. A longer gap between the file's times is skipped.
+            max_pause: Duration = "1h", Duration(0, 3_650 * DAY);
+            /// host: time between two readings.
+            interval: Duration = "1s", Duration(100, DAY);
+        }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MetricsSettings {
-    pub listen: ListenAddress,
-}
+        /// Detection: which values are abnormal, and how the detector consumes events.
+        detector: struct DetectorSettings in Detector {
+            /// Number of preceding values that a value is compared with.
+            window: usize = 100, Integer(2, 100_000);
+            /// Number of standard deviations from the mean beyond which a value is abnormal.
+            threshold: f64 = 3.0, Float(0.01, 1e6);
+            /// Number of preceding values that a series needs before its values are judged.
+            min_samples: usize = 30, Integer(2, 100_000);
+            /// Lower limit of the deviation used for judging, in the value's unit.
+            min_std_dev: f64 = 0.0, Float(0.0, f64::MAX);
+            /// Lower limit of the deviation used for judging, as a share of |mean|.
+            min_relative_std_dev: f64 = 0.0, Float(0.0, 1e6);
+            /// Method that judges values.
+            method: String = "sigma", OneOf(&["sigma"]);
+            /// Number of preceding values stored with an anomaly.
+            context: usize = 100, Integer(0, 10_000);
+            /// What happens to a rejected record. fail stops the detector with exit code 65.
+            on_reject: OnReject = "dead_letter", OneOf(OnReject::WORDS);
+            /// Number of consumers in this process; 0: one per core.
+            workers: usize = 0, Integer(0, 1024);
+            /// at_least_once uses no transactions: after a crash anomalies may occur twice, with the same identity.
+            delivery: Delivery = "exactly_once", OneOf(Delivery::WORDS);
+            /// Consumer group; its members share the partitions.
+            group: String = "anomaly-detector", Text;
+            /// Name of this instance, unique in the group and unchanged by a restart; empty: the machine id.
+            instance: String = "", Text;
+            /// Where a group without offsets and state begins.
+            start: StartPosition = "latest", OneOf(StartPosition::WORDS);
+            /// topic: restore windows exactly from topics.state. history: read the input again; at_least_once requires
+            /// it.
+            state: StateKeeping = "topic", OneOf(StateKeeping::WORDS);
+            /// topic: minimum time between two sweeps, which write the windows that have changed.
+            snapshot_interval: Duration = "60s", Duration(100, DAY);
+            /// Maximum number of series in one partition. Beyond it the series that was silent for longest is evicted.
+            max_series: usize = 1000000, Integer(1, 4_000_000_000);
+            /// Time without a value, by the partition's clock, after which a series is evicted; 0s: never. Needs three
+            /// devices in the partition.
+            idle_after: Duration = "30d", Duration(0, 3_650 * DAY);
+            /// Maximum number of records read back per partition, if topics.state has no windows or is not used.
+            history: i64 = 1000000, Integer(0, i64::MAX);
+            /// Maximum time that a transaction stays open.
+            commit_interval: Duration = "100ms", Duration(1, 8_000);
+            /// Maximum number of events in one transaction.
+            commit_events: usize = 100000, Integer(1, 10_000_000);
+            /// Time without a heartbeat after which the group assigns a worker's partitions to others.
+            session_timeout: Duration = "10s", Duration(1_000, 1_800_000);
+            /// Leave the group on stop, so that others take over at once. false suits a restart.
+            stop_leaves: bool = false, Bool;
+        }
 
-/// An address to bind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// The role's own default.
-    Default,
-    /// Nothing is bound.
-    Off,
-    /// This one.
-    At(SocketAddr),
-}
+        /// Sink, which copies anomalies from Kafka into PostgreSQL.
+        sink: struct SinkSettings in Detector {
+            /// Write anomalies into PostgreSQL from this process.
+            enabled: bool = true, Bool;
+            /// Consumer group, and name under which the database keeps the offsets.
+            group: String = "anomaly-sink", Text;
+            /// Maximum number of rows in one database transaction.
+            batch: usize = 5000, Integer(1, 100_000);
+        }
 
-impl ListenAddress {
-    /// The address, or `None` when off.
-    pub fn or(self, default: SocketAddr) -> Option<SocketAddr> {
-        match self {
-            ListenAddress::Default => Some(default),
-            ListenAddress::Off => None,
-            ListenAddress::At(address) => Some(address),
+        /// Pages of the dashboard, and access to them.
+        dashboard: struct DashboardSettings in Dashboard {
+            /// Address of the pages.
+            listen: ListenAddress = "127.0.0.1:8501", Listen;
+            /// Path below which a proxy serves the pages, such as "/anomaly". The proxy may pass it on or remove it.
+            path: String = "", Text;
+            /// Interval at which an open page refreshes itself.
+            refresh: Duration = "5s", Duration(1_000, 3_600_000);
+            /// PEM file of the certificate with its chain; empty: no TLS.
+            tls_certificate: String = "", Path;
+            /// HSTS: browsers use only TLS for this host name, on all ports, for a year. auto: if the port is 443.
+            hsts: Hsts = "auto", OneOf(Hsts::WORDS);
+            /// PEM file of the certificate's key. A reload reads both files again.
+            tls_key: String = "", Path;
+            /// File of user names and passwords, maintained by `anomaly passwd`; empty: none.
+            users: String = "", Path;
+            /// Idle timeout of a session.
+            session_idle: Duration = "12h", Duration(60_000, 365 * DAY);
+            /// Maximum lifetime of a session.
+            session_life: Duration = "7d", Duration(60_000, 365 * DAY);
+            /// Request header in which a proxy names the user; empty: none.
+            proxy_header: String = "", Text;
+            /// Addresses or ranges (10.0.0.0/8) of proxies. Only their X-Forwarded-*, Forwarded and proxy_header are
+            /// trusted.
+            proxy_addresses: Vec<String> = ["127.0.0.1", "::1"], List;
+            /// Users behind the proxy who may review; *: all.
+            operators: Vec<String> = [], List;
+            /// Allow access from the network without TLS or login.
+            insecure: bool = false, Bool;
+            /// URL of a record in a Kafka console, with {topic}, {partition} and {offset} in it; empty: no link.
+            console: String = "", Text;
+        }
+
+        /// Database role that writes reviews, if it is another one.
+        marks: struct ReviewSettings in Dashboard {
+            /// Role that may only add reviews; empty: postgres.user.
+            user: String = "", Text;
+            /// Password of the role.
+            password: Secret = "", Secret;
+            /// File that contains the password and nothing else.
+            password_file: String = "", Path;
         }
     }
-}
-
-impl<'de> Deserialize<'de> for ListenAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            "" => Ok(ListenAddress::Default),
-            "off" => Ok(ListenAddress::Off),
-            text => text.parse().map(ListenAddress::At).map_err(serde::de::Error::custom),
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogSettings {
-    pub target: String,
-    pub level: String,
-    pub anomalies_per_second: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProducerSettings {
-    pub source: SourceKind,
-    pub devices: u64,
-    pub rate: f64,
-    pub seed: u64,
-    #[serde(deserialize_with = "time")]
-    pub start: Option<Timestamp>,
-    #[serde(deserialize_with = "step")]
-    pub step: Option<Duration>,
-    pub anomaly_rate: f64,
-    pub count: u64,
-    pub file: String,
-    pub format: FileFormat,
-    pub decimal_comma: bool,
-    pub speed: f64,
-    #[serde(deserialize_with = "duration")]
-    pub max_pause: Duration,
-    #[serde(deserialize_with = "duration")]
-    pub interval: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SourceKind {
-    Generate,
-    Replay,
-    Host,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum FileFormat {
-    /// By the extension, then by the first characters
-    Auto,
-    /// One JSON object a line
-    Jsonl,
-    /// One JSON array of objects, or objects printed over several lines
-    Json,
-    /// A table with a header line; cells are separated by a comma, semicolon, tab or vertical bar
-    Csv,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DetectorSettings {
-    pub window: usize,
-    pub threshold: f64,
-    pub min_samples: usize,
-    pub min_std_dev: f64,
-    pub min_relative_std_dev: f64,
-    pub method: String,
-    pub context: usize,
-    pub on_reject: OnReject,
-    pub workers: usize,
-    pub delivery: Delivery,
-    pub group: String,
-    pub instance: String,
-    pub start: StartPosition,
-    pub state: StateKeeping,
-    pub history: i64,
-    #[serde(deserialize_with = "duration")]
-    pub snapshot_interval: Duration,
-    pub max_series: usize,
-    #[serde(deserialize_with = "duration")]
-    pub idle_after: Duration,
-    #[serde(deserialize_with = "duration")]
-    pub commit_interval: Duration,
-    pub commit_events: usize,
-    #[serde(deserialize_with = "duration")]
-    pub session_timeout: Duration,
-    pub stop_leaves: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnReject {
-    DeadLetter,
-    Drop,
-    Fail,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    ExactlyOnce,
-    AtLeastOnce,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StateKeeping {
-    Topic,
-    History,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StartPosition {
-    Earliest,
-    Latest,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SinkSettings {
-    pub enabled: bool,
-    pub group: String,
-    pub batch: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DashboardSettings {
-    pub listen: ListenAddress,
-    pub path: String,
-    pub hsts: Hsts,
-    #[serde(deserialize_with = "duration")]
-    pub refresh: Duration,
-    pub tls_certificate: String,
-    pub tls_key: String,
-    pub users: String,
-    #[serde(deserialize_with = "duration")]
-    pub session_idle: Duration,
-    #[serde(deserialize_with = "duration")]
-    pub session_life: Duration,
-    pub proxy_header: String,
-    #[serde(deserialize_with = "list")]
-    pub proxy_addresses: Vec<String>,
-    #[serde(deserialize_with = "list")]
-    pub operators: Vec<String>,
-    pub insecure: bool,
-    pub console: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReviewSettings {
-    pub user: String,
-    pub password: Secret,
-    pub password_file: String,
-}
-
-/// Whether browsers are to refuse this host over plain HTTP from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hsts {
-    /// On port 443.
-    Auto,
-    /// Over any encrypted connection.
-    On,
-    /// Never.
-    Off,
-}
-
-/// Names with commas between them.
-fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    Ok(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 impl Settings {
@@ -342,20 +297,4 @@ impl Settings {
             idle_after: u32::try_from(d.idle_after.as_secs()).ok().filter(|seconds| *seconds > 0),
         }
     }
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    humantime::parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-fn step<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    Ok(Timestamp::parse_rfc3339(&String::deserialize(deserializer)?))
 }

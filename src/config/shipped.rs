@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::schema::{KEYS, SECTIONS, ShippedFile};
+use super::schema::{SECTIONS, ShippedFile};
 
 /// The text of one shipped file.
 pub fn shipped(file: ShippedFile) -> String {
@@ -19,17 +19,13 @@ pub fn shipped(file: ShippedFile) -> String {
          # Precedence: common.toml, the role's file, conf.d/*.toml in order, ANOMALY__SECTION__KEY, credentials.\n\
          # `anomaly check` validates the settings and prints where each value comes from.\n"
     );
-    let mut section = "";
-    for key in KEYS.iter().filter(|key| key.file == file) {
-        let Some((of, name)) = key.path.split_once('.') else { continue };
-        if of != section {
-            section = of;
-            let about = SECTIONS.iter().find(|(name, _)| *name == section).map_or("", |(_, about)| about);
-            let _ = write!(text, "\n# {about}\n[{section}]\n");
-        }
-        let _ = write!(text, "# {}\n#{name} = {}\n", key.doc, key.default);
-        if key.path == "kafka.bootstrap_servers" {
-            text.push_str("#properties.\"security.protocol\" = \"sasl_ssl\"\n");
+    for section in SECTIONS.iter().filter(|section| section.file == file) {
+        let _ = write!(text, "\n# {}\n[{}]\n", section.doc, section.name);
+        for key in section.keys {
+            let _ = write!(text, "# {}\n#{} = {}\n", key.doc, key.name, key.default);
+            if key.path == "kafka.bootstrap_servers" {
+                text.push_str("#properties.\"security.protocol\" = \"sasl_ssl\"\n");
+            }
         }
     }
     text

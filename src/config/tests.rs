@@ -31,7 +31,7 @@ fn message(files: &[(&str, &str)], env: &[(&str, &str)]) -> String {
 
 #[test]
 fn every_setting_that_names_a_file_is_declared_as_a_path() {
-    for key in schema::KEYS {
+    for key in schema::keys() {
         let is_file = key.doc.starts_with("PEM file") || key.doc.starts_with("File ") || key.path.ends_with("file");
         assert_eq!(key.kind == schema::ValueType::Path, is_file, "{}", key.path);
     }
@@ -173,7 +173,7 @@ fn a_path_that_asks_for_several_values_is_refused_with_its_place() {
 }
 
 #[test]
-fn patterns_are_a_list_in_a_file_and_one_text_in_a_variable() {
+fn a_list_is_an_array_in_a_file_and_a_text_with_commas_in_a_variable() {
     let list = |files: &[(&str, &str)], env: &[(&str, &str)]| {
         let (_dir, places) = places(files, env);
         load(&places).unwrap().settings.fields.ignore
@@ -181,8 +181,10 @@ fn patterns_are_a_list_in_a_file_and_one_text_in_a_variable() {
     let expected = ["type=a, b", "!v"];
     assert_eq!(list(&[("common.toml", "[fields]\nignore = [\"type=a, b\", \"!v\"]")], &[]), expected);
     assert_eq!(list(&[], &[("ANOMALY__FIELDS__IGNORE", "type=a, !v")]), ["type=a", "!v"]);
-    let wrong = message(&[("common.toml", "[fields]\nignore = [1]")], &[]);
-    assert!(wrong.contains("expected strings such as"), "{wrong}");
+    for wrong in ["[1]", "\"type=a, !v\""] {
+        let wrong = message(&[("common.toml", &format!("[fields]\nignore = {wrong}"))], &[]);
+        assert!(wrong.contains("common.toml:2:10") && wrong.contains("expected strings such as"), "{wrong}");
+    }
 }
 
 #[test]

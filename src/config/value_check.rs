@@ -40,7 +40,6 @@ pub fn check(kind: ValueType, value: Value) -> Result<Value, String> {
             text.is_empty() || humantime::parse_duration(text).is_ok_and(|step| !step.is_zero())
         }
         (ValueType::List, Value::Array(all)) => all.iter().all(Value::is_string),
-        (ValueType::List, Value::String(_)) => true,
         (ValueType::Time, Value::String(text)) => {
             text.is_empty() || crate::event::Timestamp::parse_rfc3339(text).is_some()
         }
@@ -49,17 +48,21 @@ pub fn check(kind: ValueType, value: Value) -> Result<Value, String> {
     match (fits, kind) {
         (false, _) => Err(expected),
         (true, ValueType::Float(..)) => Ok(Value::from(value.as_f64())),
-        (true, ValueType::List) => Ok(listed(value)),
         (true, _) => Ok(value),
     }
 }
 
-/// A list as an array, also when it was given as one string.
-fn listed(value: Value) -> Value {
-    match value {
-        Value::String(text) => {
-            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect()
+/// The value that a text means which stands outside a file, such as in an environment variable or an option. A list is the
+/// strings between its commas.
+pub fn parsed(kind: ValueType, text: &str) -> Value {
+    let value = match kind {
+        ValueType::Integer(..) => text.parse::<i64>().map(Value::from).ok(),
+        ValueType::Float(..) => text.parse::<f64>().map(Value::from).ok(),
+        ValueType::Bool => text.parse::<bool>().map(Value::from).ok(),
+        ValueType::List => {
+            Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect())
         }
-        other => other,
-    }
+        _ => None,
+    };
+    value.unwrap_or_else(|| text.into())
 }
