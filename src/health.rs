@@ -1,5 +1,5 @@
-//! What the working loops say of themselves: state, beat, partitions. The service manager's status line, `/readyz`, the
-//! metrics and the heartbeat in the database all read it here. Pure bookkeeping; knows nobody who reads it.
+//! The state that the components of a process report: state, beat, partitions and conditions. The status line,
+//! `/readyz`, the metrics and the heartbeat in the database read it. This room only stores the reports.
 
 mod arrivals;
 mod condition;
@@ -25,27 +25,27 @@ use repeats::Repeats;
 pub use sample::{Cut, EXCERPT, RejectedSample, RejectedSamples};
 pub use tally::{Activity, EARLY, LATE, Tally};
 
-/// A loop that may be held up by others is degraded when it has been silent for longer.
+/// A component that others may block is degraded after this time without a beat.
 const UNANSWERED: Duration = Duration::from_secs(20);
 
-/// Between two lines of progress in the log.
+/// Minimum time between two log lines about progress.
 const TELL: Duration = Duration::from_secs(5);
 
-/// What a loop is doing.
+/// State of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ComponentState {
-    /// Not serving yet.
+    /// It does not serve yet.
     Starting(String),
-    /// Serving.
+    /// It serves.
     Running,
-    /// Not serving, with the reason; it goes on trying.
+    /// It does not serve, for this reason, and continues to try.
     Degraded(String),
-    /// Ended, as requested.
+    /// It has ended as requested.
     Stopped,
 }
 
 impl ComponentState {
-    /// One line.
+    /// Formats the state as one line.
     pub fn describe(&self) -> &str {
         match self {
             ComponentState::Running => "running",
@@ -55,21 +55,21 @@ impl ComponentState {
     }
 }
 
-/// What it means when a loop has made no turn for a while.
+/// Meaning of a missing beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Silence {
     /// The process hangs.
     Hangs,
-    /// Somebody whom it asked does not answer: it is degraded.
+    /// Another service does not answer: the component is degraded.
     Waits,
-    /// Nothing: it makes no turns.
+    /// It has no meaning: the component has no loop.
     Usual,
 }
 
-/// One working loop.
+/// A component of a process, usually a working loop.
 #[derive(Debug)]
 pub struct Component {
-    /// Unique in the process: `worker-0`, `sink`, …
+    /// Name, unique in the process: `worker-0`, `sink`, …
     pub name: String,
     silence: Silence,
     inner: Mutex<Inner>,
@@ -85,7 +85,7 @@ struct Inner {
     rejected: RejectedSamples,
     devices: SeenDevices,
     conditions: Conditions,
-    /// What ended the loop, when it was not asked to.
+    /// The error that ended the component.
     failure: Option<String>,
     /// When progress was logged last.
     told: Option<Monotonic>,
@@ -94,16 +94,16 @@ struct Inner {
 
 impl Component {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic elsewhere must not hide the last known state.
+        // A panic in another thread must not hide the last known state.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loop has made a turn.
+    /// Reports that the loop has made progress.
     pub fn beat(&self) {
         self.lock().beat = Monotonic::now();
     }
 
-    /// Sets the state and logs a change, once.
+    /// Sets the state, and logs a change once.
     pub fn set(&self, state: ComponentState) {
         let mut inner = self.lock();
         inner.beat = Monotonic::now();
@@ -120,13 +120,14 @@ impl Component {
         inner.state = state;
     }
 
-    /// The loop has ended; with a reason when that is a failure. The last report says it, the log does where it is handled.
+    /// Reports the end of the loop, with the reason if it failed. Only the last report contains the reason; the code
+    /// that handles the error logs it.
     pub fn end(&self, failure: Option<String>) {
         self.lock().failure = failure;
         self.set(ComponentState::Stopped);
     }
 
-    /// Starting, and this far; a line in the log only now and then.
+    /// Reports progress while starting; logs it only at intervals.
     pub fn progress(&self, what: String) {
         let mut inner = self.lock();
         inner.beat = Monotonic::now();
@@ -137,7 +138,7 @@ impl Component {
         inner.state = ComponentState::Starting(what);
     }
 
-    /// The state now.
+    /// Returns the current state.
     pub fn state(&self) -> ComponentState {
         let inner = self.lock();
         let silence = inner.beat.elapsed();
@@ -155,18 +156,18 @@ impl Component {
         inner.state.clone()
     }
 
-    /// Raises a condition, or changes its message. It holds until it is cleared.
+    /// Raises a condition, or changes its message. It is active until it is cleared.
     pub fn raise(&self, code: ConditionCode, severity: ConditionSeverity, message: impl Into<String>) {
         let message = message.into();
         self.lock().conditions.raise(&self.name, code, severity, message);
     }
 
-    /// Ends a condition, if it holds.
+    /// Clears a condition.
     pub fn clear(&self, code: ConditionCode) {
         self.lock().conditions.clear(&self.name, code);
     }
 
-    /// Raises a condition when it holds, else ends it.
+    /// Raises or clears a condition.
     pub fn set_condition(&self, code: ConditionCode, held: Option<(ConditionSeverity, String)>) {
         match held {
             Some((severity, message)) => self.raise(code, severity, message),
@@ -174,7 +175,7 @@ impl Component {
         }
     }
 
-    /// The conditions that hold, degrading ones first; a loop that does not serve is one of them.
+    /// Returns the active conditions, degrading ones first. A component that does not serve is one of them.
     pub fn conditions(&self) -> Vec<Condition> {
         let state = self.state();
         let inner = self.lock();
@@ -200,17 +201,17 @@ impl Component {
         all
     }
 
-    /// Replaces what is known of all partitions.
+    /// Replaces the status of all partitions.
     pub fn set_partitions(&self, partitions: BTreeMap<i32, PartitionStatus>) {
         self.lock().partitions = partitions;
     }
 
-    /// What is known of the partitions.
+    /// Returns the status of the partitions.
     pub fn partitions(&self) -> BTreeMap<i32, PartitionStatus> {
         self.lock().partitions.clone()
     }
 
-    /// Counts outcomes under a minute (since the epoch) and a partition.
+    /// Adds outcomes for a minute of event time (since the epoch) and a partition.
     pub fn cover(&self, counts: impl IntoIterator<Item = ((i64, i32), Tally)>) {
         let mut inner = self.lock();
         for (place, tally) in counts {
@@ -218,7 +219,7 @@ impl Component {
         }
     }
 
-    /// Counts what arrived under a minute of this machine's clock (since the epoch) and a partition.
+    /// Adds arrivals for a minute of this machine's clock (since the epoch) and a partition.
     pub fn note_activity(&self, counts: impl IntoIterator<Item = ((i64, i32), Activity)>) {
         let mut inner = self.lock();
         for (place, activity) in counts {
@@ -226,34 +227,34 @@ impl Component {
         }
     }
 
-    /// Takes what was noted since the last call.
+    /// Takes the arrivals since the last call.
     pub fn take_activity(&self) -> BTreeMap<(i64, i32), Activity> {
         std::mem::take(&mut self.lock().activity)
     }
 
-    /// Keeps samples of rejected records until they are taken.
+    /// Stores samples of rejected records until they are taken.
     pub fn note_rejected(&self, samples: RejectedSamples) {
         self.lock().rejected.extend(samples);
     }
 
-    /// Takes note of devices that are held.
+    /// Notes devices of this worker.
     pub fn note_devices<'d>(&self, names: impl IntoIterator<Item = &'d str>) {
         let now = Timestamp::now().millis();
         let mut inner = self.lock();
         names.into_iter().for_each(|name| inner.devices.note(name, now));
     }
 
-    /// Takes a few of the devices that were noted.
+    /// Takes some of the noted devices.
     pub fn take_devices(&self) -> Vec<String> {
         self.lock().devices.take()
     }
 
-    /// What was taken could not be told.
+    /// Returns devices that could not be stored.
     pub fn forget_devices(&self) {
         self.lock().devices.forget();
     }
 
-    /// Gives back samples that were taken; newer ones stay.
+    /// Returns samples that could not be stored; newer ones have priority.
     pub fn give_back_rejected(&self, samples: RejectedSamples) {
         let mut inner = self.lock();
         let newer = std::mem::replace(&mut inner.rejected, samples);
@@ -265,30 +266,30 @@ impl Component {
         std::mem::take(&mut self.lock().rejected)
     }
 
-    /// Takes what was counted since the last call.
+    /// Takes the outcomes since the last call.
     pub fn take_coverage(&self) -> BTreeMap<(i64, i32), Tally> {
         std::mem::take(&mut self.lock().coverage)
     }
 }
 
-/// All working loops of a process.
+/// All components of a process.
 #[derive(Debug, Default)]
 pub struct Health {
     parts: Mutex<Vec<Arc<Component>>>,
 }
 
 impl Health {
-    /// A new loop, which is starting.
+    /// Adds a component, which is starting.
     pub fn part(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Hangs)
     }
 
-    /// One that may be held up by others: its silence makes it degraded, and feeds the watchdog all the same.
+    /// Adds a component that others may block. A missing beat makes it degraded, but does not stop the watchdog.
     pub fn unwatched_part(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Waits)
     }
 
-    /// One without a loop of its own, which only holds conditions.
+    /// Adds a component without a loop, which only has conditions.
     fn untimed_part(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Usual)
     }
@@ -316,24 +317,24 @@ impl Health {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loops.
+    /// Returns the components.
     pub fn parts(&self) -> Vec<Arc<Component>> {
         self.lock().clone()
     }
 
-    /// Every loop has ended.
+    /// Returns whether every component has ended.
     pub fn is_over(&self) -> bool {
         let parts = self.parts();
         parts.iter().filter(|part| part.silence != Silence::Usual).all(|part| part.state() == ComponentState::Stopped)
     }
 
-    /// All serve.
+    /// Returns whether all components serve.
     pub fn is_ready(&self) -> bool {
         let parts = self.parts();
         !parts.is_empty() && parts.iter().all(|part| part.state() == ComponentState::Running)
     }
 
-    /// Time since the loop that has been silent longest made a turn.
+    /// Returns the longest time since the last beat of a component.
     pub fn silence(&self) -> Duration {
         self.parts()
             .iter()
@@ -343,7 +344,7 @@ impl Health {
             .unwrap_or_default()
     }
 
-    /// One line: what does not serve, else the partitions and the lag.
+    /// Formats one line: the components that do not serve, otherwise the partitions and the lag.
     pub fn summary(&self) -> String {
         let parts = self.parts();
         if parts.is_empty() {

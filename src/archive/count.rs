@@ -1,63 +1,63 @@
-//! Plain numbers: anomalies by time and name, what was judged, and what the detector says of itself.
+//! Counts: anomalies by time and name, coverage, and the reports of the detectors.
 
 use crate::event::Timestamp;
 use crate::health::{Activity, ConditionSeverity};
 
-/// How many of each severity.
+/// Number of anomalies per severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Count {
-    /// Critical ones.
+    /// Number of critical anomalies.
     pub critical: u64,
-    /// Warnings.
+    /// Number of warnings.
     pub warning: u64,
 }
 
 impl Count {
-    /// Both together.
+    /// Returns the sum.
     pub fn total(self) -> u64 {
         self.critical + self.warning
     }
 }
 
-/// Anomalies in one stretch of time; stretches without any are absent.
+/// Anomalies in one bin of time; empty bins are absent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BinCount {
-    /// Counted from the start of the range, by its width.
+    /// Index from the start of the range.
     pub bin: usize,
-    /// In it.
+    /// Number of anomalies in the bin.
     pub count: Count,
 }
 
-/// Anomalies of one device, or of one metric.
+/// Anomalies of one device or of one metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NameCount {
-    /// `None`: events without a metric's name.
+    /// Name; `None`: events without a metric.
     pub name: Option<String>,
-    /// Of it.
+    /// Number of its anomalies.
     pub count: Count,
 }
 
-/// Anomalies of one device in one stretch of time.
+/// Anomalies of one device in one bin of time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaneCount {
-    /// The device.
+    /// Device.
     pub device: String,
-    /// As in [`BinCount`].
+    /// Index, as in [`BinCount`].
     pub bin: usize,
-    /// In it.
+    /// Number of anomalies in the bin.
     pub count: Count,
 }
 
-/// What was judged in a minute or in several, by event time, all partitions together; those without events are absent.
+/// Outcomes in one or more minutes of event time, over all partitions; minutes without events are absent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CoverageRow {
-    /// Start of the first.
+    /// Start of the first minute.
     pub minute: Timestamp,
     /// Values with a verdict.
     pub judged: u64,
-    /// Values that came before the series had enough of them.
+    /// Values of series with too few values.
     pub learning: u64,
-    /// Records that are not events.
+    /// Rejected records.
     pub rejected: u64,
 }
 
@@ -66,19 +66,19 @@ pub struct CoverageRow {
 pub struct StatusRow {
     /// Consumer group of the detector.
     pub group: String,
-    /// Of the raw events.
+    /// Input topic.
     pub topic: String,
-    /// Of that topic.
+    /// Partition of that topic.
     pub partition: i32,
-    /// Who has it.
+    /// Instance that owns it.
     pub worker: String,
-    /// What the worker says that it is doing.
+    /// State of the worker.
     pub state: String,
     /// Next offset to judge.
     pub committed: Option<i64>,
-    /// Records that wait, those of open transactions included; `None` when not known.
+    /// Waiting records, including those of open transactions; `None` if unknown.
     pub lag: Option<i64>,
-    /// End of the partition, open transactions included.
+    /// End of the partition, including open transactions.
     pub high_watermark: Option<i64>,
     /// Values judged since the group began.
     pub judged: Option<i64>,
@@ -86,45 +86,45 @@ pub struct StatusRow {
     pub learning: Option<i64>,
     /// Records rejected since the group began.
     pub rejected: Option<i64>,
-    /// When the newest record was taken, by the detector's clock.
+    /// When the newest record was consumed, by the detector's clock.
     pub arrived_at: Option<Timestamp>,
     /// Newest event time judged.
     pub event_time: Option<Timestamp>,
-    /// Series held.
+    /// Number of series.
     pub series: i64,
-    /// Of the settings in force.
+    /// Hash of the current settings.
     pub settings_hash: String,
     /// When it was written.
     pub updated_at: Timestamp,
-    /// Its age in seconds by the database's clock, so that two hosts' clocks need not agree.
+    /// Age in seconds by the database's clock, so that the clocks of two hosts may differ.
     pub age: f64,
-    /// Seconds by which the detector's clock is ahead of the database's; `None` when not known.
+    /// Seconds by which the detector's clock is ahead of the database's; `None` if unknown.
     pub ahead: Option<f64>,
 }
 
-/// What arrived in a minute of the detectors' clocks, all partitions together; minutes without any record are absent.
+/// Arrivals in a minute of the detectors' clocks, over all partitions; minutes without records are absent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ActivityRow {
-    /// Its start.
+    /// Start of the minute.
     pub minute: Timestamp,
-    /// Outcomes, and how far the events' times were from their arrival.
+    /// Outcomes, and differences of the events' times from their arrival.
     pub activity: Activity,
 }
 
-/// A condition that a loop of a detector holds; see [`crate::health::Condition`].
+/// An active condition of a detector's component; see [`crate::health::Condition`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConditionRow {
     /// Consumer group of the detector.
     pub group: String,
-    /// Of the raw events.
+    /// Input topic.
     pub topic: String,
-    /// Instance and loop.
+    /// Instance and component.
     pub worker: String,
-    /// See [`crate::health::ConditionCode`]; one that this program does not know is shown as it is.
+    /// Code; see [`crate::health::ConditionCode`]. A code unknown to this program is shown as it is.
     pub code: String,
-    /// A severity that this program does not know counts as degraded.
+    /// Severity; one unknown to this program counts as degraded.
     pub severity: ConditionSeverity,
-    /// One line.
+    /// Message of one line.
     pub message: String,
     /// When it was raised.
     pub since: Timestamp,
@@ -132,19 +132,19 @@ pub struct ConditionRow {
     pub age: f64,
 }
 
-/// A range of event time, cut into equal stretches.
+/// A range of event time, divided into equal bins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bins {
-    /// Start of the first one.
+    /// Start of the first bin.
     pub from: Timestamp,
-    /// Width of each, in milliseconds.
+    /// Width of a bin, in milliseconds.
     pub width: i64,
-    /// How many.
+    /// Number of bins.
     pub count: usize,
 }
 
 impl Bins {
-    /// How finely coverage is looked at, in milliseconds: a few thousand stretches at the most.
+    /// Returns the resolution of coverage in milliseconds: at most a few thousand rows.
     pub fn grain(&self) -> i64 {
         const MINUTE: i64 = 60_000;
         match self.width {
@@ -154,7 +154,7 @@ impl Bins {
         }
     }
 
-    /// End of the last one.
+    /// Returns the end of the last bin.
     pub fn to(&self) -> Option<Timestamp> {
         Timestamp::from_millis(self.from.millis() + self.width * self.count as i64)
     }

@@ -1,30 +1,30 @@
-//! What people say of anomalies, and how good the detection was by that.
+//! Reviews of anomalies by people, and the precision of the detection according to them.
 
 use serde::Serialize;
 
 use crate::event::Timestamp;
 
-/// What people say of an anomaly.
+/// A review of an anomaly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Review {
-    /// Nothing yet, or what was said is taken back.
+    /// No review, or a cleared one.
     None,
-    /// Seen by someone.
+    /// Acknowledged.
     Ack,
     /// A true alarm.
     True,
     /// A false alarm.
     False,
-    /// Abnormal, and known beforehand.
+    /// Abnormal, but expected.
     Expected,
 }
 
 impl Review {
-    /// In the order of the form.
+    /// All reviews, in the order of the form.
     pub const ALL: [Review; 5] = [Review::None, Review::Ack, Review::True, Review::False, Review::Expected];
 
-    /// As in URLs and in the table.
+    /// Returns the name in URLs and in the table.
     pub fn as_str(self) -> &'static str {
         match self {
             Review::None => "none",
@@ -35,26 +35,26 @@ impl Review {
         }
     }
 
-    /// The reverse.
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<Review> {
         Review::ALL.into_iter().find(|review| review.as_str() == text)
     }
 }
 
-/// A review with its circumstances.
+/// A stored review.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReviewRecord {
-    /// What was said.
+    /// The review.
     pub review: Review,
-    /// More of it; may be empty.
+    /// Note; may be empty.
     pub note: String,
-    /// Who said it.
+    /// Name of the user.
     pub by: String,
-    /// When.
+    /// Time of the review.
     pub at: Timestamp,
 }
 
-/// A mark to be made.
+/// A new review.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewReview {
     /// `source.topic` of the anomaly.
@@ -63,29 +63,29 @@ pub struct NewReview {
     pub partition: i32,
     /// `source.offset`
     pub offset: i64,
-    /// What is said.
+    /// The review.
     pub review: Review,
-    /// At most [`MAX_NOTE`] characters.
+    /// Note of at most [`MAX_NOTE`] characters.
     pub note: String,
-    /// Who says it.
+    /// Name of the user.
     pub by: String,
 }
 
-/// Most characters of a note.
+/// Maximum number of characters of a note.
 pub const MAX_NOTE: usize = 2000;
 
-/// How good the detection was on one day, as far as people or the producer said.
+/// Precision of the detection on one day, according to reviews and to the producer's labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quality {
     /// Start of the day.
     pub day: Timestamp,
-    /// Marked as true alarms.
+    /// Reviewed as true alarms.
     pub right: u64,
-    /// Marked as false alarms.
+    /// Reviewed as false alarms.
     pub wrong: u64,
-    /// Marked as expected.
+    /// Reviewed as expected.
     pub expected: u64,
-    /// Anomalies whose event the producer had labelled.
+    /// Anomalies whose event has a label of the producer.
     pub labelled: u64,
     /// All anomalies.
     pub all: u64,

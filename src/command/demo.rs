@@ -1,5 +1,5 @@
-//! `anomaly demo`: the whole pipeline with nothing set up: all roles in this process, on librdkafka's in-memory broker and
-//! a private PostgreSQL that is removed at the end.
+//! `anomaly demo`: runs all roles in this process without any set-up, on librdkafka's in-memory broker and a private
+//! PostgreSQL that is removed at the end.
 
 mod cluster;
 mod feed;
@@ -27,11 +27,11 @@ use cluster::DemoDatabase;
 /// Runs until it is interrupted.
 ///
 /// # Errors
-/// 69 when PostgreSQL's programs are missing or the address is taken.
+/// 69 if PostgreSQL's programs are missing or the address is in use.
 pub fn run(options: &Demo) -> Result<()> {
     let mut settings = feed::settings(options)?;
     let pages = format!("http://{}", options.listen);
-    // Before anything is started, so that a taken port and a wrong file cost nothing.
+    // Checked before anything starts, so that a used port and a wrong file fail fast.
     drop(http::bind(options.listen)?);
     let source = feed::source(&settings, pages.clone())?;
     settings.log.level = "warn".into();
@@ -58,21 +58,21 @@ pub fn run(options: &Demo) -> Result<()> {
     role::producer::publish(&mut crew, &settings, source)?;
     role::dashboard::start(&mut crew, &settings)?;
     if output::lines(format_args!("  dashboard   {pages}/\nCtrl-C ends it. Anomalies:\n")).is_err() {
-        // In order: threads have been started.
+        // Threads are running: stop them in order.
         stop.request();
     }
-    // SIGHUP: the terminal is gone.
+    // SIGHUP: the terminal was closed.
     let ended = crew.supervise(&signals, &settings, || stop.request());
     let told = output::lines("\nending: PostgreSQL and everything in it is removed\n");
     drop(database);
     ended.and(told)
 }
 
-/// One line for each anomaly, as it is found. When nobody reads them any more, that is the end.
+/// Prints one line for each anomaly, as it is found. Ends the demo if nothing reads the lines.
 fn print(stop: Arc<Stop>, is_live: bool) -> detector::Announce {
     Arc::new(move |anomaly| {
         let at = anomaly.timestamp.unwrap_or_else(Timestamp::now).to_string();
-        // The date of what happens now is no news.
+        // The date is left out, because it is today's.
         let at = if is_live { at.get(11..23).unwrap_or(&at) } else { &at };
         let label = anomaly.label.as_deref().map(|label| format!("  [injected: {label}]")).unwrap_or_default();
         if output::line(format_args!("{at}  {}{label}", detector::describe(anomaly))).is_err() {
@@ -81,20 +81,20 @@ fn print(stop: Arc<Stop>, is_live: bool) -> detector::Announce {
     })
 }
 
-/// The in-memory broker knows no transactions, one worker is what it can keep up with.
+/// The in-memory broker has no transactions, and can keep up with only one worker.
 fn choose(settings: &mut Settings, options: &Demo, broker: String, database: &DemoDatabase) {
     settings.kafka.bootstrap_servers = broker;
     settings.metrics.listen = ListenAddress::Off;
     settings.service.drain_timeout = Duration::from_secs(2);
     database.settings(&mut settings.postgres);
-    // The partitions that the schema begins with; an end must not wait for more.
+    // The partitions that the schema creates are enough, and more would delay the end.
     settings.postgres.retention = Duration::from_secs(28 * 86_400);
     settings.detector.delivery = Delivery::AtLeastOnce;
     settings.detector.state = StateKeeping::History;
     settings.detector.workers = 1;
     settings.detector.start = StartPosition::Earliest;
     settings.dashboard.listen = ListenAddress::At(options.listen);
-    // Whoever names an address that others reach means it.
+    // A user who names a network address wants to allow access from it.
     settings.dashboard.insecure = !options.listen.ip().is_loopback();
     settings.dashboard.refresh = Duration::from_secs(2);
 }

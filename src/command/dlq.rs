@@ -1,4 +1,4 @@
-//! `anomaly dlq`: dead letters are listed, shown, and sent again once what was wrong with them is mended.
+//! `anomaly dlq`: lists, shows and replays dead letters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -12,15 +12,15 @@ use crate::foreign;
 use crate::stream::dead_letters::{self, DeadLetterReplayer, RejectedRecord};
 use crate::stream::topics;
 
-/// Characters of a message or a key in a line.
+/// Maximum number of characters of a message or a key in a line.
 const WIDTH: usize = 60;
-/// Most bytes of a value, a key or a header that `show` prints.
+/// Maximum number of bytes of a value, a key or a header that `show` prints.
 const SHOWN: usize = 4_096;
 
-/// Does what was asked.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// 69 when Kafka is away or refuses, 66 when there is no such letter.
+/// 69 if Kafka is unavailable or refuses, 66 if there is no such dead letter.
 pub fn run(settings: &Settings, asked: &Dlq) -> Result<()> {
     match asked {
         Dlq::List { pick, limit } => list(settings, pick, *limit),
@@ -77,7 +77,7 @@ fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
             "LETTER", "REJECTED AT", "CLASS", "FROM", "REPLAYED"
         ))?;
     }
-    // Headers of a foreign record can hold anything.
+    // Headers of a foreign record can contain anything.
     let told = |name| foreign::name(letter.told(name).unwrap_or("?")).to_string();
     let replayed = match &letter.replayed {
         Some(at) => at,
@@ -143,7 +143,7 @@ fn print(letter: &RejectedRecord, value_only: bool) -> io::Result<()> {
     writeln!(out, "value        {}", text(&letter.value))
 }
 
-/// Says what a topic's compaction makes of records that are sent again.
+/// Warns about the effect of a topic's compaction on replayed records.
 fn warn_of_compaction(kafka: &KafkaSettings, topic: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
     if let Some(hazard) = runtime.block_on(topics::replay_hazard(kafka, topic))? {
@@ -154,7 +154,7 @@ fn warn_of_compaction(kafka: &KafkaSettings, topic: &str) -> Result<()> {
 
 fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Result<()> {
     let (kafka, topic) = (&settings.kafka, &settings.topics.dead_letter);
-    // Whoever begins later fences the one before: two never send the same letter.
+    // A later replay fences an earlier one: two replays never send the same dead letter.
     let name = format!("{}-dlq", settings.detector.group);
     let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topic, &name)?) };
     let (mut chosen, mut before, mut cut, mut unknown, mut null) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);

@@ -1,4 +1,4 @@
-//! `anomaly passwd`: who may log in to the dashboard, and as what.
+//! `anomaly passwd`: adds, changes and removes dashboard users.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 use crate::foreign;
 use crate::page::auth::hash;
 
-/// Shortest password in characters (NIST SP 800-63B asks for 8 at least).
+/// Minimum length of a password in characters (NIST SP 800-63B requires at least 8).
 const SHORTEST: usize = 8;
 
 /// Adds, changes or removes one line of the file.
 ///
 /// # Errors
-/// 64 when the name or the password cannot be used, 66 when the file cannot be read, 69 when it cannot be written.
+/// 64 if the name or the password is not allowed, 66 if the file cannot be read, 69 if it cannot be written.
 pub fn run(passwd: &Passwd, file: &Path) -> Result<()> {
     let name = passwd.name.trim();
     if name.is_empty() || name.len() > 256 || name.starts_with('#') || name.contains([':', '\n', '\0']) {
@@ -45,7 +45,7 @@ pub fn run(passwd: &Passwd, file: &Path) -> Result<()> {
     output::line(format_args!("{name} {done} in {}", file.display()))
 }
 
-/// Twice from a terminal, without showing it; else one line of standard input.
+/// Reads the password twice from a terminal, without showing it; otherwise from one line of standard input.
 fn ask() -> Result<String> {
     let unreadable = |e: std::io::Error| Error::no_input(format_args!("cannot read a password: {e}"));
     let password = if std::io::stdin().is_terminal() {
@@ -65,7 +65,7 @@ fn ask() -> Result<String> {
     Ok(password)
 }
 
-/// All at once, with the mode and the owner that it had. A new one is for its directory's group to read.
+/// Writes the file atomically, with its old mode and owner. A new file is readable by the group of its directory.
 fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut new = tempfile::NamedTempFile::new_in(dir)?;
@@ -78,7 +78,7 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
         }
     };
     new.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
-    // Only root may give a file away; for others it is theirs anyway.
+    // Only root may change the owner. For other users it is already right.
     let _ = chown(new.path(), Some(uid), Some(gid));
     new.as_file().sync_all()?;
     new.persist(file)?;

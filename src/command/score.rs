@@ -1,4 +1,4 @@
-//! `anomaly score`: the same detector over a file or standard input, no Kafka.
+//! `anomaly score`: runs the detector over a file or standard input, without Kafka.
 
 mod batch;
 mod feed;
@@ -25,11 +25,11 @@ use feed::FedBatch;
 use print::ResultWriter;
 use report::ScoreReport;
 
-/// Reads to the end; anomalies and rejects are no errors.
+/// Reads and judges the whole input; anomalies and rejected records are not errors.
 ///
 /// # Errors
-/// 64 for options that contradict one another, 65 for data that cannot be understood or of which nothing is an event, 66 when
-/// the file cannot be read, 74 when the output cannot be written.
+/// 64 for options that contradict each other, 65 for data that cannot be read or contains no event, 66 if the file
+/// cannot be read, 74 if the output cannot be written.
 pub fn run(options: &Score) -> Result<()> {
     let settings = &options.judging.settings;
     if settings.detector.min_samples > settings.detector.window {
@@ -90,7 +90,7 @@ struct Scoring<'a, W: Write> {
     report: ScoreReport<'a>,
     rejects: Option<Rejects<'a>>,
     to: BufWriter<W>,
-    /// Until the header was written.
+    /// Present until the header is written.
     print: Option<ResultWriter>,
 }
 
@@ -106,7 +106,7 @@ impl<W: Write> Scoring<'_, W> {
                 }
                 self.report.reject(&batch, at, rejection);
             }
-            // Before what was judged on wrong terms is written, as far as that can be known by now.
+            // Warnings come before verdicts that may be wrong, as far as they are known by now.
             let problem = matches!(then, Ok(false)).then(|| self.report.check());
             let is_all = self.report.records() == batch.len() as u64;
             if !(is_all && matches!(problem, Some(Err(_)))) {
@@ -116,7 +116,7 @@ impl<W: Write> Scoring<'_, W> {
             next = match from.try_recv() {
                 Ok(batch) => Some(batch),
                 Err(_) => {
-                    // Whoever waits for the rest of a pipe shall see what came so far.
+                    // A reader of the pipe sees the results so far while it waits.
                     self.flush()?;
                     from.recv().ok()
                 }
@@ -142,7 +142,7 @@ impl<W: Write> Scoring<'_, W> {
 
 fn detector(settings: DetectionSettings) -> Result<Detector> {
     let method = settings.method.clone();
-    // A file ends; and what is forgotten must not depend on the number of cores.
+    // No series is evicted, because evictions must not depend on the number of cores.
     Detector::new(DetectionSettings { max_series: usize::MAX, idle_after: None, ..settings })
         .ok_or_else(|| Error::internal(format_args!("no method is called {method}")))
 }

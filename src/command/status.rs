@@ -1,4 +1,4 @@
-//! `anomaly status`: what the detector last said of itself in the database.
+//! `anomaly status`: prints the last report of the detector in the database.
 
 use super::migrate::unreachable;
 use super::output;
@@ -7,15 +7,15 @@ use crate::config::Settings;
 use crate::error::Result;
 use crate::store;
 
-/// A heartbeat comes every 5 s; three missed ones mean that the detector is not there.
+/// Age of a heartbeat after which the detector counts as stopped. Heartbeats come every 5 s, so three are missing.
 const STALE_SECONDS: f64 = 15.0;
 
-/// Prints one line for each partition, then the conditions that hold.
+/// Prints one line for each partition, then the active conditions.
 ///
 /// # Errors
-/// 69 when the database is away.
+/// 69 if the database is unavailable.
 pub fn run(settings: &Settings) -> Result<()> {
-    // Not through a pool, which waits for a second only, and does not say why it waited in vain.
+    // A pool would wait only for a second, and would not report the reason of a failure.
     let (rows, conditions) = store::status(&settings.postgres).map_err(|e| unreachable(&settings.postgres, &e))?;
     if rows.is_empty() {
         output::line("no detector has reported yet")?;
@@ -45,7 +45,7 @@ pub fn run(settings: &Settings) -> Result<()> {
 
 fn print(row: &StatusRow) -> Result<()> {
     let number = |n: Option<i64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
-    // By the database's clock: those of two hosts may differ.
+    // By the database's clock, because the clocks of two hosts may differ.
     let state = if row.age > STALE_SECONDS {
         format!("not reporting for {:.0} s (last: {})", row.age, row.state)
     } else {
@@ -72,10 +72,10 @@ fn tell(condition: &ConditionRow) -> Result<()> {
     output::line(format_args!("{}: {worker} since {since}{old}: {message} [{code}]", severity.as_str()))
 }
 
-/// Removes what has not reported for long, and names it.
+/// Removes and lists partitions that have not reported for an hour.
 ///
 /// # Errors
-/// 69 when the database is away.
+/// 69 if the database is unavailable.
 pub fn forget(settings: &Settings) -> Result<()> {
     let forgotten = store::forget(&settings.postgres).map_err(|e| unreachable(&settings.postgres, &e))?;
     for row in &forgotten {

@@ -1,14 +1,14 @@
-//! `anomaly topics`: the topics.
+//! `anomaly topics`: creates and lists the topics.
 
 use super::output;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::stream;
 
-/// Creates what is missing and prints all.
+/// Creates missing topics and prints all.
 ///
 /// # Errors
-/// 69 when the cluster is away or refuses.
+/// 69 if the cluster is unavailable or refuses.
 pub fn run(settings: &Settings) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

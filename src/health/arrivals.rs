@@ -1,5 +1,5 @@
-//! How the records of the last minutes fared, and what of that a person should know: nothing but rejections, values that only
-//! learn, times that are far from their arrival, a backlog that takes minutes.
+//! Evaluates the records of the last minutes and derives conditions: only rejections, values that only learn, times far
+//! from their arrival, a backlog of minutes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -8,27 +8,27 @@ use super::{Activity, ConditionCode, ConditionSeverity};
 
 /// Width of one bin.
 const BIN: Duration = Duration::from_secs(5);
-/// What "lately" means.
+/// Period for most conditions.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Times are looked at over longer, since slow topics carry few events a minute.
+/// Period for event times. It is longer, because slow topics have few events per minute.
 const TEN_MINUTES: Duration = Duration::from_secs(600);
-/// Fewer records than so many decide nothing.
+/// Minimum number of records for a decision.
 const FEW: u64 = 10;
-/// Different reasons that are counted at the most.
+/// Maximum number of different reasons that are counted.
 const MOST_REASONS: usize = 16;
-/// A backlog that takes less than so many seconds at the present rate is no news.
+/// A backlog of less work than this many seconds, at the present rate, raises no condition.
 const BACKLOG_SECONDS: u64 = 60;
-/// Nor is one of fewer records.
+/// A backlog of fewer records than this raises no condition.
 const BACKLOG_RECORDS: i64 = 1_000;
 
-/// Why records were rejected, and how often; a bounded number of different reasons.
+/// Counts the reasons of rejections; the number of different reasons is bounded.
 #[derive(Debug, Clone, Default)]
 pub struct RejectReasons(BTreeMap<String, u64>);
 
 impl RejectReasons {
-    /// One more record. What follows a semicolon is detail of that record, and is left out.
+    /// Counts one record. The text after a semicolon is a detail of that record and is removed.
     pub fn note(&mut self, reason: &str) {
-        // What is quoted is of that record, too.
+        // Quoted text is also a detail of that record.
         let general;
         let reason = match (reason.find('"'), reason.rfind('"')) {
             (Some(from), Some(to)) if from < to => {
@@ -45,7 +45,7 @@ impl RejectReasons {
         }
     }
 
-    /// The most frequent one.
+    /// Returns the most frequent reason.
     fn first(&self) -> Option<(&str, u64)> {
         self.0.iter().max_by_key(|(_, count)| **count).map(|(reason, count)| (reason.as_str(), *count))
     }
@@ -66,26 +66,26 @@ struct Bin {
     reasons: RejectReasons,
 }
 
-/// The last ten minutes, and the rejections since an event was accepted.
+/// The last ten minutes, and the rejections since the last accepted event.
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
     bins: VecDeque<Bin>,
-    /// When an event was accepted last.
+    /// When the last event was accepted.
     accepted: Option<Duration>,
     rejected_in_a_row: u64,
     reasons_in_a_row: RejectReasons,
-    /// When the first record came.
+    /// When the first record arrived.
     began: Option<Duration>,
     /// Since when the backlog is long.
     behind_since: Option<Duration>,
     evaluated: Option<Duration>,
 }
 
-/// A condition, or that it does not hold.
+/// A condition and its message; no message: it is not active.
 pub(super) type HeldCondition = (ConditionCode, Option<(ConditionSeverity, String)>);
 
 impl Arrivals {
-    /// What was committed now.
+    /// Adds the counts of a commit.
     pub fn note(&mut self, now: Duration, activities: impl Iterator<Item = Activity>, reasons: &RejectReasons) {
         let activity = activities.fold(Activity::default(), |mut sum, one| {
             sum += one;
@@ -112,8 +112,8 @@ impl Arrivals {
         }
     }
 
-    /// Each condition that is looked at, held or not; `None` when the last look is more recent than `pause`. `backlog`: records
-    /// that wait.
+    /// Evaluates each condition; `None` if the last evaluation is more recent than `pause`. `backlog` is the number of
+    /// waiting records.
     pub fn conditions(&mut self, now: Duration, pause: Duration, backlog: i64) -> Option<[HeldCondition; 6]> {
         if self.evaluated.is_some_and(|at| now.saturating_sub(at) < pause) {
             return None;
@@ -127,12 +127,12 @@ impl Arrivals {
             self.bins.pop_front();
         }
         if self.bins.is_empty() {
-            // Nothing came for ten minutes: what came before says nothing of now.
+            // Nothing arrived for ten minutes: earlier records say nothing about the present.
             (self.rejected_in_a_row, self.reasons_in_a_row) = (0, RejectReasons::default());
         }
         let (minute, reasons) = self.sum(now, MINUTE);
         let (ten, _) = self.sum(now, TEN_MINUTES);
-        // While events are accepted now and then, `some_rejected` says it.
+        // While some events are accepted, `some_rejected` reports the problem.
         let is_alone = self.accepted.is_none_or(|at| now.saturating_sub(at) >= 3 * BIN);
         let all = self.all_rejected().filter(|_| is_alone);
         let some = if all.is_some() { None } else { some_rejected(&minute, &reasons) };
@@ -235,7 +235,7 @@ fn times_differ(ten: &Activity) -> Option<(ConditionSeverity, String)> {
     })
 }
 
-/// In one unit, as people say it.
+/// Formats a time in one unit.
 fn duration(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -340,7 +340,7 @@ mod tests {
     fn events_that_are_accepted_now_and_then_are_not_all_rejected() {
         let mut arrivals = Arrivals::default();
         for second in 0..60 {
-            // Of two workers one has only wrong records.
+            // One of two workers has only invalid records.
             note(&mut arrivals, second, 0, 0, 20, 0);
             let all = held(&mut arrivals, second, 0).iter().any(|(code, ..)| *code == ConditionCode::AllRejected);
             assert!(!all || second == 0, "at {second} s");

@@ -1,25 +1,25 @@
-//! Conditions: what a working loop measures that a person should know. Each is raised where it is measured, and shown by the
-//! log, the status line, `/readyz`, the metrics, `anomaly status` and the pages.
+//! Conditions: problems, and facts worth knowing, that a component measures. The component raises them. The log, the
+//! status line, `/readyz`, the metrics, `anomaly status` and the pages show them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant as Monotonic};
 
 use crate::event::Timestamp;
 
-/// Time between two log lines about one condition that lasts.
+/// Minimum time between two log lines about a lasting condition.
 pub(super) const LOG_AGAIN: Duration = Duration::from_secs(60);
 
-/// Whether the loop still does its work.
+/// Whether the component still does its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionSeverity {
     /// Worth knowing; the process stays ready.
     Notice,
-    /// Too little is judged or stored; the process is not ready.
+    /// Too few records are judged or stored; the process is not ready.
     Degraded,
 }
 
 impl ConditionSeverity {
-    /// As a label.
+    /// Returns the name for labels.
     pub fn as_str(self) -> &'static str {
         match self {
             ConditionSeverity::Notice => "notice",
@@ -27,7 +27,7 @@ impl ConditionSeverity {
         }
     }
 
-    /// The reverse of [`as_str`](Self::as_str).
+    /// Parses the name.
     pub fn parse(text: &str) -> Option<ConditionSeverity> {
         [ConditionSeverity::Notice, ConditionSeverity::Degraded].into_iter().find(|severity| severity.as_str() == text)
     }
@@ -35,7 +35,7 @@ impl ConditionSeverity {
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
-        /// What a condition is about. The manual explains each code.
+        /// The subject of a condition. The manual explains each code.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum ConditionCode { $($(#[doc = $doc])+ $name,)+ }
 
@@ -43,7 +43,7 @@ macro_rules! codes {
             /// Every code.
             pub const ALL: &[ConditionCode] = &[$(ConditionCode::$name),+];
 
-            /// Its text in log lines, metrics and tables.
+            /// Returns the code as text, for log lines, metrics and tables.
             pub fn as_str(self) -> &'static str {
                 match self { $(ConditionCode::$name => $text,)+ }
             }
@@ -52,66 +52,67 @@ macro_rules! codes {
 }
 
 codes! {
-    /// A loop does not serve; the message says why.
+    /// A component does not serve; the message gives the reason.
     NotServing = "not_serving",
-    /// An open transaction in the input holds records back.
+    /// An open transaction in the input blocks records.
     OpenTransaction = "open_transaction",
-    /// Every record that arrived lately was rejected.
+    /// All recent records were rejected.
     AllRejected = "all_rejected",
-    /// Every record that arrived lately was passed over.
+    /// All recent records were ignored.
     AllIgnored = "all_ignored",
-    /// A part of the records that arrived lately was rejected.
+    /// Some recent records were rejected.
     SomeRejected = "some_rejected",
-    /// The times in the events differ from the time of their arrival.
+    /// The times in the events differ from their arrival.
     TimesDiffer = "times_differ",
-    /// Most of the values that arrived lately are learning, not judged.
+    /// Most recent values are learned and not judged.
     MostlyLearning = "mostly_learning",
-    /// The detector does not keep up with the input.
+    /// The detector cannot keep up with the input.
     FallingBehind = "falling_behind",
     /// Another program commits offsets in the detector's consumer group.
     ForeignCommit = "foreign_commit",
     /// A restart found fewer records than the counts say.
     ReplayShortfall = "replay_shortfall",
-    /// Series are evicted nearly as fast as events arrive.
+    /// Series are evicted almost as fast as events arrive.
     EvictionRate = "eviction_rate",
     /// A device was seen in two partitions.
     SplitSeries = "split_series",
-    /// One series gets two values of the same time again and again.
+    /// One series repeatedly gets two values with the same time.
     SameTime = "same_time",
-    /// The database refuses rows; they are kept in `sink_rejects`.
+    /// The database refuses rows; `sink_rejects` keeps them.
     RowsRefused = "rows_refused",
-    /// The ledger in the database is behind what the sink had stored.
+    /// The ledger in the database is behind the offsets that the sink had stored.
     LedgerMoved = "ledger_moved",
-    /// Retention waits, since the clocks do not agree.
+    /// Retention waits, because the clocks differ.
     RetentionWaits = "retention_waits",
-    /// The certificate of the pages has expired, or soon will.
+    /// The certificate of the pages has expired or expires soon.
     CertificateExpires = "certificate_expires",
 }
 
-/// One condition that holds now.
+/// An active condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// What it is about.
+    /// Its code.
     pub code: ConditionCode,
-    /// Whether the loop still does its work.
+    /// Its severity.
     pub severity: ConditionSeverity,
-    /// What is measured, what follows from it, and what to do. One line.
+    /// One line: what was measured, the consequence, and the remedy.
     pub message: String,
     /// When it was raised.
     pub since: Timestamp,
 }
 
-/// The conditions of one loop, one for each code.
+/// The conditions of one component, one per code.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    /// With whether it was logged.
+    /// The condition, and whether it was logged.
     held: BTreeMap<ConditionCode, (Condition, bool)>,
-    /// When each was logged last, also after its end: one that comes and goes is logged no more often than one that lasts.
+    /// When each was last logged, also after its end: a condition that comes and goes is logged no more often than a
+    /// lasting one.
     logged: BTreeMap<ConditionCode, Monotonic>,
 }
 
 impl Conditions {
-    /// Raises a condition or changes its message; logs it at first and then at most once a minute.
+    /// Raises a condition or changes its message. Logs it at once, then at most once a minute.
     pub fn raise(&mut self, part: &str, code: ConditionCode, severity: ConditionSeverity, message: String) {
         let is_due = self.logged.get(&code).is_none_or(|at| at.elapsed() >= LOG_AGAIN);
         let (is_news, is_worse) = match self.held.get(&code) {
@@ -135,14 +136,14 @@ impl Conditions {
         }
     }
 
-    /// Ends a condition.
+    /// Clears a condition.
     pub fn clear(&mut self, part: &str, code: ConditionCode) {
         if let Some((held, true)) = self.held.remove(&code) {
             tracing::info!(part, code = code.as_str(), "no longer: {}", held.message);
         }
     }
 
-    /// Those that hold now, the degrading ones first.
+    /// Returns the active conditions, degrading ones first.
     pub fn list(&self) -> Vec<Condition> {
         let mut all = self.held.values().map(|(condition, _)| condition.clone()).collect::<Vec<_>>();
         all.sort_by_key(|condition| std::cmp::Reverse(condition.severity));

@@ -1,26 +1,26 @@
-//! SeenDevices that a worker holds, told to the database a few at a time: a page can say then whether a device sends. Bounded
-//! memory, whatever the number of devices; a name that was told is told again a day later at the earliest, as far as it is
-//! remembered.
+//! Devices that a worker has seen, passed to the database in small numbers, so that a page can say whether a device
+//! sends. Memory is bounded, whatever the number of devices. A name that was passed on is repeated after a day at the
+//! earliest, as long as it is remembered.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-/// Names that are remembered as told, a power of two.
+/// Number of remembered names, a power of two.
 const REMEMBERED: usize = 1 << 16;
-/// Names that wait to be told.
+/// Number of names that wait.
 const WAITING: usize = 2_000;
 const DAY: i64 = 86_400_000;
 
-/// Names that were told and names that wait.
+/// Remembered names and waiting names.
 #[derive(Debug, Default)]
 pub struct SeenDevices {
-    /// Hash of the last name in each place; empty until the first one.
+    /// Hash of the last name in each slot; empty until the first name.
     told: Vec<u64>,
     waiting: Vec<String>,
     day: i64,
 }
 
 impl SeenDevices {
-    /// Takes note of a device at a time in milliseconds.
+    /// Notes a device at a time in milliseconds.
     pub fn note(&mut self, name: &str, millis: i64) {
         let day = millis.div_euclid(DAY);
         if day != self.day || self.told.is_empty() {
@@ -28,19 +28,19 @@ impl SeenDevices {
         }
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
         let place = &mut self.told[hash as usize % REMEMBERED];
-        // What finds no room comes again with the next snapshot of its series.
+        // A name that finds no room comes again with the next snapshot of its series.
         if *place != hash && self.waiting.len() < WAITING {
             *place = hash;
             self.waiting.push(name.to_owned());
         }
     }
 
-    /// Those that wait.
+    /// Takes the waiting names.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Those that could not be told come again.
+    /// Returns names that could not be stored.
     pub fn forget(&mut self) {
         self.told.clear();
     }

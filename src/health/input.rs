@@ -1,4 +1,4 @@
-//! The input as a whole: what all workers of a process measure of it together.
+//! Measures the input as a whole, over all workers of a process.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Monotonic};
 use super::arrivals::{Arrivals, RejectReasons};
 use super::{Activity, Component, ComponentState, Health};
 
-/// Shared by the workers of a process. Its conditions are those of the part `input`.
+/// Counts shared by the workers of a process. Its conditions belong to the component `input`.
 #[derive(Debug)]
 pub struct InputHealth {
     part: Arc<Component>,
@@ -18,22 +18,22 @@ pub struct InputHealth {
 #[derive(Debug, Default)]
 struct Inner {
     arrivals: Arrivals,
-    /// Records that wait, by worker.
+    /// Number of waiting records per worker.
     backlog: BTreeMap<String, i64>,
 }
 
-/// Time between two evaluations.
+/// Minimum time between two evaluations.
 const EVALUATE: Duration = Duration::from_secs(1);
 
 impl InputHealth {
-    /// Nothing came yet.
+    /// Creates empty counts.
     pub fn new(health: &Health) -> Arc<InputHealth> {
         let part = health.untimed_part("input");
         part.set(ComponentState::Running);
         Arc::new(InputHealth { part, began: Monotonic::now(), inner: Mutex::default() })
     }
 
-    /// What a worker has committed just now.
+    /// Adds the counts of a worker's commit.
     pub fn note(&self, activities: impl Iterator<Item = Activity>, reasons: &RejectReasons) {
         self.lock().arrivals.note(self.began.elapsed(), activities, reasons);
     }
@@ -54,12 +54,12 @@ impl InputHealth {
         }
     }
 
-    /// A worker has no partitions any more: nothing waits for it until it says so again.
+    /// Removes a worker without partitions.
     pub fn forget(&self, worker: &str) {
         self.lock().backlog.remove(worker);
     }
 
-    /// Records that wait for all workers.
+    /// Returns the number of records that wait for all workers.
     #[cfg(test)]
     pub fn backlog(&self) -> i64 {
         self.lock().backlog.values().sum()

@@ -1,29 +1,30 @@
-//! What is known of one partition.
+//! Status of one partition.
 
 use super::Tally;
 use crate::event::Timestamp;
 
-/// One partition, as its worker last knew it.
+/// Status of a partition, as its worker last reported it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PartitionStatus {
     /// Next offset to judge, as committed.
     pub committed: i64,
-    /// End of what can be read of the partition, once it is known.
+    /// End of the readable part of the partition, once it is known.
     pub end: Option<i64>,
-    /// End of the partition with open transactions included, once it is known.
+    /// End of the partition including open transactions, once it is known.
     pub high: Option<i64>,
     /// Time of the newest judged event.
     pub event_time: Option<Timestamp>,
-    /// When the newest record was taken, by this machine's clock.
+    /// When the newest record was consumed, by this machine's clock.
     pub arrived: Option<Timestamp>,
     /// Outcomes since the group began, as committed.
     pub totals: Tally,
-    /// Series held.
+    /// Number of series.
     pub series: u64,
 }
 
 impl PartitionStatus {
-    /// Records not judged yet, once an end is known: those that an open transaction holds back are among them.
+    /// Returns the number of records that are not judged yet, once an end is known. It includes records that an open
+    /// transaction blocks.
     pub fn lag(&self) -> Option<i64> {
         self.end.max(self.high).map(|end| (end - self.committed).max(0))
     }

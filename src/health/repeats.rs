@@ -1,19 +1,19 @@
-//! Which changes of state are worth a line in the log.
+//! Decides which changes of state are logged.
 
 use std::time::Instant as Monotonic;
 
 use super::ComponentState;
 use super::condition::LOG_AGAIN;
 
-/// States that were logged since the loop served last, with when: one that fails again and again is logged no more often
-/// than one that waits.
+/// States that were logged since the component last served, with their times. A component that fails repeatedly is
+/// logged no more often than one that waits.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
     logged: Vec<(ComponentState, Monotonic)>,
 }
 
 impl Repeats {
-    /// Whether a change to this state is to be logged; notes that it is.
+    /// Returns whether to log a change to this state, and remembers it.
     pub fn is_news(&mut self, state: &ComponentState) -> bool {
         if matches!(state, ComponentState::Running | ComponentState::Stopped) {
             self.logged.clear();

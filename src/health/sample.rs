@@ -1,44 +1,44 @@
-//! A few of the newest rejected records, so that a page can show what is wrong with them.
+//! Samples of the newest rejected records, so that a page can show what is wrong with them.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::event::{RejectClass, Timestamp};
 
-/// Bytes that are kept of a key or a value.
+/// Maximum number of bytes of a key or a value.
 pub const EXCERPT: usize = 300;
-/// Samples of each class.
+/// Number of samples per class.
 const MOST: usize = 5;
 
 /// A rejected record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedSample {
-    /// Of the input topic.
+    /// Partition of the input topic.
     pub partition: i32,
-    /// In that partition.
+    /// Offset in that partition.
     pub offset: i64,
-    /// Why, for counting.
+    /// Class, for counting.
     pub class: RejectClass,
-    /// Why, for people.
+    /// Reason, for people.
     pub message: String,
-    /// Its key.
+    /// Key.
     pub key: Option<Cut>,
-    /// Its value.
+    /// Value.
     pub value: Option<Cut>,
-    /// When it was taken.
+    /// When it was consumed.
     pub at: Timestamp,
 }
 
-/// The first bytes of something, and how many it has.
+/// The first bytes of a text, and its total size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
-    /// At most [`EXCERPT`] of them.
+    /// At most [`EXCERPT`] bytes.
     pub bytes: Vec<u8>,
-    /// All of them.
+    /// Total number of bytes.
     pub size: usize,
 }
 
 impl Cut {
-    /// Of these bytes.
+    /// Creates an excerpt.
     pub fn of(bytes: &[u8]) -> Cut {
         Cut { bytes: bytes[..bytes.len().min(EXCERPT)].to_vec(), size: bytes.len() }
     }
@@ -49,7 +49,7 @@ impl Cut {
 pub struct RejectedSamples(BTreeMap<RejectClass, VecDeque<RejectedSample>>);
 
 impl RejectedSamples {
-    /// Adds one; an older one of its class leaves.
+    /// Adds a sample, and removes an older one of its class.
     pub fn push(&mut self, sample: RejectedSample) {
         let of = self.0.entry(sample.class).or_default();
         if of.len() == MOST {
@@ -58,17 +58,17 @@ impl RejectedSamples {
         of.push_back(sample);
     }
 
-    /// Adds newer ones.
+    /// Adds newer samples.
     pub fn extend(&mut self, newer: RejectedSamples) {
         newer.0.into_values().flatten().for_each(|sample| self.push(sample));
     }
 
-    /// All of them.
+    /// Returns all samples.
     pub fn iter(&self) -> impl Iterator<Item = &RejectedSample> {
         self.0.values().flatten()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,27 +1,27 @@
-//! What became of records: totals of a partition, by minute of the event, and by minute of arrival.
+//! Counts of outcomes: totals of a partition, by minute of the event, and by minute of arrival.
 
 use std::ops::AddAssign;
 
-/// How many records of a partition had which outcome.
+/// Number of records of a partition per outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Normal or anomalous.
     pub judged: u64,
-    /// Too few values before them.
+    /// Learned: too few values before them.
     pub learning: u64,
-    /// Dead letters and dropped records.
+    /// Rejected: dead letters and dropped records.
     pub rejected: u64,
-    /// Null values, and records that `fields.ignore` names.
+    /// Ignored: null values, and records that match `fields.ignore`.
     pub ignored: u64,
 }
 
 impl Tally {
-    /// Records in all.
+    /// Returns the number of all records.
     pub fn sum(self) -> u64 {
         self.judged + self.learning + self.rejected + self.ignored
     }
 
-    /// What was added since an earlier tally.
+    /// Returns the difference to an earlier count.
     pub fn since(self, earlier: Tally) -> Tally {
         Tally {
             judged: self.judged.saturating_sub(earlier.judged),
@@ -41,28 +41,28 @@ impl AddAssign for Tally {
     }
 }
 
-/// An event is late when its time is so many seconds before its arrival.
+/// An event is late if its time is this many seconds before its arrival.
 pub const LATE: i64 = 900;
-/// An event is early when its time is so many seconds after its arrival.
+/// An event is early if its time is this many seconds after its arrival.
 pub const EARLY: i64 = 60;
 
-/// What arrived in a minute of the detector's clock.
+/// Arrivals in a minute of the detector's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Outcomes.
     pub tally: Tally,
-    /// Events that are [`LATE`].
+    /// Number of events that are late by [`LATE`] or more.
     pub late: u64,
-    /// By how many seconds, all of them together.
+    /// Sum of their delays in seconds.
     pub late_seconds: i64,
-    /// Events that are [`EARLY`].
+    /// Number of events that are early by [`EARLY`] or more.
     pub early: u64,
-    /// By how many seconds, all of them together.
+    /// Sum of their leads in seconds.
     pub early_seconds: i64,
 }
 
 impl Activity {
-    /// Notes how far an event's time is from its arrival: seconds, negative when it is late.
+    /// Counts how far an event's time is from its arrival: seconds, negative if it is late.
     pub fn note_offset(&mut self, seconds: i64) {
         if seconds <= -LATE {
             self.late += 1;

@@ -1,5 +1,5 @@
-//! A private PostgreSQL cluster in a temporary directory: Debian's `initdb` and `postgres`, socket only, as an unprivileged
-//! user also when called by root, gone when dropped.
+//! A private PostgreSQL cluster in a temporary directory: Debian's `initdb` and `postgres`, with a socket only. It runs
+//! as an unprivileged user even if root starts it, and is removed when dropped.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -24,10 +24,10 @@ pub struct DemoDatabase {
 }
 
 impl DemoDatabase {
-    /// Makes and starts it; returns when it answers.
+    /// Creates and starts the cluster; returns when it answers.
     ///
     /// # Errors
-    /// 69 when the programs are missing or do not start, with the end of their log.
+    /// 69 if the programs are missing or do not start, with the end of their log.
     pub fn start() -> Result<Self> {
         let programs = programs()?;
         let directory = tempfile::Builder::new()
@@ -40,7 +40,7 @@ impl DemoDatabase {
             .args(["--auth=trust", "--username=anomaly_user", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
             .arg(path.join("data"))
             .current_dir("/")
-            // Ctrl-C is for us: what is half made could not be told from what failed.
+            // Ctrl-C is for the demo: an interrupted step could not be told from a failed one.
             .process_group(0)
             .output()
             .map_err(|e| Error::unavailable(format_args!("cannot run initdb: {e}")))?;
@@ -52,7 +52,7 @@ impl DemoDatabase {
             .map_err(|e| Error::unavailable(format_args!("cannot write into {}: {e}", path.display())))?;
         let mut command = as_user(user.as_deref(), &programs.join("postgres"));
         command.arg("-D").arg(path.join("data")).arg("-k").arg(path);
-        // It is thrown away at the end: nothing needs to survive a crash.
+        // The cluster is removed at the end and does not need to survive a crash.
         for setting in ["listen_addresses=", "fsync=off", "full_page_writes=off", "shared_buffers=32MB"] {
             command.args(["-c", setting]);
         }
@@ -61,7 +61,7 @@ impl DemoDatabase {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
-            // Ctrl-C is for us; we stop it in order.
+            // Ctrl-C is for the demo, which stops the server in order.
             .process_group(0)
             .spawn()
             .map_err(|e| Error::unavailable(format_args!("cannot run postgres: {e}")))?;
@@ -98,12 +98,12 @@ impl DemoDatabase {
         }
     }
 
-    /// Where everything lies.
+    /// Returns the directory of the cluster.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// How to reach it.
+    /// Returns the settings to connect to it.
     pub fn settings(&self, postgres: &mut PostgresSettings) {
         postgres.host = self.directory.path().display().to_string();
         postgres.dbname = "anomalies_db".into();
@@ -115,7 +115,7 @@ impl DemoDatabase {
 impl Drop for DemoDatabase {
     fn drop(&mut self) {
         let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) else { return };
-        // SIGINT: end sessions and stop; SIGQUIT: stop at once.
+        // SIGINT ends sessions and stops; SIGQUIT stops at once.
         for signal in [Signal::INT, Signal::QUIT, Signal::KILL] {
             if kill_process(pid, signal).is_err() {
                 return;
@@ -131,7 +131,7 @@ impl Drop for DemoDatabase {
     }
 }
 
-/// The newest version's directory of programs.
+/// Returns the program directory of the newest version.
 fn programs() -> Result<PathBuf> {
     let version = |path: &Path| path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<u32>().ok());
     let mut found = fs::read_dir("/usr/lib/postgresql")
@@ -146,7 +146,7 @@ fn programs() -> Result<PathBuf> {
     })
 }
 
-/// The user to run as when we are root, who then owns the directory; PostgreSQL refuses to run as root.
+/// Returns the user to run as if root calls, who then owns the directory. PostgreSQL refuses to run as root.
 fn unprivileged(directory: &Path) -> Result<Option<String>> {
     let cannot = |e: std::io::Error| Error::unavailable(format_args!("cannot prepare {}: {e}", directory.display()));
     if fs::metadata(directory).map_err(cannot)?.uid() != 0 {
@@ -162,7 +162,7 @@ fn unprivileged(directory: &Path) -> Result<Option<String>> {
     Err(Error::unavailable("PostgreSQL does not run as root, and there is neither a user postgres nor nobody"))
 }
 
-/// `setpriv` becomes the program: the child's pid is the server's, and it dies with us, however we die.
+/// `setpriv` becomes the program: the child's pid is the server's, and the server ends with this process in every case.
 fn as_user(user: Option<&str>, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.arg("--pdeathsig=INT");

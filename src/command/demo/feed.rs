@@ -1,5 +1,5 @@
-//! What the demo judges: synthetic devices, a file, or this machine. A file is sent at a pace that the in-memory broker
-//! takes, and its end does not end the demo, so that the pages stay.
+//! Source of the demo: synthetic devices, a file, or this machine. A file is sent at a rate that the in-memory broker
+//! accepts. The demo continues after the end of the file, so that the pages stay.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::foreign;
 use crate::role::producer;
 use crate::source::{EventSource, SourceStep};
 
-/// Events a second that the in-memory broker takes.
+/// Events per second that the in-memory broker accepts.
 const BROKER: f64 = 1_000.0;
-/// Sections that variables may set. The others name the broker and the database, which the demo makes itself.
+/// Sections that environment variables may set. The others name the broker and the database, which the demo creates.
 const SECTIONS: [&str; 3] = ["PRODUCER", "FIELDS", "DETECTOR"];
 
-/// Settings: what the command line says, else a variable, else what makes a demo interesting.
+/// Returns the settings: from the command line, otherwise from a variable, otherwise defaults that suit a demo.
 ///
 /// # Errors
-/// 64 when two fields are the same, 78 when a variable is wrong.
+/// 64 if two fields are the same, 78 if a variable is wrong.
 pub fn settings(options: &Demo) -> Result<Settings> {
     let is_ours = |name: &str| SECTIONS.iter().any(|section| name.starts_with(&format!("ANOMALY__{section}__")));
     let env = std::env::vars_os()
@@ -60,7 +60,7 @@ pub fn settings(options: &Demo) -> Result<Settings> {
         producer.speed = 0.0;
     }
     if is_file && !has_idle {
-        // Nothing is known of the times in the file: a value a day is a series too.
+        // The times in the file are unknown: one value per day is also a series.
         settings.detector.idle_after = Duration::ZERO;
     }
     let fields = &mut settings.fields;
@@ -78,7 +78,7 @@ pub fn settings(options: &Demo) -> Result<Settings> {
     }
 }
 
-/// One line about what will be judged, and when the first verdicts come.
+/// Returns a line about the input, and when the first verdicts come.
 pub fn describe(settings: &Settings) -> String {
     let (producer, samples) = (&settings.producer, settings.detector.min_samples as u64);
     match producer.source {
@@ -101,10 +101,10 @@ pub fn describe(settings: &Settings) -> String {
     }
 }
 
-/// The source, as the demo sends it.
+/// Opens the source.
 ///
 /// # Errors
-/// As the source's.
+/// As the source.
 pub fn source(settings: &Settings, pages: String) -> Result<Box<dyn EventSource + Send>> {
     let source = producer::source(settings)?;
     if settings.producer.source != SourceKind::Replay {
@@ -115,19 +115,19 @@ pub fn source(settings: &Settings, pages: String) -> Result<Box<dyn EventSource 
     Ok(Box::new(Whole { source, per_second, fields, file, pages, seen: Seen::default(), has_ended: false }))
 }
 
-/// A file from its beginning to its end, and then nothing more.
+/// A file from its beginning to its end; it never ends the demo.
 struct Whole {
     source: Box<dyn EventSource + Send>,
     per_second: f64,
     fields: Fields,
     file: String,
-    /// Address of the pages.
+    /// URL of the pages.
     pages: String,
     seen: Seen,
     has_ended: bool,
 }
 
-/// What was sent.
+/// Numbers of sent events.
 #[derive(Default)]
 struct Seen {
     sent: u64,
@@ -172,7 +172,7 @@ impl Seen {
 }
 
 impl Whole {
-    /// What the file was, and where its pages are: its times may be far from now.
+    /// Reports the file and the URL of its pages, because its times may be far from now.
     fn ending(&self) -> Result<String> {
         let (file, seen) = (foreign::name(&self.file), &self.seen);
         if seen.events == 0 {
@@ -188,7 +188,7 @@ impl Whole {
         let mut text =
             format!("{file} was sent whole: {} events of {} devices{rejected}\n", seen.events, seen.devices.len());
         if let Some((first, last)) = seen.times {
-            // The end is not part of the span.
+            // The end is not part of the time span.
             let after = Timestamp::from_millis(last.millis() + 60_000).unwrap_or(last);
             text += &format!("  its times: {}/?from={first}&to={after}\n", self.pages);
         }

@@ -1,5 +1,5 @@
-//! A batch of records, judged on all cores: decoded side by side, then each core judges the series that are its own, in order.
-//! A verdict depends on the series alone, so the number of cores changes nothing.
+//! Judges a batch of records on all cores: decodes in parallel, then each core judges its own series in order. A
+//! verdict depends only on its series, so the number of cores has no effect.
 
 use std::hash::BuildHasher;
 
@@ -14,28 +14,28 @@ use crate::error::Result;
 use crate::event::{Event, Rejection};
 use crate::source::file::{LineCount, RecordBatch};
 
-/// Most records that are judged together.
+/// Maximum number of records per batch.
 pub const BATCH: usize = 16_384;
 
-/// Fewest rows that are worth another core.
+/// Minimum number of records per core.
 const SHARE: usize = 256;
 
-/// How many of each.
+/// Counts of a file.
 #[derive(Default)]
 pub struct ScoreCounts {
     /// Events, abnormal or not.
     pub accepted: u64,
-    /// Of these, before `min_samples`.
+    /// Events before `min_samples`.
     pub learning: u64,
-    /// Of these, abnormal.
+    /// Abnormal events.
     pub anomalies: u64,
-    /// Records that the settings pass over.
+    /// Ignored records.
     pub ignored: u64,
-    /// Accepted ones with a metric.
+    /// Events with a metric.
     pub with_metric: u64,
-    /// Accepted ones with a time.
+    /// Events with a time.
     pub with_time: u64,
-    /// Accepted ones whose time is before that of the one before them in their series.
+    /// Events whose time is before that of the previous one in their series.
     pub backwards: LineCount,
 }
 
@@ -49,16 +49,16 @@ impl ScoreCounts {
     }
 }
 
-/// What became of a batch. Places are those in the batch, ascending.
+/// Result of a batch. Indexes are those in the batch, ascending.
 #[derive(Default)]
 pub struct JudgedBatch {
-    /// Lines to write, with their ends.
+    /// Lines to write, with their line ends.
     pub lines: Vec<(usize, Vec<u8>)>,
-    /// Records that are no events.
+    /// Rejected records.
     pub rejections: Vec<(usize, Rejection)>,
 }
 
-/// A detector for each core.
+/// A detector per core.
 pub struct ParallelDetectors {
     judges: Vec<(Detector, TimeOrder)>,
     hasher: DefaultHashBuilder,
@@ -66,19 +66,19 @@ pub struct ParallelDetectors {
     source: RecordId,
 }
 
-/// What a core finds.
+/// Result of one core.
 struct Share {
     lines: Vec<(usize, Vec<u8>)>,
     counts: ScoreCounts,
-    /// Places of events whose time is before that of the one before them.
+    /// Indexes of events whose time is before that of the previous one.
     backwards: Vec<usize>,
 }
 
 impl ParallelDetectors {
-    /// `make` makes a detector; `source` names the input.
+    /// Creates the detectors with `make`; `source` names the input.
     ///
     /// # Errors
-    /// Those of `make`.
+    /// As `make`.
     pub fn new(make: impl Fn() -> Result<Detector>, print: ResultWriter, source: RecordId) -> Result<Self> {
         let make = |_| Ok((make()?, TimeOrder::default()));
         let judges = (0..rayon::current_num_threads()).map(make).collect::<Result<Vec<_>>>()?;
@@ -112,7 +112,7 @@ impl ParallelDetectors {
                     share.lines.extend(line.map(|line| (at, line)));
                 }
             });
-            // Nobody takes anything back here; without this the trail would grow with the file.
+            // There are no aborts here. Without this call the undo log would grow with the file.
             detector.commit();
             share
         });
@@ -133,7 +133,7 @@ impl ParallelDetectors {
     }
 }
 
-/// The line to write about an event, if any.
+/// Returns the line for an event, if there is one.
 fn outcome(
     judge: &mut Judge<'_>,
     print: ResultWriter,

@@ -1,5 +1,4 @@
-//! Batches of records, read by a thread of their own: it reads while others judge, and a pipe may keep silent for as long as
-//! it likes.
+//! Reads batches of records in a thread: it reads while other threads judge, and a pipe may be silent for any time.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -8,16 +7,16 @@ use super::sort::Sorter;
 use crate::error::{Error, Result};
 use crate::source::file::{RecordBatch, Records};
 
-/// Batches that are read ahead.
+/// Number of batches that are read ahead.
 const AHEAD: usize = 2;
 
-/// A batch, and whether there may be more, or why the file cannot be read any further.
+/// A batch and whether there may be more, or the error that ended the file.
 pub type FedBatch = (RecordBatch, Result<bool>);
 
-/// Reads to the end; with `sort`, all before the first batch comes.
+/// Reads the whole file; with `sort`, before the first batch is returned.
 ///
 /// # Errors
-/// 70 when there is no thread.
+/// 70 if no thread can be started.
 pub fn start(records: Records, sort: bool) -> Result<Receiver<FedBatch>> {
     let (to, from) = sync_channel(AHEAD);
     std::thread::Builder::new()
@@ -48,6 +47,6 @@ fn sorted(mut records: Records, to: &SyncSender<FedBatch>) {
         }
     };
     let end = sorter.hand_out(|batch| to.send((batch, Ok(true))).is_ok()).and(end);
-    // If nobody listens any more, nobody has to know.
+    // If the receiver is gone, the error has no reader.
     drop(to.send((RecordBatch::new(reading), end)));
 }

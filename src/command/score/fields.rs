@@ -1,4 +1,4 @@
-//! The fields that records have, for a message about one that they do not have.
+//! Lists the fields of records, for a message about a missing field.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 use crate::foreign;
 use crate::source::file::RecordBatch;
 
-/// Records that are looked at.
+/// Number of records to look at.
 const RECORDS: usize = 10;
-/// Longest record that is looked at, in bytes.
+/// Maximum length of a record to look at, in bytes.
 const LONGEST: usize = 1 << 16;
-/// Most names.
+/// Maximum number of names.
 const NAMES: usize = 40;
 
-/// Dotted paths of the values in the first JSON objects of a batch.
+/// Returns the dotted paths of the values in the first JSON objects of a batch.
 pub fn of(batch: &RecordBatch) -> Vec<String> {
     let mut paths = BTreeSet::new();
     let rows = (0..batch.len().min(RECORDS)).map(|at| batch.row(at).bytes);

@@ -1,4 +1,4 @@
-//! Whether the times of a series run backwards.
+//! Checks whether the times of a series go backwards.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -6,19 +6,19 @@ use hashbrown::HashMap;
 
 use crate::event::Timestamp;
 
-/// Time of the newest event of each series, by the hash of its name. Two series with the same hash are improbable, and only
-/// a warning would be wrong.
+/// Time of the newest event of each series, by the hash of its name. Two series with the same hash are improbable, and
+/// would only cause a wrong warning.
 #[derive(Debug, Default)]
 pub struct TimeOrder(HashMap<u64, Timestamp, BuildHasherDefault<AsItIs>>);
 
 impl TimeOrder {
-    /// Takes the next time of a series; whether it is before the one before it.
+    /// Notes the next time of a series; returns whether it is before the previous one.
     pub fn is_backwards(&mut self, series: u64, time: Timestamp) -> bool {
         self.0.insert(series, time).is_some_and(|before| time < before)
     }
 }
 
-/// A hasher of what is a hash already.
+/// A hasher for values that are already hashes.
 #[derive(Debug, Default)]
 struct AsItIs(u64);
 

@@ -1,4 +1,4 @@
-//! How a verdict is written: as JSON, or as a row of a table for people.
+//! Writes a verdict as JSON, or as a row of a table for reading.
 
 use serde::Serialize;
 
@@ -7,16 +7,16 @@ use crate::event::{Event, Timestamp};
 use crate::foreign;
 use crate::method::Judgement;
 
-/// See the module.
+/// The writer of results.
 #[derive(Debug, Clone, Copy)]
 pub struct ResultWriter {
-    /// A line for every event, not only for anomalies.
+    /// Write a line for every event, not only for anomalies.
     pub is_all: bool,
-    /// A table for people.
+    /// Write a table for reading.
     pub is_table: bool,
 }
 
-/// A line of `--all`: figures are null before `min_samples`, the time is null when the record has none.
+/// A line of `--all`: numbers are null before `min_samples`, the time is null if the record has none.
 #[derive(Serialize)]
 pub struct ScoredLine<'a> {
     device_id: &'a str,
@@ -34,7 +34,7 @@ pub struct ScoredLine<'a> {
 }
 
 impl<'a> ScoredLine<'a> {
-    /// Of an event; `figures` are there once its series is judged.
+    /// Creates the line of an event; `figures` are present once its series is judged.
     pub fn of(source: &'a RecordId, event: &'a Event<'_>, figures: Option<&Judgement>) -> Self {
         ScoredLine {
             device_id: &event.device_id,
@@ -53,7 +53,7 @@ impl<'a> ScoredLine<'a> {
 }
 
 impl ResultWriter {
-    /// What stands before the first line.
+    /// Returns the text before the first line.
     pub fn header(self) -> String {
         if !self.is_table {
             return String::new();
@@ -62,7 +62,7 @@ impl ResultWriter {
         format!("{time:<24}  {device:<18}  {metric:<15}  {value:>9}  {band:<23}  {score:>8}  VERDICT\n")
     }
 
-    /// The line of an anomaly.
+    /// Returns the line of an anomaly.
     pub fn anomaly(self, anomaly: &Anomaly) -> Option<Vec<u8>> {
         if !self.is_table {
             return json(anomaly);
@@ -80,7 +80,7 @@ impl ResultWriter {
         Some(columns.line())
     }
 
-    /// The line of any event.
+    /// Returns the line of any event.
     pub fn outcome(self, outcome: &ScoredLine<'_>) -> Option<Vec<u8>> {
         if !self.is_table {
             return json(outcome);
@@ -103,14 +103,14 @@ impl ResultWriter {
     }
 }
 
-/// Cannot fail: all numbers are finite, all names are text.
+/// This cannot fail: all numbers are finite, all names are text.
 fn json<T: Serialize>(value: &T) -> Option<Vec<u8>> {
     let mut line = serde_json::to_vec(value).ok()?;
     line.push(b'\n');
     Some(line)
 }
 
-/// A row of the table.
+/// Returns a row of the table.
 struct Columns<'a> {
     time: Option<Timestamp>,
     device: &'a str,
@@ -129,7 +129,7 @@ impl Columns<'_> {
         let band = self.band.map_or_else(String::new, |(low, high)| format!("{} to {}", number(low), number(high)));
         let score = match self.score {
             None => String::new(),
-            // The window has no deviation at all.
+            // The window has no deviation.
             Some(f64::MAX) => "-".to_owned(),
             Some(score) => format!("{score:.1}"),
         };
@@ -138,13 +138,13 @@ impl Columns<'_> {
     }
 }
 
-/// A name of at most so many characters.
+/// Truncates a name to this many characters.
 fn name(text: &str, most: usize) -> String {
     let text = foreign::name(text).to_string();
     if text.chars().count() <= most { text } else { text.chars().take(most - 1).chain(['…']).collect() }
 }
 
-/// At most six significant digits.
+/// Formats a number with at most six significant digits.
 fn number(x: f64) -> String {
     let size = x.abs();
     if size != 0.0 && !(1e-4..1e7).contains(&size) {

@@ -1,4 +1,4 @@
-//! What is said at the end, on standard error: each thing once, with its count and its first line.
+//! The report at the end, on standard error: each problem once, with its count and its first line.
 
 use super::batch::ScoreCounts;
 use super::fields;
@@ -10,26 +10,26 @@ use crate::foreign;
 use crate::source::file::{LineCount, RecordBatch, SkippedLines};
 use crate::source::reasons::ReasonCounts;
 
-/// Gathers it.
+/// Collects the report.
 pub struct ScoreReport<'a> {
     options: &'a Score,
-    /// As messages name the file.
+    /// Name of the file for messages.
     file: String,
-    /// Outcomes.
+    /// Counts of outcomes.
     pub counts: ScoreCounts,
     reasons: ReasonCounts,
     passed: SkippedLines,
     /// Names of the fields of the first records, or of the columns.
     there: Vec<String>,
     is_table: bool,
-    /// Device of all rows of a table that has no column for it.
+    /// Device of all rows of a table without a column for it.
     only_device: Option<String>,
-    /// A rejected row is an event if a comma is a decimal point.
+    /// A rejected row would be an event with a comma as decimal point.
     needs_comma: bool,
 }
 
 impl<'a> ScoreReport<'a> {
-    /// Of nothing yet.
+    /// Creates an empty report.
     pub fn new(options: &'a Score) -> Self {
         ScoreReport {
             options,
@@ -44,7 +44,7 @@ impl<'a> ScoreReport<'a> {
         }
     }
 
-    /// Looks at a batch before it is judged.
+    /// Examines a batch before it is judged.
     pub fn see(&mut self, batch: &RecordBatch) {
         self.passed.join(batch.passed);
         let reading = batch.reading();
@@ -58,7 +58,7 @@ impl<'a> ScoreReport<'a> {
         }
     }
 
-    /// Counts a record of a batch that is not an event.
+    /// Counts a rejected record of a batch.
     pub fn reject(&mut self, batch: &RecordBatch, at: usize, rejection: crate::event::Rejection) {
         let is_value = rejection.class == RejectClass::MetricValue;
         if self.reasons.add(batch.row(at), rejection) && is_value && !self.needs_comma {
@@ -66,15 +66,15 @@ impl<'a> ScoreReport<'a> {
         }
     }
 
-    /// Records that were read.
+    /// Returns the number of records that were read.
     pub fn records(&self) -> u64 {
         self.counts.accepted + self.counts.ignored + self.reasons.count()
     }
 
-    /// What is wrong with all of it, once the file has ended.
+    /// Returns an error if the whole file is unusable.
     ///
     /// # Errors
-    /// 65 when there is no event, or when none has a field that the user named.
+    /// 65 if there is no event, or if no event has a field that the user named.
     pub fn check(&self) -> Result<()> {
         let file = &self.file;
         let what = if self.is_table { "its columns are" } else { "the fields of its records are" };
@@ -104,7 +104,7 @@ impl<'a> ScoreReport<'a> {
         Ok(())
     }
 
-    /// Optional fields that the user named: path, option, and how many events have it.
+    /// Returns the optional fields that the user named: path, option, and the number of events that have it.
     fn named(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
         let fields = &self.options.judging.settings.fields;
         let [_, metric, _, time] = self.options.judging.named;
@@ -115,7 +115,7 @@ impl<'a> ScoreReport<'a> {
         named.into_iter().flatten()
     }
 
-    /// Says it.
+    /// Prints the report.
     pub fn say(&self) {
         let file = &self.file;
         for reason in self.reasons.all() {

@@ -1,5 +1,5 @@
-//! Records by their times, whatever their number: parts that fit into memory are sorted there, kept in a temporary file, and
-//! merged.
+//! Sorts any number of records by their times: parts that fit into memory are sorted there, written to a temporary
+//! file, and merged.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,12 +12,12 @@ use super::batch::BATCH;
 use crate::error::{Error, Result};
 use crate::source::file::{BatchRow, FileReading, RecordBatch, SkippedLines};
 
-/// Bytes of records that are sorted in memory.
+/// Number of bytes of records that are sorted in memory.
 const PART: usize = 64 << 20;
-/// Bytes of each part that are read at once.
+/// Number of bytes of each part that are read at once.
 const BUFFER: usize = 1 << 16;
 
-/// The order: by time, then as in the file. A record without a time keeps its place behind the one before it.
+/// The order: by time, then as in the file. A record without a time follows the record before it.
 type Key = (i64, i64);
 
 /// A record of the part in memory.
@@ -28,7 +28,7 @@ struct Place {
     length: usize,
 }
 
-/// See the module.
+/// The sorter.
 pub struct Sorter {
     reading: Arc<FileReading>,
     text: Vec<u8>,
@@ -37,13 +37,13 @@ pub struct Sorter {
     /// Time of the last record that has one.
     time: i64,
     kept: Option<File>,
-    /// Where the parts in the file end.
+    /// Ends of the parts in the file.
     ends: Vec<u64>,
     limit: usize,
 }
 
 impl Sorter {
-    /// Without any record.
+    /// Creates an empty sorter.
     pub fn new(reading: Arc<FileReading>) -> Self {
         Sorter {
             reading,
@@ -57,10 +57,10 @@ impl Sorter {
         }
     }
 
-    /// Takes the next records of the file.
+    /// Adds the next records of the file.
     ///
     /// # Errors
-    /// 69 when the temporary file cannot be written.
+    /// 69 if the temporary file cannot be written.
     pub fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         self.passed.join(batch.passed);
         for at in 0..batch.len() {
@@ -72,7 +72,7 @@ impl Sorter {
                 Place { key: (self.time, row.index), line: row.line, start: self.text.len(), length: row.bytes.len() };
             self.text.extend_from_slice(row.bytes);
             self.places.push(place);
-            // A record of a few bytes needs more memory for its place.
+            // The position of a short record needs more memory than the record.
             if self.text.len() + self.places.len() * size_of::<Place>() >= self.limit {
                 self.keep().map_err(|e| cannot_keep(&e))?;
             }
@@ -80,10 +80,10 @@ impl Sorter {
         Ok(())
     }
 
-    /// Gives all records, in order, to `give`, as long as that says true.
+    /// Passes all records, in order, to `give`, as long as it returns true.
     ///
     /// # Errors
-    /// 69 when the temporary file cannot be written or read.
+    /// 69 if the temporary file cannot be written or read.
     pub fn hand_out(mut self, mut give: impl FnMut(RecordBatch) -> bool) -> Result<()> {
         let mut batch = RecordBatch::new(self.reading.clone());
         batch.passed = self.passed;
@@ -104,7 +104,7 @@ impl Sorter {
         Ok(())
     }
 
-    /// Moves the part in memory into the file.
+    /// Moves the part in memory to the file.
     fn keep(&mut self) -> std::io::Result<()> {
         let file = match self.kept.take() {
             Some(file) => file,
@@ -160,7 +160,7 @@ fn cannot_keep(why: &std::io::Error) -> Error {
     ))
 }
 
-/// A sorted part in the file, and the record that was read of it.
+/// A sorted part in the file, and its current record.
 struct Part<'f> {
     from: BufReader<Window<'f>>,
     line: u64,
@@ -180,7 +180,7 @@ impl<'f> Part<'f> {
         Part { from, line: 0, bytes: Vec::new() }
     }
 
-    /// Reads the next record; its key.
+    /// Reads the next record; returns its key.
     fn next(&mut self) -> std::io::Result<Option<Key>> {
         let mut head = [0_u64; 4];
         if self.from.buffer().is_empty() && self.from.get_ref().at == self.from.get_ref().end {
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::event::{Fields, Parser};
 
-    /// Line numbers in the order in which they come.
+    /// Line numbers in the order of the output.
     fn sorted(texts: &[&str], limit: usize) -> Vec<u64> {
         let reading = Arc::new(FileReading::new(Parser::new(&Fields::default()).unwrap(), false, "d".into(), None));
         let mut batch = RecordBatch::new(reading.clone());
