@@ -1,6 +1,6 @@
-//! What a process can be. Only roles and commands wire: they give the edges their settings and one another.
+//! Runs the roles. Only roles and commands wire: they pass settings to the edges and connect them.
 //!
-//! A role starts its threads in a [`Supervisor`]; [`run`] watches over them for the service manager.
+//! A role starts its threads in a [`Supervisor`]; [`run`] supervises them for the service manager.
 
 pub mod dashboard;
 pub mod detector;
@@ -28,32 +28,32 @@ use crate::service::signals::{self, ProcessSignal, SecondSignal};
 use crate::stop::Stop;
 pub use name::Role;
 
-/// Between two looks at signals, threads and health.
+/// Interval between two checks of signals, threads and health.
 const LOOK: Duration = Duration::from_millis(100);
-/// What threads get beyond the time to drain.
+/// Time for the threads to end after the drain timeout.
 const GRACE: Duration = Duration::from_secs(1);
-/// A clock that is set by less is being kept in time.
+/// A smaller change of the clock is normal synchronisation.
 const JUMP: Duration = Duration::from_secs(5);
 
-/// The threads of a process and what they share.
+/// Starts and supervises the threads of a process, and owns the state that they share.
 #[derive(Default)]
 pub struct Supervisor {
     /// The request to stop.
     pub stop: Arc<Stop>,
-    /// States of the working loops.
+    /// States of the components.
     pub health: Arc<Health>,
     /// Counters.
     pub meter: Meter,
-    /// What else reads its files again on reload.
+    /// Callbacks that read files again on reload.
     pub reloads: Vec<Box<dyn Fn()>>,
     threads: Vec<(String, JoinHandle<Result<()>>)>,
 }
 
 impl Supervisor {
-    /// Starts a thread. When it ends, the process does.
+    /// Starts a thread. When it ends, the process ends.
     ///
     /// # Errors
-    /// 70 when the system gives no thread.
+    /// 70 if the system refuses a thread.
     pub fn spawn(&mut self, name: &str, body: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
@@ -75,21 +75,21 @@ impl Supervisor {
             drop(sender);
             Ok(())
         })?;
-        // Pages are quick; half the time leaves room for the rest of the process.
+        // Pages are fast; the other half of the time is for the rest of the process.
         self.spawn(name, move || bound.serve(handler, stopped, drain / 2))
     }
 
-    /// Joins the threads that have ended; the first error among them.
+    /// Joins a thread that has ended; returns its result.
     fn reap(&mut self) -> Option<Result<()>> {
         let at = self.threads.iter().position(|(_, thread)| thread.is_finished())?;
         let (name, thread) = self.threads.swap_remove(at);
         Some(thread.join().unwrap_or_else(|_| Err(Error::internal(format_args!("thread {name} panicked")))))
     }
 
-    /// Watches over the threads until all is done: signals, readiness, status, watchdog, reload, stop.
+    /// Supervises the threads until they end: signals, readiness, status, watchdog, reload and stop.
     ///
     /// # Errors
-    /// The first that a thread ended with.
+    /// The first error of a thread.
     pub fn supervise(
         mut self,
         signals: &Receiver<ProcessSignal>,
@@ -119,7 +119,7 @@ impl Supervisor {
             let (is_ready, mut summary) = (self.health.is_ready(), self.health.summary());
             let is_late = began.elapsed() >= settings.service.ready_timeout;
             if is_late && !is_ready && !summary.starts_with("degraded") {
-                // Ready only so that no boot hangs: the status says that nothing is served yet.
+                // It reports ready only so that the boot does not hang; the status says that it does not serve yet.
                 summary.insert_str(0, "degraded: ");
             }
             notifier.status(&summary);
@@ -147,7 +147,8 @@ impl Supervisor {
     }
 }
 
-/// The wall clock beside one that never jumps. Delivery and windows do not depend on it; what people read does.
+/// Compares the wall clock with a monotonic clock. Delivery and windows do not depend on the wall clock, but times on
+/// the pages do.
 struct Clock {
     wall: SystemTime,
     steady: Instant,
@@ -158,7 +159,7 @@ impl Clock {
         Clock { wall: SystemTime::now(), steady: Instant::now() }
     }
 
-    /// Tells of a jump since the last look.
+    /// Logs a jump since the last call.
     fn look(&mut self) {
         let expected = self.wall + self.steady.elapsed();
         *self = Clock::new();
@@ -176,10 +177,10 @@ impl Clock {
     }
 }
 
-/// Runs a role until it is told to stop.
+/// Runs a role until a stop is requested.
 ///
 /// # Errors
-/// What ended it.
+/// The error that ended it.
 pub fn run(role: Role, loaded: &Loaded, places: &SettingFiles) -> Result<()> {
     let settings = &loaded.settings;
     configured(role, loaded, places)?;
@@ -218,10 +219,10 @@ fn process(role: Role) -> ProcessRole {
     }
 }
 
-/// Whether someone has set what the role cannot guess.
+/// Checks that the required settings are set.
 ///
 /// # Errors
-/// 78 with what is missing and where it belongs, in one line.
+/// 78 with the missing settings and their places, in one line.
 pub fn configured(role: Role, loaded: &Loaded, places: &SettingFiles) -> Result<()> {
     let (needs, name) = (loaded.untold(role.file(), &places.dir), role.name());
     if needs.is_empty() {
@@ -231,7 +232,7 @@ pub fn configured(role: Role, loaded: &Loaded, places: &SettingFiles) -> Result<
     Err(Error::config(format_args!("anomaly-{name} needs {needs}; then: systemctl enable --now anomaly-{name}")))
 }
 
-/// The role's own port on loopback.
+/// Returns the default address of the role's endpoint.
 fn endpoint_address(role: Role) -> SocketAddr {
     let port = match role {
         Role::Producer => 9464,
@@ -241,7 +242,7 @@ fn endpoint_address(role: Role) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// `/healthz`, `/readyz` and `/metrics`.
+/// Starts the endpoint with `/healthz`, `/readyz` and `/metrics`.
 fn endpoint(crew: &mut Supervisor, process: ProcessRole, address: SocketAddr, drain: Duration) -> Result<()> {
     let bound = http::bind(address)?;
     let endpoint = Endpoint::new(process, crew.health.clone(), &crew.meter);
@@ -265,7 +266,7 @@ fn endpoint(crew: &mut Supervisor, process: ProcessRole, address: SocketAddr, dr
     crew.serve("endpoint", bound, Arc::new(handler), drain)
 }
 
-/// A report of several lines, each as a line of the log; any other error as one line.
+/// Logs each line of a report as one line; any other error as one line.
 fn log_lines(error: &Error) {
     match error.is_report() {
         true => error.message.lines().for_each(|line| tracing::error!("{line}")),
@@ -273,7 +274,7 @@ fn log_lines(error: &Error) {
     }
 }
 
-/// Reads the settings again: wrong ones change nothing, of right ones the log level holds at once.
+/// Reads the settings again. Wrong ones change nothing; of valid ones, the log level takes effect at once.
 fn reload(loaded: &Loaded, places: &SettingFiles, log: &logging::LevelHandle) {
     match config::load(places) {
         Err(error) => {

@@ -1,4 +1,4 @@
-//! The detector: workers on the input, the sink into PostgreSQL, the heartbeat.
+//! The detector: starts the workers, the sink into PostgreSQL, and the heartbeat.
 
 mod upkeep;
 
@@ -22,18 +22,18 @@ use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding, WorkerPlan};
 use upkeep::Upkeep;
 
-/// Between two heartbeats.
+/// Interval between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Before everything is made anew after a fault.
+/// Pause before everything is rebuilt after a fault.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Least that one transaction carries of a sweep, so that a small one is done in a few.
+/// Minimum bytes of a sweep per transaction, so that a small sweep takes few transactions.
 const SNAPSHOT_BYTES: usize = 64 << 10;
 
-/// Told of every committed anomaly.
+/// Callback for every committed anomaly.
 pub type Announce = Arc<dyn Fn(&Anomaly) + Send + Sync>;
 
-/// One line in the log for each anomaly, with fields, up to the settings' limit.
+/// Logs each anomaly as one line with fields, up to the configured rate.
 pub fn announce_in_log(settings: &Settings) -> Announce {
     let limit = LogRateLimit::new(settings.log.anomalies_per_second);
     Arc::new(move |a| {
@@ -60,7 +60,7 @@ pub fn announce_in_log(settings: &Settings) -> Announce {
     })
 }
 
-/// One anomaly in one line.
+/// Describes an anomaly in one line.
 pub fn describe(a: &Anomaly) -> String {
     let metric = foreign::name(a.metric_name.as_deref().unwrap_or("value"));
     let distance = a.z_score.map_or_else(|| "constant until now".to_owned(), |z| format!("{z:+.1} sigma"));
@@ -74,10 +74,10 @@ pub fn describe(a: &Anomaly) -> String {
     )
 }
 
-/// Starts workers, sink and heartbeat in the crew.
+/// Starts workers, sink and heartbeat in the supervisor.
 ///
 /// # Errors
-/// 78 when librdkafka refuses the settings.
+/// 78 if librdkafka refuses the settings.
 pub fn start(crew: &mut Supervisor, settings: &Settings, announce: Announce) -> Result<()> {
     let detector = &settings.detector;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -99,11 +99,11 @@ pub fn start(crew: &mut Supervisor, settings: &Settings, announce: Announce) -> 
     start_heartbeat(crew, settings, &instance)
 }
 
-/// Name of this instance: set, or the machine's id, or its host name where it has no id. Two detectors by one name take the
-/// place from one another, so that there is no other name to fall back to.
+/// Returns the name of this instance: the setting, or the machine's id, or its host name if it has no id. There is no
+/// further default, because two detectors with the same name would take over each other's place.
 ///
 /// # Errors
-/// 78 when the machine has neither, or its id cannot be read.
+/// 78 if the machine has neither, or its id cannot be read.
 fn instance(settings: &Settings) -> Result<String> {
     const MACHINE_ID: &str = "/etc/machine-id";
     const REMEDY: &str = "set detector.instance to a name that no other detector of the group has";
@@ -115,7 +115,7 @@ fn instance(settings: &Settings) -> Result<String> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(Error::config(format_args!("cannot read {MACHINE_ID}: {e}; {REMEDY}"))),
     };
-    // What systemd writes until the first boot is over.
+    // systemd writes this until the first boot is complete.
     if !id.is_empty() && id != "uninitialized" {
         return Ok(id);
     }
@@ -127,7 +127,7 @@ fn instance(settings: &Settings) -> Result<String> {
     }
 }
 
-/// Names by which Kafka knows one worker of this instance.
+/// Returns the names by which Kafka knows a worker of this instance.
 fn names(settings: &Settings, instance: &str, index: usize) -> MemberNames {
     let (detector, topics) = (&settings.detector, &settings.topics);
     MemberNames {
@@ -162,7 +162,7 @@ fn plan(settings: &Settings) -> WorkerPlan {
     }
 }
 
-/// Everything that one worker needs, to begin as often as it must.
+/// Everything that a worker needs to start and restart.
 struct WorkerThread {
     settings: Settings,
     names: MemberNames,
@@ -186,7 +186,7 @@ impl WorkerThread {
         }
     }
 
-    /// Works until the stop; begins anew after faults that leave nothing to go on with.
+    /// Works until the stop; rebuilds everything after faults that require it.
     fn work(&self, announce: &Announce) -> Result<()> {
         let announce = announce.clone();
         let mut observer: CommitObserver = Box::new(move |batch| batch.iter().for_each(|anomaly| announce(anomaly)));
@@ -227,7 +227,7 @@ impl WorkerThread {
     }
 }
 
-/// What ended a loop, for its last report.
+/// Returns the error that ended a loop, for its last report.
 fn failure(ended: &Result<()>) -> Option<String> {
     ended.as_ref().err().map(|error| foreign::line(&error.message).to_string())
 }
@@ -236,7 +236,7 @@ fn start_sink(crew: &mut Supervisor, settings: &Settings, instance: &str) -> Res
     let plan = sink::SinkPlan { topic: settings.topics.anomalies.clone(), batch: settings.sink.batch };
     let (group, member) = (settings.sink.group.clone(), format!("{instance}-sink"));
     let session = settings.detector.session_timeout;
-    // PostgreSQL may hold it up for as long as it likes: that must not end the detector.
+    // PostgreSQL may block it for any time, which must not end the detector.
     let (part, meter, stop) = (crew.health.unwatched_part("sink"), crew.meter.clone(), crew.stop.clone());
     let (kafka, postgres) = (settings.kafka.clone(), settings.postgres.clone());
     let carry = move |part: &Arc<Component>| {
@@ -274,7 +274,7 @@ fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -
     });
     let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, detection));
     let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
-    // PostgreSQL may hold it up for as long as it likes, as it may the sink.
+    // PostgreSQL may block it for any time, like the sink.
     let part = crew.health.unwatched_part("heartbeat");
     let mut upkeep = Upkeep::new(&settings.postgres, part.clone());
     crew.spawn("heartbeat", move || {
@@ -282,7 +282,7 @@ fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -
         loop {
             let is_last = stop.wait(HEARTBEAT);
             if is_last {
-                // The last commits are to be in the last heartbeat.
+                // The last heartbeat must contain the last commits.
                 part.set(ComponentState::Stopped);
                 while !health.is_over() && stop.elapsed().is_some_and(|elapsed| elapsed < drain) {
                     std::thread::sleep(Duration::from_millis(20));
@@ -290,7 +290,7 @@ fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -
             }
             let others = health.parts().into_iter().filter(|other| !Arc::ptr_eq(other, &part)).collect::<Vec<_>>();
             let written = heartbeat.write(&others).and_then(|()| {
-                // The last of them: a heartbeat that arrives does not say that none can be written.
+                // This one comes last: a heartbeat that arrives cannot say that none can be written.
                 if !is_last {
                     part.set(ComponentState::Running);
                 }
@@ -305,21 +305,21 @@ fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -
     })
 }
 
-/// What exactly once rests on, for `anomaly check`: a transactional id of its own, and whether there are transactions.
+/// Tests exactly-once delivery for `anomaly check`, with a transactional id of its own: whether transactions work.
 ///
 /// # Errors
-/// Those of `instance`.
+/// As `instance`.
 pub fn names_for_check(settings: &Settings) -> Result<(String, bool)> {
     let id = format!("{}-{}-check", settings.detector.group, instance(settings)?);
     Ok((id, settings.detector.delivery == Delivery::ExactlyOnce))
 }
 
-/// Partitions whose windows are those of this group and this topic, for `anomaly check`: what a start would find.
+/// Returns the partitions whose state belongs to this group and topic, for `anomaly check`.
 ///
 /// # Errors
-/// What a start would stop with, or why it cannot be known.
+/// The error with which a start would stop, or why it cannot be known.
 pub fn check_state(settings: &Settings, partitions: &[i32]) -> Result<usize, String> {
-    // Outside the group: the name of the member is never used.
+    // This client is outside the group: the member's name is never used.
     let names = names(settings, "check", 0);
     let session = settings.detector.session_timeout;
     let log = KafkaTransactionalClient::new(&settings.kafka, names, Delivery::AtLeastOnce, session);

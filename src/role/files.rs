@@ -1,5 +1,5 @@
-//! The files that settings name: opened and verified before a role starts, and by `anomaly check`, which thereby sees all
-//! that a start would fail with.
+//! Opens and verifies the files that settings name: before a role starts, and in `anomaly check`, which therefore finds
+//! every problem of a start.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::http::tls;
 use crate::page::auth;
 use crate::{store, stream};
 
-/// What was found of the files that the role of `file` uses; of all roles without one.
+/// Checks the files that the role of `file` uses; without a role, those of all roles.
 pub fn look(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
     let (now, is_used) = (Timestamp::now(), |of: ShippedFile| file.is_none_or(|file| file == of));
     let mut found = Vec::new();
@@ -37,7 +37,8 @@ pub fn look(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
     found
 }
 
-/// What can be read here and not by a service: each path as it is named, and as its symbolic links resolve.
+/// Returns files that a service cannot read although this process can: paths as configured, and with symbolic links
+/// resolved.
 pub fn unseen(settings: &Settings, paths: &[(String, String)]) -> Vec<Finding> {
     let is_read = |key: &str, name: &str| {
         key != "producer.file" || (settings.producer.source == SourceKind::Replay && name != "-")
@@ -60,7 +61,7 @@ pub fn unseen(settings: &Settings, paths: &[(String, String)]) -> Vec<Finding> {
     found.collect()
 }
 
-/// Where a file belongs that a service does not see.
+/// Says where to put a file that a service cannot see.
 fn elsewhere(key: &str) -> &'static str {
     match key {
         "postgres.host" => "Use a socket directory such as /run/postgresql, or a host name",
@@ -73,7 +74,7 @@ fn elsewhere(key: &str) -> &'static str {
     }
 }
 
-/// The file that the producer replays.
+/// Checks the file that the producer replays.
 fn replayed(settings: &Settings) -> Option<Finding> {
     let (producer, path) = (&settings.producer, Path::new(&settings.producer.file));
     if producer.source != SourceKind::Replay || producer.file == "-" {
@@ -81,15 +82,15 @@ fn replayed(settings: &Settings) -> Option<Finding> {
     }
     Some(match std::fs::File::open(path) {
         Ok(_) => Finding::new("producer.file", Grade::Good, format!("{}: readable", path.display())),
-        // The role itself stops with the exit code of an input that cannot be read.
+        // The role itself exits with the code for an unreadable input.
         Err(e) => Finding::new("producer.file", Grade::Wrong, finding::unreadable(path, &e)),
     })
 }
 
-/// What is not in order and still lets the role start.
+/// Returns the problems with which the role still starts.
 ///
 /// # Errors
-/// 78 with all that does not.
+/// 78 with all problems that prevent a start.
 pub fn usable(settings: &Settings, file: ShippedFile) -> Result<Vec<Finding>> {
     let found = look(settings, Some(file));
     let (unusable, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.grade == Grade::Unusable);

@@ -1,4 +1,4 @@
-//! The producer: a source's events into `raw_events`, with back-pressure.
+//! The producer: publishes a source's events to `raw_events`, and slows down if the broker does.
 
 use std::time::{Duration, Instant as Monotonic};
 
@@ -16,23 +16,23 @@ use crate::source::{EventSource, SourceEvent, SourceStep};
 use crate::stop::Stop;
 use crate::stream::publish::Publisher;
 
-/// Longest sleep between two looks at the client.
+/// Maximum sleep between two polls of the client.
 const NAP: Duration = Duration::from_millis(50);
-/// Between two looks at states and counters.
+/// Interval between two checks of states and counters.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Starts publishing in the crew.
+/// Starts publishing in the supervisor.
 ///
 /// # Errors
-/// As the source's.
+/// As the source.
 pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
     publish(crew, settings, source(settings)?)
 }
 
-/// The source that the settings name.
+/// Opens the source that the settings name.
 ///
 /// # Errors
-/// As the source's; 78 when it cannot write where the fields are.
+/// As the source; 78 if it cannot write the configured fields.
 pub fn source(settings: &Settings) -> Result<Box<dyn EventSource + Send>> {
     let (producer, fields) = (&settings.producer, &settings.fields);
     if let Some(wrong) = fields.unwritable().filter(|_| producer.source != SourceKind::Replay) {
@@ -48,7 +48,7 @@ pub fn source(settings: &Settings) -> Result<Box<dyn EventSource + Send>> {
 /// Publishes a source's events.
 ///
 /// # Errors
-/// 78 when librdkafka refuses the settings.
+/// 78 if librdkafka refuses the settings.
 pub fn publish(crew: &mut Supervisor, settings: &Settings, source: Box<dyn EventSource + Send>) -> Result<()> {
     let publishing = Publishing {
         publisher: Publisher::new(&settings.kafka, &settings.topics.raw_events)?,
@@ -70,7 +70,7 @@ struct Publishing {
     stop: std::sync::Arc<Stop>,
     drain: Duration,
     counted: (u64, u64),
-    /// The event in hand when a stop came.
+    /// The event that was not yet sent when the stop came.
     unsent: u64,
     looked: Monotonic,
 }
@@ -87,7 +87,7 @@ impl Publishing {
                 SourceStep::Event(sample) => self.send(&sample)?,
                 SourceStep::Wait(time) => {
                     self.publisher.poll(Duration::ZERO);
-                    // Polling for less than a millisecond would spin.
+                    // A poll of less than a millisecond would spin.
                     std::thread::sleep(time.min(NAP));
                 }
                 SourceStep::End => break,
@@ -99,7 +99,7 @@ impl Publishing {
         self.finish()
     }
 
-    /// Waits for room as long as it takes: an outage costs time, not events.
+    /// Waits for space without a limit: an outage delays events, but loses none.
     fn send(&mut self, sample: &SourceEvent) -> Result<()> {
         while !self.publisher.send(sample.key.as_deref(), &sample.value, sample.label)? {
             self.publisher.poll(NAP);
@@ -121,7 +121,7 @@ impl Publishing {
         self.counted = (delivered, failed);
         match self.publisher.trouble() {
             Some(why) => self.part.set(ComponentState::Degraded(why)),
-            // Ready when the first event has arrived.
+            // Ready once the broker has stored the first event.
             None if delivered > 0 => self.part.set(ComponentState::Running),
             None => self.part.beat(),
         }
@@ -131,7 +131,7 @@ impl Publishing {
         let left = if self.stop.is_requested() {
             self.unsent + self.publisher.finish(self.drain)
         } else {
-            // The source has ended: everything is delivered, however long that takes, unless a stop is requested.
+            // The source has ended: deliver everything, however long it takes, unless a stop is requested.
             loop {
                 let left = self.publisher.finish(Duration::from_millis(500));
                 self.look();

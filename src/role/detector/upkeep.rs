@@ -1,4 +1,4 @@
-//! Partitions and retention of the tables, by the way of the heartbeat.
+//! Maintains the table partitions and the retention, in the thread of the heartbeat.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,30 +7,30 @@ use crate::config::resolved::PostgresSettings;
 use crate::health::{Component, ConditionCode, ConditionSeverity};
 use crate::store::maintain::{MaintenanceResult, PendingDeletion, maintain};
 
-/// Between two passes, and after one that failed.
+/// Interval between two passes, and after a failed one.
 const PASS: Duration = Duration::from_secs(600);
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
-/// Clocks that differ by more keep rows from being deleted in time.
+/// A larger difference between clocks prevents deletion.
 const APART_MILLIS: i64 = 300_000;
 
-/// What the next pass needs to know.
+/// State between two passes.
 pub struct Upkeep {
     settings: PostgresSettings,
     part: Arc<Component>,
     next: Instant,
     last: Instant,
-    /// Made, dropped, trimmed, not yet logged.
+    /// Created partitions, dropped partitions and deleted rows that are not logged yet.
     done: (i32, i32, i64),
 }
 
 impl Upkeep {
-    /// The first pass is due at once. Conditions are raised on `part`.
+    /// Creates the upkeep. The first pass is due at once. It raises conditions on `part`.
     pub fn new(settings: &PostgresSettings, part: Arc<Component>) -> Self {
         let now = Instant::now();
         Upkeep { settings: settings.clone(), part, next: now, last: now, done: (0, 0, 0) }
     }
 
-    /// Does a little, if it is due.
+    /// Runs one limited pass if it is due.
     pub fn run(&mut self) {
         let now = Instant::now();
         if now < self.next {
@@ -70,7 +70,7 @@ impl Upkeep {
     }
 }
 
-/// What keeps rows from being deleted, in a sentence.
+/// Says in a sentence why rows cannot be deleted.
 fn waits(settings: &PostgresSettings, done: &MaintenanceResult) -> Option<String> {
     let mut reasons = Vec::new();
     if done.clocks_apart.abs() > APART_MILLIS {
@@ -93,7 +93,7 @@ fn waits(settings: &PostgresSettings, done: &MaintenanceResult) -> Option<String
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
-/// A duration in its two largest units.
+/// Formats a duration in its two largest units.
 fn brief(seconds: u64) -> String {
     let units = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)];
     let at = units.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(3);
