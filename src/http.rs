@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 server: binds an address, hands each request to a handler, and ends within a deadline. Any role can
-//! serve its health and metrics with it. Knows nothing of pages, and runs the handler where it may block.
+//! A small HTTP/1.1 server. It binds an address, passes each request to a handler, and stops within a deadline. The
+//! dashboard and the health endpoint of every role use it. It does not know any page.
 
 mod connection;
 mod exchange;
@@ -19,19 +19,19 @@ pub use exchange::{Request, Response, ResponseBody};
 use crate::error::{Error, Result};
 use tls::Tls;
 
-/// Connections served at once; others wait in the system's queue.
+/// Maximum number of connections served at the same time; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 12_000;
-/// Handlers that run at once.
+/// Maximum number of handlers that run at the same time.
 const HANDLERS: usize = 16;
-/// Longest life of a connection.
+/// Longest lifetime of a connection.
 const LIFE: Duration = Duration::from_secs(3600);
-/// Pause after the system refuses a connection (out of descriptors).
+/// Pause after the system refuses to accept a connection (no file descriptors left).
 const REFUSED: Duration = Duration::from_millis(100);
 
-/// Answers requests. It runs on a thread where it may block.
+/// Answers requests. It runs on a thread that may block.
 pub type Handler = dyn Fn(Request) -> Response + Send + Sync;
 
-/// An address that is ours, before anything is served.
+/// A bound address that is not served yet.
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
@@ -39,11 +39,11 @@ pub struct Bound {
     tls: Option<Tls>,
 }
 
-/// Takes the address. A machine that has only the loopback address of the other family listens there: 127.0.0.1 means
-/// "this machine alone".
+/// Binds an address. If this machine lacks the given loopback address, the one of the other IP family is bound: both
+/// mean "this machine only".
 ///
 /// # Errors
-/// 69 when it is taken or not this machine's; 78 when this user may not have it.
+/// 69 when the address is in use or does not belong to this machine; 78 when this user may not bind it.
 pub fn bind(address: SocketAddr) -> Result<Bound> {
     let listener = match TcpListener::bind(address) {
         Err(error) if is_absent(&error) => {
@@ -60,7 +60,7 @@ pub fn bind(address: SocketAddr) -> Result<Bound> {
     Ok(Bound { listener, address, tls: None })
 }
 
-/// Neither such an address nor, perhaps, its family.
+/// Whether the address, or its whole IP family, does not exist on this machine.
 fn is_absent(error: &io::Error) -> bool {
     const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_FAMILY)
@@ -95,27 +95,27 @@ fn refused(address: SocketAddr, error: &io::Error) -> Error {
 }
 
 impl Bound {
-    /// The address in use, with its real port if 0 was asked for.
+    /// Returns the bound address; it contains the real port when port 0 was requested.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Encrypted from now on.
+    /// Makes the server use TLS.
     pub fn over(self, tls: Tls) -> Bound {
         Bound { tls: Some(tls), ..self }
     }
 
-    /// Serves until `stop` is sent or dropped, then lets running requests end, for at most `drain`. Blocks the caller, which
-    /// must not be inside an async runtime.
+    /// Serves until `stop` is sent or dropped, then waits at most `drain` for running requests. It blocks the caller,
+    /// which must not be inside an async runtime.
     ///
     /// # Errors
-    /// 70 when the system gives no threads or no sockets.
+    /// 70 when the system provides no threads or no sockets.
     pub fn serve(self, handler: Arc<Handler>, stop: oneshot::Receiver<()>, drain: Duration) -> Result<()> {
         let broken = |e: io::Error| Error::internal(format_args!("cannot serve on {}: {e}", self.address));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(HANDLERS)
-            // A rush of readers needs many at once; each keeps memory of its own.
+            // A burst of requests needs many threads at once, and each thread uses memory of its own.
             .thread_keep_alive(Duration::from_secs(1))
             .thread_name("http")
             .enable_all()
@@ -126,9 +126,10 @@ impl Bound {
             accept(listener, self.tls, Arc::clone(&handler), stop, drain).await;
             Ok(())
         });
-        // A handler that hangs must not hold up the end of the process.
+        // A handler that hangs must not delay the end of the process.
         runtime.shutdown_background();
-        // The handler holds database connections, which cannot be dropped inside a runtime: the last one goes here.
+        // The handler owns database connections, which must not be dropped inside a runtime. The last reference is
+        // dropped at this point.
         drop(handler);
         served.map_err(broken)
     }
@@ -142,11 +143,11 @@ async fn accept(
     drain: Duration,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // Each connection has a receiver: all are gone when none is left.
+    // Each connection owns a receiver, so the channel is closed once all connections have ended.
     let (ending, told) = watch::channel(());
     loop {
         let next = async {
-            // Closed never: the semaphore lives as long as this loop.
+            // The semaphore is never closed: it lives as long as this loop.
             let place = Arc::clone(&places).acquire_owned().await;
             (place, listener.accept().await)
         };
@@ -166,7 +167,8 @@ async fn accept(
     let _ = tokio::time::timeout(drain, ending.closed()).await;
 }
 
-/// What comes next, or `None` once it is time to stop. (`tokio::select!` needs a feature that nothing else does.)
+/// Waits for `next`; returns `None` once a stop is requested. (`tokio::select!` would need a Cargo feature that no
+/// other code needs.)
 async fn unless<T>(stop: &mut oneshot::Receiver<()>, next: impl Future<Output = T>) -> Option<T> {
     let mut next = std::pin::pin!(next);
     std::future::poll_fn(|context| match Pin::new(&mut *stop).poll(context) {
@@ -189,7 +191,7 @@ mod tests {
     use super::*;
     use crate::error::ExitKind;
 
-    /// A server on a free port; dropping the sender stops it.
+    /// Starts a server on a free port; dropping the sender stops it.
     fn start(handler: Arc<Handler>) -> (SocketAddr, oneshot::Sender<()>, std::thread::JoinHandle<Result<()>>) {
         start_for(handler, Duration::from_millis(300))
     }
@@ -277,7 +279,7 @@ mod tests {
         );
     }
 
-    /// Its handler answers with events; the other end of them comes out.
+    /// Returns a handler that answers with an event stream, and a receiver for the senders of these streams.
     fn eventful() -> (Arc<Handler>, std::sync::mpsc::Receiver<mpsc::Sender<Bytes>>) {
         let (told, senders) = std::sync::mpsc::channel();
         let handler = Arc::new(move |_: Request| {
@@ -372,7 +374,7 @@ mod tests {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.write_all(request.as_bytes()).unwrap();
             answered.recv().unwrap();
-            // It fills what the system holds, and waits.
+            // The answer fills the socket buffers, and the server waits.
             std::thread::sleep(Duration::from_millis(300));
             let held = (!stops).then_some(stop);
             std::thread::sleep(Duration::from_millis(100));

@@ -1,5 +1,6 @@
-//! One connection: requests one after another by hyper, until it ends or an answer is a stream of events. Of that hyper sends
-//! the head only: what a connection holds there, two buffers of 8 KiB and more, is most of what a waiting reader would cost.
+//! Serves one connection: hyper answers one request after another, until the connection ends or an answer is an event
+//! stream. For an event stream hyper sends only the head. Hyper's two buffers of at least 8 KiB, most of the memory of
+//! a waiting client, are freed then.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -26,20 +27,20 @@ use super::Handler;
 use super::exchange::{Request, Response, ResponseBody};
 use super::tls::Tls;
 
-/// For a handshake, for the whole head of a request, for its body, and for an idle connection.
+/// Time limit for a TLS handshake, for the head of a request, for its body, and for an idle connection.
 const HEAD: Duration = Duration::from_secs(10);
 /// Largest head of a request in bytes.
 pub(super) const HEAD_BYTES: usize = 64 * 1024;
 /// Largest body of a request in bytes.
 pub(super) const BODY_BYTES: usize = 64 * 1024;
-/// A reader that takes nothing for so long is cut off.
+/// Time after which a client that accepts no data is disconnected.
 const STALL: Duration = Duration::from_secs(30);
 
-/// What is sent once hyper has done its part.
+/// Events that are sent after hyper has sent the head.
 type Events = mpsc::Receiver<Bytes>;
 
-/// Serves until the client has enough, or until `ending` changes and what is asked has been answered. A connection that
-/// breaks is its client's affair.
+/// Serves until the client closes the connection, or until `ending` changes and the running request is answered. Errors
+/// of a connection are ignored: they concern only its client.
 pub async fn serve(
     stream: TcpStream,
     peer: IpAddr,
@@ -66,14 +67,14 @@ async fn converse(
     handler: Arc<Handler>,
     mut ending: watch::Receiver<()>,
 ) {
-    // On the heap, and gone before the events.
+    // The future is on the heap, so its memory is freed before the events are sent.
     if let Some(events) = Box::pin(answer(&mut stream, peer, is_tls, handler, &mut ending)).await {
         let _ = send(&mut stream, events).await;
     }
     let _ = stream.shutdown().await;
 }
 
-/// HTTP over whatever carries it, which stays open for the events that come back.
+/// Serves HTTP over a plain or encrypted stream. The stream stays open for the events that are returned.
 async fn answer(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     peer: IpAddr,
@@ -100,7 +101,7 @@ async fn answer(
     events.into_inner()
 }
 
-/// A stream that hyper flushes at its end and does not shut down. (Its `poll_without_shutdown` leaves out both.)
+/// A stream that hyper flushes at the end but does not shut down. (Hyper's `poll_without_shutdown` does neither.)
 struct Open<'a, S>(&'a mut S);
 
 impl<S: AsyncRead + Unpin> AsyncRead for Open<'_, S> {
@@ -158,14 +159,14 @@ async fn respond(
     if let Some(rest) = rest
         && !is_head
     {
-        // No marks of length are inside, only the connection's end is its end.
+        // The body has no length and no chunks: the end of the connection is its end.
         *response.version_mut() = Version::HTTP_10;
         let _ = events.set(rest);
     }
     Ok(response)
 }
 
-/// The whole request, or what is answered to one that is too large, too slow, or of another method.
+/// Reads the whole request. The error is the answer to a request that is too large, too slow, or has another method.
 async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> Result<Request, Response> {
     let (mut head, body) = request.into_parts();
     if !matches!(head.method, Method::GET | Method::HEAD | Method::POST) {
@@ -181,7 +182,7 @@ async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> 
         },
         _ => Bytes::new(),
     };
-    // Of a whole address as proxies are asked with, the host counts and not the header (RFC 9112, 3.2.2).
+    // In a request with an absolute URL, its host replaces the header `host` (RFC 9112, 3.2.2).
     if let Some(host) = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
         head.headers.insert("host", host);
     }
@@ -189,14 +190,14 @@ async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> 
     Ok(Request { method: head.method, path, query, headers: head.headers, body, peer, is_tls })
 }
 
-/// What is left of such a request is not read.
+/// Makes a response that closes the connection, because the rest of the request is not read.
 fn closing(status: u16, text: String) -> Response {
     let mut response = Response::text(status, text);
     response.headers.push(("connection", "close".to_owned()));
     response
 }
 
-/// Events as they come, until their sender ends, or their reader goes or speaks.
+/// Sends events until their sender ends or the client disconnects or sends data.
 async fn send(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mut events: Events) -> io::Result<()> {
     while let Some(event) = next(stream, &mut events).await {
         stream.write_all(&event).await?;
@@ -204,8 +205,8 @@ async fn send(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), mut events: Ev
     Ok(())
 }
 
-/// The next event; `None` as well when the reader has gone, or speaks after the head: it wants something else then, and can ask
-/// anew. (What hyper has read by then is lost.)
+/// Waits for the next event; returns `None` also when the client has disconnected or sends data. A client that sends
+/// data wants another answer and has to connect again. (Bytes that hyper has already read are lost.)
 async fn next(stream: &mut (impl AsyncRead + Unpin), events: &mut Events) -> Option<Bytes> {
     poll_fn(|context| {
         if let Poll::Ready(event) = events.poll_recv(context) {

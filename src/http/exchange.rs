@@ -1,4 +1,4 @@
-//! What is asked and what is answered, apart from any socket.
+//! Requests and responses as types that need no socket.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,27 +10,27 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::sync::mpsc;
 
-/// What was asked; the method is GET, HEAD or POST.
+/// A request whose method is GET, HEAD or POST.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// One of three.
+    /// GET, HEAD or POST.
     pub method: Method,
-    /// Still percent-encoded.
+    /// Path of the URL, still percent-encoded.
     pub path: String,
-    /// What follows the question mark; empty when nothing does.
+    /// Query of the URL without the question mark; empty if there is none.
     pub query: String,
-    /// As they came.
+    /// Headers as received.
     pub headers: HeaderMap,
-    /// Whole; empty but for POST.
+    /// The whole body; empty unless the method is POST.
     pub body: Bytes,
-    /// Who asks: the other end of the connection.
+    /// Address of the client's end of the connection; with a proxy, the proxy's address.
     pub peer: IpAddr,
     /// Whether the connection is encrypted.
     pub is_tls: bool,
 }
 
 impl Request {
-    /// A GET without headers, from this machine.
+    /// Makes a GET request without headers, from this machine.
     pub fn get(path: &str, query: &str) -> Request {
         Request {
             method: Method::GET,
@@ -43,38 +43,40 @@ impl Request {
         }
     }
 
-    /// A header's text; `None` when it is absent or no text.
+    /// Returns a header's value; `None` when the header is absent or not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// A header that is a list, all its lines joined by commas; a line that is no text counts as an empty member.
+    /// Returns a header that is a list: all its lines, joined by commas. A line that is not text counts as an empty
+    /// member.
     pub fn list(&self, name: &str) -> String {
         let lines = self.headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default());
         lines.collect::<Vec<_>>().join(",")
     }
 }
 
-/// What is answered. For HEAD the body is left out, its length is not.
+/// A response. An answer to HEAD contains the length of the body but not the body.
 #[derive(Debug)]
 pub struct Response {
-    /// Status code.
+    /// HTTP status code.
     pub status: u16,
     /// Header names in lower case, with their values.
     pub headers: Vec<(&'static str, String)>,
-    /// What follows.
+    /// Body of the response.
     pub body: ResponseBody,
 }
 
-/// What follows the head.
+/// Body of a response.
 #[derive(Debug)]
 pub enum ResponseBody {
-    /// All of it.
+    /// A complete body.
     Whole(Bytes),
-    /// Piece by piece, until the sender is dropped; a reader of HTTP/1.1 sees whether it has all.
+    /// A body sent in pieces until the sender is dropped. An HTTP/1.1 client can tell whether it has received all of
+    /// it.
     Stream(mpsc::Receiver<Bytes>),
-    /// The same for what has no end of its own: cheap to wait for, of HTTP/1.0, and over when the connection is or its reader
-    /// speaks.
+    /// A body without a known end, sent as HTTP/1.0. A waiting client uses little memory. It ends with the connection,
+    /// or when the client sends data.
     Events(mpsc::Receiver<Bytes>),
 }
 
@@ -85,7 +87,7 @@ impl From<Bytes> for ResponseBody {
 }
 
 impl ResponseBody {
-    /// The bytes, of a body that is no stream.
+    /// Returns the bytes of a complete body; `None` for a stream.
     pub fn whole(&self) -> Option<&Bytes> {
         match self {
             ResponseBody::Whole(bytes) => Some(bytes),
@@ -121,28 +123,28 @@ impl hyper::body::Body for ResponseBody {
 }
 
 impl Response {
-    /// A short answer in plain text.
+    /// Makes a short response in plain text.
     pub fn text(status: u16, text: impl Into<String>) -> Self {
         let headers = vec![("content-type", "text/plain; charset=utf-8".to_owned())];
         Response { status, headers, body: Bytes::from(text.into()).into() }
     }
 
-    /// A header's first value.
+    /// Returns the first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// As hyper sends it, and the events that follow.
+    /// Converts the response to hyper's type, and returns the events to send after it.
     pub(super) fn encode(self) -> (hyper::Response<ResponseBody>, Option<mpsc::Receiver<Bytes>>) {
         let (body, events) = match self.body {
-            // Empty, though hyper must not know it: it would send a length.
+            // The body is empty, but hyper must not know this: it would send a content length.
             ResponseBody::Events(events) => (ResponseBody::Stream(mpsc::channel(1).1), Some(events)),
             body => (body, None),
         };
         let mut response = hyper::Response::new(body);
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         for (name, value) in self.headers {
-            // A value that is no header is left out, rather than the whole answer.
+            // A value that is not valid in a header is left out; the rest of the response is still sent.
             if let Ok(value) = HeaderValue::from_str(&value) {
                 response.headers_mut().append(HeaderName::from_static(name), value);
             }

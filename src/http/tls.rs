@@ -1,5 +1,5 @@
-//! TLS for the pages: a certificate chain and its key, read again when told so. Connections that are open keep what they
-//! have; a new pair that cannot serve is refused, and the old one goes on.
+//! TLS for the dashboard: a certificate chain and its key, which can be reloaded. Open connections keep their
+//! certificate. A new pair that cannot be used is refused, and the old pair stays in use.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade};
 use crate::pem::{self, NoKey};
 
-/// What new connections are encrypted with.
+/// The certificate and key for new connections.
 #[derive(Clone)]
 pub struct Tls {
     certificate: PathBuf,
@@ -28,7 +28,7 @@ pub struct Tls {
 
 struct Current {
     acceptor: SslAcceptor,
-    /// When it was read, and for how long it was valid then.
+    /// When the certificate was read, and how long it was still valid at that time.
     read: Monotonic,
     left: Duration,
 }
@@ -40,17 +40,18 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads both files: PEM, the certificate first in its chain.
+    /// Reads both files in PEM format; the server's certificate must be the first of its chain.
     ///
     /// # Errors
-    /// 78 when they cannot be read or do not belong together.
+    /// 78 when a file cannot be read or the key does not belong to the certificate.
     pub fn read(certificate: &Path, key: &Path) -> Result<Tls> {
         let current = Current::read(certificate, key)?;
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         Ok(Tls { certificate, key, current: Arc::new(RwLock::new(current)) })
     }
 
-    /// Reads them again; the old ones hold if the new are wrong, or have expired while the old have not.
+    /// Reads both files again. The old pair stays in use if the new one is not usable, or if only the new one has
+    /// expired.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -63,13 +64,13 @@ impl Tls {
         Ok(())
     }
 
-    /// How long the certificate in use is still valid; nothing when it has expired.
+    /// Returns how long the certificate in use is still valid; zero when it has expired.
     pub fn left(&self) -> Duration {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.left.saturating_sub(current.read.elapsed())
     }
 
-    /// The handshake; `None` when it fails, which is the client's affair.
+    /// Performs the handshake; returns `None` when it fails, which concerns only the client.
     pub async fn accept(&self, stream: TcpStream) -> Option<SslStream<TcpStream>> {
         let ssl = {
             let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
@@ -85,7 +86,7 @@ impl Current {
     fn read(certificate: &Path, key: &Path) -> Result<Current> {
         let (chain, secret) = read(certificate, key).map_err(|(_, path, why)| Error::config(unusable(path, &why)))?;
         let acceptor = with(&chain, &secret).map_err(|e| Error::config(unusable(certificate, &e.to_string())))?;
-        // The first is ours; at least one was read.
+        // The first certificate is the server's; at least one was read.
         let end = chain.first().and_then(|own| pem::end(own));
         let left = end.map_or(0, |end| end.millis() - Timestamp::now().millis());
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
@@ -93,8 +94,8 @@ impl Current {
     }
 }
 
-/// What `anomaly check` says of the two files, and a start before it serves: all that a start needs of them, and how long
-/// the certificate lasts.
+/// Checks both files for `anomaly check` and at start. It checks everything that serving needs, and reports how long
+/// the certificate is valid.
 pub fn look(certificate: &Path, key: &Path, now: Timestamp) -> Vec<Finding> {
     let (chain, secret) = match read(certificate, key) {
         Ok(both) => both,
