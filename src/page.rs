@@ -1,5 +1,5 @@
-//! The dashboard: pages and an API over an archive of anomalies. Knows HTTP, HTML and the trait [`Archive`]; not who
-//! implements it, nor how the process lives.
+//! The dashboard: pages and an API that show an archive of anomalies. It uses HTTP, HTML and the trait [`Archive`]; it
+//! does not know who implements the trait or how the process is run.
 
 mod answer_cache;
 mod assets;
@@ -31,33 +31,35 @@ use crate::stop::Stop;
 use auth::Access;
 use dashboard::Dashboard;
 
-/// How the pages behave.
+/// Options of the dashboard.
 #[derive(Debug, Clone)]
 pub struct SiteOptions {
-    /// Time after which an open page refreshes itself.
+    /// Interval at which an open page refreshes itself.
     pub refresh: Duration,
     /// The wall clock.
     pub clock: fn() -> Timestamp,
-    /// Path below which a proxy shows the pages.
+    /// Path prefix under which a proxy publishes the dashboard.
     pub base: BasePath,
-    /// Port of the pages, which tells their cookies from those of another dashboard on this host.
+    /// Port of the dashboard. It is part of the cookies' names, so that two dashboards on one host do not share
+    /// cookies.
     pub port: u16,
-    /// Proxies that are believed.
+    /// Proxies whose forwarding headers are trusted.
     pub proxies: Vec<Network>,
-    /// Whether browsers are to use this host name over TLS only.
+    /// Whether browsers must use TLS for this host name from now on (HSTS).
     pub is_tls_only: bool,
-    /// Who may come in.
+    /// Access control.
     pub access: Access,
-    /// Address of a record in a Kafka console, with `{topic}`, `{partition}` and `{offset}` in it; empty: no link.
+    /// URL of a record in a Kafka console, with the placeholders `{topic}`, `{partition}` and `{offset}`; empty for no
+    /// link.
     pub console: String,
-    /// Event streams end when it is requested.
+    /// Stop request of the process; it ends the event streams.
     pub stop: Arc<Stop>,
 }
 
-/// All pages over one archive.
+/// Makes the handler for all pages of an archive, and starts the thread that feeds the event stream.
 ///
 /// # Errors
-/// 70 when an embedded template is broken.
+/// 70 when an embedded template is not valid.
 pub fn app(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Arc<Handler>> {
     let dashboard = Arc::new(Dashboard::new(archive, options)?);
     live::follow(&dashboard)?;

@@ -1,6 +1,6 @@
-//! The last answer to each question, and what happens when there is no new one. Readers who ask the same at once share one
-//! look into the archive; none of them waits longer than [`PATIENCE`], whatever the archive does. Knows neither HTTP nor
-//! what the answers mean.
+//! A cache of answers from the archive. Requests for the same question at the same time share one query. No request
+//! waits longer than [`PATIENCE`]; after that it gets the last answer with the reason. The cache knows neither HTTP nor
+//! the meaning of the answers.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,39 +11,39 @@ use super::outage::Outage;
 use crate::archive::NoAnswer;
 use crate::event::Timestamp;
 
-/// Longest wait of a reader.
+/// Longest time that a request waits for an answer.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
-/// An answer this young is given again: fifty open pages ask the database once.
+/// Age up to which an answer is reused: fifty open pages cause one query.
 const FRESH: Duration = Duration::from_millis(800);
-/// Answers kept; the oldest goes first.
+/// Number of answers kept; the oldest is removed first.
 const KEPT: usize = 24;
-/// Looks into the archive at once. More questions than that are told to come back.
+/// Maximum number of queries that run at the same time. Requests that would start another one are answered as slow.
 const FLIGHTS: usize = 16;
 
-/// Why there is nothing new.
+/// Why there is no new answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoNewAnswer {
     /// The database is not reachable.
     Away {
-        /// Since when this is known.
+        /// When the outage was noticed.
         since: Timestamp,
     },
-    /// It did not answer in time.
+    /// The database did not answer in time.
     Slow,
-    /// It refused; with the remedy.
+    /// The database refused the query; contains the remedy.
     Refused(String),
 }
 
-/// What a reader gets.
+/// What the cache returns for a question.
 #[derive(Debug)]
 pub struct CachedAnswer<V> {
-    /// The newest answer and when it was true; `None` when there never was one.
+    /// The newest answer and the time when it was read; `None` when there has been no answer yet.
     pub answer: Option<(Arc<V>, Timestamp)>,
-    /// Present when the answer is not new.
+    /// Why the answer is not new; `None` when it is new.
     pub why: Option<NoNewAnswer>,
 }
 
-/// Answers of one kind, by question.
+/// Answers of one type, by question.
 pub struct AnswerCache<K, V> {
     state: Arc<Mutex<State<K, V>>>,
     health: Arc<Outage>,
@@ -61,27 +61,28 @@ struct Kept<K, V> {
     clock: Clock,
 }
 
-/// An answer and when it was true, or why there is none.
+/// An answer and the time when it was read, or the reason for a failure.
 type Landed<V> = Result<(Arc<V>, Timestamp), NoAnswer>;
 
-/// One look into the archive, for all who wait for it.
+/// A running query and its result, shared by all requests that wait for it.
 struct Flight<V> {
     landed: Mutex<Option<Landed<V>>>,
     bell: Condvar,
 }
 
-/// A panic elsewhere does not spoil what is behind the lock: every change is one assignment.
+/// Locks a mutex. A poisoned lock is used as it is: every change is one assignment, so no change is half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCache<K, V> {
-    /// Empty.
+    /// Makes an empty cache.
     pub fn new(health: Arc<Outage>) -> Self {
         AnswerCache { state: Arc::new(Mutex::new(State { kept: VecDeque::new(), flights: Vec::new() })), health }
     }
 
-    /// A new answer if there is one in time, else the last one with the reason. `look` gets the time of asking.
+    /// Returns a new answer if it comes in time, else the last one with the reason. `load` gets the time at which the
+    /// query starts.
     pub fn get(
         &self,
         question: &K,
@@ -108,14 +109,14 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
         }
     }
 
-    /// An answer that is there already and not older than this.
+    /// Returns the cached answer if it is not older than `age`. It starts no query.
     pub fn peek(&self, question: &K, age: Duration) -> Option<(Arc<V>, Timestamp)> {
         let state = lock(&self.state);
         let kept = state.find(question).filter(|kept| kept.clock.elapsed() <= age)?;
         Some((Arc::clone(&kept.answer), kept.taken))
     }
 
-    /// The next reader gets a new answer: something was changed here.
+    /// Removes an answer, so that the next request reads a change that was just made.
     pub fn forget(&self, question: &K) {
         lock(&self.state).kept.retain(|kept| kept.question != *question);
     }
@@ -128,7 +129,8 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
         }
     }
 
-    /// On a thread of its own: a database that accepts and then hangs must hold up nobody.
+    /// Starts a query on a thread of its own, so that a database that accepts the connection and then hangs delays no
+    /// other request.
     fn launch(
         &self,
         state: &mut State<K, V>,
@@ -179,7 +181,8 @@ impl<K: PartialEq, V> State<K, V> {
 }
 
 impl<V> Flight<V> {
-    /// `None` when it has not landed in time; it flies on, and the next reader finds what it brings.
+    /// Waits for the result; returns `None` when it does not come in time. The query continues, and later requests get
+    /// its result.
     fn wait(&self) -> Option<Landed<V>> {
         let landed = lock(&self.landed);
         let waited = self.bell.wait_timeout_while(landed, PATIENCE, |landed| landed.is_none());

@@ -1,5 +1,5 @@
-//! The style sheet and the script, embedded. Their addresses hold a hash of their content, so that a browser may
-//! keep them for ever and still never shows an old one.
+//! The embedded style sheet and script. Their URLs contain a hash of their content, so that browsers can cache them for
+//! ever and still load every new version.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ struct Asset {
     content: &'static str,
 }
 
-/// All of them.
+/// All embedded files.
 pub struct Assets(Vec<Asset>);
 
 const FILES: [(&str, &str, &str, &str); 2] = [
@@ -23,7 +23,7 @@ const FILES: [(&str, &str, &str, &str); 2] = [
 ];
 
 impl Assets {
-    /// With their addresses.
+    /// Loads the embedded files and computes their URLs.
     pub fn embedded() -> Assets {
         let asset = |(name, end, kind, content): (&str, &str, &'static str, &'static str)| {
             let hash = Sha256::digest(content).iter().take(6).fold(String::new(), |mut text, byte| {
@@ -35,12 +35,12 @@ impl Assets {
         Assets(FILES.into_iter().map(asset).collect())
     }
 
-    /// The addresses of style sheet and script.
+    /// Returns the URLs of the style sheet and the script.
     pub fn paths(&self) -> [&str; 2] {
         [0, 1].map(|i| self.0.get(i).map_or("", |asset| asset.path.as_str()))
     }
 
-    /// The file at an address.
+    /// Returns the file at a URL path.
     pub fn find(&self, path: &str) -> Option<Response> {
         let asset = self.0.iter().find(|asset| asset.path == path)?;
         let headers = vec![

@@ -1,5 +1,5 @@
-//! What a page is: the path and query that it accepts, what it loads from the archive, and how it is rendered. Answers are
-//! cached; in an outage the last one is shown below the reason.
+//! Defines a page: the path and query that it accepts, the data that it loads, and how it is rendered. Answers are
+//! cached. In an outage the last answer is shown with a banner that states the reason.
 
 use super::answer_cache::{AnswerCache, CachedAnswer, NoNewAnswer};
 use super::context::RequestContext;
@@ -13,70 +13,72 @@ use crate::archive::{Archive, NoAnswer};
 use crate::event::Timestamp;
 use crate::http::Response;
 
-/// One page. The registry lists all of them.
+/// A page of the dashboard. The registry lists all pages.
 pub trait Page: Sized + 'static {
-    /// What is asked of the archive; answers are cached by it.
+    /// The question to the archive; it is the key of the answer cache.
     type Question: Clone + PartialEq + Send + 'static;
-    /// What the archive answers.
+    /// The data that answers the question.
     type Data: Send + Sync + 'static;
 
-    /// The link of the navigation that leads here.
+    /// The navigation link that is highlighted on this page.
     const NAV: &'static str;
-    /// Groups of parameters that the query may have.
+    /// Groups of parameters that the query may contain.
     const ACCEPTS: &'static [&'static [&'static str]];
-    /// Its own template.
+    /// The page's own template.
     const TEMPLATE: Template;
 
-    /// The question that a path (decoded, without the first slash) and a query ask; `None` for the path of another page.
+    /// Derives the question from a path (decoded, without the first slash) and a query; returns `None` for the path of
+    /// another page.
     fn question(path: &[&str], query: &PageQuery) -> Option<Self::Question>;
 
-    /// Title and address of the page.
+    /// Returns the title and the URL path of the page.
     fn title(question: &Self::Question) -> (String, String);
 
-    /// Asks the archive.
+    /// Loads the data from the archive.
     ///
     /// # Errors
-    /// Those of the archive.
+    /// The errors of the archive.
     fn load(archive: &dyn Archive, question: &Self::Question, now: Timestamp) -> Result<Self::Data, NoAnswer>;
 
-    /// Renders an answer.
+    /// Renders the data.
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Self>) -> Response;
 }
 
-/// What a page renders.
+/// An answer with all that a page needs to render it.
 pub struct Answer<'a, P: Page> {
-    /// What was asked.
+    /// The question that was answered.
     pub question: &'a P::Question,
-    /// The query as it was sent.
+    /// The query of the request.
     pub query: &'a PageQuery,
-    /// What the archive said.
+    /// The data from the archive.
     pub data: &'a P::Data,
-    /// When it was true.
+    /// When the data was read.
     pub taken: Timestamp,
 }
 
-/// A page with its answers.
+/// A page with its cache of answers.
 pub struct CachedPage<P: Page> {
     cache: AnswerCache<P::Question, P::Data>,
 }
 
 impl<P: Page> CachedPage<P> {
-    /// Nothing is asked yet.
+    /// Makes a page with an empty cache.
     pub fn new(site: &Site) -> Self {
         CachedPage { cache: site.cache() }
     }
 
-    /// The answers.
+    /// Returns the cache.
     pub fn cache(&self) -> &AnswerCache<P::Question, P::Data> {
         &self.cache
     }
 
-    /// A new answer if there is one in time, else the last one with the reason.
+    /// Returns a new answer if it comes in time, else the last one with the reason.
     pub fn get(&self, site: &Site, question: &P::Question) -> CachedAnswer<P::Data> {
         site.ask(&self.cache, question, P::load)
     }
 
-    /// Answers a request; `None` when its path is that of another page. `alarm` says what is wrong with the detection.
+    /// Answers a request; returns `None` when its path belongs to another page. `alarm` returns what is wrong with the
+    /// detection.
     pub fn answer(
         &self,
         visit: &RequestContext<'_>,
@@ -93,7 +95,7 @@ impl<P: Page> CachedPage<P> {
         let frame = Frame::live(visit, &title, P::NAV, &address, &query);
         let site = visit.site;
         let got = self.get(site, &question);
-        // The first answer tells how far this clock is from that of the database.
+        // The first answer tells how much this machine's clock differs from the database's clock.
         let now = site.now();
         let alarm = alarm().unwrap_or_default();
         let frame = Frame { clock: format::clock(now), made: now.to_string(), alarm, ..frame };
@@ -111,7 +113,7 @@ impl<P: Page> CachedPage<P> {
     }
 }
 
-/// The query of a page that is not understood.
+/// Answers a request whose query is not valid.
 pub fn misread(visit: &RequestContext<'_>, error: &QueryError) -> Response {
     let frame = Frame::still(visit, "Not understood");
     notice::page(visit.site, 400, &frame, "The address is not understood.", &shown(&error.message))

@@ -1,15 +1,15 @@
-//! A request that is let in, and who asks.
+//! The context of a request that access control has admitted.
 
 use super::auth::Visitor;
 use super::site::Site;
 use crate::http::Request;
 
-/// A request with its visitor.
+/// A request with its visitor and the site that answers it.
 pub struct RequestContext<'a> {
-    /// What all pages share.
+    /// Data and services that all pages share.
     pub site: &'a Site,
     /// Path, query, headers and body.
     pub request: &'a Request,
-    /// Who asks.
+    /// Who sent the request.
     pub visitor: Visitor,
 }

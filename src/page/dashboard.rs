@@ -1,4 +1,4 @@
-//! A running dashboard: what its pages share, the pages, and the readers of its event stream.
+//! A running dashboard: the shared site, the pages, and the subscribers of the event stream.
 
 use std::sync::Arc;
 
@@ -9,21 +9,21 @@ use super::site::Site;
 use crate::archive::Archive;
 use crate::error::Result;
 
-/// Everything that answers requests.
+/// Everything that is needed to answer requests.
 pub struct Dashboard {
-    /// What the pages share.
+    /// Data and services that all pages share.
     pub site: Site,
-    /// The pages.
+    /// The pages with their caches.
     pub pages: Pages,
-    /// The readers of the event stream.
+    /// The subscribers of the event stream.
     pub hub: Hub,
 }
 
 impl Dashboard {
-    /// Asks the archive nothing yet.
+    /// Makes a dashboard without querying the archive.
     ///
     /// # Errors
-    /// 70 when an embedded template is broken.
+    /// 70 when an embedded template is not valid.
     pub fn new(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Dashboard> {
         let hub = Hub::new(Arc::clone(&options.stop));
         let site = Site::new(archive, options, Pages::TEMPLATES)?;

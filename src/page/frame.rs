@@ -1,4 +1,4 @@
-//! What surrounds every page: title, links, the clock, and how the page looks.
+//! The part that all pages share: title, links, clock, and display preferences.
 
 use serde::Serialize;
 
@@ -7,61 +7,62 @@ use super::query::{Manner, PageQuery, Theme};
 use super::view::banner::Banner;
 use super::view::format;
 
-/// What surrounds every page.
+/// Values that the base template shows on every page.
 #[derive(Serialize)]
 pub struct Frame<'a> {
-    /// Of the window.
+    /// Title of the browser's window.
     pub title: String,
-    /// Which link is this page.
+    /// Name of the navigation link that is highlighted.
     pub nav: &'static str,
-    /// Query of links to other pages: how they look.
+    /// Query with the display preferences, for links to other pages.
     pub manner: String,
-    /// Seconds; 0 when the page does not refresh itself.
+    /// Refresh interval in seconds; 0 when the page does not refresh itself.
     pub refresh: u64,
-    /// How often it does, in words; the script says when the page is live.
+    /// Refresh interval in words; the script changes the words while the event stream is connected.
     pub every: String,
-    /// What the page shows is up to here: the event stream goes on from it. Empty when the page has no rows that come.
+    /// Position in the event stream up to which the page is complete. The stream continues from it; empty when the page
+    /// shows no live rows.
     pub cursor: String,
-    /// It was made without a new answer: the script asks again soon.
+    /// Whether the page was rendered without a new answer; the script then reloads soon.
     pub is_late: bool,
-    /// The reader has stopped it.
+    /// Whether the user has paused the refresh.
     pub is_paused: bool,
-    /// Times stay in UTC.
+    /// Whether times stay in UTC.
     pub is_utc: bool,
-    /// `light` or `dark`; empty: the system's.
+    /// `light` or `dark`; empty for the system's theme.
     pub theme: &'static str,
-    /// This page, refreshing or not, whichever it is not now.
+    /// URL of this page with the refresh paused or resumed.
     pub toggle: String,
-    /// Time of the page.
+    /// Time at which the page was rendered.
     pub clock: String,
-    /// As `clock`, for the script.
+    /// Same as `clock`, in a format for the script.
     pub made: String,
-    /// This page with its times in the reader's zone, and in UTC; empty when it cannot be had so.
+    /// Links to this page with times in the browser's zone and in UTC; empty when the page has no such choice.
     pub zones: Vec<Choice>,
-    /// This page in other colours.
+    /// Links to this page with another theme.
     pub themes: Vec<Choice>,
-    /// The sentence above all else.
+    /// The banner at the top of the page.
     pub banner: Option<Banner>,
-    /// What is wrong with the detection, on pages without that sentence; empty when nothing is known to be.
+    /// What is wrong with the detection, for pages without a banner; empty when no problem is known.
     pub alarm: String,
-    /// Who reads; empty when nobody is asked.
+    /// Name of the user; empty when no login is needed.
     pub visitor: String,
-    /// May mark.
+    /// Whether the user may review anomalies.
     pub is_operator: bool,
-    /// Before each address of this site, as `link` puts it there: for the script.
+    /// Prefix of every URL path of this site, as the filter `link` adds it; for the script.
     pub base: &'a str,
-    /// This page's own address, without `base` and query; empty when no rows come to it.
+    /// URL path of this page without `base` and query; empty when the page gets no live rows.
     pub path: String,
-    /// What this page was asked with, spelled as `Asked` spells it.
+    /// Query of this page in the canonical form of [`PageQuery::query`].
     pub asked: String,
-    /// Address of the style sheet.
+    /// URL of the style sheet.
     pub style: &'a str,
-    /// Address of the script.
+    /// URL of the script.
     pub script: &'a str,
 }
 
 impl<'a> Frame<'a> {
-    /// A page that refreshes itself.
+    /// Makes the frame of a page that refreshes itself.
     pub fn live(
         visit: &RequestContext<'a>,
         title: &str,
@@ -93,7 +94,7 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// A page that does not.
+    /// Makes the frame of a page that does not refresh itself.
     pub fn still(visit: &RequestContext<'a>, title: &str) -> Frame<'a> {
         let site = visit.site;
         let [style, script] = site.assets.paths();
@@ -126,7 +127,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A page that looks otherwise.
+/// A link to this page with another display preference.
 #[derive(Serialize)]
 pub struct Choice {
     text: &'static str,

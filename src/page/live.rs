@@ -1,5 +1,6 @@
-//! The event stream: one follower of the database for all readers. A reader that comes back says how far it was, and gets
-//! what came since, nothing twice; one that is too slow is disconnected, and comes back so.
+//! The event stream: one thread follows the database for all subscribers. A subscriber that reconnects names its last
+//! position and gets the rows since then, each once. A subscriber that reads too slowly is disconnected and continues
+//! in the same way.
 
 pub mod hub;
 mod recent;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::http::{Response, ResponseBody};
 use hub::{Hub, Wish};
 
-/// `/events`: what is committed after the cursor, as it comes.
+/// Answers `/events`: sends the anomalies committed after the cursor, as they are committed.
 pub fn stream(hub: &Hub, visit: &RequestContext<'_>, asked: &PageQuery) -> Response {
     let given = visit.request.header("last-event-id").map(str::to_owned).or_else(|| {
         let query = url::form_urlencoded::parse(visit.request.query.as_bytes());
@@ -37,17 +38,17 @@ pub fn stream(hub: &Hub, visit: &RequestContext<'_>, asked: &PageQuery) -> Respo
     let headers = vec![
         ("content-type", "text/event-stream".to_owned()),
         ("cache-control", "no-store".to_owned()),
-        // A proxy that gathers would hold them back.
+        // Without this header a buffering proxy would delay the events.
         ("x-accel-buffering", "no".to_owned()),
     ];
     Response { status: 200, headers, body: ResponseBody::Events(body) }
 }
 
-/// Follows the database for the readers of a dashboard, on a thread of its own, until a stop is requested or the dashboard is
-/// dropped.
+/// Follows the database for the subscribers of a dashboard, on a thread of its own. The thread ends when a stop is
+/// requested or the dashboard is dropped.
 ///
 /// # Errors
-/// 70 when the system gives no thread.
+/// 70 when the system cannot start a thread.
 pub fn follow(dashboard: &Arc<Dashboard>) -> Result<()> {
     let dashboard = Arc::downgrade(dashboard);
     std::thread::Builder::new()

@@ -1,5 +1,5 @@
-//! What a reader asks for in the URL's query: each key is known by name, given once, and checked. What is not understood is
-//! an error that names the key; it is never ignored, since a filter that is ignored shows wrong data.
+//! The parameters of a URL's query. Each parameter is known by name, occurs once, and is checked. An unknown parameter
+//! is an error that names it: a page that ignored a filter would show wrong data.
 
 mod span;
 
@@ -11,35 +11,35 @@ use crate::event::{MAX_NAME, Timestamp};
 use span::BARS;
 pub use span::{Manner, Span, Theme};
 
-/// A query that is understood. An absent part is the default.
+/// A valid query. An absent parameter has its default.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PageQuery {
-    /// `span`
+    /// Parameter `span`.
     pub span: Option<Span>,
-    /// `device`, `metric`, `severity`, `method`, `label`, `review`, `from`, `to`
+    /// Parameters `device`, `metric`, `severity`, `method`, `label`, `review`, `from` and `to`.
     pub filter: Filter,
-    /// `q`: a part of devices' names.
+    /// Parameter `q`: a part of a device's name.
     pub search: Option<String>,
-    /// `limit`
+    /// Parameter `limit`.
     pub limit: Option<u32>,
-    /// `before`
+    /// Parameter `before`.
     pub before: Option<PageKey>,
-    /// `after`
+    /// Parameter `after`.
     pub after: Option<PageKey>,
-    /// `sort`; `None` is by time.
+    /// Parameter `sort`; `None` sorts by time.
     pub sort: Option<Ranking>,
-    /// `format=json`: the event stream gives records instead of rows of a page.
+    /// Parameter `format=json`: the event stream sends records instead of rows of a page.
     pub is_json: bool,
-    /// `live`, `tz`, `theme`
+    /// Parameters `live`, `tz` and `theme`.
     pub manner: Manner,
 }
 
-/// A parameter that is not understood.
+/// A parameter that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryError {
-    /// Its name as given.
+    /// Name of the parameter as given.
     pub parameter: String,
-    /// What was expected.
+    /// What is wrong and what was expected.
     pub message: String,
 }
 
@@ -49,46 +49,46 @@ impl fmt::Display for QueryError {
     }
 }
 
-/// Names of orders.
+/// Names of the sort orders.
 const SORTS: [(&str, Option<Ranking>); 4] =
     [("time", None), ("z", Some(Ranking::Score)), ("device", Some(Ranking::Device)), ("metric", Some(Ranking::Metric))];
 
-/// As in the URL.
+/// Returns the name of a sort order in the URL.
 pub fn sort_name(sort: Option<Ranking>) -> &'static str {
     SORTS.into_iter().find(|(_, order)| *order == sort).map_or("time", |(name, _)| name)
 }
 
-/// Keys that say which anomalies.
+/// Parameters that select anomalies.
 const FILTERS: &[&str] = &["span", "from", "to", "device", "metric", "severity", "method", "label", "review", "q"];
-/// Keys that say which of them, in which order.
+/// Parameters that order and divide the selected anomalies.
 const PAGING: &[&str] = &["sort", "limit", "before", "after"];
-/// Keys of how a page looks.
+/// Parameters that set display preferences.
 const MANNER: &[&str] = &["live", "tz", "theme"];
 
-/// Keys of everything that shows anomalies of a range.
+/// Parameters of pages that show the anomalies of a time range.
 pub const RANGE: &[&[&str]] = &[FILTERS, MANNER];
-/// Keys of what goes on page by page.
+/// Parameters of pages that are divided into pages of rows.
 pub const LIST: &[&[&str]] = &[FILTERS, PAGING, MANNER];
-/// Keys of the API and of exports.
+/// Parameters of the API and of exports.
 pub const API: &[&[&str]] = &[FILTERS, PAGING];
-/// Keys of the event stream: also those of the page that it belongs to.
+/// Parameters of the event stream; they include those of the page that opens it.
 pub const STREAM: &[&[&str]] = &[FILTERS, PAGING, MANNER, &["cursor", "format"]];
-/// Keys of a page that shows what happened in a span.
+/// Parameters of pages that only have a span.
 pub const SPAN: &[&[&str]] = &[&["span"], MANNER];
-/// Keys of a page that shows one thing.
+/// Parameters of pages that show one thing.
 pub const PLAIN: &[&[&str]] = &[MANNER];
-/// Keys that may be given more than once: any of the values will do.
+/// Parameters that may occur several times: an anomaly matches if it has any of the values.
 const SEVERAL: &[&str] = &["device", "metric", "severity", "method", "label", "review"];
-/// Most values of one key.
+/// Maximum number of values of one parameter.
 const MOST: usize = 100;
-/// Most devices that a search stands for.
+/// Maximum number of devices that a search matches.
 pub const FOUND: u32 = 200;
 
 impl PageQuery {
-    /// Reads a query of which only some keys are known.
+    /// Parses a query; `known` lists the parameters that the page accepts.
     ///
     /// # Errors
-    /// The first parameter that is not understood.
+    /// The first parameter that is not valid.
     pub fn read(query: &str, known: &[&[&str]]) -> Result<PageQuery, QueryError> {
         let known = known.concat();
         let mut asked = PageQuery::default();
@@ -103,7 +103,7 @@ impl PageQuery {
             {
                 return Err(misread(format!("`{name}` is given too often")));
             }
-            // An empty field of a form is an absent one.
+            // An empty field of a form counts as absent.
             if !value.is_empty() {
                 asked.set(&name, &value).map_err(|expected| misread(format!("`{name}`: {expected}")))?;
             }
@@ -187,7 +187,8 @@ impl PageQuery {
         Ok(())
     }
 
-    /// The filter with the span made times: those of its bars, so that a list has what a chart counts.
+    /// Returns the filter with the span replaced by times. They are the limits of the chart's bars, so that a list has
+    /// all anomalies that a chart counts.
     pub fn range(&self, now: Timestamp) -> Filter {
         let mut filter = self.filter.clone();
         if let Some(span) = self.span {
@@ -197,10 +198,10 @@ impl PageQuery {
         filter
     }
 
-    /// The filter with the search made names of devices.
+    /// Returns the filter with the search replaced by the names of the matching devices.
     ///
     /// # Errors
-    /// The archive's.
+    /// The errors of the archive.
     pub fn found(&self, archive: &dyn Archive, filter: Filter) -> Result<Filter, NoAnswer> {
         let Some(text) = &self.search else { return Ok(filter) };
         let mut devices = archive.search(text, FOUND)?;
@@ -210,8 +211,8 @@ impl PageQuery {
         Ok(Filter { is_impossible: devices.is_empty(), devices, ..filter })
     }
 
-    /// The range as bars. A span ends with the stretch that holds now and begins with the one that holds its start, so that bars
-    /// do not shift while they grow and nothing of the span is missing.
+    /// Divides the time range into bars. The last bar contains the current time and the first one the start of the
+    /// span. So bars do not move while they grow, and no part of the span is missing.
     pub fn axis(&self, default: Span, now: Timestamp) -> Bins {
         let (start, end, width) = match (self.filter.from, self.filter.to) {
             (None, None) => {
@@ -234,7 +235,7 @@ impl PageQuery {
         Bins { from, width, count: usize::try_from((end - start) / width).unwrap_or(1) }
     }
 
-    /// The range in a sentence.
+    /// Describes the time range in a sentence.
     pub fn words(&self, default: Span) -> &'static str {
         match (self.filter.from, self.filter.to) {
             (None, None) => self.span.unwrap_or(default).words(),
@@ -242,7 +243,7 @@ impl PageQuery {
         }
     }
 
-    /// The range in a word.
+    /// Describes the time range in one word.
     pub fn short(&self, default: Span) -> &'static str {
         match (self.filter.from, self.filter.to) {
             (None, None) => self.span.unwrap_or(default).as_str(),
@@ -250,22 +251,22 @@ impl PageQuery {
         }
     }
 
-    /// What another page is asked with: only how it looks.
+    /// Returns the query for a link to another page: only the display preferences.
     pub fn plain(&self) -> PageQuery {
         PageQuery { manner: self.manner, ..PageQuery::default() }
     }
 
-    /// The same question, however its page looks: answers are shared by it.
+    /// Returns the query without display preferences; it is the key of the answer cache.
     pub fn still(&self) -> PageQuery {
         PageQuery { manner: Manner::default(), ..self.clone() }
     }
 
-    /// Rows of a page.
+    /// Returns the number of rows of a page.
     pub fn rows(&self) -> u32 {
         self.limit.unwrap_or(DEFAULT_LIMIT)
     }
 
-    /// The query again, in one order and without defaults; starts with `?` or is empty.
+    /// Writes the query in canonical form: fixed order, no defaults. The text starts with `?` or is empty.
     pub fn query(&self) -> String {
         let mut url = url::form_urlencoded::Serializer::new(String::new());
         let mut add = |name: &str, value: Option<String>| {
@@ -300,7 +301,7 @@ impl PageQuery {
     }
 }
 
-/// A device's or metric's name; also checks those in paths.
+/// Checks the name of a device or a metric, in a query or a path.
 pub fn named(value: &str) -> Result<String, String> {
     if value.is_empty() || value.len() > MAX_NAME || value.contains('\0') {
         return Err(format!("expected a name of 1 to {MAX_NAME} bytes without U+0000"));
@@ -309,7 +310,7 @@ pub fn named(value: &str) -> Result<String, String> {
 }
 
 fn time(value: &str) -> Result<Timestamp, String> {
-    // A `+` of an offset that was not encoded arrives as a space.
+    // The `+` of a time zone offset arrives as a space if it was not encoded.
     let plus = value.rsplit_once(' ').map(|(time, offset)| format!("{time}+{offset}"));
     Timestamp::parse_rfc3339(value)
         .or_else(|| Timestamp::parse_rfc3339(&plus?))

@@ -1,4 +1,5 @@
-//! All pages. A new one is a file that implements [`Page`](super::cached_page::Page), and a line here.
+//! The registry of all pages. A new page needs a file that implements [`Page`](super::cached_page::Page), and a line in
+//! this file.
 
 use std::time::Duration;
 
@@ -18,24 +19,24 @@ use super::view::overview::Overview;
 use super::view::verdict;
 use crate::http::Response;
 
-/// Greatest age of the overview's verdict on another page.
+/// Maximum age of the overview's verdict that other pages show.
 const ALARM: Duration = Duration::from_secs(20);
 
 macro_rules! pages {
     ($($name:ident: $page:ty),+ $(,)?) => {
-        /// The pages with their caches.
+        /// All pages with their caches.
         pub struct Pages { $(#[allow(missing_docs)] pub $name: CachedPage<$page>),+ }
 
         impl Pages {
-            /// The template of each page.
+            /// Templates of all pages.
             pub const TEMPLATES: &[Template] = &[$(<$page>::TEMPLATE),+];
 
-            /// Nothing is asked yet.
+            /// Makes all pages with empty caches.
             pub fn new(site: &Site) -> Pages {
                 Pages { $($name: CachedPage::new(site)),+ }
             }
 
-            /// The page at a path; `None` when there is none.
+            /// Answers with the page at a path; returns `None` when there is no such page.
             pub fn answer(&self, visit: &RequestContext<'_>, path: &[&str]) -> Option<Response> {
                 None$(.or_else(|| self.$name.answer(visit, path, || self.alarm::<$page>(visit.site))))+
             }
@@ -54,7 +55,8 @@ pages! {
 }
 
 impl Pages {
-    /// What is wrong with the detection, where the overview has just said it; `None` on the overview itself. Asks nothing.
+    /// Returns what is wrong with the detection, for pages other than the overview. It uses the overview's cached
+    /// verdict and starts no query.
     fn alarm<P: Page>(&self, site: &Site) -> Option<String> {
         if P::NAV == Overview::NAV {
             return None;
@@ -64,7 +66,7 @@ impl Pages {
         matches!(banner.tone, Tone::Degraded | Tone::Stopped).then(|| banner.sentence())
     }
 
-    /// The state of the detection as the overview of the last hour says it, or the reason why it is not known.
+    /// Returns the state of the detection in the last hour, or why it is not known.
     pub fn verdict(&self, site: &Site) -> Result<Banner, NoNewAnswer> {
         let got = self.overview.get(site, &PageQuery::default());
         match (got.answer, got.why) {

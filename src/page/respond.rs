@@ -1,4 +1,4 @@
-//! From what a page says to an HTTP response, with the headers that all of them have.
+//! Makes HTTP responses from the content of pages, with the security headers that all responses have.
 
 use std::io::Write;
 
@@ -9,10 +9,10 @@ use super::frame::Frame;
 use super::site::Site;
 use crate::http::{Request, Response};
 
-/// No inline script or style, nothing from elsewhere, in nobody's frame.
+/// Content security policy: no inline scripts or styles, no resources of other sites, no embedding in frames.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
-/// Headers that no response goes without.
+/// Adds the headers that every response has.
 pub fn guarded(mut response: Response, is_tls_only: bool) -> Response {
     if is_tls_only {
         response.headers.push(("strict-transport-security", "max-age=31536000".to_owned()));
@@ -31,10 +31,10 @@ pub fn guarded(mut response: Response, is_tls_only: bool) -> Response {
     response
 }
 
-/// Bodies below this are sent as they are.
+/// Bodies below this number of bytes are not compressed.
 const SMALL: usize = 1024;
 
-/// Compressed, for who can read that.
+/// Compresses the body if the client accepts gzip.
 pub fn packed(mut response: Response, request: &Request) -> Response {
     let is_text = response.header("content-type").is_some_and(|kind| {
         kind.starts_with("text/") || ["application/json", "image/svg+xml"].iter().any(|text| kind.starts_with(text))
@@ -53,7 +53,7 @@ pub fn packed(mut response: Response, request: &Request) -> Response {
     response
 }
 
-/// Whether an `Accept-Encoding` header allows gzip; `q=0` forbids.
+/// Returns whether an `Accept-Encoding` header allows gzip; `q=0` forbids it.
 fn reads_gzip(accepted: &str) -> bool {
     let quality = |name: &str| {
         accepted.split(',').find_map(|one| {
@@ -65,7 +65,7 @@ fn reads_gzip(accepted: &str) -> bool {
     quality("gzip").or_else(|| quality("*")).is_some_and(|quality| quality > 0.0)
 }
 
-/// What a template makes of a frame and its content.
+/// Renders a template with a frame and its content.
 pub fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content: &impl Serialize) -> Response {
     let mut context = tera::Context::new();
     context.insert("frame", frame);
@@ -82,20 +82,20 @@ pub fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content
     }
 }
 
-/// Marks a page of old data.
+/// Marks the response as containing old data.
 pub fn stale(mut response: Response) -> Response {
     response.headers.push(("x-stale", "1".to_owned()));
     response
 }
 
-/// Leads to another address of this site, which is asked for with GET.
+/// Redirects to another URL path of this site, which the browser loads with GET.
 pub fn see_other(site: &Site, address: &str) -> Response {
     let mut response = Response::text(303, "");
     response.headers.push(("location", site.base.link(address)));
     response
 }
 
-/// A JSON document.
+/// Makes a JSON response.
 pub fn json(status: u16, content: &impl Serialize) -> Response {
     let headers = vec![("content-type", "application/json".to_owned())];
     match serde_json::to_vec(content) {

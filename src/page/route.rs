@@ -1,4 +1,4 @@
-//! From a request's path and query to its page.
+//! Routes a request to its page by its path.
 
 use hyper::Method;
 use percent_encoding::percent_decode_str;
@@ -18,7 +18,7 @@ use crate::http::{Request, Response};
 /// Answers any request.
 pub fn answer(dashboard: &Dashboard, mut request: Request) -> Response {
     let site = &dashboard.site;
-    // A path that does not begin with the base is one from which the proxy has removed it.
+    // If the path does not start with the base path, the proxy has already removed it.
     if let Some(inside) = site.base.inside(&request.path) {
         request.path = inside.to_owned();
     }
@@ -62,7 +62,7 @@ fn enter(dashboard: &Dashboard, request: &Request) -> Response {
 }
 
 fn find(dashboard: &Dashboard, visit: &RequestContext<'_>) -> Response {
-    // Split before decoding: a name may hold a slash.
+    // The path is split before it is decoded, because a name may contain a slash.
     let mut parts = Vec::new();
     for part in visit.request.path.trim_start_matches('/').split('/') {
         match percent_decode_str(part).decode_utf8() {
@@ -110,7 +110,7 @@ fn find(dashboard: &Dashboard, visit: &RequestContext<'_>) -> Response {
     }
 }
 
-/// There is nothing at this address.
+/// Answers a request whose path does not exist.
 pub fn unknown(visit: &RequestContext<'_>) -> Response {
     let frame = Frame::still(visit, "Not found");
     notice::page(visit.site, 404, &frame, "There is no such page.", "The address is not one of this dashboard's.")
@@ -120,7 +120,7 @@ fn misread_json(misread: &QueryError) -> Response {
     respond::json(400, &serde_json::json!({ "error": misread.message, "parameter": misread.parameter }))
 }
 
-/// Never old data: programs would take it for new.
+/// Answers `/api/v1/anomalies`. In an outage it answers with an error, since a program would take old data for new.
 fn api(dashboard: &Dashboard, asked: &PageQuery) -> Response {
     let got = dashboard.pages.list.get(&dashboard.site, asked);
     match (got.answer, got.why) {

@@ -1,4 +1,4 @@
-//! What all pages share: the archive, the templates, access control, the clock. Knows no page.
+//! What all pages share: the archive, the templates, access control, the clock. It does not know any page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,28 +14,28 @@ use crate::config::resolved::base::BasePath;
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 
-/// Time between two probes in an outage.
+/// Pause between two probes in an outage.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// Everything that a page is made of.
+/// Data and services that all pages share.
 pub struct Site {
-    /// What is recorded.
+    /// The archive of anomalies.
     pub archive: Arc<dyn Archive>,
     health: Arc<Outage>,
-    /// Path below which a proxy shows all this.
+    /// Path prefix under which a proxy publishes the dashboard.
     pub base: BasePath,
-    /// Whether browsers are to use this host name over TLS only.
+    /// Whether browsers must use TLS for this host name from now on (HSTS).
     pub is_tls_only: bool,
-    /// Who may come in.
+    /// Access control.
     pub door: Auth,
-    /// Address of a record in a Kafka console; may be empty.
+    /// URL of a record in a Kafka console; empty for no link.
     pub console: String,
     lag: Trend,
-    /// Style sheet and script.
+    /// The style sheet and the script.
     pub assets: Assets,
-    /// Compiled templates.
+    /// The compiled templates.
     pub templates: tera::Tera,
-    /// Of an open page, in seconds.
+    /// Refresh interval of an open page, in seconds.
     pub refresh: u64,
 }
 
@@ -43,7 +43,7 @@ macro_rules! templates {
     ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("templates/", $name)))),*] };
 }
 
-/// Templates that several pages share. Tera escapes by a name's end: each must be `.html`.
+/// Templates that several pages share. Tera escapes HTML only in templates whose name ends in `.html`.
 const SHARED: [Template; 9] = templates![
     "base.html",
     "banner.html",
@@ -60,10 +60,10 @@ const SHARED: [Template; 9] = templates![
 pub type Template = (&'static str, &'static str);
 
 impl Site {
-    /// Nothing is asked yet.
+    /// Makes a site without querying the archive.
     ///
     /// # Errors
-    /// 70 when a template is broken.
+    /// 70 when a template is not valid.
     pub fn new(archive: Arc<dyn Archive>, options: SiteOptions, pages: &[Template]) -> Result<Site> {
         let mut templates = tera::Tera::new();
         let base = options.base.clone();
@@ -87,22 +87,22 @@ impl Site {
         })
     }
 
-    /// Now, as readers are told.
+    /// Returns the current time by the database's clock, as far as its offset is known.
     pub fn now(&self) -> Timestamp {
         self.health.now()
     }
 
-    /// Whether the lag shrinks, as the answers of the last minute show it; `None` while that is not known.
+    /// Returns whether the lag has shrunk in the last minute; `None` while this is not known.
     pub fn is_shrinking(&self, lag: Option<u64>, taken: Timestamp) -> Option<bool> {
         lag.and_then(|lag| self.lag.note(taken, lag))
     }
 
-    /// Seconds by which this program's clock is ahead of the archive's, when they differ.
+    /// Returns by how many seconds this machine's clock is ahead of the database's, if the difference matters.
     pub fn clock_ahead(&self) -> Option<f64> {
         self.health.ahead()
     }
 
-    /// An empty cache of answers; in an outage it gives the last ones.
+    /// Makes an empty answer cache. In an outage it returns the last answers.
     pub fn cache<K, V>(&self) -> AnswerCache<K, V>
     where
         K: Clone + PartialEq + Send + 'static,
@@ -111,12 +111,12 @@ impl Site {
         AnswerCache::new(Arc::clone(&self.health))
     }
 
-    /// Whether the archive is known to give no answer.
+    /// Returns whether the archive is known to be unreachable.
     pub fn is_away(&self) -> bool {
         self.health.outage().is_some()
     }
 
-    /// Takes note that the archive gave no answer.
+    /// Records a failure of the archive, and returns it as the reason for a page.
     pub fn failed(&self, failure: &NoAnswer) -> NoNewAnswer {
         self.health.failed(failure);
         match failure {
@@ -126,7 +126,7 @@ impl Site {
         }
     }
 
-    /// Asks the archive through a cache.
+    /// Queries the archive through a cache.
     pub fn ask<K, V>(
         &self,
         cache: &AnswerCache<K, V>,

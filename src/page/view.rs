@@ -1,4 +1,5 @@
-//! One file for each page: what it asks of the archive, and what its template gets. Templates lay out; they compute nothing.
+//! The pages, one file each, and the parts that they share. Templates only lay out values; every value is computed in
+//! Rust.
 
 pub mod api;
 pub mod dead_letters;

@@ -1,4 +1,4 @@
-//! The readers of the event stream, and what they may have missed.
+//! The subscribers of the event stream, and the recent rows that a reconnecting subscriber may have missed.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -11,32 +11,32 @@ use crate::page::answer_cache::PATIENCE;
 use crate::page::query::PageQuery;
 use crate::stop::Stop;
 
-/// Messages that wait for a slow reader; one that has more is let go.
+/// Number of messages queued for a slow subscriber; one that needs more is disconnected.
 pub(super) const WAITING: usize = 64;
-/// Readers at once; more are told to come back.
+/// Maximum number of subscribers; further ones get an error and retry later.
 pub(super) const READERS: usize = 5_000;
-/// Rows for each of which a message is sent; more than these at once come in one.
+/// Up to this number of rows, each row is a message of its own; more rows are sent as one message.
 pub(super) const SINGLE: usize = 3;
-/// Most rows of one message.
+/// Maximum number of rows in one message.
 pub(super) const MOST: usize = 50;
-/// Records for programs that are sent at once, each a message of its own.
+/// Number of records for programs that are joined into one buffer; each is a message of its own.
 const TOGETHER: usize = 100;
 
-/// Who listens, and what they may have missed.
+/// The subscribers and the recent rows.
 pub struct Hub {
     pub(super) stop: Arc<Stop>,
     state: Mutex<State>,
-    /// The follower has begun, or has come further.
+    /// Signalled when the follower has begun and whenever its position changes.
     bell: Condvar,
 }
 
 #[derive(Default)]
 pub(super) struct State {
-    /// Before, nothing is known of what anybody may have missed.
+    /// Whether the recent rows are loaded. Before that, it is not known what a subscriber has missed.
     has_begun: bool,
     pub(super) ring: RecentAnomalies,
     pub(super) readers: Vec<Reader>,
-    /// The newest, for who has just come.
+    /// The newest health message, for new subscribers.
     pub(super) health: Option<Bytes>,
 }
 
@@ -45,19 +45,19 @@ pub(super) struct Reader {
     sender: mpsc::Sender<Bytes>,
 }
 
-/// Which rows someone wants.
+/// Selects the rows that a subscriber wants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Wish {
     filter: Filter,
     search: Option<String>,
-    /// Records instead of rows of a page.
+    /// Whether the subscriber gets records instead of rows of a page.
     is_json: bool,
 }
 
 impl Wish {
-    /// Of a query.
+    /// Derives the selection from a query.
     pub fn of(asked: &PageQuery) -> Wish {
-        // Spans end with now: what comes is in all of them.
+        // Spans end at the current time, so every new row is within them.
         let search = asked.search.as_ref().map(|text| text.to_lowercase());
         Wish { filter: asked.filter.clone(), search, is_json: asked.is_json }
     }
@@ -77,7 +77,7 @@ impl Wish {
             && is_in(&filter.methods, Some(&anomaly.method))
             && is_in(&filter.labels, anomaly.label.as_ref())
             && (filter.severities.is_empty() || filter.severities.contains(&anomaly.severity))
-            // Nobody has reviewed it yet.
+            // A new row has no review yet.
             && (filter.reviews.is_empty() || filter.reviews.contains(&Review::None))
             && filter.from.is_none_or(|from| time.is_some_and(|time| time >= from))
             && filter.to.is_none_or(|to| time.is_some_and(|time| time < to))
@@ -86,7 +86,7 @@ impl Wish {
 }
 
 impl Wish {
-    /// A program gets each record in a message of its own, however many there are.
+    /// Formats rows as messages. A program gets every record as a message of its own.
     fn messages(&self, rows: &[Arc<RecentAnomaly>], position: &Cursor) -> Vec<Bytes> {
         if !self.is_json {
             return messages(rows, position);
@@ -98,7 +98,7 @@ impl Wish {
 }
 
 impl Hub {
-    /// Nobody listens yet.
+    /// Makes a hub without subscribers.
     pub fn new(stop: Arc<Stop>) -> Hub {
         Hub { stop, state: Mutex::default(), bell: Condvar::new() }
     }
@@ -107,14 +107,14 @@ impl Hub {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The ring is filled: readers may come.
+    /// Admits subscribers, once the recent rows are loaded.
     pub(super) fn begin(&self) {
         self.lock().has_begun = true;
         self.bell.notify_all();
     }
 
-    /// A new reader; `None` when there are too many, or nothing is known yet. One who has read further than the follower
-    /// waits for it: what is between would come again.
+    /// Adds a subscriber; returns `None` when there are too many, or when the follower has not begun. A subscriber
+    /// ahead of the follower waits for it, because the rows in between would be sent twice.
     pub(super) fn join(&self, wish: Wish, since: Option<&Cursor>) -> Option<mpsc::Receiver<Bytes>> {
         let is_early = |state: &mut State| !state.has_begun || since.is_some_and(|since| state.ring.is_behind(since));
         let waited = self.bell.wait_timeout_while(self.lock(), PATIENCE, is_early);
@@ -130,18 +130,19 @@ impl Hub {
                 first.extend(wish.messages(&wanted, state.ring.position()));
             }
             Some(None) => first.push(reset(state.ring.position(), "the cursor is too old")),
-            // From now on.
+            // Without a cursor the stream starts at the current position.
             None => first.push(Bytes::from(format!("id: {}\n\n", state.ring.position()))),
         }
         first.extend(state.health.clone());
-        // They fit: a batch is one message, and all that the ring keeps are some forty.
+        // The queue has room for these messages: all recent rows form about forty messages at most.
         first.into_iter().for_each(|message| drop(sender.try_send(message)));
         state.readers.push(Reader { wish, sender });
         Some(receiver)
     }
 
-    /// Keeps rows with their JSON, and tells all readers of them; who is too slow is let go. The sinks are at `position`
-    /// then. All at once: who joins meanwhile has either missed them or is told.
+    /// Stores rows with their JSON and sends them to the subscribers; `position` is the position of the sinks after
+    /// them. A subscriber whose queue is full is disconnected. One lock covers both steps, so a new subscriber gets
+    /// each row once.
     pub(super) fn publish(&self, rows: Vec<(CommittedAnomaly, String)>, position: &Cursor) {
         let mut state = self.lock();
         let State { ring, readers, .. } = &mut *state;
@@ -151,7 +152,7 @@ impl Hub {
         if rows.is_empty() {
             return;
         }
-        // Most want everything: theirs is made once.
+        // Most subscribers want every row, so their messages are formatted once.
         let all = messages(&rows, position);
         readers.retain(|reader| {
             let own;
@@ -166,7 +167,7 @@ impl Hub {
         });
     }
 
-    /// Tells all readers the same.
+    /// Sends a message to all subscribers.
     pub(super) fn say(&self, message: &Bytes) {
         self.lock().readers.retain(|reader| reader.sender.try_send(message.clone()).is_ok());
     }
@@ -177,7 +178,7 @@ impl Hub {
     }
 }
 
-/// One message for each of few rows, one for all of many; each says how far its reader is then.
+/// Formats a few rows as a message each, and many rows as one message. Each message contains the position after it.
 pub(super) fn messages(rows: &[Arc<RecentAnomaly>], position: &Cursor) -> Vec<Bytes> {
     if rows.len() <= SINGLE {
         return rows.iter().map(|news| news.message.clone()).collect();

@@ -1,4 +1,5 @@
-//! What was committed last, in the order in which it was seen, with each sink's place before the first and after the last.
+//! The most recently committed anomalies in the order in which they were read. It records the position of each sink
+//! before the first and after the last of them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -7,62 +8,62 @@ use hyper::body::Bytes;
 
 use crate::archive::{CommittedAnomaly, Cursor, StoredAnomaly};
 
-/// Rows kept for readers who come back.
+/// Number of rows kept for subscribers that reconnect.
 pub const KEPT: usize = 4_096;
 
-/// A row as it is sent.
+/// A committed anomaly with its messages.
 pub struct RecentAnomaly {
-    /// Which sink committed it.
+    /// The sink that committed it.
     pub sink: i32,
-    /// Where in its order.
+    /// Its offset in the sink's order.
     pub offset: i64,
-    /// What it is.
+    /// The anomaly.
     pub record: StoredAnomaly,
-    /// Its JSON.
+    /// The row as JSON.
     pub data: String,
-    /// A message of its own.
+    /// The message with this row only.
     pub message: Bytes,
-    /// How far its reader is then.
+    /// Position after this row.
     id: String,
-    /// For programs; made when the first of them wants it.
+    /// The message for programs; made at its first use.
     plain: OnceLock<Bytes>,
 }
 
 impl RecentAnomaly {
-    /// The message with the record as the API gives it.
+    /// Returns the message that contains the record in the form of the API.
     pub fn plain(&self) -> &Bytes {
         self.plain.get_or_init(|| {
-            // A record of finite numbers and strings can always be written.
+            // A record consists of finite numbers and strings, so it can always be written as JSON.
             let record = serde_json::to_string(&self.record).unwrap_or_default();
             Bytes::from(format!("id: {}\nevent: anomaly\ndata: {record}\n\n", self.id))
         })
     }
 }
 
-/// Rows and places.
+/// A bounded queue of rows with its first and last position.
 #[derive(Default)]
 pub struct RecentAnomalies {
     rows: VecDeque<Arc<RecentAnomaly>>,
-    /// Everything below is gone.
+    /// Position before the first row; earlier rows have been removed.
     floor: Cursor,
-    /// Everything below was seen.
+    /// Position after the last row.
     position: Cursor,
 }
 
 impl RecentAnomalies {
-    /// Everything below was seen.
+    /// Returns the position up to which all rows have been read.
     pub fn position(&self) -> &Cursor {
         &self.position
     }
 
-    /// Nothing is known but how far the sinks are.
+    /// Removes all rows and continues at `position`.
     pub fn restart(&mut self, position: Cursor) {
         self.rows.clear();
         self.floor = position.clone();
         self.position = position;
     }
 
-    /// A sink's row; `data` is its JSON. Returns it as it is sent.
+    /// Adds a row of a sink; `data` is its JSON. Returns the row with its messages.
     pub fn push(&mut self, committed: CommittedAnomaly, data: String) -> Arc<RecentAnomaly> {
         let CommittedAnomaly { sink, offset, record } = committed;
         self.position.0.insert(sink, offset + 1);
@@ -78,24 +79,25 @@ impl RecentAnomalies {
         news
     }
 
-    /// The sinks are there, whether or not the last of it were rows.
+    /// Moves the position of the sinks forward, also past offsets that were no rows.
     pub fn advance(&mut self, position: &Cursor) {
         self.position.0.extend(&position.0);
     }
 
-    /// Someone was further than this.
+    /// Returns whether the cursor is ahead of the position.
     pub fn is_behind(&self, cursor: &Cursor) -> bool {
         cursor.0.iter().any(|(sink, offset)| self.position.0.get(sink).is_none_or(|position| position < offset))
     }
 
-    /// What a reader who was there has missed; `None` when it is not known any more, or never was.
+    /// Returns the rows after a cursor; `None` when they have been removed, or when the cursor is not one of this
+    /// database.
     pub fn since(&self, cursor: &Cursor) -> Option<Vec<Arc<RecentAnomaly>>> {
         let of = |cursor: &Cursor, sink: &i32| cursor.0.get(sink).copied().unwrap_or(0);
         let is_known = self.position.0.iter().all(|(sink, position)| {
             let was = of(cursor, sink);
             was >= of(&self.floor, sink) && was <= *position
         });
-        // A sink that is not known: the cursor is of another database.
+        // A cursor with an unknown sink belongs to another database.
         if !is_known || cursor.0.keys().any(|sink| !self.position.0.contains_key(sink)) {
             return None;
         }

@@ -1,5 +1,5 @@
-//! The thread that follows: reads what was committed, has each row drawn once, and tells the readers, with a sign of life
-//! in between.
+//! The thread that follows the database: it reads committed anomalies, renders each row once, and sends it to the
+//! subscribers. Between rows it sends heartbeats and health messages.
 
 use std::sync::Weak;
 use std::time::{Duration, Instant as Clock};
@@ -16,37 +16,37 @@ use crate::page::view::{notice, row};
 
 /// Longest wait for a commit.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Offsets of each sink that are read again at the start.
+/// Number of offsets of each sink that are read again at the start.
 const EARLIER: i64 = 200;
-/// Between two attempts to reach the database.
+/// Pause between two attempts to reach the database.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two batches: four a second.
+/// Pause between two batches, so that at most four are sent in a second.
 const PACE: Duration = Duration::from_millis(250);
-/// Between two messages of health.
+/// Interval between two health messages.
 const HEALTH: Duration = Duration::from_secs(5);
-/// Between two signs of life.
+/// Interval between two heartbeats.
 const BEAT: Duration = Duration::from_secs(15);
 
-/// What the thread remembers.
+/// State of the thread.
 struct Tail {
     follower: Option<Box<dyn Follower>>,
-    /// The ring holds what came since the start; a new connection goes on where the last one ended.
+    /// Whether the recent rows are loaded; a new connection then continues where the last one ended.
     has_begun: bool,
-    /// The last attempt that was made at once.
+    /// When the last reconnection without a pause was made.
     anew: Option<Clock>,
-    /// As readers were told.
+    /// Whether the archive was unreachable when this was last checked.
     is_away: bool,
     health: Option<Clock>,
     beat: Clock,
     minute: i64,
 }
 
-/// Until the site is gone or its hub is told to stop.
+/// Runs until the dashboard is dropped or a stop is requested.
 pub fn run(dashboard: &Weak<Dashboard>) {
     let (follower, beat) = (None, Clock::now());
     let mut tail = Tail { follower, has_begun: false, anew: None, is_away: false, health: None, beat, minute: 0 };
     loop {
-        // A site that is not used any more ends between two waits.
+        // The reference lasts for one iteration only, so that a dropped dashboard ends the thread.
         let Some(dashboard) = dashboard.upgrade() else { return };
         let (site, hub) = (&dashboard.site, &dashboard.hub);
         if hub.stop.is_requested() {
@@ -57,14 +57,14 @@ pub fn run(dashboard: &Weak<Dashboard>) {
         if let Err(failure) = &stepped {
             tracing::debug!(%failure, "the follower begins anew");
             if was_following && tail.anew.is_none_or(|last| last.elapsed() >= RETRY) {
-                // Perhaps no more than that connection broke: a new one tells.
+                // Perhaps only this connection broke, so a new one is tried at once.
                 tail.anew = Some(Clock::now());
                 continue;
             }
         }
         let is_away = site.is_away();
         if std::mem::replace(&mut tail.is_away, is_away) != is_away {
-            // Readers shall not wait for the next one.
+            // The change of state is sent at once, not at the next interval.
             tail.health = None;
         }
         tail.signs(&dashboard);
@@ -79,7 +79,7 @@ impl Tail {
         let mut follower = self.follower.take().map_or_else(|| connect(site), Ok)?;
         let position = follower.position()?;
         if !self.has_begun {
-            // Readers of an earlier process come back and want to go on.
+            // Subscribers of an earlier process reconnect and continue from their last position.
             let earlier = position.0.iter().map(|(sink, offset)| (*sink, (offset - EARLIER).max(0))).collect();
             hub.lock().ring.restart(Cursor(earlier));
             self.read(site, hub, follower.as_mut(), &position)?;
@@ -93,7 +93,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Publishes what came; says how much.
+    /// Reads and sends the rows up to `position`; returns their number.
     fn read(
         &mut self,
         site: &Site,
@@ -111,7 +111,7 @@ impl Tail {
         }
         let is_back = before.0.iter().any(|(sink, was)| position.0.get(sink).is_none_or(|now| now < was));
         if is_back || committed.len() > KEPT {
-            // More than is kept, or another database: pages are asked for anew.
+            // There are more rows than are kept, or this is another database: the subscribers reload their pages.
             let mut state = hub.lock();
             state.ring.restart(position.clone());
             let message = reset(position, "more came than can be followed");
@@ -147,7 +147,7 @@ impl Tail {
         }
     }
 
-    /// The minute that has ended, when its coverage is known.
+    /// Sends the counts of the minute that has just ended, once its coverage is known.
     fn minute(&mut self, dashboard: &Dashboard) {
         let (site, hub) = (&dashboard.site, &dashboard.hub);
         const MINUTE: i64 = 60_000;
@@ -171,7 +171,7 @@ impl Tail {
     }
 }
 
-/// A new connection. That there is none tells of an outage before any reader asks.
+/// Opens a connection. A failure reveals an outage before a request does.
 fn connect(site: &Site) -> Result<Box<dyn Follower>, NoAnswer> {
     site.archive.follow().inspect_err(|failure| {
         if matches!(failure, NoAnswer::Away(_)) {
@@ -180,7 +180,7 @@ fn connect(site: &Site) -> Result<Box<dyn Follower>, NoAnswer> {
     })
 }
 
-/// A row as readers get it: enough to filter, and drawn as the pages draw it.
+/// Makes the JSON of a row: the values to filter by, and the HTML of the table row.
 fn data(site: &Site, record: &crate::archive::StoredAnomaly, now: Timestamp) -> String {
     let anomaly = &record.anomaly;
     let row = row::AnomalyRow::of(record, now);
@@ -204,7 +204,7 @@ fn data(site: &Site, record: &crate::archive::StoredAnomaly, now: Timestamp) -> 
     .to_string()
 }
 
-/// The state of the detection, as the overview of the last hour says it.
+/// Makes the health message: the verdict of the overview of the last hour.
 fn health(dashboard: &Dashboard) -> Bytes {
     let (state, sentence) = match dashboard.pages.verdict(&dashboard.site) {
         Ok(banner) => (banner.tone.as_str(), banner.sentence()),

@@ -1,6 +1,6 @@
-//! How far back a page looks, and how it looks itself.
+//! The time span of a page and its display preferences.
 
-/// How far back, from now.
+/// A time span that ends at the current time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
     /// 15 minutes
@@ -18,10 +18,10 @@ pub enum Span {
 }
 
 impl Span {
-    /// From the shortest.
+    /// All spans, the shortest first.
     pub const ALL: [Span; 6] = [Span::Quarter, Span::Hour, Span::Six, Span::Day, Span::Week, Span::Month];
 
-    /// As in the URL.
+    /// Returns the name in the URL.
     pub fn as_str(self) -> &'static str {
         match self {
             Span::Quarter => "15m",
@@ -33,7 +33,7 @@ impl Span {
         }
     }
 
-    /// As in a sentence.
+    /// Describes the span in a sentence.
     pub fn words(self) -> &'static str {
         match self {
             Span::Quarter => "the last 15 minutes",
@@ -45,7 +45,7 @@ impl Span {
         }
     }
 
-    /// In milliseconds.
+    /// Returns the length in milliseconds.
     pub fn millis(self) -> i64 {
         60_000
             * match self {
@@ -58,7 +58,7 @@ impl Span {
             }
     }
 
-    /// Width of a bar, in milliseconds: about sixty of them, each of whole minutes or hours.
+    /// Returns the width of a bar in milliseconds. A span has about sixty bars, each of whole minutes or hours.
     pub fn bar(self) -> i64 {
         match self {
             Span::Week => 3 * 3_600_000,
@@ -67,20 +67,20 @@ impl Span {
     }
 }
 
-/// Bars of a chart, whatever the span.
+/// Number of bars of a chart, for every span.
 pub const BARS: i64 = 60;
 
-/// Colours that the reader wants, whatever the system says.
+/// A colour theme that the user has chosen instead of the system's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Theme {
-    /// Dark on light.
+    /// Dark text on a light background.
     Light,
-    /// Light on dark.
+    /// Light text on a dark background.
     Dark,
 }
 
 impl Theme {
-    /// As in the URL.
+    /// Returns the name in the URL.
     pub fn as_str(self) -> &'static str {
         match self {
             Theme::Light => "light",
@@ -89,13 +89,13 @@ impl Theme {
     }
 }
 
-/// How a page looks and behaves, whatever it shows; links take it along.
+/// Display preferences, independent of what the page shows; links to other pages keep them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Manner {
     /// `live=off`: the page does not refresh itself.
     pub is_paused: bool,
-    /// `tz=UTC`: times stay as the server writes them.
+    /// `tz=UTC`: times are shown in UTC.
     pub is_utc: bool,
-    /// `theme`
+    /// `theme`: the colour theme; `None` for the system's.
     pub theme: Option<Theme>,
 }

@@ -1,4 +1,4 @@
-//! `/api/v1/anomalies`: the records as they are, with the place where the next page starts; and the API's own description.
+//! `/api/v1/anomalies`: records as JSON with cursors for paging; and the OpenAPI description.
 
 use hyper::body::Bytes;
 use serde::Serialize;
@@ -8,26 +8,27 @@ use crate::archive::StoredAnomaly;
 use crate::http::Response;
 use crate::page::site::Site;
 
-/// The document.
+/// The JSON document of the API.
 #[derive(Serialize)]
 pub struct ApiDocument<'a> {
     anomalies: &'a [StoredAnomaly],
-    /// Of the first page of a span: detected in it, with times outside of it. Absent on other pages.
+    /// Anomalies that were detected in the span but have times outside of it. Only the first page of a span has this
+    /// field.
     #[serde(skip_serializing_if = "Option::is_none")]
     outside: Option<&'a [StoredAnomaly]>,
-    /// There are more of these than `limit`.
+    /// Whether there are more of them than `limit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     outside_is_cut: Option<bool>,
-    /// For `before`; null on the last page.
+    /// Value for `before` that returns the next page; null on the last page.
     next: Option<String>,
-    /// For `after`; null on the first page.
+    /// Value for `after` that returns the previous page; null on the first page.
     prev: Option<String>,
-    /// For `/events?cursor=`: what is committed from here on.
+    /// Value for `/events?cursor=`; the event stream then starts after these records.
     cursor: String,
 }
 
 impl<'a> ApiDocument<'a> {
-    /// Of a page of the list.
+    /// Makes the document from a page of the list.
     pub fn of(data: &'a list::ListData) -> ApiDocument<'a> {
         ApiDocument {
             anomalies: &data.page.records,
@@ -40,7 +41,7 @@ impl<'a> ApiDocument<'a> {
     }
 }
 
-/// As OpenAPI. Its addresses are relative to the server, which has the path of a proxy.
+/// Answers with the OpenAPI description. Its paths are relative to the server's URL, which contains the base path.
 pub fn description(site: &Site) -> Response {
     const TEXT: &str = include_str!("../assets/openapi.json");
     let headers = vec![("content-type", "application/json".to_owned())];

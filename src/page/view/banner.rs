@@ -1,26 +1,26 @@
-//! The banner above a page: one sentence with what holds besides, and its checks.
+//! The banner at the top of a page: a sentence, the current conditions, and the checks.
 
 use serde::Serialize;
 
 use super::text::Sentence;
 
-/// How the banner looks.
+/// Severity of the banner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tone {
-    /// As it should be.
+    /// The detection works.
     #[default]
     Well,
-    /// Values come, most of them have no verdict yet.
+    /// Events arrive, but most of their series are still learning.
     Learning,
-    /// Too little is judged or stored.
+    /// Detection or storage is incomplete.
     Degraded,
-    /// Inverted: what is below may not be believed.
+    /// Detection has stopped or is unknown; the data below the banner may be wrong.
     Stopped,
 }
 
 impl Tone {
-    /// In one word.
+    /// Returns the name for the CSS class and the event stream.
     pub fn as_str(self) -> &'static str {
         match self {
             Tone::Well => "ok",
@@ -31,60 +31,60 @@ impl Tone {
     }
 }
 
-/// One check: a tick, a cross, a clock or a dash, its name, what it found.
+/// A check with its icon, name and result.
 #[derive(Debug, Clone, Serialize)]
 pub struct StatusCheck {
-    /// `tick`, `cross`, `clock` or `dash`.
+    /// The icon: `tick`, `cross`, `clock` or `dash`.
     pub glyph: &'static str,
     /// What is checked.
     pub name: &'static str,
-    /// What was found.
+    /// The result.
     pub value: String,
-    /// More of it.
+    /// Details of the result.
     pub note: String,
 }
 
-/// A condition below the sentence.
+/// A condition that is listed below the sentence.
 #[derive(Debug, Clone, Serialize)]
 pub struct BannerLine {
     /// `degraded` or `notice`.
     pub severity: &'static str,
-    /// The condition's message.
+    /// Message of the condition.
     pub text: String,
 }
 
-/// The sentence above all else.
+/// The banner at the top of a page.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Banner {
-    /// How it looks.
+    /// Severity, which decides the colours.
     pub tone: Tone,
-    /// First words.
+    /// First part of the sentence.
     pub lead: Sentence,
-    /// The words that count.
+    /// Emphasized part of the sentence.
     pub strong: Sentence,
-    /// Last words.
+    /// Last part of the sentence.
     pub tail: Sentence,
-    /// What it means.
+    /// Explanation below the sentence.
     pub detail: Sentence,
-    /// What to look at.
+    /// A shell command that shows more.
     pub command: Option<&'static str>,
-    /// A page that says more: address and text.
+    /// URL path and text of a link to a page with details.
     pub more: Option<[String; 2]>,
-    /// Anomalies by severity, when there are any.
+    /// Numbers of critical and warning anomalies, if there are any.
     pub counts: Option<[String; 2]>,
-    /// What else holds.
+    /// Current conditions of the detector.
     pub conditions: Vec<BannerLine>,
-    /// May be none.
+    /// Checks; can be empty.
     pub checks: Vec<StatusCheck>,
 }
 
 impl Banner {
-    /// The whole sentence as plain text.
+    /// Returns the whole sentence as plain text.
     pub fn sentence(&self) -> String {
         format!("{} {} {}", self.lead, self.strong, self.tail).trim_end().to_owned()
     }
 
-    /// A sentence without checks.
+    /// Makes a banner that has only a sentence.
     pub fn of(tone: Tone, lead: &str, strong: Sentence, tail: &str) -> Banner {
         Banner { tone, lead: Sentence::say(lead), strong, tail: Sentence::say(tail), ..Banner::default() }
     }

@@ -1,4 +1,4 @@
-//! Rejected records: the newest few of each kind, with what is wrong with them.
+//! The page of rejected records: the newest ones of each error class, with the reason.
 
 use serde::Serialize;
 
@@ -14,9 +14,9 @@ use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// Rows.
+/// Maximum number of rows.
 const MOST: u32 = 100;
-/// The span when no other is asked for.
+/// Default span.
 const SPAN: Span = Span::Day;
 
 /// `/dead-letters`
@@ -47,17 +47,17 @@ impl Page for DeadLetters {
     }
 }
 
-/// What was asked of the archive.
+/// Data from the archive.
 pub struct DeadLettersData {
     letters: Vec<DeadLetter>,
-    /// What arrived in the span.
+    /// Outcome counts of the span.
     arrived: Tally,
 }
 
-/// Asks.
+/// Loads the data from the archive.
 ///
 /// # Errors
-/// The archive's.
+/// The errors of the archive.
 fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let letters = archive.dead_letters(MOST)?;
@@ -84,7 +84,7 @@ struct Line {
     value: String,
 }
 
-/// The page.
+/// Renders the page.
 fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DeadLettersData) -> Response {
     let now = site.now();
     let (rejected, all) = (data.arrived.rejected, data.arrived.sum());
@@ -116,7 +116,7 @@ fn line(letter: &DeadLetter, now: Timestamp) -> Line {
     }
 }
 
-/// The beginning, with the size of the whole when there is more.
+/// Returns the beginning of a key or value, with the whole size if it is longer.
 fn excerpt(of: Option<&Excerpt>) -> String {
     let Some(Excerpt { bytes, size }) = of else { return "\u{2014}".to_owned() };
     let text = format!("\u{2068}{}\u{2069}", crate::foreign::bytes(bytes, EXCERPT));

@@ -1,5 +1,5 @@
-//! Whether the detection works: each partition with who has it and how far it is, what was judged, by which settings, and
-//! how good it was as far as people or the producer said.
+//! The page about the detection: the state and lag of each partition, outcome counts and the policy in use. It also
+//! shows the precision according to reviews and labels.
 
 use serde::Serialize;
 
@@ -19,9 +19,9 @@ use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// The span when nobody says otherwise.
+/// Default span.
 const SPAN: Span = Span::Day;
-/// Precision is told for so long.
+/// Number of days for which precision is shown.
 const DAYS: i64 = 30;
 const DAY: i64 = 86_400_000;
 
@@ -53,7 +53,7 @@ impl Page for Detection {
     }
 }
 
-/// What was asked of the archive.
+/// Data from the archive.
 pub struct DetectionData {
     bins: Bins,
     coverage: Vec<CoverageRow>,
@@ -62,7 +62,7 @@ pub struct DetectionData {
     quality: Vec<Quality>,
 }
 
-/// Asks.
+/// Loads the data from the archive.
 fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
@@ -142,7 +142,7 @@ struct Line {
     labelled: String,
 }
 
-/// The page.
+/// Renders the page.
 fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionData, taken: Timestamp) -> Response {
     let now = site.now();
     let current = data.reports.current(taken, now);
@@ -151,7 +151,7 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionData, 
     let arrived = data.reports.arrived.tally;
     let chart = MinuteChart { bins: &data.bins, counts: &[], runs: &runs };
     let sum = |of: fn(&CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
-    // Old data does not reach up to now.
+    // In an outage the axis ends at the time of the data, not at the current time.
     let end = frame.banner.is_some().then_some(taken);
     let (right, wrong) = data.quality.iter().fold((0, 0), |(r, w), day| (r + day.right, w + day.wrong));
     let content = Content {

@@ -1,4 +1,5 @@
-//! One device: its anomalies over time by metric, the last one of each metric drawn, all of them as rows.
+//! The page of one device: its anomalies over time by metric, a chart of the last one of each metric, and the newest as
+//! rows.
 
 use serde::Serialize;
 
@@ -24,14 +25,14 @@ use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// The span when nobody says otherwise: a device's story is longer than an hour.
+/// Default span; longer than that of the overview, since one device has few anomalies in an hour.
 const SPAN: Span = Span::Day;
-/// Rows of the table.
+/// Maximum number of rows of the table.
 const ROWS: usize = 20;
-/// Lanes and small charts.
+/// Maximum number of metrics shown as lanes and as small charts.
 const METRICS: u32 = 8;
 
-/// `/devices/DEVICE` and `/devices/DEVICE/METRIC`
+/// The pages `/devices/DEVICE` and `/devices/DEVICE/METRIC`.
 pub struct Device;
 
 impl Page for Device {
@@ -70,24 +71,24 @@ impl Page for Device {
     }
 }
 
-/// What was asked of the archive.
+/// Data from the archive.
 pub struct DeviceData {
     bins: Bins,
-    /// Newest of the span.
+    /// The newest anomalies of the span.
     page: AnomalyPage,
     metrics: Vec<NameCount>,
-    /// Newest of each metric, whatever its time.
+    /// The newest anomaly of each metric, inside or outside the span.
     last: Vec<StoredAnomaly>,
     coverage: Vec<CoverageRow>,
     arrivals: Vec<ActivityRow>,
     is_reporting: bool,
-    /// Of a device without any anomaly.
+    /// What the archive knows of a device that has no anomaly.
     known: Option<Known>,
     cursor: Cursor,
 }
 
 impl DeviceData {
-    /// Whether there is no such device.
+    /// Returns whether the archive has never seen the device.
     pub fn is_unknown(&self) -> bool {
         self.known == Some(Known::Unknown)
     }
@@ -96,27 +97,27 @@ impl DeviceData {
 /// A device, or one of its series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
-    /// The device.
+    /// Name of the device.
     pub device: String,
-    /// The series' metric.
+    /// Name of the series' metric; `None` for all series of the device.
     pub metric: Option<String>,
 }
 
 impl Name {
-    /// Its page.
+    /// Returns the URL path of the page.
     pub fn url(&self) -> String {
         let metric = self.metric.as_deref().map(|metric| format!("/{}", segment(metric))).unwrap_or_default();
         format!("{}{metric}", device_url(&self.device))
     }
 
-    /// Of its page.
+    /// Returns the title of the page.
     pub fn title(&self) -> String {
         let metric = self.metric.as_deref().map(|metric| format!(" \u{b7} {}", isolated(metric))).unwrap_or_default();
         format!("{}{metric}", isolated(&self.device))
     }
 }
 
-/// Asks.
+/// Loads the data from the archive.
 fn look(archive: &dyn Archive, (name, asked): &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
     let bins = asked.axis(SPAN, now);
     let cursor = archive.position()?;
@@ -128,7 +129,7 @@ fn look(archive: &dyn Archive, (name, asked): &(Name, PageQuery), now: Timestamp
     let mut page = archive.newest(&filter, None, MAX_LIMIT)?;
     let metrics = archive.by_metric(&filter, METRICS)?;
     if page.records.is_empty() {
-        // Older ones are better than nothing; the page says their dates.
+        // If the span has no anomalies, older ones are shown with their dates.
         page = archive.newest(&always, None, ROWS as u32)?;
     }
     let every = Filter { devices: always.devices.clone(), ..Filter::default() };
@@ -192,7 +193,7 @@ struct Card {
     window: String,
 }
 
-/// The page.
+/// Renders the page.
 fn show(
     site: &Site,
     frame: Frame<'_>,
@@ -213,7 +214,7 @@ fn show(
     let mut filter = Filter { devices: vec![name.device.clone()], ..asked.filter.clone() };
     filter.metrics.extend(name.metric.clone());
     let all = PageQuery { filter, ..asked.plain() };
-    // Old data does not reach up to now.
+    // In an outage the axis ends at the time of the data, not at the current time.
     let end = frame.banner.is_some().then_some(taken);
     let content = Content {
         name: shown(&name.device),

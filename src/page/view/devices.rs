@@ -1,4 +1,4 @@
-//! The devices of a span, those with most anomalies first.
+//! The page that lists the devices of a time range by their number of anomalies.
 
 use serde::Serialize;
 
@@ -16,10 +16,10 @@ use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// Devices shown.
+/// Maximum number of devices shown.
 const MOST: u32 = 100;
 
-/// `/devices`
+/// The page `/devices`.
 pub struct Devices;
 
 impl Page for Devices {
@@ -47,12 +47,12 @@ impl Page for Devices {
     }
 }
 
-/// What was asked of the archive.
+/// Data from the archive.
 pub struct DevicesData {
     devices: Vec<NameCount>,
 }
 
-/// Asks.
+/// Loads the data from the archive.
 fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
     let bins = asked.axis(Span::Hour, now);
     let range = Filter { from: Some(bins.from), to: bins.to(), ..asked.filter.clone() };
@@ -76,7 +76,7 @@ struct Line {
     critical: String,
 }
 
-/// The page.
+/// Renders the page.
 fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DevicesData) -> Response {
     let words = asked.words(Span::Hour);
     let most = data.devices.iter().map(|device| device.count.total()).max().unwrap_or(0);

@@ -1,5 +1,5 @@
-//! All anomalies that match, newest first, as a file: read page by page while it is sent, so that neither the database nor
-//! memory holds more than a page of them.
+//! Exports all matching anomalies as a file, newest first. Pages of rows are read while the file is sent, so that
+//! neither the database nor this program keeps more than one page in memory.
 
 use std::sync::Arc;
 
@@ -13,22 +13,23 @@ use crate::http::{Response, ResponseBody};
 use crate::page::context::RequestContext;
 use crate::page::query::PageQuery;
 
-/// Pieces that wait for a slow reader.
+/// Number of pieces queued for a slow client.
 const AHEAD: usize = 2;
 
-/// Most rows with times outside of the span.
+/// Maximum number of rows whose times are outside the span.
 const OUTSIDE: u32 = 5_000;
 
-/// How records are written.
+/// Format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFormat {
-    /// A header line, then a line for each; without windows.
+    /// CSV: a header line, then a line for each anomaly, without its window.
     Csv,
-    /// As topic `anomalies` carries them.
+    /// JSON lines: each record as in topic `anomalies`.
     JsonLines,
 }
 
-/// The file. When the database goes away in its midst, its last line says that it is incomplete.
+/// Answers with the file. If the database fails while the file is sent, the last line states that the file is
+/// incomplete.
 pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportFormat) -> Response {
     let site = visit.site;
     let first = asked.found(site.archive.as_ref(), asked.range(site.now())).and_then(|filter| {
@@ -40,12 +41,12 @@ pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportForma
         Err(failure) => return notice::json_away(&site.failed(&failure)),
     };
     let (sender, body) = mpsc::channel(AHEAD);
-    // The rows of a span have times in it; those that were detected in it and have other times come last.
+    // The rows of a span have times in it. Anomalies detected in the span with other times follow at the end.
     let is_span = asked.span.is_some() && asked.before.is_none() && asked.after.is_none();
     let since = filter.from.filter(|_| is_span);
     let outside = asked.limit.map_or(OUTSIDE, |limit| limit.saturating_sub(page.records.len() as u32));
     let mut rest = Rest { archive: Arc::clone(&site.archive), filter, next: page.next, format, since, outside };
-    // With a limit the first page is all.
+    // With a limit the first page contains all rows.
     if asked.limit.is_some() {
         rest.next = None;
     }
@@ -63,15 +64,15 @@ pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportForma
     Response { status: 200, headers, body: ResponseBody::Stream(body) }
 }
 
-/// What is still to be read.
+/// The rows that are still to be read.
 struct Rest {
     archive: Arc<dyn Archive>,
     filter: Filter,
     next: Option<PageKey>,
     format: ExportFormat,
-    /// Of the span.
+    /// Start of the span.
     since: Option<Timestamp>,
-    /// Rows with times outside of it, at the most.
+    /// Maximum number of rows whose times are outside the span.
     outside: u32,
 }
 
@@ -79,7 +80,7 @@ impl Rest {
     fn send(&mut self, first: &[StoredAnomaly], sender: &mpsc::Sender<Bytes>) {
         let mut text = write(first, self.format, true);
         loop {
-            // The reader has gone.
+            // The client has disconnected.
             if sender.blocking_send(Bytes::from(text)).is_err() {
                 return;
             }
@@ -119,7 +120,7 @@ impl Rest {
     }
 }
 
-/// A last line that no reader takes for a record.
+/// Makes a last line that cannot be mistaken for a record.
 fn cut_off(failure: &NoAnswer, format: ExportFormat) -> Vec<u8> {
     let why = match failure {
         NoAnswer::Slow => "the database is too slow",
@@ -163,7 +164,7 @@ fn write(records: &[StoredAnomaly], format: ExportFormat, is_first: bool) -> Vec
         ExportFormat::JsonLines => {
             let mut text = Vec::new();
             for record in records {
-                // A record of finite numbers and strings can always be written.
+                // A record consists of finite numbers and strings, so it can always be written as JSON.
                 if serde_json::to_writer(&mut text, record).is_ok() {
                     text.push(b'\n');
                 }
@@ -174,7 +175,7 @@ fn write(records: &[StoredAnomaly], format: ExportFormat, is_first: bool) -> Vec
             let mut writer = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
             let header = is_first.then_some(COLUMNS.map(str::to_owned));
             for line in header.into_iter().chain(records.iter().map(line)) {
-                // Into memory: it cannot fail.
+                // Writing to memory cannot fail.
                 let _ = writer.write_record(&line);
             }
             writer.into_inner().unwrap_or_default()
@@ -208,7 +209,7 @@ fn line(record: &StoredAnomaly) -> [String; 20] {
     ]
 }
 
-/// Spreadsheets take a text that begins so for a formula: an apostrophe makes it a text
+/// Prefixes a text that a spreadsheet would run as a formula with an apostrophe
 /// (<https://owasp.org/www-community/attacks/CSV_Injection>).
 fn harmless(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']) {

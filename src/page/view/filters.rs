@@ -1,23 +1,23 @@
-//! The form above a page: its spans as links, its filters as fields with what is asked now.
+//! The form above a page: spans as links, filters as fields with their current values.
 
 use serde::Serialize;
 
 use crate::archive::Filter;
 use crate::page::query::{PageQuery, Span};
 
-/// What the template gets.
+/// Values for the template.
 #[derive(Debug, Serialize)]
 pub struct Filters {
     path: String,
     spans: Vec<Link>,
-    /// What the form keeps though it has no field for it: names and values.
+    /// Names and values of parameters that the form has no field for; it sends them as hidden fields.
     kept: Vec<[String; 2]>,
     device: String,
     metric: String,
     severity: &'static str,
     review: &'static str,
     search: String,
-    /// Whether anything is filtered, so that it can be cleared.
+    /// Whether any filter is set; the page then has a link that clears them.
     is_set: bool,
     clear: String,
 }
@@ -30,7 +30,7 @@ struct Link {
 }
 
 impl Filters {
-    /// For a page at `path`. Without a default span, no span is also a choice.
+    /// Makes the form of the page at `path`. Without a default span, the form also offers all times.
     pub fn of(path: &str, asked: &PageQuery, default: Option<Span>) -> Filters {
         let url = |span: Option<Span>| {
             let filter = Filter { from: None, to: None, ..asked.filter.clone() };
@@ -47,7 +47,7 @@ impl Filters {
             spans.push(Link { text: span.as_str(), url: url(Some(span)), is_current: current == Some(span) });
         }
         let filter = &asked.filter;
-        // A field holds one value: several stay as they are, beside it.
+        // A field has room for one value. Several values of one parameter stay in hidden fields.
         let single = |values: &[String]| if let [one] = values { one.clone() } else { String::new() };
         let mut rest = PageQuery { search: None, before: None, ..asked.clone() };
         for values in [&mut rest.filter.devices, &mut rest.filter.metrics] {

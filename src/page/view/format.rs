@@ -1,4 +1,4 @@
-//! Numbers, times and ages as readers see them. A minus is U+2212, ages are the server's, times are UTC.
+//! Formats numbers, times and ages for pages. Minus is U+2212, ages are relative to the server's clock, times are UTC.
 
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
@@ -15,27 +15,27 @@ fn written(time: Timestamp, how: StaticFormatDescription) -> String {
     time.to_time().format(how).unwrap_or_default()
 }
 
-/// 18:42:19
+/// Formats a time of day: `18:42:19`.
 pub fn clock(time: Timestamp) -> String {
     written(time, CLOCK)
 }
 
-/// 18:42
+/// Formats a time of day without seconds: `18:42`.
 pub fn minute(time: Timestamp) -> String {
     written(time, MINUTE)
 }
 
-/// 23 Nov
+/// Formats a day: `23 Nov`.
 pub fn day(time: Timestamp) -> String {
     written(time, DAY)
 }
 
-/// 23 Nov 2026
+/// Formats a date: `23 Nov 2026`.
 pub fn date(time: Timestamp) -> String {
     written(time, DATE)
 }
 
-/// The time of a row: with its day, or its date, when that is not today's.
+/// Formats the time of a row; includes the day if it is not today's, and the year if it is not this year's.
 pub fn moment(time: Timestamp, now: Timestamp) -> String {
     let (then, today) = (time.to_time(), now.to_time());
     let day = match () {
@@ -46,17 +46,17 @@ pub fn moment(time: Timestamp, now: Timestamp) -> String {
     format!("{day} {}", clock(time))
 }
 
-/// How long ago, in the largest unit that says enough; or how far ahead.
+/// Formats how long ago a time was, or how far ahead it is, in one suitable unit.
 pub fn age(time: Timestamp, now: Timestamp) -> String {
     match now.millis() - time.millis() {
-        // A time that has not come is one of a clock that is ahead.
+        // A time in the future comes from a clock that is ahead.
         i64::MIN..-1_500 => format!("{} ahead", duration(time.millis() - now.millis())),
         -1_500..1_000 => "now".to_owned(),
         millis => format!("{} ago", duration(millis)),
     }
 }
 
-/// 12 s, 4 min, 3 h, 9 d, 56 years
+/// Formats a duration in milliseconds: `12 s`, `4 min`, `3 h`, `9 d`, `56 years`.
 pub fn duration(millis: i64) -> String {
     let seconds = millis / 1000;
     match seconds {
@@ -68,7 +68,7 @@ pub fn duration(millis: i64) -> String {
     }
 }
 
-/// 1,234,567
+/// Formats an integer with separators: `1,234,567`.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
@@ -81,7 +81,7 @@ pub fn grouped(n: u64) -> String {
     text
 }
 
-/// 15.2 million; below a million every digit.
+/// Formats a large integer with one decimal, `15.2 million`; below a million it writes all digits.
 pub fn rough(n: u64) -> String {
     match n {
         0..1_000_000 => grouped(n),
@@ -90,16 +90,16 @@ pub fn rough(n: u64) -> String {
     }
 }
 
-/// `1 anomaly`, `2 anomalies`
+/// Formats a number with its noun: `1 anomaly`, `2 anomalies`.
 pub fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(n), if n == 1 { one } else { many })
 }
 
-/// With so many decimals; very large and very small ones as powers of ten.
+/// Formats a number with the given number of decimals; very large and very small ones as powers of ten.
 pub fn number(x: f64, decimals: usize) -> String {
     let size = x.abs();
     let text = if size >= 1e15 || (size > 0.0 && size < 1e-9) { format!("{x:.3e}") } else { format!("{x:.decimals$}") };
-    // Zero has no sign, also when it only came to be by rounding.
+    // Zero has no sign, also when it is the result of rounding.
     let is_zero = text.chars().all(|c| !c.is_ascii_digit() || c == '0');
     match text.strip_prefix('-') {
         Some(digits) if is_zero => digits.to_owned(),
@@ -107,20 +107,20 @@ pub fn number(x: f64, decimals: usize) -> String {
     }
 }
 
-/// Every digit that it has.
+/// Formats a number with all its digits.
 pub fn signed(x: f64) -> String {
     let size = x.abs();
     let text = if size >= 1e15 || (size > 0.0 && size < 1e-9) { format!("{x:e}") } else { x.to_string() };
     text.replace('-', "\u{2212}")
 }
 
-/// +10.9σ; without a deviation infinitely many.
+/// Formats a z-score with its sign: `+10.9σ`. Without a deviation (`None`) it is infinite.
 pub fn sigma(z: Option<f64>, direction: Direction) -> String {
     let sign = if direction == Direction::Low { '\u{2212}' } else { '+' };
     format!("{sign}{}σ", times(z))
 }
 
-/// 10.9, without a sign.
+/// Formats the magnitude of a z-score: `10.9`.
 pub fn times(z: Option<f64>) -> String {
     match z.map(f64::abs) {
         None => "\u{221e}".to_owned(),
@@ -130,7 +130,7 @@ pub fn times(z: Option<f64>) -> String {
     }
 }
 
-/// One anomaly's numbers with the same decimals.
+/// The numbers of an anomaly, formatted with the same decimals.
 #[derive(Debug, Clone)]
 pub struct DisplayedNumbers {
     /// `metric_value`
@@ -143,12 +143,12 @@ pub struct DisplayedNumbers {
     pub upper: String,
     /// `z_score` with its sign.
     pub z: String,
-    /// Decimals of these.
+    /// Number of decimals of the mean and the limits.
     pub decimals: usize,
 }
 
 impl DisplayedNumbers {
-    /// As many decimals as the values have, unless those are noise beyond the third digit of the deviation.
+    /// Formats with as many decimals as the values have, but not beyond the third significant digit of the deviation.
     pub fn of(anomaly: &Anomaly) -> DisplayedNumbers {
         let own = |x: &f64| decimals_of(*x);
         let stored = anomaly.window.iter().map(own).fold(own(&anomaly.metric_value), usize::max);
@@ -171,12 +171,12 @@ impl DisplayedNumbers {
     }
 }
 
-/// Decimals of the shortest text that reads back as the same number.
+/// Returns the number of decimals of the shortest text that is read back as the same number.
 fn decimals_of(x: f64) -> usize {
     x.to_string().split_once('.').map_or(0, |(_, decimals)| decimals.len())
 }
 
-/// How often something is done.
+/// Describes an interval: `Every 5 s`.
 pub fn every(seconds: u64) -> String {
     match seconds {
         _ if seconds.is_multiple_of(3_600) => format!("Every {} h", seconds / 3_600),

@@ -1,4 +1,4 @@
-//! The page that lists the keys. It asks the archive nothing, so it is there in an outage, too.
+//! The page that lists the keyboard shortcuts. It does not query the archive, so it works in an outage.
 
 use crate::http::Response;
 use crate::page::context::RequestContext;
@@ -6,7 +6,7 @@ use crate::page::frame::Frame;
 use crate::page::query::PageQuery;
 use crate::page::respond;
 
-/// The page.
+/// Renders the page.
 pub fn show(visit: &RequestContext<'_>, query: &PageQuery) -> Response {
     let frame = Frame { refresh: 0, toggle: String::new(), ..Frame::live(visit, "Keys", "", "/keys", query) };
     respond::html(visit.site, 200, "keys.html", &frame, &())

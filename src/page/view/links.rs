@@ -1,23 +1,24 @@
-//! Addresses of the pages of a device and of an anomaly.
+//! URL paths of the pages of a device and of an anomaly.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::anomaly::RecordId;
 
-/// Letters, digits and what RFC 3986 calls unreserved stay; `.` does not, since a segment `..` means another path.
+/// Characters to encode in a path segment: all but letters, digits, `-`, `_` and `~`. `.` is encoded although RFC 3986
+/// calls it unreserved, because the segment `..` would mean another path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
-/// One segment of a path.
+/// Encodes one segment of a path.
 pub fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
-/// The page of a device.
+/// Returns the URL path of a device's page.
 pub fn device_url(name: &str) -> String {
     format!("/devices/{}", segment(name))
 }
 
-/// Where the record is, which is for ever.
+/// Identity of an anomaly in URLs: the place of its record in Kafka, which never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnomalyId {
     /// `source.topic`
@@ -29,7 +30,7 @@ pub struct AnomalyId {
 }
 
 impl AnomalyId {
-    /// From the parts of a path.
+    /// Parses the segments of a path; returns `None` if they are not valid.
     pub fn read(topic: &str, partition: &str, offset: &str) -> Option<AnomalyId> {
         let is_topic = !topic.is_empty() && !topic.contains('\0');
         let place =
@@ -37,12 +38,12 @@ impl AnomalyId {
         (is_topic && place.partition >= 0 && place.offset >= 0).then_some(place)
     }
 
-    /// Of an anomaly.
+    /// Returns the identity of an anomaly by its source.
     pub fn of(source: &RecordId) -> AnomalyId {
         AnomalyId { topic: source.topic.clone(), partition: source.partition, offset: source.offset }
     }
 
-    /// Its page.
+    /// Returns the URL path of the anomaly's page.
     pub fn url(&self) -> String {
         format!("/anomalies/{}/{}/{}", segment(&self.topic), self.partition, self.offset)
     }

@@ -1,4 +1,4 @@
-//! All anomalies that match, page by page.
+//! The page that lists all matching anomalies, divided into pages.
 
 use serde::Serialize;
 
@@ -17,14 +17,14 @@ use crate::page::query::{self, PageQuery, Span, sort_name};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// A ranking reaches so far back unless a range is given: it reads all of it.
+/// Default span of a ranking; a ranking reads all anomalies of its span.
 const RANKED: Span = Span::Day;
-/// Most rows of times that have not come yet.
+/// Maximum number of rows with times in the future.
 const AHEAD: usize = 20;
-/// Rows that are counted to say what a filter hides.
+/// Number of rows that are counted to report what a filter hides.
 const COUNTED: u32 = 100;
 
-/// `/anomalies`: the list, and the answer of the API.
+/// The page `/anomalies`, whose data is also the answer of the API.
 pub struct List;
 
 impl Page for List {
@@ -52,27 +52,27 @@ impl Page for List {
     }
 }
 
-/// What was asked of the archive; also the API's answer.
+/// Data from the archive; also the answer of the API.
 pub struct ListData {
-    /// One page.
+    /// One page of anomalies.
     pub page: AnomalyPage,
-    /// Where newer ones are; `None` on the first page.
+    /// Cursor to newer anomalies; `None` on the first page.
     pub newer: Option<PageKey>,
-    /// Of the first page of a span: what was detected in it, with times outside of it.
+    /// On the first page of a span: anomalies detected in the span with times outside of it.
     pub outside: Option<Outside>,
-    /// Nothing matches, and the search is the name of a device that sends.
+    /// Whether nothing matches but the search is the name of a device that sends.
     is_known: bool,
-    /// When the first page begins with times that have not come yet: the page without them.
+    /// If the first page starts with times in the future: the page without them.
     present: Option<AnomalyPage>,
-    /// Nothing that came before is missing.
+    /// Position in the event stream; all earlier anomalies are in this data.
     pub cursor: Cursor,
-    /// When nothing matches: the part of the filter without which most would, and how many.
+    /// If nothing matches: the part of the filter that hides most anomalies, and how many.
     without: Option<(&'static str, usize)>,
 }
 
-/// Asks.
+/// Loads the data from the archive.
 fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
-    // The place in the stream first: what is committed meanwhile comes twice rather than never.
+    // The position is read first: a row committed meanwhile is then sent twice, which is better than never.
     let cursor = archive.position()?;
     let is_open = asked.span.is_none() && asked.filter.from.is_none();
     let span = asked.span.or(asked.sort.filter(|_| is_open).map(|_| RANKED));
@@ -111,7 +111,7 @@ fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<List
     Ok(ListData { page, newer, outside, is_known, present, cursor, without })
 }
 
-/// Which part of a filter hides most.
+/// Finds the part of a filter without which most anomalies would match.
 fn without(
     archive: &dyn Archive,
     asked: &PageQuery,
@@ -179,9 +179,9 @@ struct Sort {
     is_current: bool,
 }
 
-/// The page. Later pages never change, so only the first refreshes itself.
+/// Renders the page. Only the first page refreshes itself, since later pages do not change.
 fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Response {
-    // Times that have not come yet are a group of their own, lest they hide the others for years.
+    // Anomalies with times in the future are shown as a separate group; otherwise they would hide the others for years.
     let page = data.present.as_ref().unwrap_or(&data.page);
     let rows = AnomalyRow::all(&page.records, site.now());
     let more = if page.next.is_some() { "+" } else { "" };
@@ -248,7 +248,7 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Re
     respond::html(site, 200, "list.html", &frame, &content)
 }
 
-/// The group above the rows: of other times than those of the page.
+/// Returns the group above the rows, whose times are outside the page's, with its heading.
 fn aside(data: &ListData, asked: &PageQuery, now: Timestamp) -> (Vec<StoredAnomaly>, String) {
     if let Some(outside) = &data.outside {
         return (outside.records.clone(), outside_heading(outside, asked.words(RANKED)));

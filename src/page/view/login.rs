@@ -1,4 +1,4 @@
-//! Saying who one is, and leaving.
+//! The login form, login and logout.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -11,13 +11,13 @@ use crate::page::site::Site;
 
 #[derive(Serialize)]
 struct Content {
-    /// Why it is asked again; empty the first time.
+    /// Why the login failed; empty before the first attempt.
     problem: &'static str,
     name: String,
     next: String,
 }
 
-/// Leads to the form, and from there back to what was asked for.
+/// Redirects to the login form, which redirects back to the requested page.
 pub fn ask(site: &Site, request: &Request) -> Response {
     let next = format!("{}{}", request.path, query(request));
     let address = match next.as_str() {
@@ -27,12 +27,12 @@ pub fn ask(site: &Site, request: &Request) -> Response {
     respond::see_other(site, &address)
 }
 
-/// The query of a request with its question mark, if there is one.
+/// Returns the query of a request with its question mark; empty if there is none.
 pub fn query(request: &Request) -> String {
     if request.query.is_empty() { String::new() } else { format!("?{}", request.query) }
 }
 
-/// The form.
+/// Renders the form.
 pub fn show(visit: &RequestContext<'_>) -> Response {
     let mut next = String::from("/");
     for (name, value) in url::form_urlencoded::parse(visit.request.query.as_bytes()) {
@@ -43,7 +43,7 @@ pub fn show(visit: &RequestContext<'_>) -> Response {
     form(visit, 200, "", String::new(), next)
 }
 
-/// Checks what was filled in.
+/// Checks the submitted name and password.
 pub fn enter(visit: &RequestContext<'_>) -> Response {
     let (mut user, mut password, mut next) = (String::new(), String::new(), String::from("/"));
     for (name, value) in url::form_urlencoded::parse(&visit.request.body) {
@@ -74,7 +74,7 @@ pub fn enter(visit: &RequestContext<'_>) -> Response {
 pub fn leave(visit: &RequestContext<'_>) -> Response {
     let mut response = respond::see_other(visit.site, "/login");
     response.headers.push(("set-cookie", visit.site.door.leave(visit.request)));
-    // It clears the whole host and port, of which a path may be only a part.
+    // The header clears data of the whole host and port, of which this dashboard may be only a part.
     if visit.site.base.as_str().is_empty() {
         response.headers.push(("clear-site-data", "\"cache\", \"storage\"".to_owned()));
     }
@@ -86,7 +86,7 @@ fn form(visit: &RequestContext<'_>, status: u16, problem: &'static str, name: St
     respond::html(visit.site, status, "login.html", &Frame::still(visit, "Log in"), &content)
 }
 
-/// A path of this site and nothing else: `//host` and `/\host` are other sites.
+/// Returns a path of this site, or `/` for any other target: `//host` and `/\host` are other sites.
 fn here(next: &str) -> String {
     let is_path = next.starts_with('/') && !next[1..].starts_with(['/', '\\']) && !next.contains(char::is_control);
     if is_path { next.to_owned() } else { "/".to_owned() }

@@ -1,4 +1,4 @@
-//! Pages and strips that say that something is not there.
+//! Pages and banners that report that data or a page is not available.
 
 use serde::Serialize;
 
@@ -12,19 +12,19 @@ use crate::page::frame::Frame;
 use crate::page::respond;
 use crate::page::site::Site;
 
-/// Seconds until it is worth asking again.
+/// Value of `Retry-After`, in seconds.
 const RETRY: &str = "5";
 
-/// One sentence and its remedy; empty below a banner that says all.
+/// Values for the template: a sentence and its remedy. Both are empty below a banner that contains them.
 #[derive(Default, Serialize)]
 pub struct Notice {
     /// The sentence.
     pub heading: String,
-    /// More of it.
+    /// Explanation or remedy.
     pub text: String,
 }
 
-/// Why, in one sentence.
+/// Describes in one sentence why there is no new answer.
 pub fn sentence(why: &NoNewAnswer) -> String {
     match why {
         NoNewAnswer::Away { since } => format!("PostgreSQL is away since {since}"),
@@ -33,7 +33,7 @@ pub fn sentence(why: &NoNewAnswer) -> String {
     }
 }
 
-/// The banner of a page without new data.
+/// Makes the banner of a page without new data.
 pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Banner {
     let (lead, command) = match why {
         NoNewAnswer::Away { since } => {
@@ -62,7 +62,7 @@ pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Ba
     Banner { tone: Tone::Stopped, lead, strong, detail, command: Some(command), ..Banner::default() }
 }
 
-/// There is nothing to show, not even old data.
+/// Answers when there is no data to show, not even old data.
 pub fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
     let banner = outage(why, None, site.now());
     let frame = Frame { banner: Some(banner), is_late: true, ..frame };
@@ -71,12 +71,12 @@ pub fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
     response
 }
 
-/// A page that says one sentence.
+/// Renders a page that contains one sentence.
 pub fn page(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, text: &str) -> Response {
     respond::html(site, status, "notice.html", frame, &Notice { heading: heading.into(), text: text.into() })
 }
 
-/// The API's own way to say that there is no answer now.
+/// Answers an API request when there is no new data.
 pub fn json_away(why: &NoNewAnswer) -> Response {
     let mut response = respond::json(503, &serde_json::json!({ "error": sentence(why) }));
     response.headers.push(("retry-after", RETRY.to_owned()));

@@ -1,4 +1,4 @@
-//! The first page: does it detect, what happened by minute and by device, what is newest.
+//! The overview: the verdict on the detection, anomalies by time and by device, and the newest anomalies.
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// `/`: the first page.
+/// The page `/`.
 pub struct Overview;
 
 impl Page for Overview {
@@ -88,17 +88,17 @@ struct Bar {
     count: String,
 }
 
-/// The page. A banner that is there already (an outage) stays.
+/// Renders the page. In an outage the frame already has a banner, which stays.
 fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, taken: Timestamp) -> Response {
     let now = site.now();
     let is_reporting = data.reports.current(taken, now).is_reporting();
-    // Old data ends where it was taken; the axis does too.
+    // In an outage the data and the axis end at `taken`.
     let runs = minutes::runs(&data.bins, &data.coverage, &data.reports.arrivals, taken, is_reporting);
     let chart = MinuteChart { bins: &data.bins, counts: &data.by_time, runs: &runs };
     let words = asked.words(Span::Hour);
     let rows = AnomalyRow::all(&data.newest.records, now);
     let list = PageQuery { limit: None, before: None, ..asked.clone() };
-    // Old data does not reach up to now.
+    // In an outage the axis ends at the time of the data, not at the current time.
     let end = frame.banner.is_some().then_some(taken);
     let content = Content {
         filters: Filters::of("/", asked, Some(Span::Hour)),
@@ -140,7 +140,7 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, t
     respond::html(site, 200, "overview.html", &frame, &content)
 }
 
-/// What is wrong and the count first: they are what a tab shows.
+/// Makes the title; the problem and the count come first, because a browser's tab shows only the beginning.
 fn title(data: &OverviewData, banner: Option<&Banner>, name: &str) -> String {
     let wrong = match banner.map(|banner| banner.tone) {
         Some(Tone::Stopped) => "Stopped \u{b7} ",
@@ -153,7 +153,7 @@ fn title(data: &OverviewData, banner: Option<&Banner>, name: &str) -> String {
     }
 }
 
-/// "minute", "24 minutes", "15 seconds", "3 hours"
+/// Describes the width of a bar: "minute", "24 minutes", "15 seconds", "3 hours".
 fn unit(width: i64) -> String {
     let units = [(86_400_000, "day"), (3_600_000, "hour"), (60_000, "minute"), (1000, "second")];
     let (size, name) =
@@ -181,7 +181,7 @@ fn metrics(data: &OverviewData, asked: &PageQuery) -> Vec<Bar> {
     let most = data.metrics.iter().map(|metric| metric.count.total()).max().unwrap_or(0);
     let bar = |of: &NameCount| {
         let filter = Filter { metrics: of.name.iter().cloned().collect(), ..asked.filter.clone() };
-        // Events without a metric's name cannot be asked for.
+        // No query selects the events that have no metric name.
         let url = of
             .name
             .as_ref()
@@ -196,12 +196,12 @@ fn metrics(data: &OverviewData, asked: &PageQuery) -> Vec<Bar> {
     data.metrics.iter().map(bar).collect()
 }
 
-/// Name, address and number of each review; what has none comes first.
+/// Returns name, URL and count for each state of review; anomalies without a review come first.
 fn reviews(data: &OverviewData, asked: &PageQuery) -> Vec<[String; 3]> {
     let marked = data.reviews.iter().map(|(_, count)| count).sum::<u64>();
     let is_whole = asked.filter == Filter { from: asked.filter.from, to: asked.filter.to, ..Filter::default() };
     let count = |review: Review| match review {
-        // Counted over everything; beside a filter the rest would be of other anomalies.
+        // This count covers all anomalies. With a filter the difference would count other anomalies.
         Review::None if is_whole && asked.search.is_none() => Some(data.total().total().saturating_sub(marked)),
         Review::None => None,
         _ => data.reviews.iter().find(|(known, _)| *known == review).map(|(_, count)| *count).or(Some(0)),

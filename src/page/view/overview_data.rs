@@ -1,4 +1,4 @@
-//! What the overview asks of the archive: the verdict on the detection rests on it, too.
+//! The overview's data from the archive; the verdict on the detection uses it, too.
 
 use std::time::{Duration, Instant as Clock};
 
@@ -11,58 +11,58 @@ use crate::event::Timestamp;
 use crate::page::chart::minutes::minute_of;
 use crate::page::query::{PageQuery, Span};
 
-/// Lanes of devices.
+/// Maximum number of devices shown as lanes.
 const LANES: u32 = 7;
-/// Names in a side list.
+/// Maximum number of names in a side list.
 const NAMES: u32 = 8;
-/// Rows of newest anomalies.
+/// Maximum number of rows of newest anomalies.
 const ROWS: u32 = 12;
-/// Rows of anomalies with other times.
+/// Maximum number of rows of anomalies with times outside the range.
 const OUTSIDE: u32 = 6;
-/// Milliseconds in which a detection is news.
+/// Time in milliseconds for which a detection counts as new.
 pub const NEWS: i64 = 30_000;
 
 const HOUR: i64 = 3_600_000;
-/// Hours before the shown one that tell what is usual.
+/// Number of hours before the shown hour from which the usual number is derived.
 const BEFORE: usize = 24;
-/// Fewer than so many tell nothing.
+/// Minimum number of hours for a usual number.
 const FEW: usize = 3;
 
-/// What was asked of the archive.
+/// Data from the archive.
 pub struct OverviewData {
     pub bins: Bins,
     pub by_time: Vec<BinCount>,
-    /// Anomalies of an hour, when an hour is shown and enough is known of those before it.
+    /// Usual number of anomalies in an hour; present if one hour is shown and enough earlier hours are known.
     pub usual: Option<u64>,
     pub devices: Vec<NameCount>,
     pub lanes: Vec<LaneCount>,
     pub metrics: Vec<NameCount>,
-    /// Of the range.
+    /// Coverage of the range.
     pub coverage: Vec<CoverageRow>,
-    /// What the detectors say.
+    /// Reports of the detectors.
     pub reports: Reports,
-    /// Detected in the range, with times outside of it.
+    /// Anomalies detected in the range with times outside of it.
     pub outside: Outside,
-    /// Detected a moment ago.
+    /// Number of anomalies detected within the last [`NEWS`] milliseconds.
     pub fresh: u64,
-    /// Values that a series needs, while none has enough.
+    /// The policy's `min_samples`, while no series has enough values to be judged.
     pub min_samples: Option<u64>,
-    /// Of the range; when it has none, earlier ones.
+    /// Newest anomalies of the range; if it has none, earlier ones.
     pub newest: AnomalyPage,
     pub reviews: Vec<(Review, u64)>,
     pub cursor: Cursor,
-    /// For all of it together.
+    /// Time that loading took.
     pub took: Duration,
 }
 
 impl OverviewData {
-    /// Records that wait; `None` when not known of some partition.
+    /// Returns the number of records not yet processed; `None` if it is unknown for a partition.
     pub fn lag(&self, taken: Timestamp) -> Option<u64> {
         let current = self.reports.current(taken, taken);
         current.rows.iter().map(|row| Some(row.lag?.max(0) as u64)).sum()
     }
 
-    /// Anomalies of the range.
+    /// Returns the number of anomalies in the range.
     pub fn total(&self) -> Count {
         self.by_time.iter().fold(Count::default(), |sum, bin| Count {
             critical: sum.critical + bin.count.critical,
@@ -71,14 +71,14 @@ impl OverviewData {
     }
 }
 
-/// Asks the archive.
+/// Loads the data from the archive.
 ///
 /// # Errors
-/// Those of the archive.
+/// The errors of the archive.
 pub fn load(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
     let start = Clock::now();
     let bins = asked.axis(Span::Hour, now);
-    // The place in the stream first: what is committed meanwhile comes twice rather than never.
+    // The position is read first: a row committed meanwhile is then sent twice, which is better than never.
     let cursor = archive.position()?;
     let always = asked.found(archive, asked.filter.clone())?;
     let filter = Filter { from: Some(bins.from), to: bins.to(), ..always.clone() };
@@ -93,7 +93,7 @@ pub fn load(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<
     };
     let reviews = archive.reviews(bins.from, bins.to().unwrap_or(now))?;
     let (newest, by_time) = rows_and_bars(archive, &always, &filter, &bins, now)?;
-    // A range that someone gave is one of the events' own times.
+    // A range that the user gave refers to event times, so anomalies with other times do not belong to it.
     let outside = match asked.filter.from.is_none() && asked.filter.to.is_none() {
         true => archive.outside(&filter, bins.from, OUTSIDE)?,
         false => Outside::default(),
@@ -123,7 +123,8 @@ pub fn load(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<
     })
 }
 
-/// The rows of a range and its bars. The two are asked for one after the other: what was committed between them is waited for.
+/// Reads the rows and the bars of a range. They are two queries; if their counts differ because of a commit in between,
+/// both are read again.
 fn rows_and_bars(
     archive: &dyn Archive,
     always: &Filter,
@@ -139,20 +140,21 @@ fn rows_and_bars(
         bars = archive.by_time(filter, bins)?;
     }
     if page.records.is_empty() {
-        // Earlier ones are better than nothing; those of the future would hide them.
+        // If the range has no anomalies, earlier ones are shown. Those with times in the future are left out, since
+        // they would hide the others.
         let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
         page = archive.newest(&Filter { to: always.to.or(end), ..always.clone() }, None, ROWS)?;
     }
     Ok((page, bars))
 }
 
-/// The median of the hours before the shown one, from the first that had an anomaly; bursts, and hours in which nothing was judged,
-/// do not change it much.
+/// Computes the median number of anomalies of the hours before the shown one, from the first hour that has any. Bursts
+/// and hours without judged values change a median little.
 fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, NoAnswer> {
-    // What totals answer at once; bars of an hour always begin at a minute.
+    // Only queries that the roll-ups can answer are run; bars of an hour always begin at a full minute.
     let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
     let from = Timestamp::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
-    // An hour, and the rest of its first minute.
+    // An hour plus the rest of its first minute.
     let is_hour = (HOUR..=HOUR + bins.width).contains(&(bins.width * bins.count as i64));
     let (Some(from), true) = (from, is_quick && is_hour && bins.width == HOUR / 60) else { return Ok(None) };
     let hours = Bins { from, width: HOUR, count: BEFORE };

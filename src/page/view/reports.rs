@@ -1,58 +1,59 @@
-//! What the detectors say of themselves: heartbeats, conditions, arrivals. Which of it counts now is decided here for all
-//! pages: a report that is too old proves nothing, and a topic that is not read any more is named, not missed.
+//! Reports of the detectors: heartbeats, conditions, arrivals. This file decides for all pages which reports are
+//! current. A report that is too old proves nothing; a topic that is no longer read is listed but not missed.
 
 use crate::archive::{ActivityRow, Archive, ConditionRow, DeadLetter, NoAnswer, StatusRow};
 use crate::event::Timestamp;
 use crate::health::{Activity, ComponentState, ConditionCode, ConditionSeverity, Tally};
 
-/// A heartbeat is due every 5 s; three in a row are missing then.
+/// Age in seconds at which a partition counts as silent: three heartbeats of 5 s are missing.
 pub const SILENT: f64 = 15.0;
-/// Another group that has been silent for so many seconds has most likely ended for good.
+/// Silence in seconds after which another consumer group counts as ended for good.
 const GONE: f64 = 86_400.0;
-/// What arrives is looked at over so many minutes.
+/// Number of minutes over which recent arrivals are counted.
 const LATELY: i64 = 5;
 const MINUTE: i64 = 60_000;
-/// Clocks that differ by more seconds are worth a word.
+/// Difference between clocks, in seconds, from which it is reported.
 const SKEW: f64 = 30.0;
 
-/// As the archive has them.
+/// The reports as the archive stores them.
 pub struct Reports {
     /// The last heartbeat of every partition.
     pub status: Vec<StatusRow>,
     conditions: Vec<ConditionRow>,
-    /// What arrived since the range began, by stretches of its grain.
+    /// Records that arrived since the range began, by intervals of its grain.
     pub arrivals: Vec<ActivityRow>,
-    /// All of it together.
+    /// Sum of `arrivals`.
     pub arrived: Activity,
     lately: Vec<ActivityRow>,
-    /// When every record that came lately was rejected: one of them.
+    /// One of the rejected records, if all recent records were rejected.
     pub rejected: Option<DeadLetter>,
-    /// Rows that the table refused since the range began.
+    /// Number of rows that the table has refused since the range began.
     pub refused: u64,
 }
 
-/// What counts at a moment.
+/// The reports that are current at a given time.
 pub struct Current<'a> {
-    /// Partitions that ought to report.
+    /// Partitions that should report.
     pub rows: Vec<&'a StatusRow>,
-    /// Groups and topics that do not any more, with their last report.
+    /// Consumer groups and topics that no longer report, with the time of their last report.
     pub others: Vec<(&'a str, &'a str, Timestamp)>,
-    /// Those reported lately, the degrading ones first; each message once, with how many loops say so.
+    /// Current conditions, the degrading ones first. Each message occurs once, with the number of workers that report
+    /// it.
     pub conditions: Vec<(&'a ConditionRow, usize)>,
-    /// Seconds since it was asked for.
+    /// Seconds since the reports were read.
     since: f64,
 }
 
-/// Asks.
+/// Loads the reports from the archive.
 ///
 /// # Errors
-/// The archive's.
+/// The errors of the archive.
 pub fn look(archive: &dyn Archive, from: Timestamp, grain: i64, now: Timestamp) -> Result<Reports, NoAnswer> {
     let status = archive.status()?;
     // Arrivals are counted by the detector's clock.
     let ahead = skew(&status).map_or(0, |seconds| (seconds * 1000.0) as i64);
     let theirs = |millis: i64| Timestamp::from_millis((millis + ahead).div_euclid(MINUTE) * MINUTE).unwrap_or(now);
-    // Back to the times of the pages.
+    // Converts the detector's times to those of the database.
     let ours = |mut rows: Vec<ActivityRow>| {
         let whole = ahead.div_euclid(MINUTE) * MINUTE;
         rows.iter_mut()
@@ -72,19 +73,19 @@ pub fn look(archive: &dyn Archive, from: Timestamp, grain: i64, now: Timestamp) 
     Ok(reports)
 }
 
-/// Seconds by which the detectors' clocks are ahead of the database's, when that matters.
+/// Returns by how many seconds the detectors' clocks are ahead of the database's, if the difference matters.
 fn skew(status: &[StatusRow]) -> Option<f64> {
     let fresh = status.iter().filter(|row| row.age <= SILENT).filter_map(|row| row.ahead);
     fresh.filter(|ahead| ahead.abs() >= SKEW).max_by(|a, b| a.abs().total_cmp(&b.abs()))
 }
 
-/// Whether the report is the last one of a worker that has ended.
+/// Returns whether the report is the last one of a worker that has ended.
 pub fn has_ended(row: &StatusRow) -> bool {
     row.state == ComponentState::Stopped.describe()
 }
 
 impl Reports {
-    /// What counts now, when it was asked for at `taken`.
+    /// Returns the reports that are current at `now`, if they were read at `taken`.
     pub fn current(&self, taken: Timestamp, now: Timestamp) -> Current<'_> {
         let since = (now.millis() - taken.millis()).max(0) as f64 / 1000.0;
         let is_fresh = |age: f64| age.max(0.0) + since <= SILENT;
@@ -95,7 +96,8 @@ impl Reports {
                 return newest.is_some_and(|newest| newest.group == row.group && newest.topic == row.topic);
             }
             let is_live = live.iter().any(|live| live.group == row.group && live.topic == row.topic);
-            // A group that reads another topic now has left this one; another group may have stopped.
+            // A group that now reads another topic has left this one. Another group may have failed, so it is missed
+            // for a while.
             is_live || (live.iter().all(|live| live.group != row.group) && self.age_of(row) + since <= GONE)
         };
         let rows = self.status.iter().filter(|row| is_due(row)).collect::<Vec<_>>();
@@ -117,31 +119,32 @@ impl Reports {
         Current { rows, others, conditions, since }
     }
 
-    /// Age of the newest report of a row's group and topic.
+    /// Returns the age in seconds of the newest report of a row's group and topic.
     fn age_of(&self, of: &StatusRow) -> f64 {
         let same = self.status.iter().filter(|row| row.group == of.group && row.topic == of.topic);
         same.map(|row| row.age).fold(f64::INFINITY, f64::min)
     }
 
-    /// Seconds by which the detectors' clocks are ahead of the database's, when that matters.
+    /// Returns by how many seconds the detectors' clocks are ahead of the database's, if the difference matters.
     pub fn skew(&self) -> Option<f64> {
         skew(&self.status)
     }
 
-    /// What came in the last minutes.
+    /// Returns the outcome counts of the last minutes.
     pub fn lately(&self) -> Tally {
         let mut sum = Tally::default();
         self.lately.iter().for_each(|row| sum += row.activity.tally);
         sum
     }
 
-    /// Whether records come, and none of them is an event.
+    /// Returns whether records arrive and all of them are rejected.
     pub fn is_all_rejected(&self) -> bool {
         let lately = self.lately();
         lately.rejected > 0 && lately.judged + lately.learning == 0
     }
 
-    /// Records a second: judged, learning, rejected, ignored; over the last whole minutes, or over what there is of this one.
+    /// Returns the rates in records per second: judged, learning, rejected, ignored. They are those of the last whole
+    /// minutes, or of the current minute if there is no other.
     pub fn pace(&self, taken: Timestamp) -> Option<[f64; 4]> {
         let this = taken.millis().div_euclid(MINUTE) * MINUTE;
         let sum = |from: i64, to: i64| {
@@ -165,7 +168,7 @@ impl Reports {
         Some([tally.judged, tally.learning, tally.rejected, tally.ignored].map(|n| n as f64 / seconds))
     }
 
-    /// Why nothing was served at the last report, when a loop said so then or later.
+    /// Returns why the detector did not serve at its last report, if a condition reported then or later tells.
     pub fn last_reason(&self) -> Option<&ConditionRow> {
         let newest = self.status.iter().map(|row| row.age).fold(f64::INFINITY, f64::min);
         let reasons = self.conditions.iter().filter(|row| row.severity == ConditionSeverity::Degraded);
@@ -174,49 +177,49 @@ impl Reports {
         at_last.min_by(|a, b| a.age.total_cmp(&b.age))
     }
 
-    /// All conditions that are in the database, with whether each was reported lately.
+    /// Returns all stored conditions, each with whether it was reported recently.
     pub fn all_conditions(&self) -> impl Iterator<Item = (&ConditionRow, bool)> {
         self.conditions.iter().map(|row| (row, row.age <= SILENT))
     }
 }
 
 impl<'a> Current<'a> {
-    /// Whether a partition has been silent for too long.
+    /// Returns whether a partition's report is too old.
     pub fn is_silent(&self, row: &StatusRow) -> bool {
         self.age(row) > SILENT
     }
 
-    /// Age of a report in seconds, now.
+    /// Returns the current age of a report in seconds.
     pub fn age(&self, row: &StatusRow) -> f64 {
         row.age.max(0.0) + self.since
     }
 
-    /// Partitions that report.
+    /// Returns the number of partitions that report.
     pub fn fresh(&self) -> usize {
         self.rows.iter().filter(|row| !self.is_silent(row)).count()
     }
 
-    /// Whether any worker reports, and not that it has ended.
+    /// Returns whether any worker reports that it is running.
     pub fn is_reporting(&self) -> bool {
         self.rows.iter().any(|row| !self.is_silent(row) && !has_ended(row))
     }
 
-    /// Whether the last report of every worker was that it has ended.
+    /// Returns whether the last report of every worker was that it has ended.
     pub fn has_ended(&self) -> bool {
         !self.rows.is_empty() && self.rows.iter().all(|row| has_ended(row))
     }
 
-    /// Age of the newest report in seconds; `None` without any.
+    /// Returns the age of the newest report in seconds; `None` if there is no report.
     pub fn newest(&self) -> Option<f64> {
         self.rows.iter().map(|row| self.age(row)).reduce(f64::min)
     }
 
-    /// Those that make too little judged or stored.
+    /// Returns the conditions that make detection or storage incomplete.
     pub fn degrading(&self) -> impl Iterator<Item = &'a ConditionRow> {
         self.conditions.iter().filter(|(row, _)| row.severity == ConditionSeverity::Degraded).map(|(row, _)| *row)
     }
 
-    /// Whether one with this code holds.
+    /// Returns whether a condition with this code is current.
     pub fn has(&self, code: ConditionCode) -> bool {
         self.conditions.iter().any(|(row, _)| row.code == code.as_str())
     }

@@ -1,4 +1,4 @@
-//! What people say of an anomaly: the form, the marks that were made, and the making of one.
+//! Reviews of an anomaly: the form, the list of reviews, and adding one.
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::page::context::RequestContext;
 use crate::page::frame::Frame;
 use crate::page::respond;
 
-/// In a sentence.
+/// Describes a review in words.
 pub fn words(review: Review) -> &'static str {
     match review {
         Review::None => "not reviewed",
@@ -24,10 +24,10 @@ pub fn words(review: Review) -> &'static str {
     }
 }
 
-/// What the template gets.
+/// Values for the template.
 #[derive(Serialize)]
 pub struct ReviewForm {
-    /// Where the form is sent.
+    /// URL path to which the form is sent.
     url: String,
     current: &'static str,
     words: &'static str,
@@ -55,7 +55,7 @@ struct Line {
 }
 
 impl ReviewForm {
-    /// Of an anomaly with its marks, newest first.
+    /// Makes the form of an anomaly from its reviews, newest first.
     pub fn of(place: &AnomalyId, marks: &[ReviewRecord], now: Timestamp) -> ReviewForm {
         use Review as R;
         let current = marks.first().map_or(R::None, |mark| mark.review);
@@ -86,7 +86,7 @@ impl ReviewForm {
             ]
             .map(choice)
             .into_iter()
-            // There is nothing to take back.
+            // Without a review there is nothing to clear.
             .filter(|choice| !(choice.is_current && current == R::None))
             .collect(),
             marks: marks.iter().map(line).collect(),
@@ -95,7 +95,7 @@ impl ReviewForm {
     }
 }
 
-/// Makes a mark and leads back to the anomaly.
+/// Adds a review and redirects to the anomaly.
 pub fn make(visit: &RequestContext<'_>, place: &AnomalyId) -> Response {
     let site = visit.site;
     let refuse = |status, heading: &str, text: &str| {

@@ -1,4 +1,4 @@
-//! One anomaly as a row: severity, time, what it was, its evidence, its numbers, and where it is explained.
+//! An anomaly as a table row: severity, time, device, metric, window, numbers, and a link to its page.
 
 use serde::Serialize;
 
@@ -11,13 +11,13 @@ use crate::archive::{Outside, StoredAnomaly};
 use crate::event::Timestamp;
 use crate::page::chart::spark;
 
-/// A row this young is tinted.
+/// Age in milliseconds up to which a row is highlighted.
 const NEW: i64 = 30_000;
 
-/// What the template gets.
+/// Values for the template.
 #[derive(Debug, Serialize)]
 pub struct AnomalyRow {
-    /// Identity in the page.
+    /// Identity of the row within the page.
     pub key: String,
     severity: &'static str,
     time: String,
@@ -28,7 +28,7 @@ pub struct AnomalyRow {
     device: String,
     device_url: String,
     metric: String,
-    /// Names and age as plain text.
+    /// Description of the row as plain text, for screen readers.
     label: String,
     spark: String,
     value: String,
@@ -38,14 +38,14 @@ pub struct AnomalyRow {
     meter: String,
     url: String,
     review: &'static str,
-    /// In words.
+    /// The review in words.
     reviewed: &'static str,
-    /// Detected a moment ago.
+    /// Whether the anomaly was detected just now.
     pub is_new: bool,
 }
 
 impl AnomalyRow {
-    /// Of a record.
+    /// Makes the row of an anomaly.
     pub fn of(record: &StoredAnomaly, now: Timestamp) -> AnomalyRow {
         let anomaly = &record.anomaly;
         let figures = DisplayedNumbers::of(anomaly);
@@ -84,13 +84,13 @@ impl AnomalyRow {
         }
     }
 
-    /// Of each.
+    /// Makes the rows of several anomalies.
     pub fn all(records: &[StoredAnomaly], now: Timestamp) -> Vec<AnomalyRow> {
         records.iter().map(|record| AnomalyRow::of(record, now)).collect()
     }
 }
 
-/// What the group of anomalies with other times is called.
+/// Makes the heading of the group of anomalies whose times are outside the range.
 pub fn outside_heading(outside: &Outside, words: &str) -> String {
     let more = if outside.is_more { "More than " } else { "" };
     match outside.records.len() as u64 {

@@ -1,5 +1,6 @@
-//! Sentences with text of others in them. A name of another writing direction, or with control characters, must not tear the
-//! sentence around it: each is isolated and shown as [`crate::foreign`] shows it.
+//! Sentences that contain text from outside, such as names. Text with another writing direction or with control
+//! characters must not change the sentence around it. So each such text is isolated and shown as [`crate::foreign`]
+//! shows it.
 
 use std::fmt;
 
@@ -9,22 +10,22 @@ use super::format;
 use crate::event::Timestamp;
 use crate::page::chart::escape;
 
-/// A name or another text of others, as plain text for a place that knows no elements: attributes, titles, drawings.
+/// Formats outside text as plain text, for places without elements: attributes, titles, drawings.
 pub fn isolated(text: &str) -> String {
     format!("\u{2068}{}\u{2069}", shown(text))
 }
 
-/// A name of others, as HTML.
+/// Formats a name from outside as HTML.
 pub fn named(text: &str) -> String {
     format!("<bdi>{}</bdi>", escape(&shown(text)))
 }
 
-/// Text of others with its control and direction characters visible.
+/// Makes the control and direction characters of outside text visible.
 pub fn shown(text: &str) -> String {
     crate::foreign::text(text).to_string()
 }
 
-/// A time as HTML: as the server writes it, with what the script needs to write it in the reader's zone.
+/// Formats a time as HTML. It contains the UTC time and what the script needs to convert it to the browser's zone.
 pub fn timed(time: Timestamp, form: TimeForm, now: Timestamp) -> String {
     format!("<time datetime=\"{time}\" data-form=\"{}\">{}</time>", form.as_str(), form.write(time, now))
 }
@@ -32,16 +33,16 @@ pub fn timed(time: Timestamp, form: TimeForm, now: Timestamp) -> String {
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeForm {
-    /// With seconds; with its date when that is not today's.
+    /// With seconds; with the date if it is not today's.
     Moment,
-    /// With seconds and its date.
+    /// With seconds and date.
     Full,
-    /// Every digit of it, as RFC 3339.
+    /// With all digits, as RFC 3339.
     Exact,
 }
 
 impl TimeForm {
-    /// As the script knows it.
+    /// Returns the name that the script uses.
     pub fn as_str(self) -> &'static str {
         match self {
             TimeForm::Moment => "moment",
@@ -65,30 +66,30 @@ impl TimeForm {
 pub struct Sentence(String);
 
 impl Sentence {
-    /// Our own words.
+    /// Makes a sentence of this program's own words.
     pub fn say(text: &str) -> Sentence {
         Sentence(escape(text))
     }
 
-    /// More of our own words.
+    /// Appends own words.
     pub fn and(mut self, text: &str) -> Sentence {
         self.0 += &escape(text);
         self
     }
 
-    /// A name of others.
+    /// Appends a name from outside.
     pub fn name(mut self, text: &str) -> Sentence {
         self.0 += &named(text);
         self
     }
 
-    /// A time.
+    /// Appends a time.
     pub fn time(mut self, time: Timestamp, now: Timestamp) -> Sentence {
         self.0 += &timed(time, TimeForm::Moment, now);
         self
     }
 
-    /// Another sentence after a separator.
+    /// Appends another sentence after a separator.
     pub fn then(mut self, other: Sentence) -> Sentence {
         if !self.0.is_empty() && !other.0.is_empty() {
             self.0 += " \u{b7} ";
@@ -97,14 +98,14 @@ impl Sentence {
         self
     }
 
-    /// Whether it says nothing.
+    /// Returns whether the sentence is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 impl fmt::Display for Sentence {
-    /// Without its elements, as plain text.
+    /// Writes the sentence as plain text, without its elements.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0.as_str();
         while let Some((text, element)) = rest.split_once('<') {

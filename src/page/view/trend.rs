@@ -1,21 +1,21 @@
-//! How the lag goes: what the pages saw of it in the last minute.
+//! The trend of the lag over the last minute.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use crate::event::Timestamp;
 
-/// Milliseconds over which it is looked at.
+/// Length of the observed time in milliseconds.
 const REACH: i64 = 60_000;
-/// Two answers nearer to one another, in milliseconds, tell nothing.
+/// Minimum distance between two observations, in milliseconds.
 const LEAST: i64 = 4_000;
 
-/// Lags by time.
+/// Observed lags by time.
 #[derive(Default)]
 pub struct Trend(Mutex<VecDeque<(Timestamp, u64)>>);
 
 impl Trend {
-    /// Takes note of one, and says whether it shrinks; `None` while that is not known.
+    /// Adds an observation and returns whether the lag shrinks; `None` while this is not known.
     pub fn note(&self, taken: Timestamp, lag: u64) -> Option<bool> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.retain(|(time, _)| (0..REACH).contains(&(taken.millis() - time.millis())));

@@ -1,5 +1,5 @@
-//! The verdict on the detection itself, in one sentence with its checks. Quiet and stopped never sound alike: without a
-//! heartbeat nothing is claimed, without a judged value nothing is called normal, and what is judged is known by its arrival,
+//! The verdict on the detection: a sentence and its checks. "Quiet" and "stopped" must never look alike. So a heartbeat
+//! is needed for any claim and a judged value to call a time range normal. Judged values count by their arrival,
 //! whatever times the events have.
 
 mod checks;
@@ -17,17 +17,17 @@ use crate::page::query::{PageQuery, Span};
 use crate::page::site::Site;
 use words::offset;
 
-/// Conditions that are shown; the page of the detection has all of them.
+/// Maximum number of conditions shown; the detection page lists all of them.
 const SHOWN: usize = 3;
-/// Silence of the input, in milliseconds, that is worth a word.
+/// Silence of the input, in milliseconds, from which it is mentioned.
 const STILL: i64 = 120_000;
 
-/// What the sentence is made of.
+/// The facts from which the sentence is made.
 struct Facts<'a> {
     data: &'a OverviewData,
     current: Current<'a>,
     words: &'static str,
-    /// As `anomalies`, or what a filter leaves of them.
+    /// `matching ` if a filter is set, else empty; precedes the word `anomalies`.
     which: &'static str,
     judged: u64,
     learning: u64,
@@ -35,23 +35,23 @@ struct Facts<'a> {
     now: Timestamp,
 }
 
-/// What the pages have seen besides the data.
+/// Facts that do not come from the loaded data.
 #[derive(Debug, Clone, Copy, Default)]
 struct BannerContext {
-    /// Whether the lag shrinks, when that is known.
+    /// Whether the lag shrinks; `None` while this is not known.
     pub is_shrinking: Option<bool>,
-    /// Seconds by which this program's clock is ahead of the database's, when that matters.
+    /// Seconds by which this machine's clock is ahead of the database's, if the difference matters.
     pub ahead: Option<f64>,
 }
 
-/// The banner of a site's overview.
+/// Makes the banner of the overview.
 pub fn of(site: &Site, data: &OverviewData, asked: &PageQuery, taken: Timestamp) -> Banner {
     let is_shrinking = site.is_shrinking(data.lag(taken), taken);
     let seen = BannerContext { is_shrinking, ahead: site.clock_ahead() };
     verdict(data, asked, taken, site.now(), seen)
 }
 
-/// The verdict on what the archive said.
+/// Makes the verdict from the loaded data.
 fn verdict(data: &OverviewData, asked: &PageQuery, taken: Timestamp, now: Timestamp, seen: BannerContext) -> Banner {
     let arrived = data.reports.arrived.tally;
     let sum = |of: fn(&crate::archive::CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
@@ -83,7 +83,7 @@ fn verdict(data: &OverviewData, asked: &PageQuery, taken: Timestamp, now: Timest
     banner
 }
 
-/// A condition's message as it is shown in a sentence.
+/// Returns a condition's message as a sentence shows it.
 fn short(row: &ConditionRow) -> String {
     super::text::shown(&row.message)
 }
@@ -128,7 +128,7 @@ impl Facts<'_> {
             false => (format!("No report for {ago}."), "The detector is not reporting since "),
         };
         let detail = Sentence::say(detail).time(since, self.now).and(". Anomalies since then are not known.");
-        // Without partitions a loop reports no row, but it may still say why it has none.
+        // A worker without partitions reports no row, but its condition may contain the reason.
         let (strong, detail) = match self.data.reports.last_reason() {
             Some(reason) => (Sentence::default().name(&reason.message), Sentence::say(&strong).then(detail)),
             None => (Sentence::say(&strong), detail),
@@ -164,7 +164,7 @@ impl Facts<'_> {
         }
     }
 
-    /// While nothing is wrong with the detector.
+    /// Makes the banner for a detector without problems.
     fn serving(&self) -> Banner {
         let lately = self.data.reports.lately();
         let (total, outside) = (self.data.total().total(), self.data.outside.records.len() as u64);
@@ -191,7 +191,7 @@ impl Facts<'_> {
             };
             let arrived = &self.data.reports.arrived;
             let off = arrived.late + arrived.early;
-            // What came has other times: about the hour itself nothing can be claimed.
+            // The events have other times, so nothing can be claimed about the hour itself.
             if off > 0 && self.data.coverage.iter().all(|row| row.judged == 0) {
                 let strong = Sentence::say(&format!("{} judged,", rough(arrived.tally.judged)));
                 let tail = format!("their times are {}. None is abnormal.", offset(arrived));
@@ -224,7 +224,7 @@ impl Facts<'_> {
         let need = self.data.min_samples;
         let detail = match (self.left(), need) {
             (Some(minutes), _) => format!("{seen} values seen; a series is judged in about {minutes} min."),
-            // The names never come again: no waiting helps.
+            // The series names never repeat, so waiting does not help.
             (None, Some(need)) if series > 0 && self.learning / series < need / 2 && self.learning > 1_000 => format!(
                 "{seen} values of {} series: {:.1} for each, and {need} are needed before one is judged.",
                 grouped(series),
@@ -243,7 +243,7 @@ impl Facts<'_> {
         }
     }
 
-    /// Minutes until a series of usual pace has enough values; `None` when that cannot be told.
+    /// Estimates the minutes until an average series has enough values; returns `None` if this is not possible.
     fn left(&self) -> Option<u64> {
         const LATELY: i64 = 5;
         let (data, taken) = (self.data, self.taken);
@@ -255,7 +255,7 @@ impl Facts<'_> {
             return None;
         }
         let missing = data.min_samples? as f64 - self.learning as f64 / series as f64;
-        // Not before the minutes that were counted are over.
+        // The rate is computed over the minutes that have passed, at least half a minute.
         let first = data.coverage.first();
         let counted = first.map_or(1.0, |row| ((taken.millis() - row.minute.millis()) as f64 / 60_000.0).max(0.5));
         let pace = lately as f64 / series as f64 / counted.min(LATELY as f64);

@@ -1,4 +1,5 @@
-//! The checks beside the sentence. A tick is given only for what is known to be well; what is not known is a dash.
+//! The checks next to the sentence. A tick means that something is known to work; a dash means that its state is not
+//! known.
 
 use super::{BannerContext, Facts};
 use crate::health::ConditionCode;
@@ -6,14 +7,14 @@ use crate::page::view::banner::StatusCheck;
 use crate::page::view::format::{age, counted, duration, grouped, rough};
 use crate::page::view::text::isolated;
 
-/// Seconds of input that may wait.
+/// Lag, in seconds of input, up to which it is not a problem.
 const SMALL: f64 = 10.0;
 
 fn glyph(is_well: bool) -> &'static str {
     if is_well { "tick" } else { "cross" }
 }
 
-/// Of the whole banner.
+/// Makes all checks of the banner.
 pub fn all(facts: &Facts<'_>, seen: BannerContext) -> Vec<StatusCheck> {
     let mut all = vec![detector(facts), lag(facts, seen.is_shrinking), judged(facts), database(facts), series(facts)];
     all.extend(clocks(facts, seen.ahead));
@@ -30,7 +31,7 @@ fn detector(facts: &Facts<'_>) -> StatusCheck {
     let value = match states.as_slice() {
         _ if partitions == 0 => "not known".into(),
         _ if fresh < partitions => format!("{} of {partitions} partitions silent", partitions - fresh),
-        // The reason is the sentence itself, or one of its lines.
+        // The sentence or one of its lines contains the reason.
         _ if current.degrading().next().is_some() => "degraded".into(),
         [one] if one.chars().count() <= 40 => isolated(one),
         states => counted(states.len() as u64, "state", "states"),
@@ -44,7 +45,7 @@ fn detector(facts: &Facts<'_>) -> StatusCheck {
     StatusCheck { glyph: if partitions == 0 { "dash" } else { glyph(is_well) }, name: "Detector", value, note }
 }
 
-/// Small or shrinking is well: in seconds of input at the present rate.
+/// Checks the lag. It is good if it is small or shrinking, measured in seconds of input at the current rate.
 fn lag(facts: &Facts<'_>, is_shrinking: Option<bool>) -> StatusCheck {
     let (current, name) = (&facts.current, "Kafka lag");
     let lags = current.rows.iter().map(|row| row.lag).collect::<Vec<_>>();
@@ -146,7 +147,7 @@ fn series(facts: &Facts<'_>) -> StatusCheck {
     }
 }
 
-/// Only when clocks differ.
+/// Checks the clocks; returns a check only for a clock that differs.
 fn clocks(facts: &Facts<'_>, ahead: Option<f64>) -> Vec<StatusCheck> {
     let line = |whose: &str, seconds: f64| {
         let side = if seconds > 0.0 { "ahead" } else { "behind" };
@@ -158,7 +159,7 @@ fn clocks(facts: &Facts<'_>, ahead: Option<f64>) -> Vec<StatusCheck> {
     detector.into_iter().chain(own).collect()
 }
 
-/// With a tenth while that means something.
+/// Formats a rate, with one decimal if it is small.
 fn rate(n: f64) -> String {
     match n {
         0.0 => "0".to_owned(),
@@ -168,7 +169,7 @@ fn rate(n: f64) -> String {
     }
 }
 
-/// Seconds, with a tenth while that means something.
+/// Formats seconds, with one decimal below ten.
 fn short(seconds: f64) -> String {
     if seconds < 10.0 { format!("{seconds:.1} s") } else { duration((seconds * 1000.0) as i64) }
 }

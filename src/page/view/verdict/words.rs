@@ -1,4 +1,4 @@
-//! Parts of the sentence: how many, which was the last, how far their times are from their arrival.
+//! Parts of the sentence: counts, the last anomaly, and the distance of event times from their arrival.
 
 use super::{Facts, STILL};
 use crate::archive::StoredAnomaly;
@@ -17,7 +17,7 @@ impl Facts<'_> {
         (total.total() > 0).then(|| [grouped(total.critical), grouped(total.warning)])
     }
 
-    /// What was found in spite of all.
+    /// Counts the anomalies of the range; empty if there are none.
     pub(super) fn found(&self) -> Sentence {
         match self.data.total().total() {
             0 => Sentence::default(),
@@ -38,7 +38,7 @@ impl Facts<'_> {
         self.data.usual.filter(|_| total > 0).map_or_else(Sentence::default, |n| Sentence::say(&usual(n)))
     }
 
-    /// Anomalies that were detected in the span, of which their times are not a part.
+    /// Describes anomalies that were detected in the span with times outside of it.
     pub(super) fn beyond(&self, total: u64) -> Sentence {
         let records = &self.data.outside.records;
         let Some(first) = records.first() else { return Sentence::default() };
@@ -52,7 +52,7 @@ impl Facts<'_> {
         })
     }
 
-    /// Events whose times are not those of their arrival.
+    /// Describes events whose times differ from their arrival.
     pub(super) fn times(&self) -> Sentence {
         let arrived = &self.data.reports.arrived;
         let events = arrived.tally.judged + arrived.tally.learning;
@@ -68,7 +68,7 @@ impl Facts<'_> {
         }
     }
 
-    /// The input has come to rest.
+    /// Reports that no input has arrived for a while.
     pub(super) fn still(&self) -> Sentence {
         let last = self.current.rows.iter().filter_map(|row| row.arrived_at).max();
         match last.filter(|last| self.taken.millis() - last.millis() > STILL && self.data.reports.skew().is_none()) {
@@ -80,12 +80,12 @@ impl Facts<'_> {
     }
 }
 
-/// Milliseconds by which a record's own time is ahead of its detection.
+/// Returns by how many milliseconds a record's own time is ahead of its detection.
 fn distance(record: &StoredAnomaly) -> i64 {
     record.anomaly.timestamp.map_or(0, |time| time.millis() - record.detected_at.millis())
 }
 
-/// "2 h behind", "10 min ahead"
+/// Describes an average distance: "2 h behind", "10 min ahead".
 pub(super) fn offset(arrived: &Activity) -> String {
     let mean = |sum: i64, n: u64| duration(sum / (n.max(1) as i64) * 1000);
     let late = (arrived.late > 0).then(|| format!("{} behind", mean(arrived.late_seconds, arrived.late)));
@@ -93,7 +93,7 @@ pub(super) fn offset(arrived: &Activity) -> String {
     [late, early].into_iter().flatten().collect::<Vec<_>>().join(" or ")
 }
 
-/// How many times as much, with a tenth while that means something.
+/// Formats a ratio, with one decimal if it is small.
 fn times(now: u64, usual: u64) -> String {
     let ratio = now as f64 / usual as f64;
     if ratio < 10.0 { format!("{ratio:.1}") } else { grouped(ratio.round() as u64) }
