@@ -1,8 +1,8 @@
-//! Kafka: the transactional loop, the trait it needs, and what stands behind that trait.
+//! Kafka: the transactional loop, the traits that it needs, and their implementations.
 //!
-//! [`worker`] is the loop; [`client`] the trait, [`progress`] what it commits; [`kafka`] the real log; [`sink`] carries topic `anomalies` into a ledger;
-//! [`publish`] sends the producer's events; [`topics`] creates topics; [`dead_letters`] reads
-//! dead letters back.
+//! [`worker`] is the loop. [`client`] has the traits, and [`progress`] the data that it commits. [`kafka`] implements
+//! the traits with librdkafka. [`sink`] copies topic `anomalies` into a ledger. [`publish`] sends the producer's
+//! events. [`topics`] creates topics. [`dead_letters`] reads and replays dead letters.
 
 pub mod kafka;
 pub mod dead_letters;

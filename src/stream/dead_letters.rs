@@ -1,5 +1,5 @@
-//! Dead letters: reading them back, and sending them to where they came from, each exactly once. In the transaction that
-//! sends a letter's record a receipt goes to the letters' own topic; a letter that has one is not sent again.
+//! Reads dead letters, and sends them again to the topics they came from, each exactly once. The transaction that sends
+//! a record also writes a receipt to the dead-letter topic. A dead letter with a receipt is not sent again.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant as Monotonic};
@@ -17,62 +17,63 @@ use crate::error::{Error, Result};
 use crate::event::Timestamp;
 
 const CALL: Duration = Duration::from_secs(15);
-/// Longest that somebody else's transaction is waited for: the detector's own time out after 10 s.
+/// Maximum time to wait for a transaction of another program; the detector's transactions time out after 10 s.
 const OPEN: Duration = Duration::from_secs(30);
-/// Letters in one transaction.
+/// Number of dead letters per transaction.
 const BATCH: usize = 500;
-/// Headers of a receipt: the place of the letter that was sent, and when.
+/// Headers of a receipt: position of the dead letter, and time of the replay.
 const RECEIPT: [&str; 3] = ["anomaly.replay.partition", "anomaly.replay.offset", "anomaly.replay.at"];
-/// Header of a record that was sent again: the letter it came from.
+/// Header of a replayed record: the position of its dead letter.
 const ORIGIN: &str = "anomaly.replayed-from";
-/// Prefix of the headers that say what was wrong.
+/// Prefix of the headers with the reason.
 const ERROR: &str = "anomaly.error.";
-/// How many of a letter's headers, the last ones, are the record's own. An older detector did not say, and kept the label only.
+/// Number of the record's own headers, which are the last ones. An older detector did not write it, and kept only the
+/// label.
 const OWN: &str = "anomaly.error.headers";
 
 /// Name and value of a header; the value may be null.
 pub type DeadLetterHeader = (String, Option<Vec<u8>>);
 
-/// A record that was no event.
+/// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedRecord {
-    /// Of the letter itself.
+    /// Partition of the dead letter.
     pub partition: i32,
-    /// Of the letter itself.
+    /// Offset of the dead letter.
     pub offset: i64,
     /// When it was rejected.
     pub at: Option<Timestamp>,
-    /// As it came; shorter when it was cut.
+    /// Key, as received, or truncated.
     pub key: Option<Vec<u8>>,
-    /// As it came; shorter when it was cut.
+    /// Value, as received, or truncated.
     pub value: Option<Vec<u8>>,
-    /// What the detector says of it, then the record's own, in order.
+    /// Headers of the detector, then the record's own, in order.
     pub headers: Vec<DeadLetterHeader>,
     /// When it was sent again.
     pub replayed: Option<String>,
 }
 
 impl RejectedRecord {
-    /// What the detector says under a name, without the common prefix `anomaly.error.`.
+    /// Returns the detector's header with this name, without the prefix `anomaly.error.`.
     pub fn told(&self, name: &str) -> Option<&str> {
         text(self.headers[..self.own_from()].iter(), |key| key.strip_prefix(ERROR) == Some(name))
     }
 
-    /// Everything that the detector says, without the common prefix, in order.
+    /// Returns all headers of the detector, without the prefix, in order.
     pub fn said(&self) -> impl Iterator<Item = (&str, &Option<Vec<u8>>)> {
         let ours = self.headers[..self.own_from()].iter();
         ours.filter_map(|(key, value)| Some((key.strip_prefix(ERROR)?, value)))
     }
 
-    /// Place of the first header that the record itself had.
+    /// Returns the index of the record's first own header.
     fn own_from(&self) -> usize {
         let all = self.headers.len();
         let own = text(self.headers.iter(), |key| key == OWN).and_then(|count| count.parse::<usize>().ok());
         own.map_or(all, |own| all.saturating_sub(own))
     }
 
-    /// The headers that the record came with. Those that only we write are not among them: they were added when a letter was
-    /// sent again, or copied from the dead letters by somebody else.
+    /// Returns the record's own headers. Headers that only this program writes are left out: a replay added them, or
+    /// another program copied them from the dead letters.
     pub fn own_headers(&self) -> impl Iterator<Item = &DeadLetterHeader> {
         let own = self.own_from();
         let older = self.headers[..own].iter().filter(|(key, _)| !key.starts_with(ERROR));
@@ -80,18 +81,18 @@ impl RejectedRecord {
         older.chain(&self.headers[own..]).filter(is_own)
     }
 
-    /// It was cut, so it cannot be sent as it came.
+    /// Returns whether it was truncated and cannot be sent unchanged.
     pub fn is_cut(&self) -> bool {
         ["truncated", "key_truncated", "headers_truncated"].iter().any(|name| self.told(name).is_some())
     }
 
-    /// The record was a tombstone. Sent again, it would delete the newer records of its key.
+    /// Returns whether the record was a tombstone. If sent again, it would delete the newer records of its key.
     pub fn is_null(&self) -> bool {
         self.value.is_none()
     }
 }
 
-/// The text of the first header that is wanted.
+/// Returns the text of the first matching header.
 fn text<'h>(
     mut headers: impl Iterator<Item = &'h DeadLetterHeader>,
     is_wanted: impl Fn(&str) -> bool,
@@ -105,10 +106,10 @@ fn failed(what: &str, kafka: &KafkaSettings) -> impl Fn(KafkaError) -> Error {
     move |e| Error::unavailable(format_args!("cannot {what} at {servers}: {e}"))
 }
 
-/// Hands over every letter that the topic has now, partition by partition, after all receipts are known.
+/// Passes every current dead letter of the topic, partition by partition, after all receipts are known.
 ///
 /// # Errors
-/// 69 when the topic cannot be read; what `visit` says.
+/// 69 if the topic cannot be read; the error of `visit`.
 pub fn read(kafka: &KafkaSettings, topic: &str, mut visit: impl FnMut(RejectedRecord) -> Result<()>) -> Result<()> {
     let mut receipts = HashMap::new();
     scan(kafka, topic, |message| {
@@ -123,7 +124,7 @@ pub fn read(kafka: &KafkaSettings, topic: &str, mut visit: impl FnMut(RejectedRe
     })
 }
 
-/// Everything up to the ends of now. A transaction that is open there is waited for: it may hold receipts.
+/// Reads up to the current ends. It waits for open transactions, because they may contain receipts.
 fn scan(kafka: &KafkaSettings, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
     let what = format!("read {topic}");
     let failed = failed(&what, kafka);
@@ -160,14 +161,14 @@ fn scan(kafka: &KafkaSettings, topic: &str, mut visit: impl FnMut(&BorrowedMessa
         let mut next = first;
         while next < end {
             match consumer.poll(Duration::from_millis(200)) {
-                // Of the partition before.
+                // Message of the previous partition.
                 Some(Ok(message)) if message.partition() != partition => {}
                 Some(Ok(message)) if message.offset() >= end => next = end,
                 Some(Ok(message)) => {
                     next = message.offset() + 1;
                     visit(&message)?;
                 }
-                // No open transaction is left before the end: whatever end this is, it is not before that one.
+                // No transaction is open before the end any more. Any further end is not before this one.
                 Some(Err(KafkaError::PartitionEOF(of))) if of == partition => next = end,
                 Some(Err(e)) if e.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => {
                     return Err(failed(e));
@@ -189,8 +190,8 @@ fn headers(message: &BorrowedMessage<'_>) -> Vec<DeadLetterHeader> {
     all.map(Iterator::collect).unwrap_or_default()
 }
 
-/// The letter's place, and when it was sent again, if the record is a receipt. A receipt has no other headers: a letter may
-/// have these too, from the record that was rejected.
+/// Returns the dead letter's position and the time of the replay, if the record is a receipt. A receipt has no other
+/// headers. A dead letter may have these too, from the rejected record.
 fn receipt(message: &BorrowedMessage<'_>) -> Option<((i32, i64), String)> {
     let headers = headers(message);
     let is_receipt = headers.iter().map(|(key, _)| key.as_str()).eq(RECEIPT);
@@ -210,21 +211,21 @@ fn letter(message: &BorrowedMessage<'_>, receipts: &HashMap<(i32, i64), String>)
     }
 }
 
-/// Sends letters again, in transactions.
+/// Sends dead letters again, in transactions.
 pub struct DeadLetterReplayer {
     producer: BaseProducer<DeliveryReports>,
     kafka: KafkaSettings,
     letters: String,
     waiting: Vec<RejectedRecord>,
-    /// Letters sent and committed.
+    /// Number of dead letters sent and committed.
     pub sent: u64,
 }
 
 impl DeadLetterReplayer {
-    /// Ready to send; another one by the same name is fenced from now on.
+    /// Initialises the transactions; fences another replay of the same name.
     ///
     /// # Errors
-    /// 69 when the cluster does not allow it.
+    /// 69 if the cluster does not allow it.
     pub fn new(kafka: &KafkaSettings, letters: &str, name: &str) -> Result<Self> {
         let mut config = client::producer(kafka);
         config.set("transactional.id", name).set("message.timeout.ms", CALL.as_millis().to_string());
@@ -241,16 +242,16 @@ impl DeadLetterReplayer {
         })
     }
 
-    /// Takes a letter; sends when there are enough of them.
+    /// Adds a dead letter; sends when there are enough.
     ///
     /// # Errors
-    /// 69: the transaction under way was not committed, or nobody knows; a next run finds out by the receipts.
+    /// 69: the transaction was not committed, or its outcome is unknown. The next run decides by the receipts.
     pub fn send(&mut self, letter: RejectedRecord) -> Result<()> {
         self.waiting.push(letter);
         if self.waiting.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 
-    /// Sends and commits what waits.
+    /// Sends and commits the waiting dead letters.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -283,7 +284,7 @@ impl DeadLetterReplayer {
         Ok(())
     }
 
-    /// The record as it came, into the partition it came from, and the receipt.
+    /// Creates the record, unchanged and for its old partition, and the receipt.
     fn queue(&self, letter: &RejectedRecord, now: &str) -> Result<(), KafkaError> {
         let place = format!("{}[{}]@{}", self.letters, letter.partition, letter.offset);
         let headers = letter

@@ -1,8 +1,8 @@
-//! The real log: librdkafka's consumer behind [`GroupConsumer`](super::client::GroupConsumer), and with the transactional producer behind
-//! [`TransactionalClient`](super::client::TransactionalClient).
+//! Implements [`GroupConsumer`](super::client::GroupConsumer) and
+//! [`TransactionalClient`](super::client::TransactionalClient) with librdkafka.
 //!
-//! [`client`] makes configurations; [`context`] hears what librdkafka says in its callbacks; [`fault`] decides what an
-//! error means.
+//! [`client`] builds configurations. [`context`] receives librdkafka's callbacks. [`fault`] decides what an error
+//! means.
 
 pub mod client;
 pub mod context;

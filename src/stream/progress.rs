@@ -1,37 +1,37 @@
-//! How far a partition has come and what became of its records: what is committed beside every transaction's output, so
-//! that an auditor can add up that each record had exactly one outcome.
+//! Progress of a partition: its offset, and the outcomes of the records before it. Each transaction commits it with its
+//! output. An auditor can check from it that each record had exactly one outcome.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::health::Tally;
 
-/// How many records of a partition had which outcome since the group began.
+/// Number of records of a partition per outcome, since the group began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OutcomeCounts {
-    /// Too few values before them.
+    /// Learned: too few values before them.
     pub learning: u64,
-    /// As expected.
+    /// Normal.
     pub normal: u64,
-    /// Beyond.
+    /// Anomalous.
     pub anomalous: u64,
-    /// Not events, sent to the dead letters.
+    /// Rejected, sent to the dead-letter topic.
     pub rejected: u64,
-    /// Not events, dropped as the settings say.
+    /// Rejected and dropped, as configured.
     pub dropped: u64,
-    /// Null values, and records that the settings pass over.
+    /// Ignored: null values, and records that match a pattern.
     pub ignored: u64,
 }
 
 impl OutcomeCounts {
     const NAMES: [&str; 6] = ["learning", "normal", "anomalous", "rejected", "dropped", "ignored"];
 
-    /// All records that had an outcome.
+    /// Returns the number of all records with an outcome.
     pub fn sum(&self) -> u64 {
         self.numbers().iter().sum()
     }
 
-    /// In the terms of health.
+    /// Converts to the counts of the health room.
     pub fn tally(&self) -> Tally {
         Tally {
             judged: self.normal + self.anomalous,
@@ -45,7 +45,7 @@ impl OutcomeCounts {
         [self.learning, self.normal, self.anomalous, self.rejected, self.dropped, self.ignored]
     }
 
-    /// The reverse of its text; other words in it are passed over. An older program wrote no `ignored`.
+    /// Parses the text; ignores unknown words in it. An older program did not write `ignored`.
     pub fn parse(text: &str) -> Option<OutcomeCounts> {
         let number = |name: &str| {
             text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
@@ -69,16 +69,16 @@ impl fmt::Display for OutcomeCounts {
     }
 }
 
-/// Where a partition stands.
+/// The progress of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Next offset to judge.
     pub offset: i64,
-    /// Of everything before it.
+    /// Outcomes of the records before it.
     pub counts: OutcomeCounts,
 }
 
-/// By partition.
+/// Progress by partition.
 pub type ProgressByPartition = BTreeMap<i32, Progress>;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The producer's side: events into `raw_events`, with back-pressure instead of loss or growth. Messages never expire:
-//! an outage of minutes costs only time.
+//! Publishes events to `raw_events`. A full queue slows the source down; events are neither lost nor queued without
+//! limit. Messages never expire: an outage of minutes only delays them.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 const LOOK: Duration = Duration::from_secs(1);
 
-/// An idempotent producer on one topic.
+/// An idempotent producer for one topic.
 pub struct Publisher {
     producer: BaseProducer<DeliveryReports>,
     kafka: KafkaSettings,
@@ -24,10 +24,10 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Not connected yet.
+    /// Creates a producer without connecting.
     ///
     /// # Errors
-    /// 78 when librdkafka does not accept the configuration.
+    /// 78 if librdkafka does not accept the configuration.
     pub fn new(kafka: &KafkaSettings, topic: &str) -> Result<Self> {
         let mut config = client::producer(kafka);
         config.set("message.timeout.ms", "0");
@@ -36,13 +36,13 @@ impl Publisher {
             &mut config,
             kafka,
             &[
-                // Events that are refused because their partitions are not known make nobody look for these.
+                // Refused events whose partitions are unknown do not cause a metadata request.
                 client::LOOK_OFTEN,
-                // Seconds of events at full speed; the bound on memory is in kilobytes.
+                // Some seconds of events at full speed; the limit of memory is in kilobytes.
                 ("queue.buffering.max.messages", "200000"),
                 ("queue.buffering.max.kbytes", "65536"),
-                // An idempotent client spins while a batch is due and five events of the partition still wait for their broker:
-                // batches that are longer than a broker's answer takes.
+                // An idempotent client spins if a batch is due and five batches of the partition still wait for their
+                // broker. These batches take longer than an answer of a broker.
                 ("linger.ms", "100"),
             ],
         );
@@ -52,8 +52,8 @@ impl Publisher {
         Ok(Publisher { producer, kafka: kafka.clone(), topic: topic.to_owned(), sent: Cell::new(0) })
     }
 
-    /// Whether the topic is there; [`trouble`](Self::trouble) says why not. What is sent to a missing one would be refused
-    /// after a while, so look first. Waits for the cluster for a second at the most.
+    /// Checks whether the topic exists; [`trouble`](Self::trouble) returns the reason if not. Events to a missing topic
+    /// are refused only after a while, so check first. Waits at most a second for the cluster.
     pub fn has_topic(&self) -> bool {
         let trouble = &self.producer.context().trouble;
         let metadata = self.producer.client().fetch_metadata(Some(&self.topic), LOOK);
@@ -74,10 +74,10 @@ impl Publisher {
         is_there
     }
 
-    /// Queues one event. False when the queue is full: call [`poll`](Self::poll), then try again.
+    /// Queues one event. Returns false if the queue is full: call [`poll`](Self::poll), then try again.
     ///
     /// # Errors
-    /// 65 when the event is larger than any topic takes, 69 when the client is broken.
+    /// 65 if the event is larger than any topic accepts, 69 if the client is broken.
     pub fn send(&self, key: Option<&[u8]>, value: &[u8], label: Option<&str>) -> Result<bool> {
         if !self.resend()? {
             return Ok(false);
@@ -87,7 +87,7 @@ impl Publisher {
         Ok(is_queued)
     }
 
-    /// Sends what came back, oldest first, before anything newer. False when that cannot be now.
+    /// Sends returned events again, oldest first, before newer ones. Returns false if that is not possible now.
     fn resend(&self) -> Result<bool> {
         let doubtful = self.producer.context().take_doubtful();
         if doubtful > 0 {
@@ -116,27 +116,27 @@ impl Publisher {
         match self.producer.send(record) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(false),
-            // A broker that has just started says so of topics that it does have.
+            // A broker that has just started reports this for existing topics too.
             Err((KafkaError::MessageProduction(Code::UnknownTopic | Code::UnknownPartition), _)) => Ok(false),
             Err((error @ KafkaError::MessageProduction(Code::MessageSizeTooLarge), _)) => Err(Error::data(error)),
             Err((error, _)) => Err(Error::unavailable(format_args!("cannot send to {}: {error}", self.topic))),
         }
     }
 
-    /// Serves callbacks, at most for this long.
+    /// Serves callbacks, at most for this time.
     pub fn poll(&self, wait: Duration) {
         self.producer.poll(wait);
         stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
     }
 
-    /// Events delivered and refused so far, and those that still wait.
+    /// Returns the number of delivered and refused events so far, and of waiting ones.
     pub fn counts(&self) -> (u64, u64, u64) {
         let (delivered, failed) = self.producer.context().counts();
-        // The client's own count has its other events in it as well.
+        // The client's own count includes other events.
         (delivered, failed, self.sent.get().saturating_sub(delivered + failed))
     }
 
-    /// Why the cluster cannot be used, while it cannot; or why the last event was refused.
+    /// Returns why the cluster is currently unavailable, or why the last event was refused.
     pub fn trouble(&self) -> Option<String> {
         let context = self.producer.context();
         if let Some(error) = context.take_failure() {
@@ -149,13 +149,13 @@ impl Publisher {
         context.trouble.get()
     }
 
-    /// Waits for what is queued; returns how many events are left undelivered at the deadline.
+    /// Waits for the queued events; returns the number of undelivered ones at the deadline.
     pub fn finish(&self, limit: Duration) -> u64 {
         let deadline = Instant::now() + limit;
         while self.counts().2 > 0 && Instant::now() < deadline {
-            // What cannot be sent again now stays among the undelivered.
+            // Events that cannot be sent again now remain undelivered.
             let _ = self.resend();
-            // Short, so that what arrives is noticed at once.
+            // A short wait notices deliveries at once.
             let _ = self.producer.flush(Duration::from_millis(10));
         }
         self.counts().2
