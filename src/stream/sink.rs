@@ -1,5 +1,5 @@
-//! Topic `anomalies` into a [`Ledger`]: reads committed records, starts from the ledger's own offsets, and moves on only
-//! in the step that stores the rows. While the ledger is away it stays in the group and waits.
+//! Copies topic `anomalies` into a [`Ledger`]. It reads committed records, starts at the ledger's offsets, and advances
+//! only in the step that stores the rows. While the ledger is unavailable it stays in the group and waits.
 
 mod look;
 
@@ -15,21 +15,21 @@ use crate::ledger::{Ledger, LedgerError, LedgerPosition, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
 
-/// What the sink is told.
+/// Settings of the sink.
 #[derive(Debug, Clone)]
 pub struct SinkPlan {
     /// Topic of anomalies.
     pub topic: String,
-    /// Most rows in one step.
+    /// Maximum number of rows per step.
     pub batch: usize,
 }
 
-/// For the first record, when nothing waits.
+/// Wait for the first record, if nothing is pending.
 const IDLE: Duration = Duration::from_millis(100);
-/// At most between two attempts while the ledger or the cluster is away.
+/// Maximum wait between two attempts while the ledger or the cluster is unavailable.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Reader, ledger, and what was read but not stored.
+/// The sink: reader, ledger, and records that were read but not stored.
 pub struct Sink<'a, R> {
     plan: &'a SinkPlan,
     reader: R,
@@ -37,34 +37,34 @@ pub struct Sink<'a, R> {
     part: Arc<Component>,
     meter: Meter,
     stop: &'a Stop,
-    /// Given by the group, not yet taken at the ledger's offsets.
+    /// Partitions that the group assigned and that are not yet read from the ledger's offsets.
     given: Option<Vec<i32>>,
-    /// Next offset of each partition that is ours, as the ledger has it.
+    /// Next offset of each assigned partition, as in the ledger.
     positions: Positions,
     pending: Vec<SinkRecord>,
-    /// The last write failed, since the ledger is away.
+    /// Whether the last write failed because the ledger is unavailable.
     is_away: bool,
     is_member: bool,
-    /// When the ledger is looked at again, by the reader's clock.
+    /// When to read the ledger again, by the reader's clock.
     next_look: Duration,
-    /// How far the ledger had been before it went back.
+    /// The ledger's offsets before it went back.
     lost: Positions,
 }
 
-/// How a sink's run ended.
+/// How a sink ended.
 #[derive(Debug)]
 pub enum SinkEnding {
     /// As requested.
     Stopped,
-    /// The reader must be made anew; the reason.
+    /// The reader must be rebuilt, for this reason.
     Rebuild(String),
 }
 
-/// Why partitions were not taken.
+/// Why partitions were not accepted.
 enum Trouble {
-    /// It passes by itself; the reason, for people.
+    /// A temporary reason, for people.
     Away(String),
-    /// It does not pass.
+    /// A permanent one.
     Broken(Fault),
 }
 
@@ -78,7 +78,7 @@ impl From<LedgerError> for Trouble {
 }
 
 impl<'a, R: GroupConsumer> Sink<'a, R> {
-    /// A reader that has asked for nothing yet.
+    /// Creates a sink that has no partitions yet.
     pub fn new(
         reader: R,
         plan: &'a SinkPlan,
@@ -104,7 +104,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
     }
 
-    /// Runs until a stop is requested; then stores what it has read, if it can at once.
+    /// Runs until a stop is requested; then stores the pending records, if that is possible at once.
     pub fn run(mut self) -> SinkEnding {
         let mut turn = self.reader.join();
         while !self.stop.is_requested() {
@@ -113,12 +113,12 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             }
             turn = self.turn();
         }
-        // What cannot be stored now is read again by the next one.
+        // The next sink reads unstored records again.
         let _ = self.store();
         SinkEnding::Stopped
     }
 
-    /// Reads, takes what the group gave, stores.
+    /// Runs one turn: reads, accepts partitions, stores.
     fn turn(&mut self) -> Result<(), Fault> {
         self.part.beat();
         self.read()?;
@@ -134,7 +134,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         Ok(())
     }
 
-    /// Reads what is there, up to a batch; nothing while the ledger or the cluster is away.
+    /// Reads available records, up to a batch; nothing while the ledger or the cluster is unavailable.
     fn read(&mut self) -> Result<(), Fault> {
         if self.is_away || self.given.is_some() {
             return self.reader.poll(PAUSE, 0, &mut |_, _| ()).map(|_| ());
@@ -143,7 +143,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         while self.pending.len() < self.plan.batch {
             let (positions, pending) = (&self.positions, &mut self.pending);
             let taken = self.reader.poll(wait, self.plan.batch - pending.len(), &mut |partition, records| {
-                // What comes of an earlier assignment is none of ours.
+                // Records of an earlier assignment are skipped.
                 let Some(next) = positions.get(&partition) else { return };
                 let are_ours = records.iter().filter(|record| record.offset >= *next);
                 pending.extend(are_ours.map(|record| entry(partition, record)));
@@ -168,14 +168,14 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         Ok(())
     }
 
-    /// What was read but not stored is read again by who has the partition then.
+    /// Discards pending records; the next owner of the partition reads them again.
     fn forget(&mut self) {
         self.pending.clear();
         self.positions.clear();
         self.is_away = false;
     }
 
-    /// Takes what the group gave, at the ledger's offsets; not while the ledger or the cluster is away.
+    /// Accepts assigned partitions at the ledger's offsets; not while the ledger or the cluster is unavailable.
     fn take_over(&mut self) -> Result<(), Fault> {
         let Some(partitions) = &self.given else { return Ok(()) };
         match positions(&mut self.reader, self.ledger.as_mut(), &self.plan.topic, partitions) {
@@ -195,7 +195,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
     }
 
-    /// Stores what is pending.
+    /// Stores the pending records.
     fn store(&mut self) -> Result<(), Fault> {
         if self.pending.is_empty() {
             return Ok(());
@@ -223,11 +223,11 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
     }
 
-    /// Old and new offset of each partition with pending entries.
+    /// Returns old and new offset of each partition with pending records.
     fn moves(&self) -> BTreeMap<i32, (i64, i64)> {
         let mut moves = BTreeMap::new();
         for entry in &self.pending {
-            // Of others nothing is pending.
+            // Other partitions have nothing pending.
             let Some(old) = self.positions.get(&entry.partition) else { continue };
             let (_, new) = moves.entry(entry.partition).or_insert((*old, *old));
             *new = (entry.offset + 1).max(*new);
@@ -246,12 +246,12 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         let is_beyond = |partition: &i32, end: &i64| reached.get(partition).is_none_or(|read| read < end);
         let lag = |(partition, next): (&i32, &i64)| match ends.get(partition).filter(|end| is_beyond(partition, end)) {
             Some(end) => (end - next).max(0),
-            // Read to its end: only what is pending is missing.
+            // The partition was read to its end: only pending records are missing.
             None => self.pending.iter().filter(|entry| entry.partition == *partition).count() as i64,
         };
         self.meter.sink_lag.set(self.positions.iter().map(lag).sum());
         match self.reader.trouble() {
-            // Told already.
+            // Already reported.
             _ if self.is_away || self.given.is_some() => {}
             Some(why) => self.part.set(ComponentState::Degraded(why)),
             None if !self.is_member => self.part.set(ComponentState::Starting("waiting for partitions".into())),
@@ -260,7 +260,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     }
 }
 
-/// The ledger's offset of each partition, and from where to read it: the topic may not have all of it any more.
+/// Returns the ledger's offset of each partition, and where to read from: the topic may have deleted a part.
 fn positions(
     reader: &mut impl GroupConsumer,
     ledger: &mut dyn Ledger,

@@ -1,10 +1,10 @@
-//! What an error of librdkafka means for the loop.
+//! Decides which remedy an error of librdkafka needs.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::stream::client::{Fault, Remedy};
 
-/// Decides by what librdkafka says of the error itself, then by its code.
+/// Decides by librdkafka's classification of the error, then by its code.
 pub fn of(what: &str, error: &KafkaError) -> Fault {
     if is_replaced(error) {
         return Fault::new(Remedy::Yield, format_args!("{what}: the group has another member by our name"));
@@ -30,8 +30,8 @@ pub fn of(what: &str, error: &KafkaError) -> Fault {
     Fault { remedy, message: format!("{what}: {}", describe(error)), is_too_large: is_too_large(error) }
 }
 
-/// Whether a member of the same `group.instance.id` joined after us. A fenced producer tells less: that may be ourselves,
-/// after a transaction that took too long.
+/// Returns whether a member with the same `group.instance.id` joined later. A fenced producer proves less: its own slow
+/// transaction may be the cause.
 fn is_replaced(error: &KafkaError) -> bool {
     let code = match error {
         KafkaError::Transaction(error) => Some(error.code()),
@@ -40,12 +40,12 @@ fn is_replaced(error: &KafkaError) -> bool {
     code == Some(Code::FencedInstanceId)
 }
 
-/// Whether a record was larger than its topic takes.
+/// Returns whether a record was larger than its topic accepts.
 pub fn is_too_large(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
 }
 
-/// librdkafka's own words, which say more than the code.
+/// Returns librdkafka's own message, which says more than the code.
 fn describe(error: &KafkaError) -> String {
     match error {
         KafkaError::Transaction(error) => error.string(),

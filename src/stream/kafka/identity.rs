@@ -1,5 +1,5 @@
-//! A topic's id, by which one that was made anew is told from its predecessor of the same name. rdkafka does not wrap this
-//! call of librdkafka's (rd_kafka_DescribeTopics), hence the C interface.
+//! Returns the id of a topic, which distinguishes a recreated topic from its predecessor. rdkafka does not wrap this
+//! call of librdkafka (rd_kafka_DescribeTopics), so this file uses the C interface.
 
 use std::ffi::{CStr, CString};
 use std::ptr;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use rdkafka::bindings as c;
 use rdkafka::types::{RDKafka, RDKafkaRespErr};
 
-/// What a broker before Kafka 2.8 answers, and librdkafka's mock.
+/// The answer of a broker before Kafka 2.8, and of librdkafka's mock.
 const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// There was no answer within the time.
+/// The cluster did not answer within the timeout.
 pub struct TimedOut;
 
-/// The id in base64, as Kafka's own tools show it; `None` where the cluster does not tell it.
+/// Returns the id in base64, as Kafka's tools show it; `None` if the cluster does not return it.
 ///
 /// # Errors
 /// See [`TimedOut`].

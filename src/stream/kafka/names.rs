@@ -1,22 +1,22 @@
-//! The names that Kafka knows a worker by.
+//! Names by which Kafka knows a worker.
 
-/// Names by which Kafka knows one worker.
+/// Names of one worker.
 #[derive(Debug, Clone)]
 pub struct MemberNames {
     /// Input topic.
     pub input: String,
-    /// Output topic.
+    /// Topic of anomalies.
     pub anomalies: String,
-    /// Output topic.
+    /// Dead-letter topic.
     pub dead_letter: String,
-    /// Windows.
+    /// State topic.
     pub state: String,
     /// Consumer group.
     pub group: String,
-    /// Member of the group; the same after a restart.
+    /// Name of the member in the group; the same after a restart.
     pub member: String,
-    /// Of the process, from 0.
+    /// Number of the worker in the process, from 0.
     pub worker: usize,
-    /// Transactions of this member.
+    /// Transactional id of this member.
     pub transactional_id: String,
 }

@@ -1,5 +1,5 @@
-//! Who else uses our consumer group: members that are not detectors, and offsets that carry no progress of ours. A thread of its
-//! own asks the cluster, since the answer may take seconds and the loop must not wait for it.
+//! Observes other programs in the consumer group: members that are not detectors, and offsets without progress. Its own
+//! thread asks the cluster, because an answer may take seconds and the loop must not wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,12 +16,12 @@ use super::{client, origin};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{CommittedOffset, ForeignCommits, Positions};
 
-/// Between two looks.
+/// Interval between two observations.
 const PAUSE: Duration = Duration::from_secs(5);
-/// For one answer.
+/// Timeout of one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// What was seen last.
+/// The last observation.
 #[derive(Default)]
 struct Seen {
     foreign: Mutex<ForeignCommits>,
@@ -29,7 +29,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Each answer replaces what was known; where there is none, what was seen before is all that is known.
+    /// Each answer replaces the last one. Without an answer the last one stays.
     fn note(&self, commits: KafkaResult<Positions>, members: KafkaResult<Vec<String>>) {
         let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         match commits {
@@ -43,11 +43,11 @@ impl Seen {
     }
 }
 
-/// Looks until it is dropped.
+/// The observer. It stops when dropped.
 pub struct GroupObserver(Arc<Seen>, Option<Thread>);
 
 impl GroupObserver {
-    /// Begins to look.
+    /// Starts the thread.
     pub fn new(kafka: &KafkaSettings, topic: &str, group: &str) -> Self {
         let seen = Arc::new(Seen::default());
         let (kafka, topic, group, theirs) = (kafka.clone(), topic.to_owned(), group.to_owned(), seen.clone());
@@ -63,12 +63,12 @@ impl GroupObserver {
                 std::thread::park_timeout(PAUSE);
             }
         };
-        // Without a thread nothing is seen; the worker's own threads fail then, too.
+        // Without a thread there are no observations; the worker's own threads fail then, too.
         let thread = std::thread::Builder::new().name("onlooker".into()).spawn(body).ok();
         GroupObserver(seen, thread.map(|thread| thread.thread().clone()))
     }
 
-    /// What was seen last.
+    /// Returns the last observation.
     pub fn foreign(&self) -> ForeignCommits {
         self.0.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -83,7 +83,7 @@ impl Drop for GroupObserver {
     }
 }
 
-/// Partitions whose committed offset is not ours.
+/// Returns the partitions whose committed offset is of another program.
 fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<Positions> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
     let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
@@ -100,8 +100,8 @@ fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<
     Ok(all.iter().filter_map(foreign).collect())
 }
 
-/// Members that are not detectors. A detector is a static member: its id begins with its instance, and that of other members with
-/// their client id.
+/// Returns the members that are not detectors. A detector is a static member: its id begins with its instance name, and
+/// that of other members with their client id.
 fn members(consumer: &BaseConsumer<ConsumerEvents>, group: &str, ours: &str) -> KafkaResult<Vec<String>> {
     let groups = consumer.fetch_group_list(Some(group), ANSWER)?;
     let is_dynamic = |member: &&GroupMemberInfo| {

@@ -1,6 +1,6 @@
-//! How many partitions the topic had when the group began, noted beside each committed offset. By it a partition that was
-//! added later, whose events are all ours to judge, is told from one that another member is about to begin. Beside it stands
-//! what became of the partition's records.
+//! The number of partitions that the topic had when the group began, stored with each committed offset. It
+//! distinguishes a partition that was added later, whose events must all be judged, from one that another member is
+//! about to begin. The outcome counts are stored with it.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
 const NOTE: &str = "anomaly-partitions=";
 
-/// Writes the note and the counts beside all offsets of a list.
+/// Writes the number and the counts into all offsets of a list.
 pub fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPartition) {
     for element in &mut list.elements() {
         let counts = marks.get(&element.partition()).map(|mark| mark.counts).unwrap_or_default();
@@ -19,7 +19,7 @@ pub fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPartition)
     }
 }
 
-/// The note, and where the group stands in each partition, by the committed offsets of all partitions of the topic.
+/// Returns the number, and the committed state of each partition, from the committed offsets of all partitions.
 pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> CommittedOffset + use<>) {
     let elements = committed.elements();
     let known = elements
@@ -37,7 +37,7 @@ pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> Committ
     let origin = match noted {
         Some(origin) => origin,
         None if known.is_empty() => i32::try_from(elements.len()).unwrap_or(i32::MAX),
-        // Another tool has set the offsets: what has none is taken for added, so that nothing is skipped.
+        // Another tool has set the offsets. A partition without one counts as added, so that no event is skipped.
         None => 0,
     };
     let has_begun = !known.is_empty();
@@ -54,7 +54,7 @@ pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> Committ
 mod tests {
     use super::*;
 
-    /// Offsets by partition; `None` is none.
+    /// Offsets by partition; `None`: no offset.
     fn list(offsets: &[Option<i64>], origin: Option<i32>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in (0..).zip(offsets) {
@@ -91,7 +91,7 @@ mod tests {
         // Another member has begun its half of two.
         let (origin, of) = standing(&list(&[Some(7), None], Some(2)));
         assert_eq!((origin, of(0), of(1)), (2, at(7), CommittedOffset::New));
-        // Two became four, and another member has begun the third, with the note that it read.
+        // Two became four. Another member has begun the third, with the number that it read.
         let (origin, of) = standing(&list(&[Some(7), Some(8), Some(0), None], Some(2)));
         assert_eq!((origin, of(3)), (2, CommittedOffset::Added));
         // Set by another tool.

@@ -1,10 +1,10 @@
-//! Clients that do not find the way back by themselves.
+//! Repairs clients that do not recover by themselves.
 //!
-//! One without any broker: a broker that has just started may tell of a cluster without brokers; librdkafka believes it, forgets
-//! all that it knew, the first ones included, and never connects again (its issue #5301).
+//! A client without any broker: a broker that has just started may report a cluster without brokers. librdkafka accepts
+//! this, forgets all brokers including the first ones, and never connects again (its issue #5301).
 //!
-//! One that looks for its group's coordinator for ever, as a member without partitions can: nothing but the group makes it connect,
-//! and a question that was lost with its broker is never asked again.
+//! A client that searches for its group's coordinator without end, as a member without partitions can: only the group
+//! makes it connect, and a request that was lost with its broker is never repeated.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -19,22 +19,22 @@ use super::client;
 use super::context::{ClusterState, ConsumerEvents};
 use crate::config::resolved::KafkaSettings;
 
-/// Gives a stranded client the first brokers again.
+/// Adds the first brokers to a stranded client again.
 pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings, trouble: &ClusterState) {
     if !trouble.take_stranded() {
         return;
     }
-    // Settings do not hold U+0000.
+    // Settings contain no U+0000.
     let Ok(servers) = CString::new(kafka.bootstrap_servers.as_str()) else { return };
     // SAFETY: the client is alive, and the list is only read.
     let added = unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), servers.as_ptr()) };
     tracing::info!(added, "no broker was left to connect to; beginning again from kafka.bootstrap_servers");
 }
 
-/// For an answer to the other client.
+/// Timeout for an answer to the other client.
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// Whether the group's coordinator answers another client, made for that.
+/// Returns whether the group's coordinator answers another client, created for this question.
 pub fn has_coordinator(kafka: &KafkaSettings, group: &str, topic: &str) -> bool {
     let mut config = client::reader(kafka);
     config.set("group.id", group);
@@ -74,7 +74,7 @@ mod tests {
         let there = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
         let settings =
             |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
-        // Nobody listens there: as good as no broker at all.
+        // No process listens there, as if there were no broker.
         let consumer: BaseConsumer<ConsumerEvents> =
             client::reader(&settings("127.0.0.1:9")).create_with_context(ConsumerEvents::new("")).unwrap();
         let trouble = &consumer.context().trouble;

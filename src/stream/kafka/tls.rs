@@ -1,5 +1,5 @@
-//! The files of Kafka's TLS settings, as librdkafka will open them: certificates, keys, stores. librdkafka names neither
-//! the file nor the remedy, and asks on a terminal for the passphrase of a key.
+//! Checks the files of Kafka's TLS settings as librdkafka will open them: certificates, keys, stores. librdkafka names
+//! neither the file nor the remedy, and asks on a terminal for the passphrase of a key.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade};
 use crate::pem::{self, NoKey};
 
-/// What a start needs of the files, and how long certificates last; nothing where TLS is not used.
+/// Returns the findings about the files and the validity of certificates; nothing if TLS is not used.
 pub fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
     let files = Files { kafka, now };
     let given = kafka
@@ -28,7 +28,7 @@ pub fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
     [files.authorities(), files.identity(), files.store()].concat()
 }
 
-/// Whether connections are encrypted.
+/// Returns whether connections are encrypted.
 pub fn uses_tls(kafka: &KafkaSettings) -> bool {
     let protocol = kafka.properties.get("security.protocol");
     protocol.is_some_and(|protocol| protocol.to_ascii_lowercase().ends_with("ssl"))
@@ -38,11 +38,11 @@ fn key(property: &str) -> String {
     format!("kafka.properties.{property}")
 }
 
-/// What a property names.
+/// The value of a property.
 struct Content {
-    /// The setting.
+    /// Name of the setting.
     what: String,
-    /// The file, or that the setting itself has the text.
+    /// Path of the file, or that the setting itself contains the text.
     place: String,
     bytes: Vec<u8>,
 }
@@ -63,7 +63,7 @@ impl Files<'_> {
         self.kafka.properties.get(property).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Bytes of `…location` or `…pem`; `None` if neither is set.
+    /// Reads the bytes of `…location` or `…pem`; `None` if neither is set.
     fn content(&self, stem: &str) -> Option<Result<Content, Finding>> {
         if let Some(pem) = self.get(&format!("{stem}.pem")) {
             let what = key(&format!("{stem}.pem"));
@@ -100,7 +100,7 @@ impl Files<'_> {
         }
     }
 
-    /// Our own certificate and its key.
+    /// Checks the client certificate and its key.
     fn identity(&self) -> Vec<Finding> {
         let (chain, secret) = match (self.content("ssl.certificate"), self.content("ssl.key")) {
             (None, None) => return Vec::new(),
@@ -136,7 +136,7 @@ impl Files<'_> {
         vec![of_chain, Finding::new(secret.what, Grade::Good, format!("{}: the certificate's key", secret.place))]
     }
 
-    /// A PKCS #12 store that has both.
+    /// Checks a PKCS #12 store that contains both.
     fn store(&self) -> Vec<Finding> {
         let content = match self.content("ssl.keystore") {
             None => return Vec::new(),

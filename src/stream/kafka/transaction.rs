@@ -1,4 +1,4 @@
-//! What is in a transaction and how it ends: records, deliveries, offsets, commit, abort.
+//! Content and end of a transaction: records, deliveries, offsets, commit, abort.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,16 @@ use crate::config::resolved::Delivery;
 use crate::fail;
 use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, Remedy};
 
-/// Between two looks at what was delivered, an eighth of what was waited already, since each look costs; the client's own waiting
-/// spins for its last millisecond.
+/// Wait between two checks of deliveries: an eighth of the time waited so far, because each check costs. The client's
+/// own wait spins during its last millisecond.
 const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1)];
-/// One call of an abort.
+/// Timeout of one call of an abort.
 const ABORT: Duration = Duration::from_millis(100);
-/// Looks after which the client's threads are told again to send what waits.
+/// Number of checks after which the client's threads are asked again to send.
 const AGAIN: usize = 16;
 
 impl KafkaTransactionalClient {
-    /// Queues a record; waits for room.
+    /// Queues a record; waits for space.
     pub(super) fn queue(&mut self, record: &OutgoingRecord) -> Result<(), Fault> {
         let (topic, partition) = match record.output {
             OutputTopic::Anomalies => (&self.names.anomalies, None),
@@ -47,12 +47,12 @@ impl KafkaTransactionalClient {
                     self.sent += 1;
                     return Ok(());
                 }
-                // Deliveries make room; none within their time becomes an error of its own.
+                // Deliveries free space. A missing delivery becomes an error of its own.
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
                     self.producer.poll(Duration::from_millis(10));
                     queued = back;
                 }
-                // An earlier record was refused, and the transaction with it; its report says why.
+                // An earlier record was refused, and the transaction with it. Its report gives the reason.
                 Err((KafkaError::MessageProduction(Code::State), _)) => {
                     self.producer.poll(Duration::from_millis(20));
                     let refused = self.producer.context().take_failure();
@@ -65,7 +65,7 @@ impl KafkaTransactionalClient {
                 }
                 Err((error, _)) => {
                     let mut fault = fault::of("sending", &error);
-                    // The record is not in the transaction: it cannot be committed without it.
+                    // The record is not in the transaction, which therefore cannot be committed.
                     if fault.remedy == Remedy::Retry {
                         fault.remedy = Remedy::Abort;
                     }
@@ -75,7 +75,7 @@ impl KafkaTransactionalClient {
         }
     }
 
-    /// Waits until everything sent has its report, or until one of them is bad: then the rest is held back for ever.
+    /// Waits until every sent record has its report, or until one failed; then the others remain without a report.
     pub(super) fn flush(&self) -> Result<(), Fault> {
         let since = Instant::now();
         for look in 0.. {
@@ -99,7 +99,7 @@ impl KafkaTransactionalClient {
         Ok(())
     }
 
-    /// Takes one batch of reports; whether there was one, so that more may be there.
+    /// Processes one batch of reports; returns whether there was one, so that more may follow.
     fn serves_report(&self) -> bool {
         let before = self.producer.in_flight_count();
         self.producer.poll(Duration::ZERO);
@@ -115,7 +115,7 @@ impl KafkaTransactionalClient {
         }
         let committed = self.producer.commit_transaction(CALL).map_err(|e| fault::of("committing", &e));
         self.is_committing = matches!(&committed, Err(fault) if fault.remedy == Remedy::Retry);
-        // Once it was asked for, it may have happened: only the committed offsets tell.
+        // After the request the commit may have happened: only the committed offsets tell.
         committed.map_err(|fault| match fault.remedy {
             Remedy::Abort => Fault { remedy: Remedy::Rebuild, ..fault },
             _ => fault,
@@ -123,7 +123,7 @@ impl KafkaTransactionalClient {
     }
 
     fn send_offsets(&self, list: &TopicPartitionList) -> Result<(), Fault> {
-        // Fresh, so that a member of an older generation is refused.
+        // Fresh metadata, so that the group refuses a member of an older generation.
         let member = self
             .reader
             .consumer
@@ -132,18 +132,18 @@ impl KafkaTransactionalClient {
         self.producer.send_offsets_to_transaction(list, &member, CALL).map_err(|e| fault::of("sending offsets", &e))
     }
 
-    /// Aborts, and lets everything that was sent report.
+    /// Aborts, and processes the reports of all sent records.
     pub(super) fn give_up(&mut self) -> Result<(), Fault> {
         self.is_committing = false;
         let producer = &self.producer;
-        // Aborting before the first report can hang (librdkafka #4849).
+        // An abort before the first report can hang (librdkafka #4849).
         let deadline = Instant::now() + CALL;
         let first = Instant::now() + Duration::from_secs(1);
         while self.sent > 0 && producer.context().reports() == self.reports_before && Instant::now() < first {
             producer.poll(Duration::from_millis(10));
         }
         match self.delivery {
-            // What it purges reports before it ends, and nobody takes reports during a call: many short ones.
+            // Purged records report before the abort ends, but a call processes no reports. Therefore many short calls.
             Delivery::ExactlyOnce => loop {
                 while self.serves_report() {}
                 match producer.abort_transaction(ABORT).map_err(|e| fault::of("aborting", &e)) {
@@ -157,7 +157,7 @@ impl KafkaTransactionalClient {
                 Ok(())
             }
         }?;
-        // What was purged reports late; the next transaction must not take that for its own failure.
+        // Purged records report late. The next transaction must not take these reports for its own failures.
         while producer.in_flight_count() > 0 && Instant::now() < deadline {
             producer.poll(Duration::from_millis(10));
         }

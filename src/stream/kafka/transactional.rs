@@ -1,4 +1,5 @@
-//! [`TransactionalClient`] over librdkafka: the reader of the input, and beside it a `BaseProducer` on the worker's own thread.
+//! Implements [`TransactionalClient`] with librdkafka: a consumer of the input, and a `BaseProducer` on the worker's
+//! thread.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,39 +22,39 @@ use crate::stream::client::{
 };
 use crate::stream::progress::ProgressByPartition;
 
-/// One attempt to begin; short, since nothing is lost by stopping between two.
+/// Timeout of one attempt to begin. It is short, because a stop between two attempts loses nothing.
 const OPEN: Duration = Duration::from_secs(1);
-/// Time for a record to be delivered.
+/// Timeout for the delivery of a record.
 pub(super) const DELIVERY: Duration = Duration::from_secs(5);
 const TRANSACTION: Duration = Duration::from_secs(10);
 
-/// One consumer and one producer. The consumer is dropped before the producer, as closing it may still need offsets.
+/// A consumer and a producer. The consumer is dropped first, because closing it may still commit offsets.
 pub struct KafkaTransactionalClient {
     pub(super) reader: KafkaGroupConsumer,
     past: history::LazyHistory,
-    /// Of the first worker of a process.
+    /// Observer of the group; only the first worker of a process has one.
     onlooker: Option<GroupObserver>,
     pub(super) producer: BaseProducer<DeliveryReports>,
     kafka: KafkaSettings,
     pub(super) names: MemberNames,
     pub(super) delivery: Delivery,
     session: Duration,
-    /// Between two of the consumer's.
+    /// Interval between two polls of the consumer.
     heartbeat: Duration,
-    /// Delivery reports when the open transaction began.
+    /// Number of delivery reports when the open transaction began.
     pub(super) reports_before: u64,
     pub(super) sent: u64,
-    /// See [`origin`].
+    /// Number of partitions at the group's beginning; see [`origin`].
     origin: i32,
-    /// A commit has begun and its outcome is open: only the same call may follow.
+    /// A commit has begun and its outcome is unknown: only the same call may follow.
     pub(super) is_committing: bool,
 }
 
 impl KafkaTransactionalClient {
-    /// Clients that are not connected yet.
+    /// Creates clients without connecting.
     ///
     /// # Errors
-    /// `Stop` when librdkafka does not accept the configuration.
+    /// `Stop` if librdkafka does not accept the configuration.
     pub fn new(
         kafka: &KafkaSettings,
         names: MemberNames,
@@ -110,7 +111,7 @@ impl KafkaTransactionalClient {
     }
 }
 
-/// The consumer's part; the producer's callbacks are called with it.
+/// The consumer part; the callbacks of the producer run during its calls.
 impl GroupConsumer for KafkaTransactionalClient {
     fn now(&self) -> Duration {
         self.reader.now()
@@ -180,7 +181,7 @@ impl TransactionalClient for KafkaTransactionalClient {
     fn open(&mut self) -> Result<(), Fault> {
         if self.delivery == Delivery::ExactlyOnce {
             self.producer.init_transactions(OPEN).map_err(|e| {
-                // The callbacks know why it takes so long; each poll serves one.
+                // The callbacks know the reason of the delay; each poll serves one.
                 (0..32).for_each(|_| self.producer.poll(Duration::ZERO));
                 let mut fault = fault::of("starting transactions", &e);
                 if let Some(why) = self.producer.context().trouble.reason() {
@@ -305,8 +306,8 @@ impl TransactionalClient for KafkaTransactionalClient {
         self.give_up()
     }
 
-    /// A producer that was fenced may have been too slow, or have a twin: the twin's consumer joins after its producer began,
-    /// and ours hears of that by the next heartbeat.
+    /// A fenced producer may have been too slow, or another instance may have the same name. The consumer of such an
+    /// instance joins after its producer has begun, and this member learns of it with the next heartbeat.
     fn is_replaced(&mut self, mut is_fenced: bool, stop: &Stop) -> bool {
         let of_producer = self.producer.client().fatal_error();
         let is_doubted = of_producer.is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));

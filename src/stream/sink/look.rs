@@ -1,5 +1,5 @@
-//! The ledger, read again every few seconds: it may have been restored from a copy, replaced or moved, and what it keeps of refused
-//! records is a condition.
+//! Reads the ledger again every few seconds. It may have been restored from a backup, replaced or moved. The refused
+//! records that it keeps are a condition.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use crate::health::{ComponentState, ConditionCode, ConditionSeverity};
 use crate::ledger::{LedgerError, OpenRejects};
 use crate::stream::client::{Fault, GroupConsumer, Positions, Remedy};
 
-/// Between two looks at the ledger.
+/// Interval between two reads of the ledger.
 const LOOK: Duration = Duration::from_secs(5);
 
 impl<R: GroupConsumer> Sink<'_, R> {
-    /// Reads the ledger again: what it holds decides, not what this sink believes to have stored.
+    /// Reads the ledger again. The ledger decides, not what this sink believes to have stored.
     pub(super) fn look(&mut self) -> Result<(), Fault> {
         let partitions = self.positions.keys().copied().collect::<Vec<_>>();
         if partitions.is_empty() {
-            // The sink that has partitions says it.
+            // The sink with partitions reports it.
             self.part.clear(ConditionCode::RowsRefused);
             return Ok(());
         }
@@ -60,8 +60,8 @@ impl<R: GroupConsumer> Sink<'_, R> {
         self.take_over()
     }
 
-    /// Moves the ledger past control records and records of aborted transactions, so that it stands at the end when all is
-    /// stored.
+    /// Moves the ledger past control records and records of aborted transactions, so that it is at the end when
+    /// everything is stored.
     fn pass_controls(&mut self) -> Result<(), Fault> {
         let reached = self.reader.reached();
         let beyond = |(partition, next): (&i32, &i64)| {
@@ -86,7 +86,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         }
     }
 
-    /// A condition for as long as the database keeps records that the table refused.
+    /// Raises a condition for as long as the database keeps refused records.
     fn tell_rejects(&self, rejects: &OpenRejects) {
         if rejects.count == 0 {
             return self.part.clear(ConditionCode::RowsRefused);
@@ -104,7 +104,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
     }
 }
 
-/// The ledger is not where this sink left it.
+/// Reports that the ledger's offset differs from the one that this sink wrote.
 pub(super) fn moved() -> Fault {
     Fault::new(
         Remedy::Rebuild,
