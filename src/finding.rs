@@ -1,6 +1,7 @@
 //! The result of a check of one file, topic or permission. `anomaly check` prints it. A start is refused if the result
 //! is unusable.
 
+pub mod file;
 pub mod sandbox;
 
 use std::io;

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::output;
 use crate::cli::Passwd;
 use crate::error::{Error, Result};
+use crate::finding;
 use crate::foreign;
 use crate::page::auth::hash;
 
@@ -22,7 +23,7 @@ pub fn run(passwd: &Passwd, file: &Path) -> Result<()> {
     if name.is_empty() || name.len() > 256 || name.starts_with('#') || name.contains([':', '\n', '\0']) {
         return Err(Error::usage("a name has 1 to 256 bytes, no colon, and does not begin with #"));
     }
-    let old = match std::fs::read_to_string(file) {
+    let old = match finding::file::read_text(file) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(Error::no_input(format_args!("cannot read {}: {e}", foreign::path(file)))),

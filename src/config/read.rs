@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::account::{Account, SERVICE, acting, name_of, reader};
 use super::report::{SettingOrigin, SettingsReport};
-use crate::finding::sandbox;
+use crate::finding::{self, sandbox};
 use crate::foreign;
 
 /// What Windows editors put before UTF-8 text.
@@ -40,7 +40,7 @@ pub fn list(dir: &Path, account: Option<&Account>) -> io::Result<Option<Vec<Path
 /// # Errors
 /// When it cannot be read, or is not UTF-8.
 pub fn text(path: &Path, account: Option<&Account>) -> io::Result<Option<String>> {
-    acting(account, || found(path, fs::read(path)))??.map(utf8).transpose()
+    acting(account, || found(path, finding::file::read(path)))??.map(utf8).transpose()
 }
 
 /// Only "not found" is absence, and a symbolic link that leads nowhere is not even that.

@@ -113,7 +113,7 @@ pub fn look(certificate: &Path, key: &Path, now: Timestamp) -> Vec<Finding> {
 type Wrong<'a> = (&'static str, &'a Path, String);
 
 fn read<'a>(certificate: &'a Path, key: &'a Path) -> Result<(Vec<X509>, PKey<Private>), Wrong<'a>> {
-    let bytes = |path: &Path| std::fs::read(path).map_err(|e| finding::unreadable(path, &e));
+    let bytes = |path: &Path| finding::file::read_certificates(path).map_err(|e| finding::unreadable(path, &e));
     let of_chain = |why| ("dashboard.tls_certificate", certificate, why);
     let of_key = |why| ("dashboard.tls_key", key, why);
     let chain = bytes(certificate).and_then(|bytes| pem::certificates(&bytes)).map_err(of_chain)?;

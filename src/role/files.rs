@@ -80,8 +80,8 @@ fn replayed(settings: &Settings) -> Option<Finding> {
     if producer.source != SourceKind::Replay || producer.file == "-" {
         return None;
     }
-    Some(match std::fs::File::open(path) {
-        Ok(_) => Finding::new("producer.file", Grade::Good, format!("{}: readable", path.display())),
+    Some(match finding::file::opens(path) {
+        Ok(()) => Finding::new("producer.file", Grade::Good, format!("{}: readable", path.display())),
         // The role itself exits with the code for an unreadable input.
         Err(e) => Finding::new("producer.file", Grade::Wrong, finding::unreadable(path, &e)),
     })

@@ -26,7 +26,7 @@ pub fn look(settings: &PostgresSettings, now: Timestamp) -> Option<Finding> {
         return None;
     }
     let path = Path::new(&settings.sslrootcert);
-    let bytes = match std::fs::read(path) {
+    let bytes = match finding::file::read_certificates(path) {
         Ok(bytes) => bytes,
         Err(e) => return Some(Finding::new(WHAT, Grade::Unusable, finding::unreadable(path, &e))),
     };

@@ -8,6 +8,7 @@ use postgres_openssl::MakeTlsConnector;
 
 use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
+use crate::finding;
 
 /// What makes connections secure.
 ///
@@ -33,11 +34,13 @@ fn read(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
     let broken = |e: openssl::error::ErrorStack| Error::config(format_args!("TLS to PostgreSQL cannot be used: {e}"));
     let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(broken)?;
     if !settings.sslrootcert.is_empty() {
+        readable("sslrootcert", &settings.sslrootcert)?;
         builder.set_ca_file(&settings.sslrootcert).map_err(|e| unusable("sslrootcert", &settings.sslrootcert, e))?;
     }
     if !settings.sslcert.is_empty() {
+        readable("sslcert", &settings.sslcert)?;
         builder.set_certificate_chain_file(&settings.sslcert).map_err(|e| unusable("sslcert", &settings.sslcert, e))?;
-        let key = std::fs::read(&settings.sslkey).map_err(|e| unusable("sslkey", &settings.sslkey, e))?;
+        let key = readable("sslkey", &settings.sslkey)?;
         // OpenSSL would ask the terminal for a passphrase.
         let key = PKey::private_key_from_pem_callback(&key, |_| Ok(0)).map_err(|e| {
             unusable("sslkey", &settings.sslkey, format_args!("{e}; it must be PEM, and have no passphrase"))
@@ -59,6 +62,11 @@ fn read(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
         Ok(())
     });
     Ok(connector)
+}
+
+/// Content of a file; also before OpenSSL opens it, which would wait for the writer of a named pipe.
+fn readable(key: &str, file: &str) -> Result<Vec<u8>> {
+    finding::file::read_certificates(file.as_ref()).map_err(|e| unusable(key, file, e))
 }
 
 fn unusable(key: &str, file: &str, why: impl std::fmt::Display) -> Error {

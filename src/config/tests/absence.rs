@@ -3,6 +3,8 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use rustix::fs::{CWD, Mode, mkfifoat};
+
 use super::super::*;
 use super::{message, places};
 
@@ -56,12 +58,27 @@ fn what_is_there_and_is_no_file_of_settings_stops_the_start() {
     complain(&|path| symlink("/nowhere/x.toml", path).unwrap(), "dangling.toml", "a symbolic link that leads nowhere");
     complain(&|path| std::fs::create_dir(path).unwrap(), "directory.toml", "Is a directory");
     complain(&|path| std::fs::write(path, b"a = 1\nb = \"\xe4\"\n").unwrap(), "latin1.toml", "byte 6 of line 2");
+    complain(&|path| mkfifoat(CWD, path, Mode::RUSR).unwrap(), "pipe.toml", "a named pipe, not a regular file");
+    complain(&|path| symlink("/dev/zero", path).unwrap(), "zero.toml", "a device, not a regular file");
+    complain(&|path| std::fs::write(path, vec![b'#'; (1 << 20) + 1]).unwrap(), "large.toml", "more than 1 MiB");
     complain(&|path| std::fs::write(path, b"\xff\xfea\0=\x001\0").unwrap(), "utf16.toml", "it is UTF-16");
     std::fs::remove_dir_all(&conf_d).unwrap();
     std::fs::write(&conf_d, "").unwrap();
     assert!(load(&places).expect_err("a file").message.contains("Not a directory"));
     let file = SettingFiles { dir: conf_d, ..SettingFiles::default() };
     assert!(load(&file).expect_err("a file").message.contains("is not a directory"));
+}
+
+#[test]
+fn a_drop_in_that_is_a_link_to_dev_null_is_empty_and_a_secret_is_a_regular_file() {
+    let (dir, mut places) = places(&[("conf.d/50.toml", "[detector]\nwindow = 50\n")], &[]);
+    symlink("/dev/null", dir.path().join("conf.d/60.toml")).unwrap();
+    assert_eq!(load(&places).unwrap().settings.detector.window, 50);
+    let secret = dir.path().join("secret");
+    mkfifoat(CWD, &secret, Mode::RUSR).unwrap();
+    places.env = vec![("ANOMALY__POSTGRES__PASSWORD_FILE".into(), secret.display().to_string())];
+    let message = load(&places).expect_err("a pipe").message;
+    assert!(message.contains("a named pipe, not a regular file"), "{message}");
 }
 
 #[test]

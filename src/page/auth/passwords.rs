@@ -83,7 +83,7 @@ impl Users {
         let changed = std::fs::metadata(&self.file).and_then(|file| file.modified()).ok();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.read != changed || changed.is_none() {
-            match std::fs::read_to_string(&self.file) {
+            match finding::file::read_text(&self.file) {
                 Ok(text) => *known = Known { read: changed, users: parse(&text) },
                 Err(error) => {
                     tracing::error!(%error, file = %self.file.display(), "the file of passwords cannot be read; nobody may enter");
@@ -128,7 +128,7 @@ fn user(line: &str) -> Option<(String, (UserRole, String))> {
 /// What `anomaly check` says of the file, and a start before it serves.
 pub fn look(file: &Path) -> Finding {
     const WHAT: &str = "dashboard.users";
-    let text = match std::fs::read(file).map(String::from_utf8) {
+    let text = match finding::file::read(file).map(String::from_utf8) {
         Ok(Ok(text)) => text,
         Ok(Err(_)) => return Finding::new(WHAT, Grade::Unusable, format!("{} is not UTF-8", file.display())),
         Err(e) if e.kind() == ErrorKind::NotFound => {

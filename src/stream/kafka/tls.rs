@@ -71,7 +71,7 @@ impl Files<'_> {
         }
         let property = format!("{stem}.location");
         let path = Path::new(self.get(&property)?);
-        Some(match std::fs::read(path) {
+        Some(match finding::file::read_certificates(path) {
             Ok(bytes) => Ok(Content { what: key(&property), place: path.display().to_string(), bytes }),
             Err(e) => Err(Finding::new(key(&property), Grade::Unusable, finding::unreadable(path, &e))),
         })

@@ -1,0 +1,147 @@
+//! Reads a file that a setting names as a whole. Only a regular file of bounded size is read: a named pipe would block the
+//! reader, and a device such as `/dev/zero` has no end.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{OFlags, major, minor};
+use rustix::io::Errno;
+
+/// Size in bytes of the largest file of settings, secrets or users.
+const LARGEST_TEXT: u64 = 1 << 20;
+/// Size in bytes of the largest file of certificates. The authorities of a whole system take about 0.3 MB.
+const LARGEST_CERTIFICATES: u64 = 16 << 20;
+
+/// Content of a file of settings, secrets or users, followed through symbolic links. `/dev/null` is an empty file.
+///
+/// # Errors
+/// When the file cannot be read, is not a regular file, or has more than 1 MiB.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_at_most(path, LARGEST_TEXT)
+}
+
+/// As [`read`], as text.
+///
+/// # Errors
+/// As [`read`], and when the file is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// Content of a file of certificates or keys, as [`read`] with a limit of 16 MiB.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_certificates(path: &Path) -> io::Result<Vec<u8>> {
+    read_at_most(path, LARGEST_CERTIFICATES)
+}
+
+/// Verifies that a file of input can be opened, without waiting for the writer of a named pipe.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn opens(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path)?.file_type().is_fifo() {
+        // A writer that waits for its reader would take this one for it.
+        true => Ok(()),
+        false => open(path).map(drop),
+    }
+}
+
+fn read_at_most(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
+    // Before it is opened, since opening a device may have an effect.
+    if is_empty_device(&std::fs::metadata(path)?)? {
+        return Ok(Vec::new());
+    }
+    let file = open(path)?;
+    // What was opened may be another file than the one that was looked at.
+    if is_empty_device(&file.metadata()?)? {
+        return Ok(Vec::new());
+    }
+    let mut content = Vec::new();
+    file.take(largest + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > largest {
+        let why = format!("it has more than {} MiB: is it the right file?", largest >> 20);
+        return Err(io::Error::new(ErrorKind::FileTooLarge, why));
+    }
+    Ok(content)
+}
+
+/// Neither waits for a writer, nor takes a terminal over.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
+}
+
+/// Whether it is `/dev/null`, which has no content; an error for whatever else is not a regular file.
+fn is_empty_device(metadata: &Metadata) -> io::Result<bool> {
+    let kind = metadata.file_type();
+    let name = match kind {
+        _ if kind.is_file() => return Ok(false),
+        _ if kind.is_char_device() && (major(metadata.rdev()), minor(metadata.rdev())) == (1, 3) => return Ok(true),
+        _ if kind.is_dir() => return Err(Errno::ISDIR.into()),
+        _ if kind.is_fifo() => "a named pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    let why = format!("it is {name}, not a regular file: replace it with a regular file, or remove it");
+    Err(io::Error::new(ErrorKind::InvalidInput, why))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::*;
+
+    /// What comes of a call that must not wait.
+    fn soon<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(call()));
+        receiver.recv_timeout(Duration::from_secs(20)).expect("the call waits")
+    }
+
+    fn why(path: &Path) -> String {
+        let path = path.to_owned();
+        soon(move || read(&path)).expect_err("it was read").to_string()
+    }
+
+    #[test]
+    fn only_a_regular_file_of_bounded_size_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        mkfifoat(CWD, at("fifo"), Mode::RUSR | Mode::WUSR).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for (name, target) in [("pipe", at("fifo")), ("zero", "/dev/zero".into()), ("null", "/dev/null".into())] {
+            symlink(target, at(name)).unwrap();
+        }
+        assert!(why(&at("fifo")).contains("a named pipe, not a regular file"));
+        assert!(why(&at("pipe")).contains("a named pipe, not a regular file"));
+        assert!(why(&at("socket")).contains("a socket, not a regular file"));
+        assert!(why(&at("zero")).contains("a device, not a regular file"));
+        assert_eq!(read(dir.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(read(&at("null")).unwrap(), b"");
+        assert!(
+            soon({
+                let pipe = at("pipe");
+                move || opens(&pipe)
+            })
+            .is_ok()
+        );
+
+        std::fs::write(at("file"), "a = 1\n").unwrap();
+        symlink(at("file"), at("link")).unwrap();
+        assert_eq!(read_text(&at("link")).unwrap(), "a = 1\n");
+        std::fs::write(at("large"), vec![b'#'; 1 << 20]).unwrap();
+        assert_eq!(read(&at("large")).unwrap().len(), 1 << 20);
+        std::fs::write(at("larger"), vec![b'#'; (1 << 20) + 1]).unwrap();
+        assert!(why(&at("larger")).contains("more than 1 MiB"));
+        assert!(read_certificates(&at("larger")).is_ok());
+    }
+}
