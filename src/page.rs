@@ -2,6 +2,7 @@
 //! does not know who implements the trait or how the process is run.
 
 mod answer_cache;
+mod archive_watch;
 mod assets;
 pub mod auth;
 mod cached_page;
@@ -28,6 +29,7 @@ use crate::error::Result;
 use crate::event::Timestamp;
 use crate::http::Handler;
 use crate::stop::Stop;
+pub use archive_watch::ArchiveWatch;
 use auth::Access;
 use dashboard::Dashboard;
 
@@ -61,9 +63,18 @@ pub struct SiteOptions {
 /// # Errors
 /// 70 when an embedded template is not valid.
 pub fn app(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Arc<Handler>> {
+    watched_app(archive, options).map(|(handler, _)| handler)
+}
+
+/// As [`app`], with the watch that says whether readers get answers.
+///
+/// # Errors
+/// As [`app`].
+pub fn watched_app(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<(Arc<Handler>, ArchiveWatch)> {
     let dashboard = Arc::new(Dashboard::new(archive, options)?);
     live::follow(&dashboard)?;
-    Ok(Arc::new(move |request| route::answer(&dashboard, request)))
+    let watch = ArchiveWatch::new(Arc::clone(&dashboard));
+    Ok((Arc::new(move |request| route::answer(&dashboard, request)), watch))
 }
 
 #[cfg(test)]

@@ -185,6 +185,7 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
 #[test]
 fn browsers_are_bound_to_tls_by_setting_and_a_certificate_that_ends_is_said() {
     let case = Case::bare("hsts", Parts::shared());
+    case.ok(&["migrate"]);
     let dir = case.dir.path();
     let (cert, key) = (dir.join("cert.pem").display().to_string(), dir.join("key.pem").display().to_string());
     for (days, code, severity) in [(30, 200, None), (3, 200, Some("notice")), (-1, 503, Some("degraded"))] {
@@ -263,6 +264,62 @@ fn ten_thousand_idle_connections_keep_nobody_out() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     drop(crowd);
     assert!(!process.log().contains("WARN"), "{}", process.log());
+}
+
+/// Until the process has this status and says these words.
+fn wait_readiness(process: &Process, status: u16, words: &str) {
+    wait_for(words, Duration::from_secs(60), || {
+        process.get("/readyz").is_some_and(|(code, text)| code == status && text.contains(words))
+    });
+}
+
+#[test]
+fn a_dashboard_whose_database_is_away_or_refuses_is_not_ready_until_its_pages_are_answered() {
+    let mut case = Case::bare("unanswered", Parts::shared());
+    let mut admin = case.parts.admin();
+    let reader = format!("{}_reader", case.name);
+    admin.batch_execute(&format!("create role {reader} login password 'secret'")).unwrap();
+    case.set("MIGRATE__READER", &reader);
+    case.ok(&["migrate"]);
+    let server = format!("{}:{}", case.parts.get("POSTGRES__HOST"), case.parts.get("POSTGRES__PORT"));
+    let gate = free_port();
+    let settings = [
+        ("POSTGRES__HOST", "127.0.0.1"),
+        ("POSTGRES__PORT", &gate.to_string()),
+        ("POSTGRES__USER", reader.as_str()),
+        ("POSTGRES__PASSWORD_FILE", ""),
+        ("POSTGRES__PASSWORD", "secret"),
+    ];
+    let (process, port) = dashboard(&case, &settings);
+    wait_readiness(&process, 503, "PostgreSQL is away since");
+    let metrics = process.get("/metrics").unwrap().1;
+    assert!(metrics.contains("code=\"no_database_answer\""), "{metrics}");
+    // From now on the port leads to the server.
+    let listener = std::net::TcpListener::bind(("127.0.0.1", gate)).unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(&server) else { continue };
+            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
+        }
+    });
+    wait_readiness(&process, 200, "running");
+    let right = format!("select on {}.detector_status", case.name);
+    case.sql().batch_execute(&format!("revoke {right} from {reader}")).unwrap();
+    wait_readiness(&process, 503, "PostgreSQL refuses to answer the pages: 42501");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(get("/detection", "").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("PostgreSQL refuses to answer."), "{answer}");
+    case.sql().batch_execute(&format!("grant {right} to {reader}")).unwrap();
+    wait_readiness(&process, 200, "running");
+    drop((process, case));
+    admin.batch_execute(&format!("drop owned by {reader}; drop role {reader}")).unwrap();
 }
 
 #[test]

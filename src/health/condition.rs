@@ -86,6 +86,8 @@ codes! {
     RetentionWaits = "retention_waits",
     /// The certificate of the pages has expired or expires soon.
     CertificateExpires = "certificate_expires",
+    /// The database gives the pages no answer.
+    NoDatabaseAnswer = "no_database_answer",
 }
 
 /// An active condition.

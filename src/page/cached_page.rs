@@ -77,6 +77,11 @@ impl<P: Page> CachedPage<P> {
         site.ask(&self.cache, question, P::load)
     }
 
+    /// Why the question at a path without a query has no new answer; `None` when it has one.
+    pub fn unanswered(&self, site: &Site, path: &[&str]) -> Option<NoNewAnswer> {
+        self.get(site, &P::question(path, &PageQuery::default())?).why
+    }
+
     /// Answers a request; returns `None` when its path belongs to another page. `alarm` returns what is wrong with the
     /// detection.
     pub fn answer(

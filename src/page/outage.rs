@@ -1,7 +1,8 @@
 //! Whether the archive answers. An outage is remembered, so that no reader waits for it again, and one probe at a time looks
-//! whether it is over. Both ends are logged once, here.
+//! whether it is over. The component that watches the
+//! archive logs both ends.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant as Clock};
 
@@ -25,11 +26,22 @@ pub struct Outage {
     offset: AtomicI64,
     /// When that is to be measured again.
     due: Mutex<Option<Clock>>,
+    /// Questions that the archive refused so far.
+    refusals: AtomicU64,
+}
+
+/// An outage that lasts.
+#[derive(Debug, Clone)]
+pub struct OutageCause {
+    /// Since when there has been no answer.
+    pub since: Timestamp,
+    /// Why the first question of it got none.
+    pub why: String,
 }
 
 #[derive(Default)]
 struct State {
-    since: Option<Timestamp>,
+    cause: Option<OutageCause>,
     prober: Option<Prober>,
     asker: Option<Asker>,
 }
@@ -41,7 +53,14 @@ type Asker = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
 impl Outage {
     /// All well. `clock` is the time that readers are told.
     pub fn new(clock: fn() -> Timestamp, pause: Duration) -> Self {
-        Outage { clock, pause, state: Mutex::default(), offset: AtomicI64::new(0), due: Mutex::default() }
+        Outage {
+            clock,
+            pause,
+            state: Mutex::default(),
+            offset: AtomicI64::new(0),
+            due: Mutex::default(),
+            refusals: AtomicU64::new(0),
+        }
     }
 
     /// From now on an outage is probed until it is over.
@@ -88,19 +107,33 @@ impl Outage {
 
     /// Since when there has been no answer.
     pub fn outage(&self) -> Option<Timestamp> {
-        self.lock().since
+        self.lock().cause.as_ref().map(|cause| cause.since)
+    }
+
+    /// The same, with its cause.
+    pub fn cause(&self) -> Option<OutageCause> {
+        self.lock().cause.clone()
+    }
+
+    /// Number of questions that the archive refused so far.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// Takes note of a failure. The first of an outage starts the probe.
     pub fn failed(&self, failure: &NoAnswer) {
         let NoAnswer::Away(why) = failure else {
             tracing::warn!(%failure, "the database gives no answer to a page");
+            if matches!(failure, NoAnswer::Refused(_)) {
+                self.refusals.fetch_add(1, Ordering::Relaxed);
+            }
             return;
         };
         let mut state = self.lock();
-        if state.since.is_none() {
-            tracing::warn!(why, "PostgreSQL is away; the pages show the last data");
-            state.since = Some(self.now());
+        if state.cause.is_none() {
+            // The component that this belongs to logs its condition.
+            tracing::debug!(why, "PostgreSQL is away; the pages show the last data");
+            state.cause = Some(OutageCause { since: self.now(), why: why.clone() });
             if let Some(start) = &state.prober {
                 start();
             }
@@ -108,8 +141,8 @@ impl Outage {
     }
 
     fn recovered(&self) {
-        if let Some(since) = self.lock().since.take() {
-            tracing::info!(%since, "PostgreSQL is back");
+        if let Some(OutageCause { since, .. }) = self.lock().cause.take() {
+            tracing::debug!(%since, "PostgreSQL is back");
         }
     }
 

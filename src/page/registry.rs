@@ -23,7 +23,7 @@ use crate::http::Response;
 const ALARM: Duration = Duration::from_secs(20);
 
 macro_rules! pages {
-    ($($name:ident: $page:ty),+ $(,)?) => {
+    ($($name:ident: $page:ty = $sample:expr),+ $(,)?) => {
         /// All pages with their caches.
         pub struct Pages { $(#[allow(missing_docs)] pub $name: CachedPage<$page>),+ }
 
@@ -40,18 +40,24 @@ macro_rules! pages {
             pub fn answer(&self, visit: &RequestContext<'_>, path: &[&str]) -> Option<Response> {
                 None$(.or_else(|| self.$name.answer(visit, path, || self.alarm::<$page>(visit.site))))+
             }
+
+            /// Asks the question of each page at its sample path; why the first that is not answered has no new answer.
+            pub fn unanswered(&self, site: &Site) -> Option<NoNewAnswer> {
+                None$(.or_else(|| self.$name.unanswered(site, &$sample)))+
+            }
         }
     };
 }
 
+// Each page with a path of its own, which it may not find anything at: the watch over the archive asks there.
 pages! {
-    overview: Overview,
-    list: List,
-    explain: Explain,
-    devices: Devices,
-    device: Device,
-    detection: Detection,
-    dead_letters: DeadLetters,
+    overview: Overview = [""],
+    list: List = ["anomalies"],
+    explain: Explain = ["anomalies", "-", "0", "0"],
+    devices: Devices = ["devices"],
+    device: Device = ["devices", "-"],
+    detection: Detection = ["detection"],
+    dead_letters: DeadLetters = ["dead-letters"],
 }
 
 impl Pages {

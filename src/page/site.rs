@@ -111,6 +111,11 @@ impl Site {
         AnswerCache::new(Arc::clone(&self.health))
     }
 
+    /// What is known of the archive's absence.
+    pub fn health(&self) -> &Outage {
+        &self.health
+    }
+
     /// Returns whether the archive is known to be unreachable.
     pub fn is_away(&self) -> bool {
         self.health.outage().is_some()

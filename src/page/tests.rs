@@ -2,6 +2,7 @@
 
 mod api;
 mod base;
+mod archive_watch;
 mod blind;
 mod doors;
 mod states;
@@ -58,7 +59,7 @@ fn status(age: f64) -> StatusRow {
 
 /// One anomaly of a hostile device, and a detector that reported `age` seconds ago.
 struct Fake {
-    /// 0 answers, 1 is away, 2 refuses.
+    /// 0 answers, 1 is away, 2 refuses, 3 is slow, 4 refuses what is asked about device `poison`, 5 about dead letters.
     mood: AtomicU8,
     age: f64,
     judged: u64,
@@ -93,7 +94,8 @@ impl Fake {
 
     fn check(&self) -> Result<(), NoAnswer> {
         match self.mood.load(Ordering::SeqCst) {
-            0 => Ok(()),
+            0 | 4 | 5 => Ok(()),
+            3 => Err(NoAnswer::Slow),
             1 => Err(NoAnswer::Away("connection refused by /var/run/secret".into())),
             _ => Err(NoAnswer::Refused("run `anomaly migrate`".into())),
         }
@@ -112,6 +114,9 @@ impl Archive for Fake {
     }
     fn newest(&self, filter: &Filter, _: Option<&PageKey>, limit: u32) -> Result<AnomalyPage, NoAnswer> {
         self.check()?;
+        if self.mood.load(Ordering::SeqCst) == 4 && filter.devices == ["poison"] {
+            return Err(NoAnswer::Refused("22003: out of range".into()));
+        }
         if self.facts.is_empty {
             return Ok(AnomalyPage::default());
         }
@@ -189,6 +194,9 @@ impl Archive for Fake {
     }
     fn dead_letters(&self, _: u32) -> Result<Vec<DeadLetter>, NoAnswer> {
         self.check()?;
+        if self.mood.load(Ordering::SeqCst) == 5 {
+            return Err(NoAnswer::Refused("42501: permission denied for table rejected_samples".into()));
+        }
         Ok(self.facts.letters.clone())
     }
     fn knows(&self, _: &str) -> Result<Known, NoAnswer> {

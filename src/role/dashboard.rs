@@ -17,6 +17,7 @@ use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity};
 use crate::http::tls::Tls;
 use crate::http::{self, Handler};
+use crate::page::ArchiveWatch;
 use crate::page::auth::Access;
 use crate::stop::Stop;
 use crate::{page, store};
@@ -39,6 +40,11 @@ const PULSE: Duration = Duration::from_secs(2);
 /// # Errors
 /// 78 when the database's settings cannot be used.
 pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
+    watched_app(settings, stop).map(|(handler, _)| handler)
+}
+
+/// As [`app`], with the watch that says whether the database answers.
+fn watched_app(settings: &Settings, stop: &Arc<Stop>) -> Result<(Arc<Handler>, ArchiveWatch)> {
     let pool = store::pool(&settings.postgres, CONNECTIONS)?;
     let mut marks = settings.postgres.clone();
     if !settings.marks.user.is_empty() {
@@ -64,7 +70,7 @@ pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
         console: settings.dashboard.console.clone(),
         stop: Arc::clone(stop),
     };
-    page::app(Arc::new(store::PostgresArchive::new(&settings.postgres, pool, marker)), options)
+    page::watched_app(Arc::new(store::PostgresArchive::new(&settings.postgres, pool, marker)), options)
 }
 
 /// Checked with the settings.
@@ -93,7 +99,7 @@ pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
         return Err(Error::config("dashboard.listen is \"off\": the dashboard has nothing to do"));
     };
     let meter = crew.meter.clone();
-    let pages = app(settings, &crew.stop)?;
+    let (pages, watch) = watched_app(settings, &crew.stop)?;
     let handler = move |request| {
         let answer = pages(request);
         let outcome = match answer.status {
@@ -122,6 +128,7 @@ pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
     let (part, stop) = (crew.health.part("pages"), crew.stop.clone());
     part.set(ComponentState::Running);
     tracing::info!("pages on {}://{address}/", if tls.is_some() { "https" } else { "http" });
+    watch_archive(crew, part.clone(), watch)?;
     // The beat of a server is that it answers.
     crew.spawn("pulse", move || {
         while !stop.wait(PULSE) {
@@ -132,6 +139,19 @@ pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
                 Ok(()) => part.set(ComponentState::Running),
                 Err(e) => part.set(ComponentState::Degraded(format!("{address} does not answer: {e}"))),
             }
+        }
+        Ok(())
+    })
+}
+
+/// Says that the database gives the pages no answer, until it gives one. A thread of its own may wait for that; its first look
+/// comes after the pages are ready, so that a start does not wait for the database.
+fn watch_archive(crew: &mut Supervisor, part: Arc<Component>, mut watch: ArchiveWatch) -> Result<()> {
+    let stop = crew.stop.clone();
+    crew.spawn("archive-watch", move || {
+        while !stop.wait(PULSE) {
+            let trouble = watch.look().map(|sentence| (ConditionSeverity::Degraded, sentence));
+            part.set_condition(ConditionCode::NoDatabaseAnswer, trouble);
         }
         Ok(())
     })
