@@ -175,6 +175,16 @@ impl Auth {
         self.cookies.clear(self.is_encrypted(request))
     }
 
+    /// Sets the cookie by which [`returns_cookies`](Self::returns_cookies) knows browsers that keep cookies.
+    pub fn test_cookie(&self, request: &Request) -> String {
+        self.cookies.set_test(self.is_encrypted(request))
+    }
+
+    /// Whether the browser has sent the test cookie of the login form back.
+    pub fn returns_cookies(&self, request: &Request) -> bool {
+        self.cookies.has_test(request, self.is_encrypted(request))
+    }
+
     fn token(&self, request: &Request) -> Option<String> {
         self.cookies.token(request, self.is_encrypted(request))
     }

@@ -30,10 +30,24 @@ impl Cookies {
 
     /// The token of a request's cookie.
     pub fn token(&self, request: &Request, is_encrypted: bool) -> Option<String> {
-        let wanted = if is_encrypted { &self.secure } else { &self.plain };
+        self.value(request, if is_encrypted { &self.secure } else { &self.plain })
+    }
+
+    /// Sets a cookie without meaning, by which the login form learns whether the browser sends cookies back.
+    pub fn set_test(&self, is_encrypted: bool) -> String {
+        self.set("1", is_encrypted).replacen('=', "-test=", 1)
+    }
+
+    /// Whether the browser has sent that cookie back.
+    pub fn has_test(&self, request: &Request, is_encrypted: bool) -> bool {
+        let name = if is_encrypted { &self.secure } else { &self.plain };
+        self.value(request, &format!("{name}-test")).is_some()
+    }
+
+    fn value(&self, request: &Request, wanted: &str) -> Option<String> {
         let mut cookies = request.headers.get_all("cookie").iter().filter_map(|line| line.to_str().ok());
         let pair = |cookie: &str| {
-            cookie.trim().split_once('=').filter(|(name, _)| name == wanted).map(|(_, value)| value.to_owned())
+            cookie.trim().split_once('=').filter(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
         };
         cookies.find_map(|line| line.split(';').find_map(pair))
     }

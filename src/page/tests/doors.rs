@@ -69,6 +69,26 @@ fn without_passwords_pages_are_served_under_names_of_this_machine_only() {
 }
 
 #[test]
+fn a_browser_that_keeps_no_cookies_is_told_so_by_the_login_form() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("ada:operator:{}\n", crate::page::auth::hash("secret").unwrap())).unwrap();
+    let (idle, life) = (Duration::from_secs(60), Duration::from_secs(60));
+    let handler = guarded(Access::Passwords { file: file.path().into(), idle, life });
+    let (form, body) = get(&handler, "/login?next=%2Fdevices");
+    let cookie = header(&form, "set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let field = "<input type=\"hidden\" name=\"form\" value=\"1\">";
+    assert!(cookie == "anomaly-8501-test=1" && body.contains(field), "{cookie}: {body}");
+    let filled = "form=1&name=ada&password=secret&next=%2Fdevices";
+    let (without, body) = send(&handler, post("/login", filled, &[]));
+    assert!(without.status == 400 && plain(&body).contains("A login needs a cookie"), "{body}");
+    assert_eq!(header(&without, "set-cookie").map(|cookie| cookie.contains("-test=")), Some(true));
+    let (with, _) = send(&handler, post("/login", filled, &[("cookie", &cookie)]));
+    assert_eq!((with.status, header(&with, "location")), (303, Some("/devices")));
+    // A script that posts without the form gets its session.
+    assert_eq!(send(&handler, post("/login", "name=ada&password=secret", &[])).0.status, 303);
+}
+
+#[test]
 fn a_proxy_is_believed_only_from_its_address() {
     let handler = guarded(Access::Proxy { header: "X-Forwarded-User".into(), operators: vec!["ada".into()] });
     let visit = |peer: &str, name: Option<&str>, mut request: Request| {

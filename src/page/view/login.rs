@@ -9,6 +9,10 @@ use crate::page::frame::Frame;
 use crate::page::respond;
 use crate::page::site::Site;
 
+/// Without the cookie of its session, who logs in would come back to an empty form.
+const NO_COOKIES: &str = "A login needs a cookie, and the browser has sent none back. Allow cookies for this address, then log in \
+     again.";
+
 #[derive(Serialize)]
 struct Content {
     /// Why the login failed; empty before the first attempt.
@@ -46,13 +50,19 @@ pub fn show(visit: &RequestContext<'_>) -> Response {
 /// Checks the submitted name and password.
 pub fn enter(visit: &RequestContext<'_>) -> Response {
     let (mut user, mut password, mut next) = (String::new(), String::new(), String::from("/"));
+    let mut is_from_form = false;
     for (name, value) in url::form_urlencoded::parse(&visit.request.body) {
         match name.as_ref() {
             "name" => user = value.trim().to_owned(),
             "password" => password = value.into_owned(),
             "next" => next = here(&value),
+            // What is no browser may post without having seen the form.
+            "form" => is_from_form = true,
             _ => {}
         }
+    }
+    if is_from_form && !visit.site.door.returns_cookies(visit.request) {
+        return form(visit, 400, NO_COOKIES, user, next);
     }
     match visit.site.door.enter(visit.request, &user, &password) {
         Ok(cookie) => {
@@ -83,7 +93,9 @@ pub fn leave(visit: &RequestContext<'_>) -> Response {
 
 fn form(visit: &RequestContext<'_>, status: u16, problem: &'static str, name: String, next: String) -> Response {
     let content = Content { problem, name, next };
-    respond::html(visit.site, status, "login.html", &Frame::still(visit, "Log in"), &content)
+    let mut response = respond::html(visit.site, status, "login.html", &Frame::still(visit, "Log in"), &content);
+    response.headers.push(("set-cookie", visit.site.door.test_cookie(visit.request)));
+    response
 }
 
 /// Returns a path of this site, or `/` for any other target: `//host` and `/\host` are other sites.
