@@ -13,7 +13,7 @@ use crate::command::check::CheckCommand;
 use crate::command::output;
 use crate::config::raw::PREFIX;
 use crate::config::schema::ShippedFile;
-use crate::config::{self, Loaded, SettingFiles};
+use crate::config::{self, Loaded, SettingFiles, Settings};
 use crate::error::{Error, ExitKind, Result};
 use crate::event::{RejectClass, Timestamp};
 use crate::foreign;
@@ -260,6 +260,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         }
         Ok((loaded, places))
     };
+    // What librdkafka opens itself must be regular files: it would wait for the writer of a named pipe.
+    let load_for_kafka = || -> Result<Settings> {
+        let settings = load(Some(ShippedFile::Detector))?.0.settings;
+        role::files::usable_for_kafka(&settings)?;
+        Ok(settings)
+    };
     if let (Some(_), Some(name)) = (&cli.config, cli.command.as_ref().and_then(Command::without_settings)) {
         output::note(format_args!("note: {name} takes its settings from its options; --config is not read"));
     }
@@ -274,7 +280,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         }
         (None, Some(Command::Score(score))) => command::score::run(&score),
         (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(ShippedFile::Detector))?.0.settings),
-        (None, Some(Command::Topics)) => command::topics::run(&load(Some(ShippedFile::Detector))?.0.settings),
+        (None, Some(Command::Topics)) => command::topics::run(&load_for_kafka()?),
         (None, Some(Command::Status { forget: false })) => {
             command::status::run(&load(Some(ShippedFile::Dashboard))?.0.settings)
         }
@@ -282,7 +288,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (None, Some(Command::Status { forget: true })) => {
             command::status::forget(&load(Some(ShippedFile::Detector))?.0.settings)
         }
-        (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load(Some(ShippedFile::Detector))?.0.settings, &dlq),
+        (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load_for_kafka()?, &dlq),
         (None, Some(Command::Passwd(passwd))) => match &passwd.file {
             Some(file) => command::passwd::run(&passwd, file),
             None => {

@@ -349,6 +349,43 @@ fn a_variable_that_is_not_utf_8_is_refused_by_name() {
 }
 
 #[test]
+fn a_named_pipe_where_a_file_belongs_is_refused_at_once_by_every_command_that_would_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    let (config, pipe) = (dir.path().to_str().unwrap(), pipe.display().to_string());
+    let away = [("ANOMALY__KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1"), ("ANOMALY__POSTGRES__PASSWORD", "x")];
+    let tls = ("ANOMALY__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl");
+    let authority = ("ANOMALY__KAFKA__PROPERTIES__SSL_CA_LOCATION", pipe.as_str());
+    let users = ("ANOMALY__DASHBOARD__USERS", pipe.as_str());
+    let database = ("ANOMALY__POSTGRES__SSLROOTCERT", pipe.as_str());
+    let refused = |code: i32, arguments: &[&str], settings: &[(&str, &str)]| {
+        let mut command = Command::new("timeout");
+        command.arg("30").arg(super::common::PROGRAM).args(arguments).args(["--config", config]);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(away.iter().chain(settings).copied()).stdin(std::process::Stdio::null());
+        let ended = Ended::of(&mut command);
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {}{}", ended.out, ended.err);
+        let said = ended.out + &ended.err;
+        assert!(said.contains("a named pipe, not a regular file"), "{arguments:?}: {said}");
+    };
+    for command in [&["topics"][..], &["dlq", "list"], &["check"], &["--role", "producer"]] {
+        refused(78, command, &[tls, authority]);
+    }
+    refused(78, &["check", "--role", "dashboard"], &[users]);
+    refused(78, &["--role", "dashboard"], &[users]);
+    refused(78, &["check", "--role", "dashboard"], &[database]);
+    for command in ["migrate", "status"] {
+        refused(69, &[command], &[database]);
+    }
+    std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+    std::os::unix::fs::symlink(&pipe, dir.path().join("conf.d/10.toml")).unwrap();
+    for command in [&["check"][..], &["topics"], &["--role", "detector"]] {
+        refused(78, command, &[]);
+    }
+}
+
+#[test]
 fn a_broker_that_is_away_is_named_with_its_address() {
     let mut case = Case::bare("check_away", Parts::shared());
     let address = format!("127.0.0.1:{}", super::common::free_port());

@@ -92,7 +92,18 @@ fn replayed(settings: &Settings) -> Option<Finding> {
 /// # Errors
 /// 78 with all problems that prevent a start.
 pub fn usable(settings: &Settings, file: ShippedFile) -> Result<Vec<Finding>> {
-    let found = look(settings, Some(file));
+    refuse_unusable(look(settings, Some(file)))
+}
+
+/// Verifies the files of TLS to Kafka, for a command that connects to Kafka and starts no role.
+///
+/// # Errors
+/// 78 with all that cannot be used.
+pub fn usable_for_kafka(settings: &Settings) -> Result<()> {
+    refuse_unusable(stream::kafka::tls::look(&settings.kafka, Timestamp::now())).map(drop)
+}
+
+fn refuse_unusable(found: Vec<Finding>) -> Result<Vec<Finding>> {
     let (unusable, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one.grade == Grade::Unusable);
     if unusable.is_empty() {
         return Ok(rest.into_iter().filter(|one| one.grade > Grade::Good).collect());
