@@ -21,7 +21,7 @@ pub use condition::{Condition, ConditionCode, ConditionSeverity};
 use devices::SeenDevices;
 pub use input::InputHealth;
 pub use partition::PartitionStatus;
-use repeats::Repeats;
+use repeats::{RepeatedLines, Repeats};
 pub use sample::{Cut, EXCERPT, RejectedSample, RejectedSamples};
 pub use tally::{Activity, EARLY, LATE, Tally};
 
@@ -90,6 +90,7 @@ struct Inner {
     /// When progress was logged last.
     told: Option<Monotonic>,
     repeats: Repeats,
+    lines: RepeatedLines,
 }
 
 impl Component {
@@ -154,6 +155,11 @@ impl Component {
             }
         }
         inner.state.clone()
+    }
+
+    /// Whether a line of this name, which comes with each attempt of the loop, is to be logged: once a minute at most.
+    pub fn is_due(&self, line: &str) -> bool {
+        self.lock().lines.is_due(line)
     }
 
     /// Raises a condition, or changes its message. It is active until it is cleared.
@@ -307,6 +313,7 @@ impl Health {
             failure: None,
             told: None,
             repeats: Repeats::default(),
+            lines: RepeatedLines::default(),
         };
         let part = Arc::new(Component { name, silence, inner: Mutex::new(inner) });
         self.lock().push(part.clone());

@@ -198,27 +198,75 @@ fn a_recreated_topic_with_as_many_records_is_noticed() {
         results.iter().all(Result::is_ok)
     });
     case.produce(events(33, 40, 20_000, 500));
-    refused(&case, "was made anew");
+    refused(&case, "was recreated");
+}
+
+/// What stands in the columns COMMITTED and JUDGED of `anomaly status`, added up over the partitions.
+fn committed_and_judged(case: &Case) -> (i64, i64) {
+    let text = case.ok(&["status"]);
+    let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let rows = rows.filter(|columns| columns.get(1) == Some(&case.raw().as_str())).collect::<Vec<_>>();
+    let sum = |column: usize| rows.iter().map(|columns| columns[column].parse::<i64>().unwrap_or(0)).sum::<i64>();
+    (sum(3), sum(5))
+}
+
+#[test]
+fn who_follows_the_remedy_for_a_recreated_topic_keeps_the_last_figures_and_is_never_called_another_program() {
+    let case = swept("remedy");
+    let detector = case.detector("a", &[OFTEN]);
+    wait("a heartbeat", || committed_and_judged(&case).0 == 8_000);
+    kill(detector);
+    let known = committed_and_judged(&case);
+    let (runtime, admin) = admin(&case);
+    let options = AdminOptions::new();
+    let recreate = |topic: &str| {
+        runtime.block_on(admin.delete_topics(&[topic], &options)).unwrap();
+        let fresh = NewTopic::new(topic, 4, TopicReplication::Fixed(1));
+        wait("the topic to be created", || {
+            let results = runtime.block_on(admin.create_topics([&fresh], &options)).unwrap();
+            results.iter().all(Result::is_ok)
+        });
+    };
+    recreate(&case.raw());
+    wait("the group to be empty", || {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set_offsets(&case, 0))).is_ok()
+    });
+    refused(&case, "set the group's offsets back");
+    assert_eq!(committed_and_judged(&case), known, "the last known figures stay");
+    runtime.block_on(admin.delete_topics(&[&state(&case)], &options)).unwrap();
+    wait("the topic of windows to be created", || case.run(&["topics"]).status.success());
+    let detector = case.detector("a", &[("LOG__LEVEL", "info")]);
+    wait("the notice", || detector.get("/readyz").is_some_and(|(_, text)| text.contains("were set by a person")));
+    case.produce(events(34, 40, 8_000, 500));
+    wait_done(&case, 8_000);
+    detector.wait_ready();
+    let log = detector.log();
+    assert!(log.contains("were set by a person or another program"), "{log}");
+    for wrong in ["committed by another program", "a consumer group of its own", "degraded: group"] {
+        assert!(!log.contains(wrong), "{wrong} in\n{log}");
+    }
+}
+
+/// Commits this offset in each partition, as a tool does: while the group has members, that is refused.
+fn set_offsets(case: &Case, offset: i64) {
+    let consumer: rdkafka::consumer::BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", case.parts.brokers())
+        .set("group.id", format!("{}-detector", case.name))
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..4 {
+        list.add_partition_offset(&case.raw(), partition, Offset::Offset(offset)).unwrap();
+    }
+    rdkafka::consumer::Consumer::commit(&consumer, &list, rdkafka::consumer::CommitMode::Sync).unwrap();
 }
 
 #[test]
 fn offsets_that_were_deleted_or_set_back_are_noticed() {
     let case = swept("offsets");
-    let set = |offset: i64| {
-        let consumer: rdkafka::consumer::BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", case.parts.brokers())
-            .set("group.id", format!("{}-detector", case.name))
-            .create()
-            .unwrap();
-        let mut list = TopicPartitionList::new();
-        for partition in 0..4 {
-            list.add_partition_offset(&case.raw(), partition, Offset::Offset(offset)).unwrap();
-        }
-        rdkafka::consumer::Consumer::commit(&consumer, &list, rdkafka::consumer::CommitMode::Sync).unwrap();
-    };
     // The killed member's session must end first.
     wait("the group to be empty", || {
-        let empty = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set(10)));
+        let empty = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set_offsets(&case, 10)));
         empty.is_ok()
     });
     refused(&case, "its offsets were set back");

@@ -8,6 +8,9 @@ use crate::event::Timestamp;
 pub struct PartitionStatus {
     /// Next offset to judge, as committed.
     pub committed: i64,
+    /// The offset and the outcomes are not the group's yet: the partition is being taken over, and this detector has not
+    /// committed them. Readers keep what they knew.
+    pub is_unconfirmed: bool,
     /// End of the readable part of the partition, once it is known.
     pub end: Option<i64>,
     /// End of the partition including open transactions, once it is known.
@@ -26,6 +29,11 @@ impl PartitionStatus {
     /// Returns the number of records that are not judged yet, once an end is known. It includes records that an open
     /// transaction blocks.
     pub fn lag(&self) -> Option<i64> {
-        self.end.max(self.high).map(|end| (end - self.committed).max(0))
+        self.confirmed(self.end.max(self.high)?).map(|end| (end - self.committed).max(0))
+    }
+
+    /// A value that follows from the offset or the outcomes; `None` while they are not confirmed.
+    pub fn confirmed<T>(&self, value: T) -> Option<T> {
+        (!self.is_unconfirmed).then_some(value)
     }
 }

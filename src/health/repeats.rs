@@ -28,6 +28,24 @@ impl Repeats {
     }
 }
 
+/// Lines that were logged lately, by name: a loop that begins again and again logs each once a minute at most.
+#[derive(Debug, Default)]
+pub(super) struct RepeatedLines {
+    logged: Vec<(String, Monotonic)>,
+}
+
+impl RepeatedLines {
+    /// Whether a line of this name is to be logged; notes that it is.
+    pub fn is_due(&mut self, line: &str) -> bool {
+        self.logged.retain(|(_, at)| at.elapsed() < LOG_AGAIN);
+        let is_due = self.logged.iter().all(|(logged, _)| logged != line);
+        if is_due {
+            self.logged.push((line.to_owned(), Monotonic::now()));
+        }
+        is_due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +62,12 @@ mod tests {
         assert_eq!((count(&states), count(&states), count(&states)), (3, 0, 0));
         assert_eq!(count(&[ComponentState::Running]), 1);
         assert_eq!(count(&states), 3, "after it has served, each is news");
+    }
+
+    #[test]
+    fn a_line_that_comes_with_each_attempt_is_logged_once_a_minute() {
+        let mut lines = RepeatedLines::default();
+        let logged = (0..6).map(|attempt| lines.is_due(if attempt == 2 { "other" } else { "new partition 3" }));
+        assert_eq!(logged.collect::<Vec<_>>(), [true, false, true, false, false, false]);
     }
 }

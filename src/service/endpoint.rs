@@ -47,7 +47,7 @@ impl Collector for Gauges {
                     let value = match name {
                         "anomaly_lag" => status.lag(),
                         "anomaly_series" => i64::try_from(status.series).ok(),
-                        _ => Some(status.committed),
+                        _ => status.confirmed(status.committed),
                     };
                     let labels = [("worker", part.name.clone()), ("partition", partition.to_string())];
                     if let Some(value) = value {

@@ -134,6 +134,10 @@ impl Heartbeat {
             return Ok(());
         }
         let each = |of: fn(&PartitionStatus) -> Option<i64>| partitions.values().map(of).collect::<Vec<_>>();
+        let total = |of: fn(&Tally) -> u64| {
+            let total = |status: &PartitionStatus| i64::try_from(status.confirmed(of(&status.totals))?).ok();
+            partitions.values().map(total).collect::<Vec<_>>()
+        };
         transaction.execute(
             "insert into detector_status (detector_group, topic, worker, state, settings_hash, partition, committed,
                 end_offset, lag, series, event_time, high_watermark, judged, learning, rejected, arrived_at, ignored,
@@ -142,9 +146,11 @@ impl Heartbeat {
              from unnest($6::int[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[],
                 $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[], $17::bigint[]) as p
              on conflict (detector_group, topic, partition) do update set worker = excluded.worker,
-                state = excluded.state, committed = excluded.committed, end_offset = excluded.end_offset,
-                lag = excluded.lag, high_watermark = excluded.high_watermark, judged = excluded.judged,
-                learning = excluded.learning, rejected = excluded.rejected, ignored = excluded.ignored,
+                state = excluded.state, committed = coalesce(excluded.committed, detector_status.committed), end_offset = excluded.end_offset,
+                lag = excluded.lag, high_watermark = excluded.high_watermark, judged = coalesce(excluded.judged, detector_status.judged),
+                learning = coalesce(excluded.learning, detector_status.learning),
+                rejected = coalesce(excluded.rejected, detector_status.rejected),
+                ignored = coalesce(excluded.ignored, detector_status.ignored),
                 arrived_at = coalesce(excluded.arrived_at, detector_status.arrived_at), event_time = coalesce(excluded.event_time, detector_status.event_time),
                 series = excluded.series, reported_at = excluded.reported_at, settings_hash = excluded.settings_hash, updated_at = now()",
             &[
@@ -154,17 +160,17 @@ impl Heartbeat {
                 &state.describe(),
                 &self.settings_hash,
                 &partitions.keys().collect::<Vec<_>>(),
-                &each(|status| Some(status.committed)),
+                &each(|status| status.confirmed(status.committed)),
                 &each(|status| status.end),
                 &each(PartitionStatus::lag),
                 &each(|status| i64::try_from(status.series).ok()),
                 &partitions.values().map(|status| status.event_time.map(Timestamp::to_time)).collect::<Vec<_>>(),
                 &each(|status| status.high),
-                &each(|status| i64::try_from(status.totals.judged).ok()),
-                &each(|status| i64::try_from(status.totals.learning).ok()),
-                &each(|status| i64::try_from(status.totals.rejected).ok()),
+                &total(|tally| tally.judged),
+                &total(|tally| tally.learning),
+                &total(|tally| tally.rejected),
                 &partitions.values().map(|status| status.arrived.map(Timestamp::to_time)).collect::<Vec<_>>(),
-                &each(|status| i64::try_from(status.totals.ignored).ok()),
+                &total(|tally| tally.ignored),
                 &Timestamp::now().to_time(),
             ],
         )?;

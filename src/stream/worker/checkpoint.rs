@@ -144,8 +144,8 @@ impl Checkpoint {
             && then != now
         {
             return stop(format!(
-                "{topic} was made anew: the windows in {state} [{partition}] are of its predecessor (id {then}, now {now}). Reset \
-                 the group's offsets (kafka-consumer-groups --reset-offsets --to-earliest), and: {anew}"
+                "{topic} was recreated: the windows in {state} [{partition}] are of its predecessor (id {then}, now {now}). {}",
+                begin_again(plan)
             ));
         }
         match committed {
@@ -163,6 +163,20 @@ impl Checkpoint {
             Some(_) => Ok(()),
         }
     }
+}
+
+/// How to judge a topic from its beginning, where neither offsets nor windows fit it.
+pub(super) fn begin_again(plan: &WorkerPlan) -> String {
+    let (state, topic, group) = (&plan.state_topic, &plan.topic, &plan.group);
+    let windows = match plan.keeps_state {
+        true => format!(", delete topic {state} and create it again with `anomaly topics`"),
+        false => String::new(),
+    };
+    format!(
+        "To judge it from its beginning, stop all detectors of group {group}, set the group's offsets back \
+         (kafka-consumer-groups --group {group} --topic {topic} --reset-offsets --to-earliest --execute){windows}, then start \
+         the detectors again"
+    )
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ impl<L: TransactionalClient> Worker<'_, L> {
         let status = |(&partition, mark): (&i32, &Progress)| {
             let status = PartitionStatus {
                 committed: mark.offset,
+                is_unconfirmed: self.restoring.as_ref().is_some_and(|restoring| restoring.is_unconfirmed(partition)),
                 end: ends.get(&partition).copied(),
                 high: highs.get(&partition).copied(),
                 totals: mark.counts.tally(),

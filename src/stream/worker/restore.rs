@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Worker;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{self, Checkpoint};
 use super::replay::PartitionReplay;
 use super::restored::RestoredWindows;
 use crate::config::resolved::StartPosition;
@@ -46,6 +46,11 @@ impl PartitionRestore {
     /// Whether the partition is not served yet.
     pub fn has(&self, partition: i32) -> bool {
         self.replays.as_ref().map_or(self.firsts.contains_key(&partition), |replays| replays.contains_key(&partition))
+    }
+
+    /// Whether the offset to begin at is not committed yet, and may still turn out not to fit the windows.
+    pub fn is_unconfirmed(&self, partition: i32) -> bool {
+        self.replays.is_none() && !matches!(self.standings.get(&partition), Some(CommittedOffset::At(_)))
     }
 
     fn read(&mut self, ranges: &OffsetRanges) {
@@ -287,17 +292,16 @@ impl<L: TransactionalClient> Worker<'_, L> {
             CommittedOffset::New if self.plan.start == StartPosition::Latest => anew(end),
             CommittedOffset::New => anew(first),
             CommittedOffset::Added => {
-                tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
+                if self.part.is_due(&format!("new partition {partition}")) {
+                    tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
+                }
                 anew(first)
             }
             CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) if offset > end => {
-                Err(Fault::new(
-                    Remedy::Stop,
-                    format_args!(
-                        "{topic} [{partition}] ends at {end}, before the committed offset {offset}: the topic was recreated or \
-                     truncated. Reset the group's offsets (kafka-consumer-groups --reset-offsets --to-earliest), then start again"
-                    ),
-                ))
+                let why = "the topic was recreated or truncated";
+                let remedy = checkpoint::begin_again(self.plan);
+                let place = format_args!("{topic} [{partition}] ends at {end}, before the committed offset {offset}");
+                Err(Fault::new(Remedy::Stop, format_args!("{place}: {why}. {remedy}")))
             }
             CommittedOffset::At(Progress { offset, counts }) if offset < first => {
                 tracing::error!(
@@ -327,6 +331,10 @@ impl<L: TransactionalClient> Worker<'_, L> {
         let (print, window) = (hex(&self.detector.fingerprint()), settings.window);
         let RestoredWindows { restore, floor, .. } = windows;
         let (topic, state) = (&self.plan.topic, &self.plan.state_topic);
+        if let CommittedOffset::Foreign(offset) = standing {
+            let since = floor.as_ref().map(|floor| floor.at);
+            self.watch.note_foreign_commit(self.log.now(), partition, (since, first), offset);
+        }
         let Some(mut floor) = floor else {
             if self.plan.keeps_state && matches!(standing, CommittedOffset::At(_) | CommittedOffset::Foreign(_)) {
                 tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
@@ -345,18 +353,12 @@ impl<L: TransactionalClient> Worker<'_, L> {
                 epochs: Vec::new(),
             };
             floor.settle(floor.offset, print, window, &self.plan.fields);
-            if matches!(standing, CommittedOffset::Foreign(_)) {
-                self.watch.note_foreign_commit(self.log.now(), partition, None, at.offset);
-            }
             return Ok(Found { restore, floor, is_news: self.plan.keeps_state });
         };
         let committed = match standing {
             CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) => Some(offset),
             CommittedOffset::New | CommittedOffset::Added => None,
         };
-        if matches!(standing, CommittedOffset::Foreign(_)) {
-            self.watch.note_foreign_commit(self.log.now(), partition, Some(floor.at), at.offset);
-        }
         if let Err(fault) = floor.fits(self.plan, partition, identity, restore.newest(), committed) {
             // Who had the partition before us may have had its last commit after we asked.
             let now = self.insist("reading the committed offsets", |log| log.committed(&[partition]))?;

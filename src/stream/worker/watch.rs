@@ -16,6 +16,9 @@ const EVALUATE: Duration = Duration::from_secs(1);
 const HOLD: Duration = Duration::from_secs(5);
 /// What another program did in the group is told for so long after it was seen for the last time.
 const TOLD: Duration = Duration::from_secs(3_600);
+/// A commit in a partition that this worker does not have counts when it has stood for so long: another worker may be about
+/// to take the partition over, and commits itself then.
+const SETTLE: Duration = Duration::from_secs(15);
 /// Places that one message names at the most.
 const MOST_PLACES: usize = 3;
 
@@ -26,13 +29,25 @@ pub(super) struct InputWatch {
     held: BTreeMap<i32, (i64, Duration)>,
     /// Our own newest commits, also of partitions that were given back.
     known: Positions,
-    /// Records that another program passed by: from where on, when that is known, and up to where.
-    gaps: BTreeMap<i32, (Option<i64>, i64)>,
+    /// Partitions that were taken over at an offset that another program or a person had committed.
+    takeovers: BTreeMap<i32, ForeignTakeover>,
     foreign: ForeignCommits,
+    /// Since when an offset of another program stands in a partition that this worker does not have.
+    elsewhere: BTreeMap<i32, Duration>,
     /// When another program or a commit of one was seen for the last time.
     foreign_seen: Duration,
     splits: Splits,
     evaluated: Duration,
+}
+
+/// A partition that was taken over at an offset which is not ours.
+struct ForeignTakeover {
+    /// Newest offset of ours, where one is known.
+    since: Option<i64>,
+    /// What was committed instead.
+    offset: i64,
+    /// Records before the offset may have no verdict. Otherwise the offset was set to where judging had come, or back.
+    passes_by: bool,
 }
 
 impl InputWatch {
@@ -42,26 +57,51 @@ impl InputWatch {
     }
 
     /// A partition was taken over at an offset that another program committed; `since` is the newest offset of ours that the
-    /// state topic knows.
-    pub fn note_foreign_commit(&mut self, now: Duration, partition: i32, since: Option<i64>, offset: i64) {
-        let known = self.known.get(&partition).copied().max(since);
-        self.gaps.insert(partition, (known, offset));
+    /// state topic knows, `first` the first one of the partition.
+    pub fn note_foreign_commit(
+        &mut self,
+        now: Duration,
+        partition: i32,
+        (since, first): (Option<i64>, i64),
+        offset: i64,
+    ) {
+        let since = self.known.get(&partition).copied().max(since);
+        let passes_by = offset > since.unwrap_or(first);
+        self.takeovers.insert(partition, ForeignTakeover { since, offset, passes_by });
         self.foreign_seen = now;
     }
 
     /// What is seen of other programs now. What they passed by is told no longer once they have been away for long.
-    fn note_foreign(&mut self, now: Duration, foreign: ForeignCommits) {
+    fn note_foreign(&mut self, now: Duration, foreign: ForeignCommits, has: impl Fn(i32) -> bool) {
         self.foreign = foreign;
+        let commits = &self.foreign.commits;
+        self.elsewhere.retain(|partition, _| commits.contains_key(partition) && !has(*partition));
+        for partition in commits.keys().filter(|partition| !has(**partition)) {
+            self.elsewhere.entry(*partition).or_insert(now);
+        }
+        self.evaluated = now;
         if self.is_foreign_here() {
             self.foreign_seen = now;
         } else if now.saturating_sub(self.foreign_seen) >= TOLD {
-            self.gaps.clear();
+            self.takeovers.clear();
         }
+    }
+
+    /// Offsets of other programs that stand. One that was taken over does not any more: it was seen before our own commit.
+    fn standing_commits(&self) -> impl Iterator<Item = (i32, i64)> {
+        let is_settled = |partition: &i32| {
+            self.elsewhere.get(partition).is_none_or(|since| self.evaluated.saturating_sub(*since) >= SETTLE)
+        };
+        let is_ours = |partition: &i32, offset: i64| {
+            self.takeovers.get(partition).is_some_and(|takeover| takeover.offset == offset)
+        };
+        let commits = self.foreign.commits.iter().map(|(partition, offset)| (*partition, *offset));
+        commits.filter(move |(partition, offset)| is_settled(partition) && !is_ours(partition, *offset))
     }
 
     /// Another program is in the group, or its offset stands.
     fn is_foreign_here(&self) -> bool {
-        !self.foreign.commits.is_empty() || !self.foreign.members.is_empty()
+        self.standing_commits().next().is_some() || !self.foreign.members.is_empty()
     }
 
     /// Open transactions that hold records back.
@@ -92,12 +132,13 @@ impl InputWatch {
     /// What other programs do in our group.
     fn foreign_commits(&self, topic: &str, group: &str) -> Option<(ConditionSeverity, String)> {
         let mut places = Vec::new();
-        for (partition, offset) in &self.foreign.commits {
+        for (partition, offset) in self.standing_commits() {
             places.push(format!("{topic} [{partition}] offset {offset} was committed by another program"));
         }
-        for (partition, (since, offset)) in &self.gaps {
+        for (partition, takeover) in self.takeovers.iter().filter(|(_, takeover)| takeover.passes_by) {
+            let ForeignTakeover { since, offset, .. } = takeover;
             let unjudged = match since {
-                Some(since) => format!("{} records since offset {since} have no verdict", (offset - since).max(0)),
+                Some(since) => format!("{} records since offset {since} have no verdict", offset - since),
                 None => "records before it may have no verdict".to_owned(),
             };
             places.push(format!(
@@ -109,8 +150,28 @@ impl InputWatch {
             places.push(format!("not a detector, but in the group: {}", listed(members)));
         }
         let severity = if self.is_foreign_here() { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
-        let advice = "a detector needs a consumer group of its own";
-        (!places.is_empty()).then(|| (severity, format!("group {group}: {}; {advice}", listed(&places))))
+        let mut sentences = Vec::new();
+        if !places.is_empty() {
+            sentences.push(format!("{}; a detector needs a consumer group of its own", listed(&places)));
+        }
+        sentences.extend(self.offsets_that_were_set(topic));
+        (!sentences.is_empty()).then(|| (severity, format!("group {group}: {}", sentences.join(". "))))
+    }
+
+    /// Offsets that passed no record by, such as those that a person has set back as a remedy says.
+    fn offsets_that_were_set(&self, topic: &str) -> Option<String> {
+        let set = self.takeovers.iter().filter(|(_, takeover)| !takeover.passes_by);
+        let place = |(partition, takeover): (&i32, &ForeignTakeover)| {
+            let from = takeover.since.map(|since| format!(" from {since}")).unwrap_or_default();
+            format!("[{partition}]{from} to {}", takeover.offset)
+        };
+        let places = set.map(place).collect::<Vec<_>>();
+        (!places.is_empty()).then(|| {
+            format!(
+                "the offsets of {topic} were set by a person or another program, {}; judging went on from there",
+                listed(&places)
+            )
+        })
     }
 }
 
@@ -148,7 +209,8 @@ impl<L: TransactionalClient> Worker<'_, L> {
         let was = &self.watch.foreign.commits;
         let is_new = |(partition, offset): &(&i32, &i64)| was.get(partition) != Some(offset);
         self.meter.foreign_commits.inc_by(foreign.commits.iter().filter(is_new).count() as u64);
-        self.watch.note_foreign(self.log.now(), foreign);
+        let committed = &self.committed;
+        self.watch.note_foreign(self.log.now(), foreign, |partition| committed.contains_key(&partition));
     }
 }
 
@@ -191,7 +253,7 @@ mod tests {
             1,
             crate::stream::progress::Progress { offset: 200, ..Default::default() },
         )]));
-        watch.note_foreign_commit(Duration::ZERO, 1, Some(150), 400);
+        watch.note_foreign_commit(Duration::ZERO, 1, (Some(150), 0), 400);
         let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
         assert_eq!(severity, ConditionSeverity::Notice);
         assert!(text.contains("raw [1]") && text.contains("200 records since offset 200"), "{text}");
@@ -206,7 +268,7 @@ mod tests {
         let mut watch = InputWatch::default();
         let at = |minute: u64| Duration::from_secs(60 * minute);
         let severity = |watch: &InputWatch| watch.foreign_commits("raw", "g").map(|(severity, _)| severity);
-        watch.note_foreign_commit(at(1), 1, Some(150), 400);
+        watch.note_foreign_commit(at(1), 1, (Some(150), 0), 400);
         let standing = ForeignCommits { commits: [(0, 7)].into(), members: Vec::new() };
         let member = ForeignCommits { commits: Positions::new(), members: vec!["intruder".into()] };
         for (minute, foreign, told) in [
@@ -218,8 +280,41 @@ mod tests {
             (260, ForeignCommits::default(), None),
             (500, ForeignCommits::default(), None),
         ] {
-            watch.note_foreign(at(minute), foreign);
+            watch.note_foreign(at(minute), foreign, |_| true);
             assert_eq!(severity(&watch), told, "in minute {minute}");
         }
+    }
+
+    #[test]
+    fn offsets_that_were_set_where_no_record_is_passed_by_are_a_notice_of_their_own() {
+        for (partition, since, first, offset) in [(0, None, 0, 0), (1, Some(200), 0, 200), (2, Some(200), 10, 40)] {
+            let mut watch = InputWatch::default();
+            watch.note_foreign_commit(Duration::ZERO, partition, (since, first), offset);
+            // The observer saw it before this detector committed.
+            let seen = ForeignCommits { commits: [(partition, offset)].into(), members: Vec::new() };
+            watch.note_foreign(Duration::from_secs(1), seen, |_| true);
+            let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
+            assert_eq!(severity, ConditionSeverity::Notice, "{text}");
+            assert!(text.contains("were set by a person") && text.contains(&format!(" to {offset};")), "{text}");
+            assert!(!text.contains("consumer group of its own") && !text.contains("verdict"), "{text}");
+            // Another program that goes on committing is at work.
+            let seen = ForeignCommits { commits: [(partition, offset + 1)].into(), members: Vec::new() };
+            watch.note_foreign(Duration::from_secs(2), seen, |_| true);
+            assert_eq!(watch.foreign_commits("raw", "g").unwrap().0, ConditionSeverity::Degraded);
+        }
+    }
+
+    #[test]
+    fn a_commit_in_a_partition_of_another_worker_counts_once_that_worker_has_had_time_to_take_it_over() {
+        let mut watch = InputWatch::default();
+        let seen = || ForeignCommits { commits: [(3, 0)].into(), members: Vec::new() };
+        let at = |second| Duration::from_secs(second);
+        for (second, is_told) in [(0, false), (14, false), (15, true)] {
+            watch.note_foreign(at(second), seen(), |_| false);
+            assert_eq!(watch.foreign_commits("raw", "g").is_some(), is_told, "after {second} s");
+        }
+        watch.note_foreign(at(16), ForeignCommits::default(), |_| false);
+        watch.note_foreign(at(17), seen(), |_| false);
+        assert_eq!(watch.foreign_commits("raw", "g"), None);
     }
 }
