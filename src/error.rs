@@ -1,31 +1,31 @@
-//! The one error type that crosses rooms. Its kind is the exit code that `main` returns (sysexits.h),
-//! so whoever makes an error decides what the service manager will do about it.
+//! The error type that all rooms share. Its kind is the exit code that `main` returns (sysexits.h). The code that
+//! creates an error therefore decides how the service manager reacts.
 
 use std::fmt;
 
-/// What went wrong, as sysexits.h names it.
+/// Kind of an error, as in sysexits.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitKind {
-    /// 64: the command line.
+    /// 64: wrong usage of the command line.
     Usage,
-    /// 65: data that the policy does not allow to pass.
+    /// 65: data that cannot be judged.
     Data,
-    /// 66: an input file that cannot be read.
+    /// 66: an input file cannot be read.
     NoInput,
-    /// 69: a service that is not there (broker, database).
+    /// 69: a service (broker, database) is unavailable.
     Unavailable,
-    /// 70: a broken promise of this program's own.
+    /// 70: an internal error.
     Internal,
     /// 74: the output cannot be written.
     Output,
-    /// 78: settings.
+    /// 78: wrong settings.
     Config,
-    /// 0: whoever reads the output has gone, which ends the command. Nothing is wrong, and there is no message.
+    /// 0: the reader has closed the output, which ends the command without a message.
     Closed,
 }
 
 impl ExitKind {
-    /// The process exit code.
+    /// Returns the exit code of the process.
     pub fn code(self) -> u8 {
         match self {
             ExitKind::Usage => 64,
@@ -40,55 +40,55 @@ impl ExitKind {
     }
 }
 
-/// An error that ends the command or the role. The message says the place and the remedy.
+/// An error that ends the command or the role. The message contains the place and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// Decides the exit code.
+    /// Determines the exit code.
     pub kind: ExitKind,
-    /// For people; may have several lines.
+    /// Message for people; may have several lines.
     pub message: String,
 }
 
-/// Shorthand used all over the crate.
+/// Result with this error type.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of a kind, with a message for people.
+    /// Creates an error of a kind.
     pub fn new(kind: ExitKind, message: impl fmt::Display) -> Self {
         Error { kind, message: message.to_string() }
     }
 
-    /// Whether the message has lines of its own: a report of settings. Other messages are one line.
+    /// Returns whether the message is a report of several lines.
     pub fn is_report(&self) -> bool {
         self.message.starts_with("error")
     }
 
-    /// 64
+    /// Creates an error with exit code 64.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self::new(ExitKind::Usage, message)
     }
 
-    /// 65
+    /// Creates an error with exit code 65.
     pub fn data(message: impl fmt::Display) -> Self {
         Self::new(ExitKind::Data, message)
     }
 
-    /// 66
+    /// Creates an error with exit code 66.
     pub fn no_input(message: impl fmt::Display) -> Self {
         Self::new(ExitKind::NoInput, message)
     }
 
-    /// 69
+    /// Creates an error with exit code 69.
     pub fn unavailable(message: impl fmt::Display) -> Self {
         Self::new(ExitKind::Unavailable, message)
     }
 
-    /// 70
+    /// Creates an error with exit code 70.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(ExitKind::Internal, message)
     }
 
-    /// 78
+    /// Creates an error with exit code 78.
     pub fn config(message: impl fmt::Display) -> Self {
         Self::new(ExitKind::Config, message)
     }

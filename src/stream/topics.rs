@@ -1,4 +1,4 @@
-//! Creating the topics, and telling how those that are there differ from what is needed.
+//! Creates the topics, and reports how existing ones differ from the requirements.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use crate::error::{Error, Result};
 use crate::finding::{Finding, Grade};
 
 const CALL: Duration = Duration::from_secs(15);
-/// What a dead letter's headers may add to a record.
+/// Maximum size that the headers of a dead letter add to a record.
 const HEADROOM: i64 = 64 * 1024;
-/// Largest record of a topic that says nothing else; Kafka's own default.
+/// Maximum record size of a topic without this setting; Kafka's default.
 const LARGEST: i64 = 1_048_588;
 
-/// What is known of one topic afterwards.
+/// State of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicReport {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Its partitions.
+    /// Number of partitions.
     pub partitions: usize,
-    /// It was made just now.
+    /// Whether it was created by this call.
     pub is_new: bool,
-    /// How one that was there differs from what is needed, and what follows from that.
+    /// How an existing topic differs from the requirements, and the consequence.
     pub differs: Vec<String>,
 }
 
-/// What a topic is for.
+/// Purpose of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Events,
@@ -66,15 +66,15 @@ fn admin(kafka: &KafkaSettings) -> Result<Admin> {
     client::base(kafka).create().map_err(|e| Error::config(format_args!("kafka.properties: {e}")))
 }
 
-/// Creates what is missing, raw_events first, since the others follow its partitions and record size.
+/// Creates missing topics, raw_events first, because the others depend on its partitions and record size.
 ///
 /// # Errors
-/// 69 when the cluster cannot be reached or refuses.
+/// 69 if the cluster is unavailable or refuses.
 pub async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec<TopicReport>> {
     let admin = admin(kafka)?;
     let raw = ensure(&admin, kafka, topics, &topics.raw_events, topics.partitions, &[]).await?;
     let partitions = i32::try_from(raw.partitions).unwrap_or(topics.partitions);
-    // What cannot be read is said below.
+    // Unreadable configurations are reported below.
     let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
     let largest = needed(&events).to_string();
     let compact = [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
@@ -95,10 +95,10 @@ pub async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec
     Ok(all)
 }
 
-/// How the topics that are there differ from what is needed; without `keeps_state`, that of the state is not looked at.
+/// Returns how existing topics differ from the requirements. Without `keeps_state` it skips the state topic.
 ///
 /// # Errors
-/// 69 when the cluster cannot be reached.
+/// 69 if the cluster is unavailable.
 pub async fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bool) -> Result<Vec<Finding>> {
     let admin = admin(kafka)?;
     let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
@@ -124,15 +124,16 @@ pub async fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bo
     Ok(found)
 }
 
-/// Largest dead letter that records of this topic can lead to.
+/// Returns the maximum size of a dead letter for records of this topic.
 fn needed(events: &Config) -> i64 {
     events.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(LARGEST) + HEADROOM
 }
 
-/// What `anomaly dlq replay` would do to a compacted topic; `None` for one that keeps every record until it is old.
+/// Returns the effect of `anomaly dlq replay` on a compacted topic; `None` for a topic that keeps every record until it
+/// is old.
 ///
 /// # Errors
-/// 78 when librdkafka refuses the settings.
+/// 78 if librdkafka refuses the settings.
 pub async fn replay_hazard(kafka: &KafkaSettings, topic: &str) -> Result<Option<String>> {
     let config = match config_of(&admin(kafka)?, topic).await {
         Ok(config) => config,
@@ -164,7 +165,7 @@ async fn differences(admin: &Admin, topics: &TopicSettings, purpose: Purpose, ev
     }
 }
 
-/// How a topic's configuration differs from what its purpose needs, and what follows from that.
+/// Returns how a topic's configuration differs from the requirements of its purpose, and the consequence.
 fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, String)> {
     let policy = policy(config);
     let is_compacted = is_compacted(policy);
@@ -227,7 +228,7 @@ async fn ensure(
             }
         }
     }
-    // Creation is answered before every broker knows the topic.
+    // The answer comes before every broker knows the topic.
     for _ in 0..100 {
         if let Some(partitions) = partitions_of(admin, kafka, name)? {
             return Ok(TopicReport { name: name.to_owned(), partitions, is_new: true, differs: Vec::new() });
@@ -237,7 +238,7 @@ async fn ensure(
     Err(Error::unavailable(format_args!("topic {name} was created, but the cluster does not show it")))
 }
 
-/// Windows are kept in the partition of their number, so that more of them harm none that is there.
+/// State is stored in the partition with the same number, so further partitions do no harm.
 async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usize) -> Result<()> {
     let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
     let results = admin
@@ -252,7 +253,7 @@ async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usi
     }
 }
 
-/// Partitions of a topic; `None` if the cluster says that there is no such topic, or has only begun to make it.
+/// Returns the number of partitions; `None` if the topic does not exist, or is just being created.
 fn partitions_of(admin: &Admin, kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
     let metadata = admin.inner().fetch_metadata(Some(name), CALL).map_err(|e| away("cannot reach Kafka", &e, kafka))?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Configurations of librdkafka's clients. The user's properties come first, ours after them.
+//! Configurations of librdkafka's clients. The program's properties override those of the user.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use super::tls;
 use crate::config::resolved::KafkaSettings;
 
-/// A topic that was missing, or that a broker did not know yet while it started, is found in seconds, not minutes.
+/// A missing topic, or one that a starting broker does not know yet, is found in seconds instead of minutes.
 pub const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "5000");
 
-/// A transaction's call waits without end for a coordinator that has left the metadata, until any connection changes its state
-/// (librdkafka #5511, #5456): idle ones do so, between two looks at the topics.
+/// A call of a transaction waits without end for a coordinator that has left the metadata, until the state of any
+/// connection changes (librdkafka #5511, #5456). Closing idle connections between two metadata requests changes it.
 pub const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
 
-/// A transaction's records are sent when it ends: there is nothing more to wait for.
+/// Records of a transaction are sent when it ends, so there is no reason to wait.
 pub const AT_ONCE: (&str, &str) = ("linger.ms", "0");
 
-/// Our choice where the user made none.
+/// Defaults of this program, where the user has set nothing.
 pub fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choices: &[(&str, &str)]) {
     for (property, value) in choices {
         let is_given = |name: &str| kafka.properties.contains_key(name);
@@ -35,12 +35,12 @@ pub fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choices: &[
 
 const ID: &str = "anomaly";
 
-/// The name that our clients give to the cluster.
+/// Client name that the cluster sees.
 pub fn id(kafka: &KafkaSettings) -> &str {
     kafka.properties.get("client.id").map_or(ID, String::as_str)
 }
 
-/// What every client has.
+/// Properties of every client.
 pub fn base(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (property, value) in &kafka.properties {
@@ -48,30 +48,31 @@ pub fn base(kafka: &KafkaSettings) -> ClientConfig {
     }
     let set_unless_given = [
         ("client.id", ID),
-        // Back within a second, not ten, after an outage.
+        // Reconnect within a second instead of ten after an outage.
         ("reconnect.backoff.max.ms", "1000"),
         ("socket.keepalive.enable", "true"),
     ];
     set_missing(&mut config, kafka, &set_unless_given);
     if tls::uses_tls(kafka) {
-        // Without any, OpenSSL asks on the terminal for the passphrase of an encrypted key. A key without one ignores it.
+        // Without a passphrase, OpenSSL asks on the terminal for that of an encrypted key. A key without one ignores
+        // it.
         set_missing(&mut config, kafka, &[("ssl.key.password", "none is set")]);
     }
     config.set("bootstrap.servers", &kafka.bootstrap_servers).set_log_level(RDKafkaLogLevel::Info);
     config
 }
 
-/// Lets the client tell every two seconds of its brokers and of the ends of partitions.
+/// Enables statistics every two seconds, for the brokers and the ends of partitions.
 pub fn watched(config: &mut ClientConfig) {
     config.set("statistics.interval.ms", "2000");
 }
 
-/// Between two heartbeats of a member.
+/// Interval between two heartbeats of a member.
 pub fn heartbeat(session: Duration) -> Duration {
     session / 4
 }
 
-/// A consumer that takes part in a group, at offsets that it is told.
+/// Properties of a consumer in a group, at explicit offsets.
 pub fn member(kafka: &KafkaSettings, group: &str, instance: &str, session: Duration) -> ClientConfig {
     let mut config = reader(kafka);
     config
@@ -85,7 +86,7 @@ pub fn member(kafka: &KafkaSettings, group: &str, instance: &str, session: Durat
     config
 }
 
-/// A consumer outside any group, which is told the ends of partitions.
+/// Properties of a consumer outside any group, which receives the ends of partitions.
 pub fn reader(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka);
     config
@@ -98,23 +99,23 @@ pub fn reader(kafka: &KafkaSettings) -> ClientConfig {
         .set("enable.partition.eof", "true");
     let set_unless_given = [
         LOOK_OFTEN,
-        // Half the cost of delivery: less memory in flight between librdkafka's threads and ours.
+        // Halves the cost of delivery: less memory in transit between the threads.
         ("queued.max.messages.kbytes", "2048"),
         ("fetch.queue.backoff.ms", "1"),
-        // Offset commits that follow one another at once wait this long.
+        // Consecutive offset commits wait this long.
         ("retry.backoff.ms", "1"),
     ];
     set_missing(&mut config, kafka, &set_unless_given);
     config
 }
 
-/// An idempotent producer. Keys are placed as Java clients place them.
+/// Properties of an idempotent producer. Keys map to partitions as in Java clients.
 pub fn producer(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka);
     config
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")
-        // The broker decides what is too large.
+        // The broker decides the maximum size.
         .set("message.max.bytes", "100000000");
     let set_unless_given =
         [("compression.type", "lz4"), ("retry.backoff.ms", "1"), ("queue.buffering.max.kbytes", "262144")];

@@ -1,4 +1,4 @@
-//! [`GroupConsumer`] over librdkafka: a `BaseConsumer` on the thread of the loop that it serves.
+//! Implements [`GroupConsumer`] with librdkafka: a `BaseConsumer` on the thread of its loop.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::{client, fault, identity, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{AssignmentChange, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
 
-/// One call to the cluster.
+/// Timeout of one call to the cluster.
 pub(super) const CALL: Duration = Duration::from_secs(5);
 
 /// A member of a group that reads one topic.
@@ -24,20 +24,21 @@ pub struct KafkaGroupConsumer {
     group: String,
     began: Instant,
     assigned: Positions,
-    /// Partitions that were read to their end, and what that was.
+    /// Partitions that were read to their end, with that end.
     reached: Positions,
-    /// While the group's coordinator is lost: when another client was asked for it, and whether it was there.
+    /// While the group's coordinator is lost: when another client was last asked for it, and whether it answered.
     asked: Option<(Instant, bool)>,
 }
 
-/// Between two questions for a coordinator that is lost. One who finds it by itself does so before the second answer.
+/// Interval between two questions for a lost coordinator. A client that recovers by itself does so before the second
+/// answer.
 const ASK: Duration = Duration::from_secs(10);
 
 impl KafkaGroupConsumer {
-    /// Not connected yet.
+    /// Creates a consumer without connecting.
     ///
     /// # Errors
-    /// `Stop` when librdkafka does not accept the configuration.
+    /// `Stop` if librdkafka does not accept the configuration.
     pub fn new(
         kafka: &KafkaSettings,
         topic: &str,
@@ -61,12 +62,12 @@ impl KafkaGroupConsumer {
         })
     }
 
-    /// These partitions are read from elsewhere: what was said of their ends is not true any more.
+    /// Forgets the ends of these partitions, which are now read from other offsets.
     pub(super) fn rewound(&mut self, to: &Positions) {
         self.reached.retain(|partition, _| !to.contains_key(partition));
     }
 
-    /// These offsets as librdkafka takes them.
+    /// Converts offsets to librdkafka's type.
     pub(super) fn list(&self, at: &Positions) -> Result<TopicPartitionList, Fault> {
         let mut list = TopicPartitionList::new();
         for (&partition, &offset) in at {
@@ -76,7 +77,7 @@ impl KafkaGroupConsumer {
         Ok(list)
     }
 
-    /// Whether the cluster is there for others, and not for us.
+    /// Returns whether the cluster answers other clients, but not this one.
     fn look_for_coordinator(&mut self) -> Result<(), Fault> {
         if !self.consumer.context().is_lost() {
             self.asked = None;
@@ -93,7 +94,7 @@ impl KafkaGroupConsumer {
         Ok(())
     }
 
-    /// What a poll's error means; `Ok` when it is only worth knowing.
+    /// Converts the error of a poll; `Ok` if it needs no action.
     fn heard(&self, error: &KafkaError) -> Result<(), Fault> {
         let trouble = &self.consumer.context().trouble;
         match error.rdkafka_error_code() {
@@ -124,7 +125,7 @@ impl KafkaGroupConsumer {
 impl Drop for KafkaGroupConsumer {
     fn drop(&mut self) {
         self.consumer.context().close();
-        // A change that nobody took up would hold the close up.
+        // An unanswered change would block the close.
         while let Some(change) = self.consumer.context().change() {
             let _ = match change {
                 AssignmentChange::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
@@ -153,7 +154,7 @@ impl GroupConsumer for KafkaGroupConsumer {
     }
 
     fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
-        // Callbacks, and errors; records come by the queue.
+        // Serves callbacks and errors; records come through the queue.
         let only_waits = most == 0;
         let called =
             self.consumer.poll(if only_waits { wait } else { Duration::ZERO }).map(|message| message.map(drop));
@@ -215,7 +216,7 @@ impl GroupConsumer for KafkaGroupConsumer {
         let at = self.assigned.iter().filter(|(partition, _)| partitions.contains(partition));
         let list = self.list(&at.map(|(partition, offset)| (*partition, *offset)).collect())?;
         self.consumer.resume(&list).map_err(|e| fault::of("resuming", &e))?;
-        // The thread that fetches looks once a second, unless something wakes it, as this does and resuming does not.
+        // The fetching thread checks once a second unless something wakes it. This call wakes it; resuming does not.
         let _ = self.consumer.seek_partitions(list, Duration::ZERO);
         Ok(())
     }
@@ -258,7 +259,7 @@ mod tests {
         let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
         let kafka =
             |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
-        // Nobody listens there.
+        // No process listens there.
         let away = kafka("127.0.0.1:9");
         let mut reader = KafkaGroupConsumer::new(&away, "nothing", "lost", "one", Duration::from_secs(6)).unwrap();
         reader.kafka = kafka(&servers);

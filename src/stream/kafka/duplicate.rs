@@ -1,10 +1,10 @@
-//! Who has our place in the group. A static member is also fenced by itself, when the coordinator dies after it gave the place
-//! a new id, before we heard of that: such a place is ours again by joining anew, and the group forgets it after a session. A
-//! twin, another process by our name, takes it again and again, and stays. (The client id tells nothing: the broker keeps that
-//! of the first who had the place.)
+//! Finds out who has this member's place in the group. A static member can also be fenced by itself: the coordinator
+//! gave the place a new id and died before the member learned of it. Joining again recovers such a place, and the group
+//! forgets it after a session. Another process of the same name takes the place repeatedly, and keeps it. (The client
+//! id proves nothing: the broker keeps that of the first owner.)
 //!
-//! Of two twins with several workers each may hold some of the places. Those of the first workers decide, so that neither both
-//! stop nor none; the others wait for that, so that the group comes to rest.
+//! Of two such processes with several workers each may have some of the places. Those of the first workers decide, so
+//! that exactly one process stops. The others wait for this, so that the group becomes stable.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,17 +19,18 @@ use super::names::MemberNames;
 use crate::config::resolved::KafkaSettings;
 use crate::stop::Stop;
 
-/// Between two looks.
+/// Interval between two checks.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A group that forgets a member takes a moment longer than the session, or than two when its coordinator moves.
+/// A group forgets a member slightly later than after a session, or after two if its coordinator moves.
 const MARGIN: Duration = Duration::from_secs(2);
-/// Who is fenced a second time within this was not fenced by itself; or a coordinator died twice.
+/// A member that is fenced a second time within this time was not fenced by itself; or a coordinator died twice.
 const MEMORY: Duration = Duration::from_secs(60);
-/// Length of a UUID, which Kafka puts behind the instance's name.
+/// Length of a UUID, which Kafka appends to the instance name.
 const UUID: usize = 36;
 
-/// Whether a twin is there to stay, asked after the group has fenced us. Takes as long as it takes to tell it from a trace of
-/// ourselves; false also when the group cannot be asked or does not come to rest: joining again shows it anew.
+/// Returns whether another process keeps the place; called after the group has fenced this member. It blocks until it
+/// can distinguish the process from an earlier connection of this one. It also returns false if the group cannot be
+/// asked or is not stable: joining again repeats the check.
 pub fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Duration, stop: &Stop) -> bool {
     if !was_fenced_before(&names.member) {
         return false;
@@ -49,7 +50,7 @@ pub fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Duration, sto
                 }
                 since = Some((id, began));
             }
-            // Nobody is forgotten while the group is on the move, or without a coordinator.
+            // The group forgets no member while it rebalances or has no coordinator.
             Ok((false, _)) | Err(_) => since = None,
         }
         stop.wait(PAUSE);
@@ -57,14 +58,14 @@ pub fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Duration, sto
     false
 }
 
-/// Remembers this time.
+/// Stores this time.
 fn was_fenced_before(member: &str) -> bool {
     static FENCED: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
     let before = FENCED.lock().unwrap_or_else(PoisonError::into_inner).insert(member.to_owned(), Instant::now());
     before.is_some_and(|at| at.elapsed() < MEMORY)
 }
 
-/// Whether the group is at rest, and the member id of who has this name.
+/// Returns whether the group is stable, and the member id of the owner of this name.
 fn holder(client: &BaseConsumer, group: &str, member: &str) -> Result<(bool, Option<String>), KafkaError> {
     let groups = client.fetch_group_list(Some(group), CALL)?;
     let Some(group) = groups.groups().iter().find(|g| g.name() == group) else { return Ok((true, None)) };
