@@ -83,7 +83,7 @@ fn a_place_in_the_group_that_was_lost_to_nobody_is_taken_again() {
     let group = format!("{}-detector", case.name);
     // The first time it joins again at once, the second time it looks whether somebody is there.
     for round in 0..2 {
-        let before = detector.log().matches("another member by our name").count();
+        let before = detector.log().matches("another member with this group.instance.id").count();
         // As when the coordinator dies before it told of a new member id: the place has another holder, who is not there.
         let ghost: BaseConsumer = case
             .client()
@@ -100,7 +100,9 @@ fn a_place_in_the_group_that_was_lost_to_nobody_is_taken_again() {
             ghost.assignment().unwrap().count() == 4
         });
         drop(ghost);
-        wait("the detector to be fenced", || detector.log().matches("another member by our name").count() > before);
+        wait("the detector to be fenced", || {
+            detector.log().matches("another member with this group.instance.id").count() > before
+        });
         case.produce(events(231 + round, 100, 20_000, 500));
         wait_done(&case, 20_000 * (round as i64 + 2));
     }

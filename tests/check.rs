@@ -124,7 +124,7 @@ fn what_a_start_fails_of_the_check_fails_of_with_the_same_words() {
             "does not belong to the certificate",
         ),
         ("detector", &[PROTOCOL, (KAFKA_CERTIFICATE, "cert.pem"), (KAFKA_KEY, "locked.pem")], "ssl.key.password"),
-        ("detector", &[PROTOCOL, (KAFKA_CERTIFICATE, "cert.pem")], "stands alone"),
+        ("detector", &[PROTOCOL, (KAFKA_CERTIFICATE, "cert.pem")], "has no key"),
     ] {
         let check = Ended::of(&mut files.command(&["check", "--role", role], settings));
         let start = Ended::of(&mut files.command(&["--role", role], settings));
@@ -436,7 +436,7 @@ fn policies_and_partitions_that_do_harm_are_named_by_topics_and_by_the_check() {
     assert_eq!(code, Some(69), "{out}");
     assert!(out.contains(&format!("FAILED  topic {state}: has 2 partitions, and {} has 4", case.raw())), "{out}");
     let topics = case.ok(&["topics"]);
-    assert!(topics.contains("it had 2 partitions, and was given 4"), "{topics}");
+    assert!(topics.contains("it had 2 partitions, and now has 4"), "{topics}");
     case.ok(&["migrate"]);
     wait_for("all in order", PATIENCE, || connect(&case).0 == Some(0));
 

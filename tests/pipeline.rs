@@ -428,10 +428,10 @@ fn partitions_that_are_added_to_the_topic_are_judged_from_their_first_event() {
     // The windows of the new ones have no place yet.
     wait(
         "/readyz to say the remedy",
-        || matches!(detector.get("/readyz"), Some((503, text)) if text.contains("`anomaly topics` mends it")),
+        || matches!(detector.get("/readyz"), Some((503, text)) if text.contains("run `anomaly topics`")),
     );
     let told = case.ok(&["topics"]);
-    assert!(told.contains("it had 4 partitions, and was given 8"), "{told}");
+    assert!(told.contains("it had 4 partitions, and now has 8"), "{told}");
     wait_done(&case, 40_000);
     assert!(detector.terminate(STOP).success());
     verify(&case);

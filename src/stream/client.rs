@@ -12,13 +12,13 @@ pub use crate::event::Headers;
 use crate::event::RawRecord;
 use crate::stop::Stop;
 
-/// Next offset of each partition.
+/// The next offset of each partition.
 pub type Positions = BTreeMap<i32, i64>;
 
 /// Range of offsets of each partition, without its end.
 pub type OffsetRanges = BTreeMap<i32, Range<i64>>;
 
-/// One record, borrowed from the client.
+/// A consumed record, borrowed from the client.
 #[derive(Clone, Copy)]
 pub struct ConsumedRecord<'a> {
     /// Offset in the partition.
@@ -83,20 +83,20 @@ pub enum CommittedOffset {
 /// The topics that the loop writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputTopic {
-    /// `anomalies`
+    /// Topic `anomalies`.
     Anomalies,
-    /// `raw_events_dlq`
+    /// Topic `raw_events_dlq`.
     DeadLetters,
-    /// This partition of `anomaly_state`.
+    /// This partition of topic `anomaly_state`.
     State(i32),
 }
 
 /// The topics that can be read outside the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryTopic {
-    /// `raw_events`
+    /// Topic `raw_events`.
     Input,
-    /// `anomaly_state`
+    /// Topic `anomaly_state`.
     State,
 }
 
@@ -114,7 +114,7 @@ pub struct TopicIdentity {
 pub struct ForeignCommits {
     /// Partitions whose committed offset has no progress of a detector, with that offset.
     pub commits: Positions,
-    /// Members of the group that are not detectors: client id and host.
+    /// Members of the group that are not detectors, each as client id and host.
     pub members: Vec<String>,
 }
 
@@ -138,7 +138,7 @@ pub enum Remedy {
     Rebuild,
     /// Another process may have this member's place, under the same name. If it keeps it, give the place up.
     Yield,
-    /// Only a person can help; the message says how.
+    /// Stop: an operator must act. The message says how.
     Stop,
 }
 

@@ -41,7 +41,7 @@ pub struct RejectedRecord {
     pub partition: i32,
     /// Offset of the dead letter.
     pub offset: i64,
-    /// When it was rejected.
+    /// Time of the rejection.
     pub at: Option<Timestamp>,
     /// Key, as received, or truncated.
     pub key: Option<Vec<u8>>,
@@ -49,7 +49,7 @@ pub struct RejectedRecord {
     pub value: Option<Vec<u8>>,
     /// Headers of the detector, then the record's own, in order.
     pub headers: Vec<DeadLetterHeader>,
-    /// When it was sent again.
+    /// Time of the replay, if the letter was replayed.
     pub replayed: Option<String>,
 }
 

@@ -72,7 +72,7 @@ impl fmt::Display for OutcomeCounts {
 /// The progress of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Next offset to judge.
+    /// The next offset to judge.
     pub offset: i64,
     /// Outcomes of the records before it.
     pub counts: OutcomeCounts,

@@ -13,6 +13,7 @@ use super::kafka::{client, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
 
+/// Timeout of the query for the topic.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// An idempotent producer for one topic.
@@ -93,7 +94,7 @@ impl Publisher {
         if doubtful > 0 {
             tracing::warn!(
                 events = doubtful,
-                "events were on their way to a broker that was given up; they are sent again and may arrive twice"
+                "events were in flight to a broker that left the cluster; they are sent again and may arrive twice"
             );
         }
         while let Some(back) = self.producer.context().take_returned() {

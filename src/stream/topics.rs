@@ -84,7 +84,7 @@ pub async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec
     let mut state = ensure(&admin, kafka, topics, &topics.state, partitions, &compact).await?;
     if state.partitions < raw.partitions {
         widen(&admin, kafka, &state.name, raw.partitions).await?;
-        state.differs.push(format!("it had {} partitions, and was given {}", state.partitions, raw.partitions));
+        state.differs.push(format!("it had {} partitions, and now has {}", state.partitions, raw.partitions));
         state.partitions = raw.partitions;
     }
     let mut all = vec![raw, anomalies, letters, state];
@@ -187,7 +187,7 @@ fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, St
         Purpose::State if policy != "compact" => all.push((
             Grade::Wrong,
             format!(
-                "its cleanup.policy is {policy}, not compact: it will grow without end, or windows will be deleted. Set \
+                "its cleanup.policy is {policy}, not compact: the topic will grow without limit, or windows will be deleted. Set \
                  cleanup.policy=compact"
             ),
         )),
@@ -196,7 +196,7 @@ fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, St
     let largest = config.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok());
     if let (Purpose::DeadLetters, Some(has)) = (purpose, largest.filter(|has| *has < needed(events))) {
         let text = format!(
-            "its max.message.bytes is {has}, less than {}: the largest dead letters will be cut",
+            "its max.message.bytes is {has}, less than {}: the largest dead letters will be truncated",
             needed(events)
         );
         all.push((Grade::Doubtful, text));
@@ -261,14 +261,16 @@ fn partitions_of(admin: &Admin, kafka: &KafkaSettings, name: &str) -> Result<Opt
         None => Ok(Some(topic.partitions().len()).filter(|partitions| *partitions > 0)),
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => Ok(None),
         Some(Code::TopicAuthorizationFailed) => {
-            Err(Error::unavailable(format_args!("no right to see topic {name}: give it Describe on the topic")))
+            Err(Error::unavailable(format_args!("not authorized to see topic {name}: grant Describe on the topic")))
         }
         Some(code) => Err(Error::unavailable(format_args!("topic {name}: {code}"))),
     }
 }
 
+/// Reads the configuration of a topic.
+///
 /// # Errors
-/// Why the configuration cannot be read: no answer, or no right.
+/// Why the configuration cannot be read: no answer, or no authorization.
 async fn config_of(admin: &Admin, name: &str) -> Result<Config, String> {
     let options = AdminOptions::new().request_timeout(Some(CALL));
     let results = admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;

@@ -1,7 +1,8 @@
-//! The transactional loop: consume, judge, produce anomalies and dead letters, send offsets, commit; on failure abort,
-//! take the windows back and rewind. One worker is one thread with one [`TransactionalClient`] and the windows of its partitions.
+//! The transactional loop. It consumes records, judges them, produces anomalies and dead letters, and commits these with the
+//! offsets. On a failure it aborts, rolls the windows back and rewinds.
 //!
-//! Every fault ends in `Worker::mend`, which is the only place that decides what follows from it.
+//! A worker is one thread with one [`TransactionalClient`] and the windows of its partitions. Only `Worker::mend` decides
+//! what follows from a fault.
 
 mod dead_letter;
 mod ends;
@@ -44,32 +45,32 @@ use shortfall::Shortfalls;
 use snapshot_writer::SnapshotWriter;
 use watch::InputWatch;
 
-/// What a worker is told.
+/// The settings and names that a worker uses.
 #[derive(Debug, Clone)]
 pub struct WorkerPlan {
     /// Input topic, for records and messages.
     pub topic: String,
     /// Consumer group.
     pub group: String,
-    /// Topic of the windows, for messages.
+    /// State topic, for messages.
     pub state_topic: String,
-    /// Keep the windows there; else they are read back from the input.
+    /// Store windows in the state topic; otherwise they are rebuilt from the input.
     pub keeps_state: bool,
-    /// Least time between two sweeps.
+    /// Minimum time between two sweeps.
     pub snapshot_interval: Duration,
-    /// Least bytes of one part of a sweep.
+    /// Minimum number of bytes of one part of a sweep.
     pub snapshot_bytes: usize,
-    /// Where the fields are.
+    /// Where an event's fields are in a record.
     pub fields: Fields,
-    /// What to do with records that are not events.
+    /// What to do with rejected records.
     pub on_reject: OnReject,
-    /// Where a group without offsets begins.
+    /// Where a group without committed offsets starts.
     pub start: StartPosition,
-    /// Records to read back for each partition at the most.
+    /// Maximum number of records to replay for each partition.
     pub history: i64,
-    /// Longest time that a transaction stays open.
+    /// Maximum time that a transaction stays open.
     pub commit_interval: Duration,
-    /// Most events in one transaction.
+    /// Maximum number of events in one transaction.
     pub commit_events: usize,
     /// Time for the last commit after a stop was requested.
     pub drain: Duration,
@@ -77,25 +78,25 @@ pub struct WorkerPlan {
     pub leaves: bool,
 }
 
-/// Most records that one poll hands over.
+/// Maximum number of records of one poll.
 const BATCH: usize = 1_000;
-/// Told of every committed transaction, after the commit.
+/// A callback that receives the anomalies of each transaction after its commit.
 pub type CommitObserver = Box<dyn FnMut(&[Anomaly]) + Send>;
 
 /// How a worker's run ended.
 #[derive(Debug)]
 pub enum WorkerEnding {
-    /// As requested, everything taken was committed or left uncommitted.
+    /// A stop was requested. Uncommitted records are judged again after the next start.
     Stopped,
-    /// The log must be made anew; the reason.
+    /// A new client is needed, with the reason.
     Rebuild(String),
-    /// Another process took this worker's place in the group, by its name.
+    /// Another process has joined the group under this worker's `group.instance.id`.
     Replaced,
-    /// For good.
+    /// An error that a restart does not solve.
     Failed(Error),
 }
 
-/// One worker. Dropping it closes the log.
+/// A worker. Dropping it closes its client.
 pub struct Worker<'a, L> {
     log: L,
     decoder: Decoder,
@@ -106,32 +107,32 @@ pub struct Worker<'a, L> {
     meter: Meter,
     observer: &'a mut CommitObserver,
     stop: &'a Stop,
-    /// Next offset to judge; what is between here and `committed` is staged.
+    /// Progress including the pending transaction.
     positions: ProgressByPartition,
-    /// As the group has it.
+    /// Progress that is committed.
     committed: ProgressByPartition,
     staged: PendingTransaction,
-    /// Partitions that are not served yet.
+    /// Restore of partitions that are not judged yet.
     restoring: Option<PartitionRestore>,
     keeper: SnapshotWriter,
     watch: InputWatch,
-    /// When offsets were last moved to the partitions' ends without any record.
+    /// When offsets were last advanced to the partitions' ends without any record.
     ends_moved: Duration,
     eviction_rate: EvictionRate,
     shortfalls: Shortfalls,
-    /// When the open transaction began, on the log's clock.
+    /// When the open transaction began, on the client's clock.
     open: Option<Duration>,
-    /// Bytes of a dead letter's value beyond which it is cut; falls when the topic refuses a record.
+    /// Maximum size of a dead letter's value in bytes. It is halved when the topic refuses a record as too large.
     dead_letter_limit: usize,
-    /// The group has given its partitions, even if none.
+    /// The group has sent an assignment, possibly empty.
     is_member: bool,
-    /// Aborts since the last commit, and why the last one was.
+    /// Number of aborts since the last commit, and the reason of the last abort.
     aborts: u32,
     refusal: String,
 }
 
 impl<'a, L: TransactionalClient> Worker<'a, L> {
-    /// A worker that holds nothing yet.
+    /// Creates a worker without partitions.
     pub fn new(
         log: L,
         detector: Detector,
@@ -168,7 +169,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         }
     }
 
-    /// Runs until a stop is requested or the log must be made anew.
+    /// Runs until a stop is requested, a new client is needed, or an error ends the worker.
     pub fn run(mut self) -> WorkerEnding {
         while let Err(fault) = self.log.open().and_then(|()| self.log.join()) {
             if self.stop.is_requested() {
@@ -192,7 +193,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         }
     }
 
-    /// Polls once, judges what came, commits when it is due.
+    /// Polls once, judges the records, and commits when a commit is due.
     fn turn(&mut self) -> Result<Option<WorkerEnding>, Fault> {
         self.part.beat();
         self.restore().map_err(Fault::or_rebuild)?;
@@ -207,7 +208,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
             return Ok(Some(WorkerEnding::Failed(poison)));
         }
         while let Some(change) = self.log.change() {
-            // A change that was answered by half cannot be taken up again.
+            // A change that was answered only in part cannot be continued.
             self.regroup(change).map_err(Fault::or_rebuild)?;
         }
         if self.is_due(taken) {
@@ -217,14 +218,14 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         Ok(None)
     }
 
-    /// Opens a transaction when there is something for it.
+    /// Opens a transaction if there is something to commit.
     fn begin(&mut self) -> Result<(), Fault> {
         if self.open.is_some() {
             return Ok(());
         }
         let has_records =
             self.staged.events() > 0 || self.keeper.wants(&self.detector, &self.committed, self.log.now());
-        // A poll that brought records of one partition may have brought the end of another.
+        // The same poll may have delivered records of one partition and reached the end of another.
         if self.move_to_ends() || has_records {
             self.log.begin()?;
             self.open = Some(self.log.now());
@@ -232,14 +233,15 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         Ok(())
     }
 
-    /// Sends what was judged worth it: once for a transaction, since each time wakes the client and costs a request.
+    /// Sends the output of the pending transaction. Usually this happens once, since each call wakes the client and costs a
+    /// request.
     fn send(&mut self) -> Result<(), Fault> {
         self.staged.outbox.drain(..).try_for_each(|record| self.log.send(record))?;
         fail::point("sent");
         Ok(())
     }
 
-    /// Bounded by count and by time; at once when an anomaly waits and the load is light.
+    /// Returns whether a commit is due: by number of events, by time, or at once if an anomaly waits and the load is low.
     fn is_due(&self, taken: usize) -> bool {
         self.open.is_some_and(|since| {
             self.staged.events() >= self.plan.commit_events
@@ -248,16 +250,16 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         })
     }
 
-    /// Commits what is open: outputs, offsets and snapshots together; then the windows.
+    /// Commits the open transaction with output, offsets and snapshots, and then the changes of the windows.
     fn commit(&mut self) -> Result<(), Fault> {
         if self.open.is_none() {
             return Ok(());
         }
         self.send()?;
-        // The same marks on every retry.
+        // Every retry must commit the same progress.
         let next = self.positions.clone();
         let mut written = self.keeper.write(&self.detector, &next, self.log.now());
-        // Each series that sends is snapshotted now and then.
+        // Every active series gets a snapshot from time to time, which shows that its device sends.
         let windows = written.records.iter().filter(|record| record.value.as_deref().is_some_and(is_window));
         let keys = windows.filter_map(|record| series_of(record.key.as_deref()?));
         self.part.note_devices(keys.map(|key| key.split('\0').next().unwrap_or(key)));
@@ -289,7 +291,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         Ok(())
     }
 
-    /// The last commit, and leaving.
+    /// Commits for the last time, and leaves the group if configured.
     fn finish(&mut self) -> Result<WorkerEnding, Fault> {
         self.commit()?;
         if self.plan.leaves {
@@ -298,7 +300,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         Ok(WorkerEnding::Stopped)
     }
 
-    /// The group changed.
+    /// Answers an assignment change.
     fn regroup(&mut self, change: AssignmentChange) -> Result<(), Fault> {
         match change {
             AssignmentChange::Assigned(partitions) => self.join(&partitions),
@@ -322,7 +324,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         }
     }
 
-    /// Aborts the open transaction and takes the windows back; the log stays where it is.
+    /// Aborts the open transaction and rolls the windows back. The client's position does not change.
     fn discard(&mut self) -> Result<(), Fault> {
         if self.open.is_some() {
             self.insist("aborting", |log| log.abort())?;
@@ -336,7 +338,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         Ok(())
     }
 
-    /// What follows from a fault. `None`: the loop goes on.
+    /// Handles a fault. Returns how the worker ends, or `None` if the loop continues.
     fn mend(&mut self, fault: Fault) -> Option<WorkerEnding> {
         match fault.remedy {
             Remedy::Stop => return Some(WorkerEnding::Failed(Error::data(fault))),
@@ -358,14 +360,17 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         if fault.is_too_large && self.staged.largest_dead_letter > 0 {
             let largest = self.staged.largest_dead_letter;
             self.dead_letter_limit = self.dead_letter_limit.min(largest.max(2)) / 2;
-            tracing::warn!(limit = self.dead_letter_limit, "a dead letter is too large for its topic; it will be cut");
+            tracing::warn!(
+                limit = self.dead_letter_limit,
+                "a dead letter is too large for its topic; it will be truncated"
+            );
         } else {
             tracing::warn!(worker = self.part.name, "transaction aborted, rewinding: {fault}");
         }
         let rewound = self.discard().and_then(|()| self.log.seek(&offsets(&self.positions)));
         match rewound {
             Ok(()) => {
-                // A fault that comes back at once must not spin.
+                // A fault that recurs at once must not use a whole core.
                 self.log.sleep(Duration::from_millis(20) * self.aborts.pow(2).min(50));
                 None
             }
@@ -373,13 +378,13 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
         }
     }
 
-    /// An abort or a rewind that failed: nothing milder is left to try.
+    /// Handles a failed abort or rewind, for which only a new client is left.
     fn mend_worse(&mut self, fault: Fault) -> Option<WorkerEnding> {
         let remedy = if fault.remedy == Remedy::Yield { Remedy::Yield } else { Remedy::Rebuild };
         self.mend(Fault { remedy, ..fault })
     }
 
-    /// Everything must be made anew; after a stop was requested, that is the end: nothing uncommitted counts.
+    /// Ends the worker so that a new client is created, or ends it for good if a stop was requested.
     fn give_up(&self, fault: Fault) -> WorkerEnding {
         if self.stop.is_requested() {
             tracing::warn!(

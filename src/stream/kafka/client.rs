@@ -21,7 +21,7 @@ pub const AT_ONCE: (&str, &str) = ("linger.ms", "0");
 pub fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choices: &[(&str, &str)]) {
     for (property, value) in choices {
         let is_given = |name: &str| kafka.properties.contains_key(name);
-        // librdkafka has a second name for these.
+        // librdkafka accepts a second name for these two.
         let by_alias = match *property {
             "compression.type" => is_given("compression.codec"),
             "linger.ms" => is_given("queue.buffering.max.ms"),

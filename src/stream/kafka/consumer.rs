@@ -15,7 +15,7 @@ use crate::stream::client::{AssignmentChange, Fault, GroupConsumer, Positions, R
 /// Timeout of one call to the cluster.
 pub(super) const CALL: Duration = Duration::from_secs(5);
 
-/// A member of a group that reads one topic.
+/// A member of a consumer group that reads one topic.
 pub struct KafkaGroupConsumer {
     fetch: FetchQueue,
     pub(super) consumer: BaseConsumer<ConsumerEvents>,
@@ -108,7 +108,7 @@ impl KafkaGroupConsumer {
                 return Err(Fault::new(Remedy::Rebuild, "an offset is out of range"));
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
-                // The event only says that there is a fatal error; the client knows which.
+                // The event reports only that there is a fatal error; the client knows its code.
                 let cause = self
                     .consumer
                     .client()
@@ -162,7 +162,9 @@ impl GroupConsumer for KafkaGroupConsumer {
         match called {
             None => {}
             Some(Err(error)) => self.heard(&error)?,
-            Some(Ok(())) => return Err(Fault::new(Remedy::Rebuild, "a record came past the queue of its partition")),
+            Some(Ok(())) => {
+                return Err(Fault::new(Remedy::Rebuild, "a record did not arrive through the queue of its partition"));
+            }
         }
         if self.has_change() {
             return Ok(0);
@@ -255,7 +257,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs a broker: tests/run"]
-    fn a_member_that_never_finds_its_coordinator_begins_anew_once_others_find_it() {
+    fn a_member_that_never_finds_its_coordinator_is_rebuilt_once_others_find_it() {
         let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
         let kafka =
             |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
@@ -263,7 +265,7 @@ mod tests {
         let away = kafka("127.0.0.1:9");
         let mut reader = KafkaGroupConsumer::new(&away, "nothing", "lost", "one", Duration::from_secs(6)).unwrap();
         reader.kafka = kafka(&servers);
-        // A broker that has just started loads its groups first.
+        // A broker that has just started must load its groups first.
         assert!(
             (0..10).any(|_| stranded::has_coordinator(&reader.kafka, "lost", "nothing")),
             "there is no coordinator"

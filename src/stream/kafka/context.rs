@@ -1,4 +1,5 @@
-//! What librdkafka says in its callbacks, kept until the loop asks: changes of the group, deliveries, trouble, ends.
+//! Records what librdkafka reports in its callbacks until the loop reads it: assignment changes, deliveries, errors and
+//! end offsets.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::stream::client::{AssignmentChange, Fault, Positions, Remedy};
 
-/// Whether the cluster can be used, as the client's background threads see it.
+/// Records whether the client's background threads can reach the cluster.
 #[derive(Debug, Default)]
 pub struct ClusterState {
     why: Mutex<Option<String>>,
@@ -31,17 +32,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ClusterState {
-    /// The reason, while there is one.
+    /// Returns why the cluster cannot be used, or `None` if it can.
     pub fn get(&self) -> Option<String> {
         lock(&self.why).clone()
     }
 
-    /// There is trouble.
+    /// Records why the cluster cannot be used.
     pub fn set(&self, why: impl Into<String>) {
         *lock(&self.why) = Some(why.into());
     }
 
-    /// Something worked.
+    /// Records that the cluster can be used again.
     pub fn clear(&self) {
         *lock(&self.why) = None;
         lock(&self.unreached).clear();
@@ -62,12 +63,12 @@ impl ClusterState {
         }
     }
 
-    /// Why a call that needs a broker had no answer: the trouble, or the brokers that could not be reached.
+    /// Returns why a call to a broker got no answer: the recorded reason, or the brokers that could not be reached.
     pub fn reason(&self) -> Option<String> {
         self.get().or_else(|| self.unreached())
     }
 
-    /// Brokers that were tried, and why each was not reached; `None` if none was.
+    /// Describes the brokers that could not be reached, each with its reason, or returns `None` if there are none.
     fn unreached(&self) -> Option<String> {
         let tried = lock(&self.unreached);
         let some = tried.iter().take(UNREACHED).map(|(broker, why)| format!("{broker}: {why}")).collect::<Vec<_>>();
@@ -81,21 +82,22 @@ impl ClusterState {
     fn is_away(&self, reason: &str) {
         let why = self.unreached().unwrap_or_else(|| format!("Kafka is away: {reason}"));
         let mut known = lock(&self.why);
-        // What a broker refused says more.
+        // A broker's refusal is more specific, so it is kept.
         if known.as_ref().is_none_or(|known| known.starts_with("Kafka is away")) {
             *known = Some(why);
         }
     }
 
-    /// Whether the client was seen without brokers since the last call; see [`stranded`](super::stranded).
+    /// Returns whether the client had no known broker in the last statistics, and resets this. See
+    /// [`stranded`](super::stranded).
     pub fn take_stranded(&self) -> bool {
         self.is_stranded.swap(false, Ordering::Relaxed)
     }
 
-    /// Takes from the statistics whether there are brokers, and connections.
+    /// Updates the state from the client's statistics on brokers and connections.
     pub fn look(&self, statistics: &Statistics) {
         self.is_stranded.store(is_stranded(statistics), Ordering::Relaxed);
-        // Any connection will do: a member without partitions needs none to a broker by its number.
+        // Any connection counts: a member without partitions connects only to the coordinator.
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
         let is_about_brokers = self.get().is_some_and(|why| why.starts_with("Kafka "));
         if is_up && is_about_brokers {
@@ -104,21 +106,22 @@ impl ClusterState {
     }
 }
 
-/// Most brokers that are named as not reached.
+/// Maximum number of unreachable brokers that a message names.
 const UNREACHED: usize = 3;
 
-/// Address and reason in librdkafka's text about a broker, such as `ssl://kafka-1:9093/bootstrap: Connect to
+/// Extracts address and reason from librdkafka's text about a broker, such as `ssl://kafka-1:9093/bootstrap: Connect to
 /// ipv4#10.0.0.1:9093 failed: Connection refused (after 1ms in state CONNECT)`.
 fn unreached(text: &str) -> Option<(String, String)> {
     let (broker, why) = text.split_once(": ")?;
     let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
     let broker = broker.rsplit_once('/').map_or(broker, |(address, _)| address);
     let why = why.rsplit_once(" (after ").map_or(why, |(why, _)| why);
-    // The group's coordinator is one of the brokers, under a name instead of an address.
+    // The group's coordinator is one of the brokers; librdkafka reports it by a name instead of an address.
     broker.contains(':').then(|| (broker.to_owned(), why.to_owned()))
 }
 
-/// librdkafka repeats itself while it reconnects; what matters is told once, by the loop.
+/// Logs librdkafka's messages. Most are debug messages, since librdkafka repeats them while it reconnects and the loop
+/// logs an outage once.
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -128,7 +131,7 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Of a consumer.
+/// Records the events of a consumer.
 #[derive(Debug, Default)]
 pub struct ConsumerEvents {
     /// See [`ClusterState`].
@@ -139,46 +142,46 @@ pub struct ConsumerEvents {
     highs: Mutex<Positions>,
     starts: Mutex<Positions>,
     is_closing: AtomicBool,
-    /// Since when the group is to give partitions, or to say that there are none.
+    /// When the client asked the group for an assignment that has not arrived yet.
     asked: Mutex<Option<Instant>>,
-    /// Since when the group's coordinator is looked for.
+    /// Since when the client has been looking for the group's coordinator.
     lost: Mutex<Option<Instant>>,
 }
 
-/// Who finds its coordinator again does so within seconds, once the brokers are there.
+/// Time after which a client that has not found its coordinator counts as lost. A working client needs seconds.
 const LOST: Duration = Duration::from_secs(20);
 
-/// A group that is silent for so long, although its brokers are there, has lost our request: a rebalance takes seconds.
+/// Time after which an unanswered group counts as having lost the request. A rebalance takes seconds.
 const UNANSWERED: Duration = Duration::from_secs(60);
 
 impl ConsumerEvents {
-    /// Of a consumer of this topic.
+    /// Creates the record for a consumer of this topic.
     pub fn new(topic: &str) -> Self {
         ConsumerEvents { topic: topic.to_owned(), ..ConsumerEvents::default() }
     }
 
-    /// A place in the group is asked for.
+    /// Records that the client asks the group for an assignment.
     pub fn asks(&self) {
         *lock(&self.asked) = Some(Instant::now());
     }
 
-    /// Whether the group has lost the request; then only a new client asks again.
+    /// Returns whether the group has lost the request. Only a new client repeats it.
     pub fn is_unanswered(&self) -> bool {
         self.trouble.get().is_none() && lock(&self.asked).is_some_and(|since| since.elapsed() > UNANSWERED)
     }
 
-    /// Whether the group's coordinator has been out of reach for so long that this client may never find it.
+    /// Returns whether the coordinator has been out of reach for so long that this client may never find it.
     pub fn is_lost(&self) -> bool {
         lock(&self.lost).is_some_and(|since| since.elapsed() > LOST)
     }
 
-    /// By the state of the client's part for the group.
+    /// Updates the time of the lost coordinator from the statistics of the group.
     fn look(&self, group: &ConsumerGroup) {
         let mut lost = lock(&self.lost);
         *lost = if group.state == "up" { None } else { lost.or_else(|| Some(Instant::now())) };
     }
 
-    /// As a fault.
+    /// Checks that the group has not lost the request.
     ///
     /// # Errors
     /// `Rebuild` when the request is lost.
@@ -186,42 +189,42 @@ impl ConsumerEvents {
         if self.is_unanswered() { Err(Fault::new(Remedy::Rebuild, "the group does not answer")) } else { Ok(()) }
     }
 
-    /// Partitions were given, or taken: then the place in the group is asked for again.
+    /// Records an assignment or a revocation. After a revocation the client asks for an assignment again.
     fn answered(&self, is_assign: bool) {
         *lock(&self.asked) = (!is_assign).then(Instant::now);
     }
 
-    /// The oldest change that was not answered.
+    /// Removes and returns the oldest assignment change that was not answered.
     pub fn change(&self) -> Option<AssignmentChange> {
         lock(&self.changes).pop_front()
     }
 
-    /// Whether a change waits.
+    /// Returns whether an assignment change waits to be answered.
     pub fn has_change(&self) -> bool {
         !lock(&self.changes).is_empty()
     }
 
-    /// From now on changes are answered at once, since no loop will.
+    /// Makes the callback answer all further changes itself, since no loop will.
     pub fn close(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
     }
 
-    /// Ends of the partitions as last heard.
+    /// Returns the last known end offsets of the partitions, up to the first open transaction.
     pub fn ends(&self) -> Positions {
         lock(&self.ends).clone()
     }
 
-    /// Ends of the partitions with open transactions, as last heard.
+    /// Returns the last known end offsets of the partitions, open transactions included.
     pub fn highs(&self) -> Positions {
         lock(&self.highs).clone()
     }
 
-    /// First offsets of the partitions as last heard.
+    /// Returns the last known first offsets of the partitions.
     pub fn starts(&self) -> Positions {
         lock(&self.starts).clone()
     }
 
-    /// An end that was asked for.
+    /// Records an end offset that the loop has queried.
     pub fn set_end(&self, partition: i32, end: i64) {
         lock(&self.ends).insert(partition, end);
     }
@@ -252,7 +255,7 @@ impl ClientContext for ConsumerEvents {
 }
 
 impl ConsumerContext for ConsumerEvents {
-    /// Only notes the change: the loop answers it, since committing and restoring do not belong into a callback.
+    /// Records the change for the loop, which answers it. Committing and restoring do not belong in a callback.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, tpl: &mut TopicPartitionList) {
         let is_assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.is_closing.load(Ordering::SeqCst) {
@@ -270,8 +273,8 @@ impl ConsumerContext for ConsumerEvents {
     }
 }
 
-/// What a restart of brokers does to records that wait: one that has just started does not know its topics, one that is not
-/// in the cluster's list is given up with all that waits for it.
+/// Returns whether an error of a delivery is caused by a restart of brokers. A broker that has just started does not
+/// know its topics. When a broker leaves the metadata, librdkafka fails the records queued for it.
 fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{BrokerDestroy, UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
     matches!(
@@ -280,15 +283,15 @@ fn is_passing(error: &KafkaError) -> bool {
     )
 }
 
-/// Whether it was on its way when it came back, so that nobody knows.
+/// Returns whether a failed record may have reached the broker, because it was in flight.
 fn may_have_arrived(record: &BorrowedMessage<'_>) -> bool {
     use rdkafka::bindings::{rd_kafka_message_status, rd_kafka_msg_status_t};
-    // SAFETY: the message is alive for the length of the callback that lent it.
+    // SAFETY: the message is alive for the duration of the callback that borrows it.
     let status = unsafe { rd_kafka_message_status(record.ptr()) };
     status != rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
 
-/// Of a producer: how deliveries went.
+/// Records the delivery reports of a producer.
 #[derive(Debug, Default)]
 pub struct DeliveryReports {
     /// See [`ClusterState`].
@@ -297,44 +300,44 @@ pub struct DeliveryReports {
     failed: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
     keeps_returned: bool,
-    /// The last report was a return, and the trouble is about that.
+    /// The last report was a returned record, and `trouble` says why.
     is_returning: AtomicBool,
     doubtful: AtomicU64,
     returned: Mutex<VecDeque<OwnedMessage>>,
 }
 
 impl DeliveryReports {
-    /// Reports that came, good or bad.
+    /// Returns the number of reports so far, successes and failures.
     pub fn reports(&self) -> u64 {
         self.delivered.load(Ordering::SeqCst) + self.failed.load(Ordering::SeqCst)
     }
 
-    /// Records delivered and failed so far.
+    /// Returns the numbers of records delivered and failed so far.
     pub fn counts(&self) -> (u64, u64) {
         (self.delivered.load(Ordering::SeqCst), self.failed.load(Ordering::SeqCst))
     }
 
-    /// Keeps what comes back because a broker restarts.
+    /// Creates a record that keeps records returned because of a broker's restart, so that they can be sent again.
     pub fn keeping_returned() -> Self {
         DeliveryReports { keeps_returned: true, ..DeliveryReports::default() }
     }
 
-    /// Records that came back although they may have arrived, since the last call.
+    /// Returns the number of returned records that may have arrived since the last call.
     pub fn take_doubtful(&self) -> u64 {
         self.doubtful.swap(0, Ordering::SeqCst)
     }
 
-    /// The oldest record that came back, to be sent again.
+    /// Removes and returns the oldest returned record, to be sent again.
     pub fn take_returned(&self) -> Option<OwnedMessage> {
         lock(&self.returned).pop_front()
     }
 
-    /// One that was taken and could not be sent.
+    /// Puts back a record that could not be sent, as the oldest.
     pub fn put_back(&self, record: OwnedMessage) {
         lock(&self.returned).push_front(record);
     }
 
-    /// The first failure since the last call.
+    /// Removes and returns the first failure since the last call.
     pub fn take_failure(&self) -> Option<KafkaError> {
         lock(&self.failure).take()
     }
@@ -386,7 +389,7 @@ impl ProducerContext for DeliveryReports {
     }
 }
 
-/// Whether the client has no broker left that it could connect to.
+/// Returns whether the client knows no broker that it could connect to.
 pub(super) fn is_stranded(statistics: &Statistics) -> bool {
     !statistics.brokers.values().any(|broker| matches!(broker.source.as_str(), "learned" | "configured"))
 }
@@ -415,7 +418,7 @@ mod tests {
     }
 
     impl ConsumerEvents {
-        /// As if it had looked in vain for so long.
+        /// Sets the state as if the client had looked for its coordinator for too long.
         pub fn lose(&self) {
             *lock(&self.lost) = Instant::now().checked_sub(LOST + Duration::from_secs(1));
         }

@@ -7,7 +7,10 @@ use crate::stream::client::{Fault, Remedy};
 /// Decides by librdkafka's classification of the error, then by its code.
 pub fn of(what: &str, error: &KafkaError) -> Fault {
     if is_replaced(error) {
-        return Fault::new(Remedy::Yield, format_args!("{what}: the group has another member by our name"));
+        return Fault::new(
+            Remedy::Yield,
+            format_args!("{what}: the group has another member with this group.instance.id"),
+        );
     }
     let remedy = match error {
         KafkaError::Transaction(error) if error.is_fatal() => Remedy::Rebuild,

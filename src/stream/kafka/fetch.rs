@@ -1,7 +1,7 @@
-//! Records out of a consumer, many at a time: the partitions' queues are led into one of our own, which is emptied by
-//! `rd_kafka_consume_batch_queue`. A call for each record, as by `BaseConsumer::poll`, costs twice as much in all.
+//! Fetches records from a consumer in batches. The partitions' queues are forwarded to one queue, which
+//! `rd_kafka_consume_batch_queue` empties. One call per record, as `BaseConsumer::poll` needs, doubles the total cost.
 //!
-//! The consumer's own queue keeps what is left: changes of the group and errors, so it must be polled as well.
+//! The consumer's own queue still receives assignment changes and errors, so it must be polled as well.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
@@ -18,25 +18,25 @@ use crate::stream::client::{ConsumedRecord, Headers, Positions, RecordVisitor};
 
 const LABEL: &CStr = c"anomaly-label";
 
-/// A queue that belongs to a consumer, and must be dropped before it.
+/// A queue of records from the assigned partitions of a consumer. It must be dropped before the consumer.
 pub struct FetchQueue {
     queue: *mut sys::rd_kafka_queue_t,
-    /// Of the partitions that the consumer has.
+    /// The queues of the assigned partitions.
     sources: Vec<Source>,
-    /// Those of the last call, until [`FetchedBatch`] gives them back.
+    /// Messages of the last call, until [`FetchedBatch`] frees them.
     messages: Vec<*mut sys::rd_kafka_message_t>,
 }
 
-/// A partition's own queue.
+/// The queue of one partition.
 struct Source {
     partition: i32,
     queue: *mut sys::rd_kafka_queue_t,
-    /// Something of this assignment has come from it.
+    /// A message of the current assignment has arrived through this queue.
     is_proven: bool,
 }
 
 impl Source {
-    /// Leads what is in it, and what comes, to another queue, in order; harmless when it is so already.
+    /// Forwards present and future messages to another queue, in order. Repeating the call is harmless.
     fn lead(&self, to: *mut sys::rd_kafka_queue_t) {
         // SAFETY: both queues are alive.
         unsafe { sys::rd_kafka_queue_forward(self.queue, to) };
@@ -45,7 +45,7 @@ impl Source {
 
 impl Drop for Source {
     fn drop(&mut self) {
-        // SAFETY: our reference, which is used by nobody else.
+        // SAFETY: this is the only reference that this object owns, and it is not used afterwards.
         unsafe { sys::rd_kafka_queue_destroy(self.queue) };
     }
 }
@@ -54,26 +54,26 @@ impl Drop for Source {
 unsafe impl Send for FetchQueue {}
 
 impl FetchQueue {
-    /// An empty queue.
+    /// Creates a queue without partitions.
     pub fn new(consumer: &BaseConsumer<ConsumerEvents>) -> Self {
-        // SAFETY: the client is alive, and outlives the queue as this type's caller promises.
+        // SAFETY: the client is alive; the caller guarantees that it outlives the queue.
         let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
         FetchQueue { queue, sources: Vec::new(), messages: Vec::new() }
     }
 
-    /// Leads the records of these partitions here, instead of those before. To be called before the consumer takes them: what
-    /// is in its own queue already would be overtaken by what comes here.
+    /// Forwards the records of these partitions to this queue, instead of the earlier partitions. Call it before assigning
+    /// the partitions: otherwise new records would overtake those already in the consumer's own queue.
     pub fn lead(
         &mut self,
         consumer: &BaseConsumer<ConsumerEvents>,
         topic: &str,
         partitions: impl IntoIterator<Item = i32>,
     ) {
-        // No topic's name holds U+0000.
+        // A topic's name never contains U+0000.
         let Ok(topic) = CString::new(topic) else { return };
         let client = consumer.client().native_ptr();
         let source = |partition| {
-            // SAFETY: the client is alive; the reference is given back by `Source`.
+            // SAFETY: the client is alive; `Source` releases the reference.
             let queue = unsafe { sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition) };
             (!queue.is_null()).then_some(Source { partition, queue, is_proven: false })
         };
@@ -81,16 +81,16 @@ impl FetchQueue {
         self.sources.iter().for_each(|source| source.lead(self.queue));
     }
 
-    /// Waits for the first record, then takes what is there, at most `most`.
+    /// Waits at most `wait` for the first message, then takes at most `most` messages that are present.
     pub fn take(&mut self, wait: Duration, most: usize) -> FetchedBatch<'_> {
-        // When an earlier assignment of the partition ends, at a moment that nobody tells, its queue is led nowhere.
+        // When an earlier assignment of the partition ends, librdkafka removes the forwarding without notice.
         self.sources.iter().filter(|source| !source.is_proven).for_each(|source| source.lead(self.queue));
         self.messages.resize(most.max(1), ptr::null_mut());
-        // librdkafka counts in whole milliseconds; less than one would not wait at all.
+        // librdkafka counts whole milliseconds, so the time is rounded up: 0 would not wait at all.
         let wait = i32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX);
         let into = self.messages.as_mut_ptr();
-        // SAFETY: `into` has room for `most` messages, of which the call fills those it returns the number of. It waits until all
-        // are there or the time is over, hence the first by itself.
+        // SAFETY: `into` has room for `most` messages, and each call returns how many it filled. A call waits until all
+        // requested messages are present or the time is over, hence the separate call for the first.
         let taken = unsafe {
             match sys::rd_kafka_consume_batch_queue(self.queue, wait, into, 1) {
                 1.. => 1 + sys::rd_kafka_consume_batch_queue(self.queue, 0, into.add(1), most.max(1) - 1).max(0),
@@ -111,12 +111,12 @@ impl FetchQueue {
 
 impl Drop for FetchQueue {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, and used by nobody else.
+        // SAFETY: `new` created the queue, and it is not used afterwards.
         unsafe { sys::rd_kafka_queue_destroy(self.queue) };
     }
 }
 
-/// Records and errors as they came.
+/// Records and errors in the order of their arrival.
 pub struct FetchedBatch<'f>(&'f mut Vec<*mut sys::rd_kafka_message_t>);
 
 impl FetchedBatch<'_> {
@@ -125,25 +125,25 @@ impl FetchedBatch<'_> {
         self.0.iter().map(|message| unsafe { &**message })
     }
 
-    /// Of the records and errors, as they follow one another.
+    /// Returns the partition of each run of consecutive messages.
     fn partitions(&self) -> impl Iterator<Item = i32> {
         let mut last = None;
         let partitions = self.messages().map(|message| message.partition);
         partitions.filter(move |partition| last.replace(*partition) != Some(*partition))
     }
 
-    /// Records and errors.
+    /// Returns the number of records and errors.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The first error; the end of a partition is none.
+    /// Returns the first error. The end of a partition is not an error.
     pub fn error(&self) -> Option<KafkaError> {
         let failed = self.messages().find(|message| !is_record(message) && !is_end(message))?;
         Some(KafkaError::MessageConsumption(failed.err.into()))
     }
 
-    /// Adds partitions that end with what is here, with their ends, and removes those of which more came.
+    /// Adds partitions whose end was reached, with the end offset, and removes those with further records.
     pub fn note_ends(&self, ended: &mut Positions) {
         for message in self.messages() {
             if is_end(message) {
@@ -154,22 +154,22 @@ impl FetchedBatch<'_> {
         }
     }
 
-    /// Topic, partition and offset of each end that was met.
+    /// Returns topic, partition and offset of each partition end that was reached.
     pub fn ends(&self) -> impl Iterator<Item = (&str, i32, i64)> {
         self.messages().filter(|message| is_end(message)).map(|message| {
-            // SAFETY: the end of a partition has its topic, whose name is UTF-8.
+            // SAFETY: the end of a partition carries its topic, whose name is UTF-8.
             let topic = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)) };
             (topic.to_str().unwrap_or_default(), message.partition, message.offset)
         })
     }
 
-    /// Hands over those records that are wanted, by runs of one partition.
+    /// Passes the wanted records to `visit`, in runs of one partition.
     pub fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut RecordVisitor<'_>) {
         let mut run = Vec::with_capacity(self.len());
         let (mut of, mut topic) = (None, (ptr::null_mut(), ""));
         for message in self.messages().filter(|message| is_record(message)) {
             if message.rkt != topic.0 {
-                // SAFETY: a message that came without an error has its topic, whose name is UTF-8.
+                // SAFETY: a message without an error carries its topic, whose name is UTF-8.
                 let name = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)) };
                 topic = (message.rkt, name.to_str().unwrap_or_default());
             }
@@ -191,7 +191,7 @@ impl FetchedBatch<'_> {
 impl Drop for FetchedBatch<'_> {
     fn drop(&mut self) {
         for message in self.0.drain(..) {
-            // SAFETY: each was handed to us by librdkafka, and is given back once.
+            // SAFETY: librdkafka passed each message to this object, which frees it once.
             unsafe { sys::rd_kafka_message_destroy(message) };
         }
     }
@@ -206,7 +206,7 @@ fn is_end(message: &sys::rd_kafka_message_t) -> bool {
 }
 
 fn record(message: &sys::rd_kafka_message_t) -> ConsumedRecord<'_> {
-    // SAFETY: librdkafka says how long key and payload are, and keeps them as long as the message.
+    // SAFETY: librdkafka gives the lengths of key and payload, which live as long as the message.
     let bytes = |from: *const std::ffi::c_void, length| {
         (!from.is_null()).then(|| unsafe { std::slice::from_raw_parts(from.cast::<u8>(), length) })
     };
@@ -225,7 +225,7 @@ fn record(message: &sys::rd_kafka_message_t) -> ConsumedRecord<'_> {
 impl Headers for sys::rd_kafka_message_t {
     fn label(&self) -> Option<&str> {
         let (mut headers, mut value, mut length) = (ptr::null_mut(), ptr::null(), 0);
-        // SAFETY: the message owns its headers, and these their values.
+        // SAFETY: the message owns its headers, and the headers own their values.
         unsafe {
             let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
             if sys::rd_kafka_message_headers(self, &raw mut headers) != none
@@ -241,7 +241,7 @@ impl Headers for sys::rd_kafka_message_t {
     fn all(&self) -> Vec<(Cow<'_, str>, Option<&[u8]>)> {
         let none = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
         let (mut headers, mut all) = (ptr::null_mut(), Vec::new());
-        // SAFETY: the message owns its headers, and these their names and values.
+        // SAFETY: the message owns its headers, and the headers own their names and values.
         unsafe {
             if sys::rd_kafka_message_headers(self, &raw mut headers) != none {
                 return all;

@@ -1,4 +1,4 @@
-//! Reading partitions back outside the group, many at once.
+//! Reads partitions back outside the consumer group, many at the same time.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,22 +17,22 @@ use super::{client, fault, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{Fault, OffsetRanges, Positions, RecordVisitor, Remedy};
 
-/// The [`HistoryReader`] of one worker, made when it is needed.
+/// The [`HistoryReader`] of one worker, created when it is first needed.
 pub struct LazyHistory {
     kafka: KafkaSettings,
     group: String,
     history: Option<HistoryReader>,
-    /// Closing a consumer takes a tenth of a second, in which records could be judged.
+    /// Thread that closes the consumer. Closing takes 0.1 s, during which the worker can judge records.
     closing: Option<JoinHandle<()>>,
 }
 
 impl LazyHistory {
-    /// Connects to nothing yet.
+    /// Creates a reader that is not connected yet.
     pub fn new(kafka: &KafkaSettings, group: &str) -> Self {
         LazyHistory { kafka: kafka.clone(), group: group.to_owned(), history: None, closing: None }
     }
 
-    /// The one that is open, or a new one.
+    /// Returns the open reader, or opens one.
     pub fn history(&mut self) -> Result<&mut HistoryReader, Fault> {
         match &mut self.history {
             Some(history) => Ok(history),
@@ -40,7 +40,7 @@ impl LazyHistory {
         }
     }
 
-    /// It is not needed for now.
+    /// Closes the reader in the background.
     pub fn close(&mut self) {
         if let Some(history) = self.history.take() {
             self.wait();
@@ -50,7 +50,7 @@ impl LazyHistory {
 
     fn wait(&mut self) {
         if let Some(closing) = self.closing.take() {
-            // Nothing in it panics.
+            // The thread's code does not panic.
             let _ = closing.join();
         }
     }
@@ -62,36 +62,36 @@ impl Drop for LazyHistory {
     }
 }
 
-/// Between two looks at transactions that are open.
+/// Time between two checks of open transactions.
 const LOOK: Duration = Duration::from_millis(50);
-/// One that is open for longer than those of a detector may be.
+/// Longest wait for an open transaction. A detector's transaction never stays open for so long.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// Two consumers of its own: one that reads many partitions at once, and one that sees what is not committed yet.
+/// Reads ranges of partitions with two consumers: one reads committed records, one sees the ends of open transactions.
 pub struct HistoryReader {
     fetch: FetchQueue,
     consumer: BaseConsumer<ConsumerEvents>,
     kafka: KafkaSettings,
-    /// For ends only.
+    /// Consumer that reads uncommitted records, used only to find end offsets.
     eager: BaseConsumer<ConsumerEvents>,
     topic: String,
-    /// What is still to be read.
+    /// Ranges that are still to be read.
     left: OffsetRanges,
-    /// Of these, those with a transaction that is open before their end. Once a partition is read, every end that is met is
-    /// beyond that of its range.
+    /// Partitions that wait for an open transaction before the end of their range. They are read only afterwards, so that
+    /// an end that the consumer reaches is always at or beyond the end of the range.
     waiting: BTreeSet<i32>,
     began: Instant,
     looked: Option<Instant>,
 }
 
 impl HistoryReader {
-    /// Reads nothing yet.
+    /// Creates a reader without ranges.
     pub fn new(kafka: &KafkaSettings, group: &str) -> Result<Self, Fault> {
         let open = |isolation| {
-            // librdkafka assigns only to consumers with a group; this one never joins it.
+            // librdkafka can assign partitions only to a consumer with a group id; this consumer never joins the group.
             let mut config = client::reader(kafka);
             config.set("group.id", group).set("isolation.level", isolation);
-            // A fetch that waits at the end of one partition holds up the first of the next.
+            // A fetch that waits at the end of one partition delays the first fetch of the next.
             config.set("fetch.wait.max.ms", "20");
             client::watched(&mut config);
             let context = ConsumerEvents::new("");
@@ -112,8 +112,8 @@ impl HistoryReader {
         })
     }
 
-    /// Offsets that are there, with one request to each broker for the first ones and one for the last ones. `all`: open
-    /// transactions included.
+    /// Queries the offsets available in each partition. With `all`, the ends include open transactions. Each broker gets one
+    /// request for the first offsets and one for the ends.
     pub fn bounds(&self, topic: &str, partitions: &[i32], all: bool) -> Result<OffsetRanges, KafkaError> {
         let consumer = if all { &self.eager } else { &self.consumer };
         let find = |which: Offset| -> Result<Positions, KafkaError> {
@@ -121,7 +121,7 @@ impl HistoryReader {
             for partition in partitions {
                 list.add_partition_offset(topic, *partition, which)?;
             }
-            // In place of times: librdkafka passes these two on, as the protocol has them.
+            // These two special offsets stand where times usually do: librdkafka passes them on as the protocol defines them.
             let found = consumer.offsets_for_times(list, CALL)?;
             let offset = |element: TopicPartitionListElem<'_>| {
                 element.error()?;
@@ -137,14 +137,14 @@ impl HistoryReader {
         Ok(first.into_iter().filter_map(range).collect())
     }
 
-    /// Begins with these partitions, instead of those before.
+    /// Starts reading these ranges, in place of the earlier ones.
     pub fn start(&mut self, topic: &str, ranges: &OffsetRanges) -> Result<(), Fault> {
         (self.topic, self.left) = (topic.to_owned(), ranges.clone());
         (self.waiting, self.began, self.looked) = (ranges.keys().copied().collect(), Instant::now(), None);
         self.admit()
     }
 
-    /// Fetches partitions that waited, once their transactions have ended; only their markers may have been missing.
+    /// Starts fetching waiting partitions whose transactions have ended.
     fn admit(&mut self) -> Result<(), Fault> {
         if self.waiting.is_empty() || self.looked.is_some_and(|at| at.elapsed() < LOOK) {
             return Ok(());
@@ -174,22 +174,22 @@ impl HistoryReader {
                 .map_err(|e| fault::of("reading back", &e))?;
         }
         self.fetch.lead(&self.consumer, &self.topic, fetched.map(|(partition, _)| *partition));
-        // A partition that was paused stays so through assignments.
+        // A paused partition stays paused when it is assigned again.
         self.consumer.resume(&list).map_err(|e| fault::of("reading back", &e))?;
         self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))
     }
 
-    /// Hands over what is there; returns the next offsets of partitions that moved on.
+    /// Passes the records present to `visit`, and returns the next offset of each partition that made progress.
     pub fn read(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
-        // Callbacks; records come by the queue.
+        // This serves callbacks; records arrive through the fetch queue.
         let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
         stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
         self.admit()?;
         let batch = self.fetch.take(if self.waiting.is_empty() { LOOK * 2 } else { LOOK }, 10_000);
         let (topic, progress) = (&self.topic, Progress::new(&self.left));
-        // Another topic's may be left from before the last start, and what a partition gave before it was assigned again.
+        // The queue may still contain records of an earlier topic or an earlier assignment.
         batch.hand_over(|of, partition, offset| of == topic && progress.wants(partition, offset), visit);
-        // The last offsets before the end may be markers, which are never handed over.
+        // The last offsets before the end may be transaction markers, which librdkafka never delivers.
         batch.ends().filter(|(of, ..)| of == topic).for_each(|(_, partition, end)| progress.meet(partition, end));
         let error = batch.error().or(called.and_then(Result::err));
         let moved = progress.moved();
@@ -197,7 +197,7 @@ impl HistoryReader {
         self.note(&moved)?;
         match error {
             Some(error) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
-                return Err(Fault::new(Remedy::Rebuild, "reading back: the topic's retention has passed by"));
+                return Err(Fault::new(Remedy::Rebuild, "reading back: the topic's retention has deleted the offset"));
             }
             Some(error) => tracing::debug!("reading back: {error}"),
             None => {}
@@ -205,7 +205,7 @@ impl HistoryReader {
         Ok(moved)
     }
 
-    /// Fetches no more of partitions that are done.
+    /// Advances the ranges, and stops fetching partitions whose range is complete.
     fn note(&mut self, moved: &Positions) -> Result<(), Fault> {
         let mut done = TopicPartitionList::new();
         for (partition, next) in moved {
@@ -223,7 +223,8 @@ impl HistoryReader {
     }
 }
 
-/// How far partitions come by one batch. Records come in runs of one partition, of which it looks up the first only.
+/// Progress of the partitions within one batch. Records arrive in runs of one partition, so the partition is looked up once
+/// for each run.
 struct Progress<'h> {
     left: &'h OffsetRanges,
     run: RefCell<(i32, Range<i64>)>,
@@ -235,7 +236,7 @@ impl<'h> Progress<'h> {
         Progress { left, run: RefCell::new((-1, 0..0)), moved: RefCell::default() }
     }
 
-    /// Moves on to the run of another partition.
+    /// Changes to the run of another partition.
     fn turn(&self, partition: i32) {
         let mut run = self.run.borrow_mut();
         if run.0 == partition {
@@ -260,7 +261,7 @@ impl<'h> Progress<'h> {
         is_wanted
     }
 
-    /// The partition ends there, for now.
+    /// Records that the end of the partition was reached.
     fn meet(&self, partition: i32, end: i64) {
         self.turn(partition);
         let range = &mut self.run.borrow_mut().1;

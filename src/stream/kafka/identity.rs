@@ -22,8 +22,8 @@ pub fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Result<
     let Ok(topic) = CString::new(topic) else { return Ok(None) };
     let mut names = [topic.as_ptr()];
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the client outlives the call, which waits for the answer. Every object is destroyed once, after its last use;
-    // what the result's accessors return lives as long as the event, and is copied before that is destroyed.
+    // SAFETY: the client outlives the call, which waits for the answer. Every object is destroyed once, after its last use.
+    // Values from the result's accessors live as long as the event, and are copied before it is destroyed.
     unsafe {
         let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         let options = c::rd_kafka_AdminOptions_new(client, c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
@@ -42,10 +42,12 @@ pub fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Result<
     }
 }
 
+/// Returns the topic id from a result event.
+///
 /// # Safety
 /// `event` is a live event.
 unsafe fn id_in(event: *mut c::rd_kafka_event_t) -> Option<String> {
-    // SAFETY: as the caller promises; null pointers are checked for, and the string is copied.
+    // SAFETY: the caller guarantees a live event; null pointers are checked for, and the string is copied.
     unsafe {
         let result = c::rd_kafka_event_DescribeTopics_result(event);
         if result.is_null() {

@@ -3,7 +3,7 @@
 /// Names of one worker.
 #[derive(Debug, Clone)]
 pub struct MemberNames {
-    /// Input topic.
+    /// Input topic, by default `raw_events`.
     pub input: String,
     /// Topic of anomalies.
     pub anomalies: String,

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_travel_beside_the_offset() {
+    fn counts_are_stored_with_the_offset() {
         let marks = ProgressByPartition::from([(
             0,
             Progress { offset: 7, counts: OutcomeCounts { normal: 6, dropped: 1, ..OutcomeCounts::default() } },
@@ -88,13 +88,13 @@ mod tests {
     fn a_partition_is_added_only_if_the_group_began_without_it() {
         let (origin, of) = standing(&list(&[None, None], None));
         assert_eq!((origin, of(0)), (2, CommittedOffset::New));
-        // Another member has begun its half of two.
+        // Another member has started its half of two partitions.
         let (origin, of) = standing(&list(&[Some(7), None], Some(2)));
         assert_eq!((origin, of(0), of(1)), (2, at(7), CommittedOffset::New));
         // Two became four. Another member has begun the third, with the number that it read.
         let (origin, of) = standing(&list(&[Some(7), Some(8), Some(0), None], Some(2)));
         assert_eq!((origin, of(3)), (2, CommittedOffset::Added));
-        // Set by another tool.
+        // Another program has set the offsets.
         let (origin, of) = standing(&list(&[Some(7), None], None));
         assert_eq!((origin, of(0), of(1)), (0, CommittedOffset::Foreign(7), CommittedOffset::Added));
     }

@@ -28,7 +28,7 @@ pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings, troub
     let Ok(servers) = CString::new(kafka.bootstrap_servers.as_str()) else { return };
     // SAFETY: the client is alive, and the list is only read.
     let added = unsafe { sys::rd_kafka_brokers_add(client.native_ptr(), servers.as_ptr()) };
-    tracing::info!(added, "no broker was left to connect to; beginning again from kafka.bootstrap_servers");
+    tracing::info!(added, "the client knew no broker any more; connecting to kafka.bootstrap_servers again");
 }
 
 /// Timeout for an answer to the other client.
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs a broker: tests/run"]
-    fn a_coordinator_is_there_when_it_answers_anybody() {
+    fn a_coordinator_is_available_when_it_answers_any_client() {
         let there = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
         let settings =
             |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
@@ -95,7 +95,7 @@ mod tests {
         assert!(!has_coordinator(&settings("127.0.0.1:9"), "nobody", "nothing"));
     }
 
-    /// A broker that has just started loads its groups first.
+    /// Waits for an answer. A broker that has just started must load its groups first.
     fn wait_for_answer(answers: impl Fn() -> bool) {
         assert!((0..10).any(|_| answers()), "no answer in {} s", 10 * ANSWER.as_secs());
     }

@@ -106,11 +106,10 @@ impl Files<'_> {
             (None, None) => return Vec::new(),
             (Some(Err(finding)), _) | (_, Some(Err(finding))) => return vec![finding],
             (Some(Ok(chain)), None) => {
-                return chain.unusable("stands alone; it needs its key, kafka.properties.\"ssl.key.location\"");
+                return chain.unusable("has no key; set kafka.properties.\"ssl.key.location\"");
             }
             (None, Some(Ok(secret))) => {
-                return secret
-                    .unusable("stands alone; it needs its certificate, kafka.properties.\"ssl.certificate.location\"");
+                return secret.unusable("has no certificate; set kafka.properties.\"ssl.certificate.location\"");
             }
             (Some(Ok(chain)), Some(Ok(secret))) => (chain, secret),
         };
@@ -145,7 +144,9 @@ impl Files<'_> {
         };
         let password = self.get("ssl.keystore.password").unwrap_or("");
         match Pkcs12::from_der(&content.bytes).and_then(|store| store.parse2(password)) {
-            Err(_) => content.unusable("is no PKCS #12 store that kafka.properties.\"ssl.keystore.password\" opens"),
+            Err(_) => content.unusable(
+                "is not a PKCS #12 key store, or kafka.properties.\"ssl.keystore.password\" does not open it",
+            ),
             Ok(store) => {
                 let chain = store.cert.into_iter().collect::<Vec<_>>();
                 let (grade, life) = pem::chain_life(&chain, self.now);

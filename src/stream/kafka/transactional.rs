@@ -26,6 +26,7 @@ use crate::stream::progress::ProgressByPartition;
 const OPEN: Duration = Duration::from_secs(1);
 /// Timeout for the delivery of a record.
 pub(super) const DELIVERY: Duration = Duration::from_secs(5);
+/// Time after which the broker aborts an open transaction.
 const TRANSACTION: Duration = Duration::from_secs(10);
 
 /// A consumer and a producer. The consumer is dropped first, because closing it may still commit offsets.
@@ -239,7 +240,7 @@ impl TransactionalClient for KafkaTransactionalClient {
                 Fault::new(
                     Remedy::Rebuild,
                     format_args!(
-                        "topic {topic} does not exist, or has fewer partitions than {input}: `anomaly topics` mends it"
+                        "topic {topic} does not exist, or has fewer partitions than {input}; run `anomaly topics`"
                     ),
                 )
             }
