@@ -29,7 +29,7 @@ pub use tally::{Activity, EARLY, LATE, Tally};
 const UNANSWERED: Duration = Duration::from_secs(20);
 
 /// Minimum time between two log lines about progress.
-const TELL: Duration = Duration::from_secs(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// State of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ struct Inner {
     /// The error that ended the component.
     failure: Option<String>,
     /// When progress was logged last.
-    told: Option<Monotonic>,
+    progress_logged: Option<Monotonic>,
     repeats: Repeats,
     lines: RepeatedLines,
 }
@@ -132,9 +132,9 @@ impl Component {
     pub fn progress(&self, what: String) {
         let mut inner = self.lock();
         inner.beat = Monotonic::now();
-        if inner.told.is_none_or(|told| told.elapsed() >= TELL) {
+        if inner.progress_logged.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
             tracing::info!(part = self.name, "{what}");
-            inner.told = Some(Monotonic::now());
+            inner.progress_logged = Some(Monotonic::now());
         }
         inner.state = ComponentState::Starting(what);
     }
@@ -281,22 +281,22 @@ impl Component {
 /// All components of a process.
 #[derive(Debug, Default)]
 pub struct Health {
-    parts: Mutex<Vec<Arc<Component>>>,
+    components: Mutex<Vec<Arc<Component>>>,
 }
 
 impl Health {
     /// Adds a component, which is starting.
-    pub fn part(&self, name: impl Into<String>) -> Arc<Component> {
+    pub fn component(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Hangs)
     }
 
     /// Adds a component that others may block. A missing beat makes it degraded, but does not stop the watchdog.
-    pub fn unwatched_part(&self, name: impl Into<String>) -> Arc<Component> {
+    pub fn unwatched_component(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Waits)
     }
 
     /// Adds a component without a loop, which only has conditions.
-    fn untimed_part(&self, name: impl Into<String>) -> Arc<Component> {
+    fn untimed_component(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Usual)
     }
 
@@ -311,66 +311,73 @@ impl Health {
             devices: SeenDevices::default(),
             conditions: Conditions::default(),
             failure: None,
-            told: None,
+            progress_logged: None,
             repeats: Repeats::default(),
             lines: RepeatedLines::default(),
         };
-        let part = Arc::new(Component { name, silence, inner: Mutex::new(inner) });
-        self.lock().push(part.clone());
-        part
+        let component = Arc::new(Component { name, silence, inner: Mutex::new(inner) });
+        self.lock().push(component.clone());
+        component
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Component>>> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.components.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the components.
-    pub fn parts(&self) -> Vec<Arc<Component>> {
+    pub fn components(&self) -> Vec<Arc<Component>> {
         self.lock().clone()
     }
 
     /// Returns whether every component has ended.
     pub fn is_over(&self) -> bool {
-        let parts = self.parts();
-        parts.iter().filter(|part| part.silence != Silence::Usual).all(|part| part.state() == ComponentState::Stopped)
+        let components = self.components();
+        components
+            .iter()
+            .filter(|component| component.silence != Silence::Usual)
+            .all(|component| component.state() == ComponentState::Stopped)
     }
 
     /// Returns whether all components serve.
     pub fn is_ready(&self) -> bool {
-        let parts = self.parts();
-        !parts.is_empty() && parts.iter().all(|part| part.state() == ComponentState::Running)
+        let components = self.components();
+        !components.is_empty() && components.iter().all(|component| component.state() == ComponentState::Running)
     }
 
     /// Returns the longest time since the last beat of a component.
     pub fn silence(&self) -> Duration {
-        self.parts()
+        self.components()
             .iter()
-            .filter(|part| part.silence == Silence::Hangs)
-            .map(|part| part.lock().beat.elapsed())
+            .filter(|component| component.silence == Silence::Hangs)
+            .map(|component| component.lock().beat.elapsed())
             .max()
             .unwrap_or_default()
     }
 
     /// Formats one line: the components that do not serve, otherwise the partitions and the lag.
     pub fn summary(&self) -> String {
-        let parts = self.parts();
-        if parts.is_empty() {
+        let components = self.components();
+        if components.is_empty() {
             return "starting".into();
         }
         let mut troubles = Vec::new();
-        for part in &parts {
-            match part.state() {
+        for component in &components {
+            match component.state() {
                 ComponentState::Running | ComponentState::Stopped => {}
-                ComponentState::Starting(what) => troubles.push(format!("{}: {what}", part.name)),
-                ComponentState::Degraded(why) => troubles.push(format!("degraded: {}: {why}", part.name)),
+                ComponentState::Starting(what) => troubles.push(format!("{}: {what}", component.name)),
+                ComponentState::Degraded(why) => troubles.push(format!("degraded: {}: {why}", component.name)),
             }
         }
         if !troubles.is_empty() {
             troubles.sort_by_key(|trouble| !trouble.starts_with("degraded"));
             return troubles.join("; ");
         }
-        let partitions = parts.iter().flat_map(|part| part.partitions().into_values()).collect::<Vec<_>>();
-        let notices = parts.iter().flat_map(|part| part.conditions()).map(|held| format!("; notice: {}", held.message));
+        let partitions =
+            components.iter().flat_map(|component| component.partitions().into_values()).collect::<Vec<_>>();
+        let notices = components
+            .iter()
+            .flat_map(|component| component.conditions())
+            .map(|held| format!("; notice: {}", held.message));
         let notices = notices.collect::<String>();
         if partitions.is_empty() {
             return format!("running{notices}");
@@ -391,7 +398,7 @@ mod tests {
     fn one_degraded_loop_makes_the_process_unready_and_the_summary_says_why() {
         let health = Health::default();
         assert_eq!((health.is_ready(), health.summary().as_str()), (false, "starting"));
-        let (worker, sink) = (health.part("worker-0"), health.part("sink"));
+        let (worker, sink) = (health.component("worker-0"), health.component("sink"));
         worker.set(ComponentState::Running);
         assert!(!health.is_ready());
         sink.set(ComponentState::Degraded("PostgreSQL is away".into()));
@@ -403,24 +410,24 @@ mod tests {
     #[test]
     fn a_degrading_condition_makes_a_running_loop_unready_until_it_is_cleared_and_a_notice_is_only_shown() {
         let health = Health::default();
-        let part = health.part("worker-0");
-        part.set(ComponentState::Running);
-        part.raise(ConditionCode::SplitSeries, ConditionSeverity::Notice, "one");
+        let component = health.component("worker-0");
+        component.set(ComponentState::Running);
+        component.raise(ConditionCode::SplitSeries, ConditionSeverity::Notice, "one");
         assert!(health.is_ready());
         assert_eq!(health.summary(), "running; notice: one");
-        part.raise(ConditionCode::OpenTransaction, ConditionSeverity::Degraded, "two");
+        component.raise(ConditionCode::OpenTransaction, ConditionSeverity::Degraded, "two");
         assert!(!health.is_ready());
         assert_eq!(health.summary(), "degraded: worker-0: two");
-        let codes = part.conditions().iter().map(|held| held.code).collect::<Vec<_>>();
+        let codes = component.conditions().iter().map(|held| held.code).collect::<Vec<_>>();
         assert_eq!(codes, [ConditionCode::OpenTransaction, ConditionCode::SplitSeries]);
-        part.clear(ConditionCode::OpenTransaction);
+        component.clear(ConditionCode::OpenTransaction);
         assert!(health.is_ready());
     }
 
     #[test]
     fn a_process_is_over_when_its_loops_have_ended_although_the_input_is_no_loop() {
         let health = Health::default();
-        let (worker, _input) = (health.part("worker-0"), InputHealth::new(&health));
+        let (worker, _input) = (health.component("worker-0"), InputHealth::new(&health));
         assert!(!health.is_over());
         worker.set(ComponentState::Stopped);
         assert!(health.is_over());
@@ -428,29 +435,32 @@ mod tests {
 
     #[test]
     fn a_loop_that_does_not_serve_is_a_condition() {
-        let part = Health::default().part("sink");
-        part.set(ComponentState::Degraded("PostgreSQL is away".into()));
-        assert_eq!(part.conditions().iter().map(|held| held.code).collect::<Vec<_>>(), [ConditionCode::NotServing]);
+        let component = Health::default().component("sink");
+        component.set(ComponentState::Degraded("PostgreSQL is away".into()));
+        assert_eq!(
+            component.conditions().iter().map(|held| held.code).collect::<Vec<_>>(),
+            [ConditionCode::NotServing]
+        );
     }
 
     #[test]
     fn a_loop_that_a_failure_ended_says_so_in_its_last_report_and_one_that_was_asked_to_end_does_not() {
-        let part = Health::default().part("worker-0");
-        part.end(Some("raw_events was made anew".into()));
-        let held = part.conditions().into_iter().map(|held| (held.code, held.message)).collect::<Vec<_>>();
-        assert_eq!(held, [(ConditionCode::NotServing, "raw_events was made anew".to_owned())]);
-        part.end(None);
-        assert_eq!(part.conditions(), []);
+        let component = Health::default().component("worker-0");
+        component.end(Some("raw_events was recreated".into()));
+        let held = component.conditions().into_iter().map(|held| (held.code, held.message)).collect::<Vec<_>>();
+        assert_eq!(held, [(ConditionCode::NotServing, "raw_events was recreated".to_owned())]);
+        component.end(None);
+        assert_eq!(component.conditions(), []);
     }
 
     #[test]
     fn taken_coverage_can_be_given_back_without_loss() {
-        let part = Health::default().part("w");
+        let component = Health::default().component("w");
         let one = Tally { judged: 1, ..Tally::default() };
-        part.cover([((7, 0), one)]);
-        let taken = part.take_coverage();
-        part.cover([((7, 0), one)]);
-        part.cover(taken);
-        assert_eq!(part.take_coverage()[&(7, 0)].judged, 2);
+        component.cover([((7, 0), one)]);
+        let taken = component.take_coverage();
+        component.cover([((7, 0), one)]);
+        component.cover(taken);
+        assert_eq!(component.take_coverage()[&(7, 0)].judged, 2);
     }
 }

@@ -42,7 +42,7 @@ pub struct Supervisor {
     pub stop: Arc<Stop>,
     /// States of the components.
     pub health: Arc<Health>,
-    /// Counters.
+    /// Counters of the process.
     pub meter: Meter,
     /// Callbacks that read files again on reload.
     pub reloads: Vec<Box<dyn Fn()>>,
@@ -63,7 +63,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Serves HTTP until the stop.
+    /// Serves HTTP until a stop is requested.
     ///
     /// # Errors
     /// As [`spawn`](Self::spawn).
@@ -141,7 +141,9 @@ impl Supervisor {
             }
         }
         for (name, _) in &self.threads {
-            tracing::warn!("{name} did not end in time; what it had not committed will be done again");
+            tracing::warn!(
+                "thread {name} did not end in time; its uncommitted work will be repeated after the next start"
+            );
         }
         outcome
     }
@@ -194,16 +196,16 @@ pub fn run(role: Role, loaded: &Loaded, places: &SettingFiles) -> Result<()> {
     for doubt in doubts {
         tracing::warn!("{}: {}", doubt.what, doubt.text);
     }
-    let mut crew = Supervisor::default();
+    let mut supervisor = Supervisor::default();
     if let Some(address) = settings.metrics.listen.or(endpoint_address(role)) {
-        endpoint(&mut crew, process(role), address, settings.service.drain_timeout)?;
+        endpoint(&mut supervisor, process(role), address, settings.service.drain_timeout)?;
     }
     match role {
-        Role::Producer => producer::start(&mut crew, settings)?,
-        Role::Detector => detector::start(&mut crew, settings, detector::announce_in_log(settings))?,
-        Role::Dashboard => dashboard::start(&mut crew, settings)?,
+        Role::Producer => producer::start(&mut supervisor, settings)?,
+        Role::Detector => detector::start(&mut supervisor, settings, detector::announce_in_log(settings))?,
+        Role::Dashboard => dashboard::start(&mut supervisor, settings)?,
     }
-    let ended = crew.supervise(&signals, settings, || reload(loaded, places, &log));
+    let ended = supervisor.supervise(&signals, settings, || reload(loaded, places, &log));
     match &ended {
         Ok(()) => tracing::info!("stopped"),
         Err(error) => log_lines(error),
@@ -243,12 +245,12 @@ fn endpoint_address(role: Role) -> SocketAddr {
 }
 
 /// Starts the endpoint with `/healthz`, `/readyz` and `/metrics`.
-fn endpoint(crew: &mut Supervisor, process: ProcessRole, address: SocketAddr, drain: Duration) -> Result<()> {
+fn endpoint(supervisor: &mut Supervisor, process: ProcessRole, address: SocketAddr, drain: Duration) -> Result<()> {
     let bound = http::bind(address)?;
-    let endpoint = Endpoint::new(process, crew.health.clone(), &crew.meter);
+    let endpoint = Endpoint::new(process, supervisor.health.clone(), &supervisor.meter);
     let handler = move |request: Request| match endpoint.answer(&request.path, &request.list("accept")) {
         Some(_) if request.method == hyper::Method::POST => {
-            let mut response = Response::text(405, "only GET and HEAD are answered\n");
+            let mut response = Response::text(405, "only GET and HEAD are allowed\n");
             response.headers.push(("allow", "GET, HEAD".to_owned()));
             response
         }
@@ -261,9 +263,9 @@ fn endpoint(crew: &mut Supervisor, process: ProcessRole, address: SocketAddr, dr
             ],
             body: hyper::body::Bytes::from(body).into(),
         },
-        None => Response::text(404, "there are /healthz, /readyz and /metrics\n"),
+        None => Response::text(404, "not found; the paths are /healthz, /readyz and /metrics\n"),
     };
-    crew.serve("endpoint", bound, Arc::new(handler), drain)
+    supervisor.serve("endpoint", bound, Arc::new(handler), drain)
 }
 
 /// Logs each line of a report as one line; any other error as one line.
@@ -278,7 +280,7 @@ fn log_lines(error: &Error) {
 fn reload(loaded: &Loaded, places: &SettingFiles, log: &logging::LevelHandle) {
     match config::load(places) {
         Err(error) => {
-            tracing::error!("settings not reloaded, the old ones hold:");
+            tracing::error!("settings not reloaded, the old ones stay in effect:");
             log_lines(&error);
         }
         Ok(new) => {
@@ -287,7 +289,7 @@ fn reload(loaded: &Loaded, places: &SettingFiles, log: &logging::LevelHandle) {
             if waiting.is_empty() {
                 tracing::info!("settings reloaded");
             } else {
-                tracing::warn!("settings reloaded; these hold after a restart: {}", waiting.join(", "));
+                tracing::warn!("settings reloaded; these take effect after a restart: {}", waiting.join(", "));
             }
         }
     }

@@ -86,7 +86,7 @@ fn the_headline_counts_the_rows_below_it_and_news_are_counted_from_all_that_was_
 fn rejected_records_go_from_the_detector_to_their_page_a_few_of_each_class() {
     let stage = Stage::new();
     let health = Health::default();
-    let part = health.part("worker-0");
+    let part = health.component("worker-0");
     let settings = ("h", serde_json::json!({}));
     let mut heartbeat = Heartbeat::new(&stage.settings().postgres, "g", "raw_events", "a", settings);
     let sample = |offset: i64, class| RejectedSample {
@@ -102,12 +102,12 @@ fn rejected_records_go_from_the_detector_to_their_page_a_few_of_each_class() {
         let mut samples = RejectedSamples::default();
         (0..20).for_each(|i| samples.push(sample(round * 20 + i, RejectClass::DeviceId)));
         part.note_rejected(samples);
-        heartbeat.write(&health.parts()).unwrap();
+        heartbeat.write(&health.components()).unwrap();
     }
     let mut samples = RejectedSamples::default();
     samples.push(sample(1_000, RejectClass::Utf8));
     part.note_rejected(samples);
-    heartbeat.write(&health.parts()).unwrap();
+    heartbeat.write(&health.components()).unwrap();
     let (status, _, page) = stage.get("/dead-letters");
     assert_eq!(status, 200, "{page}");
     assert_eq!(page.matches("<tr><td><time").count(), 21, "{page}");
@@ -129,11 +129,11 @@ fn a_device_that_a_detector_holds_is_known_without_any_anomaly() {
     let (status, _, page) = stage.get("/devices/pump-0042");
     assert!(status == 200 && page.contains("Whether it sends is not known here"), "{page}");
     let health = Health::default();
-    let part = health.part("worker-0");
+    let part = health.component("worker-0");
     let settings = ("h", serde_json::json!({}));
     let mut heartbeat = Heartbeat::new(&stage.settings().postgres, "g", "raw_events", "a", settings);
     part.note_devices(["pump-0042", "pump-0043", "pump-0042"]);
-    heartbeat.write(&health.parts()).unwrap();
+    heartbeat.write(&health.components()).unwrap();
     let sql = "update seen_devices set seen_at = now() - interval '40 days' where device_id = 'pump-0043'";
     stage.client().batch_execute(sql).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(900));
@@ -143,7 +143,7 @@ fn a_device_that_a_detector_holds_is_known_without_any_anomaly() {
     assert!(status == 404 && page.contains("There is no such device."), "{page}");
     // Those that have not sent for long leave.
     part.note_devices(["pump-0044"]);
-    heartbeat.write(&health.parts()).unwrap();
+    heartbeat.write(&health.components()).unwrap();
     assert_eq!(stage.get("/devices/pump-0043").0, 404);
 }
 

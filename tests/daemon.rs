@@ -144,7 +144,7 @@ fn a_reload_takes_a_new_level_keeps_the_old_settings_when_the_new_are_wrong_and_
     assert!(log.contains("INFO settings reloaded"), "the new level is not in force:\n{log}");
 
     let log = reload("[log]\nlevel = \"info\"\n[dashboard]\nrefresh = \"9s\"\n");
-    assert!(log.contains("these hold after a restart: dashboard.refresh"), "{log}");
+    assert!(log.contains("these take effect after a restart: dashboard.refresh"), "{log}");
 
     let heard = manager.heard();
     let reloading = heard.iter().filter(|(_, text)| text.starts_with("RELOADING=1\nMONOTONIC_USEC=")).count();

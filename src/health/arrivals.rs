@@ -201,7 +201,7 @@ fn all_ignored(ten: &Activity) -> Option<(ConditionSeverity, String)> {
     let (ignored, all) = (ten.tally.ignored, ten.tally.sum());
     (ignored >= FEW && ignored == all).then(|| {
         let message = format!(
-            "Records arrive, all ignored ({ignored} of {all}): their value is null, or `fields.ignore` passes them over"
+            "Records arrive, all ignored ({ignored} of {all}): their value is null, or `fields.ignore` matches them"
         );
         (ConditionSeverity::Degraded, message)
     })

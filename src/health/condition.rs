@@ -115,7 +115,7 @@ pub(super) struct Conditions {
 
 impl Conditions {
     /// Raises a condition or changes its message. Logs it at once, then at most once a minute.
-    pub fn raise(&mut self, part: &str, code: ConditionCode, severity: ConditionSeverity, message: String) {
+    pub fn raise(&mut self, component: &str, code: ConditionCode, severity: ConditionSeverity, message: String) {
         let is_due = self.logged.get(&code).is_none_or(|at| at.elapsed() >= LOG_AGAIN);
         let (is_news, is_worse) = match self.held.get(&code) {
             Some((held, _)) => (message != held.message, severity > held.severity),
@@ -123,7 +123,7 @@ impl Conditions {
         };
         let is_logged = is_worse || (is_news && is_due);
         if is_logged {
-            tracing::warn!(part, code = code.as_str(), "{}: {message}", severity.as_str());
+            tracing::warn!(part = component, code = code.as_str(), "{}: {message}", severity.as_str());
             self.logged.insert(code, Monotonic::now());
         }
         match self.held.get_mut(&code) {
@@ -139,9 +139,9 @@ impl Conditions {
     }
 
     /// Clears a condition.
-    pub fn clear(&mut self, part: &str, code: ConditionCode) {
+    pub fn clear(&mut self, component: &str, code: ConditionCode) {
         if let Some((held, true)) = self.held.remove(&code) {
-            tracing::info!(part, code = code.as_str(), "no longer: {}", held.message);
+            tracing::info!(part = component, code = code.as_str(), "no longer: {}", held.message);
         }
     }
 

@@ -14,7 +14,7 @@ const DAY: i64 = 86_400_000;
 #[derive(Debug, Default)]
 pub struct SeenDevices {
     /// Hash of the last name in each slot; empty until the first name.
-    told: Vec<u64>,
+    reported: Vec<u64>,
     waiting: Vec<String>,
     day: i64,
 }
@@ -23,11 +23,11 @@ impl SeenDevices {
     /// Notes a device at a time in milliseconds.
     pub fn note(&mut self, name: &str, millis: i64) {
         let day = millis.div_euclid(DAY);
-        if day != self.day || self.told.is_empty() {
-            (self.told, self.day) = (vec![0; REMEMBERED], day);
+        if day != self.day || self.reported.is_empty() {
+            (self.reported, self.day) = (vec![0; REMEMBERED], day);
         }
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
-        let place = &mut self.told[hash as usize % REMEMBERED];
+        let place = &mut self.reported[hash as usize % REMEMBERED];
         // A name that finds no room comes again with the next snapshot of its series.
         if *place != hash && self.waiting.len() < WAITING {
             *place = hash;
@@ -42,7 +42,7 @@ impl SeenDevices {
 
     /// Returns names that could not be stored.
     pub fn forget(&mut self) {
-        self.told.clear();
+        self.reported.clear();
     }
 }
 
@@ -62,10 +62,10 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..100 {
             (0..10_000).for_each(|i| devices.note(&format!("device-{i}"), 2 * DAY));
-            let told = devices.take();
-            assert!(told.len() <= WAITING);
-            seen.extend(told);
+            let reported = devices.take();
+            assert!(reported.len() <= WAITING);
+            seen.extend(reported);
         }
-        assert!(seen.len() == 10_000, "each is told in the end: {}", seen.len());
+        assert!(seen.len() == 10_000, "each is reported in the end: {}", seen.len());
     }
 }

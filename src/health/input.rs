@@ -10,7 +10,7 @@ use super::{Activity, Component, ComponentState, Health};
 /// Counts shared by the workers of a process. Its conditions belong to the component `input`.
 #[derive(Debug)]
 pub struct InputHealth {
-    part: Arc<Component>,
+    component: Arc<Component>,
     began: Monotonic,
     inner: Mutex<Inner>,
 }
@@ -28,9 +28,9 @@ const EVALUATE: Duration = Duration::from_secs(1);
 impl InputHealth {
     /// Creates empty counts.
     pub fn new(health: &Health) -> Arc<InputHealth> {
-        let part = health.untimed_part("input");
-        part.set(ComponentState::Running);
-        Arc::new(InputHealth { part, began: Monotonic::now(), inner: Mutex::default() })
+        let component = health.untimed_component("input");
+        component.set(ComponentState::Running);
+        Arc::new(InputHealth { component, began: Monotonic::now(), inner: Mutex::default() })
     }
 
     /// Adds the counts of a worker's commit.
@@ -50,7 +50,7 @@ impl InputHealth {
         let all = inner.backlog.values().sum();
         let Some(conditions) = inner.arrivals.conditions(self.began.elapsed(), EVALUATE, all) else { return };
         for (code, held) in conditions {
-            self.part.set_condition(code, held);
+            self.component.set_condition(code, held);
         }
     }
 

@@ -90,16 +90,16 @@ fn access(dashboard: &DashboardSettings) -> Access {
     Access::Open { is_anywhere: dashboard.insecure }
 }
 
-/// Binds the address and serves the pages in the crew.
+/// Binds the address and serves the pages in the supervisor.
 ///
 /// # Errors
 /// As [`app`]; 69 when the address is taken.
-pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
+pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
     let Some(address) = settings.dashboard.listen.or(ADDRESS) else {
         return Err(Error::config("dashboard.listen is \"off\": the dashboard has nothing to do"));
     };
-    let meter = crew.meter.clone();
-    let (pages, watch) = watched_app(settings, &crew.stop)?;
+    let meter = supervisor.meter.clone();
+    let (pages, watch) = watched_app(settings, &supervisor.stop)?;
     let handler = move |request| {
         let answer = pages(request);
         let outcome = match answer.status {
@@ -118,19 +118,19 @@ pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
         let read = Tls::read(certificate.as_ref(), key.as_ref())?;
         bound = bound.over(read.clone());
         tls = Some(read.clone());
-        crew.reloads.push(Box::new(move || match read.reload() {
+        supervisor.reloads.push(Box::new(move || match read.reload() {
             Ok(()) => tracing::info!("certificate read again"),
             Err(error) => tracing::error!("the old certificate holds: {error}"),
         }));
     }
     let address = bound.address();
-    crew.serve("pages", bound, Arc::new(handler), settings.service.drain_timeout)?;
-    let (part, stop) = (crew.health.part("pages"), crew.stop.clone());
+    supervisor.serve("pages", bound, Arc::new(handler), settings.service.drain_timeout)?;
+    let (part, stop) = (supervisor.health.component("pages"), supervisor.stop.clone());
     part.set(ComponentState::Running);
     tracing::info!("pages on {}://{address}/", if tls.is_some() { "https" } else { "http" });
-    watch_archive(crew, part.clone(), watch)?;
+    watch_archive(supervisor, part.clone(), watch)?;
     // The beat of a server is that it answers.
-    crew.spawn("pulse", move || {
+    supervisor.spawn("pulse", move || {
         while !stop.wait(PULSE) {
             if let Some(tls) = &tls {
                 watch_certificate(&part, tls.left());
@@ -146,9 +146,9 @@ pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
 
 /// Says that the database gives the pages no answer, until it gives one. A thread of its own may wait for that; its first look
 /// comes after the pages are ready, so that a start does not wait for the database.
-fn watch_archive(crew: &mut Supervisor, part: Arc<Component>, mut watch: ArchiveWatch) -> Result<()> {
-    let stop = crew.stop.clone();
-    crew.spawn("archive-watch", move || {
+fn watch_archive(supervisor: &mut Supervisor, part: Arc<Component>, mut watch: ArchiveWatch) -> Result<()> {
+    let stop = supervisor.stop.clone();
+    supervisor.spawn("archive-watch", move || {
         while !stop.wait(PULSE) {
             let trouble = watch.look().map(|sentence| (ConditionSeverity::Degraded, sentence));
             part.set_condition(ConditionCode::NoDatabaseAnswer, trouble);

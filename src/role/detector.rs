@@ -74,29 +74,29 @@ pub fn describe(a: &Anomaly) -> String {
     )
 }
 
-/// Starts workers, sink and heartbeat in the supervisor.
+/// Starts the threads of workers, sink and heartbeat in the supervisor.
 ///
 /// # Errors
 /// 78 if librdkafka refuses the settings.
-pub fn start(crew: &mut Supervisor, settings: &Settings, announce: Announce) -> Result<()> {
+pub fn start(supervisor: &mut Supervisor, settings: &Settings, announce: Announce) -> Result<()> {
     let detector = &settings.detector;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if detector.workers == 0 { cores } else { detector.workers };
     let instance = instance(settings)?;
-    let input = InputHealth::new(&crew.health);
+    let input = InputHealth::new(&supervisor.health);
     for index in 0..workers {
-        let seat = WorkerThread::new(crew, settings, &instance, index, input.clone());
+        let worker_thread = WorkerThread::new(supervisor, settings, &instance, index, input.clone());
         let announce = announce.clone();
-        crew.spawn(&format!("worker-{index}"), move || {
-            let ended = seat.work(&announce);
-            seat.part.end(failure(&ended));
+        supervisor.spawn(&format!("worker-{index}"), move || {
+            let ended = worker_thread.work(&announce);
+            worker_thread.component.end(failure(&ended));
             ended
         })?;
     }
     if settings.sink.enabled {
-        start_sink(crew, settings, &instance)?;
+        start_sink(supervisor, settings, &instance)?;
     }
-    start_heartbeat(crew, settings, &instance)
+    start_heartbeat(supervisor, settings, &instance)
 }
 
 /// Returns the name of this instance: the setting, or the machine's id, or its host name if it has no id. There is no
@@ -167,22 +167,28 @@ struct WorkerThread {
     settings: Settings,
     names: MemberNames,
     plan: WorkerPlan,
-    part: Arc<Component>,
+    component: Arc<Component>,
     input: Arc<InputHealth>,
     meter: crate::meter::Meter,
     stop: Arc<crate::stop::Stop>,
 }
 
 impl WorkerThread {
-    fn new(crew: &Supervisor, settings: &Settings, instance: &str, index: usize, input: Arc<InputHealth>) -> Self {
+    fn new(
+        supervisor: &Supervisor,
+        settings: &Settings,
+        instance: &str,
+        index: usize,
+        input: Arc<InputHealth>,
+    ) -> Self {
         WorkerThread {
             settings: settings.clone(),
             names: names(settings, instance, index),
             plan: plan(settings),
-            part: crew.health.part(format!("worker-{index}")),
+            component: supervisor.health.component(format!("worker-{index}")),
             input,
-            meter: crew.meter.clone(),
-            stop: crew.stop.clone(),
+            meter: supervisor.meter.clone(),
+            stop: supervisor.stop.clone(),
         }
     }
 
@@ -204,20 +210,20 @@ impl WorkerThread {
             })?;
             let windows = Detector::new(self.settings.detection())
                 .ok_or_else(|| Error::config(format_args!("detector.method `{}` is unknown", detector.method)))?;
-            let (parts, meter) = ((self.part.clone(), self.input.clone()), self.meter.clone());
-            match Worker::new(log, windows, &self.plan, parts, meter, &mut observer, &self.stop).run() {
+            let (components, meter) = ((self.component.clone(), self.input.clone()), self.meter.clone());
+            match Worker::new(log, windows, &self.plan, components, meter, &mut observer, &self.stop).run() {
                 WorkerEnding::Stopped => return Ok(()),
                 WorkerEnding::Failed(error) => return Err(error),
                 WorkerEnding::Replaced => {
                     let MemberNames { group, member, .. } = &self.names;
                     return Err(Error::config(format_args!(
-                        "another detector has joined group {group} as {member}, by the same detector.instance; this one \
-                         gives way, and stops. Give each instance a name of its own"
+                        "another detector has joined group {group} as {member}, with the same detector.instance; this one \
+                         stops. Set a different detector.instance for each detector"
                     )));
                 }
                 WorkerEnding::Rebuild(why) => {
-                    self.part.set_partitions(std::collections::BTreeMap::new());
-                    self.part.set(ComponentState::Degraded(format!("beginning anew: {why}")));
+                    self.component.set_partitions(std::collections::BTreeMap::new());
+                    self.component.set(ComponentState::Degraded(format!("restarting: {why}")));
                     if self.stop.wait(PAUSE) {
                         return Ok(());
                     }
@@ -232,30 +238,31 @@ fn failure(ended: &Result<()>) -> Option<String> {
     ended.as_ref().err().map(|error| foreign::line(&error.message).to_string())
 }
 
-fn start_sink(crew: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
+fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
     let plan = sink::SinkPlan { topic: settings.topics.anomalies.clone(), batch: settings.sink.batch };
     let (group, member) = (settings.sink.group.clone(), format!("{instance}-sink"));
     let session = settings.detector.session_timeout;
     // PostgreSQL may block it for any time, which must not end the detector.
-    let (part, meter, stop) = (crew.health.unwatched_part("sink"), crew.meter.clone(), crew.stop.clone());
+    let (component, meter, stop) =
+        (supervisor.health.unwatched_component("sink"), supervisor.meter.clone(), supervisor.stop.clone());
     let (kafka, postgres) = (settings.kafka.clone(), settings.postgres.clone());
-    let carry = move |part: &Arc<Component>| {
+    let copy = move |component: &Arc<Component>| {
         loop {
             let reader =
                 KafkaGroupConsumer::new(&kafka, &plan.topic, &group, &member, session).map_err(Error::config)?;
             let ledger = PostgresLedger::new(&postgres, &group, &plan.topic);
-            match Sink::new(reader, &plan, Box::new(ledger), part.clone(), meter.clone(), &stop).run() {
+            match Sink::new(reader, &plan, Box::new(ledger), component.clone(), meter.clone(), &stop).run() {
                 sink::SinkEnding::Stopped => return Ok(()),
-                sink::SinkEnding::Rebuild(why) => part.set(ComponentState::Degraded(format!("beginning anew: {why}"))),
+                sink::SinkEnding::Rebuild(why) => component.set(ComponentState::Degraded(format!("restarting: {why}"))),
             }
             if stop.wait(PAUSE) {
                 return Ok(());
             }
         }
     };
-    crew.spawn("sink", move || {
-        let ended = carry(&part);
-        part.end(failure(&ended));
+    supervisor.spawn("sink", move || {
+        let ended = copy(&component);
+        component.end(failure(&ended));
         ended
     })
 }
@@ -275,31 +282,32 @@ fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -
     let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, detection));
     let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
     // PostgreSQL may block it for any time, like the sink.
-    let part = crew.health.unwatched_part("heartbeat");
-    let mut upkeep = Upkeep::new(&settings.postgres, part.clone());
+    let component = crew.health.unwatched_component("heartbeat");
+    let mut upkeep = Upkeep::new(&settings.postgres, component.clone());
     crew.spawn("heartbeat", move || {
-        part.set(ComponentState::Running);
+        component.set(ComponentState::Running);
         loop {
             let is_last = stop.wait(HEARTBEAT);
             if is_last {
                 // The last heartbeat must contain the last commits.
-                part.set(ComponentState::Stopped);
+                component.set(ComponentState::Stopped);
                 while !health.is_over() && stop.elapsed().is_some_and(|elapsed| elapsed < drain) {
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }
-            let others = health.parts().into_iter().filter(|other| !Arc::ptr_eq(other, &part)).collect::<Vec<_>>();
+            let others =
+                health.components().into_iter().filter(|other| !Arc::ptr_eq(other, &component)).collect::<Vec<_>>();
             let written = heartbeat.write(&others).and_then(|()| {
                 // This one comes last: a heartbeat that arrives cannot say that none can be written.
                 if !is_last {
-                    part.set(ComponentState::Running);
+                    component.set(ComponentState::Running);
                 }
-                heartbeat.write(std::slice::from_ref(&part))
+                heartbeat.write(std::slice::from_ref(&component))
             });
             match written {
                 _ if is_last => return Ok(()),
                 Ok(()) => upkeep.run(),
-                Err(e) => part.set(ComponentState::Degraded(format!("cannot write detector_status: {e}"))),
+                Err(e) => component.set(ComponentState::Degraded(format!("cannot write detector_status: {e}"))),
             }
         }
     })

@@ -1,4 +1,4 @@
-//! The roles by name.
+//! The names of the roles.
 
 use clap::ValueEnum;
 

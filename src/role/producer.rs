@@ -21,12 +21,12 @@ const NAP: Duration = Duration::from_millis(50);
 /// Interval between two checks of states and counters.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Starts publishing in the supervisor.
+/// Starts the producer's thread in the supervisor.
 ///
 /// # Errors
 /// As the source.
-pub fn start(crew: &mut Supervisor, settings: &Settings) -> Result<()> {
-    publish(crew, settings, source(settings)?)
+pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
+    publish(supervisor, settings, source(settings)?)
 }
 
 /// Opens the source that the settings name.
@@ -45,27 +45,28 @@ pub fn source(settings: &Settings) -> Result<Box<dyn EventSource + Send>> {
     })
 }
 
-/// Publishes a source's events.
+/// Starts a thread that publishes the events of a source.
 ///
 /// # Errors
 /// 78 if librdkafka refuses the settings.
-pub fn publish(crew: &mut Supervisor, settings: &Settings, source: Box<dyn EventSource + Send>) -> Result<()> {
+pub fn publish(supervisor: &mut Supervisor, settings: &Settings, source: Box<dyn EventSource + Send>) -> Result<()> {
     let publishing = Publishing {
         publisher: Publisher::new(&settings.kafka, &settings.topics.raw_events)?,
-        part: crew.health.part("publisher"),
-        meter: crew.meter.clone(),
-        stop: crew.stop.clone(),
+        component: supervisor.health.component("publisher"),
+        meter: supervisor.meter.clone(),
+        stop: supervisor.stop.clone(),
         drain: settings.service.drain_timeout,
         counted: (0, 0),
         unsent: 0,
         looked: Monotonic::now(),
     };
-    crew.spawn("publisher", move || publishing.run(source))
+    supervisor.spawn("publisher", move || publishing.run(source))
 }
 
+/// State of the publishing thread.
 struct Publishing {
     publisher: Publisher,
-    part: std::sync::Arc<Component>,
+    component: std::sync::Arc<Component>,
     meter: Meter,
     stop: std::sync::Arc<Stop>,
     drain: Duration,
@@ -120,10 +121,10 @@ impl Publishing {
         self.meter.published.add("failed", failed - self.counted.1);
         self.counted = (delivered, failed);
         match self.publisher.trouble() {
-            Some(why) => self.part.set(ComponentState::Degraded(why)),
+            Some(why) => self.component.set(ComponentState::Degraded(why)),
             // Ready once the broker has stored the first event.
-            None if delivered > 0 => self.part.set(ComponentState::Running),
-            None => self.part.beat(),
+            None if delivered > 0 => self.component.set(ComponentState::Running),
+            None => self.component.beat(),
         }
     }
 

@@ -42,14 +42,14 @@ impl Collector for Gauges {
         for (name, help) in gauges.into_iter().filter(|_| self.has_partitions) {
             let gauge = ConstGauge::new(0i64);
             let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-            for part in self.health.parts() {
-                for (partition, status) in part.partitions() {
+            for component in self.health.components() {
+                for (partition, status) in component.partitions() {
                     let value = match name {
                         "anomaly_lag" => status.lag(),
                         "anomaly_series" => i64::try_from(status.series).ok(),
                         _ => status.confirmed(status.committed),
                     };
-                    let labels = [("worker", part.name.clone()), ("partition", partition.to_string())];
+                    let labels = [("worker", component.name.clone()), ("partition", partition.to_string())];
                     if let Some(value) = value {
                         ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
                     }
@@ -59,10 +59,13 @@ impl Collector for Gauges {
         let one = ConstGauge::new(1i64);
         let help = "1 while a condition holds; the manual explains the codes";
         let mut family = encoder.encode_descriptor("anomaly_condition", help, None, one.metric_type())?;
-        for part in self.health.parts() {
-            for held in part.conditions() {
-                let labels =
-                    [("part", part.name.as_str()), ("code", held.code.as_str()), ("severity", held.severity.as_str())];
+        for component in self.health.components() {
+            for held in component.conditions() {
+                let labels = [
+                    ("part", component.name.as_str()),
+                    ("code", held.code.as_str()),
+                    ("severity", held.severity.as_str()),
+                ];
                 one.encode(family.encode_family(&labels)?)?;
             }
         }

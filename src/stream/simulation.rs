@@ -115,7 +115,7 @@ fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() 
     let plan = WorkerPlan { on_reject: OnReject::Fail, ..Schedule::new(1, None).plan };
     let (health, stop, mut observer): (Health, Stop, CommitObserver) =
         (Health::default(), Stop::default(), Box::new(|_| ()));
-    let parts = (health.part("a"), InputHealth::new(&health));
+    let parts = (health.component("a"), InputHealth::new(&health));
     let log = SimulatedClient::by_names(stage.clone(), 0, "a", "one");
     let detector = Detector::new(DetectionSettings::default()).unwrap();
     let ended = Worker::new(log, detector, &plan, parts, Meter::default(), &mut observer, &stop).run();
@@ -152,7 +152,7 @@ fn nothing_waits_for_a_worker_that_must_be_made_anew() {
     });
     let log = SimulatedClient::by_names(stage.clone(), 0, "a", "one");
     let detector = Detector::new(DetectionSettings::default()).unwrap();
-    let parts = (health.part("a"), input.clone());
+    let parts = (health.component("a"), input.clone());
     let ended = Worker::new(log, detector, &plan, parts, Meter::default(), &mut observer, &stop).run();
     assert!(matches!(ended, WorkerEnding::Rebuild(_)), "{ended:?}");
     assert!(told.load(std::sync::atomic::Ordering::SeqCst) > 1_000, "it waited for the worker");

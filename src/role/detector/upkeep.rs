@@ -16,7 +16,7 @@ const APART_MILLIS: i64 = 300_000;
 /// State between two passes.
 pub struct Upkeep {
     settings: PostgresSettings,
-    part: Arc<Component>,
+    component: Arc<Component>,
     next: Instant,
     last: Instant,
     /// Created partitions, dropped partitions and deleted rows that are not logged yet.
@@ -24,10 +24,10 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// Creates the upkeep. The first pass is due at once. It raises conditions on `part`.
-    pub fn new(settings: &PostgresSettings, part: Arc<Component>) -> Self {
+    /// Creates the upkeep. The first pass is due at once. It raises conditions on `component`.
+    pub fn new(settings: &PostgresSettings, component: Arc<Component>) -> Self {
         let now = Instant::now();
-        Upkeep { settings: settings.clone(), part, next: now, last: now, done: (0, 0, 0) }
+        Upkeep { settings: settings.clone(), component, next: now, last: now, done: (0, 0, 0) }
     }
 
     /// Runs one limited pass if it is due.
@@ -42,18 +42,18 @@ impl Upkeep {
                 self.last = now;
                 self.took(&done, now);
             }
-            Err(e) => self.part.raise(
+            Err(e) => self.component.raise(
                 ConditionCode::RetentionWaits,
                 ConditionSeverity::Notice,
-                format!("partitions of the table are neither made nor dropped: {e}"),
+                format!("cannot maintain table partitions: {e}. Rows go to the default partition, and old rows stay"),
             ),
         }
     }
 
     fn took(&mut self, done: &MaintenanceResult, now: Instant) {
         match waits(&self.settings, done) {
-            Some(message) => self.part.raise(ConditionCode::RetentionWaits, ConditionSeverity::Notice, message),
-            None => self.part.clear(ConditionCode::RetentionWaits),
+            Some(message) => self.component.raise(ConditionCode::RetentionWaits, ConditionSeverity::Notice, message),
+            None => self.component.clear(ConditionCode::RetentionWaits),
         }
         self.done.0 += done.made;
         self.done.1 += done.dropped;
@@ -85,7 +85,7 @@ fn waits(settings: &PostgresSettings, done: &MaintenanceResult) -> Option<String
         let from = from.map(|from| format!(" from {from}")).unwrap_or_default();
         reasons.push(format!(
             "all data{from} to {to} ({rows} anomalies) is older than postgres.retention = {} and will be deleted in {}, \
-             since that is unusually much at once. If it shall stay, correct postgres.retention or the clock before",
+             since that is unusually much at once. To keep the data, correct postgres.retention or the clock before then",
             brief(settings.retention.as_secs()),
             brief(remaining.as_secs()),
         ));

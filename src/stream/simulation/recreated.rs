@@ -37,7 +37,7 @@ fn sink(stored: Option<&str>, current: Option<&str>) -> (Option<String>, i64, Op
         cluster.database.topic_ids.extend(stored.map(|id| (0, id.to_owned())));
     }
     let (stop, health) = (Stop::default(), Health::default());
-    let part = health.part("sink");
+    let part = health.component("sink");
     let plan = SinkPlan { topic: "anomalies".into(), batch: 100 };
     let reader = SimulatedConsumer::new(stage.clone(), 0, "sink", SimulatedTopic::Anomalies);
     let ledger = SimulatedConnection { stage: stage.clone(), me: 0, defect: None };

@@ -295,7 +295,7 @@ fn work(process: &Process<'_>) -> Option<String> {
         let SeriesLimits { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
         let settings = DetectionSettings { max_series, idle_after, ..schedule.settings.clone() };
         let detector = Detector::new(settings).expect("a method");
-        let part = health.part(name);
+        let part = health.component(name);
         let parts = (part.clone(), input.clone());
         let worker = Worker::new(log, detector, &schedule.plan, parts, meter.clone(), &mut observer, stop);
         let ending = worker.run();
@@ -321,7 +321,7 @@ fn work(process: &Process<'_>) -> Option<String> {
 /// A process with a sink, likewise.
 fn carry(process: &Process<'_>) -> Option<String> {
     let Process { stage, schedule, actor, name, stop, meter } = *process;
-    let part = Health::default().part(name);
+    let part = Health::default().component(name);
     loop {
         let reader = SimulatedConsumer::new(stage.clone(), actor, name, SimulatedTopic::Anomalies);
         let ledger = SimulatedConnection { stage: stage.clone(), me: actor, defect: schedule.defect };

@@ -91,7 +91,7 @@ mod tests {
 
     /// A minute with so many events and evictions a second; what is complained of then, and two minutes later.
     fn minute(events: u64, evicted: Evictions) -> (Vec<String>, usize) {
-        let part = Health::default().part("w");
+        let part = Health::default().component("w");
         let (mut rate, settings) = (EvictionRate::default(), DetectionSettings::default());
         let mut counts = OutcomeCounts::default();
         let mut step = |second: u64, events: u64, evicted| {

@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_condition_holds_until_windows_are_full_of_newer_values() {
-        let part = Health::default().part("w");
+        let part = Health::default().component("w");
         let marks = |passed| {
             ProgressByPartition::from([(
                 3,
