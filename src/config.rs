@@ -6,6 +6,7 @@ mod dashboard_access;
 mod declare;
 mod names;
 pub mod option;
+mod policy_text;
 pub mod property;
 pub mod raw;
 pub mod read;
@@ -76,6 +77,11 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
             report.add(&entry.origin, title, expected, None);
         }
     };
+    // Remove this together with the wiring of the policy into the detector.
+    if let Some((path, _)) = entries.iter().find(|(path, _)| path.starts_with("detector.override[")) {
+        let title = "`detector.override` does not work in this version yet".to_owned();
+        problem(path, title, "the detector would ignore it: remove all [[detector.override]] tables");
+    }
     let detector = &settings.detector;
     if detector.min_samples > detector.window {
         let title = format!(

@@ -23,6 +23,7 @@ pub mod health;
 pub mod ledger;
 pub mod meter;
 pub mod pem;
+pub mod policy;
 pub mod stop;
 
 pub mod config;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::common::root;
 
-const CORE: [&str; 15] = [
+const CORE: [&str; 16] = [
     "event", "window", "series", "method", "anomaly", "detect", "archive", "fail", "finding", "foreign", "health",
-    "ledger", "meter", "pem", "stop",
+    "ledger", "meter", "pem", "policy", "stop",
 ];
 const EDGES: [&str; 5] = ["source", "stream", "store", "page", "service"];
 /// Edges may import it: an HTTP server that knows nothing of what it serves.

@@ -33,6 +33,9 @@ pub struct CheckCommand {
     /// Print only, in one line, what the role still needs before a start makes sense; exit code 78 then
     #[arg(long, requires = "role", conflicts_with = "connect")]
     pub configured: bool,
+    /// Print only the limits that apply to this series, and where each comes from; the last slash separates the metric
+    #[arg(long, value_name = "DEVICE/METRIC", conflicts_with_all = ["connect", "configured"])]
+    pub series: Option<String>,
     /// Read the files as this user, which only root may ask for; root's default is the services' user, anomaly
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
@@ -52,6 +55,10 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
     loaded.notices.iter().for_each(|notice| output::note(format_args!("note: {notice}")));
     if let Some(account) = &account {
         output::note(format_args!("note: files were read as user {}, credentials as root", account.name));
+    }
+    if let Some(series) = &check.series {
+        let (device, metric) = series.rsplit_once('/').unwrap_or((series, ""));
+        return output::lines(loaded.describe_policy(device, metric));
     }
     let file = check.role.map(Role::file);
     let mut tally = Tally { failed: 0, unusable: 0, written: output::lines(loaded.describe(file)) };

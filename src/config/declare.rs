@@ -95,6 +95,15 @@ pub struct Section {
     pub keys: &'static [SettingKey],
 }
 
+/// Tables of which the files may have any number, each below a header such as `[[detector.override]]`.
+#[derive(Debug, Clone, Copy)]
+pub struct TableList {
+    /// As in the header.
+    pub path: &'static str,
+    /// The keys of each table; none is required.
+    pub keys: &'static [SettingKey],
+}
+
 /// Declares all sections: a struct for each, the struct of them all, and the list that everything else reads.
 ///
 /// ```text
@@ -180,6 +189,41 @@ macro_rules! section {
     };
 }
 
+/// Declares lists of tables: a struct for the tables of each, and the list that everything else reads.
+macro_rules! tables {
+    ($(
+        $(#[doc = $about:literal])+
+        $section:ident.$table:ident: struct $type:ident in $file:ident {
+            $($(#[doc = $doc:literal])+ $key:ident: $rust:ty, $kind:expr;)*
+        }
+    )*) => {
+        $(
+            $(#[doc = $about])+
+            #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub struct $type {
+                $($(#[doc = $doc])+ pub $key: Option<$rust>,)*
+            }
+        )*
+
+        /// All lists of tables.
+        pub const TABLES: &[$crate::config::declare::TableList] = {
+            use $crate::config::declare::{ShippedFile, ValueType::*};
+            &[$($crate::config::declare::TableList {
+                path: concat!(stringify!($section), ".", stringify!($table)),
+                keys: &[$($crate::config::declare::SettingKey {
+                    path: concat!(stringify!($section), ".", stringify!($table), ".", stringify!($key)),
+                    name: stringify!($key),
+                    kind: $kind,
+                    default: "none",
+                    file: ShippedFile::$file,
+                    doc: concat!($($doc),+).trim_ascii(),
+                }),*],
+            }),*]
+        };
+    };
+}
+
 /// Declares an enum of which a setting is one, each variant with its word.
 macro_rules! choice {
     ($(#[$about:meta])+ $type:ident { $($(#[$doc:meta])+ $variant:ident = $word:literal,)+ }) => {
@@ -242,4 +286,4 @@ impl SettingType for Option<Timestamp> {
     }
 }
 
-pub(super) use {choice, plain, section, settings};
+pub(super) use {choice, plain, section, settings, tables};

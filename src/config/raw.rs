@@ -140,12 +140,39 @@ fn walk(
         let is_section = schema::keys().any(|k| k.path.starts_with(&format!("{path}.")));
         let below_properties = path == PROPERTIES || path.starts_with("kafka.properties.");
         match value.get_ref() {
+            _ if schema::TABLES.iter().any(|list| list.path == path) => tables(value, &path, origin, entries, report),
             DeValue::Table(below) if is_section || below_properties => walk(below, &path, origin, entries, report),
             _ if is_section || path == PROPERTIES => {
                 let title = format!("`{path}` is a section");
                 report.add(&origin(value.span()), title, format!("expected [{path}] and keys below it"), None);
             }
             _ => typed(path, value, key.span(), origin, entries, report),
+        }
+    }
+}
+
+/// The tables of a list, numbered on from those of earlier files.
+fn tables(
+    value: &Spanned<DeValue<'_>>,
+    list: &str,
+    origin: &impl Fn(Range<usize>) -> SettingOrigin,
+    entries: &mut SettingValues,
+    report: &mut SettingsReport,
+) {
+    let wrong = |span, report: &mut SettingsReport| {
+        let expected = format!("expected tables below [[{list}]]");
+        report.add(&origin(span), format!("`{list}` is a list of tables"), expected, None);
+    };
+    let DeValue::Array(all) = value.get_ref() else { return wrong(value.span(), report) };
+    let numbers = entries.keys().filter_map(|path| schema::in_table(path));
+    let first = numbers.filter(|(of, ..)| *of == list).map(|(_, at, _)| at + 1).max().unwrap_or(0);
+    for (at, table) in (first..).zip(all) {
+        match table.get_ref() {
+            DeValue::Table(keys) if keys.is_empty() => {
+                report.add(&origin(table.span()), format!("[[{list}]] is empty"), "expected keys below it", None);
+            }
+            DeValue::Table(keys) => walk(keys, &format!("{list}[{at}]"), origin, entries, report),
+            _ => wrong(table.span(), report),
         }
     }
 }
@@ -161,10 +188,12 @@ fn typed(
     let here = origin(value.span());
     match plain(value.get_ref()) {
         Some(plain) => put(path, plain, here, Some(origin(key)), entries, report),
+        None if schema::find(&path).is_none() && !path.starts_with("kafka.properties.") => {
+            unknown(&path, &origin(key), report);
+        }
         None => {
             report.add(&here, format!("`{path}` is {}", value.get_ref().type_str()), "expected a single value", None);
-            // A value under an unknown name may be a secret as well.
-            if property::is_secret(&path) || schema::find(&path).is_none() {
+            if property::is_secret(&path) {
                 report.hide_value();
             }
         }
@@ -211,11 +240,7 @@ fn put(
         return;
     }
     let Some(known) = schema::find(&path) else {
-        let help = schema::nearest(&path).map(|near| format!("did you mean `{near}`?"));
-        report.add(key.as_ref().unwrap_or(&origin), format!("unknown key `{path}`"), "no setting has this name", help);
-        // Perhaps a secret under a wrong name.
-        report.hide_value();
-        return;
+        return unknown(&path, key.as_ref().unwrap_or(&origin), report);
     };
     match check(known.kind, value) {
         Ok(value) => {
@@ -229,6 +254,13 @@ fn put(
             }
         }
     }
+}
+
+fn unknown(path: &str, key: &SettingOrigin, report: &mut SettingsReport) {
+    let help = schema::nearest(path).map(|near| format!("did you mean `{near}`?"));
+    report.add(key, format!("unknown key `{path}`"), "no setting has this name", help);
+    // Perhaps a secret under a wrong name.
+    report.hide_value();
 }
 
 fn environment(
@@ -327,20 +359,25 @@ fn secret(
 
 /// The entries as one tree, for the resolved settings.
 pub fn tree(entries: &SettingValues) -> Value {
-    let mut root = Map::new();
+    let mut sections = BTreeMap::<&str, Map<String, Value>>::new();
     let mut properties = Map::new();
+    let mut lists = BTreeMap::<&str, BTreeMap<usize, Map<String, Value>>>::new();
     for (path, entry) in entries {
         if let Some(property) = path.strip_prefix("kafka.properties.") {
             properties.insert(property.to_owned(), entry.value.clone());
+        } else if let Some((list, at, name)) = schema::in_table(path) {
+            let table = lists.entry(list).or_default().entry(at).or_default();
+            table.insert(name.to_owned(), entry.value.clone());
         } else if let Some((section, name)) = path.split_once('.') {
-            let below = root.entry(section).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(below) = below {
-                below.insert(name.to_owned(), entry.value.clone());
-            }
+            sections.entry(section).or_default().insert(name.to_owned(), entry.value.clone());
         }
     }
-    if let Some(Value::Object(kafka)) = root.get_mut("kafka") {
-        kafka.insert("properties".into(), Value::Object(properties));
+    sections.entry("kafka").or_default().insert("properties".into(), Value::Object(properties));
+    for (list, tables) in lists {
+        if let Some((section, name)) = list.split_once('.') {
+            let tables = tables.into_values().map(Value::Object).collect();
+            sections.entry(section).or_default().insert(name.to_owned(), tables);
+        }
     }
-    Value::Object(root)
+    sections.into_iter().map(|(section, keys)| (section.to_owned(), Value::Object(keys))).collect()
 }

@@ -10,11 +10,19 @@ use std::time::Duration;
 
 pub use value::{Delivery, FileFormat, Hsts, ListenAddress, OnReject, Secret, SourceKind, StartPosition, StateKeeping};
 
-use super::declare::settings;
+use super::declare::{ValueType, settings, tables};
 use crate::event::{Fields, TimeUnit, Timestamp};
+use crate::policy::{Policy, PolicyOverride};
 
 /// Milliseconds of a day.
 const DAY: u64 = 86_400_000;
+
+// Limits of which an override may set others.
+const WINDOW: ValueType = ValueType::Integer(2, 100_000);
+const THRESHOLD: ValueType = ValueType::Float(0.01, 1e6);
+const MIN_SAMPLES: ValueType = ValueType::Integer(2, 100_000);
+const MIN_STD_DEV: ValueType = ValueType::Float(0.0, f64::MAX);
+const MIN_RELATIVE_STD_DEV: ValueType = ValueType::Float(0.0, 1e6);
 
 settings! {
     /// All settings: typed, complete and consistent.
@@ -179,15 +187,15 @@ settings! {
         /// Detection: which values are abnormal, and how the detector consumes events.
         detector: struct DetectorSettings in Detector {
             /// Number of preceding values that a value is compared with.
-            window: usize = 100, Integer(2, 100_000);
+            window: usize = 100, WINDOW;
             /// Number of standard deviations from the mean beyond which a value is abnormal.
-            threshold: f64 = 3.0, Float(0.01, 1e6);
+            threshold: f64 = 3.0, THRESHOLD;
             /// Number of preceding values that a series needs before its values are judged.
-            min_samples: usize = 30, Integer(2, 100_000);
+            min_samples: usize = 30, MIN_SAMPLES;
             /// Lower limit of the deviation used for judging, in the value's unit.
-            min_std_dev: f64 = 0.0, Float(0.0, f64::MAX);
+            min_std_dev: f64 = 0.0, MIN_STD_DEV;
             /// Lower limit of the deviation used for judging, as a share of |mean|.
-            min_relative_std_dev: f64 = 0.0, Float(0.0, 1e6);
+            min_relative_std_dev: f64 = 0.0, MIN_RELATIVE_STD_DEV;
             /// Method that judges values.
             method: String = "sigma", OneOf(&["sigma"]);
             /// Number of preceding values stored with an anomaly.
@@ -224,6 +232,11 @@ settings! {
             session_timeout: Duration = "10s", Duration(1_000, 1_800_000);
             /// Leave the group on stop, so that others take over at once. false suits a restart.
             stop_leaves: bool = false, Bool;
+            also {
+                /// Limits of some series, in the order of their precedence, the strongest last.
+                #[serde(default, rename = "override")]
+                pub overrides: Vec<OverrideSettings>,
+            }
         }
 
         /// Sink, which copies anomalies from Kafka into PostgreSQL.
@@ -281,6 +294,28 @@ settings! {
     }
 }
 
+tables! {
+    /// Limits of the series whose device and metric match. The last matching table wins, key by key.
+    detector.override: struct OverrideSettings in Detector {
+        /// Pattern of devices, with * and ?.
+        device: String, Text;
+        /// Pattern of metrics, with * and ?.
+        metric: String, Text;
+        /// In place of detector.window.
+        window: usize, WINDOW;
+        /// In place of detector.threshold.
+        threshold: f64, THRESHOLD;
+        /// In place of detector.min_samples.
+        min_samples: usize, MIN_SAMPLES;
+        /// In place of detector.min_std_dev.
+        min_std_dev: f64, MIN_STD_DEV;
+        /// In place of detector.min_relative_std_dev.
+        min_relative_std_dev: f64, MIN_RELATIVE_STD_DEV;
+        /// Whether values are judged at all.
+        enabled: bool, Bool;
+    }
+}
+
 impl Settings {
     /// What decides a verdict.
     pub fn detection(&self) -> crate::detect::DetectionSettings {
@@ -295,6 +330,34 @@ impl Settings {
             context: d.context,
             max_series: d.max_series,
             idle_after: u32::try_from(d.idle_after.as_secs()).ok().filter(|seconds| *seconds > 0),
+        }
+    }
+
+    /// Which limits apply to which series.
+    pub fn policy(&self) -> Policy {
+        let d = &self.detector;
+        Policy {
+            window: d.window,
+            threshold: d.threshold,
+            min_samples: d.min_samples,
+            min_std_dev: d.min_std_dev,
+            min_relative_std_dev: d.min_relative_std_dev,
+            overrides: d.overrides.iter().map(OverrideSettings::policy).collect(),
+        }
+    }
+}
+
+impl OverrideSettings {
+    fn policy(&self) -> PolicyOverride {
+        PolicyOverride {
+            device: self.device.clone(),
+            metric: self.metric.clone(),
+            window: self.window,
+            threshold: self.threshold,
+            min_samples: self.min_samples,
+            min_std_dev: self.min_std_dev,
+            min_relative_std_dev: self.min_relative_std_dev,
+            enabled: self.enabled,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Precedence, places and remedies of settings.
 
 mod absence;
+mod tables;
 
 use std::path::Path;
 

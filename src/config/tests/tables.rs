@@ -1,0 +1,77 @@
+//! Lists of tables: their order over files, their errors, and the limits that they lead to.
+
+use super::super::*;
+use super::{message, places};
+
+/// Settings as gathered, without the rules between them.
+fn gathered(files: &[(&str, &str)]) -> Loaded {
+    let (dir, places) = places(files, &[]);
+    let mut report = SettingsReport::default();
+    let entries = raw::gather(&places, None, &mut report);
+    assert!(report.problems.is_empty(), "{report}");
+    drop(dir);
+    Loaded { settings: serde_json::from_value(raw::tree(&entries)).unwrap(), notices: Vec::new(), entries }
+}
+
+#[test]
+fn tables_of_all_files_are_appended_in_order_and_the_last_match_wins_key_by_key() {
+    // More than ten, so that their order is not that of their texts.
+    let many = "[[detector.override]]\ndevice = \"fan-*\"\nwindow = 60\n".repeat(11);
+    let loaded = gathered(&[
+        ("common.toml", "[detector]\nwindow = 40\n"),
+        ("detector.toml", &format!("{many}[[detector.override]]\ndevice = \"pump-*\"\nthreshold = 4\nwindow = 50\n")),
+        ("conf.d/10.toml", "[[detector.override]]\nmetric = \"temp*\"\nthreshold = 5\n"),
+        ("conf.d/20.toml", "detector.override = [{ device = \"pump-?\", min_samples = 31 }]\n"),
+    ]);
+    assert_eq!(loaded.settings.detector.overrides.len(), 14);
+    assert_eq!(loaded.settings.detector.overrides[12].metric.as_deref(), Some("temp*"));
+    let limits = loaded.describe_policy("pump-1", "temperature");
+    for (line, origin) in [
+        ("window = 50 ", "detector.toml:37:10"),
+        ("threshold = 5 ", "conf.d/10.toml:3:13"),
+        ("min_samples = 31 ", "conf.d/20.toml:1:"),
+        ("min_std_dev = 0 ", "# default"),
+        ("enabled = true ", "# default"),
+    ] {
+        let found = limits.lines().find(|found| found.starts_with(line));
+        assert!(found.is_some_and(|found| found.contains(origin)), "{line} {origin}:\n{limits}");
+    }
+    assert!(loaded.describe_policy("other", "").contains("common.toml:2:10"));
+    assert!(loaded.describe(None).contains("detector.override[12].threshold = 5.0"), "{}", loaded.describe(None));
+}
+
+#[test]
+fn errors_in_tables_have_line_column_caret_and_the_nearest_key() {
+    let text = "[[detector.override]]\ntreshold = 4\n[[detector.override]]\nwindow = 1\nmetric = 5\n\
+                [[detector.override]]\n[[detector.overide]]\nwindow = 5\n";
+    let message = message(&[("common.toml", text)], &[]);
+    for part in [
+        "unknown key `detector.override[0].treshold`",
+        "did you mean `threshold`?",
+        "common.toml:2:1",
+        "`detector.override[1].window` has a wrong value",
+        "expected a whole number from 2 to 100000",
+        "common.toml:4:10",
+        "common.toml:5:10",
+        "[[detector.override]] is empty",
+        "common.toml:6:",
+        "unknown key `detector.overide`",
+        "did you mean `detector.override`?",
+        "common.toml:7:",
+        "^^^",
+        "5 problems",
+    ] {
+        assert!(message.contains(part), "{part} in:\n{message}");
+    }
+    for wrong in ["[detector]\noverride = 5", "[detector.override]\nwindow = 5", "[detector]\noverride = [5]"] {
+        let message = super::message(&[("common.toml", wrong)], &[]);
+        assert!(message.contains("`detector.override` is a list of tables"), "{message}");
+        assert!(message.contains("expected tables below [[detector.override]]"), "{message}");
+    }
+}
+
+#[test]
+fn an_override_is_refused_until_the_detector_applies_it() {
+    let message = message(&[("common.toml", "[[detector.override]]\nwindow = 50\n")], &[]);
+    assert!(message.contains("common.toml:2:10") && message.contains("does not work in this version yet"), "{message}");
+}
