@@ -6,6 +6,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anomaly::config::schema::{self, ShippedFile};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rustix::process::Signal;
 
 use super::common::{Case, Ended, Manager, Parts, Process, Sent, event, free_port, get, program, root, wait_for};
@@ -619,6 +622,30 @@ fn a_producer_whose_topic_is_missing_says_so_and_loses_nothing_by_waiting() {
     case.ok(&["topics"]);
     assert_eq!(producer.exit(PATIENCE).code(), Some(0), "{}", producer.log());
     assert_eq!(case.read(&case.raw()).len(), 500);
+}
+
+#[test]
+fn a_producer_whose_events_are_all_refused_is_not_ready_until_one_arrives() {
+    let case = Case::new("daemon_refused");
+    let producer = case.role("producer", &[("PRODUCER__RATE", "2")]);
+    producer.wait_ready();
+    // From now on the topic takes no record of this size.
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
+    let topic = case.raw();
+    let config = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", "10");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin.alter_configs([&config], &AdminOptions::new())).unwrap();
+    let refused = || producer.metric("anomaly_published_total{kind=\"failed\"} ");
+    wait_for("events to be refused", PATIENCE, || refused() >= 1.0);
+    let before = refused();
+    // Between two refusals nothing is delivered.
+    wait_for("more events to be refused", PATIENCE, || {
+        let (status, body) = producer.get("/readyz").unwrap_or_default();
+        assert!(status == 503 && body.contains("refuses events"), "{status}: {body}");
+        refused() >= before + 4.0
+    });
+    assert!(!producer.log().contains("recovered"), "{}", producer.log());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Publishes events to `raw_events`. A full queue slows the source down; events are neither lost nor queued without
 //! limit. Messages never expire: an outage of minutes only delays them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -22,6 +22,8 @@ pub struct Publisher {
     kafka: KafkaSettings,
     topic: String,
     sent: Cell<u64>,
+    /// Why the last event was refused, and how many were delivered by then.
+    refusal: RefCell<Option<(String, u64)>>,
 }
 
 impl Publisher {
@@ -50,7 +52,13 @@ impl Publisher {
         let producer = config
             .create_with_context(DeliveryReports::keeping_returned())
             .map_err(|e| Error::config(format_args!("kafka.properties: {e}")))?;
-        Ok(Publisher { producer, kafka: kafka.clone(), topic: topic.to_owned(), sent: Cell::new(0) })
+        Ok(Publisher {
+            producer,
+            kafka: kafka.clone(),
+            topic: topic.to_owned(),
+            sent: Cell::new(0),
+            refusal: RefCell::default(),
+        })
     }
 
     /// Checks whether the topic exists; [`trouble`](Self::trouble) returns the reason if not. Events to a missing topic
@@ -137,17 +145,20 @@ impl Publisher {
         (delivered, failed, self.sent.get().saturating_sub(delivered + failed))
     }
 
-    /// Returns why the cluster is currently unavailable, or why the last event was refused.
+    /// Returns why the cluster is currently unavailable, or why the last event was refused, until one is delivered.
     pub fn trouble(&self) -> Option<String> {
         let context = self.producer.context();
+        let (delivered, _) = context.counts();
+        let mut refusal = self.refusal.borrow_mut();
         if let Some(error) = context.take_failure() {
             let help = match error.rdkafka_error_code() {
                 Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => "; `anomaly topics` creates it",
                 _ => "",
             };
-            return Some(format!("{} refuses events: {error}{help}", self.topic));
+            *refusal = Some((format!("{} refuses events: {error}{help}", self.topic), delivered));
         }
-        context.trouble.get()
+        refusal.take_if(|(_, before)| delivered > *before);
+        refusal.as_ref().map(|(why, _)| why.clone()).or_else(|| context.trouble.get())
     }
 
     /// Waits for the queued events; returns the number of undelivered ones at the deadline.
