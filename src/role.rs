@@ -66,7 +66,7 @@ impl Supervisor {
     /// Serves HTTP until a stop is requested.
     ///
     /// # Errors
-    /// As [`spawn`](Self::spawn).
+    /// The errors of [`spawn`](Self::spawn).
     pub fn serve(&mut self, name: &str, bound: Bound, handler: Arc<Handler>, drain: Duration) -> Result<()> {
         let (sender, stopped) = oneshot::channel();
         let stop = self.stop.clone();

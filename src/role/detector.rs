@@ -316,7 +316,7 @@ fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -
 /// Tests exactly-once delivery for `anomaly check`, with a transactional id of its own: whether transactions work.
 ///
 /// # Errors
-/// As `instance`.
+/// The errors of `instance`.
 pub fn names_for_check(settings: &Settings) -> Result<(String, bool)> {
     let id = format!("{}-{}-check", settings.detector.group, instance(settings)?);
     Ok((id, settings.detector.delivery == Delivery::ExactlyOnce))

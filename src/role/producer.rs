@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Starts the producer's thread in the supervisor.
 ///
 /// # Errors
-/// As the source.
+/// The errors of the source.
 pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
     publish(supervisor, settings, source(settings)?)
 }
@@ -32,7 +32,7 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
 /// Opens the source that the settings name.
 ///
 /// # Errors
-/// As the source; 78 if it cannot write the configured fields.
+/// The errors of the source; 78 if it cannot write the configured fields.
 pub fn source(settings: &Settings) -> Result<Box<dyn EventSource + Send>> {
     let (producer, fields) = (&settings.producer, &settings.fields);
     if let Some(wrong) = fields.unwritable().filter(|_| producer.source != SourceKind::Replay) {

@@ -254,7 +254,7 @@ impl DeadLetterReplayer {
     /// Sends and commits the waiting dead letters.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// The errors of [`send`](Self::send).
     pub fn flush(&mut self) -> Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
