@@ -594,7 +594,7 @@ fn a_mark_filters_counts_and_never_changes_the_record() {
     assert_eq!(offsets("review=ack"), [0_i64; 0]);
     assert_eq!(records(), (before, ["none", "true", "false", "none"].map(str::to_owned).to_vec()));
     let (_, _, body) = stage.get("/detection");
-    assert!(body.contains("1 of 2 that were marked were true alarms: 50 %"), "{body}");
+    assert!(body.contains("1 of 2 reviewed anomalies were true alarms: 50 %"), "{body}");
     let (_, _, explain) = stage.get("/anomalies/raw_events/0/3");
     assert!(
         explain.contains("acknowledged</b> by <bdi>anyone</bdi>") && explain.contains("<p>not reviewed</p>"),
@@ -691,7 +691,7 @@ fn a_restart_is_not_noticed_and_an_outage_is_told_and_ends_by_itself() {
         let start = Clock::now();
         let (status, stale, body) = get(address, "/");
         assert_eq!((status, stale.as_str()), (200, "1"));
-        assert!(body.contains("PostgreSQL is away since") && body.contains("pump-0042"), "{body}");
+        assert!(body.contains("PostgreSQL has been unreachable since") && body.contains("pump-0042"), "{body}");
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
     let (status, _, body) = get(address, "/devices");
@@ -715,7 +715,7 @@ fn without_a_database_every_page_answers_in_two_seconds() {
         let start = Clock::now();
         let (status, _, body) = get(address, url);
         assert_eq!(status, 503, "{url}");
-        assert!(body.contains("PostgreSQL is away since"), "{url}: {body}");
+        assert!(body.contains("PostgreSQL has been unreachable since"), "{url}: {body}");
         assert!(!body.contains("refused") && !body.contains("src/"), "{url}: {body}");
         assert!(start.elapsed() < Duration::from_secs(2), "{url}: {:?}", start.elapsed());
     }

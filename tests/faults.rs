@@ -124,7 +124,7 @@ fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole
             scope.spawn(|| stage.run(&[way, "postgres"]));
             wait("nobody to listen", || TcpStream::connect(&server).is_err());
             let gone = Instant::now();
-            browser.wait("the outage", &has("PostgreSQL is away since"));
+            browser.wait("the outage", &has("PostgreSQL has been unreachable since"));
             let told = gone.elapsed();
             println!("{way}: told after {told:?}");
             assert!(told < Duration::from_secs(2), "{way}: told after {told:?}");
@@ -135,7 +135,7 @@ fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole
         let back = Instant::now();
         browser.wait(
             "the page to be whole",
-            "!document.getElementById('main').textContent.includes('PostgreSQL is away since')",
+            "!document.getElementById('main').textContent.includes('PostgreSQL has been unreachable since')",
         );
         let forgotten = back.elapsed();
         println!("{way}: forgotten after {forgotten:?}");

@@ -150,8 +150,8 @@ async fn respond(
             let path = request.path.clone();
             let answer = tokio::task::spawn_blocking(move || handler(request)).await;
             answer.unwrap_or_else(|error| {
-                tracing::error!(%error, path, "a page could not be made");
-                Response::text(500, "this page could not be made; the log says why\n")
+                tracing::error!(%error, path, "cannot render a page");
+                Response::text(500, "this page could not be rendered; see the log\n")
             })
         }
     };

@@ -18,7 +18,7 @@ const FRESH: Duration = Duration::from_millis(800);
 /// Number of answers kept; the oldest is removed first.
 const KEPT: usize = 24;
 /// Maximum number of queries that run at the same time. Requests that would start another one are answered as slow.
-const FLIGHTS: usize = 16;
+const MAX_RUNNING: usize = 16;
 
 /// Why there is no new answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct AnswerCache<K, V> {
 
 struct State<K, V> {
     kept: VecDeque<Kept<K, V>>,
-    flights: Vec<(K, Arc<Flight<V>>)>,
+    running: Vec<(K, Arc<RunningQuery<V>>)>,
 }
 
 struct Kept<K, V> {
@@ -62,12 +62,12 @@ struct Kept<K, V> {
 }
 
 /// An answer and the time when it was read, or the reason for a failure.
-type Landed<V> = Result<(Arc<V>, Timestamp), NoAnswer>;
+type QueryResult<V> = Result<(Arc<V>, Timestamp), NoAnswer>;
 
 /// A running query and its result, shared by all requests that wait for it.
-struct Flight<V> {
-    landed: Mutex<Option<Landed<V>>>,
-    bell: Condvar,
+struct RunningQuery<V> {
+    result: Mutex<Option<QueryResult<V>>>,
+    done: Condvar,
 }
 
 /// Locks a mutex. A poisoned lock is used as it is: every change is one assignment, so no change is half done.
@@ -78,7 +78,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCache<K, V> {
     /// Makes an empty cache.
     pub fn new(health: Arc<Outage>) -> Self {
-        AnswerCache { state: Arc::new(Mutex::new(State { kept: VecDeque::new(), flights: Vec::new() })), health }
+        AnswerCache { state: Arc::new(Mutex::new(State { kept: VecDeque::new(), running: Vec::new() })), health }
     }
 
     /// Returns a new answer if it comes in time, else the last one with the reason. `load` gets the time at which the
@@ -86,9 +86,9 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
     pub fn get(
         &self,
         question: &K,
-        look: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
+        load: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
     ) -> CachedAnswer<V> {
-        let flight = {
+        let query = {
             let mut state = lock(&self.state);
             if let Some(since) = self.health.outage() {
                 return state.last(question, NoNewAnswer::Away { since });
@@ -96,13 +96,13 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
             if let Some(fresh) = state.find(question).filter(|kept| kept.clock.elapsed() < FRESH) {
                 return CachedAnswer { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
             }
-            match state.flights.iter().find(|(asked, _)| asked == question) {
-                Some((_, flight)) => Arc::clone(flight),
-                None if state.flights.len() >= FLIGHTS => return state.last(question, NoNewAnswer::Slow),
-                None => self.launch(&mut state, question, look),
+            match state.running.iter().find(|(other, _)| other == question) {
+                Some((_, query)) => Arc::clone(query),
+                None if state.running.len() >= MAX_RUNNING => return state.last(question, NoNewAnswer::Slow),
+                None => self.start(&mut state, question, load),
             }
         };
-        match flight.wait() {
+        match query.wait() {
             Some(Ok((answer, taken))) => CachedAnswer { answer: Some((answer, taken)), why: None },
             Some(Err(failure)) => lock(&self.state).last(question, self.why(failure)),
             None => lock(&self.state).last(question, NoNewAnswer::Slow),
@@ -131,35 +131,35 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
 
     /// Starts a query on a thread of its own, so that a database that accepts the connection and then hangs delays no
     /// other request.
-    fn launch(
+    fn start(
         &self,
         state: &mut State<K, V>,
         question: &K,
-        look: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
-    ) -> Arc<Flight<V>> {
-        let flight = Arc::new(Flight { landed: Mutex::new(None), bell: Condvar::new() });
-        state.flights.push((question.clone(), Arc::clone(&flight)));
-        let (shelf, health) = (Arc::clone(&self.state), Arc::clone(&self.health));
-        let (asked, landing) = (question.clone(), Arc::clone(&flight));
+        load: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
+    ) -> Arc<RunningQuery<V>> {
+        let query = Arc::new(RunningQuery { result: Mutex::new(None), done: Condvar::new() });
+        state.running.push((question.clone(), Arc::clone(&query)));
+        let (cache, health) = (Arc::clone(&self.state), Arc::clone(&self.health));
+        let (question, running) = (question.clone(), Arc::clone(&query));
         std::thread::spawn(move || {
             health.agree();
             let now = health.now();
-            let result = catch_unwind(AssertUnwindSafe(|| look(now)))
-                .unwrap_or_else(|_| Err(NoAnswer::Refused("The answer could not be read; the log says why".into())));
+            let result = catch_unwind(AssertUnwindSafe(|| load(now)))
+                .unwrap_or_else(|_| Err(NoAnswer::Refused("The answer could not be read; see the log".into())));
             if let Err(failure) = &result {
                 health.failed(failure);
             }
             let result = result.map(|answer| (Arc::new(answer), now));
-            let mut state = lock(&shelf);
-            state.flights.retain(|(_, other)| !Arc::ptr_eq(other, &landing));
+            let mut state = lock(&cache);
+            state.running.retain(|(_, other)| !Arc::ptr_eq(other, &running));
             if let Ok((answer, taken)) = &result {
-                state.keep(asked, Arc::clone(answer), *taken);
+                state.keep(question, Arc::clone(answer), *taken);
             }
             drop(state);
-            *lock(&landing.landed) = Some(result);
-            landing.bell.notify_all();
+            *lock(&running.result) = Some(result);
+            running.done.notify_all();
         });
-        flight
+        query
     }
 }
 
@@ -180,14 +180,14 @@ impl<K: PartialEq, V> State<K, V> {
     }
 }
 
-impl<V> Flight<V> {
+impl<V> RunningQuery<V> {
     /// Waits for the result; returns `None` when it does not come in time. The query continues, and later requests get
     /// its result.
-    fn wait(&self) -> Option<Landed<V>> {
-        let landed = lock(&self.landed);
-        let waited = self.bell.wait_timeout_while(landed, PATIENCE, |landed| landed.is_none());
-        let (landed, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        landed.as_ref().map(|result| result.as_ref().map(|(v, at)| (Arc::clone(v), *at)).map_err(Clone::clone))
+    fn wait(&self) -> Option<QueryResult<V>> {
+        let result = lock(&self.result);
+        let waited = self.done.wait_timeout_while(result, PATIENCE, |result| result.is_none());
+        let (result, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        result.as_ref().map(|result| result.as_ref().map(|(v, at)| (Arc::clone(v), *at)).map_err(Clone::clone))
     }
 }
 
@@ -197,43 +197,43 @@ mod tests {
 
     use super::*;
 
-    fn shelf() -> AnswerCache<u8, u32> {
+    fn cache() -> AnswerCache<u8, u32> {
         AnswerCache::new(Arc::new(Outage::new(Timestamp::now, Duration::from_millis(5))))
     }
 
     #[test]
     fn an_outage_gives_the_last_answer_with_its_date() {
-        let shelf = shelf();
-        let (_, taken) = shelf.get(&1, |_| Ok(7)).answer.unwrap();
+        let cache = cache();
+        let (_, taken) = cache.get(&1, |_| Ok(7)).answer.unwrap();
         std::thread::sleep(FRESH);
-        let got = shelf.get(&1, |_| Err(NoAnswer::Away("refused".into())));
+        let got = cache.get(&1, |_| Err(NoAnswer::Away("refused".into())));
         assert_eq!(got.answer.map(|(v, at)| (*v, at)), Some((7, taken)));
         assert!(matches!(got.why, Some(NoNewAnswer::Away { .. })));
-        assert!(shelf.get(&2, |_| Ok(1)).answer.is_none(), "nobody asks again while the outage is known");
+        assert!(cache.get(&2, |_| Ok(1)).answer.is_none(), "no query is made while the outage is known");
     }
 
     #[test]
-    fn a_question_that_hangs_is_given_up_in_time_and_its_late_answer_is_kept() {
-        let shelf = shelf();
+    fn a_query_that_hangs_times_out_and_its_late_answer_is_kept() {
+        let cache = cache();
         let start = Clock::now();
-        let got = shelf.get(&1, |_| {
+        let got = cache.get(&1, |_| {
             std::thread::sleep(PATIENCE + Duration::from_millis(200));
             Ok(9)
         });
         assert!(got.answer.is_none() && got.why == Some(NoNewAnswer::Slow));
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-        let late = shelf.get(&1, |_| Ok(10));
+        let late = cache.get(&1, |_| Ok(10));
         assert_eq!(late.answer.map(|(v, _)| *v), Some(9));
     }
 
     #[test]
-    fn those_who_ask_the_same_at_once_share_one_look() {
-        let (shelf, looks) = (Arc::new(shelf()), Arc::new(AtomicUsize::new(0)));
+    fn requests_for_the_same_question_share_one_query() {
+        let (cache, loads) = (Arc::new(cache()), Arc::new(AtomicUsize::new(0)));
         let ask = || {
-            let (shelf, looks) = (Arc::clone(&shelf), Arc::clone(&looks));
+            let (cache, loads) = (Arc::clone(&cache), Arc::clone(&loads));
             std::thread::spawn(move || {
-                let got = shelf.get(&1, move |_| {
-                    looks.fetch_add(1, Ordering::SeqCst);
+                let got = cache.get(&1, move |_| {
+                    loads.fetch_add(1, Ordering::SeqCst);
                     std::thread::sleep(Duration::from_millis(50));
                     Ok(1)
                 });
@@ -242,12 +242,12 @@ mod tests {
         };
         let threads = (0..20).map(|_| ask()).collect::<Vec<_>>();
         assert!(threads.into_iter().all(|t| t.join().unwrap() == 1));
-        assert_eq!(looks.load(Ordering::SeqCst), 1);
+        assert_eq!(loads.load(Ordering::SeqCst), 1);
     }
 
     #[test]
-    fn a_panic_in_a_look_is_a_refusal() {
-        let got = shelf().get(&1, |_| panic!("on purpose"));
+    fn a_panic_in_a_query_is_a_refusal() {
+        let got = cache().get(&1, |_| panic!("on purpose"));
         assert!(matches!(got.why, Some(NoNewAnswer::Refused(_))));
     }
 }

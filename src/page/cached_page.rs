@@ -86,19 +86,19 @@ impl<P: Page> CachedPage<P> {
     /// detection.
     pub fn answer(
         &self,
-        visit: &RequestContext<'_>,
+        context: &RequestContext<'_>,
         path: &[&str],
         alarm: impl FnOnce() -> Option<String>,
     ) -> Option<Response> {
         P::question(path, &PageQuery::default())?;
-        let query = match PageQuery::read(&visit.request.query, P::ACCEPTS) {
+        let query = match PageQuery::read(&context.request.query, P::ACCEPTS) {
             Ok(query) => query,
-            Err(error) => return Some(misread(visit, &error)),
+            Err(error) => return Some(misread(context, &error)),
         };
         let question = P::question(path, &query)?;
         let (title, address) = P::title(&question);
-        let frame = Frame::live(visit, &title, P::NAV, &address, &query);
-        let site = visit.site;
+        let frame = Frame::live(context, &title, P::NAV, &address, &query);
+        let site = context.site;
         let got = self.get(site, &question);
         // The first answer tells how much this machine's clock differs from the database's clock.
         let now = site.now();
@@ -119,7 +119,7 @@ impl<P: Page> CachedPage<P> {
 }
 
 /// Answers a request whose query is not valid.
-pub fn misread(visit: &RequestContext<'_>, error: &QueryError) -> Response {
-    let frame = Frame::still(visit, "Not understood");
-    notice::page(visit.site, 400, &frame, "The address is not understood.", &shown(&error.message))
+pub fn misread(context: &RequestContext<'_>, error: &QueryError) -> Response {
+    let frame = Frame::still(context, "Not valid");
+    notice::page(context.site, 400, &frame, "The URL is not valid.", &shown(&error.message))
 }

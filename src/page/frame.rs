@@ -64,39 +64,39 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Makes the frame of a page that refreshes itself.
     pub fn live(
-        visit: &RequestContext<'a>,
+        context: &RequestContext<'a>,
         title: &str,
         nav: &'static str,
         path: &str,
-        asked: &PageQuery,
+        query: &PageQuery,
     ) -> Frame<'a> {
-        let Manner { is_paused, is_utc, theme } = asked.manner;
-        let other = PageQuery { manner: Manner { is_paused: !is_paused, ..asked.manner }, ..asked.clone() };
-        let frame = Frame::still(visit, title);
+        let Manner { is_paused, is_utc, theme } = query.manner;
+        let other = PageQuery { manner: Manner { is_paused: !is_paused, ..query.manner }, ..query.clone() };
+        let frame = Frame::still(context, title);
         Frame {
             nav,
-            manner: asked.plain().query(),
-            refresh: if is_paused { 0 } else { visit.site.refresh },
-            every: format::every(visit.site.refresh),
+            manner: query.plain().query(),
+            refresh: if is_paused { 0 } else { context.site.refresh },
+            every: format::every(context.site.refresh),
             is_paused,
             is_utc,
             path: path.to_owned(),
-            asked: asked.query(),
+            asked: query.query(),
             theme: theme.map_or("", Theme::as_str),
             toggle: format!("{path}{}", other.query()),
             zones: [("local", false), ("UTC", true)]
-                .map(|(text, is_utc)| Choice::of(text, path, asked, Manner { is_utc, ..asked.manner }))
+                .map(|(text, is_utc)| Choice::of(text, path, query, Manner { is_utc, ..query.manner }))
                 .into(),
             themes: [("system", None), ("light", Some(Theme::Light)), ("dark", Some(Theme::Dark))]
-                .map(|(text, theme)| Choice::of(text, path, asked, Manner { theme, ..asked.manner }))
+                .map(|(text, theme)| Choice::of(text, path, query, Manner { theme, ..query.manner }))
                 .into(),
             ..frame
         }
     }
 
     /// Makes the frame of a page that does not refresh itself.
-    pub fn still(visit: &RequestContext<'a>, title: &str) -> Frame<'a> {
-        let site = visit.site;
+    pub fn still(context: &RequestContext<'a>, title: &str) -> Frame<'a> {
+        let site = context.site;
         let [style, script] = site.assets.paths();
         Frame {
             title: title.to_owned(),
@@ -116,8 +116,8 @@ impl<'a> Frame<'a> {
             themes: Vec::new(),
             banner: None,
             alarm: String::new(),
-            visitor: if visit.visitor.can_leave { visit.visitor.name.clone() } else { String::new() },
-            is_operator: visit.visitor.is_operator,
+            visitor: if context.visitor.can_leave { context.visitor.name.clone() } else { String::new() },
+            is_operator: context.visitor.is_operator,
             base: site.base.as_str(),
             path: String::new(),
             asked: String::new(),
@@ -136,8 +136,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    fn of(text: &'static str, path: &str, asked: &PageQuery, manner: Manner) -> Choice {
-        let other = PageQuery { manner, ..asked.clone() };
-        Choice { text, url: format!("{path}{}", other.query()), is_current: manner == asked.manner }
+    fn of(text: &'static str, path: &str, query: &PageQuery, manner: Manner) -> Choice {
+        let other = PageQuery { manner, ..query.clone() };
+        Choice { text, url: format!("{path}{}", other.query()), is_current: manner == query.manner }
     }
 }

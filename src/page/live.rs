@@ -15,13 +15,13 @@ use super::respond;
 use crate::archive::Cursor;
 use crate::error::{Error, Result};
 use crate::http::{Response, ResponseBody};
-use hub::{Hub, Wish};
+use hub::{Hub, Selection};
 
 /// Answers `/events`: sends the anomalies committed after the cursor, as they are committed.
-pub fn stream(hub: &Hub, visit: &RequestContext<'_>, asked: &PageQuery) -> Response {
-    let given = visit.request.header("last-event-id").map(str::to_owned).or_else(|| {
-        let query = url::form_urlencoded::parse(visit.request.query.as_bytes());
-        query.into_iter().find(|(name, _)| name == "cursor").map(|(_, value)| value.into_owned())
+pub fn stream(hub: &Hub, context: &RequestContext<'_>, query: &PageQuery) -> Response {
+    let given = context.request.header("last-event-id").map(str::to_owned).or_else(|| {
+        let parameters = url::form_urlencoded::parse(context.request.query.as_bytes());
+        parameters.into_iter().find(|(name, _)| name == "cursor").map(|(_, value)| value.into_owned())
     });
     let since = match given.filter(|text| !text.is_empty()).map(|text| Cursor::parse(&text)) {
         Some(None) => {
@@ -30,8 +30,8 @@ pub fn stream(hub: &Hub, visit: &RequestContext<'_>, asked: &PageQuery) -> Respo
         }
         since => since.flatten(),
     };
-    let Some(body) = hub.join(Wish::of(asked), since.as_ref()) else {
-        let mut response = respond::json(503, &serde_json::json!({ "error": "the stream cannot be followed now" }));
+    let Some(body) = hub.subscribe(Selection::of(query), since.as_ref()) else {
+        let mut response = respond::json(503, &serde_json::json!({ "error": "the event stream is not available now" }));
         response.headers.push(("retry-after", "5".to_owned()));
         return response;
     };

@@ -91,12 +91,12 @@ impl PageQuery {
     /// The first parameter that is not valid.
     pub fn read(query: &str, known: &[&[&str]]) -> Result<PageQuery, QueryError> {
         let known = known.concat();
-        let mut asked = PageQuery::default();
+        let mut parsed = PageQuery::default();
         let mut seen = Vec::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let misread = |message: String| QueryError { parameter: name.to_string(), message };
             if !known.contains(&name.as_ref()) {
-                return Err(misread(format!("`{name}` is not a parameter here; known: {}", known.join(", "))));
+                return Err(misread(format!("`{name}` is not a parameter of this page; known: {}", known.join(", "))));
             }
             if seen.iter().filter(|other| **other == name).count()
                 >= if SEVERAL.contains(&name.as_ref()) { MOST } else { 1 }
@@ -105,23 +105,23 @@ impl PageQuery {
             }
             // An empty field of a form counts as absent.
             if !value.is_empty() {
-                asked.set(&name, &value).map_err(|expected| misread(format!("`{name}`: {expected}")))?;
+                parsed.set(&name, &value).map_err(|expected| misread(format!("`{name}`: {expected}")))?;
             }
             seen.push(name);
         }
-        if asked.span.is_some() && asked.filter.from.is_some() {
+        if parsed.span.is_some() && parsed.filter.from.is_some() {
             let message = "`span` and `from` exclude one another".to_owned();
             return Err(QueryError { parameter: "span".to_owned(), message });
         }
-        if asked.before.is_some() && (asked.after.is_some() || asked.sort.is_some()) {
+        if parsed.before.is_some() && (parsed.after.is_some() || parsed.sort.is_some()) {
             let message = "`before` goes neither with `after` nor with `sort`".to_owned();
             return Err(QueryError { parameter: "before".to_owned(), message });
         }
-        if asked.after.is_some() && asked.sort.is_some() {
+        if parsed.after.is_some() && parsed.sort.is_some() {
             let message = "`after` does not go with `sort`".to_owned();
             return Err(QueryError { parameter: "after".to_owned(), message });
         }
-        Ok(asked)
+        Ok(parsed)
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
@@ -325,11 +325,11 @@ mod tests {
     fn every_key_is_read_and_written_again() {
         let query = "span=6h&device=a%26b%3C&device=c&metric=t&method=sigma&label=spike&severity=critical&review=none\
                      &review=ack&q=pump&limit=7&before=1.2.3.4.point.t&live=off&tz=UTC&theme=dark";
-        let asked = PageQuery::read(query, LIST).unwrap();
-        assert_eq!(asked.filter.devices, ["a&b<", "c"]);
-        assert_eq!(asked.query(), format!("?{query}"));
+        let parsed = PageQuery::read(query, LIST).unwrap();
+        assert_eq!(parsed.filter.devices, ["a&b<", "c"]);
+        assert_eq!(parsed.query(), format!("?{query}"));
         let now = 100_000_000;
-        let range = asked.range(Timestamp::from_millis(now).unwrap());
+        let range = parsed.range(Timestamp::from_millis(now).unwrap());
         let [from, to] = [range.from, range.to].map(|time| time.unwrap().millis());
         assert!(from <= now - 6 * 3_600_000 && from > now - 6 * 3_600_000 - Span::Six.bar() && to > now, "{from} {to}");
     }
@@ -342,8 +342,8 @@ mod tests {
             assert!((57..=61).contains(&bins.count), "{span:?} {bins:?}");
             assert!(bins.to().unwrap() > now && bins.from.millis() % bins.width == 0, "{span:?} {bins:?}");
         }
-        let asked = PageQuery::read("from=2026-11-01T00:00:00Z&to=2026-11-01T05:00:00Z", RANGE).unwrap();
-        let bins = asked.axis(Span::Hour, now);
+        let parsed = PageQuery::read("from=2026-11-01T00:00:00Z&to=2026-11-01T05:00:00Z", RANGE).unwrap();
+        let bins = parsed.axis(Span::Hour, now);
         assert_eq!((bins.width, bins.count), (300_000, 61));
         let all = PageQuery::read("from=1931-01-01T00:00:00Z&to=9999-11-01T05:00:00Z", RANGE).unwrap();
         assert!(all.axis(Span::Hour, now).count <= 62);
@@ -358,9 +358,9 @@ mod tests {
 
     #[test]
     fn an_offset_may_have_lost_its_plus() {
-        let asked = PageQuery::read("from=2026-11-23T18:00:00+01:00&to=2026-11-23T18:00:00Z", API).unwrap();
-        assert_eq!(asked.filter.from.unwrap().to_string(), "2026-11-23T17:00:00.000Z");
-        assert!(asked.filter.to.is_some());
+        let parsed = PageQuery::read("from=2026-11-23T18:00:00+01:00&to=2026-11-23T18:00:00Z", API).unwrap();
+        assert_eq!(parsed.filter.from.unwrap().to_string(), "2026-11-23T17:00:00.000Z");
+        assert!(parsed.filter.to.is_some());
     }
 
     #[test]

@@ -37,8 +37,8 @@ macro_rules! pages {
             }
 
             /// Answers with the page at a path; returns `None` when there is no such page.
-            pub fn answer(&self, visit: &RequestContext<'_>, path: &[&str]) -> Option<Response> {
-                None$(.or_else(|| self.$name.answer(visit, path, || self.alarm::<$page>(visit.site))))+
+            pub fn answer(&self, context: &RequestContext<'_>, path: &[&str]) -> Option<Response> {
+                None$(.or_else(|| self.$name.answer(context, path, || self.alarm::<$page>(context.site))))+
             }
 
             /// Asks the question of each page at its sample path; why the first that is not answered has no new answer.

@@ -76,8 +76,8 @@ pub fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content
             Response { status, headers, body: Bytes::from(text).into() }
         }
         Err(error) => {
-            tracing::error!(%error, template, "a page could not be made");
-            Response::text(500, "this page could not be made; the log says why\n")
+            tracing::error!(%error, template, "cannot render a page");
+            Response::text(500, "this page could not be rendered; see the log\n")
         }
     }
 }

@@ -29,23 +29,23 @@ pub fn answer(dashboard: &Dashboard, mut request: Request) -> Response {
         None if request.path == "/robots.txt" => Response::text(200, "User-agent: *\nDisallow: /\n"),
         None => enter(dashboard, request),
     };
-    respond::packed(respond::guarded(answer, site.is_tls_only && site.door.is_encrypted(request)), request)
+    respond::packed(respond::guarded(answer, site.is_tls_only && site.auth.is_encrypted(request)), request)
 }
 
 fn enter(dashboard: &Dashboard, request: &Request) -> Response {
     let site = &dashboard.site;
-    let nobody = || RequestContext {
+    let anonymous = || RequestContext {
         site,
         request,
         visitor: Visitor { name: String::new(), is_operator: false, can_leave: false },
     };
     let is_data = request.path.starts_with("/api/") || request.path == "/events";
-    let verdict = site.door.look(request);
-    if site.door.has_login() && !matches!(verdict, Admission::Refuse(..)) {
+    let verdict = site.auth.look(request);
+    if site.auth.has_login() && !matches!(verdict, Admission::Refuse(..)) {
         match (request.path.as_str(), &request.method) {
-            ("/login", &Method::POST) => return login::enter(&nobody()),
-            ("/login", _) => return login::show(&nobody()),
-            ("/logout", &Method::POST) => return login::leave(&nobody()),
+            ("/login", &Method::POST) => return login::enter(&anonymous()),
+            ("/login", _) => return login::show(&anonymous()),
+            ("/logout", &Method::POST) => return login::leave(&anonymous()),
             _ => {}
         }
     }
@@ -57,63 +57,65 @@ fn enter(dashboard: &Dashboard, request: &Request) -> Response {
         ),
         Admission::Ask => login::ask(site, request),
         Admission::Refuse(status, why) if is_data => respond::json(status, &serde_json::json!({ "error": why })),
-        Admission::Refuse(status, why) => notice::page(site, status, &Frame::still(&nobody(), "Not allowed"), why, ""),
+        Admission::Refuse(status, why) => {
+            notice::page(site, status, &Frame::still(&anonymous(), "Not allowed"), why, "")
+        }
     }
 }
 
-fn find(dashboard: &Dashboard, visit: &RequestContext<'_>) -> Response {
+fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
     // The path is split before it is decoded, because a name may contain a slash.
     let mut parts = Vec::new();
-    for part in visit.request.path.trim_start_matches('/').split('/') {
+    for part in context.request.path.trim_start_matches('/').split('/') {
         match percent_decode_str(part).decode_utf8() {
             Ok(part) => parts.push(part.into_owned()),
-            Err(_) => return unknown(visit),
+            Err(_) => return unknown(context),
         }
     }
     let parts = parts.iter().map(String::as_str).collect::<Vec<_>>();
-    if visit.request.method == Method::POST {
+    if context.request.method == Method::POST {
         return match parts.as_slice() {
             ["anomalies", topic, partition, offset, "marks"] => match AnomalyId::read(topic, partition, offset) {
                 Some(id) => {
-                    let response = review::make(visit, &id);
+                    let response = review::make(context, &id);
                     dashboard.pages.explain.cache().forget(&id);
                     response
                 }
-                None => unknown(visit),
+                None => unknown(context),
             },
-            _ => unknown(visit),
+            _ => unknown(context),
         };
     }
     match parts.as_slice() {
-        ["keys"] => match PageQuery::read(&visit.request.query, query::PLAIN) {
-            Ok(query) => keys::show(visit, &query),
-            Err(error) => cached_page::misread(visit, &error),
+        ["keys"] => match PageQuery::read(&context.request.query, query::PLAIN) {
+            Ok(query) => keys::show(context, &query),
+            Err(error) => cached_page::misread(context, &error),
         },
-        ["events"] => match PageQuery::read(&visit.request.query, query::STREAM) {
-            Ok(asked) => live::stream(&dashboard.hub, visit, &asked),
+        ["events"] => match PageQuery::read(&context.request.query, query::STREAM) {
+            Ok(query) => live::stream(&dashboard.hub, context, &query),
             Err(misread) => misread_json(&misread),
         },
-        ["api", "openapi.json"] => api::description(visit.site),
+        ["api", "openapi.json"] => api::description(context.site),
         ["api", "v1", name @ ("anomalies" | "anomalies.csv" | "anomalies.jsonl")] => {
-            match (PageQuery::read(&visit.request.query, query::API), *name) {
+            match (PageQuery::read(&context.request.query, query::API), *name) {
                 (Err(misread), _) => misread_json(&misread),
-                (Ok(asked), "anomalies") => api(dashboard, &asked),
-                (Ok(asked), "anomalies.csv") => export::answer(visit, &asked, export::ExportFormat::Csv),
-                (Ok(asked), _) => export::answer(visit, &asked, export::ExportFormat::JsonLines),
+                (Ok(query), "anomalies") => api(dashboard, &query),
+                (Ok(query), "anomalies.csv") => export::answer(context, &query, export::ExportFormat::Csv),
+                (Ok(query), _) => export::answer(context, &query, export::ExportFormat::JsonLines),
             }
         }
         ["api", ..] => {
             let known = "there is no such address; known: /api/v1/anomalies, .csv, .jsonl, and /api/openapi.json";
             respond::json(404, &serde_json::json!({ "error": known }))
         }
-        path => dashboard.pages.answer(visit, path).unwrap_or_else(|| unknown(visit)),
+        path => dashboard.pages.answer(context, path).unwrap_or_else(|| unknown(context)),
     }
 }
 
 /// Answers a request whose path does not exist.
-pub fn unknown(visit: &RequestContext<'_>) -> Response {
-    let frame = Frame::still(visit, "Not found");
-    notice::page(visit.site, 404, &frame, "There is no such page.", "The address is not one of this dashboard's.")
+pub fn unknown(context: &RequestContext<'_>) -> Response {
+    let frame = Frame::still(context, "Not found");
+    notice::page(context.site, 404, &frame, "There is no such page.", "This dashboard has no page with this URL.")
 }
 
 fn misread_json(misread: &QueryError) -> Response {
@@ -121,8 +123,8 @@ fn misread_json(misread: &QueryError) -> Response {
 }
 
 /// Answers `/api/v1/anomalies`. In an outage it answers with an error, since a program would take old data for new.
-fn api(dashboard: &Dashboard, asked: &PageQuery) -> Response {
-    let got = dashboard.pages.list.get(&dashboard.site, asked);
+fn api(dashboard: &Dashboard, query: &PageQuery) -> Response {
+    let got = dashboard.pages.list.get(&dashboard.site, query);
     match (got.answer, got.why) {
         (Some((data, _)), None) => respond::json(200, &api::ApiDocument::of(&data)),
         (_, why) => notice::json_away(&why.unwrap_or(NoNewAnswer::Slow)),

@@ -27,7 +27,7 @@ pub struct Site {
     /// Whether browsers must use TLS for this host name from now on (HSTS).
     pub is_tls_only: bool,
     /// Access control.
-    pub door: Auth,
+    pub auth: Auth,
     /// URL of a record in a Kafka console; empty for no link.
     pub console: String,
     lag: Trend,
@@ -76,7 +76,7 @@ impl Site {
         Ok(Site {
             archive,
             lag: Trend::default(),
-            door: Auth::new(options.access, Cookies::of(&options.base, options.port), Proxies::new(options.proxies)),
+            auth: Auth::new(options.access, Cookies::of(&options.base, options.port), Proxies::new(options.proxies)),
             is_tls_only: options.is_tls_only,
             base: options.base,
             console: options.console,
@@ -136,13 +136,13 @@ impl Site {
         &self,
         cache: &AnswerCache<K, V>,
         question: &K,
-        look: fn(&dyn Archive, &K, Timestamp) -> std::result::Result<V, NoAnswer>,
+        load: fn(&dyn Archive, &K, Timestamp) -> std::result::Result<V, NoAnswer>,
     ) -> CachedAnswer<V>
     where
         K: Clone + PartialEq + Send + 'static,
         V: Send + Sync + 'static,
     {
-        let (archive, asked) = (Arc::clone(&self.archive), question.clone());
-        cache.get(question, move |now| look(archive.as_ref(), &asked, now))
+        let (archive, owned) = (Arc::clone(&self.archive), question.clone());
+        cache.get(question, move |now| load(archive.as_ref(), &owned, now))
     }
 }

@@ -1,4 +1,4 @@
-//! Whole pages over an archive in memory: routes, hostile names, outages.
+//! Tests of whole pages over an archive in memory: routes, hostile names, outages.
 
 mod api;
 mod base;
@@ -21,19 +21,19 @@ use crate::event::Timestamp;
 use crate::health::{Activity, Tally};
 use crate::http::{Handler, Request, Response, ResponseBody};
 
-/// Markup, a path, and letters and a character that turn the direction of writing.
+/// A device name with markup, a path, right-to-left letters and a character that changes the writing direction.
 const HOSTILE: &str = "<script>alert(1)</script>'\"&/../%\u{5d0}\u{202e}";
 
 fn now() -> Timestamp {
     Timestamp::parse_rfc3339("2026-11-23T17:00:12Z").unwrap()
 }
 
-/// So many minutes after 16:55.
+/// Returns the time this number of minutes after 16:55.
 fn minute(at: i64) -> Timestamp {
     Timestamp::from_millis(Timestamp::parse_rfc3339("2026-11-23T16:55:00Z").unwrap().millis() + at * 60_000).unwrap()
 }
 
-/// A partition that was reported so many seconds ago.
+/// Makes a partition whose last report is `age` seconds old.
 fn status(age: f64) -> StatusRow {
     StatusRow {
         group: "g".into(),
@@ -57,9 +57,10 @@ fn status(age: f64) -> StatusRow {
     }
 }
 
-/// One anomaly of a hostile device, and a detector that reported `age` seconds ago.
+/// An archive with one anomaly of a hostile device, and a detector whose last report is `age` seconds old.
 struct Fake {
-    /// 0 answers, 1 is away, 2 refuses, 3 is slow, 4 refuses what is asked about device `poison`, 5 about dead letters.
+    /// 0: the archive answers; 1: it is unreachable; 2: it refuses; 3: it is slow; 4: it refuses queries about device
+    /// `poison`; 5: it refuses queries about dead letters.
     mood: AtomicU8,
     age: f64,
     judged: u64,
@@ -67,16 +68,16 @@ struct Fake {
     marks: Mutex<Vec<NewReview>>,
 }
 
-/// What differs from the usual answers.
+/// Facts that differ from the default answers.
 #[derive(Default)]
 struct Facts {
     status: Option<Vec<StatusRow>>,
     conditions: Vec<ConditionRow>,
     /// By minute of arrival, counted from 16:55.
     activity: Option<Vec<(i64, Activity)>>,
-    /// By minute of the events, counted from 16:55.
+    /// By minute of event time, counted from 16:55.
     coverage: Option<Vec<(i64, Tally)>>,
-    /// No anomaly has a time in any range.
+    /// Whether no anomaly has a time in any range.
     is_empty: bool,
     outside: Outside,
     fresh: u64,
@@ -252,7 +253,7 @@ impl Archive for Fake {
     }
 }
 
-/// The pages of one hostile anomaly, for whom `access` lets in.
+/// Makes the pages of one hostile anomaly with this access control.
 fn guarded(access: Access) -> Arc<Handler> {
     app(Fake::new(1.0, 9), options(access)).unwrap()
 }
@@ -279,7 +280,7 @@ fn send(handler: &Arc<Handler>, request: Request) -> (Response, String) {
     let mut response = handler(request);
     let body = match &mut response.body {
         ResponseBody::Whole(bytes) => bytes.to_vec(),
-        // An export: until its end.
+        // An export is read until its end.
         ResponseBody::Stream(pieces) | ResponseBody::Events(pieces) => {
             std::iter::from_fn(|| pieces.blocking_recv()).flatten().collect()
         }
@@ -287,7 +288,7 @@ fn send(handler: &Arc<Handler>, request: Request) -> (Response, String) {
     (response, String::from_utf8(body).unwrap())
 }
 
-/// A page's text without its elements.
+/// Returns a page's text without its elements.
 fn plain(html: &str) -> String {
     let parts = html.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text));
     parts.collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
@@ -297,7 +298,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
 }
 
-/// All pages that show the hostile device.
+/// Returns all pages that show the hostile device.
 fn all() -> Vec<String> {
     let device = format!("/devices/{}", super::view::links::segment(HOSTILE));
     let mut urls = ["/", "/anomalies", "/devices", "/anomalies/raw_events/3/184467"].map(str::to_owned).to_vec();

@@ -12,62 +12,62 @@ use crate::page::query::PageQuery;
 use crate::stop::Stop;
 
 /// Number of messages queued for a slow subscriber; one that needs more is disconnected.
-pub(super) const WAITING: usize = 64;
+pub(super) const QUEUED: usize = 64;
 /// Maximum number of subscribers; further ones get an error and retry later.
-pub(super) const READERS: usize = 5_000;
+pub(super) const MAX_SUBSCRIBERS: usize = 5_000;
 /// Up to this number of rows, each row is a message of its own; more rows are sent as one message.
-pub(super) const SINGLE: usize = 3;
+pub(super) const MAX_SINGLE: usize = 3;
 /// Maximum number of rows in one message.
-pub(super) const MOST: usize = 50;
+pub(super) const MAX_ROWS: usize = 50;
 /// Number of records for programs that are joined into one buffer; each is a message of its own.
-const TOGETHER: usize = 100;
+const JOINED: usize = 100;
 
 /// The subscribers and the recent rows.
 pub struct Hub {
     pub(super) stop: Arc<Stop>,
     state: Mutex<State>,
     /// Signalled when the follower has begun and whenever its position changes.
-    bell: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Default)]
 pub(super) struct State {
     /// Whether the recent rows are loaded. Before that, it is not known what a subscriber has missed.
     has_begun: bool,
-    pub(super) ring: RecentAnomalies,
-    pub(super) readers: Vec<Reader>,
+    pub(super) recent: RecentAnomalies,
+    pub(super) subscribers: Vec<Subscriber>,
     /// The newest health message, for new subscribers.
     pub(super) health: Option<Bytes>,
 }
 
-pub(super) struct Reader {
-    wish: Wish,
+pub(super) struct Subscriber {
+    selection: Selection,
     sender: mpsc::Sender<Bytes>,
 }
 
 /// Selects the rows that a subscriber wants.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wish {
+pub struct Selection {
     filter: Filter,
     search: Option<String>,
     /// Whether the subscriber gets records instead of rows of a page.
     is_json: bool,
 }
 
-impl Wish {
+impl Selection {
     /// Derives the selection from a query.
-    pub fn of(asked: &PageQuery) -> Wish {
+    pub fn of(asked: &PageQuery) -> Selection {
         // Spans end at the current time, so every new row is within them.
         let search = asked.search.as_ref().map(|text| text.to_lowercase());
-        Wish { filter: asked.filter.clone(), search, is_json: asked.is_json }
+        Selection { filter: asked.filter.clone(), search, is_json: asked.is_json }
     }
 
     fn is_all(&self) -> bool {
         !self.is_json && self.search.is_none() && self.filter == Filter::default()
     }
 
-    fn wants(&self, news: &RecentAnomaly) -> bool {
-        let (filter, anomaly) = (&self.filter, &news.record.anomaly);
+    fn matches(&self, row: &RecentAnomaly) -> bool {
+        let (filter, anomaly) = (&self.filter, &row.record.anomaly);
         let is_in = |wanted: &[String], value: Option<&String>| {
             wanted.is_empty() || value.is_some_and(|value| wanted.contains(value))
         };
@@ -85,22 +85,22 @@ impl Wish {
     }
 }
 
-impl Wish {
+impl Selection {
     /// Formats rows as messages. A program gets every record as a message of its own.
     fn messages(&self, rows: &[Arc<RecentAnomaly>], position: &Cursor) -> Vec<Bytes> {
         if !self.is_json {
             return messages(rows, position);
         }
         let together =
-            |rows: &[Arc<RecentAnomaly>]| rows.iter().map(|news| &news.plain()[..]).collect::<Vec<_>>().concat();
-        rows.chunks(TOGETHER).map(|rows| Bytes::from(together(rows))).collect()
+            |rows: &[Arc<RecentAnomaly>]| rows.iter().map(|row| &row.plain()[..]).collect::<Vec<_>>().concat();
+        rows.chunks(JOINED).map(|rows| Bytes::from(together(rows))).collect()
     }
 }
 
 impl Hub {
     /// Makes a hub without subscribers.
     pub fn new(stop: Arc<Stop>) -> Hub {
-        Hub { stop, state: Mutex::default(), bell: Condvar::new() }
+        Hub { stop, state: Mutex::default(), changed: Condvar::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -110,33 +110,33 @@ impl Hub {
     /// Admits subscribers, once the recent rows are loaded.
     pub(super) fn begin(&self) {
         self.lock().has_begun = true;
-        self.bell.notify_all();
+        self.changed.notify_all();
     }
 
     /// Adds a subscriber; returns `None` when there are too many, or when the follower has not begun. A subscriber
     /// ahead of the follower waits for it, because the rows in between would be sent twice.
-    pub(super) fn join(&self, wish: Wish, since: Option<&Cursor>) -> Option<mpsc::Receiver<Bytes>> {
-        let is_early = |state: &mut State| !state.has_begun || since.is_some_and(|since| state.ring.is_behind(since));
-        let waited = self.bell.wait_timeout_while(self.lock(), PATIENCE, is_early);
+    pub(super) fn subscribe(&self, selection: Selection, since: Option<&Cursor>) -> Option<mpsc::Receiver<Bytes>> {
+        let is_early = |state: &mut State| !state.has_begun || since.is_some_and(|since| state.recent.is_behind(since));
+        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, is_early);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if !state.has_begun || state.readers.len() >= READERS || self.stop.is_requested() {
+        if !state.has_begun || state.subscribers.len() >= MAX_SUBSCRIBERS || self.stop.is_requested() {
             return None;
         }
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(QUEUED);
         let mut first = vec![Bytes::from_static(b"retry: 2000\n\n")];
-        match since.map(|since| state.ring.since(since)) {
+        match since.map(|since| state.recent.since(since)) {
             Some(Some(missed)) => {
-                let wanted = missed.into_iter().filter(|news| wish.wants(news)).collect::<Vec<_>>();
-                first.extend(wish.messages(&wanted, state.ring.position()));
+                let wanted = missed.into_iter().filter(|row| selection.matches(row)).collect::<Vec<_>>();
+                first.extend(selection.messages(&wanted, state.recent.position()));
             }
-            Some(None) => first.push(reset(state.ring.position(), "the cursor is too old")),
+            Some(None) => first.push(reset(state.recent.position(), "the cursor is too old")),
             // Without a cursor the stream starts at the current position.
-            None => first.push(Bytes::from(format!("id: {}\n\n", state.ring.position()))),
+            None => first.push(Bytes::from(format!("id: {}\n\n", state.recent.position()))),
         }
         first.extend(state.health.clone());
         // The queue has room for these messages: all recent rows form about forty messages at most.
         first.into_iter().for_each(|message| drop(sender.try_send(message)));
-        state.readers.push(Reader { wish, sender });
+        state.subscribers.push(Subscriber { selection, sender });
         Some(receiver)
     }
 
@@ -145,45 +145,45 @@ impl Hub {
     /// each row once.
     pub(super) fn publish(&self, rows: Vec<(CommittedAnomaly, String)>, position: &Cursor) {
         let mut state = self.lock();
-        let State { ring, readers, .. } = &mut *state;
-        let rows = rows.into_iter().map(|(committed, data)| ring.push(committed, data)).collect::<Vec<_>>();
-        ring.advance(position);
-        self.bell.notify_all();
+        let State { recent, subscribers, .. } = &mut *state;
+        let rows = rows.into_iter().map(|(committed, data)| recent.push(committed, data)).collect::<Vec<_>>();
+        recent.advance(position);
+        self.changed.notify_all();
         if rows.is_empty() {
             return;
         }
         // Most subscribers want every row, so their messages are formatted once.
         let all = messages(&rows, position);
-        readers.retain(|reader| {
+        subscribers.retain(|subscriber| {
             let own;
-            let messages = if reader.wish.is_all() {
+            let messages = if subscriber.selection.is_all() {
                 &all
             } else {
-                let wanted = rows.iter().filter(|news| reader.wish.wants(news)).cloned().collect::<Vec<_>>();
-                own = reader.wish.messages(&wanted, position);
+                let wanted = rows.iter().filter(|row| subscriber.selection.matches(row)).cloned().collect::<Vec<_>>();
+                own = subscriber.selection.messages(&wanted, position);
                 &own
             };
-            messages.iter().all(|message| reader.sender.try_send(message.clone()).is_ok())
+            messages.iter().all(|message| subscriber.sender.try_send(message.clone()).is_ok())
         });
     }
 
     /// Sends a message to all subscribers.
-    pub(super) fn say(&self, message: &Bytes) {
-        self.lock().readers.retain(|reader| reader.sender.try_send(message.clone()).is_ok());
+    pub(super) fn send_to_all(&self, message: &Bytes) {
+        self.lock().subscribers.retain(|subscriber| subscriber.sender.try_send(message.clone()).is_ok());
     }
 
     /// Ends all streams.
     pub(super) fn close(&self) {
-        self.lock().readers.clear();
+        self.lock().subscribers.clear();
     }
 }
 
 /// Formats a few rows as a message each, and many rows as one message. Each message contains the position after it.
 pub(super) fn messages(rows: &[Arc<RecentAnomaly>], position: &Cursor) -> Vec<Bytes> {
-    if rows.len() <= SINGLE {
-        return rows.iter().map(|news| news.message.clone()).collect();
+    if rows.len() <= MAX_SINGLE {
+        return rows.iter().map(|row| row.message.clone()).collect();
     }
-    let newest = rows.iter().rev().take(MOST).map(|news| news.data.as_str()).collect::<Vec<_>>();
+    let newest = rows.iter().rev().take(MAX_ROWS).map(|row| row.data.as_str()).collect::<Vec<_>>();
     let more = rows.len() - newest.len();
     let rows = newest.join(",");
     vec![Bytes::from(format!("id: {position}\nevent: batch\ndata: {{\"rows\":[{rows}],\"more\":{more}}}\n\n"))]

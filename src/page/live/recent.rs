@@ -69,14 +69,14 @@ impl RecentAnomalies {
         self.position.0.insert(sink, offset + 1);
         let id = self.position.to_string();
         let message = Bytes::from(format!("id: {id}\nevent: anomaly\ndata: {data}\n\n"));
-        let news = Arc::new(RecentAnomaly { sink, offset, record, data, message, id, plain: OnceLock::new() });
-        self.rows.push_back(Arc::clone(&news));
+        let row = Arc::new(RecentAnomaly { sink, offset, record, data, message, id, plain: OnceLock::new() });
+        self.rows.push_back(Arc::clone(&row));
         if self.rows.len() > KEPT
             && let Some(gone) = self.rows.pop_front()
         {
             self.floor.0.insert(gone.sink, gone.offset + 1);
         }
-        news
+        row
     }
 
     /// Moves the position of the sinks forward, also past offsets that were no rows.
@@ -101,6 +101,6 @@ impl RecentAnomalies {
         if !is_known || cursor.0.keys().any(|sink| !self.position.0.contains_key(sink)) {
             return None;
         }
-        Some(self.rows.iter().filter(|news| news.offset >= of(cursor, &news.sink)).cloned().collect())
+        Some(self.rows.iter().filter(|row| row.offset >= of(cursor, &row.sink)).cloned().collect())
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant as Clock};
 
 use hyper::body::Bytes;
 
-use super::hub::{Hub, SINGLE, reset};
+use super::hub::{Hub, MAX_SINGLE, reset};
 use super::recent::KEPT;
 use crate::archive::{Cursor, Filter, Follower, NoAnswer};
 use crate::event::Timestamp;
@@ -15,17 +15,17 @@ use crate::page::site::Site;
 use crate::page::view::{notice, row};
 
 /// Longest wait for a commit.
-const PATIENCE: Duration = Duration::from_secs(1);
+const COMMIT_WAIT: Duration = Duration::from_secs(1);
 /// Number of offsets of each sink that are read again at the start.
-const EARLIER: i64 = 200;
+const REREAD: i64 = 200;
 /// Pause between two attempts to reach the database.
 const RETRY: Duration = Duration::from_secs(1);
 /// Pause between two batches, so that at most four are sent in a second.
-const PACE: Duration = Duration::from_millis(250);
+const BATCH_PAUSE: Duration = Duration::from_millis(250);
 /// Interval between two health messages.
 const HEALTH: Duration = Duration::from_secs(5);
 /// Interval between two heartbeats.
-const BEAT: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// State of the thread.
 struct Tail {
@@ -33,18 +33,19 @@ struct Tail {
     /// Whether the recent rows are loaded; a new connection then continues where the last one ended.
     has_begun: bool,
     /// When the last reconnection without a pause was made.
-    anew: Option<Clock>,
+    reconnected: Option<Clock>,
     /// Whether the archive was unreachable when this was last checked.
     is_away: bool,
     health: Option<Clock>,
-    beat: Clock,
+    heartbeat: Clock,
     minute: i64,
 }
 
 /// Runs until the dashboard is dropped or a stop is requested.
 pub fn run(dashboard: &Weak<Dashboard>) {
-    let (follower, beat) = (None, Clock::now());
-    let mut tail = Tail { follower, has_begun: false, anew: None, is_away: false, health: None, beat, minute: 0 };
+    let (follower, heartbeat) = (None, Clock::now());
+    let mut tail =
+        Tail { follower, has_begun: false, reconnected: None, is_away: false, health: None, heartbeat, minute: 0 };
     loop {
         // The reference lasts for one iteration only, so that a dropped dashboard ends the thread.
         let Some(dashboard) = dashboard.upgrade() else { return };
@@ -55,10 +56,10 @@ pub fn run(dashboard: &Weak<Dashboard>) {
         let was_following = tail.follower.is_some();
         let stepped = tail.step(site, hub);
         if let Err(failure) = &stepped {
-            tracing::debug!(%failure, "the follower begins anew");
-            if was_following && tail.anew.is_none_or(|last| last.elapsed() >= RETRY) {
+            tracing::debug!(%failure, "the follower reconnects");
+            if was_following && tail.reconnected.is_none_or(|last| last.elapsed() >= RETRY) {
                 // Perhaps only this connection broke, so a new one is tried at once.
-                tail.anew = Some(Clock::now());
+                tail.reconnected = Some(Clock::now());
                 continue;
             }
         }
@@ -67,7 +68,7 @@ pub fn run(dashboard: &Weak<Dashboard>) {
             // The change of state is sent at once, not at the next interval.
             tail.health = None;
         }
-        tail.signs(&dashboard);
+        tail.send_periodic(&dashboard);
         if stepped.is_err() {
             hub.stop.wait(RETRY);
         }
@@ -80,15 +81,15 @@ impl Tail {
         let position = follower.position()?;
         if !self.has_begun {
             // Subscribers of an earlier process reconnect and continue from their last position.
-            let earlier = position.0.iter().map(|(sink, offset)| (*sink, (offset - EARLIER).max(0))).collect();
-            hub.lock().ring.restart(Cursor(earlier));
+            let earlier = position.0.iter().map(|(sink, offset)| (*sink, (offset - REREAD).max(0))).collect();
+            hub.lock().recent.restart(Cursor(earlier));
             self.read(site, hub, follower.as_mut(), &position)?;
             self.has_begun = true;
             hub.begin();
-        } else if self.read(site, hub, follower.as_mut(), &position)? > SINGLE {
-            hub.stop.wait(PACE);
+        } else if self.read(site, hub, follower.as_mut(), &position)? > MAX_SINGLE {
+            hub.stop.wait(BATCH_PAUSE);
         }
-        follower.wait(PATIENCE)?;
+        follower.wait(COMMIT_WAIT)?;
         self.follower = Some(follower);
         Ok(())
     }
@@ -101,7 +102,7 @@ impl Tail {
         follower: &mut dyn Follower,
         position: &Cursor,
     ) -> Result<usize, NoAnswer> {
-        let before = hub.lock().ring.position().clone();
+        let before = hub.lock().recent.position().clone();
         let mut committed = Vec::new();
         for (sink, to) in &position.0 {
             let from = before.0.get(sink).copied().unwrap_or(0);
@@ -113,34 +114,34 @@ impl Tail {
         if is_back || committed.len() > KEPT {
             // There are more rows than are kept, or this is another database: the subscribers reload their pages.
             let mut state = hub.lock();
-            state.ring.restart(position.clone());
-            let message = reset(position, "more came than can be followed");
+            state.recent.restart(position.clone());
+            let message = reset(position, "too many rows have been committed");
             drop(state);
-            hub.say(&message);
+            hub.send_to_all(&message);
             return Ok(committed.len());
         }
         let now = site.now();
-        let drawn = committed.into_iter().map(|one| {
+        let rendered = committed.into_iter().map(|one| {
             let data = data(site, &one.record, now);
             (one, data)
         });
-        let drawn = drawn.collect::<Vec<_>>();
-        let count = drawn.len();
-        hub.publish(drawn, position);
+        let rendered = rendered.collect::<Vec<_>>();
+        let count = rendered.len();
+        hub.publish(rendered, position);
         Ok(count)
     }
 
-    fn signs(&mut self, dashboard: &Dashboard) {
+    fn send_periodic(&mut self, dashboard: &Dashboard) {
         let hub = &dashboard.hub;
-        if self.beat.elapsed() >= BEAT {
-            self.beat = Clock::now();
-            hub.say(&Bytes::from_static(b": hb\n\n"));
+        if self.heartbeat.elapsed() >= HEARTBEAT {
+            self.heartbeat = Clock::now();
+            hub.send_to_all(&Bytes::from_static(b": hb\n\n"));
         }
-        if self.health.is_none_or(|last| last.elapsed() >= HEALTH) && !hub.lock().readers.is_empty() {
+        if self.health.is_none_or(|last| last.elapsed() >= HEALTH) && !hub.lock().subscribers.is_empty() {
             self.health = Some(Clock::now());
             let message = health(dashboard);
             hub.lock().health = Some(message.clone());
-            hub.say(&message);
+            hub.send_to_all(&message);
             if !self.is_away {
                 self.minute(dashboard);
             }
@@ -167,7 +168,7 @@ impl Tail {
         let judged = coverage.first().map_or(0, |row| row.judged);
         let (critical, warning) = (count.critical, count.warning);
         let data = serde_json::json!({ "t": from, "critical": critical, "warning": warning, "judged": judged });
-        hub.say(&Bytes::from(format!("event: minute\ndata: {data}\n\n")));
+        hub.send_to_all(&Bytes::from(format!("event: minute\ndata: {data}\n\n")));
     }
 }
 
@@ -188,7 +189,7 @@ fn data(site: &Site, record: &crate::archive::StoredAnomaly, now: Timestamp) -> 
     context.insert("row", &row);
     context.insert("show_device", &true);
     let html = site.templates.render("row.html", &context).unwrap_or_else(|error| {
-        tracing::error!(%error, "a row could not be drawn");
+        tracing::error!(%error, "cannot render a row");
         String::new()
     });
     serde_json::json!({
@@ -210,7 +211,7 @@ fn health(dashboard: &Dashboard) -> Bytes {
         Ok(banner) => (banner.tone.as_str(), banner.sentence()),
         Err(why) => ("away", notice::sentence(&why)),
     };
-    let position = dashboard.hub.lock().ring.position().to_string();
+    let position = dashboard.hub.lock().recent.position().to_string();
     let data = serde_json::json!({ "state": state, "text": sentence });
     Bytes::from(format!("id: {position}\nevent: health\ndata: {data}\n\n"))
 }

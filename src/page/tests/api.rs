@@ -1,4 +1,4 @@
-//! What programs read.
+//! Tests of the API and the exports.
 
 use super::*;
 

@@ -1,8 +1,8 @@
-//! Below a path of a proxy: every address that leaves has the path, whichever way it arrived.
+//! Tests of a base path: every URL of a response has the path, whether or not the proxy removes it from requests.
 
 use super::*;
 
-/// The pages below `path`, of `access`.
+/// Makes the pages below `path` with this access control.
 fn below(path: &str, access: Access) -> Arc<Handler> {
     let base = BasePath::parse(path).unwrap();
     app(Fake::new(1.0, 9), SiteOptions { base, ..options(access) }).unwrap()
@@ -12,7 +12,7 @@ fn open(path: &str) -> Arc<Handler> {
     below(path, Access::Open { is_anywhere: true })
 }
 
-/// Values of these attributes in a page.
+/// Returns the values of these attributes in a page.
 fn addresses(body: &str) -> Vec<&str> {
     let values = ["href=\"", "src=\"", "action=\""].map(|start| body.split(start).skip(1));
     values.into_iter().flatten().filter_map(|rest| rest.split('"').next()).collect()

@@ -1,4 +1,4 @@
-//! Never green while blind: in each situation in which too little is judged, or its times are wrong, the headline says so.
+//! Tests of the verdict: whenever too little is judged, or event times are wrong, the headline states it.
 
 use super::*;
 use crate::health::ConditionSeverity;
@@ -11,7 +11,7 @@ fn came(tally: Tally) -> Option<Vec<(i64, Activity)>> {
     Some((1..=5).map(|at| (at, Activity { tally, ..Activity::default() })).collect())
 }
 
-/// The banner of the overview as text: the sentence, the rest, and the whole body.
+/// Returns the banner of the overview as text: the sentence, the rest, and the whole body.
 fn banner(facts: Facts) -> (String, String, String) {
     let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
@@ -110,7 +110,7 @@ fn all_rejected_is_said_with_the_reason_and_leads_to_the_records() {
     ] {
         assert!(body.contains(text), "no {text} in {body}");
     }
-    // Some judged ones long ago do not make it quiet.
+    // Values judged long ago do not make the verdict "quiet".
     let (sentence, ..) =
         banner(Facts { coverage: Some(vec![(0, tally(600, 0, 0)), (3, tally(0, 0, 300))]), ..facts() });
     assert!(sentence.starts_with("Events arrive, all rejected"), "{sentence}");
@@ -183,7 +183,7 @@ fn learning_is_told_from_judging() {
     assert!(html.contains("2.0 a second, 4,998 learning") && html.contains("<div class=\"clock\">"), "{html}");
     assert!(!body.contains("x=\"0.00%\" width=\"100.00%\" y=\"116\" height=\"4\" class=\"cov\""));
     assert!(body.contains("mostly learning in 8 %"), "{body}");
-    // Names that never come again are never judged.
+    // Series whose names never repeat are never judged.
     let row = StatusRow { series: 50_000, ..status(1.0) };
     let (sentence, html, _) = banner(Facts {
         status: Some(vec![row]),
@@ -196,7 +196,7 @@ fn learning_is_told_from_judging() {
     assert!(html.contains("1.0 for each, and 30 are needed") || html.contains("a series is judged in about"), "{html}");
 }
 
-/// The check of this name, as its glyph, value and note.
+/// Returns the icon, value and note of the check with this name.
 fn check(html: &str, name: &str) -> (String, String) {
     let at = html.find(&format!("</svg>{name}</dt>")).unwrap_or_else(|| panic!("no {name} in {html}"));
     let glyph = html[..at].rsplit("<div class=\"").next().unwrap().split('"').next().unwrap().to_owned();
@@ -284,8 +284,8 @@ fn a_detector_that_ended_or_has_no_partitions_is_stopped_at_once_and_its_reason_
     assert_eq!(of("stopped", 3.0, vec![]), "Detection has stopped. The detector ended 3 s ago.");
     assert_eq!(of("stopped", 3.0, vec![not_serving(3.0)]), "Detection has stopped. raw_events was made anew");
     assert_eq!(of("stopped", 600.0, vec![not_serving(600.0)]), "Detection has stopped. raw_events was made anew");
-    // Without partitions there is no row to report: the last one is old, the reason is not.
+    // A worker without partitions reports no row: the last row is old, but the reason is recent.
     assert_eq!(of("running", 40.0, vec![not_serving(2.0)]), "Detection has stopped. raw_events was made anew");
-    // One of long ago explains nothing.
+    // An old condition explains nothing.
     assert_eq!(of("running", 40.0, vec![not_serving(600.0)]), "Detection has stopped. No report for 40 s.");
 }

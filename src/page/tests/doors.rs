@@ -1,4 +1,4 @@
-//! Who may see and mark what.
+//! Tests of access control: who can see pages and review anomalies.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What people see, in each state of the data.
+//! Tests of the pages in each state of the data.
 
 use super::*;
 
@@ -73,7 +73,7 @@ fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() 
     urls.extend([format!("/?{hostile}=1"), format!("/anomalies?q={hostile}")]);
     for url in urls {
         let (_, body) = get(&handler, &url);
-        // What a field holds is its value, in a box of its own.
+        // The value of a form field is isolated by the field itself.
         let mut parts = body.split("value=\"");
         let first = parts.next().unwrap_or_default().to_owned();
         let shown = parts.fold(first, |shown, part| shown + part.split_once('"').map_or("", |(_, rest)| rest));
@@ -105,14 +105,14 @@ fn a_device_without_anomalies_says_whether_it_sends_and_an_unknown_one_is_404() 
         (response.status, body)
     };
     let (status, body) = of(Known::Seen(now()));
-    assert!(status == 200 && body.contains("it sends, and none is recorded"), "{body}");
+    assert!(status == 200 && body.contains("it sends, but no anomaly is recorded"), "{body}");
     let facts = Facts { is_empty: true, known: Some(Known::Seen(now())), ..Facts::default() };
     let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() };
     let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
     let (_, found) = get(&handler, "/anomalies?q=pump-0042");
     assert!(found.contains("<a href=\"/devices/pump-0042\">The device of this name</a> sends."), "{found}");
     let (status, body) = of(Known::Untold);
-    assert!(status == 200 && body.contains("Whether it sends is not known here"), "{body}");
+    assert!(status == 200 && body.contains("It is not known whether it sends"), "{body}");
     let (status, body) = of(Known::Unknown);
     assert!(status == 404 && body.contains("There is no such device"), "{body}");
 }
@@ -126,7 +126,7 @@ fn the_zone_and_the_colours_can_be_chosen_on_every_page_and_every_time_can_be_wr
             assert!(body.contains(choice), "{url} has no {choice}");
         }
         assert!(body.contains("tz=UTC") && body.contains("theme=dark"), "{url}");
-        // A clock time outside of an element that the script rewrites would stay in UTC.
+        // A time of day outside of an element that the script rewrites would stay in UTC.
         let main = body.split("<main").nth(1).unwrap();
         for part in main.split('<').filter(|part| !part.starts_with("time ") && !part.contains("data-t=")) {
             let text = part.split_once('>').map_or("", |(_, text)| text);
@@ -145,7 +145,7 @@ fn an_unknown_key_is_400_with_its_name() {
     for url in all() {
         let (response, body) = get(&handler, &format!("{}?c%3Colour=red", url.split('?').next().unwrap()));
         assert_eq!(response.status, 400, "{url}");
-        assert!(body.contains("`c&lt;olour` is not a parameter here"), "{url}: {body}");
+        assert!(body.contains("`c&lt;olour` is not a parameter of this page"), "{url}: {body}");
     }
     let (response, body) = get(&handler, "/api/v1/anomalies?limit=0");
     assert_eq!(response.status, 400);
@@ -208,7 +208,7 @@ fn quiet_learning_and_stopped_never_look_alike() {
     };
     assert!(sentence(1.0, 9).contains("Detecting. <strong>1 anomaly</strong>"));
     assert!(sentence(1.0, 0).contains("Learning. <strong>Nothing is judged yet.</strong>"));
-    // Nine values of seven series in two minutes: forty-five more minutes to thirty each.
+    // Seven series sent nine values in two minutes, so they need about forty-five more minutes for thirty each.
     assert!(
         get(&pages(1.0, 0).1, "/").1.contains("a series is judged in about 50 min."),
         "{}",
@@ -216,7 +216,7 @@ fn quiet_learning_and_stopped_never_look_alike() {
     );
     assert!(sentence(16.0, 9).contains("Detection has stopped. <strong>No report for 16 s.</strong>"));
     let (_, stopped) = get(&pages(600.0, 9).1, "/");
-    assert!(plain(&stopped).contains("not reporting since 16:50:12"), "{stopped}");
+    assert!(plain(&stopped).contains("has not reported since 16:50:12"), "{stopped}");
     assert!(stopped.contains("class=\"hatch\""));
 }
 
@@ -229,11 +229,11 @@ fn an_outage_shows_the_last_data_with_its_date_and_ends_by_itself() {
     let start = Clock::now();
     let (response, body) = get(&handler, "/");
     assert_eq!((response.status, header(&response, "x-stale")), (200, Some("1")));
-    assert!(plain(&body).contains("PostgreSQL is away since 17:00:12."), "{body}");
+    assert!(plain(&body).contains("PostgreSQL has been unreachable since 17:00:12."), "{body}");
     assert!(plain(&body).contains("The last data is from 17:00:12.") && body.contains("Newest anomalies"));
     let (response, cold) = get(&handler, "/anomalies");
     assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
-    assert!(cold.contains("PostgreSQL is away since") && cold.contains("data-refresh"));
+    assert!(cold.contains("PostgreSQL has been unreachable since") && cold.contains("data-refresh"));
     let (response, api) = get(&handler, "/api/v1/anomalies");
     assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
     for text in [body, cold, api] {
@@ -289,7 +289,7 @@ fn texts_are_compressed_for_who_can_read_that() {
 
 #[test]
 fn the_script_is_small_when_it_is_sent() {
-    // 4,096 before it had to do without storage and locks, and below a path.
+    // The limit was 4,096 bytes before the script worked without storage, without locks, and below a base path.
     const MOST: usize = 5_120;
     let (_, handler) = pages(1.0, 9);
     let (_, body) = get(&handler, "/");

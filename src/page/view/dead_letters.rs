@@ -39,7 +39,7 @@ impl Page for DeadLetters {
     }
 
     fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
-        look(archive, question, now)
+        load(archive, question, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, DeadLetters>) -> Response {
@@ -58,8 +58,8 @@ pub struct DeadLettersData {
 ///
 /// # Errors
 /// The errors of the archive.
-fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
-    let bins = asked.axis(SPAN, now);
+fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
+    let bins = query.axis(SPAN, now);
     let letters = archive.dead_letters(MOST)?;
     let mut arrived = Tally::default();
     archive.activity(bins.from, bins.grain())?.iter().for_each(|row| arrived += row.activity.tally);
@@ -85,10 +85,10 @@ struct Line {
 }
 
 /// Renders the page.
-fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DeadLettersData) -> Response {
+fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DeadLettersData) -> Response {
     let now = site.now();
     let (rejected, all) = (data.arrived.rejected, data.arrived.sum());
-    let words = asked.words(SPAN);
+    let words = query.words(SPAN);
     let content = Content {
         heading: match rejected {
             0 => format!("No record was rejected in {words}"),

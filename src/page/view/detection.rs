@@ -45,7 +45,7 @@ impl Page for Detection {
     }
 
     fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
-        look(archive, question, now)
+        load(archive, question, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Detection>) -> Response {
@@ -63,10 +63,10 @@ pub struct DetectionData {
 }
 
 /// Loads the data from the archive.
-fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
-    let bins = asked.axis(SPAN, now);
+fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
+    let bins = query.axis(SPAN, now);
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
-    let reports = reports::look(archive, bins.from, bins.grain(), now)?;
+    let reports = reports::load(archive, bins.from, bins.grain(), now)?;
     let mut hashes = reports.status.iter().map(|row| row.settings_hash.clone()).collect::<Vec<_>>();
     hashes.sort();
     hashes.dedup();
@@ -143,7 +143,7 @@ struct Line {
 }
 
 /// Renders the page.
-fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionData, taken: Timestamp) -> Response {
+fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, taken: Timestamp) -> Response {
     let now = site.now();
     let current = data.reports.current(taken, now);
     let silent = current.rows.len() - current.fresh();
@@ -171,8 +171,8 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionData, 
                 )
             }
         },
-        filters: Filters::of("/detection", asked, Some(SPAN)),
-        span: asked.words(SPAN),
+        filters: Filters::of("/detection", query, Some(SPAN)),
+        span: query.words(SPAN),
         judged: rough(sum(|row| row.judged).max(arrived.judged)),
         learning: rough(sum(|row| row.learning).max(arrived.learning)),
         rejected: rough(sum(|row| row.rejected).max(arrived.rejected)),
@@ -192,8 +192,10 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DetectionData, 
         settings: data.settings.iter().map(settings).collect(),
         quality: data.quality.iter().rev().map(line).collect(),
         precision: match right + wrong {
-            0 => "No alarm of these days was marked as true or false.".to_owned(),
-            n => format!("{} of {} that were marked were true alarms: {}", grouped(right), grouped(n), share(right, n)),
+            0 => "No anomaly of these days was reviewed as true or false.".to_owned(),
+            n => {
+                format!("{} of {} reviewed anomalies were true alarms: {}", grouped(right), grouped(n), share(right, n))
+            }
         },
     };
     respond::html(site, 200, "detection.html", &frame, &content)

@@ -57,14 +57,14 @@ impl Page for Device {
     }
 
     fn load(archive: &dyn Archive, question: &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
-        look(archive, question, now)
+        load(archive, question, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Device>) -> Response {
         if answer.data.is_unknown() {
             let frame = Frame { refresh: 0, ..frame };
-            let text = "No event of a device with exactly this name has come so far. One that has just begun to send is known \
-                        here after some seconds; of very many devices, after some minutes.";
+            let text = "No event of a device with exactly this name has arrived so far. A device that has just started to send appears \
+                        after some seconds; with very many devices, after some minutes.";
             return notice::page(site, 404, &frame, "There is no such device.", text);
         }
         show(site, frame, &answer.question.0, answer.query, answer.data, answer.taken)
@@ -118,10 +118,10 @@ impl Name {
 }
 
 /// Loads the data from the archive.
-fn look(archive: &dyn Archive, (name, asked): &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
-    let bins = asked.axis(SPAN, now);
+fn load(archive: &dyn Archive, (name, query): &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
+    let bins = query.axis(SPAN, now);
     let cursor = archive.position()?;
-    let mut always = Filter { devices: vec![name.device.clone()], ..asked.filter.clone() };
+    let mut always = Filter { devices: vec![name.device.clone()], ..query.filter.clone() };
     if let Some(metric) = &name.metric {
         always.metrics = vec![metric.clone()];
     }
@@ -198,12 +198,12 @@ fn show(
     site: &Site,
     frame: Frame<'_>,
     name: &Name,
-    asked: &PageQuery,
+    query: &PageQuery,
     data: &DeviceData,
     taken: Timestamp,
 ) -> Response {
     let now = site.now();
-    let words = asked.words(SPAN);
+    let words = query.words(SPAN);
     let total = data.metrics.iter().fold(Count::default(), |sum, metric| Count {
         critical: sum.critical + metric.count.critical,
         warning: sum.warning + metric.count.warning,
@@ -211,35 +211,35 @@ fn show(
     let last = data.page.records.first().and_then(|record| record.anomaly.timestamp);
     let mut rows = AnomalyRow::all(data.page.records.get(..ROWS).unwrap_or(&data.page.records), now);
     rows.truncate(ROWS);
-    let mut filter = Filter { devices: vec![name.device.clone()], ..asked.filter.clone() };
+    let mut filter = Filter { devices: vec![name.device.clone()], ..query.filter.clone() };
     filter.metrics.extend(name.metric.clone());
-    let all = PageQuery { filter, ..asked.plain() };
+    let all = PageQuery { filter, ..query.plain() };
     // In an outage the axis ends at the time of the data, not at the current time.
     let end = frame.banner.is_some().then_some(taken);
     let content = Content {
         name: shown(&name.device),
         metric: name.metric.as_deref().map(shown).unwrap_or_default(),
-        device_url: format!("{}{}", device_url(&name.device), asked.plain().query()),
-        filters: Filters::of(&name.url(), asked, Some(SPAN)),
+        device_url: format!("{}{}", device_url(&name.device), query.plain().query()),
+        filters: Filters::of(&name.url(), query, Some(SPAN)),
         summary: [
             format!("{} {}", grouped(total.total()), if total.total() == 1 { "anomaly" } else { "anomalies" }),
             format!("in {}, {} critical", words, grouped(total.critical)),
         ],
         detail: match (last, data.known) {
             (Some(time), _) => format!("last one {}", age(time, now)),
-            (None, Some(Known::Seen(_))) => "it sends, and none is recorded".to_owned(),
-            (None, _) => "none is recorded".to_owned(),
+            (None, Some(Known::Seen(_))) => "it sends, but no anomaly is recorded".to_owned(),
+            (None, _) => "no anomaly is recorded".to_owned(),
         },
         none: match data.known {
             Some(Known::Seen(seen)) => Sentence::say("A detector watches this device (noted at ")
                 .time(seen, now)
                 .and(", once a day). No anomaly of it is recorded."),
             Some(Known::Untold) => Sentence::say(
-                "No anomaly is recorded for this device. Whether it sends is not known here. A name must be given exactly.",
+                "No anomaly is recorded for this device. It is not known whether it sends. The name must be exact.",
             ),
             _ => Sentence::say("No anomaly of this device matches."),
         },
-        lanes: lanes(name, asked, data, taken),
+        lanes: lanes(name, query, data, taken),
         scale: history::scale(),
         clock: minutes::clock(&data.bins, end),
         cards: data.last.iter().map(|record| card(record, now)).collect(),
@@ -252,7 +252,7 @@ fn show(
     respond::html(site, 200, "device.html", &frame, &content)
 }
 
-fn lanes(name: &Name, asked: &PageQuery, data: &DeviceData, taken: Timestamp) -> Vec<Lane> {
+fn lanes(name: &Name, query: &PageQuery, data: &DeviceData, taken: Timestamp) -> Vec<Lane> {
     let runs = minutes::runs(&data.bins, &data.coverage, &data.arrivals, taken, data.is_reporting);
     let lane = |metric: &NameCount| {
         let is_of = |anomaly: &&Anomaly| anomaly.metric_name == metric.name;
@@ -262,7 +262,7 @@ fn lanes(name: &Name, asked: &PageQuery, data: &DeviceData, taken: Timestamp) ->
             url: match &metric.name {
                 Some(_) if name.metric.is_none() => {
                     let series = Name { device: name.device.clone(), metric: metric.name.clone() };
-                    format!("{}{}", series.url(), PageQuery { span: asked.span, ..asked.plain() }.query())
+                    format!("{}{}", series.url(), PageQuery { span: query.span, ..query.plain() }.query())
                 }
                 _ => String::new(),
             },

@@ -39,7 +39,7 @@ impl Page for Devices {
     }
 
     fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
-        look(archive, question, now)
+        load(archive, question, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Devices>) -> Response {
@@ -53,10 +53,10 @@ pub struct DevicesData {
 }
 
 /// Loads the data from the archive.
-fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
-    let bins = asked.axis(Span::Hour, now);
-    let range = Filter { from: Some(bins.from), to: bins.to(), ..asked.filter.clone() };
-    Ok(DevicesData { devices: archive.by_device(&asked.found(archive, range)?, MOST)? })
+fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
+    let bins = query.axis(Span::Hour, now);
+    let range = Filter { from: Some(bins.from), to: bins.to(), ..query.filter.clone() };
+    Ok(DevicesData { devices: archive.by_device(&query.found(archive, range)?, MOST)? })
 }
 
 #[derive(Serialize)]
@@ -77,14 +77,14 @@ struct Line {
 }
 
 /// Renders the page.
-fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DevicesData) -> Response {
-    let words = asked.words(Span::Hour);
+fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DevicesData) -> Response {
+    let words = query.words(Span::Hour);
     let most = data.devices.iter().map(|device| device.count.total()).max().unwrap_or(0);
-    let query = PageQuery { span: asked.span, ..asked.plain() }.query();
+    let link_query = PageQuery { span: query.span, ..query.plain() }.query();
     let line = |of: &NameCount| {
         let name = of.name.clone()?;
         Some(Line {
-            url: format!("{}{query}", device_url(&name)),
+            url: format!("{}{link_query}", device_url(&name)),
             name: shown(&name),
             svg: minutes::bar(of.count, most),
             count: grouped(of.count.total()),
@@ -99,7 +99,7 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &DevicesData) ->
             n => format!("{} with anomalies in {}", counted(n as u64, "device", "devices"), words),
         },
         note: "most anomalies first".into(),
-        filters: Filters::of("/devices", asked, Some(Span::Hour)),
+        filters: Filters::of("/devices", query, Some(Span::Hour)),
         devices,
     };
     respond::html(site, 200, "devices.html", &frame, &content)

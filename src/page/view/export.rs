@@ -30,10 +30,10 @@ pub enum ExportFormat {
 
 /// Answers with the file. If the database fails while the file is sent, the last line states that the file is
 /// incomplete.
-pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportFormat) -> Response {
-    let site = visit.site;
-    let first = asked.found(site.archive.as_ref(), asked.range(site.now())).and_then(|filter| {
-        let page = site.archive.newest(&filter, asked.before.as_ref(), asked.limit.unwrap_or(MAX_LIMIT))?;
+pub fn answer(context: &RequestContext<'_>, query: &PageQuery, format: ExportFormat) -> Response {
+    let site = context.site;
+    let first = query.found(site.archive.as_ref(), query.range(site.now())).and_then(|filter| {
+        let page = site.archive.newest(&filter, query.before.as_ref(), query.limit.unwrap_or(MAX_LIMIT))?;
         Ok((filter, page))
     });
     let (filter, page) = match first {
@@ -42,12 +42,12 @@ pub fn answer(visit: &RequestContext<'_>, asked: &PageQuery, format: ExportForma
     };
     let (sender, body) = mpsc::channel(AHEAD);
     // The rows of a span have times in it. Anomalies detected in the span with other times follow at the end.
-    let is_span = asked.span.is_some() && asked.before.is_none() && asked.after.is_none();
+    let is_span = query.span.is_some() && query.before.is_none() && query.after.is_none();
     let since = filter.from.filter(|_| is_span);
-    let outside = asked.limit.map_or(OUTSIDE, |limit| limit.saturating_sub(page.records.len() as u32));
+    let outside = query.limit.map_or(OUTSIDE, |limit| limit.saturating_sub(page.records.len() as u32));
     let mut rest = Rest { archive: Arc::clone(&site.archive), filter, next: page.next, format, since, outside };
     // With a limit the first page contains all rows.
-    if asked.limit.is_some() {
+    if query.limit.is_some() {
         rest.next = None;
     }
     let records = page.records;
@@ -91,7 +91,7 @@ impl Rest {
                     text = write(&page.records, self.format, false);
                 }
                 Err(failure) => {
-                    tracing::warn!(%failure, "an export is cut off");
+                    tracing::warn!(%failure, "an export is incomplete");
                     let _ = sender.blocking_send(Bytes::from(cut_off(&failure, self.format)));
                     return;
                 }
@@ -112,7 +112,7 @@ impl Rest {
                 }
             }
             Err(failure) => {
-                tracing::warn!(%failure, "an export is cut off");
+                tracing::warn!(%failure, "an export is incomplete");
                 text = cut_off(&failure, self.format);
             }
         }
@@ -124,7 +124,7 @@ impl Rest {
 fn cut_off(failure: &NoAnswer, format: ExportFormat) -> Vec<u8> {
     let why = match failure {
         NoAnswer::Slow => "the database is too slow",
-        _ => "the database went away",
+        _ => "the database became unreachable",
     };
     incomplete(why, format)
 }

@@ -31,14 +31,14 @@ struct Link {
 
 impl Filters {
     /// Makes the form of the page at `path`. Without a default span, the form also offers all times.
-    pub fn of(path: &str, asked: &PageQuery, default: Option<Span>) -> Filters {
+    pub fn of(path: &str, query: &PageQuery, default: Option<Span>) -> Filters {
         let url = |span: Option<Span>| {
-            let filter = Filter { from: None, to: None, ..asked.filter.clone() };
-            let other = PageQuery { span: span.filter(|s| Some(*s) != default), filter, before: None, ..asked.clone() };
+            let filter = Filter { from: None, to: None, ..query.filter.clone() };
+            let other = PageQuery { span: span.filter(|s| Some(*s) != default), filter, before: None, ..query.clone() };
             format!("{path}{}", other.query())
         };
-        let has_range = asked.filter.from.is_some() || asked.filter.to.is_some();
-        let current = asked.span.or(default).filter(|_| !has_range);
+        let has_range = query.filter.from.is_some() || query.filter.to.is_some();
+        let current = query.span.or(default).filter(|_| !has_range);
         let mut spans = Vec::new();
         if default.is_none() {
             spans.push(Link { text: "all", url: url(None), is_current: current.is_none() && !has_range });
@@ -46,10 +46,10 @@ impl Filters {
         for span in Span::ALL {
             spans.push(Link { text: span.as_str(), url: url(Some(span)), is_current: current == Some(span) });
         }
-        let filter = &asked.filter;
+        let filter = &query.filter;
         // A field has room for one value. Several values of one parameter stay in hidden fields.
         let single = |values: &[String]| if let [one] = values { one.clone() } else { String::new() };
-        let mut rest = PageQuery { search: None, before: None, ..asked.clone() };
+        let mut rest = PageQuery { search: None, before: None, ..query.clone() };
         for values in [&mut rest.filter.devices, &mut rest.filter.metrics] {
             if values.len() == 1 {
                 values.clear();
@@ -62,9 +62,9 @@ impl Filters {
         if review.is_some() {
             rest.filter.reviews.clear();
         }
-        let query = rest.query();
-        let kept = url::form_urlencoded::parse(query.trim_start_matches('?').as_bytes());
-        let bare = PageQuery { span: asked.span, ..asked.plain() };
+        let rest_query = rest.query();
+        let kept = url::form_urlencoded::parse(rest_query.trim_start_matches('?').as_bytes());
+        let bare = PageQuery { span: query.span, ..query.plain() };
         Filters {
             path: path.to_owned(),
             spans,
@@ -73,9 +73,9 @@ impl Filters {
             metric: single(&filter.metrics),
             severity: severity.map_or("", |severity| severity.as_str()),
             review: review.map_or("", |review| review.as_str()),
-            search: asked.search.clone().unwrap_or_default(),
+            search: query.search.clone().unwrap_or_default(),
             is_set: has_range
-                || asked.search.is_some()
+                || query.search.is_some()
                 || Filter { from: None, to: None, ..filter.clone() } != Filter::default(),
             clear: format!("{path}{}", bare.query()),
         }

@@ -7,7 +7,7 @@ use crate::page::query::PageQuery;
 use crate::page::respond;
 
 /// Renders the page.
-pub fn show(visit: &RequestContext<'_>, query: &PageQuery) -> Response {
-    let frame = Frame { refresh: 0, toggle: String::new(), ..Frame::live(visit, "Keys", "", "/keys", query) };
-    respond::html(visit.site, 200, "keys.html", &frame, &())
+pub fn show(context: &RequestContext<'_>, query: &PageQuery) -> Response {
+    let frame = Frame { refresh: 0, toggle: String::new(), ..Frame::live(context, "Keys", "", "/keys", query) };
+    respond::html(context.site, 200, "keys.html", &frame, &())
 }

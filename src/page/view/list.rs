@@ -44,7 +44,7 @@ impl Page for List {
     }
 
     fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
-        look(archive, question, now)
+        load(archive, question, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, List>) -> Response {
@@ -71,40 +71,40 @@ pub struct ListData {
 }
 
 /// Loads the data from the archive.
-fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
+fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
     // The position is read first: a row committed meanwhile is then sent twice, which is better than never.
     let cursor = archive.position()?;
-    let is_open = asked.span.is_none() && asked.filter.from.is_none();
-    let span = asked.span.or(asked.sort.filter(|_| is_open).map(|_| RANKED));
-    let range = PageQuery { span, ..asked.clone() }.range(now);
-    let filter = asked.found(archive, range.clone())?;
-    let (page, newer) = match (&asked.sort, &asked.after) {
-        (Some(order), _) => (AnomalyPage { records: archive.ranked(&filter, *order, asked.rows())?, next: None }, None),
+    let is_open = query.span.is_none() && query.filter.from.is_none();
+    let span = query.span.or(query.sort.filter(|_| is_open).map(|_| RANKED));
+    let range = PageQuery { span, ..query.clone() }.range(now);
+    let filter = query.found(archive, range.clone())?;
+    let (page, newer) = match (&query.sort, &query.after) {
+        (Some(order), _) => (AnomalyPage { records: archive.ranked(&filter, *order, query.rows())?, next: None }, None),
         (None, Some(after)) => {
-            let page = archive.newer(&filter, after, asked.rows())?;
+            let page = archive.newer(&filter, after, query.rows())?;
             let next = page.records.last().and_then(|last| PageKey::of(&last.anomaly));
             (AnomalyPage { records: page.records, next }, page.next)
         }
         (None, None) => {
-            let page = archive.newest(&filter, asked.before.as_ref(), asked.rows())?;
-            let newer = asked.before.as_ref().and(page.records.first()).and_then(|first| PageKey::of(&first.anomaly));
+            let page = archive.newest(&filter, query.before.as_ref(), query.rows())?;
+            let newer = query.before.as_ref().and(page.records.first()).and_then(|first| PageKey::of(&first.anomaly));
             (page, newer)
         }
     };
-    let is_first = asked.before.is_none() && asked.after.is_none();
-    let without = if page.records.is_empty() && is_first { without(archive, asked, &range)? } else { None };
-    let outside = match (filter.from, asked.span, is_first && asked.sort.is_none()) {
-        (Some(from), Some(_), true) => Some(archive.outside(&filter, from, asked.rows())?),
+    let is_first = query.before.is_none() && query.after.is_none();
+    let without = if page.records.is_empty() && is_first { without(archive, query, &range)? } else { None };
+    let outside = match (filter.from, query.span, is_first && query.sort.is_none()) {
+        (Some(from), Some(_), true) => Some(archive.outside(&filter, from, query.rows())?),
         _ => None,
     };
     let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
     let is_ahead = |record: &StoredAnomaly| record.anomaly.timestamp > end;
-    let is_open = is_first && asked.sort.is_none() && filter.from.is_none() && filter.to.is_none();
+    let is_open = is_first && query.sort.is_none() && filter.from.is_none() && filter.to.is_none();
     let present = match is_open && page.records.first().is_some_and(is_ahead) {
-        true => Some(archive.newest(&Filter { to: end, ..filter }, None, asked.rows())?),
+        true => Some(archive.newest(&Filter { to: end, ..filter }, None, query.rows())?),
         false => None,
     };
-    let is_known = match &asked.search {
+    let is_known = match &query.search {
         Some(name) if page.records.is_empty() => matches!(archive.knows(name)?, Known::Seen(_)),
         _ => false,
     };
@@ -114,7 +114,7 @@ fn look(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<List
 /// Finds the part of a filter without which most anomalies would match.
 fn without(
     archive: &dyn Archive,
-    asked: &PageQuery,
+    query: &PageQuery,
     range: &Filter,
 ) -> Result<Option<(&'static str, usize)>, NoAnswer> {
     let with = |change: &dyn Fn(&mut Filter)| {
@@ -137,7 +137,7 @@ fn without(
     part("the review", &|filter| filter.reviews.clear());
     part("the time", &|filter| (filter.from, filter.to) = (None, None));
     let mut most = None::<(&'static str, usize)>;
-    let mut look = |name, filter: &Filter| -> Result<(), NoAnswer> {
+    let mut count_without = |name, filter: &Filter| -> Result<(), NoAnswer> {
         let count = archive.newest(filter, None, COUNTED)?.records.len();
         if count > most.map_or(0, |(_, most)| most) {
             most = Some((name, count));
@@ -145,10 +145,10 @@ fn without(
         Ok(())
     };
     for (name, filter) in parts {
-        look(name, &asked.found(archive, filter)?)?;
+        count_without(name, &query.found(archive, filter)?)?;
     }
-    if asked.search.is_some() {
-        look("the search", range)?;
+    if query.search.is_some() {
+        count_without("the search", range)?;
     }
     Ok(most)
 }
@@ -180,26 +180,26 @@ struct Sort {
 }
 
 /// Renders the page. Only the first page refreshes itself, since later pages do not change.
-fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Response {
+fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &ListData) -> Response {
     // Anomalies with times in the future are shown as a separate group; otherwise they would hide the others for years.
     let page = data.present.as_ref().unwrap_or(&data.page);
     let rows = AnomalyRow::all(&page.records, site.now());
     let more = if page.next.is_some() { "+" } else { "" };
     let count = format!("{}{more}", grouped(rows.len() as u64));
-    let url = |asked: PageQuery| format!("/anomalies{}", asked.query());
-    let export = PageQuery { limit: None, before: None, after: None, sort: None, ..asked.still() }.query();
-    let first = PageQuery { before: None, after: None, ..asked.clone() };
-    let is_first = asked.before.is_none() && asked.after.is_none();
-    let (aside, aside_heading) = aside(data, asked, site.now());
+    let url = |query: PageQuery| format!("/anomalies{}", query.query());
+    let export = PageQuery { limit: None, before: None, after: None, sort: None, ..query.still() }.query();
+    let first = PageQuery { before: None, after: None, ..query.clone() };
+    let is_first = query.before.is_none() && query.after.is_none();
+    let (aside, aside_heading) = aside(data, query, site.now());
     let content = Content {
-        heading: match (asked.sort, rows.len()) {
-            (Some(Ranking::Score), _) => format!("The {count} farthest of {}", asked.words(RANKED)),
-            (Some(_), _) => format!("{count} of {} by {}", asked.words(RANKED), sort_name(asked.sort)),
+        heading: match (query.sort, rows.len()) {
+            (Some(Ranking::Score), _) => format!("The {count} farthest of {}", query.words(RANKED)),
+            (Some(_), _) => format!("{count} of {} by {}", query.words(RANKED), sort_name(query.sort)),
             (None, _) if !is_first => format!("{count} earlier anomalies"),
             (None, 1) => "1 anomaly".to_owned(),
             (None, _) => format!("{count} anomalies"),
         },
-        filters: Filters::of("/anomalies", asked, None),
+        filters: Filters::of("/anomalies", query, None),
         rows,
         outside: AnomalyRow::all(&aside, site.now()),
         outside_heading: aside_heading,
@@ -222,7 +222,7 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Re
         .map(|(text, sort)| Sort {
             text,
             url: url(PageQuery { sort, ..first.clone() }),
-            is_current: asked.sort == sort,
+            is_current: query.sort == sort,
         })
         .into(),
         hint: match data.without {
@@ -231,15 +231,15 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Re
             Some((name, count)) => format!("Without {name} there are {count}."),
             None => String::new(),
         },
-        known: match &asked.search {
-            Some(name) if data.is_known => format!("{}{}", device_url(name), asked.plain().query()),
+        known: match &query.search {
+            Some(name) if data.is_known => format!("{}{}", device_url(name), query.plain().query()),
             _ => String::new(),
         },
-        json: format!("/api/v1/anomalies{}", asked.still().query()),
+        json: format!("/api/v1/anomalies{}", query.still().query()),
         csv: format!("/api/v1/anomalies.csv{export}"),
         lines: format!("/api/v1/anomalies.jsonl{export}"),
     };
-    let is_live = is_first && asked.sort.is_none();
+    let is_live = is_first && query.sort.is_none();
     let frame = Frame {
         refresh: if is_first { frame.refresh } else { 0 },
         cursor: if is_live { data.cursor.to_string() } else { String::new() },
@@ -249,9 +249,9 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &ListData) -> Re
 }
 
 /// Returns the group above the rows, whose times are outside the page's, with its heading.
-fn aside(data: &ListData, asked: &PageQuery, now: Timestamp) -> (Vec<StoredAnomaly>, String) {
+fn aside(data: &ListData, query: &PageQuery, now: Timestamp) -> (Vec<StoredAnomaly>, String) {
     if let Some(outside) = &data.outside {
-        return (outside.records.clone(), outside_heading(outside, asked.words(RANKED)));
+        return (outside.records.clone(), outside_heading(outside, query.words(RANKED)));
     }
     let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
     let of_page = data.present.as_ref().map(|_| data.page.records.iter().filter(|r| r.anomaly.timestamp > end));

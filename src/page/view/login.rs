@@ -9,7 +9,7 @@ use crate::page::frame::Frame;
 use crate::page::respond;
 use crate::page::site::Site;
 
-/// Without the cookie of its session, who logs in would come back to an empty form.
+/// Answer to a browser that returns no cookies: without the session cookie a login would lead back to an empty form.
 const NO_COOKIES: &str = "A login needs a cookie, and the browser has sent none back. Allow cookies for this address, then log in \
      again.";
 
@@ -37,41 +37,41 @@ pub fn query(request: &Request) -> String {
 }
 
 /// Renders the form.
-pub fn show(visit: &RequestContext<'_>) -> Response {
+pub fn show(context: &RequestContext<'_>) -> Response {
     let mut next = String::from("/");
-    for (name, value) in url::form_urlencoded::parse(visit.request.query.as_bytes()) {
+    for (name, value) in url::form_urlencoded::parse(context.request.query.as_bytes()) {
         if name == "next" {
             next = here(&value);
         }
     }
-    form(visit, 200, "", String::new(), next)
+    form(context, 200, "", String::new(), next)
 }
 
 /// Checks the submitted name and password.
-pub fn enter(visit: &RequestContext<'_>) -> Response {
+pub fn enter(context: &RequestContext<'_>) -> Response {
     let (mut user, mut password, mut next) = (String::new(), String::new(), String::from("/"));
     let mut is_from_form = false;
-    for (name, value) in url::form_urlencoded::parse(&visit.request.body) {
+    for (name, value) in url::form_urlencoded::parse(&context.request.body) {
         match name.as_ref() {
             "name" => user = value.trim().to_owned(),
             "password" => password = value.into_owned(),
             "next" => next = here(&value),
-            // What is no browser may post without having seen the form.
+            // A client that is not a browser may send the form without having loaded it.
             "form" => is_from_form = true,
             _ => {}
         }
     }
-    if is_from_form && !visit.site.door.returns_cookies(visit.request) {
-        return form(visit, 400, NO_COOKIES, user, next);
+    if is_from_form && !context.site.auth.returns_cookies(context.request) {
+        return form(context, 400, NO_COOKIES, user, next);
     }
-    match visit.site.door.enter(visit.request, &user, &password) {
+    match context.site.auth.enter(context.request, &user, &password) {
         Ok(cookie) => {
-            let mut response = respond::see_other(visit.site, &next);
+            let mut response = respond::see_other(context.site, &next);
             response.headers.push(("set-cookie", cookie));
             response
         }
         Err((status, problem)) => {
-            let mut response = form(visit, status, problem, user, next);
+            let mut response = form(context, status, problem, user, next);
             if status != 401 {
                 response.headers.push(("retry-after", "60".to_owned()));
             }
@@ -81,20 +81,20 @@ pub fn enter(visit: &RequestContext<'_>) -> Response {
 }
 
 /// Ends the session.
-pub fn leave(visit: &RequestContext<'_>) -> Response {
-    let mut response = respond::see_other(visit.site, "/login");
-    response.headers.push(("set-cookie", visit.site.door.leave(visit.request)));
+pub fn leave(context: &RequestContext<'_>) -> Response {
+    let mut response = respond::see_other(context.site, "/login");
+    response.headers.push(("set-cookie", context.site.auth.leave(context.request)));
     // The header clears data of the whole host and port, of which this dashboard may be only a part.
-    if visit.site.base.as_str().is_empty() {
+    if context.site.base.as_str().is_empty() {
         response.headers.push(("clear-site-data", "\"cache\", \"storage\"".to_owned()));
     }
     response
 }
 
-fn form(visit: &RequestContext<'_>, status: u16, problem: &'static str, name: String, next: String) -> Response {
+fn form(context: &RequestContext<'_>, status: u16, problem: &'static str, name: String, next: String) -> Response {
     let content = Content { problem, name, next };
-    let mut response = respond::html(visit.site, status, "login.html", &Frame::still(visit, "Log in"), &content);
-    response.headers.push(("set-cookie", visit.site.door.test_cookie(visit.request)));
+    let mut response = respond::html(context.site, status, "login.html", &Frame::still(context, "Log in"), &content);
+    response.headers.push(("set-cookie", context.site.auth.test_cookie(context.request)));
     response
 }
 

@@ -27,7 +27,7 @@ pub struct Notice {
 /// Describes in one sentence why there is no new answer.
 pub fn sentence(why: &NoNewAnswer) -> String {
     match why {
-        NoNewAnswer::Away { since } => format!("PostgreSQL is away since {since}"),
+        NoNewAnswer::Away { since } => format!("PostgreSQL has been unreachable since {since}"),
         NoNewAnswer::Slow => "PostgreSQL does not answer in time".to_owned(),
         NoNewAnswer::Refused(remedy) => remedy.clone(),
     }
@@ -36,9 +36,10 @@ pub fn sentence(why: &NoNewAnswer) -> String {
 /// Makes the banner of a page without new data.
 pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Banner {
     let (lead, command) = match why {
-        NoNewAnswer::Away { since } => {
-            (Sentence::say("PostgreSQL is away since ").time(*since, now).and("."), "systemctl status postgresql")
-        }
+        NoNewAnswer::Away { since } => (
+            Sentence::say("PostgreSQL has been unreachable since ").time(*since, now).and("."),
+            "systemctl status postgresql",
+        ),
         NoNewAnswer::Slow => (Sentence::say("PostgreSQL does not answer in time."), "systemctl status postgresql"),
         NoNewAnswer::Refused(_) => {
             (Sentence::say("PostgreSQL refuses to answer."), "anomaly check --role dashboard --connect")
@@ -52,12 +53,12 @@ pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Ba
         NoNewAnswer::Refused(remedy) => Sentence::default().name(remedy).and("."),
         NoNewAnswer::Slow => Sentence::say("A narrower filter or a shorter span may be answered."),
         NoNewAnswer::Away { .. } => {
-            Sentence::say("What the detector finds meanwhile waits in Kafka and will appear here.")
+            Sentence::say("Anomalies detected meanwhile are kept in Kafka and will appear on this page.")
         }
     };
-    let mut detail = detail.and(" This page looks again by itself.");
+    let mut detail = detail.and(" This page retries by itself.");
     if let Some(taken) = taken {
-        detail = detail.and(&format!(" What is below was true {}.", age(taken, now)));
+        detail = detail.and(&format!(" The data below was read {}.", age(taken, now)));
     }
     Banner { tone: Tone::Stopped, lead, strong, detail, command: Some(command), ..Banner::default() }
 }

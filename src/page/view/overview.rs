@@ -89,28 +89,28 @@ struct Bar {
 }
 
 /// Renders the page. In an outage the frame already has a banner, which stays.
-fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, taken: Timestamp) -> Response {
+fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &OverviewData, taken: Timestamp) -> Response {
     let now = site.now();
     let is_reporting = data.reports.current(taken, now).is_reporting();
     // In an outage the data and the axis end at `taken`.
     let runs = minutes::runs(&data.bins, &data.coverage, &data.reports.arrivals, taken, is_reporting);
     let chart = MinuteChart { bins: &data.bins, counts: &data.by_time, runs: &runs };
-    let words = asked.words(Span::Hour);
+    let words = query.words(Span::Hour);
     let rows = AnomalyRow::all(&data.newest.records, now);
-    let list = PageQuery { limit: None, before: None, ..asked.clone() };
+    let list = PageQuery { limit: None, before: None, ..query.clone() };
     // In an outage the axis ends at the time of the data, not at the current time.
     let end = frame.banner.is_some().then_some(taken);
     let content = Content {
-        filters: Filters::of("/", asked, Some(Span::Hour)),
+        filters: Filters::of("/", query, Some(Span::Hour)),
         unit: unit(data.bins.width),
         span: words,
-        short: asked.short(Span::Hour),
+        short: query.short(Span::Hour),
         scale: chart.scale(),
         bars: chart.bars(),
         clock: minutes::clock(&data.bins, end),
-        lanes: lanes(data, &chart, asked),
-        metrics: metrics(data, asked),
-        reviews: reviews(data, asked),
+        lanes: lanes(data, &chart, query),
+        metrics: metrics(data, query),
+        reviews: reviews(data, query),
         heading: match data.total().total() {
             0 if !rows.is_empty() => format!("Earlier anomalies: none in {words}"),
             _ => "Newest anomalies".to_owned(),
@@ -125,7 +125,7 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, t
         },
         all: format!(
             "/anomalies{}",
-            PageQuery { span: asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none()), ..list.clone() }
+            PageQuery { span: query.span.or(Some(Span::Hour)).filter(|_| query.filter.from.is_none()), ..list.clone() }
                 .query()
         ),
         all_text: format!("All {} of {}", grouped(data.total().total()), words),
@@ -134,7 +134,7 @@ fn show(site: &Site, frame: Frame<'_>, asked: &PageQuery, data: &OverviewData, t
         }),
         took: format!("{:.1} ms", data.took.as_secs_f64() * 1000.0),
     };
-    let banner = frame.banner.or_else(|| Some(verdict::of(site, data, asked, taken)));
+    let banner = frame.banner.or_else(|| Some(verdict::of(site, data, query, taken)));
     let title = title(data, banner.as_ref(), &frame.title);
     let frame = Frame { banner, title, cursor: data.cursor.to_string(), ..frame };
     respond::html(site, 200, "overview.html", &frame, &content)
@@ -161,14 +161,14 @@ fn unit(width: i64) -> String {
     if width == size { name.to_owned() } else { format!("{} {name}s", width / size) }
 }
 
-fn lanes(data: &OverviewData, chart: &MinuteChart<'_>, asked: &PageQuery) -> Vec<Lane> {
-    let query = PageQuery { span: asked.span, ..asked.plain() }.query();
+fn lanes(data: &OverviewData, chart: &MinuteChart<'_>, query: &PageQuery) -> Vec<Lane> {
+    let link_query = PageQuery { span: query.span, ..query.plain() }.query();
     let lane = |of: &NameCount| {
         let name = of.name.clone()?;
         let cells = data.lanes.iter().filter(|cell| cell.device == name).map(|cell| (cell.bin, cell.count));
         let svg = chart.lane(&cells.collect::<Vec<_>>());
         Some(Lane {
-            url: format!("{}{query}", device_url(&name)),
+            url: format!("{}{link_query}", device_url(&name)),
             name: shown(&name),
             svg,
             count: grouped(of.count.total()),
@@ -177,15 +177,15 @@ fn lanes(data: &OverviewData, chart: &MinuteChart<'_>, asked: &PageQuery) -> Vec
     data.devices.iter().filter_map(lane).collect()
 }
 
-fn metrics(data: &OverviewData, asked: &PageQuery) -> Vec<Bar> {
+fn metrics(data: &OverviewData, query: &PageQuery) -> Vec<Bar> {
     let most = data.metrics.iter().map(|metric| metric.count.total()).max().unwrap_or(0);
     let bar = |of: &NameCount| {
-        let filter = Filter { metrics: of.name.iter().cloned().collect(), ..asked.filter.clone() };
+        let filter = Filter { metrics: of.name.iter().cloned().collect(), ..query.filter.clone() };
         // No query selects the events that have no metric name.
         let url = of
             .name
             .as_ref()
-            .map_or_else(String::new, |_| format!("/{}", PageQuery { filter, ..asked.clone() }.query()));
+            .map_or_else(String::new, |_| format!("/{}", PageQuery { filter, ..query.clone() }.query()));
         Bar {
             name: of.name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
             url,
@@ -197,19 +197,19 @@ fn metrics(data: &OverviewData, asked: &PageQuery) -> Vec<Bar> {
 }
 
 /// Returns name, URL and count for each state of review; anomalies without a review come first.
-fn reviews(data: &OverviewData, asked: &PageQuery) -> Vec<[String; 3]> {
+fn reviews(data: &OverviewData, query: &PageQuery) -> Vec<[String; 3]> {
     let marked = data.reviews.iter().map(|(_, count)| count).sum::<u64>();
-    let is_whole = asked.filter == Filter { from: asked.filter.from, to: asked.filter.to, ..Filter::default() };
+    let is_whole = query.filter == Filter { from: query.filter.from, to: query.filter.to, ..Filter::default() };
     let count = |review: Review| match review {
         // This count covers all anomalies. With a filter the difference would count other anomalies.
-        Review::None if is_whole && asked.search.is_none() => Some(data.total().total().saturating_sub(marked)),
+        Review::None if is_whole && query.search.is_none() => Some(data.total().total().saturating_sub(marked)),
         Review::None => None,
         _ => data.reviews.iter().find(|(known, _)| *known == review).map(|(_, count)| *count).or(Some(0)),
     };
     let line = |review: Review| {
-        let filter = Filter { reviews: vec![review], ..asked.filter.clone() };
-        let span = asked.span.or(Some(Span::Hour)).filter(|_| asked.filter.from.is_none());
-        let url = format!("/anomalies{}", PageQuery { filter, span, ..asked.clone() }.query());
+        let filter = Filter { reviews: vec![review], ..query.filter.clone() };
+        let span = query.span.or(Some(Span::Hour)).filter(|_| query.filter.from.is_none());
+        let url = format!("/anomalies{}", PageQuery { filter, span, ..query.clone() }.query());
         Some([review::words(review).to_owned(), url, grouped(count(review)?)])
     };
     Review::ALL.into_iter().filter_map(line).collect()

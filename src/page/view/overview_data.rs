@@ -75,14 +75,14 @@ impl OverviewData {
 ///
 /// # Errors
 /// The errors of the archive.
-pub fn load(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
+pub fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
     let start = Clock::now();
-    let bins = asked.axis(Span::Hour, now);
+    let bins = query.axis(Span::Hour, now);
     // The position is read first: a row committed meanwhile is then sent twice, which is better than never.
     let cursor = archive.position()?;
-    let always = asked.found(archive, asked.filter.clone())?;
+    let always = query.found(archive, query.filter.clone())?;
     let filter = Filter { from: Some(bins.from), to: bins.to(), ..always.clone() };
-    let reports = reports::look(archive, bins.from, bins.grain(), now)?;
+    let reports = reports::load(archive, bins.from, bins.grain(), now)?;
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
     let is_learning = coverage.iter().all(|row| row.judged == 0) && coverage.iter().any(|row| row.learning > 0);
     let min_samples = match reports.status.first().filter(|_| is_learning) {
@@ -94,7 +94,7 @@ pub fn load(archive: &dyn Archive, asked: &PageQuery, now: Timestamp) -> Result<
     let reviews = archive.reviews(bins.from, bins.to().unwrap_or(now))?;
     let (newest, by_time) = rows_and_bars(archive, &always, &filter, &bins, now)?;
     // A range that the user gave refers to event times, so anomalies with other times do not belong to it.
-    let outside = match asked.filter.from.is_none() && asked.filter.to.is_none() {
+    let outside = match query.filter.from.is_none() && query.filter.to.is_none() {
         true => archive.outside(&filter, bins.from, OUTSIDE)?,
         false => Outside::default(),
     };

@@ -48,7 +48,7 @@ pub struct Current<'a> {
 ///
 /// # Errors
 /// The errors of the archive.
-pub fn look(archive: &dyn Archive, from: Timestamp, grain: i64, now: Timestamp) -> Result<Reports, NoAnswer> {
+pub fn load(archive: &dyn Archive, from: Timestamp, grain: i64, now: Timestamp) -> Result<Reports, NoAnswer> {
     let status = archive.status()?;
     // Arrivals are counted by the detector's clock.
     let ahead = skew(&status).map_or(0, |seconds| (seconds * 1000.0) as i64);

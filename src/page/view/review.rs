@@ -58,20 +58,20 @@ impl ReviewForm {
     /// Makes the form of an anomaly from its reviews, newest first.
     pub fn of(place: &AnomalyId, marks: &[ReviewRecord], now: Timestamp) -> ReviewForm {
         use Review as R;
-        let current = marks.first().map_or(R::None, |mark| mark.review);
+        let current = marks.first().map_or(R::None, |review| review.review);
         let choice = |(review, words, key): (R, _, _)| Choice {
             name: review.as_str(),
             words,
             key,
             is_current: review == current,
         };
-        let line = |mark: &ReviewRecord| Line {
-            words: words(mark.review),
-            by: shown(&mark.by),
-            note: crate::foreign::lines(&mark.note).to_string(),
-            time: moment(mark.at, now),
-            iso: mark.at.to_string(),
-            age: age(mark.at, now),
+        let line = |review: &ReviewRecord| Line {
+            words: words(review.review),
+            by: shown(&review.by),
+            note: crate::foreign::lines(&review.note).to_string(),
+            time: moment(review.at, now),
+            iso: review.at.to_string(),
+            age: age(review.at, now),
         };
         ReviewForm {
             url: format!("{}/marks", place.url()),
@@ -82,7 +82,7 @@ impl ReviewForm {
                 (R::True, "True alarm", "t"),
                 (R::False, "False alarm", "f"),
                 (R::Expected, "Expected", "e"),
-                (R::None, "Take back", ""),
+                (R::None, "Clear review", ""),
             ]
             .map(choice)
             .into_iter()
@@ -96,40 +96,40 @@ impl ReviewForm {
 }
 
 /// Adds a review and redirects to the anomaly.
-pub fn make(visit: &RequestContext<'_>, place: &AnomalyId) -> Response {
-    let site = visit.site;
+pub fn make(context: &RequestContext<'_>, place: &AnomalyId) -> Response {
+    let site = context.site;
     let refuse = |status, heading: &str, text: &str| {
-        notice::page(site, status, &Frame::still(visit, "Not marked"), heading, text)
+        notice::page(site, status, &Frame::still(context, "Review not saved"), heading, text)
     };
-    if !visit.visitor.is_operator {
+    if !context.visitor.is_operator {
         return refuse(
             403,
-            "Viewers cannot mark anomalies.",
+            "Viewers cannot review anomalies.",
             "An operator can: `anomaly passwd NAME --role operator`.",
         );
     }
     let (mut review, mut note) = (None, String::new());
-    for (name, value) in url::form_urlencoded::parse(&visit.request.body) {
+    for (name, value) in url::form_urlencoded::parse(&context.request.body) {
         match name.as_ref() {
             "mark" => review = Review::parse(&value),
             "note" => note = value.trim().replace('\0', ""),
-            _ => return refuse(400, "The form is not understood.", "It has a field that is not known."),
+            _ => return refuse(400, "The form is not valid.", "It has an unknown field."),
         }
     }
     let Some(review) = review else {
-        return refuse(400, "The form is not understood.", "`mark` is none, ack, true, false or expected.");
+        return refuse(400, "The form is not valid.", "`mark` must be none, ack, true, false or expected.");
     };
     if note.chars().count() > MAX_NOTE {
-        return refuse(400, "The note is too long.", &format!("It may have {MAX_NOTE} characters."));
+        return refuse(400, "The note is too long.", &format!("It can have at most {MAX_NOTE} characters."));
     }
-    let by = visit.visitor.name.clone();
+    let by = context.visitor.name.clone();
     let (topic, partition, offset) = (place.topic.clone(), place.partition, place.offset);
     match site.archive.mark(&NewReview { topic, partition, offset, review, note, by }) {
         Ok(true) => respond::see_other(site, &place.url()),
-        Ok(false) => refuse(404, "There is no such anomaly.", "It may be older than what is kept."),
+        Ok(false) => refuse(404, "There is no such anomaly.", "Anomalies are deleted after the retention time."),
         Err(failure) => {
             let why = super::notice::sentence(&site.failed(&failure));
-            refuse(503, "The mark is not kept.", &format!("{why}. Go back and send it again."))
+            refuse(503, "The review was not saved.", &format!("{why}. Go back and send it again."))
         }
     }
 }

@@ -45,22 +45,22 @@ struct BannerContext {
 }
 
 /// Makes the banner of the overview.
-pub fn of(site: &Site, data: &OverviewData, asked: &PageQuery, taken: Timestamp) -> Banner {
+pub fn of(site: &Site, data: &OverviewData, query: &PageQuery, taken: Timestamp) -> Banner {
     let is_shrinking = site.is_shrinking(data.lag(taken), taken);
     let seen = BannerContext { is_shrinking, ahead: site.clock_ahead() };
-    verdict(data, asked, taken, site.now(), seen)
+    verdict(data, query, taken, site.now(), seen)
 }
 
 /// Makes the verdict from the loaded data.
-fn verdict(data: &OverviewData, asked: &PageQuery, taken: Timestamp, now: Timestamp, seen: BannerContext) -> Banner {
+fn verdict(data: &OverviewData, query: &PageQuery, taken: Timestamp, now: Timestamp, seen: BannerContext) -> Banner {
     let arrived = data.reports.arrived.tally;
     let sum = |of: fn(&crate::archive::CoverageRow) -> u64| data.coverage.iter().map(of).sum::<u64>();
-    let is_whole = asked.search.is_none()
-        && asked.filter == Filter { from: asked.filter.from, to: asked.filter.to, ..Filter::default() };
+    let is_whole = query.search.is_none()
+        && query.filter == Filter { from: query.filter.from, to: query.filter.to, ..Filter::default() };
     let facts = Facts {
         data,
         current: data.reports.current(taken, now),
-        words: asked.words(Span::Hour),
+        words: query.words(Span::Hour),
         which: if is_whole { "" } else { "matching " },
         judged: sum(|row| row.judged).max(arrived.judged),
         learning: sum(|row| row.learning).max(arrived.learning),
@@ -113,7 +113,7 @@ impl Facts<'_> {
 
     fn unknown(&self) -> Banner {
         Banner {
-            detail: Sentence::say("This database has never heard from a detector."),
+            detail: Sentence::say("No detector has ever reported to this database."),
             command: Some("systemctl status anomaly-detector"),
             ..Banner::of(Tone::Stopped, "No detector has reported yet.", Sentence::say("Nothing is judged."), "")
         }
@@ -124,8 +124,8 @@ impl Facts<'_> {
         let since = self.current.rows.iter().map(|row| row.updated_at).max().unwrap_or(self.taken);
         let ago = duration((silence * 1000.0) as i64);
         let (strong, detail) = match self.current.has_ended() {
-            true => (format!("The detector ended {ago} ago."), "Nothing is judged since "),
-            false => (format!("No report for {ago}."), "The detector is not reporting since "),
+            true => (format!("The detector ended {ago} ago."), "Nothing has been judged since "),
+            false => (format!("No report for {ago}."), "The detector has not reported since "),
         };
         let detail = Sentence::say(detail).time(since, self.now).and(". Anomalies since then are not known.");
         // A worker without partitions reports no row, but its condition may contain the reason.
@@ -205,7 +205,7 @@ impl Facts<'_> {
         let came =
             |n, what: &str| Sentence::say(&format!("{} came, and all were {what}.", counted(n, "record", "records")));
         let detail = match (rejected, ignored) {
-            (0, 0) => Sentence::say("The detector runs, but nothing came to be judged."),
+            (0, 0) => Sentence::say("The detector runs, but no records arrived."),
             (0, n) => came(n, "ignored: null values, or what `fields.ignore` names"),
             (n, 0) => came(n, "rejected"),
             (n, m) => came(n + m, "rejected or ignored"),
