@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::anomaly::{Anomaly, Direction, RecordId, Severity};
 use crate::event::{Event, Timestamp};
-use crate::method::{self, Judgement, Limits, Method};
+use crate::method::{self, Judgement, Limits, Method, MethodId};
 use crate::series::snapshot::Fingerprint;
 use crate::series::{self, Evictions, SeriesLimits, SeriesTable, SlotHint, UndoLog};
 use crate::window::Window;
@@ -107,7 +107,7 @@ impl Detector {
             min_std_dev: settings.min_std_dev,
             min_relative_std_dev: settings.min_relative_std_dev,
         };
-        let method = method::by_name(&settings.method, limits)?;
+        let method = method::by_name(&settings.method, limits, settings.window)?;
         let fingerprint = settings.fingerprint();
         Some(Detector {
             settings,
@@ -129,6 +129,7 @@ impl Detector {
             table,
             bounds: self.settings.bounds(),
             method: self.method.as_ref(),
+            has_state: self.method.state_len() > 0,
             settings: &self.settings,
             others: &self.tables,
             key: &mut self.key,
@@ -157,6 +158,11 @@ impl Detector {
     /// What decides verdicts.
     pub fn settings(&self) -> &DetectionSettings {
         &self.settings
+    }
+
+    /// Name and version of the method.
+    pub fn method(&self) -> MethodId {
+        self.method.id()
     }
 
     /// Of the settings.
@@ -204,6 +210,8 @@ pub struct Judge<'d> {
     table: SeriesTable,
     bounds: SeriesLimits,
     method: &'d dyn Method,
+    /// Whether the method keeps a state of each series.
+    has_state: bool,
     settings: &'d DetectionSettings,
     others: &'d BTreeMap<i32, SeriesTable>,
     key: &'d mut String,
@@ -250,14 +258,15 @@ impl Judge<'_> {
         at: Option<Timestamp>,
         label: impl FnOnce() -> Option<String>,
     ) -> Verdict {
-        self.with_window(source.offset, event, |method, settings, window| {
+        let time = at.map(Timestamp::millis);
+        self.with_window(source.offset, event, time, |method, settings, window| {
             if window.len() < settings.min_samples {
                 return Verdict::Learning;
             }
             if method.certainly_normal(window, event.metric_value) {
                 return Verdict::Normal;
             }
-            match method.figures(window, event.metric_value) {
+            match method.judge(window, window.state(), event.metric_value, time) {
                 Some(figures) if figures.abnormal => {
                     Verdict::Anomalous(Box::new(record(method, settings, window, figures, source, event, at, label())))
                 }
@@ -273,11 +282,12 @@ impl Judge<'_> {
         event: &Event<'_>,
         at: Option<Timestamp>,
     ) -> Option<(Judgement, Option<Box<Anomaly>>)> {
-        self.with_window(source.offset, event, |method, settings, window| {
+        let time = at.map(Timestamp::millis);
+        self.with_window(source.offset, event, time, |method, settings, window| {
             if window.len() < settings.min_samples {
                 return None;
             }
-            let figures = method.figures(window, event.metric_value)?;
+            let figures = method.judge(window, window.state(), event.metric_value, time)?;
             let anomaly =
                 figures.abnormal.then(|| Box::new(record(method, settings, window, figures, source, event, at, None)));
             Some((figures, anomaly))
@@ -288,6 +298,7 @@ impl Judge<'_> {
         &mut self,
         offset: i64,
         event: &Event<'_>,
+        time: Option<i64>,
         look: impl FnOnce(&dyn Method, &DetectionSettings, &Window) -> T,
     ) -> T {
         let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
@@ -296,6 +307,9 @@ impl Judge<'_> {
         let (slot, created) = self.table.slot(key, guess, offset, self.bounds);
         let seen = look(self.method, self.settings, self.table.window(slot));
         self.table.tick(slot, offset, self.time.take());
+        if self.has_state {
+            self.table.update_state(slot, self.method, event.metric_value, time);
+        }
         self.table.push(slot, offset, event.metric_value, self.settings.window);
         self.table.prune(offset + 1, self.bounds);
         if created {

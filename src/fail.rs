@@ -1,5 +1,5 @@
 //! Failure points for tests. `ANOMALY_KILL_AT=place:3` ends the process, as `kill -9` does, when it reaches the place
-//! for the third time. `ANOMALY_SNAPSHOT_VERSION=2` makes the program write the next snapshot version. Both exist only
+//! for the third time. `ANOMALY_SNAPSHOT_VERSION=3` makes the program write the next snapshot version. Both exist only
 //! in builds with debug assertions, not in the shipped program.
 
 /// A failure point.

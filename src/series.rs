@@ -9,23 +9,30 @@ pub mod clock;
 mod evict;
 mod recency;
 mod restore;
+mod saved_states;
 pub mod snapshot;
 pub mod sweep;
 mod undo;
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::hint::black_box;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::window::Window;
+use crate::window::{Replaced, Window};
 use clock::PartitionClock;
 pub use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
 use recency::RecencyList;
-pub use restore::TableRestore;
+pub use restore::{ReplayedEvent, TableRestore};
+use saved_states::SavedStates;
 pub use undo::UndoLog;
 use undo::UndoStep;
 
+/// Bytes of a snapshot besides the series' name, its values and its state.
+const SNAPSHOT_BYTES: u64 = 128;
+/// Bytes of a value or of a number of the state.
+const VALUE_BYTES: u64 = 8;
 /// See [`SeriesTable::is_far`].
 const MANY: usize = 4_096;
 
@@ -42,6 +49,8 @@ struct Series {
     cell: u8,
     /// Differs from its newest snapshot.
     is_dirty: bool,
+    /// Its method's state at the last commit is kept for a rollback.
+    is_state_saved: bool,
 }
 
 /// The windows of one partition.
@@ -57,6 +66,11 @@ pub struct SeriesTable {
     order: RecencyList,
     clock: PartitionClock,
     dirty: usize,
+    /// Sum of [`Series::snapshot_bytes`] of these.
+    dirty_bytes: u64,
+    saved_states: SavedStates,
+    /// By the series' keys: sections of snapshots that this program does not know, which it writes again as they were.
+    carried: HashMap<Box<str>, Box<[u8]>>,
     /// What happened since the last commit, in order; see [`UndoLog`], which lends it.
     trail: Vec<UndoStep>,
     committed_clock: PartitionClock,
@@ -191,8 +205,12 @@ impl SeriesTable {
         let replaced = series.window.push(value, capacity);
         let last = std::mem::replace(&mut series.last, offset);
         let touched = std::mem::replace(&mut series.touched, touched);
-        let was_dirty = std::mem::replace(&mut series.is_dirty, true);
-        self.dirty += usize::from(!was_dirty);
+        if !std::mem::replace(&mut series.is_dirty, true) {
+            let bytes = series.snapshot_bytes();
+            (self.dirty, self.dirty_bytes) = (self.dirty + 1, self.dirty_bytes + bytes);
+        } else if replaced == Replaced::Nothing {
+            self.dirty_bytes += VALUE_BYTES;
+        }
         self.trail.push(UndoStep::Pushed { at: slot.0, replaced, last, touched });
     }
 
@@ -202,7 +220,9 @@ impl SeriesTable {
             self.series.push(None);
             (self.series.len() - 1) as u32
         });
-        self.dirty += usize::from(series.is_dirty);
+        if series.is_dirty {
+            (self.dirty, self.dirty_bytes) = (self.dirty + 1, self.dirty_bytes + series.snapshot_bytes());
+        }
         self.order.enter(at, series.last);
         self.series[at as usize] = Some(series);
         let SeriesTable { index, series, hasher, .. } = self;
@@ -220,7 +240,9 @@ impl SeriesTable {
             entry.remove();
         }
         let series = self.series[at as usize].take();
-        self.dirty -= usize::from(series.as_ref().is_some_and(|series| series.is_dirty));
+        if let Some(series) = series.as_ref().filter(|series| series.is_dirty) {
+            (self.dirty, self.dirty_bytes) = (self.dirty - 1, self.dirty_bytes - series.snapshot_bytes());
+        }
         self.free.push(at);
         series
     }
@@ -228,20 +250,27 @@ impl SeriesTable {
 
 impl Series {
     fn new(key: &str) -> Self {
-        Series { window: Window::named(key), last: -1, touched: 0, cell: clock::cell_of(key), is_dirty: false }
+        Series::with(Window::named(key), -1, 0)
+    }
+
+    fn with(window: Window, last: i64, touched: u32) -> Self {
+        let cell = clock::cell_of(window.name());
+        Series { window, last, touched, cell, is_dirty: false, is_state_saved: false }
+    }
+
+    /// About so many bytes has its snapshot, with what a broker adds.
+    fn snapshot_bytes(&self) -> u64 {
+        SNAPSHOT_BYTES
+            + self.window.name_bytes().len() as u64
+            + VALUE_BYTES * (self.window.len() + self.window.state().len()) as u64
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::snapshot::SnapshotOrigin;
     use super::*;
-
-    fn feed(table: &mut SeriesTable, key: &str, offset: i64, time: i64, bounds: SeriesLimits) {
-        let (slot, _) = table.slot(key, SlotHint::NONE, offset, bounds);
-        table.tick(slot, offset, Some(time));
-        table.push(slot, offset, offset as f64, 3);
-        table.prune(offset + 1, bounds);
-    }
+    use crate::method::{self, Method, MethodId};
 
     #[test]
     fn an_absent_metric_and_an_empty_one_are_two_series() {
@@ -249,52 +278,71 @@ mod tests {
         assert_ne!(key(&mut one, "d", None), key(&mut two, "d", Some("")));
     }
 
-    /// Bits of all windows, by key.
+    /// Bits of all windows and states, by key.
     fn windows(table: &SeriesTable) -> std::collections::BTreeMap<String, Vec<u64>> {
-        let series = table.series.iter().flatten();
-        series.map(|s| (s.window.name().to_owned(), s.window.iter().map(f64::to_bits).collect())).collect()
+        let bits = |window: &Window| window.iter().chain(window.state().iter().copied()).map(f64::to_bits).collect();
+        table.series.iter().flatten().map(|s| (s.window.name().to_owned(), bits(&s.window))).collect()
+    }
+
+    /// A method whose windows hold so many values.
+    pub(super) fn method_of(name: &str, window: usize) -> Box<dyn Method> {
+        method::by_id(&MethodId { name: name.into(), version: 1 }, window).unwrap()
+    }
+
+    pub(super) fn origin_of(method: &dyn Method) -> SnapshotOrigin {
+        SnapshotOrigin { settings: *b"abcdef", method: method.id(), topic: "raw".into(), partition: 0 }
     }
 
     #[test]
     fn snapshots_of_different_offsets_and_the_records_since_the_floor_give_the_table_back() {
         let bounds = SeriesLimits { max_series: 4, idle_after: None };
         let keys = ["a", "b", "c", "a", "d", "e", "a", "b", "f", "c", "a", "a", "b"];
-        let mut table = SeriesTable::default();
-        let (mut records, mut reading) = (Vec::new(), clock::ClockSnapshot::default());
-        let (mut cursor, floor) = (0, 4);
-        for (offset, key) in (0..).zip(keys) {
-            feed(&mut table, key, offset, offset * 1_000, bounds);
-            for gone in table.evicted() {
-                let key = snapshot::record_key(&gone.key);
-                let value = snapshot::encode_evicted(&key, *b"abcdef", gone.at);
-                records.push((key, value));
+        for method in ["sigma", "ewma"].map(|name| method_of(name, 3)) {
+            let origin = origin_of(method.as_ref());
+            let mut table = SeriesTable::default();
+            let (mut records, mut reading) = (Vec::new(), clock::ClockSnapshot::default());
+            let (mut cursor, floor) = (0, 4);
+            for (offset, key) in (0..).zip(keys) {
+                let (slot, _) = table.slot(key, SlotHint::NONE, offset, bounds);
+                table.tick(slot, offset, Some(offset * 1_000));
+                table.update_state(slot, method.as_ref(), offset as f64, Some(offset * 1_000));
+                table.push(slot, offset, offset as f64, 3);
+                table.prune(offset + 1, bounds);
+                for gone in table.evicted() {
+                    let key = snapshot::record_key(&gone.key);
+                    let value = snapshot::encode_evicted(&key, *b"abcdef", gone.at);
+                    records.push((key, value));
+                }
+                table.commit();
+                if offset == floor - 1 {
+                    reading = table.clock().read();
+                }
+                // From the floor on: one place with every record.
+                if offset >= floor - 1 {
+                    let part = table.part(cursor, 1, offset + 1, &origin);
+                    table.swept(&part);
+                    records.extend(part.records);
+                    cursor = part.next.unwrap_or(u32::MAX / 2);
+                }
             }
-            table.commit();
-            if offset == floor - 1 {
-                reading = table.clock().read();
+            let mut restore = TableRestore::default();
+            for (key, value) in &records {
+                let read = snapshot::decode(key, value).unwrap();
+                restore.load(snapshot::series_of(key).unwrap(), Some(read));
             }
-            // From the floor on: one place with every record.
-            if offset >= floor - 1 {
-                let part = table.part(cursor, 1, offset + 1, *b"abcdef");
-                table.swept(&part);
-                records.extend(part.records);
-                cursor = part.next.unwrap_or(u32::MAX / 2);
+            restore.set_clock(clock::PartitionClock::from(&reading));
+            restore.set_epoch(0, 3, method_of(method.name(), 3));
+            for (offset, key) in (0..).zip(keys).skip(floor as usize) {
+                let time = Some(offset * 1_000);
+                let event = ReplayedEvent { offset, time, event_time: time, value: offset as f64 };
+                restore.replay(key, restore.guess(key), event);
             }
+            let (mut restored, _) = restore.finish();
+            assert_eq!(windows(&restored), windows(&table));
+            assert_eq!(restored.clock().read(), table.clock().read());
+            let oldest = |table: &mut SeriesTable| table.oldest().map(|at| table.at(at).window.name().to_owned());
+            assert_eq!(oldest(&mut restored), oldest(&mut table));
+            assert!(oldest(&mut table).is_some());
         }
-        let mut restore = TableRestore::default();
-        for (key, value) in &records {
-            let read = snapshot::decode(key, value).unwrap();
-            restore.load(snapshot::series_of(key).unwrap(), Some(read));
-        }
-        restore.set_clock(clock::PartitionClock::from(&reading));
-        for (offset, key) in (0..).zip(keys).skip(floor as usize) {
-            restore.replay(key, restore.guess(key), offset, Some(offset * 1_000), offset as f64, 3);
-        }
-        let (mut restored, _) = restore.finish();
-        assert_eq!(windows(&restored), windows(&table));
-        assert_eq!(restored.clock().read(), table.clock().read());
-        let oldest = |table: &mut SeriesTable| table.oldest().map(|at| table.at(at).window.name().to_owned());
-        assert_eq!(oldest(&mut restored), oldest(&mut table));
-        assert!(oldest(&mut table).is_some());
     }
 }

@@ -22,8 +22,8 @@ const HEAD: usize = size_of::<Head>() / size_of::<u64>();
 /// right one, what screens a value and the values themselves are a few lines of the cache. Grows with the values up to its
 /// capacity.
 ///
-/// The block: `Head`, the name, the values; in words, as the values need it. With a hundred of them and a name of up to 48
-/// bytes it fills 896 bytes, a size that allocators have.
+/// The block: `Head`, the name, the state of the method, the values; in words, as the values need it. With a hundred values, no
+/// state and a name of up to 48 bytes it fills 896 bytes, a size that allocators have.
 #[derive(Debug, Clone)]
 pub struct Window {
     words: Box<[u64]>,
@@ -36,7 +36,9 @@ struct Head {
     /// A ring once it is full: place of the oldest value then.
     oldest: u32,
     /// Bytes of the name.
-    name: u32,
+    name: u16,
+    /// Words of the method's state.
+    state: u16,
 }
 
 /// What [`Window::push`] replaced; handing it to [`Window::undo`] restores the window exactly.
@@ -63,17 +65,20 @@ impl Window {
 
     /// A window that holds these finite values, oldest first.
     pub fn with(name: &str, values: &[f64]) -> Self {
-        let mut window = Window::block(name, values.len().max(FIRST_ROOM));
+        let mut window = Window::block(name, 0, values.len().max(FIRST_ROOM));
         window.values_mut()[..values.len()].copy_from_slice(values);
         window.head_mut().estimate = Estimate::of(values);
         window
     }
 
-    fn block(name: &str, room: usize) -> Self {
-        let mut words = vec![0; HEAD + name.len().div_ceil(size_of::<u64>()) + room].into_boxed_slice();
-        bytemuck::cast_slice_mut(&mut words[HEAD..])[..name.len()].copy_from_slice(name.as_bytes());
+    /// A block without values, with a state of so many zeros.
+    fn block(name: &str, state: usize, room: usize) -> Self {
+        // Names of devices and metrics are at most 513 bytes together.
+        let name = &name.as_bytes()[..name.len().min(u16::MAX.into())];
+        let mut words = vec![0; HEAD + name.len().div_ceil(size_of::<u64>()) + state + room].into_boxed_slice();
+        bytemuck::cast_slice_mut(&mut words[HEAD..])[..name.len()].copy_from_slice(name);
         let mut window = Window { words };
-        window.head_mut().name = name.len() as u32;
+        (window.head_mut().name, window.head_mut().state) = (name.len() as u16, state as u16);
         window
     }
 
@@ -85,9 +90,38 @@ impl Window {
         bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(&mut self.words[..HEAD]))
     }
 
+    /// Where the state begins.
+    fn state_start(&self) -> usize {
+        HEAD + (self.head().name as usize).div_ceil(size_of::<u64>())
+    }
+
     /// Where the values begin.
     fn start(&self) -> usize {
-        HEAD + (self.head().name as usize).div_ceil(size_of::<u64>())
+        self.state_start() + self.head().state as usize
+    }
+
+    /// What the method remembers of the series besides these values; empty for a method without state.
+    pub fn state(&self) -> &[f64] {
+        bytemuck::cast_slice(&self.words[self.state_start()..self.start()])
+    }
+
+    /// The same, to change it.
+    pub fn state_mut(&mut self) -> &mut [f64] {
+        let (from, to) = (self.state_start(), self.start());
+        bytemuck::cast_slice_mut(&mut self.words[from..to])
+    }
+
+    /// Replaces the state. A state of another length takes a new block.
+    pub fn set_state(&mut self, state: &[f64]) {
+        if self.state().len() != state.len() {
+            let mut other = Window::block(self.name(), state.len(), self.len().max(FIRST_ROOM));
+            for (to, value) in other.values_mut().iter_mut().zip(self.iter()) {
+                *to = value;
+            }
+            other.head_mut().estimate = self.head().estimate;
+            *self = other;
+        }
+        self.state_mut().copy_from_slice(state);
     }
 
     /// Those held, as they lie.
@@ -178,7 +212,7 @@ impl Window {
         let doubled = (self.len() * 2).max(FIRST_ROOM);
         // The last step is not worth a block of its own.
         let room = if doubled + doubled / 4 >= capacity { capacity } else { doubled };
-        let mut larger = Window::block(self.name(), room);
+        let mut larger = Window::block(self.name(), self.head().state.into(), room);
         larger.words[..self.words.len()].copy_from_slice(&self.words);
         *self = larger;
     }
@@ -187,7 +221,9 @@ impl Window {
     pub fn shrink(&mut self, capacity: usize) -> bool {
         let is_larger = self.len() > capacity;
         if is_larger {
-            *self = Window::with(self.name(), &self.newest(capacity));
+            let mut smaller = Window::with(self.name(), &self.newest(capacity));
+            smaller.set_state(self.state());
+            *self = smaller;
         }
         is_larger
     }
@@ -259,6 +295,24 @@ mod tests {
             assert!(size_of_val(&*window.words) <= 896);
             assert!(window.shrink(7) && window.name() == name && window.newest(99) == values[143..]);
         }
+    }
+
+    #[test]
+    fn the_state_of_the_method_stays_as_values_come_and_the_window_shrinks() {
+        let mut window = Window::named("device-0\u{0}m");
+        (0..7).for_each(|i| {
+            window.push(f64::from(i), 5);
+        });
+        window.set_state(&[1.5, -2.0, 3.0]);
+        for i in 7..100 {
+            window.push(f64::from(i), 50);
+            assert_eq!((window.name(), window.state()), ("device-0\u{0}m", &[1.5, -2.0, 3.0][..]));
+        }
+        window.shrink(3);
+        assert_eq!((window.newest(9), window.state()), (vec![97.0, 98.0, 99.0], &[1.5, -2.0, 3.0][..]));
+        window.set_state(&[]);
+        assert_eq!((window.newest(9), window.state()), (vec![97.0, 98.0, 99.0], &[][..]));
+        assert!(window.certainly_within(98.0, 3.0));
     }
 
     #[test]

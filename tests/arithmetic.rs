@@ -93,9 +93,10 @@ proptest! {
     }
 
     #[test]
-    fn every_verdict_equals_the_oracles(values in values()) {
-        let settings = DetectionSettings { window: 40, min_samples: 5, ..DetectionSettings::default() };
-        let (mut detector, mut oracle) = (Detector::new(settings).unwrap(), Oracle::new(40, 5, 3));
+    fn every_verdict_equals_the_oracles(values in values(), method in prop::sample::select(&["sigma", "ewma"][..])) {
+        let settings =
+            DetectionSettings { window: 40, min_samples: 5, method: method.into(), ..DetectionSettings::default() };
+        let (mut detector, mut oracle) = (Detector::new(settings).unwrap(), Oracle::of(method, 40, 5, 3));
         for (offset, value) in values.into_iter().enumerate() {
             let source = RecordId { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };
             let event =
@@ -107,6 +108,10 @@ proptest! {
                 Some(judged) => {
                     let is_abnormal = (value - judged.mean).abs() > 3.0 * judged.std_dev;
                     prop_assert_eq!(matches!(verdict, Verdict::Anomalous(_)), is_abnormal, "{:e}", value);
+                    if let Verdict::Anomalous(anomaly) = verdict {
+                        prop_assert_eq!(anomaly.mean.to_bits(), (judged.mean + 0.0).to_bits());
+                        prop_assert_eq!(anomaly.std_dev, judged.std_dev);
+                    }
                 }
             }
         }

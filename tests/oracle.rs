@@ -1,5 +1,6 @@
-//! The rule in exact integer arithmetic: every f64 is a whole multiple of 2^-1074, so sums and squares are exact and can
-//! run along with the window. Roundings to f64 are correct to the last bit.
+//! The methods by themselves. `sigma` in exact integer arithmetic: every f64 is a whole multiple of 2^-1074, so sums and squares
+//! are exact and can run along with the window, and roundings to f64 are correct to the last bit. `ewma` as its formula is
+//! documented, one rounded operation after the other.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -19,35 +20,63 @@ pub struct Oracle {
     window: usize,
     min_samples: usize,
     threshold: u32,
+    is_ewma: bool,
     series: HashMap<String, Series>,
 }
 
 #[derive(Default)]
 struct Series {
     values: VecDeque<BigInt>,
+    /// The same.
+    floats: VecDeque<f64>,
     sum: BigInt,
     squares: BigInt,
+    /// Whether what follows is kept.
+    is_weighted: bool,
+    /// Of the ewma: values so far, mean and variance.
+    count: u64,
+    mean: f64,
+    variance: f64,
 }
 
 impl Oracle {
+    /// Of the method `sigma`.
     pub fn new(window: usize, min_samples: usize, threshold: u32) -> Self {
-        Oracle { window, min_samples, threshold, series: HashMap::new() }
+        Oracle { window, min_samples, threshold, is_ewma: false, series: HashMap::new() }
     }
 
-    /// From now on windows hold so many values: the newest of those that they have.
-    pub fn resize(&mut self, window: usize) {
-        self.window = window;
+    /// Of that method.
+    pub fn of(method: &str, window: usize, min_samples: usize, threshold: u32) -> Self {
+        assert!(["sigma", "ewma"].contains(&method), "{method}");
+        Oracle { is_ewma: method == "ewma", ..Oracle::new(window, min_samples, threshold) }
+    }
+
+    /// From now on this is the method, and windows hold so many values: the newest of those that they have.
+    pub fn set(&mut self, method: &str, window: usize) {
+        (self.is_ewma, self.window) = (method == "ewma", window);
     }
 
     /// Judges a value, then adds it; `None` while learning.
     pub fn judge(&mut self, series: &str, value: f64) -> Option<Judged> {
         let series = self.series.entry(series.to_owned()).or_default();
         series.shrink(self.window);
+        if self.is_ewma != std::mem::replace(&mut series.is_weighted, self.is_ewma) {
+            // Another method begins with the window.
+            (series.count, series.mean, series.variance) = (0, 0.0, 0.0);
+            series.floats.clone().into_iter().for_each(|value| series.weigh(value, self.window));
+        }
         let x = exact(value);
-        let judged = (series.values.len() >= self.min_samples).then(|| series.judge(&x, self.threshold));
+        let judged = (series.values.len() >= self.min_samples).then(|| match self.is_ewma {
+            true => series.judge_weighted(value, self.threshold),
+            false => series.judge(&x, self.threshold),
+        });
+        if self.is_ewma {
+            series.weigh(value, self.window);
+        }
         series.sum += &x;
         series.squares += &x * &x;
         series.values.push_back(x);
+        series.floats.push_back(value);
         series.shrink(self.window);
         judged
     }
@@ -57,6 +86,7 @@ impl Series {
     fn shrink(&mut self, window: usize) {
         while self.values.len() > window {
             let old = self.values.pop_front().unwrap();
+            self.floats.pop_front();
             self.sum -= &old;
             self.squares -= &old * &old;
         }
@@ -74,6 +104,32 @@ impl Series {
             std_dev: quotient(&variance, self.values.len() as u64, true),
             is_abnormal: left > right,
             is_edge: right.sign() != Sign::NoSign && gap * 500_000_000u64 <= right,
+        }
+    }
+}
+
+impl Series {
+    fn judge_weighted(&self, value: f64, threshold: u32) -> Judged {
+        let std_dev = self.variance.sqrt();
+        // Distances beyond the range of f64 are no part of the tests.
+        let is_abnormal = (value - self.mean).abs() > f64::from(threshold) * std_dev;
+        Judged { mean: self.mean, std_dev, is_abnormal, is_edge: false }
+    }
+
+    /// Half of all weight is with the newest `window / 3` values or so, once there are as many.
+    fn weigh(&mut self, value: f64, window: usize) {
+        self.count += 1;
+        let of_all = 1.0 / self.count as f64;
+        let of_span = 2.0 / (window as f64 + 1.0);
+        let share = if of_all > of_span { of_all } else { of_span };
+        if self.count > 1 {
+            let distance = value - self.mean;
+            let variance = (1.0 - share) * (self.variance + distance * (share * distance));
+            // Where squares are beyond the range of f64.
+            self.variance = if variance.is_finite() { variance } else { f64::MAX };
+            self.mean += share * distance;
+        } else {
+            self.mean = value;
         }
     }
 }
@@ -150,6 +206,12 @@ fn the_oracle_knows_textbook_cases() {
     assert_eq!(judged.mean, 11.0);
     assert_eq!(judged.std_dev, 2f64.sqrt());
     assert!(judged.is_abnormal && !judged.is_edge);
+    let mut weighted = Oracle::of("ewma", 3, 1, 3);
+    let judged = [1.0, 3.0, 2.0, 9.0].map(|value| weighted.judge("s", value));
+    // One half of the weight from the second value on.
+    let figures = judged.map(|judged| judged.map(|j| (j.mean, j.std_dev, j.is_abnormal)));
+    let (one, two) = ((1.0, 0.0, true), (2.0, 1.0, false));
+    assert_eq!(figures, [None, Some(one), Some(two), Some((2.0, 0.5f64.sqrt(), true))]);
     assert_eq!(quotient(&exact(0.1), 1, false), 0.1);
     assert_eq!(quotient(&(exact(0.1) * 3), 3, false), 0.1);
     assert_eq!(quotient(&exact(5e-324), 1, false), 5e-324);

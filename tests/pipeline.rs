@@ -46,11 +46,21 @@ pub fn verify(case: &Case) -> (usize, usize) {
 
 /// The same of records that were read before, some of which may be gone by now; `window` is that of a partition's offset.
 pub fn verify_against(case: &Case, records: Vec<Got>, window: impl Fn(i32, i64) -> usize) -> (usize, usize) {
+    verify_methods(case, records, |partition, offset| ("sigma", window(partition, offset)))
+}
+
+/// The same of methods other than `sigma`; `settings` are method and window at a partition's offset.
+pub fn verify_methods(
+    case: &Case,
+    records: Vec<Got>,
+    settings: impl Fn(i32, i64) -> (&'static str, usize),
+) -> (usize, usize) {
     let mut oracle = Oracle::new(100, 30, 3);
     let (mut expected, mut edges, mut letters) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for got in records {
         let place = (got.partition, got.offset);
-        oracle.resize(window(got.partition, got.offset));
+        let (method, window) = settings(got.partition, got.offset);
+        oracle.set(method, window);
         let json = serde_json::from_slice::<serde_json::Value>(got.value.as_deref().unwrap_or_default());
         let event = json.ok().and_then(|json| {
             let device = json.get("device_id")?.as_str().filter(|d| !d.is_empty())?.to_owned();

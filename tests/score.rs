@@ -39,13 +39,14 @@ fn every_figure_and_verdict_over_the_benchmark_equals_the_oracles() {
     }
     assert_eq!(files.len(), 58);
     let (mut judged_points, mut edges, mut abnormal) = (0, 0, 0);
-    for path in &files {
+    for (path, method) in files.iter().flat_map(|path| [(path, "sigma"), (path, "ewma")]) {
         let path_text = path.to_str().unwrap();
-        let output = score(&["--all", "--value-field", "value", "--time-field", "timestamp", path_text]);
+        let fields = ["--value-field", "value", "--time-field", "timestamp"];
+        let output = score(&[&["--all", "--method", method][..], &fields, &[path_text]].concat());
         let values = column(path);
         let found = lines(&output);
         assert_eq!(found.len(), values.len(), "{path_text}");
-        let mut oracle = Oracle::new(100, 30, 3);
+        let mut oracle = Oracle::of(method, 100, 30, 3);
         for (line, value) in found.iter().zip(&values) {
             assert_eq!(line["metric_value"].as_f64(), Some(*value));
             let Some(judged) = oracle.judge("s", *value) else {
@@ -64,7 +65,7 @@ fn every_figure_and_verdict_over_the_benchmark_equals_the_oracles() {
         }
     }
     println!("{judged_points} points judged, {abnormal} abnormal, {edges} at the edge");
-    assert!(judged_points > 360_000 && abnormal > 1_000 && edges < 100);
+    assert!(judged_points > 720_000 && abnormal > 2_000 && edges < 100);
 }
 
 /// The second column, read without any code of ours.

@@ -10,7 +10,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::common::{Case, Got, Parts, Process, Sent, event, wait, wait_for};
-use crate::pipeline::{events, verify, verify_against, wait_done};
+use crate::pipeline::{events, verify, verify_methods, wait_done};
 
 /// Sweeps all the while.
 const OFTEN: (&str, &str) = ("DETECTOR__SNAPSHOT_INTERVAL", "100ms");
@@ -76,17 +76,29 @@ fn kill(mut process: Process) {
 /// Some windows in the topic, and the detector gone.
 fn swept(name: &str) -> Case {
     let case = case(name);
-    case.produce(events(30, 40, 8_000, 500));
-    let detector = case.detector("a", &[OFTEN]);
-    wait_done(&case, 8_000);
-    wait("a floor", || floors(&case).iter().sum::<i64>() == 8_000);
-    kill(detector);
+    sweep(&case);
     case
 }
 
+fn sweep(case: &Case) {
+    case.produce(events(30, 40, 8_000, 500));
+    let detector = case.detector("a", &[OFTEN]);
+    wait_done(case, 8_000);
+    wait("a floor", || floors(case).iter().sum::<i64>() == 8_000);
+    kill(detector);
+}
+
 #[test]
-fn windows_survive_a_kill_although_all_input_before_the_floor_is_gone() {
-    let case = swept("trimmed");
+fn windows_and_states_survive_a_kill_although_all_input_before_the_floor_is_gone() {
+    for method in ["sigma", "ewma"] {
+        survive_a_kill(method);
+    }
+}
+
+fn survive_a_kill(method: &'static str) {
+    let mut case = case(&format!("trimmed_{method}"));
+    case.set("DETECTOR__METHOD", method);
+    sweep(&case);
     let mut records = case.read(&case.raw());
     trim(&case, &floors(&case));
     assert_eq!(case.read(&case.raw()).len(), 0);
@@ -96,13 +108,13 @@ fn windows_survive_a_kill_although_all_input_before_the_floor_is_gone() {
     records.extend(case.read(&case.raw()));
     // Nobody learned anew: the windows were full.
     assert_eq!(detector.metric("anomaly_events_total{kind=\"learning\"} "), 0.0);
-    verify_against(&case, records, |_, _| 100);
+    verify_methods(&case, records, |_, _| (method, 100));
 }
 
 #[test]
 fn a_rolling_upgrade_between_snapshot_versions_loses_and_doubles_nothing_and_the_way_back_is_told() {
     let case = case("rolling");
-    let newer = [OFTEN, ("ANOMALY_SNAPSHOT_VERSION", "2")];
+    let newer = [OFTEN, ("ANOMALY_SNAPSHOT_VERSION", "3")];
     let stop = |process: Process| assert!(process.terminate(Duration::from_secs(10)).success());
     case.produce(events(32, 40, 8_000, 500));
     let [a, b] = ["a", "b"].map(|name| case.detector(name, &[OFTEN]));
@@ -122,11 +134,11 @@ fn a_rolling_upgrade_between_snapshot_versions_loses_and_doubles_nothing_and_the
         for got in case.read(&state(&case)).into_iter().filter(|got| got.value.is_some()) {
             newest.insert((got.partition, got.key), got.value.unwrap()[0]);
         }
-        newest.values().filter(|version| **version == 2).count() >= 4
+        newest.values().filter(|version| **version == 3).count() >= 4
     });
     stop(a);
     stop(b);
-    refused(&case, "is newer than this program's, 1");
+    refused(&case, "is newer than this program's, 2");
     let _again = case.detector("a", &newer);
     case.produce(events(35, 40, 8_000, 500));
     wait_done(&case, 32_000);
@@ -154,24 +166,27 @@ fn kills_at_any_moment_of_sweeps_lose_and_double_nothing() {
 fn changed_settings_hold_from_a_recorded_offset_and_replay_finishes_under_the_old_ones() {
     let case = case("resized");
     let mut records: Vec<Got> = Vec::new();
-    // Where each window begins to hold, by partition.
-    let mut epochs: Vec<(Vec<i64>, usize)> = Vec::new();
-    for (round, window) in [100, 40, 60].into_iter().enumerate() {
-        let ends = (0..4).map(|p| records.iter().filter(|got| got.partition == p).count() as i64).collect();
-        epochs.push((ends, window));
+    // Where each method and window begin to hold, by partition.
+    let mut epochs = Vec::new();
+    let settings =
+        [("sigma", 100), ("sigma", 40), ("sigma", 60), ("ewma", 50), ("ewma", 60), ("sigma", 60), ("ewma", 60)];
+    for (round, (method, window)) in settings.into_iter().enumerate() {
+        let ends = [0, 1, 2, 3].map(|p| records.iter().filter(|got| got.partition == p).count() as i64);
+        epochs.push((ends, (method, window)));
         case.produce(events(40 + round as u64, 40, 12_000, 0));
         records = case.read(&case.raw());
         let size = window.to_string();
         // No sweep in this run: the next one replays from before the change.
-        let detector = case.detector("a", &[("DETECTOR__WINDOW", &size), ("DETECTOR__SNAPSHOT_INTERVAL", "1h")]);
+        let rarely = ("DETECTOR__SNAPSHOT_INTERVAL", "1h");
+        let detector = case.detector("a", &[("DETECTOR__WINDOW", &size), ("DETECTOR__METHOD", method), rarely]);
         wait_done(&case, 12_000 * (round as i64 + 1));
         kill(detector);
     }
     assert_eq!(floors(&case), [0; 4]);
-    let window = |partition: i32, offset: i64| {
-        epochs.iter().rfind(|(from, _)| from[partition as usize] <= offset).map_or(100, |(_, window)| *window)
+    let settings = |partition: i32, offset: i64| {
+        epochs.iter().rfind(|(from, _)| from[partition as usize] <= offset).map_or(("sigma", 100), |(_, held)| *held)
     };
-    let (anomalies, _) = verify_against(&case, records, window);
+    let (anomalies, _) = verify_methods(&case, records, settings);
     assert!(anomalies > 50);
 }
 
@@ -183,7 +198,7 @@ fn a_damaged_record_and_a_newer_format_stop_the_detector_with_the_remedy() {
     forge(&case, 2, b"sdevice-0001\0m", b"\x01not a window");
     refused(&case, "it is damaged: its checksum does not fit");
     forge(&case, 1, b"f", b"\x09whatever comes");
-    refused(&case, "its format 9 is newer than this program's, 1");
+    refused(&case, "its format 9 is newer than this program's, 2");
 }
 
 #[test]

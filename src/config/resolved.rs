@@ -197,7 +197,7 @@ settings! {
             /// Lower limit of the deviation used for judging, as a share of |mean|.
             min_relative_std_dev: f64 = 0.0, MIN_RELATIVE_STD_DEV;
             /// Method that judges values.
-            method: String = "sigma", OneOf(&["sigma"]);
+            method: String = "sigma", OneOf(&["sigma", "ewma"]);
             /// Number of preceding values stored with an anomaly.
             context: usize = 100, Integer(0, 10_000);
             /// What happens to a rejected record. fail stops the detector with exit code 65.

@@ -1,18 +1,18 @@
-//! `|value - mean| > threshold x deviation`, strictly; the deviation is the window's, raised to the floors.
+//! The mean and the population standard deviation of the window, exactly; no state.
 
 use super::{Judgement, Limits, Method};
 use crate::window::Window;
 
+#[derive(Debug)]
 pub(super) struct Sigma(pub Limits);
-
-/// A quotient or bound beyond the range of f64 is reported as its end: JSON has no infinity.
-fn finite(x: f64) -> f64 {
-    x.clamp(f64::MIN, f64::MAX)
-}
 
 impl Method for Sigma {
     fn name(&self) -> &'static str {
         "sigma"
+    }
+
+    fn version(&self) -> u32 {
+        1
     }
 
     /// Sound for any floors, which only raise the deviation.
@@ -20,33 +20,9 @@ impl Method for Sigma {
         window.certainly_within(value, self.0.threshold)
     }
 
-    fn figures(&self, window: &Window, value: f64) -> Option<Judgement> {
-        let Limits { threshold, min_std_dev, min_relative_std_dev } = self.0;
+    fn judge(&self, window: &Window, _state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
         let moments = window.moments()?;
-        let (mean, std_dev) = (moments.mean, moments.std_dev);
-        let deviation = std_dev.max(min_std_dev).max(finite(min_relative_std_dev * mean.abs()));
-        let distance = value - mean;
-        let abnormal = if distance.is_finite() {
-            distance.abs() > threshold * deviation
-        } else {
-            // Twice f64::MAX apart at the most: a quarter of it fits.
-            (value / 4.0 - mean / 4.0).abs() > threshold * (deviation / 4.0)
-        };
-        let z_score = match deviation {
-            0.0 if value == mean => Some(0.0),
-            0.0 => None,
-            _ if distance.is_finite() => Some(finite(distance / deviation)),
-            _ => Some(finite((value / 4.0 - mean / 4.0) / (deviation / 4.0))),
-        };
-        Some(Judgement {
-            mean,
-            std_dev,
-            z_score,
-            score: z_score.map_or(f64::MAX, f64::abs),
-            lower: finite(mean - threshold * deviation),
-            upper: finite(mean + threshold * deviation),
-            abnormal,
-        })
+        Some(self.0.judge(moments.mean, moments.std_dev, value, [None; 3]))
     }
 }
 
@@ -60,7 +36,7 @@ mod tests {
             window.push(*x, 100);
         });
         let limits = Limits { threshold: 3.0, min_std_dev: floors.0, min_relative_std_dev: floors.1 };
-        Sigma(limits).figures(&window, value).unwrap()
+        Sigma(limits).judge(&window, &[], value, None).unwrap()
     }
 
     #[test]

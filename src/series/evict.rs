@@ -3,6 +3,7 @@
 //! decision itself, so a bound may change at any time.
 
 use super::SeriesTable;
+use super::undo::{EvictedSeries, UndoStep};
 
 /// Most series that one record evicts, so that a lowered bound does not hold up the loop.
 const EVICTED_AT_ONCE: usize = 64;
@@ -129,7 +130,8 @@ impl SeriesTable {
         self.order.leave();
         if let Some(series) = self.remove(oldest) {
             self.evicted.push(Evicted { key: series.window.name().into(), at, cause });
-            self.trail.push(super::UndoStep::Evicted(Box::new(series)));
+            let carried = self.carried.remove(series.window.name());
+            self.trail.push(UndoStep::Evicted(Box::new(EvictedSeries { series, carried })));
         }
     }
 }

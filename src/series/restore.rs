@@ -4,20 +4,53 @@
 use std::collections::HashMap;
 
 use super::clock::{self, PartitionClock};
-use super::snapshot::{SeriesSnapshot, SnapshotContent};
+use super::snapshot::{SeriesContent, SeriesSnapshot, SnapshotContent};
 use super::{Series, SeriesLimits, SeriesTable, Slot, SlotHint};
+use crate::method::{Method, MethodId};
 use crate::window::Window;
 
 /// Under way: first all of [`load`](TableRestore::load), then [`replay`](TableRestore::replay) in offset order.
 #[derive(Debug, Default)]
 pub struct TableRestore {
     table: SeriesTable,
-    /// By place: the offset that the window stands for, `i64::MIN` without a snapshot.
-    as_of: Vec<i64>,
+    /// By place.
+    origins: Vec<Origin>,
+    /// Those whose states were read or updated; few.
+    methods: Vec<MethodId>,
+    /// Of the records that are replayed now.
+    method: Option<Box<dyn Method>>,
+    /// Its place in `methods`.
+    current: usize,
+    capacity: usize,
     /// Evicted series, and where each begins anew.
     gone: HashMap<Box<str>, i64>,
     newest: i64,
     bounds: Option<SeriesLimits>,
+}
+
+/// Where a series' state comes from.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    /// The offset that it stands for, `i64::MIN` without a snapshot.
+    as_of: i64,
+    /// Whose state it is, in `methods`.
+    method: usize,
+}
+
+/// Of a place that was never taken.
+const NOWHERE: Origin = Origin { as_of: i64::MIN, method: usize::MAX };
+
+/// A record that has its verdict already.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplayedEvent {
+    /// Of the record.
+    pub offset: i64,
+    /// The record's own, in milliseconds; it moves the partition's clock.
+    pub time: Option<i64>,
+    /// That of the event, in milliseconds.
+    pub event_time: Option<i64>,
+    /// Of the event.
+    pub value: f64,
 }
 
 impl TableRestore {
@@ -30,6 +63,7 @@ impl TableRestore {
     pub fn load(&mut self, key: &str, snapshot: Option<SeriesSnapshot>) {
         if let Some(at) = self.table.find(key) {
             self.table.remove(at);
+            self.table.carried.remove(key);
         }
         self.gone.remove(key);
         let Some(SeriesSnapshot { as_of, content, .. }) = snapshot else { return };
@@ -38,21 +72,34 @@ impl TableRestore {
             SnapshotContent::Evicted => {
                 self.gone.insert(key.into(), as_of);
             }
-            SnapshotContent::Window { last, touched, values } => {
-                let window = Window::with(key, &values);
-                let cell = clock::cell_of(key);
-                let at = self.table.insert(Series { window, last, touched, cell, is_dirty: false });
-                self.stands_for(Slot(at), as_of);
+            SnapshotContent::Series(series) => {
+                let SeriesContent { values, method, state, last, touched, carried, .. } = series;
+                let mut window = Window::with(key, &values);
+                window.set_state(&state);
+                let at = self.table.insert(Series::with(window, last, touched));
+                let method = self.number_of(method);
+                self.set_origin(Slot(at), Origin { as_of, method });
+                if !carried.is_empty() {
+                    self.table.carried.insert(key.into(), carried.into());
+                }
             }
         }
     }
 
-    fn stands_for(&mut self, slot: Slot, as_of: i64) {
+    /// Its place in `methods`.
+    fn number_of(&mut self, method: MethodId) -> usize {
+        self.methods.iter().position(|known| *known == method).unwrap_or_else(|| {
+            self.methods.push(method);
+            self.methods.len() - 1
+        })
+    }
+
+    fn set_origin(&mut self, slot: Slot, origin: Origin) {
         let at = slot.0 as usize;
-        if self.as_of.len() <= at {
-            self.as_of.resize(at + 1, i64::MIN);
+        if self.origins.len() <= at {
+            self.origins.resize(at + 1, NOWHERE);
         }
-        self.as_of[at] = as_of;
+        self.origins[at] = origin;
     }
 
     /// Greatest offset that any snapshot stands for; 0 without any.
@@ -85,8 +132,9 @@ impl TableRestore {
         self.table.approach(guesses);
     }
 
-    /// An event that has its verdict already; `time` is the record's own, `capacity` that of the windows then.
-    pub fn replay(&mut self, key: &str, guess: SlotHint, offset: i64, time: Option<i64>, value: f64, capacity: usize) {
+    /// An event that has its verdict already.
+    pub fn replay(&mut self, key: &str, guess: SlotHint, event: ReplayedEvent) {
+        let ReplayedEvent { offset, time, event_time, value } = event;
         if self.gone.get(key).is_some_and(|begins| offset < *begins) {
             // The record moved the clock, although its series was evicted later.
             self.table.clock.note(clock::cell_of(key), offset, time);
@@ -95,29 +143,44 @@ impl TableRestore {
         let bounds = self.bounds.unwrap_or_default();
         let (slot, created) = self.table.slot(key, guess, offset, bounds);
         if created {
-            self.stands_for(slot, i64::MIN);
+            // Its state begins with this record.
+            self.set_origin(slot, Origin { method: self.current, ..NOWHERE });
         }
         self.table.tick(slot, offset, time);
-        if offset >= self.as_of[slot.0 as usize] {
-            self.table.push(slot, offset, value, capacity);
+        if offset >= self.origins[slot.0 as usize].as_of {
+            if let Some(method) = self.method.as_deref().filter(|method| method.state_len() > 0) {
+                self.table.update_state(slot, method, value, event_time);
+            }
+            self.table.push(slot, offset, value, self.capacity);
         }
         if self.bounds.is_some() {
             self.table.prune(offset + 1, bounds);
         }
     }
 
-    /// From this offset on windows hold `capacity` values. One that held more differs from its snapshot now, and is written
-    /// by the next sweep, after which nobody knows of the change any more.
-    pub fn resize(&mut self, from: i64, capacity: usize) {
-        for (at, series) in self.table.series.iter_mut().enumerate() {
-            let is_older = self.as_of.get(at).is_none_or(|as_of| *as_of <= from);
-            if let Some(series) = series.as_mut().filter(|_| is_older)
-                && series.window.shrink(capacity)
-                && !std::mem::replace(&mut series.is_dirty, true)
-            {
-                self.table.dirty += 1;
+    /// From this offset on windows hold `capacity` values, and states are those of `method`. A series whose window held more, or
+    /// which has the state of another method, differs from its snapshot now. The next sweep writes it, after which nothing
+    /// recalls the change.
+    pub fn set_epoch(&mut self, from: i64, capacity: usize, method: Box<dyn Method>) {
+        let number = self.number_of(method.id());
+        let TableRestore { table, origins, .. } = self;
+        for (series, origin) in table.series.iter_mut().zip(origins) {
+            let Some(series) = series.as_mut().filter(|_| origin.as_of <= from) else { continue };
+            let before = series.snapshot_bytes();
+            let mut has_changed = series.window.shrink(capacity);
+            if origin.method != number {
+                series.window.set_state(&method.state_from(&series.window));
+                origin.method = number;
+                has_changed = true;
+            }
+            if series.is_dirty {
+                table.dirty_bytes = table.dirty_bytes + series.snapshot_bytes() - before;
+            } else if has_changed {
+                series.is_dirty = true;
+                (table.dirty, table.dirty_bytes) = (table.dirty + 1, table.dirty_bytes + series.snapshot_bytes());
             }
         }
+        (self.capacity, self.method, self.current) = (capacity, Some(method), number);
     }
 
     /// What was replayed until now needs no way back.
@@ -134,19 +197,87 @@ impl TableRestore {
 
 #[cfg(test)]
 mod tests {
+    use super::super::snapshot::{SnapshotOrigin, decode, encode_evicted, record_key};
+    use super::super::tests::{method_of, origin_of};
     use super::*;
+
+    fn snapshot(as_of: i64, values: &[f64], method: &dyn Method) -> SeriesSnapshot {
+        let state = method.state_from(&Window::with("", values));
+        let SnapshotOrigin { settings, method, topic, partition } = origin_of(method);
+        let (values, last, touched) = (values.to_vec(), as_of - 1, 0);
+        let carried = Vec::new();
+        let content = SeriesContent { values, method, state, topic, partition, last, touched, carried };
+        SeriesSnapshot { settings, as_of, content: SnapshotContent::Series(content) }
+    }
+
+    /// Values and state of the only series in a sweep.
+    fn swept(table: &SeriesTable, method: &dyn Method) -> (Vec<f64>, Vec<f64>) {
+        assert_eq!(table.dirty(), 1);
+        let part = table.part(0, 1_000, 30, &origin_of(method));
+        let (key, value) = &part.records[0];
+        match decode(key, value).unwrap().content {
+            SnapshotContent::Series(SeriesContent { values, state, .. }) => (values, state),
+            SnapshotContent::Evicted => panic!("evicted"),
+        }
+    }
 
     #[test]
     fn a_silent_series_that_shrank_is_written_by_the_next_sweep() {
         let mut restore = TableRestore::default();
-        let content = SnapshotContent::Window { last: 9, touched: 0, values: vec![1.0, 2.0, 3.0, 4.0] };
-        restore.load("a", Some(SeriesSnapshot { settings: *b"abcdef", as_of: 10, content }));
-        restore.resize(20, 3);
+        let sigma = method_of("sigma", 4);
+        restore.load("a", Some(snapshot(10, &[1.0, 2.0, 3.0, 4.0], sigma.as_ref())));
+        restore.set_epoch(20, 3, method_of("sigma", 3));
         let (table, _) = restore.finish();
-        assert_eq!(table.dirty(), 1);
-        let part = table.part(0, 1_000, 30, *b"fedcba");
-        let (key, value) = &part.records[0];
-        let written = super::super::snapshot::decode(key, value).unwrap();
-        assert_eq!(written.content, SnapshotContent::Window { last: 9, touched: 0, values: vec![2.0, 3.0, 4.0] });
+        assert_eq!(swept(&table, sigma.as_ref()), (vec![2.0, 3.0, 4.0], vec![]));
+    }
+
+    #[test]
+    fn another_method_starts_from_the_window_in_order_and_the_next_sweep_writes_its_state() {
+        let (sigma, ewma) = (method_of("sigma", 4), method_of("ewma", 4));
+        let values = [1.0, 2.0, 4.0, 8.0];
+        let from_window = ewma.state_from(&Window::with("", &values));
+        for (before, after, state) in [(&sigma, "ewma", from_window), (&ewma, "sigma", vec![])] {
+            let mut restore = TableRestore::default();
+            restore.load("a", Some(snapshot(10, &values, before.as_ref())));
+            restore.set_epoch(0, 4, method_of(&before.id().name, 4));
+            restore.set_epoch(20, 4, method_of(after, 4));
+            let (table, _) = restore.finish();
+            assert_eq!(swept(&table, method_of(after, 4).as_ref()), (values.to_vec(), state));
+        }
+    }
+
+    #[test]
+    fn a_state_that_the_method_has_already_is_kept() {
+        let ewma = method_of("ewma", 3);
+        let mut snapshot = snapshot(10, &[1.0, 2.0], ewma.as_ref());
+        let SnapshotContent::Series(series) = &mut snapshot.content else { panic!() };
+        series.state = vec![40.0, 1.25, 0.5];
+        let mut restore = TableRestore::default();
+        restore.load("a", Some(snapshot));
+        restore.set_epoch(20, 3, method_of("ewma", 3));
+        let (table, _) = restore.finish();
+        assert_eq!(table.dirty(), 0);
+        assert_eq!(table.series[0].as_ref().unwrap().window.state(), [40.0, 1.25, 0.5]);
+    }
+
+    #[test]
+    fn sections_that_are_not_known_are_written_again_and_go_with_an_eviction() {
+        let sigma = method_of("sigma", 4);
+        let mut known = snapshot(10, &[1.0, 2.0, 3.0, 4.0], sigma.as_ref());
+        let SnapshotContent::Series(series) = &mut known.content else { panic!() };
+        series.carried = vec![200, 2, 0, 0, 0, 7, 9];
+        let mut restore = TableRestore::default();
+        restore.load("a", Some(known));
+        restore.set_epoch(20, 3, method_of("sigma", 3));
+        let table = restore.finish().0;
+        let (key, value) = table.part(0, 1_000, 30, &origin_of(sigma.as_ref())).records.remove(0);
+        let read = decode(&key, &value).unwrap();
+        let SnapshotContent::Series(SeriesContent { carried, .. }) = &read.content else { panic!() };
+        assert_eq!(carried, &[200, 2, 0, 0, 0, 7, 9]);
+        let mut restore = TableRestore::default();
+        restore.load("a", Some(read));
+        let evicted = encode_evicted(&record_key("a"), *b"abcdef", 40);
+        restore.load("a", Some(decode(&record_key("a"), &evicted).unwrap()));
+        assert!(restore.finish().0.carried.is_empty());
     }
 }

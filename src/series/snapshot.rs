@@ -3,23 +3,33 @@
 //! ```text
 //! version     1 byte
 //! checksum    CRC-32 of the record's key and of all that follows, 4 bytes
-//! content     1 byte: 0 a window, 1 evicted
+//! content     1 byte: 0 a series, 1 evicted
 //! settings    6 bytes: fingerprint of the settings that were in force
 //! as of       8 bytes: every record of the partition before this offset is accounted for, none from it on
-//! last        8 bytes: offset of the series' newest record
-//! touched     4 bytes: the partition's clock at that record, in seconds
-//! values      8 bytes each, the exact bits, oldest first
+//! sections    each: 1 byte that says which, its length in 4 bytes, and so many bytes
 //! ```
-//! Numbers are little-endian. Of an evicted series nothing follows `as of`, which is then where it begins anew.
+//! The sections of a series, in this order; of an evicted one there are none, and `as of` is where it begins again:
+//!
+//! ```text
+//! 1 window      8 bytes for each value: the exact bits, oldest first
+//! 2 method      length of its name, 1 byte; the name; its version, 4 bytes; 8 bytes for each number of its state
+//! 3 provenance  of the newest record: partition, 4 bytes; offset, 8 bytes; the partition's clock there in seconds, 4 bytes; topic
+//! 4 episode     reserved
+//! ```
+//! Numbers are little-endian. A section that this program does not know is written again as it was.
 
 use std::fmt;
 
 use crate::fail;
+use crate::method::MethodId;
 
-/// Newest format that is understood, and the one that is written.
-pub const VERSION: u8 = 1;
+/// Newest format that is understood, and the one that is written. Format 1 had no sections.
+pub const VERSION: u8 = 2;
 /// First byte of a series' record key.
 const SERIES: u8 = b's';
+const WINDOW: u8 = 1;
+const METHOD: u8 = 2;
+const PROVENANCE: u8 = 3;
 
 /// Of settings: two that differ in anything that decides a verdict have different ones.
 pub type Fingerprint = [u8; 6];
@@ -38,17 +48,44 @@ pub struct SeriesSnapshot {
 /// What a snapshot holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SnapshotContent {
-    /// Its window.
-    Window {
-        /// See the module.
-        last: i64,
-        /// See the module.
-        touched: u32,
-        /// Oldest first.
-        values: Vec<f64>,
-    },
+    /// The series' state.
+    Series(SeriesContent),
     /// It was forgotten.
     Evicted,
+}
+
+/// The sections of a series.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeriesContent {
+    /// Oldest first.
+    pub values: Vec<f64>,
+    /// Whose state it is.
+    pub method: MethodId,
+    /// See [`Method::state_len`](crate::method::Method::state_len).
+    pub state: Vec<f64>,
+    /// Topic of the newest record.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub last: i64,
+    /// The partition's clock at that record, in seconds.
+    pub touched: u32,
+    /// Sections that this program does not know, whole.
+    pub carried: Vec<u8>,
+}
+
+/// What the snapshots of one sweep have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotOrigin {
+    /// Of the settings in force.
+    pub settings: Fingerprint,
+    /// The method in force.
+    pub method: MethodId,
+    /// The input.
+    pub topic: String,
+    /// Its partition.
+    pub partition: i32,
 }
 
 /// Why a record cannot be used.
@@ -56,8 +93,10 @@ pub enum SnapshotContent {
 pub enum DamagedRecord {
     /// Too short, or the checksum does not fit.
     Broken,
-    /// Of a version that this program does not know.
+    /// Of a format that this program does not know.
     Newer(u8),
+    /// Of a format that this program does not read any more.
+    Older(u8),
 }
 
 impl fmt::Display for DamagedRecord {
@@ -65,6 +104,9 @@ impl fmt::Display for DamagedRecord {
         match self {
             DamagedRecord::Broken => f.write_str("it is damaged: its checksum does not fit"),
             DamagedRecord::Newer(version) => write!(f, "its format {version} is newer than this program's, {VERSION}"),
+            DamagedRecord::Older(version) => {
+                write!(f, "its format {version} is older than this program reads; it reads format {VERSION}")
+            }
         }
     }
 }
@@ -84,14 +126,15 @@ pub fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
 /// See [`DamagedRecord`].
 pub fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], DamagedRecord> {
     let (version, rest) = value.split_first().ok_or(DamagedRecord::Broken)?;
-    let newest = fail::version(VERSION);
-    if *version > newest {
+    if *version > fail::version(VERSION) {
         return Err(DamagedRecord::Newer(*version));
     }
     let (sum, body) = rest.split_first_chunk::<4>().ok_or(DamagedRecord::Broken)?;
-    // No older layout is different so far.
-    let fits = (1..=newest).contains(version) && u32::from_le_bytes(*sum) == checksum(key, body);
-    if fits { Ok(body) } else { Err(DamagedRecord::Broken) }
+    match *version {
+        _ if u32::from_le_bytes(*sum) != checksum(key, body) => Err(DamagedRecord::Broken),
+        version if version < VERSION => Err(DamagedRecord::Older(version)),
+        _ => Ok(body),
+    }
 }
 
 fn checksum(key: &[u8], body: &[u8]) -> u32 {
@@ -101,7 +144,7 @@ fn checksum(key: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Whether a sealed value holds a window, not an eviction.
+/// Whether a sealed value holds a series, not an eviction.
 pub fn is_window(sealed: &[u8]) -> bool {
     sealed.get(5) == Some(&0)
 }
@@ -120,23 +163,51 @@ pub fn series_of(record_key: &[u8]) -> Option<&str> {
     (*kind == SERIES).then(|| std::str::from_utf8(series).ok())?
 }
 
-/// A window's record value, without building a [`SeriesSnapshot`] first.
-pub(super) fn encode_window(
+/// What of a snapshot is the series' own.
+pub(super) struct EncodedSeries<'s, I> {
+    pub last: i64,
+    pub touched: u32,
+    /// Number of values.
+    pub count: usize,
+    pub values: I,
+    pub state: &'s [f64],
+    pub carried: &'s [u8],
+}
+
+/// A series' record value, without building a [`SeriesSnapshot`] first.
+pub(super) fn encode_series(
     key: &[u8],
-    settings: Fingerprint,
+    origin: &SnapshotOrigin,
     as_of: i64,
-    last: i64,
-    touched: u32,
-    values: impl Iterator<Item = f64>,
+    series: EncodedSeries<'_, impl Iterator<Item = f64>>,
 ) -> Vec<u8> {
-    let mut body = Vec::with_capacity(27 + values.size_hint().0 * 8);
+    let EncodedSeries { last, touched, count, values, state, carried } = series;
+    let SnapshotOrigin { settings, method: MethodId { name, version }, topic, partition } = origin;
+    let name = &name.as_bytes()[..name.len().min(u8::MAX.into())];
+    let numbers = count + state.len();
+    let mut body = Vec::with_capacity(64 + name.len() + topic.len() + carried.len() + numbers * 8);
     body.push(0);
     body.extend(settings);
     body.extend(as_of.to_le_bytes());
+    section(&mut body, WINDOW, count * 8);
+    values.for_each(|value| body.extend(value.to_bits().to_le_bytes()));
+    section(&mut body, METHOD, 5 + name.len() + state.len() * 8);
+    body.push(name.len() as u8);
+    body.extend(name);
+    body.extend(version.to_le_bytes());
+    state.iter().for_each(|number| body.extend(number.to_bits().to_le_bytes()));
+    section(&mut body, PROVENANCE, 16 + topic.len());
+    body.extend(partition.to_le_bytes());
     body.extend(last.to_le_bytes());
     body.extend(touched.to_le_bytes());
-    values.for_each(|value| body.extend(value.to_bits().to_le_bytes()));
+    body.extend(topic.as_bytes());
+    body.extend(carried);
     seal(key, &body)
+}
+
+fn section(body: &mut Vec<u8>, which: u8, length: usize) {
+    body.push(which);
+    body.extend((length as u32).to_le_bytes());
 }
 
 /// An evicted series' record value.
@@ -158,22 +229,58 @@ pub fn decode(key: &[u8], value: &[u8]) -> Result<SeriesSnapshot, DamagedRecord>
     let settings = take(&mut body)?;
     let as_of = i64::from_le_bytes(take(&mut body)?);
     let content = match kind {
-        0 => {
-            let (last, touched) = (i64::from_le_bytes(take(&mut body)?), u32::from_le_bytes(take(&mut body)?));
-            let (values, rest) = body.as_chunks::<8>();
-            if !rest.is_empty() {
-                return Err(DamagedRecord::Broken);
-            }
-            let values = values.iter().map(|bytes| f64::from_bits(u64::from_le_bytes(*bytes))).collect::<Vec<_>>();
-            if !values.iter().all(|value| value.is_finite()) {
-                return Err(DamagedRecord::Broken);
-            }
-            SnapshotContent::Window { last, touched, values }
-        }
+        0 => SnapshotContent::Series(sections(body)?),
         1 if body.is_empty() => SnapshotContent::Evicted,
         _ => return Err(DamagedRecord::Broken),
     };
     Ok(SeriesSnapshot { settings, as_of, content })
+}
+
+fn sections(mut body: &[u8]) -> Result<SeriesContent, DamagedRecord> {
+    let (mut window, mut method, mut provenance, mut carried) = (None, None, None, Vec::new());
+    while !body.is_empty() {
+        let whole = body;
+        let [which] = take(&mut body)?;
+        let length = u32::from_le_bytes(take(&mut body)?) as usize;
+        let (section, rest) = body.split_at_checked(length).ok_or(DamagedRecord::Broken)?;
+        match which {
+            WINDOW => window = Some(numbers(section)?),
+            METHOD => method = Some(method_section(section)?),
+            PROVENANCE => provenance = Some(section),
+            _ => carried.extend(&whole[..5 + length]),
+        }
+        body = rest;
+    }
+    let (Some(values), Some((method, state)), Some(mut provenance)) = (window, method, provenance) else {
+        return Err(DamagedRecord::Broken);
+    };
+    let partition = i32::from_le_bytes(take(&mut provenance)?);
+    let last = i64::from_le_bytes(take(&mut provenance)?);
+    let touched = u32::from_le_bytes(take(&mut provenance)?);
+    let topic = text(provenance)?;
+    Ok(SeriesContent { values, method, state, topic, partition, last, touched, carried })
+}
+
+fn method_section(mut section: &[u8]) -> Result<(MethodId, Vec<f64>), DamagedRecord> {
+    let [length] = take(&mut section)?;
+    let (name, mut rest) = section.split_at_checked(length.into()).ok_or(DamagedRecord::Broken)?;
+    let version = u32::from_le_bytes(take(&mut rest)?);
+    Ok((MethodId { name: text(name)?, version }, numbers(rest)?))
+}
+
+fn text(bytes: &[u8]) -> Result<String, DamagedRecord> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DamagedRecord::Broken)
+}
+
+/// Finite ones.
+fn numbers(bytes: &[u8]) -> Result<Vec<f64>, DamagedRecord> {
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    let numbers = numbers.iter().map(|bytes| f64::from_bits(u64::from_le_bytes(*bytes))).collect::<Vec<_>>();
+    if rest.is_empty() && numbers.iter().all(|number| number.is_finite()) {
+        Ok(numbers)
+    } else {
+        Err(DamagedRecord::Broken)
+    }
 }
 
 fn take<const N: usize>(body: &mut &[u8]) -> Result<[u8; N], DamagedRecord> {
@@ -188,22 +295,43 @@ mod tests {
 
     use super::*;
 
-    const SETTINGS: Fingerprint = *b"abcdef";
+    fn origin() -> SnapshotOrigin {
+        let method = MethodId { name: "ewma".into(), version: 3 };
+        SnapshotOrigin { settings: *b"abcdef", method, topic: "raw".into(), partition: 7 }
+    }
+
+    fn encoded(key: &[u8], values: &[f64], state: &[f64], carried: &[u8]) -> Vec<u8> {
+        let (count, values) = (values.len(), values.iter().copied());
+        encode_series(key, &origin(), 77, EncodedSeries { last: 70, touched: 5, count, values, state, carried })
+    }
+
+    fn finite() -> impl Strategy<Value = f64> {
+        any::<f64>().prop_filter("finite", |v| v.is_finite())
+    }
 
     proptest! {
         #[test]
         fn exact_bits_come_back_and_any_changed_byte_is_noticed(
-            values in prop::collection::vec(any::<f64>().prop_filter("finite", |v| v.is_finite()), 0..9),
+            values in prop::collection::vec(finite(), 0..9),
+            state in prop::collection::vec(finite(), 0..4),
+            unknown in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),
             at in any::<prop::sample::Index>(),
             flip in 1..255u8,
         ) {
             let key = record_key("pump\0m");
-            let value = encode_window(&key, SETTINGS, 77, 70, 5, values.iter().copied());
+            let mut carried = Vec::new();
+            if let Some(unknown) = unknown {
+                section(&mut carried, 200, unknown.len());
+                carried.extend(unknown);
+            }
+            let value = encoded(&key, &values, &state, &carried);
             let snapshot = decode(&key, &value).unwrap();
-            let SnapshotContent::Window { last: 70, touched: 5, values: read } = &snapshot.content else { panic!() };
+            let SnapshotContent::Series(read) = &snapshot.content else { panic!() };
             let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-            prop_assert_eq!(bits(read), bits(&values));
-            prop_assert_eq!((snapshot.as_of, snapshot.settings), (77, SETTINGS));
+            prop_assert_eq!((bits(&read.values), bits(&read.state)), (bits(&values), bits(&state)));
+            prop_assert_eq!((&read.method, &read.carried), (&origin().method, &carried));
+            prop_assert_eq!((read.topic.as_str(), read.partition, read.last, read.touched), ("raw", 7, 70, 5));
+            prop_assert_eq!((snapshot.as_of, snapshot.settings), (77, *b"abcdef"));
             let mut damaged = value.clone();
             let at = at.index(value.len());
             damaged[at] ^= flip;
@@ -214,12 +342,16 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told_from_damage() {
+    fn a_newer_format_and_an_older_one_differ_from_damage() {
         let key = record_key("d");
-        let mut value = encode_evicted(&key, SETTINGS, 9);
+        let mut value = encode_evicted(&key, *b"abcdef", 9);
         assert_eq!(decode(&key, &value).unwrap().content, SnapshotContent::Evicted);
         value[0] = VERSION + 1;
         assert_eq!(decode(&key, &value), Err(DamagedRecord::Newer(VERSION + 1)));
+        value[0] = 1;
+        assert_eq!(decode(&key, &value), Err(DamagedRecord::Older(1)));
+        value[9] ^= 1;
+        assert_eq!(decode(&key, &value), Err(DamagedRecord::Broken));
         assert_eq!(series_of(b"f"), None);
         assert_eq!(series_of(&key), Some("d"));
     }

@@ -1,8 +1,8 @@
 //! A sweep: snapshots of all series that changed since their last one, taken place by place in parts of bounded size, so
 //! that no transaction has to carry a million windows.
 
-use super::snapshot::{Fingerprint, encode_window, record_key};
-use super::{Series, SeriesTable};
+use super::SeriesTable;
+use super::snapshot::{EncodedSeries, SnapshotOrigin, encode_series, record_key};
 
 /// Most places looked at for one part.
 const PLACES: usize = 50_000;
@@ -25,15 +25,19 @@ impl SeriesTable {
         self.dirty
     }
 
+    /// About so many bytes would their snapshots have.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_bytes
+    }
+
     /// Snapshots of changed series from a place on, until they are `most` bytes or more. `as_of`: the next offset, when
     /// everything before it is in the windows.
-    pub fn part(&self, from: u32, most: usize, as_of: i64, settings: Fingerprint) -> SweepPart {
+    pub fn part(&self, from: u32, most: usize, as_of: i64, origin: &SnapshotOrigin) -> SweepPart {
         let mut part = SweepPart::default();
         let last = self.series.len().min(from as usize + PLACES);
         let mut at = from as usize;
         while at < last && part.bytes < most {
-            if let Some(series) = self.series[at].as_ref().filter(|series| series.is_dirty) {
-                let (key, value) = record(series, as_of, settings);
+            if let Some((key, value)) = self.record(at, as_of, origin) {
                 part.bytes += key.len() + value.len();
                 part.records.push((key, value));
                 part.places.push(at as u32);
@@ -49,14 +53,20 @@ impl SeriesTable {
         for &at in &part.places {
             if let Some(series) = self.series[at as usize].as_mut().filter(|series| series.is_dirty) {
                 series.is_dirty = false;
-                self.dirty -= 1;
+                (self.dirty, self.dirty_bytes) = (self.dirty - 1, self.dirty_bytes - series.snapshot_bytes());
             }
         }
     }
-}
 
-fn record(series: &Series, as_of: i64, settings: Fingerprint) -> (Vec<u8>, Vec<u8>) {
-    let key = record_key(series.window.name());
-    let value = encode_window(&key, settings, as_of, series.last, series.touched, series.window.iter());
-    (key, value)
+    /// The snapshot of the series at this place, if it changed.
+    fn record(&self, at: usize, as_of: i64, origin: &SnapshotOrigin) -> Option<(Vec<u8>, Vec<u8>)> {
+        let series = self.series[at].as_ref().filter(|series| series.is_dirty)?;
+        let key = record_key(series.window.name());
+        let carried = self.carried.get(series.window.name()).map_or(&[][..], |carried| carried);
+        let (last, touched, state) = (series.last, series.touched, series.window.state());
+        let (count, values) = (series.window.len(), series.window.iter());
+        let encoded = EncodedSeries { last, touched, count, values, state, carried };
+        let value = encode_series(&key, origin, as_of, encoded);
+        Some((key, value))
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{EvictionCause, Series, SeriesTable};
+use super::{EvictionCause, Series, SeriesTable, VALUE_BYTES};
 use crate::window::Replaced;
 
 #[derive(Debug)]
@@ -17,7 +17,17 @@ pub(super) enum UndoStep {
         last: i64,
         touched: u32,
     },
-    Evicted(Box<Series>),
+    /// The method's state of a series was copied before it changed.
+    StateSaved,
+    Evicted(Box<EvictedSeries>),
+}
+
+/// What an eviction took out of the table.
+#[derive(Debug)]
+pub(super) struct EvictedSeries {
+    pub series: Series,
+    /// See [`SeriesTable`].
+    pub carried: Option<Box<[u8]>>,
 }
 
 /// Steps of all tables, in order, with the places where those of a partition end.
@@ -71,6 +81,7 @@ impl SeriesTable {
     /// What was done is final.
     pub fn commit(&mut self) {
         self.trail.clear();
+        self.forget_saved_states();
         for evicted in self.evicted.drain(..) {
             match evicted.cause {
                 EvictionCause::Full => self.evictions.full += 1,
@@ -89,13 +100,21 @@ impl SeriesTable {
                 series.window.undo(replaced);
                 // It stays dirty: one snapshot too many is harmless.
                 (series.last, series.touched) = (last, touched);
+                if replaced == Replaced::Nothing {
+                    self.dirty_bytes -= VALUE_BYTES;
+                }
             }
+            UndoStep::StateSaved => self.put_back_state(),
             UndoStep::Created(at) => {
                 self.remove(at);
             }
             // Into the place that it left, which is the one freed last.
-            UndoStep::Evicted(series) => {
-                self.insert(*series);
+            UndoStep::Evicted(evicted) => {
+                let EvictedSeries { series, carried } = *evicted;
+                if let Some(carried) = carried {
+                    self.carried.insert(series.window.name().into(), carried);
+                }
+                self.insert(series);
             }
         }
     }
@@ -115,14 +134,18 @@ impl SeriesTable {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tests::method_of;
     use super::super::{SeriesLimits, SlotHint};
     use super::*;
 
     /// Everything that a verdict or an eviction can depend on, oldest series first.
     fn contents(table: &SeriesTable) -> Vec<(String, Vec<u64>, i64, u32)> {
+        let dirty = table.series.iter().flatten().filter(|series| series.is_dirty);
+        assert_eq!(table.dirty_bytes, dirty.map(Series::snapshot_bytes).sum::<u64>());
         let mut all = Vec::new();
         for (at, series) in (0..).zip(&table.series).filter_map(|(at, series)| Some((at, series.as_ref()?))) {
-            let bits = series.window.iter().map(f64::to_bits).collect();
+            assert!(!series.is_state_saved);
+            let bits = series.window.iter().chain(series.window.state().iter().copied()).map(f64::to_bits).collect();
             assert_eq!(table.find(series.window.name()), Some(at));
             all.push((series.window.name().to_owned(), bits, series.last, series.touched));
         }
@@ -146,7 +169,9 @@ mod tests {
         fn a_rollback_restores_windows_order_clock_and_what_was_evicted(
             before in prop::collection::vec((0..2i32, 0..12u8, 0..90_000i64), 0..60),
             after in prop::collection::vec((0..2i32, 0..12u8, 0..90_000i64), 0..60),
+            method in prop::sample::select(&["sigma", "ewma"][..]),
         ) {
+            let method = method_of(method, 3);
             let bounds = SeriesLimits { max_series: 6, idle_after: Some(120) };
             let mut trail = UndoLog::default();
             let mut tables = BTreeMap::from([0, 1].map(|partition| (partition, SeriesTable::default())));
@@ -158,21 +183,33 @@ mod tests {
                     (offset, time) = (offset + 1, time + step);
                     let (slot, _) = table.slot(&device.to_string(), SlotHint::NONE, offset, bounds);
                     table.tick(slot, offset, Some(time));
+                    if method.state_len() > 0 {
+                        table.update_state(slot, method.as_ref(), offset as f64, Some(time));
+                    }
                     table.push(slot, offset, offset as f64, 3);
                     table.prune(offset + 1, bounds);
                     trail.take_back(*partition, table);
                 }
+            };
+            let carries = |tables: &BTreeMap<i32, SeriesTable>| {
+                tables.values().map(|table| table.carried.clone()).collect::<Vec<_>>()
             };
             let state = |tables: &BTreeMap<i32, SeriesTable>| {
                 tables.values().map(|table| (contents(table), table.clock().read())).collect::<Vec<_>>()
             };
             feed(&mut trail, &mut tables, &before);
             trail.commit(&mut tables);
+            for table in tables.values_mut() {
+                let first = table.series.iter().flatten().next().map(|series| series.window.name().into());
+                table.carried.extend(first.map(|name| (name, [1, 2, 3].into())));
+            }
+            let carried = carries(&tables);
             let was = state(&tables);
             feed(&mut trail, &mut tables, &after);
             prop_assert!(tables.values().all(|table| table.len() <= 6));
             trail.rollback(&mut tables);
             prop_assert_eq!(&state(&tables), &was);
+            prop_assert_eq!(carries(&tables), carried);
             for (table, (was, _)) in tables.values_mut().zip(was) {
                 prop_assert!(table.evicted().is_empty());
                 let names = was.into_iter().map(|(name, ..)| name).collect::<Vec<_>>();

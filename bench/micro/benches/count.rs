@@ -68,7 +68,7 @@ fn screen((window, rule): (Window, Box<dyn Method>)) -> usize {
 
 #[library_benchmark(config = stored(12_872_211), setup = ruled)]
 fn exact_figures((window, rule): (Window, Box<dyn Method>)) -> usize {
-    (0..1_000).filter(|n| rule.figures(black_box(&window), micro::noise(*n)).is_some()).count()
+    (0..1_000).filter(|n| rule.judge(black_box(&window), &[], micro::noise(*n), None).is_some()).count()
 }
 
 library_benchmark_group!(

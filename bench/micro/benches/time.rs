@@ -45,7 +45,7 @@ fn layers(criterion: &mut Criterion) {
         bench.iter(|| rule.certainly_normal(black_box(&window), black_box(20.5)))
     });
     criterion.bench_function("rule: exact figures", |bench| {
-        bench.iter(|| rule.figures(black_box(&window), black_box(20.5)))
+        bench.iter(|| rule.judge(black_box(&window), &[], black_box(20.5), None))
     });
 }
 

@@ -79,6 +79,6 @@ pub fn window() -> Window {
 
 /// The rule as it is shipped.
 pub fn rule() -> Box<dyn Method> {
-    by_name("sigma", Limits { threshold: 3.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 })
+    by_name("sigma", Limits { threshold: 3.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 }, 100)
         .expect("a rule that exists")
 }

@@ -61,7 +61,7 @@ pub struct Schedule {
 impl Schedule {
     pub fn new(seed: u64, defect: Option<Defect>) -> Self {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5EED);
-        let settings = DetectionSettings {
+        let mut settings = DetectionSettings {
             window: random.random_range(4..12),
             min_samples: 3,
             threshold: 2.0,
@@ -96,6 +96,7 @@ impl Schedule {
         };
         let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
         let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
+        settings.method = ["sigma", "ewma"][random.random_range(0..2usize)].into();
         let sink = sink::SinkPlan { topic: "anomalies".into(), batch: random.random_range(1..20) };
         Schedule { seed, defect, steps, faults, partitions, settings, bounds, wrong_device, wrong_time, plan, sink }
     }

@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::WorkerPlan;
+use crate::detect::{Detector, hex};
 use crate::event::{DECODING, Decoder, Fields};
+use crate::method::{self, Method, MethodId};
 use crate::series::clock::{ClockSnapshot, PartitionClock, seconds};
 use crate::series::snapshot::{self, DamagedRecord};
 use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, Remedy, TopicIdentity};
@@ -45,6 +47,8 @@ pub(super) struct Epoch {
     pub settings: String,
     /// Values that a window held.
     pub window: usize,
+    /// Whose states the series had.
+    pub method: MethodId,
     /// Where the fields were: what was no event then joined no window.
     pub fields: Fields,
     /// How records were read; programs that did not write it read them as version 0.
@@ -53,6 +57,17 @@ pub(super) struct Epoch {
 }
 
 impl Epoch {
+    /// The settings of now, from an offset on.
+    pub fn of(from: i64, detector: &Detector, fields: &Fields) -> Epoch {
+        let (settings, window) = (hex(&detector.fingerprint()), detector.settings().window);
+        Epoch { from, settings, window, method: detector.method(), fields: fields.clone(), decoding: DECODING }
+    }
+
+    /// The method that updated states then; `None` if this program does not have it.
+    pub fn method(&self) -> Option<Box<dyn Method>> {
+        method::by_id(&self.method, self.window)
+    }
+
     /// Reads records as they were read then.
     pub fn decoder(&self) -> Decoder {
         Decoder::as_of(self.decoding, &self.fields)
@@ -103,16 +118,26 @@ impl Checkpoint {
         }
     }
 
-    /// From `at` on other settings hold; whether they are others.
-    pub fn settle(&mut self, at: i64, settings: String, window: usize, fields: &Fields) -> bool {
-        let is_same = |last: &Epoch| last.settings == settings && last.fields == *fields && last.decoding == DECODING;
+    /// From the beginning of `epoch` on its settings hold; whether they are others.
+    pub fn settle(&mut self, epoch: Epoch) -> bool {
+        let is_same = |last: &Epoch| Epoch { from: epoch.from, ..last.clone() } == epoch;
         let differs = !self.epochs.last().is_some_and(is_same);
         if differs {
             // What held from here on was never used.
-            self.epochs.retain(|epoch| epoch.from < at);
-            self.epochs.push(Epoch { from: at, settings, window, fields: fields.clone(), decoding: DECODING });
+            self.epochs.retain(|earlier| earlier.from < epoch.from);
+            self.epochs.push(epoch);
         }
         differs
+    }
+
+    /// What is wrong if this program does not have the method of an epoch.
+    fn unknown_method(&self) -> Option<String> {
+        let MethodId { name, version } = &self.epochs.iter().find(|epoch| epoch.method().is_none())?.method;
+        let ours = match method::version_of(name) {
+            Some(ours) => format!("this program has version {ours} of it"),
+            None => "this program does not have that method".to_owned(),
+        };
+        Some(format!("holds states of version {version} of method {name}, and {ours}"))
     }
 
     /// Whether the windows belong to this group and this topic, and stand for nothing that is not committed. `newest`: the
@@ -147,6 +172,9 @@ impl Checkpoint {
                 "{topic} was recreated: the windows in {state} [{partition}] are of its predecessor (id {then}, now {now}). {}",
                 begin_again(plan)
             ));
+        }
+        if let Some(why) = self.unknown_method() {
+            return stop(format!("{state} [{partition}] {why}. Start the program that wrote it. {anew}"));
         }
         match committed {
             None => stop(format!(
@@ -184,13 +212,16 @@ mod tests {
     use super::*;
     use crate::stream::client::ConsumedRecord;
 
+    fn epoch(from: i64, settings: &str, window: usize, fields: &Fields) -> Epoch {
+        let method = MethodId { name: "sigma".into(), version: 1 };
+        Epoch { from, settings: settings.into(), window, method, fields: fields.clone(), decoding: DECODING }
+    }
+
     fn floor(epochs: &[(i64, &str)]) -> Checkpoint {
         let epochs = epochs.iter().map(|(from, settings)| Epoch {
             from: *from,
             settings: (*settings).to_owned(),
-            window: 100,
-            fields: Fields::default(),
-            decoding: DECODING,
+            ..epoch(0, "", 100, &Fields::default())
         });
         Checkpoint {
             group: "g".into(),
@@ -239,11 +270,11 @@ mod tests {
 
     #[test]
     fn an_older_programs_epoch_reads_records_as_that_program_did() {
-        let old = r#"{"from":0,"settings":"a","window":100,"fields":
+        let old = r#"{"from":0,"settings":"a","window":100,"method":{"name":"sigma","version":1},"fields":
             {"device":"$key","metric":"m","value":"v","time":"t"}}"#;
-        let epoch = serde_json::from_str::<Epoch>(old).unwrap();
-        assert_eq!(epoch.decoding, 0);
-        let mut decoder = epoch.decoder();
+        let old = serde_json::from_str::<Epoch>(old).unwrap();
+        assert_eq!(old.decoding, 0);
+        let mut decoder = old.decoder();
         let mut read = |json: &'static str| {
             let record = ConsumedRecord {
                 offset: 0,
@@ -262,19 +293,45 @@ mod tests {
         let mut floor = floor(&[(0, "a")]);
         floor.epochs[0].decoding = 0;
         assert!(
-            floor.settle(40, "a".into(), 100, &Fields::default()),
+            floor.settle(epoch(40, "a", 100, &Fields::default())),
             "the new reading begins at an offset of its own"
         );
+    }
+
+    #[test]
+    fn an_epoch_of_an_unknown_method_is_found_and_both_versions_are_named() {
+        let why = |name: &str, version| {
+            let mut floor = floor(&[(0, "a")]);
+            floor.epochs[0].method = MethodId { name: name.into(), version };
+            floor.unknown_method()
+        };
+        assert_eq!(why("ewma", 1), None);
+        let newer = why("ewma", 7).unwrap();
+        assert_eq!(newer, "holds states of version 7 of method ewma, and this program has version 1 of it");
+        let unknown = why("forest", 2).unwrap();
+        assert!(
+            unknown.ends_with("version 2 of method forest, and this program does not have that method"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
+    fn another_method_begins_an_epoch() {
+        let mut floor = floor(&[(0, "a")]);
+        let mut next = epoch(40, "a", 100, &Fields::default());
+        next.method.version = 2;
+        assert!(floor.settle(next.clone()));
+        assert!(!floor.settle(Epoch { from: 50, ..next }));
     }
 
     #[test]
     fn settings_that_never_judged_leave_no_epoch() {
         let mut floor = floor(&[(0, "a")]);
         let (usual, other) = (Fields::default(), Fields { value: "data.v".into(), ..Fields::default() });
-        assert!(!floor.settle(40, "a".into(), 100, &usual));
-        assert!(floor.settle(40, "a".into(), 100, &other));
-        assert!(floor.settle(40, "b".into(), 200, &usual));
-        assert!(floor.settle(40, "c".into(), 300, &usual));
+        assert!(!floor.settle(epoch(40, "a", 100, &usual)));
+        assert!(floor.settle(epoch(40, "a", 100, &other)));
+        assert!(floor.settle(epoch(40, "b", 200, &usual)));
+        assert!(floor.settle(epoch(40, "c", 300, &usual)));
         let epochs = floor.epochs.iter().map(|e| (e.from, e.window)).collect::<Vec<_>>();
         assert_eq!(epochs, [(0, 100), (40, 300)]);
     }

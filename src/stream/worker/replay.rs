@@ -6,8 +6,8 @@ use std::vec::IntoIter;
 use super::checkpoint::{Checkpoint, Epoch};
 use super::pending::BLOCK;
 use super::same_time::SameTime;
-use crate::event::Decoder;
-use crate::series::{self, SeriesTable, TableRestore};
+use crate::event::{Decoder, Timestamp};
+use crate::series::{self, ReplayedEvent, SeriesTable, TableRestore};
 use crate::stream::client::ConsumedRecord;
 use crate::stream::progress::Progress;
 
@@ -19,7 +19,6 @@ pub(super) struct PartitionReplay {
     /// Settings that hold later.
     epochs: IntoIter<Epoch>,
     decoder: Decoder,
-    capacity: usize,
     /// First offset to replay, and the mark to reach.
     pub from: i64,
     pub to: Progress,
@@ -35,34 +34,28 @@ pub(super) struct PartitionReplay {
     pub same_time: SameTime,
 }
 
+/// Of a method that this program does not have [`Checkpoint::fits`] has said so.
+fn set_epoch(restore: &mut TableRestore, epoch: &Epoch) {
+    if let Some(method) = epoch.method() {
+        restore.set_epoch(epoch.from, epoch.window, method);
+    }
+}
+
 impl PartitionReplay {
     /// `first`: what the input has.
     pub fn new(mut restore: TableRestore, floor: Checkpoint, first: i64, to: Progress) -> Self {
         let from = floor.offset.max(first);
         restore.set_clock(floor.clock());
         let mut epochs = floor.epochs.clone().into_iter();
-        let (mut capacity, mut decoder) = (1, Decoder::new(&crate::event::Fields::default()));
+        let mut decoder = Decoder::new(&crate::event::Fields::default());
         if let Some(first) = epochs.next() {
-            restore.resize(first.from, first.window);
-            (capacity, decoder) = (first.window, first.decoder());
+            set_epoch(&mut restore, &first);
+            decoder = first.decoder();
         }
         let expected = floor.expected(&to).filter(|(expected_from, _)| *expected_from >= from);
         let windows = restore.len();
         let (bytes, counted, same_time) = (0, 0, SameTime::default());
-        PartitionReplay {
-            restore,
-            floor,
-            epochs,
-            decoder,
-            capacity,
-            from,
-            to,
-            windows,
-            bytes,
-            expected,
-            counted,
-            same_time,
-        }
+        PartitionReplay { restore, floor, epochs, decoder, from, to, windows, bytes, expected, counted, same_time }
     }
 
     /// The next records, in order.
@@ -87,14 +80,14 @@ impl PartitionReplay {
     fn settle(&mut self, offset: i64) {
         while self.epochs.as_slice().first().is_some_and(|epoch| epoch.from <= offset) {
             let Some(epoch) = self.epochs.next() else { return };
-            self.restore.resize(epoch.from, epoch.window);
-            (self.capacity, self.decoder) = (epoch.window, epoch.decoder());
+            set_epoch(&mut self.restore, &epoch);
+            self.decoder = epoch.decoder();
         }
     }
 
     /// Lets events join their windows again. What was rejected then joined none.
     fn join(&mut self, records: &[ConsumedRecord<'_>]) {
-        let PartitionReplay { restore, decoder, capacity, same_time, .. } = self;
+        let PartitionReplay { restore, decoder, same_time, .. } = self;
         let mut key = String::new();
         let events = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()??)));
         let events = events.map(|(record, event)| {
@@ -106,7 +99,10 @@ impl PartitionReplay {
         for (record, event, guess) in events {
             same_time.note(record.offset, &event);
             let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
-            restore.replay(key, guess, record.offset, record.timestamp, event.metric_value, *capacity);
+            let own_time = record.timestamp.and_then(Timestamp::from_millis);
+            let event_time = event.timestamp.or(own_time).map(Timestamp::millis);
+            let (offset, time, value) = (record.offset, record.timestamp, event.metric_value);
+            restore.replay(key, guess, ReplayedEvent { offset, time, event_time, value });
         }
     }
 

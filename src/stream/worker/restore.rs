@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Worker;
-use super::checkpoint::{self, Checkpoint};
+use super::checkpoint::{self, Checkpoint, Epoch};
 use super::replay::PartitionReplay;
 use super::restored::RestoredWindows;
 use crate::config::resolved::StartPosition;
-use crate::detect::hex;
 use crate::fail;
 use crate::health::ComponentState;
 use crate::series::TableRestore;
@@ -327,8 +326,6 @@ impl<L: TransactionalClient> Worker<'_, L> {
         at: &Progress,
         identity: &TopicIdentity,
     ) -> Result<Found, Fault> {
-        let settings = self.detector.settings();
-        let (print, window) = (hex(&self.detector.fingerprint()), settings.window);
         let RestoredWindows { restore, floor, .. } = windows;
         let (topic, state) = (&self.plan.topic, &self.plan.state_topic);
         if let CommittedOffset::Foreign(offset) = standing {
@@ -352,7 +349,7 @@ impl<L: TransactionalClient> Worker<'_, L> {
                 counts: at.counts.to_string(),
                 epochs: Vec::new(),
             };
-            floor.settle(floor.offset, print, window, &self.plan.fields);
+            floor.settle(Epoch::of(floor.offset, &self.detector, &self.plan.fields));
             return Ok(Found { restore, floor, is_news: self.plan.keeps_state });
         };
         let committed = match standing {
@@ -365,7 +362,7 @@ impl<L: TransactionalClient> Worker<'_, L> {
             let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
             return Err(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault });
         }
-        let mut is_news = floor.settle(at.offset, print, window, &self.plan.fields);
+        let mut is_news = floor.settle(Epoch::of(at.offset, &self.detector, &self.plan.fields));
         if is_news {
             tracing::info!(
                 topic,

@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use crate::detect::Detector;
 use crate::meter::Meter;
 use crate::series::clock::ClockSnapshot;
-use crate::series::snapshot::{encode_evicted, record_key};
+use crate::series::snapshot::{SnapshotOrigin, encode_evicted, record_key};
 use crate::series::{SeriesTable, sweep};
 use crate::stream::client::{OutgoingRecord, OutputTopic, Positions};
 use crate::stream::progress::{Progress, ProgressByPartition};
@@ -18,8 +18,6 @@ use crate::stream::progress::{Progress, ProgressByPartition};
 const LONGEST: Duration = Duration::from_secs(3_600);
 /// Most bytes that a transaction carries of all sweeps; a part is else a hundredth of its sweep.
 const LARGEST_PART: usize = 4 << 20;
-/// Beyond the values themselves: keys and what the broker adds.
-const OVERHEAD: u64 = 64;
 /// Evicted series whose records wait for their tombstones, before a sweep starts early; more where there are more series.
 const GONE: usize = 100_000;
 
@@ -130,9 +128,10 @@ impl SnapshotWriter {
     pub fn wants(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> bool {
         self.places.iter().any(|(partition, place)| {
             place.sweep.is_some()
-                || marks.get(partition).zip(detector.table(*partition)).is_some_and(|(mark, table)| {
-                    place.is_due(mark, table, detector.settings().window, self.interval, now)
-                })
+                || marks
+                    .get(partition)
+                    .zip(detector.table(*partition))
+                    .is_some_and(|(mark, table)| place.is_due(mark, table, self.interval, now))
         })
     }
 
@@ -143,7 +142,7 @@ impl SnapshotWriter {
             if let (Some(mark), Some(table)) = (marks.get(&partition), detector.table(partition)) {
                 // One after the other, when they would be too much together.
                 let is_full = written.bytes >= self.most as u64;
-                let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, mark, detector, now));
+                let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, mark, now));
                 let sweep = sweep.filter(|_| !is_full).map(|sweep| Sweep { part: sweep.part.min(self.most), ..sweep });
                 place.write(detector, partition, table, mark, sweep, &mut written);
             }
@@ -151,18 +150,9 @@ impl SnapshotWriter {
         written
     }
 
-    fn begin_sweep(
-        &self,
-        place: &Place,
-        table: &SeriesTable,
-        mark: &Progress,
-        detector: &Detector,
-        now: Duration,
-    ) -> Option<Sweep> {
-        let window = detector.settings().window;
-        place.is_due(mark, table, window, self.interval, now).then(|| {
-            let bytes = table.dirty() * (window * 8 + OVERHEAD as usize);
-            let part = (bytes / 100).clamp(self.least, LARGEST_PART.max(self.least));
+    fn begin_sweep(&self, place: &Place, table: &SeriesTable, mark: &Progress, now: Duration) -> Option<Sweep> {
+        place.is_due(mark, table, self.interval, now).then(|| {
+            let part = (table.dirty_bytes() as usize / 100).clamp(self.least, LARGEST_PART.max(self.least));
             Sweep { from: mark.offset, time: table.clock().read(), passed: mark.counts.sum(), cursor: 0, part }
         })
     }
@@ -205,11 +195,10 @@ impl SnapshotWriter {
 }
 
 impl Place {
-    fn is_due(&self, mark: &Progress, table: &SeriesTable, window: usize, interval: Duration, now: Duration) -> bool {
+    fn is_due(&self, mark: &Progress, table: &SeriesTable, interval: Duration, now: Duration) -> bool {
         let rest = now.saturating_sub(self.rested);
-        let cost = table.dirty() as u64 * (window as u64 * 8 + OVERHEAD);
         // Half: what is written twice is cheaper than what a restart must replay.
-        let is_worth_it = self.bytes >= cost / 2 || rest >= LONGEST || self.is_pressed;
+        let is_worth_it = self.bytes >= table.dirty_bytes() / 2 || rest >= LONGEST || self.is_pressed;
         let has_changed = mark.offset > self.floor.offset;
         self.gone.len() >= GONE.max(table.len()) || (has_changed && rest >= interval && is_worth_it)
     }
@@ -240,7 +229,9 @@ impl Place {
             written.evictions += 1;
         }
         if let Some(sweep) = sweep {
-            let mut part = table.part(sweep.cursor, sweep.part, mark.offset, fingerprint);
+            let (method, topic) = (detector.method(), self.floor.topic.clone());
+            let origin = SnapshotOrigin { settings: fingerprint, method, topic, partition };
+            let mut part = table.part(sweep.cursor, sweep.part, mark.offset, &origin);
             written.snapshots += part.records.len() as u64;
             std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
             if part.next.is_none() {

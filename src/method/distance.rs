@@ -1,0 +1,52 @@
+//! The distance of a value from a mean in standard deviations, and the verdict that follows from it:
+//! `|value - mean| > threshold x deviation`, strictly; the deviation is raised to the floors.
+
+use super::{Evidence, Judgement};
+
+/// Limits of a method that measures in deviations. Floors are in the value's unit and relative to |mean|.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Abnormal beyond this many deviations.
+    pub threshold: f64,
+    /// Least deviation that judges.
+    pub min_std_dev: f64,
+    /// Least deviation that judges, as a share of |mean|.
+    pub min_relative_std_dev: f64,
+}
+
+/// A quotient or bound beyond the range of f64 is reported as its end: JSON has no infinity.
+pub(super) fn finite(x: f64) -> f64 {
+    x.clamp(f64::MIN, f64::MAX)
+}
+
+impl Limits {
+    /// Judges a value by its distance from `mean`.
+    pub(super) fn judge(&self, mean: f64, std_dev: f64, value: f64, evidence: Evidence) -> Judgement {
+        let Limits { threshold, min_std_dev, min_relative_std_dev } = *self;
+        let deviation = std_dev.max(min_std_dev).max(finite(min_relative_std_dev * mean.abs()));
+        let distance = value - mean;
+        let abnormal = if distance.is_finite() {
+            distance.abs() > threshold * deviation
+        } else {
+            // Twice f64::MAX apart at the most: a quarter of it fits.
+            (value / 4.0 - mean / 4.0).abs() > threshold * (deviation / 4.0)
+        };
+        let z_score = match deviation {
+            0.0 if value == mean => Some(0.0),
+            0.0 => None,
+            _ if distance.is_finite() => Some(finite(distance / deviation)),
+            _ => Some(finite((value / 4.0 - mean / 4.0) / (deviation / 4.0))),
+        };
+        Judgement {
+            mean,
+            std_dev,
+            z_score,
+            score: z_score.map_or(f64::MAX, f64::abs),
+            expected: mean,
+            lower: finite(mean - threshold * deviation),
+            upper: finite(mean + threshold * deviation),
+            abnormal,
+            evidence,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Exponentially weighted mean and variance: newer values weigh more, and no value is forgotten at once.
+//!
+//! ```text
+//! n        = n + 1
+//! alpha    = max(2 / (window + 1), 1 / n)
+//! d        = value - mean
+//! step     = alpha x d
+//! mean     = mean + step
+//! variance = (1 - alpha) x (variance + d x step)
+//! ```
+//! The recursion: T. Finch, "Incremental calculation of weighted mean and variance" (2009), section 9. `window` is the span, as
+//! in pandas' `ewm`. While 1/n is greater, all values weigh the same, and the recursion is that of B. P. Welford
+//! (Technometrics 4, 1962) for the population variance: the first value has no greater weight than others.
+//!
+//! A variance beyond the range of f64 stays at `f64::MAX`. One operation after the other, each rounded once: the state follows
+//! from the ordered values alone, bit for bit.
+
+use super::distance::finite;
+use super::{Judgement, Limits, Method};
+use crate::window::Window;
+
+#[derive(Debug)]
+pub(super) struct Ewma {
+    limits: Limits,
+    alpha: f64,
+}
+
+impl Ewma {
+    pub fn new(limits: Limits, window: usize) -> Self {
+        Ewma { limits, alpha: 2.0 / (window as f64 + 1.0) }
+    }
+}
+
+impl Method for Ewma {
+    fn name(&self) -> &'static str {
+        "ewma"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    /// Number of values, mean, variance.
+    fn state_len(&self) -> usize {
+        3
+    }
+
+    fn judge(&self, _window: &Window, state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
+        let [count, mean, variance] = *state else { return None };
+        let evidence = [Some(("alpha", self.alpha)), Some(("count", count)), Some(("variance", variance))];
+        (count > 0.0).then(|| self.limits.judge(mean, variance.sqrt(), value, evidence))
+    }
+
+    fn update(&self, state: &mut [f64], value: f64, _time: Option<i64>) {
+        let [count, mean, variance] = state else { return };
+        *count += 1.0;
+        if *count == 1.0 {
+            (*mean, *variance) = (value, 0.0);
+            return;
+        }
+        let alpha = self.alpha.max(1.0 / *count);
+        let distance = finite(value - *mean);
+        let step = alpha * distance;
+        *mean = finite(*mean + step);
+        *variance = finite((1.0 - alpha) * (*variance + distance * step));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ewma(window: usize) -> Ewma {
+        Ewma::new(Limits { threshold: 3.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 }, window)
+    }
+
+    fn state(method: &Ewma, values: &[f64]) -> [f64; 3] {
+        let mut state = [0.0; 3];
+        values.iter().for_each(|value| method.update(&mut state, *value, None));
+        state
+    }
+
+    /// Weights by their definition: each value takes its share, and leaves the rest to those before it.
+    fn by_definition(values: &[f64], window: usize) -> (f64, f64) {
+        let mut weights = Vec::<f64>::new();
+        for n in 1..=values.len() {
+            let alpha = (2.0 / (window as f64 + 1.0)).max(1.0 / n as f64);
+            weights.iter_mut().for_each(|weight| *weight *= 1.0 - alpha);
+            weights.push(alpha);
+        }
+        let sum = |of: &dyn Fn(f64) -> f64| values.iter().zip(&weights).map(|(x, w)| w * of(*x)).sum::<f64>();
+        let mean = sum(&|x| x);
+        (mean, sum(&|x| (x - mean).powi(2)))
+    }
+
+    proptest! {
+        #[test]
+        fn the_recursion_gives_the_weighted_mean_and_variance(
+            values in prop::collection::vec(-1e3..1e3f64, 1..300), window in 2..120usize,
+        ) {
+            let [count, mean, variance] = state(&ewma(window), &values);
+            let (expected_mean, expected_variance) = by_definition(&values, window);
+            prop_assert_eq!(count, values.len() as f64);
+            prop_assert!((mean - expected_mean).abs() < 1e-9, "{} {}", mean, expected_mean);
+            prop_assert!((variance - expected_variance).abs() < 1e-6, "{} {}", variance, expected_variance);
+        }
+
+        #[test]
+        fn no_values_make_a_figure_that_is_not_finite(
+            values in prop::collection::vec(any::<f64>().prop_filter("finite", |x| x.is_finite()), 1..100),
+        ) {
+            let method = ewma(10);
+            let mut state = [0.0; 3];
+            for value in values {
+                if let Some(judged) = method.judge(&Window::default(), &state, value, None) {
+                    let all = [judged.mean, judged.std_dev, judged.score, judged.lower, judged.upper];
+                    prop_assert!(all.iter().all(|x| x.is_finite()), "{:?}", judged);
+                }
+                method.update(&mut state, value, None);
+                prop_assert!(state.iter().all(|x| x.is_finite()), "{:?}", state);
+            }
+        }
+    }
+
+    #[test]
+    fn few_values_weigh_the_same_and_equal_ones_have_no_deviation() {
+        assert_eq!(state(&ewma(100), &[1.0, 3.0]), [2.0, 2.0, 1.0]);
+        let method = ewma(10);
+        let constant = state(&method, &[0.1; 50]);
+        assert_eq!(constant, [50.0, 0.1, 0.0]);
+        let judged = method.judge(&Window::default(), &constant, 0.2, None).unwrap();
+        assert_eq!((judged.abnormal, judged.z_score), (true, None));
+    }
+}

@@ -1,0 +1,63 @@
+//! States of methods as they were at the last commit. A state is copied when a transaction changes it for the first time; a
+//! rollback puts it back. A method without state copies nothing.
+
+use super::undo::UndoStep;
+use super::{Series, SeriesTable, Slot};
+use crate::method::Method;
+
+/// One block for all, which stays: nothing is allocated for each event.
+#[derive(Debug, Default)]
+pub(super) struct SavedStates {
+    /// The states one after the other, in the order of the places.
+    numbers: Vec<f64>,
+    places: Vec<u32>,
+}
+
+impl SeriesTable {
+    /// Updates the method's state of a series by a value that is judged; the value joins the window afterwards. `time`: that of
+    /// the event, in milliseconds.
+    pub fn update_state(&mut self, slot: Slot, method: &dyn Method, value: f64, time: Option<i64>) {
+        let SeriesTable { series, saved_states, trail, dirty_bytes, .. } = self;
+        let Some(Some(series)) = series.get_mut(slot.0 as usize) else { return };
+        if series.window.state().len() != method.state_len() {
+            begin(series, method, dirty_bytes);
+        }
+        if !std::mem::replace(&mut series.is_state_saved, true) {
+            saved_states.numbers.extend(series.window.state());
+            saved_states.places.push(slot.0);
+            trail.push(UndoStep::StateSaved);
+        }
+        method.update(series.window.state_mut(), value, time);
+    }
+
+    /// What was done is final.
+    pub(super) fn forget_saved_states(&mut self) {
+        for at in self.saved_states.places.drain(..) {
+            // One that was evicted since, and another in its place, have no state to be put back either.
+            if let Some(series) = &mut self.series[at as usize] {
+                series.is_state_saved = false;
+            }
+        }
+        self.saved_states.numbers.clear();
+    }
+
+    /// Puts back the state that was saved last.
+    pub(super) fn put_back_state(&mut self) {
+        let Some(at) = self.saved_states.places.pop() else { return };
+        let Some(series) = &mut self.series[at as usize] else { return };
+        let numbers = &mut self.saved_states.numbers;
+        let start = numbers.len() - series.window.state().len();
+        series.window.state_mut().copy_from_slice(&numbers[start..]);
+        series.is_state_saved = false;
+        numbers.truncate(start);
+    }
+}
+
+/// The first value of a series, or the first since it had another method.
+fn begin(series: &mut Series, method: &dyn Method, dirty_bytes: &mut u64) {
+    let before = series.snapshot_bytes();
+    series.window.set_state(&method.state_from(&series.window));
+    if series.is_dirty {
+        *dirty_bytes = *dirty_bytes + series.snapshot_bytes() - before;
+    }
+}
