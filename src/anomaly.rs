@@ -1,5 +1,7 @@
 //! The record of one anomaly, as topic `anomalies` and `anomaly score` carry it and the table stores it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::Timestamp;
@@ -82,6 +84,8 @@ pub struct Anomaly {
     pub score: f64,
     /// In deviations.
     pub threshold: f64,
+    /// The value that the method expected.
+    pub expected: f64,
     /// Least expected value.
     pub lower: f64,
     /// Greatest expected value.
@@ -90,6 +94,8 @@ pub struct Anomaly {
     pub window_count: u32,
     /// Name of the method.
     pub method: String,
+    /// Further numbers of the method by name; empty where mean, deviation and window tell all.
+    pub evidence: BTreeMap<String, f64>,
     /// Side.
     pub direction: Direction,
     /// Distance.

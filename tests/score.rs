@@ -101,6 +101,8 @@ fn anomalies_come_as_the_contracts_record_and_all_adds_no_other_verdict() {
         ("direction", "high".into()),
         ("severity", "critical".into()),
         ("label", Value::Null),
+        ("evidence", serde_json::json!({})),
+        ("expected", anomaly["mean"].clone()),
         ("source", serde_json::json!({"topic": "oven.jsonl", "partition": 0, "offset": 50, "index": 0})),
     ] {
         assert_eq!(anomaly[key], value, "{key}");
@@ -110,6 +112,13 @@ fn anomalies_come_as_the_contracts_record_and_all_adds_no_other_verdict() {
     let flagged = all.iter().filter(|line| line["is_anomaly"] == true).collect::<Vec<_>>();
     assert_eq!((all.len(), flagged.len()), (60, 1));
     assert_eq!(flagged[0]["z_score"], anomaly["z_score"]);
+    assert_eq!(flagged[0]["upper"], anomaly["upper"]);
+    // The numbers of the weighted mean repeat its arithmetic.
+    let weighted = &lines(&score(&["--method", "ewma", path]))[0];
+    let number = |name: &str| weighted["evidence"][name].as_f64().unwrap();
+    assert_eq!((number("alpha"), number("count")), (2.0 / 101.0, 50.0));
+    assert_eq!(weighted["std_dev"], number("variance").sqrt());
+    assert_eq!((&weighted["method"], &weighted["expected"]), (&Value::from("ewma"), &weighted["mean"]));
 }
 
 #[test]

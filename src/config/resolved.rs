@@ -196,7 +196,8 @@ settings! {
             min_std_dev: f64 = 0.0, MIN_STD_DEV;
             /// Lower limit of the deviation used for judging, as a share of |mean|.
             min_relative_std_dev: f64 = 0.0, MIN_RELATIVE_STD_DEV;
-            /// Method that judges values.
+            /// Method that judges values. sigma: mean and deviation of the window. ewma: exponentially weighted mean and deviation
+            /// whose span is the window.
             method: String = "sigma", OneOf(&["sigma", "ewma"]);
             /// Number of preceding values stored with an anomaly.
             context: usize = 100, Integer(0, 10_000);

@@ -304,7 +304,9 @@ fn present(
         ],
     )?;
     let (there, _) = row::anomaly(&row)?;
-    if there == (Anomaly { timestamp: Some(event_time(entry, anomaly)), ..anomaly.clone() }) {
+    // The table does not hold the evidence.
+    let (timestamp, evidence) = (Some(event_time(entry, anomaly)), there.evidence.clone());
+    if there == (Anomaly { timestamp, evidence, ..anomaly.clone() }) {
         written.present += 1;
         return Ok(());
     }

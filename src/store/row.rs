@@ -1,5 +1,7 @@
 //! A row of `anomalies` as a record, with the columns in one order for all who read or write them.
 
+use std::collections::BTreeMap;
+
 use postgres::Row;
 use time::{Date, OffsetDateTime};
 
@@ -31,6 +33,9 @@ pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
         z_score: row.try_get("z_score")?,
         score: row.try_get("score")?,
         threshold: number("threshold")?,
+        // The table has no columns of these yet; both methods expect the mean.
+        expected: number("mean")?,
+        evidence: BTreeMap::new(),
         lower: number("lower")?,
         upper: number("upper")?,
         window_count: row.try_get::<_, i32>("window_count")? as u32,

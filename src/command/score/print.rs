@@ -27,10 +27,11 @@ pub struct ScoredLine<'a> {
     std_dev: Option<f64>,
     z_score: Option<f64>,
     score: Option<f64>,
+    expected: Option<f64>,
+    lower: Option<f64>,
+    upper: Option<f64>,
     is_anomaly: bool,
     source: &'a RecordId,
-    #[serde(skip)]
-    band: Option<(f64, f64)>,
 }
 
 impl<'a> ScoredLine<'a> {
@@ -45,9 +46,11 @@ impl<'a> ScoredLine<'a> {
             std_dev: figures.map(|f| f.std_dev),
             z_score: figures.and_then(|f| f.z_score),
             score: figures.map(|f| f.score),
+            expected: figures.map(|f| f.expected),
+            lower: figures.map(|f| f.lower),
+            upper: figures.map(|f| f.upper),
             is_anomaly: figures.is_some_and(|f| f.abnormal),
             source,
-            band: figures.map(|f| (f.lower, f.upper)),
         }
     }
 }
@@ -95,7 +98,7 @@ impl ResultWriter {
             device: outcome.device_id,
             metric: outcome.metric_name,
             value: outcome.metric_value,
-            band: outcome.band,
+            band: outcome.lower.zip(outcome.upper),
             score: outcome.score,
             verdict,
         };
