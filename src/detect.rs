@@ -330,7 +330,7 @@ fn record(
     at: Option<Timestamp>,
     label: Option<String>,
 ) -> Anomaly {
-    let is_critical = figures.score >= 2.0 * settings.threshold;
+    let is_critical = figures.score >= method.critical_from(settings.threshold);
     Anomaly {
         schema_version: 1,
         kind: "point".into(),

@@ -67,6 +67,11 @@ pub trait Method: Send + std::fmt::Debug {
     /// The exact figures and the verdict; `None` before the first value. `time`: that of the event, in milliseconds.
     fn judge(&self, window: &Window, state: &[f64], value: f64, time: Option<i64>) -> Option<Judgement>;
 
+    /// Score from which an anomaly is critical, at that threshold.
+    fn critical_from(&self, threshold: f64) -> f64 {
+        critical_from(threshold)
+    }
+
     /// Updates a state by a finite value that is judged already.
     fn update(&self, _state: &mut [f64], _value: f64, _time: Option<i64>) {}
 }
@@ -83,6 +88,34 @@ impl dyn Method + '_ {
         let mut state = vec![0.0; self.state_len()];
         window.iter().for_each(|value| self.update(&mut state, value, None));
         state
+    }
+}
+
+/// See [`Method::critical_from`]; the same for all methods that measure in deviations.
+pub fn critical_from(threshold: f64) -> f64 {
+    2.0 * threshold
+}
+
+/// How a method comes to its mean and its deviation, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Explanation {
+    /// What the mean is.
+    pub mean: &'static str,
+    /// Its formula; empty where it is the plain mean of the window.
+    pub mean_formula: &'static str,
+    /// What the deviation is.
+    pub std_dev: &'static str,
+    /// Its formula, likewise.
+    pub std_dev_formula: &'static str,
+    /// Mean and deviation are those of the window and follow from it alone.
+    pub is_of_window: bool,
+}
+
+/// Of the method of that name, which a record may have from another program; unknown ones are explained as `sigma`.
+pub fn explanation(name: &str) -> Explanation {
+    match name {
+        "ewma" => ewma::EXPLANATION,
+        _ => sigma::EXPLANATION,
     }
 }
 

@@ -16,8 +16,16 @@
 //! from the ordered values alone, bit for bit.
 
 use super::distance::finite;
-use super::{Judgement, Limits, Method};
+use super::{Explanation, Judgement, Limits, Method};
 use crate::window::Window;
+
+pub(super) const EXPLANATION: Explanation = Explanation {
+    mean: "Exponentially weighted mean of all values before it",
+    mean_formula: "mean + α × (x − mean), α = 2 / (window + 1)",
+    std_dev: "Exponentially weighted standard deviation",
+    std_dev_formula: "√((1 − α) × (variance + α × (x − mean)²))",
+    is_of_window: false,
+};
 
 #[derive(Debug)]
 pub(super) struct Ewma {

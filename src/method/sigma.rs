@@ -1,7 +1,15 @@
 //! The mean and the population standard deviation of the window, exactly; no state.
 
-use super::{Judgement, Limits, Method};
+use super::{Explanation, Judgement, Limits, Method};
 use crate::window::Window;
+
+pub(super) const EXPLANATION: Explanation = Explanation {
+    mean: "Mean of the values before it",
+    mean_formula: "",
+    std_dev: "Standard deviation (population)",
+    std_dev_formula: "",
+    is_of_window: true,
+};
 
 #[derive(Debug)]
 pub(super) struct Sigma(pub Limits);

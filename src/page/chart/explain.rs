@@ -33,8 +33,8 @@ impl ChartSize {
     pub const SMALL: ChartSize = ChartSize { height: 104.0, ticks: 3, is_full: false };
 }
 
-/// Beyond this many deviations the axis is broken, lest band and window become a line.
-const MOST: f64 = 25.0;
+/// Beyond this many times the threshold the axis is broken, lest band and window become a line.
+const MOST: f64 = 25.0 / 3.0;
 /// Share of the height that they keep then.
 const KEPT: f64 = 0.6;
 
@@ -52,7 +52,7 @@ fn layout(anomaly: &Anomaly, after: &[f64], size: ChartSize) -> Layout {
     let (top, bottom) = if size.is_full { (18.0, size.height - 30.0) } else { (10.0, size.height - 8.0) };
     let inner = anomaly.window.iter().chain(after).copied().chain([anomaly.lower, anomaly.upper, anomaly.mean]);
     // Without a deviation the band is a line: any distance is beyond it.
-    let is_broken = anomaly.z_score.is_none_or(|z| z.abs() > MOST);
+    let is_broken = anomaly.z_score.is_none_or(|z| z.abs() > MOST * anomaly.threshold);
     if !is_broken {
         let scale = Scale::over(inner.chain([anomaly.metric_value]), 0.07, bottom, top);
         return Layout { value: scale.y(anomaly.metric_value), scale, is_broken, bottom };

@@ -1,5 +1,5 @@
 //! A device's anomalies over time, one lane for each metric: the higher the mark, the farther from what was expected.
-//! Logarithmic, from 3 to 20 deviations and a little beyond.
+//! Logarithmic, from the threshold of each to [`FAR`] times the threshold and a little beyond.
 
 use std::fmt::Write;
 
@@ -7,21 +7,32 @@ use super::minutes::{Coverage, CoverageRun};
 use super::{Percent, mark, timed_title};
 use crate::anomaly::{Anomaly, Severity};
 use crate::archive::Bins;
+use crate::detect::DetectionSettings;
+use crate::method::critical_from;
 use crate::page::view::format::{clock, sigma};
 
 /// Height of one lane.
 pub const HEIGHT: f64 = 72.0;
 
-fn y(z: f64) -> f64 {
-    let share = ((z / 3.0).ln() / (20f64 / 3.0).ln()).clamp(-0.05, 1.25);
+/// Times the threshold at the upper line: 20 deviations at a threshold of 3.
+const FAR: f64 = 20.0 / 3.0;
+
+/// Of a score that is so many times the threshold.
+fn y(times: f64) -> f64 {
+    let share = (times.ln() / FAR.ln()).clamp(-0.05, 1.25);
     62.0 - share * 42.0
+}
+
+/// Scores of the lines, from the upper one on.
+fn lines(threshold: f64) -> [f64; 3] {
+    [FAR * threshold, critical_from(threshold), threshold]
 }
 
 /// The marks of one metric.
 pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item = &'a Anomaly>) -> String {
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
-    for (z, class) in [(20.0, "grid"), (6.0, "grid"), (3.0, "axis")] {
-        let y = y(z);
+    for (times, class) in lines(1.0).into_iter().zip(["grid", "grid", "axis"]) {
+        let y = y(times);
         let _ = write!(svg, "<line class=\"{class}\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
     }
     let first =
@@ -36,17 +47,18 @@ pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item
         let share = (time.millis() - bins.from.millis()) as f64 / span;
         let title = timed_title(time, &clock(time), &sigma(anomaly.z_score, anomaly.direction));
         let is_critical = anomaly.severity == Severity::Critical;
-        let z = anomaly.z_score.map_or(f64::INFINITY, f64::abs);
-        svg += &mark(is_critical, Percent(share), y(z), 10.0, &title);
+        svg += &mark(is_critical, Percent(share), y(anomaly.score / anomaly.threshold), 10.0, &title);
     }
     svg + "</svg>"
 }
 
-/// Names of its lines.
-pub fn scale() -> String {
+/// Names of its lines, at the threshold of the newest anomaly; without any, at the default.
+pub fn scale(newest: Option<&Anomaly>) -> String {
+    let threshold = newest.map_or_else(|| DetectionSettings::default().threshold, |anomaly| anomaly.threshold);
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
-    for z in [20, 6, 3] {
-        let _ = write!(svg, "<text class=\"t\" x=\"12\" y=\"{:.1}\">{z}σ</text>", y(f64::from(z)) + 4.0);
+    for score in lines(threshold) {
+        let (y, score) = (y(score / threshold) + 4.0, (score * 10.0).round() / 10.0);
+        let _ = write!(svg, "<text class=\"t\" x=\"12\" y=\"{y:.1}\">{score}σ</text>");
     }
     svg + "</svg>"
 }
@@ -65,7 +77,11 @@ mod tests {
         let svg = lane(&bins, &[], [&near, &far].into_iter());
         assert!(svg.contains("cx=\"50.00%\" cy=\"62.0\""), "{svg}");
         assert!(svg.contains("<svg x=\"50.00%\" y=\"20.0\""), "{svg}");
-        let none = Anomaly { z_score: None, ..far };
+        let none = Anomaly { z_score: None, score: f64::MAX, ..far };
         assert!(!lane(&bins, &[], std::iter::once(&none)).contains("inf"));
+        let other = Anomaly { threshold: 1.5, score: 10.0, ..sample(20.0) };
+        assert!(lane(&bins, &[], std::iter::once(&other)).contains("<svg x=\"50.00%\" y=\"20.0\""));
+        assert!(scale(None).contains(">20σ<") && scale(None).contains(">6σ<"));
+        assert!(scale(Some(&other)).contains(">10σ<") && scale(Some(&other)).contains(">1.5σ<"));
     }
 }

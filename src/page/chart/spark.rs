@@ -5,14 +5,19 @@ use std::fmt::Write;
 
 use super::{Percent, mark};
 use crate::anomaly::{Anomaly, Direction, Severity};
+use crate::method::critical_from;
 
 const HEIGHT: f64 = 30.0;
+/// Times the threshold at which the meter is full.
+const FULL: f64 = 100.0 / 3.0;
 /// Room for the mark above and below.
 const EDGE: f64 = 4.5;
 /// Share of the width that the window takes.
 const WINDOW: f64 = 0.93;
-/// Beyond this many deviations the stem is drawn broken.
-const MOST: f64 = 12.0;
+/// Beyond this many times the threshold the stem is drawn broken.
+const MOST: f64 = 4.0;
+/// Least room for the value, and room on the other side of the mean, as multiples of the threshold.
+const ROOM: (f64, f64) = (4.6 / 3.0, 3.7 / 3.0);
 
 /// How many deviations a value is from the mean, by the deviation that judged. `None`: the deviation is 0.
 fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
@@ -25,9 +30,10 @@ fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
 pub fn draw(anomaly: &Anomaly, title: &str) -> String {
     let z = distance(anomaly, anomaly.metric_value);
     let is_low = anomaly.direction == Direction::Low;
-    let reach = z.map_or(MOST, f64::abs);
-    let far = (1.08 * reach).clamp(4.6, MOST);
-    let (below, above) = if is_low { (far, 3.7) } else { (3.7, far) };
+    let [most, least, other] = [MOST, ROOM.0, ROOM.1].map(|times| times * anomaly.threshold);
+    let reach = z.map_or(most, f64::abs);
+    let far = (1.08 * reach).max(least).min(most);
+    let (below, above) = if is_low { (far, other) } else { (other, far) };
     let y = |d: f64| EDGE + (above - d.clamp(-below, above)) / (above + below) * (HEIGHT - 2.0 * EDGE);
     let mut svg = format!(
         "<svg class=\"spark\" width=\"100%\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{}\">",
@@ -53,7 +59,7 @@ pub fn draw(anomaly: &Anomaly, title: &str) -> String {
     let is_critical = anomaly.severity == Severity::Critical;
     let class = if is_critical { "c" } else { "r" };
     let middle = y(0.0);
-    if reach > MOST {
+    if reach > most {
         // The gap says that the stem is longer than it is drawn.
         let (near, beyond) = (middle + (end - middle) * 0.45, middle + (end - middle) * 0.62);
         let _ = write!(svg, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{middle:.1}\" y2=\"{near:.1}\"/>");
@@ -65,11 +71,11 @@ pub fn draw(anomaly: &Anomaly, title: &str) -> String {
     svg + "</svg>"
 }
 
-/// A bar of the deviation, logarithmic from 3 to 100, with a notch at 6.
-pub fn meter(z: Option<f64>, is_critical: bool) -> String {
-    let share = |z: f64| ((z / 3.0).ln() / (100f64 / 3.0).ln()).clamp(0.03, 1.0);
-    let class = if is_critical { "c" } else { "r" };
-    let (width, notch) = (Percent(share(z.map_or(100.0, f64::abs))), Percent(share(6.0)));
+/// A bar of the score, logarithmic from the threshold to [`FULL`] times the threshold, with a notch where it becomes critical.
+pub fn meter(anomaly: &Anomaly) -> String {
+    let share = |score: f64| ((score / anomaly.threshold).ln() / FULL.ln()).clamp(0.03, 1.0);
+    let class = if anomaly.severity == Severity::Critical { "c" } else { "r" };
+    let (width, notch) = (Percent(share(anomaly.score)), Percent(share(critical_from(anomaly.threshold))));
     format!(
         "<svg class=\"meter\" width=\"100%\" height=\"6\" aria-hidden=\"true\"><rect class=\"m\" width=\"100%\" height=\"6\" rx=\"3\"/>\
          <rect class=\"{class}\" width=\"{width}\" height=\"6\" rx=\"3\"/><rect class=\"n\" x=\"{notch}\" width=\"1.5\" height=\"6\"/></svg>"
@@ -130,9 +136,33 @@ pub mod tests {
     }
 
     #[test]
+    fn another_threshold_moves_no_mark_of_a_value_as_many_times_beyond_it() {
+        let other = |value: f64| {
+            let plain = sample(value);
+            let (lower, upper) = (10.0 - 1.5, 10.0 + 1.5);
+            Anomaly {
+                threshold: 1.5,
+                lower,
+                upper,
+                metric_value: 10.0 + (value - 10.0) / 2.0,
+                score: plain.score / 2.0,
+                ..plain
+            }
+        };
+        let flat = |anomaly: Anomaly| Anomaly { window: vec![10.0; 4], ..anomaly };
+        for value in [13.5, 18.0, 60.0, -5.0] {
+            assert_eq!(draw(&flat(other(value)), "t"), draw(&flat(sample(value)), "t"));
+            assert_eq!(meter(&other(value)), meter(&sample(value)));
+        }
+    }
+
+    #[test]
     fn the_meter_is_logarithmic() {
-        assert!(meter(Some(-100.0), true).contains("class=\"c\" width=\"100.00%\""));
-        assert!(meter(Some(17.32), true).contains("class=\"c\" width=\"50.00%\""));
-        assert!(meter(None, true).contains("class=\"c\" width=\"100.00%\""));
+        assert!(meter(&sample(-90.0)).contains("class=\"c\" width=\"100.00%\""));
+        assert!(meter(&sample(27.32)).contains("class=\"c\" width=\"50.00%\""));
+        assert!(
+            meter(&Anomaly { z_score: None, score: f64::MAX, ..sample(11.0) })
+                .contains("width=\"100.00%\" height=\"6\" rx=\"3\"/><rect class=\"n\"")
+        );
     }
 }

@@ -240,7 +240,7 @@ fn show(
             _ => Sentence::say("No anomaly of this device matches."),
         },
         lanes: lanes(name, query, data, taken),
-        scale: history::scale(),
+        scale: history::scale(data.page.records.first().map(|record| &record.anomaly)),
         clock: minutes::clock(&data.bins, end),
         cards: data.last.iter().map(|record| card(record, now)).collect(),
         rows,

@@ -52,7 +52,6 @@ impl AnomalyRow {
         let time = anomaly.timestamp.unwrap_or(record.detected_at);
         let expected = format!("{} \u{2013} {}", figures.lower, figures.upper);
         let title = format!("{} values before, expected {expected}, then {}", anomaly.window.len(), figures.value);
-        let is_critical = anomaly.severity == crate::anomaly::Severity::Critical;
         let source = &anomaly.source;
         AnomalyRow {
             key: format!("{}/{}/{}/{}", source.topic, source.partition, source.offset, source.index),
@@ -76,7 +75,7 @@ impl AnomalyRow {
             exact: signed(anomaly.metric_value),
             expected,
             z: figures.z,
-            meter: spark::meter(anomaly.z_score, is_critical),
+            meter: spark::meter(anomaly),
             url: AnomalyId::of(source).url(),
             review: record.review.as_str(),
             reviewed: review::words(record.review),

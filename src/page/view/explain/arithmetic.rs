@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::anomaly::Anomaly;
+use crate::method::{critical_from, explanation};
 use crate::page::view::format::{DisplayedNumbers, grouped, number, signed};
 use crate::window::moments;
 
@@ -16,6 +17,9 @@ pub struct Step {
 /// Whether the stored figures come out again, in every bit.
 pub fn proof(anomaly: &Anomaly) -> Result<String, String> {
     let count = anomaly.window.len();
+    if !explanation(&anomaly.method).is_of_window {
+        return Err("mean and deviation follow from all values before it, not from the window alone".to_owned());
+    }
     if count != anomaly.window_count as usize {
         let all = grouped(u64::from(anomaly.window_count));
         return Err(format!("the record holds the last {count} of the {all} values that it was judged by"));
@@ -56,10 +60,17 @@ pub fn steps(anomaly: &Anomaly) -> Vec<Step> {
     let is_whole = anomaly.window.len() == n as usize;
     let sum = |x: f64| if is_whole { show(x * f64::from(n)) } else { "…".to_owned() };
     let (total, squares) = (sum(anomaly.mean), sum(anomaly.std_dev * anomaly.std_dev));
-    let mut steps = vec![
-        step(&format!("Mean of the {n} values before it"), format!("Σx / n = {total} / {n}"), mean.clone()),
-        step("Standard deviation (population)", format!("√(Σ(x − mean)² / n) = √({squares} / {n})"), std_dev),
-    ];
+    let method = explanation(&anomaly.method);
+    let mut steps = match method.is_of_window {
+        true => vec![
+            step(&format!("Mean of the {n} values before it"), format!("Σx / n = {total} / {n}"), mean.clone()),
+            step(method.std_dev, format!("√(Σ(x − mean)² / n) = √({squares} / {n})"), std_dev),
+        ],
+        false => vec![
+            step(method.mean, method.mean_formula.to_owned(), mean.clone()),
+            step(method.std_dev, method.std_dev_formula.to_owned(), std_dev),
+        ],
+    };
     if judging.to_bits() != anomaly.std_dev.to_bits() {
         let formula = "max(std dev, min_std_dev, min_relative_std_dev × |mean|)".to_owned();
         steps.push(step("Deviation that judges, raised by a floor", formula, show(judging)));
@@ -77,10 +88,11 @@ pub fn steps(anomaly: &Anomaly) -> Vec<Step> {
         format!("{} > {}", show(distance), show(limit)),
         if distance > limit { "yes: abnormal".to_owned() } else { "by less than is shown".to_owned() },
     ));
-    let twice = signed(2.0 * anomaly.threshold);
+    let critical = critical_from(anomaly.threshold);
+    let twice = signed(critical);
     let formula = match anomaly.z_score {
         Some(z) => {
-            let sign = if z.abs() >= 2.0 * anomaly.threshold { '≥' } else { '<' };
+            let sign = if z.abs() >= critical { '≥' } else { '<' };
             format!("z = {} / {} = {} {sign} {twice}", show(distance), show(judging), number(z.abs(), 4))
         }
         None => "a deviation of 0 allows no other value".to_owned(),
