@@ -19,6 +19,15 @@ pub struct RecordId {
     pub index: i32,
 }
 
+/// The identity of an anomaly: where its event came from, and which kind of anomaly it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AnomalyId {
+    /// Where the event came from.
+    pub source: RecordId,
+    /// As [`Anomaly::kind`].
+    pub kind: String,
+}
+
 /// How far from what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -106,4 +115,11 @@ pub struct Anomaly {
     pub window: Vec<f64>,
     /// Identity.
     pub source: RecordId,
+}
+
+impl Anomaly {
+    /// Its identity.
+    pub fn id(&self) -> AnomalyId {
+        AnomalyId { source: self.source.clone(), kind: self.kind.clone() }
+    }
 }

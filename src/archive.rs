@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::anomaly::{Anomaly, Severity};
+use crate::anomaly::{Anomaly, AnomalyId, Severity};
 use crate::event::Timestamp;
 pub use count::{ActivityRow, BinCount, Bins, ConditionRow, Count, CoverageRow, LaneCount, NameCount, StatusRow};
 pub use dead_letter::{DeadLetter, Excerpt, Known, Outside};
@@ -300,19 +300,19 @@ pub trait Archive: Send + Sync {
     /// See [`Archive::ping`].
     fn position(&self) -> Result<Cursor, NoAnswer>;
 
-    /// All marks of one record, newest first.
+    /// All reviews of one anomaly, newest first.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn marks(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<ReviewRecord>, NoAnswer>;
+    fn reviews_of(&self, id: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer>;
 
-    /// Adds a mark; `false` when there is no such anomaly.
+    /// Adds a review; `false` when there is no such anomaly.
     ///
     /// # Errors
     /// See [`Archive::ping`].
-    fn mark(&self, mark: &NewReview) -> Result<bool, NoAnswer>;
+    fn add_review(&self, review: &NewReview) -> Result<bool, NoAnswer>;
 
-    /// Reviews in a range of event time: how many anomalies have each, newest marks only. `None` is not among them.
+    /// Reviews in a range of event time: how many anomalies have each, by their newest reviews. `None` is not among them.
     ///
     /// # Errors
     /// See [`Archive::ping`].

@@ -1,6 +1,7 @@
 //! Failure points for tests. `ANOMALY_KILL_AT=place:3` ends the process, as `kill -9` does, when it reaches the place
-//! for the third time. `ANOMALY_SNAPSHOT_VERSION=3` makes the program write the next snapshot version. Both exist only
-//! in builds with debug assertions, not in the shipped program.
+//! for the third time. `ANOMALY_SNAPSHOT_VERSION=3` makes the program write the next snapshot version;
+//! `ANOMALY_NEXT_SCHEMA=file.sql` gives it the next version of the database schema. All exist only in builds with debug
+//! assertions, not in the shipped program.
 
 /// A failure point.
 #[cfg(debug_assertions)]
@@ -43,4 +44,17 @@ pub fn version(real: u8) -> u8 {
 #[inline(always)]
 pub fn version(real: u8) -> u8 {
     real
+}
+
+/// The SQL that leads to the next version of the schema.
+#[cfg(debug_assertions)]
+pub fn next_schema() -> Option<String> {
+    std::fs::read_to_string(std::env::var_os("ANOMALY_NEXT_SCHEMA")?).ok()
+}
+
+/// There is none.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn next_schema() -> Option<String> {
+    None
 }

@@ -79,15 +79,9 @@ pub fn forget(settings: &PostgresSettings) -> Result<Vec<heartbeat::Forgotten>, 
 /// Why not, as a sentence.
 fn open(settings: &PostgresSettings) -> Result<postgres::Client, String> {
     let mut client = connect(settings).map_err(|e| e.sentence())?;
-    let wanted = migrate::wanted();
-    match migrate::version(&mut client).map_err(|e| e.sentence())? {
-        Some(version) if version > wanted => Err(format!(
-            "the database's schema is version {version}, newer than this program knows ({wanted}): upgrade anomaly"
-        )),
-        Some(version) if version < wanted => {
-            Err(format!("the database's schema is version {version} of {wanted}: run `anomaly migrate`"))
-        }
-        _ => Ok(client),
+    match migrate::state(&mut client).map_err(|e| e.sentence())?.problem() {
+        Some(problem) => Err(problem),
+        None => Ok(client),
     }
 }
 

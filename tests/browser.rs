@@ -396,7 +396,7 @@ fn the_keyboard_leads_to_an_explanation_a_mark_and_back() {
     browser.keys("jj");
     assert_eq!(browser.value("document.querySelector('tr.at').dataset.key"), json!("raw_events/0/58/0"));
     browser.keys("\u{e007}");
-    browser.wait("the explanation", "location.pathname === '/anomalies/raw_events/0/58'");
+    browser.wait("the explanation", "location.pathname === '/anomalies/raw_events/0/58/0/point'");
     browser.keys("e");
     browser.wait("the mark", "document.getElementById('main').textContent.includes('expected by anyone')");
     browser.keys("?");

@@ -59,7 +59,7 @@ impl Stage {
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         settings.postgres.schema = format!("dashboard_{}_{number}", std::process::id());
         let mut client = store::connect(&settings.postgres).unwrap();
-        store::migrate::migrate(&mut client, &settings.postgres.schema).unwrap();
+        store::migrate::migrate(&mut client, &settings.postgres).unwrap();
         let mut sink = PostgresLedger::new(&settings.postgres, "sink", "anomalies");
         sink.begin(0, &LedgerPosition { next: 0, topic_id: None }).unwrap();
         let (address, stop) = serve(&settings);
@@ -425,6 +425,43 @@ fn what_is_older_than_the_retention_is_counted_while_its_rows_are_there() {
 }
 
 #[test]
+fn each_anomaly_of_a_record_has_its_own_page_and_its_own_review() {
+    let stage = Stage::new();
+    let first = anomaly("pump-1", 0, Timestamp::now(), 24.6);
+    let mut second = first.clone();
+    second.source.index = 1;
+    let mut other = first.clone();
+    other.kind = "limit".into();
+    stage.insert_all(&[first, second, other]);
+    let review = |id: &str, review: &str| {
+        let config = ureq::Agent::config_builder().max_redirects(0).http_status_as_error(false).build();
+        let url = format!("http://{}/anomalies/raw_events/0/0/{id}/reviews", stage.address);
+        ureq::Agent::from(config).post(url).send(format!("review={review}&note=n")).unwrap().status().as_u16()
+    };
+    assert_eq!((review("0/point", "true"), review("1/point", "false"), review("2/point", "ack")), (303, 303, 404));
+    std::thread::sleep(Duration::from_millis(900));
+    let found = json(&stage.get("/api/v1/anomalies").2);
+    let mut reviews = found["anomalies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| format!("{} {} {}", a["source"]["index"], a["kind"].as_str().unwrap(), a["review"].as_str().unwrap()))
+        .collect::<Vec<_>>();
+    reviews.sort();
+    assert_eq!(reviews, ["0 limit none", "0 point true", "1 point false"]);
+    let reviewed = |url: &str| {
+        let (status, _, body) = stage.get(url);
+        (status, body.contains("true alarm</b> by"), body.contains("false alarm</b> by"))
+    };
+    assert_eq!(reviewed("/anomalies/raw_events/0/0/0/point"), (200, true, false));
+    assert_eq!(reviewed("/anomalies/raw_events/0/0/1/point"), (200, false, true));
+    assert_eq!(reviewed("/anomalies/raw_events/0/0/0/limit"), (200, false, false));
+    assert_eq!(reviewed("/anomalies/raw_events/0/0/2/point").0, 404);
+    // The address without index and kind leads to the first of them.
+    assert!(stage.get("/anomalies/raw_events/0/0").2.contains("/anomalies/raw_events/0/0/0/limit/reviews"));
+}
+
+#[test]
 #[ignore = "makes ten million rows"]
 fn no_page_reads_a_whole_table_of_ten_million_rows() {
     const ROWS: i64 = 10_000_000;
@@ -443,16 +480,23 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
     let start = Clock::now();
     client.batch_execute(&rows).unwrap();
     // In the order of time, as the sink writes them; a hash's would scatter an hour over the whole table.
-    let in_order = |sql: &str| {
-        sql.replace("group by 1, 2, 3;", "group by 1, 2, 3 order by 1;").replace("2, 3, 4;", "2, 3, 4 order by 1;")
-    };
-    let fourth = in_order(include_str!("../sql/V4__totals.sql"));
-    let seventh = in_order(include_str!("../sql/V7__metrics.sql"));
-    client.batch_execute(&fourth[fourth.find("insert into anomaly_minutes").unwrap()..]).unwrap();
-    let metrics = &seventh[seventh.find("insert into anomaly_metrics").unwrap()..];
-    client.batch_execute(metrics.split_inclusive(';').next().unwrap()).unwrap();
-    client.batch_execute("insert into marks (source_topic, source_partition, source_offset, event_time, mark, made_by)
-         select source_topic, source_partition, source_offset, event_time, 'true', 'ada' from anomalies where source_offset % 99991 = 0").unwrap();
+    let totals = "insert into anomaly_minutes
+             select date_trunc('minute', event_time), coalesce(sink, 0), severity, count(*), count(label)
+             from anomalies group by 1, 2, 3 order by 1;
+         insert into anomaly_hours
+             select date_trunc('hour', event_time), device_id, coalesce(metric_name, ''), severity, count(*)
+             from anomalies group by 1, 2, 3, 4 order by 1;
+         insert into anomaly_days
+             select date_trunc('day', hour), device_id, metric_name, severity, sum(anomalies)
+             from anomaly_hours group by 1, 2, 3, 4 order by 1;
+         insert into anomaly_metrics
+             select hour, metric_name, severity, 0, sum(anomalies) from anomaly_hours group by 1, 2, 3 order by 1;
+         insert into devices select distinct device_id from anomaly_hours;
+         insert into reviews
+             (source_topic, source_partition, source_offset, source_index, kind, event_time, review, made_by)
+             select source_topic, source_partition, source_offset, source_index, kind, event_time, 'true', 'ada'
+             from anomalies where source_offset % 99991 = 0";
+    client.batch_execute(totals).unwrap();
     client.batch_execute("update sink_offsets set next_offset = 10000001").unwrap();
     // Not in one transaction with anything.
     client.batch_execute("vacuum analyze").unwrap();
@@ -577,10 +621,10 @@ fn a_mark_filters_counts_and_never_changes_the_record() {
         (found, reviews)
     };
     let before = records().0;
-    for (offset, mark) in [(1, "ack"), (1, "true"), (2, "false"), (3, "ack"), (3, "none")] {
+    for (offset, review) in [(1, "ack"), (1, "true"), (2, "false"), (3, "ack"), (3, "none")] {
         let config = ureq::Agent::config_builder().max_redirects(0).http_status_as_error(false).build();
-        let url = format!("http://{}/anomalies/raw_events/0/{offset}/marks", stage.address);
-        let answer = ureq::Agent::from(config).post(url).send(format!("mark={mark}&note=n")).unwrap();
+        let url = format!("http://{}/anomalies/raw_events/0/{offset}/0/point/reviews", stage.address);
+        let answer = ureq::Agent::from(config).post(url).send(format!("review={review}&note=n")).unwrap();
         assert_eq!(answer.status().as_u16(), 303);
     }
     std::thread::sleep(Duration::from_millis(900));

@@ -145,8 +145,8 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
     let (ada, bob) = (login("ada", "correct+horse"), login("bob", "battery+staple"));
     assert!(secret(port, &get("/devices", &ada)).0.starts_with("HTTP/1.1 200"));
     // No such anomaly: but the viewer does not even learn that.
-    let mark = |who: &str| secret(port, &form("/anomalies/t/0/1/marks", who, "mark=true")).0;
-    assert!(mark(&bob).starts_with("HTTP/1.1 403") && mark(&ada).starts_with("HTTP/1.1 404"));
+    let review = |who: &str| secret(port, &form("/anomalies/t/0/1/0/point/reviews", who, "review=true")).0;
+    assert!(review(&bob).starts_with("HTTP/1.1 403") && review(&ada).starts_with("HTTP/1.1 404"));
     let (left, _) = secret(port, &form("/logout", &ada, ""));
     assert!(left.starts_with("HTTP/1.1 303") && left.contains("Max-Age=0"), "{left}");
     assert!(
@@ -326,12 +326,12 @@ fn a_dashboard_whose_database_is_away_or_refuses_is_not_ready_until_its_pages_ar
 fn one_role_of_the_database_reads_and_another_marks_and_neither_does_more() {
     let mut case = Case::bare("roles", Parts::shared());
     let mut admin = case.parts.admin();
-    let (reader, marker) = (format!("{}_reader", case.name), format!("{}_marker", case.name));
-    for role in [&reader, &marker] {
+    let (reader, reviewer) = (format!("{}_reader", case.name), format!("{}_marker", case.name));
+    for role in [&reader, &reviewer] {
         admin.batch_execute(&format!("create role {role} login password 'secret'")).unwrap();
     }
     case.set("MIGRATE__READER", &reader);
-    case.set("MIGRATE__MARKER", &marker);
+    case.set("MIGRATE__REVIEWER", &reviewer);
     case.ok(&["migrate"]);
     let row = "insert into anomalies values ('t', 0, 7, 0, 'point', 1, 'pump', 'm', 9, now(), 1, 1, 8, 8, 3, -2, 4, 30,
                'sigma', 'high', 'critical', null, '{1}', now())";
@@ -340,8 +340,8 @@ fn one_role_of_the_database_reads_and_another_marks_and_neither_does_more() {
         ("POSTGRES__USER", reader.as_str()),
         ("POSTGRES__PASSWORD_FILE", ""),
         ("POSTGRES__PASSWORD", "secret"),
-        ("MARKS__USER", marker.as_str()),
-        ("MARKS__PASSWORD", "secret"),
+        ("REVIEWS__USER", reviewer.as_str()),
+        ("REVIEWS__PASSWORD", "secret"),
     ];
     let (_process, port) = dashboard(&case, &settings);
     let ask = |request: &str| {
@@ -351,27 +351,28 @@ fn one_role_of_the_database_reads_and_another_marks_and_neither_does_more() {
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
-    for path in ["/", "/anomalies", "/devices", "/detection", "/anomalies/t/0/7", "/anomalies?review=true&q=u"] {
+    for path in ["/", "/anomalies", "/devices", "/detection", "/anomalies/t/0/7/0/point", "/anomalies?review=true&q=u"]
+    {
         let answer = ask(&get(path, ""));
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }
-    assert!(ask(&form("/anomalies/t/0/7/marks", "", "mark=true")).starts_with("HTTP/1.1 303"));
-    assert_eq!(case.count("marks"), 1);
+    assert!(ask(&form("/anomalies/t/0/7/0/point/reviews", "", "review=true")).starts_with("HTTP/1.1 303"));
+    assert_eq!(case.count("reviews"), 1);
     let name = &case.name;
     for (role, statement) in [
-        (&reader, format!("insert into {name}.marks (mark) values ('true')")),
+        (&reader, format!("insert into {name}.reviews (review) values ('true')")),
         (&reader, format!("delete from {name}.anomalies")),
-        (&marker, format!("select * from {name}.anomalies")),
-        (&marker, format!("select * from {name}.marks")),
-        (&marker, format!("update {name}.marks set mark = 'false'")),
-        (&marker, format!("delete from {name}.marks")),
+        (&reviewer, format!("select * from {name}.anomalies")),
+        (&reviewer, format!("select * from {name}.reviews")),
+        (&reviewer, format!("update {name}.reviews set review = 'false'")),
+        (&reviewer, format!("delete from {name}.reviews")),
     ] {
         let refused = admin.batch_execute(&format!("set role {role}; {statement}"));
         admin.batch_execute("reset role").unwrap();
         assert_eq!(refused.unwrap_err().code().unwrap().code(), "42501", "{role}: {statement}");
     }
     drop(case);
-    for role in [&reader, &marker] {
+    for role in [&reader, &reviewer] {
         admin.batch_execute(&format!("drop owned by {role}; drop role {role}")).unwrap();
     }
 }

@@ -33,7 +33,7 @@ fn below_a_path_pages_are_live_and_their_links_and_keys_stay_there() {
     stage.insert(&anomaly("press-0001", 2, ago(3), 24.6));
     browser.wait("the row", &has("press-0001"));
     browser.click("tr[data-key] .go a");
-    browser.wait("the explanation", "location.pathname === '/my%20watch/anomaly/anomalies/raw_events/0/2'");
+    browser.wait("the explanation", "location.pathname === '/my%20watch/anomaly/anomalies/raw_events/0/2/0/point'");
     browser.keys("e");
     browser.wait("the mark", &has("expected by anyone"));
     browser.keys("gd");

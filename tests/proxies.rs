@@ -103,14 +103,14 @@ impl Site {
         // A name with a slash, as the pages encode it.
         let device = self.get("/anomaly/devices/press%2F1", &cookie);
         assert!(device.contains(" 200 ") && device.contains("press/1"), "{device}");
-        let mark = self.ask(
+        let review = self.ask(
             ADA,
             "POST",
-            "/anomaly/anomalies/raw_events/0/7/marks",
+            "/anomaly/anomalies/raw_events/0/7/0/point/reviews",
             &format!("{cookie}origin: http://localhost:{port}\r\n"),
-            "mark=true",
+            "review=true",
         );
-        assert!(header(&mark, "location").ends_with("/anomaly/anomalies/raw_events/0/7"), "{mark}");
+        assert!(header(&review, "location").ends_with("/anomaly/anomalies/raw_events/0/7/0/point"), "{review}");
         assert!(
             self.ask(ADA, "POST", "/anomaly/logout", &format!("{cookie}origin: http://evil.example\r\n"), "")
                 .contains(" 403 ")

@@ -1,6 +1,6 @@
 //! The table's partitions: rows of all times are kept, old ones go, and an older schema keeps its rows.
 
-use crate::common::{Case, Parts, root, wait};
+use crate::common::{Case, Parts, wait};
 
 fn partitions(case: &Case) -> i64 {
     let sql = "select count(*) from pg_inherits where inhparent = 'anomalies'::regclass";
@@ -12,18 +12,12 @@ fn row(case: &Case, offset: i64, days: i32, detected_days: i32) {
     let sql =
         "insert into anomalies (source_topic, source_partition, source_offset, source_index, kind, schema_version,
                    device_id, metric_value, event_time, score, window_count, method, direction, severity, \"window\",
-                   detected_at COLUMN)
+                   detected_at, stored_at)
                values ('t', 0, $1, 0, 'point', 1, 'd', 1, now() - make_interval(days => $2), 1, 1, 'sigma', 'high',
-                   'warning', '{}', now() - make_interval(days => $3) VALUE)";
-    let has_stored = "select 1 from information_schema.columns
-        where table_schema = current_schema() and table_name = 'anomalies' and column_name = 'stored_at'";
+                   'warning', '{}', now() - make_interval(days => $3),
+                   now() - make_interval(days => $3))";
     let mut client = case.sql();
-    let sql = match client.query_opt(has_stored, &[]).unwrap() {
-        Some(_) => sql.replace("COLUMN", ", stored_at").replace("VALUE", ", now() - make_interval(days => $3)"),
-        // Before version 10.
-        None => sql.replace("COLUMN", "").replace("VALUE", ""),
-    };
-    client.execute(&sql, &[&offset, &days, &detected_days]).unwrap();
+    client.execute(sql, &[&offset, &days, &detected_days]).unwrap();
 }
 
 fn offsets(case: &Case, table: &str) -> Vec<i64> {
@@ -187,7 +181,7 @@ fn a_retention_that_is_lowered_deletes_after_a_warning_and_a_delay_and_not_when_
 fn partitions_stay_few_when_the_retention_is_long_and_a_query_locks_few_of_them() {
     let case = Case::new("decade");
     heartbeat(&case, "0");
-    // As versions before 10 made them, in part: weeks, also in the far future, and one far row.
+    // As of another retention: weeks, also in the far future, and one far row.
     let sql = "do $$ declare day timestamptz; begin for week in -60..160 loop
             day := date_bin('7 days', now(), '2001-01-01 00:00+00') + week * interval '7 days';
             if not exists (select from anomalies_parts where lower <= day and upper > day) then
@@ -293,33 +287,62 @@ fn heartbeats_and_conditions_that_are_old_go_for_every_retention() {
     }
 }
 
+/// The test brings the next version along: there is none yet.
 #[test]
-fn a_table_of_the_first_version_keeps_its_rows() {
-    let other = Case::new("newest");
-    let case = Case::topics("oldest");
-    let mut sql = case.parts.postgres();
-    sql.batch_execute(&format!("create schema {}", case.name)).unwrap();
-    let first = std::fs::read_to_string(root().join("sql/V1__anomalies.sql")).unwrap();
-    case.sql().batch_execute(&first).unwrap();
-    let history = format!(
-        "create table refinery_schema_history as select * from {}.refinery_schema_history where version = 1;
-         alter table refinery_schema_history add primary key (version)",
-        other.name
-    );
-    case.sql().batch_execute(&history).unwrap();
+fn a_table_of_an_older_version_keeps_its_rows_and_the_sink_waits_for_the_migration() {
+    let mut case = Case::new("older");
     row(&case, 1, 0, 0);
     row(&case, 2, 5000, 0);
+    let next = case.dir.path().join("next.sql");
+    std::fs::write(&next, "alter table anomalies add column weight integer not null default 7").unwrap();
+    case.env.push(("ANOMALY_NEXT_SCHEMA".into(), next.to_str().unwrap().into()));
     // Until it is migrated the detector waits, and says for what.
-    let told = format!("version 1 of {}: run `anomaly migrate`", anomaly::store::migrate::wanted());
+    let current = anomaly::store::migrate::wanted();
+    let told = format!("version {current} of {}: run `anomaly migrate`", current + 1);
     let detector = case.detector("a", &[]);
     wait("the sink to say what is to be done", || detector.log().contains(&told));
-    case.ok(&["migrate"]);
+    let check = case.run(&["check", "--role", "detector", "--connect"]);
+    assert!(String::from_utf8_lossy(&check.stdout).contains(&told));
+    assert_eq!(case.ok(&["migrate"]), format!("applied V{}__next\n", current + 1));
     wait("the sink to go on", || case.count("sink_offsets") > 0);
-    assert_eq!(offsets(&case, "anomalies"), [1, 2]);
-    assert_eq!(offsets(&case, "anomalies_rest"), [2]);
-    for table in ["anomaly_minutes", "anomaly_hours", "anomaly_days", "anomaly_metrics"] {
-        let sum: i64 =
-            case.sql().query_one(&format!("select sum(anomalies)::bigint from {table}"), &[]).unwrap().get(0);
-        assert_eq!(sum, 2, "{table}");
+    assert_eq!(case.count("anomalies where weight = 7"), 2);
+    assert_eq!((offsets(&case, "anomalies"), offsets(&case, "anomalies_rest")), (vec![1, 2], vec![2]));
+}
+
+#[test]
+fn a_schema_from_before_the_first_release_is_refused_with_commands_that_replace_it() {
+    let case = Case::new("prerelease");
+    row(&case, 1, 0, 0);
+    case.sql().batch_execute("update refinery_schema_history set checksum = '1'").unwrap();
+    let refused = || {
+        let migrate = case.run(&["migrate"]);
+        let text = String::from_utf8_lossy(&migrate.stderr).into_owned();
+        assert_eq!(migrate.status.code(), Some(78), "{text}");
+        assert_eq!(case.count("anomalies"), 1, "nothing is dropped");
+        text
+    };
+    let text = refused();
+    let check = case.run(&["check", "--role", "detector", "--connect"]);
+    assert!(String::from_utf8_lossy(&check.stdout).contains("created by a version before the first release"));
+    // Tables without any history, too.
+    case.sql().batch_execute("drop table refinery_schema_history").unwrap();
+    let text = format!("{text}{}", refused());
+    // The commands do what they say.
+    let password = std::fs::read_to_string(case.parts.get("POSTGRES__PASSWORD_FILE")).unwrap();
+    let commands = text.lines().skip_while(|line| !line.starts_with("  pg_dump")).take(2).collect::<Vec<_>>();
+    for command in commands {
+        let command = command.replacen("refinery_schema_history, ", "", 1).replacen(", refinery_schema_history", "", 1);
+        let done = std::process::Command::new("sh")
+            .args(["-ec", &command])
+            .env("PATH", "/usr/lib/postgresql/15/bin:/usr/bin:/bin")
+            .env("PGPASSWORD", password.trim())
+            .current_dir(case.dir.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
     }
+    let export = std::fs::read_to_string(case.dir.path().join(format!("anomalies-{}.sql", case.name))).unwrap();
+    assert!(export.contains("CREATE TABLE") && export.contains("COPY"), "{export}");
+    assert!(case.ok(&["migrate"]).contains("applied V1__schema"));
+    assert_eq!(case.count("anomalies"), 0);
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::anomaly::AnomalyId;
 use crate::event::Timestamp;
 
 /// A review of an anomaly.
@@ -57,12 +58,8 @@ pub struct ReviewRecord {
 /// A new review.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewReview {
-    /// `source.topic` of the anomaly.
-    pub topic: String,
-    /// `source.partition`
-    pub partition: i32,
-    /// `source.offset`
-    pub offset: i64,
+    /// The anomaly that it is about.
+    pub anomaly: AnomalyId,
     /// The review.
     pub review: Review,
     /// Note of at most [`MAX_NOTE`] characters.

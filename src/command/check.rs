@@ -160,15 +160,9 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tall
     };
     tally.tried("PostgreSQL", Ok(place));
     tally.tried("encoding", encoding(&mut client));
-    let (wanted, found) = (store::migrate::wanted(), store::migrate::version(&mut client));
-    let schema = match found {
+    let schema = match store::migrate::state(&mut client) {
         Err(e) => Err(e.to_string()),
-        Ok(Some(version)) if version == wanted => Ok(format!("version {version}")),
-        Ok(None) => Err("there are no tables; run `anomaly migrate`".into()),
-        Ok(Some(version)) if version < wanted => Err(format!("version {version} of {wanted}; run `anomaly migrate`")),
-        Ok(Some(version)) => {
-            Err(format!("version {version}, newer than this program knows ({wanted}); upgrade anomaly"))
-        }
+        Ok(state) => state.problem().map_or_else(|| Ok(format!("version {}", store::migrate::wanted())), Err),
     };
     let has_tables = schema.is_ok();
     tally.tried("schema", schema);

@@ -4,7 +4,7 @@ use super::output;
 use crate::config::Settings;
 use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
-use crate::store;
+use crate::store::{self, migrate::SchemaState};
 
 /// Connects as the role of `[migrate]`, if there is one, and applies what is missing.
 ///
@@ -17,20 +17,26 @@ pub fn run(settings: &Settings) -> Result<()> {
         postgres.password.clone_from(&settings.migrate.password);
     }
     let mut client = store::connect(&postgres).map_err(|e| unreachable(&postgres, &e))?;
+    let state = store::migrate::state(&mut client).map_err(|e| unreachable(&postgres, &e))?;
     match store::migrate::unsuitable_encoding(&mut client).map_err(|e| unreachable(&postgres, &e))? {
-        Some(why) if store::migrate::version(&mut client).map_err(|e| unreachable(&postgres, &e))?.is_none() => {
-            return Err(Error::config(why));
-        }
+        Some(why) if state == SchemaState::Missing => return Err(Error::config(why)),
         Some(why) => output::note(format_args!("warning: {why}")),
         None => {}
     }
-    let applied = store::migrate::migrate(&mut client, &postgres.schema)?;
+    if state == SchemaState::PreRelease {
+        output::note("These commands export the tables, drop them and create the new ones:");
+        let commands = store::migrate::replacement(&mut client, &postgres);
+        for command in commands.map_err(|e| unreachable(&postgres, &store::explain(&e)))? {
+            output::note(format_args!("  {command}"));
+        }
+    }
+    let applied = store::migrate::migrate(&mut client, &postgres)?;
     if postgres.user != settings.postgres.user {
         store::migrate::grant(&mut client, &postgres.schema, &settings.postgres.user)?;
     }
     for (role, part) in [
         (&settings.migrate.reader, store::migrate::DashboardRole::Reads),
-        (&settings.migrate.marker, store::migrate::DashboardRole::Marks),
+        (&settings.migrate.reviewer, store::migrate::DashboardRole::Reviews),
     ] {
         if !role.is_empty() {
             store::migrate::grant_page(&mut client, &postgres.schema, role, part)?;
@@ -51,7 +57,7 @@ pub fn run(settings: &Settings) -> Result<()> {
 /// As [`run`].
 pub fn apply(postgres: &PostgresSettings) -> Result<Vec<String>> {
     let mut client = store::connect(postgres).map_err(|e| unreachable(postgres, &e))?;
-    store::migrate::migrate(&mut client, &postgres.schema)
+    store::migrate::migrate(&mut client, postgres)
 }
 
 /// The database cannot be used; says which one.

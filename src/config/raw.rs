@@ -334,7 +334,7 @@ fn credentials(places: &SettingFiles, entries: &mut SettingValues, report: &mut 
 
 /// `password_file` fills `password`, unless that came from somewhere of higher precedence.
 fn secret_files(account: Option<&Account>, entries: &mut SettingValues, report: &mut SettingsReport) {
-    for section in ["postgres", "migrate", "marks"] {
+    for section in ["postgres", "migrate", "reviews"] {
         let (file, target) = (format!("{section}.password_file"), format!("{section}.password"));
         let is_set =
             entries.get(&target).is_some_and(|e| matches!(e.origin, SettingOrigin::Env(_) | SettingOrigin::Secret(_)));

@@ -123,7 +123,7 @@ settings! {
             /// Role that may only read, such as the dashboard's; empty: none.
             reader: String = "", Text;
             /// Role that may only add reviews; empty: none.
-            marker: String = "", Text;
+            reviewer: String = "", Text;
         }
 
         /// Start and stop of a role.
@@ -284,7 +284,7 @@ settings! {
         }
 
         /// Database role that writes reviews, if it is another one.
-        marks: struct ReviewSettings in Dashboard {
+        reviews: struct ReviewSettings in Dashboard {
             /// Role that may only add reviews; empty: postgres.user.
             user: String = "", Text;
             /// Password of the role.

@@ -10,9 +10,10 @@ use super::context::RequestContext;
 use super::dashboard::Dashboard;
 use super::frame::Frame;
 use super::query::{self, PageQuery, QueryError};
-use super::view::links::AnomalyId;
+use super::view::links;
 use super::view::{api, export, keys, login, notice, review};
 use super::{live, respond};
+use crate::anomaly::AnomalyId;
 use crate::http::{Request, Response};
 
 /// Answers any request.
@@ -75,14 +76,16 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
     let parts = parts.iter().map(String::as_str).collect::<Vec<_>>();
     if context.request.method == Method::POST {
         return match parts.as_slice() {
-            ["anomalies", topic, partition, offset, "marks"] => match AnomalyId::read(topic, partition, offset) {
-                Some(id) => {
-                    let response = review::make(context, &id);
-                    dashboard.pages.explain.cache().forget(&id);
-                    response
+            ["anomalies", topic, partition, offset, index, kind, "reviews"] => {
+                match links::anomaly_id([topic, partition, offset, index, kind]) {
+                    Some(id) => {
+                        let response = review::add(context, &id);
+                        dashboard.pages.explain.cache().forget(&id);
+                        response
+                    }
+                    None => unknown(context),
                 }
-                None => unknown(context),
-            },
+            }
             _ => unknown(context),
         };
     }
@@ -108,8 +111,19 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
             let known = "there is no such address; known: /api/v1/anomalies, .csv, .jsonl, and /api/openapi.json";
             respond::json(404, &serde_json::json!({ "error": known }))
         }
+        // The first anomaly of a record, for who knows only the place in Kafka.
+        ["anomalies", topic, partition, offset] => match links::anomaly_id([topic, partition, offset, "0", "point"]) {
+            Some(id) => respond::see_other(context.site, &links::anomaly_url(&first(context, id))),
+            None => unknown(context),
+        },
         path => dashboard.pages.answer(context, path).unwrap_or_else(|| unknown(context)),
     }
+}
+
+/// The first anomaly of the record that this one is of; this one when there is none, or no answer.
+fn first(context: &RequestContext<'_>, id: AnomalyId) -> AnomalyId {
+    let found = context.site.archive.at(&id.source.topic, id.source.partition, id.source.offset);
+    found.ok().and_then(|records| records.first().map(|record| record.anomaly.id())).unwrap_or(id)
 }
 
 /// Answers a request whose path does not exist.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant as Clock};
 use super::auth::Access;
 use super::chart::spark::tests::sample;
 use super::{SiteOptions, app};
-use crate::anomaly::Anomaly;
+use crate::anomaly::{Anomaly, AnomalyId};
 use crate::archive::*;
 use crate::config::resolved::base::BasePath;
 use crate::event::Timestamp;
@@ -65,7 +65,7 @@ struct Fake {
     age: f64,
     judged: u64,
     facts: Facts,
-    marks: Mutex<Vec<NewReview>>,
+    reviews: Mutex<Vec<NewReview>>,
 }
 
 /// Facts that differ from the default answers.
@@ -90,7 +90,7 @@ struct Facts {
 
 impl Fake {
     fn new(age: f64, judged: u64) -> Arc<Fake> {
-        Arc::new(Fake { mood: AtomicU8::new(0), age, judged, facts: Facts::default(), marks: Mutex::default() })
+        Arc::new(Fake { mood: AtomicU8::new(0), age, judged, facts: Facts::default(), reviews: Mutex::default() })
     }
 
     fn check(&self) -> Result<(), NoAnswer> {
@@ -220,21 +220,21 @@ impl Archive for Fake {
         self.check()?;
         Ok(Cursor([(1, 7)].into()))
     }
-    fn marks(&self, _: &str, _: i32, _: i64) -> Result<Vec<ReviewRecord>, NoAnswer> {
+    fn reviews_of(&self, _: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer> {
         self.check()?;
         Ok(self
-            .marks
+            .reviews
             .lock()
             .unwrap()
             .iter()
             .rev()
-            .map(|mark| ReviewRecord { review: mark.review, note: mark.note.clone(), by: mark.by.clone(), at: now() })
+            .map(|new| ReviewRecord { review: new.review, note: new.note.clone(), by: new.by.clone(), at: now() })
             .collect())
     }
-    fn mark(&self, mark: &NewReview) -> Result<bool, NoAnswer> {
+    fn add_review(&self, review: &NewReview) -> Result<bool, NoAnswer> {
         self.check()?;
-        self.marks.lock().unwrap().push(mark.clone());
-        Ok(mark.offset == 184_467)
+        self.reviews.lock().unwrap().push(review.clone());
+        Ok(review.anomaly.source.offset == 184_467)
     }
     fn reviews(&self, _: Timestamp, _: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer> {
         self.check()?;
@@ -301,7 +301,8 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 /// Returns all pages that show the hostile device.
 fn all() -> Vec<String> {
     let device = format!("/devices/{}", super::view::links::segment(HOSTILE));
-    let mut urls = ["/", "/anomalies", "/devices", "/anomalies/raw_events/3/184467"].map(str::to_owned).to_vec();
+    let mut urls =
+        ["/", "/anomalies", "/devices", "/anomalies/raw_events/3/184467/0/point"].map(str::to_owned).to_vec();
     urls.push(format!("{device}/{}", super::view::links::segment(HOSTILE)));
     urls.push(device);
     urls.push(format!("/?device={}&metric={0}", super::view::links::segment(HOSTILE)));

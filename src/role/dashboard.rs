@@ -28,8 +28,8 @@ pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST),
 const HTTPS: u16 = 443;
 /// Connections to the database. A page asks one question after the other.
 const CONNECTIONS: u32 = 4;
-/// For marks, which are few.
-const MARKERS: u32 = 2;
+/// Connections for adding reviews, which are few.
+const REVIEWERS: u32 = 2;
 /// A certificate that is valid for fewer days is said to expire: those of 90 days are renewed 30 days before.
 const NOTICE_DAYS: u64 = 14;
 /// Between two requests to ourselves.
@@ -46,12 +46,12 @@ pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
 /// As [`app`], with the watch that says whether the database answers.
 fn watched_app(settings: &Settings, stop: &Arc<Stop>) -> Result<(Arc<Handler>, ArchiveWatch)> {
     let pool = store::pool(&settings.postgres, CONNECTIONS)?;
-    let mut marks = settings.postgres.clone();
-    if !settings.marks.user.is_empty() {
-        marks.user.clone_from(&settings.marks.user);
-        marks.password.clone_from(&settings.marks.password);
+    let mut reviewing = settings.postgres.clone();
+    if !settings.reviews.user.is_empty() {
+        reviewing.user.clone_from(&settings.reviews.user);
+        reviewing.password.clone_from(&settings.reviews.password);
     }
-    let marker = store::pool(&marks, MARKERS)?;
+    let reviewer = store::pool(&reviewing, REVIEWERS)?;
     let base = BasePath::parse(&settings.dashboard.path).map_err(Error::config)?;
     let port = settings.dashboard.listen.or(ADDRESS).map_or(0, |address| address.port());
     let is_tls_only = match settings.dashboard.hsts {
@@ -70,7 +70,7 @@ fn watched_app(settings: &Settings, stop: &Arc<Stop>) -> Result<(Arc<Handler>, A
         console: settings.dashboard.console.clone(),
         stop: Arc::clone(stop),
     };
-    page::watched_app(Arc::new(store::PostgresArchive::new(&settings.postgres, pool, marker)), options)
+    page::watched_app(Arc::new(store::PostgresArchive::new(&settings.postgres, pool, reviewer)), options)
 }
 
 /// Checked with the settings.

@@ -8,6 +8,7 @@ use postgres::{Client, Error};
 use super::follower::PostgresFollower;
 use super::session::failure;
 use super::{DatabaseError, Pool, connect, query, reviews};
+use crate::anomaly::AnomalyId;
 use crate::archive::{
     self, ActivityRow, AnomalyPage, Archive, BinCount, Bins, ConditionRow, CoverageRow, Cursor, DeadLetter, Filter,
     Follower, Known, LaneCount, NameCount, NewReview, Outside, PageKey, Quality, Ranking, Review, ReviewRecord,
@@ -19,17 +20,17 @@ use crate::event::Timestamp;
 /// Longest wait for a connection. A reader waits for the answer: an outage must be told before that becomes a bore.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Reads through a pool; writes marks through another one, whose role may do nothing else.
+/// Reads through a pool; writes reviews through another one, whose role may do nothing else.
 pub struct PostgresArchive {
     settings: PostgresSettings,
     pool: Pool,
-    marker: Pool,
+    reviewer: Pool,
 }
 
 impl PostgresArchive {
     /// Connects to nothing yet. `settings` are those of the reading pool.
-    pub fn new(settings: &PostgresSettings, pool: Pool, marker: Pool) -> Self {
-        PostgresArchive { settings: settings.clone(), pool, marker }
+    pub fn new(settings: &PostgresSettings, pool: Pool, reviewer: Pool) -> Self {
+        PostgresArchive { settings: settings.clone(), pool, reviewer }
     }
 
     fn ask<T>(&self, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, archive::NoAnswer> {
@@ -144,13 +145,13 @@ impl Archive for PostgresArchive {
         self.ask(query::position)
     }
 
-    fn marks(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<ReviewRecord>, archive::NoAnswer> {
-        self.ask(|client| reviews::of(client, topic, partition, offset))
+    fn reviews_of(&self, id: &AnomalyId) -> Result<Vec<ReviewRecord>, archive::NoAnswer> {
+        self.ask(|client| reviews::of(client, id))
     }
 
-    fn mark(&self, mark: &NewReview) -> Result<bool, archive::NoAnswer> {
-        let Some(time) = self.ask(|client| reviews::event_time(client, mark))? else { return Ok(false) };
-        ask(&self.marker, |client| reviews::add(client, mark, time))?;
+    fn add_review(&self, review: &NewReview) -> Result<bool, archive::NoAnswer> {
+        let Some(time) = self.ask(|client| reviews::event_time(client, &review.anomaly))? else { return Ok(false) };
+        ask(&self.reviewer, |client| reviews::add(client, review, time))?;
         Ok(true)
     }
 

@@ -1,9 +1,16 @@
 //! The schema: the numbered files of `sql/`, embedded, applied once each in order.
 
+mod prerelease;
+
+pub use prerelease::replacement;
+
 use postgres::Client;
+use refinery::{Migration, Runner};
 
 use super::{DatabaseError, explain};
+use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
+use crate::fail;
 
 mod embedded {
     refinery::embed_migrations!("sql");
@@ -12,29 +19,98 @@ mod embedded {
 /// Two programs that migrate at once wait for one another here. Any constant will do.
 const LOCK: i64 = 0x0061_6e6f_6d61_6c79;
 
+/// All migrations that this program knows, in order.
+fn migrations() -> Vec<Migration> {
+    let mut known = embedded::migrations::runner().get_migrations().clone();
+    let next = fail::next_schema().map(|sql| Migration::unapplied(&format!("V{}__next", known.len() + 1), &sql));
+    known.extend(next.and_then(std::result::Result::ok));
+    known
+}
+
+/// The newest version that this program knows.
+pub fn wanted() -> i32 {
+    migrations().iter().map(Migration::version).max().unwrap_or(0)
+}
+
+/// What the database holds of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaState {
+    /// No tables of this program.
+    Missing,
+    /// Tables that were created before the first release: no migration leads from them to the schema of today.
+    PreRelease,
+    /// This version.
+    Version(i32),
+}
+
+impl SchemaState {
+    /// Why this program cannot use the schema, with the remedy; `None` when it can.
+    pub fn problem(self) -> Option<String> {
+        let wanted = wanted();
+        match self {
+            SchemaState::Missing => Some("there are no tables: run `anomaly migrate`".into()),
+            SchemaState::PreRelease => Some(
+                "the tables were created by a version before the first release: run `anomaly migrate`, which shows how \
+                 to replace them"
+                    .into(),
+            ),
+            SchemaState::Version(found) if found > wanted => Some(format!(
+                "the database's schema is version {found}, newer than this program knows ({wanted}): upgrade anomaly"
+            )),
+            SchemaState::Version(found) if found < wanted => {
+                Some(format!("the database's schema is version {found} of {wanted}: run `anomaly migrate`"))
+            }
+            SchemaState::Version(_) => None,
+        }
+    }
+}
+
+/// What the database holds of the schema.
+///
+/// # Errors
+/// As [`DatabaseError`] says.
+pub fn state(client: &mut Client) -> Result<SchemaState, DatabaseError> {
+    let sql = "select to_regclass('refinery_schema_history') is not null, to_regclass('anomalies') is not null";
+    let row = client.query_one(sql, &[])?;
+    let without_version = if row.get(1) { SchemaState::PreRelease } else { SchemaState::Missing };
+    if !row.get::<_, bool>(0) {
+        return Ok(without_version);
+    }
+    let sql = "select max(version)::int4, max(checksum) filter (where version = 1) from refinery_schema_history";
+    let row = client.query_one(sql, &[])?;
+    let (Some(version), first) = (row.get::<_, Option<i32>>(0), row.get::<_, Option<String>>(1)) else {
+        return Ok(without_version);
+    };
+    let known = migrations().first().map(|first| first.checksum().to_string());
+    Ok(if first == known { SchemaState::Version(version) } else { SchemaState::PreRelease })
+}
+
 /// Creates the schema if it is named and missing, applies what is missing; returns the names of what was applied.
 ///
 /// # Errors
-/// 69 with the database's reason; 78 when the database is newer than this program.
-pub fn migrate(client: &mut Client, schema: &str) -> Result<Vec<String>> {
+/// 69 with the database's reason; 78 when the database's schema is newer than this program or older than the first release.
+pub fn migrate(client: &mut Client, settings: &PostgresSettings) -> Result<Vec<String>> {
     let failed = |e: postgres::Error| Error::unavailable(format_args!("cannot migrate: {}", explain(&e)));
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).map_err(failed)?;
     // `create schema if not exists` asks for the right to create also when it exists.
     let is_missing = "select $1 <> '' and to_regnamespace($1) is null";
-    if client.query_one(is_missing, &[&schema]).map_err(failed)?.get(0) {
+    let schema = &settings.schema;
+    if client.query_one(is_missing, &[schema]).map_err(failed)?.get(0) {
         client.batch_execute(&format!("create schema {schema}")).map_err(failed)?;
     }
-    match version(client) {
-        Ok(Some(found)) if found > wanted() => {
-            return Err(Error::config(format_args!(
-                "the database's schema is version {found}, newer than this program knows ({}): upgrade anomaly",
-                wanted()
-            )));
+    let state = state(client).map_err(|e| Error::unavailable(format_args!("cannot migrate: {e}")))?;
+    match state {
+        SchemaState::PreRelease => {
+            return Err(Error::config(
+                "the tables were created by a version before the first release, and cannot be upgraded. Nothing was changed",
+            ));
         }
-        Ok(_) => {}
-        Err(e) => return Err(Error::unavailable(format_args!("cannot migrate: {e}"))),
+        SchemaState::Version(found) if found > wanted() => {
+            return Err(Error::config(state.problem().unwrap_or_default()));
+        }
+        SchemaState::Missing | SchemaState::Version(_) => {}
     }
-    let report = embedded::migrations::runner().set_abort_missing(false).run(client);
+    let report = Runner::new(&migrations()).set_abort_missing(false).run(client);
     client.execute("select pg_advisory_unlock($1)", &[&LOCK]).map_err(failed)?;
     let report = report.map_err(|e| Error::unavailable(format_args!("cannot migrate: {e}")))?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
@@ -75,8 +151,8 @@ pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
 pub enum DashboardRole {
     /// Read everything.
     Reads,
-    /// Add marks, and nothing else.
-    Marks,
+    /// Add reviews, and nothing else.
+    Reviews,
 }
 
 /// Lets a role of the pages do its part.
@@ -92,26 +168,9 @@ pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: Dashboard
     let (schema, role): (String, String) = (row.get(0), row.get(1));
     let rights = match part {
         DashboardRole::Reads => format!("grant select on all tables in schema {schema} to {role}"),
-        DashboardRole::Marks => format!("grant insert on {schema}.marks to {role}"),
+        DashboardRole::Reviews => format!("grant insert on {schema}.reviews to {role}"),
     };
     client.batch_execute(&format!("grant usage on schema {schema} to {role}; {rights}")).map_err(failed)
-}
-
-/// The newest version that is applied; `None` before the first migration.
-///
-/// # Errors
-/// As [`DatabaseError`] says.
-pub fn version(client: &mut Client) -> Result<Option<i32>, DatabaseError> {
-    let is_there = client.query_one("select to_regclass('refinery_schema_history') is not null", &[])?;
-    if !is_there.get::<_, bool>(0) {
-        return Ok(None);
-    }
-    Ok(client.query_one("select max(version)::int4 from refinery_schema_history", &[])?.get(0))
-}
-
-/// The newest version that this program knows.
-pub fn wanted() -> i32 {
-    embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or(0)
 }
 
 const TABLES: [&str; 16] = [
@@ -130,7 +189,7 @@ const TABLES: [&str; 16] = [
     "anomaly_days",
     "anomaly_metrics",
     "devices",
-    "marks",
+    "reviews",
 ];
 
 /// Whether the role has these privileges, of which the first is to read, on every table; names the first that it lacks.
@@ -139,8 +198,8 @@ const TABLES: [&str; 16] = [
 /// As [`DatabaseError`] says.
 pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<String>, DatabaseError> {
     for table in TABLES {
-        // The detector has nothing to do with marks, and forgets settings never.
-        let privileges = if table == "marks" { &privileges[..1] } else { privileges };
+        // The detector only reads reviews.
+        let privileges = if table == "reviews" { &privileges[..1] } else { privileges };
         for privilege in privileges {
             let row = client.query_one("select has_table_privilege($1, $2)", &[&table, privilege])?;
             if !row.get::<_, bool>(0) {

@@ -15,7 +15,7 @@ pub use counts::{Since, by_device, by_metric, by_time, lanes};
 use conditions::WhereClause;
 
 use super::{reviews, row};
-use crate::anomaly::{Anomaly, RecordId};
+use crate::anomaly::Anomaly;
 use crate::archive::{
     AnomalyPage, ConditionRow, CoverageRow, Cursor, Filter, PageKey, Ranking, Review, StatusRow, StoredAnomaly,
 };
@@ -167,10 +167,9 @@ fn records(
 ) -> Result<Vec<StoredAnomaly>, Error> {
     let rows = client.query(sql, values)?;
     let anomalies = rows.iter().map(row::anomaly).collect::<Result<Vec<_>, _>>()?;
-    let mut reviews = reviews::latest(client, anomalies.iter().map(|(anomaly, _)| &anomaly.source))?;
+    let mut reviews = reviews::latest(client, anomalies.iter().map(|(anomaly, _)| anomaly))?;
     let record = |(anomaly, detected_at): (Anomaly, Timestamp)| {
-        let RecordId { topic, partition, offset, .. } = anomaly.source.clone();
-        let review = reviews.remove(&(topic, partition, offset)).unwrap_or(Review::None);
+        let review = reviews.remove(&anomaly.id()).unwrap_or(Review::None);
         StoredAnomaly { anomaly, detected_at, review }
     };
     Ok(anomalies.into_iter().map(record).collect())

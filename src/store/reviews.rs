@@ -2,28 +2,29 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use postgres::types::ToSql;
 use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
 
 use super::row;
-use crate::anomaly::RecordId;
+use crate::anomaly::{Anomaly, AnomalyId, RecordId};
 use crate::archive::{NewReview, Quality, Review, ReviewRecord};
 use crate::event::Timestamp;
 
-/// All marks of one record, newest first.
+/// The columns that identify an anomaly.
+const ID: &str = "source_topic, source_partition, source_offset, source_index, kind";
+
+/// All reviews of one anomaly, newest first.
 ///
 /// # Errors
 /// The database's; so for all that follow.
-pub fn of(
-    client: &mut impl GenericClient,
-    topic: &str,
-    partition: i32,
-    offset: i64,
-) -> Result<Vec<ReviewRecord>, Error> {
-    let sql = "select mark, note, made_by, made_at from marks \
-               where source_topic = $1 and source_partition = $2 and source_offset = $3 order by id desc limit 100";
-    let rows = client.query(sql, &[&topic, &partition, &offset])?;
-    let mark = |row: &postgres::Row| {
+pub fn of(client: &mut impl GenericClient, id: &AnomalyId) -> Result<Vec<ReviewRecord>, Error> {
+    let sql = format!(
+        "select review, note, made_by, made_at from reviews where ({ID}) = ($1, $2, $3, $4, $5) order by id desc limit 100"
+    );
+    let AnomalyId { source, kind } = id;
+    let rows = client.query(&sql, &[&source.topic, &source.partition, &source.offset, &source.index, kind])?;
+    let record = |row: &postgres::Row| {
         Ok(ReviewRecord {
             review: review(row.try_get(0)?),
             note: row.try_get(1)?,
@@ -31,78 +32,92 @@ pub fn of(
             at: Timestamp::from(row.try_get::<_, OffsetDateTime>(3)?),
         })
     };
-    rows.iter().map(mark).collect()
+    rows.iter().map(record).collect()
 }
 
-/// The newest mark of each of some records, by topic, partition and offset.
+/// The newest review of each of some anomalies.
 ///
 /// # Errors
 /// See [`of`].
 pub fn latest<'a>(
     client: &mut impl GenericClient,
-    sources: impl Iterator<Item = &'a RecordId>,
-) -> Result<HashMap<(String, i32, i64), Review>, Error> {
+    anomalies: impl Iterator<Item = &'a Anomaly>,
+) -> Result<HashMap<AnomalyId, Review>, Error> {
     let (mut topics, mut partitions, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
-    for source in sources {
+    let (mut indices, mut kinds) = (Vec::new(), Vec::new());
+    for Anomaly { source, kind, .. } in anomalies {
         topics.push(source.topic.as_str());
         partitions.push(source.partition);
         offsets.push(source.offset);
+        indices.push(source.index);
+        kinds.push(kind.as_str());
     }
     if topics.is_empty() {
         return Ok(HashMap::new());
     }
-    let sql = "select distinct on (source_topic, source_partition, source_offset) \
-               source_topic, source_partition, source_offset, mark from marks \
-               where (source_topic, source_partition, source_offset) in \
-                   (select * from unnest($1::text[], $2::integer[], $3::bigint[])) \
-               order by source_topic, source_partition, source_offset, id desc";
-    let rows = client.query(sql, &[&topics, &partitions, &offsets])?;
-    let mark = |row: &postgres::Row| Ok(((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?), review(row.try_get(3)?)));
-    rows.iter().map(mark).collect()
+    let sql = format!(
+        "select distinct on ({ID}) {ID}, review from reviews
+         where ({ID}) in (select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::text[]))
+         order by {ID}, id desc"
+    );
+    let rows = client.query(&sql, &[&topics, &partitions, &offsets, &indices, &kinds])?;
+    let latest = |row: &postgres::Row| {
+        let (topic, partition) = (row.try_get(0)?, row.try_get(1)?);
+        let source = RecordId { topic, partition, offset: row.try_get(2)?, index: row.try_get(3)? };
+        Ok((AnomalyId { source, kind: row.try_get(4)? }, review(row.try_get(5)?)))
+    };
+    rows.iter().map(latest).collect()
 }
 
 /// Time of an anomaly's event; `None` when there is no such anomaly.
 ///
 /// # Errors
 /// See [`of`].
-pub fn event_time(client: &mut impl GenericClient, mark: &NewReview) -> Result<Option<OffsetDateTime>, Error> {
-    let sql = "select event_time from anomalies \
-               where source_topic = $1 and source_partition = $2 and source_offset = $3 and event_time >= $4 limit 1";
+pub fn event_time(client: &mut impl GenericClient, id: &AnomalyId) -> Result<Option<OffsetDateTime>, Error> {
+    let sql =
+        format!("select event_time from anomalies where ({ID}) = ($1, $2, $3, $4, $5) and event_time >= $6 limit 1");
+    let AnomalyId { source, kind } = id;
     for since in row::sinces() {
-        if let Some(row) = client.query_opt(sql, &[&mark.topic, &mark.partition, &mark.offset, &since])? {
+        let values: [&(dyn ToSql + Sync); 6] =
+            [&source.topic, &source.partition, &source.offset, &source.index, kind, &since];
+        if let Some(row) = client.query_opt(&sql, &values)? {
             return row.try_get(0).map(Some);
         }
     }
     Ok(None)
 }
 
-/// Adds a mark.
+/// Adds a review.
 ///
 /// # Errors
 /// See [`of`].
-pub fn add(client: &mut impl GenericClient, mark: &NewReview, time: OffsetDateTime) -> Result<(), Error> {
-    let sql = "insert into marks (source_topic, source_partition, source_offset, event_time, mark, note, made_by) \
-               values ($1, $2, $3, $4, $5, $6, $7)";
-    let NewReview { topic, partition, offset, review, note, by } = mark;
-    client.execute(sql, &[topic, partition, offset, &time, &review.as_str(), note, by]).map(drop)
+pub fn add(client: &mut impl GenericClient, new: &NewReview, time: OffsetDateTime) -> Result<(), Error> {
+    let sql = format!(
+        "insert into reviews ({ID}, event_time, review, note, made_by) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+    );
+    let NewReview { anomaly: AnomalyId { source, kind }, review, note, by } = new;
+    let values: [&(dyn ToSql + Sync); 9] =
+        [&source.topic, &source.partition, &source.offset, &source.index, kind, &time, &review.as_str(), note, by];
+    client.execute(&sql, &values).map(drop)
 }
 
-/// The newest mark of each anomaly of a range of event time.
-const LATEST: &str = "(select distinct on (source_topic, source_partition, source_offset) mark, event_time from marks \
-     where event_time >= $1 and event_time < $2 \
-     order by source_topic, source_partition, source_offset, id desc) as latest";
+/// The newest review of each anomaly of a range of event time.
+const LATEST: &str =
+    "(select distinct on (source_topic, source_partition, source_offset, source_index, kind) review, event_time
+     from reviews where event_time >= $1 and event_time < $2
+     order by source_topic, source_partition, source_offset, source_index, kind, id desc) as latest";
 
 /// How many anomalies of a range have each review.
 ///
 /// # Errors
 /// See [`of`].
 pub fn reviews(client: &mut impl GenericClient, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, Error> {
-    let sql = format!("select mark, count(*) from {LATEST} where mark <> 'none' group by 1 order by 1");
+    let sql = format!("select review, count(*) from {LATEST} where review <> 'none' group by 1 order by 1");
     let rows = client.query(&sql, &[&from.to_time(), &to.to_time()])?;
     rows.iter().map(|row| Ok((review(row.try_get(0)?), whole(row, 1)?))).collect()
 }
 
-/// Marks and labels, day by day; days without anomalies are absent.
+/// Reviews and labels, day by day; days without anomalies are absent.
 ///
 /// # Errors
 /// See [`of`].
@@ -116,8 +131,8 @@ pub fn quality(client: &mut impl GenericClient, from: Timestamp, to: Timestamp) 
         let (all, labelled) = (whole(&row, 1)?, whole(&row, 2)?);
         days.insert(day, Quality { day, right: 0, wrong: 0, expected: 0, labelled, all });
     }
-    let marked = format!("select date_trunc('day', event_time, 'UTC'), mark, count(*) from {LATEST} group by 1, 2");
-    for row in client.query(&marked, &range)? {
+    let reviewed = format!("select date_trunc('day', event_time, 'UTC'), review, count(*) from {LATEST} group by 1, 2");
+    for row in client.query(&reviewed, &range)? {
         let Some(day) = days.get_mut(&Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?)) else { continue };
         match review(row.try_get(1)?) {
             Review::True => day.right = whole(&row, 2)?,

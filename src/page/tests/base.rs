@@ -32,7 +32,7 @@ fn every_address_on_every_page_carries_the_path_and_is_found_below_it() {
             }
             let address = address.replace("&amp;", "&");
             let inside = address.strip_prefix("/a%20b/anomaly/").unwrap_or_else(|| panic!("{url} has {address}"));
-            if !inside.ends_with("/marks") && !inside.starts_with("events") {
+            if !inside.ends_with("/reviews") && !inside.starts_with("events") {
                 let status = get(&handler, &address).0.status;
                 assert_eq!(status, 200, "{url} leads to {address}");
             }
@@ -79,8 +79,8 @@ fn a_login_a_mark_and_a_logout_stay_below_the_path() {
     assert_eq!(header(&entered, "location"), Some("/anomaly/devices?span=1h"));
     let cookie = header(&entered, "set-cookie").unwrap();
     assert!(cookie.starts_with("anomaly-8501.anomaly=") && cookie.contains("; Path=/anomaly;"), "{cookie}");
-    let marked = post("/anomaly/anomalies/raw_events/3/184467/marks", "mark=true", cookie);
-    assert_eq!(header(&marked, "location"), Some("/anomaly/anomalies/raw_events/3/184467"));
+    let marked = post("/anomaly/anomalies/raw_events/3/184467/0/point/reviews", "review=true", cookie);
+    assert_eq!(header(&marked, "location"), Some("/anomaly/anomalies/raw_events/3/184467/0/point"));
     let left = post("/anomaly/logout", "", cookie);
     assert_eq!(header(&left, "location"), Some("/anomaly/login"));
     assert_eq!(header(&left, "clear-site-data"), None, "other services have the same host");

@@ -13,7 +13,7 @@ fn came(tally: Tally) -> Option<Vec<(i64, Activity)>> {
 
 /// Returns the banner of the overview as text: the sentence, the rest, and the whole body.
 fn banner(facts: Facts) -> (String, String, String) {
-    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() });
+    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
     let (response, body) = get(&handler, "/");
     assert_eq!(response.status, 200, "{body}");
@@ -62,14 +62,14 @@ fn other_pages_say_too_that_the_detection_is_degraded() {
         conditions: vec![condition(ConditionSeverity::Degraded, "an open transaction", 2.0)],
         ..Facts::default()
     };
-    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() });
+    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
     let (_, body) = get(&handler, "/");
     assert!(
         body.contains("<title>Degraded \u{b7} 1 anomaly \u{b7} Overview") && !body.contains("class=\"alarm\""),
         "{body}"
     );
-    for url in ["/anomalies", "/devices", "/dead-letters", "/anomalies/raw_events/3/184467"] {
+    for url in ["/anomalies", "/devices", "/dead-letters", "/anomalies/raw_events/3/184467/0/point"] {
         assert!(get(&handler, url).1.contains("<bdi>Degraded. an open transaction</bdi>"), "{url}");
     }
 }
@@ -97,7 +97,8 @@ fn all_rejected_is_said_with_the_reason_and_leads_to_the_records() {
     let (sentence, html, _) = banner(facts());
     assert_eq!(sentence, "Events arrive, all rejected: `device_id` is missing (300 of 300)");
     assert!(html.contains("href=\"/dead-letters\""), "{html}");
-    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 0, facts: facts(), marks: Mutex::default() });
+    let fake =
+        Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 0, facts: facts(), reviews: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
     let (response, body) = get(&handler, "/dead-letters");
     assert_eq!(response.status, 200);
@@ -160,7 +161,7 @@ fn the_api_has_what_was_detected_in_the_span_with_another_time() {
     let mut record = Fake::new(1.0, 9).record();
     record.anomaly.timestamp = Timestamp::from_millis(0);
     let facts = Facts { is_empty: true, outside: Outside { records: vec![record], is_more: true }, ..Facts::default() };
-    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() });
+    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
     let json = |url| serde_json::from_str::<serde_json::Value>(&get(&handler, url).1).unwrap();
     let answer = json("/api/v1/anomalies?span=1h");

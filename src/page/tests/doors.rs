@@ -9,28 +9,31 @@ fn post(path: &str, form: &str, headers: &[(&'static str, &str)]) -> Request {
     request
 }
 
-const MARKS: &str = "/anomalies/raw_events/3/184467/marks";
+const REVIEWS: &str = "/anomalies/raw_events/3/184467/0/point/reviews";
 
 #[test]
 fn a_mark_is_kept_with_its_note_and_shown_as_text() {
     let (fake, handler) = pages(1.0, 9);
-    let (before, _) = get(&handler, "/anomalies/raw_events/3/184467");
+    let (before, _) = get(&handler, "/anomalies/raw_events/3/184467/0/point");
     assert_eq!(before.status, 200);
     let (response, _) =
-        send(&handler, post(MARKS, "mark=false&note=a+%3Cb%3E+pump", &[("sec-fetch-site", "same-origin")]));
-    assert_eq!((response.status, header(&response, "location")), (303, Some("/anomalies/raw_events/3/184467")));
-    let mark = fake.marks.lock().unwrap()[0].clone();
-    assert_eq!((mark.review, mark.note.as_str(), mark.offset), (Review::False, "a <b> pump", 184_467));
-    let (_, body) = get(&handler, "/anomalies/raw_events/3/184467");
+        send(&handler, post(REVIEWS, "review=false&note=a+%3Cb%3E+pump", &[("sec-fetch-site", "same-origin")]));
+    assert_eq!((response.status, header(&response, "location")), (303, Some("/anomalies/raw_events/3/184467/0/point")));
+    let review = fake.reviews.lock().unwrap()[0].clone();
+    assert_eq!(
+        (review.review, review.note.as_str(), review.anomaly.source.offset),
+        (Review::False, "a <b> pump", 184_467)
+    );
+    let (_, body) = get(&handler, "/anomalies/raw_events/3/184467/0/point");
     assert!(body.contains("<b>false alarm</b> by <bdi>anyone</bdi>") && body.contains("a &lt;b&gt; pump"), "{body}");
     for (path, form, status) in [
-        (MARKS, "mark=maybe", 400),
-        (MARKS, "note=x", 400),
-        (MARKS, "mark=true&other=1", 400),
-        (MARKS, &format!("mark=true&note={}", "x".repeat(MAX_NOTE + 1)), 400),
-        ("/anomalies/raw_events/3/1/marks", "mark=true", 404),
-        ("/anomalies/raw_events/3/x/marks", "mark=true", 404),
-        ("/anomalies", "mark=true", 404),
+        (REVIEWS, "review=maybe", 400),
+        (REVIEWS, "note=x", 400),
+        (REVIEWS, "review=true&other=1", 400),
+        (REVIEWS, &format!("review=true&note={}", "x".repeat(MAX_NOTE + 1)), 400),
+        ("/anomalies/raw_events/3/1/0/point/reviews", "review=true", 404),
+        ("/anomalies/raw_events/3/x/0/point/reviews", "review=true", 404),
+        ("/anomalies", "review=true", 404),
     ] {
         assert_eq!(send(&handler, post(path, form, &[])).0.status, status, "{path} {form}");
     }
@@ -46,10 +49,10 @@ fn another_sites_page_cannot_mark() {
         &[("origin", "null")],
         &[("origin", "http://localhost:8502")],
     ] {
-        assert_eq!(send(&handler, post(MARKS, "mark=true", headers)).0.status, 403, "{headers:?}");
+        assert_eq!(send(&handler, post(REVIEWS, "review=true", headers)).0.status, 403, "{headers:?}");
     }
-    assert!(fake.marks.lock().unwrap().is_empty());
-    assert_eq!(send(&handler, post(MARKS, "mark=true", &[("origin", "http://localhost:8501")])).0.status, 303);
+    assert!(fake.reviews.lock().unwrap().is_empty());
+    assert_eq!(send(&handler, post(REVIEWS, "review=true", &[("origin", "http://localhost:8501")])).0.status, 303);
 }
 
 #[test]
@@ -102,6 +105,6 @@ fn a_proxy_is_believed_only_from_its_address() {
     assert_eq!(visit("::ffff:10.0.0.1", Some("bob"), Request::get("/", "")), 200);
     assert_eq!(visit("10.0.0.2", Some("bob"), Request::get("/", "")), 403);
     assert_eq!(visit("10.0.0.1", None, Request::get("/", "")), 403);
-    assert_eq!(visit("10.0.0.1", Some("bob"), post(MARKS, "mark=true", &[])), 403);
-    assert_eq!(visit("10.0.0.1", Some("ada"), post(MARKS, "mark=true", &[])), 303);
+    assert_eq!(visit("10.0.0.1", Some("bob"), post(REVIEWS, "review=true", &[])), 403);
+    assert_eq!(visit("10.0.0.1", Some("ada"), post(REVIEWS, "review=true", &[])), 303);
 }

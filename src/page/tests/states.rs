@@ -54,18 +54,16 @@ fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() 
             letters: vec![letter],
             ..Facts::default()
         },
-        marks: Mutex::default(),
+        reviews: Mutex::default(),
     };
     fake.facts.outside = Outside { records: vec![fake.record()], is_more: false };
-    let mark = NewReview {
-        topic: "raw_events".into(),
-        partition: 3,
-        offset: 184_467,
+    let review = NewReview {
+        anomaly: fake.record().anomaly.id(),
         review: Review::True,
         note: HOSTILE.into(),
         by: HOSTILE.into(),
     };
-    fake.marks.lock().unwrap().push(mark);
+    fake.reviews.lock().unwrap().push(review);
     let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
     let hostile = super::super::view::links::segment(HOSTILE);
     let mut urls = all();
@@ -99,7 +97,7 @@ fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() 
 fn a_device_without_anomalies_says_whether_it_sends_and_an_unknown_one_is_404() {
     let of = |known| {
         let facts = Facts { is_empty: true, known: Some(known), ..Facts::default() };
-        let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() };
+        let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() };
         let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
         let (response, body) = get(&handler, "/devices/pump-0042");
         (response.status, body)
@@ -107,7 +105,7 @@ fn a_device_without_anomalies_says_whether_it_sends_and_an_unknown_one_is_404() 
     let (status, body) = of(Known::Seen(now()));
     assert!(status == 200 && body.contains("it sends, but no anomaly is recorded"), "{body}");
     let facts = Facts { is_empty: true, known: Some(Known::Seen(now())), ..Facts::default() };
-    let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, marks: Mutex::default() };
+    let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() };
     let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
     let (_, found) = get(&handler, "/anomalies?q=pump-0042");
     assert!(found.contains("<a href=\"/devices/pump-0042\">The device of this name</a> sends."), "{found}");
@@ -159,8 +157,10 @@ fn what_is_not_there_is_404() {
     for url in [
         "/x",
         "/anomalies/t/0",
+        "/anomalies/t/0/0/point",
         "/anomalies/t/x/0",
-        "/anomalies/raw_events/3/1",
+        "/anomalies/t/x/0/0/point",
+        "/anomalies/raw_events/3/1/0/point",
         "/devices/%00",
         "/devices/%ff",
         &long,

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::filters::Filters;
 use super::format::{DisplayedNumbers, age, grouped, number};
-use super::links::{AnomalyId, device_url, segment};
+use super::links::{anomaly_url, device_url, segment};
 use super::notice;
 use super::reports::{SILENT, has_ended};
 use super::row::AnomalyRow;
@@ -279,7 +279,7 @@ fn card(record: &StoredAnomaly, now: Timestamp) -> Card {
     let chart = drawing::draw(anomaly, &figures, drawing::ChartSize::SMALL, &[]);
     Card {
         metric: anomaly.metric_name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
-        url: AnomalyId::of(&anomaly.source).url(),
+        url: anomaly_url(&anomaly.id()),
         severity: if anomaly.severity == Severity::Critical { "critical" } else { "warning" },
         age: age(anomaly.timestamp.unwrap_or(record.detected_at), now),
         value: figures.value,

@@ -5,12 +5,12 @@ mod arithmetic;
 use serde::Serialize;
 
 use super::format::{DisplayedNumbers, age, counted, duration, grouped, number, signed, times};
-use super::links::{AnomalyId, device_url, segment};
+use super::links::{anomaly_id, anomaly_url, device_url, segment};
 use super::notice;
 use super::review::ReviewForm;
 use super::row::AnomalyRow;
 use super::text::{TimeForm, named, shown, timed};
-use crate::anomaly::{Anomaly, Direction, RecordId};
+use crate::anomaly::{Anomaly, AnomalyId, Direction, RecordId};
 use crate::archive::{Archive, Filter, NoAnswer, ReviewRecord, StoredAnomaly};
 use crate::event::Timestamp;
 use crate::http::Response;
@@ -31,7 +31,7 @@ const CONTEXT: usize = 3;
 /// Neighbours in time on each side, and how far they may be in milliseconds.
 const AROUND: (u32, i64) = (4, 300_000);
 
-/// `/anomalies/TOPIC/PARTITION/OFFSET`
+/// `/anomalies/TOPIC/PARTITION/OFFSET/INDEX/KIND`
 pub struct Explain;
 
 impl Page for Explain {
@@ -44,13 +44,13 @@ impl Page for Explain {
 
     fn question(path: &[&str], _: &PageQuery) -> Option<AnomalyId> {
         match path {
-            ["anomalies", topic, partition, offset] => AnomalyId::read(topic, partition, offset),
+            ["anomalies", topic, partition, offset, index, kind] => anomaly_id([topic, partition, offset, index, kind]),
             _ => None,
         }
     }
 
     fn title(id: &AnomalyId) -> (String, String) {
-        ("Anomaly".to_owned(), id.url())
+        ("Anomaly".to_owned(), anomaly_url(id))
     }
 
     fn load(archive: &dyn Archive, question: &AnomalyId, now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
@@ -77,14 +77,14 @@ pub struct ExplainData {
     /// Others at about the same time.
     around: Vec<StoredAnomaly>,
     /// Newest first.
-    marks: Vec<ReviewRecord>,
+    reviews: Vec<ReviewRecord>,
 }
 
 /// Asks; `None` when nothing is recorded there.
-fn look(archive: &dyn Archive, place: &AnomalyId, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
-    let Some(record) = archive.at(&place.topic, place.partition, place.offset)?.into_iter().next() else {
-        return Ok(None);
-    };
+fn look(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
+    let AnomalyId { source, .. } = id;
+    let records = archive.at(&source.topic, source.partition, source.offset)?;
+    let Some(record) = records.into_iter().find(|record| record.anomaly.id() == *id) else { return Ok(None) };
     let anomaly = &record.anomaly;
     let series = Filter {
         devices: vec![anomaly.device_id.clone()],
@@ -99,8 +99,8 @@ fn look(archive: &dyn Archive, place: &AnomalyId, _now: Timestamp) -> Result<Opt
         None => None,
     };
     let around = around(archive, &record)?;
-    let marks = archive.marks(&place.topic, place.partition, place.offset)?;
-    Ok(Some(ExplainData { record, earlier, after: after.unwrap_or_default(), around, marks }))
+    let reviews = archive.reviews_of(id)?;
+    Ok(Some(ExplainData { record, earlier, after: after.unwrap_or_default(), around, reviews }))
 }
 
 /// What came after an anomaly, from the window of a later one of its series: where that window has this value after the same
@@ -221,7 +221,7 @@ fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
         rule: rule(anomaly),
         json: api_url(anomaly),
         console: console(&site.console, &anomaly.source),
-        review: ReviewForm::of(&AnomalyId::of(&anomaly.source), &data.marks, now),
+        review: ReviewForm::of(&anomaly.id(), &data.reviews, now),
         around: data.around.iter().map(|other| near(other, time)).collect(),
         rows: AnomalyRow::all(&data.earlier, now),
         show_device: false,
@@ -307,7 +307,7 @@ fn near(other: &StoredAnomaly, time: Timestamp) -> Near {
     Near {
         name: shown(&anomaly.device_id),
         metric: anomaly.metric_name.as_deref().map(shown).unwrap_or_default(),
-        url: AnomalyId::of(&anomaly.source).url(),
+        url: anomaly_url(&anomaly.id()),
         severity: anomaly.severity.as_str(),
         z: super::format::sigma(anomaly.z_score, anomaly.direction),
         distance: match millis {

@@ -2,7 +2,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::anomaly::RecordId;
+use crate::anomaly::{AnomalyId, RecordId};
 
 /// Characters to encode in a path segment: all but letters, digits, `-`, `_` and `~`. `.` is encoded although RFC 3986
 /// calls it unreserved, because the segment `..` would mean another path.
@@ -18,33 +18,17 @@ pub fn device_url(name: &str) -> String {
     format!("/devices/{}", segment(name))
 }
 
-/// Identity of an anomaly in URLs: the place of its record in Kafka, which never changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AnomalyId {
-    /// `source.topic`
-    pub topic: String,
-    /// `source.partition`
-    pub partition: i32,
-    /// `source.offset`
-    pub offset: i64,
+/// Parses the identity of an anomaly from the segments of a path; returns `None` if they are not valid.
+pub fn anomaly_id([topic, partition, offset, index, kind]: [&str; 5]) -> Option<AnomalyId> {
+    let is_text = |text: &str| !text.is_empty() && !text.contains('\0');
+    let (partition, offset, index) = (partition.parse().ok()?, offset.parse().ok()?, index.parse().ok()?);
+    let source = RecordId { topic: topic.to_owned(), partition, offset, index };
+    let is_place = source.partition >= 0 && source.offset >= 0 && source.index >= 0;
+    (is_place && is_text(topic) && is_text(kind)).then(|| AnomalyId { source, kind: kind.to_owned() })
 }
 
-impl AnomalyId {
-    /// Parses the segments of a path; returns `None` if they are not valid.
-    pub fn read(topic: &str, partition: &str, offset: &str) -> Option<AnomalyId> {
-        let is_topic = !topic.is_empty() && !topic.contains('\0');
-        let place =
-            AnomalyId { topic: topic.to_owned(), partition: partition.parse().ok()?, offset: offset.parse().ok()? };
-        (is_topic && place.partition >= 0 && place.offset >= 0).then_some(place)
-    }
-
-    /// Returns the identity of an anomaly by its source.
-    pub fn of(source: &RecordId) -> AnomalyId {
-        AnomalyId { topic: source.topic.clone(), partition: source.partition, offset: source.offset }
-    }
-
-    /// Returns the URL path of the anomaly's page.
-    pub fn url(&self) -> String {
-        format!("/anomalies/{}/{}/{}", segment(&self.topic), self.partition, self.offset)
-    }
+/// Returns the URL path of the anomaly's page, which never changes.
+pub fn anomaly_url(AnomalyId { source, kind }: &AnomalyId) -> String {
+    let RecordId { topic, partition, offset, index } = source;
+    format!("/anomalies/{}/{partition}/{offset}/{index}/{}", segment(topic), segment(kind))
 }

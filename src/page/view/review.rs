@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::format::{age, moment};
-use super::links::AnomalyId;
+use super::links::anomaly_url;
 use super::notice;
 use super::text::shown;
+use crate::anomaly::AnomalyId;
 use crate::archive::{MAX_NOTE, NewReview, Review, ReviewRecord};
 use crate::event::Timestamp;
 use crate::http::Response;
@@ -32,7 +33,7 @@ pub struct ReviewForm {
     current: &'static str,
     words: &'static str,
     choices: Vec<Choice>,
-    marks: Vec<Line>,
+    reviews: Vec<Line>,
     most: usize,
 }
 
@@ -56,25 +57,25 @@ struct Line {
 
 impl ReviewForm {
     /// Makes the form of an anomaly from its reviews, newest first.
-    pub fn of(place: &AnomalyId, marks: &[ReviewRecord], now: Timestamp) -> ReviewForm {
+    pub fn of(id: &AnomalyId, reviews: &[ReviewRecord], now: Timestamp) -> ReviewForm {
         use Review as R;
-        let current = marks.first().map_or(R::None, |review| review.review);
+        let current = reviews.first().map_or(R::None, |newest| newest.review);
         let choice = |(review, words, key): (R, _, _)| Choice {
             name: review.as_str(),
             words,
             key,
             is_current: review == current,
         };
-        let line = |review: &ReviewRecord| Line {
-            words: words(review.review),
-            by: shown(&review.by),
-            note: crate::foreign::lines(&review.note).to_string(),
-            time: moment(review.at, now),
-            iso: review.at.to_string(),
-            age: age(review.at, now),
+        let line = |record: &ReviewRecord| Line {
+            words: words(record.review),
+            by: shown(&record.by),
+            note: crate::foreign::lines(&record.note).to_string(),
+            time: moment(record.at, now),
+            iso: record.at.to_string(),
+            age: age(record.at, now),
         };
         ReviewForm {
-            url: format!("{}/marks", place.url()),
+            url: format!("{}/reviews", anomaly_url(id)),
             current: current.as_str(),
             words: words(current),
             choices: [
@@ -89,14 +90,14 @@ impl ReviewForm {
             // Without a review there is nothing to clear.
             .filter(|choice| !(choice.is_current && current == R::None))
             .collect(),
-            marks: marks.iter().map(line).collect(),
+            reviews: reviews.iter().map(line).collect(),
             most: MAX_NOTE,
         }
     }
 }
 
 /// Adds a review and redirects to the anomaly.
-pub fn make(context: &RequestContext<'_>, place: &AnomalyId) -> Response {
+pub fn add(context: &RequestContext<'_>, id: &AnomalyId) -> Response {
     let site = context.site;
     let refuse = |status, heading: &str, text: &str| {
         notice::page(site, status, &Frame::still(context, "Review not saved"), heading, text)
@@ -111,21 +112,20 @@ pub fn make(context: &RequestContext<'_>, place: &AnomalyId) -> Response {
     let (mut review, mut note) = (None, String::new());
     for (name, value) in url::form_urlencoded::parse(&context.request.body) {
         match name.as_ref() {
-            "mark" => review = Review::parse(&value),
+            "review" => review = Review::parse(&value),
             "note" => note = value.trim().replace('\0', ""),
             _ => return refuse(400, "The form is not valid.", "It has an unknown field."),
         }
     }
     let Some(review) = review else {
-        return refuse(400, "The form is not valid.", "`mark` must be none, ack, true, false or expected.");
+        return refuse(400, "The form is not valid.", "`review` must be none, ack, true, false or expected.");
     };
     if note.chars().count() > MAX_NOTE {
         return refuse(400, "The note is too long.", &format!("It can have at most {MAX_NOTE} characters."));
     }
     let by = context.visitor.name.clone();
-    let (topic, partition, offset) = (place.topic.clone(), place.partition, place.offset);
-    match site.archive.mark(&NewReview { topic, partition, offset, review, note, by }) {
-        Ok(true) => respond::see_other(site, &place.url()),
+    match site.archive.add_review(&NewReview { anomaly: id.clone(), review, note, by }) {
+        Ok(true) => respond::see_other(site, &anomaly_url(id)),
         Ok(false) => refuse(404, "There is no such anomaly.", "Anomalies are deleted after the retention time."),
         Err(failure) => {
             let why = super::notice::sentence(&site.failed(&failure));

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::format::{DisplayedNumbers, age, grouped, moment, signed};
-use super::links::{AnomalyId, device_url};
+use super::links::{anomaly_url, device_url};
 use super::review;
 use super::text::{TimeForm, isolated, shown, timed};
 
@@ -76,7 +76,7 @@ impl AnomalyRow {
             expected,
             z: figures.z,
             meter: spark::meter(anomaly),
-            url: AnomalyId::of(source).url(),
+            url: anomaly_url(&anomaly.id()),
             review: record.review.as_str(),
             reviewed: review::words(record.review),
             is_new: (0..NEW).contains(&(now.millis() - record.detected_at.millis())),

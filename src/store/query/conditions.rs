@@ -97,18 +97,21 @@ impl WhereClause {
         );
     }
 
-    /// Marks are few beside anomalies: those that have one of these are looked up from there.
+    /// Reviews are few compared with anomalies: anomalies with one of these are looked up from there.
     fn reviews(&mut self, reviews: &[Review]) {
         if reviews.is_empty() {
             return;
         }
         let names = reviews.iter().map(|review| review.as_str().to_owned()).collect::<Vec<_>>();
         let (is_in, which) = match reviews.contains(&Review::None) {
-            true => ("not in", "mark <> all(?)"),
-            false => ("in", "mark = any(?)"),
+            true => ("not in", "review <> all(?)"),
+            false => ("in", "review = any(?)"),
         };
-        let place = "source_topic, source_partition, source_offset, event_time";
-        self.and(&format!("({place}) {is_in} (select {place} from reviews where {which})"), vec![Box::new(names)]);
+        let place = "source_topic, source_partition, source_offset, source_index, kind, event_time";
+        self.and(
+            &format!("({place}) {is_in} (select {place} from current_reviews where {which})"),
+            vec![Box::new(names)],
+        );
     }
 
     /// Adds a value that the statement itself names; returns its number.

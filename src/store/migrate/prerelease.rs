@@ -1,0 +1,36 @@
+//! Tables from before the first release: nothing upgrades them and nothing here drops them. A person is told how to replace them.
+
+use postgres::{Client, Error};
+
+use crate::config::resolved::PostgresSettings;
+
+/// Names of the tables that versions before the first release created, besides those of today.
+const OLD: [&str; 3] = ["marks", "retention_state", "refinery_schema_history"];
+
+/// The commands that export the tables, drop them and create those of today.
+///
+/// # Errors
+/// The database's.
+pub fn replacement(client: &mut Client, settings: &PostgresSettings) -> Result<[String; 3], Error> {
+    let names = super::TABLES.iter().chain(&OLD).copied().collect::<Vec<_>>();
+    let row = client.query_one(
+        "select current_schema()::text,
+                string_agg(oid::regclass::text, ', ' order by relname) filter (where relkind in ('r', 'p')),
+                (select string_agg(oid::regprocedure::text, ', ' order by proname)
+                 from pg_proc where pronamespace = current_schema()::regnamespace and proname like 'anomalies\\_maintain%')
+         from pg_class where relnamespace = current_schema()::regnamespace and relname = any($1)",
+        &[&names],
+    )?;
+    let (schema, tables, functions): (String, Option<String>, Option<String>) = (row.get(0), row.get(1), row.get(2));
+    let mut drop = format!("set search_path = \\\"{schema}\\\"; drop table {} cascade", tables.unwrap_or_default());
+    if let Some(functions) = functions {
+        drop += &format!("; drop function {functions} cascade");
+    }
+    let PostgresSettings { host, port, dbname, user, .. } = settings;
+    let place = format!("-h {host} -p {port} -U {user} -d {dbname}");
+    Ok([
+        format!("pg_dump {place} -n {schema} -f anomalies-{schema}.sql"),
+        format!("psql {place} -c \"{drop}\""),
+        "anomaly migrate".to_owned(),
+    ])
+}
