@@ -28,7 +28,8 @@ pub struct DetectionSettings {
     pub min_std_dev: f64,
     /// Floor of the deviation, as a share of |mean|.
     pub min_relative_std_dev: f64,
-    /// Values that an anomaly carries.
+    /// Values that an anomaly carries. It decides no verdict.
+    #[serde(skip)]
     pub context: usize,
     /// Series that a partition may have. It decides no verdict: each eviction is recorded.
     #[serde(skip)]
@@ -60,9 +61,21 @@ impl DetectionSettings {
         SeriesLimits { max_series: self.max_series, idle_after: self.idle_after }
     }
 
-    /// Differs when anything here differs that decides a verdict.
+    /// Everything that decides a verdict, as names and values.
+    pub fn policy(&self) -> serde_json::Map<String, serde_json::Value> {
+        match serde_json::to_value(self) {
+            Ok(serde_json::Value::Object(policy)) => policy,
+            _ => serde_json::Map::new(),
+        }
+    }
+
+    /// Differs if the policy differs. Only values other than the default go into it, in the order of their names: so a setting
+    /// that a later version adds changes no fingerprint until it is used. A default must therefore never change.
     pub fn fingerprint(&self) -> Fingerprint {
-        let text = serde_json::to_vec(self).unwrap_or_default();
+        let defaults = DetectionSettings::default().policy();
+        let changed = self.policy().into_iter().filter(|(name, value)| defaults.get(name) != Some(value));
+        let changed = changed.collect::<std::collections::BTreeMap<_, _>>();
+        let text = serde_json::to_vec(&changed).unwrap_or_default();
         let mut fingerprint = Fingerprint::default();
         fingerprint.copy_from_slice(&Sha256::digest(&text)[..6]);
         fingerprint
@@ -362,6 +375,34 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
+
+    #[test]
+    fn each_value_of_the_policy_decides_the_fingerprint_and_nothing_else_does() {
+        let default = DetectionSettings::default;
+        let changed = [
+            DetectionSettings { window: 99, ..default() },
+            DetectionSettings { min_samples: 29, ..default() },
+            DetectionSettings { method: "other".into(), ..default() },
+            DetectionSettings { threshold: 3.5, ..default() },
+            DetectionSettings { min_std_dev: 0.5, ..default() },
+            DetectionSettings { min_relative_std_dev: 0.5, ..default() },
+        ];
+        assert_eq!(default().policy().len(), changed.len(), "a change of each");
+        let prints = changed.iter().map(DetectionSettings::fingerprint).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(prints.len(), changed.len());
+        assert!(!prints.contains(&default().fingerprint()));
+        let other = DetectionSettings { context: 7, max_series: 7, idle_after: None, ..default() };
+        assert_eq!(other.fingerprint(), default().fingerprint());
+    }
+
+    /// So a setting that a later version adds, with its default, begins no new epoch.
+    #[test]
+    fn defaults_are_not_part_of_the_fingerprint() {
+        let print = |text: &str| Sha256::digest(text)[..6].to_vec();
+        assert_eq!(DetectionSettings::default().fingerprint().to_vec(), print("{}"));
+        let changed = DetectionSettings { threshold: 3.5, min_samples: 7, ..DetectionSettings::default() };
+        assert_eq!(changed.fingerprint().to_vec(), print(r#"{"min_samples":7,"threshold":3.5}"#));
+    }
 
     fn judge(detector: &mut Detector, source: &RecordId, value: f64, label: Option<&str>) -> Verdict {
         let event = Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };

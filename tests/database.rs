@@ -386,6 +386,11 @@ fn status_forgets_what_has_not_reported_for_long_and_names_it() {
     let detector = case.detector("a", &[]);
     wait("heartbeats", || case.count("detector_status") > 0);
     let own = case.count("detector_status");
+    // With the policy that the hash in each row stands for, defaults included.
+    let sql = "select settings from detector_settings natural join detector_status limit 1";
+    let settings: serde_json::Value = case.sql().query_one(sql, &[]).unwrap().get(0);
+    let names = ["method", "min_relative_std_dev", "min_samples", "min_std_dev", "threshold", "window"];
+    assert!(settings.as_object().unwrap().keys().eq(names), "{settings}");
     let old = "insert into detector_status (detector_group, topic, partition, worker, state, series, settings_hash, updated_at)
         select 'old', 'gone', n, 'w', 'running', 0, 'h', now() - interval '3 days' from generate_series(0, 7) n;
         insert into detector_conditions (detector_group, topic, worker, code, severity, message, since, updated_at)

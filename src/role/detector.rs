@@ -270,16 +270,8 @@ fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) 
 fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
     let hash = hex(&settings.detection().fingerprint());
     let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
-    let of = &settings.detector;
-    let detection = serde_json::json!({
-        "method": of.method,
-        "threshold": of.threshold,
-        "window": of.window,
-        "min_samples": of.min_samples,
-        "min_std_dev": of.min_std_dev,
-        "min_relative_std_dev": of.min_relative_std_dev,
-    });
-    let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, detection));
+    let policy = serde_json::Value::Object(settings.detection().policy());
+    let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, policy));
     let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
     // PostgreSQL may block it for any time, like the sink.
     let component = crew.health.unwatched_component("heartbeat");
