@@ -123,3 +123,49 @@ impl Anomaly {
         AnomalyId { source: self.source.clone(), kind: self.kind.clone() }
     }
 }
+
+/// The columns of an anomaly in the database with their SQL types, in the order of the table: the fields, those of `source` with
+/// a prefix, then the time of the detection. The only list of its kind: tests compare it with the fields, the schema, the select
+/// lists, COPY, the CSV and the description of the API.
+pub const COLUMNS: [(&str, &str); 24] = [
+    ("source_topic", "text"),
+    ("source_partition", "integer"),
+    ("source_offset", "bigint"),
+    ("source_index", "integer"),
+    ("kind", "text"),
+    ("schema_version", "integer"),
+    ("device_id", "text"),
+    ("metric_name", "text"),
+    ("metric_value", "double precision"),
+    ("event_time", "timestamptz"),
+    ("mean", "double precision"),
+    ("std_dev", "double precision"),
+    ("z_score", "double precision"),
+    ("score", "double precision"),
+    ("threshold", "double precision"),
+    ("lower", "double precision"),
+    ("upper", "double precision"),
+    ("window_count", "integer"),
+    ("method", "text"),
+    ("direction", "text"),
+    ("severity", "text"),
+    ("label", "text"),
+    ("window", "double precision[]"),
+    ("detected_at", "timestamptz"),
+];
+
+/// The names of the columns, for the tests that compare them with the JSON.
+#[cfg(test)]
+pub mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Names of columns as the JSON has them, those of `source` apart.
+    pub fn json_names() -> (BTreeSet<String>, BTreeSet<String>) {
+        let names = COLUMNS.iter().map(|(name, _)| if *name == "event_time" { "timestamp" } else { name });
+        let (source, own) = names.partition::<Vec<_>, _>(|name| name.starts_with("source_"));
+        let source = source.into_iter().map(|name| name.trim_start_matches("source_").to_owned()).collect();
+        (own.into_iter().map(str::to_owned).chain(["source".to_owned()]).collect(), source)
+    }
+}

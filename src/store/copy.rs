@@ -128,3 +128,25 @@ fn encode(
 pub(super) fn event_time(entry: &SinkRecord, anomaly: &Anomaly) -> Timestamp {
     anomaly.timestamp.unwrap_or(entry.detected_at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::TYPES;
+    use crate::anomaly;
+
+    #[test]
+    fn the_copied_types_are_those_of_the_columns() {
+        let name = |sql: &str| match sql {
+            "integer" => "int4",
+            "bigint" => "int8",
+            "double precision" => "float8",
+            "double precision[]" => "_float8",
+            "timestamptz" => "timestamptz",
+            "text" => "text",
+            other => panic!("which type is {other}?"),
+        };
+        // Then the sink and the offset there.
+        let expected = anomaly::COLUMNS.iter().map(|(_, sql)| name(sql)).chain(["int4", "int8"]);
+        assert!(TYPES.iter().map(postgres::types::Type::name).eq(expected));
+    }
+}

@@ -64,3 +64,29 @@ pub fn sinces() -> [OffsetDateTime; 2] {
     let ever = Date::from_ordinal_date(-4000, 1).map_or(OffsetDateTime::UNIX_EPOCH, |day| day.midnight().assume_utc());
     [recent, ever]
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::anomaly;
+
+    #[test]
+    fn the_select_list_is_the_list_of_columns() {
+        let listed = super::COLUMNS.split(", ").map(|name| name.trim_matches('"'));
+        assert!(listed.eq(anomaly::COLUMNS.map(|(name, _)| name)));
+    }
+
+    #[test]
+    fn the_table_has_these_columns_with_these_types_and_those_of_the_sink() {
+        let schema = include_str!("../../sql/V1__schema.sql");
+        let table = schema.split("create table anomalies (").nth(1).unwrap().split("primary key").next().unwrap();
+        let column = |line: &str| {
+            let (name, rest) = line.trim().trim_end_matches(',').split_once(' ').unwrap();
+            let of = rest.split("not null").next().unwrap().split("default").next().unwrap();
+            (name.trim_matches('"').to_owned(), of.trim().to_owned())
+        };
+        let found = table.lines().filter(|line| !line.trim().is_empty()).map(column).collect::<Vec<_>>();
+        let of_the_sink = [("sink", "integer"), ("sink_offset", "bigint"), ("stored_at", "timestamptz")];
+        let expected = anomaly::COLUMNS.into_iter().chain(of_the_sink);
+        assert_eq!(found, expected.map(|(name, of)| (name.to_owned(), of.to_owned())).collect::<Vec<_>>());
+    }
+}

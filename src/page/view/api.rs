@@ -50,3 +50,36 @@ pub fn description(site: &Site) -> Response {
     let body = Bytes::from(TEXT.replacen("\"paths\":", &servers, 1));
     Response { status: 200, headers, body: body.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_description_has_the_fields_of_an_anomaly() {
+        let text = serde_json::from_str::<serde_json::Value>(include_str!("../assets/openapi.json")).unwrap();
+        let described = &text["components"]["schemas"]["Anomaly"]["properties"];
+        let names = |json: &serde_json::Value| {
+            json.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
+        };
+        let (mut own, source) = crate::anomaly::tests::json_names();
+        own.extend(NOT_STORED.into_iter().chain(["review"]).map(str::to_owned));
+        assert_eq!(names(&described["source"]["properties"]), source);
+        assert_eq!(names(described), own);
+    }
+
+    /// Fields that have no column yet.
+    const NOT_STORED: [&str; 2] = ["expected", "evidence"];
+
+    #[test]
+    fn every_field_of_an_anomaly_has_a_column() {
+        let json = serde_json::to_value(crate::page::chart::spark::tests::sample(93.1)).unwrap();
+        let names = |json: &serde_json::Value| {
+            json.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
+        };
+        let (mut own, source) = crate::anomaly::tests::json_names();
+        // Kafka keeps it beside the record.
+        own.remove("detected_at");
+        assert_eq!(names(&json["source"]), source);
+        let stored = names(&json).into_iter().filter(|name| !NOT_STORED.contains(&name.as_str()));
+        assert_eq!(stored.collect::<std::collections::BTreeSet<_>>(), own);
+    }
+}

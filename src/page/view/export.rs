@@ -136,7 +136,8 @@ fn incomplete(why: &str, format: ExportFormat) -> Vec<u8> {
     }
 }
 
-const COLUMNS: [&str; 20] = [
+/// All columns but the window and the version of the record.
+const COLUMNS: [&str; 22] = [
     "event_time",
     "device_id",
     "metric_name",
@@ -156,6 +157,8 @@ const COLUMNS: [&str; 20] = [
     "source_topic",
     "source_partition",
     "source_offset",
+    "source_index",
+    "kind",
     "detected_at",
 ];
 
@@ -183,7 +186,7 @@ fn write(records: &[StoredAnomaly], format: ExportFormat, is_first: bool) -> Vec
     }
 }
 
-fn line(record: &StoredAnomaly) -> [String; 20] {
+fn line(record: &StoredAnomaly) -> [String; COLUMNS.len()] {
     let a = &record.anomaly;
     [
         a.timestamp.map(|time| time.to_string()).unwrap_or_default(),
@@ -205,6 +208,8 @@ fn line(record: &StoredAnomaly) -> [String; 20] {
         harmless(&a.source.topic),
         a.source.partition.to_string(),
         a.source.offset.to_string(),
+        a.source.index.to_string(),
+        harmless(&a.kind),
         record.detected_at.to_string(),
     ]
 }
@@ -231,5 +236,13 @@ mod tests {
         for text in ["pump-1", "", "a=b", "'x"] {
             assert_eq!(harmless(text), text);
         }
+    }
+
+    #[test]
+    fn a_csv_has_every_column_but_the_window_and_the_version() {
+        let listed = std::collections::BTreeSet::from(COLUMNS);
+        let left_out = ["window", "schema_version"];
+        let all = crate::anomaly::COLUMNS.iter().map(|(name, _)| *name).filter(|name| !left_out.contains(name));
+        assert_eq!(listed, all.collect());
     }
 }
