@@ -52,7 +52,13 @@ pub fn connect(settings: &PostgresSettings) -> Result<postgres::Client, Database
 /// A connection on which nothing is set.
 fn dial(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> {
     let tls = tls::connector(settings).map_err(|e| DatabaseError::unusable(e.message, ""))?;
-    connection(settings).connect(tls).map_err(DatabaseError::from)
+    connection(settings).connect(tls).map_err(DatabaseError::from).map_err(|error| match error {
+        // In TLS 1.3 the server looks at the client's certificate after the handshake; its alert may be lost with the connection.
+        DatabaseError::Away(why) if !settings.sslcert.is_empty() => DatabaseError::Away(format!(
+            "{why}; perhaps it refuses the certificate in postgres.sslcert: its log says so"
+        )),
+        other => other,
+    })
 }
 
 /// The last heartbeat of every partition and the conditions that hold, over a connection of its own.

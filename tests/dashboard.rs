@@ -98,11 +98,13 @@ impl Stage {
     pub fn report(&self) {
         self.client()
             .batch_execute(
-                "insert into detector_status values ('g', 'raw_events', 0, 'w', 'running', 9, 62, 53, now(), 2, 'h', now());
+                "insert into detector_status (detector_group, topic, partition, worker, state, committed, end_offset, lag,
+                    event_time, series, settings_hash)
+                 values ('g', 'raw_events', 0, 'w', 'running', 9, 62, 53, now(), 2, 'h');
                  insert into detector_settings values ('h', '{\"threshold\": 3.0, \"method\": \"sigma\"}');
                  insert into coverage select m, 'raw_events', 0, 600, 0, 0
                  from generate_series(date_trunc('minute', now()) - interval '30 min', date_trunc('minute', now()), '1 min') m;
-                 insert into activity select minute, topic, partition, judged, learning, rejected, 0, 0, 0, 0 from coverage",
+                 insert into activity select minute, topic, partition, judged, learning, rejected, 0, 0, 0, 0, 0 from coverage",
             )
             .unwrap();
     }
