@@ -82,11 +82,11 @@ const RENAMED: [(&str, &str); 4] = [
     ("fields.time", "time-field"),
 ];
 
-/// The settings that are options, with the names of the options. Options for eviction do not exist: in a file no series is
-/// evicted.
+/// The settings that are options, with the names of the options: those that decide a verdict, and how many preceding values
+/// an anomaly carries. Options for eviction do not exist: in a file no series is evicted.
 static OPTIONS: LazyLock<Vec<(&SettingKey, String)>> = LazyLock::new(|| {
     let detection = serde_json::to_value(crate::detect::DetectionSettings::default()).unwrap_or_default();
-    let decides = |name: &str| detection.get(name).is_some() && !["max_series", "idle_after"].contains(&name);
+    let decides = |name: &str| name == "context" || detection.get(name).is_some();
     let is_option = |key: &&SettingKey| match key.path.split_once('.') {
         Some(("fields", _)) => true,
         Some(("detector", name)) => decides(name),

@@ -14,6 +14,8 @@ use crate::stream::client::{AssignmentChange, Fault, GroupConsumer, Positions, R
 
 /// Timeout of one call to the cluster.
 pub(super) const CALL: Duration = Duration::from_secs(5);
+/// Longest wait for the id of the topic. Without an answer it is not known; a cluster that cannot tell it may not answer at all.
+const TOPIC_ID: Duration = Duration::from_secs(2);
 
 /// A member of a consumer group that reads one topic.
 pub struct KafkaGroupConsumer {
@@ -233,7 +235,7 @@ impl GroupConsumer for KafkaGroupConsumer {
     }
 
     fn topic_id(&mut self) -> Option<String> {
-        identity::topic_id(self.consumer.client().native_ptr(), &self.topic, CALL).ok().flatten()
+        identity::topic_id(self.consumer.client().native_ptr(), &self.topic, TOPIC_ID).ok().flatten()
     }
 
     fn ends(&self) -> Positions {
