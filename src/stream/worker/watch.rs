@@ -75,7 +75,8 @@ impl InputWatch {
     fn note_foreign(&mut self, now: Duration, foreign: ForeignCommits, has: impl Fn(i32) -> bool) {
         self.foreign = foreign;
         let commits = &self.foreign.commits;
-        self.elsewhere.retain(|partition, _| commits.contains_key(partition) && !has(*partition));
+        // Kept when the partition comes here: what was observed may be older than the other worker's own commit.
+        self.elsewhere.retain(|partition, _| commits.contains_key(partition));
         for partition in commits.keys().filter(|partition| !has(**partition)) {
             self.elsewhere.entry(*partition).or_insert(now);
         }
