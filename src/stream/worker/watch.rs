@@ -248,6 +248,22 @@ mod tests {
     }
 
     #[test]
+    fn an_observation_from_before_a_takeover_by_another_worker_is_no_foreign_commit_when_the_partition_comes_here() {
+        let mut watch = InputWatch::default();
+        let observed = || ForeignCommits { commits: [(0, 0)].into(), ..ForeignCommits::default() };
+        let at = Duration::from_secs;
+        watch.note_foreign(at(1), observed(), |_| false);
+        watch.note_foreign(at(3), observed(), |_| true);
+        assert_eq!(
+            watch.foreign_commits("raw", "g"),
+            None,
+            "the observation may be older than the other worker's commit"
+        );
+        watch.note_foreign(at(17), observed(), |_| true);
+        assert_eq!(watch.foreign_commits("raw", "g").unwrap().0, ConditionSeverity::Degraded);
+    }
+
+    #[test]
     fn a_foreign_commit_names_the_records_without_a_verdict() {
         let mut watch = InputWatch::default();
         watch.note_commit(&ProgressByPartition::from([(
