@@ -32,7 +32,7 @@ pub fn run(settings: &Settings, asked: &Dlq) -> Result<()> {
 impl DeadLetterSelection {
     fn matches(&self, letter: &RejectedRecord) -> bool {
         let is_of_class =
-            self.class.is_empty() || letter.told("class").is_some_and(|c| self.class.iter().any(|k| k == c));
+            self.class.is_empty() || letter.header("class").is_some_and(|c| self.class.iter().any(|k| k == c));
         let is_after = self.from.is_none_or(|from| letter.at.is_some_and(|at| at >= from));
         let is_before = self.to.is_none_or(|to| letter.at.is_some_and(|at| at < to));
         is_of_class && is_after && is_before
@@ -45,7 +45,7 @@ fn list(settings: &Settings, pick: &DeadLetterSelection, limit: usize) -> Result
         if !pick.matches(&letter) {
             return Ok(());
         }
-        *classes.entry(letter.told("class").unwrap_or("?").to_owned()).or_default() += 1;
+        *classes.entry(letter.header("class").unwrap_or("?").to_owned()).or_default() += 1;
         replayed += u64::from(letter.replayed.is_some());
         null += u64::from(letter.is_null());
         if shown < limit {
@@ -78,7 +78,7 @@ fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
         ))?;
     }
     // Headers of a foreign record can contain anything.
-    let told = |name| foreign::name(letter.told(name).unwrap_or("?")).to_string();
+    let header = |name| foreign::name(letter.header(name).unwrap_or("?")).to_string();
     let replayed = match &letter.replayed {
         Some(at) => at,
         None if letter.is_null() => "never: null value",
@@ -88,10 +88,10 @@ fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
         "{:<12} {:<24} {:<15} {:<28} {:<24} {}",
         format!("{}:{}", letter.partition, letter.offset),
         letter.at.map(|at| at.to_string()).unwrap_or_default(),
-        told("class"),
-        format!("{}[{}]@{}", told("topic"), told("partition"), told("offset")),
+        header("class"),
+        format!("{}[{}]@{}", header("topic"), header("partition"), header("offset")),
         replayed,
-        foreign::bytes(letter.told("message").unwrap_or("?").as_bytes(), WIDTH),
+        foreign::bytes(letter.header("message").unwrap_or("?").as_bytes(), WIDTH),
     ))
 }
 
@@ -165,10 +165,10 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
             () if letter.replayed.is_some() => before += 1,
             () if letter.is_null() => null += 1,
             () if letter.is_cut() => cut += 1,
-            () if letter.told("topic").is_none_or(str::is_empty) => unknown += 1,
+            () if letter.header("topic").is_none_or(str::is_empty) => unknown += 1,
             () => {
                 chosen += 1;
-                let to = letter.told("topic").unwrap_or_default();
+                let to = letter.header("topic").unwrap_or_default();
                 if !looked_at.contains(to) {
                     looked_at.insert(to.to_owned());
                     warn_of_compaction(kafka, to)?;

@@ -249,7 +249,7 @@ impl Archive for Fake {
         Ok(vec![Quality { day: now(), right: 3, wrong: 1, expected: 0, labelled: 9, all: 10 }])
     }
     fn follow(&self) -> Result<Box<dyn Follower>, NoAnswer> {
-        Err(NoAnswer::Refused("nobody follows here".into()))
+        Err(NoAnswer::Refused("this archive cannot be followed".into()))
     }
 }
 

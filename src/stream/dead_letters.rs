@@ -55,7 +55,7 @@ pub struct RejectedRecord {
 
 impl RejectedRecord {
     /// Returns the detector's header with this name, without the prefix `anomaly.error.`.
-    pub fn told(&self, name: &str) -> Option<&str> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         text(self.headers[..self.own_from()].iter(), |key| key.strip_prefix(ERROR) == Some(name))
     }
 
@@ -83,7 +83,7 @@ impl RejectedRecord {
 
     /// Returns whether it was truncated and cannot be sent unchanged.
     pub fn is_cut(&self) -> bool {
-        ["truncated", "key_truncated", "headers_truncated"].iter().any(|name| self.told(name).is_some())
+        ["truncated", "key_truncated", "headers_truncated"].iter().any(|name| self.header(name).is_some())
     }
 
     /// Returns whether the record was a tombstone. If sent again, it would delete the newer records of its key.
@@ -291,10 +291,10 @@ impl DeadLetterReplayer {
             .own_headers()
             .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_deref() }));
         let headers = headers.insert(Header { key: ORIGIN, value: Some(&place) });
-        let topic = letter.told("topic").unwrap_or_default();
+        let topic = letter.header("topic").unwrap_or_default();
         let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
-        record.partition = letter.told("partition").and_then(|partition| partition.parse().ok());
-        record.timestamp = letter.told("timestamp").and_then(|millis| millis.parse().ok());
+        record.partition = letter.header("partition").and_then(|partition| partition.parse().ok());
+        record.timestamp = letter.header("timestamp").and_then(|millis| millis.parse().ok());
         (record.key, record.payload) = (letter.key.as_deref(), letter.value.as_deref());
         self.insist(record)?;
         let told = [letter.partition.to_string(), letter.offset.to_string(), now.to_owned()];

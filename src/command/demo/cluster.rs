@@ -40,7 +40,7 @@ impl DemoDatabase {
             .args(["--auth=trust", "--username=anomaly_user", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
             .arg(path.join("data"))
             .current_dir("/")
-            // Ctrl-C is for the demo: an interrupted step could not be told from a failed one.
+            // Ctrl-C is for the demo: an interrupted step would look like a failed one.
             .process_group(0)
             .output()
             .map_err(|e| Error::unavailable(format_args!("cannot run initdb: {e}")))?;

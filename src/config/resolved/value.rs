@@ -129,7 +129,7 @@ choice! {
 }
 
 choice! {
-    /// Whether browsers are told to use only TLS for this host.
+    /// Whether responses ask browsers to use only TLS for this host.
     Hsts {
         /// On port 443.
         Auto = "auto",

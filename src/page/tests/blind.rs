@@ -280,13 +280,13 @@ fn a_detector_that_ended_or_has_no_partitions_is_stopped_at_once_and_its_reason_
     };
     let not_serving = |age| ConditionRow {
         code: "not_serving".into(),
-        ..condition(ConditionSeverity::Degraded, "raw_events was made anew", age)
+        ..condition(ConditionSeverity::Degraded, "raw_events was recreated", age)
     };
     assert_eq!(of("stopped", 3.0, vec![]), "Detection has stopped. The detector ended 3 s ago.");
-    assert_eq!(of("stopped", 3.0, vec![not_serving(3.0)]), "Detection has stopped. raw_events was made anew");
-    assert_eq!(of("stopped", 600.0, vec![not_serving(600.0)]), "Detection has stopped. raw_events was made anew");
+    assert_eq!(of("stopped", 3.0, vec![not_serving(3.0)]), "Detection has stopped. raw_events was recreated");
+    assert_eq!(of("stopped", 600.0, vec![not_serving(600.0)]), "Detection has stopped. raw_events was recreated");
     // A worker without partitions reports no row: the last row is old, but the reason is recent.
-    assert_eq!(of("running", 40.0, vec![not_serving(2.0)]), "Detection has stopped. raw_events was made anew");
+    assert_eq!(of("running", 40.0, vec![not_serving(2.0)]), "Detection has stopped. raw_events was recreated");
     // An old condition explains nothing.
     assert_eq!(of("running", 40.0, vec![not_serving(600.0)]), "Detection has stopped. No report for 40 s.");
 }

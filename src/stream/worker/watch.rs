@@ -32,7 +32,7 @@ pub(super) struct InputWatch {
     /// Partitions that were taken over at an offset that another program or a person had committed.
     takeovers: BTreeMap<i32, ForeignTakeover>,
     foreign: ForeignCommits,
-    /// Since when an offset of another program stands in a partition that this worker does not have.
+    /// Since when an offset of another program has been observed in a partition that this worker did not have then.
     elsewhere: BTreeMap<i32, Duration>,
     /// When another program or a commit of one was seen for the last time.
     foreign_seen: Duration,
