@@ -290,8 +290,16 @@ fn totals_say_what_the_rows_say() {
         let critical = rows.iter().filter(|row| row.severity == Severity::Critical).count() as i64;
         assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (300, critical), "{table}");
     }
+    // A range whose ends are not whole hours: anomalies of its first and last hour lie outside of it.
+    let minutes = |row: usize, minutes: i64| {
+        Timestamp::from_millis(rows[row].timestamp.unwrap().millis() + minutes * 60_000).unwrap()
+    };
+    let between = format!("from={}&to={}", minutes(5, 17), minutes(1, -17));
+    let of_device = format!("from={}&to={}&device=pump-3", minutes(31, 17), minutes(1, -17));
     // A filter by method is answered from the rows, the same without it from the totals.
     for query in [
+        &between,
+        &of_device,
         "span=1h",
         "span=6h",
         "span=24h",

@@ -14,7 +14,7 @@ const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) fi
 /// before it, what is later is counted.
 pub type Since = Option<Timestamp>;
 
-/// Names are counted from totals beyond this, since the ends are moved to whole hours; bars wherever totals are as exact.
+/// Width in milliseconds beyond which names are counted from totals.
 const LONG: i64 = 6 * 3_600_000;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -156,24 +156,34 @@ fn ceil(time: Timestamp, width: i64) -> Timestamp {
     floor(Timestamp::from_millis(time.millis() + width - 1).unwrap_or(time), width)
 }
 
-/// Totals of a range, all devices together. Its ends are moved to whole hours.
+/// Selects the counts of a range of all devices together: totals of its whole hours, rows before and after them.
 fn by_hours(conditions: &mut WhereClause, from: Timestamp, to: Timestamp) -> String {
-    let [start, end] = [floor(from, HOUR), ceil(to, HOUR)].map(|time| conditions.value(time.to_time()));
-    format!("(select * from anomaly_metrics where hour >= ${start} and hour < ${end}) as totals")
+    let (first, last) = (ceil(from, HOUR), floor(to, HOUR));
+    let [from, first, last, to] = [from, first, last, to].map(|time| conditions.value(time.to_time()));
+    let columns = "metric_name, severity, anomalies";
+    let rows = "metric_name, severity, 1 as anomalies";
+    format!(
+        "(select {columns} from anomaly_metrics where hour >= ${first} and hour < ${last}
+          union all select {rows} from anomalies where event_time >= ${from} and event_time < ${first}
+          union all select {rows} from anomalies where event_time >= ${last} and event_time < ${to}) as totals"
+    )
 }
 
-/// Totals of a range: its whole days, and hours before and after them. Its ends are moved to whole hours.
+/// Selects the counts of a range: totals of its whole days and of the whole hours before and after them, rows at its ends.
 fn by_days(conditions: &mut WhereClause, from: Timestamp, to: Timestamp) -> String {
-    let (start, end) = (floor(from, HOUR), ceil(to, HOUR));
-    let first = ceil(start, 24 * HOUR);
+    let (start, end) = (ceil(from, HOUR), floor(to, HOUR));
+    let first = ceil(start, 24 * HOUR).min(end);
     let last = floor(end, 24 * HOUR).max(first);
-    let (first, last) = if first > end { (end, end) } else { (first, last) };
-    let [start, first, last, end] = [start, first, last, end].map(|time| conditions.value(time.to_time()));
+    let [from, start, first, last, end, to] =
+        [from, start, first, last, end, to].map(|time| conditions.value(time.to_time()));
     let columns = "device_id, metric_name, severity, anomalies";
+    let rows = "device_id, metric_name, severity, 1 as anomalies";
     format!(
-        "(select {columns} from anomaly_hours where hour >= ${start} and hour < ${first}
+        "(select {rows} from anomalies where event_time >= ${from} and event_time < ${start}
+          union all select {columns} from anomaly_hours where hour >= ${start} and hour < ${first}
           union all select {columns} from anomaly_days where day >= ${first} and day < ${last}
-          union all select {columns} from anomaly_hours where hour >= ${last} and hour < ${end}) as totals"
+          union all select {columns} from anomaly_hours where hour >= ${last} and hour < ${end}
+          union all select {rows} from anomalies where event_time >= ${end} and event_time < ${to}) as totals"
     )
 }
 
