@@ -1,7 +1,7 @@
-//! Implements [`GroupConsumer`](super::client::GroupConsumer) and
-//! [`TransactionalClient`](super::client::TransactionalClient) with librdkafka.
+//! Implements the traits of [`client`](super::client) with librdkafka: [`KafkaGroupConsumer`] those of the sink,
+//! [`KafkaTransactionalClient`] those of a worker.
 //!
-//! [`client`] builds configurations. [`context`] receives librdkafka's callbacks. [`fault`] decides what an error
+//! `client` builds configurations. [`context`] receives librdkafka's callbacks. [`fault`] decides what an error
 //! means.
 
 pub mod client;

@@ -2,10 +2,10 @@
 //! them, on a virtual clock, with faults by a seeded schedule. Part of the tests only.
 //!
 //! [`cluster`] holds the records; [`transactions`] and [`group`] are the two coordinators, [`database`] has the sink's rows;
-//! [`stage`] lets one actor act at a time, in an order that follows from the seed; [`consumer`] is the
-//! [`Reader`](super::log::Reader) of a sink or worker, [`member`] the [`Log`](super::log::Log) of a worker, [`strike`] what may
-//! befall their calls; [`world`] plays a schedule, [`director`] makes its events; [`check`] holds the outcome against a
-//! single-threaded run, which takes its [`decisions`] from the topic of windows.
+//! [`stage`] lets one actor act at a time, in an order that follows from the seed; [`consumer`] is the client of a sink,
+//! [`member`] that of a worker, both with the traits of [`client`](super::client), [`strike`] what may befall their calls;
+//! [`world`] plays a schedule, [`director`] makes its events; [`check`] holds the outcome against a single-threaded run,
+//! which takes its [`decisions`] from the topic of windows.
 //!
 //! A failing seed is printed as a command that replays it.
 

@@ -106,7 +106,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
 
     /// Runs until a stop is requested; then stores the pending records, if that is possible at once.
     pub fn run(mut self) -> SinkEnding {
-        let mut turn = self.reader.join();
+        let mut turn = self.reader.subscribe();
         while !self.stop.is_requested() {
             if let Err(fault) = turn {
                 return SinkEnding::Rebuild(fault.message);
@@ -122,7 +122,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     fn turn(&mut self) -> Result<(), Fault> {
         self.part.beat();
         self.read()?;
-        while let Some(change) = self.reader.change() {
+        while let Some(change) = self.reader.next_change() {
             self.regroup(change)?;
         }
         self.take_over()?;

@@ -171,7 +171,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
 
     /// Runs until a stop is requested, a new client is needed, or an error ends the worker.
     pub fn run(mut self) -> WorkerEnding {
-        while let Err(fault) = self.log.open().and_then(|()| self.log.join()) {
+        while let Err(fault) = self.log.init_transactions().and_then(|()| self.log.subscribe()) {
             if self.stop.is_requested() {
                 return WorkerEnding::Stopped;
             }
@@ -207,7 +207,7 @@ impl<'a, L: TransactionalClient> Worker<'a, L> {
             self.commit()?;
             return Ok(Some(WorkerEnding::Failed(poison)));
         }
-        while let Some(change) = self.log.change() {
+        while let Some(change) = self.log.next_change() {
             // A change that was answered only in part cannot be continued.
             self.regroup(change).map_err(Fault::or_rebuild)?;
         }

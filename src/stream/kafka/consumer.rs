@@ -1,4 +1,4 @@
-//! Implements [`GroupConsumer`] with librdkafka: a `BaseConsumer` on the thread of its loop.
+//! Implements [`GroupConsumer`](crate::stream::client::GroupConsumer) with librdkafka: a `BaseConsumer` on the thread of its loop.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,10 @@ use super::context::ConsumerEvents;
 use super::fetch::FetchQueue;
 use super::{client, fault, identity, stranded};
 use crate::config::resolved::KafkaSettings;
-use crate::stream::client::{AssignmentChange, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
+use crate::stream::client::{
+    AssignmentChange, ClusterConnection, Fault, GroupMembership, Positions, RecordFetch, RecordVisitor, Remedy,
+    TopicAdministration, TopicIdentity,
+};
 
 /// Timeout of one call to the cluster.
 pub(super) const CALL: Duration = Duration::from_secs(5);
@@ -137,7 +140,7 @@ impl Drop for KafkaGroupConsumer {
     }
 }
 
-impl GroupConsumer for KafkaGroupConsumer {
+impl ClusterConnection for KafkaGroupConsumer {
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
@@ -146,15 +149,60 @@ impl GroupConsumer for KafkaGroupConsumer {
         std::thread::sleep(time);
     }
 
-    fn join(&mut self) -> Result<(), Fault> {
+    fn trouble(&self) -> Option<String> {
+        self.consumer.context().trouble.get()
+    }
+}
+
+impl GroupMembership for KafkaGroupConsumer {
+    fn subscribe(&mut self) -> Result<(), Fault> {
         self.consumer.context().asks();
         self.consumer.subscribe(&[&self.topic]).map_err(|e| fault::of("subscribing", &e))
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.consumer.context().trouble.get()
+    fn has_change(&self) -> bool {
+        self.consumer.context().has_change()
     }
 
+    fn next_change(&mut self) -> Option<AssignmentChange> {
+        self.consumer.context().change()
+    }
+
+    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
+        let list = self.list(at)?;
+        self.fetch.lead(&self.consumer, &self.topic, at.keys().copied());
+        self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
+        self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
+        self.consumer.context().trouble.clear();
+        self.assigned = at.clone();
+        self.reached.clear();
+        Ok(())
+    }
+
+    fn unassign(&mut self) -> Result<(), Fault> {
+        self.assigned.clear();
+        self.reached.clear();
+        self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
+    }
+
+    fn is_assignment_lost(&self) -> bool {
+        self.consumer.assignment_lost()
+    }
+
+    fn leave(&mut self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        self.consumer.context().close();
+        self.consumer.unsubscribe();
+        while Instant::now() < deadline {
+            self.consumer.poll(Duration::from_millis(100));
+            if self.consumer.assignment().is_ok_and(|assignment| assignment.count() == 0) {
+                return;
+            }
+        }
+    }
+}
+
+impl RecordFetch for KafkaGroupConsumer {
     fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
         // Serves callbacks and errors; records come through the queue.
         let only_waits = most == 0;
@@ -191,31 +239,6 @@ impl GroupConsumer for KafkaGroupConsumer {
         Ok(taken)
     }
 
-    fn has_change(&self) -> bool {
-        self.consumer.context().has_change()
-    }
-
-    fn change(&mut self) -> Option<AssignmentChange> {
-        self.consumer.context().change()
-    }
-
-    fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
-        let list = self.list(at)?;
-        self.fetch.lead(&self.consumer, &self.topic, at.keys().copied());
-        self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
-        self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
-        self.consumer.context().trouble.clear();
-        self.assigned = at.clone();
-        self.reached.clear();
-        Ok(())
-    }
-
-    fn unassign(&mut self) -> Result<(), Fault> {
-        self.assigned.clear();
-        self.reached.clear();
-        self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
-    }
-
     fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault> {
         let at = self.assigned.iter().filter(|(partition, _)| partitions.contains(partition));
         let list = self.list(&at.map(|(partition, offset)| (*partition, *offset)).collect())?;
@@ -223,6 +246,16 @@ impl GroupConsumer for KafkaGroupConsumer {
         // The fetching thread checks once a second unless something wakes it. This call wakes it; resuming does not.
         let _ = self.consumer.seek_partitions(list, Duration::ZERO);
         Ok(())
+    }
+
+    fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
+        if to.is_empty() {
+            return Ok(());
+        }
+        self.rewound(to);
+        let rebuild = |e: &KafkaError| Fault::new(Remedy::Rebuild, format_args!("rewinding: {e}"));
+        let list = self.consumer.seek_partitions(self.list(to)?, CALL).map_err(|e| rebuild(&e))?;
+        list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
     }
 
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
@@ -234,8 +267,8 @@ impl GroupConsumer for KafkaGroupConsumer {
         Ok(bounds)
     }
 
-    fn topic_id(&mut self) -> Option<String> {
-        identity::topic_id(self.consumer.client().native_ptr(), &self.topic, TOPIC_ID).ok().flatten()
+    fn starts(&self) -> Positions {
+        self.consumer.context().starts()
     }
 
     fn ends(&self) -> Positions {
@@ -248,6 +281,23 @@ impl GroupConsumer for KafkaGroupConsumer {
 
     fn reached(&self) -> Positions {
         self.reached.clone()
+    }
+}
+
+impl TopicAdministration for KafkaGroupConsumer {
+    fn identity(&mut self) -> Result<TopicIdentity, Fault> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(&self.topic), CALL)
+            .map_err(|e| fault::of("partitions of the topic", &e))?;
+        let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
+        let id = identity::topic_id(self.consumer.client().native_ptr(), &self.topic, CALL)
+            .map_err(|identity::TimedOut| Fault::new(Remedy::Retry, "no answer about the topic's id"))?;
+        Ok(TopicIdentity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
+    }
+
+    fn topic_id(&mut self) -> Option<String> {
+        identity::topic_id(self.consumer.client().native_ptr(), &self.topic, TOPIC_ID).ok().flatten()
     }
 }
 

@@ -17,11 +17,11 @@ use super::{client, fault, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{Fault, OffsetRanges, Positions, RecordVisitor, Remedy};
 
-/// The [`HistoryReader`] of one worker, created when it is first needed.
+/// The [`KafkaHistory`] of one worker, created when it is first needed.
 pub struct LazyHistory {
     kafka: KafkaSettings,
     group: String,
-    history: Option<HistoryReader>,
+    history: Option<KafkaHistory>,
     /// Thread that closes the consumer. Closing takes 0.1 s, during which the worker can judge records.
     closing: Option<JoinHandle<()>>,
 }
@@ -33,10 +33,10 @@ impl LazyHistory {
     }
 
     /// Returns the open reader, or opens one.
-    pub fn history(&mut self) -> Result<&mut HistoryReader, Fault> {
+    pub fn history(&mut self) -> Result<&mut KafkaHistory, Fault> {
         match &mut self.history {
             Some(history) => Ok(history),
-            none => Ok(none.insert(HistoryReader::new(&self.kafka, &self.group)?)),
+            none => Ok(none.insert(KafkaHistory::new(&self.kafka, &self.group)?)),
         }
     }
 
@@ -68,7 +68,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(15);
 
 /// Reads ranges of partitions with two consumers: one reads committed records, one sees the ends of open transactions.
-pub struct HistoryReader {
+pub struct KafkaHistory {
     fetch: FetchQueue,
     consumer: BaseConsumer<ConsumerEvents>,
     kafka: KafkaSettings,
@@ -84,7 +84,7 @@ pub struct HistoryReader {
     looked: Option<Instant>,
 }
 
-impl HistoryReader {
+impl KafkaHistory {
     /// Creates a reader without ranges.
     pub fn new(kafka: &KafkaSettings, group: &str) -> Result<Self, Fault> {
         let open = |isolation| {
@@ -99,7 +99,7 @@ impl HistoryReader {
             config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))
         };
         let (consumer, eager) = (open("read_committed")?, open("read_uncommitted")?);
-        Ok(HistoryReader {
+        Ok(KafkaHistory {
             fetch: FetchQueue::new(&consumer),
             consumer,
             kafka: kafka.clone(),

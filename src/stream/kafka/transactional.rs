@@ -1,4 +1,4 @@
-//! Implements [`TransactionalClient`] with librdkafka: a consumer of the input, and a `BaseProducer` on the worker's
+//! Implements [`TransactionalClient`](crate::stream::client::TransactionalClient) with librdkafka: a consumer of the input, and a `BaseProducer` on the worker's
 //! thread.
 
 use std::collections::BTreeMap;
@@ -13,12 +13,13 @@ use super::consumer::{CALL, KafkaGroupConsumer};
 use super::context::{ConsumerEvents, DeliveryReports};
 use super::names::MemberNames;
 use super::observer::GroupObserver;
-use super::{client, duplicate, fault, history, identity, origin, stranded};
+use super::{client, duplicate, fault, history, origin, stranded};
 use crate::config::resolved::{Delivery, KafkaSettings};
 use crate::stop::Stop;
 use crate::stream::client::{
-    AssignmentChange, CommittedOffset, Fault, ForeignCommits, GroupConsumer, HistoryTopic, OffsetRanges,
-    OutgoingRecord, Positions, RecordVisitor, Remedy, TopicIdentity, TransactionalClient,
+    AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
+    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, RecordFetch, RecordVisitor, Remedy,
+    TopicAdministration, TopicIdentity, TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
 
@@ -112,8 +113,7 @@ impl KafkaTransactionalClient {
     }
 }
 
-/// The consumer part; the callbacks of the producer run during its calls.
-impl GroupConsumer for KafkaTransactionalClient {
+impl ClusterConnection for KafkaTransactionalClient {
     fn now(&self) -> Duration {
         self.reader.now()
     }
@@ -122,26 +122,22 @@ impl GroupConsumer for KafkaTransactionalClient {
         self.reader.sleep(time);
     }
 
-    fn join(&mut self) -> Result<(), Fault> {
-        self.reader.join()
-    }
-
     fn trouble(&self) -> Option<String> {
         self.reader.trouble()
     }
+}
 
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
-        self.producer.poll(Duration::ZERO);
-        stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
-        self.reader.poll(wait, most, visit)
+impl GroupMembership for KafkaTransactionalClient {
+    fn subscribe(&mut self) -> Result<(), Fault> {
+        self.reader.subscribe()
     }
 
     fn has_change(&self) -> bool {
         self.reader.has_change()
     }
 
-    fn change(&mut self) -> Option<AssignmentChange> {
-        self.reader.change()
+    fn next_change(&mut self) -> Option<AssignmentChange> {
+        self.reader.next_change()
     }
 
     fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
@@ -153,16 +149,36 @@ impl GroupConsumer for KafkaTransactionalClient {
         self.reader.unassign()
     }
 
+    fn is_assignment_lost(&self) -> bool {
+        self.reader.is_assignment_lost()
+    }
+
+    fn leave(&mut self, limit: Duration) {
+        self.reader.leave(limit);
+    }
+}
+
+impl RecordFetch for KafkaTransactionalClient {
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
+        self.producer.poll(Duration::ZERO);
+        stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
+        self.reader.poll(wait, most, visit)
+    }
+
     fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault> {
         self.reader.resume(partitions)
+    }
+
+    fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
+        self.reader.seek(to)
     }
 
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
         self.reader.bounds(partition)
     }
 
-    fn topic_id(&mut self) -> Option<String> {
-        self.reader.topic_id()
+    fn starts(&self) -> Positions {
+        self.reader.starts()
     }
 
     fn ends(&self) -> Positions {
@@ -178,36 +194,17 @@ impl GroupConsumer for KafkaTransactionalClient {
     }
 }
 
-impl TransactionalClient for KafkaTransactionalClient {
-    fn open(&mut self) -> Result<(), Fault> {
-        if self.delivery == Delivery::ExactlyOnce {
-            self.producer.init_transactions(OPEN).map_err(|e| {
-                // The callbacks know the reason of the delay; each poll serves one.
-                (0..32).for_each(|_| self.producer.poll(Duration::ZERO));
-                let mut fault = fault::of("starting transactions", &e);
-                if let Some(why) = self.producer.context().trouble.reason() {
-                    fault.message = why;
-                }
-                fault
-            })?;
-        }
-        Ok(())
+impl TopicAdministration for KafkaTransactionalClient {
+    fn identity(&mut self) -> Result<TopicIdentity, Fault> {
+        self.reader.identity()
     }
 
-    fn is_assignment_lost(&self) -> bool {
-        self.consumer().assignment_lost()
+    fn topic_id(&mut self) -> Option<String> {
+        self.reader.topic_id()
     }
+}
 
-    fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
-        if to.is_empty() {
-            return Ok(());
-        }
-        self.reader.rewound(to);
-        let rebuild = |e: &KafkaError| Fault::new(Remedy::Rebuild, format_args!("rewinding: {e}"));
-        let list = self.consumer().seek_partitions(self.reader.list(to)?, CALL).map_err(|e| rebuild(&e))?;
-        list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
-    }
-
+impl GroupAdministration for KafkaTransactionalClient {
     fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
@@ -226,10 +223,21 @@ impl TransactionalClient for KafkaTransactionalClient {
         self.onlooker.as_ref().map(GroupObserver::foreign).unwrap_or_default()
     }
 
-    fn starts(&self) -> Positions {
-        self.consumer().context().starts()
+    /// A fenced producer may have been too slow, or another instance may have the same name. The consumer of such an
+    /// instance joins after its producer has begun, and this member learns of it with the next heartbeat.
+    fn is_replaced(&mut self, mut is_fenced: bool, stop: &Stop) -> bool {
+        let of_producer = self.producer.client().fatal_error();
+        let is_doubted = of_producer.is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
+        let deadline = Instant::now() + self.heartbeat + Duration::from_secs(1);
+        while is_doubted && !is_fenced && Instant::now() < deadline {
+            self.consumer().poll(Duration::from_millis(50));
+            is_fenced = self.consumer().client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId);
+        }
+        is_fenced && duplicate::exists(&self.kafka, &self.names, self.session, stop)
     }
+}
 
+impl HistoryReader for KafkaTransactionalClient {
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
         let (topic, input) = (self.topic(of), self.names.input.clone());
         let bounds = self.past.history()?.bounds(&topic, partitions, of == HistoryTopic::State);
@@ -253,17 +261,6 @@ impl TransactionalClient for KafkaTransactionalClient {
         Ok(bounds)
     }
 
-    fn identity(&mut self) -> Result<TopicIdentity, Fault> {
-        let metadata = self
-            .consumer()
-            .fetch_metadata(Some(&self.names.input), CALL)
-            .map_err(|e| fault::of("partitions of the topic", &e))?;
-        let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
-        let id = identity::topic_id(self.producer.client().native_ptr(), &self.names.input, CALL)
-            .map_err(|identity::TimedOut| Fault::new(Remedy::Retry, "no answer about the topic's id"))?;
-        Ok(TopicIdentity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
-    }
-
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
         let topic = self.topic(of);
         self.past.history()?.start(&topic, ranges)
@@ -275,6 +272,23 @@ impl TransactionalClient for KafkaTransactionalClient {
 
     fn close_history(&mut self) {
         self.past.close();
+    }
+}
+
+impl TransactionalProducer for KafkaTransactionalClient {
+    fn init_transactions(&mut self) -> Result<(), Fault> {
+        if self.delivery == Delivery::ExactlyOnce {
+            self.producer.init_transactions(OPEN).map_err(|e| {
+                // The callbacks know the reason of the delay; each poll serves one.
+                (0..32).for_each(|_| self.producer.poll(Duration::ZERO));
+                let mut fault = fault::of("starting transactions", &e);
+                if let Some(why) = self.producer.context().trouble.reason() {
+                    fault.message = why;
+                }
+                fault
+            })?;
+        }
+        Ok(())
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
@@ -305,30 +319,5 @@ impl TransactionalClient for KafkaTransactionalClient {
 
     fn abort(&mut self) -> Result<(), Fault> {
         self.give_up()
-    }
-
-    /// A fenced producer may have been too slow, or another instance may have the same name. The consumer of such an
-    /// instance joins after its producer has begun, and this member learns of it with the next heartbeat.
-    fn is_replaced(&mut self, mut is_fenced: bool, stop: &Stop) -> bool {
-        let of_producer = self.producer.client().fatal_error();
-        let is_doubted = of_producer.is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
-        let deadline = Instant::now() + self.heartbeat + Duration::from_secs(1);
-        while is_doubted && !is_fenced && Instant::now() < deadline {
-            self.consumer().poll(Duration::from_millis(50));
-            is_fenced = self.consumer().client().fatal_error().is_some_and(|(code, _)| code == Code::FencedInstanceId);
-        }
-        is_fenced && duplicate::exists(&self.kafka, &self.names, self.session, stop)
-    }
-
-    fn leave(&mut self, limit: Duration) {
-        let deadline = Instant::now() + limit;
-        self.consumer().context().close();
-        self.consumer().unsubscribe();
-        while Instant::now() < deadline {
-            self.consumer().poll(Duration::from_millis(100));
-            if self.consumer().assignment().is_ok_and(|assignment| assignment.count() == 0) {
-                return;
-            }
-        }
     }
 }

@@ -126,10 +126,10 @@ fn poll(
 
 /// Opens, joins, and takes what it is given at these offsets.
 fn join(log: &mut dyn TransactionalClient, at: i64) {
-    insist(|| log.open()).unwrap();
-    log.join().unwrap();
+    insist(|| log.init_transactions()).unwrap();
+    log.subscribe().unwrap();
     poll(log, |_, log| log.has_change()).unwrap();
-    assert_eq!(log.change(), Some(AssignmentChange::Assigned(vec![0])));
+    assert_eq!(log.next_change(), Some(AssignmentChange::Assigned(vec![0])));
     log.assign(&Positions::from([(0, at)])).unwrap();
     log.resume(&[0]).unwrap();
 }
@@ -199,7 +199,7 @@ fn script(world: &dyn World) -> Vec<String> {
     a.begin().unwrap();
     a.send(record(OutputTopic::State(0), "fenced")).unwrap();
     let mut b = world.log("b", "one");
-    tell("a second producer by the same name", format!("{:?}", insist(|| b.open())));
+    tell("a second producer by the same name", format!("{:?}", insist(|| b.init_transactions())));
     let late = insist(|| a.commit(&mark(9))).map_err(|fault| fault.remedy);
     tell("the commit of the first", format!("{late:?}"));
     drop((a, b));

@@ -1,4 +1,4 @@
-//! [`Reader`] of one simulated member of a group: the client's side of the group's protocol.
+//! The consumer of one simulated member of a group: the client's side of the group's protocol.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,7 +10,10 @@ use super::cluster::{LogEntry, SimulatedPartition, SimulatedTopic};
 use super::stage::{Inner, Scheduler};
 use super::strike::{ASK, LOCAL, POLL_SHARE, Struck};
 use super::world::Defect;
-use crate::stream::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, RecordVisitor, Remedy};
+use crate::stream::client::{
+    AssignmentChange, ClusterConnection, ConsumedRecord, Fault, GroupMembership, Positions, RecordFetch, RecordVisitor,
+    Remedy, TopicAdministration, TopicIdentity,
+};
 
 /// Share of the faults that lose a member's place.
 const MISPLACED: f64 = 0.05;
@@ -149,7 +152,7 @@ impl Struck for SimulatedConsumer {
     }
 }
 
-impl GroupConsumer for SimulatedConsumer {
+impl ClusterConnection for SimulatedConsumer {
     fn now(&self) -> Duration {
         self.stage.look().now
     }
@@ -159,37 +162,22 @@ impl GroupConsumer for SimulatedConsumer {
         inner.now += time;
     }
 
-    fn join(&mut self) -> Result<(), Fault> {
-        self.is_asking = true;
-        Ok(())
-    }
-
     fn trouble(&self) -> Option<String> {
         None
     }
+}
 
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
-        let batches = self.act_with(POLL_SHARE, LOCAL, |this, inner| {
-            this.attend(inner)?;
-            if most == 0 || !this.changes.is_empty() {
-                inner.now += wait / 8;
-                return Ok(Vec::new());
-            }
-            let batches = this.fetch(inner, most);
-            if batches.is_empty() {
-                inner.now += wait / 4;
-            }
-            Ok(batches)
-        })?;
-        batches.iter().for_each(|(partition, records)| visit(*partition, &show(records)));
-        Ok(batches.iter().map(|(_, records)| records.len()).sum())
+impl GroupMembership for SimulatedConsumer {
+    fn subscribe(&mut self) -> Result<(), Fault> {
+        self.is_asking = true;
+        Ok(())
     }
 
     fn has_change(&self) -> bool {
         !self.changes.is_empty()
     }
 
-    fn change(&mut self) -> Option<AssignmentChange> {
+    fn next_change(&mut self) -> Option<AssignmentChange> {
         self.changes.pop_front()
     }
 
@@ -211,9 +199,50 @@ impl GroupConsumer for SimulatedConsumer {
         })
     }
 
+    fn is_assignment_lost(&self) -> bool {
+        self.is_lost
+    }
+
+    fn leave(&mut self, _limit: Duration) {
+        let _ = self.act(LOCAL, |this, inner| {
+            let (now, group) = (inner.now, inner.cluster.group_of(this.topic));
+            if group.members.get(&this.name).is_some_and(|seat| Some(seat.id) == this.id) {
+                group.remove(&this.name, now);
+            }
+            Ok(())
+        });
+    }
+}
+
+impl RecordFetch for SimulatedConsumer {
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
+        let batches = self.act_with(POLL_SHARE, LOCAL, |this, inner| {
+            this.attend(inner)?;
+            if most == 0 || !this.changes.is_empty() {
+                inner.now += wait / 8;
+                return Ok(Vec::new());
+            }
+            let batches = this.fetch(inner, most);
+            if batches.is_empty() {
+                inner.now += wait / 4;
+            }
+            Ok(batches)
+        })?;
+        batches.iter().for_each(|(partition, records)| visit(*partition, &show(records)));
+        Ok(batches.iter().map(|(_, records)| records.len()).sum())
+    }
+
     fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault> {
         self.act(LOCAL, |this, _| {
             this.paused.retain(|partition| !partitions.contains(partition));
+            Ok(())
+        })
+    }
+
+    fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
+        self.act(LOCAL, |this, _| {
+            this.positions.extend(to);
+            this.reached.retain(|partition, _| !to.contains_key(partition));
             Ok(())
         })
     }
@@ -225,8 +254,9 @@ impl GroupConsumer for SimulatedConsumer {
         })
     }
 
-    fn topic_id(&mut self) -> Option<String> {
-        self.act(ASK, |_, inner| Ok(inner.cluster.topic_id.clone())).ok().flatten()
+    fn starts(&self) -> Positions {
+        let mut inner = self.stage.look();
+        self.positions.keys().map(|p| (*p, inner.cluster.partition(self.topic, *p).start)).collect()
     }
 
     fn ends(&self) -> Positions {
@@ -242,5 +272,17 @@ impl GroupConsumer for SimulatedConsumer {
 
     fn reached(&self) -> Positions {
         self.reached.clone()
+    }
+}
+
+impl TopicAdministration for SimulatedConsumer {
+    fn identity(&mut self) -> Result<TopicIdentity, Fault> {
+        self.act(ASK, |_, inner| {
+            Ok(TopicIdentity { id: inner.cluster.topic_id.clone(), partitions: inner.cluster.partitions })
+        })
+    }
+
+    fn topic_id(&mut self) -> Option<String> {
+        self.act(ASK, |_, inner| Ok(inner.cluster.topic_id.clone())).ok().flatten()
     }
 }

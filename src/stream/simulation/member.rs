@@ -1,4 +1,4 @@
-//! [`Log`] of one simulated worker: the client's side of transactions beside its [`Consumer`].
+//! The client of one simulated worker: transactions and history, with its [`SimulatedConsumer`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,12 +9,13 @@ use rand::RngExt;
 use super::cluster::{Fate, LogEntry, SimulatedTopic};
 use super::consumer::{SimulatedConsumer, show};
 use super::stage::Scheduler;
-use super::strike::{ASK, BEGIN, END, LOCAL, OFFSETS, SEND, Struck, dead};
+use super::strike::{ASK, BEGIN, END, OFFSETS, SEND, Struck, dead};
 use super::world::Defect;
 use crate::stop::Stop;
 use crate::stream::client::{
-    AssignmentChange, CommittedOffset, Fault, ForeignCommits, GroupConsumer, HistoryTopic, OffsetRanges,
-    OutgoingRecord, OutputTopic, Positions, RecordVisitor, Remedy, TopicIdentity, TransactionalClient,
+    AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
+    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, RecordFetch, RecordVisitor,
+    Remedy, TopicAdministration, TopicIdentity, TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
 
@@ -57,7 +58,7 @@ fn topic_of(past: HistoryTopic) -> SimulatedTopic {
     }
 }
 
-impl GroupConsumer for SimulatedClient {
+impl ClusterConnection for SimulatedClient {
     fn now(&self) -> Duration {
         self.consumer.now()
     }
@@ -66,24 +67,22 @@ impl GroupConsumer for SimulatedClient {
         self.consumer.sleep(time);
     }
 
-    fn join(&mut self) -> Result<(), Fault> {
-        self.consumer.join()
-    }
-
     fn trouble(&self) -> Option<String> {
         self.consumer.trouble()
     }
+}
 
-    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
-        self.consumer.poll(wait, most, visit)
+impl GroupMembership for SimulatedClient {
+    fn subscribe(&mut self) -> Result<(), Fault> {
+        self.consumer.subscribe()
     }
 
     fn has_change(&self) -> bool {
         self.consumer.has_change()
     }
 
-    fn change(&mut self) -> Option<AssignmentChange> {
-        self.consumer.change()
+    fn next_change(&mut self) -> Option<AssignmentChange> {
+        self.consumer.next_change()
     }
 
     fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
@@ -94,16 +93,34 @@ impl GroupConsumer for SimulatedClient {
         self.consumer.unassign()
     }
 
+    fn is_assignment_lost(&self) -> bool {
+        self.consumer.is_assignment_lost()
+    }
+
+    fn leave(&mut self, limit: Duration) {
+        self.consumer.leave(limit);
+    }
+}
+
+impl RecordFetch for SimulatedClient {
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
+        self.consumer.poll(wait, most, visit)
+    }
+
     fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault> {
         self.consumer.resume(partitions)
+    }
+
+    fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
+        self.consumer.seek(to)
     }
 
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
         self.consumer.bounds(partition)
     }
 
-    fn topic_id(&mut self) -> Option<String> {
-        self.consumer.topic_id()
+    fn starts(&self) -> Positions {
+        self.consumer.starts()
     }
 
     fn ends(&self) -> Positions {
@@ -119,26 +136,17 @@ impl GroupConsumer for SimulatedClient {
     }
 }
 
-impl TransactionalClient for SimulatedClient {
-    fn open(&mut self) -> Result<(), Fault> {
-        self.act(ASK, |this, inner| {
-            this.epoch = inner.cluster.init(&this.transactional_id);
-            Ok(())
-        })
+impl TopicAdministration for SimulatedClient {
+    fn identity(&mut self) -> Result<TopicIdentity, Fault> {
+        self.consumer.identity()
     }
 
-    fn is_assignment_lost(&self) -> bool {
-        self.consumer.is_lost
+    fn topic_id(&mut self) -> Option<String> {
+        self.consumer.topic_id()
     }
+}
 
-    fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
-        self.act(LOCAL, |this, _| {
-            this.consumer.positions.extend(to);
-            this.consumer.reached.retain(|partition, _| !to.contains_key(partition));
-            Ok(())
-        })
-    }
-
+impl GroupAdministration for SimulatedClient {
     fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault> {
         self.act(ASK, |_, inner| {
             if inner.cluster.is_unstable() {
@@ -163,6 +171,15 @@ impl TransactionalClient for SimulatedClient {
         ForeignCommits { commits: transactions.foreign.iter().filter_map(at).collect(), members: Vec::new() }
     }
 
+    fn is_replaced(&mut self, _is_fenced: bool, _stop: &Stop) -> bool {
+        let inner = self.consumer.stage.look();
+        let seat = inner.cluster.group.members.get(&self.consumer.name);
+        self.consumer.id.is_some()
+            && seat.is_some_and(|seat| Some(seat.id) != self.consumer.id && seat.actor != self.consumer.me)
+    }
+}
+
+impl HistoryReader for SimulatedClient {
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
         self.act(ASK, |_, inner| {
             let mut bounds = |partition: &i32| {
@@ -171,17 +188,6 @@ impl TransactionalClient for SimulatedClient {
             };
             Ok(partitions.iter().map(&mut bounds).collect())
         })
-    }
-
-    fn identity(&mut self) -> Result<TopicIdentity, Fault> {
-        self.act(ASK, |_, inner| {
-            Ok(TopicIdentity { id: inner.cluster.topic_id.clone(), partitions: inner.cluster.partitions })
-        })
-    }
-
-    fn starts(&self) -> Positions {
-        let mut inner = self.consumer.stage.look();
-        self.consumer.positions.keys().map(|p| (*p, inner.cluster.partition(SimulatedTopic::Input, *p).start)).collect()
     }
 
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
@@ -227,6 +233,15 @@ impl TransactionalClient for SimulatedClient {
 
     fn close_history(&mut self) {
         self.history = None;
+    }
+}
+
+impl TransactionalProducer for SimulatedClient {
+    fn init_transactions(&mut self) -> Result<(), Fault> {
+        self.act(ASK, |this, inner| {
+            this.epoch = inner.cluster.init(&this.transactional_id);
+            Ok(())
+        })
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
@@ -282,28 +297,5 @@ impl TransactionalClient for SimulatedClient {
     fn abort(&mut self) -> Result<(), Fault> {
         self.is_committing = false;
         self.act(END, |this, inner| inner.cluster.end(&this.transactional_id, this.epoch, false))
-    }
-
-    fn is_replaced(&mut self, _is_fenced: bool, _stop: &Stop) -> bool {
-        let inner = self.consumer.stage.look();
-        let seat = inner.cluster.group.members.get(&self.consumer.name);
-        self.consumer.id.is_some()
-            && seat.is_some_and(|seat| Some(seat.id) != self.consumer.id && seat.actor != self.consumer.me)
-    }
-
-    fn leave(&mut self, _limit: Duration) {
-        let _ = self.act(LOCAL, |this, inner| {
-            let now = inner.now;
-            if inner
-                .cluster
-                .group
-                .members
-                .get(&this.consumer.name)
-                .is_some_and(|seat| Some(seat.id) == this.consumer.id)
-            {
-                inner.cluster.group.remove(&this.consumer.name, now);
-            }
-            Ok(())
-        });
     }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::Worker;
-use crate::stream::client::TransactionalClient;
+use crate::stream::client::RecordFetch;
 
 /// Between two commits that only move offsets to the ends of partitions.
 const MOVE_ENDS: Duration = Duration::from_secs(1);
 
-impl<L: TransactionalClient> Worker<'_, L> {
+impl<L: RecordFetch> Worker<'_, L> {
     /// Moves past control records and aborted records at the ends of partitions, so that no lag stays where nothing is left to
     /// judge; at most once a second. Whether there was one.
     pub(super) fn move_to_ends(&mut self) -> bool {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::WorkerPlan;
 use super::checkpoint::Checkpoint;
-use crate::stream::client::{CommittedOffset, Fault, HistoryTopic, OffsetRanges, Remedy, TransactionalClient};
+use crate::stream::client::{
+    CommittedOffset, Fault, GroupAdministration, HistoryReader, HistoryTopic, OffsetRanges, Remedy, TopicAdministration,
+};
 
 /// The newest records of a partition, among which its floor nearly always is: each sweep writes it again.
 const RECENT: i64 = 10_000;
@@ -17,7 +19,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// What a start would stop with, or why it cannot be known.
-pub fn look<L: TransactionalClient>(log: &mut L, plan: &WorkerPlan, partitions: &[i32]) -> Result<usize, Fault> {
+pub fn look(
+    log: &mut (impl GroupAdministration + TopicAdministration + HistoryReader),
+    plan: &WorkerPlan,
+    partitions: &[i32],
+) -> Result<usize, Fault> {
     let known = log.committed(partitions)?;
     let identity = log.identity()?;
     let all = log.bounds_of(HistoryTopic::State, partitions)?;
@@ -37,7 +43,7 @@ pub fn look<L: TransactionalClient>(log: &mut L, plan: &WorkerPlan, partitions: 
 
 /// The newest floor of each partition within its range. A detector that runs has a transaction open most of the time, whose
 /// end is waited for.
-fn floors<L: TransactionalClient>(log: &mut L, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
+fn floors(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
     let mut left = ranges.clone();
     left.retain(|_, range| !range.is_empty());
     let (mut floors, mut damage) = (BTreeMap::new(), None);

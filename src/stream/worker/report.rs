@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::Worker;
 use crate::health::{ComponentState, ConditionCode, ConditionSeverity, PartitionStatus};
 use crate::series::EvictionCause;
-use crate::stream::client::TransactionalClient;
+use crate::stream::client::{GroupAdministration, RecordFetch};
 use crate::stream::progress::Progress;
 
-impl<L: TransactionalClient> Worker<'_, L> {
+impl<L: RecordFetch + GroupAdministration> Worker<'_, L> {
     /// Tells health what is known now.
     pub(super) fn report(&mut self) {
         match self.log.trouble() {

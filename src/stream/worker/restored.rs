@@ -6,7 +6,7 @@ use super::Worker;
 use super::checkpoint::Checkpoint;
 use crate::series::TableRestore;
 use crate::series::snapshot::{self, DamagedRecord};
-use crate::stream::client::{ConsumedRecord, Fault, HistoryTopic, OffsetRanges, Remedy, TransactionalClient};
+use crate::stream::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, OffsetRanges, Remedy};
 
 /// What the topic has of one partition.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl RestoredWindows {
     }
 }
 
-impl<L: TransactionalClient> Worker<'_, L> {
+impl<L: HistoryReader> Worker<'_, L> {
     /// Opens the topic for these partitions, as far as they are not empty; what is to be read.
     pub(super) fn open_windows(
         &mut self,

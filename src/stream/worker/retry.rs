@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::health::ComponentState;
-use crate::stream::client::{Fault, Remedy, TransactionalClient};
+use crate::stream::client::{ClusterConnection, Fault, Remedy};
 
 /// A call that has been retried for this long makes the worker degraded.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// offsets tell what became of it.
 const LIMIT: Duration = Duration::from_secs(15);
 
-impl<L: TransactionalClient> Worker<'_, L> {
+impl<L: ClusterConnection> Worker<'_, L> {
     /// Calls until the answer is not `Retry`; gives up when the time to drain is over.
     pub(super) fn insist<T>(
         &mut self,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{BATCH, Worker};
-use crate::stream::client::{Fault, Remedy, TransactionalClient};
+use crate::stream::client::{Fault, RecordFetch, Remedy};
 
 /// How long a poll waits when nothing is open.
 const IDLE: Duration = Duration::from_millis(200);
 
-impl<L: TransactionalClient> Worker<'_, L> {
+impl<L: RecordFetch> Worker<'_, L> {
     /// Polls, and judges what comes into `staged`.
     pub(super) fn take(&mut self) -> Result<usize, Fault> {
         let wait = match self.open {

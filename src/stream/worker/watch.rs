@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Worker;
 use super::splits::Splits;
 use crate::health::{ConditionCode, ConditionSeverity, PartitionStatus};
-use crate::stream::client::{ForeignCommits, Positions, TransactionalClient};
+use crate::stream::client::{ForeignCommits, GroupAdministration, Positions};
 use crate::stream::progress::ProgressByPartition;
 
 /// Time between two evaluations of the conditions.
@@ -176,7 +176,7 @@ impl InputWatch {
     }
 }
 
-impl<L: TransactionalClient> Worker<'_, L> {
+impl<L: GroupAdministration> Worker<'_, L> {
     /// Raises and clears the conditions, once a second.
     pub(super) fn watch(&mut self, partitions: &BTreeMap<i32, PartitionStatus>) {
         let now = self.log.now();

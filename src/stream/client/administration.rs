@@ -1,0 +1,52 @@
+//! Questions about the topic and about the group, outside the flow of records.
+
+use std::collections::BTreeMap;
+
+use super::connection::ClusterConnection;
+use super::fault::Fault;
+use super::offsets::{CommittedOffset, Positions};
+use crate::stop::Stop;
+
+/// Properties that distinguish the input topic from another one with the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicIdentity {
+    /// Id of the topic in the cluster; a recreated topic has another id. `None` if the cluster does not return it.
+    pub id: Option<String>,
+    /// Number of partitions.
+    pub partitions: i32,
+}
+
+/// Activity of other programs in the group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForeignCommits {
+    /// Partitions whose committed offset has no progress of a detector, with that offset.
+    pub commits: Positions,
+    /// Members of the group that are not detectors, each as client id and host.
+    pub members: Vec<String>,
+}
+
+/// Asks about the topic that a client consumes.
+#[allow(clippy::missing_errors_doc)]
+pub trait TopicAdministration: ClusterConnection {
+    /// Returns the topic's identity.
+    fn identity(&mut self) -> Result<TopicIdentity, Fault>;
+
+    /// Returns the topic's id, which distinguishes it from a recreated topic of the same name. `None` if it is unknown:
+    /// the broker is too old for ids, or did not answer.
+    fn topic_id(&mut self) -> Option<String>;
+}
+
+/// Asks about the group that a client belongs to.
+#[allow(clippy::missing_errors_doc)]
+pub trait GroupAdministration: ClusterConnection {
+    /// Returns the committed state of each partition, after all transactions in progress.
+    fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault>;
+
+    /// Returns the last known activity of other programs in the group, without a request.
+    fn foreign(&self) -> ForeignCommits;
+
+    /// Returns whether another process has taken this member's place under the same name. Called after a fault;
+    /// `is_fenced` if the group reported it. It may block until it can distinguish another process from an earlier
+    /// connection of this one.
+    fn is_replaced(&mut self, is_fenced: bool, stop: &Stop) -> bool;
+}

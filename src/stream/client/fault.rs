@@ -1,0 +1,50 @@
+//! A failed call, and its remedy.
+
+use std::fmt;
+
+/// Remedy for a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// Repeat the call with the same arguments.
+    Retry,
+    /// Abort the transaction, rewind and continue.
+    Abort,
+    /// The outcome is unknown, or the client is fenced or broken: rebuild everything from the committed offsets.
+    Rebuild,
+    /// Another process may have this member's place, under the same name. If it keeps it, give the place up.
+    Yield,
+    /// Stop: an operator must act. The message says how.
+    Stop,
+}
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The remedy.
+    pub remedy: Remedy,
+    /// Message for people.
+    pub message: String,
+    /// Whether a record was larger than its topic accepts.
+    pub is_too_large: bool,
+}
+
+impl Fault {
+    /// Creates a fault with its remedy.
+    pub fn new(remedy: Remedy, message: impl fmt::Display) -> Self {
+        Fault { remedy, message: message.to_string(), is_too_large: false }
+    }
+
+    /// Changes the remedy of a fault in a call that cannot be repeated: rebuild.
+    pub fn or_rebuild(self) -> Self {
+        match self.remedy {
+            Remedy::Stop | Remedy::Yield => self,
+            _ => Fault { remedy: Remedy::Rebuild, ..self },
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

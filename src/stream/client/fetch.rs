@@ -1,0 +1,40 @@
+//! Records of the assigned partitions, and what is known of their ends.
+
+use std::time::Duration;
+
+use super::connection::ClusterConnection;
+use super::fault::Fault;
+use super::offsets::Positions;
+use super::record::RecordVisitor;
+
+/// Fetches the records of the assigned partitions.
+#[allow(clippy::missing_errors_doc)]
+pub trait RecordFetch: ClusterConnection {
+    /// Waits at most `wait` for the first record, then passes at most `most` available ones, by partition. Returns
+    /// their number; 0 may also mean that the group changed. With `most` 0 it only stays in the group and waits for a
+    /// change.
+    fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault>;
+
+    /// Resumes these assigned partitions at their assigned offsets.
+    fn resume(&mut self, partitions: &[i32]) -> Result<(), Fault>;
+
+    /// Moves assigned partitions to these offsets, or fails.
+    fn seek(&mut self, to: &Positions) -> Result<(), Fault>;
+
+    /// Asks for the first available offset, and the offset after the last.
+    fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
+
+    /// Returns the first available offsets, if known without a request.
+    fn starts(&self) -> Positions;
+
+    /// Returns the ends of the readable parts of the partitions, if known without a request.
+    fn ends(&self) -> Positions;
+
+    /// Returns the ends of the partitions including open transactions, if known without a request.
+    fn highs(&self) -> Positions;
+
+    /// Returns partitions that were read to their end, with the offset of that end. `poll` has passed every record
+    /// before it. The other offsets before it are control records and records of aborted transactions. It is never
+    /// beyond an open transaction.
+    fn reached(&self) -> Positions;
+}

@@ -1,0 +1,41 @@
+//! Membership in a consumer group: subscription, and changes of the assignment.
+
+use std::time::Duration;
+
+use super::connection::ClusterConnection;
+use super::fault::Fault;
+use super::offsets::Positions;
+
+/// The group assigned or revoked partitions; reported in order. Eager protocol: always all partitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AssignmentChange {
+    /// Answer with [`GroupMembership::assign`].
+    Assigned(Vec<i32>),
+    /// Answer with [`GroupMembership::unassign`].
+    Revoked(Vec<i32>),
+}
+
+/// A member of a consumer group. [`RecordFetch::poll`](super::fetch::RecordFetch::poll) keeps it in the group.
+#[allow(clippy::missing_errors_doc)]
+pub trait GroupMembership: ClusterConnection {
+    /// Subscribes to the topic, which joins the group.
+    fn subscribe(&mut self) -> Result<(), Fault>;
+
+    /// Returns whether a change waits.
+    fn has_change(&self) -> bool;
+
+    /// Returns the oldest unanswered change, found by `poll`.
+    fn next_change(&mut self) -> Option<AssignmentChange>;
+
+    /// Accepts the partitions at these offsets, paused.
+    fn assign(&mut self, at: &Positions) -> Result<(), Fault>;
+
+    /// Gives up all partitions.
+    fn unassign(&mut self) -> Result<(), Fault>;
+
+    /// Returns whether the group revoked the partitions without asking.
+    fn is_assignment_lost(&self) -> bool;
+
+    /// Leaves the group; returns when this is done, or after `limit`.
+    fn leave(&mut self, limit: Duration);
+}

@@ -1,0 +1,69 @@
+//! Records as the loops read and send them.
+
+use std::borrow::Cow;
+
+pub use crate::event::Headers;
+use crate::event::RawRecord;
+
+/// A consumed record, borrowed from the client.
+#[derive(Clone, Copy)]
+pub struct ConsumedRecord<'a> {
+    /// Offset in the partition.
+    pub offset: i64,
+    /// The record's own time, milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+    /// Key; may be null.
+    pub key: Option<&'a [u8]>,
+    /// Value; may be null.
+    pub value: Option<&'a [u8]>,
+    /// Headers, read only on demand, because reading them costs as much as everything else.
+    pub headers: &'a dyn Headers,
+}
+
+impl<'a> ConsumedRecord<'a> {
+    /// Returns the parts from which an event is decoded.
+    pub fn input(&self) -> RawRecord<'a> {
+        RawRecord { key: self.key, value: self.value, headers: self.headers }
+    }
+
+    /// Returns the bytes of key and value.
+    pub fn size(&self) -> usize {
+        [self.key, self.value].map(|part| part.map_or(0, <[u8]>::len)).iter().sum()
+    }
+}
+
+/// A record to send.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutgoingRecord {
+    /// Destination.
+    pub output: OutputTopic,
+    /// Key; may be null.
+    pub key: Option<Vec<u8>>,
+    /// Value; may be null.
+    pub value: Option<Vec<u8>>,
+    /// Headers, in order; a value may be null.
+    pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
+}
+
+impl OutgoingRecord {
+    /// Returns the bytes of key, value and headers.
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+        [&self.key, &self.value].map(|part| part.as_ref().map_or(0, Vec::len)).iter().sum::<usize>()
+            + headers.sum::<usize>()
+    }
+}
+
+/// The topics that the loop writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputTopic {
+    /// Topic `anomalies`.
+    Anomalies,
+    /// Topic `raw_events_dlq`.
+    DeadLetters,
+    /// This partition of topic `anomaly_state`.
+    State(i32),
+}
+
+/// Receives the records of one partition, in offset order.
+pub type RecordVisitor<'v> = dyn FnMut(i32, &[ConsumedRecord<'_>]) + 'v;
