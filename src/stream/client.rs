@@ -1,6 +1,6 @@
-//! The traits between the loops and Kafka. Each covers one purpose: [`membership`] in the group, [`fetch`] of records,
-//! [`history`] outside the group, [`transactions`], and [`administration`]. A simulated log implements them too. A part of
-//! a loop asks only for the traits that it uses. Calls block; each client belongs to one thread.
+//! The traits between the loops and Kafka. Each covers one purpose: membership in the group, fetch of records, history
+//! outside the group, transactions, and administration. A simulated log implements them too. A part of a loop asks only
+//! for the traits that it uses. Calls block; each client belongs to one thread.
 
 mod administration;
 mod connection;

@@ -15,7 +15,7 @@ pub enum AssignmentChange {
     Revoked(Vec<i32>),
 }
 
-/// A member of a consumer group. [`RecordFetch::poll`](super::fetch::RecordFetch::poll) keeps it in the group.
+/// A member of a consumer group. [`RecordFetch::poll`](super::RecordFetch::poll) keeps it in the group.
 #[allow(clippy::missing_errors_doc)]
 pub trait GroupMembership: ClusterConnection {
     /// Subscribes to the topic, which joins the group.
