@@ -114,9 +114,9 @@ impl Component {
         let was_degraded = matches!(inner.state, ComponentState::Degraded(_));
         match &state {
             state if !inner.repeats.is_news(state) => {}
-            ComponentState::Degraded(why) => tracing::warn!(part = self.name, "degraded: {why}"),
-            ComponentState::Running if was_degraded => tracing::info!(part = self.name, "recovered"),
-            other => tracing::info!(part = self.name, "{}", other.describe()),
+            ComponentState::Degraded(why) => tracing::warn!(component = self.name, "degraded: {why}"),
+            ComponentState::Running if was_degraded => tracing::info!(component = self.name, "recovered"),
+            other => tracing::info!(component = self.name, "{}", other.describe()),
         }
         inner.state = state;
     }
@@ -133,7 +133,7 @@ impl Component {
         let mut inner = self.lock();
         inner.beat = Monotonic::now();
         if inner.progress_logged.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
-            tracing::info!(part = self.name, "{what}");
+            tracing::info!(component = self.name, "{what}");
             inner.progress_logged = Some(Monotonic::now());
         }
         inner.state = ComponentState::Starting(what);

@@ -262,7 +262,7 @@ fn rows_that_the_table_refuses_are_a_condition_that_outlives_a_restart() {
         assert_eq!(ready(&detector).0, 503);
         assert!(told(&detector.log()));
         wait("the metric", || {
-            detector.metric("anomaly_condition{part=\"sink\",code=\"rows_refused\",severity=\"degraded\"} ") == 1.0
+            detector.metric("anomaly_condition{component=\"sink\",code=\"rows_refused\",severity=\"degraded\"} ") == 1.0
         });
         detector.terminate(Duration::from_secs(20));
     }

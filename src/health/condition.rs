@@ -123,7 +123,7 @@ impl Conditions {
         };
         let is_logged = is_worse || (is_news && is_due);
         if is_logged {
-            tracing::warn!(part = component, code = code.as_str(), "{}: {message}", severity.as_str());
+            tracing::warn!(component, code = code.as_str(), "{}: {message}", severity.as_str());
             self.logged.insert(code, Monotonic::now());
         }
         match self.held.get_mut(&code) {
@@ -141,7 +141,7 @@ impl Conditions {
     /// Clears a condition.
     pub fn clear(&mut self, component: &str, code: ConditionCode) {
         if let Some((held, true)) = self.held.remove(&code) {
-            tracing::info!(part = component, code = code.as_str(), "no longer: {}", held.message);
+            tracing::info!(component, code = code.as_str(), "no longer: {}", held.message);
         }
     }
 

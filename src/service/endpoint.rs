@@ -62,7 +62,7 @@ impl Collector for Gauges {
         for component in self.health.components() {
             for held in component.conditions() {
                 let labels = [
-                    ("part", component.name.as_str()),
+                    ("component", component.name.as_str()),
                     ("code", held.code.as_str()),
                     ("severity", held.severity.as_str()),
                 ];
