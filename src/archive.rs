@@ -170,170 +170,116 @@ impl fmt::Display for NoAnswer {
     }
 }
 
-/// Where recorded anomalies are found. Every call may block.
-pub trait Archive: Send + Sync {
-    /// Whether it answers at all.
-    ///
-    /// # Errors
-    /// As [`NoAnswer`] says; so for all that follow.
-    fn ping(&self) -> Result<(), NoAnswer>;
-
+/// Queries for the rows of anomalies. Every call may block.
+///
+/// # Errors
+/// All calls return [`NoAnswer`].
+pub trait AnomalyQueries {
     /// At most `limit` anomalies, newest first, that come after `before` in this order.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn newest(&self, filter: &Filter, before: Option<&PageKey>, limit: u32) -> Result<AnomalyPage, NoAnswer>;
 
     /// At most `limit` anomalies, newest first, that come just before `after` in this order; `next` says whether there are more
     /// of them on that side.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn newer(&self, filter: &Filter, after: &PageKey, limit: u32) -> Result<AnomalyPage, NoAnswer>;
 
     /// At most `limit` anomalies in another order than that of time.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn ranked(&self, filter: &Filter, order: Ranking, limit: u32) -> Result<Vec<StoredAnomaly>, NoAnswer>;
 
     /// All anomalies of one record: usually one.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer>;
-
-    /// Anomalies by time. The filter's own range does not count.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn by_time(&self, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, NoAnswer>;
-
-    /// The devices with most anomalies in the filter's range, most first.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn by_device(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer>;
-
-    /// The metrics with most anomalies in the filter's range, most first.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer>;
-
-    /// Anomalies of some devices by time. The filter's own range and device do not count.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn lanes(&self, filter: &Filter, bins: &Bins, devices: &[String]) -> Result<Vec<LaneCount>, NoAnswer>;
-
-    /// What was judged in `from <= minute < to`, by stretches of `grain` milliseconds that begin with `from`.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn coverage(&self, from: Timestamp, to: Timestamp, grain: i64) -> Result<Vec<CoverageRow>, NoAnswer>;
-
-    /// The last heartbeat of every partition.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn status(&self) -> Result<Vec<StatusRow>, NoAnswer>;
-
-    /// What arrived from then on, by the detectors' clocks: by stretches of `grain` milliseconds that begin with `from`.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn activity(&self, from: Timestamp, grain: i64) -> Result<Vec<ActivityRow>, NoAnswer>;
 
     /// At most `limit` anomalies that were detected from `since` on and whose own times are not in the filter's range, which has both ends, newest
     /// detection first. Times up to [`PUNCTUAL`] from the detection count as its own.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn outside(&self, filter: &Filter, since: Timestamp, limit: u32) -> Result<Outside, NoAnswer>;
 
     /// How many anomalies were detected from `since` on, whatever their own times.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn fresh(&self, filter: &Filter, since: Timestamp) -> Result<u64, NoAnswer>;
+}
+
+/// Queries for numbers of anomalies, by time and by name. Every call may block.
+///
+/// # Errors
+/// All calls return [`NoAnswer`].
+pub trait CountQueries {
+    /// Anomalies by time. The filter's own range does not count.
+    fn by_time(&self, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, NoAnswer>;
+
+    /// The devices with most anomalies in the filter's range, most first.
+    fn by_device(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer>;
+
+    /// The metrics with most anomalies in the filter's range, most first.
+    fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer>;
+
+    /// Anomalies of some devices by time. The filter's own range and device do not count.
+    fn lanes(&self, filter: &Filter, bins: &Bins, devices: &[String]) -> Result<Vec<LaneCount>, NoAnswer>;
+}
+
+/// Queries for what the detectors and the sink report. Every call may block.
+///
+/// # Errors
+/// All calls return [`NoAnswer`].
+pub trait ReportQueries {
+    /// What was judged in `from <= minute < to`, by stretches of `grain` milliseconds that begin with `from`.
+    fn coverage(&self, from: Timestamp, to: Timestamp, grain: i64) -> Result<Vec<CoverageRow>, NoAnswer>;
+
+    /// What arrived from then on, by the detectors' clocks: by stretches of `grain` milliseconds that begin with `from`.
+    fn activity(&self, from: Timestamp, grain: i64) -> Result<Vec<ActivityRow>, NoAnswer>;
+
+    /// The last heartbeat of every partition.
+    fn status(&self) -> Result<Vec<StatusRow>, NoAnswer>;
+
+    /// The conditions that the detectors hold, degrading ones first.
+    fn conditions(&self) -> Result<Vec<ConditionRow>, NoAnswer>;
+
+    /// What a settings' hash stands for, as names and values; `None` when it is not known.
+    fn settings(&self, hash: &str) -> Result<Option<Vec<(String, String)>>, NoAnswer>;
 
     /// How many rows the table of anomalies refused from `since` on.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn refused(&self, since: Timestamp) -> Result<u64, NoAnswer>;
 
     /// At most `limit` rejected records of the detectors' samples, newest first.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, NoAnswer>;
 
     /// Whether a device of exactly this name sends, as far as the detectors have said.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn knows(&self, device: &str) -> Result<Known, NoAnswer>;
 
-    /// The database's clock.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn clock(&self) -> Result<Timestamp, NoAnswer>;
-
-    /// The conditions that the detectors hold, degrading ones first.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn conditions(&self) -> Result<Vec<ConditionRow>, NoAnswer>;
-
     /// At most `limit` devices that have anomalies and this text in their names, whatever its case, in the order of names.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn search(&self, text: &str, limit: u32) -> Result<Vec<String>, NoAnswer>;
 
-    /// How far the sinks are.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn position(&self) -> Result<Cursor, NoAnswer>;
+    /// The database's clock.
+    fn clock(&self) -> Result<Timestamp, NoAnswer>;
+}
 
+/// Reviews: reads and adds them. Every call may block.
+///
+/// # Errors
+/// All calls return [`NoAnswer`].
+pub trait ReviewQueries {
     /// All reviews of one anomaly, newest first.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn reviews_of(&self, id: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer>;
 
     /// Adds a review; `false` when there is no such anomaly.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn add_review(&self, review: &NewReview) -> Result<bool, NoAnswer>;
 
     /// Reviews in a range of event time: how many anomalies have each, by their newest reviews. `None` is not among them.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer>;
 
-    /// What a settings' hash stands for, as names and values; `None` when it is not known.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
-    fn settings(&self, hash: &str) -> Result<Option<Vec<(String, String)>>, NoAnswer>;
-
     /// How good the detection was, day by day.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn quality(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, NoAnswer>;
+}
+
+/// The store of recorded anomalies. Every call may block.
+///
+/// # Errors
+/// All calls return [`NoAnswer`].
+pub trait Archive: AnomalyQueries + CountQueries + ReportQueries + ReviewQueries + Send + Sync {
+    /// Whether it answers at all.
+    fn ping(&self) -> Result<(), NoAnswer>;
+
+    /// How far the sinks are.
+    fn position(&self) -> Result<Cursor, NoAnswer>;
 
     /// A follower, connected.
-    ///
-    /// # Errors
-    /// See [`Archive::ping`].
     fn follow(&self) -> Result<Box<dyn Follower>, NoAnswer>;
 }
 

@@ -7,7 +7,6 @@ mod failure;
 mod follower;
 pub mod heartbeat;
 pub mod maintain;
-mod reviews;
 pub mod migrate;
 mod pool;
 pub mod query;

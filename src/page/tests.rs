@@ -109,10 +109,7 @@ impl Fake {
     }
 }
 
-impl Archive for Fake {
-    fn ping(&self) -> Result<(), NoAnswer> {
-        self.check()
-    }
+impl AnomalyQueries for Fake {
     fn newest(&self, filter: &Filter, _: Option<&PageKey>, limit: u32) -> Result<AnomalyPage, NoAnswer> {
         self.check()?;
         if self.mood.load(Ordering::SeqCst) == 4 && filter.devices == ["poison"] {
@@ -136,6 +133,17 @@ impl Archive for Fake {
         self.check()?;
         Ok(if offset == 184_467 { vec![self.record()] } else { vec![] })
     }
+    fn outside(&self, _: &Filter, _: Timestamp, _: u32) -> Result<Outside, NoAnswer> {
+        self.check()?;
+        Ok(self.facts.outside.clone())
+    }
+    fn fresh(&self, _: &Filter, _: Timestamp) -> Result<u64, NoAnswer> {
+        self.check()?;
+        Ok(self.facts.fresh)
+    }
+}
+
+impl CountQueries for Fake {
     fn by_time(&self, _: &Filter, _: &Bins) -> Result<Vec<BinCount>, NoAnswer> {
         self.check()?;
         Ok(if self.judged > 0 && !self.facts.is_empty {
@@ -155,6 +163,9 @@ impl Archive for Fake {
         self.check()?;
         Ok(vec![LaneCount { device: HOSTILE.into(), bin: 59, count: Count { critical: 1, warning: 0 } }])
     }
+}
+
+impl ReportQueries for Fake {
     fn coverage(&self, _: Timestamp, _: Timestamp, _: i64) -> Result<Vec<CoverageRow>, NoAnswer> {
         self.check()?;
         if let Some(rows) = &self.facts.coverage {
@@ -177,17 +188,17 @@ impl Archive for Fake {
         let tally = Tally { judged: self.judged, learning: 9, ..Tally::default() };
         Ok(vec![ActivityRow { minute: minute(3), activity: Activity { tally, ..Activity::default() } }])
     }
+    fn status(&self) -> Result<Vec<StatusRow>, NoAnswer> {
+        self.check()?;
+        Ok(self.facts.status.clone().unwrap_or_else(|| vec![status(self.age)]))
+    }
     fn conditions(&self) -> Result<Vec<ConditionRow>, NoAnswer> {
         self.check()?;
         Ok(self.facts.conditions.clone())
     }
-    fn outside(&self, _: &Filter, _: Timestamp, _: u32) -> Result<Outside, NoAnswer> {
+    fn settings(&self, _: &str) -> Result<Option<Vec<(String, String)>>, NoAnswer> {
         self.check()?;
-        Ok(self.facts.outside.clone())
-    }
-    fn fresh(&self, _: &Filter, _: Timestamp) -> Result<u64, NoAnswer> {
-        self.check()?;
-        Ok(self.facts.fresh)
+        Ok(Some(vec![("threshold".into(), "3.0".into()), ("min_samples".into(), "30".into())]))
     }
     fn refused(&self, _: Timestamp) -> Result<u64, NoAnswer> {
         self.check()?;
@@ -204,22 +215,17 @@ impl Archive for Fake {
         self.check()?;
         Ok(self.facts.known.unwrap_or(Known::Untold))
     }
-    fn clock(&self) -> Result<Timestamp, NoAnswer> {
-        self.check()?;
-        Ok(Timestamp::from_millis(now().millis() + self.facts.ahead).unwrap())
-    }
-    fn status(&self) -> Result<Vec<StatusRow>, NoAnswer> {
-        self.check()?;
-        Ok(self.facts.status.clone().unwrap_or_else(|| vec![status(self.age)]))
-    }
     fn search(&self, text: &str, _: u32) -> Result<Vec<String>, NoAnswer> {
         self.check()?;
         Ok([HOSTILE.to_owned()].into_iter().filter(|name| name.contains(text)).collect())
     }
-    fn position(&self) -> Result<Cursor, NoAnswer> {
+    fn clock(&self) -> Result<Timestamp, NoAnswer> {
         self.check()?;
-        Ok(Cursor([(1, 7)].into()))
+        Ok(Timestamp::from_millis(now().millis() + self.facts.ahead).unwrap())
     }
+}
+
+impl ReviewQueries for Fake {
     fn reviews_of(&self, _: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer> {
         self.check()?;
         Ok(self
@@ -240,13 +246,19 @@ impl Archive for Fake {
         self.check()?;
         Ok(vec![(Review::True, 1)])
     }
-    fn settings(&self, _: &str) -> Result<Option<Vec<(String, String)>>, NoAnswer> {
-        self.check()?;
-        Ok(Some(vec![("threshold".into(), "3.0".into()), ("min_samples".into(), "30".into())]))
-    }
     fn quality(&self, _: Timestamp, _: Timestamp) -> Result<Vec<Quality>, NoAnswer> {
         self.check()?;
         Ok(vec![Quality { day: now(), right: 3, wrong: 1, expected: 0, labelled: 9, all: 10 }])
+    }
+}
+
+impl Archive for Fake {
+    fn ping(&self) -> Result<(), NoAnswer> {
+        self.check()
+    }
+    fn position(&self) -> Result<Cursor, NoAnswer> {
+        self.check()?;
+        Ok(Cursor([(1, 7)].into()))
     }
     fn follow(&self) -> Result<Box<dyn Follower>, NoAnswer> {
         Err(NoAnswer::Refused("this archive cannot be followed".into()))

@@ -1,18 +1,15 @@
 //! Anomalies by time and by name: counted from rows over short ranges, from the totals that the sink keeps over long ones.
 
-use postgres::{Error, GenericClient};
+use postgres::{Client, Error};
 
 use super::conditions::WhereClause;
 use super::get;
-use crate::archive::{BinCount, Bins, Count, Filter, LaneCount, NameCount};
+use crate::archive::{BinCount, Bins, Count, CountQueries, Filter, LaneCount, NameCount, NoAnswer};
 use crate::event::Timestamp;
+use crate::store::PostgresArchive;
 
 /// How many of each severity are in a group.
 const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
-
-/// From when on there are totals: they leave by the event's time, rows that were written late stay longer. Of a range that begins
-/// before it, what is later is counted.
-pub type Since = Option<Timestamp>;
 
 /// Width in milliseconds beyond which names are counted from totals.
 const LONG: i64 = 6 * 3_600_000;
@@ -22,67 +19,64 @@ const HOUR: i64 = 60 * MINUTE;
 const SUMS: &str = "coalesce(sum(anomalies::float8) filter (where severity = 'critical'), 0)::bigint, \
      coalesce(sum(anomalies::float8) filter (where severity <> 'critical'), 0)::bigint";
 
+impl CountQueries for PostgresArchive {
+    fn by_time(&self, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, NoAnswer> {
+        self.ask(|client| {
+            let is_of_all = filter.devices.is_empty();
+            let (table, time, counts) = if is_in_totals(filter, bins, HOUR, self.totals_since()) {
+                (if is_of_all { "anomaly_metrics" } else { "anomaly_hours" }, "hour", SUMS)
+            } else if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE, self.totals_since())
+            {
+                ("anomaly_minutes", "minute", SUMS)
+            } else {
+                ("anomalies", "event_time", COUNTS)
+            };
+            let mut conditions = WhereClause::over(table, filter, bins, time);
+            let bin = bin(&mut conditions, bins, time);
+            let sql = format!("select {bin} as bin, {counts} from {table}{} group by 1 order by 1", conditions.text);
+            let rows = client.query(&sql, &conditions.values())?;
+            rows.iter().map(|row| Ok(BinCount { bin: index(row.try_get(0)?), count: count(row, 1)? })).collect()
+        })
+    }
+
+    fn by_device(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer> {
+        self.ask(|client| by_name(client, "device_id", filter, limit, self.totals_since()))
+    }
+
+    fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer> {
+        self.ask(|client| by_name(client, "metric_name", filter, limit, self.totals_since()))
+    }
+
+    fn lanes(&self, filter: &Filter, bins: &Bins, devices: &[String]) -> Result<Vec<LaneCount>, NoAnswer> {
+        self.ask(|client| {
+            if devices.is_empty() {
+                return Ok(Vec::new());
+            }
+            let (table, time, counts) = if is_in_totals(filter, bins, HOUR, self.totals_since()) {
+                ("anomaly_hours", "hour", SUMS)
+            } else {
+                ("anomalies", "event_time", COUNTS)
+            };
+            let mut conditions =
+                WhereClause::over(table, &Filter { devices: devices.to_vec(), ..filter.clone() }, bins, time);
+            let bin = bin(&mut conditions, bins, time);
+            let sql = format!("select device_id, {bin} as bin, {counts} from {table}{} group by 1, 2", conditions.text);
+            let rows = client.query(&sql, &conditions.values())?;
+            let lane = |row| Ok(LaneCount { device: get(row, 0)?, bin: index(get(row, 1)?), count: count(row, 2)? });
+            rows.iter().map(lane).collect()
+        })
+    }
+}
+
 /// Whether totals of this width (in milliseconds) have all that is asked.
-fn is_in_totals(filter: &Filter, bins: &Bins, width: i64, since: Since) -> bool {
+fn is_in_totals(filter: &Filter, bins: &Bins, width: i64, since: Option<Timestamp>) -> bool {
     let is_even = |time: i64| time.rem_euclid(width) == 0;
     filter.is_plain() && is_even(bins.width) && is_even(bins.from.millis()) && are_kept(bins.to(), since)
 }
 
 /// Whether totals reach back so far.
-fn are_kept(to: Option<Timestamp>, since: Since) -> bool {
+fn are_kept(to: Option<Timestamp>, since: Option<Timestamp>) -> bool {
     to.is_none_or(|to| since.is_none_or(|since| to > since))
-}
-
-/// See [`crate::archive::Archive::by_time`].
-///
-/// # Errors
-/// See [`newest`](super::newest).
-pub fn by_time(
-    client: &mut impl GenericClient,
-    filter: &Filter,
-    bins: &Bins,
-    since: Since,
-) -> Result<Vec<BinCount>, Error> {
-    let is_of_all = filter.devices.is_empty();
-    let (table, time, counts) = if is_in_totals(filter, bins, HOUR, since) {
-        (if is_of_all { "anomaly_metrics" } else { "anomaly_hours" }, "hour", SUMS)
-    } else if is_of_all && filter.metrics.is_empty() && is_in_totals(filter, bins, MINUTE, since) {
-        ("anomaly_minutes", "minute", SUMS)
-    } else {
-        ("anomalies", "event_time", COUNTS)
-    };
-    let mut conditions = WhereClause::over(table, filter, bins, time);
-    let bin = bin(&mut conditions, bins, time);
-    let sql = format!("select {bin} as bin, {counts} from {table}{} group by 1 order by 1", conditions.text);
-    let rows = client.query(&sql, &conditions.values())?;
-    rows.iter().map(|row| Ok(BinCount { bin: index(row.try_get(0)?), count: count(row, 1)? })).collect()
-}
-
-/// See [`crate::archive::Archive::lanes`].
-///
-/// # Errors
-/// See [`newest`](super::newest).
-pub fn lanes(
-    client: &mut impl GenericClient,
-    filter: &Filter,
-    bins: &Bins,
-    devices: &[String],
-    since: Since,
-) -> Result<Vec<LaneCount>, Error> {
-    if devices.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (table, time, counts) = if is_in_totals(filter, bins, HOUR, since) {
-        ("anomaly_hours", "hour", SUMS)
-    } else {
-        ("anomalies", "event_time", COUNTS)
-    };
-    let mut conditions = WhereClause::over(table, &Filter { devices: devices.to_vec(), ..filter.clone() }, bins, time);
-    let bin = bin(&mut conditions, bins, time);
-    let sql = format!("select device_id, {bin} as bin, {counts} from {table}{} group by 1, 2", conditions.text);
-    let rows = client.query(&sql, &conditions.values())?;
-    let lane = |row| Ok(LaneCount { device: get(row, 0)?, bin: index(get(row, 1)?), count: count(row, 2)? });
-    rows.iter().map(lane).collect()
 }
 
 /// The number of the stretch that an event is in. Whole milliseconds, so that no rounding moves an event over an edge. (`extract`
@@ -92,38 +86,12 @@ fn bin(conditions: &mut WhereClause, bins: &Bins, time: &str) -> String {
     format!("floor(date_part('epoch', {time} - ${from}::timestamptz) * 1000 / ${width}::float8)::bigint")
 }
 
-/// See [`crate::archive::Archive::by_device`].
-///
-/// # Errors
-/// See [`newest`](super::newest).
-pub fn by_device(
-    client: &mut impl GenericClient,
-    filter: &Filter,
-    limit: u32,
-    since: Since,
-) -> Result<Vec<NameCount>, Error> {
-    by_name(client, "device_id", filter, limit, since)
-}
-
-/// See [`crate::archive::Archive::by_metric`].
-///
-/// # Errors
-/// See [`newest`](super::newest).
-pub fn by_metric(
-    client: &mut impl GenericClient,
-    filter: &Filter,
-    limit: u32,
-    since: Since,
-) -> Result<Vec<NameCount>, Error> {
-    by_name(client, "metric_name", filter, limit, since)
-}
-
 fn by_name(
-    client: &mut impl GenericClient,
+    client: &mut Client,
     column: &str,
     filter: &Filter,
     limit: u32,
-    since: Since,
+    since: Option<Timestamp>,
 ) -> Result<Vec<NameCount>, Error> {
     let mut conditions = WhereClause::default();
     let (source, counts) = match (filter.from, filter.to) {

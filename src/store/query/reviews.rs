@@ -1,24 +1,33 @@
-//! What people say of anomalies: rows of their own, of which the newest holds. The record of detection is never touched.
+//! Reviews of anomalies: rows of a table of their own. The newest review of an anomaly counts; its row is never changed.
 
 use std::collections::{BTreeMap, HashMap};
 
 use postgres::types::ToSql;
-use postgres::{Error, GenericClient};
+use postgres::{Client, Error, GenericClient};
 use time::OffsetDateTime;
 
-use super::row;
 use crate::anomaly::{Anomaly, AnomalyId, RecordId};
-use crate::archive::{NewReview, Quality, Review, ReviewRecord};
+use crate::archive::{NewReview, NoAnswer, Quality, Review, ReviewQueries, ReviewRecord};
 use crate::event::Timestamp;
+use crate::store::{PostgresArchive, row};
 
 /// The columns that identify an anomaly.
 const ID: &str = "source_topic, source_partition, source_offset, source_index, kind";
+/// Selects the newest review of each anomaly in a range of event time.
+const LATEST: &str =
+    "(select distinct on (source_topic, source_partition, source_offset, source_index, kind) review, event_time
+     from reviews where event_time >= $1 and event_time < $2
+     order by source_topic, source_partition, source_offset, source_index, kind, id desc) as latest";
 
-/// All reviews of one anomaly, newest first.
-///
-/// # Errors
-/// The database's; so for all that follow.
-pub fn of(client: &mut impl GenericClient, id: &AnomalyId) -> Result<Vec<ReviewRecord>, Error> {
+impl ReviewQueries for PostgresArchive {
+    fn add_review(&self, review: &NewReview) -> Result<bool, NoAnswer> {
+        let Some(time) = self.ask(|client| event_time(client, &review.anomaly))? else { return Ok(false) };
+        self.ask_reviewer(|client| add(client, review, time))?;
+        Ok(true)
+    }
+
+    fn reviews_of(&self, id: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer> {
+        self.ask(|client| {
     let sql = format!(
         "select review, note, made_by, made_at from reviews where ({ID}) = ($1, $2, $3, $4, $5) order by id desc limit 100"
     );
@@ -33,12 +42,47 @@ pub fn of(client: &mut impl GenericClient, id: &AnomalyId) -> Result<Vec<ReviewR
         })
     };
     rows.iter().map(record).collect()
+        })
+    }
+
+    fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer> {
+        self.ask(|client| {
+            let sql = format!("select review, count(*) from {LATEST} where review <> 'none' group by 1 order by 1");
+            let rows = client.query(&sql, &[&from.to_time(), &to.to_time()])?;
+            rows.iter().map(|row| Ok((review(row.try_get(0)?), whole(row, 1)?))).collect()
+        })
+    }
+
+    fn quality(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, NoAnswer> {
+        self.ask(|client| {
+    let range: [&(dyn postgres::types::ToSql + Sync); 2] = [&from.to_time(), &to.to_time()];
+    let totals = "select date_trunc('day', minute, 'UTC'), sum(anomalies)::bigint, sum(labelled)::bigint from anomaly_minutes \
+                  where minute >= $1 and minute < $2 group by 1";
+    let mut days = BTreeMap::new();
+    for row in client.query(totals, &range)? {
+        let day = Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?);
+        let (all, labelled) = (whole(&row, 1)?, whole(&row, 2)?);
+        days.insert(day, Quality { day, right: 0, wrong: 0, expected: 0, labelled, all });
+    }
+    let reviewed = format!("select date_trunc('day', event_time, 'UTC'), review, count(*) from {LATEST} group by 1, 2");
+    for row in client.query(&reviewed, &range)? {
+        let Some(day) = days.get_mut(&Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?)) else { continue };
+        match review(row.try_get(1)?) {
+            Review::True => day.right = whole(&row, 2)?,
+            Review::False => day.wrong = whole(&row, 2)?,
+            Review::Expected => day.expected = whole(&row, 2)?,
+            Review::None | Review::Ack => {}
+        }
+    }
+    Ok(days.into_values().collect())
+        })
+    }
 }
 
-/// The newest review of each of some anomalies.
+/// Reads the newest review of each of some anomalies.
 ///
 /// # Errors
-/// See [`of`].
+/// The database's.
 pub fn latest<'a>(
     client: &mut impl GenericClient,
     anomalies: impl Iterator<Item = &'a Anomaly>,
@@ -69,11 +113,8 @@ pub fn latest<'a>(
     rows.iter().map(latest).collect()
 }
 
-/// Time of an anomaly's event; `None` when there is no such anomaly.
-///
-/// # Errors
-/// See [`of`].
-pub fn event_time(client: &mut impl GenericClient, id: &AnomalyId) -> Result<Option<OffsetDateTime>, Error> {
+/// Reads the time of an anomaly's event; `None` if there is no such anomaly.
+fn event_time(client: &mut Client, id: &AnomalyId) -> Result<Option<OffsetDateTime>, Error> {
     let sql =
         format!("select event_time from anomalies where ({ID}) = ($1, $2, $3, $4, $5) and event_time >= $6 limit 1");
     let AnomalyId { source, kind } = id;
@@ -88,10 +129,7 @@ pub fn event_time(client: &mut impl GenericClient, id: &AnomalyId) -> Result<Opt
 }
 
 /// Adds a review.
-///
-/// # Errors
-/// See [`of`].
-pub fn add(client: &mut impl GenericClient, new: &NewReview, time: OffsetDateTime) -> Result<(), Error> {
+fn add(client: &mut Client, new: &NewReview, time: OffsetDateTime) -> Result<(), Error> {
     let sql = format!(
         "insert into reviews ({ID}, event_time, review, note, made_by) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
     );
@@ -99,49 +137,6 @@ pub fn add(client: &mut impl GenericClient, new: &NewReview, time: OffsetDateTim
     let values: [&(dyn ToSql + Sync); 9] =
         [&source.topic, &source.partition, &source.offset, &source.index, kind, &time, &review.as_str(), note, by];
     client.execute(&sql, &values).map(drop)
-}
-
-/// The newest review of each anomaly of a range of event time.
-const LATEST: &str =
-    "(select distinct on (source_topic, source_partition, source_offset, source_index, kind) review, event_time
-     from reviews where event_time >= $1 and event_time < $2
-     order by source_topic, source_partition, source_offset, source_index, kind, id desc) as latest";
-
-/// How many anomalies of a range have each review.
-///
-/// # Errors
-/// See [`of`].
-pub fn reviews(client: &mut impl GenericClient, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, Error> {
-    let sql = format!("select review, count(*) from {LATEST} where review <> 'none' group by 1 order by 1");
-    let rows = client.query(&sql, &[&from.to_time(), &to.to_time()])?;
-    rows.iter().map(|row| Ok((review(row.try_get(0)?), whole(row, 1)?))).collect()
-}
-
-/// Reviews and labels, day by day; days without anomalies are absent.
-///
-/// # Errors
-/// See [`of`].
-pub fn quality(client: &mut impl GenericClient, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, Error> {
-    let range: [&(dyn postgres::types::ToSql + Sync); 2] = [&from.to_time(), &to.to_time()];
-    let totals = "select date_trunc('day', minute, 'UTC'), sum(anomalies)::bigint, sum(labelled)::bigint from anomaly_minutes \
-                  where minute >= $1 and minute < $2 group by 1";
-    let mut days = BTreeMap::new();
-    for row in client.query(totals, &range)? {
-        let day = Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?);
-        let (all, labelled) = (whole(&row, 1)?, whole(&row, 2)?);
-        days.insert(day, Quality { day, right: 0, wrong: 0, expected: 0, labelled, all });
-    }
-    let reviewed = format!("select date_trunc('day', event_time, 'UTC'), review, count(*) from {LATEST} group by 1, 2");
-    for row in client.query(&reviewed, &range)? {
-        let Some(day) = days.get_mut(&Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?)) else { continue };
-        match review(row.try_get(1)?) {
-            Review::True => day.right = whole(&row, 2)?,
-            Review::False => day.wrong = whole(&row, 2)?,
-            Review::Expected => day.expected = whole(&row, 2)?,
-            Review::None | Review::Ack => {}
-        }
-    }
-    Ok(days.into_values().collect())
 }
 
 fn review(text: &str) -> Review {

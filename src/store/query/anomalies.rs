@@ -1,0 +1,204 @@
+//! Queries for the rows of anomalies.
+
+use postgres::types::ToSql;
+use postgres::{Error, GenericClient};
+
+use super::conditions::WhereClause;
+use super::reviews;
+use crate::anomaly::Anomaly;
+use crate::archive::{
+    AnomalyPage, AnomalyQueries, Filter, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, Review, StoredAnomaly,
+};
+use crate::event::Timestamp;
+use crate::store::{PostgresArchive, row};
+
+/// Columns of the order of pages; the first leads the indexes, the others only break ties.
+const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, source_offset desc, source_index desc, \
+     kind desc";
+/// Rows of other times that are looked at, at the most.
+const LOOKED_AT: i64 = 20_000;
+/// Rows whose own times are far from their detection: as the index `anomalies_untimely` has it.
+const UNTIMELY: &str =
+    "(detected_at - event_time > interval '1 minute' or detected_at - event_time < interval '-1 minute')";
+
+impl AnomalyQueries for PostgresArchive {
+    fn newest(&self, filter: &Filter, before: Option<&PageKey>, limit: u32) -> Result<AnomalyPage, NoAnswer> {
+        self.ask(|client| newest(client, filter, before, limit))
+    }
+
+    fn newer(&self, filter: &Filter, after: &PageKey, limit: u32) -> Result<AnomalyPage, NoAnswer> {
+        self.ask(|client| {
+            for days in RANGES.into_iter().filter(|_| filter.to.is_none()) {
+                let near = Filter { to: days_from(after.time, days), ..filter.clone() };
+                let page = newer_of(client, &near, after, limit)?;
+                if page.next.is_some() {
+                    return Ok(page);
+                }
+            }
+            newer_of(client, filter, after, limit)
+        })
+    }
+
+    fn ranked(&self, filter: &Filter, order: Ranking, limit: u32) -> Result<Vec<StoredAnomaly>, NoAnswer> {
+        self.ask(|client| {
+            let mut conditions = WhereClause::of(filter);
+            let most = conditions.value(i64::from(limit));
+            let first = match order {
+                // A deviation of 0 is farther than any number.
+                Ranking::Score => "z_score is null desc, score desc",
+                Ranking::Device => "device_id",
+                Ranking::Metric => "metric_name",
+            };
+            let (columns, text) = (row::COLUMNS, &conditions.text);
+            let sql = format!("select {columns} from anomalies{text} order by {first}, {ORDER} limit ${most}");
+            records(client, &sql, &conditions.values())
+        })
+    }
+
+    fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer> {
+        self.ask(|client| {
+            for since in row::sinces() {
+                let sql = format!(
+                    "select {} from anomalies where source_topic = $1 and source_partition = $2 and source_offset = $3 \
+             and event_time >= $4 order by source_index, kind limit 100",
+                    row::COLUMNS
+                );
+                let records = records(client, &sql, &[&topic, &partition, &offset, &since])?;
+                if !records.is_empty() {
+                    return Ok(records);
+                }
+            }
+            Ok(Vec::new())
+        })
+    }
+
+    fn outside(&self, filter: &Filter, since: Timestamp, limit: u32) -> Result<Outside, NoAnswer> {
+        self.ask(|client| {
+    let mut conditions = WhereClause::of(&Filter { from: None, to: None, ..filter.clone() });
+    conditions.and(UNTIMELY, Vec::new());
+    conditions.and("detected_at >= ?", vec![Box::new(since.to_time())]);
+    let (Some(from), Some(to)) = (filter.from, filter.to) else { return Ok(Outside::default()) };
+    // Where all clocks are off, most of these are in the range all the same: only the newest are looked at.
+    let newest = format!("select * from anomalies{} order by detected_at desc limit {LOOKED_AT}", conditions.text);
+    let (from, to) = (conditions.value(from.to_time()), conditions.value(to.to_time()));
+    let one_more = conditions.value(i64::from(limit) + 1);
+    let columns = row::COLUMNS;
+    let order = "detected_at desc, source_topic, source_partition, source_offset desc, source_index, kind";
+    let sql = format!(
+        "select {columns} from ({newest}) as newest where event_time < ${from} or event_time >= ${to} \
+         order by {order} limit ${one_more}"
+    );
+    let mut records = records(client, &sql, &conditions.values())?;
+    let mut is_more = records.len() > limit as usize;
+    records.truncate(limit as usize);
+    if !is_more {
+        let sql = format!(
+            "select count(*) from (select from anomalies where {UNTIMELY} and detected_at >= $1 limit {LOOKED_AT}) as newest"
+        );
+        is_more = client.query_one(&sql, &[&since.to_time()])?.try_get::<_, i64>(0)? == LOOKED_AT;
+    }
+    Ok(Outside { records, is_more })
+        })
+    }
+
+    fn fresh(&self, filter: &Filter, since: Timestamp) -> Result<u64, NoAnswer> {
+        self.ask(|client| {
+            // Two indexes: the times of most rows are near their detection, the others are in an index of their own.
+            let near = |millis| Timestamp::from_millis(since.millis() + millis).unwrap_or(since);
+            let open = Filter { from: None, to: None, ..filter.clone() };
+            let mut count = 0_i64;
+            for (is_near, condition) in [(true, format!("not {UNTIMELY}")), (false, UNTIMELY.to_owned())] {
+                let range = Filter { from: is_near.then(|| near(-PUNCTUAL)), ..open.clone() };
+                let mut conditions = WhereClause::of(&range);
+                conditions.and(&condition, Vec::new());
+                conditions.and("detected_at >= ?", vec![Box::new(since.to_time())]);
+                let sql = format!("select count(*) from anomalies{}", conditions.text);
+                count += client.query_one(&sql, &conditions.values())?.try_get::<_, i64>(0)?;
+            }
+            Ok(count.max(0) as u64)
+        })
+    }
+}
+
+/// Ranges that are looked at one after another until they have enough, in days: a bound on the event's time spares the server
+/// all the partitions beyond it.
+const RANGES: [i64; 2] = [7, 70];
+
+fn days_from(time: Timestamp, days: i64) -> Option<Timestamp> {
+    Timestamp::from_millis(time.millis() + days * 86_400_000)
+}
+
+/// Reads anomalies as [`AnomalyQueries::newest`] does, also inside a transaction.
+///
+/// # Errors
+/// The database's.
+pub fn newest(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    before: Option<&PageKey>,
+    limit: u32,
+) -> Result<AnomalyPage, Error> {
+    let anchor = before.map_or_else(Timestamp::now, |key| key.time);
+    for days in RANGES.into_iter().filter(|_| filter.from.is_none()) {
+        let near = Filter { from: days_from(anchor, -days), ..filter.clone() };
+        let page = newest_of(client, &near, before, limit)?;
+        if page.next.is_some() {
+            return Ok(page);
+        }
+    }
+    newest_of(client, filter, before, limit)
+}
+
+fn newest_of(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    before: Option<&PageKey>,
+    limit: u32,
+) -> Result<AnomalyPage, Error> {
+    let mut conditions = WhereClause::of(filter);
+    if let Some(key) = before {
+        conditions.beyond("<", key);
+    }
+    let one_more = conditions.value(i64::from(limit) + 1);
+    let (columns, text) = (row::COLUMNS, &conditions.text);
+    let sql = format!("select {columns} from anomalies{text} order by {ORDER} limit ${one_more}");
+    let mut records = records(client, &sql, &conditions.values())?;
+    let is_more = records.len() > limit as usize;
+    records.truncate(limit as usize);
+    let next = records.last().filter(|_| is_more).and_then(|last| PageKey::of(&last.anomaly));
+    Ok(AnomalyPage { records, next })
+}
+
+fn newer_of(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+    after: &PageKey,
+    limit: u32,
+) -> Result<AnomalyPage, Error> {
+    let mut conditions = WhereClause::of(filter);
+    conditions.beyond(">", after);
+    let one_more = conditions.value(i64::from(limit) + 1);
+    let (columns, text, order) = (row::COLUMNS, &conditions.text, ORDER.replace(" desc", ""));
+    let sql = format!("select {columns} from anomalies{text} order by {order} limit ${one_more}");
+    let mut records = records(client, &sql, &conditions.values())?;
+    let is_more = records.len() > limit as usize;
+    records.truncate(limit as usize);
+    records.reverse();
+    let next = records.first().filter(|_| is_more).and_then(|first| PageKey::of(&first.anomaly));
+    Ok(AnomalyPage { records, next })
+}
+
+fn records(
+    client: &mut impl GenericClient,
+    sql: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<StoredAnomaly>, Error> {
+    let rows = client.query(sql, values)?;
+    let anomalies = rows.iter().map(row::anomaly).collect::<Result<Vec<_>, _>>()?;
+    let mut reviews = reviews::latest(client, anomalies.iter().map(|(anomaly, _)| anomaly))?;
+    let record = |(anomaly, detected_at): (Anomaly, Timestamp)| {
+        let review = reviews.remove(&anomaly.id()).unwrap_or(Review::None);
+        StoredAnomaly { anomaly, detected_at, review }
+    };
+    Ok(anomalies.into_iter().map(record).collect())
+}
