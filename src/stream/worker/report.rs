@@ -3,25 +3,26 @@
 use std::collections::BTreeMap;
 
 use super::Worker;
+use super::pending::PendingTransaction;
 use crate::health::{ComponentState, ConditionCode, ConditionSeverity, PartitionStatus};
 use crate::series::EvictionCause;
 use crate::stream::client::{GroupAdministration, RecordFetch};
 use crate::stream::progress::Progress;
 
-impl<L: RecordFetch + GroupAdministration> Worker<'_, L> {
+impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
     /// Tells health what is known now.
     pub(super) fn report(&mut self) {
-        match self.log.trouble() {
-            Some(why) => self.part.set(ComponentState::Degraded(why)),
+        match self.session.client.trouble() {
+            Some(why) => self.session.component.set(ComponentState::Degraded(why)),
             // Again and again: a topic that refuses what we send, not a passing fault.
-            None if self.aborts > 2 => self.part.set(ComponentState::Degraded(self.refusal.clone())),
+            None if self.aborts > 2 => self.session.component.set(ComponentState::Degraded(self.refusal.clone())),
             // Says how far it is.
             None if self.restoring.is_some() => {}
-            None if self.is_member => self.part.set(ComponentState::Running),
-            None => self.part.set(ComponentState::Starting("waiting for partitions".into())),
+            None if self.is_member => self.session.component.set(ComponentState::Running),
+            None => self.session.component.set(ComponentState::Starting("waiting for partitions".into())),
         }
-        let (ends, highs) = (self.log.ends(), self.log.highs());
-        self.keeper.hear(&self.log.starts(), &self.committed);
+        let (ends, highs) = (self.session.client.ends(), self.session.client.highs());
+        self.snapshots.hear(&self.session.client.starts(), &self.committing.committed);
         let status = |(&partition, mark): (&i32, &Progress)| {
             let status = PartitionStatus {
                 committed: mark.offset,
@@ -29,38 +30,57 @@ impl<L: RecordFetch + GroupAdministration> Worker<'_, L> {
                 end: ends.get(&partition).copied(),
                 high: highs.get(&partition).copied(),
                 totals: mark.counts.tally(),
-                arrived: self.staged.arrival(partition),
-                event_time: self.staged.event_time(partition),
-                series: self.detector.series_of(partition) as u64,
+                arrived: self.judging.pending.arrival(partition),
+                event_time: self.judging.pending.event_time(partition),
+                series: self.judging.detector.series_of(partition) as u64,
             };
             (partition, status)
         };
-        let partitions = self.committed.iter().map(status).collect::<BTreeMap<_, _>>();
+        let partitions = self.committing.committed.iter().map(status).collect::<BTreeMap<_, _>>();
         self.watch(&partitions);
-        self.part.set_partitions(partitions);
-        self.shortfalls.watch(&self.plan.topic, &self.committed, &self.part);
+        self.session.component.set_partitions(partitions);
+        self.shortfalls.watch(&self.session.plan.topic, &self.committing.committed, &self.session.component);
         self.report_same_times();
         self.tell_once();
     }
 
+    /// Tells health and the counters what was committed, and the observer which anomalies.
+    pub(super) fn note_committed(&mut self, mut done: PendingTransaction) {
+        let component = &self.session.component;
+        done.count(&self.session.meter);
+        component.cover(done.coverage.iter().copied());
+        component.note_activity(done.activity.iter().copied());
+        self.input.note(done.activity.iter().map(|(_, activity)| *activity), &done.reasons);
+        self.watch.note_commit(&self.committing.committed);
+        self.note_splits(std::mem::take(&mut done.splits));
+        let component = &self.session.component;
+        component.note_rejected(std::mem::take(&mut done.samples));
+        component.note_devices(done.devices.iter().map(String::as_str));
+        if !done.anomalies.is_empty() {
+            (self.observer)(&done.anomalies);
+        }
+        self.judging.pending.keep_times_of(done);
+    }
+
     /// Two sources that write one series.
     fn report_same_times(&mut self) {
-        let Worker { committed, staged, plan, part, .. } = self;
-        match committed.keys().find_map(|partition| staged.same_time(&plan.topic, *partition)) {
-            Some(message) => part.raise(ConditionCode::SameTime, ConditionSeverity::Notice, message),
-            None => part.clear(ConditionCode::SameTime),
+        let Worker { session, judging, committing, .. } = self;
+        let topic = &session.plan.topic;
+        match committing.committed.keys().find_map(|partition| judging.pending.same_time(topic, *partition)) {
+            Some(message) => session.component.raise(ConditionCode::SameTime, ConditionSeverity::Notice, message),
+            None => session.component.clear(ConditionCode::SameTime),
         }
     }
 
     /// What is counted on, and logged the first time.
     fn tell_once(&mut self) {
-        let evictions = self.detector.take_evictions();
+        let evictions = self.judging.detector.take_evictions();
         for (cause, n) in [(EvictionCause::Full, evictions.full), (EvictionCause::Idle, evictions.idle)] {
-            let is_first = n > 0 && self.meter.evictions.get(cause.as_str()) == 0;
-            self.meter.evictions.add(cause.as_str(), n);
+            let is_first = n > 0 && self.session.meter.evictions.get(cause.as_str()) == 0;
+            self.session.meter.evictions.add(cause.as_str(), n);
             if is_first && cause == EvictionCause::Full {
                 tracing::warn!(
-                    max_series = self.detector.settings().max_series,
+                    max_series = self.judging.detector.settings().max_series,
                     "series were evicted because their partition has more than detector.max_series; they learn again when they \
                      come back"
                 );
@@ -68,7 +88,7 @@ impl<L: RecordFetch + GroupAdministration> Worker<'_, L> {
                 tracing::info!("series were evicted because they were silent for longer than detector.idle_after");
             }
         }
-        let (settings, now) = (self.detector.settings(), self.log.now());
-        self.eviction_rate.watch(evictions, &self.committed, settings, now, &self.part);
+        let (settings, now) = (self.judging.detector.settings(), self.session.client.now());
+        self.eviction_rate.watch(evictions, &self.committing.committed, settings, now, &self.session.component);
     }
 }

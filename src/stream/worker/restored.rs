@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Worker;
 use super::checkpoint::Checkpoint;
-use crate::series::TableRestore;
+use super::session::WorkerSession;
 use crate::series::snapshot::{self, DamagedRecord};
+use crate::series::{SeriesLimits, TableRestore};
 use crate::stream::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, OffsetRanges, Remedy};
 
 /// What the topic has of one partition.
@@ -18,6 +18,11 @@ pub(super) struct RestoredWindows {
 }
 
 impl RestoredWindows {
+    /// Where no topic keeps windows: all that follows from the records.
+    pub fn none(limits: SeriesLimits) -> Self {
+        RestoredWindows { restore: TableRestore::from_records_alone(limits), ..RestoredWindows::default() }
+    }
+
     /// The next records, in order.
     pub fn take(&mut self, records: &[ConsumedRecord<'_>]) {
         for record in records {
@@ -38,37 +43,29 @@ impl RestoredWindows {
     }
 }
 
-impl<L: HistoryReader> Worker<'_, L> {
-    /// Opens the topic for these partitions, as far as they are not empty; what is to be read.
-    pub(super) fn open_windows(
-        &mut self,
-        partitions: &[i32],
-    ) -> Result<(OffsetRanges, BTreeMap<i32, RestoredWindows>), Fault> {
-        let what = "reading the ends of the windows' topic";
-        let mut ranges = self.insist(what, |log| log.bounds_of(HistoryTopic::State, partitions))?;
-        ranges.retain(|_, range| !range.is_empty());
-        if !ranges.is_empty() {
-            self.insist("opening the windows' topic", |log| log.open_history(HistoryTopic::State, &ranges))?;
-        }
-        Ok((ranges, partitions.iter().map(|partition| (*partition, RestoredWindows::default())).collect()))
+/// Opens the topic for these partitions, as far as they are not empty. Returns what is to be read.
+pub(super) fn open_windows<C: HistoryReader>(
+    session: &mut WorkerSession<'_, C>,
+    partitions: &[i32],
+) -> Result<(OffsetRanges, BTreeMap<i32, RestoredWindows>), Fault> {
+    let what = "reading the ends of the windows' topic";
+    let mut ranges = session.insist(what, |client| client.bounds_of(HistoryTopic::State, partitions))?;
+    ranges.retain(|_, range| !range.is_empty());
+    if !ranges.is_empty() {
+        session.insist("opening the windows' topic", |client| client.open_history(HistoryTopic::State, &ranges))?;
     }
+    Ok((ranges, partitions.iter().map(|partition| (*partition, RestoredWindows::default())).collect()))
+}
 
-    /// Where no topic keeps windows: all that follows from the records.
-    pub(super) fn no_windows(&self) -> RestoredWindows {
-        let restore = TableRestore::from_records_alone(self.detector.settings().bounds());
-        RestoredWindows { restore, ..RestoredWindows::default() }
-    }
-
-    pub(super) fn check_damage(&self, windows: &BTreeMap<i32, RestoredWindows>) -> Result<(), Fault> {
-        let damage = |(partition, windows): (&i32, &RestoredWindows)| Some((*partition, windows.damage?));
-        let Some((partition, (offset, why))) = windows.iter().find_map(damage) else { return Ok(()) };
-        Err(Fault::new(
-            Remedy::Stop,
-            format_args!(
-                "{} [{partition}] offset {offset}: {why}. Start the program that wrote it, or delete the topic and create it \
-                 again with `anomaly topics`: windows are then read back from the input",
-                self.plan.state_topic
-            ),
-        ))
-    }
+/// Stops at a record that cannot be used.
+pub(super) fn check_damage(state_topic: &str, windows: &BTreeMap<i32, RestoredWindows>) -> Result<(), Fault> {
+    let damage = |(partition, windows): (&i32, &RestoredWindows)| Some((*partition, windows.damage?));
+    let Some((partition, (offset, why))) = windows.iter().find_map(damage) else { return Ok(()) };
+    Err(Fault::new(
+        Remedy::Stop,
+        format_args!(
+            "{state_topic} [{partition}] offset {offset}: {why}. Start the program that wrote it, or delete the topic and create \
+             it again with `anomaly topics`: windows are then read back from the input"
+        ),
+    ))
 }

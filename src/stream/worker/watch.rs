@@ -176,42 +176,46 @@ impl InputWatch {
     }
 }
 
-impl<L: GroupAdministration> Worker<'_, L> {
+impl<C: GroupAdministration> Worker<'_, C> {
     /// Raises and clears the conditions, once a second.
     pub(super) fn watch(&mut self, partitions: &BTreeMap<i32, PartitionStatus>) {
-        let now = self.log.now();
+        let now = self.session.client.now();
         if now.saturating_sub(self.watch.evaluated) < EVALUATE {
             return;
         }
         self.watch.evaluated = now;
         self.look_at_group();
-        let plan = self.plan;
+        let plan = self.session.plan;
         let held =
             self.watch.open_transactions(&plan.topic, now, partitions).map(|text| (ConditionSeverity::Degraded, text));
-        self.part.set_condition(ConditionCode::OpenTransaction, held);
+        self.session.component.set_condition(ConditionCode::OpenTransaction, held);
         let foreign = self.watch.foreign_commits(&plan.topic, &plan.group);
-        self.part.set_condition(ConditionCode::ForeignCommit, foreign);
+        self.session.component.set_condition(ConditionCode::ForeignCommit, foreign);
         let lag = partitions.values().filter_map(|status| Some((status.end? - status.committed).max(0))).sum::<i64>();
-        self.input.evaluate(&self.part.name, lag);
+        self.input.evaluate(&self.session.component.name, lag);
     }
 
     /// Devices that turned out to be in two partitions.
     pub(super) fn note_splits(&mut self, splits: Splits) {
         if splits.count > 0 {
-            self.meter.split_series.inc_by(splits.count);
+            self.session.meter.split_series.inc_by(splits.count);
             self.watch.splits.add(splits);
-            self.part.raise(ConditionCode::SplitSeries, ConditionSeverity::Notice, self.watch.splits.to_string());
+            self.session.component.raise(
+                ConditionCode::SplitSeries,
+                ConditionSeverity::Notice,
+                self.watch.splits.to_string(),
+            );
         }
     }
 
     /// Counts commits of other programs that were not seen before.
     fn look_at_group(&mut self) {
-        let foreign = self.log.foreign();
+        let foreign = self.session.client.foreign();
         let was = &self.watch.foreign.commits;
         let is_new = |(partition, offset): &(&i32, &i64)| was.get(partition) != Some(offset);
-        self.meter.foreign_commits.inc_by(foreign.commits.iter().filter(is_new).count() as u64);
-        let committed = &self.committed;
-        self.watch.note_foreign(self.log.now(), foreign, |partition| committed.contains_key(&partition));
+        self.session.meter.foreign_commits.inc_by(foreign.commits.iter().filter(is_new).count() as u64);
+        let committed = &self.committing.committed;
+        self.watch.note_foreign(self.session.client.now(), foreign, |partition| committed.contains_key(&partition));
     }
 }
 

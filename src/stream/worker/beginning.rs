@@ -1,0 +1,132 @@
+//! Where a partition begins: at its committed offset, with the snapshots that belong to it, or without any.
+
+use super::Worker;
+use super::checkpoint::{self, Checkpoint, Epoch};
+use super::restored::RestoredWindows;
+use crate::config::resolved::StartPosition;
+use crate::series::TableRestore;
+use crate::stream::client::{CommittedOffset, Fault, GroupAdministration, Remedy, TopicIdentity};
+use crate::stream::progress::Progress;
+
+/// What was found of a partition.
+pub(super) struct FoundPartition {
+    pub restore: TableRestore,
+    pub floor: Checkpoint,
+    /// The floor's record is to be written.
+    pub is_news: bool,
+}
+
+impl<C: GroupAdministration> Worker<'_, C> {
+    /// The mark to begin at: the committed one if the topic still has it.
+    pub(super) fn begin_at(
+        &self,
+        partition: i32,
+        standing: CommittedOffset,
+        first: i64,
+        end: i64,
+    ) -> Result<Progress, Fault> {
+        let topic = &self.session.plan.topic;
+        let anew = |offset| Ok(Progress { offset, ..Progress::default() });
+        match standing {
+            CommittedOffset::New if self.session.plan.start == StartPosition::Latest => anew(end),
+            CommittedOffset::New => anew(first),
+            CommittedOffset::Added => {
+                if self.session.component.is_due(&format!("new partition {partition}")) {
+                    tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
+                }
+                anew(first)
+            }
+            CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) if offset > end => {
+                let why = "the topic was recreated or truncated";
+                let remedy = checkpoint::begin_again(self.session.plan);
+                let place = format_args!("{topic} [{partition}] ends at {end}, before the committed offset {offset}");
+                Err(Fault::new(Remedy::Stop, format_args!("{place}: {why}. {remedy}")))
+            }
+            CommittedOffset::At(Progress { offset, counts }) if offset < first => {
+                tracing::error!(
+                    topic,
+                    partition,
+                    lost = first - offset,
+                    "events were deleted by the topic's retention before they were judged; going on at the first that is left"
+                );
+                Ok(Progress { offset: first, counts })
+            }
+            CommittedOffset::At(mark) => Ok(mark),
+            CommittedOffset::Foreign(offset) => anew(offset.max(first)),
+        }
+    }
+
+    /// Windows and floor of a partition. Without any, the input alone must do: as much of it as the settings allow.
+    pub(super) fn find(
+        &mut self,
+        partition: i32,
+        windows: RestoredWindows,
+        standing: CommittedOffset,
+        first: i64,
+        at: &Progress,
+        identity: &TopicIdentity,
+    ) -> Result<FoundPartition, Fault> {
+        let RestoredWindows { restore, floor, .. } = windows;
+        let (topic, state) = (&self.session.plan.topic, &self.session.plan.state_topic);
+        if let CommittedOffset::Foreign(offset) = standing {
+            let since = floor.as_ref().map(|floor| floor.at);
+            self.watch.note_foreign_commit(self.session.client.now(), partition, (since, first), offset);
+        }
+        let Some(mut floor) = floor else {
+            if self.session.plan.keeps_state && matches!(standing, CommittedOffset::At(_) | CommittedOffset::Foreign(_))
+            {
+                tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
+            }
+            let mut floor = Checkpoint {
+                group: self.session.plan.group.clone(),
+                topic: topic.clone(),
+                topic_id: identity.id.clone(),
+                partitions: identity.partitions,
+                offset: first.max(at.offset.saturating_sub(self.session.plan.history)).min(at.offset),
+                clock: None,
+                time: None,
+                passed: None,
+                at: at.offset,
+                counts: at.counts.to_string(),
+                epochs: Vec::new(),
+            };
+            floor.settle(Epoch::of(floor.offset, &self.judging.detector, &self.session.plan.fields));
+            return Ok(FoundPartition { restore, floor, is_news: self.session.plan.keeps_state });
+        };
+        let committed = match standing {
+            CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) => Some(offset),
+            CommittedOffset::New | CommittedOffset::Added => None,
+        };
+        if let Err(fault) = floor.fits(self.session.plan, partition, identity, restore.newest(), committed) {
+            // Who had the partition before us may have had its last commit after we asked.
+            let now = self.session.insist("reading the committed offsets", |client| client.committed(&[partition]))?;
+            let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
+            return Err(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault });
+        }
+        let mut is_news = floor.settle(Epoch::of(at.offset, &self.judging.detector, &self.session.plan.fields));
+        if is_news {
+            tracing::info!(
+                topic,
+                partition,
+                offset = at.offset,
+                "settings changed: the new ones hold from this offset on"
+            );
+        }
+        if floor.topic_id.is_none() && identity.id.is_some() {
+            floor.topic_id.clone_from(&identity.id);
+            is_news = true;
+        }
+        if floor.partitions != identity.partitions {
+            tracing::warn!(
+                topic,
+                partition,
+                "the topic had {} partitions and has {}: devices whose partition changed begin to learn anew",
+                floor.partitions,
+                identity.partitions
+            );
+            floor.partitions = identity.partitions;
+            is_news = true;
+        }
+        Ok(FoundPartition { restore, floor, is_news })
+    }
+}

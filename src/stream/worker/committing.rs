@@ -1,0 +1,84 @@
+//! Committing: one transaction with the output of the judged records, their offsets, and the snapshots that are due.
+
+use std::time::Duration;
+
+use super::judging::RecordJudging;
+use super::pending::PendingTransaction;
+use super::session::WorkerSession;
+use super::snapshot_writer::SnapshotWriter;
+use crate::fail;
+use crate::series::snapshot::{is_window, series_of};
+use crate::stream::client::{Fault, TransactionalProducer};
+use crate::stream::progress::ProgressByPartition;
+
+/// The committed progress, and the open transaction.
+#[derive(Default)]
+pub(super) struct Committing {
+    /// Progress that is committed.
+    pub committed: ProgressByPartition,
+    /// When the open transaction began, on the client's clock.
+    pub open: Option<Duration>,
+}
+
+impl Committing {
+    /// Begins a transaction.
+    pub fn begin<C: TransactionalProducer>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<(), Fault> {
+        session.client.begin()?;
+        self.open = Some(session.client.now());
+        Ok(())
+    }
+
+    /// Sends the output of the pending transaction. Usually this happens once, since each call wakes the client and costs
+    /// a request.
+    pub fn send<C: TransactionalProducer>(
+        &self,
+        session: &mut WorkerSession<'_, C>,
+        pending: &mut PendingTransaction,
+    ) -> Result<(), Fault> {
+        pending.outbox.drain(..).try_for_each(|record| session.client.send(record))?;
+        fail::point("sent");
+        Ok(())
+    }
+
+    /// Commits the open transaction with output, offsets and snapshots, and then the changes of the series. Returns what
+    /// was committed; `None` if no transaction is open.
+    pub fn commit<C: TransactionalProducer>(
+        &mut self,
+        session: &mut WorkerSession<'_, C>,
+        judging: &mut RecordJudging,
+        snapshots: &mut SnapshotWriter,
+    ) -> Result<Option<PendingTransaction>, Fault> {
+        if self.open.is_none() {
+            return Ok(None);
+        }
+        self.send(session, &mut judging.pending)?;
+        // Every retry must commit the same progress.
+        let next = judging.positions.clone();
+        let mut written = snapshots.write(&judging.detector, &next, session.client.now());
+        // Every active series gets a snapshot from time to time, which shows that its device sends.
+        let windows = written.records.iter().filter(|record| record.value.as_deref().is_some_and(is_window));
+        let keys = windows.filter_map(|record| series_of(record.key.as_deref()?));
+        session.component.note_devices(keys.map(|key| key.split('\0').next().unwrap_or(key)));
+        written.records.drain(..).try_for_each(|record| session.client.send(record))?;
+        fail::point("snapshots");
+        session.insist("committing", |client| client.commit(&next))?;
+        fail::point("committed");
+        self.open = None;
+        self.committed = next;
+        let now = session.client.now();
+        written.count(&session.meter);
+        snapshots.commit(&mut judging.detector, written, &judging.pending.bytes, now);
+        session.meter.transactions.add("committed", 1);
+        Ok(Some(judging.confirm()))
+    }
+
+    /// Aborts the open transaction, if there is one.
+    pub fn abort<C: TransactionalProducer>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<(), Fault> {
+        if self.open.is_some() {
+            session.insist("aborting", |client| client.abort())?;
+            self.open = None;
+            session.meter.transactions.add("aborted", 1);
+        }
+        Ok(())
+    }
+}

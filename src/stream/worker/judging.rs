@@ -1,0 +1,118 @@
+//! Judging: polls records, judges them at once, and collects what the next transaction contains.
+
+use std::time::Duration;
+
+use super::pending::PendingTransaction;
+use super::{BATCH, WorkerPlan};
+use crate::detect::Detector;
+use crate::event::Decoder;
+use crate::stream::client::{Fault, RecordFetch, Remedy};
+use crate::stream::progress::ProgressByPartition;
+
+/// Time between two commits that only move offsets to the ends of partitions.
+const MOVE_ENDS: Duration = Duration::from_secs(1);
+
+/// The series of the assigned partitions, and the outcome of the records since the last commit.
+pub(super) struct RecordJudging {
+    decoder: Decoder,
+    pub detector: Detector,
+    /// Progress including the pending transaction.
+    pub positions: ProgressByPartition,
+    pub pending: PendingTransaction,
+    /// When offsets were last advanced to the partitions' ends without any record.
+    ends_moved: Duration,
+    /// Maximum size of a dead letter's value in bytes. It is halved when the topic refuses a record as too large.
+    dead_letter_limit: usize,
+}
+
+impl RecordJudging {
+    /// Creates it without partitions.
+    pub fn new(detector: Detector, plan: &WorkerPlan) -> Self {
+        RecordJudging {
+            decoder: Decoder::new(&plan.fields),
+            detector,
+            positions: ProgressByPartition::new(),
+            pending: PendingTransaction::default(),
+            ends_moved: Duration::ZERO,
+            dead_letter_limit: usize::MAX,
+        }
+    }
+
+    /// Polls once, waiting at most `wait`, and judges the records. Returns their number.
+    ///
+    /// # Errors
+    /// Those of the poll; `Rebuild` if a partition that `is_restoring` delivers a record.
+    pub fn take(
+        &mut self,
+        client: &mut impl RecordFetch,
+        plan: &WorkerPlan,
+        wait: Duration,
+        is_restoring: impl Fn(i32) -> bool,
+    ) -> Result<usize, Fault> {
+        let RecordJudging { decoder, detector, positions, pending, dead_letter_limit, .. } = self;
+        pending.tick();
+        let mut leaked = false;
+        let taken = client.poll(wait, BATCH, &mut |partition, records| {
+            if is_restoring(partition) {
+                leaked = true;
+            } else if let Some(mark) = positions.get_mut(&partition) {
+                pending.judge(plan, decoder, detector, partition, records, mark, *dead_letter_limit);
+            }
+        })?;
+        if leaked {
+            return Err(Fault::new(Remedy::Rebuild, "a paused partition gave a record"));
+        }
+        Ok(taken)
+    }
+
+    /// Moves past control records and aborted records at the ends of partitions, at most once a second, so that no lag
+    /// stays where nothing is left to judge. Returns whether there was one.
+    pub fn move_to_ends(&mut self, client: &impl RecordFetch) -> bool {
+        let now = client.now();
+        // A record that stops the worker is read, and not passed.
+        if self.pending.poison.is_some() || now.saturating_sub(self.ends_moved) < MOVE_ENDS {
+            return false;
+        }
+        let mut has_moved = false;
+        for (partition, end) in client.reached() {
+            if let Some(mark) = self.positions.get_mut(&partition).filter(|mark| mark.offset < end) {
+                mark.offset = end;
+                has_moved = true;
+            }
+        }
+        if has_moved {
+            self.ends_moved = now;
+        }
+        has_moved
+    }
+
+    /// Confirms what is pending, after its commit, and returns it.
+    pub fn confirm(&mut self) -> PendingTransaction {
+        self.detector.commit();
+        self.dead_letter_limit = usize::MAX;
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Rolls everything back to the committed progress. The client's position does not change.
+    pub fn rollback(&mut self, committed: &ProgressByPartition) {
+        self.detector.rollback();
+        self.pending = PendingTransaction::default();
+        self.positions = committed.clone();
+    }
+
+    /// Halves the limit of dead letters, if the pending transaction has one. Returns the new limit.
+    pub fn limit_dead_letters(&mut self) -> Option<usize> {
+        let largest = self.pending.largest_dead_letter;
+        if largest == 0 {
+            return None;
+        }
+        self.dead_letter_limit = self.dead_letter_limit.min(largest.max(2)) / 2;
+        Some(self.dead_letter_limit)
+    }
+
+    /// Forgets all partitions.
+    pub fn forget(&mut self) {
+        self.positions.keys().for_each(|partition| self.detector.forget(*partition));
+        self.positions.clear();
+    }
+}

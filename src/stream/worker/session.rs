@@ -1,0 +1,51 @@
+//! The client of a worker with what each call to it needs: the limits of its retries, and where its state is shown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::WorkerPlan;
+use crate::health::{Component, ComponentState};
+use crate::meter::Meter;
+use crate::stop::Stop;
+use crate::stream::client::{ClusterConnection, Fault, Remedy};
+
+/// A call that has been retried for this long makes the worker degraded.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Longest time of retries, beyond the transaction's own timeout. After it the committed offsets show the outcome.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// What all parts of a worker share. Each part asks only for the traits of the client that it uses.
+pub(super) struct WorkerSession<'a, C> {
+    pub client: C,
+    pub plan: &'a WorkerPlan,
+    /// The worker in the health report.
+    pub component: Arc<Component>,
+    pub meter: Meter,
+    pub stop: &'a Stop,
+}
+
+impl<C: ClusterConnection> WorkerSession<'_, C> {
+    /// Calls until the answer is not `Retry`; gives up when the time to drain is over.
+    pub fn insist<T>(&mut self, what: &str, mut call: impl FnMut(&mut C) -> Result<T, Fault>) -> Result<T, Fault> {
+        let since = self.client.now();
+        loop {
+            match call(&mut self.client) {
+                Err(fault) if fault.remedy == Remedy::Retry => {
+                    if self.stop.elapsed().is_some_and(|elapsed| elapsed > self.plan.drain) {
+                        return Err(Fault::new(Remedy::Rebuild, format_args!("{what}: {fault}")));
+                    }
+                    if self.client.now().saturating_sub(since) > LIMIT {
+                        return Err(Fault { remedy: Remedy::Rebuild, ..fault });
+                    }
+                    if self.client.now().saturating_sub(since) > PATIENCE {
+                        self.component.set(ComponentState::Degraded(format!("{what}: {fault}")));
+                    }
+                    self.component.beat();
+                    self.client.sleep(Duration::from_millis(20));
+                }
+                other => return other,
+            }
+        }
+    }
+}

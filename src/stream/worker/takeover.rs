@@ -1,0 +1,171 @@
+//! Taking partitions over: where each begins, its snapshots, and the replay of the input up to the committed offset. Then
+//! its records are judged. All partitions are restored at once, while those that are done are judged already.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Worker;
+use super::beginning::FoundPartition;
+use super::replay::PartitionReplay;
+use super::restore::{HistoryStep, PartitionRestore, offsets, replay_gap};
+use super::restored::{RestoredWindows, open_windows};
+use crate::fail;
+use crate::health::ComponentState;
+use crate::stream::client::{
+    CommittedOffset, Fault, HistoryTopic, OffsetRanges, Positions, TopicIdentity, TransactionalClient,
+};
+use crate::stream::progress::ProgressByPartition;
+
+impl<C: TransactionalClient> Worker<'_, C> {
+    /// Accepts the assigned partitions, and begins to restore them.
+    pub(super) fn take_over(&mut self, partitions: &[i32]) -> Result<(), Fault> {
+        self.session.component.set(ComponentState::Starting(format!("taking over {} partitions", partitions.len())));
+        let began = self.session.client.now();
+        let known = self.session.insist("reading the committed offsets", |client| client.committed(partitions))?;
+        // Only kept windows can belong to another topic; librdkafka's mock does not answer this.
+        let identity = match self.session.plan.keeps_state {
+            true => self.session.insist("reading the topic's identity", |client| client.identity())?,
+            false => TopicIdentity { id: None, partitions: 0 },
+        };
+        let standing = |partition: i32| (partition, known.get(&partition).copied().unwrap_or(CommittedOffset::New));
+        let standings = partitions.iter().copied().map(standing).collect::<BTreeMap<_, _>>();
+        let bounds = self
+            .session
+            .insist("reading the ends of the topic", |client| client.bounds_of(HistoryTopic::Input, partitions))?;
+        let (mut at, mut firsts) = (ProgressByPartition::new(), Positions::new());
+        for (&partition, &standing) in &standings {
+            let Some(bounds) = bounds.get(&partition) else { continue };
+            at.insert(partition, self.begin_at(partition, standing, bounds.start, bounds.end)?);
+            firsts.insert(partition, bounds.start);
+        }
+        self.session.client.assign(&offsets(&at))?;
+        fail::point("assigned");
+        self.committing.committed = at.clone();
+        self.judging.positions = at;
+        let (left, windows) = match self.session.plan.keeps_state {
+            true => open_windows(&mut self.session, partitions)?,
+            false => {
+                let bounds = self.judging.detector.settings().bounds();
+                let none = |partition: &i32| (*partition, RestoredWindows::none(bounds));
+                (OffsetRanges::new(), partitions.iter().map(none).collect())
+            }
+        };
+        let mut restoring = PartitionRestore::new(standings, identity, firsts, began, windows);
+        restoring.begin(&left);
+        if left.is_empty() {
+            self.begin_replays(&mut restoring)?;
+        }
+        self.go_on(restoring)
+    }
+
+    /// Reads on for partitions that are not served yet, and serves those that are done.
+    pub(super) fn restore(&mut self) -> Result<(), Fault> {
+        let Some(mut restoring) = self.restoring.take() else { return Ok(()) };
+        let HistoryStep { done, is_retried } = restoring.read_on(&mut self.session)?;
+        match &mut restoring.replays {
+            None => {
+                fail::point("reading windows");
+                if restoring.is_read() {
+                    self.begin_replays(&mut restoring)?;
+                }
+            }
+            Some(replays) => {
+                fail::point("replaying");
+                let done = done.iter().filter_map(|partition| Some((*partition, replays.remove(partition)?)));
+                self.serve(done.collect(), restoring.began)?;
+            }
+        }
+        // Else two states would take turns, with a line in the log for each.
+        if !is_retried && self.session.client.trouble().is_none() {
+            self.session.component.progress(restoring.describe());
+        }
+        self.go_on(restoring)
+    }
+
+    /// Keeps what is left for the next turn.
+    fn go_on(&mut self, restoring: PartitionRestore) -> Result<(), Fault> {
+        if restoring.replays.as_ref().is_none_or(|replays| !replays.is_empty()) {
+            self.restoring = Some(restoring);
+            return Ok(());
+        }
+        self.session.client.close_history();
+        self.is_member = true;
+        self.session.component.set(ComponentState::Running);
+        Ok(())
+    }
+
+    /// All windows are read: writes down where partitions begin, and opens the input.
+    fn begin_replays(&mut self, restoring: &mut PartitionRestore) -> Result<(), Fault> {
+        let mut found = BTreeMap::new();
+        for (partition, windows) in std::mem::take(&mut restoring.windows) {
+            let (Some(&first), Some(at)) =
+                (restoring.firsts.get(&partition), self.committing.committed.get(&partition).copied())
+            else {
+                continue;
+            };
+            let standing = restoring.standings.get(&partition).copied().unwrap_or(CommittedOffset::New);
+            found.insert(partition, self.find(partition, windows, standing, first, &at, &restoring.identity)?);
+        }
+        let is_new = restoring.standings.values().any(|standing| !matches!(standing, CommittedOffset::At(_)));
+        let news = found.iter().filter(|(_, found)| found.is_news).map(|(at, found)| found.floor.record(*at));
+        let news = news.collect::<Vec<_>>();
+        if is_new || !news.is_empty() {
+            // Before the first fetch, so that a crash now does not choose again.
+            let at = self.committing.committed.clone();
+            self.session.client.begin()?;
+            news.into_iter().try_for_each(|record| self.session.client.send(record))?;
+            self.session.insist("committing where to begin", |client| client.commit(&at))?;
+        }
+        let (mut replays, mut ranges, mut done) = (BTreeMap::new(), OffsetRanges::new(), Vec::new());
+        for (partition, FoundPartition { restore, floor, .. }) in found {
+            let replay = PartitionReplay::new(
+                restore,
+                floor,
+                restoring.firsts[&partition],
+                self.committing.committed[&partition],
+            );
+            if replay.from < replay.to.offset {
+                ranges.insert(partition, replay.from..replay.to.offset);
+                replays.insert(partition, replay);
+            } else {
+                done.push((partition, replay));
+            }
+        }
+        if !ranges.is_empty() {
+            self.session.insist("opening the history", |client| client.open_history(HistoryTopic::Input, &ranges))?;
+        }
+        restoring.begin(&ranges);
+        restoring.replays = Some(replays);
+        self.serve(done, restoring.began)
+    }
+
+    /// These partitions are replayed: lets their records come.
+    fn serve(&mut self, done: Vec<(i32, PartitionReplay)>, began: Duration) -> Result<(), Fault> {
+        let partitions = done.iter().map(|(partition, _)| *partition).collect::<Vec<_>>();
+        for (partition, mut replay) in done {
+            self.judging.pending.adopt(partition, std::mem::take(&mut replay.same_time));
+            let (bytes, from, to, windows) = (replay.bytes, replay.from, replay.to, replay.windows);
+            let missing = replay_gap(self.session.plan, partition, &replay);
+            let (floor, table, gone) = replay.finish();
+            tracing::info!(
+                topic = self.session.plan.topic,
+                partition,
+                windows,
+                from,
+                to = to.offset,
+                series = table.len(),
+                milliseconds = self.session.client.now().saturating_sub(began).as_millis() as u64,
+                "windows restored"
+            );
+            if missing > 0 {
+                let values = (table.len() * self.judging.detector.settings().window) as u64;
+                self.shortfalls.add(partition, missing, to.counts.sum(), values);
+            }
+            self.judging.detector.adopt(partition, table);
+            if self.session.plan.keeps_state {
+                self.snapshots.begin(partition, floor, gone, bytes, self.session.client.now());
+            }
+        }
+        if partitions.is_empty() { Ok(()) } else { self.session.client.resume(&partitions) }
+    }
+}
