@@ -21,18 +21,20 @@ create table anomalies (
     metric_name      text,
     metric_value     double precision   not null,
     event_time       timestamptz        not null,
+    method           text               not null,
+    score            double precision,
+    threshold        double precision,
+    expected         double precision,
+    lower            double precision,
+    upper            double precision,
     mean             double precision,
     std_dev          double precision,
     z_score          double precision,
-    score            double precision   not null,
-    threshold        double precision,
-    lower            double precision,
-    upper            double precision,
-    window_count     integer            not null,
-    method           text               not null,
+    evidence         json               not null,
     direction        text               not null,
     severity         text               not null,
     label            text,
+    window_count     integer            not null,
     "window"         double precision[] not null,
     detected_at      timestamptz        not null,
     sink             integer,
@@ -41,6 +43,9 @@ create table anomalies (
     primary key (source_topic, source_partition, source_offset, source_index, kind, event_time)
 ) partition by range (event_time);
 comment on column anomalies.source_index is 'counts the values within one record';
+comment on column anomalies.score is 'numbers from here to z_score are null where the method or the kind has none';
+-- Not jsonb: its numbers have no negative zero, and every bit counts here.
+comment on column anomalies.evidence is 'numbers by name: with the window they suffice to repeat the method''s arithmetic';
 comment on column anomalies."window" is 'the values before this one, oldest first';
 comment on column anomalies.detected_at is 'when the detector published it, by the detector''s clock';
 comment on column anomalies.stored_at is 'when the row was stored, by the database''s clock';

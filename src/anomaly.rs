@@ -68,10 +68,13 @@ impl Direction {
     }
 }
 
-/// Schema version 1. Numbers are finite; times are UTC.
+/// Version of the record that this program writes. Version 1 had neither `expected` nor `evidence` in every build.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// The record, [`SCHEMA_VERSION`]. Numbers are finite; times are UTC. A number is absent where the method or the kind has none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Anomaly {
-    /// 1
+    /// [`SCHEMA_VERSION`], or 1 of an earlier program.
     pub schema_version: u32,
     /// `point`
     pub kind: String,
@@ -83,27 +86,26 @@ pub struct Anomaly {
     pub metric_value: f64,
     /// Of the event, or of its record; only a file's row can have none.
     pub timestamp: Option<Timestamp>,
-    /// Of the window before the value.
-    pub mean: f64,
-    /// Population standard deviation of that window, before any floor.
-    pub std_dev: f64,
-    /// Signed distance in deviations; none when the deviation is 0.
-    pub z_score: Option<f64>,
-    /// Higher is more abnormal.
+    /// Name of the method.
+    pub method: String,
+    /// Higher is more abnormal; `f64::MAX` when the deviation is 0.
     pub score: f64,
-    /// In deviations.
-    pub threshold: f64,
+    /// In the unit of the score.
+    pub threshold: Option<f64>,
     /// The value that the method expected.
-    pub expected: f64,
+    pub expected: Option<f64>,
     /// Least expected value.
     pub lower: f64,
     /// Greatest expected value.
     pub upper: f64,
-    /// Number of values that were judged against.
-    pub window_count: u32,
-    /// Name of the method.
-    pub method: String,
-    /// Further numbers of the method by name; empty where mean, deviation and window tell all.
+    /// Mean that the value was compared with.
+    pub mean: Option<f64>,
+    /// Standard deviation that belongs to the mean, before any floor.
+    pub std_dev: Option<f64>,
+    /// Signed distance in deviations; absent also when the deviation is 0.
+    pub z_score: Option<f64>,
+    /// Further numbers of the method by name: with the window they suffice to repeat its arithmetic.
+    #[serde(default)]
     pub evidence: BTreeMap<String, f64>,
     /// Side.
     pub direction: Direction,
@@ -111,6 +113,8 @@ pub struct Anomaly {
     pub severity: Severity,
     /// The producer's header `anomaly-label`.
     pub label: Option<String>,
+    /// Number of values that were judged against.
+    pub window_count: u32,
     /// The most recent values before this one, oldest first.
     pub window: Vec<f64>,
     /// Identity.
@@ -118,16 +122,40 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
+    /// Reads a record of topic `anomalies`. Where version 1 has no `expected`, it is the mean, as both methods of that time
+    /// expected it; where it has no `evidence`, that is empty.
+    ///
+    /// # Errors
+    /// When it is no anomaly.
+    pub fn from_json(json: &[u8]) -> Result<Anomaly, serde_json::Error> {
+        let mut anomaly = serde_json::from_slice::<Anomaly>(json)?;
+        if anomaly.schema_version < SCHEMA_VERSION && anomaly.expected.is_none() {
+            anomaly.expected = anomaly.mean;
+        }
+        Ok(anomaly)
+    }
+
     /// Its identity.
     pub fn id(&self) -> AnomalyId {
         AnomalyId { source: self.source.clone(), kind: self.kind.clone() }
     }
+
+    /// How many times its threshold the score is. Without a threshold, how many times half of the band the value is away from
+    /// the middle of the band.
+    pub fn times_threshold(&self) -> f64 {
+        if let Some(threshold) = self.threshold {
+            return self.score / threshold;
+        }
+        let half = self.upper / 2.0 - self.lower / 2.0;
+        let distance = (self.metric_value / 2.0 - self.upper / 4.0 - self.lower / 4.0).abs() * 2.0;
+        if half > 0.0 { (distance / half).min(f64::MAX) } else { f64::MAX }
+    }
 }
 
-/// The columns of an anomaly in the database with their SQL types, in the order of the table: the fields, those of `source` with
-/// a prefix, then the time of the detection. The only list of its kind: tests compare it with the fields, the schema, the select
-/// lists, COPY, the CSV and the description of the API.
-pub const COLUMNS: [(&str, &str); 24] = [
+/// The columns of an anomaly in the database with their SQL types, in the order of the table: the fields of `source` with a
+/// prefix, the others, then the time of the detection. The only list of its kind: tests compare it with the fields, the schema,
+/// the select lists, COPY, the CSV and the description of the API.
+pub const COLUMNS: [(&str, &str); 26] = [
     ("source_topic", "text"),
     ("source_partition", "integer"),
     ("source_offset", "bigint"),
@@ -138,28 +166,58 @@ pub const COLUMNS: [(&str, &str); 24] = [
     ("metric_name", "text"),
     ("metric_value", "double precision"),
     ("event_time", "timestamptz"),
+    ("method", "text"),
+    ("score", "double precision"),
+    ("threshold", "double precision"),
+    ("expected", "double precision"),
+    ("lower", "double precision"),
+    ("upper", "double precision"),
     ("mean", "double precision"),
     ("std_dev", "double precision"),
     ("z_score", "double precision"),
-    ("score", "double precision"),
-    ("threshold", "double precision"),
-    ("lower", "double precision"),
-    ("upper", "double precision"),
-    ("window_count", "integer"),
-    ("method", "text"),
+    ("evidence", "json"),
     ("direction", "text"),
     ("severity", "text"),
     ("label", "text"),
+    ("window_count", "integer"),
     ("window", "double precision[]"),
     ("detected_at", "timestamptz"),
 ];
 
-/// The names of the columns, for the tests that compare them with the JSON.
 #[cfg(test)]
+/// A sample, and the names of the columns, for other tests.
 pub mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    /// A record with plain figures: mean 10, deviation 1.
+    pub fn sample(value: f64) -> Anomaly {
+        Anomaly {
+            schema_version: SCHEMA_VERSION,
+            kind: "point".into(),
+            device_id: "pump-0042".into(),
+            metric_name: Some("temperature".into()),
+            metric_value: value,
+            timestamp: Timestamp::parse_rfc3339("2026-11-23T17:00:00.123Z"),
+            method: "sigma".into(),
+            score: (value - 10.0).abs(),
+            threshold: Some(3.0),
+            expected: Some(10.0),
+            lower: 7.0,
+            upper: 13.0,
+            mean: Some(10.0),
+            std_dev: Some(1.0),
+            z_score: Some(value - 10.0),
+            evidence: std::collections::BTreeMap::new(),
+            direction: if value < 10.0 { Direction::Low } else { Direction::High },
+            severity: if (value - 10.0).abs() >= 6.0 { Severity::Critical } else { Severity::Warning },
+            label: None,
+            window_count: 4,
+            window: vec![9.0, 11.0, 9.0, 11.0],
+            source: RecordId { topic: "raw_events".into(), partition: 3, offset: 184_467, index: 0 },
+        }
+    }
 
     /// Names of columns as the JSON has them, those of `source` apart.
     pub fn json_names() -> (BTreeSet<String>, BTreeSet<String>) {
@@ -167,5 +225,53 @@ pub mod tests {
         let (source, own) = names.partition::<Vec<_>, _>(|name| name.starts_with("source_"));
         let source = source.into_iter().map(|name| name.trim_start_matches("source_").to_owned()).collect();
         (own.into_iter().map(str::to_owned).chain(["source".to_owned()]).collect(), source)
+    }
+
+    fn json(anomaly: &Anomaly) -> serde_json::Value {
+        serde_json::to_value(anomaly).unwrap()
+    }
+
+    #[test]
+    fn the_json_has_these_keys_in_this_order() {
+        let text = serde_json::to_string(&sample(18.0)).unwrap();
+        let expected = "schema_version kind device_id metric_name metric_value timestamp method score threshold expected lower \
+                        upper mean std_dev z_score evidence direction severity label window_count window source";
+        let place = |key: &str| text.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("no {key} in {text}"));
+        assert!(expected.split_whitespace().is_sorted_by_key(place), "{text}");
+        assert_eq!(expected.split_whitespace().count(), json(&sample(18.0)).as_object().unwrap().len());
+    }
+
+    #[test]
+    fn a_record_of_version_1_is_read_with_the_mean_as_the_expected_value() {
+        let now = sample(18.0);
+        let mut old = json(&now);
+        old["schema_version"] = 1.into();
+        let later = Anomaly { schema_version: 1, ..now.clone() };
+        assert_eq!(Anomaly::from_json(old.to_string().as_bytes()).unwrap(), later);
+        for absent in ["expected", "evidence"] {
+            old.as_object_mut().unwrap().remove(absent);
+        }
+        assert_eq!(Anomaly::from_json(old.to_string().as_bytes()).unwrap(), later);
+        // In the new version a number that is absent is absent.
+        let none = Anomaly { mean: Some(10.0), expected: None, ..now };
+        assert_eq!(Anomaly::from_json(json(&none).to_string().as_bytes()).unwrap(), none);
+    }
+
+    #[test]
+    fn numbers_that_a_method_does_not_have_are_null_and_all_others_keep_every_bit() {
+        let evidence =
+            [("a", -0.0), ("b", 5e-324), ("c", f64::MAX), ("d", 0.1 + 0.2)].map(|(name, x)| (name.to_owned(), x));
+        let anomaly = Anomaly {
+            mean: None,
+            std_dev: None,
+            z_score: None,
+            threshold: None,
+            evidence: evidence.clone().into(),
+            ..sample(18.0)
+        };
+        assert!(["mean", "std_dev", "z_score", "threshold"].iter().all(|name| json(&anomaly)[name].is_null()));
+        let read = Anomaly::from_json(json(&anomaly).to_string().as_bytes()).unwrap();
+        assert_eq!(read, anomaly);
+        assert!(evidence.iter().all(|(name, x)| read.evidence[name].to_bits() == x.to_bits()));
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use crate::anomaly::{Anomaly, Direction, RecordId, Severity};
+use crate::anomaly::{Anomaly, Direction, RecordId, SCHEMA_VERSION, Severity};
 use crate::event::{Event, Timestamp};
 use crate::method::{self, Judgement, Limits, Method, MethodId};
 use crate::series::snapshot::Fingerprint;
@@ -345,26 +345,26 @@ fn record(
 ) -> Anomaly {
     let is_critical = figures.score >= method.critical_from(settings.threshold);
     Anomaly {
-        schema_version: 1,
+        schema_version: SCHEMA_VERSION,
         kind: "point".into(),
         device_id: event.device_id.to_string(),
         metric_name: event.metric_name.as_deref().map(str::to_owned),
         metric_value: event.metric_value,
         timestamp: at,
-        mean: figures.mean,
-        std_dev: figures.std_dev,
-        z_score: figures.z_score,
+        method: method.name().into(),
         score: figures.score,
-        threshold: settings.threshold,
-        expected: figures.expected,
+        threshold: Some(settings.threshold),
+        expected: Some(figures.expected),
         lower: figures.lower,
         upper: figures.upper,
-        window_count: window.len() as u32,
-        method: method.name().into(),
+        mean: Some(figures.mean),
+        std_dev: Some(figures.std_dev),
+        z_score: figures.z_score,
         evidence: figures.evidence.into_iter().flatten().map(|(name, number)| (name.to_owned(), number)).collect(),
         direction: if event.metric_value > figures.expected { Direction::High } else { Direction::Low },
         severity: if is_critical { Severity::Critical } else { Severity::Warning },
         label,
+        window_count: window.len() as u32,
         window: window.newest(settings.context),
         source: source.clone(),
     }
@@ -422,7 +422,7 @@ mod tests {
         let Verdict::Anomalous(anomaly) = judge(&mut detector, &source(0, 3), 100.0, Some("spike")) else {
             panic!("100 after 1, 2, 3 is abnormal");
         };
-        assert_eq!((anomaly.mean, anomaly.window_count, anomaly.severity), (2.0, 3, Severity::Critical));
+        assert_eq!((anomaly.mean, anomaly.window_count, anomaly.severity), (Some(2.0), 3, Severity::Critical));
         assert_eq!(anomaly.window, [1.0, 2.0, 3.0]);
         assert_eq!(anomaly.label.as_deref(), Some("spike"));
         assert_eq!(judge(&mut detector, &source(0, 4), 100.0, None), Verdict::Normal);

@@ -3,12 +3,14 @@
 
 mod distance;
 mod ewma;
+mod recorded;
 mod sigma;
 
 use serde::{Deserialize, Serialize};
 
 use crate::window::Window;
 pub use distance::Limits;
+pub use recorded::{Recorded, Unrepeatable};
 
 /// What a method says of one value. All numbers are finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,8 +35,8 @@ pub struct Judgement {
     pub evidence: Evidence,
 }
 
-/// Names and finite numbers.
-pub type Evidence = [Option<(&'static str, f64)>; 3];
+/// Names and finite numbers; the last place is free for a deviation that a floor raised.
+pub type Evidence = [Option<(&'static str, f64)>; 4];
 
 /// Name and version of a method. Two versions update the state or judge in different ways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,14 +111,31 @@ pub struct Explanation {
     pub std_dev_formula: &'static str,
     /// Mean and deviation are those of the window and follow from it alone.
     pub is_of_window: bool,
+    /// What the arithmetic is repeated from.
+    pub repeated_from: &'static str,
 }
 
-/// Of the method of that name, which a record may have from another program; unknown ones are explained as `sigma`.
-pub fn explanation(name: &str) -> Explanation {
+/// Of the method of that name; `None` of one that this program does not have, which a record can have from another program.
+pub fn explanation(name: &str) -> Option<Explanation> {
     match name {
-        "ewma" => ewma::EXPLANATION,
-        _ => sigma::EXPLANATION,
+        "sigma" => Some(sigma::EXPLANATION),
+        "ewma" => Some(ewma::EXPLANATION),
+        _ => None,
     }
+}
+
+/// Judges once more. The evidence of the result is empty.
+///
+/// # Errors
+/// When the record does not hold enough.
+pub fn repeat(recorded: &Recorded<'_>) -> Result<Judgement, Unrepeatable> {
+    let (mean, std_dev) = match recorded.method {
+        "sigma" => sigma::repeat(recorded)?,
+        "ewma" => ewma::repeat(recorded)?,
+        _ => return Err(Unrepeatable::UnknownMethod),
+    };
+    let deviation = recorded.evidence.get(distance::DEVIATION).copied().unwrap_or(std_dev);
+    Ok(distance::by_deviation(recorded.threshold, mean, std_dev, deviation, recorded.value))
 }
 
 /// For methods that judge nothing.

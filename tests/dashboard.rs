@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant as Clock};
 
-use anomaly::anomaly::{Anomaly, Direction, RecordId, Severity};
+use anomaly::anomaly::{Anomaly, Direction, RecordId, SCHEMA_VERSION, Severity};
 use anomaly::config::{self, Settings};
 use anomaly::event::Timestamp;
 use anomaly::http;
@@ -158,26 +158,26 @@ pub fn anomaly(device: &str, offset: i64, time: Timestamp, value: f64) -> Anomal
     let moments = window::moments(window.iter().copied()).unwrap();
     let z = (value - moments.mean) / moments.std_dev;
     Anomaly {
-        schema_version: 1,
+        schema_version: SCHEMA_VERSION,
         kind: "point".into(),
         device_id: device.into(),
         metric_name: Some("temperature".into()),
         metric_value: value,
         timestamp: Some(time),
-        mean: moments.mean,
-        std_dev: moments.std_dev,
-        z_score: Some(z),
+        method: "sigma".into(),
         score: z.abs(),
-        threshold: 3.0,
-        expected: moments.mean,
+        threshold: Some(3.0),
+        expected: Some(moments.mean),
         lower: moments.mean - 3.0 * moments.std_dev,
         upper: moments.mean + 3.0 * moments.std_dev,
-        window_count: 4,
-        method: "sigma".into(),
+        mean: Some(moments.mean),
+        std_dev: Some(moments.std_dev),
+        z_score: Some(z),
         evidence: std::collections::BTreeMap::new(),
         direction: if z < 0.0 { Direction::Low } else { Direction::High },
         severity: if z.abs() >= 6.0 { Severity::Critical } else { Severity::Warning },
         label: None,
+        window_count: 4,
         window,
         source: RecordId { topic: "raw_events".into(), partition: 0, offset, index: 0 },
     }
@@ -229,6 +229,48 @@ fn what_is_in_the_tables_is_on_the_pages() {
     stage.client().batch_execute("update detector_status set updated_at = now() - interval '20 s'").unwrap();
     std::thread::sleep(Duration::from_secs(1));
     assert!(stage.get("/").2.contains("Detection has stopped."));
+}
+
+#[test]
+fn numbers_come_back_from_the_table_in_every_bit_and_absent_ones_are_dashes() {
+    let stage = Stage::new();
+    let plain = anomaly("oven", 1, ago(60), 24.6);
+    // As the method finds them: the deviation is the root of the variance.
+    let variance = plain.std_dev.unwrap().powi(2);
+    let numbers =
+        [("variance", variance), ("alpha", 0.1 + 0.2), ("zero", -0.0), ("small", 5e-324), ("large", f64::MAX)];
+    let evidence = numbers.map(|(name, number)| (name.to_owned(), number));
+    let weighted = Anomaly {
+        method: "ewma".into(),
+        std_dev: Some(variance.sqrt()),
+        evidence: evidence.clone().into(),
+        source: RecordId { offset: 2, ..plain.source.clone() },
+        ..plain.clone()
+    };
+    let none = Anomaly {
+        method: "other".into(),
+        mean: None,
+        std_dev: None,
+        z_score: None,
+        threshold: None,
+        source: RecordId { offset: 3, ..plain.source.clone() },
+        ..plain.clone()
+    };
+    stage.insert_all(&[plain, weighted.clone(), none.clone()]);
+    let found = json(&stage.get("/api/v1/anomalies?span=1h").2);
+    let read = |offset: usize| {
+        let mut record = found["anomalies"][3 - offset].clone();
+        record.as_object_mut().unwrap().remove("detected_at").unwrap();
+        serde_json::from_value::<Anomaly>(record).unwrap()
+    };
+    assert_eq!((read(2), read(3)), (weighted.clone(), none));
+    assert!(evidence.iter().all(|(name, number)| read(2).evidence[name].to_bits() == number.to_bits()));
+    let (_, _, csv) = stage.get("/api/v1/anomalies.csv?span=1h");
+    assert!(csv.contains(",\"{\"\"alpha\"\":0.30000000000000004,"), "{csv}");
+    let (status, _, page) = stage.get("/anomalies/raw_events/0/3/0/point");
+    assert!(status == 200 && page.contains("<dt>Threshold</dt><dd><bdi>\u{2014}</bdi>"), "{page}");
+    let (status, _, page) = stage.get("/devices/oven");
+    assert!(status == 200 && page.contains("<dt>mean</dt><dd>\u{2014}</dd>"), "{page}");
 }
 
 #[test]
@@ -481,10 +523,11 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
     // A thousand devices of three metrics over thirty days, in the order of time.
     let rows = format!(
         "insert into anomalies
-         select 'raw_events', n % 4, n, 0, 'point', 1, 'pump-' || to_char(hashint8(n) & 1023, 'FM0000'),
+         select 'raw_events', n % 4, n, 0, 'point', 2, 'pump-' || to_char(hashint8(n) & 1023, 'FM0000'),
              (array['temperature', 'pressure', 'vibration'])[1 + (n % 3)], 24.6, now() - interval '30 days' * (1 - n / {ROWS}.0),
-             21.45, 0.11, 28.2, 28.2, 3, 21.1, 21.8, 4, 'sigma', 'high', case when n % 5 = 0 then 'critical' else 'warning' end,
-             case when n % 9973 = 0 then 'spike' end, '{{21.4,21.6,21.5,21.3}}', now(), 1, n
+             'sigma', 28.2, 3, 21.45, 21.1, 21.8, 21.45, 0.11, 28.2, '{{}}', 'high',
+             case when n % 5 = 0 then 'critical' else 'warning' end, case when n % 9973 = 0 then 'spike' end, 4,
+             '{{21.4,21.6,21.5,21.3}}', now(), 1, n
          from generate_series(1, {ROWS}) n"
     );
     let start = Clock::now();
@@ -666,8 +709,9 @@ fn an_export_has_every_row_once_beyond_a_page() {
     let (status, _, csv) = stage.get("/api/v1/anomalies.csv?span=1h");
     assert_eq!(status, 200);
     let mut reader = csv::Reader::from_reader(csv.as_bytes());
+    let of_offset = reader.headers().unwrap().iter().position(|name| name == "source_offset").unwrap();
     let lines = reader.records().collect::<Result<Vec<_>, _>>().unwrap();
-    let mut offsets = lines.iter().map(|line| line[18].parse::<i64>().unwrap()).collect::<Vec<_>>();
+    let mut offsets = lines.iter().map(|line| line[of_offset].parse::<i64>().unwrap()).collect::<Vec<_>>();
     offsets.sort_unstable();
     assert_eq!(offsets, (0..1_203).collect::<Vec<_>>());
     assert!(lines.iter().all(|line| &line[1] == "'=pump"));

@@ -479,26 +479,39 @@ fn what_the_table_refuses_is_kept_in_sink_rejects_and_nothing_stops() {
     (nul["label"], nul["source"]["offset"]) = ("a\0b".into(), 1_000_000.into());
     let mut fine = good.clone();
     fine["source"]["offset"] = 1_000_001.into();
-    let forged = [
-        good.to_string().into_bytes(),
-        other.to_string().into_bytes(),
-        b"no anomaly".to_vec(),
-        nul.to_string().into_bytes(),
-        fine.to_string().into_bytes(),
-    ];
+    let (mut unexpected, mut evident) = (good.clone(), good.clone());
+    unexpected["expected"] = 2.5.into();
+    evident["evidence"] = serde_json::json!({"deviation": 1.0});
+    // As earlier builds wrote them.
+    let mut old = good.clone();
+    (old["schema_version"], old["source"]["offset"]) = (1.into(), 1_000_002.into());
+    for absent in ["expected", "evidence"] {
+        old.as_object_mut().unwrap().remove(absent).unwrap();
+    }
+    let forged = [&good, &other, &good, &nul, &fine, &unexpected, &evident, &old, &old]
+        .map(|json| json.to_string().into_bytes());
+    let mut forged = forged.to_vec();
+    forged[2] = b"no anomaly".to_vec();
     forge(&case, &forged);
-    wait("the good one after the bad ones", || case.count("anomalies") == 2);
-    let rows = case.sql().query("select reason, value from sink_rejects order by reason", &[]).unwrap();
+    wait("the good ones after the bad ones", || case.count("anomalies") == 3);
+    wait("the rejects", || case.count("sink_rejects") == 5);
+    let rows = case.sql().query("select reason, value from sink_rejects order by reason, record_offset", &[]).unwrap();
     let found = rows.iter().map(|row| (row.get(0), row.get(1))).collect::<Vec<(String, Vec<u8>)>>();
     assert_eq!(
         found,
         [
             ("22021".to_owned(), forged[3].clone()),
             ("conflict".to_owned(), forged[1].clone()),
+            ("conflict".to_owned(), forged[5].clone()),
+            ("conflict".to_owned(), forged[6].clone()),
             ("undecodable".to_owned(), forged[2].clone())
         ]
     );
-    assert_eq!(detector.metric("anomaly_sink_rows_total{kind=\"present\"} "), 1.0);
+    // The same again, and the old one again.
+    assert_eq!(detector.metric("anomaly_sink_rows_total{kind=\"present\"} "), 2.0);
+    let sql = "select expected = mean, evidence::text from anomalies where schema_version = 1";
+    let row = case.sql().query_one(sql, &[]).unwrap();
+    assert_eq!((row.get(0), row.get(1)), (true, "{}"));
 }
 
 /// The new topic has more records than the ledger has stored of the old one: the offset alone looks fine.

@@ -11,9 +11,9 @@ fn partitions(case: &Case) -> i64 {
 fn row(case: &Case, offset: i64, days: i32, detected_days: i32) {
     let sql =
         "insert into anomalies (source_topic, source_partition, source_offset, source_index, kind, schema_version,
-                   device_id, metric_value, event_time, score, window_count, method, direction, severity, \"window\",
-                   detected_at, stored_at)
-               values ('t', 0, $1, 0, 'point', 1, 'd', 1, now() - make_interval(days => $2), 1, 1, 'sigma', 'high',
+                   device_id, metric_value, event_time, score, window_count, method, evidence, direction, severity,
+                   \"window\", detected_at, stored_at)
+               values ('t', 0, $1, 0, 'point', 2, 'd', 1, now() - make_interval(days => $2), 1, 1, 'sigma', '{}', 'high',
                    'warning', '{}', now() - make_interval(days => $3),
                    now() - make_interval(days => $3))";
     let mut client = case.sql();

@@ -89,7 +89,7 @@ fn anomalies_come_as_the_contracts_record_and_all_adds_no_other_verdict() {
     assert_eq!(found.len(), 1, "{found:?}");
     let anomaly = &found[0];
     for (key, value) in [
-        ("schema_version", Value::from(1)),
+        ("schema_version", Value::from(2)),
         ("kind", "point".into()),
         ("device_id", "oven-1".into()),
         ("metric_name", "t".into()),

@@ -3,6 +3,9 @@
 
 use super::{Evidence, Judgement};
 
+/// In the evidence: the deviation that judged, where a floor raised it.
+pub(super) const DEVIATION: &str = "deviation";
+
 /// Limits of a method that measures in deviations. Floors are in the value's unit and relative to |mean|.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -20,33 +23,45 @@ pub(super) fn finite(x: f64) -> f64 {
 }
 
 impl Limits {
-    /// Judges a value by its distance from `mean`.
+    /// Judges a value by its distance from `mean`. A deviation that a floor raised joins the evidence.
     pub(super) fn judge(&self, mean: f64, std_dev: f64, value: f64, evidence: Evidence) -> Judgement {
         let Limits { threshold, min_std_dev, min_relative_std_dev } = *self;
         let deviation = std_dev.max(min_std_dev).max(finite(min_relative_std_dev * mean.abs()));
-        let distance = value - mean;
-        let abnormal = if distance.is_finite() {
-            distance.abs() > threshold * deviation
-        } else {
-            // Twice f64::MAX apart at the most: a quarter of it fits.
-            (value / 4.0 - mean / 4.0).abs() > threshold * (deviation / 4.0)
-        };
-        let z_score = match deviation {
-            0.0 if value == mean => Some(0.0),
-            0.0 => None,
-            _ if distance.is_finite() => Some(finite(distance / deviation)),
-            _ => Some(finite((value / 4.0 - mean / 4.0) / (deviation / 4.0))),
-        };
-        Judgement {
-            mean,
-            std_dev,
-            z_score,
-            score: z_score.map_or(f64::MAX, f64::abs),
-            expected: mean,
-            lower: finite(mean - threshold * deviation),
-            upper: finite(mean + threshold * deviation),
-            abnormal,
-            evidence,
+        let mut judgement = by_deviation(threshold, mean, std_dev, deviation, value);
+        judgement.evidence = evidence;
+        if deviation.to_bits() != std_dev.to_bits()
+            && let Some(free) = judgement.evidence.iter_mut().find(|number| number.is_none())
+        {
+            *free = Some((DEVIATION, deviation));
         }
+        judgement
+    }
+}
+
+/// Judges by a deviation that is raised to the floors already. The evidence is empty.
+pub(super) fn by_deviation(threshold: f64, mean: f64, std_dev: f64, deviation: f64, value: f64) -> Judgement {
+    let distance = value - mean;
+    let abnormal = if distance.is_finite() {
+        distance.abs() > threshold * deviation
+    } else {
+        // Twice f64::MAX apart at the most: a quarter of it fits.
+        (value / 4.0 - mean / 4.0).abs() > threshold * (deviation / 4.0)
+    };
+    let z_score = match deviation {
+        0.0 if value == mean => Some(0.0),
+        0.0 => None,
+        _ if distance.is_finite() => Some(finite(distance / deviation)),
+        _ => Some(finite((value / 4.0 - mean / 4.0) / (deviation / 4.0))),
+    };
+    Judgement {
+        mean,
+        std_dev,
+        z_score,
+        score: z_score.map_or(f64::MAX, f64::abs),
+        expected: mean,
+        lower: finite(mean - threshold * deviation),
+        upper: finite(mean + threshold * deviation),
+        abnormal,
+        evidence: [None; 4],
     }
 }

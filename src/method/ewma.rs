@@ -16,6 +16,7 @@
 //! from the ordered values alone, bit for bit.
 
 use super::distance::finite;
+use super::recorded::{Recorded, Unrepeatable};
 use super::{Explanation, Judgement, Limits, Method};
 use crate::window::Window;
 
@@ -25,6 +26,7 @@ pub(super) const EXPLANATION: Explanation = Explanation {
     std_dev: "Exponentially weighted standard deviation",
     std_dev_formula: "√((1 − α) × (variance + α × (x − mean)²))",
     is_of_window: false,
+    repeated_from: "the method's state",
 };
 
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl Method for Ewma {
 
     fn judge(&self, _window: &Window, state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
         let [count, mean, variance] = *state else { return None };
-        let evidence = [Some(("alpha", self.alpha)), Some(("count", count)), Some(("variance", variance))];
+        let evidence = [Some(("alpha", self.alpha)), Some(("count", count)), Some(("variance", variance)), None];
         (count > 0.0).then(|| self.limits.judge(mean, variance.sqrt(), value, evidence))
     }
 
@@ -72,6 +74,12 @@ impl Method for Ewma {
         *mean = finite(*mean + step);
         *variance = finite((1.0 - alpha) * (*variance + distance * step));
     }
+}
+
+/// Mean and deviation once more, from the state: the recorded mean belongs to it.
+pub(super) fn repeat(recorded: &Recorded<'_>) -> Result<(f64, f64), Unrepeatable> {
+    let variance = recorded.evidence.get("variance").ok_or(Unrepeatable::NoEvidence)?;
+    Ok((recorded.mean, variance.sqrt()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The mean and the population standard deviation of the window, exactly; no state.
 
+use super::recorded::{Recorded, Unrepeatable};
 use super::{Explanation, Judgement, Limits, Method};
-use crate::window::Window;
+use crate::window::{Window, moments};
 
 pub(super) const EXPLANATION: Explanation = Explanation {
     mean: "Mean of the values before it",
@@ -9,6 +10,7 @@ pub(super) const EXPLANATION: Explanation = Explanation {
     std_dev: "Standard deviation (population)",
     std_dev_formula: "",
     is_of_window: true,
+    repeated_from: "the window",
 };
 
 #[derive(Debug)]
@@ -30,8 +32,15 @@ impl Method for Sigma {
 
     fn judge(&self, window: &Window, _state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
         let moments = window.moments()?;
-        Some(self.0.judge(moments.mean, moments.std_dev, value, [None; 3]))
+        Some(self.0.judge(moments.mean, moments.std_dev, value, [None; 4]))
     }
+}
+
+/// Mean and deviation once more, from the values of the window.
+pub(super) fn repeat(recorded: &Recorded<'_>) -> Result<(f64, f64), Unrepeatable> {
+    recorded.whole_window()?;
+    let moments = moments(recorded.window.iter().copied()).ok_or(Unrepeatable::NoWindow)?;
+    Ok((moments.mean, moments.std_dev))
 }
 
 #[cfg(test)]

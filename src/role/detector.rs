@@ -63,9 +63,13 @@ pub fn announce_in_log(settings: &Settings) -> Announce {
 /// Describes an anomaly in one line.
 pub fn describe(a: &Anomaly) -> String {
     let metric = foreign::name(a.metric_name.as_deref().unwrap_or("value"));
-    let distance = a.z_score.map_or_else(|| "constant until now".to_owned(), |z| format!("{z:+.1} sigma"));
+    let distance = match a.z_score {
+        Some(z) => format!(" ({z:+.1} sigma)"),
+        None if a.std_dev == Some(0.0) => " (constant until now)".to_owned(),
+        None => String::new(),
+    };
     format!(
-        "{} {} {metric} {} is outside {:.4} .. {:.4} ({distance})",
+        "{} {} {metric} {} is outside {:.4} .. {:.4}{distance}",
         a.severity.as_str(),
         foreign::name(&a.device_id),
         a.metric_value,

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use bytes::{BufMut, BytesMut};
 use postgres::Transaction;
-use postgres::types::{IsNull, ToSql, Type};
+use postgres::types::{IsNull, Json, ToSql, Type};
 
 use super::DatabaseError;
 use super::row::COLUMNS;
@@ -23,7 +23,7 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 
 /// Of [`COLUMNS`], then of the sink and the offset there.
-const TYPES: [Type; 26] = [
+const TYPES: [Type; 28] = [
     Type::TEXT,
     Type::INT4,
     Type::INT8,
@@ -34,6 +34,7 @@ const TYPES: [Type; 26] = [
     Type::TEXT,
     Type::FLOAT8,
     Type::TIMESTAMPTZ,
+    Type::TEXT,
     Type::FLOAT8,
     Type::FLOAT8,
     Type::FLOAT8,
@@ -41,11 +42,12 @@ const TYPES: [Type; 26] = [
     Type::FLOAT8,
     Type::FLOAT8,
     Type::FLOAT8,
+    Type::FLOAT8,
+    Type::JSON,
+    Type::TEXT,
+    Type::TEXT,
+    Type::TEXT,
     Type::INT4,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
-    Type::TEXT,
     Type::FLOAT8_ARRAY,
     Type::TIMESTAMPTZ,
     Type::INT4,
@@ -78,18 +80,20 @@ pub fn rows(
             &a.metric_name,
             &a.metric_value,
             &at,
+            &a.method,
+            &a.score,
+            &a.threshold,
+            &a.expected,
+            &a.lower,
+            &a.upper,
             &a.mean,
             &a.std_dev,
             &a.z_score,
-            &a.score,
-            &a.threshold,
-            &a.lower,
-            &a.upper,
-            &(a.window_count as i32),
-            &a.method,
+            &Json(&a.evidence),
             &a.direction.as_str(),
             &a.severity.as_str(),
             &a.label,
+            &(a.window_count as i32),
             &a.window,
             &entry.detected_at.to_time(),
             &sinks.get(&entry.partition),
@@ -142,6 +146,7 @@ mod tests {
             "double precision" => "float8",
             "double precision[]" => "_float8",
             "timestamptz" => "timestamptz",
+            "json" => "json",
             "text" => "text",
             other => panic!("which type is {other}?"),
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use postgres::Row;
+use postgres::types::Json;
 use time::{Date, OffsetDateTime};
 
 use crate::anomaly::{Anomaly, Direction, RecordId, Severity};
@@ -10,8 +11,8 @@ use crate::event::Timestamp;
 
 /// All columns of an anomaly's own, in the order that [`anomaly`] reads.
 pub const COLUMNS: &str = "source_topic, source_partition, source_offset, source_index, kind, schema_version, device_id, \
-     metric_name, metric_value, event_time, mean, std_dev, z_score, score, threshold, lower, upper, window_count, method, \
-     direction, severity, label, \"window\", detected_at";
+     metric_name, metric_value, event_time, method, score, threshold, expected, lower, upper, mean, std_dev, z_score, \
+     evidence, direction, severity, label, window_count, \"window\", detected_at";
 
 /// The record, and when it was detected.
 ///
@@ -19,7 +20,7 @@ pub const COLUMNS: &str = "source_topic, source_partition, source_offset, source
 /// When a column is missing or of another type.
 pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
     let time = |name| row.try_get::<_, time::OffsetDateTime>(name).map(Timestamp::from);
-    // Methods that have no band of their own leave these null; the record's reader sees 0 then.
+    // Kinds of later versions can leave these null; this version's reader sees 0 then.
     let number = |name| row.try_get::<_, Option<f64>>(name).map(Option::unwrap_or_default);
     let anomaly = Anomaly {
         schema_version: row.try_get::<_, i32>("schema_version")? as u32,
@@ -28,18 +29,16 @@ pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
         metric_name: row.try_get("metric_name")?,
         metric_value: row.try_get("metric_value")?,
         timestamp: Some(time("event_time")?),
-        mean: number("mean")?,
-        std_dev: number("std_dev")?,
-        z_score: row.try_get("z_score")?,
-        score: row.try_get("score")?,
-        threshold: number("threshold")?,
-        // The table has no columns of these yet; both methods expect the mean.
-        expected: number("mean")?,
-        evidence: BTreeMap::new(),
+        method: row.try_get("method")?,
+        score: number("score")?,
+        threshold: row.try_get("threshold")?,
+        expected: row.try_get("expected")?,
         lower: number("lower")?,
         upper: number("upper")?,
-        window_count: row.try_get::<_, i32>("window_count")? as u32,
-        method: row.try_get("method")?,
+        mean: row.try_get("mean")?,
+        std_dev: row.try_get("std_dev")?,
+        z_score: row.try_get("z_score")?,
+        evidence: row.try_get::<_, Json<BTreeMap<String, f64>>>("evidence")?.0,
         direction: if row.try_get::<_, &str>("direction")? == "low" { Direction::Low } else { Direction::High },
         severity: if row.try_get::<_, &str>("severity")? == "critical" {
             Severity::Critical
@@ -47,6 +46,7 @@ pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
             Severity::Warning
         },
         label: row.try_get("label")?,
+        window_count: row.try_get::<_, i32>("window_count")? as u32,
         window: row.try_get("window")?,
         source: RecordId {
             topic: row.try_get("source_topic")?,

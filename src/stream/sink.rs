@@ -333,7 +333,7 @@ fn entry(partition: i32, record: &ConsumedRecord<'_>) -> SinkRecord {
         offset: record.offset,
         key: record.key.map(<[u8]>::to_vec),
         detected_at: record.timestamp.and_then(Timestamp::from_millis).unwrap_or_else(Timestamp::now),
-        anomaly: serde_json::from_slice::<Anomaly>(&value).map_err(|e| e.to_string()),
+        anomaly: Anomaly::from_json(&value).map_err(|e| e.to_string()),
         value,
     }
 }

@@ -50,9 +50,10 @@ struct Layout {
 
 fn layout(anomaly: &Anomaly, after: &[f64], size: ChartSize) -> Layout {
     let (top, bottom) = if size.is_full { (18.0, size.height - 30.0) } else { (10.0, size.height - 8.0) };
-    let inner = anomaly.window.iter().chain(after).copied().chain([anomaly.lower, anomaly.upper, anomaly.mean]);
+    let inner = anomaly.window.iter().chain(after).copied().chain([anomaly.lower, anomaly.upper]);
+    let inner = inner.chain(anomaly.expected);
     // Without a deviation the band is a line: any distance is beyond it.
-    let is_broken = anomaly.z_score.is_none_or(|z| z.abs() > MOST * anomaly.threshold);
+    let is_broken = anomaly.times_threshold() > MOST;
     if !is_broken {
         let scale = Scale::over(inner.chain([anomaly.metric_value]), 0.07, bottom, top);
         return Layout { value: scale.y(anomaly.metric_value), scale, is_broken, bottom };
@@ -124,15 +125,20 @@ pub fn draw(anomaly: &Anomaly, figures: &DisplayedNumbers, size: ChartSize, afte
 }
 
 fn words(anomaly: &Anomaly, figures: &DisplayedNumbers, after: usize) -> String {
-    let DisplayedNumbers { value, lower, upper, mean, z, .. } = figures;
+    let DisplayedNumbers { value, lower, upper, expected, z, .. } = figures;
+    let mean = if anomaly.mean.is_some() { format!(", mean {expected}") } else { String::new() };
     let count = anomaly.window.len();
     let after = if after == 0 { String::new() } else { format!("; {after} values after it") };
-    format!("{count} values before, expected {lower} to {upper}, mean {mean}; then {value}, {z}{after}")
+    format!("{count} values before, expected {lower} to {upper}{mean}; then {value}, {z}{after}")
+}
+
+/// Where the expected value is; without one, the middle of the band.
+fn middle(anomaly: &Anomaly, layout: &Layout) -> f64 {
+    layout.scale.y(anomaly.expected.unwrap_or(anomaly.upper / 2.0 + anomaly.lower / 2.0))
 }
 
 fn band(plot: &mut String, anomaly: &Anomaly, layout: &Layout) {
-    let (top, bottom, mean) =
-        (layout.scale.y(anomaly.upper), layout.scale.y(anomaly.lower), layout.scale.y(anomaly.mean));
+    let (top, bottom, mean) = (layout.scale.y(anomaly.upper), layout.scale.y(anomaly.lower), middle(anomaly, layout));
     let _ = write!(plot, "<rect class=\"b\" width=\"100%\" y=\"{top:.1}\" height=\"{:.1}\"/>", bottom - top);
     for y in [top, bottom] {
         let _ = write!(plot, "<line class=\"be\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
@@ -183,7 +189,7 @@ fn value(
 ) {
     let is_critical = anomaly.severity == Severity::Critical;
     let class = if is_critical { "c" } else { "r" };
-    let (x, mean, end) = (across.at(across.count), layout.scale.y(anomaly.mean), layout.value);
+    let (x, mean, end) = (across.at(across.count), middle(anomaly, layout), layout.value);
     let _ = write!(plot, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{mean:.1}\" y2=\"{end:.1}\"/>");
     if layout.is_broken {
         let middle = if end < mean {
@@ -240,10 +246,11 @@ fn order(plot: &mut String, across: Across, bottom: f64) {
 /// Names of the three lines, moved apart where they would cover one another.
 fn names(anomaly: &Anomaly, figures: &DisplayedNumbers, layout: &Layout) -> String {
     let y = |value: f64| layout.scale.y(value) + 4.0;
-    let mean = y(anomaly.mean);
+    let mean = middle(anomaly, layout) + 4.0;
+    let middle = if anomaly.mean.is_some() { "mean" } else { "expected" };
     let lines = [
         ("upper", &figures.upper, y(anomaly.upper).min(mean - 14.0)),
-        ("mean", &figures.mean, mean),
+        (middle, &figures.expected, mean),
         ("lower", &figures.lower, y(anomaly.lower).max(mean + 14.0)),
     ];
     lines.iter().fold(String::new(), |mut text, (name, value, y)| {
@@ -303,8 +310,9 @@ mod tests {
                 window: vec![value; 3],
                 lower: value,
                 upper: value,
-                mean: value,
+                expected: Some(value),
                 z_score: None,
+                score: f64::MAX,
                 ..sample(value)
             };
             for size in [ChartSize::LARGE, ChartSize::SMALL] {

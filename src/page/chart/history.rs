@@ -9,7 +9,7 @@ use crate::anomaly::{Anomaly, Severity};
 use crate::archive::Bins;
 use crate::detect::DetectionSettings;
 use crate::method::critical_from;
-use crate::page::view::format::{clock, sigma};
+use crate::page::view::format::{clock, sigma_of};
 
 /// Height of one lane.
 pub const HEIGHT: f64 = 72.0;
@@ -45,16 +45,17 @@ pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item
     for anomaly in anomalies {
         let Some(time) = anomaly.timestamp else { continue };
         let share = (time.millis() - bins.from.millis()) as f64 / span;
-        let title = timed_title(time, &clock(time), &sigma(anomaly.z_score, anomaly.direction));
+        let title = timed_title(time, &clock(time), &sigma_of(anomaly));
         let is_critical = anomaly.severity == Severity::Critical;
-        svg += &mark(is_critical, Percent(share), y(anomaly.score / anomaly.threshold), 10.0, &title);
+        svg += &mark(is_critical, Percent(share), y(anomaly.times_threshold()), 10.0, &title);
     }
     svg + "</svg>"
 }
 
 /// Names of its lines, at the threshold of the newest anomaly; without any, at the default.
 pub fn scale(newest: Option<&Anomaly>) -> String {
-    let threshold = newest.map_or_else(|| DetectionSettings::default().threshold, |anomaly| anomaly.threshold);
+    let newest = newest.and_then(|anomaly| anomaly.threshold);
+    let threshold = newest.unwrap_or_else(|| DetectionSettings::default().threshold);
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
     for score in lines(threshold) {
         let (y, score) = (y(score / threshold) + 4.0, (score * 10.0).round() / 10.0);
@@ -79,7 +80,7 @@ mod tests {
         assert!(svg.contains("<svg x=\"50.00%\" y=\"20.0\""), "{svg}");
         let none = Anomaly { z_score: None, score: f64::MAX, ..far };
         assert!(!lane(&bins, &[], std::iter::once(&none)).contains("inf"));
-        let other = Anomaly { threshold: 1.5, score: 10.0, ..sample(20.0) };
+        let other = Anomaly { threshold: Some(1.5), score: 10.0, ..sample(20.0) };
         assert!(lane(&bins, &[], std::iter::once(&other)).contains("<svg x=\"50.00%\" y=\"20.0\""));
         assert!(scale(None).contains(">20σ<") && scale(None).contains(">6σ<"));
         assert!(scale(Some(&other)).contains(">10σ<") && scale(Some(&other)).contains(">1.5σ<"));

@@ -19,10 +19,16 @@ const MOST: f64 = 4.0;
 /// Least room for the value, and room on the other side of the mean, as multiples of the threshold.
 const ROOM: (f64, f64) = (4.6 / 3.0, 3.7 / 3.0);
 
-/// How many deviations a value is from the mean, by the deviation that judged. `None`: the deviation is 0.
+/// The threshold; without one, half of the band is the unit.
+fn threshold(anomaly: &Anomaly) -> f64 {
+    anomaly.threshold.unwrap_or(1.0)
+}
+
+/// How many deviations a value is from what was expected, by the deviation that judged. `None`: the deviation is 0.
 fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
-    let deviation = (anomaly.upper / 2.0 - anomaly.lower / 2.0) / anomaly.threshold;
-    let distance = (value / 2.0 - anomaly.mean / 2.0) / deviation * 2.0;
+    let deviation = (anomaly.upper / 2.0 - anomaly.lower / 2.0) / threshold(anomaly);
+    let half = anomaly.expected.map_or(anomaly.upper / 4.0 + anomaly.lower / 4.0, |expected| expected / 2.0);
+    let distance = (value / 2.0 - half) / deviation * 2.0;
     (deviation > 0.0 && distance.is_finite()).then_some(distance)
 }
 
@@ -30,7 +36,7 @@ fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
 pub fn draw(anomaly: &Anomaly, title: &str) -> String {
     let z = distance(anomaly, anomaly.metric_value);
     let is_low = anomaly.direction == Direction::Low;
-    let [most, least, other] = [MOST, ROOM.0, ROOM.1].map(|times| times * anomaly.threshold);
+    let [most, least, other] = [MOST, ROOM.0, ROOM.1].map(|times| times * threshold(anomaly));
     let reach = z.map_or(most, f64::abs);
     let far = (1.08 * reach).max(least).min(most);
     let (below, above) = if is_low { (far, other) } else { (other, far) };
@@ -44,7 +50,7 @@ pub fn draw(anomaly: &Anomaly, title: &str) -> String {
         "<svg width=\"{}\" height=\"{HEIGHT}\" viewBox=\"0 0 99 {HEIGHT}\" preserveAspectRatio=\"none\">",
         Percent(WINDOW)
     );
-    let (top, bottom) = (y(anomaly.threshold), y(-anomaly.threshold));
+    let (top, bottom) = (y(threshold(anomaly)), y(-threshold(anomaly)));
     if z.is_some() {
         let _ = write!(svg, "<rect class=\"b\" y=\"{top:.1}\" width=\"99\" height=\"{:.1}\"/>", bottom - top);
     }
@@ -73,9 +79,9 @@ pub fn draw(anomaly: &Anomaly, title: &str) -> String {
 
 /// A bar of the score, logarithmic from the threshold to [`FULL`] times the threshold, with a notch where it becomes critical.
 pub fn meter(anomaly: &Anomaly) -> String {
-    let share = |score: f64| ((score / anomaly.threshold).ln() / FULL.ln()).clamp(0.03, 1.0);
+    let share = |times: f64| (times.ln() / FULL.ln()).clamp(0.03, 1.0);
     let class = if anomaly.severity == Severity::Critical { "c" } else { "r" };
-    let (width, notch) = (Percent(share(anomaly.score)), Percent(share(critical_from(anomaly.threshold))));
+    let (width, notch) = (Percent(share(anomaly.times_threshold())), Percent(share(critical_from(1.0))));
     format!(
         "<svg class=\"meter\" width=\"100%\" height=\"6\" aria-hidden=\"true\"><rect class=\"m\" width=\"100%\" height=\"6\" rx=\"3\"/>\
          <rect class=\"{class}\" width=\"{width}\" height=\"6\" rx=\"3\"/><rect class=\"n\" x=\"{notch}\" width=\"1.5\" height=\"6\"/></svg>"
@@ -84,37 +90,9 @@ pub fn meter(anomaly: &Anomaly) -> String {
 
 #[cfg(test)]
 pub mod tests {
-    use super::*;
-    use crate::anomaly::RecordId;
-    use crate::event::Timestamp;
+    pub use crate::anomaly::tests::sample;
 
-    /// A record with plain figures: mean 10, deviation 1.
-    pub fn sample(value: f64) -> Anomaly {
-        Anomaly {
-            schema_version: 1,
-            kind: "point".into(),
-            device_id: "pump-0042".into(),
-            metric_name: Some("temperature".into()),
-            metric_value: value,
-            timestamp: Timestamp::parse_rfc3339("2026-11-23T17:00:00.123Z"),
-            mean: 10.0,
-            std_dev: 1.0,
-            z_score: Some(value - 10.0),
-            score: (value - 10.0).abs(),
-            threshold: 3.0,
-            expected: 10.0,
-            lower: 7.0,
-            upper: 13.0,
-            window_count: 4,
-            method: "sigma".into(),
-            evidence: std::collections::BTreeMap::new(),
-            direction: if value < 10.0 { Direction::Low } else { Direction::High },
-            severity: if (value - 10.0).abs() >= 6.0 { Severity::Critical } else { Severity::Warning },
-            label: None,
-            window: vec![9.0, 11.0, 9.0, 11.0],
-            source: RecordId { topic: "raw_events".into(), partition: 3, offset: 184_467, index: 0 },
-        }
-    }
+    use super::*;
 
     #[test]
     fn the_band_and_the_window_lie_where_the_figures_say() {
@@ -129,8 +107,14 @@ pub mod tests {
     #[test]
     fn far_values_have_a_broken_stem_and_no_deviation_has_no_band() {
         assert_eq!(draw(&sample(30.0), "t").matches("<line").count(), 2);
-        let flat =
-            Anomaly { std_dev: 0.0, lower: 10.0, upper: 10.0, z_score: None, window: vec![10.0; 4], ..sample(11.0) };
+        let flat = Anomaly {
+            std_dev: Some(0.0),
+            lower: 10.0,
+            upper: 10.0,
+            z_score: None,
+            window: vec![10.0; 4],
+            ..sample(11.0)
+        };
         let svg = draw(&flat, "t");
         assert!(!svg.contains("class=\"b\"") && svg.matches("<line").count() == 1 && !svg.contains("NaN"), "{svg}");
     }
@@ -141,7 +125,7 @@ pub mod tests {
             let plain = sample(value);
             let (lower, upper) = (10.0 - 1.5, 10.0 + 1.5);
             Anomaly {
-                threshold: 1.5,
+                threshold: Some(1.5),
                 lower,
                 upper,
                 metric_value: 10.0 + (value - 10.0) / 2.0,
@@ -154,6 +138,24 @@ pub mod tests {
             assert_eq!(draw(&flat(other(value)), "t"), draw(&flat(sample(value)), "t"));
             assert_eq!(meter(&other(value)), meter(&sample(value)));
         }
+    }
+
+    #[test]
+    fn without_a_threshold_half_of_the_band_is_the_unit() {
+        let none = |value: f64| Anomaly {
+            mean: None,
+            std_dev: None,
+            z_score: None,
+            threshold: None,
+            expected: None,
+            score: 0.5,
+            ..sample(value)
+        };
+        for value in [13.5, 18.0, 60.0, -5.0] {
+            assert_eq!(draw(&none(value), "t"), draw(&sample(value), "t"));
+            assert_eq!(meter(&none(value)), meter(&sample(value)));
+        }
+        assert!(meter(&Anomaly { upper: 10.0, lower: 10.0, ..none(11.0) }).contains("100.00%"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::filters::Filters;
-use super::format::{DisplayedNumbers, age, grouped, number};
+use super::format::{DASH, DisplayedNumbers, age, grouped, number};
 use super::links::{anomaly_url, device_url, segment};
 use super::notice;
 use super::reports::{SILENT, has_ended};
@@ -287,8 +287,8 @@ fn card(record: &StoredAnomaly, now: Timestamp) -> Card {
         z: figures.z,
         left: chart.left,
         plot: chart.plot,
-        mean: number(anomaly.mean, figures.decimals + 1),
-        std_dev: number(anomaly.std_dev, figures.decimals + 2),
+        mean: anomaly.mean.map_or_else(|| DASH.to_owned(), |mean| number(mean, figures.decimals + 1)),
+        std_dev: anomaly.std_dev.map_or_else(|| DASH.to_owned(), |std_dev| number(std_dev, figures.decimals + 2)),
         window: grouped(u64::from(anomaly.window_count)),
     }
 }

@@ -4,7 +4,7 @@ mod arithmetic;
 
 use serde::Serialize;
 
-use super::format::{DisplayedNumbers, age, counted, duration, grouped, number, signed, times};
+use super::format::{DASH, DisplayedNumbers, age, counted, duration, grouped, number, signed, times};
 use super::links::{anomaly_id, anomaly_url, device_url, segment};
 use super::notice;
 use super::review::ReviewForm;
@@ -240,7 +240,10 @@ fn heading(anomaly: &Anomaly, figures: &DisplayedNumbers) -> String {
                 times(anomaly.z_score)
             )
         }
-        None => format!("{value} is {side} {}, which all of the last {count} values were", figures.mean),
+        None if anomaly.std_dev == Some(0.0) => {
+            format!("{value} is {side} {}, which all of the last {count} values were", figures.expected)
+        }
+        None => format!("{value} is {side} the expected {} to {}", figures.lower, figures.upper),
     }
 }
 
@@ -280,7 +283,7 @@ fn console(pattern: &str, source: &RecordId) -> String {
 fn rule(anomaly: &Anomaly) -> Vec<[String; 2]> {
     let mut lines = vec![
         ["Method".to_owned(), shown(&anomaly.method)],
-        ["Threshold".to_owned(), signed(anomaly.threshold)],
+        ["Threshold".to_owned(), anomaly.threshold.map_or_else(|| DASH.to_owned(), signed)],
         ["Values judged against".to_owned(), grouped(u64::from(anomaly.window_count))],
         ["Score".to_owned(), number(anomaly.score, 4)],
     ];
@@ -309,7 +312,7 @@ fn near(other: &StoredAnomaly, time: Timestamp) -> Near {
         metric: anomaly.metric_name.as_deref().map(shown).unwrap_or_default(),
         url: anomaly_url(&anomaly.id()),
         severity: anomaly.severity.as_str(),
-        z: super::format::sigma(anomaly.z_score, anomaly.direction),
+        z: super::format::sigma_of(anomaly),
         distance: match millis {
             -999..=999 => "same time".to_owned(),
             i64::MIN..-999 => format!("\u{2212}{}", duration(-millis)),

@@ -137,7 +137,7 @@ fn incomplete(why: &str, format: ExportFormat) -> Vec<u8> {
 }
 
 /// All columns but the window and the version of the record.
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 24] = [
     "event_time",
     "device_id",
     "metric_name",
@@ -145,13 +145,15 @@ const COLUMNS: [&str; 22] = [
     "severity",
     "direction",
     "method",
+    "score",
+    "threshold",
+    "expected",
+    "lower",
+    "upper",
     "mean",
     "std_dev",
     "z_score",
-    "score",
-    "threshold",
-    "lower",
-    "upper",
+    "evidence",
     "window_count",
     "label",
     "source_topic",
@@ -196,13 +198,16 @@ fn line(record: &StoredAnomaly) -> [String; COLUMNS.len()] {
         a.severity.as_str().to_owned(),
         a.direction.as_str().to_owned(),
         harmless(&a.method),
-        a.mean.to_string(),
-        a.std_dev.to_string(),
-        a.z_score.map(|z| z.to_string()).unwrap_or_default(),
         a.score.to_string(),
-        a.threshold.to_string(),
+        optional(a.threshold),
+        optional(a.expected),
         a.lower.to_string(),
         a.upper.to_string(),
+        optional(a.mean),
+        optional(a.std_dev),
+        optional(a.z_score),
+        // Names and finite numbers can always be written as JSON.
+        serde_json::to_string(&a.evidence).unwrap_or_default(),
         a.window_count.to_string(),
         harmless(a.label.as_deref().unwrap_or_default()),
         harmless(&a.source.topic),
@@ -212,6 +217,10 @@ fn line(record: &StoredAnomaly) -> [String; COLUMNS.len()] {
         harmless(&a.kind),
         record.detected_at.to_string(),
     ]
+}
+
+fn optional(number: Option<f64>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
 }
 
 /// Prefixes a text that a spreadsheet would run as a formula with an apostrophe

@@ -130,13 +130,24 @@ pub fn times(z: Option<f64>) -> String {
     }
 }
 
+/// Stands for a number that the record does not have.
+pub const DASH: &str = "\u{2014}";
+
+/// Formats the z-score of an anomaly. A method without one has a dash.
+pub fn sigma_of(anomaly: &Anomaly) -> String {
+    match anomaly.z_score {
+        None if anomaly.score < f64::MAX => DASH.to_owned(),
+        z => sigma(z, anomaly.direction),
+    }
+}
+
 /// The numbers of an anomaly, formatted with the same decimals.
 #[derive(Debug, Clone)]
 pub struct DisplayedNumbers {
     /// `metric_value`
     pub value: String,
-    /// `mean`
-    pub mean: String,
+    /// `expected`
+    pub expected: String,
     /// `lower`
     pub lower: String,
     /// `upper`
@@ -152,7 +163,8 @@ impl DisplayedNumbers {
     pub fn of(anomaly: &Anomaly) -> DisplayedNumbers {
         let own = |x: &f64| decimals_of(*x);
         let stored = anomaly.window.iter().map(own).fold(own(&anomaly.metric_value), usize::max);
-        let spread = anomaly.std_dev.max((anomaly.upper / 2.0 - anomaly.lower / 2.0) / anomaly.threshold.max(1e-9));
+        let half = anomaly.upper / 2.0 - anomaly.lower / 2.0;
+        let spread = anomaly.std_dev.unwrap_or(0.0).max(half / anomaly.threshold.unwrap_or(1.0).max(1e-9));
         let telling = if spread > 0.0 && spread.is_finite() {
             (1.0 - spread.log10().floor()).clamp(0.0, 12.0) as usize
         } else {
@@ -162,10 +174,10 @@ impl DisplayedNumbers {
         let decimals = telling.max(value);
         DisplayedNumbers {
             value: number(anomaly.metric_value, value),
-            mean: number(anomaly.mean, decimals),
+            expected: anomaly.expected.map_or_else(|| DASH.to_owned(), |expected| number(expected, decimals)),
             lower: number(anomaly.lower, decimals),
             upper: number(anomaly.upper, decimals),
-            z: sigma(anomaly.z_score, anomaly.direction),
+            z: sigma_of(anomaly),
             decimals,
         }
     }
@@ -192,7 +204,7 @@ mod tests {
 
     #[test]
     fn numbers_have_their_windows_decimals() {
-        let anomaly = Anomaly { mean: 21.4329, std_dev: 0.294, lower: 20.5508, upper: 22.315, ..sample(24.64) };
+        let anomaly = Anomaly { std_dev: Some(0.294), lower: 20.5508, upper: 22.315, ..sample(24.64) };
         let anomaly = Anomaly { window: vec![21.43, 21.5], ..anomaly };
         let figures = DisplayedNumbers::of(&anomaly);
         assert_eq!([figures.value, figures.lower, figures.upper], ["24.64", "20.55", "22.32"]);
@@ -209,6 +221,16 @@ mod tests {
         assert_eq!(sigma(Some(12_345.6), Direction::High), "+12,346σ");
         assert_eq!(sigma(Some(f64::MAX), Direction::High), "+1.8e308σ");
         assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+
+    #[test]
+    fn a_number_that_a_method_does_not_have_is_a_dash() {
+        let none =
+            Anomaly { mean: None, std_dev: None, z_score: None, threshold: None, expected: None, ..sample(18.0) };
+        let figures = DisplayedNumbers::of(&none);
+        assert_eq!([figures.z.as_str(), &figures.expected, &figures.lower], [DASH, DASH, "7.0"]);
+        let infinite = Anomaly { z_score: None, score: f64::MAX, ..sample(18.0) };
+        assert_eq!(DisplayedNumbers::of(&infinite).z, "+\u{221e}σ");
     }
 
     #[test]

@@ -44,8 +44,7 @@ impl AnomalyQueries for PostgresArchive {
             let mut conditions = WhereClause::of(filter);
             let most = conditions.value(i64::from(limit));
             let first = match order {
-                // A deviation of 0 is farther than any number.
-                Ranking::Score => "z_score is null desc, score desc",
+                Ranking::Score => "score desc nulls last",
                 Ranking::Device => "device_id",
                 Ranking::Metric => "metric_name",
             };

@@ -1,11 +1,10 @@
-//! The arithmetic that made a value an anomaly, done again from the stored window.
+//! The arithmetic that made a value an anomaly, done again from the stored record.
 
 use serde::Serialize;
 
 use crate::anomaly::Anomaly;
-use crate::method::{critical_from, explanation};
-use crate::page::view::format::{DisplayedNumbers, grouped, number, signed};
-use crate::window::moments;
+use crate::method::{Recorded, Unrepeatable, critical_from, explanation, repeat};
+use crate::page::view::format::{DASH, DisplayedNumbers, grouped, number, signed};
 
 #[derive(Serialize)]
 pub struct Step {
@@ -14,81 +13,108 @@ pub struct Step {
     result: String,
 }
 
+fn step(name: &str, formula: String, result: String) -> Step {
+    Step { name: name.to_owned(), formula, result }
+}
+
 /// Whether the stored figures come out again, in every bit.
 pub fn proof(anomaly: &Anomaly) -> Result<String, String> {
-    let count = anomaly.window.len();
-    if !explanation(&anomaly.method).is_of_window {
-        return Err("mean and deviation follow from all values before it, not from the window alone".to_owned());
-    }
-    if count != anomaly.window_count as usize {
-        let all = grouped(u64::from(anomaly.window_count));
-        return Err(format!("the record holds the last {count} of the {all} values that it was judged by"));
-    }
-    match moments(anomaly.window.iter().copied()) {
-        Some(again)
-            if again.mean.to_bits() == anomaly.mean.to_bits()
-                && again.std_dev.to_bits() == anomaly.std_dev.to_bits() =>
-        {
-            Ok("recomputed from the window, equal to the stored record in every bit".to_owned())
-        }
-        Some(again) => Err(format!(
-            "recomputed from the window: mean {}, deviation {}; the record differs",
+    let (Some(mean), Some(std_dev), Some(threshold)) = (anomaly.mean, anomaly.std_dev, anomaly.threshold) else {
+        return Err("the record has no mean, deviation and threshold to repeat the arithmetic from".to_owned());
+    };
+    let again = repeat(&Recorded {
+        method: &anomaly.method,
+        window: &anomaly.window,
+        window_count: anomaly.window_count as usize,
+        evidence: &anomaly.evidence,
+        mean,
+        threshold,
+        value: anomaly.metric_value,
+    })
+    .map_err(|reason| unrepeatable(reason, anomaly))?;
+    let from = explanation(&anomaly.method).map_or("the record", |method| method.repeated_from);
+    let is_same = |a: f64, b: f64| a.to_bits() == b.to_bits();
+    let is_of_moments = is_same(again.mean, mean) && is_same(again.std_dev, std_dev);
+    // Version 1 does not say which deviation a floor raised.
+    let is_judged = anomaly.schema_version == 1
+        || anomaly.expected.is_some_and(|expected| is_same(again.expected, expected))
+            && is_same(again.lower, anomaly.lower)
+            && is_same(again.upper, anomaly.upper)
+            && is_same(again.score, anomaly.score)
+            && again.z_score.map(f64::to_bits) == anomaly.z_score.map(f64::to_bits)
+            && again.abnormal;
+    match (is_of_moments, is_judged) {
+        (true, true) => Ok(format!("recomputed from {from}, equal to the stored record in every bit")),
+        (true, false) => Err(format!(
+            "recomputed from {from}: {} to {} expected, score {}; the record differs",
+            signed(again.lower),
+            signed(again.upper),
+            signed(again.score)
+        )),
+        (false, _) => Err(format!(
+            "recomputed from {from}: mean {}, deviation {}; the record differs",
             signed(again.mean),
             signed(again.std_dev)
         )),
-        None => Err("the record holds no window".to_owned()),
     }
 }
 
-/// The deviation that judged: the window's, unless a floor raised it.
-pub fn deviation(anomaly: &Anomaly) -> f64 {
-    let band = (anomaly.upper / 2.0 - anomaly.lower / 2.0) / anomaly.threshold;
-    let is_same = (band - anomaly.std_dev).abs() <= 1e-9 * anomaly.std_dev.abs().max(anomaly.mean.abs() * 1e-3);
-    if is_same || !band.is_finite() { anomaly.std_dev } else { band }
+fn unrepeatable(reason: Unrepeatable, anomaly: &Anomaly) -> String {
+    match reason {
+        Unrepeatable::WindowTruncated => {
+            let (count, all) = (anomaly.window.len(), grouped(u64::from(anomaly.window_count)));
+            format!("the record holds the last {count} of the {all} values that it was judged by")
+        }
+        Unrepeatable::NoWindow => "the record holds no window".to_owned(),
+        Unrepeatable::NoEvidence => "the record does not hold the state of the method".to_owned(),
+        Unrepeatable::UnknownMethod => "this program does not have the method".to_owned(),
+    }
 }
 
 pub fn steps(anomaly: &Anomaly) -> Vec<Step> {
+    match (anomaly.mean, anomaly.std_dev, anomaly.threshold) {
+        (Some(mean), Some(std_dev), Some(threshold)) => by_deviation(anomaly, mean, std_dev, threshold),
+        _ => plain(anomaly),
+    }
+}
+
+/// Of a method that does not measure in deviations, or of a kind without figures.
+fn plain(anomaly: &Anomaly) -> Vec<Step> {
+    let figures = DisplayedNumbers::of(anomaly);
+    let formula = format!("threshold {}", anomaly.threshold.map_or_else(|| DASH.to_owned(), signed));
+    vec![
+        step("Expected", String::new(), figures.expected),
+        step("Expected band", String::new(), format!("{} – {}", figures.lower, figures.upper)),
+        step("Score", formula, number(anomaly.score, 4)),
+        step("Severity", String::new(), anomaly.severity.as_str().to_owned()),
+    ]
+}
+
+fn by_deviation(anomaly: &Anomaly, mean: f64, std_dev: f64, threshold: f64) -> Vec<Step> {
     let figures = DisplayedNumbers::of(anomaly);
     let digits = figures.decimals + 4;
     let show = |x: f64| number(x, digits);
-    let step = |name: &str, formula: String, result: String| Step { name: name.to_owned(), formula, result };
-    let (n, mean, std_dev) = (anomaly.window_count, show(anomaly.mean), show(anomaly.std_dev));
-    let judging = deviation(anomaly);
-    let distance = (anomaly.metric_value - anomaly.mean).abs();
-    let threshold = signed(anomaly.threshold);
-    // The sums are shown only where the record holds all that was summed.
-    let is_whole = anomaly.window.len() == n as usize;
-    let sum = |x: f64| if is_whole { show(x * f64::from(n)) } else { "…".to_owned() };
-    let (total, squares) = (sum(anomaly.mean), sum(anomaly.std_dev * anomaly.std_dev));
-    let method = explanation(&anomaly.method);
-    let mut steps = match method.is_of_window {
-        true => vec![
-            step(&format!("Mean of the {n} values before it"), format!("Σx / n = {total} / {n}"), mean.clone()),
-            step(method.std_dev, format!("√(Σ(x − mean)² / n) = √({squares} / {n})"), std_dev),
-        ],
-        false => vec![
-            step(method.mean, method.mean_formula.to_owned(), mean.clone()),
-            step(method.std_dev, method.std_dev_formula.to_owned(), std_dev),
-        ],
-    };
-    if judging.to_bits() != anomaly.std_dev.to_bits() {
+    let judging = anomaly.evidence.get("deviation").copied().unwrap_or(std_dev);
+    let distance = (anomaly.metric_value - mean).abs();
+    let mut steps = moments(anomaly, mean, std_dev, &show);
+    if judging.to_bits() != std_dev.to_bits() {
         let formula = "max(std dev, min_std_dev, min_relative_std_dev × |mean|)".to_owned();
         steps.push(step("Deviation that judges, raised by a floor", formula, show(judging)));
     }
-    let limit = anomaly.threshold * judging;
+    let limit = threshold * judging;
     steps.push(step(
         "Expected band",
-        format!("mean ± {threshold} × {}", show(judging)),
+        format!("mean ± {} × {}", signed(threshold), show(judging)),
         format!("{} – {}", show(anomaly.lower), show(anomaly.upper)),
     ));
-    let formula = format!("|{} − {mean}|", signed(anomaly.metric_value));
+    let formula = format!("|{} − {}|", signed(anomaly.metric_value), show(mean));
     steps.push(step("Distance from the mean", formula, show(distance)));
     steps.push(step(
         "Is it more than threshold × standard deviation?",
         format!("{} > {}", show(distance), show(limit)),
         if distance > limit { "yes: abnormal".to_owned() } else { "by less than is shown".to_owned() },
     ));
-    let critical = critical_from(anomaly.threshold);
+    let critical = critical_from(threshold);
     let twice = signed(critical);
     let formula = match anomaly.z_score {
         Some(z) => {
@@ -99,4 +125,114 @@ pub fn steps(anomaly: &Anomaly) -> Vec<Step> {
     };
     steps.push(step("Severity: critical from twice the threshold", formula, anomaly.severity.as_str().to_owned()));
     steps
+}
+
+/// How the mean and the deviation come about.
+fn moments(anomaly: &Anomaly, mean: f64, std_dev: f64, show: &dyn Fn(f64) -> String) -> Vec<Step> {
+    let n = anomaly.window_count;
+    let (shown_mean, shown_std_dev) = (show(mean), show(std_dev));
+    let Some(method) = explanation(&anomaly.method) else {
+        return vec![step("Mean", String::new(), shown_mean), step("Standard deviation", String::new(), shown_std_dev)];
+    };
+    if !method.is_of_window {
+        return vec![
+            step(method.mean, method.mean_formula.to_owned(), shown_mean),
+            step(method.std_dev, method.std_dev_formula.to_owned(), shown_std_dev),
+        ];
+    }
+    // The sums are shown only where the record holds all that was summed.
+    let is_whole = anomaly.window.len() == n as usize;
+    let sum = |x: f64| if is_whole { show(x * f64::from(n)) } else { "…".to_owned() };
+    let (total, squares) = (sum(mean), sum(std_dev * std_dev));
+    vec![
+        step(&format!("Mean of the {n} values before it"), format!("Σx / n = {total} / {n}"), shown_mean),
+        step(method.std_dev, format!("√(Σ(x − mean)² / n) = √({squares} / {n})"), shown_std_dev),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::anomaly::RecordId;
+    use crate::detect::{DetectionSettings, Detector, Verdict};
+    use crate::event::Event;
+
+    /// What the detector says of a value after so many others, as it comes back from its JSON.
+    fn judged(settings: DetectionSettings, count: i64) -> Anomaly {
+        let mut detector = Detector::new(settings).unwrap();
+        let mut judge = |offset: i64, value: f64| {
+            let event =
+                Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
+            let source = RecordId { topic: "t".into(), partition: 0, offset, index: 0 };
+            detector.within(0, |judge| judge.judge(&source, &event, None, || None))
+        };
+        for offset in 0..count {
+            judge(offset, 20.0 + 0.3 * (offset as f64).sin());
+        }
+        let Verdict::Anomalous(anomaly) = judge(count, 77.7) else { panic!("77.7 is far from 20") };
+        Anomaly::from_json(&serde_json::to_vec(&anomaly).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_arithmetic_of_each_method_comes_out_again_in_every_bit() {
+        let floors = [(0.0, 0.0), (5.0, 0.0), (0.0, 0.2)];
+        for (method, count) in [("sigma", 40), ("sigma", 250), ("ewma", 40), ("ewma", 250)] {
+            for (min_std_dev, min_relative_std_dev) in floors {
+                let settings = DetectionSettings {
+                    method: method.into(),
+                    min_std_dev,
+                    min_relative_std_dev,
+                    ..DetectionSettings::default()
+                };
+                let anomaly = judged(settings, count);
+                assert!(proof(&anomaly).is_ok_and(|text| text.contains("in every bit")), "{:?}", proof(&anomaly));
+                let raised = steps(&anomaly).iter().any(|step| step.name.contains("raised by a floor"));
+                assert_eq!(raised, (min_std_dev, min_relative_std_dev) != (0.0, 0.0), "{method}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_bit_more_or_less_in_any_figure_is_found() {
+        fn next(x: &mut f64) {
+            *x = f64::from_bits(x.to_bits() + 1);
+        }
+        fn next_of(x: &mut Option<f64>) {
+            next(x.as_mut().unwrap());
+        }
+        let changes: [fn(&mut Anomaly); 7] = [
+            |a| next_of(&mut a.mean),
+            |a| next_of(&mut a.std_dev),
+            |a| next_of(&mut a.z_score),
+            |a| next_of(&mut a.expected),
+            |a| next(&mut a.lower),
+            |a| next(&mut a.upper),
+            |a| next(&mut a.score),
+        ];
+        for method in ["sigma", "ewma"] {
+            let anomaly = judged(DetectionSettings { method: method.into(), ..DetectionSettings::default() }, 40);
+            for (at, change) in changes.iter().enumerate() {
+                let mut other = anomaly.clone();
+                change(&mut other);
+                assert!(proof(&other).is_err(), "{method} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_record_does_not_hold_is_said() {
+        let of = |method: &str| judged(DetectionSettings { method: method.into(), ..DetectionSettings::default() }, 40);
+        let reason = |anomaly: Anomaly| proof(&anomaly).unwrap_err();
+        let short = judged(DetectionSettings { context: 7, ..DetectionSettings::default() }, 40);
+        assert_eq!(reason(short), "the record holds the last 7 of the 40 values that it was judged by");
+        let old = Anomaly { evidence: std::collections::BTreeMap::new(), ..of("ewma") };
+        assert_eq!(reason(old), "the record does not hold the state of the method");
+        let other = Anomaly { method: "other".into(), ..of("sigma") };
+        assert_eq!(reason(other.clone()), "this program does not have the method");
+        let none = Anomaly { mean: None, std_dev: None, z_score: None, threshold: None, ..other };
+        assert!(reason(none.clone()).starts_with("the record has no mean"));
+        assert!(steps(&none).iter().any(|step| step.name == "Score" && step.formula.ends_with(DASH)));
+    }
 }

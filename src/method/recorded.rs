@@ -1,0 +1,42 @@
+//! What the record of an anomaly holds of its arithmetic, so that a method can repeat it.
+
+use std::collections::BTreeMap;
+
+/// What a record holds of its arithmetic.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    /// Name of the method.
+    pub method: &'a str,
+    /// The most recent values before this one, oldest first.
+    pub window: &'a [f64],
+    /// Number of values that were judged against.
+    pub window_count: usize,
+    /// Further numbers of the method.
+    pub evidence: &'a BTreeMap<String, f64>,
+    /// As recorded.
+    pub mean: f64,
+    /// As recorded.
+    pub threshold: f64,
+    /// The value that was judged.
+    pub value: f64,
+}
+
+impl Recorded<'_> {
+    /// The window if the record holds all of it.
+    pub(super) fn whole_window(&self) -> Result<&[f64], Unrepeatable> {
+        if self.window.len() != self.window_count { Err(Unrepeatable::WindowTruncated) } else { Ok(self.window) }
+    }
+}
+
+/// Why the arithmetic cannot be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unrepeatable {
+    /// The record has fewer values than the window had (`detector.context`).
+    WindowTruncated,
+    /// The record has no values.
+    NoWindow,
+    /// The record was written before records had evidence.
+    NoEvidence,
+    /// This program does not have the method.
+    UnknownMethod,
+}
