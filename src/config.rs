@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use account::Account;
 use raw::SettingValues;
 use report::SettingsReport;
-use resolved::{Delivery, StateKeeping};
+use resolved::Delivery;
 use schema::ShippedFile;
 
 /// Where the package keeps the settings.
@@ -70,6 +70,13 @@ pub fn load_as(places: &SettingFiles, account: Option<&Account>) -> Result<Loade
     Ok(Loaded { settings, notices: report.notices, entries })
 }
 
+#[cfg(test)]
+impl Default for Settings {
+    fn default() -> Self {
+        load(&SettingFiles::default()).unwrap().settings
+    }
+}
+
 /// Rules between settings.
 fn consistent(settings: &Settings, entries: &SettingValues, report: &mut SettingsReport) {
     let mut problem = |path: &str, title: String, expected: &str| {
@@ -94,7 +101,7 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
         let path = if is_default { "detector.window" } else { "detector.min_samples" };
         problem(path, title, "nothing would ever be judged");
     }
-    if detector.delivery == Delivery::AtLeastOnce && detector.state == StateKeeping::Topic {
+    if detector.delivery == Delivery::AtLeastOnce && detector.keeps_state() {
         let title = "`detector.delivery` is \"at_least_once\" and `detector.state` is \"topic\"".to_owned();
         let expected = "windows in a topic need transactions: set detector.state = \"history\"";
         problem("detector.delivery", title, expected);

@@ -317,6 +317,13 @@ tables! {
     }
 }
 
+impl DetectorSettings {
+    /// Whether the state topic keeps the state of the series.
+    pub fn keeps_state(&self) -> bool {
+        self.state == StateKeeping::Topic
+    }
+}
+
 impl Settings {
     /// What decides a verdict.
     pub fn detection(&self) -> crate::detect::DetectionSettings {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use crate::anomaly::Anomaly;
 use crate::config::Settings;
-use crate::config::resolved::{Delivery, StateKeeping};
+use crate::config::resolved::Delivery;
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::foreign;
@@ -19,16 +19,13 @@ use crate::store::ledger::PostgresLedger;
 use crate::stream::client::Remedy;
 use crate::stream::kafka::{KafkaGroupConsumer, KafkaTransactionalClient, MemberNames};
 use crate::stream::sink::{self, Sink};
-use crate::stream::worker::{CommitObserver, Worker, WorkerEnding, WorkerPlan};
+use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 use upkeep::Upkeep;
 
 /// Interval between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Pause before everything is rebuilt after a fault.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// Minimum bytes of a sweep per transaction, so that a small sweep takes few transactions.
-const SNAPSHOT_BYTES: usize = 64 << 10;
 
 /// Callback for every committed anomaly.
 pub type Announce = Arc<dyn Fn(&Anomaly) + Send + Sync>;
@@ -133,36 +130,13 @@ fn instance(settings: &Settings) -> Result<String> {
 
 /// Returns the names by which Kafka knows a worker of this instance.
 fn names(settings: &Settings, instance: &str, index: usize) -> MemberNames {
-    let (detector, topics) = (&settings.detector, &settings.topics);
+    let group = &settings.detector.group;
     MemberNames {
-        input: topics.raw_events.clone(),
-        anomalies: topics.anomalies.clone(),
-        dead_letter: topics.dead_letter.clone(),
-        state: topics.state.clone(),
-        group: detector.group.clone(),
+        topics: settings.topics.clone(),
+        group: group.clone(),
         member: format!("{instance}-{index}"),
         worker: index,
-        transactional_id: format!("{}-{instance}-{index}", detector.group),
-    }
-}
-
-fn plan(settings: &Settings) -> WorkerPlan {
-    let (detector, topics) = (&settings.detector, &settings.topics);
-    WorkerPlan {
-        topic: topics.raw_events.clone(),
-        group: detector.group.clone(),
-        state_topic: topics.state.clone(),
-        keeps_state: detector.state == StateKeeping::Topic,
-        snapshot_interval: detector.snapshot_interval,
-        snapshot_bytes: SNAPSHOT_BYTES,
-        fields: settings.fields.clone(),
-        on_reject: detector.on_reject,
-        start: detector.start,
-        history: detector.history,
-        commit_interval: detector.commit_interval,
-        commit_events: detector.commit_events,
-        drain: settings.service.drain_timeout,
-        leaves: detector.stop_leaves,
+        transactional_id: format!("{group}-{instance}-{index}"),
     }
 }
 
@@ -170,7 +144,6 @@ fn plan(settings: &Settings) -> WorkerPlan {
 struct WorkerThread {
     settings: Settings,
     names: MemberNames,
-    plan: WorkerPlan,
     component: Arc<Component>,
     input: Arc<InputHealth>,
     meter: crate::meter::Meter,
@@ -188,7 +161,6 @@ impl WorkerThread {
         WorkerThread {
             settings: settings.clone(),
             names: names(settings, instance, index),
-            plan: plan(settings),
             component: supervisor.health.component(format!("worker-{index}")),
             input,
             meter: supervisor.meter.clone(),
@@ -215,7 +187,7 @@ impl WorkerThread {
             let windows = Detector::new(self.settings.detection())
                 .ok_or_else(|| Error::config(format_args!("detector.method `{}` is unknown", detector.method)))?;
             let (components, meter) = ((self.component.clone(), self.input.clone()), self.meter.clone());
-            match Worker::new(log, windows, &self.plan, components, meter, &mut observer, &self.stop).run() {
+            match Worker::new(log, windows, &self.settings, components, meter, &mut observer, &self.stop).run() {
                 WorkerEnding::Stopped => return Ok(()),
                 WorkerEnding::Failed(error) => return Err(error),
                 WorkerEnding::Replaced => {
@@ -243,19 +215,18 @@ fn failure(ended: &Result<()>) -> Option<String> {
 }
 
 fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
-    let plan = sink::SinkPlan { topic: settings.topics.anomalies.clone(), batch: settings.sink.batch };
-    let (group, member) = (settings.sink.group.clone(), format!("{instance}-sink"));
-    let session = settings.detector.session_timeout;
+    let (settings, member) = (settings.clone(), format!("{instance}-sink"));
     // PostgreSQL may block it for any time, which must not end the detector.
     let (component, meter, stop) =
         (supervisor.health.unwatched_component("sink"), supervisor.meter.clone(), supervisor.stop.clone());
-    let (kafka, postgres) = (settings.kafka.clone(), settings.postgres.clone());
     let copy = move |component: &Arc<Component>| {
+        let (topic, group) = (&settings.topics.anomalies, &settings.sink.group);
+        let session = settings.detector.session_timeout;
         loop {
             let reader =
-                KafkaGroupConsumer::new(&kafka, &plan.topic, &group, &member, session).map_err(Error::config)?;
-            let ledger = PostgresLedger::new(&postgres, &group, &plan.topic);
-            match Sink::new(reader, &plan, Box::new(ledger), component.clone(), meter.clone(), &stop).run() {
+                KafkaGroupConsumer::new(&settings.kafka, topic, group, &member, session).map_err(Error::config)?;
+            let ledger = PostgresLedger::new(&settings.postgres, group, topic);
+            match Sink::new(reader, &settings, Box::new(ledger), component.clone(), meter.clone(), &stop).run() {
                 sink::SinkEnding::Stopped => return Ok(()),
                 sink::SinkEnding::Rebuild(why) => component.set(ComponentState::Degraded(format!("restarting: {why}"))),
             }
@@ -327,6 +298,6 @@ pub fn check_state(settings: &Settings, partitions: &[i32]) -> Result<usize, Str
     let names = names(settings, "check", 0);
     let session = settings.detector.session_timeout;
     let log = KafkaTransactionalClient::new(&settings.kafka, names, Delivery::AtLeastOnce, session);
-    crate::stream::worker::look(&mut log.map_err(|fault| fault.message)?, &plan(settings), partitions)
+    crate::stream::worker::look(&mut log.map_err(|fault| fault.message)?, settings, partitions)
         .map_err(|fault| fault.message)
 }

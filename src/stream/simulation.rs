@@ -33,7 +33,7 @@ use member::SimulatedClient;
 use stage::Scheduler;
 use world::{Defect, Schedule, play};
 
-use super::worker::{CommitObserver, Worker, WorkerEnding, WorkerPlan};
+use super::worker::{CommitObserver, Worker, WorkerEnding};
 use crate::config::resolved::OnReject;
 use crate::detect::{DetectionSettings, Detector};
 use crate::health::{Health, InputHealth};
@@ -112,13 +112,14 @@ fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() 
         inner.now = seconds(60);
         inner.cluster.partition(SimulatedTopic::Input, 0).entries.push(entry);
     }
-    let plan = WorkerPlan { on_reject: OnReject::Fail, ..Schedule::new(1, None).plan };
+    let mut config = Schedule::new(1, None).config;
+    config.detector.on_reject = OnReject::Fail;
     let (health, stop, mut observer): (Health, Stop, CommitObserver) =
         (Health::default(), Stop::default(), Box::new(|_| ()));
     let parts = (health.component("a"), InputHealth::new(&health));
     let log = SimulatedClient::by_names(stage.clone(), 0, "a", "one");
     let detector = Detector::new(DetectionSettings::default()).unwrap();
-    let ended = Worker::new(log, detector, &plan, parts, Meter::default(), &mut observer, &stop).run();
+    let ended = Worker::new(log, detector, &config, parts, Meter::default(), &mut observer, &stop).run();
     assert!(matches!(ended, WorkerEnding::Failed(_)), "{ended:?}");
     let mut inner = stage.look();
     for id in inner.cluster.deciding() {
@@ -138,7 +139,7 @@ fn nothing_waits_for_a_worker_that_must_be_made_anew() {
         LogEntry { key: None, value, headers: Vec::new(), time: 0, fate: Fate::Committed, owner: String::new() }
     };
     stage.look().cluster.partition(SimulatedTopic::Input, 0).entries.extend((0..6_000).map(entry));
-    let plan = Schedule::new(1, None).plan;
+    let config = Schedule::new(1, None).config;
     let (health, stop) = (Health::default(), Stop::default());
     let input = InputHealth::new(&health);
     let (of_worker, told) = (input.clone(), Arc::new(std::sync::atomic::AtomicI64::new(0)));
@@ -153,7 +154,7 @@ fn nothing_waits_for_a_worker_that_must_be_made_anew() {
     let log = SimulatedClient::by_names(stage.clone(), 0, "a", "one");
     let detector = Detector::new(DetectionSettings::default()).unwrap();
     let parts = (health.component("a"), input.clone());
-    let ended = Worker::new(log, detector, &plan, parts, Meter::default(), &mut observer, &stop).run();
+    let ended = Worker::new(log, detector, &config, parts, Meter::default(), &mut observer, &stop).run();
     assert!(matches!(ended, WorkerEnding::Rebuild(_)), "{ended:?}");
     assert!(told.load(std::sync::atomic::Ordering::SeqCst) > 1_000, "it waited for the worker");
     assert_eq!(input.backlog(), 0);

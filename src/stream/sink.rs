@@ -9,20 +9,12 @@ use std::time::Duration;
 
 use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, Remedy};
 use crate::anomaly::Anomaly;
+use crate::config::resolved::Settings;
 use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode};
 use crate::ledger::{Ledger, LedgerError, LedgerPosition, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
-
-/// Settings of the sink.
-#[derive(Debug, Clone)]
-pub struct SinkPlan {
-    /// Topic of anomalies.
-    pub topic: String,
-    /// Maximum number of rows per step.
-    pub batch: usize,
-}
 
 /// Wait for the first record, if nothing is pending.
 const IDLE: Duration = Duration::from_millis(100);
@@ -31,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// The sink: reader, ledger, and records that were read but not stored.
 pub struct Sink<'a, R> {
-    plan: &'a SinkPlan,
+    settings: &'a Settings,
     reader: R,
     ledger: Box<dyn Ledger + 'a>,
     part: Arc<Component>,
@@ -81,14 +73,14 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     /// Creates a sink that has no partitions yet.
     pub fn new(
         reader: R,
-        plan: &'a SinkPlan,
+        settings: &'a Settings,
         ledger: Box<dyn Ledger + 'a>,
         part: Arc<Component>,
         meter: Meter,
         stop: &'a Stop,
     ) -> Self {
         Sink {
-            plan,
+            settings,
             reader,
             ledger,
             part,
@@ -140,14 +132,15 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             return self.reader.poll(PAUSE, 0, &mut |_, _| ()).map(|_| ());
         }
         let mut wait = if self.pending.is_empty() { IDLE } else { Duration::ZERO };
-        while self.pending.len() < self.plan.batch {
+        while self.pending.len() < self.settings.sink.batch {
             let (positions, pending) = (&self.positions, &mut self.pending);
-            let taken = self.reader.poll(wait, self.plan.batch - pending.len(), &mut |partition, records| {
-                // Records of an earlier assignment are skipped.
-                let Some(next) = positions.get(&partition) else { return };
-                let are_ours = records.iter().filter(|record| record.offset >= *next);
-                pending.extend(are_ours.map(|record| entry(partition, record)));
-            })?;
+            let taken =
+                self.reader.poll(wait, self.settings.sink.batch - pending.len(), &mut |partition, records| {
+                    // Records of an earlier assignment are skipped.
+                    let Some(next) = positions.get(&partition) else { return };
+                    let are_ours = records.iter().filter(|record| record.offset >= *next);
+                    pending.extend(are_ours.map(|record| entry(partition, record)));
+                })?;
             if taken == 0 {
                 break;
             }
@@ -178,7 +171,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     /// Accepts assigned partitions at the ledger's offsets; not while the ledger or the cluster is unavailable.
     fn take_over(&mut self) -> Result<(), Fault> {
         let Some(partitions) = &self.given else { return Ok(()) };
-        match positions(&mut self.reader, self.ledger.as_mut(), &self.plan.topic, partitions) {
+        match positions(&mut self.reader, self.ledger.as_mut(), &self.settings.topics.anomalies, partitions) {
             Ok((positions, from)) => {
                 self.reader.assign(&from)?;
                 self.reader.resume(partitions)?;

@@ -31,10 +31,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::anomaly::Anomaly;
-use crate::config::resolved::{OnReject, StartPosition};
+use crate::config::resolved::Settings;
 use crate::detect::Detector;
 use crate::error::Error;
-use crate::event::Fields;
 use crate::fail;
 use crate::health::{Component, InputHealth};
 use crate::meter::Meter;
@@ -50,39 +49,8 @@ use shortfall::Shortfalls;
 use snapshot_writer::SnapshotWriter;
 use watch::InputWatch;
 
-/// The settings and names that a worker uses.
-#[derive(Debug, Clone)]
-pub struct WorkerPlan {
-    /// Input topic, for records and messages.
-    pub topic: String,
-    /// Consumer group.
-    pub group: String,
-    /// State topic, for messages.
-    pub state_topic: String,
-    /// Store windows in the state topic; otherwise they are rebuilt from the input.
-    pub keeps_state: bool,
-    /// Minimum time between two sweeps.
-    pub snapshot_interval: Duration,
-    /// Minimum number of bytes of one part of a sweep.
-    pub snapshot_bytes: usize,
-    /// Where an event's fields are in a record.
-    pub fields: Fields,
-    /// What to do with rejected records.
-    pub on_reject: OnReject,
-    /// Where a group without committed offsets starts.
-    pub start: StartPosition,
-    /// Maximum number of records to replay for each partition.
-    pub history: i64,
-    /// Maximum time that a transaction stays open.
-    pub commit_interval: Duration,
-    /// Maximum number of events in one transaction.
-    pub commit_events: usize,
-    /// Time for the last commit after a stop was requested.
-    pub drain: Duration,
-    /// Leave the group on stop.
-    pub leaves: bool,
-}
-
+/// Minimum bytes of a sweep per transaction, so that a small sweep takes few transactions.
+const SNAPSHOT_BYTES: usize = 64 << 10;
 /// Maximum number of records of one poll.
 const BATCH: usize = 1_000;
 /// Longest wait of a poll while no transaction is open.
@@ -124,20 +92,27 @@ pub struct Worker<'a, C> {
 }
 
 impl<'a, C: TransactionalClient> Worker<'a, C> {
+    /// Replaces the minimum bytes of a sweep per transaction.
+    #[cfg(test)]
+    pub fn with_snapshot_bytes(mut self, bytes: usize) -> Self {
+        self.snapshots = SnapshotWriter::new(self.session.settings.detector.snapshot_interval, bytes);
+        self
+    }
+
     /// Creates a worker without partitions.
     pub fn new(
         client: C,
         detector: Detector,
-        plan: &'a WorkerPlan,
+        settings: &'a Settings,
         (component, input): (Arc<Component>, Arc<InputHealth>),
         meter: Meter,
         observer: &'a mut CommitObserver,
         stop: &'a Stop,
     ) -> Self {
         Worker {
-            session: WorkerSession { client, plan, component, meter, stop },
-            judging: RecordJudging::new(detector, plan),
-            snapshots: SnapshotWriter::new(plan.snapshot_interval, plan.snapshot_bytes),
+            session: WorkerSession { client, settings, component, meter, stop },
+            judging: RecordJudging::new(detector, settings),
+            snapshots: SnapshotWriter::new(settings.detector.snapshot_interval, SNAPSHOT_BYTES),
             committing: Committing::default(),
             restoring: None,
             input,
@@ -203,15 +178,16 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
 
     /// Polls, and judges what comes. Returns the number of records.
     fn take(&mut self) -> Result<usize, Fault> {
-        let WorkerSession { client, plan, .. } = &mut self.session;
+        let WorkerSession { client, settings, .. } = &mut self.session;
         let restoring = self.restoring.as_ref();
         let wait = match self.committing.open {
             // The history is waited for.
             _ if restoring.is_some() => Duration::ZERO,
-            Some(since) => plan.commit_interval.saturating_sub(client.now().saturating_sub(since)),
+            Some(since) => settings.detector.commit_interval.saturating_sub(client.now().saturating_sub(since)),
             None => IDLE,
         };
-        self.judging.take(client, plan, wait, |partition| restoring.is_some_and(|restoring| restoring.has(partition)))
+        self.judging
+            .take(client, settings, wait, |partition| restoring.is_some_and(|restoring| restoring.has(partition)))
     }
 
     /// Opens a transaction if there is something to commit.
@@ -231,10 +207,10 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
 
     /// Returns whether a commit is due: by number of events, by time, or at once if an anomaly waits and the load is low.
     fn is_due(&self, taken: usize) -> bool {
-        let (plan, pending) = (self.session.plan, &self.judging.pending);
+        let (settings, pending) = (self.session.settings, &self.judging.pending);
         self.committing.open.is_some_and(|since| {
-            pending.events() >= plan.commit_events
-                || self.session.client.now().saturating_sub(since) >= plan.commit_interval
+            pending.events() >= settings.detector.commit_events
+                || self.session.client.now().saturating_sub(since) >= settings.detector.commit_interval
                 || (!pending.anomalies.is_empty() && taken < BATCH)
         })
     }
@@ -252,8 +228,8 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
     /// Commits for the last time, and leaves the group if configured.
     fn finish(&mut self) -> Result<WorkerEnding, Fault> {
         self.commit()?;
-        if self.session.plan.leaves {
-            self.session.client.leave(self.session.plan.drain);
+        if self.session.settings.detector.stop_leaves {
+            self.session.client.leave(self.session.settings.service.drain_timeout);
         }
         Ok(WorkerEnding::Stopped)
     }

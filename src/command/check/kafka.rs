@@ -11,7 +11,6 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::quiet::Quiet;
 use super::{Tally, records};
 use crate::config::Settings;
-use crate::config::resolved::StateKeeping;
 use crate::config::schema::ShippedFile;
 use crate::finding::Finding;
 use crate::role::detector;
@@ -38,7 +37,7 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
         Ok(metadata) => tally.tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
     }
     let is_detector = file != Some(ShippedFile::Producer);
-    let keeps_state = settings.detector.state == StateKeeping::Topic;
+    let keeps_state = settings.detector.keeps_state();
     let mut written = vec![&topics.anomalies, &topics.dead_letter];
     let mut read = vec![&topics.raw_events, &topics.anomalies];
     if keeps_state {

@@ -1,16 +1,12 @@
 //! Names by which Kafka knows a worker.
 
+use crate::config::resolved::TopicSettings;
+
 /// Names of one worker.
 #[derive(Debug, Clone)]
 pub struct MemberNames {
-    /// Input topic, by default `raw_events`.
-    pub input: String,
-    /// Topic of anomalies.
-    pub anomalies: String,
-    /// Dead-letter topic.
-    pub dead_letter: String,
-    /// State topic.
-    pub state: String,
+    /// Names of the topics.
+    pub topics: TopicSettings,
     /// Consumer group.
     pub group: String,
     /// Name of the member in the group; the same after a restart.

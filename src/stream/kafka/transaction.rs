@@ -27,9 +27,9 @@ impl KafkaTransactionalClient {
     /// Queues a record; waits for space.
     pub(super) fn queue(&mut self, record: &OutgoingRecord) -> Result<(), Fault> {
         let (topic, partition) = match record.output {
-            OutputTopic::Anomalies => (&self.names.anomalies, None),
-            OutputTopic::DeadLetters => (&self.names.dead_letter, None),
-            OutputTopic::State(partition) => (&self.names.state, Some(partition)),
+            OutputTopic::Anomalies => (&self.names.topics.anomalies, None),
+            OutputTopic::DeadLetters => (&self.names.topics.dead_letter, None),
+            OutputTopic::State(partition) => (&self.names.topics.state, Some(partition)),
         };
         let mut queued = BaseRecord::<[u8], [u8]>::to(topic);
         queued.partition = partition;

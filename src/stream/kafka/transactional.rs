@@ -63,7 +63,7 @@ impl KafkaTransactionalClient {
         delivery: Delivery,
         session: Duration,
     ) -> Result<Self, Fault> {
-        let reader = KafkaGroupConsumer::new(kafka, &names.input, &names.group, &names.member, session)?;
+        let reader = KafkaGroupConsumer::new(kafka, &names.topics.raw_events, &names.group, &names.member, session)?;
         let mut config = client::producer(kafka);
         client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP, client::AT_ONCE]);
         config.set("message.timeout.ms", DELIVERY.as_millis().to_string());
@@ -79,7 +79,7 @@ impl KafkaTransactionalClient {
         Ok(KafkaTransactionalClient {
             reader,
             past: history::LazyHistory::new(kafka, &names.group),
-            onlooker: (names.worker == 0).then(|| GroupObserver::new(kafka, &names.input, &names.group)),
+            onlooker: (names.worker == 0).then(|| GroupObserver::new(kafka, &names.topics.raw_events, &names.group)),
             producer,
             kafka: kafka.clone(),
             names,
@@ -95,8 +95,8 @@ impl KafkaTransactionalClient {
 
     fn topic(&self, of: HistoryTopic) -> String {
         match of {
-            HistoryTopic::Input => self.names.input.clone(),
-            HistoryTopic::State => self.names.state.clone(),
+            HistoryTopic::Input => self.names.topics.raw_events.clone(),
+            HistoryTopic::State => self.names.topics.state.clone(),
         }
     }
 
@@ -107,7 +107,7 @@ impl KafkaTransactionalClient {
     fn partitions(&self, of: &[i32]) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         of.iter().for_each(|partition| {
-            list.add_partition(&self.names.input, *partition);
+            list.add_partition(&self.names.topics.raw_events, *partition);
         });
         list
     }
@@ -210,7 +210,7 @@ impl GroupAdministration for KafkaTransactionalClient {
             return Ok(BTreeMap::new());
         }
         let failed = |e: KafkaError| fault::of("committed offsets", &e);
-        let metadata = self.consumer().fetch_metadata(Some(&self.names.input), CALL).map_err(failed)?;
+        let metadata = self.consumer().fetch_metadata(Some(&self.names.topics.raw_events), CALL).map_err(failed)?;
         let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
         let list = self.consumer().committed_offsets(self.partitions(&all), CALL).map_err(failed)?;
         list.elements().iter().try_for_each(|element| element.error().map_err(failed))?;
@@ -239,7 +239,7 @@ impl GroupAdministration for KafkaTransactionalClient {
 
 impl HistoryReader for KafkaTransactionalClient {
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
-        let (topic, input) = (self.topic(of), self.names.input.clone());
+        let (topic, input) = (self.topic(of), self.names.topics.raw_events.clone());
         let bounds = self.past.history()?.bounds(&topic, partitions, of == HistoryTopic::State);
         let bounds = bounds.map_err(|error| match error.rdkafka_error_code() {
             Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic)

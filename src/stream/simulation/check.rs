@@ -48,7 +48,7 @@ pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
             if is_passed_by {
                 // Its value joins the window, and it has no outcome.
                 decisions.apply(&mut detector, offset, entry, false)?;
-                let _ = judge(&mut detector, &outcome.plan.topic, *partition, offset, entry);
+                let _ = judge(&mut detector, &outcome.config.topics.raw_events, *partition, offset, entry);
                 continue;
             }
             if entry.value.is_none() {
@@ -56,7 +56,7 @@ pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
                 continue;
             }
             decisions.apply(&mut detector, offset, entry, true)?;
-            match judge(&mut detector, &outcome.plan.topic, *partition, offset, entry) {
+            match judge(&mut detector, &outcome.config.topics.raw_events, *partition, offset, entry) {
                 Some(verdict) => {
                     match &verdict {
                         Verdict::Learning => counts.learning += 1,
@@ -68,7 +68,7 @@ pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
                         *anomalies.entry((*partition, offset, text)).or_default() += 1;
                     }
                 }
-                None if outcome.plan.on_reject == OnReject::Drop => counts.dropped += 1,
+                None if outcome.config.detector.on_reject == OnReject::Drop => counts.dropped += 1,
                 None => {
                     counts.rejected += 1;
                     let value = entry.value.clone().unwrap_or_default();

@@ -81,10 +81,7 @@ impl World for Real {
     fn log(&self, member: &str, transactional_id: &str) -> Box<dyn TransactionalClient> {
         let prefix = &self.topics.raw_events;
         let names = MemberNames {
-            input: self.topics.raw_events.clone(),
-            anomalies: self.topics.anomalies.clone(),
-            dead_letter: self.topics.dead_letter.clone(),
-            state: self.topics.state.clone(),
+            topics: self.topics.clone(),
             group: format!("{prefix}-group"),
             member: member.to_owned(),
             worker: 0,

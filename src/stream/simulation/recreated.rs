@@ -7,10 +7,11 @@ use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::consumer::SimulatedConsumer;
 use super::database::SimulatedConnection;
 use super::stage::Scheduler;
+use crate::config::resolved::Settings;
 use crate::health::{ComponentState, Health};
 use crate::meter::Meter;
 use crate::stop::Stop;
-use crate::stream::sink::{Sink, SinkPlan};
+use crate::stream::sink::Sink;
 
 /// Records in the topic, of which the ledger has stored the first [`STORED`].
 const RECORDS: i64 = 10;
@@ -38,7 +39,8 @@ fn sink(stored: Option<&str>, current: Option<&str>) -> (Option<String>, i64, Op
     }
     let (stop, health) = (Stop::default(), Health::default());
     let part = health.component("sink");
-    let plan = SinkPlan { topic: "anomalies".into(), batch: 100 };
+    let mut config = Settings::default();
+    config.sink.batch = 100;
     let reader = SimulatedConsumer::new(stage.clone(), 0, "sink", SimulatedTopic::Anomalies);
     let ledger = SimulatedConnection { stage: stage.clone(), me: 0, defect: None };
     std::thread::scope(|scope| {
@@ -52,7 +54,7 @@ fn sink(stored: Option<&str>, current: Option<&str>) -> (Option<String>, i64, Op
             }
             stop.request();
         });
-        Sink::new(reader, &plan, Box::new(ledger), part.clone(), Meter::default(), &stop).run();
+        Sink::new(reader, &config, Box::new(ledger), part.clone(), Meter::default(), &stop).run();
     });
     let complaint = match part.state() {
         ComponentState::Degraded(why) => Some(why),

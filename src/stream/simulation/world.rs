@@ -13,15 +13,14 @@ use super::database::SimulatedConnection;
 use super::director::{Director, LAST_SINK};
 use super::member::SimulatedClient;
 use super::stage::Scheduler;
-use crate::config::resolved::{OnReject, StartPosition};
+use crate::config::resolved::{OnReject, Settings, StartPosition};
 use crate::detect::{DetectionSettings, Detector};
-use crate::event::Fields;
 use crate::health::{ComponentState, ConditionCode, Health, InputHealth};
 use crate::meter::Meter;
 use crate::series::SeriesLimits;
 use crate::stop::Stop;
 use crate::stream::sink::{self, Sink};
-use crate::stream::worker::{CommitObserver, Worker, WorkerEnding, WorkerPlan};
+use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 
 /// A wrong log, to try the checker with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +53,8 @@ pub struct Schedule {
     /// A device whose clock is wrong, and the time of its records; `None`: microseconds.
     pub wrong_device: i32,
     pub wrong_time: Option<i64>,
-    pub plan: WorkerPlan,
-    sink: sink::SinkPlan,
+    pub config: Settings,
+    snapshot_bytes: usize,
 }
 
 impl Schedule {
@@ -78,27 +77,31 @@ impl Schedule {
         let wrong_device = random.random_range(0..16);
         // 1970, the year 2200, and microseconds.
         let wrong_time = [Some(0), Some(7_258_118_400_000), None][random.random_range(0..3usize)];
-        let plan = WorkerPlan {
-            topic: "raw".into(),
-            group: "group".into(),
-            state_topic: "state".into(),
-            keeps_state: true,
-            snapshot_interval: Duration::from_millis(random.random_range(20..2_000)),
-            snapshot_bytes: random.random_range(100..2_000),
-            fields: Fields::default(),
-            on_reject: if random.random_bool(0.8) { OnReject::DeadLetter } else { OnReject::Drop },
-            start: StartPosition::Earliest,
-            history: if random.random_bool(0.5) { 0 } else { 1_000_000 },
-            commit_interval: Duration::from_millis(100),
-            commit_events: random.random_range(3..60),
-            drain: Duration::from_secs(8),
-            leaves: random.random_bool(0.5),
-        };
+        let mut config = Settings::default();
+        config.detector.snapshot_interval = Duration::from_millis(random.random_range(20..2_000));
+        let snapshot_bytes = random.random_range(100..2_000);
+        config.detector.on_reject = if random.random_bool(0.8) { OnReject::DeadLetter } else { OnReject::Drop };
+        config.detector.start = StartPosition::Earliest;
+        config.detector.history = if random.random_bool(0.5) { 0 } else { 1_000_000 };
+        config.detector.commit_events = random.random_range(3..60);
+        config.detector.stop_leaves = random.random_bool(0.5);
         let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
         let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
         settings.method = ["sigma", "ewma"][random.random_range(0..2usize)].into();
-        let sink = sink::SinkPlan { topic: "anomalies".into(), batch: random.random_range(1..20) };
-        Schedule { seed, defect, steps, faults, partitions, settings, bounds, wrong_device, wrong_time, plan, sink }
+        config.sink.batch = random.random_range(1..20);
+        Schedule {
+            seed,
+            defect,
+            steps,
+            faults,
+            partitions,
+            settings,
+            bounds,
+            wrong_device,
+            wrong_time,
+            config,
+            snapshot_bytes,
+        }
     }
 }
 
@@ -106,7 +109,7 @@ impl Schedule {
 pub struct ScheduleOutcome {
     pub settings: DetectionSettings,
     pub bounds: Vec<SeriesLimits>,
-    pub plan: WorkerPlan,
+    pub config: Settings,
     pub cluster: SimulatedCluster,
     pub trace: u64,
     /// Of processes that ended otherwise than they may; or that nothing went on.
@@ -240,7 +243,7 @@ pub fn play(schedule: &Schedule) -> ScheduleOutcome {
     ScheduleOutcome {
         settings: schedule.settings.clone(),
         bounds: schedule.bounds.clone(),
-        plan: schedule.plan.clone(),
+        config: schedule.config.clone(),
         trace: inner.trace,
         failures: failures.into_inner().unwrap(),
         cluster: inner.cluster,
@@ -298,8 +301,8 @@ fn work(process: &Process<'_>) -> Option<String> {
         let detector = Detector::new(settings).expect("a method");
         let part = health.component(name);
         let parts = (part.clone(), input.clone());
-        let worker = Worker::new(log, detector, &schedule.plan, parts, meter.clone(), &mut observer, stop);
-        let ending = worker.run();
+        let worker = Worker::new(log, detector, &schedule.config, parts, meter.clone(), &mut observer, stop);
+        let ending = worker.with_snapshot_bytes(schedule.snapshot_bytes).run();
         if let Some(condition) =
             part.conditions().iter().find(|condition| condition.code == ConditionCode::ReplayShortfall)
         {
@@ -326,7 +329,7 @@ fn carry(process: &Process<'_>) -> Option<String> {
     loop {
         let reader = SimulatedConsumer::new(stage.clone(), actor, name, SimulatedTopic::Anomalies);
         let ledger = SimulatedConnection { stage: stage.clone(), me: actor, defect: schedule.defect };
-        let sink = Sink::new(reader, &schedule.sink, Box::new(ledger), part.clone(), meter.clone(), stop);
+        let sink = Sink::new(reader, &schedule.config, Box::new(ledger), part.clone(), meter.clone(), stop);
         match sink.run() {
             _ if stage.look().actors[actor].is_killed => return None,
             _ if stop.is_requested() => {

@@ -51,7 +51,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
             format!(
                 "the database is behind what this sink had stored, as after a restore from a copy: about {records} records of \
                  {} are stored again",
-                self.plan.topic
+                self.settings.topics.anomalies
             ),
         );
         self.forget();
@@ -98,7 +98,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
             format!(
                 "{}{many} records of {} are missing in the table, which refused them; they are in sink_rejects (the last: {}). \
                  Delete them there when the cause is mended",
-                rejects.count, self.plan.topic, rejects.last
+                rejects.count, self.settings.topics.anomalies, rejects.last
             ),
         );
     }

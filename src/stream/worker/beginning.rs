@@ -25,10 +25,10 @@ impl<C: GroupAdministration> Worker<'_, C> {
         first: i64,
         end: i64,
     ) -> Result<Progress, Fault> {
-        let topic = &self.session.plan.topic;
+        let topic = &self.session.settings.topics.raw_events;
         let anew = |offset| Ok(Progress { offset, ..Progress::default() });
         match standing {
-            CommittedOffset::New if self.session.plan.start == StartPosition::Latest => anew(end),
+            CommittedOffset::New if self.session.settings.detector.start == StartPosition::Latest => anew(end),
             CommittedOffset::New => anew(first),
             CommittedOffset::Added => {
                 if self.session.component.is_due(&format!("new partition {partition}")) {
@@ -38,7 +38,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
             }
             CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) if offset > end => {
                 let why = "the topic was recreated or truncated";
-                let remedy = checkpoint::begin_again(self.session.plan);
+                let remedy = checkpoint::begin_again(self.session.settings);
                 let place = format_args!("{topic} [{partition}] ends at {end}, before the committed offset {offset}");
                 Err(Fault::new(Remedy::Stop, format_args!("{place}: {why}. {remedy}")))
             }
@@ -67,22 +67,23 @@ impl<C: GroupAdministration> Worker<'_, C> {
         identity: &TopicIdentity,
     ) -> Result<FoundPartition, Fault> {
         let RestoredWindows { restore, floor, .. } = windows;
-        let (topic, state) = (&self.session.plan.topic, &self.session.plan.state_topic);
+        let (topic, state) = (&self.session.settings.topics.raw_events, &self.session.settings.topics.state);
         if let CommittedOffset::Foreign(offset) = standing {
             let since = floor.as_ref().map(|floor| floor.at);
             self.watch.note_foreign_commit(self.session.client.now(), partition, (since, first), offset);
         }
         let Some(mut floor) = floor else {
-            if self.session.plan.keeps_state && matches!(standing, CommittedOffset::At(_) | CommittedOffset::Foreign(_))
+            if self.session.settings.detector.keeps_state()
+                && matches!(standing, CommittedOffset::At(_) | CommittedOffset::Foreign(_))
             {
                 tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
             }
             let mut floor = Checkpoint {
-                group: self.session.plan.group.clone(),
+                group: self.session.settings.detector.group.clone(),
                 topic: topic.clone(),
                 topic_id: identity.id.clone(),
                 partitions: identity.partitions,
-                offset: first.max(at.offset.saturating_sub(self.session.plan.history)).min(at.offset),
+                offset: first.max(at.offset.saturating_sub(self.session.settings.detector.history)).min(at.offset),
                 clock: None,
                 time: None,
                 passed: None,
@@ -90,20 +91,20 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 counts: at.counts.to_string(),
                 epochs: Vec::new(),
             };
-            floor.settle(Epoch::of(floor.offset, &self.judging.detector, &self.session.plan.fields));
-            return Ok(FoundPartition { restore, floor, is_news: self.session.plan.keeps_state });
+            floor.settle(Epoch::of(floor.offset, &self.judging.detector, &self.session.settings.fields));
+            return Ok(FoundPartition { restore, floor, is_news: self.session.settings.detector.keeps_state() });
         };
         let committed = match standing {
             CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) => Some(offset),
             CommittedOffset::New | CommittedOffset::Added => None,
         };
-        if let Err(fault) = floor.fits(self.session.plan, partition, identity, restore.newest(), committed) {
+        if let Err(fault) = floor.fits(self.session.settings, partition, identity, restore.newest(), committed) {
             // Who had the partition before us may have had its last commit after we asked.
             let now = self.session.insist("reading the committed offsets", |client| client.committed(&[partition]))?;
             let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
             return Err(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault });
         }
-        let mut is_news = floor.settle(Epoch::of(at.offset, &self.judging.detector, &self.session.plan.fields));
+        let mut is_news = floor.settle(Epoch::of(at.offset, &self.judging.detector, &self.session.settings.fields));
         if is_news {
             tracing::info!(
                 topic,

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::WorkerPlan;
+use crate::config::resolved::Settings;
 use crate::detect::{Detector, hex};
 use crate::event::{DECODING, Decoder, Fields};
 use crate::method::{self, Method, MethodId};
@@ -147,13 +147,13 @@ impl Checkpoint {
     /// `Stop` with the remedy.
     pub fn fits(
         &self,
-        plan: &WorkerPlan,
+        settings: &Settings,
         partition: i32,
         identity: &TopicIdentity,
         newest: i64,
         committed: Option<i64>,
     ) -> Result<(), Fault> {
-        let (state, topic, group) = (&plan.state_topic, &plan.topic, &plan.group);
+        let (state, topic, group) = (&settings.topics.state, &settings.topics.raw_events, &settings.detector.group);
         let anew = format!(
             "To begin with windows read back from the input, delete topic {state} and create it again with `anomaly topics`"
         );
@@ -170,7 +170,7 @@ impl Checkpoint {
         {
             return stop(format!(
                 "{topic} was recreated: the windows in {state} [{partition}] are of its predecessor (id {then}, now {now}). {}",
-                begin_again(plan)
+                begin_again(settings)
             ));
         }
         if let Some(why) = self.unknown_method() {
@@ -194,9 +194,9 @@ impl Checkpoint {
 }
 
 /// How to judge a topic from its beginning, where neither offsets nor windows fit it.
-pub(super) fn begin_again(plan: &WorkerPlan) -> String {
-    let (state, topic, group) = (&plan.state_topic, &plan.topic, &plan.group);
-    let windows = match plan.keeps_state {
+pub(super) fn begin_again(settings: &Settings) -> String {
+    let (state, topic, group) = (&settings.topics.state, &settings.topics.raw_events, &settings.detector.group);
+    let windows = match settings.detector.keeps_state() {
         true => format!(", delete topic {state} and create it again with `anomaly topics`"),
         false => String::new(),
     };

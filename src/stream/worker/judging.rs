@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::BATCH;
 use super::pending::PendingTransaction;
-use super::{BATCH, WorkerPlan};
+use crate::config::resolved::Settings;
 use crate::detect::Detector;
 use crate::event::Decoder;
 use crate::stream::client::{Fault, RecordFetch, Remedy};
@@ -27,9 +28,9 @@ pub(super) struct RecordJudging {
 
 impl RecordJudging {
     /// Creates it without partitions.
-    pub fn new(detector: Detector, plan: &WorkerPlan) -> Self {
+    pub fn new(detector: Detector, settings: &Settings) -> Self {
         RecordJudging {
-            decoder: Decoder::new(&plan.fields),
+            decoder: Decoder::new(&settings.fields),
             detector,
             positions: ProgressByPartition::new(),
             pending: PendingTransaction::default(),
@@ -45,7 +46,7 @@ impl RecordJudging {
     pub fn take(
         &mut self,
         client: &mut impl RecordFetch,
-        plan: &WorkerPlan,
+        settings: &Settings,
         wait: Duration,
         is_restoring: impl Fn(i32) -> bool,
     ) -> Result<usize, Fault> {
@@ -56,7 +57,7 @@ impl RecordJudging {
             if is_restoring(partition) {
                 leaked = true;
             } else if let Some(mark) = positions.get_mut(&partition) {
-                pending.judge(plan, decoder, detector, partition, records, mark, *dead_letter_limit);
+                pending.judge(settings, decoder, detector, partition, records, mark, *dead_letter_limit);
             }
         })?;
         if leaked {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::WorkerPlan;
 use super::checkpoint::Checkpoint;
+use crate::config::resolved::Settings;
 use crate::stream::client::{
     CommittedOffset, Fault, GroupAdministration, HistoryReader, HistoryTopic, OffsetRanges, Remedy, TopicAdministration,
 };
@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// What a start would stop with, or why it cannot be known.
 pub fn look(
     log: &mut (impl GroupAdministration + TopicAdministration + HistoryReader),
-    plan: &WorkerPlan,
+    settings: &Settings,
     partitions: &[i32],
 ) -> Result<usize, Fault> {
     let known = log.committed(partitions)?;
@@ -36,7 +36,7 @@ pub fn look(
             Some(CommittedOffset::At(mark)) => Some(mark.offset),
             _ => None,
         };
-        floor.fits(plan, *partition, &identity, i64::MIN, committed)?;
+        floor.fits(settings, *partition, &identity, i64::MIN, committed)?;
     }
     Ok(floors.len())
 }

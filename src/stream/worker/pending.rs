@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::WorkerPlan;
 use super::dead_letter::{dead_letter, largest_part};
 use super::same_time::SameTime;
 use super::splits::Splits;
 use crate::anomaly::{Anomaly, RecordId, Severity};
 use crate::config::resolved::OnReject;
+use crate::config::resolved::Settings;
 use crate::detect::{Detector, Verdict};
 use crate::error::Error;
 use crate::event::{Decoder, RejectClass, Rejection, Timestamp};
@@ -97,7 +97,7 @@ impl PendingTransaction {
     #[allow(clippy::too_many_arguments)] // Parts of the worker, of which this is one.
     pub fn judge(
         &mut self,
-        plan: &WorkerPlan,
+        settings: &Settings,
         decoder: &mut Decoder,
         detector: &mut Detector,
         partition: i32,
@@ -105,7 +105,7 @@ impl PendingTransaction {
         mark: &mut Progress,
         dead_letter_limit: usize,
     ) {
-        let mut source = RecordId { topic: plan.topic.clone(), partition, offset: 0, index: 0 };
+        let mut source = RecordId { topic: settings.topics.raw_events.clone(), partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
         let (before, mut activity) = (self.tally, Activity::default());
         let arrived = self.now;
@@ -144,14 +144,14 @@ impl PendingTransaction {
                             }
                             self.passed(partition, at, verdict, &mut mark.counts);
                         }
-                        Err(rejection) if plan.on_reject == OnReject::Fail => {
+                        Err(rejection) if settings.detector.on_reject == OnReject::Fail => {
                             self.poison = Some(Error::data(format_args!(
                                 "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
-                                plan.topic, record.offset
+                                settings.topics.raw_events, record.offset
                             )));
                             break;
                         }
-                        Err(rejection) => self.reject(plan, &source, record, rejection, mark, dead_letter_limit),
+                        Err(rejection) => self.reject(settings, &source, record, rejection, mark, dead_letter_limit),
                     }
                     mark.offset = record.offset + 1;
                 }
@@ -179,7 +179,7 @@ impl PendingTransaction {
 
     fn reject(
         &mut self,
-        plan: &WorkerPlan,
+        settings: &Settings,
         source: &RecordId,
         record: &ConsumedRecord<'_>,
         rejection: &Rejection,
@@ -201,7 +201,7 @@ impl PendingTransaction {
                 at,
             });
         }
-        if plan.on_reject == OnReject::DeadLetter {
+        if settings.detector.on_reject == OnReject::DeadLetter {
             mark.counts.rejected += 1;
             self.largest_dead_letter = self.largest_dead_letter.max(largest_part(record));
             self.outbox.push(dead_letter(source, record, rejection, limit));

@@ -39,7 +39,11 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
         let partitions = self.committing.committed.iter().map(status).collect::<BTreeMap<_, _>>();
         self.watch(&partitions);
         self.session.component.set_partitions(partitions);
-        self.shortfalls.watch(&self.session.plan.topic, &self.committing.committed, &self.session.component);
+        self.shortfalls.watch(
+            &self.session.settings.topics.raw_events,
+            &self.committing.committed,
+            &self.session.component,
+        );
         self.report_same_times();
         self.tell_once();
     }
@@ -65,7 +69,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
     /// Two sources that write one series.
     fn report_same_times(&mut self) {
         let Worker { session, judging, committing, .. } = self;
-        let topic = &session.plan.topic;
+        let topic = &session.settings.topics.raw_events;
         match committing.committed.keys().find_map(|partition| judging.pending.same_time(topic, *partition)) {
             Some(message) => session.component.raise(ConditionCode::SameTime, ConditionSeverity::Notice, message),
             None => session.component.clear(ConditionCode::SameTime),

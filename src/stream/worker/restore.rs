@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::WorkerPlan;
 use super::replay::PartitionReplay;
 use super::restored::{RestoredWindows, check_damage};
 use super::session::WorkerSession;
+use crate::config::resolved::Settings;
 use crate::health::ComponentState;
 use crate::stream::client::{CommittedOffset, Fault, HistoryReader, OffsetRanges, Positions, Remedy, TopicIdentity};
 use crate::stream::progress::ProgressByPartition;
@@ -76,7 +76,7 @@ impl PartitionRestore {
                 }
             }
         });
-        check_damage(&session.plan.state_topic, windows)?;
+        check_damage(&session.settings.topics.state, windows)?;
         let (moved, is_retried) = match read {
             Err(fault) if fault.remedy == Remedy::Retry => {
                 if session.client.trouble().is_none() {
@@ -121,8 +121,8 @@ pub(super) struct HistoryStep {
 }
 
 /// Returns the number of records that windows need and the input does not have, and logs where.
-pub(super) fn replay_gap(plan: &WorkerPlan, partition: i32, replay: &PartitionReplay) -> u64 {
-    let (topic, from, to) = (&plan.topic, replay.from, replay.to.offset);
+pub(super) fn replay_gap(settings: &Settings, partition: i32, replay: &PartitionReplay) -> u64 {
+    let (topic, from, to) = (&settings.topics.raw_events, replay.from, replay.to.offset);
     let passed_by = from - replay.floor.offset;
     if passed_by > 0 {
         tracing::error!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::WorkerPlan;
+use crate::config::resolved::Settings;
 use crate::health::{Component, ComponentState};
 use crate::meter::Meter;
 use crate::stop::Stop;
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// What all parts of a worker share. Each part asks only for the traits of the client that it uses.
 pub(super) struct WorkerSession<'a, C> {
     pub client: C,
-    pub plan: &'a WorkerPlan,
+    pub settings: &'a Settings,
     /// The worker in the health report.
     pub component: Arc<Component>,
     pub meter: Meter,
@@ -32,7 +32,7 @@ impl<C: ClusterConnection> WorkerSession<'_, C> {
         loop {
             match call(&mut self.client) {
                 Err(fault) if fault.remedy == Remedy::Retry => {
-                    if self.stop.elapsed().is_some_and(|elapsed| elapsed > self.plan.drain) {
+                    if self.stop.elapsed().is_some_and(|elapsed| elapsed > self.settings.service.drain_timeout) {
                         return Err(Fault::new(Remedy::Rebuild, format_args!("{what}: {fault}")));
                     }
                     if self.client.now().saturating_sub(since) > LIMIT {

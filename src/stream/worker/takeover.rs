@@ -23,7 +23,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
         let began = self.session.client.now();
         let known = self.session.insist("reading the committed offsets", |client| client.committed(partitions))?;
         // Only kept windows can belong to another topic; librdkafka's mock does not answer this.
-        let identity = match self.session.plan.keeps_state {
+        let identity = match self.session.settings.detector.keeps_state() {
             true => self.session.insist("reading the topic's identity", |client| client.identity())?,
             false => TopicIdentity { id: None, partitions: 0 },
         };
@@ -42,7 +42,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
         fail::point("assigned");
         self.committing.committed = at.clone();
         self.judging.positions = at;
-        let (left, windows) = match self.session.plan.keeps_state {
+        let (left, windows) = match self.session.settings.detector.keeps_state() {
             true => open_windows(&mut self.session, partitions)?,
             false => {
                 let bounds = self.judging.detector.settings().bounds();
@@ -145,10 +145,10 @@ impl<C: TransactionalClient> Worker<'_, C> {
         for (partition, mut replay) in done {
             self.judging.pending.adopt(partition, std::mem::take(&mut replay.same_time));
             let (bytes, from, to, windows) = (replay.bytes, replay.from, replay.to, replay.windows);
-            let missing = replay_gap(self.session.plan, partition, &replay);
+            let missing = replay_gap(self.session.settings, partition, &replay);
             let (floor, table, gone) = replay.finish();
             tracing::info!(
-                topic = self.session.plan.topic,
+                topic = self.session.settings.topics.raw_events,
                 partition,
                 windows,
                 from,
@@ -162,7 +162,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
                 self.shortfalls.add(partition, missing, to.counts.sum(), values);
             }
             self.judging.detector.adopt(partition, table);
-            if self.session.plan.keeps_state {
+            if self.session.settings.detector.keeps_state() {
                 self.snapshots.begin(partition, floor, gone, bytes, self.session.client.now());
             }
         }

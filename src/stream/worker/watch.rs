@@ -185,11 +185,13 @@ impl<C: GroupAdministration> Worker<'_, C> {
         }
         self.watch.evaluated = now;
         self.look_at_group();
-        let plan = self.session.plan;
-        let held =
-            self.watch.open_transactions(&plan.topic, now, partitions).map(|text| (ConditionSeverity::Degraded, text));
+        let settings = self.session.settings;
+        let held = self
+            .watch
+            .open_transactions(&settings.topics.raw_events, now, partitions)
+            .map(|text| (ConditionSeverity::Degraded, text));
         self.session.component.set_condition(ConditionCode::OpenTransaction, held);
-        let foreign = self.watch.foreign_commits(&plan.topic, &plan.group);
+        let foreign = self.watch.foreign_commits(&settings.topics.raw_events, &settings.detector.group);
         self.session.component.set_condition(ConditionCode::ForeignCommit, foreign);
         let lag = partitions.values().filter_map(|status| Some((status.end? - status.committed).max(0))).sum::<i64>();
         self.input.evaluate(&self.session.component.name, lag);
