@@ -1,4 +1,4 @@
-//! What `anomaly` does once and ends: one file each.
+//! The commands of `anomaly`, one file each. Each runs once and ends.
 
 pub mod check;
 pub mod demo;

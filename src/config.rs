@@ -30,20 +30,20 @@ use report::SettingsReport;
 use resolved::Delivery;
 use schema::ShippedFile;
 
-/// Where the package keeps the settings.
+/// Directory of the settings in the package.
 pub const DIR: &str = "/etc/anomaly";
 
-/// Settings that hold together, and where each came from.
+/// Consistent settings, and the place that each came from.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// As used.
+    /// Settings as the program uses them.
     pub settings: Settings,
-    /// What was not used although it is there; one sentence each.
+    /// Files that exist and are not used; one sentence each.
     pub notices: Vec<String>,
     entries: SettingValues,
 }
 
-/// Gathers, checks and resolves.
+/// Collects, checks and resolves the settings.
 ///
 /// # Errors
 /// 78, with every problem and its place.
@@ -51,7 +51,7 @@ pub fn load(places: &SettingFiles) -> Result<Loaded> {
     load_as(places, None)
 }
 
-/// The same, with the files read as another user reads them; only root may ask for that.
+/// Loads the settings as [`load`] does, but reads the files as another user. Only root may do that.
 ///
 /// # Errors
 /// As [`load`].
@@ -77,7 +77,7 @@ impl Default for Settings {
     }
 }
 
-/// Rules between settings.
+/// Checks the rules between several settings.
 fn consistent(settings: &Settings, entries: &SettingValues, report: &mut SettingsReport) {
     let mut problem = |path: &str, title: String, expected: &str| {
         if let Some(entry) = entries.get(path) {
@@ -95,7 +95,7 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
             "`detector.min_samples` ({}) is more than `detector.window` ({})",
             detector.min_samples, detector.window
         );
-        // The one that the user set is the one to show.
+        // Show the setting that the user changed.
         let is_default =
             entries.get("detector.min_samples").is_some_and(|e| e.origin == report::SettingOrigin::Default);
         let path = if is_default { "detector.window" } else { "detector.min_samples" };
@@ -158,7 +158,8 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
 }
 
 impl Loaded {
-    /// Every setting, one a line, `path = value  # origin`, secrets masked. With `file`, only those that the role uses.
+    /// Formats all settings, one per line: `path = value  # origin`. Secrets are masked. With `file`, it formats only
+    /// those that the role uses.
     pub fn describe(&self, file: Option<ShippedFile>) -> String {
         let is_used = |path: &str| match schema::find(path).map(|key| key.file) {
             None | Some(ShippedFile::Common) => true,
@@ -177,8 +178,8 @@ impl Loaded {
         })
     }
 
-    /// The settings that name a file or a socket's directory, and what they name: all that the role of `file` opens; of all
-    /// roles without one.
+    /// Returns the settings that name a file or a socket's directory, with that name. With `file`, it returns only
+    /// those that the role opens.
     pub fn paths(&self, file: Option<ShippedFile>) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for (path, entry) in &self.entries {
@@ -209,15 +210,15 @@ impl Loaded {
         found
     }
 
-    /// Whether the secret came from this file, and from no place of higher precedence.
+    /// Returns whether the secret came from this file, and from no place of higher precedence.
     fn is_read(&self, path: &str, file: &str) -> bool {
         let secret = self.entries.get(path.trim_end_matches("_file")).map(|entry| &entry.origin);
         matches!(secret, Some(report::SettingOrigin::Secret(from)) if from == Path::new(file))
     }
 
-    /// What the role that reads `file` needs and no setting says; one phrase each. The default addresses are for those who
-    /// write them down: a service that nobody configured must not wait for a broker that nobody has.
-    pub fn untold(&self, file: ShippedFile, dir: &Path) -> Vec<String> {
+    /// Returns the settings that a role requires and that nothing sets, one phrase each. A default address counts only
+    /// if it is written down: a service that nobody configured must not wait for a broker that does not exist.
+    pub fn missing(&self, file: ShippedFile, dir: &Path) -> Vec<String> {
         let is_set = |path: &str| self.entries.get(path).is_some_and(|e| e.origin != report::SettingOrigin::Default);
         let mut needs = Vec::new();
         if file != ShippedFile::Dashboard && !is_set("kafka.bootstrap_servers") {
@@ -231,7 +232,7 @@ impl Loaded {
         needs
     }
 
-    /// Paths whose values differ between the two.
+    /// Returns the paths whose values differ.
     pub fn changed(&self, other: &Loaded) -> Vec<String> {
         let paths = self.entries.keys().chain(other.entries.keys()).collect::<std::collections::BTreeSet<_>>();
         let value = |of: &Loaded, path: &str| of.entries.get(path).map(|e| e.value.clone());

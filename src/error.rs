@@ -14,11 +14,11 @@ pub enum ExitKind {
     NoInput,
     /// 69: a service (broker, database) is unavailable.
     Unavailable,
-    /// 70: an internal error.
+    /// 70: an internal error of the program.
     Internal,
     /// 74: the output cannot be written.
     Output,
-    /// 78: wrong settings.
+    /// 78: wrong settings, which a person must correct.
     Config,
     /// 0: the reader has closed the output, which ends the command without a message.
     Closed,
@@ -43,7 +43,7 @@ impl ExitKind {
 /// An error that ends the command or the role. The message contains the place and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// Determines the exit code.
+    /// Kind of the error, which determines the exit code.
     pub kind: ExitKind,
     /// Message for people; may have several lines.
     pub message: String,

@@ -3,7 +3,7 @@
 //! `ANOMALY_NEXT_SCHEMA=file.sql` gives it the next version of the database schema. All exist only in builds with debug
 //! assertions, not in the shipped program.
 
-/// A failure point.
+/// Ends the process here if `ANOMALY_KILL_AT` names this place.
 #[cfg(debug_assertions)]
 pub fn point(place: &str) {
     use std::sync::OnceLock;
@@ -39,20 +39,20 @@ pub fn version(real: u8) -> u8 {
     VERSION.get_or_init(other).unwrap_or(real)
 }
 
-/// Returns the version unchanged.
+/// Returns the version unchanged in the shipped program.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn version(real: u8) -> u8 {
     real
 }
 
-/// The SQL that leads to the next version of the schema.
+/// Returns the SQL that leads to the next version of the schema.
 #[cfg(debug_assertions)]
 pub fn next_schema() -> Option<String> {
     std::fs::read_to_string(std::env::var_os("ANOMALY_NEXT_SCHEMA")?).ok()
 }
 
-/// There is none.
+/// Returns `None` in the shipped program.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn next_schema() -> Option<String> {

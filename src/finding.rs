@@ -10,7 +10,7 @@ use std::path::Path;
 /// The result as a grade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
-    /// It works.
+    /// The checked item works as expected.
     Good,
     /// It works now, but soon it may not, or it does not work as expected.
     Doubtful,
@@ -25,14 +25,14 @@ pub enum Grade {
 pub struct Finding {
     /// The item: a setting with its value, or a topic.
     pub what: String,
-    /// The grade.
+    /// The result as a grade.
     pub grade: Grade,
     /// The result as a sentence, with the remedy.
     pub text: String,
 }
 
 impl Finding {
-    /// Creates a finding.
+    /// Creates a finding with a grade.
     pub fn new(what: impl Into<String>, grade: Grade, text: impl Into<String>) -> Self {
         Finding { what: what.into(), grade, text: text.into() }
     }

@@ -27,7 +27,7 @@ pub fn name(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), NAME)
 }
 
-/// Prepares a file name.
+/// Prepares the path of a file.
 pub fn path(path: &Path) -> ForeignText<'_> {
     bytes(path.as_os_str().as_encoded_bytes(), TEXT)
 }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_moves_the_cursor_begins_a_line_or_turns_the_text_is_seen_as_an_escape() {
+    fn characters_that_move_the_cursor_begin_a_line_or_turn_the_text_are_escaped() {
         let cases = [
             ("pump-0042", "pump-0042"),
             ("Pumpe Süd 3 °C 泵 مضخة", "Pumpe Süd 3 °C 泵 مضخة"),
@@ -131,12 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_seen_one_by_one() {
+    fn bytes_that_are_not_text_are_escaped_one_by_one() {
         assert_eq!(bytes(b"a\xff\xc3(\xe2\x82", 99).to_string(), "a\\xff\\xc3(\\xe2\\x82");
     }
 
     #[test]
-    fn a_long_text_is_cut_between_characters_and_its_length_is_said() {
+    fn a_long_text_is_truncated_between_characters_and_its_length_is_given() {
         assert_eq!(bytes("äöü".as_bytes(), 2).to_string(), "äö… (6 bytes)");
         assert_eq!(bytes("äöü".as_bytes(), 3).to_string(), "äöü");
         assert_eq!(bytes(b"\xff\xff", 1).to_string(), "\\xff… (2 bytes)");

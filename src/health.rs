@@ -31,12 +31,12 @@ const UNANSWERED: Duration = Duration::from_secs(20);
 /// Minimum time between two log lines about progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// State of a component.
+/// State of a component, as it last reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ComponentState {
     /// It does not serve yet.
     Starting(String),
-    /// It serves.
+    /// It serves, unless a condition says otherwise.
     Running,
     /// It does not serve, for this reason, and continues to try.
     Degraded(String),
@@ -55,10 +55,10 @@ impl ComponentState {
     }
 }
 
-/// Meaning of a missing beat.
+/// Meaning of a missing beat of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Silence {
-    /// The process hangs.
+    /// The process hangs, so the watchdog ends it.
     Hangs,
     /// Another service does not answer: the component is degraded.
     Waits,
@@ -139,7 +139,7 @@ impl Component {
         inner.state = ComponentState::Starting(what);
     }
 
-    /// Returns the current state.
+    /// Returns the current state, in which conditions and missing beats count.
     pub fn state(&self) -> ComponentState {
         let inner = self.lock();
         let silence = inner.beat.elapsed();
@@ -157,7 +157,7 @@ impl Component {
         inner.state.clone()
     }
 
-    /// Whether a line of this name, which comes with each attempt of the loop, is to be logged: once a minute at most.
+    /// Returns whether to log a line of this name, which each attempt of the loop would log: at most once a minute.
     pub fn is_due(&self, line: &str) -> bool {
         self.lock().lines.is_due(line)
     }
@@ -168,7 +168,7 @@ impl Component {
         self.lock().conditions.raise(&self.name, code, severity, message);
     }
 
-    /// Clears a condition.
+    /// Clears a condition, if it is active.
     pub fn clear(&self, code: ConditionCode) {
         self.lock().conditions.clear(&self.name, code);
     }
@@ -255,12 +255,12 @@ impl Component {
         self.lock().devices.take()
     }
 
-    /// Returns devices that could not be stored.
+    /// Notes that devices could not be stored, so that they are noted again.
     pub fn forget_devices(&self) {
         self.lock().devices.forget();
     }
 
-    /// Returns samples that could not be stored; newer ones have priority.
+    /// Adds samples that could not be stored; newer ones have priority.
     pub fn give_back_rejected(&self, samples: RejectedSamples) {
         let mut inner = self.lock();
         let newer = std::mem::replace(&mut inner.rejected, samples);
@@ -278,7 +278,7 @@ impl Component {
     }
 }
 
-/// All components of a process.
+/// All components of one process.
 #[derive(Debug, Default)]
 pub struct Health {
     components: Mutex<Vec<Arc<Component>>>,
@@ -324,7 +324,7 @@ impl Health {
         self.components.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the components.
+    /// Returns all components of the process.
     pub fn components(&self) -> Vec<Arc<Component>> {
         self.lock().clone()
     }

@@ -23,7 +23,7 @@ use tls::Tls;
 const CONNECTIONS: usize = 12_000;
 /// Maximum number of handlers that run at the same time.
 const HANDLERS: usize = 16;
-/// Longest lifetime of a connection.
+/// Longest lifetime of a connection. Afterwards the client connects again.
 const LIFE: Duration = Duration::from_secs(3600);
 /// Pause after the system refuses to accept a connection (no file descriptors left).
 const REFUSED: Duration = Duration::from_millis(100);
@@ -144,7 +144,7 @@ async fn accept(
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     // Each connection owns a receiver, so the channel is closed once all connections have ended.
-    let (ending, told) = watch::channel(());
+    let (ending, ended) = watch::channel(());
     loop {
         let next = async {
             // The semaphore is never closed: it lives as long as this loop.
@@ -156,13 +156,13 @@ async fn accept(
             tokio::time::sleep(REFUSED).await;
             continue;
         };
-        let (handler, tls, told) = (Arc::clone(&handler), tls.clone(), told.clone());
+        let (handler, tls, ended) = (Arc::clone(&handler), tls.clone(), ended.clone());
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(LIFE, connection::serve(stream, peer.ip(), tls, handler, told)).await;
+            let _ = tokio::time::timeout(LIFE, connection::serve(stream, peer.ip(), tls, handler, ended)).await;
             drop(place);
         });
     }
-    drop((listener, told));
+    drop((listener, ended));
     let _ = ending.send(());
     let _ = tokio::time::timeout(drain, ending.closed()).await;
 }
@@ -281,10 +281,10 @@ mod tests {
 
     /// Returns a handler that answers with an event stream, and a receiver for the senders of these streams.
     fn eventful() -> (Arc<Handler>, std::sync::mpsc::Receiver<mpsc::Sender<Bytes>>) {
-        let (told, senders) = std::sync::mpsc::channel();
+        let (opened, senders) = std::sync::mpsc::channel();
         let handler = Arc::new(move |_: Request| {
             let (sender, events) = mpsc::channel(1);
-            told.send(sender).unwrap();
+            opened.send(sender).unwrap();
             Response { status: 200, headers: vec![("x-kind", "events".to_owned())], body: ResponseBody::Events(events) }
         });
         (handler, senders)
@@ -363,10 +363,10 @@ mod tests {
             ("GET / HTTP/1.0\r\n\r\n", true),
             ("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 10\r\n\r\n", false),
         ] {
-            let (told, answered) = std::sync::mpsc::channel();
+            let (answering, answered) = std::sync::mpsc::channel();
             let (address, stop, _) = start_for(
                 Arc::new(move |_| {
-                    told.send(()).unwrap();
+                    answering.send(()).unwrap();
                     Response::text(200, "x".repeat(LARGE))
                 }),
                 Duration::from_secs(20),

@@ -34,11 +34,11 @@ impl Counters {
 /// The role of a process. A process exports only the metrics of its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessRole {
-    /// Publishes events.
+    /// Publishes events to the input topic.
     Producer,
-    /// Judges events.
+    /// Judges events and stores anomalies.
     Detector,
-    /// Serves the pages.
+    /// Serves the pages of the dashboard.
     Dashboard,
 }
 
@@ -58,11 +58,11 @@ impl ProcessRole {
 pub struct Meter {
     /// Committed events by verdict: learning, normal, anomalous.
     pub events: Counters,
-    /// Committed rejections by class.
+    /// Committed rejections, counted by class.
     pub rejects: Counters,
-    /// Committed anomalies by severity.
+    /// Committed anomalies, counted by severity.
     pub anomalies: Counters,
-    /// Transactions: committed, aborted, rebuilt.
+    /// Transactions, counted by outcome: committed, aborted, rebuilt.
     pub transactions: Counters,
     /// Evicted series by cause: full, idle.
     pub evictions: Counters,

@@ -24,7 +24,7 @@ pub fn certificates(bytes: &[u8]) -> Result<Vec<X509>, String> {
     if bytes.trim_ascii().is_empty() {
         return Err("it is empty".into());
     }
-    let none = "it holds no certificate in PEM";
+    let none = "it contains no certificate in PEM";
     if let Some(what) = instead_of_pem(bytes) {
         return Err(format!("{none}{what}"));
     }
@@ -266,22 +266,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pem_is_called_by_its_name() {
+    fn a_file_that_is_not_pem_is_named_by_its_format() {
         let key = secret();
         let own = certificate("a", &key, ("a", &key), (-1, 90));
         for (bytes, why) in [
             (own.to_der().unwrap(), "a certificate in DER"),
             (key.private_key_to_der().unwrap(), "it is a key in DER"),
             (b" \n".to_vec(), "it is empty"),
-            (b"hello".to_vec(), "it holds no certificate in PEM"),
+            (b"hello".to_vec(), "it contains no certificate in PEM"),
             (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec(), "damaged"),
             (key.private_key_to_pem_pkcs8().unwrap(), "are the two files exchanged?"),
         ] {
-            let told = certificates(&bytes).unwrap_err();
-            assert!(told.contains(why), "{told}, not {why}");
+            let message = certificates(&bytes).unwrap_err();
+            assert!(message.contains(why), "{message}, not {why}");
         }
-        let told = super::key(&own.to_pem().unwrap(), None).unwrap_err();
-        assert!(told.to_string().contains("exchanged?"), "{told}");
+        let message = super::key(&own.to_pem().unwrap(), None).unwrap_err();
+        assert!(message.to_string().contains("exchanged?"), "{message}");
     }
 
     #[test]
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_another_certificate_of_another_type_and_an_order_that_is_wrong_are_told() {
+    fn a_key_of_another_certificate_of_another_type_and_an_order_that_is_wrong_are_reported() {
         let (root, leaf, other) =
             (secret(), secret(), PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap());
         let of_root = certificate("root", &root, ("root", &root), (-1, 90));
@@ -302,17 +302,17 @@ mod tests {
         assert_eq!(belong(&chain, &leaf), Ok(()));
         assert!(belong(&[of_root.clone(), of_leaf.clone()], &leaf).unwrap_err().contains("is number 2 in the file"));
         assert!(belong(&chain, &secret()).unwrap_err().contains("does not belong to the certificate"));
-        let told = belong(&chain, &other).unwrap_err();
-        assert!(told.contains("of type EC") && told.contains("of type RSA"), "{told}");
+        let message = belong(&chain, &other).unwrap_err();
+        assert!(message.contains("of type EC") && message.contains("of type RSA"), "{message}");
         let now = Timestamp::now();
         assert_eq!(chain_life(&chain, now).0, Grade::Good);
         let stranger = certificate("stranger", &other, ("stranger", &other), (-1, 90));
-        let (grade, told) = chain_life(&[of_leaf, stranger], now);
-        assert!(grade == Grade::Doubtful && told.contains("did not sign the one before it"), "{told}");
+        let (grade, message) = chain_life(&[of_leaf, stranger], now);
+        assert!(grade == Grade::Doubtful && message.contains("did not sign the one before it"), "{message}");
     }
 
     #[test]
-    fn what_has_expired_is_wrong_and_what_soon_will_is_doubtful() {
+    fn an_expired_certificate_is_wrong_and_one_that_expires_soon_is_doubtful() {
         let (key, now) = (secret(), Timestamp::now());
         let of = |days| certificate("a", &key, ("a", &key), days);
         for (days, grade, why) in [
@@ -321,8 +321,8 @@ mod tests {
             ((-2, -1), Grade::Wrong, "has expired at"),
             ((1, 90), Grade::Wrong, "is not valid before"),
         ] {
-            let told = chain_life(&[of(days)], now);
-            assert!(told.0 == grade && told.1.contains(why), "{told:?}");
+            let message = chain_life(&[of(days)], now);
+            assert!(message.0 == grade && message.1.contains(why), "{message:?}");
         }
         assert_eq!(authorities_life(&[of((-2, -1)), of((-2, 90))], now).0, Grade::Good);
         assert_eq!(authorities_life(&[of((-2, -1)), of((1, 9))], now).0, Grade::Wrong);

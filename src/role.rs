@@ -38,11 +38,11 @@ const JUMP: Duration = Duration::from_secs(5);
 /// Starts and supervises the threads of a process, and owns the state that they share.
 #[derive(Default)]
 pub struct Supervisor {
-    /// The request to stop.
+    /// The request to stop, shared by all threads.
     pub stop: Arc<Stop>,
-    /// States of the components.
+    /// States of all components of the process.
     pub health: Arc<Health>,
-    /// Counters of the process.
+    /// Counters of all components of the process.
     pub meter: Meter,
     /// Callbacks that read files again on reload.
     pub reloads: Vec<Box<dyn Fn()>>,
@@ -226,7 +226,7 @@ fn process(role: Role) -> ProcessRole {
 /// # Errors
 /// 78 with the missing settings and their places, in one line.
 pub fn configured(role: Role, loaded: &Loaded, places: &SettingFiles) -> Result<()> {
-    let (needs, name) = (loaded.untold(role.file(), &places.dir), role.name());
+    let (needs, name) = (loaded.missing(role.file(), &places.dir), role.name());
     if needs.is_empty() {
         return Ok(());
     }

@@ -20,20 +20,20 @@ use crate::event::{Fields, Timestamp};
 pub struct SourceEvent {
     /// Device, if it is known.
     pub key: Option<Vec<u8>>,
-    /// Value of the record.
+    /// Value of the record, in bytes.
     pub value: Vec<u8>,
     /// Header `anomaly-label`: the kind of an injected anomaly.
     pub label: Option<&'static str>,
 }
 
-/// Answer of a source.
+/// Answer of a source to the question for the next event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceStep {
     /// This event is due now.
     Event(SourceEvent),
     /// No event is due for this time.
     Wait(Duration),
-    /// The source has ended.
+    /// The source has no further event.
     End,
 }
 

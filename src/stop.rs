@@ -11,7 +11,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Requests the stop.
+    /// Requests the stop of the process.
     pub fn request(&self) {
         self.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
         self.changed.notify_all();

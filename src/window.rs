@@ -1,9 +1,9 @@
-//! One series' rolling window: the last `capacity` values in the order of arrival, their exact moments,
-//! and a running estimate that may only say "certainly normal".
+//! The rolling window of one series: the last `capacity` values in the order of arrival, their exact moments, and a
+//! running estimate that may only say "certainly normal".
 //!
-//! The moments are a pure function of the ordered values: two passes in double-double arithmetic, rounded
-//! once at the end, so that no offset, restart or batch size can change a bit of them. Knows nothing of
-//! devices, rules or Kafka.
+//! The moments are a pure function of the ordered values: two passes in double-double arithmetic, rounded once at the
+//! end. No offset, restart or batch size can therefore change a bit of them. This file does not know devices, rules or
+//! Kafka.
 
 mod estimate;
 mod exact;
@@ -13,17 +13,17 @@ use bytemuck::{Pod, Zeroable};
 use estimate::Estimate;
 pub use exact::{WindowMoments, moments};
 
-/// Values that the first block has room for.
+/// Number of values that fit into the first block.
 const FIRST_ROOM: usize = 5;
-/// Words of the head.
+/// Size of the head in words of eight bytes.
 const HEAD: usize = size_of::<Head>() / size_of::<u64>();
 
-/// The last values of one series, oldest first, in one block of memory with the name of the series: what tells that it is the
-/// right one, what screens a value and the values themselves are a few lines of the cache. Grows with the values up to its
+/// The last values of one series, oldest first, in one block of memory with the name of the series. The name, the
+/// estimate that screens a value, and the values share a few cache lines. The block grows with the values up to its
 /// capacity.
 ///
-/// The block: `Head`, the name, the state of the method, the values; in words, as the values need it. With a hundred values, no
-/// state and a name of up to 48 bytes it fills 896 bytes, a size that allocators have.
+/// The block contains `Head`, the name, the state of the method, and the values. With a hundred values, no state and a
+/// name of up to 48 bytes it takes 896 bytes, which is a size class of common allocators.
 #[derive(Debug, Clone)]
 pub struct Window {
     words: Box<[u64]>,
@@ -33,24 +33,24 @@ pub struct Window {
 #[repr(C)]
 struct Head {
     estimate: Estimate,
-    /// A ring once it is full: place of the oldest value then.
+    /// Index of the oldest value once the window is full and is used as a ring.
     oldest: u32,
-    /// Bytes of the name.
+    /// Length of the name in bytes.
     name: u16,
-    /// Words of the method's state.
+    /// Length of the method's state in words.
     state: u16,
 }
 
-/// What [`Window::push`] replaced; handing it to [`Window::undo`] restores the window exactly.
+/// The effect of [`Window::push`] on the oldest value. [`Window::undo`] takes it and restores the window exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Replaced {
-    /// The window was still growing.
+    /// No value left, because the window was still growing.
     Nothing,
-    /// The oldest value left.
+    /// The oldest value left the window.
     Oldest(f64),
 }
 
-/// Without a name.
+/// Creates an empty window without a name.
 impl Default for Window {
     fn default() -> Self {
         Window::named("")
@@ -58,12 +58,12 @@ impl Default for Window {
 }
 
 impl Window {
-    /// An empty one.
+    /// Creates an empty window for a series.
     pub fn named(name: &str) -> Self {
         Window::with(name, &[])
     }
 
-    /// A window that holds these finite values, oldest first.
+    /// Creates a window that contains these finite values, oldest first.
     pub fn with(name: &str, values: &[f64]) -> Self {
         let mut window = Window::block(name, 0, values.len().max(FIRST_ROOM));
         window.values_mut()[..values.len()].copy_from_slice(values);
@@ -71,7 +71,7 @@ impl Window {
         window
     }
 
-    /// A block without values, with a state of so many zeros.
+    /// Allocates a block without values, whose state has `state` zeros.
     fn block(name: &str, state: usize, room: usize) -> Self {
         // Names of devices and metrics are at most 513 bytes together.
         let name = &name.as_bytes()[..name.len().min(u16::MAX.into())];
@@ -90,28 +90,28 @@ impl Window {
         bytemuck::from_bytes_mut(bytemuck::cast_slice_mut(&mut self.words[..HEAD]))
     }
 
-    /// Where the state begins.
+    /// Returns the index of the state's first word.
     fn state_start(&self) -> usize {
         HEAD + (self.head().name as usize).div_ceil(size_of::<u64>())
     }
 
-    /// Where the values begin.
+    /// Returns the index of the first value's word.
     fn start(&self) -> usize {
         self.state_start() + self.head().state as usize
     }
 
-    /// What the method remembers of the series besides these values; empty for a method without state.
+    /// Returns what the method remembers of the series besides these values; empty for a method without state.
     pub fn state(&self) -> &[f64] {
         bytemuck::cast_slice(&self.words[self.state_start()..self.start()])
     }
 
-    /// The same, to change it.
+    /// Returns the method's state as a slice that can be changed.
     pub fn state_mut(&mut self) -> &mut [f64] {
         let (from, to) = (self.state_start(), self.start());
         bytemuck::cast_slice_mut(&mut self.words[from..to])
     }
 
-    /// Replaces the state. A state of another length takes a new block.
+    /// Replaces the state. A state of another length needs a new block.
     pub fn set_state(&mut self, state: &[f64]) {
         if self.state().len() != state.len() {
             let mut other = Window::block(self.name(), state.len(), self.len().max(FIRST_ROOM));
@@ -124,69 +124,70 @@ impl Window {
         self.state_mut().copy_from_slice(state);
     }
 
-    /// Those held, as they lie.
+    /// Returns the stored values in the order of the ring.
     fn values(&self) -> &[f64] {
         let start = self.start();
         bytemuck::cast_slice(&self.words[start..start + self.len()])
     }
 
-    /// The block's room for values.
+    /// Returns the block's space for values.
     fn values_mut(&mut self) -> &mut [f64] {
         let start = self.start();
         bytemuck::cast_slice_mut(&mut self.words[start..])
     }
 
-    /// As bytes of UTF-8.
+    /// Returns the name as bytes of UTF-8.
     pub fn name_bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words[HEAD..])[..self.head().name as usize]
     }
 
-    /// See [`named`](Self::named).
+    /// Returns the name of the series.
     pub fn name(&self) -> &str {
-        // They came from a `str`.
+        // The bytes came from a `str`.
         std::str::from_utf8(self.name_bytes()).unwrap_or_default()
     }
 
-    /// Number of values held.
+    /// Returns the number of values in the window.
     pub fn len(&self) -> usize {
         self.head().estimate.count as usize
     }
 
-    /// True before the first value.
+    /// Returns whether the window contains no value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The values from the oldest to the newest, as the ring's two runs.
+    /// Returns the values from the oldest to the newest, as the ring's two runs.
     pub fn runs(&self) -> (&[f64], &[f64]) {
         let (newer, older) = self.values().split_at(self.head().oldest as usize);
         (older, newer)
     }
 
-    /// The values from the oldest to the newest.
+    /// Iterates over the values from the oldest to the newest.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = f64> + Clone + '_ {
         let (older, newer) = self.runs();
         older.iter().chain(newer).copied()
     }
 
-    /// The most recent `n` values, oldest first.
+    /// Returns the most recent `n` values, oldest first.
     pub fn newest(&self, n: usize) -> Vec<f64> {
         self.iter().skip(self.len().saturating_sub(n)).collect()
     }
 
-    /// Exact mean and population standard deviation; `None` of an empty window.
+    /// Returns the exact mean and population standard deviation; `None` if the window is empty.
     pub fn moments(&self) -> Option<WindowMoments> {
         moments(self.iter())
     }
 
-    /// Appends a finite value; the oldest one leaves when `capacity` values are held.
+    /// Appends a finite value. If the window already contains `capacity` values, the oldest one leaves.
     pub fn push(&mut self, value: f64, capacity: usize) -> Replaced {
         debug_assert!(value.is_finite() && capacity > 0);
         let Head { estimate: Estimate { count, .. }, oldest, .. } = *self.head();
         let (count, at) = (count as usize, oldest as usize);
         let replaced = if count < capacity {
             if at > 0 {
-                // A ring that has turned cannot grow in place: only a larger capacity after a restart comes here.
+                // A ring that has turned cannot grow in place. Only a larger capacity after a restart leads to this
+                // case.
                 self.values_mut()[..count].rotate_left(at);
                 self.head_mut().oldest = 0;
             }
@@ -207,17 +208,17 @@ impl Window {
         replaced
     }
 
-    /// A larger block, for at most so many values.
+    /// Moves the values into a larger block with space for at most `capacity` values.
     fn grow(&mut self, capacity: usize) {
         let doubled = (self.len() * 2).max(FIRST_ROOM);
-        // The last step is not worth a block of its own.
+        // A last, small step would not be worth another block.
         let room = if doubled + doubled / 4 >= capacity { capacity } else { doubled };
         let mut larger = Window::block(self.name(), self.head().state.into(), room);
         larger.words[..self.words.len()].copy_from_slice(&self.words);
         *self = larger;
     }
 
-    /// Keeps the newest `capacity` values; whether there were more.
+    /// Keeps the newest `capacity` values, and returns whether there were more.
     pub fn shrink(&mut self, capacity: usize) -> bool {
         let is_larger = self.len() > capacity;
         if is_larger {
@@ -228,7 +229,7 @@ impl Window {
         is_larger
     }
 
-    /// Takes back the latest [`push`](Window::push) that has not been taken back yet.
+    /// Undoes the latest [`push`](Window::push) that is not undone yet.
     pub fn undo(&mut self, replaced: Replaced) {
         let (count, oldest) = (self.len(), self.head().oldest as usize);
         let count = match replaced {
@@ -243,8 +244,8 @@ impl Window {
         self.head_mut().estimate = Estimate::of(&self.values_mut()[..count]);
     }
 
-    /// True only if `|value - mean| <= threshold x std_dev` holds for the exact moments, with room to spare.
-    /// False says nothing: then the exact moments decide.
+    /// Returns true only if `|value - mean| <= threshold x std_dev` certainly holds for the exact moments. If it
+    /// returns false, the exact moments decide.
     pub fn certainly_within(&self, value: f64, threshold: f64) -> bool {
         self.head().estimate.certainly_within(value, threshold)
     }
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_capacity_keeps_what_is_held_in_order() {
+    fn a_larger_capacity_keeps_the_values_in_order() {
         let mut window = Window::default();
         (0..7).for_each(|i| {
             window.push(i as f64, 5);

@@ -161,10 +161,10 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
     let locked = locked.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_256_cbc(), b"secret").unwrap();
     let other = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap().private_key_to_pem_pkcs8().unwrap();
     let refused = |reason: &str| {
-        let before = process.log().matches("the old certificate holds").count();
+        let before = process.log().matches("the old one stays in use").count();
         process.signal(rustix::process::Signal::HUP);
         wait_for(reason, Duration::from_secs(20), || {
-            process.log().matches("the old certificate holds").count() > before && process.log().contains(reason)
+            process.log().matches("the old one stays in use").count() > before && process.log().contains(reason)
         });
         assert_eq!(secret(port, &get("/login", "")).1, "second", "{reason}");
     };
@@ -179,7 +179,7 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
     valid_for(dir, "third", -1);
     refused("has expired");
     std::fs::write(&cert, X509::from_pem(&std::fs::read(&cert).unwrap()).unwrap().to_der().unwrap()).unwrap();
-    refused("it holds no certificate in PEM");
+    refused("it contains no certificate in PEM");
 }
 
 #[test]

@@ -325,7 +325,7 @@ fn a_dead_letter_that_its_topic_refuses_is_cut_and_says_so() {
     let kept = letters[0].value.as_deref().unwrap();
     assert!(kept.len() > 5_000 && large.value.unwrap().starts_with(kept), "{} bytes kept", kept.len());
     let told = case.ok(&["dlq", "replay"]);
-    assert!(told.ends_with("2 were cut when they were rejected, and cannot be sent as they came\n"), "{told}");
+    assert!(told.ends_with("2 were truncated when they were rejected, and cannot be sent again\n"), "{told}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `anomaly check`: the settings in force and where each came from; with `--connect`, whether what they name is there.
+//! `anomaly check`: prints the settings and where each came from. With `--connect` it also checks that the services
+//! that they name work.
 
 mod kafka;
 mod quiet;
@@ -17,10 +18,10 @@ use crate::role::Role;
 use crate::role::files;
 use crate::store;
 
-/// A clock that is further off than this makes "now" on the pages misleading.
+/// Largest difference between the clocks, in milliseconds. Beyond it, "now" on the pages would be misleading.
 const CLOCK_MILLIS: i64 = 5_000;
 
-/// What is checked, and as whom.
+/// Options of `anomaly check`: what is checked, and as which user.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CheckCommand {
     /// Read this role's file too, and check and print only what it uses
@@ -41,10 +42,10 @@ pub struct CheckCommand {
     pub user: Option<String>,
 }
 
-/// Prints the settings and what the files are like that they name; with `connect`, one line for each thing that was tried.
+/// Prints the settings and checks the files that they name. With `connect`, prints one line for each check.
 ///
 /// # Errors
-/// 78 when the settings or their files are not in order, 69 when something else that was tried is not.
+/// 78 if the settings or their files are wrong, 69 if another check fails.
 pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
     let account = reader(check.user.as_deref())?;
     let loaded = &config::load_as(places, account.as_ref()).map_err(|e| read_as(e, account.as_ref()))?;
@@ -63,7 +64,7 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
     let file = check.role.map(Role::file);
     let mut tally = Tally { failed: 0, unusable: 0, written: output::lines(loaded.describe(file)) };
     let settings = &loaded.settings;
-    // With another directory it is not the packaged services that will read the files.
+    // The packaged services read only the packaged directory.
     let is_packaged = places.dir == Path::new(config::DIR);
     let paths = if is_packaged { loaded.paths(file) } else { Vec::new() };
     let looked = || [files::look(settings, file), files::unseen(settings, &paths)].concat();
@@ -82,7 +83,7 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
     tally.result()
 }
 
-/// The user that files are read as: the one that was asked for, else the services' where root asks and they are installed.
+/// Returns the user that reads the files: the given one. Without it, root reads as the services' user, if that exists.
 fn reader(asked: Option<&str>) -> Result<Option<Account>> {
     let unreadable = |e| Error::no_input(format_args!("cannot read the users of this machine: {e}"));
     match asked {
@@ -100,7 +101,7 @@ fn reader(asked: Option<&str>) -> Result<Option<Account>> {
     }
 }
 
-/// Says as whom the files were read: as root all would be well.
+/// Adds the user that read the files to an error, because root could read all of them.
 fn read_as(error: Error, account: Option<&Account>) -> Error {
     match account {
         Some(account) => Error::new(
@@ -111,11 +112,12 @@ fn read_as(error: Error, account: Option<&Account>) -> Error {
     }
 }
 
-/// Prints findings and counts those that are bad.
+/// Prints findings and counts the bad ones.
 struct Tally {
     failed: usize,
     unusable: usize,
-    /// The rest is tried all the same: the exit code is that of all checks, whoever reads the lines.
+    /// Result of printing. The other checks still run, so that the exit code does not depend on the reader of the
+    /// lines.
     written: Result<()>,
 }
 
@@ -179,7 +181,7 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tall
     let clock = store::migrate::clock(&mut client).map_err(|e| e.to_string()).and_then(|theirs| {
         let off = theirs.millis() - Timestamp::now().millis();
         if off.abs() > CLOCK_MILLIS {
-            Err(format!("the database's clock is {off} ms ahead of ours; is time synchronised?"))
+            Err(format!("the database's clock is {off} ms ahead of this machine's; is time synchronised?"))
         } else {
             Ok(format!("{off} ms apart"))
         }
@@ -187,7 +189,7 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tall
     tally.tried("clock", clock);
 }
 
-/// Names of devices are any Unicode text, which only UTF-8 holds.
+/// Checks that the database uses UTF-8, because names of devices may contain any Unicode character.
 fn encoding(client: &mut postgres::Client) -> Result<String, String> {
     let row = client.query_one("show server_encoding", &[]).map_err(|e| store::explain(&e))?;
     match row.get::<_, String>(0).as_str() {

@@ -63,9 +63,9 @@ pub fn run(options: &Demo) -> Result<()> {
     }
     // SIGHUP: the terminal was closed.
     let ended = crew.supervise(&signals, &settings, || stop.request());
-    let told = output::lines("\nending: PostgreSQL and everything in it is removed\n");
+    let printed = output::lines("\nending: PostgreSQL and everything in it is removed\n");
     drop(database);
-    ended.and(told)
+    ended.and(printed)
 }
 
 /// Prints one line for each anomaly, as it is found. Ends the demo if nothing reads the lines.

@@ -106,7 +106,7 @@ fn show(settings: &Settings, place: DeadLetterPosition, value_only: bool) -> Res
     let letter = found.ok_or_else(|| {
         let topic = &settings.topics.dead_letter;
         Error::no_input(format_args!(
-            "{topic} has no letter {}:{}; `anomaly dlq list` shows them",
+            "{topic} has no dead letter {}:{}; `anomaly dlq list` shows them",
             place.partition, place.offset
         ))
     })?;
@@ -192,10 +192,10 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
         None => output::line(format_args!("{chosen} dead letters would be sent again"))?,
     }
     if before > 0 {
-        output::line(format_args!("{before} had been sent again before, and were left alone"))?;
+        output::line(format_args!("{before} were skipped: they had been sent again before"))?;
     }
     if cut > 0 {
-        output::line(format_args!("{cut} were cut when they were rejected, and cannot be sent as they came"))?;
+        output::line(format_args!("{cut} were truncated when they were rejected, and cannot be sent again"))?;
     }
     if null > 0 {
         output::line(format_args!(
@@ -203,7 +203,7 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
         ))?;
     }
     if unknown > 0 {
-        output::line(format_args!("{unknown} records do not say where they came from, and were left alone"))?;
+        output::line(format_args!("{unknown} records were skipped: they do not name the topic that they came from"))?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub fn run(document: GeneratedDocument, mut definition: clap::Command) -> Result
     output::written(written.and_then(|()| output::raw().write_all(&text)))
 }
 
-/// Writes anomaly(8).
+/// Writes the manual page anomaly(8).
 fn program_page(mut definition: clap::Command, out: &mut dyn Write) -> io::Result<()> {
     definition.build();
     let man = Man::new(definition.clone()).section("8").manual("System Administration");
@@ -196,7 +196,7 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-/// Writes anomaly.toml(5).
+/// Writes the manual page anomaly.toml(5).
 fn settings_page(out: &mut dyn Write) -> io::Result<()> {
     let mut page = Roff::new();
     let version = concat!("anomaly ", env!("CARGO_PKG_VERSION"));

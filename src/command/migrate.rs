@@ -1,4 +1,4 @@
-//! `anomaly migrate`: the schema.
+//! `anomaly migrate`: creates or upgrades the schema.
 
 use super::output;
 use crate::config::Settings;
@@ -6,10 +6,10 @@ use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
 use crate::store::{self, migrate::SchemaState};
 
-/// Connects as the role of `[migrate]`, if there is one, and applies what is missing.
+/// Connects as the role of `[migrate]`, if there is one, and applies the missing versions.
 ///
 /// # Errors
-/// 69 when the database is away or refuses.
+/// 69 if the database is unavailable or refuses.
 pub fn run(settings: &Settings) -> Result<()> {
     let mut postgres = settings.postgres.clone();
     if !settings.migrate.user.is_empty() {
@@ -51,7 +51,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// The same without a word, as one role for all.
+/// Applies the missing versions without printing anything, as one role for all.
 ///
 /// # Errors
 /// As [`run`].
@@ -60,7 +60,7 @@ pub fn apply(postgres: &PostgresSettings) -> Result<Vec<String>> {
     store::migrate::migrate(&mut client, postgres)
 }
 
-/// The database cannot be used; says which one.
+/// Creates the error for a database that cannot be used, which names the database.
 pub fn unreachable(postgres: &PostgresSettings, why: &impl std::fmt::Display) -> Error {
     Error::unavailable(format_args!(
         "cannot use database {} at {}:{} as {}: {why}",

@@ -52,7 +52,7 @@ fn ask() -> Result<String> {
     let password = if std::io::stdin().is_terminal() {
         let first = rpassword::prompt_password("Password: ").map_err(unreadable)?;
         if first != rpassword::prompt_password("Again: ").map_err(unreadable)? {
-            return Err(Error::usage("the two differ"));
+            return Err(Error::usage("the two passwords differ"));
         }
         first
     } else {

@@ -147,7 +147,7 @@ fn detector(settings: DetectionSettings) -> Result<Detector> {
         .ok_or_else(|| Error::internal(format_args!("no method is called {method}")))
 }
 
-/// The file of `--rejects`.
+/// The file of `--rejects`, which receives rejected records.
 struct Rejects<'a> {
     path: &'a Path,
     to: BufWriter<File>,

@@ -1,17 +1,17 @@
-//! Reads files as another user of this machine does: `anomaly check` runs as root, the services as `anomaly`.
+//! Reads files as another user of this machine does. `anomaly check` runs as root, the services as user `anomaly`.
 
 use std::io;
 
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// The user that the packaged units run as.
+/// User of the packaged units.
 pub const SERVICE: &str = "anomaly";
 
-/// A user with the groups that decide what it may read.
+/// A user, with the groups that decide what it may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Login name.
+    /// Login name of the user.
     pub name: String,
     uid: u32,
     gid: u32,
@@ -19,7 +19,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// The user of that name in `/etc/passwd`, with its groups in `/etc/group`; `None` if there is none.
+    /// Finds a user by its name in `/etc/passwd`, with its groups in `/etc/group`; `None` if there is none.
     ///
     /// # Errors
     /// When one of the two files cannot be read.
@@ -28,7 +28,7 @@ impl Account {
         Ok(parse(name, &users, &groups))
     }
 
-    /// Runs `body` with this user's rights, in a thread of its own. Only root may do this for another user.
+    /// Runs `body` with this user's rights, in a separate thread. Only root may do this for another user.
     ///
     /// # Errors
     /// When the system refuses to change the thread's user.
@@ -36,7 +36,7 @@ impl Account {
         let run = || {
             let group = |id: u32| Gid::from_raw(id);
             let (uid, gid) = (Uid::from_raw(self.uid), group(self.gid));
-            // These change the calling thread alone; the capabilities of root end with its user id.
+            // These calls change only the calling thread. Root's capabilities end with its user id.
             set_thread_groups(&self.groups.iter().map(|id| group(*id)).collect::<Vec<_>>())?;
             set_thread_res_gid(gid, gid, gid)?;
             set_thread_res_uid(uid, uid, uid)?;
@@ -48,7 +48,7 @@ impl Account {
     }
 }
 
-/// Runs `body` as this user, or as the process's own user without one.
+/// Runs `body` as `account`, or as the process's own user if it is `None`.
 ///
 /// # Errors
 /// As [`Account::act`].
@@ -59,18 +59,18 @@ pub fn acting<T: Send>(account: Option<&Account>, body: impl FnOnce() -> T + Sen
     }
 }
 
-/// Name of a user id, or the number where `/etc/passwd` has none.
+/// Returns the name of a user id, or the number if `/etc/passwd` has no entry.
 pub fn name_of(uid: u32) -> String {
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     name_in(uid, &users).unwrap_or_else(|| uid.to_string())
 }
 
-/// Name of the user that reads: the account's, or the process's own.
+/// Returns the name of the user that reads: the account's, or the process's own.
 pub fn reader(account: Option<&Account>) -> String {
     account.map_or_else(|| name_of(geteuid().as_raw()), |account| account.name.clone())
 }
 
-/// Whether this process may read as other users do.
+/// Returns whether this process may read as other users do.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }

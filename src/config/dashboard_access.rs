@@ -1,10 +1,10 @@
-//! Whether the pages are as open as their settings say that they may be.
+//! Checks whether access to the pages is protected as the settings require.
 
 use super::resolved::base::BasePath;
 use super::resolved::network::Network;
 use super::resolved::{DashboardSettings, ListenAddress};
 
-/// What does not fit together: the key, a title, what is expected.
+/// Finds settings that contradict one another. Each problem is a key, a title, and what is expected.
 pub fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, String, &'static str)> {
     let mut problems = Vec::new();
     let mut problem = |path: &'static str, title: String, expected| problems.push((path, title, expected));
@@ -14,12 +14,12 @@ pub fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, String, &'s
     let has_tls = !dashboard.tls_certificate.is_empty();
     if has_tls == dashboard.tls_key.is_empty() {
         let path = if has_tls { "dashboard.tls_certificate" } else { "dashboard.tls_key" };
-        problem(path, format!("`{path}` stands alone"), "TLS needs dashboard.tls_certificate and dashboard.tls_key");
+        problem(path, format!("`{path}` is set alone"), "TLS needs dashboard.tls_certificate and dashboard.tls_key");
     }
     let (has_users, has_proxy) = (!dashboard.users.is_empty(), !dashboard.proxy_header.is_empty());
     if has_users && has_proxy {
         let title = "`dashboard.proxy_header` and `dashboard.users` exclude one another".to_owned();
-        problem("dashboard.proxy_header", title, "either the proxy asks who comes, or the dashboard does");
+        problem("dashboard.proxy_header", title, "either the proxy or the dashboard authenticates users");
     }
     if let Some(address) = dashboard.proxy_addresses.iter().find(|address| address.parse::<Network>().is_err()) {
         let title = format!("`{address}` is neither an address nor a range");

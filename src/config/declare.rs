@@ -1,5 +1,5 @@
-//! What a setting is, and the macro that declares sections of settings. From one declaration come the typed struct, the
-//! checks, `anomaly check`, the shipped files, the manual page and the options of commands.
+//! The type that describes a setting, and the macros that declare sections of settings. The typed struct, the checks,
+//! `anomaly check`, the shipped files, the manual page and the options of commands come from one declaration.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use serde::{Deserialize, Deserializer};
 
 use crate::event::Timestamp;
 
-/// Which of the shipped files shows a key. Any file may set any key.
+/// The shipped file that shows a key. Any file may set any key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShippedFile {
-    /// `common.toml`
+    /// `common.toml`, which every role reads
     Common,
-    /// `producer.toml`
+    /// `producer.toml`, which only the producer reads
     Producer,
-    /// `detector.toml`
+    /// `detector.toml`, which only the detector reads
     Detector,
-    /// `dashboard.toml`
+    /// `dashboard.toml`, which only the dashboard reads
     Dashboard,
 }
 
 impl ShippedFile {
-    /// All, in the order of the pipeline.
+    /// All files, in the order of the pipeline.
     pub const ALL: [ShippedFile; 4] =
         [ShippedFile::Common, ShippedFile::Producer, ShippedFile::Detector, ShippedFile::Dashboard];
 
-    /// File name without the directory.
+    /// Returns the file name without the directory.
     pub fn name(self) -> &'static str {
         match self {
             ShippedFile::Common => "common.toml",
@@ -36,75 +36,76 @@ impl ShippedFile {
     }
 }
 
-/// Type and range of a value.
+/// Type and range of a setting's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ValueType {
-    /// Any string.
+    /// A string without further limits.
     Text,
-    /// Path of a file, or "".
+    /// Path of a file; "" is none.
     Path,
     /// A string that is never printed.
     Secret,
-    /// One of these strings.
+    /// One of these strings, and no other.
     OneOf(&'static [&'static str]),
-    /// A whole number, both ends included.
+    /// A whole number between these two numbers, both included.
     Integer(i64, i64),
-    /// A finite number, both ends included.
+    /// A finite number between these two numbers, both included.
     Float(f64, f64),
-    /// `true` or `false`.
+    /// A Boolean, `true` or `false`.
     Bool,
-    /// A string such as "250ms", "10s", "1h 30m", between these many milliseconds.
+    /// A string such as "250ms", "10s" or "1h 30m", between these two numbers of milliseconds.
     Duration(u64, u64),
     /// A string "host:port" with an IP address, or "off".
     Listen,
-    /// An RFC 3339 time, or "".
+    /// A time as in RFC 3339; "" is none.
     Time,
-    /// A duration of more than nothing, or "".
+    /// A duration longer than zero; "" is none.
     Step,
-    /// A list of strings; in an environment variable, one string with commas.
+    /// A list of strings. In an environment variable it is one string with commas.
     List,
 }
 
-/// One setting.
+/// Declaration of one setting, from which all its uses come.
 #[derive(Debug, Clone, Copy)]
 pub struct SettingKey {
-    /// Section and name, joined by a dot.
+    /// Path of the setting: section and name, joined by a dot.
     pub path: &'static str,
-    /// Name within the section.
+    /// Name of the setting within its section.
     pub name: &'static str,
-    /// Type and range.
+    /// Type and range of the value.
     pub kind: ValueType,
-    /// As TOML.
+    /// Default value, written as TOML.
     pub default: &'static str,
-    /// The shipped file that shows it.
+    /// The shipped file that shows the setting.
     pub file: ShippedFile,
-    /// Documentation.
+    /// Documentation for users, in plain text.
     pub doc: &'static str,
 }
 
 /// The settings below one header in a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Section {
-    /// As in the header.
+    /// Name as it is written in the header.
     pub name: &'static str,
-    /// Documentation.
+    /// Documentation for users, in plain text.
     pub doc: &'static str,
-    /// The shipped file that shows it.
+    /// The shipped file that shows the section.
     pub file: ShippedFile,
-    /// In the order in which the files show them.
+    /// The settings, in the order in which the files show them.
     pub keys: &'static [SettingKey],
 }
 
-/// Tables of which the files may have any number, each below a header such as `[[detector.override]]`.
+/// A list of tables. The files may have any number of them, each below a header such as `[[detector.override]]`.
 #[derive(Debug, Clone, Copy)]
 pub struct TableList {
-    /// As in the header.
+    /// Path as it is written in the header.
     pub path: &'static str,
-    /// The keys of each table; none is required.
+    /// The keys of each table; none of them is required.
     pub keys: &'static [SettingKey],
 }
 
-/// Declares all sections: a struct for each, the struct of them all, and the list that everything else reads.
+/// Declares all sections: a struct for each section, the struct of all sections, and the list that all other code
+/// reads.
 ///
 /// ```text
 /// /// Documentation of the section.
@@ -115,7 +116,8 @@ pub struct TableList {
 /// }
 /// ```
 ///
-/// `core` in place of `struct` names a struct of the core, which must have a field of that name and type for each setting.
+/// With `core` in place of `struct`, a section uses a struct of the core. That struct must have a field of the same
+/// name and type for each setting.
 macro_rules! settings {
     ($(#[doc = $all_doc:literal])+ $all:ident {$(
         $(#[doc = $about:literal])+
@@ -159,7 +161,7 @@ macro_rules! settings {
     };
 }
 
-/// The struct of one section.
+/// Defines the struct of one section.
 macro_rules! section {
     (struct $type:ident { $($about:tt)+ } { $({ $($doc:tt)+ } $key:ident: $rust:ty,)* } { $($also:tt)* }) => {
         $($about)+
@@ -176,7 +178,7 @@ macro_rules! section {
         }
 
         impl std::fmt::Debug for $type {
-            /// Without the fields that are no single settings: these may contain secrets.
+            /// Fields that are not single settings are left out, because they may contain secrets.
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.debug_struct(stringify!($type))$(.field(stringify!($key), &self.$key))*.finish_non_exhaustive()
             }
@@ -189,7 +191,7 @@ macro_rules! section {
     };
 }
 
-/// Declares lists of tables: a struct for the tables of each, and the list that everything else reads.
+/// Declares lists of tables: a struct for the tables of each list, and the list that all other code reads.
 macro_rules! tables {
     ($(
         $(#[doc = $about:literal])+
@@ -206,7 +208,7 @@ macro_rules! tables {
             }
         )*
 
-        /// All lists of tables.
+        /// All lists of tables, in the order of their declaration.
         pub const TABLES: &[$crate::config::declare::TableList] = {
             use $crate::config::declare::{ShippedFile, ValueType::*};
             &[$($crate::config::declare::TableList {
@@ -224,7 +226,7 @@ macro_rules! tables {
     };
 }
 
-/// Declares an enum of which a setting is one, each variant with its word.
+/// Declares an enum for a setting, with the word of each variant.
 macro_rules! choice {
     ($(#[$about:meta])+ $type:ident { $($(#[$doc:meta])+ $variant:ident = $word:literal,)+ }) => {
         $(#[$about])+
@@ -234,7 +236,7 @@ macro_rules! choice {
         }
 
         impl $type {
-            /// The words of the variants.
+            /// Words of the variants, as written in a file.
             pub const WORDS: &[&str] = &[$($word),+];
         }
 
@@ -251,7 +253,7 @@ pub trait SettingType: Sized {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
 }
 
-/// Types that read themselves.
+/// Implements the trait for types that serde can read unchanged.
 macro_rules! plain {
     ($($type:ty),+) => {$(
         impl $crate::config::declare::SettingType for $type {

@@ -1,11 +1,12 @@
-//! Whether the names of topics and groups are names that Kafka takes, and each belongs to one of them only.
+//! Checks that Kafka accepts the names of topics and groups, and that no two of them are equal.
 
 use super::resolved::Settings;
 
-/// Longest name of a topic (Kafka's rule), and of a group (ours: it also names rows and transactions).
+/// Longest name in bytes: of a topic (Kafka's rule), and of a group (our rule, since it also names rows and
+/// transactions).
 const LONGEST: usize = 249;
 
-/// What is wrong with a name: the key, a title, what is expected.
+/// Finds wrong names. Each problem is a key, a title, and what is expected.
 pub fn problems(settings: &Settings) -> Vec<(&'static str, String, &'static str)> {
     let of = &settings.topics;
     let topics = [
@@ -38,19 +39,19 @@ pub fn problems(settings: &Settings) -> Vec<(&'static str, String, &'static str)
     problems
 }
 
-/// As Kafka's own metrics name a topic.
+/// Returns a topic's name as Kafka's own metrics write it.
 fn metric(name: &str) -> String {
     name.replace('.', "_")
 }
 
-/// Kafka's rule for the name of a topic. A client takes a name that begins with `^` for a pattern of names.
+/// Applies Kafka's rule for the name of a topic. Kafka clients read a name that begins with `^` as a pattern of names.
 fn wrong_topic(name: &str) -> Option<(String, &'static str)> {
     const EXPECTED: &str = "expected the name of one topic: 1 to 249 of a-z, A-Z, 0-9, dot, underscore and hyphen";
     let wrong = match name {
         _ if name.trim().is_empty() => "is empty".to_owned(),
-        _ if name.starts_with('^') => "is a pattern, which would take other topics too".to_owned(),
+        _ if name.starts_with('^') => "is a pattern, which would match other topics too".to_owned(),
         "." | ".." => format!("is \"{name}\", which Kafka refuses"),
-        _ if name.len() > LONGEST => format!("has {} bytes, and Kafka takes {LONGEST}", name.len()),
+        _ if name.len() > LONGEST => format!("has {} bytes, and Kafka accepts {LONGEST}", name.len()),
         _ => {
             let is_allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             let c = name.chars().find(|c| !is_allowed(c))?;

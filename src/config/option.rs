@@ -1,4 +1,4 @@
-//! Settings that a command takes as options: of the same type and range as in the files.
+//! Settings that a command accepts as options, with the same type and range as in the files.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use super::schema::SettingKey;
 use super::value_check;
 use crate::error::{Error, Result};
 
-/// The value that a text means, checked.
+/// Parses and checks the text of an option's value.
 ///
 /// # Errors
 /// What was expected.
@@ -17,7 +17,7 @@ pub fn value(key: &SettingKey, text: &str) -> Result<Value, String> {
     value_check::check(key.kind, value_check::parsed(key.kind, text))
 }
 
-/// The defaults, with these values in the place of some, by their paths. No file and no variable is read.
+/// Returns the defaults with some values replaced, which are given by their paths. No file and no variable is read.
 ///
 /// # Errors
 /// 70 when a value is not of its setting's type.

@@ -1,4 +1,4 @@
-//! The limits that apply to one series, as text: each with the place that sets it.
+//! Prints the limits that apply to one series, each with the place that sets it.
 
 use std::fmt::{Display, Write};
 
@@ -6,7 +6,7 @@ use super::Loaded;
 use crate::policy::ResolvedLimit;
 
 impl Loaded {
-    /// The limits of the series, one a line: `key = value  # origin`.
+    /// Describes the limits of the series, one per line: `key = value  # origin`.
     pub fn describe_policy(&self, device: &str, metric: &str) -> String {
         let policy = self.settings.policy().resolve(device, metric);
         let mut text = String::new();

@@ -1,11 +1,11 @@
-//! librdkafka's properties that settings may not choose, and those whose values are never shown.
+//! Properties of librdkafka that settings may not change, and properties whose values are never shown.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 
 use super::schema::{PROPERTIES, ValueType, find};
 
-/// Whether a path holds a secret; librdkafka's own are known by their names.
+/// Returns whether a path names a secret. Secrets of librdkafka are known by their names.
 pub fn is_secret(path: &str) -> bool {
     match path.strip_prefix(PROPERTIES) {
         Some(property) => {
@@ -18,7 +18,7 @@ pub fn is_secret(path: &str) -> bool {
     }
 }
 
-/// What librdkafka has against a property alone, without its value, which may be a secret.
+/// Returns why librdkafka refuses a single property, without its value, which may be a secret.
 pub fn problem(property: &str, value: &str) -> Option<String> {
     match ClientConfig::new().set(property, value).create_native_config() {
         Ok(_) => None,
@@ -26,7 +26,7 @@ pub fn problem(property: &str, value: &str) -> Option<String> {
     }
 }
 
-/// A refusal of librdkafka without the value that it repeats.
+/// Formats a refusal of librdkafka without the value that it repeats.
 fn describe(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, why, property, value) if !value.is_empty() => {
@@ -37,7 +37,7 @@ fn describe(error: &KafkaError) -> String {
     }
 }
 
-/// librdkafka settings that are ours to choose, with the reason: changing them would break the guarantee.
+/// Properties of librdkafka that users may not set, each with the reason: a change would break the delivery guarantee.
 pub const REFUSED: &[(&str, &str)] = &[
     ("bootstrap.servers", "set kafka.bootstrap_servers instead"),
     ("metadata.broker.list", "set kafka.bootstrap_servers instead"),

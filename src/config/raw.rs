@@ -1,5 +1,5 @@
-//! Settings as typed: gathered from defaults, files, environment and credentials, each value with its origin,
-//! each checked against the schema. All problems are collected.
+//! Settings as typed, from defaults, files, environment and credentials. Each value has its origin and is checked
+//! against the schema. All problems are collected.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -19,37 +19,38 @@ use super::schema::{self, PROPERTIES, ShippedFile};
 use super::value_check::{check, parsed};
 use crate::foreign;
 
-/// Prefix of the environment variables; sections and keys are joined by the same two underscores.
+/// Prefix of the environment variables. The same two underscores join sections and keys.
 pub const PREFIX: &str = "ANOMALY__";
 
-/// Where settings are looked for.
+/// The places that settings are read from.
 #[derive(Debug, Clone, Default)]
 pub struct SettingFiles {
-    /// Directory of the files; a missing one is an error only if it is `required`.
+    /// Directory of the files. A missing directory is an error only if it is `required`.
     pub dir: PathBuf,
     /// Whether the user named the directory.
     pub required: bool,
-    /// The role's own file, read after `common.toml`.
+    /// The file of the role, read after `common.toml`.
     pub file: Option<ShippedFile>,
-    /// Environment variables.
+    /// Environment variables with their values.
     pub env: Vec<(String, String)>,
-    /// systemd's credentials directory; without it, `credentials` below the directory of the files is looked into.
+    /// Credentials directory of systemd. Without it, the directory `credentials` below the directory of the files is
+    /// used.
     pub credentials: Option<PathBuf>,
 }
 
-/// One value and where it came from.
+/// One value and the place that it came from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SettingValue {
-    /// Checked against the schema.
+    /// The value, checked against the schema.
     pub value: Value,
-    /// Place.
+    /// The place that set the value.
     pub origin: SettingOrigin,
 }
 
-/// Path of a key to its value; every key of the schema is there.
+/// Maps the path of a key to its value; every key of the schema is present.
 pub type SettingValues = BTreeMap<String, SettingValue>;
 
-/// Gathers and checks everything. The files are read as `account` reads them, or as the process's own user.
+/// Collects and checks all settings. It reads the files as `account`, or as the process's own user.
 pub fn gather(places: &SettingFiles, account: Option<&Account>, report: &mut SettingsReport) -> SettingValues {
     let mut entries = SettingValues::new();
     for key in schema::keys() {
@@ -67,7 +68,7 @@ pub fn gather(places: &SettingFiles, account: Option<&Account>, report: &mut Set
     entries
 }
 
-/// The files that exist, in the order of precedence.
+/// Returns the files that exist, in the order of precedence.
 fn files(places: &SettingFiles, account: Option<&Account>, report: &mut SettingsReport) -> Vec<PathBuf> {
     let problem = |title: String, report: &mut SettingsReport| {
         report.add(&SettingOrigin::Secret(places.dir.clone()), title, "expected a directory", None);
@@ -151,7 +152,7 @@ fn walk(
     }
 }
 
-/// The tables of a list, numbered on from those of earlier files.
+/// Adds the tables of a list, whose numbers continue those of earlier files.
 fn tables(
     value: &Spanned<DeValue<'_>>,
     list: &str,
@@ -200,7 +201,7 @@ fn typed(
     }
 }
 
-/// A scalar of TOML, or an array of scalars, as JSON's; `None` for tables and dates.
+/// Converts a scalar of TOML, or an array of scalars, to JSON; `None` for tables and dates.
 fn plain(value: &DeValue<'_>) -> Option<Value> {
     match value {
         DeValue::String(text) => Some(Value::String(text.to_string())),
@@ -212,7 +213,7 @@ fn plain(value: &DeValue<'_>) -> Option<Value> {
     }
 }
 
-/// Checks one value and keeps it. An unknown key is reported at the key, a wrong value at the value.
+/// Checks one value and stores it. An unknown key is reported at the key, a wrong value at the value.
 fn put(
     path: String,
     value: Value,
@@ -223,7 +224,7 @@ fn put(
 ) {
     if let Some(property) = path.strip_prefix("kafka.properties.") {
         if let Some((_, why)) = property::REFUSED.iter().find(|(name, _)| *name == property) {
-            report.add(key.as_ref().unwrap_or(&origin), format!("`{path}` is not for settings to choose"), why, None);
+            report.add(key.as_ref().unwrap_or(&origin), format!("`{path}` cannot be set by users"), why, None);
             return;
         }
         let text = match value {
@@ -232,7 +233,7 @@ fn put(
         };
         if let Some(expected) = property::problem(property, &text) {
             report.add(&origin, format!("`{path}` cannot be used"), expected, None);
-            // Perhaps a secret under a wrong name.
+            // The value may be a secret under a wrong name.
             report.hide_value();
             return;
         }
@@ -259,7 +260,7 @@ fn put(
 fn unknown(path: &str, key: &SettingOrigin, report: &mut SettingsReport) {
     let help = schema::nearest(path).map(|near| format!("did you mean `{near}`?"));
     report.add(key, format!("unknown key `{path}`"), "no setting has this name", help);
-    // Perhaps a secret under a wrong name.
+    // The value may be a secret under a wrong name.
     report.hide_value();
 }
 
@@ -277,7 +278,7 @@ fn environment(
         if let Some(property) = path.strip_prefix("kafka.properties.") {
             path = format!("{PROPERTIES}.{}", property.replace('_', "."));
         }
-        // `…_FILE` names a file that holds a secret; password_file is a key of its own.
+        // The variable `…_FILE` names a file that contains a secret; password_file is a key of its own.
         let target = path.strip_suffix("_file").or_else(|| path.strip_suffix(".file")).map(str::to_owned);
         if let Some(target) = target.filter(|t| schema::find(&path).is_none() && property::is_secret(t)) {
             secret(Path::new(text), account, target, entries, report);
@@ -294,20 +295,21 @@ fn environment(
     }
 }
 
-/// Files of systemd's credentials directory, named by the key: `postgres.password` (or `anomaly_postgres.password`, as a
-/// directory loaded under the name `anomaly` gives them). Without that directory, root finds them where they are kept.
+/// Reads systemd's credentials. Each file is named by its key: `postgres.password`, or `anomaly_postgres.password` if
+/// the directory was loaded under the name `anomaly`. Without systemd's directory, root reads them where they are
+/// stored.
 fn credentials(places: &SettingFiles, entries: &mut SettingValues, report: &mut SettingsReport) {
     let (dir, is_given) = match &places.credentials {
         Some(given) => (given.clone(), true),
-        // Defaults alone, without any directory.
+        // Only the defaults are used, without any directory.
         None if places.dir.as_os_str().is_empty() => return,
         None => (places.dir.join("credentials"), false),
     };
     let dir = dir.as_path();
-    // systemd reads them as root, whatever user the service has.
+    // systemd reads credentials as root, whichever user the service has.
     let paths = match read::list(dir, None) {
         Ok(paths) => paths.unwrap_or_default(),
-        // Secrets are root's alone: who starts a command as another user has none of them, and is told.
+        // Only root may read the secrets. A command that another user starts has none of them, and says so.
         Err(e) if !is_given && e.kind() == ErrorKind::PermissionDenied => {
             let user = account::reader(None);
             let dir = foreign::path(dir);
@@ -332,7 +334,7 @@ fn credentials(places: &SettingFiles, entries: &mut SettingValues, report: &mut 
     }
 }
 
-/// `password_file` fills `password`, unless that came from somewhere of higher precedence.
+/// Reads `password` from `password_file`, unless `password` was set in a place of higher precedence.
 fn secret_files(account: Option<&Account>, entries: &mut SettingValues, report: &mut SettingsReport) {
     for section in ["postgres", "migrate", "reviews"] {
         let (file, target) = (format!("{section}.password_file"), format!("{section}.password"));
@@ -357,7 +359,7 @@ fn secret(
     }
 }
 
-/// The entries as one tree, for the resolved settings.
+/// Returns the entries as one tree, from which the typed settings are read.
 pub fn tree(entries: &SettingValues) -> Value {
     let mut sections = BTreeMap::<&str, Map<String, Value>>::new();
     let mut properties = Map::new();

@@ -1,4 +1,5 @@
-//! Reads the files of the settings. Only "not found" is absence: every other error stops the start, with its remedy.
+//! Reads the files of the settings. Only "not found" counts as absent: every other error stops the start, with its
+//! remedy.
 
 use std::fmt::Write;
 use std::fs::{self, Metadata};
@@ -11,21 +12,21 @@ use super::report::{SettingOrigin, SettingsReport};
 use crate::finding::{self, sandbox};
 use crate::foreign;
 
-/// What Windows editors put before UTF-8 text.
+/// Byte order mark, which Windows editors write before UTF-8 text.
 const MARK: char = '\u{feff}';
 
-/// What is at a path, followed through symbolic links; `None` if nothing is there.
+/// Returns the metadata of a path, followed through symbolic links; `None` if nothing is there.
 ///
 /// # Errors
-/// When that cannot be known, and when a symbolic link leads nowhere.
+/// When it cannot be determined, and when the target of a symbolic link does not exist.
 pub fn look(path: &Path, account: Option<&Account>) -> io::Result<Option<Metadata>> {
     acting(account, || found(path, fs::metadata(path)))?
 }
 
-/// Paths in a directory, sorted; `None` if the directory does not exist.
+/// Returns the paths in a directory, sorted; `None` if the directory does not exist.
 ///
 /// # Errors
-/// When it cannot be read to its end, or is no directory.
+/// When it cannot be read completely, or is not a directory.
 pub fn list(dir: &Path, account: Option<&Account>) -> io::Result<Option<Vec<PathBuf>>> {
     let entries = || fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
     let found = acting(account, || found(dir, entries()))??;
@@ -35,7 +36,7 @@ pub fn list(dir: &Path, account: Option<&Account>) -> io::Result<Option<Vec<Path
     }))
 }
 
-/// Text of a file; `None` if it does not exist.
+/// Returns the text of a file; `None` if it does not exist.
 ///
 /// # Errors
 /// When it cannot be read, or is not UTF-8.
@@ -43,7 +44,7 @@ pub fn text(path: &Path, account: Option<&Account>) -> io::Result<Option<String>
     acting(account, || found(path, finding::file::read(path)))??.map(utf8).transpose()
 }
 
-/// Only "not found" is absence, and a symbolic link that leads nowhere is not even that.
+/// Converts "not found" to `None`. A symbolic link whose target does not exist stays an error.
 fn found<T>(path: &Path, result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
@@ -70,13 +71,13 @@ fn utf8(bytes: Vec<u8>) -> io::Result<String> {
     })
 }
 
-/// Reports a path that cannot be read, with what to do about it.
+/// Reports a path that cannot be read, with the remedy.
 pub fn unreadable(path: &Path, error: &io::Error, account: Option<&Account>, report: &mut SettingsReport) {
     let title = format!("cannot read {}", foreign::path(path));
     report.add(&SettingOrigin::Secret(path.to_owned()), title, error, remedy(path, error, account));
 }
 
-/// The secret in a file that has nothing else. The end of its line does not belong to it. What is wrong is reported.
+/// Reads the secret in a file that contains nothing else, without its line end. Problems are reported.
 pub fn secret(path: &Path, account: Option<&Account>, target: &str, report: &mut SettingsReport) -> Option<String> {
     let none = || io::Error::new(ErrorKind::NotFound, "it does not exist");
     let text = match text(path, account).and_then(|text| text.ok_or_else(none)) {
@@ -99,13 +100,13 @@ pub fn secret(path: &Path, account: Option<&Account>, target: &str, report: &mut
     None
 }
 
-/// What lets this user read the path; `None` where the error says it all.
+/// Says how to let this user read the path; `None` if the error itself is sufficient.
 pub fn remedy(path: &Path, error: &io::Error, account: Option<&Account>) -> Option<String> {
     let is_absent = error.kind() == ErrorKind::NotFound;
     if !is_absent && error.kind() != ErrorKind::PermissionDenied {
         return None;
     }
-    // In a service, what is hidden looks absent or closed.
+    // In a service, hidden files look absent or unreadable.
     if let Some(why) = sandbox::hides(path).filter(|_| reader(account) == SERVICE) {
         return Some(format!("{why}: move it below /etc/anomaly"));
     }
@@ -125,7 +126,7 @@ pub fn remedy(path: &Path, error: &io::Error, account: Option<&Account>) -> Opti
     Some(text)
 }
 
-/// The outermost part of a path that is closed to this user.
+/// Returns the outermost part of a path that this user may not enter or read.
 fn closed(path: &Path, account: Option<&Account>) -> Option<(PathBuf, Metadata)> {
     let path = std::path::absolute(path).ok()?;
     let mut parts = path.ancestors().collect::<Vec<_>>();
@@ -136,6 +137,6 @@ fn closed(path: &Path, account: Option<&Account>) -> Option<(PathBuf, Metadata)>
     };
     let at = parts.iter().position(|part| is_denied(part)).unwrap_or(parts.len());
     let closed = parts.get(at.checked_sub(1)?)?;
-    // As the process's own user, which may see more than the account.
+    // Read as the process's own user, which may see more than the account.
     fs::metadata(closed).ok().map(|metadata| (closed.to_path_buf(), metadata))
 }

@@ -1,4 +1,4 @@
-//! Problems in settings: each with its place and remedy, all of them at once.
+//! Problems in settings, each with its place and remedy, reported all at once.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,28 +10,28 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use super::schema;
 use crate::foreign;
 
-/// Where a value came from.
+/// The place that a value came from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SettingOrigin {
-    /// The schema.
+    /// The default in the schema.
     Default,
-    /// A file, with its text and the bytes of the value.
+    /// A file, with its text and the position of the value.
     File {
-        /// Path as given.
+        /// Path of the file as given.
         path: Rc<PathBuf>,
-        /// Whole text.
+        /// Whole text of the file.
         text: Rc<str>,
-        /// Bytes in the text.
+        /// Range of the value in bytes of the text.
         span: Range<usize>,
     },
-    /// An environment variable.
+    /// An environment variable of this name.
     Env(String),
-    /// A file that holds one secret.
+    /// A file that contains one secret.
     Secret(PathBuf),
 }
 
 impl fmt::Display for SettingOrigin {
-    /// Shape: `default`, `/etc/anomaly/common.toml:3:8`, `ANOMALY__KAFKA__…`, a path.
+    /// Formats the place: `default`, `/etc/anomaly/common.toml:3:8`, `ANOMALY__KAFKA__…`, or a path.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SettingOrigin::Default => f.write_str("default"),
@@ -47,32 +47,32 @@ impl fmt::Display for SettingOrigin {
     }
 }
 
-/// One thing that is wrong.
+/// One problem in the settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SettingProblem {
-    /// Place.
+    /// Place that the problem is reported at.
     pub origin: SettingOrigin,
-    /// What is wrong; names the key.
+    /// Description of the problem, which names the key.
     pub title: String,
-    /// What was expected, beside the caret.
+    /// Expected value, shown at the caret.
     pub expected: String,
     /// The remedy, if one is known.
     pub help: Option<String>,
-    /// The value may be a secret: what stands behind the `=` is not shown.
+    /// Whether the value may be a secret. Then the text after the `=` is not shown.
     pub is_secret: bool,
 }
 
-/// Everything that is wrong, and what is worth knowing.
+/// All problems, and notices for the user.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SettingsReport {
-    /// What stops the start.
+    /// Problems that stop the start.
     pub problems: Vec<SettingProblem>,
-    /// What does not; one sentence each.
+    /// Notices that do not stop the start, one sentence each.
     pub notices: Vec<String>,
 }
 
 impl SettingsReport {
-    /// Adds one problem.
+    /// Adds one problem to the report.
     pub fn add(
         &mut self,
         origin: &SettingOrigin,
@@ -89,7 +89,7 @@ impl SettingsReport {
         });
     }
 
-    /// The last problem is about a value that may be a secret.
+    /// Marks the value of the last problem as a possible secret.
     pub fn hide_value(&mut self) {
         if let Some(problem) = self.problems.last_mut() {
             problem.is_secret = true;
@@ -130,8 +130,8 @@ impl fmt::Display for SettingProblem {
     }
 }
 
-/// Bytes of the key at the beginning of a line, which is no secret: what stands before a `=` and a value, or a setting's
-/// name. A line inside a string of several lines has none, and Base64 may end with `=`.
+/// Returns the length in bytes of the key at the beginning of a line. The key is not secret: it is the text before a
+/// `=` and a value, or a setting's name. A line inside a string of several lines has no key. Base64 may end with `=`.
 fn key_length(line: &str) -> usize {
     match line.find('=').map(|at| at + 1) {
         Some(behind) if line[behind..].contains(|c: char| c != '=' && !c.is_whitespace()) => behind,
@@ -143,7 +143,7 @@ fn key_length(line: &str) -> usize {
     }
 }
 
-/// The text with everything but keys starred out in the lines that the span touches; bytes keep their places.
+/// Replaces everything but keys with stars in the lines of the span. Bytes keep their positions.
 fn masked(text: &str, span: &Range<usize>) -> String {
     let mut at = 0;
     let mask = |line: &str| {
@@ -156,7 +156,7 @@ fn masked(text: &str, span: &Range<usize>) -> String {
         .map(|line| {
             let from = at;
             at += line.len();
-            // An error at the very end of a line belongs to it too.
+            // An error at the very end of a line also belongs to that line.
             if from <= span.end && span.start <= at { mask(line) } else { line.to_owned() }
         })
         .collect()

@@ -1,5 +1,5 @@
-//! Every setting, in the order in which the files show them. To add one, declare it here: the typed struct, the checks, the
-//! files of `etc/`, the manual page and `anomaly check` come from the declaration (see `declare`).
+//! All settings, in the order in which the files show them. To add a setting, declare it here: the typed struct, the
+//! checks, the files of `etc/`, the manual page and `anomaly check` come from the declaration (see `declare`).
 
 pub mod base;
 pub mod network;
@@ -14,10 +14,10 @@ use super::declare::{ValueType, settings, tables};
 use crate::event::{Fields, TimeUnit, Timestamp};
 use crate::policy::{Policy, PolicyOverride};
 
-/// Milliseconds of a day.
+/// Length of a day in milliseconds.
 const DAY: u64 = 86_400_000;
 
-// Limits of which an override may set others.
+// Ranges of the limits that an override may also set.
 const WINDOW: ValueType = ValueType::Integer(2, 100_000);
 const THRESHOLD: ValueType = ValueType::Float(0.01, 1e6);
 const MIN_SAMPLES: ValueType = ValueType::Integer(2, 100_000);
@@ -325,7 +325,7 @@ impl DetectorSettings {
 }
 
 impl Settings {
-    /// What decides a verdict.
+    /// Returns the settings that decide a verdict.
     pub fn detection(&self) -> crate::detect::DetectionSettings {
         let d = &self.detector;
         crate::detect::DetectionSettings {
@@ -341,7 +341,7 @@ impl Settings {
         }
     }
 
-    /// Which limits apply to which series.
+    /// Returns the policy: which limits apply to which series.
     pub fn policy(&self) -> Policy {
         let d = &self.detector;
         Policy {

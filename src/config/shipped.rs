@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::schema::{SECTIONS, ShippedFile};
 
-/// The text of one shipped file.
+/// Returns the text of one shipped file.
 pub fn shipped(file: ShippedFile) -> String {
     let about = match file {
         ShippedFile::Common => "Settings of all roles.",

@@ -1,4 +1,4 @@
-//! Precedence, places and remedies of settings.
+//! Tests of precedence, places and remedies of settings.
 
 mod absence;
 mod tables;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::*;
 
-/// A settings directory with these files.
+/// Creates a settings directory with these files.
 fn places(files: &[(&str, &str)], env: &[(&str, &str)]) -> (tempfile::TempDir, SettingFiles) {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -107,7 +107,7 @@ fn properties_pass_through_as_dotted_tables_and_variables() {
 }
 
 #[test]
-fn a_property_that_librdkafka_does_not_take_is_told_with_its_place_and_without_its_value() {
+fn a_property_that_librdkafka_refuses_is_reported_with_its_place_and_without_its_value() {
     for (line, why) in [
         ("\"sasl.pasword\" = \"hunter2\"", "No such configuration property"),
         ("\"security.protocol\" = \"hunter2\"", "Invalid value"),
@@ -123,14 +123,14 @@ fn a_property_that_librdkafka_does_not_take_is_told_with_its_place_and_without_i
 }
 
 #[test]
-fn empty_names_equal_topics_and_a_step_that_is_no_time_are_told_with_their_places() {
+fn empty_names_equal_topics_and_a_step_that_is_no_time_are_reported_with_their_places() {
     let text = "[topics]\ndead_letter = \"anomalies\"\n[kafka]\nbootstrap_servers = \"\"\n";
-    let told = message(&[("common.toml", text)], &[]);
-    assert!(told.contains("common.toml:2:15") && told.contains("same topic as `topics.anomalies`"), "{told}");
-    assert!(told.contains("common.toml:4:21") && told.contains("`kafka.bootstrap_servers` is empty"), "{told}");
+    let report = message(&[("common.toml", text)], &[]);
+    assert!(report.contains("common.toml:2:15") && report.contains("same topic as `topics.anomalies`"), "{report}");
+    assert!(report.contains("common.toml:4:21") && report.contains("`kafka.bootstrap_servers` is empty"), "{report}");
     for step in ["ten", "0s"] {
-        let told = message(&[("common.toml", &format!("[producer]\nstep = \"{step}\"\n"))], &[]);
-        assert!(told.contains("common.toml:2:8") && told.contains("producer.step"), "{told}");
+        let report = message(&[("common.toml", &format!("[producer]\nstep = \"{step}\"\n"))], &[]);
+        assert!(report.contains("common.toml:2:8") && report.contains("producer.step"), "{report}");
     }
 }
 
@@ -197,7 +197,7 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(settings.fields, crate::event::Fields::default());
 }
 
-/// `UPDATE=1 cargo test` writes the files anew.
+/// Compares the shipped files with the schema; `UPDATE=1 cargo test` writes the files again.
 #[test]
 fn the_shipped_files_show_every_key_and_load_unchanged() {
     let etc = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc");
@@ -206,7 +206,7 @@ fn the_shipped_files_show_every_key_and_load_unchanged() {
             std::fs::write(etc.join(file.name()), shipped(file)).unwrap();
         }
         assert_eq!(std::fs::read_to_string(etc.join(file.name())).unwrap(), shipped(file), "{}", file.name());
-        // With every # of a setting removed they say the same as without.
+        // With the # of every setting removed, they mean the same as without it.
         let text = shipped(file);
         let bare = text.lines().map(|line| match line.strip_prefix('#') {
             Some(setting) if !setting.starts_with(' ') && !setting.starts_with("properties") => format!("{setting}\n"),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::schema::ValueType;
 
-/// The value as its kind wants it, or what was expected.
+/// Returns the value in the form of its kind, or what was expected.
 pub fn check(kind: ValueType, value: Value) -> Result<Value, String> {
     let expected = match kind {
         ValueType::Text | ValueType::Path | ValueType::Secret => "expected a string".to_owned(),
@@ -52,8 +52,8 @@ pub fn check(kind: ValueType, value: Value) -> Result<Value, String> {
     }
 }
 
-/// The value that a text means which stands outside a file, such as in an environment variable or an option. A list is the
-/// strings between its commas.
+/// Parses a value that is outside a file, such as in an environment variable or an option. A list is the strings
+/// between its commas.
 pub fn parsed(kind: ValueType, text: &str) -> Value {
     let value = match kind {
         ValueType::Integer(..) => text.parse::<i64>().map(Value::from).ok(),

@@ -22,7 +22,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_at_most(path, LARGEST_TEXT)
 }
 
-/// As [`read`], as text.
+/// Reads a file as [`read`] does, and returns it as text.
 ///
 /// # Errors
 /// As [`read`], and when the file is not UTF-8.
@@ -44,19 +44,19 @@ pub fn read_certificates(path: &Path) -> io::Result<Vec<u8>> {
 /// When it cannot be opened.
 pub fn opens(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path)?.file_type().is_fifo() {
-        // A writer that waits for its reader would take this one for it.
+        // A writer that waits for its reader would take this one for its reader.
         true => Ok(()),
         false => open(path).map(drop),
     }
 }
 
 fn read_at_most(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
-    // Before it is opened, since opening a device may have an effect.
+    // Checked before the file is opened, since opening a device may have an effect.
     if is_empty_device(&std::fs::metadata(path)?)? {
         return Ok(Vec::new());
     }
     let file = open(path)?;
-    // What was opened may be another file than the one that was looked at.
+    // The opened file may be another one than the file that was checked above.
     if is_empty_device(&file.metadata()?)? {
         return Ok(Vec::new());
     }
@@ -69,13 +69,13 @@ fn read_at_most(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Neither waits for a writer, nor takes a terminal over.
+/// Opens a file without waiting for the writer of a named pipe and without taking over a terminal.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)
 }
 
-/// Whether it is `/dev/null`, which has no content; an error for whatever else is not a regular file.
+/// Returns whether the file is `/dev/null`, which has no content. Any other file that is not regular is an error.
 fn is_empty_device(metadata: &Metadata) -> io::Result<bool> {
     let kind = metadata.file_type();
     let name = match kind {
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a call that must not wait.
+    /// Returns the result of a call that must not wait.
     fn soon<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || sender.send(call()));

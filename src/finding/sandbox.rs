@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_called_hidden_is_what_the_units_hide() {
+    fn the_hidden_directories_are_those_that_the_units_hide() {
         let units = include_str!("../../systemd/anomaly-.service.d/10-anomaly.conf");
         for Hides { line, .. } in HIDDEN {
             assert!(units.lines().any(|other| other == line), "the units have no {line}");

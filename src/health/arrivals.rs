@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::{Activity, ConditionCode, ConditionSeverity};
 
-/// Width of one bin.
+/// Width of one bin of the counts.
 const BIN: Duration = Duration::from_secs(5);
-/// Period for most conditions.
+/// Period over which most conditions are evaluated.
 const MINUTE: Duration = Duration::from_secs(60);
 /// Period for event times. It is longer, because slow topics have few events per minute.
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn learning_is_no_news_in_the_first_minute_and_is_said_after_it() {
+    fn learning_raises_a_condition_only_after_the_first_minute() {
         let mut arrivals = Arrivals::default();
         note(&mut arrivals, 0, 2, 5_000, 0, 0);
         assert_eq!(held(&mut arrivals, 1, 0), []);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn times_that_are_off_are_said_with_their_distance() {
+    fn times_far_from_their_arrival_are_reported_with_the_distance() {
         for (offset, words) in [
             (-7_199, "about 2 h behind"),
             (-4_500, "about 75 min behind"),
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_of_minutes_is_said_when_it_lasts() {
+    fn a_backlog_of_minutes_is_reported_when_it_lasts() {
         let mut arrivals = Arrivals::default();
         for second in 0..130 {
             note(&mut arrivals, second, 100, 0, 0, 0);

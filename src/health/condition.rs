@@ -27,7 +27,7 @@ impl ConditionSeverity {
         }
     }
 
-    /// Parses the name.
+    /// Parses the name that `as_str` returns.
     pub fn parse(text: &str) -> Option<ConditionSeverity> {
         [ConditionSeverity::Notice, ConditionSeverity::Degraded].into_iter().find(|severity| severity.as_str() == text)
     }
@@ -40,7 +40,7 @@ macro_rules! codes {
         pub enum ConditionCode { $($(#[doc = $doc])+ $name,)+ }
 
         impl ConditionCode {
-            /// Every code.
+            /// Every code, in the order of this list.
             pub const ALL: &[ConditionCode] = &[$(ConditionCode::$name),+];
 
             /// Returns the code as text, for log lines, metrics and tables.
@@ -90,16 +90,16 @@ codes! {
     NoDatabaseAnswer = "no_database_answer",
 }
 
-/// An active condition.
+/// An active condition of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// Its code.
+    /// Code of the condition, which the manual explains.
     pub code: ConditionCode,
-    /// Its severity.
+    /// Severity: whether the component still does its work.
     pub severity: ConditionSeverity,
     /// One line: what was measured, the consequence, and the remedy.
     pub message: String,
-    /// When it was raised.
+    /// Time at which the condition was raised.
     pub since: Timestamp,
 }
 
@@ -138,7 +138,7 @@ impl Conditions {
         }
     }
 
-    /// Clears a condition.
+    /// Clears a condition, and logs its end if its start was logged.
     pub fn clear(&mut self, component: &str, code: ConditionCode) {
         if let Some((held, true)) = self.held.remove(&code) {
             tracing::info!(component, code = code.as_str(), "no longer: {}", held.message);

@@ -35,12 +35,12 @@ impl SeenDevices {
         }
     }
 
-    /// Takes the waiting names.
+    /// Takes the names that wait to be stored.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Returns names that could not be stored.
+    /// Forgets which names were passed on, because they could not be stored. They are passed on again.
     pub fn forget(&mut self) {
         self.reported.clear();
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_is_told_once_a_day_and_never_more_than_a_few_wait() {
+    fn a_device_is_reported_once_a_day_and_the_number_of_waiting_names_is_bounded() {
         let mut devices = SeenDevices::default();
         (0..9).for_each(|_| devices.note("pump", DAY));
         assert_eq!(devices.take(), ["pump"]);

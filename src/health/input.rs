@@ -26,7 +26,7 @@ struct Inner {
 const EVALUATE: Duration = Duration::from_secs(1);
 
 impl InputHealth {
-    /// Creates empty counts.
+    /// Creates empty counts and their component.
     pub fn new(health: &Health) -> Arc<InputHealth> {
         let component = health.untimed_component("input");
         component.set(ComponentState::Running);

@@ -8,8 +8,8 @@ use crate::event::Timestamp;
 pub struct PartitionStatus {
     /// Next offset to judge, as committed.
     pub committed: i64,
-    /// The offset and the outcomes are not the group's yet: the partition is being taken over, and this detector has not
-    /// committed them. Readers keep what they knew.
+    /// Whether the offset and the outcomes are not the group's yet, because this detector takes the partition over and
+    /// has not committed them. Readers keep the values that they knew.
     pub is_unconfirmed: bool,
     /// End of the readable part of the partition, once it is known.
     pub end: Option<i64>,
@@ -21,7 +21,7 @@ pub struct PartitionStatus {
     pub arrived: Option<Timestamp>,
     /// Outcomes since the group began, as committed.
     pub totals: Tally,
-    /// Number of series.
+    /// Number of series in memory.
     pub series: u64,
 }
 
@@ -32,7 +32,7 @@ impl PartitionStatus {
         self.confirmed(self.end.max(self.high)?).map(|end| (end - self.committed).max(0))
     }
 
-    /// A value that follows from the offset or the outcomes; `None` while they are not confirmed.
+    /// Returns a value that follows from the offset or the outcomes; `None` while they are not confirmed.
     pub fn confirmed<T>(&self, value: T) -> Option<T> {
         (!self.is_unconfirmed).then_some(value)
     }

@@ -28,14 +28,15 @@ impl Repeats {
     }
 }
 
-/// Lines that were logged lately, by name: a loop that begins again and again logs each once a minute at most.
+/// Names of log lines with the time of the last one. A loop that begins again and again logs each line at most once a
+/// minute.
 #[derive(Debug, Default)]
 pub(super) struct RepeatedLines {
     logged: Vec<(String, Monotonic)>,
 }
 
 impl RepeatedLines {
-    /// Whether a line of this name is to be logged; notes that it is.
+    /// Returns whether to log a line of this name now, and remembers that it was logged.
     pub fn is_due(&mut self, line: &str) -> bool {
         self.logged.retain(|(_, at)| at.elapsed() < LOG_AGAIN);
         let is_due = self.logged.iter().all(|(logged, _)| logged != line);

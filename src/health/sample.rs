@@ -9,36 +9,36 @@ pub const EXCERPT: usize = 300;
 /// Number of samples per class.
 const MOST: usize = 5;
 
-/// A rejected record.
+/// Sample of a rejected record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedSample {
     /// Partition of the input topic.
     pub partition: i32,
-    /// Offset in that partition.
+    /// Offset of the record in that partition.
     pub offset: i64,
-    /// Class, for counting.
+    /// Class of the rejection, for counting.
     pub class: RejectClass,
-    /// Reason, for people.
+    /// Reason of the rejection, for people.
     pub message: String,
-    /// Key.
+    /// First bytes of the record's key.
     pub key: Option<Cut>,
-    /// Value.
+    /// First bytes of the record's value.
     pub value: Option<Cut>,
-    /// When it was consumed.
+    /// Time at which the record was consumed.
     pub at: Timestamp,
 }
 
 /// The first bytes of a text, and its total size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
-    /// At most [`EXCERPT`] bytes.
+    /// The first bytes, at most [`EXCERPT`].
     pub bytes: Vec<u8>,
-    /// Total number of bytes.
+    /// Total number of bytes of the text.
     pub size: usize,
 }
 
 impl Cut {
-    /// Creates an excerpt.
+    /// Creates an excerpt of a text.
     pub fn of(bytes: &[u8]) -> Cut {
         Cut { bytes: bytes[..bytes.len().min(EXCERPT)].to_vec(), size: bytes.len() }
     }
@@ -58,17 +58,17 @@ impl RejectedSamples {
         of.push_back(sample);
     }
 
-    /// Adds newer samples.
+    /// Adds newer samples, which replace older ones of their class.
     pub fn extend(&mut self, newer: RejectedSamples) {
         newer.0.into_values().flatten().for_each(|sample| self.push(sample));
     }
 
-    /// Returns all samples.
+    /// Returns the samples of all classes.
     pub fn iter(&self) -> impl Iterator<Item = &RejectedSample> {
         self.0.values().flatten()
     }
 
-    /// Returns whether there is none.
+    /// Returns whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -5,13 +5,13 @@ use std::ops::AddAssign;
 /// Number of records of a partition per outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Normal or anomalous.
+    /// Number of records judged normal or anomalous.
     pub judged: u64,
-    /// Learned: too few values before them.
+    /// Number of records learned, because their series had too few values before them.
     pub learning: u64,
-    /// Rejected: dead letters and dropped records.
+    /// Number of rejected records: dead letters and dropped records.
     pub rejected: u64,
-    /// Ignored: null values, and records that match `fields.ignore`.
+    /// Number of ignored records: null values, and records that match `fields.ignore`.
     pub ignored: u64,
 }
 
@@ -49,7 +49,7 @@ pub const EARLY: i64 = 60;
 /// Arrivals in a minute of the detector's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// Outcomes.
+    /// Number of records per outcome.
     pub tally: Tally,
     /// Number of events that are late by [`LATE`] or more.
     pub late: u64,

@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 /// A request whose method is GET, HEAD or POST.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// GET, HEAD or POST.
+    /// Method of the request: GET, HEAD or POST.
     pub method: Method,
     /// Path of the URL, still percent-encoded.
     pub path: String,
     /// Query of the URL without the question mark; empty if there is none.
     pub query: String,
-    /// Headers as received.
+    /// Headers as the client sent them.
     pub headers: HeaderMap,
     /// The whole body; empty unless the method is POST.
     pub body: Bytes,
@@ -59,18 +59,18 @@ impl Request {
 /// A response. An answer to HEAD contains the length of the body but not the body.
 #[derive(Debug)]
 pub struct Response {
-    /// HTTP status code.
+    /// HTTP status code of the response.
     pub status: u16,
     /// Header names in lower case, with their values.
     pub headers: Vec<(&'static str, String)>,
-    /// Body of the response.
+    /// Body of the response, complete or in pieces.
     pub body: ResponseBody,
 }
 
-/// Body of a response.
+/// Body of a response, complete or in pieces.
 #[derive(Debug)]
 pub enum ResponseBody {
-    /// A complete body.
+    /// A complete body with known length.
     Whole(Bytes),
     /// A body sent in pieces until the sender is dropped. An HTTP/1.1 client can tell whether it has received all of
     /// it.

@@ -1,4 +1,4 @@
-//! The dashboard: pages over what PostgreSQL holds.
+//! The dashboard: HTTP pages that show the contents of the database.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -22,20 +22,21 @@ use crate::page::auth::Access;
 use crate::stop::Stop;
 use crate::{page, store};
 
-/// The address of the pages when no setting says otherwise.
+/// Address of the pages if no setting names another.
 pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8501);
-/// The port of which a browser thinks when an address has none.
+/// Port that browsers use if an address has none.
 const HTTPS: u16 = 443;
-/// Connections to the database. A page asks one question after the other.
+/// Maximum number of database connections for pages. A page runs its queries one after the other.
 const CONNECTIONS: u32 = 4;
-/// Connections for adding reviews, which are few.
+/// Maximum number of database connections for adding reviews, which are rare.
 const REVIEWERS: u32 = 2;
-/// A certificate that is valid for fewer days is said to expire: those of 90 days are renewed 30 days before.
+/// A certificate that is valid for fewer days causes a notice. Certificates of 90 days are renewed 30 days before their
+/// end.
 const NOTICE_DAYS: u64 = 14;
-/// Between two requests to ourselves.
+/// Interval between two requests to the dashboard itself, which prove that it answers.
 const PULSE: Duration = Duration::from_secs(2);
 
-/// All pages; connects to nothing yet. Event streams end with `stop`.
+/// Creates the handler of all pages, without connecting to a service. Event streams end with `stop`.
 ///
 /// # Errors
 /// 78 when the database's settings cannot be used.
@@ -43,7 +44,7 @@ pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
     watched_app(settings, stop).map(|(handler, _)| handler)
 }
 
-/// As [`app`], with the watch that says whether the database answers.
+/// Creates the handler as [`app`] does, and the watch that reports whether the database answers.
 fn watched_app(settings: &Settings, stop: &Arc<Stop>) -> Result<(Arc<Handler>, ArchiveWatch)> {
     let pool = store::pool(&settings.postgres, CONNECTIONS)?;
     let mut reviewing = settings.postgres.clone();
@@ -73,7 +74,7 @@ fn watched_app(settings: &Settings, stop: &Arc<Stop>) -> Result<(Arc<Handler>, A
     page::watched_app(Arc::new(store::PostgresArchive::new(&settings.postgres, pool, reviewer)), options)
 }
 
-/// Checked with the settings.
+/// Parses the addresses of proxies, which were checked with the settings.
 fn proxies(dashboard: &DashboardSettings) -> Vec<Network> {
     dashboard.proxy_addresses.iter().filter_map(|address| address.parse().ok()).collect()
 }
@@ -120,7 +121,7 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
         tls = Some(read.clone());
         supervisor.reloads.push(Box::new(move || match read.reload() {
             Ok(()) => tracing::info!("certificate read again"),
-            Err(error) => tracing::error!("the old certificate holds: {error}"),
+            Err(error) => tracing::error!("cannot use the new certificate, so the old one stays in use: {error}"),
         }));
     }
     let address = bound.address();
@@ -129,7 +130,7 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
     part.set(ComponentState::Running);
     tracing::info!("pages on {}://{address}/", if tls.is_some() { "https" } else { "http" });
     watch_archive(supervisor, part.clone(), watch)?;
-    // The beat of a server is that it answers.
+    // A server has no working loop: it beats by answering.
     supervisor.spawn("pulse", move || {
         while !stop.wait(PULSE) {
             if let Some(tls) = &tls {
@@ -144,8 +145,8 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
     })
 }
 
-/// Says that the database gives the pages no answer, until it gives one. A thread of its own may wait for that; its first look
-/// comes after the pages are ready, so that a start does not wait for the database.
+/// Starts a thread that raises a condition while the database does not answer the pages. Its first check comes after
+/// the pages are ready, so that a start does not wait for the database.
 fn watch_archive(supervisor: &mut Supervisor, part: Arc<Component>, mut watch: ArchiveWatch) -> Result<()> {
     let stop = supervisor.stop.clone();
     supervisor.spawn("archive-watch", move || {
@@ -157,7 +158,7 @@ fn watch_archive(supervisor: &mut Supervisor, part: Arc<Component>, mut watch: A
     })
 }
 
-/// Says that the certificate expires while there is time, and that it has: browsers refuse the pages then.
+/// Raises a condition before the certificate expires, and another one afterwards, when browsers refuse the pages.
 fn watch_certificate(part: &Component, left: Duration) {
     const RENEW: &str = "renew it, then `systemctl reload anomaly-dashboard`";
     match left.as_secs() / 86_400 {
@@ -173,13 +174,13 @@ fn watch_certificate(part: &Component, left: Duration) {
     }
 }
 
-/// Connects to the address that was bound; to loopback where that is any.
+/// Connects to the address that was bound, or to loopback if every address was bound.
 fn reach(address: SocketAddr) -> std::io::Result<TcpStream> {
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => TcpStream::connect_timeout(&v4, PULSE),
-        // A host may have either; with both, an IPv6 socket may take only its own.
+        // A host may have either family; where it has both, an IPv6 socket may accept only IPv6.
         IpAddr::V6(ip) if ip.is_unspecified() => {
             TcpStream::connect_timeout(&v6, PULSE).or_else(|_| TcpStream::connect_timeout(&v4, PULSE))
         }
@@ -193,7 +194,7 @@ fn answers(address: SocketAddr, is_tls: bool) -> std::io::Result<()> {
     if !is_tls {
         return ask(&mut stream);
     }
-    // Whose certificate it is does not matter here.
+    // The peer is this process, so its certificate need not be verified.
     let mut builder = SslConnector::builder(SslMethod::tls_client())?;
     builder.set_verify(SslVerifyMode::NONE);
     let mut stream = builder.build().connect("pulse", stream).map_err(std::io::Error::other)?;

@@ -22,7 +22,7 @@ use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 use upkeep::Upkeep;
 
-/// Interval between two heartbeats.
+/// Interval between two heartbeats of the detector.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Pause before everything is rebuilt after a fault.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! The names of the roles.
+//! Names of the roles.
 
 use clap::ValueEnum;
 

@@ -4,7 +4,7 @@
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>,
 //! <https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>
 
-/// Format of the metrics.
+/// Text format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpositionFormat {
     /// Prometheus' text format 0.0.4, which every client reads.
@@ -31,7 +31,7 @@ impl ExpositionFormat {
         }
     }
 
-    /// Formats metrics.
+    /// Converts metrics from OpenMetrics to this format.
     pub fn write(self, open_metrics: String) -> String {
         match self {
             ExpositionFormat::Text => text(&open_metrics),

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_left_out_is_told_with_the_next_that_passes() {
+    fn suppressed_lines_are_counted_by_the_next_line_that_passes() {
         let (limit, start) = (LogRateLimit::new(2), Instant::now());
         let seen = (0..5).map(|_| limit.pass(start)).collect::<Vec<_>>();
         assert_eq!(seen, [Some(0), Some(0), None, None, None]);

@@ -26,7 +26,7 @@ use crate::foreign;
 /// Maximum number of characters of a message and of each field.
 const FIELD: usize = 8_192;
 
-/// Changes the level.
+/// Changes the log level while the process runs.
 pub struct LevelHandle(reload::Handle<LevelFilter, Registry>);
 
 impl LevelHandle {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_syslog_holds_no_newline_and_no_escape_whoever_logs_it() {
+    fn a_line_for_syslog_has_no_newline_and_no_escape_whoever_logs_it() {
         let (lines, name) = (Arc::default(), "a\n<3>forged\u{1b}[2J\u{202e}");
         tracing::subscriber::with_default(tracing_subscriber::registry().with(Lines(Arc::clone(&lines))), || {
             tracing::warn!(%name, other = name, "{name} is wrong");

@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 /// A request by a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessSignal {
-    /// Stop the process.
+    /// Stop the process after its work is drained.
     Stop,
-    /// Read the settings again.
+    /// Read the settings and certificates again.
     Reload,
 }
 

@@ -33,7 +33,7 @@ use table::RowSplitter;
 /// Options for reading a file.
 #[derive(Debug, Clone)]
 pub struct FileOptions<'a> {
-    /// Format of the file.
+    /// Format of the file, or automatic detection.
     pub format: FileFormat,
     /// Delimiter of a table; `None`: the one in its header line.
     pub delimiter: Option<u8>,
@@ -62,7 +62,7 @@ impl FileOptions<'_> {
     }
 }
 
-/// An open file.
+/// An open file of records.
 pub struct Records {
     input: InputFile,
     kind: Kind,

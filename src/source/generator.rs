@@ -38,7 +38,7 @@ pub struct Generator {
     next: u64,
 }
 
-/// Properties of a device.
+/// Properties of a synthetic device.
 struct Device {
     level: f64,
     daily: f64,

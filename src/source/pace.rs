@@ -11,9 +11,9 @@ const GAP: Duration = Duration::from_secs(1);
 /// A time that does not continue those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jump {
-    /// The time before it.
+    /// The time that the replay had reached.
     pub from: Timestamp,
-    /// The time itself.
+    /// The time that does not continue it.
     pub to: Timestamp,
 }
 

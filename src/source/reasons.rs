@@ -21,7 +21,7 @@ pub struct Reason {
     kind: u64,
 }
 
-/// The counts per reason.
+/// Counts of rejected records per reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReasonCounts {
     reasons: Vec<Reason>,
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_without_end_are_counted_not_kept() {
+    fn reasons_beyond_the_limit_are_counted_and_not_stored() {
         let mut reasons = ReasonCounts::default();
         let row = BatchRow { index: 0, line: 7, bytes: b"" };
         for i in 0..100 {

@@ -16,7 +16,7 @@ use crate::event::{Event, Fields, Parser, Timestamp};
 const BATCH: usize = 1024;
 /// Number of batches that are read ahead.
 const AHEAD: usize = 2;
-/// Interval between two questions to the reader.
+/// Timeout of one wait for the reader, which prevents a busy loop.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// The source that replays a file.
@@ -30,24 +30,24 @@ pub struct ReplaySource {
     pace: Pace,
     left: u64,
     waiting: Option<(Duration, SourceEvent)>,
-    told: Told,
+    report: ReplayReport,
 }
 
 /// Numbers for the log at the end.
 #[derive(Default)]
-struct Told {
+struct ReplayReport {
     records: u64,
     reasons: ReasonCounts,
     passed: SkippedLines,
     jumps: u64,
     newest: Option<Timestamp>,
-    /// Events whose time is before that of an earlier one.
+    /// Number of events whose time is before that of an earlier event.
     backwards: u64,
     has_ended: bool,
 }
 
 impl ReplaySource {
-    /// Opens the file.
+    /// Opens the file and starts its reader.
     ///
     /// # Errors
     /// 66 if it cannot be read, 65 if it is not text, or a table without a required column.
@@ -61,14 +61,14 @@ impl ReplaySource {
             pace: Pace::new(settings.speed, settings.max_pause),
             left: if settings.count == 0 { u64::MAX } else { settings.count },
             waiting: None,
-            told: Told::default(),
+            report: ReplayReport::default(),
         })
     }
 
     /// Returns when the next record is due after the start, and the record; `None` for a row that is not an event.
     fn sample(&mut self, batch: &RecordBatch) -> Option<(Duration, SourceEvent)> {
         let row = batch.row(self.taken);
-        self.told.records += 1;
+        self.report.records += 1;
         let is_table = batch.reading().is_table();
         let event = match batch.event(self.taken) {
             Ok(Some(event)) => Some(event),
@@ -76,7 +76,7 @@ impl ReplaySource {
             Ok(None) if is_table => return None,
             Ok(None) => None,
             Err(rejection) if is_table => {
-                if self.told.reasons.add(row, rejection.clone()) {
+                if self.report.reasons.add(row, rejection.clone()) {
                     let path = &self.path;
                     tracing::warn!("{path}:{}: the row is not sent: {rejection}; more of these are counted", row.line);
                 }
@@ -99,29 +99,29 @@ impl ReplaySource {
     fn due(&mut self, event: Option<&Event<'_>>, line: u64) -> Duration {
         let at = event.and_then(|event| event.timestamp);
         if let Some(at) = at {
-            self.told.backwards += u64::from(self.told.newest.is_some_and(|newest| at < newest));
-            self.told.newest = self.told.newest.max(Some(at));
+            self.report.backwards += u64::from(self.report.newest.is_some_and(|newest| at < newest));
+            self.report.newest = self.report.newest.max(Some(at));
         }
         let (due, jump) = self.pace.due(at);
         if let Some(Jump { from, to }) = jump {
-            if self.told.jumps == 0 {
+            if self.report.jumps == 0 {
                 tracing::warn!(
                     "{}:{line}: the time goes from {from} to {to}, further than producer.max_pause; the replay does not \
                      wait for it, nor for others like it, which are counted",
                     self.path
                 );
             }
-            self.told.jumps += 1;
+            self.report.jumps += 1;
         }
         due
     }
 
     /// Logs the skipped records once, at the end of the file.
     fn end(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.told.has_ended, true) {
+        if std::mem::replace(&mut self.report.has_ended, true) {
             return Ok(());
         }
-        let Told { records, reasons, passed, jumps, backwards, .. } = &self.told;
+        let ReplayReport { records, reasons, passed, jumps, backwards, .. } = &self.report;
         let path = &self.path;
         for reason in reasons.all() {
             let (count, first) = (reason.seen.count, reason.seen.first);
@@ -129,8 +129,8 @@ impl ReplaySource {
         }
         for (seen, what) in [
             (reasons.others(), "rows were not sent for other reasons"),
-            (passed.comments, "comments were passed over"),
-            (passed.headers, "more header lines were passed over"),
+            (passed.comments, "comments were skipped"),
+            (passed.headers, "more header lines were skipped"),
         ] {
             if seen.count > 0 {
                 tracing::info!("{path}: {} {what}, the first in line {}", seen.count, seen.first);
@@ -211,7 +211,7 @@ impl EventSource for ReplaySource {
             match self.batches.try_recv() {
                 Ok(batch) => {
                     let batch = batch?;
-                    self.told.passed.join(batch.passed);
+                    self.report.passed.join(batch.passed);
                     (self.batch, self.taken) = (Some(batch), 0);
                 }
                 Err(TryRecvError::Empty) => return Ok(SourceStep::Wait(PATIENCE)),

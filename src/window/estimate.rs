@@ -1,10 +1,11 @@
-//! A running estimate of a window's moments, in O(1) for each value, with a bound of its error that holds at any offset.
+//! A running estimate of a window's mean and standard deviation. It costs O(1) for each value and has an error bound
+//! that holds at any offset.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::Replaced;
 
-/// Unit roundoff of f64.
+/// Unit roundoff of the type f64.
 const U: f64 = f64::EPSILON / 2.0;
 
 /// Running sums about a centre, with the largest distance they have seen, which bounds their rounding error.
@@ -12,23 +13,24 @@ const U: f64 = f64::EPSILON / 2.0;
 #[repr(C)]
 pub struct Estimate {
     centre: f64,
-    /// Sum of the distances from the centre.
+    /// Sum of the distances of the values from the centre.
     sum: f64,
-    /// Sum of their squares.
+    /// Sum of the squared distances from the centre.
     square: f64,
     /// Largest absolute distance that has entered either sum.
     reach: f64,
-    /// Values within the sums.
+    /// Number of values in the sums.
     pub count: u32,
-    /// Values that entered or left since the sums were made afresh.
+    /// Number of values that entered or left since the sums were last computed from the window.
     steps: u32,
 }
 
-/// Beyond these distances squares overflow or lose bits: no estimate, the exact moments decide.
+/// Range of distances for which the estimate is valid. Outside it, squares overflow or lose bits, so the exact moments
+/// decide.
 const REACH: std::ops::Range<f64> = 1e-140..1e140;
 
 impl Estimate {
-    /// Fresh sums about the newest mean; O(n).
+    /// Computes the sums about the mean of the values, in O(n).
     pub fn of(values: &[f64]) -> Self {
         let Some(first) = values.first() else { return Estimate::default() };
         let mean = first + values.iter().map(|x| x - first).sum::<f64>() / values.len() as f64;
@@ -44,7 +46,7 @@ impl Estimate {
         self.reach = self.reach.max(d.abs());
     }
 
-    /// Moves on by one value, in O(1).
+    /// Adds one value and removes the one that it replaced, in O(1).
     pub fn slide(&mut self, entered: f64, replaced: Replaced) {
         self.enter(entered - self.centre);
         self.steps += 1;
@@ -59,15 +61,17 @@ impl Estimate {
         }
     }
 
-    /// True when rounding errors and a stale reach make fresh sums worth O(n): amortised O(1) for each value.
+    /// Returns whether the sums should be computed again in O(n), because of rounding errors or a stale reach.
+    /// Amortised cost: O(1) for each value.
     pub fn is_due(&self) -> bool {
         self.steps >= self.count.max(2)
     }
 
-    /// See [`Window::certainly_within`](super::Window::certainly_within).
+    /// Returns whether a value is certainly normal; see [`Window::certainly_within`](super::Window::certainly_within).
     ///
-    /// Bound: every distance has a relative error of at most `U`; each of the `n + steps` additions adds at most `U` times
-    /// the largest partial sum, which is at most `(n + 1) * reach` (or its square). Doubled against second-order terms.
+    /// Bound: every distance has a relative error of at most `U`. Each of the `n + steps` additions adds at most `U`
+    /// times the largest partial sum, which is at most `(n + 1) * reach` (or its square). The result is doubled to
+    /// cover second-order terms.
     pub fn certainly_within(&self, value: f64, threshold: f64) -> bool {
         if self.count < 2 || !REACH.contains(&self.reach) {
             return false;

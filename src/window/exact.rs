@@ -1,19 +1,19 @@
 //! Mean and population standard deviation of a sequence, in two passes of double-double arithmetic (about 106 bits),
-//! each rounded once: equal to exact arithmetic in every bit, unless the values' sizes lie some thirty orders of
-//! magnitude apart, where the last bit may differ. Error-free sum: Knuth, TAOCP 2, 4.2.2; product: Dekker, Numer.
-//! Math. 18 (1971); compensated sums: Ogita, Rump, Oishi, SIAM J. Sci. Comput. 26 (2005).
+//! each rounded once. The result equals exact arithmetic in every bit, unless the values' sizes lie some thirty orders
+//! of magnitude apart: then the last bit may differ. Error-free sum: Knuth, TAOCP 2, 4.2.2. Product: Dekker, Numer.
+//! Math. 18 (1971). Compensated sums: Ogita, Rump, Oishi, SIAM J. Sci. Comput. 26 (2005).
 
 /// Mean and population standard deviation, both finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WindowMoments {
-    /// Arithmetic mean.
+    /// Arithmetic mean of the values.
     pub mean: f64,
     /// Population standard deviation (divided by n); exactly 0 when all values are equal.
     pub std_dev: f64,
 }
 
-/// The moments of finite values; `None` of none. Values near the ends of the range are scaled by a power of two first,
-/// so neither sums nor squares overflow or vanish.
+/// Computes the moments of finite values; returns `None` if there are no values. It first scales values near the ends
+/// of the range by a power of two, so that neither sums nor squares overflow or vanish.
 pub fn moments(values: impl Iterator<Item = f64> + Clone) -> Option<WindowMoments> {
     let largest = values.clone().map(f64::abs).reduce(f64::max)?;
     let scale = match largest {
@@ -37,14 +37,14 @@ struct Double {
     low: f64,
 }
 
-/// `a + b = sum + error`, exactly.
+/// Computes `a + b = sum + error` exactly.
 fn two_sum(a: f64, b: f64) -> Double {
     let sum = a + b;
     let part = sum - a;
     Double { high: sum, low: (a - (sum - part)) + (b - part) }
 }
 
-/// `a * b = product + error`, exactly (within the range that `moments` scales to).
+/// Computes `a * b = product + error` exactly (within the range that `moments` scales to).
 fn two_product(a: f64, b: f64) -> Double {
     let split = |x: f64| {
         let c = 134_217_729.0 * x; // 2^27 + 1
@@ -71,7 +71,7 @@ impl Double {
         two_sum(sum.high, sum.low + low.low)
     }
 
-    /// `x - self`
+    /// Computes `x - self` with both parts.
     fn distance(self, x: f64) -> Double {
         let difference = two_sum(x, -self.high);
         two_sum(difference.high, difference.low - self.low)
@@ -88,7 +88,7 @@ impl Double {
         two_sum(quotient, ((self.high - back.high) - back.low + self.low) / n)
     }
 
-    /// One Newton step from f64's own square root.
+    /// Computes the square root with one Newton step from f64's own square root.
     fn sqrt(self) -> Double {
         if self.high <= 0.0 {
             return Double::ZERO;
@@ -98,8 +98,9 @@ impl Double {
         two_sum(root, ((self.high - back.high) - back.low + self.low) / (2.0 * root))
     }
 
-    /// `self / scale`, a power of two, rounded once. A subnormal has fewer bits than `high`, so `high / scale` is
-    /// rounded a second time, which goes wrong where `high` lies half-way between two of them and `low` decides.
+    /// Computes `self / scale`, where `scale` is a power of two, and rounds once. A subnormal has fewer bits than
+    /// `high`, so `high / scale` is rounded a second time. That result is wrong where `high` lies half-way between two
+    /// subnormals and `low` decides.
     fn unscaled(self, scale: f64) -> f64 {
         let rounded = self.high / scale;
         if rounded.abs() > f64::MIN_POSITIVE {

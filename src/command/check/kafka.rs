@@ -1,5 +1,5 @@
-//! What `anomaly check --connect` tries of Kafka: brokers, topics, the group, and the rights to read and to write. Nothing
-//! that a reader of committed records would see is left behind.
+//! The checks of Kafka for `anomaly check --connect`: brokers, topics, the group, and the rights to read and to write.
+//! They leave nothing that a reader of committed records would see.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::stream::kafka::context::DeliveryReports;
 
 const CALL: Duration = Duration::from_secs(10);
 
-/// Everything that the role of `file` needs of Kafka; of all roles without one.
+/// Checks everything that the role of `file` requires of Kafka; without `file`, everything that all roles require.
 pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tally) {
     if file == Some(ShippedFile::Dashboard) {
         return;
@@ -89,7 +89,7 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
     }
 }
 
-/// How the topics are configured, as far as that is not what they need.
+/// Returns the topics whose configuration differs from the required one.
 fn configurations(settings: &Settings, keeps_state: bool) -> Result<Vec<Finding>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(stream::topics::look(&settings.kafka, &settings.topics, keeps_state)).map_err(|e| e.message)
@@ -108,7 +108,7 @@ fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<usize, Stri
     }
 }
 
-/// Fetches from the end of the first partition: the broker says at once when that is not allowed.
+/// Fetches from the end of the first partition, because the broker refuses at once if that is not allowed.
 fn readable(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<(), String> {
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, 0, Offset::End).map_err(|e| e.to_string())?;

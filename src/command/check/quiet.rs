@@ -5,7 +5,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::KafkaError;
 
-/// Logs nothing.
+/// A client context that logs nothing.
 pub(super) struct Quiet;
 
 impl ClientContext for Quiet {

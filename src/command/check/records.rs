@@ -1,5 +1,5 @@
-//! The newest records of `raw_events`, and how each is understood: what `anomaly check --connect` shows. Read outside any
-//! group; nothing is committed.
+//! Shows the newest records of `raw_events`, and how each is decoded, for `anomaly check --connect`. It reads outside
+//! any group and commits nothing.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant as Monotonic};
@@ -16,21 +16,21 @@ use crate::event::{Decoder, Headers, RawRecord, Timestamp};
 use crate::finding::{Finding, Grade};
 use crate::foreign;
 
-/// Records that are shown.
+/// Number of records that are shown.
 const SHOWN: usize = 20;
-/// Longest time to read them.
+/// Timeout for reading the records.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// One record, and how it is understood.
+/// One record, and how it is decoded.
 struct Seen {
-    /// Its own time in milliseconds, for the order.
+    /// Time of the record in milliseconds, for the order.
     at: i64,
     partition: i32,
     offset: i64,
     result: Result<String, String>,
 }
 
-/// Prints the newest records and what becomes of them.
+/// Prints the newest records and their outcomes.
 pub(super) fn show(settings: &Settings, consumer: &BaseConsumer<Quiet>, partitions: usize, tally: &mut Tally) {
     let what = format!("records of {}", settings.topics.raw_events);
     let mut seen = match newest(settings, consumer, partitions) {
@@ -86,7 +86,7 @@ fn newest(settings: &Settings, consumer: &BaseConsumer<Quiet>, partitions: usize
     Ok(seen)
 }
 
-/// Headers as the client lends them.
+/// Headers borrowed from the client.
 struct Lent<'a>(Option<&'a BorrowedHeaders>);
 
 impl Headers for Lent<'_> {
@@ -100,7 +100,7 @@ impl Headers for Lent<'_> {
     }
 }
 
-/// Device, metric, value and time as the detector reads them, or why it does not.
+/// Describes device, metric, value and time as the detector reads them, or says why it does not.
 fn understood(decoder: &mut Decoder, record: &BorrowedMessage<'_>, at: Option<i64>) -> Result<String, String> {
     let headers = Lent(record.headers());
     let input = RawRecord { key: record.key(), value: record.payload(), headers: &headers };

@@ -121,13 +121,13 @@ struct Whole {
     per_second: f64,
     fields: Fields,
     file: String,
-    /// URL of the pages.
+    /// URL of the dashboard's pages.
     pages: String,
     seen: Seen,
     has_ended: bool,
 }
 
-/// Numbers of sent events.
+/// Counts and times of the sent events.
 #[derive(Default)]
 struct Seen {
     sent: u64,

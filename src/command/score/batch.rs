@@ -20,22 +20,22 @@ pub const BATCH: usize = 16_384;
 /// Minimum number of records per core.
 const SHARE: usize = 256;
 
-/// Counts of a file.
+/// Counts of the outcomes of a file.
 #[derive(Default)]
 pub struct ScoreCounts {
-    /// Events, abnormal or not.
+    /// Number of events, abnormal or not.
     pub accepted: u64,
-    /// Events before `min_samples`.
+    /// Number of events before `min_samples`.
     pub learning: u64,
-    /// Abnormal events.
+    /// Number of events that are abnormal.
     pub anomalies: u64,
-    /// Ignored records.
+    /// Number of records that the settings ignore.
     pub ignored: u64,
-    /// Events with a metric.
+    /// Number of events with a metric.
     pub with_metric: u64,
-    /// Events with a time.
+    /// Number of events with a time.
     pub with_time: u64,
-    /// Events whose time is before that of the previous one in their series.
+    /// Number of events whose time is before that of the previous one in their series, with the first line.
     pub backwards: LineCount,
 }
 
@@ -54,11 +54,11 @@ impl ScoreCounts {
 pub struct JudgedBatch {
     /// Lines to write, with their line ends.
     pub lines: Vec<(usize, Vec<u8>)>,
-    /// Rejected records.
+    /// Indexes of rejected records, with their reasons.
     pub rejections: Vec<(usize, Rejection)>,
 }
 
-/// A detector per core.
+/// One detector for each core.
 pub struct ParallelDetectors {
     judges: Vec<(Detector, TimeOrder)>,
     hasher: DefaultHashBuilder,
@@ -66,7 +66,7 @@ pub struct ParallelDetectors {
     source: RecordId,
 }
 
-/// Result of one core.
+/// Result of one core's share of a batch.
 struct Share {
     lines: Vec<(usize, Vec<u8>)>,
     counts: ScoreCounts,

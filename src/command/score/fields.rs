@@ -11,7 +11,7 @@ use crate::source::file::RecordBatch;
 const RECORDS: usize = 10;
 /// Maximum length of a record to look at, in bytes.
 const LONGEST: usize = 1 << 16;
-/// Maximum number of names.
+/// Maximum number of names in the message.
 const NAMES: usize = 40;
 
 /// Returns the dotted paths of the values in the first JSON objects of a batch.

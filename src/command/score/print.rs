@@ -7,7 +7,7 @@ use crate::event::{Event, Timestamp};
 use crate::foreign;
 use crate::method::Judgement;
 
-/// The writer of results.
+/// The writer of results, and its form.
 #[derive(Debug, Clone, Copy)]
 pub struct ResultWriter {
     /// Write a line for every event, not only for anomalies.
@@ -113,7 +113,7 @@ fn json<T: Serialize>(value: &T) -> Option<Vec<u8>> {
     Some(line)
 }
 
-/// Returns a row of the table.
+/// The cells of a row of the table.
 struct Columns<'a> {
     time: Option<Timestamp>,
     device: &'a str,

@@ -10,12 +10,12 @@ use crate::foreign;
 use crate::source::file::{LineCount, RecordBatch, SkippedLines};
 use crate::source::reasons::ReasonCounts;
 
-/// Collects the report.
+/// Collects the report while the file is judged.
 pub struct ScoreReport<'a> {
     options: &'a Score,
     /// Name of the file for messages.
     file: String,
-    /// Counts of outcomes.
+    /// Counts of the outcomes of the file.
     pub counts: ScoreCounts,
     reasons: ReasonCounts,
     passed: SkippedLines,
@@ -24,12 +24,12 @@ pub struct ScoreReport<'a> {
     is_table: bool,
     /// Device of all rows of a table without a column for it.
     only_device: Option<String>,
-    /// A rejected row would be an event with a comma as decimal point.
+    /// Whether a rejected row would be an event with a comma as decimal point.
     needs_comma: bool,
 }
 
 impl<'a> ScoreReport<'a> {
-    /// Creates an empty report.
+    /// Creates an empty report for these options.
     pub fn new(options: &'a Score) -> Self {
         ScoreReport {
             options,
@@ -115,7 +115,7 @@ impl<'a> ScoreReport<'a> {
         named.into_iter().flatten()
     }
 
-    /// Prints the report.
+    /// Prints the report on standard error.
     pub fn say(&self) {
         let file = &self.file;
         for reason in self.reasons.all() {
@@ -134,10 +134,10 @@ impl<'a> ScoreReport<'a> {
             output::note("text that is not UTF-8 may be Latin-1: iconv -f LATIN1 -t UTF-8 converts it");
         }
         if self.counts.ignored > 0 {
-            output::note(format_args!("{file}: {} records were passed over (--ignore)", self.counts.ignored));
+            output::note(format_args!("{file}: {} records were skipped (--ignore)", self.counts.ignored));
         }
-        self.note(self.passed.comments, "lines that begin with # were passed over");
-        self.note(self.passed.headers, "more lines that repeat the header line were passed over");
+        self.note(self.passed.comments, "lines that begin with # were skipped");
+        self.note(self.passed.headers, "more lines that repeat the header line were skipped");
         if let Some(device) = &self.only_device {
             let column = foreign::name(&self.options.judging.settings.fields.device);
             output::note(format_args!(

@@ -28,7 +28,7 @@ struct Place {
     length: usize,
 }
 
-/// The sorter.
+/// Sorts records in memory, with a file for those that do not fit.
 pub struct Sorter {
     reading: Arc<FileReading>,
     text: Vec<u8>,
@@ -43,7 +43,7 @@ pub struct Sorter {
 }
 
 impl Sorter {
-    /// Creates an empty sorter.
+    /// Creates a sorter without records.
     pub fn new(reading: Arc<FileReading>) -> Self {
         Sorter {
             reading,
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::event::{Fields, Parser};
 
-    /// Line numbers in the order of the output.
+    /// Returns line numbers in the order of the output.
     fn sorted(texts: &[&str], limit: usize) -> Vec<u64> {
         let reading = Arc::new(FileReading::new(Parser::new(&Fields::default()).unwrap(), false, "d".into(), None));
         let mut batch = RecordBatch::new(reading.clone());

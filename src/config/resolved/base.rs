@@ -1,10 +1,10 @@
-//! The path below which a proxy shows the dashboard, such as `/anomaly`. Pages know only addresses that begin at their own
-//! root: this path is taken off what arrives and put before what leaves, each in one place.
+//! The path below which a proxy shows the dashboard, such as `/anomaly`. Pages know only addresses from their own root.
+//! The path is removed from requests and added to responses, each in one place.
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What browsers percent-encode in a path, so that the cookie's `Path` is spelled as they spell the address
-/// (<https://url.spec.whatwg.org/#path-percent-encode-set>), and `%` itself.
+/// Characters that browsers percent-encode in a path, and `%` itself, so that the cookie's `Path` equals the browser's
+/// address (<https://url.spec.whatwg.org/#path-percent-encode-set>).
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -18,17 +18,17 @@ const ENCODED: &AsciiSet = &CONTROLS
     .add(b'}')
     .add(b'%');
 
-/// A path without a slash at its end; the empty one is the root of the site.
+/// A path without a slash at its end; the empty path is the root of the site.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BasePath {
-    /// As in an address: percent-encoded.
+    /// The path as in an address, percent-encoded.
     text: String,
-    /// Its segments, decoded.
+    /// Segments of the path, decoded.
     segments: Vec<String>,
 }
 
 impl BasePath {
-    /// Reads a setting: "" and "/" are the root; a slash at the end does not matter.
+    /// Parses the setting. "" and "/" are the root, and a slash at the end is ignored.
     ///
     /// # Errors
     /// What was expected instead.
@@ -47,7 +47,7 @@ impl BasePath {
             match decoded.as_ref() {
                 "" => return Err("expected a path without empty segments"),
                 "." | ".." => return Err("expected a path without the segments . and .."),
-                // `;` ends a cookie's path, and `/` and `\` inside a segment are read in two ways.
+                // A `;` would end a cookie's path. Programs interpret `/` and `\` inside a segment differently.
                 name if name.contains(|c: char| c.is_control() || ";/\\".contains(c)) => {
                     return Err(
                         "expected a path without control characters, encoded slashes, backslashes and semicolons",
@@ -60,18 +60,18 @@ impl BasePath {
         Ok(BasePath { text, segments })
     }
 
-    /// Percent-encoded; empty for the root.
+    /// Returns the path percent-encoded; empty for the root.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The address of something at this site; `address` begins with a slash, or is left as it is.
+    /// Returns an address below this path, if `address` begins with a slash; otherwise `address` unchanged.
     pub fn link(&self, address: &str) -> String {
         let is_own = address.starts_with('/') && !address.starts_with("//");
         if is_own { format!("{}{address}", self.text) } else { address.to_owned() }
     }
 
-    /// What is left of a request's path; `None` when the path does not begin with this one.
+    /// Returns the rest of a request's path; `None` if the path does not begin with this one.
     pub fn inside<'a>(&self, path: &'a str) -> Option<&'a str> {
         let mut rest = path;
         for name in &self.segments {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_put_before_what_leaves_and_taken_off_what_arrives() {
+    fn a_path_is_added_to_responses_and_removed_from_requests() {
         let base = BasePath::parse("/my watch/ä/").unwrap();
         assert_eq!(base.as_str(), "/my%20watch/%C3%A4");
         assert_eq!(base.link("/devices?span=1h"), "/my%20watch/%C3%A4/devices?span=1h");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_lead_elsewhere_is_refused() {
+    fn a_path_that_leads_to_another_site_is_refused() {
         for text in
             ["anomaly", "//evil.example", "/a//b", "/a/../b", "/%2e%2e", "/a%2Fb", "/a;b", "/a\nb", "/%ff", "/a\\b"]
         {

@@ -3,19 +3,19 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Addresses that begin with the same bits. An IPv4 address that is written as an IPv6 one is an IPv4 address.
+/// Addresses that begin with the same bits. An IPv4 address written as an IPv6 address counts as IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
-    /// Number of bits that count.
+    /// Number of leading bits that are compared.
     prefix: u8,
 }
 
-/// Width in bits of what an IPv4-mapped address has before the IPv4 address.
+/// Number of bits before the IPv4 address in an IPv4-mapped address.
 const MAPPED: u8 = 96;
 
 impl Network {
-    /// Whether an address belongs to it.
+    /// Returns whether the range contains an address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (ours, theirs, width) = match (self.address, address.to_canonical()) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => (u32::from(ours).into(), u32::from(theirs).into(), 32),

@@ -1,4 +1,4 @@
-//! Types of single settings that are no numbers or strings.
+//! Types of single settings that are not numbers or plain strings.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::declare::{choice, plain};
 
-/// A string that never shows itself.
+/// A string that is never printed.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text, for sending it.
+    /// Returns the text, for authentication only.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -25,19 +25,19 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// An address to bind.
+/// Setting of an address to bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// The role's own default.
+    /// The default address of the role.
     Default,
-    /// Nothing is bound.
+    /// No address is bound at all.
     Off,
-    /// This one.
+    /// Exactly this address is bound.
     At(SocketAddr),
 }
 
 impl ListenAddress {
-    /// The address, or `None` when off.
+    /// Returns the address, or `None` if it is off.
     pub fn or(self, default: SocketAddr) -> Option<SocketAddr> {
         match self {
             ListenAddress::Default => Some(default),
@@ -60,11 +60,11 @@ impl<'de> Deserialize<'de> for ListenAddress {
 plain!(Secret, ListenAddress);
 
 choice! {
-    /// Where the producer's events come from.
+    /// Source of the producer's events.
     SourceKind {
-        /// Synthetic devices.
+        /// Synthetic devices with injected anomalies.
         Generate = "generate",
-        /// A file.
+        /// A file or standard input.
         Replay = "replay",
         /// This machine's own metrics.
         Host = "host",
@@ -87,11 +87,11 @@ choice! {
 }
 
 choice! {
-    /// What happens to a rejected record.
+    /// The treatment of a rejected record.
     OnReject {
-        /// It goes to the dead-letter topic.
+        /// The record goes to the dead-letter topic.
         DeadLetter = "dead_letter",
-        /// It is counted.
+        /// The record is counted and dropped.
         Drop = "drop",
         /// The detector stops with exit code 65.
         Fail = "fail",
@@ -99,31 +99,31 @@ choice! {
 }
 
 choice! {
-    /// How anomalies reach the topic.
+    /// The way in which anomalies reach the topic.
     Delivery {
-        /// In transactions with the offsets.
+        /// In transactions together with the offsets.
         ExactlyOnce = "exactly_once",
-        /// Without transactions.
+        /// Without transactions, so a crash may repeat anomalies.
         AtLeastOnce = "at_least_once",
     }
 }
 
 choice! {
-    /// How windows survive a restart.
+    /// The way in which windows survive a restart.
     StateKeeping {
         /// As snapshots in the state topic.
         Topic = "topic",
-        /// The input is read again.
+        /// The detector reads the input again.
         History = "history",
     }
 }
 
 choice! {
-    /// Where a group without offsets and state begins.
+    /// The position from which a group without offsets and state begins.
     StartPosition {
-        /// With the oldest record.
+        /// The oldest record of the partition.
         Earliest = "earliest",
-        /// With the next record.
+        /// The next record that arrives.
         Latest = "latest",
     }
 }
@@ -131,11 +131,11 @@ choice! {
 choice! {
     /// Whether responses ask browsers to use only TLS for this host.
     Hsts {
-        /// On port 443.
+        /// If the dashboard uses port 443.
         Auto = "auto",
-        /// Over any encrypted connection.
+        /// If the connection is encrypted, on any port.
         On = "on",
-        /// Never.
+        /// Responses never ask for it.
         Off = "off",
     }
 }

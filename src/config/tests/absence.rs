@@ -1,4 +1,4 @@
-//! Only "not found" is absence: whatever else keeps settings from being read stops the start, or is told.
+//! Only "not found" counts as absent. Whatever else prevents reading the settings stops the start, or is reported.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -8,7 +8,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use super::super::*;
 use super::{message, places};
 
-/// Someone whom modes stop: root reads everything, so root's tests read as nobody.
+/// Returns a user whom file modes restrict. Root may read everything, so root's tests read as user `nobody`.
 fn someone() -> Option<Account> {
     account::is_root().then(|| Account::find("nobody").unwrap().expect("a user nobody"))
 }
@@ -17,7 +17,7 @@ fn close(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// The complaint about a settings directory with these files, of which one is closed.
+/// Returns the complaint about a settings directory with these files, one of which is not readable.
 fn complaint_when_closed(files: &[(&str, &str)], closed: &str) -> String {
     let (dir, places) = places(files, &[]);
     close(dir.path(), 0o755);
@@ -29,7 +29,7 @@ fn complaint_when_closed(files: &[(&str, &str)], closed: &str) -> String {
 }
 
 #[test]
-fn what_may_not_be_read_stops_the_start_with_the_path_and_the_remedy() {
+fn a_file_that_may_not_be_read_stops_the_start_with_the_path_and_the_remedy() {
     let one = [("common.toml", "[postgres]\nretention = \"0s\"\n")];
     for (files, closed, remedy) in [
         (&one[..], "", "chmod 0755 DIR"),
@@ -45,7 +45,7 @@ fn what_may_not_be_read_stops_the_start_with_the_path_and_the_remedy() {
 }
 
 #[test]
-fn what_is_there_and_is_no_file_of_settings_stops_the_start() {
+fn anything_that_is_no_regular_file_of_settings_stops_the_start() {
     let (dir, places) = places(&[("conf.d/50.toml", "")], &[]);
     let conf_d = dir.path().join("conf.d");
     let complain = |make: &dyn Fn(&Path), name: &str, why: &str| {
@@ -82,7 +82,7 @@ fn a_drop_in_that_is_a_link_to_dev_null_is_empty_and_a_secret_is_a_regular_file(
 }
 
 #[test]
-fn a_byte_order_mark_is_passed_over_and_what_is_not_read_is_named() {
+fn a_byte_order_mark_is_skipped_and_files_that_are_not_read_are_named() {
     let (_dir, places) = places(
         &[
             ("conf.d/50.toml", "\u{feff}[detector]\r\nwindow = 50\r\n"),
@@ -126,16 +126,16 @@ fn a_secret_is_one_line_whatever_ends_it_and_neither_empty_nor_several_lines() {
 }
 
 #[test]
-fn credentials_that_are_missing_are_none_and_those_that_may_not_be_read_are_told() {
+fn missing_credentials_are_none_and_unreadable_ones_are_reported() {
     let (dir, mut places) = places(&[("credentials/postgres.password", "hush")], &[]);
     close(dir.path(), 0o755);
     let kept = dir.path().join("credentials");
     places.credentials = Some(dir.path().join("gone"));
     assert_eq!(load(&places).unwrap().settings.postgres.password.reveal(), "");
-    // What systemd names must be readable.
+    // Credentials that systemd names must be readable.
     places.credentials = Some(kept.join("postgres.password"));
     assert!(load(&places).expect_err("no directory").message.contains("Not a directory"));
-    // Where root keeps them, other users have none, and are told.
+    // Where root stores them, other users have none, and a notice says so.
     places.credentials = None;
     assert_eq!(load(&places).unwrap().settings.postgres.password.reveal(), "hush");
     close(&kept, 0o000);
@@ -148,20 +148,20 @@ fn credentials_that_are_missing_are_none_and_those_that_may_not_be_read_are_told
 #[test]
 fn names_that_are_patterns_or_that_kafka_refuses_are_refused_for_every_topic_and_group() {
     let long = "x".repeat(250);
-    let told = |key: &str, wrong: &str| {
+    let report = |key: &str, wrong: &str| {
         let (section, name) = key.split_once('.').unwrap();
-        let told = message(&[("common.toml", &format!("[{section}]\n{name} = \"{wrong}\"\n"))], &[]);
-        assert!(told.contains("common.toml:2:") && told.contains(&format!("`{key}`")), "{wrong}: {told}");
+        let report = message(&[("common.toml", &format!("[{section}]\n{name} = \"{wrong}\"\n"))], &[]);
+        assert!(report.contains("common.toml:2:") && report.contains(&format!("`{key}`")), "{wrong}: {report}");
     };
     for key in ["topics.raw_events", "topics.anomalies", "topics.dead_letter", "topics.state"] {
-        ["^raw.*", &long, "a b", ".", "", "r\u{fc}hr"].into_iter().for_each(|wrong| told(key, wrong));
+        ["^raw.*", &long, "a b", ".", "", "r\u{fc}hr"].into_iter().for_each(|wrong| report(key, wrong));
     }
     for key in ["detector.group", "sink.group"] {
-        ["^group", &long, ""].into_iter().for_each(|wrong| told(key, wrong));
+        ["^group", &long, ""].into_iter().for_each(|wrong| report(key, wrong));
     }
     let twins = "[topics]\nstate = \"anomaly.state\"\nanomalies = \"anomaly_state\"\n";
-    let told = message(&[("common.toml", twins)], &[]);
-    assert!(told.contains("differ in dots and underscores only"), "{told}");
+    let report = message(&[("common.toml", twins)], &[]);
+    assert!(report.contains("differ in dots and underscores only"), "{report}");
     let longest = format!("[topics]\nraw_events = \"{}\"\n", &long[1..]);
     let (_dir, places) = places(&[("common.toml", &longest)], &[]);
     assert!(load(&places).is_ok());

@@ -1,9 +1,9 @@
-//! Lists of tables: their order over files, their errors, and the limits that they lead to.
+//! Tests of lists of tables: their order over files, their errors, and the limits that they lead to.
 
 use super::super::*;
 use super::{message, places};
 
-/// Settings as gathered, without the rules between them.
+/// Returns the collected settings, without the rules between them.
 fn gathered(files: &[(&str, &str)]) -> Loaded {
     let (dir, places) = places(files, &[]);
     let mut report = SettingsReport::default();
@@ -15,7 +15,7 @@ fn gathered(files: &[(&str, &str)]) -> Loaded {
 
 #[test]
 fn tables_of_all_files_are_appended_in_order_and_the_last_match_wins_key_by_key() {
-    // More than ten, so that their order is not that of their texts.
+    // There are more than ten tables, so that their order is not that of their texts.
     let many = "[[detector.override]]\ndevice = \"fan-*\"\nwindow = 60\n".repeat(11);
     let loaded = gathered(&[
         ("common.toml", "[detector]\nwindow = 40\n"),

@@ -10,10 +10,10 @@ use crate::store::maintain::{MaintenanceResult, PendingDeletion, maintain};
 /// Interval between two passes, and after a failed one.
 const PASS: Duration = Duration::from_secs(600);
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
-/// A larger difference between clocks prevents deletion.
+/// Clocks that differ by more milliseconds than this prevent deletion.
 const APART_MILLIS: i64 = 300_000;
 
-/// State between two passes.
+/// State between two passes of the upkeep.
 pub struct Upkeep {
     settings: PostgresSettings,
     component: Arc<Component>,

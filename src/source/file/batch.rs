@@ -17,7 +17,7 @@ pub struct BatchRow<'a> {
     pub index: i64,
     /// One-based line on which it begins.
     pub line: u64,
-    /// Its bytes in the file, without the line end.
+    /// Bytes of the record in the file, without the line end.
     pub bytes: &'a [u8],
 }
 
@@ -32,14 +32,14 @@ struct Place {
 /// A kind of lines: their number, and the first of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LineCount {
-    /// Number of lines.
+    /// Number of lines of this kind.
     pub count: u64,
-    /// One-based line; 0 if there is none.
+    /// One-based number of the first line; 0 if there is none.
     pub first: u64,
 }
 
 impl LineCount {
-    /// Counts one line.
+    /// Counts one more line of this kind.
     pub fn add(&mut self, line: u64) {
         self.join(LineCount { count: 1, first: line });
     }
@@ -70,13 +70,13 @@ impl SkippedLines {
     }
 }
 
-/// A batch of records.
+/// Records that were read together.
 #[derive(Debug)]
 pub struct RecordBatch {
     reading: Arc<FileReading>,
     text: Vec<u8>,
     places: Vec<Place>,
-    /// Lines that were skipped between them.
+    /// Lines that were skipped between the records.
     pub passed: SkippedLines,
 }
 
@@ -86,24 +86,24 @@ impl RecordBatch {
         RecordBatch { reading, text: Vec::new(), places: Vec::new(), passed: SkippedLines::default() }
     }
 
-    /// Appends a record.
+    /// Appends a record to the batch.
     pub fn push(&mut self, row: BatchRow<'_>) {
         let start = self.text.len();
         self.text.extend_from_slice(row.bytes);
         self.places.push(Place { index: row.index, line: row.line, start, end: self.text.len() });
     }
 
-    /// Returns the number of records.
+    /// Returns the number of records in the batch.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Returns whether the batch is empty.
+    /// Returns whether the batch has no records.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Returns whether the batch is full.
+    /// Returns whether the batch has reached its size limit.
     pub fn is_full(&self) -> bool {
         self.text.len() >= FULL
     }

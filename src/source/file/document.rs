@@ -20,7 +20,7 @@ pub struct JsonSplitter {
 
 #[derive(Debug, Default)]
 struct Scan {
-    /// Number of bytes scanned.
+    /// Number of bytes that were scanned.
     bytes: usize,
     /// Number of open objects and arrays.
     depth: usize,

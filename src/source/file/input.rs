@@ -92,7 +92,7 @@ impl InputFile {
         !self.is_regular
     }
 
-    /// Consumes bytes.
+    /// Consumes bytes from the beginning of the slice.
     pub fn consume(&mut self, count: usize) {
         self.start += count.min(self.end - self.start);
     }
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_text_is_named_and_what_is_text_is_not() {
+    fn a_format_that_is_not_text_is_named_and_text_is_accepted() {
         for (begin, says) in [
             (&b"\xff\xfed\0"[..], "UTF-16"),
             (b"d\0e\0v\0", "UTF-16"),

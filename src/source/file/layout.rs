@@ -14,7 +14,7 @@ const PATHS: usize = 16;
 const NAMED: usize = 40;
 const NAME: usize = 60;
 
-/// The layout of a table.
+/// The layout of a table, from its header line.
 #[derive(Debug)]
 pub struct FileLayout {
     delimiter: u8,
@@ -81,7 +81,7 @@ impl FileLayout {
         self.one_device.is_some()
     }
 
-    /// Returns the delimiter.
+    /// Returns the delimiter of the table.
     pub fn delimiter(&self) -> u8 {
         self.delimiter
     }
@@ -185,7 +185,7 @@ fn shown(header: &[u8]) -> String {
 
 fn two(file: &str, path: &str, first: usize, second: usize) -> Error {
     Error::data(format_args!(
-        "{file} has two columns `{path}` ({} and {}), and which one holds the values cannot be known; rename one in the \
+        "{file} has two columns `{path}` ({} and {}), and which one has the values cannot be known; rename one in the \
          header line",
         first + 1,
         second + 1

@@ -8,10 +8,11 @@ use crate::event::{Event, Forms, Parser, RawRecord, Rejection};
 #[derive(Debug)]
 pub struct FileReading {
     parser: Parser,
-    /// Layout of a table.
+    /// Accepted spellings of values, with the decimal point of the file.
     forms: Forms,
     /// Device of a table without such a column.
     device: String,
+    /// Layout of the table; `None` for JSON.
     layout: Option<FileLayout>,
 }
 

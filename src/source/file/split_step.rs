@@ -7,9 +7,9 @@ use crate::error::Error;
 /// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SplitStep {
-    /// There was a record.
+    /// A record was split off.
     Record,
-    /// There was a line that is not a record.
+    /// A line that is not a record was skipped.
     Passed,
     /// The next record does not end within the available bytes.
     Hungry,

@@ -18,7 +18,7 @@ pub struct RowSplitter {
     /// A row that was read while looking for the header line, with its number.
     first: Option<(u64, Vec<u8>)>,
     index: i64,
-    /// Lines that were skipped.
+    /// Number of lines that were read.
     lines: u64,
     scan: RowScan,
     passed: SkippedLines,
@@ -159,7 +159,7 @@ impl RowSplitter {
     }
 }
 
-/// Classes of lines.
+/// Classes of the lines of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Row,
@@ -167,10 +167,10 @@ enum Kind {
     Header,
 }
 
-/// The available bytes.
+/// Result of splitting off a line from the available bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Split {
-    /// Returns the line with this number.
+    /// A line with this number and this class.
     Line(u64, Kind),
     Hungry,
     End,

@@ -21,7 +21,7 @@ fn file(name: &str, text: &[u8]) -> (tempfile::TempDir, String) {
     (dir, path)
 }
 
-/// Opens a file; `named` as in [`Options`].
+/// Opens a file; `named` as in [`FileOptions`].
 fn open_named(path: &str, fields: &Fields, named: [bool; 4]) -> Result<Records> {
     let parser = Parser::new(fields).unwrap();
     let options =
@@ -29,12 +29,12 @@ fn open_named(path: &str, fields: &Fields, named: [bool; 4]) -> Result<Records> 
     open(path, &options)
 }
 
-/// A time column `t` and a value column `v`.
+/// Returns fields with a time column `t` and a value column `v`.
 fn fields() -> Fields {
     Fields { device: "d".into(), value: "v".into(), time: "t".into(), ..Fields::default() }
 }
 
-/// All batches until the end or an error.
+/// Reads all batches until the end or an error.
 fn read(name: &str, text: &[u8]) -> (Vec<RecordBatch>, Option<Error>) {
     let (_dir, path) = file(name, text);
     let fields = fields();
@@ -157,7 +157,7 @@ fn the_delimiter_is_that_of_the_header_line_or_of_sep() {
 }
 
 #[test]
-fn comments_and_repeated_header_lines_are_no_rows_and_are_counted() {
+fn comments_and_repeated_header_lines_are_counted_and_not_rows() {
     let text = b"# made by x, \"y\n#v,t\n\nt,v\n1,2\n# half, \"time\nt,v\n3,4\nt,v\n";
     let (batches, error) = read("a.csv", text);
     assert_eq!(error, None);
@@ -186,7 +186,7 @@ fn an_open_quote_is_an_error_of_the_row_that_opens_it() {
     error("a.csv", b"t,v\n\"3,4\n\"5\",6\n\"7\",8\n", &["a.csv:2:", "text follows the next quote"]);
     error("a.csv", b"\"t,v\n3,4\n", &["a.csv:1:", "the file ends"]);
     let (batches, _) = read("a.csv", b"t,v\n1,2\n\"3,4\n5,6\n");
-    assert_eq!(got(&batches), [row(0, 2, "1,2")], "what is before it is read");
+    assert_eq!(got(&batches), [row(0, 2, "1,2")], "rows before the quote are read");
 }
 
 #[test]
@@ -288,11 +288,11 @@ fn gzip_is_unpacked_also_in_several_members_and_damage_is_an_error() {
     let (batches, error) = read("a.csv.gz", &packed[..packed.len() / 2]);
     let error = error.unwrap();
     assert!(error.message.contains("damaged or cut off") && error.kind == crate::error::ExitKind::Data, "{error}");
-    assert!(got(&batches).len() > 1_000, "what is before the damage is read");
+    assert!(got(&batches).len() > 1_000, "rows before the damage are read");
 }
 
 #[test]
-fn what_is_no_text_is_said_with_its_remedy() {
+fn a_file_that_is_not_text_is_refused_with_a_remedy() {
     let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
     error("a.csv", &utf16("\u{feff}t,v\n1,2\n"), &["UTF-16", "iconv"]);
     error("a.csv", &utf16("t,v\n1,2\n"), &["UTF-16", "iconv"]);
