@@ -245,7 +245,7 @@ mod tests {
                 &format!("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"),
             )
         };
-        assert!(post(7, "mark=ok").ends_with("POST mark=ok"));
+        assert!(post(7, "note=ok").ends_with("POST note=ok"));
         let large = post(BODY_BYTES + 1, &"x".repeat(BODY_BYTES + 1));
         assert!(large.starts_with("HTTP/1.1 413"), "{large}");
     }

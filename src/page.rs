@@ -38,7 +38,7 @@ use dashboard::Dashboard;
 pub struct SiteOptions {
     /// Interval at which an open page refreshes itself.
     pub refresh: Duration,
-    /// The wall clock.
+    /// Returns the time of the wall clock.
     pub clock: fn() -> Timestamp,
     /// Path prefix under which a proxy publishes the dashboard.
     pub base: BasePath,
@@ -49,7 +49,7 @@ pub struct SiteOptions {
     pub proxies: Vec<Network>,
     /// Whether browsers must use TLS for this host name from now on (HSTS).
     pub is_tls_only: bool,
-    /// Access control.
+    /// Access control of the pages.
     pub access: Access,
     /// URL of a record in a Kafka console, with the placeholders `{topic}`, `{partition}` and `{offset}`; empty for no
     /// link.
@@ -66,7 +66,7 @@ pub fn app(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Arc<Handle
     watched_app(archive, options).map(|(handler, _)| handler)
 }
 
-/// As [`app`], with the watch that says whether readers get answers.
+/// Makes the handler as [`app`] does, and the watch that reports whether the archive answers.
 ///
 /// # Errors
 /// As [`app`].

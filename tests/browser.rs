@@ -203,7 +203,7 @@ fn new_rows_appear_by_themselves_and_what_is_on_the_screen_stays_where_it_is() {
     let link = browser.runtime.block_on(browser.client.find(Locator::Css("#main [data-key] a"))).unwrap();
     browser.runtime.block_on(browser.client.execute("arguments[0].focus()", vec![json!(link)])).unwrap();
     stage.insert(&anomaly("fan-0007", 70, ago(30), 24.6));
-    browser.wait("the hold to be told", "document.getElementById('live').textContent === 'Held while you read'");
+    browser.wait("the hold to be reported", "document.getElementById('live').textContent === 'Held while you read'");
     assert_eq!(browser.value("document.getElementById('main').textContent.includes('fan-0007')"), json!(false));
     browser.value("document.activeElement.blur()");
     browser.wait("the held row", "document.getElementById('main').textContent.includes('fan-0007')");
@@ -237,7 +237,7 @@ fn a_row_appears_at_once_by_the_stream_and_the_page_does_not_move() {
     browser.wait("the second row", &has("press-0002"));
     println!("commit to the browser's page: {:?}", start.elapsed());
     assert_eq!(browser.value("document.querySelector('tr[data-key]').dataset.key"), json!("raw_events/0/101/0"));
-    assert_eq!(browser.value("document.getElementById('told').textContent.length > 0"), json!(true));
+    assert_eq!(browser.value("document.getElementById('status').textContent.length > 0"), json!(true));
     assert!(browser.value("window.shift").as_f64().unwrap() < 0.01, "{}", browser.value("window.shift"));
     // Held while something is selected or focused; then it is offered, and taken when asked for.
     browser.value("(document.querySelector('#main tr a').focus(), true)");

@@ -12,11 +12,11 @@ use super::{Activity, Component, ComponentState, Health};
 pub struct InputHealth {
     component: Arc<Component>,
     began: Monotonic,
-    inner: Mutex<Inner>,
+    inner: Mutex<InputCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct InputCounts {
     arrivals: Arrivals,
     /// Number of waiting records per worker.
     backlog: BTreeMap<String, i64>,
@@ -65,7 +65,7 @@ impl InputHealth {
         self.lock().backlog.values().sum()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, InputCounts> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -86,7 +86,7 @@ async fn answer(
     let service = service_fn(|request| respond(Arc::clone(&handler), request, peer, is_tls, &events));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    let mut connection = http.serve_connection(TokioIo::new(Open(stream)), service);
+    let mut connection = http.serve_connection(TokioIo::new(UnclosedStream(stream)), service);
     let mut end = pin!(ending.changed());
     let mut is_ending = false;
     let done = poll_fn(|context| {
@@ -102,15 +102,15 @@ async fn answer(
 }
 
 /// A stream that hyper flushes at the end but does not shut down. (Hyper's `poll_without_shutdown` does neither.)
-struct Open<'a, S>(&'a mut S);
+struct UnclosedStream<'a, S>(&'a mut S);
 
-impl<S: AsyncRead + Unpin> AsyncRead for Open<'_, S> {
+impl<S: AsyncRead + Unpin> AsyncRead for UnclosedStream<'_, S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().0).poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Open<'_, S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for UnclosedStream<'_, S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().0).poll_write(context, bytes)
     }

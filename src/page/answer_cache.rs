@@ -45,11 +45,11 @@ pub struct CachedAnswer<V> {
 
 /// Answers of one type, by question.
 pub struct AnswerCache<K, V> {
-    state: Arc<Mutex<State<K, V>>>,
+    state: Arc<Mutex<CacheState<K, V>>>,
     health: Arc<Outage>,
 }
 
-struct State<K, V> {
+struct CacheState<K, V> {
     kept: VecDeque<Kept<K, V>>,
     running: Vec<(K, Arc<RunningQuery<V>>)>,
 }
@@ -76,9 +76,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCache<K, V> {
-    /// Makes an empty cache.
+    /// Makes a cache without answers.
     pub fn new(health: Arc<Outage>) -> Self {
-        AnswerCache { state: Arc::new(Mutex::new(State { kept: VecDeque::new(), running: Vec::new() })), health }
+        AnswerCache { state: Arc::new(Mutex::new(CacheState { kept: VecDeque::new(), running: Vec::new() })), health }
     }
 
     /// Returns a new answer if it comes in time, else the last one with the reason. `load` gets the time at which the
@@ -133,7 +133,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
     /// other request.
     fn start(
         &self,
-        state: &mut State<K, V>,
+        state: &mut CacheState<K, V>,
         question: &K,
         load: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
     ) -> Arc<RunningQuery<V>> {
@@ -163,7 +163,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
     }
 }
 
-impl<K: PartialEq, V> State<K, V> {
+impl<K: PartialEq, V> CacheState<K, V> {
     fn find(&self, question: &K) -> Option<&Kept<K, V>> {
         self.kept.iter().find(|kept| kept.question == *question)
     }

@@ -1,5 +1,5 @@
-//! Asks the archive the questions of the pages when no reader does, so that the role can say whether readers get answers.
-//! A question that only one reader asks never counts: that it is refused may be the question's fault.
+//! Queries the archive as the pages do, at intervals, so that the role can report whether pages get answers. A refused
+//! query of a single reader does not count, because the query itself may be the cause.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant as Monotonic};
@@ -8,18 +8,18 @@ use super::answer_cache::NoNewAnswer;
 use super::dashboard::Dashboard;
 use super::outage::OutageCause;
 
-/// Time between two rounds of questions while all are answered.
+/// Interval between two rounds of queries while all are answered.
 const USUAL: Duration = Duration::from_secs(15);
-/// The same when a question of a reader was refused, or one of the last round was not answered.
+/// Interval after a reader's query was refused, or after a query of the last round failed.
 const SOON: Duration = Duration::from_secs(5);
-/// Rounds in a row with a question that is not answered in time before that counts.
+/// Number of consecutive slow rounds after which the archive counts as too slow.
 const SLOW_ROUNDS: u32 = 3;
 
-/// What the last rounds of questions came to.
+/// The watch over the archive, with the result of the last rounds.
 pub struct ArchiveWatch {
     dashboard: Arc<Dashboard>,
     asked: Option<Monotonic>,
-    /// Refusals that the site had noted when the last round began.
+    /// Number of refusals that the site had counted when the last round began.
     noted: u64,
     refusal: Option<String>,
     slow_rounds: u32,
@@ -30,13 +30,14 @@ impl ArchiveWatch {
         ArchiveWatch { dashboard, asked: None, noted: 0, refusal: None, slow_rounds: 0 }
     }
 
-    /// Why readers get no new answer now, with the remedy; `None` while they get one. Asks when it is time to.
+    /// Returns why the pages get no new answers, with the remedy; `None` while they get them. Queries the archive if a
+    /// round is due.
     pub fn look(&mut self) -> Option<String> {
         let is_in_doubt =
             self.refusal.is_some() || self.slow_rounds > 0 || self.noted != self.dashboard.site.health().refusals();
         let pause = if is_in_doubt { SOON } else { USUAL };
         if self.dashboard.site.is_away() {
-            // What it answers once it is back is not known.
+            // Its answers after the outage are not known yet.
             self.asked = None;
         } else if self.asked.is_none_or(|asked| asked.elapsed() >= pause) {
             self.ask();
@@ -57,25 +58,25 @@ impl ArchiveWatch {
         (self.slow_rounds >= SLOW_ROUNDS).then(|| sentence.to_owned())
     }
 
-    /// The next look asks, whatever the last one found.
+    /// Makes the next call run a round of queries.
     #[cfg(test)]
     pub(super) fn is_due(&mut self) {
         self.asked = None;
     }
 
-    /// One round, up to the first question that is not answered.
+    /// Runs one round, up to the first query that is not answered.
     fn ask(&mut self) {
         self.noted = self.dashboard.site.health().refusals();
         self.asked = Some(Monotonic::now());
         match self.dashboard.pages.unanswered(&self.dashboard.site) {
             None => (self.refusal, self.slow_rounds) = (None, 0),
             Some(NoNewAnswer::Refused(why)) => (self.refusal, self.slow_rounds) = (Some(why), 0),
-            // The refusal still holds as far as is known.
+            // The last refusal stays in effect, because nothing newer is known.
             Some(NoNewAnswer::Slow) => self.slow_rounds += 1,
-            // The site remembers it.
+            // The site itself remembers the outage.
             Some(NoNewAnswer::Away { .. }) => {}
         }
-        // Those of this round are no doubt about it.
+        // Refusals of this round are already known.
         self.noted = self.noted.max(self.dashboard.site.health().refusals());
     }
 }

@@ -14,7 +14,7 @@ struct Asset {
     content: &'static str,
 }
 
-/// All embedded files.
+/// All files embedded into the program.
 pub struct Assets(Vec<Asset>);
 
 const FILES: [(&str, &str, &str, &str); 2] = [

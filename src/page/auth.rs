@@ -1,5 +1,5 @@
-//! Who may come in, and what they may do: everybody on loopback, those whom a proxy names, or those with a password. Also
-//! keeps other sites from acting in a visitor's name.
+//! Access control: who may see the pages, and who may review anomalies. On loopback no login is needed; otherwise a
+//! proxy or a password identifies the user. It also refuses forms that another site's page sends in a user's name.
 
 mod cookies;
 mod forwarded;
@@ -20,60 +20,60 @@ use limit::LoginLimit;
 pub use passwords::{UserRole, Users, hash, look};
 use sessions::{Lifetime, Sessions};
 
-/// How visitors are known.
+/// How users are identified.
 #[derive(Debug, Clone)]
 pub enum Access {
-    /// Nobody is asked. `is_anywhere`: also under names that are not this machine's own (a name that another site's owner
-    /// points here lets that site's script in, unless a wall stands before it).
+    /// No login is needed. Only names of this machine are accepted, unless `is_anywhere` is set. Otherwise the owner of
+    /// another site could let a name point to this machine, and scripts of that site could read the pages.
     Open {
-        /// Told so explicitly.
+        /// Whether the settings allow access under every host name.
         is_anywhere: bool,
     },
     /// By name and password, from a file of [`hash`]es.
     Passwords {
-        /// The file.
+        /// Path of the file of users.
         file: PathBuf,
-        /// A session ends when it is not used for so long.
+        /// Idle timeout of a session.
         idle: Duration,
-        /// A session ends.
+        /// Maximum lifetime of a session.
         life: Duration,
     },
-    /// A proxy of ours that has asked them says who they are.
+    /// A configured proxy authenticates users and passes their names.
     Proxy {
-        /// Name of the header that it sets.
+        /// Name of the header that the proxy sets.
         header: String,
-        /// Those who may mark; `*` is everybody.
+        /// Users who may review anomalies; `*` is every user.
         operators: Vec<String>,
     },
 }
 
-/// Who asks.
+/// The user who sent a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visitor {
-    /// As marks name them.
+    /// Name of the user, as reviews show it.
     pub name: String,
-    /// May mark.
+    /// Whether the user may review anomalies.
     pub is_operator: bool,
-    /// Has a session that can be ended.
+    /// Whether the user has a session that can be ended.
     pub can_leave: bool,
 }
 
-/// What a request gets at the door.
+/// The decision of access control about a request.
 pub enum Admission {
-    /// May come in.
+    /// The request is allowed.
     Enter(Visitor),
-    /// Must say who they are first.
+    /// The user must log in first.
     Ask,
-    /// Is sent away: a status and a sentence.
+    /// The request is refused, with a status and a sentence.
     Refuse(u16, &'static str),
 }
 
-/// A form that came from no page of this site, as far as the headers say.
+/// Answer to a form that came from another site's page, according to its headers.
 const ELSEWHERE: &str = "This was sent by another site's page. If it was this dashboard's own, a proxy before it changes the \
      header Host: let it pass Host on (nginx: proxy_set_header Host $http_host), or set X-Forwarded-Host and be one of \
      dashboard.proxy_addresses.";
 
-/// The door.
+/// Access control of a dashboard.
 pub struct Auth {
     access: Access,
     cookies: Cookies,
@@ -84,7 +84,7 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Nobody is in.
+    /// Creates the access control without open sessions.
     pub fn new(access: Access, cookies: Cookies, proxies: Proxies) -> Auth {
         let (file, lifetime) = match &access {
             Access::Passwords { file, idle, life } => (file.clone(), Lifetime { idle: *idle, whole: *life }),
@@ -94,12 +94,12 @@ impl Auth {
         Auth { access, cookies, proxies, users, sessions, limit: LoginLimit::default() }
     }
 
-    /// Whether there is a page where visitors say who they are.
+    /// Returns whether users log in with a password.
     pub fn has_login(&self) -> bool {
         matches!(self.access, Access::Passwords { .. })
     }
 
-    /// Looks at a request.
+    /// Decides whether a request is allowed.
     pub fn look(&self, request: &Request) -> Admission {
         if request.method == Method::POST && !self.is_from_here(request) {
             return Admission::Refuse(403, ELSEWHERE);
@@ -119,12 +119,12 @@ impl Auth {
                         let is_operator = operators.iter().any(|operator| operator == "*" || operator == name);
                         Admission::Enter(Visitor { name: name.to_owned(), is_operator, can_leave: false })
                     }
-                    _ => Admission::Refuse(403, "The proxy before this dashboard has to say who you are."),
+                    _ => Admission::Refuse(403, "The proxy in front of this dashboard did not send your user name."),
                 }
             }
             Access::Passwords { .. } => {
                 let name = self.token(request).and_then(|token| self.sessions.find(&token));
-                // Who is no longer in the file is no longer in.
+                // A user who was removed from the file loses access at once.
                 match name.and_then(|name| Some((self.users.role(&name)?, name))) {
                     Some((role, name)) => {
                         Admission::Enter(Visitor { name, is_operator: role == UserRole::Operator, can_leave: true })
@@ -135,10 +135,11 @@ impl Auth {
         }
     }
 
-    /// Lets someone in with a password: the cookie of a new session, or the status and the sentence of a refusal.
+    /// Logs a user in; returns the cookie of a new session.
     ///
     /// # Errors
-    /// 401 when name or password are wrong, 429 after too many attempts, 503 while too many are being checked.
+    /// A status and a sentence: 401 if name or password are wrong, 429 after too many attempts, 503 while too many
+    /// logins are being checked.
     pub fn enter(&self, request: &Request, name: &str, password: &str) -> Result<String, (u16, &'static str)> {
         let peer = self.proxies.client(request);
         if !self.limit.may_try(peer, name) {
@@ -153,21 +154,21 @@ impl Auth {
                     && ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers.contains_key(*name))
                 {
                     let remedy = "is it a proxy? All who come through it share one limit until dashboard.proxy_addresses names it";
-                    tracing::warn!(%peer, "this address forwards for others and is not believed: {remedy}");
+                    tracing::warn!(%peer, "this address sends forwarding headers but is not trusted: {remedy}");
                 }
                 return Err((401, "The name or the password is wrong."));
             }
             Err(passwords::HashingBusy) => return Err((503, "Too many are logging in at once. Try again.")),
         }
-        // An old session, perhaps given by someone else, ends: the new one has a name that nobody knew before.
+        // An earlier session, whose token another person may know, ends. The new session has a new random token.
         self.leave(request);
-        let token = self.sessions.begin(name).ok_or((503, "No session can be begun now. Try again."))?;
+        let token = self.sessions.begin(name).ok_or((503, "The session cannot be started now. Try again."))?;
         tracing::info!(%peer, name, "a login");
         self.limit.succeeded(peer, name);
         Ok(self.cookies.set(&token, self.is_encrypted(request)))
     }
 
-    /// Ends the session, here and not only in the browser; the cookie that takes it away.
+    /// Ends the session on the server; returns the header that removes the cookie from the browser.
     pub fn leave(&self, request: &Request) -> String {
         if let Some(token) = self.token(request) {
             self.sessions.end(&token);
@@ -175,12 +176,13 @@ impl Auth {
         self.cookies.clear(self.is_encrypted(request))
     }
 
-    /// Sets the cookie by which [`returns_cookies`](Self::returns_cookies) knows browsers that keep cookies.
+    /// Returns the header of a test cookie, by which [`returns_cookies`](Self::returns_cookies) recognises browsers
+    /// that keep cookies.
     pub fn test_cookie(&self, request: &Request) -> String {
         self.cookies.set_test(self.is_encrypted(request))
     }
 
-    /// Whether the browser has sent the test cookie of the login form back.
+    /// Returns whether the browser has sent the test cookie of the login form back.
     pub fn returns_cookies(&self, request: &Request) -> bool {
         self.cookies.has_test(request, self.is_encrypted(request))
     }
@@ -189,13 +191,14 @@ impl Auth {
         self.cookies.token(request, self.is_encrypted(request))
     }
 
-    /// Whether the visitor's connection is encrypted, here or at a proxy of ours.
+    /// Returns whether the user's connection is encrypted, to the dashboard or to a trusted proxy.
     pub fn is_encrypted(&self, request: &Request) -> bool {
         self.proxies.is_encrypted(request)
     }
 
-    /// Browsers say where a form was sent from; what is no browser says nothing and has no visitor to be misused. Over plain
-    /// HTTP they say only the origin, which is compared with the name that the request came to.
+    /// Returns whether a form came from this site. Browsers name the site that a form was sent from; other programs
+    /// send no such header and have no session to be misused. Over plain HTTP, browsers send only the origin, which is
+    /// compared with the host name of the request.
     fn is_from_here(&self, request: &Request) -> bool {
         if let Some(site) = request.header("sec-fetch-site") {
             return site == "same-origin" || site == "none";
@@ -208,13 +211,13 @@ impl Auth {
     }
 }
 
-/// A host without the port that its scheme implies.
+/// Returns a host without the port that its scheme implies.
 fn bare<'a>(scheme: &str, host: &'a str) -> &'a str {
     let port = if scheme == "https" { ":443" } else { ":80" };
     host.strip_suffix(port).unwrap_or(host)
 }
 
-/// Names that no stranger can point here.
+/// Returns whether a host name always means this machine, so that no other site can use it.
 fn is_own_name(host: Option<&str>) -> bool {
     let Some(host) = host else { return false };
     if let Some(inside) = host.strip_prefix('[') {

@@ -40,7 +40,7 @@ pub trait Page: Sized + 'static {
     /// The errors of the archive.
     fn load(archive: &dyn Archive, question: &Self::Question, now: Timestamp) -> Result<Self::Data, NoAnswer>;
 
-    /// Renders the data.
+    /// Renders the data of an answer.
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Self>) -> Response;
 }
 
@@ -48,11 +48,11 @@ pub trait Page: Sized + 'static {
 pub struct Answer<'a, P: Page> {
     /// The question that was answered.
     pub question: &'a P::Question,
-    /// The query of the request.
+    /// The query of the request, as parsed.
     pub query: &'a PageQuery,
     /// The data from the archive.
     pub data: &'a P::Data,
-    /// When the data was read.
+    /// Time at which the data was read.
     pub taken: Timestamp,
 }
 
@@ -67,7 +67,7 @@ impl<P: Page> CachedPage<P> {
         CachedPage { cache: site.cache() }
     }
 
-    /// Returns the cache.
+    /// Returns the cache of the page.
     pub fn cache(&self) -> &AnswerCache<P::Question, P::Data> {
         &self.cache
     }

@@ -1,5 +1,6 @@
-//! Charts as SVG text, drawn by the server: positions in percent across and pixels down, so that text is never stretched.
-//! Whatever comes from outside is escaped here. Nothing is styled inline: the style sheet gives classes their colours.
+//! Charts as SVG text, drawn by the server. Positions are in percent across and in pixels down, so that text is never
+//! stretched. Text from outside is escaped here. Colours come from classes of the style sheet, never from inline
+//! styles.
 
 pub mod explain;
 pub mod history;
@@ -11,7 +12,7 @@ use std::fmt;
 
 use crate::event::Timestamp;
 
-/// Text that cannot leave its element or attribute.
+/// Escapes text so that it cannot leave its element or attribute.
 pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -21,7 +22,7 @@ pub fn escape(text: &str) -> String {
             '>' => safe += "&gt;",
             '"' => safe += "&quot;",
             '\'' => safe += "&#39;",
-            // No control character belongs into a page.
+            // A page must contain no control characters.
             c if c.is_control() => safe.push('\u{fffd}'),
             c => safe.push(c),
         }
@@ -29,7 +30,7 @@ pub fn escape(text: &str) -> String {
     safe
 }
 
-/// A share of the width, from 0 to 1.
+/// A position across, as a percentage of the width.
 #[derive(Clone, Copy)]
 pub struct Percent(pub f64);
 
@@ -39,18 +40,19 @@ impl fmt::Display for Percent {
     }
 }
 
-/// What a shape says when it is pointed at.
+/// Formats the tooltip of a shape.
 fn title(text: &str) -> String {
     format!("<title>{}</title>", escape(text))
 }
 
-/// As [`title`], beginning with a time that the script may write in another zone.
+/// Formats a tooltip as [`title`] does, beginning with a time that the script may write in another zone.
 fn timed_title(time: Timestamp, written: &str, text: &str) -> String {
     format!("<title data-t=\"{time}\">{} UTC: {}</title>", escape(written), escape(text))
 }
 
-/// The mark of one anomaly at a place: a filled diamond or a hollow ring, `size` pixels from edge to edge; with its title.
-fn mark(is_critical: bool, x: Percent, y: f64, size: f64, title: &str) -> String {
+/// Draws the symbol of one anomaly at a position: a filled diamond or a hollow ring, `size` pixels wide, with its
+/// tooltip.
+fn symbol(is_critical: bool, x: Percent, y: f64, size: f64, title: &str) -> String {
     let r = size / 2.0;
     if is_critical {
         format!(

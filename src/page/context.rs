@@ -10,6 +10,6 @@ pub struct RequestContext<'a> {
     pub site: &'a Site,
     /// Path, query, headers and body.
     pub request: &'a Request,
-    /// Who sent the request.
+    /// The user who sent the request.
     pub visitor: Visitor,
 }

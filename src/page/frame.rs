@@ -10,7 +10,7 @@ use super::view::format;
 /// Values that the base template shows on every page.
 #[derive(Serialize)]
 pub struct Frame<'a> {
-    /// Title of the browser's window.
+    /// Title of the browser's window or tab.
     pub title: String,
     /// Name of the navigation link that is highlighted.
     pub nav: &'static str,
@@ -55,9 +55,9 @@ pub struct Frame<'a> {
     pub path: String,
     /// Query of this page in the canonical form of [`PageQuery::query`].
     pub asked: String,
-    /// URL of the style sheet.
+    /// URL of the style sheet, with its hash.
     pub style: &'a str,
-    /// URL of the script.
+    /// URL of the script, with its hash.
     pub script: &'a str,
 }
 

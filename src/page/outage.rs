@@ -1,6 +1,5 @@
-//! Whether the archive answers. An outage is remembered, so that no reader waits for it again, and one probe at a time looks
-//! whether it is over. The component that watches the
-//! archive logs both ends.
+//! Observes whether the archive answers. An outage is remembered, so that no request waits for it again. One probe at a
+//! time checks whether the outage is over. The component that watches the archive logs its start and end.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,49 +8,49 @@ use std::time::{Duration, Instant as Clock};
 use crate::archive::{Archive, NoAnswer};
 use crate::event::Timestamp;
 
-/// Between two looks at the archive's clock.
+/// Interval between two comparisons with the archive's clock.
 const AGREE: Duration = Duration::from_secs(60);
-/// The same after it gave no answer.
+/// Interval after the archive did not return its clock.
 const RETRY: Duration = Duration::from_secs(5);
-/// Milliseconds by which the two clocks may differ.
+/// Difference between the two clocks, in milliseconds, below which they count as equal.
 const NEAR: i64 = 2_000;
 
-/// The memory of an outage, and the time of the archive.
+/// State of the archive: a current outage, and the offset of its clock.
 pub struct Outage {
     clock: fn() -> Timestamp,
-    /// Time between two probes.
+    /// Time between two probes during an outage.
     pause: Duration,
-    state: Mutex<State>,
-    /// Milliseconds by which the archive's clock is ahead of this one.
+    state: Mutex<OutageState>,
+    /// Milliseconds by which the archive's clock is ahead of this machine's.
     offset: AtomicI64,
-    /// When that is to be measured again.
+    /// When the offset is to be measured again.
     due: Mutex<Option<Clock>>,
-    /// Questions that the archive refused so far.
+    /// Number of queries that the archive has refused so far.
     refusals: AtomicU64,
 }
 
-/// An outage that lasts.
+/// An outage that has not ended.
 #[derive(Debug, Clone)]
 pub struct OutageCause {
-    /// Since when there has been no answer.
+    /// Time since which there has been no answer.
     pub since: Timestamp,
-    /// Why the first question of it got none.
+    /// Error of the first query that failed.
     pub why: String,
 }
 
 #[derive(Default)]
-struct State {
+struct OutageState {
     cause: Option<OutageCause>,
     prober: Option<Prober>,
     asker: Option<Asker>,
 }
 
 type Prober = Box<dyn Fn() + Send + Sync>;
-/// Asks for the archive's clock.
+/// Queries the clock of the archive.
 type Asker = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
 
 impl Outage {
-    /// All well. `clock` is the time that readers are told.
+    /// Creates the state without an outage. `clock` is the clock that the pages show.
     pub fn new(clock: fn() -> Timestamp, pause: Duration) -> Self {
         Outage {
             clock,
@@ -63,7 +62,7 @@ impl Outage {
         }
     }
 
-    /// From now on an outage is probed until it is over.
+    /// Starts to probe during outages until they are over.
     pub fn watch(self: &Arc<Self>, archive: &Arc<dyn Archive>) {
         let (health, archive) = (Arc::downgrade(self), Arc::downgrade(archive));
         let asked = Weak::clone(&archive);
@@ -74,13 +73,13 @@ impl Outage {
         }));
     }
 
-    /// Now, by the archive's clock: ages and ranges on the pages are those of its rows.
+    /// Returns the current time by the archive's clock. Ages and ranges on the pages refer to the times of its rows.
     pub fn now(&self) -> Timestamp {
         let own = (self.clock)();
         Timestamp::from_millis(own.millis() + self.offset.load(Ordering::Relaxed)).unwrap_or(own)
     }
 
-    /// Looks at the archive's clock, once a minute.
+    /// Compares the clock with the archive's, at most once a minute.
     pub fn agree(&self) {
         let Ok(mut due) = self.due.try_lock() else { return };
         if due.is_some_and(|at| Clock::now() < at) {
@@ -89,7 +88,7 @@ impl Outage {
         let Some(asker) = self.lock().asker.clone() else { return };
         let before = (self.clock)();
         let Some(theirs) = asker() else {
-            // The reader waits for this, too: not before each question that is refused.
+            // The request waits for this, too, so a failed comparison is not repeated before each query.
             *due = Some(Clock::now() + RETRY);
             return;
         };
@@ -99,28 +98,28 @@ impl Outage {
         *due = Some(Clock::now() + AGREE);
     }
 
-    /// Seconds by which this program's clock is ahead of the archive's, when they differ.
+    /// Returns by how many seconds this machine's clock is ahead of the archive's, if they differ.
     pub fn ahead(&self) -> Option<f64> {
         let offset = self.offset.load(Ordering::Relaxed);
         (offset != 0).then_some(-(offset as f64) / 1000.0)
     }
 
-    /// Since when there has been no answer.
+    /// Returns the time since which there has been no answer.
     pub fn outage(&self) -> Option<Timestamp> {
         self.lock().cause.as_ref().map(|cause| cause.since)
     }
 
-    /// The same, with its cause.
+    /// Returns the current outage with its cause.
     pub fn cause(&self) -> Option<OutageCause> {
         self.lock().cause.clone()
     }
 
-    /// Number of questions that the archive refused so far.
+    /// Returns the number of queries that the archive has refused so far.
     pub fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
     }
 
-    /// Takes note of a failure. The first of an outage starts the probe.
+    /// Records a failed query. The first failure of an outage starts the probe.
     pub fn failed(&self, failure: &NoAnswer) {
         let NoAnswer::Away(why) = failure else {
             tracing::warn!(%failure, "the database gives no answer to a page");
@@ -131,7 +130,7 @@ impl Outage {
         };
         let mut state = self.lock();
         if state.cause.is_none() {
-            // The component that this belongs to logs its condition.
+            // The component that watches the archive logs this as a condition.
             tracing::debug!(why, "PostgreSQL is away; the pages show the last data");
             state.cause = Some(OutageCause { since: self.now(), why: why.clone() });
             if let Some(start) = &state.prober {
@@ -146,12 +145,12 @@ impl Outage {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, OutageState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Until there is an answer (a refusal is one), or nobody is left who would ask.
+/// Probes until the archive answers (a refusal is an answer) or the dashboard is dropped.
 fn probe(health: &Weak<Outage>, archive: &Weak<dyn Archive>) {
     loop {
         let Some(pause) = health.upgrade().map(|health| health.pause) else { return };

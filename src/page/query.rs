@@ -14,17 +14,17 @@ pub use span::{Manner, Span, Theme};
 /// A valid query. An absent parameter has its default.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct PageQuery {
-    /// Parameter `span`.
+    /// Parameter `span`: a time span until now.
     pub span: Option<Span>,
     /// Parameters `device`, `metric`, `severity`, `method`, `label`, `review`, `from` and `to`.
     pub filter: Filter,
     /// Parameter `q`: a part of a device's name.
     pub search: Option<String>,
-    /// Parameter `limit`.
+    /// Parameter `limit`: the number of rows.
     pub limit: Option<u32>,
-    /// Parameter `before`.
+    /// Parameter `before`: a cursor to older rows.
     pub before: Option<PageKey>,
-    /// Parameter `after`.
+    /// Parameter `after`: a cursor to newer rows.
     pub after: Option<PageKey>,
     /// Parameter `sort`; `None` sorts by time.
     pub sort: Option<Ranking>,
@@ -58,11 +58,11 @@ pub fn sort_name(sort: Option<Ranking>) -> &'static str {
     SORTS.into_iter().find(|(_, order)| *order == sort).map_or("time", |(name, _)| name)
 }
 
-/// Parameters that select anomalies.
+/// Names of the parameters that select anomalies.
 const FILTERS: &[&str] = &["span", "from", "to", "device", "metric", "severity", "method", "label", "review", "q"];
 /// Parameters that order and divide the selected anomalies.
 const PAGING: &[&str] = &["sort", "limit", "before", "after"];
-/// Parameters that set display preferences.
+/// Names of the parameters that set display preferences.
 const MANNER: &[&str] = &["live", "tz", "theme"];
 
 /// Parameters of pages that show the anomalies of a time range.
@@ -101,7 +101,7 @@ impl PageQuery {
             if seen.iter().filter(|other| **other == name).count()
                 >= if SEVERAL.contains(&name.as_ref()) { MOST } else { 1 }
             {
-                return Err(misread(format!("`{name}` is given too often")));
+                return Err(misread(format!("`{name}` occurs too often")));
             }
             // An empty field of a form counts as absent.
             if !value.is_empty() {
@@ -114,11 +114,11 @@ impl PageQuery {
             return Err(QueryError { parameter: "span".to_owned(), message });
         }
         if parsed.before.is_some() && (parsed.after.is_some() || parsed.sort.is_some()) {
-            let message = "`before` goes neither with `after` nor with `sort`".to_owned();
+            let message = "`before` cannot be combined with `after` or `sort`".to_owned();
             return Err(QueryError { parameter: "before".to_owned(), message });
         }
         if parsed.after.is_some() && parsed.sort.is_some() {
-            let message = "`after` does not go with `sort`".to_owned();
+            let message = "`after` cannot be combined with `sort`".to_owned();
             return Err(QueryError { parameter: "after".to_owned(), message });
         }
         Ok(parsed)
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_named() {
+    fn an_invalid_parameter_is_named_in_the_error() {
         for (query, parameter) in [
             ("colour=red", "colour"),
             ("span=1h&span=6h", "span"),

@@ -24,7 +24,7 @@ const ALARM: Duration = Duration::from_secs(20);
 
 macro_rules! pages {
     ($($name:ident: $page:ty = $sample:expr),+ $(,)?) => {
-        /// All pages with their caches.
+        /// All pages with their caches of answers.
         pub struct Pages { $(#[allow(missing_docs)] pub $name: CachedPage<$page>),+ }
 
         impl Pages {
@@ -41,7 +41,8 @@ macro_rules! pages {
                 None$(.or_else(|| self.$name.answer(context, path, || self.alarm::<$page>(context.site))))+
             }
 
-            /// Asks the question of each page at its sample path; why the first that is not answered has no new answer.
+            /// Queries the archive for each page at its sample path; returns why the first that fails has no new
+            /// answer.
             pub fn unanswered(&self, site: &Site) -> Option<NoNewAnswer> {
                 None$(.or_else(|| self.$name.unanswered(site, &$sample)))+
             }
@@ -49,7 +50,7 @@ macro_rules! pages {
     };
 }
 
-// Each page with a path of its own, which it may not find anything at: the watch over the archive asks there.
+// Each page has a sample path, at which the watch over the archive queries. No anomaly needs to exist there.
 pages! {
     overview: Overview = [""],
     list: List = ["anomalies"],

@@ -95,7 +95,7 @@ pub fn see_other(site: &Site, address: &str) -> Response {
     response
 }
 
-/// Makes a JSON response.
+/// Makes a response in JSON.
 pub fn json(status: u16, content: &impl Serialize) -> Response {
     let headers = vec![("content-type", "application/json".to_owned())];
     match serde_json::to_vec(content) {
@@ -112,7 +112,7 @@ mod tests {
     use super::reads_gzip;
 
     #[test]
-    fn gzip_is_sent_to_who_reads_it_and_to_nobody_who_refuses_it() {
+    fn gzip_is_sent_only_to_clients_that_accept_it() {
         for yes in ["gzip", "br, GZIP;q=0.5", "*", "identity;q=0, *;q=0.1", "deflate,gzip ; q=1.0"] {
             assert!(reads_gzip(yes), "{yes}");
         }

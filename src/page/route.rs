@@ -16,7 +16,7 @@ use super::{live, respond};
 use crate::anomaly::AnomalyId;
 use crate::http::{Request, Response};
 
-/// Answers any request.
+/// Answers any request to the dashboard.
 pub fn answer(dashboard: &Dashboard, mut request: Request) -> Response {
     let site = &dashboard.site;
     // If the path does not start with the base path, the proxy has already removed it.
@@ -111,7 +111,7 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
             let known = "there is no such address; known: /api/v1/anomalies, .csv, .jsonl, and /api/openapi.json";
             respond::json(404, &serde_json::json!({ "error": known }))
         }
-        // The first anomaly of a record, for who knows only the place in Kafka.
+        // This is the first anomaly of a record, for users who know only the position in Kafka.
         ["anomalies", topic, partition, offset] => match links::anomaly_id([topic, partition, offset, "0", "point"]) {
             Some(id) => respond::see_other(context.site, &links::anomaly_url(&first(context, id))),
             None => unknown(context),
@@ -120,7 +120,7 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
     }
 }
 
-/// The first anomaly of the record that this one is of; this one when there is none, or no answer.
+/// Returns the first anomaly of the record of `id`, or `id` itself if there is none or no answer.
 fn first(context: &RequestContext<'_>, id: AnomalyId) -> AnomalyId {
     let found = context.site.archive.at(&id.source.topic, id.source.partition, id.source.offset);
     found.ok().and_then(|records| records.first().map(|record| record.anomaly.id())).unwrap_or(id)

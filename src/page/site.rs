@@ -19,21 +19,21 @@ const PROBE: Duration = Duration::from_secs(1);
 
 /// Data and services that all pages share.
 pub struct Site {
-    /// The archive of anomalies.
+    /// The archive that stores the anomalies.
     pub archive: Arc<dyn Archive>,
     health: Arc<Outage>,
     /// Path prefix under which a proxy publishes the dashboard.
     pub base: BasePath,
     /// Whether browsers must use TLS for this host name from now on (HSTS).
     pub is_tls_only: bool,
-    /// Access control.
+    /// Access control of the pages.
     pub auth: Auth,
     /// URL of a record in a Kafka console; empty for no link.
     pub console: String,
     lag: Trend,
-    /// The style sheet and the script.
+    /// The style sheet and the script, with their hashes.
     pub assets: Assets,
-    /// The compiled templates.
+    /// The compiled templates of all pages.
     pub templates: tera::Tera,
     /// Refresh interval of an open page, in seconds.
     pub refresh: u64,
@@ -56,7 +56,7 @@ const SHARED: [Template; 9] = templates![
     "notice.html",
 ];
 
-/// Name and text of a template.
+/// Name and text of a template, both embedded.
 pub type Template = (&'static str, &'static str);
 
 impl Site {
@@ -111,7 +111,7 @@ impl Site {
         AnswerCache::new(Arc::clone(&self.health))
     }
 
-    /// What is known of the archive's absence.
+    /// Returns the state of the archive: whether it answers.
     pub fn health(&self) -> &Outage {
         &self.health
     }

@@ -4,7 +4,7 @@ mod api;
 mod base;
 mod archive_watch;
 mod blind;
-mod doors;
+mod access;
 mod states;
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -64,18 +64,18 @@ struct Fake {
     mood: AtomicU8,
     age: f64,
     judged: u64,
-    facts: Facts,
+    facts: ArchiveFacts,
     reviews: Mutex<Vec<NewReview>>,
 }
 
 /// Facts that differ from the default answers.
 #[derive(Default)]
-struct Facts {
+struct ArchiveFacts {
     status: Option<Vec<StatusRow>>,
     conditions: Vec<ConditionRow>,
-    /// By minute of arrival, counted from 16:55.
+    /// Counts by minute of arrival, counted from 16:55.
     activity: Option<Vec<(i64, Activity)>>,
-    /// By minute of event time, counted from 16:55.
+    /// Counts by minute of event time, counted from 16:55.
     coverage: Option<Vec<(i64, Tally)>>,
     /// Whether no anomaly has a time in any range.
     is_empty: bool,
@@ -90,7 +90,13 @@ struct Facts {
 
 impl Fake {
     fn new(age: f64, judged: u64) -> Arc<Fake> {
-        Arc::new(Fake { mood: AtomicU8::new(0), age, judged, facts: Facts::default(), reviews: Mutex::default() })
+        Arc::new(Fake {
+            mood: AtomicU8::new(0),
+            age,
+            judged,
+            facts: ArchiveFacts::default(),
+            reviews: Mutex::default(),
+        })
     }
 
     fn check(&self) -> Result<(), NoAnswer> {

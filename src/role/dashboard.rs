@@ -126,19 +126,19 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
     }
     let address = bound.address();
     supervisor.serve("pages", bound, Arc::new(handler), settings.service.drain_timeout)?;
-    let (part, stop) = (supervisor.health.component("pages"), supervisor.stop.clone());
-    part.set(ComponentState::Running);
+    let (component, stop) = (supervisor.health.component("pages"), supervisor.stop.clone());
+    component.set(ComponentState::Running);
     tracing::info!("pages on {}://{address}/", if tls.is_some() { "https" } else { "http" });
-    watch_archive(supervisor, part.clone(), watch)?;
+    watch_archive(supervisor, component.clone(), watch)?;
     // A server has no working loop: it beats by answering.
     supervisor.spawn("pulse", move || {
         while !stop.wait(PULSE) {
             if let Some(tls) = &tls {
-                watch_certificate(&part, tls.left());
+                watch_certificate(&component, tls.left());
             }
             match answers(address, tls.is_some()) {
-                Ok(()) => part.set(ComponentState::Running),
-                Err(e) => part.set(ComponentState::Degraded(format!("{address} does not answer: {e}"))),
+                Ok(()) => component.set(ComponentState::Running),
+                Err(e) => component.set(ComponentState::Degraded(format!("{address} does not answer: {e}"))),
             }
         }
         Ok(())
@@ -147,30 +147,30 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
 
 /// Starts a thread that raises a condition while the database does not answer the pages. Its first check comes after
 /// the pages are ready, so that a start does not wait for the database.
-fn watch_archive(supervisor: &mut Supervisor, part: Arc<Component>, mut watch: ArchiveWatch) -> Result<()> {
+fn watch_archive(supervisor: &mut Supervisor, component: Arc<Component>, mut watch: ArchiveWatch) -> Result<()> {
     let stop = supervisor.stop.clone();
     supervisor.spawn("archive-watch", move || {
         while !stop.wait(PULSE) {
             let trouble = watch.look().map(|sentence| (ConditionSeverity::Degraded, sentence));
-            part.set_condition(ConditionCode::NoDatabaseAnswer, trouble);
+            component.set_condition(ConditionCode::NoDatabaseAnswer, trouble);
         }
         Ok(())
     })
 }
 
 /// Raises a condition before the certificate expires, and another one afterwards, when browsers refuse the pages.
-fn watch_certificate(part: &Component, left: Duration) {
+fn watch_certificate(component: &Component, left: Duration) {
     const RENEW: &str = "renew it, then `systemctl reload anomaly-dashboard`";
     match left.as_secs() / 86_400 {
         _ if left.is_zero() => {
             let message = format!("the certificate of the pages has expired: browsers refuse them; {RENEW}");
-            part.raise(ConditionCode::CertificateExpires, ConditionSeverity::Degraded, message);
+            component.raise(ConditionCode::CertificateExpires, ConditionSeverity::Degraded, message);
         }
         days @ ..NOTICE_DAYS => {
             let message = format!("the certificate of the pages expires in {days} days; {RENEW}");
-            part.raise(ConditionCode::CertificateExpires, ConditionSeverity::Notice, message);
+            component.raise(ConditionCode::CertificateExpires, ConditionSeverity::Notice, message);
         }
-        _ => part.clear(ConditionCode::CertificateExpires),
+        _ => component.clear(ConditionCode::CertificateExpires),
     }
 }
 

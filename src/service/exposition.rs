@@ -45,13 +45,13 @@ const NAMED: u8 = 3;
 
 /// The preference of an `Accept` header for one type.
 #[derive(Default)]
-struct Choice {
+struct Preference {
     rank: u8,
     quality: f32,
 }
 
-fn best(accept: &str, kind: &str, name: &str, version: &str) -> Choice {
-    let mut best = Choice::default();
+fn best(accept: &str, kind: &str, name: &str, version: &str) -> Preference {
+    let mut best = Preference::default();
     for range in accept.split(',') {
         let mut parts = range.split(';').map(str::trim);
         let range = parts.next().unwrap_or_default().to_ascii_lowercase();
@@ -70,7 +70,7 @@ fn best(accept: &str, kind: &str, name: &str, version: &str) -> Choice {
             }
         }
         if is_version && (rank > best.rank || (rank == best.rank && quality > best.quality)) {
-            best = Choice { rank, quality };
+            best = Preference { rank, quality };
         }
     }
     best

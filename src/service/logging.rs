@@ -112,20 +112,20 @@ impl Syslog {
 }
 
 #[derive(Default)]
-struct Line {
+struct LogLine {
     message: String,
     fields: String,
 }
 
-impl Line {
+impl LogLine {
     fn of(event: &Event<'_>) -> String {
-        let mut line = Line::default();
+        let mut line = LogLine::default();
         event.record(&mut line);
         line.message + &line.fields
     }
 }
 
-impl Visit for Line {
+impl Visit for LogLine {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let _ = match field.name() {
             "message" => show(&mut self.message, "message", value),
@@ -136,7 +136,7 @@ impl Visit for Line {
 
 impl<S: Subscriber> Layer<S> for Syslog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let text = Line::of(event);
+        let text = LogLine::of(event);
         let Ok(mut logger) = self.0.lock() else { return };
         // If the log itself fails, there is no place to report it.
         let _ = match *event.metadata().level() {
@@ -158,7 +158,7 @@ mod tests {
 
     impl<S: Subscriber> Layer<S> for Lines {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-            self.0.lock().unwrap().push(Line::of(event));
+            self.0.lock().unwrap().push(LogLine::of(event));
         }
     }
 

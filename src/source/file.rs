@@ -65,11 +65,11 @@ impl FileOptions<'_> {
 /// An open file of records.
 pub struct Records {
     input: InputFile,
-    kind: Kind,
+    kind: RecordSplitter,
     reading: Arc<FileReading>,
 }
 
-enum Kind {
+enum RecordSplitter {
     Lines(LineSplitter),
     Document(JsonSplitter),
     Table(Box<RowSplitter>),
@@ -88,10 +88,10 @@ pub fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
     let (kind, layout) = match format {
         FileFormat::Csv => {
             let (table, layout) = RowSplitter::open(&mut input, options)?;
-            (Kind::Table(Box::new(table)), Some(layout))
+            (RecordSplitter::Table(Box::new(table)), Some(layout))
         }
-        FileFormat::Json => (Kind::Document(JsonSplitter::new()), None),
-        FileFormat::Jsonl | FileFormat::Auto => (Kind::Lines(LineSplitter::default()), None),
+        FileFormat::Json => (RecordSplitter::Document(JsonSplitter::new()), None),
+        FileFormat::Jsonl | FileFormat::Auto => (RecordSplitter::Lines(LineSplitter::default()), None),
     };
     let reading = Arc::new(FileReading::new(options.parser.clone(), options.decimal_comma, device_of(path), layout));
     Ok(Records { input, kind, reading })
@@ -165,7 +165,7 @@ impl Records {
     pub fn batch(&mut self, most: usize) -> (RecordBatch, Result<bool>) {
         let mut batch = RecordBatch::new(self.reading.clone());
         let has_more = self.fill(&mut batch, most);
-        if let Kind::Table(table) = &mut self.kind {
+        if let RecordSplitter::Table(table) = &mut self.kind {
             batch.passed = table.take_passed();
         }
         (batch, has_more)
@@ -176,9 +176,9 @@ impl Records {
         while batch.len() < most && !batch.is_full() {
             let mut take = |row: BatchRow<'_>| batch.push(row);
             let step = match &mut self.kind {
-                Kind::Lines(lines) => lines.next(input, &mut take)?,
-                Kind::Document(document) => document.next(input, &mut take)?,
-                Kind::Table(table) => table.next(input, &mut take)?,
+                RecordSplitter::Lines(lines) => lines.next(input, &mut take)?,
+                RecordSplitter::Document(document) => document.next(input, &mut take)?,
+                RecordSplitter::Table(table) => table.next(input, &mut take)?,
             };
             match step {
                 SplitStep::Record | SplitStep::Passed => {}

@@ -22,7 +22,7 @@ const SHOWN: usize = 20;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// One record, and how it is decoded.
-struct Seen {
+struct DecodedRecord {
     /// Time of the record in milliseconds, for the order.
     at: i64,
     partition: i32,
@@ -58,7 +58,11 @@ pub(super) fn show(settings: &Settings, consumer: &BaseConsumer<Quiet>, partitio
     }
 }
 
-fn newest(settings: &Settings, consumer: &BaseConsumer<Quiet>, partitions: usize) -> Result<Vec<Seen>, KafkaError> {
+fn newest(
+    settings: &Settings,
+    consumer: &BaseConsumer<Quiet>,
+    partitions: usize,
+) -> Result<Vec<DecodedRecord>, KafkaError> {
     let mut list = TopicPartitionList::new();
     for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
         list.add_partition_offset(&settings.topics.raw_events, partition, Offset::OffsetTail(SHOWN as i64))?;
@@ -71,7 +75,7 @@ fn newest(settings: &Settings, consumer: &BaseConsumer<Quiet>, partitions: usize
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(record)) => {
                 let at = record.timestamp().to_millis();
-                seen.push(Seen {
+                seen.push(DecodedRecord {
                     at: at.unwrap_or(i64::MIN),
                     partition: record.partition(),
                     offset: record.offset(),

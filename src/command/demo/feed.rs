@@ -112,7 +112,7 @@ pub fn source(settings: &Settings, pages: String) -> Result<Box<dyn EventSource 
     }
     let (fields, file) = (settings.fields.clone(), settings.producer.file.clone());
     let per_second = settings.producer.rate;
-    Ok(Box::new(Whole { source, per_second, fields, file, pages, seen: Seen::default(), has_ended: false }))
+    Ok(Box::new(Whole { source, per_second, fields, file, pages, seen: SentEvents::default(), has_ended: false }))
 }
 
 /// A file from its beginning to its end; it never ends the demo.
@@ -123,13 +123,13 @@ struct Whole {
     file: String,
     /// URL of the dashboard's pages.
     pages: String,
-    seen: Seen,
+    seen: SentEvents,
     has_ended: bool,
 }
 
 /// Counts and times of the sent events.
 #[derive(Default)]
-struct Seen {
+struct SentEvents {
     sent: u64,
     events: u64,
     devices: HashSet<String>,
@@ -156,7 +156,7 @@ impl EventSource for Whole {
     }
 }
 
-impl Seen {
+impl SentEvents {
     fn add(&mut self, value: &[u8], fields: &Fields) {
         self.sent += 1;
         let Ok(event) = event::decode(Some(value), fields) else { return };

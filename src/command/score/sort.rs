@@ -18,11 +18,11 @@ const PART: usize = 64 << 20;
 const BUFFER: usize = 1 << 16;
 
 /// The order: by time, then as in the file. A record without a time follows the record before it.
-type Key = (i64, i64);
+type SortKey = (i64, i64);
 
 /// A record of the part in memory.
-struct Place {
-    key: Key,
+struct RecordPosition {
+    key: SortKey,
     line: u64,
     start: usize,
     length: usize,
@@ -32,7 +32,7 @@ struct Place {
 pub struct Sorter {
     reading: Arc<FileReading>,
     text: Vec<u8>,
-    places: Vec<Place>,
+    places: Vec<RecordPosition>,
     passed: SkippedLines,
     /// Time of the last record that has one.
     time: i64,
@@ -68,12 +68,16 @@ impl Sorter {
             if let Some(time) = batch.event(at).ok().flatten().and_then(|event| event.timestamp) {
                 self.time = time.millis();
             }
-            let place =
-                Place { key: (self.time, row.index), line: row.line, start: self.text.len(), length: row.bytes.len() };
+            let place = RecordPosition {
+                key: (self.time, row.index),
+                line: row.line,
+                start: self.text.len(),
+                length: row.bytes.len(),
+            };
             self.text.extend_from_slice(row.bytes);
             self.places.push(place);
             // The position of a short record needs more memory than the record.
-            if self.text.len() + self.places.len() * size_of::<Place>() >= self.limit {
+            if self.text.len() + self.places.len() * size_of::<RecordPosition>() >= self.limit {
                 self.keep().map_err(|e| cannot_keep(&e))?;
             }
         }
@@ -148,7 +152,7 @@ impl Sorter {
     }
 }
 
-fn row<'t>(place: &Place, text: &'t [u8]) -> BatchRow<'t> {
+fn row<'t>(place: &RecordPosition, text: &'t [u8]) -> BatchRow<'t> {
     BatchRow { index: place.key.1, line: place.line, bytes: &text[place.start..place.start + place.length] }
 }
 
@@ -181,7 +185,7 @@ impl<'f> Part<'f> {
     }
 
     /// Reads the next record; returns its key.
-    fn next(&mut self) -> std::io::Result<Option<Key>> {
+    fn next(&mut self) -> std::io::Result<Option<SortKey>> {
         let mut head = [0_u64; 4];
         if self.from.buffer().is_empty() && self.from.get_ref().at == self.from.get_ref().end {
             return Ok(None);

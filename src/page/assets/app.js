@@ -1,21 +1,21 @@
-// Makes a page live: rows come by an event stream that all tabs of the browser share, the rest by asking for the page again.
-// Takes nothing from the reader's hands: not while something is focused or selected, never moving what is on the screen.
+// Updates an open page. Rows come from an event stream that all tabs of the browser share; the rest from a reload in the background.
+// It changes nothing while the user has focused or selected something, and rows on the screen keep their places.
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
-  const [main, live, clock, news, told] = ["main", "live", "clock", "news", "told"].map(byId);
+  const [main, live, clock, news, status] = ["main", "live", "clock", "news", "status"].map(byId);
   const seconds = Number(document.body.dataset.refresh);
-  // Before each address of this site. What the page was asked with is as the server understood it.
+  // The path before each address of this site. The server writes the query in canonical form.
   const base = document.body.dataset.base || "";
   const asked = new URLSearchParams(document.body.dataset.asked);
-  // A browser that blocks storage throws instead: a choice lasts as long as the page then.
+  // A browser that blocks storage throws an error. A choice then lasts only as long as the page.
   let storage = {};
   try { storage = localStorage || storage; } catch {}
-  let waiting = 0, lastTold = 0, lastHeard = Date.now(), lostSince = "", isRunning = false, health = "";
-  // What came by the stream in the last seconds: an answer that was made before shall not take it away.
+  let waiting = 0, lastStatus = 0, lastHeard = Date.now(), lostSince = "", isRunning = false, health = "";
+  // Rows of the stream in the last seconds. A page that was rendered before them must not remove them.
   let recent = [];
 
-  // Every time of the page in the reader's zone, or every one in UTC. The server writes them in UTC.
+  // All times of the page are in the browser's zone or all in UTC. The server writes UTC.
   const isUtc = Boolean(document.body.dataset.tz);
   const two = (n) => String(n).padStart(2, "0");
   const forms = {
@@ -49,12 +49,12 @@
     if (live.textContent !== text) live.textContent = text;
   };
 
-  // The stream of this tab, if it has one, and when another tab last passed on what came by its own.
+  // The stream of this tab, if it has one, and when another tab last passed on a message.
   let source, lastPassed = 0, trouble = document.body.dataset.late === undefined ? null : ["lost", live.textContent];
   const isOpen = () => source ? source.readyState === 1 : Date.now() - lastPassed < 20000;
   const tell = () => say(...trouble || (isOpen() ? ["on", "Live"] : ["off", live.dataset.every]));
 
-  // A pointer that rests on the rows reads them; one that was left there does not.
+  // A pointer on the rows means that the user reads them, unless it has not moved for a while.
   let pointed = 0;
   addEventListener("pointermove", () => { pointed = Date.now(); });
 
@@ -67,7 +67,7 @@
     return Boolean(selection && !selection.isCollapsed && main.contains(selection.anchorNode));
   };
 
-  // The first row on the screen: it shall stay where it is.
+  // The first row on the screen, which keeps its place.
   const anchor = () => {
     for (const row of main.querySelectorAll("[data-key]")) {
       const box = row.getBoundingClientRect();
@@ -100,12 +100,12 @@
     if (at) rowOf(at)?.classList.add("at");
     local(main);
     document.title = page.title;
-    // A page that was made without an answer has none.
+    // A page without an answer has no cursor.
     if (page.body.dataset.cursor) document.body.dataset.cursor = page.body.dataset.cursor;
     fresh(0);
     if (!document.body.dataset.cursor) return;
     const missed = recent.filter((message) => message.at >= asOf).map((message) => message.row);
-    // After more than a page of them, the page has newer ones.
+    // If there are more than a page shows, the page is loaded again.
     insert(missed, missed.length > Math.max(8, rowsOf()?.rows.length || 0) ? 1 : 0);
   };
 
@@ -138,13 +138,13 @@
     }
   };
 
-  // The server gives an answer again that is younger than this, in milliseconds.
+  // The server repeats an answer that is younger than this, in milliseconds.
   const AGE = 1000;
   const later = () => setTimeout(refresh, AGE);
-  // Such a page was made without an answer in time; the next may have it.
+  // The page was rendered without an answer in time; the next one may have it.
   const isLate = (page) => page.body.dataset.late !== undefined;
 
-  // Whether a row that came belongs on this page.
+  // Returns whether a row of the stream belongs on this page.
   const wants = (row) => {
     const any = (name, value) => !asked.has(name) || asked.getAll(name).some((one) => !one || one === value);
     const path = document.body.dataset.path.split("/").map(decodeURIComponent);
@@ -165,12 +165,12 @@
     template.innerHTML = rows.map((row) => row.html).reverse().join("");
     local(template.content);
     const old = [...table.rows];
-    // Laid out anew within the same length: what is around the table does not move.
+    // The table keeps its length, so that nothing around it moves.
     const all = [...template.content.children, ...old];
     keeping(() => table.replaceChildren(...(old.length > 8 ? all.slice(0, old.length) : all)));
-    if (Date.now() - lastTold > 10000) {
-      lastTold = Date.now();
-      told.textContent = rows.length > 1 ? `${rows.length} new anomalies` : `New anomaly of \u2068${table.querySelector(".device bdi")?.textContent || ""}\u2069`;
+    if (Date.now() - lastStatus > 10000) {
+      lastStatus = Date.now();
+      status.textContent = rows.length > 1 ? `${rows.length} new anomalies` : `New anomaly of \u2068${table.querySelector(".device bdi")?.textContent || ""}\u2069`;
     }
   };
 
@@ -180,15 +180,15 @@
     recent = [...recent.filter((message) => at - message.at < 15000), ...rows.map((row) => ({ at, row }))].slice(-100);
     const was = health;
     if (type === "health") health = data.state;
-    // The detection has stopped, the database has gone, or is back: the page says so now.
+    // If the detection or the database stopped or recovered, the page shows it at once.
     if (was !== health && (was || health === "away")) (isRunning ? later : refresh)();
     if (document.body.dataset.cursor === undefined || !seconds) return;
     if (rows.length) insert(rows, data.more || 0);
     else if (type === "reset") later();
   };
 
-  // One stream for the browser: whoever holds the lock opens it and passes on what comes. Without locks (over http, or where
-  // storage is blocked) each tab that is seen has its own: a browser opens six connections to a host, and no more.
+  // One stream per browser, because a browser opens only six connections to a host. The tab with the lock opens the stream
+  // and passes on its messages. Without locks (over http, or with blocked storage) each visible tab has its own stream.
   const listen = () => {
     let channel;
     try {
@@ -205,7 +205,7 @@
           if (isShared) channel.postMessage(message);
         });
       }
-      // A refusal ends an event source for good.
+      // A refused event source does not reconnect by itself.
       source.onerror = () => {
         if (source.readyState === 2) setTimeout(isShared ? open : turn, 5000);
         tell();
@@ -229,7 +229,7 @@
     }, 5000);
   };
 
-  // Keys.
+  // Keyboard shortcuts.
   const rows = () => [...main.querySelectorAll("tr[data-key]")];
   const go = (selector) => main.querySelector(selector)?.click();
   const move = (step) => {
@@ -240,11 +240,11 @@
     next?.classList.add("at");
     next?.scrollIntoView({ block: "nearest" });
   };
-  const mark = (key) => main.querySelector(`[data-key-of="${key}"]`)?.click();
+  const review = (key) => main.querySelector(`[data-key-of="${key}"]`)?.click();
   const keys = {
     "/": () => byId("find").focus(), j: () => move(1), k: () => move(-1), "?": () => { location.href = `${base}/keys`; },
     Enter: () => main.querySelector("tr.at .go a")?.click(), u: () => [...main.querySelectorAll(".crumbs a")].pop()?.click(),
-    a: () => mark("a"), t: () => mark("t"), f: () => mark("f"), e: () => mark("e"),
+    a: () => review("a"), t: () => review("t"), f: () => review("f"), e: () => review("e"),
     "[": () => go("footer a[rel=next]"), "]": () => go("footer a[rel=prev]"), " ": () => byId("toggle")?.click(),
     "g o": () => { location.href = `${base}/`; }, "g d": () => { location.href = `${base}/devices`; },
   };

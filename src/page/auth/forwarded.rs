@@ -1,5 +1,5 @@
-//! What proxies say of a request: who asked, by which name of this site, and whether encrypted. Only proxies that are named in
-//! the settings are believed; a client can send the same headers.
+//! Evaluates the headers of proxies: the client's address, the host name it used, and whether its connection is
+//! encrypted. Only proxies named in the settings are trusted, because a client can send the same headers.
 //!
 //! `X-Forwarded-For`, `-Host` and `-Proto`, or `Forwarded` (<https://www.rfc-editor.org/rfc/rfc7239>).
 
@@ -8,17 +8,17 @@ use std::net::IpAddr;
 use crate::config::resolved::network::Network;
 use crate::http::Request;
 
-/// Proxies that are believed.
+/// Proxies whose forwarding headers are trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies(Vec<Network>);
 
 impl Proxies {
-    /// These addresses.
+    /// Creates the list from the configured addresses.
     pub fn new(networks: Vec<Network>) -> Proxies {
         Proxies(networks)
     }
 
-    /// Whether the other end of the connection is one of them.
+    /// Returns whether the request came directly from one of these proxies.
     pub fn sent(&self, request: &Request) -> bool {
         self.has(request.peer)
     }
@@ -27,8 +27,8 @@ impl Proxies {
         self.0.iter().any(|network| network.contains(address))
     }
 
-    /// The address of who asked: the last one in the chain of proxies that is none of ours. What is before it could be
-    /// anybody's invention.
+    /// Returns the client's address: the last one in the chain that is not a trusted proxy. Addresses before it are not
+    /// trusted, because the client may have sent them.
     pub fn client(&self, request: &Request) -> IpAddr {
         let peer = request.peer.to_canonical();
         if !self.has(peer) {
@@ -38,20 +38,21 @@ impl Proxies {
         let by_forwarded = self.walk(peer, &request.list("forwarded"), |hop| address(&parameter(hop, "for")?));
         match (by_x, by_forwarded) {
             (Some(one), Some(other)) if one == other => one,
-            // A proxy sets one of both and passes on the other as its client sent it: which one, cannot be known.
+            // A proxy sets one of the two headers and passes on the other as its client sent it. It is not known which
+            // one.
             (Some(_), Some(_)) | (None, None) => peer,
             (Some(one), None) | (None, Some(one)) => one,
         }
     }
 
-    /// From the nearest hop on; `None` without any.
+    /// Walks the chain from the nearest hop to the client; `None` if the header is absent.
     fn walk(&self, peer: IpAddr, header: &str, read: impl Fn(&str) -> Option<IpAddr>) -> Option<IpAddr> {
         if header.is_empty() {
             return None;
         }
         let mut last = peer;
         for hop in split(header, ',').into_iter().rev() {
-            // "unknown", or hidden on purpose: the proxy that says so is all that is known.
+            // The address is "unknown" or hidden on purpose, so only the proxy that wrote it is known.
             let Some(address) = read(hop) else { break };
             last = address;
             if !self.has(address) {
@@ -61,18 +62,18 @@ impl Proxies {
         Some(last)
     }
 
-    /// Whether the client's connection is encrypted, here or at the proxy.
+    /// Returns whether the client's connection is encrypted, to the dashboard or to the proxy.
     pub fn is_encrypted(&self, request: &Request) -> bool {
         request.is_tls
             || self.said(request, "x-forwarded-proto", "proto").is_some_and(|proto| proto.eq_ignore_ascii_case("https"))
     }
 
-    /// The name of this site in the client's address bar, if a proxy says it.
+    /// Returns the host name in the client's address bar, if a proxy sends it.
     pub fn host(&self, request: &Request) -> Option<String> {
         self.said(request, "x-forwarded-host", "host")
     }
 
-    /// Of the proxy that the client spoke to, which is the first.
+    /// Returns a value of the first proxy, which the client connected to.
     fn said(&self, request: &Request, header: &str, name: &str) -> Option<String> {
         if !self.sent(request) {
             return None;
@@ -84,7 +85,7 @@ impl Proxies {
     }
 }
 
-/// Between separators that are not in quotes.
+/// Splits at separators that are not in quotes.
 fn split(text: &str, separator: char) -> Vec<&str> {
     let (mut parts, mut start, mut is_quoted, mut is_escaped) = (Vec::new(), 0, false, false);
     for (at, c) in text.char_indices() {
@@ -103,7 +104,7 @@ fn split(text: &str, separator: char) -> Vec<&str> {
     parts
 }
 
-/// A parameter of one hop in `Forwarded`, without its quotes.
+/// Returns a parameter of one hop in `Forwarded`, without its quotes.
 fn parameter(hop: &str, name: &str) -> Option<String> {
     let of = |pair: &&str| pair.split_once('=').is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case(name));
     let (_, value) = split(hop, ';').into_iter().find(of)?.split_once('=')?;
@@ -112,12 +113,12 @@ fn parameter(hop: &str, name: &str) -> Option<String> {
     Some(inside.map_or_else(|| value.to_owned(), |quoted| quoted.replace('\\', "")))
 }
 
-/// An address with or without brackets, port and zone.
+/// Parses an address with or without brackets, port and zone.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = match text.strip_prefix('[') {
         Some(inside) => inside.split_once(']')?.0,
-        // IPv6 without brackets has several colons, and so no port.
+        // IPv6 without brackets has several colons and therefore no port.
         None if text.matches(':').count() == 1 => text.split_once(':')?.0,
         None => text,
     };
@@ -143,16 +144,16 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_is_the_last_address_that_is_no_proxy_of_ours() {
+    fn the_client_is_the_last_address_that_is_not_a_trusted_proxy() {
         let x = "x-forwarded-for";
         for (peer, headers, client) in [
             ("127.0.0.1", &[][..], "127.0.0.1"),
             ("127.0.0.1", &[(x, "198.51.100.7")], "198.51.100.7"),
             ("::ffff:127.0.0.1", &[(x, "198.51.100.7")], "198.51.100.7"),
             ("192.0.2.7", &[(x, "198.51.100.7")], "198.51.100.7"),
-            // Not a proxy of ours: it may say what it likes.
+            // This address is not a trusted proxy, so its headers are ignored.
             ("198.51.100.1", &[(x, "198.51.100.7")], "198.51.100.1"),
-            // The client's own invention is before the address that our proxy has seen.
+            // The address that the client sent comes before the one that the trusted proxy saw.
             ("127.0.0.1", &[(x, "1.1.1.1, 198.51.100.7")], "198.51.100.7"),
             ("127.0.0.1", &[(x, "1.1.1.1"), (x, "198.51.100.7, 10.1.1.1")], "198.51.100.7"),
             ("127.0.0.1", &[(x, "10.3.3.3, 10.1.1.1")], "10.3.3.3"),
@@ -161,7 +162,7 @@ mod tests {
             ("127.0.0.1", &[(x, "2001:db8::7")], "2001:db8::7"),
             ("127.0.0.1", &[(x, "::ffff:198.51.100.7")], "198.51.100.7"),
             ("127.0.0.1", &[(x, "fe80::1%eth0")], "fe80::1"),
-            // Behind "unknown" nothing is believed.
+            // Nothing behind "unknown" is trusted.
             ("127.0.0.1", &[(x, "1.1.1.1, unknown")], "127.0.0.1"),
             ("127.0.0.1", &[(x, "1.1.1.1, unknown, 10.1.1.1")], "10.1.1.1"),
             ("127.0.0.1", &[(x, "")], "127.0.0.1"),
@@ -173,7 +174,7 @@ mod tests {
             ("127.0.0.1", &[("forwarded", "for=1.1.1.1;by=\"a,for=2.2.2.2\"")], "1.1.1.1"),
             ("127.0.0.1", &[("forwarded", "for=_hidden")], "127.0.0.1"),
             ("127.0.0.1", &[("forwarded", "proto=https")], "127.0.0.1"),
-            // One of them is the proxy's, the other one passed on: neither is believed unless they agree.
+            // One header is the proxy's, the other one was passed on. Neither is trusted unless they agree.
             ("127.0.0.1", &[(x, "198.51.100.7"), ("forwarded", "for=1.1.1.1")], "127.0.0.1"),
             ("127.0.0.1", &[(x, "198.51.100.7"), ("forwarded", "for=198.51.100.7")], "198.51.100.7"),
         ] {
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn name_and_encryption_are_taken_from_our_proxies_only() {
+    fn name_and_encryption_are_taken_from_trusted_proxies_only() {
         let headers = [("x-forwarded-proto", "https"), ("x-forwarded-host", "watch.example, inner")];
         let (ours, other) = (request("127.0.0.1", &headers), request("198.51.100.1", &headers));
         assert!(proxies().is_encrypted(&ours) && !proxies().is_encrypted(&other));

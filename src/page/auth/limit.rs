@@ -1,22 +1,22 @@
-//! How often a password may be tried: few failures from one address, few for one name, in a while. Who has logged in from an
-//! address before is not kept out there by what others try for the name.
+//! Limits the rate of login attempts: few failures per address and per user name within some minutes. Failures of
+//! others for a name do not lock out an address from which that user has logged in before.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// For this long a failure counts.
+/// Time for which a failure counts.
 const WHILE: Duration = Duration::from_secs(300);
-/// Failures from one address.
+/// Maximum number of failures from one address.
 const FROM_ONE: usize = 10;
-/// Failures for one name, from wherever.
+/// Maximum number of failures for one name, from all addresses.
 const FOR_ONE: usize = 30;
-/// Most addresses and names whose failures are remembered; the oldest are forgotten first.
+/// Maximum number of addresses and names whose failures are remembered; the oldest are forgotten first.
 const MOST: usize = 100_000;
-/// Most pairs of name and address that are remembered for a login that succeeded.
+/// Maximum number of pairs of name and address that are remembered after a successful login.
 const KNOWN: usize = 10_000;
-/// Bits of an IPv6 address that a provider gives to one customer, at least.
+/// Minimum number of bits of an IPv6 address that a provider assigns to one customer.
 const CUSTOMER: u32 = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,21 +26,21 @@ enum Whose {
 }
 
 #[derive(Default)]
-struct State {
+struct LoginHistory {
     failures: HashMap<Whose, Vec<Instant>>,
     known: HashMap<(IpAddr, String), Instant>,
 }
 
-/// Failures of the last while.
+/// Failures within the last minutes.
 #[derive(Default)]
-pub struct LoginLimit(Mutex<State>);
+pub struct LoginLimit(Mutex<LoginHistory>);
 
 impl LoginLimit {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LoginHistory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether another attempt is allowed.
+    /// Returns whether another attempt is allowed.
     pub fn may_try(&self, from: IpAddr, name: &str) -> bool {
         let (from, name) = (customer(from), short(name));
         let state = &mut *self.lock();
@@ -54,7 +54,7 @@ impl LoginLimit {
         is_few && (count(&Whose::Name(name.clone())) < FOR_ONE || state.known.contains_key(&(from, name)))
     }
 
-    /// Takes note of a failure.
+    /// Counts a failed login of a name from an address.
     pub fn failed(&self, from: IpAddr, name: &str) {
         let failures = &mut self.lock().failures;
         if failures.len() + 1 >= MOST {
@@ -71,7 +71,7 @@ impl LoginLimit {
         }
     }
 
-    /// Takes note of a login.
+    /// Remembers a successful login of a name from an address.
     pub fn succeeded(&self, from: IpAddr, name: &str) {
         let known = &mut self.lock().known;
         if known.len() >= KNOWN
@@ -83,7 +83,7 @@ impl LoginLimit {
     }
 }
 
-/// One address of a customer stands for all: IPv6 gives each more than can be counted.
+/// Returns one address for all addresses of a customer, because IPv6 gives each customer an enormous number of them.
 fn customer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> (128 - CUSTOMER) << (128 - CUSTOMER)).into(),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn others_cannot_keep_out_who_has_logged_in_from_an_address_before() {
+    fn failures_of_others_do_not_lock_out_a_known_address() {
         let limit = LoginLimit::default();
         limit.succeeded(ip("10.0.0.1"), "ada");
         (0..FOR_ONE as u32).for_each(|i| limit.failed(Ipv6Addr::from_bits(u128::from(i) << 64).into(), "ada"));
@@ -115,14 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_one_ipv6_customer_are_one() {
+    fn the_addresses_of_one_ipv6_customer_count_as_one() {
         let limit = LoginLimit::default();
         (0..FROM_ONE).for_each(|i| limit.failed(ip(&format!("2001:db8::{i}")), &i.to_string()));
         assert!(!limit.may_try(ip("2001:db8::ffff"), "x") && limit.may_try(ip("2001:db8:0:1::"), "x"));
     }
 
     #[test]
-    fn a_flood_of_addresses_is_forgotten_and_keeps_nobody_out() {
+    fn a_flood_of_addresses_is_forgotten_and_locks_no_user_out() {
         let limit = LoginLimit::default();
         (0..MOST as u32 / 2 + 10).for_each(|i| limit.failed(IpAddr::from(i.to_be_bytes()), &i.to_string()));
         assert!(limit.lock().failures.len() <= MOST);

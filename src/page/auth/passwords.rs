@@ -1,4 +1,5 @@
-//! The file of names, roles and argon2id hashes: a line `name:role:hash` for each. It is read again when it changes.
+//! The file of user names, roles and argon2id hashes, with a line `name:role:hash` for each user. It is read again when
+//! it changes.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -13,22 +14,23 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 
 use crate::finding::{self, Finding, Grade};
 
-/// Passwords that are checked at once: each takes 19 MiB and some tens of milliseconds of a core.
+/// Maximum number of passwords that are checked at once. Each check needs 19 MiB and some tens of milliseconds of a
+/// core.
 const AT_ONCE: usize = 2;
-/// Longest password in bytes: hashing must not be a way to keep us busy.
+/// Maximum length of a password in bytes, so that hashing long passwords cannot overload the server.
 const LONGEST: usize = 1024;
 
-/// What someone may do.
+/// The rights of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum UserRole {
-    /// Look.
+    /// May see all pages.
     Viewer,
-    /// Look, and mark anomalies.
+    /// May see all pages and review anomalies.
     Operator,
 }
 
 impl UserRole {
-    /// As in the file.
+    /// Returns the name of the role in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             UserRole::Viewer => "viewer",
@@ -37,14 +39,14 @@ impl UserRole {
     }
 }
 
-/// Too many passwords are being checked.
+/// Error: too many passwords are being checked.
 #[derive(Debug)]
 pub struct HashingBusy;
 
-/// The hash of a password with a salt of its own, as the file holds it.
+/// Computes the hash of a password with a random salt, in the format of the file.
 ///
 /// # Errors
-/// When the password is too long, or the system gives no randomness.
+/// If the password is too long, or the system provides no random numbers.
 pub fn hash(password: &str) -> Result<String, String> {
     if password.len() > LONGEST {
         return Err(format!("a password has at most {LONGEST} bytes"));
@@ -53,28 +55,28 @@ pub fn hash(password: &str) -> Result<String, String> {
 }
 
 #[derive(Default)]
-struct Known {
+struct LoadedUsers {
     read: Option<SystemTime>,
     users: HashMap<String, (UserRole, String)>,
 }
 
-/// Those whom the file names.
+/// The users that the file names.
 pub struct Users {
     file: PathBuf,
-    known: Mutex<Known>,
+    known: Mutex<LoadedUsers>,
     checking: AtomicUsize,
-    /// Who does not exist is checked against this, so that an answer takes as long.
+    /// The hash that unknown users are checked against, so that their check takes equally long.
     decoy: String,
 }
 
 impl Users {
-    /// Reads nothing yet.
+    /// Creates the list without reading the file.
     pub fn new(file: PathBuf) -> Users {
         let decoy = if file.as_os_str().is_empty() { String::new() } else { hash("nobody").unwrap_or_default() };
         Users { file, known: Mutex::default(), checking: AtomicUsize::new(0), decoy }
     }
 
-    /// Role of someone; `None` for nobody.
+    /// Returns the role of a user; `None` if the file does not name it.
     pub fn role(&self, name: &str) -> Option<UserRole> {
         self.find(name).map(|(role, _)| role)
     }
@@ -84,17 +86,17 @@ impl Users {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.read != changed || changed.is_none() {
             match finding::file::read_text(&self.file) {
-                Ok(text) => *known = Known { read: changed, users: parse(&text) },
+                Ok(text) => *known = LoadedUsers { read: changed, users: parse(&text) },
                 Err(error) => {
-                    tracing::error!(%error, file = %self.file.display(), "the file of passwords cannot be read; nobody may enter");
-                    *known = Known::default();
+                    tracing::error!(%error, file = %self.file.display(), "cannot read the file of users, so no user can log in");
+                    *known = LoadedUsers::default();
                 }
             }
         }
         known.users.get(name).cloned()
     }
 
-    /// Whether this is the password of this user.
+    /// Returns whether the password is that of the user.
     pub fn check(&self, name: &str, password: &str) -> Result<bool, HashingBusy> {
         if password.len() > LONGEST {
             return Ok(false);
@@ -112,12 +114,12 @@ impl Users {
     }
 }
 
-/// Lines that are not understood name nobody.
+/// Parses the file. Lines in another format name no user.
 fn parse(text: &str) -> HashMap<String, (UserRole, String)> {
     text.lines().filter_map(user).collect()
 }
 
-/// One line: name, role and hash.
+/// Parses one line: name, role and hash.
 fn user(line: &str) -> Option<(String, (UserRole, String))> {
     let mut parts = line.splitn(3, ':');
     let (name, role, hash) = (parts.next()?.trim(), parts.next()?.trim(), parts.next()?.trim());
@@ -125,14 +127,14 @@ fn user(line: &str) -> Option<(String, (UserRole, String))> {
     (!name.is_empty() && !name.starts_with('#')).then(|| (name.to_owned(), (role, hash.to_owned())))
 }
 
-/// What `anomaly check` says of the file, and a start before it serves.
+/// Checks the file for `anomaly check`, and before the dashboard serves.
 pub fn look(file: &Path) -> Finding {
     const WHAT: &str = "dashboard.users";
     let text = match finding::file::read(file).map(String::from_utf8) {
         Ok(Ok(text)) => text,
         Ok(Err(_)) => return Finding::new(WHAT, Grade::Unusable, format!("{} is not UTF-8", file.display())),
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            let why = format!("{0} does not exist: `anomaly passwd NAME --file {0}` makes it", file.display());
+            let why = format!("{0} does not exist: `anomaly passwd NAME --file {0}` creates it", file.display());
             return Finding::new(WHAT, Grade::Unusable, why);
         }
         Err(e) => return Finding::new(WHAT, Grade::Unusable, finding::unreadable(file, &e)),

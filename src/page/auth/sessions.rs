@@ -1,4 +1,5 @@
-//! Sessions: kept here, so that one that is ended is ended. The browser has only a random token; here is only its hash.
+//! Sessions on the server, so that a logout ends them at once. The browser has only a random token; the server stores
+//! only its hash.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-/// Sessions at once; the one that was unused for longest goes first.
+/// Maximum number of sessions. Beyond it, the session that was unused for longest ends.
 const MOST: usize = 10_000;
 
-/// How long a session lasts.
+/// Limits of a session's lifetime.
 #[derive(Debug, Clone, Copy)]
 pub struct Lifetime {
-    /// When it is not used.
+    /// Idle timeout of a session.
     pub idle: Duration,
-    /// At all.
+    /// Maximum lifetime of a session.
     pub whole: Duration,
 }
 
@@ -24,19 +25,19 @@ struct Session {
     used: Instant,
 }
 
-/// Those that are open, by the hash of their token.
+/// The open sessions, by the hash of their token.
 pub struct Sessions {
     lifetime: Lifetime,
     open: Mutex<HashMap<[u8; 32], Session>>,
 }
 
 impl Sessions {
-    /// None is open.
+    /// Creates the list without open sessions.
     pub fn new(lifetime: Lifetime) -> Sessions {
         Sessions { lifetime, open: Mutex::default() }
     }
 
-    /// Opens one; returns its token. `None` when the system gives no randomness.
+    /// Opens a session; returns its token. `None` if the system provides no random numbers.
     pub fn begin(&self, name: &str) -> Option<String> {
         let mut bytes = [0; 32];
         openssl::rand::rand_bytes(&mut bytes).ok()?;
@@ -53,7 +54,7 @@ impl Sessions {
         Some(token)
     }
 
-    /// Whose it is, if it is open; it is used by this.
+    /// Returns the user of an open session, and resets its idle timeout.
     pub fn find(&self, token: &str) -> Option<String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let session = open.get_mut(&hash(token)).filter(|session| self.lifetime.holds(session))?;
@@ -61,7 +62,7 @@ impl Sessions {
         Some(session.name.clone())
     }
 
-    /// Ends it.
+    /// Ends the session of a token.
     pub fn end(&self, token: &str) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash(token));
     }

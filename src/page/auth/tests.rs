@@ -1,13 +1,13 @@
-//! Who gets in with what.
+//! Tests of logins and sessions.
 
 use super::*;
 use crate::config::resolved::base::BasePath;
 
-fn door() -> (Auth, tempfile::NamedTempFile) {
+fn auth() -> (Auth, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let line = |name: &str, role: &str, password: &str| format!("{name}:{role}:{}\n", hash(password).unwrap());
     let text =
-        line("ada", "operator", "correct horse") + &line("bob", "viewer", "battery staple") + "# nobody\nx:root:y\n";
+        line("ada", "operator", "correct horse") + &line("bob", "viewer", "battery staple") + "# comment\nx:root:y\n";
     std::fs::write(file.path(), text).unwrap();
     let (idle, life) = (Duration::from_millis(400), Duration::from_millis(900));
     let access = Access::Passwords { file: file.path().into(), idle, life };
@@ -24,8 +24,8 @@ fn request(cookie: Option<&str>) -> Request {
     request
 }
 
-fn visitor(door: &Auth, cookie: &str) -> Option<Visitor> {
-    match door.look(&request(Some(cookie))) {
+fn visitor(auth: &Auth, cookie: &str) -> Option<Visitor> {
+    match auth.look(&request(Some(cookie))) {
         Admission::Enter(visitor) => Some(visitor),
         _ => None,
     }
@@ -33,76 +33,76 @@ fn visitor(door: &Auth, cookie: &str) -> Option<Visitor> {
 
 #[test]
 fn the_right_password_lets_in_with_its_role_and_a_wrong_one_does_not() {
-    let (door, _file) = door();
-    assert!(matches!(door.look(&request(None)), Admission::Ask));
+    let (auth, _file) = auth();
+    assert!(matches!(auth.look(&request(None)), Admission::Ask));
     for (name, password) in
-        [("ada", "battery staple"), ("nobody", "correct horse"), ("x", "y"), ("", ""), ("# nobody", "")]
+        [("ada", "battery staple"), ("nobody", "correct horse"), ("x", "y"), ("", ""), ("# comment", "")]
     {
-        assert_eq!(door.enter(&request(None), name, password).unwrap_err().0, 401, "{name}");
+        assert_eq!(auth.enter(&request(None), name, password).unwrap_err().0, 401, "{name}");
     }
-    let ada = visitor(&door, &door.enter(&request(None), "ada", "correct horse").unwrap()).unwrap();
+    let ada = visitor(&auth, &auth.enter(&request(None), "ada", "correct horse").unwrap()).unwrap();
     assert_eq!((ada.name.as_str(), ada.is_operator), ("ada", true));
-    let bob = visitor(&door, &door.enter(&request(None), "bob", "battery staple").unwrap()).unwrap();
+    let bob = visitor(&auth, &auth.enter(&request(None), "bob", "battery staple").unwrap()).unwrap();
     assert!(!bob.is_operator);
 }
 
 #[test]
 fn a_session_is_new_on_login_and_ends_on_the_server() {
-    let (door, _file) = door();
-    // A token that someone else has planted is no session, and is not made one.
+    let (auth, _file) = auth();
+    // A token that another person planted in the browser is no session and does not become one.
     let planted = format!("anomaly-8501={}", "a".repeat(64));
-    let cookie = door.enter(&request(Some(&planted)), "ada", "correct horse").unwrap();
+    let cookie = auth.enter(&request(Some(&planted)), "ada", "correct horse").unwrap();
     assert!(!cookie.contains(&"a".repeat(64)) && cookie.contains("HttpOnly; SameSite=Lax"), "{cookie}");
-    assert!(visitor(&door, &planted).is_none());
+    assert!(visitor(&auth, &planted).is_none());
     // A second login ends the first session.
-    let second = door.enter(&request(Some(&cookie)), "ada", "correct horse").unwrap();
-    assert!(visitor(&door, &cookie).is_none() && visitor(&door, &second).is_some());
-    door.leave(&request(Some(&second)));
-    assert!(visitor(&door, &second).is_none(), "a cookie that was copied before is worth nothing after");
+    let second = auth.enter(&request(Some(&cookie)), "ada", "correct horse").unwrap();
+    assert!(visitor(&auth, &cookie).is_none() && visitor(&auth, &second).is_some());
+    auth.leave(&request(Some(&second)));
+    assert!(visitor(&auth, &second).is_none(), "a cookie that was copied before is worth nothing after");
 }
 
 #[test]
-fn a_session_ends_unused_and_at_its_age_however_much_it_is_used() {
-    let (door, _file) = door();
-    let cookie = door.enter(&request(None), "ada", "correct horse").unwrap();
+fn a_session_ends_after_its_idle_timeout_and_at_its_maximum_lifetime() {
+    let (auth, _file) = auth();
+    let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
     std::thread::sleep(Duration::from_millis(450));
-    assert!(visitor(&door, &cookie).is_none(), "it was not used");
-    let cookie = door.enter(&request(None), "ada", "correct horse").unwrap();
+    assert!(visitor(&auth, &cookie).is_none(), "it was not used");
+    let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
     let begun = std::time::Instant::now();
     while begun.elapsed() < Duration::from_millis(800) {
-        assert!(visitor(&door, &cookie).is_some(), "{:?}", begun.elapsed());
+        assert!(visitor(&auth, &cookie).is_some(), "{:?}", begun.elapsed());
         std::thread::sleep(Duration::from_millis(50));
     }
     std::thread::sleep(Duration::from_millis(200));
-    assert!(visitor(&door, &cookie).is_none(), "it is too old");
+    assert!(visitor(&auth, &cookie).is_none(), "it is too old");
 }
 
 #[test]
-fn who_is_taken_out_of_the_file_is_out() {
-    let (door, file) = door();
-    let cookie = door.enter(&request(None), "ada", "correct horse").unwrap();
-    assert!(visitor(&door, &cookie).is_some());
+fn a_user_removed_from_the_file_loses_access() {
+    let (auth, file) = auth();
+    let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
+    assert!(visitor(&auth, &cookie).is_some());
     std::thread::sleep(Duration::from_millis(20));
     std::fs::write(file.path(), "").unwrap();
-    assert!(visitor(&door, &cookie).is_none());
+    assert!(visitor(&auth, &cookie).is_none());
 }
 
 #[test]
 fn guessing_is_stopped_after_ten_failures_from_an_address_also_with_the_right_password() {
-    let (door, _file) = door();
+    let (auth, _file) = auth();
     for _ in 0..10 {
-        assert_eq!(door.enter(&request(None), "ada", "guess").unwrap_err().0, 401);
+        assert_eq!(auth.enter(&request(None), "ada", "guess").unwrap_err().0, 401);
     }
-    assert_eq!(door.enter(&request(None), "ada", "correct horse").unwrap_err().0, 429);
+    assert_eq!(auth.enter(&request(None), "ada", "correct horse").unwrap_err().0, 429);
     let elsewhere = Request { peer: "10.0.0.9".parse().unwrap(), ..request(None) };
-    assert!(door.enter(&elsewhere, "ada", "correct horse").is_ok());
+    assert!(auth.enter(&elsewhere, "ada", "correct horse").is_ok());
 }
 
 #[test]
 fn over_tls_the_cookie_belongs_to_this_host_alone() {
-    let (door, _file) = door();
+    let (auth, _file) = auth();
     let request = Request { is_tls: true, ..request(None) };
-    let cookie = door.enter(&request, "ada", "correct horse").unwrap();
+    let cookie = auth.enter(&request, "ada", "correct horse").unwrap();
     assert!(
         cookie.starts_with("__Host-anomaly-8501=") && cookie.contains("; Path=/;") && cookie.ends_with("; Secure"),
         "{cookie}"

@@ -1,24 +1,24 @@
-//! One anomaly at full size: the window's line in its expected band, the mean, and the value that left it. Across is the
-//! order of arrival, never time: the window stores none.
+//! The chart of one anomaly: the window's line in its expected band, the mean, and the abnormal value. The horizontal
+//! axis is the order of arrival, not time, because the window stores no times.
 
 use std::fmt::Write;
 
 use super::scale::Scale;
-use super::{Percent, escape, mark, title};
+use super::{Percent, escape, symbol, title};
 use crate::anomaly::{Anomaly, Direction, Severity};
 use crate::page::view::format::{DisplayedNumbers, signed};
 
-/// Three drawings of one height, for three columns.
+/// Three drawings of equal height, for three columns.
 pub struct WindowChart {
-    /// Values of the ticks.
+    /// Labels of the vertical axis.
     pub left: String,
-    /// The plot.
+    /// The plot with line, band and value.
     pub plot: String,
-    /// Names of the lines.
+    /// Names of the lines, at their heights.
     pub right: String,
 }
 
-/// How large, and how much is told.
+/// Size and level of detail of a chart.
 #[derive(Clone, Copy)]
 pub struct ChartSize {
     height: f64,
@@ -27,24 +27,24 @@ pub struct ChartSize {
 }
 
 impl ChartSize {
-    /// The page of one anomaly.
+    /// The chart on the page of one anomaly.
     pub const LARGE: ChartSize = ChartSize { height: 300.0, ticks: 5, is_full: true };
-    /// One of several beside one another.
+    /// One of several charts in a row.
     pub const SMALL: ChartSize = ChartSize { height: 104.0, ticks: 3, is_full: false };
 }
 
-/// Beyond this many times the threshold the axis is broken, lest band and window become a line.
+/// Multiple of the threshold beyond which the axis is broken. Otherwise band and window would look like one line.
 const MOST: f64 = 25.0 / 3.0;
-/// Share of the height that they keep then.
+/// Share of the height that band and window keep when the axis is broken.
 const KEPT: f64 = 0.6;
 
-/// Places down.
+/// Vertical positions of the chart, in pixels.
 struct Layout {
     scale: Scale,
-    /// Where the value's mark is.
+    /// Position of the abnormal value.
     value: f64,
     is_broken: bool,
-    /// Lower edge of the plot.
+    /// Position of the plot's lower edge.
     bottom: f64,
 }
 
@@ -52,7 +52,7 @@ fn layout(anomaly: &Anomaly, after: &[f64], size: ChartSize) -> Layout {
     let (top, bottom) = if size.is_full { (18.0, size.height - 30.0) } else { (10.0, size.height - 8.0) };
     let inner = anomaly.window.iter().chain(after).copied().chain([anomaly.lower, anomaly.upper]);
     let inner = inner.chain(anomaly.expected);
-    // Without a deviation the band is a line: any distance is beyond it.
+    // Without a deviation the band is a line, and any other value is beyond it.
     let is_broken = anomaly.times_threshold() > MOST;
     if !is_broken {
         let scale = Scale::over(inner.chain([anomaly.metric_value]), 0.07, bottom, top);
@@ -66,12 +66,12 @@ fn layout(anomaly: &Anomaly, after: &[f64], size: ChartSize) -> Layout {
     }
 }
 
-/// Places across: the window, the anomaly's own value a little apart, the values after it.
+/// Horizontal positions: the window, the abnormal value at some distance, and the values after it.
 #[derive(Clone, Copy)]
 struct Across {
     count: usize,
     after: usize,
-    /// Where the window ends.
+    /// Position of the window's end, in percent.
     end: f64,
 }
 
@@ -81,7 +81,7 @@ impl Across {
         Across { count, after, end }
     }
 
-    /// Of the window's value `i`; the anomaly's own value is `i = count`, and the others follow.
+    /// Returns the position of value `i` of the window. The abnormal value is `i = count`, and later values follow.
     fn at(self, i: usize) -> Percent {
         let own = self.end + 0.035;
         Percent(match i.checked_sub(self.count) {
@@ -92,7 +92,7 @@ impl Across {
     }
 }
 
-/// Draws it. `after`: values that came after it, where they are known.
+/// Draws the chart; `after` are the values that followed the anomaly, as far as they are known.
 pub fn draw(anomaly: &Anomaly, figures: &DisplayedNumbers, size: ChartSize, after: &[f64]) -> WindowChart {
     let layout = layout(anomaly, after, size);
     let across = Across::of(anomaly.window.len(), after.len());
@@ -146,14 +146,14 @@ fn band(plot: &mut String, anomaly: &Anomaly, layout: &Layout) {
     let _ = write!(plot, "<line class=\"mean\" x2=\"100%\" y1=\"{mean:.1}\" y2=\"{mean:.1}\"/>");
 }
 
-/// Values from the place `first` on.
+/// Draws the line of values from position `first` on.
 fn line(plot: &mut String, values: &[f64], first: usize, across: Across, layout: &Layout, size: ChartSize) {
     if values.is_empty() {
         return;
     }
     let height = size.height;
     let (start, end) = (across.at(first), across.at(first + values.len() - 1));
-    // The line is stretched to the width, its stroke is not.
+    // The line is stretched to the width, but its stroke width is not.
     let width = Percent((end.0 - start.0).max(0.001));
     let _ = write!(
         plot,
@@ -203,7 +203,7 @@ fn value(
              <path class=\"slash\" d=\"M-8 0.5L8 -6.5M-8 6.5L8 -0.5\"/><title>the axis is broken here</title></svg>"
         );
     }
-    *plot += &mark(is_critical, x, end, if size.is_full { 14.0 } else { 11.0 }, &title(&figures.value));
+    *plot += &symbol(is_critical, x, end, if size.is_full { 14.0 } else { 11.0 }, &title(&figures.value));
     if size.is_full {
         let text = format!("{} \u{b7} {}", figures.value, figures.z);
         let _ = write!(
@@ -215,7 +215,7 @@ fn value(
     }
 }
 
-/// The order of arrival under the plot.
+/// Draws the order of arrival below the plot.
 fn order(plot: &mut String, across: Across, bottom: f64) {
     let count = across.count;
     let y = bottom + 22.0;
@@ -231,7 +231,7 @@ fn order(plot: &mut String, across: Across, bottom: f64) {
         );
     };
     for i in (0..count).step_by(step) {
-        // The last one would touch `this`.
+        // The last label would touch `this`.
         if count - i > step / 2 || i == 0 {
             let class = if (i / step) % 2 == 1 { " odd" } else { "" };
             tick(i, format!("\u{2212}{}", count - i), if i == 0 { "start" } else { "middle" }, class);
@@ -243,7 +243,7 @@ fn order(plot: &mut String, across: Across, bottom: f64) {
     }
 }
 
-/// Names of the three lines, moved apart where they would cover one another.
+/// Draws the names of the three lines, moved apart where they would overlap.
 fn names(anomaly: &Anomaly, figures: &DisplayedNumbers, layout: &Layout) -> String {
     let y = |value: f64| layout.scale.y(value) + 4.0;
     let mean = middle(anomaly, layout) + 4.0;
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn band_line_and_value_lie_where_the_figures_say() {
-        // 7 to 18 and 7 % on both sides, on 252 pixels.
+        // 7 to 18, plus 7 % on both sides, on 252 pixels.
         let chart = drawn(&sample(18.0));
         let y = |v: f64| 270.0 - (v - (7.0 - 0.77)) / (11.0 * 1.14) * 252.0;
         let band =
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn values_after_it_stand_at_its_right_and_the_window_makes_room() {
+    fn values_after_the_anomaly_are_drawn_to_its_right() {
         let anomaly = sample(18.0);
         let chart = draw(&anomaly, &DisplayedNumbers::of(&anomaly), ChartSize::LARGE, &[10.0, 9.0, 11.0, 10.0]);
         for title in ["<title>\u{2212}4: 9</title>", "<title>+1: 10</title>", "<title>+4: 10</title>"] {

@@ -1,34 +1,35 @@
-//! A device's anomalies over time, one lane for each metric: the higher the mark, the farther from what was expected.
-//! Logarithmic, from the threshold of each to [`FAR`] times the threshold and a little beyond.
+//! A device's anomalies over time, with one lane for each metric. A higher position means a larger distance from the
+//! expected value. The scale is logarithmic, from the threshold of each anomaly to slightly more than [`FAR`] times the
+//! threshold.
 
 use std::fmt::Write;
 
 use super::minutes::{Coverage, CoverageRun};
-use super::{Percent, mark, timed_title};
+use super::{Percent, symbol, timed_title};
 use crate::anomaly::{Anomaly, Severity};
 use crate::archive::Bins;
 use crate::detect::DetectionSettings;
 use crate::method::critical_from;
 use crate::page::view::format::{clock, sigma_of};
 
-/// Height of one lane.
+/// Height of one lane in pixels.
 pub const HEIGHT: f64 = 72.0;
 
-/// Times the threshold at the upper line: 20 deviations at a threshold of 3.
+/// Multiple of the threshold at the upper line: 20 deviations at a threshold of 3.
 const FAR: f64 = 20.0 / 3.0;
 
-/// Of a score that is so many times the threshold.
+/// Returns the vertical position of a score, given as a multiple of the threshold.
 fn y(times: f64) -> f64 {
     let share = (times.ln() / FAR.ln()).clamp(-0.05, 1.25);
     62.0 - share * 42.0
 }
 
-/// Scores of the lines, from the upper one on.
+/// Returns the scores of the three lines, the upper one first.
 fn lines(threshold: f64) -> [f64; 3] {
     [FAR * threshold, critical_from(threshold), threshold]
 }
 
-/// The marks of one metric.
+/// Draws the anomalies of one metric.
 pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item = &'a Anomaly>) -> String {
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
     for (times, class) in lines(1.0).into_iter().zip(["grid", "grid", "axis"]) {
@@ -47,12 +48,12 @@ pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item
         let share = (time.millis() - bins.from.millis()) as f64 / span;
         let title = timed_title(time, &clock(time), &sigma_of(anomaly));
         let is_critical = anomaly.severity == Severity::Critical;
-        svg += &mark(is_critical, Percent(share), y(anomaly.times_threshold()), 10.0, &title);
+        svg += &symbol(is_critical, Percent(share), y(anomaly.times_threshold()), 10.0, &title);
     }
     svg + "</svg>"
 }
 
-/// Names of its lines, at the threshold of the newest anomaly; without any, at the default.
+/// Draws the labels of the lines, with the threshold of the newest anomaly, or the default without any.
 pub fn scale(newest: Option<&Anomaly>) -> String {
     let newest = newest.and_then(|anomaly| anomaly.threshold);
     let threshold = newest.unwrap_or_else(|| DetectionSettings::default().threshold);

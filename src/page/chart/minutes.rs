@@ -1,5 +1,5 @@
-//! Anomalies by time: bars of one width, the ribbon of what was judged under them, a lane for each device, and the clock
-//! below, all on one axis. Zero is never drawn where nothing was judged: that is hatched.
+//! Anomalies by time: bars of equal width, below them a ribbon that shows what was judged, a lane for each device, and
+//! the times, all on one axis. Zero is never drawn where nothing was judged: that part is hatched.
 
 use std::fmt::Write;
 
@@ -8,49 +8,49 @@ use crate::archive::{ActivityRow, BinCount, Bins, Count, CoverageRow};
 use crate::event::Timestamp;
 use crate::page::view::format::{day, grouped, minute};
 
-/// Height of the bars with their ribbon.
+/// Height of the bars with their ribbon, in pixels.
 pub const HEIGHT: f64 = 132.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 112.0;
 const MINUTE: i64 = 60_000;
 
-/// What happened to events in a stretch of time.
+/// What the detector did with the events of a time range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
-    /// Values got verdicts.
+    /// Values were judged, and more of them than were learned.
     Judged,
-    /// Values came, fewer of them got verdicts than had none yet.
+    /// Values arrived, and more of them were learned than judged.
     Mostly,
-    /// Values came, none had a verdict yet.
+    /// Values arrived, and all of them were learned.
     Learning,
-    /// Records came, none of them was an event.
+    /// Records arrived, and all of them were rejected.
     Rejected,
-    /// Values of other times got verdicts then.
+    /// Values with other event times were judged then.
     Elsewhere,
-    /// No verdict is known.
+    /// No judged value is known.
     Missing,
-    /// Too young to be known.
+    /// The time is too recent to be known.
     Pending,
 }
 
-/// A stretch of one state, as shares of the range.
+/// A part of the range that has one state.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CoverageRun {
-    /// Where it starts, 0 to 1.
+    /// Start as a share of the range, 0 to 1.
     pub start: f64,
-    /// Where it ends.
+    /// End as a share of the range, 0 to 1.
     pub end: f64,
-    /// Of it.
+    /// State of this part of the range.
     pub state: Coverage,
 }
 
-/// The minute that a time is in: coverage is kept by whole ones.
+/// Returns the start of the minute of a time, because coverage is stored per minute.
 pub fn minute_of(time: Timestamp) -> Timestamp {
     Timestamp::from_millis(time.millis().div_euclid(60_000) * 60_000).unwrap_or(time)
 }
 
-/// The range as runs. While the detector reports, the newest minutes without a row are not known yet, rather than missing.
-/// `arrivals` tell what was done in minutes of which no event has its time.
+/// Divides the range into runs of one state. While the detector reports, the newest minutes without a row are pending,
+/// not missing. `arrivals` contain what was done in minutes that no event time falls into.
 pub fn runs(
     bins: &Bins,
     rows: &[CoverageRow],
@@ -89,25 +89,25 @@ pub fn runs(
     runs
 }
 
-/// What the chart shows.
+/// The data of the chart.
 pub struct MinuteChart<'a> {
-    /// The axis.
+    /// The time axis, as bins.
     pub bins: &'a Bins,
-    /// Bars.
+    /// Number of anomalies per bar.
     pub counts: &'a [BinCount],
-    /// From [`runs`].
+    /// Runs of coverage, from [`runs`].
     pub runs: &'a [CoverageRun],
 }
 
 impl MinuteChart<'_> {
     fn most(&self) -> u64 {
         let most = self.counts.iter().map(|bin| bin.count.total()).max().unwrap_or(0);
-        // A round top with a round half.
+        // The top of the scale is a round number whose half is also round.
         let steps = (0..19).flat_map(|power| [4, 6, 10, 16, 20, 30].map(|m| m * 10u64.pow(power)));
         steps.into_iter().find(|top| *top >= most).unwrap_or(most)
     }
 
-    /// Values of the ticks.
+    /// Draws the labels of the vertical axis.
     pub fn scale(&self) -> String {
         let most = self.most();
         let mut svg = open("");
@@ -120,7 +120,7 @@ impl MinuteChart<'_> {
         svg + "</svg>"
     }
 
-    /// The bars and the ribbon.
+    /// Draws the bars and the ribbon.
     pub fn bars(&self) -> String {
         let most = self.most();
         let total = self.counts.iter().fold(Count::default(), |sum, bin| Count {
@@ -147,7 +147,7 @@ impl MinuteChart<'_> {
         svg + "</svg>"
     }
 
-    /// Only what was judged, as one ribbon.
+    /// Draws only the ribbon of coverage.
     pub fn coverage(&self) -> String {
         let mut svg = format!(
             "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"{}\">",
@@ -157,7 +157,7 @@ impl MinuteChart<'_> {
         svg + "</svg>"
     }
 
-    /// What the ribbon shows.
+    /// Describes the ribbon in words, for screen readers.
     fn words(&self) -> String {
         let percent = |state| self.share(state) * 100.0;
         let mut text = format!("values were judged in {:.0} % of this time", percent(Coverage::Judged));
@@ -178,13 +178,13 @@ impl MinuteChart<'_> {
         self.runs.iter().filter(|run| run.state == state).map(|run| run.end - run.start).sum()
     }
 
-    /// Gaps in the whole height, named where there is room.
+    /// Draws gaps over the whole height, with a name if there is space for it.
     fn behind(&self, svg: &mut String) {
         let first = self.runs.iter().position(|run| !matches!(run.state, Coverage::Missing | Coverage::Pending));
         for (i, run) in self.runs.iter().enumerate() {
             let width = run.end - run.start;
             let (class, name) = match run.state {
-                // Before the first event there is nothing to miss: the ribbon says enough.
+                // Before the first event nothing is missing, and the ribbon is sufficient.
                 Coverage::Missing if first.is_none_or(|first| i < first) => ("", "no events"),
                 Coverage::Missing => ("hatch", "not judged"),
                 Coverage::Learning => ("learn", "learning"),
@@ -202,7 +202,7 @@ impl MinuteChart<'_> {
                 );
             }
             if width > 0.08 {
-                // Near an end the name would be cut.
+                // Near an end the name would be truncated.
                 let anchor = if run.end > 0.97 && width < 0.12 { "end" } else { "middle" };
                 let x = Percent(if anchor == "end" { run.end } else { run.start + width / 2.0 });
                 let _ = write!(svg, "<text class=\"halo\" x=\"{x}\" y=\"56\" text-anchor=\"{anchor}\">{name}</text>");
@@ -252,14 +252,14 @@ impl MinuteChart<'_> {
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
             let _ = write!(svg, "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"{y}\" height=\"{height}\"/>");
             if run.state == Coverage::Mostly {
-                // The few that were judged: a line at its foot.
+                // The few judged values are a line at the bottom of the ribbon.
                 let (y, height) = (y + height * 0.75, height * 0.25);
                 let _ = write!(svg, "<rect class=\"cov\" x=\"{x}\" width=\"{w}\" y=\"{y}\" height=\"{height}\"/>");
             }
         }
     }
 
-    /// One device's anomalies: a cell's height says how many, its fill how severe.
+    /// Draws one device's anomalies: the height of a cell shows the number, its fill the severity.
     pub fn lane(&self, cells: &[(usize, Count)]) -> String {
         let total = cells.iter().map(|(_, count)| count.total()).sum::<u64>();
         let critical = cells.iter().map(|(_, count)| count.critical).sum::<u64>();
@@ -295,7 +295,7 @@ impl MinuteChart<'_> {
     }
 }
 
-/// Round clock times under an axis, and its end when that is not now.
+/// Draws round clock times below an axis, and the end of the axis if it is not the current time.
 pub fn clock(bins: &Bins, end: Option<Timestamp>) -> String {
     let (from, span) = (bins.from.millis(), bins.width * bins.count as i64);
     let steps = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 7200, 10_080].map(|minutes| minutes * MINUTE);
@@ -307,7 +307,7 @@ pub fn clock(bins: &Bins, end: Option<Timestamp>) -> String {
         let Some(time) = Timestamp::from_millis(k * step) else { continue };
         let (x, class) = (Percent(share), if i % 2 == 1 || share > 0.74 { " odd" } else { "" });
         let _ = write!(svg, "<line class=\"tick\" x1=\"{x}\" x2=\"{x}\" y1=\"0\" y2=\"4\"/>");
-        // Near `now` the two would touch.
+        // Close to `now` the two labels would touch.
         if (0.03..0.93).contains(&share) {
             let is_day = step >= 1440 * MINUTE;
             let (form, text) = if is_day { ("day", day(time)) } else { ("minute", minute(time)) };
@@ -324,7 +324,7 @@ pub fn clock(bins: &Bins, end: Option<Timestamp>) -> String {
     svg + &format!("<text class=\"t\" x=\"100%\" y=\"17\" text-anchor=\"end\"{data}>{text}</text></svg>")
 }
 
-/// A name's share of the most, critical before warning.
+/// Draws a bar that compares a name's anomalies with the largest number, critical ones first.
 pub fn bar(count: Count, most: u64) -> String {
     let share = |n: u64| n as f64 / most.max(1) as f64;
     let (critical, warning) = (Percent(share(count.critical)), Percent(share(count.warning)));
@@ -361,7 +361,7 @@ mod tests {
     const BINS: fn() -> Bins = || Bins { from: at(100), width: MINUTE, count: 10 };
 
     #[test]
-    fn gaps_are_missing_and_the_newest_minute_is_only_not_known_yet() {
+    fn gaps_are_missing_and_the_newest_minute_is_pending() {
         let rows = [row(102, 0, 5), row(103, 9, 0), row(104, 9, 0), row(106, 9, 0), row(107, 9, 0), row(108, 9, 0)];
         let states = |is_reporting| {
             runs(&BINS(), &rows, &[], at(110), is_reporting)
@@ -397,7 +397,8 @@ mod tests {
         let svg = chart.bars();
         assert!(svg.contains("<rect class=\"c\" x=\"30.80%\" width=\"8.40%\" y=\"86.5\" height=\"25.5\"/>"), "{svg}");
         assert!(svg.contains("<rect class=\"w\" x=\"30.80%\" width=\"8.40%\" y=\"10.8\" height=\"75.0\"/>"), "{svg}");
-        // The gap in the middle and the end: behind the bars and in the ribbon; before the first event only in the ribbon.
+        // The gap in the middle and the end appear behind the bars and in the ribbon. The gap before the first event
+        // appears only in the ribbon.
         assert_eq!(svg.matches("class=\"hatch\"").count(), 5, "{svg}");
         assert!(chart.scale().contains(">4</text>"));
     }

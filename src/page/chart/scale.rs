@@ -1,7 +1,7 @@
-//! From values to pixels, and round numbers between two values. Works at the ends of the range of f64, where a difference
-//! of two values is infinite.
+//! Converts values to pixels, and finds round numbers between two values. It works at the limits of f64, where the
+//! difference of two values is infinite.
 
-/// A straight scale: `low` lies at pixel `bottom`, `high` at pixel `top`.
+/// A linear scale: `low` is at pixel `bottom`, `high` at pixel `top`.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     low: f64,
@@ -11,7 +11,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Over all the finite values, with a share of the range as margin on both sides.
+    /// Creates a scale over all finite values, with a share of the range as margin on both sides.
     pub fn over(values: impl Iterator<Item = f64>, margin: f64, bottom: f64, top: f64) -> Scale {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in values.filter(|x| x.is_finite()) {
@@ -20,21 +20,21 @@ impl Scale {
         if low > high {
             (low, high) = (0.0, 1.0);
         }
-        // Equal values would leave no range at all.
+        // Equal values have no range, so it is widened.
         let pad = if low == high { (low.abs() * 0.01).max(f64::MIN_POSITIVE * 1e16) } else { 0.0 };
         let margin = (high / 4.0 - low / 4.0) * margin * 4.0 + pad;
         let end = |x: f64| x.clamp(f64::MIN, f64::MAX);
         Scale { low: end(low - margin), high: end(high + margin), bottom, top }
     }
 
-    /// The pixel of a value; those outside lie at the edge.
+    /// Returns the pixel of a value; values outside are placed at the edge.
     pub fn y(&self, value: f64) -> f64 {
         let share = (value / 4.0 - self.low / 4.0) / (self.high / 4.0 - self.low / 4.0);
         let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.5 };
         self.bottom + (self.top - self.bottom) * share
     }
 
-    /// Round values inside, at most `most`, with the decimals that tell them apart.
+    /// Returns at most `most` round values inside the range, and the number of decimals that distinguishes them.
     pub fn ticks(&self, most: usize) -> (Vec<f64>, usize) {
         let range = self.high / 4.0 - self.low / 4.0;
         let rough = range * 4.0 / most.max(1) as f64;
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_range_have_places_too() {
+    fn the_limits_of_f64_have_positions_too() {
         let scale = Scale::over([f64::MIN, 0.0, f64::MAX].into_iter(), 0.07, 300.0, 0.0);
         assert_eq!((scale.y(f64::MIN), scale.y(0.0), scale.y(f64::MAX)), (300.0, 150.0, 0.0));
         let flat = Scale::over([7.0].into_iter(), 0.07, 300.0, 0.0);

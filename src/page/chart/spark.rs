@@ -1,30 +1,30 @@
-//! The evidence of one row in 30 pixels: the stored window in its expected band, then this value. In units of the deviation
-//! that judged, so that rows can be compared at a glance.
+//! The chart of one table row, 30 pixels high: the stored window in its expected band, then the abnormal value. It is
+//! scaled in units of the deviation that was used for judging, so that rows can be compared.
 
 use std::fmt::Write;
 
-use super::{Percent, mark};
+use super::{Percent, symbol};
 use crate::anomaly::{Anomaly, Direction, Severity};
 use crate::method::critical_from;
 
 const HEIGHT: f64 = 30.0;
-/// Times the threshold at which the meter is full.
+/// Multiple of the threshold at which the meter is full.
 const FULL: f64 = 100.0 / 3.0;
-/// Room for the mark above and below.
+/// Space for the symbol above and below, in pixels.
 const EDGE: f64 = 4.5;
 /// Share of the width that the window takes.
 const WINDOW: f64 = 0.93;
-/// Beyond this many times the threshold the stem is drawn broken.
+/// Multiple of the threshold beyond which the stem is drawn broken.
 const MOST: f64 = 4.0;
-/// Least room for the value, and room on the other side of the mean, as multiples of the threshold.
+/// Minimum space for the value, and space on the other side of the mean, as multiples of the threshold.
 const ROOM: (f64, f64) = (4.6 / 3.0, 3.7 / 3.0);
 
-/// The threshold; without one, half of the band is the unit.
+/// Returns the threshold; without one, the unit is half of the band.
 fn threshold(anomaly: &Anomaly) -> f64 {
     anomaly.threshold.unwrap_or(1.0)
 }
 
-/// How many deviations a value is from what was expected, by the deviation that judged. `None`: the deviation is 0.
+/// Returns the distance of a value from the expected one, in deviations used for judging; `None` if the deviation is 0.
 fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
     let deviation = (anomaly.upper / 2.0 - anomaly.lower / 2.0) / threshold(anomaly);
     let half = anomaly.expected.map_or(anomaly.upper / 4.0 + anomaly.lower / 4.0, |expected| expected / 2.0);
@@ -32,7 +32,7 @@ fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
     (deviation > 0.0 && distance.is_finite()).then_some(distance)
 }
 
-/// The whole drawing. `title` is what it says in words.
+/// Draws the chart; `title` describes it in words.
 pub fn draw(anomaly: &Anomaly, title: &str) -> String {
     let z = distance(anomaly, anomaly.metric_value);
     let is_low = anomaly.direction == Direction::Low;
@@ -66,18 +66,19 @@ pub fn draw(anomaly: &Anomaly, title: &str) -> String {
     let class = if is_critical { "c" } else { "r" };
     let middle = y(0.0);
     if reach > most {
-        // The gap says that the stem is longer than it is drawn.
+        // The gap shows that the stem is longer than drawn.
         let (near, beyond) = (middle + (end - middle) * 0.45, middle + (end - middle) * 0.62);
         let _ = write!(svg, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{middle:.1}\" y2=\"{near:.1}\"/>");
         let _ = write!(svg, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{beyond:.1}\" y2=\"{end:.1}\"/>");
     } else {
         let _ = write!(svg, "<line class=\"s {class}\" x1=\"{x}\" x2=\"{x}\" y1=\"{middle:.1}\" y2=\"{end:.1}\"/>");
     }
-    svg += &mark(is_critical, x, end, 9.0, "");
+    svg += &symbol(is_critical, x, end, 9.0, "");
     svg + "</svg>"
 }
 
-/// A bar of the score, logarithmic from the threshold to [`FULL`] times the threshold, with a notch where it becomes critical.
+/// Draws a bar of the score, logarithmic from the threshold to [`FULL`] times the threshold, with a notch where the
+/// severity becomes critical.
 pub fn meter(anomaly: &Anomaly) -> String {
     let share = |times: f64| (times.ln() / FULL.ln()).clamp(0.03, 1.0);
     let class = if anomaly.severity == Severity::Critical { "c" } else { "r" };
@@ -96,7 +97,8 @@ pub mod tests {
 
     #[test]
     fn the_band_and_the_window_lie_where_the_figures_say() {
-        // 8 deviations above: from 8.64 at the top to -3.7 at the bottom of the 21 pixels in between.
+        // 8 deviations above the mean. The scale goes from 8.64 at the top to -3.7 at the bottom of the 21 pixels in
+        // between.
         let svg = draw(&sample(18.0), "t");
         let y = |d: f64| 4.5 + (8.64 - d) / 12.34 * 21.0;
         assert!(svg.contains(&format!("<rect class=\"b\" y=\"{:.1}\"", y(3.0))), "{svg}");
@@ -120,7 +122,7 @@ pub mod tests {
     }
 
     #[test]
-    fn another_threshold_moves_no_mark_of_a_value_as_many_times_beyond_it() {
+    fn the_position_depends_on_the_multiple_of_the_threshold_only() {
         let other = |value: f64| {
             let plain = sample(value);
             let (lower, upper) = (10.0 - 1.5, 10.0 + 1.5);

@@ -25,13 +25,13 @@ const JOINED: usize = 100;
 /// The subscribers and the recent rows.
 pub struct Hub {
     pub(super) stop: Arc<Stop>,
-    state: Mutex<State>,
+    state: Mutex<HubState>,
     /// Signalled when the follower has begun and whenever its position changes.
     changed: Condvar,
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct HubState {
     /// Whether the recent rows are loaded. Before that, it is not known what a subscriber has missed.
     has_begun: bool,
     pub(super) recent: RecentAnomalies,
@@ -103,7 +103,7 @@ impl Hub {
         Hub { stop, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HubState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -116,7 +116,8 @@ impl Hub {
     /// Adds a subscriber; returns `None` when there are too many, or when the follower has not begun. A subscriber
     /// ahead of the follower waits for it, because the rows in between would be sent twice.
     pub(super) fn subscribe(&self, selection: Selection, since: Option<&Cursor>) -> Option<mpsc::Receiver<Bytes>> {
-        let is_early = |state: &mut State| !state.has_begun || since.is_some_and(|since| state.recent.is_behind(since));
+        let is_early =
+            |state: &mut HubState| !state.has_begun || since.is_some_and(|since| state.recent.is_behind(since));
         let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, is_early);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if !state.has_begun || state.subscribers.len() >= MAX_SUBSCRIBERS || self.stop.is_requested() {
@@ -145,7 +146,7 @@ impl Hub {
     /// each row once.
     pub(super) fn publish(&self, rows: Vec<(CommittedAnomaly, String)>, position: &Cursor) {
         let mut state = self.lock();
-        let State { recent, subscribers, .. } = &mut *state;
+        let HubState { recent, subscribers, .. } = &mut *state;
         let rows = rows.into_iter().map(|(committed, data)| recent.push(committed, data)).collect::<Vec<_>>();
         recent.advance(position);
         self.changed.notify_all();
@@ -172,7 +173,7 @@ impl Hub {
         self.lock().subscribers.retain(|subscriber| subscriber.sender.try_send(message.clone()).is_ok());
     }
 
-    /// Ends all streams.
+    /// Ends the streams of all subscribers.
     pub(super) fn close(&self) {
         self.lock().subscribers.clear();
     }

@@ -15,15 +15,15 @@ pub const KEPT: usize = 4_096;
 pub struct RecentAnomaly {
     /// The sink that committed it.
     pub sink: i32,
-    /// Its offset in the sink's order.
+    /// Offset of the anomaly in the sink's order.
     pub offset: i64,
-    /// The anomaly.
+    /// The anomaly with its metadata.
     pub record: StoredAnomaly,
-    /// The row as JSON.
+    /// The row in the form of JSON.
     pub data: String,
-    /// The message with this row only.
+    /// The message that contains only this row.
     pub message: Bytes,
-    /// Position after this row.
+    /// Position of the stream after this row.
     id: String,
     /// The message for programs; made at its first use.
     plain: OnceLock<Bytes>,
@@ -46,7 +46,7 @@ pub struct RecentAnomalies {
     rows: VecDeque<Arc<RecentAnomaly>>,
     /// Position before the first row; earlier rows have been removed.
     floor: Cursor,
-    /// Position after the last row.
+    /// Position of the stream after the last row.
     position: Cursor,
 }
 

@@ -14,7 +14,7 @@ use crate::page::dashboard::Dashboard;
 use crate::page::site::Site;
 use crate::page::view::{notice, row};
 
-/// Longest wait for a commit.
+/// Longest wait for a commit in the database.
 const COMMIT_WAIT: Duration = Duration::from_secs(1);
 /// Number of offsets of each sink that are read again at the start.
 const REREAD: i64 = 200;
@@ -24,10 +24,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const BATCH_PAUSE: Duration = Duration::from_millis(250);
 /// Interval between two health messages.
 const HEALTH: Duration = Duration::from_secs(5);
-/// Interval between two heartbeats.
+/// Interval between two heartbeats of the stream.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// State of the thread.
+/// State of the following thread.
 struct Tail {
     follower: Option<Box<dyn Follower>>,
     /// Whether the recent rows are loaded; a new connection then continues where the last one ended.

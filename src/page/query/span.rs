@@ -3,17 +3,17 @@
 /// A time span that ends at the current time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Span {
-    /// 15 minutes
+    /// The last 15 minutes before now
     Quarter,
-    /// 1 hour
+    /// The last hour before now
     Hour,
-    /// 6 hours
+    /// The last 6 hours before now
     Six,
-    /// 24 hours
+    /// The last 24 hours before now
     Day,
-    /// 7 days
+    /// The last 7 days before now
     Week,
-    /// 30 days
+    /// The last 30 days before now
     Month,
 }
 

@@ -1,4 +1,4 @@
-//! What the role says of the archive: readers without answers are never called served.
+//! Tests of the watch over the archive: while pages get no answers, the role must never report that they do.
 
 use super::super::{ArchiveWatch, watched_app};
 use super::*;
@@ -12,7 +12,7 @@ fn watched(mood: u8) -> (Arc<Fake>, Arc<Handler>, ArchiveWatch) {
 
 const OPEN: Access = Access::Open { is_anywhere: true };
 
-/// Looks, with a round of questions that is due, until there is trouble or none.
+/// Checks with a round of queries that is due, until a problem is reported or ends.
 fn until(watch: &mut ArchiveWatch, is_trouble: bool) -> Option<String> {
     let start = Clock::now();
     loop {
@@ -27,7 +27,7 @@ fn until(watch: &mut ArchiveWatch, is_trouble: bool) -> Option<String> {
 }
 
 #[test]
-fn an_outage_is_said_with_its_cause_before_any_reader_asks_and_until_it_is_over() {
+fn an_outage_is_reported_with_its_cause_before_any_request_and_until_it_is_over() {
     let (fake, handler, mut watch) = watched(1);
     let trouble = until(&mut watch, true).unwrap();
     assert!(trouble.contains("PostgreSQL is away since") && trouble.contains("connection refused"), "{trouble}");
@@ -38,7 +38,7 @@ fn an_outage_is_said_with_its_cause_before_any_reader_asks_and_until_it_is_over(
 }
 
 #[test]
-fn a_refusal_is_said_with_its_remedy_until_the_question_is_answered() {
+fn a_refusal_is_reported_with_its_remedy_until_the_query_is_answered() {
     let (fake, _, mut watch) = watched(2);
     let trouble = watch.look().unwrap();
     assert!(trouble.contains("refuses") && trouble.contains("run `anomaly migrate`"), "{trouble}");
@@ -49,7 +49,7 @@ fn a_refusal_is_said_with_its_remedy_until_the_question_is_answered() {
 }
 
 #[test]
-fn one_slow_question_is_no_trouble_and_three_rounds_of_them_are() {
+fn one_slow_query_is_no_problem_and_three_slow_rounds_are() {
     let (fake, _, mut watch) = watched(3);
     for round in 1..=3 {
         watch.is_due();
@@ -60,7 +60,7 @@ fn one_slow_question_is_no_trouble_and_three_rounds_of_them_are() {
 }
 
 #[test]
-fn a_question_that_is_refused_to_one_reader_alone_is_no_trouble() {
+fn a_query_that_is_refused_for_one_request_is_no_problem() {
     let (_, handler, mut watch) = watched(4);
     assert_eq!(watch.look(), None);
     assert_eq!(get(&handler, "/devices/poison").0.status, 503);
@@ -69,7 +69,7 @@ fn a_question_that_is_refused_to_one_reader_alone_is_no_trouble() {
 }
 
 #[test]
-fn a_right_that_one_page_lacks_is_said_before_a_reader_asks() {
+fn a_right_that_one_page_lacks_is_reported_before_any_request() {
     let (fake, _, mut watch) = watched(5);
     let trouble = watch.look().unwrap();
     assert!(trouble.contains("42501: permission denied for table rejected_samples"), "{trouble}");

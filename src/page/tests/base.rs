@@ -59,7 +59,7 @@ fn a_proxy_may_pass_the_path_on_or_remove_it() {
 }
 
 #[test]
-fn a_login_a_mark_and_a_logout_stay_below_the_path() {
+fn a_login_a_review_and_a_logout_stay_below_the_path() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("ada:operator:{}\n", crate::page::auth::hash("secret").unwrap())).unwrap();
     let (idle, life) = (Duration::from_secs(60), Duration::from_secs(60));
@@ -79,8 +79,8 @@ fn a_login_a_mark_and_a_logout_stay_below_the_path() {
     assert_eq!(header(&entered, "location"), Some("/anomaly/devices?span=1h"));
     let cookie = header(&entered, "set-cookie").unwrap();
     assert!(cookie.starts_with("anomaly-8501.anomaly=") && cookie.contains("; Path=/anomaly;"), "{cookie}");
-    let marked = post("/anomaly/anomalies/raw_events/3/184467/0/point/reviews", "review=true", cookie);
-    assert_eq!(header(&marked, "location"), Some("/anomaly/anomalies/raw_events/3/184467/0/point"));
+    let reviewed = post("/anomaly/anomalies/raw_events/3/184467/0/point/reviews", "review=true", cookie);
+    assert_eq!(header(&reviewed, "location"), Some("/anomaly/anomalies/raw_events/3/184467/0/point"));
     let left = post("/anomaly/logout", "", cookie);
     assert_eq!(header(&left, "location"), Some("/anomaly/login"));
     assert_eq!(header(&left, "clear-site-data"), None, "other services have the same host");
@@ -89,7 +89,7 @@ fn a_login_a_mark_and_a_logout_stay_below_the_path() {
 }
 
 #[test]
-fn templates_write_no_address_of_this_site_but_by_the_filter_link() {
+fn templates_write_addresses_of_this_site_only_with_the_filter_link() {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/page/templates");
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -106,7 +106,7 @@ fn templates_write_no_address_of_this_site_but_by_the_filter_link() {
 }
 
 #[test]
-fn two_dashboards_of_a_host_know_their_cookies_apart() {
+fn two_dashboards_on_one_host_do_not_share_cookies() {
     let cookie = |path: &str, port| {
         let cookies = crate::page::auth::Cookies::of(&BasePath::parse(path).unwrap(), port);
         let name = |is_encrypted| cookies.set("", is_encrypted).split('=').next().unwrap().to_owned();

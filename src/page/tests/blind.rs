@@ -12,7 +12,7 @@ fn came(tally: Tally) -> Option<Vec<(i64, Activity)>> {
 }
 
 /// Returns the banner of the overview as text: the sentence, the rest, and the whole body.
-fn banner(facts: Facts) -> (String, String, String) {
+fn banner(facts: ArchiveFacts) -> (String, String, String) {
     let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
     let (response, body) = get(&handler, "/");
@@ -37,10 +37,10 @@ fn condition(severity: ConditionSeverity, message: &str, age: f64) -> ConditionR
 
 #[test]
 fn a_degrading_condition_is_the_headline_a_notice_is_shown_and_a_stale_one_is_not() {
-    let of = |severity, age| Facts {
+    let of = |severity, age| ArchiveFacts {
         conditions: vec![condition(severity, "an open transaction holds back 500 records", age)],
         is_empty: true,
-        ..Facts::default()
+        ..ArchiveFacts::default()
     };
     let (sentence, banner_html, _) = banner(of(ConditionSeverity::Degraded, 2.0));
     assert_eq!(sentence, "Degraded. an open transaction holds back 500 records");
@@ -58,9 +58,9 @@ fn a_degrading_condition_is_the_headline_a_notice_is_shown_and_a_stale_one_is_no
 
 #[test]
 fn other_pages_say_too_that_the_detection_is_degraded() {
-    let facts = Facts {
+    let facts = ArchiveFacts {
         conditions: vec![condition(ConditionSeverity::Degraded, "an open transaction", 2.0)],
-        ..Facts::default()
+        ..ArchiveFacts::default()
     };
     let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
@@ -75,7 +75,7 @@ fn other_pages_say_too_that_the_detection_is_degraded() {
 }
 
 #[test]
-fn all_rejected_is_said_with_the_reason_and_leads_to_the_records() {
+fn all_rejected_is_reported_with_the_reason_and_links_to_the_records() {
     let letter = DeadLetter {
         group: "g".into(),
         topic: "raw_events".into(),
@@ -87,12 +87,12 @@ fn all_rejected_is_said_with_the_reason_and_leads_to_the_records() {
         value: Some(Excerpt { bytes: b"{\"<b>\":\"\xe2\x80\xae\x00".to_vec(), size: 5_000 }),
         at: now(),
     };
-    let facts = || Facts {
+    let facts = || ArchiveFacts {
         activity: came(tally(0, 0, 60)),
         coverage: Some(vec![(3, tally(0, 0, 300))]),
         letters: vec![letter.clone()],
         is_empty: true,
-        ..Facts::default()
+        ..ArchiveFacts::default()
     };
     let (sentence, html, _) = banner(facts());
     assert_eq!(sentence, "Events arrive, all rejected: `device_id` is missing (300 of 300)");
@@ -113,7 +113,7 @@ fn all_rejected_is_said_with_the_reason_and_leads_to_the_records() {
     }
     // Values judged long ago do not make the verdict "quiet".
     let (sentence, ..) =
-        banner(Facts { coverage: Some(vec![(0, tally(600, 0, 0)), (3, tally(0, 0, 300))]), ..facts() });
+        banner(ArchiveFacts { coverage: Some(vec![(0, tally(600, 0, 0)), (3, tally(0, 0, 300))]), ..facts() });
     assert!(sentence.starts_with("Events arrive, all rejected"), "{sentence}");
 }
 
@@ -147,7 +147,8 @@ fn wrong_event_times_are_never_quiet_or_waiting() {
         (off(60, 60 * 56 * year, 0, 0), record(-56 * year), "Detecting. 1 anomaly detected in the last hour."),
     ] {
         let is_listed = !outside.records.is_empty();
-        let facts = Facts { activity, coverage: Some(vec![]), is_empty: true, outside, ..Facts::default() };
+        let facts =
+            ArchiveFacts { activity, coverage: Some(vec![]), is_empty: true, outside, ..ArchiveFacts::default() };
         let (sentence, html, body) = banner(facts);
         assert_eq!(sentence, words);
         assert!(html.contains(" behind") || html.contains(" ahead"), "{html}");
@@ -160,7 +161,11 @@ fn wrong_event_times_are_never_quiet_or_waiting() {
 fn the_api_has_what_was_detected_in_the_span_with_another_time() {
     let mut record = Fake::new(1.0, 9).record();
     record.anomaly.timestamp = Timestamp::from_millis(0);
-    let facts = Facts { is_empty: true, outside: Outside { records: vec![record], is_more: true }, ..Facts::default() };
+    let facts = ArchiveFacts {
+        is_empty: true,
+        outside: Outside { records: vec![record], is_more: true },
+        ..ArchiveFacts::default()
+    };
     let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
     let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
     let json = |url| serde_json::from_str::<serde_json::Value>(&get(&handler, url).1).unwrap();
@@ -174,11 +179,11 @@ fn the_api_has_what_was_detected_in_the_span_with_another_time() {
 }
 
 #[test]
-fn learning_is_told_from_judging() {
-    let (sentence, html, body) = banner(Facts {
+fn learning_is_distinguished_from_judging() {
+    let (sentence, html, body) = banner(ArchiveFacts {
         activity: came(tally(120, 299_880, 0)),
         coverage: Some((1..=5).map(|at| (at, tally(120, 299_880, 0))).collect()),
-        ..Facts::default()
+        ..ArchiveFacts::default()
     });
     assert!(sentence.starts_with("Mostly learning. 1 anomaly in the last hour."), "{sentence}");
     assert!(html.contains("2.0 a second, 4,998 learning") && html.contains("<div class=\"clock\">"), "{html}");
@@ -186,12 +191,12 @@ fn learning_is_told_from_judging() {
     assert!(body.contains("mostly learning in 8 %"), "{body}");
     // Series whose names never repeat are never judged.
     let row = StatusRow { series: 50_000, ..status(1.0) };
-    let (sentence, html, _) = banner(Facts {
+    let (sentence, html, _) = banner(ArchiveFacts {
         status: Some(vec![row]),
         activity: came(tally(0, 10_000, 0)),
         coverage: Some((1..=5).map(|at| (at, tally(0, 10_000, 0))).collect()),
         is_empty: true,
-        ..Facts::default()
+        ..ArchiveFacts::default()
     });
     assert_eq!(sentence, "Learning. Nothing is judged yet.");
     assert!(html.contains("1.0 for each, and 30 are needed") || html.contains("a series is judged in about"), "{html}");
@@ -209,7 +214,7 @@ fn check(html: &str, name: &str) -> (String, String) {
 fn a_lag_has_a_tick_only_when_it_is_small_or_shrinks() {
     let lag = |lag, activity| {
         let row = StatusRow { lag, ..status(1.0) };
-        check(&banner(Facts { status: Some(vec![row]), activity, ..Facts::default() }).1, "Kafka lag")
+        check(&banner(ArchiveFacts { status: Some(vec![row]), activity, ..ArchiveFacts::default() }).1, "Kafka lag")
     };
     let busy = || came(tally(6_000, 0, 0));
     assert_eq!(lag(Some(0), busy()), ("tick".into(), "0 events | 1 partition".into()));
@@ -224,7 +229,7 @@ fn a_lag_has_a_tick_only_when_it_is_small_or_shrinks() {
 
 #[test]
 fn rows_that_the_table_refused_are_not_called_well() {
-    let (_, html, _) = banner(Facts { refused: 3, ..Facts::default() });
+    let (_, html, _) = banner(ArchiveFacts { refused: 3, ..ArchiveFacts::default() });
     assert_eq!(check(&html, "Database"), ("cross".into(), "3 rows refused | kept in sink_rejects".into()));
 }
 
@@ -236,7 +241,7 @@ fn a_topic_that_is_not_read_any_more_is_named_and_not_missed() {
         partition,
         ..status(age)
     };
-    let of = |rows| banner(Facts { status: Some(rows), ..Facts::default() }).1;
+    let of = |rows| banner(ArchiveFacts { status: Some(rows), ..ArchiveFacts::default() }).1;
     let old = (0..8).map(|partition| row("g", "old", partition, 3_600.0));
     let html = of(old.chain([row("g", "new", 0, 1.0)]).collect());
     let (glyph, text) = check(&html, "Detector");
@@ -255,20 +260,20 @@ fn a_topic_that_is_not_read_any_more_is_named_and_not_missed() {
 #[test]
 fn clocks_that_differ_are_a_check_of_their_own() {
     let row = StatusRow { ahead: Some(-7_200.0), ..status(1.0) };
-    let (_, html, _) = banner(Facts { status: Some(vec![row]), ..Facts::default() });
+    let (_, html, _) = banner(ArchiveFacts { status: Some(vec![row]), ..ArchiveFacts::default() });
     assert_eq!(check(&html, "Clocks").1, "2 h behind | the detector&#39;s clock, against the database&#39;s");
 }
 
 #[test]
 fn a_dashboard_whose_clock_is_off_takes_the_time_of_the_database_and_says_so() {
-    let (_, html, body) = banner(Facts { ahead: 7_200_000, ..Facts::default() });
+    let (_, html, body) = banner(ArchiveFacts { ahead: 7_200_000, ..ArchiveFacts::default() });
     assert_eq!(check(&html, "Clocks").1, "2 h behind | this dashboard&#39;s clock, against the database&#39;s");
     assert!(body.contains(">19:00:12</time>"), "{body}");
 }
 
 #[test]
 fn news_are_counted_from_what_was_detected_not_from_the_rows_of_the_table() {
-    let (.., body) = banner(Facts { fresh: 4_711, ..Facts::default() });
+    let (.., body) = banner(ArchiveFacts { fresh: 4_711, ..ArchiveFacts::default() });
     assert!(body.contains("4,711 new in the last 30 s"), "{body}");
 }
 
@@ -276,7 +281,7 @@ fn news_are_counted_from_what_was_detected_not_from_the_rows_of_the_table() {
 fn a_detector_that_ended_or_has_no_partitions_is_stopped_at_once_and_its_reason_is_the_headline() {
     let of = |state: &str, age, conditions: Vec<ConditionRow>| {
         let status = StatusRow { state: state.into(), ..super::status(age) };
-        banner(Facts { status: Some(vec![status]), conditions, ..Facts::default() }).0
+        banner(ArchiveFacts { status: Some(vec![status]), conditions, ..ArchiveFacts::default() }).0
     };
     let not_serving = |age| ConditionRow {
         code: "not_serving".into(),
@@ -287,6 +292,6 @@ fn a_detector_that_ended_or_has_no_partitions_is_stopped_at_once_and_its_reason_
     assert_eq!(of("stopped", 600.0, vec![not_serving(600.0)]), "Detection has stopped. raw_events was recreated");
     // A worker without partitions reports no row: the last row is old, but the reason is recent.
     assert_eq!(of("running", 40.0, vec![not_serving(2.0)]), "Detection has stopped. raw_events was recreated");
-    // An old condition explains nothing.
+    // An old condition is no explanation.
     assert_eq!(of("running", 40.0, vec![not_serving(600.0)]), "Detection has stopped. No report for 40 s.");
 }

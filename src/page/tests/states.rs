@@ -20,7 +20,7 @@ fn hostile_names_stay_text_on_every_page_and_every_page_is_guarded() {
 }
 
 #[test]
-fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() {
+fn foreign_names_are_isolated_on_every_page_and_direction_characters_are_visible() {
     let status = StatusRow { topic: HOSTILE.into(), worker: HOSTILE.into(), state: HOSTILE.into(), ..status(1.0) };
     let gone = StatusRow { topic: HOSTILE.into(), partition: 1, ..super::status(3_600.0) };
     let condition = ConditionRow {
@@ -48,11 +48,11 @@ fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() 
         mood: AtomicU8::new(0),
         age: 1.0,
         judged: 9,
-        facts: Facts {
+        facts: ArchiveFacts {
             status: Some(vec![status, gone]),
             conditions: vec![condition],
             letters: vec![letter],
-            ..Facts::default()
+            ..ArchiveFacts::default()
         },
         reviews: Mutex::default(),
     };
@@ -96,7 +96,7 @@ fn names_of_others_are_isolated_on_every_page_and_what_turns_the_text_is_seen() 
 #[test]
 fn a_device_without_anomalies_says_whether_it_sends_and_an_unknown_one_is_404() {
     let of = |known| {
-        let facts = Facts { is_empty: true, known: Some(known), ..Facts::default() };
+        let facts = ArchiveFacts { is_empty: true, known: Some(known), ..ArchiveFacts::default() };
         let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() };
         let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
         let (response, body) = get(&handler, "/devices/pump-0042");
@@ -104,7 +104,7 @@ fn a_device_without_anomalies_says_whether_it_sends_and_an_unknown_one_is_404() 
     };
     let (status, body) = of(Known::Seen(now()));
     assert!(status == 200 && body.contains("it sends, but no anomaly is recorded"), "{body}");
-    let facts = Facts { is_empty: true, known: Some(Known::Seen(now())), ..Facts::default() };
+    let facts = ArchiveFacts { is_empty: true, known: Some(Known::Seen(now())), ..ArchiveFacts::default() };
     let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() };
     let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
     let (_, found) = get(&handler, "/anomalies?q=pump-0042");
@@ -151,7 +151,7 @@ fn an_unknown_key_is_400_with_its_name() {
 }
 
 #[test]
-fn what_is_not_there_is_404() {
+fn an_unknown_path_is_404() {
     let (_, handler) = pages(1.0, 9);
     let long = format!("/devices/{}", "x".repeat(257));
     for url in [
@@ -250,7 +250,7 @@ fn an_outage_shows_the_last_data_with_its_date_and_ends_by_itself() {
 }
 
 #[test]
-fn a_refusal_says_the_remedy() {
+fn a_refusal_names_the_remedy() {
     let (fake, handler) = pages(1.0, 9);
     fake.mood.store(2, Ordering::SeqCst);
     let (response, body) = get(&handler, "/");
@@ -274,7 +274,7 @@ fn a_page_is_whole_after_three_requests() {
 }
 
 #[test]
-fn texts_are_compressed_for_who_can_read_that() {
+fn texts_are_compressed_for_clients_that_accept_it() {
     let (_, handler) = pages(1.0, 9);
     let mut request = Request::get("/", "");
     request.headers.insert("accept-encoding", "br, gzip".parse().unwrap());

@@ -8,7 +8,7 @@ use crate::archive::StoredAnomaly;
 use crate::http::Response;
 use crate::page::site::Site;
 
-/// The JSON document of the API.
+/// The JSON document of the API's answer.
 #[derive(Serialize)]
 pub struct ApiDocument<'a> {
     anomalies: &'a [StoredAnomaly],
@@ -73,7 +73,7 @@ mod tests {
             json.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
         };
         let (mut own, source) = crate::anomaly::tests::json_names();
-        // Kafka keeps it beside the record.
+        // Kafka stores this time outside of the record.
         own.remove("detected_at");
         assert_eq!(names(&json["source"]), source);
         assert_eq!(names(&json), own);

@@ -8,7 +8,7 @@ use super::text::Sentence;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tone {
-    /// The detection works.
+    /// The detection works without known problems.
     #[default]
     Well,
     /// Events arrive, but most of their series are still learning.
@@ -36,11 +36,11 @@ impl Tone {
 pub struct StatusCheck {
     /// The icon: `tick`, `cross`, `clock` or `dash`.
     pub glyph: &'static str,
-    /// What is checked.
+    /// Name of what is checked.
     pub name: &'static str,
-    /// The result.
+    /// The result in a few words.
     pub value: String,
-    /// Details of the result.
+    /// Details of the result, or a remedy.
     pub note: String,
 }
 
@@ -49,7 +49,7 @@ pub struct StatusCheck {
 pub struct BannerLine {
     /// `degraded` or `notice`.
     pub severity: &'static str,
-    /// Message of the condition.
+    /// Message of the reported condition.
     pub text: String,
 }
 

@@ -16,10 +16,10 @@ use crate::page::site::{Site, Template};
 
 /// Maximum number of rows.
 const MOST: u32 = 100;
-/// Default span.
+/// Default span of the page.
 const SPAN: Span = Span::Day;
 
-/// `/dead-letters`
+/// The page `/dead-letters`
 pub struct DeadLetters;
 
 impl Page for DeadLetters {
@@ -47,10 +47,10 @@ impl Page for DeadLetters {
     }
 }
 
-/// Data from the archive.
+/// Data that the page loads from the archive.
 pub struct DeadLettersData {
     letters: Vec<DeadLetter>,
-    /// Outcome counts of the span.
+    /// Outcome counts of the page's span.
     arrived: Tally,
 }
 
@@ -70,11 +70,11 @@ fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<Dead
 struct Content {
     heading: String,
     note: String,
-    rows: Vec<Line>,
+    rows: Vec<DeadLetterLine>,
 }
 
 #[derive(Serialize)]
-struct Line {
+struct DeadLetterLine {
     time: String,
     age: String,
     class: String,
@@ -84,7 +84,7 @@ struct Line {
     value: String,
 }
 
-/// Renders the page.
+/// Renders the page from its data.
 fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DeadLettersData) -> Response {
     let now = site.now();
     let (rejected, all) = (data.arrived.rejected, data.arrived.sum());
@@ -104,8 +104,8 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DeadLettersData
     respond::html(site, 200, "dead_letters.html", &frame, &content)
 }
 
-fn line(letter: &DeadLetter, now: Timestamp) -> Line {
-    Line {
+fn line(letter: &DeadLetter, now: Timestamp) -> DeadLetterLine {
+    DeadLetterLine {
         time: timed(letter.at, TimeForm::Moment, now),
         age: age(letter.at, now),
         class: isolated(&letter.class),

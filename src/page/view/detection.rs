@@ -19,13 +19,13 @@ use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// Default span.
+/// Default span of the page.
 const SPAN: Span = Span::Day;
 /// Number of days for which precision is shown.
 const DAYS: i64 = 30;
 const DAY: i64 = 86_400_000;
 
-/// `/detection`
+/// The page `/detection`
 pub struct Detection;
 
 impl Page for Detection {
@@ -53,7 +53,7 @@ impl Page for Detection {
     }
 }
 
-/// Data from the archive.
+/// Data that the page loads from the archive.
 pub struct DetectionData {
     bins: Bins,
     coverage: Vec<CoverageRow>,
@@ -93,9 +93,9 @@ struct Content {
     others: Vec<[String; 3]>,
     ribbon: String,
     clock: String,
-    partitions: Vec<Partition>,
+    partitions: Vec<PartitionLine>,
     settings: Vec<Settings>,
-    quality: Vec<Line>,
+    quality: Vec<QualityLine>,
     precision: String,
 }
 
@@ -112,7 +112,7 @@ struct Condition {
 }
 
 #[derive(Serialize)]
-struct Partition {
+struct PartitionLine {
     topic: String,
     partition: i32,
     worker: String,
@@ -132,7 +132,7 @@ struct Settings {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct QualityLine {
     day: String,
     all: String,
     right: String,
@@ -142,7 +142,7 @@ struct Line {
     labelled: String,
 }
 
-/// Renders the page.
+/// Renders the page from its data.
 fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, taken: Timestamp) -> Response {
     let now = site.now();
     let current = data.reports.current(taken, now);
@@ -213,8 +213,8 @@ fn condition(row: &ConditionRow, is_fresh: bool, now: Timestamp) -> Condition {
     }
 }
 
-fn partition(row: &StatusRow, current: &Current<'_>, now: Timestamp) -> Partition {
-    Partition {
+fn partition(row: &StatusRow, current: &Current<'_>, now: Timestamp) -> PartitionLine {
+    PartitionLine {
         topic: isolated(&row.topic),
         partition: row.partition,
         worker: isolated(&row.worker),
@@ -233,8 +233,8 @@ fn settings((hash, pairs): &(String, Vec<(String, String)>)) -> Settings {
     Settings { hash, pairs: pairs.iter().map(|(name, value)| [isolated(name), isolated(value)]).collect() }
 }
 
-fn line(of: &Quality) -> Line {
-    Line {
+fn line(of: &Quality) -> QualityLine {
+    QualityLine {
         day: day(of.day),
         all: grouped(of.all),
         right: grouped(of.right),

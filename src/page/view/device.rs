@@ -71,7 +71,7 @@ impl Page for Device {
     }
 }
 
-/// Data from the archive.
+/// Data that the page loads from the archive.
 pub struct DeviceData {
     bins: Bins,
     /// The newest anomalies of the span.
@@ -97,7 +97,7 @@ impl DeviceData {
 /// A device, or one of its series.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
-    /// Name of the device.
+    /// Name of the device in its events.
     pub device: String,
     /// Name of the series' metric; `None` for all series of the device.
     pub metric: Option<String>,
@@ -159,7 +159,7 @@ struct Content {
     summary: [String; 2],
     detail: String,
     none: Sentence,
-    lanes: Vec<Lane>,
+    lanes: Vec<MetricLane>,
     scale: String,
     clock: String,
     cards: Vec<Card>,
@@ -170,7 +170,7 @@ struct Content {
 }
 
 #[derive(Serialize)]
-struct Lane {
+struct MetricLane {
     name: String,
     url: String,
     note: String,
@@ -193,7 +193,7 @@ struct Card {
     window: String,
 }
 
-/// Renders the page.
+/// Renders the page from its data.
 fn show(
     site: &Site,
     frame: Frame<'_>,
@@ -252,12 +252,12 @@ fn show(
     respond::html(site, 200, "device.html", &frame, &content)
 }
 
-fn lanes(name: &Name, query: &PageQuery, data: &DeviceData, taken: Timestamp) -> Vec<Lane> {
+fn lanes(name: &Name, query: &PageQuery, data: &DeviceData, taken: Timestamp) -> Vec<MetricLane> {
     let runs = minutes::runs(&data.bins, &data.coverage, &data.arrivals, taken, data.is_reporting);
     let lane = |metric: &NameCount| {
         let is_of = |anomaly: &&Anomaly| anomaly.metric_name == metric.name;
         let anomalies = data.page.records.iter().map(|record| &record.anomaly).filter(is_of);
-        Lane {
+        MetricLane {
             name: metric.name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
             url: match &metric.name {
                 Some(_) if name.metric.is_none() => {

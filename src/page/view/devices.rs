@@ -19,7 +19,7 @@ use crate::page::site::{Site, Template};
 /// Maximum number of devices shown.
 const MOST: u32 = 100;
 
-/// The page `/devices`.
+/// The page `/devices`, a ranking of devices.
 pub struct Devices;
 
 impl Page for Devices {
@@ -47,7 +47,7 @@ impl Page for Devices {
     }
 }
 
-/// Data from the archive.
+/// Data that the page loads from the archive.
 pub struct DevicesData {
     devices: Vec<NameCount>,
 }
@@ -64,11 +64,11 @@ struct Content {
     heading: String,
     note: String,
     filters: Filters,
-    devices: Vec<Line>,
+    devices: Vec<DeviceLine>,
 }
 
 #[derive(Serialize)]
-struct Line {
+struct DeviceLine {
     name: String,
     url: String,
     svg: String,
@@ -76,14 +76,14 @@ struct Line {
     critical: String,
 }
 
-/// Renders the page.
+/// Renders the page from its data.
 fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DevicesData) -> Response {
     let words = query.words(Span::Hour);
     let most = data.devices.iter().map(|device| device.count.total()).max().unwrap_or(0);
     let link_query = PageQuery { span: query.span, ..query.plain() }.query();
     let line = |of: &NameCount| {
         let name = of.name.clone()?;
-        Some(Line {
+        Some(DeviceLine {
             url: format!("{}{link_query}", device_url(&name)),
             name: shown(&name),
             svg: minutes::bar(of.count, most),

@@ -1,4 +1,5 @@
-//! One anomaly: the value in its window, and the arithmetic that made it one, done again from the stored window.
+//! The page of one anomaly: the value in its window, and the arithmetic of the verdict, repeated from the stored
+//! window.
 
 mod arithmetic;
 
@@ -22,16 +23,16 @@ use crate::page::respond;
 use crate::page::site::{Site, Template};
 use arithmetic::{Step, proof, steps};
 
-/// Rows of the same series.
+/// Number of earlier anomalies of the series that are listed.
 const ROWS: u32 = 6;
-/// Values after it that are drawn.
+/// Maximum number of later values that are drawn.
 const AFTER: usize = 40;
-/// Values before it that must be the same in a later window.
+/// Number of preceding values that must be equal in a later window.
 const CONTEXT: usize = 3;
-/// Neighbours in time on each side, and how far they may be in milliseconds.
+/// Number of other anomalies on each side in time, and their maximum distance in milliseconds.
 const AROUND: (u32, i64) = (4, 300_000);
 
-/// `/anomalies/TOPIC/PARTITION/OFFSET/INDEX/KIND`
+/// The page `/anomalies/TOPIC/PARTITION/OFFSET/INDEX/KIND`
 pub struct Explain;
 
 impl Page for Explain {
@@ -54,7 +55,7 @@ impl Page for Explain {
     }
 
     fn load(archive: &dyn Archive, question: &AnomalyId, now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
-        look(archive, question, now)
+        load(archive, question, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Explain>) -> Response {
@@ -62,26 +63,26 @@ impl Page for Explain {
             return show(site, frame, data);
         }
         let frame = Frame { refresh: 0, ..frame };
-        let text = "No anomaly is recorded for this record; it may be older than what is kept.";
+        let text = "No anomaly is recorded for this record; it may be older than the retention time.";
         notice::page(site, 404, &frame, "There is no such anomaly.", text)
     }
 }
 
-/// What was asked of the archive.
+/// Data that the page loads from the archive.
 pub struct ExplainData {
     record: StoredAnomaly,
-    /// Earlier ones of the same series.
+    /// Earlier anomalies of the same series.
     earlier: Vec<StoredAnomaly>,
-    /// Values that came after it, where a later anomaly's record has them.
+    /// Values after the anomaly, if the record of a later anomaly contains them.
     after: Vec<f64>,
-    /// Others at about the same time.
+    /// Other anomalies at about the same time.
     around: Vec<StoredAnomaly>,
-    /// Newest first.
+    /// Reviews of the anomaly, newest first.
     reviews: Vec<ReviewRecord>,
 }
 
-/// Asks; `None` when nothing is recorded there.
-fn look(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
+/// Loads the data from the archive; `None` if the anomaly does not exist.
+fn load(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
     let AnomalyId { source, .. } = id;
     let records = archive.at(&source.topic, source.partition, source.offset)?;
     let Some(record) = records.into_iter().find(|record| record.anomaly.id() == *id) else { return Ok(None) };
@@ -94,7 +95,7 @@ fn look(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option
     let before = crate::archive::PageKey::of(anomaly);
     let earlier = archive.newest(&series, before.as_ref(), ROWS)?.records;
     let after = match &before {
-        // Newest first: the nearest one has most of what came between.
+        // The newest comes first, so the last one is nearest and has most of the values in between.
         Some(key) => archive.newer(&series, key, 1)?.records.last().and_then(|later| after(anomaly, &later.anomaly)),
         None => None,
     };
@@ -103,8 +104,8 @@ fn look(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option
     Ok(Some(ExplainData { record, earlier, after: after.unwrap_or_default(), around, reviews }))
 }
 
-/// What came after an anomaly, from the window of a later one of its series: where that window has this value after the same
-/// values as here. `None` when that is nowhere, or in two places.
+/// Returns the values after an anomaly, from the window of a later anomaly of its series. They follow the place where
+/// that window has the same values as here. `None` if there is no such place, or if there are two.
 fn after(anomaly: &Anomaly, later: &Anomaly) -> Option<Vec<f64>> {
     let is_same = |a: &f64, b: &f64| a.to_bits() == b.to_bits();
     if later.source.partition != anomaly.source.partition || later.source.offset <= anomaly.source.offset {
@@ -123,14 +124,14 @@ fn after(anomaly: &Anomaly, later: &Anomaly) -> Option<Vec<f64>> {
     Some(later.window[place + 1..].iter().take(AFTER).copied().collect())
 }
 
-/// The nearest before and after, in the order of time.
+/// Returns the nearest anomalies before and after, in the order of time.
 fn around(archive: &dyn Archive, record: &StoredAnomaly) -> Result<Vec<StoredAnomaly>, NoAnswer> {
     let (most, reach) = AROUND;
     let Some(key) = crate::archive::PageKey::of(&record.anomaly) else { return Ok(Vec::new()) };
     let reached = |millis| Timestamp::from_millis(key.time.millis() + millis);
     let after = Filter { to: reached(reach), ..Filter::default() };
     let before = Filter { from: reached(-reach), ..Filter::default() };
-    // Both begin at the record itself; the newest comes first.
+    // Both queries begin at the record itself; the newest comes first.
     let mut around = archive.newer(&after, &key, most)?.records;
     around.extend(archive.newest(&before, Some(&key), most)?.records);
     around.retain(|other| other.anomaly.source != record.anomaly.source);
@@ -176,7 +177,7 @@ struct Near {
     distance: String,
 }
 
-/// The page.
+/// Renders the page from its data.
 fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
     let now = site.now();
     let StoredAnomaly { anomaly, detected_at, .. } = &data.record;
@@ -185,7 +186,7 @@ fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
     let time = anomaly.timestamp.unwrap_or(*detected_at);
     let delay = detected_at.millis() - time.millis();
     let mut when = format!("{} \u{b7} {}", timed(time, TimeForm::Full, now), age(time, now));
-    // Replayed events are judged long after they happened: then this says nothing.
+    // Replayed events are judged long after they happened, so their delay has no meaning.
     if (0..60_000).contains(&delay) {
         when += &format!(" \u{b7} detected {} ms after the event", grouped(delay.unsigned_abs()));
     }
@@ -205,7 +206,7 @@ fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
         count: grouped(count as u64),
         after: match data.after.len() {
             0 => String::new(),
-            n => format!("After it: {}, as a later anomaly's record has them.", counted(n as u64, "value", "values")),
+            n => format!("After it: {}, from the record of a later anomaly.", counted(n as u64, "value", "values")),
         },
         values: anomaly
             .window
@@ -247,7 +248,7 @@ fn heading(anomaly: &Anomaly, figures: &DisplayedNumbers) -> String {
     }
 }
 
-/// Names, and values as HTML.
+/// Returns the facts about the record: names, and values as HTML.
 fn source(anomaly: &Anomaly, detected_at: Timestamp, now: Timestamp) -> Vec<[String; 2]> {
     let source = &anomaly.source;
     let mut lines = vec![
@@ -265,14 +266,14 @@ fn source(anomaly: &Anomaly, detected_at: Timestamp, now: Timestamp) -> Vec<[Str
     lines
 }
 
-/// A line to paste into a shell: the topic is quoted, whatever it holds.
+/// Returns a shell command that prints the record. The topic is quoted if it has special characters.
 fn command(source: &RecordId) -> String {
     let is_plain = source.topic.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let topic = if is_plain { source.topic.clone() } else { format!("'{}'", source.topic.replace('\'', "'\\''")) };
     format!("kcat -C -b $BROKERS -t {topic} -p {} -o {} -c 1", source.partition, source.offset)
 }
 
-/// The record in the console that the settings name; empty without one.
+/// Returns the URL of the record in the configured console; empty if none is configured.
 fn console(pattern: &str, source: &RecordId) -> String {
     pattern
         .replace("{topic}", &segment(&source.topic))
@@ -293,7 +294,7 @@ fn rule(anomaly: &Anomaly) -> Vec<[String; 2]> {
     lines
 }
 
-/// The API's address of this record: its millisecond of its device.
+/// Returns the API's URL for this anomaly, selected by its device and its millisecond.
 fn api_url(anomaly: &Anomaly) -> String {
     let filter = Filter {
         devices: vec![anomaly.device_id.clone()],

@@ -19,7 +19,7 @@ const AHEAD: usize = 2;
 /// Maximum number of rows whose times are outside the span.
 const OUTSIDE: u32 = 5_000;
 
-/// Format of an export.
+/// File format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFormat {
     /// CSV: a header line, then a line for each anomaly, without its window.
@@ -45,7 +45,8 @@ pub fn answer(context: &RequestContext<'_>, query: &PageQuery, format: ExportFor
     let is_span = query.span.is_some() && query.before.is_none() && query.after.is_none();
     let since = filter.from.filter(|_| is_span);
     let outside = query.limit.map_or(OUTSIDE, |limit| limit.saturating_sub(page.records.len() as u32));
-    let mut rest = Rest { archive: Arc::clone(&site.archive), filter, next: page.next, format, since, outside };
+    let mut rest =
+        RemainingRows { archive: Arc::clone(&site.archive), filter, next: page.next, format, since, outside };
     // With a limit the first page contains all rows.
     if query.limit.is_some() {
         rest.next = None;
@@ -64,19 +65,19 @@ pub fn answer(context: &RequestContext<'_>, query: &PageQuery, format: ExportFor
     Response { status: 200, headers, body: ResponseBody::Stream(body) }
 }
 
-/// The rows that are still to be read.
-struct Rest {
+/// The rows that are still to be read for the file.
+struct RemainingRows {
     archive: Arc<dyn Archive>,
     filter: Filter,
     next: Option<PageKey>,
     format: ExportFormat,
-    /// Start of the span.
+    /// Start of the exported span.
     since: Option<Timestamp>,
     /// Maximum number of rows whose times are outside the span.
     outside: u32,
 }
 
-impl Rest {
+impl RemainingRows {
     fn send(&mut self, first: &[StoredAnomaly], sender: &mpsc::Sender<Bytes>) {
         let mut text = write(first, self.format, true);
         loop {
@@ -100,7 +101,7 @@ impl Rest {
     }
 }
 
-impl Rest {
+impl RemainingRows {
     fn send_outside(&self, sender: &mpsc::Sender<Bytes>) {
         let (Some(since), 1..) = (self.since, self.outside) else { return };
         let mut text = Vec::new();

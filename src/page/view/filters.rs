@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::archive::Filter;
 use crate::page::query::{PageQuery, Span};
 
-/// Values for the template.
+/// Values for the template of the form.
 #[derive(Debug, Serialize)]
 pub struct Filters {
     path: String,

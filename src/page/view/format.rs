@@ -144,15 +144,15 @@ pub fn sigma_of(anomaly: &Anomaly) -> String {
 /// The numbers of an anomaly, formatted with the same decimals.
 #[derive(Debug, Clone)]
 pub struct DisplayedNumbers {
-    /// `metric_value`
+    /// Formatted `metric_value` of the anomaly
     pub value: String,
-    /// `expected`
+    /// Formatted `expected` value of the anomaly
     pub expected: String,
-    /// `lower`
+    /// Formatted `lower` limit of the anomaly
     pub lower: String,
-    /// `upper`
+    /// Formatted `upper` limit of the anomaly
     pub upper: String,
-    /// `z_score` with its sign.
+    /// Formatted `z_score` with its sign.
     pub z: String,
     /// Number of decimals of the mean and the limits.
     pub decimals: usize,

@@ -36,7 +36,7 @@ pub fn query(request: &Request) -> String {
     if request.query.is_empty() { String::new() } else { format!("?{}", request.query) }
 }
 
-/// Renders the form.
+/// Renders the form for name and password.
 pub fn show(context: &RequestContext<'_>) -> Response {
     let mut next = String::from("/");
     for (name, value) in url::form_urlencoded::parse(context.request.query.as_bytes()) {
@@ -80,7 +80,7 @@ pub fn enter(context: &RequestContext<'_>) -> Response {
     }
 }
 
-/// Ends the session.
+/// Ends the session, and removes the cookie.
 pub fn leave(context: &RequestContext<'_>) -> Response {
     let mut response = respond::see_other(context.site, "/login");
     response.headers.push(("set-cookie", context.site.auth.leave(context.request)));

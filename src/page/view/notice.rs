@@ -12,15 +12,15 @@ use crate::page::frame::Frame;
 use crate::page::respond;
 use crate::page::site::Site;
 
-/// Value of `Retry-After`, in seconds.
+/// Value of the header `Retry-After`, in seconds.
 const RETRY: &str = "5";
 
 /// Values for the template: a sentence and its remedy. Both are empty below a banner that contains them.
 #[derive(Default, Serialize)]
 pub struct Notice {
-    /// The sentence.
+    /// The sentence, as a heading.
     pub heading: String,
-    /// Explanation or remedy.
+    /// Explanation or remedy, below the heading.
     pub text: String,
 }
 

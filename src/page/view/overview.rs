@@ -20,7 +20,7 @@ use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// The page `/`.
+/// The page `/`, an overview of the last hour.
 pub struct Overview;
 
 impl Page for Overview {
@@ -57,7 +57,7 @@ struct Content {
     scale: String,
     bars: String,
     clock: String,
-    lanes: Vec<Lane>,
+    lanes: Vec<DeviceLane>,
     metrics: Vec<Bar>,
     reviews: Vec<[String; 3]>,
     heading: String,
@@ -73,7 +73,7 @@ struct Content {
 }
 
 #[derive(Serialize)]
-struct Lane {
+struct DeviceLane {
     name: String,
     url: String,
     svg: String,
@@ -161,13 +161,13 @@ fn unit(width: i64) -> String {
     if width == size { name.to_owned() } else { format!("{} {name}s", width / size) }
 }
 
-fn lanes(data: &OverviewData, chart: &MinuteChart<'_>, query: &PageQuery) -> Vec<Lane> {
+fn lanes(data: &OverviewData, chart: &MinuteChart<'_>, query: &PageQuery) -> Vec<DeviceLane> {
     let link_query = PageQuery { span: query.span, ..query.plain() }.query();
     let lane = |of: &NameCount| {
         let name = of.name.clone()?;
         let cells = data.lanes.iter().filter(|cell| cell.device == name).map(|cell| (cell.bin, cell.count));
         let svg = chart.lane(&cells.collect::<Vec<_>>());
-        Some(Lane {
+        Some(DeviceLane {
             url: format!("{}{link_query}", device_url(&name)),
             name: shown(&name),
             svg,
@@ -198,11 +198,11 @@ fn metrics(data: &OverviewData, query: &PageQuery) -> Vec<Bar> {
 
 /// Returns name, URL and count for each state of review; anomalies without a review come first.
 fn reviews(data: &OverviewData, query: &PageQuery) -> Vec<[String; 3]> {
-    let marked = data.reviews.iter().map(|(_, count)| count).sum::<u64>();
+    let reviewed = data.reviews.iter().map(|(_, count)| count).sum::<u64>();
     let is_whole = query.filter == Filter { from: query.filter.from, to: query.filter.to, ..Filter::default() };
     let count = |review: Review| match review {
         // This count covers all anomalies. With a filter the difference would count other anomalies.
-        Review::None if is_whole && query.search.is_none() => Some(data.total().total().saturating_sub(marked)),
+        Review::None if is_whole && query.search.is_none() => Some(data.total().total().saturating_sub(reviewed)),
         Review::None => None,
         _ => data.reviews.iter().find(|(known, _)| *known == review).map(|(_, count)| *count).or(Some(0)),
     };

@@ -28,7 +28,7 @@ const BEFORE: usize = 24;
 /// Minimum number of hours for a usual number.
 const FEW: usize = 3;
 
-/// Data from the archive.
+/// Data that the page loads from the archive.
 pub struct OverviewData {
     pub bins: Bins,
     pub by_time: Vec<BinCount>,
@@ -37,9 +37,9 @@ pub struct OverviewData {
     pub devices: Vec<NameCount>,
     pub lanes: Vec<LaneCount>,
     pub metrics: Vec<NameCount>,
-    /// Coverage of the range.
+    /// Coverage of the range, by minute.
     pub coverage: Vec<CoverageRow>,
-    /// Reports of the detectors.
+    /// Reports of the detectors, with their age.
     pub reports: Reports,
     /// Anomalies detected in the range with times outside of it.
     pub outside: Outside,
@@ -51,7 +51,7 @@ pub struct OverviewData {
     pub newest: AnomalyPage,
     pub reviews: Vec<(Review, u64)>,
     pub cursor: Cursor,
-    /// Time that loading took.
+    /// Time that loading the data took.
     pub took: Duration,
 }
 

@@ -22,7 +22,7 @@ pub struct Reports {
     conditions: Vec<ConditionRow>,
     /// Records that arrived since the range began, by intervals of its grain.
     pub arrivals: Vec<ActivityRow>,
-    /// Sum of `arrivals`.
+    /// Sum of the counts in `arrivals`.
     pub arrived: Activity,
     lately: Vec<ActivityRow>,
     /// One of the rejected records, if all recent records were rejected.

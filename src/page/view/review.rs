@@ -14,7 +14,7 @@ use crate::page::context::RequestContext;
 use crate::page::frame::Frame;
 use crate::page::respond;
 
-/// Describes a review in words.
+/// Describes a review in words for users.
 pub fn words(review: Review) -> &'static str {
     match review {
         Review::None => "not reviewed",
@@ -25,20 +25,20 @@ pub fn words(review: Review) -> &'static str {
     }
 }
 
-/// Values for the template.
+/// Values for the template of the form.
 #[derive(Serialize)]
 pub struct ReviewForm {
     /// URL path to which the form is sent.
     url: String,
     current: &'static str,
     words: &'static str,
-    choices: Vec<Choice>,
-    reviews: Vec<Line>,
+    choices: Vec<ReviewChoice>,
+    reviews: Vec<ReviewLine>,
     most: usize,
 }
 
 #[derive(Serialize)]
-struct Choice {
+struct ReviewChoice {
     name: &'static str,
     words: &'static str,
     key: &'static str,
@@ -46,7 +46,7 @@ struct Choice {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct ReviewLine {
     words: &'static str,
     by: String,
     note: String,
@@ -60,13 +60,13 @@ impl ReviewForm {
     pub fn of(id: &AnomalyId, reviews: &[ReviewRecord], now: Timestamp) -> ReviewForm {
         use Review as R;
         let current = reviews.first().map_or(R::None, |newest| newest.review);
-        let choice = |(review, words, key): (R, _, _)| Choice {
+        let choice = |(review, words, key): (R, _, _)| ReviewChoice {
             name: review.as_str(),
             words,
             key,
             is_current: review == current,
         };
-        let line = |record: &ReviewRecord| Line {
+        let line = |record: &ReviewRecord| ReviewLine {
             words: words(record.review),
             by: shown(&record.by),
             note: crate::foreign::lines(&record.note).to_string(),

@@ -14,7 +14,7 @@ use crate::page::chart::spark;
 /// Age in milliseconds up to which a row is highlighted.
 const NEW: i64 = 30_000;
 
-/// Values for the template.
+/// Values for the template of the row.
 #[derive(Debug, Serialize)]
 pub struct AnomalyRow {
     /// Identity of the row within the page.
@@ -38,7 +38,7 @@ pub struct AnomalyRow {
     meter: String,
     url: String,
     review: &'static str,
-    /// The review in words.
+    /// The newest review in words.
     reviewed: &'static str,
     /// Whether the anomaly was detected just now.
     pub is_new: bool,
@@ -83,7 +83,7 @@ impl AnomalyRow {
         }
     }
 
-    /// Makes the rows of several anomalies.
+    /// Makes the rows of several anomalies, in the same order.
     pub fn all(records: &[StoredAnomaly], now: Timestamp) -> Vec<AnomalyRow> {
         records.iter().map(|record| AnomalyRow::of(record, now)).collect()
     }

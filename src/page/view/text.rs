@@ -33,9 +33,9 @@ pub fn timed(time: Timestamp, form: TimeForm, now: Timestamp) -> String {
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeForm {
-    /// With seconds; with the date if it is not today's.
+    /// With seconds, and with the date if it is not today's.
     Moment,
-    /// With seconds and date.
+    /// With seconds and with the date.
     Full,
     /// With all digits, as RFC 3339.
     Exact,
@@ -60,7 +60,7 @@ impl TimeForm {
     }
 }
 
-/// A sentence as HTML.
+/// A sentence in the form of HTML.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Sentence(String);
@@ -71,19 +71,19 @@ impl Sentence {
         Sentence(escape(text))
     }
 
-    /// Appends own words.
+    /// Appends words of this program.
     pub fn and(mut self, text: &str) -> Sentence {
         self.0 += &escape(text);
         self
     }
 
-    /// Appends a name from outside.
+    /// Appends a name from outside, isolated and escaped.
     pub fn name(mut self, text: &str) -> Sentence {
         self.0 += &named(text);
         self
     }
 
-    /// Appends a time.
+    /// Appends a time, as HTML.
     pub fn time(mut self, time: Timestamp, now: Timestamp) -> Sentence {
         self.0 += &timed(time, TimeForm::Moment, now);
         self
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_isolated_and_what_turns_the_text_is_seen() {
+    fn names_are_isolated_and_direction_characters_are_visible() {
         let sentence = Sentence::say("last anomaly of ").name("<a>\u{202e}b").and(" & more");
         assert_eq!(
             serde_json::to_value(&sentence).unwrap(),

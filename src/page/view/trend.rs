@@ -10,7 +10,7 @@ const REACH: i64 = 60_000;
 /// Minimum distance between two observations, in milliseconds.
 const LEAST: i64 = 4_000;
 
-/// Observed lags by time.
+/// Observed lags of the last minute, by time.
 #[derive(Default)]
 pub struct Trend(Mutex<VecDeque<(Timestamp, u64)>>);
 

@@ -22,7 +22,7 @@ pub struct BatchRow<'a> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct RowPosition {
     index: i64,
     line: u64,
     start: usize,
@@ -75,7 +75,7 @@ impl SkippedLines {
 pub struct RecordBatch {
     reading: Arc<FileReading>,
     text: Vec<u8>,
-    places: Vec<Place>,
+    places: Vec<RowPosition>,
     /// Lines that were skipped between the records.
     pub passed: SkippedLines,
 }
@@ -90,7 +90,7 @@ impl RecordBatch {
     pub fn push(&mut self, row: BatchRow<'_>) {
         let start = self.text.len();
         self.text.extend_from_slice(row.bytes);
-        self.places.push(Place { index: row.index, line: row.line, start, end: self.text.len() });
+        self.places.push(RowPosition { index: row.index, line: row.line, start, end: self.text.len() });
     }
 
     /// Returns the number of records in the batch.
@@ -115,7 +115,7 @@ impl RecordBatch {
 
     /// Returns the record at an index below [`len`](Self::len).
     pub fn row(&self, at: usize) -> BatchRow<'_> {
-        let Place { index, line, start, end } = self.places[at];
+        let RowPosition { index, line, start, end } = self.places[at];
         BatchRow { index, line, bytes: &self.text[start..end] }
     }
 

@@ -76,7 +76,7 @@ impl RowSplitter {
         loop {
             let split = self.split(input, &mut |_, bytes| {
                 line = bytes.to_vec();
-                Kind::Header
+                LineKind::Header
             })?;
             match split {
                 Split::Hungry => input.more()?,
@@ -98,29 +98,29 @@ impl RowSplitter {
         }
         let (index, header) = (self.index, std::mem::take(&mut self.header));
         let split = self.split(input, &mut |line, bytes| match bytes {
-            [b'#', ..] => Kind::Comment,
-            _ if bytes == header => Kind::Header,
+            [b'#', ..] => LineKind::Comment,
+            _ if bytes == header => LineKind::Header,
             _ => {
                 take(BatchRow { index, line, bytes });
-                Kind::Row
+                LineKind::Row
             }
         });
         self.header = header;
         match split? {
             Split::Hungry => return Ok(SplitStep::Hungry),
             Split::End => return Ok(SplitStep::End),
-            Split::Line(_, Kind::Row) => {
+            Split::Line(_, LineKind::Row) => {
                 self.index += 1;
                 return Ok(SplitStep::Record);
             }
-            Split::Line(line, Kind::Comment) => self.passed.comments.add(line),
-            Split::Line(line, Kind::Header) => self.passed.headers.add(line),
+            Split::Line(line, LineKind::Comment) => self.passed.comments.add(line),
+            Split::Line(line, LineKind::Header) => self.passed.headers.add(line),
         }
         Ok(SplitStep::Passed)
     }
 
     /// Skips one line that is not blank; `see` receives its number and its bytes.
-    fn split(&mut self, input: &mut InputFile, see: &mut dyn FnMut(u64, &[u8]) -> Kind) -> Result<Split> {
+    fn split(&mut self, input: &mut InputFile, see: &mut dyn FnMut(u64, &[u8]) -> LineKind) -> Result<Split> {
         loop {
             let at_hand = input.at_hand();
             if at_hand.is_empty() && input.has_ended() {
@@ -161,7 +161,7 @@ impl RowSplitter {
 
 /// Classes of the lines of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LineKind {
     Row,
     Comment,
     Header,
@@ -171,7 +171,7 @@ enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Split {
     /// A line with this number and this class.
-    Line(u64, Kind),
+    Line(u64, LineKind),
     Hungry,
     End,
 }

@@ -1,4 +1,4 @@
-//! The arithmetic that made a value an anomaly, done again from the stored record.
+//! The arithmetic of a verdict, repeated from the stored record.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ fn step(name: &str, formula: String, result: String) -> Step {
     Step { name: name.to_owned(), formula, result }
 }
 
-/// Whether the stored figures come out again, in every bit.
+/// Recomputes the stored figures, and compares every bit.
 pub fn proof(anomaly: &Anomaly) -> Result<String, String> {
     let (Some(mean), Some(std_dev), Some(threshold)) = (anomaly.mean, anomaly.std_dev, anomaly.threshold) else {
         return Err("the record has no mean, deviation and threshold to repeat the arithmetic from".to_owned());
@@ -63,10 +63,10 @@ fn unrepeatable(reason: Unrepeatable, anomaly: &Anomaly) -> String {
     match reason {
         Unrepeatable::WindowTruncated => {
             let (count, all) = (anomaly.window.len(), grouped(u64::from(anomaly.window_count)));
-            format!("the record holds the last {count} of the {all} values that it was judged by")
+            format!("the record contains the last {count} of the {all} values that it was judged by")
         }
-        Unrepeatable::NoWindow => "the record holds no window".to_owned(),
-        Unrepeatable::NoEvidence => "the record does not hold the state of the method".to_owned(),
+        Unrepeatable::NoWindow => "the record contains no window".to_owned(),
+        Unrepeatable::NoEvidence => "the record does not contain the state of the method".to_owned(),
         Unrepeatable::UnknownMethod => "this program does not have the method".to_owned(),
     }
 }
@@ -226,9 +226,9 @@ mod tests {
         let of = |method: &str| judged(DetectionSettings { method: method.into(), ..DetectionSettings::default() }, 40);
         let reason = |anomaly: Anomaly| proof(&anomaly).unwrap_err();
         let short = judged(DetectionSettings { context: 7, ..DetectionSettings::default() }, 40);
-        assert_eq!(reason(short), "the record holds the last 7 of the 40 values that it was judged by");
+        assert_eq!(reason(short), "the record contains the last 7 of the 40 values that it was judged by");
         let old = Anomaly { evidence: std::collections::BTreeMap::new(), ..of("ewma") };
-        assert_eq!(reason(old), "the record does not hold the state of the method");
+        assert_eq!(reason(old), "the record does not contain the state of the method");
         let other = Anomaly { method: "other".into(), ..of("sigma") };
         assert_eq!(reason(other.clone()), "this program does not have the method");
         let none = Anomaly { mean: None, std_dev: None, z_score: None, threshold: None, ..other };

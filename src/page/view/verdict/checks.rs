@@ -159,7 +159,7 @@ fn clocks(facts: &Facts<'_>, ahead: Option<f64>) -> Vec<StatusCheck> {
     detector.into_iter().chain(own).collect()
 }
 
-/// Formats a rate, with one decimal if it is small.
+/// Formats a rate per second, with one decimal if it is small.
 fn rate(n: f64) -> String {
     match n {
         0.0 => "0".to_owned(),

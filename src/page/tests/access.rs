@@ -12,7 +12,7 @@ fn post(path: &str, form: &str, headers: &[(&'static str, &str)]) -> Request {
 const REVIEWS: &str = "/anomalies/raw_events/3/184467/0/point/reviews";
 
 #[test]
-fn a_mark_is_kept_with_its_note_and_shown_as_text() {
+fn a_review_is_stored_with_its_note_and_shown_as_text() {
     let (fake, handler) = pages(1.0, 9);
     let (before, _) = get(&handler, "/anomalies/raw_events/3/184467/0/point");
     assert_eq!(before.status, 200);
@@ -40,7 +40,7 @@ fn a_mark_is_kept_with_its_note_and_shown_as_text() {
 }
 
 #[test]
-fn another_sites_page_cannot_mark() {
+fn a_page_of_another_site_cannot_review() {
     let (fake, handler) = pages(1.0, 9);
     for headers in [
         &[("sec-fetch-site", "cross-site")][..],
@@ -72,7 +72,7 @@ fn without_passwords_pages_are_served_under_names_of_this_machine_only() {
 }
 
 #[test]
-fn a_browser_that_keeps_no_cookies_is_told_so_by_the_login_form() {
+fn the_login_form_reports_a_browser_that_keeps_no_cookies() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), format!("ada:operator:{}\n", crate::page::auth::hash("secret").unwrap())).unwrap();
     let (idle, life) = (Duration::from_secs(60), Duration::from_secs(60));
@@ -92,7 +92,7 @@ fn a_browser_that_keeps_no_cookies_is_told_so_by_the_login_form() {
 }
 
 #[test]
-fn a_proxy_is_believed_only_from_its_address() {
+fn a_proxy_is_trusted_only_from_its_address() {
     let handler = guarded(Access::Proxy { header: "X-Forwarded-User".into(), operators: vec!["ada".into()] });
     let visit = |peer: &str, name: Option<&str>, mut request: Request| {
         request.peer = peer.parse().unwrap();
