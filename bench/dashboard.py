@@ -1,4 +1,4 @@
-"""Measures the dashboard beside the seed's design, on one database, in one run; started by `bench/run dashboard`.
+"""Compares the dashboard with the seed's design, on one database, in one run; started by `bench/run dashboard`.
 
 Rows are committed as the sink commits them: with its offset, its totals left out, and its notice. From there to the screen is
 measured in Chromium, by an observer in the page; for many readers, by streams of our own.

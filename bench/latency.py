@@ -1,4 +1,4 @@
-"""From an event to its anomaly, under a light load: ourselves beside Kafka Streams, in one run.
+"""From an event to its anomaly, under a light load: this detector compared with Kafka Streams, in one run.
 
 A thousand events a second; four of them are abnormal, each of a device of its own, by which it is known again. The clock runs
 from the producer's call to the anomaly in a read-committed consumer, to its row in PostgreSQL and to the dashboard's stream.

@@ -17,7 +17,7 @@ use crate::config::{self, Loaded, SettingFiles, Settings};
 use crate::error::{Error, ExitKind, Result};
 use crate::event::{RejectClass, Timestamp};
 use crate::foreign;
-use crate::page::auth::UserRole as Door;
+use crate::page::auth::UserRole as AccessRole;
 use crate::role::{self, Role};
 
 pub use score::{OutputForm, Score};
@@ -178,7 +178,7 @@ pub struct Passwd {
     pub name: String,
     /// Role of the user
     #[arg(long, value_enum, default_value = "viewer")]
-    pub role: Door,
+    pub role: AccessRole,
     /// Remove the user and end open sessions
     #[arg(long, conflicts_with = "role")]
     pub remove: bool,

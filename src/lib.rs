@@ -3,7 +3,7 @@
 //! The modules stand in the order in which the data flows. Core is pure and imports only core. Edges import core,
 //! [`error`], [`config::resolved`] and [`http`], never one another. Only roles and commands wire.
 #![warn(missing_docs)]
-// What panics when nobody reads or the disk is full; `command::output` is how commands write.
+// These macros panic if the output is closed or the disk is full. Commands write with `command::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // Core: what an event is, what is abnormal, what is recorded of it.

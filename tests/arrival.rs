@@ -124,7 +124,7 @@ fn rejected_records_go_from_the_detector_to_their_page_a_few_of_each_class() {
 }
 
 #[test]
-fn a_device_that_a_detector_holds_is_known_without_any_anomaly() {
+fn a_device_in_a_detectors_memory_is_known_without_any_anomaly() {
     let stage = Stage::new();
     let (status, _, page) = stage.get("/devices/pump-0042");
     assert!(status == 200 && page.contains("It is not known whether it sends"), "{page}");

@@ -118,7 +118,7 @@ fn transactional(case: &Case, id: &str) -> BaseProducer {
 }
 
 #[test]
-fn an_open_transaction_is_said_with_its_offset_and_the_records_that_it_holds_back_until_it_ends() {
+fn an_open_transaction_is_reported_with_its_offset_and_the_records_that_it_blocks_until_it_ends() {
     let blind = Blind::new("open_tx", &[]);
     let (case, topic) = (&blind.case, blind.case.raw());
     case.produce(usual(200, 0));

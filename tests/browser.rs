@@ -267,7 +267,7 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
             let row = format!("document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/{offset}/0'");
             browser.wait("the row", &row);
         }
-        // Observers are told a moment later.
+        // Observers are notified a moment later.
         browser.value("new Promise(done => setTimeout(() => done(true), 300))");
         assert_eq!(browser.value("window.shift").as_f64(), Some(0.0), "{path} at {width} pixels");
         let same = "document.documentElement.scrollHeight === window.tall";

@@ -73,7 +73,7 @@ fn a_zombie_that_wakes_after_its_successor_took_over_commits_nothing() {
 }
 
 #[test]
-fn a_place_in_the_group_that_was_lost_to_nobody_is_taken_again() {
+fn a_membership_that_no_other_member_has_taken_is_resumed() {
     let mut case = Case::new("ghost");
     case.set("DETECTOR__SESSION_TIMEOUT", "6s");
     case.set("DETECTOR__WORKERS", 1);
@@ -81,10 +81,10 @@ fn a_place_in_the_group_that_was_lost_to_nobody_is_taken_again() {
     let detector = case.detector("a", &[]);
     wait_done(&case, 20_000);
     let group = format!("{}-detector", case.name);
-    // The first time it joins again at once, the second time it looks whether somebody is there.
+    // The first time it joins again at once, the second time it checks whether another member runs.
     for round in 0..2 {
         let before = detector.log().matches("another member with this group.instance.id").count();
-        // As when the coordinator dies before it told of a new member id: the place has another holder, who is not there.
+        // As if the coordinator died before it announced a new member id: another member id has the place, but no such member runs.
         let ghost: BaseConsumer = case
             .client()
             .set("group.id", &group)

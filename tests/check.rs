@@ -308,7 +308,7 @@ fn root_checks_as_the_user_that_is_named_and_says_so() {
 // ---- The start ----
 
 #[test]
-fn a_role_that_nobody_configured_says_at_once_what_it_needs() {
+fn a_role_that_is_not_configured_reports_at_once_what_it_needs() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().to_str().unwrap();
     for (role, needs) in [

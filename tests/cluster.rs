@@ -108,7 +108,7 @@ struct Storm {
 impl Storm {
     fn brew(name: &str, port: u16, seed: u64) -> Storm {
         // A broker that was shot in an earlier storm may be ill for good.
-        let (stage, parts) = Stage::anew("box-storm", port, 2);
+        let (stage, parts) = Stage::empty("box-storm", port, 2);
         let mut case = Case::bare(name, parts);
         case.set("DETECTOR__WORKERS", 2);
         case.set("DETECTOR__SESSION_TIMEOUT", "6s");

@@ -479,7 +479,7 @@ impl Process {
     }
 }
 
-/// A service manager that writes down what it is told, each datagram with the time since it began to listen.
+/// A service manager that records its notifications, each with the time since it began to listen.
 pub struct Manager {
     path: PathBuf,
     heard: Arc<Mutex<Vec<(Duration, String)>>>,

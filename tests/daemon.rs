@@ -13,17 +13,17 @@ use rustix::process::Signal;
 
 use super::common::{Case, Ended, Manager, Parts, Process, Sent, event, free_port, get, program, root, wait_for};
 
-/// For everything that a role or a command does here.
+/// Timeout for everything that a role or a command does in these tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 const EVENTS: usize = 300;
 
 /// A quick detector without a database.
 const SMALL: [(&str, &str); 2] = [("SINK__ENABLED", "false"), ("DETECTOR__WORKERS", "1")];
 
-// ---- Words to the service manager ----
+// ---- Notifications to the service manager ----
 
-/// A role that tells a manager, and does not need the box unless `case` gives it.
-fn told(case: &Case, role: &str, settings: &[(&str, &str)]) -> (Manager, Process) {
+/// Starts a role that notifies a manager. It does not need the box unless `case` does.
+fn notifying(case: &Case, role: &str, settings: &[(&str, &str)]) -> (Manager, Process) {
     let manager = Manager::new(case.dir.path());
     let process = case.role(role, &[settings, &[("NOTIFY_SOCKET", manager.socket())]].concat());
     (manager, process)
@@ -58,7 +58,7 @@ fn stops_well_on(signal: Signal, manager: &Manager, mut process: Process) {
 fn a_detector_is_ready_when_it_serves_feeds_the_watchdog_and_says_when_it_stops() {
     let case = Case::topics("daemon_ready");
     let watchdog = ("WATCHDOG_USEC", "2000000");
-    let (manager, detector) = told(&case, "detector", &[&SMALL[..], &[watchdog]].concat());
+    let (manager, detector) = notifying(&case, "detector", &[&SMALL[..], &[watchdog]].concat());
     manager.wait("READY=1");
     assert_eq!(detector.get("/readyz").unwrap().0, 200);
     assert!(status_at_ready(&manager).starts_with("running: 4 partitions"), "{:?}", manager.heard());
@@ -72,7 +72,7 @@ fn a_detector_without_a_broker_is_ready_but_degraded_after_the_timeout_and_stops
     let case = alone("daemon_degraded");
     let began = Instant::now();
     let settings = [("SERVICE__READY_TIMEOUT", "2s"), ("SERVICE__DRAIN_TIMEOUT", "1s")];
-    let (manager, mut detector) = told(&case, "detector", &[&SMALL[..], &settings].concat());
+    let (manager, mut detector) = notifying(&case, "detector", &[&SMALL[..], &settings].concat());
     manager.wait("READY=1");
     assert!(began.elapsed() >= Duration::from_secs(2), "ready after {:?}", began.elapsed());
     assert!(manager.count("EXTEND_TIMEOUT_USEC=10000000") >= 1, "{:?}", manager.heard());
@@ -92,7 +92,7 @@ fn a_detector_without_a_broker_is_ready_but_degraded_after_the_timeout_and_stops
 fn a_dashboard_is_ready_once_it_is_bound_also_without_a_database_and_an_interrupt_ends_it() {
     let case = alone("daemon_pages");
     let port = free_port();
-    let (manager, dashboard) = told(&case, "dashboard", &[("DASHBOARD__LISTEN", &format!("127.0.0.1:{port}"))]);
+    let (manager, dashboard) = notifying(&case, "dashboard", &[("DASHBOARD__LISTEN", &format!("127.0.0.1:{port}"))]);
     manager.wait("READY=1");
     let (status, body) = get(port, "/").expect("pages behind READY=1");
     assert!(status == 503 && body.contains("PostgreSQL"), "{status} {body}");
@@ -103,7 +103,7 @@ fn a_dashboard_is_ready_once_it_is_bound_also_without_a_database_and_an_interrup
 #[test]
 fn a_producer_is_ready_after_the_first_delivery() {
     let case = Case::topics("daemon_producer");
-    let (manager, producer) = told(&case, "producer", &[("PRODUCER__RATE", "20")]);
+    let (manager, producer) = notifying(&case, "producer", &[("PRODUCER__RATE", "20")]);
     manager.wait("READY=1");
     assert!(!case.read(&case.raw()).is_empty(), "nothing was delivered yet");
     assert_eq!(status_at_ready(&manager), "running");
@@ -114,7 +114,7 @@ fn a_producer_is_ready_after_the_first_delivery() {
 fn a_watchdog_of_another_process_is_not_fed() {
     let case = alone("daemon_watchdog");
     let settings = [("WATCHDOG_USEC", "400000"), ("WATCHDOG_PID", "1"), ("DASHBOARD__LISTEN", "127.0.0.1:0")];
-    let (manager, dashboard) = told(&case, "dashboard", &settings);
+    let (manager, dashboard) = notifying(&case, "dashboard", &settings);
     manager.wait("READY=1");
     stops_well_on(Signal::TERM, &manager, dashboard);
     assert_eq!(manager.count("WATCHDOG=1"), 0);
@@ -127,7 +127,7 @@ fn a_reload_takes_a_new_level_keeps_the_old_settings_when_the_new_are_wrong_and_
     let file = case.dir.path().join("dashboard.toml");
     let write = |text: &str| std::fs::write(&file, text).unwrap();
     write("[log]\nlevel = \"error\"\n");
-    let (manager, dashboard) = told(&case, "dashboard", &[("DASHBOARD__LISTEN", &format!("127.0.0.1:{port}"))]);
+    let (manager, dashboard) = notifying(&case, "dashboard", &[("DASHBOARD__LISTEN", &format!("127.0.0.1:{port}"))]);
     manager.wait("READY=1");
     assert_eq!(dashboard.log(), "", "level error");
     let mut ready = 1;
@@ -286,7 +286,7 @@ fn a_taken_port_is_69_and_names_the_address() {
 fn logs_go_to_standard_error_and_syslog_must_be_there_when_it_is_asked_for() {
     let case = alone("daemon_log");
     let here = [("DASHBOARD__LISTEN", "127.0.0.1:0"), ("LOG__TARGET", "stderr")];
-    let (manager, dashboard) = told(&case, "dashboard", &here);
+    let (manager, dashboard) = notifying(&case, "dashboard", &here);
     manager.wait("READY=1");
     assert!(dashboard.log().contains(" INFO dashboard starts version="), "{}", dashboard.log());
     drop(dashboard);
@@ -496,7 +496,7 @@ fn the_metrics_and_the_status_tell_what_happened() {
         "two classes:\n{text}"
     );
     assert_eq!(sum("anomaly_series{"), 1.0, "{text}");
-    // Records and, in the middle of none of them, no control records: nobody wrote into this topic transactionally.
+    // Records and, in the middle of none of them, no control records: no transaction wrote into this topic.
     assert_eq!(sum("anomaly_committed_offset{"), EVENTS as f64 + 3.0, "{text}");
     let committed = value("anomaly_transactions_total{kind=\"committed\"}").unwrap();
     assert!((1.0..=100.0).contains(&committed), "{text}");
@@ -543,7 +543,7 @@ fn a_schema_newer_than_the_program_stops_the_sink_until_it_is_upgraded_and_nothi
 }
 
 #[test]
-fn a_missing_password_is_told_with_the_place_where_it_belongs() {
+fn a_missing_password_is_reported_with_the_file_where_it_belongs() {
     let mut case = Case::new("daemon_missing");
     case.env.retain(|(name, _)| name != "ANOMALY__POSTGRES__PASSWORD_FILE");
     let detector = case.detector("missing", &[("DETECTOR__WORKERS", "1")]);
@@ -559,7 +559,7 @@ fn a_missing_password_is_told_with_the_place_where_it_belongs() {
 
 /// What the package's post-installation asks.
 #[test]
-fn a_role_says_in_one_line_what_it_still_needs_to_be_told() {
+fn a_role_reports_in_one_line_which_settings_it_still_needs() {
     let dir = settings("");
     let ask = |role: &str| Ended::of(&mut program(&["check", "--role", role, "--configured", "--config", path(&dir)]));
     for (role, needs) in [
@@ -651,7 +651,7 @@ fn a_producer_whose_events_are_all_refused_is_not_ready_until_one_arrives() {
 #[test]
 fn a_reload_before_it_is_ready_does_not_make_it_ready() {
     let case = alone("daemon_early");
-    let (manager, detector) = told(&case, "detector", &SMALL);
+    let (manager, detector) = notifying(&case, "detector", &SMALL);
     manager.wait("STATUS=worker-0: starting");
     detector.signal(Signal::HUP);
     wait_for("the reload", PATIENCE, || detector.log().contains("settings reloaded"));
@@ -673,11 +673,11 @@ fn deny(case: &Case, operation: &str, topic: &str) {
 }
 
 #[test]
-fn missing_rights_fail_the_check_and_topics_that_differ_are_told() {
+fn missing_rights_fail_the_check_and_topics_that_differ_are_reported() {
     let case = Case::new("daemon_rights");
     let check = case.ok(&["check", "--connect"]);
     assert!(check.contains("readable") && check.contains("which may write"), "{check}");
-    assert_eq!(case.read(&case.anomalies()).len(), 0, "the trial is seen by nobody");
+    assert_eq!(case.read(&case.anomalies()).len(), 0, "the record of the check is visible to readers");
     deny(&case, "Read", &case.raw());
     deny(&case, "Write", &case.dlq());
     let check = Ended::from(case.run(&["check", "--connect"]));

@@ -109,8 +109,8 @@ impl Stage {
             .unwrap();
     }
 
-    /// The same dashboard once more, with a database that can be cut off.
-    pub fn beside(&self) -> (SocketAddr, Between, oneshot::Sender<()>) {
+    /// Starts a second instance of the dashboard, whose database can be disconnected.
+    pub fn second_instance(&self) -> (SocketAddr, Between, oneshot::Sender<()>) {
         let mut settings = self.settings.clone();
         let between = Between::new((settings.postgres.host.clone(), settings.postgres.port));
         (settings.postgres.host, settings.postgres.port) = ("127.0.0.1".into(), between.port);
@@ -637,7 +637,7 @@ fn time(stage: &Stage, page: &str) -> Option<Duration> {
 }
 
 #[test]
-fn a_part_of_a_name_finds_devices_and_wildcards_are_letters() {
+fn a_part_of_a_name_finds_devices_and_wildcards_are_literal() {
     let stage = Stage::new();
     for (i, device) in ["Pump-0042", "pump-0043", "press_1", "pressX1", "100%"].into_iter().enumerate() {
         stage.insert(&anomaly(device, i as i64, ago(60), 24.0));
@@ -760,7 +760,7 @@ impl Between {
         self.is_open.store(true, Ordering::SeqCst);
     }
 
-    /// And lets nobody through any more.
+    /// Closes all connections and accepts no more.
     pub fn close(&self) {
         self.is_open.store(false, Ordering::SeqCst);
         self.cut();
@@ -774,10 +774,10 @@ impl Between {
 }
 
 #[test]
-fn a_restart_is_not_noticed_and_an_outage_is_told_and_ends_by_itself() {
+fn a_restart_is_not_noticed_and_an_outage_is_reported_and_ends_by_itself() {
     let stage = Stage::new();
     stage.insert(&anomaly("pump-0042", 1, ago(60), 24.0));
-    let (address, between, _stop) = stage.beside();
+    let (address, between, _stop) = stage.second_instance();
     assert!(get(address, "/").2.contains("pump-0042"));
     // The server restarts: the pooled connections are dead, new ones are not.
     between.cut();

@@ -256,11 +256,11 @@ fn rows_that_the_table_refuses_are_a_condition_that_outlives_a_restart() {
     case.produce((0..40).map(|i| event("泵", f64::from(i % 5))).chain([event("泵", 99.0)]));
     for run in ["first", "second"] {
         let detector = case.detector("a", &[]);
-        let told =
+        let is_reported =
             |text: &str| text.contains("1 records of") && text.contains("22P05") && text.contains("sink_rejects");
-        wait(&format!("the condition in the {run} run"), || told(&ready(&detector).1));
+        wait(&format!("the condition in the {run} run"), || is_reported(&ready(&detector).1));
         assert_eq!(ready(&detector).0, 503);
-        assert!(told(&detector.log()));
+        assert!(is_reported(&detector.log()));
         wait("the metric", || {
             detector.metric("anomaly_condition{component=\"sink\",code=\"rows_refused\",severity=\"degraded\"} ") == 1.0
         });

@@ -1,4 +1,4 @@
-//! `anomaly demo` shows anomalies within seconds, ends when it is told to, and leaves nothing behind.
+//! `anomaly demo` shows anomalies within seconds, ends on request, and leaves no files.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -137,7 +137,7 @@ fn a_hurried_second_interrupt_and_a_lost_terminal_remove_everything_too() {
 }
 
 #[test]
-fn it_ends_by_itself_when_nobody_reads_its_output_any_more() {
+fn it_ends_by_itself_when_its_output_is_closed() {
     let address = format!("127.0.0.1:{}", free_port());
     let mut command = program(&["demo", "--listen", &address, "--rate", "1000", "--devices", "20"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().unwrap();
@@ -160,7 +160,7 @@ fn it_ends_by_itself_when_nobody_reads_its_output_any_more() {
 }
 
 #[test]
-fn a_taken_port_is_told_before_anything_is_started() {
+fn a_port_in_use_is_reported_before_anything_is_started() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let demo = Ended::of(&mut program(&["demo", "--listen", &address]));

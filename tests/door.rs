@@ -251,7 +251,7 @@ fn clients_that_stall_are_cut_off_and_others_are_served_meanwhile() {
 }
 
 #[test]
-fn ten_thousand_idle_connections_keep_nobody_out() {
+fn ten_thousand_idle_connections_block_no_other_client() {
     let case = Case::bare("crowd", Parts::shared());
     case.ok(&["migrate"]);
     let (process, port) = dashboard(&case, &[]);
@@ -323,7 +323,7 @@ fn a_dashboard_whose_database_is_away_or_refuses_is_not_ready_until_its_pages_ar
 }
 
 #[test]
-fn one_role_of_the_database_reads_and_another_marks_and_neither_does_more() {
+fn one_role_of_the_database_reads_and_another_reviews_and_neither_does_more() {
     let mut case = Case::bare("roles", Parts::shared());
     let mut admin = case.parts.admin();
     let (reader, reviewer) = (format!("{}_reader", case.name), format!("{}_marker", case.name));

@@ -122,12 +122,12 @@ fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole
     for (way, device) in [("down", "fan-0007"), ("kill", "press-0009")] {
         std::thread::scope(|scope| {
             scope.spawn(|| stage.run(&[way, "postgres"]));
-            wait("nobody to listen", || TcpStream::connect(&server).is_err());
+            wait("the server to stop listening", || TcpStream::connect(&server).is_err());
             let gone = Instant::now();
             browser.wait("the outage", &has("PostgreSQL has been unreachable since"));
-            let told = gone.elapsed();
-            println!("{way}: told after {told:?}");
-            assert!(told < Duration::from_secs(2), "{way}: told after {told:?}");
+            let delay = gone.elapsed();
+            println!("{way}: reported after {delay:?}");
+            assert!(delay < Duration::from_secs(2), "{way}: reported after {delay:?}");
         });
         browser.wait("the label", &says("No answer from the database"));
         assert!(browser.text().contains("pump-0042"), "what was known stays");
@@ -144,7 +144,7 @@ fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole
         case.produce((0..40).map(|i| event(device, 20.0 + f64::from(i % 3))));
         case.produce([event(device, 99.0)]);
         browser.wait("what comes then", &has(device));
-        assert_eq!(browser.value("window.isSame"), true, "the page was loaded anew");
+        assert_eq!(browser.value("window.isSame"), true, "the page was loaded again");
     }
 }
 
@@ -171,7 +171,7 @@ fn a_sink_on_a_read_only_standby_waits_for_a_database_that_takes_writes() {
     let (stage, parts) = Box::up();
     let case = case("standby", parts);
     let mut admin = case.parts.postgres();
-    // As after a failover: the same address, and nobody may write.
+    // As after a failover: the same address, and no client may write.
     let user = case.parts.get("POSTGRES__USER").to_owned();
     admin.batch_execute(&format!("alter role {user} set default_transaction_read_only = on")).unwrap();
     let detector = case.detector("a", &[]);
@@ -215,7 +215,7 @@ fn a_sink_that_loses_its_place_in_the_group_while_the_database_is_away_takes_it_
 }
 
 #[test]
-fn a_producer_whose_broker_dies_holds_a_bounded_queue_and_a_stop_tells_what_was_not_delivered() {
+fn a_producer_whose_broker_dies_has_a_bounded_queue_and_a_stop_reports_what_was_not_delivered() {
     let (stage, parts) = Box::up();
     let mut case = case("queue", parts);
     case.set("SERVICE__DRAIN_TIMEOUT", "1s");
@@ -233,9 +233,9 @@ fn a_producer_whose_broker_dies_holds_a_bounded_queue_and_a_stop_tells_what_was_
     producer.signal(rustix::process::Signal::TERM);
     assert_eq!(producer.exit(Duration::from_secs(4)).code(), Some(69));
     let log = producer.log();
-    let told =
+    let report =
         log.split_once(" events were not delivered in time and 0 were refused").unwrap_or_else(|| panic!("{log}"));
-    let undelivered = told.0.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+    let undelivered = report.0.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
     // The whole queue, and the event in hand.
     assert!((100_000..=200_001).contains(&undelivered), "{undelivered}");
     stage.run(&["up", "kafka"]);

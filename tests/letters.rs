@@ -48,9 +48,9 @@ fn dead_letters_are_listed_by_class_and_shown_byte_for_byte() {
     case.produce([bad, nested("d", 1.0)]);
     stop(&case, "a", &[], 2);
     let all = case.run(&["dlq", "list"]);
-    let (out, told) = (String::from_utf8(all.stdout).unwrap(), String::from_utf8(all.stderr).unwrap());
+    let (out, noted) = (String::from_utf8(all.stdout).unwrap(), String::from_utf8(all.stderr).unwrap());
     assert_eq!(out.lines().count(), 3, "{out}");
-    assert!(told.contains("2 dead letters: 1 metric_value, 1 utf8; 0 of them were sent again"), "{told}");
+    assert!(noted.contains("2 dead letters: 1 metric_value, 1 utf8; 0 of them were sent again"), "{noted}");
     let one = case.ok(&["dlq", "list", "--class", "utf8"]);
     assert!(one.contains("raw[2]@0") && one.lines().count() == 2, "{one}");
     let place = one.lines().nth(1).unwrap().split(' ').next().unwrap();
@@ -95,12 +95,12 @@ fn a_replay_into_a_compacted_topic_is_warned_of() {
     let case = Case::new("compacted_replay");
     case.produce([nested("d", 1.0), nested("d", 2.0)]);
     stop(&case, "a", &[], 2);
-    let told = |arguments: &[&str]| {
+    let noted = |arguments: &[&str]| {
         let ended = case.run(arguments);
         assert!(ended.status.success());
         String::from_utf8(ended.stderr).unwrap()
     };
-    assert_eq!(told(&["dlq", "replay", "--dry-run"]), "");
+    assert_eq!(noted(&["dlq", "replay", "--dry-run"]), "");
     set_policy(&case, &case.raw(), "compact,delete");
     let raw = case.raw();
     let warning = format!(
@@ -108,10 +108,10 @@ fn a_replay_into_a_compacted_topic_is_warned_of() {
          the newer ones of its key. Set cleanup.policy=delete on {raw} first\n"
     );
     for arguments in [&["dlq", "replay", "--dry-run"][..], &["dlq", "replay"]] {
-        assert_eq!(told(arguments), warning, "{arguments:?}");
+        assert_eq!(noted(arguments), warning, "{arguments:?}");
     }
     // Nothing is left to send.
-    assert_eq!(told(&["dlq", "replay"]), "");
+    assert_eq!(noted(&["dlq", "replay"]), "");
 }
 
 #[test]
@@ -198,9 +198,9 @@ fn null_values_are_ignored_and_counted_and_old_dead_letters_of_them_are_never_se
     ];
     old_letter(&case, b"d", &headers);
     let listed = case.run(&["dlq", "list"]);
-    let (out, told) = (String::from_utf8(listed.stdout).unwrap(), String::from_utf8(listed.stderr).unwrap());
+    let (out, noted) = (String::from_utf8(listed.stdout).unwrap(), String::from_utf8(listed.stderr).unwrap());
     assert!(out.contains("never: null value"), "{out}");
-    assert!(told.contains("1 of them are null values (tombstones), which are never sent again"), "{told}");
+    assert!(noted.contains("1 of them are null values (tombstones), which are never sent again"), "{noted}");
     let replayed = case.ok(&["dlq", "replay"]);
     assert!(replayed.starts_with("1 dead letters were sent again\n1 have a null value (a tombstone)"), "{replayed}");
     assert_eq!(case.read(&case.raw()).len(), 4);

@@ -127,7 +127,7 @@ fn a_role_whose_log_cannot_be_written_goes_on() {
 }
 
 #[test]
-fn checks_that_fail_are_counted_when_nobody_reads_their_lines() {
+fn failed_checks_are_counted_when_the_output_is_closed() {
     let mut case = Case::new("unread");
     case.set("POSTGRES__SCHEMA", "nowhere_at_all");
     let mut child =

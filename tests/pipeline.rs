@@ -302,8 +302,8 @@ fn a_dead_letter_that_its_topic_refuses_is_cut_and_says_so() {
     let small = NewTopic::new(&dlq, 4, TopicReplication::Fixed(1)).set("max.message.bytes", "20000");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(admin.create_topics(&[small], &AdminOptions::new())).unwrap();
-    let told = case.ok(&["topics"]);
-    assert!(told.contains("max.message.bytes is 20000"), "{told}");
+    let printed = case.ok(&["topics"]);
+    assert!(printed.contains("max.message.bytes is 20000"), "{printed}");
     case.ok(&["migrate"]);
     let large = Sent {
         value: Some((0..200_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()),
@@ -324,8 +324,8 @@ fn a_dead_letter_that_its_topic_refuses_is_cut_and_says_so() {
     assert_eq!(letters[0].header("anomaly.error.sha256").map(|hash| hash.len()), Some(64));
     let kept = letters[0].value.as_deref().unwrap();
     assert!(kept.len() > 5_000 && large.value.unwrap().starts_with(kept), "{} bytes kept", kept.len());
-    let told = case.ok(&["dlq", "replay"]);
-    assert!(told.ends_with("2 were truncated when they were rejected, and cannot be sent again\n"), "{told}");
+    let printed = case.ok(&["dlq", "replay"]);
+    assert!(printed.ends_with("2 were truncated when they were rejected, and cannot be sent again\n"), "{printed}");
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn a_new_group_that_starts_at_the_latest_judges_only_what_comes_after() {
     let second = case.detector("a", &[]);
     wait("the new events", || case.committed() == 60);
     let of = |kind: &str| second.metric(&format!("anomaly_events_total{{kind=\"{kind}\"}} "));
-    // The windows were read back, so nothing is learned anew.
+    // The windows were read back, so nothing is learned again.
     assert_eq!((of("learning"), of("normal") + of("anomalous")), (0.0, 10.0));
 }
 
@@ -440,8 +440,8 @@ fn partitions_that_are_added_to_the_topic_are_judged_from_their_first_event() {
         "/readyz to say the remedy",
         || matches!(detector.get("/readyz"), Some((503, text)) if text.contains("run `anomaly topics`")),
     );
-    let told = case.ok(&["topics"]);
-    assert!(told.contains("it had 4 partitions, and now has 8"), "{told}");
+    let printed = case.ok(&["topics"]);
+    assert!(printed.contains("it had 4 partitions, and now has 8"), "{printed}");
     wait_done(&case, 40_000);
     assert!(detector.terminate(STOP).success());
     verify(&case);

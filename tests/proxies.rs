@@ -78,7 +78,7 @@ impl Site {
         };
         let asked = self.get("/anomaly/devices?span=1h", "");
         assert!(header(&asked, "location").ends_with("/anomaly/login?next=%2Fdevices%3Fspan%3D1h"), "{asked}");
-        // Guessing by one, who invents an address for each attempt, keeps nobody else out.
+        // Guessing with an invented address for each attempt does not lock out other users.
         for i in 0..10 {
             let lie = format!("x-forwarded-for: 198.51.100.{i}\r\nforwarded: for=198.51.100.{i}\r\n");
             assert!(self.log_in(EVE, "wrong", &lie).contains(" 401 "), "attempt {i}");
@@ -198,7 +198,7 @@ fn behind_caddy_as_in_the_example() {
 }
 
 #[test]
-fn a_proxy_that_changes_the_host_is_told_so_and_may_say_it_in_a_header() {
+fn a_proxy_that_changes_the_host_is_named_and_may_send_the_host_in_a_header() {
     let plain = "location / { proxy_pass http://127.0.0.1:PORT; ADD }";
     let with = |add: &str| {
         let location = plain.replace("ADD", add);

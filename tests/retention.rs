@@ -245,8 +245,8 @@ fn the_detector_follows_postgres_retention_although_its_role_may_not_make_tables
     case.ok(&["check", "--role", "detector", "--connect"]);
     let before = partitions(&case);
     let detector = case.detector("a", &[]);
-    let told = "partitions of the table follow postgres.retention";
-    wait("the partitions of the settings", || detector.log().contains(told));
+    let message = "partitions of the table follow postgres.retention";
+    wait("the partitions of the settings", || detector.log().contains(message));
     assert!(partitions(&case) > before + 8);
     drop(detector);
     case.sql()
@@ -298,11 +298,11 @@ fn a_table_of_an_older_version_keeps_its_rows_and_the_sink_waits_for_the_migrati
     case.env.push(("ANOMALY_NEXT_SCHEMA".into(), next.to_str().unwrap().into()));
     // Until it is migrated the detector waits, and says for what.
     let current = anomaly::store::migrate::wanted();
-    let told = format!("version {current} of {}: run `anomaly migrate`", current + 1);
+    let message = format!("version {current} of {}: run `anomaly migrate`", current + 1);
     let detector = case.detector("a", &[]);
-    wait("the sink to say what is to be done", || detector.log().contains(&told));
+    wait("the sink to say what is to be done", || detector.log().contains(&message));
     let check = case.run(&["check", "--role", "detector", "--connect"]);
-    assert!(String::from_utf8_lossy(&check.stdout).contains(&told));
+    assert!(String::from_utf8_lossy(&check.stdout).contains(&message));
     assert_eq!(case.ok(&["migrate"]), format!("applied V{}__next\n", current + 1));
     wait("the sink to go on", || case.count("sink_offsets") > 0);
     assert_eq!(case.count("anomalies where weight = 7"), 2);

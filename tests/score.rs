@@ -21,7 +21,7 @@ fn lines(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The 58 series of the Numenta Anomaly Benchmark lie beside the repository where it is developed.
+/// The 58 series of the Numenta Anomaly Benchmark are next to the repository on development machines.
 fn benchmark() -> Vec<PathBuf> {
     let data = root().join("../shared/nab/data");
     let Ok(groups) = std::fs::read_dir(data) else { return Vec::new() };
@@ -34,7 +34,7 @@ fn every_figure_and_verdict_over_the_benchmark_equals_the_oracles() {
     let files = benchmark();
     if files.is_empty() {
         assert!(std::env::var_os("CI").is_none(), "CI has the benchmark's data in ../shared/nab");
-        eprintln!("skipped: the benchmark's data is not beside this repository");
+        eprintln!("skipped: the benchmark's data is not next to this repository");
         return;
     }
     assert_eq!(files.len(), 58);
@@ -122,7 +122,7 @@ fn anomalies_come_as_the_contracts_record_and_all_adds_no_other_verdict() {
 }
 
 #[test]
-fn rejects_are_told_with_line_and_reason_and_kept_exactly() {
+fn rejects_are_reported_with_line_and_reason_and_written_exactly() {
     let dir = tempfile::tempdir().unwrap();
     let (input, rejects) = (dir.path().join("in.jsonl"), dir.path().join("rejects"));
     std::fs::write(

@@ -25,8 +25,8 @@ impl Stage {
         (stage, Parts { env })
     }
 
-    /// The same without anything that was there before.
-    pub fn anew(dir: &'static str, port: u16, brokers: u8) -> (Stage, Parts) {
+    /// Starts the stage after removing all data of earlier runs.
+    pub fn empty(dir: &'static str, port: u16, brokers: u8) -> (Stage, Parts) {
         Stage { dir, port, brokers }.run(&["reset"]);
         Stage::up(dir, port, brokers)
     }

@@ -1,5 +1,5 @@
-//! Windows that survive in topic `anomaly_state`: through kills, without the input they came from, through changed settings;
-//! and what cannot be trusted is told with its remedy, never begun anew in silence.
+//! Tests of the windows in topic `anomaly_state`: they survive kills, missing input and changed settings. State that cannot
+//! be trusted is reported with the remedy, and never reset silently.
 
 use std::time::{Duration, Instant};
 
@@ -106,13 +106,13 @@ fn survive_a_kill(method: &'static str) {
     let detector = case.detector("a", &[OFTEN]);
     wait_done(&case, 16_000);
     records.extend(case.read(&case.raw()));
-    // Nobody learned anew: the windows were full.
+    // No series learned again: the windows were full.
     assert_eq!(detector.metric("anomaly_events_total{kind=\"learning\"} "), 0.0);
     verify_methods(&case, records, |_, _| (method, 100));
 }
 
 #[test]
-fn a_rolling_upgrade_between_snapshot_versions_loses_and_doubles_nothing_and_the_way_back_is_told() {
+fn a_rolling_upgrade_between_snapshot_versions_loses_and_doubles_nothing_and_a_downgrade_is_refused() {
     let case = case("rolling");
     let newer = [OFTEN, ("ANOMALY_SNAPSHOT_VERSION", "3")];
     let stop = |process: Process| assert!(process.terminate(Duration::from_secs(10)).success());
@@ -208,7 +208,7 @@ fn a_recreated_topic_with_as_many_records_is_noticed() {
     let (topic, options) = (case.raw(), AdminOptions::new());
     runtime.block_on(admin.delete_topics(&[&topic], &options)).unwrap();
     let fresh = NewTopic::new(&topic, 4, TopicReplication::Fixed(1));
-    wait("the topic to be made anew", || {
+    wait("the topic to be created again", || {
         let results = runtime.block_on(admin.create_topics([&fresh], &options)).unwrap();
         results.iter().all(Result::is_ok)
     });
@@ -302,7 +302,7 @@ fn windows_of_another_group_are_not_taken() {
 }
 
 #[test]
-fn retention_that_passed_the_floor_is_told_with_what_is_missing() {
+fn retention_that_passed_the_checkpoint_is_reported_with_what_is_missing() {
     let case = case("gap");
     case.produce(events(34, 40, 8_000, 0));
     let first = case.detector("a", &[("DETECTOR__SNAPSHOT_INTERVAL", "1h")]);
@@ -369,7 +369,7 @@ fn with_a_wrong_clock(wrong: i64) -> impl Iterator<Item = Sent> {
 }
 
 #[test]
-fn a_wrong_record_time_of_one_device_blinds_nobody() {
+fn a_wrong_record_time_of_one_device_affects_no_other_device() {
     // 1 ms, microseconds, and the year 2200.
     for (name, wrong) in [("early", 1), ("micros", 1_764_000_000_000_000), ("late", 7_258_118_400_000)] {
         let mut case = case(name);

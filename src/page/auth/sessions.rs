@@ -44,7 +44,7 @@ impl Sessions {
         let token = bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let now = Instant::now();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, session| self.lifetime.holds(session));
+        open.retain(|_, session| self.lifetime.covers(session));
         if open.len() >= MOST
             && let Some(oldest) = open.iter().min_by_key(|(_, session)| session.used).map(|(hash, _)| *hash)
         {
@@ -57,7 +57,7 @@ impl Sessions {
     /// Returns the user of an open session, and resets its idle timeout.
     pub fn find(&self, token: &str) -> Option<String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = open.get_mut(&hash(token)).filter(|session| self.lifetime.holds(session))?;
+        let session = open.get_mut(&hash(token)).filter(|session| self.lifetime.covers(session))?;
         session.used = Instant::now();
         Some(session.name.clone())
     }
@@ -69,7 +69,7 @@ impl Sessions {
 }
 
 impl Lifetime {
-    fn holds(&self, session: &Session) -> bool {
+    fn covers(&self, session: &Session) -> bool {
         session.used.elapsed() < self.idle && session.begun.elapsed() < self.whole
     }
 }

@@ -153,7 +153,7 @@ impl MinuteChart<'_> {
             "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"{}\">",
             escape(&self.words())
         );
-        self.strip(&mut svg, 4.0, 16.0);
+        self.ribbon_at(&mut svg, 4.0, 16.0);
         svg + "</svg>"
     }
 
@@ -237,10 +237,10 @@ impl MinuteChart<'_> {
     }
 
     fn ribbon(&self, svg: &mut String) {
-        self.strip(svg, BOTTOM + 4.0, 4.0);
+        self.ribbon_at(svg, BOTTOM + 4.0, 4.0);
     }
 
-    fn strip(&self, svg: &mut String, y: f64, height: f64) {
+    fn ribbon_at(&self, svg: &mut String, y: f64, height: f64) {
         for run in self.runs {
             let class = match run.state {
                 Coverage::Judged => "cov",

@@ -1,4 +1,4 @@
-//! The limit of the client: librdkafka hands over all records of a topic, and nobody looks at them.
+//! The limit of the client: librdkafka hands over all records of a topic, and nothing reads them.
 //! `count BOOTSTRAP INPUT OUTPUT EVENTS`; OUTPUT only names the group.
 
 use std::ffi::CString;
