@@ -140,7 +140,7 @@ fn moments(anomaly: &Anomaly, mean: f64, std_dev: f64, show: &dyn Fn(f64) -> Str
             step(method.std_dev, method.std_dev_formula.to_owned(), shown_std_dev),
         ];
     }
-    // The sums are shown only where the record holds all that was summed.
+    // The sums are shown only if the record contains all values that were summed.
     let is_whole = anomaly.window.len() == n as usize;
     let sum = |x: f64| if is_whole { show(x * f64::from(n)) } else { "…".to_owned() };
     let (total, squares) = (sum(mean), sum(std_dev * std_dev));
