@@ -70,7 +70,7 @@ class Sink:
 
 
 def cpu(pid):
-    """Seconds of a process and its children."""
+    """Returns the CPU seconds of a process and its children."""
     total = 0
     for one in tree(pid):
         fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
@@ -79,7 +79,7 @@ def cpu(pid):
 
 
 def memory(pid):
-    """MiB in use of a process and its children."""
+    """Returns the MiB in use of a process and its children."""
     text = "".join(Path(f"/proc/{one}/status").read_text() for one in tree(pid))
     return sum(int(kb) for kb in re.findall(r"VmRSS:\s+(\d+)", text)) / 1024
 
@@ -126,7 +126,7 @@ def browser():
         shutil.rmtree(profile, ignore_errors=True)
 
 
-# Milliseconds from the navigation to the frame that first shows a row, however it came into the page.
+# Milliseconds from the navigation to the frame that first shows a row, whether the server or the script added it.
 FIRST = """const look = () => {
     if (document.body && /bulk-\\d+/.test(document.body.innerText)) window.firstShown = performance.now();
     else requestAnimationFrame(look);
@@ -137,7 +137,7 @@ new MutationObserver(look).observe(document.body, {subtree: true, childList: tru
 
 
 def visible(url, sink, rows, tag):
-    """First load in a new browser, then seconds from the commit of each row to its text in the page."""
+    """Measures the first load in a new browser, then the seconds from the commit of each row to its text on the page."""
     with browser() as driver:
         driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": FIRST})
         start = time.time()
@@ -147,7 +147,7 @@ def visible(url, sink, rows, tag):
             if time.time() - start > 60:
                 raise RuntimeError(f"{url} shows no row")
         first /= 1000
-        # The stream goes on as long as the page: it is no part of a load.
+        # The stream lasts as long as the page, so it does not belong to the load.
         entries = """return performance.getEntriesByType('resource').concat(performance.getEntriesByType('navigation'))
             .filter(e => !e.name.includes('/events')).map(e => [e.name, e.transferSize])"""
         time.sleep(2)
@@ -170,7 +170,7 @@ def visible(url, sink, rows, tag):
 
 
 def loads(url, count):
-    """Milliseconds of answers over one connection after another, and bytes of one, compressed."""
+    """Measures the milliseconds of answers over one connection after another, and the compressed bytes of one answer."""
     times = []
     for _ in range(count):
         start = time.perf_counter()
@@ -181,7 +181,7 @@ def loads(url, count):
 
 
 async def streams(port, count, process, sink):
-    """Many readers of the event stream: seconds from commit to each of them, MiB and share of a core."""
+    """Measures many subscribers of the event stream: seconds from commit to each subscriber, MiB, and share of a core."""
     before = memory(process.pid)
     readers = []
     for _ in range(count):
@@ -203,7 +203,7 @@ async def streams(port, count, process, sink):
     start, used = time.time(), cpu(process.pid)
     for i in range(40):
         name = f"wide-{i}"
-        # The commit is a moment later than this.
+        # The commit happens slightly later than this time.
         committed[name] = time.time()
         await asyncio.to_thread(sink.commit, name)
         await asyncio.sleep(0.5)
@@ -235,7 +235,7 @@ def main():
     with running([ANOMALY, "--role", "dashboard", "--config", ROOT / "etc"], ours_env, url + "robots.txt") as process:
         ours = visible(url, sink, rows, "a")
         times, packed, plain = loads(url, 300)
-        # What the loads have left is given back meanwhile: it would hide what streams take.
+        # Meanwhile the process returns the memory of the loads, which would hide the memory of the streams.
         time.sleep(12)
         empty = memory(process.pid)
         wide = asyncio.run(streams(OURS, 1000, process, sink))

@@ -1,4 +1,4 @@
-"""What the measurements share: topics, events, and processes of ourselves and of the peers, on the box that bench/run started."""
+"""Code shared by the benchmarks: topics, events, and the processes of this detector and its peers, on the box of bench/run."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def delete(*names):
 
 
 def ends(topic):
-    """Number of records by partition, for topics without transactions."""
+    """Returns the number of records by partition, for topics without transactions."""
     consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": "bench"})
     partitions = consumer.list_topics(topic, 10).topics[topic].partitions
     sizes = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in partitions}
@@ -60,7 +60,7 @@ def ends(topic):
 
 
 def read(topic):
-    """All committed values."""
+    """Returns all committed values of a topic."""
     consumer = Consumer({
         "bootstrap.servers": BOOTSTRAP, "group.id": "bench", "enable.partition.eof": True,
         "isolation.level": "read_committed", "enable.auto.commit": False,
@@ -80,7 +80,7 @@ def read(topic):
 
 
 def places(topic):
-    """Which records of the input were called abnormal."""
+    """Returns the positions of the input records that were judged abnormal."""
     found = set()
     for anomaly in read(topic):
         source = anomaly.get("source", anomaly)
@@ -92,7 +92,7 @@ def places(topic):
 
 
 def settings(name, **more):
-    """Environment of ourselves on topics of that name."""
+    """Returns the environment of this program for topics of that name."""
     settings = {
         "TOPICS__ANOMALIES": f"{name}-anomalies", "TOPICS__DEAD_LETTER": f"{name}-dlq", "TOPICS__STATE": f"{name}-state",
         "DETECTOR__GROUP": name, "SINK__GROUP": f"{name}-sink", "DETECTOR__START": "earliest", "DETECTOR__INSTANCE": "bench",
@@ -107,7 +107,7 @@ def ourselves(*arguments, env, **more):
 
 
 def prepare(name, env, partitions=4):
-    """Topics and tables of a run."""
+    """Creates the topics and tables of a run."""
     subprocess.run(["psql", "-q", "-c", f'create schema if not exists "{name.replace("-", "_")}"'], env=psql(), check=True)
     for command in ("migrate", "topics"):
         with open(WORK / f"{command}.log", "w") as log:
@@ -124,7 +124,7 @@ def psql():
 
 
 def metrics():
-    """Sums by metric's name."""
+    """Returns the sum of each metric by its name."""
     sums = Counter()
     with urllib.request.urlopen(f"http://127.0.0.1:{METRICS}/metrics", timeout=5) as answer:
         for line in answer.read().decode().splitlines():
@@ -134,13 +134,13 @@ def metrics():
 
 
 def cpu(pid):
-    """Seconds, user and system."""
+    """Returns CPU time in seconds, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid):
-    """Resident bytes."""
+    """Returns the resident bytes of a process."""
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
 
 
@@ -155,7 +155,7 @@ def detector(env):
 
 
 def until(condition, process, limit=LIMIT, pause=0.1):
-    """Waits; fails when the process ends before."""
+    """Waits for a condition; fails if the process ends earlier."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -170,7 +170,7 @@ def until(condition, process, limit=LIMIT, pause=0.1):
 
 
 def fill(topic, env, events, devices, rate=0, anomalies=0.0014):
-    """Events from our own producer; returns its CPU seconds and wall time."""
+    """Publishes events with anomaly-producer; returns its CPU seconds and wall time."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     env = env | {
         "ANOMALY__TOPICS__RAW_EVENTS": topic, "ANOMALY__PRODUCER__DEVICES": str(devices), "ANOMALY__PRODUCER__RATE": str(rate),
@@ -184,8 +184,8 @@ def fill(topic, env, events, devices, rate=0, anomalies=0.0014):
 
 
 def catch_up(name, topic, events, partitions=4, **more):
-    """Ourselves from the earliest offset to the last row in PostgreSQL, with snapshots and metrics: CPU seconds, seconds to the last
-    event, resident bytes. The sink's rest is in the CPU."""
+    """Runs the detector from the earliest offset to the last row in PostgreSQL, with snapshots and metrics. Returns CPU seconds,
+    seconds to the last event, and resident bytes. The CPU time includes the sink's remaining work."""
     env = settings(name, TOPICS__RAW_EVENTS=topic, **more)
     prepare(name, env, partitions)
     begun = time.monotonic()
@@ -197,7 +197,7 @@ def catch_up(name, topic, events, partitions=4, **more):
 
 
 def streams(topic, events, mode):
-    """Command of the Kafka Streams peer, which writes to `bench-MODE`."""
+    """Returns the command of the Kafka Streams peer, which writes to `bench-MODE`."""
     jars = f"{WORK}/streams/streams-1.jar:{WORK}/streams/jars/*"
     return ["java", "-Xmx2g", "-cp", jars, "Peer", BOOTSTRAP, topic, f"bench-{mode}", str(events), str(WORK / "rocksdb"), mode]
 

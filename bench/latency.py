@@ -1,4 +1,4 @@
-"""From an event to its anomaly, under a light load: this detector compared with Kafka Streams, in one run.
+"""Measures the time from an event to its anomaly under a light load: this detector compared with Kafka Streams, in one run.
 
 A thousand events a second; four of them are abnormal, each of a device of its own, by which it is known again. The clock runs
 from the producer's call to the anomaly in a read-committed consumer, to its row in PostgreSQL and to the dashboard's stream.
@@ -36,12 +36,12 @@ def event(device, value):
 
 
 def usual(i):
-    """Within two deviations."""
+    """Returns a value within two deviations."""
     return 20 + (i * 7919 % 1000) / 1000
 
 
 def publish(topic, anomalies, sent):
-    """Learns, waits for the word, then sends; when each abnormal event was sent is the result."""
+    """Sends learning values, waits for the signal, then sends events; returns when each abnormal event was sent."""
     producer = Producer({"bootstrap.servers": BOOTSTRAP, "linger.ms": 0, "partitioner": "murmur2_random"})
     put = lambda device, value: producer.produce(topic, key=device, value=event(device, value))
     for i in range(VALUES * anomalies):
@@ -79,7 +79,7 @@ def consume(topic, seen):
 
 
 def store(schema, seen):
-    """Rows by their places: an index, and only what is new."""
+    """Reads new rows by their offsets, with an index."""
     times, env = {}, psql()
     query = f"""select device_id, source_offset from {schema}.anomalies
         where source_partition = %s and source_offset > %s order by source_offset"""
@@ -96,12 +96,12 @@ def store(schema, seen):
 
 
 def follow(seen):
-    """The dashboard's stream."""
+    """Reads the event stream of the dashboard."""
     connection = http.client.HTTPConnection("127.0.0.1", DASHBOARD, timeout=60)
     connection.request("GET", "/events")
     lines, times = connection.getresponse(), {}
     while not seen.poll():
-        # A comment comes now and then, so that the line does not end.
+        # The server sends a comment at intervals, so that the connection stays open.
         line = lines.readline()
         for device in re.findall(rb'"device":"(d-\d+)"', line):
             times.setdefault(device.decode(), time.monotonic())
@@ -121,7 +121,7 @@ def process(of, *arguments):
 
 
 def measure(topic, output, anomalies, observers, subject):
-    """Milliseconds of each anomaly, by observer."""
+    """Returns the milliseconds of each anomaly, by observer."""
     with process(publish, topic, anomalies) as publisher:
         publisher.recv()
         with subject():
@@ -188,7 +188,7 @@ def main():
             say(f"anomaly, {delivery}")
             name = f"bench-{delivery}-{os.getpid()}".replace("-", "_")
             create(name)
-            # Windows in a topic need transactions.
+            # Snapshots in the state topic need transactions.
             state = "topic" if delivery == "exactly_once" else "history"
             env = settings(name, TOPICS__RAW_EVENTS=name, DETECTOR__DELIVERY=delivery, DETECTOR__STATE=state, LOG__LEVEL="error")
             prepare(name, env)

@@ -1,7 +1,7 @@
-"""What the detector keeps in memory: for each series, by the values that it holds, and for its queues, by the partitions.
+"""Measures the detector's memory: per series, by its number of values, and of its queues, by the number of partitions.
 
-The process catches up with a backlog; what it has then is compared with the same number of events of a thousand series. Peaks
-are the kernel's high-water mark.
+The process catches up with a backlog. Its memory is then compared with that after the same number of events of a thousand
+series. Peaks are the high-water mark of the kernel.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def peak(pid):
 
 
 def measure(devices, events, partitions=4):
-    """Resident and peak bytes when all events are judged."""
+    """Returns resident and peak bytes after all events are judged."""
     name = f"bench{os.getpid()}_{devices}_{events}_{partitions}"
     env = settings(name, TOPICS__RAW_EVENTS=name)
     create(name, partitions=partitions)
@@ -29,7 +29,7 @@ def measure(devices, events, partitions=4):
     fill(name, env, events, devices, anomalies=0)
     with detector(env) as process:
         until(lambda: metrics()["anomaly_events_total"] >= events, process)
-        # Freed memory goes back to the system after some time.
+        # The allocator returns freed memory to the system after some time.
         time.sleep(10)
         found = memory(process.pid), peak(process.pid)
     delete(name)

@@ -1,8 +1,8 @@
-"""Many series with full windows: what an event costs then, what a series takes, and how soon a detector that was killed has
+"""Measures many series with full windows: the cost of an event, the memory of a series, and how soon a killed detector has
 caught up.
 
-Each series gets its values one after the other; then the detector is stopped, 5,000,000 events wait for it, and it is killed
-while events keep coming.
+Each series gets its values one after the other. Then the detector is stopped while 5,000,000 events arrive, and it is killed
+while more events arrive.
 """
 
 import argparse
@@ -18,7 +18,7 @@ MORE = 5_000_000
 
 
 def lag(topic, group):
-    """Records that are not committed yet."""
+    """Returns the number of records that are not committed yet."""
     there = ends(topic)
     consumer = Consumer({"bootstrap.servers": BOOTSTRAP, "group.id": group})
     committed = consumer.committed([TopicPartition(topic, p) for p in there], 10)
@@ -27,7 +27,7 @@ def lag(topic, group):
 
 
 def resumed(process, begun):
-    """Seconds until the first event is judged."""
+    """Returns the seconds until the first event is judged."""
     until(lambda: metrics()["anomaly_events_total"] > 0, process, pause=0.02)
     return time.monotonic() - begun
 

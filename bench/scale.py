@@ -1,5 +1,5 @@
-"""Whether an event costs the same however many there are, over however many partitions, in batches of any size, by one worker or
-by two. The first run is not counted: after a build it is the dearest.
+"""Measures the cost of an event by the number of events, partitions and workers, and by the size of produced batches. The first
+run after a build is the slowest and is not counted.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Catching up from the earliest offset: this detector compared with its peers, in one run.
+"""Measures catching up from the earliest offset: this detector compared with its peers, in one run.
 
 CPU is that of the measured process alone, user and system, from its start to its last event; the broker's and PostgreSQL's
 are not in it. Wall time includes the start.

@@ -41,7 +41,7 @@ pub struct Cli {
     command: Option<Command>,
 }
 
-/// Text below the help.
+/// Examples below the help text.
 pub const EXAMPLES: &str = "Examples:
   anomaly demo                                   try it without any set-up
   anomaly demo --file my.csv --value-field temp  try it with your own file
@@ -100,12 +100,12 @@ pub enum GeneratedDocument {
     Fish,
 }
 
-/// Subcommands of `anomaly dlq`.
+/// Subcommands of `anomaly dlq`, which handle dead letters.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Dlq {
     /// Print one line per dead letter, and the number of each class
     List {
-        /// Which
+        /// Options that select dead letters
         #[command(flatten)]
         pick: DeadLetterSelection,
         /// Maximum number of lines
@@ -126,7 +126,7 @@ pub enum Dlq {
     /// The same transaction writes a receipt to the dead-letter topic. A replay skips dead letters that have a receipt, so
     /// an interrupted command can be repeated. A record that is rejected again becomes a new dead letter.
     Replay {
-        /// Which
+        /// Options that select dead letters
         #[command(flatten)]
         pick: DeadLetterSelection,
         /// Only print the number of dead letters
@@ -135,7 +135,7 @@ pub enum Dlq {
     },
 }
 
-/// Selection of dead letters.
+/// Options that select dead letters by class and time.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DeadLetterSelection {
     /// Only this class, such as json or timestamp; may be repeated
@@ -154,7 +154,7 @@ pub struct DeadLetterSelection {
 pub struct DeadLetterPosition {
     /// Partition of the dead-letter topic.
     pub partition: i32,
-    /// Offset in the partition.
+    /// Offset of the dead letter in the partition.
     pub offset: i64,
 }
 
@@ -187,7 +187,7 @@ pub struct Passwd {
     pub file: Option<PathBuf>,
 }
 
-/// Options of `anomaly demo`.
+/// Options of the command `anomaly demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Demo {
     /// Address of the dashboard

@@ -33,7 +33,7 @@ pub use archive_watch::ArchiveWatch;
 use auth::Access;
 use dashboard::Dashboard;
 
-/// Options of the dashboard.
+/// Options of the dashboard, from the settings.
 #[derive(Debug, Clone)]
 pub struct SiteOptions {
     /// Interval at which an open page refreshes itself.

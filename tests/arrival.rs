@@ -18,7 +18,7 @@ fn detected_now(stage: &Stage, distances: &[i64]) {
 }
 
 #[test]
-fn what_is_detected_in_a_span_with_another_time_is_on_the_page_in_the_list_the_api_and_the_export() {
+fn anomalies_with_another_time_are_on_the_page_in_the_list_the_api_and_the_export() {
     let stage = Stage::new();
     stage.report();
     let (hour, year) = (3_600, 31_556_952);
@@ -162,7 +162,7 @@ fn the_nearest_are_around_the_same_time_however_many_come_in_the_next_minutes() 
 }
 
 #[test]
-fn a_time_that_has_not_come_yet_hides_nothing_from_the_newest() {
+fn a_time_in_the_future_hides_no_newest_anomaly() {
     let stage = Stage::new();
     stage.report();
     let far = (0..60).map(|i| anomaly("clock-2106", i, ago(-80 * 31_556_952), 24.6)).collect::<Vec<_>>();

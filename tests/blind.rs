@@ -166,7 +166,7 @@ fn after_commits_and_aborts_no_lag_stays_and_the_counts_are_those_of_the_records
 }
 
 #[test]
-fn records_that_are_all_rejected_are_said_with_their_reason_until_one_is_accepted() {
+fn rejection_of_all_records_is_reported_with_the_reason_until_one_is_accepted() {
     let blind = Blind::new("rejected", &[]);
     blind.case.produce((0..300).map(|i| Sent {
         value: Some(format!("{{\"host\":\"h{i}\",\"metric_value\":1}}").into_bytes()),
@@ -182,7 +182,7 @@ fn records_that_are_all_rejected_are_said_with_their_reason_until_one_is_accepte
 }
 
 #[test]
-fn clocks_of_events_that_are_off_are_said_with_their_distance() {
+fn event_times_far_from_their_arrival_are_reported_with_the_distance() {
     let hour = 3_600;
     for (name, seconds, words) in [
         ("late", -2 * hour, "carry times about 2 h behind"),
@@ -217,7 +217,7 @@ fn clocks_of_events_that_are_off_are_said_with_their_distance() {
 }
 
 #[test]
-fn another_program_in_the_group_is_said_by_its_name_and_what_it_passed_by_is_counted() {
+fn another_program_in_the_group_is_named_and_the_records_that_it_skipped_are_counted() {
     let blind = Blind::new("foreign", &[("DETECTOR__WORKERS", "1"), ("LOG__LEVEL", "debug")]);
     let (case, topic) = (&blind.case, blind.case.raw());
     (0..2).for_each(|partition| case.produce(usual(200, partition)));
@@ -296,14 +296,14 @@ fn a_device_in_two_partitions_is_named_with_the_cause() {
 }
 
 #[test]
-fn records_that_are_all_ignored_are_said() {
+fn a_condition_reports_that_all_records_are_ignored() {
     let blind = Blind::new("ignored", &[]);
     blind.case.produce((0..20).map(|i| Sent { key: Some(format!("k{i}").into()), ..Sent::default() }));
     blind.see(&Said { code: "all_ignored", words: "Records arrive, all ignored (20 of 20)", is_degraded: true });
 }
 
 #[test]
-fn series_that_are_evicted_as_fast_as_events_come_are_said() {
+fn a_condition_reports_that_series_are_evicted_as_fast_as_events_arrive() {
     let blind = Blind::new("evicted", &[("DETECTOR__MAX_SERIES", "5")]);
     let mut device = 0;
     wait("evictions to be called too many", || {
@@ -317,7 +317,7 @@ fn series_that_are_evicted_as_fast_as_events_come_are_said() {
 }
 
 #[test]
-fn a_series_that_two_sources_share_is_said() {
+fn a_condition_reports_a_series_that_two_sources_share() {
     let blind = Blind::new("shared", &[("DETECTOR__WORKERS", "1")]);
     blind.case.produce((0..120).map(|i| {
         Sent {

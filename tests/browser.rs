@@ -187,7 +187,7 @@ pub fn has(text: &str) -> String {
 }
 
 #[test]
-fn new_rows_appear_by_themselves_and_what_is_on_the_screen_stays_where_it_is() {
+fn new_rows_appear_by_themselves_and_rows_on_the_screen_keep_their_places() {
     let (stage, browser) = (sixty(), Browser::open());
     browser.visit(&stage, "/anomalies");
     let row = "document.querySelectorAll('[data-key]')[30]";
@@ -288,7 +288,7 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
 }
 
 #[test]
-fn on_paper_there_is_what_was_found_and_nothing_to_click() {
+fn a_printed_page_shows_the_anomalies_and_no_controls() {
     let (stage, browser) = (sixty(), Browser::open());
     let pages = [
         ("overview", "/"),
@@ -356,7 +356,7 @@ fn a_page_that_the_database_answered_too_late_becomes_whole_and_live_by_itself()
 }
 
 #[test]
-fn what_the_stream_brought_is_not_taken_away_by_an_older_answer() {
+fn an_older_answer_does_not_remove_rows_of_the_stream() {
     let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(3600));
     stage.insert(&anomaly("pump-0042", 1, ago(60), 24.6));
     let browser = Browser::open();
@@ -390,7 +390,7 @@ fn without_script_the_page_shows_everything_and_refreshes_itself() {
 }
 
 #[test]
-fn the_keyboard_leads_to_an_explanation_a_mark_and_back() {
+fn the_keyboard_leads_to_an_explanation_a_review_and_back() {
     let (stage, browser) = (sixty(), Browser::open());
     browser.visit(&stage, "/anomalies?live=off");
     browser.keys("jj");
@@ -407,7 +407,7 @@ fn the_keyboard_leads_to_an_explanation_a_mark_and_back() {
 }
 
 #[test]
-fn from_the_producer_to_the_page_its_explanation_a_mark_and_an_export() {
+fn from_the_producer_to_the_page_its_explanation_a_review_and_an_export() {
     let case = Case::new("story");
     let _detector = case.detector("a", &[]);
     let port = free_port();
@@ -542,7 +542,7 @@ fn every_page_is_accessible_in_both_themes_at_every_size_and_never_scrolls_sidew
 }
 
 #[test]
-fn what_is_wrong_is_shown_accessibly_in_both_themes_at_every_size() {
+fn problems_are_shown_accessibly_in_both_themes_at_every_size() {
     let stage = sixty();
     stage.report();
     let conditions = "insert into detector_conditions (detector_group, topic, worker, code, severity, message, since, updated_at) values

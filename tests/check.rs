@@ -105,7 +105,7 @@ const KAFKA_CERTIFICATE: &str = "KAFKA__PROPERTIES__SSL_CERTIFICATE_LOCATION";
 const KAFKA_KEY: &str = "KAFKA__PROPERTIES__SSL_KEY_LOCATION";
 
 #[test]
-fn what_a_start_fails_of_the_check_fails_of_with_the_same_words() {
+fn the_check_fails_with_the_same_message_as_a_start() {
     let files = Files::new();
     for (role, settings, why) in [
         ("dashboard", &[(CERTIFICATE, "gone.pem"), (KEY, "key.pem")][..], "No such file"),
@@ -143,7 +143,7 @@ fn what_a_start_fails_of_the_check_fails_of_with_the_same_words() {
 }
 
 #[test]
-fn what_has_expired_fails_the_check_and_what_soon_will_is_a_warning() {
+fn an_expired_certificate_fails_the_check_and_one_that_expires_soon_is_a_warning() {
     let files = Files::new();
     let right = [
         (CERTIFICATE, "cert.pem"),
@@ -386,7 +386,7 @@ fn a_named_pipe_where_a_file_belongs_is_refused_at_once_by_every_command_that_wo
 }
 
 #[test]
-fn a_broker_that_is_away_is_named_with_its_address() {
+fn an_unavailable_broker_is_named_with_its_address() {
     let mut case = Case::bare("check_away", Parts::shared());
     let address = format!("127.0.0.1:{}", super::common::free_port());
     case.set("KAFKA__BOOTSTRAP_SERVERS", &address);
@@ -424,7 +424,7 @@ pub fn set_policy(case: &Case, topic: &str, policy: &str) {
 }
 
 #[test]
-fn policies_and_partitions_that_do_harm_are_named_by_topics_and_by_the_check() {
+fn harmful_cleanup_policies_and_partition_counts_are_named_by_topics_and_by_the_check() {
     let case = Case::bare("check_policy", Parts::shared());
     let state = format!("{}.state", case.name);
     let narrow = NewTopic::new(&state, 2, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
@@ -453,7 +453,7 @@ fn policies_and_partitions_that_do_harm_are_named_by_topics_and_by_the_check() {
 }
 
 #[test]
-fn the_newest_records_are_shown_as_they_are_understood() {
+fn the_check_shows_how_the_newest_records_are_decoded() {
     let mut case = Case::new("check_records");
     let (code, out) = connect(&case);
     assert!(code == Some(0) && out.contains("there are none yet"), "{out}");

@@ -487,7 +487,7 @@ fn seed(default: u64) -> u64 {
 }
 
 #[test]
-fn members_and_brokers_that_come_and_go_leave_every_event_its_one_outcome() {
+fn members_and_brokers_that_start_and_stop_leave_every_event_one_outcome() {
     let mut storm = Storm::brew("storm", 23910, seed(1));
     for fault in [FirstBrokerDies, Visitors, SecondBrokerDies] {
         storm.round(fault);
@@ -497,7 +497,7 @@ fn members_and_brokers_that_come_and_go_leave_every_event_its_one_outcome() {
 
 #[test]
 #[ignore = "a quarter of an hour: make chaos"]
-fn each_fault_in_a_seeded_order_leaves_every_event_its_one_outcome() {
+fn each_fault_in_a_seeded_order_leaves_every_event_one_outcome() {
     let seed = seed(5);
     eprintln!("storm: SEED={seed}");
     let mut storm = Storm::brew("chaos", 23910, seed);
@@ -513,7 +513,7 @@ fn each_fault_in_a_seeded_order_leaves_every_event_its_one_outcome() {
 
 #[test]
 #[ignore = "hours: make soak HOURS=n"]
-fn hours_of_faults_leave_every_event_its_one_outcome_and_memory_flat() {
+fn hours_of_faults_leave_every_event_one_outcome_and_memory_constant() {
     let hours = std::env::var("HOURS").map_or(2.0, |hours| hours.parse::<f64>().expect("HOURS is a number"));
     let seed = seed(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs());
     eprintln!("storm: SEED={seed} HOURS={hours}");

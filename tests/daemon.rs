@@ -121,7 +121,7 @@ fn a_watchdog_of_another_process_is_not_fed() {
 }
 
 #[test]
-fn a_reload_takes_a_new_level_keeps_the_old_settings_when_the_new_are_wrong_and_tells_the_manager() {
+fn a_reload_applies_a_new_level_keeps_the_old_settings_when_the_new_are_wrong_and_notifies_the_manager() {
     let case = alone("daemon_reload");
     let port = free_port();
     let file = case.dir.path().join("dashboard.toml");
@@ -231,7 +231,7 @@ fn an_unknown_variable_is_refused_with_the_nearest_name() {
 }
 
 #[test]
-fn wrong_usage_is_64_and_nothing_at_all_prints_the_help() {
+fn wrong_usage_exits_with_64_and_no_argument_prints_the_help() {
     let nothing = run(&[]);
     assert_eq!(nothing.code, Some(64));
     assert!(nothing.err.contains("Usage: anomaly") && nothing.err.contains("migrate"), "{}", nothing.err);
@@ -246,14 +246,14 @@ fn wrong_usage_is_64_and_nothing_at_all_prints_the_help() {
 }
 
 #[test]
-fn a_missing_file_is_66() {
+fn a_missing_file_exits_with_66() {
     let end = run(&["score", "nowhere/to/be.csv"]);
     assert_eq!((end.code, end.out.as_str()), (Some(66), ""));
     assert!(end.err.contains("cannot read nowhere/to/be.csv"), "{}", end.err);
 }
 
 #[test]
-fn version_and_help_say_what_there_is() {
+fn version_and_help_list_the_version_and_every_command() {
     let version = run(&["--version"]);
     assert_eq!((version.code, version.out), (Some(0), format!("anomaly {}\n", env!("CARGO_PKG_VERSION"))));
     let help = run(&["--help"]);
@@ -269,7 +269,7 @@ fn version_and_help_say_what_there_is() {
 }
 
 #[test]
-fn a_taken_port_is_69_and_names_the_address() {
+fn a_port_in_use_exits_with_69_and_names_the_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for (role, setting) in
@@ -387,7 +387,7 @@ fn some_events(case: &Case) {
 }
 
 #[test]
-fn topics_and_tables_are_made_once() {
+fn topics_and_tables_are_created_once() {
     let case = Case::bare("daemon_twice", Parts::shared());
     for (what, first) in [("created", true), ("exists", false)] {
         let out = case.ok(&["topics"]);
@@ -406,7 +406,7 @@ fn topics_and_tables_are_made_once() {
 }
 
 #[test]
-fn what_is_missing_fails_the_check_with_its_remedy() {
+fn a_missing_topic_or_table_fails_the_check_with_its_remedy() {
     let case = Case::bare("daemon_missing", Parts::shared());
     let check = Ended::from(case.run(&["check", "--connect"]));
     assert_eq!(check.code, Some(69), "{}", check.out);
@@ -462,7 +462,7 @@ fn samples(text: &str) -> Vec<(String, f64)> {
 }
 
 #[test]
-fn the_metrics_and_the_status_tell_what_happened() {
+fn the_metrics_and_the_status_report_the_outcomes() {
     let case = Case::new("daemon_metrics");
     some_events(&case);
     let detector = case.detector("metrics", &[("DETECTOR__WORKERS", "1")]);
@@ -579,7 +579,7 @@ fn a_role_reports_in_one_line_which_settings_it_still_needs() {
 }
 
 #[test]
-fn tables_of_the_migrate_role_are_given_to_the_role_that_works() {
+fn tables_of_the_migrate_role_are_granted_to_the_services_role() {
     let mut case = Case::topics("daemon_owner");
     let owner = case.name.clone();
     let admin = std::fs::read_to_string(

@@ -198,7 +198,7 @@ fn an_empty_database_says_that_nothing_has_reported() {
 }
 
 #[test]
-fn what_is_in_the_tables_is_on_the_pages() {
+fn the_pages_show_the_rows_of_the_tables() {
     let stage = Stage::new();
     let hostile = "<b>pump</b>/'7'";
     let critical = anomaly(hostile, 7, ago(130), 24.6);
@@ -313,7 +313,7 @@ fn pages_follow_one_another_without_gap_or_repetition_also_at_equal_times() {
 }
 
 #[test]
-fn totals_say_what_the_rows_say() {
+fn totals_equal_the_counts_of_the_rows() {
     let stage = Stage::new();
     let rows = (0..300).map(|i| {
         let mut row =
@@ -455,7 +455,7 @@ fn sql_in_any_parameter_is_a_value_and_nothing_else() {
 }
 
 #[test]
-fn what_is_older_than_the_retention_is_counted_while_its_rows_are_there() {
+fn rows_older_than_the_retention_are_counted_until_they_are_deleted() {
     let stage = Stage::with(|settings| settings.postgres.retention = Duration::from_secs(30 * 86_400));
     let year = 365 * 86_400;
     let rows = (0..5).map(|i| anomaly("pump-0042", i, ago(year + i * 3_600), 24.0)).collect::<Vec<_>>();
@@ -663,7 +663,7 @@ fn a_part_of_a_name_finds_devices_and_wildcards_are_literal() {
 }
 
 #[test]
-fn a_mark_filters_counts_and_never_changes_the_record() {
+fn a_review_filters_counts_and_never_changes_the_record() {
     let stage = Stage::new();
     (0..4).for_each(|i| stage.insert(&anomaly("pump", i, ago(60 + i), 24.0)));
     let records = || {
@@ -720,7 +720,7 @@ fn an_export_has_every_row_once_beyond_a_page() {
 }
 
 #[test]
-fn a_schema_without_tables_says_the_remedy() {
+fn a_schema_without_tables_is_reported_with_the_remedy() {
     let stage = Stage::new();
     stage.client().batch_execute("drop table anomalies cascade").unwrap();
     let (status, _, body) = stage.get("/");

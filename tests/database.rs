@@ -130,7 +130,7 @@ fn a_pooler_of_transactions_is_recognised_and_refused_with_the_remedy_everywhere
 }
 
 #[test]
-fn a_database_that_refuses_is_not_called_away_and_the_sentence_has_sqlstate_and_remedy() {
+fn a_refusal_of_the_database_is_not_called_an_outage_and_has_sqlstate_and_remedy() {
     let mut case = Case::new("refusing");
     let mut admin = case.parts.admin();
     let role = format!("{}_other", case.name);
@@ -381,7 +381,7 @@ fn of_several_hosts_the_one_that_answers_and_takes_writes_is_used() {
 }
 
 #[test]
-fn status_forgets_what_has_not_reported_for_long_and_names_it() {
+fn status_forget_removes_and_names_partitions_that_stopped_reporting() {
     let case = Case::new("forget");
     let detector = case.detector("a", &[]);
     wait("heartbeats", || case.count("detector_status") > 0);

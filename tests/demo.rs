@@ -185,7 +185,7 @@ fn readings() -> tempfile::NamedTempFile {
 const COLUMNS: [&str; 6] = ["--device-field", "oven", "--value-field", "celsius", "--time-field", "at"];
 
 #[test]
-fn a_file_of_ones_own_is_judged_and_its_pages_are_named_and_stay() {
+fn a_users_file_is_judged_and_its_pages_are_named_and_stay() {
     let file = readings();
     let demo = Demo::of(&[&["--file", file.path().to_str().unwrap()], &COLUMNS[..]].concat(), &[]);
     let whole = "was sent whole: 100 events of 2 devices\n";
@@ -226,7 +226,7 @@ fn variables_choose_what_the_demo_judges_unless_an_option_does() {
 }
 
 #[test]
-fn a_file_that_cannot_be_judged_is_said_with_the_options_that_help() {
+fn a_file_that_cannot_be_judged_is_reported_with_the_options_that_help() {
     let file = readings();
     let file = file.path().to_str().unwrap();
     let lines = tempfile::NamedTempFile::new().unwrap();

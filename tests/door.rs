@@ -183,7 +183,7 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
 }
 
 #[test]
-fn browsers_are_bound_to_tls_by_setting_and_a_certificate_that_ends_is_said() {
+fn hsts_follows_the_setting_and_a_certificate_that_expires_is_reported() {
     let case = Case::bare("hsts", Parts::shared());
     case.ok(&["migrate"]);
     let dir = case.dir.path();

@@ -47,7 +47,7 @@ fn wait_degraded(process: &Process, why: &str) {
 
 #[test]
 #[ignore = "kills the broker: a minute or more; `make test-all`"]
-fn a_broker_that_comes_late_goes_away_and_returns_costs_only_time() {
+fn a_broker_that_starts_late_stops_and_returns_costs_only_time() {
     let (stage, parts) = Box::up();
     let case = case("broker", parts);
     case.produce(events(20, 100, 20_000, 500));
@@ -80,7 +80,7 @@ fn a_broker_that_comes_late_goes_away_and_returns_costs_only_time() {
 }
 
 #[test]
-fn a_database_that_comes_late_and_restarts_under_load_stops_the_sink_only() {
+fn a_database_that_starts_late_and_restarts_under_load_stops_the_sink_only() {
     let (stage, parts) = Box::up();
     let case = case("database", parts);
     stage.run(&["down", "postgres"]);
@@ -184,7 +184,7 @@ fn a_sink_on_a_read_only_standby_waits_for_a_database_that_takes_writes() {
 }
 
 #[test]
-fn a_sink_that_loses_its_place_in_the_group_while_the_database_is_away_takes_it_again() {
+fn a_sink_that_loses_its_membership_during_an_outage_of_the_database_joins_again() {
     let (stage, parts) = Box::up();
     let case = case("usurped", parts);
     stage.run(&["down", "postgres"]);
@@ -243,7 +243,7 @@ fn a_producer_whose_broker_dies_has_a_bounded_queue_and_a_stop_reports_what_was_
 
 #[test]
 #[ignore = "kills the broker: a minute or more; `make test-all`"]
-fn sigterm_ends_in_time_although_the_broker_is_away() {
+fn sigterm_ends_in_time_although_the_broker_is_unavailable() {
     let (stage, parts) = Box::up();
     let case = case("away", parts);
     case.produce(events(24, 100, 400_000, 500));

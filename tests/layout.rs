@@ -348,7 +348,7 @@ fn only_one_file_writes_to_standard_output_and_standard_error() {
 }
 
 #[test]
-fn only_one_file_decides_how_text_of_others_is_escaped() {
+fn only_one_file_decides_how_foreign_text_is_escaped() {
     none(lines_with(&["escape_debug", "escape_default", "escape_unicode"], |file| file.room() != "foreign"));
 }
 

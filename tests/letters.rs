@@ -64,7 +64,7 @@ fn dead_letters_are_listed_by_class_and_shown_byte_for_byte() {
 }
 
 #[test]
-fn a_replay_sends_each_letter_once_as_it_came_and_says_what_it_left_alone() {
+fn a_replay_sends_each_dead_letter_once_unchanged_and_reports_what_it_skipped() {
     let case = Case::new("replayed");
     let at = 1_764_000_000_000;
     case.produce((0..40).map(|i| Sent { timestamp: Some(at + i), ..nested("d", (i % 5) as f64) }));
@@ -91,7 +91,7 @@ fn a_replay_sends_each_letter_once_as_it_came_and_says_what_it_left_alone() {
 }
 
 #[test]
-fn a_replay_into_a_compacted_topic_is_warned_of() {
+fn a_replay_into_a_compacted_topic_prints_a_warning() {
     let case = Case::new("compacted_replay");
     case.produce([nested("d", 1.0), nested("d", 2.0)]);
     stop(&case, "a", &[], 2);
@@ -115,7 +115,7 @@ fn a_replay_into_a_compacted_topic_is_warned_of() {
 }
 
 #[test]
-fn a_replay_that_is_killed_goes_on_without_loss_or_double() {
+fn a_replay_that_was_killed_continues_without_loss_or_duplicates() {
     let case = Case::new("killed_replay");
     case.produce((0..20_000).map(|i| nested(&format!("d{}", i % 50), f64::from(i % 7))));
     stop(&case, "a", &[], 20_000);

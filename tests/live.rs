@@ -103,7 +103,7 @@ fn every_row_comes_once_over_restarts_of_the_server() {
 }
 
 #[test]
-fn a_stream_has_only_what_was_asked_for_and_tells_of_health() {
+fn a_stream_contains_only_matching_rows_and_health_messages() {
     let stage = Stage::new();
     let (all, one) = (Reader::default(), Reader::default());
     all.open(stage.address, "?live=off&span=1h");

@@ -108,7 +108,7 @@ fn noticed(process: &Process, why: &str, limit: Duration) -> Duration {
 
 #[test]
 #[ignore = "drops packets: tests/network"]
-fn a_black_holed_database_and_broker_are_noticed_in_seconds_and_cost_only_time() {
+fn an_unresponsive_database_and_broker_are_noticed_in_seconds_and_cost_only_time() {
     let case = Case::new("hole");
     let detector = case.detector("a", &[]);
     case.produce(events(60, 100, 20_000, 500));

@@ -68,7 +68,7 @@ fn run(mut command: Command, out: Stdio, err: Stdio) -> (String, Ended) {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_every_command_quietly() {
+fn a_closed_output_ends_every_command_quietly() {
     let case = Case::new("no_reader");
     for command in commands(&case) {
         let (what, ended) = run(command, without_reader(), Stdio::piped());
@@ -78,7 +78,7 @@ fn a_reader_that_goes_away_ends_every_command_quietly() {
 }
 
 #[test]
-fn a_full_disk_is_said_in_a_sentence_by_every_command() {
+fn every_command_reports_a_full_disk_in_a_sentence() {
     let case = Case::new("full_disk");
     for command in commands(&case) {
         let (what, ended) = run(command, full_disk(), Stdio::piped());
@@ -93,7 +93,7 @@ fn a_full_disk_is_said_in_a_sentence_by_every_command() {
 }
 
 #[test]
-fn the_exit_code_says_what_happened_when_standard_error_cannot_be_written() {
+fn the_exit_code_is_right_when_standard_error_cannot_be_written() {
     let case = Case::new("mute");
     for command in commands(&case) {
         let (what, ended) = run(command, Stdio::null(), full_disk());
@@ -115,7 +115,7 @@ fn the_exit_code_says_what_happened_when_standard_error_cannot_be_written() {
 }
 
 #[test]
-fn a_role_whose_log_cannot_be_written_goes_on() {
+fn a_role_whose_log_cannot_be_written_continues() {
     let case = Case::new("mute_role");
     let port = free_port();
     let mut command = case.command(&["--role", "detector"]);
@@ -198,7 +198,7 @@ fn a_name_in_an_error_of_any_command_stays_in_its_line() {
 }
 
 #[test]
-fn names_of_others_stay_in_their_cells_of_every_table() {
+fn foreign_names_stay_in_their_cells_of_every_table() {
     let mut case = Case::new("cells");
     case.set("DETECTOR__GROUP", HOSTILE);
     let detector = case.detector("a", &[]);

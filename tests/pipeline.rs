@@ -294,7 +294,7 @@ fn every_malformed_record_becomes_a_dead_letter_byte_for_byte_and_stops_nothing(
 }
 
 #[test]
-fn a_dead_letter_that_its_topic_refuses_is_cut_and_says_so() {
+fn a_dead_letter_that_its_topic_refuses_is_truncated_and_marked_so() {
     let case = Case::bare("cut", crate::common::Parts::shared());
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
@@ -329,7 +329,7 @@ fn a_dead_letter_that_its_topic_refuses_is_cut_and_says_so() {
 }
 
 #[test]
-fn policy_fail_stops_with_65_before_the_record_and_policy_drop_goes_on() {
+fn policy_fail_stops_with_65_before_the_record_and_policy_drop_continues() {
     let case = Case::new("policy");
     let records = [event("a", 1.0), Sent { value: Some(b"bad".to_vec()), ..Sent::default() }, event("a", 2.0)];
     case.produce(records.map(|sent| Sent { partition: Some(2), ..sent }));
@@ -467,7 +467,7 @@ fn users_own_field_names_are_read_without_a_converter() {
 }
 
 #[test]
-fn what_the_table_refuses_is_kept_in_sink_rejects_and_nothing_stops() {
+fn rows_that_the_table_refuses_are_stored_in_sink_rejects_and_nothing_stops() {
     let case = Case::new("refused");
     case.produce((0..40).map(|i| event("a", f64::from(i % 5))).chain([event("a", 99.0)]));
     let detector = case.detector("a", &[]);
@@ -584,7 +584,7 @@ fn two_workers_and_one_give_the_same_anomalies() {
 }
 
 #[test]
-fn of_two_detectors_by_one_name_one_stops_and_says_so_and_the_other_loses_nothing() {
+fn if_two_detectors_use_one_instance_name_one_stops_and_the_other_loses_nothing() {
     let case = Case::new("twins");
     // Two, so that each could take a place from the other.
     let settings = [("DETECTOR__WORKERS", "2"), ("DETECTOR__COMMIT_EVENTS", "2000")];

@@ -213,7 +213,7 @@ fn a_packed_array_is_replayed_member_by_member() {
 }
 
 #[test]
-fn a_file_that_cannot_be_understood_ends_the_replay_with_a_sentence() {
+fn a_file_that_cannot_be_read_as_events_ends_the_replay_with_an_error() {
     let rows = "metric_value\n1\n".to_owned();
     let renamed = [("FIELDS__DEVICE", "host")];
     for (name, file, text, settings, says) in [
@@ -230,7 +230,7 @@ fn a_file_that_cannot_be_understood_ends_the_replay_with_a_sentence() {
 }
 
 #[test]
-fn a_missing_file_is_no_input() {
+fn a_missing_file_exits_with_no_input() {
     let case = Case::bare("producer_missing", Parts::shared());
     let mut producer =
         case.role("producer", &[("PRODUCER__SOURCE", "replay"), ("PRODUCER__FILE", "nowhere/to/be.jsonl")]);

@@ -73,7 +73,7 @@ fn maintain(case: &Case, retention: &str) -> (i32, i32, i64) {
 }
 
 #[test]
-fn rows_move_into_partitions_that_are_made_and_go_with_those_that_are_old() {
+fn rows_move_into_new_partitions_and_are_dropped_with_old_ones() {
     let case = Case::new("retention");
     for (offset, days) in [(1, 0), (2, 100), (3, 1000), (4, -1000), (5, -20)] {
         row(&case, offset, days, 0);
@@ -118,7 +118,7 @@ fn assert_whole(case: &Case, when: &str) {
 }
 
 #[test]
-fn no_single_clock_that_is_wrong_and_no_outage_deletes_anything() {
+fn one_wrong_clock_or_an_outage_deletes_no_row() {
     // The right time is 400 days ago: the database's clock is ahead, with or without the heartbeats that it wrote.
     let case = Case::new("ahead");
     year(&case, 400 + 364);
@@ -151,7 +151,7 @@ fn no_single_clock_that_is_wrong_and_no_outage_deletes_anything() {
 }
 
 #[test]
-fn a_retention_that_is_lowered_deletes_after_a_warning_and_a_delay_and_not_when_it_is_taken_back() {
+fn a_lowered_retention_deletes_after_a_warning_and_a_delay_unless_it_is_raised_again() {
     let case = Case::new("typo");
     year(&case, 364);
     heartbeat(&case, "0");
@@ -207,7 +207,7 @@ fn partitions_stay_few_when_the_retention_is_long_and_a_query_locks_few_of_them(
 }
 
 #[test]
-fn coverage_and_totals_go_with_the_retention() {
+fn coverage_and_totals_are_deleted_with_the_retention() {
     let case = Case::new("coverage");
     let tables = [
         ("coverage", "'t', 0, 1, 1, 1"),
@@ -228,7 +228,7 @@ fn coverage_and_totals_go_with_the_retention() {
 }
 
 #[test]
-fn the_detector_follows_postgres_retention_although_its_role_may_not_make_tables() {
+fn the_detector_follows_postgres_retention_although_its_role_may_not_create_tables() {
     let mut case = Case::bare("upkeep", Parts::shared());
     let role = format!("{}_writer", case.name);
     let owner = case.parts.get("POSTGRES__USER").to_owned();
@@ -265,7 +265,7 @@ fn the_detector_follows_postgres_retention_although_its_role_may_not_make_tables
 }
 
 #[test]
-fn heartbeats_and_conditions_that_are_old_go_for_every_retention() {
+fn old_heartbeats_and_conditions_are_deleted_with_every_retention() {
     let case = Case::new("ages");
     for retention in ["0", "28 days"] {
         let rows = "insert into detector_status

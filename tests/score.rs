@@ -175,7 +175,7 @@ fn a_missing_file_a_missing_column_and_a_contradiction_have_their_exit_codes() {
 }
 
 #[test]
-fn a_settings_directory_that_is_not_read_is_not_accepted_in_silence() {
+fn a_settings_directory_that_is_not_read_is_noted() {
     let file = root().join("tests/score.rs");
     let output = score(&["--config", "/nonexistent", "--format", "csv", file.to_str().unwrap()]);
     let error = String::from_utf8_lossy(&output.stderr);
@@ -267,7 +267,7 @@ fn the_same_readings_in_any_form_have_the_same_verdicts() {
 }
 
 #[test]
-fn a_field_that_was_named_and_is_nowhere_is_an_error_that_lists_the_fields_there_are() {
+fn a_named_field_that_no_record_has_is_an_error_that_lists_the_existing_fields() {
     let csv = table("site,at,temp,unit", |time, value| format!("pump,{time},{value},"));
     let json = readings()
         .map(|(time, value)| format!("{{\"device_id\":\"pump\",\"at\":\"{time}\",\"v\":{{\"temp\":{value}}}}}\n"))
@@ -301,7 +301,7 @@ fn a_field_that_was_named_and_is_nowhere_is_an_error_that_lists_the_fields_there
 }
 
 #[test]
-fn a_field_that_was_named_and_is_in_few_records_is_a_warning_with_counts() {
+fn a_named_field_that_few_records_have_is_a_warning_with_counts() {
     let json = readings()
         .enumerate()
         .map(|(i, (time, value))| {
@@ -315,7 +315,7 @@ fn a_field_that_was_named_and_is_in_few_records_is_a_warning_with_counts() {
 }
 
 #[test]
-fn a_file_of_which_nothing_is_an_event_is_an_error() {
+fn a_file_without_an_event_is_an_error() {
     let values = "metric_value\n".to_owned() + &"x\n".repeat(60);
     for (name, text, says) in [
         ("a.csv", "", "a.csv is empty"),
@@ -337,7 +337,7 @@ fn a_file_of_which_nothing_is_an_event_is_an_error() {
 }
 
 #[test]
-fn what_is_not_understood_is_said_once_with_its_count_and_first_line() {
+fn rejected_records_are_reported_once_per_reason_with_count_and_first_line() {
     let mut text = table("timestamp,metric_value", |time, value| format!("{time},{value}"));
     for i in 0..20_000 {
         text += &format!("{i},\u{1b}[31m{}\n", "x".repeat(i % 50));
@@ -357,7 +357,7 @@ fn what_is_not_understood_is_said_once_with_its_count_and_first_line() {
 }
 
 #[test]
-fn an_open_quote_takes_no_rows_in_silence() {
+fn an_open_quote_is_an_error_and_hides_no_rows() {
     let text = table("timestamp,metric_value", |time, value| format!("{time},{value}"));
     let broken = text.replacen("2026-11-23T17:10", "\"2026-11-23T17:10", 1);
     let (code, _, errors) = ended("a.csv", &broken, &[]);
@@ -417,7 +417,7 @@ fn memory(child: &mut Child, begin: &[u8], repeated: &[u8], bytes: usize) -> u64
 }
 
 #[test]
-fn no_line_no_array_and_no_quote_makes_it_hold_the_whole_file() {
+fn memory_stays_bounded_whatever_the_length_of_lines_arrays_and_quotes() {
     let long = vec![b'x'; 1 << 16];
     let member = [br#"{"device_id":"d","metric_value":1.5,"note":""#, &long[..], br#""},"#].concat();
     for (arguments, begin, repeated, says) in [

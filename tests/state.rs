@@ -89,7 +89,7 @@ fn sweep(case: &Case) {
 }
 
 #[test]
-fn windows_and_states_survive_a_kill_although_all_input_before_the_floor_is_gone() {
+fn windows_and_states_survive_a_kill_although_all_input_before_the_checkpoint_is_deleted() {
     for method in ["sigma", "ewma"] {
         survive_a_kill(method);
     }
@@ -163,7 +163,7 @@ fn kills_at_any_moment_of_sweeps_lose_and_double_nothing() {
 }
 
 #[test]
-fn changed_settings_hold_from_a_recorded_offset_and_replay_finishes_under_the_old_ones() {
+fn changed_settings_take_effect_at_a_recorded_offset_and_replay_finishes_with_the_old_ones() {
     let case = case("resized");
     let mut records: Vec<Got> = Vec::new();
     // Where each method and window begin to hold, by partition.
@@ -226,7 +226,7 @@ fn committed_and_judged(case: &Case) -> (i64, i64) {
 }
 
 #[test]
-fn who_follows_the_remedy_for_a_recreated_topic_keeps_the_last_figures_and_is_never_called_another_program() {
+fn the_remedy_for_a_recreated_topic_keeps_the_last_counts_and_causes_no_foreign_commit() {
     let case = swept("remedy");
     let detector = case.detector("a", &[OFTEN]);
     wait("a heartbeat", || committed_and_judged(&case).0 == 8_000);
@@ -295,7 +295,7 @@ fn offsets_that_were_deleted_or_set_back_are_noticed() {
 }
 
 #[test]
-fn windows_of_another_group_are_not_taken() {
+fn windows_of_another_group_are_not_used() {
     let mut case = swept("group");
     case.set("DETECTOR__GROUP", "another");
     refused(&case, "give each group a topics.state of its own");
@@ -317,7 +317,7 @@ fn retention_that_passed_the_checkpoint_is_reported_with_what_is_missing() {
 }
 
 #[test]
-fn beyond_the_bounds_series_are_forgotten_and_a_restart_remembers_that() {
+fn series_beyond_the_limits_are_evicted_and_stay_evicted_after_a_restart() {
     let mut case = case("bounded");
     case.set("DETECTOR__MAX_SERIES", 20);
     // 200 devices over 4 partitions, 20 series each: whoever comes back has been forgotten.
@@ -425,7 +425,7 @@ fn a_compacted_input_is_noticed_by_the_records_that_a_restart_does_not_find() {
 
 #[test]
 #[ignore = "ten million events; `make test-all`"]
-fn ten_million_ids_against_a_bound_of_a_million_hold_the_memory() {
+fn ten_million_ids_with_a_limit_of_a_million_series_need_bounded_memory() {
     let case = case("flood");
     let ids = |from: u64| {
         (from..from + 2_500_000).map(|id| {

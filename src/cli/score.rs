@@ -14,7 +14,7 @@ use crate::config::option;
 use crate::config::resolved::{FileFormat, Settings};
 use crate::config::schema::{self, SettingKey, ValueType};
 
-/// Options of `anomaly score`.
+/// Options of the command `anomaly score`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Score {
     /// JSON Lines, a JSON array, or a table with a header line, optionally with gzip; -: standard input
@@ -46,7 +46,7 @@ pub struct Score {
     pub rejects: Option<PathBuf>,
 }
 
-/// Form of the output.
+/// Form of the command's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputForm {
     /// A table on a terminal, otherwise JSON Lines
@@ -65,7 +65,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Settings given as options.
+/// Settings that are given as options.
 #[derive(Debug, Clone)]
 pub struct Judging {
     /// The settings; options that are absent have their defaults.

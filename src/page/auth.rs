@@ -20,7 +20,7 @@ use limit::LoginLimit;
 pub use passwords::{UserRole, Users, hash, look};
 use sessions::{Lifetime, Sessions};
 
-/// How users are identified.
+/// The way in which users are identified.
 #[derive(Debug, Clone)]
 pub enum Access {
     /// No login is needed. Only names of this machine are accepted, unless `is_anywhere` is set. Otherwise the owner of
@@ -60,7 +60,7 @@ pub struct Visitor {
 
 /// The decision of access control about a request.
 pub enum Admission {
-    /// The request is allowed.
+    /// The request is allowed for this user.
     Enter(Visitor),
     /// The user must log in first.
     Ask,

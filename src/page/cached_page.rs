@@ -24,7 +24,7 @@ pub trait Page: Sized + 'static {
     const NAV: &'static str;
     /// Groups of parameters that the query may contain.
     const ACCEPTS: &'static [&'static [&'static str]];
-    /// The page's own template.
+    /// The page's own template: name and text.
     const TEMPLATE: Template;
 
     /// Derives the question from a path (decoded, without the first slash) and a query; returns `None` for the path of

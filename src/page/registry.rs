@@ -28,7 +28,7 @@ macro_rules! pages {
         pub struct Pages { $(#[allow(missing_docs)] pub $name: CachedPage<$page>),+ }
 
         impl Pages {
-            /// Templates of all pages.
+            /// Templates of all pages, for the template engine.
             pub const TEMPLATES: &[Template] = &[$(<$page>::TEMPLATE),+];
 
             /// Makes all pages with empty caches.

@@ -66,7 +66,7 @@ choice! {
         Generate = "generate",
         /// A file or standard input.
         Replay = "replay",
-        /// This machine's own metrics.
+        /// The metrics of this machine itself.
         Host = "host",
     }
 }

@@ -23,7 +23,7 @@ const LONGEST: usize = 1024;
 /// The rights of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum UserRole {
-    /// May see all pages.
+    /// May see all pages, but not review.
     Viewer,
     /// May see all pages and review anomalies.
     Operator,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::text::Sentence;
 
-/// Severity of the banner.
+/// Severity of the banner, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tone {
@@ -47,7 +47,7 @@ pub struct StatusCheck {
 /// A condition that is listed below the sentence.
 #[derive(Debug, Clone, Serialize)]
 pub struct BannerLine {
-    /// `degraded` or `notice`.
+    /// Severity of the condition: `degraded` or `notice`.
     pub severity: &'static str,
     /// Message of the reported condition.
     pub text: String,
@@ -64,7 +64,7 @@ pub struct Banner {
     pub strong: Sentence,
     /// Last part of the sentence.
     pub tail: Sentence,
-    /// Explanation below the sentence.
+    /// Explanation that follows the sentence.
     pub detail: Sentence,
     /// A shell command that shows more.
     pub command: Option<&'static str>,
@@ -74,7 +74,7 @@ pub struct Banner {
     pub counts: Option<[String; 2]>,
     /// Current conditions of the detector.
     pub conditions: Vec<BannerLine>,
-    /// Checks; can be empty.
+    /// Checks and their results; can be empty.
     pub checks: Vec<StatusCheck>,
 }
 

@@ -14,12 +14,12 @@ use crate::page::query::{self, PageQuery, Span};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
 
-/// Maximum number of rows.
+/// Maximum number of rows of the page.
 const MOST: u32 = 100;
 /// Default span of the page.
 const SPAN: Span = Span::Day;
 
-/// The page `/dead-letters`
+/// The page `/dead-letters`, about rejected records
 pub struct DeadLetters;
 
 impl Page for DeadLetters {

@@ -25,7 +25,7 @@ const SPAN: Span = Span::Day;
 const DAYS: i64 = 30;
 const DAY: i64 = 86_400_000;
 
-/// The page `/detection`
+/// The page `/detection`, about the detectors
 pub struct Detection;
 
 impl Page for Detection {

@@ -32,7 +32,7 @@ const CONTEXT: usize = 3;
 /// Number of other anomalies on each side in time, and their maximum distance in milliseconds.
 const AROUND: (u32, i64) = (4, 300_000);
 
-/// The page `/anomalies/TOPIC/PARTITION/OFFSET/INDEX/KIND`
+/// The page of one anomaly, `/anomalies/TOPIC/PARTITION/OFFSET/INDEX/KIND`
 pub struct Explain;
 
 impl Page for Explain {

@@ -54,7 +54,7 @@ impl Page for List {
 
 /// Data from the archive; also the answer of the API.
 pub struct ListData {
-    /// One page of anomalies.
+    /// One page of matching anomalies.
     pub page: AnomalyPage,
     /// Cursor to newer anomalies; `None` on the first page.
     pub newer: Option<PageKey>,

@@ -33,7 +33,7 @@ pub struct Reports {
 
 /// The reports that are current at a given time.
 pub struct Current<'a> {
-    /// Partitions that should report.
+    /// Partitions from which a report is due.
     pub rows: Vec<&'a StatusRow>,
     /// Consumer groups and topics that no longer report, with the time of their last report.
     pub others: Vec<(&'a str, &'a str, Timestamp)>,
