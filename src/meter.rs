@@ -103,8 +103,8 @@ impl Meter {
         add("anomaly_rejects", "Records rejected and committed, by class", &self.rejects);
         add("anomaly_anomalies", "Anomalies committed, by severity", &self.anomalies);
         add("anomaly_transactions", "Transactions, by outcome", &self.transactions);
-        add("anomaly_evictions", "Series forgotten, by cause", &self.evictions);
-        add("anomaly_snapshots", "Records written to the topic of windows, by kind", &self.snapshots);
+        add("anomaly_evictions", "Series evicted, by cause", &self.evictions);
+        add("anomaly_snapshots", "Records written to the state topic, by kind", &self.snapshots);
         add("anomaly_sink_rows", "Rows in the database, by outcome", &self.sink_rows);
         registry.register(
             "anomaly_sink_lag",
@@ -113,7 +113,7 @@ impl Meter {
         );
         registry.register(
             "anomaly_snapshot_bytes",
-            "Keys and values written to the topic of windows",
+            "Bytes of keys and values written to the state topic",
             self.snapshot_bytes.clone(),
         );
         registry.register(

@@ -1,5 +1,5 @@
-//! The rolling window of one series: the last `capacity` values in the order of arrival, their exact moments, and a
-//! running estimate that may only say "certainly normal".
+//! The rolling window of one series: the last `capacity` values in the order of arrival, with their exact
+//! moments. A running estimate may only say "certainly normal".
 //!
 //! The moments are a pure function of the ordered values: two passes in double-double arithmetic, rounded once at the
 //! end. No offset, restart or batch size can therefore change a bit of them. This file does not know devices, rules or

@@ -44,8 +44,8 @@ impl ArchiveWatch {
         }
         if let Some(OutageCause { since, why }) = self.dashboard.site.health().cause() {
             return Some(format!(
-                "PostgreSQL is away since {since}, and the pages show no new data: {why}. Look at `systemctl status postgresql` \
-                 and at postgres.host"
+                "PostgreSQL is away since {since}, and the pages show no new data: {why}. Check `systemctl status postgresql` \
+                 and postgres.host"
             ));
         }
         if let Some(refusal) = &self.refusal {
@@ -54,7 +54,7 @@ impl ArchiveWatch {
                 refusal.trim_end_matches('.')
             ));
         }
-        let sentence = "PostgreSQL does not answer the pages in time, again and again: look at its load and its locks";
+        let sentence = "PostgreSQL repeatedly does not answer the pages in time: check its load and its locks";
         (self.slow_rounds >= SLOW_ROUNDS).then(|| sentence.to_owned())
     }
 

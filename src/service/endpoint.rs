@@ -37,7 +37,7 @@ impl Collector for Gauges {
         let gauges = [
             ("anomaly_lag", "Events between the committed offset and the end of the partition"),
             ("anomaly_committed_offset", "Next offset to judge, as committed"),
-            ("anomaly_series", "Series held"),
+            ("anomaly_series", "Series in memory"),
         ];
         for (name, help) in gauges.into_iter().filter(|_| self.has_partitions) {
             let gauge = ConstGauge::new(0i64);
@@ -57,7 +57,7 @@ impl Collector for Gauges {
             }
         }
         let one = ConstGauge::new(1i64);
-        let help = "1 while a condition holds; the manual explains the codes";
+        let help = "1 while a condition is active; the manual explains the codes";
         let mut family = encoder.encode_descriptor("anomaly_condition", help, None, one.metric_type())?;
         for component in self.health.components() {
             for held in component.conditions() {
