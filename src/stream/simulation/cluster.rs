@@ -92,7 +92,10 @@ impl SimulatedPartition {
 
 pub struct SimulatedCluster {
     pub topics: BTreeMap<(SimulatedTopic, i32), SimulatedPartition>,
+    /// Of the input.
     pub partitions: i32,
+    /// Of the outputs, which do not grow.
+    pub outputs: i32,
     /// Of every topic; `None` as with a broker that has no ids.
     pub topic_id: Option<String>,
     pub transactions: Transactions,
@@ -113,12 +116,34 @@ impl SimulatedCluster {
         SimulatedCluster {
             topics,
             partitions,
+            outputs: partitions,
             topic_id: Some("one".into()),
             transactions: Transactions::default(),
             group: SimulatedGroup::default(),
             sinks: SimulatedGroup::default(),
             database: SimulatedDatabase::default(),
         }
+    }
+
+    /// Adds a partition to the input. The members hear of it at once, or when the group rebalances for another reason.
+    pub fn grow(&mut self, now: Duration, is_noticed: bool) {
+        self.topics.insert((SimulatedTopic::Input, self.partitions), SimulatedPartition::default());
+        self.partitions += 1;
+        if is_noticed && !self.group.members.is_empty() {
+            self.group.rebalance(now);
+        }
+    }
+
+    /// Gives the topic of windows as many partitions as the input has, as `anomaly topics` does.
+    pub fn widen_state(&mut self) {
+        for partition in 0..self.partitions {
+            self.topics.entry((SimulatedTopic::State, partition)).or_default();
+        }
+    }
+
+    /// Whether a partition exists.
+    pub fn has(&self, topic: SimulatedTopic, partition: i32) -> bool {
+        self.topics.contains_key(&(topic, partition))
     }
 
     /// Those who read a topic.

@@ -147,7 +147,8 @@ fn one_member(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("no trouble", client.trouble());
     answers.note("ends reached", poll(client, |_, client| client.reached() == all));
     let starts = Positions::from([(0, 0), (1, 0)]);
-    let is_known = |client: &RecordingClient| client.ends() == all && client.highs() == all && client.starts() == starts;
+    let is_known =
+        |client: &RecordingClient| client.ends() == all && client.highs() == all && client.starts() == starts;
     answers.note("ends without a request", poll(client, |_, client| is_known(client)));
     answers.note("bounds", BOTH.map(|partition| insist(|| client.bounds(partition))));
     let identity = insist(|| client.identity()).unwrap();

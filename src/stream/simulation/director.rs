@@ -26,6 +26,11 @@ const PRODUCER: &str = "producer";
 /// Of each part.
 const MOST: usize = 3;
 const MOST_TURNS: u64 = 200_000;
+/// Partitions that the input grows to, and how likely a step adds one.
+const MOST_PARTITIONS: i32 = 5;
+const GROWTH: f64 = 0.003;
+/// Devices that send events.
+const DEVICES: i32 = 8;
 /// In milliseconds: the records' times have nothing to do with the virtual clock.
 const EPOCH: i64 = 1_764_000_000_000;
 
@@ -66,6 +71,7 @@ impl<'d> Director<'d> {
         {
             let mut inner = self.stage.turn(0);
             inner.faults = 0.0;
+            inner.cluster.widen_state();
             for process in std::mem::take(&mut self.processes) {
                 if inner.random.random_bool(0.5) { inner.kill(process.actor) } else { process.stop.request() }
             }
@@ -77,11 +83,12 @@ impl<'d> Director<'d> {
             self.start(&mut inner, ProcessKind::Sink, LAST_SINK);
         }
         self.settle("what came during the faults")?;
-        for partition in 0..self.schedule.partitions {
+        let partitions = self.stage.look().cluster.partitions;
+        for partition in 0..partitions {
             // Every window is in the record of the anomaly that follows it.
             let mut inner = self.stage.turn(0);
-            for device in 0..8 {
-                self.publish(&mut inner, partition, (Some(device), event(device, 1e9)));
+            for device in 0..DEVICES {
+                self.publish_to(&mut inner, partition, (Some(device), event(device, 1e9)));
             }
         }
         self.settle("the probes")?;
@@ -92,10 +99,17 @@ impl<'d> Director<'d> {
 
     fn step(&mut self, inner: &mut Inner) {
         self.processes.retain(|process| inner.actors[process.actor].is_alive);
-        let partition = inner.random.random_range(0..self.schedule.partitions);
+        let partition = inner.random.random_range(0..inner.cluster.partitions);
         if inner.cluster.group.members.is_empty() && inner.random.random_bool(0.08) {
             let records = inner.random.random_range(1..20);
             inner.cluster.commit_as_another(partition, records);
+        }
+        if inner.random.random_bool(0.03) {
+            inner.cluster.widen_state();
+        }
+        if inner.cluster.partitions < MOST_PARTITIONS && inner.random.random_bool(GROWTH) {
+            let (now, is_noticed) = (inner.now, inner.random.random_bool(0.7));
+            inner.cluster.grow(now, is_noticed);
         }
         match inner.random.random_range(0..100) {
             0..60 => {
@@ -127,11 +141,11 @@ impl<'d> Director<'d> {
                 let at = inner.random.random_range(0..self.processes.len());
                 self.processes.remove(at).stop.request();
             }
-            84..87 => {
+            84..87 if inner.cluster.has(SimulatedTopic::State, partition) => {
                 let now = inner.now;
                 inner.cluster.partition(SimulatedTopic::State, partition).compact(now);
             }
-            87..90 => trim(inner, partition),
+            87..90 if inner.cluster.has(SimulatedTopic::State, partition) => trim(inner, partition),
             90 => {
                 inner.cluster.database.away_until =
                     inner.now + Duration::from_millis(inner.random.random_range(100..4_000));
@@ -152,13 +166,13 @@ impl<'d> Director<'d> {
         loop {
             let mut inner = self.stage.turn(0);
             let cluster = &mut inner.cluster;
-            let is_done = (0..self.schedule.partitions).all(|partition| {
+            let is_done = (0..cluster.partitions).all(|partition| {
                 // Control records and aborted records at the end are passed too.
                 let end = cluster.partition(SimulatedTopic::Input, partition).end();
                 let mark = cluster.transactions.offsets.get(&partition);
                 end == 0 || mark.is_some_and(|mark| mark.offset == end)
             });
-            let is_stored = (0..self.schedule.partitions).all(|partition| {
+            let is_stored = (0..cluster.outputs).all(|partition| {
                 let last =
                     cluster.partition(SimulatedTopic::Anomalies, partition).committed(0).last().map(|(at, _)| at + 1);
                 let stored = cluster.database.positions.get(&partition);
@@ -184,9 +198,9 @@ impl<'d> Director<'d> {
     fn value(&self, inner: &mut Inner) -> (Option<i32>, Vec<u8>) {
         // Each device is silent for a while now and then.
         let is_silent = |device: i32| (self.published / 150 + i64::from(device)) % 3 == 0;
-        let mut device = inner.random.random_range(0..8);
+        let mut device = inner.random.random_range(0..DEVICES);
         if is_silent(device) {
-            device = (device + 1) % 8;
+            device = (device + 1) % DEVICES;
         }
         let spike = if inner.random.random_bool(0.1) { 50.0 } else { 0.0 };
         match inner.random.random_range(0..20) {
@@ -197,7 +211,16 @@ impl<'d> Director<'d> {
         }
     }
 
-    fn publish(&mut self, inner: &mut Inner, partition: i32, (device, value): (Option<i32>, Vec<u8>)) {
+    /// Publishes to the partition that the device's key routes to, if the producers route by key; else to this one.
+    fn publish(&mut self, inner: &mut Inner, partition: i32, (device, value): (Option<i32>, Vec<u8>)) -> i32 {
+        let routed =
+            device.filter(|_| self.schedule.routes_by_key).map(|device| route(device, inner.cluster.partitions));
+        let partition = routed.unwrap_or(partition);
+        self.publish_to(inner, partition, (device, value));
+        partition
+    }
+
+    fn publish_to(&mut self, inner: &mut Inner, partition: i32, (device, value): (Option<i32>, Vec<u8>)) {
         self.published += 1;
         if inner.random.random_bool(0.001) {
             // All clocks are set.
@@ -206,7 +229,11 @@ impl<'d> Director<'d> {
         let right = EPOCH + self.ahead + self.published * 5_000;
         let is_wrong = self.published % 97 == 0 || device.is_some_and(|device| device == self.schedule.wrong_device);
         let time = if is_wrong { self.schedule.wrong_time.unwrap_or(right * 1_000) } else { right };
-        let key = Some(b"key".to_vec());
+        // Every series of a device has its key; a record that is no event has one of its own, or none.
+        let key = match device {
+            Some(device) => Some(format!("d{device}").into_bytes()),
+            None => (self.published % 2 == 0).then(|| b"key".to_vec()),
+        };
         let (value, headers, owner) = (Some(value).filter(|value| !value.is_empty()), Vec::new(), String::new());
         let entry = LogEntry { key, value, headers, time, fate: Fate::Committed, owner };
         inner.cluster.partition(SimulatedTopic::Input, partition).entries.push(entry);
@@ -216,18 +243,18 @@ impl<'d> Director<'d> {
     fn publish_open(&mut self, inner: &mut Inner, partition: i32) {
         for _ in 0..inner.random.random_range(1..4) {
             let value = self.value(inner);
-            self.publish(inner, partition, value);
+            let partition = self.publish(inner, partition, value);
             if let Some(last) = inner.cluster.partition(SimulatedTopic::Input, partition).entries.last_mut() {
                 (last.fate, last.owner) = (Fate::Open, PRODUCER.to_owned());
             }
+            self.open.insert(partition);
         }
-        self.open.insert(partition);
     }
 
     /// Records of a transaction that was aborted, and its marker.
     fn publish_in_vain(&mut self, inner: &mut Inner, partition: i32) {
         let value = self.value(inner);
-        self.publish(inner, partition, value);
+        let partition = self.publish(inner, partition, value);
         let log = inner.cluster.partition(SimulatedTopic::Input, partition);
         if let Some(last) = log.entries.last_mut() {
             last.fate = Fate::Aborted;
@@ -242,6 +269,11 @@ fn end_transaction(inner: &mut Inner, partition: i32, commits: bool) {
     let fate = if commits { Fate::Committed } else { Fate::Aborted };
     log.entries.iter_mut().filter(|entry| entry.fate == Fate::Open).for_each(|entry| entry.fate = fate);
     log.marker();
+}
+
+/// Partition of a device's key. It changes when the topic grows: the device begins to learn there.
+fn route(device: i32, partitions: i32) -> i32 {
+    (device * 7 + 3) % partitions
 }
 
 fn event(device: i32, value: f64) -> Vec<u8> {

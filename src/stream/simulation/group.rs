@@ -66,7 +66,8 @@ impl SimulatedGroup {
         }
     }
 
-    fn rebalance(&mut self, now: Duration) {
+    /// All members must join again.
+    pub fn rebalance(&mut self, now: Duration) {
         self.rebalancing_since = Some(now);
         self.members.values_mut().for_each(|seat| seat.has_joined = seat.told == 0);
     }

@@ -25,6 +25,8 @@ pub struct SimulatedClient {
     epoch: u32,
     is_committing: bool,
     history: Option<(SimulatedTopic, OffsetRanges)>,
+    /// Partitions of the input when the group began, as far as the committed offsets tell.
+    origin: i32,
 }
 
 impl SimulatedClient {
@@ -41,6 +43,7 @@ impl SimulatedClient {
             epoch: 0,
             is_committing: false,
             history: None,
+            origin: 0,
         }
     }
 }
@@ -148,14 +151,16 @@ impl TopicAdministration for SimulatedClient {
 
 impl GroupAdministration for SimulatedClient {
     fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault> {
-        self.act(ASK, |_, inner| {
+        self.act(ASK, |this, inner| {
             if inner.cluster.is_unstable() {
                 inner.now += Duration::from_millis(20);
                 return Err(Fault::new(Remedy::Retry, "offsets of an open transaction"));
             }
-            let offsets = &inner.cluster.transactions.offsets;
-            let foreign = &inner.cluster.transactions.foreign;
+            let (origin, transactions) = (inner.cluster.origin(), &inner.cluster.transactions);
+            this.origin = origin;
+            let (offsets, foreign) = (&transactions.offsets, &transactions.foreign);
             let standing = |partition: &i32| match (offsets.get(partition), foreign.contains(partition)) {
+                (None, _) if !offsets.is_empty() && *partition >= origin => CommittedOffset::Added,
                 (None, _) => CommittedOffset::New,
                 (Some(mark), true) => CommittedOffset::Foreign(mark.offset),
                 (Some(mark), false) => CommittedOffset::At(*mark),
@@ -182,6 +187,9 @@ impl GroupAdministration for SimulatedClient {
 impl HistoryReader for SimulatedClient {
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
         self.act(ASK, |_, inner| {
+            if partitions.iter().any(|partition| !inner.cluster.has(topic_of(of), *partition)) {
+                return Err(Fault::new(Remedy::Rebuild, "the topic has fewer partitions"));
+            }
             let mut bounds = |partition: &i32| {
                 let log = inner.cluster.partition(topic_of(of), *partition);
                 (*partition, log.start..if of == HistoryTopic::State { log.end() } else { log.stable() })
@@ -252,7 +260,7 @@ impl TransactionalProducer for SimulatedClient {
         let defect = self.consumer.defect;
         self.act(SEND, |this, inner| {
             let hash = record.key.iter().flatten().map(|byte| i32::from(*byte)).sum::<i32>();
-            let spread = hash % inner.cluster.partitions;
+            let spread = hash % inner.cluster.outputs;
             let place = match record.output {
                 OutputTopic::Anomalies => (SimulatedTopic::Anomalies, spread),
                 OutputTopic::DeadLetters => (SimulatedTopic::DeadLetters, spread),
@@ -285,7 +293,7 @@ impl TransactionalProducer for SimulatedClient {
                     _ => return Err(Fault::new(Remedy::Abort, "not of this generation")),
                 }
                 let now = inner.now;
-                inner.cluster.add_offsets(&this.transactional_id, this.epoch, now, next)
+                inner.cluster.add_offsets(&this.transactional_id, this.epoch, now, (next, this.origin))
             })?;
             self.is_committing = true;
         }

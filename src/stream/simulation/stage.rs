@@ -185,12 +185,13 @@ impl Inner {
         let gone = |actor: usize| {
             self.actors[actor].silent_since.is_some_and(|since| self.now.saturating_sub(since) > SESSION)
         };
-        for group in [&mut self.cluster.group, &mut self.cluster.sinks] {
+        let (inputs, outputs) = (self.cluster.partitions, self.cluster.outputs);
+        for (group, partitions) in [(&mut self.cluster.group, inputs), (&mut self.cluster.sinks, outputs)] {
             let expired = group.members.iter().filter(|(_, seat)| gone(seat.actor)).map(|(name, _)| name.clone());
             for name in expired.collect::<Vec<_>>() {
                 group.remove(&name, self.now);
             }
-            group.settle(self.now, self.cluster.partitions);
+            group.settle(self.now, partitions);
         }
     }
 

@@ -16,6 +16,10 @@ pub struct Transactions {
     pub by_id: BTreeMap<String, Transaction>,
     /// Committed offsets of the group.
     pub offsets: ProgressByPartition,
+    /// Partitions of the input when the group began, as noted with each offset.
+    origins: BTreeMap<i32, i32>,
+    /// Partitions whose first offset was committed after the group had begun without them.
+    pub added: BTreeSet<i32>,
     /// Partitions whose offset another program committed last.
     pub foreign: BTreeSet<i32>,
     /// Records that it passed by: partition, first offset, and the one after the last.
@@ -35,7 +39,7 @@ pub struct Transaction {
 struct Open {
     since: Duration,
     touched: BTreeSet<(SimulatedTopic, i32)>,
-    offsets: Option<ProgressByPartition>,
+    offsets: Option<(ProgressByPartition, i32)>,
     /// Committed or aborted; the markers follow.
     decided: Option<bool>,
 }
@@ -91,9 +95,9 @@ impl SimulatedCluster {
         id: &str,
         epoch: u32,
         now: Duration,
-        marks: &ProgressByPartition,
+        (marks, origin): (&ProgressByPartition, i32),
     ) -> Result<(), Fault> {
-        self.open(id, epoch, now)?.offsets = Some(marks.clone());
+        self.open(id, epoch, now)?.offsets = Some((marks.clone(), origin));
         Ok(())
     }
 
@@ -123,12 +127,16 @@ impl SimulatedCluster {
         let Some(open) = &mut transaction.open else { return false };
         let Some(commit) = open.decided else { return false };
         // Before the partitions: a reader of offsets must not take them for written.
-        if let Some(offsets) = open.offsets.take() {
+        if let Some((offsets, origin)) = open.offsets.take() {
             if commit {
                 let known = &mut self.transactions.offsets;
                 let is_back =
                     |(partition, mark): (&i32, &Progress)| known.get(partition).is_some_and(|k| k.offset > mark.offset);
                 self.transactions.regressions += offsets.iter().filter(|moved| is_back(*moved)).count() as u32;
+                let is_added =
+                    |partition: &&i32| !known.is_empty() && !known.contains_key(partition) && **partition >= origin;
+                self.transactions.added.extend(offsets.keys().filter(is_added));
+                self.transactions.origins.extend(offsets.keys().map(|partition| (*partition, origin)));
                 self.transactions.foreign.retain(|partition| !offsets.contains_key(partition));
                 known.extend(offsets);
             }
@@ -157,7 +165,16 @@ impl SimulatedCluster {
             self.transactions.passed_by.push((partition, known.offset, offset));
             self.transactions.offsets.insert(partition, Progress { offset, ..Progress::default() });
             self.transactions.foreign.insert(partition);
+            self.transactions.origins.remove(&partition);
         }
+    }
+
+    /// Number of partitions that the input had when the group began, from what is noted with the offsets; 0 if all are of
+    /// other programs.
+    pub fn origin(&self) -> i32 {
+        let Transactions { offsets, origins, .. } = &self.transactions;
+        let none = if offsets.is_empty() { self.partitions } else { 0 };
+        origins.values().copied().min().unwrap_or(none)
     }
 
     /// Transactions whose markers are being written.

@@ -53,6 +53,8 @@ pub struct Schedule {
     /// A device whose clock is wrong, and the time of its records; `None`: microseconds.
     pub wrong_device: i32,
     pub wrong_time: Option<i64>,
+    /// The keys of devices decide their partitions; otherwise each device sends to all partitions.
+    pub routes_by_key: bool,
     pub config: Settings,
     snapshot_bytes: usize,
 }
@@ -77,6 +79,7 @@ impl Schedule {
         let wrong_device = random.random_range(0..16);
         // 1970, the year 2200, and microseconds.
         let wrong_time = [Some(0), Some(7_258_118_400_000), None][random.random_range(0..3usize)];
+        let routes_by_key = random.random_bool(0.5);
         let mut config = Settings::default();
         config.detector.snapshot_interval = Duration::from_millis(random.random_range(20..2_000));
         let snapshot_bytes = random.random_range(100..2_000);
@@ -99,6 +102,7 @@ impl Schedule {
             bounds,
             wrong_device,
             wrong_time,
+            routes_by_key,
             config,
             snapshot_bytes,
         }
@@ -142,6 +146,10 @@ pub struct Totals {
     refused: u64,
     moved: u64,
     restored: u64,
+    /// Partitions that were added while members ran.
+    grown: u64,
+    /// Those of them that the group knew as added when it took them.
+    added: u64,
 }
 
 impl Totals {
@@ -167,6 +175,8 @@ impl Totals {
         self.refused += other.refused;
         self.moved += other.moved;
         self.restored += other.restored;
+        self.grown += other.grown;
+        self.added += other.added;
     }
 
     pub fn assert_varied(&self) {
@@ -189,6 +199,8 @@ impl Totals {
             5 * self.moved,
             5 * self.foreign,
             5 * self.restored,
+            self.grown,
+            self.added,
         ];
         assert!(all.iter().all(|n| *n > 500), "{self:?}");
     }
@@ -238,6 +250,8 @@ pub fn play(schedule: &Schedule) -> ScheduleOutcome {
         moved: inner.cluster.database.moved,
         foreign: inner.cluster.transactions.passed_by.len() as u64,
         restored: inner.cluster.database.restored,
+        grown: (inner.cluster.partitions - schedule.partitions) as u64,
+        added: inner.cluster.transactions.added.len() as u64,
         ..count(&mut inner.cluster)
     };
     ScheduleOutcome {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::stop::Stop;
 use crate::stream::client::{
     AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
-    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, RecordFetch, RecordVisitor, TopicAdministration,
-    TopicIdentity, TransactionalClient, TransactionalProducer,
+    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, RecordFetch, RecordVisitor,
+    TopicAdministration, TopicIdentity, TransactionalClient, TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
 
