@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::anomaly::{Anomaly, AnomalyId, Severity};
 use crate::event::Timestamp;
+use crate::unavailable::Unavailable;
 pub use count::{ActivityRow, BinCount, Bins, ConditionRow, Count, CoverageRow, LaneCount, NameCount, StatusRow};
 pub use dead_letter::{DeadLetter, Excerpt, Known, Outside};
 pub use follow::{CommittedAnomaly, Cursor, Follower};
@@ -153,8 +154,8 @@ pub enum Ranking {
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// Not reachable; the text is for the log.
-    Away(String),
+    /// Not reachable.
+    Unavailable(Unavailable),
     /// Reachable, but the question takes longer than is allowed.
     Slow,
     /// It answered, and refused; the text says the remedy.
@@ -164,7 +165,8 @@ pub enum NoAnswer {
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoAnswer::Away(why) | NoAnswer::Refused(why) => f.write_str(why),
+            NoAnswer::Unavailable(unavailable) => unavailable.fmt(f),
+            NoAnswer::Refused(why) => f.write_str(why),
             NoAnswer::Slow => f.write_str("the question takes longer than is allowed"),
         }
     }

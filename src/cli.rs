@@ -337,7 +337,7 @@ fn places(config: Option<PathBuf>, file: Option<ShippedFile>) -> Result<SettingF
 
 /// Formats an error for standard error. Reports of settings and help texts are already formatted.
 pub fn complaint(error: &Error) -> String {
-    let has_own_form = error.is_report() || error.kind == ExitKind::Usage;
+    let has_own_form = error.is_report || error.kind == ExitKind::Usage;
     if has_own_form { error.message.clone() } else { format!("error: {}", foreign::line(&error.message)) }
 }
 

@@ -59,13 +59,13 @@ pub fn load_as(places: &SettingFiles, account: Option<&Account>) -> Result<Loade
     let mut report = SettingsReport::default();
     let entries = raw::gather(places, account, &mut report);
     if !report.problems.is_empty() {
-        return Err(Error::config(report));
+        return Err(Error::report(report));
     }
     let settings = serde_json::from_value::<Settings>(raw::tree(&entries))
         .map_err(|e| Error::internal(format_args!("settings and their schema disagree: {e}")))?;
     consistent(&settings, &entries, &mut report);
     if !report.problems.is_empty() {
-        return Err(Error::config(report));
+        return Err(Error::report(report));
     }
     Ok(Loaded { settings, notices: report.notices, entries })
 }

@@ -47,6 +47,8 @@ pub struct Error {
     pub kind: ExitKind,
     /// Message for people; may have several lines.
     pub message: String,
+    /// Whether the message is a report of several lines that has its final form.
+    pub is_report: bool,
 }
 
 /// Result with this error type.
@@ -55,12 +57,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Creates an error of a kind.
     pub fn new(kind: ExitKind, message: impl fmt::Display) -> Self {
-        Error { kind, message: message.to_string() }
+        Error { kind, message: message.to_string(), is_report: false }
     }
 
-    /// Returns whether the message is a report of several lines.
-    pub fn is_report(&self) -> bool {
-        self.message.starts_with("error")
+    /// Creates an error with exit code 78 from a report about the settings.
+    pub fn report(report: impl fmt::Display) -> Self {
+        Error { is_report: true, ..Self::config(report) }
     }
 
     /// Creates an error with exit code 64.

@@ -354,6 +354,11 @@ impl Health {
             .unwrap_or_default()
     }
 
+    /// Returns whether a component does not serve and is not starting.
+    pub fn is_degraded(&self) -> bool {
+        self.components().iter().any(|component| matches!(component.state(), ComponentState::Degraded(_)))
+    }
+
     /// Formats one line: the components that do not serve, otherwise the partitions and the lag.
     pub fn summary(&self) -> String {
         let components = self.components();
@@ -364,13 +369,14 @@ impl Health {
         for component in &components {
             match component.state() {
                 ComponentState::Running | ComponentState::Stopped => {}
-                ComponentState::Starting(what) => troubles.push(format!("{}: {what}", component.name)),
-                ComponentState::Degraded(why) => troubles.push(format!("degraded: {}: {why}", component.name)),
+                ComponentState::Starting(what) => troubles.push((1, format!("{}: {what}", component.name))),
+                ComponentState::Degraded(why) => troubles.push((0, format!("degraded: {}: {why}", component.name))),
             }
         }
         if !troubles.is_empty() {
-            troubles.sort_by_key(|trouble| !trouble.starts_with("degraded"));
-            return troubles.join("; ");
+            // Degraded ones first.
+            troubles.sort_by_key(|(order, _)| *order);
+            return troubles.into_iter().map(|(_, trouble)| trouble).collect::<Vec<_>>().join("; ");
         }
         let partitions =
             components.iter().flat_map(|component| component.partitions().into_values()).collect::<Vec<_>>();
@@ -401,8 +407,8 @@ mod tests {
         let (worker, sink) = (health.component("worker-0"), health.component("sink"));
         worker.set(ComponentState::Running);
         assert!(!health.is_ready());
-        sink.set(ComponentState::Degraded("PostgreSQL is away".into()));
-        assert_eq!(health.summary(), "degraded: sink: PostgreSQL is away");
+        sink.set(ComponentState::Degraded("PostgreSQL is unreachable".into()));
+        assert_eq!(health.summary(), "degraded: sink: PostgreSQL is unreachable");
         sink.set(ComponentState::Running);
         assert!(health.is_ready());
     }
@@ -436,7 +442,7 @@ mod tests {
     #[test]
     fn a_loop_that_does_not_serve_is_a_condition() {
         let component = Health::default().component("sink");
-        component.set(ComponentState::Degraded("PostgreSQL is away".into()));
+        component.set(ComponentState::Degraded("PostgreSQL is unreachable".into()));
         assert_eq!(
             component.conditions().iter().map(|held| held.code).collect::<Vec<_>>(),
             [ConditionCode::NotServing]

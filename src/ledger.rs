@@ -2,9 +2,11 @@
 //! and moves on, or does neither.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::anomaly::Anomaly;
 use crate::event::Timestamp;
+use crate::unavailable::Unavailable;
 
 /// One record of topic `anomalies`.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,10 +62,22 @@ impl OpenRejects {
 /// Why a batch was not written; nothing of it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerError {
-    /// The database cannot take it now, with the reason: wait and try again.
-    Away(String),
+    /// The database cannot be reached: wait and try again.
+    Unavailable(Unavailable),
+    /// The database is too slow or refuses, as this sentence says: a person may have to act, and then it is tried again.
+    Failed(String),
     /// Another process has moved the partition on: read the positions again.
     Moved,
+}
+
+impl fmt::Display for LedgerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LedgerError::Unavailable(unavailable) => unavailable.fmt(f),
+            LedgerError::Failed(why) => f.write_str(why),
+            LedgerError::Moved => f.write_str("another sink is moving the partition on"),
+        }
+    }
 }
 
 /// The database, as the sink sees it.
@@ -71,7 +85,7 @@ pub trait Ledger: Send {
     /// Where these partitions stand; one that was never written is missing.
     ///
     /// # Errors
-    /// [`LedgerError::Away`].
+    /// [`LedgerError::Unavailable`] and [`LedgerError::Failed`].
     fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, LedgerPosition>, LedgerError>;
 
     /// Sets the position of a partition that has none yet.

@@ -25,6 +25,7 @@ pub mod meter;
 pub mod pem;
 pub mod policy;
 pub mod stop;
+pub mod unavailable;
 
 pub mod config;
 pub mod error;

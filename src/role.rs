@@ -118,7 +118,7 @@ impl Supervisor {
             }
             let (is_ready, mut summary) = (self.health.is_ready(), self.health.summary());
             let is_late = began.elapsed() >= settings.service.ready_timeout;
-            if is_late && !is_ready && !summary.starts_with("degraded") {
+            if is_late && !is_ready && !self.health.is_degraded() {
                 // It reports ready only so that the boot does not hang; the status says that it does not serve yet.
                 summary.insert_str(0, "degraded: ");
             }
@@ -270,7 +270,7 @@ fn endpoint(supervisor: &mut Supervisor, process: ProcessRole, address: SocketAd
 
 /// Logs each line of a report as one line; any other error as one line.
 fn log_lines(error: &Error) {
-    match error.is_report() {
+    match error.is_report {
         true => error.message.lines().for_each(|line| tracing::error!("{line}")),
         false => tracing::error!("{error}"),
     }

@@ -27,6 +27,8 @@ pub use pool::{Pool, PooledConnection};
 use crate::archive::{ConditionRow, StatusRow};
 use crate::config::resolved::PostgresSettings;
 use crate::error::Result;
+use crate::ledger::LedgerError;
+use crate::unavailable::Unavailable;
 
 /// A pool of at most `size` connections; connects to nothing yet.
 ///
@@ -53,9 +55,11 @@ fn dial(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> 
     let tls = tls::connector(settings).map_err(|e| DatabaseError::unusable(e.message, ""))?;
     connection(settings).connect(tls).map_err(DatabaseError::from).map_err(|error| match error {
         // In TLS 1.3 the server looks at the client's certificate after the handshake; its alert may be lost with the connection.
-        DatabaseError::Away(why) if !settings.sslcert.is_empty() => DatabaseError::Away(format!(
-            "{why}; perhaps it refuses the certificate in postgres.sslcert: its log says so"
-        )),
+        DatabaseError::Unavailable(Unavailable { cause, .. }) if !settings.sslcert.is_empty() => {
+            DatabaseError::Unavailable(Unavailable::postgresql(format!(
+                "{cause}; perhaps it refuses the certificate in postgres.sslcert: its log says so"
+            )))
+        }
         other => other,
     })
 }
@@ -81,11 +85,11 @@ pub fn forget(settings: &PostgresSettings) -> Result<Vec<heartbeat::Forgotten>, 
 /// what is written.
 ///
 /// # Errors
-/// Why not, as a sentence.
-fn open(settings: &PostgresSettings) -> Result<postgres::Client, String> {
-    let mut client = connect(settings).map_err(|e| e.sentence())?;
-    match migrate::state(&mut client).map_err(|e| e.sentence())?.problem() {
-        Some(problem) => Err(problem),
+/// As [`LedgerError`] says.
+fn open(settings: &PostgresSettings) -> Result<postgres::Client, LedgerError> {
+    let mut client = connect(settings).map_err(DatabaseError::for_ledger)?;
+    match migrate::state(&mut client).map_err(DatabaseError::for_ledger)?.problem() {
+        Some(problem) => Err(LedgerError::Failed(problem)),
         None => Ok(client),
     }
 }

@@ -395,7 +395,7 @@ fn an_unavailable_broker_is_named_with_its_address() {
         wait_for("the address", PATIENCE, || {
             let (status, body) = process.get("/readyz").unwrap_or_default();
             status == 503
-                && body.contains(&format!("Kafka is away: {address}: "))
+                && body.contains(&format!("Kafka is unreachable: {address}: "))
                 && body.contains("Connection refused")
         });
     }

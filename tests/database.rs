@@ -143,7 +143,7 @@ fn a_refusal_of_the_database_is_not_called_an_outage_and_has_sqlstate_and_remedy
         for command in [&["status"][..], &["check", "--role", "dashboard", "--connect"]] {
             let text = said(case, command);
             assert!(wanted.iter().all(|part| text.contains(part)), "{wanted:?} in {command:?}: {text}");
-            assert!(!text.contains("is away"), "{text}");
+            assert!(!text.contains("is unreachable"), "{text}");
         }
     };
     case.set("POSTGRES__USER", &own);
@@ -164,14 +164,14 @@ fn a_refusal_of_the_database_is_not_called_an_outage_and_has_sqlstate_and_remedy
     // The detector's sink says the same, and so does a page.
     let detector = case.detector("a", &[]);
     wait("the sink to say so", || ready(&detector).1.contains("PostgreSQL refuses: "));
-    assert!(!detector.log().contains("is away"), "{}", detector.log());
+    assert!(!detector.log().contains("is unreachable"), "{}", detector.log());
     let port = free_port();
     let _dashboard = case.role("dashboard", &[("DASHBOARD__LISTEN", &format!("127.0.0.1:{port}"))]);
     let page = || crate::common::get(port, "/").unwrap_or_default().1;
     wait("the page to say so", || page().contains("PostgreSQL refuses") && page().contains("postgres.sslmode"));
     case.set("POSTGRES__SSLMODE", "prefer");
     case.set("POSTGRES__PORT", free_port());
-    assert!(said(&case, &["status"]).contains("PostgreSQL is away: "));
+    assert!(said(&case, &["status"]).contains("PostgreSQL is unreachable: "));
 }
 
 /// Forwards to the box's database, and counts the connections.

@@ -38,10 +38,11 @@ fn a_dashboard_on_a_host_without_ipv4_serves_and_is_ready_at_any_address() {
                 let text = String::from_utf8_lossy(&output.stdout);
                 let log = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{listen}: {:?}\n{text}{log}", output.status);
-                // Without a network the database is away, and that alone.
+                // Without a network the database is unreachable, and that alone.
                 let others = text.lines().filter(|line| line.starts_with("degraded: "));
-                let others =
-                    others.filter(|line| !line.starts_with("degraded: pages: PostgreSQL is away since ")).count();
+                let others = others
+                    .filter(|line| !line.starts_with("degraded: pages: PostgreSQL is unreachable since "))
+                    .count();
                 assert!(others == 0 && text.matches("HTTP/1.").count() > 50, "{listen}: {text}{log}");
                 assert!(
                     text.contains("pages: HTTP/1.1 200") || text.contains("pages: HTTP/1.0 200"),

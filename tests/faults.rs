@@ -87,7 +87,7 @@ fn a_database_that_starts_late_and_restarts_under_load_stops_the_sink_only() {
     case.produce(events(21, 100, 50_000, 500));
     let detector = case.detector("a", &[]);
     wait("the detector to judge without a database", || case.committed() == 50_000);
-    wait_degraded(&detector, "PostgreSQL is away");
+    wait_degraded(&detector, "PostgreSQL is unreachable");
     wait("a heartbeat to fail", || detector.log().contains("cannot write detector_status"));
     stage.run(&["up", "postgres"]);
     wait("the sink to catch up", || case.count("anomalies") > 0);
@@ -124,7 +124,7 @@ fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole
             scope.spawn(|| stage.run(&[way, "postgres"]));
             wait("the server to stop listening", || TcpStream::connect(&server).is_err());
             let gone = Instant::now();
-            browser.wait("the outage", &has("PostgreSQL has been unreachable since"));
+            browser.wait("the outage", &has("PostgreSQL is unreachable since"));
             let delay = gone.elapsed();
             println!("{way}: reported after {delay:?}");
             assert!(delay < Duration::from_secs(2), "{way}: reported after {delay:?}");
@@ -135,7 +135,7 @@ fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole
         let back = Instant::now();
         browser.wait(
             "the page to be whole",
-            "!document.getElementById('main').textContent.includes('PostgreSQL has been unreachable since')",
+            "!document.getElementById('main').textContent.includes('PostgreSQL is unreachable since')",
         );
         let forgotten = back.elapsed();
         println!("{way}: forgotten after {forgotten:?}");
@@ -190,7 +190,7 @@ fn a_sink_that_loses_its_membership_during_an_outage_of_the_database_joins_again
     stage.run(&["down", "postgres"]);
     let detector = case.detector("a", &[]);
     case.produce(events(25, 100, 20_000, 500));
-    wait_degraded(&detector, "PostgreSQL is away");
+    wait_degraded(&detector, "PostgreSQL is unreachable");
     // Its workers are of another group; its sink takes the first one's place by the same name, and dies.
     let empty = format!("{}.state", case.name);
     let usurper = case.detector(
@@ -204,7 +204,7 @@ fn a_sink_that_loses_its_membership_during_an_outage_of_the_database_joins_again
     );
     wait(
         "the usurper to be degraded by its sink",
-        || matches!(usurper.get("/readyz"), Some((503, text)) if text.contains("sink: PostgreSQL is away")),
+        || matches!(usurper.get("/readyz"), Some((503, text)) if text.contains("sink: PostgreSQL is unreachable")),
     );
     drop(usurper);
     stage.run(&["up", "postgres"]);
@@ -222,7 +222,7 @@ fn a_producer_whose_broker_dies_has_a_bounded_queue_and_a_stop_reports_what_was_
     let mut producer = case.role("producer", &[("PRODUCER__RATE", "0")]);
     producer.wait_ready();
     stage.run(&["kill", "kafka"]);
-    wait_degraded(&producer, "Kafka is away");
+    wait_degraded(&producer, "Kafka is unreachable");
     let mut before = 0;
     wait("the memory to stop growing", || {
         std::thread::sleep(Duration::from_millis(500));

@@ -116,7 +116,7 @@ fn an_unresponsive_database_and_broker_are_noticed_in_seconds_and_cost_only_time
 
     let hole = hole(case.parts.get("POSTGRES__PORT"));
     case.produce(events(61, 100, 20_000, 500));
-    let took = noticed(&detector, "sink: PostgreSQL is away", Duration::from_secs(15));
+    let took = noticed(&detector, "sink: PostgreSQL is unreachable", Duration::from_secs(15));
     eprintln!("PostgreSQL in the hole was noticed after {took:?}");
     drop(hole);
     wait_done(&case, 40_000);

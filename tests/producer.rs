@@ -264,7 +264,7 @@ fn without_a_broker_nothing_is_taken_from_the_source_and_a_stop_ends_well() {
     let manager = Manager::new(case.dir.path());
     let producer = case.role("producer", &[("PRODUCER__RATE", "0"), ("NOTIFY_SOCKET", manager.socket())]);
     wait_for("the outage to be reported", RUN, || {
-        producer.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("Kafka is away"))
+        producer.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("Kafka is unreachable"))
     });
     assert!(!manager.has("READY=1"), "ready before the first delivery");
     let mut producer = producer;

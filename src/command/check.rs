@@ -104,10 +104,11 @@ fn reader(asked: Option<&str>) -> Result<Option<Account>> {
 /// Adds the user that read the files to an error, because root could read all of them.
 fn read_as(error: Error, account: Option<&Account>) -> Error {
     match account {
-        Some(account) => Error::new(
-            error.kind,
-            format_args!("{}\n\nnote: read as user {}; `--user root` reads as root", error.message, account.name),
-        ),
+        Some(account) => {
+            let message =
+                format!("{}\n\nnote: read as user {}; `--user root` reads as root", error.message, account.name);
+            Error { message, ..error }
+        }
         None => error,
     }
 }

@@ -24,7 +24,7 @@ const MAX_RUNNING: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoNewAnswer {
     /// The database is not reachable.
-    Away {
+    Unavailable {
         /// When the outage was noticed.
         since: Timestamp,
     },
@@ -91,7 +91,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
         let query = {
             let mut state = lock(&self.state);
             if let Some(since) = self.health.outage() {
-                return state.last(question, NoNewAnswer::Away { since });
+                return state.last(question, NoNewAnswer::Unavailable { since });
             }
             if let Some(fresh) = state.find(question).filter(|kept| kept.clock.elapsed() < FRESH) {
                 return CachedAnswer { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
@@ -123,7 +123,9 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
 
     fn why(&self, failure: NoAnswer) -> NoNewAnswer {
         match failure {
-            NoAnswer::Away(_) => NoNewAnswer::Away { since: self.health.outage().unwrap_or_else(|| self.health.now()) },
+            NoAnswer::Unavailable(_) => {
+                NoNewAnswer::Unavailable { since: self.health.outage().unwrap_or_else(|| self.health.now()) }
+            }
             NoAnswer::Slow => NoNewAnswer::Slow,
             NoAnswer::Refused(remedy) => NoNewAnswer::Refused(remedy),
         }
@@ -206,9 +208,9 @@ mod tests {
         let cache = cache();
         let (_, taken) = cache.get(&1, |_| Ok(7)).answer.unwrap();
         std::thread::sleep(FRESH);
-        let got = cache.get(&1, |_| Err(NoAnswer::Away("refused".into())));
+        let got = cache.get(&1, |_| Err(NoAnswer::Unavailable(crate::unavailable::Unavailable::postgresql("refused"))));
         assert_eq!(got.answer.map(|(v, at)| (*v, at)), Some((7, taken)));
-        assert!(matches!(got.why, Some(NoNewAnswer::Away { .. })));
+        assert!(matches!(got.why, Some(NoNewAnswer::Unavailable { .. })));
         assert!(cache.get(&2, |_| Ok(1)).answer.is_none(), "no query is made while the outage is known");
     }
 

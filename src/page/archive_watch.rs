@@ -7,6 +7,7 @@ use std::time::{Duration, Instant as Monotonic};
 use super::answer_cache::NoNewAnswer;
 use super::dashboard::Dashboard;
 use super::outage::OutageCause;
+use crate::unavailable::Unavailable;
 
 /// Interval between two rounds of queries while all are answered.
 const USUAL: Duration = Duration::from_secs(15);
@@ -42,10 +43,12 @@ impl ArchiveWatch {
         } else if self.asked.is_none_or(|asked| asked.elapsed() >= pause) {
             self.ask();
         }
-        if let Some(OutageCause { since, why }) = self.dashboard.site.health().cause() {
+        if let Some(OutageCause { since, unavailable: Unavailable { what, cause } }) =
+            self.dashboard.site.health().cause()
+        {
             return Some(format!(
-                "PostgreSQL is away since {since}, and the pages show no new data: {why}. Check `systemctl status postgresql` \
-                 and postgres.host"
+                "{}{since}, and the pages show no new data: {cause}. Check `systemctl status postgresql` and postgres.host",
+                what.unreachable_since()
             ));
         }
         if let Some(refusal) = &self.refusal {
@@ -74,7 +77,7 @@ impl ArchiveWatch {
             // The last refusal stays in effect, because nothing newer is known.
             Some(NoNewAnswer::Slow) => self.slow_rounds += 1,
             // The site itself remembers the outage.
-            Some(NoNewAnswer::Away { .. }) => {}
+            Some(NoNewAnswer::Unavailable { .. }) => {}
         }
         // Refusals of this round are already known.
         self.noted = self.noted.max(self.dashboard.site.health().refusals());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant as Clock};
 
 use crate::archive::{Archive, NoAnswer};
 use crate::event::Timestamp;
+use crate::unavailable::Unavailable;
 
 /// Interval between two comparisons with the archive's clock.
 const AGREE: Duration = Duration::from_secs(60);
@@ -35,7 +36,7 @@ pub struct OutageCause {
     /// Time since which there has been no answer.
     pub since: Timestamp,
     /// Error of the first query that failed.
-    pub why: String,
+    pub unavailable: Unavailable,
 }
 
 #[derive(Default)]
@@ -121,7 +122,7 @@ impl Outage {
 
     /// Records a failed query. The first failure of an outage starts the probe.
     pub fn failed(&self, failure: &NoAnswer) {
-        let NoAnswer::Away(why) = failure else {
+        let NoAnswer::Unavailable(unavailable) = failure else {
             tracing::warn!(%failure, "the database gives no answer to a page");
             if matches!(failure, NoAnswer::Refused(_)) {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
@@ -131,8 +132,8 @@ impl Outage {
         let mut state = self.lock();
         if state.cause.is_none() {
             // The component that watches the archive logs this as a condition.
-            tracing::debug!(why, "PostgreSQL is away; the pages show the last data");
-            state.cause = Some(OutageCause { since: self.now(), why: why.clone() });
+            tracing::debug!("{unavailable}; the pages show the last data");
+            state.cause = Some(OutageCause { since: self.now(), unavailable: unavailable.clone() });
             if let Some(start) = &state.prober {
                 start();
             }
@@ -141,7 +142,7 @@ impl Outage {
 
     fn recovered(&self) {
         if let Some(OutageCause { since, .. }) = self.lock().cause.take() {
-            tracing::debug!(%since, "PostgreSQL is back");
+            tracing::debug!(%since, "PostgreSQL answers again");
         }
     }
 
@@ -156,7 +157,7 @@ fn probe(health: &Weak<Outage>, archive: &Weak<dyn Archive>) {
         let Some(pause) = health.upgrade().map(|health| health.pause) else { return };
         std::thread::sleep(pause);
         let (Some(health), Some(archive)) = (health.upgrade(), archive.upgrade()) else { return };
-        if !matches!(archive.ping(), Err(NoAnswer::Away(_))) {
+        if !matches!(archive.ping(), Err(NoAnswer::Unavailable(_))) {
             return health.recovered();
         }
     }

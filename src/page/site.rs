@@ -125,7 +125,9 @@ impl Site {
     pub fn failed(&self, failure: &NoAnswer) -> NoNewAnswer {
         self.health.failed(failure);
         match failure {
-            NoAnswer::Away(_) => NoNewAnswer::Away { since: self.health.outage().unwrap_or_else(|| self.now()) },
+            NoAnswer::Unavailable(_) => {
+                NoNewAnswer::Unavailable { since: self.health.outage().unwrap_or_else(|| self.now()) }
+            }
             NoAnswer::Slow => NoNewAnswer::Slow,
             NoAnswer::Refused(remedy) => NoNewAnswer::Refused(remedy.clone()),
         }

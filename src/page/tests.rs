@@ -20,6 +20,7 @@ use crate::config::resolved::base::BasePath;
 use crate::event::Timestamp;
 use crate::health::{Activity, Tally};
 use crate::http::{Handler, Request, Response, ResponseBody};
+use crate::unavailable::Unavailable;
 
 /// A device name with markup, a path, right-to-left letters and a character that changes the writing direction.
 const HOSTILE: &str = "<script>alert(1)</script>'\"&/../%\u{5d0}\u{202e}";
@@ -103,7 +104,7 @@ impl Fake {
         match self.mood.load(Ordering::SeqCst) {
             0 | 4 | 5 => Ok(()),
             3 => Err(NoAnswer::Slow),
-            1 => Err(NoAnswer::Away("connection refused by /var/run/secret".into())),
+            1 => Err(NoAnswer::Unavailable(Unavailable::postgresql("connection refused by /var/run/secret"))),
             _ => Err(NoAnswer::Refused("run `anomaly migrate`".into())),
         }
     }

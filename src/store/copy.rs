@@ -14,6 +14,7 @@ use super::row::COLUMNS;
 use crate::anomaly::Anomaly;
 use crate::event::Timestamp;
 use crate::ledger::SinkRecord;
+use crate::unavailable::Unavailable;
 
 /// Bytes after which a message is sent.
 const MESSAGE: usize = 256 * 1024;
@@ -99,15 +100,19 @@ pub fn rows(
             &sinks.get(&entry.partition),
             &entry.offset,
         ];
-        encode(&row, &mut message).map_err(|e| DatabaseError::Away(format!("a row cannot be sent: {e}")))?;
+        encode(&row, &mut message).map_err(|e| away(format!("a row cannot be sent: {e}")))?;
         if message.len() > MESSAGE {
-            writer.write_all(&message.split()).map_err(|e| DatabaseError::Away(e.to_string()))?;
+            writer.write_all(&message.split()).map_err(|e| away(e.to_string()))?;
         }
     }
     message.put_i16(TRAILER);
-    writer.write_all(&message).map_err(|e| DatabaseError::Away(e.to_string()))?;
+    writer.write_all(&message).map_err(|e| away(e.to_string()))?;
     writer.finish()?;
     Ok(())
+}
+
+fn away(cause: String) -> DatabaseError {
+    DatabaseError::Unavailable(Unavailable::postgresql(cause))
 }
 
 /// The number of columns, then each with its length, -1 for null.

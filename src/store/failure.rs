@@ -1,4 +1,4 @@
-//! How the database could not do what was asked: it is away, it is too slow, or it refuses. Each says what to do.
+//! How the database could not do what was asked: it is unreachable, it is too slow, or it refuses. Each says what to do.
 
 use std::error::Error as _;
 use std::fmt;
@@ -7,12 +7,14 @@ use postgres::error::DbError;
 
 use crate::archive;
 use crate::foreign;
+use crate::ledger::LedgerError;
+use crate::unavailable::Unavailable;
 
 /// Why the database did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseError {
     /// It gives no answer, or it is starting or stopping: worth waiting for.
-    Away(String),
+    Unavailable(Unavailable),
     /// It answered that a limit of time was reached, or every connection is in use.
     Slow(String),
     /// It answered, and refused: a person must act.
@@ -42,16 +44,24 @@ impl DatabaseError {
     /// As the pages' questions know it.
     pub fn for_archive(self) -> archive::NoAnswer {
         match self {
-            DatabaseError::Away(why) => archive::NoAnswer::Away(why),
+            DatabaseError::Unavailable(unavailable) => archive::NoAnswer::Unavailable(unavailable),
             DatabaseError::Slow(_) => archive::NoAnswer::Slow,
             DatabaseError::Refused(refusal) => archive::NoAnswer::Refused(refusal.to_string()),
+        }
+    }
+
+    /// As the sink knows it.
+    pub fn for_ledger(self) -> LedgerError {
+        match self {
+            DatabaseError::Unavailable(unavailable) => LedgerError::Unavailable(unavailable),
+            other => LedgerError::Failed(other.sentence()),
         }
     }
 
     /// Who failed us and, where a person must mend it, how.
     pub fn sentence(&self) -> String {
         match self {
-            DatabaseError::Away(why) => format!("PostgreSQL is away: {why}"),
+            DatabaseError::Unavailable(unavailable) => unavailable.to_string(),
             DatabaseError::Slow(why) => format!("PostgreSQL is too slow: {why}"),
             DatabaseError::Refused(refusal) => format!("PostgreSQL refuses: {refusal}"),
         }
@@ -89,8 +99,8 @@ impl From<postgres::Error> for DatabaseError {
             return match connection_error(&error) {
                 _ if is_alert(&error) => DatabaseError::unusable(message, ALERT),
                 Some(std::io::ErrorKind::PermissionDenied) => DatabaseError::unusable(message, STANDBY),
-                Some(_) => DatabaseError::Away(message),
-                None if error.is_closed() => DatabaseError::Away(message),
+                Some(_) => DatabaseError::Unavailable(Unavailable::postgresql(message)),
+                None if error.is_closed() => DatabaseError::Unavailable(Unavailable::postgresql(message)),
                 None => DatabaseError::unusable(
                     message,
                     "Look at postgres.sslmode and postgres.sslrootcert; a missing password belongs into \
@@ -101,8 +111,8 @@ impl From<postgres::Error> for DatabaseError {
         let state = answer.code().code();
         match state {
             // Stopped by an administrator or a crash, starting, idle for too long; a deadlock or a conflict on a standby.
-            "57P01" | "57P02" | "57P03" | "57P05" => DatabaseError::Away(message),
-            _ if state.starts_with("40") => DatabaseError::Away(message),
+            "57P01" | "57P02" | "57P03" | "57P05" => DatabaseError::Unavailable(Unavailable::postgresql(message)),
+            _ if state.starts_with("40") => DatabaseError::Unavailable(Unavailable::postgresql(message)),
             // Statement timeout or cancelled; lock timeout.
             "57014" | "55P03" => DatabaseError::Slow(message),
             _ => DatabaseError::Refused(Refusal {

@@ -9,6 +9,7 @@ use postgres::{Client, Statement};
 use super::session::failure;
 use super::{query, row};
 use crate::archive::{CommittedAnomaly, Cursor, Follower, NoAnswer, Review, StoredAnomaly};
+use crate::unavailable::Unavailable;
 
 /// Between two looks at a server that gives no notice (a standby).
 const LOOK: Duration = Duration::from_millis(250);
@@ -61,7 +62,7 @@ impl Follower for PostgresFollower {
         if !self.is_told {
             std::thread::sleep(patience.min(LOOK));
             if self.client.is_closed() {
-                return Err(NoAnswer::Away("the connection is closed".into()));
+                return Err(NoAnswer::Unavailable(Unavailable::postgresql("the connection is closed")));
             }
             return Ok(());
         }

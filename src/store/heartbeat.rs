@@ -55,7 +55,7 @@ impl Heartbeat {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let mut client = open(&self.settings)?;
+                let mut client = open(&self.settings).map_err(|e| e.to_string())?;
                 let sql =
                     "insert into detector_settings (settings_hash, settings) values ($1, $2) on conflict do nothing";
                 let known = client.execute(sql, &[&self.settings_hash, &self.detection]);

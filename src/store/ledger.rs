@@ -32,7 +32,7 @@ impl PostgresLedger {
     fn with<T>(&mut self, call: impl FnOnce(&mut Client, &Names<'_>) -> Result<T, Trouble>) -> Result<T, LedgerError> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => open(&self.settings).map_err(LedgerError::Away)?,
+            None => open(&self.settings)?,
         };
         let names = Names { group: &self.group, topic: &self.topic };
         match call(&mut client, &names) {
@@ -43,7 +43,7 @@ impl PostgresLedger {
             // After any failure the connection is made anew: nobody knows what became of it.
             Err(Trouble::Moved) => Err(LedgerError::Moved),
             // Rights and schema are for people to mend, who need no restart of ours for it.
-            Err(Trouble::Failed(failure)) => Err(LedgerError::Away(failure.sentence())),
+            Err(Trouble::Failed(failure)) => Err(failure.for_ledger()),
         }
     }
 }

@@ -47,7 +47,7 @@ const LIMIT: &str = "10min";
 /// # Errors
 /// Why not, as a sentence.
 pub fn maintain(settings: &PostgresSettings, elapsed: Duration) -> Result<MaintenanceResult, String> {
-    let mut client = open(settings)?;
+    let mut client = open(settings).map_err(|e| e.to_string())?;
     let [retention, elapsed, delay] = [settings.retention, elapsed, settings.retention_delay].map(|d| d.as_secs_f64());
     let mut call = || -> Result<MaintenanceResult, postgres::Error> {
         let mut transaction = client.transaction()?;

@@ -5,6 +5,7 @@
 //! means.
 
 pub mod client;
+mod cluster_state;
 pub mod context;
 pub mod fault;
 mod fetch;

@@ -55,17 +55,14 @@ pub enum SinkEnding {
 /// Why partitions were not accepted.
 enum Trouble {
     /// A temporary reason, for people.
-    Away(String),
+    Temporary(String),
     /// A permanent one.
     Broken(Fault),
 }
 
 impl From<LedgerError> for Trouble {
     fn from(why: LedgerError) -> Self {
-        Trouble::Away(match why {
-            LedgerError::Away(why) => why,
-            LedgerError::Moved => "another sink is moving the partition on".into(),
-        })
+        Trouble::Temporary(why.to_string())
     }
 }
 
@@ -180,7 +177,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
                 self.part.set(ComponentState::Running);
                 Ok(())
             }
-            Err(Trouble::Away(why)) => {
+            Err(Trouble::Temporary(why)) => {
                 self.part.set(ComponentState::Degraded(why));
                 Ok(())
             }
@@ -208,8 +205,8 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
                 Ok(())
             }
             Err(LedgerError::Moved) => Err(look::moved()),
-            Err(LedgerError::Away(why)) => {
-                self.part.set(ComponentState::Degraded(why));
+            Err(why) => {
+                self.part.set(ComponentState::Degraded(why.to_string()));
                 self.is_away = true;
                 Ok(())
             }
@@ -265,14 +262,14 @@ fn positions(
     let (mut current, mut without_id) = (None, Vec::new());
     for &partition in partitions {
         let (first, end) = reader.bounds(partition).map_err(|fault| match fault.remedy {
-            Remedy::Retry | Remedy::Abort => Trouble::Away(fault.message),
+            Remedy::Retry | Remedy::Abort => Trouble::Temporary(fault.message),
             Remedy::Rebuild | Remedy::Yield | Remedy::Stop => Trouble::Broken(fault),
         })?;
         // Asked once, and only of a cluster that has just answered.
         let current = current.get_or_insert_with(|| reader.topic_id());
         let known = known.get(&partition);
         if let Some(recreated) = known.and_then(|known| recreated(known, current.as_deref(), end)) {
-            return Err(Trouble::Away(format!(
+            return Err(Trouble::Temporary(format!(
                 "{topic} [{partition}] {recreated}: the topic was recreated. Delete the partition's row from sink_offsets"
             )));
         }

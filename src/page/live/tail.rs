@@ -175,7 +175,7 @@ impl Tail {
 /// Opens a connection. A failure reveals an outage before a request does.
 fn connect(site: &Site) -> Result<Box<dyn Follower>, NoAnswer> {
     site.archive.follow().inspect_err(|failure| {
-        if matches!(failure, NoAnswer::Away(_)) {
+        if matches!(failure, NoAnswer::Unavailable(_)) {
             site.failed(failure);
         }
     })

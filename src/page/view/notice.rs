@@ -11,6 +11,7 @@ use crate::page::answer_cache::NoNewAnswer;
 use crate::page::frame::Frame;
 use crate::page::respond;
 use crate::page::site::Site;
+use crate::unavailable::Service;
 
 /// Value of the header `Retry-After`, in seconds.
 const RETRY: &str = "5";
@@ -27,7 +28,7 @@ pub struct Notice {
 /// Describes in one sentence why there is no new answer.
 pub fn sentence(why: &NoNewAnswer) -> String {
     match why {
-        NoNewAnswer::Away { since } => format!("PostgreSQL has been unreachable since {since}"),
+        NoNewAnswer::Unavailable { since } => format!("{}{since}", Service::Postgresql.unreachable_since()),
         NoNewAnswer::Slow => "PostgreSQL does not answer in time".to_owned(),
         NoNewAnswer::Refused(remedy) => remedy.clone(),
     }
@@ -36,8 +37,8 @@ pub fn sentence(why: &NoNewAnswer) -> String {
 /// Makes the banner of a page without new data.
 pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Banner {
     let (lead, command) = match why {
-        NoNewAnswer::Away { since } => (
-            Sentence::say("PostgreSQL has been unreachable since ").time(*since, now).and("."),
+        NoNewAnswer::Unavailable { since } => (
+            Sentence::say(&Service::Postgresql.unreachable_since()).time(*since, now).and("."),
             "systemctl status postgresql",
         ),
         NoNewAnswer::Slow => (Sentence::say("PostgreSQL does not answer in time."), "systemctl status postgresql"),
@@ -52,7 +53,7 @@ pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Ba
     let detail = match why {
         NoNewAnswer::Refused(remedy) => Sentence::default().name(remedy).and("."),
         NoNewAnswer::Slow => Sentence::say("A narrower filter or a shorter span may be answered."),
-        NoNewAnswer::Away { .. } => {
+        NoNewAnswer::Unavailable { .. } => {
             Sentence::say("Anomalies detected meanwhile are kept in Kafka and will appear on this page.")
         }
     };

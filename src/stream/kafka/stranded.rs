@@ -16,7 +16,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 
 use super::client;
-use super::context::{ClusterState, ConsumerEvents};
+use super::cluster_state::ClusterState;
+use super::context::ConsumerEvents;
 use crate::config::resolved::KafkaSettings;
 
 /// Adds the first brokers to a stranded client again.
@@ -53,7 +54,7 @@ mod tests {
 
     use rdkafka::statistics::{Broker, Statistics};
 
-    use super::super::context::is_stranded;
+    use super::super::cluster_state::is_stranded;
     use super::*;
 
     fn statistics(sources: &[&str]) -> Statistics {

@@ -100,11 +100,11 @@ impl SimulatedConnection {
         let answer = self.act_with(SHARE, ASK, |this, inner| {
             if inner.now < inner.cluster.database.away_until {
                 inner.cluster.database.refused += 1;
-                return Err(Fault::new(Remedy::Retry, "the database is away"));
+                return Err(Fault::new(Remedy::Retry, "the database is unreachable"));
             }
             Ok(effect(this, inner))
         });
-        answer.unwrap_or_else(|fault| Err(LedgerError::Away(fault.message)))
+        answer.unwrap_or_else(|fault| Err(LedgerError::Failed(fault.message)))
     }
 }
 

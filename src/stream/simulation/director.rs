@@ -1,4 +1,4 @@
-//! What happens around workers and sinks: input, processes that come and go, a database that is away, compaction and
+//! What happens around workers and sinks: input, processes that come and go, a database that is unreachable, compaction and
 //! retention; then quiet, in which everything that came must get its outcome.
 
 use std::collections::BTreeSet;

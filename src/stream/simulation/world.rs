@@ -1,5 +1,5 @@
 //! One schedule: input that comes all the while, workers and sinks that start, stop, are killed and paused, a database that
-//! is away, topics that are compacted and trimmed; then quiet, in which everything that came must get its outcome.
+//! is unreachable, topics that are compacted and trimmed; then quiet, in which everything that came must get its outcome.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -26,8 +26,8 @@ impl<R: GroupConsumer> Sink<'_, R> {
         let (held, rejects) = match held {
             Ok(held) => held,
             Err(LedgerError::Moved) => return Err(moved()),
-            Err(LedgerError::Away(why)) => {
-                self.part.set(ComponentState::Degraded(why));
+            Err(why) => {
+                self.part.set(ComponentState::Degraded(why.to_string()));
                 self.is_away = true;
                 return Ok(());
             }
@@ -78,8 +78,8 @@ impl<R: GroupConsumer> Sink<'_, R> {
                 Ok(())
             }
             Err(LedgerError::Moved) => Err(moved()),
-            Err(LedgerError::Away(why)) => {
-                self.part.set(ComponentState::Degraded(why));
+            Err(why) => {
+                self.part.set(ComponentState::Degraded(why.to_string()));
                 self.is_away = true;
                 Ok(())
             }
