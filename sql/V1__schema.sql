@@ -156,6 +156,7 @@ create table detector_status (
     learning       bigint,
     rejected       bigint,
     ignored        bigint,
+    excluded       bigint,
     settings_hash  text        not null,
     arrived_at     timestamptz,
     reported_at    timestamptz,
@@ -163,7 +164,7 @@ create table detector_status (
     primary key (detector_group, topic, partition)
 );
 comment on column detector_status.high_watermark is 'end of the partition, records of open transactions included';
-comment on column detector_status.judged is 'since the group began, as committed; so are learning, rejected and ignored';
+comment on column detector_status.judged is 'since the group began, as committed; so are learning, rejected, ignored and excluded';
 comment on column detector_status.reported_at is 'as updated_at, by the clock of the detector';
 
 -- What detectors measure that a person should know: a row for each condition that holds, written again with each heartbeat.
@@ -225,6 +226,7 @@ create table coverage (
     learning  bigint      not null,
     rejected  bigint      not null,
     ignored   bigint      not null default 0,
+    excluded  bigint      not null default 0,
     primary key (minute, topic, partition)
 );
 
@@ -241,6 +243,7 @@ create table activity (
     late_seconds  bigint      not null,
     early         bigint      not null,
     early_seconds bigint      not null,
+    excluded      bigint      not null default 0,
     primary key (minute, topic, partition)
 );
 comment on column activity.late is 'events whose time is at least 15 min before their arrival';

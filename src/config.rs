@@ -79,28 +79,13 @@ impl Default for Settings {
 
 /// Checks the rules between several settings.
 fn consistent(settings: &Settings, entries: &SettingValues, report: &mut SettingsReport) {
+    limits(settings, entries, report);
     let mut problem = |path: &str, title: String, expected: &str| {
         if let Some(entry) = entries.get(path) {
             report.add(&entry.origin, title, expected, None);
         }
     };
-    // Remove this together with the wiring of the policy into the detector.
-    if let Some((path, _)) = entries.iter().find(|(path, _)| path.starts_with("detector.override[")) {
-        let title = "`detector.override` does not work in this version yet".to_owned();
-        problem(path, title, "the detector would ignore it: remove all [[detector.override]] tables");
-    }
     let detector = &settings.detector;
-    if detector.min_samples > detector.window {
-        let title = format!(
-            "`detector.min_samples` ({}) is more than `detector.window` ({})",
-            detector.min_samples, detector.window
-        );
-        // Show the setting that the user changed.
-        let is_default =
-            entries.get("detector.min_samples").is_some_and(|e| e.origin == report::SettingOrigin::Default);
-        let path = if is_default { "detector.window" } else { "detector.min_samples" };
-        problem(path, title, "nothing would ever be judged");
-    }
     if detector.delivery == Delivery::AtLeastOnce && detector.keeps_state() {
         let title = "`detector.delivery` is \"at_least_once\" and `detector.state` is \"topic\"".to_owned();
         let expected = "windows in a topic need transactions: set detector.state = \"history\"";
@@ -155,6 +140,23 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
             "expected a-z, 0-9 and _",
         );
     }
+}
+
+/// Checks that no series needs more values than its window has, whichever overrides apply to it.
+fn limits(settings: &Settings, entries: &SettingValues, report: &mut SettingsReport) {
+    let Some(found) = settings.policy().conflict() else { return };
+    let place = |set_by: Option<usize>, key: &str| {
+        let path = policy_text::path(set_by, key);
+        let origin = entries.get(&path).map_or(&report::SettingOrigin::Default, |entry| &entry.origin);
+        (path, origin)
+    };
+    let (samples, window) = (place(found.min_samples.0, "min_samples"), place(found.window.0, "window"));
+    let title = format!("`{}` ({}) is more than `{}` ({})", samples.0, found.min_samples.1, window.0, found.window.1);
+    // The caret points at the one that the user set; the text names the place of the other.
+    let (shown, other) =
+        if *samples.1 == report::SettingOrigin::Default { (window, samples) } else { (samples, window) };
+    let other = format!("`{}` is from {}", other.0, other.1);
+    report.add(shown.1, title, "series to which both apply would never be judged", Some(other));
 }
 
 impl Loaded {

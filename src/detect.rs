@@ -8,50 +8,29 @@ use sha2::{Digest, Sha256};
 
 use crate::anomaly::{Anomaly, Direction, RecordId, SCHEMA_VERSION, Severity};
 use crate::event::{Event, Timestamp};
-use crate::method::{self, Judgement, Limits, Method, MethodId};
+use crate::method::Judgement;
+use crate::policy::{Policy, PolicyTable, ResolvedPolicy, UNRESOLVED};
 use crate::series::snapshot::Fingerprint;
 use crate::series::{self, Evictions, SeriesLimits, SeriesTable, SlotHint, UndoLog};
 use crate::window::Window;
 
-/// What decides a verdict; its fingerprint is written beside every status row.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+/// Which policy holds, and what else a detector must know.
+#[derive(Debug, Clone, PartialEq)]
 pub struct DetectionSettings {
-    /// Values that a window holds.
-    pub window: usize,
-    /// Values that a window must hold before it judges.
-    pub min_samples: usize,
-    /// Name of the method.
-    pub method: String,
-    /// Deviations.
-    pub threshold: f64,
-    /// Floor of the deviation, in the value's unit.
-    pub min_std_dev: f64,
-    /// Floor of the deviation, as a share of |mean|.
-    pub min_relative_std_dev: f64,
+    /// What decides a verdict. Its fingerprint is written to each status row.
+    pub policy: Policy,
     /// Values that an anomaly carries. It decides no verdict.
-    #[serde(skip)]
     pub context: usize,
     /// Series that a partition may have. It decides no verdict: each eviction is recorded.
-    #[serde(skip)]
     pub max_series: usize,
     /// Seconds of silence, by the partition's own clock, after which a series is forgotten; `None`: never. As above.
-    #[serde(skip)]
     pub idle_after: Option<u32>,
 }
 
 impl Default for DetectionSettings {
     fn default() -> Self {
-        DetectionSettings {
-            window: 100,
-            min_samples: 30,
-            method: "sigma".into(),
-            threshold: 3.0,
-            min_std_dev: 0.0,
-            min_relative_std_dev: 0.0,
-            context: 100,
-            max_series: 1_000_000,
-            idle_after: Some(30 * 86_400),
-        }
+        let policy = Policy::default();
+        DetectionSettings { policy, context: 100, max_series: 1_000_000, idle_after: Some(30 * 86_400) }
     }
 }
 
@@ -61,21 +40,10 @@ impl DetectionSettings {
         SeriesLimits { max_series: self.max_series, idle_after: self.idle_after }
     }
 
-    /// Everything that decides a verdict, as names and values.
-    pub fn policy(&self) -> serde_json::Map<String, serde_json::Value> {
-        match serde_json::to_value(self) {
-            Ok(serde_json::Value::Object(policy)) => policy,
-            _ => serde_json::Map::new(),
-        }
-    }
-
     /// Differs if the policy differs. Only values other than the default go into it, in the order of their names: so a setting
-    /// that a later version adds changes no fingerprint until it is used. A default must therefore never change.
+    /// that a later version adds changes no fingerprint until it is used.
     pub fn fingerprint(&self) -> Fingerprint {
-        let defaults = DetectionSettings::default().policy();
-        let changed = self.policy().into_iter().filter(|(name, value)| defaults.get(name) != Some(value));
-        let changed = changed.collect::<std::collections::BTreeMap<_, _>>();
-        let text = serde_json::to_vec(&changed).unwrap_or_default();
+        let text = serde_json::to_vec(&self.policy.changed()).unwrap_or_default();
         let mut fingerprint = Fingerprint::default();
         fingerprint.copy_from_slice(&Sha256::digest(&text)[..6]);
         fingerprint
@@ -99,13 +67,15 @@ pub enum Verdict {
     Normal,
     /// Beyond.
     Anomalous(Box<Anomaly>),
+    /// The policy excludes the series: nothing is judged, and the value joins no window.
+    Excluded,
 }
 
 /// Judges events in the order in which they are given.
 pub struct Detector {
     settings: DetectionSettings,
     fingerprint: Fingerprint,
-    method: Box<dyn Method>,
+    policies: PolicyTable,
     tables: BTreeMap<i32, SeriesTable>,
     trail: UndoLog,
     key: String,
@@ -113,19 +83,14 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// `None` when no method has that name.
+    /// `None` when the policy names a method that does not exist.
     pub fn new(settings: DetectionSettings) -> Option<Self> {
-        let limits = Limits {
-            threshold: settings.threshold,
-            min_std_dev: settings.min_std_dev,
-            min_relative_std_dev: settings.min_relative_std_dev,
-        };
-        let method = method::by_name(&settings.method, limits, settings.window)?;
+        let policies = PolicyTable::new(&settings.policy)?;
         let fingerprint = settings.fingerprint();
         Some(Detector {
             settings,
             fingerprint,
-            method,
+            policies,
             tables: BTreeMap::new(),
             trail: UndoLog::default(),
             key: String::new(),
@@ -141,9 +106,8 @@ impl Detector {
         let mut judging = Judge {
             table,
             bounds: self.settings.bounds(),
-            method: self.method.as_ref(),
-            has_state: self.method.state_len() > 0,
-            settings: &self.settings,
+            policies: &mut self.policies,
+            context: self.settings.context,
             others: &self.tables,
             key: &mut self.key,
             guesses: &mut self.guesses,
@@ -173,9 +137,9 @@ impl Detector {
         &self.settings
     }
 
-    /// Name and version of the method.
-    pub fn method(&self) -> MethodId {
-        self.method.id()
+    /// The policies of series, resolved.
+    pub fn policies(&self) -> &PolicyTable {
+        &self.policies
     }
 
     /// Of the settings.
@@ -222,10 +186,8 @@ impl Detector {
 pub struct Judge<'d> {
     table: SeriesTable,
     bounds: SeriesLimits,
-    method: &'d dyn Method,
-    /// Whether the method keeps a state of each series.
-    has_state: bool,
-    settings: &'d DetectionSettings,
+    policies: &'d mut PolicyTable,
+    context: usize,
     others: &'d BTreeMap<i32, SeriesTable>,
     key: &'d mut String,
     /// Of the events that were announced.
@@ -262,7 +224,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Judges one event, then lets its value join the window.
+    /// Judges one event, then lets its value join the window. An event of an excluded series only moves the clock.
     /// The label is asked for when the event is anomalous.
     pub fn judge(
         &mut self,
@@ -271,71 +233,87 @@ impl Judge<'_> {
         at: Option<Timestamp>,
         label: impl FnOnce() -> Option<String>,
     ) -> Verdict {
-        let time = at.map(Timestamp::millis);
-        self.with_window(source.offset, event, time, |method, settings, window| {
-            if window.len() < settings.min_samples {
+        let (time, context) = (at.map(Timestamp::millis), self.context);
+        let verdict = self.with_window(source.offset, event, time, |policy, window| {
+            if window.len() < policy.min_samples {
                 return Verdict::Learning;
             }
+            let method = policy.method.as_ref();
             if method.certainly_normal(window, event.metric_value) {
                 return Verdict::Normal;
             }
             match method.judge(window, window.state(), event.metric_value, time) {
                 Some(figures) if figures.abnormal => {
-                    Verdict::Anomalous(Box::new(record(method, settings, window, figures, source, event, at, label())))
+                    Verdict::Anomalous(Box::new(record(policy, context, window, figures, source, event, at, label())))
                 }
                 _ => Verdict::Normal,
             }
-        })
+        });
+        verdict.unwrap_or(Verdict::Excluded)
     }
 
-    /// As [`judge`](Self::judge), with the exact figures of every event; `None` while learning.
+    /// As [`judge`](Self::judge), with the exact figures of every event; `None` while learning, and of an excluded
+    /// series.
     pub fn explain(
         &mut self,
         source: &RecordId,
         event: &Event<'_>,
         at: Option<Timestamp>,
     ) -> Option<(Judgement, Option<Box<Anomaly>>)> {
-        let time = at.map(Timestamp::millis);
-        self.with_window(source.offset, event, time, |method, settings, window| {
-            if window.len() < settings.min_samples {
+        let (time, context) = (at.map(Timestamp::millis), self.context);
+        let explained = self.with_window(source.offset, event, time, |policy, window| {
+            if window.len() < policy.min_samples {
                 return None;
             }
-            let figures = method.judge(window, window.state(), event.metric_value, time)?;
+            let figures = policy.method.judge(window, window.state(), event.metric_value, time)?;
             let anomaly =
-                figures.abnormal.then(|| Box::new(record(method, settings, window, figures, source, event, at, None)));
+                figures.abnormal.then(|| Box::new(record(policy, context, window, figures, source, event, at, None)));
             Some((figures, anomaly))
-        })
+        });
+        explained.flatten()
     }
 
+    /// `None` of an excluded series.
     fn with_window<T>(
         &mut self,
         offset: i64,
         event: &Event<'_>,
         time: Option<i64>,
-        look: impl FnOnce(&dyn Method, &DetectionSettings, &Window) -> T,
-    ) -> T {
+        look: impl FnOnce(&ResolvedPolicy, &Window) -> T,
+    ) -> Option<T> {
         let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
         let guess = self.guesses.get(self.next).copied().unwrap_or(SlotHint::NONE);
         self.next += 1;
-        let (slot, created) = self.table.slot(key, guess, offset, self.bounds);
-        let seen = look(self.method, self.settings, self.table.window(slot));
-        self.table.tick(slot, offset, self.time.take());
-        if self.has_state {
-            self.table.update_state(slot, self.method, event.metric_value, time);
+        let found = self.table.find_slot(key, guess);
+        if self.policies.excludes(found.map(|slot| self.table.policy(slot)), key) {
+            self.table.pass_by(key, offset, self.time.take());
+            self.table.prune(offset + 1, self.bounds);
+            return None;
         }
-        self.table.push(slot, offset, event.metric_value, self.settings.window);
+        let slot = found.unwrap_or_else(|| self.table.create(key, offset, self.bounds));
+        let known = self.table.policy(slot);
+        let (policy, number) = self.policies.of(known, key);
+        if known == UNRESOLVED {
+            self.table.set_policy(slot, number);
+        }
+        let seen = look(policy, self.table.window(slot));
+        self.table.tick(slot, offset, self.time.take());
+        if policy.has_state {
+            self.table.update_state(slot, policy.method.as_ref(), event.metric_value, time);
+        }
+        self.table.push(slot, offset, event.metric_value, policy.window);
         self.table.prune(offset + 1, self.bounds);
-        if created {
+        if found.is_none() {
             self.split = self.others.iter().find(|(_, table)| table.contains(key)).map(|(partition, _)| *partition);
         }
-        seen
+        Some(seen)
     }
 }
 
 #[allow(clippy::too_many_arguments)] // The record is the sum of these; a struct of them would be the record.
 fn record(
-    method: &dyn Method,
-    settings: &DetectionSettings,
+    policy: &ResolvedPolicy,
+    context: usize,
     window: &Window,
     figures: Judgement,
     source: &RecordId,
@@ -343,7 +321,7 @@ fn record(
     at: Option<Timestamp>,
     label: Option<String>,
 ) -> Anomaly {
-    let is_critical = figures.score >= method.critical_from(settings.threshold);
+    let is_critical = figures.score >= policy.method.critical_from(policy.threshold);
     Anomaly {
         schema_version: SCHEMA_VERSION,
         kind: "point".into(),
@@ -351,9 +329,9 @@ fn record(
         metric_name: event.metric_name.as_deref().map(str::to_owned),
         metric_value: event.metric_value,
         timestamp: at,
-        method: method.name().into(),
+        method: policy.id.name.clone(),
         score: figures.score,
-        threshold: Some(settings.threshold),
+        threshold: Some(policy.threshold),
         expected: Some(figures.expected),
         lower: figures.lower,
         upper: figures.upper,
@@ -365,8 +343,19 @@ fn record(
         severity: if is_critical { Severity::Critical } else { Severity::Warning },
         label,
         window_count: window.len() as u32,
-        window: window.newest(settings.context),
+        window: window.newest(context),
         source: source.clone(),
+    }
+}
+
+/// For a judge of changes that others made.
+#[cfg(test)]
+impl Detector {
+    /// From now on this policy holds.
+    pub fn change(&mut self, policy: Policy) {
+        let before = std::mem::replace(&mut self.settings.policy, policy);
+        self.policies = PolicyTable::new(&self.settings.policy).expect("methods");
+        self.tables.values_mut().for_each(|table| table.change(&before, &self.settings.policy));
     }
 }
 
@@ -375,19 +364,31 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
+    use crate::policy::PolicyOverride;
+
+    fn detector(policy: Policy) -> Detector {
+        Detector::new(DetectionSettings { policy, ..DetectionSettings::default() }).unwrap()
+    }
 
     #[test]
     fn each_value_of_the_policy_decides_the_fingerprint_and_nothing_else_does() {
         let default = DetectionSettings::default;
+        let device = |device: &str| PolicyOverride { device: Some(device.into()), ..PolicyOverride::default() };
         let changed = [
-            DetectionSettings { window: 99, ..default() },
-            DetectionSettings { min_samples: 29, ..default() },
-            DetectionSettings { method: "other".into(), ..default() },
-            DetectionSettings { threshold: 3.5, ..default() },
-            DetectionSettings { min_std_dev: 0.5, ..default() },
-            DetectionSettings { min_relative_std_dev: 0.5, ..default() },
+            Policy { window: 99, ..Policy::default() },
+            Policy { min_samples: 29, ..Policy::default() },
+            Policy { method: "other".into(), ..Policy::default() },
+            Policy { threshold: 3.5, ..Policy::default() },
+            Policy { min_std_dev: 0.5, ..Policy::default() },
+            Policy { min_relative_std_dev: 0.5, ..Policy::default() },
+            Policy { overrides: vec![device("a")], ..Policy::default() },
         ];
-        assert_eq!(default().policy().len(), changed.len(), "a change of each");
+        assert_eq!(Policy::default().values().len(), changed.len(), "a change of each");
+        let order = [[device("a"), device("b")], [device("b"), device("a")]];
+        let order = order.map(|overrides| Policy { overrides: overrides.into(), ..Policy::default() });
+        let changed =
+            [&changed[..], &order].concat().into_iter().map(|policy| DetectionSettings { policy, ..default() });
+        let changed = changed.collect::<Vec<_>>();
         let prints = changed.iter().map(DetectionSettings::fingerprint).collect::<std::collections::BTreeSet<_>>();
         assert_eq!(prints.len(), changed.len());
         assert!(!prints.contains(&default().fingerprint()));
@@ -400,7 +401,8 @@ mod tests {
     fn defaults_are_not_part_of_the_fingerprint() {
         let print = |text: &str| Sha256::digest(text)[..6].to_vec();
         assert_eq!(DetectionSettings::default().fingerprint().to_vec(), print("{}"));
-        let changed = DetectionSettings { threshold: 3.5, min_samples: 7, ..DetectionSettings::default() };
+        let policy = Policy { threshold: 3.5, min_samples: 7, ..Policy::default() };
+        let changed = DetectionSettings { policy, ..DetectionSettings::default() };
         assert_eq!(changed.fingerprint().to_vec(), print(r#"{"min_samples":7,"threshold":3.5}"#));
     }
 
@@ -415,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_value_never_votes_on_itself_and_the_first_judged_is_the_one_after_min_samples() {
-        let mut detector = Detector::new(DetectionSettings { min_samples: 3, ..DetectionSettings::default() }).unwrap();
+        let mut detector = detector(Policy { min_samples: 3, ..Policy::default() });
         for (i, value) in [1.0, 2.0, 3.0].into_iter().enumerate() {
             assert_eq!(judge(&mut detector, &source(0, i as i64), value, None), Verdict::Learning);
         }
@@ -430,8 +432,7 @@ mod tests {
 
     #[test]
     fn after_a_rollback_the_same_events_get_the_same_verdicts() {
-        let mut detector =
-            Detector::new(DetectionSettings { window: 10, min_samples: 5, ..DetectionSettings::default() }).unwrap();
+        let mut detector = detector(Policy { window: 10, min_samples: 5, ..Policy::default() });
         let value = |i: i64| (i as f64 * 0.7).sin() + if i % 17 == 0 { 9.0 } else { 0.0 };
         let run = |detector: &mut Detector, range: std::ops::Range<i64>| {
             range.map(|i| judge(detector, &source(0, i), value(i), None)).collect::<Vec<_>>()
@@ -455,5 +456,40 @@ mod tests {
             })
         };
         assert_eq!([0, 1, 0, 1].map(&mut split), [None, Some(0), None, None]);
+    }
+
+    #[test]
+    fn each_series_has_the_method_and_the_limits_of_its_own_policy_and_an_excluded_one_has_no_window() {
+        let on = |device: &str| PolicyOverride { device: Some(device.into()), ..PolicyOverride::default() };
+        let overrides = vec![
+            PolicyOverride { threshold: Some(50.0), method: Some("ewma".into()), ..on("calm*") },
+            PolicyOverride { min_samples: Some(4), window: Some(4), ..on("short") },
+            PolicyOverride { enabled: Some(false), ..on("*-off") },
+        ];
+        let mut detector = detector(Policy { window: 20, min_samples: 8, overrides, ..Policy::default() });
+        let judge = |detector: &mut Detector, offset: i64, device: &'static str, value: f64| {
+            let event = Event { device_id: device.into(), metric_name: None, metric_value: value, timestamp: None };
+            detector.within(0, |judge| {
+                judge.approach([&event].into_iter());
+                judge.judge(&source(0, offset), &event, None, || None)
+            })
+        };
+        let devices = ["other", "calm", "short", "calm-off"];
+        for offset in 0..10 {
+            for device in devices {
+                judge(&mut detector, offset, device, (offset % 3) as f64);
+            }
+        }
+        let found = devices.map(|device| match judge(&mut detector, 10, device, 20.0) {
+            Verdict::Anomalous(a) => format!("{} {:?} {}", a.method, a.threshold, a.window_count),
+            other => format!("{other:?}"),
+        });
+        assert_eq!(found, ["sigma Some(3.0) 10", "Normal", "sigma Some(3.0) 4", "Excluded"]);
+        let Verdict::Anomalous(far) = judge(&mut detector, 11, "calm", 1e6) else { panic!("that is far") };
+        assert_eq!(
+            (far.method.as_str(), far.threshold, far.evidence.contains_key("alpha")),
+            ("ewma", Some(50.0), true)
+        );
+        assert_eq!(detector.series_of(0), 3);
     }
 }

@@ -56,7 +56,7 @@ impl ProcessRole {
 /// All counters of a process. Clones share the counters.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
-    /// Committed events by verdict: learning, normal, anomalous.
+    /// Committed events by verdict: learning, normal, anomalous, excluded; and ignored records.
     pub events: Counters,
     /// Committed rejections, counted by class.
     pub rejects: Counters,

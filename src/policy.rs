@@ -1,24 +1,49 @@
-//! Which limits apply to a series: those of the settings, then those of each override whose patterns match. The last
-//! matching override wins, key by key.
+//! Which method and which limits apply to a series: those of the settings, then those of each override whose patterns match.
+//! The last matching override wins, key by key.
 
-/// Limits that replace others for the series whose device and metric match.
-#[derive(Debug, Clone, Default, PartialEq)]
+mod glob;
+mod limits;
+mod table;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use glob::glob;
+pub use limits::LimitsConflict;
+pub use table::{PolicyNumber, PolicyTable, ResolvedPolicy, UNRESOLVED};
+
+/// Method and limits that replace others for the series whose device and metric match.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct PolicyOverride {
     /// Pattern of devices; `None` matches all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Pattern of metrics; `None` matches all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
+    /// Name of the method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
     /// Number of preceding values that a value is compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
     /// Number of deviations beyond which a value is abnormal.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// Number of preceding values that a series needs before its values are judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_samples: Option<usize>,
     /// Lower limit of the deviation, in the value's unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_std_dev: Option<f64>,
     /// Lower limit of the deviation, as a share of |mean|.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_relative_std_dev: Option<f64>,
     /// Whether values are judged at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
 }
 
@@ -39,9 +64,11 @@ pub struct ResolvedLimit<T> {
     pub set_by: Option<usize>,
 }
 
-/// The limits of one series.
+/// Method and limits of one series, and where each comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeriesPolicy {
+    /// See [`PolicyOverride::method`].
+    pub method: ResolvedLimit<String>,
     /// See [`PolicyOverride::window`].
     pub window: ResolvedLimit<usize>,
     /// See [`PolicyOverride::threshold`].
@@ -56,29 +83,48 @@ pub struct SeriesPolicy {
     pub enabled: ResolvedLimit<bool>,
 }
 
-/// The limits of all series.
-#[derive(Debug, Clone, PartialEq)]
+/// Method and limits of all series: everything that decides a verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Number of preceding values that a value is compared with.
     pub window: usize,
-    /// Number of deviations beyond which a value is abnormal.
-    pub threshold: f64,
     /// Number of preceding values that a series needs before its values are judged.
     pub min_samples: usize,
+    /// Name of the method.
+    pub method: String,
+    /// Number of deviations beyond which a value is abnormal.
+    pub threshold: f64,
     /// Lower limit of the deviation, in the value's unit.
     pub min_std_dev: f64,
     /// Lower limit of the deviation, as a share of |mean|.
     pub min_relative_std_dev: f64,
     /// In the order of their precedence, the strongest last.
+    #[serde(rename = "override")]
     pub overrides: Vec<PolicyOverride>,
 }
 
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            window: 100,
+            min_samples: 30,
+            method: "sigma".into(),
+            threshold: 3.0,
+            min_std_dev: 0.0,
+            min_relative_std_dev: 0.0,
+            overrides: Vec::new(),
+        }
+    }
+}
+
 impl Policy {
-    /// The limits that apply to a series, and where each comes from.
+    /// Method and limits that apply to a series, and where each comes from.
     pub fn resolve(&self, device: &str, metric: &str) -> SeriesPolicy {
         let overrides = self.overrides.iter().enumerate().rev();
         let matching = overrides.filter(|(_, one)| one.matches(device, metric)).collect::<Vec<_>>();
         SeriesPolicy {
+            method: strongest(&matching, |one| one.method.clone(), self.method.clone()),
             window: strongest(&matching, |one| one.window, self.window),
             threshold: strongest(&matching, |one| one.threshold, self.threshold),
             min_samples: strongest(&matching, |one| one.min_samples, self.min_samples),
@@ -86,6 +132,44 @@ impl Policy {
             min_relative_std_dev: strongest(&matching, |one| one.min_relative_std_dev, self.min_relative_std_dev),
             enabled: strongest(&matching, |one| one.enabled, true),
         }
+    }
+
+    /// Names of all methods that may apply to a series, each once.
+    pub fn methods(&self) -> Vec<&str> {
+        let of_overrides = self.overrides.iter().filter_map(|one| one.method.as_deref());
+        let mut names = of_overrides.chain([self.method.as_str()]).collect::<Vec<_>>();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Greatest number of values that a window may hold.
+    pub fn largest_window(&self) -> usize {
+        self.overrides.iter().filter_map(|one| one.window).fold(self.window, usize::max)
+    }
+
+    /// All values, by name.
+    pub fn values(&self) -> serde_json::Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(values)) => values,
+            _ => serde_json::Map::new(),
+        }
+    }
+
+    /// Values that are not the default. A setting that a later version adds is not among them until it is used; so a default
+    /// must never change.
+    pub fn changed(&self) -> BTreeMap<String, Value> {
+        let defaults = Policy::default().values();
+        self.values().into_iter().filter(|(name, value)| defaults.get(name) != Some(value)).collect()
+    }
+
+    /// The reverse of [`changed`](Self::changed).
+    ///
+    /// # Errors
+    /// When a value is not one that this program knows.
+    pub fn from_changed(changed: &BTreeMap<String, Value>) -> Result<Self, String> {
+        let values = changed.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        serde_json::from_value(Value::Object(values)).map_err(|e| e.to_string())
     }
 }
 
@@ -99,97 +183,22 @@ fn strongest<T>(
     set.unwrap_or(ResolvedLimit { value: of_all, set_by: None })
 }
 
-/// Whether a name matches a pattern: `*` stands for any characters, also none, and `?` for one. Both match whole names.
-///
-/// On a mismatch the last `*` takes one character more, so that the time is at most the product of both lengths.
-pub fn glob(pattern: &str, name: &str) -> bool {
-    let (mut pattern, mut name) = (pattern.chars(), name.chars());
-    // What follows the last star, and where the text begins that it must match.
-    let mut star = None;
-    loop {
-        let here = name.clone();
-        match (pattern.next(), name.next()) {
-            (None, None) => return true,
-            (Some('*'), _) => {
-                star = Some((pattern.clone(), here.clone()));
-                name = here;
-            }
-            (Some(wanted), Some(found)) if wanted == '?' || wanted == found => {}
-            _ => {
-                let Some((behind, from)) = &mut star else { return false };
-                if from.next().is_none() {
-                    return false;
-                }
-                (pattern, name) = (behind.clone(), from.clone());
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn policy(overrides: Vec<PolicyOverride>) -> Policy {
-        Policy { window: 100, threshold: 3.0, min_samples: 30, min_std_dev: 0.0, min_relative_std_dev: 0.0, overrides }
-    }
-
-    #[test]
-    fn stars_match_any_characters_and_question_marks_one() {
-        for (pattern, name, matches) in [
-            ("pump-*", "pump-1", true),
-            ("pump-*", "pump-", true),
-            ("pump-*", "a-pump-1", false),
-            ("*", "", true),
-            ("", "", true),
-            ("", "a", false),
-            ("pump-?", "pump-ä", true),
-            ("pump-?", "pump-", false),
-            ("*-?-*", "a-b-c-d", true),
-            ("a*b*c", "abxbc", true),
-            ("a*b*c", "abxb", false),
-            ("*ab", "aab", true),
-            ("**a", "bba", true),
-            ("[a]", "a", false),
-        ] {
-            assert_eq!(glob(pattern, name), matches, "{pattern} {name}");
-        }
-    }
-
-    /// The definition, without care for time.
-    fn defined(pattern: &[char], name: &[char]) -> bool {
-        match pattern {
-            [] => name.is_empty(),
-            ['*', rest @ ..] => (0..=name.len()).any(|taken| defined(rest, &name[taken..])),
-            [one, rest @ ..] => name.first().is_some_and(|c| *one == '?' || one == c) && defined(rest, &name[1..]),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn patterns_match_as_they_are_defined(pattern in "[ab*?]{0,8}", name in "[ab*]{0,10}") {
-            let chars = |text: &str| text.chars().collect::<Vec<_>>();
-            prop_assert_eq!(glob(&pattern, &name), defined(&chars(&pattern), &chars(&name)));
-        }
-    }
-
-    #[test]
-    fn a_pattern_of_many_stars_takes_no_exponential_time() {
-        assert!(!glob(&"*a".repeat(60), &"a".repeat(59)));
-        assert!(!glob(&format!("{}b", "*a".repeat(60)), &"a".repeat(250)));
-    }
 
     #[test]
     fn the_last_matching_override_wins_key_by_key() {
         let on = |device: &str| PolicyOverride { device: Some(device.into()), ..PolicyOverride::default() };
-        let policy = policy(vec![
+        let overrides = vec![
             PolicyOverride { threshold: Some(4.0), window: Some(50), ..on("pump-*") },
-            PolicyOverride { threshold: Some(5.0), ..on("fan-*") },
+            PolicyOverride { threshold: Some(5.0), method: Some("ewma".into()), ..on("fan-*") },
             PolicyOverride { threshold: Some(6.0), metric: Some("temp*".into()), ..on("pump-?") },
             PolicyOverride { enabled: Some(false), metric: Some("noise".into()), ..PolicyOverride::default() },
-        ]);
+        ];
+        let policy = Policy { overrides, ..Policy::default() };
+        assert_eq!(policy.methods(), ["ewma", "sigma"]);
+        assert_eq!(policy.resolve("fan-1", "").method, ResolvedLimit { value: "ewma".into(), set_by: Some(1) });
         let series = policy.resolve("pump-1", "temperature");
         assert_eq!(series.threshold, ResolvedLimit { value: 6.0, set_by: Some(2) });
         assert_eq!(series.window, ResolvedLimit { value: 50, set_by: Some(0) });
@@ -197,5 +206,19 @@ mod tests {
         assert_eq!(series.enabled, ResolvedLimit { value: true, set_by: None });
         assert_eq!(policy.resolve("pump-12", "temperature").threshold.value, 4.0);
         assert_eq!(policy.resolve("other", "noise").enabled, ResolvedLimit { value: false, set_by: Some(3) });
+    }
+
+    #[test]
+    fn only_values_that_differ_are_written_and_they_read_back() {
+        let silent = PolicyOverride { metric: Some("noise".into()), enabled: Some(false), ..PolicyOverride::default() };
+        let policy = Policy { threshold: 0.1 + 0.2, overrides: vec![silent], ..Policy::default() };
+        let text = serde_json::to_string(&policy.changed()).unwrap();
+        assert_eq!(text, r#"{"override":[{"enabled":false,"metric":"noise"}],"threshold":0.30000000000000004}"#);
+        assert_eq!(Policy::from_changed(&serde_json::from_str(&text).unwrap()), Ok(policy));
+        assert_eq!(Policy::from_changed(&BTreeMap::new()), Ok(Policy::default()));
+        for unknown in [r#"{"season":7}"#, r#"{"override":[{"season":7}]}"#] {
+            let refused = Policy::from_changed(&serde_json::from_str(unknown).unwrap()).unwrap_err();
+            assert!(refused.contains("season"), "{refused}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use std::hint::black_box;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::policy::{PolicyNumber, UNRESOLVED};
 use crate::window::{Replaced, Window};
 use clock::PartitionClock;
 pub use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
@@ -35,6 +36,10 @@ const SNAPSHOT_BYTES: u64 = 128;
 const VALUE_BYTES: u64 = 8;
 /// See [`SeriesTable::is_far`].
 const MANY: usize = 4_096;
+/// Flags of a series: it differs from its newest snapshot.
+const DIRTY: u8 = 1;
+/// Its method's state at the last commit is kept for a rollback.
+const STATE_SAVED: u8 = 2;
 
 /// One series.
 #[derive(Debug)]
@@ -47,10 +52,10 @@ struct Series {
     touched: u32,
     /// Of the partition's clock, see [`clock::cell_of`].
     cell: u8,
-    /// Differs from its newest snapshot.
-    is_dirty: bool,
-    /// Its method's state at the last commit is kept for a rollback.
-    is_state_saved: bool,
+    /// [`DIRTY`] and [`STATE_SAVED`].
+    flags: u8,
+    /// Of its resolved policy, in the table of whoever judges it.
+    policy: PolicyNumber,
 }
 
 /// The windows of one partition.
@@ -176,13 +181,33 @@ impl SeriesTable {
 
     /// The series of that key, and whether it was made just now; `offset` is that of the record that asks.
     pub fn slot(&mut self, key: &str, guess: SlotHint, offset: i64, bounds: SeriesLimits) -> (Slot, bool) {
-        if let Some(at) = self.find_near(guess.0, key) {
-            return (Slot(at), false);
+        match self.find_slot(key, guess) {
+            Some(slot) => (slot, false),
+            None => (self.create(key, offset, bounds), true),
         }
+    }
+
+    /// The series of that key, if it is known.
+    pub fn find_slot(&self, key: &str, guess: SlotHint) -> Option<Slot> {
+        self.find_near(guess.0, key).map(Slot)
+    }
+
+    /// Makes the series of that key, which is not known yet, for the record at `offset`.
+    pub fn create(&mut self, key: &str, offset: i64, bounds: SeriesLimits) -> Slot {
         self.make_room(offset, bounds);
         let at = self.insert(Series::new(key));
         self.trail.push(UndoStep::Created(at));
-        (Slot(at), true)
+        Slot(at)
+    }
+
+    /// Number of the series' policy, [`UNRESOLVED`] at first.
+    pub fn policy(&self, slot: Slot) -> PolicyNumber {
+        self.at(slot.0).policy
+    }
+
+    /// Remembers that number. A rollback keeps it: it follows from the series' name.
+    pub fn set_policy(&mut self, slot: Slot, policy: PolicyNumber) {
+        self.at_mut(slot.0).policy = policy;
     }
 
     /// Its window.
@@ -197,6 +222,12 @@ impl SeriesTable {
         self.has_ticked = true;
     }
 
+    /// The same for a record of an excluded series, which leaves no other trace.
+    pub fn pass_by(&mut self, key: &str, offset: i64, time: Option<i64>) {
+        self.clock.note(clock::cell_of(key), offset, time);
+        self.has_ticked = true;
+    }
+
     /// Appends the value of the record at `offset` to a series; see [`Window::push`].
     pub fn push(&mut self, slot: Slot, offset: i64, value: f64, capacity: usize) {
         let touched = self.clock.elapsed();
@@ -205,7 +236,7 @@ impl SeriesTable {
         let replaced = series.window.push(value, capacity);
         let last = std::mem::replace(&mut series.last, offset);
         let touched = std::mem::replace(&mut series.touched, touched);
-        if !std::mem::replace(&mut series.is_dirty, true) {
+        if !series.raise(DIRTY) {
             let bytes = series.snapshot_bytes();
             (self.dirty, self.dirty_bytes) = (self.dirty + 1, self.dirty_bytes + bytes);
         } else if replaced == Replaced::Nothing {
@@ -220,7 +251,7 @@ impl SeriesTable {
             self.series.push(None);
             (self.series.len() - 1) as u32
         });
-        if series.is_dirty {
+        if series.has(DIRTY) {
             (self.dirty, self.dirty_bytes) = (self.dirty + 1, self.dirty_bytes + series.snapshot_bytes());
         }
         self.order.enter(at, series.last);
@@ -240,7 +271,7 @@ impl SeriesTable {
             entry.remove();
         }
         let series = self.series[at as usize].take();
-        if let Some(series) = series.as_ref().filter(|series| series.is_dirty) {
+        if let Some(series) = series.as_ref().filter(|series| series.has(DIRTY)) {
             (self.dirty, self.dirty_bytes) = (self.dirty - 1, self.dirty_bytes - series.snapshot_bytes());
         }
         self.free.push(at);
@@ -255,7 +286,22 @@ impl Series {
 
     fn with(window: Window, last: i64, touched: u32) -> Self {
         let cell = clock::cell_of(window.name());
-        Series { window, last, touched, cell, is_dirty: false, is_state_saved: false }
+        Series { window, last, touched, cell, flags: 0, policy: UNRESOLVED }
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Sets a flag; whether it was set before.
+    fn raise(&mut self, flag: u8) -> bool {
+        let had = self.has(flag);
+        self.flags |= flag;
+        had
+    }
+
+    fn lower(&mut self, flag: u8) {
+        self.flags &= !flag;
     }
 
     /// About so many bytes has its snapshot, with what a broker adds.
@@ -271,6 +317,7 @@ mod tests {
     use super::snapshot::SnapshotOrigin;
     use super::*;
     use crate::method::{self, Method, MethodId};
+    use crate::policy::{Policy, PolicyTable};
 
     #[test]
     fn an_absent_metric_and_an_empty_one_are_two_series() {
@@ -289,8 +336,13 @@ mod tests {
         method::by_id(&MethodId { name: name.into(), version: 1 }, window).unwrap()
     }
 
-    pub(super) fn origin_of(method: &dyn Method) -> SnapshotOrigin {
-        SnapshotOrigin { settings: *b"abcdef", method: method.id(), topic: "raw".into(), partition: 0 }
+    /// The same for all series.
+    pub(super) fn policies_of(method: &str, window: usize) -> PolicyTable {
+        PolicyTable::new(&Policy { method: method.into(), window, ..Policy::default() }).unwrap()
+    }
+
+    pub(super) fn origin() -> SnapshotOrigin {
+        SnapshotOrigin { settings: *b"abcdef", topic: "raw".into(), partition: 0 }
     }
 
     #[test]
@@ -298,7 +350,7 @@ mod tests {
         let bounds = SeriesLimits { max_series: 4, idle_after: None };
         let keys = ["a", "b", "c", "a", "d", "e", "a", "b", "f", "c", "a", "a", "b"];
         for method in ["sigma", "ewma"].map(|name| method_of(name, 3)) {
-            let origin = origin_of(method.as_ref());
+            let (origin, policies) = (origin(), policies_of(method.name(), 3));
             let mut table = SeriesTable::default();
             let (mut records, mut reading) = (Vec::new(), clock::ClockSnapshot::default());
             let (mut cursor, floor) = (0, 4);
@@ -319,7 +371,7 @@ mod tests {
                 }
                 // From the floor on: one place with every record.
                 if offset >= floor - 1 {
-                    let part = table.part(cursor, 1, offset + 1, &origin);
+                    let part = table.part(cursor, 1, offset + 1, &origin, &policies);
                     table.swept(&part);
                     records.extend(part.records);
                     cursor = part.next.unwrap_or(u32::MAX / 2);
@@ -331,7 +383,7 @@ mod tests {
                 restore.load(snapshot::series_of(key).unwrap(), Some(read));
             }
             restore.set_clock(clock::PartitionClock::from(&reading));
-            restore.set_epoch(0, 3, method_of(method.name(), 3));
+            restore.set_epoch(0, policies);
             for (offset, key) in (0..).zip(keys).skip(floor as usize) {
                 let time = Some(offset * 1_000);
                 let event = ReplayedEvent { offset, time, event_time: time, value: offset as f64 };

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use anomaly::anomaly::RecordId;
 use anomaly::detect::{DetectionSettings, Detector, Verdict};
 use anomaly::event::Event;
+use anomaly::policy::Policy;
 use anomaly::window::Window;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -94,8 +95,8 @@ proptest! {
 
     #[test]
     fn every_verdict_equals_the_oracles(values in values(), method in prop::sample::select(&["sigma", "ewma"][..])) {
-        let settings =
-            DetectionSettings { window: 40, min_samples: 5, method: method.into(), ..DetectionSettings::default() };
+        let policy = Policy { window: 40, min_samples: 5, method: method.into(), ..Policy::default() };
+        let settings = DetectionSettings { policy, ..DetectionSettings::default() };
         let (mut detector, mut oracle) = (Detector::new(settings).unwrap(), Oracle::of(method, 40, 5, 3));
         for (offset, value) in values.into_iter().enumerate() {
             let source = RecordId { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };

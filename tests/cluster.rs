@@ -321,7 +321,7 @@ impl Storm {
         let of = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
             let (_, end) = self.positions.fetch_watermarks(element.topic(), element.partition(), timeout).ok()?;
             let offset = element.offset().to_raw().filter(|offset| *offset >= 0).unwrap_or(0);
-            let names = ["learning=", "normal=", "anomalous=", "rejected=", "dropped=", "ignored="];
+            let names = ["learning=", "normal=", "anomalous=", "rejected=", "dropped=", "ignored=", "excluded="];
             let number = |word: &str| names.iter().find_map(|name| word.strip_prefix(name)?.parse::<i64>().ok());
             Some((offset, element.metadata().split(' ').filter_map(number).sum(), end))
         };

@@ -389,7 +389,7 @@ fn status_forget_removes_and_names_partitions_that_stopped_reporting() {
     // With the policy that the hash in each row stands for, defaults included.
     let sql = "select settings from detector_settings natural join detector_status limit 1";
     let settings: serde_json::Value = case.sql().query_one(sql, &[]).unwrap().get(0);
-    let names = ["method", "min_relative_std_dev", "min_samples", "min_std_dev", "threshold", "window"];
+    let names = ["method", "min_relative_std_dev", "min_samples", "min_std_dev", "override", "threshold", "window"];
     assert!(settings.as_object().unwrap().keys().eq(names), "{settings}");
     let old = "insert into detector_status (detector_group, topic, partition, worker, state, series, settings_hash, updated_at)
         select 'old', 'gone', n, 'w', 'running', 0, 'h', now() - interval '3 days' from generate_series(0, 7) n;

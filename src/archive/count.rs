@@ -86,6 +86,8 @@ pub struct StatusRow {
     pub learning: Option<i64>,
     /// Records rejected since the group began.
     pub rejected: Option<i64>,
+    /// Values of excluded series since the group began.
+    pub excluded: Option<i64>,
     /// When the newest record was consumed, by the detector's clock.
     pub arrived_at: Option<Timestamp>,
     /// Newest event time judged.

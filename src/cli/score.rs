@@ -85,8 +85,8 @@ const RENAMED: [(&str, &str); 4] = [
 /// The settings that are options, with the names of the options: those that decide a verdict, and how many preceding values
 /// an anomaly carries. Options for eviction do not exist: in a file no series is evicted.
 static OPTIONS: LazyLock<Vec<(&SettingKey, String)>> = LazyLock::new(|| {
-    let detection = serde_json::to_value(crate::detect::DetectionSettings::default()).unwrap_or_default();
-    let decides = |name: &str| name == "context" || detection.get(name).is_some();
+    let policy = crate::policy::Policy::default().values();
+    let decides = |name: &str| name == "context" || policy.contains_key(name);
     let is_option = |key: &&SettingKey| match key.path.split_once('.') {
         Some(("fields", _)) => true,
         Some(("detector", name)) => decides(name),

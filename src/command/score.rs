@@ -141,7 +141,7 @@ impl<W: Write> Scoring<'_, W> {
 }
 
 fn detector(settings: DetectionSettings) -> Result<Detector> {
-    let method = settings.method.clone();
+    let method = settings.policy.method.clone();
     // No series is evicted, because evictions must not depend on the number of cores.
     Detector::new(DetectionSettings { max_series: usize::MAX, idle_after: None, ..settings })
         .ok_or_else(|| Error::internal(format_args!("no method is called {method}")))

@@ -21,7 +21,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         output::line("no detector has reported yet")?;
     } else {
         output::line(format_args!(
-            "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>9}  {:<26} STATE",
+            "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>10} {:>9}  {:<26} STATE",
             "GROUP",
             "TOPIC",
             "PARTITION",
@@ -30,6 +30,7 @@ pub fn run(settings: &Settings) -> Result<()> {
             "JUDGED",
             "LEARNING",
             "REJECTED",
+            "EXCLUDED",
             "SERIES",
             "NEWEST EVENT"
         ))?;
@@ -52,7 +53,7 @@ fn print(row: &StatusRow) -> Result<()> {
         row.state.clone()
     };
     output::line(format_args!(
-        "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>9}  {:<26} {state}",
+        "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>10} {:>9}  {:<26} {state}",
         row.group,
         row.topic,
         row.partition,
@@ -61,6 +62,7 @@ fn print(row: &StatusRow) -> Result<()> {
         number(row.judged),
         number(row.learning),
         number(row.rejected),
+        number(row.excluded),
         row.series,
         row.event_time.map(|at| at.to_string()).unwrap_or_default(),
     ))

@@ -1,4 +1,4 @@
-//! Prints the limits that apply to one series, each with the place that sets it.
+//! Prints the method and the limits that apply to one series, each with the place that sets it.
 
 use std::fmt::{Display, Write};
 
@@ -6,10 +6,11 @@ use super::Loaded;
 use crate::policy::ResolvedLimit;
 
 impl Loaded {
-    /// Describes the limits of the series, one per line: `key = value  # origin`.
+    /// Describes the method and the limits of the series, one per line: `key = value  # origin`.
     pub fn describe_policy(&self, device: &str, metric: &str) -> String {
         let policy = self.settings.policy().resolve(device, metric);
         let mut text = String::new();
+        self.describe_limit(&mut text, "method", policy.method);
         self.describe_limit(&mut text, "window", policy.window);
         self.describe_limit(&mut text, "threshold", policy.threshold);
         self.describe_limit(&mut text, "min_samples", policy.min_samples);
@@ -20,11 +21,16 @@ impl Loaded {
     }
 
     fn describe_limit<T: Display>(&self, text: &mut String, key: &str, limit: ResolvedLimit<T>) {
-        let path = match limit.set_by {
-            Some(at) => format!("detector.override[{at}].{key}"),
-            None => format!("detector.{key}"),
-        };
+        let path = path(limit.set_by, key);
         let origin = self.entries.get(&path).map_or_else(|| "default".to_owned(), |entry| entry.origin.to_string());
         let _ = writeln!(text, "{:<32}  # {origin}", format!("{key} = {}", limit.value));
+    }
+}
+
+/// Path of a limit: that of an override, by its index, or of all series.
+pub(super) fn path(set_by: Option<usize>, key: &str) -> String {
+    match set_by {
+        Some(at) => format!("detector.override[{at}].{key}"),
+        None => format!("detector.{key}"),
     }
 }

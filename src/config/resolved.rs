@@ -17,7 +17,8 @@ use crate::policy::{Policy, PolicyOverride};
 /// Length of a day in milliseconds.
 const DAY: u64 = 86_400_000;
 
-// Ranges of the limits that an override may also set.
+// Method and ranges of the limits that an override may also set.
+const METHOD: ValueType = ValueType::OneOf(&["sigma", "ewma"]);
 const WINDOW: ValueType = ValueType::Integer(2, 100_000);
 const THRESHOLD: ValueType = ValueType::Float(0.01, 1e6);
 const MIN_SAMPLES: ValueType = ValueType::Integer(2, 100_000);
@@ -198,7 +199,7 @@ settings! {
             min_relative_std_dev: f64 = 0.0, MIN_RELATIVE_STD_DEV;
             /// Method that judges values. sigma: mean and deviation of the window. ewma: exponentially weighted mean and deviation
             /// whose span is the window.
-            method: String = "sigma", OneOf(&["sigma", "ewma"]);
+            method: String = "sigma", METHOD;
             /// Number of preceding values stored with an anomaly.
             context: usize = 100, Integer(0, 10_000);
             /// What happens to a rejected record. fail stops the detector with exit code 65.
@@ -302,6 +303,8 @@ tables! {
         device: String, Text;
         /// Pattern of metrics, with * and ?.
         metric: String, Text;
+        /// In place of detector.method.
+        method: String, METHOD;
         /// In place of detector.window.
         window: usize, WINDOW;
         /// In place of detector.threshold.
@@ -325,29 +328,25 @@ impl DetectorSettings {
 }
 
 impl Settings {
-    /// Returns the settings that decide a verdict.
+    /// Returns what the detector must know: the policy, and the limits of its memory.
     pub fn detection(&self) -> crate::detect::DetectionSettings {
         let d = &self.detector;
         crate::detect::DetectionSettings {
-            window: d.window,
-            min_samples: d.min_samples,
-            method: d.method.clone(),
-            threshold: d.threshold,
-            min_std_dev: d.min_std_dev,
-            min_relative_std_dev: d.min_relative_std_dev,
+            policy: self.policy(),
             context: d.context,
             max_series: d.max_series,
             idle_after: u32::try_from(d.idle_after.as_secs()).ok().filter(|seconds| *seconds > 0),
         }
     }
 
-    /// Returns the policy: which limits apply to which series.
+    /// Returns the policy: which method and which limits apply to which series.
     pub fn policy(&self) -> Policy {
         let d = &self.detector;
         Policy {
             window: d.window,
-            threshold: d.threshold,
             min_samples: d.min_samples,
+            method: d.method.clone(),
+            threshold: d.threshold,
             min_std_dev: d.min_std_dev,
             min_relative_std_dev: d.min_relative_std_dev,
             overrides: d.overrides.iter().map(OverrideSettings::policy).collect(),
@@ -360,6 +359,7 @@ impl OverrideSettings {
         PolicyOverride {
             device: self.device.clone(),
             metric: self.metric.clone(),
+            method: self.method.clone(),
             window: self.window,
             threshold: self.threshold,
             min_samples: self.min_samples,

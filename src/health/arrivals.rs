@@ -95,7 +95,7 @@ impl Arrivals {
             return;
         }
         self.began.get_or_insert(now);
-        if activity.tally.judged + activity.tally.learning > 0 {
+        if activity.tally.judged + activity.tally.learning + activity.tally.excluded > 0 {
             self.accepted = Some(now);
             self.rejected_in_a_row = 0;
             self.reasons_in_a_row = RejectReasons::default();
@@ -198,11 +198,17 @@ fn some_rejected(minute: &Activity, reasons: &RejectReasons) -> Option<(Conditio
 }
 
 fn all_ignored(ten: &Activity) -> Option<(ConditionSeverity, String)> {
-    let (ignored, all) = (ten.tally.ignored, ten.tally.sum());
-    (ignored >= FEW && ignored == all).then(|| {
-        let message = format!(
-            "Records arrive, all ignored ({ignored} of {all}): their value is null, or `fields.ignore` matches them"
-        );
+    let (ignored, excluded, all) = (ten.tally.ignored, ten.tally.excluded, ten.tally.sum());
+    (all >= FEW && ignored + excluded == all).then(|| {
+        let message = match excluded {
+            0 => format!(
+                "Records arrive, all ignored ({ignored} of {all}): their value is null, or `fields.ignore` matches them"
+            ),
+            _ => format!(
+                "Records arrive, none is judged: {excluded} of {all} are of excluded series ([[detector.override]] with \
+                 enabled = false), {ignored} are ignored"
+            ),
+        };
         (ConditionSeverity::Degraded, message)
     })
 }

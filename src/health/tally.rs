@@ -13,12 +13,14 @@ pub struct Tally {
     pub rejected: u64,
     /// Number of ignored records: null values, and records that match `fields.ignore`.
     pub ignored: u64,
+    /// Excluded: the policy of the series says that it is not judged.
+    pub excluded: u64,
 }
 
 impl Tally {
     /// Returns the number of all records.
     pub fn sum(self) -> u64 {
-        self.judged + self.learning + self.rejected + self.ignored
+        self.judged + self.learning + self.rejected + self.ignored + self.excluded
     }
 
     /// Returns the difference to an earlier count.
@@ -28,6 +30,7 @@ impl Tally {
             learning: self.learning.saturating_sub(earlier.learning),
             rejected: self.rejected.saturating_sub(earlier.rejected),
             ignored: self.ignored.saturating_sub(earlier.ignored),
+            excluded: self.excluded.saturating_sub(earlier.excluded),
         }
     }
 }
@@ -38,6 +41,7 @@ impl AddAssign for Tally {
         self.learning += other.learning;
         self.rejected += other.rejected;
         self.ignored += other.ignored;
+        self.excluded += other.excluded;
     }
 }
 

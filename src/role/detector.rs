@@ -245,7 +245,7 @@ fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) 
 fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
     let hash = hex(&settings.detection().fingerprint());
     let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
-    let policy = serde_json::Value::Object(settings.detection().policy());
+    let policy = serde_json::Value::Object(settings.policy().values());
     let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, policy));
     let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
     // PostgreSQL may block it for any time, like the sink.

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::clock::{self, PartitionClock};
+use super::clock::PartitionClock;
 use super::snapshot::{SeriesContent, SeriesSnapshot, SnapshotContent};
-use super::{Series, SeriesLimits, SeriesTable, Slot, SlotHint};
-use crate::method::{Method, MethodId};
+use super::{DIRTY, Series, SeriesLimits, SeriesTable, Slot, SlotHint};
+use crate::method::MethodId;
+use crate::policy::{PolicyTable, ResolvedPolicy, UNRESOLVED};
 use crate::window::Window;
 
 /// Under way: first all of [`load`](TableRestore::load), then [`replay`](TableRestore::replay) in offset order.
@@ -18,10 +19,7 @@ pub struct TableRestore {
     /// Those whose states were read or updated; few.
     methods: Vec<MethodId>,
     /// Of the records that are replayed now.
-    method: Option<Box<dyn Method>>,
-    /// Its place in `methods`.
-    current: usize,
-    capacity: usize,
+    policies: Option<PolicyTable>,
     /// Evicted series, and where each begins anew.
     gone: HashMap<Box<str>, i64>,
     newest: i64,
@@ -77,29 +75,13 @@ impl TableRestore {
                 let mut window = Window::with(key, &values);
                 window.set_state(&state);
                 let at = self.table.insert(Series::with(window, last, touched));
-                let method = self.number_of(method);
-                self.set_origin(Slot(at), Origin { as_of, method });
+                let method = number_of(&mut self.methods, &method);
+                set_origin(&mut self.origins, Slot(at), Origin { as_of, method });
                 if !carried.is_empty() {
                     self.table.carried.insert(key.into(), carried.into());
                 }
             }
         }
-    }
-
-    /// Its place in `methods`.
-    fn number_of(&mut self, method: MethodId) -> usize {
-        self.methods.iter().position(|known| *known == method).unwrap_or_else(|| {
-            self.methods.push(method);
-            self.methods.len() - 1
-        })
-    }
-
-    fn set_origin(&mut self, slot: Slot, origin: Origin) {
-        let at = slot.0 as usize;
-        if self.origins.len() <= at {
-            self.origins.resize(at + 1, NOWHERE);
-        }
-        self.origins[at] = origin;
     }
 
     /// Greatest offset that any snapshot stands for; 0 without any.
@@ -135,52 +117,57 @@ impl TableRestore {
     /// An event that has its verdict already.
     pub fn replay(&mut self, key: &str, guess: SlotHint, event: ReplayedEvent) {
         let ReplayedEvent { offset, time, event_time, value } = event;
-        if self.gone.get(key).is_some_and(|begins| offset < *begins) {
-            // The record moved the clock, although its series was evicted later.
-            self.table.clock.note(clock::cell_of(key), offset, time);
-            return;
-        }
-        let bounds = self.bounds.unwrap_or_default();
-        let (slot, created) = self.table.slot(key, guess, offset, bounds);
-        if created {
-            // Its state begins with this record.
-            self.set_origin(slot, Origin { method: self.current, ..NOWHERE });
-        }
-        self.table.tick(slot, offset, time);
-        if offset >= self.origins[slot.0 as usize].as_of {
-            if let Some(method) = self.method.as_deref().filter(|method| method.state_len() > 0) {
-                self.table.update_state(slot, method, value, event_time);
+        let (bounds, is_decided) = (self.bounds.unwrap_or_default(), self.bounds.is_some());
+        let TableRestore { table, methods, policies: Some(policies), .. } = self else { return };
+        let found = table.find_slot(key, guess);
+        let is_gone = self.gone.get(key).is_some_and(|begins| offset < *begins);
+        if is_gone || policies.excludes(found.map(|slot| table.policy(slot)), key) {
+            // The record moves the clock, although its series was evicted later or is not judged.
+            table.pass_by(key, offset, time);
+        } else {
+            let slot = found.unwrap_or_else(|| table.create(key, offset, bounds));
+            let (policy, number) = policies.of(table.policy(slot), key);
+            table.set_policy(slot, number);
+            if found.is_none() {
+                // Its state begins with this record.
+                let method = number_of(methods, &policy.id);
+                set_origin(&mut self.origins, slot, Origin { method, ..NOWHERE });
             }
-            self.table.push(slot, offset, value, self.capacity);
+            table.tick(slot, offset, time);
+            if offset >= self.origins[slot.0 as usize].as_of {
+                if policy.has_state {
+                    table.update_state(slot, policy.method.as_ref(), value, event_time);
+                }
+                table.push(slot, offset, value, policy.window);
+            }
         }
-        if self.bounds.is_some() {
-            self.table.prune(offset + 1, bounds);
+        if is_decided && !is_gone {
+            table.prune(offset + 1, bounds);
         }
     }
 
-    /// From this offset on windows hold `capacity` values, and states are those of `method`. A series whose window held more, or
-    /// which has the state of another method, differs from its snapshot now. The next sweep writes it, after which nothing
-    /// recalls the change.
-    pub fn set_epoch(&mut self, from: i64, capacity: usize, method: Box<dyn Method>) {
-        let number = self.number_of(method.id());
-        let TableRestore { table, origins, .. } = self;
+    /// From this offset on `policies` hold. A series whose window held more values than its policy says now, or which has the
+    /// state of another method, differs from its snapshot now. The next sweep writes it, after which nothing recalls the change.
+    /// That is so for excluded series too, which keep what they have.
+    pub fn set_epoch(&mut self, from: i64, mut policies: PolicyTable) {
+        let TableRestore { table, origins, methods, .. } = self;
         for (series, origin) in table.series.iter_mut().zip(origins) {
-            let Some(series) = series.as_mut().filter(|_| origin.as_of <= from) else { continue };
-            let before = series.snapshot_bytes();
-            let mut has_changed = series.window.shrink(capacity);
-            if origin.method != number {
-                series.window.set_state(&method.state_from(&series.window));
-                origin.method = number;
-                has_changed = true;
+            let Some(series) = series else { continue };
+            let (policy, number) = policies.of(UNRESOLVED, series.window.name());
+            series.policy = number;
+            if origin.as_of > from {
+                continue;
             }
-            if series.is_dirty {
+            let before = series.snapshot_bytes();
+            let has_changed = adapt(series, &mut origin.method, policy, methods);
+            if series.has(DIRTY) {
                 table.dirty_bytes = table.dirty_bytes + series.snapshot_bytes() - before;
             } else if has_changed {
-                series.is_dirty = true;
+                series.raise(DIRTY);
                 (table.dirty, table.dirty_bytes) = (table.dirty + 1, table.dirty_bytes + series.snapshot_bytes());
             }
         }
-        (self.capacity, self.method, self.current) = (capacity, Some(method), number);
+        self.policies = Some(policies);
     }
 
     /// What was replayed until now needs no way back.
@@ -191,19 +178,81 @@ impl TableRestore {
     /// The table, and the evicted series whose records are still to be deleted.
     pub fn finish(mut self) -> (SeriesTable, HashMap<Box<str>, i64>) {
         self.table.commit();
+        // The numbers are those of another table of policies.
+        self.table.series.iter_mut().flatten().for_each(|series| series.policy = UNRESOLVED);
         (self.table, self.gone)
+    }
+}
+
+/// The place of a method in `methods`.
+fn number_of(methods: &mut Vec<MethodId>, method: &MethodId) -> usize {
+    methods.iter().position(|known| known == method).unwrap_or_else(|| {
+        methods.push(method.clone());
+        methods.len() - 1
+    })
+}
+
+fn set_origin(origins: &mut Vec<Origin>, slot: Slot, origin: Origin) {
+    let at = slot.0 as usize;
+    if origins.len() <= at {
+        origins.resize(at + 1, NOWHERE);
+    }
+    origins[at] = origin;
+}
+
+/// Gives a series the window and the method of its policy; whether it was changed. `origin`: place of the method whose state
+/// it has.
+fn adapt(series: &mut Series, origin: &mut usize, policy: &ResolvedPolicy, methods: &mut Vec<MethodId>) -> bool {
+    let mut has_changed = series.window.shrink(policy.window);
+    let method = number_of(methods, &policy.id);
+    if *origin != method {
+        series.window.set_state(&policy.method.state_from(&series.window));
+        *origin = method;
+        has_changed = true;
+    }
+    has_changed
+}
+
+/// For a judge of changes that others made.
+#[cfg(test)]
+impl SeriesTable {
+    /// Each series keeps the newest values that its window may hold, and another method begins with them.
+    pub fn change(&mut self, before: &crate::policy::Policy, after: &crate::policy::Policy) {
+        for series in self.series.iter_mut().flatten() {
+            let name = series.window.name().to_owned();
+            let (device, metric) = name.split_once('\0').unwrap_or((&name, ""));
+            let [before, after] = [before, after].map(|policy| policy.resolve(device, metric));
+            let mut window = Window::with(&name, &series.window.newest(after.window.value));
+            if before.method.value == after.method.value {
+                window.set_state(series.window.state());
+            } else {
+                let method = MethodId { name: after.method.value, version: 1 };
+                let method = crate::method::by_id(&method, after.window.value).expect("a method");
+                let mut state = vec![0.0; method.state_len()];
+                window.iter().for_each(|value| method.update(&mut state, value, None));
+                window.set_state(&state);
+            }
+            let bytes = series.snapshot_bytes();
+            (series.window, series.policy) = (window, UNRESOLVED);
+            if series.has(DIRTY) {
+                self.dirty_bytes = self.dirty_bytes + series.snapshot_bytes() - bytes;
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::snapshot::{SnapshotOrigin, decode, encode_evicted, record_key};
-    use super::super::tests::{method_of, origin_of};
+    use super::super::tests::{method_of, origin, policies_of};
     use super::*;
+    use crate::method::Method;
+    use crate::policy::{Policy, PolicyOverride};
 
     fn snapshot(as_of: i64, values: &[f64], method: &dyn Method) -> SeriesSnapshot {
         let state = method.state_from(&Window::with("", values));
-        let SnapshotOrigin { settings, method, topic, partition } = origin_of(method);
+        let SnapshotOrigin { settings, topic, partition } = origin();
+        let method = method.id();
         let (values, last, touched) = (values.to_vec(), as_of - 1, 0);
         let carried = Vec::new();
         let content = SeriesContent { values, method, state, topic, partition, last, touched, carried };
@@ -213,7 +262,7 @@ mod tests {
     /// Values and state of the only series in a sweep.
     fn swept(table: &SeriesTable, method: &dyn Method) -> (Vec<f64>, Vec<f64>) {
         assert_eq!(table.dirty(), 1);
-        let part = table.part(0, 1_000, 30, &origin_of(method));
+        let part = table.part(0, 1_000, 30, &origin(), &policies_of(method.name(), 4));
         let (key, value) = &part.records[0];
         match decode(key, value).unwrap().content {
             SnapshotContent::Series(SeriesContent { values, state, .. }) => (values, state),
@@ -226,7 +275,7 @@ mod tests {
         let mut restore = TableRestore::default();
         let sigma = method_of("sigma", 4);
         restore.load("a", Some(snapshot(10, &[1.0, 2.0, 3.0, 4.0], sigma.as_ref())));
-        restore.set_epoch(20, 3, method_of("sigma", 3));
+        restore.set_epoch(20, policies_of("sigma", 3));
         let (table, _) = restore.finish();
         assert_eq!(swept(&table, sigma.as_ref()), (vec![2.0, 3.0, 4.0], vec![]));
     }
@@ -239,8 +288,8 @@ mod tests {
         for (before, after, state) in [(&sigma, "ewma", from_window), (&ewma, "sigma", vec![])] {
             let mut restore = TableRestore::default();
             restore.load("a", Some(snapshot(10, &values, before.as_ref())));
-            restore.set_epoch(0, 4, method_of(&before.id().name, 4));
-            restore.set_epoch(20, 4, method_of(after, 4));
+            restore.set_epoch(0, policies_of(&before.id().name, 4));
+            restore.set_epoch(20, policies_of(after, 4));
             let (table, _) = restore.finish();
             assert_eq!(swept(&table, method_of(after, 4).as_ref()), (values.to_vec(), state));
         }
@@ -254,10 +303,48 @@ mod tests {
         series.state = vec![40.0, 1.25, 0.5];
         let mut restore = TableRestore::default();
         restore.load("a", Some(snapshot));
-        restore.set_epoch(20, 3, method_of("ewma", 3));
+        restore.set_epoch(20, policies_of("ewma", 3));
         let (table, _) = restore.finish();
         assert_eq!(table.dirty(), 0);
         assert_eq!(table.series[0].as_ref().unwrap().window.state(), [40.0, 1.25, 0.5]);
+    }
+
+    fn on(device: &str) -> PolicyOverride {
+        PolicyOverride { device: Some(device.into()), ..PolicyOverride::default() }
+    }
+
+    fn policies(window: usize, overrides: &[PolicyOverride]) -> PolicyTable {
+        PolicyTable::new(&Policy { window, overrides: overrides.to_vec(), ..Policy::default() }).unwrap()
+    }
+
+    #[test]
+    fn each_series_is_replayed_with_the_method_and_the_window_that_held_for_it() {
+        let ewma = PolicyOverride { method: Some("ewma".into()), ..on("a*") };
+        let short = PolicyOverride { window: Some(2), ..on("b") };
+        let excluded = PolicyOverride { enabled: Some(false), ..on("*x") };
+        let mut restore = TableRestore::default();
+        let replay = |restore: &mut TableRestore, offsets: std::ops::Range<i64>| {
+            for offset in offsets {
+                for key in ["a", "b", "c", "ax", "x"] {
+                    let event = ReplayedEvent { offset, time: None, event_time: None, value: offset as f64 };
+                    restore.replay(key, SlotHint::NONE, event);
+                }
+            }
+        };
+        restore.set_epoch(0, policies(4, &[ewma.clone(), short.clone()]));
+        replay(&mut restore, 0..5);
+        restore.set_epoch(5, policies(3, &[short, ewma, excluded]));
+        replay(&mut restore, 5..7);
+        let (table, _) = restore.finish();
+        let window = |key| table.window(table.find_slot(key, SlotHint::NONE).unwrap());
+        assert_eq!(window("a").newest(9), [4.0, 5.0, 6.0]);
+        assert_eq!(window("a").state()[0], 7.0, "seven values since the beginning");
+        assert_eq!((window("b").newest(9), window("b").state()), (vec![5.0, 6.0], &[][..]));
+        assert_eq!(window("c").newest(9), [4.0, 5.0, 6.0]);
+        // They keep what they had.
+        assert_eq!((window("ax").newest(9), window("ax").state()[0]), (vec![2.0, 3.0, 4.0], 5.0));
+        assert_eq!(window("x").newest(9), [2.0, 3.0, 4.0]);
+        assert_eq!(table.len(), 5);
     }
 
     #[test]
@@ -268,9 +355,9 @@ mod tests {
         series.carried = vec![200, 2, 0, 0, 0, 7, 9];
         let mut restore = TableRestore::default();
         restore.load("a", Some(known));
-        restore.set_epoch(20, 3, method_of("sigma", 3));
+        restore.set_epoch(20, policies_of("sigma", 3));
         let table = restore.finish().0;
-        let (key, value) = table.part(0, 1_000, 30, &origin_of(sigma.as_ref())).records.remove(0);
+        let (key, value) = table.part(0, 1_000, 30, &origin(), &policies_of("sigma", 3)).records.remove(0);
         let read = decode(&key, &value).unwrap();
         let SnapshotContent::Series(SeriesContent { carried, .. }) = &read.content else { panic!() };
         assert_eq!(carried, &[200, 2, 0, 0, 0, 7, 9]);

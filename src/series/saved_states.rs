@@ -2,7 +2,7 @@
 //! rollback puts it back. A method without state copies nothing.
 
 use super::undo::UndoStep;
-use super::{Series, SeriesTable, Slot};
+use super::{DIRTY, STATE_SAVED, Series, SeriesTable, Slot};
 use crate::method::Method;
 
 /// One block for all, which stays: nothing is allocated for each event.
@@ -22,7 +22,7 @@ impl SeriesTable {
         if series.window.state().len() != method.state_len() {
             begin(series, method, dirty_bytes);
         }
-        if !std::mem::replace(&mut series.is_state_saved, true) {
+        if !series.raise(STATE_SAVED) {
             saved_states.numbers.extend(series.window.state());
             saved_states.places.push(slot.0);
             trail.push(UndoStep::StateSaved);
@@ -35,7 +35,7 @@ impl SeriesTable {
         for at in self.saved_states.places.drain(..) {
             // One that was evicted since, and another in its place, have no state to be put back either.
             if let Some(series) = &mut self.series[at as usize] {
-                series.is_state_saved = false;
+                series.lower(STATE_SAVED);
             }
         }
         self.saved_states.numbers.clear();
@@ -48,7 +48,7 @@ impl SeriesTable {
         let numbers = &mut self.saved_states.numbers;
         let start = numbers.len() - series.window.state().len();
         series.window.state_mut().copy_from_slice(&numbers[start..]);
-        series.is_state_saved = false;
+        series.lower(STATE_SAVED);
         numbers.truncate(start);
     }
 }
@@ -57,7 +57,7 @@ impl SeriesTable {
 fn begin(series: &mut Series, method: &dyn Method, dirty_bytes: &mut u64) {
     let before = series.snapshot_bytes();
     series.window.set_state(&method.state_from(&series.window));
-    if series.is_dirty {
+    if series.has(DIRTY) {
         *dirty_bytes = *dirty_bytes + series.snapshot_bytes() - before;
     }
 }

@@ -80,8 +80,6 @@ pub struct SeriesContent {
 pub struct SnapshotOrigin {
     /// Of the settings in force.
     pub settings: Fingerprint,
-    /// The method in force.
-    pub method: MethodId,
     /// The input.
     pub topic: String,
     /// Its partition.
@@ -170,6 +168,8 @@ pub(super) struct EncodedSeries<'s, I> {
     /// Number of values.
     pub count: usize,
     pub values: I,
+    /// Whose state it is.
+    pub method: &'s MethodId,
     pub state: &'s [f64],
     pub carried: &'s [u8],
 }
@@ -181,8 +181,8 @@ pub(super) fn encode_series(
     as_of: i64,
     series: EncodedSeries<'_, impl Iterator<Item = f64>>,
 ) -> Vec<u8> {
-    let EncodedSeries { last, touched, count, values, state, carried } = series;
-    let SnapshotOrigin { settings, method: MethodId { name, version }, topic, partition } = origin;
+    let EncodedSeries { last, touched, count, values, method, state, carried } = series;
+    let (MethodId { name, version }, SnapshotOrigin { settings, topic, partition }) = (method, origin);
     let name = &name.as_bytes()[..name.len().min(u8::MAX.into())];
     let numbers = count + state.len();
     let mut body = Vec::with_capacity(64 + name.len() + topic.len() + carried.len() + numbers * 8);
@@ -295,14 +295,15 @@ mod tests {
 
     use super::*;
 
-    fn origin() -> SnapshotOrigin {
-        let method = MethodId { name: "ewma".into(), version: 3 };
-        SnapshotOrigin { settings: *b"abcdef", method, topic: "raw".into(), partition: 7 }
+    fn method() -> MethodId {
+        MethodId { name: "ewma".into(), version: 3 }
     }
 
     fn encoded(key: &[u8], values: &[f64], state: &[f64], carried: &[u8]) -> Vec<u8> {
         let (count, values) = (values.len(), values.iter().copied());
-        encode_series(key, &origin(), 77, EncodedSeries { last: 70, touched: 5, count, values, state, carried })
+        let origin = SnapshotOrigin { settings: *b"abcdef", topic: "raw".into(), partition: 7 };
+        let series = EncodedSeries { last: 70, touched: 5, count, values, method: &method(), state, carried };
+        encode_series(key, &origin, 77, series)
     }
 
     fn finite() -> impl Strategy<Value = f64> {
@@ -329,7 +330,7 @@ mod tests {
             let SnapshotContent::Series(read) = &snapshot.content else { panic!() };
             let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             prop_assert_eq!((bits(&read.values), bits(&read.state)), (bits(&values), bits(&state)));
-            prop_assert_eq!((&read.method, &read.carried), (&origin().method, &carried));
+            prop_assert_eq!((&read.method, &read.carried), (&method(), &carried));
             prop_assert_eq!((read.topic.as_str(), read.partition, read.last, read.touched), ("raw", 7, 70, 5));
             prop_assert_eq!((snapshot.as_of, snapshot.settings), (77, *b"abcdef"));
             let mut damaged = value.clone();

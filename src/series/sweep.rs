@@ -1,8 +1,9 @@
 //! A sweep: snapshots of all series that changed since their last one, taken place by place in parts of bounded size, so
 //! that no transaction has to carry a million windows.
 
-use super::SeriesTable;
 use super::snapshot::{EncodedSeries, SnapshotOrigin, encode_series, record_key};
+use super::{DIRTY, SeriesTable};
+use crate::policy::PolicyTable;
 
 /// Most places looked at for one part.
 const PLACES: usize = 50_000;
@@ -32,12 +33,19 @@ impl SeriesTable {
 
     /// Snapshots of changed series from a place on, until they are `most` bytes or more. `as_of`: the next offset, when
     /// everything before it is in the windows.
-    pub fn part(&self, from: u32, most: usize, as_of: i64, origin: &SnapshotOrigin) -> SweepPart {
+    pub fn part(
+        &self,
+        from: u32,
+        most: usize,
+        as_of: i64,
+        origin: &SnapshotOrigin,
+        policies: &PolicyTable,
+    ) -> SweepPart {
         let mut part = SweepPart::default();
         let last = self.series.len().min(from as usize + PLACES);
         let mut at = from as usize;
         while at < last && part.bytes < most {
-            if let Some((key, value)) = self.record(at, as_of, origin) {
+            if let Some((key, value)) = self.record(at, as_of, origin, policies) {
                 part.bytes += key.len() + value.len();
                 part.records.push((key, value));
                 part.places.push(at as u32);
@@ -51,21 +59,28 @@ impl SeriesTable {
     /// The part's records are committed.
     pub fn swept(&mut self, part: &SweepPart) {
         for &at in &part.places {
-            if let Some(series) = self.series[at as usize].as_mut().filter(|series| series.is_dirty) {
-                series.is_dirty = false;
+            if let Some(series) = self.series[at as usize].as_mut().filter(|series| series.has(DIRTY)) {
+                series.lower(DIRTY);
                 (self.dirty, self.dirty_bytes) = (self.dirty - 1, self.dirty_bytes - series.snapshot_bytes());
             }
         }
     }
 
     /// The snapshot of the series at this place, if it changed.
-    fn record(&self, at: usize, as_of: i64, origin: &SnapshotOrigin) -> Option<(Vec<u8>, Vec<u8>)> {
-        let series = self.series[at].as_ref().filter(|series| series.is_dirty)?;
+    fn record(
+        &self,
+        at: usize,
+        as_of: i64,
+        origin: &SnapshotOrigin,
+        policies: &PolicyTable,
+    ) -> Option<(Vec<u8>, Vec<u8>)> {
+        let series = self.series[at].as_ref().filter(|series| series.has(DIRTY))?;
         let key = record_key(series.window.name());
         let carried = self.carried.get(series.window.name()).map_or(&[][..], |carried| carried);
         let (last, touched, state) = (series.last, series.touched, series.window.state());
         let (count, values) = (series.window.len(), series.window.iter());
-        let encoded = EncodedSeries { last, touched, count, values, state, carried };
+        let method = policies.method_of(series.policy, series.window.name());
+        let encoded = EncodedSeries { last, touched, count, values, method: &method, state, carried };
         let value = encode_series(&key, origin, as_of, encoded);
         Some((key, value))
     }

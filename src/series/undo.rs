@@ -135,16 +135,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::tests::method_of;
-    use super::super::{SeriesLimits, SlotHint};
+    use super::super::{DIRTY, STATE_SAVED, SeriesLimits, SlotHint};
     use super::*;
 
     /// Everything that a verdict or an eviction can depend on, oldest series first.
     fn contents(table: &SeriesTable) -> Vec<(String, Vec<u64>, i64, u32)> {
-        let dirty = table.series.iter().flatten().filter(|series| series.is_dirty);
+        let dirty = table.series.iter().flatten().filter(|series| series.has(DIRTY));
         assert_eq!(table.dirty_bytes, dirty.map(Series::snapshot_bytes).sum::<u64>());
         let mut all = Vec::new();
         for (at, series) in (0..).zip(&table.series).filter_map(|(at, series)| Some((at, series.as_ref()?))) {
-            assert!(!series.is_state_saved);
+            assert!(!series.has(STATE_SAVED));
             let bits = series.window.iter().chain(series.window.state().iter().copied()).map(f64::to_bits).collect();
             assert_eq!(table.find(series.window.name()), Some(at));
             all.push((series.window.name().to_owned(), bits, series.last, series.touched));

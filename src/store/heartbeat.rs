@@ -141,16 +141,18 @@ impl Heartbeat {
         transaction.execute(
             "insert into detector_status (detector_group, topic, worker, state, settings_hash, partition, committed,
                 end_offset, lag, series, event_time, high_watermark, judged, learning, rejected, arrived_at, ignored,
-                reported_at, updated_at)
-             select $1, $2, $3, $4, $5, p.*, $18, now()
+                excluded, reported_at, updated_at)
+             select $1, $2, $3, $4, $5, p.*, $19, now()
              from unnest($6::int[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[],
-                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[], $17::bigint[]) as p
+                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[], $17::bigint[],
+                $18::bigint[]) as p
              on conflict (detector_group, topic, partition) do update set worker = excluded.worker,
                 state = excluded.state, committed = coalesce(excluded.committed, detector_status.committed), end_offset = excluded.end_offset,
                 lag = excluded.lag, high_watermark = excluded.high_watermark, judged = coalesce(excluded.judged, detector_status.judged),
                 learning = coalesce(excluded.learning, detector_status.learning),
                 rejected = coalesce(excluded.rejected, detector_status.rejected),
                 ignored = coalesce(excluded.ignored, detector_status.ignored),
+                excluded = coalesce(excluded.excluded, detector_status.excluded),
                 arrived_at = coalesce(excluded.arrived_at, detector_status.arrived_at), event_time = coalesce(excluded.event_time, detector_status.event_time),
                 series = excluded.series, reported_at = excluded.reported_at, settings_hash = excluded.settings_hash, updated_at = now()",
             &[
@@ -171,6 +173,7 @@ impl Heartbeat {
                 &total(|tally| tally.rejected),
                 &partitions.values().map(|status| status.arrived.map(Timestamp::to_time)).collect::<Vec<_>>(),
                 &total(|tally| tally.ignored),
+                &total(|tally| tally.excluded),
                 &Timestamp::now().to_time(),
             ],
         )?;
@@ -187,12 +190,12 @@ impl Heartbeat {
         }
         let each = |of: fn(&Tally) -> u64| coverage.values().map(|tally| of(tally) as i64).collect::<Vec<_>>();
         transaction.execute(
-            "insert into coverage as a (topic, minute, partition, judged, learning, rejected, ignored)
+            "insert into coverage as a (topic, minute, partition, judged, learning, rejected, ignored, excluded)
              select $1, c.* from unnest($2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[],
-                $7::bigint[]) as c
+                $7::bigint[], $8::bigint[]) as c
              on conflict (minute, topic, partition) do update set judged = a.judged + excluded.judged,
                 learning = a.learning + excluded.learning, rejected = a.rejected + excluded.rejected,
-                ignored = a.ignored + excluded.ignored",
+                ignored = a.ignored + excluded.ignored, excluded = a.excluded + excluded.excluded",
             &[
                 &self.topic,
                 &coverage.keys().map(|(at, _)| minute(at)).collect::<Vec<_>>(),
@@ -201,6 +204,7 @@ impl Heartbeat {
                 &each(|tally| tally.learning),
                 &each(|tally| tally.rejected),
                 &each(|tally| tally.ignored),
+                &each(|tally| tally.excluded),
             ],
         )?;
         Ok(())
@@ -264,14 +268,14 @@ impl Heartbeat {
         let each = |of: fn(&Activity) -> i64| activity.values().map(of).collect::<Vec<_>>();
         transaction.execute(
             "insert into activity as a (topic, minute, partition, judged, learning, rejected, late, late_seconds, early,
-                early_seconds, ignored)
+                early_seconds, ignored, excluded)
              select $1, c.* from unnest($2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[],
-                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[]) as c
+                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[]) as c
              on conflict (minute, topic, partition) do update set judged = a.judged + excluded.judged,
                 learning = a.learning + excluded.learning, rejected = a.rejected + excluded.rejected,
                 late = a.late + excluded.late, late_seconds = a.late_seconds + excluded.late_seconds,
                 early = a.early + excluded.early, early_seconds = a.early_seconds + excluded.early_seconds,
-                ignored = a.ignored + excluded.ignored",
+                ignored = a.ignored + excluded.ignored, excluded = a.excluded + excluded.excluded",
             &[
                 &self.topic,
                 &activity.keys().map(|(at, _)| minute(at)).collect::<Vec<_>>(),
@@ -284,6 +288,7 @@ impl Heartbeat {
                 &each(|of| of.early as i64),
                 &each(|of| of.early_seconds),
                 &each(|of| of.tally.ignored as i64),
+                &each(|of| of.tally.excluded as i64),
             ],
         )?;
         Ok(())

@@ -21,10 +21,12 @@ pub struct OutcomeCounts {
     pub dropped: u64,
     /// Ignored: null values, and records that match a pattern.
     pub ignored: u64,
+    /// Excluded: the policy of the series says that it is not judged.
+    pub excluded: u64,
 }
 
 impl OutcomeCounts {
-    const NAMES: [&str; 6] = ["learning", "normal", "anomalous", "rejected", "dropped", "ignored"];
+    const NAMES: [&str; 7] = ["learning", "normal", "anomalous", "rejected", "dropped", "ignored", "excluded"];
 
     /// Returns the number of all records with an outcome.
     pub fn sum(&self) -> u64 {
@@ -38,19 +40,21 @@ impl OutcomeCounts {
             learning: self.learning,
             rejected: self.rejected + self.dropped,
             ignored: self.ignored,
+            excluded: self.excluded,
         }
     }
 
-    fn numbers(&self) -> [u64; 6] {
-        [self.learning, self.normal, self.anomalous, self.rejected, self.dropped, self.ignored]
+    fn numbers(&self) -> [u64; 7] {
+        [self.learning, self.normal, self.anomalous, self.rejected, self.dropped, self.ignored, self.excluded]
     }
 
-    /// Parses the text; ignores unknown words in it. An older program did not write `ignored`.
+    /// Parses the text; ignores unknown words in it. An older program did not write `ignored` or
+    /// `excluded`.
     pub fn parse(text: &str) -> Option<OutcomeCounts> {
         let number = |name: &str| {
             text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
-        let [learning, normal, anomalous, rejected, dropped, ignored] = Self::NAMES.map(number);
+        let [learning, normal, anomalous, rejected, dropped, ignored, excluded] = Self::NAMES.map(number);
         Some(OutcomeCounts {
             learning: learning?,
             normal: normal?,
@@ -58,6 +62,7 @@ impl OutcomeCounts {
             rejected: rejected?,
             dropped: dropped?,
             ignored: ignored.unwrap_or(0),
+            excluded: excluded.unwrap_or(0),
         })
     }
 }
@@ -87,11 +92,12 @@ mod tests {
 
     #[test]
     fn counts_read_back_from_their_text_among_other_words() {
-        let counts = OutcomeCounts { learning: 1, normal: 2, anomalous: 3, rejected: 4, dropped: 5, ignored: 6 };
+        let counts =
+            OutcomeCounts { learning: 1, normal: 2, anomalous: 3, rejected: 4, dropped: 5, ignored: 6, excluded: 7 };
         assert_eq!(OutcomeCounts::parse(&format!("anomaly-partitions=4 {counts} postponed=7")), Some(counts));
-        assert_eq!(counts.sum(), 21);
+        assert_eq!(counts.sum(), 28);
         let older = "learning=1 normal=2 anomalous=3 rejected=4 dropped=5";
-        assert_eq!(OutcomeCounts::parse(older), Some(OutcomeCounts { ignored: 0, ..counts }));
+        assert_eq!(OutcomeCounts::parse(older), Some(OutcomeCounts { ignored: 0, excluded: 0, ..counts }));
         assert_eq!(OutcomeCounts::parse("anomaly-partitions=4"), None);
     }
 }

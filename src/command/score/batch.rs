@@ -153,7 +153,7 @@ fn outcome(
     }
     match judge.judge(source, event, at, || None) {
         Verdict::Learning => counts.learning += 1,
-        Verdict::Normal => {}
+        Verdict::Normal | Verdict::Excluded => {}
         Verdict::Anomalous(anomaly) => {
             counts.anomalies += 1;
             return print.anomaly(&anomaly);

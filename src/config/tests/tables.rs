@@ -20,7 +20,7 @@ fn tables_of_all_files_are_appended_in_order_and_the_last_match_wins_key_by_key(
     let loaded = gathered(&[
         ("common.toml", "[detector]\nwindow = 40\n"),
         ("detector.toml", &format!("{many}[[detector.override]]\ndevice = \"pump-*\"\nthreshold = 4\nwindow = 50\n")),
-        ("conf.d/10.toml", "[[detector.override]]\nmetric = \"temp*\"\nthreshold = 5\n"),
+        ("conf.d/10.toml", "[[detector.override]]\nmetric = \"temp*\"\nthreshold = 5\nmethod = \"ewma\"\n"),
         ("conf.d/20.toml", "detector.override = [{ device = \"pump-?\", min_samples = 31 }]\n"),
     ]);
     assert_eq!(loaded.settings.detector.overrides.len(), 14);
@@ -30,6 +30,7 @@ fn tables_of_all_files_are_appended_in_order_and_the_last_match_wins_key_by_key(
         ("window = 50 ", "detector.toml:37:10"),
         ("threshold = 5 ", "conf.d/10.toml:3:13"),
         ("min_samples = 31 ", "conf.d/20.toml:1:"),
+        ("method = ewma ", "conf.d/10.toml:4:10"),
         ("min_std_dev = 0 ", "# default"),
         ("enabled = true ", "# default"),
     ] {
@@ -71,7 +72,33 @@ fn errors_in_tables_have_line_column_caret_and_the_nearest_key() {
 }
 
 #[test]
-fn an_override_is_refused_until_the_detector_applies_it() {
-    let message = message(&[("common.toml", "[[detector.override]]\nwindow = 50\n")], &[]);
-    assert!(message.contains("common.toml:2:10") && message.contains("does not work in this version yet"), "{message}");
+fn min_samples_must_not_exceed_the_window_of_any_series_and_both_places_are_shown() {
+    let refused = message(
+        &[
+            ("common.toml", "[[detector.override]]\ndevice = \"pump-*\"\nmin_samples = 60\n"),
+            ("conf.d/10.toml", "[[detector.override]]\nmetric = \"temp*\"\nwindow = 50\n"),
+        ],
+        &[],
+    );
+    for part in [
+        "`detector.override[0].min_samples` (60) is more than `detector.override[1].window` (50)",
+        "common.toml:3:15",
+        "^^",
+        "`detector.override[1].window` is from ",
+        "conf.d/10.toml:3:10",
+    ] {
+        assert!(refused.contains(part), "{part} in:\n{refused}");
+    }
+    let refused = message(&[("common.toml", "[[detector.override]]\nwindow = 20\n")], &[]);
+    for part in [
+        "`detector.min_samples` (30) is more than `detector.override[0].window` (20)",
+        "common.toml:2:10",
+        "`detector.min_samples` is from default",
+    ] {
+        assert!(refused.contains(part), "{part} in:\n{refused}");
+    }
+    let fits = "[[detector.override]]\ndevice = \"a\"\nwindow = 20\nmin_samples = 20\nmethod = \"ewma\"\n";
+    let (_dir, places) = places(&[("common.toml", fits)], &[]);
+    let policy = load(&places).unwrap().settings.detection().policy;
+    assert_eq!(policy.resolve("a", "m").method.value, "ewma");
 }

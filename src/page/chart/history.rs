@@ -8,9 +8,9 @@ use super::minutes::{Coverage, CoverageRun};
 use super::{Percent, symbol, timed_title};
 use crate::anomaly::{Anomaly, Severity};
 use crate::archive::Bins;
-use crate::detect::DetectionSettings;
 use crate::method::critical_from;
 use crate::page::view::format::{clock, sigma_of};
+use crate::policy::Policy;
 
 /// Height of one lane in pixels.
 pub const HEIGHT: f64 = 72.0;
@@ -56,7 +56,7 @@ pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item
 /// Draws the labels of the lines, with the threshold of the newest anomaly, or the default without any.
 pub fn scale(newest: Option<&Anomaly>) -> String {
     let newest = newest.and_then(|anomaly| anomaly.threshold);
-    let threshold = newest.unwrap_or_else(|| DetectionSettings::default().threshold);
+    let threshold = newest.unwrap_or_else(|| Policy::default().threshold);
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
     for score in lines(threshold) {
         let (y, score) = (y(score / threshold) + 4.0, (score * 10.0).round() / 10.0);

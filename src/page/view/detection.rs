@@ -87,6 +87,8 @@ struct Content {
     span: &'static str,
     judged: String,
     learning: String,
+    /// Empty if there are none.
+    excluded: String,
     rejected: String,
     refused: String,
     conditions: Vec<Condition>,
@@ -175,6 +177,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, 
         span: query.words(SPAN),
         judged: rough(sum(|row| row.judged).max(arrived.judged)),
         learning: rough(sum(|row| row.learning).max(arrived.learning)),
+        excluded: if arrived.excluded > 0 { rough(arrived.excluded) } else { String::new() },
         rejected: rough(sum(|row| row.rejected).max(arrived.rejected)),
         refused: match data.reports.refused {
             0 => String::new(),

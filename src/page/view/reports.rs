@@ -143,9 +143,9 @@ impl Reports {
         lately.rejected > 0 && lately.judged + lately.learning == 0
     }
 
-    /// Returns the rates in records per second: judged, learning, rejected, ignored. They are those of the last whole
+    /// Returns the rates in records per second: judged, learning, rejected, ignored, excluded. They are those of the last whole
     /// minutes, or of the current minute if there is no other.
-    pub fn pace(&self, taken: Timestamp) -> Option<[f64; 4]> {
+    pub fn pace(&self, taken: Timestamp) -> Option<[f64; 5]> {
         let this = taken.millis().div_euclid(MINUTE) * MINUTE;
         let sum = |from: i64, to: i64| {
             let mut sum = Tally::default();
@@ -165,7 +165,8 @@ impl Reports {
                 (both, 120.0)
             }
         };
-        Some([tally.judged, tally.learning, tally.rejected, tally.ignored].map(|n| n as f64 / seconds))
+        let Tally { judged, learning, rejected, ignored, excluded } = tally;
+        Some([judged, learning, rejected, ignored, excluded].map(|n| n as f64 / seconds))
     }
 
     /// Returns why the detector did not serve at its last report, if a condition reported then or later tells.

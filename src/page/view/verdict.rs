@@ -201,14 +201,16 @@ impl Facts<'_> {
             let detail = detail.then(self.still()).then(self.times());
             return Banner { detail, ..Banner::of(Tone::Well, "Quiet.", strong, &within) };
         }
-        let Tally { rejected, ignored, .. } = self.data.reports.arrived.tally;
+        let Tally { rejected, ignored, excluded, .. } = self.data.reports.arrived.tally;
         let came =
             |n, what: &str| Sentence::say(&format!("{} came, and all were {what}.", counted(n, "record", "records")));
-        let detail = match (rejected, ignored) {
-            (0, 0) => Sentence::say("The detector runs, but no records arrived."),
-            (0, n) => came(n, "ignored: null values, or what `fields.ignore` names"),
-            (n, 0) => came(n, "rejected"),
-            (n, m) => came(n + m, "rejected or ignored"),
+        let detail = match (rejected, ignored, excluded) {
+            (0, 0, 0) => Sentence::say("The detector runs, but no records arrived."),
+            (0, n, 0) => came(n, "ignored: null values, or what `fields.ignore` names"),
+            (n, 0, 0) => came(n, "rejected"),
+            (0, 0, n) => came(n, "of excluded series: an override says `enabled = false`"),
+            (n, m, 0) => came(n + m, "rejected or ignored"),
+            (n, m, k) => came(n + m + k, "rejected, ignored or of excluded series"),
         };
         let more = (rejected > 0).then(|| ["/dead-letters".to_owned(), "Rejected records".to_owned()]);
         Banner {

@@ -66,7 +66,8 @@ impl ReportQueries for PostgresArchive {
     fn activity(&self, from: Timestamp, grain: i64) -> Result<Vec<ActivityRow>, NoAnswer> {
         self.ask(|client| {
     let sql = "select date_bin(make_interval(secs => $2), minute, $1), sum(judged)::bigint, sum(learning)::bigint, sum(rejected)::bigint, sum(late)::bigint, \
-               sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint, sum(ignored)::bigint \
+               sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint, sum(ignored)::bigint, \
+               sum(excluded)::bigint \
                from activity where minute >= $1 group by 1 order by 1";
     let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
     let line = |row| {
@@ -75,6 +76,7 @@ impl ReportQueries for PostgresArchive {
             learning: whole(row, 2)?,
             rejected: whole(row, 3)?,
             ignored: whole(row, 8)?,
+            excluded: whole(row, 9)?,
         };
         let activity = Activity {
             tally,
@@ -150,7 +152,7 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
     let sql = "select detector_group, topic, partition, worker, state, committed, lag, event_time, series, \
                settings_hash, updated_at, extract(epoch from clock_timestamp() - updated_at)::float8, \
                high_watermark, judged, learning, rejected, arrived_at, \
-               extract(epoch from reported_at - updated_at)::float8 \
+               extract(epoch from reported_at - updated_at)::float8, excluded \
                from detector_status order by detector_group, topic, partition";
     let line = |row| {
         Ok(StatusRow {
@@ -172,6 +174,7 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
             rejected: get(row, 15)?,
             arrived_at: get::<Option<OffsetDateTime>>(row, 16)?.map(Timestamp::from),
             ahead: get(row, 17)?,
+            excluded: get(row, 18)?,
         })
     };
     client.query(sql, &[])?.iter().map(line).collect()

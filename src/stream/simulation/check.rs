@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use super::cluster::{LogEntry, SimulatedTopic};
 use super::decisions::Decisions;
-use super::world::ScheduleOutcome;
+use super::world::{CONTEXT, ScheduleOutcome};
 use crate::anomaly::RecordId;
 use crate::config::resolved::OnReject;
-use crate::detect::{DetectionSettings, Detector, Verdict};
+use crate::detect::{DetectionSettings, Detector, Verdict, hex};
 use crate::event::{self, Timestamp};
 use crate::series::SeriesLimits;
 use crate::stream::progress::OutcomeCounts;
@@ -27,13 +27,22 @@ pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
         return Err("committed offsets went back".into());
     }
     let SeriesLimits { max_series, idle_after } = SeriesLimits::default();
-    let settings = DetectionSettings { max_series, idle_after, ..outcome.settings.clone() };
-    let mut detector = Detector::new(settings).expect("a method");
+    let settings = outcome.policies.iter().map(|policy| DetectionSettings {
+        policy: policy.clone(),
+        context: CONTEXT,
+        max_series,
+        idle_after,
+    });
+    let settings = settings.map(|settings| (hex(&settings.fingerprint()), settings)).collect::<BTreeMap<_, _>>();
+    let epochs = cluster.epochs();
     let (mut anomalies, mut letters) = (Multiset::new(), Multiset::new());
     for ((topic, partition), log) in &cluster.topics {
         if *topic != SimulatedTopic::Input {
             continue;
         }
+        let mut epochs = epochs.get(partition).into_iter().flatten().peekable();
+        let first = epochs.peek().and_then(|(_, hash)| settings.get(hash)).or(settings.values().next());
+        let mut detector = Detector::new(first.expect("settings").clone()).expect("methods");
         let mut counts = OutcomeCounts::default();
         let mut decisions = Decisions::new(outcome, *partition);
         // Trimmed records are still there for us.
@@ -43,6 +52,9 @@ pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
             // After records that another program passed by the counts begin again.
             while gaps.next_if(|(_, _, to)| *to <= offset).is_some() {
                 counts = OutcomeCounts::default();
+            }
+            while let Some((_, hash)) = epochs.next_if(|(from, _)| *from <= offset) {
+                detector.change(settings[hash].policy.clone());
             }
             let is_passed_by = gaps.peek().is_some_and(|(_, from, _)| *from <= offset);
             if is_passed_by {
@@ -62,6 +74,7 @@ pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
                         Verdict::Learning => counts.learning += 1,
                         Verdict::Normal => counts.normal += 1,
                         Verdict::Anomalous(_) => counts.anomalous += 1,
+                        Verdict::Excluded => counts.excluded += 1,
                     }
                     if let Verdict::Anomalous(anomaly) = verdict {
                         let text = serde_json::to_vec(&anomaly).expect("an anomaly is JSON");

@@ -1,10 +1,11 @@
-//! Decisions that the workers made and recorded, here: which series were evicted, and before which offset. The oracle carries
+//! Decisions that the workers made and recorded, here: which series were evicted, and before which offset; and from which offset
+//! on which settings held. The oracle carries
 //! them out at the same offsets. Each must have been due by the records before it, under the settings of some process; and
 //! none may be missing that was due under those of every process.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::cluster::{Fate, LogEntry, SimulatedTopic};
+use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::world::ScheduleOutcome;
 use crate::detect::Detector;
 use crate::event;
@@ -51,7 +52,9 @@ impl Decisions {
         let mut key = String::new();
         let Ok(event) = event::decode(entry.value.as_deref(), &event::Fields::default()) else { return Ok(()) };
         let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
-        self.carry_out(detector, offset, Some(key))?;
+        let policy = detector.settings().policy.resolve(&event.device_id, event.metric_name.as_deref().unwrap_or(""));
+        // A record of an excluded series brings no new one.
+        self.carry_out(detector, offset, policy.enabled.value.then_some(key))?;
         (self.next, self.is_decided) = (offset + 1, is_judged);
         Ok(())
     }
@@ -88,5 +91,30 @@ impl Decisions {
             }
         }
         Ok(has_made_room)
+    }
+}
+
+impl SimulatedCluster {
+    /// Changes of the settings that were recorded, by partition: from which offset on which fingerprint held. Each checkpoint says
+    /// what held from the first offset that it mentions on.
+    pub fn epochs(&self) -> BTreeMap<i32, Vec<(i64, String)>> {
+        let mut all = BTreeMap::<i32, Vec<(i64, String)>>::new();
+        for ((topic, partition), log) in &self.topics {
+            let is_there = |entry: &&LogEntry| !matches!(entry.fate, Fate::Aborted | Fate::Open);
+            let entries = log.entries.iter().filter(is_there).filter(|_| *topic == SimulatedTopic::State);
+            for entry in entries {
+                let (Some(key @ b"f"), Some(value)) = (entry.key.as_deref(), &entry.value) else { continue };
+                let body = snapshot::unseal(key, value).expect("a checkpoint");
+                let body = serde_json::from_slice::<serde_json::Value>(body).expect("a checkpoint is JSON");
+                let epoch =
+                    |epoch: &serde_json::Value| Some((epoch["from"].as_i64()?, epoch["settings"].as_str()?.into()));
+                let newer = body["epochs"].as_array().into_iter().flatten().filter_map(epoch).collect::<Vec<_>>();
+                let known = all.entry(*partition).or_default();
+                known.retain(|(from, _)| newer.first().is_some_and(|(first, _)| from < first));
+                known.extend(newer);
+            }
+        }
+        all.retain(|_, epochs| !epochs.is_empty());
+        all
     }
 }

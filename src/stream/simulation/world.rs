@@ -17,6 +17,7 @@ use crate::config::resolved::{OnReject, Settings, StartPosition};
 use crate::detect::{DetectionSettings, Detector};
 use crate::health::{ComponentState, ConditionCode, Health, InputHealth};
 use crate::meter::Meter;
+use crate::policy::{Policy, PolicyOverride};
 use crate::series::SeriesLimits;
 use crate::stop::Stop;
 use crate::stream::sink::{self, Sink};
@@ -33,6 +34,9 @@ pub enum Defect {
     LostOffset,
 }
 
+/// Values that an anomaly carries.
+pub const CONTEXT: usize = 12;
+
 /// What a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessKind {
@@ -47,7 +51,8 @@ pub struct Schedule {
     pub steps: u32,
     faults: f64,
     pub partitions: i32,
-    pub settings: DetectionSettings,
+    /// Each process has one of these, and changes to another one are recorded.
+    pub policies: Vec<Policy>,
     /// Each process has one of these.
     pub bounds: Vec<SeriesLimits>,
     /// A device whose clock is wrong, and the time of its records; `None`: microseconds.
@@ -62,13 +67,7 @@ pub struct Schedule {
 impl Schedule {
     pub fn new(seed: u64, defect: Option<Defect>) -> Self {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5EED);
-        let mut settings = DetectionSettings {
-            window: random.random_range(4..12),
-            min_samples: 3,
-            threshold: 2.0,
-            context: 12,
-            ..DetectionSettings::default()
-        };
+        let mut policies = vec![policy(&mut random), policy(&mut random)];
         let mut bounds = || SeriesLimits {
             max_series: if random.random_bool(0.3) { random.random_range(1..7) } else { 1_000 },
             idle_after: random.random_bool(0.5).then_some(600),
@@ -76,6 +75,7 @@ impl Schedule {
         let mut bounds = vec![bounds(), bounds()];
         // Changed settings, as processes are restarted one after the other.
         bounds.truncate(random.random_range(1..=2));
+        policies.truncate(random.random_range(1..=2));
         let wrong_device = random.random_range(0..16);
         // 1970, the year 2200, and microseconds.
         let wrong_time = [Some(0), Some(7_258_118_400_000), None][random.random_range(0..3usize)];
@@ -90,7 +90,6 @@ impl Schedule {
         config.detector.stop_leaves = random.random_bool(0.5);
         let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
         let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
-        settings.method = ["sigma", "ewma"][random.random_range(0..2usize)].into();
         config.sink.batch = random.random_range(1..20);
         Schedule {
             seed,
@@ -98,7 +97,7 @@ impl Schedule {
             steps,
             faults,
             partitions,
-            settings,
+            policies,
             bounds,
             wrong_device,
             wrong_time,
@@ -109,9 +108,32 @@ impl Schedule {
     }
 }
 
+/// Half of them with overrides: both methods, windows of several lengths, an excluded device.
+fn policy(random: &mut Xoshiro256PlusPlus) -> Policy {
+    let methods = ["sigma", "ewma"];
+    let method = random.random_range(0..2usize);
+    let mut policy = Policy {
+        window: random.random_range(4..12),
+        min_samples: 3,
+        threshold: 2.0,
+        method: methods[method].into(),
+        ..Policy::default()
+    };
+    if random.random_bool(0.5) {
+        let on = |device: &str| PolicyOverride { device: Some(device.into()), ..PolicyOverride::default() };
+        policy.overrides = vec![
+            PolicyOverride { threshold: Some(1.5), window: Some(random.random_range(3..9)), ..on("d?") },
+            PolicyOverride { method: Some(methods[1 - method].into()), min_samples: Some(2), ..on("d*1") },
+            PolicyOverride { window: Some(random.random_range(3..16)), ..on("d1*") },
+            PolicyOverride { enabled: Some(false), ..on(&format!("d{}", random.random_range(0..6))) },
+        ];
+    }
+    policy
+}
+
 /// What is left at the end.
 pub struct ScheduleOutcome {
-    pub settings: DetectionSettings,
+    pub policies: Vec<Policy>,
     pub bounds: Vec<SeriesLimits>,
     pub config: Settings,
     pub cluster: SimulatedCluster,
@@ -150,6 +172,9 @@ pub struct Totals {
     grown: u64,
     /// Those of them that the group knew as added when it took them.
     added: u64,
+    /// Changes of the policy, and records of excluded series.
+    changes: u64,
+    excluded: u64,
 }
 
 impl Totals {
@@ -177,6 +202,8 @@ impl Totals {
         self.restored += other.restored;
         self.grown += other.grown;
         self.added += other.added;
+        self.changes += other.changes;
+        self.excluded += other.excluded;
     }
 
     pub fn assert_varied(&self) {
@@ -201,6 +228,8 @@ impl Totals {
             5 * self.restored,
             self.grown,
             self.added,
+            self.changes,
+            self.excluded,
         ];
         assert!(all.iter().all(|n| *n > 500), "{self:?}");
     }
@@ -252,10 +281,12 @@ pub fn play(schedule: &Schedule) -> ScheduleOutcome {
         restored: inner.cluster.database.restored,
         grown: (inner.cluster.partitions - schedule.partitions) as u64,
         added: inner.cluster.transactions.added.len() as u64,
+        excluded: inner.cluster.transactions.offsets.values().map(|mark| mark.counts.excluded).sum(),
+        changes: inner.cluster.epochs().values().map(|epochs| epochs.len() as u64 - 1).sum(),
         ..count(&mut inner.cluster)
     };
     ScheduleOutcome {
-        settings: schedule.settings.clone(),
+        policies: schedule.policies.clone(),
         bounds: schedule.bounds.clone(),
         config: schedule.config.clone(),
         trace: inner.trace,
@@ -311,8 +342,9 @@ fn work(process: &Process<'_>) -> Option<String> {
     loop {
         let log = SimulatedClient::new(stage.clone(), actor, name, schedule.defect);
         let SeriesLimits { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
-        let settings = DetectionSettings { max_series, idle_after, ..schedule.settings.clone() };
-        let detector = Detector::new(settings).expect("a method");
+        let policy = schedule.policies[actor % schedule.policies.len()].clone();
+        let detector = Detector::new(DetectionSettings { policy, context: CONTEXT, max_series, idle_after });
+        let detector = detector.expect("methods");
         let part = health.component(name);
         let parts = (part.clone(), input.clone());
         let worker = Worker::new(log, detector, &schedule.config, parts, meter.clone(), &mut observer, stop);

@@ -1,12 +1,15 @@
 //! The floor of a partition: the record of `anomaly_state` that says from where on the input must be replayed over the
 //! windows, and all that a restart must find unchanged to trust them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::resolved::Settings;
 use crate::detect::{Detector, hex};
 use crate::event::{DECODING, Decoder, Fields};
-use crate::method::{self, Method, MethodId};
+use crate::method::{self, MethodId};
+use crate::policy::{Policy, PolicyTable};
 use crate::series::clock::{ClockSnapshot, PartitionClock, seconds};
 use crate::series::snapshot::{self, DamagedRecord};
 use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, Remedy, TopicIdentity};
@@ -43,12 +46,12 @@ pub(super) struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Epoch {
     pub from: i64,
-    /// Their fingerprint.
+    /// Fingerprint of the policy.
     pub settings: String,
-    /// Values that a window held.
-    pub window: usize,
+    /// The policy, as far as it differs from the default; see [`Policy::changed`].
+    pub policy: BTreeMap<String, serde_json::Value>,
     /// Whose states the series had.
-    pub method: MethodId,
+    pub methods: Vec<MethodId>,
     /// Where the fields were: what was no event then joined no window.
     pub fields: Fields,
     /// How records were read; programs that did not write it read them as version 0.
@@ -59,13 +62,28 @@ pub(super) struct Epoch {
 impl Epoch {
     /// The settings of now, from an offset on.
     pub fn of(from: i64, detector: &Detector, fields: &Fields) -> Epoch {
-        let (settings, window) = (hex(&detector.fingerprint()), detector.settings().window);
-        Epoch { from, settings, window, method: detector.method(), fields: fields.clone(), decoding: DECODING }
+        let (settings, policy) = (hex(&detector.fingerprint()), &detector.settings().policy);
+        let versions = policy.methods().into_iter().filter_map(|name| Some((name, method::version_of(name)?)));
+        let methods = versions.map(|(name, version)| MethodId { name: name.to_owned(), version }).collect();
+        Epoch { from, settings, policy: policy.changed(), methods, fields: fields.clone(), decoding: DECODING }
     }
 
-    /// The method that updated states then; `None` if this program does not have it.
-    pub fn method(&self) -> Option<Box<dyn Method>> {
-        method::by_id(&self.method, self.window)
+    /// The policies of series then.
+    ///
+    /// # Errors
+    /// What this program does not know of them.
+    pub fn policies(&self) -> Result<PolicyTable, String> {
+        for MethodId { name, version } in &self.methods {
+            let ours = match method::version_of(name) {
+                Some(ours) if ours == *version => continue,
+                Some(ours) => format!("this program has version {ours} of it"),
+                None => "this program does not have that method".to_owned(),
+            };
+            return Err(format!("holds states of version {version} of method {name}, and {ours}"));
+        }
+        let policy = Policy::from_changed(&self.policy);
+        let policy = policy.map_err(|e| format!("holds windows of settings that this program does not know: {e}"))?;
+        PolicyTable::new(&policy).ok_or_else(|| "holds states of a method that this program does not have".to_owned())
     }
 
     /// Reads records as they were read then.
@@ -130,14 +148,9 @@ impl Checkpoint {
         differs
     }
 
-    /// What is wrong if this program does not have the method of an epoch.
-    fn unknown_method(&self) -> Option<String> {
-        let MethodId { name, version } = &self.epochs.iter().find(|epoch| epoch.method().is_none())?.method;
-        let ours = match method::version_of(name) {
-            Some(ours) => format!("this program has version {ours} of it"),
-            None => "this program does not have that method".to_owned(),
-        };
-        Some(format!("holds states of version {version} of method {name}, and {ours}"))
+    /// What is wrong if this program does not know the policy or a method of an epoch.
+    fn unknown(&self) -> Option<String> {
+        self.epochs.iter().find_map(|epoch| epoch.policies().err())
     }
 
     /// Whether the windows belong to this group and this topic, and stand for nothing that is not committed. `newest`: the
@@ -173,7 +186,7 @@ impl Checkpoint {
                 begin_again(settings)
             ));
         }
-        if let Some(why) = self.unknown_method() {
+        if let Some(why) = self.unknown() {
             return stop(format!("{state} [{partition}] {why}. Start the program that wrote it. {anew}"));
         }
         match committed {
@@ -210,11 +223,16 @@ pub(super) fn begin_again(settings: &Settings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::UNRESOLVED;
     use crate::stream::client::ConsumedRecord;
 
+    fn sigma(version: u32) -> MethodId {
+        MethodId { name: "sigma".into(), version }
+    }
+
     fn epoch(from: i64, settings: &str, window: usize, fields: &Fields) -> Epoch {
-        let method = MethodId { name: "sigma".into(), version: 1 };
-        Epoch { from, settings: settings.into(), window, method, fields: fields.clone(), decoding: DECODING }
+        let (policy, methods) = (Policy { window, ..Policy::default() }.changed(), vec![sigma(1)]);
+        Epoch { from, settings: settings.into(), policy, methods, fields: fields.clone(), decoding: DECODING }
     }
 
     fn floor(epochs: &[(i64, &str)]) -> Checkpoint {
@@ -270,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_older_programs_epoch_reads_records_as_that_program_did() {
-        let old = r#"{"from":0,"settings":"a","window":100,"method":{"name":"sigma","version":1},"fields":
+        let old = r#"{"from":0,"settings":"a","policy":{},"methods":[{"name":"sigma","version":1}],"fields":
             {"device":"$key","metric":"m","value":"v","time":"t"}}"#;
         let old = serde_json::from_str::<Epoch>(old).unwrap();
         assert_eq!(old.decoding, 0);
@@ -302,8 +320,8 @@ mod tests {
     fn an_epoch_of_an_unknown_method_is_found_and_both_versions_are_named() {
         let why = |name: &str, version| {
             let mut floor = floor(&[(0, "a")]);
-            floor.epochs[0].method = MethodId { name: name.into(), version };
-            floor.unknown_method()
+            floor.epochs[0].methods = vec![sigma(1), MethodId { name: name.into(), version }];
+            floor.unknown()
         };
         assert_eq!(why("ewma", 1), None);
         let newer = why("ewma", 7).unwrap();
@@ -316,10 +334,20 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_with_settings_of_a_newer_program_is_found_and_its_setting_is_named() {
+        let mut floor = floor(&[(0, "a")]);
+        floor.epochs[0].policy.insert("season".into(), 7.into());
+        let why = floor.unknown().unwrap();
+        assert!(
+            why.starts_with("holds windows of settings that this program does not know: ") && why.contains("season")
+        );
+    }
+
+    #[test]
     fn another_method_begins_an_epoch() {
         let mut floor = floor(&[(0, "a")]);
         let mut next = epoch(40, "a", 100, &Fields::default());
-        next.method.version = 2;
+        next.methods = vec![sigma(2)];
         assert!(floor.settle(next.clone()));
         assert!(!floor.settle(Epoch { from: 50, ..next }));
     }
@@ -332,7 +360,7 @@ mod tests {
         assert!(floor.settle(epoch(40, "a", 100, &other)));
         assert!(floor.settle(epoch(40, "b", 200, &usual)));
         assert!(floor.settle(epoch(40, "c", 300, &usual)));
-        let epochs = floor.epochs.iter().map(|e| (e.from, e.window)).collect::<Vec<_>>();
-        assert_eq!(epochs, [(0, 100), (40, 300)]);
+        let epochs = floor.epochs.iter().map(|e| (e.from, e.policies().unwrap().of(UNRESOLVED, "").0.window));
+        assert_eq!(epochs.collect::<Vec<_>>(), [(0, 100), (40, 300)]);
     }
 }

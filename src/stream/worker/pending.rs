@@ -215,11 +215,15 @@ impl PendingTransaction {
             Verdict::Learning => &mut counts.learning,
             Verdict::Normal => &mut counts.normal,
             Verdict::Anomalous(_) => &mut counts.anomalous,
+            Verdict::Excluded => &mut counts.excluded,
         } += 1;
-        let is_learning = verdict == Verdict::Learning;
-        let minute = self.cover(partition, at);
-        *(if is_learning { &mut minute.learning } else { &mut minute.judged }) += 1;
-        *(if is_learning { &mut self.tally.learning } else { &mut self.tally.judged }) += 1;
+        let count = |tally: &mut Tally| match verdict {
+            Verdict::Learning => tally.learning += 1,
+            Verdict::Excluded => tally.excluded += 1,
+            Verdict::Normal | Verdict::Anomalous(_) => tally.judged += 1,
+        };
+        count(self.cover(partition, at));
+        count(&mut self.tally);
         if let Verdict::Anomalous(anomaly) = verdict {
             self.outbox.push(OutgoingRecord {
                 output: OutputTopic::Anomalies,
@@ -257,6 +261,7 @@ impl PendingTransaction {
         let anomalous = self.anomalies.len() as u64;
         meter.events.add("learning", self.tally.learning);
         meter.events.add("ignored", self.tally.ignored);
+        meter.events.add("excluded", self.tally.excluded);
         meter.events.add("normal", self.tally.judged - anomalous);
         meter.events.add("anomalous", anomalous);
         let critical = self.anomalies.iter().filter(|a| a.severity == Severity::Critical).count() as u64;

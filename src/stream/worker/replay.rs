@@ -34,10 +34,10 @@ pub(super) struct PartitionReplay {
     pub same_time: SameTime,
 }
 
-/// Of a method that this program does not have [`Checkpoint::fits`] has said so.
+/// Of a policy that this program does not know [`Checkpoint::fits`] has said so.
 fn set_epoch(restore: &mut TableRestore, epoch: &Epoch) {
-    if let Some(method) = epoch.method() {
-        restore.set_epoch(epoch.from, epoch.window, method);
+    if let Ok(policies) = epoch.policies() {
+        restore.set_epoch(epoch.from, policies);
     }
 }
 

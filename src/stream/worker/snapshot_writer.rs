@@ -200,7 +200,10 @@ impl Place {
         // Half: what is written twice is cheaper than what a restart must replay.
         let is_worth_it = self.bytes >= table.dirty_bytes() / 2 || rest >= LONGEST || self.is_pressed;
         let has_changed = mark.offset > self.floor.offset;
-        self.gone.len() >= GONE.max(table.len()) || (has_changed && rest >= interval && is_worth_it)
+        // Settings that never judged must leave no trace: their epoch is replaced by that of the next ones.
+        let has_judged = self.floor.epochs.last().is_none_or(|epoch| mark.offset > epoch.from);
+        let has_gone = self.gone.len() >= GONE.max(table.len());
+        has_judged && (has_gone || (has_changed && rest >= interval && is_worth_it))
     }
 
     fn write(
@@ -229,9 +232,8 @@ impl Place {
             written.evictions += 1;
         }
         if let Some(sweep) = sweep {
-            let (method, topic) = (detector.method(), self.floor.topic.clone());
-            let origin = SnapshotOrigin { settings: fingerprint, method, topic, partition };
-            let mut part = table.part(sweep.cursor, sweep.part, mark.offset, &origin);
+            let origin = SnapshotOrigin { settings: fingerprint, topic: self.floor.topic.clone(), partition };
+            let mut part = table.part(sweep.cursor, sweep.part, mark.offset, &origin, detector.policies());
             written.snapshots += part.records.len() as u64;
             std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
             if part.next.is_none() {

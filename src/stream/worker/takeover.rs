@@ -158,7 +158,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
                 "windows restored"
             );
             if missing > 0 {
-                let values = (table.len() * self.judging.detector.settings().window) as u64;
+                let values = (table.len() * self.judging.detector.settings().policy.largest_window()) as u64;
                 self.shortfalls.add(partition, missing, to.counts.sum(), values);
             }
             self.judging.detector.adopt(partition, table);

@@ -158,6 +158,11 @@ mod tests {
     use crate::anomaly::RecordId;
     use crate::detect::{DetectionSettings, Detector, Verdict};
     use crate::event::Event;
+    use crate::policy::Policy;
+
+    fn of_method(method: &str) -> Policy {
+        Policy { method: method.into(), ..Policy::default() }
+    }
 
     /// What the detector says of a value after so many others, as it comes back from its JSON.
     fn judged(settings: DetectionSettings, count: i64) -> Anomaly {
@@ -180,13 +185,8 @@ mod tests {
         let floors = [(0.0, 0.0), (5.0, 0.0), (0.0, 0.2)];
         for (method, count) in [("sigma", 40), ("sigma", 250), ("ewma", 40), ("ewma", 250)] {
             for (min_std_dev, min_relative_std_dev) in floors {
-                let settings = DetectionSettings {
-                    method: method.into(),
-                    min_std_dev,
-                    min_relative_std_dev,
-                    ..DetectionSettings::default()
-                };
-                let anomaly = judged(settings, count);
+                let policy = Policy { min_std_dev, min_relative_std_dev, ..of_method(method) };
+                let anomaly = judged(DetectionSettings { policy, ..DetectionSettings::default() }, count);
                 assert!(proof(&anomaly).is_ok_and(|text| text.contains("in every bit")), "{:?}", proof(&anomaly));
                 let raised = steps(&anomaly).iter().any(|step| step.name.contains("raised by a floor"));
                 assert_eq!(raised, (min_std_dev, min_relative_std_dev) != (0.0, 0.0), "{method}");
@@ -212,7 +212,7 @@ mod tests {
             |a| next(&mut a.score),
         ];
         for method in ["sigma", "ewma"] {
-            let anomaly = judged(DetectionSettings { method: method.into(), ..DetectionSettings::default() }, 40);
+            let anomaly = judged(DetectionSettings { policy: of_method(method), ..DetectionSettings::default() }, 40);
             for (at, change) in changes.iter().enumerate() {
                 let mut other = anomaly.clone();
                 change(&mut other);
@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn what_the_record_does_not_hold_is_said() {
-        let of = |method: &str| judged(DetectionSettings { method: method.into(), ..DetectionSettings::default() }, 40);
+        let of =
+            |method: &str| judged(DetectionSettings { policy: of_method(method), ..DetectionSettings::default() }, 40);
         let reason = |anomaly: Anomaly| proof(&anomaly).unwrap_err();
         let short = judged(DetectionSettings { context: 7, ..DetectionSettings::default() }, 40);
         assert_eq!(reason(short), "the record contains the last 7 of the 40 values that it was judged by");
