@@ -129,7 +129,7 @@ impl Supervisor {
                 notifier.extend(Duration::from_secs(10));
             }
             notifier.beat(self.health.silence());
-            clock.look();
+            clock.check();
         }
         notifier.stopping();
         tracing::info!("stopping");
@@ -162,7 +162,7 @@ impl Clock {
     }
 
     /// Logs a jump since the last call.
-    fn look(&mut self) {
+    fn check(&mut self) {
         let expected = self.wall + self.steady.elapsed();
         *self = Clock::new();
         let (seconds, way) = match self.wall.duration_since(expected) {

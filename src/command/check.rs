@@ -67,8 +67,8 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
     // The packaged services read only the packaged directory.
     let is_packaged = places.dir == Path::new(config::DIR);
     let paths = if is_packaged { loaded.paths(file) } else { Vec::new() };
-    let looked = || [files::look(settings, file), files::unseen(settings, &paths)].concat();
-    let found = account::acting(account.as_ref(), looked);
+    let check_files = || [files::check(settings, file), files::unseen(settings, &paths)].concat();
+    let found = account::acting(account.as_ref(), check_files);
     let found = found.map_err(|e| Error::internal(format_args!("cannot read as another user: {e}")))?;
     if check.connect || !found.is_empty() {
         tally.line("");
@@ -84,9 +84,9 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
 }
 
 /// Returns the user that reads the files: the given one. Without it, root reads as the services' user, if that exists.
-fn reader(asked: Option<&str>) -> Result<Option<Account>> {
+fn reader(user: Option<&str>) -> Result<Option<Account>> {
     let unreadable = |e| Error::no_input(format_args!("cannot read the users of this machine: {e}"));
-    match asked {
+    match user {
         None if !account::is_root() => Ok(None),
         None => Account::find(account::SERVICE).map_err(unreadable),
         Some("root") if account::is_root() => Ok(None),

@@ -52,17 +52,17 @@ pub fn run(options: &Demo) -> Result<()> {
     migrate::apply(&settings.postgres)?;
     output::line(format_args!("  events      {}", feed::describe(&settings)))?;
 
-    let mut crew = Supervisor::default();
-    let stop = crew.stop.clone();
-    detector::start(&mut crew, &settings, print(stop.clone(), settings.producer.source != SourceKind::Replay))?;
-    role::producer::publish(&mut crew, &settings, source)?;
-    role::dashboard::start(&mut crew, &settings)?;
+    let mut supervisor = Supervisor::default();
+    let stop = supervisor.stop.clone();
+    detector::start(&mut supervisor, &settings, print(stop.clone(), settings.producer.source != SourceKind::Replay))?;
+    role::producer::publish(&mut supervisor, &settings, source)?;
+    role::dashboard::start(&mut supervisor, &settings)?;
     if output::lines(format_args!("  dashboard   {pages}/\nCtrl-C ends it. Anomalies:\n")).is_err() {
         // Threads are running: stop them in order.
         stop.request();
     }
     // SIGHUP: the terminal was closed.
-    let ended = crew.supervise(&signals, &settings, || stop.request());
+    let ended = supervisor.supervise(&signals, &settings, || stop.request());
     let printed = output::lines("\nending: PostgreSQL and everything in it is removed\n");
     drop(database);
     ended.and(printed)

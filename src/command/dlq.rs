@@ -21,8 +21,8 @@ const SHOWN: usize = 4_096;
 ///
 /// # Errors
 /// 69 if Kafka is unavailable or refuses, 66 if there is no such dead letter.
-pub fn run(settings: &Settings, asked: &Dlq) -> Result<()> {
-    match asked {
+pub fn run(settings: &Settings, command: &Dlq) -> Result<()> {
+    match command {
         Dlq::List { pick, limit } => list(settings, pick, *limit),
         Dlq::Show { letter, value } => show(settings, *letter, *value),
         Dlq::Replay { pick, dry_run } => replay(settings, pick, *dry_run),

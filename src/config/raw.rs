@@ -73,7 +73,7 @@ fn files(places: &SettingFiles, account: Option<&Account>, report: &mut Settings
     let problem = |title: String, report: &mut SettingsReport| {
         report.add(&SettingOrigin::Secret(places.dir.clone()), title, "expected a directory", None);
     };
-    match read::look(&places.dir, account) {
+    match read::metadata(&places.dir, account) {
         Ok(Some(found)) if found.is_dir() => {}
         Ok(Some(_)) => {
             problem(format!("{} is not a directory", foreign::path(&places.dir)), report);

@@ -19,7 +19,7 @@ const MARK: char = '\u{feff}';
 ///
 /// # Errors
 /// When it cannot be determined, and when the target of a symbolic link does not exist.
-pub fn look(path: &Path, account: Option<&Account>) -> io::Result<Option<Metadata>> {
+pub fn metadata(path: &Path, account: Option<&Account>) -> io::Result<Option<Metadata>> {
     acting(account, || found(path, fs::metadata(path)))?
 }
 

@@ -96,7 +96,7 @@ impl Current {
 
 /// Checks both files for `anomaly check` and at start. It checks everything that serving needs, and reports how long
 /// the certificate is valid.
-pub fn look(certificate: &Path, key: &Path, now: Timestamp) -> Vec<Finding> {
+pub fn check(certificate: &Path, key: &Path, now: Timestamp) -> Vec<Finding> {
     let (chain, secret) = match read(certificate, key) {
         Ok(both) => both,
         Err((what, path, why)) => return vec![Finding::new(what, Grade::Unusable, unusable(path, &why))],

@@ -19,7 +19,7 @@ const SLOW_ROUNDS: u32 = 3;
 /// The watch over the archive, with the result of the last rounds.
 pub struct ArchiveWatch {
     dashboard: Arc<Dashboard>,
-    asked: Option<Monotonic>,
+    last_round: Option<Monotonic>,
     /// Number of refusals that the site had counted when the last round began.
     noted: u64,
     refusal: Option<String>,
@@ -28,19 +28,19 @@ pub struct ArchiveWatch {
 
 impl ArchiveWatch {
     pub(super) fn new(dashboard: Arc<Dashboard>) -> ArchiveWatch {
-        ArchiveWatch { dashboard, asked: None, noted: 0, refusal: None, slow_rounds: 0 }
+        ArchiveWatch { dashboard, last_round: None, noted: 0, refusal: None, slow_rounds: 0 }
     }
 
     /// Returns why the pages get no new answers, with the remedy; `None` while they get them. Queries the archive if a
     /// round is due.
-    pub fn look(&mut self) -> Option<String> {
+    pub fn check(&mut self) -> Option<String> {
         let is_in_doubt =
             self.refusal.is_some() || self.slow_rounds > 0 || self.noted != self.dashboard.site.health().refusals();
         let pause = if is_in_doubt { SOON } else { USUAL };
         if self.dashboard.site.is_away() {
             // Its answers after the outage are not known yet.
-            self.asked = None;
-        } else if self.asked.is_none_or(|asked| asked.elapsed() >= pause) {
+            self.last_round = None;
+        } else if self.last_round.is_none_or(|last_round| last_round.elapsed() >= pause) {
             self.ask();
         }
         if let Some(OutageCause { since, unavailable: Unavailable { what, cause } }) =
@@ -64,13 +64,13 @@ impl ArchiveWatch {
     /// Makes the next call run a round of queries.
     #[cfg(test)]
     pub(super) fn is_due(&mut self) {
-        self.asked = None;
+        self.last_round = None;
     }
 
     /// Runs one round, up to the first query that is not answered.
     fn ask(&mut self) {
         self.noted = self.dashboard.site.health().refusals();
-        self.asked = Some(Monotonic::now());
+        self.last_round = Some(Monotonic::now());
         match self.dashboard.pages.unanswered(&self.dashboard.site) {
             None => (self.refusal, self.slow_rounds) = (None, 0),
             Some(NoNewAnswer::Refused(why)) => (self.refusal, self.slow_rounds) = (Some(why), 0),

@@ -17,7 +17,7 @@ use crate::http::Request;
 pub use cookies::Cookies;
 pub use forwarded::Proxies;
 use limit::LoginLimit;
-pub use passwords::{UserRole, Users, hash, look};
+pub use passwords::{UserRole, Users, check_users, hash};
 use sessions::{Lifetime, Sessions};
 
 /// The way in which users are identified.
@@ -100,7 +100,7 @@ impl Auth {
     }
 
     /// Decides whether a request is allowed.
-    pub fn look(&self, request: &Request) -> Admission {
+    pub fn admit(&self, request: &Request) -> Admission {
         if request.method == Method::POST && !self.is_from_here(request) {
             return Admission::Refuse(403, ELSEWHERE);
         }

@@ -54,7 +54,7 @@ pub struct Frame<'a> {
     /// URL path of this page without `base` and query; empty when the page gets no live rows.
     pub path: String,
     /// Query of this page in the canonical form of [`PageQuery::query`].
-    pub asked: String,
+    pub query: String,
     /// URL of the style sheet, with its hash.
     pub style: &'a str,
     /// URL of the script, with its hash.
@@ -81,7 +81,7 @@ impl<'a> Frame<'a> {
             is_paused,
             is_utc,
             path: path.to_owned(),
-            asked: query.query(),
+            query: query.query(),
             theme: theme.map_or("", Theme::as_str),
             toggle: format!("{path}{}", other.query()),
             zones: [("local", false), ("UTC", true)]
@@ -120,7 +120,7 @@ impl<'a> Frame<'a> {
             is_operator: context.visitor.is_operator,
             base: site.base.as_str(),
             path: String::new(),
-            asked: String::new(),
+            query: String::new(),
             style,
             script,
         }

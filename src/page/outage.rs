@@ -66,8 +66,8 @@ impl Outage {
     /// Starts to probe during outages until they are over.
     pub fn watch(self: &Arc<Self>, archive: &Arc<dyn Archive>) {
         let (health, archive) = (Arc::downgrade(self), Arc::downgrade(archive));
-        let asked = Weak::clone(&archive);
-        self.lock().asker = Some(Arc::new(move || asked.upgrade()?.clock().ok()));
+        let observed = Weak::clone(&archive);
+        self.lock().asker = Some(Arc::new(move || observed.upgrade()?.clock().ok()));
         self.lock().prober = Some(Box::new(move || {
             let (health, archive) = (Weak::clone(&health), Weak::clone(&archive));
             std::thread::spawn(move || probe(&health, &archive));

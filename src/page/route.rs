@@ -41,7 +41,7 @@ fn enter(dashboard: &Dashboard, request: &Request) -> Response {
         visitor: Visitor { name: String::new(), is_operator: false, can_leave: false },
     };
     let is_data = request.path.starts_with("/api/") || request.path == "/events";
-    let verdict = site.auth.look(request);
+    let verdict = site.auth.admit(request);
     if site.auth.has_login() && !matches!(verdict, Admission::Refuse(..)) {
         match (request.path.as_str(), &request.method) {
             ("/login", &Method::POST) => return login::enter(&anonymous()),

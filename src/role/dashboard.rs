@@ -151,7 +151,7 @@ fn watch_archive(supervisor: &mut Supervisor, component: Arc<Component>, mut wat
     let stop = supervisor.stop.clone();
     supervisor.spawn("archive-watch", move || {
         while !stop.wait(PULSE) {
-            let trouble = watch.look().map(|sentence| (ConditionSeverity::Degraded, sentence));
+            let trouble = watch.check().map(|sentence| (ConditionSeverity::Degraded, sentence));
             component.set_condition(ConditionCode::NoDatabaseAnswer, trouble);
         }
         Ok(())

@@ -242,16 +242,16 @@ fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) 
     })
 }
 
-fn start_heartbeat(crew: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
+fn start_heartbeat(supervisor: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {
     let hash = hex(&settings.detection().fingerprint());
     let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
     let policy = serde_json::Value::Object(settings.policy().values());
     let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, policy));
-    let (health, stop, drain) = (crew.health.clone(), crew.stop.clone(), settings.service.drain_timeout);
+    let (health, stop, drain) = (supervisor.health.clone(), supervisor.stop.clone(), settings.service.drain_timeout);
     // PostgreSQL may block it for any time, like the sink.
-    let component = crew.health.unwatched_component("heartbeat");
+    let component = supervisor.health.unwatched_component("heartbeat");
     let mut upkeep = Upkeep::new(&settings.postgres, component.clone());
-    crew.spawn("heartbeat", move || {
+    supervisor.spawn("heartbeat", move || {
         component.set(ComponentState::Running);
         loop {
             let is_last = stop.wait(HEARTBEAT);

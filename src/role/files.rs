@@ -14,7 +14,7 @@ use crate::page::auth;
 use crate::{store, stream};
 
 /// Checks the files that the role of `file` uses; without a role, those of all roles.
-pub fn look(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
+pub fn check(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
     let (now, is_used) = (Timestamp::now(), |of: ShippedFile| file.is_none_or(|file| file == of));
     let mut found = Vec::new();
     if file != Some(ShippedFile::Dashboard) {
@@ -29,10 +29,10 @@ pub fn look(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
     }
     let dashboard = &settings.dashboard;
     if is_used(ShippedFile::Dashboard) && !dashboard.tls_certificate.is_empty() {
-        found.extend(tls::look(dashboard.tls_certificate.as_ref(), dashboard.tls_key.as_ref(), now));
+        found.extend(tls::check(dashboard.tls_certificate.as_ref(), dashboard.tls_key.as_ref(), now));
     }
     if is_used(ShippedFile::Dashboard) && !dashboard.users.is_empty() {
-        found.push(auth::look(dashboard.users.as_ref()));
+        found.push(auth::check_users(dashboard.users.as_ref()));
     }
     found
 }
@@ -92,7 +92,7 @@ fn replayed(settings: &Settings) -> Option<Finding> {
 /// # Errors
 /// 78 with all problems that prevent a start.
 pub fn usable(settings: &Settings, file: ShippedFile) -> Result<Vec<Finding>> {
-    refuse_unusable(look(settings, Some(file)))
+    refuse_unusable(check(settings, Some(file)))
 }
 
 /// Verifies the files of TLS to Kafka, for a command that connects to Kafka and starts no role.

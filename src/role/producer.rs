@@ -19,7 +19,7 @@ use crate::stream::publish::Publisher;
 /// Maximum sleep between two polls of the client.
 const NAP: Duration = Duration::from_millis(50);
 /// Interval between two checks of states and counters.
-const LOOK: Duration = Duration::from_millis(250);
+const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Starts the producer's thread in the supervisor.
 ///
@@ -58,7 +58,7 @@ pub fn publish(supervisor: &mut Supervisor, settings: &Settings, source: Box<dyn
         drain: settings.service.drain_timeout,
         counted: (0, 0),
         unsent: 0,
-        looked: Monotonic::now(),
+        updated: Monotonic::now(),
     };
     supervisor.spawn("publisher", move || publishing.run(source))
 }
@@ -73,14 +73,14 @@ struct Publishing {
     counted: (u64, u64),
     /// The event that was not yet sent when the stop came.
     unsent: u64,
-    looked: Monotonic,
+    updated: Monotonic,
 }
 
 impl Publishing {
     fn run(mut self, mut source: Box<dyn EventSource + Send>) -> Result<()> {
         let began = Monotonic::now();
         while !self.stop.is_requested() && !self.publisher.has_topic() {
-            self.look();
+            self.update();
             self.stop.wait(NAP);
         }
         while !self.stop.is_requested() {
@@ -93,8 +93,8 @@ impl Publishing {
                 }
                 SourceStep::End => break,
             }
-            if self.looked.elapsed() >= LOOK {
-                self.look();
+            if self.updated.elapsed() >= UPDATE_INTERVAL {
+                self.update();
             }
         }
         self.finish()
@@ -104,7 +104,7 @@ impl Publishing {
     fn send(&mut self, sample: &SourceEvent) -> Result<()> {
         while !self.publisher.send(sample.key.as_deref(), &sample.value, sample.label)? {
             self.publisher.poll(NAP);
-            self.look();
+            self.update();
             if self.stop.is_requested() {
                 self.unsent = 1;
                 break;
@@ -113,8 +113,8 @@ impl Publishing {
         Ok(())
     }
 
-    fn look(&mut self) {
-        self.looked = Monotonic::now();
+    fn update(&mut self) {
+        self.updated = Monotonic::now();
         self.publisher.poll(Duration::ZERO);
         let (delivered, failed, _) = self.publisher.counts();
         self.meter.published.add("delivered", delivered - self.counted.0);
@@ -135,13 +135,13 @@ impl Publishing {
             // The source has ended: deliver everything, however long it takes, unless a stop is requested.
             loop {
                 let left = self.publisher.finish(Duration::from_millis(500));
-                self.look();
+                self.update();
                 if left == 0 || self.stop.is_requested() {
                     break left;
                 }
             }
         };
-        self.look();
+        self.update();
         let (delivered, failed, _) = self.publisher.counts();
         tracing::info!(delivered, failed, undelivered = left, "publishing ended");
         if left + failed > 0 {

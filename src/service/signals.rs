@@ -31,11 +31,11 @@ pub enum SecondSignal {
 /// 70 if the handlers cannot be installed.
 pub fn listen(second: SecondSignal) -> Result<Receiver<ProcessSignal>> {
     let failed = |e: std::io::Error| Error::internal(format_args!("cannot listen for signals: {e}"));
-    let asked_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let requested_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT].into_iter().filter(|_| second == SecondSignal::Ends) {
         // In this order, the first signal only prepares the exit by the second.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, asked_before.clone()).map_err(failed)?;
-        signal_hook::flag::register(signal, asked_before.clone()).map_err(failed)?;
+        signal_hook::flag::register_conditional_shutdown(signal, 130, requested_before.clone()).map_err(failed)?;
+        signal_hook::flag::register(signal, requested_before.clone()).map_err(failed)?;
     }
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
     let (sender, receiver) = channel();
@@ -43,8 +43,8 @@ pub fn listen(second: SecondSignal) -> Result<Receiver<ProcessSignal>> {
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
-                let asked = if signal == SIGHUP { ProcessSignal::Reload } else { ProcessSignal::Stop };
-                if sender.send(asked).is_err() {
+                let request = if signal == SIGHUP { ProcessSignal::Reload } else { ProcessSignal::Stop };
+                if sender.send(request).is_err() {
                     return;
                 }
             }

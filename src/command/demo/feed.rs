@@ -64,11 +64,11 @@ pub fn settings(options: &Demo) -> Result<Settings> {
         settings.detector.idle_after = Duration::ZERO;
     }
     let fields = &mut settings.fields;
-    let asked = [&options.device_field, &options.metric_field, &options.value_field, &options.time_field];
-    for (field, asked) in
-        [&mut fields.device, &mut fields.metric, &mut fields.value, &mut fields.time].into_iter().zip(asked)
+    let given = [&options.device_field, &options.metric_field, &options.value_field, &options.time_field];
+    for (field, given) in
+        [&mut fields.device, &mut fields.metric, &mut fields.value, &mut fields.time].into_iter().zip(given)
     {
-        if let Some(path) = asked {
+        if let Some(path) = given {
             field.clone_from(path);
         }
     }

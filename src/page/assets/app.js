@@ -7,7 +7,7 @@
   const seconds = Number(document.body.dataset.refresh);
   // The path before each address of this site. The server writes the query in canonical form.
   const base = document.body.dataset.base || "";
-  const asked = new URLSearchParams(document.body.dataset.asked);
+  const query = new URLSearchParams(document.body.dataset.query);
   // A browser that blocks storage throws an error. A choice then lasts only as long as the page.
   let storage = {};
   try { storage = localStorage || storage; } catch {}
@@ -146,13 +146,13 @@
 
   // Returns whether a row of the stream belongs on this page.
   const wants = (row) => {
-    const any = (name, value) => !asked.has(name) || asked.getAll(name).some((one) => !one || one === value);
+    const any = (name, value) => !query.has(name) || query.getAll(name).some((one) => !one || one === value);
     const path = document.body.dataset.path.split("/").map(decodeURIComponent);
-    const at = Date.parse(row.time), bound = (name) => Date.parse(asked.get(name));
+    const at = Date.parse(row.time), bound = (name) => Date.parse(query.get(name));
     if (path[1] === "devices" && (path[2] !== row.device || (path[3] && path[3] !== row.metric))) return false;
     return ["device", "metric", "severity", "method", "label"].every((name) => any(name, row[name])) && any("review", "none")
-      && (!asked.get("q") || row.device.toLowerCase().includes(asked.get("q").trim().toLowerCase()))
-      && (!asked.get("to") || at < bound("to")) && (!asked.get("from") || at >= bound("from"));
+      && (!query.get("q") || row.device.toLowerCase().includes(query.get("q").trim().toLowerCase()))
+      && (!query.get("to") || at < bound("to")) && (!query.get("from") || at >= bound("from"));
   };
 
   const insert = (rows, more) => {

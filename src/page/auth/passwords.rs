@@ -128,7 +128,7 @@ fn user(line: &str) -> Option<(String, (UserRole, String))> {
 }
 
 /// Checks the file for `anomaly check`, and before the dashboard serves.
-pub fn look(file: &Path) -> Finding {
+pub fn check_users(file: &Path) -> Finding {
     const WHAT: &str = "dashboard.users";
     let text = match finding::file::read(file).map(String::from_utf8) {
         Ok(Ok(text)) => text,

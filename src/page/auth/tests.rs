@@ -25,7 +25,7 @@ fn request(cookie: Option<&str>) -> Request {
 }
 
 fn visitor(auth: &Auth, cookie: &str) -> Option<Visitor> {
-    match auth.look(&request(Some(cookie))) {
+    match auth.admit(&request(Some(cookie))) {
         Admission::Enter(visitor) => Some(visitor),
         _ => None,
     }
@@ -34,7 +34,7 @@ fn visitor(auth: &Auth, cookie: &str) -> Option<Visitor> {
 #[test]
 fn the_right_password_lets_in_with_its_role_and_a_wrong_one_does_not() {
     let (auth, _file) = auth();
-    assert!(matches!(auth.look(&request(None)), Admission::Ask));
+    assert!(matches!(auth.admit(&request(None)), Admission::Ask));
     for (name, password) in
         [("ada", "battery staple"), ("nobody", "correct horse"), ("x", "y"), ("", ""), ("# comment", "")]
     {

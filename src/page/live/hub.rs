@@ -56,10 +56,10 @@ pub struct Selection {
 
 impl Selection {
     /// Derives the selection from a query.
-    pub fn of(asked: &PageQuery) -> Selection {
+    pub fn of(query: &PageQuery) -> Selection {
         // Spans end at the current time, so every new row is within them.
-        let search = asked.search.as_ref().map(|text| text.to_lowercase());
-        Selection { filter: asked.filter.clone(), search, is_json: asked.is_json }
+        let search = query.search.as_ref().map(|text| text.to_lowercase());
+        Selection { filter: query.filter.clone(), search, is_json: query.is_json }
     }
 
     fn is_all(&self) -> bool {

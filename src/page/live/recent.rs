@@ -45,7 +45,7 @@ impl RecentAnomaly {
 pub struct RecentAnomalies {
     rows: VecDeque<Arc<RecentAnomaly>>,
     /// Position before the first row; earlier rows have been removed.
-    floor: Cursor,
+    start: Cursor,
     /// Position of the stream after the last row.
     position: Cursor,
 }
@@ -59,7 +59,7 @@ impl RecentAnomalies {
     /// Removes all rows and continues at `position`.
     pub fn restart(&mut self, position: Cursor) {
         self.rows.clear();
-        self.floor = position.clone();
+        self.start = position.clone();
         self.position = position;
     }
 
@@ -74,7 +74,7 @@ impl RecentAnomalies {
         if self.rows.len() > KEPT
             && let Some(gone) = self.rows.pop_front()
         {
-            self.floor.0.insert(gone.sink, gone.offset + 1);
+            self.start.0.insert(gone.sink, gone.offset + 1);
         }
         row
     }
@@ -95,7 +95,7 @@ impl RecentAnomalies {
         let of = |cursor: &Cursor, sink: &i32| cursor.0.get(sink).copied().unwrap_or(0);
         let is_known = self.position.0.iter().all(|(sink, position)| {
             let was = of(cursor, sink);
-            was >= of(&self.floor, sink) && was <= *position
+            was >= of(&self.start, sink) && was <= *position
         });
         // A cursor with an unknown sink belongs to another database.
         if !is_known || cursor.0.keys().any(|sink| !self.position.0.contains_key(sink)) {

@@ -17,7 +17,7 @@ fn until(watch: &mut ArchiveWatch, is_trouble: bool) -> Option<String> {
     let start = Clock::now();
     loop {
         watch.is_due();
-        let trouble = watch.look();
+        let trouble = watch.check();
         if trouble.is_some() == is_trouble {
             return trouble;
         }
@@ -40,12 +40,12 @@ fn an_outage_is_reported_with_its_cause_before_any_request_and_until_it_is_over(
 #[test]
 fn a_refusal_is_reported_with_its_remedy_until_the_query_is_answered() {
     let (fake, _, mut watch) = watched(2);
-    let trouble = watch.look().unwrap();
+    let trouble = watch.check().unwrap();
     assert!(trouble.contains("refuses") && trouble.contains("run `anomaly migrate`"), "{trouble}");
     fake.mood.store(0, Ordering::SeqCst);
-    assert!(watch.look().is_some(), "not asked again yet");
+    assert!(watch.check().is_some(), "not asked again yet");
     watch.is_due();
-    assert_eq!(watch.look(), None);
+    assert_eq!(watch.check(), None);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn one_slow_query_is_no_problem_and_three_slow_rounds_are() {
     let (fake, _, mut watch) = watched(3);
     for round in 1..=3 {
         watch.is_due();
-        assert_eq!(watch.look().is_some(), round == 3, "round {round}");
+        assert_eq!(watch.check().is_some(), round == 3, "round {round}");
     }
     fake.mood.store(0, Ordering::SeqCst);
     until(&mut watch, false);
@@ -62,16 +62,16 @@ fn one_slow_query_is_no_problem_and_three_slow_rounds_are() {
 #[test]
 fn a_query_that_is_refused_for_one_request_is_no_problem() {
     let (_, handler, mut watch) = watched(4);
-    assert_eq!(watch.look(), None);
+    assert_eq!(watch.check(), None);
     assert_eq!(get(&handler, "/devices/poison").0.status, 503);
     watch.is_due();
-    assert_eq!(watch.look(), None);
+    assert_eq!(watch.check(), None);
 }
 
 #[test]
 fn a_right_that_one_page_lacks_is_reported_before_any_request() {
     let (fake, _, mut watch) = watched(5);
-    let trouble = watch.look().unwrap();
+    let trouble = watch.check().unwrap();
     assert!(trouble.contains("42501: permission denied for table rejected_samples"), "{trouble}");
     fake.mood.store(0, Ordering::SeqCst);
     until(&mut watch, false);
