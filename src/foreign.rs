@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_keep_their_newlines_and_nothing_else() {
+    fn several_lines_keep_their_newlines_and_tabs_only() {
         assert_eq!(lines("a\n\tb\r\u{1b}").to_string(), "a\n\tb\\r\\u{1b}");
     }
 }

@@ -401,7 +401,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_degraded_loop_makes_the_process_unready_and_the_summary_says_why() {
+    fn one_degraded_loop_makes_the_process_unready_and_the_summary_has_the_reason() {
         let health = Health::default();
         assert_eq!((health.is_ready(), health.summary().as_str()), (false, "starting"));
         let (worker, sink) = (health.component("worker-0"), health.component("sink"));
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_over_when_its_loops_have_ended_although_the_input_is_no_loop() {
+    fn a_process_has_ended_when_its_loops_have_although_the_input_has_no_loop() {
         let health = Health::default();
         let (worker, _input) = (health.component("worker-0"), InputHealth::new(&health));
         assert!(!health.is_over());
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_that_a_failure_ended_says_so_in_its_last_report_and_one_that_was_asked_to_end_does_not() {
+    fn a_loop_that_failed_reports_the_failure_and_one_that_was_stopped_does_not() {
         let component = Health::default().component("worker-0");
         component.end(Some("raw_events was recreated".into()));
         let held = component.conditions().into_iter().map(|held| (held.code, held.message)).collect::<Vec<_>>();

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_taken_whole_and_one_that_is_too_large_is_refused() {
+    fn a_body_is_read_completely_and_one_that_is_too_large_is_refused() {
         let (address, _stop, _) = start(Arc::new(|request: Request| {
             Response::text(200, format!("{} {}", request.method, String::from_utf8_lossy(&request.body)))
         }));
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn events_end_when_their_reader_goes_or_speaks_and_are_not_sent_to_head() {
+    fn events_end_when_the_client_disconnects_or_sends_data_and_are_not_sent_to_head() {
         let (handler, senders) = eventful();
         let (address, _stop, _) = start(handler);
         let ends = |sender: &mpsc::Sender<Bytes>| {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn events_to_a_reader_that_takes_nothing_end_within_a_minute() {
+    fn events_to_a_client_that_accepts_no_data_end_within_a_minute() {
         let (handler, senders) = eventful();
         let (address, _stop, _) = start(handler);
         let mut reader = TcpStream::connect(address).unwrap();
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_one_answer_and_says_nothing_of_its_inside() {
+    fn a_panic_is_one_answer_without_internal_details() {
         let (address, _stop, _) = start(echo());
         let answer = ask(address, "GET /panic HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 500") && !answer.contains("on purpose"), "{answer}");
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_names_the_address_and_the_remedy() {
+    fn a_port_in_use_is_reported_with_the_address_and_the_remedy() {
         let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let error = bind(first.address()).unwrap_err();
         assert_eq!(error.kind, ExitKind::Unavailable);

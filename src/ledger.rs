@@ -1,5 +1,5 @@
-//! What the sink needs of a database: where each partition of topic `anomalies` stands, and one step that stores rows
-//! and moves on, or does neither.
+//! The database as the sink needs it: the stored position of each partition of topic `anomalies`, and one step that
+//! either stores rows and advances the positions, or does neither.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,21 +11,21 @@ use crate::unavailable::Unavailable;
 /// One record of topic `anomalies`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SinkRecord {
-    /// Partition of the topic.
+    /// Partition of the topic `anomalies`.
     pub partition: i32,
-    /// Offset in the topic.
+    /// Offset in that partition.
     pub offset: i64,
-    /// As it came.
+    /// Key of the record, unchanged.
     pub key: Option<Vec<u8>>,
-    /// As it came.
+    /// Value of the record, unchanged.
     pub value: Vec<u8>,
-    /// When the detector published it.
+    /// Time at which the detector published the record.
     pub detected_at: Timestamp,
-    /// Decoded, or why not.
+    /// The decoded anomaly, or why it cannot be decoded.
     pub anomaly: Result<Anomaly, String>,
 }
 
-/// Where a partition stands in the ledger.
+/// Stored position of a partition in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerPosition {
     /// Offset of the next record to store.
@@ -34,39 +34,39 @@ pub struct LedgerPosition {
     pub topic_id: Option<String>,
 }
 
-/// What became of a batch.
+/// Result of writing a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WrittenBatch {
-    /// New rows.
+    /// Number of new rows.
     pub inserted: u64,
-    /// Rows that were there already, equal in every column.
+    /// Number of rows that existed already, equal in every column.
     pub present: u64,
-    /// Records that the table refuses; kept in `sink_rejects`.
+    /// Number of records that the table refuses, which are stored in `sink_rejects`.
     pub rejected: u64,
 }
 
-/// Records that the table refused and that nobody has dealt with yet.
+/// Records that the table refused and that no person has dealt with yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenRejects {
-    /// How many, counted up to [`OpenRejects::MOST`].
+    /// Number of records, counted up to [`OpenRejects::MOST`].
     pub count: u64,
-    /// The newest one: its place in the topic and the reason.
+    /// The newest record: its position in the topic and the reason.
     pub last: String,
 }
 
 impl OpenRejects {
-    /// More are not counted.
+    /// Maximum count; further records are not counted.
     pub const MOST: u64 = 100_000;
 }
 
-/// Why a batch was not written; nothing of it was.
+/// Why a batch was not written at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerError {
-    /// The database cannot be reached: wait and try again.
+    /// The database cannot be reached. The sink waits and retries.
     Unavailable(Unavailable),
-    /// The database is too slow or refuses, as this sentence says: a person may have to act, and then it is tried again.
+    /// The database is too slow or refuses, with the reason as a sentence. A person may have to act; the sink retries.
     Failed(String),
-    /// Another process has moved the partition on: read the positions again.
+    /// Another process has advanced the partition. The sink reads the positions again.
     Moved,
 }
 
@@ -82,7 +82,7 @@ impl fmt::Display for LedgerError {
 
 /// The database, as the sink sees it.
 pub trait Ledger: Send {
-    /// Where these partitions stand; one that was never written is missing.
+    /// Returns the positions of these partitions; a partition that was never written is missing.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`] and [`LedgerError::Failed`].
@@ -94,20 +94,20 @@ pub trait Ledger: Send {
     /// As [`positions`](Self::positions).
     fn begin(&mut self, partition: i32, at: &LedgerPosition) -> Result<(), LedgerError>;
 
-    /// Notes the topic's id for these partitions, where none is noted yet.
+    /// Stores the topic's id for these partitions, if none is stored yet.
     ///
     /// # Errors
     /// As [`positions`](Self::positions).
     fn note_topic_id(&mut self, partitions: &[i32], topic_id: &str) -> Result<(), LedgerError>;
 
-    /// Stores the entries and moves each partition from its old to its new offset, all or nothing.
+    /// Stores the records and advances each partition from its old to its new offset, all or nothing.
     ///
     /// # Errors
-    /// Nothing was stored.
+    /// As [`positions`](Self::positions), or [`LedgerError::Moved`]; nothing was stored.
     fn write(&mut self, entries: &[SinkRecord], moves: &BTreeMap<i32, (i64, i64)>)
     -> Result<WrittenBatch, LedgerError>;
 
-    /// Records that were refused and are kept.
+    /// Returns the refused records that are still stored.
     ///
     /// # Errors
     /// As [`positions`](Self::positions).

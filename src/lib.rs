@@ -1,12 +1,12 @@
-//! `anomaly` watches device metrics in Kafka and says, exactly once, which values are abnormal.
+//! `anomaly` watches device metrics in Kafka and reports, exactly once, which values are abnormal.
 //!
-//! The modules stand in the order in which the data flows. Core is pure and imports only core. Edges import core,
+//! The modules are in the order in which the data flows. Core is pure and imports only core. Edges import core,
 //! [`error`], [`config::resolved`] and [`http`], never one another. Only roles and commands wire.
 #![warn(missing_docs)]
 // These macros panic if the output is closed or the disk is full. Commands write with `command::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-// Core: what an event is, what is abnormal, what is recorded of it.
+// Core: events, detection, and the records of anomalies.
 pub mod event;
 pub mod window;
 pub mod series;
@@ -14,7 +14,7 @@ pub mod method;
 pub mod anomaly;
 pub mod detect;
 
-// Core: what edges need of one another, as plain data and traits.
+// Core: plain data and traits that edges need of one another.
 pub mod archive;
 pub mod fail;
 pub mod finding;

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_of_the_method_stays_as_values_come_and_the_window_shrinks() {
+    fn the_state_of_the_method_stays_when_values_arrive_and_the_window_shrinks() {
         let mut window = Window::named("device-0\u{0}m");
         (0..7).for_each(|i| {
             window.push(f64::from(i), 5);

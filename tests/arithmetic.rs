@@ -40,12 +40,12 @@ fn wild() -> impl Strategy<Value = Vec<f64>> {
     vec(any::<f64>().prop_filter("finite", |x| x.is_finite()), 2..150)
 }
 
-/// True of equal values and of neighbours among the f64.
+/// Returns whether two numbers are equal or neighbours among the f64.
 fn are_close(a: f64, b: f64) -> bool {
     a == b || a.next_up() == b || a.next_down() == b
 }
 
-/// As many as `PROPTEST_CASES` says, or what takes seconds.
+/// Number of cases: `PROPTEST_CASES`, or a number that takes seconds.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
 }

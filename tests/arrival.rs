@@ -1,4 +1,4 @@
-//! The dashboard against a real PostgreSQL: what is known by its arrival, whatever times the events have.
+//! Tests of the dashboard over a real PostgreSQL: what it knows by time of arrival, whatever times the events have.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use anomaly::store::heartbeat::Heartbeat;
 use super::common::{Case, Sent, event, free_port, wait_for};
 use super::dashboard::{Stage, ago, anomaly, get, json};
 
-/// Rows of these distances in seconds from now, all of them detected now.
+/// Inserts rows whose event times have these distances from now in seconds, all detected now.
 fn detected_now(stage: &Stage, distances: &[i64]) {
     for (offset, seconds) in distances.iter().enumerate() {
         stage.insert(&anomaly("pump-0042", offset as i64, ago(-seconds), 24.6));

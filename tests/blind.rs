@@ -1,5 +1,5 @@
-//! Never green while blind: each cause for which too little is judged or stored is said by the page's headline, `anomaly
-//! status`, `/readyz`, the log and the metrics, all five of them.
+//! Tests that every cause of too few judged or stored records is reported in five places: the page's headline, `anomaly
+//! status`, `/readyz`, the log and the metrics.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::common::{Case, Process, Sent, event, free_port, get, wait};
 
-/// A detector and a dashboard on topics and tables of their own.
+/// A detector and a dashboard with their own topics and tables.
 struct Blind {
     detector: Process,
     dashboard: u16,
     _dashboard: Process,
-    /// Last, since the others write their logs into its directory.
+    /// The last field, because the others write their logs into its directory.
     case: Case,
 }
 
-/// What all five places must say.
+/// The texts that the five places must contain.
 struct Said<'s> {
     code: &'s str,
     words: &'s str,
@@ -43,7 +43,7 @@ impl Blind {
         get(self.dashboard, path).map(|(_, text)| text).unwrap_or_default()
     }
 
-    /// Waits until each place says it, and names the one that does not.
+    /// Waits until each place reports it, and names the place that does not.
     fn see(&self, said: &Said<'_>) {
         let Said { code, words, is_degraded } = said;
         let severity = if *is_degraded { "degraded" } else { "notice" };
@@ -69,7 +69,7 @@ impl Blind {
         assert!(!is_degraded || !headline.starts_with("Quiet"), "{headline}");
     }
 
-    /// Waits until no place says it any more.
+    /// Waits until no place reports it any longer.
     fn see_no_more(&self, code: &str, words: &str) {
         wait("/readyz to be well again", || {
             self.detector.get("/readyz").is_some_and(|(status, text)| status == 200 && !text.contains(words))
@@ -80,7 +80,7 @@ impl Blind {
     }
 }
 
-/// The text of the section above all else, without its markup.
+/// Returns the text of the top section, without its markup.
 fn headline(page: &str) -> String {
     let from = page.find("<section class=\"banner").or_else(|| page.find("id=\"banner\"")).unwrap_or(0);
     let section = &page[from..];
@@ -98,7 +98,7 @@ fn headline(page: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Values around zero of some devices.
+/// Returns values around zero of some devices.
 fn usual(n: usize, partition: i32) -> impl Iterator<Item = Sent> {
     (0..n).map(move |i| Sent { partition: Some(partition), ..event(&format!("d{}", i % 4), (i % 7) as f64) })
 }

@@ -1,5 +1,5 @@
-//! The pages in a real browser: they live without taking anything from the reader's hands, work without script, and can be
-//! used by everybody at every size. Pictures of them are left in `target/pictures`.
+//! Tests of the pages in a real browser: they update themselves without disturbing the user, work without script, and
+//! are accessible at every size. Pictures of them are written to `target/pictures`.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::common::{Case, Process, event, free_port, root, wait_for};
 use super::dashboard::{Stage, ago, anomaly};
 
-/// For a page to refresh, at one second a time.
+/// Timeout for a page to refresh, at an interval of one second.
 const REFRESH: Duration = Duration::from_secs(20);
 
-/// A browser with a window of its own; it ends with the test.
+/// A browser with its own window, which ends with the test.
 pub struct Browser {
     client: Client,
     runtime: tokio::runtime::Runtime,
@@ -27,7 +27,7 @@ impl Browser {
         Browser::with(true)
     }
 
-    /// One that keeps nothing for any site: neither cookies nor storage.
+    /// Starts a browser that stores neither cookies nor data of any site.
     pub fn blocked() -> Browser {
         Browser::start(json!({"profile.default_content_setting_values.cookies": 2}), "localhost")
     }
@@ -37,7 +37,7 @@ impl Browser {
         Browser::start(json!({"profile.managed_default_content_settings.javascript": setting}), "localhost")
     }
 
-    /// One that finds this host on this machine.
+    /// Starts a browser that resolves this host name to this machine.
     pub fn with_host(name: &str) -> Browser {
         Browser::start(json!({}), name)
     }
@@ -83,7 +83,7 @@ impl Browser {
         self.runtime.block_on(self.client.goto(url)).unwrap();
     }
 
-    /// What is below `<main>`, also without script.
+    /// Returns the content of `<main>`, also without script.
     pub fn text(&self) -> String {
         let find = async { self.client.find(Locator::Css("#main")).await?.text().await };
         // The page may be on its way out.
@@ -100,14 +100,14 @@ impl Browser {
         self.runtime.block_on(send).unwrap();
     }
 
-    /// Size of the page's own area, and its colours.
+    /// Sets the size of the page's area, and the colour scheme.
     fn look(&self, width: u32, height: u32, theme: &str) {
         self.size(width, height);
         let feature = json!({"name": "prefers-color-scheme", "value": theme});
         self.command("Emulation.setEmulatedMedia", json!({"media": "", "features": [feature]}));
     }
 
-    /// As it would be printed, by a reader who likes it dark.
+    /// Shows the page as it would be printed by a user of the dark theme.
     fn on_paper(&self, width: u32, height: u32) {
         self.size(width, height);
         let feature = json!({"name": "prefers-color-scheme", "value": "dark"});
@@ -121,13 +121,13 @@ impl Browser {
         );
     }
 
-    /// A PDF.
+    /// Returns the page as a PDF.
     fn print(&self) -> Vec<u8> {
         let printed = self.command("Page.printToPDF", json!({}));
         openssl::base64::decode_block(printed["data"].as_str().unwrap()).unwrap()
     }
 
-    /// Moves the pointer; the second place is an expression.
+    /// Moves the pointer; the position is an expression.
     fn point(&self, x: u32, y: &str) {
         let y = self.value(y).as_f64().unwrap();
         self.command("Input.dispatchMouseEvent", json!({"type": "mouseMoved", "x": x, "y": y}));
@@ -144,7 +144,7 @@ impl Browser {
         std::fs::write(dir.join(name), self.runtime.block_on(self.client.screenshot()).unwrap()).unwrap();
     }
 
-    /// The value of an expression in the page.
+    /// Returns the value of an expression in the page.
     pub fn value(&self, expression: &str) -> Value {
         self.runtime.block_on(self.client.execute(&format!("return {expression}"), vec![])).unwrap()
     }
@@ -154,7 +154,7 @@ impl Browser {
     }
 }
 
-/// A command of Chromium's own.
+/// A command of Chromium's own protocol.
 #[derive(Debug)]
 struct Devtools(Value);
 
@@ -174,14 +174,14 @@ impl Drop for Browser {
     }
 }
 
-/// Sixty anomalies, the newest of which has offset 59.
+/// Inserts sixty anomalies, the newest of which has offset 59.
 fn sixty() -> Stage {
     let stage = Stage::with(|settings| settings.dashboard.refresh = Duration::from_secs(1));
     (0..60).for_each(|i| stage.insert(&anomaly("pump-0042", i, ago(600 - i), 24.6)));
     stage
 }
 
-/// Script: whether the page shows a text.
+/// Returns a script that checks whether the page shows a text.
 pub fn has(text: &str) -> String {
     format!("document.getElementById('main').textContent.includes('{text}')")
 }
@@ -587,7 +587,7 @@ fn pages_of_calm() -> Vec<(&'static str, &'static str)> {
     ]
 }
 
-/// Looks for what keeps people from using these pages, and leaves pictures of them.
+/// Checks the pages for accessibility problems, and writes pictures of them.
 fn examine(stage: &Stage, pages: &[(&str, &str)]) {
     let axe = std::fs::read_to_string(root().join("target/axe/axe.min.js")).expect("axe: `tests/run` fetches it");
     let browser = Browser::open();

@@ -1,4 +1,5 @@
-//! Login to PostgreSQL by a client certificate, without any password, on a server of the test's own: the box's server has no TLS.
+//! Tests of the login to PostgreSQL with a client certificate and no password. They start their own server, because the
+//! box's server has no TLS.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -20,14 +21,15 @@ use super::common::{Case, event, free_port, wait};
 
 const TOOLS: &str = "/usr/lib/postgresql/15/bin";
 
-/// An authority, or what it has signed.
+/// An authority, or a certificate that it has signed.
 struct Issued {
     certificate: X509,
     key: PKey<Private>,
 }
 
 impl Issued {
-    /// For the common name, until so many days from now; by the authority, or by itself as one.
+    /// Creates a certificate for the common name with this number of days to live, signed by the authority or by
+    /// itself.
     fn of(name: &str, days: i64, by: Option<&Issued>) -> Issued {
         let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
         let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
@@ -57,7 +59,7 @@ impl Issued {
         Issued { certificate: builder.build(), key }
     }
 
-    /// Writes `NAME.crt` and `NAME.key`.
+    /// Writes the files `NAME.crt` and `NAME.key`.
     fn write(&self, dir: &Path, name: &str) {
         std::fs::write(dir.join(format!("{name}.crt")), self.certificate.to_pem().unwrap()).unwrap();
         let key = dir.join(format!("{name}.key"));
@@ -66,7 +68,7 @@ impl Issued {
     }
 }
 
-/// A PostgreSQL that lets role `ada` in with a certificate over TLS only, and `postgres` without TLS.
+/// A PostgreSQL that accepts role `ada` only with a certificate over TLS, and `postgres` without TLS.
 struct Server {
     child: Child,
     port: u16,
@@ -130,7 +132,7 @@ impl Drop for Server {
     }
 }
 
-/// PostgreSQL refuses to run as root.
+/// Starts a program as an unprivileged user, because PostgreSQL refuses to run as root.
 fn tool(name: &str) -> Command {
     let path = Path::new(TOOLS).join(name);
     if !geteuid().is_root() {
@@ -141,7 +143,7 @@ fn tool(name: &str) -> Command {
     command
 }
 
-/// Gives a file to the server's user.
+/// Makes the server's user the owner of a file.
 fn own(path: &Path) {
     if geteuid().is_root() {
         assert!(Command::new("chown").arg("postgres:postgres").arg(path).status().unwrap().success());

@@ -1,5 +1,5 @@
-//! Detectors that die at each step of the loop, that are stopped past their sessions and wake as zombies, that share the
-//! work while others come and go: every event has exactly the oracle's outcome all the same.
+//! Tests of detectors that are killed at each step of the loop, resume after their sessions have expired, or share the
+//! work with members that join and leave. Every event still has exactly the oracle's outcome.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use crate::common::{Case, wait};
 use crate::pipeline::{events, verify, wait_done};
 
-/// Every place of `fail::point`, how often it is passed before, and the interval of sweeps then: what is replayed is what came
-/// after one.
+/// Every failure point, the number of times that it is passed before, and the interval of sweeps. Replay then covers
+/// the records after a sweep.
 const STEPS: [(&str, u32, &str); 11] = [
     ("assigned", 2, "300ms"),
     ("judged", 2, "300ms"),

@@ -1,5 +1,5 @@
-//! What `anomaly check` sees before a start fails of it: files, topics, state, the database, the records themselves. And
-//! that a start says the same, at once.
+//! Tests that `anomaly check` finds problems before a start fails: files, topics, state, the database, the records. A
+//! start reports the same at once.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +28,7 @@ fn key() -> PKey<Private> {
     PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap()
 }
 
-/// A certificate for itself that ends in so many days.
+/// Creates a self-signed certificate with this number of days to live.
 fn certificate(key: &PKey<Private>, days: i64) -> X509 {
     let mut names = X509NameBuilder::new().unwrap();
     names.append_entry_by_nid(Nid::COMMONNAME, "localhost").unwrap();
@@ -46,7 +46,7 @@ fn certificate(key: &PKey<Private>, days: i64) -> X509 {
     builder.build()
 }
 
-/// A directory with a right certificate and key, and each wrong kind of them.
+/// A directory with a valid certificate and key, and each invalid kind of them.
 struct Files(tempfile::TempDir);
 
 impl Files {
@@ -78,7 +78,7 @@ impl Files {
         self.0.path().join(name).display().to_string()
     }
 
-    /// The program with these settings, of which files are named without their directory.
+    /// Returns the program with these settings, whose files are named without their directory.
     fn command(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Command {
         let mut command = program(&[arguments, &["--config", self.0.path().to_str().unwrap()]].concat());
         for (name, value) in [("KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9"), ("POSTGRES__HOST", "127.0.0.1")] {

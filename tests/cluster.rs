@@ -1,8 +1,8 @@
-//! Faults in random order, input flowing all the while, over two brokers, PostgreSQL and several detectors. After each one
-//! everything catches up, and every event has exactly the oracle's outcome in topic, table and dead letters.
+//! Faults in random order, while input arrives, over two brokers, PostgreSQL and several detectors. After each fault
+//! all components catch up, and every event has exactly the oracle's outcome in topic, table and dead letters.
 //!
-//! `make chaos` brings each fault, `make soak HOURS=n` lets them come for hours; `SEED=n` makes a storm come again, and
-//! `FAULTS=kill,burst` takes only these.
+//! `make chaos` causes each fault; `make soak HOURS=n` causes faults for hours. `SEED=n` repeats a run, and
+//! `FAULTS=kill,burst` selects faults.
 
 mod auditor;
 
@@ -23,26 +23,26 @@ use crate::pipeline::events;
 use crate::stage::Stage;
 use auditor::Auditor;
 
-/// What can happen.
+/// The faults that the test causes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Fault {
     /// `kill -9` of a detector at any moment.
     Kill,
-    /// The same at a step of the loop.
+    /// `kill -9` of a detector at a step of the loop.
     DieAtStep,
-    /// The same during restore, and again during the next.
+    /// `kill -9` during restore, and again during the next restore.
     DieRestoringTwice,
-    /// SIGTERM, and a start.
+    /// SIGTERM of a detector, and a new start.
     Restart,
-    /// SIGSTOP past the session; others take over; SIGCONT.
+    /// SIGSTOP longer than the session, a takeover by others, then SIGCONT.
     FreezePastSession,
-    /// SIGSTOP past the transaction's timeout too.
+    /// SIGSTOP longer than the transaction's timeout, too.
     FreezePastTransaction,
-    /// Three more instances join in the middle of everything, and leave or die.
+    /// Three more instances join during the work, and leave or are killed.
     Visitors,
-    /// A second process by the name of one.
+    /// A second process with the instance name of another.
     Twin,
-    /// Settings read again.
+    /// A reload of the settings.
     Reload,
     FirstBrokerDies,
     SecondBrokerDies,
@@ -50,17 +50,17 @@ enum Fault {
     ZooKeeperDies,
     PostgresDies,
     PostgresAway,
-    /// Every connection of PostgreSQL is ended, again and again.
+    /// All connections to PostgreSQL are ended, repeatedly.
     ConnectionsCut,
-    /// Records that are no events, in every batch, up to the greatest size.
+    /// Records that are not events, in every batch, up to the largest size.
     Poison,
-    /// Fifty thousand events at once.
+    /// Fifty thousand events within a short time.
     Burst,
 }
 
 use Fault::*;
 
-/// Those of `FAULTS=kill,burst`, else all.
+/// Returns the faults of `FAULTS=kill,burst`, otherwise all.
 fn wanted() -> Vec<Fault> {
     let Ok(names) = std::env::var("FAULTS") else { return Fault::value_variants().to_vec() };
     let named = |name: &str| Fault::from_str(name, true).unwrap_or_else(|e| panic!("FAULTS={name}: {e}"));
@@ -70,10 +70,10 @@ fn wanted() -> Vec<Fault> {
 const STEPS: [&str; 8] =
     ["judged", "sent", "snapshots", "offsets", "committed", "assigned", "reading windows", "replaying"];
 
-/// Longest time until everything has caught up after a fault is over.
+/// Maximum time for all components to catch up after the end of a fault.
 const RECOVERY: Duration = Duration::from_secs(240);
 
-/// Resident memory in KiB, descriptors, threads.
+/// Resident memory in KiB, descriptors and threads of a process.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     at: f64,
@@ -86,9 +86,9 @@ struct Storm {
     stage: Stage,
     random: Xoshiro256PlusPlus,
     auditor: Auditor,
-    /// Never killed: its memory is watched.
+    /// A detector that is never killed and whose memory is observed.
     steady: Process,
-    /// Killed and started again.
+    /// Detectors that are killed and started again.
     mortal: BTreeMap<&'static str, Process>,
     producer: Process,
     dashboard: Process,
@@ -99,9 +99,9 @@ struct Storm {
     recoveries: BTreeMap<Fault, Vec<Duration>>,
     committed: Vec<i64>,
     bursts: u64,
-    /// While the producer runs.
+    /// Whether the producer runs.
     has_input: bool,
-    /// The last, as processes log into its directory.
+    /// The last field, because processes log into its directory.
     case: Case,
 }
 
@@ -146,7 +146,7 @@ impl Storm {
         }
     }
 
-    /// Lets time pass, and looks at the processes.
+    /// Waits for some time, and samples the processes.
     fn pass(&mut self, time: Duration) {
         let until = Instant::now() + time;
         loop {
@@ -312,7 +312,8 @@ impl Storm {
         }
     }
 
-    /// Committed offset and counted outcomes of each partition, and the input's end; `None` while Kafka does not say.
+    /// Returns committed offset and counted outcomes of each partition, and the input's end; `None` while Kafka does
+    /// not answer.
     fn stand(&self) -> Option<Vec<(i64, i64, i64)>> {
         let timeout = Duration::from_secs(5);
         let mut list = TopicPartitionList::new();
@@ -328,7 +329,7 @@ impl Storm {
         committed.elements().iter().map(of).collect()
     }
 
-    /// Waits until everything that is in the input now has been judged and every anomaly so far is in the table.
+    /// Waits until all current input has been judged and all anomalies so far are in the table.
     fn recover(&mut self) -> Duration {
         let began = Instant::now();
         let mut ends: Option<Vec<i64>> = None;
@@ -355,7 +356,7 @@ impl Storm {
         }
     }
 
-    /// Roles that have not recovered, and why.
+    /// Returns the roles that have not recovered, with the reasons.
     fn not_ready(&self) -> Vec<String> {
         let producer = self.has_input.then_some(&self.producer);
         let all = [&self.steady, &self.dashboard].into_iter().chain(self.mortal.values()).chain(producer);
@@ -373,7 +374,7 @@ impl Storm {
         })
     }
 
-    /// One fault, and what it costs.
+    /// Causes one fault, and measures its cost.
     fn round(&mut self, fault: Fault) {
         self.strike(fault);
         let took = self.recover();
@@ -382,7 +383,7 @@ impl Storm {
         self.recoveries.entry(fault).or_default().push(took);
     }
 
-    /// The end of the input, and every account settled.
+    /// Ends the input, and checks every outcome.
     fn settle(mut self) -> Settled {
         self.producer.signal(Signal::TERM);
         assert!(self.producer.exit(Duration::from_secs(15)).success(), "{}", self.producer.log());
@@ -425,7 +426,7 @@ impl Storm {
     }
 }
 
-/// A client that asks for the detectors' offsets.
+/// Creates a client that queries the detectors' offsets.
 fn positions(case: &Case) -> BaseConsumer {
     let group = format!("{}-detector", case.name);
     case.client().set("group.id", group).set("enable.auto.commit", "false").create().unwrap()
@@ -437,7 +438,7 @@ struct Settled {
 }
 
 impl Settled {
-    /// Least squares over all but the first quarter, in KiB per hour.
+    /// Returns the slope by least squares over all but the first quarter, in KiB per hour.
     fn slope(samples: &[Sample]) -> f64 {
         let samples = &samples[samples.len() / 4..];
         let n = samples.len() as f64;
@@ -447,7 +448,7 @@ impl Settled {
         top / samples.iter().map(|s| (s.at - at).powi(2)).sum::<f64>() * 3600.0
     }
 
-    /// Memory, descriptors and threads do not grow.
+    /// Checks that memory, descriptors and threads do not grow.
     fn check_flat(&self) {
         for (name, samples) in &self.samples {
             let quarter = samples.len() / 4;
@@ -481,7 +482,7 @@ fn sample(at: f64, process: &Process) -> Sample {
     Sample { at, rss: number("VmRSS:"), descriptors, threads: number("Threads:") as usize }
 }
 
-/// The seed of `SEED`, or this one.
+/// Returns the seed in `SEED`, or this one.
 fn seed(default: u64) -> u64 {
     std::env::var("SEED").map_or(default, |seed| seed.parse().expect("SEED is a number"))
 }

@@ -1,4 +1,5 @@
-//! Real parts for tests: own topics, groups and schema on the box, processes that end with the test, and waiting.
+//! Real services for tests: topics, groups and a schema per test on the box, processes that end with the test, and
+//! waiting.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -24,14 +25,14 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where the parts are, as `vagrant/box env` says.
+/// Addresses of the services, as `vagrant/box env` prints them.
 #[derive(Clone)]
 pub struct Parts {
     pub env: Vec<(String, String)>,
 }
 
 impl Parts {
-    /// The box that `tests/run` started.
+    /// Returns the box that `tests/run` started.
     pub fn shared() -> Self {
         let env = std::env::vars().filter(|(name, _)| name.starts_with("ANOMALY__")).collect::<Vec<_>>();
         assert!(
@@ -64,7 +65,7 @@ impl Parts {
 }
 
 impl Parts {
-    /// As the one who may make roles.
+    /// Connects as the role that may create roles.
     pub fn admin(&self) -> postgres::Client {
         let dir = Path::new(self.get("POSTGRES__PASSWORD_FILE")).parent().unwrap().to_owned();
         postgres::Config::new()
@@ -78,7 +79,7 @@ impl Parts {
     }
 }
 
-/// Topics, groups and a schema that no other test has.
+/// Topics, groups and a schema that no other test uses.
 pub struct Case {
     pub parts: Parts,
     pub name: String,
@@ -89,7 +90,7 @@ pub struct Case {
 static CASES: AtomicU32 = AtomicU32::new(0);
 
 impl Case {
-    /// With topics and tables made by the program's own commands.
+    /// Creates topics and tables with the program's own commands.
     pub fn new(name: &str) -> Self {
         let case = Self::bare(name, Parts::shared());
         case.ok(&["topics"]);
@@ -97,7 +98,7 @@ impl Case {
         case
     }
 
-    /// Names only.
+    /// Chooses names, and creates nothing.
     pub fn bare(name: &str, parts: Parts) -> Self {
         let name = format!("{name}_{}_{}", std::process::id(), CASES.fetch_add(1, Ordering::Relaxed));
         let own = [
@@ -136,7 +137,7 @@ impl Case {
         format!("{}.dlq", self.name)
     }
 
-    /// The program with this test's settings.
+    /// Returns the program with this test's settings.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         let inherited = std::env::vars().filter(|(name, _)| name.starts_with("ANOMALY__"));
@@ -153,7 +154,7 @@ impl Case {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs a command that must succeed; its standard output.
+    /// Runs a command that must succeed; returns its standard output.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -176,14 +177,14 @@ impl Case {
         Process { child, log, port }
     }
 
-    /// A detector with an instance name of its own.
+    /// Starts a detector with this instance name.
     pub fn detector(&self, instance: &str, settings: &[(&str, &str)]) -> Process {
         let mut settings = settings.to_vec();
         settings.push(("DETECTOR__INSTANCE", instance));
         self.role("detector", &settings)
     }
 
-    /// Sends records, by Kafka's own producer; each has key, value and label.
+    /// Sends records with Kafka's own producer; each has key, value and label.
     pub fn produce(&self, records: impl IntoIterator<Item = Sent>) {
         let producer: BaseProducer = self
             .client()
@@ -221,14 +222,14 @@ impl Case {
         producer.flush(Duration::from_secs(120)).unwrap();
     }
 
-    /// Where the brokers are.
+    /// Returns a client configuration with the addresses of the brokers.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.parts.brokers());
         config
     }
 
-    /// Everything that a read-committed consumer finds in a topic now, by partition and offset.
+    /// Returns everything that a read-committed consumer finds in a topic now, by partition and offset.
     pub fn read(&self, topic: &str) -> Vec<Got> {
         let consumer: BaseConsumer = self
             .client()
@@ -271,7 +272,7 @@ impl Case {
         all
     }
 
-    /// A connection whose search path is this test's schema.
+    /// Connects with this test's schema as search path.
     pub fn sql(&self) -> postgres::Client {
         let mut client = self.parts.postgres();
         client.batch_execute(&format!("set search_path = {}", self.name)).unwrap();
@@ -282,7 +283,7 @@ impl Case {
         self.sql().query_one(&format!("select count(*) from {what}"), &[]).unwrap().get(0)
     }
 
-    /// Sum of the group's committed offsets over all partitions.
+    /// Returns the sum of the group's committed offsets over all partitions.
     pub fn committed(&self) -> i64 {
         let group = format!("{}-detector", self.name);
         let consumer: BaseConsumer =
@@ -326,7 +327,7 @@ impl Drop for Case {
     }
 }
 
-/// One record to send.
+/// One record to send to a topic.
 #[derive(Debug, Clone, Default)]
 pub struct Sent {
     pub key: Option<Vec<u8>>,
@@ -334,24 +335,24 @@ pub struct Sent {
     pub partition: Option<i32>,
     pub timestamp: Option<i64>,
     pub label: Option<&'static str>,
-    /// In order, before the label; a value may be null.
+    /// Headers in order, before the label; a value may be null.
     pub headers: Vec<(&'static str, Option<&'static [u8]>)>,
 }
 
-/// An event as the contract has it.
+/// Returns an event in the form of the contract.
 pub fn event(device: &str, value: f64) -> Sent {
     let json = serde_json::json!({"device_id": device, "metric_name": "m", "metric_value": value});
     Sent { key: Some(device.into()), value: Some(json.to_string().into_bytes()), ..Sent::default() }
 }
 
-/// One record that was read.
+/// One record that was read from a topic.
 #[derive(Debug, Clone)]
 pub struct Got {
     pub partition: i32,
     pub offset: i64,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    /// A value may be null.
+    /// Headers in order; a value may be null.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -366,7 +367,7 @@ impl Got {
     }
 }
 
-/// A running role. Dropping it kills it.
+/// A running role. Dropping it kills the process.
 pub struct Process {
     pub child: Child,
     pub log: PathBuf,
@@ -379,7 +380,7 @@ impl Process {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// SIGTERM, and the exit within a limit.
+    /// Sends SIGTERM, and waits for the exit within a limit.
     pub fn terminate(mut self, limit: Duration) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.exit(limit)
@@ -400,7 +401,7 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Status and body of a path of the endpoint; `None` while it does not listen.
+    /// Returns status and body of a path of the endpoint; `None` while it does not listen.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         get(self.port, path)
     }
@@ -409,14 +410,14 @@ impl Process {
         wait("the role to be ready", || matches!(self.get("/readyz"), Some((200, _))));
     }
 
-    /// A line of `/proc/PID/status`, in mebibytes.
+    /// Returns a line of `/proc/PID/status` in mebibytes.
     pub fn mebibytes(&self, line: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let value = text.lines().find_map(|l| l.strip_prefix(line)).unwrap();
         value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
-    /// Value of a metric's line, by its beginning.
+    /// Returns the value of the metric whose line begins with this text.
     pub fn metric(&self, line: &str) -> f64 {
         let text = self.get("/metrics").map(|(_, text)| text).unwrap_or_default();
         let value = text.lines().find_map(|l| l.strip_prefix(line));
@@ -444,7 +445,7 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Waits on a condition, for a minute and a half.
+/// Waits for a condition, for at most a minute and a half.
 #[track_caller]
 pub fn wait(what: &str, condition: impl FnMut() -> bool) {
     wait_for(what, Duration::from_secs(90), condition);
@@ -459,7 +460,7 @@ pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool
     }
 }
 
-/// The program with nothing of the box and nothing of a service manager in its environment.
+/// Returns the program without variables of the box or of a service manager in its environment.
 pub fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     let ours = |name: &str| name.starts_with("ANOMALY__") || ["JOURNAL_STREAM", "NOTIFY_SOCKET"].contains(&name);
@@ -506,17 +507,17 @@ impl Manager {
         Manager { path, heard }
     }
 
-    /// For `NOTIFY_SOCKET`.
+    /// Returns the value for `NOTIFY_SOCKET`.
     pub fn socket(&self) -> &str {
         self.path.to_str().unwrap()
     }
 
-    /// Everything, in order; a datagram may have several lines.
+    /// Returns all datagrams in order; a datagram may have several lines.
     pub fn heard(&self) -> Vec<(Duration, String)> {
         self.heard.lock().unwrap().clone()
     }
 
-    /// Whether a datagram has this line.
+    /// Returns whether a datagram has this line.
     pub fn has(&self, line: &str) -> bool {
         self.count(line) > 0
     }
@@ -532,7 +533,7 @@ impl Manager {
 }
 
 impl Case {
-    /// With topics, but without tables.
+    /// Creates topics, but no tables.
     pub fn topics(name: &str) -> Self {
         let case = Self::bare(name, Parts::shared());
         case.ok(&["topics"]);

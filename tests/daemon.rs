@@ -1,4 +1,5 @@
-//! What an administrator relies on: words to the service manager, signals, reload, exit codes, messages, metrics.
+//! Tests of what administrators rely on: notifications of the service manager, signals, reload, exit codes, messages,
+//! metrics.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -17,7 +18,7 @@ use super::common::{Case, Ended, Manager, Parts, Process, Sent, event, free_port
 const PATIENCE: Duration = Duration::from_secs(60);
 const EVENTS: usize = 300;
 
-/// A quick detector without a database.
+/// Settings of a small detector without a database.
 const SMALL: [(&str, &str); 2] = [("SINK__ENABLED", "false"), ("DETECTOR__WORKERS", "1")];
 
 // ---- Notifications to the service manager ----
@@ -29,7 +30,7 @@ fn notifying(case: &Case, role: &str, settings: &[(&str, &str)]) -> (Manager, Pr
     (manager, process)
 }
 
-/// A case for which neither Kafka nor PostgreSQL is there.
+/// Returns a case without Kafka and PostgreSQL.
 fn alone(name: &str) -> Case {
     let mut case = Case::bare(name, Parts::shared());
     case.set("KAFKA__BOOTSTRAP_SERVERS", format!("127.0.0.1:{}", free_port()));
@@ -37,7 +38,7 @@ fn alone(name: &str) -> Case {
     case
 }
 
-/// The last STATUS= before READY=1.
+/// Returns the last STATUS= before READY=1.
 fn status_at_ready(manager: &Manager) -> String {
     let heard = manager.heard();
     let ready = heard.iter().position(|(_, text)| text.trim() == "READY=1").unwrap();
@@ -45,7 +46,7 @@ fn status_at_ready(manager: &Manager) -> String {
     status.unwrap_or_default().trim().to_owned()
 }
 
-/// SIGTERM or SIGINT: STOPPING=1, then exit 0.
+/// Sends SIGTERM or SIGINT, and expects STOPPING=1 and exit code 0.
 fn stops_well_on(signal: Signal, manager: &Manager, mut process: Process) {
     assert!(!manager.has("STOPPING=1"));
     process.signal(signal);
@@ -164,7 +165,7 @@ fn run(arguments: &[&str]) -> Ended {
     Ended::of(&mut program(arguments))
 }
 
-/// A settings directory with one file.
+/// Creates a settings directory with one file.
 fn settings(text: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("common.toml"), text).unwrap();
@@ -175,7 +176,7 @@ fn path(dir: &tempfile::TempDir) -> &str {
     dir.path().to_str().unwrap()
 }
 
-/// What both the role and the check say of a settings directory that is wrong.
+/// Returns the message of both the role and the check about wrong settings.
 fn refused(dir: &str) -> String {
     let [role, check] =
         [run(&["--role", "detector", "--config", dir]), run(&["check", "--role", "detector", "--config", dir])];
@@ -300,7 +301,7 @@ fn logs_go_to_standard_error_and_syslog_must_be_there_when_it_is_asked_for() {
 
 // ---- anomaly check ----
 
-/// The line of a setting.
+/// Returns the line of a setting.
 fn line<'a>(out: &'a str, path: &str) -> &'a str {
     let found = out.lines().find(|line| line.starts_with(&format!("{path} = ")));
     found.unwrap_or_else(|| panic!("no {path} in:\n{out}"))
@@ -379,7 +380,7 @@ fn the_check_prints_the_limits_of_a_series_and_refuses_an_override_until_it_appl
 
 // ---- With Kafka and PostgreSQL ----
 
-/// `EVENTS` normal values of one device, one that is far out, and two records that are no events.
+/// Sends `EVENTS` normal values of one device, one abnormal value, and two records that are not events.
 fn some_events(case: &Case) {
     let normal = (0..EVENTS).map(|i| event("pump", 20.0 + (i % 7) as f64 / 10.0));
     let bad = ["not JSON", r#"{"device_id":"pump"}"#].map(|text| Sent { value: Some(text.into()), ..Sent::default() });
@@ -444,7 +445,7 @@ fn a_wrong_password_fails_the_commands_and_the_sink_but_the_detector_keeps_judgi
     assert!(detector.terminate(PATIENCE).success());
 }
 
-/// Every sample of a Prometheus text, with checks of its form.
+/// Returns every sample of a Prometheus text, and checks its format.
 fn samples(text: &str) -> Vec<(String, f64)> {
     let mut samples = Vec::new();
     for line in text.lines() {
@@ -557,7 +558,7 @@ fn a_missing_password_is_reported_with_the_file_where_it_belongs() {
     assert!(end.err.contains("/nowhere/password"), "{}", end.err);
 }
 
-/// What the package's post-installation asks.
+/// Tests the command that the package's post-installation runs.
 #[test]
 fn a_role_reports_in_one_line_which_settings_it_still_needs() {
     let dir = settings("");
@@ -658,7 +659,7 @@ fn a_reload_before_it_is_ready_does_not_make_it_ready() {
     assert_eq!(manager.count("READY=1") + manager.count("RELOADING=1"), 0, "{:?}", manager.heard());
 }
 
-/// Denies by Kafka's own tool, as an administrator does.
+/// Denies access with Kafka's own tool, as an administrator does.
 fn deny(case: &Case, operation: &str, topic: &str) {
     let jars = Path::new(case.parts.get("POSTGRES__PASSWORD_FILE")).with_file_name("jars/*");
     for (principal, operation) in [("--allow-principal", "All"), ("--deny-principal", operation)] {

@@ -1,5 +1,5 @@
-//! The dashboard against a real PostgreSQL: what is in the tables is on the pages and in the API, page by page; without a
-//! database it says so in time. Needs the variables of `vagrant/box env`; each test has a schema of its own.
+//! Tests of the dashboard over a real PostgreSQL: pages and API show the rows of the tables, page by page, and report a
+//! missing database in time. They need the variables of `vagrant/box env`; each test has its own schema.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,11 +16,11 @@ use anomaly::store::ledger::PostgresLedger;
 use anomaly::{store, window};
 use tokio::sync::oneshot;
 
-/// A migrated schema with the dashboard over it; dropped at the end.
+/// A migrated schema with a dashboard over it, which is dropped at the end.
 pub struct Stage {
     settings: Settings,
     pub address: SocketAddr,
-    /// With its next offset.
+    /// Ledger that inserts rows, with the next offset.
     sink: Mutex<(PostgresLedger, i64)>,
     stop: Option<oneshot::Sender<()>>,
 }
@@ -36,7 +36,7 @@ fn settings() -> Settings {
     config::load(&places).unwrap().settings
 }
 
-/// The pages of these settings on a free port.
+/// Serves the pages with these settings on a free port.
 fn serve(settings: &Settings) -> (SocketAddr, oneshot::Sender<()>) {
     let handler = dashboard::app(settings, &Arc::default()).unwrap();
     let bound = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -51,7 +51,7 @@ impl Stage {
         Stage::with(|_| ())
     }
 
-    /// With other settings than the shipped ones.
+    /// Creates the schema with settings that differ from the shipped ones.
     pub fn with(change: impl FnOnce(&mut Settings)) -> Stage {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mut settings = settings();
@@ -70,12 +70,12 @@ impl Stage {
         store::connect(&self.settings.postgres).unwrap()
     }
 
-    /// As the sink does.
+    /// Inserts an anomaly as the sink does.
     pub fn insert(&self, anomaly: &Anomaly) {
         self.insert_all(std::slice::from_ref(anomaly));
     }
 
-    /// In one transaction.
+    /// Inserts anomalies in one transaction.
     pub fn insert_all(&self, anomalies: &[Anomaly]) {
         let mut sink = self.sink.lock().unwrap();
         let (ledger, next) = &mut *sink;
@@ -94,7 +94,7 @@ impl Stage {
         *next = end;
     }
 
-    /// A detector that reports, and judged for half an hour.
+    /// Inserts the reports of a detector that judged for half an hour.
     pub fn report(&self) {
         self.client()
             .batch_execute(
@@ -118,7 +118,7 @@ impl Stage {
         (address, between, stop)
     }
 
-    /// Another process of the same dashboard, at another address.
+    /// Restarts the dashboard in another process, at another address.
     pub fn restart(&mut self) {
         self.stop = None;
         let (address, stop) = serve(&self.settings);
@@ -141,7 +141,7 @@ impl Drop for Stage {
     }
 }
 
-/// Status, `x-stale` and body.
+/// Requests a URL; returns status, `x-stale` and body.
 pub fn get(address: SocketAddr, url: &str) -> (u16, String, String) {
     let config = ureq::Agent::config_builder().http_status_as_error(false).build();
     let mut answer = ureq::Agent::from(config).get(format!("http://{address}{url}")).call().unwrap();
@@ -627,7 +627,7 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
     }
 }
 
-/// How long the answer takes; `None` when it comes too late for its page.
+/// Measures the time of an answer; `None` if it comes too late for its page.
 fn time(stage: &Stage, page: &str) -> Option<Duration> {
     let start = Clock::now();
     let (status, stale, body) = stage.get(page);
@@ -727,7 +727,7 @@ fn a_schema_without_tables_is_reported_with_the_remedy() {
     assert!(status == 503 && body.contains("anomaly migrate"), "{body}");
 }
 
-/// Stands between the dashboard and the database, and can cut them apart.
+/// A proxy between the dashboard and the database, which can cut the connection.
 pub struct Between {
     port: u16,
     is_open: Arc<AtomicBool>,

@@ -1,4 +1,5 @@
-//! The database as it can be: behind a pooler, refusing, of another encoding, restored, replaced, or one of several hosts.
+//! Tests of unusual databases: behind a pooler, refusing, with another encoding, restored, replaced, or one of several
+//! hosts.
 
 use std::fs::File;
 use std::net::{TcpListener, TcpStream};
@@ -24,7 +25,7 @@ impl Bouncer {
         Bouncer::of(parts, mode, parts.get("POSTGRES__USER"), password.trim())
     }
 
-    /// Every client becomes this role.
+    /// Starts a pooler in which every client becomes this role.
     fn of(parts: &Parts, mode: &str, user: &str, password: &str) -> Bouncer {
         let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
         let get = |key: &str| parts.get(key).to_owned();
@@ -64,18 +65,18 @@ impl Drop for Bouncer {
     }
 }
 
-/// The program's connections go to another port.
+/// Makes the program connect to another port.
 fn through(case: &mut Case, port: u16) {
     case.set("POSTGRES__HOST", "127.0.0.1");
     case.set("POSTGRES__PORT", port);
 }
 
-/// One anomaly of device `a`.
+/// Publishes values of device `a`, the last of which is this one.
 fn anomaly(case: &Case, value: f64) {
     case.produce((0..40).map(|i| event("a", f64::from(i % 5))).chain([event("a", value)]));
 }
 
-/// What one command says, on both outputs.
+/// Returns both outputs of a command.
 fn said(case: &Case, arguments: &[&str]) -> String {
     let output = case.run(arguments);
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
@@ -174,7 +175,7 @@ fn a_refusal_of_the_database_is_not_called_an_outage_and_has_sqlstate_and_remedy
     assert!(said(&case, &["status"]).contains("PostgreSQL is unreachable: "));
 }
 
-/// Forwards to the box's database, and counts the connections.
+/// Starts a proxy that forwards to the box's database, and counts the connections.
 fn counted(case: &Case) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -270,7 +271,7 @@ fn rows_that_the_table_refuses_are_a_condition_that_outlives_a_restart() {
     admin.batch_execute(&format!("drop database {database} with (force)")).unwrap();
 }
 
-/// As `psql` with the box's password.
+/// Runs a tool such as `psql` with the box's password.
 fn tool(case: &Case, name: &str, database: Option<&str>) -> Command {
     let mut command = Command::new(Path::new("/usr/lib/postgresql/15/bin").join(name));
     let password = std::fs::read_to_string(case.parts.get("POSTGRES__PASSWORD_FILE")).unwrap();

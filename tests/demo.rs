@@ -11,9 +11,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::common::{Ended, Process, free_port, get, program, wait_for};
 
-/// From the signal to the exit.
+/// Timeout from the signal to the exit.
 const END: Duration = Duration::from_secs(5);
-/// From nothing to anomalies.
+/// Timeout from the start to the first anomalies.
 const START: Duration = Duration::from_secs(60);
 
 struct Demo {
@@ -22,7 +22,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// In a process group of its own, as a shell starts it.
+    /// Starts the demo in its own process group, as a shell does.
     fn start() -> Demo {
         Demo::of(&["--rate", "1000", "--devices", "20"], &[])
     }
@@ -35,13 +35,13 @@ impl Demo {
         Demo { process: Process::start(&mut command, dir.path().join("demo.log"), port), _dir: dir }
     }
 
-    /// The lines that tell of an anomaly: a time of day first.
+    /// Returns the lines that report an anomaly; they begin with a time of day.
     fn anomalies(&self) -> Vec<String> {
         let is_timed = |line: &&str| line.as_bytes().get(2) == Some(&b':') && line.contains(" is outside ");
         self.process.log().lines().filter(is_timed).map(str::to_owned).collect()
     }
 
-    /// The directory that it says it keeps everything in.
+    /// Returns the directory that contains all files, according to the demo.
     fn directory(&self) -> PathBuf {
         let log = self.process.log();
         let after = log.split_once("private, in ").unwrap_or_else(|| panic!("no directory in:\n{log}")).1;
@@ -54,7 +54,7 @@ impl Demo {
         body
     }
 
-    /// As Ctrl-C does: every process of the group gets it.
+    /// Sends a signal to every process of the group, as Ctrl-C does.
     fn signal(&self, signal: Signal) {
         let group = Pid::from_raw(self.process.child.id() as i32).unwrap();
         kill_process_group(group, signal).unwrap();
@@ -64,7 +64,7 @@ impl Demo {
         wait_for("anomalies on standard output", START, || !self.anomalies().is_empty());
     }
 
-    /// It ends in time, well, and leaves neither process nor file.
+    /// Checks that the demo ends in time with exit code 0, and leaves neither process nor file.
     fn ends_cleanly_on(mut self, signal: Signal) {
         let directory = self.directory();
         assert!(directory.file_name().unwrap().to_str().unwrap().starts_with("anomaly-demo-"));
@@ -84,7 +84,7 @@ impl Demo {
     }
 }
 
-/// Processes that work in a directory, by their command lines.
+/// Returns the command lines of processes that work in a directory.
 fn processes_in(directory: &Path) -> Vec<String> {
     let works_there =
         |entry: &PathBuf| std::fs::read_link(entry.join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
@@ -169,7 +169,7 @@ fn a_port_in_use_is_reported_before_anything_is_started() {
     assert_eq!(demo.out, "");
 }
 
-/// Fifty quiet values of two ovens, then a high one of the second; a minute apart, long ago.
+/// Returns fifty usual values of two ovens, then a high one of the second, a minute apart, long ago.
 fn readings() -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".csv").tempfile().unwrap();
     writeln!(file, "at,oven,celsius").unwrap();

@@ -1,4 +1,5 @@
-//! Who may come in, on the real program: TLS and its reload, logins, roles of the database, and clients that only hold on.
+//! Tests of access control with the real program: TLS and its reload, logins, roles of the database, and clients that
+//! stall.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,12 +17,12 @@ use openssl::x509::{X509, X509NameBuilder};
 
 use super::common::{Case, Parts, Process, free_port, wait_for};
 
-/// A certificate for itself, with its key.
+/// Creates a self-signed certificate with its key.
 fn certificate(dir: &Path, name: &str) {
     valid_for(dir, name, 30);
 }
 
-/// The same, until so many days from now.
+/// Creates a self-signed certificate with this number of days to live.
 fn valid_for(dir: &Path, name: &str, days: i64) {
     let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
     let mut names = X509NameBuilder::new().unwrap();
@@ -41,7 +42,7 @@ fn valid_for(dir: &Path, name: &str, days: i64) {
     std::fs::write(dir.join("key.pem"), key.private_key_to_pem_pkcs8().unwrap()).unwrap();
 }
 
-/// The answer to one request over TLS, and the name in the certificate.
+/// Returns the answer to one request over TLS, and the name in the certificate.
 fn secret(port: u16, request: &str) -> (String, String) {
     let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
     builder.set_verify(SslVerifyMode::NONE);
@@ -66,7 +67,7 @@ fn form(path: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// A dashboard that serves at a port of its own.
+/// Starts a dashboard that serves at a free port.
 fn dashboard(case: &Case, settings: &[(&str, &str)]) -> (Process, u16) {
     let port = free_port();
     let listen = format!("127.0.0.1:{port}");
@@ -266,7 +267,7 @@ fn ten_thousand_idle_connections_block_no_other_client() {
     assert!(!process.log().contains("WARN"), "{}", process.log());
 }
 
-/// Until the process has this status and says these words.
+/// Waits until the process has this status and reports this text.
 fn wait_readiness(process: &Process, status: u16, words: &str) {
     wait_for(words, Duration::from_secs(60), || {
         process.get("/readyz").is_some_and(|(code, text)| code == status && text.contains(words))

@@ -1,4 +1,4 @@
-//! The pages as a browser has them that is not on the pages' own host: below a path, over plain http, without storage.
+//! Tests of the pages in a browser that is not on the pages' own host: below a path, over plain http, without storage.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::dashboard::{Stage, ago, anomaly};
 
 const LIVE: &str = "document.getElementById('live').textContent === 'Live'";
 
-/// One anomaly; nothing but the stream brings another one.
+/// Inserts one anomaly, which only the stream can bring to the page.
 fn stage() -> Stage {
     below("")
 }

@@ -1,10 +1,11 @@
-//! Hosts that have one family of addresses, or both: made as network namespaces.
+//! Tests on hosts with one address family or both, as network namespaces.
 
 use std::process::Command;
 
 use super::common::{Case, Parts};
 
-/// A network of its own without IPv4. Prints the readiness at each of `for`, and what the pages answer.
+/// Script that runs a dashboard in a network namespace without IPv4. Prints the readiness at each of `for`, and the answers of the
+/// pages.
 const SCRIPT: &str = r#"
 ip link set lo up && ip -4 addr flush dev lo || exit 3
 "$@" & pid=$!

@@ -1,5 +1,5 @@
-//! Kafka and PostgreSQL not there at the start, going away and coming back, on a box of their own: nothing is lost, nothing
-//! doubled, and health says what is wrong meanwhile.
+//! Tests of Kafka and PostgreSQL that start late, stop and return, on a separate box. No event is lost or duplicated,
+//! and health reports the problem meanwhile.
 
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use crate::common::{Case, Parts, Process, event, free_port, wait};
 use crate::pipeline::{events, verify, wait_done};
 use crate::stage::Stage;
 
-/// One test at a time: each takes the whole box.
+/// Only one test runs at a time, because each uses the whole box.
 static BOX: Mutex<()> = Mutex::new(());
 
 struct Box {

@@ -1,5 +1,5 @@
-//! The architecture that `src/lib.rs` tells: which room may import which, and what every file keeps to. Read from the
-//! source itself, so that a violation names its file and line.
+//! Checks the architecture that `src/lib.rs` describes: which room may import which, and the rules for every file. It
+//! reads the source itself, so that a violation names its file and line.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -26,17 +26,17 @@ const CORE: [&str; 17] = [
     "unavailable",
 ];
 const EDGES: [&str; 5] = ["source", "stream", "store", "page", "service"];
-/// Edges may import it: an HTTP server that knows nothing of what it serves.
+/// Rooms that edges may import: an HTTP server that does not know its pages.
 const SHARED: [&str; 1] = ["http"];
 const WIRING: [&str; 5] = ["role", "command", "cli", "lib", "main"];
-/// Lines of a file before its tests.
+/// Maximum number of lines of a file before its tests.
 const LINES: usize = 400;
 
 /// One file below `src`.
 struct File {
-    /// As `src/stream/kafka/real.rs`.
+    /// Path such as `src/stream/kafka/real.rs`.
     name: String,
-    /// As `["stream", "kafka", "real"]`.
+    /// Module path such as `["stream", "kafka", "real"]`.
     module: Vec<String>,
     text: String,
 }
@@ -46,12 +46,13 @@ impl File {
         &self.module[0]
     }
 
-    /// A module of its own for tests, such as `src/event/tests.rs`, or the simulation.
+    /// Returns whether the file is a module for tests, such as `src/event/tests.rs`, or the simulation.
     fn is_test(&self) -> bool {
         self.module.iter().any(|name| name == "tests" || name == "simulation")
     }
 
-    /// Line number and text of what is built into the program: all before the tests at the end, comments blanked.
+    /// Returns line number and text of the lines that are built into the program: all before the tests at the end, with
+    /// comments blanked.
     fn code(&self) -> Vec<(usize, &str)> {
         if self.is_test() {
             return Vec::new();
@@ -92,7 +93,7 @@ fn read(src: &Path, path: &Path) -> File {
     File { name: format!("src/{}", below.display()), module, text: std::fs::read_to_string(path).unwrap() }
 }
 
-/// Every path into this crate, from its root, with the line it begins in: `crate::…`, `super::…` and their groups.
+/// Returns every path into this crate, from its root, with its first line: `crate::…`, `super::…` and their groups.
 fn imports(file: &File) -> Vec<(usize, String)> {
     let code = file.code();
     let mut text = String::new();
@@ -119,7 +120,7 @@ fn parent(module: &[String]) -> Vec<String> {
     module[..module.len() - 1].to_vec()
 }
 
-/// The paths that the beginning of `text` spells, groups resolved: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Returns the paths at the beginning of `text`, with groups resolved: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn expand(text: &str, mut base: Vec<String>) -> Vec<String> {
     let mut rest = text.trim_start();
     loop {
@@ -139,7 +140,7 @@ fn expand(text: &str, mut base: Vec<String>) -> Vec<String> {
     }
 }
 
-/// The members of a group whose opening brace has been passed.
+/// Returns the members of a group after its opening brace.
 fn members(text: &str) -> Vec<&str> {
     let (mut depth, mut from, mut found) = (0, 0, Vec::new());
     for (at, c) in text.char_indices() {
@@ -160,7 +161,7 @@ fn members(text: &str) -> Vec<&str> {
     found
 }
 
-/// Whether a file of this room may import this path of the crate.
+/// Returns whether a file of this room may import this path of the crate.
 fn may(room: &str, path: &str) -> bool {
     let target = path.split("::").next().unwrap_or_default();
     if CORE.contains(&room) {
@@ -242,7 +243,7 @@ fn the_rule_sees_groups_parents_and_inline_paths() {
     }
 }
 
-/// The public types that a file defines, with their lines.
+/// Returns the public types that a file defines, with their lines.
 fn public_types<'f>(file: &'f File) -> impl Iterator<Item = (usize, &'f str)> {
     let named = |code: &'f str| {
         let rest = code.strip_prefix("pub")?;
@@ -270,7 +271,7 @@ fn no_public_type_name_occurs_twice() {
     none(twice);
 }
 
-/// What each file imports, by number; a parent and its own children may import one another, and are left out.
+/// Returns the imports of each file, by number. A parent and its own children may import one another, and are left out.
 fn graph(files: &[File]) -> Vec<Vec<usize>> {
     let number = |path: &str| {
         let mut path = path.split("::").collect::<Vec<_>>();
@@ -295,7 +296,7 @@ fn graph(files: &[File]) -> Vec<Vec<usize>> {
     files.iter().map(edges).collect()
 }
 
-/// A way from one file back to itself.
+/// Returns a path of imports from a file back to itself.
 fn cycle(edges: &[Vec<usize>], from: usize) -> Option<Vec<usize>> {
     let mut came = vec![None; edges.len()];
     let mut waiting = std::collections::VecDeque::from([from]);
@@ -391,7 +392,7 @@ fn the_manual_explains_each_code_of_a_condition_and_each_exit_code() {
     none(codes.chain(ends).filter(|row| !manual.contains(row)).collect());
 }
 
-/// Places of these words in the program's code.
+/// Returns the places of these words in the program's code.
 fn lines_with(words: &[&str], applies: impl Fn(&File) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for file in files().iter().filter(|file| applies(file)) {

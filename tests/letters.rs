@@ -1,4 +1,4 @@
-//! `anomaly dlq`: dead letters are listed, shown, and sent again exactly once, also when the command is killed.
+//! Tests of `anomaly dlq`: dead letters are listed, shown, and replayed exactly once, also when the command is killed.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::check::set_policy;
 use crate::common::{Case, Parts, Sent, wait};
 use crate::pipeline::wait_done;
 
-/// Malformed for the usual paths, well-formed for those that [`mend`] sets.
+/// Returns a record that is malformed with the default paths, and valid with those that [`mend`] sets.
 fn nested(device: &str, value: f64) -> Sent {
     let json = serde_json::json!({"device_id": device, "metric_name": "m", "data": {"v": value}});
     Sent {
@@ -24,7 +24,7 @@ fn nested(device: &str, value: f64) -> Sent {
     }
 }
 
-/// A dead letter of a null value, whose headers are given.
+/// Returns a dead letter of a null value with these headers.
 fn old_letter(case: &Case, key: &[u8], headers: &[(&str, String)]) {
     let producer: BaseProducer = case.client().create().unwrap();
     let all = headers.iter();
@@ -136,7 +136,7 @@ fn a_replay_that_was_killed_continues_without_loss_or_duplicates() {
     assert_eq!(origins.len(), 20_000);
 }
 
-/// Everything that the record came with survives rejection and replay, and nothing of ours is left on it.
+/// All of the record's own headers survive rejection and replay, and none of the detector's headers remains.
 #[test]
 fn a_records_own_headers_survive_rejection_and_replay_in_order_and_ours_are_dropped_again() {
     let case = Case::new("letter_headers");
@@ -177,7 +177,7 @@ fn a_records_own_headers_survive_rejection_and_replay_in_order_and_ours_are_drop
     }
 }
 
-/// A tombstone that is replayed deletes the newer records of its key. Old detectors wrote dead letters of them.
+/// A replayed tombstone would delete the newer records of its key. Old detectors wrote dead letters for tombstones.
 #[test]
 fn null_values_are_ignored_and_counted_and_old_dead_letters_of_them_are_never_sent_again() {
     let case = Case::new("tombstones");
@@ -208,7 +208,7 @@ fn null_values_are_ignored_and_counted_and_old_dead_letters_of_them_are_never_se
     assert_eq!(nulls, 2, "no tombstone was added");
 }
 
-/// Bounded as the rest of a dead letter is: headers that make it too large are left out, and it says so.
+/// Headers that would make a dead letter too large are left out, and the dead letter says so.
 #[test]
 fn a_dead_letter_whose_headers_its_topic_refuses_is_written_without_them_and_is_not_replayed() {
     // Bytes that cannot be compressed.

@@ -1,4 +1,5 @@
-//! The event stream as a program reads it: what is committed comes at once, each row once, over restarts of the server.
+//! Tests of the event stream as a program reads it: committed rows arrive at once, each row once, over restarts of the
+//! server.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -9,21 +10,21 @@ use std::time::Duration;
 use super::common::wait_for;
 use super::dashboard::{Stage, ago, anomaly};
 
-/// A reader on a thread of its own, until the stream ends.
+/// A client in its own thread, which reads until the stream ends.
 #[derive(Clone, Default)]
 struct Reader(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     id: String,
-    /// How often each row came.
+    /// Number of times that each row arrived.
     rows: BTreeMap<String, u32>,
     kinds: BTreeMap<String, u32>,
     has_ended: bool,
 }
 
 impl Reader {
-    /// Goes on where it was.
+    /// Reconnects with the last id.
     fn open(&self, address: SocketAddr, query: &str) {
         let mut stream = TcpStream::connect(address).unwrap();
         let id = self.0.lock().unwrap().id.clone();
@@ -40,7 +41,7 @@ impl Reader {
         });
     }
 
-    /// As a browser does: the id counts once its message is complete.
+    /// Reads a message as a browser does: its id counts once the message is complete.
     fn take(&self, line: &str, kind: &mut String) {
         let mut state = self.0.lock().unwrap();
         if let Some(id) = line.strip_prefix("id: ") {

@@ -1,5 +1,5 @@
-//! Packets that are dropped, now and then or all of them, or come late, and a disk that is full: noticed in seconds, and they
-//! cost only time. Runs by `tests/network`, in namespaces of its own for the network and for mounts.
+//! Tests of a network that drops packets, some or all, or delays them, and of a full disk. They are noticed in seconds
+//! and cost only time. `tests/network` runs these tests in separate namespaces for network and mounts.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use rand::RngExt;
 use crate::common::{Case, Process, free_port, wait_for};
 use crate::pipeline::{events, verify, wait_done};
 
-/// Rules of iptables while it lives.
+/// Rules of iptables, which are removed when it is dropped.
 struct Rules(Vec<String>);
 
 impl Rules {
@@ -31,27 +31,27 @@ impl Drop for Rules {
     }
 }
 
-/// `rule` names the chain after the action that is put before it.
+/// Adds a rule; `rule` names the chain first.
 fn iptables(rule: &str, action: &str) {
     let (table, rule) = rule.split_once(' ').unwrap();
     let arguments = ["-w", "-t", table, action].into_iter().chain(rule.split(' '));
     assert!(Command::new("iptables").args(arguments).status().unwrap().success(), "iptables {rule}");
 }
 
-/// Drops packets to and from a local port; `which` says which of them.
+/// Drops packets to and from a local port; `which` selects the packets.
 fn drops(port: &str, which: &str) -> Vec<String> {
     ["--dport", "--sport"].map(|end| format!("filter INPUT -i lo -p tcp {end} {port}{which} -j DROP")).into()
 }
 
-/// Drops everything to and from a local port while it lives.
+/// Drops all packets to and from a local port until it is dropped.
 fn hole(port: &str) -> Rules {
     Rules::set(drops(port, ""))
 }
 
-/// Group of processes whose connections go through [`late`].
+/// Group of processes whose connections are delayed by [`late`].
 const LATE: u32 = 54_321;
 
-/// Everything between processes of group [`LATE`] and a local port is late by 150 to 350 ms, both ways.
+/// Delays packets between processes of group [`LATE`] and a local port by 150 to 350 ms, in both directions.
 fn late(port: &str) -> Rules {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let here = listener.local_addr().unwrap().port();
@@ -68,7 +68,7 @@ fn late(port: &str) -> Rules {
     )])
 }
 
-/// One direction of a connection.
+/// Forwards one direction of a connection.
 fn delay(mut from: TcpStream, mut to: TcpStream) {
     let (sender, receiver) = mpsc::channel::<(Instant, Vec<u8>)>();
     std::thread::spawn(move || {
@@ -95,7 +95,7 @@ fn broker(case: &Case) -> &str {
     case.parts.brokers().rsplit_once(':').unwrap().1
 }
 
-/// Degraded within the limit; how long it took.
+/// Waits until the process is degraded, within the limit; returns the time.
 fn noticed(process: &Process, why: &str, limit: Duration) -> Duration {
     let began = Instant::now();
     wait_for(

@@ -1,5 +1,5 @@
-//! Every command's output when its reader goes away, when the disk is full, and when nothing can be said at all: a sentence
-//! and an exit code, never a panic.
+//! Tests of every command's output when its reader disappears, when the disk is full, and when neither output can be
+//! written. The result is a sentence and an exit code, never a panic.
 
 use std::fs::OpenOptions;
 use std::io::{Read, pipe};
@@ -11,19 +11,19 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::common::{Case, Ended, Process, event, free_port, program, wait};
 
-/// A device that refuses each write as a full disk does.
+/// Returns a device that refuses each write, as a full disk does.
 fn full_disk() -> Stdio {
     OpenOptions::new().write(true).open("/dev/full").unwrap().into()
 }
 
-/// A pipe whose reader has gone.
+/// Returns a pipe whose reader has closed it.
 fn without_reader() -> Stdio {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// Every command that prints something and ends by itself, over a case that has something to print.
+/// Returns every command that prints something and ends by itself, over a case that has data to print.
 fn commands(case: &Case) -> Vec<Command> {
     let file = case.dir.path().join("readings.csv");
     let rows = (0..200).map(|i| format!("{i}\n")).collect::<String>();
@@ -138,7 +138,7 @@ fn failed_checks_are_counted_when_the_output_is_closed() {
     assert_eq!(ended.code, Some(69), "{}", ended.err);
 }
 
-/// What a name of others could do to a log: begin a line, clear the screen, turn the text around.
+/// A foreign name that tries to begin a line, clear the screen, and turn the text.
 const HOSTILE: &str = "pump\n2026-11-29T00:00:00.000000Z ERROR forged\u{1b}[2J\u{202e}";
 
 #[test]
@@ -158,7 +158,7 @@ fn a_name_with_a_newline_forges_no_line_of_the_log() {
     assert!(!log.contains(['\u{1b}', '\u{202e}']), "{log}");
 }
 
-/// No line of an output begins with what a name would forge, and nothing reaches the terminal as it is.
+/// Checks that no line of an output begins with the forged text, and that nothing reaches the terminal unescaped.
 #[track_caller]
 fn is_guarded(what: &str, output: &str) {
     assert!(output.contains("forged"), "{what} does not name it:\n{output}");
@@ -214,7 +214,7 @@ fn foreign_names_stay_in_their_cells_of_every_table() {
 }
 
 impl Case {
-    /// A dead letter with these headers, as another program could write it.
+    /// Sends a dead letter with these headers, as another program could write it.
     fn letter(&self, headers: &[(&str, &str)]) {
         let producer: BaseProducer = self.client().create().unwrap();
         let add = |all: OwnedHeaders, (key, value): &(&str, &str)| all.insert(Header { key, value: Some(*value) });

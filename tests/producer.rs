@@ -1,5 +1,5 @@
-//! What the producer promises: the same settings give the same records, placed as Java places them; files pass byte for
-//! byte; and without a broker it neither grows nor hangs.
+//! Tests of the producer's promises. The same settings give the same records, placed as Java places them. Files pass
+//! byte for byte. Without a broker it neither grows nor hangs.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::common::{Case, Got, Manager, Parts, free_port, wait_for};
 const RUN: Duration = Duration::from_secs(60);
 const LABELS: [&str; 6] = ["spike", "dip", "level_shift", "drift", "stuck", "noise_burst"];
 
-/// Topics, but no tables: the producer needs none.
+/// Returns a case with topics and without tables, which the producer does not need.
 fn case(name: &str, partitions: usize) -> Case {
     let mut case = Case::bare(name, Parts::shared());
     case.set("TOPICS__PARTITIONS", partitions);
@@ -17,7 +17,7 @@ fn case(name: &str, partitions: usize) -> Case {
     case
 }
 
-/// Synthetic events of a fixed virtual time; later settings win.
+/// Publishes synthetic events of a fixed virtual time; later settings replace earlier ones.
 fn generate(case: &Case, settings: &[(&str, &str)]) -> Vec<Got> {
     let fixed = [
         ("PRODUCER__START", "2026-11-23T17:00:00Z"),
@@ -31,7 +31,7 @@ fn generate(case: &Case, settings: &[(&str, &str)]) -> Vec<Got> {
     case.read(&case.raw())
 }
 
-/// A producer whose source ends.
+/// Runs a producer whose source ends.
 fn run_to_end(case: &Case, settings: &[(&str, &str)]) -> String {
     let mut producer = case.role("producer", settings);
     let status = producer.exit(RUN);
@@ -39,12 +39,12 @@ fn run_to_end(case: &Case, settings: &[(&str, &str)]) -> String {
     producer.log()
 }
 
-/// Publishes a file into a topic of one partition, as fast as it can; the records in order.
+/// Publishes a file into a topic of one partition at full speed; returns the records in order.
 fn replay(name: &str, file: &str, content: &[u8]) -> Vec<Got> {
     replay_at("0", name, file, content).0
 }
 
-/// The same at a speed; also the log.
+/// Publishes a file at a given speed; also returns the log.
 fn replay_at(speed: &str, name: &str, file: &str, content: &[u8]) -> (Vec<Got>, String) {
     let case = case(name, 1);
     let path = case.dir.path().join(file);
@@ -55,7 +55,7 @@ fn replay_at(speed: &str, name: &str, file: &str, content: &[u8]) -> (Vec<Got>, 
     (case.read(&case.raw()), log)
 }
 
-/// How a producer ends that cannot send a file; its log.
+/// Runs a producer that cannot send a file; returns its exit and log.
 fn refused(name: &str, file: &str, content: &[u8], settings: &[(&str, &str)]) -> (Option<i32>, String) {
     let case = Case::bare(name, Parts::shared());
     case.ok(&["topics"]);
@@ -66,14 +66,14 @@ fn refused(name: &str, file: &str, content: &[u8], settings: &[(&str, &str)]) ->
     (producer.exit(RUN).code(), producer.log())
 }
 
-/// Everything about a record that a consumer can see, but its time of arrival.
+/// The parts of a record that a consumer sees, without its time of arrival.
 type Seen = (i32, i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Option<Vec<u8>>)>);
 
 fn seen(records: Vec<Got>) -> Vec<Seen> {
     records.into_iter().map(|r| (r.partition, r.offset, r.key, r.value, r.headers)).collect()
 }
 
-/// Kafka's `Utils.murmur2`.
+/// Computes Kafka's `Utils.murmur2`.
 fn murmur2(key: &[u8]) -> i32 {
     const M: u32 = 0x5bd1_e995;
     let mut h = 0x9747_b28c ^ key.len() as u32;
@@ -94,7 +94,7 @@ fn murmur2(key: &[u8]) -> i32 {
     (h ^ (h >> 15)) as i32
 }
 
-/// Kafka's `toPositive(murmur2(key)) % partitions`.
+/// Computes Kafka's `toPositive(murmur2(key)) % partitions`.
 fn partition(key: &[u8], partitions: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) % partitions
 }

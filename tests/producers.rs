@@ -1,14 +1,14 @@
-//! What common producers send, byte for byte as they write it, through a real detector: what is read with which `[fields]`,
-//! and the sentence that the user gets for what is not.
+//! Tests with records of common producers, byte for byte, through a real detector: what is read with which `[fields]`,
+//! and the message for what is not.
 
 use serde_json::Value;
 
 use crate::common::{Case, Sent, wait};
 
-/// What became of some records.
+/// Outcomes of some records.
 struct Read {
     anomalies: Vec<Value>,
-    /// Of the dead letters, in order.
+    /// Reasons of the dead letters, in order.
     messages: Vec<String>,
     ignored: f64,
 }

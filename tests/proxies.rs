@@ -1,5 +1,5 @@
-//! The dashboard behind real proxies, each with the example that the package ships: pages below a path, a login over plain
-//! HTTP, the event stream, and whose failures count.
+//! Tests of the dashboard behind real proxies, each with the example of the package: pages below a path, a login over
+//! plain HTTP, the event stream, and the client whose failures count.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ struct Site {
     _dir: tempfile::TempDir,
 }
 
-/// Who reads: each address of the loopback network is a visitor of its own.
+/// Address of a client. Each address of the loopback network counts as a different client.
 const ADA: &str = "127.0.0.2";
 const EVE: &str = "127.0.0.3";
 
@@ -35,7 +35,8 @@ fn open(from: &str, port: u16) -> TcpStream {
 }
 
 impl Site {
-    /// Behind the proxy that `start` makes of a directory, its own port and the dashboard's.
+    /// Starts a dashboard behind the proxy that `start` configures from a directory, its own port and the dashboard's
+    /// port.
     fn new(start: impl FnOnce(&Path, u16, u16) -> Command) -> Site {
         let (dir, outer) = (tempfile::tempdir().unwrap(), free_port());
         let users = dir.path().join("users");
@@ -64,13 +65,13 @@ impl Site {
         self.ask(ADA, "GET", path, headers, "")
     }
 
-    /// As a browser sends it over plain HTTP: with its origin and nothing else that says where it comes from.
+    /// Sends a form as a browser does over plain HTTP: the origin is the only header that names its site.
     fn log_in(&self, from: &str, password: &str, headers: &str) -> String {
         let origin = format!("origin: http://localhost:{}\r\n{headers}", self.proxy.port);
         self.ask(from, "POST", "/anomaly/login", &origin, &format!("name=ada&password={password}&next=%2Fdevices"))
     }
 
-    /// All that a proxy must not break.
+    /// Checks everything that a proxy must not break.
     fn check(&self) {
         let header = |answer: &str, name: &str| {
             let line = answer.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}: ")));
@@ -118,7 +119,7 @@ impl Site {
     }
 }
 
-/// A shipped example for the dashboard at `inner`.
+/// Returns a shipped example, changed for the dashboard at `inner`.
 fn example(name: &str, inner: u16) -> String {
     let text = std::fs::read_to_string(root().join("packaging/examples").join(name)).unwrap();
     assert!(text.contains("127.0.0.1:8501"), "{name}");

@@ -1,4 +1,5 @@
-//! The table's partitions: rows of all times are kept, old ones go, and an older schema keeps its rows.
+//! Tests of the table's partitions: rows of all times are stored, old ones are dropped, and an older schema keeps its
+//! rows.
 
 use crate::common::{Case, Parts, wait};
 
@@ -7,7 +8,7 @@ fn partitions(case: &Case) -> i64 {
     case.sql().query_one(sql, &[]).unwrap().get(0)
 }
 
-/// A row as the sink writes it, of an event and a detection so many days ago.
+/// Inserts a row as the sink writes it, with event and detection this number of days ago.
 fn row(case: &Case, offset: i64, days: i32, detected_days: i32) {
     let sql =
         "insert into anomalies (source_topic, source_partition, source_offset, source_index, kind, schema_version,
@@ -25,7 +26,7 @@ fn offsets(case: &Case, table: &str) -> Vec<i64> {
     case.sql().query(&sql, &[]).unwrap().iter().map(|row| row.get(0)).collect()
 }
 
-/// A heartbeat that the database's clock wrote so long ago.
+/// Inserts a heartbeat that the database's clock wrote this long ago.
 fn heartbeat(case: &Case, age: &str) {
     let sql = format!(
         "insert into detector_status (detector_group, topic, partition, worker, state, series, settings_hash, updated_at)
@@ -35,7 +36,7 @@ fn heartbeat(case: &Case, age: &str) {
     case.sql().execute(&sql, &[]).unwrap();
 }
 
-/// What one pass did, or which deletion waits.
+/// The result of one pass, or the deletion that waits.
 #[derive(Default, Debug, PartialEq)]
 struct Pass {
     made: i32,
@@ -45,7 +46,7 @@ struct Pass {
     waits: bool,
 }
 
-/// One pass of a detector whose clock differs by an interval, an hour after the one before.
+/// Runs one pass of a detector whose clock differs by an interval, an hour after the previous pass.
 fn pass(case: &Case, retention: &str, detector: &str, delay: &str) -> Pass {
     let mut sql = case.sql();
     // The database believes that an hour has passed, too.
@@ -58,7 +59,7 @@ fn pass(case: &Case, retention: &str, detector: &str, delay: &str) -> Pass {
     Pass { made: row.get(0), dropped: row.get(1), trimmed: row.get(2), is_more: row.get(3), waits: row.get(4) }
 }
 
-/// As often as there is something to do, with all clocks right and no delay; made, dropped, trimmed.
+/// Runs passes until nothing is left to do, with correct clocks and no delay; returns made, dropped, trimmed.
 fn maintain(case: &Case, retention: &str) -> (i32, i32, i64) {
     heartbeat(case, "0 s");
     let mut all = (0, 0, 0);
@@ -99,7 +100,7 @@ fn rows_move_into_new_partitions_and_are_dropped_with_old_ones() {
     assert_eq!(offsets(&case, "anomalies"), [1, 3, 4, 5]);
 }
 
-/// Rows and totals of a year, which begins so many days ago.
+/// Inserts rows and totals of a year that begins this number of days ago.
 fn year(case: &Case, days: i32) {
     maintain(case, "800 days");
     for offset in 0..52_i32 {

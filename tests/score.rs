@@ -1,4 +1,4 @@
-//! `anomaly score`: files in, verdicts out, equal to the oracle's.
+//! Tests of `anomaly score`: its verdicts over files equal the oracle's.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ fn every_figure_and_verdict_over_the_benchmark_equals_the_oracles() {
     assert!(judged_points > 720_000 && abnormal > 2_000 && edges < 100);
 }
 
-/// The second column, read without any code of ours.
+/// Reads the second column without any code of `src/`.
 fn column(path: &Path) -> Vec<f64> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().trim().parse().unwrap()).collect()
@@ -182,7 +182,7 @@ fn a_settings_directory_that_is_not_read_is_noted() {
     assert!(error.contains("note: score takes its settings from its options; --config is not read"), "{error}");
 }
 
-/// A file in a directory of its own.
+/// Creates a file in its own directory.
 fn file(name: &str, text: impl AsRef<[u8]>) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
@@ -191,7 +191,7 @@ fn file(name: &str, text: impl AsRef<[u8]>) -> (tempfile::TempDir, String) {
     (dir, path)
 }
 
-/// Scores a file; exit code, standard output and standard error.
+/// Scores a file; returns exit code, standard output and standard error.
 fn ended(name: &str, text: impl AsRef<[u8]>, arguments: &[&str]) -> (i32, String, String) {
     let (_dir, path) = file(name, text);
     let output = score(&[arguments, &[&path]].concat());
@@ -199,7 +199,7 @@ fn ended(name: &str, text: impl AsRef<[u8]>, arguments: &[&str]) -> (i32, String
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// Sixty readings, of which the 51st is abnormal.
+/// Returns sixty readings, of which the 51st is abnormal.
 fn readings() -> impl Iterator<Item = (String, f64)> {
     (0..60).map(|i| {
         let value = if i == 50 { 90.5 } else { 20.0 + f64::from(i % 3) / 4.0 };
@@ -400,7 +400,7 @@ fn times_that_run_backwards_are_warned_about_and_sort_judges_by_time() {
     assert!(by_time.lines().next().unwrap().contains("\"offset\":59"), "a record keeps its number");
 }
 
-/// Feeds standard input without an end; the most memory that was used by then, in MiB.
+/// Writes endless data to standard input; returns the largest memory use so far in MiB.
 fn memory(child: &mut Child, begin: &[u8], repeated: &[u8], bytes: usize) -> u64 {
     let mut input = child.stdin.take().unwrap();
     let _ = input.write_all(begin);

@@ -1,4 +1,5 @@
-//! `/metrics` as scrapers read it: in the format that they ask for, checked by Prometheus' own tool, each role its own metrics.
+//! Tests of `/metrics` as scrapers read it: in the format that they ask for, checked by Prometheus' own tool, with the
+//! metrics of each role.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use super::common::{Case, Process, event, free_port, wait_for};
 
-/// The whole answer to a request as it is spelled.
+/// Sends a request as it is spelled; returns the whole answer.
 fn ask(process: &Process, request: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", process.port)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -23,7 +24,7 @@ fn scrape(process: &Process, accept: &str) -> (String, String) {
     (head.to_ascii_lowercase(), body.to_owned())
 }
 
-/// A detector that has judged and rejected, a dashboard, and a producer.
+/// Starts a detector that has judged and rejected, a dashboard, and a producer.
 fn roles(case: &Case) -> [Process; 3] {
     let detector = case.detector("a", &[]);
     case.produce((0..40).map(|i| event("pump-0042", 20.0 + f64::from(i % 3))));

@@ -1,4 +1,4 @@
-//! A box of one's own, whose parts can be killed.
+//! A separate box whose services can be killed.
 
 use std::process::{Command, Stdio};
 
@@ -11,7 +11,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts what is not running, in `target/DIR`, on `port` and the three after it.
+    /// Starts the services that do not run, in `target/DIR`, on `port` and the three ports after it.
     pub fn up(dir: &'static str, port: u16, brokers: u8) -> (Stage, Parts) {
         let stage = Stage { dir, port, brokers };
         stage.run(&["up"]);
@@ -31,7 +31,7 @@ impl Stage {
         Stage::up(dir, port, brokers)
     }
 
-    /// `vagrant/box` with these arguments; it must succeed.
+    /// Runs `vagrant/box` with these arguments; it must succeed.
     pub fn run(&self, arguments: &[&str]) {
         let output = self.command(arguments).output().unwrap();
         assert!(output.status.success(), "box {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -12,10 +12,10 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::common::{Case, Got, Parts, Process, Sent, event, wait, wait_for};
 use crate::pipeline::{events, verify, verify_methods, wait_done};
 
-/// Sweeps all the while.
+/// Setting that starts a sweep every 100 ms.
 const OFTEN: (&str, &str) = ("DETECTOR__SNAPSHOT_INTERVAL", "100ms");
 
-/// A case whose detectors can know nothing but from the topic of windows, once there is a floor.
+/// Creates a case whose detectors can restore only from the state topic, once there is a checkpoint.
 fn case(name: &str) -> Case {
     let mut case = Case::new(name);
     case.set("DETECTOR__WORKERS", 2);
@@ -26,7 +26,7 @@ fn state(case: &Case) -> String {
     format!("{}.state", case.name)
 }
 
-/// The newest floor of each partition.
+/// Returns the newest checkpoint of each partition.
 fn floors(case: &Case) -> Vec<i64> {
     let mut floors = vec![-1; 4];
     for got in case.read(&state(case)) {
@@ -54,14 +54,14 @@ fn trim(case: &Case, before: &[i64]) {
     runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
 }
 
-/// Sends one record into the topic of windows.
+/// Sends one record into the state topic.
 fn forge(case: &Case, partition: i32, key: &[u8], value: &[u8]) {
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
     producer.send(BaseRecord::to(&state(case)).partition(partition).key(key).payload(value)).ok().unwrap();
     producer.flush(Duration::from_secs(20)).unwrap();
 }
 
-/// The detector stops for good, and says why.
+/// Checks that the detector stops for good, and reports why.
 fn refused(case: &Case, why: &str) {
     let mut detector = case.detector("a", &[]);
     assert_eq!(detector.exit(Duration::from_secs(30)).code(), Some(65), "{}", detector.log());
@@ -73,7 +73,7 @@ fn kill(mut process: Process) {
     process.child.wait().unwrap();
 }
 
-/// Some windows in the topic, and the detector gone.
+/// Writes some windows into the topic, and stops the detector.
 fn swept(name: &str) -> Case {
     let case = case(name);
     sweep(&case);
@@ -216,7 +216,7 @@ fn a_recreated_topic_with_as_many_records_is_noticed() {
     refused(&case, "was recreated");
 }
 
-/// What stands in the columns COMMITTED and JUDGED of `anomaly status`, added up over the partitions.
+/// Returns the sums of the columns COMMITTED and JUDGED of `anomaly status` over the partitions.
 fn committed_and_judged(case: &Case) -> (i64, i64) {
     let text = case.ok(&["status"]);
     let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
@@ -262,7 +262,7 @@ fn the_remedy_for_a_recreated_topic_keeps_the_last_counts_and_causes_no_foreign_
     }
 }
 
-/// Commits this offset in each partition, as a tool does: while the group has members, that is refused.
+/// Commits this offset in each partition, as a tool does. Kafka refuses it while the group has members.
 fn set_offsets(case: &Case, offset: i64) {
     let consumer: rdkafka::consumer::BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", case.parts.brokers())
@@ -355,7 +355,8 @@ fn a_restart_restores_a_hundred_partitions_together() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}\n{}", began.elapsed(), second.log());
 }
 
-/// Values of 40 devices of which one has a wrong clock, each second one; the last one of each device is an anomaly.
+/// Sends values of 40 devices, one of which has a wrong clock, at intervals of one second. The last value of each
+/// device is an anomaly.
 fn with_a_wrong_clock(wrong: i64) -> impl Iterator<Item = Sent> {
     (0..101).flat_map(move |second: i64| {
         (0..40).map(move |device: i64| {

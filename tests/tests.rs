@@ -1,69 +1,70 @@
-//! The proof, by promise. Each file says what it shows; `common` starts the real parts, `oracle` judges independently.
+//! Tests of the program's promises. Each file says what it shows. `common` starts real services; `oracle` judges
+//! independently.
 //!
-//! Needs the box: `make test`, or `tests/run`. Tests take topics, groups and a schema of their own and run in parallel;
-//! `faults` and `cluster` have boxes of their own, since they kill parts of them.
+//! The tests need the box: `make test`, or `tests/run`. Each test has its own topics, groups and schema, and runs in
+//! parallel with others. `faults` and `cluster` use boxes of their own, because they kill the services.
 
 mod common;
-/// Exact arithmetic that shares no code with `src/`.
+/// Exact arithmetic, which shares no code with `src/`.
 mod oracle;
-/// A box whose parts can be killed.
+/// A box whose services can be killed.
 mod stage;
 
-/// The arithmetic of windows and the screen that skips it, against the oracle.
+/// The arithmetic of windows, and the screen that skips it, compared with the oracle.
 mod arithmetic;
-/// Whatever keeps records from being judged or stored is said in every place.
+/// Every cause that keeps records from being judged or stored is reported everywhere.
 mod blind;
-/// What the pages know by its arrival, whatever times the events have.
+/// What the pages show by time of arrival, whatever times the events have.
 mod arrival;
 /// The pages in a real browser.
 mod browser;
-/// Detectors that are killed at each step, stopped past their sessions, asked to stop under load.
+/// Detectors that are killed at each step, stopped longer than their sessions, or stopped under load.
 mod chaos;
-/// What is wrong before a start: files, topics, state, the database, the records.
+/// Problems that the check finds before a start: files, topics, state, the database, the records.
 mod check;
 /// All faults in random order over a cluster of two brokers: `make chaos`, `make soak`.
 mod cluster;
-/// Settings, exit codes, notification, reload, signals.
+/// Settings, exit codes, notification, reload and signals.
 mod daemon;
-/// Pages and API on a real PostgreSQL.
+/// Pages and API over a real PostgreSQL.
 mod dashboard;
-/// `anomaly demo`, as `make demo` runs it.
+/// The command `anomaly demo`, as `make demo` runs it.
 mod demo;
-/// Who may come in: TLS, passwords, roles of the database, clients that stall.
+/// Access control: TLS, passwords, roles of the database, clients that stall.
 mod door;
-/// The pages below a path, over plain HTTP, in browsers without storage.
+/// The pages below a path, over plain HTTP, and in browsers without storage.
 mod edge;
-/// Login to PostgreSQL by a client certificate.
+/// Login to PostgreSQL with a client certificate.
 mod certificate;
-/// PostgreSQL behind a pooler, refusing, of another encoding, restored, one of several.
+/// PostgreSQL behind a pooler, refusing, with another encoding, restored, or one of several hosts.
 mod database;
-/// Hosts without IPv4.
+/// The pages on hosts without IPv4.
 mod families;
-/// Kafka and PostgreSQL away, coming and going.
+/// Outages and restarts of Kafka and PostgreSQL.
 mod faults;
-/// Which room may import which.
+/// The rooms and files that each file may import.
 mod layout;
-/// `anomaly dlq`.
+/// The commands of `anomaly dlq`.
 mod letters;
-/// The event stream: each row once, also over a restart.
+/// The event stream: each row once, also over a restart of the server.
 mod live;
-/// Dropped packets.
+/// A network that drops and delays packets.
 mod network;
 /// Standard output and standard error of every command.
 mod output;
-/// Events through Kafka to Kafka and PostgreSQL: each one verdict, the oracle's.
+/// Events through Kafka to Kafka and PostgreSQL: each has one verdict, which equals the oracle's.
 mod pipeline;
-/// Generator, replay and host through Kafka.
+/// Generator, replay and host metrics through Kafka.
 mod producer;
-/// What common producers send, byte for byte, and how it is read.
+/// Records of common producers, byte for byte, and how they are decoded.
 mod producers;
 /// The pages behind nginx, Apache, HAProxy and Caddy.
 mod proxies;
-/// The table's partitions, and how long rows are kept.
+/// The table's partitions, and how long rows are stored.
 mod retention;
-/// `anomaly score`.
+/// The command `anomaly score`.
 mod score;
-/// `/metrics` as scrapers read it.
+/// The metrics endpoint `/metrics`, as scrapers read it.
 mod scrape;
-/// Windows in their topic: survival, changed settings, and what cannot be trusted.
+/// Windows in the state topic: survival, changed settings, and damaged state.
 mod state;

@@ -62,7 +62,7 @@ fn later_places_win_over_earlier_ones() {
 }
 
 #[test]
-fn five_errors_come_at_once_each_with_line_column_and_caret() {
+fn five_errors_are_reported_at_once_each_with_line_column_and_caret() {
     let text =
         "[detector]\nwindw = 5\nwindow = \"x\"\nthreshold = -1.0\nmethod = \"magic\"\n\n[postgres]\nport = 99999\n";
     let message = message(&[("common.toml", text)], &[]);

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_comes_with_each_attempt_is_logged_once_a_minute() {
+    fn a_line_of_each_attempt_is_logged_once_a_minute() {
         let mut lines = RepeatedLines::default();
         let logged = (0..6).map(|attempt| lines.is_due(if attempt == 2 { "other" } else { "new partition 3" }));
         assert_eq!(logged.collect::<Vec<_>>(), [true, false, true, false, false, false]);

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_taken_only_if_standard_error_is_it() {
+    fn the_journal_is_used_only_if_standard_error_leads_to_it() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let own = file.as_file().metadata().unwrap();
         let named = format!("{}:{}", own.dev(), own.ino());

@@ -102,12 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn times_that_come_out_of_order_do_not_slow_it_down() {
+    fn times_out_of_order_do_not_slow_the_replay_down() {
         assert_eq!(due(1.0, HOUR, &[10, 5, 11, 6, 12]), [0.0, 0.0, 1.0, 1.0, 2.0]);
     }
 
     #[test]
-    fn no_wrong_time_stops_it_or_takes_its_pace() {
+    fn no_wrong_time_stops_the_replay_or_sets_its_pace() {
         let (then, now, far) = (0, 1_764_000_000, 4_300_000_000);
         // The first row is of 1970.
         assert_eq!(due(1.0, HOUR, &[then, now, now + 1, now + 2]), [0.0, 0.0, 1.0, 2.0]);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_that_is_longer_than_the_longest_pause_is_passed_over() {
+    fn a_gap_longer_than_the_longest_pause_is_skipped() {
         let day = 86_400;
         assert_eq!(due(1.0, HOUR, &[0, 1, day, day + 1, day + 2]), [0.0, 1.0, 1.0, 2.0, 3.0]);
         // One reading per day: neither all at once, nor a pause of a day.
@@ -131,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_begins_again_goes_on_at_its_pace() {
+    fn a_file_whose_times_begin_again_continues_at_its_pace() {
         let (now, day) = (1_764_000_000, 86_400);
         let times = [now + day, now, now + 1, now + 2, now + day, now + day + 1];
         assert_eq!(due(1.0, HOUR, &times), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
     }
 
     #[test]
-    fn the_extremes_of_time_are_no_overflow() {
+    fn the_extremes_of_time_do_not_overflow() {
         let (first, last) = (-62_167_219_200, 253_402_300_799);
         for speed in [1e-9, 1.0, 1e9] {
             due(speed, Duration::MAX, &[first, last, first, last]);

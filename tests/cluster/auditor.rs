@@ -1,5 +1,5 @@
-//! Reads everything that is in the topics while it comes, and holds it against the oracle at once: what is there twice, out of
-//! order, or not the oracle's is found when it appears; what is missing, at the end.
+//! Reads all topics continuously and compares them with the oracle. Duplicates, wrong order and wrong verdicts are
+//! found at once; missing records are found at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::common::Case;
 use crate::oracle::Oracle;
 
-/// Partition and offset of the event.
+/// Partition and offset of an event.
 type Place = (i32, i64);
-/// Device, value, bits of mean and of deviation.
+/// Device, value, and the bits of mean and deviation.
 pub type Figures = (String, u64, u64, u64);
 type Letter = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// What should be there, and what is.
+/// The expected and the observed records.
 pub struct Books {
     oracle: Oracle,
-    /// Next offset of each partition to be judged by the oracle.
+    /// Next offset of each partition that the oracle judges.
     judged: BTreeMap<i32, i64>,
     expected: BTreeMap<Place, Figures>,
-    /// Found before the oracle came to their events.
+    /// Anomalies that were read before the oracle judged their events.
     early: BTreeMap<Place, Figures>,
     pub found: BTreeMap<Place, Figures>,
     edges: Vec<Place>,
@@ -53,7 +53,7 @@ impl Books {
         }
     }
 
-    /// The next record of a partition.
+    /// Judges the next record of a partition.
     pub fn record(&mut self, place: Place, key: Option<&[u8]>, value: Option<&[u8]>) {
         let next = self.judged.entry(place.0).or_default();
         assert_eq!(place.1, *next, "the input of partition {} has a hole", place.0);
@@ -88,7 +88,7 @@ impl Books {
         }
     }
 
-    /// The next record of topic `anomalies`.
+    /// Checks the next record of topic `anomalies`.
     pub fn anomaly(&mut self, place: Place, figures: Figures) {
         let last = self.last.insert((place.0, figures.0.clone()), place.1).unwrap_or(-1);
         assert!(self.found.insert(place, figures.clone()).is_none(), "{place:?} is in the topic twice");
@@ -101,7 +101,7 @@ impl Books {
         }
     }
 
-    /// The next dead letter.
+    /// Checks the next dead letter.
     pub fn letter(&mut self, place: Place, letter: Letter) {
         assert!(self.letters_found.insert(place), "{place:?} is a dead letter twice");
         if self.judged.get(&place.0).is_none_or(|next| place.1 >= *next) {
@@ -116,7 +116,7 @@ impl Books {
         self.letters_found.len()
     }
 
-    /// What is expected and not there, or there and not expected.
+    /// Returns the differences between the expected and the observed records.
     pub fn open(&self) -> Vec<String> {
         let places =
             |of: &str, places: Vec<&Place>| places.first().map(|p| format!("{} {of}, e.g. {p:?}", places.len()));
@@ -132,12 +132,12 @@ impl Books {
     }
 }
 
-/// Of each topic, as the box makes them.
+/// Number of partitions of each topic, as the box creates them.
 const PARTITIONS: i32 = 4;
-/// Longer than any fault lasts.
+/// Timeout that is longer than any fault.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// The books in a thread of their own, which ends in panic at the first contradiction.
+/// The comparison in its own thread, which panics at the first contradiction.
 pub struct Auditor {
     thread: Option<JoinHandle<Books>>,
     stop: Arc<AtomicBool>,
@@ -193,19 +193,19 @@ impl Auditor {
         Auditor { thread: Some(thread), stop, read }
     }
 
-    /// Records of the input that the oracle has judged.
+    /// Returns the number of input records that the oracle has judged.
     pub fn read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// Panics as the thread did.
+    /// Panics if the thread has panicked.
     pub fn check(&mut self) {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             self.end();
         }
     }
 
-    /// The books as they are.
+    /// Returns the current state of the comparison.
     pub fn end(&mut self) -> Books {
         self.stop.store(true, Ordering::Relaxed);
         match self.thread.take().unwrap().join() {
@@ -237,7 +237,7 @@ fn letter_place(message: &BorrowedMessage<'_>) -> Place {
     (number("anomaly.error.partition") as i32, number("anomaly.error.offset"))
 }
 
-/// A partition with thirty values of a device, then one far off, at offset 30, and a record that is none.
+/// Returns a partition with thirty values of a device, an abnormal one at offset 30, and a record that is not an event.
 fn filled() -> (Books, Figures) {
     let mut books = Books::new();
     for offset in 0..31 {

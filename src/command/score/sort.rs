@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn records_come_by_time_and_those_without_one_keep_their_place_whatever_fits_into_memory() {
+    fn records_are_sorted_by_time_and_those_without_time_keep_their_place_whatever_fits_into_memory() {
         let event = |second: i64| format!(r#"{{"device_id":"d","metric_value":1,"timestamp":{second}}}"#);
         let texts = ["no event".to_owned(), event(5), event(3), "none".to_owned(), event(5), event(1)];
         let texts = texts.iter().map(String::as_str).collect::<Vec<_>>();

@@ -72,7 +72,7 @@ mod tests {
     use crate::page::chart::spark::tests::sample;
 
     #[test]
-    fn a_mark_lies_at_its_time_and_distance() {
+    fn an_anomaly_is_drawn_at_its_time_and_distance() {
         let from = Timestamp::parse_rfc3339("2026-11-23T16:30:00.123Z").unwrap();
         let bins = Bins { from, width: 60_000, count: 60 };
         let (near, far) = (sample(13.0), sample(30.0));

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_judged_at_all_is_no_ribbon_of_coverage() {
+    fn a_range_without_judged_values_has_no_ribbon() {
         let runs = runs(&BINS(), &[], &[], at(200), false);
         let svg = MinuteChart { bins: &BINS(), counts: &[], runs: &runs }.bars();
         assert!(!svg.contains("\"cov\"") && svg.contains("class=\"hatch\""), "{svg}");

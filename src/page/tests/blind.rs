@@ -265,7 +265,7 @@ fn clocks_that_differ_are_a_check_of_their_own() {
 }
 
 #[test]
-fn a_dashboard_whose_clock_is_off_takes_the_time_of_the_database_and_says_so() {
+fn a_dashboard_with_a_wrong_clock_uses_the_time_of_the_database_and_reports_the_difference() {
     let (_, html, body) = banner(ArchiveFacts { ahead: 7_200_000, ..ArchiveFacts::default() });
     assert_eq!(check(&html, "Clocks").1, "2 h behind | this dashboard&#39;s clock, against the database&#39;s");
     assert!(body.contains(">19:00:12</time>"), "{body}");

@@ -259,7 +259,7 @@ fn a_refusal_names_the_remedy() {
 }
 
 #[test]
-fn a_page_is_whole_after_three_requests() {
+fn a_page_is_complete_after_three_requests() {
     let (_, handler) = pages(1.0, 9);
     for url in all() {
         let (_, body) = get(&handler, &url);

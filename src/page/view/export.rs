@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_formula_becomes_a_text_and_nothing_else_changes() {
+    fn a_formula_becomes_text_and_other_cells_stay_unchanged() {
         for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"] {
             assert_eq!(harmless(formula), format!("'{formula}"));
         }

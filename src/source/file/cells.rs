@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_are_split_and_their_quotes_taken_off() {
+    fn cells_are_split_and_their_quotes_removed() {
         assert_eq!(cells("a,b,c"), some(&["a", "b", "c"]));
         assert_eq!(cells("a,,"), some(&["a", "", ""]));
         assert_eq!(cells(""), some(&[""]));

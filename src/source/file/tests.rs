@@ -190,7 +190,7 @@ fn an_open_quote_is_an_error_of_the_row_that_opens_it() {
 }
 
 #[test]
-fn a_record_without_end_needs_no_memory_without_end() {
+fn an_endless_record_needs_bounded_memory() {
     let long = vec![b'x'; MAX_RECORD + 10];
     error("a.jsonl", &[b"{}\n", &long[..]].concat(), &["a.jsonl:2:", "16 MiB"]);
     error("a.jsonl", &[b"{}\n", &long[..], b"\n{}"].concat(), &["a.jsonl:2:", "16 MiB"]);

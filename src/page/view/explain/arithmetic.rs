@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_arithmetic_of_each_method_comes_out_again_in_every_bit() {
+    fn the_arithmetic_of_each_method_can_be_repeated_in_every_bit() {
         let floors = [(0.0, 0.0), (5.0, 0.0), (0.0, 0.2)];
         for (method, count) in [("sigma", 40), ("sigma", 250), ("ewma", 40), ("ewma", 250)] {
             for (min_std_dev, min_relative_std_dev) in floors {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_record_does_not_hold_is_said() {
+    fn missing_values_of_the_record_are_named() {
         let of =
             |method: &str| judged(DetectionSettings { policy: of_method(method), ..DetectionSettings::default() }, 40);
         let reason = |anomaly: Anomaly| proof(&anomaly).unwrap_err();
