@@ -41,7 +41,7 @@ impl DeadLetterSelection {
 
 fn list(settings: &Settings, pick: &DeadLetterSelection, limit: usize) -> Result<()> {
     let (mut classes, mut shown, mut replayed, mut null) = (BTreeMap::<String, u64>::new(), 0, 0, 0_u64);
-    dead_letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
+    dead_letters::read(&settings.kafka, &settings.topics, |letter| {
         if !pick.matches(&letter) {
             return Ok(());
         }
@@ -97,7 +97,7 @@ fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
 
 fn show(settings: &Settings, place: DeadLetterPosition, value_only: bool) -> Result<()> {
     let mut found = None;
-    dead_letters::read(&settings.kafka, &settings.topics.dead_letter, |letter| {
+    dead_letters::read(&settings.kafka, &settings.topics, |letter| {
         if (letter.partition, letter.offset) == (place.partition, place.offset) {
             found = Some(letter);
         }
@@ -159,7 +159,7 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
     let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topic, &name)?) };
     let (mut chosen, mut before, mut cut, mut unknown, mut null) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     let mut looked_at = BTreeSet::new();
-    dead_letters::read(kafka, topic, |letter| {
+    dead_letters::read(kafka, &settings.topics, |letter| {
         match () {
             () if !pick.matches(&letter) => {}
             () if letter.replayed.is_some() => before += 1,

@@ -16,7 +16,7 @@ pub use administration::{ForeignCommits, GroupAdministration, TopicAdministratio
 pub use connection::ClusterConnection;
 pub use fault::{Fault, Remedy};
 pub use fetch::RecordFetch;
-pub use history::{HistoryReader, HistoryTopic};
+pub use history::{HistoryReader, HistoryTopic, ReadLimits, read_to_end};
 pub use membership::{AssignmentChange, GroupMembership};
 pub use offsets::{CommittedOffset, OffsetRanges, Positions};
 pub use record::{ConsumedRecord, Headers, OutgoingRecord, OutputTopic, RecordVisitor};

@@ -4,21 +4,18 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant as Monotonic};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{Offset, TopicPartitionList};
 
-use super::kafka::client;
-use super::kafka::context::{ConsumerEvents, DeliveryReports};
-use crate::config::resolved::KafkaSettings;
+use super::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, OffsetRanges, ReadLimits, read_to_end};
+use super::kafka::context::DeliveryReports;
+use super::kafka::{KafkaHistoryClient, client};
+use crate::config::resolved::{KafkaSettings, TopicSettings};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 
 const CALL: Duration = Duration::from_secs(15);
-/// Maximum time to wait for a transaction of another program; the detector's transactions time out after 10 s.
-const OPEN: Duration = Duration::from_secs(30);
 /// Number of dead letters per transaction.
 const BATCH: usize = 500;
 /// Headers of a receipt: position of the dead letter, and time of the replay.
@@ -106,108 +103,96 @@ fn failed(what: &str, kafka: &KafkaSettings) -> impl Fn(KafkaError) -> Error {
     move |e| Error::unavailable(format_args!("cannot {what} at {servers}: {e}"))
 }
 
-/// Passes every current dead letter of the topic, partition by partition, after all receipts are known.
+/// Passes every current dead letter, partition by partition, after all receipts are known.
 ///
 /// # Errors
 /// 69 if the topic cannot be read; the error of `visit`.
-pub fn read(kafka: &KafkaSettings, topic: &str, mut visit: impl FnMut(RejectedRecord) -> Result<()>) -> Result<()> {
+pub fn read(
+    kafka: &KafkaSettings,
+    topics: &TopicSettings,
+    mut visit: impl FnMut(RejectedRecord) -> Result<()>,
+) -> Result<()> {
     let mut receipts = HashMap::new();
-    scan(kafka, topic, |message| {
-        if let Some((place, at)) = receipt(message) {
+    scan(kafka, topics, |_, record| {
+        if let Some((place, at)) = receipt(record) {
             receipts.insert(place, at);
         }
         Ok(())
     })?;
-    scan(kafka, topic, |message| match receipt(message) {
-        None => visit(letter(message, &receipts)),
+    scan(kafka, topics, |partition, record| match receipt(record) {
+        None => visit(letter(partition, record, &receipts)),
         Some(_) => Ok(()),
     })
 }
 
-/// Reads up to the current ends. It waits for open transactions, because they may contain receipts.
-fn scan(kafka: &KafkaSettings, topic: &str, mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<()>) -> Result<()> {
-    let what = format!("read {topic}");
-    let failed = failed(&what, kafka);
-    let open = |isolation| {
-        let mut config = client::reader(kafka);
-        config.set("group.id", "anomaly-dlq").set("isolation.level", isolation);
-        let context = ConsumerEvents::new(topic);
-        context.close();
-        config.create_with_context::<_, BaseConsumer<ConsumerEvents>>(context).map_err(&failed)
-    };
-    let (consumer, eager) = (open("read_committed")?, open("read_uncommitted")?);
-    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(&failed)?;
-    let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
-    let partitions = partitions.collect::<Vec<_>>();
-    if partitions.is_empty() {
-        return Err(Error::unavailable(format_args!("topic {topic} does not exist; `anomaly topics` creates it")));
+/// Why a scan ended early.
+enum ScanFailure {
+    /// The topic cannot be read.
+    Unreadable(Fault),
+    /// The visitor failed.
+    Visitor(Error),
+}
+
+impl From<Fault> for ScanFailure {
+    fn from(fault: Fault) -> Self {
+        ScanFailure::Unreadable(fault)
     }
-    for partition in partitions {
-        let (first, end) = eager.fetch_watermarks(topic, partition, CALL).map_err(&failed)?;
-        let deadline = Monotonic::now() + OPEN;
-        while consumer.fetch_watermarks(topic, partition, CALL).map_err(&failed)?.1 < end {
-            if Monotonic::now() > deadline {
-                return Err(Error::unavailable(format_args!(
-                    "{topic} [{partition}] has had an open transaction for {} s; try again later",
-                    OPEN.as_secs()
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Offset(first)).map_err(&failed)?;
-        consumer.assign(&list).map_err(&failed)?;
-        let mut heard = Monotonic::now();
-        let mut next = first;
-        while next < end {
-            match consumer.poll(Duration::from_millis(200)) {
-                // Message of the previous partition.
-                Some(Ok(message)) if message.partition() != partition => {}
-                Some(Ok(message)) if message.offset() >= end => next = end,
-                Some(Ok(message)) => {
-                    next = message.offset() + 1;
-                    visit(&message)?;
-                }
-                // No transaction is open before the end any more. Any further end is not before this one.
-                Some(Err(KafkaError::PartitionEOF(of))) if of == partition => next = end,
-                Some(Err(e)) if e.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => {
-                    return Err(failed(e));
-                }
-                Some(Err(_)) | None if heard.elapsed() < CALL => continue,
-                Some(Err(e)) => return Err(failed(e)),
-                None => {
-                    return Err(Error::unavailable(format_args!("{topic}: no answer for {} s", CALL.as_secs())));
-                }
-            }
-            heard = Monotonic::now();
-        }
+}
+
+/// Reads up to the current ends. It waits for open transactions, because they may contain receipts.
+fn scan(
+    kafka: &KafkaSettings,
+    topics: &TopicSettings,
+    mut visit: impl FnMut(i32, &ConsumedRecord<'_>) -> Result<()>,
+) -> Result<()> {
+    let topic = &topics.dead_letter;
+    let Some(partitions) = super::topics::partitions(kafka, topic)? else {
+        return Err(Error::unavailable(format_args!("topic {topic} does not exist; `anomaly topics` creates it")));
+    };
+    let unreadable = |fault: Fault| {
+        let servers = &kafka.bootstrap_servers;
+        Error::unavailable(format_args!("cannot read {topic} at {servers}: {fault}; try again later"))
+    };
+    let mut history = KafkaHistoryClient::new(kafka, topics, "anomaly-dlq");
+    let partitions = (0..i32::try_from(partitions).unwrap_or(i32::MAX)).collect::<Vec<_>>();
+    let bounds = history.bounds_of(HistoryTopic::DeadLetters, &partitions).map_err(unreadable)?;
+    let limits = ReadLimits { total: Duration::MAX, silence: CALL };
+    for (partition, range) in bounds {
+        let range = OffsetRanges::from([(partition, range)]);
+        let read = read_to_end(&mut history, HistoryTopic::DeadLetters, &range, limits, |partition, record| {
+            visit(partition, record).map_err(ScanFailure::Visitor)
+        });
+        read.map_err(|failure| match failure {
+            ScanFailure::Unreadable(fault) => unreadable(fault),
+            ScanFailure::Visitor(error) => error,
+        })?;
     }
     Ok(())
 }
 
-fn headers(message: &BorrowedMessage<'_>) -> Vec<DeadLetterHeader> {
-    let all = message.headers().map(|headers| headers.iter().map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec))));
-    all.map(Iterator::collect).unwrap_or_default()
+fn headers(record: &ConsumedRecord<'_>) -> Vec<DeadLetterHeader> {
+    let all = record.headers.all().into_iter();
+    all.map(|(name, value)| (name.into_owned(), value.map(<[u8]>::to_vec))).collect()
 }
 
 /// Returns the dead letter's position and the time of the replay, if the record is a receipt. A receipt has no other
 /// headers. A dead letter may have these too, from the rejected record.
-fn receipt(message: &BorrowedMessage<'_>) -> Option<((i32, i64), String)> {
-    let headers = headers(message);
+fn receipt(record: &ConsumedRecord<'_>) -> Option<((i32, i64), String)> {
+    let headers = headers(record);
     let is_receipt = headers.iter().map(|(key, _)| key.as_str()).eq(RECEIPT);
     let [partition, offset, at] = RECEIPT.map(|name| text(headers.iter().filter(|_| is_receipt), |key| key == name));
     Some(((partition?.parse().ok()?, offset?.parse().ok()?), at?.to_owned()))
 }
 
-fn letter(message: &BorrowedMessage<'_>, receipts: &HashMap<(i32, i64), String>) -> RejectedRecord {
+fn letter(partition: i32, record: &ConsumedRecord<'_>, receipts: &HashMap<(i32, i64), String>) -> RejectedRecord {
     RejectedRecord {
-        partition: message.partition(),
-        offset: message.offset(),
-        at: message.timestamp().to_millis().and_then(Timestamp::from_millis),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: headers(message),
-        replayed: receipts.get(&(message.partition(), message.offset())).cloned(),
+        partition,
+        offset: record.offset,
+        at: record.timestamp.and_then(Timestamp::from_millis),
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.map(<[u8]>::to_vec),
+        headers: headers(record),
+        replayed: receipts.get(&(partition, record.offset)).cloned(),
     }
 }
 

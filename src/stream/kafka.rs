@@ -22,5 +22,6 @@ mod transaction;
 mod duplicate;
 
 pub use consumer::KafkaGroupConsumer;
+pub use history::KafkaHistoryClient;
 pub use names::MemberNames;
 pub use transactional::KafkaTransactionalClient;

@@ -254,6 +254,14 @@ async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usi
 }
 
 /// Returns the number of partitions; `None` if the topic does not exist, or is just being created.
+///
+/// # Errors
+/// 69 if the cluster is unavailable, or does not show the topic to this user.
+pub fn partitions(kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
+    partitions_of(&admin(kafka)?, kafka, name)
+}
+
+/// Returns the number of partitions; `None` if the topic does not exist, or is just being created.
 fn partitions_of(admin: &Admin, kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
     let metadata = admin.inner().fetch_metadata(Some(name), CALL).map_err(|e| away("cannot reach Kafka", &e, kafka))?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };

@@ -47,10 +47,10 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
     let all = if is_detector { [vec![&topics.raw_events], written.clone()].concat() } else { vec![&topics.raw_events] };
     let (mut is_complete, mut input) = (true, None);
     for topic in all {
-        let partitions = partitions(&consumer, topic);
+        let partitions = partitions(settings, topic);
         is_complete &= partitions.is_ok();
         if let (Ok(partitions), true) = (&partitions, *topic == topics.raw_events) {
-            input = Some(*partitions);
+            input = Some((0..i32::try_from(*partitions).unwrap_or(i32::MAX)).collect::<Vec<_>>());
         }
         let found = partitions.and_then(|n| match is_detector && read.contains(&topic) {
             true => readable(&consumer, topic).map(|()| format!("{n} partitions, readable")),
@@ -68,8 +68,8 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
     let group = offsets(&consumer, &topics.raw_events).map_err(|e| e.to_string()).map(|()| "readable".into());
     tally.tried(&format!("group {}", settings.detector.group), group);
     if keeps_state && is_complete {
-        let partitions = (0..i32::try_from(input.unwrap_or(0)).unwrap_or(i32::MAX)).collect::<Vec<_>>();
-        let state = detector::check_state(settings, &partitions);
+        let partitions = input.as_deref().unwrap_or_default();
+        let state = detector::check_state(settings, partitions);
         let state = state.map(|n| format!("windows of {n} of {} partitions, which a start takes", partitions.len()));
         tally.tried(&format!("state in {}", topics.state), state);
     }
@@ -85,7 +85,7 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
         Ok(_) => {}
     }
     if let Some(partitions) = input {
-        records::show(settings, &consumer, partitions, tally);
+        records::show(settings, &partitions, tally);
     }
 }
 
@@ -95,17 +95,9 @@ fn configurations(settings: &Settings, keeps_state: bool) -> Result<Vec<Finding>
     runtime.block_on(stream::topics::look(&settings.kafka, &settings.topics, keeps_state)).map_err(|e| e.message)
 }
 
-fn partitions(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<usize, String> {
-    let metadata = consumer.fetch_metadata(Some(topic), CALL).map_err(|e| e.to_string())?;
-    let found = metadata.topics().iter().find(|t| t.name() == topic);
-    match found.map(|t| (t.error(), t.partitions().len())) {
-        Some((None, partitions)) if partitions > 0 => Ok(partitions),
-        Some((Some(error), _)) if Code::from(error) == Code::TopicAuthorizationFailed => {
-            Err("no right to see it".into())
-        }
-        Some((Some(error), _)) => Err(format!("{}; `anomaly topics` creates what is missing", Code::from(error))),
-        _ => Err("does not exist; `anomaly topics` creates it".into()),
-    }
+fn partitions(settings: &Settings, topic: &str) -> Result<usize, String> {
+    let found = stream::topics::partitions(&settings.kafka, topic).map_err(|e| e.message)?;
+    found.ok_or_else(|| "does not exist; `anomaly topics` creates it".into())
 }
 
 /// Fetches from the end of the first partition, because the broker refuses at once if that is not allowed.

@@ -1,20 +1,15 @@
 //! Shows the newest records of `raw_events`, and how each is decoded, for `anomaly check --connect`. It reads outside
 //! any group and commits nothing.
 
-use std::borrow::Cow;
-use std::time::{Duration, Instant as Monotonic};
-
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers as _, Message};
-use rdkafka::{Offset, TopicPartitionList};
+use std::time::Duration;
 
 use super::Tally;
-use super::quiet::Quiet;
 use crate::config::Settings;
-use crate::event::{Decoder, Headers, RawRecord, Timestamp};
+use crate::event::{Decoder, Timestamp};
 use crate::finding::{Finding, Grade};
 use crate::foreign;
+use crate::stream::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, ReadLimits, Remedy, read_to_end};
+use crate::stream::kafka::KafkaHistoryClient;
 
 /// Number of records that are shown.
 const SHOWN: usize = 20;
@@ -31,9 +26,9 @@ struct DecodedRecord {
 }
 
 /// Prints the newest records and their outcomes.
-pub(super) fn show(settings: &Settings, consumer: &BaseConsumer<Quiet>, partitions: usize, tally: &mut Tally) {
+pub(super) fn show(settings: &Settings, partitions: &[i32], tally: &mut Tally) {
     let what = format!("records of {}", settings.topics.raw_events);
-    let mut seen = match newest(settings, consumer, partitions) {
+    let mut seen = match newest(settings, partitions) {
         Ok(seen) => seen,
         Err(e) => return tally.add(Finding::new(what, Grade::Wrong, format!("cannot be read: {e}"))),
     };
@@ -58,59 +53,30 @@ pub(super) fn show(settings: &Settings, consumer: &BaseConsumer<Quiet>, partitio
     }
 }
 
-fn newest(
-    settings: &Settings,
-    consumer: &BaseConsumer<Quiet>,
-    partitions: usize,
-) -> Result<Vec<DecodedRecord>, KafkaError> {
-    let mut list = TopicPartitionList::new();
-    for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
-        list.add_partition_offset(&settings.topics.raw_events, partition, Offset::OffsetTail(SHOWN as i64))?;
-    }
-    consumer.assign(&list)?;
+fn newest(settings: &Settings, partitions: &[i32]) -> Result<Vec<DecodedRecord>, Fault> {
+    let mut history = KafkaHistoryClient::new(&settings.kafka, &settings.topics, &settings.detector.group);
+    let mut ranges = history.bounds_of(HistoryTopic::Input, partitions)?;
+    ranges.values_mut().for_each(|range| range.start = range.start.max(range.end - SHOWN as i64));
     let mut decoder = Decoder::new(&settings.fields);
-    let (mut seen, mut ended) = (Vec::new(), 0);
-    let deadline = Monotonic::now() + LIMIT;
-    while ended < partitions && Monotonic::now() < deadline {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => {
-                let at = record.timestamp().to_millis();
-                seen.push(DecodedRecord {
-                    at: at.unwrap_or(i64::MIN),
-                    partition: record.partition(),
-                    offset: record.offset(),
-                    result: understood(&mut decoder, &record, at),
-                });
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
-            Some(Err(_)) | None => {}
-        }
-    }
-    consumer.unassign()?;
-    Ok(seen)
-}
-
-/// Headers borrowed from the client.
-struct Lent<'a>(Option<&'a BorrowedHeaders>);
-
-impl Headers for Lent<'_> {
-    fn label(&self) -> Option<&str> {
-        None
-    }
-
-    fn all(&self) -> Vec<(Cow<'_, str>, Option<&[u8]>)> {
-        let headers = self.0.into_iter().flat_map(|headers| headers.iter());
-        headers.map(|header| (Cow::Borrowed(header.key), header.value)).collect()
+    let mut seen = Vec::new();
+    let limits = ReadLimits { total: LIMIT, silence: LIMIT };
+    let read = read_to_end(&mut history, HistoryTopic::Input, &ranges, limits, |partition, record| {
+        let (at, result) = (record.timestamp.unwrap_or(i64::MIN), understood(&mut decoder, record));
+        seen.push(DecodedRecord { at, partition, offset: record.offset, result });
+        Ok(())
+    });
+    match read {
+        // What was read in time is shown.
+        Err(Fault { remedy: Remedy::Retry, .. }) | Ok(()) => Ok(seen),
+        Err(fault) => Err(fault),
     }
 }
 
 /// Describes device, metric, value and time as the detector reads them, or says why it does not.
-fn understood(decoder: &mut Decoder, record: &BorrowedMessage<'_>, at: Option<i64>) -> Result<String, String> {
-    let headers = Lent(record.headers());
-    let input = RawRecord { key: record.key(), value: record.payload(), headers: &headers };
-    let event = decoder.decode(&input).map_err(|why| foreign::text(&why.to_string()).to_string())?;
+fn understood(decoder: &mut Decoder, record: &ConsumedRecord<'_>) -> Result<String, String> {
+    let event = decoder.decode(&record.input()).map_err(|why| foreign::text(&why.to_string()).to_string())?;
     let Some(event) = event else { return Ok("ignored: a null value, or fields.ignore names it".to_owned()) };
-    let own = at.and_then(Timestamp::from_millis);
+    let own = record.timestamp.and_then(Timestamp::from_millis);
     let time = match (event.timestamp, own) {
         (Some(time), _) => time.to_string(),
         (None, Some(time)) => format!("{time} (the record's own time)"),

@@ -1,9 +1,11 @@
 //! Reading outside the group: the state topic, and the input to replay.
 
+use std::time::Duration;
+
 use super::connection::ClusterConnection;
-use super::fault::Fault;
+use super::fault::{Fault, Remedy};
 use super::offsets::{OffsetRanges, Positions};
-use super::record::RecordVisitor;
+use super::record::{ConsumedRecord, RecordVisitor};
 
 /// The topics that can be read outside the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,13 +14,15 @@ pub enum HistoryTopic {
     Input,
     /// Topic `anomaly_state`.
     State,
+    /// Topic `raw_events_dlq`.
+    DeadLetters,
 }
 
 /// Reads ranges of offsets outside the group.
 #[allow(clippy::missing_errors_doc)]
 pub trait HistoryReader: ClusterConnection {
     /// Returns the available offsets of all these partitions with one request: those of the input before the first open
-    /// transaction, and all of `anomaly_state`.
+    /// transaction, and all of the other topics.
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault>;
 
     /// Starts to read partitions, all at once, each within its range, which is not empty. A partition with an open
@@ -31,4 +35,60 @@ pub trait HistoryReader: ClusterConnection {
 
     /// Ends the reading.
     fn close_history(&mut self);
+}
+
+/// Limits of [`read_to_end`].
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimits {
+    /// Longest time for all of it.
+    pub total: Duration,
+    /// Longest time without any progress.
+    pub silence: Duration,
+}
+
+/// Passes every record of these ranges, each partition in order. Empty ranges are skipped.
+///
+/// # Errors
+/// Those of the client and of `visit`, which ends the reading; `Retry` if a limit is exceeded.
+pub fn read_to_end<E: From<Fault>>(
+    client: &mut impl HistoryReader,
+    of: HistoryTopic,
+    ranges: &OffsetRanges,
+    limits: ReadLimits,
+    mut visit: impl FnMut(i32, &ConsumedRecord<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut left = ranges.clone();
+    left.retain(|_, range| !range.is_empty());
+    let (began, mut advanced) = (client.now(), client.now());
+    if !left.is_empty() {
+        client.open_history(of, &left)?;
+    }
+    while !left.is_empty() {
+        let mut visited = Ok(());
+        let read = client.read_history(&mut |partition, records| {
+            for record in records {
+                if visited.is_ok() {
+                    visited = visit(partition, record);
+                }
+            }
+        });
+        visited?;
+        match read {
+            Ok(moved) => {
+                if !moved.is_empty() {
+                    advanced = client.now();
+                }
+                left.retain(|partition, range| moved.get(partition).is_none_or(|next| *next < range.end));
+            }
+            Err(fault) if fault.remedy == Remedy::Retry => {}
+            Err(fault) => return Err(fault.into()),
+        }
+        let now = client.now();
+        let is_late = now.saturating_sub(began) > limits.total || now.saturating_sub(advanced) > limits.silence;
+        if is_late && !left.is_empty() {
+            let why = client.trouble().unwrap_or_else(|| "the end was not reached in time".into());
+            return Err(Fault::new(Remedy::Retry, why).into());
+        }
+    }
+    Ok(())
 }

@@ -14,37 +14,48 @@ use super::consumer::CALL;
 use super::context::ConsumerEvents;
 use super::fetch::FetchQueue;
 use super::{client, fault, stranded};
-use crate::config::resolved::KafkaSettings;
-use crate::stream::client::{Fault, OffsetRanges, Positions, RecordVisitor, Remedy};
+use crate::config::resolved::{KafkaSettings, TopicSettings};
+use crate::stream::client::{
+    ClusterConnection, Fault, HistoryReader, HistoryTopic, OffsetRanges, Positions, RecordVisitor, Remedy,
+};
 
-/// The [`KafkaHistory`] of one worker, created when it is first needed.
-pub struct LazyHistory {
+/// Implements [`HistoryReader`] for the topics with these names. Its consumers are created when they are first needed.
+pub struct KafkaHistoryClient {
     kafka: KafkaSettings,
+    topics: TopicSettings,
     group: String,
+    began: Instant,
     history: Option<KafkaHistory>,
-    /// Thread that closes the consumer. Closing takes 0.1 s, during which the worker can judge records.
+    /// Thread that closes the consumers. Closing takes 0.1 s, during which a worker can judge records.
     closing: Option<JoinHandle<()>>,
 }
 
-impl LazyHistory {
-    /// Creates a reader that is not connected yet.
-    pub fn new(kafka: &KafkaSettings, group: &str) -> Self {
-        LazyHistory { kafka: kafka.clone(), group: group.to_owned(), history: None, closing: None }
-    }
-
-    /// Returns the open reader, or opens one.
-    pub fn history(&mut self) -> Result<&mut KafkaHistory, Fault> {
-        match &mut self.history {
-            Some(history) => Ok(history),
-            none => Ok(none.insert(KafkaHistory::new(&self.kafka, &self.group)?)),
+impl KafkaHistoryClient {
+    /// Creates a client that is not connected yet. It never joins the group.
+    pub fn new(kafka: &KafkaSettings, topics: &TopicSettings, group: &str) -> Self {
+        KafkaHistoryClient {
+            kafka: kafka.clone(),
+            topics: topics.clone(),
+            group: group.to_owned(),
+            began: Instant::now(),
+            history: None,
+            closing: None,
         }
     }
 
-    /// Closes the reader in the background.
-    pub fn close(&mut self) {
-        if let Some(history) = self.history.take() {
-            self.wait();
-            self.closing = Some(std::thread::spawn(|| drop(history)));
+    fn topic(&self, of: HistoryTopic) -> &str {
+        match of {
+            HistoryTopic::Input => &self.topics.raw_events,
+            HistoryTopic::State => &self.topics.state,
+            HistoryTopic::DeadLetters => &self.topics.dead_letter,
+        }
+    }
+
+    /// Returns the open reader, or opens one.
+    fn history(&mut self) -> Result<&mut KafkaHistory, Fault> {
+        match &mut self.history {
+            Some(history) => Ok(history),
+            none => Ok(none.insert(KafkaHistory::new(&self.kafka, &self.group)?)),
         }
     }
 
@@ -56,9 +67,61 @@ impl LazyHistory {
     }
 }
 
-impl Drop for LazyHistory {
+impl Drop for KafkaHistoryClient {
     fn drop(&mut self) {
         self.wait();
+    }
+}
+
+impl ClusterConnection for KafkaHistoryClient {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.history.as_ref().and_then(|history| history.consumer.context().trouble.get())
+    }
+}
+
+impl HistoryReader for KafkaHistoryClient {
+    fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
+        let topic = self.topic(of).to_owned();
+        let bounds = self.history()?.bounds(&topic, partitions, of != HistoryTopic::Input);
+        bounds.map_err(|error| match error.rdkafka_error_code() {
+            Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic)
+                if of == HistoryTopic::State =>
+            {
+                let input = &self.topics.raw_events;
+                Fault::new(
+                    Remedy::Rebuild,
+                    format_args!(
+                        "topic {topic} does not exist, or has fewer partitions than {input}; run `anomaly topics`"
+                    ),
+                )
+            }
+            _ => fault::of(&format!("ends of {topic}"), &error),
+        })
+    }
+
+    fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
+        let topic = self.topic(of).to_owned();
+        self.history()?.start(&topic, ranges)
+    }
+
+    fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
+        self.history()?.read(visit)
+    }
+
+    /// Closes the consumers in the background.
+    fn close_history(&mut self) {
+        if let Some(history) = self.history.take() {
+            self.wait();
+            self.closing = Some(std::thread::spawn(|| drop(history)));
+        }
     }
 }
 
@@ -198,6 +261,9 @@ impl KafkaHistory {
         match error {
             Some(error) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
                 return Err(Fault::new(Remedy::Rebuild, "reading back: the topic's retention has deleted the offset"));
+            }
+            Some(error) if error.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => {
+                self.consumer.context().trouble.set(format!("no right to read {}: {error}", self.topic));
             }
             Some(error) => tracing::debug!("reading back: {error}"),
             None => {}

@@ -11,9 +11,10 @@ use rdkafka::producer::{BaseProducer, Producer};
 
 use super::consumer::{CALL, KafkaGroupConsumer};
 use super::context::{ConsumerEvents, DeliveryReports};
+use super::history::KafkaHistoryClient;
 use super::names::MemberNames;
 use super::observer::GroupObserver;
-use super::{client, duplicate, fault, history, origin, stranded};
+use super::{client, duplicate, fault, origin, stranded};
 use crate::config::resolved::{Delivery, KafkaSettings};
 use crate::stop::Stop;
 use crate::stream::client::{
@@ -33,7 +34,7 @@ const TRANSACTION: Duration = Duration::from_secs(10);
 /// A consumer and a producer. The consumer is dropped first, because closing it may still commit offsets.
 pub struct KafkaTransactionalClient {
     pub(super) reader: KafkaGroupConsumer,
-    past: history::LazyHistory,
+    history: KafkaHistoryClient,
     /// Observer of the group; only the first worker of a process has one.
     onlooker: Option<GroupObserver>,
     pub(super) producer: BaseProducer<DeliveryReports>,
@@ -78,7 +79,7 @@ impl KafkaTransactionalClient {
             .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
         Ok(KafkaTransactionalClient {
             reader,
-            past: history::LazyHistory::new(kafka, &names.group),
+            history: KafkaHistoryClient::new(kafka, &names.topics, &names.group),
             onlooker: (names.worker == 0).then(|| GroupObserver::new(kafka, &names.topics.raw_events, &names.group)),
             producer,
             kafka: kafka.clone(),
@@ -91,13 +92,6 @@ impl KafkaTransactionalClient {
             origin: 0,
             is_committing: false,
         })
-    }
-
-    fn topic(&self, of: HistoryTopic) -> String {
-        match of {
-            HistoryTopic::Input => self.names.topics.raw_events.clone(),
-            HistoryTopic::State => self.names.topics.state.clone(),
-        }
     }
 
     fn consumer(&self) -> &BaseConsumer<ConsumerEvents> {
@@ -145,7 +139,7 @@ impl GroupMembership for KafkaTransactionalClient {
     }
 
     fn unassign(&mut self) -> Result<(), Fault> {
-        self.past.close();
+        self.history.close_history();
         self.reader.unassign()
     }
 
@@ -239,21 +233,7 @@ impl GroupAdministration for KafkaTransactionalClient {
 
 impl HistoryReader for KafkaTransactionalClient {
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault> {
-        let (topic, input) = (self.topic(of), self.names.topics.raw_events.clone());
-        let bounds = self.past.history()?.bounds(&topic, partitions, of == HistoryTopic::State);
-        let bounds = bounds.map_err(|error| match error.rdkafka_error_code() {
-            Some(Code::UnknownPartition | Code::UnknownTopicOrPartition | Code::UnknownTopic)
-                if of == HistoryTopic::State =>
-            {
-                Fault::new(
-                    Remedy::Rebuild,
-                    format_args!(
-                        "topic {topic} does not exist, or has fewer partitions than {input}; run `anomaly topics`"
-                    ),
-                )
-            }
-            _ => fault::of(&format!("ends of {topic}"), &error),
-        })?;
+        let bounds = self.history.bounds_of(of, partitions)?;
         if of == HistoryTopic::Input {
             let context = self.consumer().context();
             bounds.iter().for_each(|(partition, range)| context.set_end(*partition, range.end));
@@ -262,16 +242,15 @@ impl HistoryReader for KafkaTransactionalClient {
     }
 
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
-        let topic = self.topic(of);
-        self.past.history()?.start(&topic, ranges)
+        self.history.open_history(of, ranges)
     }
 
     fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
-        self.past.history()?.read(visit)
+        self.history.read_history(visit)
     }
 
     fn close_history(&mut self) {
-        self.past.close();
+        self.history.close_history();
     }
 }
 

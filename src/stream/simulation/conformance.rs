@@ -14,8 +14,8 @@ use worlds::{ConformanceWorld, EVENTS, RealWorld, SimulatedWorld};
 use crate::stop::Stop;
 use crate::stream::client::{
     AssignmentChange, ClusterConnection, CommittedOffset, Fault, GroupAdministration, GroupMembership, HistoryReader,
-    HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, RecordFetch, Remedy, TopicAdministration,
-    TransactionalProducer,
+    HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, ReadLimits, RecordFetch, Remedy,
+    TopicAdministration, TransactionalProducer, read_to_end,
 };
 use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
@@ -170,6 +170,10 @@ fn transactions(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("a commit", insist(|| client.commit(&progress(&[(0, 6), (1, 4)]))));
     answers.note("its progress", insist(|| client.committed(&BOTH)));
     answers.note("its state", state(client));
+    let letters = insist(|| client.bounds_of(HistoryTopic::DeadLetters, &BOTH)).unwrap();
+    // The partitioners differ.
+    let letters = read(client, HistoryTopic::DeadLetters, &letters).into_values().flatten().map(|(_, key)| key);
+    answers.note("its dead letter", letters.collect::<Vec<_>>());
     client.begin().unwrap();
     client.send(record(OutputTopic::State(0), "aborted")).unwrap();
     answers.note("an abort", insist(|| client.abort()));
@@ -278,6 +282,30 @@ fn script(world: &dyn ConformanceWorld) -> Vec<String> {
 fn the_script_calls_every_method_of_every_trait() {
     let answers = script(&SimulatedWorld::new());
     assert!(answers.len() > 40, "{answers:#?}");
+}
+
+#[test]
+fn reading_to_the_end_stops_at_an_error_of_the_visitor_and_at_its_limits() {
+    let world = SimulatedWorld::new();
+    let mut client = world.recorded("a", "one", &CalledMethods::default());
+    let limit = Duration::from_secs(20);
+    let limits = ReadLimits { total: limit, silence: limit };
+    let mut read = |end: i64, limits: ReadLimits, refused: i64| {
+        let mut offsets = Vec::new();
+        let ranges = OffsetRanges::from([(0, 2..end), (1, 5..5)]);
+        let ended = read_to_end(&mut client, HistoryTopic::Input, &ranges, limits, |partition, record| {
+            assert_eq!(partition, 0, "the other range is empty");
+            offsets.push(record.offset);
+            if record.offset == refused { Err(Fault::new(Remedy::Stop, "refused")) } else { Ok(()) }
+        });
+        (offsets, ended.map_err(|fault| fault.remedy))
+    };
+    assert_eq!(read(EVENTS, limits, -1), ((2..EVENTS).collect(), Ok(())));
+    assert_eq!(read(EVENTS, limits, 4), (vec![2, 3, 4], Err(Remedy::Stop)));
+    // The end of the partition lies before that of the range.
+    for limits in [ReadLimits { total: Duration::MAX, ..limits }, ReadLimits { silence: Duration::MAX, ..limits }] {
+        assert_eq!(read(EVENTS + 1, limits, -1), ((2..EVENTS).collect(), Err(Remedy::Retry)));
+    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn topic_of(past: HistoryTopic) -> SimulatedTopic {
     match past {
         HistoryTopic::Input => SimulatedTopic::Input,
         HistoryTopic::State => SimulatedTopic::State,
+        HistoryTopic::DeadLetters => SimulatedTopic::DeadLetters,
     }
 }
 
@@ -192,7 +193,7 @@ impl HistoryReader for SimulatedClient {
             }
             let mut bounds = |partition: &i32| {
                 let log = inner.cluster.partition(topic_of(of), *partition);
-                (*partition, log.start..if of == HistoryTopic::State { log.end() } else { log.stable() })
+                (*partition, log.start..if of == HistoryTopic::Input { log.stable() } else { log.end() })
             };
             Ok(partitions.iter().map(&mut bounds).collect())
         })

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::checkpoint::Checkpoint;
 use crate::config::resolved::Settings;
 use crate::stream::client::{
-    CommittedOffset, Fault, GroupAdministration, HistoryReader, HistoryTopic, OffsetRanges, Remedy, TopicAdministration,
+    CommittedOffset, Fault, GroupAdministration, HistoryReader, HistoryTopic, OffsetRanges, ReadLimits, Remedy,
+    TopicAdministration, read_to_end,
 };
 
 /// The newest records of a partition, among which its floor nearly always is: each sweep writes it again.
@@ -31,6 +32,7 @@ pub fn look(
     let mut floors = floors(log, &all.iter().map(|(partition, range)| (*partition, recent(range))).collect())?;
     let without = all.into_iter().filter(|(partition, _)| !floors.contains_key(partition)).collect();
     floors.append(&mut self::floors(log, &without)?);
+    log.close_history();
     for (partition, floor) in &floors {
         let committed = match known.get(partition) {
             Some(CommittedOffset::At(mark)) => Some(mark.offset),
@@ -44,37 +46,18 @@ pub fn look(
 /// The newest floor of each partition within its range. A detector that runs has a transaction open most of the time, whose
 /// end is waited for.
 fn floors(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
-    let mut left = ranges.clone();
-    left.retain(|_, range| !range.is_empty());
-    let (mut floors, mut damage) = (BTreeMap::new(), None);
-    let deadline = log.now() + LIMIT;
-    if !left.is_empty() {
-        log.open_history(HistoryTopic::State, &left)?;
-    }
-    while !left.is_empty() {
-        let next = log.read_history(&mut |partition, records| {
-            for record in records {
-                match Checkpoint::read(record.key.unwrap_or_default(), record.value) {
-                    Some(Ok(read)) => drop(floors.insert(partition, read)),
-                    Some(Err(why)) => damage = Some((partition, record.offset, why)),
-                    None => {}
-                }
+    let mut floors = BTreeMap::new();
+    let limits = ReadLimits { total: LIMIT, silence: LIMIT };
+    read_to_end(log, HistoryTopic::State, ranges, limits, |partition, record| {
+        match Checkpoint::read(record.key.unwrap_or_default(), record.value) {
+            Some(Ok(read)) => drop(floors.insert(partition, read)),
+            Some(Err(why)) => {
+                let place = format_args!("[{partition}] offset {}: {why}", record.offset);
+                return Err(Fault::new(Remedy::Stop, place));
             }
-        });
-        match next {
-            Ok(next) => left.retain(|partition, range| next.get(partition).is_none_or(|next| *next < range.end)),
-            Err(fault) if fault.remedy == Remedy::Retry => {}
-            Err(fault) => return Err(fault),
+            None => {}
         }
-        if log.now() > deadline {
-            return Err(Fault::new(Remedy::Retry, "the windows' topic is not read to its end in time"));
-        }
-    }
-    log.close_history();
-    match damage {
-        Some((partition, offset, why)) => {
-            Err(Fault::new(Remedy::Stop, format_args!("[{partition}] offset {offset}: {why}")))
-        }
-        None => Ok(floors),
-    }
+        Ok(())
+    })?;
+    Ok(floors)
 }
