@@ -33,7 +33,7 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Records the events of a consumer.
 #[derive(Debug, Default)]
 pub struct ConsumerEvents {
-    /// See [`ClusterState`].
+    /// See `ClusterState`.
     pub trouble: ClusterState,
     topic: String,
     changes: Mutex<VecDeque<AssignmentChange>>,
@@ -193,7 +193,7 @@ fn may_have_arrived(record: &BorrowedMessage<'_>) -> bool {
 /// Records the delivery reports of a producer.
 #[derive(Debug, Default)]
 pub struct DeliveryReports {
-    /// See [`ClusterState`].
+    /// See `ClusterState`.
     pub trouble: ClusterState,
     delivered: AtomicU64,
     failed: AtomicU64,
