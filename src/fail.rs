@@ -5,7 +5,7 @@
 
 /// Ends the process here if `ANOMALY_KILL_AT` names this place.
 #[cfg(debug_assertions)]
-pub fn point(place: &str) {
+pub(crate) fn point(place: &str) {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -31,7 +31,7 @@ pub fn point(_place: &str) {}
 
 /// Returns the version of the snapshots that are written, which is also the newest version that is understood.
 #[cfg(debug_assertions)]
-pub fn version(real: u8) -> u8 {
+pub(crate) fn version(real: u8) -> u8 {
     use std::sync::OnceLock;
 
     static VERSION: OnceLock<Option<u8>> = OnceLock::new();
@@ -48,7 +48,7 @@ pub fn version(real: u8) -> u8 {
 
 /// Returns the SQL that leads to the next version of the schema.
 #[cfg(debug_assertions)]
-pub fn next_schema() -> Option<String> {
+pub(crate) fn next_schema() -> Option<String> {
     std::fs::read_to_string(std::env::var_os("ANOMALY_NEXT_SCHEMA")?).ok()
 }
 

@@ -1,8 +1,8 @@
 //! The result of a check of one file, topic or permission. `anomaly check` prints it. A start is refused if the result
 //! is unusable.
 
-pub mod file;
-pub mod sandbox;
+pub(crate) mod file;
+pub(crate) mod sandbox;
 
 use std::io;
 use std::path::Path;
@@ -47,7 +47,7 @@ impl Finding {
 }
 
 /// Says why a file that a setting names cannot be read, and what to do.
-pub fn unreadable(path: &Path, error: &io::Error) -> String {
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
     let (shown, name) = (path.display(), path.file_name().unwrap_or_default().to_string_lossy());
     let dir = path.parent().unwrap_or(path).display();
     match (sandbox::hides(path), error.kind()) {

@@ -16,39 +16,39 @@ const TEXT: usize = 1_000;
 
 /// Foreign text. `Display` prints it escaped.
 #[derive(Debug, Clone, Copy)]
-pub struct ForeignText<'a> {
+pub(crate) struct ForeignText<'a> {
     bytes: &'a [u8],
     most: usize,
     keeps_lines: bool,
 }
 
 /// Prepares a name: of a device, topic, group, client, setting or column.
-pub fn name(text: &str) -> ForeignText<'_> {
+pub(crate) fn name(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), NAME)
 }
 
 /// Prepares the path of a file.
-pub fn path(path: &Path) -> ForeignText<'_> {
+pub(crate) fn path(path: &Path) -> ForeignText<'_> {
     bytes(path.as_os_str().as_encoded_bytes(), TEXT)
 }
 
 /// Prepares a text of any length as one line, such as an error of a broker or a database.
-pub fn text(text: &str) -> ForeignText<'_> {
+pub(crate) fn text(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), TEXT)
 }
 
 /// Prepares bytes that should be text, as one line of at most `most` characters.
-pub fn bytes(bytes: &[u8], most: usize) -> ForeignText<'_> {
+pub(crate) fn bytes(bytes: &[u8], most: usize) -> ForeignText<'_> {
     ForeignText { bytes, most, keeps_lines: false }
 }
 
 /// Prepares a text as one line without truncating it, because its author has truncated the foreign parts.
-pub fn line(text: &str) -> ForeignText<'_> {
+pub(crate) fn line(text: &str) -> ForeignText<'_> {
     bytes(text.as_bytes(), usize::MAX)
 }
 
 /// Prepares a text of several lines without truncating it. Its newlines and tabs stay.
-pub fn lines(text: &str) -> ForeignText<'_> {
+pub(crate) fn lines(text: &str) -> ForeignText<'_> {
     ForeignText { keeps_lines: true, ..line(text) }
 }
 

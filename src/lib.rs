@@ -2,30 +2,30 @@
 //!
 //! The modules are in the order in which the data flows. Core is pure and imports only core. Edges import core,
 //! [`error`], [`config::resolved`] and [`http`], never one another. Only roles and commands wire.
-#![warn(missing_docs)]
+#![warn(missing_docs, unreachable_pub)]
 // These macros panic if the output is closed or the disk is full. Commands write with `command::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // Core: events, detection, and the records of anomalies.
 pub mod event;
 pub mod window;
-pub mod series;
+mod series;
 pub mod method;
 pub mod anomaly;
 pub mod detect;
 
 // Core: plain data and traits that edges need of one another.
 pub mod archive;
-pub mod fail;
-pub mod finding;
-pub mod foreign;
+mod fail;
+mod finding;
+mod foreign;
 pub mod health;
 pub mod ledger;
-pub mod meter;
-pub mod pem;
+mod meter;
+mod pem;
 pub mod policy;
-pub mod stop;
-pub mod unavailable;
+mod stop;
+mod unavailable;
 
 pub mod config;
 pub mod error;
@@ -34,11 +34,11 @@ pub mod error;
 pub mod http;
 
 // Edges: where events come from, Kafka, PostgreSQL, the pages, the service manager.
-pub mod source;
-pub mod stream;
+mod source;
+mod stream;
 pub mod store;
 pub mod page;
-pub mod service;
+mod service;
 
 // Wiring.
 pub mod cli;

@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 
 /// A label called `kind`, such as a verdict or a class of rejection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct KindLabel {
+pub(crate) struct KindLabel {
     kind: &'static str,
 }
 

@@ -20,7 +20,7 @@ const DAY_MILLIS: i64 = 86_400_000;
 ///
 /// # Errors
 /// What the file contains instead, and how to convert it to PEM.
-pub fn certificates(bytes: &[u8]) -> Result<Vec<X509>, String> {
+pub(crate) fn certificates(bytes: &[u8]) -> Result<Vec<X509>, String> {
     if bytes.trim_ascii().is_empty() {
         return Err("it is empty".into());
     }
@@ -40,7 +40,7 @@ pub fn certificates(bytes: &[u8]) -> Result<Vec<X509>, String> {
 
 /// Why a file contains no usable private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoKey {
+pub(crate) enum NoKey {
     /// The key is encrypted, and there is no passphrase.
     Encrypted,
     /// Any other reason, as a sentence.
@@ -60,7 +60,7 @@ impl fmt::Display for NoKey {
 ///
 /// # Errors
 /// What is wrong with the key. An encrypted key without a passphrase is refused.
-pub fn key(bytes: &[u8], passphrase: Option<&str>) -> Result<PKey<Private>, NoKey> {
+pub(crate) fn key(bytes: &[u8], passphrase: Option<&str>) -> Result<PKey<Private>, NoKey> {
     let wrong = |why: &str| Err(NoKey::Wrong(why.to_owned()));
     if bytes.trim_ascii().is_empty() {
         return wrong("it is empty");
@@ -92,7 +92,7 @@ pub fn key(bytes: &[u8], passphrase: Option<&str>) -> Result<PKey<Private>, NoKe
 ///
 /// # Errors
 /// Which parts do not belong together.
-pub fn belong(chain: &[X509], key: &PKey<Private>) -> Result<(), String> {
+pub(crate) fn belong(chain: &[X509], key: &PKey<Private>) -> Result<(), String> {
     let is_of_key = |certificate: &X509| certificate.public_key().is_ok_and(|public| public.public_eq(key));
     let at = chain.iter().position(is_of_key);
     // A comparison of keys of two types leaves an error in OpenSSL's queue.
@@ -131,7 +131,7 @@ fn disorder(chain: &[X509]) -> Option<String> {
 }
 
 /// Returns how long a chain is valid: as long as its shortest certificate, since all are needed. Also checks the order.
-pub fn chain_life(chain: &[X509], now: Timestamp) -> (Grade, String) {
+pub(crate) fn chain_life(chain: &[X509], now: Timestamp) -> (Grade, String) {
     let worst = chain.iter().map(|certificate| life(certificate, now)).max_by_key(|(grade, _)| *grade);
     let count = match chain.len() {
         1 => "1 certificate".to_owned(),
@@ -145,7 +145,7 @@ pub fn chain_life(chain: &[X509], now: Timestamp) -> (Grade, String) {
 }
 
 /// Returns how long a set of authorities is valid. One valid authority is enough.
-pub fn authorities_life(authorities: &[X509], now: Timestamp) -> (Grade, String) {
+pub(crate) fn authorities_life(authorities: &[X509], now: Timestamp) -> (Grade, String) {
     let lives = authorities.iter().map(|certificate| life(certificate, now)).collect::<Vec<_>>();
     let dead = lives.iter().filter(|(grade, _)| *grade >= Grade::Wrong).count();
     match lives.as_slice() {
@@ -173,7 +173,7 @@ fn life(certificate: &X509Ref, now: Timestamp) -> (Grade, String) {
 }
 
 /// Returns when a certificate expires.
-pub fn end(certificate: &X509Ref) -> Option<Timestamp> {
+pub(crate) fn end(certificate: &X509Ref) -> Option<Timestamp> {
     time(certificate.not_after())
 }
 

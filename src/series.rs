@@ -5,13 +5,13 @@
 //! Which series are due to be evicted follows from the partition's records alone, never from the wall clock. When it happens
 //! is a decision of the live loop, which writes it down: see `evict`.
 
-pub mod clock;
+pub(crate) mod clock;
 mod evict;
 mod recency;
 mod restore;
 mod saved_states;
-pub mod snapshot;
-pub mod sweep;
+pub(crate) mod snapshot;
+pub(crate) mod sweep;
 mod undo;
 
 use std::collections::HashMap;
@@ -23,11 +23,11 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use crate::policy::{PolicyNumber, UNRESOLVED};
 use crate::window::{Replaced, Window};
 use clock::PartitionClock;
-pub use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
+pub(crate) use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
 use recency::RecencyList;
-pub use restore::{ReplayedEvent, TableRestore};
+pub(crate) use restore::{ReplayedEvent, TableRestore};
 use saved_states::SavedStates;
-pub use undo::UndoLog;
+pub(crate) use undo::UndoLog;
 use undo::UndoStep;
 
 /// Bytes of a snapshot besides the series' name, its values and its state.
@@ -99,7 +99,7 @@ impl SlotHint {
 }
 
 /// Joins the two names; U+0000 is in neither. Reuses `buffer`.
-pub fn key<'b>(buffer: &'b mut String, device_id: &str, metric_name: Option<&str>) -> &'b str {
+pub(crate) fn key<'b>(buffer: &'b mut String, device_id: &str, metric_name: Option<&str>) -> &'b str {
     buffer.clear();
     buffer.push_str(device_id);
     if let Some(metric) = metric_name {

@@ -1,8 +1,8 @@
 //! Integration with the service manager: logging, signals, notification, and the content of the health endpoint.
 
-pub mod endpoint;
+pub(crate) mod endpoint;
 mod exposition;
-pub mod limit;
-pub mod logging;
-pub mod notify;
-pub mod signals;
+pub(crate) mod limit;
+pub(crate) mod logging;
+pub(crate) mod notify;
+pub(crate) mod signals;

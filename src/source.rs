@@ -1,12 +1,12 @@
 //! Sources of events for the producer: synthetic devices, a file, or this machine's own metrics. A source says when its
 //! next event is due, and sends nothing itself.
 
-pub mod file;
-pub mod generator;
-pub mod host;
-pub mod pace;
-pub mod reasons;
-pub mod replay;
+pub(crate) mod file;
+pub(crate) mod generator;
+pub(crate) mod host;
+pub(crate) mod pace;
+pub(crate) mod reasons;
+pub(crate) mod replay;
 
 use std::time::Duration;
 

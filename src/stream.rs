@@ -4,13 +4,13 @@
 //! the traits with librdkafka. [`sink`] copies topic `anomalies` into a ledger. [`publish`] sends the producer's
 //! events. [`topics`] creates topics. [`dead_letters`] reads and replays dead letters.
 
-pub mod kafka;
-pub mod dead_letters;
-pub mod client;
-pub mod progress;
-pub mod publish;
+pub(crate) mod kafka;
+pub(crate) mod dead_letters;
+pub(crate) mod client;
+pub(crate) mod progress;
+pub(crate) mod publish;
 #[cfg(test)]
 mod simulation;
-pub mod sink;
-pub mod topics;
-pub mod worker;
+pub(crate) mod sink;
+pub(crate) mod topics;
+pub(crate) mod worker;

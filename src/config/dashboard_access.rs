@@ -5,7 +5,7 @@ use super::resolved::network::Network;
 use super::resolved::{DashboardSettings, ListenAddress};
 
 /// Finds settings that contradict one another. Each problem is a key, a title, and what is expected.
-pub fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, String, &'static str)> {
+pub(crate) fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, String, &'static str)> {
     let mut problems = Vec::new();
     let mut problem = |path: &'static str, title: String, expected| problems.push((path, title, expected));
     if let Err(expected) = BasePath::parse(&dashboard.path) {

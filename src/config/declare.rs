@@ -245,7 +245,7 @@ macro_rules! choice {
 }
 
 /// A type that a field of a section may have.
-pub trait SettingType: Sized {
+pub(crate) trait SettingType: Sized {
     /// Reads a value that fits its declaration.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::resolved::Settings;
 const LONGEST: usize = 249;
 
 /// Finds wrong names. Each problem is a key, a title, and what is expected.
-pub fn problems(settings: &Settings) -> Vec<(&'static str, String, &'static str)> {
+pub(crate) fn problems(settings: &Settings) -> Vec<(&'static str, String, &'static str)> {
     let of = &settings.topics;
     let topics = [
         ("topics.raw_events", of.raw_events.as_str()),

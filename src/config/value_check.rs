@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::schema::ValueType;
 
 /// Returns the value in the form of its kind, or what was expected.
-pub fn check(kind: ValueType, value: Value) -> Result<Value, String> {
+pub(crate) fn check(kind: ValueType, value: Value) -> Result<Value, String> {
     let expected = match kind {
         ValueType::Text | ValueType::Path | ValueType::Secret => "expected a string".to_owned(),
         ValueType::OneOf(words) => format!("expected one of: {}", words.join(", ")),
@@ -54,7 +54,7 @@ pub fn check(kind: ValueType, value: Value) -> Result<Value, String> {
 
 /// Parses a value that is outside a file, such as in an environment variable or an option. A list is the strings
 /// between its commas.
-pub fn parsed(kind: ValueType, text: &str) -> Value {
+pub(crate) fn parsed(kind: ValueType, text: &str) -> Value {
     let value = match kind {
         ValueType::Integer(..) => text.parse::<i64>().map(Value::from).ok(),
         ValueType::Float(..) => text.parse::<f64>().map(Value::from).ok(),

@@ -8,7 +8,7 @@ use super::{MAX_NAME, RejectClass, Rejection};
 
 /// A value as found in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cell<'a> {
+pub(crate) enum Cell<'a> {
     /// Valid JSON.
     Json(&'a str),
     /// A cell of a table, the record's key, or a header.
@@ -17,7 +17,7 @@ pub enum Cell<'a> {
 
 impl<'a> Cell<'a> {
     /// Returns the content of a string, or the JSON text of another value; `None` for null.
-    pub fn shown(self) -> Option<Cow<'a, str>> {
+    pub(crate) fn shown(self) -> Option<Cow<'a, str>> {
         match self {
             Cell::Text(text) => Some(Cow::Borrowed(text)),
             Cell::Json("null") => None,
@@ -36,7 +36,11 @@ fn string(raw: &str) -> Option<Result<Cow<'_, str>, String>> {
 }
 
 /// Returns a string, or an integer as the digits written. `None` if it is null, or `""` where that counts as absent.
-pub fn name<'a>(cell: Cell<'a>, forms: &Forms, is_absent_when_empty: bool) -> Result<Option<Cow<'a, str>>, String> {
+pub(crate) fn name<'a>(
+    cell: Cell<'a>,
+    forms: &Forms,
+    is_absent_when_empty: bool,
+) -> Result<Option<Cow<'a, str>>, String> {
     let text = match cell {
         Cell::Text(text) => Cow::Borrowed(text),
         Cell::Json("null") => return Ok(None),
@@ -59,7 +63,7 @@ fn is_integer(raw: &str) -> bool {
 }
 
 /// Converts to a name within the limits.
-pub fn checked<'a>(text: Cow<'a, str>, field: &str, class: RejectClass) -> Result<Cow<'a, str>, Rejection> {
+pub(crate) fn checked<'a>(text: Cow<'a, str>, field: &str, class: RejectClass) -> Result<Cow<'a, str>, Rejection> {
     let problem = match text.len() {
         0 if class == RejectClass::DeviceId => "is empty".to_owned(),
         n if n > MAX_NAME => format!("has {n} bytes; at most {MAX_NAME} are allowed"),
@@ -70,7 +74,7 @@ pub fn checked<'a>(text: Cow<'a, str>, field: &str, class: RejectClass) -> Resul
 }
 
 /// Converts to a finite number.
-pub fn number(cell: Cell<'_>, forms: &Forms) -> Result<f64, String> {
+pub(crate) fn number(cell: Cell<'_>, forms: &Forms) -> Result<f64, String> {
     let raw = match cell {
         Cell::Text(text) => return forms.number(text),
         Cell::Json(raw) => raw,
@@ -86,7 +90,7 @@ pub fn number(cell: Cell<'_>, forms: &Forms) -> Result<f64, String> {
 }
 
 /// Converts to a time; `None` if it is null, or `""` where that counts as absent.
-pub fn time(cell: Cell<'_>, forms: &Forms) -> Result<Option<Timestamp>, String> {
+pub(crate) fn time(cell: Cell<'_>, forms: &Forms) -> Result<Option<Timestamp>, String> {
     let raw = match cell {
         Cell::Text(text) => return forms.time(text),
         Cell::Json("null") => return Ok(None),

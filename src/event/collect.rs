@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// Raw JSON at each path that has been found so far.
-pub struct CollectedFields<'a, const N: usize> {
+pub(crate) struct CollectedFields<'a, const N: usize> {
     pub slots: [Option<&'a RawValue>; N],
     /// Paths that occurred twice.
     pub twice: [bool; N],
@@ -22,10 +22,10 @@ impl<const N: usize> Default for CollectedFields<'_, N> {
 }
 
 /// The rest of each path at one level of the object; `None`: the path does not lead below this level.
-pub type Paths<'p, const N: usize> = [Option<&'p str>; N];
+pub(crate) type Paths<'p, const N: usize> = [Option<&'p str>; N];
 
 /// Reads one object, and the objects below it that a path leads to.
-pub fn collect<'a, const N: usize>(
+pub(crate) fn collect<'a, const N: usize>(
     text: &'a str,
     paths: &Paths<'_, N>,
     found: &mut CollectedFields<'a, N>,

@@ -3,11 +3,11 @@
 use super::fields::{FieldProblem, several};
 
 /// Maximum number of different paths in the settings.
-pub const MOST_PATHS: usize = 16;
+pub(crate) const MOST_PATHS: usize = 16;
 
 /// One part of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SourcePart {
+pub(crate) enum SourcePart {
     /// Literal text of the setting.
     Text(Box<str>),
     /// The path with this number.
@@ -20,7 +20,7 @@ pub enum SourcePart {
 
 /// Source of one of the four fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FieldSource {
+pub(crate) enum FieldSource {
     /// The record's own time.
     Record,
     /// One part.
@@ -31,11 +31,11 @@ pub enum FieldSource {
 
 /// The paths that the settings name, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PathIndex(pub Vec<String>);
+pub(crate) struct PathIndex(pub Vec<String>);
 
 impl PathIndex {
     /// Returns the number of a path.
-    pub fn path(&mut self, path: &str) -> usize {
+    pub(crate) fn path(&mut self, path: &str) -> usize {
         self.0.iter().position(|known| known == path).unwrap_or_else(|| {
             self.0.push(path.to_owned());
             self.0.len() - 1
@@ -46,7 +46,7 @@ impl PathIndex {
     ///
     /// # Errors
     /// If the setting names no valid source.
-    pub fn place(&mut self, key: &'static str, text: &str) -> Result<FieldSource, FieldProblem> {
+    pub(crate) fn place(&mut self, key: &'static str, text: &str) -> Result<FieldSource, FieldProblem> {
         if text == "$timestamp" && key == "time" {
             return Ok(FieldSource::Record);
         }
@@ -64,7 +64,7 @@ impl PathIndex {
     ///
     /// # Errors
     /// As [`place`](Self::place).
-    pub fn part(&mut self, key: &'static str, text: &str) -> Result<SourcePart, FieldProblem> {
+    pub(crate) fn part(&mut self, key: &'static str, text: &str) -> Result<SourcePart, FieldProblem> {
         if let Some(problem) = several(key, text) {
             return Err(problem);
         }

@@ -80,7 +80,7 @@ impl Forms {
 }
 
 /// Escapes text of the input for a message.
-pub fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const MOST: usize = 40;
     format!("\"{}\"", foreign::bytes(text.as_bytes(), MOST))
 }

@@ -12,7 +12,7 @@ use super::{RejectClass, Rejection};
 const MOST_NAMES: usize = 8;
 
 /// Describes bytes that are not UTF-8, or not text.
-pub fn binary(bytes: &[u8], error: std::str::Utf8Error) -> Rejection {
+pub(crate) fn binary(bytes: &[u8], error: std::str::Utf8Error) -> Rejection {
     let what = match bytes {
         [0x1f, 0x8b, ..] => "it is compressed with gzip: compress with Kafka's compression.type instead".to_owned(),
         [b'O', b'b', b'j', 1, ..] => "it is an Avro file; expected one JSON object".to_owned(),
@@ -23,7 +23,7 @@ pub fn binary(bytes: &[u8], error: std::str::Utf8Error) -> Rejection {
 }
 
 /// Describes a value of a schema registry's client: a zero byte, the schema's number, then Avro or Protobuf.
-pub fn framed(bytes: &[u8]) -> Option<Rejection> {
+pub(crate) fn framed(bytes: &[u8]) -> Option<Rejection> {
     let [0, a, b, c, d, ..] = *bytes else { return None };
     let id = u32::from_be_bytes([a, b, c, d]);
     let what = format!(
@@ -34,7 +34,7 @@ pub fn framed(bytes: &[u8]) -> Option<Rejection> {
 }
 
 /// Describes text that is not one JSON object.
-pub fn not_an_object(text: &str) -> Rejection {
+pub(crate) fn not_an_object(text: &str) -> Rejection {
     let reject = |class, what: &str| Rejection::new(class, format_args!("expected a JSON object{what}"));
     let inner = text.trim_matches([' ', '\t', '\r', '\n']);
     if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
@@ -70,7 +70,7 @@ fn is_line_protocol(text: &str) -> bool {
 }
 
 /// Says what the object contains instead of a missing path. The text begins with a semicolon, or is empty.
-pub fn instead(text: &str, path: &str) -> String {
+pub(crate) fn instead(text: &str, path: &str) -> String {
     let Ok(names) = serde_json::from_str::<Names<'_>>(text) else { return String::new() };
     let has = |name: &str| names.0.iter().any(|(key, _)| key == name);
     if has("resourceMetrics") {

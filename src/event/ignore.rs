@@ -5,7 +5,7 @@ use super::fields::FieldProblem;
 
 /// One entry of the setting `fields.ignore`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     /// Source of the value to compare.
     pub part: SourcePart,
     test: Test,
@@ -25,7 +25,7 @@ impl Pattern {
     ///
     /// # Errors
     /// If it contains no path.
-    pub fn parse(text: &str, named: &mut PathIndex) -> Result<Self, FieldProblem> {
+    pub(crate) fn parse(text: &str, named: &mut PathIndex) -> Result<Self, FieldProblem> {
         let (path, test) = match (text.split_once("!="), text.split_once('='), text.strip_prefix('!')) {
             (Some((path, value)), ..) => (path, Test::IsNot(value.trim_ascii().into())),
             (_, Some((path, value)), _) => (path, Test::Is(value.trim_ascii().into())),
@@ -41,7 +41,7 @@ impl Pattern {
     }
 
     /// Returns whether a record with this value is ignored.
-    pub fn matches(&self, found: Option<&str>) -> bool {
+    pub(crate) fn matches(&self, found: Option<&str>) -> bool {
         match (&self.test, found) {
             (Test::Present, found) => found.is_some(),
             (Test::Absent, found) => found.is_none(),

@@ -11,11 +11,11 @@ use super::{Event, Fields, MAX_NAME, Timestamp};
 const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
 /// Positions of the four values in the text, in the order of [`Fields`]; strings without their quotes.
-pub type Spans = [Option<Range<usize>>; 4];
+pub(crate) type Spans = [Option<Range<usize>>; 4];
 
 /// Scans `text`; `None` if it does not have the usual form. A path of several names leads to an inner object, which is
 /// not the usual form.
-pub fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
+pub(crate) fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Spans)> {
     let mut scan = JsonScan { rest: text.as_bytes() };
     let (mut device, mut metric, mut value, mut time) = (None, None, None, None);
     let mut spans = Spans::default();
@@ -85,7 +85,7 @@ fn special(eight: u64) -> u64 {
 }
 
 /// Returns a name if its length is within the limits.
-pub fn name(bytes: &[u8]) -> Option<&str> {
+pub(crate) fn name(bytes: &[u8]) -> Option<&str> {
     let name = (1..=MAX_NAME).contains(&bytes.len()).then_some(bytes)?;
     if is_ascii(name) {
         // SAFETY: ASCII is UTF-8. The standard check reads short texts byte by byte.
@@ -105,7 +105,7 @@ fn is_ascii(bytes: &[u8]) -> bool {
 }
 
 /// The rest of a text.
-pub struct JsonScan<'a> {
+pub(crate) struct JsonScan<'a> {
     pub rest: &'a [u8],
 }
 
@@ -161,7 +161,7 @@ impl<'a> JsonScan<'a> {
 
     /// Returns the text before the next quote, backslash or control character.
     #[inline]
-    pub fn plain(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn plain(&mut self) -> Option<&'a [u8]> {
         let mut end = 0;
         loop {
             let Some(eight) = self.rest[end..].first_chunk() else {
@@ -196,7 +196,7 @@ impl<'a> JsonScan<'a> {
     }
 
     /// Reads a number without exponent, of at most 15 digits, so that its digits and the power of ten are exact.
-    pub fn number(&mut self) -> Option<f64> {
+    pub(crate) fn number(&mut self) -> Option<f64> {
         let is_negative = self.rest.first() == Some(&b'-');
         self.rest = &self.rest[usize::from(is_negative)..];
         let has_leading_zero = self.rest.first() == Some(&b'0');

@@ -14,7 +14,7 @@ const DAY: i64 = 24 * HOUR;
 
 /// Parses a time: RFC 3339, ISO 8601 (also basic form, without seconds, or a date alone), RFC 2822, or an epoch number.
 /// Ignores blanks around it, and truncates to milliseconds.
-pub fn read(text: &str, unit: TimeUnit, zone: &Zone) -> Option<Timestamp> {
+pub(crate) fn read(text: &str, unit: TimeUnit, zone: &Zone) -> Option<Timestamp> {
     let text = text.trim_ascii();
     Timestamp::parse_rfc3339(text)
         .or_else(|| calendar(text, zone))
@@ -24,7 +24,7 @@ pub fn read(text: &str, unit: TimeUnit, zone: &Zone) -> Option<Timestamp> {
 
 /// Returns whether a text has decimal digits with an optional sign, point and exponent: no words, hexadecimal digits or
 /// separators.
-pub fn is_number(text: &str) -> bool {
+pub(crate) fn is_number(text: &str) -> bool {
     let text = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, None), |(m, e)| (m, Some(e)));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

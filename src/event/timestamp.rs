@@ -186,7 +186,7 @@ impl Timestamp {
 
 /// Caches the minute of the last parsed time: the next time is usually in the same minute.
 #[derive(Debug, Default)]
-pub struct MinuteCache {
+pub(crate) struct MinuteCache {
     /// Text of the minute: `2026-11-23T17:00:`
     text: [u8; 17],
     /// Milliseconds since the epoch.
@@ -195,7 +195,7 @@ pub struct MinuteCache {
 
 impl MinuteCache {
     /// Parses `2026-11-23T17:00:00.123Z`. `None` does not mean that the time is invalid.
-    pub fn read(&mut self, text: &[u8]) -> Option<Timestamp> {
+    pub(crate) fn read(&mut self, text: &[u8]) -> Option<Timestamp> {
         let whole: &[u8; 24] = text.try_into().ok()?;
         if whole[..17] == self.text && (whole[19], whole[23]) == (b'.', b'Z') {
             let digits = [17, 18, 20, 21, 22].map(|at| whole[at].wrapping_sub(b'0'));

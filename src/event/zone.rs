@@ -46,7 +46,7 @@ impl Zone {
 }
 
 /// Parses `Z`, `UTC`, `GMT`, `+01`, `+0100` or `+01:00` as milliseconds east of UTC.
-pub fn offset(text: &str) -> Option<i64> {
+pub(crate) fn offset(text: &str) -> Option<i64> {
     if ["Z", "UTC", "GMT"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
         return Some(0);
     }

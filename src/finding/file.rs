@@ -18,7 +18,7 @@ const LARGEST_CERTIFICATES: u64 = 16 << 20;
 ///
 /// # Errors
 /// When the file cannot be read, is not a regular file, or has more than 1 MiB.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_at_most(path, LARGEST_TEXT)
 }
 
@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As [`read`], and when the file is not UTF-8.
-pub fn read_text(path: &Path) -> io::Result<String> {
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
@@ -34,7 +34,7 @@ pub fn read_text(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_certificates(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_certificates(path: &Path) -> io::Result<Vec<u8>> {
     read_at_most(path, LARGEST_CERTIFICATES)
 }
 
@@ -42,7 +42,7 @@ pub fn read_certificates(path: &Path) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// When it cannot be opened.
-pub fn opens(path: &Path) -> io::Result<()> {
+pub(crate) fn opens(path: &Path) -> io::Result<()> {
     match std::fs::metadata(path)?.file_type().is_fifo() {
         // A writer that waits for its reader would take this one for its reader.
         true => Ok(()),

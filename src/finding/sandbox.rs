@@ -21,7 +21,7 @@ const HIDDEN: [Hides; 2] = [
 ];
 
 /// Says why a service cannot see a path, and how to make it visible. `None` if the units do not hide it.
-pub fn hides(path: &Path) -> Option<String> {
+pub(crate) fn hides(path: &Path) -> Option<String> {
     HIDDEN.iter().find_map(|Hides { line, dirs, shows }| {
         let dir = dirs.iter().find(|dir| path.starts_with(dir))?;
         Some(format!(

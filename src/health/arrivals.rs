@@ -86,7 +86,7 @@ pub(super) type HeldCondition = (ConditionCode, Option<(ConditionSeverity, Strin
 
 impl Arrivals {
     /// Adds the counts of a commit.
-    pub fn note(&mut self, now: Duration, activities: impl Iterator<Item = Activity>, reasons: &RejectReasons) {
+    pub(crate) fn note(&mut self, now: Duration, activities: impl Iterator<Item = Activity>, reasons: &RejectReasons) {
         let activity = activities.fold(Activity::default(), |mut sum, one| {
             sum += one;
             sum
@@ -114,7 +114,7 @@ impl Arrivals {
 
     /// Evaluates each condition; `None` if the last evaluation is more recent than `pause`. `backlog` is the number of
     /// waiting records.
-    pub fn conditions(&mut self, now: Duration, pause: Duration, backlog: i64) -> Option<[HeldCondition; 6]> {
+    pub(crate) fn conditions(&mut self, now: Duration, pause: Duration, backlog: i64) -> Option<[HeldCondition; 6]> {
         if self.evaluated.is_some_and(|at| now.saturating_sub(at) < pause) {
             return None;
         }

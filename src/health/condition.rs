@@ -115,7 +115,7 @@ pub(super) struct Conditions {
 
 impl Conditions {
     /// Raises a condition or changes its message. Logs it at once, then at most once a minute.
-    pub fn raise(&mut self, component: &str, code: ConditionCode, severity: ConditionSeverity, message: String) {
+    pub(crate) fn raise(&mut self, component: &str, code: ConditionCode, severity: ConditionSeverity, message: String) {
         let is_due = self.logged.get(&code).is_none_or(|at| at.elapsed() >= LOG_AGAIN);
         let (is_news, is_worse) = match self.held.get(&code) {
             Some((held, _)) => (message != held.message, severity > held.severity),
@@ -139,14 +139,14 @@ impl Conditions {
     }
 
     /// Clears a condition, and logs its end if its start was logged.
-    pub fn clear(&mut self, component: &str, code: ConditionCode) {
+    pub(crate) fn clear(&mut self, component: &str, code: ConditionCode) {
         if let Some((held, true)) = self.held.remove(&code) {
             tracing::info!(component, code = code.as_str(), "no longer: {}", held.message);
         }
     }
 
     /// Returns the active conditions, degrading ones first.
-    pub fn list(&self) -> Vec<Condition> {
+    pub(crate) fn list(&self) -> Vec<Condition> {
         let mut all = self.held.values().map(|(condition, _)| condition.clone()).collect::<Vec<_>>();
         all.sort_by_key(|condition| std::cmp::Reverse(condition.severity));
         all

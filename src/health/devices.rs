@@ -12,7 +12,7 @@ const DAY: i64 = 86_400_000;
 
 /// Remembered names and waiting names.
 #[derive(Debug, Default)]
-pub struct SeenDevices {
+pub(crate) struct SeenDevices {
     /// Hash of the last name in each slot; empty until the first name.
     reported: Vec<u64>,
     waiting: Vec<String>,
@@ -21,7 +21,7 @@ pub struct SeenDevices {
 
 impl SeenDevices {
     /// Notes a device at a time in milliseconds.
-    pub fn note(&mut self, name: &str, millis: i64) {
+    pub(crate) fn note(&mut self, name: &str, millis: i64) {
         let day = millis.div_euclid(DAY);
         if day != self.day || self.reported.is_empty() {
             (self.reported, self.day) = (vec![0; REMEMBERED], day);
@@ -36,12 +36,12 @@ impl SeenDevices {
     }
 
     /// Takes the names that wait to be stored.
-    pub fn take(&mut self) -> Vec<String> {
+    pub(crate) fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.waiting)
     }
 
     /// Forgets which names were passed on, because they could not be stored. They are passed on again.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.reported.clear();
     }
 }

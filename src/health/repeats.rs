@@ -14,7 +14,7 @@ pub(super) struct Repeats {
 
 impl Repeats {
     /// Returns whether to log a change to this state, and remembers it.
-    pub fn is_news(&mut self, state: &ComponentState) -> bool {
+    pub(crate) fn is_news(&mut self, state: &ComponentState) -> bool {
         if matches!(state, ComponentState::Running | ComponentState::Stopped) {
             self.logged.clear();
             return true;
@@ -37,7 +37,7 @@ pub(super) struct RepeatedLines {
 
 impl RepeatedLines {
     /// Returns whether to log a line of this name now, and remembers that it was logged.
-    pub fn is_due(&mut self, line: &str) -> bool {
+    pub(crate) fn is_due(&mut self, line: &str) -> bool {
         self.logged.retain(|(_, at)| at.elapsed() < LOG_AGAIN);
         let is_due = self.logged.iter().all(|(logged, _)| logged != line);
         if is_due {

@@ -41,7 +41,7 @@ type Events = mpsc::Receiver<Bytes>;
 
 /// Serves until the client closes the connection, or until `ending` changes and the running request is answered. Errors
 /// of a connection are ignored: they concern only its client.
-pub async fn serve(
+pub(crate) async fn serve(
     stream: TcpStream,
     peer: IpAddr,
     tls: Option<Tls>,

@@ -36,7 +36,7 @@ pub(super) struct Ewma {
 }
 
 impl Ewma {
-    pub fn new(limits: Limits, window: usize) -> Self {
+    pub(crate) fn new(limits: Limits, window: usize) -> Self {
         Ewma { limits, alpha: 2.0 / (window as f64 + 1.0) }
     }
 }

@@ -12,7 +12,7 @@ use crate::archive::NoAnswer;
 use crate::event::Timestamp;
 
 /// Longest time that a request waits for an answer.
-pub const PATIENCE: Duration = Duration::from_millis(1500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
 /// Age up to which an answer is reused: fifty open pages cause one query.
 const FRESH: Duration = Duration::from_millis(800);
 /// Number of answers kept; the oldest is removed first.
@@ -22,7 +22,7 @@ const MAX_RUNNING: usize = 16;
 
 /// Why there is no new answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoNewAnswer {
+pub(crate) enum NoNewAnswer {
     /// The database is not reachable.
     Unavailable {
         /// When the outage was noticed.
@@ -36,7 +36,7 @@ pub enum NoNewAnswer {
 
 /// What the cache returns for a question.
 #[derive(Debug)]
-pub struct CachedAnswer<V> {
+pub(crate) struct CachedAnswer<V> {
     /// The newest answer and the time when it was read; `None` when there has been no answer yet.
     pub answer: Option<(Arc<V>, Timestamp)>,
     /// Why the answer is not new; `None` when it is new.
@@ -44,7 +44,7 @@ pub struct CachedAnswer<V> {
 }
 
 /// Answers of one type, by question.
-pub struct AnswerCache<K, V> {
+pub(crate) struct AnswerCache<K, V> {
     state: Arc<Mutex<CacheState<K, V>>>,
     health: Arc<Outage>,
 }
@@ -77,13 +77,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCache<K, V> {
     /// Makes a cache without answers.
-    pub fn new(health: Arc<Outage>) -> Self {
+    pub(crate) fn new(health: Arc<Outage>) -> Self {
         AnswerCache { state: Arc::new(Mutex::new(CacheState { kept: VecDeque::new(), running: Vec::new() })), health }
     }
 
     /// Returns a new answer if it comes in time, else the last one with the reason. `load` gets the time at which the
     /// query starts.
-    pub fn get(
+    pub(crate) fn get(
         &self,
         question: &K,
         load: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
@@ -110,14 +110,14 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
     }
 
     /// Returns the cached answer if it is not older than `age`. It starts no query.
-    pub fn peek(&self, question: &K, age: Duration) -> Option<(Arc<V>, Timestamp)> {
+    pub(crate) fn peek(&self, question: &K, age: Duration) -> Option<(Arc<V>, Timestamp)> {
         let state = lock(&self.state);
         let kept = state.find(question).filter(|kept| kept.clock.elapsed() <= age)?;
         Some((Arc::clone(&kept.answer), kept.taken))
     }
 
     /// Removes an answer, so that the next request reads a change that was just made.
-    pub fn forget(&self, question: &K) {
+    pub(crate) fn forget(&self, question: &K) {
         lock(&self.state).kept.retain(|kept| kept.question != *question);
     }
 

@@ -15,7 +15,7 @@ struct Asset {
 }
 
 /// All files embedded into the program.
-pub struct Assets(Vec<Asset>);
+pub(crate) struct Assets(Vec<Asset>);
 
 const FILES: [(&str, &str, &str, &str); 2] = [
     ("style", "css", "text/css; charset=utf-8", include_str!("assets/style.css")),
@@ -24,7 +24,7 @@ const FILES: [(&str, &str, &str, &str); 2] = [
 
 impl Assets {
     /// Loads the embedded files and computes their URLs.
-    pub fn embedded() -> Assets {
+    pub(crate) fn embedded() -> Assets {
         let asset = |(name, end, kind, content): (&str, &str, &'static str, &'static str)| {
             let hash = Sha256::digest(content).iter().take(6).fold(String::new(), |mut text, byte| {
                 let _ = write!(text, "{byte:02x}");
@@ -36,12 +36,12 @@ impl Assets {
     }
 
     /// Returns the URLs of the style sheet and the script.
-    pub fn paths(&self) -> [&str; 2] {
+    pub(crate) fn paths(&self) -> [&str; 2] {
         [0, 1].map(|i| self.0.get(i).map_or("", |asset| asset.path.as_str()))
     }
 
     /// Returns the file at a URL path.
-    pub fn find(&self, path: &str) -> Option<Response> {
+    pub(crate) fn find(&self, path: &str) -> Option<Response> {
         let asset = self.0.iter().find(|asset| asset.path == path)?;
         let headers = vec![
             ("content-type", asset.kind.to_owned()),

@@ -14,7 +14,7 @@ use crate::event::Timestamp;
 use crate::http::Response;
 
 /// A page of the dashboard. The registry lists all pages.
-pub trait Page: Sized + 'static {
+pub(crate) trait Page: Sized + 'static {
     /// The question to the archive; it is the key of the answer cache.
     type Question: Clone + PartialEq + Send + 'static;
     /// The data that answers the question.
@@ -45,7 +45,7 @@ pub trait Page: Sized + 'static {
 }
 
 /// An answer with all that a page needs to render it.
-pub struct Answer<'a, P: Page> {
+pub(crate) struct Answer<'a, P: Page> {
     /// The question that was answered.
     pub question: &'a P::Question,
     /// The query of the request, as parsed.
@@ -57,34 +57,34 @@ pub struct Answer<'a, P: Page> {
 }
 
 /// A page with its cache of answers.
-pub struct CachedPage<P: Page> {
+pub(crate) struct CachedPage<P: Page> {
     cache: AnswerCache<P::Question, P::Data>,
 }
 
 impl<P: Page> CachedPage<P> {
     /// Makes a page with an empty cache.
-    pub fn new(site: &Site) -> Self {
+    pub(crate) fn new(site: &Site) -> Self {
         CachedPage { cache: site.cache() }
     }
 
     /// Returns the cache of the page.
-    pub fn cache(&self) -> &AnswerCache<P::Question, P::Data> {
+    pub(crate) fn cache(&self) -> &AnswerCache<P::Question, P::Data> {
         &self.cache
     }
 
     /// Returns a new answer if it comes in time, else the last one with the reason.
-    pub fn get(&self, site: &Site, question: &P::Question) -> CachedAnswer<P::Data> {
+    pub(crate) fn get(&self, site: &Site, question: &P::Question) -> CachedAnswer<P::Data> {
         site.ask(&self.cache, question, P::load)
     }
 
     /// Why the question at a path without a query has no new answer; `None` when it has one.
-    pub fn unanswered(&self, site: &Site, path: &[&str]) -> Option<NoNewAnswer> {
+    pub(crate) fn unanswered(&self, site: &Site, path: &[&str]) -> Option<NoNewAnswer> {
         self.get(site, &P::question(path, &PageQuery::default())?).why
     }
 
     /// Answers a request; returns `None` when its path belongs to another page. `alarm` returns what is wrong with the
     /// detection.
-    pub fn answer(
+    pub(crate) fn answer(
         &self,
         context: &RequestContext<'_>,
         path: &[&str],
@@ -119,7 +119,7 @@ impl<P: Page> CachedPage<P> {
 }
 
 /// Answers a request whose query is not valid.
-pub fn misread(context: &RequestContext<'_>, error: &QueryError) -> Response {
+pub(crate) fn misread(context: &RequestContext<'_>, error: &QueryError) -> Response {
     let frame = Frame::still(context, "Not valid");
     notice::page(context.site, 400, &frame, "The URL is not valid.", &shown(&error.message))
 }

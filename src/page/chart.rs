@@ -2,18 +2,18 @@
 //! stretched. Text from outside is escaped here. Colours come from classes of the style sheet, never from inline
 //! styles.
 
-pub mod explain;
-pub mod history;
-pub mod minutes;
-pub mod scale;
-pub mod spark;
+pub(crate) mod explain;
+pub(crate) mod history;
+pub(crate) mod minutes;
+pub(crate) mod scale;
+pub(crate) mod spark;
 
 use std::fmt;
 
 use crate::event::Timestamp;
 
 /// Escapes text so that it cannot leave its element or attribute.
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -32,7 +32,7 @@ pub fn escape(text: &str) -> String {
 
 /// A position across, as a percentage of the width.
 #[derive(Clone, Copy)]
-pub struct Percent(pub f64);
+pub(crate) struct Percent(pub f64);
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

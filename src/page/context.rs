@@ -5,7 +5,7 @@ use super::site::Site;
 use crate::http::Request;
 
 /// A request with its visitor and the site that answers it.
-pub struct RequestContext<'a> {
+pub(crate) struct RequestContext<'a> {
     /// Data and services that all pages share.
     pub site: &'a Site,
     /// Path, query, headers and body.

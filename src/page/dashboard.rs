@@ -10,7 +10,7 @@ use crate::archive::Archive;
 use crate::error::Result;
 
 /// Everything that is needed to answer requests.
-pub struct Dashboard {
+pub(crate) struct Dashboard {
     /// Data and services that all pages share.
     pub site: Site,
     /// The pages with their caches.
@@ -24,7 +24,7 @@ impl Dashboard {
     ///
     /// # Errors
     /// 70 when an embedded template is not valid.
-    pub fn new(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Dashboard> {
+    pub(crate) fn new(archive: Arc<dyn Archive>, options: SiteOptions) -> Result<Dashboard> {
         let hub = Hub::new(Arc::clone(&options.stop));
         let site = Site::new(archive, options, Pages::TEMPLATES)?;
         Ok(Dashboard { pages: Pages::new(&site), site, hub })

@@ -9,7 +9,7 @@ use super::view::format;
 
 /// Values that the base template shows on every page.
 #[derive(Serialize)]
-pub struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// Title of the browser's window or tab.
     pub title: String,
     /// Name of the navigation link that is highlighted.
@@ -63,7 +63,7 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// Makes the frame of a page that refreshes itself.
-    pub fn live(
+    pub(crate) fn live(
         context: &RequestContext<'a>,
         title: &str,
         nav: &'static str,
@@ -95,7 +95,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Makes the frame of a page that does not refresh itself.
-    pub fn still(context: &RequestContext<'a>, title: &str) -> Frame<'a> {
+    pub(crate) fn still(context: &RequestContext<'a>, title: &str) -> Frame<'a> {
         let site = context.site;
         let [style, script] = site.assets.paths();
         Frame {
@@ -129,7 +129,7 @@ impl<'a> Frame<'a> {
 
 /// A link to this page with another display preference.
 #[derive(Serialize)]
-pub struct Choice {
+pub(crate) struct Choice {
     text: &'static str,
     url: String,
     is_current: bool,

@@ -2,7 +2,7 @@
 //! position and gets the rows since then, each once. A subscriber that reads too slowly is disconnected and continues
 //! in the same way.
 
-pub mod hub;
+pub(crate) mod hub;
 mod recent;
 mod tail;
 
@@ -18,7 +18,7 @@ use crate::http::{Response, ResponseBody};
 use hub::{Hub, Selection};
 
 /// Answers `/events`: sends the anomalies committed after the cursor, as they are committed.
-pub fn stream(hub: &Hub, context: &RequestContext<'_>, query: &PageQuery) -> Response {
+pub(crate) fn stream(hub: &Hub, context: &RequestContext<'_>, query: &PageQuery) -> Response {
     let given = context.request.header("last-event-id").map(str::to_owned).or_else(|| {
         let parameters = url::form_urlencoded::parse(context.request.query.as_bytes());
         parameters.into_iter().find(|(name, _)| name == "cursor").map(|(_, value)| value.into_owned())
@@ -49,7 +49,7 @@ pub fn stream(hub: &Hub, context: &RequestContext<'_>, query: &PageQuery) -> Res
 ///
 /// # Errors
 /// 70 when the system cannot start a thread.
-pub fn follow(dashboard: &Arc<Dashboard>) -> Result<()> {
+pub(crate) fn follow(dashboard: &Arc<Dashboard>) -> Result<()> {
     let dashboard = Arc::downgrade(dashboard);
     std::thread::Builder::new()
         .name("follow".into())

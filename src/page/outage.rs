@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const NEAR: i64 = 2_000;
 
 /// State of the archive: a current outage, and the offset of its clock.
-pub struct Outage {
+pub(crate) struct Outage {
     clock: fn() -> Timestamp,
     /// Time between two probes during an outage.
     pause: Duration,
@@ -32,7 +32,7 @@ pub struct Outage {
 
 /// An outage that has not ended.
 #[derive(Debug, Clone)]
-pub struct OutageCause {
+pub(crate) struct OutageCause {
     /// Time since which there has been no answer.
     pub since: Timestamp,
     /// Error of the first query that failed.
@@ -52,7 +52,7 @@ type Asker = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
 
 impl Outage {
     /// Creates the state without an outage. `clock` is the clock that the pages show.
-    pub fn new(clock: fn() -> Timestamp, pause: Duration) -> Self {
+    pub(crate) fn new(clock: fn() -> Timestamp, pause: Duration) -> Self {
         Outage {
             clock,
             pause,
@@ -64,7 +64,7 @@ impl Outage {
     }
 
     /// Starts to probe during outages until they are over.
-    pub fn watch(self: &Arc<Self>, archive: &Arc<dyn Archive>) {
+    pub(crate) fn watch(self: &Arc<Self>, archive: &Arc<dyn Archive>) {
         let (health, archive) = (Arc::downgrade(self), Arc::downgrade(archive));
         let observed = Weak::clone(&archive);
         self.lock().asker = Some(Arc::new(move || observed.upgrade()?.clock().ok()));
@@ -75,13 +75,13 @@ impl Outage {
     }
 
     /// Returns the current time by the archive's clock. Ages and ranges on the pages refer to the times of its rows.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         let own = (self.clock)();
         Timestamp::from_millis(own.millis() + self.offset.load(Ordering::Relaxed)).unwrap_or(own)
     }
 
     /// Compares the clock with the archive's, at most once a minute.
-    pub fn agree(&self) {
+    pub(crate) fn agree(&self) {
         let Ok(mut due) = self.due.try_lock() else { return };
         if due.is_some_and(|at| Clock::now() < at) {
             return;
@@ -100,28 +100,28 @@ impl Outage {
     }
 
     /// Returns by how many seconds this machine's clock is ahead of the archive's, if they differ.
-    pub fn ahead(&self) -> Option<f64> {
+    pub(crate) fn ahead(&self) -> Option<f64> {
         let offset = self.offset.load(Ordering::Relaxed);
         (offset != 0).then_some(-(offset as f64) / 1000.0)
     }
 
     /// Returns the time since which there has been no answer.
-    pub fn outage(&self) -> Option<Timestamp> {
+    pub(crate) fn outage(&self) -> Option<Timestamp> {
         self.lock().cause.as_ref().map(|cause| cause.since)
     }
 
     /// Returns the current outage with its cause.
-    pub fn cause(&self) -> Option<OutageCause> {
+    pub(crate) fn cause(&self) -> Option<OutageCause> {
         self.lock().cause.clone()
     }
 
     /// Returns the number of queries that the archive has refused so far.
-    pub fn refusals(&self) -> u64 {
+    pub(crate) fn refusals(&self) -> u64 {
         self.refusals.load(Ordering::Relaxed)
     }
 
     /// Records a failed query. The first failure of an outage starts the probe.
-    pub fn failed(&self, failure: &NoAnswer) {
+    pub(crate) fn failed(&self, failure: &NoAnswer) {
         let NoAnswer::Unavailable(unavailable) = failure else {
             tracing::warn!(%failure, "the database gives no answer to a page");
             if matches!(failure, NoAnswer::Refused(_)) {

@@ -9,11 +9,11 @@ use crate::anomaly::Severity;
 use crate::archive::{Archive, Bins, DEFAULT_LIMIT, Filter, MAX_LIMIT, NoAnswer, PageKey, Ranking, Review};
 use crate::event::{MAX_NAME, Timestamp};
 use span::BARS;
-pub use span::{Manner, Span, Theme};
+pub(crate) use span::{Manner, Span, Theme};
 
 /// A valid query. An absent parameter has its default.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct PageQuery {
+pub(crate) struct PageQuery {
     /// Parameter `span`: a time span until now.
     pub span: Option<Span>,
     /// Parameters `device`, `metric`, `severity`, `method`, `label`, `review`, `from` and `to`.
@@ -36,7 +36,7 @@ pub struct PageQuery {
 
 /// A parameter that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueryError {
+pub(crate) struct QueryError {
     /// Name of the parameter as given.
     pub parameter: String,
     /// What is wrong and what was expected.
@@ -54,7 +54,7 @@ const SORTS: [(&str, Option<Ranking>); 4] =
     [("time", None), ("z", Some(Ranking::Score)), ("device", Some(Ranking::Device)), ("metric", Some(Ranking::Metric))];
 
 /// Returns the name of a sort order in the URL.
-pub fn sort_name(sort: Option<Ranking>) -> &'static str {
+pub(crate) fn sort_name(sort: Option<Ranking>) -> &'static str {
     SORTS.into_iter().find(|(_, order)| *order == sort).map_or("time", |(name, _)| name)
 }
 
@@ -66,30 +66,30 @@ const PAGING: &[&str] = &["sort", "limit", "before", "after"];
 const MANNER: &[&str] = &["live", "tz", "theme"];
 
 /// Parameters of pages that show the anomalies of a time range.
-pub const RANGE: &[&[&str]] = &[FILTERS, MANNER];
+pub(crate) const RANGE: &[&[&str]] = &[FILTERS, MANNER];
 /// Parameters of pages that are divided into pages of rows.
-pub const LIST: &[&[&str]] = &[FILTERS, PAGING, MANNER];
+pub(crate) const LIST: &[&[&str]] = &[FILTERS, PAGING, MANNER];
 /// Parameters of the API and of exports.
-pub const API: &[&[&str]] = &[FILTERS, PAGING];
+pub(crate) const API: &[&[&str]] = &[FILTERS, PAGING];
 /// Parameters of the event stream; they include those of the page that opens it.
-pub const STREAM: &[&[&str]] = &[FILTERS, PAGING, MANNER, &["cursor", "format"]];
+pub(crate) const STREAM: &[&[&str]] = &[FILTERS, PAGING, MANNER, &["cursor", "format"]];
 /// Parameters of pages that only have a span.
-pub const SPAN: &[&[&str]] = &[&["span"], MANNER];
+pub(crate) const SPAN: &[&[&str]] = &[&["span"], MANNER];
 /// Parameters of pages that show one thing.
-pub const PLAIN: &[&[&str]] = &[MANNER];
+pub(crate) const PLAIN: &[&[&str]] = &[MANNER];
 /// Parameters that may occur several times: an anomaly matches if it has any of the values.
 const SEVERAL: &[&str] = &["device", "metric", "severity", "method", "label", "review"];
 /// Maximum number of values of one parameter.
 const MOST: usize = 100;
 /// Maximum number of devices that a search matches.
-pub const FOUND: u32 = 200;
+pub(crate) const FOUND: u32 = 200;
 
 impl PageQuery {
     /// Parses a query; `known` lists the parameters that the page accepts.
     ///
     /// # Errors
     /// The first parameter that is not valid.
-    pub fn read(query: &str, known: &[&[&str]]) -> Result<PageQuery, QueryError> {
+    pub(crate) fn read(query: &str, known: &[&[&str]]) -> Result<PageQuery, QueryError> {
         let known = known.concat();
         let mut parsed = PageQuery::default();
         let mut seen = Vec::new();
@@ -189,7 +189,7 @@ impl PageQuery {
 
     /// Returns the filter with the span replaced by times. They are the limits of the chart's bars, so that a list has
     /// all anomalies that a chart counts.
-    pub fn range(&self, now: Timestamp) -> Filter {
+    pub(crate) fn range(&self, now: Timestamp) -> Filter {
         let mut filter = self.filter.clone();
         if let Some(span) = self.span {
             let bins = self.axis(span, now);
@@ -202,7 +202,7 @@ impl PageQuery {
     ///
     /// # Errors
     /// The errors of the archive.
-    pub fn found(&self, archive: &dyn Archive, filter: Filter) -> Result<Filter, NoAnswer> {
+    pub(crate) fn found(&self, archive: &dyn Archive, filter: Filter) -> Result<Filter, NoAnswer> {
         let Some(text) = &self.search else { return Ok(filter) };
         let mut devices = archive.search(text, FOUND)?;
         if !filter.devices.is_empty() {
@@ -213,7 +213,7 @@ impl PageQuery {
 
     /// Divides the time range into bars. The last bar contains the current time and the first one the start of the
     /// span. So bars do not move while they grow, and no part of the span is missing.
-    pub fn axis(&self, default: Span, now: Timestamp) -> Bins {
+    pub(crate) fn axis(&self, default: Span, now: Timestamp) -> Bins {
         let (start, end, width) = match (self.filter.from, self.filter.to) {
             (None, None) => {
                 let span = self.span.unwrap_or(default);
@@ -236,7 +236,7 @@ impl PageQuery {
     }
 
     /// Describes the time range in a sentence.
-    pub fn words(&self, default: Span) -> &'static str {
+    pub(crate) fn words(&self, default: Span) -> &'static str {
         match (self.filter.from, self.filter.to) {
             (None, None) => self.span.unwrap_or(default).words(),
             _ => "the chosen time",
@@ -244,7 +244,7 @@ impl PageQuery {
     }
 
     /// Describes the time range in one word.
-    pub fn short(&self, default: Span) -> &'static str {
+    pub(crate) fn short(&self, default: Span) -> &'static str {
         match (self.filter.from, self.filter.to) {
             (None, None) => self.span.unwrap_or(default).as_str(),
             _ => "chosen",
@@ -252,22 +252,22 @@ impl PageQuery {
     }
 
     /// Returns the query for a link to another page: only the display preferences.
-    pub fn plain(&self) -> PageQuery {
+    pub(crate) fn plain(&self) -> PageQuery {
         PageQuery { manner: self.manner, ..PageQuery::default() }
     }
 
     /// Returns the query without display preferences; it is the key of the answer cache.
-    pub fn still(&self) -> PageQuery {
+    pub(crate) fn still(&self) -> PageQuery {
         PageQuery { manner: Manner::default(), ..self.clone() }
     }
 
     /// Returns the number of rows of a page.
-    pub fn rows(&self) -> u32 {
+    pub(crate) fn rows(&self) -> u32 {
         self.limit.unwrap_or(DEFAULT_LIMIT)
     }
 
     /// Writes the query in canonical form: fixed order, no defaults. The text starts with `?` or is empty.
-    pub fn query(&self) -> String {
+    pub(crate) fn query(&self) -> String {
         let mut url = url::form_urlencoded::Serializer::new(String::new());
         let mut add = |name: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -302,7 +302,7 @@ impl PageQuery {
 }
 
 /// Checks the name of a device or a metric, in a query or a path.
-pub fn named(value: &str) -> Result<String, String> {
+pub(crate) fn named(value: &str) -> Result<String, String> {
     if value.is_empty() || value.len() > MAX_NAME || value.contains('\0') {
         return Err(format!("expected a name of 1 to {MAX_NAME} bytes without U+0000"));
     }

@@ -25,25 +25,25 @@ const ALARM: Duration = Duration::from_secs(20);
 macro_rules! pages {
     ($($name:ident: $page:ty = $sample:expr),+ $(,)?) => {
         /// All pages with their caches of answers.
-        pub struct Pages { $(#[allow(missing_docs)] pub $name: CachedPage<$page>),+ }
+        pub(crate) struct Pages { $(#[allow(missing_docs)] pub(crate) $name: CachedPage<$page>),+ }
 
         impl Pages {
             /// Templates of all pages, for the template engine.
-            pub const TEMPLATES: &[Template] = &[$(<$page>::TEMPLATE),+];
+            pub(crate) const TEMPLATES: &[Template] = &[$(<$page>::TEMPLATE),+];
 
             /// Makes all pages with empty caches.
-            pub fn new(site: &Site) -> Pages {
+            pub(crate) fn new(site: &Site) -> Pages {
                 Pages { $($name: CachedPage::new(site)),+ }
             }
 
             /// Answers with the page at a path; returns `None` when there is no such page.
-            pub fn answer(&self, context: &RequestContext<'_>, path: &[&str]) -> Option<Response> {
+            pub(crate) fn answer(&self, context: &RequestContext<'_>, path: &[&str]) -> Option<Response> {
                 None$(.or_else(|| self.$name.answer(context, path, || self.alarm::<$page>(context.site))))+
             }
 
             /// Queries the archive for each page at its sample path; returns why the first that fails has no new
             /// answer.
-            pub fn unanswered(&self, site: &Site) -> Option<NoNewAnswer> {
+            pub(crate) fn unanswered(&self, site: &Site) -> Option<NoNewAnswer> {
                 None$(.or_else(|| self.$name.unanswered(site, &$sample)))+
             }
         }
@@ -74,7 +74,7 @@ impl Pages {
     }
 
     /// Returns the state of the detection in the last hour, or why it is not known.
-    pub fn verdict(&self, site: &Site) -> Result<Banner, NoNewAnswer> {
+    pub(crate) fn verdict(&self, site: &Site) -> Result<Banner, NoNewAnswer> {
         let got = self.overview.get(site, &PageQuery::default());
         match (got.answer, got.why) {
             (Some((data, taken)), None) => Ok(verdict::of(site, &data, &PageQuery::default(), taken)),

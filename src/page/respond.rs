@@ -13,7 +13,7 @@ use crate::http::{Request, Response};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 /// Adds the headers that every response has.
-pub fn guarded(mut response: Response, is_tls_only: bool) -> Response {
+pub(crate) fn guarded(mut response: Response, is_tls_only: bool) -> Response {
     if is_tls_only {
         response.headers.push(("strict-transport-security", "max-age=31536000".to_owned()));
     }
@@ -35,7 +35,7 @@ pub fn guarded(mut response: Response, is_tls_only: bool) -> Response {
 const SMALL: usize = 1024;
 
 /// Compresses the body if the client accepts gzip.
-pub fn packed(mut response: Response, request: &Request) -> Response {
+pub(crate) fn packed(mut response: Response, request: &Request) -> Response {
     let is_text = response.header("content-type").is_some_and(|kind| {
         kind.starts_with("text/") || ["application/json", "image/svg+xml"].iter().any(|text| kind.starts_with(text))
     });
@@ -66,7 +66,7 @@ fn reads_gzip(accepted: &str) -> bool {
 }
 
 /// Renders a template with a frame and its content.
-pub fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content: &impl Serialize) -> Response {
+pub(crate) fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content: &impl Serialize) -> Response {
     let mut context = tera::Context::new();
     context.insert("frame", frame);
     context.insert("page", content);
@@ -83,20 +83,20 @@ pub fn html(site: &Site, status: u16, template: &str, frame: &Frame<'_>, content
 }
 
 /// Marks the response as containing old data.
-pub fn stale(mut response: Response) -> Response {
+pub(crate) fn stale(mut response: Response) -> Response {
     response.headers.push(("x-stale", "1".to_owned()));
     response
 }
 
 /// Redirects to another URL path of this site, which the browser loads with GET.
-pub fn see_other(site: &Site, address: &str) -> Response {
+pub(crate) fn see_other(site: &Site, address: &str) -> Response {
     let mut response = Response::text(303, "");
     response.headers.push(("location", site.base.link(address)));
     response
 }
 
 /// Makes a response in JSON.
-pub fn json(status: u16, content: &impl Serialize) -> Response {
+pub(crate) fn json(status: u16, content: &impl Serialize) -> Response {
     let headers = vec![("content-type", "application/json".to_owned())];
     match serde_json::to_vec(content) {
         Ok(body) => Response { status, headers, body: Bytes::from(body).into() },

@@ -17,7 +17,7 @@ use crate::anomaly::AnomalyId;
 use crate::http::{Request, Response};
 
 /// Answers any request to the dashboard.
-pub fn answer(dashboard: &Dashboard, mut request: Request) -> Response {
+pub(crate) fn answer(dashboard: &Dashboard, mut request: Request) -> Response {
     let site = &dashboard.site;
     // If the path does not start with the base path, the proxy has already removed it.
     if let Some(inside) = site.base.inside(&request.path) {
@@ -127,7 +127,7 @@ fn first(context: &RequestContext<'_>, id: AnomalyId) -> AnomalyId {
 }
 
 /// Answers a request whose path does not exist.
-pub fn unknown(context: &RequestContext<'_>) -> Response {
+pub(crate) fn unknown(context: &RequestContext<'_>) -> Response {
     let frame = Frame::still(context, "Not found");
     notice::page(context.site, 404, &frame, "There is no such page.", "This dashboard has no page with this URL.")
 }

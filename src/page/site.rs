@@ -18,7 +18,7 @@ use crate::event::Timestamp;
 const PROBE: Duration = Duration::from_secs(1);
 
 /// Data and services that all pages share.
-pub struct Site {
+pub(crate) struct Site {
     /// The archive that stores the anomalies.
     pub archive: Arc<dyn Archive>,
     health: Arc<Outage>,
@@ -57,14 +57,14 @@ const SHARED: [Template; 9] = templates![
 ];
 
 /// Name and text of a template, both embedded.
-pub type Template = (&'static str, &'static str);
+pub(crate) type Template = (&'static str, &'static str);
 
 impl Site {
     /// Makes a site without querying the archive.
     ///
     /// # Errors
     /// 70 when a template is not valid.
-    pub fn new(archive: Arc<dyn Archive>, options: SiteOptions, pages: &[Template]) -> Result<Site> {
+    pub(crate) fn new(archive: Arc<dyn Archive>, options: SiteOptions, pages: &[Template]) -> Result<Site> {
         let mut templates = tera::Tera::new();
         let base = options.base.clone();
         templates.register_filter("link", move |address: &str, _: tera::Kwargs, _: &tera::State| base.link(address));
@@ -88,22 +88,22 @@ impl Site {
     }
 
     /// Returns the current time by the database's clock, as far as its offset is known.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.health.now()
     }
 
     /// Returns whether the lag has shrunk in the last minute; `None` while this is not known.
-    pub fn is_shrinking(&self, lag: Option<u64>, taken: Timestamp) -> Option<bool> {
+    pub(crate) fn is_shrinking(&self, lag: Option<u64>, taken: Timestamp) -> Option<bool> {
         lag.and_then(|lag| self.lag.note(taken, lag))
     }
 
     /// Returns by how many seconds this machine's clock is ahead of the database's, if the difference matters.
-    pub fn clock_ahead(&self) -> Option<f64> {
+    pub(crate) fn clock_ahead(&self) -> Option<f64> {
         self.health.ahead()
     }
 
     /// Makes an empty answer cache. In an outage it returns the last answers.
-    pub fn cache<K, V>(&self) -> AnswerCache<K, V>
+    pub(crate) fn cache<K, V>(&self) -> AnswerCache<K, V>
     where
         K: Clone + PartialEq + Send + 'static,
         V: Send + Sync + 'static,
@@ -112,17 +112,17 @@ impl Site {
     }
 
     /// Returns the state of the archive: whether it answers.
-    pub fn health(&self) -> &Outage {
+    pub(crate) fn health(&self) -> &Outage {
         &self.health
     }
 
     /// Returns whether the archive is known to be unreachable.
-    pub fn is_away(&self) -> bool {
+    pub(crate) fn is_away(&self) -> bool {
         self.health.outage().is_some()
     }
 
     /// Records a failure of the archive, and returns it as the reason for a page.
-    pub fn failed(&self, failure: &NoAnswer) -> NoNewAnswer {
+    pub(crate) fn failed(&self, failure: &NoAnswer) -> NoNewAnswer {
         self.health.failed(failure);
         match failure {
             NoAnswer::Unavailable(_) => {
@@ -134,7 +134,7 @@ impl Site {
     }
 
     /// Queries the archive through a cache.
-    pub fn ask<K, V>(
+    pub(crate) fn ask<K, V>(
         &self,
         cache: &AnswerCache<K, V>,
         question: &K,

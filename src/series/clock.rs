@@ -12,7 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Cells of a clock; a device has one of them.
-pub const CELLS: usize = 128;
+pub(crate) const CELLS: usize = 128;
 /// Fewer current cells have no median that could be trusted.
 const LEAST: usize = 3;
 /// A cell that no record has reached for so many offsets is not current.
@@ -66,7 +66,7 @@ impl ClockSnapshot {
 }
 
 /// The cell of a series: that of its device, which is the first part of its key.
-pub fn cell_of(key: &str) -> u8 {
+pub(crate) fn cell_of(key: &str) -> u8 {
     let device = key.split('\0').next().unwrap_or_default();
     // FNV-1a. The same in every process, since a restart must find each device in its cell.
     let hash = device
@@ -76,7 +76,7 @@ pub fn cell_of(key: &str) -> u8 {
 }
 
 /// Of milliseconds since the epoch; times before it or after 2106 are those limits.
-pub fn seconds(millis: i64) -> u32 {
+pub(crate) fn seconds(millis: i64) -> u32 {
     (millis / 1_000).clamp(0, i64::from(u32::MAX)) as u32
 }
 

@@ -18,24 +18,24 @@ pub(super) struct RecencyList {
 
 impl RecencyList {
     /// A series was touched at this second.
-    pub fn lower(&mut self, touched: u32) {
+    pub(crate) fn lower(&mut self, touched: u32) {
         self.floor = self.floor.min(touched);
     }
 
     /// A new series.
-    pub fn enter(&mut self, at: u32, last: i64) {
+    pub(crate) fn enter(&mut self, at: u32, last: i64) {
         if let Some(places) = &mut self.places {
             places.push(Reverse((last, at)));
         }
     }
 
     /// The first, which was found just now.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         self.places.as_mut().and_then(BinaryHeap::pop);
     }
 
     /// Nothing is known any more.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         *self = RecencyList::default();
     }
 }

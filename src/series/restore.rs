@@ -12,7 +12,7 @@ use crate::window::Window;
 
 /// Under way: first all of [`load`](TableRestore::load), then [`replay`](TableRestore::replay) in offset order.
 #[derive(Debug, Default)]
-pub struct TableRestore {
+pub(crate) struct TableRestore {
     table: SeriesTable,
     /// By place.
     origins: Vec<Origin>,
@@ -40,7 +40,7 @@ const NOWHERE: Origin = Origin { as_of: i64::MIN, method: usize::MAX };
 
 /// A record that has its verdict already.
 #[derive(Debug, Clone, Copy)]
-pub struct ReplayedEvent {
+pub(crate) struct ReplayedEvent {
     /// Of the record.
     pub offset: i64,
     /// The record's own, in milliseconds; it moves the partition's clock.
@@ -53,12 +53,12 @@ pub struct ReplayedEvent {
 
 impl TableRestore {
     /// Without snapshots: everything is replayed, and what is due is evicted as if it were judged for the first time.
-    pub fn from_records_alone(bounds: SeriesLimits) -> Self {
+    pub(crate) fn from_records_alone(bounds: SeriesLimits) -> Self {
         TableRestore { bounds: Some(bounds), ..TableRestore::default() }
     }
 
     /// A later record of the same series replaces an earlier one; `None` is a tombstone.
-    pub fn load(&mut self, key: &str, snapshot: Option<SeriesSnapshot>) {
+    pub(crate) fn load(&mut self, key: &str, snapshot: Option<SeriesSnapshot>) {
         if let Some(at) = self.table.find(key) {
             self.table.remove(at);
             self.table.carried.remove(key);
@@ -85,37 +85,32 @@ impl TableRestore {
     }
 
     /// Greatest offset that any snapshot stands for; 0 without any.
-    pub fn newest(&self) -> i64 {
+    pub(crate) fn newest(&self) -> i64 {
         self.newest
     }
 
     /// Series so far.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// None so far.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
-    }
-
     /// The partition's clock at the floor.
-    pub fn set_clock(&mut self, clock: PartitionClock) {
+    pub(crate) fn set_clock(&mut self, clock: PartitionClock) {
         (self.table.clock, self.table.has_ticked) = (clock, true);
     }
 
     /// See [`SeriesTable::guess`].
-    pub fn guess(&self, key: &str) -> SlotHint {
+    pub(crate) fn guess(&self, key: &str) -> SlotHint {
         self.table.guess(key)
     }
 
     /// See [`SeriesTable::approach`].
-    pub fn approach(&self, guesses: impl Iterator<Item = SlotHint> + Clone) {
+    pub(crate) fn approach(&self, guesses: impl Iterator<Item = SlotHint> + Clone) {
         self.table.approach(guesses);
     }
 
     /// An event that has its verdict already.
-    pub fn replay(&mut self, key: &str, guess: SlotHint, event: ReplayedEvent) {
+    pub(crate) fn replay(&mut self, key: &str, guess: SlotHint, event: ReplayedEvent) {
         let ReplayedEvent { offset, time, event_time, value } = event;
         let (bounds, is_decided) = (self.bounds.unwrap_or_default(), self.bounds.is_some());
         let TableRestore { table, methods, policies: Some(policies), .. } = self else { return };
@@ -149,7 +144,7 @@ impl TableRestore {
     /// From this offset on `policies` hold. A series whose window held more values than its policy says now, or which has the
     /// state of another method, differs from its snapshot now. The next sweep writes it, after which nothing recalls the change.
     /// That is so for excluded series too, which keep what they have.
-    pub fn set_epoch(&mut self, from: i64, mut policies: PolicyTable) {
+    pub(crate) fn set_epoch(&mut self, from: i64, mut policies: PolicyTable) {
         let TableRestore { table, origins, methods, .. } = self;
         for (series, origin) in table.series.iter_mut().zip(origins) {
             let Some(series) = series else { continue };
@@ -171,12 +166,12 @@ impl TableRestore {
     }
 
     /// What was replayed until now needs no way back.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.table.commit();
     }
 
     /// The table, and the evicted series whose records are still to be deleted.
-    pub fn finish(mut self) -> (SeriesTable, HashMap<Box<str>, i64>) {
+    pub(crate) fn finish(mut self) -> (SeriesTable, HashMap<Box<str>, i64>) {
         self.table.commit();
         // The numbers are those of another table of policies.
         self.table.series.iter_mut().flatten().for_each(|series| series.policy = UNRESOLVED);

@@ -24,7 +24,7 @@ use crate::fail;
 use crate::method::MethodId;
 
 /// Newest format that is understood, and the one that is written. Format 1 had no sections.
-pub const VERSION: u8 = 2;
+pub(crate) const VERSION: u8 = 2;
 /// First byte of a series' record key.
 const SERIES: u8 = b's';
 const WINDOW: u8 = 1;
@@ -32,11 +32,11 @@ const METHOD: u8 = 2;
 const PROVENANCE: u8 = 3;
 
 /// Of settings: two that differ in anything that decides a verdict have different ones.
-pub type Fingerprint = [u8; 6];
+pub(crate) type Fingerprint = [u8; 6];
 
 /// A series as it was before an offset.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SeriesSnapshot {
+pub(crate) struct SeriesSnapshot {
     /// See the module.
     pub settings: Fingerprint,
     /// See the module.
@@ -47,7 +47,7 @@ pub struct SeriesSnapshot {
 
 /// What a snapshot holds.
 #[derive(Debug, Clone, PartialEq)]
-pub enum SnapshotContent {
+pub(crate) enum SnapshotContent {
     /// The series' state.
     Series(SeriesContent),
     /// It was forgotten.
@@ -56,7 +56,7 @@ pub enum SnapshotContent {
 
 /// The sections of a series.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SeriesContent {
+pub(crate) struct SeriesContent {
     /// Oldest first.
     pub values: Vec<f64>,
     /// Whose state it is.
@@ -88,7 +88,7 @@ pub struct SnapshotOrigin {
 
 /// Why a record cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DamagedRecord {
+pub(crate) enum DamagedRecord {
     /// Too short, or the checksum does not fit.
     Broken,
     /// Of a format that this program does not know.
@@ -110,7 +110,7 @@ impl fmt::Display for DamagedRecord {
 }
 
 /// Puts version and checksum before a body.
-pub fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
+pub(crate) fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(5 + body.len());
     sealed.push(fail::version(VERSION));
     sealed.extend(checksum(key, body).to_le_bytes());
@@ -122,7 +122,7 @@ pub fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// See [`DamagedRecord`].
-pub fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], DamagedRecord> {
+pub(crate) fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], DamagedRecord> {
     let (version, rest) = value.split_first().ok_or(DamagedRecord::Broken)?;
     if *version > fail::version(VERSION) {
         return Err(DamagedRecord::Newer(*version));
@@ -143,12 +143,12 @@ fn checksum(key: &[u8], body: &[u8]) -> u32 {
 }
 
 /// Whether a sealed value holds a series, not an eviction.
-pub fn is_window(sealed: &[u8]) -> bool {
+pub(crate) fn is_window(sealed: &[u8]) -> bool {
     sealed.get(5) == Some(&0)
 }
 
 /// Key of a series' record.
-pub fn record_key(series: &str) -> Vec<u8> {
+pub(crate) fn record_key(series: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + series.len());
     key.push(SERIES);
     key.extend(series.as_bytes());
@@ -156,7 +156,7 @@ pub fn record_key(series: &str) -> Vec<u8> {
 }
 
 /// The reverse of [`record_key`]; `None` for records of other kinds.
-pub fn series_of(record_key: &[u8]) -> Option<&str> {
+pub(crate) fn series_of(record_key: &[u8]) -> Option<&str> {
     let (kind, series) = record_key.split_first()?;
     (*kind == SERIES).then(|| std::str::from_utf8(series).ok())?
 }
@@ -211,7 +211,7 @@ fn section(body: &mut Vec<u8>, which: u8, length: usize) {
 }
 
 /// An evicted series' record value.
-pub fn encode_evicted(key: &[u8], settings: Fingerprint, as_of: i64) -> Vec<u8> {
+pub(crate) fn encode_evicted(key: &[u8], settings: Fingerprint, as_of: i64) -> Vec<u8> {
     let mut body = Vec::with_capacity(15);
     body.push(1);
     body.extend(settings);
@@ -223,7 +223,7 @@ pub fn encode_evicted(key: &[u8], settings: Fingerprint, as_of: i64) -> Vec<u8> 
 ///
 /// # Errors
 /// See [`DamagedRecord`].
-pub fn decode(key: &[u8], value: &[u8]) -> Result<SeriesSnapshot, DamagedRecord> {
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<SeriesSnapshot, DamagedRecord> {
     let mut body = unseal(key, value)?;
     let [kind] = take(&mut body)?;
     let settings = take(&mut body)?;

@@ -32,19 +32,19 @@ pub(super) struct EvictedSeries {
 
 /// Steps of all tables, in order, with the places where those of a partition end.
 #[derive(Debug, Default)]
-pub struct UndoLog {
+pub(crate) struct UndoLog {
     steps: Vec<UndoStep>,
     ends: Vec<(i32, usize)>,
 }
 
 impl UndoLog {
     /// Lets a table go on with it, until [`take_back`](Self::take_back).
-    pub fn lend(&mut self, table: &mut SeriesTable) {
+    pub(crate) fn lend(&mut self, table: &mut SeriesTable) {
         table.trail = std::mem::take(&mut self.steps);
     }
 
     /// With what the table of that partition has done.
-    pub fn take_back(&mut self, partition: i32, table: &mut SeriesTable) {
+    pub(crate) fn take_back(&mut self, partition: i32, table: &mut SeriesTable) {
         self.steps = std::mem::take(&mut table.trail);
         match self.ends.last_mut().filter(|(last, _)| *last == partition) {
             Some((_, end)) => *end = self.steps.len(),
@@ -53,19 +53,19 @@ impl UndoLog {
     }
 
     /// Whether a step of this partition could still be taken back.
-    pub fn holds(&self, partition: i32) -> bool {
+    pub(crate) fn holds(&self, partition: i32) -> bool {
         self.ends.iter().any(|(of, _)| *of == partition)
     }
 
     /// What was done is final.
-    pub fn commit(&mut self, tables: &mut BTreeMap<i32, SeriesTable>) {
+    pub(crate) fn commit(&mut self, tables: &mut BTreeMap<i32, SeriesTable>) {
         self.steps.clear();
         self.ends.clear();
         tables.values_mut().for_each(SeriesTable::commit);
     }
 
     /// Takes back everything since the last commit.
-    pub fn rollback(&mut self, tables: &mut BTreeMap<i32, SeriesTable>) {
+    pub(crate) fn rollback(&mut self, tables: &mut BTreeMap<i32, SeriesTable>) {
         while let Some((partition, end)) = self.ends.pop() {
             let start = self.ends.last().map_or(0, |(_, end)| *end);
             if let Some(table) = tables.get_mut(&partition) {

@@ -14,12 +14,12 @@ use crate::health::Health;
 use crate::meter::{Meter, ProcessRole};
 
 /// A status code, a content type and a body.
-pub type EndpointAnswer = (u16, &'static str, String);
+pub(crate) type EndpointAnswer = (u16, &'static str, String);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers requests from the current health and counters.
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     health: Arc<Health>,
     registry: Registry,
 }
@@ -76,7 +76,7 @@ impl Collector for Gauges {
 
 impl Endpoint {
     /// Creates the endpoint of a role.
-    pub fn new(process: ProcessRole, health: Arc<Health>, meter: &Meter) -> Self {
+    pub(crate) fn new(process: ProcessRole, health: Arc<Health>, meter: &Meter) -> Self {
         let mut registry = Registry::default();
         meter.register(process, &mut registry);
         let has_partitions = process == ProcessRole::Detector;
@@ -87,7 +87,7 @@ impl Endpoint {
     }
 
     /// Answers a path, in the format that `accept` prefers; `None` for an unknown path.
-    pub fn answer(&self, path: &str, accept: &str) -> Option<EndpointAnswer> {
+    pub(crate) fn answer(&self, path: &str, accept: &str) -> Option<EndpointAnswer> {
         match path {
             // A process that answers is alive.
             "/healthz" => Some((200, TEXT, "ok\n".into())),

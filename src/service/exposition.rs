@@ -6,7 +6,7 @@
 
 /// Text format of the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExpositionFormat {
+pub(crate) enum ExpositionFormat {
     /// Prometheus' text format 0.0.4, which every client reads.
     Text,
     /// OpenMetrics 1.0.0, which ends with `# EOF`.
@@ -16,7 +16,7 @@ pub enum ExpositionFormat {
 impl ExpositionFormat {
     /// Selects the format for an `Accept` header; several headers are joined by commas. If both are equal, it selects
     /// the text format, unless the header names OpenMetrics.
-    pub fn wanted(accept: &str) -> ExpositionFormat {
+    pub(crate) fn wanted(accept: &str) -> ExpositionFormat {
         let open = best(accept, "application", "openmetrics-text", "1.0.0");
         let text = best(accept, "text", "plain", "0.0.4");
         let is_open = open.quality > text.quality || (open.quality == text.quality && open.rank == NAMED);
@@ -24,7 +24,7 @@ impl ExpositionFormat {
     }
 
     /// Returns the content type of the format.
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             ExpositionFormat::Text => "text/plain; version=0.0.4; charset=utf-8",
             ExpositionFormat::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -32,7 +32,7 @@ impl ExpositionFormat {
     }
 
     /// Converts metrics from OpenMetrics to this format.
-    pub fn write(self, open_metrics: String) -> String {
+    pub(crate) fn write(self, open_metrics: String) -> String {
         match self {
             ExpositionFormat::Text => text(&open_metrics),
             ExpositionFormat::OpenMetrics => open_metrics,

@@ -5,20 +5,20 @@ use std::time::{Duration, Instant};
 
 /// The limit, over windows of one second.
 #[derive(Debug)]
-pub struct LogRateLimit {
+pub(crate) struct LogRateLimit {
     per_second: u32,
     state: Mutex<Option<(Instant, u32, u64)>>,
 }
 
 impl LogRateLimit {
     /// Creates a limit; 0 suppresses every line.
-    pub fn new(per_second: u32) -> Self {
+    pub(crate) fn new(per_second: u32) -> Self {
         LogRateLimit { per_second, state: Mutex::new(None) }
     }
 
     /// Asks to log one line. `None`: suppress it. Otherwise the number of lines that were suppressed and not yet
     /// reported.
-    pub fn pass(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, passed, left_out) = state.get_or_insert((now, 0, 0));
         if now.duration_since(*since) >= Duration::from_secs(1) {

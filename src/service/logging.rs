@@ -27,11 +27,11 @@ use crate::foreign;
 const FIELD: usize = 8_192;
 
 /// Changes the log level while the process runs.
-pub struct LevelHandle(reload::Handle<LevelFilter, Registry>);
+pub(crate) struct LevelHandle(reload::Handle<LevelFilter, Registry>);
 
 impl LevelHandle {
     /// Sets the least severe level to log.
-    pub fn set_level(&self, level: &str) {
+    pub(crate) fn set_level(&self, level: &str) {
         if let Err(e) = self.0.reload(filter(level)) {
             tracing::warn!("cannot change the log level: {e}");
         }
@@ -46,7 +46,7 @@ fn filter(level: &str) -> LevelFilter {
 ///
 /// # Errors
 /// 78 if the configured target is not available.
-pub fn start(settings: &LogSettings, role: &str) -> Result<LevelHandle> {
+pub(crate) fn start(settings: &LogSettings, role: &str) -> Result<LevelHandle> {
     let (level, handle) = reload::Layer::new(filter(&settings.level));
     let has_journal = is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref(), Path::new("/proc/self/fd/2"));
     let target = match settings.target.as_str() {

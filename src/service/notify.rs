@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 use crate::foreign;
 
 /// The state of this process as the service manager knows it.
-pub struct Notifier {
+pub(crate) struct Notifier {
     ready: bool,
     status: String,
     watchdog: Option<Duration>,
@@ -23,7 +23,7 @@ fn tell(states: &[NotifyState<'_>]) {
 
 impl Notifier {
     /// Reads the watchdog interval from the environment.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Notifier {
             ready: false,
             status: String::new(),
@@ -34,19 +34,19 @@ impl Notifier {
     }
 
     /// Reports ready; further calls do nothing.
-    pub fn ready(&mut self) {
+    pub(crate) fn ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
             tell(&[NotifyState::Ready]);
         }
     }
 
     /// Returns whether ready was reported.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.ready
     }
 
     /// Asks for more time to start.
-    pub fn extend(&mut self, time: Duration) {
+    pub(crate) fn extend(&mut self, time: Duration) {
         if self.extended.is_some_and(|at| at.elapsed() < time / 4) {
             return;
         }
@@ -55,7 +55,7 @@ impl Notifier {
     }
 
     /// Sends the status line if it has changed.
-    pub fn status(&mut self, line: &str) {
+    pub(crate) fn status(&mut self, line: &str) {
         if self.status != line {
             line.clone_into(&mut self.status);
             // The manager reads one assignment per line: a newline in foreign text must not create another.
@@ -64,7 +64,7 @@ impl Notifier {
     }
 
     /// Feeds the watchdog if every working loop has made progress within its interval.
-    pub fn beat(&mut self, silence: Duration) {
+    pub(crate) fn beat(&mut self, silence: Duration) {
         let Some(interval) = self.watchdog else { return };
         if silence < interval / 2 && self.last_beat.elapsed() >= interval / 4 {
             self.last_beat = Instant::now();
@@ -73,7 +73,7 @@ impl Notifier {
     }
 
     /// Reports that a reload begins; call [`reloaded`](Self::reloaded) afterwards.
-    pub fn reloading(&self) {
+    pub(crate) fn reloading(&self) {
         if !self.ready {
             return;
         }
@@ -84,14 +84,14 @@ impl Notifier {
     }
 
     /// Reports the end of the reload, successful or not. A start in progress continues.
-    pub fn reloaded(&self) {
+    pub(crate) fn reloaded(&self) {
         if self.ready {
             tell(&[NotifyState::Ready]);
         }
     }
 
     /// Reports that the process is stopping.
-    pub fn stopping(&mut self) {
+    pub(crate) fn stopping(&mut self) {
         tell(&[NotifyState::Stopping]);
         self.status("stopping");
     }

@@ -18,7 +18,7 @@ pub enum ProcessSignal {
 
 /// Effect of a second SIGTERM or SIGINT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecondSignal {
+pub(crate) enum SecondSignal {
     /// It ends the process at once.
     Ends,
     /// It has no effect: a stop takes only seconds and must not be interrupted.
@@ -29,7 +29,7 @@ pub enum SecondSignal {
 ///
 /// # Errors
 /// 70 if the handlers cannot be installed.
-pub fn listen(second: SecondSignal) -> Result<Receiver<ProcessSignal>> {
+pub(crate) fn listen(second: SecondSignal) -> Result<Receiver<ProcessSignal>> {
     let failed = |e: std::io::Error| Error::internal(format_args!("cannot listen for signals: {e}"));
     let requested_before = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT].into_iter().filter(|_| second == SecondSignal::Ends) {

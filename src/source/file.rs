@@ -17,9 +17,8 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use batch::{BatchRow, LineCount, MAX_RECORD, RecordBatch, SkippedLines};
-pub use cells::MAX_LINES;
-pub use reading::FileReading;
+pub(crate) use batch::{BatchRow, LineCount, MAX_RECORD, RecordBatch, SkippedLines};
+pub(crate) use reading::FileReading;
 
 use crate::config::resolved::FileFormat;
 use crate::error::Result;
@@ -32,7 +31,7 @@ use table::RowSplitter;
 
 /// Options for reading a file.
 #[derive(Debug, Clone)]
-pub struct FileOptions<'a> {
+pub(crate) struct FileOptions<'a> {
     /// Format of the file, or automatic detection.
     pub format: FileFormat,
     /// Delimiter of a table; `None`: the one in its header line.
@@ -63,7 +62,7 @@ impl FileOptions<'_> {
 }
 
 /// An open file of records.
-pub struct Records {
+pub(crate) struct Records {
     input: InputFile,
     kind: RecordSplitter,
     reading: Arc<FileReading>,
@@ -79,7 +78,7 @@ enum RecordSplitter {
 ///
 /// # Errors
 /// 66 if it cannot be read, 65 if it is not text, or a table without a required column.
-pub fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
+pub(crate) fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
     let mut input = InputFile::open(path)?;
     let format = match options.format {
         FileFormat::Auto => recognised(path, &mut input)?,
@@ -98,7 +97,7 @@ pub fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
 }
 
 /// Returns a file's name without directory and extensions.
-pub fn device_of(path: &str) -> String {
+pub(crate) fn device_of(path: &str) -> String {
     if path == "-" {
         return "stdin".into();
     }
@@ -151,18 +150,13 @@ fn begins(text: &[u8], is_json: bool, is_all: bool) -> Option<FileFormat> {
 
 impl Records {
     /// Returns how records are decoded.
-    pub fn reading(&self) -> &Arc<FileReading> {
+    pub(crate) fn reading(&self) -> &Arc<FileReading> {
         &self.reading
-    }
-
-    /// Returns the name of the file for messages.
-    pub fn name(&self) -> &str {
-        self.input.name()
     }
 
     /// Reads at most `most` records, and does not wait for more once there is one. Returns whether there may be more.
     /// Records before an error are in the batch.
-    pub fn batch(&mut self, most: usize) -> (RecordBatch, Result<bool>) {
+    pub(crate) fn batch(&mut self, most: usize) -> (RecordBatch, Result<bool>) {
         let mut batch = RecordBatch::new(self.reading.clone());
         let has_more = self.fill(&mut batch, most);
         if let RecordSplitter::Table(table) = &mut self.kind {

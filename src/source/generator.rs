@@ -25,7 +25,7 @@ const BLOCK: u64 = 200;
 const DAY: f64 = 86_400.0;
 
 /// The generator of synthetic events.
-pub struct Generator {
+pub(crate) struct Generator {
     seed: u64,
     devices: u64,
     rate: f64,
@@ -49,7 +49,7 @@ struct Device {
 
 impl Generator {
     /// Creates a generator; `now` is the virtual start unless the settings name one.
-    pub fn new(settings: &ProducerSettings, fields: &Fields, now: Timestamp) -> Self {
+    pub(crate) fn new(settings: &ProducerSettings, fields: &Fields, now: Timestamp) -> Self {
         let per_event = if settings.rate > 0.0 { 1.0 / settings.rate } else { 0.001 };
         let mean_length = LABELS.iter().map(|(_, length)| length).sum::<u64>() as f64 / LABELS.len() as f64;
         Generator {

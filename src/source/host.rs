@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::{Fields, Timestamp};
 
 /// The source of host metrics. The device is the host name.
-pub struct Host {
+pub(crate) struct Host {
     device: String,
     interval: Duration,
     due: Duration,
@@ -27,7 +27,7 @@ impl Host {
     ///
     /// # Errors
     /// 69 if the system does not provide the metrics.
-    pub fn new(interval: Duration, fields: &Fields) -> Result<Self> {
+    pub(crate) fn new(interval: Duration, fields: &Fields) -> Result<Self> {
         let silent = |e: sysinfo::Error| Error::unavailable(format_args!("this machine's metrics cannot be read: {e}"));
         let mut system = System::new().map_err(silent)?;
         system.refresh_cpu_usage();

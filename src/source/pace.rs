@@ -10,7 +10,7 @@ const GAP: Duration = Duration::from_secs(1);
 
 /// A time that does not continue those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Jump {
+pub(crate) struct Jump {
     /// The time that the replay had reached.
     pub from: Timestamp,
     /// The time that does not continue it.
@@ -19,7 +19,7 @@ pub struct Jump {
 
 /// The pace of a replay.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     speed: f64,
     /// Longest pause, in milliseconds of the file's times.
     longest: i64,
@@ -36,14 +36,14 @@ pub struct Pace {
 impl Pace {
     /// Creates a pace that is `speed` times as fast as the file's times; 0: without pauses. No pause is longer than
     /// `longest`.
-    pub fn new(speed: f64, longest: Duration) -> Self {
+    pub(crate) fn new(speed: f64, longest: Duration) -> Self {
         let longest = (longest.as_millis() as f64 * speed) as i64;
         Pace { speed, longest, base: None, aside: None, newest: None, due: Duration::ZERO }
     }
 
     /// Returns when an event of this time is due, after the start, and whether its time does not continue those before
     /// it.
-    pub fn due(&mut self, at: Option<Timestamp>) -> (Duration, Option<Jump>) {
+    pub(crate) fn due(&mut self, at: Option<Timestamp>) -> (Duration, Option<Jump>) {
         let Some(at) = at.filter(|_| self.speed > 0.0) else { return (self.due, None) };
         let Some(base) = self.base else {
             (self.base, self.newest) = (Some(at), Some(at));

@@ -10,7 +10,7 @@ const MOST: usize = 20;
 
 /// Records that were rejected for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reason {
+pub(crate) struct Reason {
     /// Message of the first one.
     pub rejection: Rejection,
     /// Number of records, and line of the first one.
@@ -23,14 +23,14 @@ pub struct Reason {
 
 /// Counts of rejected records per reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReasonCounts {
+pub(crate) struct ReasonCounts {
     reasons: Vec<Reason>,
     others: LineCount,
 }
 
 impl ReasonCounts {
     /// Counts a record; returns whether its reason is new.
-    pub fn add(&mut self, row: BatchRow<'_>, rejection: Rejection) -> bool {
+    pub(crate) fn add(&mut self, row: BatchRow<'_>, rejection: Rejection) -> bool {
         let kind = kind(&rejection);
         if let Some(known) = self.reasons.iter_mut().find(|reason| reason.kind == kind) {
             known.seen.add(row.line);
@@ -45,17 +45,17 @@ impl ReasonCounts {
     }
 
     /// Returns the reasons in the order of their first records.
-    pub fn all(&self) -> &[Reason] {
+    pub(crate) fn all(&self) -> &[Reason] {
         &self.reasons
     }
 
     /// Returns the number of records with further reasons.
-    pub fn others(&self) -> LineCount {
+    pub(crate) fn others(&self) -> LineCount {
         self.others
     }
 
     /// Returns the number of rejected records.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.reasons.iter().map(|reason| reason.seen.count).sum::<u64>() + self.others.count
     }
 }

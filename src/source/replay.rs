@@ -20,7 +20,7 @@ const AHEAD: usize = 2;
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// The source that replays a file.
-pub struct ReplaySource {
+pub(crate) struct ReplaySource {
     batches: Receiver<Result<RecordBatch>>,
     batch: Option<RecordBatch>,
     /// Number of records of the batch that were taken.
@@ -51,7 +51,7 @@ impl ReplaySource {
     ///
     /// # Errors
     /// 66 if it cannot be read, 65 if it is not text, or a table without a required column.
-    pub fn new(settings: &ProducerSettings, fields: &Fields) -> Result<Self> {
+    pub(crate) fn new(settings: &ProducerSettings, fields: &Fields) -> Result<Self> {
         Ok(ReplaySource {
             batches: read(settings, fields)?,
             batch: None,

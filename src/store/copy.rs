@@ -59,7 +59,7 @@ const TYPES: [Type; 28] = [
 ///
 /// # Errors
 /// As [`DatabaseError`] says.
-pub fn rows(
+pub(crate) fn rows(
     transaction: &mut Transaction<'_>,
     sinks: &HashMap<i32, i32>,
     batch: &[(&SinkRecord, &Anomaly)],

@@ -15,7 +15,7 @@ use crate::unavailable::Unavailable;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// One connection.
-pub struct PostgresFollower {
+pub(crate) struct PostgresFollower {
     client: Client,
     rows: Statement,
     is_told: bool,
@@ -26,7 +26,7 @@ impl PostgresFollower {
     ///
     /// # Errors
     /// As [`NoAnswer`] says.
-    pub fn new(mut client: Client) -> Result<PostgresFollower, NoAnswer> {
+    pub(crate) fn new(mut client: Client) -> Result<PostgresFollower, NoAnswer> {
         // A standby cannot.
         let is_told = client.batch_execute("listen anomalies").is_ok();
         let columns = row::COLUMNS;

@@ -17,7 +17,7 @@ use crate::config::resolved::PostgresSettings;
 ///
 /// # Errors
 /// A refusal when the connection does not keep what was set on it.
-pub fn prepare(client: &mut Client, settings: &PostgresSettings) -> Result<(), DatabaseError> {
+pub(crate) fn prepare(client: &mut Client, settings: &PostgresSettings) -> Result<(), DatabaseError> {
     let timeout = settings.statement_timeout.as_millis().to_string();
     let schema = &settings.schema;
     let path = if schema.is_empty() { String::new() } else { format!("; set search_path to {schema}") };
@@ -63,7 +63,7 @@ fn known() -> MutexGuard<'static, BTreeMap<String, Known>> {
 ///
 /// # Errors
 /// A refusal when it does.
-pub fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<(), DatabaseError> {
+pub(crate) fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<(), DatabaseError> {
     let PostgresSettings { host, port, dbname, user, .. } = settings;
     let place = format!("{user}@{host}:{port}/{dbname}");
     match known().get(&place) {
@@ -100,7 +100,7 @@ fn forget() {
 
 /// Why the database gave no answer, with the remedy. Where a pooler gave a transaction another session, the next connection is
 /// looked at again.
-pub fn failure(error: postgres::Error) -> NoAnswer {
+pub(crate) fn failure(error: postgres::Error) -> NoAnswer {
     let failure = DatabaseError::from(error);
     if let DatabaseError::Refused(refusal) = &failure
         && ["26000", "42P05"].contains(&refusal.state.as_str())

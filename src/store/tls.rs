@@ -14,7 +14,7 @@ use crate::finding;
 ///
 /// # Errors
 /// 78 when a file cannot be used.
-pub fn connector(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
+pub(crate) fn connector(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
     /// Trusts everybody. To read the system's certificates, as each new one does, takes longer than to connect.
     static TRUSTFUL: OnceLock<MakeTlsConnector> = OnceLock::new();
     let is_plain = settings.sslrootcert.is_empty() && settings.sslcert.is_empty() && settings.sslkey.is_empty();

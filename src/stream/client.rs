@@ -12,22 +12,25 @@ mod offsets;
 mod record;
 mod transactions;
 
-pub use administration::{ForeignCommits, GroupAdministration, TopicAdministration, TopicIdentity};
-pub use connection::ClusterConnection;
-pub use fault::{Fault, Remedy};
-pub use fetch::RecordFetch;
-pub use history::{HistoryReader, HistoryTopic, ReadLimits, read_to_end};
-pub use membership::{AssignmentChange, GroupMembership};
-pub use offsets::{CommittedOffset, OffsetRanges, Positions};
-pub use record::{ConsumedRecord, Headers, OutgoingRecord, OutputTopic, RecordVisitor};
-pub use transactions::TransactionalProducer;
+pub(crate) use administration::{ForeignCommits, GroupAdministration, TopicAdministration, TopicIdentity};
+pub(crate) use connection::ClusterConnection;
+pub(crate) use fault::{Fault, Remedy};
+pub(crate) use fetch::RecordFetch;
+pub(crate) use history::{HistoryReader, HistoryTopic, ReadLimits, read_to_end};
+pub(crate) use membership::{AssignmentChange, GroupMembership};
+pub(crate) use offsets::{CommittedOffset, OffsetRanges, Positions};
+pub(crate) use record::{ConsumedRecord, Headers, OutgoingRecord, OutputTopic, RecordVisitor};
+pub(crate) use transactions::TransactionalProducer;
 
 /// Everything that the sink needs: a member of a group that reads one topic.
-pub trait GroupConsumer: GroupMembership + RecordFetch + TopicAdministration {}
+pub(crate) trait GroupConsumer: GroupMembership + RecordFetch + TopicAdministration {}
 
 impl<T: GroupMembership + RecordFetch + TopicAdministration> GroupConsumer for T {}
 
 /// Everything that a worker needs: a member of a group, with a transactional producer and the group's history.
-pub trait TransactionalClient: GroupConsumer + GroupAdministration + HistoryReader + TransactionalProducer {}
+pub(crate) trait TransactionalClient:
+    GroupConsumer + GroupAdministration + HistoryReader + TransactionalProducer
+{
+}
 
 impl<T: GroupConsumer + GroupAdministration + HistoryReader + TransactionalProducer> TransactionalClient for T {}

@@ -29,11 +29,11 @@ const ERROR: &str = "anomaly.error.";
 const OWN: &str = "anomaly.error.headers";
 
 /// Name and value of a header; the value may be null.
-pub type DeadLetterHeader = (String, Option<Vec<u8>>);
+pub(crate) type DeadLetterHeader = (String, Option<Vec<u8>>);
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RejectedRecord {
+pub(crate) struct RejectedRecord {
     /// Partition of the dead letter.
     pub partition: i32,
     /// Offset of the dead letter.
@@ -52,12 +52,12 @@ pub struct RejectedRecord {
 
 impl RejectedRecord {
     /// Returns the detector's header with this name, without the prefix `anomaly.error.`.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         text(self.headers[..self.own_from()].iter(), |key| key.strip_prefix(ERROR) == Some(name))
     }
 
     /// Returns all headers of the detector, without the prefix, in order.
-    pub fn said(&self) -> impl Iterator<Item = (&str, &Option<Vec<u8>>)> {
+    pub(crate) fn said(&self) -> impl Iterator<Item = (&str, &Option<Vec<u8>>)> {
         let ours = self.headers[..self.own_from()].iter();
         ours.filter_map(|(key, value)| Some((key.strip_prefix(ERROR)?, value)))
     }
@@ -71,7 +71,7 @@ impl RejectedRecord {
 
     /// Returns the record's own headers. Headers that only this program writes are left out: a replay added them, or
     /// another program copied them from the dead letters.
-    pub fn own_headers(&self) -> impl Iterator<Item = &DeadLetterHeader> {
+    pub(crate) fn own_headers(&self) -> impl Iterator<Item = &DeadLetterHeader> {
         let own = self.own_from();
         let older = self.headers[..own].iter().filter(|(key, _)| !key.starts_with(ERROR));
         let is_own = |(key, _): &&DeadLetterHeader| !key.starts_with(ERROR) && key != ORIGIN;
@@ -79,12 +79,12 @@ impl RejectedRecord {
     }
 
     /// Returns whether it was truncated and cannot be sent unchanged.
-    pub fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         ["truncated", "key_truncated", "headers_truncated"].iter().any(|name| self.header(name).is_some())
     }
 
     /// Returns whether the record was a tombstone. If sent again, it would delete the newer records of its key.
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         self.value.is_none()
     }
 }
@@ -107,7 +107,7 @@ fn failed(what: &str, kafka: &KafkaSettings) -> impl Fn(KafkaError) -> Error {
 ///
 /// # Errors
 /// 69 if the topic cannot be read; the error of `visit`.
-pub fn read(
+pub(crate) fn read(
     kafka: &KafkaSettings,
     topics: &TopicSettings,
     mut visit: impl FnMut(RejectedRecord) -> Result<()>,
@@ -197,7 +197,7 @@ fn letter(partition: i32, record: &ConsumedRecord<'_>, receipts: &HashMap<(i32, 
 }
 
 /// Sends dead letters again, in transactions.
-pub struct DeadLetterReplayer {
+pub(crate) struct DeadLetterReplayer {
     producer: BaseProducer<DeliveryReports>,
     kafka: KafkaSettings,
     letters: String,
@@ -211,7 +211,7 @@ impl DeadLetterReplayer {
     ///
     /// # Errors
     /// 69 if the cluster does not allow it.
-    pub fn new(kafka: &KafkaSettings, letters: &str, name: &str) -> Result<Self> {
+    pub(crate) fn new(kafka: &KafkaSettings, letters: &str, name: &str) -> Result<Self> {
         let mut config = client::producer(kafka);
         config.set("transactional.id", name).set("message.timeout.ms", CALL.as_millis().to_string());
         let failed = failed("send dead letters again", kafka);
@@ -231,7 +231,7 @@ impl DeadLetterReplayer {
     ///
     /// # Errors
     /// 69: the transaction was not committed, or its outcome is unknown. The next run decides by the receipts.
-    pub fn send(&mut self, letter: RejectedRecord) -> Result<()> {
+    pub(crate) fn send(&mut self, letter: RejectedRecord) -> Result<()> {
         self.waiting.push(letter);
         if self.waiting.len() >= BATCH { self.flush() } else { Ok(()) }
     }
@@ -240,7 +240,7 @@ impl DeadLetterReplayer {
     ///
     /// # Errors
     /// The errors of [`send`](Self::send).
-    pub fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
         }

@@ -4,10 +4,10 @@
 //! `client` builds configurations. [`context`] receives librdkafka's callbacks. [`fault`] decides what an error
 //! means.
 
-pub mod client;
+pub(crate) mod client;
 mod cluster_state;
-pub mod context;
-pub mod fault;
+pub(crate) mod context;
+pub(crate) mod fault;
 mod fetch;
 mod identity;
 mod observer;
@@ -15,13 +15,13 @@ mod origin;
 mod history;
 mod consumer;
 mod transactional;
-pub mod stranded;
-pub mod tls;
+pub(crate) mod stranded;
+pub(crate) mod tls;
 mod names;
 mod transaction;
 mod duplicate;
 
-pub use consumer::KafkaGroupConsumer;
-pub use history::KafkaHistoryClient;
-pub use names::MemberNames;
-pub use transactional::KafkaTransactionalClient;
+pub(crate) use consumer::KafkaGroupConsumer;
+pub(crate) use history::KafkaHistoryClient;
+pub(crate) use names::MemberNames;
+pub(crate) use transactional::KafkaTransactionalClient;

@@ -8,7 +8,7 @@ use crate::health::Tally;
 
 /// Number of records of a partition per outcome, since the group began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct OutcomeCounts {
+pub(crate) struct OutcomeCounts {
     /// Learned: too few values before them.
     pub learning: u64,
     /// Normal.
@@ -29,12 +29,12 @@ impl OutcomeCounts {
     const NAMES: [&str; 7] = ["learning", "normal", "anomalous", "rejected", "dropped", "ignored", "excluded"];
 
     /// Returns the number of all records with an outcome.
-    pub fn sum(&self) -> u64 {
+    pub(crate) fn sum(&self) -> u64 {
         self.numbers().iter().sum()
     }
 
     /// Converts to the counts of the health room.
-    pub fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         Tally {
             judged: self.normal + self.anomalous,
             learning: self.learning,
@@ -50,7 +50,7 @@ impl OutcomeCounts {
 
     /// Parses the text; ignores unknown words in it. An older program did not write `ignored` or
     /// `excluded`.
-    pub fn parse(text: &str) -> Option<OutcomeCounts> {
+    pub(crate) fn parse(text: &str) -> Option<OutcomeCounts> {
         let number = |name: &str| {
             text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
@@ -76,7 +76,7 @@ impl fmt::Display for OutcomeCounts {
 
 /// The progress of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// The next offset to judge.
     pub offset: i64,
     /// Outcomes of the records before it.
@@ -84,7 +84,7 @@ pub struct Progress {
 }
 
 /// Progress by partition.
-pub type ProgressByPartition = BTreeMap<i32, Progress>;
+pub(crate) type ProgressByPartition = BTreeMap<i32, Progress>;
 
 #[cfg(test)]
 mod tests {

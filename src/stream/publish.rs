@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// An idempotent producer for one topic.
-pub struct Publisher {
+pub(crate) struct Publisher {
     producer: BaseProducer<DeliveryReports>,
     kafka: KafkaSettings,
     topic: String,
@@ -31,7 +31,7 @@ impl Publisher {
     ///
     /// # Errors
     /// 78 if librdkafka does not accept the configuration.
-    pub fn new(kafka: &KafkaSettings, topic: &str) -> Result<Self> {
+    pub(crate) fn new(kafka: &KafkaSettings, topic: &str) -> Result<Self> {
         let mut config = client::producer(kafka);
         config.set("message.timeout.ms", "0");
         client::watched(&mut config);
@@ -63,7 +63,7 @@ impl Publisher {
 
     /// Checks whether the topic exists; [`trouble`](Self::trouble) returns the reason if not. Events to a missing topic
     /// are refused only after a while, so check first. Waits at most a second for the cluster.
-    pub fn has_topic(&self) -> bool {
+    pub(crate) fn has_topic(&self) -> bool {
         let trouble = &self.producer.context().trouble;
         let metadata = self.producer.client().fetch_metadata(Some(&self.topic), LOOK);
         if metadata.is_err() {
@@ -87,7 +87,7 @@ impl Publisher {
     ///
     /// # Errors
     /// 65 if the event is larger than any topic accepts, 69 if the client is broken.
-    pub fn send(&self, key: Option<&[u8]>, value: &[u8], label: Option<&str>) -> Result<bool> {
+    pub(crate) fn send(&self, key: Option<&[u8]>, value: &[u8], label: Option<&str>) -> Result<bool> {
         if !self.resend()? {
             return Ok(false);
         }
@@ -133,20 +133,20 @@ impl Publisher {
     }
 
     /// Serves callbacks, at most for this time.
-    pub fn poll(&self, wait: Duration) {
+    pub(crate) fn poll(&self, wait: Duration) {
         self.producer.poll(wait);
         stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
     }
 
     /// Returns the number of delivered and refused events so far, and of waiting ones.
-    pub fn counts(&self) -> (u64, u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64, u64) {
         let (delivered, failed) = self.producer.context().counts();
         // The client's own count includes other events.
         (delivered, failed, self.sent.get().saturating_sub(delivered + failed))
     }
 
     /// Returns why the cluster is currently unavailable, or why the last event was refused, until one is delivered.
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         let context = self.producer.context();
         let (delivered, _) = context.counts();
         let mut refusal = self.refusal.borrow_mut();
@@ -162,7 +162,7 @@ impl Publisher {
     }
 
     /// Waits for the queued events; returns the number of undelivered ones at the deadline.
-    pub fn finish(&self, limit: Duration) -> u64 {
+    pub(crate) fn finish(&self, limit: Duration) -> u64 {
         let deadline = Instant::now() + limit;
         while self.counts().2 > 0 && Instant::now() < deadline {
             // Events that cannot be sent again now remain undelivered.

@@ -22,7 +22,7 @@ const IDLE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The sink: reader, ledger, and records that were read but not stored.
-pub struct Sink<'a, R> {
+pub(crate) struct Sink<'a, R> {
     settings: &'a Settings,
     reader: R,
     ledger: Box<dyn Ledger + 'a>,
@@ -45,7 +45,7 @@ pub struct Sink<'a, R> {
 
 /// How a sink ended.
 #[derive(Debug)]
-pub enum SinkEnding {
+pub(crate) enum SinkEnding {
     /// As requested.
     Stopped,
     /// The reader must be rebuilt, for this reason.
@@ -68,7 +68,7 @@ impl From<LedgerError> for Trouble {
 
 impl<'a, R: GroupConsumer> Sink<'a, R> {
     /// Creates a sink that has no partitions yet.
-    pub fn new(
+    pub(crate) fn new(
         reader: R,
         settings: &'a Settings,
         ledger: Box<dyn Ledger + 'a>,
@@ -94,7 +94,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     }
 
     /// Runs until a stop is requested; then stores the pending records, if that is possible at once.
-    pub fn run(mut self) -> SinkEnding {
+    pub(crate) fn run(mut self) -> SinkEnding {
         let mut turn = self.reader.subscribe();
         while !self.stop.is_requested() {
             if let Err(fault) = turn {

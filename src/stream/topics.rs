@@ -20,7 +20,7 @@ const LARGEST: i64 = 1_048_588;
 
 /// State of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicReport {
+pub(crate) struct TopicReport {
     /// Name.
     pub name: String,
     /// Number of partitions.
@@ -70,7 +70,7 @@ fn admin(kafka: &KafkaSettings) -> Result<Admin> {
 ///
 /// # Errors
 /// 69 if the cluster is unavailable or refuses.
-pub async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec<TopicReport>> {
+pub(crate) async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec<TopicReport>> {
     let admin = admin(kafka)?;
     let raw = ensure(&admin, kafka, topics, &topics.raw_events, topics.partitions, &[]).await?;
     let partitions = i32::try_from(raw.partitions).unwrap_or(topics.partitions);
@@ -99,7 +99,7 @@ pub async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec
 ///
 /// # Errors
 /// 69 if the cluster is unavailable.
-pub async fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bool) -> Result<Vec<Finding>> {
+pub(crate) async fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bool) -> Result<Vec<Finding>> {
     let admin = admin(kafka)?;
     let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
     let raw = partitions_of(&admin, kafka, &topics.raw_events)?;
@@ -134,7 +134,7 @@ fn needed(events: &Config) -> i64 {
 ///
 /// # Errors
 /// 78 if librdkafka refuses the settings.
-pub async fn replay_hazard(kafka: &KafkaSettings, topic: &str) -> Result<Option<String>> {
+pub(crate) async fn replay_hazard(kafka: &KafkaSettings, topic: &str) -> Result<Option<String>> {
     let config = match config_of(&admin(kafka)?, topic).await {
         Ok(config) => config,
         Err(why) => {
@@ -257,7 +257,7 @@ async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usi
 ///
 /// # Errors
 /// 69 if the cluster is unavailable, or does not show the topic to this user.
-pub fn partitions(kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
+pub(crate) fn partitions(kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
     partitions_of(&admin(kafka)?, kafka, name)
 }
 

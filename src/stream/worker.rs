@@ -42,7 +42,7 @@ use crate::stream::client::{AssignmentChange, Fault, Remedy, TransactionalClient
 use committing::Committing;
 use evictions::EvictionRate;
 use judging::RecordJudging;
-pub use look::look;
+pub(crate) use look::look;
 use restore::PartitionRestore;
 use session::WorkerSession;
 use shortfall::Shortfalls;
@@ -56,11 +56,11 @@ const BATCH: usize = 1_000;
 /// Longest wait of a poll while no transaction is open.
 const IDLE: Duration = Duration::from_millis(200);
 /// A callback that receives the anomalies of each transaction after its commit.
-pub type CommitObserver = Box<dyn FnMut(&[Anomaly]) + Send>;
+pub(crate) type CommitObserver = Box<dyn FnMut(&[Anomaly]) + Send>;
 
 /// How a worker's run ended.
 #[derive(Debug)]
-pub enum WorkerEnding {
+pub(crate) enum WorkerEnding {
     /// A stop was requested. Uncommitted records are judged again after the next start.
     Stopped,
     /// A new client is needed, with the reason.
@@ -72,7 +72,7 @@ pub enum WorkerEnding {
 }
 
 /// A worker. Dropping it closes its client.
-pub struct Worker<'a, C> {
+pub(crate) struct Worker<'a, C> {
     session: WorkerSession<'a, C>,
     judging: RecordJudging,
     snapshots: SnapshotWriter,
@@ -94,13 +94,13 @@ pub struct Worker<'a, C> {
 impl<'a, C: TransactionalClient> Worker<'a, C> {
     /// Replaces the minimum bytes of a sweep per transaction.
     #[cfg(test)]
-    pub fn with_snapshot_bytes(mut self, bytes: usize) -> Self {
+    pub(crate) fn with_snapshot_bytes(mut self, bytes: usize) -> Self {
         self.snapshots = SnapshotWriter::new(self.session.settings.detector.snapshot_interval, bytes);
         self
     }
 
     /// Creates a worker without partitions.
-    pub fn new(
+    pub(crate) fn new(
         client: C,
         detector: Detector,
         settings: &'a Settings,
@@ -127,7 +127,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
     }
 
     /// Runs until a stop is requested, a new client is needed, or an error ends the worker.
-    pub fn run(mut self) -> WorkerEnding {
+    pub(crate) fn run(mut self) -> WorkerEnding {
         let stop = self.session.stop;
         while let Err(fault) = self.session.client.init_transactions().and_then(|()| self.session.client.subscribe()) {
             if stop.is_requested() {

@@ -11,7 +11,7 @@ const U: f64 = f64::EPSILON / 2.0;
 /// Running sums about a centre, with the largest distance they have seen, which bounds their rounding error.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
-pub struct Estimate {
+pub(crate) struct Estimate {
     centre: f64,
     /// Sum of the distances of the values from the centre.
     sum: f64,
@@ -31,7 +31,7 @@ const REACH: std::ops::Range<f64> = 1e-140..1e140;
 
 impl Estimate {
     /// Computes the sums about the mean of the values, in O(n).
-    pub fn of(values: &[f64]) -> Self {
+    pub(crate) fn of(values: &[f64]) -> Self {
         let Some(first) = values.first() else { return Estimate::default() };
         let mean = first + values.iter().map(|x| x - first).sum::<f64>() / values.len() as f64;
         let centre = if mean.is_finite() { mean } else { 0.0 };
@@ -47,7 +47,7 @@ impl Estimate {
     }
 
     /// Adds one value and removes the one that it replaced, in O(1).
-    pub fn slide(&mut self, entered: f64, replaced: Replaced) {
+    pub(crate) fn slide(&mut self, entered: f64, replaced: Replaced) {
         self.enter(entered - self.centre);
         self.steps += 1;
         match replaced {
@@ -63,7 +63,7 @@ impl Estimate {
 
     /// Returns whether the sums should be computed again in O(n), because of rounding errors or a stale reach.
     /// Amortised cost: O(1) for each value.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.steps >= self.count.max(2)
     }
 
@@ -72,7 +72,7 @@ impl Estimate {
     /// Bound: every distance has a relative error of at most `U`. Each of the `n + steps` additions adds at most `U`
     /// times the largest partial sum, which is at most `(n + 1) * reach` (or its square). The result is doubled to
     /// cover second-order terms.
-    pub fn certainly_within(&self, value: f64, threshold: f64) -> bool {
+    pub(crate) fn certainly_within(&self, value: f64, threshold: f64) -> bool {
         if self.count < 2 || !REACH.contains(&self.reach) {
             return false;
         }

@@ -18,7 +18,7 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(3);
 
 /// A running cluster. Dropping it stops the server and removes the directory.
-pub struct DemoDatabase {
+pub(crate) struct DemoDatabase {
     server: Child,
     directory: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ impl DemoDatabase {
     ///
     /// # Errors
     /// 69 if the programs are missing or do not start, with the end of their log.
-    pub fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let programs = programs()?;
         let directory = tempfile::Builder::new()
             .prefix("anomaly-demo-")
@@ -99,12 +99,12 @@ impl DemoDatabase {
     }
 
     /// Returns the directory of the cluster.
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
     /// Returns the settings to connect to it.
-    pub fn settings(&self, postgres: &mut PostgresSettings) {
+    pub(crate) fn settings(&self, postgres: &mut PostgresSettings) {
         postgres.host = self.directory.path().display().to_string();
         postgres.dbname = "anomalies_db".into();
         postgres.user = "anomaly_user".into();

@@ -23,7 +23,7 @@ const SECTIONS: [&str; 3] = ["PRODUCER", "FIELDS", "DETECTOR"];
 ///
 /// # Errors
 /// 64 if two fields are the same, 78 if a variable is wrong.
-pub fn settings(options: &Demo) -> Result<Settings> {
+pub(crate) fn settings(options: &Demo) -> Result<Settings> {
     let is_ours = |name: &str| SECTIONS.iter().any(|section| name.starts_with(&format!("ANOMALY__{section}__")));
     let env = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -79,7 +79,7 @@ pub fn settings(options: &Demo) -> Result<Settings> {
 }
 
 /// Returns a line about the input, and when the first verdicts come.
-pub fn describe(settings: &Settings) -> String {
+pub(crate) fn describe(settings: &Settings) -> String {
     let (producer, samples) = (&settings.producer, settings.detector.min_samples as u64);
     match producer.source {
         SourceKind::Generate => {
@@ -105,7 +105,7 @@ pub fn describe(settings: &Settings) -> String {
 ///
 /// # Errors
 /// As the source.
-pub fn source(settings: &Settings, pages: String) -> Result<Box<dyn EventSource + Send>> {
+pub(crate) fn source(settings: &Settings, pages: String) -> Result<Box<dyn EventSource + Send>> {
     let source = producer::source(settings)?;
     if settings.producer.source != SourceKind::Replay {
         return Ok(source);

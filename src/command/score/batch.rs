@@ -15,14 +15,14 @@ use crate::event::{Event, Rejection};
 use crate::source::file::{LineCount, RecordBatch};
 
 /// Maximum number of records per batch.
-pub const BATCH: usize = 16_384;
+pub(crate) const BATCH: usize = 16_384;
 
 /// Minimum number of records per core.
 const SHARE: usize = 256;
 
 /// Counts of the outcomes of a file.
 #[derive(Default)]
-pub struct ScoreCounts {
+pub(crate) struct ScoreCounts {
     /// Number of events, abnormal or not.
     pub accepted: u64,
     /// Number of events before `min_samples`.
@@ -51,7 +51,7 @@ impl ScoreCounts {
 
 /// Result of a batch. Indexes are those in the batch, ascending.
 #[derive(Default)]
-pub struct JudgedBatch {
+pub(crate) struct JudgedBatch {
     /// Lines to write, with their line ends.
     pub lines: Vec<(usize, Vec<u8>)>,
     /// Indexes of rejected records, with their reasons.
@@ -59,7 +59,7 @@ pub struct JudgedBatch {
 }
 
 /// One detector for each core.
-pub struct ParallelDetectors {
+pub(crate) struct ParallelDetectors {
     judges: Vec<(Detector, TimeOrder)>,
     hasher: DefaultHashBuilder,
     print: ResultWriter,
@@ -79,14 +79,14 @@ impl ParallelDetectors {
     ///
     /// # Errors
     /// As `make`.
-    pub fn new(make: impl Fn() -> Result<Detector>, print: ResultWriter, source: RecordId) -> Result<Self> {
+    pub(crate) fn new(make: impl Fn() -> Result<Detector>, print: ResultWriter, source: RecordId) -> Result<Self> {
         let make = |_| Ok((make()?, TimeOrder::default()));
         let judges = (0..rayon::current_num_threads()).map(make).collect::<Result<Vec<_>>>()?;
         Ok(ParallelDetectors { judges, hasher: DefaultHashBuilder::default(), print, source })
     }
 
     /// Judges the records in their order, and adds to the counts.
-    pub fn judge(&mut self, batch: &RecordBatch, counts: &mut ScoreCounts) -> JudgedBatch {
+    pub(crate) fn judge(&mut self, batch: &RecordBatch, counts: &mut ScoreCounts) -> JudgedBatch {
         let ParallelDetectors { judges, hasher, print, source } = self;
         let many = judges.len() as u64;
         let decode = |at| {

@@ -11,13 +11,13 @@ use crate::source::file::{RecordBatch, Records};
 const AHEAD: usize = 2;
 
 /// A batch and whether there may be more, or the error that ended the file.
-pub type FedBatch = (RecordBatch, Result<bool>);
+pub(crate) type FedBatch = (RecordBatch, Result<bool>);
 
 /// Reads the whole file; with `sort`, before the first batch is returned.
 ///
 /// # Errors
 /// 70 if no thread can be started.
-pub fn start(records: Records, sort: bool) -> Result<Receiver<FedBatch>> {
+pub(crate) fn start(records: Records, sort: bool) -> Result<Receiver<FedBatch>> {
     let (to, from) = sync_channel(AHEAD);
     std::thread::Builder::new()
         .name("reader".into())

@@ -15,7 +15,7 @@ const LONGEST: usize = 1 << 16;
 const NAMES: usize = 40;
 
 /// Returns the dotted paths of the values in the first JSON objects of a batch.
-pub fn of(batch: &RecordBatch) -> Vec<String> {
+pub(crate) fn of(batch: &RecordBatch) -> Vec<String> {
     let mut paths = BTreeSet::new();
     let rows = (0..batch.len().min(RECORDS)).map(|at| batch.row(at).bytes);
     for bytes in rows.filter(|bytes| bytes.len() <= LONGEST) {

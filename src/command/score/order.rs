@@ -9,11 +9,11 @@ use crate::event::Timestamp;
 /// Time of the newest event of each series, by the hash of its name. Two series with the same hash are improbable, and
 /// would only cause a wrong warning.
 #[derive(Debug, Default)]
-pub struct TimeOrder(HashMap<u64, Timestamp, BuildHasherDefault<AsItIs>>);
+pub(crate) struct TimeOrder(HashMap<u64, Timestamp, BuildHasherDefault<AsItIs>>);
 
 impl TimeOrder {
     /// Notes the next time of a series; returns whether it is before the previous one.
-    pub fn is_backwards(&mut self, series: u64, time: Timestamp) -> bool {
+    pub(crate) fn is_backwards(&mut self, series: u64, time: Timestamp) -> bool {
         self.0.insert(series, time).is_some_and(|before| time < before)
     }
 }

@@ -9,7 +9,7 @@ use crate::method::Judgement;
 
 /// The writer of results, and its form.
 #[derive(Debug, Clone, Copy)]
-pub struct ResultWriter {
+pub(crate) struct ResultWriter {
     /// Write a line for every event, not only for anomalies.
     pub is_all: bool,
     /// Write a table for reading.
@@ -18,7 +18,7 @@ pub struct ResultWriter {
 
 /// A line of `--all`: numbers are null before `min_samples`, the time is null if the record has none.
 #[derive(Serialize)]
-pub struct ScoredLine<'a> {
+pub(crate) struct ScoredLine<'a> {
     device_id: &'a str,
     metric_name: Option<&'a str>,
     metric_value: f64,
@@ -36,7 +36,7 @@ pub struct ScoredLine<'a> {
 
 impl<'a> ScoredLine<'a> {
     /// Creates the line of an event; `figures` are present once its series is judged.
-    pub fn of(source: &'a RecordId, event: &'a Event<'_>, figures: Option<&Judgement>) -> Self {
+    pub(crate) fn of(source: &'a RecordId, event: &'a Event<'_>, figures: Option<&Judgement>) -> Self {
         ScoredLine {
             device_id: &event.device_id,
             metric_name: event.metric_name.as_deref(),
@@ -57,7 +57,7 @@ impl<'a> ScoredLine<'a> {
 
 impl ResultWriter {
     /// Returns the text before the first line.
-    pub fn header(self) -> String {
+    pub(crate) fn header(self) -> String {
         if !self.is_table {
             return String::new();
         }
@@ -66,7 +66,7 @@ impl ResultWriter {
     }
 
     /// Returns the line of an anomaly.
-    pub fn anomaly(self, anomaly: &Anomaly) -> Option<Vec<u8>> {
+    pub(crate) fn anomaly(self, anomaly: &Anomaly) -> Option<Vec<u8>> {
         if !self.is_table {
             return json(anomaly);
         }
@@ -84,7 +84,7 @@ impl ResultWriter {
     }
 
     /// Returns the line of any event.
-    pub fn outcome(self, outcome: &ScoredLine<'_>) -> Option<Vec<u8>> {
+    pub(crate) fn outcome(self, outcome: &ScoredLine<'_>) -> Option<Vec<u8>> {
         if !self.is_table {
             return json(outcome);
         }

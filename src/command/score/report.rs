@@ -11,7 +11,7 @@ use crate::source::file::{LineCount, RecordBatch, SkippedLines};
 use crate::source::reasons::ReasonCounts;
 
 /// Collects the report while the file is judged.
-pub struct ScoreReport<'a> {
+pub(crate) struct ScoreReport<'a> {
     options: &'a Score,
     /// Name of the file for messages.
     file: String,
@@ -30,7 +30,7 @@ pub struct ScoreReport<'a> {
 
 impl<'a> ScoreReport<'a> {
     /// Creates an empty report for these options.
-    pub fn new(options: &'a Score) -> Self {
+    pub(crate) fn new(options: &'a Score) -> Self {
         ScoreReport {
             options,
             file: if options.file == "-" { "standard input".into() } else { foreign::name(&options.file).to_string() },
@@ -45,7 +45,7 @@ impl<'a> ScoreReport<'a> {
     }
 
     /// Examines a batch before it is judged.
-    pub fn see(&mut self, batch: &RecordBatch) {
+    pub(crate) fn see(&mut self, batch: &RecordBatch) {
         self.passed.join(batch.passed);
         let reading = batch.reading();
         if self.there.is_empty() {
@@ -59,7 +59,7 @@ impl<'a> ScoreReport<'a> {
     }
 
     /// Counts a rejected record of a batch.
-    pub fn reject(&mut self, batch: &RecordBatch, at: usize, rejection: crate::event::Rejection) {
+    pub(crate) fn reject(&mut self, batch: &RecordBatch, at: usize, rejection: crate::event::Rejection) {
         let is_value = rejection.class == RejectClass::MetricValue;
         if self.reasons.add(batch.row(at), rejection) && is_value && !self.needs_comma {
             self.needs_comma = batch.reading().is_event_with_comma(batch.row(at).bytes);
@@ -67,7 +67,7 @@ impl<'a> ScoreReport<'a> {
     }
 
     /// Returns the number of records that were read.
-    pub fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         self.counts.accepted + self.counts.ignored + self.reasons.count()
     }
 
@@ -75,7 +75,7 @@ impl<'a> ScoreReport<'a> {
     ///
     /// # Errors
     /// 65 if there is no event, or if no event has a field that the user named.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let file = &self.file;
         let what = if self.is_table { "its columns are" } else { "the fields of its records are" };
         let there = match self.there.is_empty() {
@@ -116,7 +116,7 @@ impl<'a> ScoreReport<'a> {
     }
 
     /// Prints the report on standard error.
-    pub fn say(&self) {
+    pub(crate) fn say(&self) {
         let file = &self.file;
         for reason in self.reasons.all() {
             let more = match reason.seen.count {

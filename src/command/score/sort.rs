@@ -29,7 +29,7 @@ struct RecordPosition {
 }
 
 /// Sorts records in memory, with a file for those that do not fit.
-pub struct Sorter {
+pub(crate) struct Sorter {
     reading: Arc<FileReading>,
     text: Vec<u8>,
     places: Vec<RecordPosition>,
@@ -44,7 +44,7 @@ pub struct Sorter {
 
 impl Sorter {
     /// Creates a sorter without records.
-    pub fn new(reading: Arc<FileReading>) -> Self {
+    pub(crate) fn new(reading: Arc<FileReading>) -> Self {
         Sorter {
             reading,
             text: Vec::new(),
@@ -61,7 +61,7 @@ impl Sorter {
     ///
     /// # Errors
     /// 69 if the temporary file cannot be written.
-    pub fn take(&mut self, batch: &RecordBatch) -> Result<()> {
+    pub(crate) fn take(&mut self, batch: &RecordBatch) -> Result<()> {
         self.passed.join(batch.passed);
         for at in 0..batch.len() {
             let row = batch.row(at);
@@ -88,7 +88,7 @@ impl Sorter {
     ///
     /// # Errors
     /// 69 if the temporary file cannot be written or read.
-    pub fn hand_out(mut self, mut give: impl FnMut(RecordBatch) -> bool) -> Result<()> {
+    pub(crate) fn hand_out(mut self, mut give: impl FnMut(RecordBatch) -> bool) -> Result<()> {
         let mut batch = RecordBatch::new(self.reading.clone());
         batch.passed = self.passed;
         let reading = self.reading.clone();

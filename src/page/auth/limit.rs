@@ -33,7 +33,7 @@ struct LoginHistory {
 
 /// Failures within the last minutes.
 #[derive(Default)]
-pub struct LoginLimit(Mutex<LoginHistory>);
+pub(crate) struct LoginLimit(Mutex<LoginHistory>);
 
 impl LoginLimit {
     fn lock(&self) -> MutexGuard<'_, LoginHistory> {
@@ -41,7 +41,7 @@ impl LoginLimit {
     }
 
     /// Returns whether another attempt is allowed.
-    pub fn may_try(&self, from: IpAddr, name: &str) -> bool {
+    pub(crate) fn may_try(&self, from: IpAddr, name: &str) -> bool {
         let (from, name) = (customer(from), short(name));
         let state = &mut *self.lock();
         let mut count = |whose: &Whose| {
@@ -55,7 +55,7 @@ impl LoginLimit {
     }
 
     /// Counts a failed login of a name from an address.
-    pub fn failed(&self, from: IpAddr, name: &str) {
+    pub(crate) fn failed(&self, from: IpAddr, name: &str) {
         let failures = &mut self.lock().failures;
         if failures.len() + 1 >= MOST {
             failures.retain(|_, times| times.last().is_some_and(|time| time.elapsed() < WHILE));
@@ -72,7 +72,7 @@ impl LoginLimit {
     }
 
     /// Remembers a successful login of a name from an address.
-    pub fn succeeded(&self, from: IpAddr, name: &str) {
+    pub(crate) fn succeeded(&self, from: IpAddr, name: &str) {
         let known = &mut self.lock().known;
         if known.len() >= KNOWN
             && let Some(oldest) = known.iter().min_by_key(|(_, time)| **time).map(|(pair, _)| pair.clone())

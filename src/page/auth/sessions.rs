@@ -12,7 +12,7 @@ const MOST: usize = 10_000;
 
 /// Limits of a session's lifetime.
 #[derive(Debug, Clone, Copy)]
-pub struct Lifetime {
+pub(crate) struct Lifetime {
     /// Idle timeout of a session.
     pub idle: Duration,
     /// Maximum lifetime of a session.
@@ -26,19 +26,19 @@ struct Session {
 }
 
 /// The open sessions, by the hash of their token.
-pub struct Sessions {
+pub(crate) struct Sessions {
     lifetime: Lifetime,
     open: Mutex<HashMap<[u8; 32], Session>>,
 }
 
 impl Sessions {
     /// Creates the list without open sessions.
-    pub fn new(lifetime: Lifetime) -> Sessions {
+    pub(crate) fn new(lifetime: Lifetime) -> Sessions {
         Sessions { lifetime, open: Mutex::default() }
     }
 
     /// Opens a session; returns its token. `None` if the system provides no random numbers.
-    pub fn begin(&self, name: &str) -> Option<String> {
+    pub(crate) fn begin(&self, name: &str) -> Option<String> {
         let mut bytes = [0; 32];
         openssl::rand::rand_bytes(&mut bytes).ok()?;
         let token = bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
@@ -55,7 +55,7 @@ impl Sessions {
     }
 
     /// Returns the user of an open session, and resets its idle timeout.
-    pub fn find(&self, token: &str) -> Option<String> {
+    pub(crate) fn find(&self, token: &str) -> Option<String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let session = open.get_mut(&hash(token)).filter(|session| self.lifetime.covers(session))?;
         session.used = Instant::now();
@@ -63,7 +63,7 @@ impl Sessions {
     }
 
     /// Ends the session of a token.
-    pub fn end(&self, token: &str) {
+    pub(crate) fn end(&self, token: &str) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&hash(token));
     }
 }

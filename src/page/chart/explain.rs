@@ -9,7 +9,7 @@ use crate::anomaly::{Anomaly, Direction, Severity};
 use crate::page::view::format::{DisplayedNumbers, signed};
 
 /// Three drawings of equal height, for three columns.
-pub struct WindowChart {
+pub(crate) struct WindowChart {
     /// Labels of the vertical axis.
     pub left: String,
     /// The plot with line, band and value.
@@ -20,7 +20,7 @@ pub struct WindowChart {
 
 /// Size and level of detail of a chart.
 #[derive(Clone, Copy)]
-pub struct ChartSize {
+pub(crate) struct ChartSize {
     height: f64,
     ticks: usize,
     is_full: bool,
@@ -28,9 +28,9 @@ pub struct ChartSize {
 
 impl ChartSize {
     /// The chart on the page of one anomaly.
-    pub const LARGE: ChartSize = ChartSize { height: 300.0, ticks: 5, is_full: true };
+    pub(crate) const LARGE: ChartSize = ChartSize { height: 300.0, ticks: 5, is_full: true };
     /// One of several charts in a row.
-    pub const SMALL: ChartSize = ChartSize { height: 104.0, ticks: 3, is_full: false };
+    pub(crate) const SMALL: ChartSize = ChartSize { height: 104.0, ticks: 3, is_full: false };
 }
 
 /// Multiple of the threshold beyond which the axis is broken. Otherwise band and window would look like one line.
@@ -93,7 +93,7 @@ impl Across {
 }
 
 /// Draws the chart; `after` are the values that followed the anomaly, as far as they are known.
-pub fn draw(anomaly: &Anomaly, figures: &DisplayedNumbers, size: ChartSize, after: &[f64]) -> WindowChart {
+pub(crate) fn draw(anomaly: &Anomaly, figures: &DisplayedNumbers, size: ChartSize, after: &[f64]) -> WindowChart {
     let layout = layout(anomaly, after, size);
     let across = Across::of(anomaly.window.len(), after.len());
     let height = size.height;

@@ -13,7 +13,7 @@ use crate::page::view::format::{clock, sigma_of};
 use crate::policy::Policy;
 
 /// Height of one lane in pixels.
-pub const HEIGHT: f64 = 72.0;
+pub(crate) const HEIGHT: f64 = 72.0;
 
 /// Multiple of the threshold at the upper line: 20 deviations at a threshold of 3.
 const FAR: f64 = 20.0 / 3.0;
@@ -30,7 +30,7 @@ fn lines(threshold: f64) -> [f64; 3] {
 }
 
 /// Draws the anomalies of one metric.
-pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item = &'a Anomaly>) -> String {
+pub(crate) fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item = &'a Anomaly>) -> String {
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
     for (times, class) in lines(1.0).into_iter().zip(["grid", "grid", "axis"]) {
         let y = y(times);
@@ -54,7 +54,7 @@ pub fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item
 }
 
 /// Draws the labels of the lines, with the threshold of the newest anomaly, or the default without any.
-pub fn scale(newest: Option<&Anomaly>) -> String {
+pub(crate) fn scale(newest: Option<&Anomaly>) -> String {
     let newest = newest.and_then(|anomaly| anomaly.threshold);
     let threshold = newest.unwrap_or_else(|| Policy::default().threshold);
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");

@@ -9,14 +9,14 @@ use crate::event::Timestamp;
 use crate::page::view::format::{day, grouped, minute};
 
 /// Height of the bars with their ribbon, in pixels.
-pub const HEIGHT: f64 = 132.0;
+pub(crate) const HEIGHT: f64 = 132.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 112.0;
 const MINUTE: i64 = 60_000;
 
 /// What the detector did with the events of a time range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coverage {
+pub(crate) enum Coverage {
     /// Values were judged, and more of them than were learned.
     Judged,
     /// Values arrived, and more of them were learned than judged.
@@ -35,7 +35,7 @@ pub enum Coverage {
 
 /// A part of the range that has one state.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CoverageRun {
+pub(crate) struct CoverageRun {
     /// Start as a share of the range, 0 to 1.
     pub start: f64,
     /// End as a share of the range, 0 to 1.
@@ -45,13 +45,13 @@ pub struct CoverageRun {
 }
 
 /// Returns the start of the minute of a time, because coverage is stored per minute.
-pub fn minute_of(time: Timestamp) -> Timestamp {
+pub(crate) fn minute_of(time: Timestamp) -> Timestamp {
     Timestamp::from_millis(time.millis().div_euclid(60_000) * 60_000).unwrap_or(time)
 }
 
 /// Divides the range into runs of one state. While the detector reports, the newest minutes without a row are pending,
 /// not missing. `arrivals` contain what was done in minutes that no event time falls into.
-pub fn runs(
+pub(crate) fn runs(
     bins: &Bins,
     rows: &[CoverageRow],
     arrivals: &[ActivityRow],
@@ -90,7 +90,7 @@ pub fn runs(
 }
 
 /// The data of the chart.
-pub struct MinuteChart<'a> {
+pub(crate) struct MinuteChart<'a> {
     /// The time axis, as bins.
     pub bins: &'a Bins,
     /// Number of anomalies per bar.
@@ -108,7 +108,7 @@ impl MinuteChart<'_> {
     }
 
     /// Draws the labels of the vertical axis.
-    pub fn scale(&self) -> String {
+    pub(crate) fn scale(&self) -> String {
         let most = self.most();
         let mut svg = open("");
         for value in [0, most / 2, most] {
@@ -121,7 +121,7 @@ impl MinuteChart<'_> {
     }
 
     /// Draws the bars and the ribbon.
-    pub fn bars(&self) -> String {
+    pub(crate) fn bars(&self) -> String {
         let most = self.most();
         let total = self.counts.iter().fold(Count::default(), |sum, bin| Count {
             critical: sum.critical + bin.count.critical,
@@ -148,7 +148,7 @@ impl MinuteChart<'_> {
     }
 
     /// Draws only the ribbon of coverage.
-    pub fn coverage(&self) -> String {
+    pub(crate) fn coverage(&self) -> String {
         let mut svg = format!(
             "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"{}\">",
             escape(&self.words())
@@ -260,7 +260,7 @@ impl MinuteChart<'_> {
     }
 
     /// Draws one device's anomalies: the height of a cell shows the number, its fill the severity.
-    pub fn lane(&self, cells: &[(usize, Count)]) -> String {
+    pub(crate) fn lane(&self, cells: &[(usize, Count)]) -> String {
         let total = cells.iter().map(|(_, count)| count.total()).sum::<u64>();
         let critical = cells.iter().map(|(_, count)| count.critical).sum::<u64>();
         let mut svg = format!(
@@ -296,7 +296,7 @@ impl MinuteChart<'_> {
 }
 
 /// Draws round clock times below an axis, and the end of the axis if it is not the current time.
-pub fn clock(bins: &Bins, end: Option<Timestamp>) -> String {
+pub(crate) fn clock(bins: &Bins, end: Option<Timestamp>) -> String {
     let (from, span) = (bins.from.millis(), bins.width * bins.count as i64);
     let steps = [1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1440, 2880, 7200, 10_080].map(|minutes| minutes * MINUTE);
     let step = steps.into_iter().find(|step| span / step <= 7).unwrap_or(span.max(1));
@@ -325,7 +325,7 @@ pub fn clock(bins: &Bins, end: Option<Timestamp>) -> String {
 }
 
 /// Draws a bar that compares a name's anomalies with the largest number, critical ones first.
-pub fn bar(count: Count, most: u64) -> String {
+pub(crate) fn bar(count: Count, most: u64) -> String {
     let share = |n: u64| n as f64 / most.max(1) as f64;
     let (critical, warning) = (Percent(share(count.critical)), Percent(share(count.warning)));
     let mut svg = "<svg class=\"chart\" width=\"100%\" height=\"12\" aria-hidden=\"true\">".to_owned();

@@ -3,7 +3,7 @@
 
 /// A linear scale: `low` is at pixel `bottom`, `high` at pixel `top`.
 #[derive(Debug, Clone, Copy)]
-pub struct Scale {
+pub(crate) struct Scale {
     low: f64,
     high: f64,
     bottom: f64,
@@ -12,7 +12,7 @@ pub struct Scale {
 
 impl Scale {
     /// Creates a scale over all finite values, with a share of the range as margin on both sides.
-    pub fn over(values: impl Iterator<Item = f64>, margin: f64, bottom: f64, top: f64) -> Scale {
+    pub(crate) fn over(values: impl Iterator<Item = f64>, margin: f64, bottom: f64, top: f64) -> Scale {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in values.filter(|x| x.is_finite()) {
             (low, high) = (low.min(value), high.max(value));
@@ -28,14 +28,14 @@ impl Scale {
     }
 
     /// Returns the pixel of a value; values outside are placed at the edge.
-    pub fn y(&self, value: f64) -> f64 {
+    pub(crate) fn y(&self, value: f64) -> f64 {
         let share = (value / 4.0 - self.low / 4.0) / (self.high / 4.0 - self.low / 4.0);
         let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.5 };
         self.bottom + (self.top - self.bottom) * share
     }
 
     /// Returns at most `most` round values inside the range, and the number of decimals that distinguishes them.
-    pub fn ticks(&self, most: usize) -> (Vec<f64>, usize) {
+    pub(crate) fn ticks(&self, most: usize) -> (Vec<f64>, usize) {
         let range = self.high / 4.0 - self.low / 4.0;
         let rough = range * 4.0 / most.max(1) as f64;
         if !(rough.is_finite() && rough > 0.0) {

@@ -33,7 +33,7 @@ fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
 }
 
 /// Draws the chart; `title` describes it in words.
-pub fn draw(anomaly: &Anomaly, title: &str) -> String {
+pub(crate) fn draw(anomaly: &Anomaly, title: &str) -> String {
     let z = distance(anomaly, anomaly.metric_value);
     let is_low = anomaly.direction == Direction::Low;
     let [most, least, other] = [MOST, ROOM.0, ROOM.1].map(|times| times * threshold(anomaly));
@@ -79,7 +79,7 @@ pub fn draw(anomaly: &Anomaly, title: &str) -> String {
 
 /// Draws a bar of the score, logarithmic from the threshold to [`FULL`] times the threshold, with a notch where the
 /// severity becomes critical.
-pub fn meter(anomaly: &Anomaly) -> String {
+pub(crate) fn meter(anomaly: &Anomaly) -> String {
     let share = |times: f64| (times.ln() / FULL.ln()).clamp(0.03, 1.0);
     let class = if anomaly.severity == Severity::Critical { "c" } else { "r" };
     let (width, notch) = (Percent(share(anomaly.times_threshold())), Percent(share(critical_from(1.0))));
@@ -90,8 +90,8 @@ pub fn meter(anomaly: &Anomaly) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
-    pub use crate::anomaly::tests::sample;
+pub(crate) mod tests {
+    pub(crate) use crate::anomaly::tests::sample;
 
     use super::*;
 

@@ -23,7 +23,7 @@ pub(super) const MAX_ROWS: usize = 50;
 const JOINED: usize = 100;
 
 /// The subscribers and the recent rows.
-pub struct Hub {
+pub(crate) struct Hub {
     pub(super) stop: Arc<Stop>,
     state: Mutex<HubState>,
     /// Signalled when the follower has begun and whenever its position changes.
@@ -47,7 +47,7 @@ pub(super) struct Subscriber {
 
 /// Selects the rows that a subscriber wants.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Selection {
+pub(crate) struct Selection {
     filter: Filter,
     search: Option<String>,
     /// Whether the subscriber gets records instead of rows of a page.
@@ -56,7 +56,7 @@ pub struct Selection {
 
 impl Selection {
     /// Derives the selection from a query.
-    pub fn of(query: &PageQuery) -> Selection {
+    pub(crate) fn of(query: &PageQuery) -> Selection {
         // Spans end at the current time, so every new row is within them.
         let search = query.search.as_ref().map(|text| text.to_lowercase());
         Selection { filter: query.filter.clone(), search, is_json: query.is_json }
@@ -99,7 +99,7 @@ impl Selection {
 
 impl Hub {
     /// Makes a hub without subscribers.
-    pub fn new(stop: Arc<Stop>) -> Hub {
+    pub(crate) fn new(stop: Arc<Stop>) -> Hub {
         Hub { stop, state: Mutex::default(), changed: Condvar::new() }
     }
 

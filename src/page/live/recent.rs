@@ -9,10 +9,10 @@ use hyper::body::Bytes;
 use crate::archive::{CommittedAnomaly, Cursor, StoredAnomaly};
 
 /// Number of rows kept for subscribers that reconnect.
-pub const KEPT: usize = 4_096;
+pub(crate) const KEPT: usize = 4_096;
 
 /// A committed anomaly with its messages.
-pub struct RecentAnomaly {
+pub(crate) struct RecentAnomaly {
     /// The sink that committed it.
     pub sink: i32,
     /// Offset of the anomaly in the sink's order.
@@ -31,7 +31,7 @@ pub struct RecentAnomaly {
 
 impl RecentAnomaly {
     /// Returns the message that contains the record in the form of the API.
-    pub fn plain(&self) -> &Bytes {
+    pub(crate) fn plain(&self) -> &Bytes {
         self.plain.get_or_init(|| {
             // A record consists of finite numbers and strings, so it can always be written as JSON.
             let record = serde_json::to_string(&self.record).unwrap_or_default();
@@ -42,7 +42,7 @@ impl RecentAnomaly {
 
 /// A bounded queue of rows with its first and last position.
 #[derive(Default)]
-pub struct RecentAnomalies {
+pub(crate) struct RecentAnomalies {
     rows: VecDeque<Arc<RecentAnomaly>>,
     /// Position before the first row; earlier rows have been removed.
     start: Cursor,
@@ -52,19 +52,19 @@ pub struct RecentAnomalies {
 
 impl RecentAnomalies {
     /// Returns the position up to which all rows have been read.
-    pub fn position(&self) -> &Cursor {
+    pub(crate) fn position(&self) -> &Cursor {
         &self.position
     }
 
     /// Removes all rows and continues at `position`.
-    pub fn restart(&mut self, position: Cursor) {
+    pub(crate) fn restart(&mut self, position: Cursor) {
         self.rows.clear();
         self.start = position.clone();
         self.position = position;
     }
 
     /// Adds a row of a sink; `data` is its JSON. Returns the row with its messages.
-    pub fn push(&mut self, committed: CommittedAnomaly, data: String) -> Arc<RecentAnomaly> {
+    pub(crate) fn push(&mut self, committed: CommittedAnomaly, data: String) -> Arc<RecentAnomaly> {
         let CommittedAnomaly { sink, offset, record } = committed;
         self.position.0.insert(sink, offset + 1);
         let id = self.position.to_string();
@@ -80,18 +80,18 @@ impl RecentAnomalies {
     }
 
     /// Moves the position of the sinks forward, also past offsets that were no rows.
-    pub fn advance(&mut self, position: &Cursor) {
+    pub(crate) fn advance(&mut self, position: &Cursor) {
         self.position.0.extend(&position.0);
     }
 
     /// Returns whether the cursor is ahead of the position.
-    pub fn is_behind(&self, cursor: &Cursor) -> bool {
+    pub(crate) fn is_behind(&self, cursor: &Cursor) -> bool {
         cursor.0.iter().any(|(sink, offset)| self.position.0.get(sink).is_none_or(|position| position < offset))
     }
 
     /// Returns the rows after a cursor; `None` when they have been removed, or when the cursor is not one of this
     /// database.
-    pub fn since(&self, cursor: &Cursor) -> Option<Vec<Arc<RecentAnomaly>>> {
+    pub(crate) fn since(&self, cursor: &Cursor) -> Option<Vec<Arc<RecentAnomaly>>> {
         let of = |cursor: &Cursor, sink: &i32| cursor.0.get(sink).copied().unwrap_or(0);
         let is_known = self.position.0.iter().all(|(sink, position)| {
             let was = of(cursor, sink);

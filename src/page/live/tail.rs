@@ -42,7 +42,7 @@ struct Tail {
 }
 
 /// Runs until the dashboard is dropped or a stop is requested.
-pub fn run(dashboard: &Weak<Dashboard>) {
+pub(crate) fn run(dashboard: &Weak<Dashboard>) {
     let (follower, heartbeat) = (None, Clock::now());
     let mut tail =
         Tail { follower, has_begun: false, reconnected: None, is_away: false, health: None, heartbeat, minute: 0 };

@@ -2,7 +2,7 @@
 
 /// A time span that ends at the current time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Span {
+pub(crate) enum Span {
     /// The last 15 minutes before now
     Quarter,
     /// The last hour before now
@@ -19,10 +19,10 @@ pub enum Span {
 
 impl Span {
     /// All spans, the shortest first.
-    pub const ALL: [Span; 6] = [Span::Quarter, Span::Hour, Span::Six, Span::Day, Span::Week, Span::Month];
+    pub(crate) const ALL: [Span; 6] = [Span::Quarter, Span::Hour, Span::Six, Span::Day, Span::Week, Span::Month];
 
     /// Returns the name in the URL.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Span::Quarter => "15m",
             Span::Hour => "1h",
@@ -34,7 +34,7 @@ impl Span {
     }
 
     /// Describes the span in a sentence.
-    pub fn words(self) -> &'static str {
+    pub(crate) fn words(self) -> &'static str {
         match self {
             Span::Quarter => "the last 15 minutes",
             Span::Hour => "the last hour",
@@ -46,7 +46,7 @@ impl Span {
     }
 
     /// Returns the length in milliseconds.
-    pub fn millis(self) -> i64 {
+    pub(crate) fn millis(self) -> i64 {
         60_000
             * match self {
                 Span::Quarter => 15,
@@ -59,7 +59,7 @@ impl Span {
     }
 
     /// Returns the width of a bar in milliseconds. A span has about sixty bars, each of whole minutes or hours.
-    pub fn bar(self) -> i64 {
+    pub(crate) fn bar(self) -> i64 {
         match self {
             Span::Week => 3 * 3_600_000,
             _ => self.millis() / BARS,
@@ -68,11 +68,11 @@ impl Span {
 }
 
 /// Number of bars of a chart, for every span.
-pub const BARS: i64 = 60;
+pub(crate) const BARS: i64 = 60;
 
 /// A colour theme that the user has chosen instead of the system's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Theme {
+pub(crate) enum Theme {
     /// Dark text on a light background.
     Light,
     /// Light text on a dark background.
@@ -81,7 +81,7 @@ pub enum Theme {
 
 impl Theme {
     /// Returns the name in the URL.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Theme::Light => "light",
             Theme::Dark => "dark",
@@ -91,7 +91,7 @@ impl Theme {
 
 /// Display preferences, independent of what the page shows; links to other pages keep them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Manner {
+pub(crate) struct Manner {
     /// `live=off`: the page does not refresh itself.
     pub is_paused: bool,
     /// `tz=UTC`: times are shown in UTC.

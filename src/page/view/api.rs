@@ -10,7 +10,7 @@ use crate::page::site::Site;
 
 /// The JSON document of the API's answer.
 #[derive(Serialize)]
-pub struct ApiDocument<'a> {
+pub(crate) struct ApiDocument<'a> {
     anomalies: &'a [StoredAnomaly],
     /// Anomalies that were detected in the span but have times outside of it. Only the first page of a span has this
     /// field.
@@ -29,7 +29,7 @@ pub struct ApiDocument<'a> {
 
 impl<'a> ApiDocument<'a> {
     /// Makes the document from a page of the list.
-    pub fn of(data: &'a list::ListData) -> ApiDocument<'a> {
+    pub(crate) fn of(data: &'a list::ListData) -> ApiDocument<'a> {
         ApiDocument {
             anomalies: &data.page.records,
             outside: data.outside.as_ref().map(|outside| &outside.records[..]),
@@ -42,7 +42,7 @@ impl<'a> ApiDocument<'a> {
 }
 
 /// Answers with the OpenAPI description. Its paths are relative to the server's URL, which contains the base path.
-pub fn description(site: &Site) -> Response {
+pub(crate) fn description(site: &Site) -> Response {
     const TEXT: &str = include_str!("../assets/openapi.json");
     let headers = vec![("content-type", "application/json".to_owned())];
     let server = if site.base.as_str().is_empty() { "/" } else { site.base.as_str() };

@@ -7,7 +7,7 @@ use super::text::Sentence;
 /// Severity of the banner, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Tone {
+pub(crate) enum Tone {
     /// The detection works without known problems.
     #[default]
     Well,
@@ -21,7 +21,7 @@ pub enum Tone {
 
 impl Tone {
     /// Returns the name for the CSS class and the event stream.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Tone::Well => "ok",
             Tone::Learning => "learning",
@@ -33,7 +33,7 @@ impl Tone {
 
 /// A check with its icon, name and result.
 #[derive(Debug, Clone, Serialize)]
-pub struct StatusCheck {
+pub(crate) struct StatusCheck {
     /// The icon: `tick`, `cross`, `clock` or `dash`.
     pub glyph: &'static str,
     /// Name of what is checked.
@@ -46,7 +46,7 @@ pub struct StatusCheck {
 
 /// A condition that is listed below the sentence.
 #[derive(Debug, Clone, Serialize)]
-pub struct BannerLine {
+pub(crate) struct BannerLine {
     /// Severity of the condition: `degraded` or `notice`.
     pub severity: &'static str,
     /// Message of the reported condition.
@@ -55,7 +55,7 @@ pub struct BannerLine {
 
 /// The banner at the top of a page.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Banner {
+pub(crate) struct Banner {
     /// Severity, which decides the colours.
     pub tone: Tone,
     /// First part of the sentence.
@@ -80,12 +80,12 @@ pub struct Banner {
 
 impl Banner {
     /// Returns the whole sentence as plain text.
-    pub fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         format!("{} {} {}", self.lead, self.strong, self.tail).trim_end().to_owned()
     }
 
     /// Makes a banner that has only a sentence.
-    pub fn of(tone: Tone, lead: &str, strong: Sentence, tail: &str) -> Banner {
+    pub(crate) fn of(tone: Tone, lead: &str, strong: Sentence, tail: &str) -> Banner {
         Banner { tone, lead: Sentence::say(lead), strong, tail: Sentence::say(tail), ..Banner::default() }
     }
 }

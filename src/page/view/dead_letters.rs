@@ -20,7 +20,7 @@ const MOST: u32 = 100;
 const SPAN: Span = Span::Day;
 
 /// The page `/dead-letters`, about rejected records
-pub struct DeadLetters;
+pub(crate) struct DeadLetters;
 
 impl Page for DeadLetters {
     type Question = PageQuery;
@@ -48,7 +48,7 @@ impl Page for DeadLetters {
 }
 
 /// Data that the page loads from the archive.
-pub struct DeadLettersData {
+pub(crate) struct DeadLettersData {
     letters: Vec<DeadLetter>,
     /// Outcome counts of the page's span.
     arrived: Tally,

@@ -26,7 +26,7 @@ const DAYS: i64 = 30;
 const DAY: i64 = 86_400_000;
 
 /// The page `/detection`, about the detectors
-pub struct Detection;
+pub(crate) struct Detection;
 
 impl Page for Detection {
     type Question = PageQuery;
@@ -54,7 +54,7 @@ impl Page for Detection {
 }
 
 /// Data that the page loads from the archive.
-pub struct DetectionData {
+pub(crate) struct DetectionData {
     bins: Bins,
     coverage: Vec<CoverageRow>,
     reports: Reports,

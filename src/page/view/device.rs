@@ -33,7 +33,7 @@ const ROWS: usize = 20;
 const METRICS: u32 = 8;
 
 /// The pages `/devices/DEVICE` and `/devices/DEVICE/METRIC`.
-pub struct Device;
+pub(crate) struct Device;
 
 impl Page for Device {
     type Question = (Name, PageQuery);
@@ -72,7 +72,7 @@ impl Page for Device {
 }
 
 /// Data that the page loads from the archive.
-pub struct DeviceData {
+pub(crate) struct DeviceData {
     bins: Bins,
     /// The newest anomalies of the span.
     page: AnomalyPage,
@@ -89,14 +89,14 @@ pub struct DeviceData {
 
 impl DeviceData {
     /// Returns whether the archive has never seen the device.
-    pub fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         self.known == Some(Known::Unknown)
     }
 }
 
 /// A device, or one of its series.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
+pub(crate) struct Name {
     /// Name of the device in its events.
     pub device: String,
     /// Name of the series' metric; `None` for all series of the device.
@@ -105,13 +105,13 @@ pub struct Name {
 
 impl Name {
     /// Returns the URL path of the page.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let metric = self.metric.as_deref().map(|metric| format!("/{}", segment(metric))).unwrap_or_default();
         format!("{}{metric}", device_url(&self.device))
     }
 
     /// Returns the title of the page.
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         let metric = self.metric.as_deref().map(|metric| format!(" \u{b7} {}", isolated(metric))).unwrap_or_default();
         format!("{}{metric}", isolated(&self.device))
     }

@@ -20,7 +20,7 @@ use crate::page::site::{Site, Template};
 const MOST: u32 = 100;
 
 /// The page `/devices`, a ranking of devices.
-pub struct Devices;
+pub(crate) struct Devices;
 
 impl Page for Devices {
     type Question = PageQuery;
@@ -48,7 +48,7 @@ impl Page for Devices {
 }
 
 /// Data that the page loads from the archive.
-pub struct DevicesData {
+pub(crate) struct DevicesData {
     devices: Vec<NameCount>,
 }
 

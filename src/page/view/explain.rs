@@ -33,7 +33,7 @@ const CONTEXT: usize = 3;
 const AROUND: (u32, i64) = (4, 300_000);
 
 /// The page of one anomaly, `/anomalies/TOPIC/PARTITION/OFFSET/INDEX/KIND`
-pub struct Explain;
+pub(crate) struct Explain;
 
 impl Page for Explain {
     type Question = AnomalyId;
@@ -69,7 +69,7 @@ impl Page for Explain {
 }
 
 /// Data that the page loads from the archive.
-pub struct ExplainData {
+pub(crate) struct ExplainData {
     record: StoredAnomaly,
     /// Earlier anomalies of the same series.
     earlier: Vec<StoredAnomaly>,

@@ -21,7 +21,7 @@ const OUTSIDE: u32 = 5_000;
 
 /// File format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExportFormat {
+pub(crate) enum ExportFormat {
     /// CSV: a header line, then a line for each anomaly, without its window.
     Csv,
     /// JSON lines: each record as in topic `anomalies`.
@@ -30,7 +30,7 @@ pub enum ExportFormat {
 
 /// Answers with the file. If the database fails while the file is sent, the last line states that the file is
 /// incomplete.
-pub fn answer(context: &RequestContext<'_>, query: &PageQuery, format: ExportFormat) -> Response {
+pub(crate) fn answer(context: &RequestContext<'_>, query: &PageQuery, format: ExportFormat) -> Response {
     let site = context.site;
     let first = query.found(site.archive.as_ref(), query.range(site.now())).and_then(|filter| {
         let page = site.archive.newest(&filter, query.before.as_ref(), query.limit.unwrap_or(MAX_LIMIT))?;

@@ -7,7 +7,7 @@ use crate::page::query::{PageQuery, Span};
 
 /// Values for the template of the form.
 #[derive(Debug, Serialize)]
-pub struct Filters {
+pub(crate) struct Filters {
     path: String,
     spans: Vec<Link>,
     /// Names and values of parameters that the form has no field for; it sends them as hidden fields.
@@ -31,7 +31,7 @@ struct Link {
 
 impl Filters {
     /// Makes the form of the page at `path`. Without a default span, the form also offers all times.
-    pub fn of(path: &str, query: &PageQuery, default: Option<Span>) -> Filters {
+    pub(crate) fn of(path: &str, query: &PageQuery, default: Option<Span>) -> Filters {
         let url = |span: Option<Span>| {
             let filter = Filter { from: None, to: None, ..query.filter.clone() };
             let other = PageQuery { span: span.filter(|s| Some(*s) != default), filter, before: None, ..query.clone() };

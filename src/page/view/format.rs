@@ -16,27 +16,27 @@ fn written(time: Timestamp, how: StaticFormatDescription) -> String {
 }
 
 /// Formats a time of day: `18:42:19`.
-pub fn clock(time: Timestamp) -> String {
+pub(crate) fn clock(time: Timestamp) -> String {
     written(time, CLOCK)
 }
 
 /// Formats a time of day without seconds: `18:42`.
-pub fn minute(time: Timestamp) -> String {
+pub(crate) fn minute(time: Timestamp) -> String {
     written(time, MINUTE)
 }
 
 /// Formats a day: `23 Nov`.
-pub fn day(time: Timestamp) -> String {
+pub(crate) fn day(time: Timestamp) -> String {
     written(time, DAY)
 }
 
 /// Formats a date: `23 Nov 2026`.
-pub fn date(time: Timestamp) -> String {
+pub(crate) fn date(time: Timestamp) -> String {
     written(time, DATE)
 }
 
 /// Formats the time of a row; includes the day if it is not today's, and the year if it is not this year's.
-pub fn moment(time: Timestamp, now: Timestamp) -> String {
+pub(crate) fn moment(time: Timestamp, now: Timestamp) -> String {
     let (then, today) = (time.to_time(), now.to_time());
     let day = match () {
         () if then.date() == today.date() => return clock(time),
@@ -47,7 +47,7 @@ pub fn moment(time: Timestamp, now: Timestamp) -> String {
 }
 
 /// Formats how long ago a time was, or how far ahead it is, in one suitable unit.
-pub fn age(time: Timestamp, now: Timestamp) -> String {
+pub(crate) fn age(time: Timestamp, now: Timestamp) -> String {
     match now.millis() - time.millis() {
         // A time in the future comes from a clock that is ahead.
         i64::MIN..-1_500 => format!("{} ahead", duration(time.millis() - now.millis())),
@@ -57,7 +57,7 @@ pub fn age(time: Timestamp, now: Timestamp) -> String {
 }
 
 /// Formats a duration in milliseconds: `12 s`, `4 min`, `3 h`, `9 d`, `56 years`.
-pub fn duration(millis: i64) -> String {
+pub(crate) fn duration(millis: i64) -> String {
     let seconds = millis / 1000;
     match seconds {
         i64::MIN..100 => format!("{seconds} s"),
@@ -69,7 +69,7 @@ pub fn duration(millis: i64) -> String {
 }
 
 /// Formats an integer with separators: `1,234,567`.
-pub fn grouped(n: u64) -> String {
+pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -82,7 +82,7 @@ pub fn grouped(n: u64) -> String {
 }
 
 /// Formats a large integer with one decimal, `15.2 million`; below a million it writes all digits.
-pub fn rough(n: u64) -> String {
+pub(crate) fn rough(n: u64) -> String {
     match n {
         0..1_000_000 => grouped(n),
         1_000_000..1_000_000_000 => format!("{:.1} million", n as f64 / 1e6),
@@ -91,12 +91,12 @@ pub fn rough(n: u64) -> String {
 }
 
 /// Formats a number with its noun: `1 anomaly`, `2 anomalies`.
-pub fn counted(n: u64, one: &str, many: &str) -> String {
+pub(crate) fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(n), if n == 1 { one } else { many })
 }
 
 /// Formats a number with the given number of decimals; very large and very small ones as powers of ten.
-pub fn number(x: f64, decimals: usize) -> String {
+pub(crate) fn number(x: f64, decimals: usize) -> String {
     let size = x.abs();
     let text = if size >= 1e15 || (size > 0.0 && size < 1e-9) { format!("{x:.3e}") } else { format!("{x:.decimals$}") };
     // Zero has no sign, also when it is the result of rounding.
@@ -108,20 +108,20 @@ pub fn number(x: f64, decimals: usize) -> String {
 }
 
 /// Formats a number with all its digits.
-pub fn signed(x: f64) -> String {
+pub(crate) fn signed(x: f64) -> String {
     let size = x.abs();
     let text = if size >= 1e15 || (size > 0.0 && size < 1e-9) { format!("{x:e}") } else { x.to_string() };
     text.replace('-', "\u{2212}")
 }
 
 /// Formats a z-score with its sign: `+10.9σ`. Without a deviation (`None`) it is infinite.
-pub fn sigma(z: Option<f64>, direction: Direction) -> String {
+pub(crate) fn sigma(z: Option<f64>, direction: Direction) -> String {
     let sign = if direction == Direction::Low { '\u{2212}' } else { '+' };
     format!("{sign}{}σ", times(z))
 }
 
 /// Formats the magnitude of a z-score: `10.9`.
-pub fn times(z: Option<f64>) -> String {
+pub(crate) fn times(z: Option<f64>) -> String {
     match z.map(f64::abs) {
         None => "\u{221e}".to_owned(),
         Some(z) if z >= 1e6 => format!("{z:.1e}"),
@@ -131,10 +131,10 @@ pub fn times(z: Option<f64>) -> String {
 }
 
 /// Stands for a number that the record does not have.
-pub const DASH: &str = "\u{2014}";
+pub(crate) const DASH: &str = "\u{2014}";
 
 /// Formats the z-score of an anomaly. A method without one has a dash.
-pub fn sigma_of(anomaly: &Anomaly) -> String {
+pub(crate) fn sigma_of(anomaly: &Anomaly) -> String {
     match anomaly.z_score {
         None if anomaly.score < f64::MAX => DASH.to_owned(),
         z => sigma(z, anomaly.direction),
@@ -143,7 +143,7 @@ pub fn sigma_of(anomaly: &Anomaly) -> String {
 
 /// The numbers of an anomaly, formatted with the same decimals.
 #[derive(Debug, Clone)]
-pub struct DisplayedNumbers {
+pub(crate) struct DisplayedNumbers {
     /// Formatted `metric_value` of the anomaly
     pub value: String,
     /// Formatted `expected` value of the anomaly
@@ -160,7 +160,7 @@ pub struct DisplayedNumbers {
 
 impl DisplayedNumbers {
     /// Formats with as many decimals as the values have, but not beyond the third significant digit of the deviation.
-    pub fn of(anomaly: &Anomaly) -> DisplayedNumbers {
+    pub(crate) fn of(anomaly: &Anomaly) -> DisplayedNumbers {
         let own = |x: &f64| decimals_of(*x);
         let stored = anomaly.window.iter().map(own).fold(own(&anomaly.metric_value), usize::max);
         let half = anomaly.upper / 2.0 - anomaly.lower / 2.0;
@@ -189,7 +189,7 @@ fn decimals_of(x: f64) -> usize {
 }
 
 /// Describes an interval: `Every 5 s`.
-pub fn every(seconds: u64) -> String {
+pub(crate) fn every(seconds: u64) -> String {
     match seconds {
         _ if seconds.is_multiple_of(3_600) => format!("Every {} h", seconds / 3_600),
         _ if seconds.is_multiple_of(60) => format!("Every {} min", seconds / 60),

@@ -7,7 +7,7 @@ use crate::page::query::PageQuery;
 use crate::page::respond;
 
 /// Renders the page of keys.
-pub fn show(context: &RequestContext<'_>, query: &PageQuery) -> Response {
+pub(crate) fn show(context: &RequestContext<'_>, query: &PageQuery) -> Response {
     let frame = Frame { refresh: 0, toggle: String::new(), ..Frame::live(context, "Keys", "", "/keys", query) };
     respond::html(context.site, 200, "keys.html", &frame, &())
 }

@@ -9,17 +9,17 @@ use crate::anomaly::{AnomalyId, RecordId};
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
 /// Encodes one segment of a path.
-pub fn segment(text: &str) -> String {
+pub(crate) fn segment(text: &str) -> String {
     utf8_percent_encode(text, SEGMENT).to_string()
 }
 
 /// Returns the URL path of a device's page.
-pub fn device_url(name: &str) -> String {
+pub(crate) fn device_url(name: &str) -> String {
     format!("/devices/{}", segment(name))
 }
 
 /// Parses the identity of an anomaly from the segments of a path; returns `None` if they are not valid.
-pub fn anomaly_id([topic, partition, offset, index, kind]: [&str; 5]) -> Option<AnomalyId> {
+pub(crate) fn anomaly_id([topic, partition, offset, index, kind]: [&str; 5]) -> Option<AnomalyId> {
     let is_text = |text: &str| !text.is_empty() && !text.contains('\0');
     let (partition, offset, index) = (partition.parse().ok()?, offset.parse().ok()?, index.parse().ok()?);
     let source = RecordId { topic: topic.to_owned(), partition, offset, index };
@@ -28,7 +28,7 @@ pub fn anomaly_id([topic, partition, offset, index, kind]: [&str; 5]) -> Option<
 }
 
 /// Returns the URL path of the anomaly's page, which never changes.
-pub fn anomaly_url(AnomalyId { source, kind }: &AnomalyId) -> String {
+pub(crate) fn anomaly_url(AnomalyId { source, kind }: &AnomalyId) -> String {
     let RecordId { topic, partition, offset, index } = source;
     format!("/anomalies/{}/{partition}/{offset}/{index}/{}", segment(topic), segment(kind))
 }

@@ -25,7 +25,7 @@ const AHEAD: usize = 20;
 const COUNTED: u32 = 100;
 
 /// The page `/anomalies`, whose data is also the answer of the API.
-pub struct List;
+pub(crate) struct List;
 
 impl Page for List {
     type Question = PageQuery;
@@ -53,7 +53,7 @@ impl Page for List {
 }
 
 /// Data from the archive; also the answer of the API.
-pub struct ListData {
+pub(crate) struct ListData {
     /// One page of matching anomalies.
     pub page: AnomalyPage,
     /// Cursor to newer anomalies; `None` on the first page.

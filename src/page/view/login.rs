@@ -22,7 +22,7 @@ struct Content {
 }
 
 /// Redirects to the login form, which redirects back to the requested page.
-pub fn ask(site: &Site, request: &Request) -> Response {
+pub(crate) fn ask(site: &Site, request: &Request) -> Response {
     let next = format!("{}{}", request.path, query(request));
     let address = match next.as_str() {
         "/" => "/login".to_owned(),
@@ -32,12 +32,12 @@ pub fn ask(site: &Site, request: &Request) -> Response {
 }
 
 /// Returns the query of a request with its question mark; empty if there is none.
-pub fn query(request: &Request) -> String {
+pub(crate) fn query(request: &Request) -> String {
     if request.query.is_empty() { String::new() } else { format!("?{}", request.query) }
 }
 
 /// Renders the form for name and password.
-pub fn show(context: &RequestContext<'_>) -> Response {
+pub(crate) fn show(context: &RequestContext<'_>) -> Response {
     let mut next = String::from("/");
     for (name, value) in url::form_urlencoded::parse(context.request.query.as_bytes()) {
         if name == "next" {
@@ -48,7 +48,7 @@ pub fn show(context: &RequestContext<'_>) -> Response {
 }
 
 /// Checks the submitted name and password.
-pub fn enter(context: &RequestContext<'_>) -> Response {
+pub(crate) fn enter(context: &RequestContext<'_>) -> Response {
     let (mut user, mut password, mut next) = (String::new(), String::new(), String::from("/"));
     let mut is_from_form = false;
     for (name, value) in url::form_urlencoded::parse(&context.request.body) {
@@ -81,7 +81,7 @@ pub fn enter(context: &RequestContext<'_>) -> Response {
 }
 
 /// Ends the session, and removes the cookie.
-pub fn leave(context: &RequestContext<'_>) -> Response {
+pub(crate) fn leave(context: &RequestContext<'_>) -> Response {
     let mut response = respond::see_other(context.site, "/login");
     response.headers.push(("set-cookie", context.site.auth.leave(context.request)));
     // The header clears data of the whole host and port, of which this dashboard may be only a part.

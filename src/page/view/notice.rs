@@ -18,7 +18,7 @@ const RETRY: &str = "5";
 
 /// Values for the template: a sentence and its remedy. Both are empty below a banner that contains them.
 #[derive(Default, Serialize)]
-pub struct Notice {
+pub(crate) struct Notice {
     /// The sentence, as a heading.
     pub heading: String,
     /// Explanation or remedy, below the heading.
@@ -26,7 +26,7 @@ pub struct Notice {
 }
 
 /// Describes in one sentence why there is no new answer.
-pub fn sentence(why: &NoNewAnswer) -> String {
+pub(crate) fn sentence(why: &NoNewAnswer) -> String {
     match why {
         NoNewAnswer::Unavailable { since } => format!("{}{since}", Service::Postgresql.unreachable_since()),
         NoNewAnswer::Slow => "PostgreSQL does not answer in time".to_owned(),
@@ -35,7 +35,7 @@ pub fn sentence(why: &NoNewAnswer) -> String {
 }
 
 /// Makes the banner of a page without new data.
-pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Banner {
+pub(crate) fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Banner {
     let (lead, command) = match why {
         NoNewAnswer::Unavailable { since } => (
             Sentence::say(&Service::Postgresql.unreachable_since()).time(*since, now).and("."),
@@ -65,7 +65,7 @@ pub fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp) -> Ba
 }
 
 /// Answers when there is no data to show, not even old data.
-pub fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
+pub(crate) fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
     let banner = outage(why, None, site.now());
     let frame = Frame { banner: Some(banner), is_late: true, ..frame };
     let mut response = respond::html(site, 503, "notice.html", &frame, &Notice::default());
@@ -74,12 +74,12 @@ pub fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Response {
 }
 
 /// Renders a page that contains one sentence.
-pub fn page(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, text: &str) -> Response {
+pub(crate) fn page(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, text: &str) -> Response {
     respond::html(site, status, "notice.html", frame, &Notice { heading: heading.into(), text: text.into() })
 }
 
 /// Answers an API request when there is no new data.
-pub fn json_away(why: &NoNewAnswer) -> Response {
+pub(crate) fn json_away(why: &NoNewAnswer) -> Response {
     let mut response = respond::json(503, &serde_json::json!({ "error": sentence(why) }));
     response.headers.push(("retry-after", RETRY.to_owned()));
     response

@@ -21,7 +21,7 @@ use crate::page::respond;
 use crate::page::site::{Site, Template};
 
 /// The page `/`, an overview of the last hour.
-pub struct Overview;
+pub(crate) struct Overview;
 
 impl Page for Overview {
     type Question = PageQuery;

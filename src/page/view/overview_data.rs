@@ -20,7 +20,7 @@ const ROWS: u32 = 12;
 /// Maximum number of rows of anomalies with times outside the range.
 const OUTSIDE: u32 = 6;
 /// Time in milliseconds for which a detection counts as new.
-pub const NEWS: i64 = 30_000;
+pub(crate) const NEWS: i64 = 30_000;
 
 const HOUR: i64 = 3_600_000;
 /// Number of hours before the shown hour from which the usual number is derived.
@@ -29,7 +29,7 @@ const BEFORE: usize = 24;
 const FEW: usize = 3;
 
 /// Data that the page loads from the archive.
-pub struct OverviewData {
+pub(crate) struct OverviewData {
     pub bins: Bins,
     pub by_time: Vec<BinCount>,
     /// Usual number of anomalies in an hour; present if one hour is shown and enough earlier hours are known.
@@ -57,13 +57,13 @@ pub struct OverviewData {
 
 impl OverviewData {
     /// Returns the number of records not yet processed; `None` if it is unknown for a partition.
-    pub fn lag(&self, taken: Timestamp) -> Option<u64> {
+    pub(crate) fn lag(&self, taken: Timestamp) -> Option<u64> {
         let current = self.reports.current(taken, taken);
         current.rows.iter().map(|row| Some(row.lag?.max(0) as u64)).sum()
     }
 
     /// Returns the number of anomalies in the range.
-    pub fn total(&self) -> Count {
+    pub(crate) fn total(&self) -> Count {
         self.by_time.iter().fold(Count::default(), |sum, bin| Count {
             critical: sum.critical + bin.count.critical,
             warning: sum.warning + bin.count.warning,
@@ -75,7 +75,7 @@ impl OverviewData {
 ///
 /// # Errors
 /// The errors of the archive.
-pub fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
+pub(crate) fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
     let start = Clock::now();
     let bins = query.axis(Span::Hour, now);
     // The position is read first: a row committed meanwhile is then sent twice, which is better than never.

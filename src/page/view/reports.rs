@@ -6,7 +6,7 @@ use crate::event::Timestamp;
 use crate::health::{Activity, ComponentState, ConditionCode, ConditionSeverity, Tally};
 
 /// Age in seconds at which a partition counts as silent: three heartbeats of 5 s are missing.
-pub const SILENT: f64 = 15.0;
+pub(crate) const SILENT: f64 = 15.0;
 /// Silence in seconds after which another consumer group counts as ended for good.
 const GONE: f64 = 86_400.0;
 /// Number of minutes over which recent arrivals are counted.
@@ -16,7 +16,7 @@ const MINUTE: i64 = 60_000;
 const SKEW: f64 = 30.0;
 
 /// The reports as the archive stores them.
-pub struct Reports {
+pub(crate) struct Reports {
     /// The last heartbeat of every partition.
     pub status: Vec<StatusRow>,
     conditions: Vec<ConditionRow>,
@@ -32,7 +32,7 @@ pub struct Reports {
 }
 
 /// The reports that are current at a given time.
-pub struct Current<'a> {
+pub(crate) struct Current<'a> {
     /// Partitions from which a report is due.
     pub rows: Vec<&'a StatusRow>,
     /// Consumer groups and topics that no longer report, with the time of their last report.
@@ -48,7 +48,7 @@ pub struct Current<'a> {
 ///
 /// # Errors
 /// The errors of the archive.
-pub fn load(archive: &dyn Archive, from: Timestamp, grain: i64, now: Timestamp) -> Result<Reports, NoAnswer> {
+pub(crate) fn load(archive: &dyn Archive, from: Timestamp, grain: i64, now: Timestamp) -> Result<Reports, NoAnswer> {
     let status = archive.status()?;
     // Arrivals are counted by the detector's clock.
     let ahead = skew(&status).map_or(0, |seconds| (seconds * 1000.0) as i64);
@@ -80,13 +80,13 @@ fn skew(status: &[StatusRow]) -> Option<f64> {
 }
 
 /// Returns whether the report is the last one of a worker that has ended.
-pub fn has_ended(row: &StatusRow) -> bool {
+pub(crate) fn has_ended(row: &StatusRow) -> bool {
     row.state == ComponentState::Stopped.describe()
 }
 
 impl Reports {
     /// Returns the reports that are current at `now`, if they were read at `taken`.
-    pub fn current(&self, taken: Timestamp, now: Timestamp) -> Current<'_> {
+    pub(crate) fn current(&self, taken: Timestamp, now: Timestamp) -> Current<'_> {
         let since = (now.millis() - taken.millis()).max(0) as f64 / 1000.0;
         let is_fresh = |age: f64| age.max(0.0) + since <= SILENT;
         let live = self.status.iter().filter(|row| is_fresh(row.age)).collect::<Vec<_>>();
@@ -126,26 +126,26 @@ impl Reports {
     }
 
     /// Returns by how many seconds the detectors' clocks are ahead of the database's, if the difference matters.
-    pub fn skew(&self) -> Option<f64> {
+    pub(crate) fn skew(&self) -> Option<f64> {
         skew(&self.status)
     }
 
     /// Returns the outcome counts of the last minutes.
-    pub fn lately(&self) -> Tally {
+    pub(crate) fn lately(&self) -> Tally {
         let mut sum = Tally::default();
         self.lately.iter().for_each(|row| sum += row.activity.tally);
         sum
     }
 
     /// Returns whether records arrive and all of them are rejected.
-    pub fn is_all_rejected(&self) -> bool {
+    pub(crate) fn is_all_rejected(&self) -> bool {
         let lately = self.lately();
         lately.rejected > 0 && lately.judged + lately.learning == 0
     }
 
     /// Returns the rates in records per second: judged, learning, rejected, ignored, excluded. They are those of the last whole
     /// minutes, or of the current minute if there is no other.
-    pub fn pace(&self, taken: Timestamp) -> Option<[f64; 5]> {
+    pub(crate) fn pace(&self, taken: Timestamp) -> Option<[f64; 5]> {
         let this = taken.millis().div_euclid(MINUTE) * MINUTE;
         let sum = |from: i64, to: i64| {
             let mut sum = Tally::default();
@@ -170,7 +170,7 @@ impl Reports {
     }
 
     /// Returns why the detector did not serve at its last report, if a condition reported then or later tells.
-    pub fn last_reason(&self) -> Option<&ConditionRow> {
+    pub(crate) fn last_reason(&self) -> Option<&ConditionRow> {
         let newest = self.status.iter().map(|row| row.age).fold(f64::INFINITY, f64::min);
         let reasons = self.conditions.iter().filter(|row| row.severity == ConditionSeverity::Degraded);
         let at_last =
@@ -179,49 +179,49 @@ impl Reports {
     }
 
     /// Returns all stored conditions, each with whether it was reported recently.
-    pub fn all_conditions(&self) -> impl Iterator<Item = (&ConditionRow, bool)> {
+    pub(crate) fn all_conditions(&self) -> impl Iterator<Item = (&ConditionRow, bool)> {
         self.conditions.iter().map(|row| (row, row.age <= SILENT))
     }
 }
 
 impl<'a> Current<'a> {
     /// Returns whether a partition's report is too old.
-    pub fn is_silent(&self, row: &StatusRow) -> bool {
+    pub(crate) fn is_silent(&self, row: &StatusRow) -> bool {
         self.age(row) > SILENT
     }
 
     /// Returns the current age of a report in seconds.
-    pub fn age(&self, row: &StatusRow) -> f64 {
+    pub(crate) fn age(&self, row: &StatusRow) -> f64 {
         row.age.max(0.0) + self.since
     }
 
     /// Returns the number of partitions that report.
-    pub fn fresh(&self) -> usize {
+    pub(crate) fn fresh(&self) -> usize {
         self.rows.iter().filter(|row| !self.is_silent(row)).count()
     }
 
     /// Returns whether any worker reports that it is running.
-    pub fn is_reporting(&self) -> bool {
+    pub(crate) fn is_reporting(&self) -> bool {
         self.rows.iter().any(|row| !self.is_silent(row) && !has_ended(row))
     }
 
     /// Returns whether the last report of every worker was that it has ended.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         !self.rows.is_empty() && self.rows.iter().all(|row| has_ended(row))
     }
 
     /// Returns the age of the newest report in seconds; `None` if there is no report.
-    pub fn newest(&self) -> Option<f64> {
+    pub(crate) fn newest(&self) -> Option<f64> {
         self.rows.iter().map(|row| self.age(row)).reduce(f64::min)
     }
 
     /// Returns the conditions that make detection or storage incomplete.
-    pub fn degrading(&self) -> impl Iterator<Item = &'a ConditionRow> {
+    pub(crate) fn degrading(&self) -> impl Iterator<Item = &'a ConditionRow> {
         self.conditions.iter().filter(|(row, _)| row.severity == ConditionSeverity::Degraded).map(|(row, _)| *row)
     }
 
     /// Returns whether a condition with this code is current.
-    pub fn has(&self, code: ConditionCode) -> bool {
+    pub(crate) fn has(&self, code: ConditionCode) -> bool {
         self.conditions.iter().any(|(row, _)| row.code == code.as_str())
     }
 }

@@ -15,7 +15,7 @@ use crate::page::frame::Frame;
 use crate::page::respond;
 
 /// Describes a review in words for users.
-pub fn words(review: Review) -> &'static str {
+pub(crate) fn words(review: Review) -> &'static str {
     match review {
         Review::None => "not reviewed",
         Review::Ack => "acknowledged",
@@ -27,7 +27,7 @@ pub fn words(review: Review) -> &'static str {
 
 /// Values for the template of the form.
 #[derive(Serialize)]
-pub struct ReviewForm {
+pub(crate) struct ReviewForm {
     /// URL path to which the form is sent.
     url: String,
     current: &'static str,
@@ -57,7 +57,7 @@ struct ReviewLine {
 
 impl ReviewForm {
     /// Makes the form of an anomaly from its reviews, newest first.
-    pub fn of(id: &AnomalyId, reviews: &[ReviewRecord], now: Timestamp) -> ReviewForm {
+    pub(crate) fn of(id: &AnomalyId, reviews: &[ReviewRecord], now: Timestamp) -> ReviewForm {
         use Review as R;
         let current = reviews.first().map_or(R::None, |newest| newest.review);
         let choice = |(review, words, key): (R, _, _)| ReviewChoice {
@@ -97,7 +97,7 @@ impl ReviewForm {
 }
 
 /// Adds a review and redirects to the anomaly.
-pub fn add(context: &RequestContext<'_>, id: &AnomalyId) -> Response {
+pub(crate) fn add(context: &RequestContext<'_>, id: &AnomalyId) -> Response {
     let site = context.site;
     let refuse = |status, heading: &str, text: &str| {
         notice::page(site, status, &Frame::still(context, "Review not saved"), heading, text)

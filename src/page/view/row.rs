@@ -16,7 +16,7 @@ const NEW: i64 = 30_000;
 
 /// Values for the template of the row.
 #[derive(Debug, Serialize)]
-pub struct AnomalyRow {
+pub(crate) struct AnomalyRow {
     /// Identity of the row within the page.
     pub key: String,
     severity: &'static str,
@@ -46,7 +46,7 @@ pub struct AnomalyRow {
 
 impl AnomalyRow {
     /// Makes the row of an anomaly.
-    pub fn of(record: &StoredAnomaly, now: Timestamp) -> AnomalyRow {
+    pub(crate) fn of(record: &StoredAnomaly, now: Timestamp) -> AnomalyRow {
         let anomaly = &record.anomaly;
         let figures = DisplayedNumbers::of(anomaly);
         let time = anomaly.timestamp.unwrap_or(record.detected_at);
@@ -84,13 +84,13 @@ impl AnomalyRow {
     }
 
     /// Makes the rows of several anomalies, in the same order.
-    pub fn all(records: &[StoredAnomaly], now: Timestamp) -> Vec<AnomalyRow> {
+    pub(crate) fn all(records: &[StoredAnomaly], now: Timestamp) -> Vec<AnomalyRow> {
         records.iter().map(|record| AnomalyRow::of(record, now)).collect()
     }
 }
 
 /// Makes the heading of the group of anomalies whose times are outside the range.
-pub fn outside_heading(outside: &Outside, words: &str) -> String {
+pub(crate) fn outside_heading(outside: &Outside, words: &str) -> String {
     let more = if outside.is_more { "More than " } else { "" };
     match outside.records.len() as u64 {
         0 => String::new(),

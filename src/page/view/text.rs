@@ -11,28 +11,28 @@ use crate::event::Timestamp;
 use crate::page::chart::escape;
 
 /// Formats outside text as plain text, for places without elements: attributes, titles, drawings.
-pub fn isolated(text: &str) -> String {
+pub(crate) fn isolated(text: &str) -> String {
     format!("\u{2068}{}\u{2069}", shown(text))
 }
 
 /// Formats a name from outside as HTML.
-pub fn named(text: &str) -> String {
+pub(crate) fn named(text: &str) -> String {
     format!("<bdi>{}</bdi>", escape(&shown(text)))
 }
 
 /// Makes the control and direction characters of outside text visible.
-pub fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     crate::foreign::text(text).to_string()
 }
 
 /// Formats a time as HTML. It contains the UTC time and what the script needs to convert it to the browser's zone.
-pub fn timed(time: Timestamp, form: TimeForm, now: Timestamp) -> String {
+pub(crate) fn timed(time: Timestamp, form: TimeForm, now: Timestamp) -> String {
     format!("<time datetime=\"{time}\" data-form=\"{}\">{}</time>", form.as_str(), form.write(time, now))
 }
 
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeForm {
+pub(crate) enum TimeForm {
     /// With seconds, and with the date if it is not today's.
     Moment,
     /// With seconds and with the date.
@@ -43,7 +43,7 @@ pub enum TimeForm {
 
 impl TimeForm {
     /// Returns the name that the script uses.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             TimeForm::Moment => "moment",
             TimeForm::Full => "full",
@@ -63,34 +63,34 @@ impl TimeForm {
 /// A sentence in the form of HTML.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Sentence(String);
+pub(crate) struct Sentence(String);
 
 impl Sentence {
     /// Makes a sentence of this program's own words.
-    pub fn say(text: &str) -> Sentence {
+    pub(crate) fn say(text: &str) -> Sentence {
         Sentence(escape(text))
     }
 
     /// Appends words of this program.
-    pub fn and(mut self, text: &str) -> Sentence {
+    pub(crate) fn and(mut self, text: &str) -> Sentence {
         self.0 += &escape(text);
         self
     }
 
     /// Appends a name from outside, isolated and escaped.
-    pub fn name(mut self, text: &str) -> Sentence {
+    pub(crate) fn name(mut self, text: &str) -> Sentence {
         self.0 += &named(text);
         self
     }
 
     /// Appends a time, as HTML.
-    pub fn time(mut self, time: Timestamp, now: Timestamp) -> Sentence {
+    pub(crate) fn time(mut self, time: Timestamp, now: Timestamp) -> Sentence {
         self.0 += &timed(time, TimeForm::Moment, now);
         self
     }
 
     /// Appends another sentence after a separator.
-    pub fn then(mut self, other: Sentence) -> Sentence {
+    pub(crate) fn then(mut self, other: Sentence) -> Sentence {
         if !self.0.is_empty() && !other.0.is_empty() {
             self.0 += " \u{b7} ";
         }
@@ -99,7 +99,7 @@ impl Sentence {
     }
 
     /// Returns whether the sentence is empty.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

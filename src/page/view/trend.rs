@@ -12,11 +12,11 @@ const LEAST: i64 = 4_000;
 
 /// Observed lags of the last minute, by time.
 #[derive(Default)]
-pub struct Trend(Mutex<VecDeque<(Timestamp, u64)>>);
+pub(crate) struct Trend(Mutex<VecDeque<(Timestamp, u64)>>);
 
 impl Trend {
     /// Adds an observation and returns whether the lag shrinks; `None` while this is not known.
-    pub fn note(&self, taken: Timestamp, lag: u64) -> Option<bool> {
+    pub(crate) fn note(&self, taken: Timestamp, lag: u64) -> Option<bool> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.retain(|(time, _)| (0..REACH).contains(&(taken.millis() - time.millis())));
         if seen.back().is_none_or(|(time, _)| *time < taken) {

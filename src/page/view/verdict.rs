@@ -45,7 +45,7 @@ struct BannerContext {
 }
 
 /// Makes the banner of the overview.
-pub fn of(site: &Site, data: &OverviewData, query: &PageQuery, taken: Timestamp) -> Banner {
+pub(crate) fn of(site: &Site, data: &OverviewData, query: &PageQuery, taken: Timestamp) -> Banner {
     let is_shrinking = site.is_shrinking(data.lag(taken), taken);
     let seen = BannerContext { is_shrinking, ahead: site.clock_ahead() };
     verdict(data, query, taken, site.now(), seen)

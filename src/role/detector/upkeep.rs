@@ -14,7 +14,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(60);
 const APART_MILLIS: i64 = 300_000;
 
 /// State between two passes of the upkeep.
-pub struct Upkeep {
+pub(crate) struct Upkeep {
     settings: PostgresSettings,
     component: Arc<Component>,
     next: Instant,
@@ -25,13 +25,13 @@ pub struct Upkeep {
 
 impl Upkeep {
     /// Creates the upkeep. The first pass is due at once. It raises conditions on `component`.
-    pub fn new(settings: &PostgresSettings, component: Arc<Component>) -> Self {
+    pub(crate) fn new(settings: &PostgresSettings, component: Arc<Component>) -> Self {
         let now = Instant::now();
         Upkeep { settings: settings.clone(), component, next: now, last: now, done: (0, 0, 0) }
     }
 
     /// Runs one limited pass if it is due.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         let now = Instant::now();
         if now < self.next {
             return;

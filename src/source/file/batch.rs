@@ -6,13 +6,13 @@ use super::reading::FileReading;
 use crate::event::{Event, Rejection};
 
 /// Maximum length of a record in bytes. A longer one is an error, so that memory stays bounded.
-pub const MAX_RECORD: usize = 16 << 20;
+pub(crate) const MAX_RECORD: usize = 16 << 20;
 /// Number of bytes at which a batch is full.
 const FULL: usize = 4 << 20;
 
 /// One record of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchRow<'a> {
+pub(crate) struct BatchRow<'a> {
     /// Zero-based number among the records of the file.
     pub index: i64,
     /// One-based line on which it begins.
@@ -31,7 +31,7 @@ struct RowPosition {
 
 /// A kind of lines: their number, and the first of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LineCount {
+pub(crate) struct LineCount {
     /// Number of lines of this kind.
     pub count: u64,
     /// One-based number of the first line; 0 if there is none.
@@ -40,12 +40,12 @@ pub struct LineCount {
 
 impl LineCount {
     /// Counts one more line of this kind.
-    pub fn add(&mut self, line: u64) {
+    pub(crate) fn add(&mut self, line: u64) {
         self.join(LineCount { count: 1, first: line });
     }
 
     /// Adds the counts of a later part of the file.
-    pub fn join(&mut self, other: LineCount) {
+    pub(crate) fn join(&mut self, other: LineCount) {
         if self.count == 0 {
             self.first = other.first;
         }
@@ -55,7 +55,7 @@ impl LineCount {
 
 /// Lines of a table, after its header line, that are not rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SkippedLines {
+pub(crate) struct SkippedLines {
     /// Lines that begin with `#`.
     pub comments: LineCount,
     /// Repetitions of the header line.
@@ -64,7 +64,7 @@ pub struct SkippedLines {
 
 impl SkippedLines {
     /// Adds the counts of a later part of the file.
-    pub fn join(&mut self, other: SkippedLines) {
+    pub(crate) fn join(&mut self, other: SkippedLines) {
         self.comments.join(other.comments);
         self.headers.join(other.headers);
     }
@@ -72,7 +72,7 @@ impl SkippedLines {
 
 /// Records that were read together.
 #[derive(Debug)]
-pub struct RecordBatch {
+pub(crate) struct RecordBatch {
     reading: Arc<FileReading>,
     text: Vec<u8>,
     places: Vec<RowPosition>,
@@ -82,39 +82,39 @@ pub struct RecordBatch {
 
 impl RecordBatch {
     /// Creates an empty batch; `reading` decodes its records.
-    pub fn new(reading: Arc<FileReading>) -> Self {
+    pub(crate) fn new(reading: Arc<FileReading>) -> Self {
         RecordBatch { reading, text: Vec::new(), places: Vec::new(), passed: SkippedLines::default() }
     }
 
     /// Appends a record to the batch.
-    pub fn push(&mut self, row: BatchRow<'_>) {
+    pub(crate) fn push(&mut self, row: BatchRow<'_>) {
         let start = self.text.len();
         self.text.extend_from_slice(row.bytes);
         self.places.push(RowPosition { index: row.index, line: row.line, start, end: self.text.len() });
     }
 
     /// Returns the number of records in the batch.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
 
     /// Returns whether the batch has no records.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
     /// Returns whether the batch has reached its size limit.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.text.len() >= FULL
     }
 
     /// Returns how its records are decoded.
-    pub fn reading(&self) -> &Arc<FileReading> {
+    pub(crate) fn reading(&self) -> &Arc<FileReading> {
         &self.reading
     }
 
     /// Returns the record at an index below [`len`](Self::len).
-    pub fn row(&self, at: usize) -> BatchRow<'_> {
+    pub(crate) fn row(&self, at: usize) -> BatchRow<'_> {
         let RowPosition { index, line, start, end } = self.places[at];
         BatchRow { index, line, bytes: &self.text[start..end] }
     }
@@ -123,7 +123,7 @@ impl RecordBatch {
     ///
     /// # Errors
     /// Why it is not an event.
-    pub fn event(&self, at: usize) -> Result<Option<Event<'_>>, Rejection> {
+    pub(crate) fn event(&self, at: usize) -> Result<Option<Event<'_>>, Rejection> {
         self.reading.event(self.row(at).bytes)
     }
 }

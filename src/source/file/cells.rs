@@ -4,14 +4,14 @@
 use std::borrow::Cow;
 
 /// Maximum number of lines of a row. Otherwise a quote that is never closed would take the rest of the file.
-pub const MAX_LINES: u64 = 100;
+pub(crate) const MAX_LINES: u64 = 100;
 
 /// Possible delimiters before the header line determines one.
-pub const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+pub(crate) const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 /// Why a row has no end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnendedRow {
+pub(crate) enum UnendedRow {
     /// A quoted cell has more than [`MAX_LINES`] lines.
     TooManyLines,
     /// Text follows the closing quote of a cell of several lines.
@@ -20,7 +20,7 @@ pub enum UnendedRow {
 
 /// How far the current row was scanned.
 #[derive(Debug, Default)]
-pub struct RowScan {
+pub(crate) struct RowScan {
     bytes: usize,
     is_quoted: bool,
     /// Number of line ends within quotes.
@@ -32,7 +32,7 @@ impl RowScan {
     ///
     /// # Errors
     /// Why it has no end.
-    pub fn row(
+    pub(crate) fn row(
         &mut self,
         text: &[u8],
         is_all: bool,
@@ -79,14 +79,14 @@ impl RowScan {
 
 /// Iterates over the cells of one row; `None` for a cell with wrong quotes.
 #[derive(Debug, Clone)]
-pub struct Cells<'a> {
+pub(crate) struct Cells<'a> {
     rest: Option<&'a [u8]>,
     delimiter: u8,
 }
 
 impl<'a> Cells<'a> {
     /// Creates the iterator for a row without its line end.
-    pub fn new(row: &'a [u8], delimiter: u8) -> Self {
+    pub(crate) fn new(row: &'a [u8], delimiter: u8) -> Self {
         Cells { rest: Some(row), delimiter }
     }
 

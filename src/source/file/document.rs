@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Splits the available bytes into JSON values.
 #[derive(Debug)]
-pub struct JsonSplitter {
+pub(crate) struct JsonSplitter {
     index: i64,
     /// One-based line of the first available byte.
     line: u64,
@@ -29,7 +29,7 @@ struct Scan {
 
 impl JsonSplitter {
     /// Creates a splitter for the beginning of a file.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         JsonSplitter { index: 0, line: 1, array: None, scan: Scan::default() }
     }
 
@@ -37,7 +37,7 @@ impl JsonSplitter {
     ///
     /// # Errors
     /// 65 for a value of more than [`MAX_RECORD`] bytes, and for a file that ends within a value or an array.
-    pub fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
+    pub(crate) fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
         if self.scan.bytes == 0 {
             self.skip(input);
         }
@@ -94,7 +94,7 @@ impl JsonSplitter {
 }
 
 /// Returns whether the first value of a text ends in it.
-pub fn is_whole(text: &[u8]) -> bool {
+pub(crate) fn is_whole(text: &[u8]) -> bool {
     Scan::default().value(text, false).is_some()
 }
 

@@ -14,7 +14,7 @@ const CHUNK: usize = 1 << 18;
 const MAGIC: usize = 10;
 
 /// An open file, or standard input.
-pub struct InputFile {
+pub(crate) struct InputFile {
     name: String,
     from: Box<dyn Read + Send>,
     is_packed: bool,
@@ -31,7 +31,7 @@ impl InputFile {
     ///
     /// # Errors
     /// 66 if it cannot be read, 65 if it is not text in a supported form.
-    pub fn open(path: &str) -> Result<Self> {
+    pub(crate) fn open(path: &str) -> Result<Self> {
         let cannot = |e: io::Error| Error::no_input(format_args!("cannot read {path}: {e}"));
         let file = if path == "-" { None } else { Some(File::open(path).map_err(cannot)?) };
         let is_regular = file.as_ref().is_some_and(|file| file.metadata().is_ok_and(|about| about.is_file()));
@@ -73,27 +73,27 @@ impl InputFile {
     }
 
     /// Returns the name for messages.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the bytes that were read and not consumed.
-    pub fn at_hand(&self) -> &[u8] {
+    pub(crate) fn at_hand(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
     /// Returns whether nothing follows the available bytes.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.has_ended
     }
 
     /// Returns whether reading more bytes may block.
-    pub fn may_keep_silent(&self) -> bool {
+    pub(crate) fn may_keep_silent(&self) -> bool {
         !self.is_regular
     }
 
     /// Consumes bytes from the beginning of the slice.
-    pub fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start += count.min(self.end - self.start);
     }
 
@@ -101,7 +101,7 @@ impl InputFile {
     ///
     /// # Errors
     /// 66 if the file cannot be read further, 65 if it is damaged.
-    pub fn more(&mut self) -> Result<()> {
+    pub(crate) fn more(&mut self) -> Result<()> {
         self.fill().map_err(|e| {
             let is_damaged = matches!(
                 e.kind(),

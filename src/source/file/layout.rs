@@ -16,7 +16,7 @@ const NAME: usize = 60;
 
 /// The layout of a table, from its header line.
 #[derive(Debug)]
-pub struct FileLayout {
+pub(crate) struct FileLayout {
     delimiter: u8,
     /// For each column the number of the parser's path that it contains.
     columns: Vec<Option<usize>>,
@@ -31,7 +31,7 @@ impl FileLayout {
     ///
     /// # Errors
     /// 65 if there is no column with the value or with a name that the user gave, or if two columns have the same name.
-    pub fn of(file: &str, line: &[u8], delimiter: Option<u8>, options: &FileOptions<'_>) -> Result<Self> {
+    pub(crate) fn of(file: &str, line: &[u8], delimiter: Option<u8>, options: &FileOptions<'_>) -> Result<Self> {
         let delimiter = delimiter.unwrap_or_else(|| {
             // If several delimiters give as many cells, use the first.
             let best = DELIMITERS.iter().rev().max_by_key(|d| {
@@ -63,7 +63,7 @@ impl FileLayout {
     }
 
     /// Returns whether a line has a column with the value, and other columns.
-    pub fn is_header(line: &[u8], delimiter: Option<u8>, fields: &Fields) -> bool {
+    pub(crate) fn is_header(line: &[u8], delimiter: Option<u8>, fields: &Fields) -> bool {
         let one = delimiter.map(|delimiter| [delimiter; 4]);
         one.unwrap_or(DELIMITERS).iter().any(|delimiter| {
             let headers = headers(line, *delimiter);
@@ -72,17 +72,17 @@ impl FileLayout {
     }
 
     /// Returns the escaped names of the columns.
-    pub fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 
     /// Returns whether no column contains the device.
-    pub fn has_one_device(&self) -> bool {
+    pub(crate) fn has_one_device(&self) -> bool {
         self.one_device.is_some()
     }
 
     /// Returns the delimiter of the table.
-    pub fn delimiter(&self) -> u8 {
+    pub(crate) fn delimiter(&self) -> u8 {
         self.delimiter
     }
 
@@ -90,7 +90,7 @@ impl FileLayout {
     ///
     /// # Errors
     /// Why it is not an event.
-    pub fn event<'a>(
+    pub(crate) fn event<'a>(
         &self,
         row: &'a [u8],
         device: &'a str,

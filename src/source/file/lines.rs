@@ -7,7 +7,7 @@ use crate::error::Result;
 
 /// Splits the available bytes into lines.
 #[derive(Debug, Default)]
-pub struct LineSplitter {
+pub(crate) struct LineSplitter {
     index: i64,
     line: u64,
     /// Number of available bytes without a line end.
@@ -19,7 +19,7 @@ impl LineSplitter {
     ///
     /// # Errors
     /// 65 for a line of more than [`MAX_RECORD`] bytes.
-    pub fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
+    pub(crate) fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
         loop {
             let at_hand = input.at_hand();
             let (end, next) = match memchr::memchr(b'\n', &at_hand[self.scanned..]) {

@@ -6,7 +6,7 @@ use crate::event::{Event, Forms, Parser, RawRecord, Rejection};
 
 /// The decoding of a file's records.
 #[derive(Debug)]
-pub struct FileReading {
+pub(crate) struct FileReading {
     parser: Parser,
     /// Accepted spellings of values, with the decimal point of the file.
     forms: Forms,
@@ -18,7 +18,7 @@ pub struct FileReading {
 
 impl FileReading {
     /// Creates the decoding; `layout` is that of a table.
-    pub fn new(parser: Parser, decimal_comma: bool, device: String, layout: Option<FileLayout>) -> Self {
+    pub(crate) fn new(parser: Parser, decimal_comma: bool, device: String, layout: Option<FileLayout>) -> Self {
         let forms = Forms { decimal_comma, ..parser.forms().clone() };
         FileReading { parser, forms, device, layout }
     }
@@ -27,7 +27,7 @@ impl FileReading {
     ///
     /// # Errors
     /// Why it is not an event.
-    pub fn event<'a>(&'a self, bytes: &'a [u8]) -> Result<Option<Event<'a>>, Rejection> {
+    pub(crate) fn event<'a>(&'a self, bytes: &'a [u8]) -> Result<Option<Event<'a>>, Rejection> {
         self.read(bytes, &self.forms)
     }
 
@@ -39,22 +39,22 @@ impl FileReading {
     }
 
     /// Returns whether records are the rows of a table.
-    pub fn is_table(&self) -> bool {
+    pub(crate) fn is_table(&self) -> bool {
         self.layout.is_some()
     }
 
     /// Returns the escaped names of a table's columns.
-    pub fn columns(&self) -> &[String] {
+    pub(crate) fn columns(&self) -> &[String] {
         self.layout.as_ref().map_or(&[], FileLayout::names)
     }
 
     /// Returns the device of all rows, for a table without such a column.
-    pub fn only_device(&self) -> Option<&str> {
+    pub(crate) fn only_device(&self) -> Option<&str> {
         self.layout.as_ref().filter(|layout| layout.has_one_device()).map(|_| self.device.as_str())
     }
 
     /// Returns whether a row would be an event with a comma as decimal point.
-    pub fn is_event_with_comma(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn is_event_with_comma(&self, bytes: &[u8]) -> bool {
         let forms = Forms { decimal_comma: true, ..self.forms.clone() };
         self.is_table() && self.read(bytes, &forms).is_ok()
     }

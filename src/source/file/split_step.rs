@@ -6,7 +6,7 @@ use crate::error::Error;
 
 /// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SplitStep {
+pub(crate) enum SplitStep {
     /// A record was split off.
     Record,
     /// A line that is not a record was skipped.
@@ -18,7 +18,7 @@ pub enum SplitStep {
 }
 
 /// The error for a record that exceeds the limit.
-pub fn too_long(input: &InputFile, what: &str, line: u64) -> Error {
+pub(crate) fn too_long(input: &InputFile, what: &str, line: u64) -> Error {
     Error::data(format_args!(
         "{}:{line}: the {what} that begins here has more than {} MiB, which is the limit of one record; \
          the rest of the file was not read",

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// Splits the available bytes into rows.
 #[derive(Debug)]
-pub struct RowSplitter {
+pub(crate) struct RowSplitter {
     /// `None` until the header line is read.
     delimiter: Option<u8>,
     line_end: u8,
@@ -29,7 +29,7 @@ impl RowSplitter {
     ///
     /// # Errors
     /// 65 if the table lacks a required column.
-    pub fn open(input: &mut InputFile, options: &FileOptions<'_>) -> Result<(Self, FileLayout)> {
+    pub(crate) fn open(input: &mut InputFile, options: &FileOptions<'_>) -> Result<(Self, FileLayout)> {
         let mut table = RowSplitter {
             delimiter: options.delimiter,
             line_end: line_end(input)?,
@@ -66,7 +66,7 @@ impl RowSplitter {
     }
 
     /// Returns the lines that were skipped since the last call.
-    pub fn take_passed(&mut self) -> SkippedLines {
+    pub(crate) fn take_passed(&mut self) -> SkippedLines {
         std::mem::take(&mut self.passed)
     }
 
@@ -90,7 +90,7 @@ impl RowSplitter {
     ///
     /// # Errors
     /// 65 for a row of more than [`MAX_RECORD`] bytes or [`MAX_LINES`] lines, and for a file that ends within quotes.
-    pub fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
+    pub(crate) fn next(&mut self, input: &mut InputFile, take: &mut dyn FnMut(BatchRow<'_>)) -> Result<SplitStep> {
         if let Some((line, bytes)) = self.first.take() {
             take(BatchRow { index: 0, line, bytes: &bytes });
             self.index = 1;

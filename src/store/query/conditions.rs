@@ -7,7 +7,7 @@ use crate::event::Timestamp;
 
 /// Conditions of one statement with their values, numbered as they are added.
 #[derive(Default)]
-pub struct WhereClause {
+pub(crate) struct WhereClause {
     /// From ` where` on; empty without conditions.
     pub text: String,
     values: Vec<Box<dyn ToSql + Sync>>,
@@ -15,7 +15,7 @@ pub struct WhereClause {
 
 impl WhereClause {
     /// Adds a condition; each `?` in it stands for the next of the values.
-    pub fn and(&mut self, condition: &str, values: Vec<Box<dyn ToSql + Sync>>) {
+    pub(crate) fn and(&mut self, condition: &str, values: Vec<Box<dyn ToSql + Sync>>) {
         self.text += if self.text.is_empty() { " where " } else { " and " };
         let mut number = self.values.len();
         for part in condition.split_inclusive('?') {
@@ -47,7 +47,7 @@ impl WhereClause {
     }
 
     /// Of the table of anomalies.
-    pub fn of(filter: &Filter) -> WhereClause {
+    pub(crate) fn of(filter: &Filter) -> WhereClause {
         let mut conditions = WhereClause::default();
         conditions.series(filter);
         conditions.any("method", &filter.methods);
@@ -58,7 +58,7 @@ impl WhereClause {
     }
 
     /// Of a table of rows or of totals, by its own column of time.
-    pub fn over(table: &str, filter: &Filter, bins: &Bins, time: &str) -> WhereClause {
+    pub(crate) fn over(table: &str, filter: &Filter, bins: &Bins, time: &str) -> WhereClause {
         if table == "anomalies" {
             return WhereClause::of(&Filter { from: Some(bins.from), to: bins.to(), ..filter.clone() });
         }
@@ -69,7 +69,7 @@ impl WhereClause {
     }
 
     /// What totals also have.
-    pub fn series(&mut self, filter: &Filter) {
+    pub(crate) fn series(&mut self, filter: &Filter) {
         if filter.is_impossible {
             self.and("false", Vec::new());
         }
@@ -80,7 +80,7 @@ impl WhereClause {
     }
 
     /// What is on one side of a key.
-    pub fn beyond(&mut self, sign: &str, key: &PageKey) {
+    pub(crate) fn beyond(&mut self, sign: &str, key: &PageKey) {
         // The first condition is implied by the second, but only the first can use the index.
         self.and(&format!("event_time {sign}= ?"), vec![Box::new(key.time.to_time())]);
         let columns = "event_time, source_topic, source_partition, source_offset, source_index, kind";
@@ -115,13 +115,13 @@ impl WhereClause {
     }
 
     /// Adds a value that the statement itself names; returns its number.
-    pub fn value(&mut self, value: impl ToSql + Sync + 'static) -> usize {
+    pub(crate) fn value(&mut self, value: impl ToSql + Sync + 'static) -> usize {
         self.values.push(Box::new(value));
         self.values.len()
     }
 
     /// In the order of their numbers.
-    pub fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(crate) fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.values.iter().map(AsRef::as_ref).collect()
     }
 }

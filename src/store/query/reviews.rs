@@ -83,7 +83,7 @@ impl ReviewQueries for PostgresArchive {
 ///
 /// # Errors
 /// The database's.
-pub fn latest<'a>(
+pub(crate) fn latest<'a>(
     client: &mut impl GenericClient,
     anomalies: impl Iterator<Item = &'a Anomaly>,
 ) -> Result<HashMap<AnomalyId, Review>, Error> {

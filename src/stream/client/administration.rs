@@ -9,7 +9,7 @@ use crate::stop::Stop;
 
 /// Properties that distinguish the input topic from another one with the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicIdentity {
+pub(crate) struct TopicIdentity {
     /// Id of the topic in the cluster; a recreated topic has another id. `None` if the cluster does not return it.
     pub id: Option<String>,
     /// Number of partitions.
@@ -18,7 +18,7 @@ pub struct TopicIdentity {
 
 /// Activity of other programs in the group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ForeignCommits {
+pub(crate) struct ForeignCommits {
     /// Partitions whose committed offset has no progress of a detector, with that offset.
     pub commits: Positions,
     /// Members of the group that are not detectors, each as client id and host.
@@ -27,7 +27,7 @@ pub struct ForeignCommits {
 
 /// Asks about the topic that a client consumes.
 #[allow(clippy::missing_errors_doc)]
-pub trait TopicAdministration: ClusterConnection {
+pub(crate) trait TopicAdministration: ClusterConnection {
     /// Returns the topic's identity.
     fn identity(&mut self) -> Result<TopicIdentity, Fault>;
 
@@ -38,7 +38,7 @@ pub trait TopicAdministration: ClusterConnection {
 
 /// Asks about the group that a client belongs to.
 #[allow(clippy::missing_errors_doc)]
-pub trait GroupAdministration: ClusterConnection {
+pub(crate) trait GroupAdministration: ClusterConnection {
     /// Returns the committed state of each partition, after all transactions in progress.
     fn committed(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault>;
 

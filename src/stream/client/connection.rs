@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A client of the cluster. The clock is the client's own, so that a simulation can supply a virtual one.
-pub trait ClusterConnection {
+pub(crate) trait ClusterConnection {
     /// Returns the time since some fixed moment; it never decreases.
     fn now(&self) -> Duration;
 

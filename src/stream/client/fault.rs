@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Remedy for a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
+pub(crate) enum Remedy {
     /// Repeat the call with the same arguments.
     Retry,
     /// Abort the transaction, rewind and continue.
@@ -19,7 +19,7 @@ pub enum Remedy {
 
 /// A failed call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// The remedy.
     pub remedy: Remedy,
     /// Message for people.
@@ -30,12 +30,12 @@ pub struct Fault {
 
 impl Fault {
     /// Creates a fault with its remedy.
-    pub fn new(remedy: Remedy, message: impl fmt::Display) -> Self {
+    pub(crate) fn new(remedy: Remedy, message: impl fmt::Display) -> Self {
         Fault { remedy, message: message.to_string(), is_too_large: false }
     }
 
     /// Changes the remedy of a fault in a call that cannot be repeated: rebuild.
-    pub fn or_rebuild(self) -> Self {
+    pub(crate) fn or_rebuild(self) -> Self {
         match self.remedy {
             Remedy::Stop | Remedy::Yield => self,
             _ => Fault { remedy: Remedy::Rebuild, ..self },

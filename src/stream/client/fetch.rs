@@ -9,7 +9,7 @@ use super::record::RecordVisitor;
 
 /// Fetches the records of the assigned partitions.
 #[allow(clippy::missing_errors_doc)]
-pub trait RecordFetch: ClusterConnection {
+pub(crate) trait RecordFetch: ClusterConnection {
     /// Waits at most `wait` for the first record, then passes at most `most` available ones, by partition. Returns
     /// their number; 0 may also mean that the group changed. With `most` 0 it only stays in the group and waits for a
     /// change.

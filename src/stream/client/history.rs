@@ -9,7 +9,7 @@ use super::record::{ConsumedRecord, RecordVisitor};
 
 /// The topics that can be read outside the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HistoryTopic {
+pub(crate) enum HistoryTopic {
     /// Topic `raw_events`.
     Input,
     /// Topic `anomaly_state`.
@@ -20,7 +20,7 @@ pub enum HistoryTopic {
 
 /// Reads ranges of offsets outside the group.
 #[allow(clippy::missing_errors_doc)]
-pub trait HistoryReader: ClusterConnection {
+pub(crate) trait HistoryReader: ClusterConnection {
     /// Returns the available offsets of all these partitions with one request: those of the input before the first open
     /// transaction, and all of the other topics.
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault>;
@@ -39,7 +39,7 @@ pub trait HistoryReader: ClusterConnection {
 
 /// Limits of [`read_to_end`].
 #[derive(Debug, Clone, Copy)]
-pub struct ReadLimits {
+pub(crate) struct ReadLimits {
     /// Longest time for all of it.
     pub total: Duration,
     /// Longest time without any progress.
@@ -50,7 +50,7 @@ pub struct ReadLimits {
 ///
 /// # Errors
 /// Those of the client and of `visit`, which ends the reading; `Retry` if a limit is exceeded.
-pub fn read_to_end<E: From<Fault>>(
+pub(crate) fn read_to_end<E: From<Fault>>(
     client: &mut impl HistoryReader,
     of: HistoryTopic,
     ranges: &OffsetRanges,

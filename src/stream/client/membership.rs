@@ -8,7 +8,7 @@ use super::offsets::Positions;
 
 /// The group assigned or revoked partitions; reported in order. Eager protocol: always all partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AssignmentChange {
+pub(crate) enum AssignmentChange {
     /// Answer with [`GroupMembership::assign`].
     Assigned(Vec<i32>),
     /// Answer with [`GroupMembership::unassign`].
@@ -17,7 +17,7 @@ pub enum AssignmentChange {
 
 /// A member of a consumer group. [`RecordFetch::poll`](super::RecordFetch::poll) keeps it in the group.
 #[allow(clippy::missing_errors_doc)]
-pub trait GroupMembership: ClusterConnection {
+pub(crate) trait GroupMembership: ClusterConnection {
     /// Subscribes to the topic, which joins the group.
     fn subscribe(&mut self) -> Result<(), Fault>;
 

@@ -6,14 +6,14 @@ use std::ops::Range;
 use crate::stream::progress::Progress;
 
 /// The next offset of each partition.
-pub type Positions = BTreeMap<i32, i64>;
+pub(crate) type Positions = BTreeMap<i32, i64>;
 
 /// Range of offsets of each partition, without its end.
-pub type OffsetRanges = BTreeMap<i32, Range<i64>>;
+pub(crate) type OffsetRanges = BTreeMap<i32, Range<i64>>;
 
 /// The committed state of the group in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommittedOffset {
+pub(crate) enum CommittedOffset {
     /// The committed progress.
     At(Progress),
     /// None: the group begins.

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-pub use crate::event::Headers;
+pub(crate) use crate::event::Headers;
 use crate::event::RawRecord;
 
 /// A consumed record, borrowed from the client.
 #[derive(Clone, Copy)]
-pub struct ConsumedRecord<'a> {
+pub(crate) struct ConsumedRecord<'a> {
     /// Offset in the partition.
     pub offset: i64,
     /// The record's own time, milliseconds since the epoch.
@@ -22,19 +22,19 @@ pub struct ConsumedRecord<'a> {
 
 impl<'a> ConsumedRecord<'a> {
     /// Returns the parts from which an event is decoded.
-    pub fn input(&self) -> RawRecord<'a> {
+    pub(crate) fn input(&self) -> RawRecord<'a> {
         RawRecord { key: self.key, value: self.value, headers: self.headers }
     }
 
     /// Returns the bytes of key and value.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         [self.key, self.value].map(|part| part.map_or(0, <[u8]>::len)).iter().sum()
     }
 }
 
 /// A record to send.
 #[derive(Debug, Clone, PartialEq)]
-pub struct OutgoingRecord {
+pub(crate) struct OutgoingRecord {
     /// Destination.
     pub output: OutputTopic,
     /// Key; may be null.
@@ -47,7 +47,7 @@ pub struct OutgoingRecord {
 
 impl OutgoingRecord {
     /// Returns the bytes of key, value and headers.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
         [&self.key, &self.value].map(|part| part.as_ref().map_or(0, Vec::len)).iter().sum::<usize>()
             + headers.sum::<usize>()
@@ -56,7 +56,7 @@ impl OutgoingRecord {
 
 /// The topics that the loop writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputTopic {
+pub(crate) enum OutputTopic {
     /// Topic `anomalies`.
     Anomalies,
     /// Topic `raw_events_dlq`.
@@ -66,4 +66,4 @@ pub enum OutputTopic {
 }
 
 /// Receives the records of one partition, in offset order.
-pub type RecordVisitor<'v> = dyn FnMut(i32, &[ConsumedRecord<'_>]) + 'v;
+pub(crate) type RecordVisitor<'v> = dyn FnMut(i32, &[ConsumedRecord<'_>]) + 'v;

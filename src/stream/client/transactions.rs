@@ -7,7 +7,7 @@ use crate::stream::progress::ProgressByPartition;
 
 /// A transactional producer, whose transactions contain the group's offsets.
 #[allow(clippy::missing_errors_doc)]
-pub trait TransactionalProducer: ClusterConnection {
+pub(crate) trait TransactionalProducer: ClusterConnection {
     /// Initialises the producer: fences an earlier one with the same transactional id.
     fn init_transactions(&mut self) -> Result<(), Fault>;
 

@@ -8,17 +8,17 @@ use super::tls;
 use crate::config::resolved::KafkaSettings;
 
 /// A missing topic, or one that a starting broker does not know yet, is found in seconds instead of minutes.
-pub const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "5000");
+pub(crate) const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "5000");
 
 /// A call of a transaction waits without end for a coordinator that has left the metadata, until the state of any
 /// connection changes (librdkafka #5511, #5456). Closing idle connections between two metadata requests changes it.
-pub const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
+pub(crate) const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
 
 /// Records of a transaction are sent when it ends, so there is no reason to wait.
-pub const AT_ONCE: (&str, &str) = ("linger.ms", "0");
+pub(crate) const AT_ONCE: (&str, &str) = ("linger.ms", "0");
 
 /// Defaults of this program, where the user has set nothing.
-pub fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choices: &[(&str, &str)]) {
+pub(crate) fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choices: &[(&str, &str)]) {
     for (property, value) in choices {
         let is_given = |name: &str| kafka.properties.contains_key(name);
         // librdkafka accepts a second name for these two.
@@ -36,12 +36,12 @@ pub fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choices: &[
 const ID: &str = "anomaly";
 
 /// Client name that the cluster sees.
-pub fn id(kafka: &KafkaSettings) -> &str {
+pub(crate) fn id(kafka: &KafkaSettings) -> &str {
     kafka.properties.get("client.id").map_or(ID, String::as_str)
 }
 
 /// Properties of every client.
-pub fn base(kafka: &KafkaSettings) -> ClientConfig {
+pub(crate) fn base(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (property, value) in &kafka.properties {
         config.set(property, value);
@@ -63,17 +63,17 @@ pub fn base(kafka: &KafkaSettings) -> ClientConfig {
 }
 
 /// Enables statistics every two seconds, for the brokers and the ends of partitions.
-pub fn watched(config: &mut ClientConfig) {
+pub(crate) fn watched(config: &mut ClientConfig) {
     config.set("statistics.interval.ms", "2000");
 }
 
 /// Interval between two heartbeats of a member.
-pub fn heartbeat(session: Duration) -> Duration {
+pub(crate) fn heartbeat(session: Duration) -> Duration {
     session / 4
 }
 
 /// Properties of a consumer in a group, at explicit offsets.
-pub fn member(kafka: &KafkaSettings, group: &str, instance: &str, session: Duration) -> ClientConfig {
+pub(crate) fn member(kafka: &KafkaSettings, group: &str, instance: &str, session: Duration) -> ClientConfig {
     let mut config = reader(kafka);
     config
         .set("group.id", group)
@@ -87,7 +87,7 @@ pub fn member(kafka: &KafkaSettings, group: &str, instance: &str, session: Durat
 }
 
 /// Properties of a consumer outside any group, which receives the ends of partitions.
-pub fn reader(kafka: &KafkaSettings) -> ClientConfig {
+pub(crate) fn reader(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka);
     config
         .set("enable.auto.commit", "false")
@@ -110,7 +110,7 @@ pub fn reader(kafka: &KafkaSettings) -> ClientConfig {
 }
 
 /// Properties of an idempotent producer. Keys map to partitions as in Java clients.
-pub fn producer(kafka: &KafkaSettings) -> ClientConfig {
+pub(crate) fn producer(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka);
     config
         .set("enable.idempotence", "true")

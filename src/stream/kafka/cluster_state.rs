@@ -33,7 +33,7 @@ impl fmt::Display for ClusterProblem {
 
 /// Records whether the client's background threads can reach the cluster.
 #[derive(Debug, Default)]
-pub struct ClusterState {
+pub(crate) struct ClusterState {
     why: Mutex<Option<ClusterProblem>>,
     /// Brokers that could not be reached, with the reason.
     unreached: Mutex<BTreeMap<String, String>>,
@@ -46,23 +46,23 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ClusterState {
     /// Returns why the cluster cannot be used, or `None` if it can.
-    pub fn get(&self) -> Option<String> {
+    pub(crate) fn get(&self) -> Option<String> {
         lock(&self.why).as_ref().map(ToString::to_string)
     }
 
     /// Records why a part of the cluster cannot be used.
-    pub fn set(&self, why: impl Into<String>) {
+    pub(crate) fn set(&self, why: impl Into<String>) {
         *lock(&self.why) = Some(ClusterProblem::Other(why.into()));
     }
 
     /// Records that the cluster can be used again.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         *lock(&self.why) = None;
         lock(&self.unreached).clear();
     }
 
     /// Hears of an error from a callback.
-    pub fn hear(&self, error: &KafkaError, reason: &str) {
+    pub(crate) fn hear(&self, error: &KafkaError, reason: &str) {
         use RDKafkaErrorCode::{AllBrokersDown, Authentication, BrokerTransportFailure, Resolve, SSL};
         match error.rdkafka_error_code() {
             Some(AllBrokersDown) => self.is_away(reason),
@@ -78,7 +78,7 @@ impl ClusterState {
     }
 
     /// Returns why a call to a broker got no answer: the recorded reason, or the brokers that could not be reached.
-    pub fn reason(&self) -> Option<String> {
+    pub(crate) fn reason(&self) -> Option<String> {
         self.get().or_else(|| self.unreached().map(|unavailable| unavailable.to_string()))
     }
 
@@ -104,12 +104,12 @@ impl ClusterState {
 
     /// Returns whether the client had no known broker in the last statistics, and resets this. See
     /// [`stranded`](super::stranded).
-    pub fn take_stranded(&self) -> bool {
+    pub(crate) fn take_stranded(&self) -> bool {
         self.is_stranded.swap(false, Ordering::Relaxed)
     }
 
     /// Updates the state from the client's statistics on brokers and connections.
-    pub fn look(&self, statistics: &Statistics) {
+    pub(crate) fn look(&self, statistics: &Statistics) {
         self.is_stranded.store(is_stranded(statistics), Ordering::Relaxed);
         // Any connection counts: a member without partitions connects only to the coordinator.
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");

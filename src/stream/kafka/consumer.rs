@@ -21,7 +21,7 @@ pub(super) const CALL: Duration = Duration::from_secs(5);
 const TOPIC_ID: Duration = Duration::from_secs(2);
 
 /// A member of a consumer group that reads one topic.
-pub struct KafkaGroupConsumer {
+pub(crate) struct KafkaGroupConsumer {
     fetch: FetchQueue,
     pub(super) consumer: BaseConsumer<ConsumerEvents>,
     kafka: KafkaSettings,
@@ -44,7 +44,7 @@ impl KafkaGroupConsumer {
     ///
     /// # Errors
     /// `Stop` if librdkafka does not accept the configuration.
-    pub fn new(
+    pub(crate) fn new(
         kafka: &KafkaSettings,
         topic: &str,
         group: &str,

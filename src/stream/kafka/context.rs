@@ -32,7 +32,7 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 
 /// Records the events of a consumer.
 #[derive(Debug, Default)]
-pub struct ConsumerEvents {
+pub(crate) struct ConsumerEvents {
     /// See `ClusterState`.
     pub trouble: ClusterState,
     topic: String,
@@ -55,22 +55,22 @@ const UNANSWERED: Duration = Duration::from_secs(60);
 
 impl ConsumerEvents {
     /// Creates the record for a consumer of this topic.
-    pub fn new(topic: &str) -> Self {
+    pub(crate) fn new(topic: &str) -> Self {
         ConsumerEvents { topic: topic.to_owned(), ..ConsumerEvents::default() }
     }
 
     /// Records that the client asks the group for an assignment.
-    pub fn asks(&self) {
+    pub(crate) fn asks(&self) {
         *lock(&self.asked) = Some(Instant::now());
     }
 
     /// Returns whether the group has lost the request. Only a new client repeats it.
-    pub fn is_unanswered(&self) -> bool {
+    pub(crate) fn is_unanswered(&self) -> bool {
         self.trouble.get().is_none() && lock(&self.asked).is_some_and(|since| since.elapsed() > UNANSWERED)
     }
 
     /// Returns whether the coordinator has been out of reach for so long that this client may never find it.
-    pub fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         lock(&self.lost).is_some_and(|since| since.elapsed() > LOST)
     }
 
@@ -84,7 +84,7 @@ impl ConsumerEvents {
     ///
     /// # Errors
     /// `Rebuild` when the request is lost.
-    pub fn check(&self) -> Result<(), Fault> {
+    pub(crate) fn check(&self) -> Result<(), Fault> {
         if self.is_unanswered() { Err(Fault::new(Remedy::Rebuild, "the group does not answer")) } else { Ok(()) }
     }
 
@@ -94,37 +94,37 @@ impl ConsumerEvents {
     }
 
     /// Removes and returns the oldest assignment change that was not answered.
-    pub fn change(&self) -> Option<AssignmentChange> {
+    pub(crate) fn change(&self) -> Option<AssignmentChange> {
         lock(&self.changes).pop_front()
     }
 
     /// Returns whether an assignment change waits to be answered.
-    pub fn has_change(&self) -> bool {
+    pub(crate) fn has_change(&self) -> bool {
         !lock(&self.changes).is_empty()
     }
 
     /// Makes the callback answer all further changes itself, since no loop will.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
     }
 
     /// Returns the last known end offsets of the partitions, up to the first open transaction.
-    pub fn ends(&self) -> Positions {
+    pub(crate) fn ends(&self) -> Positions {
         lock(&self.ends).clone()
     }
 
     /// Returns the last known end offsets of the partitions, open transactions included.
-    pub fn highs(&self) -> Positions {
+    pub(crate) fn highs(&self) -> Positions {
         lock(&self.highs).clone()
     }
 
     /// Returns the last known first offsets of the partitions.
-    pub fn starts(&self) -> Positions {
+    pub(crate) fn starts(&self) -> Positions {
         lock(&self.starts).clone()
     }
 
     /// Records an end offset that the loop has queried.
-    pub fn set_end(&self, partition: i32, end: i64) {
+    pub(crate) fn set_end(&self, partition: i32, end: i64) {
         lock(&self.ends).insert(partition, end);
     }
 }
@@ -192,7 +192,7 @@ fn may_have_arrived(record: &BorrowedMessage<'_>) -> bool {
 
 /// Records the delivery reports of a producer.
 #[derive(Debug, Default)]
-pub struct DeliveryReports {
+pub(crate) struct DeliveryReports {
     /// See `ClusterState`.
     pub trouble: ClusterState,
     delivered: AtomicU64,
@@ -207,37 +207,37 @@ pub struct DeliveryReports {
 
 impl DeliveryReports {
     /// Returns the number of reports so far, successes and failures.
-    pub fn reports(&self) -> u64 {
+    pub(crate) fn reports(&self) -> u64 {
         self.delivered.load(Ordering::SeqCst) + self.failed.load(Ordering::SeqCst)
     }
 
     /// Returns the numbers of records delivered and failed so far.
-    pub fn counts(&self) -> (u64, u64) {
+    pub(crate) fn counts(&self) -> (u64, u64) {
         (self.delivered.load(Ordering::SeqCst), self.failed.load(Ordering::SeqCst))
     }
 
     /// Creates a record that keeps records returned because of a broker's restart, so that they can be sent again.
-    pub fn keeping_returned() -> Self {
+    pub(crate) fn keeping_returned() -> Self {
         DeliveryReports { keeps_returned: true, ..DeliveryReports::default() }
     }
 
     /// Returns the number of returned records that may have arrived since the last call.
-    pub fn take_doubtful(&self) -> u64 {
+    pub(crate) fn take_doubtful(&self) -> u64 {
         self.doubtful.swap(0, Ordering::SeqCst)
     }
 
     /// Removes and returns the oldest returned record, to be sent again.
-    pub fn take_returned(&self) -> Option<OwnedMessage> {
+    pub(crate) fn take_returned(&self) -> Option<OwnedMessage> {
         lock(&self.returned).pop_front()
     }
 
     /// Puts back a record that could not be sent, as the oldest.
-    pub fn put_back(&self, record: OwnedMessage) {
+    pub(crate) fn put_back(&self, record: OwnedMessage) {
         lock(&self.returned).push_front(record);
     }
 
     /// Removes and returns the first failure since the last call.
-    pub fn take_failure(&self) -> Option<KafkaError> {
+    pub(crate) fn take_failure(&self) -> Option<KafkaError> {
         lock(&self.failure).take()
     }
 }
@@ -312,7 +312,7 @@ mod tests {
 
     impl ConsumerEvents {
         /// Sets the state as if the client had looked for its coordinator for too long.
-        pub fn lose(&self) {
+        pub(crate) fn lose(&self) {
             *lock(&self.lost) = Instant::now().checked_sub(LOST + Duration::from_secs(1));
         }
     }

@@ -31,7 +31,7 @@ const UUID: usize = 36;
 /// Returns whether another process keeps the place; called after the group has fenced this member. It blocks until it
 /// can distinguish the process from an earlier connection of this one. It also returns false if the group cannot be
 /// asked or is not stable: joining again repeats the check.
-pub fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Duration, stop: &Stop) -> bool {
+pub(crate) fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Duration, stop: &Stop) -> bool {
     if !was_fenced_before(&names.member) {
         return false;
     }

@@ -5,7 +5,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use crate::stream::client::{Fault, Remedy};
 
 /// Decides by librdkafka's classification of the error, then by its code.
-pub fn of(what: &str, error: &KafkaError) -> Fault {
+pub(crate) fn of(what: &str, error: &KafkaError) -> Fault {
     if is_replaced(error) {
         return Fault::new(
             Remedy::Yield,
@@ -44,7 +44,7 @@ fn is_replaced(error: &KafkaError) -> bool {
 }
 
 /// Returns whether a record was larger than its topic accepts.
-pub fn is_too_large(error: &KafkaError) -> bool {
+pub(crate) fn is_too_large(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
 }
 

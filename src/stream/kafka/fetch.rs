@@ -19,7 +19,7 @@ use crate::stream::client::{ConsumedRecord, Headers, Positions, RecordVisitor};
 const LABEL: &CStr = c"anomaly-label";
 
 /// A queue of records from the assigned partitions of a consumer. It must be dropped before the consumer.
-pub struct FetchQueue {
+pub(crate) struct FetchQueue {
     queue: *mut sys::rd_kafka_queue_t,
     /// The queues of the assigned partitions.
     sources: Vec<Source>,
@@ -55,7 +55,7 @@ unsafe impl Send for FetchQueue {}
 
 impl FetchQueue {
     /// Creates a queue without partitions.
-    pub fn new(consumer: &BaseConsumer<ConsumerEvents>) -> Self {
+    pub(crate) fn new(consumer: &BaseConsumer<ConsumerEvents>) -> Self {
         // SAFETY: the client is alive; the caller guarantees that it outlives the queue.
         let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
         FetchQueue { queue, sources: Vec::new(), messages: Vec::new() }
@@ -63,7 +63,7 @@ impl FetchQueue {
 
     /// Forwards the records of these partitions to this queue, instead of the earlier partitions. Call it before assigning
     /// the partitions: otherwise new records would overtake those already in the consumer's own queue.
-    pub fn lead(
+    pub(crate) fn lead(
         &mut self,
         consumer: &BaseConsumer<ConsumerEvents>,
         topic: &str,
@@ -82,7 +82,7 @@ impl FetchQueue {
     }
 
     /// Waits at most `wait` for the first message, then takes at most `most` messages that are present.
-    pub fn take(&mut self, wait: Duration, most: usize) -> FetchedBatch<'_> {
+    pub(crate) fn take(&mut self, wait: Duration, most: usize) -> FetchedBatch<'_> {
         // When an earlier assignment of the partition ends, librdkafka removes the forwarding without notice.
         self.sources.iter().filter(|source| !source.is_proven).for_each(|source| source.lead(self.queue));
         self.messages.resize(most.max(1), ptr::null_mut());
@@ -117,7 +117,7 @@ impl Drop for FetchQueue {
 }
 
 /// Records and errors in the order of their arrival.
-pub struct FetchedBatch<'f>(&'f mut Vec<*mut sys::rd_kafka_message_t>);
+pub(crate) struct FetchedBatch<'f>(&'f mut Vec<*mut sys::rd_kafka_message_t>);
 
 impl FetchedBatch<'_> {
     fn messages(&self) -> impl Iterator<Item = &sys::rd_kafka_message_t> {
@@ -133,18 +133,18 @@ impl FetchedBatch<'_> {
     }
 
     /// Returns the number of records and errors.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Returns the first error. The end of a partition is not an error.
-    pub fn error(&self) -> Option<KafkaError> {
+    pub(crate) fn error(&self) -> Option<KafkaError> {
         let failed = self.messages().find(|message| !is_record(message) && !is_end(message))?;
         Some(KafkaError::MessageConsumption(failed.err.into()))
     }
 
     /// Adds partitions whose end was reached, with the end offset, and removes those with further records.
-    pub fn note_ends(&self, ended: &mut Positions) {
+    pub(crate) fn note_ends(&self, ended: &mut Positions) {
         for message in self.messages() {
             if is_end(message) {
                 ended.insert(message.partition, message.offset);
@@ -155,7 +155,7 @@ impl FetchedBatch<'_> {
     }
 
     /// Returns topic, partition and offset of each partition end that was reached.
-    pub fn ends(&self) -> impl Iterator<Item = (&str, i32, i64)> {
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (&str, i32, i64)> {
         self.messages().filter(|message| is_end(message)).map(|message| {
             // SAFETY: the end of a partition carries its topic, whose name is UTF-8.
             let topic = unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(message.rkt)) };
@@ -164,7 +164,7 @@ impl FetchedBatch<'_> {
     }
 
     /// Passes the wanted records to `visit`, in runs of one partition.
-    pub fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut RecordVisitor<'_>) {
+    pub(crate) fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut RecordVisitor<'_>) {
         let mut run = Vec::with_capacity(self.len());
         let (mut of, mut topic) = (None, (ptr::null_mut(), ""));
         for message in self.messages().filter(|message| is_record(message)) {

@@ -20,7 +20,7 @@ use crate::stream::client::{
 };
 
 /// Implements [`HistoryReader`] for the topics with these names. Its consumers are created when they are first needed.
-pub struct KafkaHistoryClient {
+pub(crate) struct KafkaHistoryClient {
     kafka: KafkaSettings,
     topics: TopicSettings,
     group: String,
@@ -32,7 +32,7 @@ pub struct KafkaHistoryClient {
 
 impl KafkaHistoryClient {
     /// Creates a client that is not connected yet. It never joins the group.
-    pub fn new(kafka: &KafkaSettings, topics: &TopicSettings, group: &str) -> Self {
+    pub(crate) fn new(kafka: &KafkaSettings, topics: &TopicSettings, group: &str) -> Self {
         KafkaHistoryClient {
             kafka: kafka.clone(),
             topics: topics.clone(),
@@ -131,7 +131,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(15);
 
 /// Reads ranges of partitions with two consumers: one reads committed records, one sees the ends of open transactions.
-pub struct KafkaHistory {
+pub(crate) struct KafkaHistory {
     fetch: FetchQueue,
     consumer: BaseConsumer<ConsumerEvents>,
     kafka: KafkaSettings,
@@ -149,7 +149,7 @@ pub struct KafkaHistory {
 
 impl KafkaHistory {
     /// Creates a reader without ranges.
-    pub fn new(kafka: &KafkaSettings, group: &str) -> Result<Self, Fault> {
+    pub(crate) fn new(kafka: &KafkaSettings, group: &str) -> Result<Self, Fault> {
         let open = |isolation| {
             // librdkafka can assign partitions only to a consumer with a group id; this consumer never joins the group.
             let mut config = client::reader(kafka);
@@ -177,7 +177,7 @@ impl KafkaHistory {
 
     /// Queries the offsets available in each partition. With `all`, the ends include open transactions. Each broker gets one
     /// request for the first offsets and one for the ends.
-    pub fn bounds(&self, topic: &str, partitions: &[i32], all: bool) -> Result<OffsetRanges, KafkaError> {
+    pub(crate) fn bounds(&self, topic: &str, partitions: &[i32], all: bool) -> Result<OffsetRanges, KafkaError> {
         let consumer = if all { &self.eager } else { &self.consumer };
         let find = |which: Offset| -> Result<Positions, KafkaError> {
             let mut list = TopicPartitionList::new();
@@ -201,7 +201,7 @@ impl KafkaHistory {
     }
 
     /// Starts reading these ranges, in place of the earlier ones.
-    pub fn start(&mut self, topic: &str, ranges: &OffsetRanges) -> Result<(), Fault> {
+    pub(crate) fn start(&mut self, topic: &str, ranges: &OffsetRanges) -> Result<(), Fault> {
         (self.topic, self.left) = (topic.to_owned(), ranges.clone());
         (self.waiting, self.began, self.looked) = (ranges.keys().copied().collect(), Instant::now(), None);
         self.admit()
@@ -243,7 +243,7 @@ impl KafkaHistory {
     }
 
     /// Passes the records present to `visit`, and returns the next offset of each partition that made progress.
-    pub fn read(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
+    pub(crate) fn read(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
         // This serves callbacks; records arrive through the fetch queue.
         let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
         stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);

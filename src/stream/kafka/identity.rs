@@ -12,13 +12,13 @@ use rdkafka::types::{RDKafka, RDKafkaRespErr};
 const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
 /// The cluster did not answer within the timeout.
-pub struct TimedOut;
+pub(crate) struct TimedOut;
 
 /// Returns the id in base64, as Kafka's tools show it; `None` if the cluster does not return it.
 ///
 /// # Errors
 /// See [`TimedOut`].
-pub fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Result<Option<String>, TimedOut> {
+pub(crate) fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Result<Option<String>, TimedOut> {
     let Ok(topic) = CString::new(topic) else { return Ok(None) };
     let mut names = [topic.as_ptr()];
     let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);

@@ -4,7 +4,7 @@ use crate::config::resolved::TopicSettings;
 
 /// Names of one worker.
 #[derive(Debug, Clone)]
-pub struct MemberNames {
+pub(crate) struct MemberNames {
     /// Names of the topics.
     pub topics: TopicSettings,
     /// Consumer group.

@@ -44,11 +44,11 @@ impl Seen {
 }
 
 /// The observer. It stops when dropped.
-pub struct GroupObserver(Arc<Seen>, Option<Thread>);
+pub(crate) struct GroupObserver(Arc<Seen>, Option<Thread>);
 
 impl GroupObserver {
     /// Starts the thread.
-    pub fn new(kafka: &KafkaSettings, topic: &str, group: &str) -> Self {
+    pub(crate) fn new(kafka: &KafkaSettings, topic: &str, group: &str) -> Self {
         let seen = Arc::new(Seen::default());
         let (kafka, topic, group, theirs) = (kafka.clone(), topic.to_owned(), group.to_owned(), seen.clone());
         let body = move || {
@@ -69,7 +69,7 @@ impl GroupObserver {
     }
 
     /// Returns the last observation.
-    pub fn foreign(&self) -> ForeignCommits {
+    pub(crate) fn foreign(&self) -> ForeignCommits {
         self.0.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

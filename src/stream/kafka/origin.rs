@@ -12,7 +12,7 @@ use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 const NOTE: &str = "anomaly-partitions=";
 
 /// Writes the number and the counts into all offsets of a list.
-pub fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPartition) {
+pub(crate) fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPartition) {
     for element in &mut list.elements() {
         let counts = marks.get(&element.partition()).map(|mark| mark.counts).unwrap_or_default();
         element.set_metadata(format!("{NOTE}{origin} {counts}"));
@@ -20,7 +20,7 @@ pub fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPartition)
 }
 
 /// Returns the number, and the committed state of each partition, from the committed offsets of all partitions.
-pub fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> CommittedOffset + use<>) {
+pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> CommittedOffset + use<>) {
     let elements = committed.elements();
     let known = elements
         .iter()

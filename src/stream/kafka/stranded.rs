@@ -21,7 +21,7 @@ use super::context::ConsumerEvents;
 use crate::config::resolved::KafkaSettings;
 
 /// Adds the first brokers to a stranded client again.
-pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings, trouble: &ClusterState) {
+pub(crate) fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings, trouble: &ClusterState) {
     if !trouble.take_stranded() {
         return;
     }
@@ -36,7 +36,7 @@ pub fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings, troub
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Returns whether the group's coordinator answers another client, created for this question.
-pub fn has_coordinator(kafka: &KafkaSettings, group: &str, topic: &str) -> bool {
+pub(crate) fn has_coordinator(kafka: &KafkaSettings, group: &str, topic: &str) -> bool {
     let mut config = client::reader(kafka);
     config.set("group.id", group);
     let Ok(other): KafkaResult<BaseConsumer<_>> = config.create_with_context(ConsumerEvents::new(topic)) else {

@@ -11,7 +11,7 @@ use crate::finding::{self, Finding, Grade};
 use crate::pem::{self, NoKey};
 
 /// Returns the findings about the files and the validity of certificates; nothing if TLS is not used.
-pub fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
+pub(crate) fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
     let files = Files { kafka, now };
     let given = kafka
         .properties
@@ -29,7 +29,7 @@ pub fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
 }
 
 /// Returns whether connections are encrypted.
-pub fn uses_tls(kafka: &KafkaSettings) -> bool {
+pub(crate) fn uses_tls(kafka: &KafkaSettings) -> bool {
     let protocol = kafka.properties.get("security.protocol");
     protocol.is_some_and(|protocol| protocol.to_ascii_lowercase().ends_with("ssl"))
 }

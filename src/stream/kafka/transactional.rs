@@ -32,7 +32,7 @@ pub(super) const DELIVERY: Duration = Duration::from_secs(5);
 const TRANSACTION: Duration = Duration::from_secs(10);
 
 /// A consumer and a producer. The consumer is dropped first, because closing it may still commit offsets.
-pub struct KafkaTransactionalClient {
+pub(crate) struct KafkaTransactionalClient {
     pub(super) reader: KafkaGroupConsumer,
     history: KafkaHistoryClient,
     /// Observer of the group; only the first worker of a process has one.
@@ -58,7 +58,7 @@ impl KafkaTransactionalClient {
     ///
     /// # Errors
     /// `Stop` if librdkafka does not accept the configuration.
-    pub fn new(
+    pub(crate) fn new(
         kafka: &KafkaSettings,
         names: MemberNames,
         delivery: Delivery,

@@ -18,7 +18,7 @@ use crate::stream::progress::OutcomeCounts;
 type Multiset = BTreeMap<(i32, i64, Vec<u8>), usize>;
 
 /// What is wrong, if anything is.
-pub fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
+pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     if let Some(failure) = outcome.failures.first() {
         return Err(failure.clone());
     }

@@ -12,7 +12,7 @@ use super::transactions::Transactions;
 const TOMBSTONES: Duration = seconds(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SimulatedTopic {
+pub(super) enum SimulatedTopic {
     Input,
     Anomalies,
     DeadLetters,
@@ -20,7 +20,7 @@ pub enum SimulatedTopic {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     Committed,
     Open,
     Aborted,
@@ -29,7 +29,7 @@ pub enum Fate {
 }
 
 #[derive(Debug, Clone)]
-pub struct LogEntry {
+pub(super) struct LogEntry {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
@@ -41,30 +41,30 @@ pub struct LogEntry {
 }
 
 #[derive(Debug, Default)]
-pub struct SimulatedPartition {
+pub(super) struct SimulatedPartition {
     pub entries: Vec<LogEntry>,
     /// First offset that is left.
     pub start: i64,
 }
 
 impl SimulatedPartition {
-    pub fn end(&self) -> i64 {
+    pub(super) fn end(&self) -> i64 {
         self.entries.len() as i64
     }
 
     /// First offset that an open transaction has written.
-    pub fn stable(&self) -> i64 {
+    pub(super) fn stable(&self) -> i64 {
         let open = self.entries.iter().position(|entry| entry.fate == Fate::Open);
         open.map_or(self.end(), |at| at as i64)
     }
 
-    pub fn marker(&mut self) {
+    pub(super) fn marker(&mut self) {
         let (key, value, headers) = (None, None, Vec::new());
         self.entries.push(LogEntry { key, value, headers, time: 0, fate: Fate::Nothing, owner: String::new() });
     }
 
     /// What a read-committed reader sees from an offset on.
-    pub fn committed(&self, from: i64) -> impl Iterator<Item = (i64, &LogEntry)> {
+    pub(super) fn committed(&self, from: i64) -> impl Iterator<Item = (i64, &LogEntry)> {
         let stable = self.stable();
         let entries = (0..).zip(&self.entries).skip(from.max(self.start) as usize);
         entries.take_while(move |(offset, _)| *offset < stable).filter(|(_, entry)| entry.fate == Fate::Committed)
@@ -72,7 +72,7 @@ impl SimulatedPartition {
 
     /// Removes what a later record of the same key replaces. Tombstones stay for a while, as `delete.retention.ms` has it:
     /// who is reading must meet them.
-    pub fn compact(&mut self, now: Duration) {
+    pub(super) fn compact(&mut self, now: Duration) {
         let too_old = now.saturating_sub(TOMBSTONES).as_millis() as i64;
         let stable = self.stable() as usize;
         let mut newest = BTreeMap::new();
@@ -90,7 +90,7 @@ impl SimulatedPartition {
     }
 }
 
-pub struct SimulatedCluster {
+pub(super) struct SimulatedCluster {
     pub topics: BTreeMap<(SimulatedTopic, i32), SimulatedPartition>,
     /// Of the input.
     pub partitions: i32,
@@ -106,7 +106,7 @@ pub struct SimulatedCluster {
 }
 
 impl SimulatedCluster {
-    pub fn new(partitions: i32) -> Self {
+    pub(super) fn new(partitions: i32) -> Self {
         let all =
             [SimulatedTopic::Input, SimulatedTopic::Anomalies, SimulatedTopic::DeadLetters, SimulatedTopic::State];
         let topics = all
@@ -126,7 +126,7 @@ impl SimulatedCluster {
     }
 
     /// Adds a partition to the input. The members hear of it at once, or when the group rebalances for another reason.
-    pub fn grow(&mut self, now: Duration, is_noticed: bool) {
+    pub(super) fn grow(&mut self, now: Duration, is_noticed: bool) {
         self.topics.insert((SimulatedTopic::Input, self.partitions), SimulatedPartition::default());
         self.partitions += 1;
         if is_noticed && !self.group.members.is_empty() {
@@ -135,26 +135,26 @@ impl SimulatedCluster {
     }
 
     /// Gives the topic of windows as many partitions as the input has, as `anomaly topics` does.
-    pub fn widen_state(&mut self) {
+    pub(super) fn widen_state(&mut self) {
         for partition in 0..self.partitions {
             self.topics.entry((SimulatedTopic::State, partition)).or_default();
         }
     }
 
     /// Whether a partition exists.
-    pub fn has(&self, topic: SimulatedTopic, partition: i32) -> bool {
+    pub(super) fn has(&self, topic: SimulatedTopic, partition: i32) -> bool {
         self.topics.contains_key(&(topic, partition))
     }
 
     /// Those who read a topic.
-    pub fn group_of(&mut self, topic: SimulatedTopic) -> &mut SimulatedGroup {
+    pub(super) fn group_of(&mut self, topic: SimulatedTopic) -> &mut SimulatedGroup {
         match topic {
             SimulatedTopic::Anomalies => &mut self.sinks,
             _ => &mut self.group,
         }
     }
 
-    pub fn partition(&mut self, topic: SimulatedTopic, partition: i32) -> &mut SimulatedPartition {
+    pub(super) fn partition(&mut self, topic: SimulatedTopic, partition: i32) -> &mut SimulatedPartition {
         self.topics.get_mut(&(topic, partition)).expect("a partition of the topic")
     }
 }

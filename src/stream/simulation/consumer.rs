@@ -18,7 +18,7 @@ use crate::stream::client::{
 /// Share of the faults that lose a member's place.
 const MISPLACED: f64 = 0.05;
 
-pub struct SimulatedConsumer {
+pub(super) struct SimulatedConsumer {
     pub(super) stage: Arc<Scheduler>,
     pub(super) me: usize,
     pub(super) name: String,
@@ -40,7 +40,7 @@ pub struct SimulatedConsumer {
 }
 
 impl SimulatedConsumer {
-    pub fn new(stage: Arc<Scheduler>, me: usize, name: &str, topic: SimulatedTopic) -> Self {
+    pub(super) fn new(stage: Arc<Scheduler>, me: usize, name: &str, topic: SimulatedTopic) -> Self {
         SimulatedConsumer {
             stage,
             me,
@@ -134,7 +134,7 @@ impl SimulatedConsumer {
 }
 
 /// As the loops see them.
-pub fn show(records: &[(i64, LogEntry)]) -> Vec<ConsumedRecord<'_>> {
+pub(super) fn show(records: &[(i64, LogEntry)]) -> Vec<ConsumedRecord<'_>> {
     let record = |(offset, entry): &'_ (i64, LogEntry)| (*offset, entry.time);
     records
         .iter()

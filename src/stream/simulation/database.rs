@@ -21,7 +21,7 @@ type Identity = (String, i32, i64, i32);
 type Copy = (BTreeMap<i32, i64>, BTreeMap<Identity, Vec<u8>>);
 
 #[derive(Default)]
-pub struct SimulatedDatabase {
+pub(super) struct SimulatedDatabase {
     pub positions: BTreeMap<i32, i64>,
     /// Ids of the topic that the positions belong to.
     pub topic_ids: BTreeMap<i32, String>,
@@ -79,7 +79,7 @@ impl SimulatedDatabase {
 const SHARE: f64 = 5.0;
 
 /// One sink's connection.
-pub struct SimulatedConnection {
+pub(super) struct SimulatedConnection {
     pub stage: Arc<Scheduler>,
     pub me: usize,
     pub defect: Option<Defect>,

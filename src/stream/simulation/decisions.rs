@@ -13,7 +13,7 @@ use crate::series::snapshot::{self, SnapshotContent};
 use crate::series::{self, SeriesLimits, SeriesTable};
 
 /// Those of one partition, in order.
-pub struct Decisions {
+pub(super) struct Decisions {
     partition: i32,
     bounds: Vec<SeriesLimits>,
     /// Keys of series that were evicted before these offsets.
@@ -26,7 +26,7 @@ pub struct Decisions {
 
 impl Decisions {
     /// What the topic of windows has, or had before it was compacted.
-    pub fn new(outcome: &ScheduleOutcome, partition: i32) -> Self {
+    pub(super) fn new(outcome: &ScheduleOutcome, partition: i32) -> Self {
         let mut evicted = BTreeMap::<i64, VecDeque<String>>::new();
         let state = outcome.cluster.topics[&(SimulatedTopic::State, partition)].entries.iter();
         for entry in state.filter(|entry| !matches!(entry.fate, Fate::Aborted | Fate::Open)) {
@@ -42,7 +42,7 @@ impl Decisions {
 
     /// Carries out what was decided before this record.
     /// `is_judged`: by a worker, which decides after each record; a record that another program passed by is only replayed.
-    pub fn apply(
+    pub(super) fn apply(
         &mut self,
         detector: &mut Detector,
         offset: i64,
@@ -60,7 +60,7 @@ impl Decisions {
     }
 
     /// What was decided after the last record.
-    pub fn finish(&mut self, detector: &mut Detector) -> Result<(), String> {
+    pub(super) fn finish(&mut self, detector: &mut Detector) -> Result<(), String> {
         self.carry_out(detector, i64::MAX, None)
     }
 
@@ -97,7 +97,7 @@ impl Decisions {
 impl SimulatedCluster {
     /// Changes of the settings that were recorded, by partition: from which offset on which fingerprint held. Each checkpoint says
     /// what held from the first offset that it mentions on.
-    pub fn epochs(&self) -> BTreeMap<i32, Vec<(i64, String)>> {
+    pub(crate) fn epochs(&self) -> BTreeMap<i32, Vec<(i64, String)>> {
         let mut all = BTreeMap::<i32, Vec<(i64, String)>>::new();
         for ((topic, partition), log) in &self.topics {
             let is_there = |entry: &&LogEntry| !matches!(entry.fate, Fate::Aborted | Fate::Open);

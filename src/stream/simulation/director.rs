@@ -20,7 +20,7 @@ const NAMES: [(ProcessKind, &str); 5] = [
     (ProcessKind::Sink, "t"),
 ];
 /// Stores what is left when the faults are over.
-pub const LAST_SINK: &str = "y";
+pub(super) const LAST_SINK: &str = "y";
 /// Who writes transactions into the input.
 const PRODUCER: &str = "producer";
 /// Of each part.
@@ -34,7 +34,7 @@ const DEVICES: i32 = 8;
 /// In milliseconds: the records' times have nothing to do with the virtual clock.
 const EPOCH: i64 = 1_764_000_000_000;
 
-pub struct Director<'d> {
+pub(super) struct Director<'d> {
     stage: &'d Scheduler,
     schedule: &'d Schedule,
     spawn: &'d dyn Fn(usize, ProcessKind, &'static str, Arc<Stop>),
@@ -54,7 +54,7 @@ struct Process {
 }
 
 impl<'d> Director<'d> {
-    pub fn new(
+    pub(super) fn new(
         stage: &'d Scheduler,
         schedule: &'d Schedule,
         spawn: &'d dyn Fn(usize, ProcessKind, &'static str, Arc<Stop>),
@@ -63,7 +63,7 @@ impl<'d> Director<'d> {
     }
 
     /// All of it; what went on too long is an error.
-    pub fn direct(&mut self) -> Result<(), String> {
+    pub(super) fn direct(&mut self) -> Result<(), String> {
         for _ in 0..self.schedule.steps {
             let mut inner = self.stage.turn(0);
             self.step(&mut inner);

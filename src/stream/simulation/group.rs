@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::seconds;
 
-pub const SESSION: Duration = seconds(10);
+pub(super) const SESSION: Duration = seconds(10);
 const REBALANCE: Duration = seconds(60);
 
 #[derive(Default)]
-pub struct SimulatedGroup {
+pub(super) struct SimulatedGroup {
     pub generation: u32,
     pub members: BTreeMap<String, GroupMember>,
     next_id: u64,
@@ -19,7 +19,7 @@ pub struct SimulatedGroup {
 
 /// A member, by its static name.
 #[derive(Debug)]
-pub struct GroupMember {
+pub(super) struct GroupMember {
     pub id: u64,
     /// Who sits there, to see whether it is alive.
     pub actor: usize,
@@ -31,12 +31,12 @@ pub struct GroupMember {
 }
 
 impl SimulatedGroup {
-    pub fn is_rebalancing(&self) -> bool {
+    pub(super) fn is_rebalancing(&self) -> bool {
         self.rebalancing_since.is_some()
     }
 
     /// A member joins; one that sat there by the same name is fenced. In a settled group it takes over what that one had.
-    pub fn join(&mut self, name: &str, actor: usize, now: Duration) -> u64 {
+    pub(super) fn join(&mut self, name: &str, actor: usize, now: Duration) -> u64 {
         self.next_id += 1;
         let id = self.next_id;
         match self.members.get_mut(name) {
@@ -53,27 +53,27 @@ impl SimulatedGroup {
     }
 
     /// The place gets a new id of which nobody hears: the coordinator died between deciding and telling.
-    pub fn misplace(&mut self, name: &str) {
+    pub(super) fn misplace(&mut self, name: &str) {
         self.next_id += 1;
         if let Some(seat) = self.members.get_mut(name) {
             seat.id = self.next_id;
         }
     }
 
-    pub fn remove(&mut self, name: &str, now: Duration) {
+    pub(super) fn remove(&mut self, name: &str, now: Duration) {
         if self.members.remove(name).is_some() {
             self.rebalance(now);
         }
     }
 
     /// All members must join again.
-    pub fn rebalance(&mut self, now: Duration) {
+    pub(super) fn rebalance(&mut self, now: Duration) {
         self.rebalancing_since = Some(now);
         self.members.values_mut().for_each(|seat| seat.has_joined = seat.told == 0);
     }
 
     /// Ends a rebalance for which nobody is waited for any more.
-    pub fn settle(&mut self, now: Duration, partitions: i32) {
+    pub(super) fn settle(&mut self, now: Duration, partitions: i32) {
         let Some(since) = self.rebalancing_since else { return };
         if now.saturating_sub(since) > REBALANCE {
             self.members.retain(|_, seat| seat.has_joined);

@@ -19,7 +19,7 @@ use crate::stream::client::{
 };
 use crate::stream::progress::ProgressByPartition;
 
-pub struct SimulatedClient {
+pub(super) struct SimulatedClient {
     consumer: SimulatedConsumer,
     transactional_id: String,
     epoch: u32,
@@ -30,13 +30,13 @@ pub struct SimulatedClient {
 }
 
 impl SimulatedClient {
-    pub fn new(stage: Arc<Scheduler>, me: usize, name: &str, defect: Option<Defect>) -> Self {
+    pub(super) fn new(stage: Arc<Scheduler>, me: usize, name: &str, defect: Option<Defect>) -> Self {
         let mut member = Self::by_names(stage, me, name, &format!("group-{name}"));
         member.consumer.defect = defect;
         member
     }
 
-    pub fn by_names(stage: Arc<Scheduler>, me: usize, name: &str, transactional_id: &str) -> Self {
+    pub(super) fn by_names(stage: Arc<Scheduler>, me: usize, name: &str, transactional_id: &str) -> Self {
         SimulatedClient {
             consumer: SimulatedConsumer::new(stage, me, name, SimulatedTopic::Input),
             transactional_id: transactional_id.to_owned(),

@@ -11,11 +11,11 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::cluster::SimulatedCluster;
 use super::group::SESSION;
 
-pub struct Scheduler {
+pub(super) struct Scheduler {
     inner: Mutex<Inner>,
 }
 
-pub struct Inner {
+pub(super) struct Inner {
     pub cluster: SimulatedCluster,
     pub random: Xoshiro256PlusPlus,
     pub now: Duration,
@@ -33,7 +33,7 @@ pub struct Inner {
     pub trace: u64,
 }
 
-pub struct Actor {
+pub(super) struct Actor {
     thread: Option<Thread>,
     /// The process, of which a worker or the sink is seen.
     pub is_alive: bool,
@@ -45,10 +45,10 @@ pub struct Actor {
     silent_since: Option<Duration>,
 }
 
-pub type Turn<'s> = MutexGuard<'s, Inner>;
+pub(super) type Turn<'s> = MutexGuard<'s, Inner>;
 
 impl Scheduler {
-    pub fn new(seed: u64, cluster: SimulatedCluster, faults: f64) -> Self {
+    pub(super) fn new(seed: u64, cluster: SimulatedCluster, faults: f64) -> Self {
         let random = Xoshiro256PlusPlus::seed_from_u64(seed);
         let (now, actors) = (Duration::ZERO, Vec::new());
         let last_rebuild = String::new();
@@ -63,7 +63,7 @@ impl Scheduler {
     }
 
     /// A new actor; its thread must call [`enter`](Self::enter) first.
-    pub fn hire(&self, inner: &mut Inner) -> usize {
+    pub(super) fn hire(&self, inner: &mut Inner) -> usize {
         inner.actors.push(Actor {
             thread: None,
             is_alive: true,
@@ -75,20 +75,20 @@ impl Scheduler {
     }
 
     /// Waits until it is this actor's turn for the first time.
-    pub fn enter(&self, me: usize) {
+    pub(super) fn enter(&self, me: usize) {
         self.lock().actors[me].thread = Some(std::thread::current());
         drop(self.wait(me));
     }
 
     /// The first actor, who has the first turn.
-    pub fn enter_first(&self) {
+    pub(super) fn enter_first(&self) {
         let mut inner = self.lock();
         let me = self.hire(&mut inner);
         inner.actors[me].thread = Some(std::thread::current());
     }
 
     /// Lets others act, as it happens; returns when it is `me` again.
-    pub fn turn(&self, me: usize) -> Turn<'_> {
+    pub(super) fn turn(&self, me: usize) -> Turn<'_> {
         let mut inner = self.lock();
         inner.pass(Some(me));
         if inner.turn == me {
@@ -99,7 +99,7 @@ impl Scheduler {
     }
 
     /// `me` acts no more.
-    pub fn exit(&self, me: usize) {
+    pub(super) fn exit(&self, me: usize) {
         let mut inner = self.lock();
         inner.actors[me].is_alive = false;
         let now = inner.now;
@@ -130,12 +130,12 @@ impl Scheduler {
     }
 
     /// What is left when all have gone.
-    pub fn into_inner(self) -> Inner {
+    pub(super) fn into_inner(self) -> Inner {
         self.inner.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks without passing the turn; only for who has it.
-    pub fn look(&self) -> Turn<'_> {
+    pub(super) fn look(&self) -> Turn<'_> {
         self.lock()
     }
 }
@@ -196,14 +196,14 @@ impl Inner {
     }
 
     /// Kills the process of an actor; it finds out at its next call.
-    pub fn kill(&mut self, actor: usize) {
+    pub(super) fn kill(&mut self, actor: usize) {
         let actor = &mut self.actors[actor];
         actor.silent_since.get_or_insert(self.now);
         self.kills += u64::from(!actor.is_killed);
         (actor.is_killed, actor.paused) = (true, self.now);
     }
 
-    pub fn note(&mut self, what: u64) {
+    pub(super) fn note(&mut self, what: u64) {
         self.trace =
             (self.trace.rotate_left(5) ^ what).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ self.now.as_micros() as u64;
     }

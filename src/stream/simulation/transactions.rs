@@ -12,7 +12,7 @@ use crate::stream::progress::{Progress, ProgressByPartition};
 const TIMEOUT: Duration = seconds(10);
 
 #[derive(Default)]
-pub struct Transactions {
+pub(super) struct Transactions {
     pub by_id: BTreeMap<String, Transaction>,
     /// Committed offsets of the group.
     pub offsets: ProgressByPartition,
@@ -29,7 +29,7 @@ pub struct Transactions {
 }
 
 #[derive(Default)]
-pub struct Transaction {
+pub(super) struct Transaction {
     pub epoch: u32,
     open: Option<Open>,
     /// How the last one ended.
@@ -50,7 +50,7 @@ fn fenced() -> Fault {
 
 impl SimulatedCluster {
     /// A producer begins by this name: what an older one left open is aborted, and it is fenced.
-    pub fn init(&mut self, id: &str) -> u32 {
+    pub(super) fn init(&mut self, id: &str) -> u32 {
         let transaction = self.transactions.by_id.entry(id.to_owned()).or_default();
         if let Some(open) = &mut transaction.open {
             open.decided.get_or_insert(false);
@@ -76,7 +76,7 @@ impl SimulatedCluster {
         Ok(self.transaction(id, epoch)?.open.get_or_insert_with(fresh))
     }
 
-    pub fn append(
+    pub(super) fn append(
         &mut self,
         id: &str,
         epoch: u32,
@@ -90,7 +90,7 @@ impl SimulatedCluster {
     }
 
     /// The member's generation was checked.
-    pub fn add_offsets(
+    pub(super) fn add_offsets(
         &mut self,
         id: &str,
         epoch: u32,
@@ -102,7 +102,7 @@ impl SimulatedCluster {
     }
 
     /// The same end again, after its answer was lost, is answered again.
-    pub fn end(&mut self, id: &str, epoch: u32, commit: bool) -> Result<(), Fault> {
+    pub(super) fn end(&mut self, id: &str, epoch: u32, commit: bool) -> Result<(), Fault> {
         let transaction = self.transaction(id, epoch)?;
         match &mut transaction.open {
             Some(open) => match open.decided {
@@ -122,7 +122,7 @@ impl SimulatedCluster {
     }
 
     /// Writes one; the group's offsets come last or first, as it happens. False: none is left.
-    pub fn write_marker(&mut self, id: &str) -> bool {
+    pub(super) fn write_marker(&mut self, id: &str) -> bool {
         let Some(transaction) = self.transactions.by_id.get_mut(id) else { return false };
         let Some(open) = &mut transaction.open else { return false };
         let Some(commit) = open.decided else { return false };
@@ -155,7 +155,7 @@ impl SimulatedCluster {
     }
 
     /// Another program commits an offset in the group, which has no members: so many records further on, if there are.
-    pub fn commit_as_another(&mut self, partition: i32, records: i64) {
+    pub(super) fn commit_as_another(&mut self, partition: i32, records: i64) {
         if !self.group.members.is_empty() || self.is_unstable() {
             return;
         }
@@ -171,25 +171,25 @@ impl SimulatedCluster {
 
     /// Number of partitions that the input had when the group began, from what is noted with the offsets; 0 if all are of
     /// other programs.
-    pub fn origin(&self) -> i32 {
+    pub(super) fn origin(&self) -> i32 {
         let Transactions { offsets, origins, .. } = &self.transactions;
         let none = if offsets.is_empty() { self.partitions } else { 0 };
         origins.values().copied().min().unwrap_or(none)
     }
 
     /// Transactions whose markers are being written.
-    pub fn deciding(&self) -> Vec<String> {
+    pub(super) fn deciding(&self) -> Vec<String> {
         let is_decided = |t: &Transaction| t.open.as_ref().is_some_and(|open| open.decided.is_some());
         self.transactions.by_id.iter().filter(|(_, t)| is_decided(t)).map(|(id, _)| id.clone()).collect()
     }
 
     /// Whether offsets wait for the outcome of a transaction.
-    pub fn is_unstable(&self) -> bool {
+    pub(super) fn is_unstable(&self) -> bool {
         self.transactions.by_id.values().any(|t| t.open.as_ref().is_some_and(|open| open.offsets.is_some()))
     }
 
     /// Aborts what has been open for too long, and fences its producer.
-    pub fn time_out(&mut self, now: Duration) {
+    pub(super) fn time_out(&mut self, now: Duration) {
         let mut late = Vec::new();
         for (id, transaction) in &mut self.transactions.by_id {
             let is_late = |open: &Open| open.decided.is_none() && now.saturating_sub(open.since) > TIMEOUT;

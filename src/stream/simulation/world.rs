@@ -25,7 +25,7 @@ use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 
 /// A wrong log, to try the checker with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Defect {
+pub(super) enum Defect {
     Loss,
     Duplicate,
     Reorder,
@@ -35,17 +35,17 @@ pub enum Defect {
 }
 
 /// Values that an anomaly carries.
-pub const CONTEXT: usize = 12;
+pub(crate) const CONTEXT: usize = 12;
 
 /// What a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProcessKind {
+pub(super) enum ProcessKind {
     Worker,
     Sink,
 }
 
 /// Everything that is not the course of events itself.
-pub struct Schedule {
+pub(super) struct Schedule {
     seed: u64,
     defect: Option<Defect>,
     pub steps: u32,
@@ -65,7 +65,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    pub fn new(seed: u64, defect: Option<Defect>) -> Self {
+    pub(super) fn new(seed: u64, defect: Option<Defect>) -> Self {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(seed ^ 0x5EED);
         let mut policies = vec![policy(&mut random), policy(&mut random)];
         let mut bounds = || SeriesLimits {
@@ -132,7 +132,7 @@ fn policy(random: &mut Xoshiro256PlusPlus) -> Policy {
 }
 
 /// What is left at the end.
-pub struct ScheduleOutcome {
+pub(crate) struct ScheduleOutcome {
     pub policies: Vec<Policy>,
     pub bounds: Vec<SeriesLimits>,
     pub config: Settings,
@@ -145,7 +145,7 @@ pub struct ScheduleOutcome {
 
 /// How varied a run was.
 #[derive(Debug, Default, Clone)]
-pub struct Totals {
+pub(super) struct Totals {
     events: u64,
     anomalies: u64,
     kills: u64,
@@ -178,7 +178,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub fn add(&mut self, outcome: &ScheduleOutcome) {
+    pub(super) fn add(&mut self, outcome: &ScheduleOutcome) {
         let other = &outcome.totals;
         self.events += other.events;
         self.anomalies += other.anomalies;
@@ -206,7 +206,7 @@ impl Totals {
         self.excluded += other.excluded;
     }
 
-    pub fn assert_varied(&self) {
+    pub(super) fn assert_varied(&self) {
         let all = [
             self.anomalies,
             self.kills,
@@ -236,7 +236,7 @@ impl Totals {
 }
 
 /// Plays it to the end.
-pub fn play(schedule: &Schedule) -> ScheduleOutcome {
+pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
     let stage = Arc::new(Scheduler::new(schedule.seed, SimulatedCluster::new(schedule.partitions), schedule.faults));
     stage.enter_first();
     let (meter, failures) = (Meter::default(), Mutex::new(Vec::new()));

@@ -61,7 +61,7 @@ pub(super) struct Epoch {
 
 impl Epoch {
     /// The settings of now, from an offset on.
-    pub fn of(from: i64, detector: &Detector, fields: &Fields) -> Epoch {
+    pub(crate) fn of(from: i64, detector: &Detector, fields: &Fields) -> Epoch {
         let (settings, policy) = (hex(&detector.fingerprint()), &detector.settings().policy);
         let versions = policy.methods().into_iter().filter_map(|name| Some((name, method::version_of(name)?)));
         let methods = versions.map(|(name, version)| MethodId { name: name.to_owned(), version }).collect();
@@ -72,7 +72,7 @@ impl Epoch {
     ///
     /// # Errors
     /// What this program does not know of them.
-    pub fn policies(&self) -> Result<PolicyTable, String> {
+    pub(crate) fn policies(&self) -> Result<PolicyTable, String> {
         for MethodId { name, version } in &self.methods {
             let ours = match method::version_of(name) {
                 Some(ours) if ours == *version => continue,
@@ -87,42 +87,42 @@ impl Epoch {
     }
 
     /// Reads records as they were read then.
-    pub fn decoder(&self) -> Decoder {
+    pub(crate) fn decoder(&self) -> Decoder {
         Decoder::as_of(self.decoding, &self.fields)
     }
 }
 
 impl Checkpoint {
     /// Whether a record of `anomaly_state` is a floor; what it says if it is one.
-    pub fn read(key: &[u8], value: Option<&[u8]>) -> Option<Result<Checkpoint, DamagedRecord>> {
+    pub(crate) fn read(key: &[u8], value: Option<&[u8]>) -> Option<Result<Checkpoint, DamagedRecord>> {
         let sealed = value.filter(|_| key == KEY)?;
         let body = snapshot::unseal(key, sealed);
         Some(body.and_then(|body| serde_json::from_slice(body).map_err(|_| DamagedRecord::Broken)))
     }
 
     /// The record.
-    pub fn record(&self, partition: i32) -> OutgoingRecord {
+    pub(crate) fn record(&self, partition: i32) -> OutgoingRecord {
         let body = serde_json::to_vec(self).unwrap_or_default();
         let (key, value) = (Some(KEY.to_vec()), Some(snapshot::seal(KEY, &body)));
         OutgoingRecord { output: OutputTopic::State(partition), key, value, headers: Vec::new() }
     }
 
     /// The partition's clock at `offset`.
-    pub fn clock(&self) -> PartitionClock {
+    pub(crate) fn clock(&self) -> PartitionClock {
         let earlier = || ClockSnapshot::at(seconds(self.clock.unwrap_or_default()));
         PartitionClock::from(&self.time.clone().unwrap_or_else(earlier))
     }
 
     /// Records that have an outcome and are to be replayed up to this mark, and from where on; `None` when that is not known,
     /// or the counts began again since.
-    pub fn expected(&self, to: &Progress) -> Option<(i64, u64)> {
+    pub(crate) fn expected(&self, to: &Progress) -> Option<(i64, u64)> {
         let at_commit = || Some((self.at, OutcomeCounts::parse(&self.counts)?.sum()));
         let (from, passed) = self.passed.map(|passed| (self.offset, passed)).or_else(at_commit)?;
         Some((from, to.counts.sum().checked_sub(passed)?))
     }
 
     /// The same at a later sweep.
-    pub fn moved(&self, offset: i64, passed: u64, time: ClockSnapshot, mark: &Progress) -> Checkpoint {
+    pub(crate) fn moved(&self, offset: i64, passed: u64, time: ClockSnapshot, mark: &Progress) -> Checkpoint {
         let holds = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
         Checkpoint {
             offset,
@@ -137,7 +137,7 @@ impl Checkpoint {
     }
 
     /// From the beginning of `epoch` on its settings hold; whether they are others.
-    pub fn settle(&mut self, epoch: Epoch) -> bool {
+    pub(crate) fn settle(&mut self, epoch: Epoch) -> bool {
         let is_same = |last: &Epoch| Epoch { from: epoch.from, ..last.clone() } == epoch;
         let differs = !self.epochs.last().is_some_and(is_same);
         if differs {
@@ -158,7 +158,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// `Stop` with the remedy.
-    pub fn fits(
+    pub(crate) fn fits(
         &self,
         settings: &Settings,
         partition: i32,

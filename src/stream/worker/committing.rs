@@ -22,7 +22,7 @@ pub(super) struct Committing {
 
 impl Committing {
     /// Begins a transaction.
-    pub fn begin<C: TransactionalProducer>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<(), Fault> {
+    pub(crate) fn begin<C: TransactionalProducer>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<(), Fault> {
         session.client.begin()?;
         self.open = Some(session.client.now());
         Ok(())
@@ -30,7 +30,7 @@ impl Committing {
 
     /// Sends the output of the pending transaction. Usually this happens once, since each call wakes the client and costs
     /// a request.
-    pub fn send<C: TransactionalProducer>(
+    pub(crate) fn send<C: TransactionalProducer>(
         &self,
         session: &mut WorkerSession<'_, C>,
         pending: &mut PendingTransaction,
@@ -42,7 +42,7 @@ impl Committing {
 
     /// Commits the open transaction with output, offsets and snapshots, and then the changes of the series. Returns what
     /// was committed; `None` if no transaction is open.
-    pub fn commit<C: TransactionalProducer>(
+    pub(crate) fn commit<C: TransactionalProducer>(
         &mut self,
         session: &mut WorkerSession<'_, C>,
         judging: &mut RecordJudging,
@@ -73,7 +73,7 @@ impl Committing {
     }
 
     /// Aborts the open transaction, if there is one.
-    pub fn abort<C: TransactionalProducer>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<(), Fault> {
+    pub(crate) fn abort<C: TransactionalProducer>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<(), Fault> {
         if self.open.is_some() {
             session.insist("aborting", |client| client.abort())?;
             self.open = None;

@@ -31,7 +31,7 @@ pub(super) struct EvictionRate {
 
 impl EvictionRate {
     /// Adds evictions; once a second, raises or clears the condition.
-    pub fn watch(
+    pub(crate) fn watch(
         &mut self,
         evicted: Evictions,
         marks: &ProgressByPartition,

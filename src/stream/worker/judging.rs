@@ -28,7 +28,7 @@ pub(super) struct RecordJudging {
 
 impl RecordJudging {
     /// Creates it without partitions.
-    pub fn new(detector: Detector, settings: &Settings) -> Self {
+    pub(crate) fn new(detector: Detector, settings: &Settings) -> Self {
         RecordJudging {
             decoder: Decoder::new(&settings.fields),
             detector,
@@ -43,7 +43,7 @@ impl RecordJudging {
     ///
     /// # Errors
     /// Those of the poll; `Rebuild` if a partition that `is_restoring` delivers a record.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         client: &mut impl RecordFetch,
         settings: &Settings,
@@ -68,7 +68,7 @@ impl RecordJudging {
 
     /// Moves past control records and aborted records at the ends of partitions, at most once a second, so that no lag
     /// stays where nothing is left to judge. Returns whether there was one.
-    pub fn move_to_ends(&mut self, client: &impl RecordFetch) -> bool {
+    pub(crate) fn move_to_ends(&mut self, client: &impl RecordFetch) -> bool {
         let now = client.now();
         // A record that stops the worker is read, and not passed.
         if self.pending.poison.is_some() || now.saturating_sub(self.ends_moved) < MOVE_ENDS {
@@ -88,21 +88,21 @@ impl RecordJudging {
     }
 
     /// Confirms what is pending, after its commit, and returns it.
-    pub fn confirm(&mut self) -> PendingTransaction {
+    pub(crate) fn confirm(&mut self) -> PendingTransaction {
         self.detector.commit();
         self.dead_letter_limit = usize::MAX;
         std::mem::take(&mut self.pending)
     }
 
     /// Rolls everything back to the committed progress. The client's position does not change.
-    pub fn rollback(&mut self, committed: &ProgressByPartition) {
+    pub(crate) fn rollback(&mut self, committed: &ProgressByPartition) {
         self.detector.rollback();
         self.pending = PendingTransaction::default();
         self.positions = committed.clone();
     }
 
     /// Halves the limit of dead letters, if the pending transaction has one. Returns the new limit.
-    pub fn limit_dead_letters(&mut self) -> Option<usize> {
+    pub(crate) fn limit_dead_letters(&mut self) -> Option<usize> {
         let largest = self.pending.largest_dead_letter;
         if largest == 0 {
             return None;
@@ -112,7 +112,7 @@ impl RecordJudging {
     }
 
     /// Forgets all partitions.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.positions.keys().for_each(|partition| self.detector.forget(*partition));
         self.positions.clear();
     }

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// What a start would stop with, or why it cannot be known.
-pub fn look(
+pub(crate) fn look(
     log: &mut (impl GroupAdministration + TopicAdministration + HistoryReader),
     settings: &Settings,
     partitions: &[i32],

@@ -53,49 +53,49 @@ pub(super) struct PendingTransaction {
 
 impl PendingTransaction {
     /// Looks at the clock, once for each poll.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.now = Some(Timestamp::now());
     }
 
     /// Records that have their outcome.
-    pub fn events(&self) -> usize {
+    pub(crate) fn events(&self) -> usize {
         self.tally.sum() as usize
     }
 
     /// What waits to be sent should wait no longer.
-    pub fn is_bulky(&self) -> bool {
+    pub(crate) fn is_bulky(&self) -> bool {
         self.outbox.iter().map(OutgoingRecord::size).sum::<usize>() > MAX_OUTBOX
     }
 
     /// Time of the partition's newest event.
-    pub fn event_time(&self, partition: i32) -> Option<Timestamp> {
+    pub(crate) fn event_time(&self, partition: i32) -> Option<Timestamp> {
         self.event_times.get(&partition).copied()
     }
 
     /// When the partition's newest record was taken.
-    pub fn arrival(&self, partition: i32) -> Option<Timestamp> {
+    pub(crate) fn arrival(&self, partition: i32) -> Option<Timestamp> {
         self.arrivals.get(&partition).copied()
     }
 
     /// Times of events and arrivals outlive the commit.
-    pub fn keep_times_of(&mut self, done: PendingTransaction) {
+    pub(crate) fn keep_times_of(&mut self, done: PendingTransaction) {
         (self.event_times, self.arrivals) = (done.event_times, done.arrivals);
         self.same_times = done.same_times;
     }
 
     /// What was noticed while the partition's records were replayed.
-    pub fn adopt(&mut self, partition: i32, same_time: SameTime) {
+    pub(crate) fn adopt(&mut self, partition: i32, same_time: SameTime) {
         self.same_times.insert(partition, same_time);
     }
 
     /// The sentence about a series of the partition that gets several values of the same time.
-    pub fn same_time(&mut self, topic: &str, partition: i32) -> Option<String> {
+    pub(crate) fn same_time(&mut self, topic: &str, partition: i32) -> Option<String> {
         self.same_times.get_mut(&partition)?.finding(topic, partition)
     }
 
     /// Judges the records of one partition from the mark on, and moves it.
     #[allow(clippy::too_many_arguments)] // Parts of the worker, of which this is one.
-    pub fn judge(
+    pub(crate) fn judge(
         &mut self,
         settings: &Settings,
         decoder: &mut Decoder,
@@ -257,7 +257,7 @@ impl PendingTransaction {
     }
 
     /// Adds everything to the counters.
-    pub fn count(&self, meter: &Meter) {
+    pub(crate) fn count(&self, meter: &Meter) {
         let anomalous = self.anomalies.len() as u64;
         meter.events.add("learning", self.tally.learning);
         meter.events.add("ignored", self.tally.ignored);

@@ -43,7 +43,7 @@ fn set_epoch(restore: &mut TableRestore, epoch: &Epoch) {
 
 impl PartitionReplay {
     /// `first`: what the input has.
-    pub fn new(mut restore: TableRestore, floor: Checkpoint, first: i64, to: Progress) -> Self {
+    pub(crate) fn new(mut restore: TableRestore, floor: Checkpoint, first: i64, to: Progress) -> Self {
         let from = floor.offset.max(first);
         restore.set_clock(floor.clock());
         let mut epochs = floor.epochs.clone().into_iter();
@@ -59,7 +59,7 @@ impl PartitionReplay {
     }
 
     /// The next records, in order.
-    pub fn take(&mut self, records: &[ConsumedRecord<'_>]) {
+    pub(crate) fn take(&mut self, records: &[ConsumedRecord<'_>]) {
         let mut rest = records;
         while let Some(first) = rest.first() {
             self.settle(first.offset);
@@ -107,13 +107,13 @@ impl PartitionReplay {
     }
 
     /// Offset, number and number found of the records that should be there, when some are missing.
-    pub fn shortfall(&self) -> Option<(i64, u64, u64)> {
+    pub(crate) fn shortfall(&self) -> Option<(i64, u64, u64)> {
         let (from, expected) = self.expected?;
         (self.counted < expected).then_some((from, expected, self.counted))
     }
 
     /// The table, and the evicted series whose records are still to be deleted.
-    pub fn finish(mut self) -> (Checkpoint, SeriesTable, HashMap<Box<str>, i64>) {
+    pub(crate) fn finish(mut self) -> (Checkpoint, SeriesTable, HashMap<Box<str>, i64>) {
         self.settle(i64::MAX);
         let (table, gone) = self.restore.finish();
         (self.floor, table, gone)

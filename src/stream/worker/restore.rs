@@ -29,7 +29,7 @@ pub(super) struct PartitionRestore {
 
 impl PartitionRestore {
     /// Creates it with nothing to read.
-    pub fn new(
+    pub(crate) fn new(
         standings: BTreeMap<i32, CommittedOffset>,
         identity: TopicIdentity,
         firsts: Positions,
@@ -41,28 +41,31 @@ impl PartitionRestore {
     }
 
     /// Whether the partition is not served yet.
-    pub fn has(&self, partition: i32) -> bool {
+    pub(crate) fn has(&self, partition: i32) -> bool {
         self.replays.as_ref().map_or(self.firsts.contains_key(&partition), |replays| replays.contains_key(&partition))
     }
 
     /// Whether the offset to begin at is not committed yet, and may still turn out not to fit the windows.
-    pub fn is_unconfirmed(&self, partition: i32) -> bool {
+    pub(crate) fn is_unconfirmed(&self, partition: i32) -> bool {
         self.replays.is_none() && !matches!(self.standings.get(&partition), Some(CommittedOffset::At(_)))
     }
 
     /// Sets what is to be read now.
-    pub fn begin(&mut self, ranges: &OffsetRanges) {
+    pub(crate) fn begin(&mut self, ranges: &OffsetRanges) {
         self.left = ranges.clone();
         self.whole = ranges.values().map(|range| range.end - range.start).sum();
     }
 
     /// Whether nothing is left of the topic that is read now.
-    pub fn is_read(&self) -> bool {
+    pub(crate) fn is_read(&self) -> bool {
         self.left.is_empty()
     }
 
     /// Reads on, into the windows or the replays.
-    pub fn read_on<C: HistoryReader>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<HistoryStep, Fault> {
+    pub(crate) fn read_on<C: HistoryReader>(
+        &mut self,
+        session: &mut WorkerSession<'_, C>,
+    ) -> Result<HistoryStep, Fault> {
         let PartitionRestore { windows, replays, .. } = self;
         let read = session.client.read_history(&mut |partition, records| match replays {
             None => {
@@ -100,7 +103,7 @@ impl PartitionRestore {
     }
 
     /// Describes the progress.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let left = self.left.values().map(|range| range.end - range.start).sum::<i64>();
         let share = 100 - left * 100 / self.whole.max(1);
         match &self.replays {

@@ -19,12 +19,12 @@ pub(super) struct RestoredWindows {
 
 impl RestoredWindows {
     /// Where no topic keeps windows: all that follows from the records.
-    pub fn none(limits: SeriesLimits) -> Self {
+    pub(crate) fn none(limits: SeriesLimits) -> Self {
         RestoredWindows { restore: TableRestore::from_records_alone(limits), ..RestoredWindows::default() }
     }
 
     /// The next records, in order.
-    pub fn take(&mut self, records: &[ConsumedRecord<'_>]) {
+    pub(crate) fn take(&mut self, records: &[ConsumedRecord<'_>]) {
         for record in records {
             let key = record.key.unwrap_or_default();
             let read = match (Checkpoint::read(key, record.value), snapshot::series_of(key)) {

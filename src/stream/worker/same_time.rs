@@ -54,7 +54,7 @@ struct Example {
 
 impl SameTime {
     /// An event, in offset order. Only times that the events themselves have are compared.
-    pub fn note(&mut self, offset: i64, event: &Event<'_>) {
+    pub(crate) fn note(&mut self, offset: i64, event: &Event<'_>) {
         let Some(at) = event.timestamp else { return };
         if self.newest.is_some_and(|newest| offset <= newest) {
             return;
@@ -104,7 +104,7 @@ impl SameTime {
     }
 
     /// The sentence, while too many comparisons found the same time.
-    pub fn finding(&mut self, topic: &str, partition: i32) -> Option<String> {
+    pub(crate) fn finding(&mut self, topic: &str, partition: i32) -> Option<String> {
         let least = if self.holds { self.compared.div_ceil(2 * SHARE) } else { self.compared.div_ceil(SHARE) };
         self.holds = self.compared >= ENOUGH && self.same >= least.max(1);
         let Example { device, metric, at, offsets: [one, other] } = self.example.as_ref().filter(|_| self.holds)?;

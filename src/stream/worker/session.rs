@@ -27,7 +27,11 @@ pub(super) struct WorkerSession<'a, C> {
 
 impl<C: ClusterConnection> WorkerSession<'_, C> {
     /// Calls until the answer is not `Retry`; gives up when the time to drain is over.
-    pub fn insist<T>(&mut self, what: &str, mut call: impl FnMut(&mut C) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(crate) fn insist<T>(
+        &mut self,
+        what: &str,
+        mut call: impl FnMut(&mut C) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let since = self.client.now();
         loop {
             match call(&mut self.client) {

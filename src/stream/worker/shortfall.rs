@@ -15,17 +15,17 @@ pub(super) struct Shortfalls {
 
 impl Shortfalls {
     /// The partitions belong to others.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.missing.clear();
     }
 
     /// `passed` records have an outcome now; after `values` more the windows are full of newer ones.
-    pub fn add(&mut self, partition: i32, missing: u64, passed: u64, values: u64) {
+    pub(crate) fn add(&mut self, partition: i32, missing: u64, passed: u64, values: u64) {
         self.missing.insert(partition, (missing, passed.saturating_add(values)));
     }
 
     /// Raises or clears the condition.
-    pub fn watch(&mut self, topic: &str, marks: &ProgressByPartition, part: &Component) {
+    pub(crate) fn watch(&mut self, topic: &str, marks: &ProgressByPartition, part: &Component) {
         self.missing
             .retain(|partition, (_, until)| marks.get(partition).is_some_and(|mark| mark.counts.sum() < *until));
         if self.missing.is_empty() {

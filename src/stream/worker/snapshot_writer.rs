@@ -77,7 +77,7 @@ struct Effect {
 
 impl WrittenSnapshots {
     /// Adds it to the counters.
-    pub fn count(&self, meter: &Meter) {
+    pub(crate) fn count(&self, meter: &Meter) {
         meter.snapshots.add("snapshot", self.snapshots);
         meter.snapshots.add("eviction", self.evictions);
         meter.snapshots.add("tombstone", self.tombstones);
@@ -87,12 +87,12 @@ impl WrittenSnapshots {
 }
 
 impl SnapshotWriter {
-    pub fn new(interval: Duration, least: usize) -> Self {
+    pub(crate) fn new(interval: Duration, least: usize) -> Self {
         SnapshotWriter { interval, least, most: LARGEST_PART, places: BTreeMap::new() }
     }
 
     /// A partition was restored, for which `bytes` of input were replayed: they count, so that a restless group sweeps too.
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
         partition: i32,
         floor: Checkpoint,
@@ -106,17 +106,17 @@ impl SnapshotWriter {
     }
 
     /// All partitions belong to others.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.places.clear();
     }
 
     /// A transaction was aborted.
-    pub fn ease(&mut self) {
+    pub(crate) fn ease(&mut self) {
         self.most = (self.most / 2).max(self.least);
     }
 
     /// First offsets that the input still has.
-    pub fn hear(&mut self, starts: &Positions, marks: &ProgressByPartition) {
+    pub(crate) fn hear(&mut self, starts: &Positions, marks: &ProgressByPartition) {
         for (partition, place) in &mut self.places {
             let (Some(&first), Some(mark)) = (starts.get(partition), marks.get(partition)) else { continue };
             // In the older half of what is left.
@@ -125,7 +125,7 @@ impl SnapshotWriter {
     }
 
     /// Whether there is something to write although no event came.
-    pub fn wants(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> bool {
+    pub(crate) fn wants(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> bool {
         self.places.iter().any(|(partition, place)| {
             place.sweep.is_some()
                 || marks
@@ -136,7 +136,7 @@ impl SnapshotWriter {
     }
 
     /// Records for the transaction that moves the partitions to these marks.
-    pub fn write(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> WrittenSnapshots {
+    pub(crate) fn write(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> WrittenSnapshots {
         let mut written = WrittenSnapshots::default();
         for (&partition, place) in &self.places {
             if let (Some(mark), Some(table)) = (marks.get(&partition), detector.table(partition)) {
@@ -158,7 +158,7 @@ impl SnapshotWriter {
     }
 
     /// That transaction is committed; `bytes` of input came in it.
-    pub fn commit(
+    pub(crate) fn commit(
         &mut self,
         detector: &mut Detector,
         written: WrittenSnapshots,

@@ -31,7 +31,7 @@ struct First {
 
 impl Splits {
     /// A device in this partition that another one had before.
-    pub fn note(&mut self, device: &str, partition: i32, other: i32, key: Option<&[u8]>) {
+    pub(crate) fn note(&mut self, device: &str, partition: i32, other: i32, key: Option<&[u8]>) {
         self.count += 1;
         self.first.get_or_insert_with(|| First {
             device: device.to_owned(),
@@ -45,7 +45,7 @@ impl Splits {
     }
 
     /// Adds what came later.
-    pub fn add(&mut self, later: Splits) {
+    pub(crate) fn add(&mut self, later: Splits) {
         self.count += later.count;
         self.first = self.first.take().or(later.first);
     }

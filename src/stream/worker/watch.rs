@@ -52,13 +52,13 @@ struct ForeignTakeover {
 
 impl InputWatch {
     /// Our own commits.
-    pub fn note_commit(&mut self, committed: &ProgressByPartition) {
+    pub(crate) fn note_commit(&mut self, committed: &ProgressByPartition) {
         self.known.extend(committed.iter().map(|(partition, mark)| (*partition, mark.offset)));
     }
 
     /// A partition was taken over at an offset that another program committed; `since` is the newest offset of ours that the
     /// state topic knows, `first` the first one of the partition.
-    pub fn note_foreign_commit(
+    pub(crate) fn note_foreign_commit(
         &mut self,
         now: Duration,
         partition: i32,

@@ -7,7 +7,7 @@ use crate::method::{Recorded, Unrepeatable, critical_from, explanation, repeat};
 use crate::page::view::format::{DASH, DisplayedNumbers, grouped, number, signed};
 
 #[derive(Serialize)]
-pub struct Step {
+pub(crate) struct Step {
     name: String,
     formula: String,
     result: String,
@@ -18,7 +18,7 @@ fn step(name: &str, formula: String, result: String) -> Step {
 }
 
 /// Recomputes the stored figures, and compares every bit.
-pub fn proof(anomaly: &Anomaly) -> Result<String, String> {
+pub(crate) fn proof(anomaly: &Anomaly) -> Result<String, String> {
     let (Some(mean), Some(std_dev), Some(threshold)) = (anomaly.mean, anomaly.std_dev, anomaly.threshold) else {
         return Err("the record has no mean, deviation and threshold to repeat the arithmetic from".to_owned());
     };
@@ -71,7 +71,7 @@ fn unrepeatable(reason: Unrepeatable, anomaly: &Anomaly) -> String {
     }
 }
 
-pub fn steps(anomaly: &Anomaly) -> Vec<Step> {
+pub(crate) fn steps(anomaly: &Anomaly) -> Vec<Step> {
     match (anomaly.mean, anomaly.std_dev, anomaly.threshold) {
         (Some(mean), Some(std_dev), Some(threshold)) => by_deviation(anomaly, mean, std_dev, threshold),
         _ => plain(anomaly),

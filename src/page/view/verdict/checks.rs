@@ -15,7 +15,7 @@ fn glyph(is_well: bool) -> &'static str {
 }
 
 /// Makes all checks of the banner.
-pub fn all(facts: &Facts<'_>, seen: BannerContext) -> Vec<StatusCheck> {
+pub(crate) fn all(facts: &Facts<'_>, seen: BannerContext) -> Vec<StatusCheck> {
     let mut all = vec![detector(facts), lag(facts, seen.is_shrinking), judged(facts), database(facts), series(facts)];
     all.extend(clocks(facts, seen.ahead));
     all

@@ -16,24 +16,24 @@ use crate::stream::progress::ProgressByPartition;
 
 /// Methods that were called, as `Trait::method`.
 #[derive(Debug, Default, Clone)]
-pub struct CalledMethods(Rc<RefCell<BTreeSet<&'static str>>>);
+pub(super) struct CalledMethods(Rc<RefCell<BTreeSet<&'static str>>>);
 
 impl CalledMethods {
     /// Returns the methods that were not called.
-    pub fn missing(&self) -> Vec<&'static str> {
+    pub(super) fn missing(&self) -> Vec<&'static str> {
         let called = self.0.borrow();
         METHODS.iter().copied().flatten().copied().filter(|method| !called.contains(method)).collect()
     }
 }
 
 /// A client whose calls are noted.
-pub struct RecordingClient {
+pub(super) struct RecordingClient {
     client: Box<dyn TransactionalClient>,
     called: CalledMethods,
 }
 
 impl RecordingClient {
-    pub fn new(client: Box<dyn TransactionalClient>, called: &CalledMethods) -> Self {
+    pub(super) fn new(client: Box<dyn TransactionalClient>, called: &CalledMethods) -> Self {
         RecordingClient { client, called: called.clone() }
     }
 }

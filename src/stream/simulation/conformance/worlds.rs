@@ -16,12 +16,12 @@ use crate::stream::client::TransactionalClient;
 use crate::stream::kafka::{KafkaTransactionalClient, MemberNames};
 
 /// Partitions of the input.
-pub const PARTITIONS: i32 = 2;
+pub(super) const PARTITIONS: i32 = 2;
 /// Records of each partition.
-pub const EVENTS: i64 = 10;
+pub(super) const EVENTS: i64 = 10;
 
 /// Where clients come from.
-pub trait ConformanceWorld {
+pub(super) trait ConformanceWorld {
     /// A client with this name in the group, and this transactional id.
     fn client(&self, member: &str, transactional_id: &str) -> Box<dyn TransactionalClient>;
 
@@ -34,10 +34,10 @@ pub trait ConformanceWorld {
     }
 }
 
-pub struct SimulatedWorld(Arc<Scheduler>);
+pub(super) struct SimulatedWorld(Arc<Scheduler>);
 
 impl SimulatedWorld {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(PARTITIONS), 0.0));
         stage.enter_first();
         for (partition, offset) in (0..PARTITIONS).flat_map(|partition| (0..EVENTS).map(move |at| (partition, at))) {
@@ -60,13 +60,13 @@ impl ConformanceWorld for SimulatedWorld {
     }
 }
 
-pub struct RealWorld {
+pub(super) struct RealWorld {
     kafka: KafkaSettings,
     topics: TopicSettings,
 }
 
 impl RealWorld {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("no box: run tests/run");
         let name = format!("conformance_{}", std::process::id());
         let kafka = KafkaSettings { bootstrap_servers: servers.clone(), properties: [].into() };
