@@ -56,6 +56,11 @@ impl Oracle {
         (self.is_ewma, self.window) = (method == "ewma", window);
     }
 
+    /// From now on these hold.
+    pub fn set_limits(&mut self, min_samples: usize, threshold: u32) {
+        (self.min_samples, self.threshold) = (min_samples, threshold);
+    }
+
     /// Judges a value, then adds it; `None` while learning.
     pub fn judge(&mut self, series: &str, value: f64) -> Option<Judged> {
         let series = self.series.entry(series.to_owned()).or_default();

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use anomaly::series::snapshot;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -199,6 +200,28 @@ fn a_damaged_record_and_a_newer_format_stop_the_detector_with_the_remedy() {
     refused(&case, "it is damaged: its checksum does not fit");
     forge(&case, 1, b"f", b"\x09whatever comes");
     refused(&case, "its format 9 is newer than this program's, 2");
+}
+
+#[test]
+fn an_unknown_version_of_a_method_and_an_older_format_stop_the_detector_with_both_versions() {
+    let mut case = swept("versions");
+    case.set("DETECTOR__WORKERS", 1);
+    let floor =
+        case.read(&state(&case)).into_iter().rfind(|got| got.partition == 2 && got.key.as_deref() == Some(b"f"));
+    let mut json: serde_json::Value = serde_json::from_slice(&floor.unwrap().value.unwrap()[5..]).unwrap();
+    json["epochs"][0]["methods"][0]["version"] = 7.into();
+    forge(&case, 2, b"f", &snapshot::seal(b"f", json.to_string().as_bytes()));
+    refused(
+        &case,
+        "holds states of version 7 of method sigma, and this program has version 1 of it. Start the program",
+    );
+    let mut older = snapshot::seal(b"sdevice-0001\0m", b"whatever it had");
+    older[0] = 1;
+    forge(&case, 1, b"sdevice-0001\0m", &older);
+    refused(
+        &case,
+        "its format 1 is older than this program reads; it reads format 2. Start the program that wrote it, or",
+    );
 }
 
 #[test]

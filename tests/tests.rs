@@ -52,6 +52,8 @@ mod live;
 mod network;
 /// Standard output and standard error of every command.
 mod output;
+/// Methods, limits and exclusions of single series.
+mod overrides;
 /// Events through Kafka to Kafka and PostgreSQL: each has one verdict, which equals the oracle's.
 mod pipeline;
 /// Generator, replay and host metrics through Kafka.
