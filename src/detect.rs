@@ -114,6 +114,7 @@ impl Detector {
             next: 0,
             split: None,
             time: None,
+            has_more: false,
         };
         let judged = judge(&mut judging);
         let mut table = judging.table;
@@ -198,12 +199,20 @@ pub struct Judge<'d> {
     split: Option<i32>,
     /// Of the record that is judged next.
     time: Option<i64>,
+    /// More events of the same record follow.
+    has_more: bool,
 }
 
 impl Judge<'_> {
     /// The time of the record that is judged next, its own, in milliseconds: it moves the partition's clock.
     pub fn pass(&mut self, time: Option<i64>) {
         self.time = time;
+    }
+
+    /// Says whether more events of the same record follow the next one. Series are evicted between records only, because a
+    /// restart replays whole records.
+    pub fn set_has_more(&mut self, has_more: bool) {
+        self.has_more = has_more;
     }
 
     /// The other partition that has the series judged last, if that was made here just now.
@@ -287,7 +296,9 @@ impl Judge<'_> {
         let found = self.table.find_slot(key, guess);
         if self.policies.excludes(found.map(|slot| self.table.policy(slot)), key) {
             self.table.pass_by(key, offset, self.time.take());
-            self.table.prune(offset + 1, self.bounds);
+            if !self.has_more {
+                self.table.prune(offset + 1, self.bounds);
+            }
             return None;
         }
         let slot = found.unwrap_or_else(|| self.table.create(key, offset, self.bounds));
@@ -302,7 +313,9 @@ impl Judge<'_> {
             self.table.update_state(slot, policy.method.as_ref(), event.metric_value, time);
         }
         self.table.push(slot, offset, event.metric_value, policy.window);
-        self.table.prune(offset + 1, self.bounds);
+        if !self.has_more {
+            self.table.prune(offset + 1, self.bounds);
+        }
         if found.is_none() {
             self.split = self.others.iter().find(|(_, table)| table.contains(key)).map(|(partition, _)| *partition);
         }

@@ -5,6 +5,8 @@
 
 mod cell;
 mod collect;
+mod decoded;
+mod each;
 mod fields;
 mod forms;
 mod hint;
@@ -12,7 +14,9 @@ mod ignore;
 mod timestamp;
 mod parser;
 mod field_source;
+mod reader;
 mod scan;
+mod several;
 mod shape;
 mod spelling;
 mod zone;
@@ -21,7 +25,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use cell::checked;
-pub use fields::{FieldProblem, Fields};
+pub use decoded::{Decoded, MAX_EVENTS};
+pub use fields::{FieldProblem, Fields, OnPartial};
 pub use forms::Forms;
 pub use parser::Parser;
 pub use shape::{DECODING, Decoder};
@@ -157,7 +162,7 @@ impl<'a> RawRecord<'a> {
     }
 }
 
-/// Decodes a single value. Use a [`Parser`] for many values, and a [`Decoder`] for many that look alike.
+/// Decodes the first event of a record. Use a [`Parser`] for many records, and a [`Decoder`] for many that look alike.
 ///
 /// # Errors
 /// The first problem found; problems of the JSON text come before those of the fields. A null value and unusable
@@ -165,7 +170,7 @@ impl<'a> RawRecord<'a> {
 pub fn decode<'a>(value: Option<&'a [u8]>, fields: &Fields) -> Result<Event<'a>, Rejection> {
     let unusable = |problem: FieldProblem| Rejection::new(RejectClass::Shape, problem.title);
     let read = Parser::new(fields).map_err(unusable)?.read(&RawRecord { key: None, value, headers: &() })?;
-    read.ok_or_else(|| {
+    read.into_first().ok_or_else(|| {
         Rejection::new(RejectClass::Empty, "the value is null, or is to be ignored; expected a JSON object")
     })
 }

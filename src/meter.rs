@@ -58,6 +58,8 @@ impl ProcessRole {
 pub struct Meter {
     /// Committed events by verdict: learning, normal, anomalous, excluded; and ignored records.
     pub events: Counters,
+    /// Committed records, counted by outcome, and the partial ones among them.
+    pub records: Counters,
     /// Committed rejections, counted by class.
     pub rejects: Counters,
     /// Committed anomalies, counted by severity.
@@ -100,6 +102,11 @@ impl Meter {
     fn register_detector(&self, registry: &mut Registry) {
         let mut add = |name: &str, help: &str, family: &Counters| registry.register(name, help, family.0.clone());
         add("anomaly_events", "Events judged and committed, by verdict", &self.events);
+        add(
+            "anomaly_records",
+            "Records committed, by outcome; partial ones count under their outcome too",
+            &self.records,
+        );
         add("anomaly_rejects", "Records rejected and committed, by class", &self.rejects);
         add("anomaly_anomalies", "Anomalies committed, by severity", &self.anomalies);
         add("anomaly_transactions", "Transactions, by outcome", &self.transactions);

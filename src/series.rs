@@ -386,7 +386,8 @@ mod tests {
             restore.set_epoch(0, policies);
             for (offset, key) in (0..).zip(keys).skip(floor as usize) {
                 let time = Some(offset * 1_000);
-                let event = ReplayedEvent { offset, time, event_time: time, value: offset as f64 };
+                let value = offset as f64;
+                let event = ReplayedEvent { offset, time, event_time: time, value, has_more: false };
                 restore.replay(key, restore.guess(key), event);
             }
             let (mut restored, _) = restore.finish();

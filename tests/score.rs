@@ -492,3 +492,52 @@ fn people_get_a_table_and_programs_json_lines() {
     let (_, json, _) = ended("a.csv", &text, &[]);
     assert!(json.starts_with("{\"schema_version\""), "{json}");
 }
+
+/// The same values as a wide table, as an object and as an array of each record, and as one record each.
+#[test]
+fn several_values_of_a_record_are_judged_as_those_of_several_records() {
+    let value = |i: i64, metric: i64| if i == 50 + metric { 90.0 } else { ((i * 7 + metric * 3) % 11) as f64 };
+    let lines = |line: &dyn Fn(i64) -> String| (0..70).map(line).collect::<String>();
+    let wide = format!("timestamp,state,a,b\n{}", lines(&|i| format!("{i},on,{},{}\n", value(i, 0), value(i, 1))));
+    let narrow = |i: i64| format!("{i},a,{}\n{i},b,{}\n", value(i, 0), value(i, 1));
+    let narrow = format!("timestamp,metric_name,metric_value\n{}", lines(&narrow));
+    let object = lines(&|i| {
+        format!("{{\"device_id\":\"f\",\"timestamp\":{i},\"s\":{{\"a\":{},\"b\":{}}}}}\n", value(i, 0), value(i, 1))
+    });
+    let array = lines(&|i| {
+        let [a, b] = [("a", 0), ("b", 1)].map(|(name, at)| format!("{{\"n\":\"{name}\",\"v\":{}}}", value(i, at)));
+        format!("{{\"device_id\":\"f\",\"timestamp\":{i},\"s\":[{a},{b}]}}\n")
+    });
+    let verdicts = |name: &str, text: &str, arguments: &[&str]| {
+        let (code, out, errors) = ended(name, text, &[arguments, &["--all"]].concat());
+        assert!(code == 0 && errors.contains("140 events accepted"), "{errors}");
+        let lines = out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let mut sources = Vec::new();
+        let verdicts = lines.map(|mut line| {
+            let source = line["source"].take();
+            sources.push((source["offset"].as_i64().unwrap(), source["index"].as_i64().unwrap()));
+            line
+        });
+        (verdicts.collect::<Vec<_>>(), sources, errors)
+    };
+    let (expected, sources, _) = verdicts("f.csv", &narrow, &[]);
+    assert!(sources == (0..140).map(|i| (i, 0)).collect::<Vec<_>>());
+    assert_eq!(expected.iter().filter(|line| line["is_anomaly"] == true).count(), 2);
+    let places = (0..140).map(|i| (i / 2, i % 2)).collect::<Vec<_>>();
+    for (name, text, arguments) in [
+        ("f.csv", &wide, &[][..]),
+        ("f.jsonl", &object, &["--value-field", "s.*"]),
+        ("f.jsonl", &array, &["--value-field", "s[*].v", "--metric-field", "s[*].n"]),
+    ] {
+        let (found, sources, errors) = verdicts(name, text, arguments);
+        assert!(found == expected && sources == places, "{name} {arguments:?}");
+        if name == "f.csv" {
+            assert!(
+                errors.contains("is a metric: a, b; columns without a number in the first row are skipped: state"),
+                "{errors}"
+            );
+        }
+    }
+    let (code, _, errors) = ended("f.csv", &wide, &["--wide", "--value-field", "a"]);
+    assert!(code == 64 && errors.contains("--wide"), "{errors}");
+}

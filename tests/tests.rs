@@ -68,5 +68,7 @@ mod retention;
 mod score;
 /// The metrics endpoint `/metrics`, as scrapers read it.
 mod scrape;
+/// Records with several values.
+mod several;
 /// Windows in the state topic: survival, changed settings, and damaged state.
 mod state;

@@ -29,6 +29,9 @@ pub struct Score {
     /// Read a comma in a table as the decimal point: 21,5
     #[arg(long)]
     pub decimal_comma: bool,
+    /// Read each numeric column of a table as a metric [default: if it has a time, but neither a value nor a metric]
+    #[arg(long)]
+    pub wide: bool,
     /// Options that affect verdicts, and how events are read.
     #[command(flatten)]
     pub judging: Judging,

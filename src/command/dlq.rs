@@ -158,12 +158,14 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
     let name = format!("{}-dlq", settings.detector.group);
     let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topic, &name)?) };
     let (mut chosen, mut before, mut cut, mut unknown, mut null) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
+    let mut partial = 0_u64;
     let mut looked_at = BTreeSet::new();
     dead_letters::read(kafka, &settings.topics, |letter| {
         match () {
             () if !pick.matches(&letter) => {}
             () if letter.replayed.is_some() => before += 1,
             () if letter.is_null() => null += 1,
+            () if letter.is_partial() => partial += 1,
             () if letter.is_cut() => cut += 1,
             () if letter.header("topic").is_none_or(str::is_empty) => unknown += 1,
             () => {
@@ -200,6 +202,11 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
     if null > 0 {
         output::line(format_args!(
             "{null} have a null value (a tombstone), and are never sent again: in a compacted topic they would delete newer records"
+        ))?;
+    }
+    if partial > 0 {
+        output::line(format_args!(
+            "{partial} were judged by their valid values, and are never sent again: these would be judged twice"
         ))?;
     }
     if unknown > 0 {

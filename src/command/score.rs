@@ -41,6 +41,11 @@ pub fn run(options: &Score) -> Result<()> {
     if let Some((a, b)) = settings.fields.clash() {
         return Err(Error::usage(format_args!("error: the paths `{a}` and `{b}` lead to the same field")));
     }
+    if options.wide && (options.judging.named[1] || options.judging.named[2]) {
+        return Err(Error::usage(
+            "error: --wide reads each numeric column as a metric: name no --metric-field or --value-field",
+        ));
+    }
     let parser = Parser::new(&settings.fields)
         .map_err(|problem| Error::usage(format_args!("error: {}: {}", problem.title, problem.expected)))?;
     if let Some(rejects) = options.rejects.as_deref().and_then(|path| path.canonicalize().ok())
@@ -54,6 +59,7 @@ pub fn run(options: &Score) -> Result<()> {
             format: options.format,
             delimiter: options.delimiter,
             decimal_comma: options.decimal_comma,
+            wide: options.wide,
             fields: &settings.fields,
             parser: &parser,
             named: options.judging.named,
@@ -127,7 +133,7 @@ impl<W: Write> Scoring<'_, W> {
         self.flush()
     }
 
-    fn write(&mut self, lines: &[(usize, Vec<u8>)]) -> Result<()> {
+    fn write(&mut self, lines: &[batch::ResultLine]) -> Result<()> {
         if let Some(print) = self.print.take_if(|_| !lines.is_empty()) {
             output::written(self.to.write_all(print.header().as_bytes()))?;
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use value::{Delivery, FileFormat, Hsts, ListenAddress, OnReject, Secret, SourceKind, StartPosition, StateKeeping};
 
 use super::declare::{ValueType, settings, tables};
-use crate::event::{Fields, TimeUnit, Timestamp};
+use crate::event::{Fields, OnPartial, TimeUnit, Timestamp};
 use crate::policy::{Policy, PolicyOverride};
 
 /// Length of a day in milliseconds.
@@ -62,7 +62,8 @@ settings! {
             device: String = "device_id", Text;
             /// Metric, in the same forms as the device. A record may lack it.
             metric: String = "metric_name", Text;
-            /// Value, a number: one path.
+            /// Value, a number: one path. Of several values in a record: a value of each element of an array
+            /// (metrics[*].value), or each member of an object, whose name is the metric (sensors.*).
             value: String = "metric_value", Text;
             /// Time: a path, $header.NAME, or $timestamp for the record's own time. Without the path the record's own
             /// time is used.
@@ -76,6 +77,9 @@ settings! {
             time_zone: String = "UTC", Text;
             /// Patterns of records to ignore: PATH (is present), !PATH (is absent), PATH=TEXT, PATH!=TEXT.
             ignore: Vec<String> = [], List;
+            /// Record of which only some values are valid. reject: none is judged; judge_valid: these are judged. In both
+            /// cases the record becomes a dead letter.
+            on_partial: OnPartial = "reject", OneOf(&["reject", "judge_valid"]);
         }
 
         /// Database that stores the anomalies.
@@ -177,6 +181,9 @@ settings! {
             format: FileFormat = "auto", OneOf(FileFormat::WORDS);
             /// replay: read 21,5 in a table as one number.
             decimal_comma: bool = false, Bool;
+            /// replay: read each numeric column of a table as a metric. false: only if the table has a time, but neither a
+            /// value nor a metric.
+            wide: bool = false, Bool;
             /// replay: 1 keeps the original pace, 10 is ten times as fast, 0 is as fast as the broker accepts events.
             speed: f64 = 1.0, Float(0.0, 1e9);
             /// replay: longest pause between two events. A longer gap between the file's times is skipped.

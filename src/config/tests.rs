@@ -164,11 +164,20 @@ fn settings_that_contradict_one_another_are_shown_where_they_were_set() {
 }
 
 #[test]
-fn a_path_that_asks_for_several_values_is_refused_with_its_place() {
-    for path in ["fields.*", "values[]", "values[0]", "a,b"] {
+fn a_path_that_cannot_be_read_is_refused_with_its_place_and_the_remedy() {
+    for (path, remedy) in [
+        ("*", "name the object"),
+        ("values[]", "name all elements of the array"),
+        ("values[0]", "name all elements of the array"),
+        ("a[*].b[*]", "use `*` once"),
+        ("a.*.b.*", "use `*` once"),
+        ("a,b", "name one path"),
+    ] {
         let text = message(&[("common.toml", &format!("[fields]\nvalue = \"{path}\""))], &[]);
-        assert!(text.contains("common.toml:2:9") && text.contains("one record is one event: name one path"), "{text}");
+        assert!(text.contains("common.toml:2:9") && text.contains(remedy), "{text}");
     }
+    let two = message(&[("common.toml", "[fields]\nvalue = \"a[*].v\"\ntime = \"b[*].t\"")], &[]);
+    assert!(two.contains("common.toml:3:8") && two.contains("same array or object"), "{two}");
     let env = message(&[], &[("ANOMALY__FIELDS__TIME_ZONE", "CET"), ("ANOMALY__FIELDS__TIME_UNIT", "minutes")]);
     assert!(env.contains("expected one of: auto, s, ms, us, ns"), "{env}");
 }

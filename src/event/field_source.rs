@@ -1,6 +1,7 @@
 //! Sources of a field: a path in the object, the record's key, one of its headers, or several of these combined.
 
-use super::fields::{FieldProblem, several};
+use super::each::{self, Container, ContainerKind};
+use super::fields::{FieldProblem, Fields, several};
 
 /// Maximum number of different paths in the settings.
 pub(crate) const MOST_PATHS: usize = 16;
@@ -12,6 +13,10 @@ pub(crate) enum SourcePart {
     Text(Box<str>),
     /// The path with this number.
     Path(usize),
+    /// The path with this number within each element of the [`Container`].
+    Inner(usize),
+    /// The name of the element: `*`.
+    Name,
     /// The record's key.
     Key,
     /// The header with this name.
@@ -31,15 +36,45 @@ pub(crate) enum FieldSource {
 
 /// The paths that the settings name, each once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct PathIndex(pub Vec<String>);
+pub(crate) struct PathIndex {
+    /// Paths in the record.
+    pub paths: Vec<String>,
+    /// The container of several values, if a path leads into one.
+    pub container: Option<Container>,
+    /// The setting that named the container first, and its path.
+    named_by: Option<(&'static str, String)>,
+}
+
+/// Returns the number of a path, which is added if it is new.
+fn number(paths: &mut Vec<String>, path: &str) -> usize {
+    paths.iter().position(|known| known == path).unwrap_or_else(|| {
+        paths.push(path.to_owned());
+        paths.len() - 1
+    })
+}
 
 impl PathIndex {
     /// Returns the number of a path.
     pub(crate) fn path(&mut self, path: &str) -> usize {
-        self.0.iter().position(|known| known == path).unwrap_or_else(|| {
-            self.0.push(path.to_owned());
-            self.0.len() - 1
-        })
+        number(&mut self.paths, path)
+    }
+
+    /// Returns the source of a path that may lead into the container.
+    fn place_of(&mut self, key: &'static str, text: &str) -> Result<SourcePart, FieldProblem> {
+        let Some((kind, path, inner)) = each::split(key, text)? else { return Ok(SourcePart::Path(self.path(text))) };
+        if key == "ignore" {
+            let title = format!("`fields.ignore` has `{text}`, which leads to several values");
+            return Err(FieldProblem::new(key, title, "a pattern applies to the whole record: name one path"));
+        }
+        let at = (!path.is_empty()).then(|| self.path(&path));
+        self.named_by.get_or_insert_with(|| (key, text.to_owned()));
+        let container = self.container.get_or_insert_with(|| Container { kind, path, inner: Vec::new(), at });
+        if (container.kind, container.at) != (kind, at) {
+            let (other, first) = self.named_by.clone().unwrap_or_default();
+            let title = format!("`fields.{key}` is `{text}`, and `fields.{other}` is `{first}`: two arrays or objects");
+            return Err(FieldProblem::new(key, title, "all fields with `*` must be in the same array or object"));
+        }
+        Ok(SourcePart::Inner(number(&mut container.inner, &inner)))
     }
 
     /// Parses a setting; `key` is its name.
@@ -70,13 +105,14 @@ impl PathIndex {
         }
         match (text, text.strip_prefix("$header.")) {
             ("$key", _) => Ok(SourcePart::Key),
+            ("*", _) if ["device", "metric"].contains(&key) => Ok(SourcePart::Name),
             (_, Some(name)) if !name.is_empty() => Ok(SourcePart::Header(name.into())),
             _ if text.starts_with('$') => {
                 let time = if key == "time" { ", or $timestamp for the record's own time" } else { "" };
                 let title = format!("`fields.{key}` is `{text}`, which names no part of a record");
                 Err(FieldProblem::new(key, title, format!("expected a path, $key or $header.NAME{time}")))
             }
-            _ => Ok(SourcePart::Path(self.path(text))),
+            _ => self.place_of(key, text),
         }
     }
 
@@ -112,4 +148,66 @@ impl PathIndex {
         }
         Ok(parts)
     }
+}
+
+/// Checks that the settings with `*` fit together, and names the metrics by the members of an object.
+///
+/// # Errors
+/// The first setting that does not fit.
+pub(crate) fn check_values(
+    fields: &Fields,
+    places: &mut [FieldSource; 4],
+    named: &PathIndex,
+) -> Result<(), FieldProblem> {
+    let has = |place: &FieldSource, is: fn(&SourcePart) -> bool| match place {
+        FieldSource::Record => false,
+        FieldSource::One(part) => is(part),
+        FieldSource::Several(parts) => parts.iter().any(is),
+    };
+    let is_inner = |part: &SourcePart| matches!(part, SourcePart::Inner(_));
+    let is_name = |part: &SourcePart| *part == SourcePart::Name;
+    let first = |is| Fields::KEYS.into_iter().zip(places.iter()).find(|(_, place)| has(place, is)).map(|(key, _)| key);
+    let kind = named.container.as_ref().map(|container| container.kind);
+    if let Some(key) = first(is_name).filter(|_| kind != Some(ContainerKind::Object)) {
+        let title =
+            format!("`fields.{key}` has `*`, the name of an object's member, but fields.value names no such object");
+        return Err(FieldProblem::new(
+            key,
+            title,
+            "expected a path; or set fields.value to the object, as in `sensors.*`",
+        ));
+    }
+    let Some(kind) = kind else { return Ok(()) };
+    if !has(&places[2], is_inner) {
+        let key = first(is_inner).unwrap_or("value");
+        let title =
+            format!("`fields.{key}` leads to several values, but `fields.value` is `{}`, one value", fields.value);
+        return Err(FieldProblem::new(key, title, "fields.value must be in the same array or object"));
+    }
+    let container = named.container.as_ref().and_then(|container| container.at);
+    let is_whole = |place: &&FieldSource| match place {
+        FieldSource::Record => false,
+        FieldSource::One(part) => container.map(SourcePart::Path).as_ref() == Some(part),
+        FieldSource::Several(parts) => container.is_some_and(|at| parts.contains(&SourcePart::Path(at))),
+    };
+    if let Some(key) =
+        Fields::KEYS.into_iter().zip(places.iter()).find(|(_, place)| is_whole(place)).map(|(key, _)| key)
+    {
+        let title = format!("`fields.{key}` names the array or object that fields.value leads into");
+        return Err(FieldProblem::new(key, title, "name a path outside of it, or in each of its elements"));
+    }
+    if kind == ContainerKind::Object {
+        let is_told_apart = |place: &FieldSource| has(place, is_inner) || has(place, is_name);
+        if is_told_apart(&places[0]) || is_told_apart(&places[1]) {
+            return Ok(());
+        }
+        if fields.metric != Fields::default().metric {
+            let title =
+                format!("`fields.metric` is `{}`, the same for all members of `{}`", fields.metric, fields.value);
+            let expected = "remove it, so that each member's name is its metric, or put the name in it: {name}/{*}";
+            return Err(FieldProblem::new("metric", title, expected));
+        }
+        places[1] = FieldSource::One(SourcePart::Name);
+    }
+    Ok(())
 }

@@ -30,6 +30,20 @@ pub struct Fields {
     /// Patterns of records to ignore: `PATH`, `!PATH`, `PATH=TEXT`, `PATH!=TEXT`.
     #[serde(default)]
     pub ignore: Vec<String>,
+    /// What happens to a record with several values of which some are invalid.
+    #[serde(default)]
+    pub on_partial: OnPartial,
+}
+
+/// What happens to a record with several values of which some are invalid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPartial {
+    /// The record is rejected, and none of its values is judged.
+    #[default]
+    Reject,
+    /// The valid values are judged. The record becomes a dead letter if it has an invalid one.
+    JudgeValid,
 }
 
 impl Default for Fields {
@@ -45,6 +59,7 @@ impl Default for Fields {
             time_unit: TimeUnit::Auto,
             time_zone: "UTC".into(),
             ignore: Vec::new(),
+            on_partial: OnPartial::Reject,
         }
     }
 }
@@ -89,7 +104,7 @@ impl Fields {
 
     /// Returns the first setting to which a producer of JSON cannot write, because it is not a single path.
     pub fn unwritable(&self) -> Option<FieldProblem> {
-        let is_writable = |text: &str| !text.contains('{') && !text.starts_with("$header.");
+        let is_writable = |text: &str| !text.contains(['{', '*']) && !text.starts_with("$header.");
         let (key, text) = Self::KEYS.into_iter().zip(self.paths()).find(|(_, text)| !is_writable(text))?;
         let title = format!("`fields.{key}` is `{text}`: the producer writes each field to one path of a JSON object");
         Some(FieldProblem::new(key, title, format!("set another fields.{key} for the producer, in producer.toml")))
@@ -101,18 +116,13 @@ pub(super) fn begins(a: &str, b: &str) -> bool {
     b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Says why a path cannot be used: it asks for several values, or for an element of an array.
+/// Says why a path cannot be used: it asks for several fields.
 pub(super) fn several(key: &'static str, path: &str) -> Option<FieldProblem> {
-    let is_index = |name: &str| {
-        let inner = name.split_once('[').and_then(|(_, inner)| inner.strip_suffix(']'));
-        inner.is_some_and(|inner| inner == "*" || inner.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    let is_several = path.contains(',') || path.split('.').any(|name| name == "*" || is_index(name));
-    is_several.then(|| {
+    path.contains(',').then(|| {
         FieldProblem::new(
             key,
-            format!("`fields.{key}` is `{path}`, which leads to several values or into an array"),
-            "one record is one event: name one path, without `*`, `[]` and `,`",
+            format!("`fields.{key}` is `{path}`, which names several fields"),
+            "name one path; the values of an array are `metrics[*].value`, and those of an object are `sensors.*`",
         )
     })
 }

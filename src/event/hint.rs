@@ -52,7 +52,7 @@ pub(crate) fn not_an_object(text: &str) -> Rejection {
     match inner.as_bytes().first() {
         Some(b'[') => reject(
             RejectClass::Shape,
-            "; the value is an array (as collectd's write_kafka and Telegraf's batches write them): one record is one event",
+            "; the value is an array (as collectd's write_kafka writes it): name paths into its elements, such as `[*].value`",
         ),
         Some(b'"') if serde_json::from_str::<String>(inner).is_ok_and(|text| text.trim_ascii().starts_with('{')) => {
             reject(RejectClass::Shape, "; the value is a string that holds JSON: the producer encodes it twice")
@@ -74,12 +74,14 @@ pub(crate) fn instead(text: &str, path: &str) -> String {
     let Ok(names) = serde_json::from_str::<Names<'_>>(text) else { return String::new() };
     let has = |name: &str| names.0.iter().any(|(key, _)| key == name);
     if has("resourceMetrics") {
-        return "; the object is OTLP/JSON, which has many values in arrays: let the collector write one JSON object for each \
-                value"
+        return "; the object is OTLP/JSON, whose values are in arrays within arrays: let the collector write one JSON object for \
+                each value or for each array"
             .into();
     }
     if has("metrics") && names.0.iter().any(|(key, value)| key == "metrics" && value.get().starts_with('[')) {
-        return "; the object has an array `metrics`, as Telegraf's batches do: set use_batch_format = false".into();
+        return "; the object has an array `metrics`, as Telegraf's batches do: name paths into its elements, such as \
+                `metrics[*].fields.value`, or set use_batch_format = false"
+            .into();
     }
     if has("schema") && has("payload") && !path.starts_with("payload.") {
         return "; the object has Kafka Connect's envelope: begin the paths with `payload.`, or set \

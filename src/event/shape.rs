@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::scan::{JsonScan, Spans, name};
 use super::timestamp::MinuteCache;
-use super::{Event, Fields, Parser, RawRecord, Rejection};
+use super::{Decoded, Event, Fields, Parser, RawRecord, Rejection};
 
 /// Number of consecutive events of other forms after which one of them becomes the expected form.
 const PATIENCE: u32 = 16;
@@ -52,24 +52,24 @@ impl Decoder {
     ///
     /// # Errors
     /// As [`Parser::read`].
-    pub fn decode<'a>(&mut self, record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
+    pub fn decode<'a>(&mut self, record: &RawRecord<'a>) -> Result<Decoded<'a>, Rejection> {
         let bytes = record.value.unwrap_or_default();
         if let Some(event) = self.shape.as_ref().and_then(|shape| shape.read(bytes, &mut self.minute)) {
             self.misses = 0;
-            return Ok(Some(event));
+            return Ok(Decoded::One(event));
         }
         self.learn(record)
     }
 
     /// Decodes a record that does not have the expected form.
-    fn learn<'a>(&mut self, record: &RawRecord<'a>) -> Result<Option<Event<'a>>, Rejection> {
+    fn learn<'a>(&mut self, record: &RawRecord<'a>) -> Result<Decoded<'a>, Rejection> {
         let bytes = record.value.unwrap_or_default();
-        let (event, spans) = self.parser.located(record)?;
+        let (events, spans) = self.parser.located(record)?;
         self.misses += 1;
         if let Some(spans) = spans.filter(|_| self.shape.is_none() || self.misses > PATIENCE) {
             self.shape = Some(Shape::of(bytes, &spans));
         }
-        Ok(event)
+        Ok(events)
     }
 
     /// Returns whether the record has the expected form.

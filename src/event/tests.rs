@@ -2,6 +2,7 @@
 
 mod lenient;
 mod places;
+mod several;
 
 use super::*;
 
@@ -197,7 +198,7 @@ fn agrees(text: &str) {
     let fields = Fields::default();
     let careful = decode_with_care(text, &fields);
     if let Some((quick, _)) = scan::usual(text, &fields) {
-        same(&Ok(Some(quick)), &careful, text);
+        same(&Ok(Decoded::One(quick)), &careful, text);
     }
     let usual = TOKENS.concat();
     let mut decoder = Decoder::new(&fields);
@@ -212,7 +213,7 @@ fn agrees(text: &str) {
     }
 }
 
-type Read<'a> = Result<Option<Event<'a>>, Rejection>;
+type Read<'a> = Result<Decoded<'a>, Rejection>;
 
 fn decode_with_care<'a>(text: &'a str, fields: &Fields) -> Read<'a> {
     Parser::new(fields).unwrap().careful(text.as_bytes(), &RawRecord::value(text.as_bytes()))
@@ -220,7 +221,7 @@ fn decode_with_care<'a>(text: &'a str, fields: &Fields) -> Read<'a> {
 
 fn same(one: &Read<'_>, other: &Read<'_>, text: &str) {
     assert_eq!(one, other, "{text}");
-    if let (Ok(Some(one)), Ok(Some(other))) = (one, other) {
+    if let (Ok(Decoded::One(one)), Ok(Decoded::One(other))) = (one, other) {
         assert_eq!(one.metric_value.to_bits(), other.metric_value.to_bits(), "{text}");
     }
 }
@@ -245,7 +246,7 @@ fn events_that_look_alike_are_known_by_what_is_around_their_values() {
     ] {
         let text = text(device, value, time);
         assert!(decoder.knows(text.as_bytes()), "{text}");
-        let event = decoder.decode(&RawRecord::value(text.as_bytes())).unwrap().unwrap();
+        let event = decoder.decode(&RawRecord::value(text.as_bytes())).unwrap().into_first().unwrap();
         assert_eq!((&*event.device_id, event.metric_value), (device, value.parse().unwrap()));
         assert_eq!(event.timestamp.unwrap().to_string(), time);
     }

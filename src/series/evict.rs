@@ -80,10 +80,11 @@ impl SeriesTable {
         std::mem::take(&mut self.evictions)
     }
 
-    /// Evicts one series when there is no room for another one, which the record at `offset` brings.
+    /// Evicts one series when there is no room for another one, which the record at `offset` brings. A series that has a value
+    /// in this record stays until the record is judged, because a restart replays whole records.
     pub(super) fn make_room(&mut self, offset: i64, bounds: SeriesLimits) {
         if self.len() >= bounds.max_series.max(1)
-            && let Some(oldest) = self.oldest()
+            && let Some(oldest) = self.oldest().filter(|oldest| self.at(*oldest).last < offset)
         {
             self.evict(oldest, offset, EvictionCause::Full);
         }
@@ -118,11 +119,14 @@ impl SeriesTable {
         if self.len() > bounds.max_series.max(1) {
             return Some((oldest, EvictionCause::Full));
         }
-        let (last, touched) = (self.at(oldest).last, self.at(oldest).touched);
+        self.is_idle(oldest, next, bounds).then_some((oldest, EvictionCause::Idle))
+    }
+
+    fn is_idle(&self, at: u32, next: i64, bounds: SeriesLimits) -> bool {
+        let (last, touched) = (self.at(at).last, self.at(at).touched);
         let silence = self.clock.elapsed().saturating_sub(touched);
         let records = (ROUNDS * self.len() as i64).min(MOST_RECORDS);
-        let is_idle = bounds.idle_after.is_some_and(|idle_after| silence > idle_after) && next - last > records;
-        is_idle.then_some((oldest, EvictionCause::Idle))
+        bounds.idle_after.is_some_and(|idle_after| silence > idle_after) && next - last > records
     }
 
     /// Evicts the [`oldest`](SeriesTable::oldest).
@@ -139,22 +143,28 @@ impl SeriesTable {
 /// For a judge of decisions that others made.
 #[cfg(test)]
 impl SeriesTable {
-    /// Evicts this series, as somebody decided before the record at `at`; false if it is not the next to leave, or not due.
-    /// `makes_room`: that record brings a new series.
-    pub fn obey(&mut self, key: &str, at: i64, bounds: SeriesLimits, makes_room: bool) -> bool {
-        let due = match self.due(at, bounds) {
-            None if makes_room && self.len() >= bounds.max_series => {
-                self.oldest().map(|oldest| (oldest, EvictionCause::Full))
-            }
-            due => due,
-        };
-        match due {
-            Some((oldest, cause)) if self.at(oldest).window.name() == key => {
-                self.evict(oldest, at, cause);
-                true
-            }
-            _ => false,
+    /// Evicts this series, as somebody decided before the record at `at` or to make room for a series of it; false if it is not
+    /// the next to leave, or not due. `record`: the series of that record. An older one of these may already have its value.
+    pub fn obey(
+        &mut self,
+        key: &str,
+        at: i64,
+        bounds: SeriesLimits,
+        record: &std::collections::BTreeSet<String>,
+    ) -> bool {
+        let Some(place) = self.find(key) else { return false };
+        let last = self.at(place).last;
+        let is_oldest =
+            self.series.iter().flatten().all(|series| series.last >= last || record.contains(series.window.name()));
+        let new = record.iter().filter(|series| !self.contains(series)).count();
+        let is_full = self.len() + new > bounds.max_series.max(1);
+        if !is_oldest || !(is_full || self.is_idle(place, at, bounds)) {
+            return false;
         }
+        // It need not be the first of those with the same newest record.
+        self.order.forget();
+        self.evict(place, at, if is_full { EvictionCause::Full } else { EvictionCause::Idle });
+        true
     }
 
     /// A series that is to be evicted before the record at `next`.

@@ -49,6 +49,8 @@ pub(crate) struct ReplayedEvent {
     pub event_time: Option<i64>,
     /// Of the event.
     pub value: f64,
+    /// More events of the same record follow.
+    pub has_more: bool,
 }
 
 impl TableRestore {
@@ -111,7 +113,7 @@ impl TableRestore {
 
     /// An event that has its verdict already.
     pub(crate) fn replay(&mut self, key: &str, guess: SlotHint, event: ReplayedEvent) {
-        let ReplayedEvent { offset, time, event_time, value } = event;
+        let ReplayedEvent { offset, time, event_time, value, has_more } = event;
         let (bounds, is_decided) = (self.bounds.unwrap_or_default(), self.bounds.is_some());
         let TableRestore { table, methods, policies: Some(policies), .. } = self else { return };
         let found = table.find_slot(key, guess);
@@ -136,7 +138,7 @@ impl TableRestore {
                 table.push(slot, offset, value, policy.window);
             }
         }
-        if is_decided && !is_gone {
+        if is_decided && !is_gone && !has_more {
             table.prune(offset + 1, bounds);
         }
     }
@@ -321,7 +323,8 @@ mod tests {
         let replay = |restore: &mut TableRestore, offsets: std::ops::Range<i64>| {
             for offset in offsets {
                 for key in ["a", "b", "c", "ax", "x"] {
-                    let event = ReplayedEvent { offset, time: None, event_time: None, value: offset as f64 };
+                    let event =
+                        ReplayedEvent { offset, time: None, event_time: None, value: offset as f64, has_more: false };
                     restore.replay(key, SlotHint::NONE, event);
                 }
             }

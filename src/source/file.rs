@@ -11,6 +11,7 @@ mod lines;
 mod reading;
 mod split_step;
 mod table;
+mod wide;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub(crate) use batch::{BatchRow, LineCount, MAX_RECORD, RecordBatch, SkippedLines};
 pub(crate) use reading::FileReading;
+pub(crate) use wide::WideColumns;
 
 use crate::config::resolved::FileFormat;
 use crate::error::Result;
@@ -42,11 +44,21 @@ pub(crate) struct FileOptions<'a> {
     pub fields: &'a Fields,
     /// Accepted spellings of these fields.
     pub parser: &'a Parser,
+    /// Read each numeric column of a table as a metric, besides device and time.
+    pub wide: bool,
     /// Whether the user named device, metric, value and time: a table without such a column is an error.
     pub named: [bool; 4],
 }
 
 impl FileOptions<'_> {
+    /// Returns whether a table with these columns is wide. Unless the option says so, it is wide if it has a time, but
+    /// neither a value nor a metric, and none of these two was named.
+    fn is_wide(&self, has: impl Fn(&str) -> bool) -> bool {
+        let Fields { metric, value, time, .. } = self.fields;
+        let is_usual = *value == Fields::default().value && !self.named[2] && !self.named[1];
+        self.wide || (is_usual && has(time) && !has(value) && !has(metric))
+    }
+
     /// Returns the name of a column, if a table must have it. The value is always required.
     fn required(&self, path: &str) -> Option<&'static str> {
         let Fields { device, metric, value, time, .. } = self.fields;

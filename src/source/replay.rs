@@ -1,16 +1,17 @@
 //! Replays a file's events: at their original pace, scaled, or as fast as the broker accepts them. JSON records are
 //! sent byte for byte, even if invalid: the detector rejects them. Rows of a table become JSON.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use super::file::{FileOptions, RecordBatch, Records, SkippedLines, open};
+use super::file::{FileOptions, LineCount, RecordBatch, Records, SkippedLines, open};
 use super::pace::{Jump, Pace};
 use super::reasons::ReasonCounts;
 use super::{EventSource, SourceEvent, SourceStep, Writer};
 use crate::config::resolved::ProducerSettings;
 use crate::error::{Error, Result};
-use crate::event::{Event, Fields, Parser, Timestamp};
+use crate::event::{Decoded, Event, Fields, Parser, Timestamp};
 
 /// Number of records per batch.
 const BATCH: usize = 1024;
@@ -30,6 +31,8 @@ pub(crate) struct ReplaySource {
     pace: Pace,
     left: u64,
     waiting: Option<(Duration, SourceEvent)>,
+    /// Further events of the record, in order.
+    more: VecDeque<(Duration, SourceEvent)>,
     report: ReplayReport,
 }
 
@@ -38,6 +41,8 @@ pub(crate) struct ReplaySource {
 struct ReplayReport {
     records: u64,
     reasons: ReasonCounts,
+    /// Rows whose valid values only were sent.
+    partial: LineCount,
     passed: SkippedLines,
     jumps: u64,
     newest: Option<Timestamp>,
@@ -61,39 +66,45 @@ impl ReplaySource {
             pace: Pace::new(settings.speed, settings.max_pause),
             left: if settings.count == 0 { u64::MAX } else { settings.count },
             waiting: None,
+            more: VecDeque::new(),
             report: ReplayReport::default(),
         })
     }
 
-    /// Returns when the next record is due after the start, and the record; `None` for a row that is not an event.
+    /// Returns when the next record is due after the start, and the record; `None` for a row that is not an event. The
+    /// other events of the row are put into `more`.
     fn sample(&mut self, batch: &RecordBatch) -> Option<(Duration, SourceEvent)> {
         let row = batch.row(self.taken);
         self.report.records += 1;
         let is_table = batch.reading().is_table();
-        let event = match batch.event(self.taken) {
-            Ok(Some(event)) => Some(event),
-            // A row that the settings ignore is not sent. A JSON record is sent unchanged.
-            Ok(None) if is_table => return None,
-            Ok(None) => None,
-            Err(rejection) if is_table => {
-                if self.report.reasons.add(row, rejection.clone()) {
-                    let path = &self.path;
-                    tracing::warn!("{path}:{}: the row is not sent: {rejection}; more of these are counted", row.line);
-                }
-                return None;
-            }
-            Err(_) => None,
-        };
-        let due = self.due(event.as_ref(), row.line);
-        let key = event.as_ref().map(|event| event.device_id.as_bytes().to_vec());
-        let value = match &event {
-            Some(event) if is_table => {
-                let metric = event.metric_name.as_deref();
-                self.writer.event(&event.device_id, metric, event.metric_value, event.timestamp)
-            }
-            _ => row.bytes.to_vec(),
-        };
-        Some((due, SourceEvent { key, value, label: None }))
+        let decoded = batch.events(self.taken);
+        if let Err(rejection) = &decoded
+            && is_table
+            && self.report.reasons.add(row, rejection.clone())
+        {
+            let path = &self.path;
+            tracing::warn!("{path}:{}: the row is not sent: {rejection}; more of these are counted", row.line);
+        }
+        let events = decoded.unwrap_or(Decoded::Ignored);
+        if is_table && events.partial().is_some() {
+            self.report.partial.add(row.line);
+        }
+        if !is_table {
+            // It is sent unchanged.
+            let first = events.first();
+            let key = first.map(|event| event.device_id.as_bytes().to_vec());
+            let due = self.due(first, row.line);
+            return Some((due, SourceEvent { key, value: row.bytes.to_vec(), label: None }));
+        }
+        // A row that the settings ignore is not sent.
+        let due = self.due(Some(events.first()?), row.line);
+        for (_, event) in events.events() {
+            let metric = event.metric_name.as_deref();
+            let value = self.writer.event(&event.device_id, metric, event.metric_value, event.timestamp);
+            let key = Some(event.device_id.as_bytes().to_vec());
+            self.more.push_back((due, SourceEvent { key, value, label: None }));
+        }
+        self.more.pop_front()
     }
 
     fn due(&mut self, event: Option<&Event<'_>>, line: u64) -> Duration {
@@ -121,7 +132,7 @@ impl ReplaySource {
         if std::mem::replace(&mut self.report.has_ended, true) {
             return Ok(());
         }
-        let ReplayReport { records, reasons, passed, jumps, backwards, .. } = &self.report;
+        let ReplayReport { records, reasons, partial, passed, jumps, backwards, .. } = &self.report;
         let path = &self.path;
         for reason in reasons.all() {
             let (count, first) = (reason.seen.count, reason.seen.first);
@@ -129,6 +140,7 @@ impl ReplaySource {
         }
         for (seen, what) in [
             (reasons.others(), "rows were not sent for other reasons"),
+            (*partial, "rows have invalid values, which were not sent"),
             (passed.comments, "comments were skipped"),
             (passed.headers, "more header lines were skipped"),
         ] {
@@ -158,14 +170,20 @@ impl ReplaySource {
 fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<RecordBatch>>> {
     let (sender, receiver) = sync_channel(AHEAD);
     let (path, fields) = (settings.file.clone(), fields.clone());
-    let (format, decimal_comma) = (settings.format, settings.decimal_comma);
+    let (format, decimal_comma, wide) = (settings.format, settings.decimal_comma, settings.wide);
     let parser = Parser::new(&fields)
         .map_err(|problem| Error::config(format_args!("{}: {}", problem.title, problem.expected)))?;
     let begin = move |path: &str| {
         let usual = Fields::default();
         // A field with another name than the default was named by the user.
-        let named = [fields.device != usual.device, fields.metric != usual.metric, true, fields.time != usual.time];
-        open(path, &FileOptions { format, delimiter: None, decimal_comma, fields: &fields, parser: &parser, named })
+        let named = [
+            fields.device != usual.device,
+            fields.metric != usual.metric,
+            fields.value != usual.value,
+            fields.time != usual.time,
+        ];
+        let (fields, parser) = (&fields, &parser);
+        open(path, &FileOptions { format, delimiter: None, decimal_comma, wide, fields, parser, named })
     };
     // Errors of a file are reported at the start. Opening a pipe waits for its first bytes.
     let opened = if path == "-" { None } else { Some(begin(&path)?) };
@@ -201,6 +219,10 @@ impl EventSource for ReplaySource {
         while self.waiting.is_none() {
             if self.left == 0 {
                 return Ok(SourceStep::End);
+            }
+            if let Some(next) = self.more.pop_front() {
+                self.waiting = Some(next);
+                continue;
             }
             if let Some(batch) = self.batch.take_if(|batch| self.taken < batch.len()) {
                 self.waiting = self.sample(&batch);
@@ -267,6 +289,23 @@ mod tests {
         assert_eq!(next(&mut replay, Duration::from_millis(400)), SourceStep::Wait(Duration::from_millis(600)));
         assert!(matches!(next(&mut replay, Duration::from_secs(1)), SourceStep::Event(_)));
         assert_eq!(next(&mut replay, Duration::from_secs(1)), SourceStep::End);
+    }
+
+    #[test]
+    fn each_value_of_a_wide_row_becomes_an_event() {
+        let text = "timestamp,host,temp,hum\n100,a,1.5,40\n110,a,,x\n110,a,,41\n";
+        let fields = Fields { device: "host".into(), ..Fields::default() };
+        let (_dir, mut rows) = replay(text, "oven.csv", 1.0, &fields);
+        let mut sent = Vec::new();
+        for seconds in [0, 0, 10] {
+            let SourceStep::Event(event) = next(&mut rows, Duration::from_secs(seconds)) else { panic!("an event") };
+            assert_eq!(event.key.as_deref(), Some(&b"a"[..]));
+            let json = serde_json::from_slice::<serde_json::Value>(&event.value).unwrap();
+            sent.push((json["metric_name"].as_str().unwrap().to_owned(), json["metric_value"].as_f64().unwrap()));
+        }
+        assert_eq!(sent, [("temp".into(), 1.5), ("hum".into(), 40.0), ("hum".into(), 41.0)]);
+        assert_eq!(next(&mut rows, Duration::from_secs(10)), SourceStep::End);
+        assert_eq!(rows.report.reasons.count(), 1);
     }
 
     #[test]

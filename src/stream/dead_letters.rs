@@ -78,6 +78,11 @@ impl RejectedRecord {
         older.chain(&self.headers[own..]).filter(is_own)
     }
 
+    /// Returns whether the valid values of the record were judged. They would be judged twice if it were sent again.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.header("judged").is_some()
+    }
+
     /// Returns whether it was truncated and cannot be sent unchanged.
     pub(crate) fn is_cut(&self) -> bool {
         ["truncated", "key_truncated", "headers_truncated"].iter().any(|name| self.header(name).is_some())

@@ -19,18 +19,22 @@ pub(crate) struct OutcomeCounts {
     pub rejected: u64,
     /// Rejected and dropped, as configured.
     pub dropped: u64,
-    /// Ignored: null values, and records that match a pattern.
+    /// Ignored: null values, and records that match a pattern or have no value.
     pub ignored: u64,
     /// Excluded: the policy of the series says that it is not judged.
     pub excluded: u64,
+    /// Judged by their valid values, although other values were invalid. These records count under their outcome too.
+    pub partial: u64,
 }
 
 impl OutcomeCounts {
-    const NAMES: [&str; 7] = ["learning", "normal", "anomalous", "rejected", "dropped", "ignored", "excluded"];
+    const NAMES: [&str; 8] =
+        ["learning", "normal", "anomalous", "rejected", "dropped", "ignored", "excluded", "partial"];
 
     /// Returns the number of all records with an outcome.
     pub(crate) fn sum(&self) -> u64 {
-        self.numbers().iter().sum()
+        let partial = self.partial;
+        self.numbers().iter().sum::<u64>() - partial
     }
 
     /// Converts to the counts of the health room.
@@ -44,17 +48,22 @@ impl OutcomeCounts {
         }
     }
 
-    fn numbers(&self) -> [u64; 7] {
-        [self.learning, self.normal, self.anomalous, self.rejected, self.dropped, self.ignored, self.excluded]
+    /// Returns the numbers with their names.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::NAMES.into_iter().zip(self.numbers())
     }
 
-    /// Parses the text; ignores unknown words in it. An older program did not write `ignored` or
-    /// `excluded`.
+    fn numbers(&self) -> [u64; 8] {
+        let OutcomeCounts { learning, normal, anomalous, rejected, dropped, ignored, excluded, partial } = *self;
+        [learning, normal, anomalous, rejected, dropped, ignored, excluded, partial]
+    }
+
+    /// Parses the text; ignores unknown words in it. An older program did not write the last three.
     pub(crate) fn parse(text: &str) -> Option<OutcomeCounts> {
         let number = |name: &str| {
             text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
-        let [learning, normal, anomalous, rejected, dropped, ignored, excluded] = Self::NAMES.map(number);
+        let [learning, normal, anomalous, rejected, dropped, ignored, excluded, partial] = Self::NAMES.map(number);
         Some(OutcomeCounts {
             learning: learning?,
             normal: normal?,
@@ -63,13 +72,14 @@ impl OutcomeCounts {
             dropped: dropped?,
             ignored: ignored.unwrap_or(0),
             excluded: excluded.unwrap_or(0),
+            partial: partial.unwrap_or(0),
         })
     }
 }
 
 impl fmt::Display for OutcomeCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = Self::NAMES.iter().zip(self.numbers()).map(|(name, n)| format!("{name}={n}"));
+        let words = self.named().map(|(name, n)| format!("{name}={n}"));
         f.write_str(&words.collect::<Vec<_>>().join(" "))
     }
 }
@@ -92,12 +102,21 @@ mod tests {
 
     #[test]
     fn counts_read_back_from_their_text_among_other_words() {
-        let counts =
-            OutcomeCounts { learning: 1, normal: 2, anomalous: 3, rejected: 4, dropped: 5, ignored: 6, excluded: 7 };
+        let counts = OutcomeCounts {
+            learning: 1,
+            normal: 2,
+            anomalous: 3,
+            rejected: 4,
+            dropped: 5,
+            ignored: 6,
+            excluded: 7,
+            partial: 8,
+        };
         assert_eq!(OutcomeCounts::parse(&format!("anomaly-partitions=4 {counts} postponed=7")), Some(counts));
-        assert_eq!(counts.sum(), 28);
+        assert_eq!(counts.sum(), 28, "a partial record counts under its outcome");
         let older = "learning=1 normal=2 anomalous=3 rejected=4 dropped=5";
-        assert_eq!(OutcomeCounts::parse(older), Some(OutcomeCounts { ignored: 0, excluded: 0, ..counts }));
+        let expected = OutcomeCounts { ignored: 0, excluded: 0, partial: 0, ..counts };
+        assert_eq!(OutcomeCounts::parse(older), Some(expected));
         assert_eq!(OutcomeCounts::parse("anomaly-partitions=4"), None);
     }
 }

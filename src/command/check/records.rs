@@ -74,8 +74,17 @@ fn newest(settings: &Settings, partitions: &[i32]) -> Result<Vec<DecodedRecord>,
 
 /// Describes device, metric, value and time as the detector reads them, or says why it does not.
 fn understood(decoder: &mut Decoder, record: &ConsumedRecord<'_>) -> Result<String, String> {
-    let event = decoder.decode(&record.input()).map_err(|why| foreign::text(&why.to_string()).to_string())?;
-    let Some(event) = event else { return Ok("ignored: a null value, or fields.ignore names it".to_owned()) };
+    let events = decoder.decode(&record.input()).map_err(|why| foreign::text(&why.to_string()).to_string())?;
+    let Some(event) = events.first() else {
+        return Ok("ignored: it has no value, or fields.ignore names it".to_owned());
+    };
+    let others = match (events.len() - 1, events.partial()) {
+        (0, None) => String::new(),
+        (more, None) => format!(", and {more} more values"),
+        (more, Some(why)) => {
+            format!(", and {more} more values; others are invalid: {}", foreign::text(&why.to_string()))
+        }
+    };
     let own = record.timestamp.and_then(Timestamp::from_millis);
     let time = match (event.timestamp, own) {
         (Some(time), _) => time.to_string(),
@@ -83,5 +92,9 @@ fn understood(decoder: &mut Decoder, record: &ConsumedRecord<'_>) -> Result<Stri
         (None, None) => "without a time".to_owned(),
     };
     let metric = event.metric_name.as_deref().map_or_else(|| "-".to_owned(), |name| foreign::name(name).to_string());
-    Ok(format!("device {} metric {metric} value {} at {time}", foreign::name(&event.device_id), event.metric_value))
+    Ok(format!(
+        "device {} metric {metric} value {} at {time}{others}",
+        foreign::name(&event.device_id),
+        event.metric_value
+    ))
 }

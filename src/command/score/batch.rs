@@ -11,7 +11,7 @@ use super::print::{ResultWriter, ScoredLine};
 use crate::anomaly::RecordId;
 use crate::detect::{Detector, Judge, Verdict};
 use crate::error::Result;
-use crate::event::{Event, Rejection};
+use crate::event::{Decoded, Event, Rejection};
 use crate::source::file::{LineCount, RecordBatch};
 
 /// Maximum number of records per batch.
@@ -29,7 +29,11 @@ pub(crate) struct ScoreCounts {
     pub learning: u64,
     /// Number of events that are abnormal.
     pub anomalies: u64,
-    /// Number of records that the settings ignore.
+    /// Number of records with an event.
+    pub judged_records: u64,
+    /// Number of these that have an invalid value too, which is among the rejections.
+    pub partial: u64,
+    /// Number of records that the settings ignore, or that have no value.
     pub ignored: u64,
     /// Number of events with a metric.
     pub with_metric: u64,
@@ -49,12 +53,15 @@ impl ScoreCounts {
     }
 }
 
+/// A line to write, and the indexes of its record in the batch and of its value in the record.
+pub(crate) type ResultLine = ((usize, i32), Vec<u8>);
+
 /// Result of a batch. Indexes are those in the batch, ascending.
 #[derive(Default)]
 pub(crate) struct JudgedBatch {
     /// Lines to write, with their line ends.
-    pub lines: Vec<(usize, Vec<u8>)>,
-    /// Indexes of rejected records, with their reasons.
+    pub lines: Vec<ResultLine>,
+    /// Indexes of rejected records, and of those that are judged by their valid values only, with the reasons.
     pub rejections: Vec<(usize, Rejection)>,
 }
 
@@ -68,7 +75,7 @@ pub(crate) struct ParallelDetectors {
 
 /// Result of one core's share of a batch.
 struct Share {
-    lines: Vec<(usize, Vec<u8>)>,
+    lines: Vec<ResultLine>,
     counts: ScoreCounts,
     /// Indexes of events whose time is before that of the previous one.
     backwards: Vec<usize>,
@@ -90,8 +97,11 @@ impl ParallelDetectors {
         let ParallelDetectors { judges, hasher, print, source } = self;
         let many = judges.len() as u64;
         let decode = |at| {
-            let event = batch.event(at)?;
-            Ok(event.map(|event| (hasher.hash_one((&event.device_id, &event.metric_name)), event)))
+            let events = batch.events(at)?;
+            let hash = |(_, event): (i32, &Event<'_>)| hasher.hash_one((&event.device_id, &event.metric_name));
+            let first = events.events().next().map_or(0, hash);
+            let others = events.events().skip(1).map(hash).collect();
+            Ok(Hashed { events, first, others })
         };
         let decoded = (0..batch.len()).into_par_iter().with_min_len(SHARE).map(decode);
         let decoded = decoded.collect::<Vec<Result<_, Rejection>>>();
@@ -99,17 +109,18 @@ impl ParallelDetectors {
             let mut share = Share { lines: Vec::new(), counts: ScoreCounts::default(), backwards: Vec::new() };
             let mut source = source.clone();
             detector.within(0, |judge| {
-                for (at, event) in decoded.iter().enumerate() {
-                    let Ok(Some((series, event))) = event else { continue };
-                    if series % many != me as u64 {
-                        continue;
+                for (at, record) in decoded.iter().enumerate() {
+                    for (series, index, event) in record.iter().flat_map(Hashed::all) {
+                        if series % many != me as u64 {
+                            continue;
+                        }
+                        (source.offset, source.index) = (batch.row(at).index, index);
+                        if event.timestamp.is_some_and(|time| order.is_backwards(series, time)) {
+                            share.backwards.push(at);
+                        }
+                        let line = outcome(judge, *print, &source, event, &mut share.counts);
+                        share.lines.extend(line.map(|line| ((at, index), line)));
                     }
-                    source.offset = batch.row(at).index;
-                    if event.timestamp.is_some_and(|time| order.is_backwards(*series, time)) {
-                        share.backwards.push(at);
-                    }
-                    let line = outcome(judge, *print, &source, event, &mut share.counts);
-                    share.lines.extend(line.map(|line| (at, line)));
                 }
             });
             // There are no aborts here. Without this call the undo log would grow with the file.
@@ -126,10 +137,32 @@ impl ParallelDetectors {
         judged.lines.sort_unstable_by_key(|(at, _)| *at);
         backwards.sort_unstable();
         backwards.iter().for_each(|at| counts.backwards.add(batch.row(*at).line));
-        counts.ignored += decoded.iter().filter(|event| matches!(event, Ok(None))).count() as u64;
-        judged.rejections =
-            decoded.into_iter().enumerate().filter_map(|(at, event)| Some((at, event.err()?))).collect();
+        let accepted = decoded.iter().flatten().filter(|record| !record.events.is_empty());
+        let partial = accepted.clone().filter(|record| record.events.partial().is_some());
+        counts.judged_records += accepted.clone().count() as u64;
+        counts.partial += partial.count() as u64;
+        counts.ignored += (decoded.iter().flatten().count() - accepted.count()) as u64;
+        let problem = |record: Result<Hashed<'_>, Rejection>| match record {
+            Ok(record) => record.events.partial().cloned(),
+            Err(rejection) => Some(rejection),
+        };
+        let all = decoded.into_iter().enumerate();
+        judged.rejections = all.filter_map(|(at, record)| Some((at, problem(record)?))).collect();
         judged
+    }
+}
+
+/// The events of a record, and the hashes of their series.
+struct Hashed<'a> {
+    events: Decoded<'a>,
+    first: u64,
+    others: Vec<u64>,
+}
+
+impl<'a> Hashed<'a> {
+    fn all(&self) -> impl Iterator<Item = (u64, i32, &Event<'a>)> {
+        let series = std::iter::once(self.first).chain(self.others.iter().copied());
+        series.zip(self.events.events()).map(|(series, (index, event))| (series, index, event))
     }
 }
 

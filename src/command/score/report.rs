@@ -7,7 +7,7 @@ use crate::command::output;
 use crate::error::{Error, Result};
 use crate::event::RejectClass;
 use crate::foreign;
-use crate::source::file::{LineCount, RecordBatch, SkippedLines};
+use crate::source::file::{LineCount, RecordBatch, SkippedLines, WideColumns};
 use crate::source::reasons::ReasonCounts;
 
 /// Collects the report while the file is judged.
@@ -26,6 +26,8 @@ pub(crate) struct ScoreReport<'a> {
     only_device: Option<String>,
     /// Whether a rejected row would be an event with a comma as decimal point.
     needs_comma: bool,
+    /// Which columns of a wide table are metrics.
+    wide: Option<String>,
 }
 
 impl<'a> ScoreReport<'a> {
@@ -41,6 +43,7 @@ impl<'a> ScoreReport<'a> {
             is_table: false,
             only_device: None,
             needs_comma: false,
+            wide: None,
         }
     }
 
@@ -50,6 +53,7 @@ impl<'a> ScoreReport<'a> {
         let reading = batch.reading();
         if self.there.is_empty() {
             self.is_table = reading.is_table();
+            self.wide = reading.wide().map(|wide| described(&self.file, wide));
             self.only_device = reading.only_device().map(str::to_owned);
             self.there = match reading.columns() {
                 [] => fields::of(batch),
@@ -68,7 +72,7 @@ impl<'a> ScoreReport<'a> {
 
     /// Returns the number of records that were read.
     pub(crate) fn records(&self) -> u64 {
-        self.counts.accepted + self.counts.ignored + self.reasons.count()
+        self.counts.judged_records + self.counts.ignored + self.reasons.count() - self.counts.partial
     }
 
     /// Returns an error if the whole file is unusable.
@@ -145,6 +149,9 @@ impl<'a> ScoreReport<'a> {
                 foreign::name(device)
             ));
         }
+        if let Some(wide) = &self.wide {
+            output::note(wide);
+        }
         let accepted = self.counts.accepted;
         for (path, option, with) in self.named().filter(|(_, _, with)| (1..accepted).contains(with)) {
             output::note(format_args!(
@@ -163,11 +170,15 @@ impl<'a> ScoreReport<'a> {
                 self.options.judging.settings.detector.min_samples
             ));
         }
+        let partial = match self.counts.partial {
+            0 => String::new(),
+            count => format!(", {count} records judged by their valid values only"),
+        };
         output::note(format_args!(
-            "{accepted} events accepted ({} while learning), {} anomalies, {} records rejected",
+            "{accepted} events accepted ({} while learning), {} anomalies, {} records rejected{partial}",
             self.counts.learning,
             self.counts.anomalies,
-            self.reasons.count()
+            self.reasons.count() - self.counts.partial
         ));
     }
 
@@ -176,4 +187,18 @@ impl<'a> ScoreReport<'a> {
             output::note(format_args!("warning: {}:{}: {} {what}", self.file, seen.first, seen.count));
         }
     }
+}
+
+/// Says which columns of a wide table are judged.
+fn described(file: &str, wide: &WideColumns) -> String {
+    const MOST: usize = 10;
+    let mut names = wide.names().take(MOST).collect::<Vec<_>>().join(", ");
+    if wide.count() > MOST {
+        names += &format!(" and {} more", wide.count() - MOST);
+    }
+    let skipped = match wide.skipped() {
+        [] => String::new(),
+        skipped => format!("; columns without a number in the first row are skipped: {}", skipped.join(", ")),
+    };
+    format!("{file}: each of these columns is a metric: {names}{skipped}")
 }

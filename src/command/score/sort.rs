@@ -65,7 +65,7 @@ impl Sorter {
         self.passed.join(batch.passed);
         for at in 0..batch.len() {
             let row = batch.row(at);
-            if let Some(time) = batch.event(at).ok().flatten().and_then(|event| event.timestamp) {
+            if let Some(time) = batch.events(at).ok().and_then(|events| events.first()?.timestamp) {
                 self.time = time.millis();
             }
             let place = RecordPosition {

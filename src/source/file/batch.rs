@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::reading::FileReading;
-use crate::event::{Event, Rejection};
+use crate::event::{Decoded, Rejection};
 
 /// Maximum length of a record in bytes. A longer one is an error, so that memory stays bounded.
 pub(crate) const MAX_RECORD: usize = 16 << 20;
@@ -119,11 +119,11 @@ impl RecordBatch {
         BatchRow { index, line, bytes: &self.text[start..end] }
     }
 
-    /// Decodes that record; `None` if the settings ignore it.
+    /// Decodes that record.
     ///
     /// # Errors
-    /// Why it is not an event.
-    pub(crate) fn event(&self, at: usize) -> Result<Option<Event<'_>>, Rejection> {
-        self.reading.event(self.row(at).bytes)
+    /// Why it is rejected.
+    pub(crate) fn events(&self, at: usize) -> Result<Decoded<'_>, Rejection> {
+        self.reading.events(self.row(at).bytes)
     }
 }

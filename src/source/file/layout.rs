@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use super::FileOptions;
 use super::cells::{Cells, DELIMITERS};
+use super::wide::WideColumns;
 use crate::error::{Error, Result};
-use crate::event::{Event, Fields, Forms, Parser, RejectClass, Rejection};
+use crate::event::{Decoded, Event, Fields, Forms, MAX_EVENTS, Parser, RejectClass, Rejection};
 use crate::foreign;
 
 /// Maximum number of paths of a parser.
@@ -24,6 +25,10 @@ pub(crate) struct FileLayout {
     one_device: Option<usize>,
     /// Escaped names of the columns.
     names: Vec<String>,
+    /// The metrics of a wide table.
+    wide: Option<WideColumns>,
+    /// The parser's path of the value.
+    value: Option<usize>,
 }
 
 impl FileLayout {
@@ -41,9 +46,21 @@ impl FileLayout {
             *best.unwrap_or(&b',')
         });
         let headers = headers(line, delimiter);
+        let is_wide = options.is_wide(|path| headers.iter().any(|header| is(header, path)));
+        if options.fields.value.contains('*') {
+            return Err(Error::data(format_args!(
+                "fields.value is `{}`, but {file} is a table: name the column of the values, or read each numeric column as a \
+                 metric with --wide",
+                options.fields.value
+            )));
+        }
         let mut columns = vec![None; headers.len()];
         let mut one_device = None;
+        let value = options.parser.columns().iter().position(|path| *path == options.fields.value);
         for (path, at) in options.parser.columns().iter().zip(0..PATHS) {
+            if is_wide && [&options.fields.metric, &options.fields.value].contains(&path) {
+                continue;
+            }
             let mut places = (0..headers.len()).filter(|place| is(&headers[*place], path));
             match (places.next(), places.next()) {
                 (Some(first), Some(second)) => return Err(two(file, path, first, second)),
@@ -59,7 +76,45 @@ impl FileLayout {
             }
         }
         let names = headers.iter().map(|header| shown(header)).collect();
-        Ok(FileLayout { delimiter, columns, one_device, names })
+        let wide = is_wide.then(WideColumns::default);
+        Ok(FileLayout { delimiter, columns, one_device, names, wide, value })
+    }
+
+    /// Chooses the metrics of a wide table by its first row.
+    ///
+    /// # Errors
+    /// 65 if there is none, if there are more than [`MAX_EVENTS`], or if two columns have the same name.
+    pub(crate) fn choose(&mut self, file: &str, header: &[u8], first: Option<&[u8]>, forms: &Forms) -> Result<()> {
+        let headers = headers(header, self.delimiter);
+        let others = (0..headers.len()).filter(|column| self.columns[*column].is_none());
+        let mut candidates = Vec::new();
+        for column in others {
+            let name = String::from_utf8_lossy(&headers[column]).into_owned();
+            if let Some((other, _)) = candidates.iter().find(|(_, known)| *known == name && !name.is_empty()) {
+                return Err(two(file, &shown(&headers[column]), *other, column));
+            }
+            candidates.push((column, name));
+        }
+        let wide = WideColumns::of(candidates, first, self.delimiter, forms);
+        match wide.count() {
+            0 => Err(Error::data(format_args!(
+                "no column of {file} has a number in the first row; its header line has: {}; name the column of the values with \
+                 --value-field or fields.value, or read 21,5 as a number with --decimal-comma",
+                self.names.join(", ")
+            ))),
+            count if count > MAX_EVENTS => {
+                Err(Error::data(format_args!("{file} has {count} numeric columns; at most {MAX_EVENTS} can be read")))
+            }
+            _ => {
+                self.wide = Some(wide);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns the metrics of a wide table.
+    pub(crate) fn wide(&self) -> Option<&WideColumns> {
+        self.wide.as_ref()
     }
 
     /// Returns whether a line has a column with the value, and other columns.
@@ -86,11 +141,30 @@ impl FileLayout {
         self.delimiter
     }
 
-    /// Decodes a row; `None` if the settings ignore it. `device` is the device of a table without such a column.
+    /// Decodes a row. `device` is the device of a table without such a column.
+    ///
+    /// # Errors
+    /// Why it is rejected.
+    pub(crate) fn events<'a>(
+        &'a self,
+        row: &'a [u8],
+        device: &'a str,
+        parser: &Parser,
+        forms: &Forms,
+    ) -> Result<Decoded<'a>, Rejection> {
+        let event = self.event(row, device, parser, forms)?;
+        match (event, &self.wide) {
+            (None, _) => Ok(Decoded::Ignored),
+            (Some(event), None) => Ok(Decoded::One(event)),
+            (Some(base), Some(wide)) => wide.events(row, self.delimiter, &base, parser, forms),
+        }
+    }
+
+    /// Decodes the fields of a row that are at one path; `None` if the settings ignore it. `device` is the device of a table without such a column.
     ///
     /// # Errors
     /// Why it is not an event.
-    pub(crate) fn event<'a>(
+    fn event<'a>(
         &self,
         row: &'a [u8],
         device: &'a str,
@@ -108,6 +182,11 @@ impl FileLayout {
         if let Some(at) = self.one_device {
             texts[at] = Some(device);
         }
+        // The values of a wide table follow.
+        let value = self.value.filter(|_| self.wide.is_some());
+        if let Some(at) = value {
+            texts[at] = Some("0");
+        }
         if !is_borrowed {
             return parser.row(&texts[..count], forms).map(|event| event.map(owned));
         }
@@ -119,6 +198,9 @@ impl FileLayout {
         }
         if let Some(at) = self.one_device {
             borrowed[at] = Some(device);
+        }
+        if let Some(at) = value {
+            borrowed[at] = Some("0");
         }
         parser.row(&borrowed[..count], forms)
     }

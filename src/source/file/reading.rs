@@ -2,7 +2,8 @@
 //! times.
 
 use super::layout::FileLayout;
-use crate::event::{Event, Forms, Parser, RawRecord, Rejection};
+use super::wide::WideColumns;
+use crate::event::{Decoded, Forms, Parser, RawRecord, Rejection};
 
 /// The decoding of a file's records.
 #[derive(Debug)]
@@ -23,18 +24,18 @@ impl FileReading {
         FileReading { parser, forms, device, layout }
     }
 
-    /// Decodes a record; `None` if the settings ignore it.
+    /// Decodes a record.
     ///
     /// # Errors
-    /// Why it is not an event.
-    pub(crate) fn event<'a>(&'a self, bytes: &'a [u8]) -> Result<Option<Event<'a>>, Rejection> {
+    /// Why it is rejected.
+    pub(crate) fn events<'a>(&'a self, bytes: &'a [u8]) -> Result<Decoded<'a>, Rejection> {
         self.read(bytes, &self.forms)
     }
 
-    fn read<'a>(&'a self, bytes: &'a [u8], forms: &Forms) -> Result<Option<Event<'a>>, Rejection> {
+    fn read<'a>(&'a self, bytes: &'a [u8], forms: &Forms) -> Result<Decoded<'a>, Rejection> {
         match &self.layout {
             None => self.parser.read(&RawRecord::value(bytes)),
-            Some(layout) => layout.event(bytes, &self.device, &self.parser, forms),
+            Some(layout) => layout.events(bytes, &self.device, &self.parser, forms),
         }
     }
 
@@ -46,6 +47,11 @@ impl FileReading {
     /// Returns the escaped names of a table's columns.
     pub(crate) fn columns(&self) -> &[String] {
         self.layout.as_ref().map_or(&[], FileLayout::names)
+    }
+
+    /// Returns the metrics of a wide table.
+    pub(crate) fn wide(&self) -> Option<&WideColumns> {
+        self.layout.as_ref().and_then(FileLayout::wide)
     }
 
     /// Returns the device of all rows, for a table without such a column.

@@ -7,6 +7,7 @@ use super::input::InputFile;
 use super::layout::FileLayout;
 use super::split_step::{SplitStep, too_long};
 use crate::error::{Error, Result};
+use crate::event::Forms;
 
 /// Splits the available bytes into rows.
 #[derive(Debug)]
@@ -56,8 +57,14 @@ impl RowSplitter {
                     }
                     None => bytes,
                 };
-                let layout = FileLayout::of(input.name(), &header, table.delimiter, options)?;
+                let mut layout = FileLayout::of(input.name(), &header, table.delimiter, options)?;
                 (table.delimiter, table.header) = (Some(layout.delimiter()), header);
+                if layout.wide().is_some() {
+                    table.read_first(input)?;
+                    let first = table.first.as_ref().map(|(_, bytes)| &bytes[..]);
+                    let forms = Forms { decimal_comma: options.decimal_comma, ..options.parser.forms().clone() };
+                    layout.choose(input.name(), &table.header, first, &forms)?;
+                }
                 return Ok((table, layout));
             }
         }
@@ -68,6 +75,23 @@ impl RowSplitter {
     /// Returns the lines that were skipped since the last call.
     pub(crate) fn take_passed(&mut self) -> SkippedLines {
         std::mem::take(&mut self.passed)
+    }
+
+    /// Reads the first row, which shows which columns have numbers.
+    fn read_first(&mut self, input: &mut InputFile) -> Result<()> {
+        while self.first.is_none() {
+            let mut first = None;
+            let step = self.next(input, &mut |row| first = Some((row.line, row.bytes.to_vec())))?;
+            self.first = first;
+            match step {
+                SplitStep::Record | SplitStep::Passed => {}
+                SplitStep::End => return Ok(()),
+                SplitStep::Hungry => input.more()?,
+            }
+        }
+        // It is read again from `first`.
+        self.index = 0;
+        Ok(())
     }
 
     /// Returns the next line before the rows, and its number.

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 use crate::error::Error;
-use crate::event::RejectClass;
+use crate::event::{Decoded, RejectClass};
 
 /// A record: number, line, bytes.
 type Got = (i64, u64, String);
@@ -24,8 +24,15 @@ fn file(name: &str, text: &[u8]) -> (tempfile::TempDir, String) {
 /// Opens a file; `named` as in [`FileOptions`].
 fn open_named(path: &str, fields: &Fields, named: [bool; 4]) -> Result<Records> {
     let parser = Parser::new(fields).unwrap();
-    let options =
-        FileOptions { format: FileFormat::Auto, delimiter: None, decimal_comma: false, fields, parser: &parser, named };
+    let options = FileOptions {
+        format: FileFormat::Auto,
+        delimiter: None,
+        decimal_comma: false,
+        wide: false,
+        fields,
+        parser: &parser,
+        named,
+    };
     open(path, &options)
 }
 
@@ -68,7 +75,7 @@ fn got(batches: &[RecordBatch]) -> Vec<Got> {
 fn values(name: &str, text: &[u8]) -> Vec<Result<f64, RejectClass>> {
     let (batches, error) = read(name, text);
     assert_eq!(error, None);
-    let events = batches.iter().flat_map(|batch| (0..batch.len()).map(|at| batch.event(at)));
+    let events = batches.iter().flat_map(|batch| (0..batch.len()).map(|at| batch.events(at).map(Decoded::into_first)));
     events.map(|event| event.map(|event| event.unwrap().metric_value).map_err(|rejection| rejection.class)).collect()
 }
 
@@ -107,7 +114,7 @@ fn lines_that_end_in_a_carriage_return_alone_are_lines() {
 #[test]
 fn a_table_without_a_device_column_is_one_device() {
     let (batches, _) = read("oven.csv.gz", &gz(b"\xef\xbb\xbfv,t\n1.5,2014-04-01 00:00:00\n"));
-    let event = batches[0].event(0).unwrap().unwrap();
+    let event = batches[0].events(0).unwrap().into_first().unwrap();
     assert_eq!((event.device_id.as_ref(), event.metric_value), ("oven", 1.5));
     assert_eq!(event.timestamp.unwrap().to_string(), "2014-04-01T00:00:00.000Z");
 }
@@ -312,10 +319,75 @@ fn a_device_is_put_together_from_columns_and_rows_are_ignored_as_json_is() {
     };
     let (_dir, path) = file("a.csv", b"host,cpu,v,kind\na,0,1,\n\"b \"\"c\"\"\",1,2,test \na,1,3,test\nb,,4,\n");
     let (batch, _) = open_named(&path, &fields, [true, false, false, false]).unwrap().batch(9);
-    let devices = (0..4).map(|at| batch.event(at).map(|event| event.map(|event| event.device_id.into_owned())));
+    let devices = (0..4).map(|at| {
+        batch.events(at).map(Decoded::into_first).map(|event| event.map(|event| event.device_id.into_owned()))
+    });
     let devices = devices.map(|device| device.map_err(|rejection| rejection.class)).collect::<Vec<_>>();
     assert_eq!(devices, [Ok(Some("a/0".into())), Ok(Some("b \"c\"/1".into())), Ok(None), Err(RejectClass::DeviceId)]);
     let (_dir, path) = file("a.csv", b"host,v\na,1\n");
     let error = open_named(&path, &fields, [true, false, false, false]).err().unwrap();
     assert!(error.message.contains("no column `cpu`") && error.message.contains("host, v"), "{error}");
+}
+
+/// Index, metric and value of each event of the rows, or the class of the rejection.
+type WideRow = Result<Vec<(i32, String, f64)>, RejectClass>;
+
+fn wide(text: &[u8], fields: &Fields, wide: bool) -> Result<(Vec<WideRow>, Vec<String>), Error> {
+    let (_dir, path) = file("oven.csv", text);
+    let (parser, named) = (Parser::new(fields).unwrap(), [false; 4]);
+    let format = FileFormat::Auto;
+    let (batch, _) = open(
+        &path,
+        &FileOptions { format, delimiter: None, decimal_comma: false, wide, fields, parser: &parser, named },
+    )?
+    .batch(99);
+    let row = |at| {
+        let events = batch.events(at).map_err(|rejection| rejection.class)?;
+        let all = events.events().map(|(index, event)| {
+            assert!(event.device_id == "oven");
+            (index, event.metric_name.as_deref().unwrap_or("-").to_owned(), event.metric_value)
+        });
+        Ok(all.collect())
+    };
+    let skipped = batch.reading().wide().map(|wide| wide.skipped().to_vec()).unwrap_or_default();
+    Ok(((0..batch.len()).map(row).collect(), skipped))
+}
+
+#[test]
+fn each_column_with_a_number_or_nothing_in_the_first_row_is_a_metric() {
+    let text = b"temp;timestamp;state;\"hum \"\"x\"\"\"\n1.5;100;on;\n# note\n;110;off;40\n2;120;;3;\n1;130;on\n1;x;on;1\n;140;on;\n";
+    let (rows, skipped) = wide(text, &Fields::default(), false).unwrap();
+    let (temp, hum) = ("temp".to_owned(), "hum \"x\"".to_owned());
+    let expected = [
+        Ok(vec![(0, temp.clone(), 1.5)]),
+        Ok(vec![(1, hum.clone(), 40.0)]),
+        Ok(vec![(0, temp, 2.0), (1, hum, 3.0)]),
+        Err(RejectClass::Shape),
+        Err(RejectClass::Timestamp),
+        Ok(vec![]),
+    ];
+    assert_eq!((&rows[..], &skipped[..]), (&expected[..], &["state".to_owned()][..]));
+    let bad = b"timestamp,a,b\n1,2,3\n2,x,4\n";
+    assert_eq!(wide(bad, &Fields::default(), false).unwrap().0[1], Err(RejectClass::MetricValue));
+    let valid = Fields { on_partial: crate::event::OnPartial::JudgeValid, ..Fields::default() };
+    assert_eq!(wide(bad, &valid, false).unwrap().0[1], Ok(vec![(1, "b".into(), 4.0)]));
+}
+
+#[test]
+fn a_table_is_wide_if_it_has_a_time_but_no_value_and_no_metric_or_if_it_is_asked_for() {
+    let usual = Fields::default();
+    let problem = |text: &[u8], fields: &Fields, asked| wide(text, fields, asked).err().map(|error| error.message);
+    for narrow in [&b"time,a\n1,2\n"[..], b"timestamp,metric_name,a\n1,m,2\n"] {
+        assert!(problem(narrow, &usual, false).unwrap().contains("no column `metric_value`"));
+    }
+    let (rows, _) = wide(b"time,a\n1,2\n", &usual, true).unwrap();
+    assert_eq!(rows, [Ok(vec![(0, "time".to_owned(), 1.0), (1, "a".into(), 2.0)])]);
+    let (rows, _) = wide(b"timestamp,metric_value,a\n1,2,3\n", &usual, false).unwrap();
+    assert_eq!(rows, [Ok(vec![(0, "-".to_owned(), 2.0)])], "it has a value");
+    let (rows, _) = wide(b"timestamp,metric_value,a\n1,2,3\n", &usual, true).unwrap();
+    assert_eq!(rows, [Ok(vec![(0, "metric_value".to_owned(), 2.0), (1, "a".into(), 3.0)])]);
+    assert!(problem(b"timestamp,a\n1,x\n", &usual, false).unwrap().contains("has a number in the first row"));
+    assert!(problem(b"timestamp,a,a\n1,2,3\n", &usual, false).unwrap().contains("two columns `a` (2 and 3)"));
+    let array = Fields { value: "v[*]".into(), ..Fields::default() };
+    assert!(problem(b"timestamp,v\n1,2\n", &array, false).unwrap().contains("--wide"));
 }

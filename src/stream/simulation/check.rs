@@ -10,11 +10,11 @@ use super::world::{CONTEXT, ScheduleOutcome};
 use crate::anomaly::RecordId;
 use crate::config::resolved::OnReject;
 use crate::detect::{DetectionSettings, Detector, Verdict, hex};
-use crate::event::{self, Timestamp};
+use crate::event::{Decoded, Event, Parser, RawRecord, Timestamp};
 use crate::series::SeriesLimits;
 use crate::stream::progress::OutcomeCounts;
 
-/// Place of an event, and what was made of it.
+/// Place of an event or a record, and what was made of it.
 type Multiset = BTreeMap<(i32, i64, Vec<u8>), usize>;
 
 /// What is wrong, if anything is.
@@ -35,6 +35,7 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     });
     let settings = settings.map(|settings| (hex(&settings.fingerprint()), settings)).collect::<BTreeMap<_, _>>();
     let epochs = cluster.epochs();
+    let parser = Parser::new(&outcome.config.fields).expect("paths");
     let (mut anomalies, mut letters) = (Multiset::new(), Multiset::new());
     for ((topic, partition), log) in &cluster.topics {
         if *topic != SimulatedTopic::Input {
@@ -57,35 +58,39 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
                 detector.change(settings[hash].policy.clone());
             }
             let is_passed_by = gaps.peek().is_some_and(|(_, from, _)| *from <= offset);
+            let input = RawRecord { key: entry.key.as_deref(), value: entry.value.as_deref(), headers: &() };
+            let decoded = parser.read(&input);
+            let is_dropped = outcome.config.detector.on_reject == OnReject::Drop;
+            if !is_passed_by && !is_dropped && decoded.as_ref().map_or(true, |events| events.partial().is_some()) {
+                let value = entry.value.clone().unwrap_or_default();
+                *letters.entry((*partition, offset, value)).or_default() += 1;
+            }
+            let Ok(events) = decoded else {
+                *if is_dropped { &mut counts.dropped } else { &mut counts.rejected } += u64::from(!is_passed_by);
+                continue;
+            };
+            if events.is_empty() {
+                counts.ignored += u64::from(!is_passed_by);
+                continue;
+            }
+            decisions.apply(&mut detector, offset, &events, !is_passed_by)?;
+            let verdicts = judge(&mut detector, &outcome.config.topics.raw_events, *partition, offset, entry, &events);
             if is_passed_by {
-                // Its value joins the window, and it has no outcome.
-                decisions.apply(&mut detector, offset, entry, false)?;
-                let _ = judge(&mut detector, &outcome.config.topics.raw_events, *partition, offset, entry);
+                // Its values join the windows, and it has no outcome.
                 continue;
             }
-            if entry.value.is_none() {
-                counts.ignored += 1;
-                continue;
+            let has = |verdict: fn(&Verdict) -> bool| verdicts.iter().any(verdict);
+            match () {
+                () if has(|verdict| matches!(verdict, Verdict::Anomalous(_))) => counts.anomalous += 1,
+                () if has(|verdict| *verdict == Verdict::Normal) => counts.normal += 1,
+                () if has(|verdict| *verdict == Verdict::Learning) => counts.learning += 1,
+                () => counts.excluded += 1,
             }
-            decisions.apply(&mut detector, offset, entry, true)?;
-            match judge(&mut detector, &outcome.config.topics.raw_events, *partition, offset, entry) {
-                Some(verdict) => {
-                    match &verdict {
-                        Verdict::Learning => counts.learning += 1,
-                        Verdict::Normal => counts.normal += 1,
-                        Verdict::Anomalous(_) => counts.anomalous += 1,
-                        Verdict::Excluded => counts.excluded += 1,
-                    }
-                    if let Verdict::Anomalous(anomaly) = verdict {
-                        let text = serde_json::to_vec(&anomaly).expect("an anomaly is JSON");
-                        *anomalies.entry((*partition, offset, text)).or_default() += 1;
-                    }
-                }
-                None if outcome.config.detector.on_reject == OnReject::Drop => counts.dropped += 1,
-                None => {
-                    counts.rejected += 1;
-                    let value = entry.value.clone().unwrap_or_default();
-                    *letters.entry((*partition, offset, value)).or_default() += 1;
+            counts.partial += u64::from(events.partial().is_some());
+            for verdict in verdicts {
+                if let Verdict::Anomalous(anomaly) = verdict {
+                    let text = serde_json::to_vec(&anomaly).expect("an anomaly is JSON");
+                    *anomalies.entry((*partition, offset, text)).or_default() += 1;
                 }
             }
         }
@@ -109,15 +114,24 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     compare("dead letters", &letters, &found(outcome, SimulatedTopic::DeadLetters, place_of_letter))
 }
 
-fn judge(detector: &mut Detector, topic: &str, partition: i32, offset: i64, entry: &LogEntry) -> Option<Verdict> {
-    let event = event::decode(entry.value.as_deref(), &event::Fields::default()).ok()?;
-    let source = RecordId { topic: topic.to_owned(), partition, offset, index: 0 };
-    let verdict = detector.within(partition, |judge| {
+fn judge(
+    detector: &mut Detector,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    entry: &LogEntry,
+    events: &Decoded<'_>,
+) -> Vec<Verdict> {
+    let verdicts = detector.within(partition, |judge| {
         judge.pass(Some(entry.time));
-        judge.judge(&source, &event, Timestamp::from_millis(entry.time), || None)
+        let one = |(index, event): (i32, &Event<'_>)| {
+            let source = RecordId { topic: topic.to_owned(), partition, offset, index };
+            judge.judge(&source, event, Timestamp::from_millis(entry.time), || None)
+        };
+        events.events().map(one).collect()
     });
     detector.commit();
-    Some(verdict)
+    verdicts
 }
 
 fn found(outcome: &ScheduleOutcome, of: SimulatedTopic, place: impl Fn(&LogEntry) -> (i32, i64)) -> Multiset {

@@ -3,12 +3,12 @@
 //! them out at the same offsets. Each must have been due by the records before it, under the settings of some process; and
 //! none may be missing that was due under those of every process.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::world::ScheduleOutcome;
 use crate::detect::Detector;
-use crate::event;
+use crate::event::Decoded;
 use crate::series::snapshot::{self, SnapshotContent};
 use crate::series::{self, SeriesLimits, SeriesTable};
 
@@ -40,53 +40,57 @@ impl Decisions {
         Decisions { partition, bounds: outcome.bounds.clone(), evicted, next: 0, is_decided: true }
     }
 
-    /// Carries out what was decided before this record.
+    /// Carries out what was decided before this record, or by it to make room for its series.
     /// `is_judged`: by a worker, which decides after each record; a record that another program passed by is only replayed.
     pub(super) fn apply(
         &mut self,
         detector: &mut Detector,
         offset: i64,
-        entry: &LogEntry,
+        record: &Decoded<'_>,
         is_judged: bool,
     ) -> Result<(), String> {
-        let mut key = String::new();
-        let Ok(event) = event::decode(entry.value.as_deref(), &event::Fields::default()) else { return Ok(()) };
-        let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
-        let policy = detector.settings().policy.resolve(&event.device_id, event.metric_name.as_deref().unwrap_or(""));
-        // A record of an excluded series brings no new one.
-        self.carry_out(detector, offset, policy.enabled.value.then_some(key))?;
+        let policy = detector.settings().policy.clone();
+        let mut keys = BTreeSet::new();
+        for (_, event) in record.events() {
+            let metric = event.metric_name.as_deref();
+            // A value of an excluded series brings no new one.
+            if policy.resolve(&event.device_id, metric.unwrap_or("")).enabled.value {
+                keys.insert(series::key(&mut String::new(), &event.device_id, metric).to_owned());
+            }
+        }
+        self.carry_out(detector, offset, &keys)?;
         (self.next, self.is_decided) = (offset + 1, is_judged);
         Ok(())
     }
 
     /// What was decided after the last record.
-    pub(super) fn finish(&mut self, detector: &mut Detector) -> Result<(), String> {
-        self.carry_out(detector, i64::MAX, None)
+    pub(crate) fn finish(&mut self, detector: &mut Detector) -> Result<(), String> {
+        self.carry_out(detector, i64::MAX, &BTreeSet::new())
     }
 
-    fn carry_out(&mut self, detector: &mut Detector, before: i64, series: Option<&str>) -> Result<(), String> {
+    fn carry_out(&mut self, detector: &mut Detector, before: i64, record: &BTreeSet<String>) -> Result<(), String> {
+        let none = BTreeSet::new();
         let Some(table) = detector.table_mut(self.partition) else { return Ok(()) };
         // Right after the last event, all that was due must have been done; not when this record makes room for its own series,
         // with one more of which others are not due yet.
-        let makes_room = self.evict(table, self.next, series.filter(|_| self.next == before))?;
+        let makes_room = self.evict(table, self.next, if self.next == before { record } else { &none })?;
         let missing = self.bounds.iter().map(|bounds| table.overdue(self.next, *bounds)).collect::<Option<Vec<_>>>();
         if let Some(missing) = missing.filter(|_| !makes_room && self.is_decided) {
             return Err(format!("[{}] {missing:?} should have been evicted before {}", self.partition, self.next));
         }
         while let Some((&at, _)) = self.evicted.first_key_value().filter(|(at, _)| **at <= before) {
-            self.evict(table, at, series.filter(|_| at == before))?;
+            self.evict(table, at, if at == before { record } else { &none })?;
         }
         table.commit();
         Ok(())
     }
 
-    /// `series`: what the record at that offset belongs to. True if it is a new one, for which another left.
-    fn evict(&mut self, table: &mut SeriesTable, at: i64, series: Option<&str>) -> Result<bool, String> {
+    /// `record`: the series of the record at that offset. True if one of them is new, for which another left.
+    fn evict(&mut self, table: &mut SeriesTable, at: i64, record: &BTreeSet<String>) -> Result<bool, String> {
         let mut has_made_room = false;
         for key in self.evicted.remove(&at).unwrap_or_default() {
-            let makes_room = series.is_some_and(|series| !table.contains(series));
-            has_made_room |= makes_room;
-            if !self.bounds.iter().any(|bounds| table.obey(&key, at, *bounds, makes_room)) {
+            has_made_room |= record.iter().any(|series| !table.contains(series));
+            if !self.bounds.iter().any(|bounds| table.obey(&key, at, *bounds, record)) {
                 return Err(format!("[{}] {key} was evicted before {at} without need", self.partition));
             }
         }

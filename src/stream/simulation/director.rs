@@ -10,6 +10,7 @@ use rand::RngExt;
 use super::cluster::{Fate, LogEntry, SimulatedTopic};
 use super::stage::{Inner, Scheduler};
 use super::world::{ProcessKind, Schedule};
+use crate::event::{Fields, OnPartial};
 use crate::stop::Stop;
 
 const NAMES: [(ProcessKind, &str); 5] = [
@@ -88,7 +89,8 @@ impl<'d> Director<'d> {
             // Every window is in the record of the anomaly that follows it.
             let mut inner = self.stage.turn(0);
             for device in 0..DEVICES {
-                self.publish_to(&mut inner, partition, (Some(device), event(device, 1e9)));
+                let value = self.record(&[event(device, "1e9")]);
+                self.publish_to(&mut inner, partition, (Some(device), value));
             }
         }
         self.settle("the probes")?;
@@ -194,8 +196,42 @@ impl<'d> Director<'d> {
         }
     }
 
-    /// A device, if it is one, and what it sends.
+    /// A device, if it is one, and what it sends: with several values some of other devices, or of itself again.
     fn value(&self, inner: &mut Inner) -> (Option<i32>, Vec<u8>) {
+        let (first, value) = match inner.random.random_range(0..20) {
+            0 => return (None, b"no event".to_vec()),
+            // Published as a null value.
+            1 => return (None, Vec::new()),
+            _ => self.one(inner),
+        };
+        let mut all = vec![value];
+        if self.has_arrays() {
+            for _ in 0..inner.random.random_range(0..4) {
+                let (_, value) = self.one(inner);
+                all.push(value);
+            }
+            match inner.random.random_range(0..30) {
+                0 => all.clear(),
+                1 => all[0] = event(first, "\"wrong\""),
+                2 => all.push(event(first, "null")),
+                3 => all.push("3".into()),
+                _ => {}
+            }
+        }
+        (Some(first), self.record(&all))
+    }
+
+    fn has_arrays(&self) -> bool {
+        self.schedule.config.fields != Fields::default()
+    }
+
+    /// A record of these values.
+    fn record(&self, values: &[String]) -> Vec<u8> {
+        if self.has_arrays() { format!(r#"{{"all":[{}]}}"#, values.join(",")).into() } else { values.concat().into() }
+    }
+
+    /// A device and its value.
+    fn one(&self, inner: &mut Inner) -> (i32, String) {
         // Each device is silent for a while now and then.
         let is_silent = |device: i32| (self.published / 150 + i64::from(device)) % 3 == 0;
         let mut device = inner.random.random_range(0..DEVICES);
@@ -203,12 +239,8 @@ impl<'d> Director<'d> {
             device = (device + 1) % DEVICES;
         }
         let spike = if inner.random.random_bool(0.1) { 50.0 } else { 0.0 };
-        match inner.random.random_range(0..20) {
-            0 => (None, b"no event".to_vec()),
-            // Published as a null value.
-            1 => (None, Vec::new()),
-            _ => (Some(device), event(device, f64::from(device) + inner.random.random_range(-1.0..1.0) + spike)),
-        }
+        let value = f64::from(device) + inner.random.random_range(-1.0..1.0) + spike;
+        (device, event(device, &value.to_string()))
     }
 
     /// Publishes to the partition that the device's key routes to, if the producers route by key; else to this one.
@@ -276,8 +308,19 @@ fn route(device: i32, partitions: i32) -> i32 {
     (device * 7 + 3) % partitions
 }
 
-fn event(device: i32, value: f64) -> Vec<u8> {
-    format!(r#"{{"device_id":"d{device}","metric_value":{value}}}"#).into_bytes()
+/// Paths to the values of records that have an array of them.
+pub(crate) fn array_fields(is_judged_partly: bool) -> Fields {
+    Fields {
+        device: "all[*].d".into(),
+        value: "all[*].v".into(),
+        on_partial: if is_judged_partly { OnPartial::JudgeValid } else { OnPartial::Reject },
+        ..Fields::default()
+    }
+}
+
+/// An event by both of the forms that [`Schedule`] has.
+fn event(device: i32, value: &str) -> String {
+    format!(r#"{{"device_id":"d{device}","metric_value":{value},"d":"d{device}","v":{value}}}"#)
 }
 
 /// Retention takes all that a restart can do without: what was judged and lies before the floor.

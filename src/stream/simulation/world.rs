@@ -10,7 +10,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use super::cluster::{Fate, SimulatedCluster, SimulatedTopic};
 use super::consumer::SimulatedConsumer;
 use super::database::SimulatedConnection;
-use super::director::{Director, LAST_SINK};
+use super::director::{self, Director, LAST_SINK};
 use super::member::SimulatedClient;
 use super::stage::Scheduler;
 use crate::config::resolved::{OnReject, Settings, StartPosition};
@@ -88,6 +88,9 @@ impl Schedule {
         config.detector.history = if random.random_bool(0.5) { 0 } else { 1_000_000 };
         config.detector.commit_events = random.random_range(3..60);
         config.detector.stop_leaves = random.random_bool(0.5);
+        if random.random_bool(0.5) {
+            config.fields = director::array_fields(random.random_bool(0.5));
+        }
         let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
         let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
         config.sink.batch = random.random_range(1..20);

@@ -223,6 +223,7 @@ pub(super) fn begin_again(settings: &Settings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Decoded;
     use crate::policy::UNRESOLVED;
     use crate::stream::client::ConsumedRecord;
 
@@ -301,7 +302,7 @@ mod tests {
                 value: Some(json.as_bytes()),
                 headers: &(),
             };
-            decoder.decode(&record.input()).ok().flatten().map(|event| event.device_id.into_owned())
+            decoder.decode(&record.input()).ok().and_then(Decoded::into_first).map(|event| event.device_id.into_owned())
         };
         // `$key` was the name of a field, and text was no number.
         assert_eq!(read(r#"{"$key":"d","v":1}"#).as_deref(), Some("d"));

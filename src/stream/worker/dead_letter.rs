@@ -20,11 +20,12 @@ fn own_bytes(headers: &[(Cow<'_, str>, Option<&[u8]>)]) -> usize {
 }
 
 /// Our headers first, then those of the record. A key or a value of more than `limit` bytes is cut; headers of more are left
-/// out. Our headers say so.
+/// out. Our headers say so, and how many values of the record were judged although others are invalid.
 pub(super) fn dead_letter(
     source: &RecordId,
     record: &ConsumedRecord<'_>,
     rejection: &Rejection,
+    judged: usize,
     limit: usize,
 ) -> OutgoingRecord {
     let mut ours: Vec<(&'static str, Vec<u8>)> = vec![
@@ -35,6 +36,9 @@ pub(super) fn dead_letter(
         ("anomaly.error.class", rejection.class.as_str().into()),
         ("anomaly.error.message", rejection.message.clone().into_bytes()),
     ];
+    if judged > 0 {
+        ours.push(("anomaly.error.judged", judged.to_string().into_bytes()));
+    }
     if let Some(millis) = record.timestamp {
         ours.push(("anomaly.error.timestamp", millis.to_string().into_bytes()));
     }
@@ -86,7 +90,7 @@ mod tests {
         let record = ConsumedRecord { offset: 7, timestamp: None, key: Some(b"k"), value: Some(b"abcdef"), headers };
         let source = RecordId { topic: "t".into(), partition: 1, offset: 7, index: 0 };
         let rejection = Rejection { class: RejectClass::Json, message: "m".into() };
-        dead_letter(&source, &record, &rejection, limit)
+        dead_letter(&source, &record, &rejection, 0, limit)
     }
 
     fn header(letter: &OutgoingRecord, name: &str) -> Option<String> {

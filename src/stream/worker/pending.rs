@@ -10,7 +10,7 @@ use crate::config::resolved::OnReject;
 use crate::config::resolved::Settings;
 use crate::detect::{Detector, Verdict};
 use crate::error::Error;
-use crate::event::{Decoder, RejectClass, Rejection, Timestamp};
+use crate::event::{Decoded, Decoder, RejectClass, Rejection, Timestamp};
 use crate::health::{Activity, Cut, RejectReasons, RejectedSample, RejectedSamples, Tally};
 use crate::meter::Meter;
 use crate::stream::client::{ConsumedRecord, OutgoingRecord, OutputTopic};
@@ -24,6 +24,37 @@ const DAY: i64 = 86_400_000;
 const MAX_OUTBOX: usize = 1 << 20;
 /// Longest label that an anomaly carries, in bytes.
 const MAX_LABEL: usize = 256;
+
+/// What a record with events counts as: the most severe of its verdicts, which are in ascending order here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum RecordOutcome {
+    Excluded,
+    Learning,
+    Normal,
+    Anomalous,
+}
+
+impl From<&Verdict> for RecordOutcome {
+    fn from(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Excluded => RecordOutcome::Excluded,
+            Verdict::Learning => RecordOutcome::Learning,
+            Verdict::Normal => RecordOutcome::Normal,
+            Verdict::Anomalous(_) => RecordOutcome::Anomalous,
+        }
+    }
+}
+
+impl RecordOutcome {
+    fn count(self, counts: &mut OutcomeCounts) {
+        *match self {
+            RecordOutcome::Excluded => &mut counts.excluded,
+            RecordOutcome::Learning => &mut counts.learning,
+            RecordOutcome::Normal => &mut counts.normal,
+            RecordOutcome::Anomalous => &mut counts.anomalous,
+        } += 1;
+    }
+}
 
 #[derive(Default)]
 pub(super) struct PendingTransaction {
@@ -41,7 +72,10 @@ pub(super) struct PendingTransaction {
     pub largest_dead_letter: usize,
     /// Of the input, by partition.
     pub bytes: BTreeMap<i32, u64>,
+    /// Of events, and of records without any.
     tally: Tally,
+    /// Of records, by outcome.
+    records: BTreeMap<&'static str, u64>,
     rejects: BTreeMap<RejectClass, u64>,
     pub reasons: RejectReasons,
     pub splits: Splits,
@@ -57,7 +91,7 @@ impl PendingTransaction {
         self.now = Some(Timestamp::now());
     }
 
-    /// Records that have their outcome.
+    /// Events that have their verdict, and records without events that have their outcome.
     pub(crate) fn events(&self) -> usize {
         self.tally.sum() as usize
     }
@@ -107,15 +141,16 @@ impl PendingTransaction {
     ) {
         let mut source = RecordId { topic: settings.topics.raw_events.clone(), partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
-        let (before, mut activity) = (self.tally, Activity::default());
+        let (before, counts_before, mut activity) = (self.tally, mark.counts, Activity::default());
         let arrived = self.now;
         let mut same_time = self.same_times.remove(&partition).unwrap_or_default();
         detector.within(partition, |judge| {
             let mut decoded = Vec::with_capacity(BLOCK.min(records.len()));
             for block in records.chunks(BLOCK) {
                 decoded.extend(block.iter().map(|record| decoder.decode(&record.input())));
-                judge.approach(decoded.iter().flatten().flatten());
-                if let Some(Ok(Some(event))) = decoded.get(self.devices.len() * 7 % decoded.len().max(1)) {
+                judge.approach(decoded.iter().flatten().flat_map(Decoded::events).map(|(_, event)| event));
+                let sample = decoded.get(self.devices.len() * 7 % decoded.len().max(1));
+                if let Some(event) = sample.and_then(|events| events.as_ref().ok()?.first()) {
                     self.devices.push(event.device_id.to_string());
                 }
                 for (record, decoded) in block.iter().zip(&decoded) {
@@ -126,32 +161,50 @@ impl PendingTransaction {
                     if record.offset < mark.offset {
                         continue;
                     }
-                    source.offset = record.offset;
+                    (source.offset, source.index) = (record.offset, 0);
                     bytes += record.size();
-                    match decoded {
-                        Ok(None) => self.ignore(partition, own_time(record), &mut mark.counts),
-                        Ok(Some(event)) => {
-                            let at = event.timestamp.or_else(|| own_time(record));
-                            same_time.note(record.offset, event);
-                            judge.pass(record.timestamp);
-                            let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
-                            if let Some(other) = judge.take_split() {
-                                self.splits.note(&event.device_id, partition, other, record.key);
-                            }
-                            newest = at.or(newest);
-                            if let (Some(at), Some(arrived)) = (at, arrived) {
-                                activity.note_offset((at.millis() - arrived.millis()) / 1_000);
-                            }
-                            self.passed(partition, at, verdict, &mut mark.counts);
+                    let problem = decoded.as_ref().map_or_else(Some, Decoded::partial);
+                    if let Some(rejection) = problem.filter(|_| settings.detector.on_reject == OnReject::Fail) {
+                        self.poison = Some(Error::data(format_args!(
+                            "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
+                            settings.topics.raw_events, record.offset
+                        )));
+                        break;
+                    }
+                    let Ok(events) = decoded else {
+                        if let Some(rejection) = problem {
+                            self.reject(settings, &source, record, rejection, mark, dead_letter_limit);
                         }
-                        Err(rejection) if settings.detector.on_reject == OnReject::Fail => {
-                            self.poison = Some(Error::data(format_args!(
-                                "{} [{partition}] offset {}: {rejection}. detector.on_reject is \"fail\"",
-                                settings.topics.raw_events, record.offset
-                            )));
-                            break;
+                        mark.offset = record.offset + 1;
+                        continue;
+                    };
+                    same_time.note(record.offset, events);
+                    judge.pass(record.timestamp);
+                    let (mut left, mut outcome) = (events.len(), None);
+                    for (index, event) in events.events() {
+                        left -= 1;
+                        source.index = index;
+                        judge.set_has_more(left > 0);
+                        let at = event.timestamp.or_else(|| own_time(record));
+                        let verdict = judge.judge(&source, event, at, || record.headers.label().map(label));
+                        if let Some(other) = judge.take_split() {
+                            self.splits.note(&event.device_id, partition, other, record.key);
                         }
-                        Err(rejection) => self.reject(settings, &source, record, rejection, mark, dead_letter_limit),
+                        newest = at.or(newest);
+                        if let (Some(at), Some(arrived)) = (at, arrived) {
+                            activity.note_offset((at.millis() - arrived.millis()) / 1_000);
+                        }
+                        outcome = outcome.max(Some(RecordOutcome::from(&verdict)));
+                        self.passed(partition, at, verdict);
+                    }
+                    match outcome {
+                        Some(outcome) => outcome.count(&mut mark.counts),
+                        None => self.ignore(partition, own_time(record), &mut mark.counts),
+                    }
+                    if let Some(rejection) = problem {
+                        mark.counts.partial += 1;
+                        source.index = 0;
+                        self.note_rejection(settings, &source, record, rejection, events.len(), dead_letter_limit);
                     }
                     mark.offset = record.offset + 1;
                 }
@@ -159,6 +212,9 @@ impl PendingTransaction {
             }
         });
         self.same_times.insert(partition, same_time);
+        for ((name, count), (_, before)) in mark.counts.named().zip(counts_before.named()) {
+            *self.records.entry(name).or_default() += count - before;
+        }
         activity.tally = self.tally.since(before);
         if let (Some(arrived), true) = (arrived, activity.tally.sum() > 0) {
             self.activity.push(((arrived.millis().div_euclid(MINUTE), partition), activity));
@@ -189,6 +245,25 @@ impl PendingTransaction {
         self.cover(source.partition, own_time(record)).rejected += 1;
         self.tally.rejected += 1;
         *self.rejects.entry(rejection.class).or_default() += 1;
+        self.note_rejection(settings, source, record, rejection, 0, limit);
+        *if settings.detector.on_reject == OnReject::DeadLetter {
+            &mut mark.counts.rejected
+        } else {
+            &mut mark.counts.dropped
+        } += 1;
+    }
+
+    /// Keeps the rejection for people, and writes the dead letter; `judged` is the number of the record's values that are
+    /// judged nevertheless.
+    fn note_rejection(
+        &mut self,
+        settings: &Settings,
+        source: &RecordId,
+        record: &ConsumedRecord<'_>,
+        rejection: &Rejection,
+        judged: usize,
+        limit: usize,
+    ) {
         self.reasons.note(&rejection.message);
         if let Some(at) = self.now {
             self.samples.push(RejectedSample {
@@ -202,21 +277,12 @@ impl PendingTransaction {
             });
         }
         if settings.detector.on_reject == OnReject::DeadLetter {
-            mark.counts.rejected += 1;
             self.largest_dead_letter = self.largest_dead_letter.max(largest_part(record));
-            self.outbox.push(dead_letter(source, record, rejection, limit));
-        } else {
-            mark.counts.dropped += 1;
+            self.outbox.push(dead_letter(source, record, rejection, judged, limit));
         }
     }
 
-    fn passed(&mut self, partition: i32, at: Option<Timestamp>, verdict: Verdict, counts: &mut OutcomeCounts) {
-        *match verdict {
-            Verdict::Learning => &mut counts.learning,
-            Verdict::Normal => &mut counts.normal,
-            Verdict::Anomalous(_) => &mut counts.anomalous,
-            Verdict::Excluded => &mut counts.excluded,
-        } += 1;
+    fn passed(&mut self, partition: i32, at: Option<Timestamp>, verdict: Verdict) {
         let count = |tally: &mut Tally| match verdict {
             Verdict::Learning => tally.learning += 1,
             Verdict::Excluded => tally.excluded += 1,
@@ -267,6 +333,9 @@ impl PendingTransaction {
         let critical = self.anomalies.iter().filter(|a| a.severity == Severity::Critical).count() as u64;
         meter.anomalies.add("critical", critical);
         meter.anomalies.add("warning", anomalous - critical);
+        for (outcome, n) in &self.records {
+            meter.records.add(outcome, *n);
+        }
         for (class, n) in &self.rejects {
             meter.rejects.add(class.as_str(), *n);
         }

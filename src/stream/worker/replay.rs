@@ -7,7 +7,7 @@ use super::checkpoint::{Checkpoint, Epoch};
 use super::pending::BLOCK;
 use super::same_time::SameTime;
 use crate::event::{Decoder, Timestamp};
-use crate::series::{self, ReplayedEvent, SeriesTable, TableRestore};
+use crate::series::{self, ReplayedEvent, SeriesTable, SlotHint, TableRestore};
 use crate::stream::client::ConsumedRecord;
 use crate::stream::progress::Progress;
 
@@ -89,20 +89,28 @@ impl PartitionReplay {
     fn join(&mut self, records: &[ConsumedRecord<'_>]) {
         let PartitionReplay { restore, decoder, same_time, .. } = self;
         let mut key = String::new();
-        let events = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()??)));
-        let events = events.map(|(record, event)| {
-            let guess = restore.guess(series::key(&mut key, &event.device_id, event.metric_name.as_deref()));
-            (record, event, guess)
-        });
-        let events = events.collect::<Vec<_>>();
-        restore.approach(events.iter().map(|(.., guess)| *guess));
-        for (record, event, guess) in events {
-            same_time.note(record.offset, &event);
-            let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
+        let decoded = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()?)));
+        let decoded = decoded.collect::<Vec<_>>();
+        let events = decoded.iter().flat_map(|(_, events)| events.events());
+        let guesses = events
+            .map(|(_, event)| restore.guess(series::key(&mut key, &event.device_id, event.metric_name.as_deref())));
+        let guesses = guesses.collect::<Vec<_>>();
+        restore.approach(guesses.iter().copied());
+        let mut guesses = guesses.into_iter();
+        for (record, events) in &decoded {
+            same_time.note(record.offset, events);
             let own_time = record.timestamp.and_then(Timestamp::from_millis);
-            let event_time = event.timestamp.or(own_time).map(Timestamp::millis);
-            let (offset, time, value) = (record.offset, record.timestamp, event.metric_value);
-            restore.replay(key, guess, ReplayedEvent { offset, time, event_time, value });
+            // The first value moves the clock.
+            let mut time = record.timestamp;
+            let mut left = events.len();
+            for (_, event) in events.events() {
+                left -= 1;
+                let key = series::key(&mut key, &event.device_id, event.metric_name.as_deref());
+                let event_time = event.timestamp.or(own_time).map(Timestamp::millis);
+                let (offset, value, has_more) = (record.offset, event.metric_value, left > 0);
+                let event = ReplayedEvent { offset, time: time.take(), event_time, value, has_more };
+                restore.replay(key, guesses.next().unwrap_or(SlotHint::NONE), event);
+            }
         }
     }
 

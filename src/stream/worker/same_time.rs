@@ -1,7 +1,7 @@
 //! Notices series that get several values of the same time: two sources share one device and one metric, so that their values
 //! are mixed in one window, in which little is abnormal. A few series of each partition are looked at, one after the other.
 
-use crate::event::{Event, Timestamp};
+use crate::event::{Decoded, Event, Timestamp};
 use crate::foreign;
 
 /// Series of a partition that are looked at together.
@@ -53,16 +53,24 @@ struct Example {
 }
 
 impl SameTime {
-    /// An event, in offset order. Only times that the events themselves have are compared.
-    pub(crate) fn note(&mut self, offset: i64, event: &Event<'_>) {
-        let Some(at) = event.timestamp else { return };
+    /// Notes the events of a record, in offset order. Only times that the events themselves have are compared. Values of one
+    /// record that share its time are samples of a series, and are not compared with one another.
+    pub(crate) fn note(&mut self, offset: i64, record: &Decoded<'_>) {
         if self.newest.is_some_and(|newest| offset <= newest) {
             return;
         }
-        self.newest = Some(offset);
+        for (_, event) in record.events() {
+            if let Some(at) = event.timestamp {
+                self.newest = Some(offset);
+                self.note_event(offset, event, at, record.has_own_times());
+            }
+        }
+    }
+
+    fn note_event(&mut self, offset: i64, event: &Event<'_>, at: Timestamp, has_own_time: bool) {
         let mark = fingerprint(event);
         if let Some(place) = self.marks.iter().position(|known| *known == mark) {
-            self.compare(place, offset, at, event);
+            self.compare(place, offset, at, event, has_own_time);
         } else if let Some(free) = self.marks.iter().position(|known| *known == 0) {
             let (device, metric) = (event.device_id.as_ref().into(), event.metric_name.as_deref().map(Into::into));
             self.marks[free] = mark;
@@ -73,9 +81,12 @@ impl SameTime {
         }
     }
 
-    fn compare(&mut self, place: usize, offset: i64, at: Timestamp, event: &Event<'_>) {
+    fn compare(&mut self, place: usize, offset: i64, at: Timestamp, event: &Event<'_>, has_own_time: bool) {
         let Some(probe) = &mut self.probes[place] else { return };
         if *probe.device != *event.device_id || probe.metric.as_deref() != event.metric_name.as_deref() {
+            return;
+        }
+        if probe.offset == offset && !has_own_time {
             return;
         }
         self.compared += 1;
@@ -144,7 +155,7 @@ mod tests {
     fn note(found: &mut SameTime, offset: i64, device: &str, second: i64, value: f64) {
         let timestamp = Timestamp::from_millis(second * 1_000);
         let event = Event { device_id: Cow::Borrowed(device), metric_name: None, metric_value: value, timestamp };
-        found.note(offset, &event);
+        found.note(offset, &Decoded::One(event));
     }
 
     #[test]
