@@ -8,7 +8,7 @@ use roff::{Inline, Roff, bold, italic, roman};
 
 use super::output;
 use crate::cli::{self, GeneratedDocument};
-use crate::config::schema::{SECTIONS, SettingKey, ShippedFile, ValueType};
+use crate::config::schema::{SECTIONS, SettingKey, ShippedFile, TABLES, ValueType};
 use crate::error::Result;
 
 /// Writes one document to standard output.
@@ -228,6 +228,15 @@ fn settings_page(out: &mut dyn Write) -> io::Result<()> {
         for key in section.keys {
             page.control("TP", []);
             page.text([bold(key.name), roman(format!(" = {}", key.default))]);
+            page.text([roman(format!("{}{}{}", key.doc, expects(key), place(key)))]);
+        }
+    }
+    for table in TABLES {
+        page.control("SH", [format!("[[{}]]", table.path).as_str()]);
+        page.text([roman(table.doc)]);
+        for key in table.keys {
+            page.control("TP", []);
+            page.text([bold(key.name)]);
             page.text([roman(format!("{}{}{}", key.doc, expects(key), place(key)))]);
         }
     }

@@ -100,6 +100,10 @@ pub struct Section {
 pub struct TableList {
     /// Path as it is written in the header.
     pub path: &'static str,
+    /// Documentation.
+    pub doc: &'static str,
+    /// Section that it belongs to.
+    pub section: &'static str,
     /// The keys of each table; none of them is required.
     pub keys: &'static [SettingKey],
 }
@@ -213,6 +217,8 @@ macro_rules! tables {
             use $crate::config::declare::{ShippedFile, ValueType::*};
             &[$($crate::config::declare::TableList {
                 path: concat!(stringify!($section), ".", stringify!($table)),
+                doc: concat!($($about),+).trim_ascii(),
+                section: stringify!($section),
                 keys: &[$($crate::config::declare::SettingKey {
                     path: concat!(stringify!($section), ".", stringify!($table), ".", stringify!($key)),
                     name: stringify!($key),

@@ -304,7 +304,8 @@ settings! {
 }
 
 tables! {
-    /// Limits of the series whose device and metric match. The last matching table wins, key by key.
+    /// Method and limits of the series whose device and metric match. There may be several tables. The last matching table wins,
+    /// key by key.
     detector.override: struct OverrideSettings in Detector {
         /// Pattern of devices, with * and ?.
         device: String, Text;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::schema::{SECTIONS, ShippedFile};
+use super::schema::{SECTIONS, SettingKey, ShippedFile, TABLES, ValueType};
 
 /// Returns the text of one shipped file.
 pub fn shipped(file: ShippedFile) -> String {
@@ -27,6 +27,27 @@ pub fn shipped(file: ShippedFile) -> String {
                 text.push_str("#properties.\"security.protocol\" = \"sasl_ssl\"\n");
             }
         }
+        for table in TABLES.iter().filter(|table| table.section == section.name) {
+            let _ = write!(text, "\n# {}\n#[[{}]]\n", table.doc, table.path);
+            for key in table.keys {
+                let _ = write!(text, "# {}\n#{} = {}\n", key.doc, key.name, example(key));
+            }
+        }
     }
     text
+}
+
+/// Returns a value that shows what a key without a default looks like.
+fn example(key: &SettingKey) -> String {
+    match (key.name, key.kind) {
+        ("device", _) => "\"pump-*\"".into(),
+        ("metric", _) => "\"temperature\"".into(),
+        (_, ValueType::OneOf(words)) => format!("\"{}\"", words.last().unwrap_or(&"")),
+        (_, ValueType::Bool) => "false".into(),
+        (name, _) => SECTIONS
+            .iter()
+            .flat_map(|section| section.keys)
+            .find(|other| other.name == name)
+            .map_or_else(String::new, |other| other.default.to_owned()),
+    }
 }
