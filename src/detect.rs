@@ -294,7 +294,7 @@ impl Judge<'_> {
         let guess = self.guesses.get(self.next).copied().unwrap_or(SlotHint::NONE);
         self.next += 1;
         let found = self.table.find_slot(key, guess);
-        if self.policies.excludes(found.map(|slot| self.table.policy(slot)), key) {
+        if self.policies.can_exclude() && self.policies.excludes(found.map(|slot| self.table.policy(slot)), key) {
             self.table.pass_by(key, offset, self.time.take());
             if !self.has_more {
                 self.table.prune(offset + 1, self.bounds);

@@ -93,11 +93,26 @@ impl PolicyTable {
     }
 
     /// The policy of a series, which remembers the number `known`; and the number to remember.
+    #[inline]
     pub fn of(&mut self, known: PolicyNumber, key: &str) -> (&ResolvedPolicy, PolicyNumber) {
-        let number = if known == UNRESOLVED { self.resolve(key) } else { known };
+        if known != UNRESOLVED {
+            return (&self.resolved[usize::from(known)], known);
+        }
+        self.of_unresolved(key)
+    }
+
+    #[cold]
+    fn of_unresolved(&mut self, key: &str) -> (&ResolvedPolicy, PolicyNumber) {
+        let number = self.resolve(key);
         // Beyond the number of distinct ones the last place serves one series after the other.
         let remembered = if usize::from(number) == self.distinct { UNRESOLVED } else { number };
         (&self.resolved[usize::from(number)], remembered)
+    }
+
+    /// Returns whether some override may exclude series.
+    #[inline]
+    pub fn can_exclude(&self) -> bool {
+        self.can_exclude
     }
 
     /// Whether the values of a series are not judged. `known`: the number that it remembers, if it has a series state.

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use anomaly::detect::Detector;
 use anomaly::event::RawRecord;
-use anomaly::event::{Decoder, Event, Fields, decode};
+use anomaly::event::{Decoder, Event, Parser};
 use anomaly::method::Method;
 use anomaly::window::Window;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
@@ -21,19 +21,22 @@ fn texts() -> Vec<String> {
     micro::events(1_000, 100, 1)
 }
 
+fn texts_and_parser() -> (Vec<String>, Parser) {
+    (texts(), micro::parser())
+}
+
 fn texts_and_decoder() -> (Vec<String>, Decoder) {
     let texts = texts();
     let decoder = micro::decoder(&texts[0]);
     (texts, decoder)
 }
 
-#[library_benchmark(config = stored(1_873_340), setup = texts)]
-fn decode_any_form(texts: Vec<String>) -> usize {
-    let fields = Fields::default();
-    black_box(&texts).iter().filter(|text| decode(Some(text.as_bytes()), &fields).is_ok()).count()
+#[library_benchmark(config = stored(1_917_764), setup = texts_and_parser)]
+fn decode_any_form((texts, parser): (Vec<String>, Parser)) -> usize {
+    black_box(&texts).iter().filter(|text| parser.read(&RawRecord::value(text.as_bytes())).is_ok()).count()
 }
 
-#[library_benchmark(config = stored(1_068_101), setup = texts_and_decoder)]
+#[library_benchmark(config = stored(1_085_699), setup = texts_and_decoder)]
 fn decode_the_form_of_the_last((texts, mut decoder): (Vec<String>, Decoder)) -> usize {
     black_box(&texts).iter().filter(|text| decoder.decode(&RawRecord::value(text.as_bytes())).is_ok()).count()
 }
@@ -43,13 +46,13 @@ fn learnt() -> (Detector, Vec<Event<'static>>) {
     (micro::learnt(100), micro::decoded(micro::events(100, 100, 10).leak()))
 }
 
-#[library_benchmark(config = stored(788_203), setup = learnt)]
+#[library_benchmark(config = stored(880_072), setup = learnt)]
 fn judge((mut detector, events): (Detector, Vec<Event<'static>>)) -> (Detector, usize) {
     let normal = micro::judge(&mut detector, black_box(&events));
     (detector, normal)
 }
 
-#[library_benchmark(config = stored(136_523), setup = micro::window)]
+#[library_benchmark(config = stored(139_603), setup = micro::window)]
 fn push(mut window: Window) -> Window {
     (0..1_000).for_each(|n| {
         window.push(micro::noise(n), 100);
@@ -66,7 +69,7 @@ fn screen((window, rule): (Window, Box<dyn Method>)) -> usize {
     (0..1_000).filter(|n| rule.certainly_normal(black_box(&window), micro::noise(*n))).count()
 }
 
-#[library_benchmark(config = stored(12_872_211), setup = ruled)]
+#[library_benchmark(config = stored(12_901_212), setup = ruled)]
 fn exact_figures((window, rule): (Window, Box<dyn Method>)) -> usize {
     (0..1_000).filter(|n| rule.judge(black_box(&window), &[], micro::noise(*n), None).is_some()).count()
 }

@@ -3,16 +3,15 @@
 use std::hint::black_box;
 
 use anomaly::event::RawRecord;
-use anomaly::event::{Fields, decode};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn layers(criterion: &mut Criterion) {
     let texts = micro::events(1_000, 0, 1);
     let mut group = criterion.benchmark_group("event");
     group.throughput(Throughput::Elements(texts.len() as u64));
-    let fields = Fields::default();
+    let parser = micro::parser();
     group.bench_function("decode, any form", |bench| {
-        bench.iter(|| texts.iter().filter(|text| decode(Some(text.as_bytes()), &fields).is_ok()).count())
+        bench.iter(|| texts.iter().filter(|text| parser.read(&RawRecord::value(text.as_bytes())).is_ok()).count())
     });
     let mut decoder = micro::decoder(&texts[0]);
     group.bench_function("decode, the form of the last", |bench| {

@@ -2,7 +2,7 @@
 
 use anomaly::anomaly::RecordId;
 use anomaly::detect::{DetectionSettings, Detector, Verdict};
-use anomaly::event::{Decoder, Event, Fields, RawRecord};
+use anomaly::event::{Decoder, Event, Fields, Parser, RawRecord};
 use anomaly::method::{Limits, Method, by_name};
 use anomaly::window::Window;
 
@@ -25,6 +25,11 @@ pub fn noise(n: usize) -> f64 {
     20.0 + ((n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f64 / (1 << 24) as f64
 }
 
+/// A parser with the default fields.
+pub fn parser() -> Parser {
+    Parser::new(&Fields::default()).expect("default settings are valid")
+}
+
 /// A decoder that has seen an event of this form.
 pub fn decoder(example: &str) -> Decoder {
     let mut decoder = Decoder::new(&Fields::default());
@@ -35,7 +40,7 @@ pub fn decoder(example: &str) -> Decoder {
 /// All of them decoded.
 pub fn decoded(texts: &[String]) -> Vec<Event<'_>> {
     let mut decoder = Decoder::new(&Fields::default());
-    texts.iter().filter_map(|text| decoder.decode(&RawRecord::value(text.as_bytes())).ok().flatten()).collect()
+    texts.iter().filter_map(|text| decoder.decode(&RawRecord::value(text.as_bytes())).ok()?.into_first()).collect()
 }
 
 /// A detector whose series have full windows.
