@@ -361,21 +361,19 @@ fn each_setting_shows_where_it_came_from_and_secrets_are_masked() {
 }
 
 #[test]
-fn the_check_prints_the_limits_of_a_series_and_refuses_an_override_until_it_applies() {
+fn the_check_prints_the_limits_of_a_series_and_where_each_comes_from() {
     let dir = settings("[detector]\nwindow = 40\n");
     let check = run(&["check", "--series", "pump-1/temperature", "--config", path(&dir)]);
-    assert_eq!((check.code, check.out.lines().count()), (Some(0), 6), "{}{}", check.out, check.err);
+    assert_eq!((check.code, check.out.lines().count()), (Some(0), 7), "{}{}", check.out, check.err);
     assert!(line(&check.out, "window").ends_with(&format!("# {}/common.toml:2:10", path(&dir))), "{}", check.out);
     assert_eq!(
         line(&check.out, "threshold").split_whitespace().collect::<Vec<_>>(),
         ["threshold", "=", "3", "#", "default"]
     );
-    let dir = settings("[[detector.override]]\nthreshold = 4\n");
-    for args in [&["check", "--config", path(&dir)][..], &["--role", "detector", "--config", path(&dir)]] {
-        let ended = run(args);
-        assert_eq!(ended.code, Some(78), "{}", ended.err);
-        assert!(ended.err.contains("common.toml:2:13") && ended.err.contains("does not work in this"), "{}", ended.err);
-    }
+    let dir = settings("[[detector.override]]\ndevice = \"pump-*\"\nthreshold = 4\n");
+    let check = run(&["check", "--series", "pump-1/temperature", "--config", path(&dir)]);
+    assert!(line(&check.out, "threshold").contains("= 4"), "{}", check.out);
+    assert!(line(&check.out, "threshold").contains("common.toml:3:13"), "{}", check.out);
 }
 
 // ---- With Kafka and PostgreSQL ----

@@ -35,7 +35,7 @@ impl Splits {
         self.count += 1;
         self.first.get_or_insert_with(|| First {
             device: device.to_owned(),
-            partitions: (other, partition),
+            partitions: (other.min(partition), other.max(partition)),
             cause: match key {
                 None => Cause::NoKey,
                 Some(key) if key == device.as_bytes() => Cause::Partitioners,
