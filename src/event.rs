@@ -1,7 +1,7 @@
 //! Decodes and checks raw events: a record of `raw_events` becomes an event, or is rejected with a reason.
 //!
 //! Configurable paths name the four fields. The decoder skips everything else in the object without reading it. It
-//! knows neither series nor Kafka.
+//! depends neither on series nor on Kafka.
 
 mod cell;
 mod collect;
@@ -43,7 +43,7 @@ pub struct Event<'a> {
     pub device_id: Cow<'a, str>,
     /// Metric, with the same limits; `None` if null or absent.
     pub metric_name: Option<Cow<'a, str>>,
-    /// Value, finite.
+    /// Value; it is finite.
     pub metric_value: f64,
     /// Time; `None` if null or absent. The record's own time is used then.
     pub timestamp: Option<Timestamp>,
@@ -65,16 +65,16 @@ pub enum RejectClass {
     Duplicate,
     /// The device is missing or invalid.
     DeviceId,
-    /// The metric is invalid.
+    /// The metric is not a valid name.
     MetricName,
     /// The value is missing or invalid.
     MetricValue,
-    /// The time is invalid.
+    /// The time has none of the accepted forms.
     Timestamp,
 }
 
 impl RejectClass {
-    /// All classes.
+    /// Lists all classes, in the order of the metrics.
     pub const ALL: [RejectClass; 9] = [
         RejectClass::Empty,
         RejectClass::Utf8,
@@ -124,7 +124,7 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// Lazy access to the rest of a record. Reading it costs as much as all the rest of decoding.
+/// Lazy access to the headers of a record. Reading them costs as much as all other decoding.
 pub trait Headers {
     /// Returns the header `anomaly-label`, if it is UTF-8.
     fn label(&self) -> Option<&str>;
@@ -133,7 +133,7 @@ pub trait Headers {
     fn all(&self) -> Vec<(Cow<'_, str>, Option<&[u8]>)>;
 }
 
-/// A record without headers.
+/// Implements the headers of a record that has none.
 impl Headers for () {
     fn label(&self) -> Option<&str> {
         None
@@ -147,9 +147,9 @@ impl Headers for () {
 /// The parts of a record from which an event is decoded.
 #[derive(Clone, Copy)]
 pub struct RawRecord<'a> {
-    /// Key; may be null.
+    /// Key of the record; it may be null.
     pub key: Option<&'a [u8]>,
-    /// Value; may be null.
+    /// Value of the record; it may be null.
     pub value: Option<&'a [u8]>,
     /// Headers and label, read only if the settings need them.
     pub headers: &'a dyn Headers,
@@ -165,8 +165,8 @@ impl<'a> RawRecord<'a> {
 /// Decodes the first event of a record. Use a [`Parser`] for many records, and a [`Decoder`] for many that look alike.
 ///
 /// # Errors
-/// The first problem found; problems of the JSON text come before those of the fields. A null value and unusable
-/// settings are errors here.
+/// Returns the first problem found. Problems of the JSON text come before those of the fields. A null value and
+/// unusable settings are errors here.
 pub fn decode<'a>(value: Option<&'a [u8]>, fields: &Fields) -> Result<Event<'a>, Rejection> {
     let unusable = |problem: FieldProblem| Rejection::new(RejectClass::Shape, problem.title);
     let read = Parser::new(fields).map_err(unusable)?.read(&RawRecord { key: None, value, headers: &() })?;
@@ -179,7 +179,7 @@ impl<'a> Event<'a> {
     /// Decodes the cells of a table's row, which are text. An empty metric or time counts as absent.
     ///
     /// # Errors
-    /// The problem of the first invalid cell, in the order device, metric, value, time.
+    /// Returns the problem of the first invalid cell, in the order device, metric, value, time.
     pub fn from_cells(
         forms: &Forms,
         device: &'a str,

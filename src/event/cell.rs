@@ -9,7 +9,7 @@ use super::{MAX_NAME, RejectClass, Rejection};
 /// A value as found in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cell<'a> {
-    /// Valid JSON.
+    /// Text of a valid JSON value.
     Json(&'a str),
     /// A cell of a table, the record's key, or a header.
     Text(&'a str),
@@ -35,7 +35,8 @@ fn string(raw: &str) -> Option<Result<Cow<'_, str>, String>> {
     Some(serde_json::from_str(raw).map(Cow::Owned).map_err(|e| format!("cannot be read: {e}")))
 }
 
-/// Returns a string, or an integer as the digits written. `None` if it is null, or `""` where that counts as absent.
+/// Converts to a name: a string, or an integer as the digits written. `None` if it is null, or `""` where that counts
+/// as absent.
 pub(crate) fn name<'a>(
     cell: Cell<'a>,
     forms: &Forms,
@@ -56,13 +57,13 @@ pub(crate) fn name<'a>(
     Ok(Some(text).filter(|text| !(forms.lenient && is_absent_when_empty && text.is_empty())))
 }
 
-/// Returns whether the text is an integer with only one spelling: not -0, no exponent.
+/// Returns whether the text is an integer with only one spelling: neither -0 nor an exponent.
 fn is_integer(raw: &str) -> bool {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
     raw != "-0" && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Converts to a name within the limits.
+/// Checks that a name is within the limits.
 pub(crate) fn checked<'a>(text: Cow<'a, str>, field: &str, class: RejectClass) -> Result<Cow<'a, str>, Rejection> {
     let problem = match text.len() {
         0 if class == RejectClass::DeviceId => "is empty".to_owned(),

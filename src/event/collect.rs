@@ -8,10 +8,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Raw JSON at each path that has been found so far.
+/// Raw JSON text at each path that has been found so far.
 pub(crate) struct CollectedFields<'a, const N: usize> {
     pub slots: [Option<&'a RawValue>; N],
-    /// Paths that occurred twice.
+    /// Whether each path occurred twice.
     pub twice: [bool; N],
 }
 
@@ -21,7 +21,7 @@ impl<const N: usize> Default for CollectedFields<'_, N> {
     }
 }
 
-/// The rest of each path at one level of the object; `None`: the path does not lead below this level.
+/// The rest of each path at one level of the object. `None` if the path does not lead below this level.
 pub(crate) type Paths<'p, const N: usize> = [Option<&'p str>; N];
 
 /// Reads one object, and the objects below it that a path leads to.

@@ -1,4 +1,4 @@
-//! The events of one record. Usually it is one, which needs no allocation.
+//! The events of one record. Most records have one event, which needs no allocation.
 
 use super::{Event, Rejection};
 
@@ -23,7 +23,7 @@ pub struct RecordEvents<'a> {
     pub events: Vec<(i32, Event<'a>)>,
     /// The first problem, if another value of the record is invalid; see [`OnPartial::JudgeValid`](super::OnPartial).
     pub partial: Option<Rejection>,
-    /// Each value has a time of its own, and not that of the record.
+    /// Whether each value has a time of its own instead of that of the record.
     pub has_own_times: bool,
 }
 
@@ -38,7 +38,7 @@ impl<'a> Decoded<'a> {
         one.into_iter().chain(several.iter().map(|(index, event)| (*index, event)))
     }
 
-    /// Returns the first event.
+    /// Returns the event with the lowest index.
     pub fn first(&self) -> Option<&Event<'a>> {
         self.events().next().map(|(_, event)| event)
     }

@@ -10,25 +10,25 @@ use serde_json::value::RawValue;
 use super::decoded::MAX_EVENTS;
 use super::fields::FieldProblem;
 
-/// What contains the values.
+/// Kind of JSON value that contains the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ContainerKind {
-    /// An array: `[*]`.
+    /// An array, written `[*]` in the settings.
     Array,
-    /// An object: `.*`.
+    /// An object, written `.*` in the settings.
     Object,
 }
 
 /// The container of the values, and the paths within each of its elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Container {
-    /// Array or object.
+    /// Kind of the container: array or object.
     pub kind: ContainerKind,
     /// Path to the container; empty for a record that is an array itself.
     pub path: String,
     /// Paths within an element, each once; empty for the element itself.
     pub inner: Vec<String>,
-    /// Number of the container's path among the paths of the record. The container that is the record has none.
+    /// Number of the container's path among the paths of the record. `None` if the record itself is the container.
     pub at: Option<usize>,
 }
 
@@ -51,7 +51,7 @@ impl Container {
 /// Splits a path at `[*]` or `.*` into the container and the path within its elements; `None` if it has neither.
 ///
 /// # Errors
-/// If the path leads to several containers, or has an index.
+/// Fails if the path leads to several containers, or has an index.
 pub(crate) fn split(key: &'static str, path: &str) -> Result<Option<(ContainerKind, String, String)>, FieldProblem> {
     let mut found = None;
     let mut start = 0;
@@ -95,14 +95,14 @@ pub(crate) fn split(key: &'static str, path: &str) -> Result<Option<(ContainerKi
 pub(crate) struct Element<'a> {
     /// Name of the member of an object.
     pub name: Option<Cow<'a, str>>,
-    /// Its JSON text.
+    /// JSON text of the element.
     pub text: &'a str,
 }
 
 /// Reads the elements of a container.
 ///
 /// # Errors
-/// What is wrong, to follow the container's name.
+/// Returns what is wrong, as the words that follow the container's name in a message.
 pub(crate) fn elements(kind: ContainerKind, text: &str) -> Result<Vec<Element<'_>>, String> {
     let (first, what) = match kind {
         ContainerKind::Array => ('[', "an array"),
@@ -125,7 +125,7 @@ pub(crate) fn elements(kind: ContainerKind, text: &str) -> Result<Vec<Element<'_
     }
 }
 
-/// Returns a name that occurs twice.
+/// Returns a member's name that occurs twice, if there is one.
 pub(crate) fn repeated<'e>(elements: &'e [Element<'_>]) -> Option<&'e str> {
     let mut names = elements.iter().filter_map(|element| element.name.as_deref()).collect::<Vec<_>>();
     names.sort_unstable();

@@ -3,7 +3,7 @@
 use super::each::{self, Container, ContainerKind};
 use super::fields::{FieldProblem, Fields, several};
 
-/// Maximum number of different paths in the settings.
+/// Maximum number of distinct paths in the settings.
 pub(crate) const MOST_PATHS: usize = 16;
 
 /// One part of a source.
@@ -11,13 +11,13 @@ pub(crate) const MOST_PATHS: usize = 16;
 pub(crate) enum SourcePart {
     /// Literal text of the setting.
     Text(Box<str>),
-    /// The path with this number.
+    /// The path with this number in [`PathIndex::paths`].
     Path(usize),
     /// The path with this number within each element of the [`Container`].
     Inner(usize),
     /// The name of the element: `*`.
     Name,
-    /// The record's key.
+    /// Key of the record.
     Key,
     /// The header with this name.
     Header(Box<str>),
@@ -26,26 +26,26 @@ pub(crate) enum SourcePart {
 /// Source of one of the four fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FieldSource {
-    /// The record's own time.
+    /// Time of the record, as assigned by Kafka.
     Record,
-    /// One part.
+    /// A single part.
     One(SourcePart),
-    /// Several parts, joined.
+    /// Several parts that are joined.
     Several(Vec<SourcePart>),
 }
 
-/// The paths that the settings name, each once.
+/// The distinct paths in the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PathIndex {
-    /// Paths in the record.
+    /// Paths in the record, in the order of their numbers.
     pub paths: Vec<String>,
     /// The container of several values, if a path leads into one.
     pub container: Option<Container>,
-    /// The setting that named the container first, and its path.
+    /// First setting that names the container, and its path.
     named_by: Option<(&'static str, String)>,
 }
 
-/// Returns the number of a path, which is added if it is new.
+/// Returns the number of a path, and adds the path if it is new.
 fn number(paths: &mut Vec<String>, path: &str) -> usize {
     paths.iter().position(|known| known == path).unwrap_or_else(|| {
         paths.push(path.to_owned());
@@ -54,7 +54,7 @@ fn number(paths: &mut Vec<String>, path: &str) -> usize {
 }
 
 impl PathIndex {
-    /// Returns the number of a path.
+    /// Returns the number of a path in the record.
     pub(crate) fn path(&mut self, path: &str) -> usize {
         number(&mut self.paths, path)
     }
@@ -80,7 +80,7 @@ impl PathIndex {
     /// Parses a setting; `key` is its name.
     ///
     /// # Errors
-    /// If the setting names no valid source.
+    /// Fails if the setting names no valid source.
     pub(crate) fn place(&mut self, key: &'static str, text: &str) -> Result<FieldSource, FieldProblem> {
         if text == "$timestamp" && key == "time" {
             return Ok(FieldSource::Record);
@@ -98,7 +98,7 @@ impl PathIndex {
     /// Parses a path, `$key` or `$header.NAME`.
     ///
     /// # Errors
-    /// As [`place`](Self::place).
+    /// Fails if the text names no valid source.
     pub(crate) fn part(&mut self, key: &'static str, text: &str) -> Result<SourcePart, FieldProblem> {
         if let Some(problem) = several(key, text) {
             return Err(problem);
@@ -139,7 +139,7 @@ impl PathIndex {
             if inner.is_empty() || inner.contains('{') {
                 return Err(wrong("there is no path between two braces"));
             }
-            // {a}{b} would make the same device of "1" with "23" and of "12" with "3".
+            // {a}{b} would give the same name for "1" with "23" and for "12" with "3".
             if parts.last().is_some_and(|last| !matches!(last, SourcePart::Text(_))) {
                 return Err(wrong("two paths follow one another without text between them"));
             }
@@ -150,10 +150,10 @@ impl PathIndex {
     }
 }
 
-/// Checks that the settings with `*` fit together, and names the metrics by the members of an object.
+/// Checks that the settings with `*` are consistent, and takes the metrics from the names of an object's members.
 ///
 /// # Errors
-/// The first setting that does not fit.
+/// Returns the first inconsistent setting.
 pub(crate) fn check_values(
     fields: &Fields,
     places: &mut [FieldSource; 4],

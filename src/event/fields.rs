@@ -10,32 +10,32 @@ use super::timestamp::TimeUnit;
 /// The state topic stores these settings. Settings of an older program lack newer fields.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Fields {
-    /// Source of `device_id`.
+    /// Path or source of `device_id`.
     pub device: String,
-    /// Source of `metric_name`.
+    /// Path or source of `metric_name`.
     pub metric: String,
-    /// Source of `metric_value`.
+    /// Path of `metric_value`, in the JSON object.
     pub value: String,
     /// Source of `timestamp`; `$timestamp` is the record's own time.
     pub time: String,
-    /// Lenient spellings; see [`Forms`](super::Forms).
+    /// Accepts lenient spellings; see [`Forms`](super::Forms).
     #[serde(default)]
     pub lenient: bool,
-    /// Unit of epoch numbers.
+    /// Unit of times that are epoch numbers.
     #[serde(default)]
     pub time_unit: TimeUnit,
-    /// Zone of times without one.
+    /// Time zone of times without one.
     #[serde(default)]
     pub time_zone: String,
     /// Patterns of records to ignore: `PATH`, `!PATH`, `PATH=TEXT`, `PATH!=TEXT`.
     #[serde(default)]
     pub ignore: Vec<String>,
-    /// What happens to a record with several values of which some are invalid.
+    /// Treatment of a record with several values of which some are invalid.
     #[serde(default)]
     pub on_partial: OnPartial,
 }
 
-/// What happens to a record with several values of which some are invalid.
+/// Treatment of a record with several values of which some are invalid.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnPartial {
@@ -64,14 +64,14 @@ impl Default for Fields {
     }
 }
 
-/// An unusable setting of `[fields]`.
+/// Describes an unusable setting of `[fields]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldProblem {
     /// Name of the setting below `fields`.
     pub key: &'static str,
-    /// What is wrong.
+    /// Problem, in a few words.
     pub title: String,
-    /// What was expected, or what to do.
+    /// What was expected, or the remedy.
     pub expected: String,
 }
 
@@ -82,14 +82,14 @@ impl FieldProblem {
 }
 
 impl Fields {
-    /// Names of the four fields, in the order that the decoder uses everywhere.
+    /// Names of the four settings, in the order that the decoder uses everywhere.
     pub(super) const KEYS: [&'static str; 4] = ["device", "metric", "value", "time"];
 
     pub(super) fn paths(&self) -> [&str; 4] {
         [&self.device, &self.metric, &self.value, &self.time]
     }
 
-    /// Returns two paths of which one is a prefix of the other, if there are any.
+    /// Returns two paths of which one is a prefix of the other, if any.
     pub fn clash(&self) -> Option<(&str, &str)> {
         let paths = self.paths();
         for (i, a) in paths.iter().enumerate() {
@@ -116,7 +116,7 @@ pub(super) fn begins(a: &str, b: &str) -> bool {
     b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// Says why a path cannot be used: it asks for several fields.
+/// Returns the problem of a path that leads to several fields.
 pub(super) fn several(key: &'static str, path: &str) -> Option<FieldProblem> {
     path.contains(',').then(|| {
         FieldProblem::new(

@@ -9,13 +9,13 @@ use crate::foreign;
 /// Accepted spellings; see the settings `fields.lenient`, `fields.time_unit` and `fields.time_zone`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forms {
-    /// Accept text as a number, integers as names, and more than RFC 3339 as a time, if the text has only one meaning.
+    /// Accepts text as a number, integers as names, and more than RFC 3339 as a time, if the text has only one meaning.
     pub lenient: bool,
-    /// Unit of epoch numbers.
+    /// Unit of times that are epoch numbers.
     pub unit: TimeUnit,
-    /// Zone of times without one.
+    /// Time zone of times without one.
     pub zone: Zone,
-    /// A comma is the decimal point (`1,5`), in tables.
+    /// Whether a comma is the decimal point (`1,5`), in tables.
     pub decimal_comma: bool,
 }
 
@@ -29,7 +29,7 @@ impl Forms {
     /// Converts a text to a finite number.
     ///
     /// # Errors
-    /// What is wrong, to follow the field's name: "is not a finite number".
+    /// Returns what is wrong, as the words that follow the field's name: "is not a finite number".
     pub fn number(&self, text: &str) -> Result<f64, String> {
         let text = text.trim_ascii();
         if self.decimal_comma && may_be_thousands(text) {
@@ -61,7 +61,7 @@ impl Forms {
     /// Converts a text to a time; `None` if there is none, so that the record's own time is used.
     ///
     /// # Errors
-    /// What is wrong, as a sentence.
+    /// Returns what is wrong, as a sentence.
     pub fn time(&self, text: &str) -> Result<Option<Timestamp>, String> {
         if text.trim_ascii().is_empty() {
             return Ok(None);
@@ -69,7 +69,7 @@ impl Forms {
         spelling::read(text, self.unit, &self.zone).map(Some).ok_or_else(|| self.bad_time(text))
     }
 
-    /// Says why a text is not a time.
+    /// Returns why a text is not a time.
     pub fn bad_time(&self, text: &str) -> String {
         let expected = match self.lenient {
             true => "a time such as 2026-11-23T17:00:00.123Z or an epoch number",

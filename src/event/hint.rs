@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::forms::shown;
 use super::{RejectClass, Rejection};
 
-/// Maximum number of names in a list.
+/// Maximum number of names that a message lists.
 const MOST_NAMES: usize = 8;
 
 /// Describes bytes that are not UTF-8, or not text.
@@ -22,7 +22,7 @@ pub(crate) fn binary(bytes: &[u8], error: std::str::Utf8Error) -> Rejection {
     Rejection::new(RejectClass::Utf8, format_args!("the value is not UTF-8: {what}"))
 }
 
-/// Describes a value of a schema registry's client: a zero byte, the schema's number, then Avro or Protobuf.
+/// Describes a value that a schema registry's client wrote: a zero byte, the schema's number, then Avro or Protobuf.
 pub(crate) fn framed(bytes: &[u8]) -> Option<Rejection> {
     let [0, a, b, c, d, ..] = *bytes else { return None };
     let id = u32::from_be_bytes([a, b, c, d]);
@@ -69,7 +69,7 @@ fn is_line_protocol(text: &str) -> bool {
     !measurement.is_empty() && !measurement.contains(['{', ':']) && fields.contains('=')
 }
 
-/// Says what the object contains instead of a missing path. The text begins with a semicolon, or is empty.
+/// Returns what the object contains instead of a missing path. The text begins with a semicolon, or is empty.
 pub(crate) fn instead(text: &str, path: &str) -> String {
     let Ok(names) = serde_json::from_str::<Names<'_>>(text) else { return String::new() };
     let has = |name: &str| names.0.iter().any(|(key, _)| key == name);

@@ -24,7 +24,7 @@ impl Pattern {
     /// Parses `PATH`, `!PATH`, `PATH=TEXT` or `PATH!=TEXT`.
     ///
     /// # Errors
-    /// If it contains no path.
+    /// Fails if the text contains no path.
     pub(crate) fn parse(text: &str, named: &mut PathIndex) -> Result<Self, FieldProblem> {
         let (path, test) = match (text.split_once("!="), text.split_once('='), text.strip_prefix('!')) {
             (Some((path, value)), ..) => (path, Test::IsNot(value.trim_ascii().into())),

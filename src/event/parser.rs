@@ -1,5 +1,5 @@
-//! The complete decoder of one record: accepts every form and reports every error. Created once from the settings, then
-//! shared.
+//! The complete decoder of one record: accepts every form and reports every error. It is created once from the
+//! settings, then shared.
 
 use super::cell::Cell;
 use super::collect::{CollectedFields, collect};
@@ -14,7 +14,7 @@ use super::timestamp::TimeUnit;
 use super::zone::Zone;
 use super::{Event, RawRecord, RejectClass, Rejection, hint, scan, several};
 
-/// Paths of the default settings.
+/// Number of paths in the default settings.
 const FEW: usize = 4;
 
 /// The settings `[fields]`, prepared for decoding.
@@ -22,7 +22,7 @@ const FEW: usize = 4;
 pub struct Parser {
     pub(super) fields: Fields,
     forms: Forms,
-    /// Each path once, in the order of the numbers in [`SourcePart::Path`].
+    /// Distinct paths, in the order of the numbers in [`SourcePart::Path`].
     paths: Vec<String>,
     /// Sources of device, metric, value and time.
     places: [FieldSource; 4],
@@ -30,15 +30,15 @@ pub struct Parser {
     container: Option<Container>,
     ignore: Vec<Pattern>,
     reads_headers: bool,
-    /// The fast scan gives the same results as this decoder.
+    /// Whether the fast scan gives the same results as this decoder.
     is_plain: bool,
 }
 
 impl Parser {
-    /// Prepares the settings.
+    /// Prepares the settings for decoding.
     ///
     /// # Errors
-    /// The first unusable setting.
+    /// Returns the first unusable setting.
     pub fn new(fields: &Fields) -> Result<Self, FieldProblem> {
         let mut named = PathIndex::default();
         let mut place = |at: usize| named.place(Fields::KEYS[at], fields.paths()[at]);
@@ -72,8 +72,8 @@ impl Parser {
         Ok(Parser::with(fields, forms, named, places, ignore))
     }
 
-    /// Prepares settings as old programs did that knew only four paths and one form of each value, for the replay of
-    /// their records.
+    /// Prepares settings as older programs did, for the replay of their records. Those programs supported only four
+    /// paths and one form of each value.
     pub fn literal(fields: &Fields) -> Self {
         let mut named = PathIndex::default();
         let places = fields.paths().map(|path| FieldSource::One(SourcePart::Path(named.path(path))));
@@ -99,7 +99,7 @@ impl Parser {
     /// Decodes a record. It is ignored if its value is null or if it matches a pattern.
     ///
     /// # Errors
-    /// The first problem found; problems of the JSON text come before those of the fields.
+    /// Returns the first problem found. Problems of the JSON text come before those of the fields.
     pub fn read<'a>(&self, record: &RawRecord<'a>) -> Result<Decoded<'a>, Rejection> {
         self.located(record).map(|(events, _)| events)
     }
@@ -113,7 +113,7 @@ impl Parser {
     /// text, so lenient forms are always accepted. An empty cell counts as absent.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// Returns the first problem found, as [`read`](Self::read) does.
     pub fn row<'a>(&self, cells: &[Option<&'a str>], forms: &Forms) -> Result<Option<Event<'a>>, Rejection> {
         let cells = cells.iter().map(|cell| cell.filter(|text| !text.is_empty()).map(Cell::Text)).collect::<Vec<_>>();
         let around = Around { key: None, headers: Vec::new() };

@@ -14,19 +14,19 @@ use crate::foreign;
 /// Maximum number of characters of a member's name in a message.
 const SHOWN: usize = 40;
 
-/// Why a key or a header cannot be used.
+/// Reason why a key or a header cannot be used.
 pub(crate) enum Unreadable {
-    /// The header occurs twice.
+    /// The record has the header twice.
     Twice,
-    /// It is binary.
+    /// The bytes are binary data.
     Binary,
-    /// It is not UTF-8.
+    /// The bytes are not UTF-8.
     NotUtf8,
 }
 
 /// The parts of one record that are not JSON.
 pub(crate) struct Around<'a> {
-    /// Key.
+    /// Key of the record; it may be null.
     pub key: Option<&'a [u8]>,
     /// Headers, if the settings need them.
     pub headers: Vec<(Cow<'a, str>, Option<&'a [u8]>)>,
@@ -58,7 +58,7 @@ impl<'a> Around<'a> {
 /// Selects the four fields from the values found in one record.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'r, 'a> {
-    /// The settings.
+    /// Settings that name the sources.
     pub fields: &'r Fields,
     /// Paths of the record, in the order of the numbers in [`SourcePart::Path`].
     pub paths: &'r [String],
@@ -66,20 +66,20 @@ pub(crate) struct Reader<'r, 'a> {
     pub places: &'r [FieldSource; 4],
     /// Values at the paths of the record.
     pub cells: &'r [Option<Cell<'a>>],
-    /// Key and headers.
+    /// Key and headers of the record.
     pub around: &'r Around<'a>,
-    /// Accepted spellings.
+    /// Spellings that are accepted.
     pub forms: &'r Forms,
-    /// The object in which a missing field was looked for, for messages; empty if there is none.
+    /// The object in which a missing field was searched, for messages; empty if there is none.
     pub text: &'r str,
-    /// The element that is read, for a record with several values.
+    /// Element to read, for a record with several values.
     pub inside: Option<Inside<'r, 'a>>,
 }
 
 /// One element of the container.
 #[derive(Clone, Copy)]
 pub(crate) struct Inside<'r, 'a> {
-    /// The container.
+    /// Container of the element.
     pub container: &'r Container,
     /// Values at the paths within the element.
     pub cells: &'r [Option<Cell<'a>>],
@@ -90,10 +90,10 @@ pub(crate) struct Inside<'r, 'a> {
 }
 
 impl<'a> Reader<'_, 'a> {
-    /// Builds the event.
+    /// Builds the event from the four fields.
     ///
     /// # Errors
-    /// The first problem, in the order device, metric, value, time.
+    /// Returns the first problem, in the order device, metric, value, time.
     pub(crate) fn event(&self) -> Result<Event<'a>, Rejection> {
         let (fields, forms) = (self.fields, self.forms);
         let [device, metric, value, at] = self.places;
@@ -114,12 +114,12 @@ impl<'a> Reader<'_, 'a> {
         Ok(Event { device_id, metric_name, metric_value, timestamp })
     }
 
-    /// Rejects a field; `why` follows its name.
+    /// Returns the rejection of a field; `why` follows its name.
     pub(crate) fn wrong(&self, class: RejectClass, field: &str, why: &str) -> Rejection {
         let Some(Inside { container, name, index, .. }) = self.inside else {
             return Rejection::new(class, format_args!("`{field}` {why}"));
         };
-        // The element instead of the `*`.
+        // The message names the element instead of the `*`.
         let field = match container.kind {
             ContainerKind::Array => field.replacen("[*]", &format!("[{index}]"), 1),
             ContainerKind::Object => {
@@ -130,13 +130,13 @@ impl<'a> Reader<'_, 'a> {
         Rejection::new(class, format_args!("`{field}` {why}"))
     }
 
-    /// Rejects an absent field.
+    /// Returns the rejection for an absent field.
     pub(crate) fn missing(&self, class: RejectClass, field: &str) -> Rejection {
         let instead = if self.text.is_empty() { String::new() } else { hint::instead(self.text, field) };
         self.wrong(class, field, &format!("is missing{instead}"))
     }
 
-    /// Returns the name of a part, as in the settings.
+    /// Returns the name of a part as written in the settings.
     fn label(&self, part: &SourcePart) -> String {
         match part {
             SourcePart::Text(text) => text.to_string(),
@@ -192,14 +192,14 @@ impl<'a> Reader<'_, 'a> {
         found.map(|text| checked(text, self.field(class), class)).transpose()
     }
 
-    /// Returns the setting with the source of a name.
+    /// Returns the setting that names the source of a name.
     fn field(&self, class: RejectClass) -> &str {
         let fields = self.fields;
         if class == RejectClass::DeviceId { &fields.device } else { &fields.metric }
     }
 
-    /// Joins the parts. A metric without any of its parts is absent. Otherwise a missing part is an error, because the
-    /// name would be that of another series.
+    /// Joins the parts to a name. A metric without any of its parts is absent. Otherwise a missing part is an error,
+    /// because the name would be that of another series.
     fn joined(&self, parts: &[SourcePart], class: RejectClass, field: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
         let mut all = String::new();
         let (mut missing, mut has_any) = (None, false);

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::{Event, Fields, MAX_NAME, Timestamp};
 
-/// Powers of ten that an f64 represents exactly, as far as needed: a quotient of two exact numbers is rounded once, as
+/// Powers of ten that an f64 represents exactly, as far as needed. A quotient of two exact numbers is rounded once, as
 /// by `str::parse` (Clinger, "How to read floating point numbers accurately", 1990).
 const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
@@ -71,11 +71,11 @@ pub(crate) fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Sp
     Some((event, spans))
 }
 
-/// The value 1 in each of eight bytes.
+/// A number with the value 1 in each of its eight bytes.
 const EACH: u64 = u64::MAX / 255;
 
 /// Sets the highest bit of each byte that ends a plain string: a quote, a backslash or a control character. Only the
-/// lowest set bit is certain, and it is the first match (H. Warren, "Hacker's Delight", 6-1).
+/// lowest set bit is reliable, and it is the first match (H. Warren, "Hacker's Delight", 6-1).
 fn special(eight: u64) -> u64 {
     let zero = |x: u64| x.wrapping_sub(EACH) & !x;
     let quote = zero(eight ^ (EACH * b'"' as u64));
@@ -94,7 +94,7 @@ pub(crate) fn name(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(name).ok()
 }
 
-/// Compares eight bytes at once; the last comparison overlaps.
+/// Returns whether all bytes are ASCII. Compares eight bytes at once; the last comparison overlaps.
 fn is_ascii(bytes: &[u8]) -> bool {
     let (eights, rest) = bytes.as_chunks::<8>();
     let all = match bytes.last_chunk::<8>() {
@@ -104,7 +104,7 @@ fn is_ascii(bytes: &[u8]) -> bool {
     all & (EACH * 0x80) == 0
 }
 
-/// The rest of a text.
+/// The part of a text that is still to be scanned.
 pub(crate) struct JsonScan<'a> {
     pub rest: &'a [u8],
 }
@@ -165,7 +165,7 @@ impl<'a> JsonScan<'a> {
         let mut end = 0;
         loop {
             let Some(eight) = self.rest[end..].first_chunk() else {
-                // The last seven bytes of the text.
+                // Fewer than eight bytes are left.
                 end += self.rest[end..].iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20))?;
                 break;
             };
@@ -185,7 +185,7 @@ impl<'a> JsonScan<'a> {
         self.string().and_then(name)
     }
 
-    /// Adds digits to a number; returns how many there were.
+    /// Adds digits to a number; returns the number of digits.
     fn digits(&mut self, number: &mut u64) -> usize {
         let before = self.rest.len();
         while let [digit @ b'0'..=b'9', rest @ ..] = self.rest {

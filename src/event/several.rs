@@ -1,4 +1,4 @@
-//! Decodes the values of a record that has several.
+//! Decodes a record with several values.
 
 use super::cell::Cell;
 use super::collect::{CollectedFields, collect};
@@ -12,8 +12,8 @@ use super::{Event, RejectClass, Rejection};
 /// Decodes the values of the container; `text` is the whole record. The record is ignored if it has no value.
 ///
 /// # Errors
-/// The first problem of the container or of a value. With [`OnPartial::JudgeValid`] that of a value is an error only if
-/// no value is valid.
+/// Returns the first problem of the container or of a value. With [`OnPartial::JudgeValid`] a problem of a value is an
+/// error only if no value is valid.
 pub(crate) fn read<'a>(container: &Container, text: &'a str, reader: Reader<'_, 'a>) -> Result<Decoded<'a>, Rejection> {
     let label = if container.path.is_empty() { "the array" } else { &container.path };
     let wrong = |why: &str| Rejection::new(RejectClass::MetricValue, format_args!("`{label}` {why}"));
@@ -55,7 +55,7 @@ fn read_element<'a>(
     let mut cells = [None; MOST_PATHS];
     let inside = |cells| Inside { container, cells, name: element.name.as_ref(), index };
     if container.inner.iter().any(String::is_empty) {
-        // The element itself is the value, and has no other field.
+        // Without inner paths the element itself is the value, and has no other field.
         cells[0] = Some(Cell::Json(element.text));
     } else if element.text.starts_with('{') {
         let paths = std::array::from_fn(|at| container.inner.get(at).map(String::as_str));
@@ -73,7 +73,7 @@ fn read_element<'a>(
         FieldSource::One(SourcePart::Inner(at)) => cells[*at] == Some(Cell::Json("null")),
         _ => false,
     };
-    // A sensor without a reading is no error.
+    // A sensor without a reading is not an error.
     if (is_null || element.text == "null") && reader.forms.lenient {
         return Ok(None);
     }

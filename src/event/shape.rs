@@ -1,5 +1,5 @@
-//! Decoder for many records that look alike: a program writes its events with the same bytes around the values. If
-//! these bytes equal those of a completely decoded event, only the values are read.
+//! Decoder for many records of the same form. A program usually writes the same bytes around the values of its events.
+//! If these bytes equal those of a completely decoded event, only the values are read.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ const PATIENCE: u32 = 16;
 /// program did. The state topic stores it with the settings.
 pub const DECODING: u32 = 1;
 
-/// Decodes values, fastest if they look alike.
+/// Decodes values, and is fastest if they have the same form.
 #[derive(Debug)]
 pub struct Decoder {
     parser: Parser,
@@ -27,7 +27,7 @@ pub struct Decoder {
 /// The bytes around the values.
 #[derive(Debug)]
 struct Shape {
-    /// In their order: the bytes before a value, and the field, as in [`Fields`].
+    /// Parts in their order: the bytes before a value, and the number of the field as in [`Fields`].
     parts: Vec<(Box<[u8]>, usize)>,
     end: Box<[u8]>,
 }
@@ -51,7 +51,7 @@ impl Decoder {
     /// Decodes a record, with the same result as [`Parser::read`].
     ///
     /// # Errors
-    /// As [`Parser::read`].
+    /// Returns the first problem found, as [`Parser::read`] does.
     pub fn decode<'a>(&mut self, record: &RawRecord<'a>) -> Result<Decoded<'a>, Rejection> {
         let bytes = record.value.unwrap_or_default();
         if let Some(event) = self.shape.as_ref().and_then(|shape| shape.read(bytes, &mut self.minute)) {
@@ -93,8 +93,9 @@ impl Shape {
         Shape { parts, end: text[after..].into() }
     }
 
-    /// A string ends before a quote, and a number before a character that is no digit. The bytes after it are compared.
-    /// So the text has the structure of the expected form, and no other.
+    /// Reads a text that has the expected form. A string ends before a quote, and a number before a character that is
+    /// no digit.
+    /// The bytes after it are compared. So the text has the structure of the expected form, and no other.
     fn read<'a>(&self, text: &'a [u8], minute: &mut MinuteCache) -> Option<Event<'a>> {
         let mut scan = JsonScan { rest: text };
         let (mut device, mut metric, mut value, mut time) = (None, None, None, None);

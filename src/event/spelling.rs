@@ -49,7 +49,7 @@ fn epoch(text: &str, unit: TimeUnit) -> Option<Timestamp> {
     (is_number && !looks_like_a_date).then(|| Timestamp::parse_epoch(text.trim_start_matches('+'), unit)).flatten()
 }
 
-/// Parses `Mon, 23 Nov 2026 17:00:00 +0100`, with a year of four digits.
+/// Parses `Mon, 23 Nov 2026 17:00:00 +0100`; the year has four digits.
 fn rfc2822(text: &str) -> Option<Timestamp> {
     let has_year = text.split(' ').any(|word| word.len() == 4 && word.bytes().all(|byte| byte.is_ascii_digit()));
     has_year.then(|| OffsetDateTime::parse(text, &Rfc2822).ok()).flatten().map(Timestamp::from)
@@ -71,7 +71,7 @@ fn calendar(text: &str, zone: &Zone) -> Option<Timestamp> {
     if minute > 59 || second > 60 || (hour > 23 && !is_end_of_day) {
         return None;
     }
-    // A leap second is the end of the second before it.
+    // A leap second counts as the end of the second before it.
     let is_leap = second == 60;
     let (second, millis) = if is_leap { (59, 999) } else { (second, millis) };
     let local = days * DAY + hour * HOUR + minute * MINUTE + second * SECOND + millis;
@@ -86,7 +86,7 @@ fn calendar(text: &str, zone: &Zone) -> Option<Timestamp> {
     (!is_leap || instant.millis().rem_euclid(DAY) == DAY - 1).then_some(instant)
 }
 
-/// The rest of a text.
+/// The part of a text that is still to be read.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {

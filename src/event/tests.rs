@@ -6,7 +6,7 @@ mod several;
 
 use super::*;
 
-/// The contract without the lenient forms.
+/// Returns the default settings without the lenient forms.
 fn strict() -> Fields {
     Fields { lenient: false, ..Fields::default() }
 }
@@ -130,7 +130,7 @@ fn fields_are_found_by_dotted_paths() {
     assert_eq!(decode(Some(twice), &fields).unwrap_err().class, RejectClass::Duplicate);
 }
 
-/// Tokens of an event, and others that may stand in their place.
+/// Tokens of an event, and others that may replace them.
 const TOKENS: &[&str] = &[
     "{",
     "\"device_id\"",
@@ -193,7 +193,7 @@ proptest::proptest! {
     }
 }
 
-/// All readings say the same of it.
+/// Returns whether all decoders give the same result for a text.
 fn agrees(text: &str) {
     let fields = Fields::default();
     let careful = decode_with_care(text, &fields);
@@ -206,7 +206,7 @@ fn agrees(text: &str) {
     for text in [text, text, &usual, text] {
         same(&decoder.decode(&RawRecord::value(text.as_bytes())), &decode_with_care(text, &fields), text);
     }
-    // The other way round: what was learnt from this text.
+    // The shape of this text must not change how the usual event is decoded.
     let mut decoder = Decoder::new(&fields);
     for text in [text, &usual, text] {
         same(&decoder.decode(&RawRecord::value(text.as_bytes())), &decode_with_care(text, &fields), text);

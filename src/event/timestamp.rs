@@ -10,43 +10,43 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
-/// 0000-01-01T00:00:00Z
+/// Earliest time: 0000-01-01T00:00:00Z.
 const FIRST: i64 = -62_167_219_200_000;
-/// 9999-12-31T23:59:59.999Z
+/// Latest time: 9999-12-31T23:59:59.999Z.
 const LAST: i64 = 253_402_300_799_999;
-/// From this size on an epoch number is in milliseconds: 1e11 seconds would be the year 5138.
+/// Size from which on an epoch number is in milliseconds: 1e11 seconds would be the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
-/// The same limits for microseconds and nanoseconds.
+/// Size from which on an epoch number is in microseconds; the next constant is for nanoseconds.
 const MICROSECONDS_FROM: f64 = 1e14;
 const NANOSECONDS_FROM: f64 = 1e17;
 
 /// Unit of an epoch number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum TimeUnit {
-    /// By size, which is right for times after March 1973: seconds below 1e11, milliseconds below 1e14, microseconds
-    /// below 1e17.
+    /// The unit follows from the size, which is right for times after March 1973: seconds below 1e11, milliseconds
+    /// below 1e14, microseconds below 1e17.
     #[default]
     #[serde(rename = "auto")]
     Auto,
     /// Seconds or milliseconds by size, as in the first versions of the program.
     #[serde(skip)]
     SecondsOrMillis,
-    /// Seconds.
+    /// Epoch numbers are in seconds.
     #[serde(rename = "s")]
     Seconds,
-    /// Milliseconds.
+    /// Epoch numbers are in milliseconds.
     #[serde(rename = "ms")]
     Millis,
-    /// Microseconds.
+    /// Epoch numbers are in microseconds.
     #[serde(rename = "us")]
     Micros,
-    /// Nanoseconds.
+    /// Epoch numbers are in nanoseconds.
     #[serde(rename = "ns")]
     Nanos,
 }
 
 impl TimeUnit {
-    /// Returns the units per second for a number of this size.
+    /// Returns the number of units per second for a number of this size.
     fn per_second(self, size: f64) -> i64 {
         match self {
             TimeUnit::Auto if size >= NANOSECONDS_FROM => 1_000_000_000,
@@ -71,7 +71,7 @@ impl Timestamp {
         Self::from(OffsetDateTime::now_utc())
     }
 
-    /// Returns milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub fn millis(self) -> i64 {
         self.0
     }
@@ -108,7 +108,7 @@ impl Timestamp {
         marks.iter().all(|(at, mark)| text[*at] == *mark).then_some(())?;
         let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
         let (hour, minute, second, milli) = (number(11, 13), number(14, 16), number(17, 19), number(20, 23));
-        // The last days of a month, a leap second and the year 0 go to the complete parser.
+        // The complete parser decides about the last days of a month, leap seconds and the year 0.
         let is_plain = largest <= 9
             && year > 0
             && (1..=12).contains(&month)
@@ -147,7 +147,7 @@ impl Timestamp {
         let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
         let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
         let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        // From March on.
+        // Months are counted from March.
         let month = (5 * of_year + 2) / 153;
         let day = of_year - (153 * month + 2) / 5 + 1;
         let month = if month < 10 { month + 3 } else { month - 9 };
@@ -189,7 +189,7 @@ impl Timestamp {
 pub(crate) struct MinuteCache {
     /// Text of the minute: `2026-11-23T17:00:`
     text: [u8; 17],
-    /// Milliseconds since the epoch.
+    /// Start of the minute, in milliseconds since the epoch.
     millis: i64,
 }
 

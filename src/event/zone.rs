@@ -12,14 +12,14 @@ const MINUTE: i64 = 60_000;
 /// Converts a local time to UTC.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Zone {
-    /// Fixed offset: milliseconds east of UTC.
+    /// Fixed offset, in milliseconds east of UTC.
     Fixed(i64),
     /// Named zone, with daylight saving time.
     Named(TimeZone),
 }
 
 impl Zone {
-    /// UTC.
+    /// Coordinated Universal Time, without an offset.
     pub const UTC: Zone = Zone::Fixed(0);
 
     /// Parses `UTC`, `GMT`, `Z`, an offset such as `+01:00`, `+0100` or `+01`, or an IANA name such as `Europe/Berlin`.

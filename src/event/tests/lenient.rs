@@ -1,4 +1,4 @@
-//! What `fields.lenient` accepts, and what stays an error with it.
+//! Tests of `fields.lenient`: what it accepts, and what remains an error.
 
 use super::*;
 
@@ -89,7 +89,7 @@ fn epoch_numbers_have_the_unit_that_is_set_else_that_of_their_size() {
     for text in ["1764000000250999", r#""1764000000250999""#] {
         assert_eq!(at(TimeUnit::Auto, text), 1_764_000_000_250);
     }
-    // Early in 1970 the size says nothing.
+    // In early 1970 the size does not tell the unit.
     assert_eq!(at(TimeUnit::Auto, "5000000"), 5_000_000_000);
     assert_eq!(at(TimeUnit::Micros, "5000000"), 5_000);
     assert_eq!(at(TimeUnit::Micros, "-1500"), -2);

@@ -1,4 +1,4 @@
-//! Where the four values may be, and the patterns that pass records over.
+//! Tests of the sources of the four values, and of the patterns of ignored records.
 
 use super::*;
 
@@ -111,7 +111,7 @@ fn what_a_pattern_names_is_passed_over_before_it_is_read() {
     for pattern in ["type=heart", "type!=heartbeat", "n=1.0", "deep.x", "!type", "$key=x", "$header.x", "absent"] {
         assert!(!ignored(pattern, heartbeat), "{pattern}");
     }
-    // What is no JSON is rejected all the same, unless the key says enough.
+    // A value that is not JSON is still rejected, unless the pattern needs only the key.
     assert!(!ignored("!metric_value", "nonsense") && ignored("$key=k", "nonsense"));
     let null = RawRecord { value: None, ..RawRecord::value(b"") };
     assert_eq!(read(&Fields::default(), &null), Ok("ignored".into()));

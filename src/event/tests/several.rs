@@ -15,7 +15,7 @@ fn sensors() -> Fields {
     Fields { value: "sensors.*".into(), ..Fields::default() }
 }
 
-/// Index, device, metric and value of each event; the first problem.
+/// Index, device, metric and value of each event, and the first problem.
 type Seen = (Vec<(i32, String, Option<String>, f64)>, Option<(RejectClass, String)>);
 
 fn read(fields: &Fields, json: &str) -> Seen {
@@ -49,7 +49,7 @@ fn each_element_of_an_array_is_an_event_in_its_order() {
     assert!(decoded.has_own_times() && decoded.events().all(|(_, event)| event.device_id == "h"));
     let expected = [(0, "a".to_owned(), 1.0), (1, "b".into(), 2.5), (2, "a".into(), 3.0)];
     assert_eq!(metrics(&telegraf(), json), expected);
-    // Everything may be outside of the array, and the array may be the record.
+    // All other fields may be outside of the array, and the record may be the array.
     assert_eq!(
         metrics(
             &Fields { value: "v[*]".into(), ..Fields::default() },
@@ -92,7 +92,7 @@ fn a_record_without_a_value_is_ignored() {
         assert_eq!(read(&sensors(), json), (Vec::new(), None), "{json}");
     }
     assert_eq!(read(&telegraf(), r#"{"metrics":[]}"#), (Vec::new(), None));
-    // Not if only the forms of the contract are accepted.
+    // Without lenient forms these records are rejected.
     let strict = Fields { lenient: false, ..sensors() };
     assert_eq!(read(&strict, r#"{"device_id":"d","sensors":{"a":null}}"#).1.unwrap().0, RejectClass::MetricValue);
 }
@@ -114,7 +114,7 @@ fn one_invalid_value_rejects_the_record_or_only_itself() {
         let (events, problem) = read(&valid, json);
         let places = events.iter().map(|(index, ..)| *index).collect::<Vec<_>>();
         assert!(places == [0, 2] && problem.is_some_and(|(_, message)| message.contains(says)));
-        // With no valid value it is rejected.
+        // A record without a valid value is rejected.
         let (events, problem) = read(&valid, &json.replace('1', "{}").replace('3', "true"));
         assert!(events.is_empty() && problem.is_some());
     }
