@@ -1,9 +1,9 @@
-//! All series of one partition: found by name, moved on by one value at a time, forgotten when there are too many or when
-//! they have been silent for too long, and taken back to the last committed state when a transaction is aborted.
-//! Knows nothing of rules or Kafka.
+//! The table of all series of one partition. It finds a series by its key and appends one value at a time. It evicts
+//! series when there are too many or when they were silent for too long. It restores the last committed state when a
+//! transaction is aborted. It depends neither on methods nor on Kafka.
 //!
-//! Which series are due to be evicted follows from the partition's records alone, never from the wall clock. When it happens
-//! is a decision of the live loop, which writes it down: see `evict`.
+//! The partition's records alone decide which series are due for eviction, never the wall clock. The live loop decides
+//! when a series is evicted, and records the decision; see `evict`.
 
 pub(crate) mod clock;
 mod evict;
@@ -30,75 +30,75 @@ use saved_states::SavedStates;
 pub(crate) use undo::UndoLog;
 use undo::UndoStep;
 
-/// Bytes of a snapshot besides the series' name, its values and its state.
+/// Bytes of a snapshot without the series' name, its values and its state.
 const SNAPSHOT_BYTES: u64 = 128;
-/// Bytes of a value or of a number of the state.
+/// Bytes of a value, or of a number of the state.
 const VALUE_BYTES: u64 = 8;
-/// See [`SeriesTable::is_far`].
+/// Number of series above which [`SeriesTable::is_far`] returns true.
 const MANY: usize = 4_096;
-/// Flags of a series: it differs from its newest snapshot.
+/// Flag of a series that differs from its newest snapshot.
 const DIRTY: u8 = 1;
-/// Its method's state at the last commit is kept for a rollback.
+/// Flag of a series whose method's state at the last commit is saved for a rollback.
 const STATE_SAVED: u8 = 2;
 
-/// One series.
+/// State of one series in the table.
 #[derive(Debug)]
 struct Series {
-    /// Named by its key, see [`key`].
+    /// Window of the series; its name is the series' key, see [`key`].
     window: Window,
-    /// Offset of its newest record.
+    /// Offset of the newest record of the series.
     last: i64,
-    /// The partition's clock at that record, in seconds.
+    /// Time of the partition's clock at that record, in seconds.
     touched: u32,
-    /// Of the partition's clock, see [`clock::cell_of`].
+    /// Cell of the partition's clock, see [`clock::cell_of`].
     cell: u8,
-    /// [`DIRTY`] and [`STATE_SAVED`].
+    /// Bits [`DIRTY`] and [`STATE_SAVED`].
     flags: u8,
-    /// Of its resolved policy, in the table of whoever judges it.
+    /// Number of the resolved policy, in the table of the detector that judges the series.
     policy: PolicyNumber,
 }
 
-/// The windows of one partition.
+/// The series of one partition.
 #[derive(Debug, Default)]
 pub struct SeriesTable {
-    /// Places in `series`.
+    /// Indexes into `series`, by hash of the key.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// `None`: a place that is free.
+    /// The series; `None` is a free slot.
     series: Vec<Option<Series>>,
     free: Vec<u32>,
-    /// By the newest record of each.
+    /// The series ordered by their newest records.
     order: RecencyList,
     clock: PartitionClock,
     dirty: usize,
-    /// Sum of [`Series::snapshot_bytes`] of these.
+    /// Sum of [`Series::snapshot_bytes`] of the dirty series.
     dirty_bytes: u64,
     saved_states: SavedStates,
-    /// By the series' keys: sections of snapshots that this program does not know, which it writes again as they were.
+    /// Unknown sections of snapshots, by the series' keys. This program writes them again unchanged.
     carried: HashMap<Box<str>, Box<[u8]>>,
-    /// What happened since the last commit, in order; see [`UndoLog`], which lends it.
+    /// Changes since the last commit, in order; see [`UndoLog`], which lends this list.
     trail: Vec<UndoStep>,
     committed_clock: PartitionClock,
     has_ticked: bool,
     evicted: Vec<Evicted>,
-    /// Committed ones since they were taken.
+    /// Numbers of committed evictions since they were last read.
     evictions: Evictions,
 }
 
-/// A series within its table.
+/// Index of a series within its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(u32);
 
-/// Where a series may be; nothing is wrong with a wrong one.
+/// Slot hint; a stale hint is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotHint(u32);
 
 impl SlotHint {
-    /// Nowhere.
+    /// A hint without a slot.
     pub const NONE: SlotHint = SlotHint(u32::MAX);
 }
 
-/// Joins the two names; U+0000 is in neither. Reuses `buffer`.
+/// Builds the key of a series in `buffer`: both names, separated by U+0000, which is in neither.
 pub(crate) fn key<'b>(buffer: &'b mut String, device_id: &str, metric_name: Option<&str>) -> &'b str {
     buffer.clear();
     buffer.push_str(device_id);
@@ -110,22 +110,22 @@ pub(crate) fn key<'b>(buffer: &'b mut String, device_id: &str, metric_name: Opti
 }
 
 impl SeriesTable {
-    /// Number of series.
+    /// Returns the number of series.
     pub fn len(&self) -> usize {
         self.index.len()
     }
 
-    /// True before the first series.
+    /// Returns whether the table has no series.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
-    /// Whether a series of that key is known.
+    /// Returns whether the table has a series with this key.
     pub fn contains(&self, key: &str) -> bool {
         self.find(key).is_some()
     }
 
-    /// The partition's clock.
+    /// Returns the partition's clock.
     pub fn clock(&self) -> &PartitionClock {
         &self.clock
     }
@@ -142,18 +142,18 @@ impl SeriesTable {
         }
     }
 
-    /// Where the series of that key may be, for [`slot`](Self::slot).
+    /// Returns a hint for [`slot`](Self::slot) where a series may be.
     pub fn guess(&self, key: &str) -> SlotHint {
         SlotHint(self.index.find(self.hash(key), |_| true).copied().unwrap_or(u32::MAX))
     }
 
-    /// Whether there are more series than a processor's caches hold.
+    /// Returns whether there are more series than fit into a processor's caches.
     pub fn is_far(&self) -> bool {
         self.len() >= MANY
     }
 
-    /// Brings series nearer: each lies in places far apart in memory, and reads that do not depend on one another are waited for
-    /// together.
+    /// Loads series into the processor's caches. The data of each series is spread over memory. Reads that do not
+    /// depend on one another are in flight together.
     pub fn approach(&self, guesses: impl Iterator<Item = SlotHint> + Clone) {
         let series = || guesses.clone().filter_map(|guess| self.series.get(guess.0 as usize)?.as_ref());
         black_box(series().map(|series| series.touched).fold(0, u32::wrapping_add));
@@ -179,7 +179,7 @@ impl SeriesTable {
         }
     }
 
-    /// The series of that key, and whether it was made just now; `offset` is that of the record that asks.
+    /// Returns the series with this key, and whether it was created now. `offset` is that of the current record.
     pub fn slot(&mut self, key: &str, guess: SlotHint, offset: i64, bounds: SeriesLimits) -> (Slot, bool) {
         match self.find_slot(key, guess) {
             Some(slot) => (slot, false),
@@ -187,12 +187,12 @@ impl SeriesTable {
         }
     }
 
-    /// The series of that key, if it is known.
+    /// Returns the series with this key, if the table has it.
     pub fn find_slot(&self, key: &str, guess: SlotHint) -> Option<Slot> {
         self.find_near(guess.0, key).map(Slot)
     }
 
-    /// Makes the series of that key, which is not known yet, for the record at `offset`.
+    /// Creates a series with a new key for the record at `offset`.
     pub fn create(&mut self, key: &str, offset: i64, bounds: SeriesLimits) -> Slot {
         self.make_room(offset, bounds);
         let at = self.insert(Series::new(key));
@@ -200,29 +200,29 @@ impl SeriesTable {
         Slot(at)
     }
 
-    /// Number of the series' policy, [`UNRESOLVED`] at first.
+    /// Returns the number of the series' policy, initially [`UNRESOLVED`].
     pub fn policy(&self, slot: Slot) -> PolicyNumber {
         self.at(slot.0).policy
     }
 
-    /// Remembers that number. A rollback keeps it: it follows from the series' name.
+    /// Stores the number of the series' policy. A rollback keeps it, because it follows from the series' name.
     pub fn set_policy(&mut self, slot: Slot, policy: PolicyNumber) {
         self.at_mut(slot.0).policy = policy;
     }
 
-    /// Its window.
+    /// Returns the window of the series.
     pub fn window(&self, slot: Slot) -> &Window {
         &self.at(slot.0).window
     }
 
-    /// Moves the partition's clock on by a record of that series; `time` is the record's own, in milliseconds.
+    /// Advances the partition's clock by a record of this series. `time` is the record's own, in milliseconds.
     pub fn tick(&mut self, slot: Slot, offset: i64, time: Option<i64>) {
         let cell = self.at(slot.0).cell;
         self.clock.note(cell, offset, time);
         self.has_ticked = true;
     }
 
-    /// The same for a record of an excluded series, which leaves no other trace.
+    /// Advances the partition's clock by a record of an excluded series, which changes nothing else.
     pub fn pass_by(&mut self, key: &str, offset: i64, time: Option<i64>) {
         self.clock.note(clock::cell_of(key), offset, time);
         self.has_ticked = true;
@@ -264,7 +264,7 @@ impl SeriesTable {
         at
     }
 
-    /// Takes a series out; its place is free from then on.
+    /// Removes a series; its slot is free afterwards.
     fn remove(&mut self, at: u32) -> Option<Series> {
         let hash = self.hash(self.at(at).window.name());
         if let Ok(entry) = self.index.find_entry(hash, |found| *found == at) {
@@ -293,7 +293,7 @@ impl Series {
         self.flags & flag != 0
     }
 
-    /// Sets a flag; whether it was set before.
+    /// Sets a flag; returns whether it was set before.
     fn raise(&mut self, flag: u8) -> bool {
         let had = self.has(flag);
         self.flags |= flag;
@@ -304,7 +304,7 @@ impl Series {
         self.flags &= !flag;
     }
 
-    /// About so many bytes has its snapshot, with what a broker adds.
+    /// Returns the approximate size of the series' snapshot in bytes, including the broker's overhead.
     fn snapshot_bytes(&self) -> u64 {
         SNAPSHOT_BYTES
             + self.window.name_bytes().len() as u64
@@ -325,18 +325,18 @@ mod tests {
         assert_ne!(key(&mut one, "d", None), key(&mut two, "d", Some("")));
     }
 
-    /// Bits of all windows and states, by key.
+    /// Returns the bits of all windows and states, by key.
     fn windows(table: &SeriesTable) -> std::collections::BTreeMap<String, Vec<u64>> {
         let bits = |window: &Window| window.iter().chain(window.state().iter().copied()).map(f64::to_bits).collect();
         table.series.iter().flatten().map(|s| (s.window.name().to_owned(), bits(&s.window))).collect()
     }
 
-    /// A method whose windows hold so many values.
+    /// Returns a method for windows of this many values.
     pub(super) fn method_of(name: &str, window: usize) -> Box<dyn Method> {
         method::by_id(&MethodId { name: name.into(), version: 1 }, window).unwrap()
     }
 
-    /// The same for all series.
+    /// Returns a table in which all series have this method and window.
     pub(super) fn policies_of(method: &str, window: usize) -> PolicyTable {
         PolicyTable::new(&Policy { method: method.into(), window, ..Policy::default() }).unwrap()
     }
@@ -369,7 +369,7 @@ mod tests {
                 if offset == floor - 1 {
                     reading = table.clock().read();
                 }
-                // From the floor on: one place with every record.
+                // From the checkpoint on, all records are replayed in one table.
                 if offset >= floor - 1 {
                     let part = table.part(cursor, 1, offset + 1, &origin, &policies);
                     table.swept(&part);

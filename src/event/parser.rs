@@ -26,7 +26,7 @@ pub struct Parser {
     paths: Vec<String>,
     /// Sources of device, metric, value and time.
     places: [FieldSource; 4],
-    /// The container of the values, if records have several.
+    /// Container of the values, if records have several.
     container: Option<Container>,
     ignore: Vec<Pattern>,
     reads_headers: bool,

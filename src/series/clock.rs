@@ -1,55 +1,55 @@
-//! The clock of a partition: how many seconds have passed by the times of its records, such that one wrong device cannot
-//! move it. A function of the records alone; wall time never enters it.
+//! The clock of a partition: the number of seconds that have passed according to the times of its records. One device
+//! with wrong times cannot move it. The clock depends on the records alone, never on the wall clock.
 //!
-//! The newest time of each device is kept in one of `CELLS` cells, which the device's name chooses. The time of the partition
-//! is the median of the cells that a record has reached within the last `SPAN` offsets. So a wrong device is one time of
-//! many, however often it sends, and 31 wrong devices are never the majority of 128 cells.
+//! The newest time of each device is stored in one of `CELLS` cells, which the device's name selects. The time of the
+//! partition is the median of the cells that a record has updated within the last `SPAN` offsets. So a device with
+//! wrong times is one time of many, however often it sends. 31 such devices are never the majority of 128 cells.
 //!
-//! What counts is how far the median rises above the highest one so far. A median that stays below the highest for `SPAN`
-//! offsets becomes the highest: after wrong times that were many, time goes on. While fewer than `LEAST` cells are current,
-//! no time passes.
+//! Seconds pass when the median rises above the highest one so far. A median that stays below the highest for `SPAN`
+//! offsets becomes the highest, so that time passes again after many wrong times. While fewer than `LEAST` cells are
+//! current, no time passes.
 
 use serde::{Deserialize, Serialize};
 
-/// Cells of a clock; a device has one of them.
+/// Number of cells of a clock; a device has one of them.
 pub(crate) const CELLS: usize = 128;
-/// Fewer current cells have no median that could be trusted.
+/// Minimum number of current cells for a reliable median.
 const LEAST: usize = 3;
-/// A cell that no record has reached for so many offsets is not current.
+/// Number of offsets after which a cell without a new record is not current.
 const SPAN: i64 = 4_096;
-/// Offsets between two medians while there are too few cells.
+/// Number of offsets between two medians while there are too few cells.
 const PAUSE: i64 = 32;
-/// One step counts for so many seconds at the most: a year.
+/// Maximum number of seconds of one step: a year.
 const LEAP: u32 = 366 * 86_400;
-/// Before every offset: no record has reached the cell.
+/// Offset of a cell that no record has updated; it is before every offset.
 const NEVER: i64 = i64::MIN / 2;
 
-/// The clock of one partition. Offsets that it is given never go back, except through [`PartitionClock::clone_from`].
+/// The clock of one partition. Its offsets never decrease, except through [`PartitionClock::clone_from`].
 #[derive(Debug)]
 pub struct PartitionClock {
-    /// Seconds that have passed.
+    /// Number of seconds that have passed.
     elapsed: u32,
     /// Highest median so far, in seconds since the epoch; `None` while there is none.
     high: Option<u32>,
     /// Offset at which the median was last seen at `high`.
     confirmed: i64,
-    /// No median is taken before this offset.
+    /// Offset before which no median is computed.
     next: i64,
     cells: Box<Cells>,
 }
 
 #[derive(Debug, Clone)]
 struct Cells {
-    /// Seconds since the epoch.
+    /// Newest time of each cell, in seconds since the epoch.
     times: [u32; CELLS],
-    /// Offsets of the records that brought them.
+    /// Offset of the record with that time.
     seen: [i64; CELLS],
 }
 
-/// A clock as a checkpoint keeps it.
+/// The clock of a partition as stored in a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockSnapshot {
-    /// Seconds that have passed.
+    /// Number of seconds that have passed.
     pub elapsed: u32,
     high: Option<u32>,
     confirmed: i64,
@@ -59,23 +59,23 @@ pub struct ClockSnapshot {
 }
 
 impl ClockSnapshot {
-    /// A clock of which nothing else is known.
+    /// Creates a clock of which only the passed seconds are known.
     pub fn at(elapsed: u32) -> Self {
         ClockSnapshot { elapsed, ..ClockSnapshot::default() }
     }
 }
 
-/// The cell of a series: that of its device, which is the first part of its key.
+/// Returns the cell of a series: that of its device, which is the first part of its key.
 pub(crate) fn cell_of(key: &str) -> u8 {
     let device = key.split('\0').next().unwrap_or_default();
-    // FNV-1a. The same in every process, since a restart must find each device in its cell.
+    // FNV-1a is the same in every process, because a restart must find each device in its cell.
     let hash = device
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     ((hash ^ (hash >> 32) ^ (hash >> 15)) % CELLS as u64) as u8
 }
 
-/// Of milliseconds since the epoch; times before it or after 2106 are those limits.
+/// Converts milliseconds to seconds since the epoch. Times outside the years 1970 to 2106 become the nearer end.
 pub(crate) fn seconds(millis: i64) -> u32 {
     (millis / 1_000).clamp(0, i64::from(u32::MAX)) as u32
 }
@@ -92,7 +92,7 @@ impl Clone for PartitionClock {
         PartitionClock { cells: self.cells.clone(), ..*self }
     }
 
-    /// Without new memory.
+    /// Copies the cells without allocating memory.
     fn clone_from(&mut self, other: &Self) {
         (self.elapsed, self.high) = (other.elapsed, other.high);
         (self.confirmed, self.next) = (other.confirmed, other.next);
@@ -101,12 +101,13 @@ impl Clone for PartitionClock {
 }
 
 impl PartitionClock {
-    /// Seconds that have passed.
+    /// Returns the number of seconds that have passed.
     pub fn elapsed(&self) -> u32 {
         self.elapsed
     }
 
-    /// A record of a device in this cell; `time` is the record's own, in milliseconds since the epoch, if it has one.
+    /// Notes a record of a device in this cell. `time` is the record's own, in milliseconds since the epoch, if it has
+    /// one.
     pub fn note(&mut self, cell: u8, offset: i64, time: Option<i64>) {
         let Some(time) = time.map(seconds) else { return };
         let at = usize::from(cell) % CELLS;
@@ -130,9 +131,9 @@ impl PartitionClock {
             (self.high, self.confirmed, self.next) = (None, offset, offset + PAUSE);
             return;
         }
-        // Fewer records hardly move the median of so many.
+        // A few records hardly move the median of many cells.
         self.next = offset + (n as i64 / 8).max(1);
-        // The lower one of two.
+        // Of an even number of cells, the lower median counts.
         let (_, median, _) = current[..n].select_nth_unstable((n - 1) / 2);
         let high = self.high.unwrap_or(*median);
         if *median >= high {
@@ -143,11 +144,11 @@ impl PartitionClock {
         (self.high, self.confirmed) = (Some(*median), offset);
     }
 
-    /// For a checkpoint.
+    /// Returns the clock for a checkpoint.
     pub fn read(&self) -> ClockSnapshot {
         let newest = self.cells.seen.iter().copied().max().unwrap_or(NEVER);
         let cells = (0..).zip(self.cells.times.iter().zip(&self.cells.seen));
-        // Others are never current again.
+        // Cells that are not current now never are again.
         let cells = cells.filter(|(_, (_, seen))| **seen > NEVER && newest - **seen < SPAN);
         ClockSnapshot {
             elapsed: self.elapsed,
@@ -159,7 +160,7 @@ impl PartitionClock {
     }
 }
 
-/// As it was read.
+/// Restores a clock from a checkpoint.
 impl From<&ClockSnapshot> for PartitionClock {
     fn from(reading: &ClockSnapshot) -> Self {
         let ClockSnapshot { elapsed, high, confirmed, next, .. } = *reading;
@@ -181,7 +182,7 @@ mod tests {
     const NOW: i64 = 1_764_000_000_000;
     const HOUR: u32 = 3_600;
 
-    /// A clock and what it was given.
+    /// A clock, and the number of records that it has noted.
     #[derive(Default)]
     struct Partition {
         clock: PartitionClock,
@@ -194,7 +195,7 @@ mod tests {
             self.offset += 1;
         }
 
-        /// Seconds that pass while each device sends the times that `time` gives for it, in order, second by second.
+        /// Returns the seconds that pass while each device sends the times of `time`, in order, second by second.
         fn run(&mut self, devices: usize, seconds: i64, time: impl Fn(usize, i64) -> i64) -> u32 {
             let before = self.clock.elapsed();
             for second in 0..seconds {
@@ -209,7 +210,7 @@ mod tests {
     }
 
     fn wrongs() -> [i64; 5] {
-        // 1 ms; microseconds; the year 2200; before the epoch; a day ahead.
+        // Times: 1 ms; microseconds; the year 2200; before the epoch; one day ahead.
         [1, NOW * 1_000, 7_258_118_400_000, -5, NOW + 86_400_000]
     }
 
@@ -266,7 +267,7 @@ mod tests {
         let year = 365 * 86_400_000;
         let leap = partition.run(20, 600, |_, second| right(second) + year);
         assert!((365 * 24 * HOUR..365 * 24 * HOUR + 600).contains(&leap), "{leap} s");
-        // Back: nothing passes until it is certain that this is the time now.
+        // Backwards: no time passes until the earlier time is confirmed.
         let back = partition.run(20, 600, |_, second| right(second));
         assert!((390..=410).contains(&back), "{back} s");
     }

@@ -1,26 +1,26 @@
-//! Which series leave a table, and why. The live loop decides: it evicts at an offset of the partition, a bounded number at a
-//! time, and writes each eviction in the transaction that commits the offset. A restart applies what was written and makes no
-//! decision itself, so a bound may change at any time.
+//! Evicts series from a table, and records why. The live loop decides: it evicts at an offset of the partition, a
+//! limited number at a time. It writes each eviction in the transaction that commits the offset. A restart applies the
+//! recorded evictions and makes no decision itself, so a limit may change at any time.
 
 use super::SeriesTable;
 use super::undo::{EvictedSeries, UndoStep};
 
-/// Most series that one record evicts, so that a lowered bound does not hold up the loop.
+/// Maximum number of series that one record evicts, so that a lowered limit does not delay the loop.
 const EVICTED_AT_ONCE: usize = 64;
-/// Most series that a table evicts before the next commit, beyond one for each new series.
+/// Maximum number of series that a table evicts before the next commit, apart from one for each new series.
 const EVICTED_TOGETHER: usize = 4_096;
-/// A series is idle only after so many records of the partition for each series that it has, so that after a leap of the clock
-/// each series that still sends has the time to do it.
+/// Number of the partition's records per series before a series is idle. After a jump of the clock each series that
+/// still sends has the time to do so.
 const ROUNDS: i64 = 2;
-/// No more records than this are waited for.
+/// Maximum number of records to wait for, whatever the number of series.
 const MOST_RECORDS: i64 = 65_536;
 
-/// What a table may hold.
+/// Limits of a partition's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeriesLimits {
-    /// Most series; beyond them the one that has been silent for longest is evicted.
+    /// Maximum number of series; above it the series that has been silent longest is evicted.
     pub max_series: usize,
-    /// A series is evicted after so many seconds without a value, by the partition's clock; `None`: never.
+    /// Seconds without a value, by the partition's clock, after which a series is evicted; `None` means never.
     pub idle_after: Option<u32>,
 }
 
@@ -30,17 +30,17 @@ impl Default for SeriesLimits {
     }
 }
 
-/// Why a series was evicted.
+/// Reason why a series was evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvictionCause {
-    /// There were too many.
+    /// The table had too many series.
     Full,
-    /// It was silent for too long.
+    /// The series was silent for too long.
     Idle,
 }
 
 impl EvictionCause {
-    /// As a metric's label.
+    /// Returns the cause as a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             EvictionCause::Full => "full",
@@ -49,39 +49,39 @@ impl EvictionCause {
     }
 }
 
-/// How many series were evicted.
+/// Numbers of evicted series by cause.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Evictions {
-    /// See [`EvictionCause::Full`].
+    /// Number of evictions with [`EvictionCause::Full`].
     pub full: u64,
-    /// See [`EvictionCause::Idle`].
+    /// Number of evictions with [`EvictionCause::Idle`].
     pub idle: u64,
 }
 
 /// A series that was evicted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evicted {
-    /// See [`key`](super::key).
+    /// Key of the series, see [`key`](super::key).
     pub key: Box<str>,
-    /// Its records from this offset on begin it again; it has none between its newest one and here.
+    /// Offset from which on records start the series again. It has no record between its newest one and this offset.
     pub at: i64,
-    /// Why.
+    /// Reason of the eviction.
     pub cause: EvictionCause,
 }
 
 impl SeriesTable {
-    /// Evictions since the last commit.
+    /// Returns the evictions since the last commit.
     pub fn evicted(&self) -> &[Evicted] {
         &self.evicted
     }
 
-    /// Committed evictions since the last call.
+    /// Returns the numbers of committed evictions since the last call.
     pub fn take_evictions(&mut self) -> Evictions {
         std::mem::take(&mut self.evictions)
     }
 
-    /// Evicts one series when there is no room for another one, which the record at `offset` brings. A series that has a value
-    /// in this record stays until the record is judged, because a restart replays whole records.
+    /// Evicts one series if the table is full and the record at `offset` starts another one. A series with a value in
+    /// this record stays until the record is judged, because a restart replays whole records.
     pub(super) fn make_room(&mut self, offset: i64, bounds: SeriesLimits) {
         if self.len() >= bounds.max_series.max(1)
             && let Some(oldest) = self.oldest().filter(|oldest| self.at(*oldest).last < offset)
@@ -90,8 +90,8 @@ impl SeriesTable {
         }
     }
 
-    /// Evicts series that are due before the record at `next`: those beyond a bound that was lowered, then those that have been
-    /// silent for too long. What is left over is evicted with the next records.
+    /// Evicts series that are due before the record at `next`. Series above a lowered limit are evicted first, then
+    /// idle ones. The next records evict the rest.
     pub fn prune(&mut self, next: i64, bounds: SeriesLimits) {
         let is_full = self.len() > bounds.max_series.max(1);
         let may_be_idle = bounds.idle_after.is_some_and(|idle_after| {
@@ -113,7 +113,7 @@ impl SeriesTable {
         }
     }
 
-    /// The series that is to be evicted before the record at `next`, if one is.
+    /// Returns the series to evict before the record at `next`, if there is one.
     fn due(&mut self, next: i64, bounds: SeriesLimits) -> Option<(u32, EvictionCause)> {
         let oldest = self.oldest()?;
         if self.len() > bounds.max_series.max(1) {
@@ -129,7 +129,7 @@ impl SeriesTable {
         bounds.idle_after.is_some_and(|idle_after| silence > idle_after) && next - last > records
     }
 
-    /// Evicts the [`oldest`](SeriesTable::oldest).
+    /// Evicts a series, which must be the [`oldest`](SeriesTable::oldest).
     fn evict(&mut self, oldest: u32, at: i64, cause: EvictionCause) {
         self.order.leave();
         if let Some(series) = self.remove(oldest) {
@@ -140,11 +140,12 @@ impl SeriesTable {
     }
 }
 
-/// For a judge of decisions that others made.
+/// Methods for tests that check evictions against those of a worker.
 #[cfg(test)]
 impl SeriesTable {
-    /// Evicts this series, as somebody decided before the record at `at` or to make room for a series of it; false if it is not
-    /// the next to leave, or not due. `record`: the series of that record. An older one of these may already have its value.
+    /// Evicts a series as recorded, before the record at `at` or to make room for a series of that record. Returns
+    /// false if the series is not the next to evict, or not due. `record` is the series of that record, of which an
+    /// older one may already have its value.
     pub fn obey(
         &mut self,
         key: &str,
@@ -161,13 +162,13 @@ impl SeriesTable {
         if !is_oldest || !(is_full || self.is_idle(place, at, bounds)) {
             return false;
         }
-        // It need not be the first of those with the same newest record.
+        // The series need not be the first of those with the same newest record.
         self.order.forget();
         self.evict(place, at, if is_full { EvictionCause::Full } else { EvictionCause::Idle });
         true
     }
 
-    /// A series that is to be evicted before the record at `next`.
+    /// Returns a series that must be evicted before the record at `next`.
     pub fn overdue(&mut self, next: i64, bounds: SeriesLimits) -> Option<String> {
         let (oldest, _) = self.due(next, bounds)?;
         Some(self.at(oldest).window.name().to_owned())
@@ -225,7 +226,8 @@ mod tests {
     const NOW: i64 = 1_764_000_000_000;
     const IDLE: SeriesLimits = SeriesLimits { max_series: 1_000, idle_after: Some(600) };
 
-    /// Ten devices send a value a second, `time` says when by their clocks; one more was there at the beginning.
+    /// Creates a table of ten devices that send a value per second, and one that sent only at the beginning. `time`
+    /// returns the times of their clocks.
     fn silent(time: impl Fn(i64, i64) -> i64) -> SeriesTable {
         let mut table = SeriesTable::default();
         let mut offset = 0;

@@ -1,6 +1,6 @@
-//! The series of a table by their newest record, so that the one that has been silent for longest is at hand. Nothing is kept
-//! up to date for each event: a series that was touched since it was put in order is put in order again when it comes to the
-//! front, and the order is made only when something may have to be evicted.
+//! The series of a table ordered by their newest records, to find the one that has been silent longest. The list is not
+//! updated for each event. A series with a newer record is sorted again when it reaches the front. The list is built
+//! only when a series may have to be evicted.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,38 +10,38 @@ use super::SeriesTable;
 
 #[derive(Debug, Default)]
 pub(super) struct RecencyList {
-    /// Offset of the newest record of each series, or that of an earlier one, and its place.
+    /// Offset of the newest or an earlier record of each series, and the series' slot.
     places: Option<BinaryHeap<Reverse<(i64, u32)>>>,
-    /// No series was touched before; seconds.
+    /// Lower limit of the times at which series were last touched, in seconds.
     floor: u32,
 }
 
 impl RecencyList {
-    /// A series was touched at this second.
+    /// Notes that a series was touched at this second.
     pub(crate) fn lower(&mut self, touched: u32) {
         self.floor = self.floor.min(touched);
     }
 
-    /// A new series.
+    /// Adds a new series to the list.
     pub(crate) fn enter(&mut self, at: u32, last: i64) {
         if let Some(places) = &mut self.places {
             places.push(Reverse((last, at)));
         }
     }
 
-    /// The first, which was found just now.
+    /// Removes the first series, which was found just now.
     pub(crate) fn leave(&mut self) {
         self.places.as_mut().and_then(BinaryHeap::pop);
     }
 
-    /// Nothing is known any more.
+    /// Discards the list, so that it is built again when needed.
     pub(crate) fn forget(&mut self) {
         *self = RecencyList::default();
     }
 }
 
 impl SeriesTable {
-    /// False when certainly no series is older than this second.
+    /// Returns false only if certainly no series is older than this second.
     pub(super) fn may_be_older(&mut self, than: u32) -> bool {
         if self.order.floor < than && self.order.places.is_none() {
             let touched = self.series.iter().flatten().map(|series| series.touched);
@@ -50,7 +50,8 @@ impl SeriesTable {
         self.order.floor < than
     }
 
-    /// The series with the oldest newest record; of the partition's clock too, which never runs backwards.
+    /// Returns the series with the lowest newest offset. It is also the oldest by the partition's clock, which never
+    /// runs backwards.
     pub(super) fn oldest(&mut self) -> Option<u32> {
         let SeriesTable { series, order, .. } = self;
         let places = order.places.get_or_insert_with(|| {

@@ -1,5 +1,5 @@
-//! A table as it was before an offset: from snapshots, each of its own offset, and the partition's records from the floor
-//! on, of which a series takes those that its snapshot does not have yet.
+//! Restores a table as it was before an offset: from snapshots, each with its own offset, and from the partition's
+//! records since the checkpoint. A series takes only the records that its snapshot does not have yet.
 
 use std::collections::HashMap;
 
@@ -10,56 +10,58 @@ use crate::method::MethodId;
 use crate::policy::{PolicyTable, ResolvedPolicy, UNRESOLVED};
 use crate::window::Window;
 
-/// Under way: first all of [`load`](TableRestore::load), then [`replay`](TableRestore::replay) in offset order.
+/// A restore in progress: first all calls of [`load`](TableRestore::load), then [`replay`](TableRestore::replay) in
+/// offset order.
 #[derive(Debug, Default)]
 pub(crate) struct TableRestore {
     table: SeriesTable,
-    /// By place.
+    /// Origin of each series, by slot.
     origins: Vec<Origin>,
-    /// Those whose states were read or updated; few.
+    /// Methods whose states were read or updated; they are few.
     methods: Vec<MethodId>,
-    /// Of the records that are replayed now.
+    /// Policies of the records that are replayed now.
     policies: Option<PolicyTable>,
-    /// Evicted series, and where each begins anew.
+    /// Evicted series, and the offset from which each starts again.
     gone: HashMap<Box<str>, i64>,
     newest: i64,
     bounds: Option<SeriesLimits>,
 }
 
-/// Where a series' state comes from.
+/// Origin of a series' state.
 #[derive(Debug, Clone, Copy)]
 struct Origin {
-    /// The offset that it stands for, `i64::MIN` without a snapshot.
+    /// Offset up to which the state accounts for all records; `i64::MIN` without a snapshot.
     as_of: i64,
-    /// Whose state it is, in `methods`.
+    /// Index of the state's method in `methods`.
     method: usize,
 }
 
-/// Of a place that was never taken.
+/// Origin of a slot that was never used.
 const NOWHERE: Origin = Origin { as_of: i64::MIN, method: usize::MAX };
 
-/// A record that has its verdict already.
+/// A replayed event, which already has its verdict.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReplayedEvent {
-    /// Of the record.
+    /// Offset of the record.
     pub offset: i64,
-    /// The record's own, in milliseconds; it moves the partition's clock.
+    /// Time of the record itself, in milliseconds; it advances the partition's clock.
     pub time: Option<i64>,
-    /// That of the event, in milliseconds.
+    /// Time of the event, in milliseconds.
     pub event_time: Option<i64>,
-    /// Of the event.
+    /// Value of the event.
     pub value: f64,
-    /// More events of the same record follow.
+    /// Whether more events of the same record follow.
     pub has_more: bool,
 }
 
 impl TableRestore {
-    /// Without snapshots: everything is replayed, and what is due is evicted as if it were judged for the first time.
+    /// Starts a restore without snapshots. All records are replayed, and idle series are evicted as when they were
+    /// judged first.
     pub(crate) fn from_records_alone(bounds: SeriesLimits) -> Self {
         TableRestore { bounds: Some(bounds), ..TableRestore::default() }
     }
 
-    /// A later record of the same series replaces an earlier one; `None` is a tombstone.
+    /// Loads a snapshot. A later one of the same series replaces an earlier one; `None` is a tombstone.
     pub(crate) fn load(&mut self, key: &str, snapshot: Option<SeriesSnapshot>) {
         if let Some(at) = self.table.find(key) {
             self.table.remove(at);
@@ -86,32 +88,32 @@ impl TableRestore {
         }
     }
 
-    /// Greatest offset that any snapshot stands for; 0 without any.
+    /// Returns the greatest offset of any snapshot; 0 without snapshots.
     pub(crate) fn newest(&self) -> i64 {
         self.newest
     }
 
-    /// Series so far.
+    /// Returns the number of series so far.
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// The partition's clock at the floor.
+    /// Sets the partition's clock to that of the checkpoint.
     pub(crate) fn set_clock(&mut self, clock: PartitionClock) {
         (self.table.clock, self.table.has_ticked) = (clock, true);
     }
 
-    /// See [`SeriesTable::guess`].
+    /// Returns a slot hint, see [`SeriesTable::guess`].
     pub(crate) fn guess(&self, key: &str) -> SlotHint {
         self.table.guess(key)
     }
 
-    /// See [`SeriesTable::approach`].
+    /// Loads series into the caches, see [`SeriesTable::approach`].
     pub(crate) fn approach(&self, guesses: impl Iterator<Item = SlotHint> + Clone) {
         self.table.approach(guesses);
     }
 
-    /// An event that has its verdict already.
+    /// Replays an event that already has its verdict.
     pub(crate) fn replay(&mut self, key: &str, guess: SlotHint, event: ReplayedEvent) {
         let ReplayedEvent { offset, time, event_time, value, has_more } = event;
         let (bounds, is_decided) = (self.bounds.unwrap_or_default(), self.bounds.is_some());
@@ -119,14 +121,14 @@ impl TableRestore {
         let found = table.find_slot(key, guess);
         let is_gone = self.gone.get(key).is_some_and(|begins| offset < *begins);
         if is_gone || policies.excludes(found.map(|slot| table.policy(slot)), key) {
-            // The record moves the clock, although its series was evicted later or is not judged.
+            // The record advances the clock, although its series was evicted later or is not judged.
             table.pass_by(key, offset, time);
         } else {
             let slot = found.unwrap_or_else(|| table.create(key, offset, bounds));
             let (policy, number) = policies.of(table.policy(slot), key);
             table.set_policy(slot, number);
             if found.is_none() {
-                // Its state begins with this record.
+                // The state of the series starts with this record.
                 let method = number_of(methods, &policy.id);
                 set_origin(&mut self.origins, slot, Origin { method, ..NOWHERE });
             }
@@ -143,9 +145,11 @@ impl TableRestore {
         }
     }
 
-    /// From this offset on `policies` hold. A series whose window held more values than its policy says now, or which has the
-    /// state of another method, differs from its snapshot now. The next sweep writes it, after which nothing recalls the change.
-    /// That is so for excluded series too, which keep what they have.
+    /// Sets the policies that apply from this offset on.
+    ///
+    /// A series now differs from its snapshot if its window has more values than its policy allows, or if its state is
+    /// of another method. The next sweep must write it, because no other record contains the change. This includes
+    /// excluded series, whose state is kept.
     pub(crate) fn set_epoch(&mut self, from: i64, mut policies: PolicyTable) {
         let TableRestore { table, origins, methods, .. } = self;
         for (series, origin) in table.series.iter_mut().zip(origins) {
@@ -167,21 +171,21 @@ impl TableRestore {
         self.policies = Some(policies);
     }
 
-    /// What was replayed until now needs no way back.
+    /// Makes the replayed events final, so that their undo steps can be discarded.
     pub(crate) fn settle(&mut self) {
         self.table.commit();
     }
 
-    /// The table, and the evicted series whose records are still to be deleted.
+    /// Returns the table, and the evicted series whose records are still to be deleted.
     pub(crate) fn finish(mut self) -> (SeriesTable, HashMap<Box<str>, i64>) {
         self.table.commit();
-        // The numbers are those of another table of policies.
+        // The numbers belong to another table of policies.
         self.table.series.iter_mut().flatten().for_each(|series| series.policy = UNRESOLVED);
         (self.table, self.gone)
     }
 }
 
-/// The place of a method in `methods`.
+/// Returns the index of a method in `methods`, and adds it if it is new.
 fn number_of(methods: &mut Vec<MethodId>, method: &MethodId) -> usize {
     methods.iter().position(|known| known == method).unwrap_or_else(|| {
         methods.push(method.clone());
@@ -197,8 +201,8 @@ fn set_origin(origins: &mut Vec<Origin>, slot: Slot, origin: Origin) {
     origins[at] = origin;
 }
 
-/// Gives a series the window and the method of its policy; whether it was changed. `origin`: place of the method whose state
-/// it has.
+/// Applies the window and the method of a policy to a series; returns whether it changed. `origin` is the index of the
+/// method whose state it has.
 fn adapt(series: &mut Series, origin: &mut usize, policy: &ResolvedPolicy, methods: &mut Vec<MethodId>) -> bool {
     let mut has_changed = series.window.shrink(policy.window);
     let method = number_of(methods, &policy.id);
@@ -210,10 +214,11 @@ fn adapt(series: &mut Series, origin: &mut usize, policy: &ResolvedPolicy, metho
     has_changed
 }
 
-/// For a judge of changes that others made.
+/// Methods for tests that check changes against those of a worker.
 #[cfg(test)]
 impl SeriesTable {
-    /// Each series keeps the newest values that its window may hold, and another method begins with them.
+    /// Changes the policy of all series. Each series keeps the newest values that fit into its window, and a new method
+    /// starts from these.
     pub fn change(&mut self, before: &crate::policy::Policy, after: &crate::policy::Policy) {
         for series in self.series.iter_mut().flatten() {
             let name = series.window.name().to_owned();
@@ -256,7 +261,7 @@ mod tests {
         SeriesSnapshot { settings, as_of, content: SnapshotContent::Series(content) }
     }
 
-    /// Values and state of the only series in a sweep.
+    /// Returns the values and the state of the only series in a sweep.
     fn swept(table: &SeriesTable, method: &dyn Method) -> (Vec<f64>, Vec<f64>) {
         assert_eq!(table.dirty(), 1);
         let part = table.part(0, 1_000, 30, &origin(), &policies_of(method.name(), 4));
@@ -339,7 +344,7 @@ mod tests {
         assert_eq!(window("a").state()[0], 7.0, "seven values since the beginning");
         assert_eq!((window("b").newest(9), window("b").state()), (vec![5.0, 6.0], &[][..]));
         assert_eq!(window("c").newest(9), [4.0, 5.0, 6.0]);
-        // They keep what they had.
+        // Excluded series keep their window and state.
         assert_eq!((window("ax").newest(9), window("ax").state()[0]), (vec![2.0, 3.0, 4.0], 5.0));
         assert_eq!(window("x").newest(9), [2.0, 3.0, 4.0]);
         assert_eq!(table.len(), 5);

@@ -1,20 +1,20 @@
-//! States of methods as they were at the last commit. A state is copied when a transaction changes it for the first time; a
-//! rollback puts it back. A method without state copies nothing.
+//! States of methods as they were at the last commit. A state is copied when a transaction first changes it, and a
+//! rollback restores it. A method without state copies nothing.
 
 use super::undo::UndoStep;
 use super::{DIRTY, STATE_SAVED, Series, SeriesTable, Slot};
 use crate::method::Method;
 
-/// One block for all, which stays: nothing is allocated for each event.
+/// Saved states in one block that is reused, so that no event allocates memory.
 #[derive(Debug, Default)]
 pub(super) struct SavedStates {
-    /// The states one after the other, in the order of the places.
+    /// The states one after the other, in the order of the slots.
     numbers: Vec<f64>,
     places: Vec<u32>,
 }
 
 impl SeriesTable {
-    /// Updates the method's state of a series by a value that is judged; the value joins the window afterwards. `time`: that of
+    /// Updates the method's state of a series by a judged value, before the value joins the window. `time` is that of
     /// the event, in milliseconds.
     pub fn update_state(&mut self, slot: Slot, method: &dyn Method, value: f64, time: Option<i64>) {
         let SeriesTable { series, saved_states, trail, dirty_bytes, .. } = self;
@@ -30,10 +30,10 @@ impl SeriesTable {
         method.update(series.window.state_mut(), value, time);
     }
 
-    /// What was done is final.
+    /// Discards the saved states after a commit.
     pub(super) fn forget_saved_states(&mut self) {
         for at in self.saved_states.places.drain(..) {
-            // One that was evicted since, and another in its place, have no state to be put back either.
+            // A series that was evicted since then, or another one in its slot, has no saved state.
             if let Some(series) = &mut self.series[at as usize] {
                 series.lower(STATE_SAVED);
             }
@@ -41,7 +41,7 @@ impl SeriesTable {
         self.saved_states.numbers.clear();
     }
 
-    /// Puts back the state that was saved last.
+    /// Restores the state that was saved last.
     pub(super) fn put_back_state(&mut self) {
         let Some(at) = self.saved_states.places.pop() else { return };
         let Some(series) = &mut self.series[at as usize] else { return };
@@ -53,7 +53,7 @@ impl SeriesTable {
     }
 }
 
-/// The first value of a series, or the first since it had another method.
+/// Starts the method's state at the first value of a series, or at the first one with another method.
 fn begin(series: &mut Series, method: &dyn Method, dirty_bytes: &mut u64) {
     let before = series.snapshot_bytes();
     series.window.set_state(&method.state_from(&series.window));

@@ -1,4 +1,4 @@
-//! One series as bytes: what the topic of windows holds of it. A record's key is `s` and the series' key; its value:
+//! Encodes one series as a record of the state topic. The record's key is `s` and the series' key. Its value is:
 //!
 //! ```text
 //! version     1 byte
@@ -8,7 +8,8 @@
 //! as of       8 bytes: every record of the partition before this offset is accounted for, none from it on
 //! sections    each: 1 byte that says which, its length in 4 bytes, and so many bytes
 //! ```
-//! The sections of a series, in this order; of an evicted one there are none, and `as of` is where it begins again:
+//! An evicted series has no sections, and `as of` is the offset from which it starts again. A series has these, in this
+//! order:
 //!
 //! ```text
 //! 1 window      8 bytes for each value: the exact bits, oldest first
@@ -16,14 +17,14 @@
 //! 3 provenance  of the newest record: partition, 4 bytes; offset, 8 bytes; the partition's clock there in seconds, 4 bytes; topic
 //! 4 episode     reserved
 //! ```
-//! Numbers are little-endian. A section that this program does not know is written again as it was.
+//! Numbers are little-endian. A section that this program does not know is written again unchanged.
 
 use std::fmt;
 
 use crate::fail;
 use crate::method::MethodId;
 
-/// Newest format that is understood, and the one that is written. Format 1 had no sections.
+/// Version of the format that this program writes, and the newest that it reads. Format 1 had no sections.
 pub(crate) const VERSION: u8 = 2;
 /// First byte of a series' record key.
 const SERIES: u8 = b's';
@@ -31,69 +32,69 @@ const WINDOW: u8 = 1;
 const METHOD: u8 = 2;
 const PROVENANCE: u8 = 3;
 
-/// Of settings: two that differ in anything that decides a verdict have different ones.
+/// Fingerprint of settings. Settings that differ in anything that decides a verdict have different fingerprints.
 pub(crate) type Fingerprint = [u8; 6];
 
-/// A series as it was before an offset.
+/// Snapshot of a series as it was before an offset.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SeriesSnapshot {
-    /// See the module.
+    /// Fingerprint of the settings that were in force.
     pub settings: Fingerprint,
-    /// See the module.
+    /// Offset of the first record that the snapshot does not account for.
     pub as_of: i64,
-    /// What was known of the series.
+    /// State of the series, or its eviction.
     pub content: SnapshotContent,
 }
 
-/// What a snapshot holds.
+/// Content of a snapshot.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum SnapshotContent {
-    /// The series' state.
+    /// The series has this state.
     Series(SeriesContent),
-    /// It was forgotten.
+    /// The series was evicted.
     Evicted,
 }
 
 /// The sections of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SeriesContent {
-    /// Oldest first.
+    /// Values of the window, oldest first.
     pub values: Vec<f64>,
-    /// Whose state it is.
+    /// Method that the state belongs to.
     pub method: MethodId,
-    /// See [`Method::state_len`](crate::method::Method::state_len).
+    /// State of the method, of length [`Method::state_len`](crate::method::Method::state_len).
     pub state: Vec<f64>,
     /// Topic of the newest record.
     pub topic: String,
-    /// Its partition.
+    /// Partition of the newest record.
     pub partition: i32,
-    /// Its offset.
+    /// Offset of the newest record.
     pub last: i64,
-    /// The partition's clock at that record, in seconds.
+    /// Time of the partition's clock at that record, in seconds.
     pub touched: u32,
-    /// Sections that this program does not know, whole.
+    /// Complete sections that this program does not know.
     pub carried: Vec<u8>,
 }
 
-/// What the snapshots of one sweep have in common.
+/// Values that all snapshots of one sweep have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotOrigin {
-    /// Of the settings in force.
+    /// Fingerprint of the settings in force.
     pub settings: Fingerprint,
-    /// The input.
+    /// Topic of the input.
     pub topic: String,
-    /// Its partition.
+    /// Partition of the input.
     pub partition: i32,
 }
 
-/// Why a record cannot be used.
+/// Reason why a record of the state topic cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DamagedRecord {
-    /// Too short, or the checksum does not fit.
+    /// The record is too short, or the checksum is wrong.
     Broken,
-    /// Of a format that this program does not know.
+    /// The record has a format that this program does not know.
     Newer(u8),
-    /// Of a format that this program does not read any more.
+    /// The record has a format that this program does not read any more.
     Older(u8),
 }
 
@@ -109,7 +110,7 @@ impl fmt::Display for DamagedRecord {
     }
 }
 
-/// Puts version and checksum before a body.
+/// Prepends version and checksum to a body.
 pub(crate) fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(5 + body.len());
     sealed.push(fail::version(VERSION));
@@ -118,10 +119,10 @@ pub(crate) fn seal(key: &[u8], body: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// The body behind version and checksum.
+/// Returns the body after version and checksum.
 ///
 /// # Errors
-/// See [`DamagedRecord`].
+/// Fails if the record cannot be read; see [`DamagedRecord`].
 pub(crate) fn unseal<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], DamagedRecord> {
     let (version, rest) = value.split_first().ok_or(DamagedRecord::Broken)?;
     if *version > fail::version(VERSION) {
@@ -142,12 +143,12 @@ fn checksum(key: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Whether a sealed value holds a series, not an eviction.
+/// Returns whether a sealed value contains a series, not an eviction.
 pub(crate) fn is_window(sealed: &[u8]) -> bool {
     sealed.get(5) == Some(&0)
 }
 
-/// Key of a series' record.
+/// Returns the key of a series' record.
 pub(crate) fn record_key(series: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + series.len());
     key.push(SERIES);
@@ -155,26 +156,26 @@ pub(crate) fn record_key(series: &str) -> Vec<u8> {
     key
 }
 
-/// The reverse of [`record_key`]; `None` for records of other kinds.
+/// Returns the series of a record key; `None` for records of other kinds.
 pub(crate) fn series_of(record_key: &[u8]) -> Option<&str> {
     let (kind, series) = record_key.split_first()?;
     (*kind == SERIES).then(|| std::str::from_utf8(series).ok())?
 }
 
-/// What of a snapshot is the series' own.
+/// The parts of a snapshot that belong to the series.
 pub(super) struct EncodedSeries<'s, I> {
     pub last: i64,
     pub touched: u32,
-    /// Number of values.
+    /// Number of values in the window.
     pub count: usize,
     pub values: I,
-    /// Whose state it is.
+    /// Method that the state belongs to.
     pub method: &'s MethodId,
     pub state: &'s [f64],
     pub carried: &'s [u8],
 }
 
-/// A series' record value, without building a [`SeriesSnapshot`] first.
+/// Encodes a series' record value without building a [`SeriesSnapshot`] first.
 pub(super) fn encode_series(
     key: &[u8],
     origin: &SnapshotOrigin,
@@ -210,7 +211,7 @@ fn section(body: &mut Vec<u8>, which: u8, length: usize) {
     body.extend((length as u32).to_le_bytes());
 }
 
-/// An evicted series' record value.
+/// Encodes the record value of an evicted series.
 pub(crate) fn encode_evicted(key: &[u8], settings: Fingerprint, as_of: i64) -> Vec<u8> {
     let mut body = Vec::with_capacity(15);
     body.push(1);
@@ -219,10 +220,10 @@ pub(crate) fn encode_evicted(key: &[u8], settings: Fingerprint, as_of: i64) -> V
     seal(key, &body)
 }
 
-/// The reverse of both.
+/// Decodes the record value of a series or of an eviction.
 ///
 /// # Errors
-/// See [`DamagedRecord`].
+/// Fails if the record cannot be read; see [`DamagedRecord`].
 pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<SeriesSnapshot, DamagedRecord> {
     let mut body = unseal(key, value)?;
     let [kind] = take(&mut body)?;
@@ -272,7 +273,7 @@ fn text(bytes: &[u8]) -> Result<String, DamagedRecord> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| DamagedRecord::Broken)
 }
 
-/// Finite ones.
+/// Reads numbers, which must be finite.
 fn numbers(bytes: &[u8]) -> Result<Vec<f64>, DamagedRecord> {
     let (numbers, rest) = bytes.as_chunks::<8>();
     let numbers = numbers.iter().map(|bytes| f64::from_bits(u64::from_le_bytes(*bytes))).collect::<Vec<_>>();

@@ -1,38 +1,38 @@
-//! A sweep: snapshots of all series that changed since their last one, taken place by place in parts of bounded size, so
-//! that no transaction has to carry a million windows.
+//! A sweep writes snapshots of all series that changed since their last one. It takes them slot by slot in parts of
+//! limited size, so that no transaction has to contain a million windows.
 
 use super::snapshot::{EncodedSeries, SnapshotOrigin, encode_series, record_key};
 use super::{DIRTY, SeriesTable};
 use crate::policy::PolicyTable;
 
-/// Most places looked at for one part.
+/// Maximum number of slots that one part visits.
 const PLACES: usize = 50_000;
 
-/// Some records of a sweep; they hold from the moment in which [`SeriesTable::swept`] is told of them.
+/// Some records of a sweep. They count as written once [`SeriesTable::swept`] is called with them.
 #[derive(Debug, Default)]
 pub struct SweepPart {
-    /// Keys and values.
+    /// Keys and values of the records.
     pub records: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where the next part begins; `None` at the end.
+    /// Slot at which the next part starts; `None` at the end.
     pub next: Option<u32>,
-    /// Sum of keys and values.
+    /// Total size of keys and values in bytes.
     pub bytes: usize,
     places: Vec<u32>,
 }
 
 impl SeriesTable {
-    /// Series that differ from their newest snapshot.
+    /// Returns the number of series that differ from their newest snapshot.
     pub fn dirty(&self) -> usize {
         self.dirty
     }
 
-    /// About so many bytes would their snapshots have.
+    /// Returns the approximate total size of their snapshots, in bytes.
     pub fn dirty_bytes(&self) -> u64 {
         self.dirty_bytes
     }
 
-    /// Snapshots of changed series from a place on, until they are `most` bytes or more. `as_of`: the next offset, when
-    /// everything before it is in the windows.
+    /// Returns snapshots of changed series from a slot on, until they are `most` bytes or more. `as_of` is the next
+    /// offset; everything before it must be in the windows.
     pub fn part(
         &self,
         from: u32,
@@ -56,7 +56,7 @@ impl SeriesTable {
         part
     }
 
-    /// The part's records are committed.
+    /// Marks the series of a committed part as written.
     pub fn swept(&mut self, part: &SweepPart) {
         for &at in &part.places {
             if let Some(series) = self.series[at as usize].as_mut().filter(|series| series.has(DIRTY)) {
@@ -66,7 +66,7 @@ impl SeriesTable {
         }
     }
 
-    /// The snapshot of the series at this place, if it changed.
+    /// Returns the record of the series in this slot, if it changed.
     fn record(
         &self,
         at: usize,

@@ -1,6 +1,8 @@
-//! What happened to tables since the last commit, and how it is taken back: each step undoes exactly one, newest first.
+//! Records the changes of tables since the last commit, and undoes them. Each step undoes exactly one change, newest
+//! first.
 //!
-//! One trail serves all tables of a worker: room for a whole transaction in each of hundreds would be touched in turn.
+//! All tables of a worker share one log, because a transaction would otherwise touch the separate logs of hundreds of
+//! tables.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +12,7 @@ use crate::window::Replaced;
 #[derive(Debug)]
 pub(super) enum UndoStep {
     Created(u32),
-    /// With what the series had before.
+    /// A value was appended; the fields have what the series had before.
     Pushed {
         at: u32,
         replaced: Replaced,
@@ -22,15 +24,15 @@ pub(super) enum UndoStep {
     Evicted(Box<EvictedSeries>),
 }
 
-/// What an eviction took out of the table.
+/// Data that an eviction removed from the table.
 #[derive(Debug)]
 pub(super) struct EvictedSeries {
     pub series: Series,
-    /// See [`SeriesTable`].
+    /// Unknown sections of the series' snapshot, see [`SeriesTable`].
     pub carried: Option<Box<[u8]>>,
 }
 
-/// Steps of all tables, in order, with the places where those of a partition end.
+/// Steps of all tables, in order, with the indexes where those of each partition end.
 #[derive(Debug, Default)]
 pub(crate) struct UndoLog {
     steps: Vec<UndoStep>,
@@ -38,12 +40,12 @@ pub(crate) struct UndoLog {
 }
 
 impl UndoLog {
-    /// Lets a table go on with it, until [`take_back`](Self::take_back).
+    /// Lends the steps to a table, which appends to them until [`take_back`](Self::take_back).
     pub(crate) fn lend(&mut self, table: &mut SeriesTable) {
         table.trail = std::mem::take(&mut self.steps);
     }
 
-    /// With what the table of that partition has done.
+    /// Takes the steps back, with those that the table of that partition has added.
     pub(crate) fn take_back(&mut self, partition: i32, table: &mut SeriesTable) {
         self.steps = std::mem::take(&mut table.trail);
         match self.ends.last_mut().filter(|(last, _)| *last == partition) {
@@ -52,19 +54,19 @@ impl UndoLog {
         }
     }
 
-    /// Whether a step of this partition could still be taken back.
+    /// Returns whether a step of this partition can still be undone.
     pub(crate) fn holds(&self, partition: i32) -> bool {
         self.ends.iter().any(|(of, _)| *of == partition)
     }
 
-    /// What was done is final.
+    /// Makes all changes final.
     pub(crate) fn commit(&mut self, tables: &mut BTreeMap<i32, SeriesTable>) {
         self.steps.clear();
         self.ends.clear();
         tables.values_mut().for_each(SeriesTable::commit);
     }
 
-    /// Takes back everything since the last commit.
+    /// Undoes all changes since the last commit.
     pub(crate) fn rollback(&mut self, tables: &mut BTreeMap<i32, SeriesTable>) {
         while let Some((partition, end)) = self.ends.pop() {
             let start = self.ends.last().map_or(0, |(_, end)| *end);
@@ -78,7 +80,7 @@ impl UndoLog {
 }
 
 impl SeriesTable {
-    /// What was done is final.
+    /// Makes all changes of this table final.
     pub fn commit(&mut self) {
         self.trail.clear();
         self.forget_saved_states();
@@ -98,7 +100,7 @@ impl SeriesTable {
             UndoStep::Pushed { at, replaced, last, touched } => {
                 let series = self.at_mut(at);
                 series.window.undo(replaced);
-                // It stays dirty: one snapshot too many is harmless.
+                // The series stays dirty, because an unnecessary snapshot is harmless.
                 (series.last, series.touched) = (last, touched);
                 if replaced == Replaced::Nothing {
                     self.dirty_bytes -= VALUE_BYTES;
@@ -108,7 +110,7 @@ impl SeriesTable {
             UndoStep::Created(at) => {
                 self.remove(at);
             }
-            // Into the place that it left, which is the one freed last.
+            // The series returns to its old slot, which is the one freed last.
             UndoStep::Evicted(evicted) => {
                 let EvictedSeries { series, carried } = *evicted;
                 if let Some(carried) = carried {
@@ -119,9 +121,9 @@ impl SeriesTable {
         }
     }
 
-    /// After all steps were undone.
+    /// Completes a rollback after all steps were undone.
     fn settle(&mut self) {
-        // Newest records are older than they were.
+        // The newest records are older than before.
         self.order.forget();
         self.evicted.clear();
         if std::mem::take(&mut self.has_ticked) {
@@ -138,7 +140,7 @@ mod tests {
     use super::super::{DIRTY, STATE_SAVED, SeriesLimits, SlotHint};
     use super::*;
 
-    /// Everything that a verdict or an eviction can depend on, oldest series first.
+    /// Returns everything that a verdict or an eviction can depend on, oldest series first.
     fn contents(table: &SeriesTable) -> Vec<(String, Vec<u64>, i64, u32)> {
         let dirty = table.series.iter().flatten().filter(|series| series.has(DIRTY));
         assert_eq!(table.dirty_bytes, dirty.map(Series::snapshot_bytes).sum::<u64>());
@@ -154,7 +156,7 @@ mod tests {
         all
     }
 
-    /// What leaves first when everything must.
+    /// Returns the series in the order in which they are evicted.
     fn by_age(table: &mut SeriesTable) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(at) = table.oldest() {
@@ -215,7 +217,7 @@ mod tests {
                 let names = was.into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
                 prop_assert_eq!(by_age(table), names);
             }
-            // Nothing is taken back twice.
+            // A second rollback changes nothing.
             trail.rollback(&mut tables);
             prop_assert!(tables.values().all(SeriesTable::is_empty));
         }
