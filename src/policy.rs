@@ -1,5 +1,5 @@
-//! Which method and which limits apply to a series: those of the settings, then those of each override whose patterns match.
-//! The last matching override wins, key by key.
+//! Method and limits of each series: those of the settings, replaced by those of each override whose patterns match.
+//! For each key the last matching override wins.
 
 mod glob;
 mod limits;
@@ -14,7 +14,7 @@ pub use glob::glob;
 pub use limits::LimitsConflict;
 pub use table::{PolicyNumber, PolicyTable, ResolvedPolicy, UNRESOLVED};
 
-/// Method and limits that replace others for the series whose device and metric match.
+/// An override: method and limits for the series whose device and metric match.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyOverride {
@@ -24,7 +24,7 @@ pub struct PolicyOverride {
     /// Pattern of metrics; `None` matches all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
-    /// Name of the method.
+    /// Method for these series.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Number of preceding values that a value is compared with.
@@ -48,38 +48,38 @@ pub struct PolicyOverride {
 }
 
 impl PolicyOverride {
-    /// Whether it applies to the series.
+    /// Returns whether the override applies to the series.
     fn matches(&self, device: &str, metric: &str) -> bool {
         let fits = |pattern: &Option<String>, name| pattern.as_ref().is_none_or(|pattern| glob(pattern, name));
         fits(&self.device, device) && fits(&self.metric, metric)
     }
 }
 
-/// A limit and where it comes from.
+/// A limit, and the setting that it comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ResolvedLimit<T> {
-    /// The limit.
+    /// Value of the limit.
     pub value: T,
-    /// Index of the override that sets it; `None`: the settings of all series.
+    /// Index of the override that sets it; `None` if it comes from the settings of all series.
     pub set_by: Option<usize>,
 }
 
-/// Method and limits of one series, and where each comes from.
+/// Method and limits of one series, and the setting that each comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeriesPolicy {
-    /// See [`PolicyOverride::method`].
+    /// Method of the series, see [`PolicyOverride::method`].
     pub method: ResolvedLimit<String>,
-    /// See [`PolicyOverride::window`].
+    /// Length of the window, see [`PolicyOverride::window`].
     pub window: ResolvedLimit<usize>,
-    /// See [`PolicyOverride::threshold`].
+    /// Threshold of the series, see [`PolicyOverride::threshold`].
     pub threshold: ResolvedLimit<f64>,
-    /// See [`PolicyOverride::min_samples`].
+    /// Minimum number of preceding values, see [`PolicyOverride::min_samples`].
     pub min_samples: ResolvedLimit<usize>,
-    /// See [`PolicyOverride::min_std_dev`].
+    /// Absolute floor of the deviation, see [`PolicyOverride::min_std_dev`].
     pub min_std_dev: ResolvedLimit<f64>,
-    /// See [`PolicyOverride::min_relative_std_dev`].
+    /// Relative floor of the deviation, see [`PolicyOverride::min_relative_std_dev`].
     pub min_relative_std_dev: ResolvedLimit<f64>,
-    /// See [`PolicyOverride::enabled`].
+    /// Whether the series is judged, see [`PolicyOverride::enabled`].
     pub enabled: ResolvedLimit<bool>,
 }
 
@@ -91,7 +91,7 @@ pub struct Policy {
     pub window: usize,
     /// Number of preceding values that a series needs before its values are judged.
     pub min_samples: usize,
-    /// Name of the method.
+    /// Method of series without an override.
     pub method: String,
     /// Number of deviations beyond which a value is abnormal.
     pub threshold: f64,
@@ -99,7 +99,7 @@ pub struct Policy {
     pub min_std_dev: f64,
     /// Lower limit of the deviation, as a share of |mean|.
     pub min_relative_std_dev: f64,
-    /// In the order of their precedence, the strongest last.
+    /// Overrides in the order of their precedence, the strongest last.
     #[serde(rename = "override")]
     pub overrides: Vec<PolicyOverride>,
 }
@@ -119,7 +119,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Method and limits that apply to a series, and where each comes from.
+    /// Returns method and limits of a series, and the setting that each comes from.
     pub fn resolve(&self, device: &str, metric: &str) -> SeriesPolicy {
         let overrides = self.overrides.iter().enumerate().rev();
         let matching = overrides.filter(|(_, one)| one.matches(device, metric)).collect::<Vec<_>>();
@@ -134,7 +134,7 @@ impl Policy {
         }
     }
 
-    /// Names of all methods that may apply to a series, each once.
+    /// Returns the names of all methods that may apply to a series, each once.
     pub fn methods(&self) -> Vec<&str> {
         let of_overrides = self.overrides.iter().filter_map(|one| one.method.as_deref());
         let mut names = of_overrides.chain([self.method.as_str()]).collect::<Vec<_>>();
@@ -143,12 +143,12 @@ impl Policy {
         names
     }
 
-    /// Greatest number of values that a window may hold.
+    /// Returns the greatest number of values that a window may have.
     pub fn largest_window(&self) -> usize {
         self.overrides.iter().filter_map(|one| one.window).fold(self.window, usize::max)
     }
 
-    /// All values, by name.
+    /// Returns all values by their names.
     pub fn values(&self) -> serde_json::Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(values)) => values,
@@ -156,24 +156,24 @@ impl Policy {
         }
     }
 
-    /// Values that are not the default. A setting that a later version adds is not among them until it is used; so a default
-    /// must never change.
+    /// Returns the values that are not the default. A setting that a later version adds is absent until it is used, so
+    /// a default must never change.
     pub fn changed(&self) -> BTreeMap<String, Value> {
         let defaults = Policy::default().values();
         self.values().into_iter().filter(|(name, value)| defaults.get(name) != Some(value)).collect()
     }
 
-    /// The reverse of [`changed`](Self::changed).
+    /// Builds a policy from the result of [`changed`](Self::changed).
     ///
     /// # Errors
-    /// When a value is not one that this program knows.
+    /// Fails if this program does not know a value.
     pub fn from_changed(changed: &BTreeMap<String, Value>) -> Result<Self, String> {
         let values = changed.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         serde_json::from_value(Value::Object(values)).map_err(|e| e.to_string())
     }
 }
 
-/// The limit of the first override that sets it, or the one of all series.
+/// Returns the limit of the strongest override that sets it, or that of all series.
 fn strongest<T>(
     matching: &[(usize, &PolicyOverride)],
     limit: impl Fn(&PolicyOverride) -> Option<T>,

@@ -3,27 +3,27 @@
 
 use super::{Evidence, Judgement};
 
-/// In the evidence: the deviation that judged, where a floor raised it.
+/// Name in the evidence of the deviation that a floor raised.
 pub(super) const DEVIATION: &str = "deviation";
 
-/// Limits of a method that measures in deviations. Floors are in the value's unit and relative to |mean|.
+/// Limits of a method that measures in deviations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Abnormal beyond this many deviations.
+    /// Number of deviations beyond which a value is abnormal.
     pub threshold: f64,
-    /// Least deviation that judges.
+    /// Minimum deviation, in the value's unit.
     pub min_std_dev: f64,
-    /// Least deviation that judges, as a share of |mean|.
+    /// Minimum deviation, as a share of |mean|.
     pub min_relative_std_dev: f64,
 }
 
-/// A quotient or bound beyond the range of f64 is reported as its end: JSON has no infinity.
+/// Replaces a quotient or bound beyond the range of f64 by the end of the range, because JSON has no infinity.
 pub(super) fn finite(x: f64) -> f64 {
     x.clamp(f64::MIN, f64::MAX)
 }
 
 impl Limits {
-    /// Judges a value by its distance from `mean`. A deviation that a floor raised joins the evidence.
+    /// Judges a value by its distance from `mean`. The evidence includes the deviation if a floor raised it.
     pub(super) fn judge(&self, mean: f64, std_dev: f64, value: f64, evidence: Evidence) -> Judgement {
         let Limits { threshold, min_std_dev, min_relative_std_dev } = *self;
         let deviation = std_dev.max(min_std_dev).max(finite(min_relative_std_dev * mean.abs()));
@@ -38,13 +38,13 @@ impl Limits {
     }
 }
 
-/// Judges by a deviation that is raised to the floors already. The evidence is empty.
+/// Judges by a deviation to which the floors are already applied. The evidence is empty.
 pub(super) fn by_deviation(threshold: f64, mean: f64, std_dev: f64, deviation: f64, value: f64) -> Judgement {
     let distance = value - mean;
     let abnormal = if distance.is_finite() {
         distance.abs() > threshold * deviation
     } else {
-        // Twice f64::MAX apart at the most: a quarter of it fits.
+        // The distance is at most twice f64::MAX; a quarter of it fits.
         (value / 4.0 - mean / 4.0).abs() > threshold * (deviation / 4.0)
     };
     let z_score = match deviation {

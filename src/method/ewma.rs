@@ -12,8 +12,8 @@
 //! in pandas' `ewm`. While 1/n is greater, all values weigh the same, and the recursion is that of B. P. Welford
 //! (Technometrics 4, 1962) for the population variance: the first value has no greater weight than others.
 //!
-//! A variance beyond the range of f64 stays at `f64::MAX`. One operation after the other, each rounded once: the state follows
-//! from the ordered values alone, bit for bit.
+//! A variance beyond the range of f64 stays at `f64::MAX`. Each operation is rounded once, in a fixed order. The state
+//! therefore follows from the ordered values alone, bit for bit.
 
 use super::distance::finite;
 use super::recorded::{Recorded, Unrepeatable};
@@ -50,7 +50,7 @@ impl Method for Ewma {
         1
     }
 
-    /// Number of values, mean, variance.
+    /// Returns 3: number of values, mean, variance.
     fn state_len(&self) -> usize {
         3
     }
@@ -76,7 +76,7 @@ impl Method for Ewma {
     }
 }
 
-/// Mean and deviation once more, from the state: the recorded mean belongs to it.
+/// Computes mean and deviation again from the state; the recorded mean belongs to it.
 pub(super) fn repeat(recorded: &Recorded<'_>) -> Result<(f64, f64), Unrepeatable> {
     let variance = recorded.evidence.get("variance").ok_or(Unrepeatable::NoEvidence)?;
     Ok((recorded.mean, variance.sqrt()))
@@ -98,7 +98,7 @@ mod tests {
         state
     }
 
-    /// Weights by their definition: each value takes its share, and leaves the rest to those before it.
+    /// Computes the weights by their definition: each value takes its share, and the earlier values have the rest.
     fn by_definition(values: &[f64], window: usize) -> (f64, f64) {
         let mut weights = Vec::<f64>::new();
         for n in 1..=values.len() {

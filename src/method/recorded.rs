@@ -1,8 +1,8 @@
-//! What the record of an anomaly holds of its arithmetic, so that a method can repeat it.
+//! The numbers in the record of an anomaly from which a method repeats its arithmetic.
 
 use std::collections::BTreeMap;
 
-/// What a record holds of its arithmetic.
+/// The part of an anomaly's record that its arithmetic needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Recorded<'a> {
     /// Name of the method.
@@ -13,22 +13,22 @@ pub struct Recorded<'a> {
     pub window_count: usize,
     /// Further numbers of the method.
     pub evidence: &'a BTreeMap<String, f64>,
-    /// As recorded.
+    /// Mean in the record.
     pub mean: f64,
-    /// As recorded.
+    /// Threshold in the record.
     pub threshold: f64,
     /// The value that was judged.
     pub value: f64,
 }
 
 impl Recorded<'_> {
-    /// The window if the record holds all of it.
+    /// Returns the window if the record contains all of it.
     pub(super) fn whole_window(&self) -> Result<&[f64], Unrepeatable> {
         if self.window.len() != self.window_count { Err(Unrepeatable::WindowTruncated) } else { Ok(self.window) }
     }
 }
 
-/// Why the arithmetic cannot be repeated.
+/// Reason why the arithmetic cannot be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unrepeatable {
     /// The record has fewer values than the window had (`detector.context`).

@@ -1,4 +1,4 @@
-//! The mean and the population standard deviation of the window, exactly; no state.
+//! The method `sigma`: exact mean and population standard deviation of the window, without state.
 
 use super::recorded::{Recorded, Unrepeatable};
 use super::{Explanation, Judgement, Limits, Method};
@@ -25,7 +25,8 @@ impl Method for Sigma {
         1
     }
 
-    /// Sound for any floors, which only raise the deviation.
+    /// Returns whether the window's estimate calls the value normal. This is right for any floors, because they only
+    /// raise the deviation.
     fn certainly_normal(&self, window: &Window, value: f64) -> bool {
         window.certainly_within(value, self.0.threshold)
     }
@@ -36,7 +37,7 @@ impl Method for Sigma {
     }
 }
 
-/// Mean and deviation once more, from the values of the window.
+/// Computes mean and deviation again from the values of the window.
 pub(super) fn repeat(recorded: &Recorded<'_>) -> Result<(f64, f64), Unrepeatable> {
     recorded.whole_window()?;
     let moments = moments(recorded.window.iter().copied()).ok_or(Unrepeatable::NoWindow)?;

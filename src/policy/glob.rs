@@ -1,11 +1,12 @@
-//! Patterns of names: `*` stands for any characters, also none, and `?` for one.
+//! Patterns of names: `*` matches any number of characters, also none, and `?` matches one.
 
-/// Whether a name matches a pattern: `*` stands for any characters, also none, and `?` for one. Both match whole names.
+/// Returns whether a pattern matches a whole name. `*` matches any number of characters, also none, and `?` matches
+/// one.
 ///
-/// On a mismatch the last `*` takes one character more, so that the time is at most the product of both lengths.
+/// On a mismatch the last `*` takes one more character, so the time is at most the product of both lengths.
 pub fn glob(pattern: &str, name: &str) -> bool {
     let (mut pattern, mut name) = (pattern.chars(), name.chars());
-    // What follows the last star, and where the text begins that it must match.
+    // The pattern after the last star, and the start of the text that it must match.
     let mut star = None;
     loop {
         let here = name.clone();
@@ -27,19 +28,20 @@ pub fn glob(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Whether every name that `inner` matches is certainly matched by `outer` too.
+/// Returns whether every name that `inner` matches is certainly matched by `outer` too.
 pub(super) fn covers(outer: &str, inner: &str) -> bool {
-    // A star of `inner` stands for no single character.
+    // A star of `inner` may match several characters, so `?` does not cover it.
     meet(outer, inner, false, |outer, inner| outer == inner || (outer == '?' && inner != '*'))
 }
 
-/// Whether some name is matched by both.
+/// Returns whether some name matches both patterns.
 pub(super) fn overlaps(one: &str, other: &str) -> bool {
     meet(one, other, true, |one, other| one == other || one == '?' || other == '?')
 }
 
-/// Walks through two patterns together; true if both ends can be reached at once. A star of `left` takes any characters of
-/// `right`, also wildcards; a star of `right` takes those of `left` if `both`. Other characters go in pairs that fit.
+/// Walks through two patterns together; returns true if both ends can be reached at once. A star of `left` takes any
+/// characters of `right`, also wildcards. A star of `right` takes those of `left` if `both` is set. Other characters
+/// are paired if they fit.
 fn meet(left: &str, right: &str, both: bool, fits: impl Fn(char, char) -> bool) -> bool {
     let (left, right) = (left.chars().collect::<Vec<_>>(), right.chars().collect::<Vec<_>>());
     let mut reached = vec![vec![false; right.len() + 2]; left.len() + 2];
@@ -88,7 +90,7 @@ mod tests {
         }
     }
 
-    /// The definition, without care for time.
+    /// Matches by the definition, in exponential time.
     fn defined(pattern: &[char], name: &[char]) -> bool {
         match pattern {
             [] => name.is_empty(),

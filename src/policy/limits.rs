@@ -1,18 +1,19 @@
-//! Whether the limits of every series fit together, whichever overrides apply to it.
+//! Checks that the limits of every series are consistent, whichever overrides apply to it.
 
 use super::glob::{covers, overlaps};
 use super::{Policy, PolicyOverride};
 
-/// A series may need more values than its window has. Each limit is that of an override, by its index, or of all series.
+/// A conflict: a series may need more values than its window has. Each limit is that of an override, by its index, or
+/// of all series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsConflict {
-    /// What sets `min_samples`, and to what.
+    /// Override that sets `min_samples`, and its value.
     pub min_samples: (Option<usize>, usize),
-    /// What sets `window`, likewise.
+    /// Override that sets `window`, and its value.
     pub window: (Option<usize>, usize),
 }
 
-/// A limit of all series or of an override.
+/// A limit that is set for all series or by an override.
 #[derive(Clone, Copy)]
 struct SetLimit<'p> {
     at: Option<usize>,
@@ -21,8 +22,8 @@ struct SetLimit<'p> {
 }
 
 impl Policy {
-    /// The first pair of a `min_samples` and a smaller `window` that can apply to one series. A pair is none if a later table
-    /// certainly replaces one of its limits.
+    /// Returns the first pair of a `min_samples` and a smaller `window` that can apply to one series. A pair does not
+    /// count if a later override certainly replaces one of its limits.
     pub fn conflict(&self) -> Option<LimitsConflict> {
         let all = PolicyOverride::default();
         let counts = self.limits(&all, self.min_samples, |one| one.min_samples);
@@ -39,7 +40,7 @@ impl Policy {
         })
     }
 
-    /// Who sets a limit, the weakest first.
+    /// Returns the settings of a limit, the weakest first.
     fn limits<'p>(
         &'p self,
         all: &'p PolicyOverride,
@@ -56,12 +57,12 @@ fn pattern(of: &Option<String>) -> &str {
     of.as_deref().unwrap_or("*")
 }
 
-/// Whether some series matches both.
+/// Returns whether some series matches both overrides.
 fn meets(one: &PolicyOverride, other: &PolicyOverride) -> bool {
     overlaps(pattern(&one.device), pattern(&other.device)) && overlaps(pattern(&one.metric), pattern(&other.metric))
 }
 
-/// Whether a later table sets the same limit for every series that matches both.
+/// Returns whether a later override sets the same limit for every series that matches both.
 fn is_replaced(limit: &SetLimit<'_>, with: &SetLimit<'_>, same: &[SetLimit<'_>]) -> bool {
     let covers = |later: &PolicyOverride, of: fn(&PolicyOverride) -> &Option<String>| {
         let outer = pattern(of(later));
@@ -77,7 +78,7 @@ mod tests {
 
     type Row = (&'static str, &'static str, Option<usize>, Option<usize>);
 
-    /// With 100 values and 30 samples of all series.
+    /// Returns the conflict of overrides, with a window of 100 and a minimum of 30 samples for all series.
     fn conflict(rows: &[Row]) -> Option<(Option<usize>, Option<usize>)> {
         let table = |(device, metric, min_samples, window): &Row| PolicyOverride {
             device: Some((*device).into()),
@@ -97,10 +98,10 @@ mod tests {
             (&[("*", "*", Some(101), None)], Some((Some(0), None))),
             (&[("*", "*", Some(20), Some(20))], None),
             (&[("*", "*", Some(21), Some(20))], Some((Some(0), Some(0)))),
-            // Two tables that meet in some series, and two that do not.
+            // Two overrides that apply to a common series, and two that do not.
             (&[("pump-*", "*", Some(60), None), ("*", "temp", None, Some(50))], Some((Some(0), Some(1)))),
             (&[("pump-*", "*", Some(60), None), ("fan-*", "*", None, Some(50))], None),
-            // A later table replaces the limit for all series that match both, or only for some.
+            // A later override replaces the limit for all series that match both, or only for some.
             (&[("a*", "*", Some(60), None), ("a*", "t", None, Some(50)), ("a*", "*", Some(40), None)], None),
             (&[("a*", "*", Some(60), None), ("a*", "t", None, Some(50)), ("*", "t", Some(40), None)], None),
             (

@@ -1,4 +1,4 @@
-//! The resolved policies of a process: each distinct one once, with its method. A series remembers a number.
+//! The resolved policies of a process. Each distinct policy exists once, with its method. A series stores its number.
 
 use std::collections::HashSet;
 
@@ -7,35 +7,35 @@ use crate::method::{self, Limits, Method, MethodId};
 
 /// Number of a resolved policy in its table.
 pub type PolicyNumber = u16;
-/// Of a series whose policy is not resolved yet.
+/// Number of a series whose policy is not resolved yet.
 pub const UNRESOLVED: PolicyNumber = PolicyNumber::MAX;
 /// Maximum number of distinct policies that have a number of their own.
 const DISTINCT: usize = UNRESOLVED as usize - 1;
-/// Maximum number of excluded series that are remembered.
+/// Maximum number of excluded series whose keys are cached.
 const EXCLUDED: usize = 100_000;
 
-/// What applies to some series.
+/// Policy that applies to some series.
 #[derive(Debug)]
 pub struct ResolvedPolicy {
-    /// Number of values that a window holds.
+    /// Maximum number of values in the window.
     pub window: usize,
-    /// Number of values that a window must hold before it judges.
+    /// Number of preceding values that a series needs before its values are judged.
     pub min_samples: usize,
-    /// Number of deviations.
+    /// Number of deviations beyond which a value is abnormal.
     pub threshold: f64,
     /// Whether values are judged at all.
     pub is_enabled: bool,
-    /// With these limits.
+    /// Method with these limits.
     pub method: Box<dyn Method>,
-    /// Of the method.
+    /// Name and version of the method.
     pub id: MethodId,
-    /// Whether the method keeps a state of each series.
+    /// Whether the method stores a state for each series.
     pub has_state: bool,
     limits: Limits,
 }
 
 impl ResolvedPolicy {
-    /// `None` if no method has that name.
+    /// Creates the policy with its method; `None` if no method has that name.
     fn new(policy: &SeriesPolicy) -> Option<Self> {
         let limits = Limits {
             threshold: policy.threshold.value,
@@ -64,21 +64,21 @@ impl ResolvedPolicy {
     }
 }
 
-/// Resolves the policy of each series once.
+/// Table that resolves the policy of each series once.
 #[derive(Debug)]
 pub struct PolicyTable {
     policy: Policy,
-    /// The first is that of series without an override.
+    /// Distinct policies by number; the first is that of series without an override.
     resolved: Vec<ResolvedPolicy>,
-    /// Keys of excluded series, which have no series state to remember it.
+    /// Keys of excluded series, which have no series state to store the number in.
     excluded: HashSet<Box<str>>,
     can_exclude: bool,
-    /// See [`DISTINCT`].
+    /// Maximum number of distinct policies, normally [`DISTINCT`].
     distinct: usize,
 }
 
 impl PolicyTable {
-    /// `None` if the program does not have one of the methods.
+    /// Creates the table; `None` if the program does not have one of the methods.
     pub fn new(policy: &Policy) -> Option<Self> {
         let of_all = Policy { overrides: Vec::new(), ..policy.clone() };
         let first = ResolvedPolicy::new(&of_all.resolve("", ""))?;
@@ -92,7 +92,7 @@ impl PolicyTable {
         })
     }
 
-    /// The policy of a series, which remembers the number `known`; and the number to remember.
+    /// Returns the policy of a series that has stored the number `known`, and the number to store.
     #[inline]
     pub fn of(&mut self, known: PolicyNumber, key: &str) -> (&ResolvedPolicy, PolicyNumber) {
         if known != UNRESOLVED {
@@ -104,7 +104,7 @@ impl PolicyTable {
     #[cold]
     fn of_unresolved(&mut self, key: &str) -> (&ResolvedPolicy, PolicyNumber) {
         let number = self.resolve(key);
-        // Beyond the number of distinct ones the last place serves one series after the other.
+        // Above the number of distinct policies, the last slot is reused for each further series.
         let remembered = if usize::from(number) == self.distinct { UNRESOLVED } else { number };
         (&self.resolved[usize::from(number)], remembered)
     }
@@ -115,7 +115,8 @@ impl PolicyTable {
         self.can_exclude
     }
 
-    /// Whether the values of a series are not judged. `known`: the number that it remembers, if it has a series state.
+    /// Returns whether the values of a series are not judged. `known` is the number that it has stored, if it has a
+    /// series state.
     pub fn excludes(&mut self, known: Option<PolicyNumber>, key: &str) -> bool {
         if !self.can_exclude {
             return false;
@@ -133,7 +134,7 @@ impl PolicyTable {
         is_excluded
     }
 
-    /// Name and version of the method of a series, which remembers the number `known`.
+    /// Returns name and version of the method of a series that has stored the number `known`.
     pub fn method_of(&self, known: PolicyNumber, key: &str) -> MethodId {
         match self.resolved.get(usize::from(known)) {
             Some(resolved) => resolved.id.clone(),

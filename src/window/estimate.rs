@@ -8,7 +8,7 @@ use super::Replaced;
 /// Unit roundoff of the type f64.
 const U: f64 = f64::EPSILON / 2.0;
 
-/// Running sums about a centre, with the largest distance they have seen, which bounds their rounding error.
+/// Running sums about a centre, and the largest distance so far, which bounds their rounding error.
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Estimate {
