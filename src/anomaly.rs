@@ -1,4 +1,4 @@
-//! The record of one anomaly, as topic `anomalies` and `anomaly score` carry it and the table stores it.
+//! The record of one anomaly: in topic `anomalies`, in the output of `anomaly score`, and in the table.
 
 use std::collections::BTreeMap;
 
@@ -6,40 +6,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Timestamp;
 
-/// Where an event came from. With `kind` it is the anomaly's identity.
+/// Source of an event. With `kind` it is the anomaly's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RecordId {
     /// Kafka topic, or a file's name.
     pub topic: String,
-    /// 0 for a file.
+    /// Kafka partition; 0 for a file.
     pub partition: i32,
     /// Kafka offset, or the zero-based index of the record in its file.
     pub offset: i64,
-    /// Counts values within one record.
+    /// Index of the value within its record.
     pub index: i32,
 }
 
-/// The identity of an anomaly: where its event came from, and which kind of anomaly it is.
+/// Identity of an anomaly: the source of its event, and its kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AnomalyId {
-    /// Where the event came from.
+    /// Source of the event.
     pub source: RecordId,
-    /// As [`Anomaly::kind`].
+    /// Kind of the anomaly, as [`Anomaly::kind`].
     pub kind: String,
 }
 
-/// How far from what was expected.
+/// Severity of an anomaly, by its distance from the expected value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// From the threshold.
+    /// The score is beyond the threshold.
     Warning,
-    /// From twice the threshold.
+    /// The score is at least twice the threshold.
     Critical,
 }
 
 impl Severity {
-    /// Its stable name.
+    /// Returns the stable name of the severity.
     pub fn as_str(self) -> &'static str {
         match self {
             Severity::Warning => "warning",
@@ -48,18 +48,18 @@ impl Severity {
     }
 }
 
-/// On which side of the expected band.
+/// Side of the expected range on which the value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// Above.
+    /// The value is above the range.
     High,
-    /// Below.
+    /// The value is below the range.
     Low,
 }
 
 impl Direction {
-    /// Its stable name.
+    /// Returns the stable name of the direction.
     pub fn as_str(self) -> &'static str {
         match self {
             Direction::High => "high",
@@ -68,65 +68,66 @@ impl Direction {
     }
 }
 
-/// Version of the record that this program writes. Version 1 had neither `expected` nor `evidence` in every build.
+/// Version of the record that this program writes. Some builds wrote version 1 without `expected` and `evidence`.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// The record, [`SCHEMA_VERSION`]. Numbers are finite; times are UTC. A number is absent where the method or the kind has none.
+/// The record of an anomaly in version [`SCHEMA_VERSION`]. Numbers are finite; times are UTC. A number is absent if the
+/// method or the kind does not have it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Anomaly {
-    /// [`SCHEMA_VERSION`], or 1 of an earlier program.
+    /// Version of the record: [`SCHEMA_VERSION`], or 1 from an earlier program.
     pub schema_version: u32,
-    /// `point`
+    /// Kind of the anomaly, such as `point`.
     pub kind: String,
-    /// Of the event.
+    /// Device of the event.
     pub device_id: String,
-    /// Of the event.
+    /// Metric of the event; `None` if it has none.
     pub metric_name: Option<String>,
-    /// Of the event.
+    /// Value of the event.
     pub metric_value: f64,
-    /// Of the event, or of its record; only a file's row can have none.
+    /// Time of the event or of its record; only a file's row can lack both.
     pub timestamp: Option<Timestamp>,
     /// Name of the method.
     pub method: String,
-    /// Higher is more abnormal; `f64::MAX` when the deviation is 0.
+    /// Distance from normal; higher is more abnormal. `f64::MAX` if the deviation is 0.
     pub score: f64,
-    /// In the unit of the score.
+    /// Threshold in the unit of the score.
     pub threshold: Option<f64>,
     /// The value that the method expected.
     pub expected: Option<f64>,
-    /// Least expected value.
+    /// Lower end of the expected range.
     pub lower: f64,
-    /// Greatest expected value.
+    /// Upper end of the expected range.
     pub upper: f64,
     /// Mean that the value was compared with.
     pub mean: Option<f64>,
     /// Standard deviation that belongs to the mean, before any floor.
     pub std_dev: Option<f64>,
-    /// Signed distance in deviations; absent also when the deviation is 0.
+    /// Signed distance in deviations; also absent if the deviation is 0.
     pub z_score: Option<f64>,
-    /// Further numbers of the method by name: with the window they suffice to repeat its arithmetic.
+    /// Further numbers of the method by name. Together with the window they suffice to repeat its arithmetic.
     #[serde(default)]
     pub evidence: BTreeMap<String, f64>,
-    /// Side.
+    /// Side of the expected range on which the value is.
     pub direction: Direction,
-    /// Distance.
+    /// Severity by the distance from the expected value.
     pub severity: Severity,
-    /// The producer's header `anomaly-label`.
+    /// Label of the producer, from the header `anomaly-label`.
     pub label: Option<String>,
-    /// Number of values that were judged against.
+    /// Number of preceding values that the value was compared with.
     pub window_count: u32,
     /// The most recent values before this one, oldest first.
     pub window: Vec<f64>,
-    /// Identity.
+    /// Source of the event.
     pub source: RecordId,
 }
 
 impl Anomaly {
-    /// Reads a record of topic `anomalies`. Where version 1 has no `expected`, it is the mean, as both methods of that time
-    /// expected it; where it has no `evidence`, that is empty.
+    /// Parses a record of topic `anomalies`. If a record of version 1 has no `expected`, it is the mean, which both
+    /// methods of that version expected. If it has no `evidence`, that is empty.
     ///
     /// # Errors
-    /// When it is no anomaly.
+    /// Fails if the JSON is not an anomaly.
     pub fn from_json(json: &[u8]) -> Result<Anomaly, serde_json::Error> {
         let mut anomaly = serde_json::from_slice::<Anomaly>(json)?;
         if anomaly.schema_version < SCHEMA_VERSION && anomaly.expected.is_none() {
@@ -135,13 +136,13 @@ impl Anomaly {
         Ok(anomaly)
     }
 
-    /// Its identity.
+    /// Returns the identity of the anomaly.
     pub fn id(&self) -> AnomalyId {
         AnomalyId { source: self.source.clone(), kind: self.kind.clone() }
     }
 
-    /// How many times its threshold the score is. Without a threshold, how many times half of the band the value is away from
-    /// the middle of the band.
+    /// Returns the ratio of the score to its threshold. Without a threshold it is the distance from the middle of the
+    /// range, divided by half its width.
     pub fn times_threshold(&self) -> f64 {
         if let Some(threshold) = self.threshold {
             return self.score / threshold;
@@ -152,9 +153,9 @@ impl Anomaly {
     }
 }
 
-/// The columns of an anomaly in the database with their SQL types, in the order of the table: the fields of `source` with a
-/// prefix, the others, then the time of the detection. The only list of its kind: tests compare it with the fields, the schema,
-/// the select lists, COPY, the CSV and the description of the API.
+/// The columns of an anomaly in the database with their SQL types, in the order of the table. They are the fields of
+/// `source` with a prefix, the other fields, and the time of the detection. This is the only list of columns. Tests
+/// compare it with the fields, the schema, the select lists, COPY, the CSV and the description of the API.
 pub const COLUMNS: [(&str, &str); 26] = [
     ("source_topic", "text"),
     ("source_partition", "integer"),
@@ -185,13 +186,13 @@ pub const COLUMNS: [(&str, &str); 26] = [
 ];
 
 #[cfg(test)]
-/// A sample, and the names of the columns, for other tests.
+/// A sample anomaly and the names of the columns, for the tests of other files.
 pub mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
 
-    /// A record with plain figures: mean 10, deviation 1.
+    /// Returns a record with plain figures: mean 10, deviation 1.
     pub fn sample(value: f64) -> Anomaly {
         Anomaly {
             schema_version: SCHEMA_VERSION,
@@ -219,7 +220,7 @@ pub mod tests {
         }
     }
 
-    /// Names of columns as the JSON has them, those of `source` apart.
+    /// Returns the columns' names as in the JSON: those of the record and, separately, those of `source`.
     pub fn json_names() -> (BTreeSet<String>, BTreeSet<String>) {
         let names = COLUMNS.iter().map(|(name, _)| if *name == "event_time" { "timestamp" } else { name });
         let (source, own) = names.partition::<Vec<_>, _>(|name| name.starts_with("source_"));
@@ -252,7 +253,7 @@ pub mod tests {
             old.as_object_mut().unwrap().remove(absent);
         }
         assert_eq!(Anomaly::from_json(old.to_string().as_bytes()).unwrap(), later);
-        // In the new version a number that is absent is absent.
+        // In version 2 an absent number is not replaced.
         let none = Anomaly { mean: Some(10.0), expected: None, ..now };
         assert_eq!(Anomaly::from_json(json(&none).to_string().as_bytes()).unwrap(), none);
     }

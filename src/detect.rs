@@ -1,5 +1,5 @@
-//! Event -> series -> method -> anomaly. One [`Detector`] holds the windows of the partitions that it is given; what it
-//! did since the last commit can be taken back. Knows nothing of Kafka, files or clocks.
+//! Judges events: event -> series -> method -> anomaly. A [`Detector`] has the windows of its partitions, and can undo
+//! the changes since the last commit. It depends neither on Kafka, nor on files, nor on clocks.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,16 +14,17 @@ use crate::series::snapshot::Fingerprint;
 use crate::series::{self, Evictions, SeriesLimits, SeriesTable, SlotHint, UndoLog};
 use crate::window::Window;
 
-/// Which policy holds, and what else a detector must know.
+/// Settings of a detector: the policy and limits that decide no verdict.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DetectionSettings {
-    /// What decides a verdict. Its fingerprint is written to each status row.
+    /// Policy that decides the verdicts. Its fingerprint is written to each status row.
     pub policy: Policy,
-    /// Values that an anomaly carries. It decides no verdict.
+    /// Number of preceding values stored with an anomaly. It decides no verdict.
     pub context: usize,
-    /// Series that a partition may have. It decides no verdict: each eviction is recorded.
+    /// Maximum number of series per partition. It decides no verdict, because each eviction is recorded.
     pub max_series: usize,
-    /// Seconds of silence, by the partition's own clock, after which a series is forgotten; `None`: never. As above.
+    /// Seconds of silence, by the partition's clock, after which a series is evicted; `None` means never. It decides no
+    /// verdict.
     pub idle_after: Option<u32>,
 }
 
@@ -35,13 +36,13 @@ impl Default for DetectionSettings {
 }
 
 impl DetectionSettings {
-    /// What a partition's table may hold.
+    /// Returns the limits of a partition's table.
     pub fn bounds(&self) -> SeriesLimits {
         SeriesLimits { max_series: self.max_series, idle_after: self.idle_after }
     }
 
-    /// Differs if the policy differs. Only values other than the default go into it, in the order of their names: so a setting
-    /// that a later version adds changes no fingerprint until it is used.
+    /// Returns the fingerprint of the policy. Only values other than the default are part of it, in the order of their
+    /// names. So a setting that a later version adds changes no fingerprint until it is used.
     pub fn fingerprint(&self) -> Fingerprint {
         let text = serde_json::to_vec(&self.policy.changed()).unwrap_or_default();
         let mut fingerprint = Fingerprint::default();
@@ -50,7 +51,7 @@ impl DetectionSettings {
     }
 }
 
-/// A fingerprint as people see it.
+/// Formats a fingerprint as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -58,20 +59,20 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What became of an event.
+/// Verdict on an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// Too few values before it.
+    /// The series has too few preceding values.
     Learning,
-    /// As expected.
+    /// The value is within the expected range.
     Normal,
-    /// Beyond.
+    /// The value is outside of the expected range.
     Anomalous(Box<Anomaly>),
-    /// The policy excludes the series: nothing is judged, and the value joins no window.
+    /// The policy excludes the series: the value is not judged, and joins no window.
     Excluded,
 }
 
-/// Judges events in the order in which they are given.
+/// Judges events in the given order.
 pub struct Detector {
     settings: DetectionSettings,
     fingerprint: Fingerprint,
@@ -83,7 +84,7 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// `None` when the policy names a method that does not exist.
+    /// Creates a detector; `None` if the policy names a method that does not exist.
     pub fn new(settings: DetectionSettings) -> Option<Self> {
         let policies = PolicyTable::new(&settings.policy)?;
         let fingerprint = settings.fingerprint();
@@ -98,9 +99,9 @@ impl Detector {
         })
     }
 
-    /// Judges records of one partition, through what `judge` is given.
+    /// Lets `judge` judge records of one partition.
     pub fn within<T>(&mut self, partition: i32, judge: impl FnOnce(&mut Judge<'_>) -> T) -> T {
-        // Taken out meanwhile, so that the others can be looked at.
+        // The table is removed meanwhile, so that `judge` can read the other tables.
         let mut table = self.tables.remove(&partition).unwrap_or_default();
         self.trail.lend(&mut table);
         let mut judging = Judge {
@@ -123,58 +124,58 @@ impl Detector {
         judged
     }
 
-    /// What was done is final.
+    /// Makes all changes final.
     pub fn commit(&mut self) {
         self.trail.commit(&mut self.tables);
     }
 
-    /// Takes back everything since the last commit.
+    /// Undoes all changes since the last commit.
     pub fn rollback(&mut self) {
         self.trail.rollback(&mut self.tables);
     }
 
-    /// What decides verdicts.
+    /// Returns the settings.
     pub fn settings(&self) -> &DetectionSettings {
         &self.settings
     }
 
-    /// The policies of series, resolved.
+    /// Returns the resolved policies of the series.
     pub fn policies(&self) -> &PolicyTable {
         &self.policies
     }
 
-    /// Of the settings.
+    /// Returns the fingerprint of the policy.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// The series of a partition, as they were restored.
+    /// Adds the restored table of a partition.
     pub fn adopt(&mut self, partition: i32, table: SeriesTable) {
         self.tables.insert(partition, table);
     }
 
-    /// The series of a partition.
+    /// Returns the table of a partition.
     pub fn table(&self, partition: i32) -> Option<&SeriesTable> {
         self.tables.get(&partition)
     }
 
-    /// To tell it of snapshots.
+    /// Returns the table of a partition as mutable, to mark its snapshots as written.
     pub fn table_mut(&mut self, partition: i32) -> Option<&mut SeriesTable> {
         self.tables.get_mut(&partition)
     }
 
-    /// Forgets a partition that now belongs to another worker.
+    /// Removes a partition that now belongs to another worker.
     pub fn forget(&mut self, partition: i32) {
         debug_assert!(!self.trail.holds(partition), "its steps would be taken back from another table");
         self.tables.remove(&partition);
     }
 
-    /// Number of series held of one partition.
+    /// Returns the number of series of one partition.
     pub fn series_of(&self, partition: i32) -> usize {
         self.tables.get(&partition).map_or(0, SeriesTable::len)
     }
 
-    /// Committed evictions since the last call.
+    /// Returns the numbers of committed evictions since the last call.
     pub fn take_evictions(&mut self) -> Evictions {
         self.tables
             .values_mut()
@@ -183,7 +184,7 @@ impl Detector {
     }
 }
 
-/// The windows of one partition, and what decides verdicts.
+/// Judges the events of one partition.
 pub struct Judge<'d> {
     table: SeriesTable,
     bounds: SeriesLimits,
@@ -191,36 +192,37 @@ pub struct Judge<'d> {
     context: usize,
     others: &'d BTreeMap<i32, SeriesTable>,
     key: &'d mut String,
-    /// Of the events that were announced.
+    /// Slot hints of the announced events.
     guesses: &'d mut Vec<SlotHint>,
-    /// Which of them is the next.
+    /// Index of the next announced event.
     next: usize,
-    /// The series judged last was made here while this partition had it already.
+    /// Another partition that already had the series that was just created here.
     split: Option<i32>,
-    /// Of the record that is judged next.
+    /// Time of the current record, in milliseconds.
     time: Option<i64>,
-    /// More events of the same record follow.
+    /// Whether more events of the same record follow.
     has_more: bool,
 }
 
 impl Judge<'_> {
-    /// The time of the record that is judged next, its own, in milliseconds: it moves the partition's clock.
+    /// Sets the record's own time for the next events, in milliseconds. It advances the partition's clock.
     pub fn pass(&mut self, time: Option<i64>) {
         self.time = time;
     }
 
-    /// Says whether more events of the same record follow the next one. Series are evicted between records only, because a
-    /// restart replays whole records.
+    /// Sets whether more events of the same record follow the next one. Series are evicted only between records,
+    /// because a restart replays whole records.
     pub fn set_has_more(&mut self, has_more: bool) {
         self.has_more = has_more;
     }
 
-    /// The other partition that has the series judged last, if that was made here just now.
+    /// Returns the other partition that already has the series judged last, if the series was created here just now.
     pub fn take_split(&mut self) -> Option<i32> {
         self.split.take()
     }
 
-    /// Announces the events that are judged next, in this order. It costs little, and saves much where there are many series.
+    /// Announces the events that are judged next, in this order. The call is cheap, and is faster overall if there are
+    /// many series.
     pub fn approach<'e>(&mut self, events: impl Iterator<Item = &'e Event<'e>>) {
         self.next = 0;
         self.guesses.clear();
@@ -233,8 +235,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Judges one event, then lets its value join the window. An event of an excluded series only moves the clock.
-    /// The label is asked for when the event is anomalous.
+    /// Judges one event, then appends its value to the window. An event of an excluded series only advances the clock.
+    /// The label is read only if the event is anomalous.
     pub fn judge(
         &mut self,
         source: &RecordId,
@@ -261,8 +263,8 @@ impl Judge<'_> {
         verdict.unwrap_or(Verdict::Excluded)
     }
 
-    /// As [`judge`](Self::judge), with the exact figures of every event; `None` while learning, and of an excluded
-    /// series.
+    /// Judges an event as [`judge`](Self::judge) does, and returns its exact figures. They are `None` while learning,
+    /// and for an excluded series.
     pub fn explain(
         &mut self,
         source: &RecordId,
@@ -282,7 +284,7 @@ impl Judge<'_> {
         explained.flatten()
     }
 
-    /// `None` of an excluded series.
+    /// Calls a function with the window of the event's series; returns `None` if the series is excluded.
     fn with_window<T>(
         &mut self,
         offset: i64,
@@ -361,10 +363,10 @@ fn record(
     }
 }
 
-/// For a judge of changes that others made.
+/// Methods for tests that check changes against those of a worker.
 #[cfg(test)]
 impl Detector {
-    /// From now on this policy holds.
+    /// Sets the policy that applies from now on.
     pub fn change(&mut self, policy: Policy) {
         let before = std::mem::replace(&mut self.settings.policy, policy);
         self.policies = PolicyTable::new(&self.settings.policy).expect("methods");
@@ -409,7 +411,7 @@ mod tests {
         assert_eq!(other.fingerprint(), default().fingerprint());
     }
 
-    /// So a setting that a later version adds, with its default, begins no new epoch.
+    /// A default setting of a later version must not start a new epoch.
     #[test]
     fn defaults_are_not_part_of_the_fingerprint() {
         let print = |text: &str| Sha256::digest(text)[..6].to_vec();

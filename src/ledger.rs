@@ -30,7 +30,7 @@ pub struct SinkRecord {
 pub struct LedgerPosition {
     /// Offset of the next record to store.
     pub next: i64,
-    /// The id of the topic that the offset belongs to; `None` when it was not known.
+    /// Id of the topic that the offset belongs to; `None` if it was unknown.
     pub topic_id: Option<String>,
 }
 
@@ -80,36 +80,36 @@ impl fmt::Display for LedgerError {
     }
 }
 
-/// The database, as the sink sees it.
+/// The database, as the sink uses it.
 pub trait Ledger: Send {
-    /// Returns the positions of these partitions; a partition that was never written is missing.
+    /// Returns the positions of these partitions, without those that were never written.
     ///
     /// # Errors
-    /// [`LedgerError::Unavailable`] and [`LedgerError::Failed`].
+    /// Fails with [`LedgerError::Unavailable`] or [`LedgerError::Failed`].
     fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, LedgerPosition>, LedgerError>;
 
     /// Sets the position of a partition that has none yet.
     ///
     /// # Errors
-    /// As [`positions`](Self::positions).
+    /// Fails as [`positions`](Self::positions) does.
     fn begin(&mut self, partition: i32, at: &LedgerPosition) -> Result<(), LedgerError>;
 
     /// Stores the topic's id for these partitions, if none is stored yet.
     ///
     /// # Errors
-    /// As [`positions`](Self::positions).
+    /// Fails as [`positions`](Self::positions) does.
     fn note_topic_id(&mut self, partitions: &[i32], topic_id: &str) -> Result<(), LedgerError>;
 
     /// Stores the records and advances each partition from its old to its new offset, all or nothing.
     ///
     /// # Errors
-    /// As [`positions`](Self::positions), or [`LedgerError::Moved`]; nothing was stored.
+    /// Fails as [`positions`](Self::positions) does, or with [`LedgerError::Moved`]. Nothing was stored then.
     fn write(&mut self, entries: &[SinkRecord], moves: &BTreeMap<i32, (i64, i64)>)
     -> Result<WrittenBatch, LedgerError>;
 
     /// Returns the refused records that are still stored.
     ///
     /// # Errors
-    /// As [`positions`](Self::positions).
+    /// Fails as [`positions`](Self::positions) does.
     fn rejects(&mut self) -> Result<OpenRejects, LedgerError>;
 }
