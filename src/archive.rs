@@ -1,5 +1,5 @@
-//! What can be asked about anomalies that are already recorded: the questions, the plain data that answers them, and the
-//! trait that stands between the pages and the database. Knows neither SQL nor HTTP.
+//! Queries for recorded anomalies: the parameters, the plain data of the results, and the trait between the pages and
+//! the database. It depends neither on SQL nor on HTTP.
 
 mod count;
 mod follow;
@@ -18,45 +18,45 @@ pub use dead_letter::{DeadLetter, Excerpt, Known, Outside};
 pub use follow::{CommittedAnomaly, Cursor, Follower};
 pub use review::{MAX_NOTE, NewReview, Quality, Review, ReviewRecord};
 
-/// Rows of one page when nobody says otherwise.
+/// Number of rows of one page, unless the query sets another.
 pub const DEFAULT_LIMIT: u32 = 50;
-/// Most rows of one page.
+/// Maximum number of rows of one page.
 pub const MAX_LIMIT: u32 = 500;
-/// Devices that are remembered although they have no anomaly, at the most.
+/// Maximum number of stored devices without an anomaly.
 pub const MOST_DEVICES: f64 = 2_000_000.0;
-/// Milliseconds between an event's own time and its detection that need no remark.
+/// Maximum difference between an event's time and its detection that counts as punctual, in milliseconds.
 pub const PUNCTUAL: i64 = 60_000;
 
-/// Which anomalies. What is empty restricts nothing; of several values of one part any will do.
+/// Selects anomalies. An empty field restricts nothing; of several values in one field any may match.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Filter {
-    /// Exactly these devices.
+    /// Devices by exact name.
     pub devices: Vec<String>,
-    /// Exactly these metrics.
+    /// Metrics by exact name.
     pub metrics: Vec<String>,
-    /// These severities.
+    /// Severities of the anomalies.
     pub severities: Vec<Severity>,
-    /// Found by these methods.
+    /// Methods that found the anomalies.
     pub methods: Vec<String>,
-    /// With these labels of the producer.
+    /// Labels of the producer.
     pub labels: Vec<String>,
-    /// With these reviews.
+    /// Newest reviews of the anomalies.
     pub reviews: Vec<Review>,
-    /// Event time at or after.
+    /// Start of the range of event time, included.
     pub from: Option<Timestamp>,
-    /// Event time before.
+    /// End of the range of event time, excluded.
     pub to: Option<Timestamp>,
-    /// Nothing can match.
+    /// Whether no anomaly can match.
     pub is_impossible: bool,
 }
 
 impl Filter {
-    /// Whether anything but devices, metrics, severities and time restricts: this is what totals can answer.
+    /// Returns whether only devices, metrics, severities and time restrict, so that totals can answer.
     pub fn is_plain(&self) -> bool {
         self.methods.is_empty() && self.labels.is_empty() && self.reviews.is_empty()
     }
 
-    /// Width of the range in milliseconds; as wide as can be when it has no end.
+    /// Returns the width of the range in milliseconds; the maximum if the range has no end.
     pub fn width(&self) -> i64 {
         match (self.from, self.to) {
             (Some(from), Some(to)) => to.millis().saturating_sub(from.millis()),
@@ -65,27 +65,27 @@ impl Filter {
     }
 }
 
-/// A place in the order of pages: newest event first, then by identity, all descending.
+/// Position in the order of pages: newest event first, then by identity, all descending.
 ///
 /// Times are compared in milliseconds, the resolution in which anomalies are recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageKey {
-    /// Event time.
+    /// Time of the event.
     pub time: Timestamp,
-    /// `source.topic`
+    /// Topic of the event, `source.topic`.
     pub topic: String,
-    /// `source.partition`
+    /// Partition of the event, `source.partition`.
     pub partition: i32,
-    /// `source.offset`
+    /// Offset of the event, `source.offset`.
     pub offset: i64,
-    /// `source.index`
+    /// Index of the event, `source.index`.
     pub index: i32,
-    /// `kind`
+    /// Kind of the anomaly.
     pub kind: String,
 }
 
 impl PageKey {
-    /// The place of a record; `None` when it has no time (no row of the database lacks one).
+    /// Returns the position of a record; `None` if it has no time. Every row of the database has one.
     pub fn of(anomaly: &Anomaly) -> Option<PageKey> {
         let source = &anomaly.source;
         Some(PageKey {
@@ -98,7 +98,7 @@ impl PageKey {
         })
     }
 
-    /// The reverse of its text.
+    /// Parses the text that `Display` writes.
     pub fn parse(text: &str) -> Option<PageKey> {
         let mut parts = text.splitn(6, '.');
         let mut next = || parts.next();
@@ -112,38 +112,38 @@ impl PageKey {
 }
 
 impl fmt::Display for PageKey {
-    /// The topic comes last: it is the only part that may hold dots.
+    /// Writes the topic last, because only the topic may contain dots.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PageKey { time, topic, partition, offset, index, kind } = self;
         write!(f, "{}.{partition}.{offset}.{index}.{kind}.{topic}", time.millis())
     }
 }
 
-/// A row: the record, and when it was detected.
+/// A row of the table: the record of an anomaly, and its detection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StoredAnomaly {
-    /// As topic `anomalies` carries it.
+    /// Record as in topic `anomalies`.
     #[serde(flatten)]
     pub anomaly: Anomaly,
-    /// By the detector's clock.
+    /// Time of the detection, by the detector's clock.
     pub detected_at: Timestamp,
-    /// What people say of it.
+    /// Newest review of the anomaly.
     pub review: Review,
 }
 
-/// Some records, newest first.
+/// One page of anomalies, newest first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AnomalyPage {
-    /// At most as many as were asked for.
+    /// Rows of the page, at most the requested number.
     pub records: Vec<StoredAnomaly>,
-    /// Where the next page starts; `None` on the last.
+    /// Position at which the next page starts; `None` on the last page.
     pub next: Option<PageKey>,
 }
 
-/// An order of anomalies that is not that of time.
+/// Order of anomalies other than by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ranking {
-    /// The farthest from what was expected first.
+    /// By score, the highest first.
     Score,
     /// By device, then newest first.
     Device,
@@ -151,14 +151,14 @@ pub enum Ranking {
     Metric,
 }
 
-/// Why there is no answer.
+/// Reason why a query has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// Not reachable.
+    /// The database cannot be reached.
     Unavailable(Unavailable),
-    /// Reachable, but the question takes longer than is allowed.
+    /// The database can be reached, but the query takes too long.
     Slow,
-    /// It answered, and refused; the text says the remedy.
+    /// The database refused; the text includes the remedy.
     Refused(String),
 }
 
@@ -175,113 +175,115 @@ impl fmt::Display for NoAnswer {
 /// Queries for the rows of anomalies. Every call may block.
 ///
 /// # Errors
-/// All calls return [`NoAnswer`].
+/// All calls fail with [`NoAnswer`].
 pub trait AnomalyQueries {
-    /// At most `limit` anomalies, newest first, that come after `before` in this order.
+    /// Returns at most `limit` anomalies that come after `before`, newest first.
     fn newest(&self, filter: &Filter, before: Option<&PageKey>, limit: u32) -> Result<AnomalyPage, NoAnswer>;
 
-    /// At most `limit` anomalies, newest first, that come just before `after` in this order; `next` says whether there are more
+    /// Returns at most `limit` anomalies that come just before `after`, newest first. `next` is set if there are more
     /// of them on that side.
     fn newer(&self, filter: &Filter, after: &PageKey, limit: u32) -> Result<AnomalyPage, NoAnswer>;
 
-    /// At most `limit` anomalies in another order than that of time.
+    /// Returns at most `limit` anomalies in an order other than by time.
     fn ranked(&self, filter: &Filter, order: Ranking, limit: u32) -> Result<Vec<StoredAnomaly>, NoAnswer>;
 
-    /// All anomalies of one record: usually one.
+    /// Returns all anomalies of one record; usually it has one.
     fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer>;
 
-    /// At most `limit` anomalies that were detected from `since` on and whose own times are not in the filter's range, which has both ends, newest
-    /// detection first. Times up to [`PUNCTUAL`] from the detection count as its own.
+    /// Returns anomalies that were detected from `since` on and whose own times are outside of the filter's range. The
+    /// range must have both ends. At most `limit` are returned, newest detection first. An event up to [`PUNCTUAL`]
+    /// from its detection counts as punctual.
     fn outside(&self, filter: &Filter, since: Timestamp, limit: u32) -> Result<Outside, NoAnswer>;
 
-    /// How many anomalies were detected from `since` on, whatever their own times.
+    /// Returns the number of anomalies that were detected from `since` on, whatever their own times.
     fn fresh(&self, filter: &Filter, since: Timestamp) -> Result<u64, NoAnswer>;
 }
 
 /// Queries for numbers of anomalies, by time and by name. Every call may block.
 ///
 /// # Errors
-/// All calls return [`NoAnswer`].
+/// All calls fail with [`NoAnswer`].
 pub trait CountQueries {
-    /// Anomalies by time. The filter's own range does not count.
+    /// Counts anomalies by time. The filter's own range is ignored.
     fn by_time(&self, filter: &Filter, bins: &Bins) -> Result<Vec<BinCount>, NoAnswer>;
 
-    /// The devices with most anomalies in the filter's range, most first.
+    /// Returns the devices with most anomalies in the filter's range, most first.
     fn by_device(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer>;
 
-    /// The metrics with most anomalies in the filter's range, most first.
+    /// Returns the metrics with most anomalies in the filter's range, most first.
     fn by_metric(&self, filter: &Filter, limit: u32) -> Result<Vec<NameCount>, NoAnswer>;
 
-    /// Anomalies of some devices by time. The filter's own range and device do not count.
+    /// Counts anomalies of some devices by time. The filter's own range and devices are ignored.
     fn lanes(&self, filter: &Filter, bins: &Bins, devices: &[String]) -> Result<Vec<LaneCount>, NoAnswer>;
 }
 
-/// Queries for what the detectors and the sink report. Every call may block.
+/// Queries for the reports of the detectors and the sink. Every call may block.
 ///
 /// # Errors
-/// All calls return [`NoAnswer`].
+/// All calls fail with [`NoAnswer`].
 pub trait ReportQueries {
-    /// What was judged in `from <= minute < to`, by stretches of `grain` milliseconds that begin with `from`.
+    /// Returns the outcomes of `from <= minute < to`, in intervals of `grain` milliseconds that start at `from`.
     fn coverage(&self, from: Timestamp, to: Timestamp, grain: i64) -> Result<Vec<CoverageRow>, NoAnswer>;
 
-    /// What arrived from then on, by the detectors' clocks: by stretches of `grain` milliseconds that begin with `from`.
+    /// Returns the arrivals since `from` by the detectors' clocks, in intervals of `grain` milliseconds that start at
+    /// `from`.
     fn activity(&self, from: Timestamp, grain: i64) -> Result<Vec<ActivityRow>, NoAnswer>;
 
-    /// The last heartbeat of every partition.
+    /// Returns the last heartbeat of every partition.
     fn status(&self) -> Result<Vec<StatusRow>, NoAnswer>;
 
-    /// The conditions that the detectors hold, degrading ones first.
+    /// Returns the active conditions of the detectors, degrading ones first.
     fn conditions(&self) -> Result<Vec<ConditionRow>, NoAnswer>;
 
-    /// What a settings' hash stands for, as names and values; `None` when it is not known.
+    /// Returns the settings with this hash, as names and values; `None` if the hash is unknown.
     fn settings(&self, hash: &str) -> Result<Option<Vec<(String, String)>>, NoAnswer>;
 
-    /// How many rows the table of anomalies refused from `since` on.
+    /// Returns the number of rows that the table of anomalies has refused since `since`.
     fn refused(&self, since: Timestamp) -> Result<u64, NoAnswer>;
 
-    /// At most `limit` rejected records of the detectors' samples, newest first.
+    /// Returns at most `limit` rejected records of the detectors' samples, newest first.
     fn dead_letters(&self, limit: u32) -> Result<Vec<DeadLetter>, NoAnswer>;
 
-    /// Whether a device of exactly this name sends, as far as the detectors have said.
+    /// Returns whether a device of exactly this name sends, according to the detectors' reports.
     fn knows(&self, device: &str) -> Result<Known, NoAnswer>;
 
-    /// At most `limit` devices that have anomalies and this text in their names, whatever its case, in the order of names.
+    /// Returns at most `limit` devices that have anomalies and this text in their names, in any case, ordered by name.
     fn search(&self, text: &str, limit: u32) -> Result<Vec<String>, NoAnswer>;
 
-    /// The database's clock.
+    /// Returns the time of the database's clock.
     fn clock(&self) -> Result<Timestamp, NoAnswer>;
 }
 
-/// Reviews: reads and adds them. Every call may block.
+/// Queries that read and add reviews. Every call may block.
 ///
 /// # Errors
-/// All calls return [`NoAnswer`].
+/// All calls fail with [`NoAnswer`].
 pub trait ReviewQueries {
-    /// All reviews of one anomaly, newest first.
+    /// Returns all reviews of one anomaly, newest first.
     fn reviews_of(&self, id: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer>;
 
-    /// Adds a review; `false` when there is no such anomaly.
+    /// Adds a review; returns `false` if there is no such anomaly.
     fn add_review(&self, review: &NewReview) -> Result<bool, NoAnswer>;
 
-    /// Reviews in a range of event time: how many anomalies have each, by their newest reviews. `None` is not among them.
+    /// Returns the number of anomalies per newest review, in a range of event time. `Review::None` is not included.
     fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer>;
 
-    /// How good the detection was, day by day.
+    /// Returns the precision of the detection, day by day.
     fn quality(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, NoAnswer>;
 }
 
 /// The store of recorded anomalies. Every call may block.
 ///
 /// # Errors
-/// All calls return [`NoAnswer`].
+/// All calls fail with [`NoAnswer`].
 pub trait Archive: AnomalyQueries + CountQueries + ReportQueries + ReviewQueries + Send + Sync {
-    /// Whether it answers at all.
+    /// Checks that the database answers.
     fn ping(&self) -> Result<(), NoAnswer>;
 
-    /// How far the sinks are.
+    /// Returns the positions of the sinks.
     fn position(&self) -> Result<Cursor, NoAnswer>;
 
-    /// A follower, connected.
+    /// Connects a new follower.
     fn follow(&self) -> Result<Box<dyn Follower>, NoAnswer>;
 }
 

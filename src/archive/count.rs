@@ -6,20 +6,20 @@ use crate::health::{Activity, ConditionSeverity};
 /// Number of anomalies per severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Count {
-    /// Number of critical anomalies.
+    /// Number of anomalies that are critical.
     pub critical: u64,
-    /// Number of warnings.
+    /// Number of anomalies that are warnings.
     pub warning: u64,
 }
 
 impl Count {
-    /// Returns the sum.
+    /// Returns the number of anomalies of both severities.
     pub fn total(self) -> u64 {
         self.critical + self.warning
     }
 }
 
-/// Anomalies in one bin of time; empty bins are absent.
+/// Number of anomalies in one bin of time; empty bins are absent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BinCount {
     /// Index from the start of the range.
@@ -28,36 +28,36 @@ pub struct BinCount {
     pub count: Count,
 }
 
-/// Anomalies of one device or of one metric.
+/// Number of anomalies of one device or of one metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NameCount {
-    /// Name; `None`: events without a metric.
+    /// Name; `None` stands for events without a metric.
     pub name: Option<String>,
-    /// Number of its anomalies.
+    /// Number of anomalies with this name.
     pub count: Count,
 }
 
-/// Anomalies of one device in one bin of time.
+/// Number of anomalies of one device in one bin of time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaneCount {
-    /// Device.
+    /// Name of the device.
     pub device: String,
-    /// Index, as in [`BinCount`].
+    /// Index of the bin, as in [`BinCount`].
     pub bin: usize,
     /// Number of anomalies in the bin.
     pub count: Count,
 }
 
-/// Outcomes in one or more minutes of event time, over all partitions; minutes without events are absent.
+/// Outcomes in one or more minutes of event time, over all partitions. Minutes without events are absent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CoverageRow {
     /// Start of the first minute.
     pub minute: Timestamp,
-    /// Values with a verdict.
+    /// Number of values with a verdict.
     pub judged: u64,
-    /// Values of series with too few values.
+    /// Number of values of series with too few preceding values.
     pub learning: u64,
-    /// Rejected records.
+    /// Number of rejected records.
     pub rejected: u64,
 }
 
@@ -66,37 +66,37 @@ pub struct CoverageRow {
 pub struct StatusRow {
     /// Consumer group of the detector.
     pub group: String,
-    /// Input topic.
+    /// Topic that the detector reads.
     pub topic: String,
-    /// Partition of that topic.
+    /// Partition of the input topic.
     pub partition: i32,
-    /// Instance that owns it.
+    /// Name of the instance that owns the partition.
     pub worker: String,
-    /// State of the worker.
+    /// State of the worker, as it reported it.
     pub state: String,
-    /// Next offset to judge.
+    /// Offset of the next record to judge.
     pub committed: Option<i64>,
-    /// Waiting records, including those of open transactions; `None` if unknown.
+    /// Number of waiting records, including those of open transactions; `None` if unknown.
     pub lag: Option<i64>,
-    /// End of the partition, including open transactions.
+    /// End offset of the partition, including open transactions.
     pub high_watermark: Option<i64>,
-    /// Values judged since the group began.
+    /// Number of values judged since the group was created.
     pub judged: Option<i64>,
-    /// Values learned since the group began.
+    /// Number of values learned since the group was created.
     pub learning: Option<i64>,
-    /// Records rejected since the group began.
+    /// Number of records rejected since the group was created.
     pub rejected: Option<i64>,
-    /// Values of excluded series since the group began.
+    /// Number of values of excluded series since the group was created.
     pub excluded: Option<i64>,
-    /// When the newest record was consumed, by the detector's clock.
+    /// Time at which the newest record was consumed, by the detector's clock.
     pub arrived_at: Option<Timestamp>,
-    /// Newest event time judged.
+    /// Newest event time that was judged.
     pub event_time: Option<Timestamp>,
-    /// Number of series.
+    /// Number of series of the partition.
     pub series: i64,
     /// Hash of the current settings.
     pub settings_hash: String,
-    /// When it was written.
+    /// Time at which the heartbeat was written.
     pub updated_at: Timestamp,
     /// Age in seconds by the database's clock, so that the clocks of two hosts may differ.
     pub age: f64,
@@ -104,10 +104,10 @@ pub struct StatusRow {
     pub ahead: Option<f64>,
 }
 
-/// Arrivals in a minute of the detectors' clocks, over all partitions; minutes without records are absent.
+/// Arrivals in a minute of the detectors' clocks, over all partitions. Minutes without records are absent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ActivityRow {
-    /// Start of the minute.
+    /// Start of the minute, by the detectors' clocks.
     pub minute: Timestamp,
     /// Outcomes, and differences of the events' times from their arrival.
     pub activity: Activity,
@@ -118,17 +118,17 @@ pub struct ActivityRow {
 pub struct ConditionRow {
     /// Consumer group of the detector.
     pub group: String,
-    /// Input topic.
+    /// Topic that the detector reads.
     pub topic: String,
-    /// Instance and component.
+    /// Instance and component that reported it.
     pub worker: String,
     /// Code; see [`crate::health::ConditionCode`]. A code unknown to this program is shown as it is.
     pub code: String,
     /// Severity; one unknown to this program counts as degraded.
     pub severity: ConditionSeverity,
-    /// Message of one line.
+    /// Message for people, in one line.
     pub message: String,
-    /// When it was raised.
+    /// Time at which the condition was raised.
     pub since: Timestamp,
     /// Age of its last report in seconds, by the database's clock.
     pub age: f64,
@@ -141,12 +141,12 @@ pub struct Bins {
     pub from: Timestamp,
     /// Width of a bin, in milliseconds.
     pub width: i64,
-    /// Number of bins.
+    /// Number of equal bins.
     pub count: usize,
 }
 
 impl Bins {
-    /// Returns the resolution of coverage in milliseconds: at most a few thousand rows.
+    /// Returns the resolution of coverage in milliseconds, which limits a query to a few thousand rows.
     pub fn grain(&self) -> i64 {
         const MINUTE: i64 = 60_000;
         match self.width {

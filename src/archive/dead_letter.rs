@@ -1,56 +1,56 @@
-//! What the detectors report besides anomalies: samples of rejected records, devices that they hold; and anomalies of other
-//! times than those that were asked for.
+//! Reports of the detectors other than anomalies: samples of rejected records, and devices. It also has anomalies
+//! outside of a query's range of time.
 
 use crate::event::Timestamp;
 
-/// A rejected record. All of them are in the dead-letter topic.
+/// A sampled rejected record. The dead-letter topic has all of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeadLetter {
     /// Consumer group of the detector.
     pub group: String,
-    /// Of the raw events.
+    /// Topic of the raw events.
     pub topic: String,
-    /// Of that topic.
+    /// Partition of the rejected record.
     pub partition: i32,
-    /// In that partition.
+    /// Offset of the rejected record.
     pub offset: i64,
-    /// See [`crate::event::RejectClass`].
+    /// Class of the rejection, see [`crate::event::RejectClass`].
     pub class: String,
-    /// What is wrong, and what was expected.
+    /// Description of the problem, and of what was expected.
     pub message: String,
-    /// Its key, cut; `None` when it has none.
+    /// Start of the record's key; `None` if it has no key.
     pub key: Option<Excerpt>,
-    /// Its value, cut; `None` when it has none.
+    /// Start of the record's value; `None` if it has no value.
     pub value: Option<Excerpt>,
-    /// When it was rejected, by the detector's clock.
+    /// Time of the rejection, by the detector's clock.
     pub at: Timestamp,
 }
 
 /// The first bytes of a key or a value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Excerpt {
-    /// At most [`crate::health::EXCERPT`] of them.
+    /// The bytes, at most [`crate::health::EXCERPT`].
     pub bytes: Vec<u8>,
-    /// How many there are.
+    /// Size of the complete key or value, in bytes.
     pub size: i64,
 }
 
-/// Anomalies that were detected in a span of which their own times are not a part.
+/// Anomalies that were detected in a range of time in which their own times are not.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Outside {
-    /// Newest detection first; at most as many as were asked for.
+    /// Anomalies, newest detection first; at most the requested number.
     pub records: Vec<super::StoredAnomaly>,
-    /// There are more, or so many of other times that not all were looked at.
+    /// Whether there are more, or too many candidates to check all of them.
     pub is_more: bool,
 }
 
-/// What is known of a device without anomalies.
+/// What the detectors have reported about a device without anomalies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// A detector held it, lately at this time; noted once a day.
+    /// A detector has received events of the device, lately at this time. It is noted once a day.
     Seen(Timestamp),
-    /// Detectors have said which devices they hold, and it is not among them.
+    /// The detectors have reported all their devices, and this is not one of them.
     Unknown,
-    /// They have not said, or not of all.
+    /// The detectors have not reported their devices, or not all of them.
     Untold,
 }

@@ -1,4 +1,4 @@
-//! Following what is committed: how far the sinks are, and what they commit from there on.
+//! Follows committed anomalies: the positions of the sinks, and what they commit from there on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::{NoAnswer, StoredAnomaly};
 
-/// How far each sink has come: what is committed below these offsets has been seen.
+/// Position of each sink: all commits below these offsets have been seen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor(pub BTreeMap<i32, i64>);
 
 impl Cursor {
-    /// The reverse of its text.
+    /// Parses the text that `Display` writes.
     pub fn parse(text: &str) -> Option<Cursor> {
         let text = text.strip_prefix('c')?;
         let pair = |part: &str| {
@@ -32,35 +32,35 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// A record that a sink has committed, with its place in the sink's order.
+/// A record that a sink has committed, with its position in the sink's order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommittedAnomaly {
-    /// The sink.
+    /// Number of the sink.
     pub sink: i32,
-    /// In its order.
+    /// Position in the sink's order.
     pub offset: i64,
-    /// What it committed.
+    /// Record that the sink committed.
     pub record: StoredAnomaly,
 }
 
-/// Follows what is committed, over a connection of its own. Every call may block.
+/// Follows commits over a connection of its own. Every call may block.
 pub trait Follower: Send {
-    /// How far the sinks are.
+    /// Returns the positions of the sinks.
     ///
     /// # Errors
-    /// As [`NoAnswer`] says; a follower that failed is of no more use.
+    /// Fails with [`NoAnswer`]. A follower that failed cannot be used again.
     fn position(&mut self) -> Result<Cursor, NoAnswer>;
 
-    /// What one sink committed in `from <= offset < to`, in its order, at most `limit`.
+    /// Returns at most `limit` records that one sink committed in `from <= offset < to`, in its order.
     ///
     /// # Errors
-    /// See [`Follower::position`].
+    /// Fails as [`Follower::position`] does.
     fn committed(&mut self, sink: i32, from: i64, to: i64, limit: u32) -> Result<Vec<CommittedAnomaly>, NoAnswer>;
 
-    /// Returns when something was committed, or after `patience`.
+    /// Waits until something is committed, or until `patience` has passed.
     ///
     /// # Errors
-    /// See [`Follower::position`].
+    /// Fails as [`Follower::position`] does.
     fn wait(&mut self, patience: Duration) -> Result<(), NoAnswer>;
 }
 

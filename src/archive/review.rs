@@ -5,19 +5,19 @@ use serde::Serialize;
 use crate::anomaly::AnomalyId;
 use crate::event::Timestamp;
 
-/// A review of an anomaly.
+/// A person's judgement of an anomaly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Review {
     /// No review, or a cleared one.
     None,
-    /// Acknowledged.
+    /// The anomaly is acknowledged.
     Ack,
-    /// A true alarm.
+    /// The anomaly is a true alarm.
     True,
-    /// A false alarm.
+    /// The anomaly is a false alarm.
     False,
-    /// Abnormal, but expected.
+    /// The value is abnormal, but expected.
     Expected,
 }
 
@@ -36,35 +36,35 @@ impl Review {
         }
     }
 
-    /// Parses the name.
+    /// Parses a name that [`as_str`](Self::as_str) returns.
     pub fn parse(text: &str) -> Option<Review> {
         Review::ALL.into_iter().find(|review| review.as_str() == text)
     }
 }
 
-/// A stored review.
+/// A review as stored in the database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReviewRecord {
-    /// The review.
+    /// Judgement of the anomaly.
     pub review: Review,
-    /// Note; may be empty.
+    /// Note of the user; it may be empty.
     pub note: String,
-    /// Name of the user.
+    /// Name of the user who reviewed it.
     pub by: String,
     /// Time of the review.
     pub at: Timestamp,
 }
 
-/// A new review.
+/// A review to be stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewReview {
-    /// The anomaly that it is about.
+    /// Identity of the reviewed anomaly.
     pub anomaly: AnomalyId,
-    /// The review.
+    /// Judgement of the anomaly.
     pub review: Review,
     /// Note of at most [`MAX_NOTE`] characters.
     pub note: String,
-    /// Name of the user.
+    /// Name of the user who reviews it.
     pub by: String,
 }
 
@@ -74,16 +74,16 @@ pub const MAX_NOTE: usize = 2000;
 /// Precision of the detection on one day, according to reviews and to the producer's labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quality {
-    /// Start of the day.
+    /// Start of the day, in UTC.
     pub day: Timestamp,
-    /// Reviewed as true alarms.
+    /// Number of anomalies reviewed as true alarms.
     pub right: u64,
-    /// Reviewed as false alarms.
+    /// Number of anomalies reviewed as false alarms.
     pub wrong: u64,
-    /// Reviewed as expected.
+    /// Number of anomalies reviewed as expected.
     pub expected: u64,
-    /// Anomalies whose event has a label of the producer.
+    /// Number of anomalies whose event has a label of the producer.
     pub labelled: u64,
-    /// All anomalies.
+    /// Number of all anomalies of the day.
     pub all: u64,
 }
