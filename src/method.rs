@@ -112,9 +112,9 @@ pub struct Explanation {
     pub std_dev: &'static str,
     /// Formula of the deviation; empty if it is the plain deviation of the window.
     pub std_dev_formula: &'static str,
-    /// Mean and deviation are those of the window and follow from it alone.
+    /// Whether mean and deviation follow from the window alone.
     pub is_of_window: bool,
-    /// What the arithmetic is repeated from.
+    /// Description of the data from which the arithmetic is repeated.
     pub repeated_from: &'static str,
 }
 
