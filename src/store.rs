@@ -1,5 +1,5 @@
-//! PostgreSQL: the pool, the schema's migrations, what the sink and the heartbeat write, what the pages read.
-//! Everything here blocks; callers inside an async runtime use a thread of their own or `spawn_blocking`.
+//! PostgreSQL: the pool, the migrations of the schema, the writes of the sink and the heartbeat, and the queries of the
+//! pages. Everything here blocks; async callers use a thread of their own or `spawn_blocking`.
 
 pub mod authorities;
 mod copy;
@@ -30,19 +30,20 @@ use crate::error::Result;
 use crate::ledger::LedgerError;
 use crate::unavailable::Unavailable;
 
-/// A pool of at most `size` connections; connects to nothing yet.
+/// Creates a pool of at most `size` connections, without connecting.
 ///
 /// # Errors
-/// 78 when the TLS settings cannot be used.
+/// 78 if the TLS settings cannot be used.
 pub fn pool(settings: &PostgresSettings, size: u32) -> Result<Pool> {
     tls::connector(settings)?;
     Ok(Pool::new(settings, size))
 }
 
-/// One connection outside any pool, which keeps the time zone, the search path and the timeout that were set on it.
+/// Opens one connection outside of any pool. It keeps the time zone, the search path and the timeout that are set on
+/// it.
 ///
 /// # Errors
-/// As [`DatabaseError`] says.
+/// Fails with [`DatabaseError`].
 pub fn connect(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> {
     let mut client = dial(settings)?;
     session::prepare(&mut client, settings)?;
@@ -50,11 +51,12 @@ pub fn connect(settings: &PostgresSettings) -> Result<postgres::Client, Database
     Ok(client)
 }
 
-/// A connection on which nothing is set.
+/// Opens a connection on which nothing is set.
 fn dial(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> {
     let tls = tls::connector(settings).map_err(|e| DatabaseError::unusable(e.message, ""))?;
     connection(settings).connect(tls).map_err(DatabaseError::from).map_err(|error| match error {
-        // In TLS 1.3 the server looks at the client's certificate after the handshake; its alert may be lost with the connection.
+        // In TLS 1.3 the server checks the client's certificate after the handshake. Its alert may be lost with the
+        // connection.
         DatabaseError::Unavailable(Unavailable { cause, .. }) if !settings.sslcert.is_empty() => {
             DatabaseError::Unavailable(Unavailable::postgresql(format!(
                 "{cause}; perhaps it refuses the certificate in postgres.sslcert: its log says so"
@@ -64,28 +66,28 @@ fn dial(settings: &PostgresSettings) -> Result<postgres::Client, DatabaseError> 
     })
 }
 
-/// The last heartbeat of every partition and the conditions that hold, over a connection of its own.
+/// Reads the last heartbeat of every partition and the active conditions, over a connection of its own.
 ///
 /// # Errors
-/// As [`DatabaseError`] says.
+/// Fails with [`DatabaseError`].
 pub fn status(settings: &PostgresSettings) -> Result<(Vec<StatusRow>, Vec<ConditionRow>), DatabaseError> {
     let mut client = connect(settings)?;
     Ok((query::status(&mut client)?, query::conditions(&mut client)?))
 }
 
-/// Removes what has not reported for an hour, as that of a topic that is gone.
+/// Removes heartbeats and conditions that are older than an hour, such as those of a deleted topic.
 ///
 /// # Errors
-/// As [`DatabaseError`] says.
+/// Fails with [`DatabaseError`].
 pub fn forget(settings: &PostgresSettings) -> Result<Vec<heartbeat::Forgotten>, DatabaseError> {
     Ok(heartbeat::forget(&mut connect(settings)?)?)
 }
 
-/// A connection for writing; none to the schema of another version: a newer one may mean something else, and an older one lacks
-/// what is written.
+/// Opens a connection for writing. It refuses a schema of another version: a newer one may have another meaning, and an
+/// older one lacks columns.
 ///
 /// # Errors
-/// As [`LedgerError`] says.
+/// Fails with [`LedgerError`].
 fn open(settings: &PostgresSettings) -> Result<postgres::Client, LedgerError> {
     let mut client = connect(settings).map_err(DatabaseError::for_ledger)?;
     match migrate::state(&mut client).map_err(DatabaseError::for_ledger)?.problem() {
@@ -94,7 +96,7 @@ fn open(settings: &PostgresSettings) -> Result<postgres::Client, LedgerError> {
     }
 }
 
-/// Between two probes of a silent connection, of which three may fail.
+/// Interval between two probes of a silent connection, of which three may fail.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 
 fn connection(settings: &PostgresSettings) -> postgres::Config {
@@ -105,7 +107,7 @@ fn connection(settings: &PostgresSettings) -> postgres::Config {
         config.host(host);
     }
     if hosts.len() > 1 {
-        // Of a primary and its standbys, the one that takes writes.
+        // Of a primary and its standbys, only the primary accepts writes.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     }
     config

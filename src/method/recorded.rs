@@ -9,7 +9,7 @@ pub struct Recorded<'a> {
     pub method: &'a str,
     /// The most recent values before this one, oldest first.
     pub window: &'a [f64],
-    /// Number of values that were judged against.
+    /// Number of preceding values that the value was compared with.
     pub window_count: usize,
     /// Further numbers of the method.
     pub evidence: &'a BTreeMap<String, f64>,

@@ -1,5 +1,5 @@
-//! The archive in PostgreSQL: gives each query a connection, replaces connections that an outage broke, and turns the
-//! database's errors into [`NoAnswer`]. The queries are in [`query`].
+//! The archive in PostgreSQL. It runs each query on a connection, replaces connections that an outage broke, and
+//! converts the database's errors to [`NoAnswer`]. The queries are in [`query`].
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::archive::{Archive, Cursor, Follower, NoAnswer};
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 
-/// Longest wait for a connection. A reader waits for the answer: an outage must be told before that becomes a bore.
+/// Longest wait for a connection, so that a waiting reader soon sees that the database is unavailable.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Reads through a pool; writes reviews through another one, whose role may do nothing else.
+/// Reads through one pool, and writes reviews through another one, whose role can only write reviews.
 pub struct PostgresArchive {
     settings: PostgresSettings,
     pool: Pool,
@@ -23,7 +23,7 @@ pub struct PostgresArchive {
 }
 
 impl PostgresArchive {
-    /// Connects to nothing yet. `settings` are those of the reading pool.
+    /// Creates the archive without connecting. `settings` are those of the reading pool.
     pub fn new(settings: &PostgresSettings, pool: Pool, reviewer: Pool) -> Self {
         PostgresArchive { settings: settings.clone(), pool, reviewer }
     }
@@ -33,7 +33,7 @@ impl PostgresArchive {
         ask(&self.pool, query)
     }
 
-    /// As [`PostgresArchive::ask`], with the role that may write reviews.
+    /// Runs a query with the role that may write reviews. It may run more than once.
     pub(super) fn ask_reviewer<T>(&self, query: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, NoAnswer> {
         ask(&self.reviewer, query)
     }
@@ -48,8 +48,8 @@ impl PostgresArchive {
     }
 }
 
-/// Asks with a connection. After a restart of the server every pooled connection is broken, which shows only when it is used:
-/// each of them may fail once before a fresh one is tried.
+/// Runs a query on a connection of the pool. After a restart of the server every pooled connection is broken, which is
+/// noticed only in use. So each of them may fail once before a new one is tried.
 fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, NoAnswer> {
     for _ in 0..pool.max_size() {
         let mut connection = pool.get(PATIENCE).map_err(DatabaseError::for_archive)?;

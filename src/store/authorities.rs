@@ -1,4 +1,5 @@
-//! The files of TLS to the database: the authorities that verify its certificate, and the certificate and key that log in.
+//! Checks the TLS files of the database connection: the authorities for the server's certificate, and the client's
+//! certificate and key.
 
 use std::path::Path;
 
@@ -8,7 +9,8 @@ use crate::finding::{self, Finding, Grade};
 use crate::pem;
 use crate::store::tls;
 
-/// What a start needs of the certificate and key that log in; `None` without them. The key's passphrase is never asked for.
+/// Checks the client's certificate and key before a start; returns `None` without them. It never asks for the key's
+/// passphrase.
 pub fn client(settings: &PostgresSettings) -> Option<Finding> {
     if settings.sslcert.is_empty() && settings.sslkey.is_empty() {
         return None;
@@ -19,7 +21,7 @@ pub fn client(settings: &PostgresSettings) -> Option<Finding> {
     })
 }
 
-/// What a start needs of the file, and how long the authorities last; `None` without one.
+/// Checks the file of authorities before a start, and how long they remain valid; returns `None` without a file.
 pub fn look(settings: &PostgresSettings, now: Timestamp) -> Option<Finding> {
     const WHAT: &str = "postgres.sslrootcert";
     if settings.sslrootcert.is_empty() {

@@ -1,6 +1,7 @@
-//! Rows of `anomalies` by COPY in binary. Knows the columns, not what becomes of the rows.
+//! Copies rows to the database with COPY in binary format.
 //!
-//! `postgres`' own writer sends a message of its own for every 4 kB, three rows: that costs more than all the rest.
+//! The writer of the crate `postgres` sends a message for every 4 kB, which is three rows. That costs more than
+//! everything else.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -16,14 +17,14 @@ use crate::event::Timestamp;
 use crate::ledger::SinkRecord;
 use crate::unavailable::Unavailable;
 
-/// Bytes after which a message is sent.
+/// Number of bytes after which a message is sent.
 const MESSAGE: usize = 256 * 1024;
-/// What a stream begins with: its signature, no flags, no extension. From PostgreSQL's manual, at COPY.
+/// First bytes of the stream: signature, no flags, no extension. From PostgreSQL's manual, at COPY.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// And what it ends with, in place of a number of columns.
+/// End of the stream, in place of a number of columns.
 const TRAILER: i16 = -1;
 
-/// Of [`COLUMNS`], then of the sink and the offset there.
+/// Types of [`COLUMNS`], then of the sink and the sink's offset.
 const TYPES: [Type; 28] = [
     Type::TEXT,
     Type::INT4,
@@ -55,10 +56,10 @@ const TYPES: [Type; 28] = [
     Type::INT8,
 ];
 
-/// Copies the batch into table `incoming`.
+/// Copies the batch into the table `incoming`.
 ///
 /// # Errors
-/// As [`DatabaseError`] says.
+/// Fails with [`DatabaseError`].
 pub(crate) fn rows(
     transaction: &mut Transaction<'_>,
     sinks: &HashMap<i32, i32>,
@@ -115,7 +116,7 @@ fn away(cause: String) -> DatabaseError {
     DatabaseError::Unavailable(Unavailable::postgresql(cause))
 }
 
-/// The number of columns, then each with its length, -1 for null.
+/// Writes the number of columns, then each column with its length, which is -1 for null.
 fn encode(
     row: &[&(dyn ToSql + Sync); TYPES.len()],
     into: &mut BytesMut,
@@ -133,7 +134,8 @@ fn encode(
     Ok(())
 }
 
-/// Part of the row's identity. An event without any time, which only brokers of long ago store, takes its detection's.
+/// Returns the event's time, which is part of the row's identity. Very old brokers store records without any time; the
+/// time of the detection replaces it.
 pub(super) fn event_time(entry: &SinkRecord, anomaly: &Anomaly) -> Timestamp {
     anomaly.timestamp.unwrap_or(entry.detected_at)
 }
@@ -155,7 +157,7 @@ mod tests {
             "text" => "text",
             other => panic!("which type is {other}?"),
         };
-        // Then the sink and the offset there.
+        // The sink and its offset follow the columns.
         let expected = anomaly::COLUMNS.iter().map(|(_, sql)| name(sql)).chain(["int4", "int8"]);
         assert!(TYPES.iter().map(postgres::types::Type::name).eq(expected));
     }

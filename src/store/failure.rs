@@ -1,4 +1,4 @@
-//! How the database could not do what was asked: it is unreachable, it is too slow, or it refuses. Each says what to do.
+//! Errors of the database: it is unreachable, too slow, or refuses. Each error includes what to do.
 
 use std::error::Error as _;
 use std::fmt;
@@ -10,38 +10,38 @@ use crate::foreign;
 use crate::ledger::LedgerError;
 use crate::unavailable::Unavailable;
 
-/// Why the database did not do what was asked.
+/// Reason why the database did not do what was requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseError {
-    /// It gives no answer, or it is starting or stopping: worth waiting for.
+    /// The database gives no answer, or is starting or stopping. A retry may succeed.
     Unavailable(Unavailable),
-    /// It answered that a limit of time was reached, or every connection is in use.
+    /// The database reports that a time limit was reached, or every connection is in use.
     Slow(String),
-    /// It answered, and refused: a person must act.
+    /// The database refused, and a person must act.
     Refused(Refusal),
 }
 
-/// The answer with which the database refuses.
+/// An error with which the database refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// SQLSTATE; empty where the connection itself cannot be used.
+    /// SQLSTATE; empty if the connection itself cannot be used.
     pub state: String,
-    /// What the server says, with its detail.
+    /// Message of the server, with its detail.
     pub message: String,
-    /// What to do; may be empty.
+    /// Remedy for people; it may be empty.
     pub remedy: String,
-    /// The constraint that a row violates, where the server names one.
+    /// Name of the constraint that a row violates, if the server reports it.
     pub constraint: Option<String>,
 }
 
 impl DatabaseError {
-    /// A connection that cannot be used, found by this program.
+    /// Creates the error for a connection that this program considers unusable.
     pub fn unusable(message: impl fmt::Display, remedy: impl fmt::Display) -> DatabaseError {
         let (message, remedy) = (message.to_string(), remedy.to_string());
         DatabaseError::Refused(Refusal { state: String::new(), message, remedy, constraint: None })
     }
 
-    /// As the pages' questions know it.
+    /// Converts to the error of the pages' queries.
     pub fn for_archive(self) -> archive::NoAnswer {
         match self {
             DatabaseError::Unavailable(unavailable) => archive::NoAnswer::Unavailable(unavailable),
@@ -50,7 +50,7 @@ impl DatabaseError {
         }
     }
 
-    /// As the sink knows it.
+    /// Converts to the error of the sink.
     pub fn for_ledger(self) -> LedgerError {
         match self {
             DatabaseError::Unavailable(unavailable) => LedgerError::Unavailable(unavailable),
@@ -58,7 +58,7 @@ impl DatabaseError {
         }
     }
 
-    /// Who failed us and, where a person must mend it, how.
+    /// Returns who failed and, if a person must act, how.
     pub fn sentence(&self) -> String {
         match self {
             DatabaseError::Unavailable(unavailable) => unavailable.to_string(),
@@ -91,8 +91,8 @@ impl fmt::Display for Refusal {
 }
 
 impl From<postgres::Error> for DatabaseError {
-    /// By SQLSTATE where the server answered; else a broken connection is an absence, and anything else (a certificate that is
-    /// not trusted, a password that is missing) is a refusal.
+    /// Classifies the error by SQLSTATE if the server answered. Otherwise a broken connection is unavailability.
+    /// Anything else, such as an untrusted certificate or a missing password, is a refusal.
     fn from(error: postgres::Error) -> Self {
         let message = explain(&error);
         let Some(answer) = error.as_db_error() else {
@@ -110,10 +110,11 @@ impl From<postgres::Error> for DatabaseError {
         };
         let state = answer.code().code();
         match state {
-            // Stopped by an administrator or a crash, starting, idle for too long; a deadlock or a conflict on a standby.
+            // The server was stopped by an administrator or a crash, is starting, or was idle for too long. Or there is
+            // a deadlock, or a conflict on a standby.
             "57P01" | "57P02" | "57P03" | "57P05" => DatabaseError::Unavailable(Unavailable::postgresql(message)),
             _ if state.starts_with("40") => DatabaseError::Unavailable(Unavailable::postgresql(message)),
-            // Statement timeout or cancelled; lock timeout.
+            // Statement timeout or cancellation; lock timeout.
             "57014" | "55P03" => DatabaseError::Slow(message),
             _ => DatabaseError::Refused(Refusal {
                 state: state.to_owned(),
@@ -131,7 +132,7 @@ const STANDBY: &str =
 const ALERT: &str = "The server has ended the TLS session: postgres.sslcert must be valid now, and signed by an authority of the \
                      server's ssl_ca_file";
 
-/// What to do about a refusal, by SQLSTATE.
+/// Returns the remedy for a refusal, by SQLSTATE.
 fn remedy(state: &str, constraint: Option<&str>) -> &'static str {
     match state {
         "28P01" => {
@@ -161,11 +162,11 @@ fn remedy(state: &str, constraint: Option<&str>) -> &'static str {
     }
 }
 
-/// What a pooler must be for this program.
+/// Requirement for a pooler, for the remedy of an error.
 pub(super) const POOLING: &str =
     "Transaction pooling is not supported: use pool_mode = session for this database, or connect to PostgreSQL itself";
 
-/// The kind of the first I/O error in the chain.
+/// Returns the kind of the first I/O error in the chain.
 fn connection_error(error: &postgres::Error) -> Option<std::io::ErrorKind> {
     let mut source = error.source();
     while let Some(inner) = source {
@@ -177,25 +178,25 @@ fn connection_error(error: &postgres::Error) -> Option<std::io::ErrorKind> {
     None
 }
 
-/// Whether the server answered with an alert of TLS. From version 1.3 on it judges our certificate after the handshake, so that the
-/// alert comes as an error of reading.
+/// Returns whether the server answered with a TLS alert. From TLS 1.3 on the server checks the client's certificate
+/// after the handshake. The alert therefore appears as an error of reading.
 fn is_alert(error: &postgres::Error) -> bool {
-    /// OpenSSL's `SSL_AD_REASON_OFFSET`: the reason for an alert is its number added to this.
+    /// OpenSSL's `SSL_AD_REASON_OFFSET`, which is added to the number of an alert to give its reason code.
     const OFFSET: i32 = 1000;
     let Some(io) = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()) else { return false };
     let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<openssl::ssl::Error>());
     let reasons = inner.and_then(openssl::ssl::Error::ssl_error).map(openssl::error::ErrorStack::errors);
-    // An end without a farewell is an error of the session too, and no alert.
+    // A connection that ends without a TLS close is an error of the session too, but not an alert.
     reasons.unwrap_or_default().iter().any(|one| (OFFSET..OFFSET + 256).contains(&one.reason_code()))
 }
 
-/// The server's message with its detail, which may hold text of others.
+/// Returns the server's message with its detail, which may contain text of others.
 fn said(answer: &DbError) -> String {
     let detail = answer.detail().map(|detail| format!(" ({})", foreign::text(detail))).unwrap_or_default();
     format!("{}{detail}", foreign::text(answer.message()))
 }
 
-/// The whole chain of an error: postgres' own text hides the server's message.
+/// Returns the messages of the whole chain of an error, because the crate's own text lacks the server's message.
 pub fn explain(error: &postgres::Error) -> String {
     if let Some(answer) = error.as_db_error() {
         return format!("{}: {}", answer.code().code(), said(answer));

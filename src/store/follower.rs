@@ -1,5 +1,5 @@
-//! Follows the table as the sinks commit to it, over a connection of its own: woken by their notice where the server can
-//! give one, else by looking.
+//! Follows the commits of the sinks over a connection of its own. It waits for their notification if the server can
+//! send it, and polls otherwise.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::{query, row};
 use crate::archive::{CommittedAnomaly, Cursor, Follower, NoAnswer, Review, StoredAnomaly};
 use crate::unavailable::Unavailable;
 
-/// Between two looks at a server that gives no notice (a standby).
+/// Interval between two polls of a server that cannot notify (a standby).
 const LOOK: Duration = Duration::from_millis(250);
 
-/// One connection.
+/// Follower of the table over one connection.
 pub(crate) struct PostgresFollower {
     client: Client,
     rows: Statement,
@@ -22,12 +22,12 @@ pub(crate) struct PostgresFollower {
 }
 
 impl PostgresFollower {
-    /// Begins to listen.
+    /// Starts to listen for notifications.
     ///
     /// # Errors
-    /// As [`NoAnswer`] says.
+    /// Fails with [`NoAnswer`].
     pub(crate) fn new(mut client: Client) -> Result<PostgresFollower, NoAnswer> {
-        // A standby cannot.
+        // A standby does not support `listen`.
         let is_told = client.batch_execute("listen anomalies").is_ok();
         let columns = row::COLUMNS;
         let rows = client
@@ -69,7 +69,7 @@ impl Follower for PostgresFollower {
         let mut notifications = self.client.notifications();
         let first = notifications.timeout_iter(patience).next().map_err(failure)?;
         if first.is_some() {
-            // Many sinks, one look.
+            // One query serves the notifications of many sinks.
             let mut waiting = notifications.iter();
             while waiting.next().map_err(failure)?.is_some() {}
         }

@@ -1,4 +1,4 @@
-//! What the detector writes of itself every few seconds, also when nothing is abnormal: `detector_status`,
+//! Writes the reports of a detector every few seconds, also when nothing is abnormal: `detector_status`,
 //! `detector_conditions`, `coverage`, `activity` and `rejected_samples`.
 
 use std::collections::BTreeMap;
@@ -12,23 +12,23 @@ use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 use crate::health::{Activity, Component, Cut, PartitionStatus, RejectedSample, RejectedSamples, Tally};
 
-/// Rejected records of each class that the table keeps.
+/// Maximum number of rejected records of each class in the table.
 const SAMPLES: i64 = 20;
 
-/// One connection, made when it is needed.
+/// Writes heartbeats over one connection, which is opened when needed.
 pub struct Heartbeat {
     settings: PostgresSettings,
     group: String,
     topic: String,
     instance: String,
     settings_hash: String,
-    /// What the hash stands for.
+    /// Settings that the hash stands for.
     detection: serde_json::Value,
     client: Option<Client>,
 }
 
 impl Heartbeat {
-    /// Connects to nothing yet.
+    /// Creates the writer without connecting.
     pub fn new(
         settings: &PostgresSettings,
         group: &str,
@@ -47,10 +47,10 @@ impl Heartbeat {
         }
     }
 
-    /// Writes what these loops say now. What was counted is given back when it could not be written.
+    /// Writes the reports of these components. If they cannot be written, the counts are added again to the components.
     ///
     /// # Errors
-    /// Why not, as a sentence.
+    /// Returns the reason as a sentence.
     pub fn write(&mut self, parts: &[Arc<Component>]) -> Result<(), String> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
@@ -95,7 +95,7 @@ impl Heartbeat {
         format!("{}/{}", self.instance, part.name)
     }
 
-    /// Replaces what this loop had raised before.
+    /// Replaces the conditions that this component reported before.
     fn write_conditions(&self, transaction: &mut Transaction<'_>, part: &Component) -> Result<(), postgres::Error> {
         let held = part.conditions();
         let codes = held.iter().map(|held| held.code.as_str()).collect::<Vec<_>>();
@@ -210,7 +210,7 @@ impl Heartbeat {
         Ok(())
     }
 
-    /// Adds samples; the table keeps the newest of each class.
+    /// Adds samples of rejected records; the table keeps the newest of each class.
     fn write_rejected(
         &self,
         transaction: &mut Transaction<'_>,
@@ -300,18 +300,18 @@ impl Heartbeat {
 pub struct Forgotten {
     /// Consumer group of the detector.
     pub group: String,
-    /// Of the raw events.
+    /// Topic of the raw events.
     pub topic: String,
-    /// How many.
+    /// Number of removed partitions.
     pub partitions: i64,
-    /// Seconds since the newest of them was written.
+    /// Seconds since the newest heartbeat was written.
     pub age: f64,
 }
 
-/// Removes the heartbeats and conditions that are older than an hour; what still runs writes them again.
+/// Removes the heartbeats and conditions that are older than an hour. A running detector writes them again.
 ///
 /// # Errors
-/// The database's.
+/// Returns the error of the database.
 pub fn forget(client: &mut Client) -> Result<Vec<Forgotten>, postgres::Error> {
     let mut transaction = client.transaction()?;
     transaction.execute("delete from detector_conditions where updated_at < now() - interval '1 hour'", &[])?;
@@ -333,7 +333,7 @@ pub fn forget(client: &mut Client) -> Result<Vec<Forgotten>, postgres::Error> {
     Ok(rows.iter().map(line).collect())
 }
 
-/// Adds devices, or says that they still send; a table that is full takes no more.
+/// Adds devices, or updates the time at which they were last seen. A full table takes no new ones.
 fn write_devices(transaction: &mut Transaction<'_>, devices: &[String]) -> Result<(), postgres::Error> {
     if devices.is_empty() {
         return Ok(());
@@ -353,7 +353,7 @@ fn write_devices(transaction: &mut Transaction<'_>, devices: &[String]) -> Resul
     Ok(())
 }
 
-/// Start of a minute that is counted from the epoch.
+/// Returns the start of a minute that is counted from the epoch.
 fn minute(at: &i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(at * 60).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

@@ -1,5 +1,5 @@
-//! The ledger in PostgreSQL: rows and offsets move together; what the database refuses for its content goes to
-//! `sink_rejects` in the same transaction.
+//! The ledger in PostgreSQL. Rows and offsets change in the same transaction. Rows that the database refuses for their
+//! content go to `sink_rejects`, also in this transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use crate::event::Timestamp;
 use crate::fail;
 use crate::ledger::{Ledger, LedgerError, LedgerPosition, OpenRejects, SinkRecord, WrittenBatch};
 
-/// One connection, made when it is needed and again after it broke.
+/// Ledger over one connection, which is opened when needed and replaced after a failure.
 pub struct PostgresLedger {
     settings: PostgresSettings,
     group: String,
@@ -24,7 +24,7 @@ pub struct PostgresLedger {
 }
 
 impl PostgresLedger {
-    /// Connects to nothing yet. The group and the topic name its rows in `sink_offsets`.
+    /// Creates the ledger without connecting. The group and the topic identify its rows in `sink_offsets`.
     pub fn new(settings: &PostgresSettings, group: &str, topic: &str) -> Self {
         PostgresLedger { settings: settings.clone(), group: group.to_owned(), topic: topic.to_owned(), client: None }
     }
@@ -40,9 +40,9 @@ impl PostgresLedger {
                 self.client = Some(client);
                 Ok(done)
             }
-            // After any failure the connection is made anew: nobody knows what became of it.
+            // After any failure the connection is replaced, because its state is unknown.
             Err(Trouble::Moved) => Err(LedgerError::Moved),
-            // Rights and schema are for people to mend, who need no restart of ours for it.
+            // A person must correct privileges and schema, which needs no restart of this program.
             Err(Trouble::Failed(failure)) => Err(failure.for_ledger()),
         }
     }
@@ -117,7 +117,7 @@ impl Ledger for PostgresLedger {
             }
             insert(&mut transaction, names.topic, &sinks, &good, &mut written)?;
             if written.inserted > 0 {
-                // Whoever follows the table is told when it is committed.
+                // The commit notifies the followers of the table.
                 transaction.execute("select pg_notify('anomalies', current_schema())", &[])?;
             }
             fail::point("rows");
@@ -147,7 +147,7 @@ impl Ledger for PostgresLedger {
     }
 }
 
-/// Moves each partition from its old to its new offset; returns the number by which rows name it.
+/// Advances each partition from its old to its new offset; returns the number that identifies the partition in rows.
 fn move_on(
     transaction: &mut Transaction<'_>,
     names: &Names<'_>,
@@ -168,7 +168,7 @@ fn move_on(
     Ok(moved.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Inserts all of them, or halves the batch until the row that the database refuses stands alone.
+/// Inserts all rows. If the database refuses one, halves the batch until that row is alone.
 fn insert(
     transaction: &mut Transaction<'_>,
     topic: &str,
@@ -205,14 +205,14 @@ fn insert(
     insert(transaction, topic, sinks, right, written)
 }
 
-/// Whether the table refuses a row for what it holds: 22 data exception, 23 integrity, 54 too large for an index or a row. A
-/// partition that is missing is also a 23514, but of no constraint.
+/// Returns whether the table refuses a row for its content: 22 data exception, 23 integrity, 54 too large for an index
+/// or a row. A missing partition is also a 23514, but without a constraint.
 fn is_for_its_content(refusal: &Refusal) -> bool {
     let is_of_a_row = ["22", "23", "54"].iter().any(|class| refusal.state.starts_with(class));
     is_of_a_row && !(refusal.state == "23514" && refusal.constraint.is_none())
 }
 
-/// What the pages count, of the rows that were inserted.
+/// Adds the inserted rows to the totals that the pages read.
 const TOTALS: &str = "
     minutes as (
         insert into anomaly_minutes as t (minute, sink, severity, anomalies, labelled)
@@ -236,10 +236,10 @@ const TOTALS: &str = "
         on conflict (hour, metric_name, severity, sink) do update set anomalies = t.anomalies + excluded.anomalies),
     names as (insert into devices select distinct device_id from hourly order by 1 on conflict do nothing)";
 
-/// The whole batch at once; returns the places of the rows that were there already.
+/// Inserts the whole batch at once; returns the indexes of the rows that existed already.
 ///
-/// Copied in binary into a table of the session's own first: windows are arrays, which `unnest` would flatten, and their
-/// text costs more than all the rest.
+/// The batch is first copied in binary format into a temporary table. Windows are arrays, which `unnest` would flatten,
+/// and their text costs more than everything else.
 fn insert_all(
     transaction: &mut Transaction<'_>,
     sinks: &HashMap<i32, i32>,
@@ -273,14 +273,14 @@ fn insert_all(
         let source = RecordId { topic: row.get(0), partition: row.get(1), offset: row.get(2), index: row.get(3) };
         inserted.insert((source, row.get::<_, String>(4), Timestamp::from(row.get::<_, OffsetDateTime>(5))));
     }
-    // The first entry of an identity is the one that was inserted; a second one in the same batch was not.
+    // Of several entries with one identity in the batch, only the first was inserted.
     let is_left = |(entry, anomaly): &(&SinkRecord, &Anomaly)| {
         !inserted.remove(&(anomaly.source.clone(), anomaly.kind.clone(), event_time(entry, anomaly)))
     };
     Ok(batch.iter().map(is_left).enumerate().filter_map(|(at, left)| left.then_some(at)).collect())
 }
 
-/// A row with this identity is there: the same again is fine, another one is a conflict.
+/// Compares an entry with the existing row of its identity: equal rows are fine, others are a conflict.
 fn present(
     transaction: &mut Transaction<'_>,
     topic: &str,

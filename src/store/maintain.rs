@@ -1,4 +1,5 @@
-//! The partitions of `anomalies`: made ahead, and dropped when `postgres.retention` has passed by all clocks.
+//! Maintains the partitions of `anomalies`: creates them ahead, and drops them when `postgres.retention` has passed by
+//! all clocks.
 
 use std::time::Duration;
 
@@ -8,44 +9,44 @@ use super::{DatabaseError, open};
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 
-/// What was done.
+/// Result of one maintenance step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaintenanceResult {
-    /// Partitions that were made.
+    /// Number of partitions that were created.
     pub made: i32,
-    /// Partitions that were dropped with all that was in them.
+    /// Number of partitions that were dropped with all their rows.
     pub dropped: i32,
-    /// Rows outside of partitions that were deleted.
+    /// Number of rows outside of partitions that were deleted.
     pub trimmed: i64,
-    /// There is more to do: call again soon.
+    /// Whether there is more to do, so that the next call should follow soon.
     pub is_more: bool,
-    /// What would be deleted is unusually much, and waits.
+    /// Deletion that waits because it is unusually large.
     pub plan: Option<PendingDeletion>,
-    /// The database's clock minus this machine's, in milliseconds.
+    /// Time of the database's clock minus this machine's, in milliseconds.
     pub clocks_apart: i64,
 }
 
-/// A deletion that waits.
+/// A deletion that waits because it is unusually large.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PendingDeletion {
     /// Oldest time that is stored.
     pub from: Option<Timestamp>,
-    /// What is older than this will be deleted.
+    /// Time before which everything will be deleted.
     pub to: Timestamp,
-    /// Anomalies among it.
+    /// Number of anomalies that will be deleted.
     pub rows: i64,
-    /// Time until then.
+    /// Time until the deletion.
     pub remaining: Duration,
 }
 
-/// Longest time that it may take; moving rows is the longest part.
+/// Maximum duration of a step; moving rows takes longest.
 const LIMIT: &str = "10min";
 
-/// Makes, drops and trims a little over a connection of its own. Any number of processes may; only one at a time does anything.
-/// `elapsed` is the time since this process' last call, by its monotonic clock.
+/// Performs one step of maintenance over a connection of its own. Of several processes only one at a time does
+/// anything. `elapsed` is the time since this process' last call, by its monotonic clock.
 ///
 /// # Errors
-/// Why not, as a sentence.
+/// Returns the reason as a sentence.
 pub fn maintain(settings: &PostgresSettings, elapsed: Duration) -> Result<MaintenanceResult, String> {
     let mut client = open(settings).map_err(|e| e.to_string())?;
     let [retention, elapsed, delay] = [settings.retention, elapsed, settings.retention_delay].map(|d| d.as_secs_f64());

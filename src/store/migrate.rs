@@ -1,4 +1,4 @@
-//! The schema: the numbered files of `sql/`, embedded, applied once each in order.
+//! Migrates the schema: the numbered files of `sql/` are embedded, and each is applied once, in order.
 
 mod prerelease;
 
@@ -16,10 +16,10 @@ mod embedded {
     refinery::embed_migrations!("sql");
 }
 
-/// Two programs that migrate at once wait for one another here. Any constant will do.
+/// Number of the lock that makes concurrent migrations wait for one another. Any constant is suitable.
 const LOCK: i64 = 0x0061_6e6f_6d61_6c79;
 
-/// All migrations that this program knows, in order.
+/// Returns all migrations of this program, in order.
 fn migrations() -> Vec<Migration> {
     let mut known = embedded::migrations::runner().get_migrations().clone();
     let next = fail::next_schema().map(|sql| Migration::unapplied(&format!("V{}__next", known.len() + 1), &sql));
@@ -27,24 +27,24 @@ fn migrations() -> Vec<Migration> {
     known
 }
 
-/// The newest version that this program knows.
+/// Returns the newest version that this program knows.
 pub fn wanted() -> i32 {
     migrations().iter().map(Migration::version).max().unwrap_or(0)
 }
 
-/// What the database holds of the schema.
+/// State of the schema in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SchemaState {
-    /// No tables of this program.
+    /// The database has no tables of this program.
     Missing,
-    /// Tables that were created before the first release: no migration leads from them to the schema of today.
+    /// The tables were created before the first release. No migration leads from them to the current schema.
     PreRelease,
-    /// This version.
+    /// The schema has this version.
     Version(i32),
 }
 
 impl SchemaState {
-    /// Why this program cannot use the schema, with the remedy; `None` when it can.
+    /// Returns why this program cannot use the schema, with the remedy; `None` if it can.
     pub fn problem(self) -> Option<String> {
         let wanted = wanted();
         match self {
@@ -65,10 +65,10 @@ impl SchemaState {
     }
 }
 
-/// What the database holds of the schema.
+/// Reads the state of the schema in the database.
 ///
 /// # Errors
-/// As [`DatabaseError`] says.
+/// Fails with [`DatabaseError`].
 pub fn state(client: &mut Client) -> Result<SchemaState, DatabaseError> {
     let sql = "select to_regclass('refinery_schema_history') is not null, to_regclass('anomalies') is not null";
     let row = client.query_one(sql, &[])?;
@@ -85,14 +85,14 @@ pub fn state(client: &mut Client) -> Result<SchemaState, DatabaseError> {
     Ok(if first == known { SchemaState::Version(version) } else { SchemaState::PreRelease })
 }
 
-/// Creates the schema if it is named and missing, applies what is missing; returns the names of what was applied.
+/// Creates the schema if it is named and missing, and applies the missing migrations. Returns their names.
 ///
 /// # Errors
-/// 69 with the database's reason; 78 when the database's schema is newer than this program or older than the first release.
+/// 69 with the database's reason. 78 if the schema is newer than this program or older than the first release.
 pub fn migrate(client: &mut Client, settings: &PostgresSettings) -> Result<Vec<String>> {
     let failed = |e: postgres::Error| Error::unavailable(format_args!("cannot migrate: {}", explain(&e)));
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).map_err(failed)?;
-    // `create schema if not exists` asks for the right to create also when it exists.
+    // `create schema if not exists` needs the privilege to create even if the schema exists.
     let is_missing = "select $1 <> '' and to_regnamespace($1) is null";
     let schema = &settings.schema;
     if client.query_one(is_missing, &[schema]).map_err(failed)?.get(0) {
@@ -116,7 +116,7 @@ pub fn migrate(client: &mut Client, settings: &PostgresSettings) -> Result<Vec<S
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
-/// Lets another role than the owner use the tables: the one that the detector and the dashboard run as.
+/// Grants the tables to another role than the owner: the one of the detector and the dashboard.
 ///
 /// # Errors
 /// 69 with the database's reason.
@@ -146,16 +146,16 @@ pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
         .map_err(failed)
 }
 
-/// What a role of the pages may do.
+/// Privileges of a role of the dashboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DashboardRole {
-    /// Read everything.
+    /// The role may read all tables.
     Reads,
-    /// Add reviews, and nothing else.
+    /// The role may only add reviews.
     Reviews,
 }
 
-/// Lets a role of the pages do its part.
+/// Grants a role of the dashboard its privileges.
 ///
 /// # Errors
 /// 69 with the database's reason.
@@ -192,10 +192,11 @@ const TABLES: [&str; 16] = [
     "reviews",
 ];
 
-/// Whether the role has these privileges, of which the first is to read, on every table; names the first that it lacks.
+/// Returns the first privilege that the role lacks on a table; `None` if it has all. The first of `privileges` is the
+/// one to read.
 ///
 /// # Errors
-/// As [`DatabaseError`] says.
+/// Fails with [`DatabaseError`].
 pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<String>, DatabaseError> {
     for table in TABLES {
         // The detector only reads reviews.
@@ -222,14 +223,14 @@ pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<
         .then(|| "execute on function anomalies_maintain(interval, timestamptz, interval, interval)".into()))
 }
 
-/// Why the database's encoding is of no use, with the remedy; `None` when it can store every name.
+/// Returns why the database's encoding is not suitable, with the remedy; `None` if it can store every name.
 ///
 /// # Errors
-/// As [`DatabaseError`] says.
+/// Fails with [`DatabaseError`].
 pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, DatabaseError> {
     let sql = "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()";
     let encoding: String = client.query_one(sql, &[])?.get(0);
-    // SQL_ASCII stores bytes as they come.
+    // SQL_ASCII stores all bytes unchanged.
     Ok((!["UTF8", "SQL_ASCII"].contains(&encoding.as_str())).then(|| {
         format!(
             "the database's encoding is {encoding}, which lacks most characters: anomalies whose names have them are refused. Use \
@@ -238,10 +239,10 @@ pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, Databa
     }))
 }
 
-/// The database's clock.
+/// Reads the database's clock.
 ///
 /// # Errors
-/// As [`DatabaseError`] says.
+/// Fails with [`DatabaseError`].
 pub fn clock(client: &mut Client) -> Result<crate::event::Timestamp, DatabaseError> {
     Ok(client.query_one("select clock_timestamp()", &[])?.get::<_, time::OffsetDateTime>(0).into())
 }

@@ -1,4 +1,5 @@
-//! Connections that are lent to questions, with the real reason when there is none (r2d2 only says that time ran out).
+//! A pool of connections for queries. It returns the real reason if there is no connection; r2d2 only reports a
+//! timeout.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,19 +7,19 @@ use std::time::Duration;
 use super::{DatabaseError, connect};
 use crate::config::resolved::PostgresSettings;
 
-/// Connections that are made when they are needed.
+/// Pool of connections that are opened when needed.
 pub struct Pool {
     inner: r2d2::Pool<ConnectionManager>,
     last: Last,
 }
 
-/// Why the last attempt to connect failed, until one succeeds.
+/// Reason why the last attempt to connect failed; `None` after a success.
 type Last = Arc<Mutex<Option<DatabaseError>>>;
 
-/// One of them; it goes back on drop.
+/// A connection of the pool, which returns to the pool on drop.
 pub type PooledConnection = r2d2::PooledConnection<ConnectionManager>;
 
-/// Makes connections.
+/// Opens the connections of the pool.
 pub struct ConnectionManager {
     settings: PostgresSettings,
     last: Last,
@@ -44,29 +45,29 @@ impl r2d2::ManageConnection for ConnectionManager {
 }
 
 impl Pool {
-    /// At most `size` connections; connects to nothing yet.
+    /// Creates a pool of at most `size` connections, without connecting.
     pub fn new(settings: &PostgresSettings, size: u32) -> Pool {
         let last = Last::default();
         let inner = r2d2::Pool::builder()
             .max_size(size)
             .min_idle(Some(0))
             .connection_timeout(settings.connect_timeout)
-            // A broken connection is noticed when it is used; a round trip before each use would cost more.
+            // A broken connection is noticed in use; a round trip before each use would cost more.
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(ConnectionManager { settings: settings.clone(), last: last.clone() });
         Pool { inner, last }
     }
 
-    /// Most connections.
+    /// Returns the maximum number of connections.
     pub fn max_size(&self) -> u32 {
         self.inner.max_size()
     }
 
-    /// A connection, waited for at most this long.
+    /// Returns a connection, after waiting at most this long.
     ///
     /// # Errors
-    /// Why none could be made; slow when all are in use.
+    /// Returns why no connection could be opened, or `Slow` if all are in use.
     pub fn get(&self, patience: Duration) -> Result<PooledConnection, DatabaseError> {
         self.inner.get_timeout(patience).map_err(|_| {
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();

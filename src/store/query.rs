@@ -1,5 +1,5 @@
-//! The queries of the pages: plain statements that an index answers, each with its limits. Counts are made over a range of
-//! time, never over the whole table. Each file implements one trait of [`crate::archive`].
+//! Queries of the pages: plain statements that use an index, each with its limits. Counts cover a range of time, never
+//! the whole table. Each file implements one trait of [`crate::archive`].
 
 mod anomalies;
 mod conditions;

@@ -1,4 +1,4 @@
-//! A row of `anomalies` as a record, with the columns in one order for all who read or write them.
+//! Converts a row of `anomalies` to a record. All readers and writers use the same order of columns.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use time::{Date, OffsetDateTime};
 use crate::anomaly::{Anomaly, Direction, RecordId, Severity};
 use crate::event::Timestamp;
 
-/// All columns of an anomaly's own, in the order that [`anomaly`] reads.
+/// All columns of an anomaly, in the order that [`anomaly`] reads.
 pub const COLUMNS: &str = "source_topic, source_partition, source_offset, source_index, kind, schema_version, device_id, \
      metric_name, metric_value, event_time, method, score, threshold, expected, lower, upper, mean, std_dev, z_score, \
      evidence, direction, severity, label, window_count, \"window\", detected_at";
 
-/// The record, and when it was detected.
+/// Reads the record and the time of its detection.
 ///
 /// # Errors
-/// When a column is missing or of another type.
+/// Fails if a column is missing or has another type.
 pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
     let time = |name| row.try_get::<_, time::OffsetDateTime>(name).map(Timestamp::from);
-    // Kinds of later versions can leave these null; this version's reader sees 0 then.
+    // Kinds of later versions can leave these null, which this version reads as 0.
     let number = |name| row.try_get::<_, Option<f64>>(name).map(Option::unwrap_or_default);
     let anomaly = Anomaly {
         schema_version: row.try_get::<_, i32>("schema_version")? as u32,
@@ -58,7 +58,7 @@ pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
     Ok((anomaly, time("detected_at")?))
 }
 
-/// Since when an anomaly is searched whose time is not known: first in the partitions of late, then in all of them.
+/// Returns the start times for a search of an anomaly whose time is unknown: first recent partitions, then all of them.
 pub fn sinces() -> [OffsetDateTime; 2] {
     let recent = OffsetDateTime::now_utc() - time::Duration::days(35);
     let ever = Date::from_ordinal_date(-4000, 1).map_or(OffsetDateTime::UNIX_EPOCH, |day| day.midnight().assume_utc());

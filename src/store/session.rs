@@ -1,5 +1,5 @@
-//! What a connection must keep: time zone, search path and timeout are set on each new one and read back. A pooler in between
-//! that gives each transaction another session is recognised, since nothing set on it lasts.
+//! Prepares connections. Time zone, search path and timeout are set on each new connection and read back. A pooler that
+//! changes the session between transactions is detected, because these settings do not last.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -13,10 +13,10 @@ use super::failure::POOLING;
 use crate::archive::NoAnswer;
 use crate::config::resolved::PostgresSettings;
 
-/// Sets what this program needs, and reads it back.
+/// Sets what this program needs on a connection, and reads it back.
 ///
 /// # Errors
-/// A refusal when the connection does not keep what was set on it.
+/// Refuses a connection that does not keep its settings.
 pub(crate) fn prepare(client: &mut Client, settings: &PostgresSettings) -> Result<(), DatabaseError> {
     let timeout = settings.statement_timeout.as_millis().to_string();
     let schema = &settings.schema;
@@ -40,29 +40,29 @@ pub(crate) fn prepare(client: &mut Client, settings: &PostgresSettings) -> Resul
     Ok(())
 }
 
-/// What was found out of a server and a role.
+/// Result of the probe of a server and a role.
 enum Known {
-    /// Each connection is a session.
+    /// Each connection has a session of its own.
     Sessions,
-    /// No second connection could be had at that time.
+    /// At that time no second connection was available.
     Alone(Monotonic),
 }
 
-/// By server and role.
+/// Results of probes, by server and role.
 static KNOWN: Mutex<BTreeMap<String, Known>> = Mutex::new(BTreeMap::new());
 
-/// Where no second connection can be had, another one is tried after so long: each try may take the whole `connect_timeout`.
+/// Time until the next probe if no second connection was available. Each attempt may take the whole `connect_timeout`.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 fn known() -> MutexGuard<'static, BTreeMap<String, Known>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Looks, once for each server and role, whether a second connection shares the session of this one. Where a second one cannot be
-/// had, nothing is said, and it is looked at again a minute later.
+/// Checks once for each server and role whether a second connection shares the session of this one. If no second
+/// connection is available, the check is repeated a minute later.
 ///
 /// # Errors
-/// A refusal when it does.
+/// Refuses a session that is shared.
 pub(crate) fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<(), DatabaseError> {
     let PostgresSettings { host, port, dbname, user, .. } = settings;
     let place = format!("{user}@{host}:{port}/{dbname}");
@@ -75,7 +75,7 @@ pub(crate) fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<
         known().insert(place, Known::Alone(Monotonic::now()));
         return Ok(());
     };
-    // A pooler may hand out its sessions in turn: one of the two then sees that it has another one.
+    // A pooler may assign its sessions in turn: one of the two connections then sees another session.
     for turn in 0..3 {
         let token = format!("{}-{turn}", std::process::id());
         values(client, &format!("select set_config('anomaly.session', '{token}', false)"))?;
@@ -93,13 +93,13 @@ pub(crate) fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<
     Ok(())
 }
 
-/// The next connection is looked at again: the pooler's settings may have changed.
+/// Discards the results, so that the next connection is probed again. The pooler's settings may have changed.
 fn forget() {
     known().clear();
 }
 
-/// Why the database gave no answer, with the remedy. Where a pooler gave a transaction another session, the next connection is
-/// looked at again.
+/// Converts an error to a [`NoAnswer`] with the remedy. If a pooler changed the session of a transaction, the next
+/// connection is probed again.
 pub(crate) fn failure(error: postgres::Error) -> NoAnswer {
     let failure = DatabaseError::from(error);
     if let DatabaseError::Refused(refusal) = &failure
@@ -110,7 +110,7 @@ pub(crate) fn failure(error: postgres::Error) -> NoAnswer {
     failure.for_archive()
 }
 
-/// A second connection that has a session. On a thread, since a pooler may let it wait for minutes.
+/// Opens a second connection with a session. It uses a thread, because a pooler may let it wait for minutes.
 fn second(settings: &PostgresSettings) -> Option<Client> {
     let (sender, receiver) = mpsc::channel();
     let (own, timeout) = (settings.clone(), settings.connect_timeout);
@@ -124,7 +124,7 @@ fn second(settings: &PostgresSettings) -> Option<Client> {
     receiver.recv_timeout(timeout).ok()?.ok()
 }
 
-/// The first row of a question that needs no prepared statement, as texts.
+/// Returns the first row of a statement as texts. The statement is not prepared.
 fn values(client: &mut Client, sql: &str) -> Result<Vec<String>, DatabaseError> {
     let messages = client.simple_query(sql)?;
     let row = messages.iter().find_map(|message| match message {

@@ -1,4 +1,4 @@
-//! TLS to the database, as `postgres.sslmode`, `sslrootcert`, `sslcert` and `sslkey` say.
+//! TLS of the database connection, from `postgres.sslmode`, `sslrootcert`, `sslcert` and `sslkey`.
 
 use std::sync::OnceLock;
 
@@ -10,12 +10,13 @@ use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
 use crate::finding;
 
-/// What makes connections secure.
+/// Creates the TLS connector from the settings.
 ///
 /// # Errors
-/// 78 when a file cannot be used.
+/// 78 if a file cannot be used.
 pub(crate) fn connector(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
-    /// Trusts everybody. To read the system's certificates, as each new one does, takes longer than to connect.
+    /// Connector that trusts every certificate. It is cached, because reading the system's certificates takes longer
+    /// than connecting.
     static TRUSTFUL: OnceLock<MakeTlsConnector> = OnceLock::new();
     let is_plain = settings.sslrootcert.is_empty() && settings.sslcert.is_empty() && settings.sslkey.is_empty();
     let is_trustful = is_plain && !settings.sslmode.starts_with("verify");
@@ -24,7 +25,7 @@ pub(crate) fn connector(settings: &PostgresSettings) -> Result<MakeTlsConnector>
     }
     let connector = read(settings)?;
     if is_trustful {
-        // Another thread may have been quicker; its is as good.
+        // If another thread was faster, its connector is equally good.
         let _ = TRUSTFUL.set(connector.clone());
     }
     Ok(connector)
@@ -41,11 +42,11 @@ fn read(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
         readable("sslcert", &settings.sslcert)?;
         builder.set_certificate_chain_file(&settings.sslcert).map_err(|e| unusable("sslcert", &settings.sslcert, e))?;
         let key = readable("sslkey", &settings.sslkey)?;
-        // OpenSSL would ask the terminal for a passphrase.
+        // Without a callback OpenSSL would ask for a passphrase on the terminal.
         let key = PKey::private_key_from_pem_callback(&key, |_| Ok(0)).map_err(|e| {
             unusable("sslkey", &settings.sslkey, format_args!("{e}; it must be PEM, and have no passphrase"))
         })?;
-        // It also compares the two.
+        // OpenSSL also compares the key with the certificate.
         builder.set_private_key(&key).map_err(|e| {
             unusable("sslkey", &settings.sslkey, format_args!("is it the key of postgres.sslcert? {e}"))
         })?;
@@ -64,7 +65,7 @@ fn read(settings: &PostgresSettings) -> Result<MakeTlsConnector> {
     Ok(connector)
 }
 
-/// Content of a file; also before OpenSSL opens it, which would wait for the writer of a named pipe.
+/// Reads a file. It is checked before OpenSSL opens it, because OpenSSL would wait for the writer of a named pipe.
 fn readable(key: &str, file: &str) -> Result<Vec<u8>> {
     finding::file::read_certificates(file.as_ref()).map_err(|e| unusable(key, file, e))
 }

@@ -1,16 +1,17 @@
-//! Tables from before the first release: nothing upgrades them and nothing here drops them. A person is told how to replace them.
+//! Recognises tables from before the first release. No migration upgrades them, and the program does not drop them. The
+//! message tells how to replace them.
 
 use postgres::{Client, Error};
 
 use crate::config::resolved::PostgresSettings;
 
-/// Names of the tables that versions before the first release created, besides those of today.
+/// Names of the tables that only versions before the first release created.
 const OLD: [&str; 3] = ["marks", "retention_state", "refinery_schema_history"];
 
-/// The commands that export the tables, drop them and create those of today.
+/// Returns the commands that export the tables, drop them and create the current ones.
 ///
 /// # Errors
-/// The database's.
+/// Returns the error of the database.
 pub fn replacement(client: &mut Client, settings: &PostgresSettings) -> Result<[String; 3], Error> {
     let names = super::TABLES.iter().chain(&OLD).copied().collect::<Vec<_>>();
     let row = client.query_one(

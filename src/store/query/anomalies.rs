@@ -12,12 +12,12 @@ use crate::archive::{
 use crate::event::Timestamp;
 use crate::store::{PostgresArchive, row};
 
-/// Columns of the order of pages; the first leads the indexes, the others only break ties.
+/// Order of pages; the first column leads the indexes, the others only break ties.
 const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, source_offset desc, source_index desc, \
      kind desc";
-/// Rows of other times that are looked at, at the most.
+/// Maximum number of candidate rows of other times.
 const LOOKED_AT: i64 = 20_000;
-/// Rows whose own times are far from their detection: as the index `anomalies_untimely` has it.
+/// Condition of rows whose own times are far from their detection, as in the index `anomalies_untimely`.
 const UNTIMELY: &str =
     "(detected_at - event_time > interval '1 minute' or detected_at - event_time < interval '-1 minute')";
 
@@ -77,7 +77,7 @@ impl AnomalyQueries for PostgresArchive {
     conditions.and(UNTIMELY, Vec::new());
     conditions.and("detected_at >= ?", vec![Box::new(since.to_time())]);
     let (Some(from), Some(to)) = (filter.from, filter.to) else { return Ok(Outside::default()) };
-    // Where all clocks are off, most of these are in the range all the same: only the newest are looked at.
+    // If all clocks are wrong, most candidates are inside of the range, so only the newest are checked.
     let newest = format!("select * from anomalies{} order by detected_at desc limit {LOOKED_AT}", conditions.text);
     let (from, to) = (conditions.value(from.to_time()), conditions.value(to.to_time()));
     let one_more = conditions.value(i64::from(limit) + 1);
@@ -102,7 +102,7 @@ impl AnomalyQueries for PostgresArchive {
 
     fn fresh(&self, filter: &Filter, since: Timestamp) -> Result<u64, NoAnswer> {
         self.ask(|client| {
-            // Two indexes: the times of most rows are near their detection, the others are in an index of their own.
+            // Two indexes are used: one for rows whose times are near their detection, one for all others.
             let near = |millis| Timestamp::from_millis(since.millis() + millis).unwrap_or(since);
             let open = Filter { from: None, to: None, ..filter.clone() };
             let mut count = 0_i64;
@@ -119,8 +119,8 @@ impl AnomalyQueries for PostgresArchive {
     }
 }
 
-/// Ranges that are looked at one after another until they have enough, in days: a bound on the event's time spares the server
-/// all the partitions beyond it.
+/// Ranges in days that are searched one after another until there are enough rows. With a limit on the event's time the
+/// server skips all partitions before it.
 const RANGES: [i64; 2] = [7, 70];
 
 fn days_from(time: Timestamp, days: i64) -> Option<Timestamp> {
@@ -130,7 +130,7 @@ fn days_from(time: Timestamp, days: i64) -> Option<Timestamp> {
 /// Reads anomalies as [`AnomalyQueries::newest`] does, also inside a transaction.
 ///
 /// # Errors
-/// The database's.
+/// Returns the error of the database.
 pub fn newest(
     client: &mut impl GenericClient,
     filter: &Filter,

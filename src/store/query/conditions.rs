@@ -1,4 +1,4 @@
-//! The conditions of a statement: what a reader asks for is always a value, never a part of the statement.
+//! Builds the conditions of a statement. Input of a reader is always a value, never part of the statement.
 
 use postgres::types::ToSql;
 
@@ -8,13 +8,13 @@ use crate::event::Timestamp;
 /// Conditions of one statement with their values, numbered as they are added.
 #[derive(Default)]
 pub(crate) struct WhereClause {
-    /// From ` where` on; empty without conditions.
+    /// Text from ` where` on; empty without conditions.
     pub text: String,
     values: Vec<Box<dyn ToSql + Sync>>,
 }
 
 impl WhereClause {
-    /// Adds a condition; each `?` in it stands for the next of the values.
+    /// Adds a condition, in which each `?` stands for the next value.
     pub(crate) fn and(&mut self, condition: &str, values: Vec<Box<dyn ToSql + Sync>>) {
         self.text += if self.text.is_empty() { " where " } else { " and " };
         let mut number = self.values.len();
@@ -46,7 +46,7 @@ impl WhereClause {
         }
     }
 
-    /// Of the table of anomalies.
+    /// Builds the conditions of a filter for the table of anomalies.
     pub(crate) fn of(filter: &Filter) -> WhereClause {
         let mut conditions = WhereClause::default();
         conditions.series(filter);
@@ -57,7 +57,7 @@ impl WhereClause {
         conditions
     }
 
-    /// Of a table of rows or of totals, by its own column of time.
+    /// Builds the conditions for a table of rows or totals, by its own column of time.
     pub(crate) fn over(table: &str, filter: &Filter, bins: &Bins, time: &str) -> WhereClause {
         if table == "anomalies" {
             return WhereClause::of(&Filter { from: Some(bins.from), to: bins.to(), ..filter.clone() });
@@ -68,7 +68,7 @@ impl WhereClause {
         conditions
     }
 
-    /// What totals also have.
+    /// Adds the conditions on columns that totals also have.
     pub(crate) fn series(&mut self, filter: &Filter) {
         if filter.is_impossible {
             self.and("false", Vec::new());
@@ -79,9 +79,9 @@ impl WhereClause {
         self.any("severity", &severities.collect::<Vec<_>>());
     }
 
-    /// What is on one side of a key.
+    /// Adds the condition that rows are on one side of a key.
     pub(crate) fn beyond(&mut self, sign: &str, key: &PageKey) {
-        // The first condition is implied by the second, but only the first can use the index.
+        // The second condition implies the first, but only the first can use the index.
         self.and(&format!("event_time {sign}= ?"), vec![Box::new(key.time.to_time())]);
         let columns = "event_time, source_topic, source_partition, source_offset, source_index, kind";
         self.and(
@@ -97,7 +97,7 @@ impl WhereClause {
         );
     }
 
-    /// Reviews are few compared with anomalies: anomalies with one of these are looked up from there.
+    /// Adds a condition on reviews. Reviews are few compared with anomalies, so the statement searches from them.
     fn reviews(&mut self, reviews: &[Review]) {
         if reviews.is_empty() {
             return;
@@ -114,13 +114,13 @@ impl WhereClause {
         );
     }
 
-    /// Adds a value that the statement itself names; returns its number.
+    /// Adds a value that the statement itself uses; returns its number.
     pub(crate) fn value(&mut self, value: impl ToSql + Sync + 'static) -> usize {
         self.values.push(Box::new(value));
         self.values.len()
     }
 
-    /// In the order of their numbers.
+    /// Returns the values in the order of their numbers.
     pub(crate) fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.values.iter().map(AsRef::as_ref).collect()
     }

@@ -1,4 +1,4 @@
-//! Anomalies by time and by name: counted from rows over short ranges, from the totals that the sink keeps over long ones.
+//! Counts anomalies by time and by name: from rows over short ranges, from the sink's totals over long ones.
 
 use postgres::{Client, Error};
 
@@ -8,14 +8,15 @@ use crate::archive::{BinCount, Bins, Count, CountQueries, Filter, LaneCount, Nam
 use crate::event::Timestamp;
 use crate::store::PostgresArchive;
 
-/// How many of each severity are in a group.
+/// Columns with the number of anomalies of each severity in a group.
 const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
 
-/// Width in milliseconds beyond which names are counted from totals.
+/// Width of a range in milliseconds above which names are counted from totals.
 const LONG: i64 = 6 * 3_600_000;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
-/// As [`COUNTS`], of totals. Sums of bigint are made of decimal digits, at three times the cost; these are exact up to 2^53.
+/// Columns as in [`COUNTS`], from totals. Sums of bigint are decimal numbers, at three times the cost; float8 is exact
+/// up to 2^53.
 const SUMS: &str = "coalesce(sum(anomalies::float8) filter (where severity = 'critical'), 0)::bigint, \
      coalesce(sum(anomalies::float8) filter (where severity <> 'critical'), 0)::bigint";
 
@@ -68,19 +69,19 @@ impl CountQueries for PostgresArchive {
     }
 }
 
-/// Whether totals of this width (in milliseconds) have all that is asked.
+/// Returns whether totals of this width (in milliseconds) can answer the query.
 fn is_in_totals(filter: &Filter, bins: &Bins, width: i64, since: Option<Timestamp>) -> bool {
     let is_even = |time: i64| time.rem_euclid(width) == 0;
     filter.is_plain() && is_even(bins.width) && is_even(bins.from.millis()) && are_kept(bins.to(), since)
 }
 
-/// Whether totals reach back so far.
+/// Returns whether totals of the range are still stored.
 fn are_kept(to: Option<Timestamp>, since: Option<Timestamp>) -> bool {
     to.is_none_or(|to| since.is_none_or(|since| to > since))
 }
 
-/// The number of the stretch that an event is in. Whole milliseconds, so that no rounding moves an event over an edge. (`extract`
-/// makes decimal digits.)
+/// Returns the expression for the number of an event's bin. It uses whole milliseconds, so that no rounding moves an
+/// event to another bin. (`extract` computes decimal numbers.)
 fn bin(conditions: &mut WhereClause, bins: &Bins, time: &str) -> String {
     let (from, width) = (conditions.value(bins.from.to_time()), conditions.value(bins.width.max(1) as f64));
     format!("floor(date_part('epoch', {time} - ${from}::timestamptz) * 1000 / ${width}::float8)::bigint")
@@ -124,7 +125,7 @@ fn ceil(time: Timestamp, width: i64) -> Timestamp {
     floor(Timestamp::from_millis(time.millis() + width - 1).unwrap_or(time), width)
 }
 
-/// Selects the counts of a range of all devices together: totals of its whole hours, rows before and after them.
+/// Selects the counts of a range over all devices: totals of its whole hours, rows before and after them.
 fn by_hours(conditions: &mut WhereClause, from: Timestamp, to: Timestamp) -> String {
     let (first, last) = (ceil(from, HOUR), floor(to, HOUR));
     let [from, first, last, to] = [from, first, last, to].map(|time| conditions.value(time.to_time()));
@@ -137,7 +138,8 @@ fn by_hours(conditions: &mut WhereClause, from: Timestamp, to: Timestamp) -> Str
     )
 }
 
-/// Selects the counts of a range: totals of its whole days and of the whole hours before and after them, rows at its ends.
+/// Selects the counts of a range: totals of its whole days, totals of the whole hours around them, and rows at its
+/// ends.
 fn by_days(conditions: &mut WhereClause, from: Timestamp, to: Timestamp) -> String {
     let (start, end) = (ceil(from, HOUR), floor(to, HOUR));
     let first = ceil(start, 24 * HOUR).min(end);
@@ -159,7 +161,7 @@ fn index(bin: i64) -> usize {
     usize::try_from(bin).unwrap_or(0)
 }
 
-/// Two columns that [`COUNTS`] made.
+/// Reads the two columns of [`COUNTS`].
 fn count(row: &postgres::Row, first: usize) -> Result<Count, Error> {
     let whole = |column| get::<i64>(row, column).map(|n| n.max(0) as u64);
     Ok(Count { critical: whole(first)?, warning: whole(first + 1)? })

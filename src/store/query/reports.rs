@@ -1,4 +1,4 @@
-//! Queries for what the detectors and the sink report. What is known by the time of its arrival has no event time.
+//! Queries for the reports of the detectors and the sink. Reports by time of arrival have no event time.
 
 use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
@@ -147,7 +147,7 @@ impl ReportQueries for PostgresArchive {
 /// Reads the last heartbeat of every partition.
 ///
 /// # Errors
-/// The database's.
+/// Returns the error of the database.
 pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> {
     let sql = "select detector_group, topic, partition, worker, state, committed, lag, event_time, series, \
                settings_hash, updated_at, extract(epoch from clock_timestamp() - updated_at)::float8, \
@@ -183,7 +183,7 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
 /// Reads the conditions of the detectors, degrading ones first.
 ///
 /// # Errors
-/// The database's.
+/// Returns the error of the database.
 pub fn conditions(client: &mut impl GenericClient) -> Result<Vec<ConditionRow>, Error> {
     let sql = "select detector_group, topic, worker, code, severity, message, since, \
                extract(epoch from clock_timestamp() - updated_at)::float8 \
@@ -206,7 +206,7 @@ pub fn conditions(client: &mut impl GenericClient) -> Result<Vec<ConditionRow>, 
 /// Reads the next offset of each partition of the sink.
 ///
 /// # Errors
-/// The database's.
+/// Returns the error of the database.
 pub fn position(client: &mut impl GenericClient) -> Result<Cursor, Error> {
     let rows = client.query("select id, next_offset from sink_offsets", &[])?;
     rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_, Error>>().map(Cursor)

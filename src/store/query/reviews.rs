@@ -1,4 +1,5 @@
-//! Reviews of anomalies: rows of a table of their own. The newest review of an anomaly counts; its row is never changed.
+//! Stores and reads reviews of anomalies, in a table of their own. The newest review of an anomaly counts; rows never
+//! change.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +12,7 @@ use crate::archive::{NewReview, NoAnswer, Quality, Review, ReviewQueries, Review
 use crate::event::Timestamp;
 use crate::store::{PostgresArchive, row};
 
-/// The columns that identify an anomaly.
+/// Columns that identify an anomaly.
 const ID: &str = "source_topic, source_partition, source_offset, source_index, kind";
 /// Selects the newest review of each anomaly in a range of event time.
 const LATEST: &str =
@@ -82,7 +83,7 @@ impl ReviewQueries for PostgresArchive {
 /// Reads the newest review of each of some anomalies.
 ///
 /// # Errors
-/// The database's.
+/// Returns the error of the database.
 pub(crate) fn latest<'a>(
     client: &mut impl GenericClient,
     anomalies: impl Iterator<Item = &'a Anomaly>,
@@ -128,7 +129,7 @@ fn event_time(client: &mut Client, id: &AnomalyId) -> Result<Option<OffsetDateTi
     Ok(None)
 }
 
-/// Adds a review.
+/// Adds a review to the table.
 fn add(client: &mut Client, new: &NewReview, time: OffsetDateTime) -> Result<(), Error> {
     let sql = format!(
         "insert into reviews ({ID}, event_time, review, note, made_by) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
