@@ -1,11 +1,11 @@
-//! The same loops over a simulated log and database: Kafka's and PostgreSQL's semantics as far as exactly once rests on
-//! them, on a virtual clock, with faults by a seeded schedule. Part of the tests only.
+//! Runs the loops on a simulated log and database, in tests only. It simulates the semantics of Kafka and PostgreSQL on
+//! which exactly-once delivery depends, on a virtual clock. A seed decides the schedule of faults.
 //!
-//! [`cluster`] holds the records; [`transactions`] and [`group`] are the two coordinators, [`database`] has the sink's rows;
-//! [`stage`] lets one actor act at a time, in an order that follows from the seed; [`consumer`] is the client of a sink,
-//! [`member`] that of a worker, both with the traits of [`client`](super::client), [`strike`] what may befall their calls;
-//! [`world`] plays a schedule, [`director`] makes its events; [`check`] holds the outcome against a single-threaded run,
-//! which takes its [`decisions`] from the topic of windows.
+//! [`cluster`] contains the records. [`transactions`] and [`group`] are the two coordinators, and [`database`] has the
+//! sink's rows. [`stage`] lets one actor act at a time, in an order that follows from the seed. [`consumer`] is the
+//! client of a sink, and [`member`] that of a worker; both implement the traits of [`client`](super::client).
+//! [`strike`] has the faults of their calls. [`director`] generates the events of a schedule, and [`world`] runs it.
+//! [`check`] compares the outcome with a single-threaded run, which takes its [`decisions`] from the state topic.
 //!
 //! A failing seed is printed as a command that replays it.
 
@@ -40,7 +40,7 @@ use crate::health::{Health, InputHealth};
 use crate::meter::Meter;
 use crate::stop::Stop;
 
-/// Seeds of a run: `SEEDS=from..to`, else the first thousand.
+/// Returns the seeds of a run: `SEEDS=from..to`, or the first thousand.
 fn seeds() -> std::ops::Range<u64> {
     let text = std::env::var("SEEDS").unwrap_or_else(|_| "0..1000".into());
     let (from, to) = text.split_once("..").expect("SEEDS=from..to");
@@ -77,7 +77,7 @@ fn under_every_schedule_of_faults_each_event_has_exactly_the_oracles_outcome() {
     });
     let totals = totals.into_inner().unwrap();
     println!("{totals:?}");
-    // A schedule that never hurts proves nothing.
+    // A schedule without faults proves nothing.
     if seeds.end - seeds.start >= 1_000 {
         totals.assert_varied();
     }
@@ -130,7 +130,7 @@ fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() 
 }
 
 #[test]
-fn nothing_waits_for_a_worker_that_must_be_made_anew() {
+fn nothing_waits_for_a_worker_that_must_be_rebuilt() {
     let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(1), 0.0));
     stage.enter_first();
     let entry = |i: usize| {
@@ -142,12 +142,12 @@ fn nothing_waits_for_a_worker_that_must_be_made_anew() {
     let config = Schedule::new(1, None).config;
     let (health, stop) = (Health::default(), Stop::default());
     let input = InputHealth::new(&health);
-    let (of_worker, told) = (input.clone(), Arc::new(std::sync::atomic::AtomicI64::new(0)));
-    let (seen, watched) = (told.clone(), stage.clone());
+    let (of_worker, backlog) = (input.clone(), Arc::new(std::sync::atomic::AtomicI64::new(0)));
+    let (seen, watched) = (backlog.clone(), stage.clone());
     let mut observer: CommitObserver = Box::new(move |_| {
         seen.store(of_worker.backlog(), std::sync::atomic::Ordering::SeqCst);
         if of_worker.backlog() > 0 {
-            // Another producer by the same transactional id.
+            // Another producer uses the same transactional id.
             watched.look().cluster.init("one");
         }
     });
@@ -156,11 +156,11 @@ fn nothing_waits_for_a_worker_that_must_be_made_anew() {
     let parts = (health.component("a"), input.clone());
     let ended = Worker::new(log, detector, &config, parts, Meter::default(), &mut observer, &stop).run();
     assert!(matches!(ended, WorkerEnding::Rebuild(_)), "{ended:?}");
-    assert!(told.load(std::sync::atomic::Ordering::SeqCst) > 1_000, "it waited for the worker");
+    assert!(backlog.load(std::sync::atomic::Ordering::SeqCst) > 1_000, "it waited for the worker");
     assert_eq!(input.backlog(), 0);
 }
 
-/// Of the virtual clock.
+/// Returns a duration of the virtual clock.
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }

@@ -1,6 +1,6 @@
-//! The outcome against a single-threaded run over the same input: the exact multiset of anomalies with their windows, each of
-//! them one row, dead letters, counts, and offsets that never went back. Of the decisions that were recorded, see [`decisions`],
-//! it makes none, and finds each of them due and none missing.
+//! Compares the outcome with a single-threaded run over the same input. Anomalies must be the exact multiset with their
+//! windows, each with one row. Dead letters, counts and offsets must be equal, and offsets must never go back. The run
+//! makes no decisions; [`decisions`] checks that each recorded one was due and none is missing.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::event::{Decoded, Event, Parser, RawRecord, Timestamp};
 use crate::series::SeriesLimits;
 use crate::stream::progress::OutcomeCounts;
 
-/// Place of an event or a record, and what was made of it.
+/// Position of an event or a record with its output, and the number of such outputs.
 type Multiset = BTreeMap<(i32, i64, Vec<u8>), usize>;
 
-/// What is wrong, if anything is.
+/// Returns what is wrong with the outcome, if anything.
 pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     if let Some(failure) = outcome.failures.first() {
         return Err(failure.clone());
@@ -46,11 +46,11 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
         let mut detector = Detector::new(first.expect("settings").clone()).expect("methods");
         let mut counts = OutcomeCounts::default();
         let mut decisions = Decisions::new(outcome, *partition);
-        // Trimmed records are still there for us.
+        // The check also needs the trimmed records.
         let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == super::cluster::Fate::Committed);
         let mut gaps = cluster.transactions.passed_by.iter().filter(|(of, ..)| of == partition).peekable();
         for (offset, entry) in all {
-            // After records that another program passed by the counts begin again.
+            // After records that another program skipped, the counts start again.
             while gaps.next_if(|(_, _, to)| *to <= offset).is_some() {
                 counts = OutcomeCounts::default();
             }
@@ -76,7 +76,7 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
             decisions.apply(&mut detector, offset, &events, !is_passed_by)?;
             let verdicts = judge(&mut detector, &outcome.config.topics.raw_events, *partition, offset, entry, &events);
             if is_passed_by {
-                // Its values join the windows, and it has no outcome.
+                // The values of the record join the windows, but it has no outcome.
                 continue;
             }
             let has = |verdict: fn(&Verdict) -> bool| verdicts.iter().any(verdict);

@@ -1,4 +1,5 @@
-//! Topics and their records. A partition is a list; a record's place is its offset, markers of transactions included.
+//! Topics and their records. A partition is a list; the index of a record is its offset. Markers of transactions have
+//! offsets too.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ pub(super) enum Fate {
     Committed,
     Open,
     Aborted,
-    /// A marker, or a record that compaction removed.
+    /// A marker, or a record that compaction has removed.
     Nothing,
 }
 
@@ -33,17 +34,17 @@ pub(super) struct LogEntry {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
-    /// The record's own; of outputs the virtual clock's, in milliseconds.
+    /// Time of the record itself; for outputs that of the virtual clock, in milliseconds.
     pub time: i64,
     pub fate: Fate,
-    /// Transactional id of the one who wrote it; none for the input.
+    /// Transactional id of the producer; empty for the input.
     pub owner: String,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct SimulatedPartition {
     pub entries: Vec<LogEntry>,
-    /// First offset that is left.
+    /// First available offset.
     pub start: i64,
 }
 
@@ -52,7 +53,7 @@ impl SimulatedPartition {
         self.entries.len() as i64
     }
 
-    /// First offset that an open transaction has written.
+    /// Returns the first offset of an open transaction, or the end.
     pub(super) fn stable(&self) -> i64 {
         let open = self.entries.iter().position(|entry| entry.fate == Fate::Open);
         open.map_or(self.end(), |at| at as i64)
@@ -63,15 +64,15 @@ impl SimulatedPartition {
         self.entries.push(LogEntry { key, value, headers, time: 0, fate: Fate::Nothing, owner: String::new() });
     }
 
-    /// What a read-committed reader sees from an offset on.
+    /// Returns the records that a read-committed reader sees from an offset on.
     pub(super) fn committed(&self, from: i64) -> impl Iterator<Item = (i64, &LogEntry)> {
         let stable = self.stable();
         let entries = (0..).zip(&self.entries).skip(from.max(self.start) as usize);
         entries.take_while(move |(offset, _)| *offset < stable).filter(|(_, entry)| entry.fate == Fate::Committed)
     }
 
-    /// Removes what a later record of the same key replaces. Tombstones stay for a while, as `delete.retention.ms` has it:
-    /// who is reading must meet them.
+    /// Removes records that a later record of the same key replaces. Tombstones remain for a while, as with
+    /// `delete.retention.ms`, because a reader must see them.
     pub(super) fn compact(&mut self, now: Duration) {
         let too_old = now.saturating_sub(TOMBSTONES).as_millis() as i64;
         let stable = self.stable() as usize;
@@ -92,14 +93,14 @@ impl SimulatedPartition {
 
 pub(super) struct SimulatedCluster {
     pub topics: BTreeMap<(SimulatedTopic, i32), SimulatedPartition>,
-    /// Of the input.
+    /// Number of partitions of the input.
     pub partitions: i32,
-    /// Of the outputs, which do not grow.
+    /// Number of partitions of the outputs, which does not grow.
     pub outputs: i32,
-    /// Of every topic; `None` as with a broker that has no ids.
+    /// Id of every topic; `None` simulates a broker without ids.
     pub topic_id: Option<String>,
     pub transactions: Transactions,
-    /// Of the workers.
+    /// Group of the workers.
     pub group: SimulatedGroup,
     pub sinks: SimulatedGroup,
     pub database: SimulatedDatabase,
@@ -125,7 +126,7 @@ impl SimulatedCluster {
         }
     }
 
-    /// Adds a partition to the input. The members hear of it at once, or when the group rebalances for another reason.
+    /// Adds a partition to the input. The members notice it at once, or when the group rebalances for another reason.
     pub(super) fn grow(&mut self, now: Duration, is_noticed: bool) {
         self.topics.insert((SimulatedTopic::Input, self.partitions), SimulatedPartition::default());
         self.partitions += 1;
@@ -134,19 +135,19 @@ impl SimulatedCluster {
         }
     }
 
-    /// Gives the topic of windows as many partitions as the input has, as `anomaly topics` does.
+    /// Gives the state topic as many partitions as the input, as `anomaly topics` does.
     pub(super) fn widen_state(&mut self) {
         for partition in 0..self.partitions {
             self.topics.entry((SimulatedTopic::State, partition)).or_default();
         }
     }
 
-    /// Whether a partition exists.
+    /// Returns whether a partition of a topic exists.
     pub(super) fn has(&self, topic: SimulatedTopic, partition: i32) -> bool {
         self.topics.contains_key(&(topic, partition))
     }
 
-    /// Those who read a topic.
+    /// Returns the group that reads a topic.
     pub(super) fn group_of(&mut self, topic: SimulatedTopic) -> &mut SimulatedGroup {
         match topic {
             SimulatedTopic::Anomalies => &mut self.sinks,

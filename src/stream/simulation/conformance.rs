@@ -1,6 +1,6 @@
-//! The same script against the simulated log and against a real broker, over two members and two partitions: what one
-//! answers, the other must. So the simulation cannot become kinder than Kafka. The script calls every method of every
-//! trait, which the recorder checks. Needs the box: `tests/run`.
+//! Runs the same script against the simulated log and against a real broker, over two members and two partitions. Both
+//! must give the same answers, so that the simulation cannot be more lenient than Kafka. The script calls every method
+//! of every trait, which the recorder checks. Needs the box: `tests/run`.
 
 mod recorder;
 mod worlds;
@@ -19,14 +19,14 @@ use crate::stream::client::{
 };
 use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
-/// Longest wait for an answer.
+/// Longest wait for an answer of a client.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BOTH: [i32; 2] = [0, 1];
 
-/// Offsets of the records that came, by partition.
+/// Offsets of the consumed records, by partition.
 type CameByPartition = BTreeMap<i32, Vec<i64>>;
 
-/// What the script did, and what it was answered.
+/// Steps of the script with their answers.
 struct Answers(Vec<String>);
 
 impl Answers {
@@ -35,7 +35,7 @@ impl Answers {
     }
 }
 
-/// Repeats a call until it is answered otherwise than by `Retry`.
+/// Repeats a call while it returns `Retry`.
 fn insist<T>(mut call: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -48,7 +48,7 @@ fn insist<T>(mut call: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
     }
 }
 
-/// Polls until the condition holds of the records that came.
+/// Polls until the condition is true for the consumed records.
 fn poll(
     client: &mut RecordingClient,
     mut until: impl FnMut(&CameByPartition, &mut RecordingClient) -> bool,
@@ -63,12 +63,12 @@ fn poll(
     Ok(came)
 }
 
-/// Polls until so many records came.
+/// Polls until this number of records was consumed.
 fn poll_records(client: &mut RecordingClient, count: usize) -> Result<CameByPartition, Fault> {
     poll(client, |came, _| came.values().map(Vec::len).sum::<usize>() >= count)
 }
 
-/// Polls all clients until the last of them has a change.
+/// Polls all clients until the last of them has an assignment change.
 fn change(clients: &mut [&mut RecordingClient]) -> AssignmentChange {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -83,7 +83,7 @@ fn change(clients: &mut [&mut RecordingClient]) -> AssignmentChange {
     }
 }
 
-/// Starts the client, and accepts what it is assigned at these offsets.
+/// Subscribes the client, and accepts its assignment at these offsets.
 fn join(client: &mut RecordingClient, at: &Positions) {
     insist(|| client.init_transactions()).unwrap();
     client.subscribe().unwrap();
@@ -104,7 +104,7 @@ fn progress(offsets: &[(i32, i64)]) -> ProgressByPartition {
     offsets.iter().map(|(partition, offset)| (*partition, progress(*offset))).collect()
 }
 
-/// Reads ranges to their ends: offset and key of every committed record.
+/// Reads ranges to their ends; returns offset and key of every committed record.
 fn read(client: &mut RecordingClient, of: HistoryTopic, ranges: &OffsetRanges) -> BTreeMap<i32, Vec<(i64, String)>> {
     let mut left = ranges.clone();
     left.retain(|_, range| !range.is_empty());
@@ -127,13 +127,13 @@ fn read(client: &mut RecordingClient, of: HistoryTopic, ranges: &OffsetRanges) -
     found
 }
 
-/// All committed records of the state topic.
+/// Reads all committed records of the state topic.
 fn state(client: &mut RecordingClient) -> BTreeMap<i32, Vec<(i64, String)>> {
     let ranges = insist(|| client.bounds_of(HistoryTopic::State, &BOTH)).unwrap();
     read(client, HistoryTopic::State, &ranges)
 }
 
-/// One member alone: clock, records, ends, the topic, and the history of the input.
+/// Script with one member: clock, records, ends, the topic, and the history of the input.
 fn one_member(client: &mut RecordingClient, answers: &mut Answers) {
     let began = client.now();
     client.sleep(Duration::from_millis(2));
@@ -160,7 +160,7 @@ fn one_member(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("one partition of it", read(client, HistoryTopic::Input, &[(1, 0..2)].into()));
 }
 
-/// Commit, abort, and what of them is visible.
+/// Script of transactions: commits, aborts, and the visible records.
 fn transactions(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("nothing is committed", insist(|| client.committed(&BOTH)));
     client.begin().unwrap();
@@ -171,7 +171,7 @@ fn transactions(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("its progress", insist(|| client.committed(&BOTH)));
     answers.note("its state", state(client));
     let letters = insist(|| client.bounds_of(HistoryTopic::DeadLetters, &BOTH)).unwrap();
-    // The partitioners differ.
+    // The partitioners of both worlds differ.
     let letters = read(client, HistoryTopic::DeadLetters, &letters).into_values().flatten().map(|(_, key)| key);
     answers.note("its dead letter", letters.collect::<Vec<_>>());
     client.begin().unwrap();
@@ -189,7 +189,7 @@ fn transactions(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("records of one partition after them", poll_records(client, 4));
 }
 
-/// A second member joins, commits, and leaves.
+/// Script in which a second member joins, commits, and leaves.
 fn rebalance(world: &dyn ConformanceWorld, one: &mut RecordingClient, called: &CalledMethods, answers: &mut Answers) {
     let mut two = world.recorded("b", "two", called);
     insist(|| two.init_transactions()).unwrap();
@@ -220,7 +220,7 @@ fn rebalance(world: &dyn ConformanceWorld, one: &mut RecordingClient, called: &C
     answers.note("records after the second left", poll_records(one, 7));
 }
 
-/// Another producer by the same transactional id, and another member by the same name.
+/// Script with another producer of the same transactional id, and another member of the same name.
 fn fencing(world: &dyn ConformanceWorld, mut one: RecordingClient, called: &CalledMethods, answers: &mut Answers) {
     let (remedy, stop) = (|fault: Fault| fault.remedy, Stop::default());
     one.begin().unwrap();
@@ -238,13 +238,13 @@ fn fencing(world: &dyn ConformanceWorld, mut one: RecordingClient, called: &Call
     let mut five = world.recorded("a", "five", called);
     join(&mut five, &[(0, 6), (1, 7)].into());
     answers.note("a member whose name another took", poll(&mut four, |_, _| false).map_err(remedy));
-    // The first time it may have been fenced by itself.
+    // The first time the member may have been fenced by itself.
     answers.note("whether it was replaced", four.is_replaced(true, &stop));
     drop(four);
     five.leave(Duration::from_secs(10));
 }
 
-/// An offset that another program commits.
+/// Script in which another program commits an offset.
 fn foreign_commit(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &mut Answers) {
     world.commit_as_another(0, 6, 2);
     let mut six = world.recorded("d", "six", called);
@@ -265,7 +265,7 @@ fn foreign_commit(world: &dyn ConformanceWorld, called: &CalledMethods, answers:
     six.leave(Duration::from_secs(10));
 }
 
-/// Runs the script; returns what it was answered, after every method was called.
+/// Runs the script and checks that every method was called; returns the answers.
 fn script(world: &dyn ConformanceWorld) -> Vec<String> {
     let (called, mut answers) = (CalledMethods::default(), Answers(Vec::new()));
     let mut one = world.recorded("a", "one", &called);
@@ -302,7 +302,7 @@ fn reading_to_the_end_stops_at_an_error_of_the_visitor_and_at_its_limits() {
     };
     assert_eq!(read(EVENTS, limits, -1), ((2..EVENTS).collect(), Ok(())));
     assert_eq!(read(EVENTS, limits, 4), (vec![2, 3, 4], Err(Remedy::Stop)));
-    // The end of the partition lies before that of the range.
+    // The end of the partition is before that of the range.
     for limits in [ReadLimits { total: Duration::MAX, ..limits }, ReadLimits { silence: Duration::MAX, ..limits }] {
         assert_eq!(read(EVENTS + 1, limits, -1), ((2..EVENTS).collect(), Err(Remedy::Retry)));
     }

@@ -1,4 +1,4 @@
-//! The consumer of one simulated member of a group: the client's side of the group's protocol.
+//! The consumer of one simulated group member: the client's side of the group protocol.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::stream::client::{
     Remedy, TopicAdministration, TopicIdentity,
 };
 
-/// Share of the faults that lose a member's place.
+/// Share of the faults that change a member's id without its knowledge.
 const MISPLACED: f64 = 0.05;
 
 pub(super) struct SimulatedConsumer {
@@ -26,9 +26,9 @@ pub(super) struct SimulatedConsumer {
     is_asking: bool,
     pub(super) id: Option<u64>,
     pub(super) generation: u32,
-    /// Has an assignment, answered or not.
+    /// Whether it has an assignment, answered or not.
     holds: bool,
-    /// Has taken it. Before that it hears nothing of the group.
+    /// Whether it has accepted the assignment. Before that it ignores the group.
     is_answered: bool,
     is_asked_back: bool,
     pub(super) is_lost: bool,
@@ -61,7 +61,7 @@ impl SimulatedConsumer {
         }
     }
 
-    /// The group's protocol, as a poll runs it.
+    /// Runs the group protocol, as a poll does.
     fn attend(&mut self, inner: &mut Inner) -> Result<(), Fault> {
         if !self.is_asking || (self.holds && !self.is_answered) {
             return Ok(());
@@ -88,8 +88,8 @@ impl SimulatedConsumer {
             self.ask_back();
         } else if is_rebalancing {
             seat.has_joined = true;
-        } else if !self.holds && seat.told != generation {
-            (seat.told, self.generation, self.holds, self.is_answered) = (generation, generation, true, false);
+        } else if !self.holds && seat.notified != generation {
+            (seat.notified, self.generation, self.holds, self.is_answered) = (generation, generation, true, false);
             self.changes.push_back(AssignmentChange::Assigned(seat.assignment.clone()));
         }
         Ok(())
@@ -101,7 +101,7 @@ impl SimulatedConsumer {
         }
     }
 
-    /// Records that have come to the client, some of them.
+    /// Takes some of the available records.
     fn fetch(&mut self, inner: &mut Inner, mut most: usize) -> Vec<(i32, Vec<(i64, LogEntry)>)> {
         let mut batches = Vec::new();
         let fetched = self.positions.iter_mut().filter(|(partition, _)| !self.paused.contains(partition));
@@ -114,7 +114,7 @@ impl SimulatedConsumer {
                 *next = last + 1;
                 self.reached.remove(&partition);
             }
-            // The client says so when it has fetched up to the stable end, control records included.
+            // The client reports this when it has fetched up to the stable end, including control records.
             if log.committed(*next).next().is_none() && log.stable() >= *next {
                 self.reached.insert(partition, log.stable());
             }
@@ -133,7 +133,7 @@ impl SimulatedConsumer {
     }
 }
 
-/// As the loops see them.
+/// Converts records to the type that the loops use.
 pub(super) fn show(records: &[(i64, LogEntry)]) -> Vec<ConsumedRecord<'_>> {
     let record = |(offset, entry): &'_ (i64, LogEntry)| (*offset, entry.time);
     records

@@ -1,5 +1,5 @@
-//! The simulated database: rows and offsets that move together or not at all, outages, answers that are lost after the commit,
-//! and a backup that takes the place of what was stored since.
+//! The simulated database. Rows and offsets change together or not at all. It has outages, answers that are lost after
+//! the commit, and a backup that replaces newer data.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,7 +17,7 @@ use crate::stream::client::{Fault, Remedy};
 /// Topic, partition, offset and index of the event.
 type Identity = (String, i32, i64, i32);
 
-/// Positions and rows.
+/// Positions and rows of a backup.
 type Copy = (BTreeMap<i32, i64>, BTreeMap<Identity, Vec<u8>>);
 
 #[derive(Default)]
@@ -25,17 +25,17 @@ pub(super) struct SimulatedDatabase {
     pub positions: BTreeMap<i32, i64>,
     /// Ids of the topic that the positions belong to.
     pub topic_ids: BTreeMap<i32, String>,
-    /// The records as they came.
+    /// Rows with the unchanged values of the records.
     pub rows: BTreeMap<Identity, Vec<u8>>,
-    /// What no correct sink does, for messages.
+    /// Errors that no correct sink causes, as messages.
     pub wrongs: Vec<String>,
-    /// Nobody reaches it until then.
+    /// Time until which the database is unreachable.
     pub away_until: Duration,
     pub refused: u64,
     pub moved: u64,
-    /// A copy of positions and rows, as a backup has them.
+    /// Backup of positions and rows.
     copy: Option<Copy>,
-    /// How often the copy took the place of what was stored since.
+    /// Number of times that the backup replaced the data.
     pub restored: u64,
 }
 
@@ -75,10 +75,10 @@ impl SimulatedDatabase {
     }
 }
 
-/// Of the usual faults: a sink makes few calls, compared with a worker.
+/// Share of faults for a sink, which makes few calls compared with a worker.
 const SHARE: f64 = 5.0;
 
-/// One sink's connection.
+/// Connection of one sink to the database.
 pub(super) struct SimulatedConnection {
     pub stage: Arc<Scheduler>,
     pub me: usize,
@@ -92,7 +92,7 @@ impl Struck for SimulatedConnection {
 }
 
 impl SimulatedConnection {
-    /// What strikes a call leaves its outcome unknown, as far as the sink can tell.
+    /// Runs a call. After a fault its outcome is unknown to the sink.
     fn ask<T>(
         &mut self,
         effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, LedgerError>,

@@ -1,7 +1,6 @@
-//! Decisions that the workers made and recorded, here: which series were evicted, and before which offset; and from which offset
-//! on which settings held. The oracle carries
-//! them out at the same offsets. Each must have been due by the records before it, under the settings of some process; and
-//! none may be missing that was due under those of every process.
+//! Decisions that the workers made and recorded: evictions with their offsets, and settings with the offsets from which
+//! they applied. The oracle applies them at the same offsets. Each must have been due by the records before it, under
+//! the settings of some process. None may be missing that was due under the settings of every process.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,20 +11,20 @@ use crate::event::Decoded;
 use crate::series::snapshot::{self, SnapshotContent};
 use crate::series::{self, SeriesLimits, SeriesTable};
 
-/// Those of one partition, in order.
+/// Recorded decisions of one partition, in order.
 pub(super) struct Decisions {
     partition: i32,
     bounds: Vec<SeriesLimits>,
-    /// Keys of series that were evicted before these offsets.
+    /// Keys of evicted series, by the offset before which they were evicted.
     evicted: BTreeMap<i64, VecDeque<String>>,
-    /// The offset after the last event.
+    /// Offset after the last event.
     next: i64,
-    /// Whether a worker has decided after it.
+    /// Whether a worker has made its decisions after the last event.
     is_decided: bool,
 }
 
 impl Decisions {
-    /// What the topic of windows has, or had before it was compacted.
+    /// Reads the evictions from the state topic, including records that were compacted since.
     pub(super) fn new(outcome: &ScheduleOutcome, partition: i32) -> Self {
         let mut evicted = BTreeMap::<i64, VecDeque<String>>::new();
         let state = outcome.cluster.topics[&(SimulatedTopic::State, partition)].entries.iter();
@@ -40,8 +39,8 @@ impl Decisions {
         Decisions { partition, bounds: outcome.bounds.clone(), evicted, next: 0, is_decided: true }
     }
 
-    /// Carries out what was decided before this record, or by it to make room for its series.
-    /// `is_judged`: by a worker, which decides after each record; a record that another program passed by is only replayed.
+    /// Applies the decisions before this record, or those that made room for its series. `is_judged` is set if a worker
+    /// judged the record and decided after it. A record that another program skipped is only replayed.
     pub(super) fn apply(
         &mut self,
         detector: &mut Detector,
@@ -53,7 +52,7 @@ impl Decisions {
         let mut keys = BTreeSet::new();
         for (_, event) in record.events() {
             let metric = event.metric_name.as_deref();
-            // A value of an excluded series brings no new one.
+            // A value of an excluded series creates no series.
             if policy.resolve(&event.device_id, metric.unwrap_or("")).enabled.value {
                 keys.insert(series::key(&mut String::new(), &event.device_id, metric).to_owned());
             }
@@ -63,7 +62,7 @@ impl Decisions {
         Ok(())
     }
 
-    /// What was decided after the last record.
+    /// Applies the decisions after the last record.
     pub(crate) fn finish(&mut self, detector: &mut Detector) -> Result<(), String> {
         self.carry_out(detector, i64::MAX, &BTreeSet::new())
     }
@@ -71,8 +70,8 @@ impl Decisions {
     fn carry_out(&mut self, detector: &mut Detector, before: i64, record: &BTreeSet<String>) -> Result<(), String> {
         let none = BTreeSet::new();
         let Some(table) = detector.table_mut(self.partition) else { return Ok(()) };
-        // Right after the last event, all that was due must have been done; not when this record makes room for its own series,
-        // with one more of which others are not due yet.
+        // After the last event all due evictions must have been made. This does not apply if the record makes room for
+        // its own series: with one more series, others are not due yet.
         let makes_room = self.evict(table, self.next, if self.next == before { record } else { &none })?;
         let missing = self.bounds.iter().map(|bounds| table.overdue(self.next, *bounds)).collect::<Option<Vec<_>>>();
         if let Some(missing) = missing.filter(|_| !makes_room && self.is_decided) {
@@ -85,7 +84,8 @@ impl Decisions {
         Ok(())
     }
 
-    /// `record`: the series of the record at that offset. True if one of them is new, for which another left.
+    /// Applies the evictions of an offset; `record` has the series of its record. Returns true if one of them is new,
+    /// for which another was evicted.
     fn evict(&mut self, table: &mut SeriesTable, at: i64, record: &BTreeSet<String>) -> Result<bool, String> {
         let mut has_made_room = false;
         for key in self.evicted.remove(&at).unwrap_or_default() {
@@ -99,8 +99,8 @@ impl Decisions {
 }
 
 impl SimulatedCluster {
-    /// Changes of the settings that were recorded, by partition: from which offset on which fingerprint held. Each checkpoint says
-    /// what held from the first offset that it mentions on.
+    /// Returns the recorded changes of the settings by partition: fingerprints, and the offsets from which they
+    /// applied. Each checkpoint has the settings from its own offset on.
     pub(crate) fn epochs(&self) -> BTreeMap<i32, Vec<(i64, String)>> {
         let mut all = BTreeMap::<i32, Vec<(i64, String)>>::new();
         for ((topic, partition), log) in &self.topics {

@@ -1,5 +1,5 @@
-//! What happens around workers and sinks: input, processes that come and go, a database that is unreachable, compaction and
-//! retention; then quiet, in which everything that came must get its outcome.
+//! Generates the events around workers and sinks: input, process starts and ends, database outages, compaction and
+//! retention. Then follows a quiet time in which every record must get its outcome.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ const NAMES: [(ProcessKind, &str); 5] = [
     (ProcessKind::Sink, "s"),
     (ProcessKind::Sink, "t"),
 ];
-/// Stores what is left when the faults are over.
+/// Name of the sink that stores the rest after the faults have ended.
 pub(super) const LAST_SINK: &str = "y";
-/// Who writes transactions into the input.
+/// Producer of transactions in the input.
 const PRODUCER: &str = "producer";
-/// Of each part.
+/// Maximum number of processes of each kind.
 const MOST: usize = 3;
 const MOST_TURNS: u64 = 200_000;
-/// Partitions that the input grows to, and how likely a step adds one.
+/// Maximum number of partitions of the input, and the probability that a step adds one.
 const MOST_PARTITIONS: i32 = 5;
 const GROWTH: f64 = 0.003;
-/// Devices that send events.
+/// Number of devices that send events.
 const DEVICES: i32 = 8;
-/// In milliseconds: the records' times have nothing to do with the virtual clock.
+/// Time of the first record in milliseconds; it is unrelated to the virtual clock.
 const EPOCH: i64 = 1_764_000_000_000;
 
 pub(super) struct Director<'d> {
@@ -43,7 +43,7 @@ pub(super) struct Director<'d> {
     published: i64,
     /// Partitions of the input in which a producer's transaction is open.
     open: BTreeSet<i32>,
-    /// Milliseconds that all devices' clocks are ahead of [`EPOCH`].
+    /// Milliseconds by which all devices' clocks are ahead of [`EPOCH`].
     ahead: i64,
 }
 
@@ -63,7 +63,7 @@ impl<'d> Director<'d> {
         Director { stage, schedule, spawn, processes: Vec::new(), published: 0, open: BTreeSet::new(), ahead: 0 }
     }
 
-    /// All of it; what went on too long is an error.
+    /// Runs the whole schedule; returns an error if a step takes too long.
     pub(super) fn direct(&mut self) -> Result<(), String> {
         for _ in 0..self.schedule.steps {
             let mut inner = self.stage.turn(0);
@@ -129,7 +129,7 @@ impl<'d> Director<'d> {
             64..78 => {
                 let (part, name) = NAMES[inner.random.random_range(0..NAMES.len())];
                 let is_there = self.processes.iter().any(|process| process.name == name);
-                // Two workers of one name, sometimes.
+                // Sometimes two workers have the same name.
                 let is_allowed = !is_there || (part == ProcessKind::Worker && inner.random.random_bool(0.05));
                 if is_allowed && self.processes.iter().filter(|process| process.part == part).count() < MOST {
                     self.start(inner, part, name);
@@ -162,7 +162,7 @@ impl<'d> Director<'d> {
         self.processes.push(Process { actor, part, name, stop });
     }
 
-    /// Until every record that came is committed, and every anomaly stored.
+    /// Waits until every record is committed, and every anomaly stored.
     fn settle(&mut self, what: &str) -> Result<(), String> {
         let limit = self.stage.look().turns + MOST_TURNS;
         loop {
@@ -196,11 +196,12 @@ impl<'d> Director<'d> {
         }
     }
 
-    /// A device, if it is one, and what it sends: with several values some of other devices, or of itself again.
+    /// Returns a random device and its record. Several values may be of other devices, or of the same one again. `None`
+    /// if the record is not an event.
     fn value(&self, inner: &mut Inner) -> (Option<i32>, Vec<u8>) {
         let (first, value) = match inner.random.random_range(0..20) {
             0 => return (None, b"no event".to_vec()),
-            // Published as a null value.
+            // The record has a null value.
             1 => return (None, Vec::new()),
             _ => self.one(inner),
         };
@@ -225,14 +226,14 @@ impl<'d> Director<'d> {
         self.schedule.config.fields != Fields::default()
     }
 
-    /// A record of these values.
+    /// Returns a record with these values.
     fn record(&self, values: &[String]) -> Vec<u8> {
         if self.has_arrays() { format!(r#"{{"all":[{}]}}"#, values.join(",")).into() } else { values.concat().into() }
     }
 
-    /// A device and its value.
+    /// Returns a random device and its value.
     fn one(&self, inner: &mut Inner) -> (i32, String) {
-        // Each device is silent for a while now and then.
+        // Each device is silent for some periods.
         let is_silent = |device: i32| (self.published / 150 + i64::from(device)) % 3 == 0;
         let mut device = inner.random.random_range(0..DEVICES);
         if is_silent(device) {
@@ -243,7 +244,7 @@ impl<'d> Director<'d> {
         (device, event(device, &value.to_string()))
     }
 
-    /// Publishes to the partition that the device's key routes to, if the producers route by key; else to this one.
+    /// Publishes to the partition of the device's key if the producers route by key; otherwise to this one.
     fn publish(&mut self, inner: &mut Inner, partition: i32, (device, value): (Option<i32>, Vec<u8>)) -> i32 {
         let routed =
             device.filter(|_| self.schedule.routes_by_key).map(|device| route(device, inner.cluster.partitions));
@@ -255,13 +256,13 @@ impl<'d> Director<'d> {
     fn publish_to(&mut self, inner: &mut Inner, partition: i32, (device, value): (Option<i32>, Vec<u8>)) {
         self.published += 1;
         if inner.random.random_bool(0.001) {
-            // All clocks are set.
+            // The clocks of all devices are set.
             self.ahead += [9_000_000, 86_400_000 * 400, -7_200_000][inner.random.random_range(0..3usize)];
         }
         let right = EPOCH + self.ahead + self.published * 5_000;
         let is_wrong = self.published % 97 == 0 || device.is_some_and(|device| device == self.schedule.wrong_device);
         let time = if is_wrong { self.schedule.wrong_time.unwrap_or(right * 1_000) } else { right };
-        // Every series of a device has its key; a record that is no event has one of its own, or none.
+        // Every series of a device has its key; a rejected record has a key of its own, or none.
         let key = match device {
             Some(device) => Some(format!("d{device}").into_bytes()),
             None => (self.published % 2 == 0).then(|| b"key".to_vec()),
@@ -271,7 +272,7 @@ impl<'d> Director<'d> {
         inner.cluster.partition(SimulatedTopic::Input, partition).entries.push(entry);
     }
 
-    /// Records of a transaction that stays open for a while.
+    /// Publishes records in a transaction that stays open for a while.
     fn publish_open(&mut self, inner: &mut Inner, partition: i32) {
         for _ in 0..inner.random.random_range(1..4) {
             let value = self.value(inner);
@@ -283,7 +284,7 @@ impl<'d> Director<'d> {
         }
     }
 
-    /// Records of a transaction that was aborted, and its marker.
+    /// Publishes records of an aborted transaction, and its marker.
     fn publish_in_vain(&mut self, inner: &mut Inner, partition: i32) {
         let value = self.value(inner);
         let partition = self.publish(inner, partition, value);
@@ -303,12 +304,13 @@ fn end_transaction(inner: &mut Inner, partition: i32, commits: bool) {
     log.marker();
 }
 
-/// Partition of a device's key. It changes when the topic grows: the device begins to learn there.
+/// Returns the partition of a device's key. It changes when the topic grows: the device then learns again in the new
+/// partition.
 fn route(device: i32, partitions: i32) -> i32 {
     (device * 7 + 3) % partitions
 }
 
-/// Paths to the values of records that have an array of them.
+/// Returns paths to the values of records that have an array of values.
 pub(crate) fn array_fields(is_judged_partly: bool) -> Fields {
     Fields {
         device: "all[*].d".into(),
@@ -318,18 +320,18 @@ pub(crate) fn array_fields(is_judged_partly: bool) -> Fields {
     }
 }
 
-/// An event by both of the forms that [`Schedule`] has.
+/// Returns an event in both of the forms that [`Schedule`] has.
 fn event(device: i32, value: &str) -> String {
     format!(r#"{{"device_id":"d{device}","metric_value":{value},"d":"d{device}","v":{value}}}"#)
 }
 
-/// Retention takes all that a restart can do without: what was judged and lies before the floor.
+/// Simulates retention: removes all records that a restart does not need, which are judged and before the checkpoint.
 fn trim(inner: &mut Inner, partition: i32) {
     let judged = inner.cluster.transactions.offsets.get(&partition).map_or(0, |mark| mark.offset);
     let state = inner.cluster.partition(SimulatedTopic::State, partition);
     let floors = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f"));
     let floor = floors.last().and_then(|(_, entry)| {
-        // Behind version and checksum.
+        // The body follows version and checksum.
         let json = serde_json::from_slice::<serde_json::Value>(entry.value.as_deref()?.get(5..)?).ok()?;
         json["offset"].as_i64()
     });

@@ -1,5 +1,5 @@
-//! The group coordinator, eager protocol: generations, static members that are fenced by their own name, sessions that end
-//! in silence, and a rebalance that waits until all have given their partitions back.
+//! The group coordinator with the eager protocol: generations, static members that their own name fences, and sessions
+//! that time out. A rebalance waits until all members have returned their partitions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,17 +17,17 @@ pub(super) struct SimulatedGroup {
     rebalancing_since: Option<Duration>,
 }
 
-/// A member, by its static name.
+/// A member of the group, by its static name.
 #[derive(Debug)]
 pub(super) struct GroupMember {
     pub id: u64,
-    /// Who sits there, to see whether it is alive.
+    /// Actor of the member, to check whether it is alive.
     pub actor: usize,
-    /// Has nothing of the last generation any more.
+    /// Whether it has joined again and returned its partitions.
     pub has_joined: bool,
     pub assignment: Vec<i32>,
-    /// Generation of the assignment that it was told.
-    pub told: u32,
+    /// Generation of the last assignment that the member received.
+    pub notified: u32,
 }
 
 impl SimulatedGroup {
@@ -35,16 +35,16 @@ impl SimulatedGroup {
         self.rebalancing_since.is_some()
     }
 
-    /// A member joins; one that sat there by the same name is fenced. In a settled group it takes over what that one had.
+    /// Adds a member. An earlier member of the same name is fenced; in a stable group the new one gets its partitions.
     pub(super) fn join(&mut self, name: &str, actor: usize, now: Duration) -> u64 {
         self.next_id += 1;
         let id = self.next_id;
         match self.members.get_mut(name) {
             Some(seat) => {
-                (seat.id, seat.actor, seat.told, seat.has_joined) = (id, actor, 0, true);
+                (seat.id, seat.actor, seat.notified, seat.has_joined) = (id, actor, 0, true);
             }
             None => {
-                let seat = GroupMember { id, actor, has_joined: true, assignment: Vec::new(), told: 0 };
+                let seat = GroupMember { id, actor, has_joined: true, assignment: Vec::new(), notified: 0 };
                 self.members.insert(name.to_owned(), seat);
                 self.rebalance(now);
             }
@@ -52,7 +52,7 @@ impl SimulatedGroup {
         id
     }
 
-    /// The place gets a new id of which nobody hears: the coordinator died between deciding and telling.
+    /// Changes a member's id without its knowledge: the coordinator died between deciding and answering.
     pub(super) fn misplace(&mut self, name: &str) {
         self.next_id += 1;
         if let Some(seat) = self.members.get_mut(name) {
@@ -66,13 +66,13 @@ impl SimulatedGroup {
         }
     }
 
-    /// All members must join again.
+    /// Starts a rebalance: all members must join again.
     pub(super) fn rebalance(&mut self, now: Duration) {
         self.rebalancing_since = Some(now);
-        self.members.values_mut().for_each(|seat| seat.has_joined = seat.told == 0);
+        self.members.values_mut().for_each(|seat| seat.has_joined = seat.notified == 0);
     }
 
-    /// Ends a rebalance for which nobody is waited for any more.
+    /// Ends a rebalance once all members have joined.
     pub(super) fn settle(&mut self, now: Duration, partitions: i32) {
         let Some(since) = self.rebalancing_since else { return };
         if now.saturating_sub(since) > REBALANCE {
@@ -86,7 +86,7 @@ impl SimulatedGroup {
         let count = self.members.len().max(1);
         for (at, seat) in self.members.values_mut().enumerate() {
             seat.assignment = (0..partitions).filter(|p| *p as usize % count == at).collect();
-            seat.told = 0;
+            seat.notified = 0;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The client of one simulated worker: transactions and history, with its [`SimulatedConsumer`].
+//! The client of one simulated worker: transactions and history, together with its [`SimulatedConsumer`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct SimulatedClient {
     epoch: u32,
     is_committing: bool,
     history: Option<(SimulatedTopic, OffsetRanges)>,
-    /// Partitions of the input when the group began, as far as the committed offsets tell.
+    /// Number of the input's partitions when the group was created, according to the committed offsets.
     origin: i32,
 }
 

@@ -1,4 +1,5 @@
-//! A sink whose topic was deleted and created again: the ledger's offsets mean nothing in the new topic, however long it is.
+//! Tests a sink whose topic was deleted and created again: the ledger's offsets are invalid in the new topic, whatever
+//! its length.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +14,12 @@ use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::sink::Sink;
 
-/// Records in the topic, of which the ledger has stored the first [`STORED`].
+/// Number of records in the topic, of which the ledger has stored the first [`STORED`].
 const RECORDS: i64 = 10;
 const STORED: i64 = 4;
 
-/// What a sink makes of a ledger with this topic id, in a cluster with that one: its complaint, where the ledger stands, and the
-/// topic id in the ledger.
+/// Runs a sink with this topic id in the ledger, and that one in the cluster. Returns its complaint, the ledger's
+/// offset, and the topic id in the ledger.
 fn sink(stored: Option<&str>, current: Option<&str>) -> (Option<String>, i64, Option<String>) {
     let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(1), 0.0));
     stage.enter_first();

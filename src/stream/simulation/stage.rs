@@ -1,5 +1,5 @@
-//! Actors on real threads of which only one acts at a time: each call into the log first asks for its turn, and who gets it
-//! follows from the seed alone. Time passes with the turns.
+//! Schedules actors on real threads, of which only one acts at a time. Each call into the log first waits for its turn.
+//! The order of turns follows from the seed alone. Time advances with the turns.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
@@ -20,28 +20,28 @@ pub(super) struct Inner {
     pub random: Xoshiro256PlusPlus,
     pub now: Duration,
     pub actors: Vec<Actor>,
-    /// Share of calls that are struck by a fault.
+    /// Share of calls that have a fault.
     pub faults: f64,
     turn: usize,
     pub turns: u64,
     pub kills: u64,
     pub pauses: u64,
     pub strikes: u64,
-    /// Why somebody began anew, for messages.
+    /// Reason of the last rebuild, for messages.
     pub last_rebuild: String,
-    /// What happened, for comparing two runs.
+    /// Hash of all events, to compare two runs.
     pub trace: u64,
 }
 
 pub(super) struct Actor {
     thread: Option<Thread>,
-    /// The process, of which a worker or the sink is seen.
+    /// Whether the process runs; the actor is its worker or its sink.
     pub is_alive: bool,
-    /// Stopped by a signal until then.
+    /// Time until which a signal has stopped the process.
     paused: Duration,
-    /// Ended by a signal: none of its calls has an effect any more.
+    /// Whether a signal has ended the process: its calls have no effect any more.
     pub is_killed: bool,
-    /// Heard of for the last time.
+    /// Time at which the actor was last active.
     silent_since: Option<Duration>,
 }
 
@@ -62,7 +62,7 @@ impl Scheduler {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new actor; its thread must call [`enter`](Self::enter) first.
+    /// Adds an actor; its thread must call [`enter`](Self::enter) first.
     pub(super) fn hire(&self, inner: &mut Inner) -> usize {
         inner.actors.push(Actor {
             thread: None,
@@ -74,20 +74,20 @@ impl Scheduler {
         inner.actors.len() - 1
     }
 
-    /// Waits until it is this actor's turn for the first time.
+    /// Waits for the first turn of this actor.
     pub(super) fn enter(&self, me: usize) {
         self.lock().actors[me].thread = Some(std::thread::current());
         drop(self.wait(me));
     }
 
-    /// The first actor, who has the first turn.
+    /// Enters the first actor, which has the first turn.
     pub(super) fn enter_first(&self) {
         let mut inner = self.lock();
         let me = self.hire(&mut inner);
         inner.actors[me].thread = Some(std::thread::current());
     }
 
-    /// Lets others act, as it happens; returns when it is `me` again.
+    /// Passes the turn to a random actor; returns when it is the turn of `me` again.
     pub(super) fn turn(&self, me: usize) -> Turn<'_> {
         let mut inner = self.lock();
         inner.pass(Some(me));
@@ -98,7 +98,7 @@ impl Scheduler {
         self.wait(me)
     }
 
-    /// `me` acts no more.
+    /// Removes `me` from the schedule.
     pub(super) fn exit(&self, me: usize) {
         let mut inner = self.lock();
         inner.actors[me].is_alive = false;
@@ -108,9 +108,9 @@ impl Scheduler {
         self.hand_over(inner);
     }
 
-    /// The lock is released first: the thread that wakes needs it.
+    /// Wakes the next actor. The lock is released first, because the woken thread needs it.
     fn hand_over(&self, inner: Turn<'_>) {
-        // One that has not entered yet finds that it is its turn.
+        // An actor that has not entered yet finds that it is its turn.
         let next = inner.actors[inner.turn].thread.clone();
         drop(inner);
         if let Some(thread) = next {
@@ -129,26 +129,26 @@ impl Scheduler {
         }
     }
 
-    /// What is left when all have gone.
+    /// Returns the state after all actors have ended.
     pub(super) fn into_inner(self) -> Inner {
         self.inner.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks without passing the turn; only for who has it.
+    /// Locks the state without passing the turn; only for the actor that has the turn.
     pub(super) fn look(&self) -> Turn<'_> {
         self.lock()
     }
 }
 
 impl Inner {
-    /// Time passes, the coordinators act, and somebody gets the turn.
+    /// Advances time, runs the coordinators, and selects the next actor.
     fn pass(&mut self, me: Option<usize>) {
         self.turns += 1;
         self.now += Duration::from_micros(self.random.random_range(100..4_000));
         if let Some(me) = me.filter(|me| *me > 0)
             && self.random.random_bool(self.faults / 8.0)
         {
-            // SIGSTOP, mostly for longer than a transaction or a session lives.
+            // A SIGSTOP mostly lasts longer than the timeout of a transaction or a session.
             self.actors[me].paused = self.now + Duration::from_millis(self.random.random_range(1_000..25_000));
             self.actors[me].silent_since.get_or_insert(self.now);
             self.pauses += 1;
@@ -195,7 +195,7 @@ impl Inner {
         }
     }
 
-    /// Kills the process of an actor; it finds out at its next call.
+    /// Kills the process of an actor, which notices it at its next call.
     pub(super) fn kill(&mut self, actor: usize) {
         let actor = &mut self.actors[actor];
         actor.silent_since.get_or_insert(self.now);

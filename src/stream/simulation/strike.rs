@@ -1,4 +1,4 @@
-//! The faults that strike a call: before its effect, after it, or as the last thing that its process does.
+//! Faults of a call: before its effect, after it, or with the end of its process.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use rand::RngExt;
 use super::stage::{Inner, Scheduler, Turn};
 use crate::stream::client::{Fault, Remedy};
 
-/// Kinds of faults that a call can have before and after its effect.
+/// Kinds of faults before and after the effect of a call.
 pub(super) type Kinds = (&'static [Remedy], &'static [Remedy]);
 
 pub(super) const ASK: Kinds = (&[Remedy::Retry, Remedy::Retry, Remedy::Rebuild], &[Remedy::Retry]);
-/// Most calls are polls: struck as often as the others they would leave nothing to those.
+/// Share of faults for polls. Most calls are polls; with the usual share the other calls would have few faults.
 pub(super) const POLL_SHARE: f64 = 0.15;
 pub(super) const LOCAL: Kinds = (&[Remedy::Rebuild], &[Remedy::Rebuild]);
 pub(super) const BEGIN: Kinds = (&[Remedy::Retry, Remedy::Rebuild], &[Remedy::Rebuild]);
@@ -23,12 +23,12 @@ pub(super) fn dead() -> Fault {
     Fault::new(Remedy::Rebuild, "killed")
 }
 
-/// Somebody on the stage whose calls may be struck.
+/// An actor of the simulation whose calls may have faults.
 pub(super) trait Struck: Sized {
-    /// Where, and as whom.
+    /// Returns the scheduler and the number of the actor.
     fn place(&self) -> (&Arc<Scheduler>, usize);
 
-    /// One call: waits for the turn, then has its effect, its fault, or both.
+    /// Runs one call: waits for the turn, then has its effect, its fault, or both.
     fn act<T>(
         &mut self,
         kinds: Kinds,
@@ -37,7 +37,7 @@ pub(super) trait Struck: Sized {
         self.act_with(1.0, kinds, effect)
     }
 
-    /// The same with a share of the usual faults.
+    /// Runs one call like [`act`](Self::act), with a share of the usual faults.
     fn act_with<T>(
         &mut self,
         share: f64,

@@ -1,5 +1,5 @@
-//! The transaction coordinator: epochs that fence, timeouts that abort, a decision that is durable before its markers are
-//! written, and offsets that nobody sees until then.
+//! The transaction coordinator. Epochs fence producers, and timeouts abort transactions. A decision is durable before
+//! its markers are written, and offsets are invisible until then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,17 +14,17 @@ const TIMEOUT: Duration = seconds(10);
 #[derive(Default)]
 pub(super) struct Transactions {
     pub by_id: BTreeMap<String, Transaction>,
-    /// Committed offsets of the group.
+    /// Offsets that the group has committed.
     pub offsets: ProgressByPartition,
-    /// Partitions of the input when the group began, as noted with each offset.
+    /// Number of the input's partitions when the group was created, as stored with each offset.
     origins: BTreeMap<i32, i32>,
     /// Partitions whose first offset was committed after the group had begun without them.
     pub added: BTreeSet<i32>,
     /// Partitions whose offset another program committed last.
     pub foreign: BTreeSet<i32>,
-    /// Records that it passed by: partition, first offset, and the one after the last.
+    /// Records that another program skipped: partition, first offset, and the offset after the last.
     pub passed_by: Vec<(i32, i64, i64)>,
-    /// Commits that moved a partition back.
+    /// Number of commits that moved a partition back.
     pub regressions: u32,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Transactions {
 pub(super) struct Transaction {
     pub epoch: u32,
     open: Option<Open>,
-    /// How the last one ended.
+    /// Whether the last transaction was committed; `None` before the first one ends.
     last: Option<bool>,
 }
 
@@ -40,7 +40,7 @@ struct Open {
     since: Duration,
     touched: BTreeSet<(SimulatedTopic, i32)>,
     offsets: Option<(ProgressByPartition, i32)>,
-    /// Committed or aborted; the markers follow.
+    /// Decision to commit or to abort; the markers follow.
     decided: Option<bool>,
 }
 
@@ -49,7 +49,7 @@ fn fenced() -> Fault {
 }
 
 impl SimulatedCluster {
-    /// A producer begins by this name: what an older one left open is aborted, and it is fenced.
+    /// Initialises a producer: aborts an open transaction of the same id, and fences the older producer.
     pub(super) fn init(&mut self, id: &str) -> u32 {
         let transaction = self.transactions.by_id.entry(id.to_owned()).or_default();
         if let Some(open) = &mut transaction.open {
@@ -68,7 +68,7 @@ impl SimulatedCluster {
 
     fn open(&mut self, id: &str, epoch: u32, now: Duration) -> Result<&mut Open, Fault> {
         self.transaction(id, epoch)?;
-        // A new one waits for the markers of the last.
+        // A new transaction waits for the markers of the last one.
         if self.transaction(id, epoch)?.open.as_ref().is_some_and(|open| open.decided.is_some()) {
             self.finish(id);
         }
@@ -89,7 +89,7 @@ impl SimulatedCluster {
         Ok(())
     }
 
-    /// The member's generation was checked.
+    /// Adds offsets to the transaction. The caller has checked the member's generation.
     pub(super) fn add_offsets(
         &mut self,
         id: &str,
@@ -101,7 +101,7 @@ impl SimulatedCluster {
         Ok(())
     }
 
-    /// The same end again, after its answer was lost, is answered again.
+    /// Ends the transaction. A repeated call with the same decision succeeds, because its answer may have been lost.
     pub(super) fn end(&mut self, id: &str, epoch: u32, commit: bool) -> Result<(), Fault> {
         let transaction = self.transaction(id, epoch)?;
         match &mut transaction.open {
@@ -116,17 +116,17 @@ impl SimulatedCluster {
         Ok(())
     }
 
-    /// Writes all markers of a decided transaction that are left.
+    /// Writes all remaining markers of a decided transaction.
     fn finish(&mut self, id: &str) {
         while self.write_marker(id) {}
     }
 
-    /// Writes one; the group's offsets come last or first, as it happens. False: none is left.
+    /// Writes one marker, or the group's offsets, in a random order. Returns false if none is left.
     pub(super) fn write_marker(&mut self, id: &str) -> bool {
         let Some(transaction) = self.transactions.by_id.get_mut(id) else { return false };
         let Some(open) = &mut transaction.open else { return false };
         let Some(commit) = open.decided else { return false };
-        // Before the partitions: a reader of offsets must not take them for written.
+        // The offsets are taken before the partitions, so that a reader of offsets does not consider them written.
         if let Some((offsets, origin)) = open.offsets.take() {
             if commit {
                 let known = &mut self.transactions.offsets;
@@ -154,7 +154,8 @@ impl SimulatedCluster {
         true
     }
 
-    /// Another program commits an offset in the group, which has no members: so many records further on, if there are.
+    /// Commits an offset as another program, if the group has no members. It is this number of records after the
+    /// committed one.
     pub(super) fn commit_as_another(&mut self, partition: i32, records: i64) {
         if !self.group.members.is_empty() || self.is_unstable() {
             return;
@@ -169,26 +170,26 @@ impl SimulatedCluster {
         }
     }
 
-    /// Number of partitions that the input had when the group began, from what is noted with the offsets; 0 if all are of
-    /// other programs.
+    /// Returns the number of partitions that the input had when the group was created, as stored with the offsets. 0 if
+    /// all offsets are of other programs.
     pub(super) fn origin(&self) -> i32 {
         let Transactions { offsets, origins, .. } = &self.transactions;
         let none = if offsets.is_empty() { self.partitions } else { 0 };
         origins.values().copied().min().unwrap_or(none)
     }
 
-    /// Transactions whose markers are being written.
+    /// Returns the transactions whose markers are being written.
     pub(super) fn deciding(&self) -> Vec<String> {
         let is_decided = |t: &Transaction| t.open.as_ref().is_some_and(|open| open.decided.is_some());
         self.transactions.by_id.iter().filter(|(_, t)| is_decided(t)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Whether offsets wait for the outcome of a transaction.
+    /// Returns whether offsets wait for the outcome of a transaction.
     pub(super) fn is_unstable(&self) -> bool {
         self.transactions.by_id.values().any(|t| t.open.as_ref().is_some_and(|open| open.offsets.is_some()))
     }
 
-    /// Aborts what has been open for too long, and fences its producer.
+    /// Aborts transactions that have been open for too long, and fences their producers.
     pub(super) fn time_out(&mut self, now: Duration) {
         let mut late = Vec::new();
         for (id, transaction) in &mut self.transactions.by_id {

@@ -1,5 +1,5 @@
-//! One schedule: input that comes all the while, workers and sinks that start, stop, are killed and paused, a database that
-//! is unreachable, topics that are compacted and trimmed; then quiet, in which everything that came must get its outcome.
+//! Runs one schedule: input, processes that start, stop, are killed and paused, outages of the database, compaction and
+//! retention. Then follows a quiet time in which every record must get its outcome.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::stop::Stop;
 use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 
-/// A wrong log, to try the checker with.
+/// A defect of the log, which the checker must detect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Defect {
     Loss,
@@ -34,31 +34,31 @@ pub(super) enum Defect {
     LostOffset,
 }
 
-/// Values that an anomaly carries.
+/// Number of preceding values stored with an anomaly.
 pub(crate) const CONTEXT: usize = 12;
 
-/// What a process runs.
+/// Kind of the component that a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProcessKind {
     Worker,
     Sink,
 }
 
-/// Everything that is not the course of events itself.
+/// Parameters of a run, which follow from the seed.
 pub(super) struct Schedule {
     seed: u64,
     defect: Option<Defect>,
     pub steps: u32,
     faults: f64,
     pub partitions: i32,
-    /// Each process has one of these, and changes to another one are recorded.
+    /// Policies of the processes: each process has one, and changes are recorded.
     pub policies: Vec<Policy>,
-    /// Each process has one of these.
+    /// Limits of the processes: each process has one of them.
     pub bounds: Vec<SeriesLimits>,
-    /// A device whose clock is wrong, and the time of its records; `None`: microseconds.
+    /// Device with a wrong clock, and the time of its records; `None` means microseconds.
     pub wrong_device: i32,
     pub wrong_time: Option<i64>,
-    /// The keys of devices decide their partitions; otherwise each device sends to all partitions.
+    /// Whether the device's key decides its partition; otherwise each device sends to all partitions.
     pub routes_by_key: bool,
     pub config: Settings,
     snapshot_bytes: usize,
@@ -73,11 +73,11 @@ impl Schedule {
             idle_after: random.random_bool(0.5).then_some(600),
         };
         let mut bounds = vec![bounds(), bounds()];
-        // Changed settings, as processes are restarted one after the other.
+        // Settings change when processes restart one after the other.
         bounds.truncate(random.random_range(1..=2));
         policies.truncate(random.random_range(1..=2));
         let wrong_device = random.random_range(0..16);
-        // 1970, the year 2200, and microseconds.
+        // Wrong times: 1970, the year 2200, and microseconds.
         let wrong_time = [Some(0), Some(7_258_118_400_000), None][random.random_range(0..3usize)];
         let routes_by_key = random.random_bool(0.5);
         let mut config = Settings::default();
@@ -111,7 +111,7 @@ impl Schedule {
     }
 }
 
-/// Half of them with overrides: both methods, windows of several lengths, an excluded device.
+/// Returns a random policy, in half of the cases with overrides: both methods, several windows, an excluded device.
 fn policy(random: &mut Xoshiro256PlusPlus) -> Policy {
     let methods = ["sigma", "ewma"];
     let method = random.random_range(0..2usize);
@@ -134,19 +134,19 @@ fn policy(random: &mut Xoshiro256PlusPlus) -> Policy {
     policy
 }
 
-/// What is left at the end.
+/// State at the end of a schedule.
 pub(crate) struct ScheduleOutcome {
     pub policies: Vec<Policy>,
     pub bounds: Vec<SeriesLimits>,
     pub config: Settings,
     pub cluster: SimulatedCluster,
     pub trace: u64,
-    /// Of processes that ended otherwise than they may; or that nothing went on.
+    /// Messages of processes that ended with an error, or that a step took too long.
     pub failures: Vec<String>,
     pub totals: Totals,
 }
 
-/// How varied a run was.
+/// Counters that show how varied a run was.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Totals {
     events: u64,
@@ -162,20 +162,20 @@ pub(super) struct Totals {
     idle: u64,
     tombstones: u64,
     trimmed: u64,
-    /// Records of transactions that stayed open for a while, and were committed.
+    /// Number of committed records whose transaction was open for a while.
     opened: u64,
-    /// Commits of another program.
+    /// Number of commits by another program.
     foreign: u64,
     rows: u64,
     sink_generations: u64,
     refused: u64,
     moved: u64,
     restored: u64,
-    /// Partitions that were added while members ran.
+    /// Number of partitions that were added while members ran.
     grown: u64,
-    /// Those of them that the group knew as added when it took them.
+    /// Number of these partitions that the group considered as added when it took them over.
     added: u64,
-    /// Changes of the policy, and records of excluded series.
+    /// Number of policy changes, and of records of excluded series.
     changes: u64,
     excluded: u64,
 }
@@ -238,7 +238,7 @@ impl Totals {
     }
 }
 
-/// Plays it to the end.
+/// Runs the schedule to its end.
 pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
     let stage = Arc::new(Scheduler::new(schedule.seed, SimulatedCluster::new(schedule.partitions), schedule.faults));
     stage.enter_first();
@@ -299,11 +299,11 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
     }
 }
 
-/// Of what is in the topics.
+/// Counts the records of the topics.
 fn count(cluster: &mut SimulatedCluster) -> Totals {
     let mut totals = Totals::default();
     for ((topic, _), partition) in &cluster.topics {
-        // What was compacted away was there.
+        // Compacted records count too.
         let all = partition.entries.iter().filter(|entry| entry.fate != Fate::Aborted);
         for entry in all {
             match topic {
@@ -314,7 +314,7 @@ fn count(cluster: &mut SimulatedCluster) -> Totals {
                 SimulatedTopic::Anomalies => totals.anomalies += u64::from(entry.fate == Fate::Committed),
                 SimulatedTopic::State if entry.key.as_deref() == Some(b"f") => totals.sweeps += 1,
                 SimulatedTopic::State if entry.key.is_some() && entry.value.is_none() => totals.tombstones += 1,
-                // Content 1, see series::snapshot.
+                // Content 1 means evicted, see series::snapshot.
                 SimulatedTopic::State => {
                     totals.evictions += u64::from(entry.value.as_ref().is_some_and(|value| value.get(5) == Some(&1)));
                 }
@@ -326,7 +326,7 @@ fn count(cluster: &mut SimulatedCluster) -> Totals {
     totals
 }
 
-/// Where and as whom a process runs.
+/// Parameters of a simulated process.
 struct Process<'p> {
     stage: &'p Arc<Scheduler>,
     schedule: &'p Schedule,
@@ -336,7 +336,7 @@ struct Process<'p> {
     meter: &'p Meter,
 }
 
-/// A process with one worker, as the role runs it; what it says when it ends otherwise than it may.
+/// Runs a process with one worker, as the role does. Returns a message if it ends with an error.
 fn work(process: &Process<'_>) -> Option<String> {
     let Process { stage, schedule, actor, name, stop, meter } = *process;
     let health = Health::default();
@@ -361,17 +361,17 @@ fn work(process: &Process<'_>) -> Option<String> {
             WorkerEnding::Stopped => return None,
             WorkerEnding::Replaced => {
                 let inner = stage.look();
-                let is_nobody = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
-                return is_nobody.then(|| format!("{name} gave way to nobody"));
+                let is_owner = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
+                return is_owner.then(|| format!("{name} gave way to nobody"));
             }
             WorkerEnding::Failed(error) => return Some(format!("{name} failed: {error}")),
             WorkerEnding::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
-            WorkerEnding::Rebuild(why) => begin_anew(stage, actor, why),
+            WorkerEnding::Rebuild(why) => rebuild(stage, actor, why),
         }
     }
 }
 
-/// A process with a sink, likewise.
+/// Runs a process with a sink. Returns a message if it ends with an error.
 fn carry(process: &Process<'_>) -> Option<String> {
     let Process { stage, schedule, actor, name, stop, meter } = *process;
     let part = Health::default().component(name);
@@ -382,17 +382,17 @@ fn carry(process: &Process<'_>) -> Option<String> {
         match sink.run() {
             _ if stage.look().actors[actor].is_killed => return None,
             _ if stop.is_requested() => {
-                // It may still wait for partitions, when others stored the last of it.
+                // The last sink may still wait for partitions if others have stored everything.
                 let is_well = name != LAST_SINK || !matches!(part.state(), ComponentState::Degraded(_));
                 return (!is_well).then(|| format!("the last sink ended {:?}, though all is stored", part.state()));
             }
             sink::SinkEnding::Stopped => return Some(format!("{name} stopped by itself")),
-            sink::SinkEnding::Rebuild(why) => begin_anew(stage, actor, why),
+            sink::SinkEnding::Rebuild(why) => rebuild(stage, actor, why),
         }
     }
 }
 
-fn begin_anew(stage: &Scheduler, actor: usize, why: String) {
+fn rebuild(stage: &Scheduler, actor: usize, why: String) {
     let mut inner = stage.turn(actor);
     inner.now += Duration::from_millis(500);
     inner.last_rebuild = why;

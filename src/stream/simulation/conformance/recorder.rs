@@ -1,5 +1,6 @@
-//! A client that notes which methods of the traits were called. The list of all methods comes from the same place as the
-//! implementation, which the compiler compares with the traits: a new method that the script does not call is found.
+//! A client that records which methods of the traits were called. The same macro creates the list of all methods and
+//! the implementation, which the compiler compares with the traits. So a new method that the script does not call is
+//! detected.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use crate::stream::client::{
 };
 use crate::stream::progress::ProgressByPartition;
 
-/// Methods that were called, as `Trait::method`.
+/// Names of the called methods, as `Trait::method`.
 #[derive(Debug, Default, Clone)]
 pub(super) struct CalledMethods(Rc<RefCell<BTreeSet<&'static str>>>);
 
@@ -26,7 +27,7 @@ impl CalledMethods {
     }
 }
 
-/// A client whose calls are noted.
+/// A client whose calls are recorded.
 pub(super) struct RecordingClient {
     client: Box<dyn TransactionalClient>,
     called: CalledMethods,

@@ -1,4 +1,4 @@
-//! Where the clients of the script come from: the simulated log, and a real broker.
+//! The two worlds of the script: the simulated log, and a real broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +15,21 @@ use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
 use crate::stream::client::TransactionalClient;
 use crate::stream::kafka::{KafkaTransactionalClient, MemberNames};
 
-/// Partitions of the input.
+/// Number of partitions of the input.
 pub(super) const PARTITIONS: i32 = 2;
-/// Records of each partition.
+/// Number of records in each partition.
 pub(super) const EVENTS: i64 = 10;
 
-/// Where clients come from.
+/// A world that creates clients for the script.
 pub(super) trait ConformanceWorld {
-    /// A client with this name in the group, and this transactional id.
+    /// Creates a client with this name in the group, and this transactional id.
     fn client(&self, member: &str, transactional_id: &str) -> Box<dyn TransactionalClient>;
 
-    /// Another program commits an offset, so many records after the committed one, while the group has no members.
+    /// Commits an offset as another program, this number of records after the committed one. The group must have no
+    /// members.
     fn commit_as_another(&self, partition: i32, committed: i64, records: i64);
 
-    /// The same with noted calls.
+    /// Creates a client whose calls are recorded.
     fn recorded(&self, member: &str, transactional_id: &str, called: &CalledMethods) -> RecordingClient {
         RecordingClient::new(self.client(member, transactional_id), called)
     }
