@@ -1,6 +1,6 @@
 //! The traits between the loops and Kafka. Each covers one purpose: membership in the group, fetch of records, history
-//! outside the group, transactions, and administration. A simulated log implements them too. A part of a loop asks only
-//! for the traits that it uses. Calls block; each client belongs to one thread.
+//! outside the group, transactions, and administration. A simulated log implements them too. A part of a loop requires
+//! only the traits that it uses. Calls block; each client belongs to one thread.
 
 mod administration;
 mod connection;
@@ -22,12 +22,12 @@ pub(crate) use offsets::{CommittedOffset, OffsetRanges, Positions};
 pub(crate) use record::{ConsumedRecord, Headers, OutgoingRecord, OutputTopic, RecordVisitor};
 pub(crate) use transactions::TransactionalProducer;
 
-/// Everything that the sink needs: a member of a group that reads one topic.
+/// All traits that the sink needs: a member of a group that reads one topic.
 pub(crate) trait GroupConsumer: GroupMembership + RecordFetch + TopicAdministration {}
 
 impl<T: GroupMembership + RecordFetch + TopicAdministration> GroupConsumer for T {}
 
-/// Everything that a worker needs: a member of a group, with a transactional producer and the group's history.
+/// All traits that a worker needs: a member of a group, with a transactional producer and the group's history.
 pub(crate) trait TransactionalClient:
     GroupConsumer + GroupAdministration + HistoryReader + TransactionalProducer
 {

@@ -1,5 +1,5 @@
-//! Reads dead letters, and sends them again to the topics they came from, each exactly once. The transaction that sends
-//! a record also writes a receipt to the dead-letter topic. A dead letter with a receipt is not sent again.
+//! Reads dead letters, and sends them again to their original topics, each exactly once. The transaction that sends a
+//! record also writes a receipt to the dead-letter topic. A dead letter with a receipt is not sent again.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant as Monotonic};
@@ -22,7 +22,7 @@ const BATCH: usize = 500;
 const RECEIPT: [&str; 3] = ["anomaly.replay.partition", "anomaly.replay.offset", "anomaly.replay.at"];
 /// Header of a replayed record: the position of its dead letter.
 const ORIGIN: &str = "anomaly.replayed-from";
-/// Prefix of the headers with the reason.
+/// Prefix of the headers that describe the rejection.
 const ERROR: &str = "anomaly.error.";
 /// Number of the record's own headers, which are the last ones. An older detector did not write it, and kept only the
 /// label.
@@ -31,22 +31,22 @@ const OWN: &str = "anomaly.error.headers";
 /// Name and value of a header; the value may be null.
 pub(crate) type DeadLetterHeader = (String, Option<Vec<u8>>);
 
-/// A dead letter.
+/// A rejected record, as read from the dead-letter topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RejectedRecord {
     /// Partition of the dead letter.
     pub partition: i32,
     /// Offset of the dead letter.
     pub offset: i64,
-    /// Time of the rejection.
+    /// Time at which the record was rejected.
     pub at: Option<Timestamp>,
-    /// Key, as received, or truncated.
+    /// Key of the record, possibly truncated.
     pub key: Option<Vec<u8>>,
-    /// Value, as received, or truncated.
+    /// Value of the record, possibly truncated.
     pub value: Option<Vec<u8>>,
     /// Headers of the detector, then the record's own, in order.
     pub headers: Vec<DeadLetterHeader>,
-    /// Time of the replay, if the letter was replayed.
+    /// Time of the replay; `None` if the letter was not replayed.
     pub replayed: Option<String>,
 }
 
@@ -83,7 +83,7 @@ impl RejectedRecord {
         self.header("judged").is_some()
     }
 
-    /// Returns whether it was truncated and cannot be sent unchanged.
+    /// Returns whether the record was truncated and cannot be sent unchanged.
     pub(crate) fn is_cut(&self) -> bool {
         ["truncated", "key_truncated", "headers_truncated"].iter().any(|name| self.header(name).is_some())
     }
@@ -108,10 +108,10 @@ fn failed(what: &str, kafka: &KafkaSettings) -> impl Fn(KafkaError) -> Error {
     move |e| Error::unavailable(format_args!("cannot {what} at {servers}: {e}"))
 }
 
-/// Passes every current dead letter, partition by partition, after all receipts are known.
+/// Passes every current dead letter to `visit`, partition by partition, after it has read all receipts.
 ///
 /// # Errors
-/// 69 if the topic cannot be read; the error of `visit`.
+/// 69 if the topic cannot be read. Otherwise the error of `visit`.
 pub(crate) fn read(
     kafka: &KafkaSettings,
     topics: &TopicSettings,
@@ -130,11 +130,11 @@ pub(crate) fn read(
     })
 }
 
-/// Why a scan ended early.
+/// Reason why a scan ended early.
 enum ScanFailure {
     /// The topic cannot be read.
     Unreadable(Fault),
-    /// The visitor failed.
+    /// The callback `visit` failed.
     Visitor(Error),
 }
 
@@ -232,7 +232,7 @@ impl DeadLetterReplayer {
         })
     }
 
-    /// Adds a dead letter; sends when there are enough.
+    /// Adds a dead letter; sends a batch when there are enough.
     ///
     /// # Errors
     /// 69: the transaction was not committed, or its outcome is unknown. The next run decides by the receipts.
@@ -244,7 +244,7 @@ impl DeadLetterReplayer {
     /// Sends and commits the waiting dead letters.
     ///
     /// # Errors
-    /// The errors of [`send`](Self::send).
+    /// Fails as [`send`](Self::send) does.
     pub(crate) fn flush(&mut self) -> Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
@@ -287,10 +287,10 @@ impl DeadLetterReplayer {
         record.timestamp = letter.header("timestamp").and_then(|millis| millis.parse().ok());
         (record.key, record.payload) = (letter.key.as_deref(), letter.value.as_deref());
         self.insist(record)?;
-        let told = [letter.partition.to_string(), letter.offset.to_string(), now.to_owned()];
+        let receipt = [letter.partition.to_string(), letter.offset.to_string(), now.to_owned()];
         let headers = RECEIPT
             .iter()
-            .zip(&told)
+            .zip(&receipt)
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.letters).partition(letter.partition).headers(headers);
         record.key = letter.key.as_deref();

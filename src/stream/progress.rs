@@ -1,29 +1,29 @@
 //! Progress of a partition: its offset, and the outcomes of the records before it. Each transaction commits it with its
-//! output. An auditor can check from it that each record had exactly one outcome.
+//! output. An auditor can check that each record had exactly one outcome.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::health::Tally;
 
-/// Number of records of a partition per outcome, since the group began.
+/// Number of records of a partition per outcome, since the group was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct OutcomeCounts {
-    /// Learned: too few values before them.
+    /// Number of learned records: their series have too few preceding values.
     pub learning: u64,
-    /// Normal.
+    /// Number of records that were normal.
     pub normal: u64,
-    /// Anomalous.
+    /// Number of records that were anomalous.
     pub anomalous: u64,
-    /// Rejected, sent to the dead-letter topic.
+    /// Number of rejected records that were sent to the dead-letter topic.
     pub rejected: u64,
-    /// Rejected and dropped, as configured.
+    /// Number of rejected records that were dropped, as configured.
     pub dropped: u64,
-    /// Ignored: null values, and records that match a pattern or have no value.
+    /// Number of ignored records: null values, and records that match a pattern or have no value.
     pub ignored: u64,
-    /// Excluded: the policy of the series says that it is not judged.
+    /// Number of excluded records: the policy of their series disables judging.
     pub excluded: u64,
-    /// Judged by their valid values, although other values were invalid. These records count under their outcome too.
+    /// Number of records of which only the valid values were judged. These records count under their outcome too.
     pub partial: u64,
 }
 
@@ -58,7 +58,7 @@ impl OutcomeCounts {
         [learning, normal, anomalous, rejected, dropped, ignored, excluded, partial]
     }
 
-    /// Parses the text; ignores unknown words in it. An older program did not write the last three.
+    /// Parses the counts, and ignores unknown words. Older programs did not write the last three counts.
     pub(crate) fn parse(text: &str) -> Option<OutcomeCounts> {
         let number = |name: &str| {
             text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
@@ -84,16 +84,16 @@ impl fmt::Display for OutcomeCounts {
     }
 }
 
-/// The progress of a partition.
+/// Progress of a partition within its topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// The next offset to judge.
+    /// Offset of the next record to judge.
     pub offset: i64,
-    /// Outcomes of the records before it.
+    /// Outcomes of the records before this offset.
     pub counts: OutcomeCounts,
 }
 
-/// Progress by partition.
+/// Progress of several partitions, by partition.
 pub(crate) type ProgressByPartition = BTreeMap<i32, Progress>;
 
 #[cfg(test)]

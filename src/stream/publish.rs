@@ -13,16 +13,16 @@ use super::kafka::{client, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
 
-/// Timeout of the query for the topic.
+/// Timeout of the request for the topic's metadata.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// An idempotent producer for one topic.
+/// An idempotent producer of events for one topic.
 pub(crate) struct Publisher {
     producer: BaseProducer<DeliveryReports>,
     kafka: KafkaSettings,
     topic: String,
     sent: Cell<u64>,
-    /// Why the last event was refused, and how many were delivered by then.
+    /// Reason for the last refused event, and the number of delivered ones at that time.
     refusal: RefCell<Option<(String, u64)>>,
 }
 
@@ -39,9 +39,10 @@ impl Publisher {
             &mut config,
             kafka,
             &[
-                // Refused events whose partitions are unknown do not cause a metadata request.
+                // Refused events with unknown partitions do not cause a metadata request.
                 client::LOOK_OFTEN,
-                // Some seconds of events at full speed; the limit of memory is in kilobytes.
+                // This is enough for some seconds of events at full speed. Another limit, in kilobytes, restricts the
+                // memory.
                 ("queue.buffering.max.messages", "200000"),
                 ("queue.buffering.max.kbytes", "65536"),
                 // An idempotent client spins if a batch is due and five batches of the partition still wait for their
@@ -61,8 +62,8 @@ impl Publisher {
         })
     }
 
-    /// Checks whether the topic exists; [`trouble`](Self::trouble) returns the reason if not. Events to a missing topic
-    /// are refused only after a while, so check first. Waits at most a second for the cluster.
+    /// Returns whether the topic exists. If not, [`trouble`](Self::trouble) returns the reason. Events to a missing
+    /// topic are refused only after a while, so check first. Waits at most a second for the cluster.
     pub(crate) fn has_topic(&self) -> bool {
         let trouble = &self.producer.context().trouble;
         let metadata = self.producer.client().fetch_metadata(Some(&self.topic), LOOK);
@@ -132,7 +133,7 @@ impl Publisher {
         }
     }
 
-    /// Serves callbacks, at most for this time.
+    /// Serves callbacks for at most this time.
     pub(crate) fn poll(&self, wait: Duration) {
         self.producer.poll(wait);
         stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
@@ -145,7 +146,8 @@ impl Publisher {
         (delivered, failed, self.sent.get().saturating_sub(delivered + failed))
     }
 
-    /// Returns why the cluster is currently unavailable, or why the last event was refused, until one is delivered.
+    /// Returns why the cluster is unavailable, or why the last event was refused. An error ends when an event is
+    /// delivered.
     pub(crate) fn trouble(&self) -> Option<String> {
         let context = self.producer.context();
         let (delivered, _) = context.counts();

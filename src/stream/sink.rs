@@ -16,12 +16,12 @@ use crate::ledger::{Ledger, LedgerError, LedgerPosition, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
 
-/// Wait for the first record, if nothing is pending.
+/// Wait for the first record if no records are pending.
 const IDLE: Duration = Duration::from_millis(100);
 /// Maximum wait between two attempts while the ledger or the cluster is unavailable.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The sink: reader, ledger, and records that were read but not stored.
+/// The sink: a reader, the ledger, and records that were read but not stored.
 pub(crate) struct Sink<'a, R> {
     settings: &'a Settings,
     reader: R,
@@ -29,7 +29,7 @@ pub(crate) struct Sink<'a, R> {
     part: Arc<Component>,
     meter: Meter,
     stop: &'a Stop,
-    /// Partitions that the group assigned and that are not yet read from the ledger's offsets.
+    /// Assigned partitions that are not yet read from the ledger's offsets.
     given: Option<Vec<i32>>,
     /// Next offset of each assigned partition, as in the ledger.
     positions: Positions,
@@ -37,26 +37,26 @@ pub(crate) struct Sink<'a, R> {
     /// Whether the last write failed because the ledger is unavailable.
     is_away: bool,
     is_member: bool,
-    /// When to read the ledger again, by the reader's clock.
+    /// Time at which to read the ledger again, by the reader's clock.
     next_look: Duration,
-    /// The ledger's offsets before it went back.
+    /// Offsets of the ledger before they moved back.
     lost: Positions,
 }
 
-/// How a sink ended.
+/// Reason why a sink ended.
 #[derive(Debug)]
 pub(crate) enum SinkEnding {
-    /// As requested.
+    /// A stop was requested.
     Stopped,
     /// The reader must be rebuilt, for this reason.
     Rebuild(String),
 }
 
-/// Why partitions were not accepted.
+/// Reason why assigned partitions were not accepted.
 enum Trouble {
     /// A temporary reason, for people.
     Temporary(String),
-    /// A permanent one.
+    /// A permanent reason, with its remedy.
     Broken(Fault),
 }
 
@@ -158,14 +158,14 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         Ok(())
     }
 
-    /// Discards pending records; the next owner of the partition reads them again.
+    /// Discards the pending records. The next owner of the partition reads them again.
     fn forget(&mut self) {
         self.pending.clear();
         self.positions.clear();
         self.is_away = false;
     }
 
-    /// Accepts assigned partitions at the ledger's offsets; not while the ledger or the cluster is unavailable.
+    /// Accepts assigned partitions at the ledger's offsets. It waits while the ledger or the cluster is unavailable.
     fn take_over(&mut self) -> Result<(), Fault> {
         let Some(partitions) = &self.given else { return Ok(()) };
         match positions(&mut self.reader, self.ledger.as_mut(), &self.settings.topics.anomalies, partitions) {
@@ -185,7 +185,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
     }
 
-    /// Stores the pending records.
+    /// Stores the pending records in the ledger.
     fn store(&mut self) -> Result<(), Fault> {
         if self.pending.is_empty() {
             return Ok(());
@@ -213,11 +213,11 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
     }
 
-    /// Returns old and new offset of each partition with pending records.
+    /// Returns the old and the new offset of each partition with pending records.
     fn moves(&self) -> BTreeMap<i32, (i64, i64)> {
         let mut moves = BTreeMap::new();
         for entry in &self.pending {
-            // Other partitions have nothing pending.
+            // Partitions without a position have no pending records.
             let Some(old) = self.positions.get(&entry.partition) else { continue };
             let (_, new) = moves.entry(entry.partition).or_insert((*old, *old));
             *new = (entry.offset + 1).max(*new);
@@ -236,12 +236,12 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         let is_beyond = |partition: &i32, end: &i64| reached.get(partition).is_none_or(|read| read < end);
         let lag = |(partition, next): (&i32, &i64)| match ends.get(partition).filter(|end| is_beyond(partition, end)) {
             Some(end) => (end - next).max(0),
-            // The partition was read to its end: only pending records are missing.
+            // The partition was read to its end, so only pending records are missing.
             None => self.pending.iter().filter(|entry| entry.partition == *partition).count() as i64,
         };
         self.meter.sink_lag.set(self.positions.iter().map(lag).sum());
         match self.reader.trouble() {
-            // Already reported.
+            // The outage was already reported.
             _ if self.is_away || self.given.is_some() => {}
             Some(why) => self.part.set(ComponentState::Degraded(why)),
             None if !self.is_member => self.part.set(ComponentState::Starting("waiting for partitions".into())),
@@ -250,7 +250,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     }
 }
 
-/// Returns the ledger's offset of each partition, and where to read from: the topic may have deleted a part.
+/// Returns the ledger's offset of each partition, and the offset to read from: the topic may have deleted records.
 fn positions(
     reader: &mut impl GroupConsumer,
     ledger: &mut dyn Ledger,
@@ -265,7 +265,7 @@ fn positions(
             Remedy::Retry | Remedy::Abort => Trouble::Temporary(fault.message),
             Remedy::Rebuild | Remedy::Yield | Remedy::Stop => Trouble::Broken(fault),
         })?;
-        // Asked once, and only of a cluster that has just answered.
+        // The id is requested once, and only from a cluster that has just answered.
         let current = current.get_or_insert_with(|| reader.topic_id());
         let known = known.get(&partition);
         if let Some(recreated) = known.and_then(|known| recreated(known, current.as_deref(), end)) {
@@ -304,8 +304,8 @@ fn positions(
     Ok((positions, from))
 }
 
-/// How the topic differs from the one that the ledger's offset belongs to. An id that is not known on either side is no
-/// difference.
+/// Returns how the topic differs from the one that the ledger's offset belongs to. An id that is unknown on either side
+/// is no difference.
 fn recreated(known: &LedgerPosition, current: Option<&str>, end: i64) -> Option<String> {
     let next = known.next;
     match (known.topic_id.as_deref(), current) {

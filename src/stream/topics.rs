@@ -13,25 +13,25 @@ use crate::error::{Error, Result};
 use crate::finding::{Finding, Grade};
 
 const CALL: Duration = Duration::from_secs(15);
-/// Maximum size that the headers of a dead letter add to a record.
+/// Maximum size that the headers of a dead letter add to a record, in bytes.
 const HEADROOM: i64 = 64 * 1024;
-/// Maximum record size of a topic without this setting; Kafka's default.
+/// Maximum record size in bytes of a topic without this setting; Kafka's default.
 const LARGEST: i64 = 1_048_588;
 
-/// State of one topic.
+/// State of one topic, as reported to the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TopicReport {
-    /// Name.
+    /// Name of the topic.
     pub name: String,
-    /// Number of partitions.
+    /// Number of partitions of the topic.
     pub partitions: usize,
-    /// Whether it was created by this call.
+    /// Whether this call has created the topic.
     pub is_new: bool,
-    /// How an existing topic differs from the requirements, and the consequence.
+    /// Differences of an existing topic from the requirements, with their consequences.
     pub differs: Vec<String>,
 }
 
-/// Purpose of a topic.
+/// Purpose of a topic, which decides its requirements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Events,
@@ -53,7 +53,7 @@ impl Purpose {
     }
 }
 
-/// The configuration of a topic, by key.
+/// Configuration of a topic, by property.
 type Config = BTreeMap<String, String>;
 
 type Admin = AdminClient<DefaultClientContext>;
@@ -74,7 +74,7 @@ pub(crate) async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Res
     let admin = admin(kafka)?;
     let raw = ensure(&admin, kafka, topics, &topics.raw_events, topics.partitions, &[]).await?;
     let partitions = i32::try_from(raw.partitions).unwrap_or(topics.partitions);
-    // Unreadable configurations are reported below.
+    // An unreadable configuration is reported below.
     let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
     let largest = needed(&events).to_string();
     let compact = [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
@@ -95,7 +95,7 @@ pub(crate) async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Res
     Ok(all)
 }
 
-/// Returns how existing topics differ from the requirements. Without `keeps_state` it skips the state topic.
+/// Returns how existing topics differ from the requirements. It skips the state topic unless `keeps_state` is set.
 ///
 /// # Errors
 /// 69 if the cluster is unavailable.
@@ -124,13 +124,13 @@ pub(crate) async fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_st
     Ok(found)
 }
 
-/// Returns the maximum size of a dead letter for records of this topic.
+/// Returns the maximum size of a dead letter for records of this topic, in bytes.
 fn needed(events: &Config) -> i64 {
     events.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(LARGEST) + HEADROOM
 }
 
-/// Returns the effect of `anomaly dlq replay` on a compacted topic; `None` for a topic that keeps every record until it
-/// is old.
+/// Returns the effect of `anomaly dlq replay` on a compacted topic; `None` if the topic keeps every record until its
+/// retention.
 ///
 /// # Errors
 /// 78 if librdkafka refuses the settings.
@@ -228,7 +228,7 @@ async fn ensure(
             }
         }
     }
-    // The answer comes before every broker knows the topic.
+    // The answer arrives before all brokers know the topic.
     for _ in 0..100 {
         if let Some(partitions) = partitions_of(admin, kafka, name)? {
             return Ok(TopicReport { name: name.to_owned(), partitions, is_new: true, differs: Vec::new() });
@@ -238,7 +238,8 @@ async fn ensure(
     Err(Error::unavailable(format_args!("topic {name} was created, but the cluster does not show it")))
 }
 
-/// State is stored in the partition with the same number, so further partitions do no harm.
+/// Adds partitions to the state topic. State is stored in the partition with the same number, so more partitions are
+/// harmless.
 async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usize) -> Result<()> {
     let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
     let results = admin
@@ -278,7 +279,7 @@ fn partitions_of(admin: &Admin, kafka: &KafkaSettings, name: &str) -> Result<Opt
 /// Reads the configuration of a topic.
 ///
 /// # Errors
-/// Why the configuration cannot be read: no answer, or no authorization.
+/// Returns why the configuration cannot be read: no answer, or no authorization.
 async fn config_of(admin: &Admin, name: &str) -> Result<Config, String> {
     let options = AdminOptions::new().request_timeout(Some(CALL));
     let results = admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;

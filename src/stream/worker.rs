@@ -1,10 +1,11 @@
-//! The transactional loop. It consumes records, judges them, produces anomalies and dead letters, and commits these with the
-//! offsets. On a failure it aborts, rolls the series back and rewinds.
+//! The transactional loop. It consumes records, judges them, and produces anomalies and dead letters. It commits these
+//! together with the offsets. On a failure it aborts, rolls the series back and rewinds.
 //!
-//! A worker is one thread with one [`TransactionalClient`] and the series of its partitions. Its parts can be read alone:
-//! `session` has the client and the limits of retries, `judging` the series and the pending transaction,
-//! `snapshot_writer` decides which snapshots are due, and `committing` puts all of it into one transaction. `takeover`
-//! restores assigned partitions with `restore`. Only `Worker::mend` in `remedy` decides what follows from a fault.
+//! A worker is one thread with one [`TransactionalClient`] and the series of its partitions. Its parts can be read
+//! alone: `session` has the client and the limits of retries, `judging` the series and the pending transaction.
+//! `snapshot_writer` decides which snapshots are due, and `committing` puts everything into one transaction.
+//! `takeover` restores assigned partitions with `restore`. Only `Worker::mend` in `remedy` decides what follows from a
+//! fault.
 
 mod beginning;
 mod checkpoint;
@@ -58,7 +59,7 @@ const IDLE: Duration = Duration::from_millis(200);
 /// A callback that receives the anomalies of each transaction after its commit.
 pub(crate) type CommitObserver = Box<dyn FnMut(&[Anomaly]) + Send>;
 
-/// How a worker's run ended.
+/// Reason why a worker's run ended.
 #[derive(Debug)]
 pub(crate) enum WorkerEnding {
     /// A stop was requested. Uncommitted records are judged again after the next start.
@@ -77,14 +78,14 @@ pub(crate) struct Worker<'a, C> {
     judging: RecordJudging,
     snapshots: SnapshotWriter,
     committing: Committing,
-    /// Restore of partitions that are not judged yet.
+    /// Restore of the partitions that are not judged yet.
     restoring: Option<PartitionRestore>,
     input: Arc<InputHealth>,
     observer: &'a mut CommitObserver,
     watch: InputWatch,
     eviction_rate: EvictionRate,
     shortfalls: Shortfalls,
-    /// The group has sent an assignment, possibly empty.
+    /// Whether the group has sent an assignment, which may be empty.
     is_member: bool,
     /// Number of aborts since the last commit, and the reason of the last abort.
     aborts: u32,
@@ -166,7 +167,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
             return Ok(Some(WorkerEnding::Failed(poison)));
         }
         while let Some(change) = self.session.client.next_change() {
-            // A change that was answered only in part cannot be continued.
+            // A partly answered change cannot be continued.
             self.regroup(change).map_err(Fault::or_rebuild)?;
         }
         if self.is_due(taken) {
@@ -176,12 +177,12 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         Ok(None)
     }
 
-    /// Polls, and judges what comes. Returns the number of records.
+    /// Polls, and judges the records. Returns their number.
     fn take(&mut self) -> Result<usize, Fault> {
         let WorkerSession { client, settings, .. } = &mut self.session;
         let restoring = self.restoring.as_ref();
         let wait = match self.committing.open {
-            // The history is waited for.
+            // The poll must not delay the reading of the history.
             _ if restoring.is_some() => Duration::ZERO,
             Some(since) => settings.detector.commit_interval.saturating_sub(client.now().saturating_sub(since)),
             None => IDLE,
@@ -205,7 +206,8 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         Ok(())
     }
 
-    /// Returns whether a commit is due: by number of events, by time, or at once if an anomaly waits and the load is low.
+    /// Returns whether a commit is due: by number of events, by time, or at once if an anomaly is pending and the load
+    /// is low.
     fn is_due(&self, taken: usize) -> bool {
         let (settings, pending) = (self.session.settings, &self.judging.pending);
         self.committing.open.is_some_and(|since| {
@@ -215,7 +217,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         })
     }
 
-    /// Commits the open transaction, and reports what it contains.
+    /// Commits the open transaction, and reports its content.
     fn commit(&mut self) -> Result<(), Fault> {
         let Worker { session, judging, snapshots, committing, .. } = self;
         if let Some(done) = committing.commit(session, judging, snapshots)? {
@@ -234,7 +236,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         Ok(WorkerEnding::Stopped)
     }
 
-    /// Answers an assignment change.
+    /// Answers an assignment change of the group.
     fn regroup(&mut self, change: AssignmentChange) -> Result<(), Fault> {
         match change {
             AssignmentChange::Assigned(partitions) => self.take_over(&partitions),
@@ -242,7 +244,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         }
     }
 
-    /// Gives all partitions back, after a last commit if that is possible.
+    /// Returns all partitions to the group, after a last commit if that is possible.
     fn give_back(&mut self) -> Result<(), Fault> {
         let kept = if self.session.client.is_assignment_lost() { self.discard() } else { self.commit() };
         match kept {

@@ -1,4 +1,4 @@
-//! Questions about the topic and about the group, outside the flow of records.
+//! Requests about the topic and about the group, outside of the flow of records.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::stop::Stop;
 pub(crate) struct TopicIdentity {
     /// Id of the topic in the cluster; a recreated topic has another id. `None` if the cluster does not return it.
     pub id: Option<String>,
-    /// Number of partitions.
+    /// Number of partitions of the topic.
     pub partitions: i32,
 }
 
@@ -25,10 +25,10 @@ pub(crate) struct ForeignCommits {
     pub members: Vec<String>,
 }
 
-/// Asks about the topic that a client consumes.
+/// Requests information on the topic that a client consumes.
 #[allow(clippy::missing_errors_doc)]
 pub(crate) trait TopicAdministration: ClusterConnection {
-    /// Returns the topic's identity.
+    /// Returns id and number of partitions of the topic.
     fn identity(&mut self) -> Result<TopicIdentity, Fault>;
 
     /// Returns the topic's id, which distinguishes it from a recreated topic of the same name. `None` if it is unknown:
@@ -36,7 +36,7 @@ pub(crate) trait TopicAdministration: ClusterConnection {
     fn topic_id(&mut self) -> Option<String>;
 }
 
-/// Asks about the group that a client belongs to.
+/// Requests information on the group that a client belongs to.
 #[allow(clippy::missing_errors_doc)]
 pub(crate) trait GroupAdministration: ClusterConnection {
     /// Returns the committed state of each partition, after all transactions in progress.
@@ -45,7 +45,7 @@ pub(crate) trait GroupAdministration: ClusterConnection {
     /// Returns the last known activity of other programs in the group, without a request.
     fn foreign(&self) -> ForeignCommits;
 
-    /// Returns whether another process has taken this member's place under the same name. Called after a fault;
+    /// Returns whether another process has replaced this member under the same name. It is called after a fault;
     /// `is_fenced` if the group reported it. It may block until it can distinguish another process from an earlier
     /// connection of this one.
     fn is_replaced(&mut self, is_fenced: bool, stop: &Stop) -> bool;

@@ -1,4 +1,4 @@
-//! What every client has: its clock, and whether the cluster is available.
+//! The common part of every client: its clock, and whether the cluster is available.
 
 use std::time::Duration;
 
@@ -10,6 +10,6 @@ pub(crate) trait ClusterConnection {
     /// Waits before a call is repeated.
     fn sleep(&mut self, time: Duration);
 
-    /// Returns why the cluster is currently unavailable.
+    /// Returns why the cluster is unavailable; `None` if it is available.
     fn trouble(&self) -> Option<String>;
 }

@@ -1,4 +1,4 @@
-//! A failed call, and its remedy.
+//! A fault: a failed call, and its remedy.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ pub(crate) enum Remedy {
     Abort,
     /// The outcome is unknown, or the client is fenced or broken: rebuild everything from the committed offsets.
     Rebuild,
-    /// Another process may have this member's place, under the same name. If it keeps it, give the place up.
+    /// Another process may have replaced this member under the same name. If it stays, the member must stop.
     Yield,
     /// Stop: an operator must act. The message says how.
     Stop,
 }
 
-/// A failed call.
+/// A failed call, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// The remedy.
+    /// What the caller must do.
     pub remedy: Remedy,
-    /// Message for people.
+    /// Description of the fault for people.
     pub message: String,
     /// Whether a record was larger than its topic accepts.
     pub is_too_large: bool,
@@ -34,7 +34,7 @@ impl Fault {
         Fault { remedy, message: message.to_string(), is_too_large: false }
     }
 
-    /// Changes the remedy of a fault in a call that cannot be repeated: rebuild.
+    /// Changes the remedy of a call that cannot be repeated from `Retry` to `Rebuild`.
     pub(crate) fn or_rebuild(self) -> Self {
         match self.remedy {
             Remedy::Stop | Remedy::Yield => self,

@@ -1,4 +1,4 @@
-//! Records of the assigned partitions, and what is known of their ends.
+//! Fetching records of the assigned partitions, and the known end offsets.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) trait RecordFetch: ClusterConnection {
     /// Moves assigned partitions to these offsets, or fails.
     fn seek(&mut self, to: &Positions) -> Result<(), Fault>;
 
-    /// Asks for the first available offset, and the offset after the last.
+    /// Requests the first available offset, and the offset after the last.
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault>;
 
     /// Returns the first available offsets, if known without a request.
@@ -33,8 +33,8 @@ pub(crate) trait RecordFetch: ClusterConnection {
     /// Returns the ends of the partitions including open transactions, if known without a request.
     fn highs(&self) -> Positions;
 
-    /// Returns partitions that were read to their end, with the offset of that end. `poll` has passed every record
-    /// before it. The other offsets before it are control records and records of aborted transactions. It is never
-    /// beyond an open transaction.
+    /// Returns partitions that were read to their end, with the end offset. `poll` has passed every record before it.
+    /// The other offsets before it are control records and records of aborted transactions. The end is never beyond an
+    /// open transaction.
     fn reached(&self) -> Positions;
 }

@@ -1,4 +1,4 @@
-//! Reading outside the group: the state topic, and the input to replay.
+//! Reading outside of the group: the state topic, and the input to replay.
 
 use std::time::Duration;
 
@@ -7,49 +7,49 @@ use super::fault::{Fault, Remedy};
 use super::offsets::{OffsetRanges, Positions};
 use super::record::{ConsumedRecord, RecordVisitor};
 
-/// The topics that can be read outside the group.
+/// The topics that can be read outside of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HistoryTopic {
-    /// Topic `raw_events`.
+    /// The topic `raw_events`, which the detector judges.
     Input,
-    /// Topic `anomaly_state`.
+    /// The topic `anomaly_state` with snapshots and checkpoints.
     State,
-    /// Topic `raw_events_dlq`.
+    /// The topic `raw_events_dlq` with rejected records.
     DeadLetters,
 }
 
-/// Reads ranges of offsets outside the group.
+/// Reads ranges of offsets outside of the group.
 #[allow(clippy::missing_errors_doc)]
 pub(crate) trait HistoryReader: ClusterConnection {
     /// Returns the available offsets of all these partitions with one request: those of the input before the first open
     /// transaction, and all of the other topics.
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault>;
 
-    /// Starts to read partitions, all at once, each within its range, which is not empty. A partition with an open
-    /// transaction before the end of its range waits for it, while the others continue.
+    /// Starts to read all partitions at the same time, each within its range, which must not be empty. A partition with
+    /// an open transaction before the end of its range waits for it, while the others continue.
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault>;
 
     /// Passes the next records of some of these partitions, each in order. Returns the next offset of each partition
     /// that advanced. At the end of its range the partition is complete.
     fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault>;
 
-    /// Ends the reading.
+    /// Ends the reading, and releases its resources.
     fn close_history(&mut self);
 }
 
-/// Limits of [`read_to_end`].
+/// Time limits of [`read_to_end`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadLimits {
-    /// Longest time for all of it.
+    /// Longest duration of the whole call.
     pub total: Duration,
-    /// Longest time without any progress.
+    /// Longest duration without any progress.
     pub silence: Duration,
 }
 
 /// Passes every record of these ranges, each partition in order. Empty ranges are skipped.
 ///
 /// # Errors
-/// Those of the client and of `visit`, which ends the reading; `Retry` if a limit is exceeded.
+/// Returns the errors of the client, and of `visit`, which end the reading. `Retry` if a limit is exceeded.
 pub(crate) fn read_to_end<E: From<Fault>>(
     client: &mut impl HistoryReader,
     of: HistoryTopic,

@@ -6,12 +6,13 @@ use super::connection::ClusterConnection;
 use super::fault::Fault;
 use super::offsets::Positions;
 
-/// The group assigned or revoked partitions; reported in order. Eager protocol: always all partitions.
+/// The group assigned or revoked partitions. Changes are reported in order. With the eager protocol a change always
+/// covers all partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AssignmentChange {
-    /// Answer with [`GroupMembership::assign`].
+    /// The partitions were assigned; answer with [`GroupMembership::assign`].
     Assigned(Vec<i32>),
-    /// Answer with [`GroupMembership::unassign`].
+    /// The partitions were revoked; answer with [`GroupMembership::unassign`].
     Revoked(Vec<i32>),
 }
 
@@ -21,7 +22,7 @@ pub(crate) trait GroupMembership: ClusterConnection {
     /// Subscribes to the topic, which joins the group.
     fn subscribe(&mut self) -> Result<(), Fault>;
 
-    /// Returns whether a change waits.
+    /// Returns whether an unanswered change exists.
     fn has_change(&self) -> bool;
 
     /// Returns the oldest unanswered change, found by `poll`.
@@ -30,12 +31,12 @@ pub(crate) trait GroupMembership: ClusterConnection {
     /// Accepts the partitions at these offsets, paused.
     fn assign(&mut self, at: &Positions) -> Result<(), Fault>;
 
-    /// Gives up all partitions.
+    /// Gives up all partitions of the member.
     fn unassign(&mut self) -> Result<(), Fault>;
 
-    /// Returns whether the group revoked the partitions without asking.
+    /// Returns whether the group has revoked the partitions without notice.
     fn is_assignment_lost(&self) -> bool;
 
-    /// Leaves the group; returns when this is done, or after `limit`.
+    /// Leaves the group; returns afterwards, or when `limit` has passed.
     fn leave(&mut self, limit: Duration);
 }

@@ -1,25 +1,25 @@
-//! Offsets by partition.
+//! Types for offsets by partition.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::stream::progress::Progress;
 
-/// The next offset of each partition.
+/// Next offset of each partition.
 pub(crate) type Positions = BTreeMap<i32, i64>;
 
-/// Range of offsets of each partition, without its end.
+/// Range of offsets of each partition; its end is excluded.
 pub(crate) type OffsetRanges = BTreeMap<i32, Range<i64>>;
 
 /// The committed state of the group in a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CommittedOffset {
-    /// The committed progress.
+    /// The group has committed this progress.
     At(Progress),
-    /// None: the group begins.
+    /// No offset is committed, because the group is new.
     New,
-    /// None: the partition was added to the topic after the group had begun.
+    /// No offset is committed, because the partition was added after the group was created.
     Added,
-    /// An offset that another program has committed in this group, without progress.
+    /// Another program has committed this offset in the group, without progress.
     Foreign(i64),
 }

@@ -8,13 +8,13 @@ use crate::event::RawRecord;
 /// A consumed record, borrowed from the client.
 #[derive(Clone, Copy)]
 pub(crate) struct ConsumedRecord<'a> {
-    /// Offset in the partition.
+    /// Offset of the record in its partition.
     pub offset: i64,
-    /// The record's own time, milliseconds since the epoch.
+    /// Time of the record itself, in milliseconds since the epoch.
     pub timestamp: Option<i64>,
-    /// Key; may be null.
+    /// Key of the record; it may be null.
     pub key: Option<&'a [u8]>,
-    /// Value; may be null.
+    /// Value of the record; it may be null.
     pub value: Option<&'a [u8]>,
     /// Headers, read only on demand, because reading them costs as much as everything else.
     pub headers: &'a dyn Headers,
@@ -26,27 +26,27 @@ impl<'a> ConsumedRecord<'a> {
         RawRecord { key: self.key, value: self.value, headers: self.headers }
     }
 
-    /// Returns the bytes of key and value.
+    /// Returns the size of key and value in bytes.
     pub(crate) fn size(&self) -> usize {
         [self.key, self.value].map(|part| part.map_or(0, <[u8]>::len)).iter().sum()
     }
 }
 
-/// A record to send.
+/// A record to send in a transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct OutgoingRecord {
-    /// Destination.
+    /// Topic to send the record to.
     pub output: OutputTopic,
-    /// Key; may be null.
+    /// Key of the record; it may be null.
     pub key: Option<Vec<u8>>,
-    /// Value; may be null.
+    /// Value of the record; it may be null.
     pub value: Option<Vec<u8>>,
     /// Headers, in order; a value may be null.
     pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
 }
 
 impl OutgoingRecord {
-    /// Returns the bytes of key, value and headers.
+    /// Returns the size of key, value and headers in bytes.
     pub(crate) fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
         [&self.key, &self.value].map(|part| part.as_ref().map_or(0, Vec::len)).iter().sum::<usize>()
@@ -57,11 +57,11 @@ impl OutgoingRecord {
 /// The topics that the loop writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputTopic {
-    /// Topic `anomalies`.
+    /// The topic `anomalies`, for the sink.
     Anomalies,
-    /// Topic `raw_events_dlq`.
+    /// The topic `raw_events_dlq`, for rejected records.
     DeadLetters,
-    /// This partition of topic `anomaly_state`.
+    /// This partition of the topic `anomaly_state`.
     State(i32),
 }
 

@@ -7,17 +7,20 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use super::tls;
 use crate::config::resolved::KafkaSettings;
 
-/// A missing topic, or one that a starting broker does not know yet, is found in seconds instead of minutes.
+/// Property that finds a missing topic in seconds instead of minutes, also one that a starting broker does not know
+/// yet.
 pub(crate) const LOOK_OFTEN: (&str, &str) = ("topic.metadata.refresh.interval.ms", "5000");
 
-/// A call of a transaction waits without end for a coordinator that has left the metadata, until the state of any
-/// connection changes (librdkafka #5511, #5456). Closing idle connections between two metadata requests changes it.
+/// Property that ends a hanging call. A call of a transaction waits without end for a coordinator that has left the
+/// metadata, until the state of any connection changes (librdkafka #5511, #5456). Closing idle connections between two
+/// metadata requests changes it.
 pub(crate) const WAKE_UP: (&str, &str) = ("connections.max.idle.ms", "4500");
 
-/// Records of a transaction are sent when it ends, so there is no reason to wait.
+/// Property that sends records without delay. The records of a transaction are sent when it ends, so there is no reason
+/// to wait.
 pub(crate) const AT_ONCE: (&str, &str) = ("linger.ms", "0");
 
-/// Defaults of this program, where the user has set nothing.
+/// Sets defaults of this program for properties that the user has not set.
 pub(crate) fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choices: &[(&str, &str)]) {
     for (property, value) in choices {
         let is_given = |name: &str| kafka.properties.contains_key(name);
@@ -35,12 +38,12 @@ pub(crate) fn set_missing(config: &mut ClientConfig, kafka: &KafkaSettings, choi
 
 const ID: &str = "anomaly";
 
-/// Client name that the cluster sees.
+/// Returns the client name that the cluster sees.
 pub(crate) fn id(kafka: &KafkaSettings) -> &str {
     kafka.properties.get("client.id").map_or(ID, String::as_str)
 }
 
-/// Properties of every client.
+/// Returns the properties of every client.
 pub(crate) fn base(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = ClientConfig::new();
     for (property, value) in &kafka.properties {
@@ -48,14 +51,14 @@ pub(crate) fn base(kafka: &KafkaSettings) -> ClientConfig {
     }
     let set_unless_given = [
         ("client.id", ID),
-        // Reconnect within a second instead of ten after an outage.
+        // After an outage the client reconnects within a second instead of ten.
         ("reconnect.backoff.max.ms", "1000"),
         ("socket.keepalive.enable", "true"),
     ];
     set_missing(&mut config, kafka, &set_unless_given);
     if tls::uses_tls(kafka) {
-        // Without a passphrase, OpenSSL asks on the terminal for that of an encrypted key. A key without one ignores
-        // it.
+        // Without a passphrase, OpenSSL asks on the terminal for that of an encrypted key. A key without a passphrase
+        // ignores it.
         set_missing(&mut config, kafka, &[("ssl.key.password", "none is set")]);
     }
     config.set("bootstrap.servers", &kafka.bootstrap_servers).set_log_level(RDKafkaLogLevel::Info);
@@ -67,12 +70,12 @@ pub(crate) fn watched(config: &mut ClientConfig) {
     config.set("statistics.interval.ms", "2000");
 }
 
-/// Interval between two heartbeats of a member.
+/// Returns the interval between two heartbeats of a member.
 pub(crate) fn heartbeat(session: Duration) -> Duration {
     session / 4
 }
 
-/// Properties of a consumer in a group, at explicit offsets.
+/// Returns the properties of a consumer in a group, at explicit offsets.
 pub(crate) fn member(kafka: &KafkaSettings, group: &str, instance: &str, session: Duration) -> ClientConfig {
     let mut config = reader(kafka);
     config
@@ -86,7 +89,7 @@ pub(crate) fn member(kafka: &KafkaSettings, group: &str, instance: &str, session
     config
 }
 
-/// Properties of a consumer outside any group, which receives the ends of partitions.
+/// Returns the properties of a consumer outside of any group, which receives the ends of partitions.
 pub(crate) fn reader(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka);
     config
@@ -99,7 +102,7 @@ pub(crate) fn reader(kafka: &KafkaSettings) -> ClientConfig {
         .set("enable.partition.eof", "true");
     let set_unless_given = [
         LOOK_OFTEN,
-        // Halves the cost of delivery: less memory in transit between the threads.
+        // This halves the cost of delivery, because less memory is in transit between the threads.
         ("queued.max.messages.kbytes", "2048"),
         ("fetch.queue.backoff.ms", "1"),
         // Consecutive offset commits wait this long.
@@ -109,7 +112,7 @@ pub(crate) fn reader(kafka: &KafkaSettings) -> ClientConfig {
     config
 }
 
-/// Properties of an idempotent producer. Keys map to partitions as in Java clients.
+/// Returns the properties of an idempotent producer. Keys map to partitions as in Java clients.
 pub(crate) fn producer(kafka: &KafkaSettings) -> ClientConfig {
     let mut config = base(kafka);
     config

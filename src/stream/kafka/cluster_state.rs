@@ -1,4 +1,4 @@
-//! Records whether a client can reach the cluster, and why not: what librdkafka's callbacks hear and its statistics show.
+//! Records whether a client can reach the cluster, and why not, from librdkafka's callbacks and statistics.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,14 @@ use rdkafka::statistics::Statistics;
 
 use crate::unavailable::Unavailable;
 
-/// Why a client cannot use the cluster.
+/// Reason why a client cannot use the cluster.
 #[derive(Debug, Clone)]
 enum ClusterProblem {
     /// No broker can be reached.
     Unavailable(Unavailable),
     /// A broker refuses the certificate or the password, with its reason.
     Refused(String),
-    /// A topic or a broker cannot be used, as this sentence says. The connections do not end it.
+    /// A topic or a broker cannot be used, for the reason in this sentence. A new connection does not end this state.
     Other(String),
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for ClusterProblem {
     }
 }
 
-/// Records whether the client's background threads can reach the cluster.
+/// State of the cluster, as the client's background threads see it.
 #[derive(Debug, Default)]
 pub(crate) struct ClusterState {
     why: Mutex<Option<ClusterProblem>>,
@@ -61,7 +61,7 @@ impl ClusterState {
         lock(&self.unreached).clear();
     }
 
-    /// Hears of an error from a callback.
+    /// Records an error from a callback.
     pub(crate) fn hear(&self, error: &KafkaError, reason: &str) {
         use RDKafkaErrorCode::{AllBrokersDown, Authentication, BrokerTransportFailure, Resolve, SSL};
         match error.rdkafka_error_code() {
@@ -82,7 +82,7 @@ impl ClusterState {
         self.get().or_else(|| self.unreached().map(|unavailable| unavailable.to_string()))
     }
 
-    /// Describes the brokers that could not be reached, each with its reason, or returns `None` if there are none.
+    /// Describes the brokers that could not be reached, each with its reason; `None` if there are none.
     fn unreached(&self) -> Option<Unavailable> {
         let tried = lock(&self.unreached);
         let some = tried.iter().take(UNREACHED).map(|(broker, why)| format!("{broker}: {why}")).collect::<Vec<_>>();
@@ -102,7 +102,7 @@ impl ClusterState {
         }
     }
 
-    /// Returns whether the client had no known broker in the last statistics, and resets this. See
+    /// Returns whether the client knew no broker in the last statistics, and resets this. See
     /// [`stranded`](super::stranded).
     pub(crate) fn take_stranded(&self) -> bool {
         self.is_stranded.swap(false, Ordering::Relaxed)
@@ -111,7 +111,7 @@ impl ClusterState {
     /// Updates the state from the client's statistics on brokers and connections.
     pub(crate) fn look(&self, statistics: &Statistics) {
         self.is_stranded.store(is_stranded(statistics), Ordering::Relaxed);
-        // Any connection counts: a member without partitions connects only to the coordinator.
+        // Any connection counts, because a member without partitions connects only to the coordinator.
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
         let is_about_brokers =
             matches!(*lock(&self.why), Some(ClusterProblem::Unavailable(_) | ClusterProblem::Refused(_)));
@@ -124,14 +124,14 @@ impl ClusterState {
 /// Maximum number of unreachable brokers that a message names.
 const UNREACHED: usize = 3;
 
-/// Extracts address and reason from librdkafka's text about a broker, such as `ssl://kafka-1:9093/bootstrap: Connect to
-/// ipv4#10.0.0.1:9093 failed: Connection refused (after 1ms in state CONNECT)`.
+/// Extracts address and reason from librdkafka's text about a broker. An example is `ssl://kafka-1:9093/bootstrap:
+/// Connect to ipv4#10.0.0.1:9093 failed: Connection refused (after 1ms in state CONNECT)`.
 fn unreached(text: &str) -> Option<(String, String)> {
     let (broker, why) = text.split_once(": ")?;
     let broker = broker.split_once("://").map_or(broker, |(_, rest)| rest);
     let broker = broker.rsplit_once('/').map_or(broker, |(address, _)| address);
     let why = why.rsplit_once(" (after ").map_or(why, |(why, _)| why);
-    // The group's coordinator is one of the brokers; librdkafka reports it by a name instead of an address.
+    // The group's coordinator is also one of the brokers; librdkafka reports it by a name instead of an address.
     broker.contains(':').then(|| (broker.to_owned(), why.to_owned()))
 }
 

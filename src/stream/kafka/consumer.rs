@@ -1,4 +1,5 @@
-//! Implements [`GroupConsumer`](crate::stream::client::GroupConsumer) with librdkafka: a `BaseConsumer` on the thread of its loop.
+//! Implements [`GroupConsumer`](crate::stream::client::GroupConsumer) with librdkafka: a `BaseConsumer` on the thread
+//! of its loop.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use crate::stream::client::{
 
 /// Timeout of one call to the cluster.
 pub(super) const CALL: Duration = Duration::from_secs(5);
-/// Longest wait for the id of the topic. Without an answer it is not known; a cluster that cannot tell it may not answer at all.
+/// Longest wait for the id of the topic. Without an answer the id is unknown; a cluster without ids may not answer at
+/// all.
 const TOPIC_ID: Duration = Duration::from_secs(2);
 
 /// A member of a consumer group that reads one topic.
@@ -29,13 +31,14 @@ pub(crate) struct KafkaGroupConsumer {
     group: String,
     began: Instant,
     assigned: Positions,
-    /// Partitions that were read to their end, with that end.
+    /// Partitions that were read to their end, with the end offset.
     reached: Positions,
-    /// While the group's coordinator is lost: when another client was last asked for it, and whether it answered.
+    /// Time of the last request for a lost coordinator by another client, and whether it was answered. `None` if the
+    /// coordinator is known.
     asked: Option<(Instant, bool)>,
 }
 
-/// Interval between two questions for a lost coordinator. A client that recovers by itself does so before the second
+/// Interval between two requests for a lost coordinator. A client that recovers by itself does so before the second
 /// answer.
 const ASK: Duration = Duration::from_secs(10);
 
@@ -67,12 +70,12 @@ impl KafkaGroupConsumer {
         })
     }
 
-    /// Forgets the ends of these partitions, which are now read from other offsets.
+    /// Discards the known ends of these partitions, which are now read from other offsets.
     pub(super) fn rewound(&mut self, to: &Positions) {
         self.reached.retain(|partition, _| !to.contains_key(partition));
     }
 
-    /// Converts offsets to librdkafka's type.
+    /// Converts offsets to librdkafka's list type.
     pub(super) fn list(&self, at: &Positions) -> Result<TopicPartitionList, Fault> {
         let mut list = TopicPartitionList::new();
         for (&partition, &offset) in at {
@@ -99,7 +102,7 @@ impl KafkaGroupConsumer {
         Ok(())
     }
 
-    /// Converts the error of a poll; `Ok` if it needs no action.
+    /// Converts the error of a poll to a fault; `Ok` if it needs no action.
     fn heard(&self, error: &KafkaError) -> Result<(), Fault> {
         let trouble = &self.consumer.context().trouble;
         match error.rdkafka_error_code() {
@@ -113,7 +116,7 @@ impl KafkaGroupConsumer {
                 return Err(Fault::new(Remedy::Rebuild, "an offset is out of range"));
             }
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
-                // The event reports only that there is a fatal error; the client knows its code.
+                // The event reports only that there is a fatal error; the client has its code.
                 let cause = self
                     .consumer
                     .client()
@@ -130,7 +133,7 @@ impl KafkaGroupConsumer {
 impl Drop for KafkaGroupConsumer {
     fn drop(&mut self) {
         self.consumer.context().close();
-        // An unanswered change would block the close.
+        // Without an answer to a pending change, the close would block.
         while let Some(change) = self.consumer.context().change() {
             let _ = match change {
                 AssignmentChange::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
@@ -204,7 +207,7 @@ impl GroupMembership for KafkaGroupConsumer {
 
 impl RecordFetch for KafkaGroupConsumer {
     fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
-        // Serves callbacks and errors; records come through the queue.
+        // This call serves callbacks and errors; records arrive through the queue.
         let only_waits = most == 0;
         let called =
             self.consumer.poll(if only_waits { wait } else { Duration::ZERO }).map(|message| message.map(drop));
@@ -243,7 +246,7 @@ impl RecordFetch for KafkaGroupConsumer {
         let at = self.assigned.iter().filter(|(partition, _)| partitions.contains(partition));
         let list = self.list(&at.map(|(partition, offset)| (*partition, *offset)).collect())?;
         self.consumer.resume(&list).map_err(|e| fault::of("resuming", &e))?;
-        // The fetching thread checks once a second unless something wakes it. This call wakes it; resuming does not.
+        // The fetching thread checks once a second unless it is woken. This call wakes it; resuming does not.
         let _ = self.consumer.seek_partitions(list, Duration::ZERO);
         Ok(())
     }
@@ -313,7 +316,7 @@ mod tests {
         let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
         let kafka =
             |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
-        // No process listens there.
+        // No process listens at this address.
         let away = kafka("127.0.0.1:9");
         let mut reader = KafkaGroupConsumer::new(&away, "nothing", "lost", "one", Duration::from_secs(6)).unwrap();
         reader.kafka = kafka(&servers);

@@ -19,8 +19,8 @@ use rdkafka::types::RDKafkaRespErr;
 use super::cluster_state::{ClusterState, lock};
 use crate::stream::client::{AssignmentChange, Fault, Positions, Remedy};
 
-/// Logs librdkafka's messages. Most are debug messages, since librdkafka repeats them while it reconnects and the loop
-/// logs an outage once.
+/// Logs librdkafka's messages. Most become debug messages, because librdkafka repeats them while it reconnects, and the
+/// loop logs an outage once.
 fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -33,7 +33,7 @@ fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
 /// Records the events of a consumer.
 #[derive(Debug, Default)]
 pub(crate) struct ConsumerEvents {
-    /// See `ClusterState`.
+    /// State of the cluster as the client sees it.
     pub trouble: ClusterState,
     topic: String,
     changes: Mutex<VecDeque<AssignmentChange>>,
@@ -41,9 +41,9 @@ pub(crate) struct ConsumerEvents {
     highs: Mutex<Positions>,
     starts: Mutex<Positions>,
     is_closing: AtomicBool,
-    /// When the client asked the group for an assignment that has not arrived yet.
+    /// Time at which the client requested an assignment that has not arrived yet.
     asked: Mutex<Option<Instant>>,
-    /// Since when the client has been looking for the group's coordinator.
+    /// Time since which the client has searched for the group's coordinator.
     lost: Mutex<Option<Instant>>,
 }
 
@@ -59,17 +59,17 @@ impl ConsumerEvents {
         ConsumerEvents { topic: topic.to_owned(), ..ConsumerEvents::default() }
     }
 
-    /// Records that the client asks the group for an assignment.
+    /// Records that the client has requested an assignment from the group.
     pub(crate) fn asks(&self) {
         *lock(&self.asked) = Some(Instant::now());
     }
 
-    /// Returns whether the group has lost the request. Only a new client repeats it.
+    /// Returns whether the group has lost the request. Only a new client repeats the request.
     pub(crate) fn is_unanswered(&self) -> bool {
         self.trouble.get().is_none() && lock(&self.asked).is_some_and(|since| since.elapsed() > UNANSWERED)
     }
 
-    /// Returns whether the coordinator has been out of reach for so long that this client may never find it.
+    /// Returns whether the coordinator has been unreachable for so long that this client may never find it.
     pub(crate) fn is_lost(&self) -> bool {
         lock(&self.lost).is_some_and(|since| since.elapsed() > LOST)
     }
@@ -80,15 +80,15 @@ impl ConsumerEvents {
         *lost = if group.state == "up" { None } else { lost.or_else(|| Some(Instant::now())) };
     }
 
-    /// Checks that the group has not lost the request.
+    /// Checks that the group has not lost the request for an assignment.
     ///
     /// # Errors
-    /// `Rebuild` when the request is lost.
+    /// Returns `Rebuild` if the request is lost.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         if self.is_unanswered() { Err(Fault::new(Remedy::Rebuild, "the group does not answer")) } else { Ok(()) }
     }
 
-    /// Records an assignment or a revocation. After a revocation the client asks for an assignment again.
+    /// Records an assignment or a revocation. After a revocation the client requests an assignment again.
     fn answered(&self, is_assign: bool) {
         *lock(&self.asked) = (!is_assign).then(Instant::now);
     }
@@ -98,12 +98,12 @@ impl ConsumerEvents {
         lock(&self.changes).pop_front()
     }
 
-    /// Returns whether an assignment change waits to be answered.
+    /// Returns whether an assignment change is unanswered.
     pub(crate) fn has_change(&self) -> bool {
         !lock(&self.changes).is_empty()
     }
 
-    /// Makes the callback answer all further changes itself, since no loop will.
+    /// Makes the callback answer all further changes itself, because no loop will.
     pub(crate) fn close(&self) {
         self.is_closing.store(true, Ordering::SeqCst);
     }
@@ -113,7 +113,7 @@ impl ConsumerEvents {
         lock(&self.ends).clone()
     }
 
-    /// Returns the last known end offsets of the partitions, open transactions included.
+    /// Returns the last known end offsets of the partitions, including open transactions.
     pub(crate) fn highs(&self) -> Positions {
         lock(&self.highs).clone()
     }
@@ -154,7 +154,7 @@ impl ClientContext for ConsumerEvents {
 }
 
 impl ConsumerContext for ConsumerEvents {
-    /// Records the change for the loop, which answers it. Committing and restoring do not belong in a callback.
+    /// Records the change; the loop answers it, because commits and restores do not belong in a callback.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, tpl: &mut TopicPartitionList) {
         let is_assign = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.is_closing.load(Ordering::SeqCst) {
@@ -193,13 +193,13 @@ fn may_have_arrived(record: &BorrowedMessage<'_>) -> bool {
 /// Records the delivery reports of a producer.
 #[derive(Debug, Default)]
 pub(crate) struct DeliveryReports {
-    /// See `ClusterState`.
+    /// State of the cluster as the client sees it.
     pub trouble: ClusterState,
     delivered: AtomicU64,
     failed: AtomicU64,
     failure: Mutex<Option<KafkaError>>,
     keeps_returned: bool,
-    /// The last report was a returned record, and `trouble` says why.
+    /// Whether the last report was a returned record, for the reason in `trouble`.
     is_returning: AtomicBool,
     doubtful: AtomicU64,
     returned: Mutex<VecDeque<OwnedMessage>>,

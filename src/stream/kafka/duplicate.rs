@@ -1,9 +1,10 @@
-//! Finds out who has this member's place in the group. A static member can also be fenced by itself: the coordinator
-//! gave the place a new id and died before the member learned of it. Joining again recovers such a place, and the group
-//! forgets it after a session. Another process of the same name takes the place repeatedly, and keeps it. (The client
-//! id proves nothing: the broker keeps that of the first owner.)
+//! Finds out which process has this member's place in the group. A static member can also be fenced by itself: the
+//! coordinator gave the place a new id and died before the member received it. Joining again recovers such a place, and
+//! the group removes it after a session.
+//! Another process of the same name takes the place repeatedly, and keeps it. (The client id proves nothing: the broker
+//! keeps that of the first owner.)
 //!
-//! Of two such processes with several workers each may have some of the places. Those of the first workers decide, so
+//! Two such processes with several workers may each have some of the places. The places of the first workers decide, so
 //! that exactly one process stops. The others wait for this, so that the group becomes stable.
 
 use std::collections::BTreeMap;
@@ -19,18 +20,18 @@ use super::names::MemberNames;
 use crate::config::resolved::KafkaSettings;
 use crate::stop::Stop;
 
-/// Interval between two checks.
+/// Interval between two checks of the group.
 const PAUSE: Duration = Duration::from_millis(500);
-/// A group forgets a member slightly later than after a session, or after two if its coordinator moves.
+/// Additional time until a group removes a member after its session, or after two if its coordinator moves.
 const MARGIN: Duration = Duration::from_secs(2);
-/// A member that is fenced a second time within this time was not fenced by itself; or a coordinator died twice.
+/// Time within which a second fencing was not caused by the member itself, unless a coordinator died twice.
 const MEMORY: Duration = Duration::from_secs(60);
 /// Length of a UUID, which Kafka appends to the instance name.
 const UUID: usize = 36;
 
 /// Returns whether another process keeps the place; called after the group has fenced this member. It blocks until it
-/// can distinguish the process from an earlier connection of this one. It also returns false if the group cannot be
-/// asked or is not stable: joining again repeats the check.
+/// can distinguish the process from an earlier connection of this one. It also returns false if the group does not
+/// answer or is not stable: joining again repeats the check.
 pub(crate) fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Duration, stop: &Stop) -> bool {
     if !was_fenced_before(&names.member) {
         return false;
@@ -50,7 +51,7 @@ pub(crate) fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Durati
                 }
                 since = Some((id, began));
             }
-            // The group forgets no member while it rebalances or has no coordinator.
+            // The group removes no member while it rebalances or has no coordinator.
             Ok((false, _)) | Err(_) => since = None,
         }
         stop.wait(PAUSE);
@@ -58,14 +59,14 @@ pub(crate) fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Durati
     false
 }
 
-/// Stores this time.
+/// Stores the time of this fencing; returns whether the member was fenced shortly before.
 fn was_fenced_before(member: &str) -> bool {
     static FENCED: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
     let before = FENCED.lock().unwrap_or_else(PoisonError::into_inner).insert(member.to_owned(), Instant::now());
     before.is_some_and(|at| at.elapsed() < MEMORY)
 }
 
-/// Returns whether the group is stable, and the member id of the owner of this name.
+/// Returns whether the group is stable, and the member id that has this name.
 fn holder(client: &BaseConsumer, group: &str, member: &str) -> Result<(bool, Option<String>), KafkaError> {
     let groups = client.fetch_group_list(Some(group), CALL)?;
     let Some(group) = groups.groups().iter().find(|g| g.name() == group) else { return Ok((true, None)) };

@@ -4,7 +4,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::stream::client::{Fault, Remedy};
 
-/// Decides by librdkafka's classification of the error, then by its code.
+/// Returns the fault for an error: its remedy follows from librdkafka's classification, then from the code.
 pub(crate) fn of(what: &str, error: &KafkaError) -> Fault {
     if is_replaced(error) {
         return Fault::new(
@@ -33,8 +33,8 @@ pub(crate) fn of(what: &str, error: &KafkaError) -> Fault {
     Fault { remedy, message: format!("{what}: {}", describe(error)), is_too_large: is_too_large(error) }
 }
 
-/// Returns whether a member with the same `group.instance.id` joined later. A fenced producer proves less: its own slow
-/// transaction may be the cause.
+/// Returns whether a member with the same `group.instance.id` joined later. A fenced producer is weaker evidence: its
+/// own slow transaction may be the cause.
 fn is_replaced(error: &KafkaError) -> bool {
     let code = match error {
         KafkaError::Transaction(error) => Some(error.code()),
@@ -48,7 +48,7 @@ pub(crate) fn is_too_large(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
 }
 
-/// Returns librdkafka's own message, which says more than the code.
+/// Returns librdkafka's own message, which is more specific than the code.
 fn describe(error: &KafkaError) -> String {
     match error {
         KafkaError::Transaction(error) => error.string(),

@@ -31,7 +31,7 @@ pub(crate) struct FetchQueue {
 struct Source {
     partition: i32,
     queue: *mut sys::rd_kafka_queue_t,
-    /// A message of the current assignment has arrived through this queue.
+    /// Whether a message of the current assignment has arrived through this queue.
     is_proven: bool,
 }
 
@@ -61,8 +61,8 @@ impl FetchQueue {
         FetchQueue { queue, sources: Vec::new(), messages: Vec::new() }
     }
 
-    /// Forwards the records of these partitions to this queue, instead of the earlier partitions. Call it before assigning
-    /// the partitions: otherwise new records would overtake those already in the consumer's own queue.
+    /// Forwards the records of these partitions to this queue, instead of those of earlier partitions. Call it before
+    /// assigning the partitions. Otherwise new records would overtake those already in the consumer's own queue.
     pub(crate) fn lead(
         &mut self,
         consumer: &BaseConsumer<ConsumerEvents>,
@@ -116,7 +116,7 @@ impl Drop for FetchQueue {
     }
 }
 
-/// Records and errors in the order of their arrival.
+/// Records and errors of one call, in the order of their arrival.
 pub(crate) struct FetchedBatch<'f>(&'f mut Vec<*mut sys::rd_kafka_message_t>);
 
 impl FetchedBatch<'_> {

@@ -1,4 +1,4 @@
-//! Reads partitions back outside the consumer group, many at the same time.
+//! Reads partitions outside of the consumer group, many at the same time.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use crate::stream::client::{
     ClusterConnection, Fault, HistoryReader, HistoryTopic, OffsetRanges, Positions, RecordVisitor, Remedy,
 };
 
-/// Implements [`HistoryReader`] for the topics with these names. Its consumers are created when they are first needed.
+/// Implements [`HistoryReader`] for the topics with these names. Its consumers are created when needed.
 pub(crate) struct KafkaHistoryClient {
     kafka: KafkaSettings,
     topics: TopicSettings,
@@ -51,7 +51,7 @@ impl KafkaHistoryClient {
         }
     }
 
-    /// Returns the open reader, or opens one.
+    /// Returns the open reader, or opens one if there is none.
     fn history(&mut self) -> Result<&mut KafkaHistory, Fault> {
         match &mut self.history {
             Some(history) => Ok(history),
@@ -125,12 +125,13 @@ impl HistoryReader for KafkaHistoryClient {
     }
 }
 
-/// Time between two checks of open transactions.
+/// Interval between two checks of open transactions.
 const LOOK: Duration = Duration::from_millis(50);
-/// Longest wait for an open transaction. A detector's transaction never stays open for so long.
+/// Longest wait for an open transaction. A detector's transaction never stays open that long.
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// Reads ranges of partitions with two consumers: one reads committed records, one sees the ends of open transactions.
+/// Reads ranges of partitions with two consumers: one reads committed records, the other sees the ends of open
+/// transactions.
 pub(crate) struct KafkaHistory {
     fetch: FetchQueue,
     consumer: BaseConsumer<ConsumerEvents>,
@@ -140,8 +141,8 @@ pub(crate) struct KafkaHistory {
     topic: String,
     /// Ranges that are still to be read.
     left: OffsetRanges,
-    /// Partitions that wait for an open transaction before the end of their range. They are read only afterwards, so that
-    /// an end that the consumer reaches is always at or beyond the end of the range.
+    /// Partitions that wait for an open transaction before the end of their range. They are read only afterwards. So an
+    /// end that the consumer reaches is always at or beyond the end of the range.
     waiting: BTreeSet<i32>,
     began: Instant,
     looked: Option<Instant>,
@@ -175,8 +176,8 @@ impl KafkaHistory {
         })
     }
 
-    /// Queries the offsets available in each partition. With `all`, the ends include open transactions. Each broker gets one
-    /// request for the first offsets and one for the ends.
+    /// Requests the offsets that each partition has. With `all`, the ends include open transactions. Each broker gets
+    /// one request for the first offsets and one for the ends.
     pub(crate) fn bounds(&self, topic: &str, partitions: &[i32], all: bool) -> Result<OffsetRanges, KafkaError> {
         let consumer = if all { &self.eager } else { &self.consumer };
         let find = |which: Offset| -> Result<Positions, KafkaError> {
@@ -184,7 +185,8 @@ impl KafkaHistory {
             for partition in partitions {
                 list.add_partition_offset(topic, *partition, which)?;
             }
-            // These two special offsets stand where times usually do: librdkafka passes them on as the protocol defines them.
+            // Two special offsets replace the times in this request: librdkafka passes them on as the protocol defines
+            // them.
             let found = consumer.offsets_for_times(list, CALL)?;
             let offset = |element: TopicPartitionListElem<'_>| {
                 element.error()?;
@@ -200,14 +202,14 @@ impl KafkaHistory {
         Ok(first.into_iter().filter_map(range).collect())
     }
 
-    /// Starts reading these ranges, in place of the earlier ones.
+    /// Starts reading these ranges instead of the earlier ones.
     pub(crate) fn start(&mut self, topic: &str, ranges: &OffsetRanges) -> Result<(), Fault> {
         (self.topic, self.left) = (topic.to_owned(), ranges.clone());
         (self.waiting, self.began, self.looked) = (ranges.keys().copied().collect(), Instant::now(), None);
         self.admit()
     }
 
-    /// Starts fetching waiting partitions whose transactions have ended.
+    /// Starts fetching the waiting partitions whose transactions have ended.
     fn admit(&mut self) -> Result<(), Fault> {
         if self.waiting.is_empty() || self.looked.is_some_and(|at| at.elapsed() < LOOK) {
             return Ok(());
@@ -242,7 +244,7 @@ impl KafkaHistory {
         self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))
     }
 
-    /// Passes the records present to `visit`, and returns the next offset of each partition that made progress.
+    /// Passes the available records to `visit`. Returns the next offset of each partition that advanced.
     pub(crate) fn read(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
         // This serves callbacks; records arrive through the fetch queue.
         let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
@@ -250,7 +252,7 @@ impl KafkaHistory {
         self.admit()?;
         let batch = self.fetch.take(if self.waiting.is_empty() { LOOK * 2 } else { LOOK }, 10_000);
         let (topic, progress) = (&self.topic, Progress::new(&self.left));
-        // The queue may still contain records of an earlier topic or an earlier assignment.
+        // The queue may still contain records of an earlier topic or assignment.
         batch.hand_over(|of, partition, offset| of == topic && progress.wants(partition, offset), visit);
         // The last offsets before the end may be transaction markers, which librdkafka never delivers.
         batch.ends().filter(|(of, ..)| of == topic).for_each(|(_, partition, end)| progress.meet(partition, end));

@@ -8,16 +8,16 @@ use std::time::Duration;
 use rdkafka::bindings as c;
 use rdkafka::types::{RDKafka, RDKafkaRespErr};
 
-/// The answer of a broker before Kafka 2.8, and of librdkafka's mock.
+/// Id that a broker before Kafka 2.8 and librdkafka's mock return.
 const NONE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
-/// The cluster did not answer within the timeout.
+/// Error: the cluster did not answer within the timeout.
 pub(crate) struct TimedOut;
 
 /// Returns the id in base64, as Kafka's tools show it; `None` if the cluster does not return it.
 ///
 /// # Errors
-/// See [`TimedOut`].
+/// Fails with [`TimedOut`].
 pub(crate) fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> Result<Option<String>, TimedOut> {
     let Ok(topic) = CString::new(topic) else { return Ok(None) };
     let mut names = [topic.as_ptr()];

@@ -1,15 +1,15 @@
-//! Names by which Kafka knows a worker.
+//! The names that identify a worker in Kafka.
 
 use crate::config::resolved::TopicSettings;
 
-/// Names of one worker.
+/// Names of one worker in Kafka.
 #[derive(Debug, Clone)]
 pub(crate) struct MemberNames {
-    /// Names of the topics.
+    /// Names of the program's topics.
     pub topics: TopicSettings,
-    /// Consumer group.
+    /// Name of the consumer group.
     pub group: String,
-    /// Name of the member in the group; the same after a restart.
+    /// Name of the member in the group, which is the same after a restart.
     pub member: String,
     /// Number of the worker in the process, from 0.
     pub worker: usize,

@@ -1,5 +1,5 @@
-//! Observes other programs in the consumer group: members that are not detectors, and offsets without progress. Its own
-//! thread asks the cluster, because an answer may take seconds and the loop must not wait.
+//! Observes other programs in the consumer group: members that are not detectors, and offsets without progress. It uses
+//! its own thread, because an answer may take seconds and the loop must not wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,12 +16,12 @@ use super::{client, origin};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{CommittedOffset, ForeignCommits, Positions};
 
-/// Interval between two observations.
+/// Time between two observations of the group.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Timeout of one answer.
+/// Timeout of one request to the cluster.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The last observation.
+/// Result of the last observation.
 #[derive(Default)]
 struct Seen {
     foreign: Mutex<ForeignCommits>,
@@ -29,7 +29,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// Each answer replaces the last one. Without an answer the last one stays.
+    /// Replaces the last result with each answer. Without an answer it keeps the last one.
     fn note(&self, commits: KafkaResult<Positions>, members: KafkaResult<Vec<String>>) {
         let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
         match commits {
@@ -43,11 +43,11 @@ impl Seen {
     }
 }
 
-/// The observer. It stops when dropped.
+/// The observer of the group. It stops when dropped.
 pub(crate) struct GroupObserver(Arc<Seen>, Option<Thread>);
 
 impl GroupObserver {
-    /// Starts the thread.
+    /// Starts the thread of the observer.
     pub(crate) fn new(kafka: &KafkaSettings, topic: &str, group: &str) -> Self {
         let seen = Arc::new(Seen::default());
         let (kafka, topic, group, theirs) = (kafka.clone(), topic.to_owned(), group.to_owned(), seen.clone());
@@ -63,12 +63,12 @@ impl GroupObserver {
                 std::thread::park_timeout(PAUSE);
             }
         };
-        // Without a thread there are no observations; the worker's own threads fail then, too.
+        // Without a thread there are no observations; the threads of the worker also fail then.
         let thread = std::thread::Builder::new().name("onlooker".into()).spawn(body).ok();
         GroupObserver(seen, thread.map(|thread| thread.thread().clone()))
     }
 
-    /// Returns the last observation.
+    /// Returns the result of the last observation.
     pub(crate) fn foreign(&self) -> ForeignCommits {
         self.0.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -83,7 +83,7 @@ impl Drop for GroupObserver {
     }
 }
 
-/// Returns the partitions whose committed offset is of another program.
+/// Returns the partitions whose committed offset was committed by another program.
 fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<Positions> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
     let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
@@ -100,8 +100,8 @@ fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<
     Ok(all.iter().filter_map(foreign).collect())
 }
 
-/// Returns the members that are not detectors. A detector is a static member: its id begins with its instance name, and
-/// that of other members with their client id.
+/// Returns the members that are not detectors. A detector is a static member, whose id begins with its instance name.
+/// The id of other members begins with their client id.
 fn members(consumer: &BaseConsumer<ConsumerEvents>, group: &str, ours: &str) -> KafkaResult<Vec<String>> {
     let groups = consumer.fetch_group_list(Some(group), ANSWER)?;
     let is_dynamic = |member: &&GroupMemberInfo| {

@@ -1,6 +1,7 @@
-//! The number of partitions that the topic had when the group began, stored with each committed offset. It
-//! distinguishes a partition that was added later, whose events must all be judged, from one that another member is
-//! about to begin. The outcome counts are stored with it.
+//! Stores the number of partitions that the topic had when the group was created with each committed offset. This
+//! number distinguishes two kinds of partitions without an offset. One was added later, and all its events must be
+//! judged. Another member is about to start the other one.
+//! The outcome counts are stored with it.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
 const NOTE: &str = "anomaly-partitions=";
 
-/// Writes the number and the counts into all offsets of a list.
+/// Writes this number and the counts into all offsets of a list.
 pub(crate) fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPartition) {
     for element in &mut list.elements() {
         let counts = marks.get(&element.partition()).map(|mark| mark.counts).unwrap_or_default();
@@ -19,7 +20,8 @@ pub(crate) fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPar
     }
 }
 
-/// Returns the number, and the committed state of each partition, from the committed offsets of all partitions.
+/// Returns the number, and a function for the committed state of each partition. `committed` has the offsets of all
+/// partitions.
 pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> CommittedOffset + use<>) {
     let elements = committed.elements();
     let known = elements
@@ -37,7 +39,7 @@ pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> 
     let origin = match noted {
         Some(origin) => origin,
         None if known.is_empty() => i32::try_from(elements.len()).unwrap_or(i32::MAX),
-        // Another tool has set the offsets. A partition without one counts as added, so that no event is skipped.
+        // Another tool has set the offsets. A partition without an offset counts as added, so that no event is skipped.
         None => 0,
     };
     let has_begun = !known.is_empty();
@@ -54,7 +56,7 @@ pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> 
 mod tests {
     use super::*;
 
-    /// Offsets by partition; `None`: no offset.
+    /// Returns offsets by partition; `None` stands for no offset.
     fn list(offsets: &[Option<i64>], origin: Option<i32>) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in (0..).zip(offsets) {
@@ -88,10 +90,11 @@ mod tests {
     fn a_partition_is_added_only_if_the_group_began_without_it() {
         let (origin, of) = standing(&list(&[None, None], None));
         assert_eq!((origin, of(0)), (2, CommittedOffset::New));
-        // Another member has started its half of two partitions.
+        // Another member has started its half of the two partitions.
         let (origin, of) = standing(&list(&[Some(7), None], Some(2)));
         assert_eq!((origin, of(0), of(1)), (2, at(7), CommittedOffset::New));
-        // Two became four. Another member has begun the third, with the number that it read.
+        // The topic grew from two to four partitions. Another member has started the third one, with the number that it
+        // read.
         let (origin, of) = standing(&list(&[Some(7), Some(8), Some(0), None], Some(2)));
         assert_eq!((origin, of(3)), (2, CommittedOffset::Added));
         // Another program has set the offsets.

@@ -1,10 +1,10 @@
 //! Repairs clients that do not recover by themselves.
 //!
-//! A client without any broker: a broker that has just started may report a cluster without brokers. librdkafka accepts
-//! this, forgets all brokers including the first ones, and never connects again (its issue #5301).
+//! A client may lose all brokers: a broker that has just started may report a cluster without brokers. librdkafka
+//! accepts this, forgets all brokers including the first ones, and never connects again (its issue #5301).
 //!
-//! A client that searches for its group's coordinator without end, as a member without partitions can: only the group
-//! makes it connect, and a request that was lost with its broker is never repeated.
+//! A member without partitions may search for its group's coordinator without end. Only the group makes it connect, and
+//! a request that was lost with its broker is never repeated.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::cluster_state::ClusterState;
 use super::context::ConsumerEvents;
 use crate::config::resolved::KafkaSettings;
 
-/// Adds the first brokers to a stranded client again.
+/// Adds the bootstrap brokers to a stranded client again.
 pub(crate) fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings, trouble: &ClusterState) {
     if !trouble.take_stranded() {
         return;
@@ -75,7 +75,7 @@ mod tests {
         let there = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
         let settings =
             |servers: &str| KafkaSettings { bootstrap_servers: servers.to_owned(), properties: BTreeMap::new() };
-        // No process listens there, as if there were no broker.
+        // No process listens at this address, as if there were no broker.
         let consumer: BaseConsumer<ConsumerEvents> =
             client::reader(&settings("127.0.0.1:9")).create_with_context(ConsumerEvents::new("")).unwrap();
         let trouble = &consumer.context().trouble;

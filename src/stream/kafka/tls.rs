@@ -1,5 +1,5 @@
-//! Checks the files of Kafka's TLS settings as librdkafka will open them: certificates, keys, stores. librdkafka names
-//! neither the file nor the remedy, and asks on a terminal for the passphrase of a key.
+//! Checks the files of Kafka's TLS settings as librdkafka will open them: certificates, keys, stores. librdkafka's
+//! errors name neither the file nor the remedy, and it asks on a terminal for the passphrase of a key.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade};
 use crate::pem::{self, NoKey};
 
-/// Returns the findings about the files and the validity of certificates; nothing if TLS is not used.
+/// Returns the findings about the files and the validity of certificates; none if TLS is not used.
 pub(crate) fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
     let files = Files { kafka, now };
     let given = kafka
@@ -38,11 +38,11 @@ fn key(property: &str) -> String {
     format!("kafka.properties.{property}")
 }
 
-/// The value of a property.
+/// Value of a TLS property, read from a file or from the setting.
 struct Content {
-    /// Name of the setting.
+    /// Name of the setting, for messages.
     what: String,
-    /// Path of the file, or that the setting itself contains the text.
+    /// Path of the file, or a note that the setting itself contains the text.
     place: String,
     bytes: Vec<u8>,
 }

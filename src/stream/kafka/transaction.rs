@@ -1,4 +1,4 @@
-//! Content and end of a transaction: records, deliveries, offsets, commit, abort.
+//! Implements the content and the end of a transaction: records, deliveries, offsets, commit, abort.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,16 @@ use crate::config::resolved::Delivery;
 use crate::fail;
 use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, Remedy};
 
-/// Wait between two checks of deliveries: an eighth of the time waited so far, because each check costs. The client's
-/// own wait spins during its last millisecond.
+/// Minimum and maximum wait between two checks of deliveries. Each check costs time, so the wait is an eighth of the
+/// time waited so far. The client's own wait spins during its last millisecond.
 const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1)];
 /// Timeout of one call of an abort.
 const ABORT: Duration = Duration::from_millis(100);
-/// Number of checks after which the client's threads are asked again to send.
+/// Number of checks after which the client's threads are woken again.
 const AGAIN: usize = 16;
 
 impl KafkaTransactionalClient {
-    /// Queues a record; waits for space.
+    /// Queues a record, and waits for space in the queue.
     pub(super) fn queue(&mut self, record: &OutgoingRecord) -> Result<(), Fault> {
         let (topic, partition) = match record.output {
             OutputTopic::Anomalies => (&self.names.topics.anomalies, None),
@@ -47,12 +47,13 @@ impl KafkaTransactionalClient {
                     self.sent += 1;
                     return Ok(());
                 }
-                // Deliveries free space. A missing delivery becomes an error of its own.
+                // Deliveries free space. A missing delivery causes an error of its own.
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
                     self.producer.poll(Duration::from_millis(10));
                     queued = back;
                 }
-                // An earlier record was refused, and the transaction with it. Its report gives the reason.
+                // An earlier record was refused, and the transaction with it. The report of that record gives the
+                // reason.
                 Err((KafkaError::MessageProduction(Code::State), _)) => {
                     self.producer.poll(Duration::from_millis(20));
                     let refused = self.producer.context().take_failure();
@@ -99,7 +100,7 @@ impl KafkaTransactionalClient {
         Ok(())
     }
 
-    /// Processes one batch of reports; returns whether there was one, so that more may follow.
+    /// Processes one batch of reports. Returns whether there was one, because more may follow.
     fn serves_report(&self) -> bool {
         let before = self.producer.in_flight_count();
         self.producer.poll(Duration::ZERO);
@@ -115,7 +116,7 @@ impl KafkaTransactionalClient {
         }
         let committed = self.producer.commit_transaction(CALL).map_err(|e| fault::of("committing", &e));
         self.is_committing = matches!(&committed, Err(fault) if fault.remedy == Remedy::Retry);
-        // After the request the commit may have happened: only the committed offsets tell.
+        // After the request the commit may have happened: only the committed offsets show it.
         committed.map_err(|fault| match fault.remedy {
             Remedy::Abort => Fault { remedy: Remedy::Rebuild, ..fault },
             _ => fault,
@@ -123,7 +124,7 @@ impl KafkaTransactionalClient {
     }
 
     fn send_offsets(&self, list: &TopicPartitionList) -> Result<(), Fault> {
-        // Fresh metadata, so that the group refuses a member of an older generation.
+        // The metadata must be current, so that the group refuses a member of an older generation.
         let member = self
             .reader
             .consumer
@@ -132,7 +133,7 @@ impl KafkaTransactionalClient {
         self.producer.send_offsets_to_transaction(list, &member, CALL).map_err(|e| fault::of("sending offsets", &e))
     }
 
-    /// Aborts, and processes the reports of all sent records.
+    /// Aborts the transaction, and processes the reports of all sent records.
     pub(super) fn give_up(&mut self) -> Result<(), Fault> {
         self.is_committing = false;
         let producer = &self.producer;
@@ -143,7 +144,8 @@ impl KafkaTransactionalClient {
             producer.poll(Duration::from_millis(10));
         }
         match self.delivery {
-            // Purged records report before the abort ends, but a call processes no reports. Therefore many short calls.
+            // Purged records are reported before the abort ends, but a call processes no reports. Therefore many short
+            // calls are needed.
             Delivery::ExactlyOnce => loop {
                 while self.serves_report() {}
                 match producer.abort_transaction(ABORT).map_err(|e| fault::of("aborting", &e)) {
@@ -157,7 +159,7 @@ impl KafkaTransactionalClient {
                 Ok(())
             }
         }?;
-        // Purged records report late. The next transaction must not take these reports for its own failures.
+        // Reports of purged records arrive late. The next transaction must not count them as its own failures.
         while producer.in_flight_count() > 0 && Instant::now() < deadline {
             producer.poll(Duration::from_millis(10));
         }

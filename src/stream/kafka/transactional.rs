@@ -31,7 +31,7 @@ pub(super) const DELIVERY: Duration = Duration::from_secs(5);
 /// Time after which the broker aborts an open transaction.
 const TRANSACTION: Duration = Duration::from_secs(10);
 
-/// A consumer and a producer. The consumer is dropped first, because closing it may still commit offsets.
+/// A consumer and a transactional producer. The consumer is dropped first, because closing it may still commit offsets.
 pub(crate) struct KafkaTransactionalClient {
     pub(super) reader: KafkaGroupConsumer,
     history: KafkaHistoryClient,
@@ -42,14 +42,14 @@ pub(crate) struct KafkaTransactionalClient {
     pub(super) names: MemberNames,
     pub(super) delivery: Delivery,
     session: Duration,
-    /// Interval between two polls of the consumer.
+    /// Interval between two polls that keep the consumer in the group.
     heartbeat: Duration,
     /// Number of delivery reports when the open transaction began.
     pub(super) reports_before: u64,
     pub(super) sent: u64,
-    /// Number of partitions at the group's beginning; see [`origin`].
+    /// Number of partitions when the group was created; see [`origin`].
     origin: i32,
-    /// A commit has begun and its outcome is unknown: only the same call may follow.
+    /// Whether a commit has begun and its outcome is unknown. Only the same call may follow.
     pub(super) is_committing: bool,
 }
 
@@ -217,8 +217,9 @@ impl GroupAdministration for KafkaTransactionalClient {
         self.onlooker.as_ref().map(GroupObserver::foreign).unwrap_or_default()
     }
 
-    /// A fenced producer may have been too slow, or another instance may have the same name. The consumer of such an
-    /// instance joins after its producer has begun, and this member learns of it with the next heartbeat.
+    /// Checks both clients. A fenced producer may have been too slow, or another instance may have the same name. The
+    /// consumer of such an instance joins after its producer has begun, and this member notices it at the next
+    /// heartbeat.
     fn is_replaced(&mut self, mut is_fenced: bool, stop: &Stop) -> bool {
         let of_producer = self.producer.client().fatal_error();
         let is_doubted = of_producer.is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
@@ -258,7 +259,7 @@ impl TransactionalProducer for KafkaTransactionalClient {
     fn init_transactions(&mut self) -> Result<(), Fault> {
         if self.delivery == Delivery::ExactlyOnce {
             self.producer.init_transactions(OPEN).map_err(|e| {
-                // The callbacks know the reason of the delay; each poll serves one.
+                // The callbacks receive the reason of the delay; each poll serves one callback.
                 (0..32).for_each(|_| self.producer.poll(Duration::ZERO));
                 let mut fault = fault::of("starting transactions", &e);
                 if let Some(why) = self.producer.context().trouble.reason() {

@@ -1,5 +1,5 @@
-//! Reads the ledger again every few seconds. It may have been restored from a backup, replaced or moved. The refused
-//! records that it keeps are a condition.
+//! Reads the ledger again every few seconds, because it may have been restored from a backup, replaced or moved.
+//! Refused records in it raise a condition.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::stream::client::{Fault, GroupConsumer, Positions, Remedy};
 const LOOK: Duration = Duration::from_secs(5);
 
 impl<R: GroupConsumer> Sink<'_, R> {
-    /// Reads the ledger again. The ledger decides, not what this sink believes to have stored.
+    /// Reads the ledger again. The ledger decides what is stored, not the sink's own positions.
     pub(super) fn look(&mut self) -> Result<(), Fault> {
         let partitions = self.positions.keys().copied().collect::<Vec<_>>();
         if partitions.is_empty() {
-            // The sink with partitions reports it.
+            // The sink that has partitions reports the refused rows.
             self.part.clear(ConditionCode::RowsRefused);
             return Ok(());
         }
@@ -60,7 +60,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         self.take_over()
     }
 
-    /// Moves the ledger past control records and records of aborted transactions, so that it is at the end when
+    /// Advances the ledger past control records and records of aborted transactions. So the ledger is at the end when
     /// everything is stored.
     fn pass_controls(&mut self) -> Result<(), Fault> {
         let reached = self.reader.reached();
@@ -86,7 +86,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         }
     }
 
-    /// Raises a condition for as long as the database keeps refused records.
+    /// Raises a condition while the database contains refused records.
     fn tell_rejects(&self, rejects: &OpenRejects) {
         if rejects.count == 0 {
             return self.part.clear(ConditionCode::RowsRefused);

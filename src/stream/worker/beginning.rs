@@ -1,4 +1,4 @@
-//! Where a partition begins: at its committed offset, with the snapshots that belong to it, or without any.
+//! Decides where a partition starts: at its committed offset, with the snapshots that belong to it or without any.
 
 use super::Worker;
 use super::checkpoint::{self, Checkpoint, Epoch};
@@ -8,16 +8,16 @@ use crate::series::TableRestore;
 use crate::stream::client::{CommittedOffset, Fault, GroupAdministration, Remedy, TopicIdentity};
 use crate::stream::progress::Progress;
 
-/// What was found of a partition.
+/// State of a partition as found at its assignment.
 pub(super) struct FoundPartition {
     pub restore: TableRestore,
     pub floor: Checkpoint,
-    /// The floor's record is to be written.
+    /// Whether the checkpoint must still be written.
     pub is_news: bool,
 }
 
 impl<C: GroupAdministration> Worker<'_, C> {
-    /// The mark to begin at: the committed one if the topic still has it.
+    /// Returns the progress to start from: the committed one if the topic still has its records.
     pub(super) fn begin_at(
         &self,
         partition: i32,
@@ -26,15 +26,15 @@ impl<C: GroupAdministration> Worker<'_, C> {
         end: i64,
     ) -> Result<Progress, Fault> {
         let topic = &self.session.settings.topics.raw_events;
-        let anew = |offset| Ok(Progress { offset, ..Progress::default() });
+        let start_at = |offset| Ok(Progress { offset, ..Progress::default() });
         match standing {
-            CommittedOffset::New if self.session.settings.detector.start == StartPosition::Latest => anew(end),
-            CommittedOffset::New => anew(first),
+            CommittedOffset::New if self.session.settings.detector.start == StartPosition::Latest => start_at(end),
+            CommittedOffset::New => start_at(first),
             CommittedOffset::Added => {
                 if self.session.component.is_due(&format!("new partition {partition}")) {
                     tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
                 }
-                anew(first)
+                start_at(first)
             }
             CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) if offset > end => {
                 let why = "the topic was recreated or truncated";
@@ -52,11 +52,12 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 Ok(Progress { offset: first, counts })
             }
             CommittedOffset::At(mark) => Ok(mark),
-            CommittedOffset::Foreign(offset) => anew(offset.max(first)),
+            CommittedOffset::Foreign(offset) => start_at(offset.max(first)),
         }
     }
 
-    /// Windows and floor of a partition. Without any, the input alone must do: as much of it as the settings allow.
+    /// Returns windows and checkpoint of a partition. Without any, it replays as much of the input as the settings
+    /// allow.
     pub(super) fn find(
         &mut self,
         partition: i32,
@@ -99,7 +100,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
             CommittedOffset::New | CommittedOffset::Added => None,
         };
         if let Err(fault) = floor.fits(self.session.settings, partition, identity, restore.newest(), committed) {
-            // Who had the partition before us may have had its last commit after we asked.
+            // The previous owner of the partition may have committed after our first request.
             let now = self.session.insist("reading the committed offsets", |client| client.committed(&[partition]))?;
             let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
             return Err(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault });

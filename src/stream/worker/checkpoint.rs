@@ -1,5 +1,5 @@
-//! The floor of a partition: the record of `anomaly_state` that says from where on the input must be replayed over the
-//! windows, and all that a restart must find unchanged to trust them.
+//! The checkpoint of a partition: a record of `anomaly_state` with the offset from which the input must be replayed on
+//! top of the snapshots. It also has everything that must be unchanged at a restart so that the snapshots are valid.
 
 use std::collections::BTreeMap;
 
@@ -15,52 +15,52 @@ use crate::series::snapshot::{self, DamagedRecord};
 use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, Remedy, TopicIdentity};
 use crate::stream::progress::{OutcomeCounts, Progress};
 
-/// Key of the record.
+/// Key of the checkpoint's record.
 const KEY: &[u8] = b"f";
 
-/// What the record says.
+/// Content of the checkpoint's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
     pub group: String,
     pub topic: String,
     pub topic_id: Option<String>,
     pub partitions: i32,
-    /// Start of the last completed sweep: every series that changed before has a snapshot.
+    /// Start offset of the last completed sweep: every series that changed before has a snapshot.
     pub offset: i64,
-    /// The partition's clock there, in milliseconds: as far as earlier versions know it.
+    /// Time of the partition's clock at `offset` in milliseconds, for earlier versions.
     pub clock: Option<i64>,
-    /// The same, whole.
+    /// Complete state of the partition's clock at `offset`.
     #[serde(default)]
     pub time: Option<ClockSnapshot>,
-    /// Records before `offset` that have an outcome, as far as it is known.
+    /// Number of records before `offset` that have an outcome, if known.
     #[serde(default)]
     pub passed: Option<u64>,
-    /// Committed offset when this was written, and what became of the records before it.
+    /// Committed offset when this was written; `counts` has the outcomes of the records before it.
     pub at: i64,
     pub counts: String,
-    /// Which settings held from where on, oldest first; the first one holds at `offset`.
+    /// Settings and the offsets from which they applied, oldest first; the first epoch contains `offset`.
     pub epochs: Vec<Epoch>,
 }
 
-/// Settings that held from an offset on.
+/// Settings that apply from an offset on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Epoch {
     pub from: i64,
     /// Fingerprint of the policy.
     pub settings: String,
-    /// The policy, as far as it differs from the default; see [`Policy::changed`].
+    /// Values of the policy that are not the default; see [`Policy::changed`].
     pub policy: BTreeMap<String, serde_json::Value>,
-    /// Whose states the series had.
+    /// Methods whose states the series have.
     pub methods: Vec<MethodId>,
-    /// Where the fields were: what was no event then joined no window.
+    /// Sources of the fields: records that were rejected with them joined no window.
     pub fields: Fields,
-    /// How records were read; programs that did not write it read them as version 0.
+    /// Version of the decoding; programs that did not write it decoded as version 0.
     #[serde(default)]
     pub decoding: u32,
 }
 
 impl Epoch {
-    /// The settings of now, from an offset on.
+    /// Creates an epoch with the current settings that starts at an offset.
     pub(crate) fn of(from: i64, detector: &Detector, fields: &Fields) -> Epoch {
         let (settings, policy) = (hex(&detector.fingerprint()), &detector.settings().policy);
         let versions = policy.methods().into_iter().filter_map(|name| Some((name, method::version_of(name)?)));
@@ -68,10 +68,10 @@ impl Epoch {
         Epoch { from, settings, policy: policy.changed(), methods, fields: fields.clone(), decoding: DECODING }
     }
 
-    /// The policies of series then.
+    /// Returns the policies of the epoch.
     ///
     /// # Errors
-    /// What this program does not know of them.
+    /// Returns which of them this program does not know.
     pub(crate) fn policies(&self) -> Result<PolicyTable, String> {
         for MethodId { name, version } in &self.methods {
             let ours = match method::version_of(name) {
@@ -86,42 +86,42 @@ impl Epoch {
         PolicyTable::new(&policy).ok_or_else(|| "holds states of a method that this program does not have".to_owned())
     }
 
-    /// Reads records as they were read then.
+    /// Returns a decoder that works like the one of the epoch.
     pub(crate) fn decoder(&self) -> Decoder {
         Decoder::as_of(self.decoding, &self.fields)
     }
 }
 
 impl Checkpoint {
-    /// Whether a record of `anomaly_state` is a floor; what it says if it is one.
+    /// Reads a record of `anomaly_state`; `None` if it is not a checkpoint.
     pub(crate) fn read(key: &[u8], value: Option<&[u8]>) -> Option<Result<Checkpoint, DamagedRecord>> {
         let sealed = value.filter(|_| key == KEY)?;
         let body = snapshot::unseal(key, sealed);
         Some(body.and_then(|body| serde_json::from_slice(body).map_err(|_| DamagedRecord::Broken)))
     }
 
-    /// The record.
+    /// Returns the checkpoint's record for the state topic.
     pub(crate) fn record(&self, partition: i32) -> OutgoingRecord {
         let body = serde_json::to_vec(self).unwrap_or_default();
         let (key, value) = (Some(KEY.to_vec()), Some(snapshot::seal(KEY, &body)));
         OutgoingRecord { output: OutputTopic::State(partition), key, value, headers: Vec::new() }
     }
 
-    /// The partition's clock at `offset`.
+    /// Returns the partition's clock at `offset`.
     pub(crate) fn clock(&self) -> PartitionClock {
         let earlier = || ClockSnapshot::at(seconds(self.clock.unwrap_or_default()));
         PartitionClock::from(&self.time.clone().unwrap_or_else(earlier))
     }
 
-    /// Records that have an outcome and are to be replayed up to this mark, and from where on; `None` when that is not known,
-    /// or the counts began again since.
+    /// Returns the number of records with an outcome to replay up to this progress, and their first offset. `None` if
+    /// it is unknown, or the counts were reset since.
     pub(crate) fn expected(&self, to: &Progress) -> Option<(i64, u64)> {
         let at_commit = || Some((self.at, OutcomeCounts::parse(&self.counts)?.sum()));
         let (from, passed) = self.passed.map(|passed| (self.offset, passed)).or_else(at_commit)?;
         Some((from, to.counts.sum().checked_sub(passed)?))
     }
 
-    /// The same at a later sweep.
+    /// Returns the checkpoint of a later sweep.
     pub(crate) fn moved(&self, offset: i64, passed: u64, time: ClockSnapshot, mark: &Progress) -> Checkpoint {
         let holds = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
         Checkpoint {
@@ -136,28 +136,28 @@ impl Checkpoint {
         }
     }
 
-    /// From the beginning of `epoch` on its settings hold; whether they are others.
+    /// Starts an epoch at its offset; returns whether its settings are new.
     pub(crate) fn settle(&mut self, epoch: Epoch) -> bool {
         let is_same = |last: &Epoch| Epoch { from: epoch.from, ..last.clone() } == epoch;
         let differs = !self.epochs.last().is_some_and(is_same);
         if differs {
-            // What held from here on was never used.
+            // Later epochs were never used.
             self.epochs.retain(|earlier| earlier.from < epoch.from);
             self.epochs.push(epoch);
         }
         differs
     }
 
-    /// What is wrong if this program does not know the policy or a method of an epoch.
+    /// Returns the problem if this program does not know the policy or a method of an epoch.
     fn unknown(&self) -> Option<String> {
         self.epochs.iter().find_map(|epoch| epoch.policies().err())
     }
 
-    /// Whether the windows belong to this group and this topic, and stand for nothing that is not committed. `newest`: the
-    /// greatest offset that a snapshot stands for; `committed`: where the group is, if it is anywhere.
+    /// Checks that the snapshots belong to this group and this topic, and account only for committed records. `newest`
+    /// is the greatest offset of a snapshot. `committed` is the offset of the group, if it has one.
     ///
     /// # Errors
-    /// `Stop` with the remedy.
+    /// Returns `Stop` with the remedy.
     pub(crate) fn fits(
         &self,
         settings: &Settings,
@@ -167,7 +167,7 @@ impl Checkpoint {
         committed: Option<i64>,
     ) -> Result<(), Fault> {
         let (state, topic, group) = (&settings.topics.state, &settings.topics.raw_events, &settings.detector.group);
-        let anew = format!(
+        let advice = format!(
             "To begin with windows read back from the input, delete topic {state} and create it again with `anomaly topics`"
         );
         let stop = |why: String| Err(Fault::new(Remedy::Stop, why));
@@ -187,18 +187,18 @@ impl Checkpoint {
             ));
         }
         if let Some(why) = self.unknown() {
-            return stop(format!("{state} [{partition}] {why}. Start the program that wrote it. {anew}"));
+            return stop(format!("{state} [{partition}] {why}. Start the program that wrote it. {advice}"));
         }
         match committed {
             None => stop(format!(
                 "{state} [{partition}] holds windows as of offset {}, but group {group} has no committed offset: it was deleted \
-                 or has expired. To go on there, set it (kafka-consumer-groups --reset-offsets --to-offset {}). {anew}",
+                 or has expired. To go on there, set it (kafka-consumer-groups --reset-offsets --to-offset {}). {advice}",
                 self.at.max(newest),
                 self.at.max(newest)
             )),
             Some(offset) if offset < newest.max(self.offset) => stop(format!(
                 "group {group} stands at offset {offset} of {topic} [{partition}], before offset {}, for which windows in {state} \
-                 stand: its offsets were set back. {anew}",
+                 stand: its offsets were set back. {advice}",
                 newest.max(self.offset)
             )),
             Some(_) => Ok(()),
@@ -206,7 +206,8 @@ impl Checkpoint {
     }
 }
 
-/// How to judge a topic from its beginning, where neither offsets nor windows fit it.
+/// Returns the remedy for a topic that must be judged from its beginning, because its offsets and snapshots are
+/// invalid.
 pub(super) fn begin_again(settings: &Settings) -> String {
     let (state, topic, group) = (&settings.topics.state, &settings.topics.raw_events, &settings.detector.group);
     let windows = match settings.detector.keeps_state() {
@@ -304,7 +305,7 @@ mod tests {
             };
             decoder.decode(&record.input()).ok().and_then(Decoded::into_first).map(|event| event.device_id.into_owned())
         };
-        // `$key` was the name of a field, and text was no number.
+        // Version 0 took `$key` as the name of a field, and rejected text as a number.
         assert_eq!(read(r#"{"$key":"d","v":1}"#).as_deref(), Some("d"));
         assert_eq!(read(r#"{"v":1}"#), None);
         assert_eq!(read(r#"{"$key":"d","v":"1"}"#), None);

@@ -14,22 +14,22 @@ use crate::stream::progress::ProgressByPartition;
 /// The committed progress, and the open transaction.
 #[derive(Default)]
 pub(super) struct Committing {
-    /// Progress that is committed.
+    /// Progress of the last commit.
     pub committed: ProgressByPartition,
-    /// When the open transaction began, on the client's clock.
+    /// Start of the open transaction, on the client's clock.
     pub open: Option<Duration>,
 }
 
 impl Committing {
-    /// Begins a transaction.
+    /// Begins a transaction, and notes its start.
     pub(crate) fn begin<C: TransactionalProducer>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<(), Fault> {
         session.client.begin()?;
         self.open = Some(session.client.now());
         Ok(())
     }
 
-    /// Sends the output of the pending transaction. Usually this happens once, since each call wakes the client and costs
-    /// a request.
+    /// Sends the output of the pending transaction. Usually this happens once, because each call wakes the client and
+    /// costs a request.
     pub(crate) fn send<C: TransactionalProducer>(
         &self,
         session: &mut WorkerSession<'_, C>,
@@ -40,8 +40,8 @@ impl Committing {
         Ok(())
     }
 
-    /// Commits the open transaction with output, offsets and snapshots, and then the changes of the series. Returns what
-    /// was committed; `None` if no transaction is open.
+    /// Commits the open transaction with output, offsets and snapshots, and then the changes of the series. Returns the
+    /// committed transaction; `None` if none is open.
     pub(crate) fn commit<C: TransactionalProducer>(
         &mut self,
         session: &mut WorkerSession<'_, C>,
@@ -55,7 +55,7 @@ impl Committing {
         // Every retry must commit the same progress.
         let next = judging.positions.clone();
         let mut written = snapshots.write(&judging.detector, &next, session.client.now());
-        // Every active series gets a snapshot from time to time, which shows that its device sends.
+        // Every active series gets a snapshot from time to time, which proves that its device sends.
         let windows = written.records.iter().filter(|record| record.value.as_deref().is_some_and(is_window));
         let keys = windows.filter_map(|record| series_of(record.key.as_deref()?));
         session.component.note_devices(keys.map(|key| key.split('\0').next().unwrap_or(key)));

@@ -1,4 +1,5 @@
-//! The dead letter of a rejected record: its key, value and headers as they came, and in headers of our own what was wrong.
+//! Builds the dead letter of a rejected record: its key, value and headers, and headers of our own that describe the
+//! rejection.
 
 use std::borrow::Cow;
 
@@ -9,7 +10,7 @@ use crate::detect::hex;
 use crate::event::Rejection;
 use crate::stream::client::{ConsumedRecord, OutgoingRecord, OutputTopic};
 
-/// Bytes of the largest part that a dead letter may have to give up: key, value, or all headers together.
+/// Returns the size in bytes of the largest part that a dead letter can omit: key, value, or all headers together.
 pub(super) fn largest_part(record: &ConsumedRecord<'_>) -> usize {
     let parts = [record.key, record.value].map(|part| part.map_or(0, <[u8]>::len));
     parts.into_iter().fold(own_bytes(&record.headers.all()), usize::max)
@@ -19,8 +20,9 @@ fn own_bytes(headers: &[(Cow<'_, str>, Option<&[u8]>)]) -> usize {
     headers.iter().map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum()
 }
 
-/// Our headers first, then those of the record. A key or a value of more than `limit` bytes is cut; headers of more are left
-/// out. Our headers say so, and how many values of the record were judged although others are invalid.
+/// Builds the dead letter, with our headers before those of the record. A key or value of more than `limit` bytes is
+/// truncated; larger headers are omitted. Our headers report this, and how many values were judged although others are
+/// invalid.
 pub(super) fn dead_letter(
     source: &RecordId,
     record: &ConsumedRecord<'_>,
@@ -58,7 +60,7 @@ pub(super) fn dead_letter(
         ours.push(("anomaly.error.headers_truncated", bytes.to_string().into_bytes()));
         own.clear();
     }
-    // The last ones are the record's own, whatever their names are.
+    // The last headers are the record's own, whatever their names are.
     ours.push(("anomaly.error.headers", own.len().to_string().into_bytes()));
     let ours = ours.into_iter().map(|(name, value)| (Cow::Borrowed(name), Some(value)));
     let own = own.into_iter().map(|(name, value)| (Cow::Owned(name.into_owned()), value.map(<[u8]>::to_vec)));

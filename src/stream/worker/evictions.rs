@@ -1,5 +1,5 @@
-//! How many series were evicted within the last minute. Where that is near the number of events, series leave that still
-//! send: they learn again and again, and are hardly judged.
+//! Watches the number of series that were evicted within the last minute. If it is near the number of events, active
+//! series are evicted: they learn repeatedly, and are hardly judged.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -9,28 +9,28 @@ use crate::health::{Component, ConditionCode, ConditionSeverity};
 use crate::series::Evictions;
 use crate::stream::progress::ProgressByPartition;
 
-/// What is looked at.
+/// Period over which evictions are counted.
 const SPAN: Duration = Duration::from_secs(60);
-/// Time between two looks.
+/// Interval between two evaluations.
 const STEP: Duration = Duration::from_secs(1);
-/// Fewer evictions within a minute are no concern.
+/// Minimum number of evictions within a minute that is reported.
 const LEAST: u64 = 100;
-/// Nor are they when there are more events for each of them.
+/// Number of events per eviction above which evictions are not reported.
 const EVENTS: u64 = 10;
 
-/// Evictions and events of a worker, second by second.
+/// Evictions and events of a worker, per second.
 #[derive(Default)]
 pub(super) struct EvictionRate {
-    /// End of each step, and what was counted in it.
+    /// End of each step, with its events and evictions.
     steps: VecDeque<(Duration, u64, Evictions)>,
-    /// Evicted since the last step.
+    /// Evictions since the last step.
     evicted: Evictions,
-    /// Events of each partition at the last step.
+    /// Number of events of each partition at the last step.
     passed: BTreeMap<i32, u64>,
 }
 
 impl EvictionRate {
-    /// Adds evictions; once a second, raises or clears the condition.
+    /// Adds evictions, and raises or clears the condition once a second.
     pub(crate) fn watch(
         &mut self,
         evicted: Evictions,
@@ -89,7 +89,8 @@ mod tests {
     use crate::health::Health;
     use crate::stream::progress::{OutcomeCounts, Progress};
 
-    /// A minute with so many events and evictions a second; what is complained of then, and two minutes later.
+    /// Simulates a minute with these events and evictions per second. Returns the conditions then, and their number two
+    /// minutes later.
     fn minute(events: u64, evicted: Evictions) -> (Vec<String>, usize) {
         let part = Health::default().component("w");
         let (mut rate, settings) = (EvictionRate::default(), DetectionSettings::default());

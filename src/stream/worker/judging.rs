@@ -17,17 +17,17 @@ const MOVE_ENDS: Duration = Duration::from_secs(1);
 pub(super) struct RecordJudging {
     decoder: Decoder,
     pub detector: Detector,
-    /// Progress including the pending transaction.
+    /// Progress including that of the pending transaction.
     pub positions: ProgressByPartition,
     pub pending: PendingTransaction,
-    /// When offsets were last advanced to the partitions' ends without any record.
+    /// Time at which offsets were last advanced to the partitions' ends without any record.
     ends_moved: Duration,
     /// Maximum size of a dead letter's value in bytes. It is halved when the topic refuses a record as too large.
     dead_letter_limit: usize,
 }
 
 impl RecordJudging {
-    /// Creates it without partitions.
+    /// Creates the state of a worker without partitions.
     pub(crate) fn new(detector: Detector, settings: &Settings) -> Self {
         RecordJudging {
             decoder: Decoder::new(&settings.fields),
@@ -42,7 +42,7 @@ impl RecordJudging {
     /// Polls once, waiting at most `wait`, and judges the records. Returns their number.
     ///
     /// # Errors
-    /// Those of the poll; `Rebuild` if a partition that `is_restoring` delivers a record.
+    /// Returns the error of the poll. `Rebuild` if a partition that `is_restoring` delivers a record.
     pub(crate) fn take(
         &mut self,
         client: &mut impl RecordFetch,
@@ -66,11 +66,11 @@ impl RecordJudging {
         Ok(taken)
     }
 
-    /// Moves past control records and aborted records at the ends of partitions, at most once a second, so that no lag
-    /// stays where nothing is left to judge. Returns whether there was one.
+    /// Moves past control records and aborted records at the ends of partitions, at most once a second. So no lag
+    /// remains if nothing is left to judge. Returns whether there was one.
     pub(crate) fn move_to_ends(&mut self, client: &impl RecordFetch) -> bool {
         let now = client.now();
-        // A record that stops the worker is read, and not passed.
+        // A record that stops the worker has been read, but must not be passed.
         if self.pending.poison.is_some() || now.saturating_sub(self.ends_moved) < MOVE_ENDS {
             return false;
         }
@@ -87,14 +87,14 @@ impl RecordJudging {
         has_moved
     }
 
-    /// Confirms what is pending, after its commit, and returns it.
+    /// Confirms the pending transaction after its commit, and returns it.
     pub(crate) fn confirm(&mut self) -> PendingTransaction {
         self.detector.commit();
         self.dead_letter_limit = usize::MAX;
         std::mem::take(&mut self.pending)
     }
 
-    /// Rolls everything back to the committed progress. The client's position does not change.
+    /// Rolls all changes back to the committed progress. The client's position does not change.
     pub(crate) fn rollback(&mut self, committed: &ProgressByPartition) {
         self.detector.rollback();
         self.pending = PendingTransaction::default();
@@ -111,7 +111,7 @@ impl RecordJudging {
         Some(self.dead_letter_limit)
     }
 
-    /// Forgets all partitions.
+    /// Discards the state of all partitions.
     pub(crate) fn forget(&mut self) {
         self.positions.keys().for_each(|partition| self.detector.forget(*partition));
         self.positions.clear();

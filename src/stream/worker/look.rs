@@ -1,4 +1,5 @@
-//! Whether a start would take the windows that are kept: `anomaly check` asks, outside the group, and changes nothing.
+//! Checks for `anomaly check` whether a start would accept the stored snapshots. It reads outside of the group, and
+//! changes nothing.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,15 +12,16 @@ use crate::stream::client::{
     TopicAdministration, read_to_end,
 };
 
-/// The newest records of a partition, among which its floor nearly always is: each sweep writes it again.
+/// Number of newest records of a partition that are searched for its checkpoint. Each sweep writes the checkpoint
+/// again.
 const RECENT: i64 = 10_000;
-/// Longest time to read them.
+/// Longest time for reading them.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Reads the floors of partitions as a start does; how many have one.
+/// Checks the checkpoints of partitions as a start does; returns how many partitions have one.
 ///
 /// # Errors
-/// What a start would stop with, or why it cannot be known.
+/// Returns what a start would stop with, or why it is unknown.
 pub(crate) fn look(
     log: &mut (impl GroupAdministration + TopicAdministration + HistoryReader),
     settings: &Settings,
@@ -43,8 +45,8 @@ pub(crate) fn look(
     Ok(floors.len())
 }
 
-/// The newest floor of each partition within its range. A detector that runs has a transaction open most of the time, whose
-/// end is waited for.
+/// Reads the newest checkpoint of each partition within its range. A running detector has a transaction open most of
+/// the time, so the call waits for its end.
 fn floors(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
     let mut floors = BTreeMap::new();
     let limits = ReadLimits { total: LIMIT, silence: LIMIT };

@@ -1,4 +1,4 @@
-//! What was judged since the last commit: records to send, anomalies to tell of, counts. Thrown away by an abort.
+//! The results since the last commit: records to send, anomalies for the observer, and counts. An abort discards them.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ use crate::meter::Meter;
 use crate::stream::client::{ConsumedRecord, OutgoingRecord, OutputTopic};
 use crate::stream::progress::{OutcomeCounts, Progress};
 
-/// Events that are decoded before the first of them is judged.
+/// Number of events that are decoded before the first of them is judged.
 pub(super) const BLOCK: usize = 64;
 const MINUTE: i64 = 60_000;
 const DAY: i64 = 86_400_000;
-/// Bytes that wait to be sent at the most, but for those of one poll.
+/// Maximum number of bytes that wait to be sent, apart from those of one poll.
 const MAX_OUTBOX: usize = 1 << 20;
-/// Longest label that an anomaly carries, in bytes.
+/// Maximum length of an anomaly's label, in bytes.
 const MAX_LABEL: usize = 256;
 
-/// What a record with events counts as: the most severe of its verdicts, which are in ascending order here.
+/// Outcome of a record with events: its most severe verdict. The order is ascending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum RecordOutcome {
     Excluded,
@@ -61,20 +61,20 @@ pub(super) struct PendingTransaction {
     pub outbox: Vec<OutgoingRecord>,
     pub anomalies: Vec<Anomaly>,
     pub coverage: Vec<((i64, i32), Tally)>,
-    /// By minute of arrival and partition.
+    /// Activity by minute of arrival and partition.
     pub activity: Vec<((i64, i32), Activity)>,
-    /// Some of the devices that came: one of each block, not always at the same place of it.
+    /// Sample of the devices: one of each block of events, at varying positions.
     pub devices: Vec<String>,
-    /// Of rejected records, for people.
+    /// Samples of rejected records, for people.
     pub samples: RejectedSamples,
-    /// Policy `fail` met a record that is no event.
+    /// Error of a rejected record under the policy `fail`.
     pub poison: Option<Error>,
     pub largest_dead_letter: usize,
-    /// Of the input, by partition.
+    /// Size of the consumed input in bytes, by partition.
     pub bytes: BTreeMap<i32, u64>,
-    /// Of events, and of records without any.
+    /// Number of events, and of records without events.
     tally: Tally,
-    /// Of records, by outcome.
+    /// Number of records by outcome.
     records: BTreeMap<&'static str, u64>,
     rejects: BTreeMap<RejectClass, u64>,
     pub reasons: RejectReasons,
@@ -86,48 +86,48 @@ pub(super) struct PendingTransaction {
 }
 
 impl PendingTransaction {
-    /// Looks at the clock, once for each poll.
+    /// Reads the wall clock, once for each poll.
     pub(crate) fn tick(&mut self) {
         self.now = Some(Timestamp::now());
     }
 
-    /// Events that have their verdict, and records without events that have their outcome.
+    /// Returns the number of events with a verdict and of records without events that have an outcome.
     pub(crate) fn events(&self) -> usize {
         self.tally.sum() as usize
     }
 
-    /// What waits to be sent should wait no longer.
+    /// Returns whether so much output waits that it should be sent now.
     pub(crate) fn is_bulky(&self) -> bool {
         self.outbox.iter().map(OutgoingRecord::size).sum::<usize>() > MAX_OUTBOX
     }
 
-    /// Time of the partition's newest event.
+    /// Returns the time of the partition's newest event.
     pub(crate) fn event_time(&self, partition: i32) -> Option<Timestamp> {
         self.event_times.get(&partition).copied()
     }
 
-    /// When the partition's newest record was taken.
+    /// Returns the time at which the partition's newest record was consumed.
     pub(crate) fn arrival(&self, partition: i32) -> Option<Timestamp> {
         self.arrivals.get(&partition).copied()
     }
 
-    /// Times of events and arrivals outlive the commit.
+    /// Takes over the times of events and arrivals from a committed transaction.
     pub(crate) fn keep_times_of(&mut self, done: PendingTransaction) {
         (self.event_times, self.arrivals) = (done.event_times, done.arrivals);
         self.same_times = done.same_times;
     }
 
-    /// What was noticed while the partition's records were replayed.
+    /// Takes over the observations from the replay of a partition.
     pub(crate) fn adopt(&mut self, partition: i32, same_time: SameTime) {
         self.same_times.insert(partition, same_time);
     }
 
-    /// The sentence about a series of the partition that gets several values of the same time.
+    /// Returns the message about a series of the partition that gets several values of the same time.
     pub(crate) fn same_time(&mut self, topic: &str, partition: i32) -> Option<String> {
         self.same_times.get_mut(&partition)?.finding(topic, partition)
     }
 
-    /// Judges the records of one partition from the mark on, and moves it.
+    /// Judges the records of one partition from its progress on, and advances it.
     #[allow(clippy::too_many_arguments)] // Parts of the worker, of which this is one.
     pub(crate) fn judge(
         &mut self,
@@ -157,7 +157,7 @@ impl PendingTransaction {
                     if self.poison.is_some() {
                         break;
                     }
-                    // A record from before a rewind.
+                    // The client returns records from before a rewind again.
                     if record.offset < mark.offset {
                         continue;
                     }
@@ -226,7 +226,7 @@ impl PendingTransaction {
         }
     }
 
-    /// A null value, or a record that the settings pass over.
+    /// Counts a record with a null value, or one that the settings ignore.
     fn ignore(&mut self, partition: i32, at: Option<Timestamp>, counts: &mut OutcomeCounts) {
         self.cover(partition, at).ignored += 1;
         self.tally.ignored += 1;
@@ -253,8 +253,8 @@ impl PendingTransaction {
         } += 1;
     }
 
-    /// Keeps the rejection for people, and writes the dead letter; `judged` is the number of the record's values that are
-    /// judged nevertheless.
+    /// Adds the rejection to the samples, and writes the dead letter. `judged` is the number of the record's valid
+    /// values that are judged.
     fn note_rejection(
         &mut self,
         settings: &Settings,
@@ -301,7 +301,7 @@ impl PendingTransaction {
         }
     }
 
-    /// The tally of the event's minute; an absurd time counts under the minute in which it was judged.
+    /// Returns the tally of the event's minute. An absurd time counts under the minute in which it was judged.
     fn cover(&mut self, partition: i32, at: Option<Timestamp>) -> &mut Tally {
         let is_same =
             |(minute, of): (i64, i32), at: Timestamp| of == partition && minute == at.millis().div_euclid(MINUTE);
@@ -322,7 +322,7 @@ impl PendingTransaction {
         &mut self.coverage[last].1
     }
 
-    /// Adds everything to the counters.
+    /// Adds all counts to the metrics.
     pub(crate) fn count(&self, meter: &Meter) {
         let anomalous = self.anomalies.len() as u64;
         meter.events.add("learning", self.tally.learning);
@@ -342,20 +342,20 @@ impl PendingTransaction {
     }
 }
 
-/// With room for the window, a few thousand bytes of digits, from the start.
+/// Encodes an anomaly. The buffer has space for the window, a few thousand bytes of digits, from the start.
 fn json(anomaly: &Anomaly) -> Option<Vec<u8>> {
     let mut text = Vec::with_capacity(512 + anomaly.window.len() * 20);
     serde_json::to_writer(&mut text, anomaly).ok()?;
     Some(text)
 }
 
-/// None where it is outside the years that a time can have. The wall clock does not stand in for it: an anomaly is a function of
-/// the log alone.
+/// Returns the record's own time; `None` outside of the supported years. The wall clock does not replace it, because an
+/// anomaly depends on the log alone.
 fn own_time(record: &ConsumedRecord<'_>) -> Option<Timestamp> {
     record.timestamp.and_then(Timestamp::from_millis)
 }
 
-/// PostgreSQL's text cannot hold U+0000, and nobody reads a label of kilobytes.
+/// Removes U+0000, which PostgreSQL's text cannot contain, and truncates a long label.
 fn label(text: &str) -> String {
     let mut label = text.replace('\0', "\u{fffd}");
     label.truncate(label.floor_char_boundary(MAX_LABEL));

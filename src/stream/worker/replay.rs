@@ -1,4 +1,5 @@
-//! The input between the floor of a partition and its committed offset, replayed over the windows: no output, no decision.
+//! Replays the input between the checkpoint of a partition and its committed offset on top of the snapshots. It has no
+//! output and makes no decision.
 
 use std::collections::HashMap;
 use std::vec::IntoIter;
@@ -11,30 +12,30 @@ use crate::series::{self, ReplayedEvent, SeriesTable, SlotHint, TableRestore};
 use crate::stream::client::ConsumedRecord;
 use crate::stream::progress::Progress;
 
-/// One partition under way.
+/// Replay of one partition in progress.
 pub(super) struct PartitionReplay {
     restore: TableRestore,
-    /// It says what holds at which offset.
+    /// Checkpoint, which has the settings of each offset.
     pub floor: Checkpoint,
-    /// Settings that hold later.
+    /// Epochs that start at later offsets.
     epochs: IntoIter<Epoch>,
     decoder: Decoder,
-    /// First offset to replay, and the mark to reach.
+    /// First offset to replay; `to` is the progress to reach.
     pub from: i64,
     pub to: Progress,
-    /// Windows that were read.
+    /// Number of restored windows.
     pub windows: usize,
-    /// Of the records that were replayed.
+    /// Size of the replayed records in bytes.
     pub bytes: u64,
-    /// Records that have an outcome, from an offset on; see [`Checkpoint::expected`].
+    /// First offset and number of the records with an outcome; see [`Checkpoint::expected`].
     expected: Option<(i64, u64)>,
-    /// Of these, those that were found.
+    /// Number of these records that were found.
     counted: u64,
-    /// What is noticed on the way.
+    /// Series with several values of the same time, found during the replay.
     pub same_time: SameTime,
 }
 
-/// Of a policy that this program does not know [`Checkpoint::fits`] has said so.
+/// Sets the policies of an epoch. [`Checkpoint::fits`] has already reported a policy that this program does not know.
 fn set_epoch(restore: &mut TableRestore, epoch: &Epoch) {
     if let Ok(policies) = epoch.policies() {
         restore.set_epoch(epoch.from, policies);
@@ -42,7 +43,7 @@ fn set_epoch(restore: &mut TableRestore, epoch: &Epoch) {
 }
 
 impl PartitionReplay {
-    /// `first`: what the input has.
+    /// Starts a replay; `first` is the first offset that the input still has.
     pub(crate) fn new(mut restore: TableRestore, floor: Checkpoint, first: i64, to: Progress) -> Self {
         let from = floor.offset.max(first);
         restore.set_clock(floor.clock());
@@ -58,7 +59,7 @@ impl PartitionReplay {
         PartitionReplay { restore, floor, epochs, decoder, from, to, windows, bytes, expected, counted, same_time }
     }
 
-    /// The next records, in order.
+    /// Replays the next records, in order.
     pub(crate) fn take(&mut self, records: &[ConsumedRecord<'_>]) {
         let mut rest = records;
         while let Some(first) = rest.first() {
@@ -76,7 +77,7 @@ impl PartitionReplay {
         self.restore.settle();
     }
 
-    /// Takes the settings that hold at this offset.
+    /// Applies the settings of this offset.
     fn settle(&mut self, offset: i64) {
         while self.epochs.as_slice().first().is_some_and(|epoch| epoch.from <= offset) {
             let Some(epoch) = self.epochs.next() else { return };
@@ -85,7 +86,7 @@ impl PartitionReplay {
         }
     }
 
-    /// Lets events join their windows again. What was rejected then joined none.
+    /// Appends events to their windows again. Records that were rejected then are skipped.
     fn join(&mut self, records: &[ConsumedRecord<'_>]) {
         let PartitionReplay { restore, decoder, same_time, .. } = self;
         let mut key = String::new();
@@ -100,7 +101,7 @@ impl PartitionReplay {
         for (record, events) in &decoded {
             same_time.note(record.offset, events);
             let own_time = record.timestamp.and_then(Timestamp::from_millis);
-            // The first value moves the clock.
+            // The first value advances the clock.
             let mut time = record.timestamp;
             let mut left = events.len();
             for (_, event) in events.events() {
@@ -114,13 +115,13 @@ impl PartitionReplay {
         }
     }
 
-    /// Offset, number and number found of the records that should be there, when some are missing.
+    /// Returns offset, expected number and found number of the records if some are missing.
     pub(crate) fn shortfall(&self) -> Option<(i64, u64, u64)> {
         let (from, expected) = self.expected?;
         (self.counted < expected).then_some((from, expected, self.counted))
     }
 
-    /// The table, and the evicted series whose records are still to be deleted.
+    /// Returns the table, and the evicted series whose records are still to be deleted.
     pub(crate) fn finish(mut self) -> (Checkpoint, SeriesTable, HashMap<Box<str>, i64>) {
         self.settle(i64::MAX);
         let (table, gone) = self.restore.finish();

@@ -1,4 +1,4 @@
-//! What a worker tells of itself: state, partitions, and what is worth a line in the log once.
+//! Reports of a worker: state, partitions, and events that are logged once.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::stream::client::{GroupAdministration, RecordFetch};
 use crate::stream::progress::Progress;
 
 impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
-    /// Tells health what is known now.
+    /// Updates the health report.
     pub(super) fn report(&mut self) {
         match self.session.client.trouble() {
             Some(why) => self.session.component.set(ComponentState::Degraded(why)),
-            // Again and again: a topic that refuses what we send, not a passing fault.
+            // Repeated aborts mean that a topic refuses our records; the fault is not temporary.
             None if self.aborts > 2 => self.session.component.set(ComponentState::Degraded(self.refusal.clone())),
-            // Says how far it is.
+            // The restore reports its own progress.
             None if self.restoring.is_some() => {}
             None if self.is_member => self.session.component.set(ComponentState::Running),
             None => self.session.component.set(ComponentState::Starting("waiting for partitions".into())),
@@ -48,7 +48,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
         self.tell_once();
     }
 
-    /// Tells health and the counters what was committed, and the observer which anomalies.
+    /// Reports a committed transaction to the health report, the metrics and the observer.
     pub(super) fn note_committed(&mut self, mut done: PendingTransaction) {
         let component = &self.session.component;
         done.count(&self.session.meter);
@@ -66,7 +66,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
         self.judging.pending.keep_times_of(done);
     }
 
-    /// Two sources that write one series.
+    /// Raises or clears the condition that two sources write one series.
     fn report_same_times(&mut self) {
         let Worker { session, judging, committing, .. } = self;
         let topic = &session.settings.topics.raw_events;
@@ -76,7 +76,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
         }
     }
 
-    /// What is counted on, and logged the first time.
+    /// Counts evictions, and logs the first one of each cause.
     fn tell_once(&mut self) {
         let evictions = self.judging.detector.take_evictions();
         for (cause, n) in [(EvictionCause::Full, evictions.full), (EvictionCause::Idle, evictions.idle)] {

@@ -1,4 +1,5 @@
-//! Reading back: the snapshots of the assigned partitions, then their input from the checkpoint to the committed offset.
+//! Restores partitions: the snapshots of the assigned partitions, then their input from the checkpoint to the committed
+//! offset.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,24 +12,24 @@ use crate::health::ComponentState;
 use crate::stream::client::{CommittedOffset, Fault, HistoryReader, OffsetRanges, Positions, Remedy, TopicIdentity};
 use crate::stream::progress::ProgressByPartition;
 
-/// Partitions that were assigned and are not served yet. Windows are read of all of them, then the input; each is served once it
-/// is replayed.
+/// Restore of the assigned partitions. First the snapshots of all partitions are read, then the input. Each partition
+/// is judged as soon as its replay ends.
 pub(super) struct PartitionRestore {
     pub standings: BTreeMap<i32, CommittedOffset>,
     pub identity: TopicIdentity,
-    /// First offsets of the input.
+    /// First available offsets of the input.
     pub firsts: Positions,
     pub began: Duration,
     pub windows: BTreeMap<i32, RestoredWindows>,
-    /// `None` while windows are read.
+    /// Replay of each partition; `None` while snapshots are read.
     pub replays: Option<BTreeMap<i32, PartitionReplay>>,
-    /// What is still to be read of the topic that is read now, and how much it was.
+    /// Ranges of the current topic that are still to be read; `whole` is their initial size.
     left: OffsetRanges,
     whole: i64,
 }
 
 impl PartitionRestore {
-    /// Creates it with nothing to read.
+    /// Creates a restore without ranges to read.
     pub(crate) fn new(
         standings: BTreeMap<i32, CommittedOffset>,
         identity: TopicIdentity,
@@ -40,28 +41,28 @@ impl PartitionRestore {
         PartitionRestore { standings, identity, firsts, began, windows, replays, left, whole }
     }
 
-    /// Whether the partition is not served yet.
+    /// Returns whether the partition is still being restored.
     pub(crate) fn has(&self, partition: i32) -> bool {
         self.replays.as_ref().map_or(self.firsts.contains_key(&partition), |replays| replays.contains_key(&partition))
     }
 
-    /// Whether the offset to begin at is not committed yet, and may still turn out not to fit the windows.
+    /// Returns whether the start offset of a partition is not committed yet, and may not fit the snapshots.
     pub(crate) fn is_unconfirmed(&self, partition: i32) -> bool {
         self.replays.is_none() && !matches!(self.standings.get(&partition), Some(CommittedOffset::At(_)))
     }
 
-    /// Sets what is to be read now.
+    /// Sets the ranges to read now.
     pub(crate) fn begin(&mut self, ranges: &OffsetRanges) {
         self.left = ranges.clone();
         self.whole = ranges.values().map(|range| range.end - range.start).sum();
     }
 
-    /// Whether nothing is left of the topic that is read now.
+    /// Returns whether the current topic is read completely.
     pub(crate) fn is_read(&self) -> bool {
         self.left.is_empty()
     }
 
-    /// Reads on, into the windows or the replays.
+    /// Reads the next records into the windows or the replays.
     pub(crate) fn read_on<C: HistoryReader>(
         &mut self,
         session: &mut WorkerSession<'_, C>,
@@ -92,7 +93,7 @@ impl PartitionRestore {
         Ok(HistoryStep { done: self.advance(&moved), is_retried })
     }
 
-    /// Moves on to these offsets; the partitions that came to their end.
+    /// Advances the ranges to these offsets; returns the completed partitions.
     fn advance(&mut self, to: &Positions) -> Vec<i32> {
         for (partition, next) in to {
             if let Some(range) = self.left.get_mut(partition) {
@@ -102,7 +103,7 @@ impl PartitionRestore {
         self.left.extract_if(.., |_, range| range.is_empty()).map(|(partition, _)| partition).collect()
     }
 
-    /// Describes the progress.
+    /// Describes the progress for the health report.
     pub(crate) fn describe(&self) -> String {
         let left = self.left.values().map(|range| range.end - range.start).sum::<i64>();
         let share = 100 - left * 100 / self.whole.max(1);
@@ -115,15 +116,15 @@ impl PartitionRestore {
     }
 }
 
-/// What one call of [`PartitionRestore::read_on`] did.
+/// Result of one call of [`PartitionRestore::read_on`].
 pub(super) struct HistoryStep {
     /// Partitions that were read to the end of their range.
     pub done: Vec<i32>,
-    /// The call failed, and is repeated.
+    /// Whether the call failed and will be repeated.
     pub is_retried: bool,
 }
 
-/// Returns the number of records that windows need and the input does not have, and logs where.
+/// Returns the number of records that windows need and the input no longer has, and logs their offsets.
 pub(super) fn replay_gap(settings: &Settings, partition: i32, replay: &PartitionReplay) -> u64 {
     let (topic, from, to) = (&settings.topics.raw_events, replay.from, replay.to.offset);
     let passed_by = from - replay.floor.offset;
@@ -150,7 +151,7 @@ pub(super) fn replay_gap(settings: &Settings, partition: i32, replay: &Partition
     expected - found
 }
 
-/// Returns the offsets of the progress.
+/// Returns the next offset of each partition.
 pub(super) fn offsets(marks: &ProgressByPartition) -> Positions {
     marks.iter().map(|(partition, mark)| (*partition, mark.offset)).collect()
 }

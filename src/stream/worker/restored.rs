@@ -1,4 +1,4 @@
-//! Reading back the topic of windows.
+//! Reads the snapshots of the state topic.
 
 use std::collections::BTreeMap;
 
@@ -8,22 +8,22 @@ use crate::series::snapshot::{self, DamagedRecord};
 use crate::series::{SeriesLimits, TableRestore};
 use crate::stream::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, OffsetRanges, Remedy};
 
-/// What the topic has of one partition.
+/// Snapshots and checkpoint of one partition.
 #[derive(Default)]
 pub(super) struct RestoredWindows {
     pub restore: TableRestore,
     pub floor: Option<Checkpoint>,
-    /// The first record that cannot be used.
+    /// Offset of the first unusable record, and the reason.
     damage: Option<(i64, DamagedRecord)>,
 }
 
 impl RestoredWindows {
-    /// Where no topic keeps windows: all that follows from the records.
+    /// Creates the state for a worker without a state topic: everything follows from the records.
     pub(crate) fn none(limits: SeriesLimits) -> Self {
         RestoredWindows { restore: TableRestore::from_records_alone(limits), ..RestoredWindows::default() }
     }
 
-    /// The next records, in order.
+    /// Reads the next records, in order.
     pub(crate) fn take(&mut self, records: &[ConsumedRecord<'_>]) {
         for record in records {
             let key = record.key.unwrap_or_default();
@@ -33,7 +33,7 @@ impl RestoredWindows {
                     let read = record.value.map(|value| snapshot::decode(key, value)).transpose();
                     read.map(|snapshot| self.restore.load(series, snapshot))
                 }
-                // A kind of record that an earlier program did not know either.
+                // A kind of record that this program does not know is ignored.
                 (None, None) => Ok(()),
             };
             if let Err(why) = read {
@@ -43,7 +43,7 @@ impl RestoredWindows {
     }
 }
 
-/// Opens the topic for these partitions, as far as they are not empty. Returns what is to be read.
+/// Starts to read the topic for these partitions, unless they are empty. Returns the ranges to read.
 pub(super) fn open_windows<C: HistoryReader>(
     session: &mut WorkerSession<'_, C>,
     partitions: &[i32],
@@ -57,7 +57,7 @@ pub(super) fn open_windows<C: HistoryReader>(
     Ok((ranges, partitions.iter().map(|partition| (*partition, RestoredWindows::default())).collect()))
 }
 
-/// Stops at a record that cannot be used.
+/// Returns `Stop` if a record is unusable.
 pub(super) fn check_damage(state_topic: &str, windows: &BTreeMap<i32, RestoredWindows>) -> Result<(), Fault> {
     let damage = |(partition, windows): (&i32, &RestoredWindows)| Some((*partition, windows.damage?));
     let Some((partition, (offset, why))) = windows.iter().find_map(damage) else { return Ok(()) };

@@ -1,30 +1,31 @@
-//! Notices series that get several values of the same time: two sources share one device and one metric, so that their values
-//! are mixed in one window, in which little is abnormal. A few series of each partition are looked at, one after the other.
+//! Detects series that get several values of the same time. Two sources then share one device and one metric. Their
+//! values are mixed in one window, in which few values are abnormal. A few series of each partition are checked at a
+//! time.
 
 use crate::event::{Decoded, Event, Timestamp};
 use crate::foreign;
 
-/// Series of a partition that are looked at together.
+/// Number of series of a partition that are checked at the same time.
 const PROBES: usize = 8;
-/// Values of one series that are compared before another series has its turn. Odd: sources may take turns.
+/// Number of compared values of one series before another series is checked. It is odd because sources may alternate.
 const TURN: u8 = 9;
-/// A series that does not come again within so many offsets makes room.
+/// Number of offsets after which a series without a new record is replaced.
 const PATIENCE: i64 = 100_000;
-/// Fewest comparisons that say anything.
+/// Minimum number of comparisons for a finding.
 const ENOUGH: u32 = 20;
-/// From here on both counts are halved, so that a change shows.
+/// Number of comparisons at which both counts are halved, so that a change becomes visible.
 const FULL: u32 = 1_024;
-/// One in so many comparisons is too many; half as many are few enough again.
+/// Share of comparisons that raises the condition: one in this number. Less than half of that share clears it.
 const SHARE: u32 = 10;
 
-/// What is looked at in one partition.
+/// State of the check in one partition.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SameTime {
-    /// A cheap fingerprint of each probe's series; 0 is free.
+    /// Hash of each probe's series; 0 means free.
     marks: [u64; PROBES],
     probes: [Option<Probe>; PROBES],
     newest: Option<i64>,
-    /// When room was made last.
+    /// Offset at which probes were last freed.
     roomed: i64,
     compared: u32,
     same: u32,
@@ -32,7 +33,7 @@ pub(super) struct SameTime {
     holds: bool,
 }
 
-/// The last value of a series.
+/// The last value of a checked series.
 #[derive(Debug, Clone)]
 struct Probe {
     device: Box<str>,
@@ -43,7 +44,7 @@ struct Probe {
     left: u8,
 }
 
-/// Two values of one series and one time.
+/// Two values of one series at the same time.
 #[derive(Debug, Clone)]
 struct Example {
     device: Box<str>,
@@ -90,7 +91,7 @@ impl SameTime {
             return;
         }
         self.compared += 1;
-        // A record that came twice is the same value again.
+        // A record that was sent twice has the same value.
         if probe.at == at && probe.value.to_bits() != event.metric_value.to_bits() {
             self.same += 1;
             let (device, metric) = (probe.device.clone(), probe.metric.clone());
@@ -114,7 +115,7 @@ impl SameTime {
         }
     }
 
-    /// The sentence, while too many comparisons found the same time.
+    /// Returns the message while too many comparisons found the same time.
     pub(crate) fn finding(&mut self, topic: &str, partition: i32) -> Option<String> {
         let least = if self.holds { self.compared.div_ceil(2 * SHARE) } else { self.compared.div_ceil(SHARE) };
         self.holds = self.compared >= ENOUGH && self.same >= least.max(1);
@@ -131,13 +132,13 @@ impl SameTime {
     }
 }
 
-/// Differs for most series, and costs little; never 0.
+/// Returns a cheap hash of the series, which is never 0.
 fn fingerprint(event: &Event<'_>) -> u64 {
     let metric = event.metric_name.as_deref().unwrap_or_default();
     (tail(event.device_id.as_bytes()) ^ tail(metric.as_bytes()).rotate_left(17)) | 1
 }
 
-/// The last eight bytes, where names most often differ, and the length.
+/// Returns the last eight bytes, where names differ most often, combined with the length.
 fn tail(bytes: &[u8]) -> u64 {
     let last = match bytes.last_chunk::<8>() {
         Some(last) => u64::from_le_bytes(*last),
@@ -180,12 +181,12 @@ mod tests {
     fn one_source_repeated_records_and_records_read_again_are_no_finding() {
         let mut found = SameTime::default();
         for second in 0..500 {
-            // Every third record is sent twice.
+            // The producer sends every third record twice.
             note(&mut found, 3 * second, "d", second, second as f64);
             if second % 3 == 0 {
                 note(&mut found, 3 * second + 1, "d", second, second as f64);
             }
-            // Read again after an aborted transaction.
+            // The record is read again after an aborted transaction.
             note(&mut found, 3 * second, "d", second, second as f64 + 1.0);
             note(&mut found, 3 * second + 2, &format!("other-{}", second % 30), second, 1.0);
         }

@@ -1,4 +1,4 @@
-//! The client of a worker with what each call to it needs: the limits of its retries, and where its state is shown.
+//! The client of a worker, the limits of its retries, and its state in the health report.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::client::{ClusterConnection, Fault, Remedy};
 
-/// A call that has been retried for this long makes the worker degraded.
+/// Duration of retries after which the worker is reported as degraded.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longest time of retries, beyond the transaction's own timeout. After it the committed offsets show the outcome.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// What all parts of a worker share. Each part asks only for the traits of the client that it uses.
+/// The parts that all steps of a worker share. Each step requires only the traits of the client that it uses.
 pub(super) struct WorkerSession<'a, C> {
     pub client: C,
     pub settings: &'a Settings,

@@ -1,30 +1,30 @@
-//! Records that a restart needed to restore windows, and did not find: the input is compacted, or its retention passed by.
-//! Never silent: an error in the log, and a condition for as long as windows may differ.
+//! Reports records that a restart needed for its windows and did not find. The input is compacted, or its retention has
+//! deleted them. It logs an error, and raises a condition while windows may differ.
 
 use std::collections::BTreeMap;
 
 use crate::health::{Component, ConditionCode, ConditionSeverity};
 use crate::stream::progress::ProgressByPartition;
 
-/// What is missing of the partitions of one worker.
+/// Missing records of the partitions of one worker.
 #[derive(Default)]
 pub(super) struct Shortfalls {
-    /// Records that are missing, and the sum of counts at which all windows that still move have left them behind.
+    /// Number of missing records, and the sum of counts at which all active windows have only newer values.
     missing: BTreeMap<i32, (u64, u64)>,
 }
 
 impl Shortfalls {
-    /// The partitions belong to others.
+    /// Discards the shortfalls, because the partitions belong to others.
     pub(crate) fn clear(&mut self) {
         self.missing.clear();
     }
 
-    /// `passed` records have an outcome now; after `values` more the windows are full of newer ones.
+    /// Adds a shortfall. `passed` records have an outcome now; after `values` more the windows have only newer values.
     pub(crate) fn add(&mut self, partition: i32, missing: u64, passed: u64, values: u64) {
         self.missing.insert(partition, (missing, passed.saturating_add(values)));
     }
 
-    /// Raises or clears the condition.
+    /// Raises or clears the condition of missing records.
     pub(crate) fn watch(&mut self, topic: &str, marks: &ProgressByPartition, part: &Component) {
         self.missing
             .retain(|partition, (_, until)| marks.get(partition).is_some_and(|mark| mark.counts.sum() < *until));

@@ -1,6 +1,6 @@
-//! What of the windows is written to `anomaly_state`, and when. Nothing is written for each event: a sweep writes every
-//! series that changed since the last one, in parts, each in the transaction of some other output; the floor that closes it
-//! says from where on the input must be replayed.
+//! Decides which snapshots are written to `anomaly_state`, and when. No event causes a write. A sweep writes every
+//! series that changed since the last one, in parts, each in the transaction of other output. The checkpoint that
+//! completes it has the offset from which the input must be replayed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::series::{SeriesTable, sweep};
 use crate::stream::client::{OutgoingRecord, OutputTopic, Positions};
 use crate::stream::progress::{Progress, ProgressByPartition};
 
-/// A sweep starts after so long although the input was not worth it: at the worst one record for each event.
+/// Time after which a sweep starts although the input does not justify it; at worst it writes one record per event.
 const LONGEST: Duration = Duration::from_secs(3_600);
-/// Most bytes that a transaction carries of all sweeps; a part is else a hundredth of its sweep.
+/// Maximum number of snapshot bytes per transaction. A part is otherwise a hundredth of its sweep.
 const LARGEST_PART: usize = 4 << 20;
-/// Evicted series whose records wait for their tombstones, before a sweep starts early; more where there are more series.
+/// Number of evicted series without a tombstone at which a sweep starts early; more if there are more series.
 const GONE: usize = 100_000;
 
-/// All partitions of a worker.
+/// Snapshot writing of all partitions of a worker.
 pub(super) struct SnapshotWriter {
     interval: Duration,
-    /// Least bytes of one part.
+    /// Minimum size of one part, in bytes.
     least: usize,
-    /// Most bytes for now: fewer after an abort, since it may have been too much.
+    /// Current maximum size of all parts. An abort reduces it, because the transaction may have been too large.
     most: usize,
     places: BTreeMap<i32, Place>,
 }
@@ -34,28 +34,28 @@ pub(super) struct SnapshotWriter {
 struct Place {
     floor: Checkpoint,
     sweep: Option<Sweep>,
-    /// When the last sweep ended.
+    /// Time at which the last sweep ended.
     rested: Duration,
-    /// Input since the last sweep began.
+    /// Size of the input since the start of the last sweep, in bytes.
     bytes: u64,
-    /// Evicted series whose records are not deleted yet, and where each begins anew.
+    /// Evicted series whose records are not deleted yet, and the offset from which each starts again.
     gone: HashMap<Box<str>, i64>,
-    /// The input's retention comes close to the floor.
+    /// Whether the input's retention comes close to the checkpoint.
     is_pressed: bool,
 }
 
 #[derive(Clone)]
 struct Sweep {
     from: i64,
-    /// The partition's clock there.
+    /// State of the partition's clock at `from`.
     time: ClockSnapshot,
-    /// Records before it that have an outcome.
+    /// Number of records before `from` that have an outcome.
     passed: u64,
     cursor: u32,
     part: usize,
 }
 
-/// What one transaction carries of the windows.
+/// Snapshots and checkpoints in one transaction.
 #[derive(Default)]
 pub(super) struct WrittenSnapshots {
     pub records: Vec<OutgoingRecord>,
@@ -67,7 +67,7 @@ pub(super) struct WrittenSnapshots {
     effects: Vec<(i32, Effect)>,
 }
 
-/// What holds once that transaction is committed.
+/// Changes to apply after the commit of that transaction.
 struct Effect {
     part: Option<(Sweep, sweep::SweepPart)>,
     floor: Option<Checkpoint>,
@@ -76,7 +76,7 @@ struct Effect {
 }
 
 impl WrittenSnapshots {
-    /// Adds it to the counters.
+    /// Adds the numbers to the metrics.
     pub(crate) fn count(&self, meter: &Meter) {
         meter.snapshots.add("snapshot", self.snapshots);
         meter.snapshots.add("eviction", self.evictions);
@@ -91,7 +91,8 @@ impl SnapshotWriter {
         SnapshotWriter { interval, least, most: LARGEST_PART, places: BTreeMap::new() }
     }
 
-    /// A partition was restored, for which `bytes` of input were replayed: they count, so that a restless group sweeps too.
+    /// Adds a restored partition. Its `bytes` of replayed input count, so that partitions that move often are swept
+    /// too.
     pub(crate) fn begin(
         &mut self,
         partition: i32,
@@ -105,26 +106,26 @@ impl SnapshotWriter {
         self.places.insert(partition, place);
     }
 
-    /// All partitions belong to others.
+    /// Removes all partitions, because they belong to others.
     pub(crate) fn clear(&mut self) {
         self.places.clear();
     }
 
-    /// A transaction was aborted.
+    /// Reduces the size of the parts after an aborted transaction.
     pub(crate) fn ease(&mut self) {
         self.most = (self.most / 2).max(self.least);
     }
 
-    /// First offsets that the input still has.
+    /// Notes the first offsets that the input still has.
     pub(crate) fn hear(&mut self, starts: &Positions, marks: &ProgressByPartition) {
         for (partition, place) in &mut self.places {
             let (Some(&first), Some(mark)) = (starts.get(partition), marks.get(partition)) else { continue };
-            // In the older half of what is left.
+            // The checkpoint is in the older half of the remaining records.
             place.is_pressed = first > 0 && place.floor.offset < first + (mark.offset - first) / 2;
         }
     }
 
-    /// Whether there is something to write although no event came.
+    /// Returns whether a snapshot is due although no event was consumed.
     pub(crate) fn wants(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> bool {
         self.places.iter().any(|(partition, place)| {
             place.sweep.is_some()
@@ -135,12 +136,12 @@ impl SnapshotWriter {
         })
     }
 
-    /// Records for the transaction that moves the partitions to these marks.
+    /// Returns the snapshot records for the transaction that commits this progress.
     pub(crate) fn write(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> WrittenSnapshots {
         let mut written = WrittenSnapshots::default();
         for (&partition, place) in &self.places {
             if let (Some(mark), Some(table)) = (marks.get(&partition), detector.table(partition)) {
-                // One after the other, when they would be too much together.
+                // The partitions take turns if their parts are too large for one transaction.
                 let is_full = written.bytes >= self.most as u64;
                 let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, mark, now));
                 let sweep = sweep.filter(|_| !is_full).map(|sweep| Sweep { part: sweep.part.min(self.most), ..sweep });
@@ -157,7 +158,7 @@ impl SnapshotWriter {
         })
     }
 
-    /// That transaction is committed; `bytes` of input came in it.
+    /// Applies the changes after the commit of the transaction, which consumed `bytes` of input.
     pub(crate) fn commit(
         &mut self,
         detector: &mut Detector,
@@ -197,10 +198,10 @@ impl SnapshotWriter {
 impl Place {
     fn is_due(&self, mark: &Progress, table: &SeriesTable, interval: Duration, now: Duration) -> bool {
         let rest = now.saturating_sub(self.rested);
-        // Half: what is written twice is cheaper than what a restart must replay.
+        // Half is the limit because writing a snapshot is cheaper than replaying the input at a restart.
         let is_worth_it = self.bytes >= table.dirty_bytes() / 2 || rest >= LONGEST || self.is_pressed;
         let has_changed = mark.offset > self.floor.offset;
-        // Settings that never judged must leave no trace: their epoch is replaced by that of the next ones.
+        // Settings that never judged must not be stored: the next epoch replaces theirs.
         let has_judged = self.floor.epochs.last().is_none_or(|epoch| mark.offset > epoch.from);
         let has_gone = self.gone.len() >= GONE.max(table.len());
         has_judged && (has_gone || (has_changed && rest >= interval && is_worth_it))
@@ -237,9 +238,9 @@ impl Place {
             written.snapshots += part.records.len() as u64;
             std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
             if part.next.is_none() {
-                // No replay begins before the new floor: what was evicted before it needs no mention any more.
+                // No replay starts before the new checkpoint, so evictions before it need no record any more.
                 for (key, _) in self.gone.iter().filter(|(_, begins)| **begins <= sweep.from) {
-                    // What came back since has a record of its own, or will have.
+                    // A series that was created again since then has a record of its own, or will get one.
                     if !table.contains(key) && !evicted_now.contains(key.as_ref()) {
                         send(record_key(key), None);
                         written.tombstones += 1;

@@ -1,23 +1,24 @@
-//! Devices whose records arrive in more than one partition: each part has a window of its own. The record's key tells why.
+//! Detects devices whose records arrive in more than one partition, so that each has a window of its own. The record's
+//! key shows the cause.
 
 use std::fmt;
 
 use crate::foreign;
 
-/// What the key of the record says of the cause.
+/// Cause of a split, according to the key of the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Cause {
     #[default]
     NoKey,
-    /// The key is the device: two producers place it differently.
+    /// The key is the device, but two producers assign it to different partitions.
     Partitioners,
     OtherKey,
 }
 
-/// Series that were made in one partition while another one had them already.
+/// Series that were created in one partition while another partition already had them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Splits {
-    /// How many.
+    /// Number of such series.
     pub count: u64,
     first: Option<First>,
 }
@@ -30,7 +31,7 @@ struct First {
 }
 
 impl Splits {
-    /// A device in this partition that another one had before.
+    /// Notes a device in this partition that another partition already has.
     pub(crate) fn note(&mut self, device: &str, partition: i32, other: i32, key: Option<&[u8]>) {
         self.count += 1;
         self.first.get_or_insert_with(|| First {
@@ -44,7 +45,7 @@ impl Splits {
         });
     }
 
-    /// Adds what came later.
+    /// Adds the splits of a later transaction.
     pub(crate) fn add(&mut self, later: Splits) {
         self.count += later.count;
         self.first = self.first.take().or(later.first);

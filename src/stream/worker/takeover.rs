@@ -1,5 +1,5 @@
-//! Taking partitions over: where each begins, its snapshots, and the replay of the input up to the committed offset. Then
-//! its records are judged. All partitions are restored at once, while those that are done are judged already.
+//! Takes over partitions: finds the start of each, reads its snapshots, and replays the input up to the committed
+//! offset. Then its records are judged. All partitions are restored at once, while completed ones are judged already.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
         self.session.component.set(ComponentState::Starting(format!("taking over {} partitions", partitions.len())));
         let began = self.session.client.now();
         let known = self.session.insist("reading the committed offsets", |client| client.committed(partitions))?;
-        // Only kept windows can belong to another topic; librdkafka's mock does not answer this.
+        // Only stored snapshots can belong to another topic; librdkafka's mock does not answer this request.
         let identity = match self.session.settings.detector.keeps_state() {
             true => self.session.insist("reading the topic's identity", |client| client.identity())?,
             false => TopicIdentity { id: None, partitions: 0 },
@@ -58,7 +58,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
         self.go_on(restoring)
     }
 
-    /// Reads on for partitions that are not served yet, and serves those that are done.
+    /// Reads more of the partitions that are being restored, and starts judging those that are complete.
     pub(super) fn restore(&mut self) -> Result<(), Fault> {
         let Some(mut restoring) = self.restoring.take() else { return Ok(()) };
         let HistoryStep { done, is_retried } = restoring.read_on(&mut self.session)?;
@@ -75,14 +75,14 @@ impl<C: TransactionalClient> Worker<'_, C> {
                 self.serve(done.collect(), restoring.began)?;
             }
         }
-        // Else two states would take turns, with a line in the log for each.
+        // During an outage two states would alternate, with a line in the log for each.
         if !is_retried && self.session.client.trouble().is_none() {
             self.session.component.progress(restoring.describe());
         }
         self.go_on(restoring)
     }
 
-    /// Keeps what is left for the next turn.
+    /// Stores the rest of the restore for the next turn.
     fn go_on(&mut self, restoring: PartitionRestore) -> Result<(), Fault> {
         if restoring.replays.as_ref().is_none_or(|replays| !replays.is_empty()) {
             self.restoring = Some(restoring);
@@ -94,7 +94,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
         Ok(())
     }
 
-    /// All windows are read: writes down where partitions begin, and opens the input.
+    /// Ends the reading of snapshots: commits where partitions start, and opens the input.
     fn begin_replays(&mut self, restoring: &mut PartitionRestore) -> Result<(), Fault> {
         let mut found = BTreeMap::new();
         for (partition, windows) in std::mem::take(&mut restoring.windows) {
@@ -110,7 +110,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
         let news = found.iter().filter(|(_, found)| found.is_news).map(|(at, found)| found.floor.record(*at));
         let news = news.collect::<Vec<_>>();
         if is_new || !news.is_empty() {
-            // Before the first fetch, so that a crash now does not choose again.
+            // The commit precedes the first fetch, so that a crash now does not decide again.
             let at = self.committing.committed.clone();
             self.session.client.begin()?;
             news.into_iter().try_for_each(|record| self.session.client.send(record))?;
@@ -139,7 +139,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
         self.serve(done, restoring.began)
     }
 
-    /// These partitions are replayed: lets their records come.
+    /// Starts the judging of partitions that are replayed.
     fn serve(&mut self, done: Vec<(i32, PartitionReplay)>, began: Duration) -> Result<(), Fault> {
         let partitions = done.iter().map(|(partition, _)| *partition).collect::<Vec<_>>();
         for (partition, mut replay) in done {

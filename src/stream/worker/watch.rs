@@ -1,5 +1,5 @@
-//! What a worker watches while it judges, and raises as conditions: transactions that hold records back, and other programs in
-//! the group. Measured at both ends: what arrived, and what was committed.
+//! Watches for transactions that delay records, and for other programs in the group, and raises conditions. It compares
+//! the arrived records with the committed ones.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,52 +12,53 @@ use crate::stream::progress::ProgressByPartition;
 
 /// Time between two evaluations of the conditions.
 const EVALUATE: Duration = Duration::from_secs(1);
-/// An open transaction is reported when the stable end has stood still for so long with records beyond it.
+/// Time after which an open transaction is reported: the stable end does not move although there are records beyond it.
 const HOLD: Duration = Duration::from_secs(5);
-/// What another program did in the group is told for so long after it was seen for the last time.
+/// Time for which activity of another program is reported after it was last seen.
 const TOLD: Duration = Duration::from_secs(3_600);
-/// A commit in a partition that this worker does not have counts when it has stood for so long: another worker may be about
-/// to take the partition over, and commits itself then.
+/// Time after which a commit in a partition of another worker counts. A worker that takes the partition over commits
+/// within this time itself.
 const SETTLE: Duration = Duration::from_secs(15);
-/// Places that one message names at the most.
+/// Maximum number of partitions that one message names.
 const MOST_PLACES: usize = 3;
 
-/// What was seen since the worker began.
+/// Observations since the worker started.
 #[derive(Default)]
 pub(super) struct InputWatch {
-    /// Stable end of a partition with records beyond it, and since when it is that.
+    /// Stable end of a partition with records beyond it, and the time since which it has not moved.
     held: BTreeMap<i32, (i64, Duration)>,
-    /// Our own newest commits, also of partitions that were given back.
+    /// Newest commits of this worker, also of partitions that were revoked.
     known: Positions,
     /// Partitions that were taken over at an offset that another program or a person had committed.
     takeovers: BTreeMap<i32, ForeignTakeover>,
     foreign: ForeignCommits,
-    /// Since when an offset of another program has been observed in a partition that this worker did not have then.
+    /// Time since which an offset of another program has been observed in a partition of another worker.
     elsewhere: BTreeMap<i32, Duration>,
-    /// When another program or a commit of one was seen for the last time.
+    /// Time at which another program or a commit of one was last seen.
     foreign_seen: Duration,
     splits: Splits,
     evaluated: Duration,
 }
 
-/// A partition that was taken over at an offset which is not ours.
+/// A partition that was taken over at an offset that no detector committed.
 struct ForeignTakeover {
-    /// Newest offset of ours, where one is known.
+    /// Newest offset that a detector committed, if known.
     since: Option<i64>,
-    /// What was committed instead.
+    /// Offset that was committed instead.
     offset: i64,
-    /// Records before the offset may have no verdict. Otherwise the offset was set to where judging had come, or back.
+    /// Whether records before the offset may have no verdict. Otherwise the offset equals the end of judging, or is
+    /// before it.
     passes_by: bool,
 }
 
 impl InputWatch {
-    /// Our own commits.
+    /// Notes commits of this worker.
     pub(crate) fn note_commit(&mut self, committed: &ProgressByPartition) {
         self.known.extend(committed.iter().map(|(partition, mark)| (*partition, mark.offset)));
     }
 
-    /// A partition was taken over at an offset that another program committed; `since` is the newest offset of ours that the
-    /// state topic knows, `first` the first one of the partition.
+    /// Notes a partition that was taken over at an offset of another program. `since` is the newest offset of a
+    /// detector in the state topic; `first` is the first offset of the partition.
     pub(crate) fn note_foreign_commit(
         &mut self,
         now: Duration,
@@ -71,11 +72,13 @@ impl InputWatch {
         self.foreign_seen = now;
     }
 
-    /// What is seen of other programs now. What they passed by is told no longer once they have been away for long.
+    /// Notes the current activity of other programs. Takeovers are discarded once these programs have been absent long
+    /// enough.
     fn note_foreign(&mut self, now: Duration, foreign: ForeignCommits, has: impl Fn(i32) -> bool) {
         self.foreign = foreign;
         let commits = &self.foreign.commits;
-        // Kept when the partition comes here: what was observed may be older than the other worker's own commit.
+        // The time is kept when this worker gets the partition: the observation may be older than the other worker's
+        // commit.
         self.elsewhere.retain(|partition, _| commits.contains_key(partition));
         for partition in commits.keys().filter(|partition| !has(**partition)) {
             self.elsewhere.entry(*partition).or_insert(now);
@@ -88,7 +91,8 @@ impl InputWatch {
         }
     }
 
-    /// Offsets of other programs that stand. One that was taken over does not any more: it was seen before our own commit.
+    /// Returns the current offsets of other programs. An offset that was taken over is excluded: it was seen before our
+    /// own commit.
     fn standing_commits(&self) -> impl Iterator<Item = (i32, i64)> {
         let is_settled = |partition: &i32| {
             self.elsewhere.get(partition).is_none_or(|since| self.evaluated.saturating_sub(*since) >= SETTLE)
@@ -100,12 +104,12 @@ impl InputWatch {
         commits.filter(move |(partition, offset)| is_settled(partition) && !is_ours(partition, *offset))
     }
 
-    /// Another program is in the group, or its offset stands.
+    /// Returns whether another program is in the group, or its offset is current.
     fn is_foreign_here(&self) -> bool {
         self.standing_commits().next().is_some() || !self.foreign.members.is_empty()
     }
 
-    /// Open transactions that hold records back.
+    /// Returns the message about open transactions that delay records.
     fn open_transactions(
         &mut self,
         topic: &str,
@@ -130,7 +134,7 @@ impl InputWatch {
         (!places.is_empty()).then(|| format!("{}; {advice}", listed(&places)))
     }
 
-    /// What other programs do in our group.
+    /// Returns the message about other programs in our group.
     fn foreign_commits(&self, topic: &str, group: &str) -> Option<(ConditionSeverity, String)> {
         let mut places = Vec::new();
         for (partition, offset) in self.standing_commits() {
@@ -159,7 +163,7 @@ impl InputWatch {
         (!sentences.is_empty()).then(|| (severity, format!("group {group}: {}", sentences.join(". "))))
     }
 
-    /// Offsets that passed no record by, such as those that a person has set back as a remedy says.
+    /// Returns the message about offsets that skipped no record, such as those that a person has set back as a remedy.
     fn offsets_that_were_set(&self, topic: &str) -> Option<String> {
         let set = self.takeovers.iter().filter(|(_, takeover)| !takeover.passes_by);
         let place = |(partition, takeover): (&i32, &ForeignTakeover)| {
@@ -197,7 +201,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
         self.input.evaluate(&self.session.component.name, lag);
     }
 
-    /// Devices that turned out to be in two partitions.
+    /// Reports devices that are in two partitions.
     pub(super) fn note_splits(&mut self, splits: Splits) {
         if splits.count > 0 {
             self.session.meter.split_series.inc_by(splits.count);
@@ -210,7 +214,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
         }
     }
 
-    /// Counts commits of other programs that were not seen before.
+    /// Counts new commits of other programs.
     fn look_at_group(&mut self) {
         let foreign = self.session.client.foreign();
         let was = &self.watch.foreign.commits;
@@ -221,7 +225,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
     }
 }
 
-/// The first few, and how many there are.
+/// Returns the first few entries, and the number of all.
 fn listed(places: &[String]) -> String {
     let mut text = places.iter().take(MOST_PLACES).cloned().collect::<Vec<_>>().join("; ");
     if places.len() > MOST_PLACES {
@@ -287,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_commit_is_told_for_an_hour_after_the_last_sight_of_the_other_program() {
+    fn a_foreign_commit_is_reported_for_an_hour_after_the_last_sight_of_the_other_program() {
         let mut watch = InputWatch::default();
         let at = |minute: u64| Duration::from_secs(60 * minute);
         let severity = |watch: &InputWatch| watch.foreign_commits("raw", "g").map(|(severity, _)| severity);
         watch.note_foreign_commit(at(1), 1, (Some(150), 0), 400);
         let standing = ForeignCommits { commits: [(0, 7)].into(), members: Vec::new() };
         let member = ForeignCommits { commits: Positions::new(), members: vec!["intruder".into()] };
-        for (minute, foreign, told) in [
+        for (minute, foreign, expected) in [
             (60, ForeignCommits::default(), Some(ConditionSeverity::Notice)),
             (100, member, Some(ConditionSeverity::Degraded)),
             (200, standing, Some(ConditionSeverity::Degraded)),
@@ -304,7 +308,7 @@ mod tests {
             (500, ForeignCommits::default(), None),
         ] {
             watch.note_foreign(at(minute), foreign, |_| true);
-            assert_eq!(severity(&watch), told, "in minute {minute}");
+            assert_eq!(severity(&watch), expected, "in minute {minute}");
         }
     }
 
@@ -313,14 +317,14 @@ mod tests {
         for (partition, since, first, offset) in [(0, None, 0, 0), (1, Some(200), 0, 200), (2, Some(200), 10, 40)] {
             let mut watch = InputWatch::default();
             watch.note_foreign_commit(Duration::ZERO, partition, (since, first), offset);
-            // The observer saw it before this detector committed.
+            // The observer saw the offset before this detector committed.
             let seen = ForeignCommits { commits: [(partition, offset)].into(), members: Vec::new() };
             watch.note_foreign(Duration::from_secs(1), seen, |_| true);
             let (severity, text) = watch.foreign_commits("raw", "g").unwrap();
             assert_eq!(severity, ConditionSeverity::Notice, "{text}");
             assert!(text.contains("were set by a person") && text.contains(&format!(" to {offset};")), "{text}");
             assert!(!text.contains("consumer group of its own") && !text.contains("verdict"), "{text}");
-            // Another program that goes on committing is at work.
+            // Another program that continues to commit is active.
             let seen = ForeignCommits { commits: [(partition, offset + 1)].into(), members: Vec::new() };
             watch.note_foreign(Duration::from_secs(2), seen, |_| true);
             assert_eq!(watch.foreign_commits("raw", "g").unwrap().0, ConditionSeverity::Degraded);
@@ -332,9 +336,9 @@ mod tests {
         let mut watch = InputWatch::default();
         let seen = || ForeignCommits { commits: [(3, 0)].into(), members: Vec::new() };
         let at = |second| Duration::from_secs(second);
-        for (second, is_told) in [(0, false), (14, false), (15, true)] {
+        for (second, is_reported) in [(0, false), (14, false), (15, true)] {
             watch.note_foreign(at(second), seen(), |_| false);
-            assert_eq!(watch.foreign_commits("raw", "g").is_some(), is_told, "after {second} s");
+            assert_eq!(watch.foreign_commits("raw", "g").is_some(), is_reported, "after {second} s");
         }
         watch.note_foreign(at(16), ForeignCommits::default(), |_| false);
         watch.note_foreign(at(17), seen(), |_| false);
