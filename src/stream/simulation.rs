@@ -125,7 +125,7 @@ fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() 
     for id in inner.cluster.deciding() {
         while inner.cluster.write_marker(&id) {}
     }
-    let committed = inner.cluster.transactions.offsets.get(&0).map(|mark| mark.offset);
+    let committed = inner.cluster.transactions.offsets.get(&0).map(|progress| progress.offset);
     assert_eq!(committed, Some(0), "where the group begins");
 }
 

@@ -13,9 +13,9 @@ use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 const NOTE: &str = "anomaly-partitions=";
 
 /// Writes this number and the counts into all offsets of a list.
-pub(crate) fn note(list: &TopicPartitionList, origin: i32, marks: &ProgressByPartition) {
+pub(crate) fn note(list: &TopicPartitionList, origin: i32, positions: &ProgressByPartition) {
     for element in &mut list.elements() {
-        let counts = marks.get(&element.partition()).map(|mark| mark.counts).unwrap_or_default();
+        let counts = positions.get(&element.partition()).map(|progress| progress.counts).unwrap_or_default();
         element.set_metadata(format!("{NOTE}{origin} {counts}"));
     }
 }
@@ -77,13 +77,13 @@ mod tests {
 
     #[test]
     fn counts_are_stored_with_the_offset() {
-        let marks = ProgressByPartition::from([(
+        let positions = ProgressByPartition::from([(
             0,
             Progress { offset: 7, counts: OutcomeCounts { normal: 6, dropped: 1, ..OutcomeCounts::default() } },
         )]);
         let list = list(&[Some(7)], None);
-        note(&list, 1, &marks);
-        assert_eq!(standing(&list).1(0), CommittedOffset::At(marks[&0]));
+        note(&list, 1, &positions);
+        assert_eq!(standing(&list).1(0), CommittedOffset::At(positions[&0]));
     }
 
     #[test]

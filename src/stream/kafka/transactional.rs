@@ -286,7 +286,8 @@ impl TransactionalProducer for KafkaTransactionalClient {
     }
 
     fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault> {
-        let list = self.reader.list(&next.iter().map(|(partition, mark)| (*partition, mark.offset)).collect())?;
+        let list =
+            self.reader.list(&next.iter().map(|(partition, progress)| (*partition, progress.offset)).collect())?;
         origin::note(&list, self.origin, next);
         match self.delivery {
             Delivery::ExactlyOnce => self.commit_transaction(&list),

@@ -98,7 +98,7 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
             counts = OutcomeCounts::default();
         }
         decisions.finish(&mut detector)?;
-        let found = cluster.transactions.offsets.get(partition).map(|mark| mark.counts).unwrap_or_default();
+        let found = cluster.transactions.offsets.get(partition).map(|progress| progress.counts).unwrap_or_default();
         if found != counts {
             return Err(format!("[{partition}] counted {found}, expected {counts}"));
         }

@@ -171,8 +171,8 @@ impl<'d> Director<'d> {
             let is_done = (0..cluster.partitions).all(|partition| {
                 // Control records and aborted records at the end are passed too.
                 let end = cluster.partition(SimulatedTopic::Input, partition).end();
-                let mark = cluster.transactions.offsets.get(&partition);
-                end == 0 || mark.is_some_and(|mark| mark.offset == end)
+                let progress = cluster.transactions.offsets.get(&partition);
+                end == 0 || progress.is_some_and(|progress| progress.offset == end)
             });
             let is_stored = (0..cluster.outputs).all(|partition| {
                 let last =
@@ -327,7 +327,7 @@ fn event(device: i32, value: &str) -> String {
 
 /// Simulates retention: removes all records that a restart does not need, which are judged and before the checkpoint.
 fn trim(inner: &mut Inner, partition: i32) {
-    let judged = inner.cluster.transactions.offsets.get(&partition).map_or(0, |mark| mark.offset);
+    let judged = inner.cluster.transactions.offsets.get(&partition).map_or(0, |progress| progress.offset);
     let state = inner.cluster.partition(SimulatedTopic::State, partition);
     let floors = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f"));
     let floor = floors.last().and_then(|(_, entry)| {

@@ -163,8 +163,8 @@ impl GroupAdministration for SimulatedClient {
             let standing = |partition: &i32| match (offsets.get(partition), foreign.contains(partition)) {
                 (None, _) if !offsets.is_empty() && *partition >= origin => CommittedOffset::Added,
                 (None, _) => CommittedOffset::New,
-                (Some(mark), true) => CommittedOffset::Foreign(mark.offset),
-                (Some(mark), false) => CommittedOffset::At(*mark),
+                (Some(progress), true) => CommittedOffset::Foreign(progress.offset),
+                (Some(progress), false) => CommittedOffset::At(*progress),
             };
             Ok(partitions.iter().map(|partition| (*partition, standing(partition))).collect())
         })

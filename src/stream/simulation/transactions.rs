@@ -95,9 +95,9 @@ impl SimulatedCluster {
         id: &str,
         epoch: u32,
         now: Duration,
-        (marks, origin): (&ProgressByPartition, i32),
+        (positions, origin): (&ProgressByPartition, i32),
     ) -> Result<(), Fault> {
-        self.open(id, epoch, now)?.offsets = Some((marks.clone(), origin));
+        self.open(id, epoch, now)?.offsets = Some((positions.clone(), origin));
         Ok(())
     }
 
@@ -130,8 +130,9 @@ impl SimulatedCluster {
         if let Some((offsets, origin)) = open.offsets.take() {
             if commit {
                 let known = &mut self.transactions.offsets;
-                let is_back =
-                    |(partition, mark): (&i32, &Progress)| known.get(partition).is_some_and(|k| k.offset > mark.offset);
+                let is_back = |(partition, progress): (&i32, &Progress)| {
+                    known.get(partition).is_some_and(|k| k.offset > progress.offset)
+                };
                 self.transactions.regressions += offsets.iter().filter(|moved| is_back(*moved)).count() as u32;
                 let is_added =
                     |partition: &&i32| !known.is_empty() && !known.contains_key(partition) && **partition >= origin;

@@ -284,7 +284,7 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
         restored: inner.cluster.database.restored,
         grown: (inner.cluster.partitions - schedule.partitions) as u64,
         added: inner.cluster.transactions.added.len() as u64,
-        excluded: inner.cluster.transactions.offsets.values().map(|mark| mark.counts.excluded).sum(),
+        excluded: inner.cluster.transactions.offsets.values().map(|progress| progress.counts.excluded).sum(),
         changes: inner.cluster.epochs().values().map(|epochs| epochs.len() as u64 - 1).sum(),
         ..count(&mut inner.cluster)
     };

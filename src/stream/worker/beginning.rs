@@ -51,7 +51,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 );
                 Ok(Progress { offset: first, counts })
             }
-            CommittedOffset::At(mark) => Ok(mark),
+            CommittedOffset::At(progress) => Ok(progress),
             CommittedOffset::Foreign(offset) => start_at(offset.max(first)),
         }
     }

@@ -122,15 +122,15 @@ impl Checkpoint {
     }
 
     /// Returns the checkpoint of a later sweep.
-    pub(crate) fn moved(&self, offset: i64, passed: u64, time: ClockSnapshot, mark: &Progress) -> Checkpoint {
+    pub(crate) fn moved(&self, offset: i64, passed: u64, time: ClockSnapshot, progress: &Progress) -> Checkpoint {
         let holds = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
         Checkpoint {
             offset,
             clock: Some(i64::from(time.elapsed) * 1_000),
             time: Some(time),
             passed: Some(passed),
-            at: mark.offset,
-            counts: mark.counts.to_string(),
+            at: progress.offset,
+            counts: progress.counts.to_string(),
             epochs: self.epochs[holds..].to_vec(),
             ..self.clone()
         }

@@ -34,7 +34,7 @@ impl EvictionRate {
     pub(crate) fn watch(
         &mut self,
         evicted: Evictions,
-        marks: &ProgressByPartition,
+        positions: &ProgressByPartition,
         settings: &DetectionSettings,
         now: Duration,
         part: &Component,
@@ -44,7 +44,10 @@ impl EvictionRate {
         if self.steps.back().is_some_and(|(last, ..)| now.saturating_sub(*last) < STEP) {
             return;
         }
-        let passed = marks.iter().map(|(partition, mark)| (*partition, mark.counts.sum())).collect::<BTreeMap<_, _>>();
+        let passed = positions
+            .iter()
+            .map(|(partition, progress)| (*partition, progress.counts.sum()))
+            .collect::<BTreeMap<_, _>>();
         let before = |partition| self.passed.get(partition).copied();
         let events = passed.iter().filter_map(|(partition, n)| Some(n.saturating_sub(before(partition)?))).sum();
         self.passed = passed;
@@ -97,8 +100,8 @@ mod tests {
         let mut counts = OutcomeCounts::default();
         let mut step = |second: u64, events: u64, evicted| {
             counts.learning += events;
-            let marks = ProgressByPartition::from([(0, Progress { offset: 0, counts })]);
-            rate.watch(evicted, &marks, &settings, Duration::from_secs(second), &part);
+            let positions = ProgressByPartition::from([(0, Progress { offset: 0, counts })]);
+            rate.watch(evicted, &positions, &settings, Duration::from_secs(second), &part);
         };
         (0..60).for_each(|second| step(second, events, evicted));
         let then = part.conditions().into_iter().map(|condition| condition.message).collect();

@@ -56,8 +56,8 @@ impl RecordJudging {
         let taken = client.poll(wait, BATCH, &mut |partition, records| {
             if is_restoring(partition) {
                 leaked = true;
-            } else if let Some(mark) = positions.get_mut(&partition) {
-                pending.judge(settings, decoder, detector, partition, records, mark, *dead_letter_limit);
+            } else if let Some(progress) = positions.get_mut(&partition) {
+                pending.judge(settings, decoder, detector, partition, records, progress, *dead_letter_limit);
             }
         })?;
         if leaked {
@@ -76,8 +76,8 @@ impl RecordJudging {
         }
         let mut has_moved = false;
         for (partition, end) in client.reached() {
-            if let Some(mark) = self.positions.get_mut(&partition).filter(|mark| mark.offset < end) {
-                mark.offset = end;
+            if let Some(progress) = self.positions.get_mut(&partition).filter(|progress| progress.offset < end) {
+                progress.offset = end;
                 has_moved = true;
             }
         }

@@ -37,7 +37,7 @@ pub(crate) fn look(
     log.close_history();
     for (partition, floor) in &floors {
         let committed = match known.get(partition) {
-            Some(CommittedOffset::At(mark)) => Some(mark.offset),
+            Some(CommittedOffset::At(progress)) => Some(progress.offset),
             _ => None,
         };
         floor.fits(settings, *partition, &identity, i64::MIN, committed)?;

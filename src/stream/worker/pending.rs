@@ -136,12 +136,12 @@ impl PendingTransaction {
         detector: &mut Detector,
         partition: i32,
         records: &[ConsumedRecord<'_>],
-        mark: &mut Progress,
+        progress: &mut Progress,
         dead_letter_limit: usize,
     ) {
         let mut source = RecordId { topic: settings.topics.raw_events.clone(), partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
-        let (before, counts_before, mut activity) = (self.tally, mark.counts, Activity::default());
+        let (before, counts_before, mut activity) = (self.tally, progress.counts, Activity::default());
         let arrived = self.now;
         let mut same_time = self.same_times.remove(&partition).unwrap_or_default();
         detector.within(partition, |judge| {
@@ -158,7 +158,7 @@ impl PendingTransaction {
                         break;
                     }
                     // The client returns records from before a rewind again.
-                    if record.offset < mark.offset {
+                    if record.offset < progress.offset {
                         continue;
                     }
                     (source.offset, source.index) = (record.offset, 0);
@@ -173,9 +173,9 @@ impl PendingTransaction {
                     }
                     let Ok(events) = decoded else {
                         if let Some(rejection) = problem {
-                            self.reject(settings, &source, record, rejection, mark, dead_letter_limit);
+                            self.reject(settings, &source, record, rejection, progress, dead_letter_limit);
                         }
-                        mark.offset = record.offset + 1;
+                        progress.offset = record.offset + 1;
                         continue;
                     };
                     same_time.note(record.offset, events);
@@ -198,21 +198,21 @@ impl PendingTransaction {
                         self.passed(partition, at, verdict);
                     }
                     match outcome {
-                        Some(outcome) => outcome.count(&mut mark.counts),
-                        None => self.ignore(partition, own_time(record), &mut mark.counts),
+                        Some(outcome) => outcome.count(&mut progress.counts),
+                        None => self.ignore(partition, own_time(record), &mut progress.counts),
                     }
                     if let Some(rejection) = problem {
-                        mark.counts.partial += 1;
+                        progress.counts.partial += 1;
                         source.index = 0;
                         self.note_rejection(settings, &source, record, rejection, events.len(), dead_letter_limit);
                     }
-                    mark.offset = record.offset + 1;
+                    progress.offset = record.offset + 1;
                 }
                 decoded.clear();
             }
         });
         self.same_times.insert(partition, same_time);
-        for ((name, count), (_, before)) in mark.counts.named().zip(counts_before.named()) {
+        for ((name, count), (_, before)) in progress.counts.named().zip(counts_before.named()) {
             *self.records.entry(name).or_default() += count - before;
         }
         activity.tally = self.tally.since(before);
@@ -239,7 +239,7 @@ impl PendingTransaction {
         source: &RecordId,
         record: &ConsumedRecord<'_>,
         rejection: &Rejection,
-        mark: &mut Progress,
+        progress: &mut Progress,
         limit: usize,
     ) {
         self.cover(source.partition, own_time(record)).rejected += 1;
@@ -247,9 +247,9 @@ impl PendingTransaction {
         *self.rejects.entry(rejection.class).or_default() += 1;
         self.note_rejection(settings, source, record, rejection, 0, limit);
         *if settings.detector.on_reject == OnReject::DeadLetter {
-            &mut mark.counts.rejected
+            &mut progress.counts.rejected
         } else {
-            &mut mark.counts.dropped
+            &mut progress.counts.dropped
         } += 1;
     }
 

@@ -23,13 +23,13 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
         }
         let (ends, highs) = (self.session.client.ends(), self.session.client.highs());
         self.snapshots.hear(&self.session.client.starts(), &self.committing.committed);
-        let status = |(&partition, mark): (&i32, &Progress)| {
+        let status = |(&partition, progress): (&i32, &Progress)| {
             let status = PartitionStatus {
-                committed: mark.offset,
+                committed: progress.offset,
                 is_unconfirmed: self.restoring.as_ref().is_some_and(|restoring| restoring.is_unconfirmed(partition)),
                 end: ends.get(&partition).copied(),
                 high: highs.get(&partition).copied(),
-                totals: mark.counts.tally(),
+                totals: progress.counts.tally(),
                 arrived: self.judging.pending.arrival(partition),
                 event_time: self.judging.pending.event_time(partition),
                 series: self.judging.detector.series_of(partition) as u64,

@@ -152,6 +152,6 @@ pub(super) fn replay_gap(settings: &Settings, partition: i32, replay: &Partition
 }
 
 /// Returns the next offset of each partition.
-pub(super) fn offsets(marks: &ProgressByPartition) -> Positions {
-    marks.iter().map(|(partition, mark)| (*partition, mark.offset)).collect()
+pub(super) fn offsets(positions: &ProgressByPartition) -> Positions {
+    positions.iter().map(|(partition, progress)| (*partition, progress.offset)).collect()
 }

@@ -25,9 +25,10 @@ impl Shortfalls {
     }
 
     /// Raises or clears the condition of missing records.
-    pub(crate) fn watch(&mut self, topic: &str, marks: &ProgressByPartition, part: &Component) {
-        self.missing
-            .retain(|partition, (_, until)| marks.get(partition).is_some_and(|mark| mark.counts.sum() < *until));
+    pub(crate) fn watch(&mut self, topic: &str, positions: &ProgressByPartition, part: &Component) {
+        self.missing.retain(|partition, (_, until)| {
+            positions.get(partition).is_some_and(|progress| progress.counts.sum() < *until)
+        });
         if self.missing.is_empty() {
             part.clear(ConditionCode::ReplayShortfall);
             return;
@@ -55,7 +56,7 @@ mod tests {
     #[test]
     fn the_condition_holds_until_windows_are_full_of_newer_values() {
         let part = Health::default().component("w");
-        let marks = |passed| {
+        let positions = |passed| {
             ProgressByPartition::from([(
                 3,
                 Progress { offset: 0, counts: OutcomeCounts { normal: passed, ..OutcomeCounts::default() } },
@@ -63,9 +64,9 @@ mod tests {
         };
         let mut shortfalls = Shortfalls::default();
         shortfalls.add(3, 7, 100, 50);
-        shortfalls.watch("raw", &marks(149), &part);
+        shortfalls.watch("raw", &positions(149), &part);
         assert!(part.conditions()[0].message.starts_with("7 records that windows need are no longer in raw [3]"));
-        shortfalls.watch("raw", &marks(150), &part);
+        shortfalls.watch("raw", &positions(150), &part);
         assert!(part.conditions().is_empty());
     }
 }

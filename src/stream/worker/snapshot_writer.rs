@@ -117,44 +117,49 @@ impl SnapshotWriter {
     }
 
     /// Notes the first offsets that the input still has.
-    pub(crate) fn hear(&mut self, starts: &Positions, marks: &ProgressByPartition) {
+    pub(crate) fn hear(&mut self, starts: &Positions, positions: &ProgressByPartition) {
         for (partition, place) in &mut self.places {
-            let (Some(&first), Some(mark)) = (starts.get(partition), marks.get(partition)) else { continue };
+            let (Some(&first), Some(progress)) = (starts.get(partition), positions.get(partition)) else { continue };
             // The checkpoint is in the older half of the remaining records.
-            place.is_pressed = first > 0 && place.floor.offset < first + (mark.offset - first) / 2;
+            place.is_pressed = first > 0 && place.floor.offset < first + (progress.offset - first) / 2;
         }
     }
 
     /// Returns whether a snapshot is due although no event was consumed.
-    pub(crate) fn wants(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> bool {
+    pub(crate) fn wants(&self, detector: &Detector, positions: &ProgressByPartition, now: Duration) -> bool {
         self.places.iter().any(|(partition, place)| {
             place.sweep.is_some()
-                || marks
+                || positions
                     .get(partition)
                     .zip(detector.table(*partition))
-                    .is_some_and(|(mark, table)| place.is_due(mark, table, self.interval, now))
+                    .is_some_and(|(progress, table)| place.is_due(progress, table, self.interval, now))
         })
     }
 
     /// Returns the snapshot records for the transaction that commits this progress.
-    pub(crate) fn write(&self, detector: &Detector, marks: &ProgressByPartition, now: Duration) -> WrittenSnapshots {
+    pub(crate) fn write(
+        &self,
+        detector: &Detector,
+        positions: &ProgressByPartition,
+        now: Duration,
+    ) -> WrittenSnapshots {
         let mut written = WrittenSnapshots::default();
         for (&partition, place) in &self.places {
-            if let (Some(mark), Some(table)) = (marks.get(&partition), detector.table(partition)) {
+            if let (Some(progress), Some(table)) = (positions.get(&partition), detector.table(partition)) {
                 // The partitions take turns if their parts are too large for one transaction.
                 let is_full = written.bytes >= self.most as u64;
-                let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, mark, now));
+                let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, progress, now));
                 let sweep = sweep.filter(|_| !is_full).map(|sweep| Sweep { part: sweep.part.min(self.most), ..sweep });
-                place.write(detector, partition, table, mark, sweep, &mut written);
+                place.write(detector, partition, table, progress, sweep, &mut written);
             }
         }
         written
     }
 
-    fn begin_sweep(&self, place: &Place, table: &SeriesTable, mark: &Progress, now: Duration) -> Option<Sweep> {
-        place.is_due(mark, table, self.interval, now).then(|| {
+    fn begin_sweep(&self, place: &Place, table: &SeriesTable, progress: &Progress, now: Duration) -> Option<Sweep> {
+        place.is_due(progress, table, self.interval, now).then(|| {
             let part = (table.dirty_bytes() as usize / 100).clamp(self.least, LARGEST_PART.max(self.least));
-            Sweep { from: mark.offset, time: table.clock().read(), passed: mark.counts.sum(), cursor: 0, part }
+            Sweep { from: progress.offset, time: table.clock().read(), passed: progress.counts.sum(), cursor: 0, part }
         })
     }
 
@@ -196,13 +201,13 @@ impl SnapshotWriter {
 }
 
 impl Place {
-    fn is_due(&self, mark: &Progress, table: &SeriesTable, interval: Duration, now: Duration) -> bool {
+    fn is_due(&self, progress: &Progress, table: &SeriesTable, interval: Duration, now: Duration) -> bool {
         let rest = now.saturating_sub(self.rested);
         // Half is the limit because writing a snapshot is cheaper than replaying the input at a restart.
         let is_worth_it = self.bytes >= table.dirty_bytes() / 2 || rest >= LONGEST || self.is_pressed;
-        let has_changed = mark.offset > self.floor.offset;
+        let has_changed = progress.offset > self.floor.offset;
         // Settings that never judged must not be stored: the next epoch replaces theirs.
-        let has_judged = self.floor.epochs.last().is_none_or(|epoch| mark.offset > epoch.from);
+        let has_judged = self.floor.epochs.last().is_none_or(|epoch| progress.offset > epoch.from);
         let has_gone = self.gone.len() >= GONE.max(table.len());
         has_judged && (has_gone || (has_changed && rest >= interval && is_worth_it))
     }
@@ -212,7 +217,7 @@ impl Place {
         detector: &Detector,
         partition: i32,
         table: &SeriesTable,
-        mark: &Progress,
+        progress: &Progress,
         sweep: Option<Sweep>,
         written: &mut WrittenSnapshots,
     ) {
@@ -234,7 +239,7 @@ impl Place {
         }
         if let Some(sweep) = sweep {
             let origin = SnapshotOrigin { settings: fingerprint, topic: self.floor.topic.clone(), partition };
-            let mut part = table.part(sweep.cursor, sweep.part, mark.offset, &origin, detector.policies());
+            let mut part = table.part(sweep.cursor, sweep.part, progress.offset, &origin, detector.policies());
             written.snapshots += part.records.len() as u64;
             std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
             if part.next.is_none() {
@@ -247,7 +252,7 @@ impl Place {
                     }
                     effect.buried.push(key.clone());
                 }
-                let floor = self.floor.moved(sweep.from, sweep.passed, sweep.time.clone(), mark);
+                let floor = self.floor.moved(sweep.from, sweep.passed, sweep.time.clone(), progress);
                 written.floors += 1;
                 written.records.push(floor.record(partition));
                 effect.floor = Some(floor);

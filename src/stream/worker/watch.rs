@@ -54,7 +54,7 @@ struct ForeignTakeover {
 impl InputWatch {
     /// Notes commits of this worker.
     pub(crate) fn note_commit(&mut self, committed: &ProgressByPartition) {
-        self.known.extend(committed.iter().map(|(partition, mark)| (*partition, mark.offset)));
+        self.known.extend(committed.iter().map(|(partition, progress)| (*partition, progress.offset)));
     }
 
     /// Notes a partition that was taken over at an offset of another program. `since` is the newest offset of a
