@@ -143,11 +143,11 @@ pub struct AnomalyPage {
 /// Order of anomalies other than by time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ranking {
-    /// By score, the highest first.
+    /// Anomalies are ordered by score, the highest first.
     Score,
-    /// By device, then newest first.
+    /// Anomalies are ordered by device, then newest first.
     Device,
-    /// By metric, then newest first.
+    /// Anomalies are ordered by metric, then newest first.
     Metric,
 }
 

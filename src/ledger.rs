@@ -1,5 +1,5 @@
-//! The database as the sink needs it: the stored position of each partition of topic `anomalies`, and one step that
-//! either stores rows and advances the positions, or does neither.
+//! The database as the sink needs it: the stored position of each partition of topic `anomalies`, and one atomic step.
+//! The step either stores rows and advances the positions, or does neither.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,7 +59,7 @@ impl OpenRejects {
     pub const MOST: u64 = 100_000;
 }
 
-/// Why a batch was not written at all.
+/// Reason why a batch was not written at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerError {
     /// The database cannot be reached. The sink waits and retries.

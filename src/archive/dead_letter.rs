@@ -44,7 +44,7 @@ pub struct Outside {
     pub is_more: bool,
 }
 
-/// What the detectors have reported about a device without anomalies.
+/// Reports of the detectors about a device without anomalies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
     /// A detector has received events of the device, lately at this time. It is noted once a day.

@@ -5,7 +5,7 @@ use super::{Event, Rejection};
 /// Maximum number of values of one record.
 pub const MAX_EVENTS: usize = 1_000;
 
-/// What a valid record contains.
+/// Content of a valid record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded<'a> {
     /// The record is ignored: its value is null, it matches a pattern, or its array or object has no value.

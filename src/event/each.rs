@@ -1,4 +1,4 @@
-//! Paths to several values of one record: `metrics[*].value` is a value of each element of an array, and `sensors.*` is
+//! Paths to several values of one record. `metrics[*].value` is a value of each element of an array. `sensors.*` is
 //! each member of an object, whose name is the metric.
 
 use std::borrow::Cow;

@@ -71,7 +71,7 @@ pub struct FieldProblem {
     pub key: &'static str,
     /// Problem, in a few words.
     pub title: String,
-    /// What was expected, or the remedy.
+    /// Expected value of the setting, or the remedy.
     pub expected: String,
 }
 

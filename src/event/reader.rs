@@ -1,5 +1,5 @@
-//! Selects the four fields of an event from the values found in a record: by path, from its key, its headers, or the
-//! element of an array or object.
+//! Selects the four fields of an event from the values found in a record. A field comes from a path, from the record's
+//! key or headers, or from an element of an array or object.
 
 use std::borrow::Cow;
 

@@ -20,7 +20,7 @@ pub(crate) enum Remedy {
 /// A failed call, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// What the caller must do.
+    /// Action that the caller must take.
     pub remedy: Remedy,
     /// Description of the fault for people.
     pub message: String,
@@ -34,7 +34,7 @@ impl Fault {
         Fault { remedy, message: message.to_string(), is_too_large: false }
     }
 
-    /// Changes the remedy of a call that cannot be repeated from `Retry` to `Rebuild`.
+    /// Changes the remedy to `Rebuild`, unless it is `Yield` or `Stop`. It is for calls that cannot be repeated.
     pub(crate) fn or_rebuild(self) -> Self {
         match self.remedy {
             Remedy::Stop | Remedy::Yield => self,

@@ -133,7 +133,7 @@ fn state(client: &mut RecordingClient) -> BTreeMap<i32, Vec<(i64, String)>> {
     read(client, HistoryTopic::State, &ranges)
 }
 
-/// Script with one member: clock, records, ends, the topic, and the history of the input.
+/// Tests one member alone: clock, records, ends, the topic, and the history of the input.
 fn one_member(client: &mut RecordingClient, answers: &mut Answers) {
     let began = client.now();
     client.sleep(Duration::from_millis(2));
@@ -160,7 +160,7 @@ fn one_member(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("one partition of it", read(client, HistoryTopic::Input, &[(1, 0..2)].into()));
 }
 
-/// Script of transactions: commits, aborts, and the visible records.
+/// Tests transactions: commits, aborts, and the visible records.
 fn transactions(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("nothing is committed", insist(|| client.committed(&BOTH)));
     client.begin().unwrap();
@@ -189,7 +189,7 @@ fn transactions(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("records of one partition after them", poll_records(client, 4));
 }
 
-/// Script in which a second member joins, commits, and leaves.
+/// Tests that a second member joins, commits, and leaves.
 fn rebalance(world: &dyn ConformanceWorld, one: &mut RecordingClient, called: &CalledMethods, answers: &mut Answers) {
     let mut two = world.recorded("b", "two", called);
     insist(|| two.init_transactions()).unwrap();
@@ -220,7 +220,7 @@ fn rebalance(world: &dyn ConformanceWorld, one: &mut RecordingClient, called: &C
     answers.note("records after the second left", poll_records(one, 7));
 }
 
-/// Script with another producer of the same transactional id, and another member of the same name.
+/// Tests another producer of the same transactional id, and another member of the same name.
 fn fencing(world: &dyn ConformanceWorld, mut one: RecordingClient, called: &CalledMethods, answers: &mut Answers) {
     let (remedy, stop) = (|fault: Fault| fault.remedy, Stop::default());
     one.begin().unwrap();
@@ -244,7 +244,7 @@ fn fencing(world: &dyn ConformanceWorld, mut one: RecordingClient, called: &Call
     five.leave(Duration::from_secs(10));
 }
 
-/// Script in which another program commits an offset.
+/// Tests an offset that another program commits.
 fn foreign_commit(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &mut Answers) {
     world.commit_as_another(0, 6, 2);
     let mut six = world.recorded("d", "six", called);
