@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_is_none() {
+    fn invalid_keys_are_not_parsed() {
         for text in
             ["", "1", "x.3.1.0.point.t", "1.3.1.0.point.", "1.3.1.0..t", "1.99999999999.1.0.point.t", "1.3.1.0.p\0.t"]
         {

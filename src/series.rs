@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn snapshots_of_different_offsets_and_the_records_since_the_floor_give_the_table_back() {
+    fn snapshots_of_different_offsets_and_the_records_since_the_checkpoint_restore_the_table() {
         let bounds = SeriesLimits { max_series: 4, idle_after: None };
         let keys = ["a", "b", "c", "a", "d", "e", "a", "b", "f", "c", "a", "a", "b"];
         for method in ["sigma", "ewma"].map(|name| method_of(name, 3)) {

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decimal_comma_is_one_where_it_is_asked_for() {
+    fn a_decimal_comma_is_accepted_where_it_is_configured() {
         let forms = Forms { decimal_comma: true, ..Forms::default() };
         assert_eq!(forms.number("-1,5"), Ok(-1.5));
         assert_eq!(forms.number("1.5"), Ok(1.5));

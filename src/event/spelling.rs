@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_or_not_at_all_is_not_read() {
+    fn ambiguous_and_invalid_times_are_rejected() {
         for text in [
             "",
             " ",

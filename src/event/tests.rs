@@ -164,7 +164,7 @@ const OTHERS: &[&str] = &[
 
 proptest::proptest! {
     #[test]
-    fn the_quick_reading_agrees_with_the_careful_one(
+    fn the_fast_decoders_agree_with_the_complete_one(
         changes in proptest::collection::vec((0..TOKENS.len(), proptest::sample::select(OTHERS)), 0..4),
     ) {
         let mut tokens = TOKENS.to_vec();
@@ -227,12 +227,12 @@ fn same(one: &Read<'_>, other: &Read<'_>, text: &str) {
 }
 
 #[test]
-fn the_contracts_example_takes_the_quick_reading() {
+fn the_contracts_example_uses_the_fast_scan() {
     assert!(scan::usual(&TOKENS.concat(), &Fields::default()).is_some());
 }
 
 #[test]
-fn events_that_look_alike_are_known_by_what_is_around_their_values() {
+fn events_of_the_same_form_are_recognised_by_the_bytes_around_their_values() {
     let text = |device: &str, value: &str, time: &str| {
         format!(r#"{{"unit": "°C", "timestamp": "{time}", "metric_value": {value}, "device_id": "{device}"}} "#)
     };
@@ -262,7 +262,7 @@ fn events_that_look_alike_are_known_by_what_is_around_their_values() {
 }
 
 #[test]
-fn names_are_taken_as_text_only_when_they_are() {
+fn names_are_accepted_only_if_they_are_utf8() {
     for length in 1..40 {
         for at in 0..length {
             let mut bytes = vec![b'x'; length];
@@ -274,7 +274,7 @@ fn names_are_taken_as_text_only_when_they_are() {
 }
 
 #[test]
-fn a_stream_that_changes_its_form_is_known_again_after_some_events() {
+fn a_stream_that_changes_its_form_is_recognised_again_after_some_events() {
     let mut decoder = Decoder::new(&Fields::default());
     let (old, new) = (r#"{"device_id":"a","metric_value":1}"#, r#"{"metric_value":1,"device_id":"a"}"#);
     decoder.decode(&RawRecord::value(old.as_bytes())).unwrap();

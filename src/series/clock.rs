@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leap_of_all_devices_counts_and_time_goes_on_after_it_even_backwards() {
+    fn a_jump_of_all_devices_counts_and_time_passes_after_it_even_after_a_jump_back() {
         let mut partition = Partition::default();
         partition.run(20, 600, |_, second| right(second));
         let year = 365 * 86_400_000;
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_that_are_gone_do_not_hold_the_clock() {
+    fn devices_that_stopped_sending_do_not_stop_the_clock() {
         let mut partition = Partition::default();
         partition.run(500, 10, |_, second| right(second));
         let passed = partition.run(5, 3_600, |_, second| right(10 + second));
@@ -289,7 +289,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_clock_goes_on_from_its_reading_as_if_nothing_had_happened(
+        fn a_clock_restored_from_a_checkpoint_continues_unchanged(
             records in prop::collection::vec((0..40usize, -3_000..3_000i64, 1..200i64), 0..400),
             at in any::<prop::sample::Index>(),
         ) {

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_the_series_that_was_silent_for_longest_leaves() {
+    fn above_the_limit_the_series_that_was_silent_longest_is_evicted() {
         let bounds = SeriesLimits { max_series: 2, idle_after: None };
         let mut table = SeriesTable::default();
         for (offset, key) in ["a", "b", "a", "c"].into_iter().enumerate() {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lowered_bound_is_reached_without_new_series_and_a_bounded_number_at_a_time() {
+    fn a_lowered_limit_is_reached_without_new_series_and_with_a_limited_number_of_evictions_at_a_time() {
         let mut table = SeriesTable::default();
         for offset in 0..10_000 {
             feed(&mut table, &offset.to_string(), offset, None, SeriesLimits::default());
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leap_of_the_clock_evicts_none_that_still_sends() {
+    fn a_jump_of_the_clock_evicts_no_series_that_still_sends() {
         let year = 365 * 86_400_000;
         let table = silent(|_, second| NOW + second * 1_000 + if second >= 300 { year } else { 0 });
         let [(key, at, EvictionCause::Idle)] = evicted(&table)[..] else { panic!("{:?}", evicted(&table)) };

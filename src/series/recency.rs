@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_comes_and_goes_each_series_is_in_the_order_once() {
+    fn each_series_is_in_the_order_once_after_any_changes() {
         let bounds = SeriesLimits { max_series: 5, idle_after: None };
         let mut table = SeriesTable::default();
         for offset in 0..1_000 {

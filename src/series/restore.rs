@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn each_series_is_replayed_with_the_method_and_the_window_that_held_for_it() {
+    fn each_series_is_replayed_with_the_method_and_the_window_of_its_epoch() {
         let ewma = PolicyOverride { method: Some("ewma".into()), ..on("a*") };
         let short = PolicyOverride { window: Some(2), ..on("b") };
         let excluded = PolicyOverride { enabled: Some(false), ..on("*x") };
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_that_are_not_known_are_written_again_and_go_with_an_eviction() {
+    fn unknown_sections_are_written_again_and_removed_by_an_eviction() {
         let sigma = method_of("sigma", 4);
         let mut known = snapshot(10, &[1.0, 2.0, 3.0, 4.0], sigma.as_ref());
         let SnapshotContent::Series(series) = &mut known.content else { panic!() };

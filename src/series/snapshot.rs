@@ -313,7 +313,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn exact_bits_come_back_and_any_changed_byte_is_noticed(
+        fn exact_bits_are_read_back_and_any_changed_byte_is_detected(
             values in prop::collection::vec(finite(), 0..9),
             state in prop::collection::vec(finite(), 0..4),
             unknown in prop::option::of(prop::collection::vec(any::<u8>(), 0..20)),

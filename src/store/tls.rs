@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_not_the_certificates_or_has_a_passphrase_is_refused_with_its_setting_and_never_asked_for() {
+    fn a_key_of_another_certificate_or_with_a_passphrase_is_refused_with_its_setting_and_without_a_prompt() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: Vec<u8>| {
             let path = dir.path().join(name);

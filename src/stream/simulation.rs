@@ -92,7 +92,7 @@ fn a_seed_replays_exactly() {
 }
 
 #[test]
-fn the_checker_catches_losses_duplicates_a_reordering_a_forgotten_window_and_lost_rows_and_offsets() {
+fn the_checker_detects_losses_duplicates_a_reordering_a_forgotten_window_and_lost_rows_and_offsets() {
     use Defect::{Amnesia, Duplicate, Loss, LostOffset, LostRow, Reorder};
     for defect in [Loss, Duplicate, Reorder, Amnesia, LostRow, LostOffset] {
         let caught = (0..50).filter(|seed| verify(&play(&Schedule::new(*seed, Some(defect)))).is_err()).count();
@@ -101,7 +101,7 @@ fn the_checker_catches_losses_duplicates_a_reordering_a_forgotten_window_and_los
 }
 
 #[test]
-fn a_record_that_stops_the_worker_is_not_passed_with_the_end_of_its_partition() {
+fn a_record_that_stops_the_worker_is_not_skipped_with_the_end_of_its_partition() {
     let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(1), 0.0));
     stage.enter_first();
     let value = Some(b"no event".to_vec());

@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_policy_that_does_harm_is_named_for_each_purpose() {
+    fn the_harmful_cleanup_policy_is_named_for_each_purpose() {
         let config = |policy: &str| Config::from([("cleanup.policy".to_owned(), policy.to_owned())]);
         for (purpose, policy, grade) in [
             (Purpose::Events, "compact", Some(Grade::Wrong)),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_has_one_meaning_only_is_accepted_and_without_lenient_it_is_not() {
+fn values_with_one_meaning_are_accepted_only_if_lenient() {
     for (field, json, same) in [
         ("metric_value", r#""21.5""#, "21.5"),
         ("metric_value", r#"" -3e2 ""#, "-300"),
@@ -32,7 +32,7 @@ fn what_has_one_meaning_only_is_accepted_and_without_lenient_it_is_not() {
 }
 
 #[test]
-fn what_could_mean_two_things_or_nothing_is_rejected_under_its_class() {
+fn ambiguous_and_meaningless_values_are_rejected_under_their_class() {
     let lenient = |json: String| decode(Some(json.as_bytes()), &Fields::default()).expect_err(&json).class;
     for json in ["1.0", "1e3", "-0", "1E0", "true", "[1]", r#"{"a":1}"#, r#""""#, "null", r#""a\u0000""#] {
         assert_eq!(lenient(with("device_id", json)), RejectClass::DeviceId, "{json}");

@@ -88,7 +88,7 @@ fn names_with_dots_are_found_without_an_escape() {
 }
 
 #[test]
-fn what_a_pattern_names_is_passed_over_before_it_is_read() {
+fn records_that_match_a_pattern_are_ignored_before_they_are_decoded() {
     let ignored = |pattern: &str, json: &str| {
         let fields = Fields { ignore: vec![pattern.into()], ..Fields::default() };
         let record = RawRecord { key: Some(b"k"), ..RawRecord::value(json.as_bytes()) };

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brokers_that_are_away_are_named_with_their_addresses_and_reasons() {
+    fn unreachable_brokers_are_named_with_their_addresses_and_reasons() {
         let trouble = ClusterState::default();
         let away = |reason: &str| trouble.hear(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), reason);
         away(
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_hears_only_its_coordinator_knows_that_kafka_is_back() {
+    fn a_connection_to_the_coordinator_alone_shows_that_kafka_is_available_again() {
         let trouble = ClusterState::default();
         trouble.hear(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
         let broker = |nodeid, state: &str| Broker { nodeid, state: state.to_owned(), ..Broker::default() };

@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_that_is_silent_for_a_minute_with_its_brokers_there_has_lost_the_request() {
+    fn a_group_that_is_silent_for_a_minute_while_its_brokers_answer_has_lost_the_request() {
         let member = ConsumerEvents::new("t");
         assert!(!member.is_unanswered(), "nothing was asked");
         member.asks();

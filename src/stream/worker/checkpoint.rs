@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_floor_reads_back_from_its_record_and_damage_is_noticed() {
+    fn a_checkpoint_is_read_back_from_its_record_and_damage_is_detected() {
         let floor = floor(&[(0, "a")]);
         let record = floor.record(2);
         let (key, mut value) = (record.key.unwrap(), record.value.unwrap());
@@ -270,12 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_of_a_floor_of_an_earlier_version_goes_on_from_its_seconds() {
+    fn the_clock_of_a_checkpoint_of_an_earlier_version_continues_from_its_seconds() {
         assert_eq!(floor(&[]).clock().elapsed(), 5);
     }
 
     #[test]
-    fn epochs_are_kept_from_the_one_that_holds_at_the_floor() {
+    fn epochs_are_kept_from_the_one_that_applies_at_the_checkpoint() {
         let floor = floor(&[(0, "a"), (30, "b"), (50, "c")]);
         let from = |offset| {
             floor
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn another_method_begins_an_epoch() {
+    fn another_method_starts_an_epoch() {
         let mut floor = floor(&[(0, "a")]);
         let mut next = epoch(40, "a", 100, &Fields::default());
         next.methods = vec![sigma(2)];

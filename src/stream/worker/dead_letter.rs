@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_over_the_limit_is_cut_and_says_so() {
+    fn a_dead_letter_over_the_limit_is_truncated_and_its_headers_report_it() {
         let whole = letter(&(), 6);
         assert_eq!((whole.value.as_deref(), header(&whole, "anomaly.error.truncated")), (Some(&b"abcdef"[..]), None));
         let cut = letter(&(), 3);

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn evictions_near_the_number_of_events_are_a_condition_with_the_bound_and_end_with_them() {
+    fn evictions_near_the_number_of_events_are_a_condition_with_the_limit_until_they_end() {
         let (full, later) = minute(100, Evictions { full: 50, idle: 0 });
         assert!(full[0].contains("3000 series") && full[0].contains("detector.max_series (1000000)"), "{full:?}");
         assert_eq!(later, 0);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn few_evictions_are_none() {
+    fn few_evictions_are_no_condition() {
         assert_eq!(minute(100, Evictions { full: 0, idle: 9 }).0, [""; 0]);
         assert_eq!(minute(3, Evictions { full: 1, idle: 0 }).0, [""; 0]);
     }

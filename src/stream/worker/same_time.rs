@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sources_under_one_name_are_found_also_among_many_series_and_in_any_order() {
+    fn two_sources_with_one_name_are_detected_also_among_many_series_and_in_any_order() {
         for (series, sources) in [(1, 2), (1, 3), (40, 2), (200, 8)] {
             let mut found = SameTime::default();
             let mut offset = 0;

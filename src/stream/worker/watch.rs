@@ -258,7 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn an_observation_from_before_a_takeover_by_another_worker_is_no_foreign_commit_when_the_partition_comes_here() {
+    fn an_observation_from_before_a_takeover_by_another_worker_is_no_foreign_commit_when_this_worker_gets_the_partition()
+     {
         let mut watch = InputWatch::default();
         let observed = || ForeignCommits { commits: [(0, 0)].into(), ..ForeignCommits::default() };
         let at = Duration::from_secs;
@@ -313,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_that_were_set_where_no_record_is_passed_by_are_a_notice_of_their_own() {
+    fn offsets_that_were_set_without_skipping_a_record_are_a_notice_of_their_own() {
         for (partition, since, first, offset) in [(0, None, 0, 0), (1, Some(200), 0, 200), (2, Some(200), 10, 40)] {
             let mut watch = InputWatch::default();
             watch.note_foreign_commit(Duration::ZERO, partition, (since, first), offset);
