@@ -1,5 +1,5 @@
-//! The distance of a value from a mean in standard deviations, and its verdict. A value is abnormal if `|value - mean|
-//! > threshold x deviation`, strictly. The deviation is first raised to the floors.
+//! The distance of a value from a mean in standard deviations, and its verdict. A value is abnormal if it is strictly
+//! farther than the threshold: `|value - mean| > threshold x deviation`. The deviation is first raised to the floors.
 
 use super::{Evidence, Judgement};
 

@@ -157,7 +157,7 @@ impl PendingTransaction {
                     if self.poison.is_some() {
                         break;
                     }
-                    // The client returns records from before a rewind again.
+                    // Records from before a rewind may still arrive.
                     if record.offset < progress.offset {
                         continue;
                     }
