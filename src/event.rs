@@ -74,7 +74,7 @@ pub enum RejectClass {
 }
 
 impl RejectClass {
-    /// Lists all classes, in the order of the metrics.
+    /// All classes of rejections, each once.
     pub const ALL: [RejectClass; 9] = [
         RejectClass::Empty,
         RejectClass::Utf8,

@@ -1,6 +1,6 @@
 //! The table of all series of one partition. It finds a series by its key and appends one value at a time. It evicts
 //! series when there are too many or when they were silent for too long. It restores the last committed state when a
-//! transaction is aborted. It depends neither on methods nor on Kafka.
+//! transaction is aborted. It does not depend on Kafka.
 //!
 //! The partition's records alone decide which series are due for eviction, never the wall clock. The live loop decides
 //! when a series is evicted, and records the decision; see `evict`.

@@ -26,7 +26,7 @@ pub(crate) enum SourcePart {
 /// Source of one of the four fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FieldSource {
-    /// Time of the record, as assigned by Kafka.
+    /// Time of the record itself, which is not a field of the object.
     Record,
     /// A single part.
     One(SourcePart),

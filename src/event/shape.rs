@@ -94,8 +94,7 @@ impl Shape {
     }
 
     /// Reads a text that has the expected form. A string ends before a quote, and a number before a character that is
-    /// no digit.
-    /// The bytes after it are compared. So the text has the structure of the expected form, and no other.
+    /// no digit. The bytes after it are compared. So the text has the structure of the expected form, and no other.
     fn read<'a>(&self, text: &'a [u8], minute: &mut MinuteCache) -> Option<Event<'a>> {
         let mut scan = JsonScan { rest: text };
         let (mut device, mut metric, mut value, mut time) = (None, None, None, None);

@@ -3,9 +3,8 @@
 //!
 //! A worker is one thread with one [`TransactionalClient`] and the series of its partitions. Its parts can be read
 //! alone: `session` has the client and the limits of retries, `judging` the series and the pending transaction.
-//! `snapshot_writer` decides which snapshots are due, and `committing` puts everything into one transaction.
-//! `takeover` restores assigned partitions with `restore`. Only `Worker::mend` in `remedy` decides what follows from a
-//! fault.
+//! `snapshot_writer` decides which snapshots are due, and `committing` puts everything into one transaction. `takeover`
+//! restores assigned partitions with `restore`. Only `Worker::mend` in `remedy` decides what follows from a fault.
 
 mod beginning;
 mod checkpoint;

@@ -1,8 +1,7 @@
 //! Finds out which process has this member's place in the group. A static member can also be fenced by itself: the
 //! coordinator gave the place a new id and died before the member received it. Joining again recovers such a place, and
-//! the group removes it after a session.
-//! Another process of the same name takes the place repeatedly, and keeps it. (The client id proves nothing: the broker
-//! keeps that of the first owner.)
+//! the group removes it after a session. Another process of the same name takes the place repeatedly, and keeps it.
+//! (The client id proves nothing: the broker keeps that of the first owner.)
 //!
 //! Two such processes with several workers may each have some of the places. The places of the first workers decide, so
 //! that exactly one process stops. The others wait for this, so that the group becomes stable.

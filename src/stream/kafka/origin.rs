@@ -1,7 +1,6 @@
 //! Stores the number of partitions that the topic had when the group was created with each committed offset. This
 //! number distinguishes two kinds of partitions without an offset. One was added later, and all its events must be
-//! judged. Another member is about to start the other one.
-//! The outcome counts are stored with it.
+//! judged. Another member is about to start the other one. The outcome counts are stored with it.
 
 use std::collections::BTreeMap;
 
