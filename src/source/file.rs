@@ -65,7 +65,7 @@ impl FileOptions<'_> {
         let all = [
             (device, "--device-field or fields.device", self.named[0]),
             (metric, "--metric-field or fields.metric", self.named[1]),
-            (value, "--value-field or fields.value", true),
+            (value, "--value-field or fields.value, or each numeric column with --wide or producer.wide", true),
             (time, "--time-field or fields.time", self.named[3]),
         ];
         let is_of = |field: &str| field == path || field.contains(&format!("{{{path}}}"));
