@@ -219,7 +219,7 @@ impl Loaded {
     }
 
     /// Returns the settings that a role requires and that nothing sets, one phrase each. A default address counts only
-    /// if it is written down: a service that nobody configured must not wait for a broker that does not exist.
+    /// if it is written down: a service that is not configured must not wait for a broker that does not exist.
     pub fn missing(&self, file: ShippedFile, dir: &Path) -> Vec<String> {
         let is_set = |path: &str| self.entries.get(path).is_some_and(|e| e.origin != report::SettingOrigin::Default);
         let mut needs = Vec::new();

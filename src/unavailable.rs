@@ -1,4 +1,4 @@
-//! A service that cannot be reached. One type for all rooms, so that each says it in the same words, and so that nobody has to
+//! A service that cannot be reached. One type for all rooms, so that each says it in the same words, and so that no caller has to
 //! read a message to know what it is about.
 
 use std::fmt;

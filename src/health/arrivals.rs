@@ -95,7 +95,7 @@ impl Arrivals {
             return;
         }
         self.began.get_or_insert(now);
-        if activity.tally.judged + activity.tally.learning + activity.tally.excluded > 0 {
+        if activity.tally.judged + activity.tally.learning > 0 {
             self.accepted = Some(now);
             self.rejected_in_a_row = 0;
             self.reasons_in_a_row = RejectReasons::default();
@@ -172,7 +172,7 @@ impl Arrivals {
         minute: &Activity,
         backlog: i64,
     ) -> Option<(ConditionSeverity, String)> {
-        let passed = minute.tally.sum().max(1);
+        let passed = minute.records.max(1);
         let seconds = backlog.unsigned_abs() * MINUTE.as_secs() / passed;
         if backlog < BACKLOG_RECORDS || seconds < BACKLOG_SECONDS {
             self.behind_since = None;
@@ -185,15 +185,21 @@ impl Arrivals {
 }
 
 fn some_rejected(minute: &Activity, reasons: &RejectReasons) -> Option<(ConditionSeverity, String)> {
-    let (rejected, all) = (minute.tally.rejected, minute.tally.sum());
-    if rejected < FEW || rejected * 100 < all {
+    let (rejected, partial, all) = (minute.tally.rejected, minute.partial, minute.records);
+    if rejected + partial < FEW || (rejected + partial) * 100 < all {
         return None;
     }
     let severity = if rejected * 2 >= all { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
     let reason = reasons.first().map(|(reason, _)| format!(", most often: {reason}")).unwrap_or_default();
+    let partial = match partial {
+        0 => String::new(),
+        n => format!(", {n} were judged by their valid values only"),
+    };
     Some((
         severity,
-        format!("{rejected} of {all} records of the last minute were rejected{reason}; `anomaly dlq list` shows them"),
+        format!(
+            "{rejected} of {all} records of the last minute were rejected{partial}{reason}; `anomaly dlq list` shows them"
+        ),
     ))
 }
 
@@ -258,8 +264,8 @@ mod tests {
     use crate::health::Tally;
 
     fn note(arrivals: &mut Arrivals, second: u64, judged: u64, learning: u64, rejected: u64, offset: i64) {
-        let mut activity =
-            Activity { tally: Tally { judged, learning, rejected, ..Tally::default() }, ..Activity::default() };
+        let tally = Tally { judged, learning, rejected, ..Tally::default() };
+        let mut activity = Activity { tally, records: tally.sum(), ..Activity::default() };
         (0..judged + learning).for_each(|_| activity.note_offset(offset));
         let mut reasons = RejectReasons::default();
         (0..rejected).for_each(|_| reasons.note("`device_id` is missing"));
@@ -269,6 +275,39 @@ mod tests {
     fn held(arrivals: &mut Arrivals, second: u64, backlog: i64) -> Vec<(ConditionCode, ConditionSeverity, String)> {
         let all = arrivals.evaluate(Duration::from_secs(second), backlog);
         all.into_iter().filter_map(|(code, held)| held.map(|(severity, text)| (code, severity, text))).collect()
+    }
+
+    #[test]
+    fn records_with_many_values_hide_neither_rejected_records_nor_invalid_values_nor_a_backlog() {
+        let wide = |rejected, partial| {
+            let tally = Tally { judged: 10_000, rejected, ..Tally::default() };
+            [Activity { tally, records: 100 + rejected, partial, ..Activity::default() }]
+        };
+        let severity = |activities: [Activity; 1]| {
+            let mut arrivals = Arrivals::default();
+            arrivals.note(Duration::from_secs(1), activities.into_iter(), &RejectReasons::default());
+            held(&mut arrivals, 2, 0).into_iter().map(|(code, severity, _)| (code, severity)).collect::<Vec<_>>()
+        };
+        assert_eq!(severity(wide(0, 0)), []);
+        assert_eq!(severity(wide(100, 0)), [(ConditionCode::SomeRejected, ConditionSeverity::Degraded)]);
+        assert_eq!(severity(wide(0, 100)), [(ConditionCode::SomeRejected, ConditionSeverity::Notice)]);
+        let mut arrivals = Arrivals::default();
+        arrivals.note(Duration::from_secs(1), wide(0, 0).into_iter(), &RejectReasons::default());
+        held(&mut arrivals, 2, 2_000);
+        let minute = Activity { records: 100, ..wide(0, 0)[0] };
+        assert!(arrivals.falling_behind(Duration::from_secs(63), &minute, 2_000).is_some());
+    }
+
+    #[test]
+    fn excluded_values_do_not_hide_that_all_other_records_are_rejected() {
+        let mut arrivals = Arrivals::default();
+        let mut reasons = RejectReasons::default();
+        reasons.note("`device_id` is missing");
+        let tally = Tally { excluded: 60, rejected: 40, ..Tally::default() };
+        let activity = Activity { tally, records: 100, ..Activity::default() };
+        arrivals.note(Duration::from_secs(1), [activity].into_iter(), &reasons);
+        let all = held(&mut arrivals, 2, 0);
+        assert_eq!((all[0].0, all[0].1), (ConditionCode::AllRejected, ConditionSeverity::Degraded));
     }
 
     #[test]

@@ -2,23 +2,23 @@
 
 use std::ops::AddAssign;
 
-/// Number of records of a partition per outcome.
+/// Counts of a partition per outcome: values where a series has a verdict, otherwise records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Number of records judged normal or anomalous.
+    /// Number of values judged normal or anomalous.
     pub judged: u64,
-    /// Number of records learned, because their series had too few values before them.
+    /// Number of values that only join the window, because their series had too few before them.
     pub learning: u64,
     /// Number of rejected records: dead letters and dropped records.
     pub rejected: u64,
     /// Number of ignored records: null values, and records that match `fields.ignore`.
     pub ignored: u64,
-    /// Excluded: the policy of the series says that it is not judged.
+    /// Number of values of series that an override excludes.
     pub excluded: u64,
 }
 
 impl Tally {
-    /// Returns the number of all records.
+    /// Returns the sum of all counts.
     pub fn sum(self) -> u64 {
         self.judged + self.learning + self.rejected + self.ignored + self.excluded
     }
@@ -53,8 +53,12 @@ pub const EARLY: i64 = 60;
 /// Arrivals in a minute of the detector's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// Number of records per outcome.
+    /// Counts per outcome.
     pub tally: Tally,
+    /// Number of records, each of which may have several values. The database does not keep it.
+    pub records: u64,
+    /// Number of records that were judged by their valid values only. The database does not keep it.
+    pub partial: u64,
     /// Number of events that are late by [`LATE`] or more.
     pub late: u64,
     /// Sum of their delays in seconds.
@@ -81,6 +85,8 @@ impl Activity {
 impl AddAssign for Activity {
     fn add_assign(&mut self, other: Activity) {
         self.tally += other.tally;
+        self.records += other.records;
+        self.partial += other.partial;
         self.late += other.late;
         self.late_seconds = self.late_seconds.saturating_add(other.late_seconds);
         self.early += other.early;

@@ -120,7 +120,8 @@ fn all_rejected_is_reported_with_the_reason_and_links_to_the_records() {
 #[test]
 fn wrong_event_times_are_never_quiet_or_waiting() {
     let off = |late: u64, late_seconds: i64, early: u64, early_seconds: i64| {
-        let activity = Activity { tally: tally(60, 0, 0), late, late_seconds, early, early_seconds };
+        let activity =
+            Activity { tally: tally(60, 0, 0), late, late_seconds, early, early_seconds, ..Activity::default() };
         Some(vec![(4, activity)])
     };
     let record = |offset: i64| {

@@ -84,6 +84,7 @@ impl ReportQueries for PostgresArchive {
             late_seconds: get(row, 5)?,
             early: whole(row, 6)?,
             early_seconds: get(row, 7)?,
+            ..Activity::default()
         };
         Ok(ActivityRow { minute: Timestamp::from(get::<OffsetDateTime>(row, 0)?), activity })
     };

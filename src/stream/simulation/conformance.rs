@@ -229,7 +229,7 @@ fn fencing(world: &dyn ConformanceWorld, mut one: RecordingClient, called: &Call
     answers.note("a second producer by the same name", insist(|| three.init_transactions()));
     let late = insist(|| one.commit(&progress(&[(0, 9), (1, 9)]))).map_err(remedy);
     answers.note("the commit of the first", late);
-    answers.note("nobody has its place", one.is_replaced(false, &stop));
+    answers.note("no other member has its place", one.is_replaced(false, &stop));
     drop((one, three));
     let mut four = world.recorded("a", "four", called);
     join(&mut four, &[(0, 6), (1, 7)].into());

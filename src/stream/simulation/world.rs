@@ -362,7 +362,7 @@ fn work(process: &Process<'_>) -> Option<String> {
             WorkerEnding::Replaced => {
                 let inner = stage.look();
                 let is_owner = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
-                return is_owner.then(|| format!("{name} gave way to nobody"));
+                return is_owner.then(|| format!("{name} gave way although no other member has its name"));
             }
             WorkerEnding::Failed(error) => return Some(format!("{name} failed: {error}")),
             WorkerEnding::Rebuild(_) if stage.look().actors[actor].is_killed => return None,

@@ -122,7 +122,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
             tracing::warn!(
                 topic,
                 partition,
-                "the topic had {} partitions and has {}: devices whose partition changed begin to learn anew",
+                "the topic had {} partitions and has {}: devices whose partition changed start with an empty window",
                 floor.partitions,
                 identity.partitions
             );

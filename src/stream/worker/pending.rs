@@ -216,6 +216,8 @@ impl PendingTransaction {
             *self.records.entry(name).or_default() += count - before;
         }
         activity.tally = self.tally.since(before);
+        activity.records = progress.counts.sum() - counts_before.sum();
+        activity.partial = progress.counts.partial - counts_before.partial;
         if let (Some(arrived), true) = (arrived, activity.tally.sum() > 0) {
             self.activity.push(((arrived.millis().div_euclid(MINUTE), partition), activity));
             self.arrivals.insert(partition, arrived);
