@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use anomaly::anomaly::RecordId;
 use anomaly::detect::{DetectionSettings, Detector, Verdict};
 use anomaly::event::Event;
-use anomaly::policy::Policy;
+use anomaly::policy::{Policy, PolicyOverride};
 use anomaly::window::Window;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -48,6 +48,34 @@ fn are_close(a: f64, b: f64) -> bool {
 /// Number of cases: `PROPTEST_CASES`, or a number that takes seconds.
 fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
+}
+
+/// Method, window, min_samples, threshold and floor of the deviation that a series must have.
+type Expected = (&'static str, usize, usize, u32, f64);
+
+/// Series, and what must apply to each under [`overrides`]; `None`: it is excluded.
+const SERIES: [(&str, Option<&str>, Option<Expected>); 6] = [
+    ("other", None, Some(("sigma", 40, 5, 3, 0.0))),
+    ("pump-1", Some("flow"), Some(("sigma", 12, 5, 4, 0.0))),
+    // Two overrides apply, and the later one wins where both set a limit.
+    ("pump-1", Some("temperature"), Some(("ewma", 12, 8, 2, 0.0))),
+    ("fan", Some("temperature"), Some(("ewma", 40, 8, 2, 0.0))),
+    ("fan", Some("speed"), Some(("sigma", 40, 5, 3, 0.5))),
+    ("pump-off", Some("temperature"), None),
+];
+
+fn overrides() -> Vec<PolicyOverride> {
+    let on = |device: &str, metric: &str| PolicyOverride {
+        device: Some(device.into()),
+        metric: Some(metric.into()),
+        ..PolicyOverride::default()
+    };
+    vec![
+        PolicyOverride { window: Some(12), threshold: Some(4.0), ..on("pump-*", "*") },
+        PolicyOverride { method: Some("ewma".into()), threshold: Some(2.0), min_samples: Some(8), ..on("*", "temp*") },
+        PolicyOverride { min_std_dev: Some(0.5), ..on("fan", "spee?") },
+        PolicyOverride { enabled: Some(false), ..on("*-off", "*") },
+    ]
 }
 
 proptest! {
@@ -110,6 +138,50 @@ proptest! {
                     let is_abnormal = (value - judged.mean).abs() > 3.0 * judged.std_dev;
                     prop_assert_eq!(matches!(verdict, Verdict::Anomalous(_)), is_abnormal, "{:e}", value);
                     if let Verdict::Anomalous(anomaly) = verdict {
+                        prop_assert_eq!(anomaly.mean.map(f64::to_bits), Some((judged.mean + 0.0).to_bits()));
+                        prop_assert_eq!(anomaly.std_dev, Some(judged.std_dev));
+                    }
+                }
+            }
+        }
+    }
+    #[test]
+    fn every_verdict_equals_the_oracle_of_its_own_series_under_overrides(
+        values in values(), turns in vec(0..SERIES.len(), 260),
+    ) {
+        let policy = Policy { window: 40, min_samples: 5, overrides: overrides(), ..Policy::default() };
+        let mut detector = Detector::new(DetectionSettings { policy, ..DetectionSettings::default() }).unwrap();
+        let mut oracles = SERIES.map(|(.., expected)| {
+            expected.map(|(method, window, min_samples, threshold, _)| Oracle::of(method, window, min_samples, threshold))
+        });
+        let mut seen = [0; SERIES.len()];
+        // Each value goes to two series, so that all of them get past their minimum.
+        let values = values.into_iter().flat_map(|value| [value; 2]);
+        for (offset, (value, at)) in values.zip(turns.iter().chain(turns.iter().rev()).copied()).enumerate() {
+            let (device, metric, expected) = SERIES[at];
+            let source = RecordId { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };
+            let event = Event {
+                device_id: Cow::Borrowed(device),
+                metric_name: metric.map(Cow::Borrowed),
+                metric_value: value,
+                timestamp: None,
+            };
+            let verdict = detector.within(0, |judge| judge.judge(&source, &event, None, || None));
+            let Some(((method, window, _, threshold, floor), oracle)) = expected.zip(oracles[at].as_mut()) else {
+                prop_assert_eq!(verdict, Verdict::Excluded);
+                continue;
+            };
+            let before = seen[at];
+            seen[at] += 1;
+            match oracle.judge("s", value) {
+                None => prop_assert_eq!(verdict, Verdict::Learning, "{:?}", SERIES[at]),
+                Some(judged) => {
+                    let limit = f64::from(threshold) * judged.std_dev.max(floor);
+                    let is_abnormal = (value - judged.mean).abs() > limit;
+                    prop_assert_eq!(matches!(verdict, Verdict::Anomalous(_)), is_abnormal, "{:?} {:e}", SERIES[at], value);
+                    if let Verdict::Anomalous(anomaly) = verdict {
+                        let held = (anomaly.method.as_str(), anomaly.threshold, anomaly.window_count as usize);
+                        prop_assert_eq!(held, (method, Some(f64::from(threshold)), window.min(before)));
                         prop_assert_eq!(anomaly.mean.map(f64::to_bits), Some((judged.mean + 0.0).to_bits()));
                         prop_assert_eq!(anomaly.std_dev, Some(judged.std_dev));
                     }

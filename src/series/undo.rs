@@ -136,9 +136,39 @@ impl SeriesTable {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::method_of;
     use super::super::{DIRTY, STATE_SAVED, SeriesLimits, SlotHint};
     use super::*;
+    use crate::policy::{Policy, PolicyOverride, PolicyTable};
+    use crate::window::Window;
+
+    /// Kinds of series, by the first part of their names. Each has a policy of its own.
+    const KINDS: [&str; 5] = ["plain", "short", "weighted", "long", "off"];
+
+    /// Returns a table with both methods, three windows and an excluded kind of series.
+    fn policies() -> PolicyTable {
+        let on = |device: &str| PolicyOverride { device: Some(device.into()), ..PolicyOverride::default() };
+        let ewma = || Some("ewma".to_owned());
+        let overrides = vec![
+            PolicyOverride { window: Some(2), ..on("short-*") },
+            PolicyOverride { method: ewma(), ..on("weighted-*") },
+            PolicyOverride { method: ewma(), window: Some(5), ..on("long-*") },
+            PolicyOverride { enabled: Some(false), ..on("off-*") },
+        ];
+        PolicyTable::new(&Policy { window: 3, overrides, ..Policy::default() }).unwrap()
+    }
+
+    /// Returns whether a series has the state and at most the window that its own policy says.
+    fn fits(window: &Window) -> bool {
+        let (kind, _) = window.name().split_once('-').unwrap();
+        let (capacity, has_state) = match kind {
+            "plain" => (3, false),
+            "short" => (2, false),
+            "weighted" => (3, true),
+            "long" => (5, true),
+            _ => return false,
+        };
+        window.len() <= capacity && window.state().is_empty() != has_state
+    }
 
     /// Returns everything that a verdict or an eviction can depend on, oldest series first.
     fn contents(table: &SeriesTable) -> Vec<(String, Vec<u64>, i64, u32)> {
@@ -169,26 +199,33 @@ mod tests {
     proptest! {
         #[test]
         fn a_rollback_restores_windows_order_clock_and_what_was_evicted(
-            before in prop::collection::vec((0..2i32, 0..12u8, 0..90_000i64), 0..60),
-            after in prop::collection::vec((0..2i32, 0..12u8, 0..90_000i64), 0..60),
-            method in prop::sample::select(&["sigma", "ewma"][..]),
+            before in prop::collection::vec((0..2i32, 0..15usize, 0..90_000i64), 0..60),
+            after in prop::collection::vec((0..2i32, 0..15usize, 0..90_000i64), 0..60),
         ) {
-            let method = method_of(method, 3);
+            let mut policies = policies();
             let bounds = SeriesLimits { max_series: 6, idle_after: Some(120) };
             let mut trail = UndoLog::default();
             let mut tables = BTreeMap::from([0, 1].map(|partition| (partition, SeriesTable::default())));
             let (mut offset, mut time) = (0, 1_000_000);
-            let mut feed = |trail: &mut UndoLog, tables: &mut BTreeMap<i32, SeriesTable>, events: &[(i32, u8, i64)]| {
+            let mut feed = |trail: &mut UndoLog, tables: &mut BTreeMap<i32, SeriesTable>, events: &[(i32, usize, i64)]| {
                 for (partition, device, step) in events {
                     let table = tables.get_mut(partition).unwrap();
                     trail.lend(table);
                     (offset, time) = (offset + 1, time + step);
-                    let (slot, _) = table.slot(&device.to_string(), SlotHint::NONE, offset, bounds);
-                    table.tick(slot, offset, Some(time));
-                    if method.state_len() > 0 {
-                        table.update_state(slot, method.as_ref(), offset as f64, Some(time));
+                    let key = format!("{}-{device}", KINDS[device % KINDS.len()]);
+                    let found = table.find_slot(&key, SlotHint::NONE).map(|slot| table.policy(slot));
+                    if policies.excludes(found, &key) {
+                        table.pass_by(&key, offset, Some(time));
+                    } else {
+                        let (slot, _) = table.slot(&key, SlotHint::NONE, offset, bounds);
+                        let (policy, number) = policies.of(table.policy(slot), &key);
+                        table.set_policy(slot, number);
+                        table.tick(slot, offset, Some(time));
+                        if policy.has_state {
+                            table.update_state(slot, policy.method.as_ref(), offset as f64, Some(time));
+                        }
+                        table.push(slot, offset, offset as f64, policy.window);
                     }
-                    table.push(slot, offset, offset as f64, 3);
                     table.prune(offset + 1, bounds);
                     trail.take_back(*partition, table);
                 }
@@ -209,6 +246,8 @@ mod tests {
             let was = state(&tables);
             feed(&mut trail, &mut tables, &after);
             prop_assert!(tables.values().all(|table| table.len() <= 6));
+            let mut windows = tables.values().flat_map(|table| table.series.iter().flatten()).map(|of| &of.window);
+            prop_assert!(windows.all(fits));
             trail.rollback(&mut tables);
             prop_assert_eq!(&state(&tables), &was);
             prop_assert_eq!(carries(&tables), carried);
