@@ -4,12 +4,16 @@ use super::*;
 use crate::config::resolved::base::BasePath;
 
 fn auth() -> (Auth, tempfile::NamedTempFile) {
+    auth_for(Duration::from_secs(60), Duration::from_secs(120))
+}
+
+/// Returns the access control with this idle timeout and this maximum lifetime of a session.
+fn auth_for(idle: Duration, life: Duration) -> (Auth, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     let line = |name: &str, role: &str, password: &str| format!("{name}:{role}:{}\n", hash(password).unwrap());
     let text =
         line("ada", "operator", "correct horse") + &line("bob", "viewer", "battery staple") + "# comment\nx:root:y\n";
     std::fs::write(file.path(), text).unwrap();
-    let (idle, life) = (Duration::from_millis(400), Duration::from_millis(900));
     let access = Access::Passwords { file: file.path().into(), idle, life };
     let proxies = Proxies::new(vec!["127.0.0.1".parse().unwrap()]);
     (Auth::new(access, Cookies::of(&BasePath::default(), 8501), proxies), file)
@@ -63,17 +67,17 @@ fn a_session_is_new_on_login_and_ends_on_the_server() {
 
 #[test]
 fn a_session_ends_after_its_idle_timeout_and_at_its_maximum_lifetime() {
-    let (auth, _file) = auth();
+    let (auth, _file) = auth_for(Duration::from_secs(1), Duration::from_millis(2500));
     let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
-    std::thread::sleep(Duration::from_millis(450));
+    std::thread::sleep(Duration::from_millis(1100));
     assert!(visitor(&auth, &cookie).is_none(), "it was not used");
     let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
     let begun = std::time::Instant::now();
-    while begun.elapsed() < Duration::from_millis(800) {
+    while begun.elapsed() < Duration::from_millis(1800) {
         assert!(visitor(&auth, &cookie).is_some(), "{:?}", begun.elapsed());
         std::thread::sleep(Duration::from_millis(50));
     }
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(Duration::from_millis(750));
     assert!(visitor(&auth, &cookie).is_none(), "it is too old");
 }
 
