@@ -8,7 +8,7 @@ use super::cluster::{LogEntry, SimulatedTopic};
 use super::decisions::Decisions;
 use super::world::{CONTEXT, ScheduleOutcome};
 use crate::anomaly::RecordId;
-use crate::config::resolved::OnReject;
+use crate::config::resolved::{OnReject, StartPosition};
 use crate::detect::{DetectionSettings, Detector, Verdict, hex};
 use crate::event::{Decoded, Event, Parser, RawRecord, Timestamp};
 use crate::series::SeriesLimits;
@@ -46,9 +46,14 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
         let mut detector = Detector::new(first.expect("settings").clone()).expect("methods");
         let mut counts = OutcomeCounts::default();
         let mut decisions = Decisions::new(outcome, *partition);
+        let begin = start(outcome, *partition)?;
+        // The replay of the first start reads this part of the history.
+        let history = begin.saturating_sub(outcome.config.detector.history).max(0);
         // The check also needs the trimmed records.
         let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == super::cluster::Fate::Committed);
-        let mut gaps = cluster.transactions.passed_by.iter().filter(|(of, ..)| of == partition).peekable();
+        let all = all.skip_while(|(offset, _)| *offset < history);
+        let gaps = cluster.transactions.passed_by.iter().filter(|(of, ..)| of == partition).copied();
+        let mut gaps = std::iter::once((*partition, history, begin)).chain(gaps).peekable();
         for (offset, entry) in all {
             // After records that another program skipped, the counts start again.
             while gaps.next_if(|(_, _, to)| *to <= offset).is_some() {
@@ -112,6 +117,20 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     let rows = rows.map(|((_, partition, offset, _), value)| ((*partition, *offset, value.clone()), 1));
     compare("rows", &published, &rows.collect())?;
     compare("dead letters", &letters, &found(outcome, SimulatedTopic::DeadLetters, place_of_letter))
+}
+
+/// Returns the offset at which the group started a partition, after checking that the settings demand it.
+fn start(outcome: &ScheduleOutcome, partition: i32) -> Result<i64, String> {
+    let transactions = &outcome.cluster.transactions;
+    let Some(first) = transactions.starts.get(&partition) else { return Ok(0) };
+    let offset = first.progress.offset;
+    let is_latest = outcome.config.detector.start == StartPosition::Latest && !transactions.added.contains(&partition);
+    // The end is read between these two moments. An added partition is judged completely.
+    let allowed = if is_latest { first.end_before..=first.end_after } else { 0..=0 };
+    if !allowed.contains(&offset) || first.progress.counts.sum() > 0 {
+        return Err(format!("[{partition}] started with {:?}, expected an offset of {allowed:?}", first.progress));
+    }
+    Ok(offset)
 }
 
 fn judge(

@@ -10,6 +10,7 @@ use super::cluster::{Fate, LogEntry, SimulatedTopic};
 use super::consumer::{SimulatedConsumer, show};
 use super::stage::Scheduler;
 use super::strike::{ASK, BEGIN, END, OFFSETS, SEND, Struck, dead};
+use super::transactions::OffsetCommit;
 use super::world::Defect;
 use crate::stop::Stop;
 use crate::stream::client::{
@@ -27,6 +28,8 @@ pub(super) struct SimulatedClient {
     history: Option<(SimulatedTopic, OffsetRanges)>,
     /// Number of the input's partitions when the group was created, according to the committed offsets.
     origin: i32,
+    /// Ends of the partitions without an offset, when the committed offsets were read.
+    ends_when_new: Positions,
 }
 
 impl SimulatedClient {
@@ -44,6 +47,7 @@ impl SimulatedClient {
             is_committing: false,
             history: None,
             origin: 0,
+            ends_when_new: Positions::new(),
         }
     }
 }
@@ -159,6 +163,10 @@ impl GroupAdministration for SimulatedClient {
             }
             let (origin, transactions) = (inner.cluster.origin(), &inner.cluster.transactions);
             this.origin = origin;
+            let is_unknown = |partition: &&i32| !transactions.offsets.contains_key(partition);
+            let end =
+                |partition: &i32| (*partition, inner.cluster.topics[&(SimulatedTopic::Input, *partition)].stable());
+            let ends = partitions.iter().filter(is_unknown).map(end).collect::<Positions>();
             let (offsets, foreign) = (&transactions.offsets, &transactions.foreign);
             let standing = |partition: &i32| match (offsets.get(partition), foreign.contains(partition)) {
                 (None, _) if !offsets.is_empty() && *partition >= origin => CommittedOffset::Added,
@@ -166,7 +174,12 @@ impl GroupAdministration for SimulatedClient {
                 (Some(progress), true) => CommittedOffset::Foreign(progress.offset),
                 (Some(progress), false) => CommittedOffset::At(*progress),
             };
-            Ok(partitions.iter().map(|partition| (*partition, standing(partition))).collect())
+            let standings = partitions.iter().map(|partition| (*partition, standing(partition))).collect();
+            for (partition, end) in &ends {
+                inner.cluster.transactions.ends_when_new.entry(*partition).or_insert(*end);
+            }
+            this.ends_when_new.extend(ends);
+            Ok(standings)
         })
     }
 
@@ -294,7 +307,9 @@ impl TransactionalProducer for SimulatedClient {
                     _ => return Err(Fault::new(Remedy::Abort, "not of this generation")),
                 }
                 let now = inner.now;
-                inner.cluster.add_offsets(&this.transactional_id, this.epoch, now, (next, this.origin))
+                let (progress, ends) = (next.clone(), this.ends_when_new.clone());
+                let commit = OffsetCommit { progress, origin: this.origin, ends };
+                inner.cluster.add_offsets(&this.transactional_id, this.epoch, now, commit)
             })?;
             self.is_committing = true;
         }

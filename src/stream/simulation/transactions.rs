@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::seconds;
-use crate::stream::client::{Fault, Remedy};
+use crate::stream::client::{Fault, Positions, Remedy};
 use crate::stream::progress::{Progress, ProgressByPartition};
 
 const TIMEOUT: Duration = seconds(10);
@@ -20,6 +20,10 @@ pub(super) struct Transactions {
     origins: BTreeMap<i32, i32>,
     /// Partitions whose first offset was committed after the group had begun without them.
     pub added: BTreeSet<i32>,
+    /// First commit of each partition.
+    pub starts: BTreeMap<i32, FirstCommit>,
+    /// Ends of the partitions when a member was first told that the group has no offset of them.
+    pub ends_when_new: Positions,
     /// Partitions whose offset another program committed last.
     pub foreign: BTreeSet<i32>,
     /// Records that another program skipped: partition, first offset, and the offset after the last.
@@ -36,16 +40,46 @@ pub(super) struct Transaction {
     last: Option<bool>,
 }
 
+/// Offsets that a member commits.
+#[derive(Debug, Clone)]
+pub(super) struct OffsetCommit {
+    pub progress: ProgressByPartition,
+    /// Number of the input's partitions when the group was created, according to the member.
+    pub origin: i32,
+    /// Ends of the partitions of which the member found no offset, when it asked for them.
+    pub ends: Positions,
+}
+
+/// First commit of a partition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FirstCommit {
+    pub progress: Progress,
+    /// End of the partition when its member found no offset of it.
+    pub end_before: i64,
+    /// End of the partition when the commit took effect.
+    pub end_after: i64,
+}
+
 struct Open {
     since: Duration,
     touched: BTreeSet<(SimulatedTopic, i32)>,
-    offsets: Option<(ProgressByPartition, i32)>,
+    offsets: Option<OffsetCommit>,
     /// Decision to commit or to abort; the markers follow.
     decided: Option<bool>,
 }
 
 fn fenced() -> Fault {
     Fault::new(Remedy::Rebuild, "fenced: a producer with a newer epoch is there")
+}
+
+impl Transactions {
+    /// Returns the number of partitions that start after the end that an earlier member found.
+    pub(super) fn begun_again(&self) -> u64 {
+        let is_later = |(partition, first): &(&i32, &FirstCommit)| {
+            self.ends_when_new.get(partition).is_some_and(|end| *end < first.end_before.min(first.progress.offset))
+        };
+        self.starts.iter().filter(is_later).count() as u64
+    }
 }
 
 impl SimulatedCluster {
@@ -95,9 +129,9 @@ impl SimulatedCluster {
         id: &str,
         epoch: u32,
         now: Duration,
-        (positions, origin): (&ProgressByPartition, i32),
+        commit: OffsetCommit,
     ) -> Result<(), Fault> {
-        self.open(id, epoch, now)?.offsets = Some((positions.clone(), origin));
+        self.open(id, epoch, now)?.offsets = Some(commit);
         Ok(())
     }
 
@@ -127,8 +161,16 @@ impl SimulatedCluster {
         let Some(open) = &mut transaction.open else { return false };
         let Some(commit) = open.decided else { return false };
         // The offsets are taken before the partitions, so that a reader of offsets does not consider them written.
-        if let Some((offsets, origin)) = open.offsets.take() {
+        if let Some(OffsetCommit { progress: offsets, origin, ends }) = open.offsets.take() {
             if commit {
+                for (partition, progress) in &offsets {
+                    if !self.transactions.offsets.contains_key(partition) {
+                        let end_after = self.topics[&(SimulatedTopic::Input, *partition)].stable();
+                        let end_before = ends.get(partition).copied().unwrap_or(end_after);
+                        let first = FirstCommit { progress: *progress, end_before, end_after };
+                        self.transactions.starts.insert(*partition, first);
+                    }
+                }
                 let known = &mut self.transactions.offsets;
                 let is_back = |(partition, progress): (&i32, &Progress)| {
                     known.get(partition).is_some_and(|k| k.offset > progress.offset)

@@ -94,6 +94,9 @@ impl Schedule {
         let faults = [0.0, 0.01, 0.03, 0.1][random.random_range(0..4usize)];
         let (steps, partitions) = (random.random_range(150..500), random.random_range(1..4));
         config.sink.batch = random.random_range(1..20);
+        if random.random_bool(0.25) {
+            config.detector.start = StartPosition::Latest;
+        }
         Schedule {
             seed,
             defect,
@@ -175,6 +178,10 @@ pub(super) struct Totals {
     grown: u64,
     /// Number of these partitions that the group considered as added when it took them over.
     added: u64,
+    /// Number of records before the start of their partition.
+    before_start: u64,
+    /// Number of partitions whose first member ended before its commit, and records arrived until the next one.
+    begun_again: u64,
     /// Number of policy changes, and of records of excluded series.
     changes: u64,
     excluded: u64,
@@ -205,6 +212,8 @@ impl Totals {
         self.restored += other.restored;
         self.grown += other.grown;
         self.added += other.added;
+        self.before_start += other.before_start;
+        self.begun_again += other.begun_again;
         self.changes += other.changes;
         self.excluded += other.excluded;
     }
@@ -231,6 +240,8 @@ impl Totals {
             5 * self.restored,
             self.grown,
             self.added,
+            self.before_start,
+            5 * self.begun_again,
             self.changes,
             self.excluded,
         ];
@@ -284,6 +295,8 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
         restored: inner.cluster.database.restored,
         grown: (inner.cluster.partitions - schedule.partitions) as u64,
         added: inner.cluster.transactions.added.len() as u64,
+        before_start: inner.cluster.transactions.starts.values().map(|first| first.progress.offset as u64).sum(),
+        begun_again: inner.cluster.transactions.begun_again(),
         excluded: inner.cluster.transactions.offsets.values().map(|progress| progress.counts.excluded).sum(),
         changes: inner.cluster.epochs().values().map(|epochs| epochs.len() as u64 - 1).sum(),
         ..count(&mut inner.cluster)
