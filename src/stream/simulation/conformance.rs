@@ -1,6 +1,6 @@
-//! Runs the same script against the simulated log and against a real broker, over two members and two partitions. Both
-//! must give the same answers, so that the simulation cannot be more lenient than Kafka. The script calls every method
-//! of every trait, which the recorder checks. Needs the box: `tests/run`.
+//! Runs the same script against the simulated log and against a real broker, over two members and two partitions, and
+//! a third partition that is added. Both must give the same answers, so that the simulation cannot be more lenient than
+//! Kafka. The script calls every method of every trait, which the recorder checks. Needs the box: `tests/run`.
 
 mod recorder;
 mod worlds;
@@ -265,6 +265,47 @@ fn foreign_commit(world: &dyn ConformanceWorld, called: &CalledMethods, answers:
     six.leave(Duration::from_secs(10));
 }
 
+/// Tests a topic that gets a partition while a member is in the group.
+fn growth(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &mut Answers) {
+    let mut seven = world.recorded("e", "seven", called);
+    join(&mut seven, &[(0, 10), (1, 10)].into());
+    seven.resume(&BOTH).unwrap();
+    insist(|| seven.committed(&BOTH)).unwrap();
+    world.grow(HistoryTopic::Input);
+    answers.note("the member gives back for the added partition", change(&mut [&mut seven]));
+    answers.note("which is not lost either", seven.is_assignment_lost());
+    seven.unassign().unwrap();
+    answers.note("it has the added partition too", change(&mut [&mut seven]));
+    answers.note("no offset of the added partition", insist(|| seven.committed(&[2])));
+    answers.note("more partitions", insist(|| seven.identity()).unwrap().partitions);
+    answers.note("bounds of the added partition", insist(|| seven.bounds_of(HistoryTopic::Input, &[2])));
+    let state = insist(|| seven.bounds_of(HistoryTopic::State, &[2])).map_err(|fault| fault.remedy);
+    answers.note("no state of the added partition", state);
+    world.grow(HistoryTopic::State);
+    // A client may answer from its cached metadata at first, and the loop would ask again.
+    let deadline = Instant::now() + PATIENCE;
+    let state = loop {
+        match insist(|| seven.bounds_of(HistoryTopic::State, &[2])) {
+            Err(fault) if fault.remedy == Remedy::Rebuild && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => break other,
+        }
+    };
+    answers.note("state of the added partition", state);
+    seven.assign(&[(0, 10), (1, 10), (2, 0)].into()).unwrap();
+    seven.resume(&[0, 1, 2]).unwrap();
+    world.publish(2, 3);
+    answers.note("records of the added partition", poll_records(&mut seven, 3));
+    seven.begin().unwrap();
+    seven.send(record(OutputTopic::State(2), "added")).unwrap();
+    answers.note("a commit for it", insist(|| seven.commit(&progress(&[(0, 10), (1, 10), (2, 3)]))));
+    answers.note("its progress is known", insist(|| seven.committed(&[2])));
+    let ranges = insist(|| seven.bounds_of(HistoryTopic::State, &[2])).unwrap();
+    answers.note("its state can be read", read(&mut seven, HistoryTopic::State, &ranges));
+    seven.leave(Duration::from_secs(10));
+}
+
 /// Runs the script and checks that every method was called; returns the answers.
 fn script(world: &dyn ConformanceWorld) -> Vec<String> {
     let (called, mut answers) = (CalledMethods::default(), Answers(Vec::new()));
@@ -274,6 +315,7 @@ fn script(world: &dyn ConformanceWorld) -> Vec<String> {
     rebalance(world, &mut one, &called, &mut answers);
     fencing(world, one, &called, &mut answers);
     foreign_commit(world, &called, &mut answers);
+    growth(world, &called, &mut answers);
     assert_eq!(called.missing(), [""; 0], "methods that the script does not call");
     answers.0
 }

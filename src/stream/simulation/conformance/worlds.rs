@@ -1,8 +1,10 @@
 //! The two worlds of the script: the simulated log, and a real broker.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -12,7 +14,7 @@ use super::super::member::SimulatedClient;
 use super::super::stage::Scheduler;
 use super::recorder::{CalledMethods, RecordingClient};
 use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
-use crate::stream::client::TransactionalClient;
+use crate::stream::client::{HistoryTopic, TransactionalClient};
 use crate::stream::kafka::{KafkaTransactionalClient, MemberNames};
 
 /// Number of partitions of the input.
@@ -29,6 +31,12 @@ pub(super) trait ConformanceWorld {
     /// members.
     fn commit_as_another(&self, partition: i32, committed: i64, records: i64);
 
+    /// Adds a partition to the input or to the state topic.
+    fn grow(&self, topic: HistoryTopic);
+
+    /// Publishes records to a partition of the input.
+    fn publish(&self, partition: i32, records: i64);
+
     /// Creates a client whose calls are recorded.
     fn recorded(&self, member: &str, transactional_id: &str, called: &CalledMethods) -> RecordingClient {
         RecordingClient::new(self.client(member, transactional_id), called)
@@ -41,13 +49,9 @@ impl SimulatedWorld {
     pub(super) fn new() -> Self {
         let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(PARTITIONS), 0.0));
         stage.enter_first();
-        for (partition, offset) in (0..PARTITIONS).flat_map(|partition| (0..EVENTS).map(move |at| (partition, at))) {
-            let (key, value) = (None, Some(offset.to_string().into_bytes()));
-            let (headers, owner, fate) = (Vec::new(), String::new(), Fate::Committed);
-            let entry = LogEntry { key, value, headers, time: 0, fate, owner };
-            stage.look().cluster.partition(SimulatedTopic::Input, partition).entries.push(entry);
-        }
-        SimulatedWorld(stage)
+        let world = SimulatedWorld(stage);
+        (0..PARTITIONS).for_each(|partition| world.publish(partition, EVENTS));
+        world
     }
 }
 
@@ -58,6 +62,24 @@ impl ConformanceWorld for SimulatedWorld {
 
     fn commit_as_another(&self, partition: i32, _committed: i64, records: i64) {
         self.0.look().cluster.commit_as_another(partition, records);
+    }
+
+    fn grow(&self, topic: HistoryTopic) {
+        let mut inner = self.0.look();
+        let now = inner.now;
+        match topic {
+            HistoryTopic::State => inner.cluster.widen_state(),
+            _ => inner.cluster.grow(now, true),
+        }
+    }
+
+    fn publish(&self, partition: i32, records: i64) {
+        let (key, value) = (None, Some(b"event".to_vec()));
+        let (headers, owner, fate) = (Vec::new(), String::new(), Fate::Committed);
+        let entry = LogEntry { key, value, headers, time: 0, fate, owner };
+        let mut inner = self.0.look();
+        let entries = &mut inner.cluster.partition(SimulatedTopic::Input, partition).entries;
+        entries.resize(entries.len() + records as usize, entry);
     }
 }
 
@@ -70,7 +92,9 @@ impl RealWorld {
     pub(super) fn new() -> Self {
         let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("no box: run tests/run");
         let name = format!("conformance_{}", std::process::id());
-        let kafka = KafkaSettings { bootstrap_servers: servers.clone(), properties: [].into() };
+        // A member finds out about an added partition when its metadata are refreshed.
+        let refresh = "topic.metadata.refresh.interval.ms";
+        let kafka = KafkaSettings { bootstrap_servers: servers, properties: [(refresh.into(), "200".into())].into() };
         let topics = TopicSettings {
             raw_events: format!("{name}.raw"),
             anomalies: format!("{name}.anomalies"),
@@ -81,14 +105,9 @@ impl RealWorld {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(crate::stream::topics::create(&kafka, &topics)).unwrap();
-        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
-        for (partition, offset) in (0..PARTITIONS).flat_map(|partition| (0..EVENTS).map(move |at| (partition, at))) {
-            let value = offset.to_string();
-            let record = BaseRecord::<[u8], str>::to(&topics.raw_events).partition(partition).payload(&value);
-            producer.send(record).unwrap();
-        }
-        producer.flush(Duration::from_secs(20)).unwrap();
-        RealWorld { kafka, topics }
+        let world = RealWorld { kafka, topics };
+        (0..PARTITIONS).for_each(|partition| world.publish(partition, EVENTS));
+        world
     }
 
     fn group(&self) -> String {
@@ -118,5 +137,37 @@ impl ConformanceWorld for RealWorld {
         let offset = Offset::Offset(committed + records);
         list.add_partition_offset(&self.topics.raw_events, partition, offset).unwrap();
         other.commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    fn grow(&self, topic: HistoryTopic) {
+        let name = match topic {
+            HistoryTopic::State => &self.topics.state,
+            _ => &self.topics.raw_events,
+        };
+        let mut config = ClientConfig::new();
+        let admin: AdminClient<DefaultClientContext> =
+            config.set("bootstrap.servers", &self.kafka.bootstrap_servers).create().unwrap();
+        let count = PARTITIONS as usize + 1;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (more, options) = ([NewPartitions::new(name, count)], AdminOptions::new());
+        let grown = runtime.block_on(admin.create_partitions(&more, &options)).unwrap();
+        assert_eq!(grown, [Ok(name.clone())]);
+        // The answer arrives before all brokers know the partition.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while crate::stream::topics::partitions(&self.kafka, name).unwrap() != Some(count) {
+            assert!(Instant::now() < deadline, "the partition was not added");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn publish(&self, partition: i32, records: i64) {
+        let mut config = ClientConfig::new();
+        // An earlier producer may not know of the partition yet.
+        let producer: BaseProducer = config.set("bootstrap.servers", &self.kafka.bootstrap_servers).create().unwrap();
+        for _ in 0..records {
+            let record = BaseRecord::<[u8], str>::to(&self.topics.raw_events).partition(partition).payload("event");
+            producer.send(record).unwrap();
+        }
+        producer.flush(Duration::from_secs(20)).unwrap();
     }
 }
