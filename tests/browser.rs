@@ -12,7 +12,7 @@ use super::common::{Case, Process, event, free_port, root, wait_for};
 use super::dashboard::{Stage, ago, anomaly};
 
 /// Timeout for a page to refresh, at an interval of one second.
-const REFRESH: Duration = Duration::from_secs(20);
+const REFRESH: Duration = Duration::from_secs(60);
 
 /// A browser with its own window, which ends with the test.
 pub struct Browser {
@@ -66,7 +66,7 @@ impl Browser {
         let capabilities = json!({"goog:chromeOptions": options}).as_object().unwrap().clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut client = None;
-        wait_for("the browser", Duration::from_secs(60), || {
+        wait_for("the browser", Duration::from_secs(120), || {
             let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
             builder.capabilities(capabilities.clone());
             client = runtime.block_on(builder.connect(&format!("http://127.0.0.1:{port}"))).ok();
@@ -441,7 +441,7 @@ fn from_the_producer_to_the_page_its_explanation_a_review_and_an_export() {
     case.produce((0..40).map(|i| event("pump-0042", 20.0 + f64::from(i % 3))));
     case.produce([event("pump-0042", 99.0)]);
     // The table is not there before the first row is: the next refresh shows it, or the reader's own.
-    wait_for("the row", Duration::from_secs(60), || {
+    wait_for("the row", Duration::from_secs(120), || {
         browser.go(&format!("http://{listen}/"));
         browser.value(&main("pump-0042")) == json!(true)
     });

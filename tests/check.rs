@@ -19,7 +19,7 @@ use rdkafka::client::DefaultClientContext;
 
 use super::common::{Case, Ended, Parts, Sent, event, program, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 // ---- Files ----
 

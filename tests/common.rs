@@ -296,7 +296,7 @@ impl Case {
         }
         // A broker that has just started does not know its groups yet.
         let mut offsets = consumer.committed_offsets(list.clone(), Duration::from_secs(20));
-        wait_for("the committed offsets", Duration::from_secs(60), || {
+        wait_for("the committed offsets", Duration::from_secs(120), || {
             if offsets.is_err() {
                 offsets = consumer.committed_offsets(list.clone(), Duration::from_secs(20));
             }
@@ -448,7 +448,7 @@ pub fn free_port() -> u16 {
 /// Waits for a condition, for at most a minute and a half.
 #[track_caller]
 pub fn wait(what: &str, condition: impl FnMut() -> bool) {
-    wait_for(what, Duration::from_secs(90), condition);
+    wait_for(what, Duration::from_secs(180), condition);
 }
 
 #[track_caller]
@@ -528,7 +528,7 @@ impl Manager {
 
     #[track_caller]
     pub fn wait(&self, line: &str) {
-        wait_for(&format!("{line} to the service manager"), Duration::from_secs(30), || self.has(line));
+        wait_for(&format!("{line} to the service manager"), Duration::from_secs(90), || self.has(line));
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use super::common::{Case, Ended, Manager, Parts, Process, Sent, event, free_port, get, program, root, wait_for};
 
 /// Timeout for everything that a role or a command does in these tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const EVENTS: usize = 300;
 
 /// Settings of a small detector without a database.
@@ -85,7 +85,7 @@ fn a_detector_without_a_broker_is_ready_but_degraded_after_the_timeout_and_stops
         body.starts_with("degraded: worker-0: ") && manager.has(&format!("STATUS={}", body.trim()))
     });
     detector.signal(Signal::TERM);
-    assert_eq!(detector.exit(Duration::from_secs(4)).code(), Some(0), "{}", detector.log());
+    assert_eq!(detector.exit(Duration::from_secs(15)).code(), Some(0), "{}", detector.log());
     manager.wait("STOPPING=1");
 }
 

@@ -308,13 +308,13 @@ fn a_database_that_is_restored_or_replaced_under_a_running_detector_gets_its_row
     let done =
         tool(&case, "psql", None).args(["-q", "-v", "ON_ERROR_STOP=1", "-f", dump.to_str().unwrap()]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    wait_for("the rows that the copy lacks", Duration::from_secs(40), || case.count("anomalies") == all);
+    wait_for("the rows that the copy lacks", Duration::from_secs(90), || case.count("anomalies") == all);
     assert!(detector.log().contains("the database is behind what this sink had stored"), "{}", detector.log());
     wait("the condition to end", || ready(&detector).0 == 200);
     // An empty one in its place.
     wait("the schema to go", || drop_schema(&case));
     case.ok(&["migrate"]);
-    wait_for("all rows in the new database", Duration::from_secs(40), || case.count("anomalies") == all);
+    wait_for("all rows in the new database", Duration::from_secs(90), || case.count("anomalies") == all);
     assert_eq!(case.count("sink_rejects"), 0);
 }
 

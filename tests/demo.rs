@@ -12,9 +12,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::common::{Ended, Process, free_port, get, program, wait_for};
 
 /// Timeout from the signal to the exit.
-const END: Duration = Duration::from_secs(5);
+const END: Duration = Duration::from_secs(20);
 /// Timeout from the start to the first anomalies.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 
 struct Demo {
     process: Process,

@@ -74,7 +74,7 @@ fn dashboard(case: &Case, settings: &[(&str, &str)]) -> (Process, u16) {
     let mut settings = settings.to_vec();
     settings.push(("DASHBOARD__LISTEN", &listen));
     let process = case.role("dashboard", &settings);
-    wait_for("the pages", Duration::from_secs(30), || process.log().contains("pages on"));
+    wait_for("the pages", Duration::from_secs(90), || process.log().contains("pages on"));
     (process, port)
 }
 
@@ -156,7 +156,7 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
     );
     certificate(dir, "second");
     process.signal(rustix::process::Signal::HUP);
-    wait_for("the new certificate", Duration::from_secs(20), || secret(port, &get("/login", "")).1 == "second");
+    wait_for("the new certificate", Duration::from_secs(90), || secret(port, &get("/login", "")).1 == "second");
     let good = std::fs::read(&key).unwrap();
     let locked = PKey::private_key_from_pem(&good).unwrap();
     let locked = locked.private_key_to_pem_pkcs8_passphrase(openssl::symm::Cipher::aes_256_cbc(), b"secret").unwrap();
@@ -164,7 +164,7 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
     let refused = |reason: &str| {
         let before = process.log().matches("the old one stays in use").count();
         process.signal(rustix::process::Signal::HUP);
-        wait_for(reason, Duration::from_secs(20), || {
+        wait_for(reason, Duration::from_secs(90), || {
             process.log().matches("the old one stays in use").count() > before && process.log().contains(reason)
         });
         assert_eq!(secret(port, &get("/login", "")).1, "second", "{reason}");
@@ -201,7 +201,7 @@ fn hsts_follows_the_setting_and_a_certificate_that_expires_is_reported() {
             assert!(!process.log().contains("certificate_expires"), "{}", process.log());
             continue;
         };
-        wait_for("the condition", Duration::from_secs(20), || {
+        wait_for("the condition", Duration::from_secs(90), || {
             process.get("/metrics").is_some_and(|(_, text)| {
                 text.contains("code=\"certificate_expires\"") && text.contains(&format!("severity=\"{severity}\""))
             })
@@ -270,7 +270,7 @@ fn ten_thousand_idle_connections_block_no_other_client() {
 
 /// Waits until the process has this status and reports this text.
 fn wait_readiness(process: &Process, status: u16, words: &str) {
-    wait_for(words, Duration::from_secs(60), || {
+    wait_for(words, Duration::from_secs(120), || {
         process.get("/readyz").is_some_and(|(code, text)| code == status && text.contains(words))
     });
 }

@@ -231,7 +231,7 @@ fn a_producer_whose_broker_dies_has_a_bounded_queue_and_a_stop_reports_what_was_
     });
     assert!(producer.mebibytes("VmHWM:") < 256, "{} MiB", producer.mebibytes("VmHWM:"));
     producer.signal(rustix::process::Signal::TERM);
-    assert_eq!(producer.exit(Duration::from_secs(4)).code(), Some(69));
+    assert_eq!(producer.exit(Duration::from_secs(15)).code(), Some(69));
     let log = producer.log();
     let report =
         log.split_once(" events were not delivered in time and 0 were refused").unwrap_or_else(|| panic!("{log}"));

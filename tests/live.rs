@@ -68,11 +68,11 @@ impl Reader {
     }
 
     fn wait(&self, rows: usize) {
-        wait_for(&format!("{rows} rows"), Duration::from_secs(20), || self.count() >= rows);
+        wait_for(&format!("{rows} rows"), Duration::from_secs(90), || self.count() >= rows);
     }
 
     fn end(&self) {
-        wait_for("the stream to end", Duration::from_secs(20), || self.0.lock().unwrap().has_ended);
+        wait_for("the stream to end", Duration::from_secs(90), || self.0.lock().unwrap().has_ended);
     }
 }
 
@@ -82,7 +82,7 @@ fn every_row_comes_once_over_restarts_of_the_server() {
     let row = |i: i64| anomaly("pump", i, ago(5), 24.0);
     let reader = Reader::default();
     reader.open(stage.address, "");
-    wait_for("the first message", Duration::from_secs(20), || !reader.0.lock().unwrap().id.is_empty());
+    wait_for("the first message", Duration::from_secs(90), || !reader.0.lock().unwrap().id.is_empty());
     (1..4).for_each(|i| stage.insert(&row(i)));
     reader.wait(3);
     for round in 0..3 {
@@ -109,7 +109,7 @@ fn a_stream_contains_only_matching_rows_and_health_messages() {
     let (all, one) = (Reader::default(), Reader::default());
     all.open(stage.address, "?live=off&span=1h");
     one.open(stage.address, "?device=press%2F1&severity=critical");
-    wait_for("both", Duration::from_secs(20), || {
+    wait_for("both", Duration::from_secs(90), || {
         [&all, &one].iter().all(|reader| reader.0.lock().unwrap().kinds.contains_key("health"))
     });
     stage.insert(&anomaly("press/1", 1, ago(5), 24.0));

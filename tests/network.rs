@@ -189,7 +189,7 @@ fn a_full_disk_under_postgresql_stops_the_sink_only_and_costs_only_time() {
     eprintln!("the full disk was noticed after {took:?}");
     case.produce(events(91, 100, 20_000, 500));
     let done = || case.committed() == 60_000;
-    wait_for("the detector to judge on", Duration::from_secs(60), done);
+    wait_for("the detector to judge on", Duration::from_secs(120), done);
     drop(file);
     std::fs::remove_file(&filler).unwrap();
     // It may have stopped by itself, as it does when it cannot write its log.

@@ -47,7 +47,7 @@ impl Site {
         });
         let mut command = start(dir.path(), outer, stage.address.port());
         let proxy = Process::start(&mut command, dir.path().join("proxy.log"), outer);
-        wait_for("the proxy", Duration::from_secs(30), || TcpStream::connect(("127.0.0.1", outer)).is_ok());
+        wait_for("the proxy", Duration::from_secs(90), || TcpStream::connect(("127.0.0.1", outer)).is_ok());
         Site { stage, proxy, _dir: dir }
     }
 

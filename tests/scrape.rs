@@ -29,7 +29,7 @@ fn roles(case: &Case) -> [Process; 3] {
     let detector = case.detector("a", &[]);
     case.produce((0..40).map(|i| event("pump-0042", 20.0 + f64::from(i % 3))));
     case.produce([event("pump-0042", 99.0)]);
-    wait_for("the anomaly", Duration::from_secs(60), || {
+    wait_for("the anomaly", Duration::from_secs(120), || {
         detector.metric("anomaly_anomalies_total{") > 0.0 || {
             detector
                 .get("/metrics")
@@ -41,7 +41,7 @@ fn roles(case: &Case) -> [Process; 3] {
     let producer = case.role("producer", &[("PRODUCER__RATE", "1")]);
     // The dashboard asks itself, the producer publishes.
     for (role, metric) in [(&dashboard, "anomaly_requests_total"), (&producer, "anomaly_published_total")] {
-        wait_for(metric, Duration::from_secs(30), || {
+        wait_for(metric, Duration::from_secs(90), || {
             role.get("/metrics").is_some_and(|(_, text)| text.contains(metric))
         });
     }
@@ -120,7 +120,7 @@ fn promtool_finds_nothing_wrong_and_prometheus_scrapes_every_role() {
     command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
     let _server = Process::start(&mut command, dir.join("prometheus.log"), port);
     for query in ["sum(up)", "count(anomaly_build_info)"] {
-        wait_for(query, Duration::from_secs(30), || {
+        wait_for(query, Duration::from_secs(90), || {
             let answer = super::common::get(port, &format!("/api/v1/query?query={query}"));
             answer.is_some_and(|(_, text)| text.contains(",\"3\"]"))
         });

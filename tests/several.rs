@@ -12,7 +12,7 @@ use crate::common::{Case, Process, Sent, free_port, get, wait};
 use crate::oracle::Oracle;
 use crate::pipeline::wait_done;
 
-const STOP: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(30);
 
 /// A record of three devices, by its number: an object of sensors of which some have no reading, and some a wrong one.
 fn sensors(random: &mut Xoshiro256PlusPlus, i: i64) -> Value {
