@@ -59,6 +59,8 @@ pub struct CoverageRow {
     pub learning: u64,
     /// Number of rejected records.
     pub rejected: u64,
+    /// Number of values of excluded series.
+    pub excluded: u64,
 }
 
 /// The last heartbeat of one partition.

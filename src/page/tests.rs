@@ -82,6 +82,8 @@ struct ArchiveFacts {
     /// Whether no anomaly has a time in any range.
     is_empty: bool,
     outside: Outside,
+    /// Names and values of the settings of every hash.
+    settings: Option<Vec<(String, String)>>,
     fresh: u64,
     known: Option<Known>,
     refused: u64,
@@ -178,12 +180,12 @@ impl ReportQueries for Fake {
         self.check()?;
         if let Some(rows) = &self.facts.coverage {
             let row = |(at, tally): &(i64, Tally)| {
-                let Tally { judged, learning, rejected, .. } = *tally;
-                CoverageRow { minute: minute(*at), judged, learning, rejected }
+                let Tally { judged, learning, rejected, excluded, .. } = *tally;
+                CoverageRow { minute: minute(*at), judged, learning, rejected, excluded }
             };
             return Ok(rows.iter().map(row).collect());
         }
-        Ok(vec![CoverageRow { minute: minute(3), judged: self.judged, learning: 9, rejected: 0 }])
+        Ok(vec![CoverageRow { minute: minute(3), judged: self.judged, learning: 9, rejected: 0, excluded: 0 }])
     }
     fn activity(&self, _: Timestamp, _: i64) -> Result<Vec<ActivityRow>, NoAnswer> {
         self.check()?;
@@ -206,7 +208,8 @@ impl ReportQueries for Fake {
     }
     fn settings(&self, _: &str) -> Result<Option<Vec<(String, String)>>, NoAnswer> {
         self.check()?;
-        Ok(Some(vec![("threshold".into(), "3.0".into()), ("min_samples".into(), "30".into())]))
+        let plain = || vec![("threshold".into(), "3.0".into()), ("min_samples".into(), "30".into())];
+        Ok(Some(self.facts.settings.clone().unwrap_or_else(plain)))
     }
     fn refused(&self, _: Timestamp) -> Result<u64, NoAnswer> {
         self.check()?;

@@ -13,6 +13,8 @@ pub(crate) const HEIGHT: f64 = 132.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 112.0;
 const MINUTE: i64 = 60_000;
+/// Classes of time in which all values were of excluded series: a plain box with an outline.
+const EXCLUDED: &str = "hb hl";
 
 /// What the detector did with the events of a time range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +25,10 @@ pub(crate) enum Coverage {
     Mostly,
     /// Values arrived, and all of them were learned.
     Learning,
-    /// Records arrived, and all of them were rejected.
+    /// Records arrived, and all of them were rejected or of excluded series, most of them rejected.
     Rejected,
+    /// Records arrived, and all of them were of excluded series or rejected, most of them of excluded series.
+    Excluded,
     /// Values with other event times were judged then.
     Elsewhere,
     /// No judged value is known.
@@ -75,7 +79,8 @@ pub(crate) fn runs(
             Some(row) if row.judged > 0 => Coverage::Judged,
             Some(row) if row.learning > 0 => Coverage::Learning,
             _ if arrived.is_some_and(|row| row.activity.tally.judged > 0) => Coverage::Elsewhere,
-            Some(row) if row.rejected > 0 => Coverage::Rejected,
+            Some(row) if row.rejected > row.excluded => Coverage::Rejected,
+            Some(row) if row.excluded > 0 => Coverage::Excluded,
             _ if is_reporting && start + grain + MINUTE > now.millis() => Coverage::Pending,
             _ => Coverage::Missing,
         };
@@ -87,6 +92,11 @@ pub(crate) fn runs(
         start += grain;
     }
     runs
+}
+
+/// Returns whether a part of the range needs the legend of excluded series.
+pub(crate) fn has_excluded(runs: &[CoverageRun]) -> bool {
+    runs.iter().any(|run| run.state == Coverage::Excluded)
 }
 
 /// The data of the chart.
@@ -165,7 +175,8 @@ impl MinuteChart<'_> {
             (Coverage::Mostly, "and mostly learning"),
             (Coverage::Learning, "only learning"),
             (Coverage::Elsewhere, "judged with other times"),
-            (Coverage::Rejected, "all rejected"),
+            (Coverage::Rejected, "only rejected"),
+            (Coverage::Excluded, "only excluded"),
         ] {
             if percent(state) > 0.0 {
                 text += &format!(", {words} in {:.0} %", percent(state));
@@ -189,7 +200,8 @@ impl MinuteChart<'_> {
                 Coverage::Missing => ("hatch", "not judged"),
                 Coverage::Learning => ("learn", "learning"),
                 Coverage::Mostly => ("learn", "mostly learning"),
-                Coverage::Rejected => ("hatch", "all rejected"),
+                Coverage::Rejected => ("hatch", "rejected"),
+                Coverage::Excluded => ("hb", "excluded"),
                 Coverage::Elsewhere => ("", "judged, with other times"),
                 Coverage::Judged | Coverage::Pending => continue,
             };
@@ -247,6 +259,7 @@ impl MinuteChart<'_> {
                 Coverage::Learning | Coverage::Mostly => "learning",
                 Coverage::Elsewhere => "cov other",
                 Coverage::Missing | Coverage::Rejected => "hatch",
+                Coverage::Excluded => EXCLUDED,
                 Coverage::Pending => continue,
             };
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
@@ -269,11 +282,14 @@ impl MinuteChart<'_> {
         );
         let first = self.runs.iter().position(|run| !matches!(run.state, Coverage::Missing | Coverage::Pending));
         let first = first.unwrap_or(usize::MAX);
-        for run in
-            self.runs.iter().skip(first).filter(|run| matches!(run.state, Coverage::Missing | Coverage::Rejected))
-        {
+        for run in self.runs.iter().skip(first) {
+            let class = match run.state {
+                Coverage::Missing | Coverage::Rejected => "hatch",
+                Coverage::Excluded => EXCLUDED,
+                _ => continue,
+            };
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
-            let _ = write!(svg, "<rect class=\"hatch\" x=\"{x}\" width=\"{w}\" y=\"5\" height=\"12\"/>");
+            let _ = write!(svg, "<rect class=\"{class}\" x=\"{x}\" width=\"{w}\" y=\"5\" height=\"12\"/>");
         }
         let width = 1.0 / self.bins.count.max(1) as f64;
         for (bin, count) in cells {
@@ -355,7 +371,7 @@ mod tests {
     }
 
     fn row(minute: i64, judged: u64, learning: u64) -> CoverageRow {
-        CoverageRow { minute: at(minute), judged, learning, rejected: 0 }
+        CoverageRow { minute: at(minute), judged, learning, rejected: 0, excluded: 0 }
     }
 
     const BINS: fn() -> Bins = || Bins { from: at(100), width: MINUTE, count: 10 };
@@ -387,6 +403,26 @@ mod tests {
         let svg = MinuteChart { bins: &BINS(), counts: &[], runs: &runs }.coverage();
         assert!(svg.contains("judged in 10 % of this time, and mostly learning in 10 %"), "{svg}");
         assert!(svg.contains("class=\"cov other\"") && svg.contains("class=\"learning\""), "{svg}");
+    }
+
+    #[test]
+    fn minutes_of_excluded_series_only_look_neither_judged_nor_missing_and_have_their_name() {
+        let all = |judged, rejected, excluded| CoverageRow { rejected, excluded, ..row(0, judged, 0) };
+        let kinds = [all(9, 0, 0), all(0, 0, 7), all(0, 0, 7), all(0, 3, 7), all(0, 9, 7), all(1, 0, 7)];
+        let rows = (102..).zip(kinds).map(|(minute, row)| CoverageRow { minute: at(minute), ..row });
+        let runs = runs(&BINS(), &rows.collect::<Vec<_>>(), &[], at(200), true);
+        use Coverage::*;
+        let states = runs.iter().map(|run| run.state).collect::<Vec<_>>();
+        assert_eq!(states, [Missing, Judged, Excluded, Rejected, Judged, Missing]);
+        assert!(has_excluded(&runs) && !has_excluded(&runs[..2]));
+        let chart = MinuteChart { bins: &BINS(), counts: &[], runs: &runs };
+        let (ribbon, bars, lane) = (chart.coverage(), chart.bars(), chart.lane(&[]));
+        assert!(ribbon.contains("only rejected in 10 %, only excluded in 30 %"), "{ribbon}");
+        let place = "x=\"30.00%\" width=\"30.00%\"";
+        for svg in [&ribbon, &bars, &lane] {
+            assert!(svg.contains(&format!("<rect class=\"hb hl\" {place}")), "{svg}");
+        }
+        assert!(bars.contains(&format!("<rect class=\"hb\" {place}")) && bars.contains(">excluded</text>"), "{bars}");
     }
 
     #[test]

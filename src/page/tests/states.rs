@@ -221,6 +221,65 @@ fn quiet_learning_and_stopped_never_look_alike() {
 }
 
 #[test]
+fn overrides_are_a_table_that_shows_foreign_text_as_text_and_an_unknown_form_as_it_is() {
+    let detection = |value: String| {
+        let settings = Some(vec![("threshold".into(), "3.0".into()), ("override".into(), value)]);
+        let facts = ArchiveFacts { settings, ..ArchiveFacts::default() };
+        let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
+        let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
+        let (response, body) = get(&handler, "/detection");
+        assert_eq!(response.status, 200, "{body}");
+        assert!(!body.contains("<script>alert") && !body.contains('\u{202e}'), "{body}");
+        body
+    };
+    let body = detection(
+        serde_json::json!([
+            { "device": "pump-*", "threshold": 4.5, "method": "ewma" },
+            { "device": HOSTILE, "metric": "noise", "enabled": false, "season": { "days": 7 } },
+            { "metric": "temp*" },
+        ])
+        .to_string(),
+    );
+    let table = body.split("id=\"h-overrides-1\"").nth(1).unwrap();
+    let (_, rows) = table.split_once("<tbody>").unwrap();
+    let rows = rows.split_once("</tbody>").unwrap().0.split("</tr>").map(|row| {
+        let cells = row.split("</td>").map(|cell| plain(cell).replace(['\u{2068}', '\u{2069}'], ""));
+        cells.filter(|cell| !cell.is_empty()).collect::<Vec<_>>()
+    });
+    let rows = rows.filter(|row| !row.is_empty()).collect::<Vec<_>>();
+    let hostile = plain(&crate::page::chart::escape(&crate::foreign::text(HOSTILE).to_string()));
+    assert_eq!(rows[0], ["pump-*", "*", "method = ewma, threshold = 4.5"]);
+    assert_eq!(rows[1], [hostile.as_str(), "noise", "enabled = false, season = {&quot;days&quot;:7}"]);
+    assert_eq!(rows[2..], [vec!["*", "temp*", "nothing"]]);
+    assert!(!plain(&body).contains("override ["), "{body}");
+    // A later version may store another form; it must not break the page.
+    let body = detection(format!("{{\"{}\": 1}}", HOSTILE.replace(['"', '\\'], "")));
+    assert!(body.contains("<dt>\u{2068}override\u{2069}</dt>") && !body.contains("h-overrides"), "{body}");
+}
+
+#[test]
+fn minutes_of_excluded_series_are_drawn_and_named_on_the_detection_page_and_the_overview() {
+    let excluded = Tally { excluded: 9, ..Tally::default() };
+    let facts = || ArchiveFacts {
+        coverage: Some((0..10).map(|at| (at, excluded)).collect()),
+        activity: Some(vec![]),
+        is_empty: true,
+        ..ArchiveFacts::default()
+    };
+    for (url, facts, is_named) in [
+        ("/detection?span=1h", facts(), true),
+        ("/", facts(), true),
+        ("/detection?span=1h", ArchiveFacts::default(), false),
+        ("/", ArchiveFacts::default(), false),
+    ] {
+        let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
+        let (_, body) = get(&app(fake, options(Access::Open { is_anywhere: true })).unwrap(), url);
+        assert_eq!(body.contains("</svg>excluded</span>"), is_named, "{url}: {body}");
+        assert_eq!(body.contains("only excluded in"), is_named, "{url}: {body}");
+    }
+}
+
+#[test]
 fn an_outage_shows_the_last_data_with_its_date_and_ends_by_itself() {
     let (fake, handler) = pages(1.0, 9);
     assert_eq!(header(&get(&handler, "/").0, "x-stale"), None);

@@ -24,6 +24,8 @@ const SPAN: Span = Span::Day;
 /// Number of days for which precision is shown.
 const DAYS: i64 = 30;
 const DAY: i64 = 86_400_000;
+/// Name under which the detector stores the overrides of its settings.
+const OVERRIDES: &str = "override";
 
 /// The page `/detection`, about the detectors
 pub(crate) struct Detection;
@@ -94,6 +96,7 @@ struct Content {
     conditions: Vec<Condition>,
     others: Vec<[String; 3]>,
     ribbon: String,
+    has_excluded: bool,
     clock: String,
     partitions: Vec<PartitionLine>,
     settings: Vec<Settings>,
@@ -131,6 +134,16 @@ struct PartitionLine {
 struct Settings {
     hash: String,
     pairs: Vec<[String; 2]>,
+    overrides: Vec<OverrideLine>,
+}
+
+/// An override as a row of the table.
+#[derive(Serialize)]
+struct OverrideLine {
+    device: String,
+    metric: String,
+    /// The settings that it replaces, such as `threshold = 4`.
+    sets: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -190,6 +203,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, 
             .map(|(group, topic, last)| [named(group), named(topic), timed(*last, TimeForm::Moment, now)])
             .collect(),
         ribbon: chart.coverage(),
+        has_excluded: minutes::has_excluded(&runs),
         clock: minutes::clock(&data.bins, end),
         partitions: data.reports.status.iter().map(|row| partition(row, &current, now)).collect(),
         settings: data.settings.iter().map(settings).collect(),
@@ -233,7 +247,29 @@ fn partition(row: &StatusRow, current: &Current<'_>, now: Timestamp) -> Partitio
 
 fn settings((hash, pairs): &(String, Vec<(String, String)>)) -> Settings {
     let hash = hash.get(..12).unwrap_or(hash).to_owned();
-    Settings { hash, pairs: pairs.iter().map(|(name, value)| [isolated(name), isolated(value)]).collect() }
+    let mut set = Settings { hash, pairs: Vec::new(), overrides: Vec::new() };
+    for (name, value) in pairs {
+        match overrides(value).filter(|_| name == OVERRIDES) {
+            Some(lines) => set.overrides = lines,
+            None => set.pairs.push([isolated(name), isolated(value)]),
+        }
+    }
+    set
+}
+
+/// Reads the overrides from JSON; returns `None` if they have another form. A key that this program does not know is
+/// shown as it is, because a newer detector may have written it.
+fn overrides(json: &str) -> Option<Vec<OverrideLine>> {
+    let tables = serde_json::from_str::<Vec<serde_json::Map<String, serde_json::Value>>>(json).ok()?;
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let pattern = |table: &serde_json::Map<_, _>, name| isolated(&table.get(name).map_or_else(|| "*".into(), text));
+    let sets = |table: &serde_json::Map<String, _>| {
+        let limits = table.iter().filter(|(name, _)| *name != "device" && *name != "metric");
+        limits.map(|(name, value)| isolated(&format!("{name} = {}", text(value)))).collect()
+    };
+    let line =
+        |table| OverrideLine { device: pattern(table, "device"), metric: pattern(table, "metric"), sets: sets(table) };
+    Some(tables.iter().map(line).collect())
 }
 
 fn line(of: &Quality) -> QualityLine {

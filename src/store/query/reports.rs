@@ -24,12 +24,14 @@ impl ReportQueries for PostgresArchive {
     fn coverage(&self, from: Timestamp, to: Timestamp, grain: i64) -> Result<Vec<CoverageRow>, NoAnswer> {
         self.ask(|client| {
     let sql = "select date_bin(make_interval(secs => $3), minute, $1), sum(judged)::bigint, sum(learning)::bigint, \
-               sum(rejected)::bigint from coverage where minute >= $1 and minute < $2 group by 1 order by 1";
+               sum(rejected)::bigint, sum(excluded)::bigint from coverage where minute >= $1 and minute < $2 group by 1 order by 1";
     let rows = client.query(sql, &[&from.to_time(), &to.to_time(), &(grain.max(1) as f64 / 1000.0)])?;
     let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
     let line = |row| {
         let minute = Timestamp::from(get::<OffsetDateTime>(row, 0)?);
-        Ok(CoverageRow { minute, judged: whole(row, 1)?, learning: whole(row, 2)?, rejected: whole(row, 3)? })
+        let [judged, learning, rejected, excluded] =
+            [whole(row, 1)?, whole(row, 2)?, whole(row, 3)?, whole(row, 4)?];
+        Ok(CoverageRow { minute, judged, learning, rejected, excluded })
     };
     rows.iter().map(line).collect()
         })
