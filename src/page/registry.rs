@@ -70,7 +70,7 @@ impl Pages {
         }
         let (data, taken) = self.overview.cache().peek(&PageQuery::default(), ALARM)?;
         let banner = verdict::of(site, &data, &PageQuery::default(), taken);
-        matches!(banner.tone, Tone::Degraded | Tone::Stopped).then(|| banner.sentence())
+        matches!(banner.tone, Tone::Degraded | Tone::Stopped | Tone::Unknown).then(|| banner.sentence())
     }
 
     /// Returns the state of the detection in the last hour, or why it is not known.

@@ -311,6 +311,11 @@ fn send(handler: &Arc<Handler>, request: Request) -> (Response, String) {
     (response, String::from_utf8(body).unwrap())
 }
 
+/// Returns the title of a page.
+fn title(body: &str) -> &str {
+    body.split("<title>").nth(1).unwrap().split("</title>").next().unwrap()
+}
+
 /// Returns a page's text without its elements.
 fn plain(html: &str) -> String {
     let parts = html.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text));

@@ -36,8 +36,7 @@ pub(crate) fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterat
         let y = y(times);
         let _ = write!(svg, "<line class=\"{class}\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
     }
-    let first =
-        runs.iter().position(|run| !matches!(run.state, Coverage::Missing | Coverage::Pending)).unwrap_or(usize::MAX);
+    let first = runs.iter().position(|run| run.state.has_events()).unwrap_or(usize::MAX);
     for run in runs.iter().skip(first).filter(|run| matches!(run.state, Coverage::Missing | Coverage::Excluded)) {
         let (x, w) = (Percent(run.start), Percent(run.end - run.start));
         let _ = write!(svg, "<rect class=\"hatch\" x=\"{x}\" width=\"{w}\" y=\"4\" height=\"62\"/>");

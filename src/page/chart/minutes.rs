@@ -33,8 +33,17 @@ pub(crate) enum Coverage {
     Elsewhere,
     /// No judged value is known.
     Missing,
+    /// No detector reports, and no event of the whole range is known.
+    Unknown,
     /// The time is too recent to be known.
     Pending,
+}
+
+impl Coverage {
+    /// Returns whether events are known to have arrived.
+    pub(crate) fn has_events(self) -> bool {
+        !matches!(self, Coverage::Missing | Coverage::Unknown | Coverage::Pending)
+    }
 }
 
 /// A part of the range that has one state.
@@ -90,6 +99,10 @@ pub(crate) fn runs(
             _ => runs.push(CoverageRun { start: share(start), end, state }),
         }
         start += grain;
+    }
+    match runs.as_mut_slice() {
+        [all] if all.state == Coverage::Missing && !is_reporting => all.state = Coverage::Unknown,
+        _ => {}
     }
     runs
 }
@@ -169,6 +182,9 @@ impl MinuteChart<'_> {
 
     /// Describes the ribbon in words, for screen readers.
     fn words(&self) -> String {
+        if self.runs.iter().any(|run| run.state == Coverage::Unknown) {
+            return "it is not known whether values were judged".to_owned();
+        }
         let percent = |state| self.share(state) * 100.0;
         let mut text = format!("values were judged in {:.0} % of this time", percent(Coverage::Judged));
         for (state, words) in [
@@ -191,13 +207,14 @@ impl MinuteChart<'_> {
 
     /// Draws gaps over the whole height, with a name if there is space for it.
     fn behind(&self, svg: &mut String) {
-        let first = self.runs.iter().position(|run| !matches!(run.state, Coverage::Missing | Coverage::Pending));
+        let first = self.runs.iter().position(|run| run.state.has_events());
         for (i, run) in self.runs.iter().enumerate() {
             let width = run.end - run.start;
             let (class, name) = match run.state {
                 // Before the first event nothing is missing, and the ribbon is sufficient.
                 Coverage::Missing if first.is_none_or(|first| i < first) => ("", "no events"),
                 Coverage::Missing => ("hatch", "not judged"),
+                Coverage::Unknown => ("", "not known"),
                 Coverage::Learning => ("learn", "learning"),
                 Coverage::Mostly => ("learn", "mostly learning"),
                 Coverage::Rejected => ("hatch", "rejected"),
@@ -258,7 +275,7 @@ impl MinuteChart<'_> {
                 Coverage::Judged => "cov",
                 Coverage::Learning | Coverage::Mostly => "learning",
                 Coverage::Elsewhere => "cov other",
-                Coverage::Missing | Coverage::Rejected => "hatch",
+                Coverage::Missing | Coverage::Unknown | Coverage::Rejected => "hatch",
                 Coverage::Excluded => EXCLUDED,
                 Coverage::Pending => continue,
             };
@@ -280,7 +297,7 @@ impl MinuteChart<'_> {
             "<svg class=\"chart\" width=\"100%\" height=\"24\" role=\"img\" aria-label=\"{total} anomalies, {critical} critical\">\
              <line class=\"grid\" x2=\"100%\" y1=\"19.5\" y2=\"19.5\"/>"
         );
-        let first = self.runs.iter().position(|run| !matches!(run.state, Coverage::Missing | Coverage::Pending));
+        let first = self.runs.iter().position(|run| run.state.has_events());
         let first = first.unwrap_or(usize::MAX);
         for run in self.runs.iter().skip(first) {
             let class = match run.state {

@@ -57,6 +57,45 @@ fn a_degrading_condition_is_the_headline_a_notice_is_shown_and_a_stale_one_is_no
 }
 
 #[test]
+fn before_the_first_heartbeat_the_pages_say_that_the_state_is_not_known_and_not_that_it_stopped() {
+    let facts = |conditions| ArchiveFacts {
+        status: Some(vec![]),
+        coverage: Some(vec![]),
+        activity: Some(vec![]),
+        is_empty: true,
+        conditions,
+        ..ArchiveFacts::default()
+    };
+    let (sentence, banner_html, body) = banner(facts(vec![]));
+    assert_eq!(sentence, "No detector has reported yet. It is not known whether anything is judged.");
+    assert_eq!(title(&body), "State not known · Overview · anomaly");
+    assert!(banner_html.starts_with(" stopped\""), "the colours of a state that nothing is known about: {banner_html}");
+    assert!(!plain(&body).contains("topped"), "{body}");
+    assert!(
+        body.contains("it is not known whether values were judged") && body.contains(">not known</text>"),
+        "{body}"
+    );
+    assert!(!body.contains(">no events</text>"), "{body}");
+    // The state of the stream of events is that of the banner.
+    assert_eq!(super::super::view::banner::Tone::Unknown.as_str(), "unknown");
+    // A worker without partitions can report why it does not serve.
+    let condition = || condition(ConditionSeverity::Degraded, "Kafka is unreachable", 2.0);
+    let (sentence, _, body) = banner(facts(vec![condition()]));
+    assert_eq!(sentence, "Degraded. Kafka is unreachable");
+    assert!(title(&body).starts_with("Degraded · "), "{}", title(&body));
+    for (conditions, heading) in
+        [(vec![], "No detector has reported yet"), (vec![condition()], "No partition has been reported yet")]
+    {
+        let facts = facts(conditions);
+        let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
+        let (_, body) = get(&app(fake, options(Access::Open { is_anywhere: true })).unwrap(), "/detection");
+        assert!(body.contains(&format!("<h1>{heading}</h1>")), "{body}");
+    }
+    let (_, stopped) = get(&pages(600.0, 9).1, "/");
+    assert!(title(&stopped).starts_with("Stopped · "), "{}", title(&stopped));
+}
+
+#[test]
 fn other_pages_say_too_that_the_detection_is_degraded() {
     let facts = ArchiveFacts {
         conditions: vec![condition(ConditionSeverity::Degraded, "an open transaction", 2.0)],

@@ -15,18 +15,23 @@ pub(crate) enum Tone {
     Learning,
     /// Detection or storage is incomplete.
     Degraded,
-    /// Detection has stopped or is unknown; the data below the banner may be wrong.
+    /// Detection has stopped; the data below the banner may be wrong.
     Stopped,
+    /// Nothing is known about the detection: no detector has reported yet, or the database gives no answer. It has the
+    /// colours of [`Tone::Stopped`], because the data below the banner may be wrong.
+    #[serde(rename = "stopped")]
+    Unknown,
 }
 
 impl Tone {
-    /// Returns the name for the CSS class and the event stream.
+    /// Returns the name for the event stream.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Tone::Well => "ok",
             Tone::Learning => "learning",
             Tone::Degraded => "degraded",
             Tone::Stopped => "stopped",
+            Tone::Unknown => "unknown",
         }
     }
 }

@@ -171,6 +171,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, 
     let (right, wrong) = data.quality.iter().fold((0, 0), |(r, w), day| (r + day.right, w + day.wrong));
     let content = Content {
         heading: match (current.rows.len(), silent) {
+            (0, _) if !current.conditions.is_empty() => "No partition has been reported yet".to_owned(),
             (0, _) => "No detector has reported yet".to_owned(),
             (n, 0) if current.degrading().next().is_some() => {
                 let count = current.degrading().count() as u64;

@@ -61,7 +61,7 @@ pub(crate) fn outage(why: &NoNewAnswer, taken: Option<Timestamp>, now: Timestamp
     if let Some(taken) = taken {
         detail = detail.and(&format!(" The data below was read {}.", age(taken, now)));
     }
-    Banner { tone: Tone::Stopped, lead, strong, detail, command: Some(command), ..Banner::default() }
+    Banner { tone: Tone::Unknown, lead, strong, detail, command: Some(command), ..Banner::default() }
 }
 
 /// Answers when there is no data to show, not even old data.

@@ -146,6 +146,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &OverviewData, t
 fn title(data: &OverviewData, banner: Option<&Banner>, name: &str) -> String {
     let wrong = match banner.map(|banner| banner.tone) {
         Some(Tone::Stopped) => "Stopped \u{b7} ",
+        Some(Tone::Unknown) => "State not known \u{b7} ",
         Some(Tone::Degraded) => "Degraded \u{b7} ",
         _ => "",
     };

@@ -97,7 +97,12 @@ fn line(row: &ConditionRow, count: usize) -> BannerLine {
 impl Facts<'_> {
     fn sentence(&self) -> Banner {
         if self.current.rows.is_empty() {
-            return self.unknown();
+            // A worker without partitions reports no row, but its condition contains the reason.
+            return self
+                .current
+                .degrading()
+                .next()
+                .map_or_else(|| self.unknown(), |condition| self.degraded(condition));
         }
         if !self.current.is_reporting() {
             return self.stopped();
@@ -113,9 +118,14 @@ impl Facts<'_> {
 
     fn unknown(&self) -> Banner {
         Banner {
-            detail: Sentence::say("No detector has ever reported to this database."),
+            detail: Sentence::say("The first heartbeat comes a few seconds after a detector has started."),
             command: Some("systemctl status anomaly-detector"),
-            ..Banner::of(Tone::Stopped, "No detector has reported yet.", Sentence::say("Nothing is judged."), "")
+            ..Banner::of(
+                Tone::Unknown,
+                "No detector has reported yet.",
+                Sentence::say("It is not known whether anything is judged."),
+                "",
+            )
         }
     }
 
