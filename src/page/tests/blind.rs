@@ -76,6 +76,9 @@ fn before_the_first_heartbeat_the_pages_say_that_the_state_is_not_known_and_not_
         "{body}"
     );
     assert!(!body.contains(">no events</text>"), "{body}");
+    for name in ["Detector", "Kafka lag", "Judged", "Series"] {
+        assert_eq!(check(&banner_html, name), ("dash".into(), "not known | no report".into()), "{name}");
+    }
     // The state of the stream of events is that of the banner.
     assert_eq!(super::super::view::banner::Tone::Unknown.as_str(), "unknown");
     // A worker without partitions can report why it does not serve.

@@ -89,12 +89,17 @@ fn judged(facts: &Facts<'_>) -> StatusCheck {
             _ => glyph(is_known),
         },
         name: "Judged",
-        value: if judged == 0 { "nothing".into() } else { format!("{} values", rough(judged)) },
+        value: match judged {
+            0 if facts.current.rows.is_empty() => "not known".into(),
+            0 => "nothing".into(),
+            n => format!("{} values", rough(n)),
+        },
         note: match pace {
             Some([judged, learning, ..]) if learning > 0.0 => {
                 format!("{} a second, {} learning", rate(judged), rate(learning))
             }
             Some([judged, ..]) => format!("{} a second", rate(judged)),
+            None if facts.current.rows.is_empty() => "no report".into(),
             None => "nothing arrives at present".into(),
         },
     }
@@ -125,6 +130,7 @@ fn series(facts: &Facts<'_>) -> StatusCheck {
         facts.data.reports.arrived.tally.rejected.max(facts.data.coverage.iter().map(|row| row.rejected).sum());
     let is_split = facts.split_series();
     let mut note = match rejected {
+        0 if current.rows.is_empty() => "no report".to_owned(),
         0 => "no record rejected".to_owned(),
         n => format!("{} rejected", counted(n, "record", "records")),
     };
