@@ -329,14 +329,14 @@ fn event(device: i32, value: &str) -> String {
 fn trim(inner: &mut Inner, partition: i32) {
     let judged = inner.cluster.transactions.offsets.get(&partition).map_or(0, |progress| progress.offset);
     let state = inner.cluster.partition(SimulatedTopic::State, partition);
-    let floors = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f"));
-    let floor = floors.last().and_then(|(_, entry)| {
+    let checkpoints = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f"));
+    let checkpoint = checkpoints.last().and_then(|(_, entry)| {
         // The body follows version and checksum.
         let json = serde_json::from_slice::<serde_json::Value>(entry.value.as_deref()?.get(5..)?).ok()?;
         json["offset"].as_i64()
     });
-    if let Some(floor) = floor {
+    if let Some(checkpoint) = checkpoint {
         let input = inner.cluster.partition(SimulatedTopic::Input, partition);
-        input.start = input.start.max(floor.min(judged));
+        input.start = input.start.max(checkpoint.min(judged));
     }
 }

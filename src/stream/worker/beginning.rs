@@ -11,7 +11,7 @@ use crate::stream::progress::Progress;
 /// State of a partition as found at its assignment.
 pub(super) struct FoundPartition {
     pub restore: TableRestore,
-    pub floor: Checkpoint,
+    pub checkpoint: Checkpoint,
     /// Whether the checkpoint must still be written.
     pub is_news: bool,
 }
@@ -67,19 +67,19 @@ impl<C: GroupAdministration> Worker<'_, C> {
         at: &Progress,
         identity: &TopicIdentity,
     ) -> Result<FoundPartition, Fault> {
-        let RestoredWindows { restore, floor, .. } = windows;
+        let RestoredWindows { restore, checkpoint, .. } = windows;
         let (topic, state) = (&self.session.settings.topics.raw_events, &self.session.settings.topics.state);
         if let CommittedOffset::Foreign(offset) = standing {
-            let since = floor.as_ref().map(|floor| floor.at);
+            let since = checkpoint.as_ref().map(|checkpoint| checkpoint.at);
             self.watch.note_foreign_commit(self.session.client.now(), partition, (since, first), offset);
         }
-        let Some(mut floor) = floor else {
+        let Some(mut checkpoint) = checkpoint else {
             if self.session.settings.detector.keeps_state()
                 && matches!(standing, CommittedOffset::At(_) | CommittedOffset::Foreign(_))
             {
                 tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
             }
-            let mut floor = Checkpoint {
+            let mut checkpoint = Checkpoint {
                 group: self.session.settings.detector.group.clone(),
                 topic: topic.clone(),
                 topic_id: identity.id.clone(),
@@ -92,20 +92,21 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 counts: at.counts.to_string(),
                 epochs: Vec::new(),
             };
-            floor.settle(Epoch::of(floor.offset, &self.judging.detector, &self.session.settings.fields));
-            return Ok(FoundPartition { restore, floor, is_news: self.session.settings.detector.keeps_state() });
+            checkpoint.settle(Epoch::of(checkpoint.offset, &self.judging.detector, &self.session.settings.fields));
+            return Ok(FoundPartition { restore, checkpoint, is_news: self.session.settings.detector.keeps_state() });
         };
         let committed = match standing {
             CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) => Some(offset),
             CommittedOffset::New | CommittedOffset::Added => None,
         };
-        if let Err(fault) = floor.fits(self.session.settings, partition, identity, restore.newest(), committed) {
+        if let Err(fault) = checkpoint.fits(self.session.settings, partition, identity, restore.newest(), committed) {
             // The previous owner of the partition may have committed after our first request.
             let now = self.session.insist("reading the committed offsets", |client| client.committed(&[partition]))?;
             let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
             return Err(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault });
         }
-        let mut is_news = floor.settle(Epoch::of(at.offset, &self.judging.detector, &self.session.settings.fields));
+        let mut is_news =
+            checkpoint.settle(Epoch::of(at.offset, &self.judging.detector, &self.session.settings.fields));
         if is_news {
             tracing::info!(
                 topic,
@@ -114,21 +115,21 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 "settings changed: the new ones hold from this offset on"
             );
         }
-        if floor.topic_id.is_none() && identity.id.is_some() {
-            floor.topic_id.clone_from(&identity.id);
+        if checkpoint.topic_id.is_none() && identity.id.is_some() {
+            checkpoint.topic_id.clone_from(&identity.id);
             is_news = true;
         }
-        if floor.partitions != identity.partitions {
+        if checkpoint.partitions != identity.partitions {
             tracing::warn!(
                 topic,
                 partition,
                 "the topic had {} partitions and has {}: devices whose partition changed start with an empty window",
-                floor.partitions,
+                checkpoint.partitions,
                 identity.partitions
             );
-            floor.partitions = identity.partitions;
+            checkpoint.partitions = identity.partitions;
             is_news = true;
         }
-        Ok(FoundPartition { restore, floor, is_news })
+        Ok(FoundPartition { restore, checkpoint, is_news })
     }
 }

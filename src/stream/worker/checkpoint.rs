@@ -237,7 +237,7 @@ mod tests {
         Epoch { from, settings: settings.into(), policy, methods, fields: fields.clone(), decoding: DECODING }
     }
 
-    fn floor(epochs: &[(i64, &str)]) -> Checkpoint {
+    fn checkpoint(epochs: &[(i64, &str)]) -> Checkpoint {
         let epochs = epochs.iter().map(|(from, settings)| Epoch {
             from: *from,
             settings: (*settings).to_owned(),
@@ -260,10 +260,10 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_read_back_from_its_record_and_damage_is_detected() {
-        let floor = floor(&[(0, "a")]);
-        let record = floor.record(2);
+        let checkpoint = checkpoint(&[(0, "a")]);
+        let record = checkpoint.record(2);
         let (key, mut value) = (record.key.unwrap(), record.value.unwrap());
-        assert_eq!(Checkpoint::read(&key, Some(&value)), Some(Ok(floor)));
+        assert_eq!(Checkpoint::read(&key, Some(&value)), Some(Ok(checkpoint)));
         assert_eq!(Checkpoint::read(b"sdevice", Some(&value)), None);
         value[20] ^= 1;
         assert_eq!(Checkpoint::read(&key, Some(&value)), Some(Err(DamagedRecord::Broken)));
@@ -271,14 +271,14 @@ mod tests {
 
     #[test]
     fn the_clock_of_a_checkpoint_of_an_earlier_version_continues_from_its_seconds() {
-        assert_eq!(floor(&[]).clock().elapsed(), 5);
+        assert_eq!(checkpoint(&[]).clock().elapsed(), 5);
     }
 
     #[test]
     fn epochs_are_kept_from_the_one_that_applies_at_the_checkpoint() {
-        let floor = floor(&[(0, "a"), (30, "b"), (50, "c")]);
+        let checkpoint = checkpoint(&[(0, "a"), (30, "b"), (50, "c")]);
         let from = |offset| {
-            floor
+            checkpoint
                 .moved(offset, 0, ClockSnapshot::default(), &Progress::default())
                 .epochs
                 .iter()
@@ -310,10 +310,10 @@ mod tests {
         assert_eq!(read(r#"{"v":1}"#), None);
         assert_eq!(read(r#"{"$key":"d","v":"1"}"#), None);
         assert_eq!(read(r#"{"$key":"d","v":1,"t":"2026-11-23T17:00:00+0100"}"#), None);
-        let mut floor = floor(&[(0, "a")]);
-        floor.epochs[0].decoding = 0;
+        let mut checkpoint = checkpoint(&[(0, "a")]);
+        checkpoint.epochs[0].decoding = 0;
         assert!(
-            floor.settle(epoch(40, "a", 100, &Fields::default())),
+            checkpoint.settle(epoch(40, "a", 100, &Fields::default())),
             "the new reading begins at an offset of its own"
         );
     }
@@ -321,9 +321,9 @@ mod tests {
     #[test]
     fn an_epoch_of_an_unknown_method_is_found_and_both_versions_are_named() {
         let why = |name: &str, version| {
-            let mut floor = floor(&[(0, "a")]);
-            floor.epochs[0].methods = vec![sigma(1), MethodId { name: name.into(), version }];
-            floor.unknown()
+            let mut checkpoint = checkpoint(&[(0, "a")]);
+            checkpoint.epochs[0].methods = vec![sigma(1), MethodId { name: name.into(), version }];
+            checkpoint.unknown()
         };
         assert_eq!(why("ewma", 1), None);
         let newer = why("ewma", 7).unwrap();
@@ -337,9 +337,9 @@ mod tests {
 
     #[test]
     fn an_epoch_with_settings_of_a_newer_program_is_found_and_its_setting_is_named() {
-        let mut floor = floor(&[(0, "a")]);
-        floor.epochs[0].policy.insert("season".into(), 7.into());
-        let why = floor.unknown().unwrap();
+        let mut checkpoint = checkpoint(&[(0, "a")]);
+        checkpoint.epochs[0].policy.insert("season".into(), 7.into());
+        let why = checkpoint.unknown().unwrap();
         assert!(
             why.starts_with("holds windows of settings that this program does not know: ") && why.contains("season")
         );
@@ -347,22 +347,22 @@ mod tests {
 
     #[test]
     fn another_method_starts_an_epoch() {
-        let mut floor = floor(&[(0, "a")]);
+        let mut checkpoint = checkpoint(&[(0, "a")]);
         let mut next = epoch(40, "a", 100, &Fields::default());
         next.methods = vec![sigma(2)];
-        assert!(floor.settle(next.clone()));
-        assert!(!floor.settle(Epoch { from: 50, ..next }));
+        assert!(checkpoint.settle(next.clone()));
+        assert!(!checkpoint.settle(Epoch { from: 50, ..next }));
     }
 
     #[test]
     fn settings_that_never_judged_leave_no_epoch() {
-        let mut floor = floor(&[(0, "a")]);
+        let mut checkpoint = checkpoint(&[(0, "a")]);
         let (usual, other) = (Fields::default(), Fields { value: "data.v".into(), ..Fields::default() });
-        assert!(!floor.settle(epoch(40, "a", 100, &usual)));
-        assert!(floor.settle(epoch(40, "a", 100, &other)));
-        assert!(floor.settle(epoch(40, "b", 200, &usual)));
-        assert!(floor.settle(epoch(40, "c", 300, &usual)));
-        let epochs = floor.epochs.iter().map(|e| (e.from, e.policies().unwrap().of(UNRESOLVED, "").0.window));
+        assert!(!checkpoint.settle(epoch(40, "a", 100, &usual)));
+        assert!(checkpoint.settle(epoch(40, "a", 100, &other)));
+        assert!(checkpoint.settle(epoch(40, "b", 200, &usual)));
+        assert!(checkpoint.settle(epoch(40, "c", 300, &usual)));
+        let epochs = checkpoint.epochs.iter().map(|e| (e.from, e.policies().unwrap().of(UNRESOLVED, "").0.window));
         assert_eq!(epochs.collect::<Vec<_>>(), [(0, 100), (40, 300)]);
     }
 }

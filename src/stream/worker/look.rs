@@ -31,28 +31,29 @@ pub(crate) fn look(
     let identity = log.identity()?;
     let all = log.bounds_of(HistoryTopic::State, partitions)?;
     let recent = |range: &Range<i64>| range.start.max(range.end - RECENT)..range.end;
-    let mut floors = floors(log, &all.iter().map(|(partition, range)| (*partition, recent(range))).collect())?;
-    let without = all.into_iter().filter(|(partition, _)| !floors.contains_key(partition)).collect();
-    floors.append(&mut self::floors(log, &without)?);
+    let mut checkpoints =
+        checkpoints(log, &all.iter().map(|(partition, range)| (*partition, recent(range))).collect())?;
+    let without = all.into_iter().filter(|(partition, _)| !checkpoints.contains_key(partition)).collect();
+    checkpoints.append(&mut self::checkpoints(log, &without)?);
     log.close_history();
-    for (partition, floor) in &floors {
+    for (partition, checkpoint) in &checkpoints {
         let committed = match known.get(partition) {
             Some(CommittedOffset::At(progress)) => Some(progress.offset),
             _ => None,
         };
-        floor.fits(settings, *partition, &identity, i64::MIN, committed)?;
+        checkpoint.fits(settings, *partition, &identity, i64::MIN, committed)?;
     }
-    Ok(floors.len())
+    Ok(checkpoints.len())
 }
 
 /// Reads the newest checkpoint of each partition within its range. A running detector has a transaction open most of
 /// the time, so the call waits for its end.
-fn floors(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
-    let mut floors = BTreeMap::new();
+fn checkpoints(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
+    let mut checkpoints = BTreeMap::new();
     let limits = ReadLimits { total: LIMIT, silence: LIMIT };
     read_to_end(log, HistoryTopic::State, ranges, limits, |partition, record| {
         match Checkpoint::read(record.key.unwrap_or_default(), record.value) {
-            Some(Ok(read)) => drop(floors.insert(partition, read)),
+            Some(Ok(read)) => drop(checkpoints.insert(partition, read)),
             Some(Err(why)) => {
                 let place = format_args!("[{partition}] offset {}: {why}", record.offset);
                 return Err(Fault::new(Remedy::Stop, place));
@@ -61,5 +62,5 @@ fn floors(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMa
         }
         Ok(())
     })?;
-    Ok(floors)
+    Ok(checkpoints)
 }

@@ -16,7 +16,7 @@ use crate::stream::progress::Progress;
 pub(super) struct PartitionReplay {
     restore: TableRestore,
     /// Checkpoint, which has the settings of each offset.
-    pub floor: Checkpoint,
+    pub checkpoint: Checkpoint,
     /// Epochs that start at later offsets.
     epochs: IntoIter<Epoch>,
     decoder: Decoder,
@@ -44,19 +44,19 @@ fn set_epoch(restore: &mut TableRestore, epoch: &Epoch) {
 
 impl PartitionReplay {
     /// Starts a replay; `first` is the first offset that the input still has.
-    pub(crate) fn new(mut restore: TableRestore, floor: Checkpoint, first: i64, to: Progress) -> Self {
-        let from = floor.offset.max(first);
-        restore.set_clock(floor.clock());
-        let mut epochs = floor.epochs.clone().into_iter();
+    pub(crate) fn new(mut restore: TableRestore, checkpoint: Checkpoint, first: i64, to: Progress) -> Self {
+        let from = checkpoint.offset.max(first);
+        restore.set_clock(checkpoint.clock());
+        let mut epochs = checkpoint.epochs.clone().into_iter();
         let mut decoder = Decoder::new(&crate::event::Fields::default());
         if let Some(first) = epochs.next() {
             set_epoch(&mut restore, &first);
             decoder = first.decoder();
         }
-        let expected = floor.expected(&to).filter(|(expected_from, _)| *expected_from >= from);
+        let expected = checkpoint.expected(&to).filter(|(expected_from, _)| *expected_from >= from);
         let windows = restore.len();
         let (bytes, counted, same_time) = (0, 0, SameTime::default());
-        PartitionReplay { restore, floor, epochs, decoder, from, to, windows, bytes, expected, counted, same_time }
+        PartitionReplay { restore, checkpoint, epochs, decoder, from, to, windows, bytes, expected, counted, same_time }
     }
 
     /// Replays the next records, in order.
@@ -125,6 +125,6 @@ impl PartitionReplay {
     pub(crate) fn finish(mut self) -> (Checkpoint, SeriesTable, HashMap<Box<str>, i64>) {
         self.settle(i64::MAX);
         let (table, gone) = self.restore.finish();
-        (self.floor, table, gone)
+        (self.checkpoint, table, gone)
     }
 }

@@ -127,7 +127,7 @@ pub(super) struct HistoryStep {
 /// Returns the number of records that windows need and the input no longer has, and logs their offsets.
 pub(super) fn replay_gap(settings: &Settings, partition: i32, replay: &PartitionReplay) -> u64 {
     let (topic, from, to) = (&settings.topics.raw_events, replay.from, replay.to.offset);
-    let passed_by = from - replay.floor.offset;
+    let passed_by = from - replay.checkpoint.offset;
     if passed_by > 0 {
         tracing::error!(
             topic,

@@ -12,7 +12,7 @@ use crate::stream::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, 
 #[derive(Default)]
 pub(super) struct RestoredWindows {
     pub restore: TableRestore,
-    pub floor: Option<Checkpoint>,
+    pub checkpoint: Option<Checkpoint>,
     /// Offset of the first unusable record, and the reason.
     damage: Option<(i64, DamagedRecord)>,
 }
@@ -28,7 +28,7 @@ impl RestoredWindows {
         for record in records {
             let key = record.key.unwrap_or_default();
             let read = match (Checkpoint::read(key, record.value), snapshot::series_of(key)) {
-                (Some(read), _) => read.map(|read| self.floor = Some(read)),
+                (Some(read), _) => read.map(|read| self.checkpoint = Some(read)),
                 (None, Some(series)) => {
                     let read = record.value.map(|value| snapshot::decode(key, value)).transpose();
                     read.map(|snapshot| self.restore.load(series, snapshot))

@@ -32,7 +32,7 @@ pub(super) struct SnapshotWriter {
 }
 
 struct Place {
-    floor: Checkpoint,
+    checkpoint: Checkpoint,
     sweep: Option<Sweep>,
     /// Time at which the last sweep ended.
     rested: Duration,
@@ -62,7 +62,7 @@ pub(super) struct WrittenSnapshots {
     snapshots: u64,
     evictions: u64,
     tombstones: u64,
-    floors: u64,
+    checkpoints: u64,
     bytes: u64,
     effects: Vec<(i32, Effect)>,
 }
@@ -70,7 +70,7 @@ pub(super) struct WrittenSnapshots {
 /// Changes to apply after the commit of that transaction.
 struct Effect {
     part: Option<(Sweep, sweep::SweepPart)>,
-    floor: Option<Checkpoint>,
+    checkpoint: Option<Checkpoint>,
     gone: Vec<(Box<str>, i64)>,
     buried: Vec<Box<str>>,
 }
@@ -81,7 +81,7 @@ impl WrittenSnapshots {
         meter.snapshots.add("snapshot", self.snapshots);
         meter.snapshots.add("eviction", self.evictions);
         meter.snapshots.add("tombstone", self.tombstones);
-        meter.snapshots.add("floor", self.floors);
+        meter.snapshots.add("floor", self.checkpoints);
         meter.snapshot_bytes.inc_by(self.bytes);
     }
 }
@@ -96,13 +96,13 @@ impl SnapshotWriter {
     pub(crate) fn begin(
         &mut self,
         partition: i32,
-        floor: Checkpoint,
+        checkpoint: Checkpoint,
         gone: HashMap<Box<str>, i64>,
         bytes: u64,
         now: Duration,
     ) {
         let rested = now.saturating_sub(self.interval);
-        let place = Place { floor, sweep: None, rested, bytes, gone, is_pressed: false };
+        let place = Place { checkpoint, sweep: None, rested, bytes, gone, is_pressed: false };
         self.places.insert(partition, place);
     }
 
@@ -121,7 +121,7 @@ impl SnapshotWriter {
         for (partition, place) in &mut self.places {
             let (Some(&first), Some(progress)) = (starts.get(partition), positions.get(partition)) else { continue };
             // The checkpoint is in the older half of the remaining records.
-            place.is_pressed = first > 0 && place.floor.offset < first + (progress.offset - first) / 2;
+            place.is_pressed = first > 0 && place.checkpoint.offset < first + (progress.offset - first) / 2;
         }
     }
 
@@ -192,9 +192,9 @@ impl SnapshotWriter {
                 }
                 place.sweep = part.next.map(|cursor| Sweep { cursor, ..sweep });
             }
-            if let Some(floor) = effect.floor {
-                tracing::debug!(partition, floor = floor.offset, "all windows that changed are in the topic");
-                (place.floor, place.rested) = (floor, now);
+            if let Some(checkpoint) = effect.checkpoint {
+                tracing::debug!(partition, checkpoint = checkpoint.offset, "all windows that changed are in the topic");
+                (place.checkpoint, place.rested) = (checkpoint, now);
             }
         }
     }
@@ -205,9 +205,9 @@ impl Place {
         let rest = now.saturating_sub(self.rested);
         // Half is the limit because writing a snapshot is cheaper than replaying the input at a restart.
         let is_worth_it = self.bytes >= table.dirty_bytes() / 2 || rest >= LONGEST || self.is_pressed;
-        let has_changed = progress.offset > self.floor.offset;
+        let has_changed = progress.offset > self.checkpoint.offset;
         // Settings that never judged must not be stored: the next epoch replaces theirs.
-        let has_judged = self.floor.epochs.last().is_none_or(|epoch| progress.offset > epoch.from);
+        let has_judged = self.checkpoint.epochs.last().is_none_or(|epoch| progress.offset > epoch.from);
         let has_gone = self.gone.len() >= GONE.max(table.len());
         has_judged && (has_gone || (has_changed && rest >= interval && is_worth_it))
     }
@@ -222,7 +222,7 @@ impl Place {
         written: &mut WrittenSnapshots,
     ) {
         let fingerprint = detector.fingerprint();
-        let mut effect = Effect { part: None, floor: None, gone: Vec::new(), buried: Vec::new() };
+        let mut effect = Effect { part: None, checkpoint: None, gone: Vec::new(), buried: Vec::new() };
         let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
             written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             let record =
@@ -238,7 +238,7 @@ impl Place {
             written.evictions += 1;
         }
         if let Some(sweep) = sweep {
-            let origin = SnapshotOrigin { settings: fingerprint, topic: self.floor.topic.clone(), partition };
+            let origin = SnapshotOrigin { settings: fingerprint, topic: self.checkpoint.topic.clone(), partition };
             let mut part = table.part(sweep.cursor, sweep.part, progress.offset, &origin, detector.policies());
             written.snapshots += part.records.len() as u64;
             std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
@@ -252,10 +252,10 @@ impl Place {
                     }
                     effect.buried.push(key.clone());
                 }
-                let floor = self.floor.moved(sweep.from, sweep.passed, sweep.time.clone(), progress);
-                written.floors += 1;
-                written.records.push(floor.record(partition));
-                effect.floor = Some(floor);
+                let checkpoint = self.checkpoint.moved(sweep.from, sweep.passed, sweep.time.clone(), progress);
+                written.checkpoints += 1;
+                written.records.push(checkpoint.record(partition));
+                effect.checkpoint = Some(checkpoint);
             }
             effect.part = Some((sweep, part));
         }

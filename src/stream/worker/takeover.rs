@@ -107,7 +107,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
             found.insert(partition, self.find(partition, windows, standing, first, &at, &restoring.identity)?);
         }
         let is_new = restoring.standings.values().any(|standing| !matches!(standing, CommittedOffset::At(_)));
-        let news = found.iter().filter(|(_, found)| found.is_news).map(|(at, found)| found.floor.record(*at));
+        let news = found.iter().filter(|(_, found)| found.is_news).map(|(at, found)| found.checkpoint.record(*at));
         let news = news.collect::<Vec<_>>();
         if is_new || !news.is_empty() {
             // The commit precedes the first fetch, so that a crash now does not decide again.
@@ -117,10 +117,10 @@ impl<C: TransactionalClient> Worker<'_, C> {
             self.session.insist("committing where to begin", |client| client.commit(&at))?;
         }
         let (mut replays, mut ranges, mut done) = (BTreeMap::new(), OffsetRanges::new(), Vec::new());
-        for (partition, FoundPartition { restore, floor, .. }) in found {
+        for (partition, FoundPartition { restore, checkpoint, .. }) in found {
             let replay = PartitionReplay::new(
                 restore,
-                floor,
+                checkpoint,
                 restoring.firsts[&partition],
                 self.committing.committed[&partition],
             );
@@ -146,7 +146,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
             self.judging.pending.adopt(partition, std::mem::take(&mut replay.same_time));
             let (bytes, from, to, windows) = (replay.bytes, replay.from, replay.to, replay.windows);
             let missing = replay_gap(self.session.settings, partition, &replay);
-            let (floor, table, gone) = replay.finish();
+            let (checkpoint, table, gone) = replay.finish();
             tracing::info!(
                 topic = self.session.settings.topics.raw_events,
                 partition,
@@ -163,7 +163,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
             }
             self.judging.detector.adopt(partition, table);
             if self.session.settings.detector.keeps_state() {
-                self.snapshots.begin(partition, floor, gone, bytes, self.session.client.now());
+                self.snapshots.begin(partition, checkpoint, gone, bytes, self.session.client.now());
             }
         }
         if partitions.is_empty() { Ok(()) } else { self.session.client.resume(&partitions) }
