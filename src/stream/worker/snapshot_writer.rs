@@ -81,7 +81,7 @@ impl WrittenSnapshots {
         meter.snapshots.add("snapshot", self.snapshots);
         meter.snapshots.add("eviction", self.evictions);
         meter.snapshots.add("tombstone", self.tombstones);
-        meter.snapshots.add("floor", self.checkpoints);
+        meter.snapshots.add("checkpoint", self.checkpoints);
         meter.snapshot_bytes.inc_by(self.bytes);
     }
 }
