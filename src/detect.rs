@@ -166,7 +166,7 @@ impl Detector {
 
     /// Removes a partition that now belongs to another worker.
     pub fn forget(&mut self, partition: i32) {
-        debug_assert!(!self.trail.holds(partition), "its steps would be taken back from another table");
+        debug_assert!(!self.trail.has_steps(partition), "its steps would be taken back from another table");
         self.tables.remove(&partition);
     }
 

@@ -353,7 +353,7 @@ mod tests {
             let (origin, policies) = (origin(), policies_of(method.name(), 3));
             let mut table = SeriesTable::default();
             let (mut records, mut reading) = (Vec::new(), clock::ClockSnapshot::default());
-            let (mut cursor, floor) = (0, 4);
+            let (mut cursor, checkpoint) = (0, 4);
             for (offset, key) in (0..).zip(keys) {
                 let (slot, _) = table.slot(key, SlotHint::NONE, offset, bounds);
                 table.tick(slot, offset, Some(offset * 1_000));
@@ -366,11 +366,11 @@ mod tests {
                     records.push((key, value));
                 }
                 table.commit();
-                if offset == floor - 1 {
+                if offset == checkpoint - 1 {
                     reading = table.clock().read();
                 }
                 // From the checkpoint on, all records are replayed in one table.
-                if offset >= floor - 1 {
+                if offset >= checkpoint - 1 {
                     let part = table.part(cursor, 1, offset + 1, &origin, &policies);
                     table.swept(&part);
                     records.extend(part.records);
@@ -384,7 +384,7 @@ mod tests {
             }
             restore.set_clock(clock::PartitionClock::from(&reading));
             restore.set_epoch(0, policies);
-            for (offset, key) in (0..).zip(keys).skip(floor as usize) {
+            for (offset, key) in (0..).zip(keys).skip(checkpoint as usize) {
                 let time = Some(offset * 1_000);
                 let value = offset as f64;
                 let event = ReplayedEvent { offset, time, event_time: time, value, has_more: false };

@@ -55,7 +55,7 @@ impl UndoLog {
     }
 
     /// Returns whether a step of this partition can still be undone.
-    pub(crate) fn holds(&self, partition: i32) -> bool {
+    pub(crate) fn has_steps(&self, partition: i32) -> bool {
         self.ends.iter().any(|(of, _)| *of == partition)
     }
 

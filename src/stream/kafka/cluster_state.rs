@@ -62,7 +62,7 @@ impl ClusterState {
     }
 
     /// Records an error from a callback.
-    pub(crate) fn hear(&self, error: &KafkaError, reason: &str) {
+    pub(crate) fn note_error(&self, error: &KafkaError, reason: &str) {
         use RDKafkaErrorCode::{AllBrokersDown, Authentication, BrokerTransportFailure, Resolve, SSL};
         match error.rdkafka_error_code() {
             Some(AllBrokersDown) => self.is_away(reason),
@@ -149,23 +149,24 @@ mod tests {
     #[test]
     fn unreachable_brokers_are_named_with_their_addresses_and_reasons() {
         let trouble = ClusterState::default();
-        let away = |reason: &str| trouble.hear(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), reason);
+        let away =
+            |reason: &str| trouble.note_error(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), reason);
         away(
             "ssl://k1:9093/bootstrap: Connect to ipv4#10.0.0.1:9093 failed: Connection refused (after 1ms in state CONNECT)",
         );
         away("GroupCoordinator: Disconnected (after 9ms in state UP)");
-        trouble.hear(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        trouble.note_error(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         let first = "Kafka is unreachable: k1:9093: Connect to ipv4#10.0.0.1:9093 failed: Connection refused";
         assert_eq!(trouble.get().as_deref(), Some(first));
         away("k2:9093/2: Disconnected");
-        trouble.hear(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
+        trouble.note_error(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
         assert_eq!(trouble.get().unwrap(), format!("{first}; k2:9093: Disconnected"));
     }
 
     #[test]
     fn a_connection_to_the_coordinator_alone_shows_that_kafka_is_available_again() {
         let trouble = ClusterState::default();
-        trouble.hear(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
+        trouble.note_error(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "2/2 brokers are down");
         let broker = |nodeid, state: &str| Broker { nodeid, state: state.to_owned(), ..Broker::default() };
         let mut statistics = Statistics::default();
         statistics.brokers.insert("localhost:9092/1".to_owned(), broker(1, "DOWN"));

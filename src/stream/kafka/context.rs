@@ -135,7 +135,7 @@ impl ClientContext for ConsumerEvents {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.trouble.hear(&error, reason);
+        self.trouble.note_error(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -248,7 +248,7 @@ impl ClientContext for DeliveryReports {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.trouble.hear(&error, reason);
+        self.trouble.note_error(&error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {

@@ -23,14 +23,14 @@ pub(super) struct SimulatedConsumer {
     pub(super) me: usize,
     pub(super) name: String,
     topic: SimulatedTopic,
-    is_asking: bool,
+    is_subscribed: bool,
     pub(super) id: Option<u64>,
     pub(super) generation: u32,
     /// Whether it has an assignment, answered or not.
-    holds: bool,
+    has_assignment: bool,
     /// Whether it has accepted the assignment. Before that it ignores the group.
     is_answered: bool,
-    is_asked_back: bool,
+    is_revoked: bool,
     pub(super) is_lost: bool,
     changes: VecDeque<AssignmentChange>,
     pub(super) positions: Positions,
@@ -46,12 +46,12 @@ impl SimulatedConsumer {
             me,
             name: name.to_owned(),
             topic,
-            is_asking: false,
+            is_subscribed: false,
             id: None,
             generation: 0,
-            holds: false,
+            has_assignment: false,
             is_answered: false,
-            is_asked_back: false,
+            is_revoked: false,
             is_lost: false,
             changes: VecDeque::new(),
             positions: Positions::new(),
@@ -63,7 +63,7 @@ impl SimulatedConsumer {
 
     /// Runs the group protocol, as a poll does.
     fn attend(&mut self, inner: &mut Inner) -> Result<(), Fault> {
-        if !self.is_asking || (self.holds && !self.is_answered) {
+        if !self.is_subscribed || (self.has_assignment && !self.is_answered) {
             return Ok(());
         }
         let now = inner.now;
@@ -75,28 +75,29 @@ impl SimulatedConsumer {
         match (self.id, group.members.get(&self.name)) {
             (Some(id), Some(seat)) if seat.id == id => {}
             (Some(_), Some(_)) => return Err(Fault::new(Remedy::Yield, "fenced by a member of the same name")),
-            (Some(_), None) if self.holds => {
+            (Some(_), None) if self.has_assignment => {
                 self.is_lost = true;
-                self.ask_back();
+                self.revoke();
                 return Ok(());
             }
             _ => self.id = Some(group.join(&self.name, self.me, now)),
         }
         let (is_rebalancing, generation) = (group.is_rebalancing(), group.generation);
         let Some(seat) = group.members.get_mut(&self.name) else { return Ok(()) };
-        if is_rebalancing && self.holds {
-            self.ask_back();
+        if is_rebalancing && self.has_assignment {
+            self.revoke();
         } else if is_rebalancing {
             seat.has_joined = true;
-        } else if !self.holds && seat.notified != generation {
-            (seat.notified, self.generation, self.holds, self.is_answered) = (generation, generation, true, false);
+        } else if !self.has_assignment && seat.notified != generation {
+            (seat.notified, self.generation, self.has_assignment, self.is_answered) =
+                (generation, generation, true, false);
             self.changes.push_back(AssignmentChange::Assigned(seat.assignment.clone()));
         }
         Ok(())
     }
 
-    fn ask_back(&mut self) {
-        if !std::mem::replace(&mut self.is_asked_back, true) {
+    fn revoke(&mut self) {
+        if !std::mem::replace(&mut self.is_revoked, true) {
             self.changes.push_back(AssignmentChange::Revoked(self.positions.keys().copied().collect()));
         }
     }
@@ -169,7 +170,7 @@ impl ClusterConnection for SimulatedConsumer {
 
 impl GroupMembership for SimulatedConsumer {
     fn subscribe(&mut self) -> Result<(), Fault> {
-        self.is_asking = true;
+        self.is_subscribed = true;
         Ok(())
     }
 
@@ -194,7 +195,7 @@ impl GroupMembership for SimulatedConsumer {
         self.act(LOCAL, |this, _| {
             this.positions.clear();
             this.reached.clear();
-            (this.holds, this.is_asked_back, this.is_lost) = (false, false, false);
+            (this.has_assignment, this.is_revoked, this.is_lost) = (false, false, false);
             Ok(())
         })
     }

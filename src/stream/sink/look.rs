@@ -33,7 +33,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
             }
         };
         self.is_away = false;
-        self.tell_rejects(&rejects);
+        self.report_rejects(&rejects);
         let held = |partition: &i32| held.get(partition).map(|held| held.next);
         if self.positions.iter().any(|(partition, next)| held(partition).is_some_and(|held| held > *next)) {
             return Err(moved());
@@ -87,7 +87,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
     }
 
     /// Raises a condition while the database contains refused records.
-    fn tell_rejects(&self, rejects: &OpenRejects) {
+    fn report_rejects(&self, rejects: &OpenRejects) {
         if rejects.count == 0 {
             return self.part.clear(ConditionCode::RowsRefused);
         }

@@ -123,7 +123,7 @@ impl Checkpoint {
 
     /// Returns the checkpoint of a later sweep.
     pub(crate) fn moved(&self, offset: i64, passed: u64, time: ClockSnapshot, progress: &Progress) -> Checkpoint {
-        let holds = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
+        let current = self.epochs.iter().rposition(|epoch| epoch.from <= offset).unwrap_or(0);
         Checkpoint {
             offset,
             clock: Some(i64::from(time.elapsed) * 1_000),
@@ -131,7 +131,7 @@ impl Checkpoint {
             passed: Some(passed),
             at: progress.offset,
             counts: progress.counts.to_string(),
-            epochs: self.epochs[holds..].to_vec(),
+            epochs: self.epochs[current..].to_vec(),
             ..self.clone()
         }
     }

@@ -22,7 +22,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
             None => self.session.component.set(ComponentState::Starting("waiting for partitions".into())),
         }
         let (ends, highs) = (self.session.client.ends(), self.session.client.highs());
-        self.snapshots.hear(&self.session.client.starts(), &self.committing.committed);
+        self.snapshots.note_starts(&self.session.client.starts(), &self.committing.committed);
         let status = |(&partition, progress): (&i32, &Progress)| {
             let status = PartitionStatus {
                 committed: progress.offset,
@@ -45,7 +45,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
             &self.session.component,
         );
         self.report_same_times();
-        self.tell_once();
+        self.count_evictions();
     }
 
     /// Reports a committed transaction to the health report, the metrics and the observer.
@@ -77,7 +77,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
     }
 
     /// Counts evictions, and logs the first one of each cause.
-    fn tell_once(&mut self) {
+    fn count_evictions(&mut self) {
         let evictions = self.judging.detector.take_evictions();
         for (cause, n) in [(EvictionCause::Full, evictions.full), (EvictionCause::Idle, evictions.idle)] {
             let is_first = n > 0 && self.session.meter.evictions.get(cause.as_str()) == 0;

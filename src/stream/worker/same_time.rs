@@ -22,7 +22,7 @@ const SHARE: u32 = 10;
 #[derive(Debug, Clone, Default)]
 pub(super) struct SameTime {
     /// Hash of each probe's series; 0 means free.
-    marks: [u64; PROBES],
+    fingerprints: [u64; PROBES],
     probes: [Option<Probe>; PROBES],
     newest: Option<i64>,
     /// Offset at which probes were last freed.
@@ -30,7 +30,8 @@ pub(super) struct SameTime {
     compared: u32,
     same: u32,
     example: Option<Example>,
-    holds: bool,
+    /// Whether the last call of [`finding`](Self::finding) returned a message.
+    is_raised: bool,
 }
 
 /// The last value of a checked series.
@@ -69,12 +70,12 @@ impl SameTime {
     }
 
     fn note_event(&mut self, offset: i64, event: &Event<'_>, at: Timestamp, has_own_time: bool) {
-        let mark = fingerprint(event);
-        if let Some(place) = self.marks.iter().position(|known| *known == mark) {
+        let fingerprint = fingerprint(event);
+        if let Some(place) = self.fingerprints.iter().position(|known| *known == fingerprint) {
             self.compare(place, offset, at, event, has_own_time);
-        } else if let Some(free) = self.marks.iter().position(|known| *known == 0) {
+        } else if let Some(free) = self.fingerprints.iter().position(|known| *known == 0) {
             let (device, metric) = (event.device_id.as_ref().into(), event.metric_name.as_deref().map(Into::into));
-            self.marks[free] = mark;
+            self.fingerprints[free] = fingerprint;
             self.probes[free] = Some(Probe { device, metric, at, value: event.metric_value, offset, left: TURN });
         } else if offset - self.roomed >= 4_096 {
             self.roomed = offset;
@@ -100,7 +101,7 @@ impl SameTime {
         (probe.at, probe.value, probe.offset) = (at, event.metric_value, offset);
         probe.left -= 1;
         if probe.left == 0 {
-            (self.marks[place], self.probes[place]) = (0, None);
+            (self.fingerprints[place], self.probes[place]) = (0, None);
         }
         if self.compared >= FULL {
             (self.compared, self.same) = (self.compared / 2, self.same / 2);
@@ -108,18 +109,18 @@ impl SameTime {
     }
 
     fn make_room(&mut self, offset: i64) {
-        for (mark, probe) in self.marks.iter_mut().zip(&mut self.probes) {
+        for (fingerprint, probe) in self.fingerprints.iter_mut().zip(&mut self.probes) {
             if probe.as_ref().is_some_and(|probe| offset - probe.offset > PATIENCE) {
-                (*mark, *probe) = (0, None);
+                (*fingerprint, *probe) = (0, None);
             }
         }
     }
 
     /// Returns the message while too many comparisons found the same time.
     pub(crate) fn finding(&mut self, topic: &str, partition: i32) -> Option<String> {
-        let least = if self.holds { self.compared.div_ceil(2 * SHARE) } else { self.compared.div_ceil(SHARE) };
-        self.holds = self.compared >= ENOUGH && self.same >= least.max(1);
-        let Example { device, metric, at, offsets: [one, other] } = self.example.as_ref().filter(|_| self.holds)?;
+        let least = if self.is_raised { self.compared.div_ceil(2 * SHARE) } else { self.compared.div_ceil(SHARE) };
+        self.is_raised = self.compared >= ENOUGH && self.same >= least.max(1);
+        let Example { device, metric, at, offsets: [one, other] } = self.example.as_ref().filter(|_| self.is_raised)?;
         let metric = metric.as_ref().map(|metric| format!(", metric {}", foreign::name(metric))).unwrap_or_default();
         Some(format!(
             "device {}{metric} gets several values of the same time: {at} at offsets {one} and {other} of {topic} [{partition}], \

@@ -117,7 +117,7 @@ impl SnapshotWriter {
     }
 
     /// Notes the first offsets that the input still has.
-    pub(crate) fn hear(&mut self, starts: &Positions, positions: &ProgressByPartition) {
+    pub(crate) fn note_starts(&mut self, starts: &Positions, positions: &ProgressByPartition) {
         for (partition, place) in &mut self.places {
             let (Some(&first), Some(progress)) = (starts.get(partition), positions.get(partition)) else { continue };
             // The checkpoint is in the older half of the remaining records.
