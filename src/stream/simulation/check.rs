@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cluster::{LogEntry, SimulatedTopic};
+use super::cluster::{Fate, LogEntry, SimulatedPartition, SimulatedTopic};
 use super::decisions::Decisions;
 use super::world::{CONTEXT, ScheduleOutcome};
 use crate::anomaly::RecordId;
@@ -17,6 +17,16 @@ use crate::stream::progress::OutcomeCounts;
 /// Position of an event or a record with its output, and the number of such outputs.
 type Multiset = BTreeMap<(i32, i64, Vec<u8>), usize>;
 
+/// Settings of the processes, by fingerprint.
+type SettingsByFingerprint = BTreeMap<String, DetectionSettings>;
+
+/// Anomalies and dead letters of all partitions.
+#[derive(Default)]
+struct ExpectedOutputs {
+    anomalies: Multiset,
+    letters: Multiset,
+}
+
 /// Returns what is wrong with the outcome, if anything.
 pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     if let Some(failure) = outcome.failures.first() {
@@ -26,84 +36,18 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     if cluster.transactions.regressions > 0 {
         return Err("committed offsets went back".into());
     }
-    let SeriesLimits { max_series, idle_after } = SeriesLimits::default();
-    let settings = outcome.policies.iter().map(|policy| DetectionSettings {
-        policy: policy.clone(),
-        context: CONTEXT,
-        max_series,
-        idle_after,
-    });
-    let settings = settings.map(|settings| (hex(&settings.fingerprint()), settings)).collect::<BTreeMap<_, _>>();
-    let epochs = cluster.epochs();
+    let (settings, epochs) = (settings_by_fingerprint(outcome), cluster.epochs());
     let parser = Parser::new(&outcome.config.fields).expect("paths");
-    let (mut anomalies, mut letters) = (Multiset::new(), Multiset::new());
-    for ((topic, partition), log) in &cluster.topics {
-        if *topic != SimulatedTopic::Input {
-            continue;
-        }
-        let mut epochs = epochs.get(partition).into_iter().flatten().peekable();
-        let first = epochs.peek().and_then(|(_, hash)| settings.get(hash)).or(settings.values().next());
-        let mut detector = Detector::new(first.expect("settings").clone()).expect("methods");
-        let mut counts = OutcomeCounts::default();
-        let mut decisions = Decisions::new(outcome, *partition);
-        let begin = start(outcome, *partition)?;
-        // The replay of the first start reads this part of the history.
-        let history = begin.saturating_sub(outcome.config.detector.history).max(0);
-        // The check also needs the trimmed records.
-        let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == super::cluster::Fate::Committed);
-        let all = all.skip_while(|(offset, _)| *offset < history);
-        let gaps = cluster.transactions.passed_by.iter().filter(|(of, ..)| of == partition).copied();
-        let mut gaps = std::iter::once((*partition, history, begin)).chain(gaps).peekable();
-        for (offset, entry) in all {
-            // After records that another program skipped, the counts start again.
-            while gaps.next_if(|(_, _, to)| *to <= offset).is_some() {
-                counts = OutcomeCounts::default();
-            }
-            while let Some((_, hash)) = epochs.next_if(|(from, _)| *from <= offset) {
-                detector.change(settings[hash].policy.clone());
-            }
-            let is_passed_by = gaps.peek().is_some_and(|(_, from, _)| *from <= offset);
-            let input = RawRecord { key: entry.key.as_deref(), value: entry.value.as_deref(), headers: &() };
-            let decoded = parser.read(&input);
-            let is_dropped = outcome.config.detector.on_reject == OnReject::Drop;
-            if !is_passed_by && !is_dropped && decoded.as_ref().map_or(true, |events| events.partial().is_some()) {
-                let value = entry.value.clone().unwrap_or_default();
-                *letters.entry((*partition, offset, value)).or_default() += 1;
-            }
-            let Ok(events) = decoded else {
-                *if is_dropped { &mut counts.dropped } else { &mut counts.rejected } += u64::from(!is_passed_by);
-                continue;
-            };
-            if events.is_empty() {
-                counts.ignored += u64::from(!is_passed_by);
-                continue;
-            }
-            decisions.apply(&mut detector, offset, &events, !is_passed_by)?;
-            let verdicts = judge(&mut detector, &outcome.config.topics.raw_events, *partition, offset, entry, &events);
-            if is_passed_by {
-                // The values of the record join the windows, but it has no outcome.
-                continue;
-            }
-            let has = |verdict: fn(&Verdict) -> bool| verdicts.iter().any(verdict);
-            match () {
-                () if has(|verdict| matches!(verdict, Verdict::Anomalous(_))) => counts.anomalous += 1,
-                () if has(|verdict| *verdict == Verdict::Normal) => counts.normal += 1,
-                () if has(|verdict| *verdict == Verdict::Learning) => counts.learning += 1,
-                () => counts.excluded += 1,
-            }
-            counts.partial += u64::from(events.partial().is_some());
-            for verdict in verdicts {
-                if let Verdict::Anomalous(anomaly) = verdict {
-                    let text = serde_json::to_vec(&anomaly).expect("an anomaly is JSON");
-                    *anomalies.entry((*partition, offset, text)).or_default() += 1;
-                }
-            }
-        }
-        if gaps.next().is_some() {
-            counts = OutcomeCounts::default();
-        }
-        decisions.finish(&mut detector)?;
-        let found = cluster.transactions.offsets.get(partition).map(|progress| progress.counts).unwrap_or_default();
+    let mut expected = ExpectedOutputs::default();
+    for ((_, partition), log) in cluster.topics.iter().filter(|((topic, _), _)| *topic == SimulatedTopic::Input) {
+        let epochs = epochs.get(partition).map_or(&[][..], Vec::as_slice);
+        let first = epochs.first().and_then(|(_, hash)| settings.get(hash)).or(settings.values().next());
+        let detector = Detector::new(first.expect("settings").clone()).expect("methods");
+        let (partition, decisions) = (*partition, Decisions::new(outcome, *partition));
+        let (counts, output) = (OutcomeCounts::default(), &mut expected);
+        let run = OracleRun { outcome, parser: &parser, partition, detector, decisions, counts, expected: output };
+        let counts = run.play(log, &settings, epochs)?;
+        let found = cluster.transactions.offsets.get(&partition).map(|progress| progress.counts).unwrap_or_default();
         if found != counts {
             return Err(format!("[{partition}] counted {found}, expected {counts}"));
         }
@@ -112,11 +56,115 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
         return Err(wrong.clone());
     }
     let published = found(outcome, SimulatedTopic::Anomalies, place_of_anomaly);
-    compare("anomalies", &anomalies, &published)?;
+    compare("anomalies", &expected.anomalies, &published)?;
     let rows = cluster.database.rows.iter();
     let rows = rows.map(|((_, partition, offset, _), value)| ((*partition, *offset, value.clone()), 1));
     compare("rows", &published, &rows.collect())?;
-    compare("dead letters", &letters, &found(outcome, SimulatedTopic::DeadLetters, place_of_letter))
+    compare("dead letters", &expected.letters, &found(outcome, SimulatedTopic::DeadLetters, place_of_letter))
+}
+
+fn settings_by_fingerprint(outcome: &ScheduleOutcome) -> SettingsByFingerprint {
+    let SeriesLimits { max_series, idle_after } = SeriesLimits::default();
+    let settings = outcome.policies.iter().map(|policy| DetectionSettings {
+        policy: policy.clone(),
+        context: CONTEXT,
+        max_series,
+        idle_after,
+    });
+    settings.map(|settings| (hex(&settings.fingerprint()), settings)).collect()
+}
+
+/// The single-threaded run over one partition.
+struct OracleRun<'a> {
+    outcome: &'a ScheduleOutcome,
+    parser: &'a Parser,
+    partition: i32,
+    detector: Detector,
+    decisions: Decisions,
+    counts: OutcomeCounts,
+    expected: &'a mut ExpectedOutputs,
+}
+
+impl OracleRun<'_> {
+    /// Judges the partition from its start; returns the outcome counts that the group must have committed.
+    fn play(
+        mut self,
+        log: &SimulatedPartition,
+        settings: &SettingsByFingerprint,
+        epochs: &[(i64, String)],
+    ) -> Result<OutcomeCounts, String> {
+        let mut epochs = epochs.iter().peekable();
+        let (outcome, partition) = (self.outcome, self.partition);
+        let begin = start(outcome, partition)?;
+        // The replay of the first start reads this part of the history.
+        let history = begin.saturating_sub(outcome.config.detector.history).max(0);
+        // The check also needs the trimmed records.
+        let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == Fate::Committed);
+        let passed_by = outcome.cluster.transactions.passed_by.iter();
+        let gaps = passed_by.filter(|(of, ..)| *of == partition).copied();
+        let mut gaps = std::iter::once((partition, history, begin)).chain(gaps).peekable();
+        for (offset, entry) in all.skip_while(|(offset, _)| *offset < history) {
+            // After records that another program skipped, the counts start again.
+            while gaps.next_if(|(_, _, to)| *to <= offset).is_some() {
+                self.counts = OutcomeCounts::default();
+            }
+            while let Some((_, hash)) = epochs.next_if(|(from, _)| *from <= offset) {
+                self.detector.change(settings[hash].policy.clone());
+            }
+            let is_passed_by = gaps.peek().is_some_and(|(_, from, _)| *from <= offset);
+            self.record(offset, entry, is_passed_by)?;
+        }
+        if gaps.next().is_some() {
+            self.counts = OutcomeCounts::default();
+        }
+        self.decisions.finish(&mut self.detector)?;
+        Ok(self.counts)
+    }
+
+    /// Judges one record. The values of a record that was passed by join the windows, but it has no outcome.
+    fn record(&mut self, offset: i64, entry: &LogEntry, is_passed_by: bool) -> Result<(), String> {
+        let input = RawRecord { key: entry.key.as_deref(), value: entry.value.as_deref(), headers: &() };
+        let decoded = self.parser.read(&input);
+        let is_dropped = self.outcome.config.detector.on_reject == OnReject::Drop;
+        if !is_passed_by && !is_dropped && decoded.as_ref().map_or(true, |events| events.partial().is_some()) {
+            let value = entry.value.clone().unwrap_or_default();
+            *self.expected.letters.entry((self.partition, offset, value)).or_default() += 1;
+        }
+        let counts = &mut self.counts;
+        let Ok(events) = decoded else {
+            *if is_dropped { &mut counts.dropped } else { &mut counts.rejected } += u64::from(!is_passed_by);
+            return Ok(());
+        };
+        if events.is_empty() {
+            counts.ignored += u64::from(!is_passed_by);
+            return Ok(());
+        }
+        self.decisions.apply(&mut self.detector, offset, &events, !is_passed_by)?;
+        let topic = &self.outcome.config.topics.raw_events;
+        let verdicts = judge(&mut self.detector, topic, self.partition, offset, entry, &events);
+        if !is_passed_by {
+            self.counts.partial += u64::from(events.partial().is_some());
+            self.note(offset, verdicts);
+        }
+        Ok(())
+    }
+
+    /// Counts a record by its most severe verdict, and expects its anomalies.
+    fn note(&mut self, offset: i64, verdicts: Vec<Verdict>) {
+        let (counts, has) = (&mut self.counts, |verdict: fn(&Verdict) -> bool| verdicts.iter().any(verdict));
+        match () {
+            () if has(|verdict| matches!(verdict, Verdict::Anomalous(_))) => counts.anomalous += 1,
+            () if has(|verdict| *verdict == Verdict::Normal) => counts.normal += 1,
+            () if has(|verdict| *verdict == Verdict::Learning) => counts.learning += 1,
+            () => counts.excluded += 1,
+        }
+        for verdict in verdicts {
+            if let Verdict::Anomalous(anomaly) = verdict {
+                let text = serde_json::to_vec(&anomaly).expect("an anomaly is JSON");
+                *self.expected.anomalies.entry((self.partition, offset, text)).or_default() += 1;
+            }
+        }
+    }
 }
 
 /// Returns the offset at which the group started a partition, after checking that the settings demand it.
