@@ -35,11 +35,11 @@ pub struct PartitionClock {
     confirmed: i64,
     /// Offset before which no median is computed.
     next: i64,
-    cells: Box<Cells>,
+    cells: Box<ClockCells>,
 }
 
 #[derive(Debug, Clone)]
-struct Cells {
+struct ClockCells {
     /// Newest time of each cell, in seconds since the epoch.
     times: [u32; CELLS],
     /// Offset of the record with that time.
@@ -82,7 +82,7 @@ pub(crate) fn seconds(millis: i64) -> u32 {
 
 impl Default for PartitionClock {
     fn default() -> Self {
-        let cells = Box::new(Cells { times: [0; CELLS], seen: [NEVER; CELLS] });
+        let cells = Box::new(ClockCells { times: [0; CELLS], seen: [NEVER; CELLS] });
         PartitionClock { elapsed: 0, high: None, confirmed: 0, next: 0, cells }
     }
 }

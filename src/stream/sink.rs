@@ -53,16 +53,16 @@ pub(crate) enum SinkEnding {
 }
 
 /// Reason why assigned partitions were not accepted.
-enum Trouble {
+enum TakeoverFault {
     /// A temporary reason, for people.
     Temporary(String),
     /// A permanent reason, with its remedy.
     Broken(Fault),
 }
 
-impl From<LedgerError> for Trouble {
+impl From<LedgerError> for TakeoverFault {
     fn from(why: LedgerError) -> Self {
-        Trouble::Temporary(why.to_string())
+        TakeoverFault::Temporary(why.to_string())
     }
 }
 
@@ -177,11 +177,11 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
                 self.part.set(ComponentState::Running);
                 Ok(())
             }
-            Err(Trouble::Temporary(why)) => {
+            Err(TakeoverFault::Temporary(why)) => {
                 self.part.set(ComponentState::Degraded(why));
                 Ok(())
             }
-            Err(Trouble::Broken(fault)) => Err(fault),
+            Err(TakeoverFault::Broken(fault)) => Err(fault),
         }
     }
 
@@ -256,20 +256,20 @@ fn positions(
     ledger: &mut dyn Ledger,
     topic: &str,
     partitions: &[i32],
-) -> Result<(Positions, Positions), Trouble> {
+) -> Result<(Positions, Positions), TakeoverFault> {
     let known = ledger.positions(partitions)?;
     let (mut positions, mut from) = (Positions::new(), Positions::new());
     let (mut current, mut without_id) = (None, Vec::new());
     for &partition in partitions {
         let (first, end) = reader.bounds(partition).map_err(|fault| match fault.remedy {
-            Remedy::Retry | Remedy::Abort => Trouble::Temporary(fault.message),
-            Remedy::Rebuild | Remedy::Yield | Remedy::Stop => Trouble::Broken(fault),
+            Remedy::Retry | Remedy::Abort => TakeoverFault::Temporary(fault.message),
+            Remedy::Rebuild | Remedy::Yield | Remedy::Stop => TakeoverFault::Broken(fault),
         })?;
         // The id is requested once, and only from a cluster that has just answered.
         let current = current.get_or_insert_with(|| reader.topic_id());
         let known = known.get(&partition);
         if let Some(recreated) = known.and_then(|known| recreated(known, current.as_deref(), end)) {
-            return Err(Trouble::Temporary(format!(
+            return Err(TakeoverFault::Temporary(format!(
                 "{topic} [{partition}] {recreated}: the topic was recreated. Delete the partition's row from sink_offsets"
             )));
         }

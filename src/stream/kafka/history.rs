@@ -251,7 +251,7 @@ impl KafkaHistory {
         stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
         self.admit()?;
         let batch = self.fetch.take(if self.waiting.is_empty() { LOOK * 2 } else { LOOK }, 10_000);
-        let (topic, progress) = (&self.topic, Progress::new(&self.left));
+        let (topic, progress) = (&self.topic, BatchProgress::new(&self.left));
         // The queue may still contain records of an earlier topic or assignment.
         batch.hand_over(|of, partition, offset| of == topic && progress.wants(partition, offset), visit);
         // The last offsets before the end may be transaction markers, which librdkafka never delivers.
@@ -293,15 +293,15 @@ impl KafkaHistory {
 
 /// Progress of the partitions within one batch. Records arrive in runs of one partition, so the partition is looked up once
 /// for each run.
-struct Progress<'h> {
+struct BatchProgress<'h> {
     left: &'h OffsetRanges,
     run: RefCell<(i32, Range<i64>)>,
     moved: RefCell<Positions>,
 }
 
-impl<'h> Progress<'h> {
+impl<'h> BatchProgress<'h> {
     fn new(left: &'h OffsetRanges) -> Self {
-        Progress { left, run: RefCell::new((-1, 0..0)), moved: RefCell::default() }
+        BatchProgress { left, run: RefCell::new((-1, 0..0)), moved: RefCell::default() }
     }
 
     /// Changes to the run of another partition.
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn progress_takes_each_record_once_and_ends_with_the_range() {
         let left = OffsetRanges::from([(0, 5..10), (1, 0..3), (2, 0..3), (3, 7..9)]);
-        let progress = Progress::new(&left);
+        let progress = BatchProgress::new(&left);
         let wanted = [(0, 4), (0, 5), (0, 6), (1, 0), (0, 6), (0, 7), (1, 3), (4, 0)];
         let wanted = wanted.map(|(partition, offset)| progress.wants(partition, offset));
         assert_eq!(wanted, [false, true, true, true, false, true, false, false]);

@@ -23,12 +23,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Result of the last observation.
 #[derive(Default)]
-struct Seen {
+struct Observation {
     foreign: Mutex<ForeignCommits>,
     is_over: AtomicBool,
 }
 
-impl Seen {
+impl Observation {
     /// Replaces the last result with each answer. Without an answer it keeps the last one.
     fn note(&self, commits: KafkaResult<Positions>, members: KafkaResult<Vec<String>>) {
         let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,12 +44,12 @@ impl Seen {
 }
 
 /// The observer of the group. It stops when dropped.
-pub(crate) struct GroupObserver(Arc<Seen>, Option<Thread>);
+pub(crate) struct GroupObserver(Arc<Observation>, Option<Thread>);
 
 impl GroupObserver {
     /// Starts the thread of the observer.
     pub(crate) fn new(kafka: &KafkaSettings, topic: &str, group: &str) -> Self {
-        let seen = Arc::new(Seen::default());
+        let seen = Arc::new(Observation::default());
         let (kafka, topic, group, theirs) = (kafka.clone(), topic.to_owned(), group.to_owned(), seen.clone());
         let body = move || {
             let mut config = client::reader(&kafka);

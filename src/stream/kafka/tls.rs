@@ -39,7 +39,7 @@ fn key(property: &str) -> String {
 }
 
 /// Value of a TLS property, read from a file or from the setting.
-struct Content {
+struct TlsPropertyValue {
     /// Name of the setting, for messages.
     what: String,
     /// Path of the file, or a note that the setting itself contains the text.
@@ -47,7 +47,7 @@ struct Content {
     bytes: Vec<u8>,
 }
 
-impl Content {
+impl TlsPropertyValue {
     fn unusable(&self, why: impl std::fmt::Display) -> Vec<Finding> {
         vec![Finding::new(self.what.as_str(), Grade::Unusable, format!("{}: {why}", self.place))]
     }
@@ -64,15 +64,15 @@ impl Files<'_> {
     }
 
     /// Reads the bytes of `…location` or `…pem`; `None` if neither is set.
-    fn content(&self, stem: &str) -> Option<Result<Content, Finding>> {
+    fn content(&self, stem: &str) -> Option<Result<TlsPropertyValue, Finding>> {
         if let Some(pem) = self.get(&format!("{stem}.pem")) {
             let what = key(&format!("{stem}.pem"));
-            return Some(Ok(Content { what, place: "the text".into(), bytes: pem.as_bytes().to_vec() }));
+            return Some(Ok(TlsPropertyValue { what, place: "the text".into(), bytes: pem.as_bytes().to_vec() }));
         }
         let property = format!("{stem}.location");
         let path = Path::new(self.get(&property)?);
         Some(match finding::file::read_certificates(path) {
-            Ok(bytes) => Ok(Content { what: key(&property), place: path.display().to_string(), bytes }),
+            Ok(bytes) => Ok(TlsPropertyValue { what: key(&property), place: path.display().to_string(), bytes }),
             Err(e) => Err(Finding::new(key(&property), Grade::Unusable, finding::unreadable(path, &e))),
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::cluster::{LogEntry, SimulatedPartition, SimulatedTopic};
-use super::stage::{Inner, Scheduler};
+use super::stage::{Scheduler, SchedulerState};
 use super::strike::{ASK, LOCAL, POLL_SHARE, Struck};
 use super::world::Defect;
 use crate::stream::client::{
@@ -62,7 +62,7 @@ impl SimulatedConsumer {
     }
 
     /// Runs the group protocol, as a poll does.
-    fn attend(&mut self, inner: &mut Inner) -> Result<(), Fault> {
+    fn attend(&mut self, inner: &mut SchedulerState) -> Result<(), Fault> {
         if !self.is_subscribed || (self.has_assignment && !self.is_answered) {
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl SimulatedConsumer {
     }
 
     /// Takes some of the available records.
-    fn fetch(&mut self, inner: &mut Inner, mut most: usize) -> Vec<(i32, Vec<(i64, LogEntry)>)> {
+    fn fetch(&mut self, inner: &mut SchedulerState, mut most: usize) -> Vec<(i32, Vec<(i64, LogEntry)>)> {
         let mut batches = Vec::new();
         let fetched = self.positions.iter_mut().filter(|(partition, _)| !self.paused.contains(partition));
         for (&partition, next) in fetched {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use super::stage::{Inner, Scheduler};
+use super::stage::{Scheduler, SchedulerState};
 use super::strike::{ASK, Struck};
 use super::world::Defect;
 use crate::ledger::{Ledger, LedgerError, LedgerPosition, OpenRejects, SinkRecord, WrittenBatch};
@@ -95,7 +95,7 @@ impl SimulatedConnection {
     /// Runs a call. After a fault its outcome is unknown to the sink.
     fn ask<T>(
         &mut self,
-        effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, LedgerError>,
+        effect: impl FnOnce(&mut Self, &mut SchedulerState) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let answer = self.act_with(SHARE, ASK, |this, inner| {
             if inner.now < inner.cluster.database.away_until {

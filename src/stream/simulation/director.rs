@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::cluster::{Fate, LogEntry, SimulatedTopic};
-use super::stage::{Inner, Scheduler};
+use super::stage::{Scheduler, SchedulerState};
 use super::world::{ProcessKind, Schedule};
 use crate::event::{Fields, OnPartial};
 use crate::stop::Stop;
@@ -39,7 +39,7 @@ pub(super) struct Director<'d> {
     stage: &'d Scheduler,
     schedule: &'d Schedule,
     spawn: &'d dyn Fn(usize, ProcessKind, &'static str, Arc<Stop>),
-    processes: Vec<Process>,
+    processes: Vec<RunningProcess>,
     published: i64,
     /// Partitions of the input in which a producer's transaction is open.
     open: BTreeSet<i32>,
@@ -47,7 +47,7 @@ pub(super) struct Director<'d> {
     ahead: i64,
 }
 
-struct Process {
+struct RunningProcess {
     actor: usize,
     part: ProcessKind,
     name: &'static str,
@@ -99,7 +99,7 @@ impl<'d> Director<'d> {
         Ok(())
     }
 
-    fn step(&mut self, inner: &mut Inner) {
+    fn step(&mut self, inner: &mut SchedulerState) {
         self.processes.retain(|process| inner.actors[process.actor].is_alive);
         let partition = inner.random.random_range(0..inner.cluster.partitions);
         if inner.cluster.group.members.is_empty() && inner.random.random_bool(0.08) {
@@ -156,10 +156,10 @@ impl<'d> Director<'d> {
         }
     }
 
-    fn start(&mut self, inner: &mut Inner, part: ProcessKind, name: &'static str) {
+    fn start(&mut self, inner: &mut SchedulerState, part: ProcessKind, name: &'static str) {
         let (actor, stop) = (self.stage.hire(inner), Arc::new(Stop::default()));
         (self.spawn)(actor, part, name, stop.clone());
-        self.processes.push(Process { actor, part, name, stop });
+        self.processes.push(RunningProcess { actor, part, name, stop });
     }
 
     /// Waits until every record is committed, and every anomaly stored.
@@ -198,7 +198,7 @@ impl<'d> Director<'d> {
 
     /// Returns a random device and its record. Several values may be of other devices, or of the same one again. `None`
     /// if the record is not an event.
-    fn value(&self, inner: &mut Inner) -> (Option<i32>, Vec<u8>) {
+    fn value(&self, inner: &mut SchedulerState) -> (Option<i32>, Vec<u8>) {
         let (first, value) = match inner.random.random_range(0..20) {
             0 => return (None, b"no event".to_vec()),
             // The record has a null value.
@@ -232,7 +232,7 @@ impl<'d> Director<'d> {
     }
 
     /// Returns a random device and its value.
-    fn one(&self, inner: &mut Inner) -> (i32, String) {
+    fn one(&self, inner: &mut SchedulerState) -> (i32, String) {
         // Each device is silent for some periods.
         let is_silent = |device: i32| (self.published / 150 + i64::from(device)) % 3 == 0;
         let mut device = inner.random.random_range(0..DEVICES);
@@ -245,7 +245,7 @@ impl<'d> Director<'d> {
     }
 
     /// Publishes to the partition of the device's key if the producers route by key; otherwise to this one.
-    fn publish(&mut self, inner: &mut Inner, partition: i32, (device, value): (Option<i32>, Vec<u8>)) -> i32 {
+    fn publish(&mut self, inner: &mut SchedulerState, partition: i32, (device, value): (Option<i32>, Vec<u8>)) -> i32 {
         let routed =
             device.filter(|_| self.schedule.routes_by_key).map(|device| route(device, inner.cluster.partitions));
         let partition = routed.unwrap_or(partition);
@@ -253,7 +253,7 @@ impl<'d> Director<'d> {
         partition
     }
 
-    fn publish_to(&mut self, inner: &mut Inner, partition: i32, (device, value): (Option<i32>, Vec<u8>)) {
+    fn publish_to(&mut self, inner: &mut SchedulerState, partition: i32, (device, value): (Option<i32>, Vec<u8>)) {
         self.published += 1;
         if inner.random.random_bool(0.001) {
             // The clocks of all devices are set.
@@ -273,7 +273,7 @@ impl<'d> Director<'d> {
     }
 
     /// Publishes records in a transaction that stays open for a while.
-    fn publish_open(&mut self, inner: &mut Inner, partition: i32) {
+    fn publish_open(&mut self, inner: &mut SchedulerState, partition: i32) {
         for _ in 0..inner.random.random_range(1..4) {
             let value = self.value(inner);
             let partition = self.publish(inner, partition, value);
@@ -285,7 +285,7 @@ impl<'d> Director<'d> {
     }
 
     /// Publishes records of an aborted transaction, and its marker.
-    fn publish_in_vain(&mut self, inner: &mut Inner, partition: i32) {
+    fn publish_in_vain(&mut self, inner: &mut SchedulerState, partition: i32) {
         let value = self.value(inner);
         let partition = self.publish(inner, partition, value);
         let log = inner.cluster.partition(SimulatedTopic::Input, partition);
@@ -297,7 +297,7 @@ impl<'d> Director<'d> {
 }
 
 /// Ends the producer's open transaction, and writes its marker.
-fn end_transaction(inner: &mut Inner, partition: i32, commits: bool) {
+fn end_transaction(inner: &mut SchedulerState, partition: i32, commits: bool) {
     let log = inner.cluster.partition(SimulatedTopic::Input, partition);
     let fate = if commits { Fate::Committed } else { Fate::Aborted };
     log.entries.iter_mut().filter(|entry| entry.fate == Fate::Open).for_each(|entry| entry.fate = fate);
@@ -326,7 +326,7 @@ fn event(device: i32, value: &str) -> String {
 }
 
 /// Simulates retention: removes all records that a restart does not need, which are judged and before the checkpoint.
-fn trim(inner: &mut Inner, partition: i32) {
+fn trim(inner: &mut SchedulerState, partition: i32) {
     let judged = inner.cluster.transactions.offsets.get(&partition).map_or(0, |progress| progress.offset);
     let state = inner.cluster.partition(SimulatedTopic::State, partition);
     let checkpoints = state.committed(0).filter(|(_, entry)| entry.key.as_deref() == Some(b"f"));

@@ -12,10 +12,10 @@ use super::cluster::SimulatedCluster;
 use super::group::SESSION;
 
 pub(super) struct Scheduler {
-    inner: Mutex<Inner>,
+    inner: Mutex<SchedulerState>,
 }
 
-pub(super) struct Inner {
+pub(super) struct SchedulerState {
     pub cluster: SimulatedCluster,
     pub random: Xoshiro256PlusPlus,
     pub now: Duration,
@@ -45,7 +45,7 @@ pub(super) struct Actor {
     silent_since: Option<Duration>,
 }
 
-pub(super) type Turn<'s> = MutexGuard<'s, Inner>;
+pub(super) type Turn<'s> = MutexGuard<'s, SchedulerState>;
 
 impl Scheduler {
     pub(super) fn new(seed: u64, cluster: SimulatedCluster, faults: f64) -> Self {
@@ -53,8 +53,20 @@ impl Scheduler {
         let (now, actors) = (Duration::ZERO, Vec::new());
         let last_rebuild = String::new();
         let (turn, turns, kills, pauses, strikes, trace) = (0, 0, 0, 0, 0, 0);
-        let inner =
-            Inner { cluster, random, now, actors, faults, turn, turns, kills, pauses, strikes, last_rebuild, trace };
+        let inner = SchedulerState {
+            cluster,
+            random,
+            now,
+            actors,
+            faults,
+            turn,
+            turns,
+            kills,
+            pauses,
+            strikes,
+            last_rebuild,
+            trace,
+        };
         Scheduler { inner: Mutex::new(inner) }
     }
 
@@ -63,7 +75,7 @@ impl Scheduler {
     }
 
     /// Adds an actor; its thread must call [`enter`](Self::enter) first.
-    pub(super) fn hire(&self, inner: &mut Inner) -> usize {
+    pub(super) fn hire(&self, inner: &mut SchedulerState) -> usize {
         inner.actors.push(Actor {
             thread: None,
             is_alive: true,
@@ -130,7 +142,7 @@ impl Scheduler {
     }
 
     /// Returns the state after all actors have ended.
-    pub(super) fn into_inner(self) -> Inner {
+    pub(super) fn into_inner(self) -> SchedulerState {
         self.inner.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -140,7 +152,7 @@ impl Scheduler {
     }
 }
 
-impl Inner {
+impl SchedulerState {
     /// Advances time, runs the coordinators, and selects the next actor.
     fn pass(&mut self, me: Option<usize>) {
         self.turns += 1;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::stage::{Inner, Scheduler, Turn};
+use super::stage::{Scheduler, SchedulerState, Turn};
 use crate::stream::client::{Fault, Remedy};
 
 /// Kinds of faults before and after the effect of a call.
@@ -32,7 +32,7 @@ pub(super) trait Struck: Sized {
     fn act<T>(
         &mut self,
         kinds: Kinds,
-        effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Fault>,
+        effect: impl FnOnce(&mut Self, &mut SchedulerState) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         self.act_with(1.0, kinds, effect)
     }
@@ -42,7 +42,7 @@ pub(super) trait Struck: Sized {
         &mut self,
         share: f64,
         (before, after): Kinds,
-        effect: impl FnOnce(&mut Self, &mut Inner) -> Result<T, Fault>,
+        effect: impl FnOnce(&mut Self, &mut SchedulerState) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let (stage, me) = self.place();
         let stage = stage.clone();

@@ -72,9 +72,9 @@ mod tests {
     use super::*;
     use crate::event::{Headers, RejectClass};
 
-    struct Own;
+    struct OwnHeaders;
 
-    impl Headers for Own {
+    impl Headers for OwnHeaders {
         fn label(&self) -> Option<&str> {
             None
         }
@@ -112,12 +112,12 @@ mod tests {
 
     #[test]
     fn the_records_own_headers_follow_ours_in_their_order_null_or_not_or_are_left_out_together() {
-        let whole = letter(&Own, 1_000);
+        let whole = letter(&OwnHeaders, 1_000);
         assert_eq!(header(&whole, "anomaly.error.headers").as_deref(), Some("3"));
         let own = whole.headers[whole.headers.len() - 3..].iter();
         let own = own.map(|(name, value)| (name.as_ref(), value.as_deref())).collect::<Vec<_>>();
         assert_eq!(own, [("trace", Some(&b"abcdef"[..])), ("trace", None), ("anomaly.error.truncated", None)]);
-        let bare = letter(&Own, 10);
+        let bare = letter(&OwnHeaders, 10);
         assert_eq!(header(&bare, "anomaly.error.headers").as_deref(), Some("0"));
         assert_eq!(header(&bare, "anomaly.error.headers_truncated").as_deref(), Some("39"));
     }
