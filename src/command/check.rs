@@ -2,7 +2,6 @@
 //! that they name work.
 
 mod kafka;
-mod quiet;
 mod records;
 
 use std::path::Path;

@@ -153,14 +153,14 @@ fn warn_of_compaction(kafka: &KafkaSettings, topic: &str) -> Result<()> {
 }
 
 fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Result<()> {
-    let (kafka, topic) = (&settings.kafka, &settings.topics.dead_letter);
+    let (kafka, topics) = (&settings.kafka, &settings.topics);
     // A later replay fences an earlier one: two replays never send the same dead letter.
     let name = format!("{}-dlq", settings.detector.group);
-    let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topic, &name)?) };
+    let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topics, &name)?) };
     let (mut chosen, mut before, mut cut, mut unknown, mut null) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     let mut partial = 0_u64;
     let mut looked_at = BTreeSet::new();
-    dead_letters::read(kafka, &settings.topics, |letter| {
+    dead_letters::read(kafka, topics, |letter| {
         match () {
             () if !pick.matches(&letter) => {}
             () if letter.replayed.is_some() => before += 1,

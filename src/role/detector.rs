@@ -16,7 +16,7 @@ use crate::health::{Component, ComponentState, InputHealth};
 use crate::service::limit::LogRateLimit;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::ledger::PostgresLedger;
-use crate::stream::client::Remedy;
+use crate::stream::client::{Fault, Remedy};
 use crate::stream::kafka::{KafkaGroupConsumer, KafkaTransactionalClient, MemberNames};
 use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
@@ -289,15 +289,21 @@ pub fn names_for_check(settings: &Settings) -> Result<(String, bool)> {
     Ok((id, settings.detector.delivery == Delivery::ExactlyOnce))
 }
 
+/// Creates a client that never joins the group, for `anomaly check`.
+///
+/// # Errors
+/// `Stop` if librdkafka does not accept the settings.
+pub(crate) fn client_for_check(settings: &Settings) -> Result<KafkaTransactionalClient, Fault> {
+    let (names, session) = (names(settings, "check", 0), settings.detector.session_timeout);
+    KafkaTransactionalClient::new(&settings.kafka, names, Delivery::AtLeastOnce, session)
+}
+
 /// Returns the partitions whose state belongs to this group and topic, for `anomaly check`.
 ///
 /// # Errors
 /// The error with which a start would stop, or why it cannot be known.
 pub fn check_state(settings: &Settings, partitions: &[i32]) -> Result<usize, String> {
-    // This client is outside the group: the member's name is never used.
-    let names = names(settings, "check", 0);
-    let session = settings.detector.session_timeout;
-    let log = KafkaTransactionalClient::new(&settings.kafka, names, Delivery::AtLeastOnce, session);
-    crate::stream::worker::look(&mut log.map_err(|fault| fault.message)?, settings, partitions)
-        .map_err(|fault| fault.message)
+    let state = client_for_check(settings)
+        .and_then(|mut client| crate::stream::worker::look(&mut client, settings, partitions));
+    state.map_err(|fault| fault.message)
 }

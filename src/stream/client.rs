@@ -13,7 +13,7 @@ mod record;
 mod transactions;
 
 pub(crate) use administration::{ForeignCommits, GroupAdministration, TopicAdministration, TopicIdentity};
-pub(crate) use connection::ClusterConnection;
+pub(crate) use connection::{ClusterConnection, insist};
 pub(crate) use fault::{Fault, Remedy};
 pub(crate) use fetch::RecordFetch;
 pub(crate) use history::{HistoryReader, HistoryTopic, ReadLimits, read_to_end};

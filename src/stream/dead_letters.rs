@@ -1,20 +1,21 @@
 //! Reads dead letters, and sends them again to their original topics, each exactly once. The transaction that sends a
 //! record also writes a receipt to the dead-letter topic. A dead letter with a receipt is not sent again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::time::{Duration, Instant as Monotonic};
+use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-
-use super::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, OffsetRanges, ReadLimits, read_to_end};
-use super::kafka::context::DeliveryReports;
-use super::kafka::{KafkaHistoryClient, client};
-use crate::config::resolved::{KafkaSettings, TopicSettings};
+use super::client::{
+    ConsumedRecord, Fault, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, ReadLimits, Remedy,
+    TransactionalProducer, insist, read_to_end,
+};
+use super::kafka::{KafkaHistoryClient, KafkaTransactionalProducer};
+use super::progress::ProgressByPartition;
+use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 
+/// Longest wait for an answer of the cluster.
 const CALL: Duration = Duration::from_secs(15);
 /// Number of dead letters per transaction.
 const BATCH: usize = 500;
@@ -101,11 +102,6 @@ fn text<'h>(
 ) -> Option<&'h str> {
     let (_, value) = headers.find(|(key, _)| is_wanted(key))?;
     std::str::from_utf8(value.as_deref()?).ok()
-}
-
-fn failed(what: &str, kafka: &KafkaSettings) -> impl Fn(KafkaError) -> Error {
-    let (what, servers) = (what.to_owned(), kafka.bootstrap_servers.clone());
-    move |e| Error::unavailable(format_args!("cannot {what} at {servers}: {e}"))
 }
 
 /// Passes every current dead letter to `visit`, partition by partition, after it has read all receipts.
@@ -203,8 +199,8 @@ fn letter(partition: i32, record: &ConsumedRecord<'_>, receipts: &HashMap<(i32, 
 
 /// Sends dead letters again, in transactions.
 pub(crate) struct DeadLetterReplayer {
-    producer: BaseProducer<DeliveryReports>,
-    kafka: KafkaSettings,
+    producer: KafkaTransactionalProducer,
+    servers: String,
     letters: String,
     waiting: Vec<RejectedRecord>,
     /// Number of dead letters sent and committed.
@@ -216,17 +212,15 @@ impl DeadLetterReplayer {
     ///
     /// # Errors
     /// 69 if the cluster does not allow it.
-    pub(crate) fn new(kafka: &KafkaSettings, letters: &str, name: &str) -> Result<Self> {
-        let mut config = client::producer(kafka);
-        config.set("transactional.id", name).set("message.timeout.ms", CALL.as_millis().to_string());
-        let failed = failed("send dead letters again", kafka);
-        let producer: BaseProducer<DeliveryReports> =
-            config.create_with_context(DeliveryReports::default()).map_err(&failed)?;
-        producer.init_transactions(CALL).map_err(&failed)?;
+    pub(crate) fn new(kafka: &KafkaSettings, topics: &TopicSettings, name: &str) -> Result<Self> {
+        let failed = failed(&kafka.bootstrap_servers);
+        let producer = KafkaTransactionalProducer::new(kafka, topics, name, Delivery::ExactlyOnce, CALL);
+        let mut producer = producer.map_err(&failed)?;
+        insist(&mut producer, CALL, TransactionalProducer::init_transactions).map_err(&failed)?;
         Ok(DeadLetterReplayer {
             producer,
-            kafka: kafka.clone(),
-            letters: letters.to_owned(),
+            servers: kafka.bootstrap_servers.clone(),
+            letters: topics.dead_letter.clone(),
             waiting: Vec::new(),
             sent: 0,
         })
@@ -249,64 +243,59 @@ impl DeadLetterReplayer {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        let failed = failed("send dead letters again", &self.kafka);
-        let now = Timestamp::now().to_string();
-        self.producer.begin_transaction().map_err(&failed)?;
-        for letter in &self.waiting {
-            self.queue(letter, &now).map_err(&failed)?;
-        }
-        let flushed = self.producer.flush(CALL);
-        if let Some(e) = self.producer.context().take_failure() {
-            let _ = self.producer.abort_transaction(CALL);
-            return Err(failed(e));
-        }
-        flushed.map_err(&failed)?;
-        let deadline = Monotonic::now() + CALL;
-        loop {
-            match self.producer.commit_transaction(CALL) {
-                Ok(()) => break,
-                Err(KafkaError::Transaction(e)) if e.is_retriable() && Monotonic::now() < deadline => {}
-                Err(e) => return Err(failed(e)),
+        if let Err(fault) = self.commit(&Timestamp::now().to_string()) {
+            if fault.remedy == Remedy::Abort {
+                // Without an answer the broker aborts it later.
+                let _ = self.producer.abort();
             }
+            return Err(failed(&self.servers)(fault));
         }
         self.sent += self.waiting.len() as u64;
         self.waiting.clear();
         Ok(())
     }
 
-    /// Creates the record, unchanged and for its old partition, and the receipt.
-    fn queue(&self, letter: &RejectedRecord, now: &str) -> Result<(), KafkaError> {
-        let place = format!("{}[{}]@{}", self.letters, letter.partition, letter.offset);
-        let headers = letter
-            .own_headers()
-            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: value.as_deref() }));
-        let headers = headers.insert(Header { key: ORIGIN, value: Some(&place) });
-        let topic = letter.header("topic").unwrap_or_default();
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
-        record.partition = letter.header("partition").and_then(|partition| partition.parse().ok());
-        record.timestamp = letter.header("timestamp").and_then(|millis| millis.parse().ok());
-        (record.key, record.payload) = (letter.key.as_deref(), letter.value.as_deref());
-        self.insist(record)?;
-        let receipt = [letter.partition.to_string(), letter.offset.to_string(), now.to_owned()];
-        let headers = RECEIPT
-            .iter()
-            .zip(&receipt)
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.letters).partition(letter.partition).headers(headers);
-        record.key = letter.key.as_deref();
-        self.insist(record)
-    }
-
-    fn insist(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> Result<(), KafkaError> {
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
-                    self.producer.poll(Duration::from_millis(10));
-                    record = back;
-                }
-                Err((e, _)) => return Err(e),
-            }
+    /// Sends each waiting dead letter and its receipt in one transaction.
+    fn commit(&mut self, now: &str) -> Result<(), Fault> {
+        self.producer.begin()?;
+        for letter in &self.waiting {
+            self.producer.send(replayed(letter, &self.letters))?;
+            self.producer.send(receipt_of(letter, &self.letters, now))?;
         }
+        insist(&mut self.producer, CALL, |producer| producer.commit(&ProgressByPartition::new()))
+    }
+}
+
+fn failed(servers: &str) -> impl Fn(Fault) -> Error {
+    move |fault| Error::unavailable(format_args!("cannot send dead letters again at {servers}: {fault}"))
+}
+
+/// Creates the rejected record again, unchanged and for its old partition.
+fn replayed(letter: &RejectedRecord, letters: &str) -> OutgoingRecord {
+    let place = format!("{letters}[{}]@{}", letter.partition, letter.offset);
+    let own = letter.own_headers().map(|(name, value)| (Cow::Owned(name.clone()), value.clone()));
+    let origin = (Cow::Borrowed(ORIGIN), Some(place.into_bytes()));
+    OutgoingRecord {
+        output: OutputTopic::Named {
+            topic: letter.header("topic").unwrap_or_default().to_owned(),
+            partition: letter.header("partition").and_then(|partition| partition.parse().ok()),
+        },
+        key: letter.key.clone(),
+        value: letter.value.clone(),
+        timestamp: letter.header("timestamp").and_then(|millis| millis.parse().ok()),
+        headers: own.chain([origin]).collect(),
+    }
+}
+
+/// Creates the receipt of a dead letter, for the same partition.
+fn receipt_of(letter: &RejectedRecord, letters: &str, now: &str) -> OutgoingRecord {
+    let receipt = [letter.partition.to_string(), letter.offset.to_string(), now.to_owned()];
+    let headers = RECEIPT.into_iter().zip(receipt);
+    OutgoingRecord {
+        output: OutputTopic::Named { topic: letters.to_owned(), partition: Some(letter.partition) },
+        key: letter.key.clone(),
+        value: None,
+        timestamp: None,
+        headers: headers.map(|(name, value)| (Cow::Borrowed(name), Some(value.into_bytes()))).collect(),
     }
 }

@@ -1,5 +1,5 @@
 //! Implements the traits of [`client`](super::client) with librdkafka: [`KafkaGroupConsumer`] those of the sink,
-//! [`KafkaTransactionalClient`] those of a worker.
+//! [`KafkaTransactionalClient`] those of a worker, and [`KafkaTransactionalProducer`] transactions outside of a group.
 //!
 //! `client` builds configurations. [`context`] receives librdkafka's callbacks. [`fault`] decides what an error
 //! means.
@@ -24,4 +24,5 @@ mod duplicate;
 pub(crate) use consumer::KafkaGroupConsumer;
 pub(crate) use history::KafkaHistoryClient;
 pub(crate) use names::MemberNames;
+pub(crate) use transaction::KafkaTransactionalProducer;
 pub(crate) use transactional::KafkaTransactionalClient;

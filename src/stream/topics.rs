@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
+use super::client::{Fault, Remedy};
 use super::kafka::client;
+use super::kafka::context::ConsumerEvents;
 use crate::config::resolved::{KafkaSettings, TopicSettings};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Grade};
@@ -252,6 +255,17 @@ async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usi
         }
         _ => Ok(()),
     }
+}
+
+/// Returns the number of brokers of the cluster.
+///
+/// # Errors
+/// `Stop` if librdkafka does not accept the settings; otherwise why the cluster does not answer within `limit`.
+pub(crate) fn brokers(kafka: &KafkaSettings, limit: Duration) -> Result<usize, Fault> {
+    let consumer: BaseConsumer<_> =
+        client::reader(kafka).create_with_context(ConsumerEvents::new("")).map_err(|e| Fault::new(Remedy::Stop, e))?;
+    let metadata = consumer.fetch_metadata(None, limit).map_err(|e| Fault::new(Remedy::Retry, e))?;
+    Ok(metadata.brokers().len())
 }
 
 /// Returns the number of partitions; `None` if the topic does not exist, or is just being created.

@@ -1,24 +1,25 @@
 //! The checks of Kafka for `anomaly check --connect`: brokers, topics, the group, and the rights to read and to write.
 //! They leave nothing that a reader of committed records would see.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{Offset, TopicPartitionList};
-
-use super::quiet::Quiet;
 use super::{Tally, records};
 use crate::config::Settings;
+use crate::config::resolved::Delivery;
 use crate::config::schema::ShippedFile;
 use crate::finding::Finding;
 use crate::role::detector;
 use crate::stream;
-use crate::stream::kafka::client;
-use crate::stream::kafka::context::DeliveryReports;
+use crate::stream::client::{
+    Fault, GroupAdministration, GroupMembership, OutgoingRecord, OutputTopic, Positions, RecordFetch, Remedy,
+    TransactionalProducer, insist,
+};
+use crate::stream::kafka::{KafkaGroupConsumer, KafkaTransactionalProducer};
 
+/// Longest wait for an answer of the cluster.
 const CALL: Duration = Duration::from_secs(10);
+/// Time after which a failure to read counts. A client that is still connecting recovers sooner.
+const LASTING: Duration = Duration::from_secs(3);
 
 /// Checks everything that the role of `file` requires of Kafka; without `file`, everything that all roles require.
 pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tally) {
@@ -26,15 +27,10 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
         return;
     }
     let (kafka, topics) = (&settings.kafka, &settings.topics);
-    let mut config = client::reader(kafka);
-    config.set("group.id", &settings.detector.group);
-    let consumer = match config.create_with_context::<_, BaseConsumer<_>>(Quiet) {
-        Ok(consumer) => consumer,
-        Err(e) => return tally.tried("kafka.properties", Err(e.to_string())),
-    };
-    match consumer.fetch_metadata(None, CALL) {
-        Err(e) => return tally.tried("Kafka", Err(format!("{}: {e}", kafka.bootstrap_servers))),
-        Ok(metadata) => tally.tried("Kafka", Ok(format!("{} brokers", metadata.brokers().len()))),
+    match stream::topics::brokers(kafka, CALL) {
+        Err(fault) if fault.remedy == Remedy::Stop => return tally.tried("kafka.properties", Err(fault.message)),
+        Err(fault) => return tally.tried("Kafka", Err(format!("{}: {fault}", kafka.bootstrap_servers))),
+        Ok(brokers) => tally.tried("Kafka", Ok(format!("{brokers} brokers"))),
     }
     let is_detector = file != Some(ShippedFile::Producer);
     let keeps_state = settings.detector.keeps_state();
@@ -53,7 +49,7 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
             input = Some((0..i32::try_from(*partitions).unwrap_or(i32::MAX)).collect::<Vec<_>>());
         }
         let found = partitions.and_then(|n| match is_detector && read.contains(&topic) {
-            true => readable(&consumer, topic).map(|()| format!("{n} partitions, readable")),
+            true => readable(settings, topic).map(|()| format!("{n} partitions, readable")),
             false => Ok(format!("{n} partitions")),
         });
         tally.tried(&format!("topic {topic}"), found);
@@ -65,7 +61,7 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
         Ok(found) => found.into_iter().for_each(|finding| tally.add(finding)),
         Err(e) => tally.tried("topics", Err(e)),
     }
-    let group = offsets(&consumer, &topics.raw_events).map_err(|e| e.to_string()).map(|()| "readable".into());
+    let group = offsets(settings).map_err(|fault| fault.message).map(|()| "readable".into());
     tally.tried(&format!("group {}", settings.detector.group), group);
     if keeps_state && is_complete {
         let partitions = input.as_deref().unwrap_or_default();
@@ -100,50 +96,70 @@ fn partitions(settings: &Settings, topic: &str) -> Result<usize, String> {
     found.ok_or_else(|| "does not exist; `anomaly topics` creates it".into())
 }
 
-/// Fetches from the end of the first partition, because the broker refuses at once if that is not allowed.
-fn readable(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<(), String> {
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::End).map_err(|e| e.to_string())?;
-    consumer.assign(&list).map_err(|e| e.to_string())?;
-    let deadline = Instant::now() + CALL;
-    while Instant::now() < deadline {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-            Some(Err(e)) if e.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => {
-                return Err(format!("no right to read it: {e}"));
-            }
-            Some(Err(_)) | None => {}
-        }
-    }
-    Err("no answer to a fetch".into())
+/// Fetches from the end of the first partition, because the broker refuses at once if that is not allowed. The consumer
+/// never joins the group.
+fn readable(settings: &Settings, topic: &str) -> Result<(), String> {
+    let (group, session) = (&settings.detector.group, settings.detector.session_timeout);
+    let consumer = KafkaGroupConsumer::new(&settings.kafka, topic, group, "check", session);
+    let mut consumer = consumer.map_err(|fault| fault.message)?;
+    fetch(&mut consumer).map_err(|fault| fault.message)
 }
 
-fn offsets(consumer: &BaseConsumer<Quiet>, topic: &str) -> KafkaResult<()> {
-    let mut list = TopicPartitionList::new();
-    list.add_partition(topic, 0);
-    let list = consumer.committed_offsets(list, CALL)?;
-    list.elements().iter().try_for_each(|element| element.error())
+/// Waits until the first partition is read to its end, or has a new record.
+fn fetch(consumer: &mut (impl GroupMembership + RecordFetch)) -> Result<(), Fault> {
+    let (_, end) = insist(consumer, CALL, |consumer| consumer.bounds(0))?;
+    consumer.assign(&Positions::from([(0, end)]))?;
+    consumer.resume(&[0])?;
+    let began = consumer.now();
+    let mut failed_since = None;
+    let mut is_read = false;
+    while !is_read {
+        consumer.poll(Duration::from_millis(100), 1, &mut |_, _| is_read = true)?;
+        is_read |= !consumer.reached().is_empty();
+        let (now, trouble) = (consumer.now(), consumer.trouble());
+        failed_since = trouble.is_some().then(|| failed_since.unwrap_or(now));
+        let has_failed = failed_since.is_some_and(|since| now.saturating_sub(since) > LASTING);
+        if !is_read && (has_failed || now.saturating_sub(began) > CALL) {
+            return Err(Fault::new(Remedy::Retry, trouble.unwrap_or_else(|| "no answer to a fetch".into())));
+        }
+    }
+    Ok(())
+}
+
+/// Requests the committed offset of the first partition.
+fn offsets(settings: &Settings) -> Result<(), Fault> {
+    let mut client = detector::client_for_check(settings)?;
+    insist(&mut client, CALL, |client| client.committed(&[0])).map(drop)
 }
 
 /// Sends one record to each topic in a transaction, and aborts it.
 fn writable(settings: &Settings, id: &str, topics: &[&String]) -> Result<(), String> {
-    let mut config = client::producer(&settings.kafka);
-    config.set("transactional.id", id).set("message.timeout.ms", CALL.as_millis().to_string());
-    let producer =
-        config.create_with_context::<_, BaseProducer<_>>(DeliveryReports::default()).map_err(|e| e.to_string())?;
-    producer.init_transactions(CALL).map_err(|e| format!("{e}; does the cluster allow transactional id {id}?"))?;
-    producer.begin_transaction().map_err(|e| e.to_string())?;
-    for topic in topics {
-        let record = BaseRecord::<str, str>::to(topic).key("check").payload("check");
-        producer.send(record).map_err(|(e, _)| e.to_string())?;
-    }
-    let sent = producer.flush(CALL);
-    let failure = producer.context().take_failure();
-    let aborted = producer.abort_transaction(CALL);
-    match failure {
-        Some(e) => {
-            Err(format!("cannot write to {}: {e}", topics.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(" or ")))
+    let producer = KafkaTransactionalProducer::new(&settings.kafka, &settings.topics, id, Delivery::ExactlyOnce, CALL);
+    let mut producer = producer.map_err(|fault| fault.message)?;
+    insist(&mut producer, CALL, TransactionalProducer::init_transactions)
+        .map_err(|fault| format!("{fault}; does the cluster allow transactional id {id}?"))?;
+    let sent = send_to_each(&mut producer, topics);
+    let aborted = producer.abort();
+    match sent {
+        Err(fault) if fault.remedy == Remedy::Abort => {
+            let topics = topics.iter().map(|topic| topic.as_str()).collect::<Vec<_>>().join(" or ");
+            Err(format!("cannot write to {topics}: {fault}"))
         }
-        None => sent.and(aborted).map_err(|e| e.to_string()),
+        sent => sent.and(aborted).map_err(|fault| fault.message),
     }
+}
+
+/// Sends one record to each topic, and waits until all are accepted.
+fn send_to_each(producer: &mut impl TransactionalProducer, topics: &[&String]) -> Result<(), Fault> {
+    producer.begin()?;
+    for topic in topics {
+        producer.send(OutgoingRecord {
+            output: OutputTopic::Named { topic: (*topic).clone(), partition: None },
+            key: Some(b"check".to_vec()),
+            value: Some(b"check".to_vec()),
+            timestamp: None,
+            headers: Vec::new(),
+        })?;
+    }
+    producer.flush()
 }

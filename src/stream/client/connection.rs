@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use super::fault::{Fault, Remedy};
+
+/// Pause before a call is repeated.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// A client of the cluster. The clock is the client's own, so that a simulation can supply a virtual one.
 pub(crate) trait ClusterConnection {
     /// Returns the time since some fixed moment; it never decreases.
@@ -12,4 +17,24 @@ pub(crate) trait ClusterConnection {
 
     /// Returns why the cluster is unavailable; `None` if it is available.
     fn trouble(&self) -> Option<String>;
+}
+
+/// Repeats a call while its remedy is `Retry`, until this time has passed.
+///
+/// # Errors
+/// Returns the last fault of the call.
+pub(crate) fn insist<C: ClusterConnection, T>(
+    client: &mut C,
+    limit: Duration,
+    mut call: impl FnMut(&mut C) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let began = client.now();
+    loop {
+        match call(client) {
+            Err(fault) if fault.remedy == Remedy::Retry && client.now().saturating_sub(began) < limit => {
+                client.sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
 }

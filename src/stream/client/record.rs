@@ -41,6 +41,8 @@ pub(crate) struct OutgoingRecord {
     pub key: Option<Vec<u8>>,
     /// Value of the record; it may be null.
     pub value: Option<Vec<u8>>,
+    /// Time of the record, in milliseconds since the epoch; `None` for the time of sending.
+    pub timestamp: Option<i64>,
     /// Headers, in order; a value may be null.
     pub headers: Vec<(Cow<'static, str>, Option<Vec<u8>>)>,
 }
@@ -54,8 +56,8 @@ impl OutgoingRecord {
     }
 }
 
-/// The topics that the loop writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The topics that are written in transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutputTopic {
     /// The topic `anomalies`, for the sink.
     Anomalies,
@@ -63,6 +65,13 @@ pub(crate) enum OutputTopic {
     DeadLetters,
     /// This partition of the topic `anomaly_state`.
     State(i32),
+    /// Any topic by its name; without a partition, the key decides.
+    Named {
+        /// Name of the topic.
+        topic: String,
+        /// Partition of the topic.
+        partition: Option<i32>,
+    },
 }
 
 /// Receives the records of one partition, in offset order.

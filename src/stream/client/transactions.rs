@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::record::OutgoingRecord;
 use crate::stream::progress::ProgressByPartition;
 
-/// A transactional producer, whose transactions contain the group's offsets.
+/// A transactional producer, whose transactions can contain a group's offsets.
 #[allow(clippy::missing_errors_doc)]
 pub(crate) trait TransactionalProducer: ClusterConnection {
     /// Initialises the producer, which fences an earlier one with the same transactional id.
@@ -17,7 +17,11 @@ pub(crate) trait TransactionalProducer: ClusterConnection {
     /// Queues a record in the open transaction.
     fn send(&mut self, record: OutgoingRecord) -> Result<(), Fault>;
 
-    /// Commits the sent records together with this progress. After `Retry` call it again with the same progress.
+    /// Waits until the cluster has accepted every sent record. `Abort` if it refuses one.
+    fn flush(&mut self) -> Result<(), Fault>;
+
+    /// Commits the sent records together with this progress. A producer outside of a group has none. After `Retry` call
+    /// it again with the same progress.
     fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault>;
 
     /// Aborts the open transaction and its records.

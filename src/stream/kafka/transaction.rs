@@ -1,19 +1,18 @@
-//! Implements the content and the end of a transaction: records, deliveries, offsets, commit, abort.
+//! Implements [`TransactionalProducer`] with librdkafka, on the thread of its owner: records, deliveries, commit, abort.
 
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
-use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
 use super::consumer::CALL;
-use super::fault;
-use super::transactional::{DELIVERY, KafkaTransactionalClient};
-use crate::config::resolved::Delivery;
+use super::context::DeliveryReports;
+use super::{client, fault};
+use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
 use crate::fail;
-use crate::stream::client::{Fault, OutgoingRecord, OutputTopic, Remedy};
+use crate::stream::client::{ClusterConnection, Fault, OutgoingRecord, OutputTopic, Remedy, TransactionalProducer};
+use crate::stream::progress::ProgressByPartition;
 
 /// Minimum and maximum wait between two checks of deliveries. Each check costs time, so the wait is an eighth of the
 /// time waited so far. The client's own wait spins during its last millisecond.
@@ -22,19 +21,74 @@ const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1
 const ABORT: Duration = Duration::from_millis(100);
 /// Number of checks after which the client's threads are woken again.
 const AGAIN: usize = 16;
+/// Timeout of one attempt to initialise. It is short, because a stop between two attempts loses nothing.
+const OPEN: Duration = Duration::from_secs(1);
 
-impl KafkaTransactionalClient {
+/// A producer of transactions. With delivery at least once its transactions only wait for the deliveries.
+pub(crate) struct KafkaTransactionalProducer {
+    pub(super) producer: BaseProducer<DeliveryReports>,
+    topics: TopicSettings,
+    delivery: Delivery,
+    /// Timeout for the delivery of a record.
+    limit: Duration,
+    began: Instant,
+    /// Number of delivery reports when the open transaction began.
+    reports_before: u64,
+    sent: u64,
+    /// Whether a commit has begun and its outcome is unknown. Only the same call may follow.
+    is_committing: bool,
+}
+
+impl KafkaTransactionalProducer {
+    /// Creates a producer without connecting. A record must be delivered within `limit`. The broker aborts a
+    /// transaction that stays open for twice that time.
+    ///
+    /// # Errors
+    /// `Stop` if librdkafka does not accept the configuration.
+    pub(crate) fn new(
+        kafka: &KafkaSettings,
+        topics: &TopicSettings,
+        transactional_id: &str,
+        delivery: Delivery,
+        limit: Duration,
+    ) -> Result<Self, Fault> {
+        let mut config = client::producer(kafka);
+        client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP, client::AT_ONCE]);
+        config.set("message.timeout.ms", limit.as_millis().to_string());
+        client::watched(&mut config);
+        if delivery == Delivery::ExactlyOnce {
+            config
+                .set("transactional.id", transactional_id)
+                .set("transaction.timeout.ms", (limit * 2).as_millis().to_string());
+        }
+        let producer = config
+            .create_with_context(DeliveryReports::default())
+            .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
+        Ok(KafkaTransactionalProducer {
+            producer,
+            topics: topics.clone(),
+            delivery,
+            limit,
+            began: Instant::now(),
+            reports_before: 0,
+            sent: 0,
+            is_committing: false,
+        })
+    }
+
     /// Queues a record, and waits for space in the queue.
-    pub(super) fn queue(&mut self, record: &OutgoingRecord) -> Result<(), Fault> {
-        let (topic, partition) = match record.output {
-            OutputTopic::Anomalies => (&self.names.topics.anomalies, None),
-            OutputTopic::DeadLetters => (&self.names.topics.dead_letter, None),
-            OutputTopic::State(partition) => (&self.names.topics.state, Some(partition)),
+    fn queue(&mut self, record: &OutgoingRecord) -> Result<(), Fault> {
+        let (topic, partition) = match &record.output {
+            OutputTopic::Anomalies => (&self.topics.anomalies, None),
+            OutputTopic::DeadLetters => (&self.topics.dead_letter, None),
+            OutputTopic::State(partition) => (&self.topics.state, Some(*partition)),
+            OutputTopic::Named { topic, partition } => (topic, *partition),
         };
         let mut queued = BaseRecord::<[u8], [u8]>::to(topic);
         queued.partition = partition;
         queued.key = record.key.as_deref();
         queued.payload = record.value.as_deref();
+        queued.timestamp = record.timestamp;
         if !record.headers.is_empty() {
             let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
                 headers.insert(Header { key, value: value.as_deref() })
@@ -77,7 +131,7 @@ impl KafkaTransactionalClient {
     }
 
     /// Waits until every sent record has its report, or until one failed; then the others remain without a report.
-    pub(super) fn flush(&self) -> Result<(), Fault> {
+    fn wait_for_deliveries(&self) -> Result<(), Fault> {
         let since = Instant::now();
         for look in 0.. {
             let is_done = self.producer.in_flight_count() == 0;
@@ -92,7 +146,7 @@ impl KafkaTransactionalClient {
             }
             match flushed {
                 Ok(()) if is_done => break,
-                Err(e) if since.elapsed() > DELIVERY => return Err(fault::of("waiting for deliveries", &e)),
+                Err(e) if since.elapsed() > self.limit => return Err(fault::of("waiting for deliveries", &e)),
                 _ if has_reported => {}
                 _ => std::thread::sleep((since.elapsed() / 8).clamp(LOOK[0], LOOK[1])),
             }
@@ -107,10 +161,14 @@ impl KafkaTransactionalClient {
         self.producer.in_flight_count() < before
     }
 
-    pub(super) fn commit_transaction(&mut self, list: &TopicPartitionList) -> Result<(), Fault> {
+    /// Commits the transaction after `add_offsets` has added the offsets of a group to it.
+    pub(super) fn commit_with(
+        &mut self,
+        add_offsets: impl FnOnce(&BaseProducer<DeliveryReports>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         if !self.is_committing {
-            self.flush()?;
-            self.send_offsets(list)?;
+            self.wait_for_deliveries()?;
+            add_offsets(&self.producer)?;
             fail::point("offsets");
             self.is_committing = true;
         }
@@ -123,18 +181,8 @@ impl KafkaTransactionalClient {
         })
     }
 
-    fn send_offsets(&self, list: &TopicPartitionList) -> Result<(), Fault> {
-        // The metadata must be current, so that the group refuses a member of an older generation.
-        let member = self
-            .reader
-            .consumer
-            .group_metadata()
-            .ok_or_else(|| Fault::new(Remedy::Abort, "the consumer is in no group"))?;
-        self.producer.send_offsets_to_transaction(list, &member, CALL).map_err(|e| fault::of("sending offsets", &e))
-    }
-
     /// Aborts the transaction, and processes the reports of all sent records.
-    pub(super) fn give_up(&mut self) -> Result<(), Fault> {
+    fn give_up(&mut self) -> Result<(), Fault> {
         self.is_committing = false;
         let producer = &self.producer;
         // An abort before the first report can hang (librdkafka #4849).
@@ -165,5 +213,69 @@ impl KafkaTransactionalClient {
         }
         let _ = producer.context().take_failure();
         Ok(())
+    }
+}
+
+impl ClusterConnection for KafkaTransactionalProducer {
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.producer.context().trouble.get()
+    }
+}
+
+impl TransactionalProducer for KafkaTransactionalProducer {
+    fn init_transactions(&mut self) -> Result<(), Fault> {
+        if self.delivery == Delivery::ExactlyOnce {
+            self.producer.init_transactions(OPEN).map_err(|e| {
+                // The callbacks receive the reason of the delay; each poll serves one callback.
+                (0..32).for_each(|_| self.producer.poll(Duration::ZERO));
+                let mut fault = fault::of("starting transactions", &e);
+                if let Some(why) = self.producer.context().trouble.reason() {
+                    fault.message = why;
+                }
+                fault
+            })?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), Fault> {
+        self.reports_before = self.producer.context().reports();
+        self.sent = 0;
+        let _ = self.producer.context().take_failure();
+        match self.delivery {
+            Delivery::ExactlyOnce => self.producer.begin_transaction().map_err(|e| fault::of("beginning", &e)),
+            Delivery::AtLeastOnce => Ok(()),
+        }
+    }
+
+    fn send(&mut self, record: OutgoingRecord) -> Result<(), Fault> {
+        self.queue(&record)
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.wait_for_deliveries()
+    }
+
+    /// Commits without offsets, because the producer is in no group.
+    fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault> {
+        if !next.is_empty() {
+            return Err(Fault::new(Remedy::Stop, "a producer outside of a group cannot commit progress"));
+        }
+        match self.delivery {
+            Delivery::ExactlyOnce => self.commit_with(|_| Ok(())),
+            Delivery::AtLeastOnce => self.wait_for_deliveries(),
+        }
+    }
+
+    fn abort(&mut self) -> Result<(), Fault> {
+        self.give_up()
     }
 }

@@ -1,5 +1,5 @@
-//! Implements [`TransactionalClient`](crate::stream::client::TransactionalClient) with librdkafka: a consumer of the input, and a `BaseProducer` on the worker's
-//! thread.
+//! Implements [`TransactionalClient`](crate::stream::client::TransactionalClient) with librdkafka: a consumer of the
+//! input, and a transactional producer.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::producer::Producer;
 
 use super::consumer::{CALL, KafkaGroupConsumer};
-use super::context::{ConsumerEvents, DeliveryReports};
+use super::context::ConsumerEvents;
 use super::history::KafkaHistoryClient;
 use super::names::MemberNames;
 use super::observer::GroupObserver;
+use super::transaction::KafkaTransactionalProducer;
 use super::{client, duplicate, fault, origin, stranded};
 use crate::config::resolved::{Delivery, KafkaSettings};
 use crate::stop::Stop;
@@ -24,33 +25,24 @@ use crate::stream::client::{
 };
 use crate::stream::progress::ProgressByPartition;
 
-/// Timeout of one attempt to begin. It is short, because a stop between two attempts loses nothing.
-const OPEN: Duration = Duration::from_secs(1);
-/// Timeout for the delivery of a record.
-pub(super) const DELIVERY: Duration = Duration::from_secs(5);
-/// Time after which the broker aborts an open transaction.
-const TRANSACTION: Duration = Duration::from_secs(10);
+/// Timeout for the delivery of a record. The broker aborts a transaction that stays open for twice this time.
+const DELIVERY: Duration = Duration::from_secs(5);
 
 /// A consumer and a transactional producer. The consumer is dropped first, because closing it may still commit offsets.
 pub(crate) struct KafkaTransactionalClient {
-    pub(super) reader: KafkaGroupConsumer,
+    reader: KafkaGroupConsumer,
     history: KafkaHistoryClient,
     /// Observer of the group; only the first worker of a process has one.
     onlooker: Option<GroupObserver>,
-    pub(super) producer: BaseProducer<DeliveryReports>,
+    transaction: KafkaTransactionalProducer,
     kafka: KafkaSettings,
-    pub(super) names: MemberNames,
-    pub(super) delivery: Delivery,
+    names: MemberNames,
+    delivery: Delivery,
     session: Duration,
     /// Interval between two polls that keep the consumer in the group.
     heartbeat: Duration,
-    /// Number of delivery reports when the open transaction began.
-    pub(super) reports_before: u64,
-    pub(super) sent: u64,
     /// Number of partitions when the group was created; see [`origin`].
     origin: i32,
-    /// Whether a commit has begun and its outcome is unknown. Only the same call may follow.
-    pub(super) is_committing: bool,
 }
 
 impl KafkaTransactionalClient {
@@ -65,32 +57,19 @@ impl KafkaTransactionalClient {
         session: Duration,
     ) -> Result<Self, Fault> {
         let reader = KafkaGroupConsumer::new(kafka, &names.topics.raw_events, &names.group, &names.member, session)?;
-        let mut config = client::producer(kafka);
-        client::set_missing(&mut config, kafka, &[client::LOOK_OFTEN, client::WAKE_UP, client::AT_ONCE]);
-        config.set("message.timeout.ms", DELIVERY.as_millis().to_string());
-        client::watched(&mut config);
-        if delivery == Delivery::ExactlyOnce {
-            config
-                .set("transactional.id", &names.transactional_id)
-                .set("transaction.timeout.ms", TRANSACTION.as_millis().to_string());
-        }
-        let producer = config
-            .create_with_context(DeliveryReports::default())
-            .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
+        let id = &names.transactional_id;
+        let transaction = KafkaTransactionalProducer::new(kafka, &names.topics, id, delivery, DELIVERY)?;
         Ok(KafkaTransactionalClient {
             reader,
             history: KafkaHistoryClient::new(kafka, &names.topics, &names.group),
             onlooker: (names.worker == 0).then(|| GroupObserver::new(kafka, &names.topics.raw_events, &names.group)),
-            producer,
+            transaction,
             kafka: kafka.clone(),
             names,
             delivery,
             session,
             heartbeat: client::heartbeat(session),
-            reports_before: 0,
-            sent: 0,
             origin: 0,
-            is_committing: false,
         })
     }
 
@@ -154,8 +133,9 @@ impl GroupMembership for KafkaTransactionalClient {
 
 impl RecordFetch for KafkaTransactionalClient {
     fn poll(&mut self, wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault> {
-        self.producer.poll(Duration::ZERO);
-        stranded::rescue(self.producer.client(), &self.kafka, &self.producer.context().trouble);
+        let producer = &self.transaction.producer;
+        producer.poll(Duration::ZERO);
+        stranded::rescue(producer.client(), &self.kafka, &producer.context().trouble);
         self.reader.poll(wait, most, visit)
     }
 
@@ -221,7 +201,7 @@ impl GroupAdministration for KafkaTransactionalClient {
     /// consumer of such an instance joins after its producer has begun, and this member notices it at the next
     /// heartbeat.
     fn is_replaced(&mut self, mut is_fenced: bool, stop: &Stop) -> bool {
-        let of_producer = self.producer.client().fatal_error();
+        let of_producer = self.transaction.producer.client().fatal_error();
         let is_doubted = of_producer.is_some_and(|(code, _)| matches!(code, Code::Fenced | Code::ProducerFenced));
         let deadline = Instant::now() + self.heartbeat + Duration::from_secs(1);
         while is_doubted && !is_fenced && Instant::now() < deadline {
@@ -257,48 +237,43 @@ impl HistoryReader for KafkaTransactionalClient {
 
 impl TransactionalProducer for KafkaTransactionalClient {
     fn init_transactions(&mut self) -> Result<(), Fault> {
-        if self.delivery == Delivery::ExactlyOnce {
-            self.producer.init_transactions(OPEN).map_err(|e| {
-                // The callbacks receive the reason of the delay; each poll serves one callback.
-                (0..32).for_each(|_| self.producer.poll(Duration::ZERO));
-                let mut fault = fault::of("starting transactions", &e);
-                if let Some(why) = self.producer.context().trouble.reason() {
-                    fault.message = why;
-                }
-                fault
-            })?;
-        }
-        Ok(())
+        self.transaction.init_transactions()
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
-        self.reports_before = self.producer.context().reports();
-        self.sent = 0;
-        let _ = self.producer.context().take_failure();
-        match self.delivery {
-            Delivery::ExactlyOnce => self.producer.begin_transaction().map_err(|e| fault::of("beginning", &e)),
-            Delivery::AtLeastOnce => Ok(()),
-        }
+        self.transaction.begin()
     }
 
     fn send(&mut self, record: OutgoingRecord) -> Result<(), Fault> {
-        self.queue(&record)
+        self.transaction.send(record)
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.transaction.flush()
     }
 
     fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault> {
         let list =
             self.reader.list(&next.iter().map(|(partition, progress)| (*partition, progress.offset)).collect())?;
         origin::note(&list, self.origin, next);
+        let consumer = &self.reader.consumer;
         match self.delivery {
-            Delivery::ExactlyOnce => self.commit_transaction(&list),
+            Delivery::ExactlyOnce => self.transaction.commit_with(|producer| {
+                // The metadata must be current, so that the group refuses a member of an older generation.
+                let member = consumer
+                    .group_metadata()
+                    .ok_or_else(|| Fault::new(Remedy::Abort, "the consumer is in no group"))?;
+                let sent = producer.send_offsets_to_transaction(&list, &member, CALL);
+                sent.map_err(|e| fault::of("sending offsets", &e))
+            }),
             Delivery::AtLeastOnce => {
-                self.flush()?;
-                self.consumer().commit(&list, CommitMode::Sync).map_err(|e| fault::of("committing offsets", &e))
+                self.transaction.flush()?;
+                consumer.commit(&list, CommitMode::Sync).map_err(|e| fault::of("committing offsets", &e))
             }
         }
     }
 
     fn abort(&mut self) -> Result<(), Fault> {
-        self.give_up()
+        self.transaction.abort()
     }
 }

@@ -93,7 +93,7 @@ fn join(client: &mut RecordingClient, at: &Positions) {
 }
 
 fn record(output: OutputTopic, key: &str) -> OutgoingRecord {
-    OutgoingRecord { output, key: Some(key.into()), value: Some(b"v".to_vec()), headers: Vec::new() }
+    OutgoingRecord { output, key: Some(key.into()), value: Some(b"v".to_vec()), timestamp: None, headers: Vec::new() }
 }
 
 fn progress(offsets: &[(i32, i64)]) -> ProgressByPartition {
@@ -306,6 +306,33 @@ fn growth(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &mut An
     seven.leave(Duration::from_secs(10));
 }
 
+/// Tests a transaction without progress that writes to a topic by its name, with a time of its own.
+fn named_topic(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &mut Answers) {
+    let mut eight = world.recorded("f", "eight", called);
+    insist(|| eight.init_transactions()).unwrap();
+    let before = insist(|| eight.bounds_of(HistoryTopic::Input, &[1])).unwrap()[&1].end;
+    eight.begin().unwrap();
+    let output = OutputTopic::Named { topic: world.input(), partition: Some(1) };
+    let sent = OutgoingRecord { timestamp: Some(1_234), ..record(output, "named") };
+    eight.send(sent).unwrap();
+    answers.note("an accepted record", insist(|| eight.flush()));
+    answers.note("a commit without progress", insist(|| eight.commit(&ProgressByPartition::new())));
+    // The records of a committed transaction become readable a little later.
+    let (mut after, deadline) = (before, Instant::now() + PATIENCE);
+    while after == before {
+        assert!(Instant::now() < deadline, "the record did not become readable");
+        std::thread::sleep(Duration::from_millis(5));
+        after = insist(|| eight.bounds_of(HistoryTopic::Input, &[1])).unwrap()[&1].end;
+    }
+    let (ranges, mut found) = (OffsetRanges::from([(1, before..after)]), Vec::new());
+    let limits = ReadLimits { total: PATIENCE, silence: PATIENCE };
+    let read = read_to_end(&mut eight, HistoryTopic::Input, &ranges, limits, |_, record| {
+        found.push((record.key.map(<[u8]>::to_vec), record.timestamp));
+        Ok::<_, Fault>(())
+    });
+    answers.note("the record of a named topic", (read, found));
+}
+
 /// Runs the script and checks that every method was called; returns the answers.
 fn script(world: &dyn ConformanceWorld) -> Vec<String> {
     let (called, mut answers) = (CalledMethods::default(), Answers(Vec::new()));
@@ -316,6 +343,7 @@ fn script(world: &dyn ConformanceWorld) -> Vec<String> {
     fencing(world, one, &called, &mut answers);
     foreign_commit(world, &called, &mut answers);
     growth(world, &called, &mut answers);
+    named_topic(world, &called, &mut answers);
     assert_eq!(called.missing(), [""; 0], "methods that the script does not call");
     answers.0
 }

@@ -275,13 +275,15 @@ impl TransactionalProducer for SimulatedClient {
         self.act(SEND, |this, inner| {
             let hash = record.key.iter().flatten().map(|byte| i32::from(*byte)).sum::<i32>();
             let spread = hash % inner.cluster.outputs;
-            let place = match record.output {
+            let OutgoingRecord { output, key, value, timestamp, headers } = record;
+            let place = match output {
                 OutputTopic::Anomalies => (SimulatedTopic::Anomalies, spread),
                 OutputTopic::DeadLetters => (SimulatedTopic::DeadLetters, spread),
                 OutputTopic::State(partition) => (SimulatedTopic::State, partition),
+                // The input is the only topic that the others do not name.
+                OutputTopic::Named { partition, .. } => (SimulatedTopic::Input, partition.unwrap_or_default()),
             };
-            let OutgoingRecord { key, value, headers, .. } = record;
-            let time = inner.now.as_millis() as i64;
+            let time = timestamp.unwrap_or(inner.now.as_millis() as i64);
             let entry = LogEntry { key, value, headers, time, fate: Fate::Open, owner: this.transactional_id.clone() };
             let is_output = place.0 != SimulatedTopic::State && inner.random.random_bool(0.3);
             let times = match defect {
@@ -295,8 +297,12 @@ impl TransactionalProducer for SimulatedClient {
         })
     }
 
+    fn flush(&mut self) -> Result<(), Fault> {
+        self.act(SEND, |_, _| Ok(()))
+    }
+
     fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault> {
-        if !self.is_committing {
+        if !self.is_committing && !next.is_empty() {
             self.act(OFFSETS, |this, inner| {
                 let group = &inner.cluster.group;
                 match group.members.get(&this.consumer.name) {

@@ -104,7 +104,7 @@ impl Checkpoint {
     pub(crate) fn record(&self, partition: i32) -> OutgoingRecord {
         let body = serde_json::to_vec(self).unwrap_or_default();
         let (key, value) = (Some(KEY.to_vec()), Some(snapshot::seal(KEY, &body)));
-        OutgoingRecord { output: OutputTopic::State(partition), key, value, headers: Vec::new() }
+        OutgoingRecord { output: OutputTopic::State(partition), key, value, timestamp: None, headers: Vec::new() }
     }
 
     /// Returns the partition's clock at `offset`.

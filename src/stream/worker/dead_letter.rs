@@ -64,7 +64,7 @@ pub(super) fn dead_letter(
     ours.push(("anomaly.error.headers", own.len().to_string().into_bytes()));
     let ours = ours.into_iter().map(|(name, value)| (Cow::Borrowed(name), Some(value)));
     let own = own.into_iter().map(|(name, value)| (Cow::Owned(name.into_owned()), value.map(<[u8]>::to_vec)));
-    OutgoingRecord { output: OutputTopic::DeadLetters, key, value, headers: ours.chain(own).collect() }
+    OutgoingRecord { output: OutputTopic::DeadLetters, key, value, timestamp: None, headers: ours.chain(own).collect() }
 }
 
 #[cfg(test)]

@@ -297,6 +297,7 @@ impl PendingTransaction {
                 output: OutputTopic::Anomalies,
                 key: Some(anomaly.device_id.clone().into_bytes()),
                 value: json(&anomaly),
+                timestamp: None,
                 headers: Vec::new(),
             });
             self.anomalies.push(*anomaly);

@@ -225,8 +225,13 @@ impl Place {
         let mut effect = Effect { part: None, checkpoint: None, gone: Vec::new(), buried: Vec::new() };
         let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
             written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
-            let record =
-                OutgoingRecord { output: OutputTopic::State(partition), key: Some(key), value, headers: Vec::new() };
+            let record = OutgoingRecord {
+                output: OutputTopic::State(partition),
+                key: Some(key),
+                value,
+                timestamp: None,
+                headers: Vec::new(),
+            };
             written.records.push(record);
         };
         let evicted_now = table.evicted().iter().map(|evicted| evicted.key.as_ref()).collect::<HashSet<&str>>();

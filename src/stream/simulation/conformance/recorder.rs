@@ -122,6 +122,7 @@ recorded! {
             fn init_transactions() -> Result<(), Fault>;
             fn begin() -> Result<(), Fault>;
             fn send(record: OutgoingRecord) -> Result<(), Fault>;
+            fn flush() -> Result<(), Fault>;
             fn commit(next: &ProgressByPartition) -> Result<(), Fault>;
             fn abort() -> Result<(), Fault>;
     }

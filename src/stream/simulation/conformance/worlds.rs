@@ -27,6 +27,9 @@ pub(super) trait ConformanceWorld {
     /// Creates a client with this name in the group, and this transactional id.
     fn client(&self, member: &str, transactional_id: &str) -> Box<dyn TransactionalClient>;
 
+    /// Returns the name of the input topic.
+    fn input(&self) -> String;
+
     /// Commits an offset as another program, this number of records after the committed one. The group must have no
     /// members.
     fn commit_as_another(&self, partition: i32, committed: i64, records: i64);
@@ -58,6 +61,10 @@ impl SimulatedWorld {
 impl ConformanceWorld for SimulatedWorld {
     fn client(&self, member: &str, transactional_id: &str) -> Box<dyn TransactionalClient> {
         Box::new(SimulatedClient::by_names(self.0.clone(), 0, member, transactional_id))
+    }
+
+    fn input(&self) -> String {
+        "raw_events".to_owned()
     }
 
     fn commit_as_another(&self, partition: i32, _committed: i64, records: i64) {
@@ -127,6 +134,10 @@ impl ConformanceWorld for RealWorld {
         };
         let session = Duration::from_secs(10);
         Box::new(KafkaTransactionalClient::new(&self.kafka, names, Delivery::ExactlyOnce, session).unwrap())
+    }
+
+    fn input(&self) -> String {
+        self.topics.raw_events.clone()
     }
 
     fn commit_as_another(&self, partition: i32, committed: i64, records: i64) {
