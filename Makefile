@@ -81,7 +81,7 @@ lint:
 	@# The benchmarks have their own lock file, which depends on the main one.
 	cargo metadata --locked --format-version 1 --manifest-path bench/micro/Cargo.toml >/dev/null
 	shellcheck .ci/run tests/run tests/machine tests/package tests/cloud-init \
-	  tests/piuparts tests/network tests/vagrant bench/run vagrant/box vagrant/provision.sh packaging/install-deps \
+	  tests/piuparts tests/network tests/vagrant bench/run tests/box vagrant/provision.sh packaging/install-deps \
 	  packaging/build-deb packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
@@ -99,10 +99,10 @@ deb:
 	packaging/install-deps build package
 	packaging/build-deb
 
-# Starts a private Kafka, ZooKeeper and PostgreSQL for trials; `eval "$$(vagrant/box env)"` selects it.
+# Starts a private Kafka, ZooKeeper and PostgreSQL for trials; `eval "$$(tests/box env)"` selects it.
 box:
 	packaging/install-deps test
-	vagrant/box up
+	tests/box up
 
 # Runs a hundred thousand seeded schedules of faults over a simulated log; `make test` runs a thousand.
 simulate:

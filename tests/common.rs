@@ -25,7 +25,7 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Addresses of the services, as `vagrant/box env` prints them.
+/// Addresses of the services, as `tests/box env` prints them.
 #[derive(Clone)]
 pub struct Parts {
     pub env: Vec<(String, String)>,
@@ -37,7 +37,7 @@ impl Parts {
         let env = std::env::vars().filter(|(name, _)| name.starts_with("ANOMALY__")).collect::<Vec<_>>();
         assert!(
             env.iter().any(|(name, _)| name == "ANOMALY__KAFKA__BOOTSTRAP_SERVERS"),
-            "no box: run `tests/run`, or `eval \"$(vagrant/box env)\"` first"
+            "no box: run `tests/run`, or `eval \"$(tests/box env)\"` first"
         );
         Parts { env }
     }

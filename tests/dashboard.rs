@@ -1,5 +1,5 @@
 //! Tests of the dashboard over a real PostgreSQL: pages and API show the rows of the tables, page by page, and report a
-//! missing database in time. They need the variables of `vagrant/box env`; each test has its own schema.
+//! missing database in time. They need the variables of `tests/box env`; each test has its own schema.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

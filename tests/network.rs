@@ -193,7 +193,7 @@ fn a_full_disk_under_postgresql_stops_the_sink_only_and_costs_only_time() {
     drop(file);
     std::fs::remove_file(&filler).unwrap();
     // It may have stopped by itself, as it does when it cannot write its log.
-    let up = Command::new(crate::common::root().join("vagrant/box")).args(["up", "postgres"]).status().unwrap();
+    let up = Command::new(crate::common::root().join("tests/box")).args(["up", "postgres"]).status().unwrap();
     assert!(up.success());
     wait_done(&case, 60_000);
     detector.wait_ready();

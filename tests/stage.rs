@@ -31,14 +31,14 @@ impl Stage {
         Stage::up(dir, port, brokers)
     }
 
-    /// Runs `vagrant/box` with these arguments; it must succeed.
+    /// Runs `tests/box` with these arguments; it must succeed.
     pub fn run(&self, arguments: &[&str]) {
         let output = self.command(arguments).output().unwrap();
         assert!(output.status.success(), "box {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(root().join("vagrant/box"));
+        let mut command = Command::new(root().join("tests/box"));
         command.args(arguments).stdin(Stdio::null());
         command.env("ANOMALY_BOX_DIR", root().join("target").join(self.dir));
         command.env("ANOMALY_BOX_PORT", self.port.to_string()).env("ANOMALY_BOX_BROKERS", self.brokers.to_string());

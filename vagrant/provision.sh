@@ -21,7 +21,7 @@ case ${1-} in
   -h | --help | help) usage; exit ;;
 esac
 ((EUID == 0)) || die "run it as root"
-[[ -d /run/systemd/system ]] || die "systemd does not run here; without it: vagrant/box up"
+[[ -d /run/systemd/system ]] || die "systemd does not run here; without it: tests/box up"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 package=${1:-$(find "$here/../target/debian" -name 'anomaly_*.deb' -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1 | cut -d ' ' -f 2-)}
 [[ -f $package ]] || die "no package: run 'make deb' first, or name one"
@@ -42,13 +42,13 @@ need() {
 }
 need openjdk-17-jre-headless postgresql-15
 
-# --- Kafka and ZooKeeper: the jars and the settings of vagrant/box ----------------------------------------
+# --- Kafka and ZooKeeper: the jars and the settings of tests/box ----------------------------------------
 
 jars=$here/../target/box/jars
 if [[ $(cat /opt/kafka/jars/pom.sha256 2>/dev/null) != "$(sha256sum <"$here/pom.xml")" ]]; then
   if [[ $(cat "$jars/pom.sha256" 2>/dev/null) != "$(sha256sum <"$here/pom.xml")" ]]; then
     need maven
-    jars=$(ANOMALY_BOX_DIR=/opt/kafka "$here/box" jars)
+    jars=$(ANOMALY_BOX_DIR=/opt/kafka "$here/../tests/box" jars)
   else
     mkdir -p /opt/kafka
     rm -rf /opt/kafka/jars
