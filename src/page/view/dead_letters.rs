@@ -67,7 +67,7 @@ fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<Dead
 }
 
 #[derive(Serialize)]
-struct Content {
+struct DeadLettersContent {
     heading: String,
     note: String,
     rows: Vec<DeadLetterLine>,
@@ -89,7 +89,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DeadLettersData
     let now = site.now();
     let (rejected, all) = (data.arrived.rejected, data.arrived.sum());
     let words = query.words(SPAN);
-    let content = Content {
+    let content = DeadLettersContent {
         heading: match rejected {
             0 => format!("No record was rejected in {words}"),
             n => format!("{} of {} rejected in {words}", grouped(n), counted(all, "record", "records")),

@@ -83,7 +83,7 @@ fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<Dete
 }
 
 #[derive(Serialize)]
-struct Content {
+struct DetectionContent {
     heading: String,
     filters: Filters,
     span: &'static str,
@@ -93,7 +93,7 @@ struct Content {
     excluded: String,
     rejected: String,
     refused: String,
-    conditions: Vec<Condition>,
+    conditions: Vec<ConditionLine>,
     others: Vec<[String; 3]>,
     ribbon: String,
     has_excluded: bool,
@@ -106,7 +106,7 @@ struct Content {
 
 /// A condition that a detector has reported.
 #[derive(Serialize)]
-struct Condition {
+struct ConditionLine {
     severity: &'static str,
     is_stale: bool,
     code: String,
@@ -169,7 +169,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, 
     // In an outage the axis ends at the time of the data, not at the current time.
     let end = frame.banner.is_some().then_some(taken);
     let (right, wrong) = data.quality.iter().fold((0, 0), |(r, w), day| (r + day.right, w + day.wrong));
-    let content = Content {
+    let content = DetectionContent {
         heading: match (current.rows.len(), silent) {
             (0, _) if !current.conditions.is_empty() => "No partition has been reported yet".to_owned(),
             (0, _) => "No detector has reported yet".to_owned(),
@@ -219,8 +219,8 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, 
     respond::html(site, 200, "detection.html", &frame, &content)
 }
 
-fn condition(row: &ConditionRow, is_fresh: bool, now: Timestamp) -> Condition {
-    Condition {
+fn condition(row: &ConditionRow, is_fresh: bool, now: Timestamp) -> ConditionLine {
+    ConditionLine {
         severity: if row.severity == ConditionSeverity::Degraded { "degraded" } else { "notice" },
         is_stale: !is_fresh,
         code: isolated(&row.code),

@@ -151,7 +151,7 @@ fn load(archive: &dyn Archive, (name, query): &(Name, PageQuery), now: Timestamp
 }
 
 #[derive(Serialize)]
-struct Content {
+struct DeviceContent {
     name: String,
     metric: String,
     device_url: String,
@@ -216,7 +216,7 @@ fn show(
     let all = PageQuery { filter, ..query.plain() };
     // In an outage the axis ends at the time of the data, not at the current time.
     let end = frame.banner.is_some().then_some(taken);
-    let content = Content {
+    let content = DeviceContent {
         name: shown(&name.device),
         metric: name.metric.as_deref().map(shown).unwrap_or_default(),
         device_url: format!("{}{}", device_url(&name.device), query.plain().query()),

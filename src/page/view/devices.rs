@@ -60,7 +60,7 @@ fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<Devi
 }
 
 #[derive(Serialize)]
-struct Content {
+struct DevicesContent {
     heading: String,
     note: String,
     filters: Filters,
@@ -92,7 +92,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DevicesData) ->
         })
     };
     let devices = data.devices.iter().filter_map(line).collect::<Vec<_>>();
-    let content = Content {
+    let content = DevicesContent {
         heading: match devices.len() {
             0 => format!("No device had anomalies in {}", words),
             n if n == MOST as usize => format!("The {n} devices with most anomalies in {}", words),

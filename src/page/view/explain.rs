@@ -140,7 +140,7 @@ fn around(archive: &dyn Archive, record: &StoredAnomaly) -> Result<Vec<StoredAno
 }
 
 #[derive(Serialize)]
-struct Content {
+struct ExplanationContent {
     heading: String,
     device: String,
     device_url: String,
@@ -193,7 +193,7 @@ fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
     let proof = proof(anomaly);
     let count = anomaly.window.len();
     let heading = heading(anomaly, &figures);
-    let content = Content {
+    let content = ExplanationContent {
         heading: heading.clone(),
         device: shown(&anomaly.device_id),
         device_url: device_url(&anomaly.device_id),

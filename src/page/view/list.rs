@@ -154,7 +154,7 @@ fn without(
 }
 
 #[derive(Serialize)]
-struct Content {
+struct AnomaliesContent {
     heading: String,
     filters: Filters,
     rows: Vec<AnomalyRow>,
@@ -191,7 +191,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &ListData) -> Re
     let first = PageQuery { before: None, after: None, ..query.clone() };
     let is_first = query.before.is_none() && query.after.is_none();
     let (aside, aside_heading) = aside(data, query, site.now());
-    let content = Content {
+    let content = AnomaliesContent {
         heading: match (query.sort, rows.len()) {
             (Some(Ranking::Score), _) => format!("The {count} farthest of {}", query.words(RANKED)),
             (Some(_), _) => format!("{count} of {} by {}", query.words(RANKED), sort_name(query.sort)),

@@ -14,7 +14,7 @@ const NO_COOKIES: &str = "A login needs a cookie, and the browser has sent none 
      again.";
 
 #[derive(Serialize)]
-struct Content {
+struct LoginContent {
     /// Why the login failed; empty before the first attempt.
     problem: &'static str,
     name: String,
@@ -92,7 +92,7 @@ pub(crate) fn leave(context: &RequestContext<'_>) -> Response {
 }
 
 fn form(context: &RequestContext<'_>, status: u16, problem: &'static str, name: String, next: String) -> Response {
-    let content = Content { problem, name, next };
+    let content = LoginContent { problem, name, next };
     let mut response = respond::html(context.site, status, "login.html", &Frame::still(context, "Log in"), &content);
     response.headers.push(("set-cookie", context.site.auth.test_cookie(context.request)));
     response

@@ -49,7 +49,7 @@ impl Page for Overview {
 }
 
 #[derive(Serialize)]
-struct Content {
+struct OverviewContent {
     filters: Filters,
     unit: String,
     span: &'static str,
@@ -101,7 +101,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &OverviewData, t
     let list = PageQuery { limit: None, before: None, ..query.clone() };
     // In an outage the axis ends at the time of the data, not at the current time.
     let end = frame.banner.is_some().then_some(taken);
-    let content = Content {
+    let content = OverviewContent {
         filters: Filters::of("/", query, Some(Span::Hour)),
         unit: unit(data.bins.width),
         span: words,
