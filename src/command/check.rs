@@ -61,7 +61,7 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
         return output::lines(loaded.describe_policy(device, metric));
     }
     let file = check.role.map(Role::file);
-    let mut tally = Tally { failed: 0, unusable: 0, written: output::lines(loaded.describe(file)) };
+    let mut report = CheckReport { failed: 0, unusable: 0, written: output::lines(loaded.describe(file)) };
     let settings = &loaded.settings;
     // The packaged services read only the packaged directory.
     let is_packaged = places.dir == Path::new(config::DIR);
@@ -70,16 +70,16 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
     let found = account::acting(account.as_ref(), check_files);
     let found = found.map_err(|e| Error::internal(format_args!("cannot read as another user: {e}")))?;
     if check.connect || !found.is_empty() {
-        tally.line("");
+        report.line("");
     }
-    found.into_iter().for_each(|finding| tally.add(finding));
+    found.into_iter().for_each(|finding| report.add(finding));
     if check.connect {
-        kafka::try_all(settings, file, &mut tally);
+        kafka::try_all(settings, file, &mut report);
         if file != Some(ShippedFile::Producer) {
-            try_postgres(settings, file, &mut tally);
+            try_postgres(settings, file, &mut report);
         }
     }
-    tally.result()
+    report.result()
 }
 
 /// Returns the user that reads the files: the given one. Without it, root reads as the services' user, if that exists.
@@ -113,7 +113,7 @@ fn read_as(error: Error, account: Option<&Account>) -> Error {
 }
 
 /// Prints findings and counts the bad ones.
-struct Tally {
+struct CheckReport {
     failed: usize,
     unusable: usize,
     /// Result of printing. The other checks still run, so that the exit code does not depend on the reader of the
@@ -121,7 +121,7 @@ struct Tally {
     written: Result<()>,
 }
 
-impl Tally {
+impl CheckReport {
     fn add(&mut self, finding: Finding) {
         let word = match finding.grade {
             Grade::Good => "ok     ",
@@ -153,21 +153,21 @@ impl Tally {
     }
 }
 
-fn try_postgres(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tally) {
+fn try_postgres(settings: &Settings, file: Option<ShippedFile>, report: &mut CheckReport) {
     let postgres = &settings.postgres;
     let place = format!("{} at {}:{} as {}", postgres.dbname, postgres.host, postgres.port, postgres.user);
     let mut client = match store::connect(postgres) {
         Ok(client) => client,
-        Err(e) => return tally.tried("PostgreSQL", Err(format!("{place}: {e}"))),
+        Err(e) => return report.tried("PostgreSQL", Err(format!("{place}: {e}"))),
     };
-    tally.tried("PostgreSQL", Ok(place));
-    tally.tried("encoding", encoding(&mut client));
+    report.tried("PostgreSQL", Ok(place));
+    report.tried("encoding", encoding(&mut client));
     let schema = match store::migrate::state(&mut client) {
         Err(e) => Err(e.to_string()),
         Ok(state) => state.problem().map_or_else(|| Ok(format!("version {}", store::migrate::wanted())), Err),
     };
     let has_tables = schema.is_ok();
-    tally.tried("schema", schema);
+    report.tried("schema", schema);
     if has_tables {
         let wanted: &[&str] =
             if file == Some(ShippedFile::Dashboard) { &["select"] } else { &["select", "insert", "update"] };
@@ -176,7 +176,7 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tall
             Ok(Some(missing)) => Err(format!("no {missing}; grant it to {}", postgres.user)),
             Err(e) => Err(e.to_string()),
         };
-        tally.tried("rights", rights);
+        report.tried("rights", rights);
     }
     let clock = store::migrate::clock(&mut client).map_err(|e| e.to_string()).and_then(|theirs| {
         let off = theirs.millis() - Timestamp::now().millis();
@@ -186,7 +186,7 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tall
             Ok(format!("{off} ms apart"))
         }
     });
-    tally.tried("clock", clock);
+    report.tried("clock", clock);
 }
 
 /// Checks that the database uses UTF-8, because names of devices may contain any Unicode character.

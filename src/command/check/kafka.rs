@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Tally, records};
+use super::{CheckReport, records};
 use crate::config::Settings;
 use crate::config::resolved::Delivery;
 use crate::config::schema::ShippedFile;
@@ -22,15 +22,15 @@ const CALL: Duration = Duration::from_secs(10);
 const LASTING: Duration = Duration::from_secs(3);
 
 /// Checks everything that the role of `file` requires of Kafka; without `file`, everything that all roles require.
-pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mut Tally) {
+pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, report: &mut CheckReport) {
     if file == Some(ShippedFile::Dashboard) {
         return;
     }
     let (kafka, topics) = (&settings.kafka, &settings.topics);
     match stream::topics::brokers(kafka, CALL) {
-        Err(fault) if fault.remedy == Remedy::Stop => return tally.tried("kafka.properties", Err(fault.message)),
-        Err(fault) => return tally.tried("Kafka", Err(format!("{}: {fault}", kafka.bootstrap_servers))),
-        Ok(brokers) => tally.tried("Kafka", Ok(format!("{brokers} brokers"))),
+        Err(fault) if fault.remedy == Remedy::Stop => return report.tried("kafka.properties", Err(fault.message)),
+        Err(fault) => return report.tried("Kafka", Err(format!("{}: {fault}", kafka.bootstrap_servers))),
+        Ok(brokers) => report.tried("Kafka", Ok(format!("{brokers} brokers"))),
     }
     let is_detector = file != Some(ShippedFile::Producer);
     let keeps_state = settings.detector.keeps_state();
@@ -52,28 +52,28 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
             true => readable(settings, topic).map(|()| format!("{n} partitions, readable")),
             false => Ok(format!("{n} partitions")),
         });
-        tally.tried(&format!("topic {topic}"), found);
+        report.tried(&format!("topic {topic}"), found);
     }
     if !is_detector {
         return;
     }
     match configurations(settings, keeps_state) {
-        Ok(found) => found.into_iter().for_each(|finding| tally.add(finding)),
-        Err(e) => tally.tried("topics", Err(e)),
+        Ok(found) => found.into_iter().for_each(|finding| report.add(finding)),
+        Err(e) => report.tried("topics", Err(e)),
     }
     let group = offsets(settings).map_err(|fault| fault.message).map(|()| "readable".into());
-    tally.tried(&format!("group {}", settings.detector.group), group);
+    report.tried(&format!("group {}", settings.detector.group), group);
     if keeps_state && is_complete {
         let partitions = input.as_deref().unwrap_or_default();
         let state = detector::check_state(settings, partitions);
         let state = state.map(|n| format!("windows of {n} of {} partitions, which a start takes", partitions.len()));
-        tally.tried(&format!("state in {}", topics.state), state);
+        report.tried(&format!("state in {}", topics.state), state);
     }
     match detector::names_for_check(settings) {
-        Err(e) => tally.tried("detector.instance", Err(e.message)),
+        Err(e) => report.tried("detector.instance", Err(e.message)),
         Ok((id, true)) if is_complete => {
             let tried_writing = writable(settings, &id, &written);
-            tally.tried(
+            report.tried(
                 "transactions",
                 tried_writing.map(|()| format!("as {id}, which may write (tried, and aborted)")),
             );
@@ -81,7 +81,7 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, tally: &mu
         Ok(_) => {}
     }
     if let Some(partitions) = input {
-        records::show(settings, &partitions, tally);
+        records::show(settings, &partitions, report);
     }
 }
 

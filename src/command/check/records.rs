@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Tally;
+use super::CheckReport;
 use crate::config::Settings;
 use crate::event::{Decoder, Timestamp};
 use crate::finding::{Finding, Grade};
@@ -26,11 +26,11 @@ struct DecodedRecord {
 }
 
 /// Prints the newest records and their outcomes.
-pub(super) fn show(settings: &Settings, partitions: &[i32], tally: &mut Tally) {
+pub(super) fn show(settings: &Settings, partitions: &[i32], report: &mut CheckReport) {
     let what = format!("records of {}", settings.topics.raw_events);
     let mut seen = match newest(settings, partitions) {
         Ok(seen) => seen,
-        Err(e) => return tally.add(Finding::new(what, Grade::Wrong, format!("cannot be read: {e}"))),
+        Err(e) => return report.add(Finding::new(what, Grade::Wrong, format!("cannot be read: {e}"))),
     };
     seen.sort_by_key(|one| (one.at, one.partition, one.offset));
     let seen = seen.split_off(seen.len().saturating_sub(SHOWN));
@@ -43,12 +43,12 @@ pub(super) fn show(settings: &Settings, partitions: &[i32], tally: &mut Tally) {
         }
         (n, bad) => (Grade::Doubtful, format!("{bad} of the newest {n} are rejected")),
     };
-    tally.add(Finding::new(what, grade, text));
+    report.add(Finding::new(what, grade, text));
     for one in seen {
         let place = format!("[{}] {}", one.partition, one.offset);
         match one.result {
-            Ok(event) => tally.line(&format!("        {place}: {event}")),
-            Err(why) => tally.line(&format!("        {place}: rejected: {why}")),
+            Ok(event) => report.line(&format!("        {place}: {event}")),
+            Err(why) => report.line(&format!("        {place}: rejected: {why}")),
         }
     }
 }

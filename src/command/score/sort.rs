@@ -166,13 +166,13 @@ fn cannot_keep(why: &std::io::Error) -> Error {
 
 /// A sorted part in the file, and its current record.
 struct Part<'f> {
-    from: BufReader<Window<'f>>,
+    from: BufReader<FileRange<'f>>,
     line: u64,
     bytes: Vec<u8>,
 }
 
 /// A range of the file.
-struct Window<'f> {
+struct FileRange<'f> {
     file: &'f File,
     at: u64,
     end: u64,
@@ -180,7 +180,7 @@ struct Window<'f> {
 
 impl<'f> Part<'f> {
     fn new(file: &'f File, at: u64, end: u64) -> Self {
-        let from = BufReader::with_capacity(BUFFER, Window { file, at, end });
+        let from = BufReader::with_capacity(BUFFER, FileRange { file, at, end });
         Part { from, line: 0, bytes: Vec::new() }
     }
 
@@ -199,7 +199,7 @@ impl<'f> Part<'f> {
     }
 }
 
-impl Read for Window<'_> {
+impl Read for FileRange<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let most = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
         let count = self.file.read_at(&mut buffer[..most], self.at)?;
