@@ -72,11 +72,11 @@ pub struct Component {
     /// Name, unique in the process: `worker-0`, `sink`, …
     pub name: String,
     silence: Silence,
-    inner: Mutex<Inner>,
+    inner: Mutex<ComponentRecords>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ComponentRecords {
     state: ComponentState,
     beat: Monotonic,
     partitions: BTreeMap<i32, PartitionStatus>,
@@ -94,7 +94,7 @@ struct Inner {
 }
 
 impl Component {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, ComponentRecords> {
         // A panic in another thread must not hide the last known state.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -301,7 +301,7 @@ impl Health {
     }
 
     fn add(&self, name: String, silence: Silence) -> Arc<Component> {
-        let inner = Inner {
+        let inner = ComponentRecords {
             state: ComponentState::Starting("starting".into()),
             beat: Monotonic::now(),
             partitions: BTreeMap::new(),

@@ -23,10 +23,10 @@ use crate::pem::{self, NoKey};
 pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
-    current: Arc<RwLock<Current>>,
+    current: Arc<RwLock<LoadedCertificate>>,
 }
 
-struct Current {
+struct LoadedCertificate {
     acceptor: SslAcceptor,
     /// When the certificate was read, and how long it was still valid at that time.
     read: Monotonic,
@@ -45,7 +45,7 @@ impl Tls {
     /// # Errors
     /// 78 when a file cannot be read or the key does not belong to the certificate.
     pub fn read(certificate: &Path, key: &Path) -> Result<Tls> {
-        let current = Current::read(certificate, key)?;
+        let current = LoadedCertificate::read(certificate, key)?;
         let (certificate, key) = (certificate.to_owned(), key.to_owned());
         Ok(Tls { certificate, key, current: Arc::new(RwLock::new(current)) })
     }
@@ -56,7 +56,7 @@ impl Tls {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn reload(&self) -> Result<()> {
-        let new = Current::read(&self.certificate, &self.key)?;
+        let new = LoadedCertificate::read(&self.certificate, &self.key)?;
         if new.left.is_zero() && !self.left().is_zero() {
             return Err(Error::config(format_args!("the certificate in `{}` has expired", self.certificate.display())));
         }
@@ -82,15 +82,15 @@ impl Tls {
     }
 }
 
-impl Current {
-    fn read(certificate: &Path, key: &Path) -> Result<Current> {
+impl LoadedCertificate {
+    fn read(certificate: &Path, key: &Path) -> Result<LoadedCertificate> {
         let (chain, secret) = read(certificate, key).map_err(|(_, path, why)| Error::config(unusable(path, &why)))?;
         let acceptor = with(&chain, &secret).map_err(|e| Error::config(unusable(certificate, &e.to_string())))?;
         // The first certificate is the server's; at least one was read.
         let end = chain.first().and_then(|own| pem::end(own));
         let left = end.map_or(0, |end| end.millis() - Timestamp::now().millis());
         let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
-        Ok(Current { acceptor, read: Monotonic::now(), left })
+        Ok(LoadedCertificate { acceptor, read: Monotonic::now(), left })
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Generator {
 }
 
 /// Properties of a synthetic device.
-struct Device {
+struct GeneratedDevice {
     level: f64,
     daily: f64,
     noise: f64,
@@ -71,11 +71,11 @@ impl Generator {
         Xoshiro256PlusPlus::seed_from_u64(mixed)
     }
 
-    fn device(&self, device: u64) -> Device {
+    fn device(&self, device: u64) -> GeneratedDevice {
         let mut random = self.random(1, device);
         let (_, _, usual) = KINDS[(device % KINDS.len() as u64) as usize];
         let level = usual * random.random_range(0.7..1.3);
-        Device {
+        GeneratedDevice {
             level,
             daily: level * random.random_range(0.02..0.08),
             noise: level * random.random_range(0.004..0.015),
@@ -90,7 +90,7 @@ impl Generator {
     }
 
     /// Returns the value without anomalies.
-    fn ordinary(&self, of: &Device, event: u64) -> f64 {
+    fn ordinary(&self, of: &GeneratedDevice, event: u64) -> f64 {
         let at = self.seconds(event);
         let noise: f64 = self.random(2, event).sample(StandardNormal);
         let daily = of.daily * (TAU * at / DAY + of.phase).sin();

@@ -29,48 +29,51 @@ impl PostgresLedger {
         PostgresLedger { settings: settings.clone(), group: group.to_owned(), topic: topic.to_owned(), client: None }
     }
 
-    fn with<T>(&mut self, call: impl FnOnce(&mut Client, &Names<'_>) -> Result<T, Trouble>) -> Result<T, LedgerError> {
+    fn with<T>(
+        &mut self,
+        call: impl FnOnce(&mut Client, &LedgerKey<'_>) -> Result<T, LedgerFailure>,
+    ) -> Result<T, LedgerError> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => open(&self.settings)?,
         };
-        let names = Names { group: &self.group, topic: &self.topic };
-        match call(&mut client, &names) {
+        let key = LedgerKey { group: &self.group, topic: &self.topic };
+        match call(&mut client, &key) {
             Ok(done) => {
                 self.client = Some(client);
                 Ok(done)
             }
             // After any failure the connection is replaced, because its state is unknown.
-            Err(Trouble::Moved) => Err(LedgerError::Moved),
+            Err(LedgerFailure::Moved) => Err(LedgerError::Moved),
             // A person must correct privileges and schema, which needs no restart of this program.
-            Err(Trouble::Failed(failure)) => Err(failure.for_ledger()),
+            Err(LedgerFailure::Failed(failure)) => Err(failure.for_ledger()),
         }
     }
 }
 
-struct Names<'a> {
+struct LedgerKey<'a> {
     group: &'a str,
     topic: &'a str,
 }
 
-enum Trouble {
+enum LedgerFailure {
     Moved,
     Failed(DatabaseError),
 }
 
-impl<E: Into<DatabaseError>> From<E> for Trouble {
+impl<E: Into<DatabaseError>> From<E> for LedgerFailure {
     fn from(error: E) -> Self {
-        Trouble::Failed(error.into())
+        LedgerFailure::Failed(error.into())
     }
 }
 
 impl Ledger for PostgresLedger {
     fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, LedgerPosition>, LedgerError> {
-        self.with(|client, names| {
+        self.with(|client, key| {
             let rows = client.query(
                 "select partition, next_offset, topic_id from sink_offsets
                  where sink_group = $1 and topic = $2 and partition = any($3)",
-                &[&names.group, &names.topic, &partitions],
+                &[&key.group, &key.topic, &partitions],
             )?;
             let position = |row: &postgres::Row| LedgerPosition { next: row.get(1), topic_id: row.get(2) };
             Ok(rows.iter().map(|row| (row.get(0), position(row))).collect())
@@ -78,22 +81,22 @@ impl Ledger for PostgresLedger {
     }
 
     fn begin(&mut self, partition: i32, at: &LedgerPosition) -> Result<(), LedgerError> {
-        self.with(|client, names| {
+        self.with(|client, key| {
             client.execute(
                 "insert into sink_offsets (sink_group, topic, partition, next_offset, topic_id)
                  values ($1, $2, $3, $4, $5) on conflict do nothing",
-                &[&names.group, &names.topic, &partition, &at.next, &at.topic_id],
+                &[&key.group, &key.topic, &partition, &at.next, &at.topic_id],
             )?;
             Ok(())
         })
     }
 
     fn note_topic_id(&mut self, partitions: &[i32], topic_id: &str) -> Result<(), LedgerError> {
-        self.with(|client, names| {
+        self.with(|client, key| {
             client.execute(
                 "update sink_offsets set topic_id = $4
                  where sink_group = $1 and topic = $2 and partition = any($3) and topic_id is null",
-                &[&names.group, &names.topic, &partitions, &topic_id],
+                &[&key.group, &key.topic, &partitions, &topic_id],
             )?;
             Ok(())
         })
@@ -104,18 +107,18 @@ impl Ledger for PostgresLedger {
         entries: &[SinkRecord],
         moves: &BTreeMap<i32, (i64, i64)>,
     ) -> Result<WrittenBatch, LedgerError> {
-        self.with(|client, names| {
+        self.with(|client, key| {
             let mut transaction = client.transaction()?;
-            let sinks = move_on(&mut transaction, names, moves)?;
+            let sinks = move_on(&mut transaction, key, moves)?;
             let mut written = WrittenBatch::default();
             let mut good = Vec::new();
             for entry in entries {
                 match &entry.anomaly {
                     Ok(anomaly) => good.push((entry, anomaly)),
-                    Err(why) => reject(&mut transaction, names.topic, entry, "undecodable", why, &mut written)?,
+                    Err(why) => reject(&mut transaction, key.topic, entry, "undecodable", why, &mut written)?,
                 }
             }
-            insert(&mut transaction, names.topic, &sinks, &good, &mut written)?;
+            insert(&mut transaction, key.topic, &sinks, &good, &mut written)?;
             if written.inserted > 0 {
                 // The commit notifies the followers of the table.
                 transaction.execute("select pg_notify('anomalies', current_schema())", &[])?;
@@ -128,19 +131,19 @@ impl Ledger for PostgresLedger {
     }
 
     fn rejects(&mut self) -> Result<OpenRejects, LedgerError> {
-        self.with(|client, names| {
+        self.with(|client, key| {
             let most = OpenRejects::MOST as i64;
             let sql = "select count(*) from (select from sink_rejects where topic = $1 limit $2) as kept";
-            let count = client.query_one(sql, &[&names.topic, &most])?.get::<_, i64>(0).max(0) as u64;
+            let count = client.query_one(sql, &[&key.topic, &most])?.get::<_, i64>(0).max(0) as u64;
             if count == 0 {
                 return Ok(OpenRejects::default());
             }
             let sql = "select partition, record_offset, case when reason ~ '^[0-9A-Z]{5}$' then message
                     else reason || ': ' || message end
                 from sink_rejects where topic = $1 order by rejected_at desc limit 1";
-            let last = client.query_opt(sql, &[&names.topic])?.map_or_else(String::new, |row| {
+            let last = client.query_opt(sql, &[&key.topic])?.map_or_else(String::new, |row| {
                 let (partition, offset, why): (i32, i64, String) = (row.get(0), row.get(1), row.get(2));
-                format!("{} [{partition}] offset {offset}: {why}", names.topic)
+                format!("{} [{partition}] offset {offset}: {why}", key.topic)
             });
             Ok(OpenRejects { count, last })
         })
@@ -150,9 +153,9 @@ impl Ledger for PostgresLedger {
 /// Advances each partition from its old to its new offset; returns the number that identifies the partition in rows.
 fn move_on(
     transaction: &mut Transaction<'_>,
-    names: &Names<'_>,
+    key: &LedgerKey<'_>,
     moves: &BTreeMap<i32, (i64, i64)>,
-) -> Result<HashMap<i32, i32>, Trouble> {
+) -> Result<HashMap<i32, i32>, LedgerFailure> {
     let partitions = moves.keys().collect::<Vec<_>>();
     let (old, new): (Vec<i64>, Vec<i64>) = moves.values().copied().unzip();
     let moved = transaction.query(
@@ -160,10 +163,10 @@ fn move_on(
          from unnest($3::int[], $4::bigint[], $5::bigint[]) as m (partition, old, new)
          where s.sink_group = $1 and s.topic = $2 and s.partition = m.partition and s.next_offset = m.old
          returning s.partition, s.id",
-        &[&names.group, &names.topic, &partitions, &old, &new],
+        &[&key.group, &key.topic, &partitions, &old, &new],
     )?;
     if moved.len() < moves.len() {
-        return Err(Trouble::Moved);
+        return Err(LedgerFailure::Moved);
     }
     Ok(moved.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
@@ -175,7 +178,7 @@ fn insert(
     sinks: &HashMap<i32, i32>,
     batch: &[(&SinkRecord, &Anomaly)],
     written: &mut WrittenBatch,
-) -> Result<(), Trouble> {
+) -> Result<(), LedgerFailure> {
     if batch.is_empty() {
         return Ok(());
     }
@@ -287,7 +290,7 @@ fn present(
     entry: &SinkRecord,
     anomaly: &Anomaly,
     written: &mut WrittenBatch,
-) -> Result<(), Trouble> {
+) -> Result<(), LedgerFailure> {
     let source = &anomaly.source;
     let row = transaction.query_one(
         &format!(
@@ -324,7 +327,7 @@ fn reject(
     reason: &str,
     message: &str,
     written: &mut WrittenBatch,
-) -> Result<(), Trouble> {
+) -> Result<(), LedgerFailure> {
     transaction.execute(
         "insert into sink_rejects (topic, partition, record_offset, key, value, reason, message)
          values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",

@@ -41,7 +41,7 @@ pub(crate) fn prepare(client: &mut Client, settings: &PostgresSettings) -> Resul
 }
 
 /// Result of the probe of a server and a role.
-enum Known {
+enum SessionProbe {
     /// Each connection has a session of its own.
     Sessions,
     /// At that time no second connection was available.
@@ -49,12 +49,12 @@ enum Known {
 }
 
 /// Results of probes, by server and role.
-static KNOWN: Mutex<BTreeMap<String, Known>> = Mutex::new(BTreeMap::new());
+static KNOWN: Mutex<BTreeMap<String, SessionProbe>> = Mutex::new(BTreeMap::new());
 
 /// Time until the next probe if no second connection was available. Each attempt may take the whole `connect_timeout`.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
 
-fn known() -> MutexGuard<'static, BTreeMap<String, Known>> {
+fn known() -> MutexGuard<'static, BTreeMap<String, SessionProbe>> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -67,12 +67,12 @@ pub(crate) fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<
     let PostgresSettings { host, port, dbname, user, .. } = settings;
     let place = format!("{user}@{host}:{port}/{dbname}");
     match known().get(&place) {
-        Some(Known::Sessions) => return Ok(()),
-        Some(Known::Alone(at)) if at.elapsed() < TRY_AGAIN => return Ok(()),
-        Some(Known::Alone(_)) | None => {}
+        Some(SessionProbe::Sessions) => return Ok(()),
+        Some(SessionProbe::Alone(at)) if at.elapsed() < TRY_AGAIN => return Ok(()),
+        Some(SessionProbe::Alone(_)) | None => {}
     }
     let Some(mut other) = second(settings) else {
-        known().insert(place, Known::Alone(Monotonic::now()));
+        known().insert(place, SessionProbe::Alone(Monotonic::now()));
         return Ok(());
     };
     // A pooler may assign its sessions in turn: one of the two connections then sees another session.
@@ -89,7 +89,7 @@ pub(crate) fn probe(client: &mut Client, settings: &PostgresSettings) -> Result<
             ));
         }
     }
-    known().insert(place, Known::Sessions);
+    known().insert(place, SessionProbe::Sessions);
     Ok(())
 }
 
