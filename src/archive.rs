@@ -265,6 +265,10 @@ pub trait ReviewQueries {
     /// Adds a review; returns `false` if there is no such anomaly.
     fn add_review(&self, review: &NewReview) -> Result<bool, NoAnswer>;
 
+    /// Checks that the role which is named for reviews could add one, without adding one. Where none is named, the dashboard
+    /// may be meant to read only, and there is nothing to check.
+    fn try_review(&self) -> Result<(), NoAnswer>;
+
     /// Returns the number of anomalies per newest review, in a range of event time. `Review::None` is not included.
     fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer>;
 

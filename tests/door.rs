@@ -15,7 +15,7 @@ use openssl::rsa::Rsa;
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use openssl::x509::{X509, X509NameBuilder};
 
-use super::common::{Case, Parts, Process, free_port, wait_for};
+use super::common::{Case, Ended, Parts, Process, free_port, wait_for};
 
 /// Creates a self-signed certificate with its key.
 fn certificate(dir: &Path, name: &str) {
@@ -345,7 +345,22 @@ fn one_role_of_the_database_reads_and_another_reviews_and_neither_does_more() {
         ("REVIEWS__USER", reviewer.as_str()),
         ("REVIEWS__PASSWORD", "secret"),
     ];
-    let (_process, port) = dashboard(&case, &settings);
+    let (process, port) = dashboard(&case, &settings);
+    let right = format!("insert on {}.reviews", case.name);
+    let check = || {
+        Ended::of(
+            case.command(&["check", "--role", "dashboard", "--connect"])
+                .envs(settings.iter().map(|(name, value)| (format!("ANOMALY__{name}"), *value))),
+        )
+        .out
+    };
+    wait_readiness(&process, 200, "running");
+    assert!(check().contains(&format!("ok      reviews: {reviewer} may add them")), "{}", check());
+    case.sql().batch_execute(&format!("revoke {right} from {reviewer}")).unwrap();
+    wait_readiness(&process, 503, "cannot add reviews: 42501: permission denied for table reviews");
+    assert!(check().contains("FAILED  reviews: "), "{}", check());
+    case.sql().batch_execute(&format!("grant {right} to {reviewer}")).unwrap();
+    wait_readiness(&process, 200, "running");
     let ask = |request: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();

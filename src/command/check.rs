@@ -13,8 +13,7 @@ use crate::config::{self, SettingFiles, Settings};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 use crate::finding::{Finding, Grade};
-use crate::role::Role;
-use crate::role::files;
+use crate::role::{Role, dashboard, files};
 use crate::store;
 
 /// Largest difference between the clocks, in milliseconds. Beyond it, "now" on the pages would be misleading.
@@ -187,6 +186,10 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, report: &mut Che
         }
     });
     report.tried("clock", clock);
+    if let (true, Some(reviewer)) = (has_tables && file != Some(ShippedFile::Detector), dashboard::reviewer(settings)) {
+        let added = store::connect(&reviewer).and_then(|mut client| Ok(store::query::try_review(&mut client)?));
+        report.tried("reviews", added.map(|()| format!("{} may add them", reviewer.user)).map_err(|e| e.to_string()));
+    }
 }
 
 /// Checks that the database uses UTF-8, because names of devices may contain any Unicode character.

@@ -24,18 +24,22 @@ pub struct ArchiveWatch {
     noted: u64,
     refusal: Option<String>,
     slow_rounds: u32,
+    /// Why reviews cannot be added, while pages are answered.
+    no_reviews: Option<String>,
 }
 
 impl ArchiveWatch {
     pub(super) fn new(dashboard: Arc<Dashboard>) -> ArchiveWatch {
-        ArchiveWatch { dashboard, last_round: None, noted: 0, refusal: None, slow_rounds: 0 }
+        ArchiveWatch { dashboard, last_round: None, noted: 0, refusal: None, slow_rounds: 0, no_reviews: None }
     }
 
-    /// Returns why the pages get no new answers, with the remedy; `None` while they get them. Queries the archive if a
+    /// Returns why the pages get no new answers or reviews cannot be added, with the remedy; `None` otherwise. Queries the archive if a
     /// round is due.
     pub fn check(&mut self) -> Option<String> {
-        let is_in_doubt =
-            self.refusal.is_some() || self.slow_rounds > 0 || self.noted != self.dashboard.site.health().refusals();
+        let is_in_doubt = self.refusal.is_some()
+            || self.no_reviews.is_some()
+            || self.slow_rounds > 0
+            || self.noted != self.dashboard.site.health().refusals();
         let pause = if is_in_doubt { SOON } else { USUAL };
         if self.dashboard.site.is_away() {
             // Its answers after the outage are not known yet.
@@ -57,8 +61,17 @@ impl ArchiveWatch {
                 refusal.trim_end_matches('.')
             ));
         }
-        let sentence = "PostgreSQL repeatedly does not answer the pages in time: check its load and its locks";
-        (self.slow_rounds >= SLOW_ROUNDS).then(|| sentence.to_owned())
+        if self.slow_rounds >= SLOW_ROUNDS {
+            return Some(
+                "PostgreSQL repeatedly does not answer the pages in time: check its load and its locks".into(),
+            );
+        }
+        self.no_reviews.as_ref().map(|why| {
+            format!(
+                "the role of [reviews] user cannot add reviews: {}. `anomaly check --role dashboard --connect` says more",
+                why.trim_end_matches('.')
+            )
+        })
     }
 
     /// Makes the next call run a round of queries.
@@ -72,7 +85,10 @@ impl ArchiveWatch {
         self.noted = self.dashboard.site.health().refusals();
         self.last_round = Some(Monotonic::now());
         match self.dashboard.pages.unanswered(&self.dashboard.site) {
-            None => (self.refusal, self.slow_rounds) = (None, 0),
+            None => {
+                (self.refusal, self.slow_rounds) = (None, 0);
+                self.no_reviews = self.dashboard.site.archive.try_review().err().map(|why| why.to_string());
+            }
             Some(NoNewAnswer::Refused(why)) => (self.refusal, self.slow_rounds) = (Some(why), 0),
             // The last refusal stays in effect, because nothing newer is known.
             Some(NoNewAnswer::Slow) => self.slow_rounds += 1,

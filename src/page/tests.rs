@@ -105,7 +105,7 @@ impl Fake {
 
     fn check(&self) -> Result<(), NoAnswer> {
         match self.mood.load(Ordering::SeqCst) {
-            0 | 4 | 5 => Ok(()),
+            0 | 4..=6 => Ok(()),
             3 => Err(NoAnswer::Slow),
             1 => Err(NoAnswer::Unavailable(Unavailable::postgresql("connection refused by /var/run/secret"))),
             _ => Err(NoAnswer::Refused("run `anomaly migrate`".into())),
@@ -252,6 +252,13 @@ impl ReviewQueries for Fake {
         self.check()?;
         self.reviews.lock().unwrap().push(review.clone());
         Ok(review.anomaly.source.offset == 184_467)
+    }
+    fn try_review(&self) -> Result<(), NoAnswer> {
+        self.check()?;
+        match self.mood.load(Ordering::SeqCst) {
+            6 => Err(NoAnswer::Refused("42501: permission denied for table reviews".into())),
+            _ => Ok(()),
+        }
     }
     fn reviews(&self, _: Timestamp, _: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer> {
         self.check()?;

@@ -11,7 +11,7 @@ use super::Supervisor;
 use crate::config::Settings;
 use crate::config::resolved::base::BasePath;
 use crate::config::resolved::network::Network;
-use crate::config::resolved::{DashboardSettings, Hsts};
+use crate::config::resolved::{DashboardSettings, Hsts, PostgresSettings, ReviewSettings};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity};
@@ -47,12 +47,9 @@ pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
 /// Creates the handler as [`app`] does, and the watch that reports whether the database answers.
 fn watched_app(settings: &Settings, stop: &Arc<Stop>) -> Result<(Arc<Handler>, ArchiveWatch)> {
     let pool = store::pool(&settings.postgres, CONNECTIONS)?;
-    let mut reviewing = settings.postgres.clone();
-    if !settings.reviews.user.is_empty() {
-        reviewing.user.clone_from(&settings.reviews.user);
-        reviewing.password.clone_from(&settings.reviews.password);
-    }
-    let reviewer = store::pool(&reviewing, REVIEWERS)?;
+    let reviewing = reviewer(settings);
+    let has_review_role = reviewing.is_some();
+    let reviewer = store::pool(&reviewing.unwrap_or_else(|| settings.postgres.clone()), REVIEWERS)?;
     let base = BasePath::parse(&settings.dashboard.path).map_err(Error::config)?;
     let port = settings.dashboard.listen.or(ADDRESS).map_or(0, |address| address.port());
     let is_tls_only = match settings.dashboard.hsts {
@@ -71,7 +68,15 @@ fn watched_app(settings: &Settings, stop: &Arc<Stop>) -> Result<(Arc<Handler>, A
         console: settings.dashboard.console.clone(),
         stop: Arc::clone(stop),
     };
-    page::watched_app(Arc::new(store::PostgresArchive::new(&settings.postgres, pool, reviewer)), options)
+    let archive = store::PostgresArchive::new(&settings.postgres, pool, reviewer, has_review_role);
+    page::watched_app(Arc::new(archive), options)
+}
+
+/// Returns the settings of the connections that add reviews; `None` if no role is named for them.
+pub(crate) fn reviewer(settings: &Settings) -> Option<PostgresSettings> {
+    let ReviewSettings { user, password, .. } = &settings.reviews;
+    let role = || PostgresSettings { user: user.clone(), password: password.clone(), ..settings.postgres.clone() };
+    (!user.is_empty()).then(role)
 }
 
 /// Parses the addresses of proxies, which were checked with the settings.

@@ -20,12 +20,18 @@ pub struct PostgresArchive {
     settings: PostgresSettings,
     pool: Pool,
     reviewer: Pool,
+    has_review_role: bool,
 }
 
 impl PostgresArchive {
-    /// Creates the archive without connecting. `settings` are those of the reading pool.
-    pub fn new(settings: &PostgresSettings, pool: Pool, reviewer: Pool) -> Self {
-        PostgresArchive { settings: settings.clone(), pool, reviewer }
+    /// Creates the archive without connecting. `settings` are those of the reading pool. `has_review_role` says whether
+    /// the settings name a role for reviews, which the pool `reviewer` then uses.
+    pub fn new(settings: &PostgresSettings, pool: Pool, reviewer: Pool, has_review_role: bool) -> Self {
+        PostgresArchive { settings: settings.clone(), pool, reviewer, has_review_role }
+    }
+
+    pub(super) fn has_review_role(&self) -> bool {
+        self.has_review_role
     }
 
     /// Runs a query with a connection of the reading pool. It may run more than once.

@@ -11,6 +11,7 @@ use postgres::Error;
 
 pub use anomalies::newest;
 pub use reports::{conditions, position, status};
+pub use reviews::try_add as try_review;
 
 /// Returns the value of a column.
 fn get<'a, T: postgres::types::FromSql<'a>>(row: &'a postgres::Row, column: usize) -> Result<T, Error> {

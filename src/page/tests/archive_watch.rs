@@ -76,3 +76,12 @@ fn a_right_that_one_page_lacks_is_reported_before_any_request() {
     fake.mood.store(0, Ordering::SeqCst);
     until(&mut watch, false);
 }
+
+#[test]
+fn a_role_that_cannot_add_reviews_is_reported_before_anyone_reviews() {
+    let (fake, _, mut watch) = watched(6);
+    let trouble = watch.check().unwrap();
+    assert!(trouble.contains("cannot add reviews: 42501: permission denied for table reviews. `anomaly"), "{trouble}");
+    fake.mood.store(0, Ordering::SeqCst);
+    until(&mut watch, false);
+}

@@ -27,6 +27,10 @@ impl ReviewQueries for PostgresArchive {
         Ok(true)
     }
 
+    fn try_review(&self) -> Result<(), NoAnswer> {
+        if self.has_review_role() { self.ask_reviewer(try_add) } else { Ok(()) }
+    }
+
     fn reviews_of(&self, id: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer> {
         self.ask(|client| {
     let sql = format!(
@@ -127,6 +131,18 @@ fn event_time(client: &mut Client, id: &AnomalyId) -> Result<Option<OffsetDateTi
         }
     }
     Ok(None)
+}
+
+/// Checks that the role of this connection could add a review, without adding one. To plan the statement takes the same rights
+/// as to run it.
+///
+/// # Errors
+/// Returns the error of the database.
+pub fn try_add(client: &mut Client) -> Result<(), Error> {
+    client.batch_execute(&format!(
+        "explain insert into reviews ({ID}, event_time, review, note, made_by) \
+         values (null, null, null, null, null, null, null, null, null)"
+    ))
 }
 
 /// Adds a review to the table.
