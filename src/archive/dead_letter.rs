@@ -52,5 +52,5 @@ pub enum Known {
     /// The detectors have reported all their devices, and this is not one of them.
     Unknown,
     /// The detectors have not reported their devices, or not all of them.
-    Untold,
+    Incomplete,
 }

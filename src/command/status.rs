@@ -39,7 +39,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         print(row)?;
     }
     for condition in &conditions {
-        tell(condition)?;
+        print_condition(condition)?;
     }
     Ok(())
 }
@@ -68,7 +68,7 @@ fn print(row: &StatusRow) -> Result<()> {
     ))
 }
 
-fn tell(condition: &ConditionRow) -> Result<()> {
+fn print_condition(condition: &ConditionRow) -> Result<()> {
     let ConditionRow { worker, code, severity, message, since, age, .. } = condition;
     let old = if *age > STALE_SECONDS { format!(" (last reported {age:.0} s ago)") } else { String::new() };
     output::line(format_args!("{}: {worker} since {since}{old}: {message} [{code}]", severity.as_str()))

@@ -197,8 +197,8 @@ pub(crate) fn check_values(
         return Err(FieldProblem::new(key, title, "name a path outside of it, or in each of its elements"));
     }
     if kind == ContainerKind::Object {
-        let is_told_apart = |place: &FieldSource| has(place, is_inner) || has(place, is_name);
-        if is_told_apart(&places[0]) || is_told_apart(&places[1]) {
+        let is_distinct = |place: &FieldSource| has(place, is_inner) || has(place, is_name);
+        if is_distinct(&places[0]) || is_distinct(&places[1]) {
             return Ok(());
         }
         if fields.metric != Fields::default().metric {

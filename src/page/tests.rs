@@ -224,7 +224,7 @@ impl ReportQueries for Fake {
     }
     fn knows(&self, _: &str) -> Result<Known, NoAnswer> {
         self.check()?;
-        Ok(self.facts.known.unwrap_or(Known::Untold))
+        Ok(self.facts.known.unwrap_or(Known::Incomplete))
     }
     fn search(&self, text: &str, _: u32) -> Result<Vec<String>, NoAnswer> {
         self.check()?;

@@ -15,7 +15,7 @@ pub(crate) struct Notifier {
     extended: Option<Instant>,
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(e) = sd_notify::notify(states) {
         tracing::debug!("cannot notify the service manager: {e}");
     }
@@ -36,7 +36,7 @@ impl Notifier {
     /// Reports ready; further calls do nothing.
     pub(crate) fn ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
-            tell(&[NotifyState::Ready]);
+            notify(&[NotifyState::Ready]);
         }
     }
 
@@ -51,7 +51,7 @@ impl Notifier {
             return;
         }
         self.extended = Some(Instant::now());
-        tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
+        notify(&[NotifyState::ExtendTimeoutUsec(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))]);
     }
 
     /// Sends the status line if it has changed.
@@ -59,7 +59,7 @@ impl Notifier {
         if self.status != line {
             line.clone_into(&mut self.status);
             // The manager reads one assignment per line: a newline in foreign text must not create another.
-            tell(&[NotifyState::Status(&foreign::line(line).to_string())]);
+            notify(&[NotifyState::Status(&foreign::line(line).to_string())]);
         }
     }
 
@@ -68,7 +68,7 @@ impl Notifier {
         let Some(interval) = self.watchdog else { return };
         if silence < interval / 2 && self.last_beat.elapsed() >= interval / 4 {
             self.last_beat = Instant::now();
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         }
     }
 
@@ -78,21 +78,21 @@ impl Notifier {
             return;
         }
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => tell(&[NotifyState::Reloading, now]),
-            Err(_) => tell(&[NotifyState::Reloading]),
+            Ok(now) => notify(&[NotifyState::Reloading, now]),
+            Err(_) => notify(&[NotifyState::Reloading]),
         }
     }
 
     /// Reports the end of the reload, successful or not. A start in progress continues.
     pub(crate) fn reloaded(&self) {
         if self.ready {
-            tell(&[NotifyState::Ready]);
+            notify(&[NotifyState::Ready]);
         }
     }
 
     /// Reports that the process is stopping.
     pub(crate) fn stopping(&mut self) {
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
         self.status("stopping");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::{Client, Statement};
 
@@ -18,7 +19,8 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(crate) struct PostgresFollower {
     client: Client,
     rows: Statement,
-    is_told: bool,
+    /// Whether the server notifies of commits; a standby does not.
+    is_notified: bool,
 }
 
 impl PostgresFollower {
@@ -27,8 +29,12 @@ impl PostgresFollower {
     /// # Errors
     /// Fails with [`NoAnswer`].
     pub(crate) fn new(mut client: Client) -> Result<PostgresFollower, NoAnswer> {
-        // A standby does not support `listen`.
-        let is_told = client.batch_execute("listen anomalies").is_ok();
+        // A standby does not support `listen`, and is polled. Any other error is one.
+        let is_notified = match client.batch_execute("listen anomalies") {
+            Ok(()) => true,
+            Err(e) if e.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => false,
+            Err(e) => return Err(failure(e)),
+        };
         let columns = row::COLUMNS;
         let rows = client
             .prepare(&format!(
@@ -36,7 +42,7 @@ impl PostgresFollower {
                  order by sink_offset, source_index limit $4"
             ))
             .map_err(failure)?;
-        Ok(PostgresFollower { client, rows, is_told })
+        Ok(PostgresFollower { client, rows, is_notified })
     }
 }
 
@@ -59,7 +65,7 @@ impl Follower for PostgresFollower {
     }
 
     fn wait(&mut self, patience: Duration) -> Result<(), NoAnswer> {
-        if !self.is_told {
+        if !self.is_notified {
             std::thread::sleep(patience.min(LOOK));
             if self.client.is_closed() {
                 return Err(NoAnswer::Unavailable(Unavailable::postgresql("the connection is closed")));

@@ -52,7 +52,7 @@
   // The stream of this tab, if it has one, and when another tab last passed on a message.
   let source, lastPassed = 0, trouble = document.body.dataset.late === undefined ? null : ["lost", live.textContent];
   const isOpen = () => source ? source.readyState === 1 : Date.now() - lastPassed < 20000;
-  const tell = () => say(...trouble || (isOpen() ? ["on", "Live"] : ["off", live.dataset.every]));
+  const showState = () => say(...trouble || (isOpen() ? ["on", "Live"] : ["off", live.dataset.every]));
 
   // A pointer on the rows means that the user reads them, unless it has not moved for a while.
   let pointed = 0;
@@ -134,7 +134,7 @@
       trouble = ["lost", `Connection lost since ${lostSince}`];
     } finally {
       isRunning = false;
-      tell();
+      showState();
     }
   };
 
@@ -193,11 +193,11 @@
     let channel;
     try {
       channel = new BroadcastChannel(`anomaly${base}`);
-      channel.onmessage = (message) => { lastPassed = Date.now(); heard(message.data); tell(); };
+      channel.onmessage = (message) => { lastPassed = Date.now(); heard(message.data); showState(); };
     } catch {}
     const open = () => {
       source = new EventSource(`${base}/events?cursor=${encodeURIComponent(document.body.dataset.cursor || "")}`);
-      source.onopen = tell;
+      source.onopen = showState;
       for (const type of ["anomaly", "batch", "health", "minute", "reset"]) {
         source.addEventListener(type, (event) => {
           const message = { type, data: JSON.parse(event.data) };
@@ -208,7 +208,7 @@
       // A refused event source does not reconnect by itself.
       source.onerror = () => {
         if (source.readyState === 2) setTimeout(isShared ? open : turn, 5000);
-        tell();
+        showState();
       };
     };
     const turn = () => {
@@ -225,7 +225,7 @@
     else alone();
     setInterval(() => {
       if (Date.now() - lastHeard > 20000 && !lostSince) refresh();
-      tell();
+      showState();
     }, 5000);
   };
 

@@ -109,7 +109,7 @@ fn a_device_without_anomalies_says_whether_it_sends_and_an_unknown_one_is_404() 
     let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
     let (_, found) = get(&handler, "/anomalies?q=pump-0042");
     assert!(found.contains("<a href=\"/devices/pump-0042\">The device of this name</a> sends."), "{found}");
-    let (status, body) = of(Known::Untold);
+    let (status, body) = of(Known::Incomplete);
     assert!(status == 200 && body.contains("It is not known whether it sends"), "{body}");
     let (status, body) = of(Known::Unknown);
     assert!(status == 404 && body.contains("There is no such device"), "{body}");

@@ -234,7 +234,7 @@ fn show(
             Some(Known::Seen(seen)) => Sentence::say("A detector watches this device (noted at ")
                 .time(seen, now)
                 .and(", once a day). No anomaly of it is recorded."),
-            Some(Known::Untold) => Sentence::say(
+            Some(Known::Incomplete) => Sentence::say(
                 "No anomaly is recorded for this device. It is not known whether it sends. The name must be exact.",
             ),
             _ => Sentence::say("No anomaly of this device matches."),

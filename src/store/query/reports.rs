@@ -135,7 +135,7 @@ impl ReportQueries for PostgresArchive {
     Ok(match (get::<Option<OffsetDateTime>>(&row, 0)?, get::<bool>(&row, 1)?) {
         (Some(seen), _) => Known::Seen(Timestamp::from(seen)),
         (None, true) if get::<f64>(&row, 2)? < MOST_DEVICES => Known::Unknown,
-        _ => Known::Untold,
+        _ => Known::Incomplete,
     })
         })
     }

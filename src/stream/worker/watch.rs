@@ -15,7 +15,7 @@ const EVALUATE: Duration = Duration::from_secs(1);
 /// Time after which an open transaction is reported: the stable end does not move although there are records beyond it.
 const HOLD: Duration = Duration::from_secs(5);
 /// Time for which activity of another program is reported after it was last seen.
-const TOLD: Duration = Duration::from_secs(3_600);
+const FOREIGN_KEPT: Duration = Duration::from_secs(3_600);
 /// Time after which a commit in a partition of another worker counts. A worker that takes the partition over commits
 /// within this time itself.
 const SETTLE: Duration = Duration::from_secs(15);
@@ -86,7 +86,7 @@ impl InputWatch {
         self.evaluated = now;
         if self.is_foreign_here() {
             self.foreign_seen = now;
-        } else if now.saturating_sub(self.foreign_seen) >= TOLD {
+        } else if now.saturating_sub(self.foreign_seen) >= FOREIGN_KEPT {
             self.takeovers.clear();
         }
     }
