@@ -233,15 +233,17 @@ fn mostly_learning(minute: &Activity) -> Option<(ConditionSeverity, String)> {
 
 fn times_differ(ten: &Activity) -> Option<(ConditionSeverity, String)> {
     let accepted = ten.tally.judged + ten.tally.learning;
-    let (count, seconds, way) = match ten.late >= ten.early {
-        true => (ten.late, ten.late_seconds, "behind"),
-        false => (ten.early, ten.early_seconds, "ahead of"),
-    };
+    let count = ten.late + ten.early;
     (count > 0 && count * 2 >= accepted).then(|| {
-        let usual = duration(seconds.unsigned_abs() / count);
+        let usual = |seconds: i64, count: u64| duration(seconds.unsigned_abs() / count.max(1));
+        let (late, early) = (usual(ten.late_seconds, ten.late), usual(ten.early_seconds, ten.early));
+        let times = match (ten.late, ten.early) {
+            (_, 0) => format!("times about {late} behind"),
+            (0, _) => format!("times about {early} ahead of"),
+            (behind, ahead) => format!("other times: {behind} about {late} behind, {ahead} about {early} ahead of"),
+        };
         let message = format!(
-            "{count} of {accepted} values of the last 10 min carry times about {usual} {way} their arrival; pages show them at \
-             those times"
+            "{count} of {accepted} values of the last 10 min carry {times} their arrival; pages show them at those times"
         );
         (ConditionSeverity::Notice, message)
     })
@@ -361,6 +363,15 @@ mod tests {
             let [(ConditionCode::TimesDiffer, _, text)] = &held(&mut arrivals, 2, 0)[..] else { panic!("{offset}") };
             assert!(text.contains(words), "{text}");
         }
+        // Some are behind and some ahead: together they are most of the values.
+        let mut arrivals = Arrivals::default();
+        note(&mut arrivals, 1, 40, 0, 0, 0);
+        note(&mut arrivals, 1, 30, 0, 0, -7_199);
+        note(&mut arrivals, 1, 30, 0, 0, 600);
+        let [(ConditionCode::TimesDiffer, _, text)] = &held(&mut arrivals, 2, 0)[..] else { panic!("both") };
+        let both = "60 of 100 values of the last 10 min carry other times: 30 about 2 h behind, 30 about 10 min ahead of \
+                    their arrival";
+        assert!(text.starts_with(both), "{text}");
         let mut arrivals = Arrivals::default();
         note(&mut arrivals, 1, 60, 0, 0, -600);
         assert_eq!(held(&mut arrivals, 2, 0), [], "a backlog of minutes is usual");
