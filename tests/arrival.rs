@@ -138,7 +138,7 @@ fn a_device_in_a_detectors_memory_is_known_without_any_anomaly() {
     stage.client().batch_execute(sql).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(900));
     let (status, _, page) = stage.get("/devices/pump-0042");
-    assert!(status == 200 && page.contains("it sends, but no anomaly is recorded"), "{page}");
+    assert!(status == 200 && page.contains("A record of this device was noted at"), "{page}");
     let (status, _, page) = stage.get("/devices/nobody");
     assert!(status == 404 && page.contains("There is no such device."), "{page}");
     // Those that have not sent for long leave.
@@ -227,7 +227,7 @@ fn a_detector_that_rejects_everything_or_judges_other_times_says_so_on_its_pages
     assert_eq!((answer["anomalies"].as_array().unwrap().len(), answer["outside"].as_array().unwrap().len()), (0, 1));
     case.produce([event("healthy", 1.0)]);
     wait_for("the device without anomalies", patience, || {
-        page("/devices/healthy").2.contains("it sends, but no anomaly is recorded")
+        page("/devices/healthy").2.contains("A record of this device was noted at")
     });
     assert_eq!(page("/devices/nobody").0, 404);
 }

@@ -46,19 +46,14 @@ pub fn run(settings: &Settings) -> Result<()> {
 
 fn print(row: &StatusRow) -> Result<()> {
     let number = |n: Option<i64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
-    // By the database's clock, because the clocks of two hosts may differ.
-    let state = if row.age > STALE_SECONDS {
-        format!("not reporting for {:.0} s (last: {})", row.age, row.state)
-    } else {
-        row.state.clone()
-    };
+    let state = state(row);
     output::line(format_args!(
         "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>10} {:>9}  {:<26} {state}",
         row.group,
         row.topic,
         row.partition,
         number(row.committed),
-        number(row.lag),
+        number(lag(row)),
         number(row.judged),
         number(row.learning),
         number(row.rejected),
@@ -68,9 +63,29 @@ fn print(row: &StatusRow) -> Result<()> {
     ))
 }
 
+/// Describes the state. The age is by the database's clock, because the clocks of two hosts may differ.
+fn state(row: &StatusRow) -> String {
+    match row.age {
+        age if age > STALE_SECONDS => format!("not reporting for {age:.0} s (last: {})", row.state),
+        age if age < -STALE_SECONDS => {
+            format!("not known (last: {}, dated {:.0} s ahead of the database's clock)", row.state, -age)
+        }
+        _ => row.state.clone(),
+    }
+}
+
+/// Returns the lag; `None` if the partition does not report, because it may have got more records since.
+fn lag(row: &StatusRow) -> Option<i64> {
+    row.lag.filter(|_| row.age.abs() <= STALE_SECONDS)
+}
+
 fn print_condition(condition: &ConditionRow) -> Result<()> {
     let ConditionRow { worker, code, severity, message, since, age, .. } = condition;
-    let old = if *age > STALE_SECONDS { format!(" (last reported {age:.0} s ago)") } else { String::new() };
+    let old = match *age {
+        age if age > STALE_SECONDS => format!(" (last reported {age:.0} s ago)"),
+        age if age < -STALE_SECONDS => format!(" (reported {:.0} s ahead of the database's clock)", -age),
+        _ => String::new(),
+    };
     output::line(format_args!("{}: {worker} since {since}{old}: {message} [{code}]", severity.as_str()))
 }
 
@@ -93,4 +108,42 @@ pub fn forget(settings: &Settings) -> Result<()> {
         output::line("nothing to forget: every partition has reported within the last hour")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Timestamp;
+
+    #[test]
+    fn a_partition_that_does_not_report_has_no_known_lag() {
+        let of = |age| {
+            let row = StatusRow {
+                group: "g".into(),
+                topic: "raw_events".into(),
+                partition: 0,
+                worker: "w".into(),
+                state: "running".into(),
+                committed: Some(1),
+                lag: Some(0),
+                event_time: None,
+                series: 7,
+                settings_hash: "h".into(),
+                updated_at: Timestamp::from_millis(0).unwrap(),
+                age,
+                high_watermark: None,
+                judged: None,
+                learning: None,
+                rejected: None,
+                excluded: None,
+                arrived_at: None,
+                ahead: None,
+            };
+            (lag(&row), state(&row))
+        };
+        assert_eq!(of(2.0), (Some(0), "running".into()));
+        assert_eq!(of(40.0), (None, "not reporting for 40 s (last: running)".into()));
+        let ahead = "not known (last: running, dated 86400 s ahead of the database's clock)";
+        assert_eq!(of(-86_400.0), (None, ahead.into()));
+    }
 }

@@ -187,11 +187,12 @@ impl ReportQueries for Fake {
         }
         Ok(vec![CoverageRow { minute: minute(3), judged: self.judged, learning: 9, rejected: 0, excluded: 0 }])
     }
-    fn activity(&self, _: Timestamp, _: i64) -> Result<Vec<ActivityRow>, NoAnswer> {
+    fn activity(&self, from: Timestamp, _: i64) -> Result<Vec<ActivityRow>, NoAnswer> {
         self.check()?;
         if let Some(rows) = &self.facts.activity {
             return Ok(rows
                 .iter()
+                .filter(|(at, _)| minute(*at) >= from)
                 .map(|(at, activity)| ActivityRow { minute: minute(*at), activity: *activity })
                 .collect());
         }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::format::{age, counted, grouped};
+use super::reports;
 use super::text::{TimeForm, isolated, timed};
 use crate::archive::{Archive, DeadLetter, Excerpt, NoAnswer};
 use crate::event::Timestamp;
@@ -62,7 +63,8 @@ fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<Dead
     let bins = query.axis(SPAN, now);
     let letters = archive.dead_letters(MOST)?;
     let mut arrived = Tally::default();
-    archive.activity(bins.from, bins.grain())?.iter().for_each(|row| arrived += row.activity.tally);
+    let arrivals = reports::arrivals(archive, &archive.status()?, bins.from, bins.grain())?;
+    arrivals.iter().for_each(|row| arrived += row.activity.tally);
     Ok(DeadLettersData { letters, arrived })
 }
 

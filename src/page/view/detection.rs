@@ -227,7 +227,10 @@ fn condition(row: &ConditionRow, is_fresh: bool, now: Timestamp) -> ConditionLin
         message: named(&row.message),
         worker: isolated(&row.worker),
         since: timed(row.since, TimeForm::Moment, now),
-        report: duration((row.age.max(0.0) * 1000.0) as i64),
+        report: match row.age {
+            age if age < -SILENT => format!("{} ahead", duration((-age * 1000.0) as i64)),
+            age => duration((age.max(0.0) * 1000.0) as i64),
+        },
     }
 }
 

@@ -7,7 +7,7 @@ use super::filters::Filters;
 use super::format::{DASH, DisplayedNumbers, age, grouped, number};
 use super::links::{anomaly_url, device_url, segment};
 use super::notice;
-use super::reports::{SILENT, has_ended};
+use super::reports::{self, has_ended, is_fresh};
 use super::row::AnomalyRow;
 use super::text::{Sentence, isolated, shown};
 use crate::anomaly::{Anomaly, Severity};
@@ -145,8 +145,9 @@ fn load(archive: &dyn Archive, (name, query): &(Name, PageQuery), now: Timestamp
         }
     }
     let coverage = archive.coverage(minute_of(bins.from), bins.to().unwrap_or(now), bins.grain())?;
-    let arrivals = archive.activity(minute_of(bins.from), bins.grain())?;
-    let is_reporting = archive.status()?.iter().any(|row| row.age <= SILENT && !has_ended(row));
+    let status = archive.status()?;
+    let arrivals = reports::arrivals(archive, &status, minute_of(bins.from), bins.grain())?;
+    let is_reporting = status.iter().any(|row| is_fresh(row.age) && !has_ended(row));
     Ok(DeviceData { bins, page, metrics, last, coverage, arrivals, is_reporting, known, cursor })
 }
 
@@ -227,13 +228,13 @@ fn show(
         ],
         detail: match (last, data.known) {
             (Some(time), _) => format!("last one {}", age(time, now)),
-            (None, Some(Known::Seen(_))) => "it sends, but no anomaly is recorded".to_owned(),
             (None, _) => "no anomaly is recorded".to_owned(),
         },
         none: match data.known {
-            Some(Known::Seen(seen)) => Sentence::say("A detector watches this device (noted at ")
-                .time(seen, now)
-                .and(", once a day). No anomaly of it is recorded."),
+            Some(Known::Seen(seen)) => Sentence::say("A record of this device was noted at ").time(seen, now).and(
+                " (once a day). No anomaly of it is recorded. Whether its values are judged is not known here; the page \
+                 Detection has the overrides.",
+            ),
             Some(Known::Incomplete) => Sentence::say(
                 "No anomaly is recorded for this device. It is not known whether it sends. The name must be exact.",
             ),

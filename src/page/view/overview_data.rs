@@ -5,7 +5,7 @@ use std::time::{Duration, Instant as Clock};
 use super::reports::{self, Reports};
 use crate::archive::{
     AnomalyPage, Archive, BinCount, Bins, Count, CoverageRow, Cursor, Filter, LaneCount, NameCount, NoAnswer, Outside,
-    PUNCTUAL, Review,
+    PUNCTUAL, Review, StatusRow,
 };
 use crate::event::Timestamp;
 use crate::page::chart::minutes::minute_of;
@@ -59,7 +59,8 @@ impl OverviewData {
     /// Returns the number of records not yet processed; `None` if it is unknown for a partition.
     pub(crate) fn lag(&self, taken: Timestamp) -> Option<u64> {
         let current = self.reports.current(taken, taken);
-        current.rows.iter().map(|row| Some(row.lag?.max(0) as u64)).sum()
+        let lag = |row: &StatusRow| row.lag.filter(|_| !current.is_silent(row)).map(|lag| lag.max(0) as u64);
+        current.rows.iter().map(|row| lag(row)).sum()
     }
 
     /// Returns the number of anomalies in the range.

@@ -50,20 +50,11 @@ pub(crate) struct Current<'a> {
 /// The errors of the archive.
 pub(crate) fn load(archive: &dyn Archive, from: Timestamp, grain: i64, now: Timestamp) -> Result<Reports, NoAnswer> {
     let status = archive.status()?;
-    // Arrivals are counted by the detector's clock.
-    let ahead = skew(&status).map_or(0, |seconds| (seconds * 1000.0) as i64);
-    let theirs = |millis: i64| Timestamp::from_millis((millis + ahead).div_euclid(MINUTE) * MINUTE).unwrap_or(now);
-    // Converts the detector's times to those of the database.
-    let ours = |mut rows: Vec<ActivityRow>| {
-        let whole = ahead.div_euclid(MINUTE) * MINUTE;
-        rows.iter_mut()
-            .for_each(|row| row.minute = Timestamp::from_millis(row.minute.millis() - whole).unwrap_or(row.minute));
-        rows
-    };
-    let arrivals = ours(archive.activity(theirs(from.millis()), grain)?);
+    let arrivals = arrivals(archive, &status, from, grain)?;
     let mut arrived = Activity::default();
     arrivals.iter().for_each(|row| arrived += row.activity);
-    let lately = ours(archive.activity(theirs(now.millis() - LATELY * MINUTE), MINUTE)?);
+    let recent = Timestamp::from_millis(now.millis() - LATELY * MINUTE).unwrap_or(now);
+    let lately = self::arrivals(archive, &status, recent, MINUTE)?;
     let refused = archive.refused(from)?;
     let mut reports =
         Reports { status, conditions: archive.conditions()?, arrivals, arrived, lately, rejected: None, refused };
@@ -73,10 +64,41 @@ pub(crate) fn load(archive: &dyn Archive, from: Timestamp, grain: i64, now: Time
     Ok(reports)
 }
 
+/// Loads the records that arrived since `from`. The detector counts them by its clock; the result has the times of the
+/// database's.
+///
+/// # Errors
+/// The errors of the archive.
+pub(crate) fn arrivals(
+    archive: &dyn Archive,
+    status: &[StatusRow],
+    from: Timestamp,
+    grain: i64,
+) -> Result<Vec<ActivityRow>, NoAnswer> {
+    let ahead = skew(status).map_or(0, |seconds| (seconds * 1000.0) as i64);
+    let theirs = Timestamp::from_millis((from.millis() + ahead).div_euclid(MINUTE) * MINUTE).unwrap_or(from);
+    let mut rows = archive.activity(theirs, grain)?;
+    let whole = ahead.div_euclid(MINUTE) * MINUTE;
+    rows.iter_mut()
+        .for_each(|row| row.minute = Timestamp::from_millis(row.minute.millis() - whole).unwrap_or(row.minute));
+    Ok(rows)
+}
+
+/// Returns whether a report of this age in seconds proves something about the present. A report from the future, which
+/// the database's clock dated when it was ahead, proves nothing; a small difference is an adjustment of that clock.
+pub(crate) fn is_fresh(age: f64) -> bool {
+    (-SILENT..=SILENT).contains(&age)
+}
+
 /// Returns by how many seconds the detectors' clocks are ahead of the database's, if the difference matters.
 fn skew(status: &[StatusRow]) -> Option<f64> {
-    let fresh = status.iter().filter(|row| row.age <= SILENT).filter_map(|row| row.ahead);
+    let fresh = status.iter().filter(|row| is_fresh(row.age)).filter_map(|row| row.ahead);
     fresh.filter(|ahead| ahead.abs() >= SKEW).max_by(|a, b| a.abs().total_cmp(&b.abs()))
+}
+
+/// Returns the age of a report in seconds; infinite if the report is from the future.
+fn past(age: f64) -> f64 {
+    if age < -SILENT { f64::INFINITY } else { age.max(0.0) }
 }
 
 /// Returns whether the report is the last one of a worker that has ended.
@@ -88,9 +110,9 @@ impl Reports {
     /// Returns the reports that are current at `now`, if they were read at `taken`.
     pub(crate) fn current(&self, taken: Timestamp, now: Timestamp) -> Current<'_> {
         let since = (now.millis() - taken.millis()).max(0) as f64 / 1000.0;
-        let is_fresh = |age: f64| age.max(0.0) + since <= SILENT;
+        let is_fresh = |age: f64| is_fresh(age) && age.max(0.0) + since <= SILENT;
         let live = self.status.iter().filter(|row| is_fresh(row.age)).collect::<Vec<_>>();
-        let newest = self.status.iter().min_by(|a, b| a.age.total_cmp(&b.age));
+        let newest = self.status.iter().min_by(|a, b| past(a.age).total_cmp(&past(b.age)));
         let is_due = |row: &StatusRow| {
             if live.is_empty() {
                 return newest.is_some_and(|newest| newest.group == row.group && newest.topic == row.topic);
@@ -122,7 +144,7 @@ impl Reports {
     /// Returns the age in seconds of the newest report of a row's group and topic.
     fn age_of(&self, of: &StatusRow) -> f64 {
         let same = self.status.iter().filter(|row| row.group == of.group && row.topic == of.topic);
-        same.map(|row| row.age).fold(f64::INFINITY, f64::min)
+        same.map(|row| past(row.age)).fold(f64::INFINITY, f64::min)
     }
 
     /// Returns by how many seconds the detectors' clocks are ahead of the database's, if the difference matters.
@@ -171,28 +193,51 @@ impl Reports {
 
     /// Returns why the detector did not serve at its last report, if a condition reported then or later tells.
     pub(crate) fn last_reason(&self) -> Option<&ConditionRow> {
-        let newest = self.status.iter().map(|row| row.age).fold(f64::INFINITY, f64::min);
+        let newest = self.status.iter().map(|row| past(row.age)).fold(f64::INFINITY, f64::min);
         let reasons = self.conditions.iter().filter(|row| row.severity == ConditionSeverity::Degraded);
         let at_last =
-            reasons.filter(|row| row.code == ConditionCode::NotServing.as_str() && row.age <= newest + SILENT);
+            reasons.filter(|row| row.code == ConditionCode::NotServing.as_str() && past(row.age) <= newest + SILENT);
         at_last.min_by(|a, b| a.age.total_cmp(&b.age))
     }
 
     /// Returns all stored conditions, each with whether it was reported recently.
     pub(crate) fn all_conditions(&self) -> impl Iterator<Item = (&ConditionRow, bool)> {
-        self.conditions.iter().map(|row| (row, row.age <= SILENT))
+        self.conditions.iter().map(|row| (row, is_fresh(row.age)))
     }
 }
 
 impl<'a> Current<'a> {
-    /// Returns whether a partition's report is too old.
+    /// Returns whether a partition's report is too old, or from the future.
     pub(crate) fn is_silent(&self, row: &StatusRow) -> bool {
-        self.age(row) > SILENT
+        !is_fresh(row.age) || self.age(row) > SILENT
     }
 
-    /// Returns the current age of a report in seconds.
-    pub(crate) fn age(&self, row: &StatusRow) -> f64 {
-        row.age.max(0.0) + self.since
+    /// Returns the current age of a report in seconds; infinite if the report is from the future.
+    fn age(&self, row: &StatusRow) -> f64 {
+        past(row.age) + self.since
+    }
+
+    /// Returns the silent partitions that no other consumer group reads.
+    pub(crate) fn missed(&self) -> Vec<&'a StatusRow> {
+        let is_read = |row: &StatusRow| {
+            let is_it = |other: &StatusRow| other.topic == row.topic && other.partition == row.partition;
+            self.rows.iter().any(|other| is_it(other) && !self.is_silent(other))
+        };
+        self.rows.iter().filter(|row| self.is_silent(row) && !is_read(row)).copied().collect()
+    }
+
+    /// Returns the time of the newest of these reports; `None` if all are from the future.
+    pub(crate) fn last<'r>(&self, rows: impl Iterator<Item = &'r StatusRow>) -> Option<Timestamp> {
+        rows.filter(|row| self.age(row).is_finite()).map(|row| row.updated_at).max()
+    }
+
+    /// Returns the states of the partitions that report, if none of them is served yet.
+    pub(crate) fn starting(&self) -> Option<Vec<&'a str>> {
+        let fresh = self.rows.iter().filter(|row| !self.is_silent(row) && !has_ended(row));
+        let mut states = fresh.map(|row| row.state.as_str()).collect::<Vec<_>>();
+        states.sort_unstable();
+        states.dedup();
+        (!states.is_empty() && !states.contains(&ComponentState::Running.describe())).then_some(states)
     }
 
     /// Returns the number of partitions that report.
@@ -210,9 +255,16 @@ impl<'a> Current<'a> {
         !self.rows.is_empty() && self.rows.iter().all(|row| has_ended(row))
     }
 
-    /// Returns the age of the newest report in seconds; `None` if there is no report.
+    /// Returns the age of the newest report in seconds; `None` if there is no report, or none up to now.
     pub(crate) fn newest(&self) -> Option<f64> {
-        self.rows.iter().map(|row| self.age(row)).reduce(f64::min)
+        self.rows.iter().map(|row| self.age(row)).reduce(f64::min).filter(|age| age.is_finite())
+    }
+
+    /// Returns a degrading condition that was reported after the last report of every partition.
+    pub(crate) fn later(&self) -> Option<&'a ConditionRow> {
+        // One heartbeat writes its rows one after the other.
+        let newest = self.newest().unwrap_or(f64::INFINITY) - 2.0;
+        self.degrading().find(|row| past(row.age) + self.since < newest)
     }
 
     /// Returns the conditions that make detection or storage incomplete.

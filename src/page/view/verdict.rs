@@ -105,7 +105,8 @@ impl Facts<'_> {
                 .map_or_else(|| self.unknown(), |condition| self.degraded(condition));
         }
         if !self.current.is_reporting() {
-            return self.stopped();
+            // A worker without partitions reports no row. If it still reports a condition, it has not stopped.
+            return self.current.later().map_or_else(|| self.stopped(), |condition| self.degraded(condition));
         }
         if self.data.reports.is_all_rejected() {
             return self.rejected();
@@ -113,7 +114,45 @@ impl Facts<'_> {
         if let Some(condition) = self.current.degrading().next() {
             return self.degraded(condition);
         }
+        if let Some(missed) = self.missed() {
+            return Banner {
+                detail: Sentence::say("What arrives there is not judged.").then(self.found()),
+                more: Some(["/detection".to_owned(), "All partitions".to_owned()]),
+                counts: self.counts(),
+                ..Banner::of(Tone::Degraded, "Degraded.", missed, "")
+            };
+        }
+        if let Some(states) = self.current.starting() {
+            return self.starting(&states);
+        }
         self.serving()
+    }
+
+    /// Describes the partitions that do not report; `None` if all do.
+    fn missed(&self) -> Option<Sentence> {
+        let missed = self.current.missed();
+        let all = counted(self.current.rows.len() as u64, "partition", "partitions");
+        let have = if missed.len() == 1 { "has" } else { "have" };
+        let said = Sentence::say(&format!("{} of {all} {have} not reported ", grouped(missed.len() as u64)));
+        let last = self.current.last(missed.iter().copied());
+        (!missed.is_empty()).then(|| match last {
+            Some(last) => said.and("since ").time(last, self.now).and("."),
+            None => said.and("up to now."),
+        })
+    }
+
+    fn starting(&self, states: &[&str]) -> Banner {
+        let said = states.iter().take(SHOWN).map(|state| Sentence::default().name(state));
+        Banner {
+            detail: said.fold(Sentence::default(), Sentence::then).then(self.found()),
+            counts: self.counts(),
+            ..Banner::of(
+                Tone::Learning,
+                "Starting.",
+                Sentence::say("Windows are being restored: nothing is judged yet."),
+                "",
+            )
+        }
     }
 
     fn unknown(&self) -> Banner {
@@ -130,8 +169,11 @@ impl Facts<'_> {
     }
 
     fn stopped(&self) -> Banner {
-        let silence = self.current.newest().unwrap_or(SILENT);
-        let since = self.current.rows.iter().map(|row| row.updated_at).max().unwrap_or(self.taken);
+        let (Some(silence), Some(since)) =
+            (self.current.newest(), self.current.last(self.current.rows.iter().copied()))
+        else {
+            return self.dated_ahead();
+        };
         let ago = duration((silence * 1000.0) as i64);
         let (strong, detail) = match self.current.has_ended() {
             true => (format!("The detector ended {ago} ago."), "Nothing has been judged since "),
@@ -147,6 +189,18 @@ impl Facts<'_> {
             detail,
             command: Some("journalctl -u anomaly-detector -n 50"),
             ..Banner::of(Tone::Stopped, "Detection has stopped.", strong, "")
+        }
+    }
+
+    /// Makes the banner for a last report that the database's clock dated when it was ahead.
+    fn dated_ahead(&self) -> Banner {
+        let ahead = self.current.rows.iter().map(|row| -row.age).fold(SILENT, f64::max);
+        let ahead = duration((ahead * 1000.0) as i64);
+        let strong = format!("Its last report is dated {ahead} ahead of the database's clock.");
+        Banner {
+            detail: Sentence::say("A detector that runs reports every few seconds."),
+            command: Some("systemctl status anomaly-detector"),
+            ..Banner::of(Tone::Unknown, "It is not known whether the detector runs.", Sentence::say(&strong), "")
         }
     }
 
@@ -167,7 +221,10 @@ impl Facts<'_> {
 
     fn degraded(&self, condition: &ConditionRow) -> Banner {
         Banner {
-            detail: Sentence::say("since ").time(condition.since, self.now).then(self.found()),
+            detail: Sentence::say("since ")
+                .time(condition.since, self.now)
+                .then(self.missed().unwrap_or_default())
+                .then(self.found()),
             more: Some(["/detection".to_owned(), "All conditions".to_owned()]),
             counts: self.counts(),
             ..Banner::of(Tone::Degraded, "Degraded.", Sentence::default().name(&condition.message), "")
@@ -187,7 +244,7 @@ impl Facts<'_> {
             let (tone, lead) =
                 if is_learning { (Tone::Learning, "Mostly learning.") } else { (Tone::Well, "Detecting.") };
             let strong = match total {
-                0 => Sentence::say(&format!("{} detected", self.anomalies(outside))),
+                0 => Sentence::say(&format!("{} detected", self.detected())),
                 _ => Sentence::say(&self.anomalies(total)),
             };
             let detail = self.last().then(self.usual(total)).then(self.beyond(total)).then(self.times());

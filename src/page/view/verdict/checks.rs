@@ -2,6 +2,7 @@
 //! known.
 
 use super::{BannerContext, Facts};
+use crate::archive::StatusRow;
 use crate::health::ConditionCode;
 use crate::page::view::banner::StatusCheck;
 use crate::page::view::format::{age, counted, duration, grouped, rough};
@@ -29,36 +30,48 @@ fn detector(facts: &Facts<'_>) -> StatusCheck {
     states.dedup();
     let is_running = states.iter().all(|state| *state == "running");
     let value = match states.as_slice() {
-        _ if partitions == 0 => "not known".into(),
+        _ if partitions == 0 || current.newest().is_none() => "not known".into(),
         _ if fresh < partitions => format!("{} of {partitions} partitions silent", partitions - fresh),
         // The sentence or one of its lines contains the reason.
         _ if current.degrading().next().is_some() => "degraded".into(),
         [one] if one.chars().count() <= 40 => isolated(one),
         states => counted(states.len() as u64, "state", "states"),
     };
-    let mut note = current.newest().map_or("no report".into(), |age| format!("reported {} ago", short(age)));
+    let mut note = match current.newest() {
+        Some(age) => format!("reported {} ago", short(age)),
+        None if partitions == 0 => "no report".to_owned(),
+        None => "no report up to now".to_owned(),
+    };
     if let [(group, topic, last), rest @ ..] = current.others.as_slice() {
         let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
         note += &format!(" \u{b7} {} on {}{more}: ended {}", isolated(group), isolated(topic), age(*last, facts.now));
     }
     let is_well = fresh == partitions && is_running && current.degrading().next().is_none();
-    StatusCheck { glyph: if partitions == 0 { "dash" } else { glyph(is_well) }, name: "Detector", value, note }
+    let is_known = current.newest().is_some();
+    StatusCheck { glyph: if is_known { glyph(is_well) } else { "dash" }, name: "Detector", value, note }
 }
 
 /// Checks the lag. It is good if it is small or shrinking, measured in seconds of input at the current rate.
 fn lag(facts: &Facts<'_>, is_shrinking: Option<bool>) -> StatusCheck {
     let (current, name) = (&facts.current, "Kafka lag");
-    let lags = current.rows.iter().map(|row| row.lag).collect::<Vec<_>>();
+    // A partition that does not report may have got more records since.
+    let is_known = |row: &StatusRow| !current.is_reporting() || !current.is_silent(row);
+    let lags = current.rows.iter().map(|row| row.lag.filter(|_| is_known(row))).collect::<Vec<_>>();
     let sum = lags.iter().flatten().map(|lag| (*lag).max(0) as u64).sum::<u64>();
     let unknown = lags.iter().filter(|lag| lag.is_none()).count();
     let value = if unknown == lags.len() { "not known".into() } else { counted(sum, "event", "events") };
     if !current.is_reporting() {
-        let last = current.rows.iter().map(|row| row.updated_at).max();
+        let last = current.last(current.rows.iter().copied());
         let note = last.map_or("no report".into(), |since| format!("as of {}", age(since, facts.now)));
         return StatusCheck { glyph: "dash", name, value, note };
     }
     if unknown > 0 {
-        return StatusCheck { glyph: "dash", name, value, note: format!("not known of {unknown} partitions") };
+        return StatusCheck {
+            glyph: "dash",
+            name,
+            value,
+            note: format!("not known of {}", counted(unknown as u64, "partition", "partitions")),
+        };
     }
     let pace = facts.data.reports.pace(facts.taken).map_or(0.0, |pace| pace.iter().sum::<f64>());
     let seconds = sum as f64 / pace;

@@ -8,8 +8,15 @@ use crate::page::view::text::Sentence;
 
 impl Facts<'_> {
     pub(super) fn anomalies(&self, n: u64) -> String {
-        let more = if n == self.data.outside.records.len() as u64 && self.data.outside.is_more { "+" } else { "" };
-        format!("{}{more} {}{}", grouped(n), self.which, if n == 1 { "anomaly" } else { "anomalies" })
+        format!("{} {}{}", grouped(n), self.which, if n == 1 { "anomaly" } else { "anomalies" })
+    }
+
+    /// Counts the anomalies that were detected in the span with times outside of it.
+    pub(super) fn detected(&self) -> String {
+        match self.data.outside.records.len() as u64 {
+            n if self.data.outside.is_more => format!("{}+ {}anomalies", grouped(n), self.which),
+            n => self.anomalies(n),
+        }
     }
 
     pub(super) fn counts(&self) -> Option<[String; 2]> {
