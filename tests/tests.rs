@@ -54,6 +54,8 @@ mod network;
 mod output;
 /// Methods, limits and exclusions of single series.
 mod overrides;
+/// The command `anomaly passwd`.
+mod passwd;
 /// Events through Kafka to Kafka and PostgreSQL: each has one verdict, which equals the oracle's.
 mod pipeline;
 /// Generator, replay and host metrics through Kafka.

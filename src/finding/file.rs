@@ -30,6 +30,18 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
+/// Verifies that a file that is replaced as a whole is a regular file, followed through symbolic links. `/dev/null` is
+/// none: a new file would take the place of the device.
+///
+/// # Errors
+/// When the file is missing or not a regular file.
+pub(crate) fn is_replaceable(path: &Path) -> io::Result<()> {
+    match is_empty_device(&std::fs::metadata(path)?)? {
+        true => Err(io::Error::new(ErrorKind::InvalidInput, "it is a device, not a regular file")),
+        false => Ok(()),
+    }
+}
+
 /// Content of a file of certificates or keys, as [`read`] with a limit of 16 MiB.
 ///
 /// # Errors
@@ -127,6 +139,10 @@ mod tests {
         assert!(why(&at("zero")).contains("a device, not a regular file"));
         assert_eq!(read(dir.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
         assert_eq!(read(&at("null")).unwrap(), b"");
+        for name in ["fifo", "socket", "zero", "null"] {
+            assert!(is_replaceable(&at(name)).is_err_and(|e| e.to_string().contains("not a regular file")), "{name}");
+        }
+        assert!(is_replaceable(dir.path()).is_err());
         assert!(
             soon({
                 let pipe = at("pipe");
@@ -138,6 +154,7 @@ mod tests {
         std::fs::write(at("file"), "a = 1\n").unwrap();
         symlink(at("file"), at("link")).unwrap();
         assert_eq!(read_text(&at("link")).unwrap(), "a = 1\n");
+        assert!(is_replaceable(&at("link")).is_ok());
         std::fs::write(at("large"), vec![b'#'; 1 << 20]).unwrap();
         assert_eq!(read(&at("large")).unwrap().len(), 1 << 20);
         std::fs::write(at("larger"), vec![b'#'; (1 << 20) + 1]).unwrap();

@@ -17,7 +17,7 @@ use crate::http::Request;
 pub use cookies::Cookies;
 pub use forwarded::Proxies;
 use limit::LoginLimit;
-pub use passwords::{UserRole, Users, check_users, hash};
+pub use passwords::{UserRole, Users, check_users, hash, read_users};
 use sessions::{Lifetime, Sessions};
 
 /// The way in which users are identified.

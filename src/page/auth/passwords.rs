@@ -2,7 +2,7 @@
 //! it changes.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -85,7 +85,7 @@ impl Users {
         let changed = std::fs::metadata(&self.file).and_then(|file| file.modified()).ok();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.read != changed || changed.is_none() {
-            match finding::file::read_text(&self.file) {
+            match read_users(&self.file) {
                 Ok(text) => *known = LoadedUsers { read: changed, users: parse(&text) },
                 Err(error) => {
                     tracing::error!(%error, file = %self.file.display(), "cannot read the file of users, so no user can log in");
@@ -114,6 +114,15 @@ impl Users {
     }
 }
 
+/// Reads the file as text. Editors may put a byte order mark before it, which belongs to no name.
+///
+/// # Errors
+/// As [`finding::file::read_text`].
+pub fn read_users(file: &Path) -> io::Result<String> {
+    let text = finding::file::read_text(file)?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
 /// Parses the file. Lines in another format name no user.
 fn parse(text: &str) -> HashMap<String, (UserRole, String)> {
     text.lines().filter_map(user).collect()
@@ -130,9 +139,11 @@ fn user(line: &str) -> Option<(String, (UserRole, String))> {
 /// Checks the file for `anomaly check`, and before the dashboard serves.
 pub fn check_users(file: &Path) -> Finding {
     const WHAT: &str = "dashboard.users";
-    let text = match finding::file::read(file).map(String::from_utf8) {
-        Ok(Ok(text)) => text,
-        Ok(Err(_)) => return Finding::new(WHAT, Grade::Unusable, format!("{} is not UTF-8", file.display())),
+    let text = match read_users(file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::InvalidData => {
+            return Finding::new(WHAT, Grade::Unusable, format!("{} is not UTF-8", file.display()));
+        }
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let why = format!("{0} does not exist: `anomaly passwd NAME --file {0}` creates it", file.display());
             return Finding::new(WHAT, Grade::Unusable, why);
