@@ -1,6 +1,6 @@
 //! Tests of `anomaly score`: its verdicts over files equal the oracle's.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -136,6 +136,55 @@ fn rejects_are_reported_with_line_and_reason_and_written_exactly() {
     assert!(errors.contains("in.jsonl:3: utf8") && errors.contains("in.jsonl:4: device_id"), "{errors}");
     assert!(errors.contains("1 events accepted (1 while learning), 0 anomalies, 2 records rejected"), "{errors}");
     assert_eq!(std::fs::read(rejects).unwrap(), b"nonsense \xff\n{\"device_id\":\"\",\"metric_value\":2}\n");
+}
+
+#[test]
+fn rejects_never_overwrite_the_input_under_any_name() {
+    let (dir, path) = file("in.csv", "metric_value\n1\nx\n");
+    let [link, hard] = ["link", "hard"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    std::fs::hard_link(&path, &hard).unwrap();
+    for rejects in [&path, &link, &hard] {
+        for input in [&path, "-"] {
+            let mut command = Command::new(PROGRAM);
+            let stdin = std::fs::File::open(&path).unwrap();
+            let output = command.args(["score", input, "--rejects", rejects]).stdin(stdin).output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.code() == Some(64) && errors.contains("names the input itself"),
+                "{rejects}: {errors}"
+            );
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "metric_value\n1\nx\n", "{rejects}");
+        }
+    }
+}
+
+#[test]
+fn rejects_are_complete_when_the_reader_closes_the_output_early() {
+    const ROWS: usize = 60_000;
+    let rows = (0..ROWS).map(|row| if row % 10 == 9 { format!("x{row}\n") } else { format!("{row}\n") });
+    let (dir, path) = file("in.csv", format!("metric_value\n{}", rows.collect::<String>()));
+    let rejects = dir.path().join("rejects");
+    let mut child = Command::new(PROGRAM)
+        .args(["score", "--all", "--rejects", rejects.to_str().unwrap(), &path])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdout.take().unwrap().read_exact(&mut [0; 10]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let rejects = std::fs::read_to_string(rejects).unwrap();
+    assert_eq!((rejects.lines().count(), rejects.lines().last()), (ROWS / 10, Some("x59999")));
+}
+
+#[test]
+fn rows_of_empty_cells_are_not_said_to_match_a_pattern() {
+    let text = "timestamp,a,b\n2026-11-23T17:00:00Z,1,2\n2026-11-23T17:01:00Z,,\n2026-11-23T17:02:00Z,,\n";
+    let (code, _, errors) = ended("a.csv", text, &[]);
+    assert!(code == 0 && errors.contains("2 records without a value were skipped"), "{errors}");
+    let (_, _, errors) = ended("a.csv", text, &["--ignore", "a=1"]);
+    assert!(errors.contains("3 records that match --ignore or are without a value were skipped"), "{errors}");
 }
 
 #[test]
@@ -488,7 +537,10 @@ fn people_get_a_table_and_programs_json_lines() {
     let (_dir, path) = file("a.csv", &text);
     let command = format!("{PROGRAM} score {path}");
     let output = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
-    assert!(String::from_utf8_lossy(&output.stdout).contains("TIME    "), "{output:?}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    // The progress is removed before the table begins.
+    let (before, _) = shown.split_once("TIME    ").unwrap_or_else(|| panic!("{output:?}"));
+    assert!(before.is_empty() || before.ends_with("\r\u{1b}[K"), "{output:?}");
     let (_, json, _) = ended("a.csv", &text, &[]);
     assert!(json.starts_with("{\"schema_version\""), "{json}");
 }

@@ -10,6 +10,8 @@ mod sort;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 
@@ -48,9 +50,7 @@ pub fn run(options: &Score) -> Result<()> {
     }
     let parser = Parser::new(&settings.fields)
         .map_err(|problem| Error::usage(format_args!("error: {}: {}", problem.title, problem.expected)))?;
-    if let Some(rejects) = options.rejects.as_deref().and_then(|path| path.canonicalize().ok())
-        && Path::new(&options.file).canonicalize().is_ok_and(|input| input == rejects)
-    {
+    if options.rejects.as_deref().is_some_and(|rejects| is_input(rejects, &options.file)) {
         return Err(Error::usage("error: --rejects names the input itself, which would be overwritten"));
     }
     let records = file::open(
@@ -81,6 +81,7 @@ pub fn run(options: &Score) -> Result<()> {
         rejects: options.rejects.as_deref().map(Rejects::create).transpose()?,
         to: BufWriter::with_capacity(1 << 16, output::raw()),
         print: Some(print),
+        is_closed: false,
     };
     let end = scoring.judge_all(&feed::start(records, options.sort)?);
     output::progress("");
@@ -98,6 +99,8 @@ struct Scoring<'a, W: Write> {
     to: BufWriter<W>,
     /// Present until the header is written.
     print: Option<ResultWriter>,
+    /// Whether the reader has closed the output. The file of rejects is completed without it.
+    is_closed: bool,
 }
 
 impl<W: Write> Scoring<'_, W> {
@@ -116,7 +119,8 @@ impl<W: Write> Scoring<'_, W> {
             let problem = matches!(then, Ok(false)).then(|| self.report.check());
             let is_all = self.report.records() == batch.len() as u64;
             if !(is_all && matches!(problem, Some(Err(_)))) {
-                self.write(&lines)?;
+                let written = self.write(&lines);
+                self.unless_closed(written)?;
             }
             output::progress(format_args!("{} records", self.report.records()));
             next = match from.try_recv() {
@@ -130,20 +134,58 @@ impl<W: Write> Scoring<'_, W> {
             then?;
             problem.transpose()?;
         }
-        self.flush()
+        self.flush()?;
+        if self.is_closed { Err(Error::new(ExitKind::Closed, "")) } else { Ok(()) }
     }
 
     fn write(&mut self, lines: &[batch::ResultLine]) -> Result<()> {
-        if let Some(print) = self.print.take_if(|_| !lines.is_empty()) {
+        if self.is_closed || lines.is_empty() {
+            return Ok(());
+        }
+        let is_terminal = output::is_terminal();
+        if is_terminal {
+            // The lines begin where the progress stands.
+            output::progress("");
+        }
+        if let Some(print) = self.print.take() {
             output::written(self.to.write_all(print.header().as_bytes()))?;
         }
-        lines.iter().try_for_each(|(_, line)| output::written(self.to.write_all(line)))
+        lines.iter().try_for_each(|(_, line)| output::written(self.to.write_all(line)))?;
+        // The next progress must follow a whole line.
+        if is_terminal { output::written(self.to.flush()) } else { Ok(()) }
+    }
+
+    /// Continues after the reader has closed the output, if rejected records go to a file: it would lack those that were
+    /// not read.
+    fn unless_closed(&mut self, written: Result<()>) -> Result<()> {
+        match written {
+            Err(error) if error.kind == ExitKind::Closed && self.rejects.is_some() => {
+                self.is_closed = true;
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     fn flush(&mut self) -> Result<()> {
-        output::written(self.to.flush())?;
+        if !self.is_closed {
+            let flushed = output::written(self.to.flush());
+            self.unless_closed(flushed)?;
+        }
         self.rejects.as_mut().map_or(Ok(()), Rejects::flush)
     }
+}
+
+/// Returns whether the file of rejects is the input, under any name.
+fn is_input(rejects: &Path, input: &str) -> bool {
+    let file = match input {
+        "-" => std::io::stdin().as_fd().try_clone_to_owned().and_then(|stdin| File::from(stdin).metadata()),
+        path => std::fs::metadata(path),
+    };
+    // A terminal may be standard input and receive the rejects.
+    let file = file.ok().filter(|file| input != "-" || file.is_file());
+    let rejects = std::fs::metadata(rejects).ok();
+    file.zip(rejects).is_some_and(|(file, rejects)| (file.dev(), file.ino()) == (rejects.dev(), rejects.ino()))
 }
 
 fn detector(settings: DetectionSettings) -> Result<Detector> {

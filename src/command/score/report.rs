@@ -138,7 +138,11 @@ impl<'a> ScoreReport<'a> {
             output::note("text that is not UTF-8 may be Latin-1: iconv -f LATIN1 -t UTF-8 converts it");
         }
         if self.counts.ignored > 0 {
-            output::note(format_args!("{file}: {} records were skipped (--ignore)", self.counts.ignored));
+            let why = match self.options.judging.settings.fields.ignore.is_empty() {
+                true => "without a value",
+                false => "that match --ignore or are without a value",
+            };
+            output::note(format_args!("{file}: {} records {why} were skipped", self.counts.ignored));
         }
         self.note(self.passed.comments, "lines that begin with # were skipped");
         self.note(self.passed.headers, "more lines that repeat the header line were skipped");
