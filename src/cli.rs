@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::error::ContextValue;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::command;
@@ -242,10 +243,10 @@ impl Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mut error) => {
             if error.use_stderr() {
-                let _ = error.print();
-                return Err(Error::new(ExitKind::Usage, ""));
+                escape(&mut error);
+                return Err(Error { is_report: true, ..Error::usage(error.render()) });
             }
             // --help and --version are not errors.
             return output::written(error.print()).and_then(|()| output::finish());
@@ -306,7 +307,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
         (Some(_), Some(_)) => {
             Err(Error::new(ExitKind::Usage, "--role runs a role; it goes with no command but `check --role`"))
         }
-        (None, None) => Err(Error::new(ExitKind::Usage, Cli::command().render_help())),
+        (None, None) => Err(Error { is_report: true, ..Error::usage(Cli::command().render_help()) }),
     };
     done.and_then(|()| output::finish())
 }
@@ -337,8 +338,30 @@ fn places(config: Option<PathBuf>, file: Option<ShippedFile>) -> Result<SettingF
 
 /// Formats an error for standard error. Reports of settings and help texts are already formatted.
 pub fn complaint(error: &Error) -> String {
-    let has_own_form = error.is_report || error.kind == ExitKind::Usage;
-    if has_own_form { error.message.clone() } else { format!("error: {}", foreign::line(&error.message)) }
+    match error.kind {
+        _ if error.is_report => error.message.clone(),
+        ExitKind::Usage => foreign::line(&error.message).to_string(),
+        _ => format!("error: {}", foreign::line(&error.message)),
+    }
+}
+
+/// Escapes the arguments that an error of the parser repeats.
+fn escape(error: &mut clap::Error) {
+    let given = |value: &ContextValue| match value {
+        ContextValue::String(text) => Some(ContextValue::String(foreign::text(text).to_string())),
+        ContextValue::Strings(texts) => {
+            Some(ContextValue::Strings(texts.iter().map(|text| foreign::text(text).to_string()).collect()))
+        }
+        // A tip that repeats an argument of several lines.
+        ContextValue::StyledStrs(tips) if tips.iter().any(|tip| tip.to_string().contains('\n')) => {
+            Some(ContextValue::None)
+        }
+        _ => None,
+    };
+    let escaped = error.context().filter_map(|(kind, value)| Some((kind, given(value)?))).collect::<Vec<_>>();
+    for (kind, value) in escaped {
+        error.insert(kind, value);
+    }
 }
 
 #[cfg(test)]

@@ -171,8 +171,20 @@ fn is_guarded(what: &str, output: &str) {
 #[test]
 fn a_name_in_an_error_of_any_command_stays_in_its_line() {
     let file = format!("/nowhere/{HOSTILE}");
-    let commands: [&[&str]; 4] = [
+    let braces = format!("{{{HOSTILE}");
+    let commands: [&[&str]; 13] = [
         &["score", &file],
+        // Errors of the parser of the command line.
+        &[HOSTILE],
+        &["score", "-", HOSTILE],
+        &["score", &format!("--{HOSTILE}")],
+        &["score", "--window", HOSTILE],
+        &["score", "--format", HOSTILE],
+        &["dlq", "list", "--class", HOSTILE],
+        // Other errors of usage.
+        &["score", "--time-zone", HOSTILE],
+        &["score", "--device-field", &braces],
+        &["check", "--user", HOSTILE],
         &["check", "--config", &file],
         &["passwd", "ada", "--remove", "--file", &file],
         &["passwd", HOSTILE, "--remove", "--file", "/dev/null"],
