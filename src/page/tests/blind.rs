@@ -421,3 +421,26 @@ fn a_count_of_anomalies_is_exact_when_others_have_other_times() {
     let (sentence, ..) = banner(ArchiveFacts { outside, is_empty: true, ..ArchiveFacts::default() });
     assert_eq!(sentence, "Detecting. 1+ anomalies detected in the last hour.");
 }
+
+#[test]
+fn the_pages_of_devices_have_what_was_detected_in_the_span_with_another_time() {
+    let mut record = Fake::new(1.0, 9).record();
+    (record.anomaly.device_id, record.anomaly.timestamp) = ("pump-9".into(), Timestamp::from_millis(0));
+    let facts = ArchiveFacts { outside: Outside { records: vec![record], is_more: true }, ..ArchiveFacts::default() };
+    let fake = Arc::new(Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() });
+    let handler = app(fake, options(Access::Open { is_anywhere: true })).unwrap();
+    let (_, body) = get(&handler, "/devices");
+    assert!(body.contains("<a href=\"/devices/pump-9\" title=\"pump-9\">"), "{body}");
+    assert!(
+        body.contains("2 devices with anomalies in the last hour") && body.contains("more than 1 of them"),
+        "{body}"
+    );
+    let (_, body) = get(&handler, "/devices/pump-9");
+    assert!(body.contains("More than 1 anomalies were detected in the last 24 hours and carry other times"), "{body}");
+    assert!(!body.contains("No anomaly is recorded"), "{body}");
+    // A range that the user gave refers to the times of the events.
+    for url in ["/devices", "/devices/pump-9"] {
+        let (_, body) = get(&handler, &format!("{url}?from=2026-11-23T16:00:00Z&to=2026-11-23T17:00:00Z"));
+        assert!(!body.contains("other times") && !body.contains("title=\"pump-9\""), "{url}: {body}");
+    }
+}

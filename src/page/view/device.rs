@@ -8,12 +8,12 @@ use super::format::{DASH, DisplayedNumbers, age, grouped, number};
 use super::links::{anomaly_url, device_url, segment};
 use super::notice;
 use super::reports::{self, has_ended, is_fresh};
-use super::row::AnomalyRow;
+use super::row::{AnomalyRow, outside_heading};
 use super::text::{Sentence, isolated, shown};
 use crate::anomaly::{Anomaly, Severity};
 use crate::archive::{
     ActivityRow, AnomalyPage, Archive, Bins, Count, CoverageRow, Cursor, Filter, Known, MAX_LIMIT, NameCount, NoAnswer,
-    StoredAnomaly,
+    Outside, StoredAnomaly,
 };
 use crate::event::Timestamp;
 use crate::http::Response;
@@ -76,6 +76,8 @@ pub(crate) struct DeviceData {
     bins: Bins,
     /// The newest anomalies of the span.
     page: AnomalyPage,
+    /// Anomalies detected in the span with times outside of it.
+    outside: Outside,
     metrics: Vec<NameCount>,
     /// The newest anomaly of each metric, inside or outside the span.
     last: Vec<StoredAnomaly>,
@@ -133,7 +135,13 @@ fn load(archive: &dyn Archive, (name, query): &(Name, PageQuery), now: Timestamp
         page = archive.newest(&always, None, ROWS as u32)?;
     }
     let every = Filter { devices: always.devices.clone(), ..Filter::default() };
-    let known = match page.records.is_empty() && archive.newest(&every, None, 1)?.records.is_empty() {
+    // A range that the user gave refers to event times, so anomalies with other times do not belong to it.
+    let outside = match query.filter.from.is_none() && query.filter.to.is_none() {
+        true => archive.outside(&filter, bins.from, ROWS as u32)?,
+        false => Outside::default(),
+    };
+    let is_empty = page.records.is_empty() && outside.records.is_empty();
+    let known = match is_empty && archive.newest(&every, None, 1)?.records.is_empty() {
         true => Some(archive.knows(&name.device)?),
         false => None,
     };
@@ -148,7 +156,7 @@ fn load(archive: &dyn Archive, (name, query): &(Name, PageQuery), now: Timestamp
     let status = archive.status()?;
     let arrivals = reports::arrivals(archive, &status, minute_of(bins.from), bins.grain())?;
     let is_reporting = status.iter().any(|row| is_fresh(row.age) && !has_ended(row));
-    Ok(DeviceData { bins, page, metrics, last, coverage, arrivals, is_reporting, known, cursor })
+    Ok(DeviceData { bins, page, outside, metrics, last, coverage, arrivals, is_reporting, known, cursor })
 }
 
 #[derive(Serialize)]
@@ -165,6 +173,8 @@ struct DeviceContent {
     clock: String,
     cards: Vec<Card>,
     rows: Vec<AnomalyRow>,
+    outside: Vec<AnomalyRow>,
+    outside_heading: String,
     show_device: bool,
     older: String,
     all: String,
@@ -245,6 +255,8 @@ fn show(
         clock: minutes::clock(&data.bins, end),
         cards: data.last.iter().map(|record| card(record, now)).collect(),
         rows,
+        outside: AnomalyRow::all(&data.outside.records, now),
+        outside_heading: outside_heading(&data.outside, words),
         show_device: false,
         older: if data.page.records.len() > ROWS { format!("/anomalies{}", all.query()) } else { String::new() },
         all: format!("/anomalies{}", all.query()),

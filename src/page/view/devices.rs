@@ -6,7 +6,8 @@ use super::filters::Filters;
 use super::format::{counted, grouped};
 use super::links::device_url;
 use super::text::shown;
-use crate::archive::{Archive, Filter, NameCount, NoAnswer};
+use crate::anomaly::Severity;
+use crate::archive::{Archive, Count, Filter, MAX_LIMIT, NameCount, NoAnswer, Outside};
 use crate::event::Timestamp;
 use crate::http::Response;
 use crate::page::cached_page::{Answer, Page};
@@ -49,14 +50,36 @@ impl Page for Devices {
 
 /// Data that the page loads from the archive.
 pub(crate) struct DevicesData {
+    /// Devices with their anomalies, also those of `outside`.
     devices: Vec<NameCount>,
+    /// Anomalies detected in the span with times outside of it.
+    outside: Outside,
 }
 
 /// Loads the data from the archive.
 fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
     let bins = query.axis(Span::Hour, now);
     let range = Filter { from: Some(bins.from), to: bins.to(), ..query.filter.clone() };
-    Ok(DevicesData { devices: archive.by_device(&query.found(archive, range)?, MOST)? })
+    let filter = query.found(archive, range)?;
+    let mut devices = archive.by_device(&filter, MOST)?;
+    // A range that the user gave refers to event times, so anomalies with other times do not belong to it.
+    let outside = match query.filter.from.is_none() && query.filter.to.is_none() {
+        true => archive.outside(&filter, bins.from, MAX_LIMIT)?,
+        false => Outside::default(),
+    };
+    for anomaly in outside.records.iter().map(|record| &record.anomaly) {
+        let is_critical = anomaly.severity == Severity::Critical;
+        let one = Count { critical: u64::from(is_critical), warning: u64::from(!is_critical) };
+        match devices.iter_mut().find(|device| device.name.as_ref() == Some(&anomaly.device_id)) {
+            Some(NameCount { count, .. }) => {
+                *count = Count { critical: count.critical + one.critical, warning: count.warning + one.warning };
+            }
+            None => devices.push(NameCount { name: Some(anomaly.device_id.clone()), count: one }),
+        }
+    }
+    devices.sort_by_key(|device| std::cmp::Reverse(device.count.total()));
+    devices.truncate(MOST as usize);
+    Ok(DevicesData { devices, outside })
 }
 
 #[derive(Serialize)]
@@ -98,7 +121,14 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DevicesData) ->
             n if n == MOST as usize => format!("The {n} devices with most anomalies in {}", words),
             n => format!("{} with anomalies in {}", counted(n as u64, "device", "devices"), words),
         },
-        note: "most anomalies first".into(),
+        note: match (data.outside.records.len() as u64, data.outside.is_more) {
+            (0, _) => "most anomalies first".into(),
+            (1, false) => "most anomalies first; 1 of them carries another time".into(),
+            (n, is_more) => {
+                let more = if is_more { "more than " } else { "" };
+                format!("most anomalies first; {more}{} of them carry other times", grouped(n))
+            }
+        },
         filters: Filters::of("/devices", query, Some(Span::Hour)),
         devices,
     };
