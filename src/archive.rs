@@ -190,12 +190,12 @@ pub trait AnomalyQueries {
     /// Returns all anomalies of one record; usually it has one.
     fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer>;
 
-    /// Returns anomalies that were detected from `since` on and whose own times are outside of the filter's range. The
+    /// Returns anomalies that were detected from `since` until now and whose own times are outside of the filter's range. The
     /// range must have both ends. At most `limit` are returned, newest detection first. An event up to [`PUNCTUAL`]
     /// from its detection counts as punctual.
     fn outside(&self, filter: &Filter, since: Timestamp, limit: u32) -> Result<Outside, NoAnswer>;
 
-    /// Returns the number of anomalies that were detected from `since` on, whatever their own times.
+    /// Returns the number of anomalies that were detected from `since` until now, whatever their own times.
     fn fresh(&self, filter: &Filter, since: Timestamp) -> Result<u64, NoAnswer>;
 }
 
@@ -225,7 +225,7 @@ pub trait ReportQueries {
     /// Returns the outcomes of `from <= minute < to`, in intervals of `grain` milliseconds that start at `from`.
     fn coverage(&self, from: Timestamp, to: Timestamp, grain: i64) -> Result<Vec<CoverageRow>, NoAnswer>;
 
-    /// Returns the arrivals since `from` by the detectors' clocks, in intervals of `grain` milliseconds that start at
+    /// Returns the arrivals from `from` until now by the detectors' clocks, in intervals of `grain` milliseconds that start at
     /// `from`.
     fn activity(&self, from: Timestamp, grain: i64) -> Result<Vec<ActivityRow>, NoAnswer>;
 

@@ -231,3 +231,26 @@ fn a_detector_that_rejects_everything_or_judges_other_times_says_so_on_its_pages
     });
     assert_eq!(page("/devices/nobody").0, 404);
 }
+
+#[test]
+fn what_a_clock_that_was_ahead_dated_in_the_future_is_not_counted_as_recent() {
+    let stage = Stage::new();
+    stage.report();
+    stage.insert(&anomaly("pump", 1, ago(18_000), 99.0));
+    let sql = "update anomalies set detected_at = now() + interval '400 days';
+               insert into activity values (date_trunc('minute', now()) + interval '400 days', 'raw_events', 0, 777777, 0, 0,
+                  0, 777777, 777777::bigint * 34560000, 0, 0)";
+    stage.client().batch_execute(sql).unwrap();
+    for url in ["/?span=15m", "/anomalies?span=15m"] {
+        let (_, _, page) = stage.get(url);
+        for text in ["400 d", "777,777", "carries another time", "1 new in"] {
+            assert!(!page.contains(text), "{url} has {text}: {page}");
+        }
+    }
+    // While the detector's clock is ahead, its reports of today have such times.
+    let sql = "update detector_status set updated_at = now(), reported_at = now() + interval '400 days'";
+    stage.client().batch_execute(sql).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let page = stage.get("/anomalies?span=15m").2;
+    assert!(page.contains("1 anomaly was detected in the last 15 minutes"), "{page}");
+}

@@ -4,7 +4,7 @@ use postgres::types::ToSql;
 use postgres::{Error, GenericClient};
 
 use super::conditions::WhereClause;
-use super::reviews;
+use super::{PRESENT, reviews};
 use crate::anomaly::Anomaly;
 use crate::archive::{
     AnomalyPage, AnomalyQueries, Filter, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, Review, StoredAnomaly,
@@ -73,30 +73,32 @@ impl AnomalyQueries for PostgresArchive {
 
     fn outside(&self, filter: &Filter, since: Timestamp, limit: u32) -> Result<Outside, NoAnswer> {
         self.ask(|client| {
-    let mut conditions = WhereClause::of(&Filter { from: None, to: None, ..filter.clone() });
-    conditions.and(UNTIMELY, Vec::new());
-    conditions.and("detected_at >= ?", vec![Box::new(since.to_time())]);
-    let (Some(from), Some(to)) = (filter.from, filter.to) else { return Ok(Outside::default()) };
-    // If all clocks are wrong, most candidates are inside of the range, so only the newest are checked.
-    let newest = format!("select * from anomalies{} order by detected_at desc limit {LOOKED_AT}", conditions.text);
-    let (from, to) = (conditions.value(from.to_time()), conditions.value(to.to_time()));
-    let one_more = conditions.value(i64::from(limit) + 1);
-    let columns = row::COLUMNS;
-    let order = "detected_at desc, source_topic, source_partition, source_offset desc, source_index, kind";
-    let sql = format!(
-        "select {columns} from ({newest}) as newest where event_time < ${from} or event_time >= ${to} \
+            let mut conditions = WhereClause::of(&Filter { from: None, to: None, ..filter.clone() });
+            conditions.and(UNTIMELY, Vec::new());
+            conditions.and(&format!("detected_at >= ? and detected_at < {PRESENT}"), vec![Box::new(since.to_time())]);
+            let (Some(from), Some(to)) = (filter.from, filter.to) else { return Ok(Outside::default()) };
+            // If all clocks are wrong, most candidates are inside of the range, so only the newest are checked.
+            let newest =
+                format!("select * from anomalies{} order by detected_at desc limit {LOOKED_AT}", conditions.text);
+            let (from, to) = (conditions.value(from.to_time()), conditions.value(to.to_time()));
+            let one_more = conditions.value(i64::from(limit) + 1);
+            let columns = row::COLUMNS;
+            let order = "detected_at desc, source_topic, source_partition, source_offset desc, source_index, kind";
+            let sql = format!(
+                "select {columns} from ({newest}) as newest where event_time < ${from} or event_time >= ${to} \
          order by {order} limit ${one_more}"
-    );
-    let mut records = records(client, &sql, &conditions.values())?;
-    let mut is_more = records.len() > limit as usize;
-    records.truncate(limit as usize);
-    if !is_more {
-        let sql = format!(
-            "select count(*) from (select from anomalies where {UNTIMELY} and detected_at >= $1 limit {LOOKED_AT}) as newest"
-        );
-        is_more = client.query_one(&sql, &[&since.to_time()])?.try_get::<_, i64>(0)? == LOOKED_AT;
-    }
-    Ok(Outside { records, is_more })
+            );
+            let mut records = records(client, &sql, &conditions.values())?;
+            let mut is_more = records.len() > limit as usize;
+            records.truncate(limit as usize);
+            if !is_more {
+                let sql = format!(
+                    "select count(*) from (select from anomalies where {UNTIMELY} and detected_at >= $1 \
+             and detected_at < {PRESENT} limit {LOOKED_AT}) as newest"
+                );
+                is_more = client.query_one(&sql, &[&since.to_time()])?.try_get::<_, i64>(0)? == LOOKED_AT;
+            }
+            Ok(Outside { records, is_more })
         })
     }
 
@@ -110,7 +112,8 @@ impl AnomalyQueries for PostgresArchive {
                 let range = Filter { from: is_near.then(|| near(-PUNCTUAL)), ..open.clone() };
                 let mut conditions = WhereClause::of(&range);
                 conditions.and(&condition, Vec::new());
-                conditions.and("detected_at >= ?", vec![Box::new(since.to_time())]);
+                let recent = format!("detected_at >= ? and detected_at < {PRESENT}");
+                conditions.and(&recent, vec![Box::new(since.to_time())]);
                 let sql = format!("select count(*) from anomalies{}", conditions.text);
                 count += client.query_one(&sql, &conditions.values())?.try_get::<_, i64>(0)?;
             }

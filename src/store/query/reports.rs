@@ -3,7 +3,7 @@
 use postgres::{Error, GenericClient};
 use time::OffsetDateTime;
 
-use super::get;
+use super::{PRESENT, get};
 use crate::archive::{
     ActivityRow, ConditionRow, CoverageRow, Cursor, DeadLetter, Excerpt, Known, MOST_DEVICES, NoAnswer, ReportQueries,
     StatusRow,
@@ -67,30 +67,32 @@ impl ReportQueries for PostgresArchive {
 
     fn activity(&self, from: Timestamp, grain: i64) -> Result<Vec<ActivityRow>, NoAnswer> {
         self.ask(|client| {
-    let sql = "select date_bin(make_interval(secs => $2), minute, $1), sum(judged)::bigint, sum(learning)::bigint, sum(rejected)::bigint, sum(late)::bigint, \
-               sum(late_seconds)::bigint, sum(early)::bigint, sum(early_seconds)::bigint, sum(ignored)::bigint, \
-               sum(excluded)::bigint \
-               from activity where minute >= $1 group by 1 order by 1";
-    let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
-    let line = |row| {
-        let tally = Tally {
-            judged: whole(row, 1)?,
-            learning: whole(row, 2)?,
-            rejected: whole(row, 3)?,
-            ignored: whole(row, 8)?,
-            excluded: whole(row, 9)?,
-        };
-        let activity = Activity {
-            tally,
-            late: whole(row, 4)?,
-            late_seconds: get(row, 5)?,
-            early: whole(row, 6)?,
-            early_seconds: get(row, 7)?,
-            ..Activity::default()
-        };
-        Ok(ActivityRow { minute: Timestamp::from(get::<OffsetDateTime>(row, 0)?), activity })
-    };
-    client.query(sql, &[&from.to_time(), &(grain.max(1) as f64 / 1000.0)])?.iter().map(line).collect()
+            let sql = format!(
+                "select date_bin(make_interval(secs => $2), minute, $1), sum(judged)::bigint, sum(learning)::bigint, \
+         sum(rejected)::bigint, sum(late)::bigint, sum(late_seconds)::bigint, sum(early)::bigint, \
+         sum(early_seconds)::bigint, sum(ignored)::bigint, sum(excluded)::bigint \
+         from activity where minute >= $1 and minute < {PRESENT} group by 1 order by 1"
+            );
+            let whole = |row, column| get::<i64>(row, column).map(|n| n.max(0) as u64);
+            let line = |row| {
+                let tally = Tally {
+                    judged: whole(row, 1)?,
+                    learning: whole(row, 2)?,
+                    rejected: whole(row, 3)?,
+                    ignored: whole(row, 8)?,
+                    excluded: whole(row, 9)?,
+                };
+                let activity = Activity {
+                    tally,
+                    late: whole(row, 4)?,
+                    late_seconds: get(row, 5)?,
+                    early: whole(row, 6)?,
+                    early_seconds: get(row, 7)?,
+                    ..Activity::default()
+                };
+                Ok(ActivityRow { minute: Timestamp::from(get::<OffsetDateTime>(row, 0)?), activity })
+            };
+            client.query(&sql, &[&from.to_time(), &(grain.max(1) as f64 / 1000.0)])?.iter().map(line).collect()
         })
     }
 
