@@ -350,6 +350,39 @@ fn a_named_field_that_no_record_has_is_an_error_that_lists_the_existing_fields()
 }
 
 #[test]
+fn a_field_of_ignore_that_no_record_has_is_an_error() {
+    let table = "device_id,kind,metric_value\na,x,1\na,y,2\n";
+    let json =
+        "{\"device_id\":\"a\",\"metric_value\":1,\"m\":{\"kind\":\"x\"}}\n{\"device_id\":\"a\",\"metric_value\":2}\n";
+    for (name, text, pattern, existing) in [
+        ("a.csv", table, "nosuch=1", "kind"),
+        ("a.csv", table, "nosuch", "kind"),
+        ("a.jsonl", json, "nosuch=1", "m.kind"),
+        ("a.jsonl", json, "m.nosuch=1", "m.kind"),
+    ] {
+        let (code, out, errors) = ended(name, text, &["--all", "--ignore", pattern]);
+        assert!(code == 65 && out.is_empty(), "{name} {pattern}: {errors}");
+        assert!(errors.contains("which --ignore names, is in none of the 2 records"), "{name} {pattern}: {errors}");
+        assert!(errors.contains(existing), "{name} {pattern}: {errors}");
+    }
+    for (name, text, pattern, left) in [
+        ("a.csv", table, "kind=x", 1),
+        ("a.csv", table, "kind=z", 2),
+        ("a.jsonl", json, "m.kind=x", 1),
+        ("a.jsonl", json, "m.kind=z", 2),
+        // JSON records need not have what is to be present or absent.
+        ("a.jsonl", json, "error", 2),
+        ("a.jsonl", json, "m.kind", 1),
+    ] {
+        let (code, out, errors) = ended(name, text, &["--all", "--ignore", pattern]);
+        assert!(code == 0 && out.lines().count() == left, "{name} {pattern}: {errors}");
+    }
+    // A column of a wide table that is no metric.
+    let wide = "device_id,metric_name,b\na,x,1\na,y,2\n";
+    assert_eq!(ended("a.csv", wide, &["--wide", "--ignore", "device_id=b"]).0, 0);
+}
+
+#[test]
 fn a_named_field_that_few_records_have_is_a_warning_with_counts() {
     let json = readings()
         .enumerate()

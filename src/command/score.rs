@@ -77,7 +77,7 @@ pub fn run(options: &Score) -> Result<()> {
     let source = RecordId { topic, partition: 0, offset: 0, index: 0 };
     let mut scoring = Scoring {
         judges: ParallelDetectors::new(|| detector(settings.detection()), print, source)?,
-        report: ScoreReport::new(options),
+        report: ScoreReport::new(options, records.reading()),
         rejects: options.rejects.as_deref().map(Rejects::create).transpose()?,
         to: BufWriter::with_capacity(1 << 16, output::raw()),
         print: Some(print),

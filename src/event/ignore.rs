@@ -40,6 +40,11 @@ impl Pattern {
         Ok(Pattern { part: named.part("ignore", path)?, test })
     }
 
+    /// Returns whether the pattern compares the value with a text, which needs a value.
+    pub(crate) fn compares(&self) -> bool {
+        matches!(self.test, Test::Is(_) | Test::IsNot(_))
+    }
+
     /// Returns whether a record with this value is ignored.
     pub(crate) fn matches(&self, found: Option<&str>) -> bool {
         match (&self.test, found) {

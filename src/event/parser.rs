@@ -128,6 +128,21 @@ impl Parser {
         self.reader(&cells, &around, &forms, "").event().map(Some)
     }
 
+    /// Returns the paths of the patterns of records to ignore, and whether each pattern compares the value with a text.
+    pub fn ignored(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.ignore.iter().filter_map(|pattern| match pattern.part {
+            SourcePart::Path(at) => Some((self.paths[at].as_str(), pattern.compares())),
+            _ => None,
+        })
+    }
+
+    /// Returns whether a JSON object has a value at a path. No path leads into an array, so that it counts as one.
+    pub fn has(&self, bytes: &[u8], path: &str) -> bool {
+        let mut found = CollectedFields::<1>::default();
+        let collected = self.text(bytes).is_ok_and(|text| collect(text, &[Some(path)], &mut found).is_ok());
+        self.is_array() || collected && found.slots[0].is_some()
+    }
+
     /// Returns whether the valid values of a record are judged although others are invalid.
     pub fn judges_valid(&self) -> bool {
         self.fields.on_partial == OnPartial::JudgeValid

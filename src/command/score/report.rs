@@ -7,7 +7,7 @@ use crate::command::output;
 use crate::error::{Error, Result};
 use crate::event::RejectClass;
 use crate::foreign;
-use crate::source::file::{LineCount, RecordBatch, SkippedLines, WideColumns};
+use crate::source::file::{FileReading, LineCount, RecordBatch, SkippedLines, WideColumns};
 use crate::source::reasons::ReasonCounts;
 
 /// Collects the report while the file is judged.
@@ -28,11 +28,13 @@ pub(crate) struct ScoreReport<'a> {
     needs_comma: bool,
     /// Which columns of a wide table are metrics.
     wide: Option<String>,
+    /// Paths that `--ignore` names and that no record has had.
+    unseen: Vec<String>,
 }
 
 impl<'a> ScoreReport<'a> {
-    /// Creates an empty report for these options.
-    pub(crate) fn new(options: &'a Score) -> Self {
+    /// Creates an empty report for these options and this file.
+    pub(crate) fn new(options: &'a Score, reading: &FileReading) -> Self {
         ScoreReport {
             options,
             file: if options.file == "-" { "standard input".into() } else { foreign::name(&options.file).to_string() },
@@ -44,6 +46,7 @@ impl<'a> ScoreReport<'a> {
             only_device: None,
             needs_comma: false,
             wide: None,
+            unseen: reading.ignored().map(str::to_owned).collect(),
         }
     }
 
@@ -51,6 +54,8 @@ impl<'a> ScoreReport<'a> {
     pub(crate) fn see(&mut self, batch: &RecordBatch) {
         self.passed.join(batch.passed);
         let reading = batch.reading();
+        let has = |path: &String| (0..batch.len()).any(|at| reading.has(batch.row(at).bytes, path));
+        self.unseen.retain(|path| !has(path));
         if self.there.is_empty() {
             self.is_table = reading.is_table();
             self.wide = reading.wide().map(|wide| described(&self.file, wide));
@@ -78,7 +83,7 @@ impl<'a> ScoreReport<'a> {
     /// Returns an error if the whole file is unusable.
     ///
     /// # Errors
-    /// 65 if there is no event, or if no event has a field that the user named.
+    /// 65 if there is no event, or if no event has a field that the user named, or no record one that `--ignore` names.
     pub(crate) fn check(&self) -> Result<()> {
         let file = &self.file;
         let what = if self.is_table { "its columns are" } else { "the fields of its records are" };
@@ -93,6 +98,13 @@ impl<'a> ScoreReport<'a> {
         if self.counts.accepted == 0 {
             return Err(Error::data(format_args!(
                 "none of the {} records of {file} is an event: nothing was judged{there}",
+                self.records()
+            )));
+        }
+        if let Some(path) = self.unseen.first() {
+            return Err(Error::data(format_args!(
+                "`{}`, which --ignore names, is in none of the {} records of {file}{there}",
+                foreign::name(path),
                 self.records()
             )));
         }

@@ -117,6 +117,11 @@ impl FileLayout {
         self.wide.as_ref()
     }
 
+    /// Returns whether a column contains the parser's path with this number.
+    pub(crate) fn has_column(&self, at: usize) -> bool {
+        self.columns.contains(&Some(at))
+    }
+
     /// Returns whether a line has a column with the value, and other columns.
     pub(crate) fn is_header(line: &[u8], delimiter: Option<u8>, fields: &Fields) -> bool {
         let one = delimiter.map(|delimiter| [delimiter; 4]);

@@ -49,6 +49,23 @@ impl FileReading {
         self.layout.as_ref().map_or(&[], FileLayout::names)
     }
 
+    /// Returns the paths of `fields.ignore` that a file must have: columns of a table, and values that are compared with a
+    /// text in JSON records. `PATH` and `!PATH` are for paths that JSON records may lack.
+    pub(crate) fn ignored(&self) -> impl Iterator<Item = &str> {
+        let is_required = |(_, compares): &(&str, bool)| self.is_table() || *compares;
+        self.parser.ignored().filter(is_required).map(|(path, _)| path)
+    }
+
+    /// Returns whether the table has a column for a path of the parser, or whether the JSON record has a value there.
+    pub(crate) fn has(&self, bytes: &[u8], path: &str) -> bool {
+        match &self.layout {
+            None => self.parser.has(bytes, path),
+            Some(layout) => {
+                self.parser.columns().iter().position(|column| column == path).is_none_or(|at| layout.has_column(at))
+            }
+        }
+    }
+
     /// Returns the metrics of a wide table.
     pub(crate) fn wide(&self) -> Option<&WideColumns> {
         self.layout.as_ref().and_then(FileLayout::wide)
