@@ -249,14 +249,15 @@ fn times_differ(ten: &Activity) -> Option<(ConditionSeverity, String)> {
     })
 }
 
-/// Formats a time in one unit.
+/// Formats a time in one unit, as the nearest number of it. The pages round times in the same way.
 fn duration(seconds: u64) -> String {
+    let nearest = |unit: u64| seconds.saturating_add(unit / 2) / unit;
     match seconds {
         0..120 => format!("{seconds} s"),
-        120..7_170 => format!("{} min", (seconds + 30) / 60),
-        7_170..172_800 => format!("{} h", (seconds + 1_800) / 3_600),
-        172_800..63_072_000 => format!("{} days", seconds / 86_400),
-        _ => format!("{} years", seconds / 31_557_600),
+        120..7_170 => format!("{} min", nearest(60)),
+        7_170..172_800 => format!("{} h", nearest(3_600)),
+        172_800..63_072_000 => format!("{} days", nearest(86_400)),
+        _ => format!("{} years", nearest(31_556_952)),
     }
 }
 
@@ -356,7 +357,9 @@ mod tests {
             (-4_500, "about 75 min behind"),
             (600, "about 10 min ahead of"),
             (90_000, "about 25 h ahead of"),
-            (-1_795_000_000, "about 56 years behind"),
+            (89_990, "about 25 h ahead of"),
+            (-228_960, "about 3 days behind"),
+            (-1_795_000_000, "about 57 years behind"),
         ] {
             let mut arrivals = Arrivals::default();
             note(&mut arrivals, 1, 60, 0, 0, offset);

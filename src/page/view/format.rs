@@ -56,15 +56,16 @@ pub(crate) fn age(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Formats a duration in milliseconds: `12 s`, `4 min`, `3 h`, `9 d`, `56 years`.
+/// Formats a duration in milliseconds, as the nearest number of a unit: `12 s`, `4 min`, `3 h`, `9 d`, `56 years`.
 pub(crate) fn duration(millis: i64) -> String {
-    let seconds = millis / 1000;
+    let nearest = |n: i64, unit: i64| n.saturating_add(unit / 2) / unit;
+    let seconds = nearest(millis, 1000);
     match seconds {
         i64::MIN..100 => format!("{seconds} s"),
-        100..6_000 => format!("{} min", seconds / 60),
-        6_000..172_800 => format!("{} h", seconds / 3_600),
-        63_072_000.. => format!("{} years", grouped((seconds / 31_556_952).unsigned_abs())),
-        _ => format!("{} d", grouped((seconds / 86_400).unsigned_abs())),
+        100..7_170 => format!("{} min", nearest(seconds, 60)),
+        7_170..172_800 => format!("{} h", nearest(seconds, 3_600)),
+        63_072_000.. => format!("{} years", grouped(nearest(seconds, 31_556_952).unsigned_abs())),
+        _ => format!("{} d", grouped(nearest(seconds, 86_400).unsigned_abs())),
     }
 }
 
@@ -242,7 +243,12 @@ mod tests {
         assert_eq!(age(at("2026-11-23T10:40:10Z"), now), "8 h ago");
         assert_eq!(age(at("2025-11-23T10:40:10Z"), now), "365 d ago");
         assert_eq!(age(at("2026-11-23T18:43:31Z"), now), "60 s ahead");
-        assert_eq!(age(at("1970-01-01T00:00:01Z"), now), "56 years ago");
+        assert_eq!(age(at("1970-01-01T00:00:01Z"), now), "57 years ago");
+        // The nearest number of each unit, as in the condition `times_differ`.
+        let nearest = [(99_600, "2 min"), (7_169_000, "119 min"), (7_199_000, "2 h"), (89_990_000, "25 h")];
+        for (millis, text) in nearest.into_iter().chain([(228_960_000, "3 d"), (12_600, "13 s")]) {
+            assert_eq!(duration(millis), text);
+        }
         assert_eq!(moment(at("2026-11-23T08:00:01Z"), now), "08:00:01");
         assert_eq!(moment(at("2026-11-22T08:00:01Z"), now), "22 Nov 08:00:01");
         assert_eq!(moment(at("2025-11-22T08:00:01Z"), now), "22 Nov 2025 08:00:01");
