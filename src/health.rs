@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod condition;
+mod deleted;
 mod devices;
 mod input;
 mod partition;
@@ -296,7 +297,7 @@ impl Health {
     }
 
     /// Adds a component without a loop, which only has conditions.
-    fn untimed_component(&self, name: impl Into<String>) -> Arc<Component> {
+    pub fn untimed_component(&self, name: impl Into<String>) -> Arc<Component> {
         self.add(name.into(), Silence::Usual)
     }
 

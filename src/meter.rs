@@ -76,6 +76,8 @@ pub struct Meter {
     pub split_series: Counter,
     /// Offsets that another program committed in the detector's group.
     pub foreign_commits: Counter,
+    /// Records that were deleted from their topic too early: unjudged, unstored.
+    pub lost_records: Counters,
     /// Anomalies in the topic that are not yet in the database, in the partitions of this sink.
     pub sink_lag: Gauge,
     /// Rows in the database: inserted, present (written again), rejected.
@@ -113,6 +115,11 @@ impl Meter {
         add("anomaly_evictions", "Series evicted, by cause", &self.evictions);
         add("anomaly_snapshots", "Records written to the state topic, by kind", &self.snapshots);
         add("anomaly_sink_rows", "Rows in the database, by outcome", &self.sink_rows);
+        add(
+            "anomaly_lost_records",
+            "Records that retention deleted before they were judged (unjudged) or stored (unstored)",
+            &self.lost_records,
+        );
         registry.register(
             "anomaly_sink_lag",
             "Anomalies in the topic that the database does not have yet",

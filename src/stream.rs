@@ -7,6 +7,7 @@
 pub(crate) mod kafka;
 pub(crate) mod dead_letters;
 pub(crate) mod client;
+mod open_transactions;
 pub(crate) mod progress;
 pub(crate) mod publish;
 #[cfg(test)]

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 
 use crate::common::{Case, Process, Sent, event, free_port, get, wait};
 
@@ -110,6 +113,17 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, sent: &Sent) {
     producer.send(record).unwrap();
 }
 
+/// Deletes all records of these partitions, as retention does.
+fn delete_records(case: &Case, topic: &str, partitions: &[i32]) {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition_offset(topic, *partition, Offset::End).unwrap();
+    }
+    let admin: AdminClient<DefaultClientContext> = case.client().create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin.delete_records(&list, &AdminOptions::new())).unwrap();
+}
+
 fn transactional(case: &Case, id: &str) -> BaseProducer {
     let producer: BaseProducer =
         case.client().set("transactional.id", id).set("transaction.timeout.ms", "600000").create().unwrap();
@@ -139,6 +153,74 @@ fn an_open_transaction_is_reported_with_its_offset_and_the_records_that_it_block
     drop(transactional(case, &format!("{topic}-tx")));
     wait("the records behind it to be judged", || case.count("anomalies") >= 1);
     blind.see_no_more("open_transaction", "holds back");
+}
+
+#[test]
+fn input_that_was_deleted_before_it_was_judged_is_reported_with_its_offsets_and_counted() {
+    let mut blind = Blind::new("deleted", &[]);
+    blind.case.produce(usual(200, 0));
+    wait("the events to be judged", || blind.case.committed() == 200);
+    blind.detector.child.kill().unwrap();
+    blind.detector.child.wait().unwrap();
+    blind.case.produce(usual(500, 0));
+    delete_records(&blind.case, &blind.case.raw(), &[0]);
+    blind.detector = blind.case.detector("a", &[]);
+    let words =
+        format!("500 records of {} [0] were deleted before they were judged (offsets 200 to 699)", blind.case.raw());
+    blind.see(&Said { code: "records_deleted", words: &words, is_degraded: true });
+    assert_eq!(blind.detector.metric("anomaly_lost_records_total{kind=\"unjudged\"} "), 500.0);
+    // All windows are lost as well.
+    wait("the lost windows to be reported", || {
+        let (_, text) = blind.detector.get("/metrics").unwrap_or_default();
+        text.contains("code=\"replay_shortfall\"")
+    });
+}
+
+#[test]
+fn a_disabled_sink_is_reported_and_so_are_the_anomalies_that_were_deleted_before_it_was_enabled() {
+    let mut blind = Blind::new("unstored", &[]);
+    let topic = blind.case.anomalies();
+    let strange = || usual(200, 0).chain([Sent { partition: Some(0), ..event("d1", 999.0) }]);
+    blind.case.produce(strange());
+    wait("the row", || blind.case.count("anomalies") == 1);
+    wait("the offsets of all partitions", || blind.case.count("sink_offsets") == 2);
+    blind.detector.child.kill().unwrap();
+    blind.detector.child.wait().unwrap();
+    blind.detector = blind.case.detector("a", &[("SINK__ENABLED", "false")]);
+    let words = format!("sink.enabled is false: this detector stores no anomaly of {topic} in the database");
+    blind.see(&Said { code: "sink_disabled", words: &words, is_degraded: false });
+    blind.case.produce(strange());
+    wait("the second anomaly", || blind.case.read(&topic).len() == 2);
+    blind.detector.child.kill().unwrap();
+    blind.detector.child.wait().unwrap();
+    delete_records(&blind.case, &topic, &[0, 1]);
+    blind.detector = blind.case.detector("a", &[]);
+    blind.see(&Said {
+        code: "records_deleted",
+        words: "were deleted before they were stored (offsets ",
+        is_degraded: true,
+    });
+    assert!(blind.detector.metric("anomaly_lost_records_total{kind=\"unstored\"} ") >= 1.0);
+}
+
+#[test]
+fn an_open_transaction_in_the_anomalies_is_reported_and_counts_as_lag_of_the_sink() {
+    let blind = Blind::new("open_anomalies", &[]);
+    let (case, topic) = (&blind.case, blind.case.anomalies());
+    let producer = transactional(case, &format!("{topic}-tx"));
+    producer.begin_transaction().unwrap();
+    (0..2).for_each(|partition| send(&producer, &topic, partition, &event("d0", 1.0)));
+    producer.flush(Duration::from_secs(30)).unwrap();
+    case.produce(usual(200, 0).chain([Sent { partition: Some(0), ..event("d1", 999.0) }]));
+    let words = "an open transaction at offset 0 holds back";
+    blind.see(&Said { code: "open_transaction", words, is_degraded: true });
+    // Both records, the anomaly, and the end of its transaction.
+    wait("the lag of the sink", || blind.detector.metric("anomaly_sink_lag ") == 4.0);
+    assert_eq!(case.count("anomalies"), 0);
+    producer.abort_transaction(Duration::from_secs(30)).unwrap();
+    wait("the row behind it", || case.count("anomalies") == 1);
+    blind.see_no_more("open_transaction", "holds back");
+    wait("no lag", || blind.detector.metric("anomaly_sink_lag ") == 0.0);
 }
 
 #[test]
@@ -300,6 +382,12 @@ fn a_condition_reports_that_all_records_are_ignored() {
     let blind = Blind::new("ignored", &[]);
     blind.case.produce((0..20).map(|i| Sent { key: Some(format!("k{i}").into()), ..Sent::default() }));
     blind.see(&Said { code: "all_ignored", words: "Records arrive, all ignored (20 of 20)", is_degraded: true });
+    let status = blind.case.ok(&["status"]);
+    let at = status.split_whitespace().position(|column| column == "IGNORED").unwrap();
+    let rows = status.lines().skip(1).filter(|line| line.contains(&blind.case.raw()) && !line.contains("all_ignored"));
+    let ignored = rows.filter_map(|line| line.split_whitespace().nth(at)?.parse::<u64>().ok()).sum::<u64>();
+    assert_eq!(ignored, 20, "{status}");
+    wait("the detection page to say it", || blind.page("/detection").contains("20 ignored"));
 }
 
 #[test]

@@ -88,6 +88,8 @@ pub struct StatusRow {
     pub learning: Option<i64>,
     /// Number of records rejected since the group was created.
     pub rejected: Option<i64>,
+    /// Number of records ignored since the group was created.
+    pub ignored: Option<i64>,
     /// Number of values of excluded series since the group was created.
     pub excluded: Option<i64>,
     /// Time at which the newest record was consumed, by the detector's clock.

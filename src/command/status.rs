@@ -21,7 +21,7 @@ pub fn run(settings: &Settings) -> Result<()> {
         output::line("no detector has reported yet")?;
     } else {
         output::line(format_args!(
-            "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>10} {:>9}  {:<26} STATE",
+            "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>9}  {:<26} STATE",
             "GROUP",
             "TOPIC",
             "PARTITION",
@@ -30,6 +30,7 @@ pub fn run(settings: &Settings) -> Result<()> {
             "JUDGED",
             "LEARNING",
             "REJECTED",
+            "IGNORED",
             "EXCLUDED",
             "SERIES",
             "NEWEST EVENT"
@@ -48,7 +49,7 @@ fn print(row: &StatusRow) -> Result<()> {
     let number = |n: Option<i64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
     let state = state(row);
     output::line(format_args!(
-        "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>10} {:>9}  {:<26} {state}",
+        "{:<18} {:<20} {:>9} {:>14} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>9}  {:<26} {state}",
         row.group,
         row.topic,
         row.partition,
@@ -57,6 +58,7 @@ fn print(row: &StatusRow) -> Result<()> {
         number(row.judged),
         number(row.learning),
         number(row.rejected),
+        number(row.ignored),
         number(row.excluded),
         row.series,
         row.event_time.map(|at| at.to_string()).unwrap_or_default(),
@@ -135,6 +137,7 @@ mod tests {
                 judged: None,
                 learning: None,
                 rejected: None,
+                ignored: None,
                 excluded: None,
                 arrived_at: None,
                 ahead: None,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant as Monotonic};
 
+use super::deleted::DeletedRecords;
 use crate::event::Timestamp;
 
 /// Minimum time between two log lines about a lasting condition.
@@ -54,7 +55,7 @@ macro_rules! codes {
 codes! {
     /// A component does not serve; the message gives the reason.
     NotServing = "not_serving",
-    /// An open transaction in the input blocks records.
+    /// An open transaction in the input, or in the topic of anomalies, blocks records.
     OpenTransaction = "open_transaction",
     /// All recent records were rejected.
     AllRejected = "all_rejected",
@@ -66,18 +67,22 @@ codes! {
     TimesDiffer = "times_differ",
     /// Most recent values are learned and not judged.
     MostlyLearning = "mostly_learning",
-    /// The detector cannot keep up with the input.
+    /// The detector cannot keep up with the input, or the sink with the anomalies.
     FallingBehind = "falling_behind",
     /// Another program commits offsets in the detector's consumer group.
     ForeignCommit = "foreign_commit",
     /// A restart found fewer records than the counts say.
     ReplayShortfall = "replay_shortfall",
+    /// Records were deleted before they were judged or stored.
+    RecordsDeleted = "records_deleted",
     /// Series are evicted almost as fast as events arrive.
     EvictionRate = "eviction_rate",
     /// A device was seen in two partitions.
     SplitSeries = "split_series",
     /// One series repeatedly gets two values with the same time.
     SameTime = "same_time",
+    /// The settings disable the sink.
+    SinkDisabled = "sink_disabled",
     /// The database refuses rows; `sink_rejects` keeps them.
     RowsRefused = "rows_refused",
     /// The ledger in the database is behind the offsets that the sink had stored.
@@ -111,6 +116,8 @@ pub(super) struct Conditions {
     /// When each was last logged, also after its end: a condition that comes and goes is logged no more often than a
     /// lasting one.
     logged: BTreeMap<ConditionCode, Monotonic>,
+    /// Records that were deleted before the component processed them.
+    pub(super) deleted: DeletedRecords,
 }
 
 impl Conditions {

@@ -53,6 +53,7 @@ fn status(age: f64) -> StatusRow {
         judged: Some(0),
         learning: Some(1),
         rejected: Some(0),
+        ignored: Some(0),
         excluded: Some(0),
         arrived_at: None,
         ahead: Some(0.0),

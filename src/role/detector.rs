@@ -12,7 +12,7 @@ use crate::config::resolved::Delivery;
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::health::{Component, ComponentState, InputHealth};
+use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity, InputHealth};
 use crate::service::limit::LogRateLimit;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::ledger::PostgresLedger;
@@ -96,6 +96,8 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings, announce: Announc
     }
     if settings.sink.enabled {
         start_sink(supervisor, settings, &instance)?;
+    } else {
+        report_disabled_sink(supervisor, settings);
     }
     start_heartbeat(supervisor, settings, &instance)
 }
@@ -212,6 +214,20 @@ impl WorkerThread {
 /// Returns the error that ended a loop, for its last report.
 fn failure(ended: &Result<()>) -> Option<String> {
     ended.as_ref().err().map(|error| foreign::line(&error.message).to_string())
+}
+
+/// Reports that no sink runs. It is a choice, but the pages must not look as if they had all anomalies.
+fn report_disabled_sink(supervisor: &Supervisor, settings: &Settings) {
+    let component = supervisor.health.untimed_component("sink");
+    component.set(ComponentState::Running);
+    component.raise(
+        ConditionCode::SinkDisabled,
+        ConditionSeverity::Notice,
+        format!(
+            "sink.enabled is false: this detector stores no anomaly of {} in the database",
+            settings.topics.anomalies
+        ),
+    );
 }
 
 fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) -> Result<()> {

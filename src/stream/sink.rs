@@ -1,6 +1,7 @@
 //! Copies topic `anomalies` into a [`Ledger`]. It reads committed records, starts at the ledger's offsets, and advances
 //! only in the step that stores the rows. While the ledger is unavailable it stays in the group and waits.
 
+mod delay;
 mod look;
 
 use std::collections::BTreeMap;
@@ -11,10 +12,12 @@ use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Posi
 use crate::anomaly::Anomaly;
 use crate::config::resolved::Settings;
 use crate::event::Timestamp;
-use crate::health::{Component, ComponentState, ConditionCode};
+use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity};
 use crate::ledger::{Ledger, LedgerError, LedgerPosition, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
+use crate::stream::open_transactions::{HOLD, OpenTransactions};
+use delay::SinkDelay;
 
 /// Wait for the first record if no records are pending.
 const IDLE: Duration = Duration::from_millis(100);
@@ -41,6 +44,8 @@ pub(crate) struct Sink<'a, R> {
     next_look: Duration,
     /// Offsets of the ledger before they moved back.
     lost: Positions,
+    transactions: OpenTransactions,
+    delay: SinkDelay,
 }
 
 /// Reason why a sink ended.
@@ -90,6 +95,8 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             is_member: false,
             next_look: Duration::ZERO,
             lost: Positions::new(),
+            transactions: OpenTransactions::default(),
+            delay: SinkDelay::default(),
         }
     }
 
@@ -172,6 +179,10 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             Ok((positions, from)) => {
                 self.reader.assign(&from)?;
                 self.reader.resume(partitions)?;
+                for (&partition, &next) in &positions {
+                    let lost = self.part.note_deleted(partition, next..from.get(&partition).copied().unwrap_or(next));
+                    self.meter.lost_records.add("unstored", lost);
+                }
                 self.positions = positions;
                 (self.given, self.is_member) = (None, true);
                 self.part.set(ComponentState::Running);
@@ -232,14 +243,21 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
                 self.part.clear(ConditionCode::LedgerMoved);
             }
         }
-        let (ends, reached) = (self.reader.ends(), self.reader.reached());
+        let (ends, highs, reached) = (self.reader.ends(), self.reader.highs(), self.reader.reached());
         let is_beyond = |partition: &i32, end: &i64| reached.get(partition).is_none_or(|read| read < end);
         let lag = |(partition, next): (&i32, &i64)| match ends.get(partition).filter(|end| is_beyond(partition, end)) {
             Some(end) => (end - next).max(0),
             // The partition was read to its end, so only pending records are missing.
             None => self.pending.iter().filter(|entry| entry.partition == *partition).count() as i64,
         };
-        self.meter.sink_lag.set(self.positions.iter().map(lag).sum());
+        let lag = self.positions.iter().map(lag).sum::<i64>();
+        // The end that was reached is newer than the one that the client knows without a request.
+        let stable = |partition: &i32| ends.get(partition).max(reached.get(partition)).copied();
+        let ends_of = |partition: &i32| Some((*partition, (stable(partition)?, *highs.get(partition)?)));
+        let ends_of = self.positions.keys().filter_map(ends_of).collect::<BTreeMap<_, _>>();
+        let held_back = ends_of.values().map(|(end, high)| (high - end).max(0)).sum::<i64>();
+        self.meter.sink_lag.set(lag + held_back);
+        self.report_waiting(lag, &ends, ends_of);
         match self.reader.trouble() {
             // The outage was already reported.
             _ if self.is_away || self.given.is_some() => {}
@@ -247,6 +265,26 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             None if !self.is_member => self.part.set(ComponentState::Starting("waiting for partitions".into())),
             None => self.part.set(ComponentState::Running),
         }
+    }
+
+    /// Raises or clears the conditions about anomalies that wait, or that were deleted.
+    fn report_waiting(&mut self, lag: i64, ends: &Positions, ends_of: BTreeMap<i32, (i64, i64)>) {
+        let (topic, now) = (&self.settings.topics.anomalies, self.reader.now());
+        self.part.report_deleted(topic, "stored");
+        // A detector's own transactions in this topic last as long as its commits.
+        let hold = HOLD + self.settings.detector.commit_interval;
+        let open = self.transactions.watch(topic, now, hold, ends_of.into_iter()).map(|places| {
+            let advice = "they are stored when it ends; `kafka-transactions.sh find-hanging` names its producer";
+            (ConditionSeverity::Degraded, format!("{places}; {advice}"))
+        });
+        self.part.set_condition(ConditionCode::OpenTransaction, open);
+        // An unavailable database has a report of its own.
+        let is_served = !self.is_away && self.given.is_none();
+        if !is_served {
+            self.delay = SinkDelay::default();
+        }
+        let slow = is_served.then(|| self.delay.watch(now, &self.positions, ends, lag)).flatten();
+        self.part.set_condition(ConditionCode::FallingBehind, slow);
     }
 }
 

@@ -90,6 +90,8 @@ struct DetectionContent {
     judged: String,
     learning: String,
     /// Empty if there are none.
+    /// Number of ignored records; empty if none.
+    ignored: String,
     excluded: String,
     rejected: String,
     refused: String,
@@ -192,6 +194,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, 
         judged: rough(sum(|row| row.judged).max(arrived.judged)),
         learning: rough(sum(|row| row.learning).max(arrived.learning)),
         excluded: if arrived.excluded > 0 { rough(arrived.excluded) } else { String::new() },
+        ignored: if arrived.ignored > 0 { rough(arrived.ignored) } else { String::new() },
         rejected: rough(sum(|row| row.rejected).max(arrived.rejected)),
         refused: match data.reports.refused {
             0 => String::new(),

@@ -157,7 +157,7 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
     let sql = "select detector_group, topic, partition, worker, state, committed, lag, event_time, series, \
                settings_hash, updated_at, extract(epoch from clock_timestamp() - updated_at)::float8, \
                high_watermark, judged, learning, rejected, arrived_at, \
-               extract(epoch from reported_at - updated_at)::float8, excluded \
+               extract(epoch from reported_at - updated_at)::float8, excluded, ignored \
                from detector_status order by detector_group, topic, partition";
     let line = |row| {
         Ok(StatusRow {
@@ -180,6 +180,7 @@ pub fn status(client: &mut impl GenericClient) -> Result<Vec<StatusRow>, Error> 
             arrived_at: get::<Option<OffsetDateTime>>(row, 16)?.map(Timestamp::from),
             ahead: get(row, 17)?,
             excluded: get(row, 18)?,
+            ignored: get(row, 19)?,
         })
     };
     client.query(sql, &[])?.iter().map(line).collect()

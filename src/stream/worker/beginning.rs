@@ -43,6 +43,8 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 Err(Fault::new(Remedy::Stop, format_args!("{place}: {why}. {remedy}")))
             }
             CommittedOffset::At(Progress { offset, counts }) if offset < first => {
+                let lost = self.session.component.note_deleted(partition, offset..first);
+                self.session.meter.lost_records.add("unjudged", lost);
                 tracing::error!(
                     topic,
                     partition,

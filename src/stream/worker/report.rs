@@ -44,6 +44,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
             &self.committing.committed,
             &self.session.component,
         );
+        self.session.component.report_deleted(&self.session.settings.topics.raw_events, "judged");
         self.report_same_times();
         self.count_evictions();
     }

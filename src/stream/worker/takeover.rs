@@ -9,6 +9,7 @@ use super::beginning::FoundPartition;
 use super::replay::PartitionReplay;
 use super::restore::{HistoryStep, PartitionRestore, offsets, replay_gap};
 use super::restored::{RestoredWindows, open_windows};
+use crate::detect::DetectionSettings;
 use crate::fail;
 use crate::health::ComponentState;
 use crate::stream::client::{
@@ -158,7 +159,10 @@ impl<C: TransactionalClient> Worker<'_, C> {
                 "windows restored"
             );
             if missing > 0 {
-                let values = (table.len() * self.judging.detector.settings().policy.largest_window()) as u64;
+                let DetectionSettings { policy, max_series, .. } = self.judging.detector.settings();
+                let window = policy.largest_window() as u64;
+                // Series whose whole window is lost are not in the table; the missing records bound their values.
+                let values = (table.len() as u64 * window).max(missing.min(*max_series as u64 * window));
                 self.shortfalls.add(partition, missing, to.counts.sum(), values);
             }
             self.judging.detector.adopt(partition, table);

@@ -8,25 +8,20 @@ use super::Worker;
 use super::splits::Splits;
 use crate::health::{ConditionCode, ConditionSeverity, PartitionStatus};
 use crate::stream::client::{ForeignCommits, GroupAdministration, Positions};
+use crate::stream::open_transactions::{HOLD, OpenTransactions, listed};
 use crate::stream::progress::ProgressByPartition;
 
 /// Time between two evaluations of the conditions.
 const EVALUATE: Duration = Duration::from_secs(1);
-/// Time after which an open transaction is reported: the stable end does not move although there are records beyond it.
-const HOLD: Duration = Duration::from_secs(5);
 /// Time for which activity of another program is reported after it was last seen.
 const FOREIGN_KEPT: Duration = Duration::from_secs(3_600);
 /// Time after which a commit in a partition of another worker counts. A worker that takes the partition over commits
 /// within this time itself.
 const SETTLE: Duration = Duration::from_secs(15);
-/// Maximum number of partitions that one message names.
-const MOST_PLACES: usize = 3;
-
 /// Observations since the worker started.
 #[derive(Default)]
 pub(super) struct InputWatch {
-    /// Stable end of a partition with records beyond it, and the time since which it has not moved.
-    held: BTreeMap<i32, (i64, Duration)>,
+    transactions: OpenTransactions,
     /// Newest commits of this worker, also of partitions that were revoked.
     known: Positions,
     /// Partitions that were taken over at an offset that another program or a person had committed.
@@ -116,22 +111,10 @@ impl InputWatch {
         now: Duration,
         partitions: &BTreeMap<i32, PartitionStatus>,
     ) -> Option<String> {
-        let beyond = |status: &PartitionStatus| Some((status.end?, status.high?)).filter(|(end, high)| high > end);
-        self.held.retain(|partition, _| partitions.get(partition).and_then(beyond).is_some());
-        let mut places = Vec::new();
-        for (&partition, (end, high)) in partitions.iter().filter_map(|(p, status)| Some((p, beyond(status)?))) {
-            let (stood, since) = self.held.entry(partition).or_insert((end, now));
-            if *stood != end {
-                (*stood, *since) = (end, now);
-            } else if now.saturating_sub(*since) >= HOLD {
-                let count = high - end;
-                places.push(format!(
-                    "{topic} [{partition}]: an open transaction at offset {end} holds back {count} records"
-                ));
-            }
-        }
+        let ends = partitions.iter().filter_map(|(p, status)| Some((*p, (status.end?, status.high?))));
+        let places = self.transactions.watch(topic, now, HOLD, ends)?;
         let advice = "they are judged when it ends; `kafka-transactions.sh find-hanging` names its producer";
-        (!places.is_empty()).then(|| format!("{}; {advice}", listed(&places)))
+        Some(format!("{places}; {advice}"))
     }
 
     /// Returns the message about other programs in our group.
@@ -223,15 +206,6 @@ impl<C: GroupAdministration> Worker<'_, C> {
         let committed = &self.committing.committed;
         self.watch.note_foreign(self.session.client.now(), foreign, |partition| committed.contains_key(&partition));
     }
-}
-
-/// Returns the first few entries, and the number of all.
-fn listed(places: &[String]) -> String {
-    let mut text = places.iter().take(MOST_PLACES).cloned().collect::<Vec<_>>().join("; ");
-    if places.len() > MOST_PLACES {
-        text += &format!("; and {} more", places.len() - MOST_PLACES);
-    }
-    text
 }
 
 #[cfg(test)]
