@@ -66,6 +66,57 @@ fn refused(name: &str, file: &str, content: &[u8], settings: &[(&str, &str)]) ->
     (producer.exit(RUN).code(), producer.log())
 }
 
+#[test]
+fn the_rows_before_a_broken_end_are_delivered_and_reported() {
+    let rows = |count: i64| (0..count).map(|i| format!("d,{i}\n")).collect::<String>();
+    let head = "device_id,metric_value\n";
+    let quote = format!("{head}{}d,x\n\"d,1\n{}", rows(28), rows(5));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    std::io::Write::write_all(&mut packed, format!("{head}{}", rows(28)).as_bytes()).unwrap();
+    let mut cut = packed.finish().unwrap();
+    cut.truncate(cut.len() - 8);
+    let member = r#"{"device_id":"d","metric_value":1},"#;
+    for (name, file, content, says) in [
+        ("producer_open", "a.csv", quote.into_bytes(), "a.csv:31: a quote is opened"),
+        ("producer_cut", "a.csv.gz", cut, "is damaged or cut off"),
+        ("producer_half", "a.json", format!("[{}", member.repeat(28)).into_bytes(), "the file ends within the array"),
+    ] {
+        let case = case(name, 1);
+        let path = case.dir.path().join(file);
+        std::fs::write(&path, content).unwrap();
+        let file = ("PRODUCER__FILE", path.to_str().unwrap());
+        let mut producer = case.role("producer", &[("PRODUCER__SOURCE", "replay"), ("PRODUCER__SPEED", "0"), file]);
+        let (code, log) = (producer.exit(RUN).code(), producer.log());
+        assert_eq!(code, Some(65), "{log}");
+        assert!(log.contains(says) && log.contains("publishing ended delivered=28 failed=0 undelivered=0"), "{log}");
+        assert_eq!(log.contains("1 rows were not sent, the first in line 30"), name == "producer_open", "{log}");
+        assert_eq!(case.read(&case.raw()).len(), 28, "{log}");
+    }
+}
+
+#[test]
+fn a_table_without_a_device_and_columns_that_are_skipped_are_a_warning() {
+    let (_, log) = replay_at("0", "producer_wide", "oven.csv", b"timestamp,temp,hum\n100,1,n/a\n110,2,40\n");
+    let device = "has no column `device_id`: all its rows are the device `oven`; fields.device names another column";
+    let skipped = "is a metric: temp; columns without a number in the first row are skipped: hum";
+    assert!(log.contains(device) && log.matches(skipped).count() == 1, "{log}");
+    let whole = b"device_id,timestamp,temp,hum\na,100,1,40\n";
+    let (_, log) = replay_at("0", "producer_whole", "oven.csv", whole);
+    assert!(!log.contains("WARN"), "{log}");
+}
+
+#[test]
+fn a_pipe_without_a_writer_does_not_delay_a_stop() {
+    let case = case("producer_pipe", 1);
+    let pipe = case.dir.path().join("pipe.jsonl");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    let file = ("PRODUCER__FILE", pipe.to_str().unwrap());
+    let producer = case.role("producer", &[("PRODUCER__SOURCE", "replay"), file]);
+    wait_for("the start", RUN, || producer.log().contains("producer starts"));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(producer.terminate(RUN).success());
+}
+
 /// The parts of a record that a consumer sees, without its time of arrival.
 type Seen = (i32, i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(String, Option<Vec<u8>>)>);
 
@@ -219,7 +270,9 @@ fn a_file_that_cannot_be_read_as_events_ends_the_replay_with_an_error() {
     for (name, file, text, settings, says) in [
         ("producer_empty", "a.jsonl", String::new(), &[][..], "a.jsonl has no record"),
         ("producer_column", "a.csv", rows.clone(), &renamed, "no column `host`"),
-        ("producer_quote", "a.csv", rows + "\"2\n3\n", &[], "a.csv:3: a quote is opened"),
+        ("producer_quote", "a.csv", rows.clone() + "\"2\n3\n", &[], "a.csv:3: a quote is opened"),
+        ("producer_ignored", "a.csv", rows.clone(), &[("FIELDS__IGNORE", "metric_value")], "none of the 1 rows"),
+        ("producer_blank", "a.csv", "timestamp,temp\n100,\n110,\n".into(), &[], "none of the 2 rows"),
         ("producer_none", "a.csv", format!("metric_value\n{}", "x\n".repeat(500)), &[], "none of the 500 rows"),
     ] {
         let (code, log) = refused(name, file, text.as_bytes(), settings);

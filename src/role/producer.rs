@@ -83,6 +83,12 @@ impl Publishing {
             self.update();
             self.stop.wait(NAP);
         }
+        // What was sent before an error of the source is delivered all the same.
+        let ended = self.send_all(source.as_mut(), began);
+        self.finish(ended)
+    }
+
+    fn send_all(&mut self, source: &mut dyn EventSource, began: Monotonic) -> Result<()> {
         while !self.stop.is_requested() {
             match source.next(began.elapsed())? {
                 SourceStep::Event(sample) => self.send(&sample)?,
@@ -97,7 +103,7 @@ impl Publishing {
                 self.update();
             }
         }
-        self.finish()
+        Ok(())
     }
 
     /// Waits for space without a limit: an outage delays events, but loses none.
@@ -128,15 +134,18 @@ impl Publishing {
         }
     }
 
-    fn finish(mut self) -> Result<()> {
+    /// Delivers the queued events: after an error of the source, or a stop, within the drain timeout.
+    fn finish(mut self, ended: Result<()>) -> Result<()> {
+        let began = Monotonic::now();
         let left = if self.stop.is_requested() {
             self.unsent + self.publisher.finish(self.drain)
         } else {
-            // The source has ended: deliver everything, however long it takes, unless a stop is requested.
+            // The file or the count has ended: deliver everything, however long it takes, unless a stop is requested.
             loop {
                 let left = self.publisher.finish(Duration::from_millis(500));
                 self.update();
-                if left == 0 || self.stop.is_requested() {
+                let is_over = ended.is_err() && began.elapsed() >= self.drain;
+                if left == 0 || is_over || self.stop.is_requested() {
                     break left;
                 }
             }
@@ -144,6 +153,7 @@ impl Publishing {
         self.update();
         let (delivered, failed, _) = self.publisher.counts();
         tracing::info!(delivered, failed, undelivered = left, "publishing ended");
+        ended?;
         if left + failed > 0 {
             return Err(Error::unavailable(format_args!(
                 "{left} events were not delivered in time and {failed} were refused; {delivered} were delivered"

@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 pub(crate) use batch::{BatchRow, LineCount, MAX_RECORD, RecordBatch, SkippedLines};
 pub(crate) use reading::FileReading;
-pub(crate) use wide::WideColumns;
 
 use crate::config::resolved::FileFormat;
 use crate::error::Result;

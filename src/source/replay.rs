@@ -2,6 +2,7 @@
 //! sent byte for byte, even if invalid: the detector rejects them. Rows of a table become JSON.
 
 use std::collections::VecDeque;
+use std::os::unix::fs::FileTypeExt;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::{EventSource, SourceEvent, SourceStep, Writer};
 use crate::config::resolved::ProducerSettings;
 use crate::error::{Error, Result};
 use crate::event::{Decoded, Event, Fields, Parser, Timestamp};
+use crate::foreign;
 
 /// Number of records per batch.
 const BATCH: usize = 1024;
@@ -27,6 +29,8 @@ pub(crate) struct ReplaySource {
     /// Number of records of the batch that were taken.
     taken: usize,
     path: String,
+    /// Path of the device, for messages.
+    device: String,
     writer: Writer,
     pace: Pace,
     left: u64,
@@ -41,6 +45,10 @@ pub(crate) struct ReplaySource {
 struct ReplayReport {
     records: u64,
     reasons: ReasonCounts,
+    /// Rows of a table of which something was sent.
+    sent: u64,
+    /// Rows of a table without a value, or that the settings ignore.
+    ignored: LineCount,
     /// Rows whose valid values only were sent.
     partial: LineCount,
     passed: SkippedLines,
@@ -48,7 +56,7 @@ struct ReplayReport {
     newest: Option<Timestamp>,
     /// Number of events whose time is before that of an earlier event.
     backwards: u64,
-    has_ended: bool,
+    is_logged: bool,
 }
 
 impl ReplaySource {
@@ -62,6 +70,7 @@ impl ReplaySource {
             batch: None,
             taken: 0,
             path: settings.file.clone(),
+            device: fields.device.clone(),
             writer: Writer::new(fields),
             pace: Pace::new(settings.speed, settings.max_pause),
             left: if settings.count == 0 { u64::MAX } else { settings.count },
@@ -69,6 +78,26 @@ impl ReplaySource {
             more: VecDeque::new(),
             report: ReplayReport::default(),
         })
+    }
+
+    /// Takes the next records. Logs once what the header line says about a table.
+    fn take(&mut self, batch: RecordBatch) {
+        if self.batch.is_none() {
+            let (path, reading) = (&self.path, batch.reading());
+            if let Some(device) = reading.only_device() {
+                tracing::warn!(
+                    "{path} has no column `{}`: all its rows are the device `{}`; fields.device names another column",
+                    foreign::name(&self.device),
+                    foreign::name(device)
+                );
+            }
+            if let Some(wide) = reading.wide() {
+                let text = wide.described(path);
+                if wide.skipped().is_empty() { tracing::info!("{text}") } else { tracing::warn!("{text}") }
+            }
+        }
+        self.report.passed.join(batch.passed);
+        (self.batch, self.taken) = (Some(batch), 0);
     }
 
     /// Returns when the next record is due after the start, and the record; `None` for a row that is not an event. The
@@ -85,6 +114,9 @@ impl ReplaySource {
             let path = &self.path;
             tracing::warn!("{path}:{}: the row is not sent: {rejection}; more of these are counted", row.line);
         }
+        if is_table && decoded.as_ref().is_ok_and(Decoded::is_empty) {
+            self.report.ignored.add(row.line);
+        }
         let events = decoded.unwrap_or(Decoded::Ignored);
         if is_table && events.partial().is_some() {
             self.report.partial.add(row.line);
@@ -98,6 +130,7 @@ impl ReplaySource {
         }
         // A row that the settings ignore is not sent.
         let due = self.due(Some(events.first()?), row.line);
+        self.report.sent += 1;
         for (_, event) in events.events() {
             let metric = event.metric_name.as_deref();
             let value = self.writer.event(&event.device_id, metric, event.metric_value, event.timestamp);
@@ -127,12 +160,12 @@ impl ReplaySource {
         due
     }
 
-    /// Logs the skipped records once, at the end of the file.
-    fn end(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.report.has_ended, true) {
-            return Ok(());
+    /// Logs the records that were not sent, once: at the end of the file, of the count, or before an error.
+    fn log_summary(&mut self) {
+        if std::mem::replace(&mut self.report.is_logged, true) {
+            return;
         }
-        let ReplayReport { records, reasons, partial, passed, jumps, backwards, .. } = &self.report;
+        let ReplayReport { reasons, ignored, partial, passed, jumps, backwards, .. } = &self.report;
         let path = &self.path;
         for reason in reasons.all() {
             let (count, first) = (reason.seen.count, reason.seen.first);
@@ -140,6 +173,7 @@ impl ReplaySource {
         }
         for (seen, what) in [
             (reasons.others(), "rows were not sent for other reasons"),
+            (*ignored, "rows have no value or match fields.ignore, and were not sent"),
             (*partial, "rows have invalid values, which were not sent"),
             (passed.comments, "comments were skipped"),
             (passed.headers, "more header lines were skipped"),
@@ -156,9 +190,16 @@ impl ReplaySource {
                 "{path}: {backwards} events have an earlier time than one before them; they were sent in the file's order"
             );
         }
-        match (records, reasons.count()) {
-            (0, _) => Err(Error::data(format_args!("{path} has no record; nothing was sent"))),
-            (all, rejected) if *all == rejected => {
+    }
+
+    /// Returns an error if the file ends and nothing of it was sent.
+    fn end(&self) -> Result<()> {
+        let (path, ReplayReport { records, sent, .. }) = (&self.path, &self.report);
+        let is_table = self.batch.as_ref().is_some_and(|batch| batch.reading().is_table());
+        match records {
+            0 => Err(Error::data(format_args!("{path} has no record; nothing was sent"))),
+            // Other records are sent unchanged.
+            all if is_table && *sent == 0 => {
                 Err(Error::data(format_args!("none of the {all} rows of {path} is an event; nothing was sent")))
             }
             _ => Ok(()),
@@ -185,8 +226,9 @@ fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<
         let (fields, parser) = (&fields, &parser);
         open(path, &FileOptions { format, delimiter: None, decimal_comma, wide, fields, parser, named })
     };
-    // Errors of a file are reported at the start. Opening a pipe waits for its first bytes.
-    let opened = if path == "-" { None } else { Some(begin(&path)?) };
+    // Errors of a file are reported at the start. Opening a pipe waits for its writer and its first bytes.
+    let is_pipe = path == "-" || std::fs::metadata(&path).is_ok_and(|about| about.file_type().is_fifo());
+    let opened = if is_pipe { None } else { Some(begin(&path)?) };
     let body = move || match opened.map_or_else(|| begin(&path), Ok) {
         Ok(records) => send(records, &sender),
         // If the receiver is gone, the error has no reader.
@@ -218,6 +260,7 @@ impl EventSource for ReplaySource {
     fn next(&mut self, elapsed: Duration) -> Result<SourceStep> {
         while self.waiting.is_none() {
             if self.left == 0 {
+                self.log_summary();
                 return Ok(SourceStep::End);
             }
             if let Some(next) = self.more.pop_front() {
@@ -231,13 +274,14 @@ impl EventSource for ReplaySource {
                 continue;
             }
             match self.batches.try_recv() {
-                Ok(batch) => {
-                    let batch = batch?;
-                    self.report.passed.join(batch.passed);
-                    (self.batch, self.taken) = (Some(batch), 0);
+                Ok(Ok(batch)) => self.take(batch),
+                Ok(Err(error)) => {
+                    self.log_summary();
+                    return Err(error);
                 }
                 Err(TryRecvError::Empty) => return Ok(SourceStep::Wait(PATIENCE)),
                 Err(TryRecvError::Disconnected) => {
+                    self.log_summary();
                     self.end()?;
                     return Ok(SourceStep::End);
                 }

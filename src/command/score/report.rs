@@ -7,7 +7,7 @@ use crate::command::output;
 use crate::error::{Error, Result};
 use crate::event::RejectClass;
 use crate::foreign;
-use crate::source::file::{FileReading, LineCount, RecordBatch, SkippedLines, WideColumns};
+use crate::source::file::{FileReading, LineCount, RecordBatch, SkippedLines};
 use crate::source::reasons::ReasonCounts;
 
 /// Collects the report while the file is judged.
@@ -58,7 +58,7 @@ impl<'a> ScoreReport<'a> {
         self.unseen.retain(|path| !has(path));
         if self.there.is_empty() {
             self.is_table = reading.is_table();
-            self.wide = reading.wide().map(|wide| described(&self.file, wide));
+            self.wide = reading.wide().map(|wide| wide.described(&self.file));
             self.only_device = reading.only_device().map(str::to_owned);
             self.there = match reading.columns() {
                 [] => fields::of(batch),
@@ -203,18 +203,4 @@ impl<'a> ScoreReport<'a> {
             output::note(format_args!("warning: {}:{}: {} {what}", self.file, seen.first, seen.count));
         }
     }
-}
-
-/// Says which columns of a wide table are judged.
-fn described(file: &str, wide: &WideColumns) -> String {
-    const MOST: usize = 10;
-    let mut names = wide.names().take(MOST).collect::<Vec<_>>().join(", ");
-    if wide.count() > MOST {
-        names += &format!(" and {} more", wide.count() - MOST);
-    }
-    let skipped = match wide.skipped() {
-        [] => String::new(),
-        skipped => format!("; columns without a number in the first row are skipped: {}", skipped.join(", ")),
-    };
-    format!("{file}: each of these columns is a metric: {names}{skipped}")
 }

@@ -40,8 +40,22 @@ impl WideColumns {
         wide
     }
 
+    /// Says which columns are metrics, and which are skipped.
+    pub(crate) fn described(&self, file: &str) -> String {
+        const MOST: usize = 10;
+        let mut names = self.names().take(MOST).collect::<Vec<_>>().join(", ");
+        if self.count() > MOST {
+            names += &format!(" and {} more", self.count() - MOST);
+        }
+        let skipped = match self.skipped() {
+            [] => String::new(),
+            skipped => format!("; columns without a number in the first row are skipped: {}", skipped.join(", ")),
+        };
+        format!("{file}: each of these columns is a metric: {names}{skipped}")
+    }
+
     /// Returns the escaped names of the metrics.
-    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+    fn names(&self) -> impl Iterator<Item = String> {
         self.metrics.iter().map(|(_, name)| foreign::name(name).to_string())
     }
 
