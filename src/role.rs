@@ -190,9 +190,7 @@ pub fn run(role: Role, loaded: &Loaded, places: &SettingFiles) -> Result<()> {
     let log = logging::start(&settings.log, role.name())?;
     let signals = signals::listen(SecondSignal::Ends)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "{} starts", role.name());
-    for notice in &loaded.notices {
-        tracing::warn!("{notice}");
-    }
+    log_notices(loaded);
     for doubt in doubts {
         tracing::warn!("{}: {}", doubt.what, doubt.text);
     }
@@ -268,6 +266,11 @@ fn endpoint(supervisor: &mut Supervisor, process: ProcessRole, address: SocketAd
     supervisor.serve("endpoint", bound, Arc::new(handler), drain)
 }
 
+/// Logs the files that exist and are not used.
+fn log_notices(loaded: &Loaded) {
+    loaded.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+}
+
 /// Logs each line of a report as one line; any other error as one line.
 fn log_lines(error: &Error) {
     match error.is_report {
@@ -285,6 +288,7 @@ fn reload(loaded: &Loaded, places: &SettingFiles, log: &logging::LevelHandle) {
         }
         Ok(new) => {
             log.set_level(&new.settings.log.level);
+            log_notices(&new);
             let waiting = loaded.changed(&new).into_iter().filter(|path| path != "log.level").collect::<Vec<_>>();
             if waiting.is_empty() {
                 tracing::info!("settings reloaded");

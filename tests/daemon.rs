@@ -144,8 +144,10 @@ fn a_reload_applies_a_new_level_keeps_the_old_settings_when_the_new_are_wrong_an
     assert!(log.contains("settings not reloaded") && log.contains("dashboard.toml:2:9"), "{log}");
     assert_eq!(get(port, "/healthz-of-pages").unwrap().0, 404, "it still serves");
 
+    std::fs::write(case.dir.path().join("site.toml"), "").unwrap();
     let log = reload("[log]\nlevel = \"info\"\n");
     assert!(log.contains("INFO settings reloaded"), "the new level is not in force:\n{log}");
+    assert!(log.contains("WARN") && log.contains("site.toml is not read"), "{log}");
 
     let log = reload("[log]\nlevel = \"info\"\n[dashboard]\nrefresh = \"9s\"\n");
     assert!(log.contains("these take effect after a restart: dashboard.refresh"), "{log}");

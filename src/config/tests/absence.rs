@@ -88,13 +88,23 @@ fn a_byte_order_mark_is_skipped_and_files_that_are_not_read_are_named() {
             ("conf.d/50.toml", "\u{feff}[detector]\r\nwindow = 50\r\n"),
             ("conf.d/60.conf", "[detector]\nwindow = 60\n"),
             ("conf.d/.#70.toml", "nonsense of an editor"),
+            ("site.toml", "[detector]\nwindow = 70\n"),
+            ("Common.toml", "[detector]\nwindow = 80\n"),
+            ("common.TOML", "[detector]\nwindow = 90\n"),
+            ("config.d/10.toml", "[detector]\nwindow = 90\n"),
+            ("producer.toml", ""),
+            ("tls/users", ""),
+            (".common.toml.swp", ""),
         ],
         &[],
     );
     let loaded = load(&places).unwrap();
     assert_eq!(loaded.settings.detector.window, 50);
-    assert_eq!(loaded.notices.len(), 2, "{:?}", loaded.notices);
-    assert!(loaded.notices.iter().any(|notice| notice.contains("60.conf is not read")), "{:?}", loaded.notices);
+    assert_eq!(loaded.notices.len(), 6, "{:?}", loaded.notices);
+    for name in ["60.conf", "site.toml", "Common.toml", "common.TOML", "config.d"] {
+        let says = format!("{name} is not read");
+        assert!(loaded.notices.iter().any(|notice| notice.contains(&says)), "{:?}", loaded.notices);
+    }
 }
 
 #[test]
