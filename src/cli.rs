@@ -276,7 +276,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
             role::run(role, &loaded, &places)
         }
         (None, Some(Command::Check(check))) => {
-            let places = places(cli.config.clone(), check.role.map(Role::file))?;
+            // The limits of a series are those of the detector.
+            let of_series = check.series.as_ref().map(|_| ShippedFile::Detector);
+            let places = places(cli.config.clone(), check.role.map(Role::file).or(of_series))?;
             command::check::run(&check, &places)
         }
         (None, Some(Command::Score(score))) => command::score::run(&score),

@@ -102,6 +102,9 @@ const KEY: &str = "DASHBOARD__TLS_KEY";
 const PROTOCOL: (&str, &str) = ("KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl");
 const KAFKA_CA: &str = "KAFKA__PROPERTIES__SSL_CA_LOCATION";
 const KAFKA_CERTIFICATE: &str = "KAFKA__PROPERTIES__SSL_CERTIFICATE_LOCATION";
+const KAFKA_CRL: &str = "KAFKA__PROPERTIES__SSL_CRL_LOCATION";
+const KAFKA_ENGINE: &str = "KAFKA__PROPERTIES__SSL_ENGINE_LOCATION";
+const TOKEN_CA: &str = "KAFKA__PROPERTIES__HTTPS_CA_LOCATION";
 const KAFKA_KEY: &str = "KAFKA__PROPERTIES__SSL_KEY_LOCATION";
 
 #[test]
@@ -125,6 +128,11 @@ fn the_check_fails_with_the_same_message_as_a_start() {
         ),
         ("detector", &[PROTOCOL, (KAFKA_CERTIFICATE, "cert.pem"), (KAFKA_KEY, "locked.pem")], "ssl.key.password"),
         ("detector", &[PROTOCOL, (KAFKA_CERTIFICATE, "cert.pem")], "has no key"),
+        ("detector", &[PROTOCOL, (KAFKA_CRL, "gone.pem")], "No such file"),
+        ("detector", &[PROTOCOL, (KAFKA_CRL, "cert.pem")], "no list of revoked certificates"),
+        ("producer", &[PROTOCOL, (KAFKA_ENGINE, "/nowhere/engine.so")], "No such file"),
+        ("producer", &[(TOKEN_CA, "gone.pem")], "No such file"),
+        ("producer", &[PROTOCOL, (TOKEN_CA, "cert.der")], "it is a certificate in DER"),
     ] {
         let check = Ended::of(&mut files.command(&["check", "--role", role], settings));
         let start = Ended::of(&mut files.command(&["--role", role], settings));
@@ -336,6 +344,33 @@ fn a_role_that_is_not_configured_reports_at_once_what_it_needs() {
 }
 
 #[test]
+fn a_check_without_a_role_reads_the_files_of_all_roles() {
+    let files = Files::new();
+    files.write("dashboard.toml", b"[dashboard]\nusers = \"/etc/anomaly/tls/users\"\n");
+    let check = || Ended::of(&mut files.command(&["check"], &[]));
+    let valid = check();
+    assert_eq!(valid.code, Some(0), "{}{}", valid.out, valid.err);
+    let note = "dashboard.toml sets dashboard.users, which only its role uses: `anomaly check --role dashboard`";
+    assert!(valid.err.contains(note), "{}", valid.err);
+    files.write("detector.toml", b"[detector]\nwindwo = 7\n");
+    files.write("producer.toml", b"[producer]\nrat = 7\n");
+    let wrong = check();
+    assert_eq!(wrong.code, Some(78), "{}{}", wrong.out, wrong.err);
+    for says in ["unknown key `detector.windwo`", "detector.toml:2:1", "unknown key `producer.rat`"] {
+        assert!(wrong.err.contains(says), "{}", wrong.err);
+    }
+}
+
+#[test]
+fn a_directory_is_no_file_to_replay() {
+    let files = Files::new();
+    let settings = [("PRODUCER__SOURCE", "replay"), ("PRODUCER__FILE", "/etc")];
+    let check = Ended::of(&mut files.command(&["check", "--role", "producer"], &settings));
+    assert_eq!(check.code, Some(69), "{}{}", check.out, check.err);
+    assert!(check.out.contains("FAILED  producer.file: cannot read /etc: Is a directory"), "{}", check.out);
+}
+
+#[test]
 fn a_variable_that_is_not_utf_8_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = program(&["check", "--config", dir.path().to_str().unwrap()]);
@@ -369,8 +404,10 @@ fn a_named_pipe_where_a_file_belongs_is_refused_at_once_by_every_command_that_wo
         let said = ended.out + &ended.err;
         assert!(said.contains("a named pipe, not a regular file"), "{arguments:?}: {said}");
     };
+    let revoked = ("ANOMALY__KAFKA__PROPERTIES__SSL_CRL_LOCATION", pipe.as_str());
     for command in [&["topics"][..], &["dlq", "list"], &["check"], &["--role", "producer"]] {
         refused(78, command, &[tls, authority]);
+        refused(78, command, &[tls, revoked]);
     }
     refused(78, &["check", "--role", "dashboard"], &[users]);
     refused(78, &["--role", "dashboard"], &[users]);
@@ -514,5 +551,5 @@ fn a_database_that_is_not_utf_8_fails_the_check_with_the_remedy() {
     let (code, out) = connect(&case);
     admin.batch_execute(&format!("drop database {} with (force)", case.name)).unwrap();
     assert_eq!(code, Some(69), "{out}");
-    assert!(out.contains("FAILED  encoding: the database is in LATIN1"), "{out}");
+    assert!(out.contains("FAILED  encoding: the database's encoding is LATIN1"), "{out}");
 }

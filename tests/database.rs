@@ -149,9 +149,24 @@ fn a_refusal_of_the_database_is_not_called_an_outage_and_has_sqlstate_and_remedy
     };
     case.set("POSTGRES__USER", &own);
     refused(&case, &["28P01: password authentication failed", "/etc/anomaly/credentials/postgres.password"]);
+    case.set("MIGRATE__USER", &own);
+    case.set("MIGRATE__PASSWORD", "wrong");
+    let text = said(&case, &["migrate"]);
+    let remedy = "Correct migrate.user and the password in /etc/anomaly/credentials/migrate.password";
+    assert!(text.contains("28P01: ") && text.contains(remedy) && !text.contains("postgres.password"), "{text}");
+    case.env.retain(|(name, _)| !name.starts_with("ANOMALY__MIGRATE__"));
     case.set("POSTGRES__USER", &role);
     refused(&case, &["53300: too many connections", "Raise max_connections or the connection limit"]);
-    admin.batch_execute(&format!("alter role {role} nologin connection limit -1")).unwrap();
+    // A role without the right to create tables.
+    admin.batch_execute(&format!("alter role {role} connection limit -1; create schema {role}")).unwrap();
+    admin.batch_execute(&format!("grant usage on schema {role} to {role}")).unwrap();
+    case.set("POSTGRES__SCHEMA", &role);
+    let text = said(&case, &["migrate"]);
+    let remedy = format!("grant create on schema {role} to {role}");
+    assert!(text.contains("42501: permission denied for schema") && text.contains(&remedy), "{text}");
+    case.set("POSTGRES__SCHEMA", case.name.clone());
+    admin.batch_execute(&format!("drop schema {role}")).unwrap();
+    admin.batch_execute(&format!("alter role {role} nologin")).unwrap();
     refused(&case, &["28000: role", "is not permitted to log in", "alter role"]);
     admin.batch_execute(&format!("drop role {role}")).unwrap();
     case.set("POSTGRES__USER", &own);

@@ -9,10 +9,11 @@ use std::path::Path;
 use super::output;
 use crate::config::account::{self, Account};
 use crate::config::schema::ShippedFile;
-use crate::config::{self, SettingFiles, Settings};
+use crate::config::{self, Loaded, SettingFiles, Settings};
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 use crate::finding::{Finding, Grade};
+use crate::foreign;
 use crate::role::{Role, dashboard, files};
 use crate::store;
 
@@ -51,7 +52,8 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
         crate::role::configured(role, loaded, places)?;
         return output::line(format_args!("anomaly-{} is configured", role.name()));
     }
-    loaded.notices.iter().for_each(|notice| output::note(format_args!("note: {notice}")));
+    let other_files = if places.file.is_none() { of_roles(loaded, places, account.as_ref())? } else { Vec::new() };
+    loaded.notices.iter().chain(&other_files).for_each(|notice| output::note(format_args!("note: {notice}")));
     if let Some(account) = &account {
         output::note(format_args!("note: files were read as user {}, credentials as root", account.name));
     }
@@ -79,6 +81,36 @@ pub fn run(check: &CheckCommand, places: &SettingFiles) -> Result<()> {
         }
     }
     report.result()
+}
+
+/// Reads the file of each role. Returns a sentence for each that changes settings, which are not printed.
+///
+/// # Errors
+/// 78 with the problems of all these files.
+fn of_roles(loaded: &Loaded, places: &SettingFiles, account: Option<&Account>) -> Result<Vec<String>> {
+    let (mut notes, mut errors) = (Vec::new(), Vec::<Error>::new());
+    for role in [Role::Producer, Role::Detector, Role::Dashboard] {
+        let file = role.file();
+        match config::load_as(&SettingFiles { file: Some(file), ..places.clone() }, account) {
+            Ok(with) => {
+                let changed = loaded.changed(&with);
+                if !changed.is_empty() {
+                    notes.push(format!(
+                        "{} sets {}, which only its role uses: `anomaly check --role {}` checks and prints them",
+                        foreign::path(&places.dir.join(file.name())),
+                        changed.join(", "),
+                        role.name()
+                    ));
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    let messages = errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join("\n\n");
+    match errors.pop() {
+        Some(error) => Err(read_as(Error { message: messages, ..error }, account)),
+        None => Ok(notes),
+    }
 }
 
 /// Returns the user that reads the files: the given one. Without it, root reads as the services' user, if that exists.
@@ -160,7 +192,7 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, report: &mut Che
         Err(e) => return report.tried("PostgreSQL", Err(format!("{place}: {e}"))),
     };
     report.tried("PostgreSQL", Ok(place));
-    report.tried("encoding", encoding(&mut client));
+    report.tried("encoding", store::migrate::encoding(&mut client).unwrap_or_else(|e| Err(e.to_string())));
     let schema = match store::migrate::state(&mut client) {
         Err(e) => Err(e.to_string()),
         Ok(state) => state.problem().map_or_else(|| Ok(format!("version {}", store::migrate::wanted())), Err),
@@ -188,18 +220,7 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, report: &mut Che
     report.tried("clock", clock);
     if let (true, Some(reviewer)) = (has_tables && file != Some(ShippedFile::Detector), dashboard::reviewer(settings)) {
         let added = store::connect(&reviewer).and_then(|mut client| Ok(store::query::try_review(&mut client)?));
-        report.tried("reviews", added.map(|()| format!("{} may add them", reviewer.user)).map_err(|e| e.to_string()));
-    }
-}
-
-/// Checks that the database uses UTF-8, because names of devices may contain any Unicode character.
-fn encoding(client: &mut postgres::Client) -> Result<String, String> {
-    let row = client.query_one("show server_encoding", &[]).map_err(|e| store::explain(&e))?;
-    match row.get::<_, String>(0).as_str() {
-        "UTF8" => Ok("UTF8".into()),
-        other => Err(format!(
-            "the database is in {other}, which has no place for many characters: anomalies that have them are refused. \
-             Create it again: create database NAME encoding 'UTF8' template template0"
-        )),
+        let added = added.map_err(|e| e.for_section("reviews").to_string());
+        report.tried("reviews", added.map(|()| format!("{} may add them", reviewer.user)));
     }
 }

@@ -12,16 +12,17 @@ use crate::store::{self, migrate::SchemaState};
 /// 69 if the database is unavailable or refuses.
 pub fn run(settings: &Settings) -> Result<()> {
     let mut postgres = settings.postgres.clone();
+    let section = if settings.migrate.user.is_empty() { "postgres" } else { "migrate" };
     if !settings.migrate.user.is_empty() {
         postgres.user.clone_from(&settings.migrate.user);
         postgres.password.clone_from(&settings.migrate.password);
     }
-    let mut client = store::connect(&postgres).map_err(|e| unreachable(&postgres, &e))?;
+    let mut client = store::connect(&postgres).map_err(|e| unreachable(&postgres, &e.for_section(section)))?;
     let state = store::migrate::state(&mut client).map_err(|e| unreachable(&postgres, &e))?;
-    match store::migrate::unsuitable_encoding(&mut client).map_err(|e| unreachable(&postgres, &e))? {
-        Some(why) if state == SchemaState::Missing => return Err(Error::config(why)),
-        Some(why) => output::note(format_args!("warning: {why}")),
-        None => {}
+    match store::migrate::encoding(&mut client).map_err(|e| unreachable(&postgres, &e))? {
+        Err(why) if state == SchemaState::Missing => return Err(Error::config(why)),
+        Err(why) => output::note(format_args!("warning: {why}")),
+        Ok(_) => {}
     }
     if state == SchemaState::PreRelease {
         output::note("These commands export the tables, drop them and create the new ones:");

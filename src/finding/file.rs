@@ -53,13 +53,25 @@ pub(crate) fn read_certificates(path: &Path) -> io::Result<Vec<u8>> {
 /// Verifies that a file of input can be opened, without waiting for the writer of a named pipe.
 ///
 /// # Errors
-/// When it cannot be opened.
+/// When it cannot be opened, and when it is a directory.
 pub(crate) fn opens(path: &Path) -> io::Result<()> {
-    match std::fs::metadata(path)?.file_type().is_fifo() {
+    let kind = std::fs::metadata(path)?.file_type();
+    match () {
         // A writer that waits for its reader would take this one for its reader.
-        true => Ok(()),
-        false => open(path).map(drop),
+        () if kind.is_fifo() => Ok(()),
+        // Opening a directory succeeds, but reading it fails.
+        () if kind.is_dir() => Err(Errno::ISDIR.into()),
+        () => open(path).map(drop),
     }
+}
+
+/// Verifies that a regular file of any size can be opened.
+///
+/// # Errors
+/// When it cannot be opened, or is not a regular file.
+pub(crate) fn opens_regular(path: &Path) -> io::Result<()> {
+    is_empty_device(&std::fs::metadata(path)?)?;
+    open(path).map(drop)
 }
 
 fn read_at_most(path: &Path, largest: u64) -> io::Result<Vec<u8>> {
@@ -138,6 +150,8 @@ mod tests {
         assert!(why(&at("socket")).contains("a socket, not a regular file"));
         assert!(why(&at("zero")).contains("a device, not a regular file"));
         assert_eq!(read(dir.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(opens(dir.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(opens_regular(&at("pipe")).unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(read(&at("null")).unwrap(), b"");
         for name in ["fifo", "socket", "zero", "null"] {
             assert!(is_replaceable(&at(name)).is_err_and(|e| e.to_string().contains("not a regular file")), "{name}");

@@ -58,6 +58,19 @@ impl DatabaseError {
         }
     }
 
+    /// Names the user and the password of another section than `[postgres]` in the remedy, such as those of `[migrate]`.
+    pub fn for_section(self, section: &str) -> DatabaseError {
+        match self {
+            DatabaseError::Refused(Refusal { state, message, remedy, constraint }) => {
+                let remedy = ["user", "password"].iter().fold(remedy, |remedy, key| {
+                    remedy.replace(&format!("postgres.{key}"), &format!("{section}.{key}"))
+                });
+                DatabaseError::Refused(Refusal { state, message, remedy, constraint })
+            }
+            other => other,
+        }
+    }
+
     /// Returns who failed and, if a person must act, how.
     pub fn sentence(&self) -> String {
         match self {
@@ -94,10 +107,17 @@ impl From<postgres::Error> for DatabaseError {
     /// Classifies the error by SQLSTATE if the server answered. Otherwise a broken connection is unavailability.
     /// Anything else, such as an untrusted certificate or a missing password, is a refusal.
     fn from(error: postgres::Error) -> Self {
-        let message = explain(&error);
+        DatabaseError::of(&error)
+    }
+}
+
+impl DatabaseError {
+    /// Classifies the error as the conversion does.
+    pub fn of(error: &postgres::Error) -> Self {
+        let message = explain(error);
         let Some(answer) = error.as_db_error() else {
-            return match connection_error(&error) {
-                _ if is_alert(&error) => DatabaseError::unusable(message, ALERT),
+            return match connection_error(error) {
+                _ if is_alert(error) => DatabaseError::unusable(message, ALERT),
                 Some(std::io::ErrorKind::PermissionDenied) => DatabaseError::unusable(message, STANDBY),
                 Some(_) => DatabaseError::Unavailable(Unavailable::postgresql(message)),
                 None if error.is_closed() => DatabaseError::Unavailable(Unavailable::postgresql(message)),

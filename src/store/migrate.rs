@@ -90,7 +90,7 @@ pub fn state(client: &mut Client) -> Result<SchemaState, DatabaseError> {
 /// # Errors
 /// 69 with the database's reason. 78 if the schema is newer than this program or older than the first release.
 pub fn migrate(client: &mut Client, settings: &PostgresSettings) -> Result<Vec<String>> {
-    let failed = |e: postgres::Error| Error::unavailable(format_args!("cannot migrate: {}", explain(&e)));
+    let failed = |e: postgres::Error| refused(&e, settings);
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).map_err(failed)?;
     // `create schema if not exists` needs the privilege to create even if the schema exists.
     let is_missing = "select $1 <> '' and to_regnamespace($1) is null";
@@ -112,8 +112,29 @@ pub fn migrate(client: &mut Client, settings: &PostgresSettings) -> Result<Vec<S
     }
     let report = Runner::new(&migrations()).set_abort_missing(false).run(client);
     client.execute("select pg_advisory_unlock($1)", &[&LOCK]).map_err(failed)?;
-    let report = report.map_err(|e| Error::unavailable(format_args!("cannot migrate: {e}")))?;
+    let report =
+        report.map_err(|e| match std::error::Error::source(&e).and_then(<dyn std::error::Error>::downcast_ref) {
+            // The runner's own text lacks the server's message.
+            Some(cause) => refused(cause, settings),
+            None => Error::unavailable(format_args!("cannot migrate: {e}")),
+        })?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// Creates the error of a migration, with SQLSTATE and remedy.
+fn refused(error: &postgres::Error, settings: &PostgresSettings) -> Error {
+    let mut error = DatabaseError::of(error);
+    if let DatabaseError::Refused(refusal) = &mut error
+        && refusal.state == "42501"
+    {
+        let (user, dbname) = (&settings.user, &settings.dbname);
+        let schema = if settings.schema.is_empty() { "public" } else { &settings.schema };
+        refusal.remedy = format!(
+            "Role {user} must own the tables and may create them: grant create on schema {schema} to {user} (where the \
+             schema does not exist: grant create on database {dbname} to {user}), or name another role in migrate.user"
+        );
+    }
+    Error::unavailable(format_args!("cannot migrate: {error}"))
 }
 
 /// Grants the tables to another role than the owner: the one of the detector and the dashboard.
@@ -223,20 +244,21 @@ pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<
         .then(|| "execute on function anomalies_maintain(interval, timestamptz, interval, interval)".into()))
 }
 
-/// Returns why the database's encoding is not suitable, with the remedy; `None` if it can store every name.
+/// Returns the database's encoding if it can store every name, or why it is not suitable, with the remedy.
 ///
 /// # Errors
 /// Fails with [`DatabaseError`].
-pub fn unsuitable_encoding(client: &mut Client) -> Result<Option<String>, DatabaseError> {
+pub fn encoding(client: &mut Client) -> Result<Result<String, String>, DatabaseError> {
     let sql = "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()";
     let encoding: String = client.query_one(sql, &[])?.get(0);
     // SQL_ASCII stores all bytes unchanged.
-    Ok((!["UTF8", "SQL_ASCII"].contains(&encoding.as_str())).then(|| {
-        format!(
-            "the database's encoding is {encoding}, which lacks most characters: anomalies whose names have them are refused. Use \
-             a database that was made with encoding UTF8 (create database ... encoding 'UTF8' template template0)"
-        )
-    }))
+    if ["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) {
+        return Ok(Ok(encoding));
+    }
+    Ok(Err(format!(
+        "the database's encoding is {encoding}, which lacks most characters: anomalies whose names have them are refused. Use \
+         a database that was made with encoding UTF8 (create database ... encoding 'UTF8' template template0)"
+    )))
 }
 
 /// Reads the database's clock.

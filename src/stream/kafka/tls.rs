@@ -1,16 +1,26 @@
 //! Checks the files of Kafka's TLS settings as librdkafka will open them: certificates, keys, stores. librdkafka's
 //! errors name neither the file nor the remedy, and it asks on a terminal for the passphrase of a key.
 
+use std::io;
 use std::path::Path;
 
 use openssl::pkcs12::Pkcs12;
+use openssl::x509::X509Crl;
 
 use crate::config::resolved::KafkaSettings;
 use crate::event::Timestamp;
 use crate::finding::{self, Finding, Grade};
 use crate::pem::{self, NoKey};
 
-/// Returns the findings about the files and the validity of certificates; none if TLS is not used.
+/// Files that librdkafka reads for a token of OAUTHBEARER.
+const TOKEN_FILES: [&str; 3] = [
+    "sasl.oauthbearer.assertion.file",
+    "sasl.oauthbearer.assertion.private.key.file",
+    "sasl.oauthbearer.assertion.jwt.template.file",
+];
+
+/// Returns the findings about the files and the validity of certificates. Without TLS to the brokers, only the files for
+/// a token are read.
 pub(crate) fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
     let files = Files { kafka, now };
     let given = kafka
@@ -23,9 +33,10 @@ pub(crate) fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
             let text = "is not used: kafka.properties.\"security.protocol\" is neither ssl nor sasl_ssl";
             Finding::new(key(name), Grade::Doubtful, text)
         });
-        return unused.collect();
+        return unused.chain(files.token()).collect();
     }
-    [files.authorities(), files.identity(), files.store()].concat()
+    [files.authorities("ssl.ca"), files.revocations(), files.identity(), files.store(), files.engine(), files.token()]
+        .concat()
 }
 
 /// Returns whether connections are encrypted.
@@ -77,17 +88,19 @@ impl Files<'_> {
         })
     }
 
-    fn authorities(&self) -> Vec<Finding> {
-        let place = self.get("ssl.ca.location").unwrap_or("probe");
-        if self.get("ssl.ca.pem").is_none() && (place == "probe" || Path::new(place).is_dir()) {
+    /// Checks the authorities of a stem such as `ssl.ca`.
+    fn authorities(&self, stem: &str) -> Vec<Finding> {
+        let location = format!("{stem}.location");
+        let place = self.get(&location).unwrap_or("probe");
+        if self.get(&format!("{stem}.pem")).is_none() && (place == "probe" || Path::new(place).is_dir()) {
             return match std::fs::read_dir(place) {
                 Err(e) if place != "probe" => {
-                    vec![Finding::new(key("ssl.ca.location"), Grade::Unusable, finding::unreadable(place.as_ref(), &e))]
+                    vec![Finding::new(key(&location), Grade::Unusable, finding::unreadable(place.as_ref(), &e))]
                 }
                 _ => Vec::new(),
             };
         }
-        match self.content("ssl.ca") {
+        match self.content(stem) {
             None => Vec::new(),
             Some(Err(finding)) => vec![finding],
             Some(Ok(content)) => match pem::certificates(&content.bytes) {
@@ -98,6 +111,41 @@ impl Files<'_> {
                 }
             },
         }
+    }
+
+    fn revocations(&self) -> Vec<Finding> {
+        match self.content("ssl.crl") {
+            None => Vec::new(),
+            Some(Err(finding)) => vec![finding],
+            Some(Ok(content)) => match X509Crl::from_pem(&content.bytes) {
+                Err(_) => content.unusable("it contains no list of revoked certificates in PEM"),
+                Ok(_) => {
+                    let text = format!("{}: a list of revoked certificates", content.place);
+                    vec![Finding::new(content.what, Grade::Good, text)]
+                }
+            },
+        }
+    }
+
+    /// Checks the library of an engine. The system searches for a name without a directory.
+    fn engine(&self) -> Vec<Finding> {
+        let path = self.get("ssl.engine.location").filter(|path| path.contains('/'));
+        let refused = path.and_then(|path| Self::unopened("ssl.engine.location", path, finding::file::opens_regular));
+        refused.into_iter().collect()
+    }
+
+    /// Checks the files that are read for a token of OAUTHBEARER.
+    fn token(&self) -> Vec<Finding> {
+        let read = |path: &Path| finding::file::read(path).map(drop);
+        let files = TOKEN_FILES.iter().filter_map(|name| Self::unopened(name, self.get(name)?, read));
+        // librdkafka requires this one even where no token is used.
+        let authorities = self.get("https.ca.location").map(|_| self.authorities("https.ca"));
+        authorities.into_iter().flatten().chain(files).collect()
+    }
+
+    fn unopened(property: &str, path: &str, open: impl Fn(&Path) -> io::Result<()>) -> Option<Finding> {
+        let error = open(path.as_ref()).err()?;
+        Some(Finding::new(key(property), Grade::Unusable, finding::unreadable(path.as_ref(), &error)))
     }
 
     /// Checks the client certificate and its key.
