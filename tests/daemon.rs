@@ -61,7 +61,7 @@ fn a_detector_is_ready_when_it_serves_feeds_the_watchdog_and_says_when_it_stops(
     let watchdog = ("WATCHDOG_USEC", "2000000");
     let (manager, detector) = notifying(&case, "detector", &[&SMALL[..], &[watchdog]].concat());
     manager.wait("READY=1");
-    assert_eq!(detector.get("/readyz").unwrap().0, 200);
+    wait_for("the answer to be as good", PATIENCE, || detector.get("/readyz").unwrap().0 == 200);
     assert!(status_at_ready(&manager).starts_with("running: 4 partitions"), "{:?}", manager.heard());
     wait_for("the watchdog to be fed three times", PATIENCE, || manager.count("WATCHDOG=1") >= 3);
     stops_well_on(Signal::TERM, &manager, detector);
