@@ -552,4 +552,12 @@ fn a_database_that_is_not_utf_8_fails_the_check_with_the_remedy() {
     admin.batch_execute(&format!("drop database {} with (force)", case.name)).unwrap();
     assert_eq!(code, Some(69), "{out}");
     assert!(out.contains("FAILED  encoding: the database's encoding is LATIN1"), "{out}");
+    // As for `anomaly migrate`, a database that stores all bytes unchanged is suitable.
+    let unchanged =
+        format!("create database {} owner {owner} encoding 'SQL_ASCII' locale 'C' template template0", case.name);
+    admin.batch_execute(&unchanged).unwrap();
+    case.ok(&["migrate"]);
+    let (_, out) = connect(&case);
+    admin.batch_execute(&format!("drop database {} with (force)", case.name)).unwrap();
+    assert!(out.contains("ok      encoding: SQL_ASCII"), "{out}");
 }
