@@ -89,9 +89,9 @@ struct DetectionContent {
     span: &'static str,
     judged: String,
     learning: String,
-    /// Empty if there are none.
-    /// Number of ignored records; empty if none.
+    /// Number of ignored records; empty if there are none.
     ignored: String,
+    /// Number of values of excluded series; empty if there are none.
     excluded: String,
     rejected: String,
     refused: String,
