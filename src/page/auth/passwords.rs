@@ -117,7 +117,7 @@ impl Users {
 /// Reads the file as text. Editors may put a byte order mark before it, which belongs to no name.
 ///
 /// # Errors
-/// As [`finding::file::read_text`].
+/// Fails if the file cannot be read as text.
 pub fn read_users(file: &Path) -> io::Result<String> {
     let text = finding::file::read_text(file)?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
