@@ -14,6 +14,7 @@ pub mod report;
 pub mod resolved;
 pub mod schema;
 mod shipped;
+mod unread;
 mod value_check;
 
 use std::fmt::Write;

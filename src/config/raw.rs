@@ -16,6 +16,7 @@ use super::property;
 use super::read::{self, unreadable};
 use super::report::{SettingOrigin, SettingsReport};
 use super::schema::{self, PROPERTIES, ShippedFile};
+use super::unread;
 use super::value_check::{check, parsed};
 use crate::foreign;
 
@@ -90,14 +91,7 @@ fn files(places: &SettingFiles, account: Option<&Account>, report: &mut Settings
             return Vec::new();
         }
     }
-    // A directory that may be entered but not listed is read all the same.
-    let beside = read::list(&places.dir, account).ok().flatten().unwrap_or_default();
-    report.notices.extend(beside.iter().filter(|path| is_mistaken(path)).map(|path| {
-        format!(
-            "{} is not read: the files are common.toml, producer.toml, detector.toml, dashboard.toml and conf.d/*.toml",
-            foreign::path(path)
-        )
-    }));
+    report.notices.extend(unread::notices(&places.dir, account));
     let mut paths = vec![places.dir.join(ShippedFile::Common.name())];
     paths.extend(places.file.filter(|file| *file != ShippedFile::Common).map(|file| places.dir.join(file.name())));
     let conf_d = places.dir.join("conf.d");
@@ -116,13 +110,6 @@ fn files(places: &SettingFiles, account: Option<&Account>, report: &mut Settings
         Err(e) => unreadable(&conf_d, &e, account, report),
     }
     paths
-}
-
-/// Returns whether a path of the settings directory looks like settings, but has another name than those that are read.
-fn is_mistaken(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let is_known = name.starts_with('.') || name == "conf.d" || ShippedFile::ALL.iter().any(|file| file.name() == name);
-    !is_known && [".toml", ".conf", ".d"].iter().any(|end| name.to_ascii_lowercase().ends_with(end))
 }
 
 fn file(path: &Path, account: Option<&Account>, entries: &mut SettingValues, report: &mut SettingsReport) {

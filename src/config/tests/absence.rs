@@ -45,6 +45,16 @@ fn a_file_that_may_not_be_read_stops_the_start_with_the_path_and_the_remedy() {
 }
 
 #[test]
+fn a_settings_directory_that_cannot_be_listed_is_read_and_its_other_files_are_said_to_be_unknown() {
+    let (dir, places) = places(&[("common.toml", "[detector]\nwindow = 50\n"), ("site.toml", "")], &[]);
+    close(dir.path(), 0o711);
+    let loaded = load_as(&places, someone().as_ref()).unwrap();
+    close(dir.path(), 0o755);
+    assert_eq!(loaded.settings.detector.window, 50);
+    assert!(loaded.notices.iter().any(|notice| notice.contains("cannot be listed")), "{:?}", loaded.notices);
+}
+
+#[test]
 fn anything_that_is_no_regular_file_of_settings_stops_the_start() {
     let (dir, places) = places(&[("conf.d/50.toml", "")], &[]);
     let conf_d = dir.path().join("conf.d");
