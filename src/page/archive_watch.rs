@@ -7,6 +7,7 @@ use std::time::{Duration, Instant as Monotonic};
 use super::answer_cache::NoNewAnswer;
 use super::dashboard::Dashboard;
 use super::outage::OutageCause;
+use crate::archive::NoAnswer;
 use crate::unavailable::Unavailable;
 
 /// Interval between two rounds of queries while all are answered.
@@ -33,8 +34,8 @@ impl ArchiveWatch {
         ArchiveWatch { dashboard, last_round: None, noted: 0, refusal: None, slow_rounds: 0, no_reviews: None }
     }
 
-    /// Returns why the pages get no new answers or reviews cannot be added, with the remedy; `None` otherwise. Queries the archive if a
-    /// round is due.
+    /// Returns why the pages get no new answers or reviews cannot be added, with the remedy; `None` otherwise. Queries
+    /// the archive if a round is due.
     pub fn check(&mut self) -> Option<String> {
         let is_in_doubt = self.refusal.is_some()
             || self.no_reviews.is_some()
@@ -87,7 +88,12 @@ impl ArchiveWatch {
         match self.dashboard.pages.unanswered(&self.dashboard.site) {
             None => {
                 (self.refusal, self.slow_rounds) = (None, 0);
-                self.no_reviews = self.dashboard.site.archive.try_review().err().map(|why| why.to_string());
+                match self.dashboard.site.archive.try_review() {
+                    Ok(()) => self.no_reviews = None,
+                    // One slow answer says nothing about the right.
+                    Err(NoAnswer::Slow) => {}
+                    Err(why) => self.no_reviews = Some(why.to_string()),
+                }
             }
             Some(NoNewAnswer::Refused(why)) => (self.refusal, self.slow_rounds) = (Some(why), 0),
             // The last refusal stays in effect, because nothing newer is known.

@@ -106,7 +106,7 @@ impl Fake {
 
     fn check(&self) -> Result<(), NoAnswer> {
         match self.mood.load(Ordering::SeqCst) {
-            0 | 4..=6 => Ok(()),
+            0 | 4..=7 => Ok(()),
             3 => Err(NoAnswer::Slow),
             1 => Err(NoAnswer::Unavailable(Unavailable::postgresql("connection refused by /var/run/secret"))),
             _ => Err(NoAnswer::Refused("run `anomaly migrate`".into())),
@@ -240,6 +240,7 @@ impl ReportQueries for Fake {
 
 impl ReviewQueries for Fake {
     fn reviews_of(&self, _: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer> {
+            7 => Err(NoAnswer::Slow),
         self.check()?;
         Ok(self
             .reviews

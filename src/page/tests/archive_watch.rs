@@ -82,6 +82,13 @@ fn a_role_that_cannot_add_reviews_is_reported_before_anyone_reviews() {
     let (fake, _, mut watch) = watched(6);
     let trouble = watch.check().unwrap();
     assert!(trouble.contains("cannot add reviews: 42501: permission denied for table reviews. `anomaly"), "{trouble}");
+    // A slow answer proves neither that the right is there nor that it is missing.
+    fake.mood.store(7, Ordering::SeqCst);
+    watch.is_due();
+    assert_eq!(watch.check(), Some(trouble));
     fake.mood.store(0, Ordering::SeqCst);
     until(&mut watch, false);
+    fake.mood.store(7, Ordering::SeqCst);
+    watch.is_due();
+    assert_eq!(watch.check(), None);
 }
