@@ -104,7 +104,7 @@ fn a_database_that_starts_late_and_restarts_under_load_stops_the_sink_only() {
 }
 
 #[test]
-fn an_open_page_says_in_two_seconds_that_postgresql_stopped_or_died_and_is_whole_in_five_of_its_return() {
+fn an_open_page_says_by_itself_that_postgresql_stopped_or_died_and_is_whole_after_its_return() {
     let (stage, parts) = Box::up();
     let case = case("page", parts);
     let _detector = case.detector("a", &[]);

@@ -22,7 +22,7 @@ pub(super) struct Transactions {
     pub added: BTreeSet<i32>,
     /// First commit of each partition.
     pub starts: BTreeMap<i32, FirstCommit>,
-    /// Ends of the partitions when a member was first told that the group has no offset of them.
+    /// Ends of the partitions when a member first found that the group has no offset of them.
     pub ends_when_new: Positions,
     /// Partitions whose offset another program committed last.
     pub foreign: BTreeSet<i32>,
