@@ -108,6 +108,35 @@ pub struct StatusRow {
     pub ahead: Option<f64>,
 }
 
+#[cfg(test)]
+impl StatusRow {
+    /// Makes a row of a running partition whose last report is `age` seconds old.
+    pub(crate) fn sample(age: f64) -> StatusRow {
+        StatusRow {
+            group: "g".into(),
+            topic: "raw_events".into(),
+            partition: 0,
+            worker: "w".into(),
+            state: "running".into(),
+            committed: Some(1),
+            lag: Some(53),
+            event_time: None,
+            series: 7,
+            settings_hash: "h".into(),
+            updated_at: Timestamp::from_millis(0).expect("the first moment is valid"),
+            age,
+            high_watermark: Some(54),
+            judged: Some(0),
+            learning: Some(1),
+            rejected: Some(0),
+            ignored: Some(0),
+            excluded: Some(0),
+            arrived_at: None,
+            ahead: Some(0.0),
+        }
+    }
+}
+
 /// Arrivals in a minute of the detectors' clocks, over all partitions. Minutes without records are absent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ActivityRow {

@@ -115,33 +115,11 @@ pub fn forget(settings: &Settings) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Timestamp;
 
     #[test]
     fn a_partition_that_does_not_report_has_no_known_lag() {
         let of = |age| {
-            let row = StatusRow {
-                group: "g".into(),
-                topic: "raw_events".into(),
-                partition: 0,
-                worker: "w".into(),
-                state: "running".into(),
-                committed: Some(1),
-                lag: Some(0),
-                event_time: None,
-                series: 7,
-                settings_hash: "h".into(),
-                updated_at: Timestamp::from_millis(0).unwrap(),
-                age,
-                high_watermark: None,
-                judged: None,
-                learning: None,
-                rejected: None,
-                ignored: None,
-                excluded: None,
-                arrived_at: None,
-                ahead: None,
-            };
+            let row = StatusRow { lag: Some(0), ..StatusRow::sample(age) };
             (lag(&row), state(&row))
         };
         assert_eq!(of(2.0), (Some(0), "running".into()));

@@ -4,6 +4,7 @@ mod api;
 mod base;
 mod archive_watch;
 mod blind;
+mod silent;
 mod access;
 mod states;
 
@@ -36,28 +37,8 @@ fn minute(at: i64) -> Timestamp {
 
 /// Makes a partition whose last report is `age` seconds old.
 fn status(age: f64) -> StatusRow {
-    StatusRow {
-        group: "g".into(),
-        topic: "raw_events".into(),
-        partition: 0,
-        worker: "w".into(),
-        state: "running".into(),
-        committed: Some(1),
-        lag: Some(53),
-        event_time: None,
-        series: 7,
-        settings_hash: "h".into(),
-        updated_at: Timestamp::from_millis(now().millis() - (age * 1000.0) as i64).unwrap(),
-        age,
-        high_watermark: Some(54),
-        judged: Some(0),
-        learning: Some(1),
-        rejected: Some(0),
-        ignored: Some(0),
-        excluded: Some(0),
-        arrived_at: None,
-        ahead: Some(0.0),
-    }
+    let updated_at = Timestamp::from_millis(now().millis() - (age * 1000.0) as i64).unwrap();
+    StatusRow { updated_at, ..StatusRow::sample(age) }
 }
 
 /// An archive with one anomaly of a hostile device, and a detector whose last report is `age` seconds old.
@@ -240,7 +221,6 @@ impl ReportQueries for Fake {
 
 impl ReviewQueries for Fake {
     fn reviews_of(&self, _: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer> {
-            7 => Err(NoAnswer::Slow),
         self.check()?;
         Ok(self
             .reviews
@@ -260,6 +240,7 @@ impl ReviewQueries for Fake {
         self.check()?;
         match self.mood.load(Ordering::SeqCst) {
             6 => Err(NoAnswer::Refused("42501: permission denied for table reviews".into())),
+            7 => Err(NoAnswer::Slow),
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@
 //! [`cluster`] contains the records. [`transactions`] and [`group`] are the two coordinators, and [`database`] has the
 //! sink's rows. [`stage`] lets one actor act at a time, in an order that follows from the seed. [`consumer`] is the
 //! client of a sink, and [`member`] that of a worker; both implement the traits of [`client`](super::client).
-//! [`strike`] has the faults of their calls. [`director`] generates the events of a schedule, and [`world`] runs it.
+//! [`strike`] has the faults of their calls. [`director`] generates the events of a schedule, and [`world`] runs it with the processes of [`process`].
 //! [`check`] compares the outcome with a single-threaded run, which takes its [`decisions`] from the state topic.
 //!
 //! A failing seed is printed as a command that replays it.
@@ -18,6 +18,7 @@ mod decisions;
 mod director;
 mod group;
 mod member;
+mod process;
 mod recreated;
 mod stage;
 mod strike;

@@ -8,20 +8,14 @@ use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::cluster::{Fate, SimulatedCluster, SimulatedTopic};
-use super::consumer::SimulatedConsumer;
-use super::database::SimulatedConnection;
-use super::director::{self, Director, LAST_SINK};
-use super::member::SimulatedClient;
+use super::director::{self, Director};
+use super::process::{SimulatedProcess, carry, work};
 use super::stage::Scheduler;
 use crate::config::resolved::{OnReject, Settings, StartPosition};
-use crate::detect::{DetectionSettings, Detector};
-use crate::health::{ComponentState, ConditionCode, Health, InputHealth};
 use crate::meter::Meter;
 use crate::policy::{Policy, PolicyOverride};
 use crate::series::SeriesLimits;
 use crate::stop::Stop;
-use crate::stream::sink::{self, Sink};
-use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 
 /// A defect of the log, which the checker must detect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +41,7 @@ pub(super) enum ProcessKind {
 /// Parameters of a run, which follow from the seed.
 pub(super) struct Schedule {
     seed: u64,
-    defect: Option<Defect>,
+    pub(super) defect: Option<Defect>,
     pub steps: u32,
     faults: f64,
     pub partitions: i32,
@@ -61,7 +55,7 @@ pub(super) struct Schedule {
     /// Whether the device's key decides its partition; otherwise each device sends to all partitions.
     pub routes_by_key: bool,
     pub config: Settings,
-    snapshot_bytes: usize,
+    pub(super) snapshot_bytes: usize,
 }
 
 impl Schedule {
@@ -259,7 +253,7 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
             let (stage, meter, failures) = (stage.clone(), meter.clone(), &failures);
             scope.spawn(move || {
                 stage.enter(actor);
-                let process = Process { stage: &stage, schedule, actor, name, stop: &stop, meter: &meter };
+                let process = SimulatedProcess { stage: &stage, schedule, actor, name, stop: &stop, meter: &meter };
                 let run = || match part {
                     ProcessKind::Worker => work(&process),
                     ProcessKind::Sink => carry(&process),
@@ -337,76 +331,4 @@ fn count(cluster: &mut SimulatedCluster) -> Totals {
         totals.trimmed += if *topic == SimulatedTopic::Input { partition.start as u64 } else { 0 };
     }
     totals
-}
-
-/// Parameters of a simulated process.
-struct Process<'p> {
-    stage: &'p Arc<Scheduler>,
-    schedule: &'p Schedule,
-    actor: usize,
-    name: &'static str,
-    stop: &'p Stop,
-    meter: &'p Meter,
-}
-
-/// Runs a process with one worker, as the role does. Returns a message if it ends with an error.
-fn work(process: &Process<'_>) -> Option<String> {
-    let Process { stage, schedule, actor, name, stop, meter } = *process;
-    let health = Health::default();
-    let input = InputHealth::new(&health);
-    let mut observer: CommitObserver = Box::new(|_| ());
-    loop {
-        let log = SimulatedClient::new(stage.clone(), actor, name, schedule.defect);
-        let SeriesLimits { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
-        let policy = schedule.policies[actor % schedule.policies.len()].clone();
-        let detector = Detector::new(DetectionSettings { policy, context: CONTEXT, max_series, idle_after });
-        let detector = detector.expect("methods");
-        let part = health.component(name);
-        let parts = (part.clone(), input.clone());
-        let worker = Worker::new(log, detector, &schedule.config, parts, meter.clone(), &mut observer, stop);
-        let ending = worker.with_snapshot_bytes(schedule.snapshot_bytes).run();
-        if let Some(condition) =
-            part.conditions().iter().find(|condition| condition.code == ConditionCode::ReplayShortfall)
-        {
-            return Some(format!("{name} missed records that are there: {}", condition.message));
-        }
-        match ending {
-            WorkerEnding::Stopped => return None,
-            WorkerEnding::Replaced => {
-                let inner = stage.look();
-                let is_owner = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
-                return is_owner.then(|| format!("{name} gave way although no other member has its name"));
-            }
-            WorkerEnding::Failed(error) => return Some(format!("{name} failed: {error}")),
-            WorkerEnding::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
-            WorkerEnding::Rebuild(why) => rebuild(stage, actor, why),
-        }
-    }
-}
-
-/// Runs a process with a sink. Returns a message if it ends with an error.
-fn carry(process: &Process<'_>) -> Option<String> {
-    let Process { stage, schedule, actor, name, stop, meter } = *process;
-    let part = Health::default().component(name);
-    loop {
-        let reader = SimulatedConsumer::new(stage.clone(), actor, name, SimulatedTopic::Anomalies);
-        let ledger = SimulatedConnection { stage: stage.clone(), me: actor, defect: schedule.defect };
-        let sink = Sink::new(reader, &schedule.config, Box::new(ledger), part.clone(), meter.clone(), stop);
-        match sink.run() {
-            _ if stage.look().actors[actor].is_killed => return None,
-            _ if stop.is_requested() => {
-                // The last sink may still wait for partitions if others have stored everything.
-                let is_well = name != LAST_SINK || !matches!(part.state(), ComponentState::Degraded(_));
-                return (!is_well).then(|| format!("the last sink ended {:?}, though all is stored", part.state()));
-            }
-            sink::SinkEnding::Stopped => return Some(format!("{name} stopped by itself")),
-            sink::SinkEnding::Rebuild(why) => rebuild(stage, actor, why),
-        }
-    }
-}
-
-fn rebuild(stage: &Scheduler, actor: usize, why: String) {
-    let mut inner = stage.turn(actor);
-    inner.now += Duration::from_millis(500);
-    inner.last_rebuild = why;
 }

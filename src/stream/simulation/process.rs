@@ -1,0 +1,91 @@
+//! The processes of a schedule: each runs a worker or a sink, and makes it again as the role does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cluster::SimulatedTopic;
+use super::consumer::SimulatedConsumer;
+use super::database::SimulatedConnection;
+use super::director::LAST_SINK;
+use super::member::SimulatedClient;
+use super::stage::Scheduler;
+use super::world::{CONTEXT, Schedule};
+use crate::detect::{DetectionSettings, Detector};
+use crate::health::{ComponentState, ConditionCode, Health, InputHealth};
+use crate::meter::Meter;
+use crate::series::SeriesLimits;
+use crate::stop::Stop;
+use crate::stream::sink::{self, Sink};
+use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
+
+/// Parameters of a simulated process.
+pub(super) struct SimulatedProcess<'p> {
+    pub(super) stage: &'p Arc<Scheduler>,
+    pub(super) schedule: &'p Schedule,
+    pub(super) actor: usize,
+    pub(super) name: &'static str,
+    pub(super) stop: &'p Stop,
+    pub(super) meter: &'p Meter,
+}
+
+/// Runs a process with one worker, as the role does. Returns a message if it ends with an error.
+pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
+    let SimulatedProcess { stage, schedule, actor, name, stop, meter } = *process;
+    let health = Health::default();
+    let input = InputHealth::new(&health);
+    let mut observer: CommitObserver = Box::new(|_| ());
+    loop {
+        let log = SimulatedClient::new(stage.clone(), actor, name, schedule.defect);
+        let SeriesLimits { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
+        let policy = schedule.policies[actor % schedule.policies.len()].clone();
+        let detector = Detector::new(DetectionSettings { policy, context: CONTEXT, max_series, idle_after });
+        let detector = detector.expect("methods");
+        let part = health.component(name);
+        let parts = (part.clone(), input.clone());
+        let worker = Worker::new(log, detector, &schedule.config, parts, meter.clone(), &mut observer, stop);
+        let ending = worker.with_snapshot_bytes(schedule.snapshot_bytes).run();
+        if let Some(condition) =
+            part.conditions().iter().find(|condition| condition.code == ConditionCode::ReplayShortfall)
+        {
+            return Some(format!("{name} missed records that are there: {}", condition.message));
+        }
+        match ending {
+            WorkerEnding::Stopped => return None,
+            WorkerEnding::Replaced => {
+                let inner = stage.look();
+                let is_owner = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
+                return is_owner.then(|| format!("{name} gave way although no other member has its name"));
+            }
+            WorkerEnding::Failed(error) => return Some(format!("{name} failed: {error}")),
+            WorkerEnding::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
+            WorkerEnding::Rebuild(why) => rebuild(stage, actor, why),
+        }
+    }
+}
+
+/// Runs a process with a sink. Returns a message if it ends with an error.
+pub(super) fn carry(process: &SimulatedProcess<'_>) -> Option<String> {
+    let SimulatedProcess { stage, schedule, actor, name, stop, meter } = *process;
+    let part = Health::default().component(name);
+    loop {
+        let reader = SimulatedConsumer::new(stage.clone(), actor, name, SimulatedTopic::Anomalies);
+        let ledger = SimulatedConnection { stage: stage.clone(), me: actor, defect: schedule.defect };
+        let sink = Sink::new(reader, &schedule.config, Box::new(ledger), part.clone(), meter.clone(), stop);
+        match sink.run() {
+            _ if stage.look().actors[actor].is_killed => return None,
+            _ if stop.is_requested() => {
+                // The last sink may still wait for partitions if others have stored everything.
+                let is_well = name != LAST_SINK || !matches!(part.state(), ComponentState::Degraded(_));
+                return (!is_well).then(|| format!("the last sink ended {:?}, though all is stored", part.state()));
+            }
+            sink::SinkEnding::Stopped => return Some(format!("{name} stopped by itself")),
+            sink::SinkEnding::Rebuild(why) => rebuild(stage, actor, why),
+        }
+    }
+}
+
+fn rebuild(stage: &Scheduler, actor: usize, why: String) {
+    let mut inner = stage.turn(actor);
+    inner.now += Duration::from_millis(500);
+    inner.last_rebuild = why;
+}
