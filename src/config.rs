@@ -2,6 +2,8 @@
 //! `conf.d/*.toml` in order, `ANOMALY__SECTION__KEY`, credentials.
 
 pub mod account;
+mod connection;
+mod contradiction;
 mod dashboard_access;
 mod declare;
 mod names;
@@ -25,6 +27,7 @@ pub use resolved::Settings;
 pub use shipped::shipped;
 
 use crate::error::{Error, Result};
+use crate::foreign;
 use account::Account;
 use raw::SettingValues;
 use report::SettingsReport;
@@ -59,6 +62,7 @@ pub fn load(places: &SettingFiles) -> Result<Loaded> {
 pub fn load_as(places: &SettingFiles, account: Option<&Account>) -> Result<Loaded> {
     let mut report = SettingsReport::default();
     let entries = raw::gather(places, account, &mut report);
+    contradiction::aliases(&entries, &mut report);
     if !report.problems.is_empty() {
         return Err(Error::report(report));
     }
@@ -124,6 +128,9 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
     for (path, title, expected) in names::problems(settings) {
         problem(path, title, expected);
     }
+    for (path, title, expected) in connection::problems(settings) {
+        problem(path, title, expected);
+    }
     for (path, title, expected) in dashboard_access::problems(&settings.dashboard) {
         problem(path, title, expected);
     }
@@ -170,7 +177,8 @@ impl Loaded {
         };
         let lines = self.entries.iter().filter(|(path, _)| is_used(path)).map(|(path, entry)| {
             let is_hidden = property::is_secret(path) && entry.value != "";
-            let value = if is_hidden { "\"***\"".to_owned() } else { entry.value.to_string() };
+            let value =
+                if is_hidden { "\"***\"".to_owned() } else { foreign::text(&entry.value.to_string()).to_string() };
             (format!("{path} = {value}"), entry.origin.to_string())
         });
         let lines = lines.collect::<Vec<_>>();

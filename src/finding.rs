@@ -7,6 +7,8 @@ pub(crate) mod sandbox;
 use std::io;
 use std::path::Path;
 
+use crate::foreign;
+
 /// The result as a grade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grade {
@@ -48,8 +50,8 @@ impl Finding {
 
 /// Says why a file that a setting names cannot be read, and what to do.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
-    let (shown, name) = (path.display(), path.file_name().unwrap_or_default().to_string_lossy());
-    let dir = path.parent().unwrap_or(path).display();
+    let (shown, name) = (foreign::path(path), foreign::path(Path::new(path.file_name().unwrap_or_default())));
+    let dir = foreign::path(path.parent().unwrap_or(path));
     match (sandbox::hides(path), error.kind()) {
         (Some(why), io::ErrorKind::PermissionDenied) => format!(
             "cannot read {shown}: {error}. Note that {why}. Copy it: install -m 640 -g anomaly {name} /etc/anomaly/tls/"

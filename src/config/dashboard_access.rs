@@ -3,13 +3,18 @@
 use super::resolved::base::BasePath;
 use super::resolved::network::Network;
 use super::resolved::{DashboardSettings, ListenAddress};
+use crate::foreign;
 
 /// Finds settings that contradict one another. Each problem is a key, a title, and what is expected.
 pub(crate) fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, String, &'static str)> {
     let mut problems = Vec::new();
     let mut problem = |path: &'static str, title: String, expected| problems.push((path, title, expected));
     if let Err(expected) = BasePath::parse(&dashboard.path) {
-        problem("dashboard.path", format!("`{}` is not a path for the pages", dashboard.path), expected);
+        problem(
+            "dashboard.path",
+            format!("`{}` is not a path for the pages", foreign::name(&dashboard.path)),
+            expected,
+        );
     }
     let has_tls = !dashboard.tls_certificate.is_empty();
     if has_tls == dashboard.tls_key.is_empty() {
@@ -22,7 +27,7 @@ pub(crate) fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, Stri
         problem("dashboard.proxy_header", title, "either the proxy or the dashboard authenticates users");
     }
     if let Some(address) = dashboard.proxy_addresses.iter().find(|address| address.parse::<Network>().is_err()) {
-        let title = format!("`{address}` is neither an address nor a range");
+        let title = format!("`{}` is neither an address nor a range", foreign::name(address));
         problem(
             "dashboard.proxy_addresses",
             title,

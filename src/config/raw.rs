@@ -239,16 +239,13 @@ fn put(
             report.hide_value();
             return;
         }
-        entries.insert(path, SettingValue { value: Value::String(text), origin });
-        return;
+        return store(path, Value::String(text), origin, entries, report);
     }
     let Some(known) = schema::find(&path) else {
         return unknown(&path, key.as_ref().unwrap_or(&origin), report);
     };
     match check(known.kind, value) {
-        Ok(value) => {
-            entries.insert(path, SettingValue { value, origin });
-        }
+        Ok(value) => store(path, value, origin, entries, report),
         Err(expected) => {
             let help = Some(format!("{} Default: {}", known.doc, known.default));
             report.add(&origin, format!("`{path}` has a wrong value"), expected, help);
@@ -259,9 +256,20 @@ fn put(
     }
 }
 
+/// Stores a checked value. Two values from one place, such as `linger.ms` and `"linger.ms"`, contradict each other.
+fn store(path: String, value: Value, origin: SettingOrigin, entries: &mut SettingValues, report: &mut SettingsReport) {
+    if let Some(earlier) = entries.get(&path).filter(|earlier| earlier.origin.is_rival(&origin)) {
+        let other = Some(format!("the other one is from {}", earlier.origin));
+        report.add(&origin, format!("`{path}` is set twice"), "set it only once", other);
+        report.hide_value();
+    }
+    entries.insert(path, SettingValue { value, origin });
+}
+
 fn unknown(path: &str, key: &SettingOrigin, report: &mut SettingsReport) {
-    let help = schema::nearest(path).map(|near| format!("did you mean `{near}`?"));
-    report.add(key, format!("unknown key `{path}`"), "no setting has this name", help);
+    let help = if report.is_full() { None } else { schema::nearest(path) };
+    let help = help.map(|near| format!("did you mean `{near}`?"));
+    report.add(key, format!("unknown key `{}`", foreign::name(path)), "no setting has this name", help);
     // The value may be a secret under a wrong name.
     report.hide_value();
 }

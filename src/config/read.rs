@@ -116,11 +116,12 @@ pub fn remedy(path: &Path, error: &io::Error, account: Option<&Account>) -> Opti
     let mut text = format!("user {} may not read it", reader(account));
     if let Some((closed, metadata)) = closed(path, account) {
         let (owner, mode) = (name_of(metadata.uid()), metadata.mode() & 0o7777);
+        let shown = foreign::path(&closed);
         let (what, remedy) = match metadata.is_dir() {
-            true => ("directory", format!("chmod 0755 {0} (or: chgrp anomaly {0}; chmod 0750 {0})", closed.display())),
-            false => ("file", format!("chgrp anomaly {0}; chmod 0640 {0}", closed.display())),
+            true => ("directory", format!("chmod 0755 {shown} (or: chgrp anomaly {shown}; chmod 0750 {shown})")),
+            false => ("file", format!("chgrp anomaly {shown}; chmod 0640 {shown}")),
         };
-        let place = if closed == path { "it".to_owned() } else { format!("{what} {}", closed.display()) };
+        let place = if closed == path { "it".to_owned() } else { format!("{what} {shown}") };
         let _ = write!(text, ": {place} is {owner}'s with mode {mode:04o}. As root: {remedy}");
     }
     Some(text)

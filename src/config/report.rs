@@ -10,6 +10,9 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use super::schema;
 use crate::foreign;
 
+/// Maximum number of problems that are shown. More of them have a common cause, such as a file of another program.
+const MOST_SHOWN: usize = 50;
+
 /// The place that a value came from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SettingOrigin {
@@ -28,6 +31,17 @@ pub enum SettingOrigin {
     Env(String),
     /// A file that contains one secret.
     Secret(PathBuf),
+}
+
+impl SettingOrigin {
+    /// Returns whether neither of two places has precedence: they are in one file, or both are variables.
+    pub fn is_rival(&self, other: &SettingOrigin) -> bool {
+        match (self, other) {
+            (SettingOrigin::File { path: one, .. }, SettingOrigin::File { path: two, .. }) => one == two,
+            (SettingOrigin::Env(_), SettingOrigin::Env(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for SettingOrigin {
@@ -82,11 +96,16 @@ impl SettingsReport {
     ) {
         self.problems.push(SettingProblem {
             origin: origin.clone(),
-            title: foreign::line(&title.to_string()).to_string(),
-            expected: foreign::line(&expected.to_string()).to_string(),
-            help,
+            title: foreign::text(&title.to_string()).to_string(),
+            expected: foreign::text(&expected.to_string()).to_string(),
+            help: help.map(|help| foreign::text(&help).to_string()),
             is_secret: false,
         });
+    }
+
+    /// Returns whether the next problem would not be shown, so that a remedy need not be found for it.
+    pub fn is_full(&self) -> bool {
+        self.problems.len() >= MOST_SHOWN
     }
 
     /// Marks the value of the last problem as a possible secret.
@@ -99,7 +118,7 @@ impl SettingsReport {
 
 impl fmt::Display for SettingsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, problem) in self.problems.iter().enumerate() {
+        for (i, problem) in self.problems.iter().take(MOST_SHOWN).enumerate() {
             if i > 0 {
                 f.write_str("\n\n")?;
             }
@@ -107,6 +126,13 @@ impl fmt::Display for SettingsReport {
         }
         match self.problems.len() {
             0 | 1 => Ok(()),
+            n if n > MOST_SHOWN => {
+                write!(
+                    f,
+                    "\n\n{n} problems in the settings: {MOST_SHOWN} are shown, and {} more are not",
+                    n - MOST_SHOWN
+                )
+            }
             n => write!(f, "\n\n{n} problems in the settings"),
         }
     }

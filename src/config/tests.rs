@@ -2,6 +2,7 @@
 
 mod absence;
 mod tables;
+mod unusable;
 
 use std::path::Path;
 

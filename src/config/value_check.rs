@@ -47,8 +47,22 @@ pub(crate) fn check(kind: ValueType, value: Value) -> Result<Value, String> {
     };
     match (fits, kind) {
         (false, _) => Err(expected),
+        _ if !is_printable(kind, &value) => Err(format!("{expected} without control characters")),
         (true, ValueType::Float(..)) => Ok(Value::from(value.as_f64())),
         (true, _) => Ok(value),
+    }
+}
+
+/// Returns whether a text has no control characters: no name or path of Kafka, PostgreSQL or this host contains one, and
+/// its C interface would end at NUL. A text to compare with may contain tabs, and a secret anything but NUL.
+fn is_printable(kind: ValueType, value: &Value) -> bool {
+    match value {
+        Value::String(text) if kind == ValueType::Secret => !text.contains('\0'),
+        Value::String(text) => !text.contains(char::is_control),
+        Value::Array(all) => {
+            all.iter().filter_map(Value::as_str).all(|text| !text.contains(|c: char| c.is_control() && c != '\t'))
+        }
+        _ => true,
     }
 }
 
