@@ -18,6 +18,7 @@ use std::time::{Duration, Instant as Monotonic};
 use crate::event::Timestamp;
 pub use arrivals::RejectReasons;
 use condition::Conditions;
+pub(crate) use condition::listed;
 pub use condition::{Condition, ConditionCode, ConditionSeverity};
 use devices::SeenDevices;
 pub use input::InputHealth;

@@ -10,10 +10,16 @@ use super::{Activity, ConditionCode, ConditionSeverity};
 const BIN: Duration = Duration::from_secs(5);
 /// Period over which most conditions are evaluated.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Period for event times. It is longer, because slow topics have few events per minute.
+/// Period for event times and for slow rejections. It is longer, because slow topics have few events per minute.
 const TEN_MINUTES: Duration = Duration::from_secs(600);
+/// Time without a record after which earlier rejections no longer count.
+const HOUR: Duration = Duration::from_secs(3_600);
 /// Minimum number of records for a decision.
 const FEW: u64 = 10;
+/// Minimum number of rejected records for a decision over ten minutes: on a slow topic, the share matters.
+const FEW_SLOW: u64 = 3;
+/// Rejections within less than this time are one burst, which the count of its minute reports.
+const BURST: Duration = Duration::from_secs(120);
 /// Maximum number of different reasons that are counted.
 const MOST_REASONS: usize = 16;
 /// A backlog of less work than this many seconds, at the present rate, raises no condition.
@@ -74,6 +80,8 @@ pub(super) struct Arrivals {
     accepted: Option<Duration>,
     rejected_in_a_row: u64,
     reasons_in_a_row: RejectReasons,
+    /// When the first and the last record of that row arrived.
+    row: Option<(Duration, Duration)>,
     /// When the first record arrived.
     began: Option<Duration>,
     /// Since when the backlog is long.
@@ -97,9 +105,10 @@ impl Arrivals {
         self.began.get_or_insert(now);
         if activity.tally.judged + activity.tally.learning > 0 {
             self.accepted = Some(now);
-            self.rejected_in_a_row = 0;
-            self.reasons_in_a_row = RejectReasons::default();
-        } else {
+            self.end_row();
+        } else if activity.tally.rejected > 0 {
+            let began = self.row.map_or(now, |(began, _)| began);
+            self.row = Some((began, now));
             self.rejected_in_a_row += activity.tally.rejected;
             self.reasons_in_a_row.add(reasons);
         }
@@ -126,16 +135,26 @@ impl Arrivals {
         while self.bins.front().is_some_and(|bin| now.saturating_sub(bin.began) > TEN_MINUTES) {
             self.bins.pop_front();
         }
-        if self.bins.is_empty() {
-            // Nothing arrived for ten minutes: earlier records say nothing about the present.
-            (self.rejected_in_a_row, self.reasons_in_a_row) = (0, RejectReasons::default());
+        let silence = self.row.map_or(Duration::ZERO, |(_, last)| now.saturating_sub(last));
+        if self.bins.is_empty() && silence > HOUR.max(self.usual_silence()) {
+            // Earlier records say nothing about the present.
+            self.end_row();
         }
         let (minute, reasons) = self.sum(now, MINUTE);
-        let (ten, _) = self.sum(now, TEN_MINUTES);
+        let (ten, ten_reasons) = self.sum(now, TEN_MINUTES);
         // While some events are accepted, `some_rejected` reports the problem.
         let is_alone = self.accepted.is_none_or(|at| now.saturating_sub(at) >= 3 * BIN);
-        let all = self.all_rejected().filter(|_| is_alone);
-        let some = if all.is_some() { None } else { some_rejected(&minute, &reasons) };
+        let is_present = !self.bins.is_empty() || silence <= self.usual_silence();
+        let all = self.all_rejected(now).filter(|_| is_alone && is_present);
+        let some = some_rejected(&minute, &reasons, ("minute", FEW))
+            .or_else(|| self.some_rejected_slowly(&ten, &ten_reasons))
+            .filter(|_| ten.tally.judged + ten.tally.learning > 0);
+        let (all, some) = match all {
+            // A few rejected records in a row between accepted ones are not all records.
+            Some((ConditionSeverity::Notice, _)) if some.is_some() => (None, some),
+            Some(all) => (Some(all), None),
+            None => (None, some),
+        };
         let is_settled = self.began.is_some_and(|began| now.saturating_sub(began) >= MINUTE);
         [
             (ConditionCode::AllRejected, all),
@@ -156,10 +175,35 @@ impl Arrivals {
         })
     }
 
-    fn all_rejected(&self) -> Option<(ConditionSeverity, String)> {
+    fn end_row(&mut self) {
+        (self.rejected_in_a_row, self.reasons_in_a_row, self.row) = (0, RejectReasons::default(), None);
+    }
+
+    /// Returns the time without a record that is usual between rejected records: twice their mean distance, and at least
+    /// ten minutes.
+    fn usual_silence(&self) -> Duration {
+        let distances = u32::try_from(self.rejected_in_a_row.saturating_sub(1)).unwrap_or(u32::MAX).max(1);
+        self.row.map_or(TEN_MINUTES, |(began, last)| TEN_MINUTES.max(last.saturating_sub(began) * 2 / distances))
+    }
+
+    /// Returns the condition about rejections that are too slow for a decision over one minute.
+    fn some_rejected_slowly(&self, ten: &Activity, reasons: &RejectReasons) -> Option<(ConditionSeverity, String)> {
+        let mut wrong = self.bins.iter().filter(|bin| bin.activity.tally.rejected + bin.activity.partial > 0);
+        let first = wrong.next()?.began;
+        let last = wrong.next_back()?.began;
+        let some = some_rejected(ten, reasons, ("10 min", FEW_SLOW));
+        let (severity, text) = some.filter(|_| last.saturating_sub(first) >= BURST)?;
+        // The last minute of a fast topic tells more about the present than all ten.
+        let is_slow = ten.records < 10 * FEW && ten.tally.rejected >= FEW;
+        Some((if is_slow { severity } else { ConditionSeverity::Notice }, text))
+    }
+
+    fn all_rejected(&self, now: Duration) -> Option<(ConditionSeverity, String)> {
         let count = self.rejected_in_a_row;
         let (reason, times) = self.reasons_in_a_row.first().filter(|_| count > 0)?;
-        let severity = if count >= FEW { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
+        let is_long = self.row.is_some_and(|(began, _)| now.saturating_sub(began) >= TEN_MINUTES);
+        let is_enough = count >= FEW || (count >= FEW_SLOW && is_long);
+        let severity = if is_enough { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
         Some((
             severity,
             format!("Events arrive, all rejected: {reason} ({times} of {count}); `anomaly dlq list` shows them"),
@@ -184,9 +228,14 @@ impl Arrivals {
     }
 }
 
-fn some_rejected(minute: &Activity, reasons: &RejectReasons) -> Option<(ConditionSeverity, String)> {
-    let (rejected, partial, all) = (minute.tally.rejected, minute.partial, minute.records);
-    if rejected + partial < FEW || (rejected + partial) * 100 < all {
+/// Returns the condition about the records of a period, which is `minute` or `10 min`.
+fn some_rejected(
+    sum: &Activity,
+    reasons: &RejectReasons,
+    (period, few): (&str, u64),
+) -> Option<(ConditionSeverity, String)> {
+    let (rejected, partial, all) = (sum.tally.rejected, sum.partial, sum.records);
+    if rejected + partial < few || (rejected + partial) * 100 < all {
         return None;
     }
     let severity = if rejected * 2 >= all { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
@@ -198,7 +247,7 @@ fn some_rejected(minute: &Activity, reasons: &RejectReasons) -> Option<(Conditio
     Some((
         severity,
         format!(
-            "{rejected} of {all} records of the last minute were rejected{partial}{reason}; `anomaly dlq list` shows them"
+            "{rejected} of {all} records of the last {period} were rejected{partial}{reason}; `anomaly dlq list` shows them"
         ),
     ))
 }
@@ -336,6 +385,52 @@ mod tests {
         let mut arrivals = Arrivals::default();
         note(&mut arrivals, 1, 0, 0, 1, 0);
         assert!(held(&mut arrivals, 2, 0).iter().all(|(_, severity, _)| *severity == ConditionSeverity::Notice));
+    }
+
+    #[test]
+    fn rejections_of_a_slow_topic_are_degraded_if_all_records_are_rejected() {
+        for gap in [60, 240, 900] {
+            let (mut arrivals, mut degraded_at) = (Arrivals::default(), None);
+            for second in (0..7_200).step_by(30) {
+                if second % gap == 0 {
+                    note(&mut arrivals, second, 0, 0, 1, 0);
+                }
+                let degraded = held(&mut arrivals, second, 0).iter().any(|(code, severity, _)| {
+                    (*code, *severity) == (ConditionCode::AllRejected, ConditionSeverity::Degraded)
+                });
+                assert!(degraded || degraded_at.is_none(), "one record per {gap} s: cleared at {second} s");
+                degraded_at = degraded_at.or(degraded.then_some(second));
+            }
+            assert!(degraded_at.is_some_and(|at| at <= 1_800), "one record per {gap} s: {degraded_at:?}");
+            note(&mut arrivals, 7_201, 1, 0, 0, 0);
+            let all = held(&mut arrivals, 7_202, 0);
+            assert!(all.iter().all(|(code, ..)| *code != ConditionCode::AllRejected), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn rejections_of_fewer_than_ten_records_a_minute_are_reported_by_their_share() {
+        for (accepted, rejected, severity) in
+            [(1, 2, Some(ConditionSeverity::Degraded)), (91, 9, Some(ConditionSeverity::Notice)), (1_000, 5, None)]
+        {
+            let mut arrivals = Arrivals::default();
+            for minute in 0..10 {
+                note(&mut arrivals, 60 * minute, 0, 0, rejected, 0);
+                note(&mut arrivals, 60 * minute + 20, accepted, 0, 0, 0);
+            }
+            let all = held(&mut arrivals, 590, 0);
+            let some = all.iter().find(|(code, ..)| *code == ConditionCode::SomeRejected);
+            assert_eq!(some.map(|(_, severity, _)| *severity), severity, "{rejected} beside {accepted}: {all:?}");
+        }
+    }
+
+    #[test]
+    fn a_burst_of_rejections_is_reported_for_its_minute_and_a_stopped_producer_for_ten() {
+        let mut arrivals = Arrivals::default();
+        note(&mut arrivals, 1, 0, 0, 9, 0);
+        note(&mut arrivals, 2, 0, 0, 300, 0);
+        assert_eq!(held(&mut arrivals, 590, 0).len(), 1);
+        assert_eq!(held(&mut arrivals, 640, 0), []);
     }
 
     #[test]

@@ -159,3 +159,15 @@ impl Conditions {
         all
     }
 }
+
+/// Maximum number of places, such as partitions, that one message names.
+const MOST_PLACES: usize = 3;
+
+/// Returns the first few places of a message, and the number of the others.
+pub(crate) fn listed(places: &[String]) -> String {
+    let mut text = places.iter().take(MOST_PLACES).cloned().collect::<Vec<_>>().join("; ");
+    if places.len() > MOST_PLACES {
+        text += &format!("; and {} more", places.len() - MOST_PLACES);
+    }
+    text
+}

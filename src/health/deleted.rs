@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant as Monotonic};
 
-use super::{Component, ConditionCode, ConditionSeverity};
+use super::{Component, ConditionCode, ConditionSeverity, listed};
 
 /// Time for which deleted records are reported. Nothing can restore them, so only time ends the report.
 const KEPT: Duration = Duration::from_secs(3_600);
-/// Maximum number of partitions that the message names.
-const MOST_PLACES: usize = 3;
 
 /// The deleted records of each partition.
 #[derive(Debug, Default)]
@@ -59,10 +57,7 @@ impl DeletedRecords {
         if places.is_empty() {
             return None;
         }
-        let mut text = places.iter().take(MOST_PLACES).cloned().collect::<Vec<_>>().join("; ");
-        if places.len() > MOST_PLACES {
-            text += &format!("; and more in {} other partitions", places.len() - MOST_PLACES);
-        }
+        let text = listed(&places);
         Some(format!("{text}. They are lost. Give {topic} a longer retention; this is reported for an hour"))
     }
 }

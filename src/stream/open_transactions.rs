@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::health::listed;
+
 /// Time after which an open transaction is reported: the stable end does not move although there are records beyond it.
 pub(crate) const HOLD: Duration = Duration::from_secs(5);
-/// Maximum number of partitions that one message names.
-const MOST_PLACES: usize = 3;
 
 /// The stable ends of the partitions of one topic.
 #[derive(Default)]
@@ -41,13 +41,4 @@ impl OpenTransactions {
         }
         (!places.is_empty()).then(|| listed(&places))
     }
-}
-
-/// Returns the first few entries, and the number of all.
-pub(crate) fn listed(places: &[String]) -> String {
-    let mut text = places.iter().take(MOST_PLACES).cloned().collect::<Vec<_>>().join("; ");
-    if places.len() > MOST_PLACES {
-        text += &format!("; and {} more", places.len() - MOST_PLACES);
-    }
-    text
 }

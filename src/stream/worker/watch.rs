@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::Worker;
 use super::splits::Splits;
-use crate::health::{ConditionCode, ConditionSeverity, PartitionStatus};
+use crate::health::{ConditionCode, ConditionSeverity, PartitionStatus, listed};
 use crate::stream::client::{ForeignCommits, GroupAdministration, Positions};
-use crate::stream::open_transactions::{HOLD, OpenTransactions, listed};
+use crate::stream::open_transactions::{HOLD, OpenTransactions};
 use crate::stream::progress::ProgressByPartition;
 
 /// Time between two evaluations of the conditions.
