@@ -281,7 +281,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
             let places = places(cli.config.clone(), check.role.map(Role::file).or(of_series))?;
             command::check::run(&check, &places)
         }
-        (None, Some(Command::Score(score))) => command::score::run(&score),
+        (None, Some(Command::Score(score))) => {
+            if let Some(note) = score::ignored_variables(std::env::vars_os().map(|(name, _)| name)) {
+                output::note(note);
+            }
+            command::score::run(&score)
+        }
         (None, Some(Command::Migrate)) => command::migrate::run(&load(Some(ShippedFile::Detector))?.0.settings),
         (None, Some(Command::Topics)) => command::topics::run(&load_for_kafka()?),
         (None, Some(Command::Status { forget: false })) => {

@@ -44,6 +44,9 @@ pub trait EventSource {
     /// # Errors
     /// If the source cannot be read further.
     fn next(&mut self, elapsed: Duration) -> crate::error::Result<SourceStep>;
+
+    /// Logs what was not sent, unless the source has logged it. The producer calls it when it stops, whatever the reason.
+    fn log_summary(&mut self) {}
 }
 
 /// Writes events as JSON, with the fields at their configured paths.

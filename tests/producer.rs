@@ -106,6 +106,34 @@ fn a_table_without_a_device_and_columns_that_are_skipped_are_a_warning() {
 }
 
 #[test]
+fn a_replay_that_is_stopped_logs_what_was_not_sent() {
+    let case = case("producer_stopped", 1);
+    let path = case.dir.path().join("slow.csv");
+    std::fs::write(&path, "device_id,timestamp,metric_value\nd,100,x\nd,100,1\nd,3000,1\n").unwrap();
+    let file = ("PRODUCER__FILE", path.to_str().unwrap());
+    let mut producer = case.role("producer", &[("PRODUCER__SOURCE", "replay"), file]);
+    wait_for("the first row", RUN, || producer.log().contains("the row is not sent"));
+    producer.signal(rustix::process::Signal::TERM);
+    assert!(producer.exit(RUN).success(), "{}", producer.log());
+    let log = producer.log();
+    assert!(log.contains("1 rows were not sent, the first in line 2") && log.contains("publishing ended"), "{log}");
+}
+
+#[test]
+fn a_setting_for_tables_is_an_error_for_json() {
+    let case = Case::bare("producer_json", Parts::shared());
+    let path = case.dir.path().join("events.jsonl");
+    std::fs::write(&path, "{\"device_id\":\"d\",\"metric_value\":1}\n").unwrap();
+    for setting in ["WIDE", "DECIMAL_COMMA"] {
+        let (file, setting) = (path.to_str().unwrap(), format!("PRODUCER__{setting}"));
+        let settings = [("PRODUCER__SOURCE", "replay"), ("PRODUCER__FILE", file), (setting.as_str(), "true")];
+        let mut producer = case.role("producer", &settings);
+        assert_eq!(producer.exit(RUN).code(), Some(78), "{}", producer.log());
+        assert!(producer.log().contains("is for tables, and"), "{}", producer.log());
+    }
+}
+
+#[test]
 fn a_pipe_without_a_writer_does_not_delay_a_stop() {
     let case = case("producer_pipe", 1);
     let pipe = case.dir.path().join("pipe.jsonl");

@@ -160,6 +160,48 @@ fn rejects_never_overwrite_the_input_under_any_name() {
 }
 
 #[test]
+fn rejects_are_never_mixed_with_the_results() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, results) = (dir.path().join("in.csv"), dir.path().join("out"));
+    std::fs::write(&input, "metric_value\n1\nx\n").unwrap();
+    let stdout = std::fs::File::create(&results).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["score", input.to_str().unwrap(), "--all", "--rejects", results.to_str().unwrap()]);
+    let output = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(64) && errors.contains("--rejects names the file of standard"), "{errors}");
+    assert_eq!(std::fs::read(&results).unwrap(), b"");
+}
+
+#[test]
+fn options_for_tables_are_refused_for_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in.jsonl");
+    std::fs::write(&input, "{\"device_id\":\"d\",\"metric_value\":1}\n").unwrap();
+    for options in [&["--wide"][..], &["--decimal-comma"], &["--delimiter", ";"]] {
+        let output = score(&[options, &[input.to_str().unwrap()]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{errors}");
+        assert!(errors.contains(options[0]) && errors.contains("is JSON"), "{errors}");
+    }
+}
+
+#[test]
+fn variables_that_have_an_option_are_said_to_be_ignored() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in.csv");
+    std::fs::write(&input, "metric_value\n1\n").unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.env("ANOMALY__DETECTOR__WINDOW", "40").env("ANOMALY__FIELDS__VALUE", "v");
+    let output = command.args(["score", input.to_str().unwrap()]).stdin(Stdio::null()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    for named in ["ANOMALY__DETECTOR__WINDOW (use --window)", "ANOMALY__FIELDS__VALUE (use --value-field)"] {
+        assert_eq!(errors.matches(named).count(), 1, "{errors}");
+    }
+}
+
+#[test]
 fn rejects_are_complete_when_the_reader_closes_the_output_early() {
     const ROWS: usize = 60_000;
     let rows = (0..ROWS).map(|row| if row % 10 == 9 { format!("x{row}\n") } else { format!("{row}\n") });

@@ -1,6 +1,7 @@
 //! Options of `anomaly score`. Options that affect a verdict, or how events are read, are also settings of the roles: they
 //! come from the settings' schema.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -11,6 +12,7 @@ use clap::{Arg, ArgMatches, ValueEnum};
 use serde_json::Value;
 
 use crate::config::option;
+use crate::config::raw::PREFIX;
 use crate::config::resolved::{FileFormat, Settings};
 use crate::config::schema::{self, SettingKey, ValueType};
 
@@ -101,6 +103,21 @@ static OPTIONS: LazyLock<Vec<(&SettingKey, String)>> = LazyLock::new(|| {
     };
     schema::keys().filter(is_option).map(|key| (key, name(key))).collect()
 });
+
+/// Returns a note on the environment variables that have an option, because `anomaly score` reads only options.
+pub(super) fn ignored_variables(names: impl Iterator<Item = OsString>) -> Option<String> {
+    let mut ignored = Vec::new();
+    for name in names.filter_map(|name| name.into_string().ok()) {
+        let path = name.strip_prefix(PREFIX).map(|path| path.to_lowercase().replace("__", "."));
+        if let Some((_, option)) = OPTIONS.iter().find(|(key, _)| path.as_deref() == Some(key.path)) {
+            ignored.push(format!("{name} (use --{option})"));
+        }
+    }
+    ignored.sort();
+    let list = ignored.join(", ");
+    (!ignored.is_empty())
+        .then(|| format!("note: `anomaly score` reads no settings, and ignores these variables: {list}"))
+}
 
 fn argument(key: &'static SettingKey, name: &'static str) -> Arg {
     let value_name = match key.kind {

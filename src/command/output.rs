@@ -6,7 +6,11 @@
 //! all of it.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, StdoutLock, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 
 use crate::error::{Error, ExitKind, Result};
 use crate::foreign;
@@ -74,6 +78,16 @@ pub fn progress(text: impl Display) {
 /// Returns whether standard error is a terminal.
 pub fn shows_progress() -> bool {
     io::stderr().is_terminal()
+}
+
+/// Returns whether a path is the file or the pipe that standard output goes to, under any name. `/dev/null` and terminals
+/// are not: nothing in them can be mixed up.
+pub fn is_output(path: &Path) -> bool {
+    let output = io::stdout().as_fd().try_clone_to_owned().and_then(|output| File::from(output).metadata());
+    let output = output.ok().filter(|output| !output.file_type().is_char_device());
+    output
+        .zip(std::fs::metadata(path).ok())
+        .is_some_and(|(output, path)| (output.dev(), output.ino()) == (path.dev(), path.ino()))
 }
 
 /// Returns whether standard output is a terminal.

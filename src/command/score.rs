@@ -53,6 +53,9 @@ pub fn run(options: &Score) -> Result<()> {
     if options.rejects.as_deref().is_some_and(|rejects| is_input(rejects, &options.file)) {
         return Err(Error::usage("error: --rejects names the input itself, which would be overwritten"));
     }
+    if options.rejects.as_deref().is_some_and(output::is_output) {
+        return Err(Error::usage("error: --rejects names the file of standard output: both would be mixed"));
+    }
     let records = file::open(
         &options.file,
         &FileOptions {

@@ -85,6 +85,7 @@ impl Publishing {
         }
         // What was sent before an error of the source is delivered all the same.
         let ended = self.send_all(source.as_mut(), began);
+        source.log_summary();
         self.finish(ended)
     }
 

@@ -22,8 +22,9 @@ pub(crate) use batch::{BatchRow, LineCount, MAX_RECORD, RecordBatch, SkippedLine
 pub(crate) use reading::FileReading;
 
 use crate::config::resolved::FileFormat;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Fields, Parser};
+use crate::foreign;
 use document::JsonSplitter;
 use input::InputFile;
 use lines::LineSplitter;
@@ -58,6 +59,15 @@ impl FileOptions<'_> {
         self.wide || (is_usual && has(time) && !has(value) && !has(metric))
     }
 
+    /// Returns the name of an option that is set and has no effect on JSON.
+    fn only_for_tables(&self) -> Option<&'static str> {
+        match () {
+            () if self.wide => Some("--wide or producer.wide"),
+            () if self.decimal_comma => Some("--decimal-comma or producer.decimal_comma"),
+            () => self.delimiter.map(|_| "--delimiter"),
+        }
+    }
+
     /// Returns the name of a column, if a table must have it. The value is always required.
     fn required(&self, path: &str) -> Option<&'static str> {
         let Fields { device, metric, value, time, .. } = self.fields;
@@ -88,13 +98,20 @@ enum RecordSplitter {
 /// Opens a path; `-` is standard input.
 ///
 /// # Errors
-/// 66 if it cannot be read, 65 if it is not text, or a table without a required column.
+/// 64 if an option is for tables and the file is JSON, 66 if it cannot be read, 65 if it is not text, or a table without a
+/// required column.
 pub(crate) fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
     let mut input = InputFile::open(path)?;
     let format = match options.format {
         FileFormat::Auto => recognised(path, &mut input)?,
         said => said,
     };
+    if let Some(name) = options.only_for_tables().filter(|_| format != FileFormat::Csv && !input.at_hand().is_empty()) {
+        return Err(Error::usage(format_args!(
+            "error: {name} is for tables, and {} is JSON: omit it, or say that the format is csv",
+            foreign::name(input.name())
+        )));
+    }
     let (kind, layout) = match format {
         FileFormat::Csv => {
             let (table, layout) = RowSplitter::open(&mut input, options)?;

@@ -11,7 +11,7 @@ use super::pace::{Jump, Pace};
 use super::reasons::ReasonCounts;
 use super::{EventSource, SourceEvent, SourceStep, Writer};
 use crate::config::resolved::ProducerSettings;
-use crate::error::{Error, Result};
+use crate::error::{Error, ExitKind, Result};
 use crate::event::{Decoded, Event, Fields, Parser, Timestamp};
 use crate::foreign;
 
@@ -160,38 +160,6 @@ impl ReplaySource {
         due
     }
 
-    /// Logs the records that were not sent, once: at the end of the file, of the count, or before an error.
-    fn log_summary(&mut self) {
-        if std::mem::replace(&mut self.report.is_logged, true) {
-            return;
-        }
-        let ReplayReport { reasons, ignored, partial, passed, jumps, backwards, .. } = &self.report;
-        let path = &self.path;
-        for reason in reasons.all() {
-            let (count, first) = (reason.seen.count, reason.seen.first);
-            tracing::warn!("{path}: {count} rows were not sent, the first in line {first}: {}", reason.rejection);
-        }
-        for (seen, what) in [
-            (reasons.others(), "rows were not sent for other reasons"),
-            (*ignored, "rows have no value or match fields.ignore, and were not sent"),
-            (*partial, "rows have invalid values, which were not sent"),
-            (passed.comments, "comments were skipped"),
-            (passed.headers, "more header lines were skipped"),
-        ] {
-            if seen.count > 0 {
-                tracing::info!("{path}: {} {what}, the first in line {}", seen.count, seen.first);
-            }
-        }
-        if *jumps > 0 {
-            tracing::warn!("{path}: {jumps} times were further than producer.max_pause from those before them");
-        }
-        if *backwards > 0 {
-            tracing::warn!(
-                "{path}: {backwards} events have an earlier time than one before them; they were sent in the file's order"
-            );
-        }
-    }
-
     /// Returns an error if the file ends and nothing of it was sent.
     fn end(&self) -> Result<()> {
         let (path, ReplayReport { records, sent, .. }) = (&self.path, &self.report);
@@ -224,7 +192,13 @@ fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<
             fields.time != usual.time,
         ];
         let (fields, parser) = (&fields, &parser);
-        open(path, &FileOptions { format, delimiter: None, decimal_comma, wide, fields, parser, named })
+        open(path, &FileOptions { format, delimiter: None, decimal_comma, wide, fields, parser, named }).map_err(
+            |error| match error.kind {
+                // Here the settings are wrong, not the command line.
+                ExitKind::Usage => Error::config(error.message.trim_start_matches("error: ")),
+                _ => error,
+            },
+        )
     };
     // Errors of a file are reported at the start. Opening a pipe waits for its writer and its first bytes.
     let is_pipe = path == "-" || std::fs::metadata(&path).is_ok_and(|about| about.file_type().is_fifo());
@@ -297,6 +271,38 @@ impl EventSource for ReplaySource {
                 Ok(SourceStep::Event(sample))
             }
             None => Ok(SourceStep::End),
+        }
+    }
+
+    /// Logs the records that were not sent, once: at the end of the file, of the count, before an error, or at a stop.
+    fn log_summary(&mut self) {
+        if std::mem::replace(&mut self.report.is_logged, true) {
+            return;
+        }
+        let ReplayReport { reasons, ignored, partial, passed, jumps, backwards, .. } = &self.report;
+        let path = &self.path;
+        for reason in reasons.all() {
+            let (count, first) = (reason.seen.count, reason.seen.first);
+            tracing::warn!("{path}: {count} rows were not sent, the first in line {first}: {}", reason.rejection);
+        }
+        for (seen, what) in [
+            (reasons.others(), "rows were not sent for other reasons"),
+            (*ignored, "rows have no value or match fields.ignore, and were not sent"),
+            (*partial, "rows have invalid values, which were not sent"),
+            (passed.comments, "comments were skipped"),
+            (passed.headers, "more header lines were skipped"),
+        ] {
+            if seen.count > 0 {
+                tracing::info!("{path}: {} {what}, the first in line {}", seen.count, seen.first);
+            }
+        }
+        if *jumps > 0 {
+            tracing::warn!("{path}: {jumps} times were further than producer.max_pause from those before them");
+        }
+        if *backwards > 0 {
+            tracing::warn!(
+                "{path}: {backwards} events have an earlier time than one before them; they were sent in the file's order"
+            );
         }
     }
 }
