@@ -126,6 +126,9 @@ pub enum Dlq {
     ///
     /// The same transaction writes a receipt to the dead-letter topic. A replay skips dead letters that have a receipt, so
     /// an interrupted command can be repeated. A record that is rejected again becomes a new dead letter.
+    ///
+    /// Records are sent to the input topic only. Dead letters of other topics or partitions are named, and the exit code
+    /// is 65.
     Replay {
         /// Options that select dead letters
         #[command(flatten)]

@@ -24,13 +24,15 @@ fn nested(device: &str, value: f64) -> Sent {
     }
 }
 
-/// Returns a dead letter of a null value with these headers.
-fn old_letter(case: &Case, key: &[u8], headers: &[(&str, String)]) {
+/// Writes a dead letter with these headers.
+fn send_letter(case: &Case, key: &[u8], value: Option<&[u8]>, headers: &[(&str, String)]) {
     let producer: BaseProducer = case.client().create().unwrap();
     let all = headers.iter();
     let headers = all.fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(value) }));
     let topic = case.dlq();
-    producer.send(BaseRecord::<[u8], [u8]>::to(&topic).key(key).headers(headers)).map_err(|(e, _)| e).unwrap();
+    let mut record = BaseRecord::<[u8], [u8]>::to(&topic).key(key).headers(headers);
+    record.payload = value;
+    producer.send(record).map_err(|(e, _)| e).unwrap();
     producer.flush(Duration::from_secs(30)).unwrap();
 }
 
@@ -196,7 +198,7 @@ fn null_values_are_ignored_and_counted_and_old_dead_letters_of_them_are_never_se
         ("anomaly.error.class", "empty".into()),
         ("anomaly.error.message", "the value is null; expected a JSON object".into()),
     ];
-    old_letter(&case, b"d", &headers);
+    send_letter(&case, b"d", None, &headers);
     let listed = case.run(&["dlq", "list"]);
     let (out, noted) = (String::from_utf8(listed.stdout).unwrap(), String::from_utf8(listed.stderr).unwrap());
     assert!(out.contains("never: null value"), "{out}");
@@ -206,6 +208,45 @@ fn null_values_are_ignored_and_counted_and_old_dead_letters_of_them_are_never_se
     assert_eq!(case.read(&case.raw()).len(), 4);
     let nulls = case.read(&case.raw()).iter().filter(|record| record.value.is_none()).count();
     assert_eq!(nulls, 2, "no tombstone was added");
+}
+
+/// Letters of another topic, or of a partition that the input does not have, must not stop the replay of the others.
+#[test]
+fn letters_of_other_topics_are_passed_over_and_named_and_the_others_are_sent() {
+    let case = Case::new("letters_elsewhere");
+    case.produce([nested("d", 1.0), nested("d", 2.0)]);
+    stop(&case, "a", &[], 2);
+    let other = case.anomalies();
+    let raw = case.raw();
+    let places = [
+        Some((other.as_str(), "0")),
+        Some(("deleted", "0")),
+        Some((raw.as_str(), "900")),
+        Some((raw.as_str(), "-1")),
+        None,
+    ];
+    for place in places {
+        let headers = place.map(|(topic, partition)| {
+            vec![("anomaly.error.topic", topic.to_owned()), ("anomaly.error.partition", partition.to_owned())]
+        });
+        let mut headers = headers.unwrap_or_default();
+        headers.push(("anomaly.error.class", "json".to_owned()));
+        send_letter(&case, b"d", Some(b"{}"), &headers);
+    }
+    for (arguments, verb) in [(&["dlq", "replay", "--dry-run"][..], "would be"), (&["dlq", "replay"], "were")] {
+        let ended = case.run(arguments);
+        let (out, noted) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
+        assert_eq!(ended.status.code(), Some(65), "{out}{noted}");
+        let expected = format!(
+            "2 dead letters {verb} sent again\n5 were skipped: their headers do not name a partition of {raw}\n"
+        );
+        assert_eq!(out, expected);
+        for place in [format!("from {other}[0]@?"), "from deleted[0]@?".into(), format!("from {raw}[900]@?")] {
+            assert!(noted.contains(&place), "{noted}");
+        }
+    }
+    assert_eq!((case.read(&raw).len(), case.read(&other).len()), (4, 0));
+    assert_eq!(case.read(&case.dlq()).iter().filter(|got| got.value.is_none()).count(), 2, "receipts");
 }
 
 /// Headers that would make a dead letter too large are left out, and the dead letter says so.

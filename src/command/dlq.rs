@@ -1,6 +1,6 @@
 //! `anomaly dlq`: lists, shows and replays dead letters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::output;
@@ -16,11 +16,14 @@ use crate::stream::topics;
 const WIDTH: usize = 60;
 /// Maximum number of bytes of a value, a key or a header that `show` prints.
 const SHOWN: usize = 4_096;
+/// Maximum number of letters of an unknown origin that `replay` names.
+const NAMED: usize = 10;
 
 /// Runs the subcommand.
 ///
 /// # Errors
-/// 69 if Kafka is unavailable or refuses, 66 if there is no such dead letter.
+/// 69 if Kafka is unavailable or refuses, 66 if there is no such dead letter, 65 if a dead letter is not of the input topic
+/// and was not sent again.
 pub fn run(settings: &Settings, command: &Dlq) -> Result<()> {
     match command {
         Dlq::List { pick, limit } => list(settings, pick, *limit),
@@ -70,6 +73,17 @@ fn list(settings: &Settings, pick: &DeadLetterSelection, limit: usize) -> Result
     Ok(())
 }
 
+/// Returns a header of a letter for a line. Headers of a foreign record can contain anything.
+fn header(letter: &RejectedRecord, name: &str) -> String {
+    foreign::name(letter.header(name).unwrap_or("?")).to_string()
+}
+
+/// Returns the place of the rejected record, as the letter's headers give it.
+fn origin(letter: &RejectedRecord) -> String {
+    let [topic, partition, offset] = ["topic", "partition", "offset"].map(|name| header(letter, name));
+    format!("{topic}[{partition}]@{offset}")
+}
+
 fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
     if is_first {
         output::line(format_args!(
@@ -77,8 +91,6 @@ fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
             "LETTER", "REJECTED AT", "CLASS", "FROM", "REPLAYED"
         ))?;
     }
-    // Headers of a foreign record can contain anything.
-    let header = |name| foreign::name(letter.header(name).unwrap_or("?")).to_string();
     let replayed = match &letter.replayed {
         Some(at) => at,
         None if letter.is_null() => "never: null value",
@@ -88,8 +100,8 @@ fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
         "{:<12} {:<24} {:<15} {:<28} {:<24} {}",
         format!("{}:{}", letter.partition, letter.offset),
         letter.at.map(|at| at.to_string()).unwrap_or_default(),
-        header("class"),
-        format!("{}[{}]@{}", header("topic"), header("partition"), header("offset")),
+        header(letter, "class"),
+        origin(letter),
         replayed,
         foreign::bytes(letter.header("message").unwrap_or("?").as_bytes(), WIDTH),
     ))
@@ -152,35 +164,105 @@ fn warn_of_compaction(kafka: &KafkaSettings, topic: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a replay does with the selected dead letters: their numbers, and the places of those of an unknown origin.
+#[derive(Default)]
+struct ReplayCounts {
+    chosen: u64,
+    before: u64,
+    cut: u64,
+    null: u64,
+    partial: u64,
+    elsewhere: u64,
+    /// The first places of the letters that are counted in `elsewhere`.
+    places: Vec<String>,
+}
+
+impl ReplayCounts {
+    /// Counts a letter; returns whether it is sent to `topic`, which has this number of partitions.
+    fn chooses(&mut self, letter: &RejectedRecord, topic: &str, partitions: usize) -> bool {
+        match () {
+            () if letter.replayed.is_some() => self.before += 1,
+            () if letter.is_null() => self.null += 1,
+            () if letter.is_partial() => self.partial += 1,
+            () if letter.is_cut() => self.cut += 1,
+            () if !letter.is_from(topic, partitions) => {
+                self.elsewhere += 1;
+                if self.places.len() < NAMED {
+                    self.places.push(format!("{}:{} from {}", letter.partition, letter.offset, origin(letter)));
+                }
+            }
+            () => {
+                self.chosen += 1;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Prints the numbers of the letters that are not sent, with the reasons.
+    fn print(&self, topic: &str) -> Result<()> {
+        for (count, reason) in [
+            (self.before, "were skipped: they had been sent again before".to_owned()),
+            (self.cut, "were truncated when they were rejected, and cannot be sent again".to_owned()),
+            (
+                self.null,
+                "have a null value (a tombstone), and are never sent again: in a compacted topic they would delete newer \
+                 records"
+                    .to_owned(),
+            ),
+            (
+                self.partial,
+                "were judged by their valid values, and are never sent again: these would be judged twice".to_owned(),
+            ),
+            (self.elsewhere, format!("were skipped: their headers do not name a partition of {topic}")),
+        ] {
+            if count > 0 {
+                output::line(format_args!("{count} {reason}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if letters were passed over because of their origin.
+    fn verify(&self, topic: &str) -> Result<()> {
+        if self.elsewhere == 0 {
+            return Ok(());
+        }
+        let more = match self.elsewhere - self.places.len() as u64 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(Error::data(format_args!(
+            "{} dead letters are not of {topic} (topics.raw_events), and are not sent anywhere else: {}{more}; `anomaly dlq \
+             show` prints one",
+            self.elsewhere,
+            self.places.join(", ")
+        )))
+    }
+}
+
 fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Result<()> {
     let (kafka, topics) = (&settings.kafka, &settings.topics);
+    // Headers of a dead letter can be foreign text. Only our own input topic is written to.
+    let input = &topics.raw_events;
+    let Some(partitions) = topics::partitions(kafka, input)? else {
+        return Err(Error::unavailable(format_args!("topic {input} does not exist; `anomaly topics` creates it")));
+    };
     // A later replay fences an earlier one: two replays never send the same dead letter.
     let name = format!("{}-dlq", settings.detector.group);
     let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topics, &name)?) };
-    let (mut chosen, mut before, mut cut, mut unknown, mut null) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
-    let mut partial = 0_u64;
-    let mut looked_at = BTreeSet::new();
+    let mut counts = ReplayCounts::default();
     dead_letters::read(kafka, topics, |letter| {
-        match () {
-            () if !pick.matches(&letter) => {}
-            () if letter.replayed.is_some() => before += 1,
-            () if letter.is_null() => null += 1,
-            () if letter.is_partial() => partial += 1,
-            () if letter.is_cut() => cut += 1,
-            () if letter.header("topic").is_none_or(str::is_empty) => unknown += 1,
-            () => {
-                chosen += 1;
-                let to = letter.header("topic").unwrap_or_default();
-                if !looked_at.contains(to) {
-                    looked_at.insert(to.to_owned());
-                    warn_of_compaction(kafka, to)?;
-                }
-                if let Some(sender) = &mut sender {
-                    sender.send(letter)?;
-                    if chosen % 1_000 == 0 {
-                        output::progress(format_args!("{} sent again", sender.sent));
-                    }
-                }
+        if !pick.matches(&letter) || !counts.chooses(&letter, input, partitions) {
+            return Ok(());
+        }
+        if counts.chosen == 1 {
+            warn_of_compaction(kafka, input)?;
+        }
+        if let Some(sender) = &mut sender {
+            sender.send(letter)?;
+            if counts.chosen.is_multiple_of(1_000) {
+                output::progress(format_args!("{} sent again", sender.sent));
             }
         }
         Ok(())
@@ -191,26 +273,8 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
             output::progress("");
             output::line(format_args!("{} dead letters were sent again", sender.sent))?;
         }
-        None => output::line(format_args!("{chosen} dead letters would be sent again"))?,
+        None => output::line(format_args!("{} dead letters would be sent again", counts.chosen))?,
     }
-    if before > 0 {
-        output::line(format_args!("{before} were skipped: they had been sent again before"))?;
-    }
-    if cut > 0 {
-        output::line(format_args!("{cut} were truncated when they were rejected, and cannot be sent again"))?;
-    }
-    if null > 0 {
-        output::line(format_args!(
-            "{null} have a null value (a tombstone), and are never sent again: in a compacted topic they would delete newer records"
-        ))?;
-    }
-    if partial > 0 {
-        output::line(format_args!(
-            "{partial} were judged by their valid values, and are never sent again: these would be judged twice"
-        ))?;
-    }
-    if unknown > 0 {
-        output::line(format_args!("{unknown} records were skipped: they do not name the topic that they came from"))?;
-    }
-    Ok(())
+    counts.print(input)?;
+    counts.verify(input)
 }

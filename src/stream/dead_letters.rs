@@ -1,4 +1,4 @@
-//! Reads dead letters, and sends them again to their original topics, each exactly once. The transaction that sends a
+//! Reads dead letters, and sends them again to the input topic, each exactly once. The transaction that sends a
 //! record also writes a receipt to the dead-letter topic. A dead letter with a receipt is not sent again.
 
 use std::borrow::Cow;
@@ -55,6 +55,17 @@ impl RejectedRecord {
     /// Returns the detector's header with this name, without the prefix `anomaly.error.`.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         text(self.headers[..self.own_from()].iter(), |key| key.strip_prefix(ERROR) == Some(name))
+    }
+
+    /// Returns the partition that the rejected record came from, as the headers name it.
+    fn from_partition(&self) -> Option<i32> {
+        self.header("partition")?.parse().ok()
+    }
+
+    /// Returns whether the rejected record came from one of the partitions of this topic.
+    pub(crate) fn is_from(&self, topic: &str, partitions: usize) -> bool {
+        let partition = self.from_partition().and_then(|partition| usize::try_from(partition).ok());
+        self.header("topic") == Some(topic) && partition.is_some_and(|partition| partition < partitions)
     }
 
     /// Returns all headers of the detector, without the prefix, in order.
@@ -278,7 +289,7 @@ fn replayed(letter: &RejectedRecord, letters: &str) -> OutgoingRecord {
     OutgoingRecord {
         output: OutputTopic::Named {
             topic: letter.header("topic").unwrap_or_default().to_owned(),
-            partition: letter.header("partition").and_then(|partition| partition.parse().ok()),
+            partition: letter.from_partition(),
         },
         key: letter.key.clone(),
         value: letter.value.clone(),
