@@ -122,7 +122,7 @@ pub enum Dlq {
         #[arg(long)]
         value: bool,
     },
-    /// Send dead letters to the topics they came from, each exactly once
+    /// Send dead letters to the input topic again, each exactly once
     ///
     /// The same transaction writes a receipt to the dead-letter topic. A replay skips dead letters that have a receipt, so
     /// an interrupted command can be repeated. A record that is rejected again becomes a new dead letter.

@@ -9,6 +9,7 @@ mod input;
 mod partition;
 mod repeats;
 mod sample;
+mod skipped;
 mod tally;
 
 use std::collections::BTreeMap;

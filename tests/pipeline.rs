@@ -412,6 +412,10 @@ fn a_new_group_that_starts_at_the_latest_judges_only_what_comes_after() {
     case.produce((0..50).map(|i| event("a", f64::from(i))));
     let first = case.detector("a", &[]);
     wait("the beginning to be committed", || case.committed() == 50);
+    let notice = "The 50 earlier records are not judged";
+    wait("the notice", || matches!(first.get("/readyz"), Some((200, text)) if text.contains(notice)));
+    assert_eq!(first.log().matches(notice).count(), 1, "{}", first.log());
+    assert!(first.log().contains("started_at_end"), "{}", first.log());
     assert!(first.terminate(STOP).success());
     // A restart goes on where the first one began, not at the latest again.
     case.produce((0..10).map(|i| event("a", f64::from(i))));
@@ -420,6 +424,7 @@ fn a_new_group_that_starts_at_the_latest_judges_only_what_comes_after() {
     let of = |kind: &str| second.metric(&format!("anomaly_events_total{{kind=\"{kind}\"}} "));
     // The windows were read back, so nothing is learned again.
     assert_eq!((of("learning"), of("normal") + of("anomalous")), (0.0, 10.0));
+    assert!(!second.log().contains("started_at_end"), "{}", second.log());
 }
 
 #[test]

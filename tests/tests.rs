@@ -48,6 +48,8 @@ mod layout;
 mod letters;
 /// The event stream: each row once, also over a restart of the server.
 mod live;
+/// Topics that are deleted while a role writes to them.
+mod missing;
 /// A network that drops and delays packets.
 mod network;
 /// Standard output and standard error of every command.

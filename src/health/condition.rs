@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant as Monotonic};
 
 use super::deleted::DeletedRecords;
+use super::skipped::SkippedRecords;
 use crate::event::Timestamp;
 
 /// Minimum time between two log lines about a lasting condition.
@@ -75,6 +76,8 @@ codes! {
     ReplayShortfall = "replay_shortfall",
     /// Records were deleted before they were judged or stored.
     RecordsDeleted = "records_deleted",
+    /// A group without committed offsets has begun at the end of the input.
+    StartedAtEnd = "started_at_end",
     /// Series are evicted almost as fast as events arrive.
     EvictionRate = "eviction_rate",
     /// A device was seen in two partitions.
@@ -118,6 +121,8 @@ pub(super) struct Conditions {
     logged: BTreeMap<ConditionCode, Monotonic>,
     /// Records that were deleted before the component processed them.
     pub(super) deleted: DeletedRecords,
+    /// Records before the start of a group without committed offsets.
+    pub(super) skipped: SkippedRecords,
 }
 
 impl Conditions {

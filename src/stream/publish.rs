@@ -9,12 +9,26 @@ use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::kafka::context::DeliveryReports;
-use super::kafka::{client, stranded};
+use super::kafka::{client, fault, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
 
 /// Timeout of the request for the topic's metadata.
 const LOOK: Duration = Duration::from_secs(1);
+/// Time between two requests for the metadata while events are returned.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the cluster says about the topic.
+enum TopicAnswer {
+    /// It has partitions.
+    Exists,
+    /// The cluster does not know it.
+    Missing,
+    /// The cluster does not describe it, for this reason.
+    Refused(String),
+    /// The cluster does not answer.
+    None,
+}
 
 /// An idempotent producer of events for one topic.
 pub(crate) struct Publisher {
@@ -24,6 +38,9 @@ pub(crate) struct Publisher {
     sent: Cell<u64>,
     /// Reason for the last refused event, and the number of delivered ones at that time.
     refusal: RefCell<Option<(String, u64)>>,
+    /// When the cluster was last asked for the topic because events were returned, and whether the topic was missing.
+    asked: Cell<Option<Instant>>,
+    is_missing: Cell<bool>,
 }
 
 impl Publisher {
@@ -59,6 +76,8 @@ impl Publisher {
             topic: topic.to_owned(),
             sent: Cell::new(0),
             refusal: RefCell::default(),
+            asked: Cell::default(),
+            is_missing: Cell::default(),
         })
     }
 
@@ -66,22 +85,48 @@ impl Publisher {
     /// topic are refused only after a while, so check first. Waits at most a second for the cluster.
     pub(crate) fn has_topic(&self) -> bool {
         let trouble = &self.producer.context().trouble;
-        let metadata = self.producer.client().fetch_metadata(Some(&self.topic), LOOK);
-        if metadata.is_err() {
-            self.producer.poll(Duration::ZERO);
-            trouble.reason().into_iter().for_each(|why| trouble.set(why));
-        }
-        let is_there = metadata.is_ok_and(|metadata| {
-            let is_missing = metadata.topics().iter().all(|topic| topic.partitions().is_empty());
-            if is_missing {
-                trouble.set(format!("topic {} does not exist; `anomaly topics` creates it", self.topic));
+        match self.ask() {
+            TopicAnswer::Exists => {
+                trouble.clear();
+                return true;
             }
-            !is_missing
-        });
-        if is_there {
-            trouble.clear();
+            TopicAnswer::Missing => trouble.set(fault::missing(&self.topic)),
+            TopicAnswer::Refused(why) => trouble.set(why),
+            TopicAnswer::None => {
+                self.producer.poll(Duration::ZERO);
+                trouble.reason().into_iter().for_each(|why| trouble.set(why));
+            }
         }
-        is_there
+        false
+    }
+
+    /// Asks the cluster for the topic. Waits at most a second.
+    fn ask(&self) -> TopicAnswer {
+        let Ok(metadata) = self.producer.client().fetch_metadata(Some(&self.topic), LOOK) else {
+            return TopicAnswer::None;
+        };
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == self.topic) else {
+            return TopicAnswer::Missing;
+        };
+        match topic.error().map(Code::from) {
+            None if !topic.partitions().is_empty() => TopicAnswer::Exists,
+            None | Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => TopicAnswer::Missing,
+            Some(code) => TopicAnswer::Refused(format!("topic {}: {code}", self.topic)),
+        }
+    }
+
+    /// Names the topic as the reason of returned events if the cluster does not know it. librdkafka returns them with the
+    /// error of a lost broker then. No answer is no evidence that the topic is missing.
+    fn find_missing(&self) {
+        let context = self.producer.context();
+        if context.is_returning() && self.asked.get().is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
+            let answer = self.ask();
+            self.asked.set(Some(Instant::now()));
+            self.is_missing.set(matches!(answer, TopicAnswer::Missing));
+        } else if !context.is_returning() {
+            self.asked.set(None);
+            self.is_missing.set(false);
+        }
     }
 
     /// Queues one event. Returns false if the queue is full: call [`poll`](Self::poll), then try again.
@@ -149,10 +194,11 @@ impl Publisher {
     /// Returns why the cluster is unavailable, or why the last event was refused. An error ends when an event is
     /// delivered.
     pub(crate) fn trouble(&self) -> Option<String> {
+        self.find_missing();
         let context = self.producer.context();
         let (delivered, _) = context.counts();
         let mut refusal = self.refusal.borrow_mut();
-        if let Some(error) = context.take_failure() {
+        if let Some((error, _)) = context.take_failure() {
             let help = match error.rdkafka_error_code() {
                 Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => "; `anomaly topics` creates it",
                 _ => "",
@@ -160,7 +206,8 @@ impl Publisher {
             *refusal = Some((format!("{} refuses events: {error}{help}", self.topic), delivered));
         }
         refusal.take_if(|(_, before)| delivered > *before);
-        refusal.as_ref().map(|(why, _)| why.clone()).or_else(|| context.trouble.get())
+        let missing = || self.is_missing.get().then(|| fault::missing(&self.topic));
+        refusal.as_ref().map(|(why, _)| why.clone()).or_else(missing).or_else(|| context.trouble.get())
     }
 
     /// Waits for the queued events; returns the number of undelivered ones at the deadline.

@@ -197,7 +197,8 @@ pub(crate) struct DeliveryReports {
     pub trouble: ClusterState,
     delivered: AtomicU64,
     failed: AtomicU64,
-    failure: Mutex<Option<KafkaError>>,
+    /// The first failure, with the topic of the record.
+    failure: Mutex<Option<(KafkaError, String)>>,
     keeps_returned: bool,
     /// Whether the last report was a returned record, for the reason in `trouble`.
     is_returning: AtomicBool,
@@ -236,8 +237,13 @@ impl DeliveryReports {
         lock(&self.returned).push_front(record);
     }
 
-    /// Removes and returns the first failure since the last call.
-    pub(crate) fn take_failure(&self) -> Option<KafkaError> {
+    /// Returns whether records were returned, and none was delivered since.
+    pub(crate) fn is_returning(&self) -> bool {
+        self.is_returning.load(Ordering::Relaxed)
+    }
+
+    /// Removes and returns the first failure since the last call, with the topic of the record.
+    pub(crate) fn take_failure(&self) -> Option<(KafkaError, String)> {
         lock(&self.failure).take()
     }
 }
@@ -282,7 +288,7 @@ impl ProducerContext for DeliveryReports {
             Err((error, record)) => {
                 self.failed.fetch_add(1, Ordering::SeqCst);
                 tracing::debug!(topic = record.topic(), "not delivered: {error}");
-                lock(&self.failure).get_or_insert_with(|| error.clone());
+                lock(&self.failure).get_or_insert_with(|| (error.clone(), record.topic().to_owned()));
             }
         }
     }

@@ -33,6 +33,21 @@ pub(crate) fn of(what: &str, error: &KafkaError) -> Fault {
     Fault { remedy, message: format!("{what}: {}", describe(error)), is_too_large: is_too_large(error) }
 }
 
+/// Returns the fault for a record that its topic did not accept. The message for a missing topic is the same wherever the
+/// error occurred.
+pub(crate) fn of_record(what: &str, topic: &str, error: &KafkaError) -> Fault {
+    let fault = of(what, error);
+    match error.rdkafka_error_code() {
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Fault { message: missing(topic), ..fault },
+        _ => fault,
+    }
+}
+
+/// Describes a topic that the cluster does not know.
+pub(crate) fn missing(topic: &str) -> String {
+    format!("topic {topic} does not exist; `anomaly topics` creates it")
+}
+
 /// Returns whether a member with the same `group.instance.id` joined later. A fenced producer is weaker evidence: its
 /// own slow transaction may be the cause.
 fn is_replaced(error: &KafkaError) -> bool {

@@ -111,15 +111,13 @@ impl KafkaTransactionalProducer {
                 Err((KafkaError::MessageProduction(Code::State), _)) => {
                     self.producer.poll(Duration::from_millis(20));
                     let refused = self.producer.context().take_failure();
-                    let why = refused.as_ref().map_or_else(|| "the transaction has failed".into(), ToString::to_string);
-                    return Err(Fault {
-                        remedy: Remedy::Abort,
-                        message: format!("not delivered: {why}"),
-                        is_too_large: refused.as_ref().is_some_and(fault::is_too_large),
-                    });
+                    return Err(refused.map_or_else(
+                        || Fault::new(Remedy::Abort, "not delivered: the transaction has failed"),
+                        |(error, topic)| not_delivered(&error, &topic),
+                    ));
                 }
                 Err((error, _)) => {
-                    let mut fault = fault::of("sending", &error);
+                    let mut fault = fault::of_record("sending", topic, &error);
                     // The record is not in the transaction, which therefore cannot be committed.
                     if fault.remedy == Remedy::Retry {
                         fault.remedy = Remedy::Abort;
@@ -137,12 +135,8 @@ impl KafkaTransactionalProducer {
             let is_done = self.producer.in_flight_count() == 0;
             let flushed = if is_done || look % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
             let has_reported = self.serves_report();
-            if let Some(e) = self.producer.context().take_failure() {
-                return Err(Fault {
-                    remedy: Remedy::Abort,
-                    message: format!("not delivered: {e}"),
-                    is_too_large: fault::is_too_large(&e),
-                });
+            if let Some((error, topic)) = self.producer.context().take_failure() {
+                return Err(not_delivered(&error, &topic));
             }
             match flushed {
                 Ok(()) if is_done => break,
@@ -214,6 +208,11 @@ impl KafkaTransactionalProducer {
         let _ = producer.context().take_failure();
         Ok(())
     }
+}
+
+/// Returns the fault for a record whose delivery report is an error.
+fn not_delivered(error: &KafkaError, topic: &str) -> Fault {
+    Fault { remedy: Remedy::Abort, ..fault::of_record("not delivered", topic, error) }
 }
 
 impl ClusterConnection for KafkaTransactionalProducer {

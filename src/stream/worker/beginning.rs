@@ -28,7 +28,11 @@ impl<C: GroupAdministration> Worker<'_, C> {
         let topic = &self.session.settings.topics.raw_events;
         let start_at = |offset| Ok(Progress { offset, ..Progress::default() });
         match standing {
-            CommittedOffset::New if self.session.settings.detector.start == StartPosition::Latest => start_at(end),
+            CommittedOffset::New if self.session.settings.detector.start == StartPosition::Latest => {
+                // Offsets that have expired look like those of a new group. Nothing shows how far an earlier run came.
+                self.session.component.note_skipped(partition, first..end);
+                start_at(end)
+            }
             CommittedOffset::New => start_at(first),
             CommittedOffset::Added => {
                 if self.session.component.is_due(&format!("new partition {partition}")) {

@@ -30,8 +30,15 @@ impl<C: TransactionalClient> Worker<'_, C> {
         self.refusal = fault.message.clone();
         match fault.is_too_large.then(|| self.judging.limit_dead_letters()).flatten() {
             Some(limit) => tracing::warn!(limit, "a dead letter is too large for its topic; it will be truncated"),
-            None => tracing::warn!(worker = self.session.component.name, "transaction aborted, rewinding: {fault}"),
+            // While a topic is missing, each attempt is aborted: once a second.
+            None if self.session.component.is_due("transaction aborted") => tracing::warn!(
+                worker = self.session.component.name,
+                aborts = self.aborts,
+                "transaction aborted, rewinding; `aborts` counts them since the last commit: {fault}"
+            ),
+            None => {}
         }
+        self.report_refusal();
         let rewound = self.discard().and_then(|()| self.session.client.seek(&offsets(&self.judging.positions)));
         match rewound {
             Ok(()) => {

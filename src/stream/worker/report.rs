@@ -9,13 +9,27 @@ use crate::series::EvictionCause;
 use crate::stream::client::{GroupAdministration, RecordFetch};
 use crate::stream::progress::Progress;
 
+impl<C> Worker<'_, C> {
+    /// Returns whether transactions were aborted repeatedly: then a topic refuses our records, and the fault is not
+    /// temporary.
+    fn is_refused(&self) -> bool {
+        self.aborts > 2
+    }
+
+    /// Reports the reason of repeated aborts. Each of them ends a turn of the loop before its report.
+    pub(super) fn report_refusal(&self) {
+        if self.is_refused() {
+            self.session.component.set(ComponentState::Degraded(self.refusal.clone()));
+        }
+    }
+}
+
 impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
     /// Updates the health report.
     pub(super) fn report(&mut self) {
         match self.session.client.trouble() {
             Some(why) => self.session.component.set(ComponentState::Degraded(why)),
-            // Repeated aborts mean that a topic refuses our records; the fault is not temporary.
-            None if self.aborts > 2 => self.session.component.set(ComponentState::Degraded(self.refusal.clone())),
+            None if self.is_refused() => self.report_refusal(),
             // The restore reports its own progress.
             None if self.restoring.is_some() => {}
             None if self.is_member => self.session.component.set(ComponentState::Running),
@@ -44,7 +58,9 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
             &self.committing.committed,
             &self.session.component,
         );
-        self.session.component.report_deleted(&self.session.settings.topics.raw_events, "judged");
+        let settings = self.session.settings;
+        self.session.component.report_deleted(&settings.topics.raw_events, "judged");
+        self.session.component.report_skipped(&settings.topics.raw_events, &settings.detector.group);
         self.report_same_times();
         self.count_evictions();
     }
