@@ -58,13 +58,13 @@ impl RejectedRecord {
     }
 
     /// Returns the partition that the rejected record came from, as the headers name it.
-    fn from_partition(&self) -> Option<i32> {
+    fn origin_partition(&self) -> Option<i32> {
         self.header("partition")?.parse().ok()
     }
 
     /// Returns whether the rejected record came from one of the partitions of this topic.
     pub(crate) fn is_from(&self, topic: &str, partitions: usize) -> bool {
-        let partition = self.from_partition().and_then(|partition| usize::try_from(partition).ok());
+        let partition = self.origin_partition().and_then(|partition| usize::try_from(partition).ok());
         self.header("topic") == Some(topic) && partition.is_some_and(|partition| partition < partitions)
     }
 
@@ -289,7 +289,7 @@ fn replayed(letter: &RejectedRecord, letters: &str) -> OutgoingRecord {
     OutgoingRecord {
         output: OutputTopic::Named {
             topic: letter.header("topic").unwrap_or_default().to_owned(),
-            partition: letter.from_partition(),
+            partition: letter.origin_partition(),
         },
         key: letter.key.clone(),
         value: letter.value.clone(),
