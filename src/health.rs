@@ -30,7 +30,6 @@ pub use tally::{Activity, EARLY, LATE, Tally};
 
 /// A component that others may block is degraded after this time without a beat.
 const UNANSWERED: Duration = Duration::from_secs(20);
-
 /// Minimum time between two log lines about progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 

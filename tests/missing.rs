@@ -1,7 +1,6 @@
-//! Tests of topics that are deleted while a role writes to them: health names the topic, with one stable reason.
+//! Tests of topics that are deleted while a role writes to them: health names the topic.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -23,26 +22,21 @@ fn line_of(process: &Process, words: &str) -> Option<String> {
 }
 
 #[test]
-fn a_deleted_topic_of_anomalies_is_one_reason_and_at_most_one_log_line_a_minute() {
+fn a_deleted_topic_of_anomalies_is_named_and_its_aborts_are_logged_at_most_once_a_minute() {
     let case = Case::new("deleted_output");
     let detector = case.detector("a", &[("SINK__ENABLED", "false")]);
     case.produce((0..60).map(|i| event("a", f64::from(i % 5))));
     wait_done(&case, 60);
+    let began = Instant::now();
     delete(&case, &case.anomalies());
     case.produce([event("a", 1e9)]);
     let reason = format!("topic {} does not exist", case.anomalies());
-    let named = || line_of(&detector, &reason);
-    wait("/readyz to name the topic", || named().is_some());
+    wait("/readyz to name the topic", || line_of(&detector, &reason).is_some());
     let aborted = || detector.metric("anomaly_transactions_total{kind=\"aborted\"}");
-    let (before, mut reasons) = (aborted(), BTreeSet::new());
-    wait("further aborts", || {
-        reasons.extend(line_of(&detector, "degraded: worker"));
-        aborted() >= before + 5.0
-    });
-    assert_eq!(reasons.len(), 1, "{reasons:?}");
-    let log = detector.log();
-    // One line a minute; a slow machine may take longer than a minute.
-    assert!(log.matches("transaction aborted").count() as f64 * 2.0 < aborted(), "{log}");
+    let before = aborted();
+    wait("further aborts", || aborted() >= before + 5.0);
+    let lines = detector.log().matches("transaction aborted").count() as u64;
+    assert!(lines <= 1 + began.elapsed().as_secs() / 60, "{lines} lines: {}", detector.log());
     case.ok(&["topics"]);
     wait("the anomaly", || case.read(&case.anomalies()).len() == 1);
     wait("the detector to be ready", || matches!(detector.get("/readyz"), Some((200, _))));
