@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant as Monotonic};
 
-use super::{Component, ConditionCode, ConditionSeverity};
+use super::{Component, ConditionCode, ConditionSeverity, listed};
 
 /// Time for which they are reported.
 const KEPT: Duration = Duration::from_secs(3_600);
-/// Maximum number of partitions that the message names.
-const MOST_PLACES: usize = 3;
 
 /// The records of each partition, and when they were noted.
 #[derive(Debug, Default)]
@@ -19,18 +17,16 @@ impl SkippedRecords {
     /// Returns the message about the records of the last hour.
     fn message(&self, now: Monotonic, topic: &str, group: &str) -> Option<String> {
         let recent = self.0.iter().filter(|(_, (_, at))| now.saturating_duration_since(*at) < KEPT);
-        let places = recent.map(|(partition, (offsets, _))| (partition, offsets)).collect::<Vec<_>>();
-        let count = places.iter().map(|(_, offsets)| offsets.end - offsets.start).sum::<i64>();
+        let starts = recent.map(|(partition, (offsets, _))| (partition, offsets)).collect::<Vec<_>>();
+        if starts.is_empty() {
+            return None;
+        }
+        let count = starts.iter().map(|(_, offsets)| offsets.end - offsets.start).sum::<i64>();
         let place = |(partition, offsets): &(&i32, &Range<i64>)| format!("[{partition}] at offset {}", offsets.end);
-        let named = places.iter().take(MOST_PLACES).map(place).collect::<Vec<_>>().join(", ");
-        let more = match places.len().saturating_sub(MOST_PLACES) {
-            _ if places.is_empty() => return None,
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
+        let named = listed(&starts.iter().map(place).collect::<Vec<_>>());
         Some(format!(
             "group {group} had no committed offsets, so that judging began at the end of {topic} (detector.start is \
-             \"latest\"): {named}{more}. The {count} earlier records are not judged, unless a run before this one has judged \
+             \"latest\"): {named}. The {count} earlier records are not judged, unless a run before this one has judged \
              them. If the group is not new, its offsets were deleted or have expired; this is reported for an hour"
         ))
     }
@@ -63,7 +59,7 @@ mod tests {
             skipped.0.insert(partition, (10..110, began));
         }
         let text = skipped.message(began, "raw", "g").unwrap();
-        assert!(text.contains("[2] at offset 110 and 2 more. The 500 earlier records are not judged"), "{text}");
+        assert!(text.contains("[2] at offset 110; and 2 more. The 500 earlier records are not judged"), "{text}");
         assert_eq!(skipped.message(began + KEPT, "raw", "g"), None);
     }
 }
