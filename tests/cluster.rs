@@ -126,7 +126,7 @@ impl Storm {
             "producer",
             &[("PRODUCER__RATE", "500"), ("PRODUCER__DEVICES", "200"), ("PRODUCER__SEED", &seed.to_string())],
         );
-        Storm {
+        let mut storm = Storm {
             steady: case.detector("steady", &[]),
             mortal: ["b", "c"].map(|name| (name, case.detector(name, &[]))).into(),
             dashboard: case.role("dashboard", &[("DASHBOARD__LISTEN", &listen)]),
@@ -143,7 +143,10 @@ impl Storm {
             pages,
             positions: positions(&case),
             case,
-        }
+        };
+        // A process that has not installed its signal handlers yet would end at a reload.
+        storm.recover();
+        storm
     }
 
     /// Waits for some time, and samples the processes.
