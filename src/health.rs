@@ -9,7 +9,7 @@ mod input;
 mod partition;
 mod repeats;
 mod sample;
-mod skipped;
+mod start;
 mod tally;
 
 use std::collections::BTreeMap;

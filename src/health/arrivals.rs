@@ -420,7 +420,11 @@ mod tests {
             }
             let all = held(&mut arrivals, 590, 0);
             let some = all.iter().find(|(code, ..)| *code == ConditionCode::SomeRejected);
-            assert_eq!(some.map(|(_, severity, _)| *severity), severity, "{rejected} beside {accepted}: {all:?}");
+            assert_eq!(
+                some.map(|(_, severity, _)| *severity),
+                severity,
+                "{rejected} of {rejected} + {accepted}: {all:?}"
+            );
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant as Monotonic};
 
 use super::deleted::DeletedRecords;
-use super::skipped::SkippedRecords;
+use super::start::StartsAtEnd;
 use crate::event::Timestamp;
 
 /// Minimum time between two log lines about a lasting condition.
@@ -122,7 +122,7 @@ pub(super) struct Conditions {
     /// Records that were deleted before the component processed them.
     pub(super) deleted: DeletedRecords,
     /// Records before the start of a group without committed offsets.
-    pub(super) skipped: SkippedRecords,
+    pub(super) starts: StartsAtEnd,
 }
 
 impl Conditions {

@@ -29,7 +29,8 @@ fn values_that_cannot_work_are_refused_at_their_place() {
             let text = format!("[{section}]\n{key} = \"{value}\"\n");
             let message = message(&[("common.toml", &text)], &[]);
             assert!(message.contains(&format!("common.toml:2:{}", key.len() + 4)), "{text}{message}");
-            assert!(message.contains('^') && message.contains("expected") || message.contains("needs"), "{message}");
+            let says_what = message.contains("expected") || message.contains("needs");
+            assert!(message.contains('^') && says_what, "{message}");
         }
     }
 }

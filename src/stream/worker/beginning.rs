@@ -30,7 +30,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
         match standing {
             CommittedOffset::New if self.session.settings.detector.start == StartPosition::Latest => {
                 // Offsets that have expired look like those of a new group. Nothing shows how far an earlier run came.
-                self.session.component.note_skipped(partition, first..end);
+                self.session.component.note_start_at_end(partition, first..end);
                 start_at(end)
             }
             CommittedOffset::New => start_at(first),

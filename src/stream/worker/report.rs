@@ -60,7 +60,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
         );
         let settings = self.session.settings;
         self.session.component.report_deleted(&settings.topics.raw_events, "judged");
-        self.session.component.report_skipped(&settings.topics.raw_events, &settings.detector.group);
+        self.session.component.report_starts_at_end(&settings.topics.raw_events, &settings.detector.group);
         self.report_same_times();
         self.count_evictions();
     }
