@@ -18,6 +18,7 @@ pub mod schema;
 mod shipped;
 mod unread;
 mod value_check;
+mod values;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -29,10 +30,10 @@ pub use shipped::shipped;
 use crate::error::{Error, Result};
 use crate::foreign;
 use account::Account;
-use raw::SettingValues;
 use report::SettingsReport;
 use resolved::Delivery;
 use schema::ShippedFile;
+use values::SettingValues;
 
 /// Directory of the settings in the package.
 pub const DIR: &str = "/etc/anomaly";
@@ -63,6 +64,7 @@ pub fn load_as(places: &SettingFiles, account: Option<&Account>) -> Result<Loade
     let mut report = SettingsReport::default();
     let entries = raw::gather(places, account, &mut report);
     contradiction::aliases(&entries, &mut report);
+    contradiction::sources(&entries, &mut report);
     if !report.problems.is_empty() {
         return Err(Error::report(report));
     }

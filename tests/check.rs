@@ -241,8 +241,17 @@ fn a_file_that_the_units_hide_from_the_service_is_a_warning_with_the_remedy() {
     assert_eq!(settings("detector"), ["kafka.properties.ssl.ca.location", "postgres.host", "postgres.sslrootcert"]);
     assert_eq!(settings("dashboard"), ["postgres.host", "postgres.sslrootcert"]);
     // A secret of higher precedence: the file is not read.
-    let unread = [("POSTGRES__PASSWORD_FILE", pass.as_str()), ("POSTGRES__PASSWORD", "other")];
-    assert_eq!(warned(&["check"], &unread), Vec::<String>::new());
+    let file = outside.path().join("common.toml");
+    std::fs::write(&file, format!("[postgres]\npassword_file = \"{pass}\"\n")).unwrap();
+    let mut command = program(&["check", "--config", outside.path().to_str().unwrap()]);
+    command.env("ANOMALY__POSTGRES__PASSWORD", "other");
+    let own = Ended::of(&mut command);
+    assert!(own.code == Some(0) && !own.out.contains("warning"), "{}{}", own.out, own.err);
+    // Neither of two variables has precedence.
+    command.env("ANOMALY__POSTGRES__PASSWORD_FILE", &pass);
+    let both = Ended::of(&mut command);
+    assert_eq!(both.code, Some(78), "{}", both.out);
+    assert!(both.err.contains("`postgres.password` and `postgres.password_file` are both set"), "{}", both.err);
     // With a directory of one's own it is not the packaged services that read.
     let own = Ended::of(&mut files.command(&["check"], &[(CERTIFICATE, "cert.pem"), (KEY, "key.pem")]));
     assert!(own.code == Some(0) && !own.out.contains("warning"), "{}", own.out);

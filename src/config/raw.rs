@@ -12,12 +12,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::account::{self, Account};
+use super::contradiction;
 use super::property;
 use super::read::{self, unreadable};
 use super::report::{SettingOrigin, SettingsReport};
 use super::schema::{self, PROPERTIES, ShippedFile};
 use super::unread;
-use super::value_check::{check, parsed};
+use super::value_check::{check, parsed, plain};
+use super::values::{SettingValue, SettingValues};
 use crate::foreign;
 
 /// Prefix of the environment variables. The same two underscores join sections and keys.
@@ -39,18 +41,6 @@ pub struct SettingFiles {
     pub credentials: Option<PathBuf>,
 }
 
-/// One value and the place that it came from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SettingValue {
-    /// The value, checked against the schema.
-    pub value: Value,
-    /// The place that set the value.
-    pub origin: SettingOrigin,
-}
-
-/// Maps the path of a key to its value; every key of the schema is present.
-pub type SettingValues = BTreeMap<String, SettingValue>;
-
 /// Collects and checks all settings. It reads the files as `account`, or as the process's own user.
 pub fn gather(places: &SettingFiles, account: Option<&Account>, report: &mut SettingsReport) -> SettingValues {
     let mut entries = SettingValues::new();
@@ -65,6 +55,7 @@ pub fn gather(places: &SettingFiles, account: Option<&Account>, report: &mut Set
     }
     environment(&places.env, account, &mut entries, report);
     credentials(places, &mut entries, report);
+    contradiction::secrets(&entries, report);
     secret_files(account, &mut entries, report);
     entries
 }
@@ -203,18 +194,6 @@ fn typed(
     }
 }
 
-/// Converts a scalar of TOML, or an array of scalars, to JSON; `None` for tables and dates.
-fn plain(value: &DeValue<'_>) -> Option<Value> {
-    match value {
-        DeValue::String(text) => Some(Value::String(text.to_string())),
-        DeValue::Boolean(b) => Some(Value::Bool(*b)),
-        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(Value::from),
-        DeValue::Array(all) => all.iter().map(|one| plain(one.get_ref())).collect(),
-        DeValue::Float(x) => x.as_str().parse::<f64>().ok().filter(|x| x.is_finite()).map(Value::from),
-        _ => None,
-    }
-}
-
 /// Checks one value and stores it. An unknown key is reported at the key, a wrong value at the value.
 fn put(
     path: String,
@@ -259,9 +238,7 @@ fn put(
 /// Stores a checked value. Two values from one place, such as `linger.ms` and `"linger.ms"`, contradict each other.
 fn store(path: String, value: Value, origin: SettingOrigin, entries: &mut SettingValues, report: &mut SettingsReport) {
     if let Some(earlier) = entries.get(&path).filter(|earlier| earlier.origin.is_rival(&origin)) {
-        let other = Some(format!("the other one is from {}", earlier.origin));
-        report.add(&origin, format!("`{path}` is set twice"), "set it only once", other);
-        report.hide_value();
+        contradiction::twice(&path, &origin, &earlier.origin, report);
     }
     entries.insert(path, SettingValue { value, origin });
 }
@@ -280,17 +257,19 @@ fn environment(
     entries: &mut SettingValues,
     report: &mut SettingsReport,
 ) {
-    let mut sorted = env.iter().filter(|(name, _)| name.starts_with(PREFIX)).collect::<Vec<_>>();
-    sorted.sort();
-    for (name, text) in sorted {
+    let ours = env.iter().filter_map(|(name, text)| Some((variable(name)?, name, text)));
+    let mut sorted = ours.collect::<Vec<_>>();
+    // Values come before files, so that both for one setting are noticed.
+    sorted.sort_by_key(|((_, target), name, _)| (target.is_some(), *name));
+    let mut files = BTreeMap::new();
+    for ((path, target), name, text) in sorted {
         let origin = SettingOrigin::Env(name.clone());
-        let mut path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-        if let Some(property) = path.strip_prefix("kafka.properties.") {
-            path = format!("{PROPERTIES}.{}", property.replace('_', "."));
-        }
-        // The variable `…_FILE` names a file that contains a secret; password_file is a key of its own.
-        let target = path.strip_suffix("_file").or_else(|| path.strip_suffix(".file")).map(str::to_owned);
-        if let Some(target) = target.filter(|t| schema::find(&path).is_none() && property::is_secret(t)) {
+        if let Some(target) = target {
+            let value = entries.get(&target).map(|entry| entry.origin.clone());
+            let earlier = files.insert(target.clone(), origin.clone());
+            if let Some(earlier) = earlier.or_else(|| value.filter(|value| value.is_rival(&origin))) {
+                contradiction::twice(&target, &origin, &earlier, report);
+            }
             secret(Path::new(text), account, target, entries, report);
             continue;
         }
@@ -303,6 +282,19 @@ fn environment(
         }
         put(path, value, origin, None, entries, report);
     }
+}
+
+/// Returns the setting that a variable of this program sets, and for a variable `…_FILE`, which names a file that
+/// contains a secret, the setting of that secret. `password_file` is a setting of its own.
+fn variable(name: &str) -> Option<(String, Option<String>)> {
+    let mut path = name.strip_prefix(PREFIX)?.to_lowercase().replace("__", ".");
+    if let Some(property) = path.strip_prefix("kafka.properties.") {
+        path = format!("{PROPERTIES}.{}", property.replace('_', "."));
+    }
+    let target = path.strip_suffix("_file").or_else(|| path.strip_suffix(".file"));
+    let target = target.filter(|target| schema::find(&path).is_none() && property::is_secret(target));
+    let target = target.map(str::to_owned);
+    Some((path, target))
 }
 
 /// Reads systemd's credentials. Each file is named by its key: `postgres.password`, or `anomaly_postgres.password` if

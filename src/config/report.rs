@@ -34,11 +34,13 @@ pub enum SettingOrigin {
 }
 
 impl SettingOrigin {
-    /// Returns whether neither of two places has precedence: they are in one file, or both are variables.
+    /// Returns whether neither of two places has precedence: they are in one file, both are variables, or both are
+    /// credentials in one directory.
     pub fn is_rival(&self, other: &SettingOrigin) -> bool {
         match (self, other) {
             (SettingOrigin::File { path: one, .. }, SettingOrigin::File { path: two, .. }) => one == two,
             (SettingOrigin::Env(_), SettingOrigin::Env(_)) => true,
+            (SettingOrigin::Secret(one), SettingOrigin::Secret(two)) => one != two && one.parent() == two.parent(),
             _ => false,
         }
     }

@@ -1,8 +1,21 @@
 //! Checks a value against the type and range that its setting declares.
 
 use serde_json::Value;
+use toml::de::DeValue;
 
 use super::schema::ValueType;
+
+/// Converts a scalar of TOML, or an array of scalars, to JSON; `None` for tables and dates.
+pub(crate) fn plain(value: &DeValue<'_>) -> Option<Value> {
+    match value {
+        DeValue::String(text) => Some(Value::String(text.to_string())),
+        DeValue::Boolean(b) => Some(Value::Bool(*b)),
+        DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(Value::from),
+        DeValue::Array(all) => all.iter().map(|one| plain(one.get_ref())).collect(),
+        DeValue::Float(x) => x.as_str().parse::<f64>().ok().filter(|x| x.is_finite()).map(Value::from),
+        _ => None,
+    }
+}
 
 /// Returns the value in the form of its kind, or what was expected.
 pub(crate) fn check(kind: ValueType, value: Value) -> Result<Value, String> {

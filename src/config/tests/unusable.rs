@@ -75,6 +75,74 @@ fn two_names_of_one_property_are_refused_unless_they_agree() {
 }
 
 #[test]
+fn a_secret_and_the_file_of_that_secret_are_refused_with_both_places_unless_one_has_precedence() {
+    let value = |section: &str| format!("[{section}]\npassword = \"hush\"\n");
+    let file = |section: &str| format!("[{section}]\npassword_file = \"/nowhere\"\n");
+    for section in ["postgres", "migrate", "reviews"] {
+        let together = format!("{}password_file = \"/nowhere\"\n", value(section));
+        let message = message(&[("conf.d/1.toml", &together)], &[]);
+        assert!(
+            message.contains(&format!("`{section}.password` and `{section}.password_file` are both set")),
+            "{message}"
+        );
+        assert!(message.contains("1.toml:3:17") && message.contains("1.toml:2:12"), "{message}");
+        assert!(!message.contains("hush"), "{message}");
+    }
+    for (one, two) in [(value("postgres"), file("postgres")), (file("postgres"), value("postgres"))] {
+        let message = message(&[("common.toml", &one), ("conf.d/1.toml", &two)], &[]);
+        assert!(message.contains("common.toml:2:") && message.contains("1.toml:2:"), "{message}");
+        // An empty value takes the other one back, and a place of higher precedence wins.
+        let two = two.replace("hush", "").replace("/nowhere", "");
+        let (dir, _) = places(&[("secret", "from-file")], &[]);
+        let one = one.replace("/nowhere", &dir.path().join("secret").display().to_string());
+        let (_dir, places) = places(&[("common.toml", &one), ("conf.d/1.toml", &two)], &[]);
+        assert!(load(&places).is_ok(), "{:?}", load(&places).err());
+    }
+    let (_dir, places) = places(&[("common.toml", &file("postgres"))], &[("ANOMALY__POSTGRES__PASSWORD", "a")]);
+    assert_eq!(load(&places).unwrap().settings.postgres.password.reveal(), "a");
+}
+
+#[test]
+fn a_variable_and_the_variable_of_its_file_are_refused_with_both_names() {
+    const PROPERTY: &str = "ANOMALY__KAFKA__PROPERTIES__SASL_PASSWORD";
+    let (dir, mut empty) = places(&[("secret", "s"), ("other/secret", "s"), ("c/postgres.password", "s")], &[]);
+    let (file, other) = (dir.path().join("secret").display().to_string(), dir.path().join("other/secret"));
+    let other = other.display().to_string();
+    for variables in [
+        [("ANOMALY__POSTGRES__PASSWORD", "x"), ("ANOMALY__POSTGRES__PASSWORD_FILE", file.as_str())],
+        [(PROPERTY, "x"), ("ANOMALY__KAFKA__PROPERTIES__SASL_PASSWORD_FILE", &file)],
+        [(PROPERTY, "x"), ("ANOMALY__KAFKA__PROPERTIES__SASL__PASSWORD_FILE", &file)],
+        [
+            ("ANOMALY__KAFKA__PROPERTIES__SASL__PASSWORD", "x"),
+            ("ANOMALY__KAFKA__PROPERTIES__SASL_PASSWORD_FILE", &file),
+        ],
+        [
+            ("ANOMALY__KAFKA__PROPERTIES__SASL_PASSWORD_FILE", &file),
+            ("ANOMALY__KAFKA__PROPERTIES__SASL__PASSWORD_FILE", &other),
+        ],
+    ] {
+        let message = message(&[], &variables);
+        assert!(variables.iter().all(|(name, _)| message.contains(name)), "{message}");
+        assert!(!message.contains("problems"), "{message}");
+    }
+    // Two credentials of one setting.
+    empty.credentials = Some(dir.path().join("c"));
+    assert!(load(&empty).is_ok());
+    std::fs::write(dir.path().join("c/anomaly_postgres.password"), "t").unwrap();
+    let message = load(&empty).expect_err("must not load").message;
+    assert!(message.contains("c/anomaly_postgres.password") && message.contains("c/postgres.password"), "{message}");
+}
+
+#[test]
+fn two_sources_of_one_certificate_or_key_are_refused_with_both_places() {
+    let first = ("common.toml", "[kafka.properties]\n\"ssl.key.location\" = \"/k\"\n");
+    let second = ("conf.d/1.toml", "[kafka.properties]\n\"ssl.key.pem\" = \"hush\"\n");
+    let message = message(&[first, second], &[]);
+    assert!(message.contains("common.toml:2:22") && message.contains("1.toml:2:17"), "{message}");
+    assert!(!message.contains("hush"), "{message}");
+}
+
+#[test]
 fn long_foreign_text_is_truncated_and_escaped_in_problems() {
     let long = "x".repeat(500_000);
     for text in [
