@@ -351,6 +351,76 @@ fn another_program_in_the_group_is_named_and_the_records_that_it_skipped_are_cou
     assert!(blind.detector.metric("anomaly_foreign_commits_total ") >= 1.0);
 }
 
+/// The partition that a member has is not stored, and nothing else would say it.
+#[test]
+fn another_program_in_the_group_of_the_sink_is_named_as_long_as_it_is_there() {
+    let blind = Blind::new("foreign_sink", &[]);
+    let (case, topic) = (&blind.case, blind.case.anomalies());
+    case.produce(usual(200, 0));
+    wait("all events to be judged", || case.committed() == 200);
+    let intruder: BaseConsumer = case
+        .client()
+        .set("group.id", format!("{}-sink", case.name))
+        .set("client.id", "intruder")
+        .set("partition.assignment.strategy", "range")
+        .set("enable.auto.commit", "false")
+        .set("session.timeout.ms", "6000")
+        .create()
+        .unwrap();
+    intruder.subscribe(&[&topic]).unwrap();
+    std::thread::scope(|scope| {
+        let (sender, done) = std::sync::mpsc::channel::<()>();
+        let intruder = &intruder;
+        scope.spawn(move || {
+            while done.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                let _ = intruder.poll(Duration::from_millis(100));
+            }
+        });
+        let words = "not a sink, but in the group: intruder at";
+        blind.see(&Said { code: "foreign_sink", words, is_degraded: true });
+        drop(sender);
+    });
+    drop(intruder);
+    blind.see_no_more("foreign_sink", "not a sink");
+}
+
+/// Two schemas stand for two databases.
+#[test]
+fn the_sinks_of_two_databases_with_one_group_name_the_partitions_that_the_other_one_has() {
+    let blind = Blind::new("two_sinks", &[("DETECTOR__WORKERS", "1"), ("DETECTOR__SESSION_TIMEOUT", "6s")]);
+    let (case, topic) = (&blind.case, blind.case.anomalies());
+    let other = format!("{}_other", case.name);
+    let mut admin = case.parts.admin();
+    admin.batch_execute(&format!("create schema {other} authorization {}", case.parts.get("POSTGRES__USER"))).unwrap();
+    let settings =
+        [("POSTGRES__SCHEMA", other.as_str()), ("DETECTOR__WORKERS", "1"), ("DETECTOR__SESSION_TIMEOUT", "6s")];
+    let mut migrate = case.command(&["migrate"]);
+    migrate.env("ANOMALY__POSTGRES__SCHEMA", &other);
+    assert!(migrate.status().unwrap().success());
+    let second = case.detector("b", &settings);
+    second.wait_ready();
+    // Anomalies in both partitions, of which each sink has one.
+    let device = |i: usize| format!("d{}", i % 12);
+    let usual = (0..480).map(|i| event(&device(i), (i / 12 % 7) as f64));
+    case.produce(usual.chain((0..12).map(|i| event(&device(i), 999.0))));
+    wait("the anomalies", || case.read(&topic).len() == 12);
+    wait("each row in one of the databases", || {
+        let count = |schema: &str| format!("(select count(*) from {schema}.anomalies)");
+        let counts = admin.query_one(&format!("select {}, {}", count(&case.name), count(&other)), &[]).unwrap();
+        let (one, two) = (counts.get::<_, i64>(0), counts.get::<_, i64>(1));
+        one > 0 && two > 0 && one + two == 12
+    });
+    let words = "records are not stored in this database; b-sink at";
+    blind.see(&Said { code: "foreign_sink", words, is_degraded: true });
+    wait("the other one to name the first", || {
+        second.get("/readyz").is_some_and(|(status, text)| status == 503 && text.contains("a-sink at"))
+    });
+    drop(second);
+    wait("the other anomalies", || case.count("anomalies") == 12);
+    blind.see_no_more("foreign_sink", "are not stored");
+    admin.batch_execute(&format!("drop schema {other} cascade")).unwrap();
+}
+
 #[test]
 fn values_that_only_learn_are_not_called_judged() {
     let blind = Blind::new("learning", &[]);

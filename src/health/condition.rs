@@ -88,6 +88,8 @@ codes! {
     SinkDisabled = "sink_disabled",
     /// The database refuses rows; `sink_rejects` keeps them.
     RowsRefused = "rows_refused",
+    /// Another program, or the sink of another database, is in the sink's group.
+    ForeignSink = "foreign_sink",
     /// The ledger in the database is behind the offsets that the sink had stored.
     LedgerMoved = "ledger_moved",
     /// Retention waits, because the clocks differ.

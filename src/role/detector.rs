@@ -17,7 +17,7 @@ use crate::service::limit::LogRateLimit;
 use crate::store::heartbeat::Heartbeat;
 use crate::store::ledger::PostgresLedger;
 use crate::stream::client::{Fault, Remedy};
-use crate::stream::kafka::{KafkaGroupConsumer, KafkaTransactionalClient, MemberNames};
+use crate::stream::kafka::{KafkaGroupConsumer, KafkaOwnerObserver, KafkaTransactionalClient, MemberNames};
 use crate::stream::sink::{self, Sink};
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 use upkeep::Upkeep;
@@ -242,7 +242,8 @@ fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) 
             let reader =
                 KafkaGroupConsumer::new(&settings.kafka, topic, group, &member, session).map_err(Error::config)?;
             let ledger = PostgresLedger::new(&settings.postgres, group, topic);
-            match Sink::new(reader, &settings, Box::new(ledger), component.clone(), meter.clone(), &stop).run() {
+            let sink = Sink::new(reader, &settings, Box::new(ledger), component.clone(), meter.clone(), &stop);
+            match sink.observing(KafkaOwnerObserver::new(&settings.kafka, topic, group)).run() {
                 sink::SinkEnding::Stopped => return Ok(()),
                 sink::SinkEnding::Rebuild(why) => component.set(ComponentState::Degraded(format!("restarting: {why}"))),
             }

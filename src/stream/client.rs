@@ -12,7 +12,9 @@ mod offsets;
 mod record;
 mod transactions;
 
-pub(crate) use administration::{ForeignCommits, GroupAdministration, TopicAdministration, TopicIdentity};
+pub(crate) use administration::{
+    ForeignCommits, GroupAdministration, GroupOwners, OwnerObserver, TopicAdministration, TopicIdentity,
+};
 pub(crate) use connection::{ClusterConnection, insist};
 pub(crate) use fault::{Fault, Remedy};
 pub(crate) use fetch::RecordFetch;

@@ -2,13 +2,14 @@
 //! only in the step that stores the rows. While the ledger is unavailable it stays in the group and waits.
 
 mod delay;
+mod elsewhere;
 mod look;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, Positions, Remedy};
+use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, OwnerObserver, Positions, Remedy};
 use crate::anomaly::Anomaly;
 use crate::config::resolved::Settings;
 use crate::event::Timestamp;
@@ -18,6 +19,7 @@ use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::open_transactions::{HOLD, OpenTransactions};
 use delay::SinkDelay;
+use elsewhere::Elsewhere;
 
 /// Wait for the first record if no records are pending.
 const IDLE: Duration = Duration::from_millis(100);
@@ -46,6 +48,7 @@ pub(crate) struct Sink<'a, R> {
     lost: Positions,
     transactions: OpenTransactions,
     delay: SinkDelay,
+    elsewhere: Elsewhere<'a>,
 }
 
 /// Reason why a sink ended.
@@ -97,7 +100,14 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             lost: Positions::new(),
             transactions: OpenTransactions::default(),
             delay: SinkDelay::default(),
+            elsewhere: Elsewhere::default(),
         }
+    }
+
+    /// Also watches the partitions of the other members of the group.
+    pub(crate) fn observing(mut self, observer: impl OwnerObserver + 'a) -> Self {
+        self.elsewhere.observe(Box::new(observer));
+        self
     }
 
     /// Runs until a stop is requested; then stores the pending records, if that is possible at once.

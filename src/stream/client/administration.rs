@@ -25,6 +25,26 @@ pub(crate) struct ForeignCommits {
     pub members: Vec<String>,
 }
 
+/// Members of the sink's group, and what they have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct GroupOwners {
+    /// Members of the group that are not of this program, each as client id and host.
+    pub foreign: Vec<String>,
+    /// The member that has each partition, for people.
+    pub owners: BTreeMap<i32, String>,
+    /// First offset and end of the partitions that were requested.
+    pub bounds: BTreeMap<i32, (i64, i64)>,
+}
+
+/// Observes which member of a group has which partition, without blocking.
+pub(crate) trait OwnerObserver {
+    /// Returns the result of the last observation.
+    fn owners(&self) -> GroupOwners;
+
+    /// Requests the bounds of these partitions for the next observations.
+    fn request_bounds(&self, partitions: Vec<i32>);
+}
+
 /// Requests information on the topic that a client consumes.
 #[allow(clippy::missing_errors_doc)]
 pub(crate) trait TopicAdministration: ClusterConnection {

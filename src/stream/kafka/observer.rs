@@ -9,7 +9,7 @@ use std::time::Duration;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
-use rdkafka::groups::GroupMemberInfo;
+use rdkafka::groups::{GroupList, GroupMemberInfo};
 
 use super::context::ConsumerEvents;
 use super::{client, origin};
@@ -103,11 +103,15 @@ fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<
 /// Returns the members that are not detectors. A detector is a static member, whose id begins with its instance name.
 /// The id of other members begins with their client id.
 fn members(consumer: &BaseConsumer<ConsumerEvents>, group: &str, ours: &str) -> KafkaResult<Vec<String>> {
-    let groups = consumer.fetch_group_list(Some(group), ANSWER)?;
+    Ok(foreign(&consumer.fetch_group_list(Some(group), ANSWER)?, ours))
+}
+
+/// Returns the members of these groups that are not of this program, each as client id and host.
+pub(super) fn foreign(groups: &GroupList, ours: &str) -> Vec<String> {
     let is_dynamic = |member: &&GroupMemberInfo| {
         member.id().strip_prefix(member.client_id()).is_some_and(|rest| rest.starts_with('-'))
     };
     let members = groups.groups().iter().flat_map(|group| group.members());
     let members = members.filter(|member| member.client_id() != ours).filter(is_dynamic);
-    Ok(members.map(|member| format!("{} at {}", member.client_id(), member.client_host())).collect())
+    members.map(|member| format!("{} at {}", member.client_id(), member.client_host())).collect()
 }

@@ -1,13 +1,13 @@
 //! Reads the ledger again every few seconds, because it may have been restored from a backup, replaced or moved.
 //! Refused records in it raise a condition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Sink;
 use crate::health::{ComponentState, ConditionCode, ConditionSeverity};
-use crate::ledger::{LedgerError, OpenRejects};
-use crate::stream::client::{Fault, GroupConsumer, Positions, Remedy};
+use crate::ledger::{LedgerError, LedgerPosition, OpenRejects};
+use crate::stream::client::{Fault, GroupConsumer, GroupOwners, Positions, Remedy};
 
 /// Interval between two reads of the ledger.
 const LOOK: Duration = Duration::from_secs(5);
@@ -16,22 +16,33 @@ impl<R: GroupConsumer> Sink<'_, R> {
     /// Reads the ledger again. The ledger decides what is stored, not the sink's own positions.
     pub(super) fn look(&mut self) -> Result<(), Fault> {
         let partitions = self.positions.keys().copied().collect::<Vec<_>>();
+        let owners = self.elsewhere.owners();
         if partitions.is_empty() {
             // The sink that has partitions reports the refused rows.
             self.part.clear(ConditionCode::RowsRefused);
-            return Ok(());
+            if self.given.is_some() || owners == GroupOwners::default() {
+                return Ok(());
+            }
         }
         self.next_look = self.reader.now() + LOOK;
-        let held = self.ledger.positions(&partitions).and_then(|held| Ok((held, self.ledger.rejects()?)));
+        let all = partitions.iter().chain(owners.owners.keys()).copied().collect::<BTreeSet<_>>();
+        let all = all.into_iter().collect::<Vec<_>>();
+        let held = self.ledger.positions(&all).and_then(|held| Ok((held, self.ledger.rejects()?)));
         let (held, rejects) = match held {
             Ok(held) => held,
             Err(LedgerError::Moved) => return Err(moved()),
+            // A sink without partitions stores nothing that the database could refuse.
+            Err(_) if partitions.is_empty() => return Ok(()),
             Err(why) => {
                 self.part.set(ComponentState::Degraded(why.to_string()));
                 self.is_away = true;
                 return Ok(());
             }
         };
+        self.report_elsewhere(&owners, &held);
+        if partitions.is_empty() {
+            return Ok(());
+        }
         self.is_away = false;
         self.report_rejects(&rejects);
         let held = |partition: &i32| held.get(partition).map(|held| held.next);
@@ -58,6 +69,16 @@ impl<R: GroupConsumer> Sink<'_, R> {
         self.lost = lost;
         self.given = Some(partitions);
         self.take_over()
+    }
+
+    /// Raises a condition while other members of the group keep anomalies from this database.
+    fn report_elsewhere(&mut self, owners: &GroupOwners, held: &BTreeMap<i32, LedgerPosition>) {
+        let settings = self.settings;
+        let place = (settings.topics.anomalies.as_str(), settings.detector.session_timeout);
+        let message = self.elsewhere.watch(self.reader.now(), owners, &self.positions, held, place);
+        let message =
+            message.map(|text| (ConditionSeverity::Degraded, format!("group {}: {text}", settings.sink.group)));
+        self.part.set_condition(ConditionCode::ForeignSink, message);
     }
 
     /// Advances the ledger past control records and records of aborted transactions. So the ledger is at the end when
