@@ -371,6 +371,42 @@ fn a_partition_that_is_missing_a_right_that_is_taken_and_a_lock_stop_the_sink_wi
     wait("the third row", || case.count("anomalies") == 3);
 }
 
+/// While the upkeep creates a partition, rows for its range wait for the default partition, which then refuses them.
+#[test]
+fn a_partition_that_is_created_while_its_row_waits_is_no_fault() {
+    let case = Case::new("late_partition");
+    let detector = case.detector("a", &[]);
+    wait("the sink", || ready(&detector).0 == 200);
+    let mut sql = case.sql();
+    let mut upkeep = sql.transaction().unwrap();
+    upkeep
+        .batch_execute(
+            "lock table anomalies_rest in access exclusive mode;
+             create table anomalies_late (like anomalies including all);
+             alter table anomalies attach partition anomalies_late for values from ('1999-01-01Z') to ('1999-01-02Z')",
+        )
+        .unwrap();
+    let far = |value: f64| {
+        let json = serde_json::json!({"device_id": "far", "metric_value": value, "timestamp": "1999-01-01T12:00:00Z"});
+        crate::common::Sent {
+            key: Some(b"far".to_vec()),
+            value: Some(json.to_string().into_bytes()),
+            ..Default::default()
+        }
+    };
+    case.produce((0..40).map(|i| far(f64::from(i % 5))).chain([far(99.0)]));
+    let mut admin = case.parts.admin();
+    wait("the sink to wait for the default partition", || {
+        let waits = "select exists (select from pg_locks join pg_class as c on c.oid = relation
+            where not granted and relname = 'anomalies_rest' and relnamespace = $1::text::regnamespace)";
+        admin.query_one(waits, &[&case.name]).unwrap().get(0)
+    });
+    upkeep.commit().unwrap();
+    wait("the row", || case.count("anomalies_late") == 1);
+    assert!(!detector.log().contains("23514"), "{}", detector.log());
+    assert_eq!(case.count("sink_rejects"), 0);
+}
+
 #[test]
 fn of_several_hosts_the_one_that_answers_and_takes_writes_is_used() {
     let mut case = Case::new("hosts");

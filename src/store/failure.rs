@@ -32,13 +32,34 @@ pub struct Refusal {
     pub remedy: String,
     /// Name of the constraint that a row violates, if the server reports it.
     pub constraint: Option<String>,
+    /// Name of the table, if the server reports it.
+    pub table: Option<String>,
+}
+
+/// SQLSTATE of a row that violates a constraint, or that no partition of its table takes. The latter has no constraint.
+const CHECK_VIOLATION: &str = "23514";
+
+/// The partitioned table, which the server names if it has no partition for a row.
+const PARTITIONED: &str = "anomalies";
+
+impl Refusal {
+    /// Returns whether no partition takes a row.
+    pub(super) fn is_without_partition(&self) -> bool {
+        self.state == CHECK_VIOLATION && self.constraint.is_none()
+    }
+
+    /// Returns whether a partition was created for a row while the row waited for the default partition. A retry
+    /// succeeds. The server then names the default partition, and otherwise the table itself.
+    pub(super) fn is_late_partition(&self) -> bool {
+        self.is_without_partition() && self.table.as_deref().is_some_and(|table| table != PARTITIONED)
+    }
 }
 
 impl DatabaseError {
     /// Creates the error for a connection that this program considers unusable.
     pub fn unusable(message: impl fmt::Display, remedy: impl fmt::Display) -> DatabaseError {
         let (message, remedy) = (message.to_string(), remedy.to_string());
-        DatabaseError::Refused(Refusal { state: String::new(), message, remedy, constraint: None })
+        DatabaseError::Refused(Refusal { state: String::new(), message, remedy, constraint: None, table: None })
     }
 
     /// Converts to the error of the pages' queries.
@@ -61,11 +82,11 @@ impl DatabaseError {
     /// Names the user and the password of another section than `[postgres]` in the remedy, such as those of `[migrate]`.
     pub fn for_section(self, section: &str) -> DatabaseError {
         match self {
-            DatabaseError::Refused(Refusal { state, message, remedy, constraint }) => {
-                let remedy = ["user", "password"].iter().fold(remedy, |remedy, key| {
+            DatabaseError::Refused(refusal) => {
+                let remedy = ["user", "password"].iter().fold(refusal.remedy, |remedy, key| {
                     remedy.replace(&format!("postgres.{key}"), &format!("{section}.{key}"))
                 });
-                DatabaseError::Refused(Refusal { state, message, remedy, constraint })
+                DatabaseError::Refused(Refusal { remedy, ..refusal })
             }
             other => other,
         }
@@ -136,12 +157,17 @@ impl DatabaseError {
             _ if state.starts_with("40") => DatabaseError::Unavailable(Unavailable::postgresql(message)),
             // Statement timeout or cancellation; lock timeout.
             "57014" | "55P03" => DatabaseError::Slow(message),
-            _ => DatabaseError::Refused(Refusal {
-                state: state.to_owned(),
-                message: said(answer),
-                remedy: remedy(state, answer.constraint()).to_owned(),
-                constraint: answer.constraint().map(str::to_owned),
-            }),
+            _ => {
+                let mut refusal = Refusal {
+                    state: state.to_owned(),
+                    message: said(answer),
+                    remedy: String::new(),
+                    constraint: answer.constraint().map(str::to_owned),
+                    table: answer.table().map(str::to_owned),
+                };
+                refusal.remedy = remedy(&refusal).to_owned();
+                DatabaseError::Refused(refusal)
+            }
         }
     }
 }
@@ -153,8 +179,8 @@ const ALERT: &str = "The server has ended the TLS session: postgres.sslcert must
                      server's ssl_ca_file";
 
 /// Returns the remedy for a refusal, by SQLSTATE.
-fn remedy(state: &str, constraint: Option<&str>) -> &'static str {
-    match state {
+fn remedy(refusal: &Refusal) -> &'static str {
+    match refusal.state.as_str() {
         "28P01" => {
             "Correct postgres.user and the password in /etc/anomaly/credentials/postgres.password (or \
              postgres.password_file), then restart"
@@ -173,7 +199,8 @@ fn remedy(state: &str, constraint: Option<&str>) -> &'static str {
             "The tables are missing or older than this program: run `anomaly migrate`"
         }
         "42501" => "Run `anomaly migrate` as the owner of the tables, which grants the rights, or grant them",
-        "23514" if constraint.is_none() => {
+        _ if refusal.is_late_partition() => "Partitions of the table are being created; the next attempt finds them",
+        _ if refusal.is_without_partition() => {
             "The table has no partition for this row: attach anomalies_rest again as the default partition of anomalies"
         }
         "26000" | "42P05" => POOLING,

@@ -15,6 +15,9 @@ use crate::event::Timestamp;
 use crate::fail;
 use crate::ledger::{Ledger, LedgerError, LedgerPosition, OpenRejects, SinkRecord, WrittenBatch};
 
+/// Maximum number of times that a batch is written, while partitions of the table are being created for its rows.
+const MOST_ATTEMPTS: u32 = 5;
+
 /// Ledger over one connection, which is opened when needed and replaced after a failure.
 pub struct PostgresLedger {
     settings: PostgresSettings,
@@ -31,14 +34,16 @@ impl PostgresLedger {
 
     fn with<T>(
         &mut self,
-        call: impl FnOnce(&mut Client, &LedgerKey<'_>) -> Result<T, LedgerFailure>,
+        call: impl Fn(&mut Client, &LedgerKey<'_>) -> Result<T, LedgerFailure>,
     ) -> Result<T, LedgerError> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => open(&self.settings)?,
         };
         let key = LedgerKey { group: &self.group, topic: &self.topic };
-        match call(&mut client, &key) {
+        let mut attempts = (1..MOST_ATTEMPTS).map(|_| call(&mut client, &key));
+        let ended = attempts.find(|ended| !matches!(ended, Err(failure) if failure.is_late_partition()));
+        match ended.unwrap_or_else(|| call(&mut client, &key)) {
             Ok(done) => {
                 self.client = Some(client);
                 Ok(done)
@@ -59,6 +64,12 @@ struct LedgerKey<'a> {
 enum LedgerFailure {
     Moved,
     Failed(DatabaseError),
+}
+
+impl LedgerFailure {
+    fn is_late_partition(&self) -> bool {
+        matches!(self, LedgerFailure::Failed(DatabaseError::Refused(refusal)) if refusal.is_late_partition())
+    }
 }
 
 impl<E: Into<DatabaseError>> From<E> for LedgerFailure {
@@ -209,10 +220,10 @@ fn insert(
 }
 
 /// Returns whether the table refuses a row for its content: 22 data exception, 23 integrity, 54 too large for an index
-/// or a row. A missing partition is also a 23514, but without a constraint.
+/// or a row. A missing partition is of class 23 too.
 fn is_for_its_content(refusal: &Refusal) -> bool {
     let is_of_a_row = ["22", "23", "54"].iter().any(|class| refusal.state.starts_with(class));
-    is_of_a_row && !(refusal.state == "23514" && refusal.constraint.is_none())
+    is_of_a_row && !refusal.is_without_partition()
 }
 
 /// Adds the inserted rows to the totals that the pages read.
