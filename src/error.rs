@@ -18,6 +18,8 @@ pub enum ExitKind {
     Internal,
     /// 74: the output cannot be written.
     Output,
+    /// 75: a signal ended the command before its work was done.
+    Interrupted,
     /// 78: wrong settings, which a person must correct.
     Config,
     /// 0: the reader has closed the output, which ends the command without a message.
@@ -34,6 +36,7 @@ impl ExitKind {
             ExitKind::Unavailable => 69,
             ExitKind::Internal => 70,
             ExitKind::Output => 74,
+            ExitKind::Interrupted => 75,
             ExitKind::Config => 78,
             ExitKind::Closed => 0,
         }

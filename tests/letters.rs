@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -247,6 +247,60 @@ fn letters_of_other_topics_are_passed_over_and_named_and_the_others_are_sent() {
     }
     assert_eq!((case.read(&raw).len(), case.read(&other).len()), (4, 0));
     assert_eq!(case.read(&case.dlq()).iter().filter(|got| got.value.is_none()).count(), 2, "receipts");
+}
+
+/// A letter that its topic refuses for ever must not stop the replay of the others.
+#[test]
+fn letters_that_the_topic_refuses_are_passed_over_and_named_and_the_others_are_sent() {
+    let case = Case::new("letters_refused");
+    // Text that cannot be compressed much.
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'0' + (state >> 60) as u8)
+    };
+    let noise = (0..60_000).map(|_| noise()).collect::<String>();
+    let large = |value: f64| nested(&noise, value);
+    case.produce((0..30).map(|i| nested("d", f64::from(i))).chain([large(1.0)]));
+    case.produce((0..30).map(|i| nested("e", f64::from(i))).chain([large(2.0)]));
+    stop(&case, "a", &[], 62);
+    let admin: AdminClient<DefaultClientContext> = case.client().create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let raw = case.raw();
+    let small = AlterConfig::new(ResourceSpecifier::Topic(&raw)).set("max.message.bytes", "20000");
+    runtime.block_on(admin.alter_configs([&small], &AdminOptions::new())).unwrap();
+    for (sent, before) in [(60, ""), (0, "60 were skipped: they had been sent again before\n")] {
+        let ended = case.run(&["dlq", "replay"]);
+        let (out, noted) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
+        assert_eq!(ended.status.code(), Some(65), "{out}{noted}");
+        assert_eq!(out, format!("{sent} dead letters were sent again\n{before}"));
+        assert!(noted.contains("2 dead letters were refused and not sent: "), "{noted}");
+        assert_eq!(noted.matches("MessageSizeTooLarge").count(), 2, "{noted}");
+    }
+    assert_eq!(case.read(&raw).len(), 62 + 60);
+}
+
+#[test]
+fn a_replay_that_is_stopped_prints_what_it_has_sent_and_the_next_one_sends_the_rest() {
+    let case = Case::new("stopped_replay");
+    case.produce((0..20_000).map(|i| nested(&format!("d{}", i % 50), f64::from(i % 7))));
+    stop(&case, "a", &[], 20_000);
+    let child = case.command(&["dlq", "replay"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait("some to be sent", || case.read(&case.dlq()).len() > 20_000);
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let (out, noted) = (String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap());
+    let sent = out.split(' ').next().unwrap().parse::<usize>().unwrap();
+    assert!(out.contains(" dead letters were sent again"), "{out}{noted}");
+    assert_eq!(case.read(&case.raw()).len() - 20_000, sent);
+    // A fast machine may have sent all of them before the signal.
+    if sent < 20_000 {
+        assert_eq!(ended.status.code(), Some(75), "{out}{noted}");
+        assert!(noted.contains("stopped by a signal"), "{noted}");
+    }
+    let rest = case.ok(&["dlq", "replay"]);
+    assert!(rest.starts_with(&format!("{} dead letters were sent again\n", 20_000 - sent)), "{rest}");
 }
 
 /// Headers that would make a dead letter too large are left out, and the dead letter says so.

@@ -7,9 +7,10 @@ use super::output;
 use crate::cli::{DeadLetterPosition, DeadLetterSelection, Dlq};
 use crate::config::Settings;
 use crate::config::resolved::KafkaSettings;
-use crate::error::{Error, Result};
+use crate::error::{Error, ExitKind, Result};
 use crate::foreign;
-use crate::stream::dead_letters::{self, DeadLetterReplayer, RejectedRecord};
+use crate::service::signals::{self, ProcessSignal, SecondSignal};
+use crate::stream::dead_letters::{self, DeadLetterReplayer, RefusedLetters, RejectedRecord};
 use crate::stream::topics;
 
 /// Maximum number of characters of a message or a key in a line.
@@ -22,8 +23,8 @@ const NAMED: usize = 10;
 /// Runs the subcommand.
 ///
 /// # Errors
-/// 69 if Kafka is unavailable or refuses, 66 if there is no such dead letter, 65 if a dead letter is not of the input topic
-/// and was not sent again.
+/// 69 if Kafka is unavailable or refuses, 66 if there is no such dead letter, 65 if a dead letter was not sent again because
+/// it is not of the input topic, or because a topic refuses it. 75 if a signal ended a replay.
 pub fn run(settings: &Settings, command: &Dlq) -> Result<()> {
     match command {
         Dlq::List { pick, limit } => list(settings, pick, *limit),
@@ -223,21 +224,28 @@ impl ReplayCounts {
         Ok(())
     }
 
-    /// Fails if letters were passed over because of their origin.
-    fn verify(&self, topic: &str) -> Result<()> {
-        if self.elsewhere == 0 {
+    /// Fails if letters were passed over because of their origin, or because a topic refuses them.
+    fn verify(&self, topic: &str, refused: &RefusedLetters) -> Result<()> {
+        let named = |count: u64, places: &[String]| match count - places.len() as u64 {
+            0 => places.join(", "),
+            more => format!("{} and {more} more", places.join(", ")),
+        };
+        let mut problems = Vec::new();
+        if refused.count > 0 {
+            let places = named(refused.count, &refused.places);
+            problems.push(format!("{} dead letters were refused and not sent: {places}", refused.count));
+        }
+        if self.elsewhere > 0 {
+            let places = named(self.elsewhere, &self.places);
+            problems.push(format!(
+                "{} dead letters are not of {topic} (topics.raw_events), and are not sent anywhere else: {places}",
+                self.elsewhere
+            ));
+        }
+        if problems.is_empty() {
             return Ok(());
         }
-        let more = match self.elsewhere - self.places.len() as u64 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        Err(Error::data(format_args!(
-            "{} dead letters are not of {topic} (topics.raw_events), and are not sent anywhere else: {}{more}; `anomaly dlq \
-             show` prints one",
-            self.elsewhere,
-            self.places.join(", ")
-        )))
+        Err(Error::data(format_args!("{}; `anomaly dlq show` prints one", problems.join(". "))))
     }
 }
 
@@ -252,7 +260,8 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
     let name = format!("{}-dlq", settings.detector.group);
     let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topics, &name)?) };
     let mut counts = ReplayCounts::default();
-    dead_letters::read(kafka, topics, |letter| {
+    let mut signals = None;
+    let read = dead_letters::read(kafka, topics, |letter| {
         if !pick.matches(&letter) || !counts.chooses(&letter, input, partitions) {
             return Ok(());
         }
@@ -260,21 +269,43 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
             warn_of_compaction(kafka, input)?;
         }
         if let Some(sender) = &mut sender {
+            // Before the first letter is sent, a signal ends the process at once.
+            let signals = match &mut signals {
+                Some(signals) => signals,
+                None => signals.insert(signals::listen(SecondSignal::Ends)?),
+            };
+            if signals.try_iter().any(|signal| signal == ProcessSignal::Stop) {
+                let message = "stopped by a signal; the next `anomaly dlq replay` sends the other dead letters";
+                return Err(Error::new(ExitKind::Interrupted, message));
+            }
             sender.send(letter)?;
             if counts.chosen.is_multiple_of(1_000) {
                 output::progress(format_args!("{} sent again", sender.sent));
             }
         }
         Ok(())
-    })?;
-    match &mut sender {
+    });
+    let mut refused = RefusedLetters::default();
+    let ended = match &mut sender {
         Some(sender) => {
-            sender.flush()?;
+            let ended = read.and_then(|()| sender.flush());
             output::progress("");
+            // What was sent is printed also when the replay ended early.
             output::line(format_args!("{} dead letters were sent again", sender.sent))?;
+            refused = std::mem::take(&mut sender.refused);
+            ended
         }
-        None => output::line(format_args!("{} dead letters would be sent again", counts.chosen))?,
-    }
+        None => {
+            read?;
+            output::line(format_args!("{} dead letters would be sent again", counts.chosen))
+        }
+    };
     counts.print(input)?;
-    counts.verify(input)
+    // Both reasons are printed; the one that ended the replay decides on the exit code.
+    match (ended, counts.verify(input, &refused)) {
+        (Err(ended), Err(Error { message, .. })) => {
+            Err(Error::new(ended.kind, format_args!("{}. {message}", ended.message)))
+        }
+        (ended, verified) => ended.and(verified),
+    }
 }

@@ -216,7 +216,21 @@ pub(crate) struct DeadLetterReplayer {
     waiting: Vec<RejectedRecord>,
     /// Number of dead letters sent and committed.
     pub sent: u64,
+    /// Dead letters that a topic refuses.
+    pub refused: RefusedLetters,
 }
+
+/// Dead letters that a topic refuses, however often they are sent.
+#[derive(Debug, Default)]
+pub(crate) struct RefusedLetters {
+    /// Number of these dead letters.
+    pub count: u64,
+    /// The first of them, each with its place and the reason.
+    pub places: Vec<String>,
+}
+
+/// Maximum number of refused dead letters that are named.
+const NAMED: usize = 10;
 
 impl DeadLetterReplayer {
     /// Initialises the transactions; fences another replay of the same name.
@@ -234,6 +248,7 @@ impl DeadLetterReplayer {
             letters: topics.dead_letter.clone(),
             waiting: Vec::new(),
             sent: 0,
+            refused: RefusedLetters::default(),
         })
     }
 
@@ -251,25 +266,41 @@ impl DeadLetterReplayer {
     /// # Errors
     /// Fails as [`send`](Self::send) does.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        if let Err(fault) = self.commit(&Timestamp::now().to_string()) {
-            if fault.remedy == Remedy::Abort {
-                // Without an answer the broker aborts it later.
-                let _ = self.producer.abort();
-            }
-            return Err(failed(&self.servers)(fault));
-        }
-        self.sent += self.waiting.len() as u64;
-        self.waiting.clear();
-        Ok(())
+        let waiting = std::mem::take(&mut self.waiting);
+        self.send_all(&waiting)
     }
 
-    /// Sends each waiting dead letter and its receipt in one transaction.
-    fn commit(&mut self, now: &str) -> Result<(), Fault> {
+    /// Sends and commits these dead letters. If a topic refuses one, it halves the batch until that one is alone, counts
+    /// it, and goes on.
+    fn send_all(&mut self, letters: &[RejectedRecord]) -> Result<()> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let Err(fault) = self.commit(letters, &Timestamp::now().to_string()) else {
+            self.sent += letters.len() as u64;
+            return Ok(());
+        };
+        // Without an answer the broker aborts it later.
+        let is_aborted = fault.remedy == Remedy::Abort && self.producer.abort().is_ok();
+        if !is_aborted || !fault.is_refused {
+            return Err(failed(&self.servers)(fault));
+        }
+        if let [letter] = letters {
+            self.refused.count += 1;
+            if self.refused.places.len() < NAMED {
+                self.refused.places.push(format!("{}:{} ({fault})", letter.partition, letter.offset));
+            }
+            return Ok(());
+        }
+        let (left, right) = letters.split_at(letters.len() / 2);
+        self.send_all(left)?;
+        self.send_all(right)
+    }
+
+    /// Sends each of these dead letters and its receipt in one transaction.
+    fn commit(&mut self, letters: &[RejectedRecord], now: &str) -> Result<(), Fault> {
         self.producer.begin()?;
-        for letter in &self.waiting {
+        for letter in letters {
             self.producer.send(replayed(letter, &self.letters))?;
             self.producer.send(receipt_of(letter, &self.letters, now))?;
         }

@@ -26,12 +26,14 @@ pub(crate) struct Fault {
     pub message: String,
     /// Whether a record was larger than its topic accepts.
     pub is_too_large: bool,
+    /// Whether the topic refuses a record itself, however often it is sent.
+    pub is_refused: bool,
 }
 
 impl Fault {
     /// Creates a fault with its remedy.
     pub(crate) fn new(remedy: Remedy, message: impl fmt::Display) -> Self {
-        Fault { remedy, message: message.to_string(), is_too_large: false }
+        Fault { remedy, message: message.to_string(), is_too_large: false, is_refused: false }
     }
 
     /// Changes the remedy to `Rebuild`, unless it is `Yield` or `Stop`. It is for calls that cannot be repeated.

@@ -30,7 +30,8 @@ pub(crate) fn of(what: &str, error: &KafkaError) -> Fault {
             _ => Remedy::Retry,
         },
     };
-    Fault { remedy, message: format!("{what}: {}", describe(error)), is_too_large: is_too_large(error) }
+    let (is_too_large, is_refused) = (is_too_large(error), is_refused(error));
+    Fault { remedy, message: format!("{what}: {}", describe(error)), is_too_large, is_refused }
 }
 
 /// Returns the fault for a record that its topic did not accept. The message for a missing topic is the same wherever the
@@ -61,6 +62,13 @@ fn is_replaced(error: &KafkaError) -> bool {
 /// Returns whether a record was larger than its topic accepts.
 pub(crate) fn is_too_large(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize))
+}
+
+/// Returns whether a topic refuses a record for what it is: too large, without the key that compaction needs, or of a time
+/// that the topic does not accept.
+fn is_refused(error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    is_too_large(error) || matches!(code, Some(Code::InvalidRecord | Code::InvalidTimestamp))
 }
 
 /// Returns librdkafka's own message, which is more specific than the code.
