@@ -3,6 +3,8 @@
 
 mod connection;
 mod exchange;
+mod heads;
+mod host;
 pub mod tls;
 
 use std::io;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use exchange::{Request, Response, ResponseBody};
+pub use host::HostName;
 
 use crate::error::{Error, Result};
 use tls::Tls;
@@ -232,6 +235,71 @@ mod tests {
         assert!(head.contains("content-length: 5\r\n") && head.ends_with("\r\n\r\n"), "{head}");
         let other = ask(address, "DELETE / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
         assert!(other.starts_with("HTTP/1.1 405") && other.contains("allow: GET, HEAD, POST"), "{other}");
+    }
+
+    #[test]
+    fn a_request_without_one_valid_host_is_refused() {
+        let (address, _stop, _) = start(echo());
+        let status = |head: &str| ask(address, &format!("{head}connection: close\r\n\r\n"))[9..12].to_owned();
+        for (head, expected) in [
+            ("GET / HTTP/1.1\r\nhost: localhost:80\r\n", "200"),
+            ("GET / HTTP/1.1\r\nhost: [::1]\r\n", "200"),
+            ("GET / HTTP/1.1\r\nhost:\r\n", "200"),
+            ("GET / HTTP/1.0\r\n", "200"),
+            ("GET http://localhost/ HTTP/1.1\r\nhost: a\r\n", "200"),
+            ("GET / HTTP/1.1\r\n", "400"),
+            ("GET / HTTP/1.1\r\nhost: [::1]evil.com\r\n", "400"),
+            ("GET / HTTP/1.1\r\nhost: localhost:80@evil.com\r\n", "400"),
+            ("GET / HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n", "400"),
+            ("GET / HTTP/1.1\r\nhost: localhost, evil.com\r\n", "400"),
+            ("GET http://localhost:80@evil.com/ HTTP/1.1\r\nhost: localhost\r\n", "400"),
+            ("GET http://localhost/ HTTP/1.1\r\nhost: a\r\nhost: b\r\n", "400"),
+        ] {
+            assert_eq!(status(head), expected, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_line_feed_alone_in_a_head_is_refused_also_in_a_later_request() {
+        let (address, _stop, _) = start(echo());
+        let good = "GET /good HTTP/1.1\r\nhost: a\r\n\r\n";
+        let last = "GET /last HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let both = ask(address, &format!("{good}{last}"));
+        assert!(both.matches("HTTP/1.1 200").count() == 2 && both.ends_with("/last "), "{both}");
+        for bad in [
+            "GET /bad HTTP/1.1\nhost: a\r\n\r\n",
+            "GET /bad HTTP/1.1\r\nhost: a\nx: y\r\n\r\n",
+            "GET /bad HTTP/1.1\r\nhost: a\r\n\n",
+            "GET /bad HTTP/1.1\r\nhost: a\r\nx: y\n\n",
+            "\nGET /bad HTTP/1.1\r\nhost: a\r\n\r\n",
+        ] {
+            for (before, answered) in [("", 0), (good, 1)] {
+                let answer = ask(address, &format!("{before}{bad}{last}"));
+                assert_eq!(answer.matches("HTTP/1.1 200").count(), answered, "{bad:?}: {answer}");
+                assert!(answer.contains("HTTP/1.1 400") && !answer.contains("/bad"), "{bad:?}: {answer}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_may_contain_line_feeds_and_nothing_behind_it_is_a_request() {
+        let (address, _stop, _) = start(Arc::new(|request: Request| {
+            Response::text(200, format!("[{}]", String::from_utf8_lossy(&request.body)))
+        }));
+        let body = "a\n\nb\r\n\r\nGET /c HTTP/1.1\nhost: a\n\n";
+        let next = "GET /next HTTP/1.1\r\nhost: a\r\n\r\n";
+        let (length, size) = (body.len(), format!("{:x}", body.len()));
+        for (fields, sent) in [
+            (format!("content-length: {length}"), body.to_owned()),
+            ("transfer-encoding: chunked".to_owned(), format!("{size}\r\n{body}\r\n0\r\n\r\n")),
+        ] {
+            let answer = ask(address, &format!("POST / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n{sent}{next}"));
+            assert!(answer.ends_with(&format!("[{body}]")), "{fields}: {answer}");
+            assert!(answer.contains("connection: close") && answer.matches("HTTP/1.1 200").count() == 1, "{answer}");
+        }
+        let empty = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+        let answer = ask(address, &format!("{empty}GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"));
+        assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
     }
 
     #[test]

@@ -7,12 +7,13 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,6 +26,8 @@ use tokio::time::timeout;
 
 use super::Handler;
 use super::exchange::{Request, Response, ResponseBody};
+use super::heads::CheckedHeads;
+use super::host::HostName;
 use super::tls::Tls;
 
 /// Time limit for a TLS handshake, for the head of a request, for its body, and for an idle connection.
@@ -83,10 +86,15 @@ async fn answer(
     ending: &mut watch::Receiver<()>,
 ) -> Option<Events> {
     let events = OnceLock::new();
-    let service = service_fn(|request| respond(Arc::clone(&handler), request, peer, is_tls, &events));
+    let has_body = AtomicBool::new(false);
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        // Hyper calls this before it reads the body.
+        has_body.fetch_or(!request.body().is_end_stream(), Ordering::Relaxed);
+        respond(Arc::clone(&handler), request, peer, is_tls, &events)
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    let mut connection = http.serve_connection(TokioIo::new(UnclosedStream(stream)), service);
+    let mut connection = http.serve_connection(TokioIo::new(CheckedHeads::new(stream, &has_body)), service);
     let mut end = pin!(ending.changed());
     let mut is_ending = false;
     let done = poll_fn(|context| {
@@ -101,41 +109,6 @@ async fn answer(
     events.into_inner()
 }
 
-/// A stream that hyper flushes at the end but does not shut down. (Hyper's `poll_without_shutdown` does neither.)
-struct UnclosedStream<'a, S>(&'a mut S);
-
-impl<S: AsyncRead + Unpin> AsyncRead for UnclosedStream<'_, S> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for UnclosedStream<'_, S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush(context)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-}
-
 async fn respond(
     handler: Arc<Handler>,
     request: hyper::Request<Incoming>,
@@ -143,8 +116,8 @@ async fn respond(
     is_tls: bool,
     events: &OnceLock<Events>,
 ) -> Result<hyper::Response<ResponseBody>, Infallible> {
-    let is_head = request.method() == Method::HEAD;
-    let response = match take(request, peer, is_tls).await {
+    let (is_head, has_body) = (request.method() == Method::HEAD, !request.body().is_end_stream());
+    let mut response = match take(request, peer, is_tls).await {
         Err(refusal) => refusal,
         Ok(request) => {
             let path = request.path.clone();
@@ -155,6 +128,10 @@ async fn respond(
             })
         }
     };
+    // What follows a body is not checked, so it is no request.
+    if has_body && response.header("connection").is_none() {
+        response.headers.push(("connection", "close".to_owned()));
+    }
     let (mut response, rest) = response.encode();
     if let Some(rest) = rest
         && !is_head
@@ -166,9 +143,11 @@ async fn respond(
     Ok(response)
 }
 
-/// Reads the whole request. The error is the answer to a request that is too large, too slow, or has another method.
+/// Reads the whole request. The error is the answer to a request that is too large, too slow, or has another method or
+/// no valid host.
 async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> Result<Request, Response> {
     let (mut head, body) = request.into_parts();
+    check_host(&head).map_err(|why| closing(400, format!("{why}\n")))?;
     if !matches!(head.method, Method::GET | Method::HEAD | Method::POST) {
         let mut response = Response::text(405, "only GET, HEAD and POST are answered\n");
         response.headers.push(("allow", "GET, HEAD, POST".to_owned()));
@@ -188,6 +167,24 @@ async fn take(request: hyper::Request<Incoming>, peer: IpAddr, is_tls: bool) -> 
     }
     let (path, query) = (head.uri.path().to_owned(), head.uri.query().unwrap_or_default().to_owned());
     Ok(Request { method: head.method, path, query, headers: head.headers, body, peer, is_tls })
+}
+
+/// Checks that the request names one host, and that it is valid. A request of HTTP/1.0 may name none. The header may be
+/// empty, which names no host (RFC 9112, 3.2).
+fn check_host(head: &hyper::http::request::Parts) -> Result<(), &'static str> {
+    let mut hosts = head.headers.get_all("host").iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().map_err(|_| "the header Host is not valid")?,
+        (None, None) if head.version == Version::HTTP_11 => return Err("the header Host is missing"),
+        (None, None) => "",
+        _ => return Err("the header Host is given twice"),
+    };
+    let is_valid = |host: &str| host.is_empty() || HostName::parse(host).is_some();
+    match head.uri.authority() {
+        _ if !is_valid(host) => Err("the header Host is not valid"),
+        Some(authority) if !is_valid(authority.as_str()) => Err("the host in the URL is not valid"),
+        _ => Ok(()),
+    }
 }
 
 /// Makes a response that closes the connection, because the rest of the request is not read.

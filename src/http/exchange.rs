@@ -10,6 +10,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 use tokio::sync::mpsc;
 
+use super::host::HostName;
+
 /// A request whose method is GET, HEAD or POST.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -46,6 +48,17 @@ impl Request {
     /// Returns a header's value; `None` when the header is absent or not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Returns a header's value; `None` when the header is absent, given twice or not text.
+    pub fn single(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        values.next().filter(|_| values.next().is_none())?.to_str().ok()
+    }
+
+    /// Returns the host that the client named; `None` if it named none or the name is not valid.
+    pub fn host(&self) -> Option<HostName> {
+        self.single("host").and_then(HostName::parse)
     }
 
     /// Returns a header that is a list: all its lines, joined by commas. A line that is not text counts as an empty
