@@ -90,6 +90,9 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
     let mut problem = |path: &str, title: String, expected: &str| {
         if let Some(entry) = entries.get(path) {
             report.add(&entry.origin, title, expected, None);
+            if property::is_secret(path) {
+                report.hide_value();
+            }
         }
     };
     let detector = &settings.detector;

@@ -5,6 +5,9 @@ use super::resolved::network::Network;
 use super::resolved::{DashboardSettings, ListenAddress};
 use crate::foreign;
 
+/// Minimum length of the secret that the proxy sends, in bytes.
+const SHORTEST_SECRET: usize = 16;
+
 /// Finds settings that contradict one another. Each problem is a key, a title, and what is expected.
 pub(crate) fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, String, &'static str)> {
     let mut problems = Vec::new();
@@ -34,6 +37,19 @@ pub(crate) fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, Stri
             "expected IP addresses or ranges, such as [\"127.0.0.1\", \"10.0.0.0/8\"]",
         );
     }
+    if let Some(host) = dashboard.proxy_hosts.iter().find(|host| !is_host_name(host)) {
+        let title = format!("`{}` is not a host name", foreign::name(host));
+        problem(
+            "dashboard.proxy_hosts",
+            title,
+            "expected names without scheme and port, such as [\"watch.example.com\"]",
+        );
+    }
+    let secret = dashboard.proxy_secret.reveal();
+    if !secret.is_empty() && (secret.len() < SHORTEST_SECRET || !secret.bytes().all(|b| b.is_ascii_graphic())) {
+        let title = "`dashboard.proxy_secret` is too short, or has a character that no header can carry".to_owned();
+        problem("dashboard.proxy_secret", title, "expected at least 16 visible ASCII characters");
+    }
     let is_open = matches!(dashboard.listen, ListenAddress::At(address) if !address.ip().is_loopback());
     if is_open && !dashboard.insecure && !(has_tls && (has_users || has_proxy)) {
         let missing = match (has_tls, has_users || has_proxy) {
@@ -47,4 +63,10 @@ pub(crate) fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, Stri
         problem("dashboard.listen", title, expected);
     }
     problems
+}
+
+/// Returns whether the pages can be served under a name. `*` stands for all names.
+fn is_host_name(name: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    name == "*" || !name.is_empty() && name.len() <= 253 && name.chars().all(is_allowed)
 }

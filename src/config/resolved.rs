@@ -283,6 +283,10 @@ settings! {
             /// Addresses or ranges (10.0.0.0/8) of proxies. Only their X-Forwarded-*, Forwarded and proxy_header are
             /// trusted.
             proxy_addresses: Vec<String> = ["127.0.0.1", "::1"], List;
+            /// Host names under which the proxy serves the pages, apart from localhost and addresses; *: all.
+            proxy_hosts: Vec<String> = [], List;
+            /// Secret that the proxy must send in the header X-Anomaly-Proxy-Secret; empty: none. Prefer a credential.
+            proxy_secret: Secret = "", Secret;
             /// Users behind the proxy who may review; *: all.
             operators: Vec<String> = [], List;
             /// Allow access from the network without TLS or login.

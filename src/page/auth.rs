@@ -5,18 +5,21 @@ mod cookies;
 mod forwarded;
 mod limit;
 mod passwords;
+mod queue;
 mod sessions;
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Method;
+use sha2::{Digest, Sha256};
 
-use crate::http::Request;
+use crate::config::resolved::Secret;
+use crate::http::{HostName, Request};
 pub use cookies::Cookies;
 pub use forwarded::Proxies;
 use limit::LoginLimit;
+use passwords::Standing;
 pub use passwords::{UserRole, Users, check_users, hash, read_users};
 use sessions::{Lifetime, Sessions};
 
@@ -44,6 +47,11 @@ pub enum Access {
         header: String,
         /// Users who may review anomalies; `*` is every user.
         operators: Vec<String>,
+        /// Names of the hosts under which the proxy serves the pages, apart from those of this machine; `*` is every
+        /// name.
+        hosts: Vec<String>,
+        /// Secret that the proxy sends, so that other programs of this machine cannot act as the proxy; empty for none.
+        secret: Secret,
     },
 }
 
@@ -72,6 +80,12 @@ pub enum Admission {
 const ELSEWHERE: &str = "This was sent by another site's page. If it was this dashboard's own, a proxy before it changes the \
      header Host: let it pass Host on (nginx: proxy_set_header Host $http_host), or set X-Forwarded-Host and be one of \
      dashboard.proxy_addresses.";
+
+/// Header in which a proxy sends the secret that it shares with the dashboard.
+const PROXY_SECRET: &str = "x-anomaly-proxy-secret";
+/// Answer to a request without the proxy's secret.
+const NO_SECRET: &str =
+    "The proxy in front of this dashboard did not send dashboard.proxy_secret in X-Anomaly-Proxy-Secret.";
 
 /// Access control of a dashboard.
 pub struct Auth {
@@ -105,15 +119,25 @@ impl Auth {
             return Admission::Refuse(403, ELSEWHERE);
         }
         match &self.access {
-            Access::Open { is_anywhere } if *is_anywhere || is_own_name(request.header("host")) => {
+            Access::Open { is_anywhere } if *is_anywhere || request.host().is_some_and(|host| host.is_own()) => {
                 Admission::Enter(Visitor { name: "anyone".to_owned(), is_operator: true, can_leave: false })
             }
             Access::Open { .. } => Admission::Refuse(
                 421,
                 "Pages without passwords are served under localhost or an address only; dashboard.insecure allows all names.",
             ),
-            Access::Proxy { header, operators } => {
-                let name = request.header(header).map(str::trim).filter(|name| !name.is_empty() && name.len() <= 256);
+            Access::Proxy { header, operators, hosts, secret } => {
+                if !self.is_host_of_proxy(request, hosts) {
+                    return Admission::Refuse(
+                        421,
+                        "The pages are not served under this host name: dashboard.proxy_hosts lacks it.",
+                    );
+                }
+                if !is_secret(request.single(PROXY_SECRET), secret.reveal()) {
+                    return Admission::Refuse(403, NO_SECRET);
+                }
+                // A proxy that adds the header may pass on another one, which its client sent.
+                let name = request.single(header).map(str::trim).filter(|name| !name.is_empty() && name.len() <= 256);
                 match name {
                     Some(name) if self.proxies.sent(request) => {
                         let is_operator = operators.iter().any(|operator| operator == "*" || operator == name);
@@ -123,16 +147,33 @@ impl Auth {
                 }
             }
             Access::Passwords { .. } => {
-                let name = self.token(request).and_then(|token| self.sessions.find(&token));
-                // A user who was removed from the file loses access at once.
-                match name.and_then(|name| Some((self.users.role(&name)?, name))) {
-                    Some((role, name)) => {
+                let Some(token) = self.token(request) else { return Admission::Ask };
+                let Some((name, user)) = self.sessions.find(&token) else { return Admission::Ask };
+                match self.users.standing(&name, &user) {
+                    Standing::Same(role) => {
                         Admission::Enter(Visitor { name, is_operator: role == UserRole::Operator, can_leave: true })
                     }
-                    None => Admission::Ask,
+                    // The session stays ended if the same line comes back.
+                    Standing::Gone => {
+                        self.sessions.end(&token);
+                        Admission::Ask
+                    }
+                    Standing::Unknown => Admission::Ask,
                 }
             }
         }
+    }
+
+    /// Returns whether the proxy serves the pages under the names of a request. Otherwise the owner of another site could
+    /// let a name point to this machine, and scripts of that site could send the header with a user's name. They cannot
+    /// choose the header `Host`.
+    fn is_host_of_proxy(&self, request: &Request, hosts: &[String]) -> bool {
+        let is_known = |host: &HostName| {
+            host.is_own() || hosts.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(&host.name))
+        };
+        let forwarded = self.proxies.host(request);
+        request.host().as_ref().is_some_and(is_known)
+            && forwarded.is_none_or(|host| HostName::parse(&host).as_ref().is_some_and(is_known))
     }
 
     /// Logs a user in; returns the cookie of a new session.
@@ -142,13 +183,12 @@ impl Auth {
     /// logins are being checked.
     pub fn enter(&self, request: &Request, name: &str, password: &str) -> Result<String, (u16, &'static str)> {
         let peer = self.proxies.client(request);
-        if !self.limit.may_try(peer, name) {
+        let Some(attempt) = self.limit.begin(peer, name) else {
             return Err((429, "Too many attempts. Try again in a few minutes."));
-        }
-        match self.users.check(name, password) {
-            Ok(true) => {}
-            Ok(false) => {
-                self.limit.failed(peer, name);
+        };
+        let user = match self.users.check(name, password, limit::network(peer)) {
+            Ok(Some(user)) => user,
+            Ok(None) => {
                 tracing::warn!(%peer, "a login failed");
                 if !self.proxies.sent(request)
                     && ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers.contains_key(*name))
@@ -158,13 +198,16 @@ impl Auth {
                 }
                 return Err((401, "The name or the password is wrong."));
             }
-            Err(passwords::HashingBusy) => return Err((503, "Too many are logging in at once. Try again.")),
-        }
+            Err(queue::HashingBusy) => {
+                self.limit.forgive(&attempt);
+                return Err((503, "Too many are logging in at once. Try again."));
+            }
+        };
         // An earlier session, whose token another person may know, ends. The new session has a new random token.
         self.leave(request);
-        let token = self.sessions.begin(name).ok_or((503, "The session cannot be started now. Try again."))?;
+        self.limit.succeeded(&attempt);
+        let token = self.sessions.begin(name, user).ok_or((503, "The session cannot be started now. Try again."))?;
         tracing::info!(%peer, name, "a login");
-        self.limit.succeeded(peer, name);
         Ok(self.cookies.set(&token, self.is_encrypted(request)))
     }
 
@@ -217,14 +260,10 @@ fn bare<'a>(scheme: &str, host: &'a str) -> &'a str {
     host.strip_suffix(port).unwrap_or(host)
 }
 
-/// Returns whether a host name always means this machine, so that no other site can use it.
-fn is_own_name(host: Option<&str>) -> bool {
-    let Some(host) = host else { return false };
-    if let Some(inside) = host.strip_prefix('[') {
-        return inside.split(']').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
-    }
-    let name = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
+/// Returns whether a request has the secret. The time that this takes does not depend on how much of it is right.
+fn is_secret(sent: Option<&str>, secret: &str) -> bool {
+    let hash = |text: &str| <[u8; 32]>::from(Sha256::digest(text));
+    secret.is_empty() || sent.is_some_and(|sent| openssl::memcmp::eq(&hash(sent), &hash(secret)))
 }
 
 #[cfg(test)]

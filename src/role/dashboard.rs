@@ -90,8 +90,12 @@ fn access(dashboard: &DashboardSettings) -> Access {
         return Access::Passwords { file: dashboard.users.clone().into(), idle, life };
     }
     if !dashboard.proxy_header.is_empty() {
-        let operators = dashboard.operators.clone();
-        return Access::Proxy { header: dashboard.proxy_header.clone(), operators };
+        return Access::Proxy {
+            header: dashboard.proxy_header.clone(),
+            operators: dashboard.operators.clone(),
+            hosts: dashboard.proxy_hosts.clone(),
+            secret: dashboard.proxy_secret.clone(),
+        };
     }
     Access::Open { is_anywhere: dashboard.insecure }
 }

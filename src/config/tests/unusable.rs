@@ -24,6 +24,7 @@ fn values_that_cannot_work_are_refused_at_their_place() {
         ("dashboard", "listen", &["off", "224.0.0.1:80", "255.255.255.255:80", "[ff02::1]:80"]),
         ("metrics", "listen", &["224.0.0.1:80"]),
         ("dashboard", "proxy_header", &["X User", "X-User:"]),
+        ("dashboard", "proxy_secret", &["short", "sixteen and blanks", "ääääääääääääääää"]),
     ] {
         for value in values {
             let text = format!("[{section}]\n{key} = \"{value}\"\n");
@@ -43,12 +44,29 @@ fn values_that_work_are_accepted() {
         ("detector", "instance", "host-1.example_2"),
         ("metrics", "listen", "off"),
         ("dashboard", "proxy_header", "X-Forwarded-User"),
+        ("dashboard", "proxy_secret", "0123456789abcdef"),
     ] {
         let (_dir, places) = places(&[("common.toml", &format!("[{section}]\n{key} = \"{value}\"\n"))], &[]);
         assert!(load(&places).is_ok(), "{key} = {value}");
     }
     let (_dir, places) = places(&[("common.toml", "[fields]\nignore = [\"a=b\\tc\"]\n")], &[]);
     assert!(load(&places).is_ok());
+}
+
+#[test]
+fn hosts_of_the_proxy_are_names_without_scheme_and_port() {
+    for (hosts, is_usable) in
+        [("watch.example.com\", \"*", true), ("https://watch.example.com", false), ("watch:80", false), ("", false)]
+    {
+        let (_dir, places) = places(&[("common.toml", &format!("[dashboard]\nproxy_hosts = [\"{hosts}\"]\n"))], &[]);
+        assert_eq!(load(&places).is_ok(), is_usable, "{hosts}");
+    }
+}
+
+#[test]
+fn an_unusable_secret_of_the_proxy_is_not_printed() {
+    let message = message(&[("common.toml", "[dashboard]\nproxy_secret = \"hidden\"\n")], &[]);
+    assert!(message.contains("dashboard.proxy_secret") && !message.contains("hidden"), "{message}");
 }
 
 #[test]

@@ -3,22 +3,24 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use sha2::{Digest, Sha256};
 
+use super::queue::{HashingBusy, PasswordQueue};
 use crate::finding::{self, Finding, Grade};
 
-/// Maximum number of passwords that are checked at once. Each check needs 19 MiB and some tens of milliseconds of a
-/// core.
-const AT_ONCE: usize = 2;
 /// Maximum length of a password in bytes, so that hashing long passwords cannot overload the server.
 const LONGEST: usize = 1024;
+/// Longest time that a check waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The rights of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -39,10 +41,6 @@ impl UserRole {
     }
 }
 
-/// Error: too many passwords are being checked.
-#[derive(Debug)]
-pub struct HashingBusy;
-
 /// Computes the hash of a password with a random salt, in the format of the file.
 ///
 /// # Errors
@@ -54,17 +52,67 @@ pub fn hash(password: &str) -> Result<String, String> {
     Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).map_err(|e| e.to_string())
 }
 
+/// A user as the file names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct User {
+    role: UserRole,
+    hash: String,
+}
+
+/// SHA-256 of the line that names a user. It changes with the password, even if the same one is set again, because each
+/// hash has a salt of its own.
+pub(crate) type UserFingerprint = [u8; 32];
+
+impl User {
+    fn fingerprint(&self) -> UserFingerprint {
+        Sha256::digest(format!("{}:{}", self.role.as_str(), self.hash)).into()
+    }
+}
+
+/// Identifies a version of the file. A file that replaces it, or a change within one tick of the clock, differs in the
+/// inode or the length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileVersion {
+    inode: u64,
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileVersion {
+    fn of(file: &Path) -> Option<FileVersion> {
+        let about = std::fs::metadata(file).ok()?;
+        Some(FileVersion {
+            inode: about.ino(),
+            length: about.len(),
+            modified: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+        })
+    }
+}
+
 #[derive(Default)]
 struct LoadedUsers {
-    read: Option<SystemTime>,
-    users: HashMap<String, (UserRole, String)>,
+    read: Option<FileVersion>,
+    users: HashMap<String, User>,
+}
+
+/// Answer to the question whether a session's user is still the one who logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The file still has the line, with this role.
+    Same(UserRole),
+    /// The line was removed or changed.
+    Gone,
+    /// The file cannot be read, so that no user has access now.
+    Unknown,
 }
 
 /// The users that the file names.
 pub struct Users {
     file: PathBuf,
     known: Mutex<LoadedUsers>,
-    checking: AtomicUsize,
+    queue: PasswordQueue,
     /// The hash that unknown users are checked against, so that their check takes equally long.
     decoy: String,
 }
@@ -73,46 +121,57 @@ impl Users {
     /// Creates the list without reading the file.
     pub fn new(file: PathBuf) -> Users {
         let decoy = if file.as_os_str().is_empty() { String::new() } else { hash("nobody").unwrap_or_default() };
-        Users { file, known: Mutex::default(), checking: AtomicUsize::new(0), decoy }
+        Users { file, known: Mutex::default(), queue: PasswordQueue::new(PATIENCE), decoy }
     }
 
-    /// Returns the role of a user; `None` if the file does not name it.
-    pub fn role(&self, name: &str) -> Option<UserRole> {
-        self.find(name).map(|(role, _)| role)
+    /// Returns whether the file still has the line with which a user logged in.
+    pub(crate) fn standing(&self, name: &str, fingerprint: &UserFingerprint) -> Standing {
+        let Ok(user) = self.find(name) else { return Standing::Unknown };
+        match user.filter(|user| user.fingerprint() == *fingerprint) {
+            Some(user) => Standing::Same(user.role),
+            None => Standing::Gone,
+        }
     }
 
-    fn find(&self, name: &str) -> Option<(UserRole, String)> {
-        let changed = std::fs::metadata(&self.file).and_then(|file| file.modified()).ok();
+    /// Finds a user; the error means that the file cannot be read.
+    fn find(&self, name: &str) -> Result<Option<User>, Unreadable> {
+        let version = FileVersion::of(&self.file);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.read != changed || changed.is_none() {
+        if known.read != version || version.is_none() {
             match read_users(&self.file) {
-                Ok(text) => *known = LoadedUsers { read: changed, users: parse(&text) },
+                Ok(text) => *known = LoadedUsers { read: version, users: parse(&text) },
                 Err(error) => {
                     tracing::error!(%error, file = %self.file.display(), "cannot read the file of users, so no user can log in");
                     *known = LoadedUsers::default();
+                    return Err(Unreadable);
                 }
             }
         }
-        known.users.get(name).cloned()
+        Ok(known.users.get(name).cloned())
     }
 
-    /// Returns whether the password is that of the user.
-    pub fn check(&self, name: &str, password: &str) -> Result<bool, HashingBusy> {
+    /// Returns the fingerprint of the user's line if the password is right. The check waits for the turn of the network
+    /// that asks.
+    pub(crate) fn check(
+        &self,
+        name: &str,
+        password: &str,
+        from: IpAddr,
+    ) -> Result<Option<UserFingerprint>, HashingBusy> {
         if password.len() > LONGEST {
-            return Ok(false);
+            return Ok(None);
         }
-        let user = self.find(name);
-        if self.checking.fetch_add(1, Ordering::SeqCst) >= AT_ONCE {
-            self.checking.fetch_sub(1, Ordering::SeqCst);
-            return Err(HashingBusy);
-        }
-        let hash = user.as_ref().map_or(self.decoy.as_str(), |(_, hash)| hash);
+        let _turn = self.queue.wait(from)?;
+        let user = self.find(name).unwrap_or_default();
+        let hash = user.as_ref().map_or(self.decoy.as_str(), |user| &user.hash);
         let is_right = PasswordHash::new(hash)
             .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
-        self.checking.fetch_sub(1, Ordering::SeqCst);
-        Ok(is_right && user.is_some())
+        Ok(user.filter(|_| is_right).map(|user| user.fingerprint()))
     }
 }
+
+/// Error: the file of users cannot be read.
+struct Unreadable;
 
 /// Reads the file as text. Editors may put a byte order mark before it, which belongs to no name.
 ///
@@ -124,16 +183,16 @@ pub fn read_users(file: &Path) -> io::Result<String> {
 }
 
 /// Parses the file. Lines in another format name no user.
-fn parse(text: &str) -> HashMap<String, (UserRole, String)> {
+fn parse(text: &str) -> HashMap<String, User> {
     text.lines().filter_map(user).collect()
 }
 
 /// Parses one line: name, role and hash.
-fn user(line: &str) -> Option<(String, (UserRole, String))> {
+fn user(line: &str) -> Option<(String, User)> {
     let mut parts = line.splitn(3, ':');
     let (name, role, hash) = (parts.next()?.trim(), parts.next()?.trim(), parts.next()?.trim());
     let role = [UserRole::Viewer, UserRole::Operator].into_iter().find(|known| known.as_str() == role)?;
-    (!name.is_empty() && !name.starts_with('#')).then(|| (name.to_owned(), (role, hash.to_owned())))
+    (!name.is_empty() && !name.starts_with('#')).then(|| (name.to_owned(), User { role, hash: hash.to_owned() }))
 }
 
 /// Checks the file for `anomaly check`, and before the dashboard serves.
@@ -152,7 +211,7 @@ pub fn check_users(file: &Path) -> Finding {
     };
     let is_text = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let is_wrong =
-        |line: &str| is_text(line) && user(line).is_none_or(|(_, (_, hash))| PasswordHash::new(&hash).is_err());
+        |line: &str| is_text(line) && user(line).is_none_or(|(_, user)| PasswordHash::new(&user.hash).is_err());
     let wrong =
         (1..).zip(text.lines()).filter(|(_, line)| is_wrong(line)).map(|(number, _): (u32, _)| number.to_string());
     let wrong = wrong.collect::<Vec<_>>().join(", ");

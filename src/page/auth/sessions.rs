@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::passwords::UserFingerprint;
+
 /// Maximum number of sessions. Beyond it, the session that was unused for longest ends.
 const MOST: usize = 10_000;
 
@@ -21,6 +23,7 @@ pub(crate) struct Lifetime {
 
 struct Session {
     name: String,
+    user: UserFingerprint,
     begun: Instant,
     used: Instant,
 }
@@ -37,8 +40,9 @@ impl Sessions {
         Sessions { lifetime, open: Mutex::default() }
     }
 
-    /// Opens a session; returns its token. `None` if the system provides no random numbers.
-    pub(crate) fn begin(&self, name: &str) -> Option<String> {
+    /// Opens a session of a user whose line has this fingerprint; returns its token. `None` if the system provides no
+    /// random numbers.
+    pub(crate) fn begin(&self, name: &str, user: UserFingerprint) -> Option<String> {
         let mut bytes = [0; 32];
         openssl::rand::rand_bytes(&mut bytes).ok()?;
         let token = bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
@@ -50,16 +54,17 @@ impl Sessions {
         {
             open.remove(&oldest);
         }
-        open.insert(hash(&token), Session { name: name.to_owned(), begun: now, used: now });
+        open.insert(hash(&token), Session { name: name.to_owned(), user, begun: now, used: now });
         Some(token)
     }
 
-    /// Returns the user of an open session, and resets its idle timeout.
-    pub(crate) fn find(&self, token: &str) -> Option<String> {
+    /// Returns the user of an open session and the fingerprint of the line with which the user logged in, and resets
+    /// the idle timeout.
+    pub(crate) fn find(&self, token: &str) -> Option<(String, UserFingerprint)> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let session = open.get_mut(&hash(token)).filter(|session| self.lifetime.covers(session))?;
         session.used = Instant::now();
-        Some(session.name.clone())
+        Some((session.name.clone(), session.user))
     }
 
     /// Ends the session of a token.

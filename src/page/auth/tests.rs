@@ -82,13 +82,49 @@ fn a_session_ends_after_its_idle_timeout_and_at_its_maximum_lifetime() {
 }
 
 #[test]
-fn a_user_removed_from_the_file_loses_access() {
+fn a_session_ends_with_the_line_of_its_user() {
+    let (auth, file) = auth();
+    let (old, log_in) = (std::fs::read_to_string(file.path()).unwrap(), |password: &str| {
+        auth.enter(&request(None), "ada", password).map_err(|(status, _)| status)
+    });
+    let line = |role: &str, password: &str| format!("ada:{role}:{}\n", hash(password).unwrap());
+    // Replaces the file as `anomaly passwd` does.
+    let replace = |text: &str| {
+        let new = tempfile::NamedTempFile::new_in(file.path().parent().unwrap()).unwrap();
+        std::fs::write(new.path(), text).unwrap();
+        std::fs::rename(new.path(), file.path()).unwrap();
+    };
+    let [same, other, viewer] =
+        [line("operator", "correct horse"), line("operator", "other horse"), line("viewer", "correct horse")];
+    for (change, texts) in [
+        ("a removal", &["", &old][..]),
+        ("a new password", &[&other]),
+        ("the same password set again", &[&same]),
+        ("another role", &[&viewer]),
+        ("removal and re-creation", &["", &other]),
+    ] {
+        replace(&old);
+        let cookie = log_in("correct horse").unwrap();
+        assert!(visitor(&auth, &cookie).is_some(), "{change}");
+        for text in texts {
+            replace(text);
+            assert!(visitor(&auth, &cookie).is_none(), "{change}: the old cookie still works");
+        }
+    }
+    replace(&other);
+    assert_eq!(log_in("correct horse"), Err(401));
+    assert!(visitor(&auth, &log_in("other horse").unwrap()).is_some(), "the new password opens a session");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_for_a_while_ends_no_session() {
     let (auth, file) = auth();
     let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
-    assert!(visitor(&auth, &cookie).is_some());
-    std::thread::sleep(Duration::from_millis(20));
-    std::fs::write(file.path(), "").unwrap();
+    let away = file.path().with_extension("away");
+    std::fs::rename(file.path(), &away).unwrap();
     assert!(visitor(&auth, &cookie).is_none());
+    std::fs::rename(&away, file.path()).unwrap();
+    assert!(visitor(&auth, &cookie).is_some());
 }
 
 #[test]

@@ -66,7 +66,9 @@ fn without_passwords_pages_are_served_under_names_of_this_machine_only() {
     for own in ["localhost", "localhost:8501", "127.0.0.1:8501", "[::1]:8501", "10.0.0.7", "box.localhost"] {
         assert_eq!(status(own), 200, "{own}");
     }
-    for foreign in ["evil.example", "localhost.evil.example:8501", "[evil]", ""] {
+    for foreign in
+        ["evil.example", "localhost.evil.example:8501", "[evil]", "[::1]evil.com", "localhost:80@evil.com", ""]
+    {
         assert_eq!(status(foreign), 421, "{foreign}");
     }
 }
@@ -91,20 +93,76 @@ fn the_login_form_reports_a_browser_that_keeps_no_cookies() {
     assert_eq!(send(&handler, post("/login", "name=ada&password=secret", &[])).0.status, 303);
 }
 
+/// Makes the pages behind a proxy at 10.0.0.1, with these names of hosts and this secret.
+fn behind_proxy(hosts: &[&str], secret: &str) -> Arc<Handler> {
+    guarded(Access::Proxy {
+        header: "X-Forwarded-User".into(),
+        operators: vec!["ada".into()],
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        secret: serde_json::from_value(secret.into()).unwrap(),
+    })
+}
+
+/// Returns the status for a request with these headers from an address.
+fn visit(handler: &Arc<Handler>, peer: &str, headers: &[(&'static str, &str)], mut request: Request) -> u16 {
+    request.peer = peer.parse().unwrap();
+    headers.iter().for_each(|(name, value)| drop(request.headers.insert(*name, value.parse().unwrap())));
+    send(handler, request).0.status
+}
+
+const LOCAL: (&str, &str) = ("host", "localhost:8501");
+const BOB: (&str, &str) = ("x-forwarded-user", "bob");
+
 #[test]
 fn a_proxy_is_trusted_only_from_its_address() {
-    let handler = guarded(Access::Proxy { header: "X-Forwarded-User".into(), operators: vec!["ada".into()] });
-    let visit = |peer: &str, name: Option<&str>, mut request: Request| {
-        request.peer = peer.parse().unwrap();
-        if let Some(name) = name {
-            request.headers.insert("x-forwarded-user", name.parse().unwrap());
-        }
-        send(&handler, request).0.status
+    let handler = behind_proxy(&[], "");
+    let get = |peer: &str, headers: &[(&'static str, &str)]| visit(&handler, peer, headers, Request::get("/", ""));
+    assert_eq!(get("10.0.0.1", &[LOCAL, BOB]), 200);
+    assert_eq!(get("::ffff:10.0.0.1", &[LOCAL, BOB]), 200);
+    assert_eq!(get("10.0.0.2", &[LOCAL, BOB]), 403);
+    assert_eq!(get("10.0.0.1", &[LOCAL]), 403);
+    let review =
+        |name: &str| visit(&handler, "10.0.0.1", &[("x-forwarded-user", name)], post(REVIEWS, "review=true", &[]));
+    assert_eq!((review("bob"), review("ada")), (403, 303));
+}
+
+#[test]
+fn behind_a_proxy_pages_are_served_under_its_names_only() {
+    fn status(hosts: &[&str], headers: &[(&'static str, &str)]) -> u16 {
+        let headers = [headers, &[BOB]].concat();
+        visit(&behind_proxy(hosts, ""), "10.0.0.1", &headers, Request::get("/", ""))
+    }
+    for (hosts, host, expected) in [
+        (&[][..], "127.0.0.1:8501", 200),
+        (&[], "[::1]:8501", 200),
+        (&[], "evil.com", 421),
+        (&[], "[::1]evil.com", 421),
+        (&[], "localhost:80@evil.com", 421),
+        (&["watch.example"], "watch.example", 200),
+        (&["watch.example"], "Watch.Example:443", 200),
+        (&["watch.example"], "localhost", 200),
+        (&["watch.example"], "evil.watch.example", 421),
+        (&["watch.example"], "watch.example.evil.com", 421),
+        (&["*"], "evil.com", 200),
+        (&["*"], "", 421),
+    ] {
+        assert_eq!(status(hosts, &[("host", host)]), expected, "{hosts:?} {host}");
+    }
+    assert_eq!(status(&["watch.example"], &[]), 421, "without a host");
+    let forwarded = |host: &str| status(&["watch.example"], &[LOCAL, ("x-forwarded-host", host)]);
+    assert_eq!((forwarded("watch.example"), forwarded("evil.com")), (200, 421));
+}
+
+#[test]
+fn a_proxy_with_a_secret_must_send_it() {
+    let handler = behind_proxy(&[], "0123456789abcdef");
+    let status = |secret: Option<&str>| {
+        let secret = secret.map(|secret| ("x-anomaly-proxy-secret", secret));
+        let headers = [LOCAL, BOB].into_iter().chain(secret).collect::<Vec<_>>();
+        visit(&handler, "10.0.0.1", &headers, Request::get("/", ""))
     };
-    assert_eq!(visit("10.0.0.1", Some("bob"), Request::get("/", "")), 200);
-    assert_eq!(visit("::ffff:10.0.0.1", Some("bob"), Request::get("/", "")), 200);
-    assert_eq!(visit("10.0.0.2", Some("bob"), Request::get("/", "")), 403);
-    assert_eq!(visit("10.0.0.1", None, Request::get("/", "")), 403);
-    assert_eq!(visit("10.0.0.1", Some("bob"), post(REVIEWS, "review=true", &[])), 403);
-    assert_eq!(visit("10.0.0.1", Some("ada"), post(REVIEWS, "review=true", &[])), 303);
+    assert_eq!(status(Some("0123456789abcdef")), 200);
+    for wrong in [None, Some(""), Some("0123456789abcde"), Some("0123456789abcdeg"), Some("0123456789abcdef0")] {
+        assert_eq!(status(wrong), 403, "{wrong:?}");
+    }
 }
