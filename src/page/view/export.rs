@@ -225,13 +225,17 @@ fn optional(number: Option<f64>) -> String {
 }
 
 /// Prefixes a text that a spreadsheet would run as a formula with an apostrophe
-/// (<https://owasp.org/www-community/attacks/CSV_Injection>).
+/// (<https://owasp.org/www-community/attacks/CSV_Injection>). Spreadsheets ignore white space and invisible characters
+/// before the formula. Some drop tabs and line ends anywhere at the start.
 fn harmless(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
-    }
+    let is_ignored = |c: char| {
+        let is_invisible = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        c.is_whitespace() || c.is_control() || is_invisible
+    };
+    let is_formula = text
+        .trim_start_matches(is_ignored)
+        .starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}']);
+    if is_formula || text.starts_with(['\t', '\r', '\n']) { format!("'{text}") } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -240,10 +244,20 @@ mod tests {
 
     #[test]
     fn a_formula_becomes_text_and_other_cells_stay_unchanged() {
-        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"] {
+        for formula in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\tx", "＝1"].into_iter().chain([
+            " =1",
+            "  \t +1",
+            "\u{a0}-1",
+            "\u{3000}@x",
+            "\u{feff}=1",
+            "\u{200b} =1",
+            "\u{202e}=1",
+            "\0=1",
+            "\u{b}=1",
+        ]) {
             assert_eq!(harmless(formula), format!("'{formula}"));
         }
-        for text in ["pump-1", "", "a=b", "'x"] {
+        for text in ["pump-1", "", " ", "a=b", " a =b", "'x", "'=1"] {
             assert_eq!(harmless(text), text);
         }
     }
