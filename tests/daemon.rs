@@ -603,7 +603,7 @@ fn tables_of_the_migrate_role_are_granted_to_the_services_role() {
     case.set("MIGRATE__PASSWORD", "owns");
     case.ok(&["migrate"]);
     let check = case.ok(&["check", "--connect"]);
-    assert!(check.contains("rights: select, insert, update"), "{check}");
+    assert!(check.contains("rights: select, insert, update, delete"), "{check}");
     some_events(&case);
     let detector = case.detector("owner", &[("DETECTOR__WORKERS", "1")]);
     wait_for("the row", PATIENCE, || case.count("anomalies") == 1);

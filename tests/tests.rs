@@ -68,6 +68,8 @@ mod producers;
 mod proxies;
 /// The table's partitions, and how long rows are stored.
 mod retention;
+/// The rights of the detector's role in the database.
+mod rights;
 /// The command `anomaly score`.
 mod score;
 /// The metrics endpoint `/metrics`, as scrapers read it.

@@ -200,10 +200,9 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, report: &mut Che
     let has_tables = schema.is_ok();
     report.tried("schema", schema);
     if has_tables {
-        let wanted: &[&str] =
-            if file == Some(ShippedFile::Dashboard) { &["select"] } else { &["select", "insert", "update"] };
-        let rights = match store::migrate::missing_right(&mut client, wanted) {
-            Ok(None) => Ok(wanted.join(", ")),
+        let only_reads = file == Some(ShippedFile::Dashboard);
+        let rights = match store::migrate::missing_right(&mut client, only_reads) {
+            Ok(None) => Ok(if only_reads { "select" } else { "select, insert, update, delete" }.to_owned()),
             Ok(Some(missing)) => Err(format!("no {missing}; grant it to {}", postgres.user)),
             Err(e) => Err(e.to_string()),
         };

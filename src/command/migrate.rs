@@ -33,7 +33,8 @@ pub fn run(settings: &Settings) -> Result<()> {
     }
     let applied = store::migrate::migrate(&mut client, &postgres)?;
     if postgres.user != settings.postgres.user {
-        store::migrate::grant(&mut client, &postgres.schema, &settings.postgres.user)?;
+        let adds_reviews = settings.migrate.reviewer.is_empty();
+        store::migrate::grant(&mut client, &postgres.schema, &settings.postgres.user, adds_reviews)?;
     }
     for (role, part) in [
         (&settings.migrate.reader, store::migrate::DashboardRole::Reads),

@@ -1,13 +1,15 @@
 //! Migrates the schema: the numbered files of `sql/` are embedded, and each is applied once, in order.
 
 mod prerelease;
+mod rights;
 
 pub use prerelease::replacement;
+pub use rights::{DashboardRole, grant, grant_page, missing_right};
 
 use postgres::Client;
 use refinery::{Migration, Runner};
 
-use super::{DatabaseError, explain};
+use super::DatabaseError;
 use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
 use crate::fail;
@@ -135,113 +137,6 @@ fn refused(error: &postgres::Error, settings: &PostgresSettings) -> Error {
         );
     }
     Error::unavailable(format_args!("cannot migrate: {error}"))
-}
-
-/// Grants the tables to another role than the owner: the one of the detector and the dashboard.
-///
-/// # Errors
-/// 69 with the database's reason.
-pub fn grant(client: &mut Client, schema: &str, role: &str) -> Result<()> {
-    let failed =
-        |e: postgres::Error| Error::unavailable(format_args!("cannot grant {role} its rights: {}", explain(&e)));
-    let name = role.replace('\'', "''");
-    let quoted = |row: postgres::Row| (row.get::<_, String>(0), row.get::<_, String>(1));
-    let (schema, role) = client
-        .query_one("select quote_ident(coalesce(nullif($1, ''), current_schema())), quote_ident($2)", &[&schema, &role])
-        .map(quoted)
-        .map_err(failed)?;
-    client
-        .batch_execute(&format!(
-            "grant usage on schema {schema} to {role};
-             grant select, insert, update, delete on all tables in schema {schema} to {role};
-             grant usage, select on all sequences in schema {schema} to {role};
-             grant execute on function {schema}.anomalies_maintain(interval, timestamptz, interval, interval) to {role};
-             do $$ begin
-                 -- The sink copies through a table of its session. Mostly everyone may have such; only the database's owner
-                 -- can say so where that was revoked.
-                 if not has_database_privilege('{name}', current_database(), 'TEMPORARY') then
-                     execute format('grant temporary on database %I to {role}', current_database());
-                 end if;
-             end $$"
-        ))
-        .map_err(failed)
-}
-
-/// Privileges of a role of the dashboard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DashboardRole {
-    /// The role may read all tables.
-    Reads,
-    /// The role may only add reviews.
-    Reviews,
-}
-
-/// Grants a role of the dashboard its privileges.
-///
-/// # Errors
-/// 69 with the database's reason.
-pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: DashboardRole) -> Result<()> {
-    let failed =
-        |e: postgres::Error| Error::unavailable(format_args!("cannot grant {role} its rights: {}", explain(&e)));
-    let row = client
-        .query_one("select quote_ident(coalesce(nullif($1, ''), current_schema())), quote_ident($2)", &[&schema, &role])
-        .map_err(failed)?;
-    let (schema, role): (String, String) = (row.get(0), row.get(1));
-    let rights = match part {
-        DashboardRole::Reads => format!("grant select on all tables in schema {schema} to {role}"),
-        DashboardRole::Reviews => format!("grant insert on {schema}.reviews to {role}"),
-    };
-    client.batch_execute(&format!("grant usage on schema {schema} to {role}; {rights}")).map_err(failed)
-}
-
-const TABLES: [&str; 16] = [
-    "anomalies",
-    "sink_offsets",
-    "sink_rejects",
-    "detector_status",
-    "detector_conditions",
-    "activity",
-    "rejected_samples",
-    "seen_devices",
-    "detector_settings",
-    "coverage",
-    "anomaly_minutes",
-    "anomaly_hours",
-    "anomaly_days",
-    "anomaly_metrics",
-    "devices",
-    "reviews",
-];
-
-/// Returns the first privilege that the role lacks on a table; `None` if it has all. The first of `privileges` is the
-/// one to read.
-///
-/// # Errors
-/// Fails with [`DatabaseError`].
-pub fn missing_right(client: &mut Client, privileges: &[&str]) -> Result<Option<String>, DatabaseError> {
-    for table in TABLES {
-        // The detector only reads reviews.
-        let privileges = if table == "reviews" { &privileges[..1] } else { privileges };
-        for privilege in privileges {
-            let row = client.query_one("select has_table_privilege($1, $2)", &[&table, privilege])?;
-            if !row.get::<_, bool>(0) {
-                return Ok(Some(format!("{privilege} on {table}")));
-            }
-        }
-    }
-    if !privileges.contains(&"insert") {
-        return Ok(None);
-    }
-    let temporary = client.query_one("select has_database_privilege(current_database(), 'TEMPORARY')", &[])?;
-    if !temporary.get::<_, bool>(0) {
-        return Ok(Some("temporary on the database".into()));
-    }
-    let maintains = client.query_one(
-        "select has_function_privilege('anomalies_maintain(interval, timestamptz, interval, interval)', 'EXECUTE')",
-        &[],
-    )?;
-    Ok((!maintains.get::<_, bool>(0))
-        .then(|| "execute on function anomalies_maintain(interval, timestamptz, interval, interval)".into()))
 }
 
 /// Returns the database's encoding if it can store every name, or why it is not suitable, with the remedy.

@@ -1,0 +1,163 @@
+//! Grants the roles of the detector and the dashboard what they need and nothing else, and reports what they lack.
+
+use postgres::Client;
+
+use crate::error::{Error, Result};
+use crate::store::{DatabaseError, explain};
+
+/// The tables, and what the detector does in them apart from reading. `anomalies_maintain` deletes old rows with the
+/// rights of the owner. The dashboard adds reviews.
+pub(super) const TABLES: [(&str, &[&str]); 16] = [
+    ("anomalies", &["insert"]),
+    ("sink_offsets", &["insert", "update"]),
+    ("sink_rejects", &["insert"]),
+    ("detector_status", &["insert", "update", "delete"]),
+    ("detector_conditions", &["insert", "update", "delete"]),
+    ("activity", &["insert", "update"]),
+    ("rejected_samples", &["insert", "delete"]),
+    ("seen_devices", &["insert", "update", "delete"]),
+    ("detector_settings", &["insert"]),
+    ("coverage", &["insert", "update"]),
+    ("anomaly_minutes", &["insert", "update"]),
+    ("anomaly_hours", &["insert", "update"]),
+    ("anomaly_days", &["insert", "update"]),
+    ("anomaly_metrics", &["insert", "update"]),
+    ("devices", &["insert"]),
+    ("reviews", &[]),
+];
+
+/// Names of everything else in the schema that a role may read: views, and what the migrations and the retention
+/// remember.
+const READ: [&str; 4] = ["anomalies_parts", "current_reviews", "retention_state", "refinery_schema_history"];
+
+/// Identifies the function that follows the retention.
+const MAINTAIN: &str = "anomalies_maintain(interval, timestamptz, interval, interval)";
+
+/// Grants the tables to another role than the owner: the one of the detector and the dashboard. Takes back what an
+/// earlier version granted. `adds_reviews` says that no role of its own adds reviews.
+///
+/// # Errors
+/// 69 with the database's reason.
+pub fn grant(client: &mut Client, schema: &str, role: &str, adds_reviews: bool) -> Result<()> {
+    let place = Place::find(client, schema, role).map_err(|e| refused(role, &e))?;
+    let Place { schema, role: quoted, is_owner } = &place;
+    let mut sql = format!("grant usage on schema {schema} to {quoted};");
+    // The owner has all rights, and the retention needs them.
+    if !is_owner {
+        sql += &place.revoke(client).map_err(|e| refused(role, &e))?;
+    }
+    for (table, privileges) in TABLES {
+        let reviews = (table == "reviews" && adds_reviews).then_some("insert");
+        let all = ["select"].iter().chain(privileges).copied().chain(reviews).collect::<Vec<_>>().join(", ");
+        sql += &format!("grant {all} on {schema}.{table} to {quoted};");
+    }
+    for name in READ {
+        sql += &format!("grant select on {schema}.{name} to {quoted};");
+    }
+    let name = role.replace('\'', "''");
+    sql += &format!(
+        "grant execute on function {schema}.{MAINTAIN} to {quoted};
+         do $$ begin
+             -- The sink copies through a table of its session. Mostly everyone may have such; only the database's owner can
+             -- say so where that was revoked.
+             if not has_database_privilege('{name}', current_database(), 'TEMPORARY') then
+                 execute format('grant temporary on database %I to {quoted}', current_database());
+             end if;
+         end $$"
+    );
+    client.batch_execute(&sql).map_err(|e| refused(role, &e))
+}
+
+fn refused(role: &str, error: &postgres::Error) -> Error {
+    Error::unavailable(format_args!("cannot grant {role} its rights: {}", explain(error)))
+}
+
+/// A schema and a role, both quoted for statements.
+struct Place {
+    schema: String,
+    role: String,
+    /// Whether the tables belong to the role.
+    is_owner: bool,
+}
+
+impl Place {
+    fn find(client: &mut Client, schema: &str, role: &str) -> std::result::Result<Place, postgres::Error> {
+        let row = client.query_one(
+            "select quote_ident(coalesce(nullif($1, ''), current_schema())), quote_ident($2), exists (
+                select from pg_class where relname = 'anomalies' and pg_get_userbyid(relowner) = $2
+                and relnamespace = quote_ident(coalesce(nullif($1, ''), current_schema()))::regnamespace)",
+            &[&schema, &role],
+        )?;
+        Ok(Place { schema: row.get(0), role: row.get(1), is_owner: row.get(2) })
+    }
+
+    /// Returns the statements that take all rights to the program's own tables, their partitions and sequences away
+    /// from the role. Other tables of the schema belong to other programs.
+    fn revoke(&self, client: &mut Client) -> std::result::Result<String, postgres::Error> {
+        let names = TABLES.iter().map(|table| table.0).chain(READ).collect::<Vec<_>>();
+        let rows = client.query(
+            "select oid::regclass::text from pg_class where relnamespace = $1::text::regnamespace and (
+                relname = any($2) and relkind in ('r', 'p', 'v')
+                or oid in (select inhrelid from pg_inherits where inhparent = to_regclass($1 || '.anomalies')))
+             union all
+             select s.oid::regclass::text from pg_class as s join pg_depend on classid = 'pg_class'::regclass and objid = s.oid
+                join pg_class as t on t.oid = refobjid and t.relname = any($2)
+             where s.relkind = 'S' and t.relnamespace = $1::text::regnamespace",
+            &[&self.schema, &names],
+        )?;
+        let revoke = |row: postgres::Row| format!("revoke all on {} from {};", row.get::<_, String>(0), self.role);
+        Ok(rows.into_iter().map(revoke).collect())
+    }
+}
+
+/// Privileges of a role of the dashboard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DashboardRole {
+    /// The role may read all tables.
+    Reads,
+    /// The role may only add reviews.
+    Reviews,
+}
+
+/// Grants a role of the dashboard its privileges.
+///
+/// # Errors
+/// 69 with the database's reason.
+pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: DashboardRole) -> Result<()> {
+    let Place { schema, role: quoted, .. } = Place::find(client, schema, role).map_err(|e| refused(role, &e))?;
+    let rights = match part {
+        DashboardRole::Reads => {
+            let names = TABLES.iter().map(|table| table.0).chain(READ).map(|name| format!("{schema}.{name}"));
+            format!("grant select on {} to {quoted}", names.collect::<Vec<_>>().join(", "))
+        }
+        DashboardRole::Reviews => format!("grant insert on {schema}.reviews to {quoted}"),
+    };
+    client
+        .batch_execute(&format!("grant usage on schema {schema} to {quoted}; {rights}"))
+        .map_err(|e| refused(role, &e))
+}
+
+/// Returns the first privilege that the role lacks; `None` if it has all. A role that only reads needs no others.
+///
+/// # Errors
+/// Fails with [`DatabaseError`].
+pub fn missing_right(client: &mut Client, only_reads: bool) -> std::result::Result<Option<String>, DatabaseError> {
+    for (table, privileges) in TABLES {
+        let privileges = if only_reads { &[] } else { privileges };
+        for privilege in ["select"].iter().chain(privileges) {
+            let row = client.query_one("select has_table_privilege($1, $2)", &[&table, privilege])?;
+            if !row.get::<_, bool>(0) {
+                return Ok(Some(format!("{privilege} on {table}")));
+            }
+        }
+    }
+    if only_reads {
+        return Ok(None);
+    }
+    let temporary = client.query_one("select has_database_privilege(current_database(), 'TEMPORARY')", &[])?;
+    if !temporary.get::<_, bool>(0) {
+        return Ok(Some("temporary on the database".into()));
+    }
+    let maintains = client.query_one("select has_function_privilege($1, 'EXECUTE')", &[&MAINTAIN])?;
+    Ok((!maintains.get::<_, bool>(0)).then(|| format!("execute on function {MAINTAIN}")))
+}
