@@ -266,6 +266,31 @@ fn the_detector_follows_postgres_retention_although_its_role_may_not_create_tabl
 }
 
 #[test]
+fn a_lock_that_another_role_holds_on_the_maintenance_is_reported() {
+    let case = Case::new("locked");
+    let role = format!("{}_eve", case.name);
+    let mut admin = case.parts.admin();
+    let connect = format!("create role {role} login password 'w'; grant usage on schema {} to {role}", case.name);
+    admin.batch_execute(&connect).unwrap();
+    let oid: i64 = case.sql().query_one("select 'anomalies'::regclass::oid::bigint", &[]).unwrap().get(0);
+    let mut other = postgres::Config::new();
+    other.host(case.parts.get("POSTGRES__HOST")).port(case.parts.get("POSTGRES__PORT").parse().unwrap());
+    other.user(&role).password("w").dbname(case.parts.get("POSTGRES__DBNAME")).application_name("eve's tool");
+    let mut other = other.connect(postgres::NoTls).unwrap();
+    other.execute("select pg_advisory_lock($1)", &[&oid]).unwrap();
+    let detector = case.detector("a", &[]);
+    let reported =
+        || detector.get("/readyz").is_some_and(|(_, text)| text.contains(&format!("a session of role {role}")));
+    wait("the session that holds the lock", reported);
+    assert!(detector.log().contains("retention_waits"), "{}", detector.log());
+    drop(other);
+    // The next pass follows in a minute.
+    wait("the end of the condition", || !reported());
+    drop((detector, case));
+    admin.batch_execute(&format!("drop owned by {role}; drop role {role}")).unwrap();
+}
+
+#[test]
 fn old_heartbeats_and_conditions_are_deleted_with_every_retention() {
     let case = Case::new("ages");
     for retention in ["0", "28 days"] {

@@ -24,6 +24,21 @@ pub struct MaintenanceResult {
     pub plan: Option<PendingDeletion>,
     /// Time of the database's clock minus this machine's, in milliseconds.
     pub clocks_apart: i64,
+    /// Sessions that hold the lock of the maintenance, so that nothing was done; empty if it was free.
+    pub blockers: Vec<Blocker>,
+}
+
+/// A session that holds the lock of the maintenance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blocker {
+    /// Database role of the session.
+    pub role: String,
+    /// Number of the server's process, as `pg_terminate_backend` expects it; 0 for a prepared transaction.
+    pub process: i32,
+    /// Name that the client gave itself.
+    pub application: String,
+    /// Whether the session has another role than this program, so that it is no other detector.
+    pub is_foreign: bool,
 }
 
 /// A deletion that waits because it is unusually large.
@@ -56,6 +71,7 @@ pub fn maintain(settings: &PostgresSettings, elapsed: Duration) -> Result<Mainte
         let sql = "select made, dropped, trimmed, is_more, due_from, due_to, due_rows,
                 extract(epoch from remaining)::float8, extract(epoch from now() - $2)::float8
             from anomalies_maintain(make_interval(secs => $1), $2, make_interval(secs => $3), make_interval(secs => $4))";
+        let blockers = blockers(&mut transaction)?;
         let row = transaction.query_one(sql, &[&retention, &OffsetDateTime::now_utc(), &elapsed, &delay])?;
         transaction.commit()?;
         let time = |column| row.get::<_, Option<OffsetDateTime>>(column).map(Timestamp::from);
@@ -72,7 +88,30 @@ pub fn maintain(settings: &PostgresSettings, elapsed: Duration) -> Result<Mainte
             is_more: row.get(3),
             plan,
             clocks_apart: (row.get::<_, f64>(8) * 1000.0) as i64,
+            blockers,
         })
     };
     call().map_err(|e| DatabaseError::from(e).sentence())
+}
+
+/// Takes the lock of `anomalies_maintain`, which the transaction keeps; returns the sessions that hold it if it is not
+/// free. Every role of the database can take an advisory lock.
+fn blockers(transaction: &mut postgres::Transaction<'_>) -> Result<Vec<Blocker>, postgres::Error> {
+    const KEY: &str = "'anomalies'::regclass::oid::bigint";
+    if transaction.query_one(&format!("select pg_try_advisory_xact_lock({KEY})"), &[])?.get(0) {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "select coalesce(usename::text, ''), coalesce(pid, 0), coalesce(application_name, ''), usename is distinct from session_user
+         from pg_locks left join pg_stat_activity using (pid)
+         where locktype = 'advisory' and granted and objsubid = 1 and classid = 0 and objid::bigint = {KEY}
+         and database = (select oid from pg_database where datname = current_database()) order by pid"
+    );
+    let blocker = |row: postgres::Row| Blocker {
+        role: row.get(0),
+        process: row.get(1),
+        application: row.get(2),
+        is_foreign: row.get(3),
+    };
+    Ok(transaction.query(&sql, &[])?.into_iter().map(blocker).collect())
 }

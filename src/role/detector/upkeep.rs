@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::resolved::PostgresSettings;
+use crate::foreign;
 use crate::health::{Component, ConditionCode, ConditionSeverity};
-use crate::store::maintain::{MaintenanceResult, PendingDeletion, maintain};
+use crate::store::maintain::{Blocker, MaintenanceResult, PendingDeletion, maintain};
 
 /// Interval between two passes, and after a failed one.
 const PASS: Duration = Duration::from_secs(600);
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
+/// Time for which a session of the same role may hold the lock before that is reported. A pass takes at most ten
+/// minutes, over a session of its own.
+const LONG_PASS: Duration = Duration::from_secs(1200);
 /// Clocks that differ by more milliseconds than this prevent deletion.
 const APART_MILLIS: i64 = 300_000;
 
@@ -19,6 +23,8 @@ pub(crate) struct Upkeep {
     component: Arc<Component>,
     next: Instant,
     last: Instant,
+    /// Server process of a session that holds the lock of the maintenance, and since when it does.
+    blocked: Option<(i32, Instant)>,
     /// Created partitions, dropped partitions and deleted rows that are not logged yet.
     done: (i32, i32, i64),
 }
@@ -27,7 +33,7 @@ impl Upkeep {
     /// Creates the upkeep. The first pass is due at once. It raises conditions on `component`.
     pub(crate) fn new(settings: &PostgresSettings, component: Arc<Component>) -> Self {
         let now = Instant::now();
-        Upkeep { settings: settings.clone(), component, next: now, last: now, done: (0, 0, 0) }
+        Upkeep { settings: settings.clone(), component, next: now, last: now, blocked: None, done: (0, 0, 0) }
     }
 
     /// Runs one limited pass if it is due.
@@ -51,6 +57,14 @@ impl Upkeep {
     }
 
     fn took(&mut self, done: &MaintenanceResult, now: Instant) {
+        if !done.blockers.is_empty() {
+            let stuck = stuck(&mut self.blocked, &done.blockers, now);
+            if let Some(message) = is_blocked(&done.blockers, stuck) {
+                self.component.raise(ConditionCode::RetentionWaits, ConditionSeverity::Notice, message);
+            }
+            return;
+        }
+        self.blocked = None;
         match waits(&self.settings, done) {
             Some(message) => self.component.raise(ConditionCode::RetentionWaits, ConditionSeverity::Notice, message),
             None => self.component.clear(ConditionCode::RetentionWaits),
@@ -68,6 +82,32 @@ impl Upkeep {
             tracing::info!(made, dropped, trimmed, "partitions of the table follow postgres.retention");
         }
     }
+}
+
+/// Returns the process of a session that has held the lock for longer than a pass takes.
+fn stuck(blocked: &mut Option<(i32, Instant)>, blockers: &[Blocker], now: Instant) -> Option<i32> {
+    let still = blocked.filter(|(process, _)| blockers.iter().any(|blocker| blocker.process == *process));
+    *blocked = still.or_else(|| Some((blockers.first()?.process, now)));
+    blocked.filter(|(_, since)| now - *since >= LONG_PASS).map(|(process, _)| process)
+}
+
+/// Says in a sentence which session prevents the maintenance. Another detector does so during its own pass.
+fn is_blocked(blockers: &[Blocker], stuck: Option<i32>) -> Option<String> {
+    let blocker = blockers.iter().find(|blocker| blocker.is_foreign || Some(blocker.process) == stuck)?;
+    let Blocker { role, process, application, .. } = blocker;
+    if *process == 0 {
+        return Some(
+            "table partitions are not maintained: a prepared transaction holds their advisory lock. Rows go to the default \
+             partition, and old rows stay. Roll it back: pg_prepared_xacts names it"
+                .to_owned(),
+        );
+    }
+    Some(format!(
+        "table partitions are not maintained: a session of role {} (process {process}, application {}) holds their advisory \
+         lock. Rows go to the default partition, and old rows stay. End that session: select pg_terminate_backend({process})",
+        foreign::name(role),
+        foreign::name(application),
+    ))
 }
 
 /// Says in a sentence why rows cannot be deleted.
@@ -106,6 +146,30 @@ fn brief(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn blocker(process: i32, is_foreign: bool) -> Blocker {
+        Blocker { role: "eve".into(), process, application: "psql".into(), is_foreign }
+    }
+
+    #[test]
+    fn a_session_that_holds_the_lock_is_named_unless_it_is_a_detector_for_a_short_time() {
+        let message = is_blocked(&[blocker(6, false), blocker(7, true)], None).unwrap();
+        assert!(message.contains("role eve (process 7, application psql)"), "{message}");
+        assert_eq!(is_blocked(&[blocker(7, false)], Some(6)), None);
+        assert!(is_blocked(&[blocker(7, false)], Some(7)).is_some());
+        let message = is_blocked(&[blocker(0, true)], None).unwrap();
+        assert!(message.contains("pg_prepared_xacts") && !message.contains("terminate"), "{message}");
+    }
+
+    #[test]
+    fn passes_of_other_detectors_one_after_another_are_not_reported() {
+        let (begin, mut blocked) = (Instant::now(), None);
+        let mut look =
+            |process, seconds| stuck(&mut blocked, &[blocker(process, false)], begin + Duration::from_secs(seconds));
+        let passes = (0..100).filter_map(|pass| look(pass, 600 * pass as u64)).count();
+        assert_eq!(passes, 0, "each pass has a session of its own");
+        assert_eq!([60_000, 61_199, 61_200].map(|seconds| look(100, seconds)), [None, None, Some(100)]);
+    }
 
     #[test]
     fn a_duration_has_its_two_largest_units() {
