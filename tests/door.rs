@@ -183,6 +183,59 @@ fn a_login_over_tls_opens_the_pages_and_a_reload_takes_a_new_certificate() {
     refused("it contains no certificate in PEM");
 }
 
+/// Reads until the stream contains `text`; returns whether it did so before it ended, which it must do in time.
+fn reads(stream: &mut TcpStream, text: &str) -> bool {
+    let (begin, mut all, mut piece) = (Instant::now(), String::new(), [0; 4096]);
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    while !all.contains(text) {
+        assert!(begin.elapsed() < Duration::from_secs(120), "the stream does not end: {all}");
+        match stream.read(&mut piece).unwrap() {
+            0 => return false,
+            count => all += &String::from_utf8_lossy(&piece[..count]),
+        }
+    }
+    true
+}
+
+#[test]
+fn a_stream_ends_with_its_session() {
+    let case = Case::bare("stream", Parts::shared());
+    case.ok(&["migrate"]);
+    let users = case.dir.path().join("users");
+    let line = |password: &str| format!("ada:viewer:{}\n", anomaly::page::auth::hash(password).unwrap());
+    std::fs::write(&users, line("old")).unwrap();
+    let (_process, port) = dashboard(&case, &[("DASHBOARD__USERS", users.to_str().unwrap())]);
+    let send = |request: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let answer = |request: &str| std::io::read_to_string(send(request)).unwrap();
+    let log_in = || {
+        let entered = answer(&form("/login", "", "name=ada&password=old"));
+        let cookie = entered.split("set-cookie: ").nth(1).and_then(|rest| rest.split(';').next());
+        format!("cookie: {}\r\n", cookie.unwrap_or_else(|| panic!("{entered}")))
+    };
+    let open = |cookie: &str| {
+        // The stream is available when the dashboard has read the newest rows.
+        let mut opened = None;
+        wait_for("the stream", Duration::from_secs(90), || {
+            let mut stream = send(&get("/events", cookie));
+            let is_open = reads(&mut stream, "retry: ");
+            opened = is_open.then_some(stream);
+            is_open && opened.is_some()
+        });
+        opened.unwrap()
+    };
+    let (first, second) = (log_in(), log_in());
+    let (mut of_first, mut of_second) = (open(&first), open(&second));
+    assert!(answer(&form("/logout", &first, "")).starts_with("HTTP/1.1 303"));
+    assert!(!reads(&mut of_first, "no such text"), "a stream of a session that was left goes on");
+    assert!(reads(&mut of_second, "event: health"), "another session of the user ends too");
+    std::fs::write(&users, line("new")).unwrap();
+    assert!(!reads(&mut of_second, "no such text"), "a stream goes on after a new password");
+}
+
 #[test]
 fn hsts_follows_the_setting_and_a_certificate_that_expires_is_reported() {
     let case = Case::bare("hsts", Parts::shared());

@@ -21,6 +21,7 @@ pub use forwarded::Proxies;
 use limit::LoginLimit;
 use passwords::Standing;
 pub use passwords::{UserRole, Users, check_users, hash, read_users};
+pub use sessions::SessionKey;
 use sessions::{Lifetime, Sessions};
 
 /// The way in which users are identified.
@@ -217,6 +218,18 @@ impl Auth {
             self.sessions.end(&token);
         }
         self.cookies.clear(self.is_encrypted(request))
+    }
+
+    /// Returns the session that a request names; `None` where users need none.
+    pub fn session(&self, request: &Request) -> Option<SessionKey> {
+        self.token(request).filter(|_| self.has_login()).map(|token| SessionKey::of(&token))
+    }
+
+    /// Returns whether a session is open. Unlike a request, the question does not reset the idle timeout.
+    pub fn is_open(&self, session: &SessionKey) -> bool {
+        let user = self.sessions.look(session);
+        // A file that cannot be read for a while ends no session.
+        user.is_some_and(|(name, user)| self.users.standing(&name, &user) != Standing::Gone)
     }
 
     /// Returns the header of a test cookie, by which [`returns_cookies`](Self::returns_cookies) recognises browsers

@@ -30,7 +30,8 @@ pub(crate) fn stream(hub: &Hub, context: &RequestContext<'_>, query: &PageQuery)
         }
         since => since.flatten(),
     };
-    let Some(body) = hub.subscribe(Selection::of(query), since.as_ref()) else {
+    let session = context.site.auth.session(context.request);
+    let Some(body) = hub.subscribe(Selection::of(query), since.as_ref(), session) else {
         let mut response = respond::json(503, &serde_json::json!({ "error": "the event stream is not available now" }));
         response.headers.push(("retry-after", "5".to_owned()));
         return response;

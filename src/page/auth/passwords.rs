@@ -94,6 +94,8 @@ impl FileVersion {
 #[derive(Default)]
 struct LoadedUsers {
     read: Option<FileVersion>,
+    /// Whether the last attempt to read the file failed, so that this is logged once.
+    is_unreadable: bool,
     users: HashMap<String, User>,
 }
 
@@ -139,10 +141,12 @@ impl Users {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.read != version || version.is_none() {
             match read_users(&self.file) {
-                Ok(text) => *known = LoadedUsers { read: version, users: parse(&text) },
+                Ok(text) => *known = LoadedUsers { read: version, is_unreadable: false, users: parse(&text) },
                 Err(error) => {
-                    tracing::error!(%error, file = %self.file.display(), "cannot read the file of users, so no user can log in");
-                    *known = LoadedUsers::default();
+                    if !known.is_unreadable {
+                        tracing::error!(%error, file = %self.file.display(), "cannot read the file of users, so no user can log in");
+                    }
+                    *known = LoadedUsers { is_unreadable: true, ..LoadedUsers::default() };
                     return Err(Unreadable);
                 }
             }

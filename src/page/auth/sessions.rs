@@ -9,6 +9,17 @@ use sha2::{Digest, Sha256};
 
 use super::passwords::UserFingerprint;
 
+/// Identifies a session to the server. Unlike the token it opens nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionKey([u8; 32]);
+
+impl SessionKey {
+    /// Returns the key of a token's session.
+    pub(crate) fn of(token: &str) -> SessionKey {
+        SessionKey(hash(token))
+    }
+}
+
 /// Maximum number of sessions. Beyond it, the session that was unused for longest ends.
 const MOST: usize = 10_000;
 
@@ -64,6 +75,13 @@ impl Sessions {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let session = open.get_mut(&hash(token)).filter(|session| self.lifetime.covers(session))?;
         session.used = Instant::now();
+        Some((session.name.clone(), session.user))
+    }
+
+    /// Returns the same as [`find`](Self::find), and leaves the idle timeout as it is.
+    pub(crate) fn look(&self, key: &SessionKey) -> Option<(String, UserFingerprint)> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = open.get(&key.0).filter(|session| self.lifetime.covers(session))?;
         Some((session.name.clone(), session.user))
     }
 

@@ -1,5 +1,7 @@
 //! Tests of logins and sessions.
 
+use std::time::Instant;
+
 use super::*;
 use crate::config::resolved::base::BasePath;
 
@@ -114,6 +116,27 @@ fn a_session_ends_with_the_line_of_its_user() {
     replace(&other);
     assert_eq!(log_in("correct horse"), Err(401));
     assert!(visitor(&auth, &log_in("other horse").unwrap()).is_some(), "the new password opens a session");
+}
+
+#[test]
+fn the_question_whether_a_session_is_open_does_not_prolong_it() {
+    let (auth, file) = auth();
+    let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
+    let session = auth.session(&request(Some(&cookie))).unwrap();
+    assert!(auth.is_open(&session) && auth.session(&request(None)).is_none());
+    auth.leave(&request(Some(&cookie)));
+    assert!(!auth.is_open(&session), "after a logout");
+    let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
+    let session = auth.session(&request(Some(&cookie))).unwrap();
+    std::fs::write(file.path(), "").unwrap();
+    assert!(!auth.is_open(&session), "after the removal of the user");
+    let (auth, _file) = auth_for(Duration::from_secs(1), Duration::from_secs(60));
+    let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
+    let (session, begin) = (auth.session(&request(Some(&cookie))).unwrap(), Instant::now());
+    while auth.is_open(&session) {
+        assert!(begin.elapsed() < Duration::from_secs(30), "the question prolongs the session");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::recent::{RecentAnomalies, RecentAnomaly};
 use crate::archive::{CommittedAnomaly, Cursor, Filter, Review};
 use crate::page::answer_cache::PATIENCE;
+use crate::page::auth::SessionKey;
 use crate::page::query::PageQuery;
 use crate::stop::Stop;
 
@@ -42,6 +43,8 @@ pub(super) struct HubState {
 
 pub(super) struct Subscriber {
     selection: Selection,
+    /// The session for which the stream was opened; `None` where users need none.
+    session: Option<SessionKey>,
     sender: mpsc::Sender<Bytes>,
 }
 
@@ -115,7 +118,12 @@ impl Hub {
 
     /// Adds a subscriber; returns `None` when there are too many, or when the follower has not begun. A subscriber
     /// ahead of the follower waits for it, because the rows in between would be sent twice.
-    pub(super) fn subscribe(&self, selection: Selection, since: Option<&Cursor>) -> Option<mpsc::Receiver<Bytes>> {
+    pub(super) fn subscribe(
+        &self,
+        selection: Selection,
+        since: Option<&Cursor>,
+        session: Option<SessionKey>,
+    ) -> Option<mpsc::Receiver<Bytes>> {
         let is_early =
             |state: &mut HubState| !state.has_begun || since.is_some_and(|since| state.recent.is_behind(since));
         let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, is_early);
@@ -137,7 +145,7 @@ impl Hub {
         first.extend(state.health.clone());
         // The queue has room for these messages: all recent rows form about forty messages at most.
         first.into_iter().for_each(|message| drop(sender.try_send(message)));
-        state.subscribers.push(Subscriber { selection, sender });
+        state.subscribers.push(Subscriber { selection, session, sender });
         Some(receiver)
     }
 
@@ -171,6 +179,11 @@ impl Hub {
     /// Sends a message to all subscribers.
     pub(super) fn send_to_all(&self, message: &Bytes) {
         self.lock().subscribers.retain(|subscriber| subscriber.sender.try_send(message.clone()).is_ok());
+    }
+
+    /// Ends the streams whose session has ended, for example by a logout or a new password.
+    pub(super) fn end_without_session(&self, is_open: impl Fn(&SessionKey) -> bool) {
+        self.lock().subscribers.retain(|subscriber| subscriber.session.as_ref().is_none_or(&is_open));
     }
 
     /// Ends the streams of all subscribers.

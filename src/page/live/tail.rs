@@ -22,7 +22,7 @@ const REREAD: i64 = 200;
 const RETRY: Duration = Duration::from_secs(1);
 /// Pause between two batches, so that at most four are sent in a second.
 const BATCH_PAUSE: Duration = Duration::from_millis(250);
-/// Interval between two health messages.
+/// Interval between two health messages, and between two checks of the sessions.
 const HEALTH: Duration = Duration::from_secs(5);
 /// Interval between two heartbeats of the stream.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -139,6 +139,7 @@ impl Tail {
         }
         if self.health.is_none_or(|last| last.elapsed() >= HEALTH) && !hub.lock().subscribers.is_empty() {
             self.health = Some(Clock::now());
+            hub.end_without_session(|session| dashboard.site.auth.is_open(session));
             let message = health(dashboard);
             hub.lock().health = Some(message.clone());
             hub.send_to_all(&message);

@@ -49,20 +49,20 @@ fn arrived(body: &mut mpsc::Receiver<Bytes>) -> (Vec<String>, String) {
 #[test]
 fn a_subscriber_that_reconnects_gets_each_missed_row_once() {
     let hub = hub("c1-10.2-20");
-    let mut body = hub.subscribe(selection(""), None).unwrap();
+    let mut body = hub.subscribe(selection(""), None, None).unwrap();
     hub.publish(vec![committed(1, 10), committed(2, 21)], &Cursor::parse("c1-11.2-22").unwrap());
     let (rows, id) = arrived(&mut body);
     assert_eq!((rows, id.as_str()), (vec!["1-10".to_owned(), "2-21".to_owned()], "c1-11.2-22"));
     drop(body);
     hub.publish(vec![committed(1, 11)], &Cursor::parse("c1-12.2-22").unwrap());
     hub.publish((12..30).map(|offset| committed(1, offset)).collect(), &Cursor::parse("c1-30.2-22").unwrap());
-    let mut again = hub.subscribe(selection(""), Cursor::parse(&id).as_ref()).unwrap();
+    let mut again = hub.subscribe(selection(""), Cursor::parse(&id).as_ref(), None).unwrap();
     let (mut rows, id) = arrived(&mut again);
     rows.sort();
     assert_eq!(rows, (11..30).map(|offset| format!("1-{offset}")).collect::<Vec<_>>());
     assert_eq!(id, "c1-30.2-22");
     // The position lies between two sinks' rows: only the second of them is missing.
-    let mut between = hub.subscribe(selection(""), Cursor::parse("c1-29.2-21").as_ref()).unwrap();
+    let mut between = hub.subscribe(selection(""), Cursor::parse("c1-29.2-21").as_ref(), None).unwrap();
     assert_eq!(arrived(&mut between).0, ["2-21", "1-29"]);
 }
 
@@ -70,12 +70,12 @@ fn a_subscriber_that_reconnects_gets_each_missed_row_once() {
 fn a_cursor_that_is_too_old_or_of_another_database_causes_a_reset() {
     let hub = hub("c1-10");
     for cursor in ["c1-9", "c", "c1-11", "c1-10.7-3"] {
-        let mut body = hub.subscribe(selection(""), Cursor::parse(cursor).as_ref()).unwrap();
+        let mut body = hub.subscribe(selection(""), Cursor::parse(cursor).as_ref(), None).unwrap();
         assert_eq!(arrived(&mut body).0, ["reset"], "{cursor}");
     }
     let rows = (10..10 + recent::KEPT as i64 + 5).map(|offset| committed(1, offset)).collect();
     hub.publish(rows, &Cursor::parse("c1-4111").unwrap());
-    let mut gone = hub.subscribe(selection(""), Cursor::parse("c1-14").as_ref()).unwrap();
+    let mut gone = hub.subscribe(selection(""), Cursor::parse("c1-14").as_ref(), None).unwrap();
     assert_eq!(arrived(&mut gone).0, ["reset"]);
     assert!(hub.lock().recent.since(&Cursor::parse("c1-15").unwrap()).is_some());
 }
@@ -84,7 +84,7 @@ fn a_cursor_that_is_too_old_or_of_another_database_causes_a_reset() {
 fn a_subscriber_ahead_of_the_follower_waits_for_it_and_gets_each_row_once() {
     let hub = hub("c1-10");
     std::thread::scope(|scope| {
-        let subscriber = scope.spawn(|| hub.subscribe(selection(""), Cursor::parse("c1-12").as_ref()).unwrap());
+        let subscriber = scope.spawn(|| hub.subscribe(selection(""), Cursor::parse("c1-12").as_ref(), None).unwrap());
         std::thread::sleep(std::time::Duration::from_millis(50));
         hub.publish((10..13).map(|offset| committed(1, offset)).collect(), &Cursor::parse("c1-13").unwrap());
         assert_eq!(arrived(&mut subscriber.join().unwrap()).0, ["1-12"]);
@@ -94,16 +94,16 @@ fn a_subscriber_ahead_of_the_follower_waits_for_it_and_gets_each_row_once() {
 #[test]
 fn no_subscriber_is_admitted_before_the_follower_has_begun() {
     let hub = Hub::new(Arc::default());
-    assert!(hub.subscribe(selection(""), None).is_none());
+    assert!(hub.subscribe(selection(""), None, None).is_none());
     hub.begin();
-    assert!(hub.subscribe(selection(""), None).is_some());
+    assert!(hub.subscribe(selection(""), None, None).is_some());
 }
 
 #[test]
 fn only_rows_that_match_are_sent() {
     let hub = hub("c1-0");
     let mut subscribers = ["device=pump-1", "severity=warning", "q=UMP-0", "review=true", "metric=other", ""]
-        .map(|query| hub.subscribe(selection(query), None).unwrap());
+        .map(|query| hub.subscribe(selection(query), None, None).unwrap());
     hub.publish((0..3).map(|offset| committed(1, offset)).collect(), &Cursor::parse("c1-3").unwrap());
     let counts = subscribers.each_mut().map(|body| arrived(body).0.len());
     assert_eq!(counts, [1, 0, 2, 0, 0, 3]);
@@ -112,7 +112,7 @@ fn only_rows_that_match_are_sent() {
 #[test]
 fn a_slow_subscriber_is_disconnected_and_a_burst_is_one_message() {
     let hub = hub("c1-0");
-    let mut slow = hub.subscribe(selection(""), None).unwrap();
+    let mut slow = hub.subscribe(selection(""), None, None).unwrap();
     let burst = |from: i64| (from..from + 200).map(|offset| committed(1, offset)).collect::<Vec<_>>();
     hub.publish(burst(0), &Cursor::parse("c1-200").unwrap());
     let (rows, _) = arrived(&mut slow);
@@ -124,25 +124,36 @@ fn a_slow_subscriber_is_disconnected_and_a_burst_is_one_message() {
     let (_, id) = arrived(&mut slow);
     assert!(slow.try_recv().is_err());
     // With the last id that it received it can continue, or it gets a reset.
-    assert!(hub.subscribe(selection(""), Cursor::parse(&id).as_ref()).is_some());
+    assert!(hub.subscribe(selection(""), Cursor::parse(&id).as_ref(), None).is_some());
+}
+
+#[test]
+fn a_stream_ends_with_its_session_and_others_go_on() {
+    let hub = hub("c1-0");
+    let [ada, bob] = ["a", "b"].map(crate::page::auth::SessionKey::of);
+    let mut bodies = [Some(ada), Some(bob), None].map(|of| hub.subscribe(selection(""), None, of).unwrap());
+    hub.end_without_session(|session| *session == bob);
+    bodies.iter_mut().for_each(|body| drop(arrived(body)));
+    assert_eq!(bodies.map(|body| body.is_closed()), [true, false, false]);
 }
 
 #[test]
 fn a_stop_ends_all_streams() {
     let hub = hub("c1-0");
-    let mut body = hub.subscribe(selection(""), None).unwrap();
+    let mut body = hub.subscribe(selection(""), None, None).unwrap();
     hub.stop.request();
     hub.close();
     arrived(&mut body);
-    assert!(body.is_closed() && hub.subscribe(selection(""), None).is_none());
+    assert!(body.is_closed() && hub.subscribe(selection(""), None, None).is_none());
 }
 
 #[test]
 fn a_program_gets_each_record_as_the_api_gives_it_and_none_is_left_out() {
     let hub = hub("c1-10");
-    let mut live = hub.subscribe(selection("format=json"), None).unwrap();
+    let mut live = hub.subscribe(selection("format=json"), None, None).unwrap();
     hub.publish((10..300).map(|offset| committed(1, offset)).collect(), &Cursor::parse("c1-300").unwrap());
-    let mut again = hub.subscribe(selection("format=json&device=pump-1"), Cursor::parse("c1-10").as_ref()).unwrap();
+    let mut again =
+        hub.subscribe(selection("format=json&device=pump-1"), Cursor::parse("c1-10").as_ref(), None).unwrap();
     for (body, count) in [(&mut live, 290), (&mut again, 145)] {
         let (mut records, mut last) = (Vec::new(), String::new());
         while let Ok(message) = body.try_recv() {
