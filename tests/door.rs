@@ -87,6 +87,14 @@ fn off_loopback_the_start_is_refused_without_tls_and_a_login() {
         let output = command.output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
+    let warns = |secret: &str| {
+        let mut command = case.command(&["check", "--role", "dashboard"]);
+        command.env("ANOMALY__DASHBOARD__PROXY_HEADER", "X-User").env("ANOMALY__DASHBOARD__PROXY_SECRET", secret);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).contains("warning dashboard.proxy_secret: is not set")
+    };
+    assert!(warns("") && !warns("0123456789abcdef"));
     let (code, text) = run(&[("LISTEN", "0.0.0.0:8501")]);
     assert!(code == Some(78) && text.contains("open to the network without TLS and a login"), "{text}");
     let (code, text) = run(&[("LISTEN", "0.0.0.0:8501"), ("TLS_CERTIFICATE", "c"), ("TLS_KEY", "k")]);

@@ -1,5 +1,5 @@
-//! Opens and verifies the files that settings name: before a role starts, and in `anomaly check`, which therefore finds
-//! every problem of a start.
+//! Opens and verifies the files that settings name, and finds settings that weaken access control: before a role starts, and
+//! in `anomaly check`, which therefore finds every problem of a start.
 
 use std::path::Path;
 
@@ -33,6 +33,16 @@ pub fn check(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
     }
     if is_used(ShippedFile::Dashboard) && !dashboard.users.is_empty() {
         found.push(auth::check_users(dashboard.users.as_ref()));
+    }
+    if is_used(ShippedFile::Dashboard)
+        && !dashboard.proxy_header.is_empty()
+        && dashboard.proxy_secret.reveal().is_empty()
+    {
+        let why = format!(
+            "is not set: every program on an address of dashboard.proxy_addresses can act as any user, by sending {}",
+            dashboard.proxy_header
+        );
+        found.push(Finding::new("dashboard.proxy_secret", Grade::Doubtful, why));
     }
     found
 }
