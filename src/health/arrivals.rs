@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{Activity, ConditionCode, ConditionSeverity};
+use crate::event::RejectReason;
 
 /// Width of one bin of the counts.
 const BIN: Duration = Duration::from_secs(5);
@@ -29,31 +30,21 @@ const BACKLOG_RECORDS: i64 = 1_000;
 
 /// Counts the reasons of rejections; the number of different reasons is bounded.
 #[derive(Debug, Clone, Default)]
-pub struct RejectReasons(BTreeMap<String, u64>);
+pub struct RejectReasons(BTreeMap<RejectReason, u64>);
 
 impl RejectReasons {
-    /// Counts one record. The text after a semicolon is a detail of that record and is removed.
-    pub fn note(&mut self, reason: &str) {
-        // Quoted text is also a detail of that record.
-        let general;
-        let reason = match (reason.find('"'), reason.rfind('"')) {
-            (Some(from), Some(to)) if from < to => {
-                general = format!("{}\"\u{2026}\"{}", &reason[..from], &reason[to + 1..]);
-                general.as_str()
-            }
-            _ => reason,
-        };
-        let reason = reason.split_once("; ").map_or(reason, |(reason, _)| reason);
-        if let Some(count) = self.0.get_mut(reason) {
+    /// Counts one record.
+    pub fn note(&mut self, reason: RejectReason) {
+        if let Some(count) = self.0.get_mut(&reason) {
             *count += 1;
         } else if self.0.len() < MOST_REASONS {
-            self.0.insert(reason.to_owned(), 1);
+            self.0.insert(reason, 1);
         }
     }
 
     /// Returns the most frequent reason.
-    fn first(&self) -> Option<(&str, u64)> {
-        self.0.iter().max_by_key(|(_, count)| **count).map(|(reason, count)| (reason.as_str(), *count))
+    fn first(&self) -> Option<(&RejectReason, u64)> {
+        self.0.iter().max_by_key(|(_, count)| **count).map(|(reason, count)| (reason, *count))
     }
 
     fn add(&mut self, other: &RejectReasons) {
@@ -313,14 +304,19 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{RejectClass, Rejection};
     use crate::health::Tally;
+
+    fn reason(message: &str) -> RejectReason {
+        Rejection { class: RejectClass::DeviceId, message: message.to_owned() }.reason()
+    }
 
     fn note(arrivals: &mut Arrivals, second: u64, judged: u64, learning: u64, rejected: u64, offset: i64) {
         let tally = Tally { judged, learning, rejected, ..Tally::default() };
         let mut activity = Activity { tally, records: tally.sum(), ..Activity::default() };
         (0..judged + learning).for_each(|_| activity.note_offset(offset));
         let mut reasons = RejectReasons::default();
-        (0..rejected).for_each(|_| reasons.note("`device_id` is missing"));
+        (0..rejected).for_each(|_| reasons.note(reason("`device_id` is missing")));
         arrivals.note(Duration::from_secs(second), [activity].into_iter(), &reasons);
     }
 
@@ -354,7 +350,7 @@ mod tests {
     fn excluded_values_do_not_hide_that_all_other_records_are_rejected() {
         let mut arrivals = Arrivals::default();
         let mut reasons = RejectReasons::default();
-        reasons.note("`device_id` is missing");
+        reasons.note(reason("`device_id` is missing"));
         let tally = Tally { excluded: 60, rejected: 40, ..Tally::default() };
         let activity = Activity { tally, records: 100, ..Activity::default() };
         arrivals.note(Duration::from_secs(1), [activity].into_iter(), &reasons);
@@ -509,14 +505,15 @@ mod tests {
     #[test]
     fn reasons_that_quote_the_record_are_one() {
         let mut reasons = RejectReasons::default();
-        (0..300).for_each(|n| reasons.note(&format!("`timestamp` \"0{n}/03/2026\" is not a time; use RFC 3339")));
-        assert_eq!(reasons.first(), Some(("`timestamp` \"\u{2026}\" is not a time", 300)));
+        (0..300)
+            .for_each(|n| reasons.note(reason(&format!("`timestamp` \"0{n}/03/2026\" is not a time; use RFC 3339"))));
+        assert_eq!(reasons.first(), Some((&reason("`timestamp` \"\" is not a time"), 300)));
     }
 
     #[test]
     fn reasons_are_bounded() {
         let mut reasons = RejectReasons::default();
-        (0..1_000).for_each(|n| reasons.note(&format!("reason {n}")));
+        (0..1_000).for_each(|n| reasons.note(reason(&format!("reason {}", "x".repeat(n)))));
         assert_eq!(reasons.0.len(), MOST_REASONS);
     }
 }

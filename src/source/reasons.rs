@@ -1,9 +1,7 @@
 //! Counts the reasons of rejections: each reason once, with its count and its first position, in bounded memory.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use super::file::{BatchRow, LineCount};
-use crate::event::Rejection;
+use crate::event::{RejectReason, Rejection};
 
 /// Maximum number of different reasons.
 const MOST: usize = 20;
@@ -17,8 +15,8 @@ pub(crate) struct Reason {
     pub seen: LineCount,
     /// Zero-based number of the first one.
     pub index: i64,
-    /// The common part of the messages.
-    kind: u64,
+    /// What the rejections have in common.
+    reason: RejectReason,
 }
 
 /// Counts of rejected records per reason.
@@ -31,8 +29,8 @@ pub(crate) struct ReasonCounts {
 impl ReasonCounts {
     /// Counts a record; returns whether its reason is new.
     pub(crate) fn add(&mut self, row: BatchRow<'_>, rejection: Rejection) -> bool {
-        let kind = kind(&rejection);
-        if let Some(known) = self.reasons.iter_mut().find(|reason| reason.kind == kind) {
+        let reason = rejection.reason();
+        if let Some(known) = self.reasons.iter_mut().find(|known| known.reason == reason) {
             known.seen.add(row.line);
             return false;
         }
@@ -40,7 +38,12 @@ impl ReasonCounts {
             self.others.add(row.line);
             return false;
         }
-        self.reasons.push(Reason { rejection, seen: LineCount { count: 1, first: row.line }, index: row.index, kind });
+        self.reasons.push(Reason {
+            rejection,
+            seen: LineCount { count: 1, first: row.line },
+            index: row.index,
+            reason,
+        });
         true
     }
 
@@ -58,24 +61,6 @@ impl ReasonCounts {
     pub(crate) fn count(&self) -> u64 {
         self.reasons.iter().map(|reason| reason.seen.count).sum::<u64>() + self.others.count
     }
-}
-
-/// Returns the common part of messages that differ in a number or in a quoted text.
-fn kind(rejection: &Rejection) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    rejection.class.hash(&mut hasher);
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    for byte in rejection.message.bytes() {
-        if is_quoted {
-            is_quoted = is_escaped || byte != b'"';
-            is_escaped = byte == b'\\' && !is_escaped;
-        } else if byte == b'"' {
-            is_quoted = true;
-        } else if !byte.is_ascii_digit() {
-            byte.hash(&mut hasher);
-        }
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]

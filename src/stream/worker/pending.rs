@@ -266,7 +266,7 @@ impl PendingTransaction {
         judged: usize,
         limit: usize,
     ) {
-        self.reasons.note(&rejection.message);
+        self.reasons.note(rejection.reason());
         if let Some(at) = self.now {
             self.samples.push(RejectedSample {
                 partition: source.partition,
