@@ -348,11 +348,7 @@ fn places(config: Option<PathBuf>, file: Option<ShippedFile>) -> Result<SettingF
 
 /// Formats an error for standard error. Reports of settings and help texts are already formatted.
 pub fn complaint(error: &Error) -> String {
-    match error.kind {
-        _ if error.is_report => error.message.clone(),
-        ExitKind::Usage => foreign::line(&error.message).to_string(),
-        _ => format!("error: {}", foreign::line(&error.message)),
-    }
+    if error.is_report { error.message.clone() } else { format!("error: {}", foreign::line(&error.message)) }
 }
 
 /// Escapes the arguments that an error of the parser repeats.

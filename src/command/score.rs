@@ -36,25 +36,25 @@ pub fn run(options: &Score) -> Result<()> {
     let settings = &options.judging.settings;
     if settings.detector.min_samples > settings.detector.window {
         return Err(Error::usage(format_args!(
-            "error: --min-samples {} is more than --window {}: nothing would ever be judged",
+            "--min-samples {} is more than --window {}: nothing would ever be judged",
             settings.detector.min_samples, settings.detector.window
         )));
     }
     if let Some((a, b)) = settings.fields.clash() {
-        return Err(Error::usage(format_args!("error: the paths `{a}` and `{b}` lead to the same field")));
+        return Err(Error::usage(format_args!("the paths `{a}` and `{b}` lead to the same field")));
     }
     if options.wide && (options.judging.named[1] || options.judging.named[2]) {
         return Err(Error::usage(
-            "error: --wide reads each numeric column as a metric: name no --metric-field or --value-field",
+            "--wide reads each numeric column as a metric: name no --metric-field or --value-field",
         ));
     }
     let parser = Parser::new(&settings.fields)
-        .map_err(|problem| Error::usage(format_args!("error: {}: {}", problem.title, problem.expected)))?;
+        .map_err(|problem| Error::usage(format_args!("{}: {}", problem.title, problem.expected)))?;
     if options.rejects.as_deref().is_some_and(|rejects| is_input(rejects, &options.file)) {
-        return Err(Error::usage("error: --rejects names the input itself, which would be overwritten"));
+        return Err(Error::usage("--rejects names the input itself, which would be overwritten"));
     }
     if options.rejects.as_deref().is_some_and(output::is_output) {
-        return Err(Error::usage("error: --rejects names the file of standard output: both would be mixed"));
+        return Err(Error::usage("--rejects names the file of standard output: both would be mixed"));
     }
     let records = file::open(
         &options.file,

@@ -108,7 +108,7 @@ pub(crate) fn open(path: &str, options: &FileOptions<'_>) -> Result<Records> {
     };
     if let Some(name) = options.only_for_tables().filter(|_| format != FileFormat::Csv && !input.at_hand().is_empty()) {
         return Err(Error::usage(format_args!(
-            "error: {name} is for tables, and {} is JSON: omit it, or say that the format is csv",
+            "{name} is for tables, and {} is JSON: omit it, or say that the format is csv",
             foreign::name(input.name())
         )));
     }

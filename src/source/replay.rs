@@ -195,7 +195,7 @@ fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<
         open(path, &FileOptions { format, delimiter: None, decimal_comma, wide, fields, parser, named }).map_err(
             |error| match error.kind {
                 // Here the settings are wrong, not the command line.
-                ExitKind::Usage => Error::config(error.message.trim_start_matches("error: ")),
+                ExitKind::Usage => Error { kind: ExitKind::Config, ..error },
                 _ => error,
             },
         )

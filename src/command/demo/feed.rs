@@ -73,7 +73,7 @@ pub(crate) fn settings(options: &Demo) -> Result<Settings> {
         }
     }
     match fields.clash() {
-        Some((a, b)) => Err(Error::usage(format_args!("error: the paths `{a}` and `{b}` lead to the same field"))),
+        Some((a, b)) => Err(Error::usage(format_args!("the paths `{a}` and `{b}` lead to the same field"))),
         None => Ok(settings),
     }
 }
