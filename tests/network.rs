@@ -132,6 +132,41 @@ fn an_unresponsive_database_and_broker_are_noticed_in_seconds_and_cost_only_time
     case.produce(events(63, 100, 10_000, 500));
     wait_done(&case, 100_000);
     detector.wait_ready();
+
+    // No role has a transaction or an event in flight.
+    let quiet = Case::new("quiet");
+    let file = quiet.dir.path().join("two.jsonl");
+    let line =
+        |hour| format!("{{\"device_id\":\"a\",\"metric_value\":1,\"timestamp\":\"2026-01-01T{hour}:00:00Z\"}}\n");
+    std::fs::write(&file, line("01") + &line("02")).unwrap();
+    let settings = [("PRODUCER__SOURCE", "replay"), ("PRODUCER__FILE", file.to_str().unwrap())];
+    let producer = quiet.role("producer", &settings);
+    producer.wait_ready();
+    let answered = "has not answered since 20";
+    let logged = [&detector, &producer].map(|role| role.log().len());
+    let hole = self::hole(broker(&case));
+    let began = Instant::now();
+    for (role, component) in [(&detector, "worker-0"), (&detector, "sink"), (&producer, "publisher")] {
+        let why = format!("{component}: broker {} {answered}", case.parts.brokers());
+        noticed(role, &why, Duration::from_secs(30).saturating_sub(began.elapsed()));
+        eprintln!("the broker in the hole was noticed by the idle {component} after {:?}", began.elapsed());
+    }
+    // Longer than a request lives: then the clients connect again, and do not succeed either.
+    std::thread::sleep(Duration::from_secs(75).saturating_sub(began.elapsed()));
+    for (role, component, logged) in
+        [(&detector, "worker-0", logged[0]), (&detector, "sink", logged[0]), (&producer, "publisher", logged[1])]
+    {
+        let log = &role.log()[logged..];
+        let is_warning = |line: &&str| line.contains(component) && line.contains(answered);
+        assert_eq!(log.lines().filter(is_warning).count(), 1, "of {component}: {log}");
+        assert!(matches!(role.get("/readyz"), Some((503, text)) if text.contains(answered)));
+    }
+    drop(hole);
+    producer.wait_ready();
+    detector.wait_ready();
+    assert!(producer.terminate(Duration::from_secs(10)).success());
+    case.produce(events(64, 100, 10_000, 500));
+    wait_done(&case, 110_000);
     assert!(detector.terminate(Duration::from_secs(10)).success());
     verify(&case);
 }

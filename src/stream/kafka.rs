@@ -12,6 +12,7 @@ mod fetch;
 mod identity;
 mod observer;
 mod owners;
+mod silence;
 mod origin;
 mod history;
 mod consumer;

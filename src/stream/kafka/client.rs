@@ -70,6 +70,13 @@ pub(crate) fn watched(config: &mut ClientConfig) {
     config.set("statistics.interval.ms", "2000");
 }
 
+/// Returns the user's limit for the time that a broker holds back the answer to a fetch without records. The default of
+/// half a second counts as none.
+pub(crate) fn fetch_wait(kafka: &KafkaSettings) -> Duration {
+    let given = kafka.properties.get("fetch.wait.max.ms").and_then(|given| given.trim().parse().ok());
+    given.map_or(Duration::ZERO, Duration::from_millis)
+}
+
 /// Returns the interval between two heartbeats of a member.
 pub(crate) fn heartbeat(session: Duration) -> Duration {
     session / 4

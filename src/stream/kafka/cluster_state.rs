@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 
+use super::silence::{BrokerSilence, NAMED};
 use crate::unavailable::Unavailable;
 
 /// Reason why a client cannot use the cluster.
@@ -38,6 +40,7 @@ pub(crate) struct ClusterState {
     /// Brokers that could not be reached, with the reason.
     unreached: Mutex<BTreeMap<String, String>>,
     is_stranded: AtomicBool,
+    silence: Mutex<BrokerSilence>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,9 +48,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ClusterState {
+    /// Creates the state for a client whose brokers may hold back the answer to a fetch for this time.
+    pub(super) fn with_fetch_wait(fetch_wait: Duration) -> Self {
+        ClusterState { silence: Mutex::new(BrokerSilence::with_fetch_wait(fetch_wait)), ..ClusterState::default() }
+    }
+
     /// Returns why the cluster cannot be used, or `None` if it can.
     pub(crate) fn get(&self) -> Option<String> {
-        lock(&self.why).as_ref().map(ToString::to_string)
+        let why = lock(&self.why).as_ref().map(ToString::to_string);
+        why.or_else(|| lock(&self.silence).message().map(str::to_owned))
     }
 
     /// Records why a part of the cluster cannot be used.
@@ -85,8 +94,8 @@ impl ClusterState {
     /// Describes the brokers that could not be reached, each with its reason; `None` if there are none.
     fn unreached(&self) -> Option<Unavailable> {
         let tried = lock(&self.unreached);
-        let some = tried.iter().take(UNREACHED).map(|(broker, why)| format!("{broker}: {why}")).collect::<Vec<_>>();
-        match tried.len().saturating_sub(UNREACHED) {
+        let some = tried.iter().take(NAMED).map(|(broker, why)| format!("{broker}: {why}")).collect::<Vec<_>>();
+        match tried.len().saturating_sub(NAMED) {
             _ if some.is_empty() => None,
             0 => Some(Unavailable::kafka(some.join("; "))),
             more => Some(Unavailable::kafka(format!("{}; and {more} more", some.join("; ")))),
@@ -111,6 +120,7 @@ impl ClusterState {
     /// Updates the state from the client's statistics on brokers and connections.
     pub(crate) fn look(&self, statistics: &Statistics) {
         self.is_stranded.store(is_stranded(statistics), Ordering::Relaxed);
+        lock(&self.silence).look(statistics);
         // Any connection counts, because a member without partitions connects only to the coordinator.
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
         let is_about_brokers =
@@ -120,9 +130,6 @@ impl ClusterState {
         }
     }
 }
-
-/// Maximum number of unreachable brokers that a message names.
-const UNREACHED: usize = 3;
 
 /// Extracts address and reason from librdkafka's text about a broker. An example is `ssl://kafka-1:9093/bootstrap:
 /// Connect to ipv4#10.0.0.1:9093 failed: Connection refused (after 1ms in state CONNECT)`.
@@ -173,6 +180,27 @@ mod tests {
         trouble.look(&statistics);
         assert!(trouble.get().is_some_and(|why| why.contains("2/2")));
         statistics.brokers.insert("GroupCoordinator".to_owned(), broker(-1, "UP"));
+        trouble.look(&statistics);
+        assert_eq!(trouble.get(), None);
+    }
+
+    #[test]
+    fn the_silence_of_a_broker_is_a_reason_until_it_answers() {
+        let trouble = ClusterState::default();
+        let (source, state) = ("learned".to_owned(), "UP".to_owned());
+        let broker = Broker { nodename: "k1:9092".into(), source, state, waitresp_cnt: 1, ..Broker::default() };
+        let mut statistics = Statistics { time: 1_795_000_000, ..Statistics::default() };
+        for second in (0..20).step_by(2) {
+            statistics.ts = (100 + second) * 1_000_000;
+            let broker = Broker { rxidle: second * 1_000_000, ..broker.clone() };
+            statistics.brokers.insert("k1:9092/1".to_owned(), broker);
+            trouble.look(&statistics);
+        }
+        trouble.clear();
+        let why = trouble.get().expect("records that arrived earlier are no answer");
+        assert!(why.starts_with("broker k1:9092 has not answered since 20"), "{why}");
+        statistics.ts += 2_000_000;
+        statistics.brokers.insert("k1:9092/1".to_owned(), Broker { rx: 1, ..broker });
         trouble.look(&statistics);
         assert_eq!(trouble.get(), None);
     }

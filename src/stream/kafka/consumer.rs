@@ -55,7 +55,7 @@ impl KafkaGroupConsumer {
         session: Duration,
     ) -> Result<Self, Fault> {
         let consumer = client::member(kafka, group, member, session)
-            .create_with_context(ConsumerEvents::new(topic))
+            .create_with_context(ConsumerEvents::new(topic).with_fetch_wait(client::fetch_wait(kafka)))
             .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
         Ok(KafkaGroupConsumer {
             fetch: FetchQueue::new(&consumer),

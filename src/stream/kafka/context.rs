@@ -59,6 +59,11 @@ impl ConsumerEvents {
         ConsumerEvents { topic: topic.to_owned(), ..ConsumerEvents::default() }
     }
 
+    /// Sets the longest time that a broker may hold back the answer to a fetch.
+    pub(crate) fn with_fetch_wait(self, fetch_wait: Duration) -> Self {
+        ConsumerEvents { trouble: ClusterState::with_fetch_wait(fetch_wait), ..self }
+    }
+
     /// Records that the client has requested an assignment from the group.
     pub(crate) fn asks(&self) {
         *lock(&self.asked) = Some(Instant::now());
