@@ -32,11 +32,13 @@ fn a_deleted_topic_of_anomalies_is_named_and_its_aborts_are_logged_at_most_once_
     case.produce([event("a", 1e9)]);
     let reason = format!("topic {} does not exist", case.anomalies());
     wait("/readyz to name the topic", || line_of(&detector, &reason).is_some());
+    eprintln!("the topic was named {:?} after its deletion", began.elapsed());
     let aborted = || detector.metric("anomaly_transactions_total{kind=\"aborted\"}");
     let before = aborted();
     wait("further aborts", || aborted() >= before + 5.0);
     let lines = detector.log().matches("transaction aborted").count() as u64;
     assert!(lines <= 1 + began.elapsed().as_secs() / 60, "{lines} lines: {}", detector.log());
+    assert!(!detector.log().contains("timed out"), "not the reason: {}", detector.log());
     case.ok(&["topics"]);
     wait("the anomaly", || case.read(&case.anomalies()).len() == 1);
     wait("the detector to be ready", || matches!(detector.get("/readyz"), Some((200, _))));

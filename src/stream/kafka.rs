@@ -21,6 +21,7 @@ pub(crate) mod stranded;
 pub(crate) mod tls;
 mod names;
 mod transaction;
+pub(crate) mod topic;
 mod duplicate;
 
 pub(crate) use consumer::KafkaGroupConsumer;

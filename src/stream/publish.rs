@@ -9,6 +9,7 @@ use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::kafka::context::DeliveryReports;
+use super::kafka::topic::{self, TopicAnswer};
 use super::kafka::{client, fault, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
@@ -18,18 +19,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Time between two requests for the metadata while events are returned.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// What the cluster says about the topic.
-enum TopicAnswer {
-    /// It has partitions.
-    Exists,
-    /// The cluster does not know it.
-    Missing,
-    /// The cluster does not describe it, for this reason.
-    Refused(String),
-    /// The cluster does not answer.
-    None,
-}
-
 /// An idempotent producer of events for one topic.
 pub(crate) struct Publisher {
     producer: BaseProducer<DeliveryReports>,
@@ -38,9 +27,16 @@ pub(crate) struct Publisher {
     sent: Cell<u64>,
     /// Reason for the last refused event, and the number of delivered ones at that time.
     refusal: RefCell<Option<(String, u64)>>,
-    /// When the cluster was last asked for the topic because events were returned, and whether the topic was missing.
-    asked: Cell<Option<Instant>>,
-    is_missing: Cell<bool>,
+    /// The last request for the topic since events are returned. `None` if none are.
+    asked: Cell<Option<TopicRequest>>,
+}
+
+/// A request for the topic because events were returned.
+#[derive(Debug, Clone, Copy)]
+struct TopicRequest {
+    at: Instant,
+    /// Whether the topic was missing in the last answer.
+    is_missing: bool,
 }
 
 impl Publisher {
@@ -77,7 +73,6 @@ impl Publisher {
             sent: Cell::new(0),
             refusal: RefCell::default(),
             asked: Cell::default(),
-            is_missing: Cell::default(),
         })
     }
 
@@ -102,31 +97,27 @@ impl Publisher {
 
     /// Asks the cluster for the topic. Waits at most a second.
     fn ask(&self) -> TopicAnswer {
-        let Ok(metadata) = self.producer.client().fetch_metadata(Some(&self.topic), LOOK) else {
-            return TopicAnswer::None;
-        };
-        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == self.topic) else {
-            return TopicAnswer::Missing;
-        };
-        match topic.error().map(Code::from) {
-            None if !topic.partitions().is_empty() => TopicAnswer::Exists,
-            None | Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => TopicAnswer::Missing,
-            Some(code) => TopicAnswer::Refused(format!("topic {}: {code}", self.topic)),
-        }
+        topic::ask(self.producer.client(), &self.topic, LOOK)
     }
 
-    /// Names the topic as the reason of returned events if the cluster does not know it. librdkafka returns them with the
-    /// error of a lost broker then. No answer is no evidence that the topic is missing.
-    fn find_missing(&self) {
-        let context = self.producer.context();
-        if context.is_returning() && self.asked.get().is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
-            let answer = self.ask();
-            self.asked.set(Some(Instant::now()));
-            self.is_missing.set(matches!(answer, TopicAnswer::Missing));
-        } else if !context.is_returning() {
+    /// Returns whether the cluster does not know the topic, while events are returned. librdkafka returns them with the
+    /// error of a lost broker then. Without an answer the last one counts.
+    fn is_missing(&self) -> bool {
+        if !self.producer.context().is_returning() {
             self.asked.set(None);
-            self.is_missing.set(false);
+            return false;
         }
+        let last = self.asked.get();
+        if let Some(last) = last.filter(|last| last.at.elapsed() < ASK_AGAIN) {
+            return last.is_missing;
+        }
+        let is_missing = match self.ask() {
+            TopicAnswer::Missing => true,
+            TopicAnswer::Exists | TopicAnswer::Refused(_) => false,
+            TopicAnswer::None => last.is_some_and(|last| last.is_missing),
+        };
+        self.asked.set(Some(TopicRequest { at: Instant::now(), is_missing }));
+        is_missing
     }
 
     /// Queues one event. Returns false if the queue is full: call [`poll`](Self::poll), then try again.
@@ -194,7 +185,7 @@ impl Publisher {
     /// Returns why the cluster is unavailable, or why the last event was refused. An error ends when an event is
     /// delivered.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.find_missing();
+        let is_missing = self.is_missing();
         let context = self.producer.context();
         let (delivered, _) = context.counts();
         let mut refusal = self.refusal.borrow_mut();
@@ -206,7 +197,7 @@ impl Publisher {
             *refusal = Some((format!("{} refuses events: {error}{help}", self.topic), delivered));
         }
         refusal.take_if(|(_, before)| delivered > *before);
-        let missing = || self.is_missing.get().then(|| fault::missing(&self.topic));
+        let missing = || is_missing.then(|| fault::missing(&self.topic));
         refusal.as_ref().map(|(why, _)| why.clone()).or_else(missing).or_else(|| context.trouble.get())
     }
 

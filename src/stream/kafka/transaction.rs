@@ -8,6 +8,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
 use super::consumer::CALL;
 use super::context::DeliveryReports;
+use super::topic::{self, TopicAnswer};
 use super::{client, fault};
 use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
 use crate::fail;
@@ -19,6 +20,8 @@ use crate::stream::progress::ProgressByPartition;
 const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1)];
 /// Timeout of one call of an abort.
 const ABORT: Duration = Duration::from_millis(100);
+/// Timeout of the request for the topic of a record that timed out.
+const ANSWER: Duration = Duration::from_secs(1);
 /// Number of checks after which the client's threads are woken again.
 const AGAIN: usize = 16;
 /// Timeout of one attempt to initialise. It is short, because a stop between two attempts loses nothing.
@@ -113,7 +116,7 @@ impl KafkaTransactionalProducer {
                     let refused = self.producer.context().take_failure();
                     return Err(refused.map_or_else(
                         || Fault::new(Remedy::Abort, "not delivered: the transaction has failed"),
-                        |(error, topic)| not_delivered(&error, &topic),
+                        |(error, topic)| self.not_delivered(&error, &topic),
                     ));
                 }
                 Err((error, _)) => {
@@ -136,7 +139,7 @@ impl KafkaTransactionalProducer {
             let flushed = if is_done || look % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
             let has_reported = self.serves_report();
             if let Some((error, topic)) = self.producer.context().take_failure() {
-                return Err(not_delivered(&error, &topic));
+                return Err(self.not_delivered(&error, &topic));
             }
             match flushed {
                 Ok(()) if is_done => break,
@@ -146,6 +149,17 @@ impl KafkaTransactionalProducer {
             }
         }
         Ok(())
+    }
+
+    /// Returns the fault for a record whose delivery report is an error. A record of a deleted topic times out before
+    /// librdkafka learns of the deletion.
+    fn not_delivered(&self, error: &KafkaError, topic: &str) -> Fault {
+        let mut fault = Fault { remedy: Remedy::Abort, ..fault::of_record("not delivered", topic, error) };
+        let is_late = error.rdkafka_error_code() == Some(Code::MessageTimedOut);
+        if is_late && matches!(topic::ask(self.producer.client(), topic, ANSWER), TopicAnswer::Missing) {
+            fault.message = fault::missing(topic);
+        }
+        fault
     }
 
     /// Processes one batch of reports. Returns whether there was one, because more may follow.
@@ -208,11 +222,6 @@ impl KafkaTransactionalProducer {
         let _ = producer.context().take_failure();
         Ok(())
     }
-}
-
-/// Returns the fault for a record whose delivery report is an error.
-fn not_delivered(error: &KafkaError, topic: &str) -> Fault {
-    Fault { remedy: Remedy::Abort, ..fault::of_record("not delivered", topic, error) }
 }
 
 impl ClusterConnection for KafkaTransactionalProducer {
