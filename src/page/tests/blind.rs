@@ -116,6 +116,26 @@ fn other_pages_say_too_that_the_detection_is_degraded() {
     }
 }
 
+fn all_rejected(severity: ConditionSeverity) -> ConditionRow {
+    ConditionRow { code: "all_rejected".into(), ..condition(severity, "Events arrive, all rejected: no device", 2.0) }
+}
+
+#[test]
+fn the_headline_calls_all_records_rejected_only_if_the_detector_reports_it_as_degrading() {
+    let of = |tally, conditions| {
+        banner(ArchiveFacts { activity: came(tally), conditions, is_empty: true, ..ArchiveFacts::default() })
+    };
+    // Two wrong records are a notice of the detector, and no alarm.
+    let (sentence, html, _) = of(tally(0, 0, 2), vec![all_rejected(ConditionSeverity::Notice)]);
+    assert!(!sentence.contains("all rejected"), "{sentence}");
+    assert!(plain(&html).contains("Events arrive, all rejected: no device"), "{html}");
+    let (sentence, ..) = of(tally(0, 0, 2), vec![]);
+    assert!(!sentence.contains("all rejected"), "{sentence}");
+    // One worker gets nothing but wrong records, another one judges.
+    let (sentence, ..) = of(tally(60, 0, 60), vec![all_rejected(ConditionSeverity::Degraded)]);
+    assert_eq!(sentence, "Degraded. Events arrive, all rejected: no device");
+}
+
 #[test]
 fn all_rejected_is_reported_with_the_reason_and_links_to_the_records() {
     let letter = DeadLetter {
@@ -133,6 +153,7 @@ fn all_rejected_is_reported_with_the_reason_and_links_to_the_records() {
         activity: came(tally(0, 0, 60)),
         coverage: Some(vec![(3, tally(0, 0, 300))]),
         letters: vec![letter.clone()],
+        conditions: vec![all_rejected(ConditionSeverity::Degraded)],
         is_empty: true,
         ..ArchiveFacts::default()
     };

@@ -60,7 +60,17 @@ fn while_windows_are_restored_no_time_is_called_quiet() {
         assert!(html.contains(&format!("<bdi>{state}</bdi>")) && !html.contains("none abnormal"), "{html}");
     }
     let served = StatusRow { partition: 1, ..status(1.0) };
-    assert_eq!(of(vec![row("starting"), served]).0, "Quiet. No anomalies in the last hour.");
+    let partly = "Partly starting. The worker of 1 of 2 partitions is not ready: this partition is not judged yet.";
+    assert_eq!(of(vec![row("starting"), served]).0, partly);
+    let partition = |at: i32| match at {
+        0..9 => StatusRow { partition: at, ..status(1.0) },
+        at => StatusRow { partition: at, ..row("restoring: 40 %, 2 of 3 partitions left") },
+    };
+    let (sentence, html, _) = of((0..12).map(partition).collect());
+    let partly = "Partly starting. The workers of 3 of 12 partitions are not ready: not all of these are judged yet.";
+    assert_eq!(sentence, partly);
+    assert!(html.contains("<bdi>restoring: 40 %, 2 of 3 partitions left</bdi>"), "{html}");
+    assert_eq!(of((0..9).map(partition).collect()).0, "Quiet. No anomalies in the last hour.");
 }
 
 #[test]

@@ -108,15 +108,29 @@ fn a_device_without_anomalies_says_whether_it_sends_and_an_unknown_one_is_404() 
     let said = "A record of this device was noted at 17:00:12 (once a day). No anomaly of it is recorded. Whether its \
                 values are judged is not known here; the page Detection has the overrides.";
     assert!(plain(&body).contains(said) && !body.contains("watches"), "{body}");
-    let facts = ArchiveFacts { is_empty: true, known: Some(Known::Seen(now())), ..ArchiveFacts::default() };
-    let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() };
-    let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
-    let (_, found) = get(&handler, "/anomalies?q=pump-0042");
-    assert!(found.contains("<a href=\"/devices/pump-0042\">The device of this name</a> sends."), "{found}");
     let (status, body) = of(Known::Incomplete);
     assert!(status == 200 && body.contains("It is not known whether it sends"), "{body}");
     let (status, body) = of(Known::Unknown);
     assert!(status == 404 && body.contains("There is no such device"), "{body}");
+}
+
+#[test]
+fn a_search_without_a_match_says_that_a_device_sends_only_if_that_is_known() {
+    let month = Timestamp::from_millis(now().millis() - 30 * 86_400_000).unwrap();
+    for (known, words, is_linked) in [
+        (Known::Seen(now()), "It has sent within the last 2 days.", true),
+        (Known::Seen(month), "Its last record was noted 30 d ago.", true),
+        (Known::Unknown, "No device of exactly this name is known to have sent a record.", false),
+        (Known::Incomplete, "It is not known whether a device of exactly this name sends.", false),
+    ] {
+        let facts = ArchiveFacts { is_empty: true, known: Some(known), ..ArchiveFacts::default() };
+        let fake = Fake { mood: AtomicU8::new(0), age: 1.0, judged: 9, facts, reviews: Mutex::default() };
+        let handler = app(Arc::new(fake), options(Access::Open { is_anywhere: true })).unwrap();
+        let (_, found) = get(&handler, "/anomalies?q=pump-0042");
+        assert!(found.contains(words), "{known:?}: {found}");
+        assert_eq!(found.contains("There is <a href=\"/devices/pump-0042\">a device of this name</a>."), is_linked);
+        assert_eq!(found.contains("It has sent"), words.starts_with("It has sent"), "{known:?}: {found}");
+    }
 }
 
 #[test]

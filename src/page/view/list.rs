@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::filters::Filters;
-use super::format::grouped;
+use super::format::{age, grouped};
 use super::links::device_url;
 use super::row::{AnomalyRow, outside_heading};
 use crate::archive::{
@@ -21,6 +21,8 @@ use crate::page::site::{Site, Template};
 const RANKED: Span = Span::Day;
 /// Maximum number of rows with times in the future.
 const AHEAD: usize = 20;
+/// Age in milliseconds up to which a noted record says that its device sent lately. Records are noted once a day.
+const NOTED: i64 = 2 * 86_400_000;
 /// Number of rows that are counted to report what a filter hides.
 const COUNTED: u32 = 100;
 
@@ -60,8 +62,8 @@ pub(crate) struct ListData {
     pub newer: Option<PageKey>,
     /// On the first page of a span: anomalies detected in the span with times outside of it.
     pub outside: Option<Outside>,
-    /// Whether nothing matches but the search is the name of a device that sends.
-    is_known: bool,
+    /// If nothing matches: what is known of the device whose name the search is.
+    known: Option<Known>,
     /// If the first page starts with times in the future: the page without them.
     present: Option<AnomalyPage>,
     /// Position in the event stream; all earlier anomalies are in this data.
@@ -104,11 +106,11 @@ fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<List
         true => Some(archive.newest(&Filter { to: end, ..filter }, None, query.rows())?),
         false => None,
     };
-    let is_known = match &query.search {
-        Some(name) if page.records.is_empty() => matches!(archive.knows(name)?, Known::Seen(_)),
-        _ => false,
+    let known = match &query.search {
+        Some(name) if page.records.is_empty() => Some(archive.knows(name)?),
+        _ => None,
     };
-    Ok(ListData { page, newer, outside, is_known, present, cursor, without })
+    Ok(ListData { page, newer, outside, known, present, cursor, without })
 }
 
 /// Finds the part of a filter without which most anomalies would match.
@@ -167,6 +169,7 @@ struct AnomaliesContent {
     sorts: Vec<Sort>,
     hint: String,
     known: String,
+    device: String,
     json: String,
     csv: String,
     lines: String,
@@ -231,8 +234,9 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &ListData) -> Re
             Some((name, count)) => format!("Without {name} there are {count}."),
             None => String::new(),
         },
-        known: match &query.search {
-            Some(name) if data.is_known => format!("{}{}", device_url(name), query.plain().query()),
+        known: data.known.map_or_else(String::new, |known| device_words(known, site.now())),
+        device: match (&query.search, data.known) {
+            (Some(name), Some(Known::Seen(_))) => format!("{}{}", device_url(name), query.plain().query()),
             _ => String::new(),
         },
         json: format!("/api/v1/anomalies{}", query.still().query()),
@@ -246,6 +250,16 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &ListData) -> Re
         ..frame
     };
     respond::html(site, 200, "list.html", &frame, &content)
+}
+
+/// Describes what is known of the device whose name the search is.
+fn device_words(known: Known, now: Timestamp) -> String {
+    match known {
+        Known::Seen(at) if now.millis() - at.millis() <= NOTED => "It has sent within the last 2 days.".to_owned(),
+        Known::Seen(at) => format!("Its last record was noted {}.", age(at, now)),
+        Known::Unknown => "No device of exactly this name is known to have sent a record.".to_owned(),
+        Known::Incomplete => "It is not known whether a device of exactly this name sends.".to_owned(),
+    }
 }
 
 /// Returns the group above the rows, whose times are outside the page's, with its heading.

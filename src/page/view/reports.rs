@@ -106,6 +106,11 @@ pub(crate) fn has_ended(row: &StatusRow) -> bool {
     row.state == ComponentState::Stopped.describe()
 }
 
+/// Returns whether a condition makes detection or storage incomplete.
+fn is_degrading(row: &ConditionRow) -> bool {
+    row.severity == ConditionSeverity::Degraded
+}
+
 impl Reports {
     /// Returns the reports that are current at `now`, if they were read at `taken`.
     pub(crate) fn current(&self, taken: Timestamp, now: Timestamp) -> Current<'_> {
@@ -159,10 +164,14 @@ impl Reports {
         sum
     }
 
-    /// Returns whether records arrive and all of them are rejected.
+    /// Returns whether a detector reported lately that all records are rejected, and no other one has accepted records.
+    /// The detector decides how many rejected records are enough; the counts only say whether it speaks for all.
     pub(crate) fn is_all_rejected(&self) -> bool {
         let lately = self.lately();
-        lately.rejected > 0 && lately.judged + lately.learning == 0
+        let is_it = |row: &ConditionRow| row.code == ConditionCode::AllRejected.as_str() && is_degrading(row);
+        lately.rejected > 0
+            && lately.judged + lately.learning == 0
+            && self.conditions.iter().any(|row| is_fresh(row.age) && is_it(row))
     }
 
     /// Returns the rates in records per second: judged, learning, rejected, ignored, excluded. They are those of the last whole
@@ -194,7 +203,7 @@ impl Reports {
     /// Returns why the detector did not serve at its last report, if a condition reported then or later tells.
     pub(crate) fn last_reason(&self) -> Option<&ConditionRow> {
         let newest = self.status.iter().map(|row| past(row.age)).fold(f64::INFINITY, f64::min);
-        let reasons = self.conditions.iter().filter(|row| row.severity == ConditionSeverity::Degraded);
+        let reasons = self.conditions.iter().filter(|row| is_degrading(row));
         let at_last =
             reasons.filter(|row| row.code == ConditionCode::NotServing.as_str() && past(row.age) <= newest + SILENT);
         at_last.min_by(|a, b| a.age.total_cmp(&b.age))
@@ -240,6 +249,12 @@ impl<'a> Current<'a> {
         (!states.is_empty() && !states.contains(&ComponentState::Running.describe())).then_some(states)
     }
 
+    /// Returns the states of the partitions that report but whose worker is not running, one for each partition.
+    pub(crate) fn waiting(&self) -> Vec<&'a str> {
+        let fresh = self.rows.iter().filter(|row| !self.is_silent(row));
+        fresh.map(|row| row.state.as_str()).filter(|state| *state != ComponentState::Running.describe()).collect()
+    }
+
     /// Returns the number of partitions that report.
     pub(crate) fn fresh(&self) -> usize {
         self.rows.iter().filter(|row| !self.is_silent(row)).count()
@@ -269,7 +284,12 @@ impl<'a> Current<'a> {
 
     /// Returns the conditions that make detection or storage incomplete.
     pub(crate) fn degrading(&self) -> impl Iterator<Item = &'a ConditionRow> {
-        self.conditions.iter().filter(|(row, _)| row.severity == ConditionSeverity::Degraded).map(|(row, _)| *row)
+        self.conditions.iter().map(|(row, _)| *row).filter(|row| is_degrading(row))
+    }
+
+    /// Returns whether a condition with this code is current and makes detection or storage incomplete.
+    pub(crate) fn degrades(&self, code: ConditionCode) -> bool {
+        self.degrading().any(|row| row.code == code.as_str())
     }
 
     /// Returns whether a condition with this code is current.

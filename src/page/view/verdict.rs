@@ -108,7 +108,7 @@ impl Facts<'_> {
             // A worker without partitions reports no row. If it still reports a condition, it has not stopped.
             return self.current.later().map_or_else(|| self.stopped(), |condition| self.degraded(condition));
         }
-        if self.data.reports.is_all_rejected() {
+        if self.data.reports.is_all_rejected() && self.current.degrades(ConditionCode::AllRejected) {
             return self.rejected();
         }
         if let Some(condition) = self.current.degrading().next() {
@@ -125,7 +125,10 @@ impl Facts<'_> {
         if let Some(states) = self.current.starting() {
             return self.starting(&states);
         }
-        self.serving()
+        match self.current.waiting().as_slice() {
+            [] => self.serving(),
+            waiting => self.partly(waiting),
+        }
     }
 
     /// Describes the partitions that do not report; `None` if all do.
@@ -152,6 +155,29 @@ impl Facts<'_> {
                 Sentence::say("Windows are being restored: nothing is judged yet."),
                 "",
             )
+        }
+    }
+
+    /// Makes the banner for a detector of which some workers are not ready, mostly because they restore windows. All
+    /// partitions of a worker have its state, also those that it already judges.
+    fn partly(&self, waiting: &[&str]) -> Banner {
+        let mut states = waiting.to_vec();
+        states.sort_unstable();
+        states.dedup();
+        let all = counted(self.current.rows.len() as u64, "partition", "partitions");
+        let strong = match waiting.len() {
+            1 => format!("The worker of 1 of {all} is not ready: this partition is not judged yet."),
+            count => {
+                let count = grouped(count as u64);
+                format!("The workers of {count} of {all} are not ready: not all of these are judged yet.")
+            }
+        };
+        let said = states.into_iter().take(SHOWN).map(|state| Sentence::default().name(state));
+        Banner {
+            detail: said.fold(Sentence::default(), Sentence::then).then(self.found()),
+            more: Some(["/detection".to_owned(), "All partitions".to_owned()]),
+            counts: self.counts(),
+            ..Banner::of(Tone::Learning, "Partly starting.", Sentence::say(&strong), "")
         }
     }
 
