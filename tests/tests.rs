@@ -42,6 +42,8 @@ mod database;
 mod families;
 /// Outages and restarts of Kafka and PostgreSQL.
 mod faults;
+/// The heartbeat while one table refuses it.
+mod heartbeat;
 /// The rooms and files that each file may import.
 mod layout;
 /// The commands of `anomaly dlq`.

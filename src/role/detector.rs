@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::foreign;
 use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity, InputHealth};
 use crate::service::limit::LogRateLimit;
-use crate::store::heartbeat::Heartbeat;
+use crate::store::heartbeat::{Heartbeat, HeartbeatError};
 use crate::store::ledger::PostgresLedger;
 use crate::stream::client::{Fault, Remedy};
 use crate::stream::kafka::{KafkaGroupConsumer, KafkaOwnerObserver, KafkaTransactionalClient, MemberNames};
@@ -281,20 +281,27 @@ fn start_heartbeat(supervisor: &mut Supervisor, settings: &Settings, instance: &
             }
             let others =
                 health.components().into_iter().filter(|other| !Arc::ptr_eq(other, &component)).collect::<Vec<_>>();
-            let written = heartbeat.write(&others).and_then(|()| {
+            let mut written = heartbeat.write(&others);
+            if !matches!(written, Err(HeartbeatError::NoConnection(_))) {
                 // This one comes last: a heartbeat that arrives cannot say that none can be written.
                 if !is_last {
-                    component.set(ComponentState::Running);
+                    component.set(heartbeat_state(&written));
                 }
-                heartbeat.write(std::slice::from_ref(&component))
-            });
-            match written {
-                _ if is_last => return Ok(()),
-                Ok(()) => upkeep.run(),
-                Err(e) => component.set(ComponentState::Degraded(format!("cannot write detector_status: {e}"))),
+                written = written.and(heartbeat.write(std::slice::from_ref(&component)));
             }
+            if is_last {
+                return Ok(());
+            }
+            if !matches!(written, Err(HeartbeatError::NoConnection(_))) {
+                upkeep.run();
+            }
+            component.set(heartbeat_state(&written));
         }
     })
+}
+
+fn heartbeat_state(written: &Result<(), HeartbeatError>) -> ComponentState {
+    written.as_ref().map_or_else(|e| ComponentState::Degraded(e.to_string()), |()| ComponentState::Running)
 }
 
 /// Tests exactly-once delivery for `anomaly check`, with a transactional id of its own: whether transactions work.

@@ -1,19 +1,116 @@
 //! Writes the reports of a detector every few seconds, also when nothing is abnormal: `detector_status`,
 //! `detector_conditions`, `coverage`, `activity` and `rejected_samples`.
 
+mod counts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postgres::{Client, Transaction};
-use time::OffsetDateTime;
 
 use super::{DatabaseError, open};
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
-use crate::health::{Activity, Component, Cut, PartitionStatus, RejectedSample, RejectedSamples, Tally};
+use crate::health::{Activity, Component, PartitionStatus, RejectedSamples, Tally};
 
-/// Maximum number of rejected records of each class in the table.
-const SAMPLES: i64 = 20;
+/// A table of the heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Table {
+    Status,
+    Conditions,
+    Coverage,
+    Activity,
+    RejectedSamples,
+    SeenDevices,
+}
+
+impl Table {
+    const ALL: [Table; 6] = [
+        Table::Status,
+        Table::Conditions,
+        Table::Coverage,
+        Table::Activity,
+        Table::RejectedSamples,
+        Table::SeenDevices,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Table::Status => "detector_status",
+            Table::Conditions => "detector_conditions",
+            Table::Coverage => "coverage",
+            Table::Activity => "activity",
+            Table::RejectedSamples => "rejected_samples",
+            Table::SeenDevices => "seen_devices",
+        }
+    }
+}
+
+/// What a component has counted and seen since its last heartbeat.
+struct ComponentCounts {
+    coverage: BTreeMap<(i64, i32), Tally>,
+    activity: BTreeMap<(i64, i32), Activity>,
+    rejected: RejectedSamples,
+    devices: Vec<String>,
+}
+
+impl ComponentCounts {
+    fn take(part: &Component) -> ComponentCounts {
+        ComponentCounts {
+            coverage: part.take_coverage(),
+            activity: part.take_activity(),
+            rejected: part.take_rejected(),
+            devices: part.take_devices(),
+        }
+    }
+
+    /// Returns whether there is nothing to write into a table. That would say nothing about a missing right.
+    fn is_empty(&self, part: &Component, table: Table) -> bool {
+        match table {
+            Table::Status => part.partitions().is_empty(),
+            Table::Conditions => false,
+            Table::Coverage => self.coverage.is_empty(),
+            Table::Activity => self.activity.is_empty(),
+            Table::RejectedSamples => self.rejected.is_empty(),
+            Table::SeenDevices => self.devices.is_empty(),
+        }
+    }
+
+    /// Adds the counts of a table that was not written again to the component.
+    fn give_back(&mut self, part: &Component, table: Table) {
+        match table {
+            Table::Status | Table::Conditions => {}
+            Table::Coverage => part.cover(std::mem::take(&mut self.coverage)),
+            Table::Activity => part.note_activity(std::mem::take(&mut self.activity)),
+            Table::RejectedSamples => part.give_back_rejected(std::mem::take(&mut self.rejected)),
+            Table::SeenDevices => {
+                part.forget_devices();
+                part.note_devices(self.devices.iter().map(String::as_str));
+            }
+        }
+    }
+}
+
+/// What a heartbeat could not write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeartbeatError {
+    /// Nothing was written since this failure, because there is no connection.
+    NoConnection(String),
+    /// Some tables were not written, each with the reason. The others were.
+    Tables(BTreeMap<&'static str, String>),
+}
+
+impl std::fmt::Display for HeartbeatError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HeartbeatError::NoConnection(why) => write!(f, "cannot write detector_status: {why}"),
+            HeartbeatError::Tables(tables) => {
+                let one = |(table, why): (&&str, &String)| format!("cannot write {table}: {why}");
+                f.write_str(&tables.iter().map(one).collect::<Vec<_>>().join("; "))
+            }
+        }
+    }
+}
 
 /// Writes heartbeats over one connection, which is opened when needed.
 pub struct Heartbeat {
@@ -25,6 +122,10 @@ pub struct Heartbeat {
     /// Settings that the hash stands for.
     detection: serde_json::Value,
     client: Option<Client>,
+    /// Whether the settings are in the table.
+    has_settings: bool,
+    /// Tables whose last write failed, with the reason. They are written apart from the others.
+    apart: BTreeMap<Table, String>,
 }
 
 impl Heartbeat {
@@ -44,51 +145,109 @@ impl Heartbeat {
             settings_hash: settings_hash.to_owned(),
             detection,
             client: None,
+            has_settings: false,
+            apart: BTreeMap::new(),
         }
     }
 
-    /// Writes the reports of these components. If they cannot be written, the counts are added again to the components.
+    /// Writes the reports of these components. If a table cannot be written, the others are, and its counts are added
+    /// again to the components.
     ///
     /// # Errors
-    /// Returns the reason as a sentence.
-    pub fn write(&mut self, parts: &[Arc<Component>]) -> Result<(), String> {
+    /// Returns what was not written.
+    pub fn write(&mut self, parts: &[Arc<Component>]) -> Result<(), HeartbeatError> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let mut client = open(&self.settings).map_err(|e| e.to_string())?;
-                let sql =
-                    "insert into detector_settings (settings_hash, settings) values ($1, $2) on conflict do nothing";
-                let known = client.execute(sql, &[&self.settings_hash, &self.detection]);
-                known.map_err(|e| DatabaseError::from(e).sentence())?;
+                let client = open(&self.settings).map_err(|e| HeartbeatError::NoConnection(e.to_string()))?;
+                (self.has_settings, self.apart) = (false, BTreeMap::new());
                 client
             }
         };
+        let sql = "insert into detector_settings (settings_hash, settings) values ($1, $2) on conflict do nothing";
+        let settings = match self.has_settings {
+            true => None,
+            false => client.execute(sql, &[&self.settings_hash, &self.detection]).err(),
+        };
+        self.has_settings = settings.is_none();
+        let settings = settings.map(|e| DatabaseError::from(e).sentence());
+        let mut results = BTreeMap::new();
         for part in parts {
-            self.write_part(&mut client, part).map_err(|e| e.sentence())?;
+            self.write_part(&mut client, part, &mut results)?;
         }
         self.client = Some(client);
-        Ok(())
+        for (table, failure) in results {
+            match failure {
+                Some(why) => self.apart.insert(table, why),
+                None => self.apart.remove(&table),
+            };
+        }
+        let mut failed = self.apart.iter().map(|(table, why)| (table.name(), why.clone())).collect::<BTreeMap<_, _>>();
+        failed.extend(settings.map(|why| ("detector_settings", why)));
+        if failed.is_empty() { Ok(()) } else { Err(HeartbeatError::Tables(failed)) }
     }
 
-    fn write_part(&self, client: &mut Client, part: &Component) -> Result<(), DatabaseError> {
-        let (coverage, activity, rejected) = (part.take_coverage(), part.take_activity(), part.take_rejected());
-        let devices = part.take_devices();
-        let written = client.transaction().and_then(|mut transaction| {
-            self.write_status(&mut transaction, part)?;
-            self.write_conditions(&mut transaction, part)?;
-            self.write_coverage(&mut transaction, &coverage)?;
-            self.write_activity(&mut transaction, &activity)?;
-            self.write_rejected(&mut transaction, &rejected)?;
-            write_devices(&mut transaction, &devices)?;
-            transaction.commit()
-        });
-        if written.is_err() {
-            part.cover(coverage);
-            part.note_activity(activity);
-            part.give_back_rejected(rejected);
-            part.forget_devices();
+    /// Writes the tables of one component in one transaction. If that fails, it writes each table in a transaction of
+    /// its own. `results` has the tables that were written, each with the failure of a component if there was one.
+    ///
+    /// # Errors
+    /// Fails if the connection is lost.
+    fn write_part(
+        &self,
+        client: &mut Client,
+        part: &Component,
+        results: &mut BTreeMap<Table, Option<String>>,
+    ) -> Result<(), HeartbeatError> {
+        let mut counts = ComponentCounts::take(part);
+        let due = Table::ALL.into_iter().filter(|table| !counts.is_empty(part, *table)).collect::<Vec<_>>();
+        // A table that was refused lately would undo the others again.
+        let (mut each, joint) = due.iter().partition::<Vec<_>, _>(|table| self.apart.contains_key(table));
+        if let Err(e) = self.write_tables(client, part, &counts, &joint) {
+            if client.is_closed() {
+                due.iter().for_each(|table| counts.give_back(part, *table));
+                return Err(HeartbeatError::NoConnection(DatabaseError::from(e).sentence()));
+            }
+            each = due;
         }
-        Ok(written?)
+        let mut lost = None;
+        for table in each {
+            match self.write_tables(client, part, &counts, &[table]) {
+                // The failure of another component stays.
+                Ok(()) => drop(results.entry(table).or_default()),
+                Err(e) => {
+                    counts.give_back(part, table);
+                    let why = DatabaseError::from(e).sentence();
+                    if client.is_closed() {
+                        lost.get_or_insert(why);
+                    } else {
+                        results.insert(table, Some(why));
+                    }
+                }
+            }
+        }
+        lost.map_or(Ok(()), |why| Err(HeartbeatError::NoConnection(why)))
+    }
+
+    /// Writes these tables in one transaction.
+    fn write_tables(
+        &self,
+        client: &mut Client,
+        part: &Component,
+        counts: &ComponentCounts,
+        tables: &[Table],
+    ) -> Result<(), postgres::Error> {
+        let mut transaction = client.transaction()?;
+        for table in tables {
+            match table {
+                Table::Status => self.write_status(&mut transaction, part)?,
+                Table::Conditions => self.write_conditions(&mut transaction, part)?,
+                Table::Coverage => self.write_coverage(&mut transaction, &counts.coverage)?,
+                Table::Activity => self.write_activity(&mut transaction, &counts.activity)?,
+                Table::RejectedSamples => self.write_rejected(&mut transaction, &counts.rejected)?,
+                Table::SeenDevices => counts::write_devices(&mut transaction, &counts.devices)?,
+            }
+        }
+        transaction.commit()
     }
 
     fn worker(&self, part: &Component) -> String {
@@ -179,120 +338,6 @@ impl Heartbeat {
         )?;
         Ok(())
     }
-
-    fn write_coverage(
-        &self,
-        transaction: &mut Transaction<'_>,
-        coverage: &BTreeMap<(i64, i32), Tally>,
-    ) -> Result<(), postgres::Error> {
-        if coverage.is_empty() {
-            return Ok(());
-        }
-        let each = |of: fn(&Tally) -> u64| coverage.values().map(|tally| of(tally) as i64).collect::<Vec<_>>();
-        transaction.execute(
-            "insert into coverage as a (topic, minute, partition, judged, learning, rejected, ignored, excluded)
-             select $1, c.* from unnest($2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[],
-                $7::bigint[], $8::bigint[]) as c
-             on conflict (minute, topic, partition) do update set judged = a.judged + excluded.judged,
-                learning = a.learning + excluded.learning, rejected = a.rejected + excluded.rejected,
-                ignored = a.ignored + excluded.ignored, excluded = a.excluded + excluded.excluded",
-            &[
-                &self.topic,
-                &coverage.keys().map(|(at, _)| minute(at)).collect::<Vec<_>>(),
-                &coverage.keys().map(|(_, partition)| partition).collect::<Vec<_>>(),
-                &each(|tally| tally.judged),
-                &each(|tally| tally.learning),
-                &each(|tally| tally.rejected),
-                &each(|tally| tally.ignored),
-                &each(|tally| tally.excluded),
-            ],
-        )?;
-        Ok(())
-    }
-
-    /// Adds samples of rejected records; the table keeps the newest of each class.
-    fn write_rejected(
-        &self,
-        transaction: &mut Transaction<'_>,
-        rejected: &RejectedSamples,
-    ) -> Result<(), postgres::Error> {
-        if rejected.is_empty() {
-            return Ok(());
-        }
-        let samples = rejected.iter().collect::<Vec<_>>();
-        let bytes = |of: fn(&RejectedSample) -> &Option<Cut>| {
-            samples.iter().map(|sample| of(sample).as_ref().map(|cut| &cut.bytes[..])).collect::<Vec<_>>()
-        };
-        let sizes = |of: fn(&RejectedSample) -> &Option<Cut>| {
-            samples.iter().map(|sample| of(sample).as_ref().map(|cut| cut.size as i64)).collect::<Vec<_>>()
-        };
-        transaction.execute(
-            "insert into rejected_samples (detector_group, topic, partition, record_offset, class, message, key, key_size,
-                value, value_size, rejected_at)
-             select $1, $2, s.* from unnest($3::int[], $4::bigint[], $5::text[], $6::text[], $7::bytea[], $8::bigint[],
-                $9::bytea[], $10::bigint[], $11::timestamptz[]) as s on conflict do nothing",
-            &[
-                &self.group,
-                &self.topic,
-                &samples.iter().map(|sample| sample.partition).collect::<Vec<_>>(),
-                &samples.iter().map(|sample| sample.offset).collect::<Vec<_>>(),
-                &samples.iter().map(|sample| sample.class.as_str()).collect::<Vec<_>>(),
-                &samples.iter().map(|sample| sample.message.replace('\0', "\u{fffd}")).collect::<Vec<_>>(),
-                &bytes(|sample| &sample.key),
-                &sizes(|sample| &sample.key),
-                &bytes(|sample| &sample.value),
-                &sizes(|sample| &sample.value),
-                &samples.iter().map(|sample| sample.at.to_time()).collect::<Vec<_>>(),
-            ],
-        )?;
-        transaction.execute(
-            "delete from rejected_samples where detector_group = $1 and topic = $2 and ctid = any(array(
-                select ctid from (
-                    select ctid, row_number() over (partition by class order by rejected_at > now() + interval '5 minutes',
-                    rejected_at desc, record_offset desc) as rank
-                    from rejected_samples where detector_group = $1 and topic = $2) as ranked
-                where rank > $3))",
-            &[&self.group, &self.topic, &SAMPLES],
-        )?;
-        Ok(())
-    }
-
-    fn write_activity(
-        &self,
-        transaction: &mut Transaction<'_>,
-        activity: &BTreeMap<(i64, i32), Activity>,
-    ) -> Result<(), postgres::Error> {
-        if activity.is_empty() {
-            return Ok(());
-        }
-        let each = |of: fn(&Activity) -> i64| activity.values().map(of).collect::<Vec<_>>();
-        transaction.execute(
-            "insert into activity as a (topic, minute, partition, judged, learning, rejected, late, late_seconds, early,
-                early_seconds, ignored, excluded)
-             select $1, c.* from unnest($2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[],
-                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[]) as c
-             on conflict (minute, topic, partition) do update set judged = a.judged + excluded.judged,
-                learning = a.learning + excluded.learning, rejected = a.rejected + excluded.rejected,
-                late = a.late + excluded.late, late_seconds = a.late_seconds + excluded.late_seconds,
-                early = a.early + excluded.early, early_seconds = a.early_seconds + excluded.early_seconds,
-                ignored = a.ignored + excluded.ignored, excluded = a.excluded + excluded.excluded",
-            &[
-                &self.topic,
-                &activity.keys().map(|(at, _)| minute(at)).collect::<Vec<_>>(),
-                &activity.keys().map(|(_, partition)| partition).collect::<Vec<_>>(),
-                &each(|of| of.tally.judged as i64),
-                &each(|of| of.tally.learning as i64),
-                &each(|of| of.tally.rejected as i64),
-                &each(|of| of.late as i64),
-                &each(|of| of.late_seconds),
-                &each(|of| of.early as i64),
-                &each(|of| of.early_seconds),
-                &each(|of| of.tally.ignored as i64),
-                &each(|of| of.tally.excluded as i64),
-            ],
-        )?;
-        Ok(())
-    }
 }
 
 /// Partitions of one topic whose heartbeats were removed.
@@ -331,29 +376,4 @@ pub fn forget(client: &mut Client) -> Result<Vec<Forgotten>, postgres::Error> {
         age: row.get(3),
     };
     Ok(rows.iter().map(line).collect())
-}
-
-/// Adds devices, or updates the time at which they were last seen. A full table takes no new ones.
-fn write_devices(transaction: &mut Transaction<'_>, devices: &[String]) -> Result<(), postgres::Error> {
-    if devices.is_empty() {
-        return Ok(());
-    }
-    transaction.execute(
-        "insert into seen_devices (device_id) select distinct device from unnest($1::text[]) as device
-         where (select reltuples from pg_class where oid = 'seen_devices'::regclass) < $2::float8
-         order by 1
-         on conflict (device_id) do update set seen_at = now() where seen_devices.seen_at < now() - interval '12 hours'",
-        &[&devices, &crate::archive::MOST_DEVICES],
-    )?;
-    transaction.execute(
-        "delete from seen_devices where ctid = any(array(
-            select ctid from seen_devices where seen_at < now() - interval '35 days' limit 2000 for update skip locked))",
-        &[],
-    )?;
-    Ok(())
-}
-
-/// Returns the start of a minute that is counted from the epoch.
-fn minute(at: &i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp(at * 60).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
