@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::event::Timestamp;
 use crate::http::Handler;
 use crate::stop::Stop;
-pub use archive_watch::ArchiveWatch;
+pub use archive_watch::{ArchiveTroubles, ArchiveWatch};
 use auth::Access;
 use dashboard::Dashboard;
 

@@ -30,13 +30,14 @@ use crate::error::Result;
 use crate::ledger::LedgerError;
 use crate::unavailable::Unavailable;
 
-/// Creates a pool of at most `size` connections, without connecting.
+/// Creates a pool of at most `size` connections, without connecting. The settings `user` and `password` are those of
+/// `section`.
 ///
 /// # Errors
 /// 78 if the TLS settings cannot be used.
-pub fn pool(settings: &PostgresSettings, size: u32) -> Result<Pool> {
+pub fn pool(settings: &PostgresSettings, section: &'static str, size: u32) -> Result<Pool> {
     tls::connector(settings)?;
-    Ok(Pool::new(settings, size))
+    Ok(Pool::new(settings, section, size))
 }
 
 /// Opens one connection outside of any pool. It keeps the time zone, the search path and the timeout that are set on

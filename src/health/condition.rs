@@ -98,6 +98,8 @@ codes! {
     CertificateExpires = "certificate_expires",
     /// The database gives the pages no answer.
     NoDatabaseAnswer = "no_database_answer",
+    /// The role of `[reviews]` cannot add reviews.
+    NoReviews = "no_reviews",
 }
 
 /// An active condition of a component.

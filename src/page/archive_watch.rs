@@ -17,6 +17,15 @@ const SOON: Duration = Duration::from_secs(5);
 /// Number of consecutive slow rounds after which the archive counts as too slow.
 const SLOW_ROUNDS: u32 = 3;
 
+/// What the archive does not do, each with its remedy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ArchiveTroubles {
+    /// Why the pages get no new answers.
+    pub pages: Option<String>,
+    /// Why reviews cannot be added, as far as the pages get answers.
+    pub reviews: Option<String>,
+}
+
 /// The watch over the archive, with the result of the last rounds.
 pub struct ArchiveWatch {
     dashboard: Arc<Dashboard>,
@@ -34,9 +43,8 @@ impl ArchiveWatch {
         ArchiveWatch { dashboard, last_round: None, noted: 0, refusal: None, slow_rounds: 0, no_reviews: None }
     }
 
-    /// Returns why the pages get no new answers or reviews cannot be added, with the remedy; `None` otherwise. Queries
-    /// the archive if a round is due.
-    pub fn check(&mut self) -> Option<String> {
+    /// Returns why the pages get no new answers, or why reviews cannot be added. Queries the archive if a round is due.
+    pub fn check(&mut self) -> ArchiveTroubles {
         let is_in_doubt = self.refusal.is_some()
             || self.no_reviews.is_some()
             || self.slow_rounds > 0
@@ -48,6 +56,18 @@ impl ArchiveWatch {
         } else if self.last_round.is_none_or(|last_round| last_round.elapsed() >= pause) {
             self.ask();
         }
+        let pages = self.no_answer();
+        let reviews = self.no_reviews.as_ref().filter(|_| pages.is_none()).map(|why| {
+            format!(
+                "the role of [reviews] user cannot add reviews: {}. `anomaly check --role dashboard --connect` says more",
+                why.trim_end_matches('.')
+            )
+        });
+        ArchiveTroubles { pages, reviews }
+    }
+
+    /// Returns why the pages get no new answers, with the remedy, according to the last rounds.
+    fn no_answer(&self) -> Option<String> {
         if let Some(OutageCause { since, unavailable: Unavailable { what, cause } }) =
             self.dashboard.site.health().cause()
         {
@@ -62,17 +82,8 @@ impl ArchiveWatch {
                 refusal.trim_end_matches('.')
             ));
         }
-        if self.slow_rounds >= SLOW_ROUNDS {
-            return Some(
-                "PostgreSQL repeatedly does not answer the pages in time: check its load and its locks".into(),
-            );
-        }
-        self.no_reviews.as_ref().map(|why| {
-            format!(
-                "the role of [reviews] user cannot add reviews: {}. `anomaly check --role dashboard --connect` says more",
-                why.trim_end_matches('.')
-            )
-        })
+        (self.slow_rounds >= SLOW_ROUNDS)
+            .then(|| "PostgreSQL repeatedly does not answer the pages in time: check its load and its locks".into())
     }
 
     /// Makes the next call run a round of queries.

@@ -17,8 +17,8 @@ use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity};
 use crate::http::tls::Tls;
 use crate::http::{self, Handler};
-use crate::page::ArchiveWatch;
 use crate::page::auth::Access;
+use crate::page::{ArchiveTroubles, ArchiveWatch};
 use crate::stop::Stop;
 use crate::{page, store};
 
@@ -46,10 +46,11 @@ pub fn app(settings: &Settings, stop: &Arc<Stop>) -> Result<Arc<Handler>> {
 
 /// Creates the handler as [`app`] does, and the watch that reports whether the database answers.
 fn watched_app(settings: &Settings, stop: &Arc<Stop>) -> Result<(Arc<Handler>, ArchiveWatch)> {
-    let pool = store::pool(&settings.postgres, CONNECTIONS)?;
+    let pool = store::pool(&settings.postgres, "postgres", CONNECTIONS)?;
     let reviewing = reviewer(settings);
     let has_review_role = reviewing.is_some();
-    let reviewer = store::pool(&reviewing.unwrap_or_else(|| settings.postgres.clone()), REVIEWERS)?;
+    let section = if has_review_role { "reviews" } else { "postgres" };
+    let reviewer = store::pool(&reviewing.unwrap_or_else(|| settings.postgres.clone()), section, REVIEWERS)?;
     let base = BasePath::parse(&settings.dashboard.path).map_err(Error::config)?;
     let port = settings.dashboard.listen.or(ADDRESS).map_or(0, |address| address.port());
     let is_tls_only = match settings.dashboard.hsts {
@@ -154,14 +155,16 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings) -> Result<()> {
     })
 }
 
-/// Starts a thread that raises a condition while the database does not answer the pages. Its first check comes after
-/// the pages are ready, so that a start does not wait for the database.
+/// Starts a thread that raises a condition while the database does not answer the pages or takes no reviews. Its first
+/// check comes after the pages are ready, so that a start does not wait for the database.
 fn watch_archive(supervisor: &mut Supervisor, component: Arc<Component>, mut watch: ArchiveWatch) -> Result<()> {
     let stop = supervisor.stop.clone();
     supervisor.spawn("archive-watch", move || {
         while !stop.wait(PULSE) {
-            let trouble = watch.check().map(|sentence| (ConditionSeverity::Degraded, sentence));
-            component.set_condition(ConditionCode::NoDatabaseAnswer, trouble);
+            let ArchiveTroubles { pages, reviews } = watch.check();
+            for (code, trouble) in [(ConditionCode::NoDatabaseAnswer, pages), (ConditionCode::NoReviews, reviews)] {
+                component.set_condition(code, trouble.map(|sentence| (ConditionSeverity::Degraded, sentence)));
+            }
         }
         Ok(())
     })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postgres::{Client, Error};
 
 use super::follower::PostgresFollower;
-use super::session::failure;
+use super::session::noted;
 use super::{DatabaseError, Pool, connect, query};
 use crate::archive::{Archive, Cursor, Follower, NoAnswer};
 use crate::config::resolved::PostgresSettings;
@@ -57,6 +57,7 @@ impl PostgresArchive {
 /// Runs a query on a connection of the pool. After a restart of the server every pooled connection is broken, which is
 /// noticed only in use. So each of them may fail once before a new one is tried.
 fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, NoAnswer> {
+    let failure = |error| pool.own(noted(error)).for_archive();
     for _ in 0..pool.max_size() {
         let mut connection = pool.get(PATIENCE).map_err(DatabaseError::for_archive)?;
         match question(&mut connection) {
@@ -80,5 +81,43 @@ impl Archive for PostgresArchive {
     fn follow(&self) -> Result<Box<dyn Follower>, NoAnswer> {
         let client = connect(&self.settings).map_err(DatabaseError::for_archive)?;
         Ok(Box::new(PostgresFollower::new(client)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_password_is_reported_with_the_section_of_its_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut settings = crate::config::load(&crate::config::SettingFiles::default()).unwrap().settings.postgres;
+        (settings.host, settings.port) = ("127.0.0.1".into(), listener.local_addr().unwrap().port());
+        settings.sslmode = "disable".into();
+        // A server that knows nobody's password.
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 512]);
+                let _ = stream.write_all(b"E\0\0\0\x1aSFATAL\0C28P01\0Mwrong\0\0");
+            }
+        });
+        for (section, other) in [("postgres", "reviews"), ("reviews", "postgres")] {
+            let pool = Pool::new(&settings, section, 1);
+            let mut refused = String::new();
+            // A connection that is still being opened is not an answer.
+            for _ in 0..60 {
+                if let Err(NoAnswer::Refused(why)) = ask(&pool, |client| client.simple_query("select 1")) {
+                    refused = why;
+                    break;
+                }
+            }
+            for key in ["user", "password", "password_file"] {
+                let is_named = |section: &str| refused.contains(&format!("{section}.{key}"));
+                assert!(is_named(section) && !is_named(other), "{section}: {refused}");
+            }
+        }
     }
 }

@@ -10,6 +10,8 @@ use crate::config::resolved::PostgresSettings;
 /// Pool of connections that are opened when needed.
 pub struct Pool {
     inner: r2d2::Pool<ConnectionManager>,
+    /// Section of the settings that has the user and the password.
+    section: &'static str,
     last: Last,
 }
 
@@ -45,8 +47,9 @@ impl r2d2::ManageConnection for ConnectionManager {
 }
 
 impl Pool {
-    /// Creates a pool of at most `size` connections, without connecting.
-    pub fn new(settings: &PostgresSettings, size: u32) -> Pool {
+    /// Creates a pool of at most `size` connections, without connecting. The user and the password of the settings are
+    /// those of `section`.
+    pub fn new(settings: &PostgresSettings, section: &'static str, size: u32) -> Pool {
         let last = Last::default();
         let inner = r2d2::Pool::builder()
             .max_size(size)
@@ -56,7 +59,12 @@ impl Pool {
             .test_on_check_out(false)
             .error_handler(Box::new(r2d2::NopErrorHandler))
             .build_unchecked(ConnectionManager { settings: settings.clone(), last: last.clone() });
-        Pool { inner, last }
+        Pool { inner, section, last }
+    }
+
+    /// Returns an error of one of these connections, whose remedy names the section of their settings.
+    pub fn own(&self, error: DatabaseError) -> DatabaseError {
+        error.for_section(self.section)
     }
 
     /// Returns the maximum number of connections.
@@ -71,7 +79,8 @@ impl Pool {
     pub fn get(&self, patience: Duration) -> Result<PooledConnection, DatabaseError> {
         self.inner.get_timeout(patience).map_err(|_| {
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            last.unwrap_or_else(|| DatabaseError::Slow(format!("no connection within {} ms", patience.as_millis())))
+            let slow = || DatabaseError::Slow(format!("no connection within {} ms", patience.as_millis()));
+            last.map_or_else(slow, |error| self.own(error))
         })
     }
 }

@@ -98,16 +98,20 @@ fn forget() {
     known().clear();
 }
 
-/// Converts an error to a [`NoAnswer`] with the remedy. If a pooler changed the session of a transaction, the next
-/// connection is probed again.
+/// Converts an error to a [`NoAnswer`] with the remedy, as [`noted`] does.
 pub(crate) fn failure(error: postgres::Error) -> NoAnswer {
+    noted(error).for_archive()
+}
+
+/// Classifies an error. If a pooler changed the session of a transaction, the next connection is probed again.
+pub(crate) fn noted(error: postgres::Error) -> DatabaseError {
     let failure = DatabaseError::from(error);
     if let DatabaseError::Refused(refusal) = &failure
         && ["26000", "42P05"].contains(&refusal.state.as_str())
     {
         forget();
     }
-    failure.for_archive()
+    failure
 }
 
 /// Opens a second connection with a session. It uses a thread, because a pooler may let it wait for minutes.
