@@ -58,8 +58,8 @@ impl Stage {
         change(&mut settings);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         settings.postgres.schema = format!("dashboard_{}_{number}", std::process::id());
-        let mut client = store::connect(&settings.postgres).unwrap();
-        store::migrate::migrate(&mut client, &settings.postgres).unwrap();
+        let (mut client, limit) = store::connect_adjustable(&settings.postgres).unwrap();
+        store::migrate::migrate(&mut client, &limit, &settings.postgres).unwrap();
         let mut sink = PostgresLedger::new(&settings.postgres, "sink", "anomalies");
         sink.begin(0, &LedgerPosition { next: 0, topic_id: None }).unwrap();
         let (address, stop) = serve(&settings);

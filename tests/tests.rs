@@ -42,6 +42,8 @@ mod database;
 mod families;
 /// Outages and restarts of Kafka and PostgreSQL.
 mod faults;
+/// A PostgreSQL, or a pooler, that accepts and falls silent.
+mod frozen;
 /// The heartbeat while one table refuses it.
 mod heartbeat;
 /// The rooms and files that each file may import.

@@ -17,7 +17,8 @@ pub fn run(settings: &Settings) -> Result<()> {
         postgres.user.clone_from(&settings.migrate.user);
         postgres.password.clone_from(&settings.migrate.password);
     }
-    let mut client = store::connect(&postgres).map_err(|e| unreachable(&postgres, &e.for_section(section)))?;
+    let (mut client, answers) =
+        store::connect_adjustable(&postgres).map_err(|e| unreachable(&postgres, &e.for_section(section)))?;
     let state = store::migrate::state(&mut client).map_err(|e| unreachable(&postgres, &e))?;
     match store::migrate::encoding(&mut client).map_err(|e| unreachable(&postgres, &e))? {
         Err(why) if state == SchemaState::Missing => return Err(Error::config(why)),
@@ -31,7 +32,7 @@ pub fn run(settings: &Settings) -> Result<()> {
             output::note(format_args!("  {command}"));
         }
     }
-    let applied = store::migrate::migrate(&mut client, &postgres)?;
+    let applied = store::migrate::migrate(&mut client, &answers, &postgres)?;
     if postgres.user != settings.postgres.user {
         let adds_reviews = settings.migrate.reviewer.is_empty();
         store::migrate::grant(&mut client, &postgres.schema, &settings.postgres.user, adds_reviews)?;
@@ -58,8 +59,8 @@ pub fn run(settings: &Settings) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub fn apply(postgres: &PostgresSettings) -> Result<Vec<String>> {
-    let mut client = store::connect(postgres).map_err(|e| unreachable(postgres, &e))?;
-    store::migrate::migrate(&mut client, postgres)
+    let (mut client, answers) = store::connect_adjustable(postgres).map_err(|e| unreachable(postgres, &e))?;
+    store::migrate::migrate(&mut client, &answers, postgres)
 }
 
 /// Creates the error for a database that cannot be used, which names the database.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postgres::{Client, Error};
 
+use super::failure::is_overdue;
 use super::follower::PostgresFollower;
 use super::session::noted;
 use super::{DatabaseError, Pool, connect, query};
@@ -61,7 +62,8 @@ fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Re
     for _ in 0..pool.max_size() {
         let mut connection = pool.get(PATIENCE).map_err(DatabaseError::for_archive)?;
         match question(&mut connection) {
-            Err(_) if connection.is_closed() => {}
+            // A server that does not answer would let the reader wait once for each connection.
+            Err(error) if connection.is_closed() && !is_overdue(&error) => {}
             answer => return answer.map_err(failure),
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use postgres::error::DbError;
 
+use super::deadline::Overdue;
 use crate::archive;
 use crate::foreign;
 use crate::ledger::LedgerError;
@@ -137,7 +138,7 @@ impl DatabaseError {
     pub fn of(error: &postgres::Error) -> Self {
         let message = explain(error);
         let Some(answer) = error.as_db_error() else {
-            return match connection_error(error) {
+            return match connection_error(error).map(std::io::Error::kind) {
                 _ if is_alert(error) => DatabaseError::unusable(message, ALERT),
                 Some(std::io::ErrorKind::PermissionDenied) => DatabaseError::unusable(message, STANDBY),
                 Some(_) => DatabaseError::Unavailable(Unavailable::postgresql(message)),
@@ -213,16 +214,22 @@ fn remedy(refusal: &Refusal) -> &'static str {
 pub(super) const POOLING: &str =
     "Transaction pooling is not supported: use pool_mode = session for this database, or connect to PostgreSQL itself";
 
-/// Returns the kind of the first I/O error in the chain.
-fn connection_error(error: &postgres::Error) -> Option<std::io::ErrorKind> {
+/// Returns the first I/O error in the chain.
+fn connection_error(error: &postgres::Error) -> Option<&std::io::Error> {
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            return Some(io.kind());
+            return Some(io);
         }
         source = inner.source();
     }
     None
+}
+
+/// Returns whether the connection was given up because no answer came in time. A connection that the operating system
+/// gave up while it was idle is another case.
+pub(super) fn is_overdue(error: &postgres::Error) -> bool {
+    connection_error(error).and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<Overdue>())
 }
 
 /// Returns whether the server answered with a TLS alert. From TLS 1.3 on the server checks the client's certificate

@@ -6,10 +6,12 @@ mod rights;
 pub use prerelease::replacement;
 pub use rights::{DashboardRole, grant, grant_page, missing_right};
 
+use std::time::Duration;
+
 use postgres::Client;
 use refinery::{Migration, Runner};
 
-use super::DatabaseError;
+use super::{AnswerLimit, DatabaseError};
 use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
 use crate::fail;
@@ -20,6 +22,9 @@ mod embedded {
 
 /// Number of the lock that makes concurrent migrations wait for one another. Any constant is suitable.
 const LOCK: i64 = 0x0061_6e6f_6d61_6c79;
+
+/// Maximum duration of one migration, which has no `statement_timeout`.
+const LIMIT: Duration = Duration::from_secs(3_600);
 
 /// Returns all migrations of this program, in order.
 fn migrations() -> Vec<Migration> {
@@ -91,7 +96,7 @@ pub fn state(client: &mut Client) -> Result<SchemaState, DatabaseError> {
 ///
 /// # Errors
 /// 69 with the database's reason. 78 if the schema is newer than this program or older than the first release.
-pub fn migrate(client: &mut Client, settings: &PostgresSettings) -> Result<Vec<String>> {
+pub fn migrate(client: &mut Client, answers: &AnswerLimit, settings: &PostgresSettings) -> Result<Vec<String>> {
     let failed = |e: postgres::Error| refused(&e, settings);
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).map_err(failed)?;
     // `create schema if not exists` needs the privilege to create even if the schema exists.
@@ -110,9 +115,11 @@ pub fn migrate(client: &mut Client, settings: &PostgresSettings) -> Result<Vec<S
         SchemaState::Version(found) if found > wanted() => {
             return Err(Error::config(state.problem().unwrap_or_default()));
         }
-        SchemaState::Missing | SchemaState::Version(_) => {}
+        SchemaState::Version(found) if found == wanted() => {}
+        SchemaState::Missing | SchemaState::Version(_) => answers.allow(LIMIT),
     }
     let report = Runner::new(&migrations()).set_abort_missing(false).run(client);
+    answers.allow(settings.statement_timeout);
     client.execute("select pg_advisory_unlock($1)", &[&LOCK]).map_err(failed)?;
     let report =
         report.map_err(|e| match std::error::Error::source(&e).and_then(<dyn std::error::Error>::downcast_ref) {

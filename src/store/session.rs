@@ -119,7 +119,7 @@ fn second(settings: &PostgresSettings) -> Option<Client> {
     let (sender, receiver) = mpsc::channel();
     let (own, timeout) = (settings.clone(), settings.connect_timeout);
     std::thread::spawn(move || {
-        let ready = super::dial(&own).and_then(|mut client| {
+        let ready = super::dial(&own).and_then(|(mut client, _)| {
             values(&mut client, "select set_config('anomaly.session', '', false)")?;
             Ok(client)
         });
