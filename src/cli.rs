@@ -137,6 +137,21 @@ pub enum Dlq {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Skip the batch at which a partition cannot be read
+    ///
+    /// The condition `unreadable` names the topic, the partition and the offset. Everything before the batch must be judged
+    /// or stored, and its records must be unreadable now. They become no dead letters, because nothing of them is known.
+    ///
+    /// For the input, the detectors of the group must be stopped; the records are counted as `skipped`. For topic
+    /// `anomalies`, the detector can run.
+    Skip {
+        /// The input topic or the topic of anomalies, as the settings name it
+        topic: String,
+        /// Partition of the topic
+        partition: i32,
+        /// Any offset of the batch
+        offset: i64,
+    },
 }
 
 /// Options that select dead letters by class and time.

@@ -76,7 +76,7 @@ pub struct Meter {
     pub split_series: Counter,
     /// Offsets that another program committed in the detector's group.
     pub foreign_commits: Counter,
-    /// Records that were deleted from their topic too early: unjudged, unstored.
+    /// Records that were deleted from their topic too early (unjudged, unstored), or that cannot be read (skipped).
     pub lost_records: Counters,
     /// Anomalies in the topic that are not yet in the database, in the partitions of this sink.
     pub sink_lag: Gauge,
@@ -117,7 +117,7 @@ impl Meter {
         add("anomaly_sink_rows", "Rows in the database, by outcome", &self.sink_rows);
         add(
             "anomaly_lost_records",
-            "Records that retention deleted before they were judged (unjudged) or stored (unstored)",
+            "Records that retention deleted before they were judged (unjudged) or stored (unstored), or that cannot be read (skipped)",
             &self.lost_records,
         );
         registry.register(

@@ -8,6 +8,7 @@ pub(crate) mod kafka;
 pub(crate) mod dead_letters;
 pub(crate) mod client;
 mod open_transactions;
+mod standstill;
 pub(crate) mod progress;
 pub(crate) mod publish;
 #[cfg(test)]

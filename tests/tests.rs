@@ -28,6 +28,8 @@ mod cluster;
 mod daemon;
 /// Pages and API over a real PostgreSQL.
 mod dashboard;
+/// Topics with a damaged batch: what each reader reports, and how far it comes.
+mod damage;
 /// The command `anomaly demo`, as `make demo` runs it.
 mod demo;
 /// Access control: TLS, passwords, roles of the database, clients that stall.

@@ -1,4 +1,6 @@
-//! `anomaly dlq`: lists, shows and replays dead letters.
+//! `anomaly dlq`: lists, shows and replays dead letters, and skips records that cannot be read.
+
+mod skip;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -24,12 +26,14 @@ const NAMED: usize = 10;
 ///
 /// # Errors
 /// 69 if Kafka is unavailable or refuses, 66 if there is no such dead letter, 65 if a dead letter was not sent again because
-/// it is not of the input topic, or because a topic refuses it. 75 if a signal ended a replay.
+/// it is not of the input topic, or because a topic refuses it, or if records to skip can be read. 75 if a signal ended a
+/// replay.
 pub fn run(settings: &Settings, command: &Dlq) -> Result<()> {
     match command {
         Dlq::List { pick, limit } => list(settings, pick, *limit),
         Dlq::Show { letter, value } => show(settings, *letter, *value),
         Dlq::Replay { pick, dry_run } => replay(settings, pick, *dry_run),
+        Dlq::Skip { topic, partition, offset } => skip::skip(settings, topic, *partition, *offset),
     }
 }
 

@@ -8,7 +8,9 @@ mod value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use value::{Delivery, FileFormat, Hsts, ListenAddress, OnReject, Secret, SourceKind, StartPosition, StateKeeping};
+pub use value::{
+    Delivery, FileFormat, Hsts, ListenAddress, OnDamage, OnReject, Secret, SourceKind, StartPosition, StateKeeping,
+};
 
 use super::declare::{ValueType, settings, tables};
 use crate::event::{Fields, OnPartial, TimeUnit, Timestamp};
@@ -211,6 +213,9 @@ settings! {
             context: usize = 100, Integer(0, 10_000);
             /// What happens to a rejected record. fail stops the detector with exit code 65.
             on_reject: OnReject = "dead_letter", OneOf(OnReject::WORDS);
+            /// What happens to records of any topic that cannot be read, such as a damaged batch. stop: the partition waits. skip:
+            /// they are counted and passed.
+            on_damage: OnDamage = "stop", OneOf(OnDamage::WORDS);
             /// Number of consumers in this process; 0: one per core.
             workers: usize = 0, Integer(0, 1024);
             /// at_least_once uses no transactions: after a crash anomalies may occur twice, with the same identity.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant as Monotonic};
 
+use super::Component;
 use super::deleted::DeletedRecords;
 use super::start::StartsAtEnd;
 use crate::event::Timestamp;
@@ -58,6 +59,12 @@ codes! {
     NotServing = "not_serving",
     /// An open transaction in the input, or in the topic of anomalies, blocks records.
     OpenTransaction = "open_transaction",
+    /// A partition cannot be read at an offset, for example because a batch is damaged.
+    Unreadable = "unreadable",
+    /// Records that cannot be read were skipped.
+    DamageSkipped = "damage_skipped",
+    /// Records wait in a partition, but none has been processed for a long time.
+    NoProgress = "no_progress",
     /// All recent records were rejected.
     AllRejected = "all_rejected",
     /// All recent records were ignored.
@@ -115,6 +122,13 @@ pub struct Condition {
     pub since: Timestamp,
 }
 
+impl Component {
+    /// Raises a degrading condition, or clears it if there is no message.
+    pub fn set_degraded(&self, code: ConditionCode, message: Option<String>) {
+        self.set_condition(code, message.map(|text| (ConditionSeverity::Degraded, text)));
+    }
+}
+
 /// The conditions of one component, one per code.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
@@ -125,6 +139,8 @@ pub(super) struct Conditions {
     logged: BTreeMap<ConditionCode, Monotonic>,
     /// Records that were deleted before the component processed them.
     pub(super) deleted: DeletedRecords,
+    /// Records of each topic that were skipped, because they cannot be read.
+    pub(super) damaged: BTreeMap<String, DeletedRecords>,
     /// Records before the start of a group without committed offsets.
     pub(super) starts: StartsAtEnd,
 }

@@ -1,4 +1,5 @@
-//! Records that retention deleted before a component had processed them. The component reports them for an hour.
+//! Records that a component will never process, because retention deleted them or because they cannot be read. The
+//! component reports them for an hour.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -43,22 +44,28 @@ impl DeletedRecords {
         count
     }
 
-    /// Returns the message about the records of the last hour. `done` is what they were deleted before, such as
+    /// Returns the message about deleted records of the last hour. `done` is what they were deleted before, such as
     /// `judged`.
     fn message(&self, now: Monotonic, topic: &str, done: &str) -> Option<String> {
+        let text = self.places(now, topic, &format!("were deleted before they were {done}"))?;
+        Some(format!("{text}. They are lost. Give {topic} a longer retention; this is reported for an hour"))
+    }
+
+    /// Returns the message about skipped records of the last hour.
+    fn skipped_message(&self, now: Monotonic, topic: &str) -> Option<String> {
+        let text = self.places(now, topic, "cannot be read, and were skipped")?;
+        Some(format!("{text}. This is reported for an hour"))
+    }
+
+    /// Lists the records of the last hour, with what happened to them.
+    fn places(&self, now: Monotonic, topic: &str, what: &str) -> Option<String> {
         let recent = self.0.iter().filter(|(_, range)| now.saturating_duration_since(range.at) < KEPT);
         let place = |(partition, DeletedRange { offsets, count, .. }): (&i32, &DeletedRange)| {
             let (from, to) = (offsets.start, offsets.end - 1);
-            format!(
-                "{count} records of {topic} [{partition}] were deleted before they were {done} (offsets {from} to {to})"
-            )
+            format!("{count} records of {topic} [{partition}] {what} (offsets {from} to {to})")
         };
         let places = recent.map(place).collect::<Vec<_>>();
-        if places.is_empty() {
-            return None;
-        }
-        let text = listed(&places);
-        Some(format!("{text}. They are lost. Give {topic} a longer retention; this is reported for an hour"))
+        (!places.is_empty()).then(|| listed(&places))
     }
 }
 
@@ -67,6 +74,30 @@ impl Component {
     /// not noted before.
     pub fn note_deleted(&self, partition: i32, offsets: Range<i64>) -> u64 {
         self.lock().conditions.deleted.note(Monotonic::now(), partition, offsets)
+    }
+
+    /// Notes records that were skipped, because they cannot be read. Logs those that were not noted before, and returns
+    /// their number.
+    pub fn note_damaged(&self, topic: &str, partition: i32, offsets: Range<i64>) -> u64 {
+        let (from, to) = (offsets.start, offsets.end - 1);
+        let mut inner = self.lock();
+        let noted = inner.conditions.damaged.entry(topic.to_owned()).or_default();
+        let new = noted.note(Monotonic::now(), partition, offsets);
+        if new > 0 {
+            tracing::error!(topic, partition, from, to, "records cannot be read, and were skipped");
+        }
+        new
+    }
+
+    /// Raises the condition about skipped records, and clears it after an hour.
+    pub fn report_damaged(&self) {
+        let now = Monotonic::now();
+        let inner = self.lock();
+        let topics = inner.conditions.damaged.iter().filter_map(|(topic, noted)| noted.skipped_message(now, topic));
+        let message = topics.collect::<Vec<_>>().join("; ");
+        drop(inner);
+        let held = (!message.is_empty()).then_some((ConditionSeverity::Notice, message));
+        self.set_condition(ConditionCode::DamageSkipped, held);
     }
 
     /// Raises the condition about deleted records, and clears it after an hour. `done` is what they were deleted

@@ -4,6 +4,7 @@
 
 mod administration;
 mod connection;
+mod failure;
 mod fault;
 mod fetch;
 mod history;
@@ -16,6 +17,7 @@ pub(crate) use administration::{
     ForeignCommits, GroupAdministration, GroupOwners, OwnerObserver, TopicAdministration, TopicIdentity,
 };
 pub(crate) use connection::{ClusterConnection, insist};
+pub(crate) use failure::{ReadFailure, ReadFailures};
 pub(crate) use fault::{Fault, Remedy};
 pub(crate) use fetch::RecordFetch;
 pub(crate) use history::{HistoryReader, HistoryTopic, ReadLimits, read_to_end};

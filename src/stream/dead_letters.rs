@@ -118,7 +118,7 @@ fn text<'h>(
 /// Passes every current dead letter to `visit`, partition by partition, after it has read all receipts.
 ///
 /// # Errors
-/// 69 if the topic cannot be read. Otherwise the error of `visit`.
+/// 69 if the topic cannot be read, 65 if it is damaged at an offset. Otherwise the error of `visit`.
 pub(crate) fn read(
     kafka: &KafkaSettings,
     topics: &TopicSettings,
@@ -162,6 +162,9 @@ fn scan(
         return Err(Error::unavailable(format_args!("topic {topic} does not exist; `anomaly topics` creates it")));
     };
     let unreadable = |fault: Fault| {
+        if fault.remedy == Remedy::Stop {
+            return Error::data(format_args!("{topic} {fault}"));
+        }
         let servers = &kafka.bootstrap_servers;
         Error::unavailable(format_args!("cannot read {topic} at {servers}: {fault}; try again later"))
     };

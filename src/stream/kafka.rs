@@ -8,7 +8,10 @@ pub(crate) mod client;
 mod cluster_state;
 pub(crate) mod context;
 pub(crate) mod fault;
+mod failed;
 mod fetch;
+mod attempt;
+mod retry;
 mod identity;
 mod observer;
 mod owners;
@@ -24,6 +27,7 @@ mod transaction;
 pub(crate) mod topic;
 mod duplicate;
 
+pub(crate) use attempt::unreadable_from;
 pub(crate) use consumer::KafkaGroupConsumer;
 pub(crate) use history::KafkaHistoryClient;
 pub(crate) use names::MemberNames;

@@ -23,18 +23,25 @@ pub(crate) struct OutcomeCounts {
     pub ignored: u64,
     /// Number of excluded records: the policy of their series disables judging.
     pub excluded: u64,
+    /// Number of records that were skipped, because they cannot be read.
+    pub skipped: u64,
     /// Number of records of which only the valid values were judged. These records count under their outcome too.
     pub partial: u64,
 }
 
 impl OutcomeCounts {
-    const NAMES: [&str; 8] =
-        ["learning", "normal", "anomalous", "rejected", "dropped", "ignored", "excluded", "partial"];
+    const NAMES: [&str; 9] =
+        ["learning", "normal", "anomalous", "rejected", "dropped", "ignored", "excluded", "skipped", "partial"];
 
     /// Returns the number of all records with an outcome.
     pub(crate) fn sum(&self) -> u64 {
         let partial = self.partial;
         self.numbers().iter().sum::<u64>() - partial
+    }
+
+    /// Returns the number of records with an outcome that the topic has or had. A skipped record cannot be read.
+    pub(crate) fn found(&self) -> u64 {
+        self.sum() - self.skipped
     }
 
     /// Converts to the counts of the health room.
@@ -53,17 +60,19 @@ impl OutcomeCounts {
         Self::NAMES.into_iter().zip(self.numbers())
     }
 
-    fn numbers(&self) -> [u64; 8] {
-        let OutcomeCounts { learning, normal, anomalous, rejected, dropped, ignored, excluded, partial } = *self;
-        [learning, normal, anomalous, rejected, dropped, ignored, excluded, partial]
+    fn numbers(&self) -> [u64; 9] {
+        let OutcomeCounts { learning, normal, anomalous, rejected, dropped, ignored, excluded, skipped, partial } =
+            *self;
+        [learning, normal, anomalous, rejected, dropped, ignored, excluded, skipped, partial]
     }
 
-    /// Parses the counts, and ignores unknown words. Older programs did not write the last three counts.
+    /// Parses the counts, and ignores unknown words. Older programs did not write the last four counts.
     pub(crate) fn parse(text: &str) -> Option<OutcomeCounts> {
         let number = |name: &str| {
             text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
         };
-        let [learning, normal, anomalous, rejected, dropped, ignored, excluded, partial] = Self::NAMES.map(number);
+        let [learning, normal, anomalous, rejected, dropped, ignored, excluded, skipped, partial] =
+            Self::NAMES.map(number);
         Some(OutcomeCounts {
             learning: learning?,
             normal: normal?,
@@ -72,6 +81,7 @@ impl OutcomeCounts {
             dropped: dropped?,
             ignored: ignored.unwrap_or(0),
             excluded: excluded.unwrap_or(0),
+            skipped: skipped.unwrap_or(0),
             partial: partial.unwrap_or(0),
         })
     }
@@ -110,12 +120,14 @@ mod tests {
             dropped: 5,
             ignored: 6,
             excluded: 7,
+            skipped: 9,
             partial: 8,
         };
         assert_eq!(OutcomeCounts::parse(&format!("anomaly-partitions=4 {counts} postponed=7")), Some(counts));
-        assert_eq!(counts.sum(), 28, "a partial record counts under its outcome");
+        assert_eq!(counts.sum(), 37, "a partial record counts under its outcome");
+        assert_eq!(counts.found(), 28);
         let older = "learning=1 normal=2 anomalous=3 rejected=4 dropped=5";
-        let expected = OutcomeCounts { ignored: 0, excluded: 0, partial: 0, ..counts };
+        let expected = OutcomeCounts { ignored: 0, excluded: 0, skipped: 0, partial: 0, ..counts };
         assert_eq!(OutcomeCounts::parse(older), Some(expected));
         assert_eq!(OutcomeCounts::parse("anomaly-partitions=4"), None);
     }

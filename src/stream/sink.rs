@@ -1,6 +1,7 @@
 //! Copies topic `anomalies` into a [`Ledger`]. It reads committed records, starts at the ledger's offsets, and advances
 //! only in the step that stores the rows. While the ledger is unavailable it stays in the group and waits.
 
+mod damage;
 mod delay;
 mod elsewhere;
 mod look;
@@ -18,6 +19,7 @@ use crate::ledger::{Ledger, LedgerError, LedgerPosition, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::open_transactions::{HOLD, OpenTransactions};
+use crate::stream::standstill::Stall;
 use delay::SinkDelay;
 use elsewhere::Elsewhere;
 
@@ -47,6 +49,7 @@ pub(crate) struct Sink<'a, R> {
     /// Offsets of the ledger before they moved back.
     lost: Positions,
     transactions: OpenTransactions,
+    stall: Stall,
     delay: SinkDelay,
     elsewhere: Elsewhere<'a>,
 }
@@ -99,6 +102,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             next_look: Duration::ZERO,
             lost: Positions::new(),
             transactions: OpenTransactions::default(),
+            stall: Stall::default(),
             delay: SinkDelay::default(),
             elsewhere: Elsewhere::default(),
         }
@@ -133,6 +137,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
         self.take_over()?;
         self.store()?;
+        self.skip_damage()?;
         if self.pending.is_empty() && (self.is_away || self.reader.now() >= self.next_look) {
             self.look()?;
         }
@@ -159,6 +164,9 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
                 break;
             }
             wait = Duration::ZERO;
+        }
+        if self.pending.len() >= self.settings.sink.batch {
+            self.stall.note_busy();
         }
         Ok(())
     }
@@ -225,13 +233,18 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
                 }
                 Ok(())
             }
-            Err(LedgerError::Moved) => Err(look::moved()),
-            Err(why) => {
-                self.part.set(ComponentState::Degraded(why.to_string()));
-                self.is_away = true;
-                Ok(())
-            }
+            Err(why) => self.note_failure(why),
         }
+    }
+
+    /// Reports why the ledger could not be read or written.
+    fn note_failure(&mut self, why: LedgerError) -> Result<(), Fault> {
+        if why == LedgerError::Moved {
+            return Err(look::moved());
+        }
+        self.part.set(ComponentState::Degraded(why.to_string()));
+        self.is_away = true;
+        Ok(())
     }
 
     /// Returns the old and the new offset of each partition with pending records.
@@ -293,6 +306,10 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         if !is_served {
             self.delay = SinkDelay::default();
         }
+        if !is_served || self.reader.trouble().is_some() {
+            self.stall.reset();
+        }
+        self.report_damage(ends, &self.reader.reached());
         let slow = is_served.then(|| self.delay.watch(now, &self.positions, ends, lag)).flatten();
         self.part.set_condition(ConditionCode::FallingBehind, slow);
     }

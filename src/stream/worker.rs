@@ -23,6 +23,7 @@ mod same_time;
 mod session;
 mod shortfall;
 mod snapshot_writer;
+mod skipping;
 mod splits;
 mod takeover;
 mod watch;
@@ -156,6 +157,10 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         self.session.component.beat();
         self.restore().map_err(Fault::or_rebuild)?;
         let taken = self.take()?;
+        if taken >= BATCH {
+            self.watch.note_busy();
+        }
+        let has_skipped = self.skip_damage()?;
         fail::point("judged");
         self.begin()?;
         if self.judging.pending.is_bulky() {
@@ -169,7 +174,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
             // A partly answered change cannot be continued.
             self.regroup(change).map_err(Fault::or_rebuild)?;
         }
-        if self.is_due(taken) {
+        if has_skipped || self.is_due(taken) {
             self.commit()?;
         }
         self.report();

@@ -99,6 +99,16 @@ choice! {
 }
 
 choice! {
+    /// The treatment of records that cannot be read, for example because their batch is damaged.
+    OnDamage {
+        /// The partition waits until they can be read.
+        Stop = "stop",
+        /// The batch is counted and passed.
+        Skip = "skip",
+    }
+}
+
+choice! {
     /// The way in which anomalies reach the topic.
     Delivery {
         /// In transactions together with the offsets.

@@ -1,8 +1,10 @@
 //! Fetching records of the assigned partitions, and the known end offsets.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::connection::ClusterConnection;
+use super::failure::ReadFailures;
 use super::fault::Fault;
 use super::offsets::Positions;
 use super::record::RecordVisitor;
@@ -37,4 +39,13 @@ pub(crate) trait RecordFetch: ClusterConnection {
     /// The other offsets before it are control records and records of aborted transactions. The end is never beyond an
     /// open transaction.
     fn reached(&self) -> Positions;
+
+    /// Returns the partitions that cannot be read at an offset now. `poll` has passed the records before it, and passes
+    /// none from there on. It reads such a partition again from time to time.
+    fn failures(&self) -> ReadFailures;
+
+    /// Passes the damaged batch at which a partition cannot be read, after some attempts. Returns the offsets that were
+    /// passed, which are behind all records that `poll` has passed on; `None` if they are not known yet. Until the first
+    /// call nothing looks for them. The caller commits the offsets before the next poll, which may fail with `Rebuild`.
+    fn skip(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault>;
 }

@@ -1,8 +1,10 @@
 //! Reading outside of the group: the state topic, and the input to replay.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::connection::ClusterConnection;
+use super::failure::ReadFailures;
 use super::fault::{Fault, Remedy};
 use super::offsets::{OffsetRanges, Positions};
 use super::record::{ConsumedRecord, RecordVisitor};
@@ -33,6 +35,13 @@ pub(crate) trait HistoryReader: ClusterConnection {
     /// that advanced. At the end of its range the partition is complete.
     fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault>;
 
+    /// Returns the partitions that cannot be read at an offset now, as [`RecordFetch::failures`](super::RecordFetch).
+    fn history_failures(&self) -> ReadFailures;
+
+    /// Passes the batch at which a partition cannot be read, as [`RecordFetch::skip`](super::RecordFetch). The offsets are
+    /// within the range of the partition.
+    fn skip_history(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault>;
+
     /// Ends the reading, and releases its resources.
     fn close_history(&mut self);
 }
@@ -49,7 +58,8 @@ pub(crate) struct ReadLimits {
 /// Passes every record of these ranges, each partition in order. Empty ranges are skipped.
 ///
 /// # Errors
-/// Returns the errors of the client, and of `visit`, which end the reading. `Retry` if a limit is exceeded.
+/// Returns the errors of the client, and of `visit`, which end the reading. If a limit is exceeded, `Stop` if a partition
+/// cannot be read at an offset, otherwise `Retry`.
 pub(crate) fn read_to_end<E: From<Fault>>(
     client: &mut impl HistoryReader,
     of: HistoryTopic,
@@ -86,6 +96,11 @@ pub(crate) fn read_to_end<E: From<Fault>>(
         let now = client.now();
         let is_late = now.saturating_sub(began) > limits.total || now.saturating_sub(advanced) > limits.silence;
         if is_late && !left.is_empty() {
+            if let Some((partition, failure)) = client.history_failures().pop_first() {
+                let place =
+                    format_args!("[{partition}] cannot be read at offset {}: {}", failure.offset, failure.cause);
+                return Err(Fault::new(Remedy::Stop, place).into());
+            }
             let why = client.trouble().unwrap_or_else(|| "the end was not reached in time".into());
             return Err(Fault::new(Remedy::Retry, why).into());
         }

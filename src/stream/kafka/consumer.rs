@@ -1,6 +1,7 @@
 //! Implements [`GroupConsumer`](crate::stream::client::GroupConsumer) with librdkafka: a `BaseConsumer` on the thread
 //! of its loop.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -8,12 +9,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::ConsumerEvents;
-use super::fetch::FetchQueue;
+use super::retry::RetriedFetch;
 use super::{client, fault, identity, stranded};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{
-    AssignmentChange, ClusterConnection, Fault, GroupMembership, Positions, RecordFetch, RecordVisitor, Remedy,
-    TopicAdministration, TopicIdentity,
+    AssignmentChange, ClusterConnection, Fault, GroupMembership, Positions, ReadFailures, RecordFetch, RecordVisitor,
+    Remedy, TopicAdministration, TopicIdentity,
 };
 
 /// Timeout of one call to the cluster.
@@ -24,7 +25,7 @@ const TOPIC_ID: Duration = Duration::from_secs(2);
 
 /// A member of a consumer group that reads one topic.
 pub(crate) struct KafkaGroupConsumer {
-    fetch: FetchQueue,
+    fetch: RetriedFetch,
     pub(super) consumer: BaseConsumer<ConsumerEvents>,
     kafka: KafkaSettings,
     topic: String,
@@ -58,7 +59,7 @@ impl KafkaGroupConsumer {
             .create_with_context(ConsumerEvents::new(topic).with_fetch_wait(client::fetch_wait(kafka)))
             .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
         Ok(KafkaGroupConsumer {
-            fetch: FetchQueue::new(&consumer),
+            fetch: RetriedFetch::new(&consumer),
             consumer,
             kafka: kafka.clone(),
             topic: topic.to_owned(),
@@ -70,9 +71,11 @@ impl KafkaGroupConsumer {
         })
     }
 
-    /// Discards the known ends of these partitions, which are now read from other offsets.
-    pub(super) fn rewound(&mut self, to: &Positions) {
+    /// Discards the known ends of these partitions, which are read from other offsets. Returns those to which the consumer
+    /// must seek.
+    pub(super) fn rewind(&mut self, to: &Positions) -> Positions {
         self.reached.retain(|partition, _| !to.contains_key(partition));
+        self.fetch.rewind(to)
     }
 
     /// Converts offsets to librdkafka's list type.
@@ -173,7 +176,7 @@ impl GroupMembership for KafkaGroupConsumer {
 
     fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
         let list = self.list(at)?;
-        self.fetch.lead(&self.consumer, &self.topic, at.keys().copied());
+        self.fetch.lead(&self.consumer, &self.topic, at.clone());
         self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
         self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
         self.consumer.context().trouble.clear();
@@ -185,6 +188,7 @@ impl GroupMembership for KafkaGroupConsumer {
     fn unassign(&mut self) -> Result<(), Fault> {
         self.assigned.clear();
         self.reached.clear();
+        self.fetch.forget_all();
         self.consumer.unassign().map_err(|e| fault::of("giving partitions back", &e))
     }
 
@@ -227,6 +231,7 @@ impl RecordFetch for KafkaGroupConsumer {
         if only_waits {
             return Ok(0);
         }
+        self.fetch.retry(&self.consumer, &self.kafka, &self.topic)?;
         let (taken, error) = {
             let batch = self.fetch.take(wait, most);
             batch.hand_over(|_, _, _| true, visit);
@@ -252,12 +257,12 @@ impl RecordFetch for KafkaGroupConsumer {
     }
 
     fn seek(&mut self, to: &Positions) -> Result<(), Fault> {
+        let to = self.rewind(to);
         if to.is_empty() {
             return Ok(());
         }
-        self.rewound(to);
         let rebuild = |e: &KafkaError| Fault::new(Remedy::Rebuild, format_args!("rewinding: {e}"));
-        let list = self.consumer.seek_partitions(self.list(to)?, CALL).map_err(|e| rebuild(&e))?;
+        let list = self.consumer.seek_partitions(self.list(&to)?, CALL).map_err(|e| rebuild(&e))?;
         list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
     }
 
@@ -284,6 +289,14 @@ impl RecordFetch for KafkaGroupConsumer {
 
     fn reached(&self) -> Positions {
         self.reached.clone()
+    }
+
+    fn failures(&self) -> ReadFailures {
+        self.fetch.failures()
+    }
+
+    fn skip(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault> {
+        Ok(self.fetch.skip(partition))
     }
 }
 

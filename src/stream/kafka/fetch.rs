@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::context::ConsumerEvents;
+use super::failed::{Arrival, FailedPartitions, Failure, is_failure};
 use crate::stream::client::{ConsumedRecord, Headers, Positions, RecordVisitor};
 
 const LABEL: &CStr = c"anomaly-label";
@@ -25,6 +26,9 @@ pub(crate) struct FetchQueue {
     sources: Vec<Source>,
     /// Messages of the last call, until [`FetchedBatch`] frees them.
     messages: Vec<*mut sys::rd_kafka_message_t>,
+    topic: CString,
+    /// The next offsets, and the partitions that cannot be read there.
+    pub(super) failed: FailedPartitions,
 }
 
 /// The queue of one partition.
@@ -58,17 +62,19 @@ impl FetchQueue {
     pub(crate) fn new(consumer: &BaseConsumer<ConsumerEvents>) -> Self {
         // SAFETY: the client is alive; the caller guarantees that it outlives the queue.
         let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
-        FetchQueue { queue, sources: Vec::new(), messages: Vec::new() }
+        FetchQueue {
+            queue,
+            sources: Vec::new(),
+            messages: Vec::new(),
+            topic: CString::default(),
+            failed: FailedPartitions::default(),
+        }
     }
 
-    /// Forwards the records of these partitions to this queue, instead of those of earlier partitions. Call it before
-    /// assigning the partitions. Otherwise new records would overtake those already in the consumer's own queue.
-    pub(crate) fn lead(
-        &mut self,
-        consumer: &BaseConsumer<ConsumerEvents>,
-        topic: &str,
-        partitions: impl IntoIterator<Item = i32>,
-    ) {
+    /// Forwards the records of these partitions to this queue, instead of those of earlier partitions. `from` has the
+    /// offsets at which they will be assigned. Call it before assigning the partitions. Otherwise new records would
+    /// overtake those already in the consumer's own queue.
+    pub(crate) fn lead(&mut self, consumer: &BaseConsumer<ConsumerEvents>, topic: &str, from: Positions) {
         // A topic's name never contains U+0000.
         let Ok(topic) = CString::new(topic) else { return };
         let client = consumer.client().native_ptr();
@@ -77,8 +83,72 @@ impl FetchQueue {
             let queue = unsafe { sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition) };
             (!queue.is_null()).then_some(Source { partition, queue, is_proven: false })
         };
-        self.sources = partitions.into_iter().filter_map(source).collect();
+        self.sources = from.keys().copied().filter_map(source).collect();
         self.sources.iter().for_each(|source| source.lead(self.queue));
+        (self.topic, self.failed) = (topic, FailedPartitions::new(from));
+    }
+
+    /// Notes the partitions whose messages have arrived through this queue.
+    fn prove(&mut self) {
+        let mut last = None;
+        for message in &self.messages {
+            // SAFETY: the messages are alive until they are destroyed.
+            let partition = unsafe { (**message).partition };
+            // Messages arrive in runs of one partition.
+            if last.replace(partition) != Some(partition) {
+                let sources = self.sources.iter_mut().filter(|source| source.partition == partition);
+                sources.for_each(|source| source.is_proven = true);
+            }
+        }
+    }
+
+    /// Notes the messages of the last call, and removes those that follow a failure of their partition.
+    fn sift(&mut self) {
+        let (topic, failed) = (&self.topic, &mut self.failed);
+        let mut run = (ptr::null_mut(), false);
+        let mut last = None;
+        self.messages.retain(|message| {
+            // SAFETY: the messages are alive until they are destroyed here or by the batch.
+            let read = unsafe { &**message };
+            if read.rkt != run.0 {
+                // SAFETY: a topic's name lives as long as the message.
+                let is_ours = |rkt| unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(rkt)) } == topic.as_c_str();
+                run = (read.rkt, !read.rkt.is_null() && is_ours(read.rkt));
+            }
+            let arrival = match () {
+                // Messages of an earlier topic, and errors that do not concern a partition.
+                () if !run.1 || read.partition < 0 => return true,
+                () if is_record(read) => {
+                    if failed.is_empty() {
+                        // Records arrive in runs of one partition, of which only the last one counts.
+                        if let Some((partition, next)) = last.replace((read.partition, read.offset + 1))
+                            && partition != read.partition
+                        {
+                            failed.advance(partition, next);
+                        }
+                        return true;
+                    }
+                    Arrival::Record
+                }
+                () if is_end(read) => Arrival::End,
+                () if is_failure(read.err) && read.offset >= 0 => {
+                    Arrival::Failure(Failure::new(read.offset, read.err, cause(read)))
+                }
+                () => Arrival::Other,
+            };
+            if let Some((partition, next)) = last.take() {
+                failed.advance(partition, next);
+            }
+            let is_kept = failed.note(read.partition, read.offset, arrival);
+            if !is_kept {
+                // SAFETY: the message leaves the list, so nothing else destroys it.
+                unsafe { sys::rd_kafka_message_destroy(*message) };
+            }
+            is_kept
+        });
+        if let Some((partition, next)) = last {
+            failed.advance(partition, next);
+        }
     }
 
     /// Waits at most `wait` for the first message, then takes at most `most` messages that are present.
@@ -98,14 +168,9 @@ impl FetchQueue {
             }
         };
         self.messages.truncate(taken as usize);
-        let batch = FetchedBatch(&mut self.messages);
-        for partition in batch.partitions() {
-            self.sources
-                .iter_mut()
-                .filter(|source| source.partition == partition)
-                .for_each(|source| source.is_proven = true);
-        }
-        batch
+        self.prove();
+        self.sift();
+        FetchedBatch(&mut self.messages)
     }
 }
 
@@ -123,13 +188,6 @@ impl FetchedBatch<'_> {
     fn messages(&self) -> impl Iterator<Item = &sys::rd_kafka_message_t> {
         // SAFETY: the messages are alive until the batch is dropped.
         self.0.iter().map(|message| unsafe { &**message })
-    }
-
-    /// Returns the partition of each run of consecutive messages.
-    fn partitions(&self) -> impl Iterator<Item = i32> {
-        let mut last = None;
-        let partitions = self.messages().map(|message| message.partition);
-        partitions.filter(move |partition| last.replace(*partition) != Some(*partition))
     }
 
     /// Returns the number of records and errors.
@@ -203,6 +261,13 @@ fn is_record(message: &sys::rd_kafka_message_t) -> bool {
 
 fn is_end(message: &sys::rd_kafka_message_t) -> bool {
     message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF
+}
+
+/// Returns librdkafka's description of an error.
+fn cause(message: &sys::rd_kafka_message_t) -> String {
+    // SAFETY: the text lives as long as the message.
+    let text = unsafe { CStr::from_ptr(sys::rd_kafka_message_errstr(message)) };
+    text.to_string_lossy().into_owned()
 }
 
 fn record(message: &sys::rd_kafka_message_t) -> ConsumedRecord<'_> {

@@ -12,11 +12,11 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 
 use super::consumer::CALL;
 use super::context::ConsumerEvents;
-use super::fetch::FetchQueue;
+use super::retry::RetriedFetch;
 use super::{client, fault, stranded};
 use crate::config::resolved::{KafkaSettings, TopicSettings};
 use crate::stream::client::{
-    ClusterConnection, Fault, HistoryReader, HistoryTopic, OffsetRanges, Positions, RecordVisitor, Remedy,
+    ClusterConnection, Fault, HistoryReader, HistoryTopic, OffsetRanges, Positions, ReadFailures, RecordVisitor, Remedy,
 };
 
 /// Implements [`HistoryReader`] for the topics with these names. Its consumers are created when needed.
@@ -116,6 +116,14 @@ impl HistoryReader for KafkaHistoryClient {
         self.history()?.read(visit)
     }
 
+    fn history_failures(&self) -> ReadFailures {
+        self.history.as_ref().map(KafkaHistory::failures).unwrap_or_default()
+    }
+
+    fn skip_history(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault> {
+        self.history()?.skip(partition)
+    }
+
     /// Closes the consumers in the background.
     fn close_history(&mut self) {
         if let Some(history) = self.history.take() {
@@ -133,9 +141,10 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// Reads ranges of partitions with two consumers: one reads committed records, the other sees the ends of open
 /// transactions.
 pub(crate) struct KafkaHistory {
-    fetch: FetchQueue,
+    fetch: RetriedFetch,
     consumer: BaseConsumer<ConsumerEvents>,
     kafka: KafkaSettings,
+    group: String,
     /// Consumer that reads uncommitted records, used only to find end offsets.
     eager: BaseConsumer<ConsumerEvents>,
     topic: String,
@@ -148,25 +157,28 @@ pub(crate) struct KafkaHistory {
     looked: Option<Instant>,
 }
 
+/// Opens a consumer outside of the group.
+fn open(kafka: &KafkaSettings, group: &str, isolation: &str) -> Result<BaseConsumer<ConsumerEvents>, Fault> {
+    // librdkafka can assign partitions only to a consumer with a group id; this consumer never joins the group.
+    let mut config = client::reader(kafka);
+    config.set("group.id", group).set("isolation.level", isolation);
+    // A fetch that waits at the end of one partition delays the first fetch of the next.
+    config.set("fetch.wait.max.ms", "20");
+    client::watched(&mut config);
+    let context = ConsumerEvents::new("");
+    context.close();
+    config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))
+}
+
 impl KafkaHistory {
     /// Creates a reader without ranges.
     pub(crate) fn new(kafka: &KafkaSettings, group: &str) -> Result<Self, Fault> {
-        let open = |isolation| {
-            // librdkafka can assign partitions only to a consumer with a group id; this consumer never joins the group.
-            let mut config = client::reader(kafka);
-            config.set("group.id", group).set("isolation.level", isolation);
-            // A fetch that waits at the end of one partition delays the first fetch of the next.
-            config.set("fetch.wait.max.ms", "20");
-            client::watched(&mut config);
-            let context = ConsumerEvents::new("");
-            context.close();
-            config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))
-        };
-        let (consumer, eager) = (open("read_committed")?, open("read_uncommitted")?);
+        let (consumer, eager) = (open(kafka, group, "read_committed")?, open(kafka, group, "read_uncommitted")?);
         Ok(KafkaHistory {
-            fetch: FetchQueue::new(&consumer),
+            fetch: RetriedFetch::new(&consumer),
             consumer,
             kafka: kafka.clone(),
+            group: group.to_owned(),
             eager,
             topic: String::new(),
             left: OffsetRanges::new(),
@@ -238,7 +250,8 @@ impl KafkaHistory {
             list.add_partition_offset(&self.topic, *partition, Offset::Offset(range.start))
                 .map_err(|e| fault::of("reading back", &e))?;
         }
-        self.fetch.lead(&self.consumer, &self.topic, fetched.map(|(partition, _)| *partition));
+        let from = fetched.map(|(partition, range)| (*partition, range.start)).collect();
+        self.fetch.lead(&self.consumer, &self.topic, from);
         // A paused partition stays paused when it is assigned again.
         self.consumer.resume(&list).map_err(|e| fault::of("reading back", &e))?;
         self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))
@@ -250,6 +263,10 @@ impl KafkaHistory {
         let called = self.consumer.poll(Duration::ZERO).map(|message| message.map(drop));
         stranded::rescue(self.consumer.client(), &self.kafka, &self.consumer.context().trouble);
         self.admit()?;
+        if let Err(fault) = self.fetch.retry(&self.consumer, &self.kafka, &self.topic) {
+            tracing::debug!("reading back: {fault}");
+            self.reopen()?;
+        }
         let batch = self.fetch.take(if self.waiting.is_empty() { LOOK * 2 } else { LOOK }, 10_000);
         let (topic, progress) = (&self.topic, BatchProgress::new(&self.left));
         // The queue may still contain records of an earlier topic or assignment.
@@ -257,8 +274,13 @@ impl KafkaHistory {
         // The last offsets before the end may be transaction markers, which librdkafka never delivers.
         batch.ends().filter(|(of, ..)| of == topic).for_each(|(_, partition, end)| progress.meet(partition, end));
         let error = batch.error().or(called.and_then(Result::err));
-        let moved = progress.moved();
+        let mut moved = progress.moved();
         drop(batch);
+        // Records arrive in order, so a failure behind a range shows that the range was read.
+        let is_passed = |(partition, range): &(&i32, &Range<i64>)| {
+            self.fetch.failed_at(**partition).is_some_and(|offset| offset >= range.end)
+        };
+        moved.extend(self.left.iter().filter(is_passed).map(|(partition, range)| (*partition, range.end)));
         self.note(&moved)?;
         match error {
             Some(error) if error.rdkafka_error_code() == Some(Code::AutoOffsetReset) => {
@@ -273,6 +295,32 @@ impl KafkaHistory {
         Ok(moved)
     }
 
+    /// Returns the failures of the partitions that are still read.
+    fn failures(&self) -> ReadFailures {
+        let mut failures = self.fetch.failures();
+        failures.retain(|partition, failure| self.left.get(partition).is_some_and(|left| failure.offset < left.end));
+        failures
+    }
+
+    /// Passes the damaged batch at which a partition cannot be read, within its range.
+    fn skip(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault> {
+        let Some(end) = self.left.get(&partition).map(|left| left.end) else { return Ok(None) };
+        let Some(range) = self.fetch.skip(partition) else { return Ok(None) };
+        let range = range.start.min(end)..range.end.min(end);
+        self.note(&Positions::from([(partition, range.end)]))?;
+        Ok(Some(range))
+    }
+
+    /// Reads the rest of the ranges with a new consumer, because the old one has given a partition up.
+    fn reopen(&mut self) -> Result<(), Fault> {
+        let consumer = open(&self.kafka, &self.group, "read_committed")?;
+        // The old queue is dropped before the old consumer.
+        self.fetch = RetriedFetch::new(&consumer);
+        self.consumer = consumer;
+        let (topic, left) = (self.topic.clone(), self.left.clone());
+        self.start(&topic, &left)
+    }
+
     /// Advances the ranges, and stops fetching partitions whose range is complete.
     fn note(&mut self, moved: &Positions) -> Result<(), Fault> {
         let mut done = TopicPartitionList::new();
@@ -281,6 +329,7 @@ impl KafkaHistory {
             range.start = *next;
             if range.is_empty() {
                 self.left.remove(partition);
+                self.fetch.forget(*partition);
                 done.add_partition(&self.topic, *partition);
             }
         }

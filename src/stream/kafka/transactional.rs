@@ -2,6 +2,7 @@
 //! input, and a transactional producer.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -20,8 +21,8 @@ use crate::config::resolved::{Delivery, KafkaSettings};
 use crate::stop::Stop;
 use crate::stream::client::{
     AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
-    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, RecordFetch, RecordVisitor, Remedy,
-    TopicAdministration, TopicIdentity, TransactionalProducer,
+    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, ReadFailures, RecordFetch, RecordVisitor,
+    Remedy, TopicAdministration, TopicIdentity, TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
 
@@ -166,6 +167,14 @@ impl RecordFetch for KafkaTransactionalClient {
     fn reached(&self) -> Positions {
         self.reader.reached()
     }
+
+    fn failures(&self) -> ReadFailures {
+        self.reader.failures()
+    }
+
+    fn skip(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault> {
+        self.reader.skip(partition)
+    }
 }
 
 impl TopicAdministration for KafkaTransactionalClient {
@@ -228,6 +237,14 @@ impl HistoryReader for KafkaTransactionalClient {
 
     fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
         self.history.read_history(visit)
+    }
+
+    fn history_failures(&self) -> ReadFailures {
+        self.history.history_failures()
+    }
+
+    fn skip_history(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault> {
+        self.history.skip_history(partition)
     }
 
     fn close_history(&mut self) {

@@ -123,6 +123,8 @@ fn read(client: &mut RecordingClient, of: HistoryTopic, ranges: &OffsetRanges) -
         let moved = moved.unwrap();
         left.retain(|partition, range| moved.get(partition).is_none_or(|next| *next < range.end));
     }
+    assert_eq!(client.history_failures().len(), 0);
+    assert_eq!(client.skip_history(0), Ok(None));
     client.close_history();
     found
 }
@@ -182,6 +184,8 @@ fn transactions(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("bounds of the state", insist(|| client.bounds_of(HistoryTopic::State, &BOTH)));
     client.seek(&[(0, 6), (1, 4)].into()).unwrap();
     answers.note("no end after a seek", client.reached());
+    answers.note("no failure", client.failures());
+    answers.note("nothing to skip", client.skip(0));
     answers.note("records again", poll_records(client, 10));
     client.seek(&[(0, 6)].into()).unwrap();
     let none = (0..5).map(|_| client.poll(Duration::from_millis(50), 0, &mut |_, _| panic!("nothing was asked for")));

@@ -1,6 +1,7 @@
 //! The consumer of one simulated group member: the client's side of the group protocol.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use super::stage::{Scheduler, SchedulerState};
 use super::strike::{ASK, LOCAL, POLL_SHARE, Struck};
 use super::world::Defect;
 use crate::stream::client::{
-    AssignmentChange, ClusterConnection, ConsumedRecord, Fault, GroupMembership, Positions, RecordFetch, RecordVisitor,
-    Remedy, TopicAdministration, TopicIdentity,
+    AssignmentChange, ClusterConnection, ConsumedRecord, Fault, GroupMembership, Positions, ReadFailures, RecordFetch,
+    RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
 };
 
 /// Share of the faults that change a member's id without its knowledge.
@@ -273,6 +274,14 @@ impl RecordFetch for SimulatedConsumer {
 
     fn reached(&self) -> Positions {
         self.reached.clone()
+    }
+
+    fn failures(&self) -> ReadFailures {
+        ReadFailures::new()
+    }
+
+    fn skip(&mut self, _partition: i32) -> Result<Option<Range<i64>>, Fault> {
+        Ok(None)
     }
 }
 

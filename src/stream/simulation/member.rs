@@ -1,6 +1,7 @@
 //! The client of one simulated worker: transactions and history, together with its [`SimulatedConsumer`].
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use super::world::Defect;
 use crate::stop::Stop;
 use crate::stream::client::{
     AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
-    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, RecordFetch, RecordVisitor,
-    Remedy, TopicAdministration, TopicIdentity, TransactionalProducer,
+    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, ReadFailures, RecordFetch,
+    RecordVisitor, Remedy, TopicAdministration, TopicIdentity, TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
 
@@ -135,6 +136,14 @@ impl RecordFetch for SimulatedClient {
         self.consumer.ends()
     }
 
+    fn failures(&self) -> ReadFailures {
+        self.consumer.failures()
+    }
+
+    fn skip(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault> {
+        self.consumer.skip(partition)
+    }
+
     fn highs(&self) -> Positions {
         self.consumer.highs()
     }
@@ -251,6 +260,14 @@ impl HistoryReader for SimulatedClient {
             left.retain(|_, range| !range.is_empty());
         }
         Ok(Positions::from([(partition, next)]))
+    }
+
+    fn history_failures(&self) -> ReadFailures {
+        ReadFailures::new()
+    }
+
+    fn skip_history(&mut self, _partition: i32) -> Result<Option<Range<i64>>, Fault> {
+        Ok(None)
     }
 
     fn close_history(&mut self) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Sink;
-use crate::health::{ComponentState, ConditionCode, ConditionSeverity};
+use crate::health::{ConditionCode, ConditionSeverity};
 use crate::ledger::{LedgerError, LedgerPosition, OpenRejects};
 use crate::stream::client::{Fault, GroupConsumer, GroupOwners, Positions, Remedy};
 
@@ -30,14 +30,9 @@ impl<R: GroupConsumer> Sink<'_, R> {
         let held = self.ledger.positions(&all).and_then(|held| Ok((held, self.ledger.rejects()?)));
         let (held, rejects) = match held {
             Ok(held) => held,
-            Err(LedgerError::Moved) => return Err(moved()),
             // A sink without partitions stores nothing that the database could refuse.
-            Err(_) if partitions.is_empty() => return Ok(()),
-            Err(why) => {
-                self.part.set(ComponentState::Degraded(why.to_string()));
-                self.is_away = true;
-                return Ok(());
-            }
+            Err(why) if partitions.is_empty() && why != LedgerError::Moved => return Ok(()),
+            Err(why) => return self.note_failure(why),
         };
         self.report_elsewhere(&owners, &held);
         if partitions.is_empty() {
@@ -98,12 +93,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
                 self.positions.extend(moves.into_iter().map(|(partition, (_, end))| (partition, end)));
                 Ok(())
             }
-            Err(LedgerError::Moved) => Err(moved()),
-            Err(why) => {
-                self.part.set(ComponentState::Degraded(why.to_string()));
-                self.is_away = true;
-                Ok(())
-            }
+            Err(why) => self.note_failure(why),
         }
     }
 

@@ -116,9 +116,9 @@ impl Checkpoint {
     /// Returns the number of records with an outcome to replay up to this progress, and their first offset. `None` if
     /// it is unknown, or the counts were reset since.
     pub(crate) fn expected(&self, to: &Progress) -> Option<(i64, u64)> {
-        let at_commit = || Some((self.at, OutcomeCounts::parse(&self.counts)?.sum()));
+        let at_commit = || Some((self.at, OutcomeCounts::parse(&self.counts)?.found()));
         let (from, passed) = self.passed.map(|passed| (self.offset, passed)).or_else(at_commit)?;
-        Some((from, to.counts.sum().checked_sub(passed)?))
+        Some((from, to.counts.found().checked_sub(passed)?))
     }
 
     /// Returns the checkpoint of a later sweep.

@@ -228,6 +228,11 @@ impl PendingTransaction {
         }
     }
 
+    /// Counts records that cannot be read.
+    pub(crate) fn note_skipped(&mut self, count: u64) {
+        *self.records.entry("skipped").or_default() += count;
+    }
+
     /// Counts a record with a null value, or one that the settings ignore.
     fn ignore(&mut self, partition: i32, at: Option<Timestamp>, counts: &mut OutcomeCounts) {
         self.cover(partition, at).ignored += 1;

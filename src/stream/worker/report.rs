@@ -6,13 +6,13 @@ use super::Worker;
 use super::pending::PendingTransaction;
 use crate::health::{ComponentState, ConditionCode, ConditionSeverity, PartitionStatus};
 use crate::series::EvictionCause;
-use crate::stream::client::{GroupAdministration, RecordFetch};
+use crate::stream::client::{GroupAdministration, HistoryReader, RecordFetch};
 use crate::stream::progress::Progress;
 
 impl<C> Worker<'_, C> {
     /// Returns whether transactions were aborted repeatedly: then a topic refuses our records, and the fault is not
     /// temporary.
-    fn is_refused(&self) -> bool {
+    pub(super) fn is_refused(&self) -> bool {
         self.aborts > 2
     }
 
@@ -24,7 +24,7 @@ impl<C> Worker<'_, C> {
     }
 }
 
-impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
+impl<C: RecordFetch + GroupAdministration + HistoryReader> Worker<'_, C> {
     /// Updates the health report.
     pub(super) fn report(&mut self) {
         match self.session.client.trouble() {
@@ -61,6 +61,7 @@ impl<C: RecordFetch + GroupAdministration> Worker<'_, C> {
         let settings = self.session.settings;
         self.session.component.report_deleted(&settings.topics.raw_events, "judged");
         self.session.component.report_starts_at_end(&settings.topics.raw_events, &settings.detector.group);
+        self.session.component.report_damaged();
         self.report_same_times();
         self.count_evictions();
     }

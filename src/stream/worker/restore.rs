@@ -7,10 +7,14 @@ use std::time::Duration;
 use super::replay::PartitionReplay;
 use super::restored::{RestoredWindows, check_damage};
 use super::session::WorkerSession;
-use crate::config::resolved::Settings;
+use crate::config::resolved::{OnDamage, Settings};
 use crate::health::ComponentState;
 use crate::stream::client::{CommittedOffset, Fault, HistoryReader, OffsetRanges, Positions, Remedy, TopicIdentity};
 use crate::stream::progress::ProgressByPartition;
+use crate::stream::standstill::{STALLED, describe_failures};
+
+/// Longest time between two calls that counts as silence of the cluster. A process that was suspended heard nothing.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Restore of the assigned partitions. First the snapshots of all partitions are read, then the input. Each partition
 /// is judged as soon as its replay ends.
@@ -26,6 +30,9 @@ pub(super) struct PartitionRestore {
     /// Ranges of the current topic that are still to be read; `whole` is their initial size.
     left: OffsetRanges,
     whole: i64,
+    /// Time of the last call, and time since a partition last advanced. Only time in which the process ran counts.
+    looked: Duration,
+    silence: Duration,
 }
 
 impl PartitionRestore {
@@ -37,8 +44,9 @@ impl PartitionRestore {
         began: Duration,
         windows: BTreeMap<i32, RestoredWindows>,
     ) -> Self {
-        let (replays, left, whole) = (None, OffsetRanges::new(), 0);
-        PartitionRestore { standings, identity, firsts, began, windows, replays, left, whole }
+        let (replays, left, whole, silence) = (None, OffsetRanges::new(), 0, Duration::ZERO);
+        let looked = began;
+        PartitionRestore { standings, identity, firsts, began, windows, replays, left, whole, looked, silence }
     }
 
     /// Returns whether the partition is still being restored.
@@ -55,6 +63,7 @@ impl PartitionRestore {
     pub(crate) fn begin(&mut self, ranges: &OffsetRanges) {
         self.left = ranges.clone();
         self.whole = ranges.values().map(|range| range.end - range.start).sum();
+        self.silence = Duration::ZERO;
     }
 
     /// Returns whether the current topic is read completely.
@@ -81,7 +90,7 @@ impl PartitionRestore {
             }
         });
         check_damage(&session.settings.topics.state, windows)?;
-        let (moved, is_retried) = match read {
+        let (mut moved, is_retried) = match read {
             Err(fault) if fault.remedy == Remedy::Retry => {
                 if session.client.trouble().is_none() {
                     session.component.set(ComponentState::Degraded(fault.message));
@@ -90,7 +99,55 @@ impl PartitionRestore {
             }
             other => (other?, false),
         };
-        Ok(HistoryStep { done: self.advance(&moved), is_retried })
+        moved.append(&mut self.pass_damage(session)?);
+        let now = session.client.now();
+        let passed = now.saturating_sub(self.looked).min(LOOK);
+        self.looked = now;
+        let is_outage = is_retried || session.client.trouble().is_some();
+        self.silence = if is_outage || !moved.is_empty() { Duration::ZERO } else { self.silence + passed };
+        let obstacle = self.obstacle(session);
+        Ok(HistoryStep { done: self.advance(&moved), is_retried, obstacle })
+    }
+
+    /// Passes records that cannot be read. Records of the input have an outcome already; if they were judged, the replay
+    /// misses them, and reports it. Snapshots are passed only if the settings say so.
+    fn pass_damage<C: HistoryReader>(&self, session: &mut WorkerSession<'_, C>) -> Result<Positions, Fault> {
+        let settings = session.settings;
+        let mut passed = Positions::new();
+        if self.replays.is_none() && settings.detector.on_damage != OnDamage::Skip {
+            return Ok(passed);
+        }
+        let topic = if self.replays.is_none() { &settings.topics.state } else { &settings.topics.raw_events };
+        for partition in session.client.history_failures().into_keys() {
+            let range = match session.client.skip_history(partition) {
+                Err(fault) if fault.remedy == Remedy::Retry => continue,
+                other => other?,
+            };
+            if let Some(range) = range {
+                passed.insert(partition, range.end);
+                let new = session.component.note_damaged(topic, partition, range);
+                session.meter.lost_records.add("skipped", new);
+            }
+        }
+        Ok(passed)
+    }
+
+    /// Describes the partitions that cannot be read at an offset.
+    pub(crate) fn describe_failures<C: HistoryReader>(&self, session: &WorkerSession<'_, C>) -> Option<String> {
+        let topics = &session.settings.topics;
+        let topic = if self.replays.is_none() { &topics.state } else { &topics.raw_events };
+        let consequence = "The partition is not judged until its windows are restored";
+        describe_failures(topic, &session.client.history_failures(), consequence)
+    }
+
+    /// Returns why the restore does not advance: a partition cannot be read at an offset, or nothing arrives.
+    fn obstacle<C: HistoryReader>(&self, session: &WorkerSession<'_, C>) -> Option<String> {
+        self.describe_failures(session).or_else(|| {
+            (self.silence >= STALLED && !self.left.is_empty()).then(|| {
+                let minutes = self.silence.as_secs() / 60;
+                format!("{}; nothing has arrived for {minutes} min", self.describe())
+            })
+        })
     }
 
     /// Advances the ranges to these offsets; returns the completed partitions.
@@ -122,6 +179,8 @@ pub(super) struct HistoryStep {
     pub done: Vec<i32>,
     /// Whether the call failed and will be repeated.
     pub is_retried: bool,
+    /// Why the restore does not advance.
+    pub obstacle: Option<String>,
 }
 
 /// Returns the number of records that windows need and the input no longer has, and logs their offsets.

@@ -159,7 +159,13 @@ impl SnapshotWriter {
     fn begin_sweep(&self, place: &Place, table: &SeriesTable, progress: &Progress, now: Duration) -> Option<Sweep> {
         place.is_due(progress, table, self.interval, now).then(|| {
             let part = (table.dirty_bytes() as usize / 100).clamp(self.least, LARGEST_PART.max(self.least));
-            Sweep { from: progress.offset, time: table.clock().read(), passed: progress.counts.sum(), cursor: 0, part }
+            Sweep {
+                from: progress.offset,
+                time: table.clock().read(),
+                passed: progress.counts.found(),
+                cursor: 0,
+                part,
+            }
         })
     }
 

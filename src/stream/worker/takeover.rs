@@ -62,7 +62,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
     /// Reads more of the partitions that are being restored, and starts judging those that are complete.
     pub(super) fn restore(&mut self) -> Result<(), Fault> {
         let Some(mut restoring) = self.restoring.take() else { return Ok(()) };
-        let HistoryStep { done, is_retried } = restoring.read_on(&mut self.session)?;
+        let HistoryStep { done, is_retried, obstacle } = restoring.read_on(&mut self.session)?;
         match &mut restoring.replays {
             None => {
                 fail::point("reading windows");
@@ -78,7 +78,10 @@ impl<C: TransactionalClient> Worker<'_, C> {
         }
         // During an outage two states would alternate, with a line in the log for each.
         if !is_retried && self.session.client.trouble().is_none() {
-            self.session.component.progress(restoring.describe());
+            match obstacle {
+                Some(why) => self.session.component.set(ComponentState::Degraded(why)),
+                None => self.session.component.progress(restoring.describe()),
+            }
         }
         self.go_on(restoring)
     }

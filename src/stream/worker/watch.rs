@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::Worker;
 use super::splits::Splits;
 use crate::health::{ConditionCode, ConditionSeverity, PartitionStatus, listed};
-use crate::stream::client::{ForeignCommits, GroupAdministration, Positions};
+use crate::stream::client::{ForeignCommits, GroupAdministration, HistoryReader, Positions, RecordFetch};
 use crate::stream::open_transactions::{HOLD, OpenTransactions};
 use crate::stream::progress::ProgressByPartition;
+use crate::stream::standstill::{Stall, describe_failures};
 
 /// Time between two evaluations of the conditions.
 const EVALUATE: Duration = Duration::from_secs(1);
@@ -22,6 +23,7 @@ const SETTLE: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub(super) struct InputWatch {
     transactions: OpenTransactions,
+    stall: Stall,
     /// Newest commits of this worker, also of partitions that were revoked.
     known: Positions,
     /// Partitions that were taken over at an offset that another program or a person had committed.
@@ -50,6 +52,11 @@ impl InputWatch {
     /// Notes commits of this worker.
     pub(crate) fn note_commit(&mut self, committed: &ProgressByPartition) {
         self.known.extend(committed.iter().map(|(partition, progress)| (*partition, progress.offset)));
+    }
+
+    /// Notes that a poll returned as many records as it may.
+    pub(super) fn note_busy(&mut self) {
+        self.stall.note_busy();
     }
 
     /// Notes a partition that was taken over at an offset of another program. `since` is the newest offset of a
@@ -163,7 +170,7 @@ impl InputWatch {
     }
 }
 
-impl<C: GroupAdministration> Worker<'_, C> {
+impl<C: GroupAdministration + RecordFetch + HistoryReader> Worker<'_, C> {
     /// Raises and clears the conditions, once a second.
     pub(super) fn watch(&mut self, partitions: &BTreeMap<i32, PartitionStatus>) {
         let now = self.session.client.now();
@@ -178,10 +185,37 @@ impl<C: GroupAdministration> Worker<'_, C> {
             .open_transactions(&settings.topics.raw_events, now, partitions)
             .map(|text| (ConditionSeverity::Degraded, text));
         self.session.component.set_condition(ConditionCode::OpenTransaction, held);
+        self.watch_progress(now, partitions);
         let foreign = self.watch.foreign_commits(&settings.topics.raw_events, &settings.detector.group);
         self.session.component.set_condition(ConditionCode::ForeignCommit, foreign);
         let lag = partitions.values().filter_map(|status| Some((status.end? - status.committed).max(0))).sum::<i64>();
         self.input.evaluate(&self.session.component.name, lag);
+    }
+
+    /// Reports partitions that cannot be read at an offset, and partitions without progress although records wait.
+    fn watch_progress(&mut self, now: Duration, partitions: &BTreeMap<i32, PartitionStatus>) {
+        let is_explained = self.session.client.trouble().is_some() || self.is_refused();
+        let Worker { session, watch, restoring, .. } = self;
+        let (topic, restoring) = (&session.settings.topics.raw_events, restoring.as_ref());
+        let failures = session.client.failures();
+        let consequence = "The records before it are judged; the others wait until it can be read";
+        let unreadable = describe_failures(topic, &failures, consequence);
+        let unrestored = restoring.and_then(|restoring| restoring.describe_failures(session));
+        let unreadable = unreadable.into_iter().chain(unrestored).collect::<Vec<_>>();
+        session
+            .component
+            .set_degraded(ConditionCode::Unreadable, (!unreadable.is_empty()).then(|| unreadable.join(". ")));
+        if is_explained {
+            watch.stall.reset();
+        }
+        // A restore and an unreadable offset have reports of their own.
+        let is_reported = |partition: &i32| {
+            failures.contains_key(partition) || restoring.is_some_and(|restoring| restoring.has(*partition))
+        };
+        let judged = partitions.iter().filter(|(partition, _)| !is_reported(partition));
+        let ends = judged.filter_map(|(partition, status)| Some((*partition, (status.committed, status.end?))));
+        let standing = watch.stall.watch(now, session.settings.detector.commit_interval, ends);
+        session.component.set_degraded(ConditionCode::NoProgress, watch.stall.describe(topic, &standing, "judged"));
     }
 
     /// Reports devices that are in two partitions.

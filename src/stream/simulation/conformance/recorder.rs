@@ -4,13 +4,14 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::stop::Stop;
 use crate::stream::client::{
     AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
-    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, RecordFetch, RecordVisitor,
+    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, ReadFailures, RecordFetch, RecordVisitor,
     TopicAdministration, TopicIdentity, TransactionalClient, TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
@@ -89,10 +90,12 @@ recorded! {
             fn ends() -> Positions;
             fn highs() -> Positions;
             fn reached() -> Positions;
+            fn failures() -> ReadFailures;
         mut:
             fn poll(wait: Duration, most: usize, visit: &mut RecordVisitor<'_>) -> Result<usize, Fault>;
             fn resume(partitions: &[i32]) -> Result<(), Fault>;
             fn seek(to: &Positions) -> Result<(), Fault>;
+            fn skip(partition: i32) -> Result<Option<Range<i64>>, Fault>;
             fn bounds(partition: i32) -> Result<(i64, i64), Fault>;
     }
     TopicAdministration {
@@ -110,10 +113,12 @@ recorded! {
     }
     HistoryReader {
         ref:
+            fn history_failures() -> ReadFailures;
         mut:
             fn bounds_of(of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault>;
             fn open_history(of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault>;
             fn read_history(visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault>;
+            fn skip_history(partition: i32) -> Result<Option<Range<i64>>, Fault>;
             fn close_history();
     }
     TransactionalProducer {
