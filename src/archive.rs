@@ -2,8 +2,8 @@
 //! the database. It depends neither on SQL nor on HTTP.
 
 mod count;
-mod follow;
 mod dead_letter;
+mod follow;
 mod review;
 
 use std::fmt;

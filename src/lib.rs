@@ -7,12 +7,12 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 // Core: events, detection, and the records of anomalies.
-pub mod event;
-pub mod window;
-mod series;
-pub mod method;
 pub mod anomaly;
 pub mod detect;
+pub mod event;
+pub mod method;
+mod series;
+pub mod window;
 
 // Core: plain data and traits that edges need of one another.
 pub mod archive;
@@ -34,11 +34,11 @@ pub mod error;
 pub mod http;
 
 // Edges: where events come from, Kafka, PostgreSQL, the pages, the service manager.
-mod source;
-mod stream;
-pub mod store;
 pub mod page;
 mod service;
+mod source;
+pub mod store;
+mod stream;
 
 // Wiring.
 pub mod cli;

@@ -1,20 +1,20 @@
 //! PostgreSQL: the pool, the migrations of the schema, the writes of the sink and the heartbeat, and the queries of the
 //! pages. Everything here blocks; async callers use a thread of their own or `spawn_blocking`.
 
+mod archive;
 pub mod authorities;
 mod copy;
 mod deadline;
 mod failure;
 mod follower;
 pub mod heartbeat;
+pub mod ledger;
 pub mod maintain;
 pub mod migrate;
 mod pool;
 pub mod query;
-mod archive;
 pub mod row;
 mod session;
-pub mod ledger;
 mod tls;
 
 use std::time::Duration;

@@ -4,15 +4,15 @@
 //! the traits with librdkafka. [`sink`] copies topic `anomalies` into a ledger. [`publish`] sends the producer's
 //! events. [`topics`] creates topics. [`dead_letters`] reads and replays dead letters.
 
-pub(crate) mod kafka;
-pub(crate) mod dead_letters;
 pub(crate) mod client;
+pub(crate) mod dead_letters;
+pub(crate) mod kafka;
 mod open_transactions;
-mod standstill;
 pub(crate) mod progress;
 pub(crate) mod publish;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod sink;
+mod standstill;
 pub(crate) mod topics;
 pub(crate) mod worker;

@@ -12,12 +12,14 @@ mod stage;
 
 /// The arithmetic of windows, and the screen that skips it, compared with the oracle.
 mod arithmetic;
-/// Every cause that keeps records from being judged or stored is reported everywhere.
-mod blind;
 /// What the pages show by time of arrival, whatever times the events have.
 mod arrival;
+/// Every cause that keeps records from being judged or stored is reported everywhere.
+mod blind;
 /// The pages in a real browser.
 mod browser;
+/// Login to PostgreSQL with a client certificate.
+mod certificate;
 /// Detectors that are killed at each step, stopped longer than their sessions, or stopped under load.
 mod chaos;
 /// Problems that the check finds before a start: files, topics, state, the database, the records.
@@ -26,20 +28,18 @@ mod check;
 mod cluster;
 /// Settings, exit codes, notification, reload and signals.
 mod daemon;
-/// Pages and API over a real PostgreSQL.
-mod dashboard;
 /// Topics with a damaged batch: what each reader reports, and how far it comes.
 mod damage;
+/// Pages and API over a real PostgreSQL.
+mod dashboard;
+/// PostgreSQL behind a pooler, refusing, with another encoding, restored, or one of several hosts.
+mod database;
 /// The command `anomaly demo`, as `make demo` runs it.
 mod demo;
 /// Access control: TLS, passwords, roles of the database, clients that stall.
 mod door;
 /// The pages below a path, over plain HTTP, and in browsers without storage.
 mod edge;
-/// Login to PostgreSQL with a client certificate.
-mod certificate;
-/// PostgreSQL behind a pooler, refusing, with another encoding, restored, or one of several hosts.
-mod database;
 /// The pages on hosts without IPv4.
 mod families;
 /// Outages and restarts of Kafka and PostgreSQL.

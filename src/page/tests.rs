@@ -1,11 +1,11 @@
 //! Tests of whole pages over an archive in memory: routes, hostile names, outages.
 
+mod access;
 mod api;
-mod base;
 mod archive_watch;
+mod base;
 mod blind;
 mod silent;
-mod access;
 mod states;
 
 use std::sync::atomic::{AtomicU8, Ordering};

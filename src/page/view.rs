@@ -2,6 +2,7 @@
 //! Rust.
 
 pub(crate) mod api;
+pub(crate) mod banner;
 pub(crate) mod dead_letters;
 pub(crate) mod detection;
 pub(crate) mod device;
@@ -14,13 +15,12 @@ pub(crate) mod keys;
 pub(crate) mod links;
 pub(crate) mod list;
 pub(crate) mod login;
-pub(crate) mod review;
 pub(crate) mod notice;
 pub(crate) mod overview;
 pub(crate) mod overview_data;
 pub(crate) mod reports;
+pub(crate) mod review;
 pub(crate) mod row;
-pub(crate) mod banner;
 pub(crate) mod text;
 pub(crate) mod trend;
 pub(crate) mod verdict;

@@ -11,9 +11,9 @@ mod lines;
 mod reading;
 mod split_step;
 mod table;
-mod wide;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -4,28 +4,28 @@
 //! `client` builds configurations. [`context`] receives librdkafka's callbacks. [`fault`] decides what an error
 //! means.
 
+mod attempt;
 pub(crate) mod client;
 mod cluster_state;
-pub(crate) mod context;
-pub(crate) mod fault;
-mod failed;
-mod fetch;
-mod attempt;
-mod retry;
-mod identity;
-mod observer;
-mod owners;
-mod silence;
-mod origin;
-mod history;
 mod consumer;
-mod transactional;
+pub(crate) mod context;
+mod duplicate;
+mod failed;
+pub(crate) mod fault;
+mod fetch;
+mod history;
+mod identity;
+mod names;
+mod observer;
+mod origin;
+mod owners;
+mod retry;
+mod silence;
 pub(crate) mod stranded;
 pub(crate) mod tls;
-mod names;
-mod transaction;
 pub(crate) mod topic;
-mod duplicate;
+mod transaction;
+mod transactional;
 
 pub(crate) use attempt::unreadable_from;
 pub(crate) use consumer::KafkaGroupConsumer;
