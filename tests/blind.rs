@@ -422,6 +422,31 @@ fn the_sinks_of_two_databases_with_one_group_name_the_partitions_that_the_other_
 }
 
 #[test]
+fn two_groups_that_report_on_one_topic_into_one_schema_name_one_another() {
+    let blind = Blind::new("two_groups", &[]);
+    let case = &blind.case;
+    case.produce(usual(100, 0));
+    wait("all events to be judged", || case.committed() == 100);
+    let state = format!("{}.state2", case.name);
+    let (group, sink) = (format!("{}-other", case.name), format!("{}-sink2", case.name));
+    let settings = [
+        ("DETECTOR__GROUP", group.as_str()),
+        ("TOPICS__STATE", &state),
+        ("SINK__ENABLED", "false"),
+        ("SINK__GROUP", &sink),
+    ];
+    let mut topics = case.command(&["topics"]);
+    assert!(topics.env("ANOMALY__TOPICS__STATE", &state).status().unwrap().success());
+    let second = case.detector("b", &settings);
+    second.wait_ready();
+    let words = format!("detectors of other groups ({group}) report on {}", case.raw());
+    blind.see(&Said { code: "several_groups", words: &words, is_degraded: false });
+    drop(second);
+    // The group that ended has reported the first one.
+    blind.see_no_more("several_groups", &words);
+}
+
+#[test]
 fn values_that_only_learn_are_not_called_judged() {
     let blind = Blind::new("learning", &[]);
     let mut device = 0;

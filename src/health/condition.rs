@@ -97,6 +97,8 @@ codes! {
     RowsRefused = "rows_refused",
     /// Another program, or the sink of another database, is in the sink's group.
     ForeignSink = "foreign_sink",
+    /// Detectors of another group report on the same topic into the same tables.
+    SeveralGroups = "several_groups",
     /// The ledger in the database is behind the offsets that the sink had stored.
     LedgerMoved = "ledger_moved",
     /// Retention waits, because the clocks differ.

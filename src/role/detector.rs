@@ -12,7 +12,7 @@ use crate::config::resolved::Delivery;
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::foreign;
-use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity, InputHealth};
+use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity, InputHealth, listed};
 use crate::service::limit::LogRateLimit;
 use crate::store::heartbeat::{Heartbeat, HeartbeatError};
 use crate::store::ledger::PostgresLedger;
@@ -264,6 +264,7 @@ fn start_heartbeat(supervisor: &mut Supervisor, settings: &Settings, instance: &
     let (group, topic) = (&settings.detector.group, &settings.topics.raw_events);
     let policy = serde_json::Value::Object(settings.policy().values());
     let mut heartbeat = Heartbeat::new(&settings.postgres, group, topic, instance, (&hash, policy));
+    let topic = topic.clone();
     let (health, stop, drain) = (supervisor.health.clone(), supervisor.stop.clone(), settings.service.drain_timeout);
     // PostgreSQL may block it for any time, like the sink.
     let component = supervisor.health.unwatched_component("heartbeat");
@@ -293,6 +294,9 @@ fn start_heartbeat(supervisor: &mut Supervisor, settings: &Settings, instance: &
                 return Ok(());
             }
             if !matches!(written, Err(HeartbeatError::NoConnection(_))) {
+                if let Ok(groups) = heartbeat.other_groups() {
+                    report_other_groups(&component, &groups, &topic);
+                }
                 upkeep.run();
             }
             component.set(heartbeat_state(&written));
@@ -302,6 +306,20 @@ fn start_heartbeat(supervisor: &mut Supervisor, settings: &Settings, instance: &
 
 fn heartbeat_state(written: &Result<(), HeartbeatError>) -> ComponentState {
     written.as_ref().map_or_else(|e| ComponentState::Degraded(e.to_string()), |()| ComponentState::Running)
+}
+
+/// Reports detectors of other groups that write about the same topic into the same tables. Their counts are added.
+fn report_other_groups(component: &Component, groups: &[String], topic: &str) {
+    let message = (!groups.is_empty()).then(|| {
+        let names = groups.iter().map(|name| foreign::name(name).to_string()).collect::<Vec<_>>();
+        let message = format!(
+            "detectors of other groups ({}) report on {topic} into the same tables: counts are added, and each event counts \
+             once for each group. Set another postgres.schema or detector.group",
+            listed(&names)
+        );
+        (ConditionSeverity::Notice, message)
+    });
+    component.set_condition(ConditionCode::SeveralGroups, message);
 }
 
 /// Tests exactly-once delivery for `anomaly check`, with a transactional id of its own: whether transactions work.

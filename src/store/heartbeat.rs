@@ -187,6 +187,18 @@ impl Heartbeat {
         if failed.is_empty() { Ok(()) } else { Err(HeartbeatError::Tables(failed)) }
     }
 
+    /// Returns the other groups whose detectors now report on the same topic into these tables.
+    ///
+    /// # Errors
+    /// Returns the reason as a sentence.
+    pub fn other_groups(&mut self) -> Result<Vec<String>, String> {
+        let Some(client) = &mut self.client else { return Ok(Vec::new()) };
+        let sql = "select distinct detector_group from detector_status
+            where topic = $1 and detector_group <> $2 and updated_at > now() - interval '15 seconds' order by 1";
+        let rows = client.query(sql, &[&self.topic, &self.group]).map_err(|e| DatabaseError::from(e).sentence())?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// Writes the tables of one component in one transaction. If that fails, it writes each table in a transaction of
     /// its own. `results` has the tables that were written, each with the failure of a component if there was one.
     ///
