@@ -52,7 +52,8 @@ pub const EXAMPLES: &str = "Examples:
   anomaly --role detector                        run the detector
 
 Settings: /etc/anomaly/*.toml, or ANOMALY__SECTION__KEY in the environment.
-Exit codes: 0 success, 64 usage, 65 data, 66 no input, 69 service unavailable, 70 internal, 74 output, 78 settings.";
+Exit codes: 0 success, 64 usage, 65 data, 66 no input, 69 service unavailable, 70 internal, 74 output,
+75 stopped by a signal, 78 settings.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -70,7 +71,7 @@ enum Command {
         #[arg(long)]
         forget: bool,
     },
-    /// List, show and replay rejected records
+    /// List, show and replay rejected records, and skip records that cannot be read
     #[command(subcommand)]
     Dlq(Dlq),
     /// Add, change or remove a dashboard user
@@ -139,11 +140,12 @@ pub enum Dlq {
     },
     /// Skip the batch at which a partition cannot be read
     ///
-    /// The condition `unreadable` names the topic, the partition and the offset. Everything before the batch must be judged
-    /// or stored, and its records must be unreadable now. They become no dead letters, because nothing of them is known.
+    /// The condition `unreadable` has the topic, the partition and the offset. Everything before the batch must be
+    /// judged or stored, and the batch must still be unreadable. Its records do not become dead letters, because their
+    /// content is not known.
     ///
-    /// For the input, the detectors of the group must be stopped; the records are counted as `skipped`. For topic
-    /// `anomalies`, the detector can run.
+    /// For the input, stop the detectors of the group first; the records count as `skipped`. For topic `anomalies`, the
+    /// detector can run.
     Skip {
         /// The input topic or the topic of anomalies, as the settings name it
         topic: String,

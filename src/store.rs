@@ -64,8 +64,8 @@ pub fn connect_adjustable(settings: &PostgresSettings) -> Result<(postgres::Clie
     Ok((client, limit))
 }
 
-/// Opens a connection on which nothing is set, to the first host that accepts one. All connections are made here. Each
-/// step and each answer has a deadline, except over the socket of this machine.
+/// Opens a connection on which nothing is set, to the first host that accepts one. Every connection is opened here.
+/// Each step and each answer has a deadline, except over a Unix socket.
 fn dial(settings: &PostgresSettings) -> Result<(postgres::Client, AnswerLimit), DatabaseError> {
     let tls = tls::connector(settings).map_err(|e| DatabaseError::unusable(e.message, ""))?;
     let limit = AnswerLimit::new(settings);
@@ -93,7 +93,7 @@ fn dial_host(
 ) -> Result<postgres::Client, DatabaseError> {
     let mut config = connection(settings, host);
     let connected = match host.starts_with('/') {
-        // The crate `postgres` does not let a connector wrap a socket of this machine. There is no TLS over it either.
+        // The crate `postgres` does not let a connector wrap a Unix socket, and there is no TLS over it.
         true => config.ssl_mode(connector.encryption.mode()).connect(connector.tls),
         false => {
             config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);

@@ -351,7 +351,7 @@ fn another_program_in_the_group_is_named_and_the_records_that_it_skipped_are_cou
     assert!(blind.detector.metric("anomaly_foreign_commits_total ") >= 1.0);
 }
 
-/// The partition that a member has is not stored, and nothing else would say it.
+/// The anomalies of the other member's partition are not stored, and no other condition reports this.
 #[test]
 fn another_program_in_the_group_of_the_sink_is_named_as_long_as_it_is_there() {
     let blind = Blind::new("foreign_sink", &[]);

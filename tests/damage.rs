@@ -1,4 +1,4 @@
-//! Topics with a damaged batch: each reader reports its place, processes everything before it, and continues once the
+//! Topics with a damaged batch. Each reader reports the offset, processes everything before it, and continues once the
 //! batch can be read.
 
 use std::fs::{File, OpenOptions};
@@ -74,7 +74,7 @@ fn wait_committed(case: &Case, records: i64) {
 }
 
 #[test]
-fn a_damaged_batch_of_the_input_is_reported_and_everything_before_it_and_beside_it_is_judged() {
+fn a_damaged_batch_of_the_input_is_reported_and_records_before_it_and_in_other_partitions_are_judged() {
     let mut case = Case::bare("damaged_input", crate::common::Parts::shared());
     case.set("TOPICS__PARTITIONS", 2);
     case.set("SINK__ENABLED", false);

@@ -1,5 +1,5 @@
-//! A PostgreSQL, or a pooler, that accepts and falls silent: whatever waits for it fails within its limit, and works again
-//! when it is back.
+//! A PostgreSQL, or a pooler, that accepts connections and stops answering: every user of it fails within its limit,
+//! and works again when the server answers.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -160,8 +160,8 @@ fn call(name: &str, mut user: User) -> (User, Result<(), String>) {
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{name} waits without a deadline"))
 }
 
-/// Calls the user until it succeeds. On a busy machine the short limits of the test may end a call of a server that is
-/// well.
+/// Calls the user until it succeeds. On a busy machine the short limits of the test may end a call although the server
+/// works.
 fn insist(name: &str, mut user: User) -> User {
     let start = Instant::now();
     loop {
@@ -201,7 +201,7 @@ fn freeze(name: &str, case: &Case, new: NewUser, most: usize) {
 }
 
 #[test]
-fn whatever_uses_a_database_that_falls_silent_at_any_step_returns_in_time_and_works_when_it_is_back() {
+fn each_user_of_a_database_that_stops_answering_at_any_step_returns_in_time_and_works_when_it_is_back() {
     let case = Case::new("frozen");
     let users: [(&str, NewUser, usize); 6] = [
         ("sink", sink, usize::MAX),

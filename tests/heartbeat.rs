@@ -1,4 +1,5 @@
-//! The heartbeat of the detector while a table refuses it: the other tables are written, and no count is lost.
+//! The heartbeat of the detector while the database refuses one of its tables: the others are written, and no count is
+//! lost.
 
 use anomaly::config::{self, Settings};
 use anomaly::event::Timestamp;

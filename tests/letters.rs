@@ -249,7 +249,7 @@ fn letters_of_other_topics_are_passed_over_and_named_and_the_others_are_sent() {
     assert_eq!(case.read(&case.dlq()).iter().filter(|got| got.value.is_none()).count(), 2, "receipts");
 }
 
-/// A letter that its topic refuses for ever must not stop the replay of the others.
+/// A dead letter that the topic always refuses must not stop the replay of the others.
 #[test]
 fn letters_that_the_topic_refuses_are_passed_over_and_named_and_the_others_are_sent() {
     let case = Case::new("letters_refused");

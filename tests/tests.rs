@@ -28,7 +28,7 @@ mod check;
 mod cluster;
 /// Settings, exit codes, notification, reload and signals.
 mod daemon;
-/// Topics with a damaged batch: what each reader reports, and how far it comes.
+/// Topics with a damaged batch: what each reader reports, and which records it processes.
 mod damage;
 /// Pages and API over a real PostgreSQL.
 mod dashboard;
@@ -44,9 +44,9 @@ mod edge;
 mod families;
 /// Outages and restarts of Kafka and PostgreSQL.
 mod faults;
-/// A PostgreSQL, or a pooler, that accepts and falls silent.
+/// A PostgreSQL, or a pooler, that accepts connections and stops answering.
 mod frozen;
-/// The heartbeat while one table refuses it.
+/// The heartbeat while the database refuses one of its tables.
 mod heartbeat;
 /// The rooms and files that each file may import.
 mod layout;

@@ -25,9 +25,11 @@ const NAMED: usize = 10;
 /// Runs the subcommand.
 ///
 /// # Errors
-/// 69 if Kafka is unavailable or refuses, 66 if there is no such dead letter, 65 if a dead letter was not sent again because
-/// it is not of the input topic, or because a topic refuses it, or if records to skip can be read. 75 if a signal ended a
-/// replay.
+/// 69 if a service is unavailable or refuses, 66 if there is no such dead letter. 75 if a signal ended a replay. 65 in
+/// these cases:
+/// - A dead letter was not sent again, because it is not of the input topic, or because the topic refuses it.
+/// - The dead letters cannot be read at an offset.
+/// - The records to skip can be read, or are not the next ones.
 pub fn run(settings: &Settings, command: &Dlq) -> Result<()> {
     match command {
         Dlq::List { pick, limit } => list(settings, pick, *limit),
@@ -228,7 +230,7 @@ impl ReplayCounts {
         Ok(())
     }
 
-    /// Fails if letters were passed over because of their origin, or because a topic refuses them.
+    /// Fails if dead letters were not sent because of their origin, or because a topic refuses them.
     fn verify(&self, topic: &str, refused: &RefusedLetters) -> Result<()> {
         let named = |count: u64, places: &[String]| match count - places.len() as u64 {
             0 => places.join(", "),
@@ -294,7 +296,7 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
         Some(sender) => {
             let ended = read.and_then(|()| sender.flush());
             output::progress("");
-            // What was sent is printed also when the replay ended early.
+            // The number is printed also when the replay ended early.
             output::line(format_args!("{} dead letters were sent again", sender.sent))?;
             refused = std::mem::take(&mut sender.refused);
             ended
@@ -305,7 +307,7 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
         }
     };
     counts.print(input)?;
-    // Both reasons are printed; the one that ended the replay decides on the exit code.
+    // Both reasons are printed. The one that ended the replay determines the exit code.
     match (ended, counts.verify(input, &refused)) {
         (Err(ended), Err(Error { message, .. })) => {
             Err(Error::new(ended.kind, format_args!("{}. {message}", ended.message)))

@@ -150,6 +150,7 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
                 "74",
                 "The output cannot be written, as on a full disk. It is not an error if the reader closes the output.",
             ),
+            ("75", "A signal ended dlq replay before all dead letters were sent. The next replay sends the others."),
             (
                 "78",
                 "Wrong settings, each with its file, line and column; a role that is not configured; or a second detector with \

@@ -1,5 +1,5 @@
-//! Finds settings that are given twice: under two names, or as a value and as a file. One of the two would be ignored
-//! without notice.
+//! Finds settings that are given twice: under two names, or as a value and as a file. Otherwise one of the two would be
+//! ignored without notice.
 
 use super::report::{SettingOrigin, SettingsReport};
 use super::schema;
@@ -54,7 +54,7 @@ pub(crate) fn sources(entries: &SettingValues, report: &mut SettingsReport) {
 }
 
 /// Reports each secret that is set both as a value and as the name of a file, if neither place has precedence. All
-/// files of settings count as one place: which of the two was meant is unknown.
+/// files of settings count as one place here, because it is unknown which of the two is meant.
 pub(crate) fn secrets(entries: &SettingValues, report: &mut SettingsReport) {
     let is_file = |origin: &SettingOrigin| matches!(origin, SettingOrigin::File { .. });
     for file in schema::keys().map(|key| key.path) {

@@ -47,7 +47,7 @@ pub(crate) fn problems(dashboard: &DashboardSettings) -> Vec<(&'static str, Stri
     }
     let secret = dashboard.proxy_secret.reveal();
     if !secret.is_empty() && (secret.len() < SHORTEST_SECRET || !secret.bytes().all(|b| b.is_ascii_graphic())) {
-        let title = "`dashboard.proxy_secret` is too short, or has a character that no header can carry".to_owned();
+        let title = "`dashboard.proxy_secret` is too short, or has a character that a header cannot contain".to_owned();
         problem("dashboard.proxy_secret", title, "expected at least 16 visible ASCII characters");
     }
     let is_open = matches!(dashboard.listen, ListenAddress::At(address) if !address.ip().is_loopback());

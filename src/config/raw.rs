@@ -284,8 +284,8 @@ fn environment(
     }
 }
 
-/// Returns the setting that a variable of this program sets, and for a variable `…_FILE`, which names a file that
-/// contains a secret, the setting of that secret. `password_file` is a setting of its own.
+/// Returns the setting that a variable of this program sets. A variable `…_FILE` names a file that contains a secret;
+/// for it, the second part is the setting of that secret. `password_file` is a setting of its own.
 fn variable(name: &str) -> Option<(String, Option<String>)> {
     let mut path = name.strip_prefix(PREFIX)?.to_lowercase().replace("__", ".");
     if let Some(property) = path.strip_prefix("kafka.properties.") {

@@ -1,10 +1,11 @@
-//! Finds what rejected records have in common, so that each reason is counted once.
+//! Reduces rejections to their common reasons, so that each reason is reported once with its count.
 
 use std::fmt;
 
 use super::{RejectClass, Rejection};
 
-/// Reason of a rejection, without the details of one record. Rejections that differ only in these are equal.
+/// Reason of a rejection, without the details of one record. Rejections that differ only in such details have equal
+/// reasons.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RejectReason {
     class: RejectClass,

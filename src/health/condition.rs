@@ -95,9 +95,9 @@ codes! {
     SinkDisabled = "sink_disabled",
     /// The database refuses rows; `sink_rejects` keeps them.
     RowsRefused = "rows_refused",
-    /// Another program, or the sink of another database, is in the sink's group.
+    /// Another program is in the sink's group, or another member's partitions are not stored in this database.
     ForeignSink = "foreign_sink",
-    /// Detectors of another group report on the same topic into the same tables.
+    /// Detectors of another group write about the same topic into the same tables.
     SeveralGroups = "several_groups",
     /// The ledger in the database is behind the offsets that the sink had stored.
     LedgerMoved = "ledger_moved",

@@ -57,7 +57,7 @@ impl DeletedRecords {
         Some(format!("{text}. This is reported for an hour"))
     }
 
-    /// Lists the records of the last hour, with what happened to them.
+    /// Lists the records of the last hour. `what` says what happened to them.
     fn places(&self, now: Monotonic, topic: &str, what: &str) -> Option<String> {
         let recent = self.0.iter().filter(|(_, range)| now.saturating_duration_since(range.at) < KEPT);
         let place = |(partition, DeletedRange { offsets, count, .. }): (&i32, &DeletedRange)| {

@@ -128,7 +128,7 @@ async fn respond(
             })
         }
     };
-    // What follows a body is not checked, so it is no request.
+    // The bytes after a body are not checked, so hyper must not read them as a request.
     if has_body && response.header("connection").is_none() {
         response.headers.push(("connection", "close".to_owned()));
     }

@@ -1,5 +1,5 @@
 //! Passes the heads of requests to hyper one by one, and refuses line feeds without a carriage return in them. Hyper
-//! accepts such lines, but a proxy may not: what the proxy takes for one request, hyper would take for two.
+//! accepts such lines, but a proxy may not. The proxy could then see one request where hyper sees two.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct CheckedHeads<'a, S> {
     stream: &'a mut S,
     line: HeadLine,
-    /// Bytes behind the last head that was passed on. They are checked when hyper reads again: only then is it known
+    /// Bytes after the last head that was passed on. They are checked when hyper reads again. Only then is it known
     /// whether they are a body.
     held: Vec<u8>,
     has_body: &'a AtomicBool,
@@ -72,7 +72,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for CheckedHeads<'_, S> {
         if !this.has_body.load(Ordering::Relaxed) {
             let new = &mut buffer.filled_mut()[start..];
             let count = this.line.check(new);
-            // They come before those that are still held.
+            // The bytes after the head come before those that are still held.
             this.held.splice(..0, new[count..].iter().copied());
             buffer.set_filled(start + count);
         }

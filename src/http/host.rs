@@ -1,4 +1,4 @@
-//! Parses the header `Host` strictly. A lenient parser may take another program's host for this machine's:
+//! Parses the header `Host` strictly. A lenient parser may take a foreign host for this machine, because
 //! `localhost:80@evil.example` and `[::1]evil.example` begin like names of this machine.
 
 use std::net::{IpAddr, Ipv6Addr};

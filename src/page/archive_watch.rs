@@ -17,12 +17,12 @@ const SOON: Duration = Duration::from_secs(5);
 /// Number of consecutive slow rounds after which the archive counts as too slow.
 const SLOW_ROUNDS: u32 = 3;
 
-/// What the archive does not do, each with its remedy.
+/// Problems of the archive, each with its remedy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ArchiveTroubles {
     /// Why the pages get no new answers.
     pub pages: Option<String>,
-    /// Why reviews cannot be added, as far as the pages get answers.
+    /// Why reviews cannot be added. `None` also while the pages get no answers.
     pub reviews: Option<String>,
 }
 

@@ -51,7 +51,7 @@ pub enum Access {
         /// Names of the hosts under which the proxy serves the pages, apart from those of this machine; `*` is every
         /// name.
         hosts: Vec<String>,
-        /// Secret that the proxy sends, so that other programs of this machine cannot act as the proxy; empty for none.
+        /// Secret that the proxy sends, so that other programs on its address cannot act as the proxy; empty for none.
         secret: Secret,
     },
 }
@@ -137,7 +137,7 @@ impl Auth {
                 if !is_secret(request.single(PROXY_SECRET), secret.reveal()) {
                     return Admission::Refuse(403, NO_SECRET);
                 }
-                // A proxy that adds the header may pass on another one, which its client sent.
+                // If the header is given twice, the proxy has passed on one from its client.
                 let name = request.single(header).map(str::trim).filter(|name| !name.is_empty() && name.len() <= 256);
                 match name {
                     Some(name) if self.proxies.sent(request) => {
@@ -165,9 +165,9 @@ impl Auth {
         }
     }
 
-    /// Returns whether the proxy serves the pages under the names of a request. Otherwise the owner of another site could
-    /// let a name point to this machine, and scripts of that site could send the header with a user's name. They cannot
-    /// choose the header `Host`.
+    /// Returns whether the proxy serves the pages under the host names of a request. Without this check, the owner of
+    /// another site could let its name point to this machine. Scripts of that site could then send the header with a
+    /// user's name, but they cannot choose the header `Host`.
     fn is_host_of_proxy(&self, request: &Request, hosts: &[String]) -> bool {
         let is_known = |host: &HostName| {
             host.is_own() || hosts.iter().any(|known| known == "*" || known.eq_ignore_ascii_case(&host.name))
@@ -273,7 +273,8 @@ fn bare<'a>(scheme: &str, host: &'a str) -> &'a str {
     host.strip_suffix(port).unwrap_or(host)
 }
 
-/// Returns whether a request has the secret. The time that this takes does not depend on how much of it is right.
+/// Returns whether a request contains the proxy's secret, or none is set. The duration does not depend on how many
+/// characters are right.
 fn is_secret(sent: Option<&str>, secret: &str) -> bool {
     let hash = |text: &str| <[u8; 32]>::from(Sha256::digest(text));
     secret.is_empty() || sent.is_some_and(|sent| openssl::memcmp::eq(&hash(sent), &hash(secret)))

@@ -308,13 +308,14 @@ fn heartbeat_state(written: &Result<(), HeartbeatError>) -> ComponentState {
     written.as_ref().map_or_else(|e| ComponentState::Degraded(e.to_string()), |()| ComponentState::Running)
 }
 
-/// Reports detectors of other groups that write about the same topic into the same tables. Their counts are added.
+/// Reports detectors of other groups that write about the same topic into the same tables. The tables then add up the
+/// counts of all groups.
 fn report_other_groups(component: &Component, groups: &[String], topic: &str) {
     let message = (!groups.is_empty()).then(|| {
         let names = groups.iter().map(|name| foreign::name(name).to_string()).collect::<Vec<_>>();
         let message = format!(
-            "detectors of other groups ({}) report on {topic} into the same tables: counts are added, and each event counts \
-             once for each group. Set another postgres.schema or detector.group",
+            "detectors of other groups ({}) report on {topic} into the same tables, so that each event counts once for \
+             each group. Give all detectors one detector.group, or each group its own postgres.schema",
             listed(&names)
         );
         (ConditionSeverity::Notice, message)

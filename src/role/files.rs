@@ -1,5 +1,5 @@
-//! Opens and verifies the files that settings name, and finds settings that weaken access control: before a role starts, and
-//! in `anomaly check`, which therefore finds every problem of a start.
+//! Opens and verifies the files that settings name, and finds settings that weaken access control. Both happen before a
+//! role starts, and in `anomaly check`, which therefore finds every problem of a start.
 
 use std::path::Path;
 

@@ -62,7 +62,7 @@ fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Re
     for _ in 0..pool.max_size() {
         let mut connection = pool.get(PATIENCE).map_err(DatabaseError::for_archive)?;
         match question(&mut connection) {
-            // A server that does not answer would let the reader wait once for each connection.
+            // If the server does not answer, the reader would wait once for each connection.
             Err(error) if connection.is_closed() && !is_overdue(&error) => {}
             answer => return answer.map_err(failure),
         }
@@ -99,7 +99,7 @@ mod tests {
         let mut settings = crate::config::load(&crate::config::SettingFiles::default()).unwrap().settings.postgres;
         (settings.host, settings.port) = ("127.0.0.1".into(), listener.local_addr().unwrap().port());
         settings.sslmode = "disable".into();
-        // A server that knows nobody's password.
+        // A server that refuses every password.
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let _ = stream.read(&mut [0; 512]);

@@ -1,9 +1,9 @@
-//! A deadline for every answer of PostgreSQL, or of a pooler in between. One that accepts a connection and never answers
-//! would otherwise stop its reader for ever, also after it is back.
+//! A deadline for every answer of PostgreSQL, or of a pooler in between. Without it, a server that accepts a connection
+//! and never answers would block its reader for ever, also after the server works again.
 //!
-//! The crate `postgres` has no such deadline, and hides its sockets. It lets a TLS connector wrap the socket, though.
-//! [`DeadlineConnector`] is one: it negotiates TLS as libpq does, and returns a stream that knows from the messages whether an
-//! answer is due. A stream that waits too long fails, as if the connection were broken.
+//! The crate `postgres` has no such deadline, and hides its sockets. But it lets a TLS connector wrap the socket.
+//! [`DeadlineConnector`] is such a connector. It negotiates TLS as libpq does, and returns a stream that derives from
+//! the messages whether an answer is due. A stream that waits too long fails, as if the connection were broken.
 
 use std::error::Error;
 use std::io;
@@ -22,8 +22,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::resolved::PostgresSettings;
 
-/// Time between the deadline and the last look for an answer. The answer may have arrived while this process was
-/// stopped, or did not look.
+/// Time between the deadline and the last check for an answer. The answer may have arrived while this process was
+/// stopped or did not read.
 const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// Message `SSLRequest` of the protocol: length and code. From PostgreSQL's manual, at Message Formats.
@@ -85,7 +85,7 @@ pub(super) struct MakeDeadlineConnector {
     pub limit: AnswerLimit,
 }
 
-/// Negotiates TLS over a new socket, and puts it under the deadline.
+/// Negotiates TLS over a new socket, and applies the deadline to it.
 pub(super) struct DeadlineConnector {
     tls: TlsConnector,
     encryption: Encryption,
@@ -133,7 +133,7 @@ async fn negotiate(
         return Ok(Negotiated::Plain(socket));
     }
     socket.write_all(&SSL_REQUEST).await?;
-    // Exactly one byte is read: more could be text that somebody else has put before the handshake.
+    // Exactly one byte is read. More bytes could be text that an attacker has sent before the handshake.
     match socket.read_u8().await? {
         b'S' => Ok(Negotiated::Encrypted(Box::new(tls.connect(socket).await?))),
         _ if encryption == Encryption::Always => Err("server does not support TLS".into()),
@@ -259,7 +259,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for DeadlineStream<S> {
     }
 }
 
-/// Decides whether the server owes an answer, and for how long it may.
+/// Determines whether the server owes an answer, and until when it must give it.
 struct Wait {
     handshake: Duration,
     limit: AnswerLimit,
@@ -268,7 +268,7 @@ struct Wait {
     /// Number of requests that the server has not finished.
     unfinished: u32,
     is_logged_in: bool,
-    /// Whether the server owes an answer, or does not take what is written.
+    /// Whether the server owes an answer, or does not accept what is written.
     is_waiting: bool,
     deadline: Instant,
     timer: Pin<Box<Sleep>>,
@@ -307,7 +307,7 @@ impl Wait {
         }
     }
 
-    /// Notes that the server has taken what was written. That is no answer.
+    /// Notes that the server has accepted what was written. This does not count as an answer.
     fn flushed(&mut self) {
         self.is_waiting = self.unfinished > 0;
     }
@@ -329,7 +329,7 @@ impl Wait {
         self.progress();
     }
 
-    /// Returns the error if an answer is due for too long.
+    /// Returns the error if an answer has been due for too long.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while self.is_waiting && self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -347,7 +347,7 @@ impl Wait {
         Poll::Pending
     }
 
-    /// Returns the error if the server takes nothing for too long.
+    /// Returns the error if the server has accepted no bytes for too long.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.is_waiting {
             self.progress();
@@ -399,7 +399,7 @@ mod tests {
     use crate::store::{DatabaseError, connect};
     use crate::unavailable::Unavailable;
 
-    /// Answer of a server that lets everybody in: `AuthenticationOk`, `ReadyForQuery`.
+    /// Answer of a server that accepts every login: `AuthenticationOk`, `ReadyForQuery`.
     const WELCOME: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
 
     /// Reads a message without a type, and writes the answer.
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_falls_silent_at_any_step_is_unavailable_after_the_limit() {
+    fn a_server_that_stops_answering_at_any_step_is_unavailable_after_the_limit() {
         const STEPS: [(&str, &[&[u8]], &str); 7] = [
             ("disable", &[], "0.4 s"),
             ("prefer", &[], "0.4 s"),

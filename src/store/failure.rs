@@ -37,20 +37,21 @@ pub struct Refusal {
     pub table: Option<String>,
 }
 
-/// SQLSTATE of a row that violates a constraint, or that no partition of its table takes. The latter has no constraint.
+/// SQLSTATE of a row that violates a constraint, or that no partition of its table accepts. In the second case the
+/// server names no constraint.
 const CHECK_VIOLATION: &str = "23514";
 
 /// The partitioned table, which the server names if it has no partition for a row.
 const PARTITIONED: &str = "anomalies";
 
 impl Refusal {
-    /// Returns whether no partition takes a row.
+    /// Returns whether no partition of the table accepts a row.
     pub(super) fn is_without_partition(&self) -> bool {
         self.state == CHECK_VIOLATION && self.constraint.is_none()
     }
 
-    /// Returns whether a partition was created for a row while the row waited for the default partition. A retry
-    /// succeeds. The server then names the default partition, and otherwise the table itself.
+    /// Returns whether a partition was created for a row while the row waited for the default partition. A retry then
+    /// succeeds. In this case the server names the default partition, otherwise the table itself.
     pub(super) fn is_late_partition(&self) -> bool {
         self.is_without_partition() && self.table.as_deref().is_some_and(|table| table != PARTITIONED)
     }
@@ -226,8 +227,8 @@ fn connection_error(error: &postgres::Error) -> Option<&std::io::Error> {
     None
 }
 
-/// Returns whether the connection was given up because no answer came in time. A connection that the operating system
-/// gave up while it was idle is another case.
+/// Returns whether this program closed the connection because no answer came in time. `false` for a connection that the
+/// operating system closed while it was idle.
 pub(super) fn is_overdue(error: &postgres::Error) -> bool {
     connection_error(error).and_then(std::io::Error::get_ref).is_some_and(|inner| inner.is::<Overdue>())
 }

@@ -94,9 +94,9 @@ impl ComponentCounts {
 /// What a heartbeat could not write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeartbeatError {
-    /// Nothing was written since this failure, because there is no connection.
+    /// Nothing was written after this failure, because there is no connection.
     NoConnection(String),
-    /// Some tables were not written, each with the reason. The others were.
+    /// These tables were not written, each with the reason. The others were written.
     Tables(BTreeMap<&'static str, String>),
 }
 
@@ -124,7 +124,7 @@ pub struct Heartbeat {
     client: Option<Client>,
     /// Whether the settings are in the table.
     has_settings: bool,
-    /// Tables whose last write failed, with the reason. They are written apart from the others.
+    /// Tables whose last write failed, with the reason. Each is written in a transaction of its own.
     apart: BTreeMap<Table, String>,
 }
 
@@ -150,8 +150,8 @@ impl Heartbeat {
         }
     }
 
-    /// Writes the reports of these components. If a table cannot be written, the others are, and its counts are added
-    /// again to the components.
+    /// Writes the reports of these components. If a table cannot be written, its counts are added again to the
+    /// components, and the other tables are written.
     ///
     /// # Errors
     /// Returns what was not written.
@@ -187,7 +187,7 @@ impl Heartbeat {
         if failed.is_empty() { Ok(()) } else { Err(HeartbeatError::Tables(failed)) }
     }
 
-    /// Returns the other groups whose detectors now report on the same topic into these tables.
+    /// Returns the other groups whose detectors now write about the same topic into these tables.
     ///
     /// # Errors
     /// Returns the reason as a sentence.
@@ -200,7 +200,7 @@ impl Heartbeat {
     }
 
     /// Writes the tables of one component in one transaction. If that fails, it writes each table in a transaction of
-    /// its own. `results` has the tables that were written, each with the failure of a component if there was one.
+    /// its own. `results` gets an entry for each of these tables, with the failure if there was one.
     ///
     /// # Errors
     /// Fails if the connection is lost.

@@ -15,7 +15,7 @@ use crate::event::Timestamp;
 use crate::fail;
 use crate::ledger::{Ledger, LedgerError, LedgerPosition, OpenRejects, SinkRecord, WrittenBatch};
 
-/// Maximum number of times that a batch is written, while partitions of the table are being created for its rows.
+/// Maximum number of attempts to write a batch while partitions of the table are created for its rows.
 const MOST_ATTEMPTS: u32 = 5;
 
 /// Ledger over one connection, which is opened when needed and replaced after a failure.
@@ -220,7 +220,7 @@ fn insert(
 }
 
 /// Returns whether the table refuses a row for its content: 22 data exception, 23 integrity, 54 too large for an index
-/// or a row. A missing partition is of class 23 too.
+/// or a row. A missing partition is also of class 23.
 fn is_for_its_content(refusal: &Refusal) -> bool {
     let is_of_a_row = ["22", "23", "54"].iter().any(|class| refusal.state.starts_with(class));
     is_of_a_row && !refusal.is_without_partition()

@@ -35,9 +35,9 @@ pub struct Blocker {
     pub role: String,
     /// Number of the server's process, as `pg_terminate_backend` expects it; 0 for a prepared transaction.
     pub process: i32,
-    /// Name that the client gave itself.
+    /// The client's `application_name`.
     pub application: String,
-    /// Whether the session has another role than this program, so that it is no other detector.
+    /// Whether the session has another role than this program, and so is not another detector.
     pub is_foreign: bool,
 }
 

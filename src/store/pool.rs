@@ -10,7 +10,7 @@ use crate::config::resolved::PostgresSettings;
 /// Pool of connections that are opened when needed.
 pub struct Pool {
     inner: r2d2::Pool<ConnectionManager>,
-    /// Section of the settings that has the user and the password.
+    /// Section of the settings that contains the user and the password.
     section: &'static str,
     last: Last,
 }
@@ -62,7 +62,7 @@ impl Pool {
         Pool { inner, section, last }
     }
 
-    /// Returns an error of one of these connections, whose remedy names the section of their settings.
+    /// Changes an error of one of these connections, so that its remedy names the section of their settings.
     pub fn own(&self, error: DatabaseError) -> DatabaseError {
         error.for_section(self.section)
     }

@@ -118,7 +118,7 @@ fn text<'h>(
 /// Passes every current dead letter to `visit`, partition by partition, after it has read all receipts.
 ///
 /// # Errors
-/// 69 if the topic cannot be read, 65 if it is damaged at an offset. Otherwise the error of `visit`.
+/// 69 if the topic is unavailable, 65 if it cannot be read at an offset. Otherwise the error of `visit`.
 pub(crate) fn read(
     kafka: &KafkaSettings,
     topics: &TopicSettings,
@@ -273,8 +273,8 @@ impl DeadLetterReplayer {
         self.send_all(&waiting)
     }
 
-    /// Sends and commits these dead letters. If a topic refuses one, it halves the batch until that one is alone, counts
-    /// it, and goes on.
+    /// Sends and commits these dead letters. If a topic refuses one, it halves the batch until that one is alone,
+    /// counts it, and continues with the others.
     fn send_all(&mut self, letters: &[RejectedRecord]) -> Result<()> {
         if letters.is_empty() {
             return Ok(());
@@ -283,7 +283,7 @@ impl DeadLetterReplayer {
             self.sent += letters.len() as u64;
             return Ok(());
         };
-        // Without an answer the broker aborts it later.
+        // If the abort gets no answer, the broker aborts the transaction later.
         let is_aborted = fault.remedy == Remedy::Abort && self.producer.abort().is_ok();
         if !is_aborted || !fault.is_refused {
             return Err(failed(&self.servers)(fault));

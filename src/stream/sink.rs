@@ -108,7 +108,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
     }
 
-    /// Also watches the partitions of the other members of the group.
+    /// Makes the sink also watch the partitions of the other members of the group.
     pub(crate) fn observing(mut self, observer: impl OwnerObserver + 'a) -> Self {
         self.elsewhere.observe(Box::new(observer));
         self

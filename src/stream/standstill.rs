@@ -1,4 +1,4 @@
-//! Finds partitions that do not move although records wait in them, and describes partitions that cannot be read.
+//! Finds partitions without progress although records wait in them, and describes partitions that cannot be read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::stream::client::ReadFailures;
 pub(crate) const STALLED: Duration = Duration::from_secs(60);
 /// Additional time for each partition of the reader. While it catches up, the broker sends a part of each in turn.
 const EACH: Duration = Duration::from_secs(1);
-/// Longest time between two looks that counts. A process that was suspended cannot tell what happened meanwhile.
+/// Maximum time between two calls that counts. A process that was suspended does not know what happened meanwhile.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// A partition that stands still.
@@ -53,8 +53,8 @@ impl Standstill {
     }
 }
 
-/// Finds partitions without progress although records wait. It counts only the time in which the reader ran and kept up
-/// with what arrived. So a slow or suspended process, or one with a backlog, is not reported.
+/// Finds partitions without progress although records wait. Only time in which the reader ran and had no backlog
+/// counts. So a slow or suspended process, or one with a backlog, is not reported.
 #[derive(Default)]
 pub(crate) struct Stall {
     standstill: Standstill,
@@ -69,13 +69,13 @@ impl Stall {
         self.is_busy = true;
     }
 
-    /// Discards the times, because a reported outage explains them.
+    /// Discards the times, because an outage that is reported explains them.
     pub(crate) fn reset(&mut self) {
         self.standstill.0.clear();
     }
 
-    /// Returns the partitions that have not moved for a minute, `grace` and a second for each partition. `ends` has the
-    /// offset of each partition, and the end that it should reach.
+    /// Returns the partitions that have not moved for a minute, plus `grace`, plus a second for each partition. `ends`
+    /// has the offset of each partition, and the end that it should reach.
     pub(crate) fn watch(
         &mut self,
         now: Duration,

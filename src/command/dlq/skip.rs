@@ -1,4 +1,4 @@
-//! `anomaly dlq skip`: passes records that cannot be read, as `detector.on_damage = "skip"` does.
+//! `anomaly dlq skip`: skips records that cannot be read, as `detector.on_damage = "skip"` does.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,10 +14,10 @@ use crate::stream::client::{CommittedOffset, Fault, GroupAdministration, Transac
 use crate::stream::kafka::unreadable_from;
 use crate::stream::progress::{Progress, ProgressByPartition};
 
-/// Longest wait for an answer of the cluster.
+/// Longest wait for an answer from the cluster.
 const CALL: Duration = Duration::from_secs(15);
 
-/// Passes the batch of a topic that contains this offset.
+/// Skips the batch of a topic that contains this offset.
 ///
 /// # Errors
 /// 65 if the records can be read, or are not the next ones; 69 if Kafka or PostgreSQL is unavailable or refuses, as while
@@ -50,7 +50,11 @@ fn unavailable(fault: &Fault) -> Error {
     Error::unavailable(format_args!("{fault}; nothing was skipped"))
 }
 
-/// Returns the records that cannot be read from `next` on. They must contain `offset`.
+/// Returns the offsets of the damaged batch at `next`, the next offset to process.
+///
+/// # Errors
+/// 65 if the batch does not contain `offset`, or if `next` can be read; 69 if Kafka is unavailable, or for another
+/// cause than damage.
 fn damaged(settings: &Settings, topic: &str, partition: i32, next: i64, offset: i64) -> Result<Range<i64>> {
     let range = unreadable_from(&settings.kafka, topic, partition, next).map_err(|fault| unavailable(&fault))?;
     let range = range.ok_or_else(|| {

@@ -103,7 +103,7 @@ choice! {
     OnDamage {
         /// The partition waits until they can be read.
         Stop = "stop",
-        /// The batch is counted and passed.
+        /// The batch is skipped, and its records are counted.
         Skip = "skip",
     }
 }

@@ -12,9 +12,9 @@ const WHILE: Duration = Duration::from_secs(300);
 const FROM_ADDRESS: usize = 10;
 /// Maximum number of failures from one network of many addresses.
 const FROM_NETWORK: usize = 30;
-/// Number of failures for one name, from all addresses, from which on each address has few attempts for this name.
+/// Number of failures for one name, from all addresses, after which each address has few attempts for this name.
 const FOR_NAME: usize = 30;
-/// Maximum number of failures of one address for a name that is guessed from other addresses.
+/// Maximum number of failures of one address for a name with [`FOR_NAME`] failures.
 const FOR_GUESSED_NAME: usize = 3;
 /// Maximum number of addresses and names whose failures are remembered; the oldest are forgotten first.
 const MOST: usize = 100_000;
@@ -134,8 +134,8 @@ fn customer(address: IpAddr) -> IpAddr {
     first(address, CUSTOMER)
 }
 
-/// Returns one address for the network of an address: all that a provider assigns to one site. An IPv4 address is a
-/// network of its own.
+/// Returns one address for the network of an address, which contains all addresses that a provider assigns to one site.
+/// An IPv4 address is a network of its own.
 pub(super) fn network(address: IpAddr) -> IpAddr {
     first(address, SITE)
 }

@@ -52,7 +52,7 @@ pub fn hash(password: &str) -> Result<String, String> {
     Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).map_err(|e| e.to_string())
 }
 
-/// A user as the file names it.
+/// The role and the password hash of a user, as in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct User {
     role: UserRole,

@@ -1,5 +1,5 @@
-//! The queue of password checks. Only a few run at once, because each needs much memory and time of a core. The others
-//! wait; the networks take turns, so that a flood from some networks does not keep the users of others out.
+//! The queue of password checks. Only a few run at once, because each needs much memory and processor time. The others
+//! wait, and the networks take turns. So many logins from some networks do not prevent those from others.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -82,8 +82,9 @@ impl PasswordQueue {
 }
 
 impl Queue {
-    /// Adds a check; returns its number. In a full queue it takes the place of the newest check of the network with the
-    /// most checks, of several such networks the one served last. It does not if its own network has no better claim.
+    /// Adds a check; returns its number. In a full queue it replaces the newest check of the network with the most
+    /// checks. Of several such networks it takes the one that was served last. It replaces a check only if that network
+    /// has more checks than its own would then have, or as many and was served later. Otherwise it returns `None`.
     fn join(&mut self, network: IpAddr) -> Option<u64> {
         if self.waiting.len() >= WAITING {
             let count = |of: IpAddr| self.waiting.iter().filter(|(_, other)| *other == of).count();

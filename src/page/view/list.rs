@@ -21,7 +21,7 @@ use crate::page::site::{Site, Template};
 const RANKED: Span = Span::Day;
 /// Maximum number of rows with times in the future.
 const AHEAD: usize = 20;
-/// Age in milliseconds up to which a noted record says that its device sent lately. Records are noted once a day.
+/// Age in milliseconds up to which a noted record shows that its device still sends. Records are noted once a day.
 const NOTED: i64 = 2 * 86_400_000;
 /// Number of rows that are counted to report what a filter hides.
 const COUNTED: u32 = 100;

@@ -165,7 +165,8 @@ impl Reports {
     }
 
     /// Returns whether a detector reported lately that all records are rejected, and no other one has accepted records.
-    /// The detector decides how many rejected records are enough; the counts only say whether it speaks for all.
+    /// The detector decides how many rejected records are enough. The counts only show whether this is so for all
+    /// detectors.
     pub(crate) fn is_all_rejected(&self) -> bool {
         let lately = self.lately();
         let is_it = |row: &ConditionRow| row.code == ConditionCode::AllRejected.as_str() && is_degrading(row);

@@ -11,8 +11,8 @@ use crate::store::maintain::{Blocker, MaintenanceResult, PendingDeletion, mainta
 /// Interval between two passes, and after a failed one.
 const PASS: Duration = Duration::from_secs(600);
 const AFTER_FAILURE: Duration = Duration::from_secs(60);
-/// Time for which a session of the same role may hold the lock before that is reported. A pass takes at most ten
-/// minutes, over a session of its own.
+/// Time for which a session of the same role may hold the lock before it is reported. A pass takes at most ten minutes,
+/// in a session of its own.
 const LONG_PASS: Duration = Duration::from_secs(1200);
 /// Clocks that differ by more milliseconds than this prevent deletion.
 const APART_MILLIS: i64 = 300_000;
@@ -23,7 +23,7 @@ pub(crate) struct Upkeep {
     component: Arc<Component>,
     next: Instant,
     last: Instant,
-    /// Server process of a session that holds the lock of the maintenance, and since when it does.
+    /// Server process of a session that holds the lock of the maintenance, and the time since which it does.
     blocked: Option<(i32, Instant)>,
     /// Created partitions, dropped partitions and deleted rows that are not logged yet.
     done: (i32, i32, i64),
@@ -59,7 +59,7 @@ impl Upkeep {
     fn took(&mut self, done: &MaintenanceResult, now: Instant) {
         if !done.blockers.is_empty() {
             let stuck = stuck(&mut self.blocked, &done.blockers, now);
-            if let Some(message) = is_blocked(&done.blockers, stuck) {
+            if let Some(message) = describe_blocker(&done.blockers, stuck) {
                 self.component.raise(ConditionCode::RetentionWaits, ConditionSeverity::Notice, message);
             }
             return;
@@ -91,8 +91,8 @@ fn stuck(blocked: &mut Option<(i32, Instant)>, blockers: &[Blocker], now: Instan
     blocked.filter(|(_, since)| now - *since >= LONG_PASS).map(|(process, _)| process)
 }
 
-/// Says in a sentence which session prevents the maintenance. Another detector does so during its own pass.
-fn is_blocked(blockers: &[Blocker], stuck: Option<i32>) -> Option<String> {
+/// Describes the session that prevents the maintenance. `None` if it is another detector during its own pass.
+fn describe_blocker(blockers: &[Blocker], stuck: Option<i32>) -> Option<String> {
     let blocker = blockers.iter().find(|blocker| blocker.is_foreign || Some(blocker.process) == stuck)?;
     let Blocker { role, process, application, .. } = blocker;
     if *process == 0 {
@@ -153,11 +153,11 @@ mod tests {
 
     #[test]
     fn a_session_that_holds_the_lock_is_named_unless_it_is_a_detector_for_a_short_time() {
-        let message = is_blocked(&[blocker(6, false), blocker(7, true)], None).unwrap();
+        let message = describe_blocker(&[blocker(6, false), blocker(7, true)], None).unwrap();
         assert!(message.contains("role eve (process 7, application psql)"), "{message}");
-        assert_eq!(is_blocked(&[blocker(7, false)], Some(6)), None);
-        assert!(is_blocked(&[blocker(7, false)], Some(7)).is_some());
-        let message = is_blocked(&[blocker(0, true)], None).unwrap();
+        assert_eq!(describe_blocker(&[blocker(7, false)], Some(6)), None);
+        assert!(describe_blocker(&[blocker(7, false)], Some(7)).is_some());
+        let message = describe_blocker(&[blocker(0, true)], None).unwrap();
         assert!(message.contains("pg_prepared_xacts") && !message.contains("terminate"), "{message}");
     }
 

@@ -1,12 +1,12 @@
-//! Grants the roles of the detector and the dashboard what they need and nothing else, and reports what they lack.
+//! Grants the roles of the detector and the dashboard the rights that they need, and reports rights that they lack.
 
 use postgres::Client;
 
 use crate::error::{Error, Result};
 use crate::store::{DatabaseError, explain};
 
-/// The tables, and what the detector does in them apart from reading. `anomalies_maintain` deletes old rows with the
-/// rights of the owner. The dashboard adds reviews.
+/// The tables, and the privileges that the detector needs on them apart from `select`. `anomalies_maintain` deletes old
+/// rows with the rights of the owner. Only the dashboard adds reviews.
 pub(super) const TABLES: [(&str, &[&str]); 16] = [
     ("anomalies", &["insert"]),
     ("sink_offsets", &["insert", "update"]),
@@ -26,15 +26,15 @@ pub(super) const TABLES: [(&str, &[&str]); 16] = [
     ("reviews", &[]),
 ];
 
-/// Names of everything else in the schema that a role may read: views, and what the migrations and the retention
-/// remember.
+/// Names of everything else in the schema that a role may read: views, and tables in which the migrations and the
+/// retention keep their state.
 const READ: [&str; 4] = ["anomalies_parts", "current_reviews", "retention_state", "refinery_schema_history"];
 
-/// Identifies the function that follows the retention.
+/// The function that creates partitions and applies the retention.
 const MAINTAIN: &str = "anomalies_maintain(interval, timestamptz, interval, interval)";
 
-/// Grants the tables to another role than the owner: the one of the detector and the dashboard. Takes back what an
-/// earlier version granted. `adds_reviews` says that no role of its own adds reviews.
+/// Grants the tables to another role than the owner: the one of the detector and the dashboard. Revokes what an earlier
+/// build granted. `adds_reviews` says whether this role may also add reviews, because no other role does.
 ///
 /// # Errors
 /// 69 with the database's reason.
@@ -58,8 +58,8 @@ pub fn grant(client: &mut Client, schema: &str, role: &str, adds_reviews: bool) 
     sql += &format!(
         "grant execute on function {schema}.{MAINTAIN} to {quoted};
          do $$ begin
-             -- The sink copies through a table of its session. Mostly everyone may have such; only the database's owner can
-             -- say so where that was revoked.
+             -- The sink copies through a temporary table. By default every role may create one; where that was revoked,
+             -- only the database's owner can grant it.
              if not has_database_privilege('{name}', current_database(), 'TEMPORARY') then
                  execute format('grant temporary on database %I to {quoted}', current_database());
              end if;
@@ -91,8 +91,8 @@ impl Place {
         Ok(Place { schema: row.get(0), role: row.get(1), is_owner: row.get(2) })
     }
 
-    /// Returns the statements that take all rights to the program's own tables, their partitions and sequences away
-    /// from the role. Other tables of the schema belong to other programs.
+    /// Returns the statements that revoke all rights of the role on the program's own tables, their partitions and
+    /// sequences. Other tables of the schema belong to other programs.
     fn revoke(&self, client: &mut Client) -> std::result::Result<String, postgres::Error> {
         let names = TABLES.iter().map(|table| table.0).chain(READ).collect::<Vec<_>>();
         let rows = client.query(

@@ -25,12 +25,12 @@ pub(crate) struct ForeignCommits {
     pub members: Vec<String>,
 }
 
-/// Members of the sink's group, and what they have.
+/// Members of the sink's group, and their partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct GroupOwners {
     /// Members of the group that are not of this program, each as client id and host.
     pub foreign: Vec<String>,
-    /// The member that has each partition, for people.
+    /// The member that has each partition, as text for messages.
     pub owners: BTreeMap<i32, String>,
     /// First offset and end of the partitions that were requested.
     pub bounds: BTreeMap<i32, (i64, i64)>,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub(crate) struct ReadFailure {
     /// Offset of the first record that cannot be read. It may be the first of a batch.
     pub offset: i64,
-    /// The cause, for people.
+    /// The cause, as text for messages.
     pub cause: String,
 }
 

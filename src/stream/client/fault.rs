@@ -26,7 +26,7 @@ pub(crate) struct Fault {
     pub message: String,
     /// Whether a record was larger than its topic accepts.
     pub is_too_large: bool,
-    /// Whether the topic refuses a record itself, however often it is sent.
+    /// Whether the topic refuses a record for its size, key or time, however often it is sent.
     pub is_refused: bool,
 }
 

@@ -40,12 +40,12 @@ pub(crate) trait RecordFetch: ClusterConnection {
     /// open transaction.
     fn reached(&self) -> Positions;
 
-    /// Returns the partitions that cannot be read at an offset now. `poll` has passed the records before it, and passes
-    /// none from there on. It reads such a partition again from time to time.
+    /// Returns the partitions that cannot be read at an offset now. `poll` has passed the records before this offset to
+    /// `visit`, and passes none from there on. It reads such a partition again from time to time.
     fn failures(&self) -> ReadFailures;
 
-    /// Passes the damaged batch at which a partition cannot be read, after some attempts. Returns the offsets that were
-    /// passed, which are behind all records that `poll` has passed on; `None` if they are not known yet. Until the first
-    /// call nothing looks for them. The caller commits the offsets before the next poll, which may fail with `Rebuild`.
+    /// Skips the damaged batch at which a partition cannot be read, after some attempts. Returns the skipped offsets,
+    /// which follow all records that `poll` has passed to `visit`; `None` if they are not known yet. The first call
+    /// starts the search for them. The caller commits the offsets before the next poll, which may fail with `Rebuild`.
     fn skip(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault>;
 }

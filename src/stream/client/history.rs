@@ -38,8 +38,8 @@ pub(crate) trait HistoryReader: ClusterConnection {
     /// Returns the partitions that cannot be read at an offset now, as [`RecordFetch::failures`](super::RecordFetch).
     fn history_failures(&self) -> ReadFailures;
 
-    /// Passes the batch at which a partition cannot be read, as [`RecordFetch::skip`](super::RecordFetch). The offsets are
-    /// within the range of the partition.
+    /// Skips the batch at which a partition cannot be read, as [`RecordFetch::skip`](super::RecordFetch). The offsets
+    /// are within the range of the partition.
     fn skip_history(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault>;
 
     /// Ends the reading, and releases its resources.

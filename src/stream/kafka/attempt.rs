@@ -1,5 +1,5 @@
-//! Reads a partition that has failed again, with a client of its own. After an error, the first client may have lost its
-//! place, so it is not used.
+//! Repeats the read of a partition that has failed, with a client of its own. The first client is not used, because it
+//! may have lost its position after the error.
 //!
 //! A batch that cannot be read fails at its first offset, from whichever of its offsets the read begins. A read from the
 //! offset after the batch does not. This shows where the batch ends, which librdkafka does not report.
@@ -32,8 +32,8 @@ struct PartitionProbe<'p> {
 }
 
 impl PartitionProbe<'_> {
-    /// Reads from an offset. Returns the failure; `None` if the first arrival is not a failure. Each read has a new client,
-    /// because a client that assigns a partition again can lose the first arrival.
+    /// Reads from an offset. Returns the failure; `None` if a record or the end arrives first. Each read has a new
+    /// client, because a client that assigns a partition again can lose the first message.
     fn failure_from(&self, offset: i64) -> Result<Option<Failure>, Fault> {
         let PartitionProbe { kafka, topic, partition, began } = *self;
         let failed = |e: &_| fault::of("reading a partition again", e);
@@ -99,7 +99,7 @@ pub(super) fn read_again(
     let is_inside = |at| Ok(probe.failure_from(at)?.is_some_and(|other| other.what.offset == first));
     let from = first.max(offset);
     let end = end_of(from, is_inside)?;
-    // Records behind the batch would be lost without notice, so the last offset is confirmed.
+    // A wrong end would lose the records after the batch without notice, so the last offset is confirmed.
     if !is_inside(end - 1)? {
         let place = format_args!("{topic} [{partition}] offset {first}: the end of the damaged batch is not certain");
         return Err(Fault::new(Remedy::Retry, place));
@@ -107,7 +107,7 @@ pub(super) fn read_again(
     Ok(RepeatedRead::Failed(failure, Some(from..end)))
 }
 
-/// Returns the offsets of the damaged batch that is the next thing to read from `offset` on; `None` if there is none. The
+/// Returns the offsets of the damaged batch that a read from `offset` meets first; `None` if `offset` can be read. The
 /// range begins at `offset` or later, and ends with the batch.
 ///
 /// # Errors
@@ -131,8 +131,8 @@ pub(crate) fn unreadable_from(
     }
 }
 
-/// Returns the first offset after `inside` that is not inside of the batch, with a number of questions that grows with the
-/// logarithm of the distance.
+/// Returns the first offset after `inside` that is not inside the batch. The number of calls of `is_inside` grows with
+/// the logarithm of the distance.
 fn end_of<E>(mut inside: i64, mut is_inside: impl FnMut(i64) -> Result<bool, E>) -> Result<i64, E> {
     let mut step = 1;
     while is_inside(inside + step)? {
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_batch_is_found_with_few_questions() {
+    fn the_end_of_a_batch_is_found_with_few_reads() {
         for (from, end) in [(0, 1), (0, 2), (5, 6), (5, 8), (5, 1_000), (1_000_000, 1_050_000)] {
             let mut questions = 0;
             let found = end_of(from, |at| {

@@ -1,8 +1,8 @@
 //! Tracks the partitions that librdkafka cannot read at an offset.
 //!
-//! After an error, librdkafka may continue behind it, at a wrong offset, or not at all. So everything that arrives of the
-//! partition after the error is discarded. From time to time another client reads the partition from its next record,
-//! because an intact replica may lead it by then. Once this succeeds, the first client continues there.
+//! After an error, librdkafka may continue after it, at a wrong offset, or not at all. So everything that arrives from
+//! the partition after the error is discarded. From time to time another client reads the partition from its next
+//! record, because its leader may have an intact replica by then. Once this succeeds, the first client continues there.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Number of failed reads after which a failure is reported. A broker can refuse a single read for a passing reason.
 const REPORTED: u32 = 2;
-/// Number of failed reads after which a damaged batch may be skipped. A fault of the network often ends before.
+/// Number of failed reads after which a damaged batch may be skipped. A fault of the network often ends earlier.
 const ATTEMPTS: u32 = 3;
 
 /// A failed read.
@@ -53,7 +53,7 @@ pub(super) enum RepeatedRead {
     Failed(Failure, Option<Range<i64>>),
 }
 
-/// What arrived of a partition at an offset.
+/// What arrived from a partition at an offset.
 #[derive(Debug)]
 pub(super) enum Arrival {
     /// A record.
@@ -124,7 +124,7 @@ impl FailedPartitions {
         reported.map(|(partition, held)| (*partition, held.failure.what.clone())).collect()
     }
 
-    /// Returns the failure of a partition, also that of a single read.
+    /// Returns the failure of a partition, also after a single failed read.
     pub(crate) fn failure(&self, partition: i32) -> Option<&Failure> {
         self.held.get(&partition).map(|held| &held.failure)
     }
@@ -178,7 +178,7 @@ impl FailedPartitions {
         let is_same = held.failure.what.offset == failure.what.offset;
         held.attempts = if is_same { held.attempts + 1 } else { 1 };
         held.pause = if is_same && held.attempts > 1 { (held.pause * 2).min(LONGEST) } else { FIRST };
-        // A failure that moves is a failure too.
+        // A partition that now fails at another offset is reported too.
         held.is_reported |= held.attempts >= REPORTED || !is_same;
         (held.failure, held.step, held.extent) = (failure, step, None);
     }
@@ -234,13 +234,13 @@ impl FailedPartitions {
         None
     }
 
-    /// Passes the damaged batch at which a partition has failed often enough. Returns its offsets; `None` if they are not
-    /// known yet, and then a later read finds them.
+    /// Skips the damaged batch at which a partition has failed often enough. Returns its offsets; `None` if they are
+    /// not known yet. A later read then finds them.
     pub(crate) fn skip(&mut self, now: Instant, partition: i32) -> Option<Range<i64>> {
         let held = self.held.get_mut(&partition)?;
         held.wants_extent = true;
         let range = held.extent.take()?;
-        // The next read begins behind the batch.
+        // The next read begins after the batch.
         (held.step, held.attempts, held.pause) = (Step::Waits(now), 0, FIRST);
         self.next.insert(partition, range.end);
         Some(range)

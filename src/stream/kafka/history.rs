@@ -276,7 +276,7 @@ impl KafkaHistory {
         let error = batch.error().or(called.and_then(Result::err));
         let mut moved = progress.moved();
         drop(batch);
-        // Records arrive in order, so a failure behind a range shows that the range was read.
+        // Records arrive in order, so a failure after a range shows that the range was read.
         let is_passed = |(partition, range): &(&i32, &Range<i64>)| {
             self.fetch.failed_at(**partition).is_some_and(|offset| offset >= range.end)
         };
@@ -302,7 +302,7 @@ impl KafkaHistory {
         failures
     }
 
-    /// Passes the damaged batch at which a partition cannot be read, within its range.
+    /// Skips the damaged batch at which a partition cannot be read, within its range.
     fn skip(&mut self, partition: i32) -> Result<Option<Range<i64>>, Fault> {
         let Some(end) = self.left.get(&partition).map(|left| left.end) else { return Ok(None) };
         let Some(range) = self.fetch.skip(partition) else { return Ok(None) };

@@ -61,12 +61,12 @@ impl RetriedFetch {
         self.queue.failed.failures()
     }
 
-    /// Returns the offset at which a partition has failed, also for a single read.
+    /// Returns the offset at which a partition has failed, also after a single failed read.
     pub(crate) fn failed_at(&self, partition: i32) -> Option<i64> {
         self.queue.failed.failure(partition).map(|failure| failure.what.offset)
     }
 
-    /// Passes a damaged batch; see [`FailedPartitions::skip`].
+    /// Skips a damaged batch; see [`FailedPartitions::skip`].
     pub(crate) fn skip(&mut self, partition: i32) -> Option<Range<i64>> {
         self.queue.failed.skip(Instant::now(), partition)
     }
@@ -100,14 +100,14 @@ impl RetriedFetch {
             paused.add_partition(topic, partition);
         }
         if paused.count() > 0 {
-            // Without the pause, the partition is fetched in vain.
+            // The pause only saves fetches whose records would be discarded.
             let _ = consumer.pause(&paused);
         }
         for due in failed.take_due(now) {
             let partition = due.partition;
             match start(kafka.clone(), topic.to_owned(), due) {
                 Ok(thread) => drop(self.reads.insert(partition, thread)),
-                // The process has too many threads, as without an answer.
+                // The process has too many threads. This counts as a read without an answer.
                 Err(_) => drop(failed.note_read(now, partition, None)),
             }
         }

@@ -13,7 +13,7 @@ use crate::event::Timestamp;
 const SILENT: Duration = Duration::from_secs(15);
 /// Maximum number of brokers that a message names.
 pub(super) const NAMED: usize = 3;
-/// Interval between two statistics after which the client itself was stopped or slow. Its brokers may have answered.
+/// Interval between two statistics from which on the client itself was stopped or slow. Its brokers may have answered.
 const LATE: Duration = Duration::from_secs(5);
 
 /// Brokers for which a client waits, as its statistics show them.

@@ -1,4 +1,5 @@
-//! Reports records of topic `anomalies` that cannot be read or do not move, and skips them if the settings say so.
+//! Reports partitions of topic `anomalies` that cannot be read or make no progress, and skips damaged batches if the
+//! settings say so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::stream::client::{Fault, GroupConsumer, Positions};
 use crate::stream::standstill::describe_failures;
 
 impl<R: GroupConsumer> Sink<'_, R> {
-    /// Passes the batches at which partitions cannot be read, if `detector.on_damage` is `skip`. Everything before them
+    /// Skips the batches at which partitions cannot be read, if `detector.on_damage` is `skip`. Everything before them
     /// must be stored.
     pub(super) fn skip_damage(&mut self) -> Result<(), Fault> {
         let is_ready = self.pending.is_empty() && !self.is_away && self.given.is_none();
@@ -34,8 +35,9 @@ impl<R: GroupConsumer> Sink<'_, R> {
         Ok(())
     }
 
-    /// Raises or clears the conditions about records that cannot be read, and about partitions without progress. `reached`
-    /// has the partitions that were read to their end. `look` passes what remains of them.
+    /// Raises or clears the conditions about records that cannot be read, and about partitions without progress.
+    /// `reached` has the partitions that were read to their end. They count as complete, because `look` moves the
+    /// ledger to the end.
     pub(super) fn report_damage(&mut self, ends: &Positions, reached: &Positions) {
         let (topic, now) = (&self.settings.topics.anomalies, self.reader.now());
         let failures = self.reader.failures();

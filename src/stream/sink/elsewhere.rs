@@ -1,5 +1,5 @@
-//! Watches the partitions of the topic that other members of the sink's group have. The sink of another database, or
-//! another program, would take their anomalies away from this database without notice.
+//! Watches the partitions of the topic that other members of the sink's group have. If such a member is the sink of
+//! another database, or another program, their anomalies are not stored in this database.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// Time between two evaluations after which the earlier one is out of date, as after an outage of the database.
 const STALE: Duration = Duration::from_secs(20);
 
-/// The partitions of other members, and the offsets at which the ledger stays.
+/// The partitions of other members, and how long their offsets in the ledger have not moved.
 #[derive(Default)]
 pub(super) struct Elsewhere<'a> {
     observer: Option<Box<dyn OwnerObserver + 'a>>,
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_of_the_database_begins_the_time_anew_and_a_foreign_member_is_named_at_once() {
+    fn an_outage_of_the_database_restarts_the_time_and_a_foreign_member_is_named_at_once() {
         let (mut elsewhere, ours) = (Elsewhere::default(), Positions::new());
         let mut watch = |second: u64, owners: &GroupOwners| {
             elsewhere.watch(Duration::from_secs(second), owners, &ours, &held(Some(4)), ("t", SESSION))

@@ -13,7 +13,7 @@ use crate::stream::client::{CommittedOffset, Fault, HistoryReader, OffsetRanges,
 use crate::stream::progress::ProgressByPartition;
 use crate::stream::standstill::{STALLED, describe_failures};
 
-/// Longest time between two calls that counts as silence of the cluster. A process that was suspended heard nothing.
+/// Maximum time between two calls that counts as silence of the cluster. A suspended process receives nothing.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Restore of the assigned partitions. First the snapshots of all partitions are read, then the input. Each partition
@@ -99,7 +99,7 @@ impl PartitionRestore {
             }
             other => (other?, false),
         };
-        moved.append(&mut self.pass_damage(session)?);
+        moved.append(&mut self.skip_damage(session)?);
         let now = session.client.now();
         let passed = now.saturating_sub(self.looked).min(LOOK);
         self.looked = now;
@@ -109,9 +109,9 @@ impl PartitionRestore {
         Ok(HistoryStep { done: self.advance(&moved), is_retried, obstacle })
     }
 
-    /// Passes records that cannot be read. Records of the input have an outcome already; if they were judged, the replay
-    /// misses them, and reports it. Snapshots are passed only if the settings say so.
-    fn pass_damage<C: HistoryReader>(&self, session: &mut WorkerSession<'_, C>) -> Result<Positions, Fault> {
+    /// Skips records that cannot be read. Those of the input already have an outcome. If they were judged, the replay
+    /// finds fewer records than the counts say, and reports this. Snapshots are skipped only if the settings say so.
+    fn skip_damage<C: HistoryReader>(&self, session: &mut WorkerSession<'_, C>) -> Result<Positions, Fault> {
         let settings = session.settings;
         let mut passed = Positions::new();
         if self.replays.is_none() && settings.detector.on_damage != OnDamage::Skip {

@@ -83,8 +83,8 @@ impl SameTime {
         }
     }
 
-    /// Returns the first probe with this fingerprint. Every event is looked up here, usually in vain. A loop without an early
-    /// exit compares several fingerprints at a time.
+    /// Returns the first probe with this fingerprint. It is called for every event, and usually finds none. The loop
+    /// has no early exit, so that it compares several fingerprints at a time.
     fn place_of(&self, fingerprint: u32) -> Option<usize> {
         let equal =
             (0..PROBES).fold(0_u32, |bits, place| bits | u32::from(self.fingerprints[place] == fingerprint) << place);

@@ -1,12 +1,12 @@
-//! Passes records that cannot be read, if `detector.on_damage` is `skip`. They are counted as skipped.
+//! Skips records that cannot be read, if `detector.on_damage` is `skip`. They are counted as skipped.
 
 use super::Worker;
 use crate::config::resolved::OnDamage;
 use crate::stream::client::{Fault, TransactionalClient};
 
 impl<C: TransactionalClient> Worker<'_, C> {
-    /// Passes the batches at which partitions cannot be read. Returns whether there was one, which must be committed before
-    /// the next poll: the poll may need a new client to continue behind the batch.
+    /// Skips the batches at which partitions cannot be read. Returns whether there was one. It must be committed before
+    /// the next poll, because that poll may need a new client to continue after the batch.
     pub(super) fn skip_damage(&mut self) -> Result<bool, Fault> {
         let Worker { session, judging, committing, .. } = self;
         let mut has_skipped = false;
