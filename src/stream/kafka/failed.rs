@@ -16,6 +16,9 @@ use crate::stream::client::{Positions, ReadFailure, ReadFailures};
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// Maximum number of partitions that other clients read at the same time. Each client has threads and connections.
+const READS: usize = 4;
+
 /// Number of failed reads after which a failure is reported. A broker can refuse a single read for a passing reason.
 const REPORTED: u32 = 2;
 /// Number of failed reads after which a damaged batch may be skipped. A fault of the network often ends earlier.
@@ -30,15 +33,15 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// Creates the failure for a code of librdkafka and its description.
+    /// Creates the failure for a code of librdkafka and its description. Only errors of librdkafka's own check name the
+    /// first offset of the batch. An error that the broker reports names the offset of the fetch, so the extent of the
+    /// batch is unknown, and it is not skipped.
     pub(super) fn new(offset: i64, code: RDKafkaRespErr, cause: String) -> Self {
         let is_damage = matches!(
             code,
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_MSG
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_COMPRESSION
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED
-                | RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG
-                | RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE
         );
         Failure { what: ReadFailure { offset, cause }, is_damage }
     }
@@ -193,10 +196,18 @@ impl FailedPartitions {
         .collect()
     }
 
-    /// Returns the partitions that another client must read now.
+    /// Returns the partitions that another client must read now; at most [`READS`] are read at once, the one that waits
+    /// for longest first.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<DueRead> {
-        let due = self.held.iter().filter(|(_, held)| matches!(held.step, Step::Waits(at) if at <= now));
-        let due = due.map(|(&partition, held)| DueRead {
+        let running = self.held.values().filter(|held| matches!(held.step, Step::IsRead(_))).count();
+        let due = self.held.iter().filter_map(|(partition, held)| match held.step {
+            Step::Waits(at) if at <= now => Some((at, *partition, held)),
+            _ => None,
+        });
+        let mut due = due.collect::<Vec<_>>();
+        due.sort_by_key(|(at, ..)| *at);
+        due.truncate(READS.saturating_sub(running));
+        let due = due.into_iter().map(|(_, partition, held)| DueRead {
             partition,
             from: self.next(partition, &held.failure),
             wants_extent: held.wants_extent && held.attempts + 1 >= ATTEMPTS,
@@ -332,6 +343,37 @@ mod tests {
         assert_eq!(partitions.failures().len(), 1);
         assert!(partitions.note(0, 6, Arrival::Record));
         assert!(partitions.is_empty());
+    }
+
+    #[test]
+    fn an_error_that_the_broker_reports_is_no_damage_whose_extent_can_be_found() {
+        let is_damage = |code| Failure::new(6, code, String::new()).is_damage;
+        assert!(is_damage(RDKafkaRespErr::RD_KAFKA_RESP_ERR__BAD_COMPRESSION));
+        assert!(!is_damage(RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG));
+        assert!(!is_damage(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN));
+    }
+
+    #[test]
+    fn other_clients_read_only_some_of_many_failed_partitions_at_once_and_all_in_turn() {
+        let mut now = Instant::now();
+        let mut partitions = FailedPartitions::new((0..10).map(|partition| (partition, 6)).collect());
+        for partition in 0..10 {
+            assert!(!partitions.note(partition, 6, Arrival::Failure(failure(6))));
+        }
+        assert_eq!(partitions.take_new(now).len(), 10);
+        let mut read = Vec::new();
+        for _ in 0..3 {
+            now += FIRST;
+            let due = partitions.take_due(now);
+            assert!((1..=READS).contains(&due.len()));
+            assert_eq!(partitions.take_due(now), [], "no more at once");
+            for DueRead { partition, from, .. } in due {
+                assert_eq!(partitions.note_read(now, partition, Some(RepeatedRead::Readable)), Some(from));
+                read.push(partition);
+            }
+        }
+        read.sort_unstable();
+        assert_eq!(read, (0..10).collect::<Vec<_>>());
     }
 
     #[test]

@@ -164,7 +164,10 @@ fn open(kafka: &KafkaSettings, group: &str, isolation: &str) -> Result<BaseConsu
     config.set("group.id", group).set("isolation.level", isolation);
     // A fetch that waits at the end of one partition delays the first fetch of the next.
     config.set("fetch.wait.max.ms", "20");
-    client::watched(&mut config);
+    // The other consumer only answers requests. It is never polled, so its statistics would fill the memory.
+    if isolation == "read_committed" {
+        client::watched(&mut config);
+    }
     let context = ConsumerEvents::new("");
     context.close();
     config.create_with_context(context).map_err(|e| fault::of("opening a reader", &e))
@@ -216,6 +219,7 @@ impl KafkaHistory {
 
     /// Starts reading these ranges instead of the earlier ones.
     pub(crate) fn start(&mut self, topic: &str, ranges: &OffsetRanges) -> Result<(), Fault> {
+        self.fetch.forget_all();
         (self.topic, self.left) = (topic.to_owned(), ranges.clone());
         (self.waiting, self.began, self.looked) = (ranges.keys().copied().collect(), Instant::now(), None);
         self.admit()
