@@ -19,7 +19,7 @@ use crate::http::{HostName, Request};
 pub use cookies::Cookies;
 pub use forwarded::Proxies;
 use limit::LoginLimit;
-use passwords::Standing;
+use passwords::{Standing, Unchecked};
 pub use passwords::{UserRole, Users, check_users, hash, read_users};
 pub use sessions::SessionKey;
 use sessions::{Lifetime, Sessions};
@@ -199,9 +199,15 @@ impl Auth {
                 }
                 return Err((401, "The name or the password is wrong."));
             }
-            Err(queue::HashingBusy) => {
+            Err(unchecked) => {
                 self.limit.forgive(&attempt);
-                return Err((503, "Too many are logging in at once. Try again."));
+                return Err((
+                    503,
+                    match unchecked {
+                        Unchecked::Busy => "Too many are logging in at once. Try again.",
+                        Unchecked::Unreadable => "Passwords cannot be checked now. Try again later; the log says why.",
+                    },
+                ));
             }
         };
         // An earlier session, whose token another person may know, ends. The new session has a new random token.

@@ -156,17 +156,12 @@ impl Users {
 
     /// Returns the fingerprint of the user's line if the password is right. The check waits for the turn of the network
     /// that asks.
-    pub(crate) fn check(
-        &self,
-        name: &str,
-        password: &str,
-        from: IpAddr,
-    ) -> Result<Option<UserFingerprint>, HashingBusy> {
+    pub(crate) fn check(&self, name: &str, password: &str, from: IpAddr) -> Result<Option<UserFingerprint>, Unchecked> {
         if password.len() > LONGEST {
             return Ok(None);
         }
         let _turn = self.queue.wait(from)?;
-        let user = self.find(name).unwrap_or_default();
+        let user = self.find(name)?;
         let hash = user.as_ref().map_or(self.decoy.as_str(), |user| &user.hash);
         let is_right = PasswordHash::new(hash)
             .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok());
@@ -176,6 +171,27 @@ impl Users {
 
 /// Error: the file of users cannot be read.
 struct Unreadable;
+
+/// Reasons why a password was not checked. They say nothing about the password.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unchecked {
+    /// Too many passwords are being checked.
+    Busy,
+    /// The file of users cannot be read.
+    Unreadable,
+}
+
+impl From<HashingBusy> for Unchecked {
+    fn from(_: HashingBusy) -> Self {
+        Unchecked::Busy
+    }
+}
+
+impl From<Unreadable> for Unchecked {
+    fn from(_: Unreadable) -> Self {
+        Unchecked::Unreadable
+    }
+}
 
 /// Reads the file as text. Editors may put a byte order mark before it, which belongs to no name.
 ///

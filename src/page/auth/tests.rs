@@ -140,14 +140,18 @@ fn the_question_whether_a_session_is_open_does_not_prolong_it() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_for_a_while_ends_no_session() {
+fn a_file_that_cannot_be_read_for_a_while_ends_no_session_and_locks_nobody_out() {
     let (auth, file) = auth();
     let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
     let away = file.path().with_extension("away");
     std::fs::rename(file.path(), &away).unwrap();
     assert!(visitor(&auth, &cookie).is_none());
+    for _ in 0..40 {
+        assert_eq!(auth.enter(&request(None), "ada", "correct horse").unwrap_err().0, 503);
+    }
     std::fs::rename(&away, file.path()).unwrap();
     assert!(visitor(&auth, &cookie).is_some());
+    auth.enter(&request(None), "ada", "correct horse").unwrap();
 }
 
 #[test]
