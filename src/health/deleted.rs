@@ -26,14 +26,16 @@ impl DeletedRecords {
     /// Notes records. Returns the number of those that were not noted before: a component finds the same range again
     /// until it has committed an offset behind it.
     fn note(&mut self, now: Monotonic, partition: i32, offsets: Range<i64>) -> u64 {
-        let known = self.0.get(&partition).map_or(i64::MIN, |known| known.offsets.end);
+        // A range that ends before the known one is new: the topic was created again, or an older part is read.
+        let known = self.0.get(&partition).filter(|known| offsets.end > known.offsets.start);
+        let known = known.map_or(i64::MIN, |known| known.offsets.end);
         let count = (offsets.end - offsets.start.max(known)).max(0).unsigned_abs();
         if count == 0 {
             return 0;
         }
         match self.0.get_mut(&partition).filter(|known| now.saturating_duration_since(known.at) < KEPT) {
             Some(known) => {
-                known.offsets.end = offsets.end;
+                known.offsets = known.offsets.start.min(offsets.start)..known.offsets.end.max(offsets.end);
                 known.count += count;
                 known.at = now;
             }
@@ -128,5 +130,7 @@ mod tests {
         assert_eq!(deleted.message(at(63), "raw", "judged"), None);
         assert_eq!(deleted.note(at(64), 1, 900..905), 5);
         assert!(deleted.message(at(64), "raw", "judged").unwrap().starts_with("5 records of raw [1]"));
+        assert_eq!(deleted.note(at(65), 1, 10..20), 10, "the topic was created again");
+        assert!(deleted.message(at(65), "raw", "judged").unwrap().starts_with("15 records of raw [1]"));
     }
 }

@@ -294,8 +294,9 @@ fn start_heartbeat(supervisor: &mut Supervisor, settings: &Settings, instance: &
                 return Ok(());
             }
             if !matches!(written, Err(HeartbeatError::NoConnection(_))) {
-                if let Ok(groups) = heartbeat.other_groups() {
-                    report_other_groups(&component, &groups, &topic);
+                match heartbeat.other_groups() {
+                    Ok(groups) => report_other_groups(&component, &groups, &topic),
+                    Err(error) => tracing::debug!(%error, "cannot look for detectors of other groups"),
                 }
                 upkeep.run();
             }

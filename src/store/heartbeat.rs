@@ -176,6 +176,10 @@ impl Heartbeat {
             self.write_part(&mut client, part, &mut results)?;
         }
         self.client = Some(client);
+        // Without partitions the table is not written, so an earlier failure would stay.
+        if parts.len() > 1 && parts.iter().all(|part| part.partitions().is_empty()) {
+            self.apart.remove(&Table::Status);
+        }
         for (table, failure) in results {
             match failure {
                 Some(why) => self.apart.insert(table, why),

@@ -96,14 +96,15 @@ pub fn maintain(settings: &PostgresSettings, elapsed: Duration) -> Result<Mainte
 }
 
 /// Takes the lock of `anomalies_maintain`, which the transaction keeps; returns the sessions that hold it if it is not
-/// free. Every role of the database can take an advisory lock.
+/// free. Every role of the database can take an advisory lock. A detector that connects as another role is not foreign.
 fn blockers(transaction: &mut postgres::Transaction<'_>) -> Result<Vec<Blocker>, postgres::Error> {
     const KEY: &str = "'anomalies'::regclass::oid::bigint";
     if transaction.query_one(&format!("select pg_try_advisory_xact_lock({KEY})"), &[])?.get(0) {
         return Ok(Vec::new());
     }
     let sql = format!(
-        "select coalesce(usename::text, ''), coalesce(pid, 0), coalesce(application_name, ''), usename is distinct from session_user
+        "select coalesce(usename::text, ''), coalesce(pid, 0), coalesce(application_name, ''),
+         usename is distinct from session_user and application_name is distinct from 'anomaly'
          from pg_locks left join pg_stat_activity using (pid)
          where locktype = 'advisory' and granted and objsubid = 1 and classid = 0 and objid::bigint = {KEY}
          and database = (select oid from pg_database where datname = current_database()) order by pid"

@@ -120,13 +120,15 @@ pub fn migrate(client: &mut Client, answers: &AnswerLimit, settings: &PostgresSe
     }
     let report = Runner::new(&migrations()).set_abort_missing(false).run(client);
     answers.allow(settings.statement_timeout);
-    client.execute("select pg_advisory_unlock($1)", &[&LOCK]).map_err(failed)?;
+    let unlocked = client.execute("select pg_advisory_unlock($1)", &[&LOCK]);
+    // If a migration ends the connection, its error is the reason.
     let report =
         report.map_err(|e| match std::error::Error::source(&e).and_then(<dyn std::error::Error>::downcast_ref) {
             // The runner's own text lacks the server's message.
             Some(cause) => refused(cause, settings),
             None => Error::unavailable(format_args!("cannot migrate: {e}")),
         })?;
+    unlocked.map_err(failed)?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 

@@ -97,8 +97,16 @@ impl<'a> Elsewhere<'a> {
                 idle.records
             )
         });
+        let waiting = waiting.collect::<Vec<_>>();
+        // Another sink of the same database that does not advance looks like one of another database.
+        let advice = match waiting.is_empty() {
+            true => "each database, and each other program, needs a consumer group of its own",
+            false => {
+                "if that member is a sink of this database, it stands still: see its own report. Otherwise each database, and \
+                 each other program, needs a consumer group of its own"
+            }
+        };
         places.extend(waiting);
-        let advice = "each database, and each other program, needs a consumer group of its own";
         (!places.is_empty()).then(|| format!("{}; {advice}", listed(&places)))
     }
 }

@@ -136,7 +136,11 @@ impl PartitionRestore {
     pub(crate) fn describe_failures<C: HistoryReader>(&self, session: &WorkerSession<'_, C>) -> Option<String> {
         let topics = &session.settings.topics;
         let topic = if self.replays.is_none() { &topics.state } else { &topics.raw_events };
-        let consequence = "The partition is not judged until its windows are restored";
+        // All windows of a worker are read before its first replay begins.
+        let consequence = match self.replays {
+            None => "No partition of this worker is judged until it can be read",
+            Some(_) => "The partition is not judged until its windows are restored",
+        };
         describe_failures(topic, &session.client.history_failures(), consequence)
     }
 
