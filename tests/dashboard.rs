@@ -818,8 +818,10 @@ fn a_restart_is_not_noticed_and_an_outage_is_reported_and_ends_by_itself() {
 #[test]
 fn without_a_database_every_page_answers_in_two_seconds() {
     let mut settings = settings();
-    // A port that was free a moment ago.
-    settings.postgres.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // A port that refuses connections, and that no other test can get meanwhile.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    settings.postgres.port = closed.local_addr().unwrap().port();
     let (address, _stop) = serve(&settings);
     for url in ["/", "/anomalies", "/devices", "/devices/pump", "/anomalies/raw_events/0/7", "/api/v1/anomalies"] {
         within_two_seconds(url, || {

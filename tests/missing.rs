@@ -24,7 +24,8 @@ fn line_of(process: &Process, words: &str) -> Option<String> {
 #[test]
 fn a_deleted_topic_of_anomalies_is_named_and_its_aborts_are_logged_at_most_once_a_minute() {
     let case = Case::new("deleted_output");
-    let detector = case.detector("a", &[("SINK__ENABLED", "false")]);
+    // The limit holds for each worker.
+    let detector = case.detector("a", &[("SINK__ENABLED", "false"), ("DETECTOR__WORKERS", "1")]);
     case.produce((0..60).map(|i| event("a", f64::from(i % 5))));
     wait_done(&case, 60);
     let began = Instant::now();
