@@ -27,7 +27,7 @@ pub(crate) fn point(place: &str) {
 /// Does nothing in the shipped program.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-pub fn point(_place: &str) {}
+pub(crate) fn point(_place: &str) {}
 
 /// Returns the version of the snapshots that are written, which is also the newest version that is understood.
 #[cfg(debug_assertions)]
@@ -42,7 +42,7 @@ pub(crate) fn version(real: u8) -> u8 {
 /// Returns the version unchanged in the shipped program.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-pub fn version(real: u8) -> u8 {
+pub(crate) fn version(real: u8) -> u8 {
     real
 }
 
@@ -55,6 +55,6 @@ pub(crate) fn next_schema() -> Option<String> {
 /// Returns `None` in the shipped program.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-pub fn next_schema() -> Option<String> {
+pub(crate) fn next_schema() -> Option<String> {
     None
 }
