@@ -102,53 +102,56 @@ impl FetchQueue {
         }
     }
 
+    /// Returns whether a topic is that of this queue.
+    fn is_ours(&self, topic: *mut sys::rd_kafka_topic_t) -> bool {
+        // SAFETY: the caller has a message of the topic, which keeps its name alive.
+        !topic.is_null() && unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(topic)) } == self.topic.as_c_str()
+    }
+
+    /// Returns whether the messages of the last call are records of one topic, and no partition has failed.
+    fn has_only_records(&self) -> bool {
+        // SAFETY: the messages are alive until they are destroyed.
+        let mut messages = self.messages.iter().map(|message| unsafe { &**message });
+        let Some(first) = messages.next().filter(|first| is_record(first)) else { return false };
+        self.failed.is_empty()
+            && self.is_ours(first.rkt)
+            && messages.all(|message| message.rkt == first.rkt && is_record(message))
+    }
+
     /// Notes the messages of the last call, and removes those that follow a failure of their partition.
     fn sift(&mut self) {
-        let (topic, failed) = (&self.topic, &mut self.failed);
-        let mut run = (ptr::null_mut(), false);
-        let mut last = None;
-        self.messages.retain(|message| {
+        if self.has_only_records() {
+            // The usual case. Of each run of one partition only the last record counts.
+            // SAFETY: the messages are alive until they are destroyed.
+            for run in self.messages.chunk_by(|one, next| unsafe { (**one).partition == (**next).partition }) {
+                if let Some(last) = run.last().map(|last| unsafe { &**last }) {
+                    self.failed.advance(last.partition, last.offset + 1);
+                }
+            }
+            return;
+        }
+        let mut messages = std::mem::take(&mut self.messages);
+        messages.retain(|message| {
             // SAFETY: the messages are alive until they are destroyed here or by the batch.
             let read = unsafe { &**message };
-            if read.rkt != run.0 {
-                // SAFETY: a topic's name lives as long as the message.
-                let is_ours = |rkt| unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(rkt)) } == topic.as_c_str();
-                run = (read.rkt, !read.rkt.is_null() && is_ours(read.rkt));
-            }
             let arrival = match () {
                 // Messages of an earlier topic, and errors that do not concern a partition.
-                () if !run.1 || read.partition < 0 => return true,
-                () if is_record(read) => {
-                    if failed.is_empty() {
-                        // Records arrive in runs of one partition, of which only the last one counts.
-                        if let Some((partition, next)) = last.replace((read.partition, read.offset + 1))
-                            && partition != read.partition
-                        {
-                            failed.advance(partition, next);
-                        }
-                        return true;
-                    }
-                    Arrival::Record
-                }
+                () if read.partition < 0 || !self.is_ours(read.rkt) => return true,
+                () if is_record(read) => Arrival::Record,
                 () if is_end(read) => Arrival::End,
                 () if is_failure(read.err) && read.offset >= 0 => {
                     Arrival::Failure(Failure::new(read.offset, read.err, cause(read)))
                 }
                 () => Arrival::Other,
             };
-            if let Some((partition, next)) = last.take() {
-                failed.advance(partition, next);
-            }
-            let is_kept = failed.note(read.partition, read.offset, arrival);
+            let is_kept = self.failed.note(read.partition, read.offset, arrival);
             if !is_kept {
                 // SAFETY: the message leaves the list, so nothing else destroys it.
                 unsafe { sys::rd_kafka_message_destroy(*message) };
             }
             is_kept
         });
-        if let Some((partition, next)) = last {
-            failed.advance(partition, next);
-        }
+        self.messages = messages;
     }
 
     /// Waits at most `wait` for the first message, then takes at most `most` messages that are present.

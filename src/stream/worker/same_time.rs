@@ -22,7 +22,7 @@ const SHARE: u32 = 10;
 #[derive(Debug, Clone, Default)]
 pub(super) struct SameTime {
     /// Hash of each probe's series; 0 means free.
-    fingerprints: [u32; PROBES],
+    fingerprints: [u64; PROBES],
     probes: [Option<Probe>; PROBES],
     newest: Option<i64>,
     /// Offset at which probes were last freed.
@@ -71,9 +71,9 @@ impl SameTime {
 
     fn note_event(&mut self, offset: i64, event: &Event<'_>, at: Timestamp, has_own_time: bool) {
         let fingerprint = fingerprint(event);
-        if let Some(place) = self.place_of(fingerprint) {
+        if let Some(place) = self.fingerprints.iter().position(|known| *known == fingerprint) {
             self.compare(place, offset, at, event, has_own_time);
-        } else if let Some(free) = self.place_of(0) {
+        } else if let Some(free) = self.fingerprints.iter().position(|known| *known == 0) {
             let (device, metric) = (event.device_id.as_ref().into(), event.metric_name.as_deref().map(Into::into));
             self.fingerprints[free] = fingerprint;
             self.probes[free] = Some(Probe { device, metric, at, value: event.metric_value, offset, left: TURN });
@@ -81,14 +81,6 @@ impl SameTime {
             self.roomed = offset;
             self.make_room(offset);
         }
-    }
-
-    /// Returns the first probe with this fingerprint. It is called for every event, and usually finds none. The loop
-    /// has no early exit, so that it compares several fingerprints at a time.
-    fn place_of(&self, fingerprint: u32) -> Option<usize> {
-        let equal =
-            (0..PROBES).fold(0_u32, |bits, place| bits | u32::from(self.fingerprints[place] == fingerprint) << place);
-        (equal != 0).then_some(equal.trailing_zeros() as usize)
     }
 
     fn compare(&mut self, place: usize, offset: i64, at: Timestamp, event: &Event<'_>, has_own_time: bool) {
@@ -142,10 +134,9 @@ impl SameTime {
 }
 
 /// Returns a cheap hash of the series, which is never 0.
-fn fingerprint(event: &Event<'_>) -> u32 {
+fn fingerprint(event: &Event<'_>) -> u64 {
     let metric = event.metric_name.as_deref().unwrap_or_default();
-    let both = tail(event.device_id.as_bytes()) ^ tail(metric.as_bytes()).rotate_left(17);
-    (both ^ both >> 32) as u32 | 1
+    (tail(event.device_id.as_bytes()) ^ tail(metric.as_bytes()).rotate_left(17)) | 1
 }
 
 /// Returns the last eight bytes, where names differ most often, combined with the length.
