@@ -298,22 +298,23 @@ fn event_times_far_from_their_arrival_are_reported_with_the_distance() {
     }
 }
 
+/// Lets another program join a group of the detector.
+fn join(case: &Case, group: &str, topic: &str) -> BaseConsumer {
+    let mut client = case.client();
+    client.set("group.id", group).set("client.id", "intruder").set("partition.assignment.strategy", "range");
+    let intruder: BaseConsumer =
+        client.set("enable.auto.commit", "false").set("session.timeout.ms", "6000").create().unwrap();
+    intruder.subscribe(&[topic]).unwrap();
+    intruder
+}
+
 #[test]
 fn another_program_in_the_group_is_named_and_the_records_that_it_skipped_are_counted() {
     let blind = Blind::new("foreign", &[("DETECTOR__WORKERS", "1"), ("LOG__LEVEL", "debug")]);
     let (case, topic) = (&blind.case, blind.case.raw());
     (0..2).for_each(|partition| case.produce(usual(200, partition)));
     wait("all events to be judged", || case.committed() == 400);
-    let intruder: BaseConsumer = case
-        .client()
-        .set("group.id", format!("{}-detector", case.name))
-        .set("client.id", "intruder")
-        .set("partition.assignment.strategy", "range")
-        .set("enable.auto.commit", "false")
-        .set("session.timeout.ms", "6000")
-        .create()
-        .unwrap();
-    intruder.subscribe(&[&topic]).unwrap();
+    let intruder = join(case, &format!("{}-detector", case.name), &topic);
     wait("the intruder to have a partition", || {
         let _ = intruder.poll(Duration::from_millis(100));
         intruder.assignment().is_ok_and(|assignment| assignment.count() > 0)
@@ -358,16 +359,7 @@ fn another_program_in_the_group_of_the_sink_is_named_as_long_as_it_is_there() {
     let (case, topic) = (&blind.case, blind.case.anomalies());
     case.produce(usual(200, 0));
     wait("all events to be judged", || case.committed() == 200);
-    let intruder: BaseConsumer = case
-        .client()
-        .set("group.id", format!("{}-sink", case.name))
-        .set("client.id", "intruder")
-        .set("partition.assignment.strategy", "range")
-        .set("enable.auto.commit", "false")
-        .set("session.timeout.ms", "6000")
-        .create()
-        .unwrap();
-    intruder.subscribe(&[&topic]).unwrap();
+    let intruder = join(case, &format!("{}-sink", case.name), &topic);
     std::thread::scope(|scope| {
         let (sender, done) = std::sync::mpsc::channel::<()>();
         let intruder = &intruder;

@@ -127,9 +127,9 @@ fn a_batch_that_expands_beyond_the_limit_of_the_client_is_reported() {
     wait_committed(&case, 40);
 }
 
-#[test]
-fn a_damaged_batch_of_the_anomalies_stops_the_sink_at_its_place_until_it_is_repaired_or_skipped() {
-    let mut case = Case::bare("damaged_anomalies", crate::common::Parts::shared());
+/// Runs a detector without its sink, until topic `anomalies` has at least three batches of data.
+fn with_three_batches(name: &str) -> Case {
+    let mut case = Case::bare(name, crate::common::Parts::shared());
     case.set("TOPICS__PARTITIONS", 1);
     case.ok(&["topics"]);
     case.ok(&["migrate"]);
@@ -141,6 +141,12 @@ fn a_damaged_batch_of_the_anomalies_stops_the_sink_at_its_place_until_it_is_repa
         wait_committed(&case, 40 + 5 * i64::from(n));
     }
     assert!(detector.terminate(Duration::from_secs(30)).success());
+    case
+}
+
+#[test]
+fn a_damaged_batch_of_the_anomalies_stops_the_sink_at_its_place_until_it_is_repaired_or_skipped() {
+    let case = with_three_batches("damaged_anomalies");
     let anomalies = case.anomalies();
     let data = batches(&segment(&case, &anomalies, 0)).into_iter().filter(|(.., has_data)| *has_data);
     let data = data.collect::<Vec<_>>();
@@ -168,18 +174,7 @@ fn a_damaged_batch_of_the_anomalies_stops_the_sink_at_its_place_until_it_is_repa
 
 #[test]
 fn damaged_batches_of_the_anomalies_and_of_the_state_are_skipped_and_counted_if_the_settings_say_so() {
-    let mut case = Case::bare("skipped_outputs", crate::common::Parts::shared());
-    case.set("TOPICS__PARTITIONS", 1);
-    case.ok(&["topics"]);
-    case.ok(&["migrate"]);
-    let detector = case.detector("a", &[("SINK__ENABLED", "false")]);
-    detector.wait_ready();
-    case.produce((0..40).map(|i| event("d", f64::from(i % 2))));
-    for n in 1..=3 {
-        case.produce((0..5).map(|_| event("d", 1e6 * f64::from(n * n))));
-        wait_committed(&case, 40 + 5 * i64::from(n));
-    }
-    assert!(detector.terminate(Duration::from_secs(30)).success());
+    let case = with_three_batches("skipped_outputs");
     let (anomalies, state) = (case.anomalies(), format!("{}.state", case.name));
     let data = |topic: &str| {
         batches(&segment(&case, topic, 0)).into_iter().filter(|(.., has_data)| *has_data).collect::<Vec<_>>()

@@ -124,7 +124,8 @@ pub(crate) fn unreadable_from(
         RepeatedRead::Failed(Failure { what, .. }, None) => Err(Fault::new(
             Remedy::Stop,
             format_args!(
-                "{topic} [{partition}] cannot be read at offset {}: {}. No batch is damaged",
+                "{topic} [{partition}] cannot be read at offset {}: {}. It cannot be skipped, because the error does not tell \
+                 where the damage ends, or may pass",
                 what.offset, what.cause
             ),
         )),
