@@ -254,6 +254,7 @@ impl Case {
                 Some(Ok(message)) => all.push(Got {
                     partition: message.partition(),
                     offset: message.offset(),
+                    timestamp: message.timestamp().to_millis(),
                     key: message.key().map(<[u8]>::to_vec),
                     value: message.payload().map(<[u8]>::to_vec),
                     headers: message
@@ -350,6 +351,8 @@ pub fn event(device: &str, value: f64) -> Sent {
 pub struct Got {
     pub partition: i32,
     pub offset: i64,
+    /// Time of the record in milliseconds since the epoch.
+    pub timestamp: Option<i64>,
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     /// Headers in order; a value may be null.

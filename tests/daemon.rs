@@ -10,6 +10,7 @@ use anomaly::config::schema::{self, ShippedFile};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rustix::process::Signal;
 
 use super::common::{Case, Ended, Manager, Parts, Process, Sent, event, free_port, get, program, root, wait_for};
@@ -404,6 +405,20 @@ fn topics_and_tables_are_created_once() {
     let out = case.ok(&["check", "--connect"]);
     let tried = out.lines().filter(|line| line.starts_with("ok ")).count();
     assert!(tried >= 8 && !out.contains("FAILED"), "{out}");
+}
+
+#[test]
+fn a_wrong_clock_dates_no_record_of_the_topics_that_the_detector_writes() {
+    let case = Case::new("daemon_append_time");
+    let state = case.raw().replace(".raw", ".state");
+    for topic in [case.anomalies(), case.dlq(), state] {
+        let producer: BaseProducer = case.client().create().unwrap();
+        let record = BaseRecord::to(&topic).key("k").payload("v").partition(0).timestamp(1_000);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer.flush(Duration::from_secs(60)).unwrap();
+        let got = case.read(&topic);
+        assert!(got.len() == 1 && got[0].timestamp > Some(1_700_000_000_000), "{topic}: {got:?}");
+    }
 }
 
 #[test]

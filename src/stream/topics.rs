@@ -80,9 +80,12 @@ pub(crate) async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Res
     // An unreadable configuration is reported below.
     let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
     let largest = needed(&events).to_string();
-    let compact = [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
-    let size = [("max.message.bytes", largest.as_str())];
-    let anomalies = ensure(&admin, kafka, topics, &topics.anomalies, topics.partitions, &[]).await?;
+    // Retention and compaction use the brokers' clock. A detector's wrong clock must not date its records.
+    let time = ("message.timestamp.type", "LogAppendTime");
+    let compact =
+        [time, ("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
+    let size = [time, ("max.message.bytes", largest.as_str())];
+    let anomalies = ensure(&admin, kafka, topics, &topics.anomalies, topics.partitions, &[time]).await?;
     let letters = ensure(&admin, kafka, topics, &topics.dead_letter, topics.partitions, &size).await?;
     let mut state = ensure(&admin, kafka, topics, &topics.state, partitions, &compact).await?;
     if state.partitions < raw.partitions {
