@@ -213,8 +213,8 @@ settings! {
             context: usize = 100, Integer(0, 10_000);
             /// What happens to a rejected record. fail stops the detector with exit code 65.
             on_reject: OnReject = "dead_letter", OneOf(OnReject::WORDS);
-            /// What happens to records of any topic that cannot be read, such as a damaged batch. stop: the partition waits. skip:
-            /// they are counted and passed.
+            /// What happens to a damaged batch of the input, of the anomalies or of the state. stop: the partition waits. skip:
+            /// its records are counted and skipped.
             on_damage: OnDamage = "stop", OneOf(OnDamage::WORDS);
             /// Number of consumers in this process; 0: one per core.
             workers: usize = 0, Integer(0, 1024);
