@@ -256,7 +256,7 @@ fn rejection_of_all_records_is_reported_with_the_reason_until_one_is_accepted() 
     }));
     let words = "all rejected: `device_id` is missing (300 of 300)";
     blind.see(&Said { code: "all_rejected", words, is_degraded: true });
-    assert!(blind.page("/").contains("/dead-letters"), "the headline leads to the dead letters");
+    wait("the page to lead to the dead letters", || blind.page("/").contains("/dead-letters"));
     blind.case.produce(usual(1, 0));
     wait("the condition to end", || {
         !blind.detector.get("/metrics").unwrap_or_default().1.contains("code=\"all_rejected\"")

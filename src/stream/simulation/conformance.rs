@@ -229,6 +229,8 @@ fn fencing(world: &dyn ConformanceWorld, mut one: RecordingClient, called: &Call
     let (remedy, stop) = (|fault: Fault| fault.remedy, Stop::default());
     one.begin().unwrap();
     one.send(record(OutputTopic::State(0), "fenced")).unwrap();
+    // A record that is still queued would be refused, with another remedy than the offsets.
+    insist(|| one.flush()).unwrap();
     let mut three = world.recorded("c", "one", called);
     answers.note("a second producer by the same name", insist(|| three.init_transactions()));
     let late = insist(|| one.commit(&progress(&[(0, 9), (1, 9)]))).map_err(remedy);
