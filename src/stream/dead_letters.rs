@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::client::{
-    ConsumedRecord, Fault, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, ReadLimits, Remedy,
-    TransactionalProducer, insist, read_to_end,
+    ClusterConnection, ConsumedRecord, Fault, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic,
+    ReadLimits, Remedy, TransactionalProducer, insist, read_to_end,
 };
 use super::kafka::{KafkaHistoryClient, KafkaTransactionalProducer};
 use super::progress::ProgressByPartition;
@@ -234,6 +234,10 @@ pub(crate) struct RefusedLetters {
 
 /// Maximum number of refused dead letters that are named.
 const NAMED: usize = 10;
+/// Maximum number of attempts to send a batch that no topic refuses.
+const ATTEMPTS: usize = 5;
+/// Time between two of these attempts.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl DeadLetterReplayer {
     /// Initialises the transactions; fences another replay of the same name.
@@ -279,15 +283,24 @@ impl DeadLetterReplayer {
         if letters.is_empty() {
             return Ok(());
         }
-        let Err(fault) = self.commit(letters, &Timestamp::now().to_string()) else {
-            self.sent += letters.len() as u64;
-            return Ok(());
+        let mut attempts = 0;
+        let fault = loop {
+            let Err(fault) = self.commit(letters, &Timestamp::now().to_string()) else {
+                self.sent += letters.len() as u64;
+                return Ok(());
+            };
+            // If the abort gets no answer, the broker aborts the transaction later.
+            let is_aborted = fault.remedy == Remedy::Abort && self.producer.abort().is_ok();
+            if is_aborted && fault.is_refused {
+                break fault;
+            }
+            attempts += 1;
+            if !is_aborted || attempts == ATTEMPTS {
+                return Err(failed(&self.servers)(fault));
+            }
+            // After a refusal librdkafka can also purge records of the next transaction.
+            self.producer.sleep(PAUSE);
         };
-        // If the abort gets no answer, the broker aborts the transaction later.
-        let is_aborted = fault.remedy == Remedy::Abort && self.producer.abort().is_ok();
-        if !is_aborted || !fault.is_refused {
-            return Err(failed(&self.servers)(fault));
-        }
         if let [letter] = letters {
             self.refused.count += 1;
             if self.refused.places.len() < NAMED {
