@@ -462,8 +462,12 @@ impl Settled {
             let slope = Self::slope(samples);
             let hours = samples.last().unwrap().at / 3600.0;
             let last = samples.last().unwrap().rss;
+            // A step and a steady growth differ in these.
+            let tenths = samples.chunks(samples.len().div_ceil(10));
+            let tenths = tenths.map(|part| most(part, |s| s.rss as usize) / 1024).collect::<Vec<_>>();
             println!(
-                "{name}: {:.1} MiB at last, {:+.2} MiB an hour; descriptors {descriptors:?}, threads {threads:?} early and late",
+                "{name}: {:.1} MiB at last, {:+.2} MiB an hour, at most {tenths:?} MiB by tenths; descriptors {descriptors:?}, \
+                 threads {threads:?} early and late",
                 last / 1024.0,
                 slope / 1024.0
             );
