@@ -47,7 +47,7 @@ comment on column anomalies.score is 'numbers from here to z_score are null wher
 -- Not jsonb: its numbers have no negative zero, and every bit counts here.
 comment on column anomalies.evidence is 'numbers by name: with the window they suffice to repeat the method''s arithmetic';
 comment on column anomalies."window" is 'the values before this one, oldest first';
-comment on column anomalies.detected_at is 'when the detector published it, by the detector''s clock';
+comment on column anomalies.detected_at is 'time of the record in topic anomalies, by the broker''s clock';
 comment on column anomalies.stored_at is 'when the row was stored, by the database''s clock';
 comment on column anomalies.sink is 'sink_offsets.id of the partition of topic anomalies that the row was read from';
 comment on column anomalies.sink_offset is 'offset in that partition; rows become visible in this order, which no sequence promises';

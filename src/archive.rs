@@ -125,7 +125,7 @@ pub struct StoredAnomaly {
     /// Record as in topic `anomalies`.
     #[serde(flatten)]
     pub anomaly: Anomaly,
-    /// Time of the detection, by the detector's clock.
+    /// Time of the record in topic `anomalies`, by the broker's clock.
     pub detected_at: Timestamp,
     /// Newest review of the anomaly.
     pub review: Review,

@@ -19,7 +19,7 @@ pub struct SinkRecord {
     pub key: Option<Vec<u8>>,
     /// Value of the record, unchanged.
     pub value: Vec<u8>,
-    /// Time at which the detector published the record.
+    /// Time of the record.
     pub detected_at: Timestamp,
     /// The decoded anomaly, or why it cannot be decoded.
     pub anomaly: Result<Anomaly, String>,
