@@ -48,7 +48,7 @@ pub struct WrittenBatch {
 /// Records that the table refused and that no person has dealt with yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenRejects {
-    /// Number of records, counted up to [`OpenRejects::MOST`].
+    /// Number of records, counted up to [`OpenRejects::MAX_COUNT`].
     pub count: u64,
     /// The newest record: its position in the topic and the reason.
     pub last: String,
@@ -56,7 +56,7 @@ pub struct OpenRejects {
 
 impl OpenRejects {
     /// Maximum count; further records are not counted.
-    pub const MOST: u64 = 100_000;
+    pub const MAX_COUNT: u64 = 100_000;
 }
 
 /// Reason why a batch was not written at all.

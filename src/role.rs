@@ -29,7 +29,7 @@ use crate::stop::Stop;
 pub use name::Role;
 
 /// Interval between two checks of signals, threads and health.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Time for the threads to end after the drain timeout.
 const GRACE: Duration = Duration::from_secs(1);
 /// A smaller change of the clock is normal synchronisation.
@@ -101,7 +101,7 @@ impl Supervisor {
         let mut clock = Clock::new();
         let mut outcome = Ok(());
         while !self.stop.is_requested() {
-            match signals.recv_timeout(LOOK) {
+            match signals.recv_timeout(CHECK_INTERVAL) {
                 Ok(ProcessSignal::Stop) => self.stop.request(),
                 Ok(ProcessSignal::Reload) => {
                     notifier.reloading();
@@ -110,7 +110,7 @@ impl Supervisor {
                     notifier.reloaded();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK),
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(CHECK_INTERVAL),
             }
             while let Some(ended) = self.reap() {
                 outcome = outcome.and(ended);

@@ -31,7 +31,7 @@ pub(crate) use undo::UndoLog;
 use undo::UndoStep;
 
 /// Bytes of a snapshot without the series' name, its values and its state.
-const SNAPSHOT_BYTES: u64 = 128;
+const SNAPSHOT_OVERHEAD_BYTES: u64 = 128;
 /// Bytes of a value, or of a number of the state.
 const VALUE_BYTES: u64 = 8;
 /// Number of series above which [`SeriesTable::is_far`] returns true.
@@ -306,7 +306,7 @@ impl Series {
 
     /// Returns the approximate size of the series' snapshot in bytes, including the broker's overhead.
     fn snapshot_bytes(&self) -> u64 {
-        SNAPSHOT_BYTES
+        SNAPSHOT_OVERHEAD_BYTES
             + self.window.name_bytes().len() as u64
             + VALUE_BYTES * (self.window.len() + self.window.state().len()) as u64
     }

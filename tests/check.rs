@@ -19,7 +19,7 @@ use rdkafka::client::DefaultClientContext;
 
 use super::common::{Case, Ended, Parts, Sent, event, program, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 // ---- Files ----
 
@@ -438,7 +438,7 @@ fn an_unavailable_broker_is_named_with_its_address() {
     case.set("KAFKA__BOOTSTRAP_SERVERS", &address);
     for role in ["detector", "producer"] {
         let process = case.role(role, &[("DETECTOR__WORKERS", "1"), ("SINK__ENABLED", "false")]);
-        wait_for("the address", PATIENCE, || {
+        wait_for("the address", TIMEOUT, || {
             let (status, body) = process.get("/readyz").unwrap_or_default();
             status == 503
                 && body.contains(&format!("Kafka is unreachable: {address}: "))
@@ -477,14 +477,14 @@ fn harmful_cleanup_policies_and_partition_counts_are_named_by_topics_and_by_the_
     let raw = case.raw();
     let wide = NewTopic::new(&raw, 4, TopicReplication::Fixed(1));
     block_on(admin(&case).create_topics(&[narrow, wide], &AdminOptions::new())).unwrap();
-    wait_for("the topics", PATIENCE, || connect(&case).1.contains(&format!("topic {state}: 2 partitions")));
+    wait_for("the topics", TIMEOUT, || connect(&case).1.contains(&format!("topic {state}: 2 partitions")));
     let (code, out) = connect(&case);
     assert_eq!(code, Some(69), "{out}");
     assert!(out.contains(&format!("FAILED  topic {state}: has 2 partitions, and {} has 4", case.raw())), "{out}");
     let topics = case.ok(&["topics"]);
     assert!(topics.contains("it had 2 partitions, and now has 4"), "{topics}");
     case.ok(&["migrate"]);
-    wait_for("all in order", PATIENCE, || connect(&case).0 == Some(0));
+    wait_for("all in order", TIMEOUT, || connect(&case).0 == Some(0));
 
     set_policy(&case, &case.raw(), "compact");
     set_policy(&case, &state, "delete");
@@ -529,18 +529,18 @@ fn state_of_another_group_fails_the_check_with_what_the_start_stops_with() {
     case.produce((0..50).map(|i| event("pump", f64::from(i))));
     let quick = [("DETECTOR__WORKERS", "1"), ("DETECTOR__SNAPSHOT_INTERVAL", "100ms"), ("SINK__ENABLED", "false")];
     let detector = case.detector("first", &quick);
-    wait_for("50 judged", PATIENCE, || case.committed() >= 50);
+    wait_for("50 judged", TIMEOUT, || case.committed() >= 50);
     // Also with the transactions of a detector that runs.
     let (code, out) = connect(&case);
     assert!(code == Some(0) && out.contains("windows of 4 of 4 partitions, which a start takes"), "{out}");
-    assert!(detector.terminate(PATIENCE).success());
+    assert!(detector.terminate(TIMEOUT).success());
     case.set("DETECTOR__GROUP", format!("{}-other", case.name));
     let (code, out) = connect(&case);
     assert_eq!(code, Some(69), "{out}");
     let failed = out.lines().find(|line| line.starts_with("FAILED  state in")).unwrap_or_default();
     assert!(failed.contains("give each group a topics.state of its own"), "{out}");
     let mut detector = case.detector("other", &quick);
-    assert_eq!(detector.exit(PATIENCE).code(), Some(65), "{}", detector.log());
+    assert_eq!(detector.exit(TIMEOUT).code(), Some(65), "{}", detector.log());
     assert!(detector.log().contains("topics.state of its own"), "{}", detector.log());
 }
 

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use super::common::{Case, Ended, Manager, Parts, Process, Sent, event, free_port, get, program, root, wait_for};
 
 /// Timeout for everything that a role or a command does in these tests.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const EVENTS: usize = 300;
 
 /// Settings of a small detector without a database.
@@ -51,7 +51,7 @@ fn status_at_ready(manager: &Manager) -> String {
 fn stops_well_on(signal: Signal, manager: &Manager, mut process: Process) {
     assert!(!manager.has("STOPPING=1"));
     process.signal(signal);
-    let status = process.exit(PATIENCE);
+    let status = process.exit(TIMEOUT);
     assert_eq!(status.code(), Some(0), "{}", process.log());
     manager.wait("STOPPING=1");
 }
@@ -62,9 +62,9 @@ fn a_detector_is_ready_when_it_serves_feeds_the_watchdog_and_says_when_it_stops(
     let watchdog = ("WATCHDOG_USEC", "2000000");
     let (manager, detector) = notifying(&case, "detector", &[&SMALL[..], &[watchdog]].concat());
     manager.wait("READY=1");
-    wait_for("the answer to be as good", PATIENCE, || detector.get("/readyz").unwrap().0 == 200);
+    wait_for("the answer to be as good", TIMEOUT, || detector.get("/readyz").unwrap().0 == 200);
     assert!(status_at_ready(&manager).starts_with("running: 4 partitions"), "{:?}", manager.heard());
-    wait_for("the watchdog to be fed three times", PATIENCE, || manager.count("WATCHDOG=1") >= 3);
+    wait_for("the watchdog to be fed three times", TIMEOUT, || manager.count("WATCHDOG=1") >= 3);
     stops_well_on(Signal::TERM, &manager, detector);
     assert_eq!(manager.count("READY=1"), 1);
 }
@@ -80,7 +80,7 @@ fn a_detector_without_a_broker_is_ready_but_degraded_after_the_timeout_and_stops
     assert!(manager.count("EXTEND_TIMEOUT_USEC=10000000") >= 1, "{:?}", manager.heard());
     assert!(status_at_ready(&manager).starts_with("degraded: "), "{:?}", manager.heard());
     assert_eq!(detector.get("/healthz").unwrap().0, 200);
-    wait_for("the reason", PATIENCE, || {
+    wait_for("the reason", TIMEOUT, || {
         let (status, body) = detector.get("/readyz").unwrap();
         assert_eq!(status, 503);
         body.starts_with("degraded: worker-0: ") && manager.has(&format!("STATUS={}", body.trim()))
@@ -137,7 +137,7 @@ fn a_reload_applies_a_new_level_keeps_the_old_settings_when_the_new_are_wrong_an
         write(text);
         dashboard.signal(Signal::HUP);
         ready += 1;
-        wait_for("READY=1 after the reload", PATIENCE, || manager.count("READY=1") == ready);
+        wait_for("READY=1 after the reload", TIMEOUT, || manager.count("READY=1") == ready);
         dashboard.log()
     };
 
@@ -281,7 +281,7 @@ fn a_port_in_use_exits_with_69_and_names_the_address() {
     {
         let case = alone("daemon_port");
         let mut process = case.role(role, &[("DASHBOARD__LISTEN", "127.0.0.1:0"), (setting, &address)]);
-        assert_eq!(process.exit(PATIENCE).code(), Some(69), "{setting}: {}", process.log());
+        assert_eq!(process.exit(TIMEOUT).code(), Some(69), "{setting}: {}", process.log());
         assert!(process.log().contains(&format!("cannot listen on {address}")), "{}", process.log());
     }
 }
@@ -298,7 +298,7 @@ fn logs_go_to_standard_error_and_syslog_must_be_there_when_it_is_asked_for() {
         return;
     }
     let mut dashboard = case.role("dashboard", &[here[0], ("LOG__TARGET", "syslog")]);
-    assert_eq!(dashboard.exit(PATIENCE).code(), Some(78), "{}", dashboard.log());
+    assert_eq!(dashboard.exit(TIMEOUT).code(), Some(78), "{}", dashboard.log());
     assert!(dashboard.log().contains("log.target is \"syslog\", which cannot be reached"), "{}", dashboard.log());
 }
 
@@ -452,12 +452,12 @@ fn a_wrong_password_fails_the_commands_and_the_sink_but_the_detector_keeps_judgi
     }
     some_events(&case);
     let detector = case.detector("password", &[("DETECTOR__WORKERS", "1")]);
-    wait_for("the anomaly in Kafka", PATIENCE, || !case.read(&case.anomalies()).is_empty());
-    wait_for("the sink's reason", PATIENCE, || {
+    wait_for("the anomaly in Kafka", TIMEOUT, || !case.read(&case.anomalies()).is_empty());
+    wait_for("the sink's reason", TIMEOUT, || {
         let (status, body) = detector.get("/readyz").unwrap_or_default();
         status == 503 && body.starts_with("degraded: sink: ") && body.contains("password authentication failed")
     });
-    assert!(detector.terminate(PATIENCE).success());
+    assert!(detector.terminate(TIMEOUT).success());
 }
 
 /// Returns every sample of a Prometheus text, and checks its format.
@@ -482,9 +482,9 @@ fn the_metrics_and_the_status_report_the_outcomes() {
     let case = Case::new("daemon_metrics");
     some_events(&case);
     let detector = case.detector("metrics", &[("DETECTOR__WORKERS", "1")]);
-    wait_for("one row", PATIENCE, || detector.metric("anomaly_sink_rows_total{kind=\"inserted\"}") == 1.0);
-    wait_for("both rejects", PATIENCE, || case.read(&case.dlq()).len() == 2);
-    wait_for("lag 0 in all partitions", PATIENCE, || {
+    wait_for("one row", TIMEOUT, || detector.metric("anomaly_sink_rows_total{kind=\"inserted\"}") == 1.0);
+    wait_for("both rejects", TIMEOUT, || case.read(&case.dlq()).len() == 2);
+    wait_for("lag 0 in all partitions", TIMEOUT, || {
         let (_, text) = detector.get("/metrics").unwrap();
         let lag = samples(&text).into_iter().filter(|(name, _)| name.starts_with("anomaly_lag{"));
         lag.filter(|(_, lag)| *lag == 0.0).count() == 4
@@ -516,7 +516,7 @@ fn the_metrics_and_the_status_report_the_outcomes() {
     assert_eq!(sum("anomaly_committed_offset{"), EVENTS as f64 + 3.0, "{text}");
     let committed = value("anomaly_transactions_total{kind=\"committed\"}").unwrap();
     assert!((1.0..=100.0).contains(&committed), "{text}");
-    assert!(detector.terminate(PATIENCE).success());
+    assert!(detector.terminate(TIMEOUT).success());
     status_shows_all_partitions(&case);
 }
 
@@ -547,15 +547,15 @@ fn a_schema_newer_than_the_program_stops_the_sink_until_it_is_upgraded_and_nothi
     assert!(end.err.contains("newer than this program"), "{}", end.err);
     some_events(&case);
     let detector = case.detector("newer", &[("DETECTOR__WORKERS", "1")]);
-    wait_for("the anomaly in Kafka", PATIENCE, || !case.read(&case.anomalies()).is_empty());
-    wait_for("the sink's reason", PATIENCE, || {
+    wait_for("the anomaly in Kafka", TIMEOUT, || !case.read(&case.anomalies()).is_empty());
+    wait_for("the sink's reason", TIMEOUT, || {
         let (status, body) = detector.get("/readyz").unwrap_or_default();
         status == 503 && body.contains("schema is version 900") && body.contains("upgrade anomaly")
     });
     assert_eq!((case.count("anomalies"), case.count("detector_status")), (0, 0));
     case.sql().batch_execute("delete from refinery_schema_history where version = 900").unwrap();
-    wait_for("the row", PATIENCE, || case.count("anomalies") == 1);
-    assert!(detector.terminate(PATIENCE).success());
+    wait_for("the row", TIMEOUT, || case.count("anomalies") == 1);
+    assert!(detector.terminate(TIMEOUT).success());
 }
 
 #[test]
@@ -563,7 +563,7 @@ fn a_missing_password_is_reported_with_the_file_where_it_belongs() {
     let mut case = Case::new("daemon_missing");
     case.env.retain(|(name, _)| name != "ANOMALY__POSTGRES__PASSWORD_FILE");
     let detector = case.detector("missing", &[("DETECTOR__WORKERS", "1")]);
-    wait_for("the sink's reason", PATIENCE, || {
+    wait_for("the sink's reason", TIMEOUT, || {
         let (status, body) = detector.get("/readyz").unwrap_or_default();
         status == 503 && body.contains("/etc/anomaly/credentials/postgres.password")
     });
@@ -621,8 +621,8 @@ fn tables_of_the_migrate_role_are_granted_to_the_services_role() {
     assert!(check.contains("rights: select, insert, update, delete"), "{check}");
     some_events(&case);
     let detector = case.detector("owner", &[("DETECTOR__WORKERS", "1")]);
-    wait_for("the row", PATIENCE, || case.count("anomalies") == 1);
-    assert!(detector.terminate(PATIENCE).success());
+    wait_for("the row", TIMEOUT, || case.count("anomalies") == 1);
+    assert!(detector.terminate(TIMEOUT).success());
     superuser.batch_execute(&format!("drop schema {owner} cascade; drop role \"{owner}\"")).unwrap();
 }
 
@@ -631,12 +631,12 @@ fn a_producer_whose_topic_is_missing_says_so_and_loses_nothing_by_waiting() {
     let case = Case::bare("daemon_no_topic", Parts::shared());
     let settings = [("PRODUCER__COUNT", "500"), ("PRODUCER__RATE", "0")];
     let mut producer = case.role("producer", &settings);
-    wait_for("the reason", PATIENCE, || {
+    wait_for("the reason", TIMEOUT, || {
         let (status, body) = producer.get("/readyz").unwrap_or_default();
         status == 503 && body.contains("`anomaly topics` creates it")
     });
     case.ok(&["topics"]);
-    assert_eq!(producer.exit(PATIENCE).code(), Some(0), "{}", producer.log());
+    assert_eq!(producer.exit(TIMEOUT).code(), Some(0), "{}", producer.log());
     assert_eq!(case.read(&case.raw()).len(), 500);
 }
 
@@ -653,10 +653,10 @@ fn a_producer_whose_events_are_all_refused_is_not_ready_until_one_arrives() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(admin.alter_configs([&config], &AdminOptions::new())).unwrap();
     let refused = || producer.metric("anomaly_published_total{kind=\"failed\"} ");
-    wait_for("events to be refused", PATIENCE, || refused() >= 1.0);
+    wait_for("events to be refused", TIMEOUT, || refused() >= 1.0);
     let before = refused();
     // Between two refusals nothing is delivered.
-    wait_for("more events to be refused", PATIENCE, || {
+    wait_for("more events to be refused", TIMEOUT, || {
         let (status, body) = producer.get("/readyz").unwrap_or_default();
         assert!(status == 503 && body.contains("refuses events"), "{status}: {body}");
         refused() >= before + 4.0
@@ -670,7 +670,7 @@ fn a_reload_before_it_is_ready_does_not_make_it_ready() {
     let (manager, detector) = notifying(&case, "detector", &SMALL);
     manager.wait("STATUS=worker-0: starting");
     detector.signal(Signal::HUP);
-    wait_for("the reload", PATIENCE, || detector.log().contains("settings reloaded"));
+    wait_for("the reload", TIMEOUT, || detector.log().contains("settings reloaded"));
     assert_eq!(manager.count("READY=1") + manager.count("RELOADING=1"), 0, "{:?}", manager.heard());
 }
 

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use crate::common::{Case, Process, Sent, event, wait_for};
 
 /// A damaged partition is read again after at most 30 s.
-const LIMIT: Duration = Duration::from_secs(120);
+const REREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Returns the first segment of a partition in the broker's directory.
 fn segment(case: &Case, topic: &str, partition: i32) -> PathBuf {
@@ -56,21 +56,21 @@ fn usual(n: usize, partition: i32) -> impl Iterator<Item = Sent> {
 
 /// Waits until `/readyz` is degraded with these words.
 fn wait_degraded(detector: &Process, words: &str) {
-    wait_for(&format!("/readyz to say {words:?}"), LIMIT, || {
+    wait_for(&format!("/readyz to say {words:?}"), REREAD_TIMEOUT, || {
         detector.get("/readyz").is_some_and(|(status, text)| status == 503 && text.contains(words))
     });
 }
 
 /// Waits until `/readyz` is ready.
 fn wait_served(detector: &Process) {
-    wait_for("the detector to be ready again", LIMIT, || {
+    wait_for("the detector to be ready again", REREAD_TIMEOUT, || {
         detector.get("/readyz").is_some_and(|(status, _)| status == 200)
     });
 }
 
 /// Waits until this number of records has an outcome.
 fn wait_committed(case: &Case, records: i64) {
-    wait_for(&format!("{records} records to be judged"), LIMIT, || case.committed() == records);
+    wait_for(&format!("{records} records to be judged"), REREAD_TIMEOUT, || case.committed() == records);
 }
 
 #[test]
@@ -157,11 +157,11 @@ fn a_damaged_batch_of_the_anomalies_stops_the_sink_at_its_place_until_it_is_repa
     let (newest, end) = flip(&case, &anomalies, 0, data[data.len() - 1].0);
     let detector = case.detector("a", &[]);
     wait_degraded(&detector, &format!("{anomalies} [0] cannot be read at offset {first}: "));
-    wait_for("the anomalies before it to be stored", LIMIT, || case.count("anomalies") == before);
+    wait_for("the anomalies before it to be stored", REREAD_TIMEOUT, || case.count("anomalies") == before);
     flip(&case, &anomalies, 0, first);
     wait_degraded(&detector, &format!("{anomalies} [0] cannot be read at offset {newest}: "));
     let stored = total - (end - newest + 1);
-    wait_for("the anomalies before the second one to be stored", LIMIT, || case.count("anomalies") == stored);
+    wait_for("the anomalies before the second one to be stored", REREAD_TIMEOUT, || case.count("anomalies") == stored);
     // A person skips the second one while the detector runs.
     let output = case.run(&["dlq", "skip", &anomalies, "0", &newest.to_string()]);
     let text = String::from_utf8_lossy(&output.stdout);
@@ -169,7 +169,7 @@ fn a_damaged_batch_of_the_anomalies_stops_the_sink_at_its_place_until_it_is_repa
     assert!(output.status.success() && text.contains(&expected), "{text} {}", String::from_utf8_lossy(&output.stderr));
     wait_served(&detector);
     case.produce((0..5).map(|_| event("d", 1e9)));
-    wait_for("new anomalies to be stored", LIMIT, || case.count("anomalies") > stored);
+    wait_for("new anomalies to be stored", REREAD_TIMEOUT, || case.count("anomalies") > stored);
 }
 
 #[test]
@@ -190,12 +190,12 @@ fn damaged_batches_of_the_anomalies_and_of_the_state_are_skipped_and_counted_if_
     let (count, words) = skipped(&anomalies, data(&anomalies)[1].0);
     let (windows, others) = skipped(&state, data(&state)[0].0);
     let detector = case.detector("a", &[("DETECTOR__ON_DAMAGE", "skip")]);
-    wait_for("the report of the skipped records", LIMIT, || {
+    wait_for("the report of the skipped records", REREAD_TIMEOUT, || {
         detector
             .get("/readyz")
             .is_some_and(|(status, text)| status == 200 && text.contains(&words) && text.contains(&others))
     });
-    wait_for("the other anomalies to be stored", LIMIT, || case.count("anomalies") == total - count);
+    wait_for("the other anomalies to be stored", REREAD_TIMEOUT, || case.count("anomalies") == total - count);
     assert_eq!(detector.metric("anomaly_lost_records_total{kind=\"skipped\"} ") as i64, count + windows);
     case.produce(usual(5, 0));
     wait_committed(&case, 60);
@@ -246,7 +246,7 @@ fn a_damaged_batch_is_skipped_and_counted_if_the_settings_or_a_person_say_so() {
     let detector = case.detector("a", &[("DETECTOR__ON_DAMAGE", "skip")]);
     wait_committed(&case, 250);
     let words = format!("{count} records of {raw} [0] cannot be read, and were skipped (offsets {first} to {last})");
-    wait_for("the report of the skipped records", LIMIT, || {
+    wait_for("the report of the skipped records", REREAD_TIMEOUT, || {
         detector.get("/readyz").is_some_and(|(status, text)| status == 200 && text.contains(&words))
     });
     let skipped = |detector: &Process| detector.metric("anomaly_records_total{kind=\"skipped\"} ") as i64;
@@ -264,7 +264,7 @@ fn a_damaged_batch_is_skipped_and_counted_if_the_settings_or_a_person_say_so() {
     case.produce(usual(3, 0));
     let (first, last) = flip(&case, &raw, 0, 255);
     let skip = ["dlq", "skip", raw.as_str(), "0", "255"];
-    wait_for("the command to skip", LIMIT, || {
+    wait_for("the command to skip", REREAD_TIMEOUT, || {
         let output = case.run(&skip);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         // Until the session of the stopped detector ends, the group refuses.

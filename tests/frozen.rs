@@ -20,7 +20,7 @@ use crate::common::Case;
 use crate::dashboard::{ago, anomaly};
 
 /// Longest time that a busy machine may need for a call whose limits are about two seconds.
-const PATIENCE: Duration = Duration::from_secs(120);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A relay that passes a number of bytes of the server's answers on each connection, then nothing.
 struct Relay {
@@ -157,7 +157,7 @@ fn call(name: &str, mut user: User) -> (User, Result<(), String>) {
         let result = user();
         sender.send((user, result))
     });
-    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{name} waits without a deadline"))
+    receiver.recv_timeout(BUSY_TIMEOUT).unwrap_or_else(|_| panic!("{name} waits without a deadline"))
 }
 
 /// Calls the user until it succeeds. On a busy machine the short limits of the test may end a call although the server
@@ -168,7 +168,7 @@ fn insist(name: &str, mut user: User) -> User {
         let (same, result) = call(name, user);
         match result {
             Ok(()) => return same,
-            Err(e) => assert!(start.elapsed() < PATIENCE, "{name}: {e}"),
+            Err(e) => assert!(start.elapsed() < BUSY_TIMEOUT, "{name}: {e}"),
         }
         user = same;
     }
@@ -234,7 +234,7 @@ fn a_connection_that_waits_for_a_notification_longer_than_the_limit_stays_open()
     let mut follower = loop {
         match archive.follow() {
             Ok(follower) => break follower,
-            Err(e) => assert!(start.elapsed() < PATIENCE, "{e}"),
+            Err(e) => assert!(start.elapsed() < BUSY_TIMEOUT, "{e}"),
         }
     };
     assert_eq!(follower.wait(limit * 5), Ok(()));

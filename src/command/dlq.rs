@@ -18,9 +18,9 @@ use crate::stream::topics;
 /// Maximum number of characters of a message or a key in a line.
 const WIDTH: usize = 60;
 /// Maximum number of bytes of a value, a key or a header that `show` prints.
-const SHOWN: usize = 4_096;
+const MAX_SHOWN_BYTES: usize = 4_096;
 /// Maximum number of letters of an unknown origin that `replay` names.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// Runs the subcommand.
 ///
@@ -141,7 +141,7 @@ fn print(letter: &RejectedRecord, value_only: bool) -> io::Result<()> {
     writeln!(out, "sent again   {}", letter.replayed.as_deref().unwrap_or("no"))?;
     let shown = |value: &Option<Vec<u8>>| match value {
         None => "(null)".to_owned(),
-        Some(bytes) => foreign::bytes(bytes, SHOWN).to_string(),
+        Some(bytes) => foreign::bytes(bytes, MAX_SHOWN_BYTES).to_string(),
     };
     for (name, value) in letter.said() {
         writeln!(out, "{:<12} {}", foreign::name(name).to_string(), shown(value))?;
@@ -151,7 +151,7 @@ fn print(letter: &RejectedRecord, value_only: bool) -> io::Result<()> {
     }
     let text = |part: &Option<Vec<u8>>| match part {
         None => "(null)".to_owned(),
-        Some(bytes) => match bytes.split_at_checked(SHOWN) {
+        Some(bytes) => match bytes.split_at_checked(MAX_SHOWN_BYTES) {
             Some((shown, rest)) if !rest.is_empty() => {
                 format!("{}… ({} bytes; show --value prints them all)", shown.escape_ascii(), bytes.len())
             }
@@ -194,7 +194,7 @@ impl ReplayCounts {
             () if letter.is_cut() => self.cut += 1,
             () if !letter.is_from(topic, partitions) => {
                 self.elsewhere += 1;
-                if self.places.len() < NAMED {
+                if self.places.len() < MAX_NAMED {
                     self.places.push(format!("{}:{} from {}", letter.partition, letter.offset, origin(letter)));
                 }
             }

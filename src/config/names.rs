@@ -4,7 +4,7 @@ use super::resolved::Settings;
 
 /// Longest name in bytes: of a topic (Kafka's rule), and of a group (our rule, since it also names rows and
 /// transactions).
-const LONGEST: usize = 249;
+const MAX_NAME_BYTES: usize = 249;
 
 /// Finds wrong names. Each problem is a key, a title, and what is expected.
 pub(crate) fn problems(settings: &Settings) -> Vec<(&'static str, String, &'static str)> {
@@ -51,7 +51,7 @@ fn wrong_topic(name: &str) -> Option<(String, &'static str)> {
         _ if name.trim().is_empty() => "is empty".to_owned(),
         _ if name.starts_with('^') => "is a pattern, which would match other topics too".to_owned(),
         "." | ".." => format!("is \"{name}\", which Kafka refuses"),
-        _ if name.len() > LONGEST => format!("has {} bytes, and Kafka accepts {LONGEST}", name.len()),
+        _ if name.len() > MAX_NAME_BYTES => format!("has {} bytes, and Kafka accepts {MAX_NAME_BYTES}", name.len()),
         _ => {
             let is_allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             let c = name.chars().find(|c| !is_allowed(c))?;
@@ -65,7 +65,7 @@ fn wrong_group(name: &str) -> Option<(String, &'static str)> {
     let wrong = match name {
         _ if name.trim().is_empty() => "is empty".to_owned(),
         _ if name.starts_with('^') => "is a pattern".to_owned(),
-        _ if name.len() > LONGEST => format!("has {} bytes, more than {LONGEST}", name.len()),
+        _ if name.len() > MAX_NAME_BYTES => format!("has {} bytes, more than {MAX_NAME_BYTES}", name.len()),
         _ => return None,
     };
     Some((wrong, "expected the name of one consumer group: 1 to 249 bytes"))

@@ -81,8 +81,8 @@ impl Forms {
 
 /// Escapes text of the input for a message.
 pub(crate) fn shown(text: &str) -> String {
-    const MOST: usize = 40;
-    format!("\"{}\"", foreign::bytes(text.as_bytes(), MOST))
+    const MAX_SHOWN: usize = 40;
+    format!("\"{}\"", foreign::bytes(text.as_bytes(), MAX_SHOWN))
 }
 
 /// Returns whether a text looks like thousands separated by a point: one to three digits, a point, three digits.

@@ -12,7 +12,7 @@ use super::{Event, RejectClass, Rejection, hint};
 use crate::foreign;
 
 /// Maximum number of characters of a member's name in a message.
-const SHOWN: usize = 40;
+const MAX_SHOWN: usize = 40;
 
 /// Reason why a key or a header cannot be used.
 pub(crate) enum Unreadable {
@@ -123,7 +123,7 @@ impl<'a> Reader<'_, 'a> {
         let field = match container.kind {
             ContainerKind::Array => field.replacen("[*]", &format!("[{index}]"), 1),
             ContainerKind::Object => {
-                let name = foreign::bytes(name.map(|name| name.as_bytes()).unwrap_or_default(), SHOWN);
+                let name = foreign::bytes(name.map(|name| name.as_bytes()).unwrap_or_default(), MAX_SHOWN);
                 field.replacen(&format!("{}.*", container.path), &format!("{}.{name}", container.path), 1)
             }
         };

@@ -8,7 +8,7 @@ use super::timestamp::MinuteCache;
 use super::{Decoded, Event, Fields, Parser, RawRecord, Rejection};
 
 /// Number of consecutive events of other forms after which one of them becomes the expected form.
-const PATIENCE: u32 = 16;
+const EVENTS_BEFORE_CHANGE: u32 = 16;
 
 /// Version of the decoding. It is raised when records are decoded differently, so that a replay decodes as the older
 /// program did. The state topic stores it with the settings.
@@ -66,7 +66,7 @@ impl Decoder {
         let bytes = record.value.unwrap_or_default();
         let (events, spans) = self.parser.located(record)?;
         self.misses += 1;
-        if let Some(spans) = spans.filter(|_| self.shape.is_none() || self.misses > PATIENCE) {
+        if let Some(spans) = spans.filter(|_| self.shape.is_none() || self.misses > EVENTS_BEFORE_CHANGE) {
             self.shape = Some(Shape::of(bytes, &spans));
         }
         Ok(events)

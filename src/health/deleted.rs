@@ -8,7 +8,7 @@ use std::time::{Duration, Instant as Monotonic};
 use super::{Component, ConditionCode, ConditionSeverity, listed};
 
 /// Time for which deleted records are reported. Nothing can restore them, so only time ends the report.
-const KEPT: Duration = Duration::from_secs(3_600);
+const REPORTED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The deleted records of each partition.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl DeletedRecords {
         if count == 0 {
             return 0;
         }
-        match self.0.get_mut(&partition).filter(|known| now.saturating_duration_since(known.at) < KEPT) {
+        match self.0.get_mut(&partition).filter(|known| now.saturating_duration_since(known.at) < REPORTED_FOR) {
             Some(known) => {
                 known.offsets = known.offsets.start.min(offsets.start)..known.offsets.end.max(offsets.end);
                 known.count += count;
@@ -61,7 +61,7 @@ impl DeletedRecords {
 
     /// Lists the records of the last hour. `what` says what happened to them.
     fn places(&self, now: Monotonic, topic: &str, what: &str) -> Option<String> {
-        let recent = self.0.iter().filter(|(_, range)| now.saturating_duration_since(range.at) < KEPT);
+        let recent = self.0.iter().filter(|(_, range)| now.saturating_duration_since(range.at) < REPORTED_FOR);
         let place = |(partition, DeletedRange { offsets, count, .. }): (&i32, &DeletedRange)| {
             let (from, to) = (offsets.start, offsets.end - 1);
             format!("{count} records of {topic} [{partition}] {what} (offsets {from} to {to})")

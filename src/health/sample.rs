@@ -7,7 +7,7 @@ use crate::event::{RejectClass, Timestamp};
 /// Maximum number of bytes of a key or a value.
 pub const EXCERPT: usize = 300;
 /// Number of samples per class.
-const MOST: usize = 5;
+const MAX_SAMPLES: usize = 5;
 
 /// Sample of a rejected record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl RejectedSamples {
     /// Adds a sample, and removes an older one of its class.
     pub fn push(&mut self, sample: RejectedSample) {
         let of = self.0.entry(sample.class).or_default();
-        if of.len() == MOST {
+        if of.len() == MAX_SAMPLES {
             of.pop_front();
         }
         of.push_back(sample);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Monotonic};
 use super::{Component, ConditionCode, ConditionSeverity, listed};
 
 /// Time for which they are reported.
-const KEPT: Duration = Duration::from_secs(3_600);
+const REPORTED_FOR: Duration = Duration::from_secs(3_600);
 
 /// The records of each partition, and when they were noted.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct StartsAtEnd(BTreeMap<i32, (Range<i64>, Monotonic)>);
 impl StartsAtEnd {
     /// Returns the message about the records of the last hour.
     fn message(&self, now: Monotonic, topic: &str, group: &str) -> Option<String> {
-        let recent = self.0.iter().filter(|(_, (_, at))| now.saturating_duration_since(*at) < KEPT);
+        let recent = self.0.iter().filter(|(_, (_, at))| now.saturating_duration_since(*at) < REPORTED_FOR);
         let places = recent.map(|(partition, (offsets, _))| (partition, offsets)).collect::<Vec<_>>();
         if places.is_empty() {
             return None;
@@ -60,6 +60,6 @@ mod tests {
         }
         let text = starts.message(began, "raw", "g").unwrap();
         assert!(text.contains("[2] at offset 110; and 2 more. The 500 earlier records are not judged"), "{text}");
-        assert_eq!(starts.message(began + KEPT, "raw", "g"), None);
+        assert_eq!(starts.message(began + REPORTED_FOR, "raw", "g"), None);
     }
 }

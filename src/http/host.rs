@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Longest host name in bytes, as DNS limits it.
-const LONGEST: usize = 253;
+const MAX_HOST_BYTES: usize = 253;
 
 /// A host and its port, as in the header `Host` (RFC 9110, 7.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl HostName {
                 let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
                 // Names of other writing systems arrive in the form `xn--...`.
                 let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-                if name.is_empty() || name.len() > LONGEST || !name.chars().all(is_allowed) {
+                if name.is_empty() || name.len() > MAX_HOST_BYTES || !name.chars().all(is_allowed) {
                     return None;
                 }
                 (name.to_ascii_lowercase(), rest)

@@ -1,5 +1,5 @@
 //! A cache of answers from the archive. Requests for the same question at the same time share one query. No request
-//! waits longer than [`PATIENCE`]; after that it gets the last answer with the reason. The cache knows neither HTTP nor
+//! waits longer than [`ANSWER_TIMEOUT`]; after that it gets the last answer with the reason. The cache knows neither HTTP nor
 //! the meaning of the answers.
 
 use std::collections::VecDeque;
@@ -12,11 +12,11 @@ use crate::archive::NoAnswer;
 use crate::event::Timestamp;
 
 /// Longest time that a request waits for an answer.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Age up to which an answer is reused: fifty open pages cause one query.
 const FRESH: Duration = Duration::from_millis(800);
 /// Number of answers kept; the oldest is removed first.
-const KEPT: usize = 24;
+const MAX_ANSWERS: usize = 24;
 /// Maximum number of queries that run at the same time. Requests that would start another one are answered as slow.
 const MAX_RUNNING: usize = 16;
 
@@ -178,7 +178,7 @@ impl<K: PartialEq, V> CacheState<K, V> {
     fn keep(&mut self, question: K, answer: Arc<V>, taken: Timestamp) {
         self.kept.retain(|kept| kept.question != question);
         self.kept.push_front(Kept { question, answer, taken, clock: Clock::now() });
-        self.kept.truncate(KEPT);
+        self.kept.truncate(MAX_ANSWERS);
     }
 }
 
@@ -187,7 +187,7 @@ impl<V> RunningQuery<V> {
     /// its result.
     fn wait(&self) -> Option<QueryResult<V>> {
         let result = lock(&self.result);
-        let waited = self.done.wait_timeout_while(result, PATIENCE, |result| result.is_none());
+        let waited = self.done.wait_timeout_while(result, ANSWER_TIMEOUT, |result| result.is_none());
         let (result, _) = waited.unwrap_or_else(PoisonError::into_inner);
         result.as_ref().map(|result| result.as_ref().map(|(v, at)| (Arc::clone(v), *at)).map_err(Clone::clone))
     }
@@ -219,7 +219,7 @@ mod tests {
         let cache = cache();
         let start = Clock::now();
         let got = cache.get(&1, |_| {
-            std::thread::sleep(PATIENCE + Duration::from_millis(200));
+            std::thread::sleep(ANSWER_TIMEOUT + Duration::from_millis(200));
             Ok(9)
         });
         assert!(got.answer.is_none() && got.why == Some(NoNewAnswer::Slow));

@@ -12,7 +12,7 @@ use crate::unavailable::Unavailable;
 /// Interval between two comparisons with the archive's clock.
 const AGREE: Duration = Duration::from_secs(60);
 /// Interval after the archive did not return its clock.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Difference between the two clocks, in milliseconds, below which they count as equal.
 const NEAR: i64 = 2_000;
 
@@ -90,7 +90,7 @@ impl Outage {
         let before = (self.clock)();
         let Some(theirs) = asker() else {
             // The request waits for this, too, so a failed comparison is not repeated before each query.
-            *due = Some(Clock::now() + RETRY);
+            *due = Some(Clock::now() + RETRY_INTERVAL);
             return;
         };
         let middle = i64::midpoint(before.millis(), (self.clock)().millis());

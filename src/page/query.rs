@@ -80,7 +80,7 @@ pub(crate) const PLAIN: &[&[&str]] = &[MANNER];
 /// Parameters that may occur several times: an anomaly matches if it has any of the values.
 const SEVERAL: &[&str] = &["device", "metric", "severity", "method", "label", "review"];
 /// Maximum number of values of one parameter.
-const MOST: usize = 100;
+const MAX_VALUES: usize = 100;
 /// Maximum number of devices that a search matches.
 pub(crate) const FOUND: u32 = 200;
 
@@ -99,7 +99,7 @@ impl PageQuery {
                 return Err(misread(format!("`{name}` is not a parameter of this page; known: {}", known.join(", "))));
             }
             if seen.iter().filter(|other| **other == name).count()
-                >= if SEVERAL.contains(&name.as_ref()) { MOST } else { 1 }
+                >= if SEVERAL.contains(&name.as_ref()) { MAX_VALUES } else { 1 }
             {
                 return Err(misread(format!("`{name}` occurs too often")));
             }

@@ -32,7 +32,7 @@ pub(crate) fn guarded(mut response: Response, is_tls_only: bool) -> Response {
 }
 
 /// Bodies below this number of bytes are not compressed.
-const SMALL: usize = 1024;
+const MIN_COMPRESSED_BYTES: usize = 1024;
 
 /// Compresses the body if the client accepts gzip.
 pub(crate) fn packed(mut response: Response, request: &Request) -> Response {
@@ -40,7 +40,9 @@ pub(crate) fn packed(mut response: Response, request: &Request) -> Response {
         kind.starts_with("text/") || ["application/json", "image/svg+xml"].iter().any(|text| kind.starts_with(text))
     });
     let is_read = reads_gzip(&request.list("accept-encoding"));
-    let Some(bytes) = response.body.whole().filter(|bytes| is_text && bytes.len() >= SMALL) else { return response };
+    let Some(bytes) = response.body.whole().filter(|bytes| is_text && bytes.len() >= MIN_COMPRESSED_BYTES) else {
+        return response;
+    };
     if is_read {
         let mut encoder =
             flate2::write::GzEncoder::new(Vec::with_capacity(bytes.len() / 4), flate2::Compression::new(5));

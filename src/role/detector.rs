@@ -25,7 +25,7 @@ use upkeep::Upkeep;
 /// Interval between two heartbeats of the detector.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Pause before everything is rebuilt after a fault.
-const PAUSE: Duration = Duration::from_millis(500);
+const REBUILD_PAUSE: Duration = Duration::from_millis(500);
 
 /// Callback for every committed anomaly.
 pub type Announce = Arc<dyn Fn(&Anomaly) + Send + Sync>;
@@ -202,7 +202,7 @@ impl WorkerThread {
                 WorkerEnding::Rebuild(why) => {
                     self.component.set_partitions(std::collections::BTreeMap::new());
                     self.component.set(ComponentState::Degraded(format!("restarting: {why}")));
-                    if self.stop.wait(PAUSE) {
+                    if self.stop.wait(REBUILD_PAUSE) {
                         return Ok(());
                     }
                 }
@@ -247,7 +247,7 @@ fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) 
                 sink::SinkEnding::Stopped => return Ok(()),
                 sink::SinkEnding::Rebuild(why) => component.set(ComponentState::Degraded(format!("restarting: {why}"))),
             }
-            if stop.wait(PAUSE) {
+            if stop.wait(REBUILD_PAUSE) {
                 return Ok(());
             }
         }

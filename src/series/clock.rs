@@ -2,10 +2,10 @@
 //! with wrong times cannot move it. The clock depends on the records alone, never on the wall clock.
 //!
 //! The newest time of each device is stored in one of `CELLS` cells, which the device's name selects. The time of the
-//! partition is the median of the cells that a record has updated within the last `SPAN` offsets. So a device with
+//! partition is the median of the cells that a record has updated within the last `CURRENT_OFFSETS` offsets. So a device with
 //! wrong times is one time of many, however often it sends. 31 such devices are never the majority of 128 cells.
 //!
-//! Seconds pass when the median rises above the highest one so far. A median that stays below the highest for `SPAN`
+//! Seconds pass when the median rises above the highest one so far. A median that stays below the highest for `CURRENT_OFFSETS`
 //! offsets becomes the highest, so that time passes again after many wrong times. While fewer than `LEAST` cells are
 //! current, no time passes.
 
@@ -16,9 +16,9 @@ pub(crate) const CELLS: usize = 128;
 /// Minimum number of current cells for a reliable median.
 const LEAST: usize = 3;
 /// Number of offsets after which a cell without a new record is not current.
-const SPAN: i64 = 4_096;
+const CURRENT_OFFSETS: i64 = 4_096;
 /// Number of offsets between two medians while there are too few cells.
-const PAUSE: i64 = 32;
+const RETRY_OFFSETS: i64 = 32;
 /// Maximum number of seconds of one step: a year.
 const LEAP: u32 = 366 * 86_400;
 /// Offset of a cell that no record has updated; it is before every offset.
@@ -112,7 +112,7 @@ impl PartitionClock {
         let Some(time) = time.map(seconds) else { return };
         let at = usize::from(cell) % CELLS;
         (self.cells.times[at], self.cells.seen[at]) = (time, offset);
-        let may_move = self.high.is_none_or(|high| time > high) || offset - self.confirmed >= SPAN;
+        let may_move = self.high.is_none_or(|high| time > high) || offset - self.confirmed >= CURRENT_OFFSETS;
         if may_move && offset >= self.next {
             self.take_median(offset);
         }
@@ -122,13 +122,13 @@ impl PartitionClock {
     fn take_median(&mut self, offset: i64) {
         let (mut current, mut n) = ([0; CELLS], 0);
         for (time, seen) in self.cells.times.iter().zip(&self.cells.seen) {
-            if offset - seen < SPAN {
+            if offset - seen < CURRENT_OFFSETS {
                 current[n] = *time;
                 n += 1;
             }
         }
         if n < LEAST {
-            (self.high, self.confirmed, self.next) = (None, offset, offset + PAUSE);
+            (self.high, self.confirmed, self.next) = (None, offset, offset + RETRY_OFFSETS);
             return;
         }
         // A few records hardly move the median of many cells.
@@ -138,7 +138,7 @@ impl PartitionClock {
         let high = self.high.unwrap_or(*median);
         if *median >= high {
             self.elapsed = self.elapsed.saturating_add((*median - high).min(LEAP));
-        } else if offset - self.confirmed < SPAN {
+        } else if offset - self.confirmed < CURRENT_OFFSETS {
             return;
         }
         (self.high, self.confirmed) = (Some(*median), offset);
@@ -149,7 +149,7 @@ impl PartitionClock {
         let newest = self.cells.seen.iter().copied().max().unwrap_or(NEVER);
         let cells = (0..).zip(self.cells.times.iter().zip(&self.cells.seen));
         // Cells that are not current now never are again.
-        let cells = cells.filter(|(_, (_, seen))| **seen > NEVER && newest - **seen < SPAN);
+        let cells = cells.filter(|(_, (_, seen))| **seen > NEVER && newest - **seen < CURRENT_OFFSETS);
         ClockSnapshot {
             elapsed: self.elapsed,
             high: self.high,

@@ -19,7 +19,7 @@ impl ExpositionFormat {
     pub(crate) fn wanted(accept: &str) -> ExpositionFormat {
         let open = best(accept, "application", "openmetrics-text", "1.0.0");
         let text = best(accept, "text", "plain", "0.0.4");
-        let is_open = open.quality > text.quality || (open.quality == text.quality && open.rank == NAMED);
+        let is_open = open.quality > text.quality || (open.quality == text.quality && open.rank == EXACT);
         if is_open && open.quality > 0.0 { ExpositionFormat::OpenMetrics } else { ExpositionFormat::Text }
     }
 
@@ -41,7 +41,7 @@ impl ExpositionFormat {
 }
 
 /// The most specific range determines the preference: the exact type before `type/*`, and that before `*/*`.
-const NAMED: u8 = 3;
+const EXACT: u8 = 3;
 
 /// The preference of an `Accept` header for one type.
 #[derive(Default)]
@@ -58,7 +58,7 @@ fn best(accept: &str, kind: &str, name: &str, version: &str) -> Preference {
         let rank = match range.split_once('/') {
             Some(("*", "*")) => 1,
             Some((of, "*")) if of == kind => 2,
-            Some((of, named)) if of == kind && named == name => NAMED,
+            Some((of, named)) if of == kind && named == name => EXACT,
             _ => continue,
         };
         let (mut quality, mut is_version) = (1.0, true);

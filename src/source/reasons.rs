@@ -4,7 +4,7 @@ use super::file::{BatchRow, LineCount};
 use crate::event::{RejectReason, Rejection};
 
 /// Maximum number of different reasons.
-const MOST: usize = 20;
+const MAX_REASONS: usize = 20;
 
 /// Records that were rejected for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl ReasonCounts {
             known.seen.add(row.line);
             return false;
         }
-        if self.reasons.len() == MOST {
+        if self.reasons.len() == MAX_REASONS {
             self.others.add(row.line);
             return false;
         }

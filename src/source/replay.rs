@@ -16,11 +16,11 @@ use crate::event::{Decoded, Event, Fields, Parser, Timestamp};
 use crate::foreign;
 
 /// Number of records per batch.
-const BATCH: usize = 1024;
+const BATCH_RECORDS: usize = 1024;
 /// Number of batches that are read ahead.
-const AHEAD: usize = 2;
+const BATCHES_AHEAD: usize = 2;
 /// Timeout of one wait for the reader, which prevents a busy loop.
-const PATIENCE: Duration = Duration::from_millis(5);
+const READER_TIMEOUT: Duration = Duration::from_millis(5);
 
 /// The source that replays a file.
 pub(crate) struct ReplaySource {
@@ -177,7 +177,7 @@ impl ReplaySource {
 
 /// Starts a thread that reads the records, because a pipe may be silent for any time.
 fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<RecordBatch>>> {
-    let (sender, receiver) = sync_channel(AHEAD);
+    let (sender, receiver) = sync_channel(BATCHES_AHEAD);
     let (path, fields) = (settings.file.clone(), fields.clone());
     let (format, decimal_comma, wide) = (settings.format, settings.decimal_comma, settings.wide);
     let parser = Parser::new(&fields)
@@ -218,7 +218,7 @@ fn read(settings: &ProducerSettings, fields: &Fields) -> Result<Receiver<Result<
 /// Sends all records until they end or the receiver is gone.
 fn send(mut records: Records, to: &SyncSender<Result<RecordBatch>>) {
     loop {
-        let (batch, has_more) = records.batch(BATCH);
+        let (batch, has_more) = records.batch(BATCH_RECORDS);
         if to.send(Ok(batch)).is_err() {
             return;
         }
@@ -253,7 +253,7 @@ impl EventSource for ReplaySource {
                     self.log_summary();
                     return Err(error);
                 }
-                Err(TryRecvError::Empty) => return Ok(SourceStep::Wait(PATIENCE)),
+                Err(TryRecvError::Empty) => return Ok(SourceStep::Wait(READER_TIMEOUT)),
                 Err(TryRecvError::Disconnected) => {
                     self.log_summary();
                     self.end()?;
@@ -325,7 +325,7 @@ mod tests {
     fn next(replay: &mut ReplaySource, elapsed: Duration) -> SourceStep {
         loop {
             match replay.next(elapsed).unwrap() {
-                SourceStep::Wait(PATIENCE) => std::thread::sleep(PATIENCE),
+                SourceStep::Wait(READER_TIMEOUT) => std::thread::sleep(READER_TIMEOUT),
                 other => return other,
             }
         }

@@ -14,7 +14,7 @@ use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 
 /// Longest wait for a connection, so that a waiting reader soon sees that the database is unavailable.
-const PATIENCE: Duration = Duration::from_secs(1);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads through one pool, and writes reviews through another one, whose role can only write reviews.
 pub struct PostgresArchive {
@@ -60,14 +60,14 @@ impl PostgresArchive {
 fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, NoAnswer> {
     let failure = |error| pool.own(noted(error)).for_archive();
     for _ in 0..pool.max_size() {
-        let mut connection = pool.get(PATIENCE).map_err(DatabaseError::for_archive)?;
+        let mut connection = pool.get(CONNECTION_TIMEOUT).map_err(DatabaseError::for_archive)?;
         match question(&mut connection) {
             // If the server does not answer, the reader would wait once for each connection.
             Err(error) if connection.is_closed() && !is_overdue(&error) => {}
             answer => return answer.map_err(failure),
         }
     }
-    let mut connection = pool.get(PATIENCE).map_err(DatabaseError::for_archive)?;
+    let mut connection = pool.get(CONNECTION_TIMEOUT).map_err(DatabaseError::for_archive)?;
     question(&mut connection).map_err(failure)
 }
 

@@ -13,7 +13,7 @@ use crate::archive::{CommittedAnomaly, Cursor, Follower, NoAnswer, Review, Store
 use crate::unavailable::Unavailable;
 
 /// Interval between two polls of a server that cannot notify (a standby).
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Follower of the table over one connection.
 pub(crate) struct PostgresFollower {
@@ -66,7 +66,7 @@ impl Follower for PostgresFollower {
 
     fn wait(&mut self, patience: Duration) -> Result<(), NoAnswer> {
         if !self.is_notified {
-            std::thread::sleep(patience.min(LOOK));
+            std::thread::sleep(patience.min(POLL_INTERVAL));
             if self.client.is_closed() {
                 return Err(NoAnswer::Unavailable(Unavailable::postgresql("the connection is closed")));
             }

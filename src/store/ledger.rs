@@ -143,7 +143,7 @@ impl Ledger for PostgresLedger {
 
     fn rejects(&mut self) -> Result<OpenRejects, LedgerError> {
         self.with(|client, key| {
-            let most = OpenRejects::MOST as i64;
+            let most = OpenRejects::MAX_COUNT as i64;
             let sql = "select count(*) from (select from sink_rejects where topic = $1 limit $2) as kept";
             let count = client.query_one(sql, &[&key.topic, &most])?.get::<_, i64>(0).max(0) as u64;
             if count == 0 {

@@ -55,7 +55,7 @@ pub struct PendingDeletion {
 }
 
 /// Maximum duration of a step; moving rows takes longest.
-const LIMIT: Duration = Duration::from_secs(600);
+const STEP_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Performs one step of maintenance over a connection of its own. Of several processes only one at a time does
 /// anything. `elapsed` is the time since this process' last call, by its monotonic clock.
@@ -67,8 +67,8 @@ pub fn maintain(settings: &PostgresSettings, elapsed: Duration) -> Result<Mainte
     let [retention, elapsed, delay] = [settings.retention, elapsed, settings.retention_delay].map(|d| d.as_secs_f64());
     let mut call = || -> Result<MaintenanceResult, postgres::Error> {
         let mut transaction = client.transaction()?;
-        transaction.batch_execute(&format!("set local statement_timeout = {}", LIMIT.as_millis()))?;
-        answers.allow(LIMIT);
+        transaction.batch_execute(&format!("set local statement_timeout = {}", STEP_TIMEOUT.as_millis()))?;
+        answers.allow(STEP_TIMEOUT);
         let sql = "select made, dropped, trimmed, is_more, due_from, due_to, due_rows,
                 extract(epoch from remaining)::float8, extract(epoch from now() - $2)::float8
             from anomalies_maintain(make_interval(secs => $1), $2, make_interval(secs => $3), make_interval(secs => $4))";

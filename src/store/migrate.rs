@@ -24,7 +24,7 @@ mod embedded {
 const LOCK: i64 = 0x0061_6e6f_6d61_6c79;
 
 /// Maximum duration of one migration, which has no `statement_timeout`.
-const LIMIT: Duration = Duration::from_secs(3_600);
+const MIGRATION_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Returns all migrations of this program, in order.
 fn migrations() -> Vec<Migration> {
@@ -116,7 +116,7 @@ pub fn migrate(client: &mut Client, answers: &AnswerLimit, settings: &PostgresSe
             return Err(Error::config(state.problem().unwrap_or_default()));
         }
         SchemaState::Version(found) if found == wanted() => {}
-        SchemaState::Missing | SchemaState::Version(_) => answers.allow(LIMIT),
+        SchemaState::Missing | SchemaState::Version(_) => answers.allow(MIGRATION_TIMEOUT),
     }
     let report = Runner::new(&migrations()).set_abort_missing(false).run(client);
     answers.allow(settings.statement_timeout);

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::event::Timestamp;
 
 /// Longest wait for an answer of the cluster.
-const CALL: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Number of dead letters per transaction.
 const BATCH: usize = 500;
 /// Headers of a receipt: position of the dead letter, and time of the replay.
@@ -171,7 +171,7 @@ fn scan(
     let mut history = KafkaHistoryClient::new(kafka, topics, "anomaly-dlq");
     let partitions = (0..i32::try_from(partitions).unwrap_or(i32::MAX)).collect::<Vec<_>>();
     let bounds = history.bounds_of(HistoryTopic::DeadLetters, &partitions).map_err(unreadable)?;
-    let limits = ReadLimits { total: Duration::MAX, silence: CALL };
+    let limits = ReadLimits { total: Duration::MAX, silence: ANSWER_TIMEOUT };
     for (partition, range) in bounds {
         let range = OffsetRanges::from([(partition, range)]);
         let read = read_to_end(&mut history, HistoryTopic::DeadLetters, &range, limits, |partition, record| {
@@ -233,11 +233,11 @@ pub(crate) struct RefusedLetters {
 }
 
 /// Maximum number of refused dead letters that are named.
-const NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 /// Maximum number of attempts to send a batch that no topic refuses.
 const ATTEMPTS: usize = 5;
 /// Time between two of these attempts.
-const PAUSE: Duration = Duration::from_millis(100);
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl DeadLetterReplayer {
     /// Initialises the transactions; fences another replay of the same name.
@@ -246,9 +246,9 @@ impl DeadLetterReplayer {
     /// 69 if the cluster does not allow it.
     pub(crate) fn new(kafka: &KafkaSettings, topics: &TopicSettings, name: &str) -> Result<Self> {
         let failed = failed(&kafka.bootstrap_servers);
-        let producer = KafkaTransactionalProducer::new(kafka, topics, name, Delivery::ExactlyOnce, CALL);
+        let producer = KafkaTransactionalProducer::new(kafka, topics, name, Delivery::ExactlyOnce, ANSWER_TIMEOUT);
         let mut producer = producer.map_err(&failed)?;
-        insist(&mut producer, CALL, TransactionalProducer::init_transactions).map_err(&failed)?;
+        insist(&mut producer, ANSWER_TIMEOUT, TransactionalProducer::init_transactions).map_err(&failed)?;
         Ok(DeadLetterReplayer {
             producer,
             servers: kafka.bootstrap_servers.clone(),
@@ -299,11 +299,11 @@ impl DeadLetterReplayer {
                 return Err(failed(&self.servers)(fault));
             }
             // After a refusal librdkafka can also purge records of the next transaction.
-            self.producer.sleep(PAUSE);
+            self.producer.sleep(ATTEMPT_PAUSE);
         };
         if let [letter] = letters {
             self.refused.count += 1;
-            if self.refused.places.len() < NAMED {
+            if self.refused.places.len() < MAX_NAMED {
                 self.refused.places.push(format!("{}:{} ({fault})", letter.partition, letter.offset));
             }
             return Ok(());
@@ -320,7 +320,7 @@ impl DeadLetterReplayer {
             self.producer.send(replayed(letter, &self.letters))?;
             self.producer.send(receipt_of(letter, &self.letters, now))?;
         }
-        insist(&mut self.producer, CALL, |producer| producer.commit(&ProgressByPartition::new()))
+        insist(&mut self.producer, ANSWER_TIMEOUT, |producer| producer.commit(&ProgressByPartition::new()))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, Result};
 
 /// Timeout of the request for the topic's metadata.
-const LOOK: Duration = Duration::from_secs(1);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two requests for the metadata while events are returned.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -97,7 +97,7 @@ impl Publisher {
 
     /// Asks the cluster for the topic. Waits at most a second.
     fn ask(&self) -> TopicAnswer {
-        topic::ask(self.producer.client(), &self.topic, LOOK)
+        topic::ask(self.producer.client(), &self.topic, METADATA_TIMEOUT)
     }
 
     /// Returns whether the cluster does not know the topic, while events are returned. librdkafka returns them with the

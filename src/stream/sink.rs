@@ -24,9 +24,9 @@ use delay::SinkDelay;
 use elsewhere::Elsewhere;
 
 /// Wait for the first record if no records are pending.
-const IDLE: Duration = Duration::from_millis(100);
+const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// Maximum wait between two attempts while the ledger or the cluster is unavailable.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The sink: a reader, the ledger, and records that were read but not stored.
 pub(crate) struct Sink<'a, R> {
@@ -148,9 +148,9 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     /// Reads available records, up to a batch; nothing while the ledger or the cluster is unavailable.
     fn read(&mut self) -> Result<(), Fault> {
         if self.is_away || self.given.is_some() {
-            return self.reader.poll(PAUSE, 0, &mut |_, _| ()).map(|_| ());
+            return self.reader.poll(RETRY_PAUSE, 0, &mut |_, _| ()).map(|_| ());
         }
-        let mut wait = if self.pending.is_empty() { IDLE } else { Duration::ZERO };
+        let mut wait = if self.pending.is_empty() { IDLE_WAIT } else { Duration::ZERO };
         while self.pending.len() < self.settings.sink.batch {
             let (positions, pending) = (&self.positions, &mut self.pending);
             let taken =

@@ -11,7 +11,7 @@ pub(crate) const STALLED: Duration = Duration::from_secs(60);
 /// Additional time for each partition of the reader. While it catches up, the broker sends a part of each in turn.
 const EACH: Duration = Duration::from_secs(1);
 /// Maximum time between two calls that counts. A process that was suspended does not know what happened meanwhile.
-const LOOK: Duration = Duration::from_secs(2);
+const MAX_CALL_GAP: Duration = Duration::from_secs(2);
 
 /// Share of the time that counts while the reader is busy: one part of this number. The broker then sends a part of each
 /// partition in turn.
@@ -86,7 +86,7 @@ impl Stall {
         grace: Duration,
         ends: impl Iterator<Item = (i32, (i64, i64))>,
     ) -> Vec<StandingPartition> {
-        let passed = now.saturating_sub(self.looked).min(LOOK);
+        let passed = now.saturating_sub(self.looked).min(MAX_CALL_GAP);
         self.looked = now;
         self.counted += if std::mem::take(&mut self.is_busy) { passed / BUSY } else { passed };
         let ends = ends.collect::<BTreeMap<_, _>>();

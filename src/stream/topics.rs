@@ -15,7 +15,7 @@ use crate::config::resolved::{KafkaSettings, TopicSettings};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Grade};
 
-const CALL: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum size that the headers of a dead letter add to a record, in bytes.
 const HEADROOM: i64 = 64 * 1024;
 /// Maximum record size in bytes of a topic without this setting; Kafka's default.
@@ -224,7 +224,7 @@ async fn ensure(
     let replication = if topics.replication == 0 { -1 } else { topics.replication };
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
     let topic = config.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
-    let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT)).request_timeout(Some(ANSWER_TIMEOUT));
     let results = admin.create_topics(&[topic], &options).await.map_err(|e| away("cannot create topics", &e, kafka))?;
     for result in results {
         match result {
@@ -247,7 +247,7 @@ async fn ensure(
 /// Adds partitions to the state topic. State is stored in the partition with the same number, so more partitions are
 /// harmless.
 async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usize) -> Result<()> {
-    let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT)).request_timeout(Some(ANSWER_TIMEOUT));
     let results = admin
         .create_partitions(&[NewPartitions::new(name, partitions)], &options)
         .await
@@ -281,7 +281,8 @@ pub(crate) fn partitions(kafka: &KafkaSettings, name: &str) -> Result<Option<usi
 
 /// Returns the number of partitions; `None` if the topic does not exist, or is just being created.
 fn partitions_of(admin: &Admin, kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
-    let metadata = admin.inner().fetch_metadata(Some(name), CALL).map_err(|e| away("cannot reach Kafka", &e, kafka))?;
+    let metadata =
+        admin.inner().fetch_metadata(Some(name), ANSWER_TIMEOUT).map_err(|e| away("cannot reach Kafka", &e, kafka))?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
     match topic.error().map(Code::from) {
         None => Ok(Some(topic.partitions().len()).filter(|partitions| *partitions > 0)),
@@ -298,7 +299,7 @@ fn partitions_of(admin: &Admin, kafka: &KafkaSettings, name: &str) -> Result<Opt
 /// # Errors
 /// Returns why the configuration cannot be read: no answer, or no authorization.
 async fn config_of(admin: &Admin, name: &str) -> Result<Config, String> {
-    let options = AdminOptions::new().request_timeout(Some(CALL));
+    let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
     let results = admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
     let config = results.map_err(|e| e.to_string())?.into_iter().next().ok_or("no answer")?;
     let config = config.map_err(|code| code.to_string())?;

@@ -51,11 +51,11 @@ use snapshot_writer::SnapshotWriter;
 use watch::InputWatch;
 
 /// Minimum bytes of a sweep per transaction, so that a small sweep takes few transactions.
-const SNAPSHOT_BYTES: usize = 64 << 10;
+const MIN_SWEEP_BYTES: usize = 64 << 10;
 /// Maximum number of records of one poll.
-const BATCH: usize = 1_000;
+const BATCH_RECORDS: usize = 1_000;
 /// Longest wait of a poll while no transaction is open.
-const IDLE: Duration = Duration::from_millis(200);
+const IDLE_WAIT: Duration = Duration::from_millis(200);
 /// A callback that receives the anomalies of each transaction after its commit.
 pub(crate) type CommitObserver = Box<dyn FnMut(&[Anomaly]) + Send>;
 
@@ -113,7 +113,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         Worker {
             session: WorkerSession { client, settings, component, meter, stop },
             judging: RecordJudging::new(detector, settings),
-            snapshots: SnapshotWriter::new(settings.detector.snapshot_interval, SNAPSHOT_BYTES),
+            snapshots: SnapshotWriter::new(settings.detector.snapshot_interval, MIN_SWEEP_BYTES),
             committing: Committing::default(),
             restoring: None,
             input,
@@ -157,7 +157,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         self.session.component.beat();
         self.restore().map_err(Fault::or_rebuild)?;
         let taken = self.take()?;
-        if taken >= BATCH {
+        if taken >= BATCH_RECORDS {
             self.watch.note_busy();
         }
         let has_skipped = self.skip_damage()?;
@@ -189,7 +189,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
             // The poll must not delay the reading of the history.
             _ if restoring.is_some() => Duration::ZERO,
             Some(since) => settings.detector.commit_interval.saturating_sub(client.now().saturating_sub(since)),
-            None => IDLE,
+            None => IDLE_WAIT,
         };
         self.judging
             .take(client, settings, wait, |partition| restoring.is_some_and(|restoring| restoring.has(partition)))
@@ -217,7 +217,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
         self.committing.open.is_some_and(|since| {
             pending.events() >= settings.detector.commit_events
                 || self.session.client.now().saturating_sub(since) >= settings.detector.commit_interval
-                || (!pending.anomalies.is_empty() && taken < BATCH)
+                || (!pending.anomalies.is_empty() && taken < BATCH_RECORDS)
         })
     }
 

@@ -17,7 +17,7 @@ use crate::stream::client::{
 use crate::stream::kafka::{KafkaGroupConsumer, KafkaTransactionalProducer};
 
 /// Longest wait for an answer of the cluster.
-const CALL: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which a failure to read counts. A client that is still connecting recovers sooner.
 const LASTING: Duration = Duration::from_secs(3);
 
@@ -27,7 +27,7 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, report: &m
         return;
     }
     let (kafka, topics) = (&settings.kafka, &settings.topics);
-    match stream::topics::brokers(kafka, CALL) {
+    match stream::topics::brokers(kafka, ANSWER_TIMEOUT) {
         Err(fault) if fault.remedy == Remedy::Stop => return report.tried("kafka.properties", Err(fault.message)),
         Err(fault) => return report.tried("Kafka", Err(format!("{}: {fault}", kafka.bootstrap_servers))),
         Ok(brokers) => report.tried("Kafka", Ok(format!("{brokers} brokers"))),
@@ -107,7 +107,7 @@ fn readable(settings: &Settings, topic: &str) -> Result<(), String> {
 
 /// Waits until the first partition is read to its end, or has a new record.
 fn fetch(consumer: &mut (impl GroupMembership + RecordFetch)) -> Result<(), Fault> {
-    let (_, end) = insist(consumer, CALL, |consumer| consumer.bounds(0))?;
+    let (_, end) = insist(consumer, ANSWER_TIMEOUT, |consumer| consumer.bounds(0))?;
     consumer.assign(&Positions::from([(0, end)]))?;
     consumer.resume(&[0])?;
     let began = consumer.now();
@@ -119,7 +119,7 @@ fn fetch(consumer: &mut (impl GroupMembership + RecordFetch)) -> Result<(), Faul
         let (now, trouble) = (consumer.now(), consumer.trouble());
         failed_since = trouble.is_some().then(|| failed_since.unwrap_or(now));
         let has_failed = failed_since.is_some_and(|since| now.saturating_sub(since) > LASTING);
-        if !is_read && (has_failed || now.saturating_sub(began) > CALL) {
+        if !is_read && (has_failed || now.saturating_sub(began) > ANSWER_TIMEOUT) {
             return Err(Fault::new(Remedy::Retry, trouble.unwrap_or_else(|| "no answer to a fetch".into())));
         }
     }
@@ -129,14 +129,15 @@ fn fetch(consumer: &mut (impl GroupMembership + RecordFetch)) -> Result<(), Faul
 /// Requests the committed offset of the first partition.
 fn offsets(settings: &Settings) -> Result<(), Fault> {
     let mut client = detector::client_for_check(settings)?;
-    insist(&mut client, CALL, |client| client.committed(&[0])).map(drop)
+    insist(&mut client, ANSWER_TIMEOUT, |client| client.committed(&[0])).map(drop)
 }
 
 /// Sends one record to each topic in a transaction, and aborts it.
 fn writable(settings: &Settings, id: &str, topics: &[&String]) -> Result<(), String> {
-    let producer = KafkaTransactionalProducer::new(&settings.kafka, &settings.topics, id, Delivery::ExactlyOnce, CALL);
+    let producer =
+        KafkaTransactionalProducer::new(&settings.kafka, &settings.topics, id, Delivery::ExactlyOnce, ANSWER_TIMEOUT);
     let mut producer = producer.map_err(|fault| fault.message)?;
-    insist(&mut producer, CALL, TransactionalProducer::init_transactions)
+    insist(&mut producer, ANSWER_TIMEOUT, TransactionalProducer::init_transactions)
         .map_err(|fault| format!("{fault}; does the cluster allow transactional id {id}?"))?;
     let sent = send_to_each(&mut producer, topics);
     let aborted = producer.abort();

@@ -12,9 +12,9 @@ use crate::stream::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, 
 use crate::stream::kafka::KafkaHistoryClient;
 
 /// Number of records that are shown.
-const SHOWN: usize = 20;
+const MAX_RECORDS: usize = 20;
 /// Timeout for reading the records.
-const LIMIT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One record, and how it is decoded.
 struct DecodedRecord {
@@ -33,7 +33,7 @@ pub(super) fn show(settings: &Settings, partitions: &[i32], report: &mut CheckRe
         Err(e) => return report.add(Finding::new(what, Grade::Wrong, format!("cannot be read: {e}"))),
     };
     seen.sort_by_key(|one| (one.at, one.partition, one.offset));
-    let seen = seen.split_off(seen.len().saturating_sub(SHOWN));
+    let seen = seen.split_off(seen.len().saturating_sub(MAX_RECORDS));
     let rejected = seen.iter().filter(|one| one.result.is_err()).count();
     let (grade, text) = match (seen.len(), rejected) {
         (0, _) => (Grade::Good, "there are none yet".to_owned()),
@@ -56,10 +56,10 @@ pub(super) fn show(settings: &Settings, partitions: &[i32], report: &mut CheckRe
 fn newest(settings: &Settings, partitions: &[i32]) -> Result<Vec<DecodedRecord>, Fault> {
     let mut history = KafkaHistoryClient::new(&settings.kafka, &settings.topics, &settings.detector.group);
     let mut ranges = history.bounds_of(HistoryTopic::Input, partitions)?;
-    ranges.values_mut().for_each(|range| range.start = range.start.max(range.end - SHOWN as i64));
+    ranges.values_mut().for_each(|range| range.start = range.start.max(range.end - MAX_RECORDS as i64));
     let mut decoder = Decoder::new(&settings.fields);
     let mut seen = Vec::new();
-    let limits = ReadLimits { total: LIMIT, silence: LIMIT };
+    let limits = ReadLimits { total: READ_TIMEOUT, silence: READ_TIMEOUT };
     let read = read_to_end(&mut history, HistoryTopic::Input, &ranges, limits, |partition, record| {
         let (at, result) = (record.timestamp.unwrap_or(i64::MIN), understood(&mut decoder, record));
         seen.push(DecodedRecord { at, partition, offset: record.offset, result });

@@ -15,7 +15,7 @@ use crate::stream::kafka::unreadable_from;
 use crate::stream::progress::{Progress, ProgressByPartition};
 
 /// Longest wait for an answer from the cluster.
-const CALL: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Skips the batch of a topic that contains this offset.
 ///
@@ -77,7 +77,7 @@ fn damaged(settings: &Settings, topic: &str, partition: i32, next: i64, offset: 
 fn skip_input(settings: &Settings, partition: i32, offset: i64) -> Result<Range<i64>> {
     let (topic, group) = (&settings.topics.raw_events, &settings.detector.group);
     let mut client = detector::client_for_check(settings).map_err(Error::config)?;
-    let committed = insist(&mut client, CALL, |client| client.committed(&[partition]));
+    let committed = insist(&mut client, ANSWER_TIMEOUT, |client| client.committed(&[partition]));
     let committed = committed.map_err(|fault| unavailable(&fault))?;
     let Some(CommittedOffset::At(Progress { offset: next, mut counts })) = committed.get(&partition).copied() else {
         return Err(Error::data(format_args!(
@@ -87,7 +87,7 @@ fn skip_input(settings: &Settings, partition: i32, offset: i64) -> Result<Range<
     let range = damaged(settings, topic, partition, next, offset)?;
     counts.skipped += (range.end - range.start).unsigned_abs();
     let progress = ProgressByPartition::from([(partition, Progress { offset: range.end, counts })]);
-    insist(&mut client, CALL, |client| client.commit(&progress)).map_err(|fault| {
+    insist(&mut client, ANSWER_TIMEOUT, |client| client.commit(&progress)).map_err(|fault| {
         Error::unavailable(format_args!(
             "{fault}; nothing was skipped. Stop every detector of group {group}, wait for detector.session_timeout, and \
              run the command again"

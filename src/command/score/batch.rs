@@ -15,10 +15,10 @@ use crate::event::{Decoded, Event, Rejection};
 use crate::source::file::{LineCount, RecordBatch};
 
 /// Maximum number of records per batch.
-pub(crate) const BATCH: usize = 16_384;
+pub(crate) const BATCH_RECORDS: usize = 16_384;
 
 /// Minimum number of records per core.
-const SHARE: usize = 256;
+const MIN_RECORDS_PER_CORE: usize = 256;
 
 /// Counts of the outcomes of a file.
 #[derive(Default)]
@@ -103,7 +103,7 @@ impl ParallelDetectors {
             let others = events.events().skip(1).map(hash).collect();
             Ok(Hashed { events, first, others })
         };
-        let decoded = (0..batch.len()).into_par_iter().with_min_len(SHARE).map(decode);
+        let decoded = (0..batch.len()).into_par_iter().with_min_len(MIN_RECORDS_PER_CORE).map(decode);
         let decoded = decoded.collect::<Vec<Result<_, Rejection>>>();
         let shares = judges.par_iter_mut().enumerate().map(|(me, (detector, order))| {
             let mut share = Share { lines: Vec::new(), counts: ScoreCounts::default(), backwards: Vec::new() };

@@ -2,13 +2,13 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::batch::BATCH;
+use super::batch::BATCH_RECORDS;
 use super::sort::Sorter;
 use crate::error::{Error, Result};
 use crate::source::file::{RecordBatch, Records};
 
 /// Number of batches that are read ahead.
-const AHEAD: usize = 2;
+const BATCHES_AHEAD: usize = 2;
 
 /// A batch and whether there may be more, or the error that ended the file.
 pub(crate) type FedBatch = (RecordBatch, Result<bool>);
@@ -18,7 +18,7 @@ pub(crate) type FedBatch = (RecordBatch, Result<bool>);
 /// # Errors
 /// 70 if no thread can be started.
 pub(crate) fn start(records: Records, sort: bool) -> Result<Receiver<FedBatch>> {
-    let (to, from) = sync_channel(AHEAD);
+    let (to, from) = sync_channel(BATCHES_AHEAD);
     std::thread::Builder::new()
         .name("reader".into())
         .spawn(move || if sort { sorted(records, &to) } else { as_it_is(records, &to) })
@@ -28,7 +28,7 @@ pub(crate) fn start(records: Records, sort: bool) -> Result<Receiver<FedBatch>> 
 
 fn as_it_is(mut records: Records, to: &SyncSender<FedBatch>) {
     loop {
-        let (batch, then) = records.batch(BATCH);
+        let (batch, then) = records.batch(BATCH_RECORDS);
         let has_more = matches!(then, Ok(true));
         if to.send((batch, then)).is_err() || !has_more {
             return;
@@ -40,7 +40,7 @@ fn sorted(mut records: Records, to: &SyncSender<FedBatch>) {
     let reading = records.reading().clone();
     let mut sorter = Sorter::new(reading.clone());
     let end = loop {
-        let (batch, then) = records.batch(BATCH);
+        let (batch, then) = records.batch(BATCH_RECORDS);
         match sorter.take(&batch).and(then) {
             Ok(true) => {}
             end => break end,

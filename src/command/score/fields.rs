@@ -10,7 +10,7 @@ use crate::source::file::RecordBatch;
 /// Number of records to look at.
 const RECORDS: usize = 10;
 /// Maximum length of a record to look at, in bytes.
-const LONGEST: usize = 1 << 16;
+const MAX_RECORD_BYTES: usize = 1 << 16;
 /// Maximum number of names in the message.
 const NAMES: usize = 40;
 
@@ -18,7 +18,7 @@ const NAMES: usize = 40;
 pub(crate) fn of(batch: &RecordBatch) -> Vec<String> {
     let mut paths = BTreeSet::new();
     let rows = (0..batch.len().min(RECORDS)).map(|at| batch.row(at).bytes);
-    for bytes in rows.filter(|bytes| bytes.len() <= LONGEST) {
+    for bytes in rows.filter(|bytes| bytes.len() <= MAX_RECORD_BYTES) {
         if let Ok(Value::Object(object)) = serde_json::from_slice(bytes) {
             gather(&Value::Object(object), "", &mut paths);
         }

@@ -8,7 +8,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::batch::BATCH;
+use super::batch::BATCH_RECORDS;
 use crate::error::{Error, Result};
 use crate::source::file::{BatchRow, FileReading, RecordBatch, SkippedLines};
 
@@ -94,7 +94,7 @@ impl Sorter {
         let reading = self.reading.clone();
         let mut push = |row: BatchRow<'_>| {
             batch.push(row);
-            let is_full = batch.len() == BATCH || batch.is_full();
+            let is_full = batch.len() == BATCH_RECORDS || batch.is_full();
             !is_full || give(std::mem::replace(&mut batch, RecordBatch::new(reading.clone())))
         };
         if self.kept.is_some() {

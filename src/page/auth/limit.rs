@@ -17,7 +17,7 @@ const FOR_NAME: usize = 30;
 /// Maximum number of failures of one address for a name with [`FOR_NAME`] failures.
 const FOR_GUESSED_NAME: usize = 3;
 /// Maximum number of addresses and names whose failures are remembered; the oldest are forgotten first.
-const MOST: usize = 100_000;
+const MAX_REMEMBERED: usize = 100_000;
 /// Maximum number of pairs of name and address that are remembered after a successful login.
 const KNOWN: usize = 10_000;
 /// Minimum number of bits of an IPv6 address that a provider assigns to one customer.
@@ -65,11 +65,11 @@ impl LoginLimit {
             return None;
         }
         let failures = &mut state.failures;
-        if failures.len() + attempt.all().len() > MOST {
+        if failures.len() + attempt.all().len() > MAX_REMEMBERED {
             failures.retain(|_, times| times.last().is_some_and(|time| time.elapsed() < WHILE));
         }
         for whose in attempt.all() {
-            if failures.len() >= MOST
+            if failures.len() >= MAX_REMEMBERED
                 && let Some(oldest) =
                     failures.iter().min_by_key(|(_, times)| times.last().copied()).map(|(w, _)| w.clone())
             {
@@ -203,8 +203,9 @@ mod tests {
     #[test]
     fn a_flood_of_addresses_is_forgotten_and_locks_no_user_out() {
         let limit = LoginLimit::default();
-        (0..MOST as u32 / 4 + 10).for_each(|i| assert!(fail(&limit, IpAddr::from(i.to_be_bytes()), &i.to_string())));
-        assert!(limit.lock().failures.len() <= MOST);
+        (0..MAX_REMEMBERED as u32 / 4 + 10)
+            .for_each(|i| assert!(fail(&limit, IpAddr::from(i.to_be_bytes()), &i.to_string())));
+        assert!(limit.lock().failures.len() <= MAX_REMEMBERED);
         assert!(fail(&limit, ip("192.0.2.1"), "ada"));
     }
 }

@@ -18,9 +18,9 @@ use super::queue::{HashingBusy, PasswordQueue};
 use crate::finding::{self, Finding, Grade};
 
 /// Maximum length of a password in bytes, so that hashing long passwords cannot overload the server.
-const LONGEST: usize = 1024;
+const MAX_PASSWORD_BYTES: usize = 1024;
 /// Longest time that a check waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The rights of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -46,8 +46,8 @@ impl UserRole {
 /// # Errors
 /// If the password is too long, or the system provides no random numbers.
 pub fn hash(password: &str) -> Result<String, String> {
-    if password.len() > LONGEST {
-        return Err(format!("a password has at most {LONGEST} bytes"));
+    if password.len() > MAX_PASSWORD_BYTES {
+        return Err(format!("a password has at most {MAX_PASSWORD_BYTES} bytes"));
     }
     Argon2::default().hash_password(password.as_bytes()).map(|hash| hash.to_string()).map_err(|e| e.to_string())
 }
@@ -123,7 +123,7 @@ impl Users {
     /// Creates the list without reading the file.
     pub fn new(file: PathBuf) -> Users {
         let decoy = if file.as_os_str().is_empty() { String::new() } else { hash("nobody").unwrap_or_default() };
-        Users { file, known: Mutex::default(), queue: PasswordQueue::new(PATIENCE), decoy }
+        Users { file, known: Mutex::default(), queue: PasswordQueue::new(TURN_TIMEOUT), decoy }
     }
 
     /// Returns whether the file still has the line with which a user logged in.
@@ -157,7 +157,7 @@ impl Users {
     /// Returns the fingerprint of the user's line if the password is right. The check waits for the turn of the network
     /// that asks.
     pub(crate) fn check(&self, name: &str, password: &str, from: IpAddr) -> Result<Option<UserFingerprint>, Unchecked> {
-        if password.len() > LONGEST {
+        if password.len() > MAX_PASSWORD_BYTES {
             return Ok(None);
         }
         let _turn = self.queue.wait(from)?;

@@ -21,7 +21,7 @@ impl SessionKey {
 }
 
 /// Maximum number of sessions. Beyond it, the session that was unused for longest ends.
-const MOST: usize = 10_000;
+const MAX_SESSIONS: usize = 10_000;
 
 /// Limits of a session's lifetime.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,7 @@ impl Sessions {
         let now = Instant::now();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, session| self.lifetime.covers(session));
-        if open.len() >= MOST
+        if open.len() >= MAX_SESSIONS
             && let Some(oldest) = open.iter().min_by_key(|(_, session)| session.used).map(|(hash, _)| *hash)
         {
             open.remove(&oldest);

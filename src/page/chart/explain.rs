@@ -34,9 +34,9 @@ impl ChartSize {
 }
 
 /// Multiple of the threshold beyond which the axis is broken. Otherwise band and window would look like one line.
-const MOST: f64 = 25.0 / 3.0;
+const BREAK_FROM: f64 = 25.0 / 3.0;
 /// Share of the height that band and window keep when the axis is broken.
-const KEPT: f64 = 0.6;
+const UNBROKEN_SHARE: f64 = 0.6;
 
 /// Vertical positions of the chart, in pixels.
 struct Layout {
@@ -53,12 +53,12 @@ fn layout(anomaly: &Anomaly, after: &[f64], size: ChartSize) -> Layout {
     let inner = anomaly.window.iter().chain(after).copied().chain([anomaly.lower, anomaly.upper]);
     let inner = inner.chain(anomaly.expected);
     // Without a deviation the band is a line, and any other value is beyond it.
-    let is_broken = anomaly.times_threshold() > MOST;
+    let is_broken = anomaly.times_threshold() > BREAK_FROM;
     if !is_broken {
         let scale = Scale::over(inner.chain([anomaly.metric_value]), 0.07, bottom, top);
         return Layout { value: scale.y(anomaly.metric_value), scale, is_broken, bottom };
     }
-    let kept = (bottom - top) * KEPT;
+    let kept = (bottom - top) * UNBROKEN_SHARE;
     if anomaly.direction == Direction::Low {
         Layout { scale: Scale::over(inner, 0.07, top + kept, top), value: bottom - 12.0, is_broken, bottom }
     } else {

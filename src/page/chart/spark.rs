@@ -15,7 +15,7 @@ const EDGE: f64 = 4.5;
 /// Share of the width that the window takes.
 const WINDOW: f64 = 0.93;
 /// Multiple of the threshold beyond which the stem is drawn broken.
-const MOST: f64 = 4.0;
+const BREAK_FROM: f64 = 4.0;
 /// Minimum space for the value, and space on the other side of the mean, as multiples of the threshold.
 const ROOM: (f64, f64) = (4.6 / 3.0, 3.7 / 3.0);
 
@@ -36,7 +36,7 @@ fn distance(anomaly: &Anomaly, value: f64) -> Option<f64> {
 pub(crate) fn draw(anomaly: &Anomaly, title: &str) -> String {
     let z = distance(anomaly, anomaly.metric_value);
     let is_low = anomaly.direction == Direction::Low;
-    let [most, least, other] = [MOST, ROOM.0, ROOM.1].map(|times| times * threshold(anomaly));
+    let [most, least, other] = [BREAK_FROM, ROOM.0, ROOM.1].map(|times| times * threshold(anomaly));
     let reach = z.map_or(most, f64::abs);
     let far = (1.08 * reach).max(least).min(most);
     let (below, above) = if is_low { (far, other) } else { (other, far) };

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::recent::{RecentAnomalies, RecentAnomaly};
 use crate::archive::{CommittedAnomaly, Cursor, Filter, Review};
-use crate::page::answer_cache::PATIENCE;
+use crate::page::answer_cache::ANSWER_TIMEOUT;
 use crate::page::auth::SessionKey;
 use crate::page::query::PageQuery;
 use crate::stop::Stop;
@@ -126,7 +126,7 @@ impl Hub {
     ) -> Option<mpsc::Receiver<Bytes>> {
         let is_early =
             |state: &mut HubState| !state.has_begun || since.is_some_and(|since| state.recent.is_behind(since));
-        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, is_early);
+        let waited = self.changed.wait_timeout_while(self.lock(), ANSWER_TIMEOUT, is_early);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if !state.has_begun || state.subscribers.len() >= MAX_SUBSCRIBERS || self.stop.is_requested() {
             return None;

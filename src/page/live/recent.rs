@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use crate::archive::{CommittedAnomaly, Cursor, StoredAnomaly};
 
 /// Number of rows kept for subscribers that reconnect.
-pub(crate) const KEPT: usize = 4_096;
+pub(crate) const MAX_RECENT_ROWS: usize = 4_096;
 
 /// A committed anomaly with its messages.
 pub(crate) struct RecentAnomaly {
@@ -71,7 +71,7 @@ impl RecentAnomalies {
         let message = Bytes::from(format!("id: {id}\nevent: anomaly\ndata: {data}\n\n"));
         let row = Arc::new(RecentAnomaly { sink, offset, record, data, message, id, plain: OnceLock::new() });
         self.rows.push_back(Arc::clone(&row));
-        if self.rows.len() > KEPT
+        if self.rows.len() > MAX_RECENT_ROWS
             && let Some(gone) = self.rows.pop_front()
         {
             self.start.0.insert(gone.sink, gone.offset + 1);

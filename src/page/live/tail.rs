@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Clock};
 use hyper::body::Bytes;
 
 use super::hub::{Hub, MAX_SINGLE, reset};
-use super::recent::KEPT;
+use super::recent::MAX_RECENT_ROWS;
 use crate::archive::{Cursor, Filter, Follower, NoAnswer};
 use crate::event::Timestamp;
 use crate::page::dashboard::Dashboard;
@@ -19,7 +19,7 @@ const COMMIT_WAIT: Duration = Duration::from_secs(1);
 /// Number of offsets of each sink that are read again at the start.
 const REREAD: i64 = 200;
 /// Pause between two attempts to reach the database.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two batches, so that at most four are sent in a second.
 const BATCH_PAUSE: Duration = Duration::from_millis(250);
 /// Interval between two health messages, and between two checks of the sessions.
@@ -57,7 +57,7 @@ pub(crate) fn run(dashboard: &Weak<Dashboard>) {
         let stepped = tail.step(site, hub);
         if let Err(failure) = &stepped {
             tracing::debug!(%failure, "the follower reconnects");
-            if was_following && tail.reconnected.is_none_or(|last| last.elapsed() >= RETRY) {
+            if was_following && tail.reconnected.is_none_or(|last| last.elapsed() >= RETRY_PAUSE) {
                 // Perhaps only this connection broke, so a new one is tried at once.
                 tail.reconnected = Some(Clock::now());
                 continue;
@@ -70,7 +70,7 @@ pub(crate) fn run(dashboard: &Weak<Dashboard>) {
         }
         tail.send_periodic(&dashboard);
         if stepped.is_err() {
-            hub.stop.wait(RETRY);
+            hub.stop.wait(RETRY_PAUSE);
         }
     }
 }
@@ -107,11 +107,11 @@ impl Tail {
         for (sink, to) in &position.0 {
             let from = before.0.get(sink).copied().unwrap_or(0);
             if *to > from {
-                committed.extend(follower.committed(*sink, from, *to, KEPT as u32 + 1)?);
+                committed.extend(follower.committed(*sink, from, *to, MAX_RECENT_ROWS as u32 + 1)?);
             }
         }
         let is_back = before.0.iter().any(|(sink, was)| position.0.get(sink).is_none_or(|now| now < was));
-        if is_back || committed.len() > KEPT {
+        if is_back || committed.len() > MAX_RECENT_ROWS {
             // There are more rows than are kept, or this is another database: the subscribers reload their pages.
             let mut state = hub.lock();
             state.recent.restart(position.clone());

@@ -73,7 +73,7 @@ fn a_cursor_that_is_too_old_or_of_another_database_causes_a_reset() {
         let mut body = hub.subscribe(selection(""), Cursor::parse(cursor).as_ref(), None).unwrap();
         assert_eq!(arrived(&mut body).0, ["reset"], "{cursor}");
     }
-    let rows = (10..10 + recent::KEPT as i64 + 5).map(|offset| committed(1, offset)).collect();
+    let rows = (10..10 + recent::MAX_RECENT_ROWS as i64 + 5).map(|offset| committed(1, offset)).collect();
     hub.publish(rows, &Cursor::parse("c1-4111").unwrap());
     let mut gone = hub.subscribe(selection(""), Cursor::parse("c1-14").as_ref(), None).unwrap();
     assert_eq!(arrived(&mut gone).0, ["reset"]);

@@ -368,12 +368,12 @@ fn texts_are_compressed_for_clients_that_accept_it() {
 #[test]
 fn the_script_is_small_when_it_is_sent() {
     // The limit was 4,096 bytes before the script worked without storage, without locks, and below a base path.
-    const MOST: usize = 5_120;
+    const MAX_BYTES: usize = 5_120;
     let (_, handler) = pages(1.0, 9);
     let (_, body) = get(&handler, "/");
     let path = body.split("<script src=\"").nth(1).unwrap().split('"').next().unwrap();
     let mut request = Request::get(path, "");
     request.headers.insert("accept-encoding", "gzip".parse().unwrap());
     let length = handler(request).body.whole().unwrap().len();
-    assert!(length <= MOST, "{length} bytes");
+    assert!(length <= MAX_BYTES, "{length} bytes");
 }

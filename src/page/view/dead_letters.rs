@@ -16,7 +16,7 @@ use crate::page::respond;
 use crate::page::site::{Site, Template};
 
 /// Maximum number of rows of the page.
-const MOST: u32 = 100;
+const MAX_ROWS: u32 = 100;
 /// Default span of the page.
 const SPAN: Span = Span::Day;
 
@@ -61,7 +61,7 @@ pub(crate) struct DeadLettersData {
 /// The errors of the archive.
 fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
     let bins = query.axis(SPAN, now);
-    let letters = archive.dead_letters(MOST)?;
+    let letters = archive.dead_letters(MAX_ROWS)?;
     let mut arrived = Tally::default();
     let arrivals = reports::arrivals(archive, &archive.status()?, bins.from, bins.grain())?;
     arrivals.iter().for_each(|row| arrived += row.activity.tally);

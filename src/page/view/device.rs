@@ -28,7 +28,7 @@ use crate::page::site::{Site, Template};
 /// Default span; longer than that of the overview, since one device has few anomalies in an hour.
 const SPAN: Span = Span::Day;
 /// Maximum number of rows of the table.
-const ROWS: usize = 20;
+const MAX_ROWS: usize = 20;
 /// Maximum number of metrics shown as lanes and as small charts.
 const METRICS: u32 = 8;
 
@@ -132,12 +132,12 @@ fn load(archive: &dyn Archive, (name, query): &(Name, PageQuery), now: Timestamp
     let metrics = archive.by_metric(&filter, METRICS)?;
     if page.records.is_empty() {
         // If the span has no anomalies, older ones are shown with their dates.
-        page = archive.newest(&always, None, ROWS as u32)?;
+        page = archive.newest(&always, None, MAX_ROWS as u32)?;
     }
     let every = Filter { devices: always.devices.clone(), ..Filter::default() };
     // A range that the user gave refers to event times, so anomalies with other times do not belong to it.
     let outside = match query.filter.from.is_none() && query.filter.to.is_none() {
-        true => archive.outside(&filter, bins.from, ROWS as u32)?,
+        true => archive.outside(&filter, bins.from, MAX_ROWS as u32)?,
         false => Outside::default(),
     };
     let is_empty = page.records.is_empty() && outside.records.is_empty();
@@ -220,8 +220,8 @@ fn show(
         warning: sum.warning + metric.count.warning,
     });
     let last = data.page.records.first().and_then(|record| record.anomaly.timestamp);
-    let mut rows = AnomalyRow::all(data.page.records.get(..ROWS).unwrap_or(&data.page.records), now);
-    rows.truncate(ROWS);
+    let mut rows = AnomalyRow::all(data.page.records.get(..MAX_ROWS).unwrap_or(&data.page.records), now);
+    rows.truncate(MAX_ROWS);
     let mut filter = Filter { devices: vec![name.device.clone()], ..query.filter.clone() };
     filter.metrics.extend(name.metric.clone());
     let all = PageQuery { filter, ..query.plain() };
@@ -258,7 +258,7 @@ fn show(
         outside: AnomalyRow::all(&data.outside.records, now),
         outside_heading: outside_heading(&data.outside, words),
         show_device: false,
-        older: if data.page.records.len() > ROWS { format!("/anomalies{}", all.query()) } else { String::new() },
+        older: if data.page.records.len() > MAX_ROWS { format!("/anomalies{}", all.query()) } else { String::new() },
         all: format!("/anomalies{}", all.query()),
     };
     let frame = Frame { cursor: data.cursor.to_string(), ..frame };

@@ -18,7 +18,7 @@ use crate::page::respond;
 use crate::page::site::{Site, Template};
 
 /// Maximum number of devices shown.
-const MOST: u32 = 100;
+const MAX_DEVICES: u32 = 100;
 
 /// The page `/devices`, a ranking of devices.
 pub(crate) struct Devices;
@@ -61,7 +61,7 @@ fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<Devi
     let bins = query.axis(Span::Hour, now);
     let range = Filter { from: Some(bins.from), to: bins.to(), ..query.filter.clone() };
     let filter = query.found(archive, range)?;
-    let mut devices = archive.by_device(&filter, MOST)?;
+    let mut devices = archive.by_device(&filter, MAX_DEVICES)?;
     // A range that the user gave refers to event times, so anomalies with other times do not belong to it.
     let outside = match query.filter.from.is_none() && query.filter.to.is_none() {
         true => archive.outside(&filter, bins.from, MAX_LIMIT)?,
@@ -78,7 +78,7 @@ fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<Devi
         }
     }
     devices.sort_by_key(|device| std::cmp::Reverse(device.count.total()));
-    devices.truncate(MOST as usize);
+    devices.truncate(MAX_DEVICES as usize);
     Ok(DevicesData { devices, outside })
 }
 
@@ -118,7 +118,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DevicesData) ->
     let content = DevicesContent {
         heading: match devices.len() {
             0 => format!("No device had anomalies in {}", words),
-            n if n == MOST as usize => format!("The {n} devices with most anomalies in {}", words),
+            n if n == MAX_DEVICES as usize => format!("The {n} devices with most anomalies in {}", words),
             n => format!("{} with anomalies in {}", counted(n as u64, "device", "devices"), words),
         },
         note: match (data.outside.records.len() as u64, data.outside.is_more) {

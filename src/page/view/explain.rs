@@ -24,7 +24,7 @@ use crate::page::site::{Site, Template};
 use arithmetic::{Step, proof, steps};
 
 /// Number of earlier anomalies of the series that are listed.
-const ROWS: u32 = 6;
+const EARLIER_ROWS: u32 = 6;
 /// Maximum number of later values that are drawn.
 const AFTER: usize = 40;
 /// Number of preceding values that must be equal in a later window.
@@ -93,7 +93,7 @@ fn load(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option
         ..Filter::default()
     };
     let before = crate::archive::PageKey::of(anomaly);
-    let earlier = archive.newest(&series, before.as_ref(), ROWS)?.records;
+    let earlier = archive.newest(&series, before.as_ref(), EARLIER_ROWS)?.records;
     let after = match &before {
         // The newest comes first, so the last one is nearest and has most of the values in between.
         Some(key) => archive.newer(&series, key, 1)?.records.last().and_then(|later| after(anomaly, &later.anomaly)),

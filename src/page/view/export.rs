@@ -14,7 +14,7 @@ use crate::page::context::RequestContext;
 use crate::page::query::PageQuery;
 
 /// Number of pieces queued for a slow client.
-const AHEAD: usize = 2;
+const QUEUED_PIECES: usize = 2;
 
 /// Maximum number of rows whose times are outside the span.
 const OUTSIDE: u32 = 5_000;
@@ -40,7 +40,7 @@ pub(crate) fn answer(context: &RequestContext<'_>, query: &PageQuery, format: Ex
         Ok(first) => first,
         Err(failure) => return notice::json_away(&site.failed(&failure)),
     };
-    let (sender, body) = mpsc::channel(AHEAD);
+    let (sender, body) = mpsc::channel(QUEUED_PIECES);
     // The rows of a span have times in it. Anomalies detected in the span with other times follow at the end.
     let is_span = query.span.is_some() && query.before.is_none() && query.after.is_none();
     let since = filter.from.filter(|_| is_span);

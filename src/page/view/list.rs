@@ -20,7 +20,7 @@ use crate::page::site::{Site, Template};
 /// Default span of a ranking; a ranking reads all anomalies of its span.
 const RANKED: Span = Span::Day;
 /// Maximum number of rows with times in the future.
-const AHEAD: usize = 20;
+const MAX_FUTURE_ROWS: usize = 20;
 /// Age in milliseconds up to which a noted record shows that its device still sends. Records are noted once a day.
 const NOTED: i64 = 2 * 86_400_000;
 /// Number of rows that are counted to report what a filter hides.
@@ -269,11 +269,11 @@ fn aside(data: &ListData, query: &PageQuery, now: Timestamp) -> (Vec<StoredAnoma
     }
     let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
     let of_page = data.present.as_ref().map(|_| data.page.records.iter().filter(|r| r.anomaly.timestamp > end));
-    let ahead = of_page.into_iter().flatten().take(AHEAD).cloned().collect::<Vec<_>>();
+    let ahead = of_page.into_iter().flatten().take(MAX_FUTURE_ROWS).cloned().collect::<Vec<_>>();
     let heading = match ahead.len() {
         0 => String::new(),
         1 => "1 anomaly has a time that has not come yet".to_owned(),
-        AHEAD => format!("{AHEAD} or more anomalies have times that have not come yet"),
+        MAX_FUTURE_ROWS => format!("{MAX_FUTURE_ROWS} or more anomalies have times that have not come yet"),
         n => format!("{n} anomalies have times that have not come yet"),
     };
     (ahead, heading)

@@ -14,7 +14,7 @@ use crate::page::site::Site;
 use crate::unavailable::Service;
 
 /// Value of the header `Retry-After`, in seconds.
-const RETRY: &str = "5";
+const RETRY_AFTER: &str = "5";
 
 /// Values for the template: a sentence and its remedy. Both are empty below a banner that contains them.
 #[derive(Default, Serialize)]
@@ -69,7 +69,7 @@ pub(crate) fn nothing(site: &Site, frame: Frame<'_>, why: &NoNewAnswer) -> Respo
     let banner = outage(why, None, site.now());
     let frame = Frame { banner: Some(banner), is_late: true, ..frame };
     let mut response = respond::html(site, 503, "notice.html", &frame, &Notice::default());
-    response.headers.push(("retry-after", RETRY.to_owned()));
+    response.headers.push(("retry-after", RETRY_AFTER.to_owned()));
     response
 }
 
@@ -81,6 +81,6 @@ pub(crate) fn page(site: &Site, status: u16, frame: &Frame<'_>, heading: &str, t
 /// Answers an API request when there is no new data.
 pub(crate) fn json_away(why: &NoNewAnswer) -> Response {
     let mut response = respond::json(503, &serde_json::json!({ "error": sentence(why) }));
-    response.headers.push(("retry-after", RETRY.to_owned()));
+    response.headers.push(("retry-after", RETRY_AFTER.to_owned()));
     response
 }

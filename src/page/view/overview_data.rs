@@ -16,7 +16,7 @@ const LANES: u32 = 7;
 /// Maximum number of names in a side list.
 const NAMES: u32 = 8;
 /// Maximum number of rows of newest anomalies.
-const ROWS: u32 = 12;
+const MAX_ROWS: u32 = 12;
 /// Maximum number of rows of anomalies with times outside the range.
 const OUTSIDE: u32 = 6;
 /// Time in milliseconds for which a detection counts as new.
@@ -133,18 +133,18 @@ fn rows_and_bars(
     bins: &Bins,
     now: Timestamp,
 ) -> Result<(AnomalyPage, Vec<BinCount>), NoAnswer> {
-    let mut page = archive.newest(filter, None, ROWS)?;
+    let mut page = archive.newest(filter, None, MAX_ROWS)?;
     let mut bars = archive.by_time(filter, bins)?;
     let shown = page.records.len() as u64;
     if page.next.is_none() && bars.iter().map(|bar| bar.count.total()).sum::<u64>() != shown {
-        page = archive.newest(filter, None, ROWS)?;
+        page = archive.newest(filter, None, MAX_ROWS)?;
         bars = archive.by_time(filter, bins)?;
     }
     if page.records.is_empty() {
         // If the range has no anomalies, earlier ones are shown. Those with times in the future are left out, since
         // they would hide the others.
         let end = Timestamp::from_millis(now.millis() + PUNCTUAL);
-        page = archive.newest(&Filter { to: always.to.or(end), ..always.clone() }, None, ROWS)?;
+        page = archive.newest(&Filter { to: always.to.or(end), ..always.clone() }, None, MAX_ROWS)?;
     }
     Ok((page, bars))
 }

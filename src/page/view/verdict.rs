@@ -18,7 +18,7 @@ use crate::page::site::Site;
 use words::offset;
 
 /// Maximum number of conditions shown; the detection page lists all of them.
-const SHOWN: usize = 3;
+const MAX_CONDITIONS: usize = 3;
 /// Silence of the input, in milliseconds, from which it is mentioned.
 const STILL: i64 = 120_000;
 
@@ -72,8 +72,8 @@ fn verdict(data: &OverviewData, query: &PageQuery, taken: Timestamp, now: Timest
         let said = banner.strong.to_string();
         let mut lines =
             facts.current.conditions.iter().filter(|(row, _)| !said.contains(&short(row))).collect::<Vec<_>>();
-        let more = lines.len().saturating_sub(SHOWN);
-        lines.truncate(SHOWN);
+        let more = lines.len().saturating_sub(MAX_CONDITIONS);
+        lines.truncate(MAX_CONDITIONS);
         banner.conditions = lines.into_iter().map(|(row, count)| line(row, *count)).collect();
         if more > 0 && banner.more.is_none() {
             banner.more = Some(["/detection".to_owned(), format!("{more} more")]);
@@ -145,7 +145,7 @@ impl Facts<'_> {
     }
 
     fn starting(&self, states: &[&str]) -> Banner {
-        let said = states.iter().take(SHOWN).map(|state| Sentence::default().name(state));
+        let said = states.iter().take(MAX_CONDITIONS).map(|state| Sentence::default().name(state));
         Banner {
             detail: said.fold(Sentence::default(), Sentence::then).then(self.found()),
             counts: self.counts(),
@@ -172,7 +172,7 @@ impl Facts<'_> {
                 format!("The workers of {count} of {all} are not ready: not all of these are judged yet.")
             }
         };
-        let said = states.into_iter().take(SHOWN).map(|state| Sentence::default().name(state));
+        let said = states.into_iter().take(MAX_CONDITIONS).map(|state| Sentence::default().name(state));
         Banner {
             detail: said.fold(Sentence::default(), Sentence::then).then(self.found()),
             more: Some(["/detection".to_owned(), "All partitions".to_owned()]),

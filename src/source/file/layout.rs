@@ -12,7 +12,7 @@ use crate::foreign;
 /// Maximum number of paths of a parser.
 const PATHS: usize = 16;
 /// Maximum number of column names in a message, and of characters of one.
-const NAMED: usize = 40;
+const MAX_NAMED_COLUMNS: usize = 40;
 const NAME: usize = 60;
 
 /// The layout of a table, from its header line.
@@ -281,9 +281,9 @@ fn two(file: &str, path: &str, first: usize, second: usize) -> Error {
 
 fn missing(file: &str, path: &str, option: &str, headers: &[Vec<u8>]) -> Error {
     let similar = headers.iter().find(|header| header.eq_ignore_ascii_case(path.as_bytes()));
-    let mut there = headers.iter().take(NAMED).map(|header| shown(header)).collect::<Vec<_>>().join(", ");
-    if headers.len() > NAMED {
-        there += &format!(" and {} more", headers.len() - NAMED);
+    let mut there = headers.iter().take(MAX_NAMED_COLUMNS).map(|header| shown(header)).collect::<Vec<_>>().join(", ");
+    if headers.len() > MAX_NAMED_COLUMNS {
+        there += &format!(" and {} more", headers.len() - MAX_NAMED_COLUMNS);
     }
     let remedy = match similar {
         Some(similar) => format!("did you mean `{}`?", shown(similar)),

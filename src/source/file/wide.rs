@@ -42,10 +42,10 @@ impl WideColumns {
 
     /// Says which columns are metrics, and which are skipped.
     pub(crate) fn described(&self, file: &str) -> String {
-        const MOST: usize = 10;
-        let mut names = self.names().take(MOST).collect::<Vec<_>>().join(", ");
-        if self.count() > MOST {
-            names += &format!(" and {} more", self.count() - MOST);
+        const MAX_LISTED: usize = 10;
+        let mut names = self.names().take(MAX_LISTED).collect::<Vec<_>>().join(", ");
+        if self.count() > MAX_LISTED {
+            names += &format!(" and {} more", self.count() - MAX_LISTED);
         }
         let skipped = match self.skipped() {
             [] => String::new(),

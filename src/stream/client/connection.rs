@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::fault::{Fault, Remedy};
 
 /// Pause before a call is repeated.
-const PAUSE: Duration = Duration::from_millis(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// A client of the cluster. The clock is the client's own, so that a simulation can supply a virtual one.
 pub(crate) trait ClusterConnection {
@@ -32,7 +32,7 @@ pub(crate) fn insist<C: ClusterConnection, T>(
     loop {
         match call(client) {
             Err(fault) if fault.remedy == Remedy::Retry && client.now().saturating_sub(began) < limit => {
-                client.sleep(PAUSE);
+                client.sleep(RETRY_PAUSE);
             }
             other => return other,
         }

@@ -20,8 +20,8 @@ use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{Fault, Positions, Remedy};
 
 /// Longest wait for the answer to one read, and for the answers to all reads of one attempt.
-const ANSWER: Duration = Duration::from_secs(10);
-const LIMIT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads a partition at single offsets, outside of any group.
 struct PartitionProbe<'p> {
@@ -49,7 +49,7 @@ impl PartitionProbe<'_> {
         fetch.lead(&consumer, topic, Positions::from([(partition, offset)]));
         consumer.assign(&list).map_err(|e| failed(&e))?;
         let asked = Instant::now();
-        while asked.elapsed() < ANSWER && began.elapsed() < LIMIT {
+        while asked.elapsed() < ANSWER_TIMEOUT && began.elapsed() < ATTEMPT_TIMEOUT {
             // This call serves callbacks; messages arrive through the queue.
             let _ = consumer.poll(Duration::ZERO);
             if has_arrived(&mut fetch, topic, offset) {

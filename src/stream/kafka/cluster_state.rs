@@ -9,7 +9,7 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 
-use super::silence::{BrokerSilence, NAMED};
+use super::silence::{BrokerSilence, MAX_NAMED_BROKERS};
 use crate::unavailable::Unavailable;
 
 /// Reason why a client cannot use the cluster.
@@ -94,8 +94,9 @@ impl ClusterState {
     /// Describes the brokers that could not be reached, each with its reason; `None` if there are none.
     fn unreached(&self) -> Option<Unavailable> {
         let tried = lock(&self.unreached);
-        let some = tried.iter().take(NAMED).map(|(broker, why)| format!("{broker}: {why}")).collect::<Vec<_>>();
-        match tried.len().saturating_sub(NAMED) {
+        let some =
+            tried.iter().take(MAX_NAMED_BROKERS).map(|(broker, why)| format!("{broker}: {why}")).collect::<Vec<_>>();
+        match tried.len().saturating_sub(MAX_NAMED_BROKERS) {
             _ if some.is_empty() => None,
             0 => Some(Unavailable::kafka(some.join("; "))),
             more => Some(Unavailable::kafka(format!("{}; and {more} more", some.join("; ")))),

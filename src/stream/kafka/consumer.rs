@@ -18,7 +18,7 @@ use crate::stream::client::{
 };
 
 /// Timeout of one call to the cluster.
-pub(super) const CALL: Duration = Duration::from_secs(5);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the id of the topic. Without an answer the id is unknown; a cluster without ids may not answer at
 /// all.
 const TOPIC_ID: Duration = Duration::from_secs(2);
@@ -262,14 +262,14 @@ impl RecordFetch for KafkaGroupConsumer {
             return Ok(());
         }
         let rebuild = |e: &KafkaError| Fault::new(Remedy::Rebuild, format_args!("rewinding: {e}"));
-        let list = self.consumer.seek_partitions(self.list(&to)?, CALL).map_err(|e| rebuild(&e))?;
+        let list = self.consumer.seek_partitions(self.list(&to)?, CALL_TIMEOUT).map_err(|e| rebuild(&e))?;
         list.elements().iter().try_for_each(|element| element.error().map_err(|e| rebuild(&e)))
     }
 
     fn bounds(&mut self, partition: i32) -> Result<(i64, i64), Fault> {
         let bounds = self
             .consumer
-            .fetch_watermarks(&self.topic, partition, CALL)
+            .fetch_watermarks(&self.topic, partition, CALL_TIMEOUT)
             .map_err(|e| fault::of(&format!("ends of {}", self.topic), &e))?;
         self.consumer.context().set_end(partition, bounds.1);
         Ok(bounds)
@@ -304,10 +304,10 @@ impl TopicAdministration for KafkaGroupConsumer {
     fn identity(&mut self) -> Result<TopicIdentity, Fault> {
         let metadata = self
             .consumer
-            .fetch_metadata(Some(&self.topic), CALL)
+            .fetch_metadata(Some(&self.topic), CALL_TIMEOUT)
             .map_err(|e| fault::of("partitions of the topic", &e))?;
         let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
-        let id = identity::topic_id(self.consumer.client().native_ptr(), &self.topic, CALL)
+        let id = identity::topic_id(self.consumer.client().native_ptr(), &self.topic, CALL_TIMEOUT)
             .map_err(|identity::TimedOut| Fault::new(Remedy::Retry, "no answer about the topic's id"))?;
         Ok(TopicIdentity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
     }

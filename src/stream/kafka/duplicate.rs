@@ -14,13 +14,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
 use super::client;
-use super::consumer::CALL;
+use super::consumer::CALL_TIMEOUT;
 use super::names::MemberNames;
 use crate::config::resolved::KafkaSettings;
 use crate::stop::Stop;
 
 /// Interval between two checks of the group.
-const PAUSE: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Additional time until a group removes a member after its session, or after two if its coordinator moves.
 const MARGIN: Duration = Duration::from_secs(2);
 /// Time within which a second fencing was not caused by the member itself, unless a coordinator died twice.
@@ -53,7 +53,7 @@ pub(crate) fn exists(kafka: &KafkaSettings, names: &MemberNames, session: Durati
             // The group removes no member while it rebalances or has no coordinator.
             Ok((false, _)) | Err(_) => since = None,
         }
-        stop.wait(PAUSE);
+        stop.wait(CHECK_INTERVAL);
     }
     false
 }
@@ -67,7 +67,7 @@ fn was_fenced_before(member: &str) -> bool {
 
 /// Returns whether the group is stable, and the member id that has this name.
 fn holder(client: &BaseConsumer, group: &str, member: &str) -> Result<(bool, Option<String>), KafkaError> {
-    let groups = client.fetch_group_list(Some(group), CALL)?;
+    let groups = client.fetch_group_list(Some(group), CALL_TIMEOUT)?;
     let Some(group) = groups.groups().iter().find(|g| g.name() == group) else { return Ok((true, None)) };
     let is_ours = |id: &str| {
         let rest = id.strip_prefix(member).and_then(|rest| rest.strip_prefix('-'));

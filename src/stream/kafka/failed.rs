@@ -13,8 +13,8 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::stream::client::{Positions, ReadFailure, ReadFailures};
 
 /// First and longest pause before a partition is read again.
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(30);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Maximum number of partitions that other clients read at the same time. Each client has threads and connections.
 const READS: usize = 4;
@@ -172,7 +172,7 @@ impl FailedPartitions {
         let held = self.held.entry(partition).or_insert_with(|| HeldFailure {
             failure: failure.clone(),
             step,
-            pause: FIRST,
+            pause: FIRST_PAUSE,
             attempts: 0,
             is_reported: false,
             extent: None,
@@ -180,7 +180,7 @@ impl FailedPartitions {
         });
         let is_same = held.failure.what.offset == failure.what.offset;
         held.attempts = if is_same { held.attempts + 1 } else { 1 };
-        held.pause = if is_same && held.attempts > 1 { (held.pause * 2).min(LONGEST) } else { FIRST };
+        held.pause = if is_same && held.attempts > 1 { (held.pause * 2).min(MAX_PAUSE) } else { FIRST_PAUSE };
         // A partition that now fails at another offset is reported too.
         held.is_reported |= held.attempts >= REPORTED || !is_same;
         (held.failure, held.step, held.extent) = (failure, step, None);
@@ -252,7 +252,7 @@ impl FailedPartitions {
         held.wants_extent = true;
         let range = held.extent.take()?;
         // The next read begins after the batch.
-        (held.step, held.attempts, held.pause) = (Step::Waits(now), 0, FIRST);
+        (held.step, held.attempts, held.pause) = (Step::Waits(now), 0, FIRST_PAUSE);
         self.next.insert(partition, range.end);
         Some(range)
     }
@@ -333,10 +333,10 @@ mod tests {
             assert_eq!(partitions.note_read(now, 0, Some(RepeatedRead::Failed(failure(6), None))), None);
             assert_eq!(partitions.failures(), ReadFailures::from([(0, failure(6).what)]));
         }
-        now += LONGEST;
+        now += MAX_PAUSE;
         assert_eq!(partitions.take_due(now), due(6, false));
         assert_eq!(partitions.note_read(now, 0, None), None, "without an answer it waits");
-        now += LONGEST;
+        now += MAX_PAUSE;
         assert_eq!(partitions.take_due(now), due(6, false));
         assert_eq!(partitions.note_read(now, 0, Some(RepeatedRead::Readable)), Some(6));
         // The failure ends with a record at its offset.
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(partitions.take_new(now).len(), 10);
         let mut read = Vec::new();
         for _ in 0..3 {
-            now += FIRST;
+            now += FIRST_PAUSE;
             let due = partitions.take_due(now);
             assert!((1..=READS).contains(&due.len()));
             assert_eq!(partitions.take_due(now), [], "no more at once");
@@ -381,7 +381,7 @@ mod tests {
         let mut now = Instant::now();
         let mut partitions = failed(now);
         let mut fail = |partitions: &mut FailedPartitions, from, wants| {
-            now += LONGEST;
+            now += MAX_PAUSE;
             assert_eq!(partitions.take_due(now), due(from, wants));
             partitions.note_read(now, 0, Some(RepeatedRead::Failed(failure(6), wants.then_some(6..9))));
             now
@@ -397,7 +397,7 @@ mod tests {
         assert!(partitions.note(0, 4, Arrival::Record) && partitions.note(0, 5, Arrival::Record));
         assert!(!partitions.note(0, 6, Arrival::Failure(failure(6))));
         assert_eq!(partitions.take_new(now), [0]);
-        let later = now + LONGEST;
+        let later = now + MAX_PAUSE;
         assert_eq!(partitions.take_due(later), due(6, true));
         partitions.rewind(later, &Positions::from([(0, 5)]));
         partitions.note_read(later, 0, Some(RepeatedRead::Failed(failure(6), Some(6..9))));

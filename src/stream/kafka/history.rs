@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
-use super::consumer::CALL;
+use super::consumer::CALL_TIMEOUT;
 use super::context::ConsumerEvents;
 use super::retry::RetriedFetch;
 use super::{client, fault, stranded};
@@ -134,9 +134,9 @@ impl HistoryReader for KafkaHistoryClient {
 }
 
 /// Interval between two checks of open transactions.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest wait for an open transaction. A detector's transaction never stays open that long.
-const LONGEST: Duration = Duration::from_secs(15);
+const MAX_TRANSACTION_WAIT: Duration = Duration::from_secs(15);
 
 /// Reads ranges of partitions with two consumers: one reads committed records, the other sees the ends of open
 /// transactions.
@@ -202,7 +202,7 @@ impl KafkaHistory {
             }
             // Two special offsets replace the times in this request: librdkafka passes them on as the protocol defines
             // them.
-            let found = consumer.offsets_for_times(list, CALL)?;
+            let found = consumer.offsets_for_times(list, CALL_TIMEOUT)?;
             let offset = |element: TopicPartitionListElem<'_>| {
                 element.error()?;
                 Ok((element.partition(), element.offset().to_raw().unwrap_or_default()))
@@ -227,7 +227,7 @@ impl KafkaHistory {
 
     /// Starts fetching the waiting partitions whose transactions have ended.
     fn admit(&mut self) -> Result<(), Fault> {
-        if self.waiting.is_empty() || self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+        if self.waiting.is_empty() || self.looked.is_some_and(|at| at.elapsed() < CHECK_INTERVAL) {
             return Ok(());
         }
         self.looked = Some(Instant::now());
@@ -239,7 +239,7 @@ impl KafkaHistory {
             end(&stable) < end(&self.left)
         };
         self.waiting.retain(is_open);
-        if let Some(partition) = self.waiting.first().filter(|_| self.began.elapsed() > LONGEST) {
+        if let Some(partition) = self.waiting.first().filter(|_| self.began.elapsed() > MAX_TRANSACTION_WAIT) {
             return Err(Fault::new(
                 Remedy::Rebuild,
                 format_args!("{} [{partition}] has an open transaction", self.topic),
@@ -271,7 +271,7 @@ impl KafkaHistory {
             tracing::debug!("reading back: {fault}");
             self.reopen()?;
         }
-        let batch = self.fetch.take(if self.waiting.is_empty() { LOOK * 2 } else { LOOK }, 10_000);
+        let batch = self.fetch.take(if self.waiting.is_empty() { CHECK_INTERVAL * 2 } else { CHECK_INTERVAL }, 10_000);
         let (topic, progress) = (&self.topic, BatchProgress::new(&self.left));
         // The queue may still contain records of an earlier topic or assignment.
         batch.hand_over(|of, partition, offset| of == topic && progress.wants(partition, offset), visit);

@@ -17,9 +17,9 @@ use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{CommittedOffset, ForeignCommits, Positions};
 
 /// Time between two observations of the group.
-const PAUSE: Duration = Duration::from_secs(5);
+const OBSERVATION_INTERVAL: Duration = Duration::from_secs(5);
 /// Timeout of one request to the cluster.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Result of the last observation.
 #[derive(Default)]
@@ -60,7 +60,7 @@ impl GroupObserver {
             while !theirs.is_over.load(Ordering::Relaxed) {
                 let (commits, members) = (commits(&consumer, &topic), members(&consumer, &group, client::id(&kafka)));
                 theirs.note(commits, members);
-                std::thread::park_timeout(PAUSE);
+                std::thread::park_timeout(OBSERVATION_INTERVAL);
             }
         };
         // Without a thread there are no observations; the threads of the worker also fail then.
@@ -85,13 +85,13 @@ impl Drop for GroupObserver {
 
 /// Returns the partitions whose committed offset was committed by another program.
 fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<Positions> {
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_TIMEOUT)?;
     let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
     let mut list = TopicPartitionList::new();
     all.iter().for_each(|partition| {
         list.add_partition(topic, *partition);
     });
-    let list = consumer.committed_offsets(list, ANSWER)?;
+    let list = consumer.committed_offsets(list, ANSWER_TIMEOUT)?;
     let (_, standing) = origin::standing(&list);
     let foreign = |&partition: &i32| match standing(partition) {
         CommittedOffset::Foreign(offset) => Some((partition, offset)),
@@ -103,7 +103,7 @@ fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<
 /// Returns the members that are not detectors. A detector is a static member, whose id begins with its instance name.
 /// The id of other members begins with their client id.
 fn members(consumer: &BaseConsumer<ConsumerEvents>, group: &str, ours: &str) -> KafkaResult<Vec<String>> {
-    Ok(foreign(&consumer.fetch_group_list(Some(group), ANSWER)?, ours))
+    Ok(foreign(&consumer.fetch_group_list(Some(group), ANSWER_TIMEOUT)?, ours))
 }
 
 /// Returns the members of these groups that are not of this program, each as client id and host.

@@ -17,9 +17,9 @@ use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{GroupOwners, OwnerObserver};
 
 /// Time between two observations of the group.
-const PAUSE: Duration = Duration::from_secs(5);
+const OBSERVATION_INTERVAL: Duration = Duration::from_secs(5);
 /// Timeout of one request to the cluster.
-const ANSWER: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Result of the last observation, and the partitions whose bounds the next one reads.
 #[derive(Default)]
@@ -57,12 +57,13 @@ impl KafkaOwnerObserver {
                 let wanted = theirs.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let bounds = wanted.into_iter().map_while(|partition| {
                     let is_over = theirs.is_over.load(Ordering::Relaxed);
-                    let bounds = consumer.fetch_watermarks(&topic, partition, ANSWER).ok().filter(|_| !is_over)?;
+                    let bounds =
+                        consumer.fetch_watermarks(&topic, partition, ANSWER_TIMEOUT).ok().filter(|_| !is_over)?;
                     Some((partition, bounds))
                 });
                 let bounds = bounds.collect();
                 theirs.owners.lock().unwrap_or_else(PoisonError::into_inner).bounds = bounds;
-                std::thread::park_timeout(PAUSE);
+                std::thread::park_timeout(OBSERVATION_INTERVAL);
             }
         };
         // Without a thread there are no observations; the threads of the role also fail then.
@@ -97,7 +98,7 @@ fn look(
     group: &str,
     ours: &str,
 ) -> KafkaResult<(Vec<String>, BTreeMap<i32, String>)> {
-    let groups = consumer.fetch_group_list(Some(group), ANSWER)?;
+    let groups = consumer.fetch_group_list(Some(group), ANSWER_TIMEOUT)?;
     let members = groups.groups().iter().flat_map(|group| group.members());
     let owners = members.flat_map(|member| {
         let partitions = member.assignment().and_then(|bytes| partitions(bytes, topic)).unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::event::Timestamp;
 /// other requests within seconds. Requests that wait for other members go to the coordinator, which does not count.
 const SILENT: Duration = Duration::from_secs(15);
 /// Maximum number of brokers that a message names.
-pub(super) const NAMED: usize = 3;
+pub(super) const MAX_NAMED_BROKERS: usize = 3;
 /// Interval between two statistics from which on the client itself was stopped or slow. Its brokers may have answered.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -93,11 +93,11 @@ impl BrokerSilence {
 /// Names the silent brokers, with the time of the first one's last answer.
 fn describe(silent: &BTreeMap<&str, Timestamp>) -> Option<String> {
     let since = silent.values().min()?;
-    let names = silent.keys().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let names = silent.keys().take(MAX_NAMED_BROKERS).copied().collect::<Vec<_>>().join(", ");
     Some(match silent.len() {
         1 => format!("broker {names} has not answered since {since}"),
-        ..=NAMED => format!("brokers {names} have not answered since {since}"),
-        n => format!("brokers {names} and {} more have not answered since {since}", n - NAMED),
+        ..=MAX_NAMED_BROKERS => format!("brokers {names} have not answered since {since}"),
+        n => format!("brokers {names} and {} more have not answered since {since}", n - MAX_NAMED_BROKERS),
     })
 }
 

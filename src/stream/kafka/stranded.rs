@@ -33,7 +33,7 @@ pub(crate) fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings
 }
 
 /// Timeout for an answer to the other client.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Returns whether the group's coordinator answers another client, created for this question.
 pub(crate) fn has_coordinator(kafka: &KafkaSettings, group: &str, topic: &str) -> bool {
@@ -45,7 +45,7 @@ pub(crate) fn has_coordinator(kafka: &KafkaSettings, group: &str, topic: &str) -
     other.context().close();
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, 0);
-    other.committed_offsets(list, ANSWER).is_ok()
+    other.committed_offsets(list, ANSWER_TIMEOUT).is_ok()
 }
 
 #[cfg(test)]
@@ -98,6 +98,6 @@ mod tests {
 
     /// Waits for an answer. A broker that has just started must load its groups first.
     fn wait_for_answer(answers: impl Fn() -> bool) {
-        assert!((0..10).any(|_| answers()), "no answer in {} s", 10 * ANSWER.as_secs());
+        assert!((0..10).any(|_| answers()), "no answer in {} s", 10 * ANSWER_TIMEOUT.as_secs());
     }
 }

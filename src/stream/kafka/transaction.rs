@@ -6,7 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
-use super::consumer::CALL;
+use super::consumer::CALL_TIMEOUT;
 use super::context::DeliveryReports;
 use super::topic::{self, TopicAnswer};
 use super::{client, fault};
@@ -17,11 +17,11 @@ use crate::stream::progress::ProgressByPartition;
 
 /// Minimum and maximum wait between two checks of deliveries. Each check costs time, so the wait is an eighth of the
 /// time waited so far. The client's own wait spins during its last millisecond.
-const LOOK: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1)];
+const CHECK_WAITS: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(1)];
 /// Timeout of one call of an abort.
 const ABORT: Duration = Duration::from_millis(100);
 /// Timeout of the request for the topic of a record that timed out.
-const ANSWER: Duration = Duration::from_secs(1);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of checks after which the client's threads are woken again.
 const AGAIN: usize = 16;
 /// Timeout of one attempt to initialise. It is short, because a stop between two attempts loses nothing.
@@ -145,7 +145,7 @@ impl KafkaTransactionalProducer {
                 Ok(()) if is_done => break,
                 Err(e) if since.elapsed() > self.limit => return Err(fault::of("waiting for deliveries", &e)),
                 _ if has_reported => {}
-                _ => std::thread::sleep((since.elapsed() / 8).clamp(LOOK[0], LOOK[1])),
+                _ => std::thread::sleep((since.elapsed() / 8).clamp(CHECK_WAITS[0], CHECK_WAITS[1])),
             }
         }
         Ok(())
@@ -156,7 +156,7 @@ impl KafkaTransactionalProducer {
     fn not_delivered(&self, error: &KafkaError, topic: &str) -> Fault {
         let mut fault = Fault { remedy: Remedy::Abort, ..fault::of_record("not delivered", topic, error) };
         let is_late = error.rdkafka_error_code() == Some(Code::MessageTimedOut);
-        if is_late && matches!(topic::ask(self.producer.client(), topic, ANSWER), TopicAnswer::Missing) {
+        if is_late && matches!(topic::ask(self.producer.client(), topic, METADATA_TIMEOUT), TopicAnswer::Missing) {
             fault.message = fault::missing(topic);
         }
         fault
@@ -180,7 +180,7 @@ impl KafkaTransactionalProducer {
             fail::point("offsets");
             self.is_committing = true;
         }
-        let committed = self.producer.commit_transaction(CALL).map_err(|e| fault::of("committing", &e));
+        let committed = self.producer.commit_transaction(CALL_TIMEOUT).map_err(|e| fault::of("committing", &e));
         self.is_committing = matches!(&committed, Err(fault) if fault.remedy == Remedy::Retry);
         // After the request the commit may have happened: only the committed offsets show it.
         committed.map_err(|fault| match fault.remedy {
@@ -194,7 +194,7 @@ impl KafkaTransactionalProducer {
         self.is_committing = false;
         let producer = &self.producer;
         // An abort before the first report can hang (librdkafka #4849).
-        let deadline = Instant::now() + CALL;
+        let deadline = Instant::now() + CALL_TIMEOUT;
         let first = Instant::now() + Duration::from_secs(1);
         while self.sent > 0 && producer.context().reports() == self.reports_before && Instant::now() < first {
             producer.poll(Duration::from_millis(10));
@@ -211,7 +211,7 @@ impl KafkaTransactionalProducer {
             },
             Delivery::AtLeastOnce => {
                 producer.purge(PurgeConfig::default().queue().inflight());
-                let _ = producer.flush(CALL);
+                let _ = producer.flush(CALL_TIMEOUT);
                 Ok(())
             }
         }?;

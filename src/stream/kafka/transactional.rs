@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::Producer;
 
-use super::consumer::{CALL, KafkaGroupConsumer};
+use super::consumer::{CALL_TIMEOUT, KafkaGroupConsumer};
 use super::context::ConsumerEvents;
 use super::history::KafkaHistoryClient;
 use super::names::MemberNames;
@@ -193,9 +193,10 @@ impl GroupAdministration for KafkaTransactionalClient {
             return Ok(BTreeMap::new());
         }
         let failed = |e: KafkaError| fault::of("committed offsets", &e);
-        let metadata = self.consumer().fetch_metadata(Some(&self.names.topics.raw_events), CALL).map_err(failed)?;
+        let metadata =
+            self.consumer().fetch_metadata(Some(&self.names.topics.raw_events), CALL_TIMEOUT).map_err(failed)?;
         let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
-        let list = self.consumer().committed_offsets(self.partitions(&all), CALL).map_err(failed)?;
+        let list = self.consumer().committed_offsets(self.partitions(&all), CALL_TIMEOUT).map_err(failed)?;
         list.elements().iter().try_for_each(|element| element.error().map_err(failed))?;
         let (origin, standing) = origin::standing(&list);
         self.origin = origin;
@@ -280,7 +281,7 @@ impl TransactionalProducer for KafkaTransactionalClient {
                 let member = consumer
                     .group_metadata()
                     .ok_or_else(|| Fault::new(Remedy::Abort, "the consumer is in no group"))?;
-                let sent = producer.send_offsets_to_transaction(&list, &member, CALL);
+                let sent = producer.send_offsets_to_transaction(&list, &member, CALL_TIMEOUT);
                 sent.map_err(|e| fault::of("sending offsets", &e))
             }),
             Delivery::AtLeastOnce => {

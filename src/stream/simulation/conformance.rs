@@ -20,7 +20,7 @@ use crate::stream::client::{
 use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
 /// Longest wait for an answer of a client.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const BOTH: [i32; 2] = [0, 1];
 
 /// Offsets of the consumed records, by partition.
@@ -37,7 +37,7 @@ impl Answers {
 
 /// Repeats a call while it returns `Retry`.
 fn insist<T>(mut call: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         match call() {
             Err(fault) if fault.remedy == Remedy::Retry && Instant::now() < deadline => {
@@ -53,7 +53,7 @@ fn poll(
     client: &mut RecordingClient,
     mut until: impl FnMut(&CameByPartition, &mut RecordingClient) -> bool,
 ) -> Result<CameByPartition, Fault> {
-    let (mut came, deadline) = (CameByPartition::new(), Instant::now() + PATIENCE);
+    let (mut came, deadline) = (CameByPartition::new(), Instant::now() + ANSWER_TIMEOUT);
     while !until(&came, client) {
         assert!(Instant::now() < deadline, "only {came:?} came");
         client.poll(Duration::from_millis(100), 100, &mut |partition, records| {
@@ -70,7 +70,7 @@ fn poll_records(client: &mut RecordingClient, count: usize) -> Result<CameByPart
 
 /// Polls all clients until the last of them has an assignment change.
 fn change(clients: &mut [&mut RecordingClient]) -> AssignmentChange {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         for client in clients.iter_mut() {
             client.poll(Duration::from_millis(20), 0, &mut |_, _| panic!("nothing was asked for")).unwrap();
@@ -255,7 +255,7 @@ fn foreign_commit(world: &dyn ConformanceWorld, called: &CalledMethods, answers:
     world.commit_as_another(0, 6, 2);
     let mut six = world.recorded("d", "six", called);
     answers.note("an offset of another program", insist(|| six.committed(&BOTH)));
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     while six.foreign().commits.is_empty() {
         assert!(Instant::now() < deadline, "the foreign commit was not observed");
         std::thread::sleep(Duration::from_millis(20));
@@ -289,7 +289,7 @@ fn growth(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &mut An
     answers.note("no state of the added partition", state);
     world.grow(HistoryTopic::State);
     // A client may answer from its cached metadata at first, and the loop would ask again.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     let state = loop {
         match insist(|| seven.bounds_of(HistoryTopic::State, &[2])) {
             Err(fault) if fault.remedy == Remedy::Rebuild && Instant::now() < deadline => {
@@ -324,14 +324,14 @@ fn named_topic(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &m
     answers.note("an accepted record", insist(|| eight.flush()));
     answers.note("a commit without progress", insist(|| eight.commit(&ProgressByPartition::new())));
     // The records of a committed transaction become readable a little later.
-    let (mut after, deadline) = (before, Instant::now() + PATIENCE);
+    let (mut after, deadline) = (before, Instant::now() + ANSWER_TIMEOUT);
     while after == before {
         assert!(Instant::now() < deadline, "the record did not become readable");
         std::thread::sleep(Duration::from_millis(5));
         after = insist(|| eight.bounds_of(HistoryTopic::Input, &[1])).unwrap()[&1].end;
     }
     let (ranges, mut found) = (OffsetRanges::from([(1, before..after)]), Vec::new());
-    let limits = ReadLimits { total: PATIENCE, silence: PATIENCE };
+    let limits = ReadLimits { total: ANSWER_TIMEOUT, silence: ANSWER_TIMEOUT };
     let read = read_to_end(&mut eight, HistoryTopic::Input, &ranges, limits, |_, record| {
         found.push((record.key.map(<[u8]>::to_vec), record.timestamp));
         Ok::<_, Fault>(())

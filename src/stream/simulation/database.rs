@@ -76,7 +76,7 @@ impl SimulatedDatabase {
 }
 
 /// Share of faults for a sink, which makes few calls compared with a worker.
-const SHARE: f64 = 5.0;
+const SINK_FAULT_FACTOR: f64 = 5.0;
 
 /// Connection of one sink to the database.
 pub(super) struct SimulatedConnection {
@@ -97,7 +97,7 @@ impl SimulatedConnection {
         &mut self,
         effect: impl FnOnce(&mut Self, &mut SchedulerState) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
-        let answer = self.act_with(SHARE, ASK, |this, inner| {
+        let answer = self.act_with(SINK_FAULT_FACTOR, ASK, |this, inner| {
             if inner.now < inner.cluster.database.away_until {
                 inner.cluster.database.refused += 1;
                 return Err(Fault::new(Remedy::Retry, "the database is unreachable"));

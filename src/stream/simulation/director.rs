@@ -25,7 +25,7 @@ pub(super) const LAST_SINK: &str = "y";
 /// Producer of transactions in the input.
 const PRODUCER: &str = "producer";
 /// Maximum number of processes of each kind.
-const MOST: usize = 3;
+const MAX_PROCESSES: usize = 3;
 const MOST_TURNS: u64 = 200_000;
 /// Maximum number of partitions of the input, and the probability that a step adds one.
 const MOST_PARTITIONS: i32 = 5;
@@ -131,7 +131,7 @@ impl<'d> Director<'d> {
                 let is_there = self.processes.iter().any(|process| process.name == name);
                 // Sometimes two workers have the same name.
                 let is_allowed = !is_there || (part == ProcessKind::Worker && inner.random.random_bool(0.05));
-                if is_allowed && self.processes.iter().filter(|process| process.part == part).count() < MOST {
+                if is_allowed && self.processes.iter().filter(|process| process.part == part).count() < MAX_PROCESSES {
                     self.start(inner, part, name);
                 }
             }

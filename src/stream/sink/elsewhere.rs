@@ -9,7 +9,7 @@ use crate::ledger::LedgerPosition;
 use crate::stream::client::{GroupOwners, OwnerObserver, Positions};
 
 /// Time without progress after which the end of a partition is requested.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE_TIME: Duration = Duration::from_secs(5);
 /// Time for which anomalies must wait before they are reported. The group's session timeout is added: until then a
 /// partition may belong to a sink that has died.
 const LONG: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ impl<'a> Elsewhere<'a> {
             }
         }
         if let Some(observer) = &self.observer {
-            let idle = self.idle.iter().filter(|(_, idle)| now.saturating_sub(idle.since) >= IDLE);
+            let idle = self.idle.iter().filter(|(_, idle)| now.saturating_sub(idle.since) >= IDLE_TIME);
             observer.request_bounds(idle.map(|(partition, _)| *partition).collect());
         }
         self.message(now, owners, topic, LONG + session)

@@ -10,7 +10,7 @@ use crate::ledger::{LedgerError, LedgerPosition, OpenRejects};
 use crate::stream::client::{Fault, GroupConsumer, GroupOwners, Positions, Remedy};
 
 /// Interval between two reads of the ledger.
-const LOOK: Duration = Duration::from_secs(5);
+const LEDGER_INTERVAL: Duration = Duration::from_secs(5);
 
 impl<R: GroupConsumer> Sink<'_, R> {
     /// Reads the ledger again. The ledger decides what is stored, not the sink's own positions.
@@ -24,7 +24,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
                 return Ok(());
             }
         }
-        self.next_look = self.reader.now() + LOOK;
+        self.next_look = self.reader.now() + LEDGER_INTERVAL;
         let all = partitions.iter().chain(owners.owners.keys()).copied().collect::<BTreeSet<_>>();
         let all = all.into_iter().collect::<Vec<_>>();
         let held = self.ledger.positions(&all).and_then(|held| Ok((held, self.ledger.rejects()?)));
@@ -102,7 +102,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         if rejects.count == 0 {
             return self.part.clear(ConditionCode::RowsRefused);
         }
-        let many = if rejects.count == OpenRejects::MOST { " or more" } else { "" };
+        let many = if rejects.count == OpenRejects::MAX_COUNT { " or more" } else { "" };
         self.part.raise(
             ConditionCode::RowsRefused,
             ConditionSeverity::Degraded,

@@ -10,7 +10,7 @@ use crate::series::Evictions;
 use crate::stream::progress::ProgressByPartition;
 
 /// Period over which evictions are counted.
-const SPAN: Duration = Duration::from_secs(60);
+const COUNTING_PERIOD: Duration = Duration::from_secs(60);
 /// Interval between two evaluations.
 const STEP: Duration = Duration::from_secs(1);
 /// Minimum number of evictions within a minute that is reported.
@@ -52,7 +52,7 @@ impl EvictionRate {
         let events = passed.iter().filter_map(|(partition, n)| Some(n.saturating_sub(before(partition)?))).sum();
         self.passed = passed;
         self.steps.push_back((now, events, std::mem::take(&mut self.evicted)));
-        while self.steps.front().is_some_and(|(at, ..)| now.saturating_sub(*at) > SPAN) {
+        while self.steps.front().is_some_and(|(at, ..)| now.saturating_sub(*at) > COUNTING_PERIOD) {
             self.steps.pop_front();
         }
         match self.complaint(settings) {

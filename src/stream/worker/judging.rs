@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::BATCH;
+use super::BATCH_RECORDS;
 use super::pending::PendingTransaction;
 use crate::config::resolved::Settings;
 use crate::detect::Detector;
@@ -53,7 +53,7 @@ impl RecordJudging {
         let RecordJudging { decoder, detector, positions, pending, dead_letter_limit, .. } = self;
         pending.tick();
         let mut leaked = false;
-        let taken = client.poll(wait, BATCH, &mut |partition, records| {
+        let taken = client.poll(wait, BATCH_RECORDS, &mut |partition, records| {
             if is_restoring(partition) {
                 leaked = true;
             } else if let Some(progress) = positions.get_mut(&partition) {

@@ -16,7 +16,7 @@ use crate::stream::client::{
 /// again.
 const RECENT: i64 = 10_000;
 /// Longest time for reading them.
-const LIMIT: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Checks the checkpoints of partitions as a start does; returns how many partitions have one.
 ///
@@ -50,7 +50,7 @@ pub(crate) fn look(
 /// the time, so the call waits for its end.
 fn checkpoints(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
     let mut checkpoints = BTreeMap::new();
-    let limits = ReadLimits { total: LIMIT, silence: LIMIT };
+    let limits = ReadLimits { total: READ_TIMEOUT, silence: READ_TIMEOUT };
     read_to_end(log, HistoryTopic::State, ranges, limits, |partition, record| {
         match Checkpoint::read(record.key.unwrap_or_default(), record.value) {
             Some(Ok(read)) => drop(checkpoints.insert(partition, read)),

@@ -14,7 +14,7 @@ use crate::stream::progress::ProgressByPartition;
 use crate::stream::standstill::{STALLED, describe_failures};
 
 /// Maximum time between two calls that counts as silence of the cluster. A suspended process receives nothing.
-const LOOK: Duration = Duration::from_secs(1);
+const MAX_CALL_GAP: Duration = Duration::from_secs(1);
 
 /// Restore of the assigned partitions. First the snapshots of all partitions are read, then the input. Each partition
 /// is judged as soon as its replay ends.
@@ -101,7 +101,7 @@ impl PartitionRestore {
         };
         moved.append(&mut self.skip_damage(session)?);
         let now = session.client.now();
-        let passed = now.saturating_sub(self.looked).min(LOOK);
+        let passed = now.saturating_sub(self.looked).min(MAX_CALL_GAP);
         self.looked = now;
         let is_outage = is_retried || session.client.trouble().is_some();
         self.silence = if is_outage || !moved.is_empty() { Duration::ZERO } else { self.silence + passed };

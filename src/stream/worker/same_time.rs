@@ -10,13 +10,13 @@ const PROBES: usize = 8;
 /// Number of compared values of one series before another series is checked. It is odd because sources may alternate.
 const TURN: u8 = 9;
 /// Number of offsets after which a series without a new record is replaced.
-const PATIENCE: i64 = 100_000;
+const CURRENT_OFFSETS: i64 = 100_000;
 /// Minimum number of comparisons for a finding.
 const ENOUGH: u32 = 20;
 /// Number of comparisons at which both counts are halved, so that a change becomes visible.
 const FULL: u32 = 1_024;
 /// Share of comparisons that raises the condition: one in this number. Less than half of that share clears it.
-const SHARE: u32 = 10;
+const RAISING_SHARE: u32 = 10;
 
 /// State of the check in one partition.
 #[derive(Debug, Clone, Default)]
@@ -110,7 +110,7 @@ impl SameTime {
 
     fn make_room(&mut self, offset: i64) {
         for (fingerprint, probe) in self.fingerprints.iter_mut().zip(&mut self.probes) {
-            if probe.as_ref().is_some_and(|probe| offset - probe.offset > PATIENCE) {
+            if probe.as_ref().is_some_and(|probe| offset - probe.offset > CURRENT_OFFSETS) {
                 (*fingerprint, *probe) = (0, None);
             }
         }
@@ -118,7 +118,11 @@ impl SameTime {
 
     /// Returns the message while too many comparisons found the same time.
     pub(crate) fn finding(&mut self, topic: &str, partition: i32) -> Option<String> {
-        let least = if self.is_raised { self.compared.div_ceil(2 * SHARE) } else { self.compared.div_ceil(SHARE) };
+        let least = if self.is_raised {
+            self.compared.div_ceil(2 * RAISING_SHARE)
+        } else {
+            self.compared.div_ceil(RAISING_SHARE)
+        };
         self.is_raised = self.compared >= ENOUGH && self.same >= least.max(1);
         let Example { device, metric, at, offsets: [one, other] } = self.example.as_ref().filter(|_| self.is_raised)?;
         let metric = metric.as_ref().map(|metric| format!(", metric {}", foreign::name(metric))).unwrap_or_default();

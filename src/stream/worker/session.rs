@@ -10,10 +10,10 @@ use crate::stop::Stop;
 use crate::stream::client::{ClusterConnection, Fault, Remedy};
 
 /// Duration of retries after which the worker is reported as degraded.
-const PATIENCE: Duration = Duration::from_secs(2);
+const DEGRADED_AFTER: Duration = Duration::from_secs(2);
 
 /// Longest time of retries, beyond the transaction's own timeout. After it the committed offsets show the outcome.
-const LIMIT: Duration = Duration::from_secs(15);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The parts that all steps of a worker share. Each step requires only the traits of the client that it uses.
 pub(super) struct WorkerSession<'a, C> {
@@ -39,10 +39,10 @@ impl<C: ClusterConnection> WorkerSession<'_, C> {
                     if self.stop.elapsed().is_some_and(|elapsed| elapsed > self.settings.service.drain_timeout) {
                         return Err(Fault::new(Remedy::Rebuild, format_args!("{what}: {fault}")));
                     }
-                    if self.client.now().saturating_sub(since) > LIMIT {
+                    if self.client.now().saturating_sub(since) > RETRY_TIMEOUT {
                         return Err(Fault { remedy: Remedy::Rebuild, ..fault });
                     }
-                    if self.client.now().saturating_sub(since) > PATIENCE {
+                    if self.client.now().saturating_sub(since) > DEGRADED_AFTER {
                         self.component.set(ComponentState::Degraded(format!("{what}: {fault}")));
                     }
                     self.component.beat();

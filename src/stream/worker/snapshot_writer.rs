@@ -15,7 +15,7 @@ use crate::stream::client::{OutgoingRecord, OutputTopic, Positions};
 use crate::stream::progress::{Progress, ProgressByPartition};
 
 /// Time after which a sweep starts although the input does not justify it; at worst it writes one record per event.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Maximum number of snapshot bytes per transaction. A part is otherwise a hundredth of its sweep.
 const LARGEST_PART: usize = 4 << 20;
 /// Number of evicted series without a tombstone at which a sweep starts early; more if there are more series.
@@ -210,7 +210,7 @@ impl Place {
     fn is_due(&self, progress: &Progress, table: &SeriesTable, interval: Duration, now: Duration) -> bool {
         let rest = now.saturating_sub(self.rested);
         // Half is the limit because writing a snapshot is cheaper than replaying the input at a restart.
-        let is_worth_it = self.bytes >= table.dirty_bytes() / 2 || rest >= LONGEST || self.is_pressed;
+        let is_worth_it = self.bytes >= table.dirty_bytes() / 2 || rest >= MAX_SWEEP_INTERVAL || self.is_pressed;
         let has_changed = progress.offset > self.checkpoint.offset;
         // Settings that never judged must not be stored: the next epoch replaces theirs.
         let has_judged = self.checkpoint.epochs.last().is_none_or(|epoch| progress.offset > epoch.from);

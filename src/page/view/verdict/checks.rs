@@ -9,7 +9,7 @@ use crate::page::view::format::{age, counted, duration, grouped, rough};
 use crate::page::view::text::isolated;
 
 /// Lag, in seconds of input, up to which it is not a problem.
-const SMALL: f64 = 10.0;
+const SMALL_LAG_SECONDS: f64 = 10.0;
 
 fn glyph(is_well: bool) -> &'static str {
     if is_well { "tick" } else { "cross" }
@@ -83,7 +83,7 @@ fn lag(facts: &Facts<'_>, is_shrinking: Option<bool>) -> StatusCheck {
         }
         _ if pace <= 0.0 => ("cross", "records wait, none was taken lately".to_owned()),
         _ if current.has(ConditionCode::FallingBehind) => ("cross", of_input),
-        _ if seconds <= SMALL => ("tick", of_input),
+        _ if seconds <= SMALL_LAG_SECONDS => ("tick", of_input),
         Some(true) => ("tick", format!("{of_input}, shrinking")),
         Some(false) => ("cross", format!("{of_input}, not shrinking")),
         None => ("dash", of_input),
