@@ -151,7 +151,7 @@ impl<'a> Visitor<'a> for Elements {
 
     fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut all = Vec::new();
-        while let Some(name) = map.next_key_seed(Name)? {
+        while let Some(name) = map.next_key_seed(NameSeed)? {
             let raw = map.next_value::<&'a RawValue>()?;
             all.push(Element { name: Some(name), text: raw.get() });
         }
@@ -160,16 +160,16 @@ impl<'a> Visitor<'a> for Elements {
 }
 
 /// Reads a name without copying it, if it has no escapes.
-struct Name;
+struct NameSeed;
 
-impl<'a> DeserializeSeed<'a> for Name {
+impl<'a> DeserializeSeed<'a> for NameSeed {
     type Value = Cow<'a, str>;
     fn deserialize<D: serde::Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl<'a> Visitor<'a> for Name {
+impl<'a> Visitor<'a> for NameSeed {
     type Value = Cow<'a, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

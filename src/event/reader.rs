@@ -15,7 +15,7 @@ use crate::foreign;
 const MAX_SHOWN: usize = 40;
 
 /// Reason why a key or a header cannot be used.
-pub(crate) enum Unreadable {
+pub(crate) enum UnusableBytes {
     /// The record has the header twice.
     Twice,
     /// The bytes are binary data.
@@ -34,22 +34,22 @@ pub(crate) struct Around<'a> {
 
 impl<'a> Around<'a> {
     /// Returns the content of the key or of a header.
-    pub(crate) fn text(&self, part: &SourcePart) -> Result<Option<&'a str>, Unreadable> {
+    pub(crate) fn text(&self, part: &SourcePart) -> Result<Option<&'a str>, UnusableBytes> {
         let bytes = match part {
             SourcePart::Key => self.key,
             SourcePart::Header(name) => {
                 let mut all = self.headers.iter().filter(|(key, _)| **key == **name);
                 let first = all.next();
                 if all.next().is_some() {
-                    return Err(Unreadable::Twice);
+                    return Err(UnusableBytes::Twice);
                 }
                 first.and_then(|(_, value)| *value)
             }
             SourcePart::Text(_) | SourcePart::Path(_) | SourcePart::Inner(_) | SourcePart::Name => None,
         };
         match bytes {
-            Some([0, _, _, _, _, _, ..]) => Err(Unreadable::Binary),
-            Some(bytes) => std::str::from_utf8(bytes).map(Some).map_err(|_| Unreadable::NotUtf8),
+            Some([0, _, _, _, _, _, ..]) => Err(UnusableBytes::Binary),
+            Some(bytes) => std::str::from_utf8(bytes).map(Some).map_err(|_| UnusableBytes::NotUtf8),
             None => Ok(None),
         }
     }
@@ -156,9 +156,9 @@ impl<'a> Reader<'_, 'a> {
             return Ok(self.inside.and_then(|inside| inside.cells.get(*at).copied().flatten()));
         }
         let text = self.around.text(part).map_err(|why| match why {
-            Unreadable::Twice => self.wrong(RejectClass::Duplicate, &self.label(part), "is given twice"),
-            Unreadable::NotUtf8 => self.wrong(class, &self.label(part), "is not UTF-8"),
-            Unreadable::Binary => {
+            UnusableBytes::Twice => self.wrong(RejectClass::Duplicate, &self.label(part), "is given twice"),
+            UnusableBytes::NotUtf8 => self.wrong(class, &self.label(part), "is not UTF-8"),
+            UnusableBytes::Binary => {
                 let why = "is binary, as a schema registry's clients and Kafka's serializers of numbers write it; expected text";
                 self.wrong(class, &self.label(part), why)
             }

@@ -136,7 +136,7 @@ impl Users {
     }
 
     /// Finds a user; the error means that the file cannot be read.
-    fn find(&self, name: &str) -> Result<Option<User>, Unreadable> {
+    fn find(&self, name: &str) -> Result<Option<User>, UnreadableUsers> {
         let version = FileVersion::of(&self.file);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.read != version || version.is_none() {
@@ -147,7 +147,7 @@ impl Users {
                         tracing::error!(%error, file = %self.file.display(), "cannot read the file of users, so no user can log in");
                     }
                     *known = LoadedUsers { is_unreadable: true, ..LoadedUsers::default() };
-                    return Err(Unreadable);
+                    return Err(UnreadableUsers);
                 }
             }
         }
@@ -170,7 +170,7 @@ impl Users {
 }
 
 /// Error: the file of users cannot be read.
-struct Unreadable;
+struct UnreadableUsers;
 
 /// Reasons why a password was not checked. They say nothing about the password.
 #[derive(Debug, PartialEq, Eq)]
@@ -187,8 +187,8 @@ impl From<HashingBusy> for Unchecked {
     }
 }
 
-impl From<Unreadable> for Unchecked {
-    fn from(_: Unreadable) -> Self {
+impl From<UnreadableUsers> for Unchecked {
+    fn from(_: UnreadableUsers) -> Self {
         Unchecked::Unreadable
     }
 }

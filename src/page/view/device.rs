@@ -36,27 +36,27 @@ const METRICS: u32 = 8;
 pub(crate) struct Device;
 
 impl Page for Device {
-    type Question = (Name, PageQuery);
+    type Question = (SeriesName, PageQuery);
     type Data = DeviceData;
 
     const NAV: &'static str = "devices";
     const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
     const TEMPLATE: Template = ("device.html", include_str!("../templates/device.html"));
 
-    fn question(path: &[&str], query: &PageQuery) -> Option<(Name, PageQuery)> {
+    fn question(path: &[&str], query: &PageQuery) -> Option<(SeriesName, PageQuery)> {
         let (device, metric) = match path {
             ["devices", device] => (query::named(device).ok()?, None),
             ["devices", device, metric] => (query::named(device).ok()?, Some(query::named(metric).ok()?)),
             _ => return None,
         };
-        Some((Name { device, metric }, query.still()))
+        Some((SeriesName { device, metric }, query.still()))
     }
 
-    fn title((name, _): &(Name, PageQuery)) -> (String, String) {
+    fn title((name, _): &(SeriesName, PageQuery)) -> (String, String) {
         (name.title(), name.url())
     }
 
-    fn load(archive: &dyn Archive, question: &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
+    fn load(archive: &dyn Archive, question: &(SeriesName, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
         load(archive, question, now)
     }
 
@@ -98,14 +98,14 @@ impl DeviceData {
 
 /// A device, or one of its series.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Name {
+pub(crate) struct SeriesName {
     /// Name of the device in its events.
     pub device: String,
     /// Name of the series' metric; `None` for all series of the device.
     pub metric: Option<String>,
 }
 
-impl Name {
+impl SeriesName {
     /// Returns the URL path of the page.
     pub(crate) fn url(&self) -> String {
         let metric = self.metric.as_deref().map(|metric| format!("/{}", segment(metric))).unwrap_or_default();
@@ -120,7 +120,11 @@ impl Name {
 }
 
 /// Loads the data from the archive.
-fn load(archive: &dyn Archive, (name, query): &(Name, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
+fn load(
+    archive: &dyn Archive,
+    (name, query): &(SeriesName, PageQuery),
+    now: Timestamp,
+) -> Result<DeviceData, NoAnswer> {
     let bins = query.axis(SPAN, now);
     let cursor = archive.position()?;
     let mut always = Filter { devices: vec![name.device.clone()], ..query.filter.clone() };
@@ -208,7 +212,7 @@ struct Card {
 fn show(
     site: &Site,
     frame: Frame<'_>,
-    name: &Name,
+    name: &SeriesName,
     query: &PageQuery,
     data: &DeviceData,
     taken: Timestamp,
@@ -265,7 +269,7 @@ fn show(
     respond::html(site, 200, "device.html", &frame, &content)
 }
 
-fn lanes(name: &Name, query: &PageQuery, data: &DeviceData, taken: Timestamp) -> Vec<MetricLane> {
+fn lanes(name: &SeriesName, query: &PageQuery, data: &DeviceData, taken: Timestamp) -> Vec<MetricLane> {
     let runs = minutes::runs(&data.bins, &data.coverage, &data.arrivals, taken, data.is_reporting);
     let lane = |metric: &NameCount| {
         let is_of = |anomaly: &&Anomaly| anomaly.metric_name == metric.name;
@@ -274,7 +278,7 @@ fn lanes(name: &Name, query: &PageQuery, data: &DeviceData, taken: Timestamp) ->
             name: metric.name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
             url: match &metric.name {
                 Some(_) if name.metric.is_none() => {
-                    let series = Name { device: name.device.clone(), metric: metric.name.clone() };
+                    let series = SeriesName { device: name.device.clone(), metric: metric.name.clone() };
                     format!("{}{}", series.url(), PageQuery { span: query.span, ..query.plain() }.query())
                 }
                 _ => String::new(),

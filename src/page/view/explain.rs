@@ -21,7 +21,7 @@ use crate::page::frame::Frame;
 use crate::page::query::{self, PageQuery};
 use crate::page::respond;
 use crate::page::site::{Site, Template};
-use arithmetic::{Step, proof, steps};
+use arithmetic::{ArithmeticStep, proof, steps};
 
 /// Number of earlier anomalies of the series that are listed.
 const EARLIER_ROWS: u32 = 6;
@@ -153,7 +153,7 @@ struct ExplanationContent {
     count: String,
     after: String,
     values: Vec<[String; 2]>,
-    steps: Vec<Step>,
+    steps: Vec<ArithmeticStep>,
     proof: String,
     is_proven: bool,
     source: Vec<[String; 2]>,

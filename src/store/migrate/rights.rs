@@ -39,12 +39,12 @@ const MAINTAIN: &str = "anomalies_maintain(interval, timestamptz, interval, inte
 /// # Errors
 /// 69 with the database's reason.
 pub fn grant(client: &mut Client, schema: &str, role: &str, adds_reviews: bool) -> Result<()> {
-    let place = Place::find(client, schema, role).map_err(|e| refused(role, &e))?;
-    let Place { schema, role: quoted, is_owner } = &place;
+    let target = GrantTarget::find(client, schema, role).map_err(|e| refused(role, &e))?;
+    let GrantTarget { schema, role: quoted, is_owner } = &target;
     let mut sql = format!("grant usage on schema {schema} to {quoted};");
     // The owner has all rights, and the retention needs them.
     if !is_owner {
-        sql += &place.revoke(client).map_err(|e| refused(role, &e))?;
+        sql += &target.revoke(client).map_err(|e| refused(role, &e))?;
     }
     for (table, privileges) in TABLES {
         let reviews = (table == "reviews" && adds_reviews).then_some("insert");
@@ -73,22 +73,22 @@ fn refused(role: &str, error: &postgres::Error) -> Error {
 }
 
 /// A schema and a role, both quoted for statements.
-struct Place {
+struct GrantTarget {
     schema: String,
     role: String,
     /// Whether the tables belong to the role.
     is_owner: bool,
 }
 
-impl Place {
-    fn find(client: &mut Client, schema: &str, role: &str) -> std::result::Result<Place, postgres::Error> {
+impl GrantTarget {
+    fn find(client: &mut Client, schema: &str, role: &str) -> std::result::Result<GrantTarget, postgres::Error> {
         let row = client.query_one(
             "select quote_ident(coalesce(nullif($1, ''), current_schema())), quote_ident($2), exists (
                 select from pg_class where relname = 'anomalies' and pg_get_userbyid(relowner) = $2
                 and relnamespace = quote_ident(coalesce(nullif($1, ''), current_schema()))::regnamespace)",
             &[&schema, &role],
         )?;
-        Ok(Place { schema: row.get(0), role: row.get(1), is_owner: row.get(2) })
+        Ok(GrantTarget { schema: row.get(0), role: row.get(1), is_owner: row.get(2) })
     }
 
     /// Returns the statements that revoke all rights of the role on the program's own tables, their partitions and
@@ -124,7 +124,8 @@ pub enum DashboardRole {
 /// # Errors
 /// 69 with the database's reason.
 pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: DashboardRole) -> Result<()> {
-    let Place { schema, role: quoted, .. } = Place::find(client, schema, role).map_err(|e| refused(role, &e))?;
+    let GrantTarget { schema, role: quoted, .. } =
+        GrantTarget::find(client, schema, role).map_err(|e| refused(role, &e))?;
     let rights = match part {
         DashboardRole::Reads => {
             let names = TABLES.iter().map(|table| table.0).chain(READ).map(|name| format!("{schema}.{name}"));

@@ -71,7 +71,7 @@ pub(super) enum Arrival {
 
 /// The steps after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum RetryStep {
     /// The partition must be paused.
     New,
     /// Another client reads the partition at this time.
@@ -85,7 +85,7 @@ enum Step {
 /// A failure, and what follows.
 struct HeldFailure {
     failure: Failure,
-    step: Step,
+    step: RetryStep,
     pause: Duration,
     /// Number of reads that failed at this offset.
     attempts: u32,
@@ -134,7 +134,7 @@ impl FailedPartitions {
 
     /// Returns whether the first client does not read the partition now.
     pub(crate) fn is_stopped(&self, partition: i32) -> bool {
-        self.held.get(&partition).is_some_and(|held| held.step != Step::Continues)
+        self.held.get(&partition).is_some_and(|held| held.step != RetryStep::Continues)
     }
 
     /// Notes the next offset of a partition.
@@ -162,13 +162,13 @@ impl FailedPartitions {
             }
             Arrival::Other => true,
             Arrival::Failure(failure) => {
-                self.fail(partition, failure, Step::New);
+                self.fail(partition, failure, RetryStep::New);
                 false
             }
         }
     }
 
-    fn fail(&mut self, partition: i32, failure: Failure, step: Step) {
+    fn fail(&mut self, partition: i32, failure: Failure, step: RetryStep) {
         let held = self.held.entry(partition).or_insert_with(|| HeldFailure {
             failure: failure.clone(),
             step,
@@ -188,9 +188,9 @@ impl FailedPartitions {
 
     /// Returns partitions that have failed since the last call, to be paused.
     pub(crate) fn take_new(&mut self, now: Instant) -> Vec<i32> {
-        let new = self.held.iter_mut().filter(|(_, held)| held.step == Step::New);
+        let new = self.held.iter_mut().filter(|(_, held)| held.step == RetryStep::New);
         new.map(|(partition, held)| {
-            held.step = Step::Waits(now + held.pause);
+            held.step = RetryStep::Waits(now + held.pause);
             *partition
         })
         .collect()
@@ -199,9 +199,9 @@ impl FailedPartitions {
     /// Returns the partitions that another client must read now; at most [`READS`] are read at once, the one that waits
     /// for longest first.
     pub(crate) fn take_due(&mut self, now: Instant) -> Vec<DueRead> {
-        let running = self.held.values().filter(|held| matches!(held.step, Step::IsRead(_))).count();
+        let running = self.held.values().filter(|held| matches!(held.step, RetryStep::IsRead(_))).count();
         let due = self.held.iter().filter_map(|(partition, held)| match held.step {
-            Step::Waits(at) if at <= now => Some((at, *partition, held)),
+            RetryStep::Waits(at) if at <= now => Some((at, *partition, held)),
             _ => None,
         });
         let mut due = due.collect::<Vec<_>>();
@@ -215,7 +215,7 @@ impl FailedPartitions {
         let due = due.collect::<Vec<_>>();
         for read in &due {
             if let Some(held) = self.held.get_mut(&read.partition) {
-                held.step = Step::IsRead(read.from);
+                held.step = RetryStep::IsRead(read.from);
             }
         }
         due
@@ -225,20 +225,20 @@ impl FailedPartitions {
     /// continues, if the partition can be read.
     pub(crate) fn note_read(&mut self, now: Instant, partition: i32, result: Option<RepeatedRead>) -> Option<i64> {
         let held = self.held.get_mut(&partition)?;
-        let Step::IsRead(from) = held.step else { return None };
-        let again = Step::Waits(now + held.pause);
+        let RetryStep::IsRead(from) = held.step else { return None };
+        let again = RetryStep::Waits(now + held.pause);
         match result {
             // The reader has been rewound meanwhile.
-            _ if self.next.get(&partition).is_some_and(|next| *next != from) => held.step = Step::Waits(now),
+            _ if self.next.get(&partition).is_some_and(|next| *next != from) => held.step = RetryStep::Waits(now),
             None => held.step = again,
             Some(RepeatedRead::Readable) => {
-                held.step = Step::Continues;
+                held.step = RetryStep::Continues;
                 return Some(from);
             }
             Some(RepeatedRead::Failed(failure, extent)) => {
                 self.fail(partition, failure, again);
                 if let Some(held) = self.held.get_mut(&partition) {
-                    (held.step, held.extent) = (Step::Waits(now + held.pause), extent);
+                    (held.step, held.extent) = (RetryStep::Waits(now + held.pause), extent);
                 }
             }
         }
@@ -252,7 +252,7 @@ impl FailedPartitions {
         held.wants_extent = true;
         let range = held.extent.take()?;
         // The next read begins after the batch.
-        (held.step, held.attempts, held.pause) = (Step::Waits(now), 0, FIRST_PAUSE);
+        (held.step, held.attempts, held.pause) = (RetryStep::Waits(now), 0, FIRST_PAUSE);
         self.next.insert(partition, range.end);
         Some(range)
     }
@@ -263,8 +263,8 @@ impl FailedPartitions {
             let was = self.next.insert(*partition, *next);
             let Some(held) = self.held.get_mut(partition).filter(|_| was != Some(*next)) else { continue };
             held.extent = None;
-            if matches!(held.step, Step::Waits(_)) {
-                held.step = Step::Waits(now);
+            if matches!(held.step, RetryStep::Waits(_)) {
+                held.step = RetryStep::Waits(now);
             }
         }
     }

@@ -28,10 +28,10 @@ pub(super) struct SnapshotWriter {
     least: usize,
     /// Current maximum size of all parts. An abort reduces it, because the transaction may have been too large.
     most: usize,
-    places: BTreeMap<i32, Place>,
+    places: BTreeMap<i32, PartitionSweep>,
 }
 
-struct Place {
+struct PartitionSweep {
     checkpoint: Checkpoint,
     sweep: Option<Sweep>,
     /// Time at which the last sweep ended.
@@ -102,7 +102,7 @@ impl SnapshotWriter {
         now: Duration,
     ) {
         let rested = now.saturating_sub(self.interval);
-        let place = Place { checkpoint, sweep: None, rested, bytes, gone, is_pressed: false };
+        let place = PartitionSweep { checkpoint, sweep: None, rested, bytes, gone, is_pressed: false };
         self.places.insert(partition, place);
     }
 
@@ -156,7 +156,13 @@ impl SnapshotWriter {
         written
     }
 
-    fn begin_sweep(&self, place: &Place, table: &SeriesTable, progress: &Progress, now: Duration) -> Option<Sweep> {
+    fn begin_sweep(
+        &self,
+        place: &PartitionSweep,
+        table: &SeriesTable,
+        progress: &Progress,
+        now: Duration,
+    ) -> Option<Sweep> {
         place.is_due(progress, table, self.interval, now).then(|| {
             let part = (table.dirty_bytes() as usize / 100).clamp(self.least, LARGEST_PART.max(self.least));
             Sweep {
@@ -206,7 +212,7 @@ impl SnapshotWriter {
     }
 }
 
-impl Place {
+impl PartitionSweep {
     fn is_due(&self, progress: &Progress, table: &SeriesTable, interval: Duration, now: Duration) -> bool {
         let rest = now.saturating_sub(self.rested);
         // Half is the limit because writing a snapshot is cheaper than replaying the input at a restart.

@@ -7,14 +7,14 @@ use crate::method::{Recorded, Unrepeatable, critical_from, explanation, repeat};
 use crate::page::view::format::{DASH, DisplayedNumbers, grouped, number, signed};
 
 #[derive(Serialize)]
-pub(crate) struct Step {
+pub(crate) struct ArithmeticStep {
     name: String,
     formula: String,
     result: String,
 }
 
-fn step(name: &str, formula: String, result: String) -> Step {
-    Step { name: name.to_owned(), formula, result }
+fn step(name: &str, formula: String, result: String) -> ArithmeticStep {
+    ArithmeticStep { name: name.to_owned(), formula, result }
 }
 
 /// Recomputes the stored figures, and compares every bit.
@@ -71,15 +71,15 @@ fn unrepeatable(reason: Unrepeatable, anomaly: &Anomaly) -> String {
     }
 }
 
-pub(crate) fn steps(anomaly: &Anomaly) -> Vec<Step> {
+pub(crate) fn steps(anomaly: &Anomaly) -> Vec<ArithmeticStep> {
     match (anomaly.mean, anomaly.std_dev, anomaly.threshold) {
         (Some(mean), Some(std_dev), Some(threshold)) => by_deviation(anomaly, mean, std_dev, threshold),
         _ => plain(anomaly),
     }
 }
 
-/// Of a method that does not measure in deviations, or of a kind without figures.
-fn plain(anomaly: &Anomaly) -> Vec<Step> {
+/// Returns the steps of a method that does not measure in deviations, or of a kind without figures.
+fn plain(anomaly: &Anomaly) -> Vec<ArithmeticStep> {
     let figures = DisplayedNumbers::of(anomaly);
     let formula = format!("threshold {}", anomaly.threshold.map_or_else(|| DASH.to_owned(), signed));
     vec![
@@ -90,7 +90,7 @@ fn plain(anomaly: &Anomaly) -> Vec<Step> {
     ]
 }
 
-fn by_deviation(anomaly: &Anomaly, mean: f64, std_dev: f64, threshold: f64) -> Vec<Step> {
+fn by_deviation(anomaly: &Anomaly, mean: f64, std_dev: f64, threshold: f64) -> Vec<ArithmeticStep> {
     let figures = DisplayedNumbers::of(anomaly);
     let digits = figures.decimals + 4;
     let show = |x: f64| number(x, digits);
@@ -127,8 +127,8 @@ fn by_deviation(anomaly: &Anomaly, mean: f64, std_dev: f64, threshold: f64) -> V
     steps
 }
 
-/// How the mean and the deviation come about.
-fn moments(anomaly: &Anomaly, mean: f64, std_dev: f64, show: &dyn Fn(f64) -> String) -> Vec<Step> {
+/// Returns the steps that compute the mean and the deviation.
+fn moments(anomaly: &Anomaly, mean: f64, std_dev: f64, show: &dyn Fn(f64) -> String) -> Vec<ArithmeticStep> {
     let n = anomaly.window_count;
     let (shown_mean, shown_std_dev) = (show(mean), show(std_dev));
     let Some(method) = explanation(&anomaly.method) else {
@@ -164,7 +164,7 @@ mod tests {
         Policy { method: method.into(), ..Policy::default() }
     }
 
-    /// What the detector says of a value after so many others, as it comes back from its JSON.
+    /// Returns the anomaly that the detector reports for a value after `count` others, read back from its JSON.
     fn judged(settings: DetectionSettings, count: i64) -> Anomaly {
         let mut detector = Detector::new(settings).unwrap();
         let mut judge = |offset: i64, value: f64| {
