@@ -106,15 +106,15 @@ struct Storm {
 }
 
 impl Storm {
-    fn brew(name: &str, port: u16, seed: u64) -> Storm {
-        // A broker that was shot in an earlier storm may be ill for good.
+    fn start_parts(name: &str, port: u16, seed: u64) -> Storm {
+        // A broker that was killed in an earlier run may not recover.
         let (stage, parts) = Stage::empty("box-storm", port, 2);
         let mut case = Case::bare(name, parts);
         case.set("DETECTOR__WORKERS", 2);
         case.set("DETECTOR__SESSION_TIMEOUT", "6s");
         case.set("DETECTOR__SNAPSHOT_INTERVAL", "5s");
         case.set("SINK__BATCH", "50");
-        // A slow broker must not be slowed further by a producer that spins (see Publisher::new).
+        // A slow broker must not be slowed further by a producer that retries without pause (see Publisher::new).
         let patient = "[kafka.properties]\n\"linger.ms\" = 1000\n";
         std::fs::write(case.dir.path().join("producer.toml"), patient).unwrap();
         case.ok(&["topics"]);
@@ -222,7 +222,7 @@ impl Storm {
                 }
             }
             Twin => {
-                // Whoever holds the place of the first worker stays.
+                // The detector that owns the member name of the first worker continues.
                 let mut pair = [self.mortal.remove(name).unwrap(), self.case.detector(name, &[])];
                 let mut stopped = None;
                 wait_for("one of the twins to stop", Duration::from_secs(90), || {
@@ -297,8 +297,8 @@ impl Storm {
         self.mortal.insert(name, self.case.detector(name, settings));
     }
 
-    /// Starts one that will die there, and waits for it. A place that it does not reach in time is none for it: another one
-    /// may have all the partitions.
+    /// Starts a detector that kills itself at a step, and waits for it. It may never reach the step, if another detector has
+    /// all the partitions.
     fn die_at(&mut self, name: &'static str, step: &str, times: u32) {
         if self.mortal.contains_key(name) {
             self.kill(name);
@@ -340,7 +340,7 @@ impl Storm {
             let (stand, roles) = (self.stand(), self.not_ready());
             assert!(began.elapsed() < RECOVERY, "not caught up after {RECOVERY:?}: {stand:?} of {ends:?}, {roles:?}");
             if stand.is_none() {
-                // One that was idle may look for the coordinator where it was for ever.
+                // An idle client may never find a coordinator that moved.
                 self.positions = positions(&self.case);
             }
             if let Some(stand) = stand {
@@ -496,7 +496,7 @@ fn seed(default: u64) -> u64 {
 
 #[test]
 fn members_and_brokers_that_start_and_stop_leave_every_event_one_outcome() {
-    let mut storm = Storm::brew("storm", 23910, seed(1));
+    let mut storm = Storm::start_parts("storm", 23910, seed(1));
     for fault in [FirstBrokerDies, Visitors, SecondBrokerDies] {
         storm.round(fault);
     }
@@ -508,7 +508,7 @@ fn members_and_brokers_that_start_and_stop_leave_every_event_one_outcome() {
 fn each_fault_in_a_seeded_order_leaves_every_event_one_outcome() {
     let seed = seed(5);
     eprintln!("storm: SEED={seed}");
-    let mut storm = Storm::brew("chaos", 23910, seed);
+    let mut storm = Storm::start_parts("chaos", 23910, seed);
     for _ in 0..2 {
         let mut faults = wanted();
         faults.shuffle(&mut storm.random);
@@ -525,7 +525,7 @@ fn hours_of_faults_leave_every_event_one_outcome_and_memory_constant() {
     let hours = std::env::var("HOURS").map_or(2.0, |hours| hours.parse::<f64>().expect("HOURS is a number"));
     let seed = seed(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs());
     eprintln!("storm: SEED={seed} HOURS={hours}");
-    let mut storm = Storm::brew("soak", 23910, seed);
+    let mut storm = Storm::start_parts("soak", 23910, seed);
     let faults = wanted();
     let end = Duration::from_secs_f64(hours * 3600.0);
     while storm.began.elapsed() < end {

@@ -802,7 +802,7 @@ fn a_restart_is_not_noticed_and_an_outage_is_reported_and_ends_by_itself() {
     within_two_seconds("/", || {
         let (status, stale, body) = get(address, "/");
         assert_eq!((status, stale.as_str()), (200, "1"));
-        assert!(body.contains("PostgreSQL is unreachable since") && body.contains("pump-0042"), "{body}");
+        assert!(body.contains("PostgreSQL has been unreachable since") && body.contains("pump-0042"), "{body}");
     });
     let (status, _, body) = get(address, "/devices");
     assert!(status == 503 && body.contains("There is no earlier data to show."), "{body}");
@@ -827,7 +827,7 @@ fn without_a_database_every_page_answers_in_two_seconds() {
         within_two_seconds(url, || {
             let (status, _, body) = get(address, url);
             assert_eq!(status, 503, "{url}");
-            assert!(body.contains("PostgreSQL is unreachable since"), "{url}: {body}");
+            assert!(body.contains("PostgreSQL has been unreachable since"), "{url}: {body}");
             assert!(!body.contains("refused") && !body.contains("src/"), "{url}: {body}");
         });
     }

@@ -42,7 +42,7 @@ fn a_dashboard_on_a_host_without_ipv4_serves_and_is_ready_at_any_address() {
                 // Without a network the database is unreachable, and that alone.
                 let others = text.lines().filter(|line| line.starts_with("degraded: "));
                 let others = others
-                    .filter(|line| !line.starts_with("degraded: pages: PostgreSQL is unreachable since "))
+                    .filter(|line| !line.starts_with("degraded: pages: PostgreSQL has been unreachable since "))
                     .count();
                 assert!(others == 0 && text.matches("HTTP/1.").count() > 50, "{listen}: {text}{log}");
                 assert!(

@@ -124,7 +124,7 @@ fn an_open_page_says_by_itself_that_postgresql_stopped_or_died_and_is_whole_afte
             scope.spawn(|| stage.run(&[way, "postgres"]));
             wait("the server to stop listening", || TcpStream::connect(&server).is_err());
             let gone = Instant::now();
-            browser.wait("the outage", &has("PostgreSQL is unreachable since"));
+            browser.wait("the outage", &has("PostgreSQL has been unreachable since"));
             let delay = gone.elapsed();
             println!("{way}: reported after {delay:?}");
             assert!(delay < Duration::from_secs(10), "{way}: reported after {delay:?}");
@@ -135,7 +135,7 @@ fn an_open_page_says_by_itself_that_postgresql_stopped_or_died_and_is_whole_afte
         let back = Instant::now();
         browser.wait(
             "the page to be whole",
-            "!document.getElementById('main').textContent.includes('PostgreSQL is unreachable since')",
+            "!document.getElementById('main').textContent.includes('PostgreSQL has been unreachable since')",
         );
         let forgotten = back.elapsed();
         println!("{way}: forgotten after {forgotten:?}");

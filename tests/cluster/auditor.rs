@@ -169,12 +169,12 @@ impl Auditor {
             let mut books = Books::new();
             let mut heard = Instant::now();
             while !stopped.load(Ordering::Relaxed) {
-                // Input comes all the while: a client that hears nothing has lost its way (see src/stream/kafka/stranded.rs).
+                // Input arrives all the time. A client without records must be created again (see src/stream/kafka/stranded.rs).
                 if heard.elapsed() > SILENCE {
                     consumer = open(&next);
                     heard = Instant::now();
                 }
-                // Brokers that are away are no news here.
+                // Unavailable brokers are expected here.
                 let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else { continue };
                 heard = Instant::now();
                 next.insert((message.topic().to_owned(), message.partition()), message.offset() + 1);

@@ -354,7 +354,7 @@ fn a_dashboard_whose_database_is_away_or_refuses_is_not_ready_until_its_pages_ar
         ("POSTGRES__PASSWORD", "secret"),
     ];
     let (process, port) = dashboard(&case, &settings);
-    wait_readiness(&process, 503, "PostgreSQL is unreachable since");
+    wait_readiness(&process, 503, "PostgreSQL has been unreachable since");
     let metrics = process.get("/metrics").unwrap().1;
     assert!(metrics.contains("code=\"no_database_answer\""), "{metrics}");
     // From now on the port leads to the server.
