@@ -47,24 +47,8 @@ fn program_page(mut definition: clap::Command, out: &mut dyn Write) -> io::Resul
     man.render_options_section(out)?;
     let mut page = Roff::new();
     page.control("SH", ["COMMANDS"]);
-    for command in definition.get_subcommands().filter(|command| !command.is_hide_set()) {
-        page.control("SS", [format!("anomaly {}", command.get_name()).as_str()]);
-        page.text([roman(command.get_about().map(ToString::to_string).unwrap_or_default())]);
-        for argument in command.get_arguments().filter(|a| !["help", "config"].contains(&a.get_id().as_str())) {
-            page.control("TP", []);
-            page.text(head(argument));
-            let mut about = argument.get_help().map(ToString::to_string).unwrap_or_default();
-            let values = argument.get_possible_values();
-            let takes_value = argument.get_action().takes_values();
-            if takes_value && !values.is_empty() {
-                let names = values.iter().map(|value| value.get_name().to_owned()).collect::<Vec<_>>();
-                about += &format!(" (one of: {})", names.join(", "));
-            }
-            if let (true, Some(default)) = (takes_value, argument.get_default_values().first()) {
-                about += &format!(" [default: {}]", default.to_string_lossy());
-            }
-            page.text([roman(about)]);
-        }
+    for command in definition.get_subcommands() {
+        describe_command(&mut page, "anomaly", command);
     }
     page.control("SH", ["EXAMPLES"]);
     page.control("nf", []);
@@ -82,6 +66,34 @@ fn program_page(mut definition: clap::Command, out: &mut dyn Write) -> io::Resul
     }
     see_also(&mut page, "anomaly.toml(5), systemctl(1), journalctl(1), systemd.exec(5)");
     page.to_writer(out)
+}
+
+/// Describes a command with its options, then its subcommands.
+fn describe_command(page: &mut Roff, parent: &str, command: &clap::Command) {
+    if command.is_hide_set() || command.get_name() == "help" {
+        return;
+    }
+    let name = format!("{parent} {}", command.get_name());
+    page.control("SS", [name.as_str()]);
+    page.text([roman(command.get_about().map(ToString::to_string).unwrap_or_default())]);
+    for argument in command.get_arguments().filter(|a| !["help", "config"].contains(&a.get_id().as_str())) {
+        page.control("TP", []);
+        page.text(head(argument));
+        let mut about = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let values = argument.get_possible_values();
+        let takes_value = argument.get_action().takes_values();
+        if takes_value && !values.is_empty() {
+            let names = values.iter().map(|value| value.get_name().to_owned()).collect::<Vec<_>>();
+            about += &format!(" (one of: {})", names.join(", "));
+        }
+        if let (true, Some(default)) = (takes_value, argument.get_default_values().first()) {
+            about += &format!(" [default: {}]", default.to_string_lossy());
+        }
+        page.text([roman(about)]);
+    }
+    for subcommand in command.get_subcommands() {
+        describe_command(page, &name, subcommand);
+    }
 }
 
 /// Formats an option as `--name VALUE`, or a positional argument as its name.
@@ -119,7 +131,7 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "GET /api/v1/anomalies",
-                "JSON: `anomalies`, newest event first; `next` and `prev` for before= and after=; `cursor` for /events. limit= sets the number of rows (default 50, at most 500). sort=z|device|metric replaces the order by time.",
+                "JSON: `anomalies`, newest event first; `next` and `prev` for before= and after=; `cursor` for /events. limit= sets the number of rows (default 50, at most 500). sort=score|device|metric replaces the order by time.",
             ),
             ("GET /api/v1/anomalies.csv, .jsonl", "All matching anomalies, as a file."),
             (
@@ -141,7 +153,8 @@ const PROGRAM: &[(&str, &[(&str, &str)])] = &[
             (
                 "65",
                 "Data that cannot be judged: a rejected record with detector.on_reject = \"fail\", a file without an event or with an \
-             incomplete end, or stored state that is damaged or belongs to another topic.",
+             incomplete end, stored state that is damaged or belongs to another topic, or dead letters that dlq replay could \
+             not send.",
             ),
             ("66", "An input file cannot be read."),
             ("69", "A required service is not available."),
@@ -246,7 +259,6 @@ fn settings_page(out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn expects(key: &SettingKey) -> String {
-    let duration = |millis| humantime::format_duration(std::time::Duration::from_millis(millis));
     match key.kind {
         ValueType::Text | ValueType::Path => String::new(),
         ValueType::Secret => " A string that is never printed.".into(),
@@ -261,6 +273,16 @@ fn expects(key: &SettingKey) -> String {
         ValueType::Time => " A time as in RFC 3339.".into(),
         ValueType::Step => " A time such as \"10ms\".".into(),
         ValueType::List => " A list of strings. In an environment variable: one string, separated by commas.".into(),
+    }
+}
+
+/// Formats milliseconds in the largest unit that divides them, such as `3650d`.
+fn duration(millis: u64) -> String {
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    match units.into_iter().find(|(_, unit)| millis > 0 && millis % unit == 0) {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None if millis == 0 => "0s".into(),
+        None => format!("{millis}ms"),
     }
 }
 
