@@ -8,7 +8,7 @@ select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- Anomalies
 --
 -- The system of record. An anomaly is identified by where its event came from and by its kind. The table has partitions by the
--- time of the event, so that old rows leave by dropping a table; PostgreSQL wants that time in the primary key.
+-- time of the event, so that old rows are removed by dropping a partition; PostgreSQL wants that time in the primary key.
 
 create table anomalies (
     source_topic     text               not null,
@@ -167,7 +167,7 @@ comment on column detector_status.high_watermark is 'end of the partition, recor
 comment on column detector_status.judged is 'since the group began, as committed; so are learning, rejected, ignored and excluded';
 comment on column detector_status.reported_at is 'as updated_at, by the clock of the detector';
 
--- What detectors measure that a person should know: a row for each condition that holds, written again with each heartbeat.
+-- Active conditions of the detectors. Each heartbeat writes them again.
 create table detector_conditions (
     detector_group text        not null,
     topic          text        not null,
@@ -206,7 +206,7 @@ create table rejected_samples (
 comment on column rejected_samples.value is 'its first bytes; value_size says how many there are';
 create index rejected_samples_class on rejected_samples (detector_group, topic, class, rejected_at desc);
 
--- Devices that the detectors hold, also those without any anomaly. Reported a few at a time, again once a day.
+-- Devices that the detectors have seen, also those without any anomaly. Reported a few at a time, again once a day.
 create table seen_devices (
     device_id text        primary key,
     seen_at   timestamptz not null default now()
@@ -252,8 +252,8 @@ comment on column activity.early is 'events whose time is at least 1 min after t
 
 -- Counts of anomalies
 --
--- Kept by the sink in the transaction of the rows, so that a month of counts is read in milliseconds. Who deletes anomalies by
--- hand must correct these too. Where several sinks would update the same row, `sink` is part of the key: they never wait for
+-- Kept by the sink in the transaction of the rows, so that a month of counts is read in milliseconds. If you
+-- delete anomalies by hand, update these counts too. Where several sinks would update the same row, `sink` is part of the key: they never wait for
 -- one another.
 
 -- All devices together.
@@ -386,8 +386,8 @@ begin
     end if;
     -- Without any heartbeat only two clocks can be read.
     if heartbeat is not null then
-        -- Heartbeats of a topic that was replaced by another one leave after a day, the others after 30: what a detector leaves
-        -- behind when it stops stays visible.
+        -- Heartbeats of a topic that was replaced by another one are deleted after a day, the others after 30 days. So the last
+        -- heartbeat of a stopped detector stays visible.
         delete from detector_status as old where updated_at < present - interval '30 days'
             or updated_at < present - interval '1 day' and exists (
                 select from detector_status as other where other.detector_group = old.detector_group
@@ -473,7 +473,7 @@ begin
         while at < upper(gap) loop
             next := least(date_bin(width, at, origin) + width, upper(gap));
             name := 'anomalies_' || to_char(at, 'YYYYMMDD');
-            -- What has left by retention does not come back, and a detached table belongs to its owner.
+            -- Expired ranges are not created again. Detached tables are not attached again: they belong to their owner.
             if next > middle - span and to_regclass(name) is null then
                 if made = most_parts then
                     is_more := true;

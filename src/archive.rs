@@ -167,7 +167,7 @@ impl fmt::Display for NoAnswer {
         match self {
             NoAnswer::Unavailable(unavailable) => unavailable.fmt(f),
             NoAnswer::Refused(why) => f.write_str(why),
-            NoAnswer::Slow => f.write_str("the question takes longer than is allowed"),
+            NoAnswer::Slow => f.write_str("the query exceeded its time limit"),
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct Cli {
     #[arg(long, value_enum)]
     role: Option<Role>,
 
-    /// Settings directory
+    /// Settings directory [default: /etc/anomaly]
     #[arg(long, value_name = "DIR", global = true)]
     config: Option<PathBuf>,
 

@@ -79,7 +79,7 @@ pub(crate) fn key(bytes: &[u8], passphrase: Option<&str>) -> Result<PKey<Private
     match read {
         Ok(key) => Ok(key),
         Err(_) if is_asked && passphrase.is_none() => Err(NoKey::Encrypted),
-        Err(_) if is_asked => wrong("its passphrase is another one than the one that is given"),
+        Err(_) if is_asked => wrong("the passphrase is wrong"),
         Err(_) if has(bytes, b"BEGIN CERTIFICATE") && !has(bytes, b"PRIVATE KEY-----") => {
             wrong("it has a certificate and no private key: are the two files exchanged?")
         }
@@ -288,7 +288,7 @@ mod tests {
     fn an_encrypted_key_never_asks_and_takes_the_passphrase_that_is_given() {
         let encrypted = secret().private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"right").unwrap();
         assert_eq!(key(&encrypted, None).unwrap_err(), NoKey::Encrypted);
-        assert!(key(&encrypted, Some("wrong")).unwrap_err().to_string().contains("passphrase is another one"));
+        assert!(key(&encrypted, Some("wrong")).unwrap_err().to_string().contains("the passphrase is wrong"));
         assert!(key(&encrypted, Some("right")).is_ok());
     }
 

@@ -1,21 +1,21 @@
-//! A service that cannot be reached. One type for all rooms, so that each says it in the same words, and so that no caller has to
-//! read a message to know what it is about.
+//! A service that cannot be reached. All rooms use this type. They report it in the same words, and no caller has to read
+//! a message to know which service it is.
 
 use std::fmt;
 
 /// A service that this program needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
-    /// The database.
+    /// The database PostgreSQL.
     Postgresql,
-    /// The cluster.
+    /// The Kafka cluster.
     Kafka,
 }
 
 impl Service {
-    /// The beginning of a sentence that ends with a time.
+    /// Returns the text that precedes the time at which an outage began.
     pub fn unreachable_since(self) -> String {
-        format!("{self} is unreachable since ")
+        format!("{self} has been unreachable since ")
     }
 }
 
@@ -31,19 +31,19 @@ impl fmt::Display for Service {
 /// A service that cannot be reached now, or is starting or stopping: worth waiting for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unavailable {
-    /// Which.
+    /// The service.
     pub what: Service,
-    /// What the last attempt met, for the log.
+    /// Error of the last attempt, for the log.
     pub cause: String,
 }
 
 impl Unavailable {
-    /// The database.
+    /// Creates an error for PostgreSQL.
     pub fn postgresql(cause: impl Into<String>) -> Unavailable {
         Unavailable { what: Service::Postgresql, cause: cause.into() }
     }
 
-    /// The cluster.
+    /// Creates an error for Kafka.
     pub fn kafka(cause: impl Into<String>) -> Unavailable {
         Unavailable { what: Service::Kafka, cause: cause.into() }
     }

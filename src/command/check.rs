@@ -30,10 +30,10 @@ pub struct CheckCommand {
     /// records are understood
     #[arg(long)]
     pub connect: bool,
-    /// Print only, in one line, what the role still needs before a start makes sense; exit code 78 then
+    /// Print only, in one line, what the role still needs before it can start; exit code 78 then
     #[arg(long, requires = "role", conflicts_with = "connect")]
     pub configured: bool,
-    /// Print only the limits that apply to this series, and where each comes from; the last slash separates the metric
+    /// Print only the method and the limits that apply to this series, and where each comes from; the last slash separates the metric
     #[arg(long, value_name = "DEVICE/METRIC", conflicts_with_all = ["connect", "configured"])]
     pub series: Option<String>,
     /// Read the files as this user, which only root may ask for; root's default is the services' user, anomaly

@@ -279,7 +279,7 @@ fn expects(key: &SettingKey) -> String {
 /// Formats milliseconds in the largest unit that divides them, such as `3650d`.
 fn duration(millis: u64) -> String {
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
-    match units.into_iter().find(|(_, unit)| millis > 0 && millis % unit == 0) {
+    match units.into_iter().find(|(_, unit)| millis > 0 && millis.is_multiple_of(*unit)) {
         Some((name, unit)) => format!("{}{name}", millis / unit),
         None if millis == 0 => "0s".into(),
         None => format!("{millis}ms"),

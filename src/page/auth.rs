@@ -78,9 +78,9 @@ pub enum Admission {
 }
 
 /// Answer to a form that came from another site's page, according to its headers.
-const ELSEWHERE: &str = "This was sent by another site's page. If it was this dashboard's own, a proxy before it changes the \
-     header Host: let it pass Host on (nginx: proxy_set_header Host $http_host), or set X-Forwarded-Host and be one of \
-     dashboard.proxy_addresses.";
+const ELSEWHERE: &str = "A page of another site sent this form. If it was a page of this dashboard, a proxy changes the header \
+     Host. Let the proxy pass Host on (nginx: proxy_set_header Host $http_host). Or let it set X-Forwarded-Host, and list its \
+     address in dashboard.proxy_addresses.";
 
 /// Header in which a proxy sends the secret that it shares with the dashboard.
 const PROXY_SECRET: &str = "x-anomaly-proxy-secret";
@@ -190,7 +190,7 @@ impl Auth {
         let user = match self.users.check(name, password, limit::network(peer)) {
             Ok(Some(user)) => user,
             Ok(None) => {
-                tracing::warn!(%peer, "a login failed");
+                tracing::warn!(%peer, "login failed");
                 if !self.proxies.sent(request)
                     && ["x-forwarded-for", "forwarded"].iter().any(|name| request.headers.contains_key(*name))
                 {
@@ -214,7 +214,7 @@ impl Auth {
         self.leave(request);
         self.limit.succeeded(&attempt);
         let token = self.sessions.begin(name, user).ok_or((503, "The session cannot be started now. Try again."))?;
-        tracing::info!(%peer, name, "a login");
+        tracing::info!(%peer, name, "user logged in");
         Ok(self.cookies.set(&token, self.is_encrypted(request)))
     }
 

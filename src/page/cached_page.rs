@@ -77,7 +77,7 @@ impl<P: Page> CachedPage<P> {
         site.ask(&self.cache, question, P::load)
     }
 
-    /// Why the question at a path without a query has no new answer; `None` when it has one.
+    /// Returns why the query of the page at this path has no new answer, or `None` if it has one.
     pub(crate) fn unanswered(&self, site: &Site, path: &[&str]) -> Option<NoNewAnswer> {
         self.get(site, &P::question(path, &PageQuery::default())?).why
     }

@@ -50,8 +50,12 @@ impl fmt::Display for QueryError {
 }
 
 /// Names of the sort orders.
-const SORTS: [(&str, Option<Ranking>); 4] =
-    [("time", None), ("z", Some(Ranking::Score)), ("device", Some(Ranking::Device)), ("metric", Some(Ranking::Metric))];
+const SORTS: [(&str, Option<Ranking>); 4] = [
+    ("time", None),
+    ("score", Some(Ranking::Score)),
+    ("device", Some(Ranking::Device)),
+    ("metric", Some(Ranking::Metric)),
+];
 
 /// Returns the name of a sort order in the URL.
 pub(crate) fn sort_name(sort: Option<Ranking>) -> &'static str {
@@ -351,7 +355,7 @@ mod tests {
 
     #[test]
     fn an_order_is_read_and_that_of_time_is_the_default() {
-        assert_eq!(PageQuery::read("sort=z", LIST).unwrap().query(), "?sort=z");
+        assert_eq!(PageQuery::read("sort=score", LIST).unwrap().query(), "?sort=score");
         assert_eq!(PageQuery::read("sort=time", LIST).unwrap().query(), "");
         assert_eq!(PageQuery::read("after=1.2.3.4.point.t", LIST).unwrap().query(), "?after=1.2.3.4.point.t");
     }
@@ -386,7 +390,7 @@ mod tests {
             ("from=yesterday", "from"),
             ("before=x", "before"),
             ("sort=colour", "sort"),
-            ("sort=z&before=1.2.3.4.point.t", "before"),
+            ("sort=score&before=1.2.3.4.point.t", "before"),
             ("after=1.2.3.4.point.t&before=1.2.3.4.point.t", "before"),
             ("device=%00", "device"),
             ("live=maybe", "live"),

@@ -30,7 +30,10 @@ fn until(watch: &mut ArchiveWatch, is_trouble: bool) -> Option<String> {
 fn an_outage_is_reported_with_its_cause_before_any_request_and_until_it_is_over() {
     let (fake, handler, mut watch) = watched(1);
     let trouble = until(&mut watch, true).unwrap();
-    assert!(trouble.contains("PostgreSQL is unreachable since") && trouble.contains("connection refused"), "{trouble}");
+    assert!(
+        trouble.contains("PostgreSQL has been unreachable since") && trouble.contains("connection refused"),
+        "{trouble}"
+    );
     assert_eq!(get(&handler, "/").0.status, 503);
     fake.mood.store(0, Ordering::SeqCst);
     until(&mut watch, false);

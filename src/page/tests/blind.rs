@@ -216,7 +216,10 @@ fn wrong_event_times_are_never_quiet_or_waiting() {
         let (sentence, html, body) = banner(facts);
         assert_eq!(sentence, words);
         assert!(html.contains(" behind") || html.contains(" ahead"), "{html}");
-        assert_eq!(body.contains("1 anomaly was detected in the last hour and carries another time"), is_listed);
+        assert_eq!(
+            body.contains("1 anomaly was detected in the last hour and has an event time outside of it"),
+            is_listed
+        );
         assert!(!body.contains("in in ") && !body.contains("ahead ago") && !body.contains("in \u{2212}"), "{body}");
     }
 }
@@ -237,7 +240,7 @@ fn the_api_has_what_was_detected_in_the_span_with_another_time() {
     assert_eq!((answer["anomalies"].as_array().unwrap().len(), answer["outside"].as_array().unwrap().len()), (0, 1));
     assert_eq!(answer["outside_is_cut"], true);
     assert!(json("/api/v1/anomalies").get("outside").is_none());
-    assert!(get(&handler, "/anomalies?span=1h").1.contains("More than 1 anomalies were detected in the last hour"));
+    assert!(get(&handler, "/anomalies?span=1h").1.contains("More than 1 anomaly was detected in the last hour"));
     let (_, lines) = get(&handler, "/api/v1/anomalies.jsonl?span=1h");
     assert!(lines.lines().next().unwrap().contains("1970-01-01") && lines.contains("incomplete"), "{lines}");
 }
@@ -379,7 +382,10 @@ fn the_pages_of_devices_have_what_was_detected_in_the_span_with_another_time() {
         "{body}"
     );
     let (_, body) = get(&handler, "/devices/pump-9");
-    assert!(body.contains("More than 1 anomalies were detected in the last 24 hours and carry other times"), "{body}");
+    assert!(
+        body.contains("More than 1 anomaly was detected in the last 24 hours and has an event time outside of it"),
+        "{body}"
+    );
     assert!(!body.contains("No anomaly is recorded"), "{body}");
     // A range that the user gave refers to the times of the events.
     for url in ["/devices", "/devices/pump-9"] {

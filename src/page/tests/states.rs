@@ -306,12 +306,12 @@ fn an_outage_shows_the_last_data_with_its_date_and_ends_by_itself() {
     let start = Clock::now();
     let (response, body) = get(&handler, "/");
     assert_eq!((response.status, header(&response, "x-stale")), (200, Some("1")));
-    assert!(plain(&body).contains("PostgreSQL is unreachable since 17:00:12."), "{body}");
+    assert!(plain(&body).contains("PostgreSQL has been unreachable since 17:00:12."), "{body}");
     assert!(plain(&body).contains("The last data is from 17:00:12.") && body.contains("Newest anomalies"));
     assert!(title(&body).starts_with("State not known · "), "the detector may run: {}", title(&body));
     let (response, cold) = get(&handler, "/anomalies");
     assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
-    assert!(cold.contains("PostgreSQL is unreachable since") && cold.contains("data-refresh"));
+    assert!(cold.contains("PostgreSQL has been unreachable since") && cold.contains("data-refresh"));
     let (response, api) = get(&handler, "/api/v1/anomalies");
     assert_eq!((response.status, header(&response, "retry-after")), (503, Some("5")));
     for text in [body, cold, api] {

@@ -123,10 +123,10 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DevicesData) ->
         },
         note: match (data.outside.records.len() as u64, data.outside.is_more) {
             (0, _) => "most anomalies first".into(),
-            (1, false) => "most anomalies first; 1 of them carries another time".into(),
+            (1, false) => "most anomalies first; 1 of them has an event time outside of this span".into(),
             (n, is_more) => {
                 let more = if is_more { "more than " } else { "" };
-                format!("most anomalies first; {more}{} of them carry other times", grouped(n))
+                format!("most anomalies first; {more}{} of them have event times outside of this span", grouped(n))
             }
         },
         filters: Filters::of("/devices", query, Some(Span::Hour)),

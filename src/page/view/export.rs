@@ -109,7 +109,7 @@ impl RemainingRows {
             Ok(outside) => {
                 text.extend(write(&outside.records, self.format, false));
                 if outside.is_more && self.outside == OUTSIDE {
-                    text.extend(incomplete("more anomalies of the span carry other times", self.format));
+                    text.extend(incomplete("more anomalies of the span have event times outside of it", self.format));
                 }
             }
             Err(failure) => {

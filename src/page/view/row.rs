@@ -94,7 +94,7 @@ pub(crate) fn outside_heading(outside: &Outside, words: &str) -> String {
     let more = if outside.is_more { "More than " } else { "" };
     match outside.records.len() as u64 {
         0 => String::new(),
-        1 if !outside.is_more => format!("1 anomaly was detected in {words} and carries another time"),
-        n => format!("{more}{} anomalies were detected in {words} and carry other times", grouped(n)),
+        1 => format!("{more}1 anomaly was detected in {words} and has an event time outside of it"),
+        n => format!("{more}{} anomalies were detected in {words} and have event times outside of it", grouped(n)),
     }
 }

@@ -1,11 +1,11 @@
 //! Recognises tables from before the first release. No migration upgrades them, and the program does not drop them. The
-//! message tells how to replace them.
+//! message says how to replace them.
 
 use postgres::{Client, Error};
 
 use crate::config::resolved::PostgresSettings;
 
-/// Names of the tables that only versions before the first release created.
+/// Names of tables that a schema from before the first release may have besides the current ones.
 const OLD: [&str; 3] = ["marks", "retention_state", "refinery_schema_history"];
 
 /// Returns the commands that export the tables, drop them and create the current ones.

@@ -64,7 +64,7 @@ impl GroupObserver {
             }
         };
         // Without a thread there are no observations; the threads of the worker also fail then.
-        let thread = std::thread::Builder::new().name("onlooker".into()).spawn(body).ok();
+        let thread = std::thread::Builder::new().name("group-observer".into()).spawn(body).ok();
         GroupObserver(seen, thread.map(|thread| thread.thread().clone()))
     }
 

@@ -67,7 +67,7 @@ impl KafkaOwnerObserver {
             }
         };
         // Without a thread there are no observations; the threads of the role also fail then.
-        let thread = std::thread::Builder::new().name("owners".into()).spawn(body).ok();
+        let thread = std::thread::Builder::new().name("sink-observer".into()).spawn(body).ok();
         KafkaOwnerObserver(seen, thread.map(|thread| thread.thread().clone()))
     }
 }

@@ -128,7 +128,7 @@ impl RetriedFetch {
 
 /// Starts a read by another client.
 fn start(kafka: KafkaSettings, topic: String, due: DueRead) -> io::Result<JoinHandle<Option<RepeatedRead>>> {
-    std::thread::Builder::new().name("read again".into()).spawn(move || {
+    std::thread::Builder::new().name("read-again".into()).spawn(move || {
         let DueRead { partition, from, wants_extent } = due;
         let read = read_again(&kafka, &topic, partition, from, wants_extent);
         read.inspect_err(|fault| tracing::debug!(topic, partition, from, "reading again: {fault}")).ok()

@@ -53,7 +53,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
                     topic,
                     partition,
                     lost = first - offset,
-                    "events were deleted by the topic's retention before they were judged; going on at the first that is left"
+                    "events were deleted by the topic's retention before they were judged; continuing at the first available record"
                 );
                 Ok(Progress { offset: first, counts })
             }
@@ -118,7 +118,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 topic,
                 partition,
                 offset = at.offset,
-                "settings changed: the new ones hold from this offset on"
+                "settings changed: the new settings apply from this offset"
             );
         }
         if checkpoint.topic_id.is_none() && identity.id.is_some() {

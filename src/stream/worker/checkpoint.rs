@@ -79,11 +79,13 @@ impl Epoch {
                 Some(ours) => format!("this program has version {ours} of it"),
                 None => "this program does not have that method".to_owned(),
             };
-            return Err(format!("holds states of version {version} of method {name}, and {ours}"));
+            return Err(format!("contains states of version {version} of method {name}, and {ours}"));
         }
         let policy = Policy::from_changed(&self.policy);
-        let policy = policy.map_err(|e| format!("holds windows of settings that this program does not know: {e}"))?;
-        PolicyTable::new(&policy).ok_or_else(|| "holds states of a method that this program does not have".to_owned())
+        let policy =
+            policy.map_err(|e| format!("contains windows of settings that this program does not know: {e}"))?;
+        PolicyTable::new(&policy)
+            .ok_or_else(|| "contains states of a method that this program does not have".to_owned())
     }
 
     /// Returns a decoder that works like the one of the epoch.
@@ -173,7 +175,7 @@ impl Checkpoint {
         let stop = |why: String| Err(Fault::new(Remedy::Stop, why));
         if self.group != *group || self.topic != *topic {
             return stop(format!(
-                "{state} [{partition}] holds windows of group {} on {}, not of group {group} on {topic}: give each group a \
+                "{state} [{partition}] contains windows of group {} on {}, not of group {group} on {topic}: give each group a \
                  topics.state of its own",
                 self.group, self.topic
             ));
@@ -191,14 +193,14 @@ impl Checkpoint {
         }
         match committed {
             None => stop(format!(
-                "{state} [{partition}] holds windows as of offset {}, but group {group} has no committed offset: it was deleted \
+                "{state} [{partition}] contains windows as of offset {}, but group {group} has no committed offset: it was deleted \
                  or has expired. To go on there, set it (kafka-consumer-groups --reset-offsets --to-offset {}). {advice}",
                 self.at.max(newest),
                 self.at.max(newest)
             )),
             Some(offset) if offset < newest.max(self.offset) => stop(format!(
-                "group {group} stands at offset {offset} of {topic} [{partition}], before offset {}, for which windows in {state} \
-                 stand: its offsets were set back. {advice}",
+                "group {group} has the committed offset {offset} of {topic} [{partition}]. The windows in {state} \
+                 begin at the later offset {}: the offsets of the group were moved back. {advice}",
                 newest.max(self.offset)
             )),
             Some(_) => Ok(()),
@@ -327,7 +329,7 @@ mod tests {
         };
         assert_eq!(why("ewma", 1), None);
         let newer = why("ewma", 7).unwrap();
-        assert_eq!(newer, "holds states of version 7 of method ewma, and this program has version 1 of it");
+        assert_eq!(newer, "contains states of version 7 of method ewma, and this program has version 1 of it");
         let unknown = why("forest", 2).unwrap();
         assert!(
             unknown.ends_with("version 2 of method forest, and this program does not have that method"),
@@ -341,7 +343,7 @@ mod tests {
         checkpoint.epochs[0].policy.insert("season".into(), 7.into());
         let why = checkpoint.unknown().unwrap();
         assert!(
-            why.starts_with("holds windows of settings that this program does not know: ") && why.contains("season")
+            why.starts_with("contains windows of settings that this program does not know: ") && why.contains("season")
         );
     }
 

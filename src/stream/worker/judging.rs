@@ -61,7 +61,7 @@ impl RecordJudging {
             }
         })?;
         if leaked {
-            return Err(Fault::new(Remedy::Rebuild, "a paused partition gave a record"));
+            return Err(Fault::new(Remedy::Rebuild, "the client returned a record of a paused partition"));
         }
         Ok(taken)
     }
