@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::SiteOptions;
 use super::live::hub::Hub;
+use super::options::SiteOptions;
 use super::registry::Pages;
 use super::site::Site;
 use crate::archive::Archive;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::SiteOptions;
 use super::answer_cache::{AnswerCache, CachedAnswer, NoNewAnswer};
 use super::assets::Assets;
 use super::auth::{Auth, Cookies, Proxies};
+use super::options::SiteOptions;
 use super::outage::Outage;
 use super::view::trend::Trend;
 use crate::archive::{Archive, NoAnswer};
