@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 use postgres::Transaction;
 use postgres::types::{IsNull, Json, ToSql, Type};
 
-use super::DatabaseError;
+use super::failure::DatabaseError;
 use super::row::COLUMNS;
 use crate::anomaly::Anomaly;
 use crate::event::Timestamp;

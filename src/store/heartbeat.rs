@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use postgres::{Client, Transaction};
 
-use super::{DatabaseError, open};
+use super::failure::DatabaseError;
+use super::writer::open;
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 use crate::health::{Activity, Component, PartitionStatus, RejectedSamples, Tally};

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 
-use super::copy::event_time;
+use super::copy::{self, event_time};
+use super::failure::{DatabaseError, Refusal};
 use super::row::{self, COLUMNS};
-use super::{DatabaseError, Refusal, copy, open};
+use super::writer::open;
 use crate::anomaly::{Anomaly, RecordId};
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;

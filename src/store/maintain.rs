@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{DatabaseError, open_adjustable};
+use super::failure::DatabaseError;
+use super::writer::open_adjustable;
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 use postgres::Client;
 use refinery::{Migration, Runner};
 
-use super::{AnswerLimit, DatabaseError};
+use super::deadline::AnswerLimit;
+use super::failure::DatabaseError;
 use crate::config::resolved::PostgresSettings;
 use crate::error::{Error, Result};
 use crate::fail;

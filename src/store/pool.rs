@@ -4,7 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{DatabaseError, connect};
+use super::connection::connect;
+use super::failure::DatabaseError;
 use crate::config::resolved::PostgresSettings;
 
 /// Pool of connections that are opened when needed.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant as Monotonic};
 
 use postgres::{Client, SimpleQueryMessage};
 
-use super::DatabaseError;
-use super::failure::POOLING;
+use super::dial::dial;
+use super::failure::{DatabaseError, POOLING};
 use crate::archive::NoAnswer;
 use crate::config::resolved::PostgresSettings;
 
@@ -119,7 +119,7 @@ fn second(settings: &PostgresSettings) -> Option<Client> {
     let (sender, receiver) = mpsc::channel();
     let (own, timeout) = (settings.clone(), settings.connect_timeout);
     std::thread::spawn(move || {
-        let ready = super::dial(&own).and_then(|(mut client, _)| {
+        let ready = dial(&own).and_then(|(mut client, _)| {
             values(&mut client, "select set_config('anomaly.session', '', false)")?;
             Ok(client)
         });

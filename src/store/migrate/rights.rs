@@ -3,7 +3,7 @@
 use postgres::Client;
 
 use crate::error::{Error, Result};
-use crate::store::{DatabaseError, explain};
+use crate::store::failure::{DatabaseError, explain};
 
 /// The tables, and the privileges that the detector needs on them apart from `select`. `anomalies_maintain` deletes old
 /// rows with the rights of the owner. Only the dashboard adds reviews.

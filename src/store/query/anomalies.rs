@@ -10,7 +10,8 @@ use crate::archive::{
     AnomalyPage, AnomalyQueries, Filter, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, Review, StoredAnomaly,
 };
 use crate::event::Timestamp;
-use crate::store::{PostgresArchive, row};
+use crate::store::reader::PostgresArchive;
+use crate::store::row;
 
 /// Order of pages; the first column leads the indexes, the others only break ties.
 const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, source_offset desc, source_index desc, \

@@ -6,7 +6,7 @@ use super::conditions::WhereClause;
 use super::get;
 use crate::archive::{BinCount, Bins, Count, CountQueries, Filter, LaneCount, NameCount, NoAnswer};
 use crate::event::Timestamp;
-use crate::store::PostgresArchive;
+use crate::store::reader::PostgresArchive;
 
 /// Columns with the number of anomalies of each severity in a group.
 const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";

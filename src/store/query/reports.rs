@@ -10,7 +10,7 @@ use crate::archive::{
 };
 use crate::event::Timestamp;
 use crate::health::{Activity, ConditionSeverity, Tally};
-use crate::store::PostgresArchive;
+use crate::store::reader::PostgresArchive;
 
 impl ReportQueries for PostgresArchive {
     fn status(&self) -> Result<Vec<StatusRow>, NoAnswer> {

@@ -10,7 +10,8 @@ use time::OffsetDateTime;
 use crate::anomaly::{Anomaly, AnomalyId, RecordId};
 use crate::archive::{NewReview, NoAnswer, Quality, Review, ReviewQueries, ReviewRecord};
 use crate::event::Timestamp;
-use crate::store::{PostgresArchive, row};
+use crate::store::reader::PostgresArchive;
+use crate::store::row;
 
 /// Columns that identify an anomaly.
 const ID: &str = "source_topic, source_partition, source_offset, source_index, kind";
