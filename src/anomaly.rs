@@ -34,7 +34,7 @@ pub struct AnomalyId {
 pub enum Severity {
     /// The score is beyond the threshold.
     Warning,
-    /// The score is at least twice the threshold.
+    /// The score is at least what the method calls critical.
     Critical,
 }
 

@@ -1,5 +1,5 @@
 //! The detection methods. Each method is one file behind [`Method`]: a pure function of the ordered window, the state
-//! and the value. A new method needs a file here, its name in [`by_name`], and its name in the settings' table.
+//! and the value. A new method needs a file here, and its definition in [`METHODS`].
 
 mod distance;
 mod ewma;
@@ -15,14 +15,14 @@ pub use recorded::{Recorded, Unrepeatable};
 /// Result of judging one value. All numbers are finite.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Judgement {
-    /// Mean that the value is compared with.
-    pub mean: f64,
-    /// Standard deviation that belongs to the mean, before any floor.
-    pub std_dev: f64,
+    /// Mean that the value is compared with. `None` if the method has none.
+    pub mean: Option<f64>,
+    /// Standard deviation that belongs to the mean, before any floor. `None` if the method has none.
+    pub std_dev: Option<f64>,
     /// Signed distance from the mean in deviations, after the floors. `None` if the deviation is 0 and the value
-    /// differs.
+    /// differs, or if the method has no deviation.
     pub z_score: Option<f64>,
-    /// Distance from normal; higher is more abnormal. `f64::MAX` if `z_score` is `None`.
+    /// Distance from normal; higher is more abnormal. `f64::MAX` if a deviation of 0 allows no other value.
     pub score: f64,
     /// The value that the method expected.
     pub expected: f64,
@@ -74,7 +74,7 @@ pub trait Method: Send + std::fmt::Debug {
 
     /// Returns the score from which an anomaly is critical, at this threshold.
     fn critical_from(&self, threshold: f64) -> f64 {
-        critical_from(threshold)
+        2.0 * threshold
     }
 
     /// Updates a state by a finite value that has been judged.
@@ -96,14 +96,50 @@ impl dyn Method + '_ {
     }
 }
 
-/// Returns the default of [`Method::critical_from`], which all methods use that measure in deviations.
-pub fn critical_from(threshold: f64) -> f64 {
-    2.0 * threshold
+/// A method of this program. All uses of a method's name come from its definition.
+struct MethodDefinition {
+    /// Name of the method in settings and records.
+    name: &'static str,
+    /// Creates the method; the number is the maximum number of values of a window.
+    create: fn(Limits, usize) -> Box<dyn Method>,
+    explanation: Explanation,
+    /// Repeats the judgement of a recorded value.
+    repeat: fn(&Recorded<'_>) -> Result<Judgement, Unrepeatable>,
+}
+
+/// All methods, in the order in which the settings list them. A method is registered here and nowhere else.
+const METHODS: [MethodDefinition; 2] = [sigma::DEFINITION, ewma::DEFINITION];
+
+/// Names of all methods: the values of `detector.method`.
+pub const NAMES: [&str; METHODS.len()] = {
+    let mut names = [""; METHODS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = METHODS[at].name;
+        at += 1;
+    }
+    names
+};
+
+/// Returns the definition of a method. `None` if this program does not have it; another program may have written the
+/// record.
+fn definition(name: &str) -> Option<&'static MethodDefinition> {
+    static DEFINITIONS: [MethodDefinition; METHODS.len()] = METHODS;
+    DEFINITIONS.iter().find(|method| method.name == name)
+}
+
+/// Explains to users what a method computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Explanation {
+    /// Explanation of mean and deviation. `None` if the method has none.
+    pub moments: Option<MomentsExplanation>,
+    /// Description of the data from which the arithmetic is repeated.
+    pub repeated_from: &'static str,
 }
 
 /// Explains to users how a method computes its mean and its deviation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Explanation {
+pub struct MomentsExplanation {
     /// Description of the mean.
     pub mean: &'static str,
     /// Formula of the mean; empty if it is the plain mean of the window.
@@ -114,18 +150,17 @@ pub struct Explanation {
     pub std_dev_formula: &'static str,
     /// Whether mean and deviation follow from the window alone.
     pub is_of_window: bool,
-    /// Description of the data from which the arithmetic is repeated.
-    pub repeated_from: &'static str,
 }
 
-/// Returns the explanation of the method with this name. `None` if this program does not have it; another program may
-/// have written the record.
+/// Returns the explanation of the method with this name. `None` if this program does not have the method.
 pub fn explanation(name: &str) -> Option<Explanation> {
-    match name {
-        "sigma" => Some(sigma::EXPLANATION),
-        "ewma" => Some(ewma::EXPLANATION),
-        _ => None,
-    }
+    definition(name).map(|method| method.explanation)
+}
+
+/// Returns the score from which an anomaly of the method with this name is critical, at this threshold. `None` if this
+/// program does not have the method.
+pub fn critical_from(name: &str, threshold: f64) -> Option<f64> {
+    Some(by_name(name, NO_LIMITS, 2)?.critical_from(threshold))
 }
 
 /// Repeats the judgement of a recorded value. The evidence of the result is empty.
@@ -133,13 +168,7 @@ pub fn explanation(name: &str) -> Option<Explanation> {
 /// # Errors
 /// Fails if the record does not contain enough numbers.
 pub fn repeat(recorded: &Recorded<'_>) -> Result<Judgement, Unrepeatable> {
-    let (mean, std_dev) = match recorded.method {
-        "sigma" => sigma::repeat(recorded)?,
-        "ewma" => ewma::repeat(recorded)?,
-        _ => return Err(Unrepeatable::UnknownMethod),
-    };
-    let deviation = recorded.evidence.get(distance::DEVIATION).copied().unwrap_or(std_dev);
-    Ok(distance::by_deviation(recorded.threshold, mean, std_dev, deviation, recorded.value))
+    (definition(recorded.method).ok_or(Unrepeatable::UnknownMethod)?.repeat)(recorded)
 }
 
 /// Limits for methods that judge nothing.
@@ -147,11 +176,7 @@ const NO_LIMITS: Limits = Limits { threshold: 1.0, min_std_dev: 0.0, min_relativ
 
 /// Creates the method with this name; `window` is the maximum number of values of a window.
 pub fn by_name(name: &str, limits: Limits, window: usize) -> Option<Box<dyn Method>> {
-    match name {
-        "sigma" => Some(Box::new(sigma::Sigma(limits))),
-        "ewma" => Some(Box::new(ewma::Ewma::new(limits, window))),
-        _ => None,
-    }
+    definition(name).map(|method| (method.create)(limits, window))
 }
 
 /// Returns the version of the method with this name.
@@ -162,4 +187,25 @@ pub fn version_of(name: &str) -> Option<u32> {
 /// Creates a method that only updates states, without limits. `None` if this program does not have the method.
 pub fn by_id(id: &MethodId, window: usize) -> Option<Box<dyn Method>> {
     by_name(&id.name, NO_LIMITS, window).filter(|method| method.version() == id.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_method_is_found_by_the_name_that_it_writes_to_records() {
+        for method in &METHODS {
+            let made = by_name(method.name, NO_LIMITS, 2).unwrap();
+            assert_eq!(made.name(), method.name);
+            assert!(by_id(&made.id(), 2).is_some());
+            assert_eq!(critical_from(method.name, 1.5), Some(made.critical_from(1.5)));
+            assert_eq!(explanation(method.name), Some(method.explanation));
+        }
+        let mut names = NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), METHODS.len(), "each name once");
+        assert!(by_name("other", NO_LIMITS, 2).is_none() && critical_from("other", 1.0).is_none());
+    }
 }

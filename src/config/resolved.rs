@@ -14,13 +14,14 @@ pub use value::{
 
 use super::declare::{ValueType, settings, tables};
 use crate::event::{Fields, OnPartial, TimeUnit, Timestamp};
+use crate::method;
 use crate::policy::{Policy, PolicyOverride};
 
 /// Length of a day in milliseconds.
 const DAY: u64 = 86_400_000;
 
 // Method and ranges of the limits that an override may also set.
-const METHOD: ValueType = ValueType::OneOf(&["sigma", "ewma"]);
+const METHOD: ValueType = ValueType::OneOf(&method::NAMES);
 const WINDOW: ValueType = ValueType::Integer(2, 100_000);
 const THRESHOLD: ValueType = ValueType::Float(0.01, 1e6);
 const MIN_SAMPLES: ValueType = ValueType::Integer(2, 100_000);

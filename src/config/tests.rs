@@ -207,6 +207,19 @@ fn an_empty_file_means_the_defaults() {
     assert_eq!(settings.fields, crate::event::Fields::default());
 }
 
+/// A method that is registered without a description would be offered to users without a word.
+#[test]
+fn the_setting_and_the_manual_describe_each_method() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = std::fs::read_to_string(root.join("docs/manual.md")).unwrap();
+    let mut keys = resolved::SECTIONS.iter().flat_map(|section| section.keys);
+    let setting = keys.find(|key| key.path == "detector.method").unwrap();
+    for name in crate::method::NAMES {
+        assert!(setting.doc.contains(&format!("{name}: ")), "detector.method does not describe {name}");
+        assert!(manual.contains(&format!("| `{name}` | ")), "docs/manual.md does not describe {name}");
+    }
+}
+
 /// Compares the shipped files with the schema; `UPDATE=1 cargo test` writes the files again.
 #[test]
 fn the_shipped_files_show_every_key_and_load_unchanged() {

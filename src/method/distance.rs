@@ -1,10 +1,10 @@
 //! The distance of a value from a mean in standard deviations, and its verdict. A value is abnormal if it is strictly
 //! farther than the threshold: `|value - mean| > threshold x deviation`. The deviation is first raised to the floors.
 
-use super::{Evidence, Judgement};
+use super::{Evidence, Judgement, Recorded};
 
 /// Name in the evidence of the deviation that a floor raised.
-pub(super) const DEVIATION: &str = "deviation";
+const DEVIATION: &str = "deviation";
 
 /// Limits of a method that measures in deviations.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,8 +38,14 @@ impl Limits {
     }
 }
 
+/// Judges a recorded value again by its mean and deviation. The record says which deviation a floor raised.
+pub(super) fn repeated(recorded: &Recorded<'_>, mean: f64, std_dev: f64) -> Judgement {
+    let deviation = recorded.evidence.get(DEVIATION).copied().unwrap_or(std_dev);
+    by_deviation(recorded.threshold, mean, std_dev, deviation, recorded.value)
+}
+
 /// Judges by a deviation to which the floors are already applied. The evidence is empty.
-pub(super) fn by_deviation(threshold: f64, mean: f64, std_dev: f64, deviation: f64, value: f64) -> Judgement {
+fn by_deviation(threshold: f64, mean: f64, std_dev: f64, deviation: f64, value: f64) -> Judgement {
     let distance = value - mean;
     let abnormal = if distance.is_finite() {
         distance.abs() > threshold * deviation
@@ -54,8 +60,8 @@ pub(super) fn by_deviation(threshold: f64, mean: f64, std_dev: f64, deviation: f
         _ => Some(finite((value / 4.0 - mean / 4.0) / (deviation / 4.0))),
     };
     Judgement {
-        mean,
-        std_dev,
+        mean: Some(mean),
+        std_dev: Some(std_dev),
         z_score,
         score: z_score.map_or(f64::MAX, f64::abs),
         expected: mean,

@@ -15,35 +15,42 @@
 //! A variance beyond the range of f64 stays at `f64::MAX`. Each operation is rounded once, in a fixed order. The state
 //! therefore follows from the ordered values alone, bit for bit.
 
-use super::distance::finite;
+use super::distance::{finite, repeated};
 use super::recorded::{Recorded, Unrepeatable};
-use super::{Explanation, Judgement, Limits, Method};
+use super::{Explanation, Judgement, Limits, Method, MethodDefinition, MomentsExplanation};
 use crate::window::Window;
 
-pub(super) const EXPLANATION: Explanation = Explanation {
-    mean: "Exponentially weighted mean of all values before it",
-    mean_formula: "mean + α × (x − mean), α = 2 / (window + 1)",
-    std_dev: "Exponentially weighted standard deviation",
-    std_dev_formula: "√((1 − α) × (variance + α × (x − mean)²))",
-    is_of_window: false,
-    repeated_from: "the method's state",
+pub(super) const DEFINITION: MethodDefinition = MethodDefinition {
+    name: "ewma",
+    create: |limits, window| Box::new(Ewma::new(limits, window)),
+    explanation: Explanation {
+        moments: Some(MomentsExplanation {
+            mean: "Exponentially weighted mean of all values before it",
+            mean_formula: "mean + α × (x − mean), α = 2 / (window + 1)",
+            std_dev: "Exponentially weighted standard deviation",
+            std_dev_formula: "√((1 − α) × (variance + α × (x − mean)²))",
+            is_of_window: false,
+        }),
+        repeated_from: "the method's state",
+    },
+    repeat,
 };
 
 #[derive(Debug)]
-pub(super) struct Ewma {
+struct Ewma {
     limits: Limits,
     alpha: f64,
 }
 
 impl Ewma {
-    pub(crate) fn new(limits: Limits, window: usize) -> Self {
+    fn new(limits: Limits, window: usize) -> Self {
         Ewma { limits, alpha: 2.0 / (window as f64 + 1.0) }
     }
 }
 
 impl Method for Ewma {
     fn name(&self) -> &'static str {
-        "ewma"
+        DEFINITION.name
     }
 
     fn version(&self) -> u32 {
@@ -77,9 +84,10 @@ impl Method for Ewma {
 }
 
 /// Computes mean and deviation again from the state; the recorded mean belongs to it.
-pub(super) fn repeat(recorded: &Recorded<'_>) -> Result<(f64, f64), Unrepeatable> {
+fn repeat(recorded: &Recorded<'_>) -> Result<Judgement, Unrepeatable> {
+    let mean = recorded.mean.ok_or(Unrepeatable::NoEvidence)?;
     let variance = recorded.evidence.get("variance").ok_or(Unrepeatable::NoEvidence)?;
-    Ok((recorded.mean, variance.sqrt()))
+    Ok(repeated(recorded, mean, variance.sqrt()))
 }
 
 #[cfg(test)]
@@ -131,8 +139,9 @@ mod tests {
             let mut state = [0.0; 3];
             for value in values {
                 if let Some(judged) = method.judge(&Window::default(), &state, value, None) {
-                    let all = [judged.mean, judged.std_dev, judged.score, judged.lower, judged.upper];
-                    prop_assert!(all.iter().all(|x| x.is_finite()), "{:?}", judged);
+                    let all = [judged.score, judged.lower, judged.upper].map(Some);
+                    let mut all = all.into_iter().chain([judged.mean, judged.std_dev]);
+                    prop_assert!(all.all(|x| x.is_some_and(f64::is_finite)), "{:?}", judged);
                 }
                 method.update(&mut state, value, None);
                 prop_assert!(state.iter().all(|x| x.is_finite()), "{:?}", state);

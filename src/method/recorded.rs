@@ -13,8 +13,8 @@ pub struct Recorded<'a> {
     pub window_count: usize,
     /// Further numbers of the method.
     pub evidence: &'a BTreeMap<String, f64>,
-    /// Mean in the record.
-    pub mean: f64,
+    /// Mean in the record. `None` if the method has none.
+    pub mean: Option<f64>,
     /// Threshold in the record.
     pub threshold: f64,
     /// The value that was judged.

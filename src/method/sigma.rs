@@ -1,24 +1,32 @@
 //! The method `sigma`: exact mean and population standard deviation of the window, without state.
 
+use super::distance::repeated;
 use super::recorded::{Recorded, Unrepeatable};
-use super::{Explanation, Judgement, Limits, Method};
+use super::{Explanation, Judgement, Limits, Method, MethodDefinition, MomentsExplanation};
 use crate::window::{Window, moments};
 
-pub(super) const EXPLANATION: Explanation = Explanation {
-    mean: "Mean of the values before it",
-    mean_formula: "",
-    std_dev: "Standard deviation (population)",
-    std_dev_formula: "",
-    is_of_window: true,
-    repeated_from: "the window",
+pub(super) const DEFINITION: MethodDefinition = MethodDefinition {
+    name: "sigma",
+    create: |limits, _window| Box::new(Sigma(limits)),
+    explanation: Explanation {
+        moments: Some(MomentsExplanation {
+            mean: "Mean of the values before it",
+            mean_formula: "",
+            std_dev: "Standard deviation (population)",
+            std_dev_formula: "",
+            is_of_window: true,
+        }),
+        repeated_from: "the window",
+    },
+    repeat,
 };
 
 #[derive(Debug)]
-pub(super) struct Sigma(pub Limits);
+struct Sigma(Limits);
 
 impl Method for Sigma {
     fn name(&self) -> &'static str {
-        "sigma"
+        DEFINITION.name
     }
 
     fn version(&self) -> u32 {
@@ -38,10 +46,10 @@ impl Method for Sigma {
 }
 
 /// Computes mean and deviation again from the values of the window.
-pub(super) fn repeat(recorded: &Recorded<'_>) -> Result<(f64, f64), Unrepeatable> {
+fn repeat(recorded: &Recorded<'_>) -> Result<Judgement, Unrepeatable> {
     recorded.whole_window()?;
     let moments = moments(recorded.window.iter().copied()).ok_or(Unrepeatable::NoWindow)?;
-    Ok((moments.mean, moments.std_dev))
+    Ok(repeated(recorded, moments.mean, moments.std_dev))
 }
 
 #[cfg(test)]
@@ -77,7 +85,7 @@ mod tests {
     #[test]
     fn floors_judge_but_the_raw_deviation_is_reported() {
         let figures = judge(&[10.0; 50], 12.0, (1.0, 0.0));
-        assert_eq!((figures.std_dev, figures.z_score, figures.abnormal), (0.0, Some(2.0), false));
+        assert_eq!((figures.std_dev, figures.z_score, figures.abnormal), (Some(0.0), Some(2.0), false));
         let relative = judge(&[10.0; 50], 12.0, (0.0, 0.05));
         assert_eq!((relative.z_score, relative.lower, relative.upper), (Some(4.0), 8.5, 11.5));
     }

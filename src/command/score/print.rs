@@ -16,7 +16,8 @@ pub(crate) struct ResultWriter {
     pub is_table: bool,
 }
 
-/// A line of `--all`: numbers are null before `min_samples`, the time is null if the record has none.
+/// A line of `--all`: numbers are null before `min_samples`, the time is null if the record has none. Mean
+/// and deviation are null if the method has none.
 #[derive(Serialize)]
 pub(crate) struct ScoredLine<'a> {
     device_id: &'a str,
@@ -42,8 +43,8 @@ impl<'a> ScoredLine<'a> {
             metric_name: event.metric_name.as_deref(),
             metric_value: event.metric_value,
             timestamp: event.timestamp,
-            mean: figures.map(|f| f.mean),
-            std_dev: figures.map(|f| f.std_dev),
+            mean: figures.and_then(|f| f.mean),
+            std_dev: figures.and_then(|f| f.std_dev),
             z_score: figures.and_then(|f| f.z_score),
             score: figures.map(|f| f.score),
             expected: figures.map(|f| f.expected),
@@ -88,7 +89,7 @@ impl ResultWriter {
         if !self.is_table {
             return json(outcome);
         }
-        let verdict = match (outcome.mean, outcome.is_anomaly) {
+        let verdict = match (outcome.score, outcome.is_anomaly) {
             (None, _) => "learning",
             (_, false) => "normal",
             (_, true) => "abnormal",
@@ -175,6 +176,27 @@ mod tests {
         ] {
             assert_eq!(number(x), text);
         }
+    }
+
+    #[test]
+    fn an_event_is_learning_only_without_a_score_whatever_its_method_computes() {
+        let source = RecordId { topic: "t".into(), partition: 0, offset: 0, index: 0 };
+        let event = Event { device_id: "d".into(), metric_name: None, metric_value: 1.0, timestamp: None };
+        let figures = Judgement {
+            mean: None,
+            std_dev: None,
+            z_score: None,
+            score: 0.5,
+            expected: 1.0,
+            lower: 0.0,
+            upper: 2.0,
+            abnormal: false,
+            evidence: [None; 4],
+        };
+        let writer = ResultWriter { is_all: true, is_table: true };
+        let line =
+            |figures| String::from_utf8(writer.outcome(&ScoredLine::of(&source, &event, figures)).unwrap()).unwrap();
+        assert!(line(Some(&figures)).ends_with("  normal\n") && line(None).ends_with("  learning\n"));
     }
 
     #[test]

@@ -24,16 +24,26 @@ fn y(times: f64) -> f64 {
     62.0 - share * 42.0
 }
 
-/// Returns the scores of the three lines, the upper one first.
-fn lines(threshold: f64) -> [f64; 3] {
-    [FAR * threshold, critical_from(threshold), threshold]
+/// Returns the scores of the three lines, the upper one first. The middle one is where the method of the newest anomaly
+/// becomes critical; it is missing if this program does not have the method. Without an anomaly, the default applies.
+fn lines(newest: Option<&Anomaly>, threshold: f64) -> [Option<f64>; 3] {
+    let critical = match newest {
+        Some(anomaly) => critical_from(&anomaly.method, threshold),
+        None => critical_from(&Policy::default().method, threshold),
+    };
+    [Some(FAR * threshold), critical, Some(threshold)]
 }
 
-/// Draws the anomalies of one metric.
-pub(crate) fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterator<Item = &'a Anomaly>) -> String {
+/// Draws the anomalies of one metric. `newest` is the anomaly whose scale is drawn, as in [`scale`].
+pub(crate) fn lane<'a>(
+    bins: &Bins,
+    runs: &[CoverageRun],
+    newest: Option<&Anomaly>,
+    anomalies: impl Iterator<Item = &'a Anomaly>,
+) -> String {
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
-    for (times, class) in lines(1.0).into_iter().zip(["grid", "grid", "axis"]) {
-        let y = y(times);
+    for (times, class) in lines(newest, 1.0).into_iter().zip(["grid", "grid", "axis"]) {
+        let Some(y) = times.map(y) else { continue };
         let _ = write!(svg, "<line class=\"{class}\" x2=\"100%\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
     }
     let first = runs.iter().position(|run| run.state.has_events()).unwrap_or(usize::MAX);
@@ -54,10 +64,9 @@ pub(crate) fn lane<'a>(bins: &Bins, runs: &[CoverageRun], anomalies: impl Iterat
 
 /// Draws the labels of the lines, with the threshold of the newest anomaly, or the default without any.
 pub(crate) fn scale(newest: Option<&Anomaly>) -> String {
-    let newest = newest.and_then(|anomaly| anomaly.threshold);
-    let threshold = newest.unwrap_or_else(|| Policy::default().threshold);
+    let threshold = newest.and_then(|anomaly| anomaly.threshold).unwrap_or_else(|| Policy::default().threshold);
     let mut svg = format!("<svg class=\"chart\" width=\"100%\" height=\"{HEIGHT}\" aria-hidden=\"true\">");
-    for score in lines(threshold) {
+    for score in lines(newest, threshold).into_iter().flatten() {
         let (y, score) = (y(score / threshold) + 4.0, (score * 10.0).round() / 10.0);
         let _ = write!(svg, "<text class=\"t\" x=\"12\" y=\"{y:.1}\">{score}σ</text>");
     }
@@ -75,14 +84,17 @@ mod tests {
         let from = Timestamp::parse_rfc3339("2026-11-23T16:30:00.123Z").unwrap();
         let bins = Bins { from, width: 60_000, count: 60 };
         let (near, far) = (sample(13.0), sample(30.0));
-        let svg = lane(&bins, &[], [&near, &far].into_iter());
+        let svg = lane(&bins, &[], None, [&near, &far].into_iter());
         assert!(svg.contains("cx=\"50.00%\" cy=\"62.0\""), "{svg}");
         assert!(svg.contains("<svg x=\"50.00%\" y=\"20.0\""), "{svg}");
         let none = Anomaly { z_score: None, score: f64::MAX, ..far };
-        assert!(!lane(&bins, &[], std::iter::once(&none)).contains("inf"));
+        assert!(!lane(&bins, &[], None, std::iter::once(&none)).contains("inf"));
         let other = Anomaly { threshold: Some(1.5), score: 10.0, ..sample(20.0) };
-        assert!(lane(&bins, &[], std::iter::once(&other)).contains("<svg x=\"50.00%\" y=\"20.0\""));
+        assert!(lane(&bins, &[], None, std::iter::once(&other)).contains("<svg x=\"50.00%\" y=\"20.0\""));
         assert!(scale(None).contains(">20σ<") && scale(None).contains(">6σ<"));
         assert!(scale(Some(&other)).contains(">10σ<") && scale(Some(&other)).contains(">1.5σ<"));
+        let unknown = Anomaly { method: "other".into(), ..other };
+        assert!(!scale(Some(&unknown)).contains(">3σ<") && scale(Some(&unknown)).contains(">1.5σ<"));
+        assert_eq!(lane(&bins, &[], Some(&unknown), std::iter::empty()).matches("<line").count(), 2);
     }
 }

@@ -78,14 +78,17 @@ pub(crate) fn draw(anomaly: &Anomaly, title: &str) -> String {
 }
 
 /// Draws a bar of the score, logarithmic from the threshold to [`FULL`] times the threshold, with a notch where the
-/// severity becomes critical.
+/// severity becomes critical, if this program has the method.
 pub(crate) fn meter(anomaly: &Anomaly) -> String {
     let share = |times: f64| (times.ln() / FULL.ln()).clamp(0.03, 1.0);
     let class = if anomaly.severity == Severity::Critical { "c" } else { "r" };
-    let (width, notch) = (Percent(share(anomaly.times_threshold())), Percent(share(critical_from(1.0))));
+    let width = Percent(share(anomaly.times_threshold()));
+    let notch = critical_from(&anomaly.method, 1.0).map_or_else(String::new, |times| {
+        format!("<rect class=\"n\" x=\"{}\" width=\"1.5\" height=\"6\"/>", Percent(share(times)))
+    });
     format!(
         "<svg class=\"meter\" width=\"100%\" height=\"6\" aria-hidden=\"true\"><rect class=\"m\" width=\"100%\" height=\"6\" rx=\"3\"/>\
-         <rect class=\"{class}\" width=\"{width}\" height=\"6\" rx=\"3\"/><rect class=\"n\" x=\"{notch}\" width=\"1.5\" height=\"6\"/></svg>"
+         <rect class=\"{class}\" width=\"{width}\" height=\"6\" rx=\"3\"/>{notch}</svg>"
     )
 }
 

@@ -255,7 +255,7 @@ fn show(
             _ => Sentence::say("No anomaly of this device matches."),
         },
         lanes: lanes(name, query, data, taken),
-        scale: history::scale(data.page.records.first().map(|record| &record.anomaly)),
+        scale: history::scale(newest(data)),
         clock: minutes::clock(&data.bins, end),
         cards: data.last.iter().map(|record| card(record, now)).collect(),
         rows,
@@ -271,6 +271,7 @@ fn show(
 
 fn lanes(name: &SeriesName, query: &PageQuery, data: &DeviceData, taken: Timestamp) -> Vec<MetricLane> {
     let runs = minutes::runs(&data.bins, &data.coverage, &data.arrivals, taken, data.is_reporting);
+    let newest = newest(data);
     let lane = |metric: &NameCount| {
         let is_of = |anomaly: &&Anomaly| anomaly.metric_name == metric.name;
         let anomalies = data.page.records.iter().map(|record| &record.anomaly).filter(is_of);
@@ -284,10 +285,15 @@ fn lanes(name: &SeriesName, query: &PageQuery, data: &DeviceData, taken: Timesta
                 _ => String::new(),
             },
             note: format!("{} \u{b7} {} critical", grouped(metric.count.total()), grouped(metric.count.critical)),
-            svg: history::lane(&data.bins, &runs, anomalies),
+            svg: history::lane(&data.bins, &runs, newest, anomalies),
         }
     };
     data.metrics.iter().map(lane).collect()
+}
+
+/// Returns the newest anomaly, whose threshold and method the scale shows.
+fn newest(data: &DeviceData) -> Option<&Anomaly> {
+    data.page.records.first().map(|record| &record.anomaly)
 }
 
 fn card(record: &StoredAnomaly, now: Timestamp) -> Card {

@@ -19,29 +19,30 @@ fn step(name: &str, formula: String, result: String) -> ArithmeticStep {
 
 /// Recomputes the stored figures, and compares every bit.
 pub(crate) fn proof(anomaly: &Anomaly) -> Result<String, String> {
-    let (Some(mean), Some(std_dev), Some(threshold)) = (anomaly.mean, anomaly.std_dev, anomaly.threshold) else {
-        return Err("the record has no mean, deviation and threshold to repeat the arithmetic from".to_owned());
+    let Some(threshold) = anomaly.threshold else {
+        return Err("the record has no threshold to repeat the arithmetic from".to_owned());
     };
     let again = repeat(&Recorded {
         method: &anomaly.method,
         window: &anomaly.window,
         window_count: anomaly.window_count as usize,
         evidence: &anomaly.evidence,
-        mean,
+        mean: anomaly.mean,
         threshold,
         value: anomaly.metric_value,
     })
     .map_err(|reason| unrepeatable(reason, anomaly))?;
     let from = explanation(&anomaly.method).map_or("the record", |method| method.repeated_from);
     let is_same = |a: f64, b: f64| a.to_bits() == b.to_bits();
-    let is_of_moments = is_same(again.mean, mean) && is_same(again.std_dev, std_dev);
+    let bits = |x: Option<f64>| x.map(f64::to_bits);
+    let is_of_moments = bits(again.mean) == bits(anomaly.mean) && bits(again.std_dev) == bits(anomaly.std_dev);
     // Version 1 does not say which deviation a floor raised.
     let is_judged = anomaly.schema_version == 1
         || anomaly.expected.is_some_and(|expected| is_same(again.expected, expected))
             && is_same(again.lower, anomaly.lower)
             && is_same(again.upper, anomaly.upper)
             && is_same(again.score, anomaly.score)
-            && again.z_score.map(f64::to_bits) == anomaly.z_score.map(f64::to_bits)
+            && bits(again.z_score) == bits(anomaly.z_score)
             && again.abnormal;
     match (is_of_moments, is_judged) {
         (true, true) => Ok(format!("recomputed from {from}, equal to the stored record in every bit")),
@@ -53,8 +54,8 @@ pub(crate) fn proof(anomaly: &Anomaly) -> Result<String, String> {
         )),
         (false, _) => Err(format!(
             "recomputed from {from}: mean {}, deviation {}; the record differs",
-            signed(again.mean),
-            signed(again.std_dev)
+            again.mean.map_or_else(|| DASH.to_owned(), signed),
+            again.std_dev.map_or_else(|| DASH.to_owned(), signed)
         )),
     }
 }
@@ -82,12 +83,28 @@ pub(crate) fn steps(anomaly: &Anomaly) -> Vec<ArithmeticStep> {
 fn plain(anomaly: &Anomaly) -> Vec<ArithmeticStep> {
     let figures = DisplayedNumbers::of(anomaly);
     let formula = format!("threshold {}", anomaly.threshold.map_or_else(|| DASH.to_owned(), signed));
-    vec![
+    let evidence = anomaly.evidence.iter().map(|(name, value)| step(name, String::new(), number(*value, 4)));
+    let mut steps = evidence.collect::<Vec<_>>();
+    steps.extend([
         step("Expected", String::new(), figures.expected),
         step("Expected band", String::new(), format!("{} – {}", figures.lower, figures.upper)),
         step("Score", formula, number(anomaly.score, 4)),
-        step("Severity", String::new(), anomaly.severity.as_str().to_owned()),
-    ]
+        step(&severity(anomaly), String::new(), anomaly.severity.as_str().to_owned()),
+    ]);
+    steps
+}
+
+/// Returns the score from which the anomaly's method calls it critical; `None` if this program does not have the method.
+fn critical(anomaly: &Anomaly) -> Option<f64> {
+    critical_from(&anomaly.method, anomaly.threshold?)
+}
+
+/// Names the step that decides the severity.
+fn severity(anomaly: &Anomaly) -> String {
+    critical(anomaly).map_or_else(
+        || "Severity".to_owned(),
+        |critical| format!("Severity: critical from a score of {}", signed(critical)),
+    )
 }
 
 fn by_deviation(anomaly: &Anomaly, mean: f64, std_dev: f64, threshold: f64) -> Vec<ArithmeticStep> {
@@ -114,16 +131,16 @@ fn by_deviation(anomaly: &Anomaly, mean: f64, std_dev: f64, threshold: f64) -> V
         format!("{} > {}", show(distance), show(limit)),
         if distance > limit { "yes: abnormal".to_owned() } else { "by less than is shown".to_owned() },
     ));
-    let critical = critical_from(threshold);
-    let twice = signed(critical);
     let formula = match anomaly.z_score {
         Some(z) => {
-            let sign = if z.abs() >= critical { '≥' } else { '<' };
-            format!("z = {} / {} = {} {sign} {twice}", show(distance), show(judging), number(z.abs(), 4))
+            let compared = critical(anomaly).map_or_else(String::new, |critical| {
+                format!(" {} {}", if z.abs() >= critical { '≥' } else { '<' }, signed(critical))
+            });
+            format!("z = {} / {} = {}{compared}", show(distance), show(judging), number(z.abs(), 4))
         }
         None => "a deviation of 0 allows no other value".to_owned(),
     };
-    steps.push(step("Severity: critical from twice the threshold", formula, anomaly.severity.as_str().to_owned()));
+    steps.push(step(&severity(anomaly), formula, anomaly.severity.as_str().to_owned()));
     steps
 }
 
@@ -131,7 +148,7 @@ fn by_deviation(anomaly: &Anomaly, mean: f64, std_dev: f64, threshold: f64) -> V
 fn moments(anomaly: &Anomaly, mean: f64, std_dev: f64, show: &dyn Fn(f64) -> String) -> Vec<ArithmeticStep> {
     let n = anomaly.window_count;
     let (shown_mean, shown_std_dev) = (show(mean), show(std_dev));
-    let Some(method) = explanation(&anomaly.method) else {
+    let Some(method) = explanation(&anomaly.method).and_then(|method| method.moments) else {
         return vec![step("Mean", String::new(), shown_mean), step("Standard deviation", String::new(), shown_std_dev)];
     };
     if !method.is_of_window {
@@ -183,13 +200,15 @@ mod tests {
     #[test]
     fn the_arithmetic_of_each_method_can_be_repeated_in_every_bit() {
         let floors = [(0.0, 0.0), (5.0, 0.0), (0.0, 0.2)];
-        for (method, count) in [("sigma", 40), ("sigma", 250), ("ewma", 40), ("ewma", 250)] {
+        let cases = crate::method::NAMES.into_iter().flat_map(|method| [(method, 40), (method, 250)]);
+        for (method, count) in cases {
+            let has_moments = explanation(method).is_some_and(|method| method.moments.is_some());
             for (min_std_dev, min_relative_std_dev) in floors {
                 let policy = Policy { min_std_dev, min_relative_std_dev, ..of_method(method) };
                 let anomaly = judged(DetectionSettings { policy, ..DetectionSettings::default() }, count);
                 assert!(proof(&anomaly).is_ok_and(|text| text.contains("in every bit")), "{:?}", proof(&anomaly));
                 let raised = steps(&anomaly).iter().any(|step| step.name.contains("raised by a floor"));
-                assert_eq!(raised, (min_std_dev, min_relative_std_dev) != (0.0, 0.0), "{method}");
+                assert_eq!(raised, has_moments && (min_std_dev, min_relative_std_dev) != (0.0, 0.0), "{method}");
             }
         }
     }
@@ -232,8 +251,31 @@ mod tests {
         assert_eq!(reason(old), "the record does not contain the state of the method");
         let other = Anomaly { method: "other".into(), ..of("sigma") };
         assert_eq!(reason(other.clone()), "this program does not have the method");
+        let lost = Anomaly { mean: None, ..of("sigma") };
+        assert!(reason(lost).ends_with("the record differs"));
+        let lost = Anomaly { mean: None, ..of("ewma") };
+        assert_eq!(reason(lost), "the record does not contain the state of the method");
         let none = Anomaly { mean: None, std_dev: None, z_score: None, threshold: None, ..other };
-        assert!(reason(none.clone()).starts_with("the record has no mean"));
+        assert!(reason(none.clone()).starts_with("the record has no threshold"));
         assert!(steps(&none).iter().any(|step| step.name == "Score" && step.formula.ends_with(DASH)));
+    }
+
+    /// A page must not claim a rule that another method, or a later version of this one, does not have.
+    #[test]
+    fn the_severity_is_explained_by_the_method_of_the_anomaly() {
+        let named = |anomaly: &Anomaly| steps(anomaly).pop().unwrap().name;
+        let of =
+            |method: &str| judged(DetectionSettings { policy: of_method(method), ..DetectionSettings::default() }, 40);
+        for method in crate::method::NAMES {
+            let critical = critical_from(method, 3.0).unwrap();
+            assert_eq!(named(&of(method)), format!("Severity: critical from a score of {}", signed(critical)));
+        }
+        let unknown = Anomaly { method: "other".into(), ..of("sigma") };
+        assert_eq!(named(&unknown), "Severity");
+        let without_moments = Anomaly { mean: None, std_dev: None, z_score: None, ..unknown };
+        assert_eq!(named(&without_moments), "Severity");
+        let evidence = [("median".to_owned(), 20.0)].into();
+        let with_evidence = steps(&Anomaly { evidence, ..without_moments });
+        assert!(with_evidence.iter().any(|step| step.name == "median" && step.result.starts_with("20")));
     }
 }
