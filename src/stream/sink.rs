@@ -5,23 +5,25 @@ mod damage;
 mod delay;
 mod elsewhere;
 mod look;
+mod positions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, OwnerObserver, Positions, Remedy};
+use super::client::{AssignmentChange, ConsumedRecord, Fault, GroupConsumer, OwnerObserver, Positions};
 use crate::anomaly::Anomaly;
 use crate::config::resolved::Settings;
 use crate::event::Timestamp;
 use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity};
-use crate::ledger::{Ledger, LedgerError, LedgerPosition, SinkRecord};
+use crate::ledger::{Ledger, LedgerError, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::open_transactions::{HOLD, OpenTransactions};
 use crate::stream::standstill::Stall;
 use delay::SinkDelay;
 use elsewhere::Elsewhere;
+use positions::{TakeoverFault, positions};
 
 /// Wait for the first record if no records are pending.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -61,20 +63,6 @@ pub(crate) enum SinkEnding {
     Stopped,
     /// The reader must be rebuilt, for this reason.
     Rebuild(String),
-}
-
-/// Reason why assigned partitions were not accepted.
-enum TakeoverFault {
-    /// A temporary reason, for people.
-    Temporary(String),
-    /// A permanent reason, with its remedy.
-    Broken(Fault),
-}
-
-impl From<LedgerError> for TakeoverFault {
-    fn from(why: LedgerError) -> Self {
-        TakeoverFault::Temporary(why.to_string())
-    }
 }
 
 impl<'a, R: GroupConsumer> Sink<'a, R> {
@@ -312,72 +300,6 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         self.report_damage(ends, &self.reader.reached());
         let slow = is_served.then(|| self.delay.watch(now, &self.positions, ends, lag)).flatten();
         self.part.set_condition(ConditionCode::FallingBehind, slow);
-    }
-}
-
-/// Returns the ledger's offset of each partition, and the offset to read from: the topic may have deleted records.
-fn positions(
-    reader: &mut impl GroupConsumer,
-    ledger: &mut dyn Ledger,
-    topic: &str,
-    partitions: &[i32],
-) -> Result<(Positions, Positions), TakeoverFault> {
-    let known = ledger.positions(partitions)?;
-    let (mut positions, mut from) = (Positions::new(), Positions::new());
-    let (mut current, mut without_id) = (None, Vec::new());
-    for &partition in partitions {
-        let (first, end) = reader.bounds(partition).map_err(|fault| match fault.remedy {
-            Remedy::Retry | Remedy::Abort => TakeoverFault::Temporary(fault.message),
-            Remedy::Rebuild | Remedy::Yield | Remedy::Stop => TakeoverFault::Broken(fault),
-        })?;
-        // The id is requested once, and only from a cluster that has just answered.
-        let current = current.get_or_insert_with(|| reader.topic_id());
-        let known = known.get(&partition);
-        if let Some(recreated) = known.and_then(|known| recreated(known, current.as_deref(), end)) {
-            return Err(TakeoverFault::Temporary(format!(
-                "{topic} [{partition}] {recreated}: the topic was recreated. Delete the partition's row from sink_offsets"
-            )));
-        }
-        if known.is_some_and(|known| known.topic_id.is_none()) {
-            without_id.push(partition);
-        }
-        let next = match known.map(|known| known.next) {
-            None => {
-                ledger.begin(partition, &LedgerPosition { next: first, topic_id: current.clone() })?;
-                first
-            }
-            // The ledger's row keeps the old offset until the next write, whose move starts there.
-            Some(next) if next < first => {
-                tracing::error!(
-                    topic,
-                    partition,
-                    lost = first - next,
-                    "anomalies were deleted by the topic's retention before they were stored"
-                );
-                next
-            }
-            Some(next) => next,
-        };
-        positions.insert(partition, next);
-        from.insert(partition, next.max(first));
-    }
-    if let Some(Some(current)) = current
-        && !without_id.is_empty()
-    {
-        ledger.note_topic_id(&without_id, &current)?;
-    }
-    Ok((positions, from))
-}
-
-/// Returns how the topic differs from the one that the ledger's offset belongs to. An id that is unknown on either side
-/// is no difference.
-fn recreated(known: &LedgerPosition, current: Option<&str>, end: i64) -> Option<String> {
-    let next = known.next;
-    match (known.topic_id.as_deref(), current) {
-        (Some(then), Some(now)) if then != now => {
-            Some(format!("has the id {now}, but the offset {next} in sink_offsets belongs to the id {then}"))
-        }
-        _ => (next > end).then(|| format!("ends at {end}, before the offset {next} in sink_offsets")),
     }
 }
 
