@@ -15,6 +15,7 @@ pub(crate) mod fault;
 mod fetch;
 mod history;
 mod identity;
+mod leaving;
 mod lengths;
 mod names;
 mod observer;

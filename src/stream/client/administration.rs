@@ -48,7 +48,8 @@ pub(crate) trait OwnerObserver {
 /// Requests information on the topic that a client consumes.
 #[allow(clippy::missing_errors_doc)]
 pub(crate) trait TopicAdministration: ClusterConnection {
-    /// Returns id and number of partitions of the topic.
+    /// Returns id and number of partitions of the topic. An error about the topic is a fault, not a topic without
+    /// partitions.
     fn identity(&mut self) -> Result<TopicIdentity, Fault>;
 
     /// Returns the topic's id, which distinguishes it from a recreated topic of the same name. `None` if it is unknown:

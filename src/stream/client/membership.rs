@@ -37,6 +37,6 @@ pub(crate) trait GroupMembership: ClusterConnection {
     /// Returns whether the group has revoked the partitions without notice.
     fn is_assignment_lost(&self) -> bool;
 
-    /// Leaves the group; returns afterwards, or when `limit` has passed.
+    /// Leaves the group. Returns when the group has removed the member, or when `limit` has passed.
     fn leave(&mut self, limit: Duration);
 }

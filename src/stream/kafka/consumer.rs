@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::ConsumerEvents;
 use super::retry::RetriedFetch;
-use super::{client, fault, identity, stranded};
+use super::{client, fault, identity, leaving, stranded, topic};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{
     AssignmentChange, ClusterConnection, Fault, GroupMembership, Positions, ReadFailures, RecordFetch, RecordVisitor,
@@ -88,6 +88,18 @@ impl KafkaGroupConsumer {
         Ok(list)
     }
 
+    /// Answers all changes, also those that the loop has not answered. A client with an unanswered change neither
+    /// closes nor leaves the group.
+    fn answer_changes(&self) {
+        self.consumer.context().close();
+        while let Some(change) = self.consumer.context().change() {
+            let _ = match change {
+                AssignmentChange::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
+                AssignmentChange::Revoked(_) => self.consumer.unassign(),
+            };
+        }
+    }
+
     /// Returns whether the cluster answers other clients, but not this one.
     fn look_for_coordinator(&mut self) -> Result<(), Fault> {
         if !self.consumer.context().is_lost() {
@@ -135,14 +147,7 @@ impl KafkaGroupConsumer {
 
 impl Drop for KafkaGroupConsumer {
     fn drop(&mut self) {
-        self.consumer.context().close();
-        // Without an answer to a pending change, the close would block.
-        while let Some(change) = self.consumer.context().change() {
-            let _ = match change {
-                AssignmentChange::Assigned(_) => self.consumer.assign(&TopicPartitionList::new()),
-                AssignmentChange::Revoked(_) => self.consumer.unassign(),
-            };
-        }
+        self.answer_changes();
     }
 }
 
@@ -198,12 +203,13 @@ impl GroupMembership for KafkaGroupConsumer {
 
     fn leave(&mut self, limit: Duration) {
         let deadline = Instant::now() + limit;
-        self.consumer.context().close();
+        self.answer_changes();
         self.consumer.unsubscribe();
         while Instant::now() < deadline {
-            self.consumer.poll(Duration::from_millis(100));
-            if self.consumer.assignment().is_ok_and(|assignment| assignment.count() == 0) {
-                return;
+            self.consumer.poll(Duration::from_millis(20));
+            if leaving::has_sent_request(self.consumer.client()) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                return leaving::wait_for_coordinator(&self.consumer, &self.topic, left.min(CALL_TIMEOUT));
             }
         }
     }
@@ -302,14 +308,11 @@ impl RecordFetch for KafkaGroupConsumer {
 
 impl TopicAdministration for KafkaGroupConsumer {
     fn identity(&mut self) -> Result<TopicIdentity, Fault> {
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(&self.topic), CALL_TIMEOUT)
+        let partitions = topic::partitions(self.consumer.client(), &self.topic, CALL_TIMEOUT)
             .map_err(|e| fault::of("partitions of the topic", &e))?;
-        let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum::<usize>();
         let id = identity::topic_id(self.consumer.client().native_ptr(), &self.topic, CALL_TIMEOUT)
             .map_err(|identity::TimedOut| Fault::new(Remedy::Retry, "no answer about the topic's id"))?;
-        Ok(TopicIdentity { id, partitions: i32::try_from(partitions).unwrap_or(i32::MAX) })
+        Ok(TopicIdentity { id, partitions: i32::try_from(partitions.len()).unwrap_or(i32::MAX) })
     }
 
     fn topic_id(&mut self) -> Option<String> {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 /// What the cluster says about a topic.
 pub(crate) enum TopicAnswer {
@@ -30,5 +30,44 @@ pub(crate) fn ask<C: ClientContext>(client: &Client<C>, topic: &str, limit: Dura
         None if !answer.partitions().is_empty() => TopicAnswer::Exists,
         None | Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => TopicAnswer::Missing,
         Some(code) => TopicAnswer::Refused(format!("topic {topic}: {code}")),
+    }
+}
+
+/// Asks the cluster for the numbers of a topic's partitions. Waits at most `limit`.
+///
+/// # Errors
+/// A topic that the cluster does not know or does not describe is an error, not a topic without partitions.
+pub(crate) fn partitions<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    limit: Duration,
+) -> Result<Vec<i32>, KafkaError> {
+    let metadata = client.fetch_metadata(Some(topic), limit)?;
+    let answer = metadata.topics().iter().find(|answer| answer.name() == topic);
+    match answer.map(|answer| (answer.error().map(Code::from), answer.partitions())) {
+        Some((None, partitions)) if !partitions.is_empty() => Ok(partitions.iter().map(|p| p.id()).collect()),
+        Some((Some(code), _)) => Err(KafkaError::MetadataFetch(code)),
+        None | Some((None, _)) => Err(KafkaError::MetadataFetch(Code::UnknownTopicOrPartition)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+
+    use super::super::client;
+    use super::*;
+    use crate::config::resolved::KafkaSettings;
+
+    #[test]
+    #[ignore = "needs a broker: tests/run"]
+    fn a_topic_that_does_not_exist_is_an_error_and_not_a_topic_without_partitions() {
+        let servers = std::env::var("ANOMALY__KAFKA__BOOTSTRAP_SERVERS").expect("a box: run tests/run");
+        let kafka = KafkaSettings { bootstrap_servers: servers, properties: BTreeMap::new() };
+        let consumer: BaseConsumer = client::reader(&kafka).create().unwrap();
+        let error = partitions(consumer.client(), "topic-that-does-not-exist", Duration::from_secs(20)).unwrap_err();
+        assert_eq!(error.rdkafka_error_code(), Some(Code::UnknownTopicOrPartition));
     }
 }

@@ -16,7 +16,7 @@ use super::history::KafkaHistoryClient;
 use super::names::MemberNames;
 use super::observer::GroupObserver;
 use super::transaction::KafkaTransactionalProducer;
-use super::{client, duplicate, fault, origin, stranded};
+use super::{client, duplicate, fault, origin, stranded, topic};
 use crate::config::resolved::{Delivery, KafkaSettings};
 use crate::stop::Stop;
 use crate::stream::client::{
@@ -193,9 +193,8 @@ impl GroupAdministration for KafkaTransactionalClient {
             return Ok(BTreeMap::new());
         }
         let failed = |e: KafkaError| fault::of("committed offsets", &e);
-        let metadata =
-            self.consumer().fetch_metadata(Some(&self.names.topics.raw_events), CALL_TIMEOUT).map_err(failed)?;
-        let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
+        let topic = &self.names.topics.raw_events;
+        let all = topic::partitions(self.consumer().client(), topic, CALL_TIMEOUT).map_err(failed)?;
         let list = self.consumer().committed_offsets(self.partitions(&all), CALL_TIMEOUT).map_err(failed)?;
         list.elements().iter().try_for_each(|element| element.error().map_err(failed))?;
         let (origin, standing) = origin::standing(&list);
