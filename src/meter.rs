@@ -76,6 +76,8 @@ pub struct Meter {
     pub split_series: Counter,
     /// Offsets that another program committed in the detector's group.
     pub foreign_commits: Counter,
+    /// Rebalances that this process forced, counted by its group: detector, sink.
+    pub forced_rebalances: Counters,
     /// Records that were deleted from their topic too early (unjudged, unstored), or that cannot be read (skipped).
     pub lost_records: Counters,
     /// Anomalies in the topic that are not yet in the database, in the partitions of this sink.
@@ -114,6 +116,11 @@ impl Meter {
         add("anomaly_transactions", "Transactions, by outcome", &self.transactions);
         add("anomaly_evictions", "Series evicted, by cause", &self.evictions);
         add("anomaly_snapshots", "Records written to the state topic, by kind", &self.snapshots);
+        add(
+            "anomaly_forced_rebalances",
+            "Rebalances forced because partitions were assigned to no member, by group",
+            &self.forced_rebalances,
+        );
         add("anomaly_sink_rows", "Rows in the database, by outcome", &self.sink_rows);
         add(
             "anomaly_lost_records",

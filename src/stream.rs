@@ -15,4 +15,5 @@ mod simulation;
 pub(crate) mod sink;
 mod standstill;
 pub(crate) mod topics;
+pub(crate) mod unassigned;
 pub(crate) mod worker;

@@ -13,19 +13,19 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::common::{Case, Process, Sent, event, free_port, get, wait};
 
 /// A detector and a dashboard with their own topics and tables.
-struct Blind {
-    detector: Process,
+pub struct Blind {
+    pub detector: Process,
     dashboard: u16,
     _dashboard: Process,
     /// The last field, because the others write their logs into its directory.
-    case: Case,
+    pub case: Case,
 }
 
 /// The texts that the five places must contain.
-struct Said<'s> {
-    code: &'s str,
-    words: &'s str,
-    is_degraded: bool,
+pub struct Said<'s> {
+    pub code: &'s str,
+    pub words: &'s str,
+    pub is_degraded: bool,
 }
 
 impl Blind {
@@ -34,6 +34,11 @@ impl Blind {
         case.set("TOPICS__PARTITIONS", 2);
         case.ok(&["topics"]);
         case.ok(&["migrate"]);
+        Blind::start(case, settings)
+    }
+
+    /// Starts the roles. The topics and tables must exist.
+    pub fn start(case: Case, settings: &[(&str, &str)]) -> Blind {
         let dashboard = free_port();
         let listen = format!("127.0.0.1:{dashboard}");
         let pages = case.role("dashboard", &[("DASHBOARD__LISTEN", listen.as_str())]);
@@ -47,7 +52,7 @@ impl Blind {
     }
 
     /// Waits until each place reports it, and names the place that does not.
-    fn see(&self, said: &Said<'_>) {
+    pub fn see(&self, said: &Said<'_>) {
         let Said { code, words, is_degraded } = said;
         let severity = if *is_degraded { "degraded" } else { "notice" };
         wait(&format!("/readyz to say {words:?}"), || {

@@ -77,6 +77,8 @@ codes! {
     MostlyLearning = "mostly_learning",
     /// The detector cannot keep up with the input, or the sink with the anomalies.
     FallingBehind = "falling_behind",
+    /// Partitions of the input or of the anomalies are assigned to no member of the group, or this is not known.
+    Unassigned = "unassigned",
     /// Another program commits offsets in the detector's consumer group.
     ForeignCommit = "foreign_commit",
     /// A restart found fewer records than the counts say.

@@ -19,6 +19,7 @@ use crate::store::ledger::PostgresLedger;
 use crate::stream::client::{Fault, Remedy};
 use crate::stream::kafka::{KafkaGroupConsumer, KafkaOwnerObserver, KafkaTransactionalClient, MemberNames};
 use crate::stream::sink::{self, Sink};
+use crate::stream::unassigned::VainRebalances;
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 use upkeep::Upkeep;
 
@@ -149,6 +150,7 @@ struct WorkerThread {
     component: Arc<Component>,
     input: Arc<InputHealth>,
     meter: crate::meter::Meter,
+    rebalances: VainRebalances,
     stop: Arc<crate::stop::Stop>,
 }
 
@@ -166,6 +168,7 @@ impl WorkerThread {
             component: supervisor.health.component(format!("worker-{index}")),
             input,
             meter: supervisor.meter.clone(),
+            rebalances: VainRebalances::default(),
             stop: supervisor.stop.clone(),
         }
     }
@@ -189,7 +192,8 @@ impl WorkerThread {
             let windows = Detector::new(self.settings.detection())
                 .ok_or_else(|| Error::config(format_args!("detector.method `{}` is unknown", detector.method)))?;
             let (components, meter) = ((self.component.clone(), self.input.clone()), self.meter.clone());
-            match Worker::new(log, windows, &self.settings, components, meter, &mut observer, &self.stop).run() {
+            let worker = Worker::new(log, windows, &self.settings, components, meter, &mut observer, &self.stop);
+            match worker.counting(self.rebalances.clone()).run() {
                 WorkerEnding::Stopped => return Ok(()),
                 WorkerEnding::Failed(error) => return Err(error),
                 WorkerEnding::Replaced => {
@@ -237,13 +241,14 @@ fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) 
         (supervisor.health.unwatched_component("sink"), supervisor.meter.clone(), supervisor.stop.clone());
     let copy = move |component: &Arc<Component>| {
         let (topic, group) = (&settings.topics.anomalies, &settings.sink.group);
-        let session = settings.detector.session_timeout;
+        let (session, rebalances) = (settings.detector.session_timeout, VainRebalances::default());
         loop {
             let reader =
                 KafkaGroupConsumer::new(&settings.kafka, topic, group, &member, session).map_err(Error::config)?;
             let ledger = PostgresLedger::new(&settings.postgres, group, topic);
             let sink = Sink::new(reader, &settings, Box::new(ledger), component.clone(), meter.clone(), &stop);
-            match sink.observing(KafkaOwnerObserver::new(&settings.kafka, topic, group)).run() {
+            let observer = KafkaOwnerObserver::new(&settings.kafka, topic, group, &member);
+            match sink.observing(observer, rebalances.clone()).run() {
                 sink::SinkEnding::Stopped => return Ok(()),
                 sink::SinkEnding::Rebuild(why) => component.set(ComponentState::Degraded(format!("restarting: {why}"))),
             }

@@ -14,7 +14,8 @@ mod record;
 mod transactions;
 
 pub(crate) use administration::{
-    ForeignCommits, GroupAdministration, GroupOwners, OwnerObserver, TopicAdministration, TopicIdentity,
+    AssignmentReading, ForeignCommits, GroupAdministration, GroupAssignment, GroupOwners, OwnerObserver,
+    TopicAdministration, TopicIdentity,
 };
 pub(crate) use connection::{ClusterConnection, insist};
 pub(crate) use failure::{ReadFailure, ReadFailures};

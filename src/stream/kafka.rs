@@ -4,9 +4,11 @@
 //! `client` builds configurations. [`context`] receives librdkafka's callbacks. [`fault`] decides what an error
 //! means.
 
+mod assignment;
 mod attempt;
 pub(crate) mod client;
 mod cluster_state;
+mod commits;
 mod consumer;
 pub(crate) mod context;
 mod duplicate;

@@ -3,7 +3,8 @@
 //!
 //! [`cluster`] contains the records. [`transactions`] and [`group`] are the two coordinators, and [`database`] has the
 //! sink's rows. [`stage`] lets one actor act at a time, in an order that follows from the seed. [`consumer`] is the
-//! client of a sink, and [`member`] that of a worker; both implement the traits of [`client`](super::client).
+//! client of a sink, and [`member`] that of a worker; both implement the traits of [`client`](super::client). [`observer`]
+//! reads the assignment of their groups.
 //! [`strike`] has the faults of their calls. [`director`] generates the events of a schedule, and [`world`] runs it with the processes of [`process`].
 //! [`check`] compares the outcome with a single-threaded run, which takes its [`decisions`] from the state topic.
 //!
@@ -18,6 +19,7 @@ mod decisions;
 mod director;
 mod group;
 mod member;
+mod observer;
 mod process;
 mod recreated;
 mod stage;

@@ -1,6 +1,7 @@
 //! Copies topic `anomalies` into a [`Ledger`]. It reads committed records, starts at the ledger's offsets, and advances
 //! only in the step that stores the rows. While the ledger is unavailable it stays in the group and waits.
 
+mod assignment;
 mod damage;
 mod delay;
 mod elsewhere;
@@ -21,6 +22,7 @@ use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::open_transactions::{HOLD, OpenTransactions};
 use crate::stream::standstill::Stall;
+use crate::stream::unassigned::{UnassignedPartitions, VainRebalances};
 use delay::SinkDelay;
 use elsewhere::Elsewhere;
 use positions::{TakeoverFault, positions};
@@ -54,6 +56,7 @@ pub(crate) struct Sink<'a, R> {
     stall: Stall,
     delay: SinkDelay,
     elsewhere: Elsewhere<'a>,
+    unassigned: UnassignedPartitions,
 }
 
 /// Reason why a sink ended.
@@ -93,12 +96,15 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             stall: Stall::default(),
             delay: SinkDelay::default(),
             elsewhere: Elsewhere::default(),
+            unassigned: UnassignedPartitions::default(),
         }
     }
 
-    /// Makes the sink also watch the partitions of the other members of the group.
-    pub(crate) fn observing(mut self, observer: impl OwnerObserver + 'a) -> Self {
+    /// Makes the sink also watch the partitions of the other members of the group, and those of none. It counts forced
+    /// rebalances together with its earlier clients.
+    pub(crate) fn observing(mut self, observer: impl OwnerObserver + 'a, rebalances: VainRebalances) -> Self {
         self.elsewhere.observe(Box::new(observer));
+        self.unassigned.counting(rebalances);
         self
     }
 
@@ -130,7 +136,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             self.look()?;
         }
         self.report();
-        Ok(())
+        self.force_rebalance()
     }
 
     /// Reads available records, up to a batch; nothing while the ledger or the cluster is unavailable.
@@ -162,7 +168,10 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     fn regroup(&mut self, change: AssignmentChange) -> Result<(), Fault> {
         self.forget();
         match change {
-            AssignmentChange::Assigned(partitions) => self.given = Some(partitions),
+            AssignmentChange::Assigned(partitions) => {
+                self.unassigned.note_assigned(self.reader.now());
+                self.given = Some(partitions);
+            }
             AssignmentChange::Revoked(_) => {
                 (self.given, self.is_member) = (None, false);
                 self.reader.unassign()?;
@@ -269,6 +278,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         let held_back = ends_of.values().map(|(end, high)| (high - end).max(0)).sum::<i64>();
         self.meter.sink_lag.set(lag + held_back);
         self.report_waiting(lag, &ends, ends_of);
+        self.watch_assignment();
         match self.reader.trouble() {
             // The outage was already reported.
             _ if self.is_away || self.given.is_some() => {}

@@ -6,6 +6,7 @@
 //! `snapshot_writer` decides which snapshots are due, and `committing` puts everything into one transaction. `takeover`
 //! restores assigned partitions with `restore`. Only `Worker::mend` in `remedy` decides what follows from a fault.
 
+mod assignment;
 mod beginning;
 mod checkpoint;
 mod committing;
@@ -178,6 +179,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
             self.commit()?;
         }
         self.report();
+        self.force_rebalance()?;
         Ok(None)
     }
 
@@ -243,7 +245,10 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
     /// Answers an assignment change of the group.
     fn regroup(&mut self, change: AssignmentChange) -> Result<(), Fault> {
         match change {
-            AssignmentChange::Assigned(partitions) => self.take_over(&partitions),
+            AssignmentChange::Assigned(partitions) => {
+                self.watch.unassigned.note_assigned(self.session.client.now());
+                self.take_over(&partitions)
+            }
             AssignmentChange::Revoked(_) => self.give_back(),
         }
     }

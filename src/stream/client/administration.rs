@@ -1,6 +1,6 @@
 //! Requests about the topic and about the group, outside of the flow of records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::connection::ClusterConnection;
 use super::fault::Fault;
@@ -25,6 +25,30 @@ pub(crate) struct ForeignCommits {
     pub members: Vec<String>,
 }
 
+/// One observation of the whole assignment of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AssignmentReading {
+    /// Number of the observation. A later one has a higher number; 0 means that there was none yet.
+    pub number: u64,
+    /// The assignment, or why it is not known. An error about the group or the topic says nothing about the assignment.
+    pub found: Result<GroupAssignment, String>,
+}
+
+impl Default for AssignmentReading {
+    fn default() -> Self {
+        AssignmentReading { number: 0, found: Err("the group was not observed yet".to_owned()) }
+    }
+}
+
+/// The whole assignment of a stable group, compared with the partitions of its topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct GroupAssignment {
+    /// Partitions of the topic that no member has.
+    pub unassigned: BTreeSet<i32>,
+    /// Number of members whose id sorts before that of this member. `None` if this member is not in the group.
+    pub place: Option<usize>,
+}
+
 /// Members of the sink's group, and their partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct GroupOwners {
@@ -40,6 +64,9 @@ pub(crate) struct GroupOwners {
 pub(crate) trait OwnerObserver {
     /// Returns the result of the last observation.
     fn owners(&self) -> GroupOwners;
+
+    /// Returns the last observation of the whole assignment.
+    fn assignment(&self) -> AssignmentReading;
 
     /// Requests the bounds of these partitions for the next observations.
     fn request_bounds(&self, partitions: Vec<i32>);
@@ -65,6 +92,10 @@ pub(crate) trait GroupAdministration: ClusterConnection {
 
     /// Returns the last known activity of other programs in the group, without a request.
     fn foreign(&self) -> ForeignCommits;
+
+    /// Returns the last observation of the group's whole assignment, without a request. `None` if this client does not
+    /// observe the group, because another one of its process does.
+    fn assignment(&self) -> Option<AssignmentReading>;
 
     /// Returns whether another process has replaced this member under the same name. It is called after a fault;
     /// `is_fenced` if the group reported it. It may block until it can distinguish another process from an earlier

@@ -37,6 +37,10 @@ pub(crate) trait GroupMembership: ClusterConnection {
     /// Returns whether the group has revoked the partitions without notice.
     fn is_assignment_lost(&self) -> bool;
 
+    /// Leaves the group and joins it again, so that the group assigns all partitions again. As in every rebalance,
+    /// `poll` then finds that the partitions are revoked, and later that partitions are assigned.
+    fn rejoin(&mut self) -> Result<(), Fault>;
+
     /// Leaves the group. Returns when the group has removed the member, or when `limit` has passed.
     fn leave(&mut self, limit: Duration);
 }

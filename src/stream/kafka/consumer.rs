@@ -201,6 +201,13 @@ impl GroupMembership for KafkaGroupConsumer {
         self.consumer.assignment_lost()
     }
 
+    fn rejoin(&mut self) -> Result<(), Fault> {
+        // librdkafka subscribes again when the partitions are given back and the request to leave is sent. The request to
+        // join follows it on the same connection.
+        self.consumer.unsubscribe();
+        self.subscribe()
+    }
+
     fn leave(&mut self, limit: Duration) {
         let deadline = Instant::now() + limit;
         self.answer_changes();

@@ -1,117 +1,127 @@
-//! Observes other programs in the consumer group: members that are not detectors, and offsets without progress. It uses
-//! its own thread, because an answer may take seconds and the loop must not wait.
+//! Observes a consumer group at intervals. It uses its own thread, because an answer may take seconds and the loops must
+//! not wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::Thread;
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaResult;
-use rdkafka::groups::{GroupList, GroupMemberInfo};
+use rdkafka::error::{KafkaError, KafkaResult};
 
+use super::assignment::ObservedGroup;
+use super::cluster_state::lock;
 use super::context::ConsumerEvents;
-use super::{client, origin};
-use crate::config::resolved::KafkaSettings;
-use crate::stream::client::{CommittedOffset, ForeignCommits, Positions};
+use super::topic;
+use crate::stream::client::AssignmentReading;
 
 /// Time between two observations of the group.
-const OBSERVATION_INTERVAL: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(5);
+/// Time between two observations while partitions are assigned to no member.
+const SOON: Duration = Duration::from_secs(2);
 /// Timeout of one request to the cluster.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
-/// Result of the last observation.
-#[derive(Default)]
-struct Observation {
-    foreign: Mutex<ForeignCommits>,
+/// What an observer has found, and whether it shall end.
+#[derive(Debug, Default)]
+pub(super) struct Observed<T> {
+    found: Mutex<T>,
     is_over: AtomicBool,
 }
 
-impl Observation {
-    /// Replaces the last result with each answer. Without an answer it keeps the last one.
-    fn note(&self, commits: KafkaResult<Positions>, members: KafkaResult<Vec<String>>) {
-        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
-        match commits {
-            Ok(commits) => foreign.commits = commits,
-            Err(error) => tracing::debug!("the group's offsets cannot be read: {error}"),
-        }
-        match members {
-            Ok(members) => foreign.members = members,
-            Err(error) => tracing::debug!("the group's members cannot be read: {error}"),
-        }
+impl<T> Observed<T> {
+    /// Locks what was found.
+    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+        lock(&self.found)
+    }
+
+    /// Returns whether the observer shall end.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
     }
 }
 
-/// The observer of the group. It stops when dropped.
-pub(crate) struct GroupObserver(Arc<Observation>, Option<Thread>);
+/// A thread that observes a group. It stops when dropped.
+pub(super) struct Observer<T> {
+    seen: Arc<Observed<T>>,
+    thread: Option<Thread>,
+}
 
-impl GroupObserver {
-    /// Starts the thread of the observer.
-    pub(crate) fn new(kafka: &KafkaSettings, topic: &str, group: &str) -> Self {
-        let seen = Arc::new(Observation::default());
-        let (kafka, topic, group, theirs) = (kafka.clone(), topic.to_owned(), group.to_owned(), seen.clone());
+impl<T: Default + Send + 'static> Observer<T> {
+    /// Starts the thread. It calls `look` at intervals, which stores what it finds, and returns its reading of the
+    /// assignment.
+    pub(super) fn start(
+        name: &str,
+        config: ClientConfig,
+        mut look: impl FnMut(&BaseConsumer<ConsumerEvents>, &Observed<T>) -> AssignmentReading + Send + 'static,
+    ) -> Self {
+        let seen = Arc::new(Observed::default());
+        let theirs = seen.clone();
         let body = move || {
-            let mut config = client::reader(&kafka);
-            config.set("group.id", &group);
             let opened: KafkaResult<BaseConsumer<ConsumerEvents>> = config.create_with_context(ConsumerEvents::new(""));
             let Ok(consumer) = opened else { return };
             consumer.context().close();
-            while !theirs.is_over.load(Ordering::Relaxed) {
-                let (commits, members) = (commits(&consumer, &topic), members(&consumer, &group, client::id(&kafka)));
-                theirs.note(commits, members);
-                std::thread::park_timeout(OBSERVATION_INTERVAL);
+            while !theirs.is_over() {
+                let reading = look(&consumer, &theirs);
+                let is_whole = reading.found.is_ok_and(|assignment| assignment.unassigned.is_empty());
+                std::thread::park_timeout(if is_whole { PAUSE } else { SOON });
             }
         };
-        // Without a thread there are no observations; the threads of the worker also fail then.
-        let thread = std::thread::Builder::new().name("group-observer".into()).spawn(body).ok();
-        GroupObserver(seen, thread.map(|thread| thread.thread().clone()))
+        // Without a thread there are no observations; the threads of the role also fail then.
+        let thread = std::thread::Builder::new().name(name.into()).spawn(body).ok();
+        Observer { seen, thread: thread.map(|thread| thread.thread().clone()) }
     }
 
-    /// Returns the result of the last observation.
-    pub(crate) fn foreign(&self) -> ForeignCommits {
-        self.0.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Locks what was found.
+    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+        self.seen.lock()
     }
 }
 
-impl Drop for GroupObserver {
+impl<T> Drop for Observer<T> {
     fn drop(&mut self) {
-        self.0.is_over.store(true, Ordering::Relaxed);
-        if let Some(thread) = &self.1 {
+        self.seen.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = &self.thread {
             thread.unpark();
         }
     }
 }
 
-/// Returns the partitions whose committed offset was committed by another program.
-fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str) -> KafkaResult<Positions> {
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER_TIMEOUT)?;
-    let all = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|p| p.id()).collect::<Vec<_>>();
-    let mut list = TopicPartitionList::new();
-    all.iter().for_each(|partition| {
-        list.add_partition(topic, *partition);
-    });
-    let list = consumer.committed_offsets(list, ANSWER_TIMEOUT)?;
-    let (_, standing) = origin::standing(&list);
-    let foreign = |&partition: &i32| match standing(partition) {
-        CommittedOffset::Foreign(offset) => Some((partition, offset)),
-        CommittedOffset::At(_) | CommittedOffset::New | CommittedOffset::Added => None,
-    };
-    Ok(all.iter().filter_map(foreign).collect())
+/// A topic, the group that reads it, and the instance name of a member in this group.
+#[derive(Debug, Clone)]
+pub(super) struct ObservedPlace {
+    pub topic: String,
+    pub group: String,
+    pub member: String,
 }
 
-/// Returns the members that are not detectors. A detector is a static member, whose id begins with its instance name.
-/// The id of other members begins with their client id.
-fn members(consumer: &BaseConsumer<ConsumerEvents>, group: &str, ours: &str) -> KafkaResult<Vec<String>> {
-    Ok(foreign(&consumer.fetch_group_list(Some(group), ANSWER_TIMEOUT)?, ours))
+/// Answers of the cluster about a group and its topic.
+pub(super) struct GroupAnswers {
+    /// Partitions of the topic.
+    pub partitions: KafkaResult<Vec<i32>>,
+    /// The group.
+    pub group: KafkaResult<ObservedGroup>,
 }
 
-/// Returns the members of these groups that are not of this program, each as client id and host.
-pub(super) fn foreign(groups: &GroupList, ours: &str) -> Vec<String> {
-    let is_dynamic = |member: &&GroupMemberInfo| {
-        member.id().strip_prefix(member.client_id()).is_some_and(|rest| rest.starts_with('-'))
-    };
-    let members = groups.groups().iter().flat_map(|group| group.members());
-    let members = members.filter(|member| member.client_id() != ours).filter(is_dynamic);
-    members.map(|member| format!("{} at {}", member.client_id(), member.client_host())).collect()
+impl GroupAnswers {
+    /// Asks the cluster. The group is read first: partitions that are added meanwhile then look unassigned, and the next
+    /// observation corrects this.
+    pub(super) fn ask(consumer: &BaseConsumer<ConsumerEvents>, place: &ObservedPlace) -> Self {
+        let groups = consumer.fetch_group_list(Some(&place.group), ANSWER);
+        let group = groups.map(|groups| ObservedGroup::new(&groups, &place.topic));
+        GroupAnswers { partitions: topic::partitions(consumer.client(), &place.topic, ANSWER), group }
+    }
+
+    /// Compares the assignment of the group with the partitions of the topic.
+    pub(super) fn assignment(&self, number: u64, place: &ObservedPlace) -> AssignmentReading {
+        let not_answered =
+            |what: &str, name: &str, error: &KafkaError| format!("the cluster did not describe {what} {name}: {error}");
+        let found = match (&self.group, &self.partitions) {
+            (Err(error), _) => Err(not_answered("group", &place.group, error)),
+            (_, Err(error)) => Err(not_answered("topic", &place.topic, error)),
+            (Ok(group), Ok(partitions)) => group.compare(partitions.iter().copied().collect(), &place.member),
+        };
+        AssignmentReading { number, found }
+    }
 }

@@ -10,19 +10,20 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::Producer;
 
+use super::commits::GroupObserver;
 use super::consumer::{CALL_TIMEOUT, KafkaGroupConsumer};
 use super::context::ConsumerEvents;
 use super::history::KafkaHistoryClient;
 use super::names::MemberNames;
-use super::observer::GroupObserver;
+use super::observer::ObservedPlace;
 use super::transaction::KafkaTransactionalProducer;
 use super::{client, duplicate, fault, origin, stranded, topic};
 use crate::config::resolved::{Delivery, KafkaSettings};
 use crate::stop::Stop;
 use crate::stream::client::{
-    AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
-    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, ReadFailures, RecordFetch, RecordVisitor,
-    Remedy, TopicAdministration, TopicIdentity, TransactionalProducer,
+    AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Fault, ForeignCommits,
+    GroupAdministration, GroupMembership, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions,
+    ReadFailures, RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity, TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
 
@@ -63,7 +64,11 @@ impl KafkaTransactionalClient {
         Ok(KafkaTransactionalClient {
             reader,
             history: KafkaHistoryClient::new(kafka, &names.topics, &names.group),
-            onlooker: (names.worker == 0).then(|| GroupObserver::new(kafka, &names.topics.raw_events, &names.group)),
+            onlooker: (names.worker == 0).then(|| {
+                let (topic, group, member) =
+                    (names.topics.raw_events.clone(), names.group.clone(), names.member.clone());
+                GroupObserver::new(kafka, ObservedPlace { topic, group, member })
+            }),
             transaction,
             kafka: kafka.clone(),
             names,
@@ -125,6 +130,10 @@ impl GroupMembership for KafkaTransactionalClient {
 
     fn is_assignment_lost(&self) -> bool {
         self.reader.is_assignment_lost()
+    }
+
+    fn rejoin(&mut self) -> Result<(), Fault> {
+        self.reader.rejoin()
     }
 
     fn leave(&mut self, limit: Duration) {
@@ -204,6 +213,10 @@ impl GroupAdministration for KafkaTransactionalClient {
 
     fn foreign(&self) -> ForeignCommits {
         self.onlooker.as_ref().map(GroupObserver::foreign).unwrap_or_default()
+    }
+
+    fn assignment(&self) -> Option<AssignmentReading> {
+        self.onlooker.as_ref().map(GroupObserver::assignment)
     }
 
     /// Checks both clients. A fenced producer may have been too slow, or another instance may have the same name. The

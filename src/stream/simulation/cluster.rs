@@ -95,7 +95,7 @@ pub(super) struct SimulatedCluster {
     pub topics: BTreeMap<(SimulatedTopic, i32), SimulatedPartition>,
     /// Number of partitions of the input.
     pub partitions: i32,
-    /// Number of partitions of the outputs, which does not grow.
+    /// Number of partitions of the anomalies and of the dead letters.
     pub outputs: i32,
     /// Id of every topic; `None` simulates a broker without ids.
     pub topic_id: Option<String>,
@@ -135,6 +135,18 @@ impl SimulatedCluster {
         }
     }
 
+    /// Adds a partition to the anomalies and to the dead letters. The sinks notice it as the members do in
+    /// [`grow`](Self::grow).
+    pub(super) fn grow_outputs(&mut self, now: Duration, is_noticed: bool) {
+        for topic in [SimulatedTopic::Anomalies, SimulatedTopic::DeadLetters] {
+            self.topics.insert((topic, self.outputs), SimulatedPartition::default());
+        }
+        self.outputs += 1;
+        if is_noticed && !self.sinks.members.is_empty() {
+            self.sinks.rebalance(now);
+        }
+    }
+
     /// Gives the state topic as many partitions as the input, as `anomaly topics` does.
     pub(super) fn widen_state(&mut self) {
         for partition in 0..self.partitions {
@@ -145,6 +157,14 @@ impl SimulatedCluster {
     /// Returns whether a partition of a topic exists.
     pub(super) fn has(&self, topic: SimulatedTopic, partition: i32) -> bool {
         self.topics.contains_key(&(topic, partition))
+    }
+
+    /// Returns the number of partitions of a topic that a group reads.
+    pub(super) fn count_of(&self, topic: SimulatedTopic) -> i32 {
+        match topic {
+            SimulatedTopic::Anomalies => self.outputs,
+            _ => self.partitions,
+        }
     }
 
     /// Returns the group that reads a topic.

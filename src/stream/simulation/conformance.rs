@@ -13,8 +13,8 @@ use worlds::{ConformanceWorld, EVENTS, RealWorld, SimulatedWorld};
 
 use crate::stop::Stop;
 use crate::stream::client::{
-    AssignmentChange, ClusterConnection, CommittedOffset, Fault, GroupAdministration, GroupMembership, HistoryReader,
-    HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, ReadLimits, RecordFetch, Remedy,
+    AssignmentChange, ClusterConnection, CommittedOffset, Fault, GroupAdministration, GroupAssignment, GroupMembership,
+    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, ReadLimits, RecordFetch, Remedy,
     TopicAdministration, TransactionalProducer, read_to_end,
 };
 use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
@@ -80,6 +80,18 @@ fn change(clients: &mut [&mut RecordingClient]) -> AssignmentChange {
             return last.next_change().unwrap();
         }
         assert!(Instant::now() < deadline, "no change came");
+    }
+}
+
+/// Waits until the whole assignment of the group is known.
+fn whole_assignment(client: &mut RecordingClient) -> GroupAssignment {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    loop {
+        if let Ok(found) = client.assignment().expect("each client observes the group").found {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "the assignment is not known");
+        client.poll(Duration::from_millis(20), 0, &mut |_, _| panic!("nothing was asked for")).unwrap();
     }
 }
 
@@ -152,6 +164,7 @@ fn one_member(client: &mut RecordingClient, answers: &mut Answers) {
     let is_known =
         |client: &RecordingClient| client.ends() == all && client.highs() == all && client.starts() == starts;
     answers.note("ends without a request", poll(client, |_, client| is_known(client)));
+    answers.note("the whole assignment", whole_assignment(client));
     answers.note("bounds", BOTH.map(|partition| insist(|| client.bounds(partition))));
     let identity = insist(|| client.identity()).unwrap();
     answers.note("partitions", identity.partitions);
@@ -215,6 +228,7 @@ fn rebalance(world: &dyn ConformanceWorld, one: &mut RecordingClient, called: &C
     answers.note("a commit of the second", insist(|| two.commit(&progress(&[(1, 7)]))));
     answers.note("progress of both", insist(|| one.committed(&BOTH)));
     answers.note("state of both", state(one));
+    rejoin(one, &mut two, answers);
     two.leave(Duration::from_secs(10));
     answers.note("the first gives back again", change(&mut [&mut *one]));
     one.unassign().unwrap();
@@ -222,6 +236,22 @@ fn rebalance(world: &dyn ConformanceWorld, one: &mut RecordingClient, called: &C
     one.assign(&[(0, 6), (1, 7)].into()).unwrap();
     one.resume(&BOTH).unwrap();
     answers.note("records after the second left", poll_records(one, 7));
+}
+
+/// Tests that the second member joins again: the group assigns all partitions again.
+fn rejoin(one: &mut RecordingClient, two: &mut RecordingClient, answers: &mut Answers) {
+    two.rejoin().unwrap();
+    answers.note("the member that joins again gives back", change(&mut [two]));
+    two.unassign().unwrap();
+    answers.note("and so does the other one", change(&mut [&mut *two, &mut *one]));
+    one.unassign().unwrap();
+    let second = change(&mut [&mut *one, &mut *two]);
+    let first = change(&mut [&mut *two, &mut *one]);
+    answers.note("each has a partition again", (&first, &second));
+    one.assign(&[(0, 10)].into()).unwrap();
+    two.assign(&[(1, 7)].into()).unwrap();
+    two.begin().unwrap();
+    answers.note("a commit of the member that joined again", insist(|| two.commit(&progress(&[(1, 7)]))));
 }
 
 /// Tests another producer of the same transactional id, and another member of the same name.

@@ -32,6 +32,8 @@ pub(super) struct SimulatedConsumer {
     /// Whether it has accepted the assignment. Before that it ignores the group.
     is_answered: bool,
     is_revoked: bool,
+    /// Whether it leaves the group when it gives its partitions back, to join again.
+    is_rejoining: bool,
     pub(super) is_lost: bool,
     changes: VecDeque<AssignmentChange>,
     pub(super) positions: Positions,
@@ -53,6 +55,7 @@ impl SimulatedConsumer {
             has_assignment: false,
             is_answered: false,
             is_revoked: false,
+            is_rejoining: false,
             is_lost: false,
             changes: VecDeque::new(),
             positions: Positions::new(),
@@ -100,6 +103,15 @@ impl SimulatedConsumer {
     fn revoke(&mut self) {
         if !std::mem::replace(&mut self.is_revoked, true) {
             self.changes.push_back(AssignmentChange::Revoked(self.positions.keys().copied().collect()));
+        }
+    }
+
+    /// Leaves the group, if it still has its place there.
+    fn depart(&mut self, inner: &mut SchedulerState) {
+        let (now, group) = (inner.now, inner.cluster.group_of(self.topic));
+        let id = self.id.take();
+        if group.members.get(&self.name).is_some_and(|seat| Some(seat.id) == id) {
+            group.remove(&self.name, now);
         }
     }
 
@@ -193,10 +205,13 @@ impl GroupMembership for SimulatedConsumer {
     }
 
     fn unassign(&mut self) -> Result<(), Fault> {
-        self.act(LOCAL, |this, _| {
+        self.act(LOCAL, |this, inner| {
             this.positions.clear();
             this.reached.clear();
             (this.has_assignment, this.is_revoked, this.is_lost) = (false, false, false);
+            if std::mem::take(&mut this.is_rejoining) {
+                this.depart(inner);
+            }
             Ok(())
         })
     }
@@ -205,12 +220,18 @@ impl GroupMembership for SimulatedConsumer {
         self.is_lost
     }
 
+    fn rejoin(&mut self) -> Result<(), Fault> {
+        self.act(LOCAL, |this, inner| {
+            inner.cluster.group_of(this.topic).forced += 1;
+            this.is_rejoining = true;
+            this.revoke();
+            Ok(())
+        })
+    }
+
     fn leave(&mut self, _limit: Duration) {
         let _ = self.act(LOCAL, |this, inner| {
-            let (now, group) = (inner.now, inner.cluster.group_of(this.topic));
-            if group.members.get(&this.name).is_some_and(|seat| Some(seat.id) == this.id) {
-                group.remove(&this.name, now);
-            }
+            this.depart(inner);
             Ok(())
         });
     }

@@ -27,7 +27,7 @@ const PRODUCER: &str = "producer";
 /// Maximum number of processes of each kind.
 const MAX_PROCESSES: usize = 3;
 const MOST_TURNS: u64 = 200_000;
-/// Maximum number of partitions of the input, and the probability that a step adds one.
+/// Maximum number of partitions of a topic, and the probability that a step adds one.
 const MOST_PARTITIONS: i32 = 5;
 const GROWTH: f64 = 0.003;
 /// Number of devices that send events.
@@ -94,9 +94,37 @@ impl<'d> Director<'d> {
             }
         }
         self.settle("the probes")?;
+        if self.schedule.grows_at_last {
+            self.grow_at_last()?;
+        }
         self.processes.iter().for_each(|process| process.stop.request());
         while self.stage.turn(0).actors[1..].iter().any(|actor| actor.is_alive) {}
         Ok(())
+    }
+
+    /// Adds partitions that no member notices, with records and anomalies. Nothing else makes the groups assign them.
+    fn grow_at_last(&mut self) -> Result<(), String> {
+        let forced = |inner: &SchedulerState| inner.cluster.group.forced + inner.cluster.sinks.forced;
+        let before = {
+            let mut inner = self.stage.turn(0);
+            let now = inner.now;
+            inner.cluster.grow(now, false);
+            inner.cluster.grow_outputs(now, false);
+            inner.cluster.widen_state();
+            for device in 0..DEVICES {
+                for value in ["1", "2", "1", "2", "1", "2", "1", "2", "1e9"] {
+                    let (value, last) = (self.record(&[event(device, value)]), inner.cluster.partitions - 1);
+                    self.publish_to(&mut inner, last, (Some(device), value));
+                }
+            }
+            forced(&inner)
+        };
+        self.settle("the partitions that no member noticed")?;
+        match forced(&self.stage.look()) - before {
+            // The added partition of the anomalies may have none.
+            1 | 2 => Ok(()),
+            rebalances => Err(format!("{rebalances} rebalances were forced, expected at most one in each group")),
+        }
     }
 
     fn step(&mut self, inner: &mut SchedulerState) {
@@ -112,6 +140,10 @@ impl<'d> Director<'d> {
         if inner.cluster.partitions < MOST_PARTITIONS && inner.random.random_bool(GROWTH) {
             let (now, is_noticed) = (inner.now, inner.random.random_bool(0.7));
             inner.cluster.grow(now, is_noticed);
+        }
+        if inner.cluster.outputs < MOST_PARTITIONS && inner.random.random_bool(GROWTH) {
+            let (now, is_noticed) = (inner.now, inner.random.random_bool(0.7));
+            inner.cluster.grow_outputs(now, is_noticed);
         }
         match inner.random.random_range(0..100) {
             0..60 => {

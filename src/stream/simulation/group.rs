@@ -15,6 +15,8 @@ pub(super) struct SimulatedGroup {
     pub members: BTreeMap<String, GroupMember>,
     next_id: u64,
     rebalancing_since: Option<Duration>,
+    /// Number of rebalances that members have forced.
+    pub forced: u64,
 }
 
 /// A member of the group, by its static name.

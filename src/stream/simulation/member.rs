@@ -9,15 +9,17 @@ use rand::RngExt;
 
 use super::cluster::{Fate, LogEntry, SimulatedTopic};
 use super::consumer::{SimulatedConsumer, show};
+use super::observer;
 use super::stage::Scheduler;
 use super::strike::{ASK, BEGIN, END, OFFSETS, SEND, Struck, dead};
 use super::transactions::OffsetCommit;
 use super::world::Defect;
 use crate::stop::Stop;
 use crate::stream::client::{
-    AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
-    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, ReadFailures, RecordFetch,
-    RecordVisitor, Remedy, TopicAdministration, TopicIdentity, TransactionalProducer,
+    AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Fault, ForeignCommits,
+    GroupAdministration, GroupMembership, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic,
+    Positions, ReadFailures, RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
+    TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
 
@@ -104,6 +106,10 @@ impl GroupMembership for SimulatedClient {
 
     fn is_assignment_lost(&self) -> bool {
         self.consumer.is_assignment_lost()
+    }
+
+    fn rejoin(&mut self) -> Result<(), Fault> {
+        self.consumer.rejoin()
     }
 
     fn leave(&mut self, limit: Duration) {
@@ -197,6 +203,10 @@ impl GroupAdministration for SimulatedClient {
         let transactions = &inner.cluster.transactions;
         let at = |partition: &i32| Some((*partition, transactions.offsets.get(partition)?.offset));
         ForeignCommits { commits: transactions.foreign.iter().filter_map(at).collect(), members: Vec::new() }
+    }
+
+    fn assignment(&self) -> Option<AssignmentReading> {
+        Some(observer::assignment(&self.consumer.stage, SimulatedTopic::Input, &self.consumer.name))
     }
 
     fn is_replaced(&mut self, _is_fenced: bool, _stop: &Stop) -> bool {

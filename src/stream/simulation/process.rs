@@ -8,6 +8,7 @@ use super::consumer::SimulatedConsumer;
 use super::database::SimulatedConnection;
 use super::director::LAST_SINK;
 use super::member::SimulatedClient;
+use super::observer::SimulatedOwnerObserver;
 use super::stage::Scheduler;
 use super::world::{CONTEXT, Schedule};
 use crate::detect::{DetectionSettings, Detector};
@@ -16,6 +17,7 @@ use crate::meter::Meter;
 use crate::series::SeriesLimits;
 use crate::stop::Stop;
 use crate::stream::sink::{self, Sink};
+use crate::stream::unassigned::VainRebalances;
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 
 /// Parameters of a simulated process.
@@ -33,7 +35,7 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
     let SimulatedProcess { stage, schedule, actor, name, stop, meter } = *process;
     let health = Health::default();
     let input = InputHealth::new(&health);
-    let mut observer: CommitObserver = Box::new(|_| ());
+    let (mut observer, rebalances): (CommitObserver, _) = (Box::new(|_| ()), VainRebalances::default());
     loop {
         let log = SimulatedClient::new(stage.clone(), actor, name, schedule.defect);
         let SeriesLimits { max_series, idle_after } = schedule.bounds[actor % schedule.bounds.len()];
@@ -43,7 +45,7 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
         let part = health.component(name);
         let parts = (part.clone(), input.clone());
         let worker = Worker::new(log, detector, &schedule.config, parts, meter.clone(), &mut observer, stop);
-        let ending = worker.with_snapshot_bytes(schedule.snapshot_bytes).run();
+        let ending = worker.with_snapshot_bytes(schedule.snapshot_bytes).counting(rebalances.clone()).run();
         if let Some(condition) =
             part.conditions().iter().find(|condition| condition.code == ConditionCode::ReplayShortfall)
         {
@@ -66,12 +68,13 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
 /// Runs a process with a sink. Returns a message if it ends with an error.
 pub(super) fn carry(process: &SimulatedProcess<'_>) -> Option<String> {
     let SimulatedProcess { stage, schedule, actor, name, stop, meter } = *process;
-    let part = Health::default().component(name);
+    let (part, rebalances) = (Health::default().component(name), VainRebalances::default());
     loop {
         let reader = SimulatedConsumer::new(stage.clone(), actor, name, SimulatedTopic::Anomalies);
         let ledger = SimulatedConnection { stage: stage.clone(), me: actor, defect: schedule.defect };
         let sink = Sink::new(reader, &schedule.config, Box::new(ledger), part.clone(), meter.clone(), stop);
-        match sink.run() {
+        let observer = SimulatedOwnerObserver { stage: stage.clone(), name };
+        match sink.observing(observer, rebalances.clone()).run() {
             _ if stage.look().actors[actor].is_killed => return None,
             _ if stop.is_requested() => {
                 // The last sink may still wait for partitions if others have stored everything.

@@ -52,6 +52,8 @@ pub(super) struct Schedule {
     /// Device with a wrong clock, and the time of its records; `None` means microseconds.
     pub wrong_device: i32,
     pub wrong_time: Option<i64>,
+    /// Whether partitions are added at the end that no member notices.
+    pub grows_at_last: bool,
     /// Whether the device's key decides its partition; otherwise each device sends to all partitions.
     pub routes_by_key: bool,
     pub config: Settings,
@@ -91,9 +93,11 @@ impl Schedule {
         if random.random_bool(0.25) {
             config.detector.start = StartPosition::Latest;
         }
+        let grows_at_last = random.random_bool(0.5);
         Schedule {
             seed,
             defect,
+            grows_at_last,
             steps,
             faults,
             partitions,
@@ -172,6 +176,8 @@ pub(super) struct Totals {
     grown: u64,
     /// Number of these partitions that the group considered as added when it took them over.
     added: u64,
+    /// Number of rebalances that members forced, because partitions were assigned to no member.
+    forced: u64,
     /// Number of records before the start of their partition.
     before_start: u64,
     /// Number of partitions whose first member ended before its commit, and records arrived until the next one.
@@ -206,6 +212,7 @@ impl Totals {
         self.restored += other.restored;
         self.grown += other.grown;
         self.added += other.added;
+        self.forced += other.forced;
         self.before_start += other.before_start;
         self.begun_again += other.begun_again;
         self.changes += other.changes;
@@ -234,6 +241,7 @@ impl Totals {
             5 * self.restored,
             self.grown,
             self.added,
+            self.forced,
             self.before_start,
             5 * self.begun_again,
             self.changes,
@@ -288,6 +296,7 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
         foreign: inner.cluster.transactions.passed_by.len() as u64,
         restored: inner.cluster.database.restored,
         grown: (inner.cluster.partitions - schedule.partitions) as u64,
+        forced: inner.cluster.group.forced + inner.cluster.sinks.forced,
         added: inner.cluster.transactions.added.len() as u64,
         before_start: inner.cluster.transactions.starts.values().map(|first| first.progress.offset as u64).sum(),
         begun_again: inner.cluster.transactions.begun_again(),

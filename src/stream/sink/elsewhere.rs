@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::health::listed;
 use crate::ledger::LedgerPosition;
-use crate::stream::client::{GroupOwners, OwnerObserver, Positions};
+use crate::stream::client::{AssignmentReading, GroupOwners, OwnerObserver, Positions};
 
 /// Time without progress after which the end of a partition is requested.
 const IDLE_TIME: Duration = Duration::from_secs(5);
@@ -45,6 +45,11 @@ impl<'a> Elsewhere<'a> {
     /// Returns the last known owners of the partitions.
     pub(crate) fn owners(&self) -> GroupOwners {
         self.observer.as_ref().map(|observer| observer.owners()).unwrap_or_default()
+    }
+
+    /// Returns the last observation of the whole assignment; `None` if the group is not observed.
+    pub(crate) fn assignment(&self) -> Option<AssignmentReading> {
+        self.observer.as_ref().map(|observer| observer.assignment())
     }
 
     /// Returns what other members keep from this database; `None` if nothing. `ours` are the sink's own partitions, `held`

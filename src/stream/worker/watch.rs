@@ -11,6 +11,7 @@ use crate::stream::client::{ForeignCommits, GroupAdministration, HistoryReader, 
 use crate::stream::open_transactions::{HOLD, OpenTransactions};
 use crate::stream::progress::ProgressByPartition;
 use crate::stream::standstill::{Stall, describe_failures};
+use crate::stream::unassigned::UnassignedPartitions;
 
 /// Time between two evaluations of the conditions.
 const EVALUATE: Duration = Duration::from_secs(1);
@@ -34,6 +35,7 @@ pub(super) struct InputWatch {
     /// Time at which another program or a commit of one was last seen.
     foreign_seen: Duration,
     splits: Splits,
+    pub(super) unassigned: UnassignedPartitions,
     evaluated: Duration,
 }
 
@@ -179,6 +181,7 @@ impl<C: GroupAdministration + RecordFetch + HistoryReader> Worker<'_, C> {
         }
         self.watch.evaluated = now;
         self.look_at_group();
+        self.watch_assignment(now);
         let settings = self.session.settings;
         let held = self
             .watch

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use crate::stop::Stop;
 use crate::stream::client::{
-    AssignmentChange, ClusterConnection, CommittedOffset, Fault, ForeignCommits, GroupAdministration, GroupMembership,
-    HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions, ReadFailures, RecordFetch, RecordVisitor,
-    TopicAdministration, TopicIdentity, TransactionalClient, TransactionalProducer,
+    AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Fault, ForeignCommits,
+    GroupAdministration, GroupMembership, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, Positions,
+    ReadFailures, RecordFetch, RecordVisitor, TopicAdministration, TopicIdentity, TransactionalClient,
+    TransactionalProducer,
 };
 use crate::stream::progress::ProgressByPartition;
 
@@ -82,6 +83,7 @@ recorded! {
             fn next_change() -> Option<AssignmentChange>;
             fn assign(at: &Positions) -> Result<(), Fault>;
             fn unassign() -> Result<(), Fault>;
+            fn rejoin() -> Result<(), Fault>;
             fn leave(limit: Duration);
     }
     RecordFetch {
@@ -107,6 +109,7 @@ recorded! {
     GroupAdministration {
         ref:
             fn foreign() -> ForeignCommits;
+            fn assignment() -> Option<AssignmentReading>;
         mut:
             fn committed(partitions: &[i32]) -> Result<BTreeMap<i32, CommittedOffset>, Fault>;
             fn is_replaced(is_fenced: bool, stop: &Stop) -> bool;
