@@ -81,3 +81,18 @@ mod several;
 mod state;
 /// Partitions that belong to no member of a group.
 mod unassigned;
+
+// Tests of a whole system: browsers, proxies, a demo, clusters and networks of their own.
+
+/// The pages in a real browser.
+mod browser;
+/// All faults in random order over a cluster of two brokers: `make chaos`, `make soak`.
+mod cluster;
+/// The command `anomaly demo`, as `make demo` runs it.
+mod demo;
+/// Outages and restarts of Kafka and PostgreSQL.
+mod faults;
+/// A network that drops and delays packets.
+mod network;
+/// The pages behind nginx, Apache, HAProxy and Caddy.
+mod proxies;

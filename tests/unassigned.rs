@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
 use crate::blind::{Blind, Said};
@@ -99,6 +99,37 @@ fn partitions_that_a_rebalance_does_not_assign_are_reported_and_no_further_rebal
     assert_eq!(blind.detector.metric("anomaly_forced_rebalances_total{kind=\"detector\"}"), 1.0);
     leader.leave();
     wait("the detector to be well", || is_well(&blind.detector));
+}
+
+#[test]
+fn a_detector_that_is_assigned_partitions_of_a_deleted_topic_gets_the_others_and_says_that_it_was_recreated() {
+    let case = case("lacking", 4);
+    case.produce((0..20).map(|i| event(&format!("d{i}"), 1.0)));
+    let detector = case.detector("a", &[LONG_SESSION]);
+    wait("the first records", || case.committed() == 20);
+    detector.wait_ready();
+    assert!(detector.terminate(STOP).success());
+    recreate(&case, &case.raw(), 2);
+    let (mut detector, began) = (case.detector("a", &[LONG_SESSION]), Instant::now());
+    let status = detector.exit(Duration::from_secs(180));
+    println!("stopped {:?} after the restart", began.elapsed());
+    let log = detector.log();
+    assert_eq!(status.code(), Some(65), "{log}");
+    let lacking = format!("assigns partitions that {} does not have ([2]; [3])", case.raw());
+    assert!(log.contains(&lacking) && log.contains("was recreated"), "{log}");
+}
+
+/// Deletes a topic, and creates it with this number of partitions.
+fn recreate(case: &Case, topic: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> = case.client().create().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let options = AdminOptions::new();
+    runtime.block_on(admin.delete_topics(&[topic], &options)).unwrap();
+    let fresh = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    wait("the topic to be created again", || {
+        let results = runtime.block_on(admin.create_topics([&fresh], &options)).unwrap();
+        results.iter().all(Result::is_ok)
+    });
 }
 
 /// A member of the detector's group that is its leader, as of another program version with another assignor: it assigns

@@ -57,6 +57,8 @@ pub(crate) struct Sink<'a, R> {
     delay: SinkDelay,
     elsewhere: Elsewhere<'a>,
     unassigned: UnassignedPartitions,
+    /// Time since which the topic lacks assigned partitions.
+    lacking: Option<Duration>,
 }
 
 /// Reason why a sink ended.
@@ -97,6 +99,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             delay: SinkDelay::default(),
             elsewhere: Elsewhere::default(),
             unassigned: UnassignedPartitions::default(),
+            lacking: None,
         }
     }
 
@@ -205,7 +208,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             }
             Err(TakeoverFault::Temporary(why)) => {
                 self.part.set(ComponentState::Degraded(why));
-                Ok(())
+                self.check_assignment()
             }
             Err(TakeoverFault::Broken(fault)) => Err(fault),
         }

@@ -33,6 +33,11 @@ const MOST_BEFORE: usize = 8;
 const UNKNOWN: Duration = Duration::from_secs(60);
 /// Time for which all partitions must be assigned before earlier rebalances no longer count.
 const WELL: Duration = Duration::from_secs(600);
+/// Time for which the topic must lack partitions that the group assigns. A broker that has just started may not know the
+/// newest partitions.
+pub(crate) const LACKING: Duration = Duration::from_secs(5);
+/// Longest time to leave the group in order to join it with another client.
+pub(crate) const LEAVE: Duration = Duration::from_secs(5);
 /// Time between two evaluations.
 const EVALUATE: Duration = Duration::from_secs(1);
 
@@ -150,6 +155,11 @@ impl UnassignedPartitions {
         wait.is_some_and(|wait| now.saturating_sub(since) >= wait + turn)
     }
 
+    /// Returns whether this member may force one more rebalance.
+    pub(crate) fn may_force(&self) -> bool {
+        self.rebalances.get() <= WAITS.len()
+    }
+
     /// Notes that this member forces a rebalance.
     pub(crate) fn note_forced(&mut self, now: Duration) {
         self.rebalances.add();
@@ -208,6 +218,21 @@ impl UnassignedPartitions {
         );
         Some((severity, text))
     }
+}
+
+/// Describes partitions that the group assigns, but that the topic does not have; `None` if there are none. `count` is the
+/// number of partitions of the topic.
+pub(crate) fn describe_lacking(assigned: &[i32], count: i32, topic: &str, group: &str) -> Option<String> {
+    let lacking = assigned.iter().filter(|partition| **partition >= count);
+    let places = lacking.map(|partition| format!("[{partition}]")).collect::<Vec<_>>();
+    (!places.is_empty()).then(|| {
+        format!(
+            "group {group} assigns partitions that {topic} does not have ({}), as after it was recreated with {count} \
+             partitions. If this lasts, stop all members of the group for longer than detector.session_timeout, then start \
+             them",
+            listed(&places)
+        )
+    })
 }
 
 #[cfg(test)]

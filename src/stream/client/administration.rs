@@ -79,6 +79,9 @@ pub(crate) trait TopicAdministration: ClusterConnection {
     /// partitions.
     fn identity(&mut self) -> Result<TopicIdentity, Fault>;
 
+    /// Returns the number of partitions of the topic. An error about the topic is a fault.
+    fn partitions(&mut self) -> Result<i32, Fault>;
+
     /// Returns the topic's id, which distinguishes it from a recreated topic of the same name. `None` if it is unknown:
     /// the broker is too old for ids, or did not answer.
     fn topic_id(&mut self) -> Option<String>;

@@ -5,7 +5,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 
 use super::context::ConsumerEvents;
-use super::observer::{ANSWER, GroupAnswers, Observed, ObservedPlace, Observer};
+use super::observer::{ANSWER_TIMEOUT, GroupAnswers, Observed, ObservedPlace, Observer};
 use super::{client, origin};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{AssignmentReading, CommittedOffset, ForeignCommits, Positions};
@@ -26,7 +26,7 @@ impl GroupObserver {
         let mut config = client::reader(kafka);
         config.set("group.id", &place.group);
         let (ours, mut number) = (client::id(kafka).to_owned(), 0);
-        GroupObserver(Observer::start("onlooker", config, move |consumer, seen: &Observed<WorkerGroup>| {
+        GroupObserver(Observer::start("group-observer", config, move |consumer, seen: &Observed<WorkerGroup>| {
             number += 1;
             let answers = GroupAnswers::ask(consumer, &place);
             let commits = answers.partitions.clone().and_then(|all| commits(consumer, &place.topic, &all));
@@ -63,7 +63,7 @@ fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str, all: &[i32]) ->
     all.iter().for_each(|partition| {
         list.add_partition(topic, *partition);
     });
-    let list = consumer.committed_offsets(list, ANSWER)?;
+    let list = consumer.committed_offsets(list, ANSWER_TIMEOUT)?;
     let (_, standing) = origin::standing(&list);
     let foreign = |&partition: &i32| match standing(partition) {
         CommittedOffset::Foreign(offset) => Some((partition, offset)),

@@ -315,11 +315,16 @@ impl RecordFetch for KafkaGroupConsumer {
 
 impl TopicAdministration for KafkaGroupConsumer {
     fn identity(&mut self) -> Result<TopicIdentity, Fault> {
-        let partitions = topic::partitions(self.consumer.client(), &self.topic, CALL_TIMEOUT)
-            .map_err(|e| fault::of("partitions of the topic", &e))?;
+        let partitions = self.partitions()?;
         let id = identity::topic_id(self.consumer.client().native_ptr(), &self.topic, CALL_TIMEOUT)
             .map_err(|identity::TimedOut| Fault::new(Remedy::Retry, "no answer about the topic's id"))?;
-        Ok(TopicIdentity { id, partitions: i32::try_from(partitions.len()).unwrap_or(i32::MAX) })
+        Ok(TopicIdentity { id, partitions })
+    }
+
+    fn partitions(&mut self) -> Result<i32, Fault> {
+        let partitions = topic::partitions(self.consumer.client(), &self.topic, CALL_TIMEOUT)
+            .map_err(|e| fault::of("partitions of the topic", &e))?;
+        Ok(i32::try_from(partitions.len()).unwrap_or(i32::MAX))
     }
 
     fn topic_id(&mut self) -> Option<String> {

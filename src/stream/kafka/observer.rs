@@ -17,11 +17,11 @@ use super::topic;
 use crate::stream::client::AssignmentReading;
 
 /// Time between two observations of the group.
-const PAUSE: Duration = Duration::from_secs(5);
+const OBSERVATION_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between two observations while partitions are assigned to no member.
-const SOON: Duration = Duration::from_secs(2);
+const UNASSIGNED_INTERVAL: Duration = Duration::from_secs(2);
 /// Timeout of one request to the cluster.
-pub(super) const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an observer has found, and whether it shall end.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl<T: Default + Send + 'static> Observer<T> {
             while !theirs.is_over() {
                 let reading = look(&consumer, &theirs);
                 let is_whole = reading.found.is_ok_and(|assignment| assignment.unassigned.is_empty());
-                std::thread::park_timeout(if is_whole { PAUSE } else { SOON });
+                std::thread::park_timeout(if is_whole { OBSERVATION_INTERVAL } else { UNASSIGNED_INTERVAL });
             }
         };
         // Without a thread there are no observations; the threads of the role also fail then.
@@ -108,9 +108,9 @@ impl GroupAnswers {
     /// Asks the cluster. The group is read first: partitions that are added meanwhile then look unassigned, and the next
     /// observation corrects this.
     pub(super) fn ask(consumer: &BaseConsumer<ConsumerEvents>, place: &ObservedPlace) -> Self {
-        let groups = consumer.fetch_group_list(Some(&place.group), ANSWER);
+        let groups = consumer.fetch_group_list(Some(&place.group), ANSWER_TIMEOUT);
         let group = groups.map(|groups| ObservedGroup::new(&groups, &place.topic));
-        GroupAnswers { partitions: topic::partitions(consumer.client(), &place.topic, ANSWER), group }
+        GroupAnswers { partitions: topic::partitions(consumer.client(), &place.topic, ANSWER_TIMEOUT), group }
     }
 
     /// Compares the assignment of the group with the partitions of the topic.

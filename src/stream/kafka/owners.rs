@@ -3,7 +3,7 @@
 use rdkafka::consumer::Consumer;
 
 use super::client;
-use super::observer::{ANSWER, GroupAnswers, Observed, ObservedPlace, Observer};
+use super::observer::{ANSWER_TIMEOUT, GroupAnswers, Observed, ObservedPlace, Observer};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{AssignmentReading, GroupOwners, OwnerObserver};
 
@@ -24,7 +24,7 @@ impl KafkaOwnerObserver {
         let place = ObservedPlace { topic: topic.to_owned(), group: group.to_owned(), member: member.to_owned() };
         let (ours, mut number) = (client::id(kafka).to_owned(), 0);
         KafkaOwnerObserver(Observer::start(
-            "owners",
+            "sink-observer",
             client::reader(kafka),
             move |consumer, seen: &Observed<SinkGroup>| {
                 number += 1;
@@ -47,7 +47,7 @@ impl KafkaOwnerObserver {
                     seen.wanted.clone()
                 };
                 let bounds = wanted.into_iter().map_while(|partition| {
-                    let bounds = consumer.fetch_watermarks(&place.topic, partition, ANSWER).ok();
+                    let bounds = consumer.fetch_watermarks(&place.topic, partition, ANSWER_TIMEOUT).ok();
                     Some((partition, bounds.filter(|_| !seen.is_over())?))
                 });
                 let bounds = bounds.collect();

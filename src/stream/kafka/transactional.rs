@@ -83,7 +83,7 @@ impl KafkaTransactionalClient {
         &self.reader.consumer
     }
 
-    fn partitions(&self, of: &[i32]) -> TopicPartitionList {
+    fn list(&self, of: &[i32]) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         of.iter().for_each(|partition| {
             list.add_partition(&self.names.topics.raw_events, *partition);
@@ -191,6 +191,10 @@ impl TopicAdministration for KafkaTransactionalClient {
         self.reader.identity()
     }
 
+    fn partitions(&mut self) -> Result<i32, Fault> {
+        self.reader.partitions()
+    }
+
     fn topic_id(&mut self) -> Option<String> {
         self.reader.topic_id()
     }
@@ -204,7 +208,7 @@ impl GroupAdministration for KafkaTransactionalClient {
         let failed = |e: KafkaError| fault::of("committed offsets", &e);
         let topic = &self.names.topics.raw_events;
         let all = topic::partitions(self.consumer().client(), topic, CALL_TIMEOUT).map_err(failed)?;
-        let list = self.consumer().committed_offsets(self.partitions(&all), CALL_TIMEOUT).map_err(failed)?;
+        let list = self.consumer().committed_offsets(self.list(&all), CALL_TIMEOUT).map_err(failed)?;
         list.elements().iter().try_for_each(|element| element.error().map_err(failed))?;
         let (origin, standing) = origin::standing(&list);
         self.origin = origin;

@@ -167,7 +167,7 @@ fn one_member(client: &mut RecordingClient, answers: &mut Answers) {
     answers.note("the whole assignment", whole_assignment(client));
     answers.note("bounds", BOTH.map(|partition| insist(|| client.bounds(partition))));
     let identity = insist(|| client.identity()).unwrap();
-    answers.note("partitions", identity.partitions);
+    answers.note("partitions", (identity.partitions, insist(|| client.partitions())));
     answers.note("the topic's id", (client.topic_id() == identity.id, identity.id.is_some()));
     answers.note("bounds of the input", insist(|| client.bounds_of(HistoryTopic::Input, &BOTH)));
     let ranges = OffsetRanges::from([(0, 3..7), (1, 8..10)]);

@@ -313,6 +313,10 @@ impl TopicAdministration for SimulatedConsumer {
         })
     }
 
+    fn partitions(&mut self) -> Result<i32, Fault> {
+        self.act(ASK, |this, inner| Ok(inner.cluster.count_of(this.topic)))
+    }
+
     fn topic_id(&mut self) -> Option<String> {
         self.act(ASK, |_, inner| Ok(inner.cluster.topic_id.clone())).ok().flatten()
     }

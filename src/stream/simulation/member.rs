@@ -164,6 +164,10 @@ impl TopicAdministration for SimulatedClient {
         self.consumer.identity()
     }
 
+    fn partitions(&mut self) -> Result<i32, Fault> {
+        self.consumer.partitions()
+    }
+
     fn topic_id(&mut self) -> Option<String> {
         self.consumer.topic_id()
     }

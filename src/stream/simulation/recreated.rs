@@ -1,5 +1,5 @@
-//! Tests a sink whose topic was deleted and created again: the ledger's offsets are invalid in the new topic, whatever
-//! its length.
+//! Tests a sink and a worker whose topic was deleted and created again: the ledger's offsets are invalid in the new topic,
+//! whatever its length, and the group may assign partitions that the new topic does not have.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 use super::cluster::{Fate, LogEntry, SimulatedCluster, SimulatedTopic};
 use super::consumer::SimulatedConsumer;
 use super::database::SimulatedConnection;
+use super::member::SimulatedClient;
 use super::stage::Scheduler;
 use crate::config::resolved::Settings;
-use crate::health::{ComponentState, Health};
+use crate::detect::{DetectionSettings, Detector};
+use crate::health::{ComponentState, Health, InputHealth};
 use crate::meter::Meter;
 use crate::stop::Stop;
 use crate::stream::sink::Sink;
+use crate::stream::unassigned::VainRebalances;
+use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 
 /// Number of records in the topic, of which the ledger has stored the first [`STORED`].
 const RECORDS: i64 = 10;
@@ -63,6 +67,43 @@ fn sink(stored: Option<&str>, current: Option<&str>) -> (Option<String>, i64, Op
     };
     let database = &stage.look().cluster.database;
     (complaint, database.positions[&0], database.topic_ids.get(&0).cloned())
+}
+
+#[test]
+fn a_worker_leaves_a_group_that_assigns_partitions_that_the_topic_lost_and_then_gets_the_others() {
+    let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(4), 0.0));
+    stage.enter_first();
+    {
+        let (now, cluster) = (Duration::ZERO, &mut stage.look().cluster);
+        cluster.group.join("a", 0, now);
+        cluster.group.settle(now, cluster.partitions);
+        cluster.partitions = 2;
+        cluster.topics.retain(|(topic, partition), _| *topic != SimulatedTopic::Input || *partition < 2);
+    }
+    let (config, health, stop) = (Settings::default(), Health::default(), Stop::default());
+    let (part, rebalances) = (health.component("a"), VainRebalances::default());
+    let run = || {
+        let mut observer: CommitObserver = Box::new(|_| ());
+        let log = SimulatedClient::by_names(stage.clone(), 0, "a", "one");
+        let detector = Detector::new(DetectionSettings::default()).unwrap();
+        let parts = (part.clone(), InputHealth::new(&health));
+        let worker = Worker::new(log, detector, &config, parts, Meter::default(), &mut observer, &stop);
+        worker.counting(rebalances.clone()).run()
+    };
+    let WorkerEnding::Rebuild(why) = run() else { panic!("it accepted the partitions") };
+    assert!(why.contains("assigns partitions that raw_events does not have ([2]; [3])"), "{why}");
+    assert!(stage.look().cluster.group.members.is_empty(), "it has left the group");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while part.state() != ComponentState::Running && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            stop.request();
+        });
+        run();
+    });
+    assert_eq!(part.partitions().into_keys().collect::<Vec<_>>(), [0, 1]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
     pub(super) fn take_over(&mut self, partitions: &[i32]) -> Result<(), Fault> {
         self.session.component.set(ComponentState::Starting(format!("taking over {} partitions", partitions.len())));
         let began = self.session.client.now();
+        self.check_assignment(partitions)?;
         let known = self.session.insist("reading the committed offsets", |client| client.committed(partitions))?;
         // Only stored snapshots can belong to another topic; librdkafka's mock does not answer this request.
         let identity = match self.session.settings.detector.keeps_state() {

@@ -104,6 +104,7 @@ recorded! {
         ref:
         mut:
             fn identity() -> Result<TopicIdentity, Fault>;
+            fn partitions() -> Result<i32, Fault>;
             fn topic_id() -> Option<String>;
     }
     GroupAdministration {
