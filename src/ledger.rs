@@ -64,7 +64,10 @@ impl OpenRejects {
 pub enum LedgerError {
     /// The database cannot be reached. The sink waits and retries.
     Unavailable(Unavailable),
-    /// The database is too slow or refuses, with the reason as a sentence. A person may have to act; the sink retries.
+    /// The database cancelled a statement that took too long, with the reason as a sentence. Fewer records at once may
+    /// succeed.
+    Slow(String),
+    /// The database refuses, with the reason as a sentence. A person may have to act; the sink retries.
     Failed(String),
     /// Another process has advanced the partition. The sink reads the positions again.
     Moved,
@@ -74,7 +77,7 @@ impl fmt::Display for LedgerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LedgerError::Unavailable(unavailable) => unavailable.fmt(f),
-            LedgerError::Failed(why) => f.write_str(why),
+            LedgerError::Slow(why) | LedgerError::Failed(why) => f.write_str(why),
             LedgerError::Moved => f.write_str("another sink is moving the partition on"),
         }
     }
@@ -85,7 +88,7 @@ pub trait Ledger: Send {
     /// Returns the positions of these partitions, without those that were never written.
     ///
     /// # Errors
-    /// Fails with [`LedgerError::Unavailable`] or [`LedgerError::Failed`].
+    /// Fails with [`LedgerError::Unavailable`], [`LedgerError::Slow`] or [`LedgerError::Failed`].
     fn positions(&mut self, partitions: &[i32]) -> Result<BTreeMap<i32, LedgerPosition>, LedgerError>;
 
     /// Sets the position of a partition that has none yet.

@@ -490,3 +490,38 @@ fn the_ledger_stands_at_the_end_of_the_topic_after_commits_and_aborts() {
     // The client knows the end of an open transaction for up to a second longer.
     wait("lag 0", || detector.metric("anomaly_sink_lag ") == 0.0);
 }
+
+#[test]
+fn a_batch_that_takes_longer_than_statement_timeout_is_stored_in_smaller_ones_and_a_single_record_is_reported() {
+    let case = Case::new("cancelled");
+    let sleep = |seconds: f64| {
+        let body = format!("begin perform pg_sleep({seconds}); return new; end");
+        let function = format!("create or replace function slow() returns trigger language plpgsql as $f$ {body} $f$");
+        case.sql().batch_execute(&function).unwrap();
+    };
+    sleep(0.02);
+    case.sql()
+        .batch_execute("create trigger slow before insert on anomalies for each row execute function slow()")
+        .unwrap();
+    // A batch of 200 rows takes 4 s, and one of 25 rows half a second.
+    let all = (0..40).map(|i| event("a", f64::from(i % 5))).chain((0..200).map(|i| event("a", 1e3 * 2f64.powi(i))));
+    case.produce(all);
+    let since = std::time::Instant::now();
+    let detector = case.detector("a", &[("POSTGRES__STATEMENT_TIMEOUT", "1s"), ("DETECTOR__WINDOW", "30")]);
+    let published = || case.read(&case.anomalies()).len() as i64;
+    wait("all anomalies", || published() > 100 && case.count("anomalies") == published());
+    println!("stored after {:?}", since.elapsed());
+    wait("the detector to be ready", || ready(&detector).0 == 200);
+    assert!(detector.log().contains("fewer records are stored at once"), "{}", detector.log());
+    assert!(!detector.log().contains("unreachable"), "it is no outage: {}", detector.log());
+    sleep(1.5);
+    anomaly(&case, 1e200);
+    wait("the sink to report the record", || {
+        let text = ready(&detector).1;
+        ["57014", "also for a single record", "postgres.statement_timeout"].iter().all(|words| text.contains(words))
+    });
+    sleep(0.0);
+    wait("the record", || case.count("anomalies") == published());
+    wait("the detector to be ready", || ready(&detector).0 == 200);
+    assert_eq!(case.count("sink_rejects"), 0);
+}

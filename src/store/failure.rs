@@ -77,7 +77,8 @@ impl DatabaseError {
     pub fn for_ledger(self) -> LedgerError {
         match self {
             DatabaseError::Unavailable(unavailable) => LedgerError::Unavailable(unavailable),
-            other => LedgerError::Failed(other.sentence()),
+            DatabaseError::Slow(_) => LedgerError::Slow(self.sentence()),
+            DatabaseError::Refused(_) => LedgerError::Failed(self.sentence()),
         }
     }
 

@@ -2,11 +2,13 @@
 //! only in the step that stores the rows. While the ledger is unavailable it stays in the group and waits.
 
 mod assignment;
+mod batch_size;
 mod damage;
 mod delay;
 mod elsewhere;
 mod look;
 mod positions;
+mod storing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::stop::Stop;
 use crate::stream::open_transactions::{HOLD, OpenTransactions};
 use crate::stream::standstill::Stall;
 use crate::stream::unassigned::{UnassignedPartitions, VainRebalances};
+use batch_size::BatchSize;
 use delay::SinkDelay;
 use elsewhere::Elsewhere;
 use positions::{TakeoverFault, positions};
@@ -45,7 +48,8 @@ pub(crate) struct Sink<'a, R> {
     /// Next offset of each assigned partition, as in the ledger.
     positions: Positions,
     pending: Vec<SinkRecord>,
-    /// Whether the last write failed because the ledger is unavailable.
+    batch_size: BatchSize,
+    /// Whether the last write failed because the ledger is unavailable, or too slow for a single record.
     is_away: bool,
     is_member: bool,
     /// Time at which to read the ledger again, by the reader's clock.
@@ -90,6 +94,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             given: None,
             positions: Positions::new(),
             pending: Vec::new(),
+            batch_size: BatchSize::new(settings.sink.batch),
             is_away: false,
             is_member: false,
             next_look: Duration::ZERO,
@@ -214,29 +219,6 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
     }
 
-    /// Stores the pending records in the ledger.
-    fn store(&mut self) -> Result<(), Fault> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let moves = self.moves();
-        match self.ledger.write(&self.pending, &moves) {
-            Ok(written) => {
-                self.meter.sink_rows.add("inserted", written.inserted);
-                self.meter.sink_rows.add("present", written.present);
-                self.meter.sink_rows.add("rejected", written.rejected);
-                self.positions.extend(moves.into_iter().map(|(partition, (_, next))| (partition, next)));
-                self.pending.clear();
-                self.is_away = false;
-                if written.rejected > 0 {
-                    self.next_look = Duration::ZERO;
-                }
-                Ok(())
-            }
-            Err(why) => self.note_failure(why),
-        }
-    }
-
     /// Reports why the ledger could not be read or written.
     fn note_failure(&mut self, why: LedgerError) -> Result<(), Fault> {
         if why == LedgerError::Moved {
@@ -245,18 +227,6 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         self.part.set(ComponentState::Degraded(why.to_string()));
         self.is_away = true;
         Ok(())
-    }
-
-    /// Returns the old and the new offset of each partition with pending records.
-    fn moves(&self) -> BTreeMap<i32, (i64, i64)> {
-        let mut moves = BTreeMap::new();
-        for entry in &self.pending {
-            // Partitions without a position have no pending records.
-            let Some(old) = self.positions.get(&entry.partition) else { continue };
-            let (_, new) = moves.entry(entry.partition).or_insert((*old, *old));
-            *new = (entry.offset + 1).max(*new);
-        }
-        moves
     }
 
     fn report(&mut self) {

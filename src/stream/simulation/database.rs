@@ -32,6 +32,8 @@ pub(super) struct SimulatedDatabase {
     /// Time until which the database is unreachable.
     pub away_until: Duration,
     pub refused: u64,
+    /// Number of batches that took too long.
+    pub cancelled: u64,
     pub moved: u64,
     /// Backup of positions and rows.
     copy: Option<Copy>,
@@ -148,6 +150,10 @@ impl Ledger for SimulatedConnection {
         moves: &BTreeMap<i32, (i64, i64)>,
     ) -> Result<WrittenBatch, LedgerError> {
         self.ask(|this, inner| {
+            if entries.len() > 1 && inner.faults > 0.0 && inner.random.random_bool(0.5) {
+                inner.cluster.database.cancelled += 1;
+                return Err(LedgerError::Slow("a statement was cancelled".into()));
+            }
             let is_struck = this.defect.is_some() && inner.random.random_bool(0.3);
             let lost = (is_struck && this.defect == Some(Defect::LostRow)).then_some(0);
             let before = inner.cluster.database.positions.clone();

@@ -170,6 +170,7 @@ pub(super) struct Totals {
     rows: u64,
     sink_generations: u64,
     refused: u64,
+    cancelled: u64,
     moved: u64,
     restored: u64,
     /// Number of partitions that were added while members ran.
@@ -208,6 +209,7 @@ impl Totals {
         self.rows += other.rows;
         self.sink_generations += other.sink_generations;
         self.refused += other.refused;
+        self.cancelled += other.cancelled;
         self.moved += other.moved;
         self.restored += other.restored;
         self.grown += other.grown;
@@ -236,6 +238,7 @@ impl Totals {
             self.rows,
             self.sink_generations,
             self.refused,
+            self.cancelled,
             5 * self.moved,
             5 * self.foreign,
             5 * self.restored,
@@ -292,6 +295,7 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
         rows: inner.cluster.database.rows.len() as u64,
         sink_generations: u64::from(inner.cluster.sinks.generation),
         refused: inner.cluster.database.refused,
+        cancelled: inner.cluster.database.cancelled,
         moved: inner.cluster.database.moved,
         foreign: inner.cluster.transactions.passed_by.len() as u64,
         restored: inner.cluster.database.restored,
