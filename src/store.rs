@@ -18,6 +18,7 @@ pub mod query;
 mod reader;
 pub mod row;
 mod session;
+mod shortage;
 mod tls;
 mod writer;
 

@@ -77,6 +77,8 @@ mod rights;
 mod scrape;
 /// Records with several values.
 mod several;
+/// A process that gets no further file descriptors.
+mod shortage;
 /// Windows in the state topic: survival, changed settings, and damaged state.
 mod state;
 /// Partitions that belong to no member of a group.

@@ -143,7 +143,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
         state.running.push((question.clone(), Arc::clone(&query)));
         let (cache, health) = (Arc::clone(&self.state), Arc::clone(&self.health));
         let (question, running) = (question.clone(), Arc::clone(&query));
-        std::thread::spawn(move || {
+        let ask = move || {
             health.agree();
             let now = health.now();
             let result = catch_unwind(AssertUnwindSafe(|| load(now)))
@@ -160,7 +160,12 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
             drop(state);
             *lock(&running.result) = Some(result);
             running.done.notify_all();
-        });
+        };
+        if let Err(error) = std::thread::Builder::new().name("query".into()).spawn(ask) {
+            tracing::warn!(%error, "a query is answered as slow, because the system provides no thread");
+            state.running.retain(|(_, other)| !Arc::ptr_eq(other, &query));
+            *lock(&query.result) = Some(Err(NoAnswer::Slow));
+        }
         query
     }
 }

@@ -46,7 +46,7 @@ struct OutageState {
     asker: Option<Asker>,
 }
 
-type Prober = Box<dyn Fn() + Send + Sync>;
+type Prober = Box<dyn Fn() -> bool + Send + Sync>;
 /// Queries the clock of the archive.
 type Asker = Arc<dyn Fn() -> Option<Timestamp> + Send + Sync>;
 
@@ -70,7 +70,7 @@ impl Outage {
         self.lock().asker = Some(Arc::new(move || observed.upgrade()?.clock().ok()));
         self.lock().prober = Some(Box::new(move || {
             let (health, archive) = (Weak::clone(&health), Weak::clone(&archive));
-            std::thread::spawn(move || probe(&health, &archive));
+            std::thread::Builder::new().name("probe".into()).spawn(move || probe(&health, &archive)).is_ok()
         }));
     }
 
@@ -134,8 +134,9 @@ impl Outage {
             // The component that watches the archive logs this as a condition.
             tracing::debug!("{unavailable}; the pages show the last data");
             state.cause = Some(OutageCause { since: self.now(), unavailable: unavailable.clone() });
-            if let Some(start) = &state.prober {
-                start();
+            if state.prober.as_ref().is_some_and(|start| !start()) {
+                // Without a probe the outage would never end. So each request asks the database.
+                state.cause = None;
             }
         }
     }

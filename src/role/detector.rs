@@ -179,16 +179,14 @@ impl WorkerThread {
         let mut observer: CommitObserver = Box::new(move |batch| batch.iter().for_each(|anomaly| announce(anomaly)));
         let detector = &self.settings.detector;
         loop {
-            let log = KafkaTransactionalClient::new(
-                &self.settings.kafka,
-                self.names.clone(),
-                detector.delivery,
-                detector.session_timeout,
-            )
-            .map_err(|fault| match fault.remedy {
-                Remedy::Stop => Error::config(fault),
-                _ => Error::internal(fault),
-            })?;
+            let (kafka, names) = (&self.settings.kafka, self.names.clone());
+            let log = KafkaTransactionalClient::new(kafka, names, detector.delivery, detector.session_timeout);
+            let Some(log) = created(log, &self.component)? else {
+                if self.stop.wait(PAUSE) {
+                    return Ok(());
+                }
+                continue;
+            };
             let windows = Detector::new(self.settings.detection())
                 .ok_or_else(|| Error::config(format_args!("detector.method `{}` is unknown", detector.method)))?;
             let (components, meter) = ((self.component.clone(), self.input.clone()), self.meter.clone());
@@ -212,6 +210,19 @@ impl WorkerThread {
                 }
             }
         }
+    }
+}
+
+/// Returns a new client; `None` with a report if the system has too few resources for it now.
+fn created<C>(client: Result<C, Fault>, component: &Component) -> Result<Option<C>> {
+    match client {
+        Ok(client) => Ok(Some(client)),
+        Err(fault) if fault.remedy == Remedy::Retry => {
+            component.set(ComponentState::Degraded(fault.message));
+            Ok(None)
+        }
+        Err(fault) if fault.remedy == Remedy::Stop => Err(Error::config(fault)),
+        Err(fault) => Err(Error::internal(fault)),
     }
 }
 
@@ -243,8 +254,13 @@ fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) 
         let (topic, group) = (&settings.topics.anomalies, &settings.sink.group);
         let (session, rebalances) = (settings.detector.session_timeout, VainRebalances::default());
         loop {
-            let reader =
-                KafkaGroupConsumer::new(&settings.kafka, topic, group, &member, session).map_err(Error::config)?;
+            let reader = KafkaGroupConsumer::new(&settings.kafka, topic, group, &member, session);
+            let Some(reader) = created(reader, component)? else {
+                if stop.wait(PAUSE) {
+                    return Ok(());
+                }
+                continue;
+            };
             let ledger = PostgresLedger::new(&settings.postgres, group, topic);
             let sink = Sink::new(reader, &settings, Box::new(ledger), component.clone(), meter.clone(), &stop);
             let observer = KafkaOwnerObserver::new(&settings.kafka, topic, group, &member);

@@ -6,7 +6,7 @@ use postgres::config::{SslMode, SslNegotiation, TargetSessionAttrs};
 
 use super::deadline::{AnswerLimit, Encryption, MakeDeadlineConnector};
 use super::failure::DatabaseError;
-use super::tls;
+use super::{shortage, tls};
 use crate::config::resolved::PostgresSettings;
 use crate::unavailable::Unavailable;
 
@@ -43,13 +43,16 @@ fn dial_host(
     let mut config = connection(settings, host);
     let connected = match host.starts_with('/') {
         // The crate `postgres` does not let a connector wrap a Unix socket, and there is no TLS over it.
-        true => config.ssl_mode(connector.encryption.mode()).connect(connector.tls),
+        true => {
+            config.ssl_mode(connector.encryption.mode());
+            shortage::open(|| config.connect(connector.tls))
+        }
         false => {
             config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
-            config.connect(connector)
+            shortage::open(|| config.connect(connector))
         }
     };
-    connected.map_err(DatabaseError::from).map_err(|error| match error {
+    connected.map_err(|error| match error {
         // In TLS 1.3 the server checks the client's certificate after the handshake. Its alert may be lost with the
         // connection.
         DatabaseError::Unavailable(Unavailable { cause, .. }) if !settings.sslcert.is_empty() => {

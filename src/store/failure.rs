@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::fmt;
 
 use postgres::error::DbError;
+use rustix::io::Errno;
 
 use super::deadline::Overdue;
 use crate::archive;
@@ -18,6 +19,8 @@ pub enum DatabaseError {
     Unavailable(Unavailable),
     /// The database reports that a time limit was reached, or every connection is in use.
     Slow(String),
+    /// This process has too few file descriptors, threads or memory for a connection, with the cause.
+    Shortage(String),
     /// The database refused, and a person must act.
     Refused(Refusal),
 }
@@ -69,6 +72,7 @@ impl DatabaseError {
         match self {
             DatabaseError::Unavailable(unavailable) => archive::NoAnswer::Unavailable(unavailable),
             DatabaseError::Slow(_) => archive::NoAnswer::Slow,
+            DatabaseError::Shortage(_) => archive::NoAnswer::Refused(self.sentence()),
             DatabaseError::Refused(refusal) => archive::NoAnswer::Refused(refusal.to_string()),
         }
     }
@@ -78,7 +82,7 @@ impl DatabaseError {
         match self {
             DatabaseError::Unavailable(unavailable) => LedgerError::Unavailable(unavailable),
             DatabaseError::Slow(_) => LedgerError::Slow(self.sentence()),
-            DatabaseError::Refused(_) => LedgerError::Failed(self.sentence()),
+            DatabaseError::Shortage(_) | DatabaseError::Refused(_) => LedgerError::Failed(self.sentence()),
         }
     }
 
@@ -100,6 +104,10 @@ impl DatabaseError {
         match self {
             DatabaseError::Unavailable(unavailable) => unavailable.to_string(),
             DatabaseError::Slow(why) => format!("PostgreSQL is too slow: {why}"),
+            DatabaseError::Shortage(cause) => format!(
+                "this process has too few file descriptors or threads for a connection to PostgreSQL: {cause}. Raise \
+                 LimitNOFILE and TasksMax of its unit"
+            ),
             DatabaseError::Refused(refusal) => format!("PostgreSQL refuses: {refusal}"),
         }
     }
@@ -140,6 +148,9 @@ impl DatabaseError {
     pub fn of(error: &postgres::Error) -> Self {
         let message = explain(error);
         let Some(answer) = error.as_db_error() else {
+            if let Some(cause) = connection_error(error).filter(|cause| is_shortage(cause)) {
+                return DatabaseError::Shortage(cause.to_string());
+            }
             return match connection_error(error).map(std::io::Error::kind) {
                 _ if is_alert(error) => DatabaseError::unusable(message, ALERT),
                 Some(std::io::ErrorKind::PermissionDenied) => DatabaseError::unusable(message, STANDBY),
@@ -215,6 +226,12 @@ fn remedy(refusal: &Refusal) -> &'static str {
 /// Requirement for a pooler, for the remedy of an error.
 pub(super) const POOLING: &str =
     "Transaction pooling is not supported: use pool_mode = session for this database, or connect to PostgreSQL itself";
+
+/// Returns whether the system refused a resource to this process: file descriptors, memory or threads.
+fn is_shortage(error: &std::io::Error) -> bool {
+    let codes = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    codes.iter().any(|code| error.raw_os_error() == Some(code.raw_os_error()))
+}
 
 /// Returns the first I/O error in the chain.
 fn connection_error(error: &postgres::Error) -> Option<&std::io::Error> {

@@ -118,13 +118,14 @@ pub(crate) fn noted(error: postgres::Error) -> DatabaseError {
 fn second(settings: &PostgresSettings) -> Option<Client> {
     let (sender, receiver) = mpsc::channel();
     let (own, timeout) = (settings.clone(), settings.connect_timeout);
-    std::thread::spawn(move || {
+    let probe = move || {
         let ready = dial(&own).and_then(|(mut client, _)| {
             values(&mut client, "select set_config('anomaly.session', '', false)")?;
             Ok(client)
         });
         let _ = sender.send(ready);
-    });
+    };
+    std::thread::Builder::new().name("probe".into()).spawn(probe).ok()?;
     receiver.recv_timeout(timeout).ok()?.ok()
 }
 

@@ -24,6 +24,7 @@ mod observer;
 mod origin;
 mod owners;
 mod retry;
+mod shortage;
 mod silence;
 pub(crate) mod stranded;
 pub(crate) mod tls;

@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::ConsumerEvents;
 use super::retry::RetriedFetch;
-use super::{client, fault, identity, leaving, stranded, topic};
+use super::{client, fault, identity, leaving, shortage, stranded, topic};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{
     AssignmentChange, ClusterConnection, Fault, GroupMembership, Positions, ReadFailures, RecordFetch, RecordVisitor,
@@ -47,7 +47,7 @@ impl KafkaGroupConsumer {
     /// Creates a consumer without connecting.
     ///
     /// # Errors
-    /// `Stop` if librdkafka does not accept the configuration.
+    /// `Stop` if librdkafka does not accept the configuration, `Retry` if the system has too few resources.
     pub(crate) fn new(
         kafka: &KafkaSettings,
         topic: &str,
@@ -57,7 +57,7 @@ impl KafkaGroupConsumer {
     ) -> Result<Self, Fault> {
         let consumer = client::member(kafka, group, member, session)
             .create_with_context(ConsumerEvents::new(topic).with_fetch_wait(client::fetch_wait(kafka)))
-            .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
+            .map_err(|e| shortage::refused(&e))?;
         Ok(KafkaGroupConsumer {
             fetch: RetriedFetch::new(&consumer),
             consumer,

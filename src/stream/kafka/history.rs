@@ -128,7 +128,8 @@ impl HistoryReader for KafkaHistoryClient {
     fn close_history(&mut self) {
         if let Some(history) = self.history.take() {
             self.wait();
-            self.closing = Some(std::thread::spawn(|| drop(history)));
+            // Without a thread the closure is dropped here, and the consumers with it.
+            self.closing = std::thread::Builder::new().name("closing".into()).spawn(|| drop(history)).ok();
         }
     }
 }

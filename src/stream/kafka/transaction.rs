@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use super::consumer::CALL_TIMEOUT;
 use super::context::DeliveryReports;
 use super::topic::{self, TopicAnswer};
-use super::{client, fault};
+use super::{client, fault, shortage};
 use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
 use crate::fail;
 use crate::stream::client::{ClusterConnection, Fault, OutgoingRecord, OutputTopic, Remedy, TransactionalProducer};
@@ -47,7 +47,7 @@ impl KafkaTransactionalProducer {
     /// transaction that stays open for twice that time.
     ///
     /// # Errors
-    /// `Stop` if librdkafka does not accept the configuration.
+    /// `Stop` if librdkafka does not accept the configuration, `Retry` if the system has too few resources.
     pub(crate) fn new(
         kafka: &KafkaSettings,
         topics: &TopicSettings,
@@ -64,9 +64,7 @@ impl KafkaTransactionalProducer {
                 .set("transactional.id", transactional_id)
                 .set("transaction.timeout.ms", (limit * 2).as_millis().to_string());
         }
-        let producer = config
-            .create_with_context(DeliveryReports::default())
-            .map_err(|e| Fault::new(Remedy::Stop, format_args!("kafka.properties: {e}")))?;
+        let producer = config.create_with_context(DeliveryReports::default()).map_err(|e| shortage::refused(&e))?;
         Ok(KafkaTransactionalProducer {
             producer,
             topics: topics.clone(),

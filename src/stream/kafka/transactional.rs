@@ -51,7 +51,7 @@ impl KafkaTransactionalClient {
     /// Creates clients without connecting.
     ///
     /// # Errors
-    /// `Stop` if librdkafka does not accept the configuration.
+    /// `Stop` if librdkafka does not accept the configuration, `Retry` if the system has too few resources.
     pub(crate) fn new(
         kafka: &KafkaSettings,
         names: MemberNames,
