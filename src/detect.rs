@@ -77,6 +77,8 @@ pub struct Detector {
     settings: DetectionSettings,
     fingerprint: Fingerprint,
     policies: PolicyTable,
+    /// Maximum number of values in the window of an anomaly, below the setting.
+    context_limit: usize,
     tables: BTreeMap<i32, SeriesTable>,
     trail: UndoLog,
     key: String,
@@ -92,6 +94,7 @@ impl Detector {
             settings,
             fingerprint,
             policies,
+            context_limit: usize::MAX,
             tables: BTreeMap::new(),
             trail: UndoLog::default(),
             key: String::new(),
@@ -108,7 +111,7 @@ impl Detector {
             table,
             bounds: self.settings.bounds(),
             policies: &mut self.policies,
-            context: self.settings.context,
+            context: self.settings.context.min(self.context_limit),
             others: &self.tables,
             key: &mut self.key,
             guesses: &mut self.guesses,
@@ -132,6 +135,11 @@ impl Detector {
     /// Undoes all changes since the last commit.
     pub fn rollback(&mut self) {
         self.trail.rollback(&mut self.tables);
+    }
+
+    /// Limits the windows of anomalies, because their topic does not take larger records.
+    pub fn limit_context(&mut self, most: usize) {
+        self.context_limit = most;
     }
 
     /// Returns the settings.

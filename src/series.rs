@@ -27,6 +27,7 @@ pub(crate) use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
 use recency::RecencyList;
 pub(crate) use restore::{ReplayedEvent, TableRestore};
 use saved_states::SavedStates;
+pub(crate) use sweep::OversizeSeries;
 pub(crate) use undo::UndoLog;
 use undo::UndoStep;
 
@@ -371,7 +372,7 @@ mod tests {
                 }
                 // From the checkpoint on, all records are replayed in one table.
                 if offset >= checkpoint - 1 {
-                    let part = table.part(cursor, 1, offset + 1, &origin, &policies);
+                    let part = table.part(cursor, 1, usize::MAX, offset + 1, &origin, &policies);
                     table.swept(&part);
                     records.extend(part.records);
                     cursor = part.next.unwrap_or(u32::MAX / 2);

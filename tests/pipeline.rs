@@ -329,6 +329,35 @@ fn a_dead_letter_that_its_topic_refuses_is_truncated_and_marked_so() {
 }
 
 #[test]
+fn an_anomaly_that_its_topic_refuses_gets_a_shorter_window_and_stops_nothing() {
+    let case = Case::bare("shorter", crate::common::Parts::shared());
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
+    let anomalies = case.anomalies();
+    let small = NewTopic::new(&anomalies, 4, TopicReplication::Fixed(1)).set("max.message.bytes", "4000");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(admin.create_topics(&[small], &AdminOptions::new())).unwrap();
+    case.ok(&["topics"]);
+    case.ok(&["migrate"]);
+    // Digits that no compression shortens much.
+    let mut x = 0.3;
+    let mut next = || {
+        x = 3.99 * x * (1.0 - x);
+        x
+    };
+    let place = |value: f64| Sent { partition: Some(1), ..event("a", value) };
+    let values = (0..1_000).map(|_| next()).chain([1e6, 0.5]).collect::<Vec<f64>>();
+    case.produce(values.iter().map(|value| place(*value)));
+    let _detector = case.detector("a", &[("DETECTOR__WINDOW", "1000"), ("DETECTOR__CONTEXT", "1000")]);
+    wait("all records to have an outcome", || case.committed() == values.len() as i64);
+    wait("the row", || case.count("anomalies where metric_value = 1e6") == 1);
+    let window = "select window_count, cardinality(\"window\") from anomalies where metric_value = 1e6";
+    let row = case.sql().query_one(window, &[]).unwrap();
+    let (count, kept): (i32, i32) = (row.get(0), row.get(1));
+    assert!(count == 1_000 && (50..500).contains(&kept), "{kept} of {count} values");
+}
+
+#[test]
 fn policy_fail_stops_with_65_before_the_record_and_policy_drop_continues() {
     let case = Case::new("policy");
     let records = [event("a", 1.0), Sent { value: Some(b"bad".to_vec()), ..Sent::default() }, event("a", 2.0)];

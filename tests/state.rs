@@ -489,3 +489,78 @@ fn ten_million_ids_with_a_limit_of_a_million_series_need_bounded_memory() {
     let peak = detector.mebibytes("VmHWM:");
     assert!(peak < 2_048, "{memory:?}, peak {peak}");
 }
+
+/// Sets the largest batch that the state topic takes.
+fn limit_state(case: &Case, bytes: usize) {
+    let (runtime, admin) = admin(case);
+    let (name, bytes) = (state(case), bytes.to_string());
+    let settings = AlterConfig::new(ResourceSpecifier::Topic(&name))
+        .set("cleanup.policy", "compact")
+        .set("max.message.bytes", &bytes);
+    let altered = runtime.block_on(admin.alter_configs([&settings], &AdminOptions::new())).unwrap();
+    assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+}
+
+#[test]
+fn a_snapshot_that_its_topic_refuses_is_named_stops_nothing_and_is_replayed_by_a_restart() {
+    let mut case = Case::new("oversize");
+    for (key, value) in [("DETECTOR__WINDOW", "1000"), ("DETECTOR__CONTEXT", "1000"), ("DETECTOR__MIN_SAMPLES", "10")] {
+        case.set(key, value);
+    }
+    limit_state(&case, 4_000);
+    // The digits of a logistic map, which no compression shortens much.
+    let mut x = 0.3;
+    let mut values = |n: usize| {
+        let next = |_| {
+            x = 3.99 * x * (1.0 - x);
+            x
+        };
+        (0..n).map(next).collect::<Vec<f64>>()
+    };
+    let (big, small) = (values(1_500), values(60));
+    let publish = |device: &str, values: &[f64]| {
+        let place = |value: &f64| Sent { partition: Some(1), ..event(device, *value) };
+        case.produce(values.iter().map(place));
+    };
+    publish("small", &small);
+    publish("big", &big);
+    let detector = case.detector("a", &[OFTEN]);
+    wait_done(&case, 1_560);
+    let is_reported = |process: &Process| {
+        let (status, text) = process.get("/readyz").unwrap_or_default();
+        let words = ["the snapshots of 1 series, the largest of big m with", "Set max.message.bytes of"];
+        status == 503 && words.iter().all(|words| text.contains(words))
+    };
+    let last = std::sync::atomic::AtomicUsize::new(0);
+    let next = |device: &str| {
+        let i = last.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        publish(device, &[0.5]);
+        wait_done(&case, 1_561 + i as i64);
+    };
+    // Each of these wakes the loop, so that a sweep follows.
+    wait_for("the condition", Duration::from_secs(120), || {
+        next("small");
+        is_reported(&detector)
+    });
+    assert_eq!(floors(&case).iter().max(), Some(&0), "the checkpoint stays");
+    let has_snapshot =
+        |device: &str| case.read(&state(&case)).iter().any(|got| got.key == Some(format!("s{device}\0m").into()));
+    assert!(has_snapshot("small") && !has_snapshot("big"));
+    kill(detector);
+    let detector = case.detector("a", &[OFTEN]);
+    publish("big", &[1e6]);
+    wait("the anomaly", || case.read(&case.anomalies()).iter().any(|got| got.json()["metric_value"] == 1e6));
+    let found = case.read(&case.anomalies()).into_iter().map(|got| got.json()).find(|json| json["metric_value"] == 1e6);
+    let window = found.unwrap()["window"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(window, big[500..], "the restart replayed the window exactly");
+    drop(detector);
+    // A restart tries again at once.
+    limit_state(&case, 1_048_588);
+    let detector = case.detector("a", &[OFTEN]);
+    wait_for("the snapshot", Duration::from_secs(120), || {
+        publish("small", &[0.5]);
+        has_snapshot("big")
+    });
+    wait("the detector to be ready", || detector.get("/readyz").is_some_and(|(status, _)| status == 200));
+    assert!(floors(&case)[1] > 0, "the checkpoint has moved");
+}

@@ -69,6 +69,8 @@ codes! {
     AllRejected = "all_rejected",
     /// All recent records were ignored.
     AllIgnored = "all_ignored",
+    /// The state topic refuses records as too large, so that a restart must replay more input.
+    StateRefused = "state_refused",
     /// Some recent records were rejected.
     SomeRejected = "some_rejected",
     /// The times in the events differ from their arrival.

@@ -264,7 +264,7 @@ mod tests {
     /// Returns the values and the state of the only series in a sweep.
     fn swept(table: &SeriesTable, method: &dyn Method) -> (Vec<f64>, Vec<f64>) {
         assert_eq!(table.dirty(), 1);
-        let part = table.part(0, 1_000, 30, &origin(), &policies_of(method.name(), 4));
+        let part = table.part(0, 1_000, usize::MAX, 30, &origin(), &policies_of(method.name(), 4));
         let (key, value) = &part.records[0];
         match decode(key, value).unwrap().content {
             SnapshotContent::Series(SeriesContent { values, state, .. }) => (values, state),
@@ -360,7 +360,7 @@ mod tests {
         restore.load("a", Some(known));
         restore.set_epoch(20, policies_of("sigma", 3));
         let table = restore.finish().0;
-        let (key, value) = table.part(0, 1_000, 30, &origin(), &policies_of("sigma", 3)).records.remove(0);
+        let (key, value) = table.part(0, 1_000, usize::MAX, 30, &origin(), &policies_of("sigma", 3)).records.remove(0);
         let read = decode(&key, &value).unwrap();
         let SnapshotContent::Series(SeriesContent { carried, .. }) = &read.content else { panic!() };
         assert_eq!(carried, &[200, 2, 0, 0, 0, 7, 9]);

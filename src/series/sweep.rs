@@ -17,7 +17,30 @@ pub struct SweepPart {
     pub next: Option<u32>,
     /// Total size of keys and values in bytes.
     pub bytes: usize,
+    /// Series whose snapshots are too large.
+    pub oversize: OversizeSeries,
     places: Vec<u32>,
+}
+
+/// Series that a sweep leaves out, because their snapshots are too large.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OversizeSeries {
+    /// Number of series.
+    pub count: u64,
+    /// Size of the largest snapshot in bytes.
+    pub largest: usize,
+    /// Key of its series, see [`key`](super::key).
+    pub name: String,
+}
+
+impl OversizeSeries {
+    /// Adds other series.
+    pub fn add(&mut self, other: &OversizeSeries) {
+        self.count += other.count;
+        if other.largest > self.largest {
+            (self.largest, self.name) = (other.largest, other.name.clone());
+        }
+    }
 }
 
 impl SeriesTable {
@@ -32,11 +55,13 @@ impl SeriesTable {
     }
 
     /// Returns snapshots of changed series from a slot on, until they are `most` bytes or more. `as_of` is the next
-    /// offset; everything before it must be in the windows.
+    /// offset; everything before it must be in the windows. Snapshots of `too_large` bytes or more are left out, and
+    /// their series stay changed.
     pub fn part(
         &self,
         from: u32,
         most: usize,
+        too_large: usize,
         as_of: i64,
         origin: &SnapshotOrigin,
         policies: &PolicyTable,
@@ -46,9 +71,15 @@ impl SeriesTable {
         let mut at = from as usize;
         while at < last && part.bytes < most {
             if let Some((key, value)) = self.record(at, as_of, origin, policies) {
-                part.bytes += key.len() + value.len();
-                part.records.push((key, value));
-                part.places.push(at as u32);
+                let size = key.len() + value.len();
+                if size < too_large {
+                    part.bytes += size;
+                    part.records.push((key, value));
+                    part.places.push(at as u32);
+                } else {
+                    let name = self.series[at].as_ref().map_or("", |series| series.window.name()).to_owned();
+                    part.oversize.add(&OversizeSeries { count: 1, largest: size, name });
+                }
             }
             at += 1;
         }

@@ -12,8 +12,10 @@ mod checkpoint;
 mod committing;
 mod dead_letter;
 mod evictions;
+mod groups;
 mod judging;
 mod look;
+mod oversize;
 mod pending;
 mod remedy;
 mod replay;
@@ -98,6 +100,13 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
     #[cfg(test)]
     pub(crate) fn with_snapshot_bytes(mut self, bytes: usize) -> Self {
         self.snapshots = SnapshotWriter::new(self.session.settings.detector.snapshot_interval, bytes);
+        self
+    }
+
+    /// Replaces the time after which records that were too large are tried again.
+    #[cfg(test)]
+    pub(crate) fn with_retry(mut self, retry: Duration) -> Self {
+        self.committing.groups.retry = retry;
         self
     }
 

@@ -103,6 +103,10 @@ pub(super) struct SimulatedCluster {
     /// Group of the workers.
     pub group: SimulatedGroup,
     pub sinks: SimulatedGroup,
+    /// Size from which on the state topic refuses a batch of snapshots.
+    pub state_limit: usize,
+    /// Number of refused batches.
+    pub refusals: u64,
     pub database: SimulatedDatabase,
 }
 
@@ -122,6 +126,8 @@ impl SimulatedCluster {
             transactions: Transactions::default(),
             group: SimulatedGroup::default(),
             sinks: SimulatedGroup::default(),
+            state_limit: usize::MAX,
+            refusals: 0,
             database: SimulatedDatabase::default(),
         }
     }

@@ -137,6 +137,11 @@ impl<'d> Director<'d> {
         if inner.random.random_bool(0.03) {
             inner.cluster.widen_state();
         }
+        if inner.random.random_bool(0.01) {
+            // A person changes max.message.bytes.
+            let is_limited = inner.cluster.state_limit < usize::MAX;
+            inner.cluster.state_limit = if is_limited { usize::MAX } else { self.schedule.state_limit };
+        }
         if inner.cluster.partitions < MOST_PARTITIONS && inner.random.random_bool(GROWTH) {
             let (now, is_noticed) = (inner.now, inner.random.random_bool(0.7));
             inner.cluster.grow(now, is_noticed);

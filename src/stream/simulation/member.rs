@@ -14,6 +14,7 @@ use super::stage::Scheduler;
 use super::strike::{ASK, BEGIN, END, OFFSETS, SEND, Struck, dead};
 use super::transactions::OffsetCommit;
 use super::world::Defect;
+use crate::series::snapshot::is_window;
 use crate::stop::Stop;
 use crate::stream::client::{
     AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Fault, ForeignCommits,
@@ -33,6 +34,10 @@ pub(super) struct SimulatedClient {
     origin: i32,
     /// Ends of the partitions without an offset, when the committed offsets were read.
     ends_when_new: Positions,
+    /// Bytes of snapshots that were sent since the last flush, by partition.
+    unflushed: BTreeMap<i32, usize>,
+    /// Whether the cluster has refused a record of the transaction.
+    is_refused: bool,
 }
 
 impl SimulatedClient {
@@ -51,6 +56,18 @@ impl SimulatedClient {
             history: None,
             origin: 0,
             ends_when_new: Positions::new(),
+            unflushed: BTreeMap::new(),
+            is_refused: false,
+        }
+    }
+}
+
+impl SimulatedClient {
+    /// Fails if the cluster has refused a record of the transaction.
+    fn accepted(&self) -> Result<(), Fault> {
+        match self.is_refused {
+            true => Err(Fault { is_too_large: true, ..Fault::new(Remedy::Abort, "a batch is too large") }),
+            false => Ok(()),
         }
     }
 }
@@ -298,6 +315,7 @@ impl TransactionalProducer for SimulatedClient {
     }
 
     fn begin(&mut self) -> Result<(), Fault> {
+        (self.unflushed, self.is_refused) = (BTreeMap::new(), false);
         self.act(BEGIN, |_, _| Ok(()))
     }
 
@@ -314,6 +332,16 @@ impl TransactionalProducer for SimulatedClient {
                 // The input is the only topic that the others do not name.
                 OutputTopic::Named { partition, .. } => (SimulatedTopic::Input, partition.unwrap_or_default()),
             };
+            if let (SimulatedTopic::State, partition) = place
+                && value.as_deref().is_some_and(is_window)
+            {
+                let bytes = this.unflushed.entry(partition).or_default();
+                *bytes += key.as_ref().map_or(0, Vec::len) + value.as_ref().map_or(0, Vec::len);
+                if !this.is_refused && *bytes >= inner.cluster.state_limit {
+                    this.is_refused = true;
+                    inner.cluster.refusals += 1;
+                }
+            }
             let time = timestamp.unwrap_or(inner.now.as_millis() as i64);
             let entry = LogEntry { key, value, headers, time, fate: Fate::Open, owner: this.transactional_id.clone() };
             let is_output = place.0 != SimulatedTopic::State && inner.random.random_bool(0.3);
@@ -329,12 +357,16 @@ impl TransactionalProducer for SimulatedClient {
     }
 
     fn flush(&mut self) -> Result<(), Fault> {
-        self.act(SEND, |_, _| Ok(()))
+        self.act(SEND, |this, _| {
+            this.unflushed.clear();
+            this.accepted()
+        })
     }
 
     fn commit(&mut self, next: &ProgressByPartition) -> Result<(), Fault> {
         if !self.is_committing && !next.is_empty() {
             self.act(OFFSETS, |this, inner| {
+                this.accepted()?;
                 let group = &inner.cluster.group;
                 match group.members.get(&this.consumer.name) {
                     Some(seat) if Some(seat.id) != this.consumer.id => {

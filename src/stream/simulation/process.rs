@@ -9,6 +9,7 @@ use super::database::SimulatedConnection;
 use super::director::LAST_SINK;
 use super::member::SimulatedClient;
 use super::observer::SimulatedOwnerObserver;
+use super::seconds;
 use super::stage::Scheduler;
 use super::world::{CONTEXT, Schedule};
 use crate::detect::{DetectionSettings, Detector};
@@ -45,7 +46,8 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
         let part = health.component(name);
         let parts = (part.clone(), input.clone());
         let worker = Worker::new(log, detector, &schedule.config, parts, meter.clone(), &mut observer, stop);
-        let ending = worker.with_snapshot_bytes(schedule.snapshot_bytes).counting(rebalances.clone()).run();
+        let worker = worker.with_snapshot_bytes(schedule.snapshot_bytes).with_retry(seconds(5));
+        let ending = worker.counting(rebalances.clone()).run();
         if let Some(condition) =
             part.conditions().iter().find(|condition| condition.code == ConditionCode::ReplayShortfall)
         {

@@ -58,6 +58,8 @@ pub(super) struct Schedule {
     pub routes_by_key: bool,
     pub config: Settings,
     pub(super) snapshot_bytes: usize,
+    /// Size from which on the state topic refuses a batch of snapshots, in bytes.
+    pub(super) state_limit: usize,
 }
 
 impl Schedule {
@@ -94,6 +96,7 @@ impl Schedule {
             config.detector.start = StartPosition::Latest;
         }
         let grows_at_last = random.random_bool(0.5);
+        let state_limit = if random.random_bool(0.3) { random.random_range(130..260) } else { usize::MAX };
         Schedule {
             seed,
             defect,
@@ -108,6 +111,7 @@ impl Schedule {
             routes_by_key,
             config,
             snapshot_bytes,
+            state_limit,
         }
     }
 }
@@ -162,6 +166,8 @@ pub(super) struct Totals {
     evictions: u64,
     idle: u64,
     tombstones: u64,
+    /// Number of batches that the state topic refused as too large.
+    oversize: u64,
     trimmed: u64,
     /// Number of committed records whose transaction was open for a while.
     opened: u64,
@@ -203,6 +209,7 @@ impl Totals {
         self.evictions += other.evictions;
         self.idle += other.idle;
         self.tombstones += other.tombstones;
+        self.oversize += other.oversize;
         self.trimmed += other.trimmed;
         self.opened += other.opened;
         self.foreign += other.foreign;
@@ -233,6 +240,7 @@ impl Totals {
             self.evictions,
             self.idle,
             self.tombstones,
+            self.oversize,
             self.trimmed,
             self.opened,
             self.rows,
@@ -258,6 +266,7 @@ impl Totals {
 pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
     let stage = Arc::new(Scheduler::new(schedule.seed, SimulatedCluster::new(schedule.partitions), schedule.faults));
     stage.enter_first();
+    stage.look().cluster.state_limit = schedule.state_limit;
     let (meter, failures) = (Meter::default(), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         let spawn = |actor: usize, part: ProcessKind, name: &'static str, stop: Arc<Stop>| {
@@ -295,6 +304,7 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
         rows: inner.cluster.database.rows.len() as u64,
         sink_generations: u64::from(inner.cluster.sinks.generation),
         refused: inner.cluster.database.refused,
+        oversize: inner.cluster.refusals,
         cancelled: inner.cluster.database.cancelled,
         moved: inner.cluster.database.moved,
         foreign: inner.cluster.transactions.passed_by.len() as u64,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::groups::RecordGroups;
 use super::judging::RecordJudging;
 use super::pending::PendingTransaction;
 use super::session::WorkerSession;
@@ -18,6 +19,7 @@ pub(super) struct Committing {
     pub committed: ProgressByPartition,
     /// Start of the open transaction, on the client's clock.
     pub open: Option<Duration>,
+    pub groups: RecordGroups,
 }
 
 impl Committing {
@@ -31,11 +33,11 @@ impl Committing {
     /// Sends the output of the pending transaction. Usually this happens once, because each call wakes the client and
     /// costs a request.
     pub(crate) fn send<C: TransactionalProducer>(
-        &self,
+        &mut self,
         session: &mut WorkerSession<'_, C>,
         pending: &mut PendingTransaction,
     ) -> Result<(), Fault> {
-        pending.outbox.drain(..).try_for_each(|record| session.client.send(record))?;
+        self.groups.send(&mut session.client, pending.outbox.drain(..))?;
         fail::point("sent");
         Ok(())
     }
@@ -59,7 +61,7 @@ impl Committing {
         let windows = written.records.iter().filter(|record| record.value.as_deref().is_some_and(is_window));
         let keys = windows.filter_map(|record| series_of(record.key.as_deref()?));
         session.component.note_devices(keys.map(|key| key.split('\0').next().unwrap_or(key)));
-        written.records.drain(..).try_for_each(|record| session.client.send(record))?;
+        self.groups.send(&mut session.client, written.records.drain(..))?;
         fail::point("snapshots");
         session.insist("committing", |client| client.commit(&next))?;
         fail::point("committed");
@@ -69,6 +71,9 @@ impl Committing {
         written.count(&session.meter);
         snapshots.commit(&mut judging.detector, written, &judging.pending.bytes, now);
         session.meter.transactions.add("committed", 1);
+        if self.groups.note_commit(now) {
+            judging.detector.limit_context(usize::MAX);
+        }
         Ok(Some(judging.confirm()))
     }
 

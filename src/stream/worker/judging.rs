@@ -111,6 +111,13 @@ impl RecordJudging {
         Some(self.dead_letter_limit)
     }
 
+    /// Halves the windows of anomalies, if the pending transaction has one with a window. Returns the new limit.
+    pub(crate) fn limit_context(&mut self) -> Option<usize> {
+        let longest = self.pending.anomalies.iter().map(|anomaly| anomaly.window.len()).max().filter(|n| *n > 0)?;
+        self.detector.limit_context(longest / 2);
+        Some(longest / 2)
+    }
+
     /// Discards the state of all partitions.
     pub(crate) fn forget(&mut self) {
         self.positions.keys().for_each(|partition| self.detector.forget(*partition));

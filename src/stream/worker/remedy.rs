@@ -28,8 +28,8 @@ impl<C: TransactionalClient> Worker<'_, C> {
         }
         self.aborts += 1;
         self.refusal = fault.message.clone();
-        match fault.is_too_large.then(|| self.judging.limit_dead_letters()).flatten() {
-            Some(limit) => tracing::warn!(limit, "a dead letter is too large for its topic; it will be truncated"),
+        match fault.is_too_large.then(|| self.limit_output()) {
+            Some(line) => tracing::warn!("{line}"),
             // While a topic is missing, each attempt is aborted: once a second.
             None if self.session.component.is_due("transaction aborted") => tracing::warn!(
                 worker = self.session.component.name,

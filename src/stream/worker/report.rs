@@ -63,6 +63,7 @@ impl<C: RecordFetch + GroupAdministration + HistoryReader> Worker<'_, C> {
         self.session.component.report_starts_at_end(&settings.topics.raw_events, &settings.detector.group);
         self.session.component.report_damaged();
         self.report_same_times();
+        self.report_left_out();
         self.count_evictions();
     }
 

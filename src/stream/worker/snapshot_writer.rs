@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
+use super::oversize::{LeftOut, StateLimits};
 use crate::detect::Detector;
 use crate::meter::Meter;
 use crate::series::clock::ClockSnapshot;
-use crate::series::snapshot::{SnapshotOrigin, encode_evicted, record_key};
-use crate::series::{SeriesTable, sweep};
+use crate::series::snapshot::{SnapshotOrigin, encode_evicted, record_key, series_of};
+use crate::series::{OversizeSeries, SeriesTable, sweep};
 use crate::stream::client::{OutgoingRecord, OutputTopic, Positions};
 use crate::stream::progress::{Progress, ProgressByPartition};
 
@@ -18,6 +19,8 @@ use crate::stream::progress::{Progress, ProgressByPartition};
 const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Maximum number of snapshot bytes per transaction. A part is otherwise a hundredth of its sweep.
 const LARGEST_PART: usize = 4 << 20;
+/// Maximum bytes of an eviction's value.
+const LARGEST_EVICTION: usize = 32;
 /// Number of evicted series without a tombstone at which a sweep starts early; more if there are more series.
 const GONE: usize = 100_000;
 
@@ -28,6 +31,7 @@ pub(super) struct SnapshotWriter {
     least: usize,
     /// Current maximum size of all parts. An abort reduces it, because the transaction may have been too large.
     most: usize,
+    limits: StateLimits,
     places: BTreeMap<i32, PartitionSweep>,
 }
 
@@ -42,6 +46,8 @@ struct PartitionSweep {
     gone: HashMap<Box<str>, i64>,
     /// Whether the input's retention comes close to the checkpoint.
     is_pressed: bool,
+    /// State that the last sweep left out. The checkpoint stays, so that a restart replays it.
+    left_out: LeftOut,
 }
 
 #[derive(Clone)]
@@ -53,6 +59,8 @@ struct Sweep {
     passed: u64,
     cursor: u32,
     part: usize,
+    /// Series that the parts so far have left out.
+    oversize: OversizeSeries,
 }
 
 /// Snapshots and checkpoints in one transaction.
@@ -68,9 +76,13 @@ pub(super) struct WrittenSnapshots {
 }
 
 /// Changes to apply after the commit of that transaction.
+#[derive(Default)]
 struct Effect {
     part: Option<(Sweep, sweep::SweepPart)>,
+    /// What the sweep has left out, if it ends.
+    ended: Option<LeftOut>,
     checkpoint: Option<Checkpoint>,
+    unrecorded: u64,
     gone: Vec<(Box<str>, i64)>,
     buried: Vec<Box<str>>,
 }
@@ -88,7 +100,8 @@ impl WrittenSnapshots {
 
 impl SnapshotWriter {
     pub(crate) fn new(interval: Duration, least: usize) -> Self {
-        SnapshotWriter { interval, least, most: LARGEST_PART, places: BTreeMap::new() }
+        let (limits, places) = (StateLimits::default(), BTreeMap::new());
+        SnapshotWriter { interval, least, most: LARGEST_PART, limits, places }
     }
 
     /// Adds a restored partition. Its `bytes` of replayed input count, so that partitions that move often are swept
@@ -102,7 +115,8 @@ impl SnapshotWriter {
         now: Duration,
     ) {
         let rested = now.saturating_sub(self.interval);
-        let place = PartitionSweep { checkpoint, sweep: None, rested, bytes, gone, is_pressed: false };
+        let left_out = LeftOut::default();
+        let place = PartitionSweep { checkpoint, sweep: None, rested, bytes, gone, is_pressed: false, left_out };
         self.places.insert(partition, place);
     }
 
@@ -114,6 +128,28 @@ impl SnapshotWriter {
     /// Reduces the size of the parts after an aborted transaction.
     pub(crate) fn ease(&mut self) {
         self.most = (self.most / 2).max(self.least);
+    }
+
+    /// Leaves out records of this size, because the state topic refused the record of this key, until the given time.
+    /// Returns whether it is a snapshot.
+    pub(crate) fn leave_out(&mut self, key: &[u8], size: usize, retry_at: Duration) -> bool {
+        // An eviction has a few bytes more than its key.
+        let is_snapshot = series_of(key).is_some() && size > key.len() + LARGEST_EVICTION;
+        self.limits.note(size, is_snapshot, retry_at);
+        is_snapshot
+    }
+
+    /// Returns the state that the topic does not have. Also returns the partition whose checkpoint is furthest behind
+    /// because of it, with the checkpoint's offset.
+    pub(crate) fn left_out(&self, positions: &ProgressByPartition) -> (LeftOut, Option<(i32, i64)>) {
+        let mut sum = LeftOut::default();
+        self.places.values().for_each(|place| sum.add(&place.left_out));
+        let held = self.places.iter().filter(|(_, place)| place.left_out.is_held());
+        let behind = held.filter_map(|(partition, place)| {
+            let from = place.checkpoint.offset;
+            Some((positions.get(partition)?.offset - from, *partition, from))
+        });
+        (sum, behind.max().map(|(_, partition, from)| (partition, from)))
     }
 
     /// Notes the first offsets that the input still has.
@@ -150,7 +186,7 @@ impl SnapshotWriter {
                 let is_full = written.bytes >= self.most as u64;
                 let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, progress, now));
                 let sweep = sweep.filter(|_| !is_full).map(|sweep| Sweep { part: sweep.part.min(self.most), ..sweep });
-                place.write(detector, partition, table, progress, sweep, &mut written);
+                place.write(detector, (partition, table, progress), sweep, self.limits, &mut written);
             }
         }
         written
@@ -171,6 +207,7 @@ impl SnapshotWriter {
                 passed: progress.counts.found(),
                 cursor: 0,
                 part,
+                oversize: OversizeSeries::default(),
             }
         })
     }
@@ -184,6 +221,7 @@ impl SnapshotWriter {
         now: Duration,
     ) {
         self.most = (self.most * 2).min(LARGEST_PART);
+        self.limits.relax(now);
         for (partition, bytes) in bytes {
             if let Some(place) = self.places.get_mut(partition) {
                 place.bytes += bytes;
@@ -195,6 +233,7 @@ impl SnapshotWriter {
                 place.gone.remove(key);
             });
             place.gone.extend(effect.gone);
+            place.left_out.evictions += effect.unrecorded;
             if let Some((sweep, part)) = effect.part {
                 if place.sweep.is_none() {
                     place.bytes = 0;
@@ -206,7 +245,10 @@ impl SnapshotWriter {
             }
             if let Some(checkpoint) = effect.checkpoint {
                 tracing::debug!(partition, checkpoint = checkpoint.offset, "all windows that changed are in the topic");
-                (place.checkpoint, place.rested) = (checkpoint, now);
+                place.checkpoint = checkpoint;
+            }
+            if let Some(left_out) = effect.ended {
+                (place.left_out, place.rested) = (left_out, now);
             }
         }
     }
@@ -220,21 +262,21 @@ impl PartitionSweep {
         let has_changed = progress.offset > self.checkpoint.offset;
         // Settings that never judged must not be stored: the next epoch replaces theirs.
         let has_judged = self.checkpoint.epochs.last().is_none_or(|epoch| progress.offset > epoch.from);
-        let has_gone = self.gone.len() >= GONE.max(table.len());
+        // Without a checkpoint no eviction is deleted.
+        let has_gone = self.gone.len() >= GONE.max(table.len()) && !self.left_out.is_held();
         has_judged && (has_gone || (has_changed && rest >= interval && is_worth_it))
     }
 
     fn write(
         &self,
         detector: &Detector,
-        partition: i32,
-        table: &SeriesTable,
-        progress: &Progress,
+        (partition, table, progress): (i32, &SeriesTable, &Progress),
         sweep: Option<Sweep>,
+        limits: StateLimits,
         written: &mut WrittenSnapshots,
     ) {
         let fingerprint = detector.fingerprint();
-        let mut effect = Effect { part: None, checkpoint: None, gone: Vec::new(), buried: Vec::new() };
+        let mut effect = Effect::default();
         let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
             written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             let record = OutgoingRecord {
@@ -250,16 +292,35 @@ impl PartitionSweep {
         for evicted in table.evicted() {
             let key = record_key(&evicted.key);
             let value = encode_evicted(&key, fingerprint, evicted.at);
-            send(key, Some(value));
             effect.gone.push((evicted.key.clone(), evicted.at));
+            if key.len() + value.len() >= limits.other {
+                effect.unrecorded += 1;
+                continue;
+            }
+            send(key, Some(value));
             written.evictions += 1;
         }
-        if let Some(sweep) = sweep {
+        if let Some(mut sweep) = sweep {
             let origin = SnapshotOrigin { settings: fingerprint, topic: self.checkpoint.topic.clone(), partition };
-            let mut part = table.part(sweep.cursor, sweep.part, progress.offset, &origin, detector.policies());
+            let (most, policies) = (sweep.part, detector.policies());
+            let mut part = table.part(sweep.cursor, most, limits.snapshot, progress.offset, &origin, policies);
+            sweep.oversize.add(&part.oversize);
             written.snapshots += part.records.len() as u64;
             std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
+            let checkpoint = self.checkpoint.moved(sweep.from, sweep.passed, sweep.time.clone(), progress);
+            let record = checkpoint.record(partition);
+            let is_refused = record.size() >= limits.other;
+            // The checkpoint must not pass a series without a snapshot: a restart replays it from the last one on.
+            let has_all = sweep.oversize.count == 0 && !is_refused;
             if part.next.is_none() {
+                effect.ended = Some(LeftOut {
+                    series: std::mem::take(&mut sweep.oversize),
+                    // A checkpoint replaces the records of evictions.
+                    evictions: if has_all { 0 } else { self.left_out.evictions },
+                    checkpoint: is_refused.then(|| record.size()),
+                });
+            }
+            if part.next.is_none() && has_all {
                 // No replay starts before the new checkpoint, so evictions before it need no record any more.
                 for (key, _) in self.gone.iter().filter(|(_, begins)| **begins <= sweep.from) {
                     // A series that was created again since then has a record of its own, or will get one.
@@ -269,9 +330,8 @@ impl PartitionSweep {
                     }
                     effect.buried.push(key.clone());
                 }
-                let checkpoint = self.checkpoint.moved(sweep.from, sweep.passed, sweep.time.clone(), progress);
                 written.checkpoints += 1;
-                written.records.push(checkpoint.record(partition));
+                written.records.push(record);
                 effect.checkpoint = Some(checkpoint);
             }
             effect.part = Some((sweep, part));
