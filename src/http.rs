@@ -5,6 +5,7 @@ mod connection;
 mod exchange;
 mod heads;
 mod host;
+mod pieces;
 pub mod tls;
 
 use std::io;
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use exchange::{Request, Response, ResponseBody};
 pub use host::HostName;
+pub use pieces::{NotSent, PieceSender, Pieces, pieces};
 
 use crate::error::{Error, Result};
 use tls::Tls;
@@ -332,10 +334,10 @@ mod tests {
     #[test]
     fn a_stream_is_sent_as_it_comes_and_ends_with_its_sender() {
         let (address, _stop, _) = start(Arc::new(|_| {
-            let (sender, body) = tokio::sync::mpsc::channel(1);
+            let (sender, body) = pieces(Duration::from_secs(60));
             std::thread::spawn(move || {
                 for piece in ["one ", "two"] {
-                    sender.blocking_send(Bytes::from(piece)).unwrap();
+                    sender.send(piece).unwrap();
                 }
             });
             Response { status: 200, headers: vec![], body: ResponseBody::Stream(body) }

@@ -49,6 +49,8 @@ mod database;
 mod dead_letters;
 /// The pages below a path, over plain HTTP, and in browsers without storage.
 mod edge;
+/// Exports whose clients read nothing.
+mod exports;
 /// The pages on hosts without IPv4.
 mod families;
 /// A PostgreSQL, or a pooler, that accepts connections and stops answering.

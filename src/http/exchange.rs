@@ -1,6 +1,6 @@
 //! Requests and responses as types that need no socket.
 
-use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use hyper::{Method, StatusCode};
 use tokio::sync::mpsc;
 
 use super::host::HostName;
+use super::pieces::Pieces;
 
 /// A request whose method is GET, HEAD or POST.
 #[derive(Debug, Clone)]
@@ -86,8 +87,10 @@ pub enum ResponseBody {
     /// A complete body with known length.
     Whole(Bytes),
     /// A body sent in pieces until the sender is dropped. An HTTP/1.1 client can tell whether it has received all of
-    /// it.
-    Stream(mpsc::Receiver<Bytes>),
+    /// it; see [`pieces`](super::pieces::pieces).
+    Stream(Pieces),
+    /// The body behind the head of an event stream, for hyper. It ends at once, which hyper does not know.
+    Head,
     /// A body without a known end, sent as HTTP/1.0. A waiting client uses little memory. It ends with the connection,
     /// or when the client sends data.
     Events(mpsc::Receiver<Bytes>),
@@ -104,20 +107,22 @@ impl ResponseBody {
     pub fn whole(&self) -> Option<&Bytes> {
         match self {
             ResponseBody::Whole(bytes) => Some(bytes),
-            ResponseBody::Stream(_) | ResponseBody::Events(_) => None,
+            ResponseBody::Stream(_) | ResponseBody::Head | ResponseBody::Events(_) => None,
         }
     }
 }
 
 impl hyper::body::Body for ResponseBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             ResponseBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            ResponseBody::Head => Poll::Ready(None),
             ResponseBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            ResponseBody::Stream(pieces) | ResponseBody::Events(pieces) => {
+            ResponseBody::Stream(pieces) => pieces.poll(context).map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            ResponseBody::Events(pieces) => {
                 pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
             }
         }
@@ -130,7 +135,7 @@ impl hyper::body::Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             ResponseBody::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ResponseBody::Stream(_) | ResponseBody::Events(_) => SizeHint::default(),
+            ResponseBody::Stream(_) | ResponseBody::Head | ResponseBody::Events(_) => SizeHint::default(),
         }
     }
 }
@@ -150,8 +155,7 @@ impl Response {
     /// Converts the response to hyper's type, and returns the events to send after it.
     pub(super) fn encode(self) -> (hyper::Response<ResponseBody>, Option<mpsc::Receiver<Bytes>>) {
         let (body, events) = match self.body {
-            // The body is empty, but hyper must not know this: it would send a content length.
-            ResponseBody::Events(events) => (ResponseBody::Stream(mpsc::channel(1).1), Some(events)),
+            ResponseBody::Events(events) => (ResponseBody::Head, Some(events)),
             body => (body, None),
         };
         let mut response = hyper::Response::new(body);

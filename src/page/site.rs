@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::answer_cache::{AnswerCache, CachedAnswer, NoNewAnswer};
 use super::assets::Assets;
 use super::auth::{Auth, Cookies, Proxies};
@@ -14,6 +16,8 @@ use crate::config::resolved::base::BasePath;
 use crate::error::{Error, Result};
 use crate::event::Timestamp;
 
+/// Maximum number of exports that are sent at the same time.
+pub(crate) const EXPORTS: usize = 8;
 /// Pause between two probes in an outage.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -35,6 +39,8 @@ pub(crate) struct Site {
     pub assets: Assets,
     /// The compiled templates of all pages.
     pub templates: tera::Tera,
+    /// Free places for exports.
+    pub exports: Arc<Semaphore>,
     /// Refresh interval of an open page, in seconds.
     pub refresh: u64,
 }
@@ -83,6 +89,7 @@ impl Site {
             health,
             assets: Assets::embedded(),
             templates,
+            exports: Arc::new(Semaphore::new(EXPORTS)),
             refresh: options.refresh.as_secs().max(1),
         })
     }

@@ -295,9 +295,9 @@ fn send(handler: &Arc<Handler>, request: Request) -> (Response, String) {
     let body = match &mut response.body {
         ResponseBody::Whole(bytes) => bytes.to_vec(),
         // An export is read until its end.
-        ResponseBody::Stream(pieces) | ResponseBody::Events(pieces) => {
-            std::iter::from_fn(|| pieces.blocking_recv()).flatten().collect()
-        }
+        ResponseBody::Stream(pieces) => std::iter::from_fn(|| pieces.blocking_recv()).flatten().collect(),
+        ResponseBody::Events(pieces) => std::iter::from_fn(|| pieces.blocking_recv()).flatten().collect(),
+        ResponseBody::Head => unreachable!("no handler makes it"),
     };
     (response, String::from_utf8(body).unwrap())
 }

@@ -2,19 +2,23 @@
 //! neither the database nor this program keeps more than one page in memory.
 
 use std::sync::Arc;
-
-use hyper::body::Bytes;
-use tokio::sync::mpsc;
+use std::time::Duration;
 
 use super::notice;
-use crate::archive::{Archive, Filter, MAX_LIMIT, NoAnswer, PageKey, StoredAnomaly};
+use crate::archive::{Archive, Filter, NoAnswer, PageKey, StoredAnomaly};
 use crate::event::Timestamp;
-use crate::http::{Response, ResponseBody};
+use crate::http::{NotSent, PieceSender, Response, ResponseBody, pieces};
 use crate::page::context::RequestContext;
 use crate::page::query::PageQuery;
+use crate::page::respond;
+use crate::page::site::EXPORTS;
 
-/// Number of pieces queued for a slow client.
-const QUEUED_PIECES: usize = 2;
+/// Number of rows that are read at a time.
+const ROWS: u32 = 200;
+/// Time in which a client must take 64 KiB.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Value of the header `Retry-After` while all places are in use, in seconds.
+const RETRY: &str = "10";
 
 /// Maximum number of rows whose times are outside the span.
 const OUTSIDE: u32 = 5_000;
@@ -32,15 +36,16 @@ pub(crate) enum ExportFormat {
 /// incomplete.
 pub(crate) fn answer(context: &RequestContext<'_>, query: &PageQuery, format: ExportFormat) -> Response {
     let site = context.site;
+    let Ok(place) = Arc::clone(&site.exports).try_acquire_owned() else { return busy() };
     let first = query.found(site.archive.as_ref(), query.range(site.now())).and_then(|filter| {
-        let page = site.archive.newest(&filter, query.before.as_ref(), query.limit.unwrap_or(MAX_LIMIT))?;
+        let page = site.archive.newest(&filter, query.before.as_ref(), query.limit.unwrap_or(ROWS))?;
         Ok((filter, page))
     });
     let (filter, page) = match first {
         Ok(first) => first,
         Err(failure) => return notice::json_away(&site.failed(&failure)),
     };
-    let (sender, body) = mpsc::channel(QUEUED_PIECES);
+    let (sender, body) = pieces(PATIENCE);
     // The rows of a span have times in it. Anomalies detected in the span with other times follow at the end.
     let is_span = query.span.is_some() && query.before.is_none() && query.after.is_none();
     let since = filter.from.filter(|_| is_span);
@@ -52,7 +57,13 @@ pub(crate) fn answer(context: &RequestContext<'_>, query: &PageQuery, format: Ex
         rest.next = None;
     }
     let records = page.records;
-    let started = std::thread::Builder::new().name("export".into()).spawn(move || rest.send(&records, &sender));
+    let send = move || {
+        if rest.send(records, &sender) == Err(NotSent::Slow) {
+            tracing::warn!("an export was ended, because its client took less than 64 KiB in {} s", PATIENCE.as_secs());
+        }
+        drop(place);
+    };
+    let started = std::thread::Builder::new().name("export".into()).spawn(send);
     if started.is_err() {
         return notice::json_away(&crate::page::answer_cache::NoNewAnswer::Slow);
     }
@@ -63,6 +74,14 @@ pub(crate) fn answer(context: &RequestContext<'_>, query: &PageQuery, format: Ex
     let headers =
         vec![("content-type", kind.to_owned()), ("content-disposition", format!("attachment; filename=\"{name}\""))];
     Response { status: 200, headers, body: ResponseBody::Stream(body) }
+}
+
+/// Answers while all places for exports are in use.
+fn busy() -> Response {
+    let error = format!("{EXPORTS} exports are sent now, which is the maximum: try again later");
+    let mut response = respond::json(503, &serde_json::json!({ "error": error }));
+    response.headers.push(("retry-after", RETRY.to_owned()));
+    response
 }
 
 /// The rows that are still to be read for the file.
@@ -78,23 +97,20 @@ struct RemainingRows {
 }
 
 impl RemainingRows {
-    fn send(&mut self, first: &[StoredAnomaly], sender: &mpsc::Sender<Bytes>) {
-        let mut text = write(first, self.format, true);
+    fn send(&mut self, first: Vec<StoredAnomaly>, sender: &PieceSender) -> Result<(), NotSent> {
+        let mut text = write(&first, self.format, true);
+        drop(first);
         loop {
-            // The client has disconnected.
-            if sender.blocking_send(Bytes::from(text)).is_err() {
-                return;
-            }
+            sender.send(text)?;
             let Some(key) = self.next.take() else { return self.send_outside(sender) };
-            match self.archive.newest(&self.filter, Some(&key), MAX_LIMIT) {
+            match self.archive.newest(&self.filter, Some(&key), ROWS) {
                 Ok(page) => {
                     self.next = page.next;
                     text = write(&page.records, self.format, false);
                 }
                 Err(failure) => {
                     tracing::warn!(%failure, "an export is incomplete");
-                    let _ = sender.blocking_send(Bytes::from(cut_off(&failure, self.format)));
-                    return;
+                    return sender.send(cut_off(&failure, self.format));
                 }
             }
         }
@@ -102,8 +118,8 @@ impl RemainingRows {
 }
 
 impl RemainingRows {
-    fn send_outside(&self, sender: &mpsc::Sender<Bytes>) {
-        let (Some(since), 1..) = (self.since, self.outside) else { return };
+    fn send_outside(&self, sender: &PieceSender) -> Result<(), NotSent> {
+        let (Some(since), 1..) = (self.since, self.outside) else { return Ok(()) };
         let mut text = Vec::new();
         match self.archive.outside(&self.filter, since, self.outside) {
             Ok(outside) => {
@@ -117,7 +133,7 @@ impl RemainingRows {
                 text = cut_off(&failure, self.format);
             }
         }
-        let _ = sender.blocking_send(Bytes::from(text));
+        sender.send(text)
     }
 }
 
