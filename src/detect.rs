@@ -1,6 +1,8 @@
 //! Judges events: event -> series -> method -> anomaly. A [`Detector`] has the windows of its partitions, and can undo
 //! the changes since the last commit. It depends neither on Kafka, nor on files, nor on clocks.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -68,7 +70,7 @@ pub enum Verdict {
     Normal,
     /// The value is outside of the expected range.
     Anomalous(Box<Anomaly>),
-    /// The policy excludes the series: the value is not judged, and joins no window.
+    /// The value is not judged, and joins no window: the policy excludes the series, or there is no memory for a new one.
     Excluded,
 }
 
@@ -185,10 +187,9 @@ impl Detector {
 
     /// Returns the numbers of committed evictions since the last call.
     pub fn take_evictions(&mut self) -> Evictions {
-        self.tables
-            .values_mut()
-            .map(SeriesTable::take_evictions)
-            .fold(Evictions::default(), |sum, one| Evictions { full: sum.full + one.full, idle: sum.idle + one.idle })
+        let mut sum = Evictions::default();
+        self.tables.values_mut().for_each(|table| sum.add(table.take_evictions()));
+        sum
     }
 }
 
@@ -306,6 +307,13 @@ impl Judge<'_> {
         let found = self.table.find_slot(key, guess);
         if self.policies.can_exclude() && self.policies.excludes(found.map(|slot| self.table.policy(slot)), key) {
             self.table.pass_by(key, offset, self.time.take());
+            if !self.has_more {
+                self.table.prune(offset + 1, self.bounds);
+            }
+            return None;
+        }
+        if found.is_none() && self.table.is_closed() {
+            self.table.refuse(key, offset, self.time.take());
             if !self.has_more {
                 self.table.prune(offset + 1, self.bounds);
             }

@@ -66,8 +66,10 @@ pub struct Meter {
     pub anomalies: Counters,
     /// Transactions, counted by outcome: committed, aborted, rebuilt.
     pub transactions: Counters,
-    /// Evicted series by cause: full, idle.
+    /// Evicted series by cause: full, idle, memory.
     pub evictions: Counters,
+    /// Values of new series that were not judged, because there was no memory for them.
+    pub refused_values: Counter,
     /// Records written to the state topic: snapshot, eviction, tombstone, floor.
     pub snapshots: Counters,
     /// Bytes of these records, keys included.
@@ -141,6 +143,11 @@ impl Meter {
             "anomaly_foreign_commits",
             "Offsets in the detector's consumer group that another program committed",
             self.foreign_commits.clone(),
+        );
+        registry.register(
+            "anomaly_refused_values",
+            "Values of new series that were not judged, because detector.max_memory is used up",
+            self.refused_values.clone(),
         );
         registry.register(
             "anomaly_split_series",

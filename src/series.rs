@@ -5,6 +5,7 @@
 //! The partition's records alone decide which series are due for eviction, never the wall clock. The live loop decides
 //! when a series is evicted, and records the decision; see `evict`.
 
+pub(crate) mod budget;
 pub(crate) mod clock;
 mod evict;
 mod recency;
@@ -22,6 +23,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::policy::{PolicyNumber, UNRESOLVED};
 use crate::window::{Replaced, Window};
+pub(crate) use budget::{BudgetShare, SeriesBudget};
 use clock::PartitionClock;
 pub(crate) use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
 use recency::RecencyList;
@@ -35,6 +37,8 @@ use undo::UndoStep;
 const SNAPSHOT_OVERHEAD_BYTES: u64 = 128;
 /// Bytes of a value, or of a number of the state.
 const VALUE_BYTES: u64 = 8;
+/// Bytes of a series outside of its window: its slot, its places in the index and in the order, and free slots.
+const SERIES_BYTES: u64 = 80;
 /// Number of series above which [`SeriesTable::is_far`] returns true.
 const MANY: usize = 4_096;
 /// Flag of a series that differs from its newest snapshot.
@@ -75,6 +79,15 @@ pub struct SeriesTable {
     /// Sum of [`Series::snapshot_bytes`] of the dirty series.
     dirty_bytes: u64,
     saved_states: SavedStates,
+    /// Sum of the sizes of all windows, in bytes.
+    heap_bytes: u64,
+    /// Bytes above which series are evicted; `None` without a limit.
+    most_bytes: Option<u64>,
+    /// Whether records of unknown series are refused.
+    is_closed: bool,
+    /// Number of values that were refused since the last commit, and since they were last read.
+    refused: u64,
+    refusals: u64,
     /// Unknown sections of snapshots, by the series' keys. This program writes them again unchanged.
     carried: HashMap<Box<str>, Box<[u8]>>,
     /// Changes since the last commit, in order; see [`UndoLog`], which lends this list.
@@ -119,6 +132,47 @@ impl SeriesTable {
     /// Returns whether the table has no series.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
+    }
+
+    /// Returns the approximate memory of the series in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.heap_bytes + SERIES_BYTES * self.len() as u64
+    }
+
+    /// Sums up the sizes of the windows again, after changes of many.
+    fn weigh(&mut self) {
+        self.heap_bytes = self.series.iter().flatten().map(|series| series.window.bytes() as u64).sum();
+    }
+
+    /// Returns whether the series use more memory than they may.
+    pub fn is_over(&self) -> bool {
+        self.most_bytes.is_some_and(|most| self.bytes() > most)
+    }
+
+    /// Sets the bytes above which the next records evict series; `None` without a limit.
+    pub fn limit_bytes(&mut self, most: Option<u64>) {
+        self.most_bytes = most;
+    }
+
+    /// Returns whether records of unknown series are refused.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Sets whether records of unknown series are refused from now on.
+    pub fn set_closed(&mut self, is_closed: bool) {
+        self.is_closed = is_closed;
+    }
+
+    /// Counts a value of an unknown series that was refused. Its record advances the clock.
+    pub fn refuse(&mut self, key: &str, offset: i64, time: Option<i64>) {
+        self.refused += 1;
+        self.pass_by(key, offset, time);
+    }
+
+    /// Returns the number of values that were refused in committed transactions since the last call.
+    pub fn take_refusals(&mut self) -> u64 {
+        std::mem::take(&mut self.refusals)
     }
 
     /// Returns whether the table has a series with this key.
@@ -234,7 +288,9 @@ impl SeriesTable {
         let touched = self.clock.elapsed();
         self.order.lower(touched);
         let series = self.at_mut(slot.0);
+        let bytes = series.window.bytes();
         let replaced = series.window.push(value, capacity);
+        let grown = if replaced == Replaced::Nothing { series.window.bytes() - bytes } else { 0 };
         let last = std::mem::replace(&mut series.last, offset);
         let touched = std::mem::replace(&mut series.touched, touched);
         if !series.raise(DIRTY) {
@@ -243,6 +299,7 @@ impl SeriesTable {
         } else if replaced == Replaced::Nothing {
             self.dirty_bytes += VALUE_BYTES;
         }
+        self.heap_bytes += grown as u64;
         self.trail.push(UndoStep::Pushed { at: slot.0, replaced, last, touched });
     }
 
@@ -256,6 +313,7 @@ impl SeriesTable {
             (self.dirty, self.dirty_bytes) = (self.dirty + 1, self.dirty_bytes + series.snapshot_bytes());
         }
         self.order.enter(at, series.last);
+        self.heap_bytes += series.window.bytes() as u64;
         self.series[at as usize] = Some(series);
         let SeriesTable { index, series, hasher, .. } = self;
         index.insert_unique(hash, at, |at| match &series[*at as usize] {
@@ -272,6 +330,7 @@ impl SeriesTable {
             entry.remove();
         }
         let series = self.series[at as usize].take();
+        self.heap_bytes -= series.as_ref().map_or(0, |series| series.window.bytes() as u64);
         if let Some(series) = series.as_ref().filter(|series| series.has(DIRTY)) {
             (self.dirty, self.dirty_bytes) = (self.dirty - 1, self.dirty_bytes - series.snapshot_bytes());
         }
@@ -391,7 +450,7 @@ mod tests {
                 let event = ReplayedEvent { offset, time, event_time: time, value, has_more: false };
                 restore.replay(key, restore.guess(key), event);
             }
-            let (mut restored, _) = restore.finish();
+            let (mut restored, ..) = restore.finish();
             assert_eq!(windows(&restored), windows(&table));
             assert_eq!(restored.clock().read(), table.clock().read());
             let oldest = |table: &mut SeriesTable| table.oldest().map(|at| table.at(at).window.name().to_owned());

@@ -4,5 +4,6 @@ pub(crate) mod endpoint;
 mod exposition;
 pub(crate) mod limit;
 pub(crate) mod logging;
+pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod signals;

@@ -136,6 +136,11 @@ impl Window {
         bytemuck::cast_slice_mut(&mut self.words[start..])
     }
 
+    /// Returns the size of the block in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
     /// Returns the name as bytes of UTF-8.
     pub fn name_bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words[HEAD..])[..self.head().name as usize]

@@ -499,6 +499,7 @@ fn the_metrics_and_the_status_report_the_outcomes() {
         ("anomaly_events_total{kind=\"anomalous\"}", 1.0),
         ("anomaly_anomalies_total{kind=\"critical\"}", 1.0),
         ("anomaly_sink_rows_total{kind=\"inserted\"}", 1.0),
+        ("anomaly_refused_values_total", 0.0),
         ("anomaly_split_series_total", 0.0),
         ("anomaly_ready", 1.0),
     ] {

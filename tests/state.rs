@@ -564,3 +564,49 @@ fn a_snapshot_that_its_topic_refuses_is_named_stops_nothing_and_is_replayed_by_a
     wait("the detector to be ready", || detector.get("/readyz").is_some_and(|(status, _)| status == 200));
     assert!(floors(&case)[1] > 0, "the checkpoint has moved");
 }
+
+#[test]
+fn new_series_beyond_the_memory_are_refused_and_a_restart_repeats_it() {
+    let mut case = Case::new("memory");
+    // The series have 256 KiB, which is about 1,300 short windows.
+    for (key, value) in [("DETECTOR__MAX_MEMORY", "1"), ("DETECTOR__WORKERS", "1"), ("DETECTOR__COMMIT_EVENTS", "50")] {
+        case.set(key, value);
+    }
+    let usual = |device: &str| (0..40).map(|i| event(device, f64::from(i % 5))).collect::<Vec<_>>();
+    let mut total = 0;
+    let mut publish = |records: Vec<Sent>| {
+        total += records.len() as i64;
+        case.produce(records);
+        wait_done(&case, total);
+    };
+    let mut detector = case.detector("a", &[OFTEN]);
+    publish(usual("first"));
+    let refused = |detector: &Process| detector.metric("anomaly_refused_values_total ");
+    let mut devices = 1_000;
+    publish((0..devices).map(|i| event(&format!("d{i}"), 1.0)).collect());
+    while refused(&detector) == 0.0 {
+        assert!(devices < 5_000, "no device was refused");
+        publish((devices..devices + 50).map(|i| event(&format!("d{i}"), 1.0)).collect());
+        devices += 50;
+    }
+    println!("{devices} devices in 256 KiB");
+    publish(usual("late"));
+    assert!(refused(&detector) >= 40.0 && devices > 400);
+    wait("the condition", || {
+        let (status, text) = detector.get("/readyz").unwrap_or_default();
+        status == 503 && text.contains("the 0 MiB that detector.max_memory leaves for them")
+    });
+    assert_eq!(detector.metric("anomaly_evictions_total{kind=\"memory\"} "), 0.0, "existing series stay");
+    for max_memory in ["1", "1000"] {
+        kill(detector);
+        detector = case.detector("a", &[OFTEN, ("DETECTOR__MAX_MEMORY", max_memory)]);
+        wait("the restart", || detector.log().contains("windows restored"));
+    }
+    // A record lets the detector accept new series again.
+    publish(vec![event("first", 1.0)]);
+    publish([event("late", 1e6), event("first", 1e6)].to_vec());
+    let anomalies = case.read(&case.anomalies()).iter().map(Got::json).collect::<Vec<_>>();
+    assert_eq!(anomalies.len(), 1, "the refused values of `late` are in no window: {anomalies:?}");
+    assert_eq!((&anomalies[0]["device_id"], &anomalies[0]["window_count"]), (&"first".into(), &41.into()));
+    wait("the detector to be ready", || detector.get("/readyz").is_some_and(|(status, _)| status == 200));
+}

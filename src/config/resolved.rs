@@ -234,6 +234,9 @@ settings! {
             snapshot_interval: Duration = "60s", Duration(100, DAY);
             /// Maximum number of series in one partition. Beyond it the series that was silent for longest is evicted.
             max_series: usize = 1000000, Integer(1, 4_000_000_000);
+            /// Memory of the process in MiB. Beyond it new series are not judged (`excluded`), then the series that were
+            /// silent for longest are evicted. 0: 80 % of the limit of the unit, or of the memory of the machine.
+            max_memory: u64 = 0, Integer(0, 16_777_216);
             /// Time without a value, by the partition's clock, after which a series is evicted; 0s: never. Needs three
             /// devices in the partition.
             idle_after: Duration = "30d", Duration(0, 3_650 * DAY);

@@ -91,6 +91,8 @@ codes! {
     StartedAtEnd = "started_at_end",
     /// Series are evicted almost as fast as events arrive.
     EvictionRate = "eviction_rate",
+    /// The memory for series is used up, so that new series are not judged.
+    MemoryLimit = "memory_limit",
     /// A device was seen in two partitions.
     SplitSeries = "split_series",
     /// One series repeatedly gets two values with the same time.

@@ -1,5 +1,6 @@
 //! The detector: starts the workers, the sink into PostgreSQL, and the heartbeat.
 
+mod memory;
 mod upkeep;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::foreign;
 use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity, InputHealth, listed};
+use crate::series::{BudgetShare, SeriesBudget};
 use crate::service::limit::LogRateLimit;
 use crate::store::heartbeat::{Heartbeat, HeartbeatError};
 use crate::store::ledger::PostgresLedger;
@@ -86,8 +88,10 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings, announce: Announc
     let workers = if detector.workers == 0 { cores } else { detector.workers };
     let instance = instance(settings)?;
     let input = InputHealth::new(&supervisor.health);
+    let budget = memory::budget(detector.max_memory, workers);
     for index in 0..workers {
-        let worker_thread = WorkerThread::new(supervisor, settings, &instance, index, input.clone());
+        let mut worker_thread = WorkerThread::new(supervisor, settings, &instance, index, input.clone());
+        worker_thread.budget.clone_from(&budget);
         let announce = announce.clone();
         supervisor.spawn(&format!("worker-{index}"), move || {
             let ended = worker_thread.work(&announce);
@@ -152,6 +156,8 @@ struct WorkerThread {
     meter: crate::meter::Meter,
     rebalances: VainRebalances,
     stop: Arc<crate::stop::Stop>,
+    /// Memory for the series of all workers.
+    budget: Option<Arc<SeriesBudget>>,
 }
 
 impl WorkerThread {
@@ -170,6 +176,7 @@ impl WorkerThread {
             meter: supervisor.meter.clone(),
             rebalances: VainRebalances::default(),
             stop: supervisor.stop.clone(),
+            budget: None,
         }
     }
 
@@ -191,6 +198,7 @@ impl WorkerThread {
                 .ok_or_else(|| Error::config(format_args!("detector.method `{}` is unknown", detector.method)))?;
             let (components, meter) = ((self.component.clone(), self.input.clone()), self.meter.clone());
             let worker = Worker::new(log, windows, &self.settings, components, meter, &mut observer, &self.stop);
+            let worker = worker.within(BudgetShare::new(self.budget.clone()));
             match worker.counting(self.rebalances.clone()).run() {
                 WorkerEnding::Stopped => return Ok(()),
                 WorkerEnding::Failed(error) => return Err(error),

@@ -37,6 +37,8 @@ pub enum EvictionCause {
     Full,
     /// The series was silent for too long.
     Idle,
+    /// The series of the process used too much memory.
+    Memory,
 }
 
 impl EvictionCause {
@@ -45,6 +47,7 @@ impl EvictionCause {
         match self {
             EvictionCause::Full => "full",
             EvictionCause::Idle => "idle",
+            EvictionCause::Memory => "memory",
         }
     }
 }
@@ -56,6 +59,17 @@ pub struct Evictions {
     pub full: u64,
     /// Number of evictions with [`EvictionCause::Idle`].
     pub idle: u64,
+    /// Number of evictions with [`EvictionCause::Memory`].
+    pub memory: u64,
+}
+
+impl Evictions {
+    /// Adds other evictions.
+    pub fn add(&mut self, other: Evictions) {
+        self.full += other.full;
+        self.idle += other.idle;
+        self.memory += other.memory;
+    }
 }
 
 /// A series that was evicted.
@@ -90,15 +104,14 @@ impl SeriesTable {
         }
     }
 
-    /// Evicts series that are due before the record at `next`. Series above a lowered limit are evicted first, then
-    /// idle ones. The next records evict the rest.
+    /// Evicts series that are due before the record at `next`. Series above a limit are evicted first, then idle ones. The next records evict the rest.
     pub fn prune(&mut self, next: i64, bounds: SeriesLimits) {
         let is_full = self.len() > bounds.max_series.max(1);
         let may_be_idle = bounds.idle_after.is_some_and(|idle_after| {
             let limit = self.clock.elapsed().saturating_sub(idle_after);
             self.may_be_older(limit)
         });
-        if is_full || may_be_idle {
+        if is_full || may_be_idle || self.is_over() {
             self.evict_due(next, bounds);
         }
     }
@@ -118,6 +131,9 @@ impl SeriesTable {
         let oldest = self.oldest()?;
         if self.len() > bounds.max_series.max(1) {
             return Some((oldest, EvictionCause::Full));
+        }
+        if self.is_over() {
+            return Some((oldest, EvictionCause::Memory));
         }
         self.is_idle(oldest, next, bounds).then_some((oldest, EvictionCause::Idle))
     }
@@ -168,6 +184,14 @@ impl SeriesTable {
         true
     }
 
+    /// Evicts a series as recorded, for which the process had no memory.
+    pub fn give_up(&mut self, key: &str, at: i64) -> bool {
+        let Some(place) = self.find(key).filter(|place| self.at(*place).last < at) else { return false };
+        self.order.forget();
+        self.evict(place, at, EvictionCause::Memory);
+        true
+    }
+
     /// Returns a series that must be evicted before the record at `next`.
     pub fn overdue(&mut self, next: i64, bounds: SeriesLimits) -> Option<String> {
         let (oldest, _) = self.due(next, bounds)?;
@@ -200,6 +224,22 @@ mod tests {
         }
         assert_eq!(evicted(&table), [("b", 3, EvictionCause::Full)]);
         assert!(table.contains("a") && table.contains("c") && table.len() == 2);
+    }
+
+    #[test]
+    fn above_the_memory_series_are_evicted_by_silence_until_it_suffices() {
+        let mut table = SeriesTable::default();
+        for (offset, key) in (0..).zip(["a", "b", "c", "d", "a"]) {
+            feed(&mut table, key, offset, None, SeriesLimits::default());
+        }
+        table.commit();
+        let each = table.bytes() / 4;
+        table.limit_bytes(Some(2 * each));
+        feed(&mut table, "d", 5, None, SeriesLimits::default());
+        assert_eq!(evicted(&table), [("b", 6, EvictionCause::Memory), ("c", 6, EvictionCause::Memory)]);
+        assert!(!table.is_over() && table.contains("a") && table.contains("d"));
+        table.commit();
+        assert_eq!(table.take_evictions(), Evictions { memory: 2, ..Evictions::default() });
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) struct TableRestore {
     policies: Option<PolicyTable>,
     /// Evicted series, and the offset from which each starts again.
     gone: HashMap<Box<str>, i64>,
+    /// Keys of series that this restore evicted. A later snapshot may have replaced some.
+    given_up: Vec<Box<str>>,
     newest: i64,
     bounds: Option<SeriesLimits>,
 }
@@ -98,6 +100,26 @@ impl TableRestore {
         self.table.len()
     }
 
+    /// Returns the approximate memory of the series in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.table.bytes()
+    }
+
+    /// Evicts the series that were silent for longest until the others use at most this many bytes. The evictions apply
+    /// from the committed offset `at` on: no series takes part in the replay before it.
+    pub(crate) fn give_up(&mut self, most: u64, at: i64) {
+        self.table.commit();
+        while self.table.bytes() > most
+            && let Some(oldest) = self.table.oldest()
+            && let Some(series) = self.table.remove(oldest)
+        {
+            let key = Box::<str>::from(series.window.name());
+            self.table.carried.remove(&key);
+            self.gone.insert(key.clone(), at);
+            self.given_up.push(key);
+        }
+    }
+
     /// Sets the partition's clock to that of the checkpoint.
     pub(crate) fn set_clock(&mut self, clock: PartitionClock) {
         (self.table.clock, self.table.has_ticked) = (clock, true);
@@ -120,7 +142,8 @@ impl TableRestore {
         let TableRestore { table, methods, policies: Some(policies), .. } = self else { return };
         let found = table.find_slot(key, guess);
         let is_gone = self.gone.get(key).is_some_and(|begins| offset < *begins);
-        if is_gone || policies.excludes(found.map(|slot| table.policy(slot)), key) {
+        let is_refused = found.is_none() && table.is_closed();
+        if is_gone || is_refused || policies.excludes(found.map(|slot| table.policy(slot)), key) {
             // The record advances the clock, although its series was evicted later or is not judged.
             table.pass_by(key, offset, time);
         } else {
@@ -168,7 +191,13 @@ impl TableRestore {
                 (table.dirty, table.dirty_bytes) = (table.dirty + 1, table.dirty_bytes + series.snapshot_bytes());
             }
         }
+        table.weigh();
         self.policies = Some(policies);
+    }
+
+    /// Sets whether records of unknown series were refused at the offsets that follow.
+    pub(crate) fn set_closed(&mut self, is_closed: bool) {
+        self.table.set_closed(is_closed);
     }
 
     /// Makes the replayed events final, so that their undo steps can be discarded.
@@ -176,12 +205,19 @@ impl TableRestore {
         self.table.commit();
     }
 
-    /// Returns the table, and the evicted series whose records are still to be deleted.
-    pub(crate) fn finish(mut self) -> (SeriesTable, HashMap<Box<str>, i64>) {
+    /// Returns the table, the evicted series whose records are still to be deleted, and those of them whose evictions are
+    /// still to be recorded.
+    pub(crate) fn finish(mut self) -> (SeriesTable, HashMap<Box<str>, i64>, Vec<Box<str>>) {
         self.table.commit();
         // The numbers belong to another table of policies.
         self.table.series.iter_mut().flatten().for_each(|series| series.policy = UNRESOLVED);
-        (self.table, self.gone)
+        self.table.weigh();
+        self.given_up.retain(|key| self.gone.contains_key(key) && self.table.find(key).is_none());
+        // A series may have been loaded again, and evicted again.
+        self.given_up.sort_unstable();
+        self.given_up.dedup();
+        self.table.evictions.memory += self.given_up.len() as u64;
+        (self.table, self.gone, self.given_up)
     }
 }
 
@@ -240,6 +276,7 @@ impl SeriesTable {
                 self.dirty_bytes = self.dirty_bytes + series.snapshot_bytes() - bytes;
             }
         }
+        self.weigh();
     }
 }
 
@@ -278,7 +315,7 @@ mod tests {
         let sigma = method_of("sigma", 4);
         restore.load("a", Some(snapshot(10, &[1.0, 2.0, 3.0, 4.0], sigma.as_ref())));
         restore.set_epoch(20, policies_of("sigma", 3));
-        let (table, _) = restore.finish();
+        let (table, ..) = restore.finish();
         assert_eq!(swept(&table, sigma.as_ref()), (vec![2.0, 3.0, 4.0], vec![]));
     }
 
@@ -292,9 +329,33 @@ mod tests {
             restore.load("a", Some(snapshot(10, &values, before.as_ref())));
             restore.set_epoch(0, policies_of(&before.id().name, 4));
             restore.set_epoch(20, policies_of(after, 4));
-            let (table, _) = restore.finish();
+            let (table, ..) = restore.finish();
             assert_eq!(swept(&table, method_of(after, 4).as_ref()), (values.to_vec(), state));
         }
+    }
+
+    #[test]
+    fn a_restore_beyond_the_memory_gives_up_the_series_that_were_silent_longest_and_their_replayed_records() {
+        let mut restore = TableRestore::default();
+        let sigma = method_of("sigma", 4);
+        for (as_of, key) in [(30, "c"), (10, "a"), (20, "b"), (40, "d")] {
+            restore.load(key, Some(snapshot(as_of, &[1.0, 2.0], sigma.as_ref())));
+        }
+        restore.give_up(restore.bytes() / 2, 60);
+        // Later snapshots in the topic.
+        restore.load("b", Some(snapshot(50, &[3.0], sigma.as_ref())));
+        restore.load("a", Some(snapshot(15, &[1.0, 2.0], sigma.as_ref())));
+        restore.give_up(restore.bytes() - 1, 60);
+        restore.set_epoch(0, policies_of("sigma", 4));
+        for key in ["a", "b", "c"] {
+            let event = ReplayedEvent { offset: 55, time: None, event_time: None, value: 9.0, has_more: false };
+            restore.replay(key, SlotHint::NONE, event);
+        }
+        let (mut table, gone, given_up) = restore.finish();
+        assert_eq!((gone, given_up), (HashMap::from([("a".into(), 60)]), vec!["a".into()]));
+        let kept = ["a", "b", "c", "d"].map(|key| Some(table.window(table.find_slot(key, SlotHint::NONE)?).newest(9)));
+        assert_eq!(kept, [None, Some(vec![3.0, 9.0]), Some(vec![1.0, 2.0, 9.0]), Some(vec![1.0, 2.0])]);
+        assert_eq!(table.take_evictions().memory, 1);
     }
 
     #[test]
@@ -306,7 +367,7 @@ mod tests {
         let mut restore = TableRestore::default();
         restore.load("a", Some(snapshot));
         restore.set_epoch(20, policies_of("ewma", 3));
-        let (table, _) = restore.finish();
+        let (table, ..) = restore.finish();
         assert_eq!(table.dirty(), 0);
         assert_eq!(table.series[0].as_ref().unwrap().window.state(), [40.0, 1.25, 0.5]);
     }
@@ -338,7 +399,7 @@ mod tests {
         replay(&mut restore, 0..5);
         restore.set_epoch(5, policies(3, &[short, ewma, excluded]));
         replay(&mut restore, 5..7);
-        let (table, _) = restore.finish();
+        let (table, ..) = restore.finish();
         let window = |key| table.window(table.find_slot(key, SlotHint::NONE).unwrap());
         assert_eq!(window("a").newest(9), [4.0, 5.0, 6.0]);
         assert_eq!(window("a").state()[0], 7.0, "seven values since the beginning");

@@ -17,10 +17,12 @@ impl SeriesTable {
     /// Updates the method's state of a series by a judged value, before the value joins the window. `time` is that of
     /// the event, in milliseconds.
     pub fn update_state(&mut self, slot: Slot, method: &dyn Method, value: f64, time: Option<i64>) {
-        let SeriesTable { series, saved_states, trail, dirty_bytes, .. } = self;
+        let SeriesTable { series, saved_states, trail, dirty_bytes, heap_bytes, .. } = self;
         let Some(Some(series)) = series.get_mut(slot.0 as usize) else { return };
         if series.window.state().len() != method.state_len() {
+            let before = series.window.bytes() as u64;
             begin(series, method, dirty_bytes);
+            *heap_bytes = *heap_bytes + series.window.bytes() as u64 - before;
         }
         if !series.raise(STATE_SAVED) {
             saved_states.numbers.extend(series.window.state());

@@ -88,8 +88,10 @@ impl SeriesTable {
             match evicted.cause {
                 EvictionCause::Full => self.evictions.full += 1,
                 EvictionCause::Idle => self.evictions.idle += 1,
+                EvictionCause::Memory => self.evictions.memory += 1,
             }
         }
+        self.refusals += std::mem::take(&mut self.refused);
         if std::mem::take(&mut self.has_ticked) {
             self.committed_clock.clone_from(&self.clock);
         }
@@ -126,6 +128,7 @@ impl SeriesTable {
         // The newest records are older than before.
         self.order.forget();
         self.evicted.clear();
+        self.refused = 0;
         if std::mem::take(&mut self.has_ticked) {
             self.clock.clone_from(&self.committed_clock);
         }
@@ -174,6 +177,7 @@ mod tests {
     fn contents(table: &SeriesTable) -> Vec<(String, Vec<u64>, i64, u32)> {
         let dirty = table.series.iter().flatten().filter(|series| series.has(DIRTY));
         assert_eq!(table.dirty_bytes, dirty.map(Series::snapshot_bytes).sum::<u64>());
+        assert_eq!(table.heap_bytes, table.series.iter().flatten().map(|s| s.window.bytes() as u64).sum::<u64>());
         let mut all = Vec::new();
         for (at, series) in (0..).zip(&table.series).filter_map(|(at, series)| Some((at, series.as_ref()?))) {
             assert!(!series.has(STATE_SAVED));

@@ -15,6 +15,7 @@ mod evictions;
 mod groups;
 mod judging;
 mod look;
+mod memory;
 mod oversize;
 mod pending;
 mod remedy;
@@ -41,6 +42,7 @@ use crate::error::Error;
 use crate::fail;
 use crate::health::{Component, InputHealth};
 use crate::meter::Meter;
+use crate::series::BudgetShare;
 use crate::stop::Stop;
 use crate::stream::client::{AssignmentChange, Fault, Remedy, TransactionalClient};
 use committing::Committing;
@@ -100,6 +102,12 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
     #[cfg(test)]
     pub(crate) fn with_snapshot_bytes(mut self, bytes: usize) -> Self {
         self.snapshots = SnapshotWriter::new(self.session.settings.detector.snapshot_interval, bytes);
+        self
+    }
+
+    /// Makes the worker keep its series within the budget of the process.
+    pub(crate) fn within(mut self, budget: BudgetShare) -> Self {
+        self.judging.budget = budget;
         self
     }
 

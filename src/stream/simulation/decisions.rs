@@ -15,6 +15,11 @@ use crate::series::{self, SeriesLimits, SeriesTable};
 pub(super) struct Decisions {
     partition: i32,
     bounds: Vec<SeriesLimits>,
+    /// Whether processes had a limit of memory. Other partitions of a process share it, so that a single partition does not
+    /// show whether an eviction or a refusal was due.
+    has_memory_limit: bool,
+    /// Offsets from which on records of unknown series were refused, with the first offset after each range.
+    refusals: BTreeMap<i64, Option<i64>>,
     /// Keys of evicted series, by the offset before which they were evicted.
     evicted: BTreeMap<i64, VecDeque<String>>,
     /// Offset after the last event.
@@ -27,16 +32,21 @@ impl Decisions {
     /// Reads the evictions from the state topic, including records that were compacted since.
     pub(super) fn new(outcome: &ScheduleOutcome, partition: i32) -> Self {
         let mut evicted = BTreeMap::<i64, VecDeque<String>>::new();
+        let mut refusals = BTreeMap::new();
         let state = outcome.cluster.topics[&(SimulatedTopic::State, partition)].entries.iter();
         for entry in state.filter(|entry| !matches!(entry.fate, Fate::Aborted | Fate::Open)) {
             let (Some(key), Some(value)) = (&entry.key, &entry.value) else { continue };
+            if key == b"f" {
+                refusals.extend(refusals_of(key, value));
+            }
             let Some(series) = snapshot::series_of(key) else { continue };
             let snapshot = snapshot::decode(key, value).expect("a snapshot");
             if snapshot.content == SnapshotContent::Evicted {
                 evicted.entry(snapshot.as_of).or_default().push_back(series.to_owned());
             }
         }
-        Decisions { partition, bounds: outcome.bounds.clone(), evicted, next: 0, is_decided: true }
+        let (bounds, has_memory_limit) = (outcome.bounds.clone(), outcome.has_memory_limit);
+        Decisions { partition, bounds, has_memory_limit, refusals, evicted, next: 0, is_decided: true }
     }
 
     /// Applies the decisions before this record, or those that made room for its series. `is_judged` is set if a worker
@@ -58,7 +68,21 @@ impl Decisions {
             }
         }
         self.carry_out(detector, offset, &keys)?;
+        self.refuse(detector, offset)?;
         (self.next, self.is_decided) = (offset + 1, is_judged);
+        Ok(())
+    }
+
+    /// Sets whether records of unknown series were refused at this offset.
+    fn refuse(&self, detector: &mut Detector, offset: i64) -> Result<(), String> {
+        let last = self.refusals.range(..=offset).next_back();
+        let is_refused = last.is_some_and(|(_, to)| to.is_none_or(|to| offset < to));
+        if is_refused && !self.has_memory_limit {
+            return Err(format!("[{}] new series were refused at {offset} without a limit", self.partition));
+        }
+        // The first record creates the table.
+        detector.within(self.partition, |_| ());
+        detector.set_closed(is_refused);
         Ok(())
     }
 
@@ -90,12 +114,21 @@ impl Decisions {
         let mut has_made_room = false;
         for key in self.evicted.remove(&at).unwrap_or_default() {
             has_made_room |= record.iter().any(|series| !table.contains(series));
-            if !self.bounds.iter().any(|bounds| table.obey(&key, at, *bounds, record)) {
+            let is_due = self.bounds.iter().any(|bounds| table.obey(&key, at, *bounds, record));
+            if !is_due && !(self.has_memory_limit && table.give_up(&key, at)) {
                 return Err(format!("[{}] {key} was evicted before {at} without need", self.partition));
             }
         }
         Ok(has_made_room)
     }
+}
+
+/// Returns the ranges of a checkpoint in which records of unknown series were refused.
+fn refusals_of(key: &[u8], value: &[u8]) -> Vec<(i64, Option<i64>)> {
+    let body = snapshot::unseal(key, value).expect("a checkpoint");
+    let body = serde_json::from_slice::<serde_json::Value>(body).expect("a checkpoint is JSON");
+    let range = |range: &serde_json::Value| Some((range["from"].as_i64()?, range["to"].as_i64()));
+    body["refusals"].as_array().into_iter().flatten().filter_map(range).collect()
 }
 
 impl SimulatedCluster {

@@ -15,7 +15,7 @@ use super::world::{CONTEXT, Schedule};
 use crate::detect::{DetectionSettings, Detector};
 use crate::health::{ComponentState, ConditionCode, Health, InputHealth};
 use crate::meter::Meter;
-use crate::series::SeriesLimits;
+use crate::series::{BudgetShare, SeriesBudget, SeriesLimits};
 use crate::stop::Stop;
 use crate::stream::sink::{self, Sink};
 use crate::stream::unassigned::VainRebalances;
@@ -46,7 +46,8 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
         let part = health.component(name);
         let parts = (part.clone(), input.clone());
         let worker = Worker::new(log, detector, &schedule.config, parts, meter.clone(), &mut observer, stop);
-        let worker = worker.with_snapshot_bytes(schedule.snapshot_bytes).with_retry(seconds(5));
+        let budget = BudgetShare::new(schedule.memory[actor % schedule.memory.len()].map(SeriesBudget::new));
+        let worker = worker.with_snapshot_bytes(schedule.snapshot_bytes).with_retry(seconds(5)).within(budget);
         let ending = worker.counting(rebalances.clone()).run();
         if let Some(condition) =
             part.conditions().iter().find(|condition| condition.code == ConditionCode::ReplayShortfall)

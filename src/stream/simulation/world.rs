@@ -49,6 +49,8 @@ pub(super) struct Schedule {
     pub policies: Vec<Policy>,
     /// Limits of the processes: each process has one of them.
     pub bounds: Vec<SeriesLimits>,
+    /// Bytes that the series of a process may use: each process has one of these limits.
+    pub memory: Vec<Option<u64>>,
     /// Device with a wrong clock, and the time of its records; `None` means microseconds.
     pub wrong_device: i32,
     pub wrong_time: Option<i64>,
@@ -97,6 +99,8 @@ impl Schedule {
         }
         let grows_at_last = random.random_bool(0.5);
         let state_limit = if random.random_bool(0.3) { random.random_range(130..260) } else { usize::MAX };
+        let has_memory_limit = random.random_bool(0.25);
+        let memory = [0; 2].map(|_| has_memory_limit.then(|| random.random_range(400..3_000))).to_vec();
         Schedule {
             seed,
             defect,
@@ -106,6 +110,7 @@ impl Schedule {
             partitions,
             policies,
             bounds,
+            memory,
             wrong_device,
             wrong_time,
             routes_by_key,
@@ -143,6 +148,7 @@ fn policy(random: &mut Xoshiro256PlusPlus) -> Policy {
 pub(crate) struct ScheduleOutcome {
     pub policies: Vec<Policy>,
     pub bounds: Vec<SeriesLimits>,
+    pub has_memory_limit: bool,
     pub config: Settings,
     pub cluster: SimulatedCluster,
     pub trace: u64,
@@ -165,6 +171,9 @@ pub(super) struct Totals {
     sweeps: u64,
     evictions: u64,
     idle: u64,
+    /// Number of series that were evicted, and of values that were refused, because of the limit of memory.
+    memory: u64,
+    refused_values: u64,
     tombstones: u64,
     /// Number of batches that the state topic refused as too large.
     oversize: u64,
@@ -208,6 +217,8 @@ impl Totals {
         self.sweeps += other.sweeps;
         self.evictions += other.evictions;
         self.idle += other.idle;
+        self.memory += other.memory;
+        self.refused_values += other.refused_values;
         self.tombstones += other.tombstones;
         self.oversize += other.oversize;
         self.trimmed += other.trimmed;
@@ -239,6 +250,8 @@ impl Totals {
             self.sweeps,
             self.evictions,
             self.idle,
+            self.memory,
+            self.refused_values,
             self.tombstones,
             self.oversize,
             self.trimmed,
@@ -300,6 +313,8 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
         aborted: meter.transactions.get("aborted"),
         rebuilt: meter.transactions.get("rebuilt"),
         idle: meter.evictions.get("idle"),
+        memory: meter.evictions.get("memory"),
+        refused_values: meter.refused_values.get(),
         generations: u64::from(inner.cluster.group.generation),
         rows: inner.cluster.database.rows.len() as u64,
         sink_generations: u64::from(inner.cluster.sinks.generation),
@@ -321,6 +336,7 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
     ScheduleOutcome {
         policies: schedule.policies.clone(),
         bounds: schedule.bounds.clone(),
+        has_memory_limit: schedule.memory.iter().any(Option::is_some),
         config: schedule.config.clone(),
         trace: inner.trace,
         failures: failures.into_inner().unwrap(),

@@ -97,6 +97,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 at: at.offset,
                 counts: at.counts.to_string(),
                 epochs: Vec::new(),
+                refusals: Vec::new(),
             };
             checkpoint.settle(Epoch::of(checkpoint.offset, &self.judging.detector, &self.session.settings.fields));
             return Ok(FoundPartition { restore, checkpoint, is_news: self.session.settings.detector.keeps_state() });

@@ -40,6 +40,17 @@ pub(super) struct Checkpoint {
     pub counts: String,
     /// Settings and the offsets from which they applied, oldest first; the first epoch contains `offset`.
     pub epochs: Vec<Epoch>,
+    /// Ranges of offsets in which records of unknown series were refused, oldest first. Only the last one may be open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<RefusalRange>,
+}
+
+/// Offsets in which records of unknown series were refused, because there was no memory for new series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RefusalRange {
+    pub from: i64,
+    /// First offset after the range; `None` while it lasts.
+    pub to: Option<i64>,
 }
 
 /// Settings that apply from an offset on.
@@ -109,6 +120,27 @@ impl Checkpoint {
         OutgoingRecord { output: OutputTopic::State(partition), key, value, timestamp: None, headers: Vec::new() }
     }
 
+    /// Returns whether records of unknown series are refused now.
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.refusals.last().is_some_and(|range| range.to.is_none())
+    }
+
+    /// Returns whether a record of an unknown series was refused at this offset.
+    pub(crate) fn refuses(&self, offset: i64) -> bool {
+        self.refusals.iter().any(|range| range.from <= offset && range.to.is_none_or(|to| offset < to))
+    }
+
+    /// Returns the checkpoint with a change: from this offset on, records of unknown series are refused, or accepted.
+    pub(crate) fn with_refusal(&self, offset: i64, is_refusing: bool) -> Checkpoint {
+        let mut changed = self.clone();
+        match changed.refusals.last_mut().filter(|range| range.to.is_none()) {
+            Some(range) if !is_refusing => range.to = Some(offset),
+            None if is_refusing => changed.refusals.push(RefusalRange { from: offset, to: None }),
+            _ => {}
+        }
+        changed
+    }
+
     /// Returns the partition's clock at `offset`.
     pub(crate) fn clock(&self) -> PartitionClock {
         let earlier = || ClockSnapshot::at(seconds(self.clock.unwrap_or_default()));
@@ -134,6 +166,7 @@ impl Checkpoint {
             at: progress.offset,
             counts: progress.counts.to_string(),
             epochs: self.epochs[current..].to_vec(),
+            refusals: self.refusals.iter().filter(|range| range.to.is_none_or(|to| to > offset)).copied().collect(),
             ..self.clone()
         }
     }
@@ -257,6 +290,7 @@ mod tests {
             at: 20,
             counts: String::new(),
             epochs: epochs.collect(),
+            refusals: Vec::new(),
         }
     }
 
@@ -269,6 +303,22 @@ mod tests {
         assert_eq!(Checkpoint::read(b"sdevice", Some(&value)), None);
         value[20] ^= 1;
         assert_eq!(Checkpoint::read(&key, Some(&value)), Some(Err(DamagedRecord::Broken)));
+    }
+
+    #[test]
+    fn ranges_of_refusals_are_kept_until_the_checkpoint_has_passed_them() {
+        let open = checkpoint(&[]).with_refusal(20, true);
+        assert!(open.is_refusing() && open.refuses(20) && open.refuses(99) && !open.refuses(19));
+        assert_eq!(open.with_refusal(25, true), open);
+        let closed = open.with_refusal(30, false).with_refusal(40, true).with_refusal(50, false);
+        assert_eq!(
+            [19, 20, 29, 30, 40, 50].map(|offset| closed.refuses(offset)),
+            [false, true, true, false, true, false]
+        );
+        let moved = |offset| closed.moved(offset, 0, ClockSnapshot::default(), &Progress::default()).refusals.len();
+        assert_eq!([10, 29, 30, 49, 50].map(moved), [2, 2, 1, 1, 0]);
+        let (key, value) = (closed.record(0).key.unwrap(), closed.record(0).value.unwrap());
+        assert_eq!(Checkpoint::read(&key, Some(&value)), Some(Ok(closed)));
     }
 
     #[test]

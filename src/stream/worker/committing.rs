@@ -56,7 +56,8 @@ impl Committing {
         self.send(session, &mut judging.pending)?;
         // Every retry must commit the same progress.
         let next = judging.positions.clone();
-        let mut written = snapshots.write(&judging.detector, &next, session.client.now());
+        judging.weigh(&next);
+        let mut written = snapshots.write(&judging.detector, &next, judging.refuses_series, session.client.now());
         // Every active series gets a snapshot from time to time, which proves that its device sends.
         let windows = written.records.iter().filter(|record| record.value.as_deref().is_some_and(is_window));
         let keys = windows.filter_map(|record| series_of(record.key.as_deref()?));
@@ -70,6 +71,10 @@ impl Committing {
         let now = session.client.now();
         written.count(&session.meter);
         snapshots.commit(&mut judging.detector, written, &judging.pending.bytes, now);
+        if !session.settings.detector.keeps_state() {
+            // Without a state topic nothing is recorded: a restart decides again.
+            judging.detector.set_closed(judging.refuses_series);
+        }
         session.meter.transactions.add("committed", 1);
         if self.groups.note_commit(now) {
             judging.detector.limit_context(usize::MAX);

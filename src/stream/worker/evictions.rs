@@ -39,8 +39,7 @@ impl EvictionRate {
         now: Duration,
         part: &Component,
     ) {
-        self.evicted.full += evicted.full;
-        self.evicted.idle += evicted.idle;
+        self.evicted.add(evicted);
         if self.steps.back().is_some_and(|(last, ..)| now.saturating_sub(*last) < STEP) {
             return;
         }
@@ -63,13 +62,20 @@ impl EvictionRate {
 
     fn complaint(&self, settings: &DetectionSettings) -> Option<String> {
         let events = self.steps.iter().map(|(_, events, _)| events).sum::<u64>();
-        let full = self.steps.iter().map(|(.., evicted)| evicted.full).sum::<u64>();
-        let idle = self.steps.iter().map(|(.., evicted)| evicted.idle).sum::<u64>();
-        if full + idle < LEAST || (full + idle).saturating_mul(EVENTS) < events {
+        let mut sum = Evictions::default();
+        self.steps.iter().for_each(|(.., evicted)| sum.add(*evicted));
+        let Evictions { full, idle, memory } = sum;
+        let all = full + idle + memory;
+        if all < LEAST || all.saturating_mul(EVENTS) < events {
             return None;
         }
-        let found = format!("{} series were evicted within a minute in which {events} records were read", full + idle);
-        Some(if full >= idle {
+        let found = format!("{all} series were evicted within a minute in which {events} records were read");
+        Some(if memory > full.max(idle) {
+            format!(
+                "{found}: the process uses more memory than detector.max_memory. An evicted series that sends again is judged only \
+                 once there is memory for new series. Set detector.max_memory and MemoryMax of the unit higher, or add instances"
+            )
+        } else if full >= idle {
             format!(
                 "{found}: a partition has more series than detector.max_series ({}). An evicted series that sends again learns \
                  again, and is not judged meanwhile. Set detector.max_series higher (about 1 KB of memory for each series), or use \
@@ -111,16 +117,16 @@ mod tests {
 
     #[test]
     fn evictions_near_the_number_of_events_are_a_condition_with_the_limit_until_they_end() {
-        let (full, later) = minute(100, Evictions { full: 50, idle: 0 });
+        let (full, later) = minute(100, Evictions { full: 50, ..Evictions::default() });
         assert!(full[0].contains("3000 series") && full[0].contains("detector.max_series (1000000)"), "{full:?}");
         assert_eq!(later, 0);
-        let (idle, _) = minute(100, Evictions { full: 0, idle: 10 });
+        let (idle, _) = minute(100, Evictions { idle: 10, ..Evictions::default() });
         assert!(idle[0].contains("detector.idle_after (2592000 s)"), "{idle:?}");
     }
 
     #[test]
     fn few_evictions_are_no_condition() {
-        assert_eq!(minute(100, Evictions { full: 0, idle: 9 }).0, [""; 0]);
-        assert_eq!(minute(3, Evictions { full: 1, idle: 0 }).0, [""; 0]);
+        assert_eq!(minute(100, Evictions { idle: 9, ..Evictions::default() }).0, [""; 0]);
+        assert_eq!(minute(3, Evictions { full: 1, ..Evictions::default() }).0, [""; 0]);
     }
 }

@@ -7,6 +7,7 @@ use super::pending::PendingTransaction;
 use crate::config::resolved::Settings;
 use crate::detect::Detector;
 use crate::event::Decoder;
+use crate::series::BudgetShare;
 use crate::stream::client::{Fault, RecordFetch, Remedy};
 use crate::stream::progress::ProgressByPartition;
 
@@ -24,6 +25,11 @@ pub(super) struct RecordJudging {
     ends_moved: Duration,
     /// Maximum size of a dead letter's value in bytes. It is halved when the topic refuses a record as too large.
     dead_letter_limit: usize,
+    pub budget: BudgetShare,
+    /// Bytes of the series that are being restored.
+    pub restoring_bytes: u64,
+    /// Whether new series are refused from the next transaction on.
+    pub refuses_series: bool,
 }
 
 impl RecordJudging {
@@ -36,6 +42,9 @@ impl RecordJudging {
             pending: PendingTransaction::default(),
             ends_moved: Duration::ZERO,
             dead_letter_limit: usize::MAX,
+            budget: BudgetShare::new(None),
+            restoring_bytes: 0,
+            refuses_series: false,
         }
     }
 
@@ -122,5 +131,6 @@ impl RecordJudging {
     pub(crate) fn forget(&mut self) {
         self.positions.keys().for_each(|partition| self.detector.forget(*partition));
         self.positions.clear();
+        self.budget.note(0);
     }
 }

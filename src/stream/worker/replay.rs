@@ -88,7 +88,8 @@ impl PartitionReplay {
 
     /// Appends events to their windows again. Records that were rejected then are skipped.
     fn join(&mut self, records: &[ConsumedRecord<'_>]) {
-        let PartitionReplay { restore, decoder, same_time, .. } = self;
+        let PartitionReplay { restore, decoder, same_time, checkpoint, .. } = self;
+        let has_refusals = !checkpoint.refusals.is_empty();
         let mut key = String::new();
         let decoded = records.iter().filter_map(|record| Some((record, decoder.decode(&record.input()).ok()?)));
         let decoded = decoded.collect::<Vec<_>>();
@@ -100,6 +101,9 @@ impl PartitionReplay {
         let mut guesses = guesses.into_iter();
         for (record, events) in &decoded {
             same_time.note(record.offset, events);
+            if has_refusals {
+                restore.set_closed(checkpoint.refuses(record.offset));
+            }
             let own_time = record.timestamp.and_then(Timestamp::from_millis);
             // The first value advances the clock.
             let mut time = record.timestamp;
@@ -121,10 +125,21 @@ impl PartitionReplay {
         (self.counted < expected).then_some((from, expected, self.counted))
     }
 
-    /// Returns the table, and the evicted series whose records are still to be deleted.
-    pub(crate) fn finish(mut self) -> (Checkpoint, SeriesTable, HashMap<Box<str>, i64>) {
+    /// Returns the approximate memory of the series in bytes.
+    pub(crate) fn series_bytes(&self) -> u64 {
+        self.restore.bytes()
+    }
+
+    /// Evicts series, see [`TableRestore::give_up`].
+    pub(crate) fn give_up(&mut self, most: u64) {
+        self.restore.give_up(most, self.to.offset);
+    }
+
+    /// Returns the checkpoint, and the table with its evictions, see [`TableRestore::finish`].
+    pub(crate) fn finish(mut self) -> (Checkpoint, SeriesTable, HashMap<Box<str>, i64>, Vec<Box<str>>) {
         self.settle(i64::MAX);
-        let (table, gone) = self.restore.finish();
-        (self.checkpoint, table, gone)
+        self.restore.set_closed(self.checkpoint.is_refusing());
+        let (table, gone, given_up) = self.restore.finish();
+        (self.checkpoint, table, gone, given_up)
     }
 }

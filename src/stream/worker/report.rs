@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Worker;
 use super::pending::PendingTransaction;
 use crate::health::{ComponentState, ConditionCode, ConditionSeverity, PartitionStatus};
-use crate::series::EvictionCause;
+use crate::series::{EvictionCause, Evictions};
 use crate::stream::client::{GroupAdministration, HistoryReader, RecordFetch};
 use crate::stream::progress::Progress;
 
@@ -64,6 +64,7 @@ impl<C: RecordFetch + GroupAdministration + HistoryReader> Worker<'_, C> {
         self.session.component.report_damaged();
         self.report_same_times();
         self.report_left_out();
+        self.report_memory();
         self.count_evictions();
     }
 
@@ -98,7 +99,8 @@ impl<C: RecordFetch + GroupAdministration + HistoryReader> Worker<'_, C> {
     /// Counts evictions, and logs the first one of each cause.
     fn count_evictions(&mut self) {
         let evictions = self.judging.detector.take_evictions();
-        for (cause, n) in [(EvictionCause::Full, evictions.full), (EvictionCause::Idle, evictions.idle)] {
+        let Evictions { full, idle, memory } = evictions;
+        for (cause, n) in [(EvictionCause::Full, full), (EvictionCause::Idle, idle), (EvictionCause::Memory, memory)] {
             let is_first = n > 0 && self.session.meter.evictions.get(cause.as_str()) == 0;
             self.session.meter.evictions.add(cause.as_str(), n);
             if is_first && cause == EvictionCause::Full {
@@ -106,6 +108,11 @@ impl<C: RecordFetch + GroupAdministration + HistoryReader> Worker<'_, C> {
                     max_series = self.judging.detector.settings().max_series,
                     "series were evicted because their partition has more than detector.max_series; they learn again when they \
                      come back"
+                );
+            } else if is_first && cause == EvictionCause::Memory {
+                tracing::warn!(
+                    "series were evicted because the process uses more memory than detector.max_memory; they learn again when \
+                     they come back"
                 );
             } else if is_first {
                 tracing::info!("series were evicted because they were silent for longer than detector.idle_after");

@@ -59,6 +59,28 @@ impl PartitionRestore {
         self.replays.is_none() && !matches!(self.standings.get(&partition), Some(CommittedOffset::At(_)))
     }
 
+    /// Returns the approximate memory of the series so far in bytes.
+    pub(crate) fn series_bytes(&self) -> u64 {
+        let windows = self.windows.values().map(|windows| windows.restore.bytes()).sum::<u64>();
+        let replays = self.replays.iter().flat_map(|replays| replays.values());
+        windows + replays.map(PartitionReplay::series_bytes).sum::<u64>()
+    }
+
+    /// Evicts series of each partition down to what `allowance` says for its bytes. `committed` is the progress from which
+    /// the evictions apply.
+    pub(crate) fn give_up(&mut self, allowance: impl Fn(u64) -> Option<u64>, committed: &ProgressByPartition) {
+        for (partition, windows) in &mut self.windows {
+            if let (Some(most), Some(at)) = (allowance(windows.restore.bytes()), committed.get(partition)) {
+                windows.restore.give_up(most, at.offset);
+            }
+        }
+        for replay in self.replays.iter_mut().flat_map(|replays| replays.values_mut()) {
+            if let Some(most) = allowance(replay.series_bytes()) {
+                replay.give_up(most);
+            }
+        }
+    }
+
     /// Sets the ranges to read now.
     pub(crate) fn begin(&mut self, ranges: &OffsetRanges) {
         self.left = ranges.clone();

@@ -44,6 +44,8 @@ struct PartitionSweep {
     bytes: u64,
     /// Evicted series whose records are not deleted yet, and the offset from which each starts again.
     gone: HashMap<Box<str>, i64>,
+    /// Those of them that the restore evicted, and whose evictions are not recorded yet.
+    owed: Vec<Box<str>>,
     /// Whether the input's retention comes close to the checkpoint.
     is_pressed: bool,
     /// State that the last sweep left out. The checkpoint stays, so that a restart replays it.
@@ -87,6 +89,12 @@ struct Effect {
     buried: Vec<Box<str>>,
 }
 
+impl Effect {
+    fn is_empty(&self) -> bool {
+        self.part.is_none() && self.checkpoint.is_none() && self.gone.is_empty()
+    }
+}
+
 impl WrittenSnapshots {
     /// Adds the numbers to the metrics.
     pub(crate) fn count(&self, meter: &Meter) {
@@ -104,19 +112,20 @@ impl SnapshotWriter {
         SnapshotWriter { interval, least, most: LARGEST_PART, limits, places }
     }
 
-    /// Adds a restored partition. Its `bytes` of replayed input count, so that partitions that move often are swept
+    /// Adds a restored partition. The evictions of `owed` are recorded with the next commit, before a record of the
+    /// partition has an outcome. Its `bytes` of replayed input count, so that partitions that move often are swept
     /// too.
     pub(crate) fn begin(
         &mut self,
         partition: i32,
         checkpoint: Checkpoint,
-        gone: HashMap<Box<str>, i64>,
+        (gone, owed): (HashMap<Box<str>, i64>, Vec<Box<str>>),
         bytes: u64,
         now: Duration,
     ) {
         let rested = now.saturating_sub(self.interval);
         let left_out = LeftOut::default();
-        let place = PartitionSweep { checkpoint, sweep: None, rested, bytes, gone, is_pressed: false, left_out };
+        let place = PartitionSweep { checkpoint, sweep: None, rested, bytes, gone, owed, is_pressed: false, left_out };
         self.places.insert(partition, place);
     }
 
@@ -165,6 +174,7 @@ impl SnapshotWriter {
     pub(crate) fn wants(&self, detector: &Detector, positions: &ProgressByPartition, now: Duration) -> bool {
         self.places.iter().any(|(partition, place)| {
             place.sweep.is_some()
+                || !place.owed.is_empty()
                 || positions
                     .get(partition)
                     .zip(detector.table(*partition))
@@ -172,11 +182,13 @@ impl SnapshotWriter {
         })
     }
 
-    /// Returns the snapshot records for the transaction that commits this progress.
+    /// Returns the snapshot records for the transaction that commits this progress. `refuses` says whether new series are
+    /// refused from there on.
     pub(crate) fn write(
         &self,
         detector: &Detector,
         positions: &ProgressByPartition,
+        refuses: bool,
         now: Duration,
     ) -> WrittenSnapshots {
         let mut written = WrittenSnapshots::default();
@@ -186,7 +198,11 @@ impl SnapshotWriter {
                 let is_full = written.bytes >= self.most as u64;
                 let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, progress, now));
                 let sweep = sweep.filter(|_| !is_full).map(|sweep| Sweep { part: sweep.part.min(self.most), ..sweep });
-                place.write(detector, (partition, table, progress), sweep, self.limits, &mut written);
+                let mut effect = place.write(detector, (partition, table, progress), sweep, self.limits, &mut written);
+                place.refuse(partition, progress.offset, refuses, self.limits, &mut effect, &mut written);
+                if !effect.is_empty() {
+                    written.effects.push((partition, effect));
+                }
             }
         }
         written
@@ -234,6 +250,8 @@ impl SnapshotWriter {
             });
             place.gone.extend(effect.gone);
             place.left_out.evictions += effect.unrecorded;
+            // All of them were in this transaction.
+            place.owed.clear();
             if let Some((sweep, part)) = effect.part {
                 if place.sweep.is_none() {
                     place.bytes = 0;
@@ -244,7 +262,10 @@ impl SnapshotWriter {
                 place.sweep = part.next.map(|cursor| Sweep { cursor, ..sweep });
             }
             if let Some(checkpoint) = effect.checkpoint {
-                tracing::debug!(partition, checkpoint = checkpoint.offset, "all windows that changed are in the topic");
+                tracing::debug!(partition, checkpoint = checkpoint.offset, "checkpoint written");
+                if let Some(table) = detector.table_mut(partition) {
+                    table.set_closed(checkpoint.is_refusing());
+                }
                 place.checkpoint = checkpoint;
             }
             if let Some(left_out) = effect.ended {
@@ -274,7 +295,7 @@ impl PartitionSweep {
         sweep: Option<Sweep>,
         limits: StateLimits,
         written: &mut WrittenSnapshots,
-    ) {
+    ) -> Effect {
         let fingerprint = detector.fingerprint();
         let mut effect = Effect::default();
         let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
@@ -289,10 +310,12 @@ impl PartitionSweep {
             written.records.push(record);
         };
         let evicted_now = table.evicted().iter().map(|evicted| evicted.key.as_ref()).collect::<HashSet<&str>>();
-        for evicted in table.evicted() {
-            let key = record_key(&evicted.key);
-            let value = encode_evicted(&key, fingerprint, evicted.at);
-            effect.gone.push((evicted.key.clone(), evicted.at));
+        let owed = self.owed.iter().filter_map(|key| Some((key, *self.gone.get(key)?)));
+        let evicted_in_turn = owed.chain(table.evicted().iter().map(|evicted| (&evicted.key, evicted.at)));
+        for (series, at) in evicted_in_turn {
+            let key = record_key(series);
+            let value = encode_evicted(&key, fingerprint, at);
+            effect.gone.push((series.clone(), at));
             if key.len() + value.len() >= limits.other {
                 effect.unrecorded += 1;
                 continue;
@@ -336,8 +359,30 @@ impl PartitionSweep {
             }
             effect.part = Some((sweep, part));
         }
-        if effect.part.is_some() || !effect.gone.is_empty() {
-            written.effects.push((partition, effect));
+        effect
+    }
+
+    /// Records that new series are refused from this offset on, or accepted again.
+    fn refuse(
+        &self,
+        partition: i32,
+        offset: i64,
+        refuses: bool,
+        limits: StateLimits,
+        effect: &mut Effect,
+        written: &mut WrittenSnapshots,
+    ) {
+        let checkpoint = effect.checkpoint.as_ref().unwrap_or(&self.checkpoint);
+        if checkpoint.is_refusing() == refuses {
+            return;
+        }
+        let changed = checkpoint.with_refusal(offset, refuses);
+        let record = changed.record(partition);
+        // A decision that cannot be recorded is not made.
+        if record.size() < limits.other {
+            written.checkpoints += 1;
+            written.records.push(record);
+            effect.checkpoint = Some(changed);
         }
     }
 }

@@ -64,6 +64,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
     pub(super) fn restore(&mut self) -> Result<(), Fault> {
         let Some(mut restoring) = self.restoring.take() else { return Ok(()) };
         let HistoryStep { done, is_retried, obstacle } = restoring.read_on(&mut self.session)?;
+        self.judging.weigh_restore(&mut restoring, &self.committing.committed);
         match &mut restoring.replays {
             None => {
                 fail::point("reading windows");
@@ -94,6 +95,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
             return Ok(());
         }
         self.session.client.close_history();
+        self.judging.restoring_bytes = 0;
         self.is_member = true;
         self.session.component.set(ComponentState::Running);
         Ok(())
@@ -151,7 +153,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
             self.judging.pending.adopt(partition, std::mem::take(&mut replay.same_time));
             let (bytes, from, to, windows) = (replay.bytes, replay.from, replay.to, replay.windows);
             let missing = replay_gap(self.session.settings, partition, &replay);
-            let (checkpoint, table, gone) = replay.finish();
+            let (checkpoint, table, gone, given_up) = replay.finish();
             tracing::info!(
                 topic = self.session.settings.topics.raw_events,
                 partition,
@@ -171,7 +173,8 @@ impl<C: TransactionalClient> Worker<'_, C> {
             }
             self.judging.detector.adopt(partition, table);
             if self.session.settings.detector.keeps_state() {
-                self.snapshots.begin(partition, checkpoint, gone, bytes, self.session.client.now());
+                let now = self.session.client.now();
+                self.snapshots.begin(partition, checkpoint, (gone, given_up), bytes, now);
             }
         }
         if partitions.is_empty() { Ok(()) } else { self.session.client.resume(&partitions) }
