@@ -11,37 +11,40 @@ select set_config('search_path', format('%I, pg_temp', current_schema()), true);
 -- time of the event, so that old rows are removed by dropping a partition; PostgreSQL wants that time in the primary key.
 
 create table anomalies (
-    source_topic     text               not null,
-    source_partition integer            not null,
-    source_offset    bigint             not null,
-    source_index     integer            not null,
-    kind             text               not null,
-    schema_version   integer            not null,
-    device_id        text               not null,
-    metric_name      text,
-    metric_value     double precision   not null,
-    event_time       timestamptz        not null,
-    method           text               not null,
-    score            double precision,
-    threshold        double precision,
-    expected         double precision,
-    lower            double precision,
-    upper            double precision,
-    mean             double precision,
-    std_dev          double precision,
-    z_score          double precision,
-    evidence         json               not null,
-    direction        text               not null,
-    severity         text               not null,
-    label            text,
-    window_count     integer            not null,
-    "window"         double precision[] not null,
-    detected_at      timestamptz        not null,
-    sink             integer,
-    sink_offset      bigint,
-    stored_at        timestamptz        default now(),
-    primary key (source_topic, source_partition, source_offset, source_index, kind, event_time)
+    source_topic      text               not null,
+    source_generation integer            not null default 0,
+    source_partition  integer            not null,
+    source_offset     bigint             not null,
+    source_index      integer            not null,
+    kind              text               not null,
+    schema_version    integer            not null,
+    device_id         text               not null,
+    metric_name       text,
+    metric_value      double precision   not null,
+    event_time        timestamptz        not null,
+    method            text               not null,
+    score             double precision,
+    threshold         double precision,
+    expected          double precision,
+    lower             double precision,
+    upper             double precision,
+    mean              double precision,
+    std_dev           double precision,
+    z_score           double precision,
+    evidence          json               not null,
+    direction         text               not null,
+    severity          text               not null,
+    label             text,
+    window_count      integer            not null,
+    "window"          double precision[] not null,
+    detected_at       timestamptz        not null,
+    sink              integer,
+    sink_offset       bigint,
+    stored_at         timestamptz        default now(),
+    -- The generation comes after the offset, so that the anomalies of a record are found without it.
+    primary key (source_topic, source_partition, source_offset, source_generation, source_index, kind, event_time)
 ) partition by range (event_time);
+comment on column anomalies.source_generation is 'which topic of that name: offsets begin again when a topic is created again';
 comment on column anomalies.source_index is 'counts the values within one record';
 comment on column anomalies.score is 'numbers from here to z_score are null where the method or the kind has none';
 -- Not jsonb: its numbers have no negative zero, and every bit counts here.
@@ -96,6 +99,7 @@ comment on column sink_offsets.id is 'a short name of the partition, used by ano
 -- Records of topic `anomalies` that the table refuses: kept whole, with the reason.
 create table sink_rejects (
     topic         text        not null,
+    generation    integer     not null default 0,
     partition     integer     not null,
     record_offset bigint      not null,
     key           bytea,
@@ -103,8 +107,9 @@ create table sink_rejects (
     reason        text        not null,
     message       text        not null,
     rejected_at   timestamptz not null default now(),
-    primary key (topic, partition, record_offset)
+    primary key (topic, generation, partition, record_offset)
 );
+comment on column sink_rejects.generation is 'which topic `anomalies` of that name, as anomalies.source_generation for the source';
 comment on column sink_rejects.reason is 'undecodable, conflict, or the SQLSTATE';
 create index sink_rejects_time on sink_rejects (rejected_at);
 
@@ -114,26 +119,28 @@ create index sink_rejects_time on sink_rejects (rejected_at);
 -- What people say about anomalies. An anomaly is never changed: a review is a row of its own, and the newest one counts.
 
 create table reviews (
-    id               bigint      generated always as identity primary key,
-    source_topic     text        not null,
-    source_partition integer     not null,
-    source_offset    bigint      not null,
-    source_index     integer     not null,
-    kind             text        not null,
-    event_time       timestamptz not null,
-    review           text        not null check (review in ('ack', 'true', 'false', 'expected', 'none')),
-    note             text        not null default '' check (length(note) <= 2000),
-    made_by          text        not null check (length(made_by) <= 256),
-    made_at          timestamptz not null default now()
+    id                bigint      generated always as identity primary key,
+    source_topic      text        not null,
+    source_generation integer     not null default 0,
+    source_partition  integer     not null,
+    source_offset     bigint      not null,
+    source_index      integer     not null,
+    kind              text        not null,
+    event_time        timestamptz not null,
+    review            text        not null check (review in ('ack', 'true', 'false', 'expected', 'none')),
+    note              text        not null default '' check (length(note) <= 2000),
+    made_by           text        not null check (length(made_by) <= 256),
+    made_at           timestamptz not null default now()
 );
 comment on column reviews.review is 'acknowledged; a true or a false alarm; expected; none clears the review';
-create index reviews_anomaly on reviews (source_topic, source_partition, source_offset, source_index, kind, id desc);
+create index reviews_anomaly
+    on reviews (source_topic, source_generation, source_partition, source_offset, source_index, kind, id desc);
 create index reviews_time on reviews (event_time);
 
 -- The newest review of each anomaly.
 create view current_reviews as
-select distinct on (source_topic, source_partition, source_offset, source_index, kind) *
-from reviews order by source_topic, source_partition, source_offset, source_index, kind, id desc;
+select distinct on (source_topic, source_generation, source_partition, source_offset, source_index, kind) *
+from reviews order by source_topic, source_generation, source_partition, source_offset, source_index, kind, id desc;
 
 
 -- Detectors
@@ -302,6 +309,12 @@ create table anomaly_metrics (
 );
 comment on column anomaly_metrics.metric_name is 'empty when the events have none';
 create index anomaly_metrics_metric on anomaly_metrics (metric_name, hour);
+
+-- The newest generation of each topic that has anomalies of more than its first one. Links to the others name the generation.
+create table topic_generations (
+    topic      text    primary key,
+    generation integer not null
+);
 
 -- Every device that had an anomaly: the search looks names up here, never in `anomalies`.
 create table devices (device_id text primary key);

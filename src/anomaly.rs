@@ -6,11 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Timestamp;
 
-/// Source of an event. With `kind` it is the anomaly's identity.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Generation of a topic of which no earlier topic of the same name is known; also that of a file.
+pub const FIRST_GENERATION: i32 = 0;
+
+/// Source of an event. With `kind` it is the anomaly's identity. Its order is that of the fields.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RecordId {
     /// Kafka topic, or a file's name.
     pub topic: String,
+    /// Which topic of that name, from [`FIRST_GENERATION`] on. The offsets of a topic that was created again begin again,
+    /// so this keeps its records apart from the earlier ones. Earlier programs did not write it.
+    #[serde(default)]
+    pub generation: i32,
     /// Kafka partition; 0 for a file.
     pub partition: i32,
     /// Kafka offset, or the zero-based index of the record in its file.
@@ -20,7 +27,7 @@ pub struct RecordId {
 }
 
 /// Identity of an anomaly: the source of its event, and its kind.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AnomalyId {
     /// Source of the event.
     pub source: RecordId,
@@ -156,8 +163,9 @@ impl Anomaly {
 /// The columns of an anomaly in the database with their SQL types, in the order of the table. They are the fields of
 /// `source` with a prefix, the other fields, and the time of the detection. This is the only list of columns. Tests
 /// compare it with the fields, the schema, the select lists, COPY, the CSV and the description of the API.
-pub const COLUMNS: [(&str, &str); 26] = [
+pub const COLUMNS: [(&str, &str); 27] = [
     ("source_topic", "text"),
+    ("source_generation", "integer"),
     ("source_partition", "integer"),
     ("source_offset", "bigint"),
     ("source_index", "integer"),
@@ -216,7 +224,7 @@ pub mod tests {
             label: None,
             window_count: 4,
             window: vec![9.0, 11.0, 9.0, 11.0],
-            source: RecordId { topic: "raw_events".into(), partition: 3, offset: 184_467, index: 0 },
+            source: RecordId { topic: "raw_events".into(), generation: 0, partition: 3, offset: 184_467, index: 0 },
         }
     }
 
@@ -256,6 +264,17 @@ pub mod tests {
         // In version 2 an absent number is not replaced.
         let none = Anomaly { mean: Some(10.0), expected: None, ..now };
         assert_eq!(Anomaly::from_json(json(&none).to_string().as_bytes()).unwrap(), none);
+    }
+
+    #[test]
+    fn a_record_without_a_generation_is_of_the_first_topic_of_that_name() {
+        let mut old = json(&sample(18.0));
+        assert_eq!(old["source"].as_object_mut().unwrap().remove("generation"), Some(0.into()));
+        assert_eq!(Anomaly::from_json(old.to_string().as_bytes()).unwrap(), sample(18.0));
+        let mut later = sample(18.0);
+        later.source.generation = 7;
+        assert_eq!(Anomaly::from_json(json(&later).to_string().as_bytes()).unwrap(), later);
+        assert_ne!(later.id(), sample(18.0).id());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Queries for recorded anomalies: the parameters, the plain data of the results, and the trait between the pages and
 //! the database. It depends neither on SQL nor on HTTP.
 
+mod address;
 mod count;
 mod dead_letter;
 mod follow;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::anomaly::{Anomaly, AnomalyId, Severity};
 use crate::event::Timestamp;
 use crate::unavailable::Unavailable;
+pub use address::AnomalyAddress;
 pub use count::{ActivityRow, BinCount, Bins, ConditionRow, Count, CoverageRow, LaneCount, NameCount, StatusRow};
 pub use dead_letter::{DeadLetter, Excerpt, Known, Outside};
 pub use follow::{CommittedAnomaly, Cursor, Follower};
@@ -74,6 +76,8 @@ pub struct PageKey {
     pub time: Timestamp,
     /// Topic of the event, `source.topic`.
     pub topic: String,
+    /// Generation of the topic, `source.generation`.
+    pub generation: i32,
     /// Partition of the event, `source.partition`.
     pub partition: i32,
     /// Offset of the event, `source.offset`.
@@ -91,6 +95,7 @@ impl PageKey {
         Some(PageKey {
             time: anomaly.timestamp?,
             topic: source.topic.clone(),
+            generation: source.generation,
             partition: source.partition,
             offset: source.offset,
             index: source.index,
@@ -100,22 +105,24 @@ impl PageKey {
 
     /// Parses the text that `Display` writes.
     pub fn parse(text: &str) -> Option<PageKey> {
-        let mut parts = text.splitn(6, '.');
+        let mut parts = text.splitn(7, '.');
         let mut next = || parts.next();
         let time = Timestamp::from_millis(next()?.parse().ok()?)?;
-        let (partition, offset, index) = (next()?.parse().ok()?, next()?.parse().ok()?, next()?.parse().ok()?);
+        let (generation, partition) = (next()?.parse().ok()?, next()?.parse().ok()?);
+        let (offset, index) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let kind = next()?.to_owned();
         let topic = next()?.to_owned();
         let is_text = |s: &str| !s.is_empty() && !s.contains('\0');
-        (is_text(&kind) && is_text(&topic)).then_some(PageKey { time, topic, partition, offset, index, kind })
+        let key = PageKey { time, topic, generation, partition, offset, index, kind };
+        (is_text(&key.kind) && is_text(&key.topic)).then_some(key)
     }
 }
 
 impl fmt::Display for PageKey {
     /// Writes the topic last, because only the topic may contain dots.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PageKey { time, topic, partition, offset, index, kind } = self;
-        write!(f, "{}.{partition}.{offset}.{index}.{kind}.{topic}", time.millis())
+        let PageKey { time, topic, generation, partition, offset, index, kind } = self;
+        write!(f, "{}.{generation}.{partition}.{offset}.{index}.{kind}.{topic}", time.millis())
     }
 }
 
@@ -129,6 +136,9 @@ pub struct StoredAnomaly {
     pub detected_at: Timestamp,
     /// Newest review of the anomaly.
     pub review: Review,
+    /// Whether its topic has no newer generation with anomalies. A link to it then needs no generation.
+    #[serde(skip)]
+    pub is_newest_generation: bool,
 }
 
 /// One page of anomalies, newest first.
@@ -187,8 +197,8 @@ pub trait AnomalyQueries {
     /// Returns at most `limit` anomalies in an order other than by time.
     fn ranked(&self, filter: &Filter, order: Ranking, limit: u32) -> Result<Vec<StoredAnomaly>, NoAnswer>;
 
-    /// Returns all anomalies of one record; usually it has one.
-    fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer>;
+    /// Returns the anomaly with this address.
+    fn find(&self, address: &AnomalyAddress) -> Result<Option<StoredAnomaly>, NoAnswer>;
 
     /// Returns anomalies that were detected from `since` until now and whose own times are outside of the filter's range. The
     /// range must have both ends. At most `limit` are returned, newest detection first. An event up to [`PUNCTUAL`]
@@ -300,20 +310,30 @@ mod tests {
         let key = PageKey {
             time: Timestamp::from_millis(1_795_455_739_123).unwrap(),
             topic: "raw.events.v2".into(),
+            generation: 1,
             partition: 3,
             offset: 184_467,
             index: 0,
             kind: "point".into(),
         };
-        assert_eq!(key.to_string(), "1795455739123.3.184467.0.point.raw.events.v2");
+        assert_eq!(key.to_string(), "1795455739123.1.3.184467.0.point.raw.events.v2");
         assert_eq!(PageKey::parse(&key.to_string()), Some(key));
     }
 
     #[test]
     fn invalid_keys_are_not_parsed() {
-        for text in
-            ["", "1", "x.3.1.0.point.t", "1.3.1.0.point.", "1.3.1.0..t", "1.99999999999.1.0.point.t", "1.3.1.0.p\0.t"]
-        {
+        for text in [
+            "",
+            "1",
+            "x.0.3.1.0.point.t",
+            "1.0.3.1.0.point.",
+            "1.0.3.1.0..t",
+            "1.0.99999999999.1.0.point.t",
+            "1.99999999999.3.1.0.point.t",
+            "1.0.3.1.0.p\0.t",
+            // As earlier builds wrote it, without a generation.
+            "1.3.1.0.point.t",
+        ] {
             assert_eq!(PageKey::parse(text), None, "{text:?}");
         }
     }

@@ -443,7 +443,7 @@ mod tests {
     }
 
     fn source(partition: i32, offset: i64) -> RecordId {
-        RecordId { topic: "t".into(), partition, offset, index: 0 }
+        RecordId { topic: "t".into(), generation: 0, partition, offset, index: 0 }
     }
 
     #[test]

@@ -127,7 +127,7 @@ proptest! {
         let settings = DetectionSettings { policy, ..DetectionSettings::default() };
         let (mut detector, mut oracle) = (Detector::new(settings).unwrap(), Oracle::of(method, 40, 5, 3));
         for (offset, value) in values.into_iter().enumerate() {
-            let source = RecordId { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };
+            let source = RecordId { topic: "t".into(), generation: 0, partition: 0, offset: offset as i64, index: 0 };
             let event =
                 Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
             let verdict = detector.within(0, |judge| judge.judge(&source, &event, None, || None));
@@ -159,7 +159,7 @@ proptest! {
         let values = values.into_iter().flat_map(|value| [value; 2]);
         for (offset, (value, at)) in values.zip(turns.iter().chain(turns.iter().rev()).copied()).enumerate() {
             let (device, metric, expected) = SERIES[at];
-            let source = RecordId { topic: "t".into(), partition: 0, offset: offset as i64, index: 0 };
+            let source = RecordId { topic: "t".into(), generation: 0, partition: 0, offset: offset as i64, index: 0 };
             let event = Event {
                 device_id: Cow::Borrowed(device),
                 metric_name: metric.map(Cow::Borrowed),

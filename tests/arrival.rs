@@ -171,7 +171,7 @@ fn a_time_in_the_future_hides_no_newest_anomaly() {
     stage.insert(&anomaly("pump-0042", 100, ago(60), 24.6));
     for url in ["/", "/anomalies"] {
         let (_, _, page) = stage.get(url);
-        assert!(page.contains("data-key=\"raw_events/0/100/0\""), "{url}: {page}");
+        assert!(page.contains("data-key=\"raw_events/0/0/100/0/point\""), "{url}: {page}");
         assert!(!page.contains("last 80 years"), "{url}");
     }
     let (_, _, page) = stage.get("/anomalies");

@@ -258,7 +258,7 @@ fn a_row_appears_at_once_by_the_stream_and_the_page_does_not_move() {
         offset += 1;
         let start = std::time::Instant::now();
         stage.insert(&anomaly("press-0002", offset, ago(2), 24.6));
-        let first = format!("document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/{offset}/0'");
+        let first = format!("document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/0/{offset}/0/point'");
         browser.wait("the next row", &first);
         println!("commit to the browser's page: {:?}", start.elapsed());
     });
@@ -285,7 +285,8 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
             for _ in 0..5 {
                 offset += 1;
                 stage.insert(&anomaly("pump-0042", offset, ago(1), 24.6));
-                let row = format!("document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/{offset}/0'");
+                let row =
+                    format!("document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/0/{offset}/0/point'");
                 browser.wait("the row", &row);
             }
         });
@@ -297,7 +298,8 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
         end += 20;
         let many = (end - 20..end).map(|i| anomaly("pump-0042", i, ago(1), 24.6)).collect::<Vec<_>>();
         stage.insert_all(&many);
-        let newest = format!("document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/{}/0'", end - 1);
+        let newest =
+            format!("document.querySelector('tr[data-key]').dataset.key === 'raw_events/0/0/{}/0/point'", end - 1);
         browser.wait("the newest", &newest);
     });
     browser.visit(&stage, "/anomalies");
@@ -414,7 +416,7 @@ fn the_keyboard_leads_to_an_explanation_a_review_and_back() {
     let (stage, browser) = (sixty(), Browser::open());
     browser.visit(&stage, "/anomalies?live=off");
     browser.keys("jj");
-    assert_eq!(browser.value("document.querySelector('tr.at').dataset.key"), json!("raw_events/0/58/0"));
+    assert_eq!(browser.value("document.querySelector('tr.at').dataset.key"), json!("raw_events/0/0/58/0/point"));
     browser.keys("\u{e007}");
     browser.wait("the explanation", "location.pathname === '/anomalies/raw_events/0/58/0/point'");
     browser.keys("e");
@@ -545,7 +547,7 @@ fn no_name_becomes_markup_on_any_page_or_in_the_stream() {
     let count = corpus.len();
     browser.wait(
         "all of them",
-        &format!("document.querySelectorAll('tr[data-key^=\"raw_events/0/1\"]').length >= {count}"),
+        &format!("document.querySelectorAll('tr[data-key^=\"raw_events/0/0/1\"]').length >= {count}"),
     );
     assert_eq!(browser.value(clean), json!(true), "the stream");
 }

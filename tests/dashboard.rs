@@ -188,7 +188,7 @@ pub fn anomaly(device: &str, offset: i64, time: Timestamp, value: f64) -> Anomal
         label: None,
         window_count: 4,
         window,
-        source: RecordId { topic: "raw_events".into(), partition: 0, offset, index: 0 },
+        source: RecordId { topic: "raw_events".into(), generation: 0, partition: 0, offset, index: 0 },
     }
 }
 
@@ -299,7 +299,7 @@ fn pages_follow_one_another_without_gap_or_repetition_also_at_equal_times() {
     }
     assert_eq!(seen, (0..25).rev().collect::<Vec<_>>());
     // And back again.
-    let page = json(&stage.get("/api/v1/anomalies?limit=4&before=1700000000001.0.7.0.point.raw_events").2);
+    let page = json(&stage.get("/api/v1/anomalies?limit=4&before=1700000000001.0.0.7.0.point.raw_events").2);
     let offsets = |page: &serde_json::Value| {
         page["anomalies"]
             .as_array()
@@ -311,7 +311,7 @@ fn pages_follow_one_another_without_gap_or_repetition_also_at_equal_times() {
     assert_eq!(offsets(&page), [6, 5, 4, 3]);
     let back = json(&stage.get(&format!("/api/v1/anomalies?limit=4&after={}", page["prev"].as_str().unwrap())).2);
     assert_eq!(offsets(&back), [10, 9, 8, 7]);
-    assert!(stage.get("/anomalies?limit=4&before=1700000000001.0.7.0.point.raw_events").2.contains(">Newer</a>"));
+    assert!(stage.get("/anomalies?limit=4&before=1700000000001.0.0.7.0.point.raw_events").2.contains(">Newer</a>"));
     let range = json(&stage.get("/api/v1/anomalies?from=2023-11-14T22:13:20.001Z&to=2023-11-14T22:13:20.002Z").2);
     assert_eq!(range["anomalies"].as_array().unwrap().len(), 5);
     assert_eq!(
@@ -532,7 +532,7 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
     // A thousand devices of three metrics over thirty days, in the order of time.
     let rows = format!(
         "insert into anomalies
-         select 'raw_events', n % 4, n, 0, 'point', 2, 'pump-' || to_char(hashint8(n) & 1023, 'FM0000'),
+         select 'raw_events', 0, n % 4, n, 0, 'point', 2, 'pump-' || to_char(hashint8(n) & 1023, 'FM0000'),
              (array['temperature', 'pressure', 'vibration'])[1 + (n % 3)], 24.6, now() - interval '30 days' * (1 - n / {ROWS}.0),
              'sigma', 28.2, 3, 21.45, 21.1, 21.8, 21.45, 0.11, 28.2, '{{}}', 'high',
              case when n % 5 = 0 then 'critical' else 'warning' end, case when n % 9973 = 0 then 'spike' end, 4,
@@ -583,7 +583,7 @@ fn no_page_reads_a_whole_table_of_ten_million_rows() {
         "/anomalies?review=true",
         "/anomalies?review=none",
         "/anomalies?span=30d",
-        "/anomalies?before=1700000000000.0.5.0.point.raw_events",
+        "/anomalies?before=1700000000000.0.0.5.0.point.raw_events",
         "/anomalies/raw_events/2/5000002",
         "/devices",
         "/devices?span=30d",

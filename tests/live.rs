@@ -12,7 +12,7 @@ use super::dashboard::{Stage, ago, anomaly};
 
 /// A client in its own thread, which reads until the stream ends.
 #[derive(Clone, Default)]
-struct Reader(Arc<Mutex<State>>);
+pub struct Reader(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -25,7 +25,7 @@ struct State {
 
 impl Reader {
     /// Reconnects with the last id.
-    fn open(&self, address: SocketAddr, query: &str) {
+    pub fn open(&self, address: SocketAddr, query: &str) {
         let mut stream = TcpStream::connect(address).unwrap();
         let id = self.0.lock().unwrap().id.clone();
         self.0.lock().unwrap().has_ended = false;
@@ -63,11 +63,21 @@ impl Reader {
         }
     }
 
+    /// Returns whether a message with an id has arrived, so that later rows are not missed.
+    pub fn has_begun(&self) -> bool {
+        !self.0.lock().unwrap().id.is_empty()
+    }
+
+    /// Returns the keys of the rows, and how many times each arrived.
+    pub fn rows(&self) -> BTreeMap<String, u32> {
+        self.0.lock().unwrap().rows.clone()
+    }
+
     fn count(&self) -> usize {
         self.0.lock().unwrap().rows.len()
     }
 
-    fn wait(&self, rows: usize) {
+    pub fn wait(&self, rows: usize) {
         wait_for(&format!("{rows} rows"), Duration::from_secs(90), || self.count() >= rows);
     }
 
@@ -82,7 +92,7 @@ fn every_row_comes_once_over_restarts_of_the_server() {
     let row = |i: i64| anomaly("pump", i, ago(5), 24.0);
     let reader = Reader::default();
     reader.open(stage.address, "");
-    wait_for("the first message", Duration::from_secs(90), || !reader.0.lock().unwrap().id.is_empty());
+    wait_for("the first message", Duration::from_secs(90), || reader.has_begun());
     (1..4).for_each(|i| stage.insert(&row(i)));
     reader.wait(3);
     for round in 0..3 {
@@ -98,7 +108,7 @@ fn every_row_comes_once_over_restarts_of_the_server() {
     }
     std::thread::sleep(Duration::from_millis(500));
     let state = reader.0.lock().unwrap();
-    let expected = (1..64).map(|i| (format!("raw_events/0/{i}/0"), 1)).collect::<BTreeMap<_, _>>();
+    let expected = (1..64).map(|i| (format!("raw_events/0/0/{i}/0/point"), 1)).collect::<BTreeMap<_, _>>();
     assert_eq!(state.rows, expected);
     assert_eq!(state.kinds.get("reset"), None);
 }

@@ -590,7 +590,7 @@ fn a_recreated_topic_of_anomalies_is_noticed_and_its_records_are_stored_after_th
 }
 
 /// Sends values into topic `anomalies`, all into one partition.
-fn forge(case: &Case, values: &[Vec<u8>]) {
+pub fn forge(case: &Case, values: &[Vec<u8>]) {
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
     let topic = case.anomalies();

@@ -4,7 +4,7 @@
 use crate::common::{Case, Parts, event, wait};
 
 /// The tables, and what the role may do in them apart from reading: inserting, updating, deleting.
-const TABLES: [(&str, &str); 19] = [
+const TABLES: [(&str, &str); 20] = [
     ("anomalies", "i"),
     ("sink_offsets", "iu"),
     ("sink_rejects", "i"),
@@ -20,6 +20,7 @@ const TABLES: [(&str, &str); 19] = [
     ("anomaly_hours", "iu"),
     ("anomaly_days", "iu"),
     ("anomaly_metrics", "iu"),
+    ("topic_generations", "iu"),
     ("devices", "i"),
     ("retention_state", ""),
     ("refinery_schema_history", ""),

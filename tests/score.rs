@@ -103,7 +103,10 @@ fn anomalies_come_as_the_contracts_record_and_all_adds_no_other_verdict() {
         ("label", Value::Null),
         ("evidence", serde_json::json!({})),
         ("expected", anomaly["mean"].clone()),
-        ("source", serde_json::json!({"topic": "oven.jsonl", "partition": 0, "offset": 50, "index": 0})),
+        (
+            "source",
+            serde_json::json!({"topic": "oven.jsonl", "generation": 0, "partition": 0, "offset": 50, "index": 0}),
+        ),
     ] {
         assert_eq!(anomaly[key], value, "{key}");
     }

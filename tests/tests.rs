@@ -55,6 +55,8 @@ mod exports;
 mod families;
 /// A PostgreSQL, or a pooler, that accepts connections and stops answering.
 mod frozen;
+/// Anomalies of topics of one name, which differ only in their generation.
+mod generations;
 /// The heartbeat while the database refuses one of its tables.
 mod heartbeat;
 /// The event stream: each row once, also over a restart of the server.

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::mpsc::Receiver;
 
 use super::output;
-use crate::anomaly::RecordId;
+use crate::anomaly::{FIRST_GENERATION, RecordId};
 use crate::cli::{OutputForm, Score};
 use crate::detect::{DetectionSettings, Detector};
 use crate::error::{Error, ExitKind, Result};
@@ -77,7 +77,7 @@ pub fn run(options: &Score) -> Result<()> {
     };
     let name = Path::new(&options.file).file_name().map_or("stdin".into(), |name| name.to_string_lossy().into_owned());
     let topic = if options.file == "-" { "stdin".to_owned() } else { name };
-    let source = RecordId { topic, partition: 0, offset: 0, index: 0 };
+    let source = RecordId { topic, generation: FIRST_GENERATION, partition: 0, offset: 0, index: 0 };
     let mut scoring = Scoring {
         judges: ParallelDetectors::new(|| detector(settings.detection()), print, source)?,
         report: ScoreReport::new(options, records.reading()),

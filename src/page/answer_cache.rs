@@ -116,9 +116,9 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
         Some((Arc::clone(&kept.answer), kept.taken))
     }
 
-    /// Removes an answer, so that the next request reads a change that was just made.
-    pub(crate) fn forget(&self, question: &K) {
-        lock(&self.state).kept.retain(|kept| kept.question != *question);
+    /// Removes the answers to some questions, so that the next request reads a change that was just made.
+    pub(crate) fn forget(&self, is_changed: impl Fn(&K) -> bool) {
+        lock(&self.state).kept.retain(|kept| !is_changed(&kept.question));
     }
 
     fn why(&self, failure: NoAnswer) -> NoNewAnswer {

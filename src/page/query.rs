@@ -30,6 +30,8 @@ pub(crate) struct PageQuery {
     pub sort: Option<Ranking>,
     /// Parameter `format=json`: the event stream sends records instead of rows of a page.
     pub is_json: bool,
+    /// Parameter `generation`: which topic of the name in the path. `None` means the newest one.
+    pub generation: Option<i32>,
     /// Parameters `live`, `tz` and `theme`.
     pub manner: Manner,
 }
@@ -81,6 +83,8 @@ pub(crate) const STREAM: &[&[&str]] = &[FILTERS, PAGING, MANNER, &["cursor", "fo
 pub(crate) const SPAN: &[&[&str]] = &[&["span"], MANNER];
 /// Parameters of pages that show one thing.
 pub(crate) const PLAIN: &[&[&str]] = &[MANNER];
+/// Parameters of the page of one anomaly.
+pub(crate) const ANOMALY: &[&[&str]] = &[&["generation"], MANNER];
 /// Parameters that may occur several times: an anomaly matches if it has any of the values.
 const SEVERAL: &[&str] = &["device", "metric", "severity", "method", "label", "review"];
 /// Maximum number of values of one parameter.
@@ -173,6 +177,10 @@ impl PageQuery {
             "theme" => {
                 let theme = [Theme::Light, Theme::Dark].into_iter().find(|theme| theme.as_str() == value);
                 self.manner.theme = Some(theme.ok_or("expected light or dark")?);
+            }
+            "generation" => {
+                let generation = value.parse().ok().filter(|generation| *generation >= 0);
+                self.generation = Some(generation.ok_or("expected a whole number of at least 0")?);
             }
             "cursor" => {}
             "format" => {
@@ -297,6 +305,7 @@ impl PageQuery {
         add("sort", self.sort.map(|sort| sort_name(Some(sort)).to_owned()));
         add("before", self.before.as_ref().map(ToString::to_string));
         add("after", self.after.as_ref().map(ToString::to_string));
+        add("generation", self.generation.map(|generation| generation.to_string()));
         add("live", self.manner.is_paused.then(|| "off".to_owned()));
         add("tz", self.manner.is_utc.then(|| "UTC".to_owned()));
         add("theme", self.manner.theme.map(|theme| theme.as_str().to_owned()));
@@ -328,7 +337,7 @@ mod tests {
     #[test]
     fn every_key_is_read_and_written_again() {
         let query = "span=6h&device=a%26b%3C&device=c&metric=t&method=sigma&label=spike&severity=critical&review=none\
-                     &review=ack&q=pump&limit=7&before=1.2.3.4.point.t&live=off&tz=UTC&theme=dark";
+                     &review=ack&q=pump&limit=7&before=1.0.2.3.4.point.t&live=off&tz=UTC&theme=dark";
         let parsed = PageQuery::read(query, LIST).unwrap();
         assert_eq!(parsed.filter.devices, ["a&b<", "c"]);
         assert_eq!(parsed.query(), format!("?{query}"));
@@ -357,7 +366,7 @@ mod tests {
     fn an_order_is_read_and_that_of_time_is_the_default() {
         assert_eq!(PageQuery::read("sort=score", LIST).unwrap().query(), "?sort=score");
         assert_eq!(PageQuery::read("sort=time", LIST).unwrap().query(), "");
-        assert_eq!(PageQuery::read("after=1.2.3.4.point.t", LIST).unwrap().query(), "?after=1.2.3.4.point.t");
+        assert_eq!(PageQuery::read("after=1.0.2.3.4.point.t", LIST).unwrap().query(), "?after=1.0.2.3.4.point.t");
     }
 
     #[test]
@@ -390,8 +399,8 @@ mod tests {
             ("from=yesterday", "from"),
             ("before=x", "before"),
             ("sort=colour", "sort"),
-            ("sort=score&before=1.2.3.4.point.t", "before"),
-            ("after=1.2.3.4.point.t&before=1.2.3.4.point.t", "before"),
+            ("sort=score&before=1.0.2.3.4.point.t", "before"),
+            ("after=1.0.2.3.4.point.t&before=1.0.2.3.4.point.t", "before"),
             ("device=%00", "device"),
             ("live=maybe", "live"),
         ] {

@@ -41,6 +41,12 @@ macro_rules! pages {
                 None$(.or_else(|| self.$name.answer(context, path, || self.alarm::<$page>(context.site))))+
             }
 
+            /// Returns whether the path of each page's sample is one of that page.
+            #[cfg(test)]
+            fn samples() -> Vec<(&'static str, bool)> {
+                vec![$((stringify!($name), <$page>::question(&$sample, &PageQuery::default()).is_some())),+]
+            }
+
             /// Queries the archive for each page at its sample path; returns why the first that fails has no new
             /// answer.
             pub(crate) fn unanswered(&self, site: &Site) -> Option<NoNewAnswer> {
@@ -54,7 +60,7 @@ macro_rules! pages {
 pages! {
     overview: Overview = [""],
     list: List = ["anomalies"],
-    explain: Explain = ["anomalies", "-", "0", "0"],
+    explain: Explain = ["anomalies", "-", "0", "0", "0", "point"],
     devices: Devices = ["devices"],
     device: Device = ["devices", "-"],
     detection: Detection = ["detection"],
@@ -80,5 +86,16 @@ impl Pages {
             (Some((data, taken)), None) => Ok(verdict::of(site, &data, &PageQuery::default(), taken)),
             (_, why) => Err(why.unwrap_or(NoNewAnswer::Slow)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_archive_is_watched_for_every_page() {
+        let unwatched = Pages::samples().into_iter().filter(|(_, is_watched)| !is_watched).collect::<Vec<_>>();
+        assert!(unwatched.is_empty(), "the sample path is not one of the page: {unwatched:?}");
     }
 }

@@ -13,7 +13,7 @@ use super::query::{self, PageQuery, QueryError};
 use super::view::links;
 use super::view::{api, export, keys, login, notice, review};
 use super::{live, respond};
-use crate::anomaly::AnomalyId;
+use crate::archive::AnomalyAddress;
 use crate::http::{Request, Response};
 
 /// Answers any request to the dashboard.
@@ -77,14 +77,17 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
     if context.request.method == Method::POST {
         return match parts.as_slice() {
             ["anomalies", topic, partition, offset, index, kind, "reviews"] => {
-                match links::anomaly_id([topic, partition, offset, index, kind]) {
-                    Some(id) => {
-                        let response = review::add(context, &id);
-                        dashboard.pages.explain.cache().forget(&id);
+                let place = [*topic, *partition, *offset, *index, *kind];
+                with_address(
+                    context,
+                    |generation| links::anomaly_address(place, generation),
+                    |address| {
+                        let response = review::add(context, address);
+                        // The page may have been asked for with the generation, and without.
+                        dashboard.pages.explain.cache().forget(|other| other.is_at(address));
                         response
-                    }
-                    None => unknown(context),
-                }
+                    },
+                )
             }
             _ => unknown(context),
         };
@@ -112,18 +115,39 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
             respond::json(404, &serde_json::json!({ "error": known }))
         }
         // This is the first anomaly of a record, for users who know only the position in Kafka.
-        ["anomalies", topic, partition, offset] => match links::anomaly_id([topic, partition, offset, "0", "point"]) {
-            Some(id) => respond::see_other(context.site, &links::anomaly_url(&first(context, id))),
-            None => unknown(context),
-        },
+        ["anomalies", topic, partition, offset] => {
+            let place = [*topic, *partition, *offset];
+            with_address(
+                context,
+                |generation| links::record_address(place, generation),
+                |address| respond::see_other(context.site, &first(context, address)),
+            )
+        }
         path => dashboard.pages.answer(context, path).unwrap_or_else(|| unknown(context)),
     }
 }
 
-/// Returns the first anomaly of the record of `id`, or `id` itself if there is none or no answer.
-fn first(context: &RequestContext<'_>, id: AnomalyId) -> AnomalyId {
-    let found = context.site.archive.at(&id.source.topic, id.source.partition, id.source.offset);
-    found.ok().and_then(|records| records.first().map(|record| record.anomaly.id())).unwrap_or(id)
+/// Answers a request whose path is the address of an anomaly, with or without its generation in the query.
+fn with_address(
+    context: &RequestContext<'_>,
+    parse: impl Fn(Option<i32>) -> Option<AnomalyAddress>,
+    answer: impl FnOnce(&AnomalyAddress) -> Response,
+) -> Response {
+    if parse(None).is_none() {
+        return unknown(context);
+    }
+    match PageQuery::read(&context.request.query, query::ANOMALY) {
+        Ok(query) => parse(query.generation).as_ref().map_or_else(|| unknown(context), answer),
+        Err(error) => cached_page::misread(context, &error),
+    }
+}
+
+/// Returns the URL of the first anomaly of a record, or that of its first value if there is none or no answer.
+fn first(context: &RequestContext<'_>, record: &AnomalyAddress) -> String {
+    match context.site.archive.find(record) {
+        Ok(Some(first)) => links::anomaly_url(&first),
+        _ => links::address_url(&AnomalyAddress { value: Some((0, "point".to_owned())), ..record.clone() }),
+    }
 }
 
 /// Answers a request whose path does not exist.

@@ -97,7 +97,7 @@ impl Fake {
     fn record(&self) -> StoredAnomaly {
         let name = Some(HOSTILE.to_owned());
         let anomaly = Anomaly { device_id: HOSTILE.into(), metric_name: name.clone(), label: name, ..sample(18.0) };
-        StoredAnomaly { anomaly, detected_at: now(), review: Review::None }
+        StoredAnomaly { anomaly, detected_at: now(), review: Review::None, is_newest_generation: true }
     }
 }
 
@@ -121,9 +121,9 @@ impl AnomalyQueries for Fake {
     fn ranked(&self, filter: &Filter, _: Ranking, limit: u32) -> Result<Vec<StoredAnomaly>, NoAnswer> {
         Ok(self.newest(filter, None, limit)?.records)
     }
-    fn at(&self, _: &str, _: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer> {
+    fn find(&self, address: &AnomalyAddress) -> Result<Option<StoredAnomaly>, NoAnswer> {
         self.check()?;
-        Ok(if offset == 184_467 { vec![self.record()] } else { vec![] })
+        Ok((address.offset == 184_467).then(|| self.record()))
     }
     fn outside(&self, _: &Filter, _: Timestamp, _: u32) -> Result<Outside, NoAnswer> {
         self.check()?;

@@ -25,8 +25,9 @@ const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const TRAILER: i16 = -1;
 
 /// Types of [`COLUMNS`], then of the sink and the sink's offset.
-const TYPES: [Type; 28] = [
+const TYPES: [Type; 29] = [
     Type::TEXT,
+    Type::INT4,
     Type::INT4,
     Type::INT8,
     Type::INT4,
@@ -73,6 +74,7 @@ pub(crate) fn rows(
         let at = event_time(entry, a).to_time();
         let row: [&(dyn ToSql + Sync); TYPES.len()] = [
             &a.source.topic,
+            &a.source.generation,
             &a.source.partition,
             &a.source.offset,
             &a.source.index,

@@ -9,7 +9,7 @@ use postgres::{Client, Statement};
 
 use super::session::failure;
 use super::{query, row};
-use crate::archive::{CommittedAnomaly, Cursor, Follower, NoAnswer, Review, StoredAnomaly};
+use crate::archive::{CommittedAnomaly, Cursor, Follower, NoAnswer};
 use crate::unavailable::Unavailable;
 
 /// Interval between two polls of a server that cannot notify (a standby).
@@ -35,11 +35,11 @@ impl PostgresFollower {
             Err(e) if e.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => false,
             Err(e) => return Err(failure(e)),
         };
-        let columns = row::COLUMNS;
+        let columns = row::stored_columns();
         let rows = client
             .prepare(&format!(
                 "select {columns}, sink_offset from anomalies where sink = $1 and sink_offset >= $2 and sink_offset < $3
-                 order by sink_offset, source_index limit $4"
+                 order by sink_offset limit $4"
             ))
             .map_err(failure)?;
         Ok(PostgresFollower { client, rows, is_notified })
@@ -54,12 +54,7 @@ impl Follower for PostgresFollower {
     fn committed(&mut self, sink: i32, from: i64, to: i64, limit: u32) -> Result<Vec<CommittedAnomaly>, NoAnswer> {
         let rows = self.client.query(&self.rows, &[&sink, &from, &to, &i64::from(limit)]).map_err(failure)?;
         let committed = |row: &postgres::Row| {
-            let (anomaly, detected_at) = row::anomaly(row)?;
-            Ok(CommittedAnomaly {
-                sink,
-                offset: row.try_get("sink_offset")?,
-                record: StoredAnomaly { anomaly, detected_at, review: Review::None },
-            })
+            Ok(CommittedAnomaly { sink, offset: row.try_get("sink_offset")?, record: row::stored(row)? })
         };
         rows.iter().map(committed).collect::<Result<_, postgres::Error>>().map_err(failure)
     }

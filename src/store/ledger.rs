@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use postgres::types::ToSql;
 use postgres::{Client, Transaction};
 use time::OffsetDateTime;
 
 use super::copy::{self, event_time};
 use super::failure::{DatabaseError, Refusal};
-use super::row::{self, COLUMNS};
+use super::row::{self, COLUMNS, IDENTITY};
 use super::writer::open;
-use crate::anomaly::{Anomaly, RecordId};
+use crate::anomaly::{Anomaly, FIRST_GENERATION};
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 use crate::fail;
@@ -41,7 +42,7 @@ impl PostgresLedger {
             Some(client) => client,
             None => open(&self.settings)?,
         };
-        let key = LedgerKey { group: &self.group, topic: &self.topic };
+        let key = LedgerKey { group: &self.group, topic: &self.topic, generation: FIRST_GENERATION };
         let mut attempts = (1..MOST_ATTEMPTS).map(|_| call(&mut client, &key));
         let ended = attempts.find(|ended| !matches!(ended, Err(failure) if failure.is_late_partition()));
         match ended.unwrap_or_else(|| call(&mut client, &key)) {
@@ -60,6 +61,8 @@ impl PostgresLedger {
 struct LedgerKey<'a> {
     group: &'a str,
     topic: &'a str,
+    /// Which topic of that name.
+    generation: i32,
 }
 
 enum LedgerFailure {
@@ -127,10 +130,10 @@ impl Ledger for PostgresLedger {
             for entry in entries {
                 match &entry.anomaly {
                     Ok(anomaly) => good.push((entry, anomaly)),
-                    Err(why) => reject(&mut transaction, key.topic, entry, "undecodable", why, &mut written)?,
+                    Err(why) => reject(&mut transaction, key, entry, "undecodable", why, &mut written)?,
                 }
             }
-            insert(&mut transaction, key.topic, &sinks, &good, &mut written)?;
+            insert(&mut transaction, key, &sinks, &good, &mut written)?;
             if written.inserted > 0 {
                 // The commit notifies the followers of the table.
                 transaction.execute("select pg_notify('anomalies', current_schema())", &[])?;
@@ -186,7 +189,7 @@ fn move_on(
 /// Inserts all rows. If the database refuses one, halves the batch until that row is alone.
 fn insert(
     transaction: &mut Transaction<'_>,
-    topic: &str,
+    key: &LedgerKey<'_>,
     sinks: &HashMap<i32, i32>,
     batch: &[(&SinkRecord, &Anomaly)],
     written: &mut WrittenBatch,
@@ -201,7 +204,7 @@ fn insert(
             written.inserted += (batch.len() - left.len()) as u64;
             for at in left {
                 let (entry, anomaly) = batch[at];
-                present(transaction, topic, entry, anomaly, written)?;
+                present(transaction, key, entry, anomaly, written)?;
             }
             return Ok(());
         }
@@ -213,11 +216,11 @@ fn insert(
         return Err(refused.into());
     }
     if let [(entry, _)] = batch {
-        return reject(transaction, topic, entry, &why.state, &format!("{}: {}", why.state, why.message), written);
+        return reject(transaction, key, entry, &why.state, &format!("{}: {}", why.state, why.message), written);
     }
     let (left, right) = batch.split_at(batch.len() / 2);
-    insert(transaction, topic, sinks, left, written)?;
-    insert(transaction, topic, sinks, right, written)
+    insert(transaction, key, sinks, left, written)?;
+    insert(transaction, key, sinks, right, written)
 }
 
 /// Returns whether the table refuses a row for its content: 22 data exception, 23 integrity, 54 too large for an index
@@ -249,6 +252,14 @@ const TOTALS: &str = "
         insert into anomaly_metrics as t (hour, metric_name, severity, sink, anomalies)
         select date_trunc('hour', event_time, 'UTC'), metric_name, severity, sink, count(*) from inserted group by 1, 2, 3, 4
         on conflict (hour, metric_name, severity, sink) do update set anomalies = t.anomalies + excluded.anomalies),
+    generations as (
+        insert into topic_generations as t (topic, generation)
+        select source_topic, max(source_generation) from inserted
+        where source_generation > 0 and not exists (
+            -- Sinks do not wait for one another over a row that is already right.
+            select from topic_generations as g where g.topic = source_topic and g.generation >= source_generation)
+        group by 1 order by 1
+        on conflict (topic) do update set generation = greatest(t.generation, excluded.generation)),
     names as (insert into devices select distinct device_id from hourly order by 1 on conflict do nothing)";
 
 /// Inserts the whole batch at once; returns the indexes of the rows that existed already.
@@ -269,8 +280,8 @@ fn insert_all(
     let insert = format!(
         "with inserted as (
              insert into anomalies ({COLUMNS}, sink, sink_offset) select {COLUMNS}, sink, sink_offset from incoming
-             on conflict (source_topic, source_partition, source_offset, source_index, kind, event_time) do nothing
-             returning source_topic, source_partition, source_offset, source_index, kind, event_time, sink, device_id,
+             on conflict ({IDENTITY}, event_time) do nothing
+             returning {IDENTITY}, event_time, sink, device_id,
                        coalesce(metric_name, '') as metric_name, severity, label),
          {TOTALS}"
     );
@@ -281,42 +292,32 @@ fn insert_all(
         return Ok(Vec::new());
     }
     attempt.rollback()?;
-    let identity = "source_topic, source_partition, source_offset, source_index, kind, event_time";
-    let rows = transaction.query(&format!("{insert} select {identity} from inserted"), &[])?;
+    let rows = transaction.query(&format!("{insert} select {IDENTITY}, event_time from inserted"), &[])?;
     let mut inserted = HashSet::new();
     for row in &rows {
-        let source = RecordId { topic: row.get(0), partition: row.get(1), offset: row.get(2), index: row.get(3) };
-        inserted.insert((source, row.get::<_, String>(4), Timestamp::from(row.get::<_, OffsetDateTime>(5))));
+        let time = row.try_get::<_, OffsetDateTime>("event_time")?;
+        inserted.insert((row::identity(row)?, Timestamp::from(time)));
     }
     // Of several entries with one identity in the batch, only the first was inserted.
-    let is_left = |(entry, anomaly): &(&SinkRecord, &Anomaly)| {
-        !inserted.remove(&(anomaly.source.clone(), anomaly.kind.clone(), event_time(entry, anomaly)))
-    };
+    let is_left =
+        |(entry, anomaly): &(&SinkRecord, &Anomaly)| !inserted.remove(&(anomaly.id(), event_time(entry, anomaly)));
     Ok(batch.iter().map(is_left).enumerate().filter_map(|(at, left)| left.then_some(at)).collect())
 }
 
 /// Compares an entry with the existing row of its identity: equal rows are fine, others are a conflict.
 fn present(
     transaction: &mut Transaction<'_>,
-    topic: &str,
+    key: &LedgerKey<'_>,
     entry: &SinkRecord,
     anomaly: &Anomaly,
     written: &mut WrittenBatch,
 ) -> Result<(), LedgerFailure> {
-    let source = &anomaly.source;
+    let (source, id) = (&anomaly.source, anomaly.id());
+    let time = event_time(entry, anomaly).to_time();
+    let values = row::identity_values(&id).into_iter().chain([&time as &(dyn ToSql + Sync)]);
     let row = transaction.query_one(
-        &format!(
-            "select {COLUMNS} from anomalies where source_topic = $1 and source_partition = $2 and source_offset = $3
-             and source_index = $4 and kind = $5 and event_time = $6"
-        ),
-        &[
-            &source.topic,
-            &source.partition,
-            &source.offset,
-            &source.index,
-            &anomaly.kind,
-            &event_time(entry, anomaly).to_time(),
-        ],
+        &format!("select {COLUMNS} from anomalies where ({IDENTITY}) = ($1, $2, $3, $4, $5, $6) and event_time = $7"),
+        &values.collect::<Vec<_>>(),
     )?;
     let (there, _) = row::anomaly(&row)?;
     let timestamp = Some(event_time(entry, anomaly));
@@ -328,23 +329,24 @@ fn present(
         "the table has another anomaly of {} [{}] offset {}: was the topic recreated?",
         source.topic, source.partition, source.offset
     );
-    tracing::error!(topic, partition = entry.partition, offset = entry.offset, "{why}");
-    reject(transaction, topic, entry, "conflict", &why, written)
+    tracing::error!(topic = key.topic, partition = entry.partition, offset = entry.offset, "{why}");
+    reject(transaction, key, entry, "conflict", &why, written)
 }
 
 fn reject(
     transaction: &mut Transaction<'_>,
-    topic: &str,
+    key: &LedgerKey<'_>,
     entry: &SinkRecord,
     reason: &str,
     message: &str,
     written: &mut WrittenBatch,
 ) -> Result<(), LedgerFailure> {
     transaction.execute(
-        "insert into sink_rejects (topic, partition, record_offset, key, value, reason, message)
-         values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing",
+        "insert into sink_rejects (topic, generation, partition, record_offset, key, value, reason, message)
+         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing",
         &[
-            &topic,
+            &key.topic,
+            &key.generation,
             &entry.partition,
             &entry.offset,
             &entry.key,

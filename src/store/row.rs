@@ -3,16 +3,58 @@
 use std::collections::BTreeMap;
 
 use postgres::Row;
-use postgres::types::Json;
+use postgres::types::{Json, ToSql};
 use time::{Date, OffsetDateTime};
 
-use crate::anomaly::{Anomaly, Direction, RecordId, Severity};
+use crate::anomaly::{Anomaly, AnomalyId, Direction, RecordId, Severity};
+use crate::archive::{Review, StoredAnomaly};
 use crate::event::Timestamp;
 
 /// All columns of an anomaly, in the order that [`anomaly`] reads.
-pub const COLUMNS: &str = "source_topic, source_partition, source_offset, source_index, kind, schema_version, device_id, \
+pub const COLUMNS: &str = "source_topic, source_generation, source_partition, source_offset, source_index, kind, schema_version, device_id, \
      metric_name, metric_value, event_time, method, score, threshold, expected, lower, upper, mean, std_dev, z_score, \
      evidence, direction, severity, label, window_count, \"window\", detected_at";
+
+/// Columns that are an anomaly's identity, in the order of [`AnomalyId`]'s fields.
+pub const IDENTITY: &str = "source_topic, source_generation, source_partition, source_offset, source_index, kind";
+
+/// Returns the columns of a stored anomaly, in the order that [`stored`] reads.
+pub fn stored_columns() -> String {
+    format!(
+        "{COLUMNS}, source_generation >= coalesce((select g.generation from topic_generations as g
+             where g.topic = source_topic), source_generation) as is_newest_generation"
+    )
+}
+
+/// Reads a stored anomaly, without its review.
+///
+/// # Errors
+/// Fails if a column is missing or has another type.
+pub fn stored(row: &Row) -> Result<StoredAnomaly, postgres::Error> {
+    let (anomaly, detected_at) = anomaly(row)?;
+    let is_newest_generation = row.try_get("is_newest_generation")?;
+    Ok(StoredAnomaly { anomaly, detected_at, review: Review::None, is_newest_generation })
+}
+
+/// Reads the identity from columns that begin with [`IDENTITY`].
+///
+/// # Errors
+/// Fails if a column is missing or has another type.
+pub fn identity(row: &Row) -> Result<AnomalyId, postgres::Error> {
+    let source = RecordId {
+        topic: row.try_get(0)?,
+        generation: row.try_get(1)?,
+        partition: row.try_get(2)?,
+        offset: row.try_get(3)?,
+        index: row.try_get(4)?,
+    };
+    Ok(AnomalyId { source, kind: row.try_get(5)? })
+}
+
+/// Returns the values of [`IDENTITY`], in this order.
+pub fn identity_values(AnomalyId { source, kind }: &AnomalyId) -> [&(dyn ToSql + Sync); 6] {
+    [&source.topic, &source.generation, &source.partition, &source.offset, &source.index, kind]
+}
 
 /// Reads the record and the time of its detection.
 ///
@@ -50,6 +92,7 @@ pub fn anomaly(row: &Row) -> Result<(Anomaly, Timestamp), postgres::Error> {
         window: row.try_get("window")?,
         source: RecordId {
             topic: row.try_get("source_topic")?,
+            generation: row.try_get("source_generation")?,
             partition: row.try_get("source_partition")?,
             offset: row.try_get("source_offset")?,
             index: row.try_get("source_index")?,
@@ -67,12 +110,34 @@ pub fn sinces() -> [OffsetDateTime; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use super::IDENTITY;
     use crate::anomaly;
 
     #[test]
     fn the_select_list_is_the_list_of_columns() {
         let listed = super::COLUMNS.split(", ").map(|name| name.trim_matches('"'));
         assert!(listed.eq(anomaly::COLUMNS.map(|(name, _)| name)));
+    }
+
+    #[test]
+    fn the_identity_has_each_field_of_a_source_and_the_kind_in_every_key() {
+        let (_, source) = anomaly::tests::json_names();
+        let listed = IDENTITY.split(", ").collect::<BTreeSet<_>>();
+        let expected = source.iter().map(|name| format!("source_{name}")).chain(["kind".to_owned()]);
+        assert_eq!(listed, expected.collect::<BTreeSet<_>>().iter().map(String::as_str).collect());
+        let schema = include_str!("../../sql/V1__schema.sql");
+        let columns = |start: &str| {
+            let text = schema.split(start).nth(1).unwrap().split('(').nth(1).unwrap();
+            text.split(')').next().unwrap().split(", ").collect::<BTreeSet<_>>()
+        };
+        assert!(columns("create index reviews_anomaly").is_superset(&listed));
+        assert!(columns("select distinct on").is_superset(&listed));
+        let table = schema.split("create table anomalies (").nth(1).unwrap();
+        let key = table.split("primary key (").nth(1).unwrap().split(')').next().unwrap().split(", ");
+        let key = key.collect::<BTreeSet<_>>();
+        assert_eq!(key.difference(&listed).copied().collect::<Vec<_>>(), ["event_time"]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub fn learnt(devices: usize) -> Detector {
 
 /// Judges the events as the loop does, in blocks; how many were normal.
 pub fn judge(detector: &mut Detector, events: &[Event<'_>]) -> usize {
-    let mut source = RecordId { topic: "raw_events".into(), partition: 0, offset: 0, index: 0 };
+    let mut source = RecordId { topic: "raw_events".into(), generation: 0, partition: 0, offset: 0, index: 0 };
     detector.within(0, |judge| {
         let mut normal = 0;
         for block in events.chunks(64) {

@@ -12,7 +12,8 @@ use crate::page::chart::spark::tests::sample;
 
 fn committed(sink: i32, offset: i64) -> (CommittedAnomaly, String) {
     let anomaly = crate::anomaly::Anomaly { device_id: format!("pump-{}", offset % 2), ..sample(24.0) };
-    let record = StoredAnomaly { anomaly, detected_at: Timestamp::from_millis(0).unwrap(), review: Review::None };
+    let detected_at = Timestamp::from_millis(0).unwrap();
+    let record = StoredAnomaly { anomaly, detected_at, review: Review::None, is_newest_generation: true };
     (CommittedAnomaly { sink, offset, record }, format!("{{\"row\":\"{sink}-{offset}\"}}"))
 }
 

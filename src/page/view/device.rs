@@ -302,7 +302,7 @@ fn card(record: &StoredAnomaly, now: Timestamp) -> Card {
     let chart = drawing::draw(anomaly, &figures, drawing::ChartSize::SMALL, &[]);
     Card {
         metric: anomaly.metric_name.as_deref().map_or_else(|| "\u{2014}".into(), shown),
-        url: anomaly_url(&anomaly.id()),
+        url: anomaly_url(record),
         severity: if anomaly.severity == Severity::Critical { "critical" } else { "warning" },
         age: age(anomaly.timestamp.unwrap_or(record.detected_at), now),
         value: figures.value,

@@ -6,13 +6,13 @@ mod arithmetic;
 use serde::Serialize;
 
 use super::format::{DASH, DisplayedNumbers, age, counted, duration, grouped, number, signed, times};
-use super::links::{anomaly_id, anomaly_url, device_url, segment};
+use super::links::{anomaly_address, anomaly_path, anomaly_url, device_url, segment};
 use super::notice;
 use super::review::ReviewForm;
 use super::row::AnomalyRow;
 use super::text::{TimeForm, named, shown, timed};
-use crate::anomaly::{Anomaly, AnomalyId, Direction, RecordId};
-use crate::archive::{Archive, Filter, NoAnswer, ReviewRecord, StoredAnomaly};
+use crate::anomaly::{Anomaly, Direction, FIRST_GENERATION, RecordId};
+use crate::archive::{AnomalyAddress, Archive, Filter, NoAnswer, ReviewRecord, StoredAnomaly};
 use crate::event::Timestamp;
 use crate::http::Response;
 use crate::page::cached_page::{Answer, Page};
@@ -32,29 +32,31 @@ const CONTEXT: usize = 3;
 /// Number of other anomalies on each side in time, and their maximum distance in milliseconds.
 const AROUND: (u32, i64) = (4, 300_000);
 
-/// The page of one anomaly, `/anomalies/TOPIC/PARTITION/OFFSET/INDEX/KIND`
+/// The page of one anomaly, `/anomalies/TOPIC/PARTITION/OFFSET/INDEX/KIND?generation=GENERATION`
 pub(crate) struct Explain;
 
 impl Page for Explain {
-    type Question = AnomalyId;
+    type Question = AnomalyAddress;
     type Data = Option<ExplainData>;
 
     const NAV: &'static str = "anomalies";
-    const ACCEPTS: &'static [&'static [&'static str]] = query::PLAIN;
+    const ACCEPTS: &'static [&'static [&'static str]] = query::ANOMALY;
     const TEMPLATE: Template = ("explain.html", include_str!("../templates/explain.html"));
 
-    fn question(path: &[&str], _: &PageQuery) -> Option<AnomalyId> {
+    fn question(path: &[&str], query: &PageQuery) -> Option<AnomalyAddress> {
         match path {
-            ["anomalies", topic, partition, offset, index, kind] => anomaly_id([topic, partition, offset, index, kind]),
+            ["anomalies", topic, partition, offset, index, kind] => {
+                anomaly_address([topic, partition, offset, index, kind], query.generation)
+            }
             _ => None,
         }
     }
 
-    fn title(id: &AnomalyId) -> (String, String) {
-        ("Anomaly".to_owned(), anomaly_url(id))
+    fn title(address: &AnomalyAddress) -> (String, String) {
+        ("Anomaly".to_owned(), anomaly_path(address))
     }
 
-    fn load(archive: &dyn Archive, question: &AnomalyId, now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
+    fn load(archive: &dyn Archive, question: &AnomalyAddress, now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
         load(archive, question, now)
     }
 
@@ -82,10 +84,8 @@ pub(crate) struct ExplainData {
 }
 
 /// Loads the data from the archive; `None` if the anomaly does not exist.
-fn load(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
-    let AnomalyId { source, .. } = id;
-    let records = archive.at(&source.topic, source.partition, source.offset)?;
-    let Some(record) = records.into_iter().find(|record| record.anomaly.id() == *id) else { return Ok(None) };
+fn load(archive: &dyn Archive, address: &AnomalyAddress, _now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
+    let Some(record) = archive.find(address)? else { return Ok(None) };
     let anomaly = &record.anomaly;
     let series = Filter {
         devices: vec![anomaly.device_id.clone()],
@@ -100,7 +100,7 @@ fn load(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option
         None => None,
     };
     let around = around(archive, &record)?;
-    let reviews = archive.reviews_of(id)?;
+    let reviews = archive.reviews_of(&anomaly.id())?;
     Ok(Some(ExplainData { record, earlier, after: after.unwrap_or_default(), around, reviews }))
 }
 
@@ -108,7 +108,8 @@ fn load(archive: &dyn Archive, id: &AnomalyId, _now: Timestamp) -> Result<Option
 /// that window has the same values as here. `None` if there is no such place, or if there are two.
 fn after(anomaly: &Anomaly, later: &Anomaly) -> Option<Vec<f64>> {
     let is_same = |a: &f64, b: &f64| a.to_bits() == b.to_bits();
-    if later.source.partition != anomaly.source.partition || later.source.offset <= anomaly.source.offset {
+    let source = RecordId { offset: anomaly.source.offset, index: anomaly.source.index, ..later.source.clone() };
+    if source != anomaly.source || later.source.offset <= anomaly.source.offset {
         return None;
     }
     let fits = |at: &usize| {
@@ -157,7 +158,7 @@ struct ExplanationContent {
     proof: String,
     is_proven: bool,
     source: Vec<[String; 2]>,
-    command: String,
+    command: Option<String>,
     rule: Vec<[String; 2]>,
     json: String,
     console: String,
@@ -217,11 +218,11 @@ fn show(site: &Site, frame: Frame<'_>, data: &ExplainData) -> Response {
         steps: steps(anomaly),
         is_proven: proof.is_ok(),
         proof: proof.unwrap_or_else(|reason| reason),
-        source: source(anomaly, *detected_at, now),
-        command: shown(&command(&anomaly.source)),
+        source: source(&data.record, now),
+        command: command(&data.record).map(|command| shown(&command)),
         rule: rule(anomaly),
         json: api_url(anomaly),
-        console: console(&site.console, &anomaly.source),
+        console: console(&site.console, &data.record),
         review: ReviewForm::of(&anomaly.id(), &data.reviews, now),
         around: data.around.iter().map(|other| near(other, time)).collect(),
         rows: AnomalyRow::all(&data.earlier, now),
@@ -249,32 +250,42 @@ fn heading(anomaly: &Anomaly, figures: &DisplayedNumbers) -> String {
 }
 
 /// Returns the facts about the record: names, and values as HTML.
-fn source(anomaly: &Anomaly, detected_at: Timestamp, now: Timestamp) -> Vec<[String; 2]> {
+fn source(record: &StoredAnomaly, now: Timestamp) -> Vec<[String; 2]> {
+    let StoredAnomaly { anomaly, detected_at, is_newest_generation, .. } = record;
     let source = &anomaly.source;
-    let mut lines = vec![
-        ["Topic".to_owned(), named(&source.topic)],
-        ["Partition".to_owned(), source.partition.to_string()],
-        ["Offset".to_owned(), grouped(source.offset.unsigned_abs())],
-    ];
+    let mut lines = vec![["Topic".to_owned(), named(&source.topic)]];
+    let earlier = if *is_newest_generation { "" } else { ", an earlier topic of this name" };
+    if source.generation != FIRST_GENERATION || !is_newest_generation {
+        lines.push(["Generation".to_owned(), format!("{}{earlier}", source.generation)]);
+    }
+    lines.push(["Partition".to_owned(), source.partition.to_string()]);
+    lines.push(["Offset".to_owned(), grouped(source.offset.unsigned_abs())]);
     if source.index > 0 {
         lines.push(["Value in the record".to_owned(), source.index.to_string()]);
     }
     if let Some(time) = anomaly.timestamp {
         lines.push(["Event time".to_owned(), timed(time, TimeForm::Exact, now)]);
     }
-    lines.push(["Detected".to_owned(), timed(detected_at, TimeForm::Exact, now)]);
+    lines.push(["Detected".to_owned(), timed(*detected_at, TimeForm::Exact, now)]);
     lines
 }
 
-/// Returns a shell command that prints the record. The topic is quoted if it has special characters.
-fn command(source: &RecordId) -> String {
+/// Returns a shell command that prints the record. The topic is quoted if it has special characters. `None` if the record
+/// was in an earlier topic: that place has another record now.
+fn command(record: &StoredAnomaly) -> Option<String> {
+    let source = record.is_newest_generation.then_some(&record.anomaly.source)?;
     let is_plain = source.topic.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     let topic = if is_plain { source.topic.clone() } else { format!("'{}'", source.topic.replace('\'', "'\\''")) };
-    format!("kcat -C -b $BROKERS -t {topic} -p {} -o {} -c 1", source.partition, source.offset)
+    Some(format!("kcat -C -b $BROKERS -t {topic} -p {} -o {} -c 1", source.partition, source.offset))
 }
 
-/// Returns the URL of the record in the configured console; empty if none is configured.
-fn console(pattern: &str, source: &RecordId) -> String {
+/// Returns the URL of the record in the configured console; empty if none is configured, or if the record was in an
+/// earlier topic.
+fn console(pattern: &str, record: &StoredAnomaly) -> String {
+    if !record.is_newest_generation {
+        return String::new();
+    }
+    let source = &record.anomaly.source;
     pattern
         .replace("{topic}", &segment(&source.topic))
         .replace("{partition}", &source.partition.to_string())
@@ -311,7 +322,7 @@ fn near(other: &StoredAnomaly, time: Timestamp) -> Near {
     Near {
         name: shown(&anomaly.device_id),
         metric: anomaly.metric_name.as_deref().map(shown).unwrap_or_default(),
-        url: anomaly_url(&anomaly.id()),
+        url: anomaly_url(other),
         severity: anomaly.severity.as_str(),
         z: super::format::sigma_of(anomaly),
         distance: match millis {

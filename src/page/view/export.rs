@@ -154,7 +154,7 @@ fn incomplete(why: &str, format: ExportFormat) -> Vec<u8> {
 }
 
 /// All columns but the window and the version of the record.
-const COLUMNS: [&str; 24] = [
+const COLUMNS: [&str; 25] = [
     "event_time",
     "device_id",
     "metric_name",
@@ -174,6 +174,7 @@ const COLUMNS: [&str; 24] = [
     "window_count",
     "label",
     "source_topic",
+    "source_generation",
     "source_partition",
     "source_offset",
     "source_index",
@@ -228,6 +229,7 @@ fn line(record: &StoredAnomaly) -> [String; COLUMNS.len()] {
         a.window_count.to_string(),
         harmless(a.label.as_deref().unwrap_or_default()),
         harmless(&a.source.topic),
+        a.source.generation.to_string(),
         a.source.partition.to_string(),
         a.source.offset.to_string(),
         a.source.index.to_string(),

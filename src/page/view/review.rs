@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use super::format::{age, moment};
-use super::links::anomaly_url;
+use super::links::{anomaly_url, reviews_url};
 use super::notice;
 use super::text::shown;
 use crate::anomaly::AnomalyId;
-use crate::archive::{MAX_NOTE, NewReview, Review, ReviewRecord};
+use crate::archive::{AnomalyAddress, MAX_NOTE, NewReview, Review, ReviewRecord};
 use crate::event::Timestamp;
 use crate::http::Response;
 use crate::page::context::RequestContext;
@@ -28,7 +28,7 @@ pub(crate) fn words(review: Review) -> &'static str {
 /// Values for the template of the form.
 #[derive(Serialize)]
 pub(crate) struct ReviewForm {
-    /// URL path to which the form is sent.
+    /// URL to which the form is sent.
     url: String,
     current: &'static str,
     words: &'static str,
@@ -75,7 +75,7 @@ impl ReviewForm {
             age: age(record.at, now),
         };
         ReviewForm {
-            url: format!("{}/reviews", anomaly_url(id)),
+            url: reviews_url(id),
             current: current.as_str(),
             words: words(current),
             choices: [
@@ -97,7 +97,7 @@ impl ReviewForm {
 }
 
 /// Adds a review and redirects to the anomaly.
-pub(crate) fn add(context: &RequestContext<'_>, id: &AnomalyId) -> Response {
+pub(crate) fn add(context: &RequestContext<'_>, address: &AnomalyAddress) -> Response {
     let site = context.site;
     let refuse = |status, heading: &str, text: &str| {
         notice::page(site, status, &Frame::still(context, "Review not saved"), heading, text)
@@ -124,9 +124,14 @@ pub(crate) fn add(context: &RequestContext<'_>, id: &AnomalyId) -> Response {
         return refuse(400, "The note is too long.", &format!("It can have at most {MAX_NOTE} characters."));
     }
     let by = context.visitor.name.clone();
-    match site.archive.add_review(&NewReview { anomaly: id.clone(), review, note, by }) {
-        Ok(true) => respond::see_other(site, &anomaly_url(id)),
-        Ok(false) => refuse(404, "There is no such anomaly.", "Anomalies are deleted after the retention time."),
+    let added = site.archive.find(address).and_then(|found| {
+        let Some(record) = found else { return Ok(None) };
+        let is_added = site.archive.add_review(&NewReview { anomaly: record.anomaly.id(), review, note, by })?;
+        Ok(is_added.then_some(record))
+    });
+    match added {
+        Ok(Some(record)) => respond::see_other(site, &anomaly_url(&record)),
+        Ok(None) => refuse(404, "There is no such anomaly.", "Anomalies are deleted after the retention time."),
         Err(failure) => {
             let why = super::notice::sentence(&site.failed(&failure));
             refuse(503, "The review was not saved.", &format!("{why}. Go back and send it again."))

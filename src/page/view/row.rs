@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::format::{DisplayedNumbers, age, grouped, moment, signed};
-use super::links::{anomaly_url, device_url};
+use super::links::{anomaly_key, anomaly_url, device_url};
 use super::review;
 use super::text::{TimeForm, isolated, shown, timed};
 
@@ -52,9 +52,8 @@ impl AnomalyRow {
         let time = anomaly.timestamp.unwrap_or(record.detected_at);
         let expected = format!("{} \u{2013} {}", figures.lower, figures.upper);
         let title = format!("{} values before, expected {expected}, then {}", anomaly.window.len(), figures.value);
-        let source = &anomaly.source;
         AnomalyRow {
-            key: format!("{}/{}/{}/{}", source.topic, source.partition, source.offset, source.index),
+            key: anomaly_key(&anomaly.id()),
             severity: anomaly.severity.as_str(),
             time: moment(time, now),
             iso: time.to_string(),
@@ -76,7 +75,7 @@ impl AnomalyRow {
             expected,
             z: figures.z,
             meter: spark::meter(anomaly),
-            url: anomaly_url(&anomaly.id()),
+            url: anomaly_url(record),
             review: record.review.as_str(),
             reviewed: review::words(record.review),
             is_new: (0..NEW).contains(&(now.millis() - record.detected_at.millis())),

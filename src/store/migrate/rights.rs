@@ -7,7 +7,7 @@ use crate::store::failure::{DatabaseError, explain};
 
 /// The tables, and the privileges that the detector needs on them apart from `select`. `anomalies_maintain` deletes old
 /// rows with the rights of the owner. Only the dashboard adds reviews.
-pub(super) const TABLES: [(&str, &[&str]); 16] = [
+pub(super) const TABLES: [(&str, &[&str]); 17] = [
     ("anomalies", &["insert"]),
     ("sink_offsets", &["insert", "update"]),
     ("sink_rejects", &["insert"]),
@@ -22,6 +22,7 @@ pub(super) const TABLES: [(&str, &[&str]); 16] = [
     ("anomaly_hours", &["insert", "update"]),
     ("anomaly_days", &["insert", "update"]),
     ("anomaly_metrics", &["insert", "update"]),
+    ("topic_generations", &["insert", "update"]),
     ("devices", &["insert"]),
     ("reviews", &[]),
 ];

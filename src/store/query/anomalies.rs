@@ -5,17 +5,17 @@ use postgres::{Error, GenericClient};
 
 use super::conditions::WhereClause;
 use super::{PRESENT, reviews};
-use crate::anomaly::Anomaly;
 use crate::archive::{
-    AnomalyPage, AnomalyQueries, Filter, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, Review, StoredAnomaly,
+    AnomalyAddress, AnomalyPage, AnomalyQueries, Filter, NoAnswer, Outside, PUNCTUAL, PageKey, Ranking, Review,
+    StoredAnomaly,
 };
 use crate::event::Timestamp;
 use crate::store::reader::PostgresArchive;
 use crate::store::row;
 
 /// Order of pages; the first column leads the indexes, the others only break ties.
-const ORDER: &str = "event_time desc, source_topic desc, source_partition desc, source_offset desc, source_index desc, \
-     kind desc";
+const ORDER: &str = "event_time desc, source_topic desc, source_generation desc, source_partition desc, \
+     source_offset desc, source_index desc, kind desc";
 /// Maximum number of candidate rows of other times.
 const LOOKED_AT: i64 = 20_000;
 /// Condition of rows whose own times are far from their detection, as in the index `anomalies_untimely`.
@@ -49,26 +49,33 @@ impl AnomalyQueries for PostgresArchive {
                 Ranking::Device => "device_id",
                 Ranking::Metric => "metric_name",
             };
-            let (columns, text) = (row::COLUMNS, &conditions.text);
+            let (columns, text) = (row::stored_columns(), &conditions.text);
             let sql = format!("select {columns} from anomalies{text} order by {first}, {ORDER} limit ${most}");
             records(client, &sql, &conditions.values())
         })
     }
 
-    fn at(&self, topic: &str, partition: i32, offset: i64) -> Result<Vec<StoredAnomaly>, NoAnswer> {
+    fn find(&self, address: &AnomalyAddress) -> Result<Option<StoredAnomaly>, NoAnswer> {
+        let AnomalyAddress { topic, generation, partition, offset, value } = address;
+        let (index, kind) = value.clone().unzip();
         self.ask(|client| {
+            let mut found = None;
             for since in row::sinces() {
                 let sql = format!(
-                    "select {} from anomalies where source_topic = $1 and source_partition = $2 and source_offset = $3 \
-             and event_time >= $4 order by source_index, kind limit 100",
-                    row::COLUMNS
+                    "select {} from anomalies where source_topic = $1 and source_partition = $2 and source_offset = $3
+                         and ($4::integer is null or source_generation = $4) and ($5::integer is null or source_index = $5)
+                         and ($6::text is null or kind = $6) and event_time >= $7
+                     order by source_generation desc, source_index, kind limit 1",
+                    row::stored_columns()
                 );
-                let records = records(client, &sql, &[&topic, &partition, &offset, &since])?;
-                if !records.is_empty() {
-                    return Ok(records);
+                let values: [&(dyn ToSql + Sync); 7] = [topic, partition, offset, generation, &index, &kind, &since];
+                found = records(client, &sql, &values)?.pop();
+                // Old rows may be of a newer generation than recent ones.
+                if found.as_ref().is_some_and(|found| generation.is_some() || found.is_newest_generation) {
+                    break;
                 }
             }
-            Ok(Vec::new())
+            Ok(found)
         })
     }
 
@@ -83,8 +90,9 @@ impl AnomalyQueries for PostgresArchive {
                 format!("select * from anomalies{} order by detected_at desc limit {LOOKED_AT}", conditions.text);
             let (from, to) = (conditions.value(from.to_time()), conditions.value(to.to_time()));
             let one_more = conditions.value(i64::from(limit) + 1);
-            let columns = row::COLUMNS;
-            let order = "detected_at desc, source_topic, source_partition, source_offset desc, source_index, kind";
+            let columns = row::stored_columns();
+            let order = "detected_at desc, source_topic, source_generation desc, source_partition, source_offset desc, \
+                 source_index, kind";
             let sql = format!(
                 "select {columns} from ({newest}) as newest where event_time < ${from} or event_time >= ${to} \
          order by {order} limit ${one_more}"
@@ -163,7 +171,7 @@ fn newest_of(
         conditions.beyond("<", key);
     }
     let one_more = conditions.value(i64::from(limit) + 1);
-    let (columns, text) = (row::COLUMNS, &conditions.text);
+    let (columns, text) = (row::stored_columns(), &conditions.text);
     let sql = format!("select {columns} from anomalies{text} order by {ORDER} limit ${one_more}");
     let mut records = records(client, &sql, &conditions.values())?;
     let is_more = records.len() > limit as usize;
@@ -181,7 +189,7 @@ fn newer_of(
     let mut conditions = WhereClause::of(filter);
     conditions.beyond(">", after);
     let one_more = conditions.value(i64::from(limit) + 1);
-    let (columns, text, order) = (row::COLUMNS, &conditions.text, ORDER.replace(" desc", ""));
+    let (columns, text, order) = (row::stored_columns(), &conditions.text, ORDER.replace(" desc", ""));
     let sql = format!("select {columns} from anomalies{text} order by {order} limit ${one_more}");
     let mut records = records(client, &sql, &conditions.values())?;
     let is_more = records.len() > limit as usize;
@@ -197,11 +205,10 @@ fn records(
     values: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<StoredAnomaly>, Error> {
     let rows = client.query(sql, values)?;
-    let anomalies = rows.iter().map(row::anomaly).collect::<Result<Vec<_>, _>>()?;
-    let mut reviews = reviews::latest(client, anomalies.iter().map(|(anomaly, _)| anomaly))?;
-    let record = |(anomaly, detected_at): (Anomaly, Timestamp)| {
-        let review = reviews.remove(&anomaly.id()).unwrap_or(Review::None);
-        StoredAnomaly { anomaly, detected_at, review }
-    };
-    Ok(anomalies.into_iter().map(record).collect())
+    let mut records = rows.iter().map(row::stored).collect::<Result<Vec<_>, _>>()?;
+    let mut reviews = reviews::latest(client, records.iter().map(|record| &record.anomaly))?;
+    for record in &mut records {
+        record.review = reviews.remove(&record.anomaly.id()).unwrap_or(Review::None);
+    }
+    Ok(records)
 }

@@ -4,6 +4,7 @@ use postgres::types::ToSql;
 
 use crate::archive::{Bins, Filter, PageKey, Review};
 use crate::event::Timestamp;
+use crate::store::row::IDENTITY;
 
 /// Conditions of one statement with their values, numbered as they are added.
 #[derive(Default)]
@@ -83,12 +84,12 @@ impl WhereClause {
     pub(crate) fn beyond(&mut self, sign: &str, key: &PageKey) {
         // The second condition implies the first, but only the first can use the index.
         self.and(&format!("event_time {sign}= ?"), vec![Box::new(key.time.to_time())]);
-        let columns = "event_time, source_topic, source_partition, source_offset, source_index, kind";
         self.and(
-            &format!("({columns}) {sign} (?, ?, ?, ?, ?, ?)"),
+            &format!("(event_time, {IDENTITY}) {sign} (?, ?, ?, ?, ?, ?, ?)"),
             vec![
                 Box::new(key.time.to_time()),
                 Box::new(key.topic.clone()),
+                Box::new(key.generation),
                 Box::new(key.partition),
                 Box::new(key.offset),
                 Box::new(key.index),
@@ -107,7 +108,7 @@ impl WhereClause {
             true => ("not in", "review <> all(?)"),
             false => ("in", "review = any(?)"),
         };
-        let place = "source_topic, source_partition, source_offset, source_index, kind, event_time";
+        let place = format!("{IDENTITY}, event_time");
         self.and(
             &format!("({place}) {is_in} (select {place} from current_reviews where {which})"),
             vec![Box::new(names)],

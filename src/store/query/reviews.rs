@@ -7,19 +7,19 @@ use postgres::types::ToSql;
 use postgres::{Client, Error, GenericClient};
 use time::OffsetDateTime;
 
-use crate::anomaly::{Anomaly, AnomalyId, RecordId};
+use crate::anomaly::{Anomaly, AnomalyId};
 use crate::archive::{NewReview, NoAnswer, Quality, Review, ReviewQueries, ReviewRecord};
 use crate::event::Timestamp;
 use crate::store::reader::PostgresArchive;
-use crate::store::row;
+use crate::store::row::{self, IDENTITY, identity_values};
 
-/// Columns that identify an anomaly.
-const ID: &str = "source_topic, source_partition, source_offset, source_index, kind";
-/// Selects the newest review of each anomaly in a range of event time.
-const LATEST: &str =
-    "(select distinct on (source_topic, source_partition, source_offset, source_index, kind) review, event_time
-     from reviews where event_time >= $1 and event_time < $2
-     order by source_topic, source_partition, source_offset, source_index, kind, id desc) as latest";
+/// Returns the query for the newest review of each anomaly in a range of event time.
+fn newest_reviews() -> String {
+    format!(
+        "(select distinct on ({IDENTITY}) review, event_time from reviews where event_time >= $1 and event_time < $2
+         order by {IDENTITY}, id desc) as latest"
+    )
+}
 
 impl ReviewQueries for PostgresArchive {
     fn add_review(&self, review: &NewReview) -> Result<bool, NoAnswer> {
@@ -35,10 +35,9 @@ impl ReviewQueries for PostgresArchive {
     fn reviews_of(&self, id: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer> {
         self.ask(|client| {
     let sql = format!(
-        "select review, note, made_by, made_at from reviews where ({ID}) = ($1, $2, $3, $4, $5) order by id desc limit 100"
+        "select review, note, made_by, made_at from reviews where ({IDENTITY}) = ($1, $2, $3, $4, $5, $6) order by id desc limit 100"
     );
-    let AnomalyId { source, kind } = id;
-    let rows = client.query(&sql, &[&source.topic, &source.partition, &source.offset, &source.index, kind])?;
+    let rows = client.query(&sql, &identity_values(id))?;
     let record = |row: &postgres::Row| {
         Ok(ReviewRecord {
             review: review(row.try_get(0)?),
@@ -53,7 +52,10 @@ impl ReviewQueries for PostgresArchive {
 
     fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer> {
         self.ask(|client| {
-            let sql = format!("select review, count(*) from {LATEST} where review <> 'none' group by 1 order by 1");
+            let sql = format!(
+                "select review, count(*) from {} where review <> 'none' group by 1 order by 1",
+                newest_reviews()
+            );
             let rows = client.query(&sql, &[&from.to_time(), &to.to_time()])?;
             rows.iter().map(|row| Ok((review(row.try_get(0)?), whole(row, 1)?))).collect()
         })
@@ -70,7 +72,7 @@ impl ReviewQueries for PostgresArchive {
         let (all, labelled) = (whole(&row, 1)?, whole(&row, 2)?);
         days.insert(day, Quality { day, right: 0, wrong: 0, expected: 0, labelled, all });
     }
-    let reviewed = format!("select date_trunc('day', event_time, 'UTC'), review, count(*) from {LATEST} group by 1, 2");
+    let reviewed = format!("select date_trunc('day', event_time, 'UTC'), review, count(*) from {} group by 1, 2", newest_reviews());
     for row in client.query(&reviewed, &range)? {
         let Some(day) = days.get_mut(&Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?)) else { continue };
         match review(row.try_get(1)?) {
@@ -93,10 +95,12 @@ pub(crate) fn latest<'a>(
     client: &mut impl GenericClient,
     anomalies: impl Iterator<Item = &'a Anomaly>,
 ) -> Result<HashMap<AnomalyId, Review>, Error> {
-    let (mut topics, mut partitions, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut topics, mut generations) = (Vec::new(), Vec::new());
+    let (mut partitions, mut offsets) = (Vec::new(), Vec::new());
     let (mut indices, mut kinds) = (Vec::new(), Vec::new());
     for Anomaly { source, kind, .. } in anomalies {
         topics.push(source.topic.as_str());
+        generations.push(source.generation);
         partitions.push(source.partition);
         offsets.push(source.offset);
         indices.push(source.index);
@@ -106,27 +110,23 @@ pub(crate) fn latest<'a>(
         return Ok(HashMap::new());
     }
     let sql = format!(
-        "select distinct on ({ID}) {ID}, review from reviews
-         where ({ID}) in (select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::text[]))
-         order by {ID}, id desc"
+        "select distinct on ({IDENTITY}) {IDENTITY}, review from reviews
+         where ({IDENTITY}) in (select * from
+            unnest($1::text[], $2::integer[], $3::integer[], $4::bigint[], $5::integer[], $6::text[]))
+         order by {IDENTITY}, id desc"
     );
-    let rows = client.query(&sql, &[&topics, &partitions, &offsets, &indices, &kinds])?;
-    let latest = |row: &postgres::Row| {
-        let (topic, partition) = (row.try_get(0)?, row.try_get(1)?);
-        let source = RecordId { topic, partition, offset: row.try_get(2)?, index: row.try_get(3)? };
-        Ok((AnomalyId { source, kind: row.try_get(4)? }, review(row.try_get(5)?)))
-    };
+    let rows = client.query(&sql, &[&topics, &generations, &partitions, &offsets, &indices, &kinds])?;
+    let latest = |row: &postgres::Row| Ok((row::identity(row)?, review(row.try_get("review")?)));
     rows.iter().map(latest).collect()
 }
 
 /// Reads the time of an anomaly's event; `None` if there is no such anomaly.
 fn event_time(client: &mut Client, id: &AnomalyId) -> Result<Option<OffsetDateTime>, Error> {
-    let sql =
-        format!("select event_time from anomalies where ({ID}) = ($1, $2, $3, $4, $5) and event_time >= $6 limit 1");
-    let AnomalyId { source, kind } = id;
+    let sql = format!(
+        "select event_time from anomalies where ({IDENTITY}) = ($1, $2, $3, $4, $5, $6) and event_time >= $7 limit 1"
+    );
     for since in row::sinces() {
-        let values: [&(dyn ToSql + Sync); 6] =
-            [&source.topic, &source.partition, &source.offset, &source.index, kind, &since];
+        let values = identity_values(id).into_iter().chain([&since as &(dyn ToSql + Sync)]).collect::<Vec<_>>();
         if let Some(row) = client.query_opt(&sql, &values)? {
             return row.try_get(0).map(Some);
         }
@@ -141,19 +141,21 @@ fn event_time(client: &mut Client, id: &AnomalyId) -> Result<Option<OffsetDateTi
 /// Returns the error of the database.
 pub fn try_add(client: &mut Client) -> Result<(), Error> {
     client.batch_execute(&format!(
-        "explain insert into reviews ({ID}, event_time, review, note, made_by) \
-         values (null, null, null, null, null, null, null, null, null)"
+        "explain insert into reviews ({IDENTITY}, event_time, review, note, made_by) \
+         values (null, null, null, null, null, null, null, null, null, null)"
     ))
 }
 
 /// Adds a review to the table.
 fn add(client: &mut Client, new: &NewReview, time: OffsetDateTime) -> Result<(), Error> {
     let sql = format!(
-        "insert into reviews ({ID}, event_time, review, note, made_by) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        "insert into reviews ({IDENTITY}, event_time, review, note, made_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
     );
-    let NewReview { anomaly: AnomalyId { source, kind }, review, note, by } = new;
-    let values: [&(dyn ToSql + Sync); 9] =
-        [&source.topic, &source.partition, &source.offset, &source.index, kind, &time, &review.as_str(), note, by];
+    let NewReview { anomaly, review, note, by } = new;
+    let review = review.as_str();
+    let rest: [&(dyn ToSql + Sync); 4] = [&time, &review, note, by];
+    let values = identity_values(anomaly).into_iter().chain(rest).collect::<Vec<_>>();
     client.execute(&sql, &values).map(drop)
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::cluster::{Fate, LogEntry, SimulatedPartition, SimulatedTopic};
 use super::decisions::Decisions;
 use super::world::{CONTEXT, ScheduleOutcome};
-use crate::anomaly::RecordId;
+use crate::anomaly::{FIRST_GENERATION, RecordId};
 use crate::config::resolved::{OnReject, StartPosition};
 use crate::detect::{DetectionSettings, Detector, Verdict, hex};
 use crate::event::{Decoded, Event, Parser, RawRecord, Timestamp};
@@ -58,7 +58,7 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     let published = found(outcome, SimulatedTopic::Anomalies, place_of_anomaly);
     compare("anomalies", &expected.anomalies, &published)?;
     let rows = cluster.database.rows.iter();
-    let rows = rows.map(|((_, partition, offset, _), value)| ((*partition, *offset, value.clone()), 1));
+    let rows = rows.map(|(id, value)| ((id.source.partition, id.source.offset, value.clone()), 1));
     compare("rows", &published, &rows.collect())?;
     compare("dead letters", &expected.letters, &found(outcome, SimulatedTopic::DeadLetters, place_of_letter))
 }
@@ -192,7 +192,7 @@ fn judge(
     let verdicts = detector.within(partition, |judge| {
         judge.pass(Some(entry.time));
         let one = |(index, event): (i32, &Event<'_>)| {
-            let source = RecordId { topic: topic.to_owned(), partition, offset, index };
+            let source = RecordId { topic: topic.to_owned(), generation: FIRST_GENERATION, partition, offset, index };
             judge.judge(&source, event, Timestamp::from_millis(entry.time), || None)
         };
         events.events().map(one).collect()

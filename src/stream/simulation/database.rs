@@ -11,14 +11,12 @@ use rand::RngExt;
 use super::stage::{Scheduler, SchedulerState};
 use super::strike::{ASK, Struck};
 use super::world::Defect;
+use crate::anomaly::AnomalyId;
 use crate::ledger::{Ledger, LedgerError, LedgerPosition, OpenRejects, SinkRecord, WrittenBatch};
 use crate::stream::client::{Fault, Remedy};
 
-/// Topic, partition, offset and index of the event.
-type Identity = (String, i32, i64, i32);
-
 /// Positions and rows of a backup.
-type Copy = (BTreeMap<i32, i64>, BTreeMap<Identity, Vec<u8>>);
+type Copy = (BTreeMap<i32, i64>, BTreeMap<AnomalyId, Vec<u8>>);
 
 #[derive(Default)]
 pub(super) struct SimulatedDatabase {
@@ -26,7 +24,7 @@ pub(super) struct SimulatedDatabase {
     /// Ids of the topic that the positions belong to.
     pub topic_ids: BTreeMap<i32, String>,
     /// Rows with the unchanged values of the records.
-    pub rows: BTreeMap<Identity, Vec<u8>>,
+    pub rows: BTreeMap<AnomalyId, Vec<u8>>,
     /// Errors that no correct sink causes, as messages.
     pub wrongs: Vec<String>,
     /// Time until which the database is unreachable.
@@ -56,14 +54,10 @@ impl SimulatedDatabase {
         for (at, entry) in entries.iter().enumerate().filter(|(at, _)| Some(*at) != lost) {
             let place = format!("[{}] {}", entry.partition, entry.offset);
             match &entry.anomaly {
-                Ok(anomaly) => {
-                    let source = &anomaly.source;
-                    let identity = (source.topic.clone(), source.partition, source.offset, source.index);
-                    match self.rows.insert(identity, entry.value.clone()) {
-                        None => written.inserted += 1,
-                        Some(_) => self.wrongs.push(format!("a second row for the record {place}, {at} of its batch")),
-                    }
-                }
+                Ok(anomaly) => match self.rows.insert(anomaly.id(), entry.value.clone()) {
+                    None => written.inserted += 1,
+                    Some(_) => self.wrongs.push(format!("a second row for the record {place}, {at} of its batch")),
+                },
                 Err(why) => self.wrongs.push(format!("the record {place} is no anomaly: {why}")),
             }
         }

@@ -90,7 +90,7 @@ mod tests {
 
     fn letter(headers: &dyn Headers, limit: usize) -> OutgoingRecord {
         let record = ConsumedRecord { offset: 7, timestamp: None, key: Some(b"k"), value: Some(b"abcdef"), headers };
-        let source = RecordId { topic: "t".into(), partition: 1, offset: 7, index: 0 };
+        let source = RecordId { topic: "t".into(), generation: 0, partition: 1, offset: 7, index: 0 };
         let rejection = Rejection { class: RejectClass::Json, message: "m".into() };
         dead_letter(&source, &record, &rejection, 0, limit)
     }

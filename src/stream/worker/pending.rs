@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::dead_letter::{dead_letter, largest_part};
 use super::same_time::SameTime;
 use super::splits::Splits;
-use crate::anomaly::{Anomaly, RecordId, Severity};
+use crate::anomaly::{Anomaly, FIRST_GENERATION, RecordId, Severity};
 use crate::config::resolved::OnReject;
 use crate::config::resolved::Settings;
 use crate::detect::{Detector, Verdict};
@@ -139,7 +139,8 @@ impl PendingTransaction {
         progress: &mut Progress,
         dead_letter_limit: usize,
     ) {
-        let mut source = RecordId { topic: settings.topics.raw_events.clone(), partition, offset: 0, index: 0 };
+        let topic = settings.topics.raw_events.clone();
+        let mut source = RecordId { topic, generation: FIRST_GENERATION, partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
         let (before, counts_before, mut activity) = (self.tally, progress.counts, Activity::default());
         let arrived = self.now;

@@ -187,7 +187,7 @@ mod tests {
         let mut judge = |offset: i64, value: f64| {
             let event =
                 Event { device_id: Cow::Borrowed("d"), metric_name: None, metric_value: value, timestamp: None };
-            let source = RecordId { topic: "t".into(), partition: 0, offset, index: 0 };
+            let source = RecordId { topic: "t".into(), generation: 0, partition: 0, offset, index: 0 };
             detector.within(0, |judge| judge.judge(&source, &event, None, || None))
         };
         for offset in 0..count {
