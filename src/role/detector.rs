@@ -51,9 +51,12 @@ pub fn announce_in_log(settings: &Settings) -> Announce {
             std_dev = a.std_dev,
             z_score = a.z_score,
             severity = a.severity.as_str(),
+            kind = a.kind,
             source_topic = a.source.topic,
+            source_generation = a.source.generation,
             source_partition = a.source.partition,
             source_offset = a.source.offset,
+            source_index = a.source.index,
             "{}",
             describe(a)
         );
@@ -189,7 +192,7 @@ impl WorkerThread {
             let (kafka, names) = (&self.settings.kafka, self.names.clone());
             let log = KafkaTransactionalClient::new(kafka, names, detector.delivery, detector.session_timeout);
             let Some(log) = created(log, &self.component)? else {
-                if self.stop.wait(PAUSE) {
+                if self.stop.wait(REBUILD_PAUSE) {
                     return Ok(());
                 }
                 continue;
@@ -264,7 +267,7 @@ fn start_sink(supervisor: &mut Supervisor, settings: &Settings, instance: &str) 
         loop {
             let reader = KafkaGroupConsumer::new(&settings.kafka, topic, group, &member, session);
             let Some(reader) = created(reader, component)? else {
-                if stop.wait(PAUSE) {
+                if stop.wait(REBUILD_PAUSE) {
                     return Ok(());
                 }
                 continue;

@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn an_event_is_learning_only_without_a_score_whatever_its_method_computes() {
-        let source = RecordId { topic: "t".into(), partition: 0, offset: 0, index: 0 };
+        let source = RecordId { topic: "t".into(), generation: 0, partition: 0, offset: 0, index: 0 };
         let event = Event { device_id: "d".into(), metric_name: None, metric_value: 1.0, timestamp: None };
         let figures = Judgement {
             mean: None,

@@ -16,7 +16,7 @@ use crate::page::site::EXPORTS;
 /// Number of rows that are read at a time.
 const ROWS: u32 = 200;
 /// Time in which a client must take 64 KiB.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Value of the header `Retry-After` while all places are in use, in seconds.
 const RETRY: &str = "10";
 
@@ -45,7 +45,7 @@ pub(crate) fn answer(context: &RequestContext<'_>, query: &PageQuery, format: Ex
         Ok(first) => first,
         Err(failure) => return notice::json_away(&site.failed(&failure)),
     };
-    let (sender, body) = pieces(PATIENCE);
+    let (sender, body) = pieces(CLIENT_TIMEOUT);
     // The rows of a span have times in it. Anomalies detected in the span with other times follow at the end.
     let is_span = query.span.is_some() && query.before.is_none() && query.after.is_none();
     let since = filter.from.filter(|_| is_span);
@@ -59,7 +59,7 @@ pub(crate) fn answer(context: &RequestContext<'_>, query: &PageQuery, format: Ex
     let records = page.records;
     let send = move || {
         if rest.send(records, &sender) == Err(NotSent::Slow) {
-            tracing::warn!("an export was ended, because its client took less than 64 KiB in {} s", PATIENCE.as_secs());
+            tracing::warn!("an export was ended, because its client took less than 64 KiB in {} s", CLIENT_TIMEOUT.as_secs());
         }
         drop(place);
     };

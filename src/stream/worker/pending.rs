@@ -139,6 +139,7 @@ impl PendingTransaction {
         progress: &mut Progress,
         dead_letter_limit: usize,
     ) {
+        // The only place that says which topic of that name the records come from.
         let topic = settings.topics.raw_events.clone();
         let mut source = RecordId { topic, generation: FIRST_GENERATION, partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
