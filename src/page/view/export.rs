@@ -59,7 +59,10 @@ pub(crate) fn answer(context: &RequestContext<'_>, query: &PageQuery, format: Ex
     let records = page.records;
     let send = move || {
         if rest.send(records, &sender) == Err(NotSent::Slow) {
-            tracing::warn!("an export was ended, because its client took less than 64 KiB in {} s", CLIENT_TIMEOUT.as_secs());
+            tracing::warn!(
+                "an export was ended, because its client took less than 64 KiB in {} s",
+                CLIENT_TIMEOUT.as_secs()
+            );
         }
         drop(place);
     };
