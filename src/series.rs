@@ -27,7 +27,7 @@ pub(crate) use budget::{BudgetShare, SeriesBudget};
 use clock::PartitionClock;
 pub(crate) use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
 use recency::RecencyList;
-pub(crate) use restore::{ReplayedEvent, TableRestore};
+pub(crate) use restore::{FinishedTable, ReplayedEvent, TableRestore};
 use saved_states::SavedStates;
 pub(crate) use sweep::OversizeSeries;
 pub(crate) use undo::UndoLog;

@@ -56,6 +56,9 @@ pub(crate) struct ReplayedEvent {
     pub has_more: bool,
 }
 
+/// A restored table, the evicted series with the offsets of their evictions, and those that the memory limit evicted.
+pub(crate) type FinishedTable = (SeriesTable, HashMap<Box<str>, i64>, Vec<Box<str>>);
+
 impl TableRestore {
     /// Starts a restore without snapshots. All records are replayed, and idle series are evicted as when they were
     /// judged first.
@@ -207,7 +210,7 @@ impl TableRestore {
 
     /// Returns the table, the evicted series whose records are still to be deleted, and those of them whose evictions are
     /// still to be recorded.
-    pub(crate) fn finish(mut self) -> (SeriesTable, HashMap<Box<str>, i64>, Vec<Box<str>>) {
+    pub(crate) fn finish(mut self) -> FinishedTable {
         self.table.commit();
         // The numbers belong to another table of policies.
         self.table.series.iter_mut().flatten().for_each(|series| series.policy = UNRESOLVED);

@@ -115,7 +115,8 @@ impl Decisions {
         for key in self.evicted.remove(&at).unwrap_or_default() {
             has_made_room |= record.iter().any(|series| !table.contains(series));
             let is_due = self.bounds.iter().any(|bounds| table.obey(&key, at, *bounds, record));
-            if !is_due && !(self.has_memory_limit && table.give_up(&key, at)) {
+            let is_given_up = !is_due && self.has_memory_limit && table.give_up(&key, at);
+            if !is_due && !is_given_up {
                 return Err(format!("[{}] {key} was evicted before {at} without need", self.partition));
             }
         }

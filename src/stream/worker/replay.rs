@@ -1,14 +1,13 @@
 //! Replays the input between the checkpoint of a partition and its committed offset on top of the snapshots. It has no
 //! output and makes no decision.
 
-use std::collections::HashMap;
 use std::vec::IntoIter;
 
 use super::checkpoint::{Checkpoint, Epoch};
 use super::pending::BLOCK;
 use super::same_time::SameTime;
 use crate::event::{Decoder, Timestamp};
-use crate::series::{self, ReplayedEvent, SeriesTable, SlotHint, TableRestore};
+use crate::series::{self, FinishedTable, ReplayedEvent, SlotHint, TableRestore};
 use crate::stream::client::ConsumedRecord;
 use crate::stream::progress::Progress;
 
@@ -136,10 +135,9 @@ impl PartitionReplay {
     }
 
     /// Returns the checkpoint, and the table with its evictions, see [`TableRestore::finish`].
-    pub(crate) fn finish(mut self) -> (Checkpoint, SeriesTable, HashMap<Box<str>, i64>, Vec<Box<str>>) {
+    pub(crate) fn finish(mut self) -> (Checkpoint, FinishedTable) {
         self.settle(i64::MAX);
         self.restore.set_closed(self.checkpoint.is_refusing());
-        let (table, gone, given_up) = self.restore.finish();
-        (self.checkpoint, table, gone, given_up)
+        (self.checkpoint, self.restore.finish())
     }
 }
