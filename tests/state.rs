@@ -218,7 +218,7 @@ fn an_unknown_version_of_a_method_and_an_older_format_stop_the_detector_with_bot
     forge(&case, 2, b"f", &seal(2, b"f", json.to_string().as_bytes()));
     refused(
         &case,
-        "holds states of version 7 of method sigma, and this program has version 1 of it. Start the program",
+        "contains states of version 7 of method sigma, and this program has version 1 of it. Start the program",
     );
     let older = seal(1, b"sdevice-0001\0m", b"whatever it had");
     forge(&case, 1, b"sdevice-0001\0m", &older);
@@ -311,7 +311,7 @@ fn offsets_that_were_deleted_or_set_back_are_noticed() {
         let empty = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set_offsets(&case, 10)));
         empty.is_ok()
     });
-    refused(&case, "its offsets were set back");
+    refused(&case, "the offsets of the group were moved back");
     let (runtime, admin) = admin(&case);
     let group = format!("{}-detector", case.name);
     wait("the group to be deleted", || {
