@@ -1,7 +1,7 @@
 //! Restores a table as it was before an offset: from snapshots, each with its own offset, and from the partition's
 //! records since the checkpoint. A series takes only the records that its snapshot does not have yet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::clock::PartitionClock;
 use super::snapshot::{SeriesContent, SeriesSnapshot, SnapshotContent};
@@ -23,8 +23,8 @@ pub(crate) struct TableRestore {
     policies: Option<PolicyTable>,
     /// Evicted series, and the offset from which each starts again.
     gone: HashMap<Box<str>, i64>,
-    /// Keys of series that this restore evicted. A later snapshot may have replaced some.
-    given_up: Vec<Box<str>>,
+    /// Keys of series that this restore evicted, and of which no later record was loaded.
+    given_up: HashSet<Box<str>>,
     newest: i64,
     bounds: Option<SeriesLimits>,
 }
@@ -73,6 +73,7 @@ impl TableRestore {
             self.table.carried.remove(key);
         }
         self.gone.remove(key);
+        self.given_up.remove(key);
         let Some(SeriesSnapshot { as_of, content, .. }) = snapshot else { return };
         self.newest = self.newest.max(as_of);
         match content {
@@ -119,7 +120,7 @@ impl TableRestore {
             let key = Box::<str>::from(series.window.name());
             self.table.carried.remove(&key);
             self.gone.insert(key.clone(), at);
-            self.given_up.push(key);
+            self.given_up.insert(key);
         }
     }
 
@@ -215,12 +216,8 @@ impl TableRestore {
         // The numbers belong to another table of policies.
         self.table.series.iter_mut().flatten().for_each(|series| series.policy = UNRESOLVED);
         self.table.weigh();
-        self.given_up.retain(|key| self.gone.contains_key(key) && self.table.find(key).is_none());
-        // A series may have been loaded again, and evicted again.
-        self.given_up.sort_unstable();
-        self.given_up.dedup();
         self.table.evictions.memory += self.given_up.len() as u64;
-        (self.table, self.gone, self.given_up)
+        (self.table, self.gone, self.given_up.into_iter().collect())
     }
 }
 
@@ -349,13 +346,19 @@ mod tests {
         restore.load("b", Some(snapshot(50, &[3.0], sigma.as_ref())));
         restore.load("a", Some(snapshot(15, &[1.0, 2.0], sigma.as_ref())));
         restore.give_up(restore.bytes() - 1, 60);
+        // A recorded eviction of a series that was given up.
+        restore.load("e", Some(snapshot(5, &[1.0, 2.0], sigma.as_ref())));
+        restore.give_up(restore.bytes() - 1, 60);
+        let evicted = encode_evicted(&record_key("e"), *b"abcdef", 60);
+        restore.load("e", Some(decode(&record_key("e"), &evicted).unwrap()));
         restore.set_epoch(0, policies_of("sigma", 4));
         for key in ["a", "b", "c"] {
             let event = ReplayedEvent { offset: 55, time: None, event_time: None, value: 9.0, has_more: false };
             restore.replay(key, SlotHint::NONE, event);
         }
         let (mut table, gone, given_up) = restore.finish();
-        assert_eq!((gone, given_up), (HashMap::from([("a".into(), 60)]), vec!["a".into()]));
+        assert_eq!(gone, HashMap::from([("a".into(), 60), ("e".into(), 60)]));
+        assert_eq!(given_up, vec!["a".into()]);
         let kept = ["a", "b", "c", "d"].map(|key| Some(table.window(table.find_slot(key, SlotHint::NONE)?).newest(9)));
         assert_eq!(kept, [None, Some(vec![3.0, 9.0]), Some(vec![1.0, 2.0, 9.0]), Some(vec![1.0, 2.0])]);
         assert_eq!(table.take_evictions().memory, 1);
