@@ -6,6 +6,7 @@
 
 mod assignment;
 mod attempt;
+mod batch_progress;
 pub(crate) mod client;
 mod cluster_state;
 mod commits;
