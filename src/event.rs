@@ -73,11 +73,13 @@ pub enum RejectClass {
     MetricValue,
     /// The time has none of the accepted forms.
     Timestamp,
+    /// The compressed batch of the records exceeds a limit.
+    BatchSize,
 }
 
 impl RejectClass {
     /// All classes of rejections, each once.
-    pub const ALL: [RejectClass; 9] = [
+    pub const ALL: [RejectClass; 10] = [
         RejectClass::Empty,
         RejectClass::Utf8,
         RejectClass::Json,
@@ -87,6 +89,7 @@ impl RejectClass {
         RejectClass::MetricName,
         RejectClass::MetricValue,
         RejectClass::Timestamp,
+        RejectClass::BatchSize,
     ];
 
     /// Returns the stable name of the class.
@@ -101,6 +104,7 @@ impl RejectClass {
             RejectClass::MetricName => "metric_name",
             RejectClass::MetricValue => "metric_value",
             RejectClass::Timestamp => "timestamp",
+            RejectClass::BatchSize => "batch_size",
         }
     }
 }

@@ -6,8 +6,6 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-
 use crate::common::{Case, Process, Sent, event, wait_for};
 
 /// A damaged partition is read again after at most 30 s.
@@ -107,24 +105,6 @@ fn a_damaged_batch_of_the_input_is_reported_and_records_before_it_and_in_other_p
     flip(&case, &raw, 0, 205);
     wait_served(&detector);
     wait_committed(&case, 300);
-}
-
-#[test]
-fn a_batch_that_expands_beyond_the_limit_of_the_client_is_reported() {
-    let case = Case::new("bomb_input");
-    case.produce(usual(40, 0));
-    let producer: BaseProducer =
-        case.client().set("compression.type", "zstd").set("message.max.bytes", "10000000").create().unwrap();
-    let (raw, value) = (case.raw(), vec![b' '; 3_000_000]);
-    producer.send(BaseRecord::<[u8], [u8]>::to(&raw).partition(0).payload(&value)).unwrap();
-    producer.flush(Duration::from_secs(30)).unwrap();
-    case.produce(usual(10, 0));
-    let properties = case.dir.path().join("detector.toml");
-    let text = "[kafka.properties]\n\"receive.message.max.bytes\" = \"2000000\"\n\"fetch.max.bytes\" = \"1000000\"\n";
-    std::fs::write(properties, text).unwrap();
-    let detector = case.detector("a", &[]);
-    wait_degraded(&detector, &format!("{raw} [0] cannot be read at offset 40: "));
-    wait_committed(&case, 40);
 }
 
 /// Runs a detector without its sink, until topic `anomalies` has at least three batches of data.

@@ -31,6 +31,8 @@ mod access;
 mod arrival;
 /// Every cause that keeps records from being judged or stored is reported everywhere.
 mod blind;
+/// Compressed batches that expand to more memory than the process may use.
+mod bombs;
 /// Login to PostgreSQL with a client certificate.
 mod certificate;
 /// Detectors that are killed at each step, stopped longer than their sessions, or stopped under load.

@@ -100,6 +100,7 @@ fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
     }
     let replayed = match &letter.replayed {
         Some(at) => at,
+        None if letter.is_batch() => "never: oversized batch",
         None if letter.is_null() => "never: null value",
         None => "-",
     };
@@ -171,6 +172,14 @@ fn warn_of_compaction(kafka: &KafkaSettings, topic: &str) -> Result<()> {
     Ok(())
 }
 
+/// Lists the first places of this number of letters.
+fn named(count: u64, places: &[String]) -> String {
+    match count.saturating_sub(places.len() as u64) {
+        0 => places.join(", "),
+        more => format!("{} and {more} more", places.join(", ")),
+    }
+}
+
 /// What a replay does with the selected dead letters: their numbers, and the places of those of an unknown origin.
 #[derive(Default)]
 struct ReplayCounts {
@@ -182,6 +191,9 @@ struct ReplayCounts {
     elsewhere: u64,
     /// The first places of the letters that are counted in `elsewhere`.
     places: Vec<String>,
+    batches: u64,
+    /// The first places of the letters that are counted in `batches`.
+    batch_places: Vec<String>,
 }
 
 impl ReplayCounts {
@@ -189,6 +201,12 @@ impl ReplayCounts {
     fn chooses(&mut self, letter: &RejectedRecord, topic: &str, partitions: usize) -> bool {
         match () {
             () if letter.replayed.is_some() => self.before += 1,
+            () if letter.is_batch() => {
+                self.batches += 1;
+                if self.batch_places.len() < MAX_NAMED {
+                    self.batch_places.push(format!("{}:{} from {}", letter.partition, letter.offset, origin(letter)));
+                }
+            }
             () if letter.is_null() => self.null += 1,
             () if letter.is_partial() => self.partial += 1,
             () if letter.is_cut() => self.cut += 1,
@@ -221,6 +239,13 @@ impl ReplayCounts {
                 self.partial,
                 "were judged by their valid values, and are never sent again: these would be judged twice".to_owned(),
             ),
+            (
+                self.batches,
+                format!(
+                    "are about oversized batches, and do not have their records: {}",
+                    named(self.batches, &self.batch_places)
+                ),
+            ),
             (self.elsewhere, format!("were skipped: their headers do not name a partition of {topic}")),
         ] {
             if count > 0 {
@@ -232,10 +257,6 @@ impl ReplayCounts {
 
     /// Fails if dead letters were not sent because of their origin, or because a topic refuses them.
     fn verify(&self, topic: &str, refused: &RefusedLetters) -> Result<()> {
-        let named = |count: u64, places: &[String]| match count - places.len() as u64 {
-            0 => places.join(", "),
-            more => format!("{} and {more} more", places.join(", ")),
-        };
         let mut problems = Vec::new();
         if refused.count > 0 {
             let places = named(refused.count, &refused.places);

@@ -212,7 +212,7 @@ settings! {
             method: String = "sigma", METHOD;
             /// Number of preceding values stored with an anomaly.
             context: usize = 100, Integer(0, 10_000);
-            /// What happens to a rejected record. fail stops the detector with exit code 65.
+            /// What happens to a rejected record or an oversized batch. fail stops the detector with exit code 65.
             on_reject: OnReject = "dead_letter", OneOf(OnReject::WORDS);
             /// What happens to a damaged batch of the input, of the anomalies or of the state. stop: the partition waits. skip:
             /// its records are counted and skipped.

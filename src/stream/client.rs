@@ -24,7 +24,10 @@ pub(crate) use fetch::RecordFetch;
 pub(crate) use history::{HistoryReader, HistoryTopic, ReadLimits, read_to_end};
 pub(crate) use membership::{AssignmentChange, GroupMembership};
 pub(crate) use offsets::{CommittedOffset, OffsetRanges, Positions};
-pub(crate) use record::{ConsumedRecord, Headers, OutgoingRecord, OutputTopic, RecordVisitor};
+pub(crate) use record::{
+    Consumed, ConsumedRecord, Headers, MAX_BATCH_BYTES, MAX_BATCH_RECORDS, OutgoingRecord, OutputTopic, OversizedBatch,
+    RecordVisitor,
+};
 pub(crate) use transactions::TransactionalProducer;
 
 /// All traits that the sink needs: a member of a group that reads one topic.

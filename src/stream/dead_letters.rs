@@ -13,7 +13,7 @@ use super::kafka::{KafkaHistoryClient, KafkaTransactionalProducer};
 use super::progress::ProgressByPartition;
 use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
 use crate::error::{Error, Result};
-use crate::event::Timestamp;
+use crate::event::{RejectClass, Timestamp};
 
 /// Longest wait for an answer of the cluster.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -90,6 +90,11 @@ impl RejectedRecord {
         older.chain(&self.headers[own..]).filter(is_own)
     }
 
+    /// Returns whether the letter is about an oversized batch, whose records it does not have.
+    pub(crate) fn is_batch(&self) -> bool {
+        self.header("class") == Some(RejectClass::BatchSize.as_str())
+    }
+
     /// Returns whether the valid values of the record were judged. They would be judged twice if it were sent again.
     pub(crate) fn is_partial(&self) -> bool {
         self.header("judged").is_some()
@@ -102,7 +107,7 @@ impl RejectedRecord {
 
     /// Returns whether the record was a tombstone. If sent again, it would delete the newer records of its key.
     pub(crate) fn is_null(&self) -> bool {
-        self.value.is_none()
+        self.value.is_none() && !self.is_batch()
     }
 }
 
@@ -174,8 +179,9 @@ fn scan(
     let limits = ReadLimits { total: Duration::MAX, silence: ANSWER_TIMEOUT };
     for (partition, range) in bounds {
         let range = OffsetRanges::from([(partition, range)]);
-        let read = read_to_end(&mut history, HistoryTopic::DeadLetters, &range, limits, |partition, record| {
-            visit(partition, record).map_err(ScanFailure::Visitor)
+        let read = read_to_end(&mut history, HistoryTopic::DeadLetters, &range, limits, |partition, consumed| {
+            let mut records = consumed.records().iter();
+            records.try_for_each(|record| visit(partition, record)).map_err(ScanFailure::Visitor)
         });
         read.map_err(|failure| match failure {
             ScanFailure::Unreadable(fault) => unreadable(fault),

@@ -32,9 +32,11 @@ pub(crate) mod tls;
 pub(crate) mod topic;
 mod transaction;
 mod transactional;
+mod unpack;
 
 pub(crate) use attempt::unreadable_from;
 pub(crate) use consumer::KafkaGroupConsumer;
+pub(crate) use fetch::OnOversized;
 pub(crate) use history::KafkaHistoryClient;
 pub(crate) use names::MemberNames;
 pub(crate) use owners::KafkaOwnerObserver;

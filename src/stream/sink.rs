@@ -156,10 +156,10 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         while self.pending.len() < self.settings.sink.batch {
             let (positions, pending) = (&self.positions, &mut self.pending);
             let taken =
-                self.reader.poll(wait, self.settings.sink.batch - pending.len(), &mut |partition, records| {
+                self.reader.poll(wait, self.settings.sink.batch - pending.len(), &mut |partition, consumed| {
                     // Records of an earlier assignment are skipped.
                     let Some(next) = positions.get(&partition) else { return };
-                    let are_ours = records.iter().filter(|record| record.offset >= *next);
+                    let are_ours = consumed.records().iter().filter(|record| record.offset >= *next);
                     pending.extend(are_ours.map(|record| entry(partition, record)));
                 })?;
             if taken == 0 {

@@ -8,7 +8,9 @@ use crate::config::Settings;
 use crate::event::{Decoder, Timestamp};
 use crate::finding::{Finding, Grade};
 use crate::foreign;
-use crate::stream::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, ReadLimits, Remedy, read_to_end};
+use crate::stream::client::{
+    Consumed, ConsumedRecord, Fault, HistoryReader, HistoryTopic, ReadLimits, Remedy, read_to_end,
+};
 use crate::stream::kafka::KafkaHistoryClient;
 
 /// Number of records that are shown.
@@ -60,9 +62,17 @@ fn newest(settings: &Settings, partitions: &[i32]) -> Result<Vec<DecodedRecord>,
     let mut decoder = Decoder::new(&settings.fields);
     let mut seen = Vec::new();
     let limits = ReadLimits { total: READ_TIMEOUT, silence: READ_TIMEOUT };
-    let read = read_to_end(&mut history, HistoryTopic::Input, &ranges, limits, |partition, record| {
-        let (at, result) = (record.timestamp.unwrap_or(i64::MIN), understood(&mut decoder, record));
-        seen.push(DecodedRecord { at, partition, offset: record.offset, result });
+    let read = read_to_end(&mut history, HistoryTopic::Input, &ranges, limits, |partition, consumed| {
+        match consumed {
+            Consumed::Records(records) => seen.extend(records.iter().map(|record| {
+                let (at, result) = (record.timestamp.unwrap_or(i64::MIN), understood(&mut decoder, record));
+                DecodedRecord { at, partition, offset: record.offset, result }
+            })),
+            Consumed::Oversized(batch) => {
+                let (offset, result) = (batch.offsets.start, Err(batch.to_string()));
+                seen.push(DecodedRecord { at: i64::MAX, partition, offset, result });
+            }
+        }
         Ok(())
     });
     match read {

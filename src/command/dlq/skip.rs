@@ -11,7 +11,7 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::role::detector;
 use crate::store::ledger::PostgresLedger;
 use crate::stream::client::{CommittedOffset, Fault, GroupAdministration, TransactionalProducer, insist};
-use crate::stream::kafka::unreadable_from;
+use crate::stream::kafka::{OnOversized, unreadable_from};
 use crate::stream::progress::{Progress, ProgressByPartition};
 
 /// Longest wait for an answer from the cluster.
@@ -56,7 +56,11 @@ fn unavailable(fault: &Fault) -> Error {
 /// 65 if the batch does not contain `offset`, or if `next` can be read; 69 if Kafka is unavailable, or for another
 /// cause than damage.
 fn damaged(settings: &Settings, topic: &str, partition: i32, next: i64, offset: i64) -> Result<Range<i64>> {
-    let range = unreadable_from(&settings.kafka, topic, partition, next).map_err(|fault| unavailable(&fault))?;
+    // The detector skips an oversized batch of its input by itself.
+    let is_input = topic == settings.topics.raw_events;
+    let on_oversized = if is_input { OnOversized::Deliver } else { OnOversized::Fail };
+    let range = unreadable_from(&settings.kafka, (topic, partition), on_oversized, next);
+    let range = range.map_err(|fault| unavailable(&fault))?;
     let range = range.ok_or_else(|| {
         Error::data(format_args!(
             "{topic} [{partition}] can be read at offset {next}, which is the next one to process: nothing was skipped"

@@ -7,7 +7,7 @@ use super::connection::ClusterConnection;
 use super::failure::ReadFailures;
 use super::fault::{Fault, Remedy};
 use super::offsets::{OffsetRanges, Positions};
-use super::record::{ConsumedRecord, RecordVisitor};
+use super::record::{Consumed, RecordVisitor};
 
 /// The topics that can be read outside of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,8 @@ pub(crate) struct ReadLimits {
     pub silence: Duration,
 }
 
-/// Passes every record of these ranges, each partition in order. Empty ranges are skipped.
+/// Passes every record of these ranges, and the oversized batches of the input, each partition in order. Empty ranges are
+/// skipped.
 ///
 /// # Errors
 /// Returns the errors of the client, and of `visit`, which end the reading. If a limit is exceeded, `Stop` if a partition
@@ -65,7 +66,7 @@ pub(crate) fn read_to_end<E: From<Fault>>(
     of: HistoryTopic,
     ranges: &OffsetRanges,
     limits: ReadLimits,
-    mut visit: impl FnMut(i32, &ConsumedRecord<'_>) -> Result<(), E>,
+    mut visit: impl FnMut(i32, Consumed<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut left = ranges.clone();
     left.retain(|_, range| !range.is_empty());
@@ -75,11 +76,9 @@ pub(crate) fn read_to_end<E: From<Fault>>(
     }
     while !left.is_empty() {
         let mut visited = Ok(());
-        let read = client.read_history(&mut |partition, records| {
-            for record in records {
-                if visited.is_ok() {
-                    visited = visit(partition, record);
-                }
+        let read = client.read_history(&mut |partition, consumed| {
+            if visited.is_ok() {
+                visited = visit(partition, consumed);
             }
         });
         visited?;

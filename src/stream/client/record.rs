@@ -1,6 +1,8 @@
 //! Records as the loops read and send them.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
 
 pub(crate) use crate::event::Headers;
 use crate::event::RawRecord;
@@ -29,6 +31,61 @@ impl<'a> ConsumedRecord<'a> {
     /// Returns the size of key and value in bytes.
     pub(crate) fn size(&self) -> usize {
         [self.key, self.value].map(|part| part.map_or(0, <[u8]>::len)).iter().sum()
+    }
+}
+
+/// Maximum number of bytes to which a compressed batch may expand.
+pub(crate) const MAX_BATCH_BYTES: usize = 64 << 20;
+/// Maximum number of records of a compressed batch.
+pub(crate) const MAX_BATCH_RECORDS: i32 = 250_000;
+
+/// A compressed batch that exceeds a limit, so that its records are not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OversizedBatch {
+    /// Offsets of the batch.
+    pub offsets: Range<i64>,
+    /// Number of its records.
+    pub records: u64,
+    /// Size of its compressed records in bytes.
+    pub packed: u64,
+}
+
+impl OversizedBatch {
+    /// Returns the number of its records from an offset on. Without compaction each offset has a record.
+    pub(crate) fn count_from(&self, offset: i64) -> u64 {
+        (self.offsets.end - offset.max(self.offsets.start)).max(0).unsigned_abs().min(self.records)
+    }
+}
+
+impl fmt::Display for OversizedBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OversizedBatch { offsets, records, packed } = self;
+        let (first, last, limit) = (offsets.start, offsets.end - 1, MAX_BATCH_BYTES >> 20);
+        write!(
+            f,
+            "the batch of offsets {first} to {last} has {records} records in {packed} compressed bytes, and exceeds a limit: \
+             {limit} MiB of records, or {MAX_BATCH_RECORDS} records"
+        )
+    }
+}
+
+/// What a client passes to a visitor.
+#[derive(Clone, Copy)]
+pub(crate) enum Consumed<'r> {
+    /// Records, in offset order.
+    Records(&'r [ConsumedRecord<'r>]),
+    /// A batch of the input whose records are not read. Only readers of the input get it: batches of the other topics
+    /// count as unreadable.
+    Oversized(&'r OversizedBatch),
+}
+
+impl<'r> Consumed<'r> {
+    /// Returns the records; none for an oversized batch.
+    pub(crate) fn records(self) -> &'r [ConsumedRecord<'r>] {
+        match self {
+            Consumed::Records(records) => records,
+            Consumed::Oversized(_) => &[],
+        }
     }
 }
 
@@ -75,4 +132,4 @@ pub(crate) enum OutputTopic {
 }
 
 /// Receives the records of one partition, in offset order.
-pub(crate) type RecordVisitor<'v> = dyn FnMut(i32, &[ConsumedRecord<'_>]) + 'v;
+pub(crate) type RecordVisitor<'v> = dyn FnMut(i32, Consumed<'_>) + 'v;

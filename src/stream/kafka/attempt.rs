@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::context::ConsumerEvents;
 use super::failed::{Failure, RepeatedRead};
-use super::fetch::FetchQueue;
+use super::fetch::{FetchQueue, OnOversized};
 use super::{client, fault};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{Fault, Positions, Remedy};
@@ -28,6 +28,7 @@ struct PartitionProbe<'p> {
     kafka: &'p KafkaSettings,
     topic: &'p str,
     partition: i32,
+    on_oversized: OnOversized,
     began: Instant,
 }
 
@@ -35,7 +36,7 @@ impl PartitionProbe<'_> {
     /// Reads from an offset. Returns the failure; `None` if a record or the end arrives first. Each read has a new
     /// client, because a client that assigns a partition again can lose the first message.
     fn failure_from(&self, offset: i64) -> Result<Option<Failure>, Fault> {
-        let PartitionProbe { kafka, topic, partition, began } = *self;
+        let PartitionProbe { kafka, topic, partition, on_oversized, began } = *self;
         let failed = |e: &_| fault::of("reading a partition again", e);
         let mut config = client::reader(kafka);
         // librdkafka can assign partitions only to a consumer with a group id; this consumer never joins the group.
@@ -46,7 +47,7 @@ impl PartitionProbe<'_> {
         let mut fetch = FetchQueue::new(&consumer);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|e| failed(&e))?;
-        fetch.lead(&consumer, topic, Positions::from([(partition, offset)]));
+        fetch.lead(&consumer, topic, on_oversized, Positions::from([(partition, offset)]));
         consumer.assign(&list).map_err(|e| failed(&e))?;
         let asked = Instant::now();
         while asked.elapsed() < ANSWER_TIMEOUT && began.elapsed() < ATTEMPT_TIMEOUT {
@@ -85,12 +86,12 @@ fn has_arrived(fetch: &mut FetchQueue, topic: &str, offset: i64) -> bool {
 /// Returns the error of the client. `Retry` without an answer, or if the end of the batch is not certain.
 pub(super) fn read_again(
     kafka: &KafkaSettings,
-    topic: &str,
-    partition: i32,
+    (topic, partition): (&str, i32),
+    on_oversized: OnOversized,
     offset: i64,
     wants_extent: bool,
 ) -> Result<RepeatedRead, Fault> {
-    let probe = PartitionProbe { kafka, topic, partition, began: Instant::now() };
+    let probe = PartitionProbe { kafka, topic, partition, on_oversized, began: Instant::now() };
     let Some(failure) = probe.failure_from(offset)? else { return Ok(RepeatedRead::Readable) };
     if !wants_extent || !failure.is_damage {
         return Ok(RepeatedRead::Failed(failure, None));
@@ -114,11 +115,11 @@ pub(super) fn read_again(
 /// Those of the client. `Retry` if there is no certain answer.
 pub(crate) fn unreadable_from(
     kafka: &KafkaSettings,
-    topic: &str,
-    partition: i32,
+    (topic, partition): (&str, i32),
+    on_oversized: OnOversized,
     offset: i64,
 ) -> Result<Option<Range<i64>>, Fault> {
-    match read_again(kafka, topic, partition, offset, true)? {
+    match read_again(kafka, (topic, partition), on_oversized, offset, true)? {
         RepeatedRead::Readable => Ok(None),
         RepeatedRead::Failed(_, Some(range)) => Ok(Some(range)),
         RepeatedRead::Failed(Failure { what, .. }, None) => Err(Fault::new(

@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::ConsumerEvents;
+use super::fetch::OnOversized;
 use super::retry::RetriedFetch;
 use super::{client, fault, identity, leaving, shortage, stranded, topic};
 use crate::config::resolved::KafkaSettings;
@@ -29,6 +30,7 @@ pub(crate) struct KafkaGroupConsumer {
     pub(super) consumer: BaseConsumer<ConsumerEvents>,
     kafka: KafkaSettings,
     topic: String,
+    on_oversized: OnOversized,
     group: String,
     began: Instant,
     assigned: Positions,
@@ -63,12 +65,19 @@ impl KafkaGroupConsumer {
             consumer,
             kafka: kafka.clone(),
             topic: topic.to_owned(),
+            on_oversized: OnOversized::Fail,
             group: group.to_owned(),
             began: Instant::now(),
             assigned: Positions::new(),
             reached: Positions::new(),
             asked: None,
         })
+    }
+
+    /// Sets what to do with oversized batches; without this call they fail.
+    pub(super) fn with_oversized(mut self, on_oversized: OnOversized) -> Self {
+        self.on_oversized = on_oversized;
+        self
     }
 
     /// Discards the known ends of these partitions, which are read from other offsets. Returns those to which the consumer
@@ -181,7 +190,7 @@ impl GroupMembership for KafkaGroupConsumer {
 
     fn assign(&mut self, at: &Positions) -> Result<(), Fault> {
         let list = self.list(at)?;
-        self.fetch.lead(&self.consumer, &self.topic, at.clone());
+        self.fetch.lead(&self.consumer, &self.topic, self.on_oversized, at.clone());
         self.consumer.assign(&list).map_err(|e| fault::of("taking partitions", &e))?;
         self.consumer.pause(&list).map_err(|e| fault::of("pausing", &e))?;
         self.consumer.context().trouble.clear();

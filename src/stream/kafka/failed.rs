@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::stream::client::{Positions, ReadFailure, ReadFailures};
+use crate::stream::client::{OversizedBatch, Positions, ReadFailure, ReadFailures};
 
 /// First and longest pause before a partition is read again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -44,6 +44,12 @@ impl Failure {
                 | RDKafkaRespErr::RD_KAFKA_RESP_ERR__NOT_IMPLEMENTED
         );
         Failure { what: ReadFailure { offset, cause }, is_damage }
+    }
+
+    /// Creates the failure for a batch that exceeds the limits.
+    pub(super) fn oversized(batch: &OversizedBatch) -> Self {
+        let what = ReadFailure { offset: batch.offsets.start, cause: batch.to_string() };
+        Failure { what, is_damage: true }
     }
 }
 

@@ -15,9 +15,19 @@ use rdkafka::types::RDKafkaRespErr;
 
 use super::context::ConsumerEvents;
 use super::failed::{Arrival, FailedPartitions, Failure, is_failure};
-use crate::stream::client::{ConsumedRecord, Headers, Positions, RecordVisitor};
+use super::unpack::{PLACEHOLDER, read_placeholder};
+use crate::stream::client::{Consumed, ConsumedRecord, Headers, OversizedBatch, Positions, RecordVisitor};
 
 const LABEL: &CStr = c"anomaly-label";
+
+/// What a reader does with a batch that exceeds the limits of compressed batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnOversized {
+    /// It passes the batch to the visitor, and continues after it. The detector does this with its input.
+    Deliver,
+    /// The partition cannot be read there, as with a damaged batch.
+    Fail,
+}
 
 /// A queue of records from the assigned partitions of a consumer. It must be dropped before the consumer.
 pub(crate) struct FetchQueue {
@@ -27,6 +37,7 @@ pub(crate) struct FetchQueue {
     /// Messages of the last call, until [`FetchedBatch`] frees them.
     messages: Vec<*mut sys::rd_kafka_message_t>,
     topic: CString,
+    pub(super) on_oversized: OnOversized,
     /// The next offsets, and the partitions that cannot be read there.
     pub(super) failed: FailedPartitions,
 }
@@ -67,6 +78,7 @@ impl FetchQueue {
             sources: Vec::new(),
             messages: Vec::new(),
             topic: CString::default(),
+            on_oversized: OnOversized::Fail,
             failed: FailedPartitions::default(),
         }
     }
@@ -74,7 +86,13 @@ impl FetchQueue {
     /// Forwards the records of these partitions to this queue, instead of those of earlier partitions. `from` has the
     /// offsets at which they will be assigned. Call it before assigning the partitions. Otherwise new records would
     /// overtake those already in the consumer's own queue.
-    pub(crate) fn lead(&mut self, consumer: &BaseConsumer<ConsumerEvents>, topic: &str, from: Positions) {
+    pub(crate) fn lead(
+        &mut self,
+        consumer: &BaseConsumer<ConsumerEvents>,
+        topic: &str,
+        on_oversized: OnOversized,
+        from: Positions,
+    ) {
         // A topic's name never contains U+0000.
         let Ok(topic) = CString::new(topic) else { return };
         let client = consumer.client().native_ptr();
@@ -85,7 +103,7 @@ impl FetchQueue {
         };
         self.sources = from.keys().copied().filter_map(source).collect();
         self.sources.iter().for_each(|source| source.lead(self.queue));
-        (self.topic, self.failed) = (topic, FailedPartitions::new(from));
+        (self.topic, self.on_oversized, self.failed) = (topic, on_oversized, FailedPartitions::new(from));
     }
 
     /// Notes the partitions whose messages have arrived through this queue.
@@ -108,6 +126,11 @@ impl FetchQueue {
         !topic.is_null() && unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(topic)) } == self.topic.as_c_str()
     }
 
+    /// Returns the oversized batch that a record replaces, if the partition cannot be read there.
+    fn refused(&self, message: &sys::rd_kafka_message_t) -> Option<OversizedBatch> {
+        (self.on_oversized == OnOversized::Fail).then(|| oversized(message)).flatten()
+    }
+
     /// Returns whether the messages of the last call are records of one topic, and no partition has failed.
     fn has_only_records(&self) -> bool {
         // SAFETY: the messages are alive until they are destroyed.
@@ -115,7 +138,8 @@ impl FetchQueue {
         let Some(first) = messages.next().filter(|first| is_record(first)) else { return false };
         self.failed.is_empty()
             && self.is_ours(first.rkt)
-            && messages.all(|message| message.rkt == first.rkt && is_record(message))
+            && self.refused(first).is_none()
+            && messages.all(|message| message.rkt == first.rkt && is_record(message) && self.refused(message).is_none())
     }
 
     /// Notes the messages of the last call, and removes those that follow a failure of their partition.
@@ -137,7 +161,10 @@ impl FetchQueue {
             let arrival = match () {
                 // Messages of an earlier topic, and errors that do not concern a partition.
                 () if read.partition < 0 || !self.is_ours(read.rkt) => return true,
-                () if is_record(read) => Arrival::Record,
+                () if is_record(read) => match self.refused(read) {
+                    Some(batch) => Arrival::Failure(Failure::oversized(&batch)),
+                    None => Arrival::Record,
+                },
                 () if is_end(read) => Arrival::End,
                 () if is_failure(read.err) && read.offset >= 0 => {
                     Arrival::Failure(Failure::new(read.offset, read.err, cause(read)))
@@ -224,7 +251,7 @@ impl FetchedBatch<'_> {
         })
     }
 
-    /// Passes the wanted records to `visit`, in runs of one partition.
+    /// Passes the wanted records to `visit`, in runs of one partition, and oversized batches.
     pub(crate) fn hand_over(&self, is_wanted: impl Fn(&str, i32, i64) -> bool, visit: &mut RecordVisitor<'_>) {
         let mut run = Vec::with_capacity(self.len());
         let (mut of, mut topic) = (None, (ptr::null_mut(), ""));
@@ -238,13 +265,21 @@ impl FetchedBatch<'_> {
                 continue;
             }
             if let Some(partition) = of.replace(message.partition).filter(|partition| *partition != message.partition) {
-                visit(partition, &run);
+                visit(partition, Consumed::Records(&run));
                 run.clear();
+            }
+            if let Some(batch) = oversized(message) {
+                if !run.is_empty() {
+                    visit(message.partition, Consumed::Records(&run));
+                    run.clear();
+                }
+                visit(message.partition, Consumed::Oversized(&batch));
+                continue;
             }
             run.push(record(message));
         }
         if let Some(partition) = of {
-            visit(partition, &run);
+            visit(partition, Consumed::Records(&run));
         }
     }
 }
@@ -264,6 +299,16 @@ fn is_record(message: &sys::rd_kafka_message_t) -> bool {
 
 fn is_end(message: &sys::rd_kafka_message_t) -> bool {
     message.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF
+}
+
+/// Returns the oversized batch that a record replaces.
+fn oversized(message: &sys::rd_kafka_message_t) -> Option<OversizedBatch> {
+    if message.len != PLACEHOLDER || !message.key.is_null() || message.payload.is_null() {
+        return None;
+    }
+    // SAFETY: librdkafka gives the length of the payload, which lives as long as the message.
+    let value = unsafe { std::slice::from_raw_parts(message.payload.cast::<u8>(), message.len) };
+    read_placeholder(message.offset, value)
 }
 
 /// Returns librdkafka's description of an error.

@@ -9,8 +9,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
+use super::batch_progress::BatchProgress;
 use super::consumer::CALL_TIMEOUT;
 use super::context::ConsumerEvents;
+use super::fetch::OnOversized;
 use super::retry::RetriedFetch;
 use super::{client, fault, stranded};
 use crate::config::resolved::{KafkaSettings, TopicSettings};
@@ -108,7 +110,8 @@ impl HistoryReader for KafkaHistoryClient {
 
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
         let topic = self.topic(of).to_owned();
-        self.history()?.start(&topic, ranges)
+        let on_oversized = if of == HistoryTopic::Input { OnOversized::Deliver } else { OnOversized::Fail };
+        self.history()?.start(&topic, on_oversized, ranges)
     }
 
     fn read_history(&mut self, visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault> {
@@ -148,6 +151,7 @@ pub(crate) struct KafkaHistory {
     /// Consumer that reads uncommitted records, used only to find end offsets.
     eager: BaseConsumer<ConsumerEvents>,
     topic: String,
+    on_oversized: OnOversized,
     /// Ranges that are still to be read.
     left: OffsetRanges,
     /// Partitions that wait for an open transaction before the end of their range. They are read only afterwards. So an
@@ -184,6 +188,7 @@ impl KafkaHistory {
             group: group.to_owned(),
             eager,
             topic: String::new(),
+            on_oversized: OnOversized::Fail,
             left: OffsetRanges::new(),
             waiting: BTreeSet::new(),
             began: Instant::now(),
@@ -218,9 +223,9 @@ impl KafkaHistory {
     }
 
     /// Starts reading these ranges instead of the earlier ones.
-    pub(crate) fn start(&mut self, topic: &str, ranges: &OffsetRanges) -> Result<(), Fault> {
+    pub(crate) fn start(&mut self, topic: &str, on_oversized: OnOversized, ranges: &OffsetRanges) -> Result<(), Fault> {
         self.fetch.forget_all();
-        (self.topic, self.left) = (topic.to_owned(), ranges.clone());
+        (self.topic, self.on_oversized, self.left) = (topic.to_owned(), on_oversized, ranges.clone());
         (self.waiting, self.began, self.looked) = (ranges.keys().copied().collect(), Instant::now(), None);
         self.admit()
     }
@@ -255,7 +260,7 @@ impl KafkaHistory {
                 .map_err(|e| fault::of("reading back", &e))?;
         }
         let from = fetched.map(|(partition, range)| (*partition, range.start)).collect();
-        self.fetch.lead(&self.consumer, &self.topic, from);
+        self.fetch.lead(&self.consumer, &self.topic, self.on_oversized, from);
         // A paused partition stays paused when it is assigned again.
         self.consumer.resume(&list).map_err(|e| fault::of("reading back", &e))?;
         self.consumer.assign(&list).map_err(|e| fault::of("reading back", &e))
@@ -322,7 +327,7 @@ impl KafkaHistory {
         self.fetch = RetriedFetch::new(&consumer);
         self.consumer = consumer;
         let (topic, left) = (self.topic.clone(), self.left.clone());
-        self.start(&topic, &left)
+        self.start(&topic, self.on_oversized, &left)
     }
 
     /// Advances the ranges, and stops fetching partitions whose range is complete.

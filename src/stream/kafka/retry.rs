@@ -13,7 +13,7 @@ use super::attempt::read_again;
 use super::context::ConsumerEvents;
 use super::failed::{DueRead, FailedPartitions, RepeatedRead};
 use super::fault;
-use super::fetch::{FetchQueue, FetchedBatch};
+use super::fetch::{FetchQueue, FetchedBatch, OnOversized};
 use crate::config::resolved::KafkaSettings;
 use crate::stream::client::{Fault, Positions, ReadFailures, Remedy};
 
@@ -34,9 +34,15 @@ impl RetriedFetch {
     }
 
     /// Forwards the records of these partitions to this queue; see [`FetchQueue::lead`].
-    pub(crate) fn lead(&mut self, consumer: &BaseConsumer<ConsumerEvents>, topic: &str, from: Positions) {
+    pub(crate) fn lead(
+        &mut self,
+        consumer: &BaseConsumer<ConsumerEvents>,
+        topic: &str,
+        on_oversized: OnOversized,
+        from: Positions,
+    ) {
         self.reads.clear();
-        self.queue.lead(consumer, topic, from);
+        self.queue.lead(consumer, topic, on_oversized, from);
     }
 
     /// Discards all failures, because the partitions are given back.
@@ -90,6 +96,7 @@ impl RetriedFetch {
         kafka: &KafkaSettings,
         topic: &str,
     ) -> Result<(), Fault> {
+        let on_oversized = self.queue.on_oversized;
         let failed = &mut self.queue.failed;
         if failed.is_empty() {
             return Ok(());
@@ -105,7 +112,7 @@ impl RetriedFetch {
         }
         for due in failed.take_due(now) {
             let partition = due.partition;
-            match start(kafka.clone(), topic.to_owned(), due) {
+            match start(kafka.clone(), topic.to_owned(), on_oversized, due) {
                 Ok(thread) => drop(self.reads.insert(partition, thread)),
                 // The process has too many threads. This counts as a read without an answer.
                 Err(_) => drop(failed.note_read(now, partition, None)),
@@ -127,10 +134,15 @@ impl RetriedFetch {
 }
 
 /// Starts a read by another client.
-fn start(kafka: KafkaSettings, topic: String, due: DueRead) -> io::Result<JoinHandle<Option<RepeatedRead>>> {
+fn start(
+    kafka: KafkaSettings,
+    topic: String,
+    on_oversized: OnOversized,
+    due: DueRead,
+) -> io::Result<JoinHandle<Option<RepeatedRead>>> {
     std::thread::Builder::new().name("read-again".into()).spawn(move || {
         let DueRead { partition, from, wants_extent } = due;
-        let read = read_again(&kafka, &topic, partition, from, wants_extent);
+        let read = read_again(&kafka, (&topic, partition), on_oversized, from, wants_extent);
         read.inspect_err(|fault| tracing::debug!(topic, partition, from, "reading again: {fault}")).ok()
     })
 }

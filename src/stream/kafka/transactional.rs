@@ -13,6 +13,7 @@ use rdkafka::producer::Producer;
 use super::commits::GroupObserver;
 use super::consumer::{CALL_TIMEOUT, KafkaGroupConsumer};
 use super::context::ConsumerEvents;
+use super::fetch::OnOversized;
 use super::history::KafkaHistoryClient;
 use super::names::MemberNames;
 use super::observer::ObservedPlace;
@@ -58,7 +59,8 @@ impl KafkaTransactionalClient {
         delivery: Delivery,
         session: Duration,
     ) -> Result<Self, Fault> {
-        let reader = KafkaGroupConsumer::new(kafka, &names.topics.raw_events, &names.group, &names.member, session)?;
+        let reader = KafkaGroupConsumer::new(kafka, &names.topics.raw_events, &names.group, &names.member, session)?
+            .with_oversized(OnOversized::Deliver);
         let id = &names.transactional_id;
         let transaction = KafkaTransactionalProducer::new(kafka, &names.topics, id, delivery, DELIVERY)?;
         Ok(KafkaTransactionalClient {

@@ -56,8 +56,8 @@ fn poll(
     let (mut came, deadline) = (CameByPartition::new(), Instant::now() + ANSWER_TIMEOUT);
     while !until(&came, client) {
         assert!(Instant::now() < deadline, "only {came:?} came");
-        client.poll(Duration::from_millis(100), 100, &mut |partition, records| {
-            came.entry(partition).or_default().extend(records.iter().map(|record| record.offset));
+        client.poll(Duration::from_millis(100), 100, &mut |partition, consumed| {
+            came.entry(partition).or_default().extend(consumed.records().iter().map(|record| record.offset));
         })?;
     }
     Ok(came)
@@ -126,9 +126,9 @@ fn read(client: &mut RecordingClient, of: HistoryTopic, ranges: &OffsetRanges) -
     }
     while !left.is_empty() {
         let moved = insist(|| {
-            client.read_history(&mut |partition, records| {
+            client.read_history(&mut |partition, consumed| {
                 let key = |key: Option<&[u8]>| String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
-                let records = records.iter().map(|record| (record.offset, key(record.key)));
+                let records = consumed.records().iter().map(|record| (record.offset, key(record.key)));
                 found.entry(partition).or_default().extend(records);
             })
         });
@@ -362,8 +362,8 @@ fn named_topic(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &m
     }
     let (ranges, mut found) = (OffsetRanges::from([(1, before..after)]), Vec::new());
     let limits = ReadLimits { total: ANSWER_TIMEOUT, silence: ANSWER_TIMEOUT };
-    let read = read_to_end(&mut eight, HistoryTopic::Input, &ranges, limits, |_, record| {
-        found.push((record.key.map(<[u8]>::to_vec), record.timestamp));
+    let read = read_to_end(&mut eight, HistoryTopic::Input, &ranges, limits, |_, consumed| {
+        found.extend(consumed.records().iter().map(|record| (record.key.map(<[u8]>::to_vec), record.timestamp)));
         Ok::<_, Fault>(())
     });
     answers.note("the record of a named topic", (read, found));
@@ -399,10 +399,12 @@ fn reading_to_the_end_stops_at_an_error_of_the_visitor_and_at_its_limits() {
     let mut read = |end: i64, limits: ReadLimits, refused: i64| {
         let mut offsets = Vec::new();
         let ranges = OffsetRanges::from([(0, 2..end), (1, 5..5)]);
-        let ended = read_to_end(&mut client, HistoryTopic::Input, &ranges, limits, |partition, record| {
+        let ended = read_to_end(&mut client, HistoryTopic::Input, &ranges, limits, |partition, consumed| {
             assert_eq!(partition, 0, "the other range is empty");
-            offsets.push(record.offset);
-            if record.offset == refused { Err(Fault::new(Remedy::Stop, "refused")) } else { Ok(()) }
+            consumed.records().iter().try_for_each(|record| {
+                offsets.push(record.offset);
+                if record.offset == refused { Err(Fault::new(Remedy::Stop, "refused")) } else { Ok(()) }
+            })
         });
         (offsets, ended.map_err(|fault| fault.remedy))
     };

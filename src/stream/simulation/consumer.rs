@@ -12,8 +12,8 @@ use super::stage::{Scheduler, SchedulerState};
 use super::strike::{ASK, LOCAL, POLL_SHARE, Struck};
 use super::world::Defect;
 use crate::stream::client::{
-    AssignmentChange, ClusterConnection, ConsumedRecord, Fault, GroupMembership, Positions, ReadFailures, RecordFetch,
-    RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
+    AssignmentChange, ClusterConnection, Consumed, ConsumedRecord, Fault, GroupMembership, Positions, ReadFailures,
+    RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
 };
 
 /// Share of the faults that change a member's id without its knowledge.
@@ -251,7 +251,7 @@ impl RecordFetch for SimulatedConsumer {
             }
             Ok(batches)
         })?;
-        batches.iter().for_each(|(partition, records)| visit(*partition, &show(records)));
+        batches.iter().for_each(|(partition, records)| visit(*partition, Consumed::Records(&show(records))));
         Ok(batches.iter().map(|(_, records)| records.len()).sum())
     }
 

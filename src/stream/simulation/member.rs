@@ -17,7 +17,7 @@ use super::world::Defect;
 use crate::series::snapshot::is_window;
 use crate::stop::Stop;
 use crate::stream::client::{
-    AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Fault, ForeignCommits,
+    AssignmentChange, AssignmentReading, ClusterConnection, CommittedOffset, Consumed, Fault, ForeignCommits,
     GroupAdministration, GroupMembership, HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic,
     Positions, ReadFailures, RecordFetch, RecordVisitor, Remedy, TopicAdministration, TopicIdentity,
     TransactionalProducer,
@@ -283,7 +283,7 @@ impl HistoryReader for SimulatedClient {
             let is_kept = |at: i64, e: &LogEntry| at % 3 > 0 || e.key.as_deref().is_some_and(|key| key == b"f");
             records.retain(|(at, e)| topic != SimulatedTopic::State || is_kept(*at, e));
         }
-        visit(partition, &show(&records));
+        visit(partition, Consumed::Records(&show(&records)));
         if let Some((_, left)) = &mut self.history
             && let Some(range) = left.get_mut(&partition)
         {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::anomaly::RecordId;
 use crate::detect::hex;
 use crate::event::Rejection;
-use crate::stream::client::{ConsumedRecord, OutgoingRecord, OutputTopic};
+use crate::stream::client::{ConsumedRecord, OutgoingRecord, OutputTopic, OversizedBatch};
 
 /// Returns the size in bytes of the largest part that a dead letter can omit: key, value, or all headers together.
 pub(super) fn largest_part(record: &ConsumedRecord<'_>) -> usize {
@@ -65,6 +65,28 @@ pub(super) fn dead_letter(
     let ours = ours.into_iter().map(|(name, value)| (Cow::Borrowed(name), Some(value)));
     let own = own.into_iter().map(|(name, value)| (Cow::Owned(name.into_owned()), value.map(<[u8]>::to_vec)));
     OutgoingRecord { output: OutputTopic::DeadLetters, key, value, timestamp: None, headers: ours.chain(own).collect() }
+}
+
+/// Builds the dead letter of an oversized batch. It has no key and no value, so it cannot be sent again.
+pub(super) fn batch_letter(
+    topic: &str,
+    partition: i32,
+    batch: &OversizedBatch,
+    rejection: &Rejection,
+) -> OutgoingRecord {
+    let ours = [
+        ("anomaly.error.topic", topic.to_owned()),
+        ("anomaly.error.partition", partition.to_string()),
+        ("anomaly.error.offset", batch.offsets.start.to_string()),
+        ("anomaly.error.last_offset", (batch.offsets.end - 1).to_string()),
+        ("anomaly.error.records", batch.records.to_string()),
+        ("anomaly.error.stage", "fetch".to_owned()),
+        ("anomaly.error.class", rejection.class.as_str().to_owned()),
+        ("anomaly.error.message", format!("{}; it cannot be sent again", rejection.message)),
+        ("anomaly.error.headers", "0".to_owned()),
+    ];
+    let headers = ours.into_iter().map(|(name, value)| (Cow::Borrowed(name), Some(value.into_bytes()))).collect();
+    OutgoingRecord { output: OutputTopic::DeadLetters, key: None, value: None, timestamp: None, headers }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::config::resolved::Settings;
 use crate::detect::Detector;
 use crate::event::Decoder;
 use crate::series::BudgetShare;
-use crate::stream::client::{Fault, RecordFetch, Remedy};
+use crate::stream::client::{Consumed, Fault, RecordFetch, Remedy};
 use crate::stream::progress::ProgressByPartition;
 
 /// Time between two commits that only move offsets to the ends of partitions.
@@ -62,11 +62,17 @@ impl RecordJudging {
         let RecordJudging { decoder, detector, positions, pending, dead_letter_limit, .. } = self;
         pending.tick();
         let mut leaked = false;
-        let taken = client.poll(wait, BATCH_RECORDS, &mut |partition, records| {
+        let taken = client.poll(wait, BATCH_RECORDS, &mut |partition, consumed| {
             if is_restoring(partition) {
                 leaked = true;
-            } else if let Some(progress) = positions.get_mut(&partition) {
-                pending.judge(settings, decoder, detector, partition, records, progress, *dead_letter_limit);
+                return;
+            }
+            let Some(progress) = positions.get_mut(&partition) else { return };
+            match consumed {
+                Consumed::Records(records) => {
+                    pending.judge(settings, decoder, detector, partition, records, progress, *dead_letter_limit);
+                }
+                Consumed::Oversized(batch) => pending.skip_batch(settings, partition, batch, progress),
             }
         })?;
         if leaked {

@@ -51,14 +51,16 @@ pub(crate) fn look(
 fn checkpoints(log: &mut impl HistoryReader, ranges: &OffsetRanges) -> Result<BTreeMap<i32, Checkpoint>, Fault> {
     let mut checkpoints = BTreeMap::new();
     let limits = ReadLimits { total: READ_TIMEOUT, silence: READ_TIMEOUT };
-    read_to_end(log, HistoryTopic::State, ranges, limits, |partition, record| {
-        match Checkpoint::read(record.key.unwrap_or_default(), record.value) {
-            Some(Ok(read)) => drop(checkpoints.insert(partition, read)),
-            Some(Err(why)) => {
-                let place = format_args!("[{partition}] offset {}: {why}", record.offset);
-                return Err(Fault::new(Remedy::Stop, place));
+    read_to_end(log, HistoryTopic::State, ranges, limits, |partition, consumed| {
+        for record in consumed.records() {
+            match Checkpoint::read(record.key.unwrap_or_default(), record.value) {
+                Some(Ok(read)) => drop(checkpoints.insert(partition, read)),
+                Some(Err(why)) => {
+                    let place = format_args!("[{partition}] offset {}: {why}", record.offset);
+                    return Err(Fault::new(Remedy::Stop, place));
+                }
+                None => {}
             }
-            None => {}
         }
         Ok(())
     })?;

@@ -1,5 +1,7 @@
 //! The results since the last commit: records to send, anomalies for the observer, and counts. An abort discards them.
 
+mod oversized;
+
 use std::collections::BTreeMap;
 
 use super::dead_letter::{dead_letter, largest_part};
@@ -15,6 +17,7 @@ use crate::health::{Activity, Cut, RejectReasons, RejectedSample, RejectedSample
 use crate::meter::Meter;
 use crate::stream::client::{ConsumedRecord, OutgoingRecord, OutputTopic};
 use crate::stream::progress::{OutcomeCounts, Progress};
+use oversized::SkippedBatches;
 
 /// Number of events that are decoded before the first of them is judged.
 pub(super) const BLOCK: usize = 64;
@@ -70,6 +73,7 @@ pub(super) struct PendingTransaction {
     /// Error of a rejected record under the policy `fail`.
     pub poison: Option<Error>,
     pub largest_dead_letter: usize,
+    pub skipped: SkippedBatches,
     /// Size of the consumed input in bytes, by partition.
     pub bytes: BTreeMap<i32, u64>,
     /// Number of events, and of records without events.
@@ -91,9 +95,10 @@ impl PendingTransaction {
         self.now = Some(Timestamp::now());
     }
 
-    /// Returns the number of events with a verdict and of records without events that have an outcome.
+    /// Returns the number of events with a verdict, and of records without events and of oversized batches that have
+    /// an outcome.
     pub(crate) fn events(&self) -> usize {
-        self.tally.sum() as usize
+        self.tally.sum() as usize + self.skipped.ranges.len()
     }
 
     /// Returns whether so much output waits that it should be sent now.

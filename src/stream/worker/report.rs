@@ -79,6 +79,10 @@ impl<C: RecordFetch + GroupAdministration + HistoryReader> Worker<'_, C> {
         self.note_splits(std::mem::take(&mut done.splits));
         let component = &self.session.component;
         component.note_rejected(std::mem::take(&mut done.samples));
+        for (partition, offsets) in std::mem::take(&mut done.skipped.ranges) {
+            let new = component.note_damaged(&self.session.settings.topics.raw_events, partition, offsets);
+            self.session.meter.lost_records.add("skipped", new);
+        }
         component.note_devices(done.devices.iter().map(String::as_str));
         if !done.anomalies.is_empty() {
             (self.observer)(&done.anomalies);

@@ -99,15 +99,16 @@ impl PartitionRestore {
         session: &mut WorkerSession<'_, C>,
     ) -> Result<HistoryStep, Fault> {
         let PartitionRestore { windows, replays, .. } = self;
-        let read = session.client.read_history(&mut |partition, records| match replays {
+        // An oversized batch was skipped, so it changes no window.
+        let read = session.client.read_history(&mut |partition, consumed| match replays {
             None => {
                 if let Some(windows) = windows.get_mut(&partition) {
-                    windows.take(records);
+                    windows.take(consumed.records());
                 }
             }
             Some(replays) => {
                 if let Some(replay) = replays.get_mut(&partition) {
-                    replay.take(records);
+                    replay.take(consumed.records());
                 }
             }
         });
