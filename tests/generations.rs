@@ -67,7 +67,12 @@ fn anomalies_that_differ_only_in_their_generation_are_stored_shown_reviewed_expo
         format!("{place}/0/{kind}")
     };
     assert_eq!(reader.rows(), BTreeMap::from([(key(0, "limit"), 1), (key(1, "point"), 1)]));
-    let (_, list) = page("/anomalies");
+    // An answer of less than a second ago may be sent again.
+    let mut list = String::new();
+    wait("the list with all three", || {
+        list = page("/anomalies").1;
+        list.matches("data-key=").count() == 3
+    });
     for (generation, kind, url) in [
         (0, "limit", format!("{record}/0/limit?generation=0")),
         (0, "point", format!("{place}?generation=0")),
