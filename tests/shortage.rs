@@ -37,10 +37,13 @@ fn without_further_file_descriptors_the_detector_is_degraded_with_the_remedy_and
     let publish = |value: f64| case.produce((0..40).map(|i| event("a", f64::from(i % 5))).chain([event("a", value)]));
     publish(99.0);
     wait("the row", || case.count("anomalies") == 1);
+    let sessions = |what: &str| -> i64 {
+        let select = format!("select count({what}) from pg_stat_activity where client_port = any($1)");
+        case.parts.admin().query_one(&select, &[&ports(&detector)]).unwrap().get(0)
+    };
+    wait("the sessions of the sink and the heartbeat", || sessions("pid") >= 2);
     limit_descriptors(&detector, 3);
-    let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity where client_port = any($1)";
-    let count: i64 = case.parts.admin().query_one(ended, &[&ports(&detector)]).unwrap().get(0);
-    assert!(count >= 2, "sessions of the sink and the heartbeat: {count}");
+    assert!(sessions("pg_terminate_backend(pid)") >= 2);
     let has_all = |log: &str, words: &[&str]| log.lines().any(|line| words.iter().all(|word| line.contains(word)));
     for component in ["sink", "heartbeat"] {
         wait_for(component, Duration::from_secs(30), || {
