@@ -27,7 +27,7 @@ thread_local! {
 }
 
 /// Reads the header of the batch whose bytes after the checksum are these, and notes it for this thread.
-pub(in crate::stream::kafka) fn note_batch(checked: &[u8]) {
+pub(crate) fn note_batch(checked: &[u8]) {
     NOTED.set(read(checked));
 }
 

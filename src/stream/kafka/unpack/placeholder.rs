@@ -8,7 +8,7 @@ use super::batch::NotedBatch;
 use crate::stream::client::OversizedBatch;
 
 /// Length of the value of a placeholder.
-pub(in crate::stream::kafka) const PLACEHOLDER: usize = 32;
+pub(crate) const PLACEHOLDER: usize = 32;
 
 /// Beginning of the value, which only this process knows. So no record of a topic is taken for a placeholder.
 static SECRET: LazyLock<[u8; 16]> = LazyLock::new(|| {
@@ -50,7 +50,7 @@ fn put(to: &mut Vec<u8>, number: i64) {
 }
 
 /// Returns the batch that a record with this offset and value replaces; `None` for other records.
-pub(in crate::stream::kafka) fn read_placeholder(offset: i64, value: &[u8]) -> Option<OversizedBatch> {
+pub(crate) fn read_placeholder(offset: i64, value: &[u8]) -> Option<OversizedBatch> {
     let told = value.strip_prefix(SECRET.as_slice())?;
     let number = |at: usize| Some(i32::from_be_bytes(told.get(at..at + 4)?.try_into().ok()?));
     let (last, records) = (number(0)?, number(4)?);

@@ -13,7 +13,7 @@ use crate::stream::worker::dead_letter::batch_letter;
 
 /// The oversized batches of the transaction that were skipped.
 #[derive(Default)]
-pub(in crate::stream::worker) struct SkippedBatches {
+pub(crate) struct SkippedBatches {
     /// Partition and skipped offsets of each batch.
     pub ranges: Vec<(i32, Range<i64>)>,
 }
