@@ -1,5 +1,5 @@
 //! The detection methods. Each method is one file behind [`Method`]: a pure function of the ordered window, the state
-//! and the value. A new method needs a file here, and its definition in [`METHODS`].
+//! and the value. A new method needs a file here, and its definition in `METHODS`.
 
 mod distance;
 mod ewma;
