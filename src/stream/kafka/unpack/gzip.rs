@@ -14,9 +14,9 @@ const STEP: usize = 256 << 10;
 
 /// Unpacks a stream. Its last bytes have its unpacked size, unless it is damaged or larger than 4 GiB.
 pub(super) fn unpack(packed: &[u8]) -> Result<Allocation, UnpackFailure> {
-    let told = packed.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
+    let declared = packed.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
     // The additional byte shows the end without another allocation.
-    let mut unpacked = Allocation::new(told.min(packed.len() * RATIO) + 1)?;
+    let mut unpacked = Allocation::new(declared.min(packed.len() * RATIO) + 1)?;
     let mut stream = GzDecoder::new(packed);
     loop {
         let (spare, length) = unpacked.spare()?;

@@ -55,12 +55,12 @@ pub(super) fn mend(packed: &mut [u8]) -> bool {
 
 /// Returns the number of bytes to allocate first.
 fn estimate(packed: &[u8]) -> usize {
-    let told = match header(packed) {
+    let declared = match header(packed) {
         Some((true, _)) => packed[6..].first_chunk::<8>().map(|size| u64::from_le_bytes(*size)),
         _ => None,
     };
-    let told = told.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= packed.len() * RATIO);
-    told.filter(|size| *size > 0).unwrap_or(packed.len() * 4)
+    let declared = declared.and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= packed.len() * RATIO);
+    declared.filter(|size| *size > 0).unwrap_or(packed.len() * 4)
 }
 
 /// Unpacks a frame.

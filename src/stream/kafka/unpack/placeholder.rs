@@ -51,10 +51,10 @@ fn put(to: &mut Vec<u8>, number: i64) {
 
 /// Returns the batch that a record with this offset and value replaces; `None` for other records.
 pub(crate) fn read_placeholder(offset: i64, value: &[u8]) -> Option<OversizedBatch> {
-    let told = value.strip_prefix(SECRET.as_slice())?;
-    let number = |at: usize| Some(i32::from_be_bytes(told.get(at..at + 4)?.try_into().ok()?));
+    let extent = value.strip_prefix(SECRET.as_slice())?;
+    let number = |at: usize| Some(i32::from_be_bytes(extent.get(at..at + 4)?.try_into().ok()?));
     let (last, records) = (number(0)?, number(4)?);
-    let packed = u64::from_be_bytes(told.get(8..16)?.try_into().ok()?);
+    let packed = u64::from_be_bytes(extent.get(8..16)?.try_into().ok()?);
     Some(OversizedBatch {
         offsets: offset - i64::from(last)..offset + 1,
         records: records.unsigned_abs().into(),

@@ -26,7 +26,7 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Allocation, UnpackFailure> {
     let mut size = match unsafe { ZSTD_getFrameContentSize(packed.as_ptr(), packed.len()) } {
         UNKNOWN => (packed.len() * 2).min(MAX_BATCH_BYTES),
         ERROR => return Err(UnpackFailure::Damaged),
-        told => usize::try_from(told).unwrap_or(usize::MAX),
+        declared => usize::try_from(declared).unwrap_or(usize::MAX),
     };
     while size <= MAX_BATCH_BYTES {
         let mut unpacked = Allocation::new(size)?;
