@@ -1,6 +1,7 @@
 //! Parses the command line. The modules `command` and `role` run the commands and roles.
 
 mod dlq;
+mod offsets;
 mod score;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use crate::page::auth::UserRole as AccessRole;
 use crate::role::{self, Role};
 
 pub use dlq::{DeadLetterPosition, DeadLetterSelection, Dlq};
+pub use offsets::{OffsetChoice, Offsets, PartitionChoice};
 pub use score::{OutputForm, Score};
 
 /// Detect abnormal values in device metrics from Kafka, and report each exactly once
@@ -75,6 +77,12 @@ enum Command {
     /// List, show and replay rejected records, and skip records that cannot be read
     #[command(subcommand)]
     Dlq(Dlq),
+    /// List the committed offsets of the detector's group, and set or accept them while it is stopped
+    Offsets {
+        /// Change instead of a list
+        #[command(subcommand)]
+        action: Option<Offsets>,
+    },
     /// Add, change or remove a dashboard user
     Passwd(Passwd),
     /// Run all roles in one process on an in-memory broker and a private PostgreSQL
@@ -230,6 +238,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
             command::status::forget(&load(Some(ShippedFile::Detector))?.0.settings)
         }
         (None, Some(Command::Dlq(dlq))) => command::dlq::run(&load_for_kafka()?, &dlq),
+        (None, Some(Command::Offsets { action })) => command::offsets::run(&load_for_kafka()?, action.as_ref()),
         (None, Some(Command::Passwd(passwd))) => match &passwd.file {
             Some(file) => command::passwd::run(&passwd, file),
             None => {

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod dlq;
 pub mod generate;
 pub mod migrate;
+pub mod offsets;
 pub mod output;
 pub mod passwd;
 pub mod score;

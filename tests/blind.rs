@@ -314,8 +314,8 @@ fn join(case: &Case, group: &str, topic: &str) -> BaseConsumer {
 }
 
 #[test]
-fn another_program_in_the_group_is_named_and_the_records_that_it_skipped_are_counted() {
-    let blind = Blind::new("foreign", &[("DETECTOR__WORKERS", "1"), ("LOG__LEVEL", "debug")]);
+fn another_program_in_the_group_is_named_and_its_offsets_stop_the_detector() {
+    let mut blind = Blind::new("foreign", &[("DETECTOR__WORKERS", "1"), ("LOG__LEVEL", "debug")]);
     let (case, topic) = (&blind.case, blind.case.raw());
     (0..2).for_each(|partition| case.produce(usual(200, partition)));
     wait("all events to be judged", || case.committed() == 400);
@@ -351,10 +351,15 @@ fn another_program_in_the_group_is_named_and_the_records_that_it_skipped_are_cou
         blind.see(&said);
         drop(sender);
     });
-    drop(intruder);
-    let words = "200 records since offset 200 have no verdict";
-    blind.see(&Said { code: "foreign_commit", words, is_degraded: false });
     assert!(blind.detector.metric("anomaly_foreign_commits_total ") >= 1.0);
+    drop(intruder);
+    assert_eq!(blind.detector.exit(Duration::from_secs(60)).code(), Some(65));
+    let words =
+        format!("{topic} [1]: the committed offset 400 of group {}-detector was committed by another", case.name);
+    let log = blind.detector.log();
+    let other = words.replace("[1]", "[0]");
+    assert!(log.contains(&words) || log.contains(&other), "{log}");
+    assert!(log.contains("`anomaly offsets accept` continues there"), "{log}");
 }
 
 /// The anomalies of the other member's partition are not stored, and no other condition reports this.

@@ -262,7 +262,7 @@ fn version_and_help_list_the_version_and_every_command() {
     assert_eq!((version.code, version.out), (Some(0), format!("anomaly {}\n", env!("CARGO_PKG_VERSION"))));
     let help = run(&["--help"]);
     assert_eq!(help.code, Some(0));
-    for command in ["check", "score", "migrate", "topics", "status", "demo"] {
+    for command in ["check", "score", "migrate", "topics", "status", "demo", "offsets"] {
         let has_line = help.out.lines().any(|line| line.trim_start().starts_with(&format!("{command} ")));
         assert!(has_line, "{command} in:\n{}", help.out);
         assert_eq!(run(&[command, "--help"]).code, Some(0));

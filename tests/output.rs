@@ -30,7 +30,7 @@ fn commands(case: &Case) -> Vec<Command> {
     std::fs::write(&file, format!("metric_value\n{rows}")).unwrap();
     let file = file.to_str().unwrap().to_owned();
     let users = case.dir.path().join("users").to_str().unwrap().to_owned();
-    let all: [&[&str]; 14] = [
+    let all: [&[&str]; 15] = [
         &["--help"],
         &["--version"],
         &["score", "--help"],
@@ -44,6 +44,7 @@ fn commands(case: &Case) -> Vec<Command> {
         &["topics"],
         &["status"],
         &["dlq", "replay", "--dry-run"],
+        &["offsets"],
         &["passwd", "ada", "--file", &users],
     ];
     all.map(|arguments| {

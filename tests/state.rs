@@ -13,21 +13,21 @@ use crate::common::{Case, Got, Parts, Process, Sent, event, wait, wait_for};
 use crate::pipeline::{events, verify, verify_methods, wait_done};
 
 /// Setting that starts a sweep every 100 ms.
-const OFTEN: (&str, &str) = ("DETECTOR__SNAPSHOT_INTERVAL", "100ms");
+pub const OFTEN: (&str, &str) = ("DETECTOR__SNAPSHOT_INTERVAL", "100ms");
 
 /// Creates a case whose detectors can restore only from the state topic, once there is a checkpoint.
-fn case(name: &str) -> Case {
+pub fn case(name: &str) -> Case {
     let mut case = Case::new(name);
     case.set("DETECTOR__WORKERS", 2);
     case
 }
 
-fn state(case: &Case) -> String {
+pub fn state(case: &Case) -> String {
     format!("{}.state", case.name)
 }
 
 /// Returns the newest checkpoint of each partition.
-fn floors(case: &Case) -> Vec<i64> {
+pub fn floors(case: &Case) -> Vec<i64> {
     let mut floors = vec![-1; 4];
     for got in case.read(&state(case)) {
         if got.key.as_deref() == Some(b"f") {
@@ -39,7 +39,7 @@ fn floors(case: &Case) -> Vec<i64> {
     floors
 }
 
-fn admin(case: &Case) -> (tokio::runtime::Runtime, AdminClient<DefaultClientContext>) {
+pub fn admin(case: &Case) -> (tokio::runtime::Runtime, AdminClient<DefaultClientContext>) {
     let admin = ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
     (tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(), admin)
 }
@@ -68,19 +68,19 @@ fn forge(case: &Case, partition: i32, key: &[u8], value: &[u8]) {
 }
 
 /// Checks that the detector stops for good, and reports why.
-fn refused(case: &Case, why: &str) {
+pub fn refused(case: &Case, why: &str) {
     let mut detector = case.detector("a", &[]);
     assert_eq!(detector.exit(Duration::from_secs(30)).code(), Some(65), "{}", detector.log());
     assert!(detector.log().contains(why), "{why} in\n{}", detector.log());
 }
 
-fn kill(mut process: Process) {
+pub fn kill(mut process: Process) {
     process.child.kill().unwrap();
     process.child.wait().unwrap();
 }
 
 /// Writes some windows into the topic, and stops the detector.
-fn swept(name: &str) -> Case {
+pub fn swept(name: &str) -> Case {
     let case = case(name);
     sweep(&case);
     case
@@ -228,17 +228,22 @@ fn an_unknown_version_of_a_method_and_an_older_format_stop_the_detector_with_bot
     );
 }
 
-#[test]
-fn a_recreated_topic_with_as_many_records_is_noticed() {
-    let case = swept("recreated");
-    let (runtime, admin) = admin(&case);
-    let (topic, options) = (case.raw(), AdminOptions::new());
-    runtime.block_on(admin.delete_topics(&[&topic], &options)).unwrap();
-    let fresh = NewTopic::new(&topic, 4, TopicReplication::Fixed(1));
+/// Deletes a topic and creates it again.
+pub fn recreate(case: &Case, topic: &str) {
+    let (runtime, admin) = admin(case);
+    let options = AdminOptions::new();
+    runtime.block_on(admin.delete_topics(&[topic], &options)).unwrap();
+    let fresh = NewTopic::new(topic, 4, TopicReplication::Fixed(1));
     wait("the topic to be created again", || {
         let results = runtime.block_on(admin.create_topics([&fresh], &options)).unwrap();
         results.iter().all(Result::is_ok)
     });
+}
+
+#[test]
+fn a_recreated_topic_with_as_many_records_is_noticed() {
+    let case = swept("recreated");
+    recreate(&case, &case.raw());
     case.produce(events(33, 40, 20_000, 500));
     refused(&case, "was recreated");
 }
@@ -253,72 +258,15 @@ fn committed_and_judged(case: &Case) -> (i64, i64) {
 }
 
 #[test]
-fn the_remedy_for_a_recreated_topic_keeps_the_last_counts_and_causes_no_foreign_commit() {
-    let case = swept("remedy");
+fn a_stop_because_of_a_recreated_topic_keeps_the_last_counts() {
+    let case = swept("last_counts");
     let detector = case.detector("a", &[OFTEN]);
     wait("a heartbeat", || committed_and_judged(&case).0 == 8_000);
     kill(detector);
     let known = committed_and_judged(&case);
-    let (runtime, admin) = admin(&case);
-    let options = AdminOptions::new();
-    let recreate = |topic: &str| {
-        runtime.block_on(admin.delete_topics(&[topic], &options)).unwrap();
-        let fresh = NewTopic::new(topic, 4, TopicReplication::Fixed(1));
-        wait("the topic to be created", || {
-            let results = runtime.block_on(admin.create_topics([&fresh], &options)).unwrap();
-            results.iter().all(Result::is_ok)
-        });
-    };
-    recreate(&case.raw());
-    wait("the group to be empty", || {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set_offsets(&case, 0))).is_ok()
-    });
-    refused(&case, "set the group's offsets back");
+    recreate(&case, &case.raw());
+    refused(&case, "run `anomaly offsets set all earliest`");
     assert_eq!(committed_and_judged(&case), known, "the last known figures stay");
-    runtime.block_on(admin.delete_topics(&[&state(&case)], &options)).unwrap();
-    wait("the topic of windows to be created", || case.run(&["topics"]).status.success());
-    let detector = case.detector("a", &[("LOG__LEVEL", "info")]);
-    wait("the notice", || detector.get("/readyz").is_some_and(|(_, text)| text.contains("were set by a person")));
-    case.produce(events(34, 40, 8_000, 500));
-    wait_done(&case, 8_000);
-    detector.wait_ready();
-    let log = detector.log();
-    assert!(log.contains("were set by a person or another program"), "{log}");
-    for wrong in ["committed by another program", "a consumer group of its own", "degraded: group"] {
-        assert!(!log.contains(wrong), "{wrong} in\n{log}");
-    }
-}
-
-/// Commits this offset in each partition, as a tool does. Kafka refuses it while the group has members.
-fn set_offsets(case: &Case, offset: i64) {
-    let consumer: rdkafka::consumer::BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", case.parts.brokers())
-        .set("group.id", format!("{}-detector", case.name))
-        .create()
-        .unwrap();
-    let mut list = TopicPartitionList::new();
-    for partition in 0..4 {
-        list.add_partition_offset(&case.raw(), partition, Offset::Offset(offset)).unwrap();
-    }
-    rdkafka::consumer::Consumer::commit(&consumer, &list, rdkafka::consumer::CommitMode::Sync).unwrap();
-}
-
-#[test]
-fn offsets_that_were_deleted_or_set_back_are_noticed() {
-    let case = swept("offsets");
-    // The killed member's session must end first.
-    wait("the group to be empty", || {
-        let empty = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| set_offsets(&case, 10)));
-        empty.is_ok()
-    });
-    refused(&case, "the offsets of the group were moved back");
-    let (runtime, admin) = admin(&case);
-    let group = format!("{}-detector", case.name);
-    wait("the group to be deleted", || {
-        let results = runtime.block_on(admin.delete_groups(&[&group], &AdminOptions::new())).unwrap();
-        results.iter().all(Result::is_ok)
-    });
-    refused(&case, "has no committed offset");
 }
 
 #[test]

@@ -65,6 +65,8 @@ mod heartbeat;
 mod live;
 /// Topics that are deleted while a role writes to them.
 mod missing;
+/// The command `anomaly offsets`, and offsets that another program has committed.
+mod offsets;
 /// Standard output and standard error of every command.
 mod output;
 /// Methods, limits and exclusions of single series.

@@ -374,6 +374,20 @@ pub(crate) fn client_for_check(settings: &Settings) -> Result<KafkaTransactional
     KafkaTransactionalClient::new(&settings.kafka, names, Delivery::AtLeastOnce, session)
 }
 
+/// Creates a client that never joins the group, for `anomaly offsets`. While the group has members, Kafka refuses its
+/// commits.
+///
+/// # Errors
+/// 78 if the instance has no name, or librdkafka does not accept the settings.
+pub(crate) fn client_for_offsets(settings: &Settings) -> Result<KafkaTransactionalClient> {
+    /// Timeout for the delivery of a record. A million windows are deleted within it.
+    const DELIVERY: Duration = Duration::from_secs(60);
+    let (transactional_id, _) = names_for_check(settings)?;
+    let names = MemberNames { transactional_id, ..names(settings, "offsets", 0) };
+    let (delivery, session) = (settings.detector.delivery, settings.detector.session_timeout);
+    KafkaTransactionalClient::with_limit(&settings.kafka, names, delivery, session, DELIVERY).map_err(Error::config)
+}
+
 /// Returns the partitions whose state belongs to this group and topic, for `anomaly check`.
 ///
 /// # Errors

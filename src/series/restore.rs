@@ -25,7 +25,6 @@ pub(crate) struct TableRestore {
     gone: HashMap<Box<str>, i64>,
     /// Keys of series that this restore evicted, and of which no later record was loaded.
     given_up: HashSet<Box<str>>,
-    newest: i64,
     bounds: Option<SeriesLimits>,
 }
 
@@ -75,7 +74,6 @@ impl TableRestore {
         self.gone.remove(key);
         self.given_up.remove(key);
         let Some(SeriesSnapshot { as_of, content, .. }) = snapshot else { return };
-        self.newest = self.newest.max(as_of);
         match content {
             SnapshotContent::Evicted => {
                 self.gone.insert(key.into(), as_of);
@@ -94,9 +92,12 @@ impl TableRestore {
         }
     }
 
-    /// Returns the greatest offset of any snapshot; 0 without snapshots.
+    /// Returns the greatest offset of any snapshot or eviction that was not replaced or deleted since; 0 without any.
     pub(crate) fn newest(&self) -> i64 {
-        self.newest
+        let has_series = |slot: usize| self.table.series.get(slot).is_some_and(Option::is_some);
+        let origins = self.origins.iter().enumerate().filter(|(slot, _)| has_series(*slot));
+        let offsets = origins.map(|(_, origin)| origin.as_of).chain(self.gone.values().copied());
+        offsets.max().unwrap_or_default().max(0)
     }
 
     /// Returns the number of series so far.
@@ -415,6 +416,23 @@ mod tests {
         assert_eq!((window("ax").newest(9), window("ax").state()[0]), (vec![2.0, 3.0, 4.0], 5.0));
         assert_eq!(window("x").newest(9), [2.0, 3.0, 4.0]);
         assert_eq!(table.len(), 5);
+    }
+
+    #[test]
+    fn deleted_snapshots_do_not_count_as_the_newest_ones() {
+        let sigma = method_of("sigma", 4);
+        let mut restore = TableRestore::default();
+        restore.load("a", Some(snapshot(10, &[1.0], sigma.as_ref())));
+        restore.load("b", Some(snapshot(30, &[1.0], sigma.as_ref())));
+        let evicted = encode_evicted(&record_key("c"), *b"abcdef", 20);
+        restore.load("c", Some(decode(&record_key("c"), &evicted).unwrap()));
+        assert_eq!(restore.newest(), 30);
+        restore.load("b", None);
+        assert_eq!(restore.newest(), 20);
+        restore.load("c", None);
+        assert_eq!(restore.newest(), 10);
+        restore.load("a", None);
+        assert_eq!(restore.newest(), 0);
     }
 
     #[test]

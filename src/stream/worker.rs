@@ -6,6 +6,7 @@
 //! `snapshot_writer` decides which snapshots are due, and `committing` puts everything into one transaction. `takeover`
 //! restores assigned partitions with `restore`. Only `Worker::mend` in `remedy` decides what follows from a fault.
 
+mod advice;
 mod assignment;
 mod beginning;
 mod checkpoint;
@@ -16,6 +17,7 @@ mod groups;
 mod judging;
 mod look;
 mod memory;
+mod offsets;
 mod oversize;
 mod pending;
 mod remedy;
@@ -49,6 +51,7 @@ use committing::Committing;
 use evictions::EvictionRate;
 use judging::RecordJudging;
 pub(crate) use look::look;
+pub(crate) use offsets::{OffsetChange, OffsetReport, OffsetTarget, accept_offsets, list_offsets, set_offsets};
 use restore::PartitionRestore;
 use session::WorkerSession;
 use shortfall::Shortfalls;

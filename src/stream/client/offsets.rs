@@ -20,6 +20,14 @@ pub(crate) enum CommittedOffset {
     New,
     /// No offset is committed, because the partition was added after the group was created.
     Added,
-    /// Another program has committed this offset in the group, without progress.
-    Foreign(i64),
+    /// Another program has committed this offset in the group. No detector continues there by itself.
+    Foreign {
+        /// The committed offset.
+        offset: i64,
+        /// Progress of a detector that the program has copied from another offset, if it did so.
+        was: Option<Progress>,
+    },
+    /// Another program has committed this offset, and the group had offsets of other programs before its first detector.
+    /// It is foreign if a detector has had the partition since, which the state topic shows.
+    Earlier(i64),
 }

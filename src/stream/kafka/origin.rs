@@ -1,6 +1,9 @@
 //! Stores the number of partitions that the topic had when the group was created with each committed offset. This
 //! number distinguishes two kinds of partitions without an offset. One was added later, and all its events must be
-//! judged. Another member is about to start the other one. The outcome counts are stored with it.
+//! judged. Another member is about to start the other one. The offset itself and the outcome counts are stored with it,
+//! so that an offset of another program is recognised, also if that program has copied the metadata.
+//!
+//! The number is 0 if another program had committed offsets before the first detector.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +13,15 @@ use crate::stream::client::CommittedOffset;
 use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
 
 const NOTE: &str = "anomaly-partitions=";
+/// Word with the offset to which the counts belong. Older programs did not write it.
+const AT: &str = "at=";
 
 /// Writes this number and the counts into all offsets of a list.
 pub(crate) fn note(list: &TopicPartitionList, origin: i32, positions: &ProgressByPartition) {
     for element in &mut list.elements() {
         let counts = positions.get(&element.partition()).map(|progress| progress.counts).unwrap_or_default();
-        element.set_metadata(format!("{NOTE}{origin} {counts}"));
+        let at = element.offset().to_raw().unwrap_or_default();
+        element.set_metadata(format!("{NOTE}{origin} {AT}{at} {counts}"));
     }
 }
 
@@ -27,8 +33,11 @@ pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> 
         .iter()
         .filter_map(|element| match element.offset() {
             Offset::Offset(offset) => {
-                let counts = OutcomeCounts::parse(element.metadata());
-                Some((element.partition(), (offset, counts)))
+                let written = OutcomeCounts::parse(element.metadata()).map(|counts| {
+                    let at = offset_in(element.metadata()).unwrap_or(offset);
+                    Progress { offset: at, counts }
+                });
+                Some((element.partition(), (offset, written)))
             }
             _ => None,
         })
@@ -43,12 +52,18 @@ pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> 
     };
     let has_begun = !known.is_empty();
     let standing = move |partition| match known.get(&partition) {
-        Some(&(offset, Some(counts))) => CommittedOffset::At(Progress { offset, counts }),
-        Some(&(offset, None)) => CommittedOffset::Foreign(offset),
+        Some(&(offset, Some(progress))) if progress.offset == offset => CommittedOffset::At(progress),
+        Some(&(offset, None)) if origin == 0 => CommittedOffset::Earlier(offset),
+        Some(&(offset, was)) => CommittedOffset::Foreign { offset, was },
         None if has_begun && partition >= origin => CommittedOffset::Added,
         None => CommittedOffset::New,
     };
     (origin, standing)
+}
+
+/// Returns the offset to which the counts of a metadata text belong.
+fn offset_in(metadata: &str) -> Option<i64> {
+    metadata.split(' ').find_map(|word| word.strip_prefix(AT)?.parse::<i64>().ok())
 }
 
 #[cfg(test)]
@@ -96,8 +111,28 @@ mod tests {
         // read.
         let (origin, of) = standing(&list(&[Some(7), Some(8), Some(0), None], Some(2)));
         assert_eq!((origin, of(3)), (2, CommittedOffset::Added));
-        // Another program has set the offsets.
+        // Another program had set the offsets before the first detector.
         let (origin, of) = standing(&list(&[Some(7), None], None));
-        assert_eq!((origin, of(0), of(1)), (0, CommittedOffset::Foreign(7), CommittedOffset::Added));
+        assert_eq!((origin, of(0), of(1)), (0, CommittedOffset::Earlier(7), CommittedOffset::Added));
+        let list = list(&[Some(7), Some(8)], None);
+        list.find_partition("t", 1).unwrap().set_metadata(format!("{NOTE}0 {}", OutcomeCounts::default()));
+        let (origin, of) = standing(&list);
+        assert_eq!((origin, of(0), of(1)), (0, CommittedOffset::Earlier(7), at(8)), "one member has begun");
+    }
+
+    #[test]
+    fn an_offset_without_metadata_or_with_those_of_another_offset_is_foreign() {
+        let list = list(&[Some(7), Some(9), Some(5)], Some(3));
+        list.find_partition("t", 1).unwrap().set_metadata("");
+        let counts = OutcomeCounts { normal: 6, ..OutcomeCounts::default() };
+        let positions = ProgressByPartition::from([(0, Progress { offset: 7, counts })]);
+        note(&list, 3, &positions);
+        list.find_partition("t", 1).unwrap().set_metadata("");
+        let copied = list.find_partition("t", 0).unwrap().metadata().to_owned();
+        list.find_partition("t", 2).unwrap().set_metadata(copied);
+        let (_, of) = standing(&list);
+        assert_eq!(of(0), CommittedOffset::At(positions[&0]));
+        assert_eq!(of(1), CommittedOffset::Foreign { offset: 9, was: None });
+        assert_eq!(of(2), CommittedOffset::Foreign { offset: 5, was: Some(positions[&0]) });
     }
 }

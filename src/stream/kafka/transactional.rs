@@ -59,10 +59,24 @@ impl KafkaTransactionalClient {
         delivery: Delivery,
         session: Duration,
     ) -> Result<Self, Fault> {
+        Self::with_limit(kafka, names, delivery, session, DELIVERY)
+    }
+
+    /// Creates clients without connecting. A record must be delivered within `limit`.
+    ///
+    /// # Errors
+    /// `Stop` if librdkafka does not accept the configuration.
+    pub(crate) fn with_limit(
+        kafka: &KafkaSettings,
+        names: MemberNames,
+        delivery: Delivery,
+        session: Duration,
+        limit: Duration,
+    ) -> Result<Self, Fault> {
         let reader = KafkaGroupConsumer::new(kafka, &names.topics.raw_events, &names.group, &names.member, session)?
             .with_oversized(OnOversized::Deliver);
         let id = &names.transactional_id;
-        let transaction = KafkaTransactionalProducer::new(kafka, &names.topics, id, delivery, DELIVERY)?;
+        let transaction = KafkaTransactionalProducer::new(kafka, &names.topics, id, delivery, limit)?;
         Ok(KafkaTransactionalClient {
             reader,
             history: KafkaHistoryClient::new(kafka, &names.topics, &names.group),

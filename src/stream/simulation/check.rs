@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use super::cluster::{Fate, LogEntry, SimulatedPartition, SimulatedTopic};
 use super::decisions::Decisions;
+use super::transactions::OffsetSet;
 use super::world::{CONTEXT, ScheduleOutcome};
 use crate::anomaly::{FIRST_GENERATION, RecordId};
 use crate::config::resolved::{OnReject, StartPosition};
 use crate::detect::{DetectionSettings, Detector, Verdict, hex};
 use crate::event::{Decoded, Event, Parser, RawRecord, Timestamp};
 use crate::series::SeriesLimits;
-use crate::stream::progress::OutcomeCounts;
+use crate::stream::progress::{OutcomeCounts, Progress};
 
 /// Position of an event or a record with its output, and the number of such outputs.
 type Multiset = BTreeMap<(i32, i64, Vec<u8>), usize>;
@@ -35,6 +36,9 @@ pub(super) fn verify(outcome: &ScheduleOutcome) -> Result<(), String> {
     let cluster = &outcome.cluster;
     if cluster.transactions.regressions > 0 {
         return Err("committed offsets went back".into());
+    }
+    if cluster.transactions.usurped > 0 {
+        return Err("a worker continued at an offset of another program".into());
     }
     let (settings, epochs) = (settings_by_fingerprint(outcome), cluster.epochs());
     let parser = Parser::new(&outcome.config.fields).expect("paths");
@@ -100,22 +104,22 @@ impl OracleRun<'_> {
         let history = begin.saturating_sub(outcome.config.detector.history).max(0);
         // The check also needs the trimmed records.
         let all = (0..).zip(&log.entries).filter(|(_, entry)| entry.fate == Fate::Committed);
-        let passed_by = outcome.cluster.transactions.passed_by.iter();
-        let gaps = passed_by.filter(|(of, ..)| *of == partition).copied();
-        let mut gaps = std::iter::once((partition, history, begin)).chain(gaps).peekable();
+        let sets = outcome.cluster.transactions.sets.iter().filter(|set| set.partition == partition).copied();
+        let mut sets = sets.peekable();
+        let mut known = vec![(begin, OutcomeCounts::default())];
         for (offset, entry) in all.skip_while(|(offset, _)| *offset < history) {
-            // After records that another program skipped, the counts start again.
-            while gaps.next_if(|(_, _, to)| *to <= offset).is_some() {
-                self.counts = OutcomeCounts::default();
+            while let Some(set) = sets.next_if(|set| set.next.offset <= offset) {
+                self.counts = counts_after(set, &known)?;
             }
             while let Some((_, hash)) = epochs.next_if(|(from, _)| *from <= offset) {
                 self.detector.change(settings[hash].policy.clone());
             }
-            let is_passed_by = gaps.peek().is_some_and(|(_, from, _)| *from <= offset);
+            let is_passed_by = offset < begin || sets.peek().is_some_and(|set| set.judged <= offset);
             self.record(offset, entry, is_passed_by)?;
+            known.push((offset + 1, self.counts));
         }
-        if gaps.next().is_some() {
-            self.counts = OutcomeCounts::default();
+        for set in sets {
+            self.counts = counts_after(set, &known)?;
         }
         self.decisions.finish(&mut self.detector)?;
         Ok(self.counts)
@@ -165,6 +169,23 @@ impl OracleRun<'_> {
             }
         }
     }
+}
+
+/// Returns the counts at an offset that was set, after checking them: some earlier counts of the partition, and the
+/// offsets since then as skipped. The counts of the last checkpoint are the newest ones that are known then.
+fn counts_after(set: OffsetSet, known: &[(i64, OutcomeCounts)]) -> Result<OutcomeCounts, String> {
+    let OffsetSet { partition, judged, next: Progress { offset, counts } } = set;
+    let is_known = |(number, (at, before)): (usize, &(i64, OutcomeCounts))| {
+        let skipped = counts.skipped.checked_sub(before.skipped).map_or(i64::MAX, |skipped| skipped as i64);
+        let from = offset.saturating_sub(skipped);
+        // Markers have no counts, so that the offset may be behind that of the last record.
+        let is_next = known.get(number + 1).is_none_or(|(later, _)| from < *later);
+        OutcomeCounts { skipped: counts.skipped, ..*before } == counts && *at <= from && from <= judged && is_next
+    };
+    if offset < judged || !known.iter().enumerate().any(is_known) {
+        return Err(format!("[{partition}] was judged to {judged}, and set to {offset} with {counts}"));
+    }
+    Ok(counts)
 }
 
 /// Returns the offset at which the group started a partition, after checking that the settings demand it.

@@ -283,6 +283,9 @@ fn fencing(world: &dyn ConformanceWorld, mut one: RecordingClient, called: &Call
 /// Tests an offset that another program commits.
 fn foreign_commit(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &mut Answers) {
     world.commit_as_another(0, 6, 2);
+    let mut tool = world.recorded("t", "tool", called);
+    insist(|| tool.init_transactions()).unwrap();
+    answers.note("an offset that a client outside of the group reads", insist(|| tool.committed(&BOTH)));
     let mut six = world.recorded("d", "six", called);
     answers.note("an offset of another program", insist(|| six.committed(&BOTH)));
     let deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -298,7 +301,15 @@ fn foreign_commit(world: &dyn ConformanceWorld, called: &CalledMethods, answers:
     answers.note("a commit of ours", insist(|| six.commit(&progress(&[(0, 10), (1, 10)]))));
     let committed = insist(|| six.committed(&BOTH)).unwrap();
     answers.note("is ours again", committed.values().all(|offset| matches!(offset, CommittedOffset::At(_))));
+    tool.begin().unwrap();
+    let refused = insist(|| tool.commit(&progress(&[(0, 9)]))).map_err(|fault| fault.remedy);
+    answers.note("a commit from outside of a group with members", refused);
+    tool.abort().unwrap();
     six.leave(Duration::from_secs(10));
+    drop(six);
+    tool.begin().unwrap();
+    answers.note("a commit from outside of an empty group", insist(|| tool.commit(&progress(&[(0, 10)]))));
+    answers.note("its progress", insist(|| tool.committed(&BOTH)));
 }
 
 /// Tests a topic that gets a partition while a member is in the group.

@@ -24,7 +24,7 @@ pub(super) struct SimulatedConsumer {
     pub(super) me: usize,
     pub(super) name: String,
     topic: SimulatedTopic,
-    is_subscribed: bool,
+    pub(super) is_subscribed: bool,
     pub(super) id: Option<u64>,
     pub(super) generation: u32,
     /// Whether it has an assignment, answered or not.

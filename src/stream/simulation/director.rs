@@ -22,6 +22,8 @@ const NAMES: [(ProcessKind, &str); 5] = [
 ];
 /// Name of the sink that stores the rest after the faults have ended.
 pub(super) const LAST_SINK: &str = "y";
+/// Name of the process that runs `anomaly offsets`.
+const TOOL: &str = "offsets";
 /// Producer of transactions in the input.
 const PRODUCER: &str = "producer";
 /// Maximum number of processes of each kind.
@@ -69,7 +71,7 @@ impl<'d> Director<'d> {
             let mut inner = self.stage.turn(0);
             self.step(&mut inner);
         }
-        {
+        let repairs = {
             let mut inner = self.stage.turn(0);
             inner.faults = 0.0;
             inner.cluster.widen_state();
@@ -80,6 +82,13 @@ impl<'d> Director<'d> {
                 let commits = inner.random.random_bool(0.5);
                 end_transaction(&mut inner, partition, commits);
             }
+            !inner.cluster.transactions.foreign.is_empty()
+        };
+        if repairs {
+            self.repair()?;
+        }
+        {
+            let mut inner = self.stage.turn(0);
             self.start(&mut inner, ProcessKind::Worker, "z");
             self.start(&mut inner, ProcessKind::Sink, LAST_SINK);
         }
@@ -131,8 +140,13 @@ impl<'d> Director<'d> {
         self.processes.retain(|process| inner.actors[process.actor].is_alive);
         let partition = inner.random.random_range(0..inner.cluster.partitions);
         if inner.cluster.group.members.is_empty() && inner.random.random_bool(0.08) {
-            let records = inner.random.random_range(1..20);
+            let records = inner.random.random_range(-10..20);
             inner.cluster.commit_as_another(partition, records);
+        }
+        let is_foreign = !inner.cluster.transactions.foreign.is_empty();
+        let is_repaired = self.processes.iter().any(|process| process.part == ProcessKind::Offsets);
+        if is_foreign && !is_repaired && inner.random.random_bool(0.1) {
+            self.start(inner, ProcessKind::Offsets, TOOL);
         }
         if inner.random.random_bool(0.03) {
             inner.cluster.widen_state();
@@ -190,6 +204,25 @@ impl<'d> Director<'d> {
                     inner.now + Duration::from_millis(inner.random.random_range(100..4_000));
             }
             _ => inner.now += Duration::from_millis(inner.random.random_range(0..500)),
+        }
+    }
+
+    /// Runs `anomaly offsets` until no offset of another program is left. Before that the group must be empty.
+    fn repair(&mut self) -> Result<(), String> {
+        let limit = self.stage.look().turns + MOST_TURNS;
+        loop {
+            let mut inner = self.stage.turn(0);
+            self.processes.retain(|process| inner.actors[process.actor].is_alive);
+            if inner.cluster.transactions.foreign.is_empty() {
+                return Ok(());
+            }
+            if inner.turns > limit {
+                return Err("the offsets of another program were not accepted".to_owned());
+            }
+            if self.processes.is_empty() && inner.cluster.group.members.is_empty() {
+                self.start(&mut inner, ProcessKind::Offsets, TOOL);
+            }
+            inner.now += Duration::from_millis(10);
         }
     }
 

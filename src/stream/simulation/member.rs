@@ -199,15 +199,17 @@ impl GroupAdministration for SimulatedClient {
             }
             let (origin, transactions) = (inner.cluster.origin(), &inner.cluster.transactions);
             this.origin = origin;
+            let is_warned = partitions.iter().any(|partition| transactions.foreign.contains_key(partition));
             let is_unknown = |partition: &&i32| !transactions.offsets.contains_key(partition);
             let end =
                 |partition: &i32| (*partition, inner.cluster.topics[&(SimulatedTopic::Input, *partition)].stable());
             let ends = partitions.iter().filter(is_unknown).map(end).collect::<Positions>();
             let (offsets, foreign) = (&transactions.offsets, &transactions.foreign);
-            let standing = |partition: &i32| match (offsets.get(partition), foreign.contains(partition)) {
+            let standing = |partition: &i32| match (offsets.get(partition), foreign.contains_key(partition)) {
                 (None, _) if !offsets.is_empty() && *partition >= origin => CommittedOffset::Added,
                 (None, _) => CommittedOffset::New,
-                (Some(progress), true) => CommittedOffset::Foreign(progress.offset),
+                (Some(progress), true) if origin == 0 => CommittedOffset::Earlier(progress.offset),
+                (Some(progress), true) => CommittedOffset::Foreign { offset: progress.offset, was: None },
                 (Some(progress), false) => CommittedOffset::At(*progress),
             };
             let standings = partitions.iter().map(|partition| (*partition, standing(partition))).collect();
@@ -215,6 +217,9 @@ impl GroupAdministration for SimulatedClient {
                 inner.cluster.transactions.ends_when_new.entry(*partition).or_insert(*end);
             }
             this.ends_when_new.extend(ends);
+            if is_warned {
+                inner.cluster.transactions.warned.insert(this.consumer.me);
+            }
             Ok(standings)
         })
     }
@@ -223,7 +228,7 @@ impl GroupAdministration for SimulatedClient {
         let inner = self.consumer.stage.look();
         let transactions = &inner.cluster.transactions;
         let at = |partition: &i32| Some((*partition, transactions.offsets.get(partition)?.offset));
-        ForeignCommits { commits: transactions.foreign.iter().filter_map(at).collect(), members: Vec::new() }
+        ForeignCommits { commits: transactions.foreign.keys().filter_map(at).collect(), members: Vec::new() }
     }
 
     fn assignment(&self) -> Option<AssignmentReading> {
@@ -368,7 +373,10 @@ impl TransactionalProducer for SimulatedClient {
             self.act(OFFSETS, |this, inner| {
                 this.accepted()?;
                 let group = &inner.cluster.group;
+                let is_tool = !this.consumer.is_subscribed;
                 match group.members.get(&this.consumer.name) {
+                    _ if is_tool && group.members.is_empty() => {}
+                    _ if is_tool => return Err(Fault::new(Remedy::Abort, "the group has members")),
                     Some(seat) if Some(seat.id) != this.consumer.id => {
                         return Err(Fault::new(Remedy::Yield, "fenced by a member of the same name"));
                     }
@@ -377,7 +385,7 @@ impl TransactionalProducer for SimulatedClient {
                 }
                 let now = inner.now;
                 let (progress, ends) = (next.clone(), this.ends_when_new.clone());
-                let commit = OffsetCommit { progress, origin: this.origin, ends };
+                let commit = OffsetCommit { progress, origin: this.origin, ends, is_tool };
                 inner.cluster.add_offsets(&this.transactional_id, this.epoch, now, commit)
             })?;
             self.is_committing = true;

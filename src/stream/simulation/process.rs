@@ -11,15 +11,18 @@ use super::member::SimulatedClient;
 use super::observer::SimulatedOwnerObserver;
 use super::seconds;
 use super::stage::Scheduler;
+use super::transactions::Transactions;
 use super::world::{CONTEXT, Schedule};
 use crate::detect::{DetectionSettings, Detector};
 use crate::health::{ComponentState, ConditionCode, Health, InputHealth};
 use crate::meter::Meter;
 use crate::series::{BudgetShare, SeriesBudget, SeriesLimits};
 use crate::stop::Stop;
+use crate::stream::client::{Fault, Remedy};
+use crate::stream::progress::Progress;
 use crate::stream::sink::{self, Sink};
 use crate::stream::unassigned::VainRebalances;
-use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
+use crate::stream::worker::{CommitObserver, OffsetTarget, Worker, WorkerEnding, accept_offsets, set_offsets};
 
 /// Parameters of a simulated process.
 pub(super) struct SimulatedProcess<'p> {
@@ -61,11 +64,36 @@ pub(super) fn work(process: &SimulatedProcess<'_>) -> Option<String> {
                 let is_owner = inner.cluster.group.members.get(name).is_some_and(|seat| seat.actor == actor);
                 return is_owner.then(|| format!("{name} gave way although no other member has its name"));
             }
+            // An offset of another program stops a worker.
+            WorkerEnding::Failed(_) if stage.look().cluster.transactions.warned.remove(&actor) => return None,
             WorkerEnding::Failed(error) => return Some(format!("{name} failed: {error}")),
             WorkerEnding::Rebuild(_) if stage.look().actors[actor].is_killed => return None,
             WorkerEnding::Rebuild(why) => rebuild(stage, actor, why),
         }
     }
+}
+
+/// Runs `anomaly offsets` after another program has set offsets: it sets those back that skip no record, and accepts the
+/// others. A failed command is repeated later. Returns a message if the offsets are refused.
+pub(super) fn repair(process: &SimulatedProcess<'_>) -> Option<String> {
+    let SimulatedProcess { stage, schedule, actor, name, .. } = *process;
+    let mut log = SimulatedClient::new(stage.clone(), actor, name, schedule.defect);
+    let policy = schedule.policies[0].clone();
+    let SeriesLimits { max_series, idle_after } = schedule.bounds[0];
+    let detector = Detector::new(DetectionSettings { policy, context: CONTEXT, max_series, idle_after });
+    let (detector, settings) = (detector.expect("methods"), &schedule.config);
+    let back = {
+        let inner = stage.turn(actor);
+        let Transactions { foreign, offsets, .. } = &inner.cluster.transactions;
+        let is_back = |(partition, judged): &(&i32, &Progress)| offsets[*partition].offset < judged.offset;
+        foreign.iter().filter(is_back).map(|(partition, judged)| (*partition, judged.offset)).collect::<Vec<_>>()
+    };
+    let set = |(partition, offset)| {
+        set_offsets(&mut log, settings, &detector, Some(partition), OffsetTarget::At(offset), |_| Ok(()))
+    };
+    let done: Result<(), Fault> = back.into_iter().try_for_each(set);
+    let done = done.and_then(|()| accept_offsets(&mut log, settings, &detector, |_| Ok(())));
+    done.err().filter(|fault| fault.remedy == Remedy::Stop).map(|fault| format!("{name} failed: {fault}"))
 }
 
 /// Runs a process with a sink. Returns a message if it ends with an error.

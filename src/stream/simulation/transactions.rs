@@ -24,10 +24,14 @@ pub(super) struct Transactions {
     pub starts: BTreeMap<i32, FirstCommit>,
     /// Ends of the partitions when a member first found that the group has no offset of them.
     pub ends_when_new: Positions,
-    /// Partitions whose offset another program committed last.
-    pub foreign: BTreeSet<i32>,
-    /// Records that another program skipped: partition, first offset, and the offset after the last.
-    pub passed_by: Vec<(i32, i64, i64)>,
+    /// Partitions whose offset another program committed last, with the last progress of a worker.
+    pub foreign: ProgressByPartition,
+    /// Actors that have received an offset of another program, and must not continue there.
+    pub warned: BTreeSet<usize>,
+    /// Offsets that `anomaly offsets` has set.
+    pub sets: Vec<OffsetSet>,
+    /// Number of partitions in which a worker continued at an offset of another program.
+    pub usurped: u32,
     /// Number of commits that moved a partition back.
     pub regressions: u32,
 }
@@ -48,6 +52,18 @@ pub(super) struct OffsetCommit {
     pub origin: i32,
     /// Ends of the partitions of which the member found no offset, when it asked for them.
     pub ends: Positions,
+    /// Whether it is of `anomaly offsets`, and not of a member.
+    pub is_tool: bool,
+}
+
+/// An offset that `anomaly offsets` has set after another program.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OffsetSet {
+    pub partition: i32,
+    /// Offset to which workers had judged the partition.
+    pub judged: i64,
+    /// The progress that was committed instead.
+    pub next: Progress,
 }
 
 /// First commit of a partition.
@@ -161,7 +177,7 @@ impl SimulatedCluster {
         let Some(open) = &mut transaction.open else { return false };
         let Some(commit) = open.decided else { return false };
         // The offsets are taken before the partitions, so that a reader of offsets does not consider them written.
-        if let Some(OffsetCommit { progress: offsets, origin, ends }) = open.offsets.take() {
+        if let Some(OffsetCommit { progress: offsets, origin, ends, is_tool }) = open.offsets.take() {
             if commit {
                 for (partition, progress) in &offsets {
                     if !self.transactions.offsets.contains_key(partition) {
@@ -170,6 +186,15 @@ impl SimulatedCluster {
                         let first = FirstCommit { progress: *progress, end_before, end_after };
                         self.transactions.starts.insert(*partition, first);
                     }
+                }
+                for (&partition, &next) in &offsets {
+                    let Some(judged) = self.transactions.foreign.remove(&partition).map(|known| known.offset) else {
+                        continue;
+                    };
+                    self.transactions.usurped += u32::from(!is_tool);
+                    self.transactions.sets.push(OffsetSet { partition, judged, next });
+                    // The offset may be before that of the other program, but not before that of the workers.
+                    self.transactions.offsets.insert(partition, Progress { offset: judged, ..next });
                 }
                 let known = &mut self.transactions.offsets;
                 let is_back = |(partition, progress): (&i32, &Progress)| {
@@ -180,7 +205,6 @@ impl SimulatedCluster {
                     |partition: &&i32| !known.is_empty() && !known.contains_key(partition) && **partition >= origin;
                 self.transactions.added.extend(offsets.keys().filter(is_added));
                 self.transactions.origins.extend(offsets.keys().map(|partition| (*partition, origin)));
-                self.transactions.foreign.retain(|partition| !offsets.contains_key(partition));
                 known.extend(offsets);
             }
             return true;
@@ -198,17 +222,17 @@ impl SimulatedCluster {
     }
 
     /// Commits an offset as another program, if the group has no members. It is this number of records after the
-    /// committed one.
+    /// committed one, or before it.
     pub(super) fn commit_as_another(&mut self, partition: i32, records: i64) {
         if !self.group.members.is_empty() || self.is_unstable() {
             return;
         }
         let Some(known) = self.transactions.offsets.get(&partition).copied() else { return };
-        let offset = self.partition(SimulatedTopic::Input, partition).stable().min(known.offset + records);
-        if offset > known.offset {
-            self.transactions.passed_by.push((partition, known.offset, offset));
+        let input = self.partition(SimulatedTopic::Input, partition);
+        let offset = (known.offset + records).clamp(input.start, input.stable());
+        if offset != known.offset {
+            self.transactions.foreign.entry(partition).or_insert(known);
             self.transactions.offsets.insert(partition, Progress { offset, ..Progress::default() });
-            self.transactions.foreign.insert(partition);
             self.transactions.origins.remove(&partition);
         }
     }

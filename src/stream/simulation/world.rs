@@ -9,7 +9,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::cluster::{Fate, SimulatedCluster, SimulatedTopic};
 use super::director::{self, Director};
-use super::process::{SimulatedProcess, carry, work};
+use super::process::{SimulatedProcess, carry, repair, work};
 use super::stage::Scheduler;
 use crate::config::resolved::{OnReject, Settings, StartPosition};
 use crate::meter::Meter;
@@ -36,6 +36,8 @@ pub(crate) const CONTEXT: usize = 12;
 pub(super) enum ProcessKind {
     Worker,
     Sink,
+    /// `anomaly offsets`, which sets or accepts offsets.
+    Offsets,
 }
 
 /// Parameters of a run, which follow from the seed.
@@ -180,7 +182,7 @@ pub(super) struct Totals {
     trimmed: u64,
     /// Number of committed records whose transaction was open for a while.
     opened: u64,
-    /// Number of commits by another program.
+    /// Number of offsets that were set or accepted after another program had committed.
     foreign: u64,
     rows: u64,
     sink_generations: u64,
@@ -290,6 +292,7 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
                 let run = || match part {
                     ProcessKind::Worker => work(&process),
                     ProcessKind::Sink => carry(&process),
+                    ProcessKind::Offsets => repair(&process),
                 };
                 let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
                 if let Some(why) = ended.unwrap_or_else(|_| Some(format!("{name} panicked"))) {
@@ -322,7 +325,7 @@ pub(super) fn play(schedule: &Schedule) -> ScheduleOutcome {
         oversize: inner.cluster.refusals,
         cancelled: inner.cluster.database.cancelled,
         moved: inner.cluster.database.moved,
-        foreign: inner.cluster.transactions.passed_by.len() as u64,
+        foreign: inner.cluster.transactions.sets.len() as u64,
         restored: inner.cluster.database.restored,
         grown: (inner.cluster.partitions - schedule.partitions) as u64,
         forced: inner.cluster.group.forced + inner.cluster.sinks.forced,

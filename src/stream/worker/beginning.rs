@@ -1,7 +1,10 @@
 //! Decides where a partition starts: at its committed offset, with the snapshots that belong to it or without any.
 
+use std::collections::BTreeMap;
+
 use super::Worker;
-use super::checkpoint::{self, Checkpoint, Epoch};
+use super::advice;
+use super::checkpoint::{Checkpoint, Epoch};
 use super::restored::RestoredWindows;
 use crate::config::resolved::StartPosition;
 use crate::series::TableRestore;
@@ -28,21 +31,27 @@ impl<C: GroupAdministration> Worker<'_, C> {
         let topic = &self.session.settings.topics.raw_events;
         let start_at = |offset| Ok(Progress { offset, ..Progress::default() });
         match standing {
-            CommittedOffset::New if self.session.settings.detector.start == StartPosition::Latest => {
+            // No detector has had the partition, unless the state topic says so.
+            CommittedOffset::Earlier(_) if self.session.settings.detector.start == StartPosition::Earliest => {
+                start_at(first)
+            }
+            CommittedOffset::New | CommittedOffset::Earlier(_)
+                if self.session.settings.detector.start == StartPosition::Latest =>
+            {
                 // Offsets that have expired look like those of a new group. Nothing shows how far an earlier run came.
                 self.session.component.note_start_at_end(partition, first..end);
                 start_at(end)
             }
-            CommittedOffset::New => start_at(first),
+            CommittedOffset::New | CommittedOffset::Earlier(_) => start_at(first),
             CommittedOffset::Added => {
                 if self.session.component.is_due(&format!("new partition {partition}")) {
                     tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
                 }
                 start_at(first)
             }
-            CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) if offset > end => {
+            CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign { offset, .. } if offset > end => {
                 let why = "the topic was recreated or truncated";
-                let remedy = checkpoint::begin_again(self.session.settings);
+                let remedy = advice::begin_again(self.session.settings);
                 let place = format_args!("{topic} [{partition}] ends at {end}, before the committed offset {offset}");
                 Err(Fault::new(Remedy::Stop, format_args!("{place}: {why}. {remedy}")))
             }
@@ -58,7 +67,8 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 Ok(Progress { offset: first, counts })
             }
             CommittedOffset::At(progress) => Ok(progress),
-            CommittedOffset::Foreign(offset) => start_at(offset.max(first)),
+            // The caller refuses this offset before.
+            CommittedOffset::Foreign { offset, .. } => start_at(offset.max(first)),
         }
     }
 
@@ -74,43 +84,33 @@ impl<C: GroupAdministration> Worker<'_, C> {
         identity: &TopicIdentity,
     ) -> Result<FoundPartition, Fault> {
         let RestoredWindows { restore, checkpoint, .. } = windows;
-        let (topic, state) = (&self.session.settings.topics.raw_events, &self.session.settings.topics.state);
-        if let CommittedOffset::Foreign(offset) = standing {
-            let since = checkpoint.as_ref().map(|checkpoint| checkpoint.at);
-            self.watch.note_foreign_commit(self.session.client.now(), partition, (since, first), offset);
-        }
+        let settings = self.session.settings;
+        let (topic, state) = (&settings.topics.raw_events, &settings.topics.state);
         let Some(mut checkpoint) = checkpoint else {
-            if self.session.settings.detector.keeps_state()
-                && matches!(standing, CommittedOffset::At(_) | CommittedOffset::Foreign(_))
-            {
+            if settings.detector.keeps_state() && matches!(standing, CommittedOffset::At(_)) {
                 tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
             }
-            let mut checkpoint = Checkpoint {
-                group: self.session.settings.detector.group.clone(),
-                topic: topic.clone(),
-                topic_id: identity.id.clone(),
-                partitions: identity.partitions,
-                offset: first.max(at.offset.saturating_sub(self.session.settings.detector.history)).min(at.offset),
-                clock: None,
-                time: None,
-                passed: None,
-                at: at.offset,
-                counts: at.counts.to_string(),
-                epochs: Vec::new(),
-                refusals: Vec::new(),
-            };
-            checkpoint.settle(Epoch::of(checkpoint.offset, &self.judging.detector, &self.session.settings.fields));
-            return Ok(FoundPartition { restore, checkpoint, is_news: self.session.settings.detector.keeps_state() });
+            if let CommittedOffset::Earlier(offset) = standing {
+                tracing::warn!(
+                    topic,
+                    partition,
+                    offset,
+                    from = at.offset,
+                    "the committed offset is of another program, and no detector has judged this partition: detector.start \
+                     decides where judging begins"
+                );
+            }
+            let checkpoint = Checkpoint::begin(settings, &self.judging.detector, identity, first, at);
+            return Ok(FoundPartition { restore, checkpoint, is_news: settings.detector.keeps_state() });
         };
         let committed = match standing {
-            CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign(offset) => Some(offset),
-            CommittedOffset::New | CommittedOffset::Added => None,
+            CommittedOffset::At(Progress { offset, .. }) => Some(offset),
+            _ => None,
         };
-        if let Err(fault) = checkpoint.fits(self.session.settings, partition, identity, restore.newest(), committed) {
-            // The previous owner of the partition may have committed after our first request.
-            let now = self.session.insist("reading the committed offsets", |client| client.committed(&[partition]))?;
-            let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
-            return Err(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault });
+        let fits = checkpoint.fits(settings, partition, identity, restore.newest(), committed);
+        // The state topic shows that a detector has had the partition.
+        if let Some(fault) = advice::foreign(settings, partition, standing).or(fits.err()) {
+            return Err(self.confirm(fault, partition, standing)?);
         }
         let mut is_news =
             checkpoint.settle(Epoch::of(at.offset, &self.judging.detector, &self.session.settings.fields));
@@ -138,5 +138,25 @@ impl<C: GroupAdministration> Worker<'_, C> {
             is_news = true;
         }
         Ok(FoundPartition { restore, checkpoint, is_news })
+    }
+    /// Refuses offsets that another program has committed. The state topic need not be read for this.
+    pub(super) fn refuse_foreign(&mut self, standings: &BTreeMap<i32, CommittedOffset>) -> Result<(), Fault> {
+        let settings = self.session.settings;
+        for (&partition, &standing) in standings {
+            // Without a state topic nothing shows that no detector has had the partition.
+            let is_undecided = matches!(standing, CommittedOffset::Earlier(_)) && settings.detector.keeps_state();
+            if let Some(fault) = advice::foreign(settings, partition, standing).filter(|_| !is_undecided) {
+                return Err(self.confirm(fault, partition, standing)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the fault of a partition whose committed state is still the same. Otherwise the previous owner of the
+    /// partition has committed after our first request, and the remedy is `Rebuild`.
+    fn confirm(&mut self, fault: Fault, partition: i32, standing: CommittedOffset) -> Result<Fault, Fault> {
+        let now = self.session.insist("reading the committed offsets", |client| client.committed(&[partition]))?;
+        let has_moved = now.get(&partition).copied().unwrap_or(CommittedOffset::New) != standing;
+        Ok(if has_moved { Fault { remedy: Remedy::Rebuild, ..fault } } else { fault })
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::advice;
 use crate::config::resolved::Settings;
 use crate::detect::{Detector, hex};
 use crate::event::{DECODING, Decoder, Fields};
@@ -113,6 +114,53 @@ impl Checkpoint {
         Some(body.and_then(|body| serde_json::from_slice(body).map_err(|_| DamagedRecord::Broken)))
     }
 
+    /// Creates the checkpoint of a partition without snapshots: the windows are read back from as much of the input as
+    /// the settings allow. `first` is the first offset that the input still has, and `at` the committed progress.
+    pub(crate) fn begin(
+        settings: &Settings,
+        detector: &Detector,
+        identity: &TopicIdentity,
+        first: i64,
+        at: &Progress,
+    ) -> Checkpoint {
+        let mut checkpoint = Checkpoint {
+            group: settings.detector.group.clone(),
+            topic: settings.topics.raw_events.clone(),
+            topic_id: identity.id.clone(),
+            partitions: identity.partitions,
+            offset: first.max(at.offset.saturating_sub(settings.detector.history)).min(at.offset),
+            clock: None,
+            time: None,
+            passed: None,
+            at: at.offset,
+            counts: at.counts.to_string(),
+            epochs: Vec::new(),
+            refusals: Vec::new(),
+        };
+        checkpoint.settle(Epoch::of(checkpoint.offset, detector, &settings.fields));
+        checkpoint
+    }
+
+    /// Returns the progress that was committed when this was written; `None` if its counts cannot be read.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        Some(Progress { offset: self.at, counts: OutcomeCounts::parse(&self.counts)? })
+    }
+
+    /// Returns whether the snapshots are of this group and of a topic with this name.
+    pub(crate) fn has_names_of(&self, settings: &Settings) -> bool {
+        self.group == settings.detector.group && self.topic == settings.topics.raw_events
+    }
+
+    /// Returns whether the topic has not been recreated since, as far as the ids are known.
+    pub(crate) fn is_of(&self, identity: &TopicIdentity) -> bool {
+        self.topic_id.as_ref().zip(identity.id.as_ref()).is_none_or(|(then, now)| then == now)
+    }
+
+    /// Returns the offset from which on a group can continue with the snapshots. `newest` is the greatest offset of one.
+    pub(crate) fn least(&self, newest: i64) -> i64 {
+        newest.max(self.offset).max(self.at)
+    }
+
     /// Returns the checkpoint's record for the state topic.
     pub(crate) fn record(&self, partition: i32) -> OutgoingRecord {
         let body = serde_json::to_vec(self).unwrap_or_default();
@@ -206,54 +254,40 @@ impl Checkpoint {
             "To begin with windows read back from the input, delete topic {state} and create it again with `anomaly topics`"
         );
         let stop = |why: String| Err(Fault::new(Remedy::Stop, why));
-        if self.group != *group || self.topic != *topic {
+        if !self.has_names_of(settings) {
             return stop(format!(
                 "{state} [{partition}] contains windows of group {} on {}, not of group {group} on {topic}: give each group a \
                  topics.state of its own",
                 self.group, self.topic
             ));
         }
-        if let (Some(then), Some(now)) = (&self.topic_id, &identity.id)
-            && then != now
-        {
+        if !self.is_of(identity) {
+            let id = |id: &Option<String>| id.clone().unwrap_or_default();
             return stop(format!(
-                "{topic} was recreated: the windows in {state} [{partition}] are of its predecessor (id {then}, now {now}). {}",
-                begin_again(settings)
+                "{topic} was recreated: the windows in {state} [{partition}] are of its predecessor (id {}, now {}). {}",
+                id(&self.topic_id),
+                id(&identity.id),
+                advice::begin_again(settings)
             ));
         }
         if let Some(why) = self.unknown() {
             return stop(format!("{state} [{partition}] {why}. Start the program that wrote it. {advice}"));
         }
+        let least = self.least(newest);
         match committed {
             None => stop(format!(
-                "{state} [{partition}] contains windows as of offset {}, but group {group} has no committed offset: it was deleted \
-                 or has expired. To go on there, set it (kafka-consumer-groups --reset-offsets --to-offset {}). {advice}",
-                self.at.max(newest),
-                self.at.max(newest)
+                "{state} [{partition}] contains windows as of offset {least}, but group {group} has no committed offset: it was \
+                 deleted or has expired. {}",
+                advice::accept(settings, partition, &format!("continues at offset {least}"))
             )),
-            Some(offset) if offset < newest.max(self.offset) => stop(format!(
-                "group {group} has the committed offset {offset} of {topic} [{partition}]. The windows in {state} \
-                 begin at the later offset {}: the offsets of the group were moved back. {advice}",
-                newest.max(self.offset)
+            Some(offset) if offset < least => stop(format!(
+                "group {group} has the committed offset {offset} of {topic} [{partition}]. The windows in {state} begin at the \
+                 later offset {least}: the offsets of the group were moved back. {}",
+                advice::accept(settings, partition, "judges the records from there on again")
             )),
             Some(_) => Ok(()),
         }
     }
-}
-
-/// Returns the remedy for a topic that must be judged from its beginning, because its offsets and snapshots are
-/// invalid.
-pub(super) fn begin_again(settings: &Settings) -> String {
-    let (state, topic, group) = (&settings.topics.state, &settings.topics.raw_events, &settings.detector.group);
-    let windows = match settings.detector.keeps_state() {
-        true => format!(", delete topic {state} and create it again with `anomaly topics`"),
-        false => String::new(),
-    };
-    format!(
-        "To judge it from its beginning, stop all detectors of group {group}, set the group's offsets back \
-         (kafka-consumer-groups --group {group} --topic {topic} --reset-offsets --to-earliest --execute){windows}, then start \
-         the detectors again"
-    )
 }
 
 #[cfg(test)]

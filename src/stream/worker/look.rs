@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::advice;
 use super::checkpoint::Checkpoint;
 use crate::config::resolved::Settings;
 use crate::stream::client::{
@@ -27,7 +28,6 @@ pub(crate) fn look(
     settings: &Settings,
     partitions: &[i32],
 ) -> Result<usize, Fault> {
-    let known = log.committed(partitions)?;
     let identity = log.identity()?;
     let all = log.bounds_of(HistoryTopic::State, partitions)?;
     let recent = |range: &Range<i64>| range.start.max(range.end - RECENT)..range.end;
@@ -36,6 +36,15 @@ pub(crate) fn look(
     let without = all.into_iter().filter(|(partition, _)| !checkpoints.contains_key(partition)).collect();
     checkpoints.append(&mut self::checkpoints(log, &without)?);
     log.close_history();
+    // A running detector may commit meanwhile, and its checkpoints must not be newer than these offsets.
+    let known = log.committed(partitions)?;
+    for (&partition, &standing) in &known {
+        let foreign = advice::foreign(settings, partition, standing);
+        let is_undecided = matches!(standing, CommittedOffset::Earlier(_)) && !checkpoints.contains_key(&partition);
+        if let Some(fault) = foreign.filter(|_| !is_undecided) {
+            return Err(fault);
+        }
+    }
     for (partition, checkpoint) in &checkpoints {
         let committed = match known.get(partition) {
             Some(CommittedOffset::At(progress)) => Some(progress.offset),

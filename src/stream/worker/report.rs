@@ -75,7 +75,6 @@ impl<C: RecordFetch + GroupAdministration + HistoryReader> Worker<'_, C> {
         component.cover(done.coverage.iter().copied());
         component.note_activity(done.activity.iter().copied());
         self.input.note(done.activity.iter().map(|(_, activity)| *activity), &done.reasons);
-        self.watch.note_commit(&self.committing.committed);
         self.note_splits(std::mem::take(&mut done.splits));
         let component = &self.session.component;
         component.note_rejected(std::mem::take(&mut done.samples));

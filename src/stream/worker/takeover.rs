@@ -31,6 +31,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
         };
         let standing = |partition: i32| (partition, known.get(&partition).copied().unwrap_or(CommittedOffset::New));
         let standings = partitions.iter().copied().map(standing).collect::<BTreeMap<_, _>>();
+        self.refuse_foreign(&standings)?;
         let bounds = self
             .session
             .insist("reading the ends of the topic", |client| client.bounds_of(HistoryTopic::Input, partitions))?;

@@ -1,0 +1,305 @@
+//! Lists and sets the committed offsets of a stopped group, for `anomaly offsets`. A new offset is committed together with
+//! the outcome counts and a checkpoint that belongs to it. Kafka refuses the commit while the group has members.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::advice;
+use super::checkpoint::Checkpoint;
+use crate::config::resolved::Settings;
+use crate::detect::Detector;
+use crate::series::snapshot::{self, DamagedRecord};
+use crate::stream::client::{
+    CommittedOffset, ConsumedRecord, Fault, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, ReadLimits,
+    Remedy, TopicIdentity, TransactionalClient, insist, read_to_end,
+};
+use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
+
+/// Longest wait for one answer of the cluster.
+const CALL: Duration = Duration::from_secs(15);
+/// Limits for reading the state topic.
+const LIMITS: ReadLimits = ReadLimits { total: Duration::from_secs(600), silence: Duration::from_secs(30) };
+
+/// The offsets of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OffsetReport {
+    /// Number of the partition.
+    pub partition: i32,
+    /// The committed offset, and who has committed it.
+    pub standing: CommittedOffset,
+    /// Offsets that the input has, before the first open transaction.
+    pub bounds: Range<i64>,
+}
+
+/// The offset that a partition gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OffsetTarget {
+    /// The first offset that the input still has.
+    Earliest,
+    /// The end of the input, before the first open transaction.
+    Latest,
+    /// This offset, which the input must have.
+    At(i64),
+}
+
+/// A partition whose offset was set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OffsetChange {
+    /// Number of the partition.
+    pub partition: i32,
+    /// Last known progress of a detector.
+    pub last: Option<Progress>,
+    /// The committed progress.
+    pub next: Progress,
+    /// Whether the stored windows were deleted, because they have records behind the offset. A start reads them back
+    /// from the input.
+    pub is_state_deleted: bool,
+}
+
+/// Returns the committed offsets of all partitions.
+///
+/// # Errors
+/// Returns why they cannot be read.
+pub(crate) fn list_offsets(log: &mut impl TransactionalClient) -> Result<Vec<OffsetReport>, Fault> {
+    let partitions = all_partitions(&insist(log, CALL, |log| log.identity())?);
+    let mut standings = insist(log, CALL, |log| log.committed(&partitions))?;
+    let mut bounds = insist(log, CALL, |log| log.bounds_of(HistoryTopic::Input, &partitions))?;
+    let report = |partition: i32| OffsetReport {
+        partition,
+        standing: standings.remove(&partition).unwrap_or(CommittedOffset::New),
+        bounds: bounds.remove(&partition).unwrap_or(0..0),
+    };
+    Ok(partitions.into_iter().map(report).collect())
+}
+
+/// Sets the offset of one partition or of all. `note` receives each change after its commit.
+///
+/// # Errors
+/// `Stop` if the partition does not exist, the input does not have the offset, or the state topic is of another group or
+/// damaged. Otherwise why the cluster did not commit, for example because the group has members.
+pub(crate) fn set_offsets<E: From<Fault>>(
+    log: &mut impl TransactionalClient,
+    settings: &Settings,
+    detector: &Detector,
+    partition: Option<i32>,
+    target: OffsetTarget,
+    mut note: impl FnMut(&OffsetChange) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut writer = OffsetWriter::open(log, settings, detector)?;
+    let count = writer.identity.partitions;
+    if let Some(partition) = partition.filter(|partition| !(0..count).contains(partition)) {
+        let topic = &settings.topics.raw_events;
+        let text = format_args!("{topic} has no partition {partition}, but {count} partitions from 0 on");
+        return Err(Fault::new(Remedy::Stop, text).into());
+    }
+    let reports = list_offsets(writer.log)?;
+    let chosen = reports.iter().filter(|report| partition.is_none_or(|partition| partition == report.partition));
+    // Every target is checked before the first commit.
+    let targets =
+        chosen.map(|report| Ok((report, writer.target(report, target)?))).collect::<Result<Vec<_>, Fault>>()?;
+    for (report, offset) in targets {
+        let stored = writer.read_state(report.partition)?;
+        note(&writer.set(report, offset, stored)?)?;
+    }
+    Ok(())
+}
+
+/// Accepts the committed offsets of all partitions with which a detector does not continue by itself. If the group has lost
+/// its offset, it continues at the offset of the stored windows. `note` receives each change after its commit.
+///
+/// # Errors
+/// Those of [`set_offsets`].
+pub(crate) fn accept_offsets<E: From<Fault>>(
+    log: &mut impl TransactionalClient,
+    settings: &Settings,
+    detector: &Detector,
+    mut note: impl FnMut(&OffsetChange) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut writer = OffsetWriter::open(log, settings, detector)?;
+    for report in list_offsets(writer.log)? {
+        let stored = writer.read_state(report.partition)?;
+        let Some(offset) = stored.accepted(&report, settings) else { continue };
+        let offset = writer.target(&report, OffsetTarget::At(offset.max(report.bounds.start)))?;
+        note(&writer.set(&report, offset, stored)?)?;
+    }
+    Ok(())
+}
+
+fn all_partitions(identity: &TopicIdentity) -> Vec<i32> {
+    (0..identity.partitions).collect()
+}
+
+/// What the state topic has of one partition.
+#[derive(Default)]
+struct StoredState {
+    checkpoint: Option<Checkpoint>,
+    /// Offset of each snapshot and eviction, by key.
+    keys: BTreeMap<Vec<u8>, i64>,
+}
+
+impl StoredState {
+    fn take(&mut self, record: &ConsumedRecord<'_>) -> Result<(), DamagedRecord> {
+        let key = record.key.unwrap_or_default();
+        match (Checkpoint::read(key, record.value), snapshot::series_of(key), record.value) {
+            (Some(read), ..) => self.checkpoint = Some(read?),
+            (None, Some(_), Some(value)) => {
+                self.keys.insert(key.to_vec(), snapshot::decode(key, value)?.as_of);
+            }
+            (None, Some(_), None) => drop(self.keys.remove(key)),
+            (None, None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Returns the greatest offset of a snapshot.
+    fn newest(&self) -> i64 {
+        self.keys.values().copied().max().unwrap_or_default()
+    }
+
+    /// Returns the last known progress of a detector.
+    fn last(&self, standing: CommittedOffset) -> Option<Progress> {
+        match standing {
+            CommittedOffset::At(progress) => Some(progress),
+            CommittedOffset::Foreign { was: Some(was), .. } => Some(was),
+            _ => self.checkpoint.as_ref().and_then(Checkpoint::progress),
+        }
+    }
+
+    /// Returns the offset to accept; `None` if a start needs no help.
+    fn accepted(&self, report: &OffsetReport, settings: &Settings) -> Option<i64> {
+        let least = self.checkpoint.as_ref().map(|checkpoint| checkpoint.least(self.newest()));
+        match report.standing {
+            CommittedOffset::Foreign { offset, .. } => Some(offset),
+            CommittedOffset::Earlier(offset) => (least.is_some() || !settings.detector.keeps_state()).then_some(offset),
+            CommittedOffset::New | CommittedOffset::Added => least,
+            CommittedOffset::At(Progress { offset, .. }) => least.filter(|least| offset < *least).map(|_| offset),
+        }
+    }
+
+    /// Returns whether a detector can continue at this offset with the stored windows.
+    fn is_usable(&self, offset: i64, identity: &TopicIdentity) -> bool {
+        let is_before = |checkpoint: &Checkpoint| checkpoint.offset.max(self.newest()) <= offset;
+        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.is_of(identity) && is_before(checkpoint))
+    }
+}
+
+/// Writes offsets with their checkpoints.
+struct OffsetWriter<'w, C> {
+    log: &'w mut C,
+    settings: &'w Settings,
+    detector: &'w Detector,
+    identity: TopicIdentity,
+}
+
+impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
+    fn open(log: &'w mut C, settings: &'w Settings, detector: &'w Detector) -> Result<Self, Fault> {
+        insist(log, CALL, |log| log.init_transactions())?;
+        let identity = insist(log, CALL, |log| log.identity())?;
+        Ok(OffsetWriter { log, settings, detector, identity })
+    }
+
+    /// Returns the offset that the target means.
+    fn target(&self, report: &OffsetReport, target: OffsetTarget) -> Result<i64, Fault> {
+        let OffsetReport { partition, bounds: Range { start, end }, .. } = report;
+        match target {
+            OffsetTarget::Earliest => Ok(*start),
+            OffsetTarget::Latest => Ok(*end),
+            OffsetTarget::At(offset) if (*start..=*end).contains(&offset) => Ok(offset),
+            OffsetTarget::At(offset) => {
+                let topic = &self.settings.topics.raw_events;
+                let place = format_args!("{topic} [{partition}] has the offsets {start} to {end}, and not {offset}");
+                Err(Fault::new(Remedy::Stop, format_args!("{place}: {}", advice::begin_again(self.settings))))
+            }
+        }
+    }
+
+    /// Reads what the state topic has of a partition.
+    fn read_state(&mut self, partition: i32) -> Result<StoredState, Fault> {
+        let mut stored = StoredState::default();
+        if !self.settings.detector.keeps_state() {
+            return Ok(stored);
+        }
+        let state = &self.settings.topics.state;
+        let bounds = insist(self.log, CALL, |log| log.bounds_of(HistoryTopic::State, &[partition]))?;
+        let ranges = bounds.into_iter().collect::<OffsetRanges>();
+        let read = read_to_end(self.log, HistoryTopic::State, &ranges, LIMITS, |_, record| {
+            let place = format_args!("{state} [{partition}] offset {}", record.offset);
+            stored.take(record).map_err(|why| Fault::new(Remedy::Stop, format_args!("{place}: {why}")))
+        });
+        self.log.close_history();
+        read?;
+        if let Some(checkpoint) =
+            stored.checkpoint.as_ref().filter(|checkpoint| !checkpoint.has_names_of(self.settings))
+        {
+            return Err(Fault::new(
+                Remedy::Stop,
+                format_args!(
+                    "{state} [{partition}] holds windows of group {} on {}: give each group a topics.state of its own",
+                    checkpoint.group, checkpoint.topic
+                ),
+            ));
+        }
+        Ok(stored)
+    }
+
+    /// Commits an offset with its counts and its checkpoint.
+    fn set(&mut self, report: &OffsetReport, offset: i64, stored: StoredState) -> Result<OffsetChange, Fault> {
+        let partition = report.partition;
+        let last = stored.last(report.standing).filter(|_| {
+            // The counts of a recreated topic begin again.
+            stored.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.is_of(&self.identity))
+        });
+        let next = Progress { offset, counts: counts_at(offset, last) };
+        let (records, is_state_deleted) = match self.settings.detector.keeps_state() {
+            true => self.records(report, &next, stored),
+            false => (Vec::new(), false),
+        };
+        let committed = self.commit(partition, next, records);
+        if committed.is_err() {
+            // The next transaction of this id aborts it otherwise.
+            let _ = self.log.abort();
+        }
+        committed.map(|()| OffsetChange { partition, last, next, is_state_deleted })
+    }
+
+    /// Returns the records of the state topic that belong to this progress, and whether they delete the windows.
+    fn records(&self, report: &OffsetReport, next: &Progress, stored: StoredState) -> (Vec<OutgoingRecord>, bool) {
+        let (partition, is_usable) = (report.partition, stored.is_usable(next.offset, &self.identity));
+        if let Some(checkpoint) = stored.checkpoint.filter(|_| is_usable) {
+            let checkpoint = Checkpoint { at: next.offset, counts: next.counts.to_string(), ..checkpoint };
+            return (vec![checkpoint.record(partition)], false);
+        }
+        let tombstone = |key: Vec<u8>| OutgoingRecord {
+            output: OutputTopic::State(partition),
+            key: Some(key),
+            value: None,
+            timestamp: None,
+            headers: Vec::new(),
+        };
+        let is_state_deleted = !stored.keys.is_empty();
+        let first = report.bounds.start;
+        let checkpoint = Checkpoint::begin(self.settings, self.detector, &self.identity, first, next);
+        let records = stored.keys.into_keys().map(tombstone).chain([checkpoint.record(partition)]);
+        (records.collect(), is_state_deleted)
+    }
+
+    fn commit(&mut self, partition: i32, next: Progress, records: Vec<OutgoingRecord>) -> Result<(), Fault> {
+        let progress = ProgressByPartition::from([(partition, next)]);
+        self.log.begin()?;
+        records.into_iter().try_for_each(|record| self.log.send(record))?;
+        insist(self.log, CALL, |log| log.commit(&progress))
+    }
+}
+
+/// Returns the counts at an offset. Records between the last known progress and a later offset are skipped. Before it the
+/// counts begin again, because their outcomes are not stored one by one.
+fn counts_at(offset: i64, last: Option<Progress>) -> OutcomeCounts {
+    match last {
+        Some(Progress { offset: was, mut counts }) if offset >= was => {
+            counts.skipped += (offset - was).unsigned_abs();
+            counts
+        }
+        _ => OutcomeCounts::default(),
+    }
+}
