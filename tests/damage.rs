@@ -12,13 +12,13 @@ use crate::common::{Case, Process, Sent, event, wait_for};
 const REREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Returns the first segment of a partition in the broker's directory.
-fn segment(case: &Case, topic: &str, partition: i32) -> PathBuf {
+pub fn segment(case: &Case, topic: &str, partition: i32) -> PathBuf {
     let box_dir = Path::new(case.parts.get("POSTGRES__PASSWORD_FILE")).parent().unwrap();
     box_dir.join(format!("kafka/{topic}-{partition}/00000000000000000000.log"))
 }
 
 /// Returns the first offset, the last offset and the end in the file of each batch, and whether it has data.
-fn batches(file: &Path) -> Vec<(i64, i64, u64, bool)> {
+pub fn batches(file: &Path) -> Vec<(i64, i64, u64, bool)> {
     let mut bytes = Vec::new();
     File::open(file).unwrap().read_to_end(&mut bytes).unwrap();
     let (mut at, mut batches) = (0, Vec::new());

@@ -58,7 +58,7 @@ const OUTCOMES: [&str; 8] =
     ["learning", "normal", "anomalous", "rejected", "dropped", "ignored", "excluded", "skipped"];
 
 /// Runs a command of `anomaly offsets` until the group is empty, and returns its output.
-fn change(case: &Case, arguments: &[&str]) -> String {
+pub fn change(case: &Case, arguments: &[&str]) -> String {
     let arguments = [&["offsets"], arguments].concat();
     let mut text = String::new();
     wait("the group to be empty", || {

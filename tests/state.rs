@@ -19,6 +19,8 @@ pub const OFTEN: (&str, &str) = ("DETECTOR__SNAPSHOT_INTERVAL", "100ms");
 pub fn case(name: &str) -> Case {
     let mut case = Case::new(name);
     case.set("DETECTOR__WORKERS", 2);
+    // A change of the offsets waits for the session of a detector that was killed.
+    case.set("DETECTOR__SESSION_TIMEOUT", "6s");
     case
 }
 

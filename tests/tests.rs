@@ -61,6 +61,8 @@ mod frozen;
 mod generations;
 /// The heartbeat while the database refuses one of its tables.
 mod heartbeat;
+/// The detector after the cluster has lost or replaced records.
+mod incidents;
 /// The event stream: each row once, also over a restart of the server.
 mod live;
 /// Topics that are deleted while a role writes to them.

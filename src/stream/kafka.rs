@@ -24,6 +24,7 @@ mod names;
 mod observer;
 mod origin;
 mod owners;
+mod policy;
 mod retry;
 mod shortage;
 mod silence;

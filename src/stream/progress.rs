@@ -94,6 +94,54 @@ impl fmt::Display for OutcomeCounts {
     }
 }
 
+/// The last record of a partition that has an outcome. It shows whether the log is still the same, because the offset
+/// alone does not. It may be before the last offset, which can be that of a marker or of a skipped record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LastRecord {
+    /// Offset of the record.
+    pub offset: i64,
+    /// Time of the record itself, in milliseconds since the epoch.
+    pub timestamp: Option<i64>,
+    /// CRC-32 of the record's key and value.
+    pub checksum: u32,
+}
+
+impl LastRecord {
+    /// Creates the note of a record.
+    pub(crate) fn new(offset: i64, timestamp: Option<i64>, key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
+        let mut sum = crc32fast::Hasher::new();
+        for part in [key, value] {
+            // The length separates the parts, and a null part from an empty one.
+            sum.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
+            sum.update(part.unwrap_or_default());
+        }
+        LastRecord { offset, timestamp, checksum: sum.finalize() }
+    }
+
+    /// Parses the note among other words.
+    pub(crate) fn parse(text: &str) -> Option<LastRecord> {
+        let mut parts = text.split(' ').find_map(|word| word.strip_prefix(Self::WORD))?.split(':');
+        let (offset, timestamp, checksum) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(LastRecord {
+            offset: offset.parse().ok()?,
+            timestamp: match timestamp {
+                "-" => None,
+                timestamp => Some(timestamp.parse().ok()?),
+            },
+            checksum: u32::from_str_radix(checksum, 16).ok()?,
+        })
+    }
+
+    const WORD: &str = "last=";
+}
+
+impl fmt::Display for LastRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let timestamp = self.timestamp.map_or_else(|| "-".to_owned(), |timestamp| timestamp.to_string());
+        write!(f, "{}{}:{timestamp}:{:08x}", Self::WORD, self.offset, self.checksum)
+    }
+}
+
 /// Progress of a partition within its topic.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -101,6 +149,8 @@ pub(crate) struct Progress {
     pub offset: i64,
     /// Outcomes of the records before this offset.
     pub counts: OutcomeCounts,
+    /// The last of these records; `None` if it is unknown.
+    pub last: Option<LastRecord>,
 }
 
 /// Progress of several partitions, by partition.
@@ -130,5 +180,18 @@ mod tests {
         let expected = OutcomeCounts { ignored: 0, excluded: 0, skipped: 0, partial: 0, ..counts };
         assert_eq!(OutcomeCounts::parse(older), Some(expected));
         assert_eq!(OutcomeCounts::parse("anomaly-partitions=4"), None);
+    }
+
+    #[test]
+    fn the_last_record_reads_back_from_its_text_among_other_words_and_differs_from_similar_records() {
+        for timestamp in [None, Some(1_764_000_000_123), Some(-1)] {
+            let last = LastRecord::new(7, timestamp, Some(b"key"), Some(b"value"));
+            assert_eq!(LastRecord::parse(&format!("at=8 {last} learning=1")), Some(last));
+        }
+        assert_eq!(LastRecord::parse("at=8 learning=1"), None);
+        assert_eq!(LastRecord::parse("last=7:x:0"), None);
+        let sum = |key: Option<&[u8]>, value: Option<&[u8]>| LastRecord::new(7, None, key, value).checksum;
+        assert_ne!(sum(None, Some(b"v")), sum(Some(b""), Some(b"v")));
+        assert_ne!(sum(Some(b"k"), Some(b"v")), sum(Some(b"kv"), Some(b"")));
     }
 }

@@ -18,6 +18,7 @@ mod database;
 mod decisions;
 mod director;
 mod group;
+mod incidents;
 mod member;
 mod observer;
 mod process;

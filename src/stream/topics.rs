@@ -193,8 +193,8 @@ fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, St
         Purpose::State if policy != "compact" => all.push((
             Grade::Wrong,
             format!(
-                "its cleanup.policy is {policy}, not compact: the topic will grow without limit, or windows will be deleted. Set \
-                 cleanup.policy=compact"
+                "its cleanup.policy is {policy}, not compact: windows will be deleted, or old ones kept for ever, and the \
+                 detector does not start. Set cleanup.policy=compact"
             ),
         )),
         _ => {}

@@ -15,6 +15,7 @@ mod dead_letter;
 mod evictions;
 mod groups;
 mod judging;
+mod live;
 mod look;
 mod memory;
 mod offsets;

@@ -15,6 +15,8 @@ pub(crate) enum Remedy {
     Yield,
     /// Stop: an operator must act. The message says how.
     Stop,
+    /// Stop: the settings, or the configuration of a topic, must be corrected. The message says how.
+    Correct,
 }
 
 /// A failed call, with its remedy.
@@ -36,10 +38,10 @@ impl Fault {
         Fault { remedy, message: message.to_string(), is_too_large: false, is_refused: false }
     }
 
-    /// Changes the remedy to `Rebuild`, unless it is `Yield` or `Stop`. It is for calls that cannot be repeated.
+    /// Changes the remedy to `Rebuild`, unless it is `Yield`, `Stop` or `Correct`. It is for calls that cannot be repeated.
     pub(crate) fn or_rebuild(self) -> Self {
         match self.remedy {
-            Remedy::Stop | Remedy::Yield => self,
+            Remedy::Stop | Remedy::Correct | Remedy::Yield => self,
             _ => Fault { remedy: Remedy::Rebuild, ..self },
         }
     }

@@ -27,6 +27,9 @@ pub(crate) trait HistoryReader: ClusterConnection {
     /// transaction, and all of the other topics.
     fn bounds_of(&mut self, of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault>;
 
+    /// Returns the `cleanup.policy` of a topic; `None` if the cluster does not tell it to this user.
+    fn cleanup_policy(&mut self, of: HistoryTopic) -> Result<Option<String>, Fault>;
+
     /// Starts to read all partitions at the same time, each within its range, which must not be empty. A partition with
     /// an open transaction before the end of its range waits for it, while the others continue.
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault>;

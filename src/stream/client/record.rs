@@ -6,6 +6,7 @@ use std::ops::Range;
 
 pub(crate) use crate::event::Headers;
 use crate::event::RawRecord;
+use crate::stream::progress::LastRecord;
 
 /// A consumed record, borrowed from the client.
 #[derive(Clone, Copy)]
@@ -26,6 +27,11 @@ impl<'a> ConsumedRecord<'a> {
     /// Returns the parts from which an event is decoded.
     pub(crate) fn input(&self) -> RawRecord<'a> {
         RawRecord { key: self.key, value: self.value, headers: self.headers }
+    }
+
+    /// Returns what is noted of the record if it is the last one with an outcome.
+    pub(crate) fn note(&self) -> LastRecord {
+        LastRecord::new(self.offset, self.timestamp, self.key, self.value)
     }
 
     /// Returns the size of key and value in bytes.

@@ -66,7 +66,7 @@ fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str, all: &[i32]) ->
     let list = consumer.committed_offsets(list, ANSWER_TIMEOUT)?;
     let (_, standing) = origin::standing(&list);
     let foreign = |&partition: &i32| match standing(partition) {
-        CommittedOffset::Foreign(offset) => Some((partition, offset)),
+        CommittedOffset::Foreign { offset, .. } | CommittedOffset::Earlier(offset) => Some((partition, offset)),
         CommittedOffset::At(_) | CommittedOffset::New | CommittedOffset::Added => None,
     };
     Ok(all.iter().filter_map(foreign).collect())

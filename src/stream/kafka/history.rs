@@ -13,6 +13,7 @@ use super::batch_progress::BatchProgress;
 use super::consumer::CALL_TIMEOUT;
 use super::context::ConsumerEvents;
 use super::fetch::OnOversized;
+use super::policy::{self, PolicyAnswer};
 use super::retry::RetriedFetch;
 use super::{client, fault, stranded};
 use crate::config::resolved::{KafkaSettings, TopicSettings};
@@ -106,6 +107,18 @@ impl HistoryReader for KafkaHistoryClient {
             }
             _ => fault::of(&format!("ends of {topic}"), &error),
         })
+    }
+
+    fn cleanup_policy(&mut self, of: HistoryTopic) -> Result<Option<String>, Fault> {
+        let topic = self.topic(of).to_owned();
+        let client = self.history()?.consumer.client().native_ptr();
+        match policy::cleanup_policy(client, &topic, CALL_TIMEOUT) {
+            PolicyAnswer::Known(policy) => Ok(Some(policy)),
+            PolicyAnswer::Refused => Ok(None),
+            PolicyAnswer::TimedOut => {
+                Err(Fault::new(Remedy::Retry, format_args!("no answer about the configuration of {topic}")))
+            }
+        }
     }
 
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::stream::client::CommittedOffset;
-use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
+use crate::stream::progress::{LastRecord, OutcomeCounts, Progress, ProgressByPartition};
 
 const NOTE: &str = "anomaly-partitions=";
 /// Word with the offset to which the counts belong. Older programs did not write it.
@@ -19,9 +19,10 @@ const AT: &str = "at=";
 /// Writes this number and the counts into all offsets of a list.
 pub(crate) fn note(list: &TopicPartitionList, origin: i32, positions: &ProgressByPartition) {
     for element in &mut list.elements() {
-        let counts = positions.get(&element.partition()).map(|progress| progress.counts).unwrap_or_default();
+        let Progress { counts, last, .. } = positions.get(&element.partition()).copied().unwrap_or_default();
         let at = element.offset().to_raw().unwrap_or_default();
-        element.set_metadata(format!("{NOTE}{origin} {AT}{at} {counts}"));
+        let last = last.map(|last| format!(" {last}")).unwrap_or_default();
+        element.set_metadata(format!("{NOTE}{origin} {AT}{at} {counts}{last}"));
     }
 }
 
@@ -35,7 +36,7 @@ pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> 
             Offset::Offset(offset) => {
                 let written = OutcomeCounts::parse(element.metadata()).map(|counts| {
                     let at = offset_in(element.metadata()).unwrap_or(offset);
-                    Progress { offset: at, counts }
+                    Progress { offset: at, counts, last: LastRecord::parse(element.metadata()) }
                 });
                 Some((element.partition(), (offset, written)))
             }
@@ -86,14 +87,18 @@ mod tests {
     }
 
     fn at(offset: i64) -> CommittedOffset {
-        CommittedOffset::At(Progress { offset, counts: OutcomeCounts::default() })
+        CommittedOffset::At(Progress { offset, ..Progress::default() })
     }
 
     #[test]
     fn counts_are_stored_with_the_offset() {
         let positions = ProgressByPartition::from([(
             0,
-            Progress { offset: 7, counts: OutcomeCounts { normal: 6, dropped: 1, ..OutcomeCounts::default() } },
+            Progress {
+                offset: 7,
+                counts: OutcomeCounts { normal: 6, dropped: 1, ..OutcomeCounts::default() },
+                last: Some(LastRecord::new(6, Some(1_764_000_000_123), Some(b"key"), None)),
+            },
         )]);
         let list = list(&[Some(7)], None);
         note(&list, 1, &positions);
@@ -125,7 +130,7 @@ mod tests {
         let list = list(&[Some(7), Some(9), Some(5)], Some(3));
         list.find_partition("t", 1).unwrap().set_metadata("");
         let counts = OutcomeCounts { normal: 6, ..OutcomeCounts::default() };
-        let positions = ProgressByPartition::from([(0, Progress { offset: 7, counts })]);
+        let positions = ProgressByPartition::from([(0, Progress { offset: 7, counts, last: None })]);
         note(&list, 3, &positions);
         list.find_partition("t", 1).unwrap().set_metadata("");
         let copied = list.find_partition("t", 0).unwrap().metadata().to_owned();

@@ -264,6 +264,10 @@ impl HistoryReader for KafkaTransactionalClient {
         Ok(bounds)
     }
 
+    fn cleanup_policy(&mut self, of: HistoryTopic) -> Result<Option<String>, Fault> {
+        self.history.cleanup_policy(of)
+    }
+
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
         self.history.open_history(of, ranges)
     }

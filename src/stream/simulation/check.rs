@@ -174,7 +174,7 @@ impl OracleRun<'_> {
 /// Returns the counts at an offset that was set, after checking them: some earlier counts of the partition, and the
 /// offsets since then as skipped. The counts of the last checkpoint are the newest ones that are known then.
 fn counts_after(set: OffsetSet, known: &[(i64, OutcomeCounts)]) -> Result<OutcomeCounts, String> {
-    let OffsetSet { partition, judged, next: Progress { offset, counts } } = set;
+    let OffsetSet { partition, judged, next: Progress { offset, counts, .. } } = set;
     let is_known = |(number, (at, before)): (usize, &(i64, OutcomeCounts))| {
         let skipped = counts.skipped.checked_sub(before.skipped).map_or(i64::MAX, |skipped| skipped as i64);
         let from = offset.saturating_sub(skipped);

@@ -99,6 +99,8 @@ pub(super) struct SimulatedCluster {
     pub outputs: i32,
     /// Id of every topic; `None` simulates a broker without ids.
     pub topic_id: Option<String>,
+    /// Cleanup policy of the state topic; `None` if the cluster does not tell it.
+    pub state_policy: Option<String>,
     pub transactions: Transactions,
     /// Group of the workers.
     pub group: SimulatedGroup,
@@ -123,6 +125,7 @@ impl SimulatedCluster {
             partitions,
             outputs: partitions,
             topic_id: Some("one".into()),
+            state_policy: Some("compact".into()),
             transactions: Transactions::default(),
             group: SimulatedGroup::default(),
             sinks: SimulatedGroup::default(),

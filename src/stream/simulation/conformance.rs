@@ -17,7 +17,7 @@ use crate::stream::client::{
     HistoryReader, HistoryTopic, OffsetRanges, OutgoingRecord, OutputTopic, Positions, ReadLimits, RecordFetch, Remedy,
     TopicAdministration, TransactionalProducer, read_to_end,
 };
-use crate::stream::progress::{OutcomeCounts, Progress, ProgressByPartition};
+use crate::stream::progress::{LastRecord, OutcomeCounts, Progress, ProgressByPartition};
 
 /// Longest wait for an answer of a client.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -111,7 +111,8 @@ fn record(output: OutputTopic, key: &str) -> OutgoingRecord {
 fn progress(offsets: &[(i32, i64)]) -> ProgressByPartition {
     let progress = |offset: i64| {
         let counts = OutcomeCounts { normal: offset as u64, ..OutcomeCounts::default() };
-        Progress { offset, counts }
+        let last = (offset > 0).then(|| LastRecord::new(offset - 1, Some(offset), None, Some(b"event")));
+        Progress { offset, counts, last }
     };
     offsets.iter().map(|(partition, offset)| (*partition, progress(*offset))).collect()
 }
@@ -324,6 +325,8 @@ fn growth(world: &dyn ConformanceWorld, called: &CalledMethods, answers: &mut An
     seven.unassign().unwrap();
     answers.note("it has the added partition too", change(&mut [&mut seven]));
     answers.note("no offset of the added partition", insist(|| seven.committed(&[2])));
+    answers.note("the policy of the state topic", insist(|| seven.cleanup_policy(HistoryTopic::State)));
+    answers.note("the policy of the input", insist(|| seven.cleanup_policy(HistoryTopic::Input)));
     answers.note("more partitions", insist(|| seven.identity()).unwrap().partitions);
     answers.note("bounds of the added partition", insist(|| seven.bounds_of(HistoryTopic::Input, &[2])));
     let state = insist(|| seven.bounds_of(HistoryTopic::State, &[2])).map_err(|fault| fault.remedy);

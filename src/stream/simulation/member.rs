@@ -257,6 +257,13 @@ impl HistoryReader for SimulatedClient {
         })
     }
 
+    fn cleanup_policy(&mut self, of: HistoryTopic) -> Result<Option<String>, Fault> {
+        self.act(ASK, |_, inner| match of {
+            HistoryTopic::State => Ok(inner.cluster.state_policy.clone()),
+            HistoryTopic::Input | HistoryTopic::DeadLetters => Ok(Some("delete".to_owned())),
+        })
+    }
+
     fn open_history(&mut self, of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault> {
         self.act(ASK, |this, _| {
             this.history = Some((topic_of(of), ranges.clone()));

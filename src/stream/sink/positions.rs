@@ -31,7 +31,7 @@ pub(super) fn positions(
     for &partition in partitions {
         let (first, end) = reader.bounds(partition).map_err(|fault| match fault.remedy {
             Remedy::Retry | Remedy::Abort => TakeoverFault::Temporary(fault.message),
-            Remedy::Rebuild | Remedy::Yield | Remedy::Stop => TakeoverFault::Broken(fault),
+            Remedy::Rebuild | Remedy::Yield | Remedy::Stop | Remedy::Correct => TakeoverFault::Broken(fault),
         })?;
         // The id is requested once, and only from a cluster that has just answered.
         let current = current.get_or_insert_with(|| reader.topic_id());

@@ -5,21 +5,26 @@ use std::collections::BTreeMap;
 use super::Worker;
 use super::advice;
 use super::checkpoint::{Checkpoint, Epoch};
+use super::live::LiveKeys;
 use super::restored::RestoredWindows;
 use crate::config::resolved::StartPosition;
 use crate::series::TableRestore;
-use crate::stream::client::{CommittedOffset, Fault, GroupAdministration, Remedy, TopicIdentity};
+use crate::stream::client::{
+    CommittedOffset, Fault, GroupAdministration, HistoryReader, HistoryTopic, Remedy, TopicIdentity,
+};
 use crate::stream::progress::Progress;
 
 /// State of a partition as found at its assignment.
 pub(super) struct FoundPartition {
     pub restore: TableRestore,
     pub checkpoint: Checkpoint,
+    /// Keys of the state topic that have a record.
+    pub live: LiveKeys,
     /// Whether the checkpoint must still be written.
     pub is_news: bool,
 }
 
-impl<C: GroupAdministration> Worker<'_, C> {
+impl<C: GroupAdministration + HistoryReader> Worker<'_, C> {
     /// Returns the progress to start from: the committed one if the topic still has its records.
     pub(super) fn begin_at(
         &self,
@@ -55,7 +60,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
                 let place = format_args!("{topic} [{partition}] ends at {end}, before the committed offset {offset}");
                 Err(Fault::new(Remedy::Stop, format_args!("{place}: {why}. {remedy}")))
             }
-            CommittedOffset::At(Progress { offset, counts }) if offset < first => {
+            CommittedOffset::At(Progress { offset, counts, .. }) if offset < first => {
                 let lost = self.session.component.note_deleted(partition, offset..first);
                 self.session.meter.lost_records.add("unjudged", lost);
                 tracing::error!(
@@ -64,7 +69,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
                     lost = first - offset,
                     "events were deleted by the topic's retention before they were judged; continuing at the first available record"
                 );
-                Ok(Progress { offset: first, counts })
+                Ok(Progress { offset: first, counts, last: None })
             }
             CommittedOffset::At(progress) => Ok(progress),
             // The caller refuses this offset before.
@@ -83,9 +88,14 @@ impl<C: GroupAdministration> Worker<'_, C> {
         at: &Progress,
         identity: &TopicIdentity,
     ) -> Result<FoundPartition, Fault> {
-        let RestoredWindows { restore, checkpoint, .. } = windows;
+        let RestoredWindows { restore, checkpoint, keys, .. } = windows;
         let settings = self.session.settings;
         let (topic, state) = (&settings.topics.raw_events, &settings.topics.state);
+        if let Some((expected, found)) = keys.difference() {
+            let fault = advice::missing(settings, partition, expected, found);
+            return Err(self.confirm(fault, partition, standing)?);
+        }
+        let live = keys.live;
         let Some(mut checkpoint) = checkpoint else {
             if settings.detector.keeps_state() && matches!(standing, CommittedOffset::At(_)) {
                 tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
@@ -100,8 +110,9 @@ impl<C: GroupAdministration> Worker<'_, C> {
                      decides where judging begins"
                 );
             }
-            let checkpoint = Checkpoint::begin(settings, &self.judging.detector, identity, first, at);
-            return Ok(FoundPartition { restore, checkpoint, is_news: settings.detector.keeps_state() });
+            let mut checkpoint = Checkpoint::begin(settings, &self.judging.detector, identity, first, at);
+            checkpoint.live = Some(live.digest());
+            return Ok(FoundPartition { restore, checkpoint, live, is_news: settings.detector.keeps_state() });
         };
         let committed = match standing {
             CommittedOffset::At(Progress { offset, .. }) => Some(offset),
@@ -112,6 +123,7 @@ impl<C: GroupAdministration> Worker<'_, C> {
         if let Some(fault) = advice::foreign(settings, partition, standing).or(fits.err()) {
             return Err(self.confirm(fault, partition, standing)?);
         }
+        checkpoint.live = Some(live.digest());
         let mut is_news =
             checkpoint.settle(Epoch::of(at.offset, &self.judging.detector, &self.session.settings.fields));
         if is_news {
@@ -137,8 +149,30 @@ impl<C: GroupAdministration> Worker<'_, C> {
             checkpoint.partitions = identity.partitions;
             is_news = true;
         }
-        Ok(FoundPartition { restore, checkpoint, is_news })
+        Ok(FoundPartition { restore, checkpoint, live, is_news })
     }
+    /// Refuses a state topic whose cleanup policy deletes windows.
+    ///
+    /// # Errors
+    /// `Correct` if the policy is another one than `compact`.
+    pub(super) fn check_policy(&mut self) -> Result<(), Fault> {
+        let what = "reading the configuration of the windows' topic";
+        let settings = self.session.settings;
+        match self.session.insist(what, |client| client.cleanup_policy(HistoryTopic::State))? {
+            Some(policy) => advice::wrong_policy(settings, &policy).map_or(Ok(()), Err),
+            None => {
+                if self.session.component.is_due(what) {
+                    let topic = &settings.topics.state;
+                    tracing::warn!(
+                        topic,
+                        "cleanup.policy cannot be read, so it is not checked: is DescribeConfigs allowed?"
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Refuses offsets that another program has committed. The state topic need not be read for this.
     pub(super) fn refuse_foreign(&mut self, standings: &BTreeMap<i32, CommittedOffset>) -> Result<(), Fault> {
         let settings = self.session.settings;

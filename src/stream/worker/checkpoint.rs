@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::advice;
+use super::live::LiveDigest;
 use crate::config::resolved::Settings;
 use crate::detect::{Detector, hex};
 use crate::event::{DECODING, Decoder, Fields};
@@ -36,6 +37,9 @@ pub(super) struct Checkpoint {
     /// Number of records before `offset` that have an outcome, if known.
     #[serde(default)]
     pub passed: Option<u64>,
+    /// Number and hash of the live keys of the partition when this was written. Older programs did not write it.
+    #[serde(default)]
+    pub live: Option<LiveDigest>,
     /// Committed offset when this was written; `counts` has the outcomes of the records before it.
     pub at: i64,
     pub counts: String,
@@ -132,6 +136,7 @@ impl Checkpoint {
             clock: None,
             time: None,
             passed: None,
+            live: Some(LiveDigest::default()),
             at: at.offset,
             counts: at.counts.to_string(),
             epochs: Vec::new(),
@@ -143,7 +148,7 @@ impl Checkpoint {
 
     /// Returns the progress that was committed when this was written; `None` if its counts cannot be read.
     pub(crate) fn progress(&self) -> Option<Progress> {
-        Some(Progress { offset: self.at, counts: OutcomeCounts::parse(&self.counts)? })
+        Some(Progress { offset: self.at, counts: OutcomeCounts::parse(&self.counts)?, last: None })
     }
 
     /// Returns whether the snapshots are of this group and of a topic with this name.
@@ -321,6 +326,7 @@ mod tests {
             clock: Some(5_000),
             time: None,
             passed: None,
+            live: Some(LiveDigest { count: 3, hash: 7 }),
             at: 20,
             counts: String::new(),
             epochs: epochs.collect(),

@@ -106,7 +106,7 @@ mod tests {
         let mut counts = OutcomeCounts::default();
         let mut step = |second: u64, events: u64, evicted| {
             counts.learning += events;
-            let positions = ProgressByPartition::from([(0, Progress { offset: 0, counts })]);
+            let positions = ProgressByPartition::from([(0, Progress { counts, ..Progress::default() })]);
             rate.watch(evicted, &positions, &settings, Duration::from_secs(second), &part);
         };
         (0..60).for_each(|second| step(second, events, evicted));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::advice;
 use super::checkpoint::Checkpoint;
+use super::live::{FoundKeys, LiveDigest};
 use crate::config::resolved::Settings;
 use crate::detect::Detector;
 use crate::series::snapshot::{self, DamagedRecord};
@@ -52,8 +53,8 @@ pub(crate) struct OffsetChange {
     pub last: Option<Progress>,
     /// The committed progress.
     pub next: Progress,
-    /// Whether the stored windows were deleted, because they have records behind the offset. A start reads them back
-    /// from the input.
+    /// Whether the stored windows were deleted, because they have records behind the offset or are incomplete. A start
+    /// reads them back from the input.
     pub is_state_deleted: bool,
 }
 
@@ -100,7 +101,7 @@ pub(crate) fn set_offsets<E: From<Fault>>(
         chosen.map(|report| Ok((report, writer.target(report, target)?))).collect::<Result<Vec<_>, Fault>>()?;
     for (report, offset) in targets {
         let stored = writer.read_state(report.partition)?;
-        note(&writer.set(report, offset, stored)?)?;
+        note(&writer.set(report, offset, stored, false)?)?;
     }
     Ok(())
 }
@@ -119,9 +120,10 @@ pub(crate) fn accept_offsets<E: From<Fault>>(
     let mut writer = OffsetWriter::open(log, settings, detector)?;
     for report in list_offsets(writer.log)? {
         let stored = writer.read_state(report.partition)?;
-        let Some(offset) = stored.accepted(&report, settings) else { continue };
+        let is_rewritten = writer.is_rewritten(&report)?;
+        let Some(offset) = stored.accepted(&report, settings, is_rewritten) else { continue };
         let offset = writer.target(&report, OffsetTarget::At(offset.max(report.bounds.start)))?;
-        note(&writer.set(&report, offset, stored)?)?;
+        note(&writer.set(&report, offset, stored, !is_rewritten)?)?;
     }
     Ok(())
 }
@@ -136,18 +138,31 @@ struct StoredState {
     checkpoint: Option<Checkpoint>,
     /// Offset of each snapshot and eviction, by key.
     keys: BTreeMap<Vec<u8>, i64>,
+    found: FoundKeys,
 }
 
 impl StoredState {
     fn take(&mut self, record: &ConsumedRecord<'_>) -> Result<(), DamagedRecord> {
         let key = record.key.unwrap_or_default();
         match (Checkpoint::read(key, record.value), snapshot::series_of(key), record.value) {
-            (Some(read), ..) => self.checkpoint = Some(read?),
+            (Some(read), ..) => {
+                let read = read?;
+                self.found.expect(read.live);
+                self.checkpoint = Some(read);
+            }
             (None, Some(_), Some(value)) => {
+                self.found.note(key, true);
                 self.keys.insert(key.to_vec(), snapshot::decode(key, value)?.as_of);
             }
-            (None, Some(_), None) => drop(self.keys.remove(key)),
-            (None, None, _) => {}
+            (None, Some(_), None) => {
+                self.found.note(key, false);
+                self.keys.remove(key);
+            }
+            (None, None, value) => {
+                if let Some(read) = LiveDigest::read(key, value) {
+                    self.found.expect(Some(read?));
+                }
+            }
         }
         Ok(())
     }
@@ -167,20 +182,24 @@ impl StoredState {
     }
 
     /// Returns the offset to accept; `None` if a start needs no help.
-    fn accepted(&self, report: &OffsetReport, settings: &Settings) -> Option<i64> {
+    fn accepted(&self, report: &OffsetReport, settings: &Settings, is_rewritten: bool) -> Option<i64> {
         let least = self.checkpoint.as_ref().map(|checkpoint| checkpoint.least(self.newest()));
         match report.standing {
             CommittedOffset::Foreign { offset, .. } => Some(offset),
             CommittedOffset::Earlier(offset) => (least.is_some() || !settings.detector.keeps_state()).then_some(offset),
             CommittedOffset::New | CommittedOffset::Added => least,
-            CommittedOffset::At(Progress { offset, .. }) => least.filter(|least| offset < *least).map(|_| offset),
+            CommittedOffset::At(Progress { offset, .. }) => {
+                let is_before = least.is_some_and(|least| offset < least);
+                (is_before || is_rewritten || self.found.difference().is_some()).then_some(offset)
+            }
         }
     }
 
     /// Returns whether a detector can continue at this offset with the stored windows.
     fn is_usable(&self, offset: i64, identity: &TopicIdentity) -> bool {
         let is_before = |checkpoint: &Checkpoint| checkpoint.offset.max(self.newest()) <= offset;
-        self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.is_of(identity) && is_before(checkpoint))
+        let is_usable = |checkpoint: &Checkpoint| checkpoint.is_of(identity) && is_before(checkpoint);
+        self.found.difference().is_none() && self.checkpoint.as_ref().is_some_and(is_usable)
     }
 }
 
@@ -235,7 +254,7 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
             return Err(Fault::new(
                 Remedy::Stop,
                 format_args!(
-                    "{state} [{partition}] holds windows of group {} on {}: give each group a topics.state of its own",
+                    "{state} [{partition}] contains windows of group {} on {}: give each group a topics.state of its own",
                     checkpoint.group, checkpoint.topic
                 ),
             ));
@@ -243,14 +262,38 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         Ok(stored)
     }
 
-    /// Commits an offset with its counts and its checkpoint.
-    fn set(&mut self, report: &OffsetReport, offset: i64, stored: StoredState) -> Result<OffsetChange, Fault> {
+    /// Returns whether the log has another record in place of the one that was judged last.
+    fn is_rewritten(&mut self, report: &OffsetReport) -> Result<bool, Fault> {
+        let CommittedOffset::At(Progress { last: Some(last), .. }) = report.standing else { return Ok(false) };
+        let mut is_rewritten = false;
+        if report.bounds.contains(&last.offset) {
+            let ranges = OffsetRanges::from([(report.partition, last.offset..last.offset + 1)]);
+            let read = read_to_end(self.log, HistoryTopic::Input, &ranges, LIMITS, |_, record| {
+                is_rewritten |= record.offset == last.offset && record.note() != last;
+                Ok::<_, Fault>(())
+            });
+            self.log.close_history();
+            read?;
+        }
+        Ok(is_rewritten)
+    }
+
+    /// Commits an offset with its counts and its checkpoint. `keeps_last` if the last record is still to be compared.
+    fn set(
+        &mut self,
+        report: &OffsetReport,
+        offset: i64,
+        stored: StoredState,
+        keeps_last: bool,
+    ) -> Result<OffsetChange, Fault> {
         let partition = report.partition;
         let last = stored.last(report.standing).filter(|_| {
             // The counts of a recreated topic begin again.
             stored.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.is_of(&self.identity))
         });
-        let next = Progress { offset, counts: counts_at(offset, last) };
+        let is_same = |last: &Progress| keeps_last && last.offset == offset;
+        let record = last.filter(is_same).and_then(|last| last.last);
+        let next = Progress { offset, counts: counts_at(offset, last), last: record };
         let (records, is_state_deleted) = match self.settings.detector.keeps_state() {
             true => self.records(report, &next, stored),
             false => (Vec::new(), false),
@@ -267,7 +310,8 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
     fn records(&self, report: &OffsetReport, next: &Progress, stored: StoredState) -> (Vec<OutgoingRecord>, bool) {
         let (partition, is_usable) = (report.partition, stored.is_usable(next.offset, &self.identity));
         if let Some(checkpoint) = stored.checkpoint.filter(|_| is_usable) {
-            let checkpoint = Checkpoint { at: next.offset, counts: next.counts.to_string(), ..checkpoint };
+            let live = Some(stored.found.live.digest());
+            let checkpoint = Checkpoint { at: next.offset, counts: next.counts.to_string(), live, ..checkpoint };
             return (vec![checkpoint.record(partition)], false);
         }
         let tombstone = |key: Vec<u8>| OutgoingRecord {
@@ -296,7 +340,7 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
 /// counts begin again, because their outcomes are not stored one by one.
 fn counts_at(offset: i64, last: Option<Progress>) -> OutcomeCounts {
     match last {
-        Some(Progress { offset: was, mut counts }) if offset >= was => {
+        Some(Progress { offset: was, mut counts, .. }) if offset >= was => {
             counts.skipped += (offset - was).unsigned_abs();
             counts
         }

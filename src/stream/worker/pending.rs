@@ -219,6 +219,9 @@ impl PendingTransaction {
             }
         });
         self.same_times.insert(partition, same_time);
+        if let Some(last) = records.iter().rev().find(|record| record.offset + 1 == progress.offset) {
+            progress.last = Some(last.note());
+        }
         for ((name, count), (_, before)) in progress.counts.named().zip(counts_before.named()) {
             *self.records.entry(name).or_default() += count - before;
         }

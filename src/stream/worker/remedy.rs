@@ -13,6 +13,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
     pub(super) fn mend(&mut self, fault: Fault) -> Option<WorkerEnding> {
         match fault.remedy {
             Remedy::Stop => return Some(WorkerEnding::Failed(Error::data(fault))),
+            Remedy::Correct => return Some(WorkerEnding::Failed(Error::config(fault))),
             Remedy::Yield | Remedy::Rebuild => {
                 self.session.component.set(ComponentState::Degraded(fault.message.clone()));
                 let (is_fenced, stop) = (fault.remedy == Remedy::Yield, self.session.stop);

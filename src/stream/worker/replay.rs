@@ -4,6 +4,7 @@
 use std::vec::IntoIter;
 
 use super::checkpoint::{Checkpoint, Epoch};
+use super::live::LiveKeys;
 use super::pending::BLOCK;
 use super::same_time::SameTime;
 use crate::event::{Decoder, Timestamp};
@@ -22,6 +23,10 @@ pub(super) struct PartitionReplay {
     /// First offset to replay; `to` is the progress to reach.
     pub from: i64,
     pub to: Progress,
+    /// First offset to read. The last record with an outcome may be before the records to replay.
+    pub read_from: i64,
+    /// Whether the log has another record in place of this last one.
+    pub is_rewritten: bool,
     /// Number of restored windows.
     pub windows: usize,
     /// Size of the replayed records in bytes.
@@ -32,6 +37,8 @@ pub(super) struct PartitionReplay {
     counted: u64,
     /// Series with several values of the same time, found during the replay.
     pub same_time: SameTime,
+    /// Keys of the state topic that have a record.
+    pub live: LiveKeys,
 }
 
 /// Sets the policies of an epoch. [`Checkpoint::fits`] has already reported a policy that this program does not know.
@@ -55,12 +62,32 @@ impl PartitionReplay {
         let expected = checkpoint.expected(&to).filter(|(expected_from, _)| *expected_from >= from);
         let windows = restore.len();
         let (bytes, counted, same_time) = (0, 0, SameTime::default());
-        PartitionReplay { restore, checkpoint, epochs, decoder, from, to, windows, bytes, expected, counted, same_time }
+        let live = LiveKeys::default();
+        let last = to.last.map(|last| last.offset).filter(|last| *last >= first);
+        let read_from = last.map_or(from, |last| from.min(last));
+        let is_rewritten = false;
+        PartitionReplay {
+            restore,
+            checkpoint,
+            epochs,
+            decoder,
+            from,
+            to,
+            read_from,
+            is_rewritten,
+            windows,
+            bytes,
+            expected,
+            counted,
+            same_time,
+            live,
+        }
     }
 
     /// Replays the next records, in order.
     pub(crate) fn take(&mut self, records: &[ConsumedRecord<'_>]) {
-        let mut rest = records;
+        self.compare(records);
+        let mut rest = &records[records.partition_point(|record| record.offset < self.from)..];
         while let Some(first) = rest.first() {
             self.settle(first.offset);
             let until = self.epochs.as_slice().first().map_or(i64::MAX, |epoch| epoch.from);
@@ -74,6 +101,16 @@ impl PartitionReplay {
             rest = later;
         }
         self.restore.settle();
+    }
+
+    /// Compares the record that had the last outcome with the one that the log has now. Retention or compaction may have
+    /// deleted it.
+    fn compare(&mut self, records: &[ConsumedRecord<'_>]) {
+        let Some(last) = self.to.last else { return };
+        let found = records.binary_search_by_key(&last.offset, |record| record.offset);
+        if found.is_ok_and(|at| records[at].note() != last) {
+            self.is_rewritten = true;
+        }
     }
 
     /// Applies the settings of this offset.

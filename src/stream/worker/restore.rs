@@ -134,7 +134,7 @@ impl PartitionRestore {
 
     /// Skips records that cannot be read. Those of the input already have an outcome. If they were judged, the replay
     /// finds fewer records than the counts say, and reports this. Snapshots are skipped only if the settings say so.
-    fn skip_damage<C: HistoryReader>(&self, session: &mut WorkerSession<'_, C>) -> Result<Positions, Fault> {
+    fn skip_damage<C: HistoryReader>(&mut self, session: &mut WorkerSession<'_, C>) -> Result<Positions, Fault> {
         let settings = session.settings;
         let mut passed = Positions::new();
         if self.replays.is_none() && settings.detector.on_damage != OnDamage::Skip {
@@ -148,6 +148,10 @@ impl PartitionRestore {
             };
             if let Some(range) = range {
                 passed.insert(partition, range.end);
+                if let Some(windows) = self.windows.get_mut(&partition) {
+                    // The settings accept that windows are missing.
+                    windows.keys.forgive();
+                }
                 let new = session.component.note_damaged(topic, partition, range);
                 session.meter.lost_records.add("skipped", new);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::checkpoint::Checkpoint;
+use super::live::{FoundKeys, LiveDigest};
 use super::session::WorkerSession;
 use crate::series::snapshot::{self, DamagedRecord};
 use crate::series::{SeriesLimits, TableRestore};
@@ -13,6 +14,8 @@ use crate::stream::client::{ConsumedRecord, Fault, HistoryReader, HistoryTopic, 
 pub(super) struct RestoredWindows {
     pub restore: TableRestore,
     pub checkpoint: Option<Checkpoint>,
+    /// Keys that have a record.
+    pub keys: FoundKeys,
     /// Offset of the first unusable record, and the reason.
     damage: Option<(i64, DamagedRecord)>,
 }
@@ -28,13 +31,20 @@ impl RestoredWindows {
         for record in records {
             let key = record.key.unwrap_or_default();
             let read = match (Checkpoint::read(key, record.value), snapshot::series_of(key)) {
-                (Some(read), _) => read.map(|read| self.checkpoint = Some(read)),
+                (Some(read), _) => read.map(|read| {
+                    self.keys.expect(read.live);
+                    self.checkpoint = Some(read);
+                }),
                 (None, Some(series)) => {
+                    self.keys.note(key, record.value.is_some());
                     let read = record.value.map(|value| snapshot::decode(key, value)).transpose();
                     read.map(|snapshot| self.restore.load(series, snapshot))
                 }
-                // A kind of record that this program does not know is ignored.
-                (None, None) => Ok(()),
+                (None, None) => match LiveDigest::read(key, record.value) {
+                    Some(read) => read.map(|digest| self.keys.expect(Some(digest))),
+                    // A kind of record that this program does not know is ignored.
+                    None => Ok(()),
+                },
             };
             if let Err(why) = read {
                 self.damage.get_or_insert((record.offset, why));

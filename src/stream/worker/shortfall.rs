@@ -59,7 +59,10 @@ mod tests {
         let positions = |passed| {
             ProgressByPartition::from([(
                 3,
-                Progress { offset: 0, counts: OutcomeCounts { normal: passed, ..OutcomeCounts::default() } },
+                Progress {
+                    counts: OutcomeCounts { normal: passed, ..OutcomeCounts::default() },
+                    ..Progress::default()
+                },
             )])
         };
         let mut shortfalls = Shortfalls::default();

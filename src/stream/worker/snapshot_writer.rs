@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
+use super::live::{KeyChange, KeyHash, LiveKeys};
 use super::oversize::{LeftOut, StateLimits};
 use crate::detect::Detector;
 use crate::meter::Meter;
@@ -46,6 +47,8 @@ struct PartitionSweep {
     gone: HashMap<Box<str>, i64>,
     /// Those of them that the restore evicted, and whose evictions are not recorded yet.
     owed: Vec<Box<str>>,
+    /// Keys of the state topic that have a record.
+    live: LiveKeys,
     /// Whether the input's retention comes close to the checkpoint.
     is_pressed: bool,
     /// State that the last sweep left out. The checkpoint stays, so that a restart replays it.
@@ -86,6 +89,7 @@ struct Effect {
     checkpoint: Option<Checkpoint>,
     unrecorded: u64,
     gone: Vec<(Box<str>, i64)>,
+    keys: Vec<KeyChange>,
     buried: Vec<Box<str>>,
 }
 
@@ -119,13 +123,15 @@ impl SnapshotWriter {
         &mut self,
         partition: i32,
         checkpoint: Checkpoint,
+        live: LiveKeys,
         (gone, owed): (HashMap<Box<str>, i64>, Vec<Box<str>>),
         bytes: u64,
         now: Duration,
     ) {
         let rested = now.saturating_sub(self.interval);
         let left_out = LeftOut::default();
-        let place = PartitionSweep { checkpoint, sweep: None, rested, bytes, gone, owed, is_pressed: false, left_out };
+        let place =
+            PartitionSweep { checkpoint, sweep: None, rested, bytes, gone, owed, live, is_pressed: false, left_out };
         self.places.insert(partition, place);
     }
 
@@ -199,7 +205,8 @@ impl SnapshotWriter {
                 let sweep = place.sweep.clone().or_else(|| self.begin_sweep(place, table, progress, now));
                 let sweep = sweep.filter(|_| !is_full).map(|sweep| Sweep { part: sweep.part.min(self.most), ..sweep });
                 let mut effect = place.write(detector, (partition, table, progress), sweep, self.limits, &mut written);
-                place.refuse(partition, progress.offset, refuses, self.limits, &mut effect, &mut written);
+                place.refuse(partition, progress.offset, refuses, self.limits, &mut effect);
+                place.seal(partition, &mut effect, &mut written);
                 if !effect.is_empty() {
                     written.effects.push((partition, effect));
                 }
@@ -252,6 +259,7 @@ impl SnapshotWriter {
             place.left_out.evictions += effect.unrecorded;
             // All of them were in this transaction.
             place.owed.clear();
+            effect.keys.into_iter().for_each(|change| place.live.note(change));
             if let Some((sweep, part)) = effect.part {
                 if place.sweep.is_none() {
                     place.bytes = 0;
@@ -298,7 +306,9 @@ impl PartitionSweep {
     ) -> Effect {
         let fingerprint = detector.fingerprint();
         let mut effect = Effect::default();
+        let mut keys = Vec::new();
         let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
+            keys.push((KeyHash::of(&key), value.is_some()));
             written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
             let record = OutgoingRecord {
                 output: OutputTopic::State(partition),
@@ -353,36 +363,36 @@ impl PartitionSweep {
                     }
                     effect.buried.push(key.clone());
                 }
-                written.checkpoints += 1;
-                written.records.push(record);
                 effect.checkpoint = Some(checkpoint);
             }
             effect.part = Some((sweep, part));
         }
+        effect.keys = keys;
         effect
     }
 
     /// Records that new series are refused from this offset on, or accepted again.
-    fn refuse(
-        &self,
-        partition: i32,
-        offset: i64,
-        refuses: bool,
-        limits: StateLimits,
-        effect: &mut Effect,
-        written: &mut WrittenSnapshots,
-    ) {
+    fn refuse(&self, partition: i32, offset: i64, refuses: bool, limits: StateLimits, effect: &mut Effect) {
         let checkpoint = effect.checkpoint.as_ref().unwrap_or(&self.checkpoint);
         if checkpoint.is_refusing() == refuses {
             return;
         }
         let changed = checkpoint.with_refusal(offset, refuses);
-        let record = changed.record(partition);
         // A decision that cannot be recorded is not made.
-        if record.size() < limits.other {
-            written.checkpoints += 1;
-            written.records.push(record);
+        if changed.record(partition).size() < limits.other {
             effect.checkpoint = Some(changed);
+        }
+    }
+
+    /// Writes the digest of the live keys, behind the records that it counts: within the checkpoint if there is one.
+    fn seal(&self, partition: i32, effect: &mut Effect, written: &mut WrittenSnapshots) {
+        let live = self.live.digest_after(&effect.keys);
+        if let Some(checkpoint) = &mut effect.checkpoint {
+            checkpoint.live = Some(live);
+            written.checkpoints += 1;
+            written.records.push(checkpoint.record(partition));
+        } else if !effect.keys.is_empty() {
+            written.records.push(live.record(partition));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Worker;
+use super::advice;
 use super::beginning::FoundPartition;
 use super::replay::PartitionReplay;
 use super::restore::{HistoryStep, PartitionRestore, offsets, replay_gap};
@@ -32,6 +33,9 @@ impl<C: TransactionalClient> Worker<'_, C> {
         let standing = |partition: i32| (partition, known.get(&partition).copied().unwrap_or(CommittedOffset::New));
         let standings = partitions.iter().copied().map(standing).collect::<BTreeMap<_, _>>();
         self.refuse_foreign(&standings)?;
+        if self.session.settings.detector.keeps_state() {
+            self.check_policy()?;
+        }
         let bounds = self
             .session
             .insist("reading the ends of the topic", |client| client.bounds_of(HistoryTopic::Input, partitions))?;
@@ -125,15 +129,16 @@ impl<C: TransactionalClient> Worker<'_, C> {
             self.session.insist("committing where to begin", |client| client.commit(&at))?;
         }
         let (mut replays, mut ranges, mut done) = (BTreeMap::new(), OffsetRanges::new(), Vec::new());
-        for (partition, FoundPartition { restore, checkpoint, .. }) in found {
-            let replay = PartitionReplay::new(
+        for (partition, FoundPartition { restore, checkpoint, live, .. }) in found {
+            let mut replay = PartitionReplay::new(
                 restore,
                 checkpoint,
                 restoring.firsts[&partition],
                 self.committing.committed[&partition],
             );
-            if replay.from < replay.to.offset {
-                ranges.insert(partition, replay.from..replay.to.offset);
+            replay.live = live;
+            if replay.read_from < replay.to.offset {
+                ranges.insert(partition, replay.read_from..replay.to.offset);
                 replays.insert(partition, replay);
             } else {
                 done.push((partition, replay));
@@ -149,11 +154,15 @@ impl<C: TransactionalClient> Worker<'_, C> {
 
     /// Starts the judging of partitions that are replayed.
     fn serve(&mut self, done: Vec<(i32, PartitionReplay)>, began: Duration) -> Result<(), Fault> {
+        if let Some((partition, replay)) = done.iter().find(|(_, replay)| replay.is_rewritten) {
+            return Err(advice::rewritten(self.session.settings, *partition, &replay.to));
+        }
         let partitions = done.iter().map(|(partition, _)| *partition).collect::<Vec<_>>();
         for (partition, mut replay) in done {
             self.judging.pending.adopt(partition, std::mem::take(&mut replay.same_time));
             let (bytes, from, to, windows) = (replay.bytes, replay.from, replay.to, replay.windows);
             let missing = replay_gap(self.session.settings, partition, &replay);
+            let live = std::mem::take(&mut replay.live);
             let (checkpoint, (table, gone, given_up)) = replay.finish();
             tracing::info!(
                 topic = self.session.settings.topics.raw_events,
@@ -175,7 +184,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
             self.judging.detector.adopt(partition, table);
             if self.session.settings.detector.keeps_state() {
                 let now = self.session.client.now();
-                self.snapshots.begin(partition, checkpoint, (gone, given_up), bytes, now);
+                self.snapshots.begin(partition, checkpoint, live, (gone, given_up), bytes, now);
             }
         }
         if partitions.is_empty() { Ok(()) } else { self.session.client.resume(&partitions) }

@@ -120,6 +120,7 @@ recorded! {
             fn history_failures() -> ReadFailures;
         mut:
             fn bounds_of(of: HistoryTopic, partitions: &[i32]) -> Result<OffsetRanges, Fault>;
+            fn cleanup_policy(of: HistoryTopic) -> Result<Option<String>, Fault>;
             fn open_history(of: HistoryTopic, ranges: &OffsetRanges) -> Result<(), Fault>;
             fn read_history(visit: &mut RecordVisitor<'_>) -> Result<Positions, Fault>;
             fn skip_history(partition: i32) -> Result<Option<Range<i64>>, Fault>;
