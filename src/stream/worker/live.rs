@@ -108,7 +108,7 @@ impl FoundKeys {
     }
 
     /// Notes the next digest; `None` if a checkpoint of an older program has none.
-    pub(crate) fn expect(&mut self, digest: Option<LiveDigest>) {
+    pub(crate) fn set_expected(&mut self, digest: Option<LiveDigest>) {
         self.expected = digest;
     }
 
@@ -161,14 +161,14 @@ mod tests {
     fn a_digest_counts_only_behind_all_records_of_its_program() {
         let mut found = FoundKeys::default();
         found.note(b"sa", true);
-        found.expect(Some(LiveDigest::default()));
+        found.set_expected(Some(LiveDigest::default()));
         assert!(found.difference().is_some());
         found.note(b"sb", true);
         assert_eq!(found.difference(), None, "an older program wrote this record");
-        found.expect(Some(found.live.digest()));
+        found.set_expected(Some(found.live.digest()));
         assert_eq!(found.difference(), None);
-        found.expect(Some(LiveDigest::default()));
-        found.expect(None);
+        found.set_expected(Some(LiveDigest::default()));
+        found.set_expected(None);
         assert_eq!(found.difference(), None, "the checkpoint of an older program");
     }
 

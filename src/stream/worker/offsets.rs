@@ -147,7 +147,7 @@ impl StoredState {
         match (Checkpoint::read(key, record.value), snapshot::series_of(key), record.value) {
             (Some(read), ..) => {
                 let read = read?;
-                self.found.expect(read.live);
+                self.found.set_expected(read.live);
                 self.checkpoint = Some(read);
             }
             (None, Some(_), Some(value)) => {
@@ -160,7 +160,7 @@ impl StoredState {
             }
             (None, None, value) => {
                 if let Some(read) = LiveDigest::read(key, value) {
-                    self.found.expect(Some(read?));
+                    self.found.set_expected(Some(read?));
                 }
             }
         }
@@ -242,9 +242,11 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         let state = &self.settings.topics.state;
         let bounds = insist(self.log, CALL, |log| log.bounds_of(HistoryTopic::State, &[partition]))?;
         let ranges = bounds.into_iter().collect::<OffsetRanges>();
-        let read = read_to_end(self.log, HistoryTopic::State, &ranges, LIMITS, |_, record| {
-            let place = format_args!("{state} [{partition}] offset {}", record.offset);
-            stored.take(record).map_err(|why| Fault::new(Remedy::Stop, format_args!("{place}: {why}")))
+        let read = read_to_end(self.log, HistoryTopic::State, &ranges, LIMITS, |_, consumed| {
+            consumed.records().iter().try_for_each(|record| {
+                let place = format_args!("{state} [{partition}] offset {}", record.offset);
+                stored.take(record).map_err(|why| Fault::new(Remedy::Stop, format_args!("{place}: {why}")))
+            })
         });
         self.log.close_history();
         read?;
@@ -268,8 +270,9 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         let mut is_rewritten = false;
         if report.bounds.contains(&last.offset) {
             let ranges = OffsetRanges::from([(report.partition, last.offset..last.offset + 1)]);
-            let read = read_to_end(self.log, HistoryTopic::Input, &ranges, LIMITS, |_, record| {
-                is_rewritten |= record.offset == last.offset && record.note() != last;
+            let read = read_to_end(self.log, HistoryTopic::Input, &ranges, LIMITS, |_, consumed| {
+                let records = consumed.records();
+                is_rewritten |= records.iter().any(|record| record.offset == last.offset && record.note() != last);
                 Ok::<_, Fault>(())
             });
             self.log.close_history();

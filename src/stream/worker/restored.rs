@@ -32,7 +32,7 @@ impl RestoredWindows {
             let key = record.key.unwrap_or_default();
             let read = match (Checkpoint::read(key, record.value), snapshot::series_of(key)) {
                 (Some(read), _) => read.map(|read| {
-                    self.keys.expect(read.live);
+                    self.keys.set_expected(read.live);
                     self.checkpoint = Some(read);
                 }),
                 (None, Some(series)) => {
@@ -41,7 +41,7 @@ impl RestoredWindows {
                     read.map(|snapshot| self.restore.load(series, snapshot))
                 }
                 (None, None) => match LiveDigest::read(key, record.value) {
-                    Some(read) => read.map(|digest| self.keys.expect(Some(digest))),
+                    Some(read) => read.map(|digest| self.keys.set_expected(Some(digest))),
                     // A kind of record that this program does not know is ignored.
                     None => Ok(()),
                 },
