@@ -89,11 +89,13 @@ create table sink_offsets (
     partition   integer     not null,
     next_offset bigint      not null,
     topic_id    text,
+    generation  integer     not null default 0,
     updated_at  timestamptz not null default now(),
     id          integer     generated always as identity unique,
     primary key (sink_group, topic, partition)
 );
 comment on column sink_offsets.topic_id is 'as Kafka names the topic: a recreated topic has another id; null when it was not known';
+comment on column sink_offsets.generation is 'which topic of that name: raised when a person accepts a recreated topic';
 comment on column sink_offsets.id is 'a short name of the partition, used by anomalies.sink and the totals';
 
 -- Records of topic `anomalies` that the table refuses: kept whole, with the reason.
@@ -199,6 +201,7 @@ create table detector_settings (
 create table rejected_samples (
     detector_group text        not null,
     topic          text        not null,
+    generation     integer     not null default 0,
     partition      integer     not null,
     record_offset  bigint      not null,
     class          text        not null,
@@ -208,7 +211,7 @@ create table rejected_samples (
     value          bytea,
     value_size     bigint,
     rejected_at    timestamptz not null,
-    primary key (detector_group, topic, partition, record_offset)
+    primary key (detector_group, topic, generation, partition, record_offset)
 );
 comment on column rejected_samples.value is 'its first bytes; value_size says how many there are';
 create index rejected_samples_class on rejected_samples (detector_group, topic, class, rejected_at desc);

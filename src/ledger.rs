@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use crate::anomaly::Anomaly;
 use crate::event::Timestamp;
@@ -73,6 +74,15 @@ pub enum LedgerError {
     Moved,
 }
 
+impl LedgerPosition {
+    /// Returns whether the offset belongs to the topic with this id, which ends at `end`. An id that is unknown on either
+    /// side is no difference.
+    #[must_use]
+    pub fn is_in(&self, topic_id: Option<&str>, end: i64) -> bool {
+        self.topic_id.as_deref().zip(topic_id).is_none_or(|(then, now)| then == now) && self.next <= end
+    }
+}
+
 impl fmt::Display for LedgerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -102,6 +112,18 @@ pub trait Ledger: Send {
     /// # Errors
     /// Fails as [`positions`](Self::positions) does.
     fn note_topic_id(&mut self, partitions: &[i32], topic_id: &str) -> Result<(), LedgerError>;
+
+    /// Accepts that the topic was recreated or cut: each partition whose position is not in this topic continues at its
+    /// first offset, with the next generation. `bounds` has the offsets of the topic. Returns the earlier positions of the
+    /// partitions that changed.
+    ///
+    /// # Errors
+    /// Fails as [`positions`](Self::positions) does.
+    fn accept(
+        &mut self,
+        topic_id: Option<&str>,
+        bounds: &BTreeMap<i32, Range<i64>>,
+    ) -> Result<BTreeMap<i32, i64>, LedgerError>;
 
     /// Stores the records and advances each partition from its old to its new offset, all or nothing.
     ///

@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod dead_letters;
+mod identity;
 pub(crate) mod kafka;
 mod open_transactions;
 pub(crate) mod progress;

@@ -90,6 +90,7 @@ fn rejected_records_go_from_the_detector_to_their_page_a_few_of_each_class() {
     let settings = ("h", serde_json::json!({}));
     let mut heartbeat = Heartbeat::new(&stage.settings().postgres, "g", "raw_events", "a", settings);
     let sample = |offset: i64, class| RejectedSample {
+        generation: 0,
         partition: 3,
         offset,
         class,

@@ -548,47 +548,6 @@ fn rows_that_the_table_refuses_are_stored_in_sink_rejects_and_nothing_stops() {
     assert_eq!((row.get(0), row.get(1)), (true, "{}"));
 }
 
-/// The new topic has more records than the ledger has stored of the old one: the offset alone looks fine.
-#[test]
-fn a_recreated_topic_of_anomalies_is_noticed_and_its_records_are_stored_after_the_remedy() {
-    let case = Case::new("sink_recreated");
-    case.produce((0..40).map(|i| event("a", f64::from(i % 5))).chain([event("a", 99.0)]));
-    let detector = case.detector("a", &[]);
-    wait_done(&case, 41);
-    let good = case.read(&case.anomalies())[0].json();
-    let copies = |offsets: std::ops::Range<i64>| {
-        let copy = |offset: i64| {
-            let mut copy = good.clone();
-            copy["source"]["offset"] = offset.into();
-            copy.to_string().into_bytes()
-        };
-        offsets.map(copy).collect::<Vec<_>>()
-    };
-    forge(&case, &copies(1_000..1_010));
-    wait("the rows", || case.count("anomalies") == 11);
-    assert!(detector.terminate(STOP).success());
-    assert_eq!(case.count("sink_offsets where topic_id is null"), 0);
-
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", case.parts.brokers()).create().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (topic, options) = (case.anomalies(), AdminOptions::new());
-    runtime.block_on(admin.delete_topics(&[&topic], &options)).unwrap();
-    let fresh = NewTopic::new(&topic, 4, TopicReplication::Fixed(1));
-    wait("the topic to be created again", || {
-        runtime.block_on(admin.create_topics([&fresh], &options)).unwrap().iter().all(Result::is_ok)
-    });
-    forge(&case, &copies(2_000..2_030));
-
-    let detector = case.detector("a", &[]);
-    let says = |what: &str| matches!(detector.get("/readyz"), Some((503, text)) if text.contains(what));
-    wait("/readyz to say it", || says("the topic was recreated. Delete the partition's row from sink_offsets"));
-    assert_eq!(case.count("anomalies"), 11);
-    case.sql().batch_execute("delete from sink_offsets").unwrap();
-    wait("the rows of the new topic", || case.count("anomalies") == 41);
-    wait("the detector to be ready", || matches!(detector.get("/readyz"), Some((200, _))));
-}
-
 /// Sends values into topic `anomalies`, all into one partition.
 pub fn forge(case: &Case, values: &[Vec<u8>]) {
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer};

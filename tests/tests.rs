@@ -79,6 +79,8 @@ mod pipeline;
 mod producer;
 /// Records of common producers, byte for byte, and how they are decoded.
 mod producers;
+/// Topics that are deleted and created again: offsets of the earlier topic are never used in the new one.
+mod recreated;
 /// The table's partitions, and how long rows are stored.
 mod retention;
 /// The rights of the detector's role in the database.

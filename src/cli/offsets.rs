@@ -23,7 +23,13 @@ pub enum Offsets {
     /// The records between the last known offset of a detector and a later committed offset get the outcome `skipped`. If
     /// the group has lost its offsets, it continues at the offset of the stored windows. Partitions with which a start has
     /// no problem do not change.
-    Accept,
+    Accept {
+        /// Accept that topic anomalies was created again: the sink continues at its first record
+        ///
+        /// The rows that the earlier topic had stay in the database. The sinks may run.
+        #[arg(long)]
+        sink: bool,
+    },
 }
 
 /// The partitions to change.

@@ -1,5 +1,7 @@
 //! `anomaly offsets`: lists the committed offsets of the detector's group, and sets or accepts them while the group is
-//! stopped.
+//! stopped. It also lets the sink continue in a recreated topic.
+
+mod sink;
 
 use super::output;
 use crate::cli::{OffsetChoice, Offsets, PartitionChoice};
@@ -16,6 +18,9 @@ use crate::stream::worker::{OffsetChange, OffsetReport, OffsetTarget, accept_off
 /// 65 if the partition or the offset does not exist, or the stored windows cannot be trusted; 69 if Kafka is unavailable or
 /// refuses, as while a detector runs.
 pub fn run(settings: &Settings, action: Option<&Offsets>) -> Result<()> {
+    if let Some(Offsets::Accept { sink: true }) = action {
+        return sink::accept(settings);
+    }
     let mut client = detector::client_for_offsets(settings)?;
     let Some(action) = action else {
         let reports = list_offsets(&mut client).map_err(Error::unavailable)?;
@@ -45,7 +50,7 @@ pub fn run(settings: &Settings, action: Option<&Offsets>) -> Result<()> {
             };
             set_offsets(&mut client, settings, &windows, partition, target, note)
         }
-        Offsets::Accept => accept_offsets(&mut client, settings, &windows, note),
+        Offsets::Accept { .. } => accept_offsets(&mut client, settings, &windows, note),
     };
     done.map_err(|stopped| stopped.into_error(settings, count))?;
     if count == 0 {
@@ -88,7 +93,7 @@ impl Stopped {
 fn print(report: &OffsetReport) -> Result<()> {
     let (offset, by) = match report.standing {
         CommittedOffset::At(progress) => (progress.offset.to_string(), "a detector".to_owned()),
-        CommittedOffset::New | CommittedOffset::Added => ("-".to_owned(), "-".to_owned()),
+        CommittedOffset::New | CommittedOffset::Added { .. } => ("-".to_owned(), "-".to_owned()),
         CommittedOffset::Earlier(offset) => {
             (offset.to_string(), "another program, before the first detector".to_owned())
         }

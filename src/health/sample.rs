@@ -12,6 +12,8 @@ const MAX_SAMPLES: usize = 5;
 /// Sample of a rejected record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedSample {
+    /// Which topic of the input's name, see [`RecordId`](crate::anomaly::RecordId).
+    pub generation: i32,
     /// Partition of the input topic.
     pub partition: i32,
     /// Offset of the record in that partition.
@@ -81,6 +83,7 @@ mod tests {
     #[test]
     fn only_the_newest_of_each_class_are_kept_and_only_their_first_bytes() {
         let sample = |offset, class| RejectedSample {
+            generation: 0,
             partition: 0,
             offset,
             class,

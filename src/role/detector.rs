@@ -388,6 +388,16 @@ pub(crate) fn client_for_offsets(settings: &Settings) -> Result<KafkaTransaction
     KafkaTransactionalClient::with_limit(&settings.kafka, names, delivery, session, DELIVERY).map_err(Error::config)
 }
 
+/// Returns a client for the offsets of the sink, for `anomaly offsets`. It never joins the group.
+///
+/// # Errors
+/// 78 if librdkafka does not accept the settings.
+pub(crate) fn client_for_sink_offsets(settings: &Settings) -> Result<KafkaGroupConsumer> {
+    let (topic, group) = (&settings.topics.anomalies, &settings.sink.group);
+    let session = settings.detector.session_timeout;
+    KafkaGroupConsumer::new(&settings.kafka, topic, group, "offsets", session).map_err(Error::config)
+}
+
 /// Returns the partitions whose state belongs to this group and topic, for `anomaly check`.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 //! content go to `sink_rejects`, also in this transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use postgres::types::ToSql;
 use postgres::{Client, Transaction};
@@ -11,7 +12,7 @@ use super::copy::{self, event_time};
 use super::failure::{DatabaseError, Refusal};
 use super::row::{self, COLUMNS, IDENTITY};
 use super::writer::open;
-use crate::anomaly::{Anomaly, FIRST_GENERATION};
+use crate::anomaly::Anomaly;
 use crate::config::resolved::PostgresSettings;
 use crate::event::Timestamp;
 use crate::fail;
@@ -42,7 +43,7 @@ impl PostgresLedger {
             Some(client) => client,
             None => open(&self.settings)?,
         };
-        let key = LedgerKey { group: &self.group, topic: &self.topic, generation: FIRST_GENERATION };
+        let key = LedgerKey { group: &self.group, topic: &self.topic };
         let mut attempts = (1..MOST_ATTEMPTS).map(|_| call(&mut client, &key));
         let ended = attempts.find(|ended| !matches!(ended, Err(failure) if failure.is_late_partition()));
         match ended.unwrap_or_else(|| call(&mut client, &key)) {
@@ -61,8 +62,6 @@ impl PostgresLedger {
 struct LedgerKey<'a> {
     group: &'a str,
     topic: &'a str,
-    /// Which topic of that name.
-    generation: i32,
 }
 
 enum LedgerFailure {
@@ -90,7 +89,6 @@ impl Ledger for PostgresLedger {
                  where sink_group = $1 and topic = $2 and partition = any($3)",
                 &[&key.group, &key.topic, &partitions],
             )?;
-            let position = |row: &postgres::Row| LedgerPosition { next: row.get(1), topic_id: row.get(2) };
             Ok(rows.iter().map(|row| (row.get(0), position(row))).collect())
         })
     }
@@ -98,8 +96,13 @@ impl Ledger for PostgresLedger {
     fn begin(&mut self, partition: i32, at: &LedgerPosition) -> Result<(), LedgerError> {
         self.with(|client, key| {
             client.execute(
-                "insert into sink_offsets (sink_group, topic, partition, next_offset, topic_id)
-                 values ($1, $2, $3, $4, $5) on conflict do nothing",
+                // A topic that another partition or group has already is of the same generation. Otherwise rejects of an
+                // earlier topic show that this one is a later one, although a person has deleted its offsets.
+                "insert into sink_offsets (sink_group, topic, partition, next_offset, topic_id, generation)
+                 values ($1, $2, $3, $4, $5, coalesce(
+                     (select max(generation) from sink_offsets where topic = $2 and topic_id = $5),
+                     (select max(generation) + 1 from sink_rejects where topic = $2 and partition = $3), 0))
+                 on conflict do nothing",
                 &[&key.group, &key.topic, &partition, &at.next, &at.topic_id],
             )?;
             Ok(())
@@ -114,6 +117,39 @@ impl Ledger for PostgresLedger {
                 &[&key.group, &key.topic, &partitions, &topic_id],
             )?;
             Ok(())
+        })
+    }
+
+    fn accept(
+        &mut self,
+        topic_id: Option<&str>,
+        bounds: &BTreeMap<i32, Range<i64>>,
+    ) -> Result<BTreeMap<i32, i64>, LedgerError> {
+        let partitions = bounds.keys().copied().collect::<Vec<_>>();
+        self.with(|client, key| {
+            let mut transaction = client.transaction()?;
+            let rows = transaction.query(
+                "select partition, next_offset, topic_id from sink_offsets
+                 where sink_group = $1 and topic = $2 and partition = any($3) for update",
+                &[&key.group, &key.topic, &partitions],
+            )?;
+            let mut changed = BTreeMap::new();
+            for row in &rows {
+                let (partition, position) = (row.get::<_, i32>(0), position(row));
+                let Some(range) = bounds.get(&partition).filter(|range| !position.is_in(topic_id, range.end)) else {
+                    continue;
+                };
+                // Followers of the table read each partition in the order of its offsets, so that it needs a new id.
+                transaction.execute(
+                    "update sink_offsets
+                     set next_offset = $4, topic_id = $5, generation = generation + 1, id = default, updated_at = now()
+                     where sink_group = $1 and topic = $2 and partition = $3",
+                    &[&key.group, &key.topic, &partition, &range.start, &topic_id],
+                )?;
+                changed.insert(partition, position.next);
+            }
+            transaction.commit()?;
+            Ok(changed)
         })
     }
 
@@ -163,6 +199,11 @@ impl Ledger for PostgresLedger {
             Ok(OpenRejects { count, last })
         })
     }
+}
+
+/// Returns the position in a row of partition, next offset and topic id.
+fn position(row: &postgres::Row) -> LedgerPosition {
+    LedgerPosition { next: row.get(1), topic_id: row.get(2) }
 }
 
 /// Advances each partition from its old to its new offset; returns the number that identifies the partition in rows.
@@ -343,10 +384,11 @@ fn reject(
 ) -> Result<(), LedgerFailure> {
     transaction.execute(
         "insert into sink_rejects (topic, generation, partition, record_offset, key, value, reason, message)
-         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing",
+         select topic, generation, partition, $4, $5, $6, $7, $8 from sink_offsets
+         where sink_group = $1 and topic = $2 and partition = $3 on conflict do nothing",
         &[
+            &key.group,
             &key.topic,
-            &key.generation,
             &entry.partition,
             &entry.offset,
             &entry.key,

@@ -151,6 +151,8 @@ pub(crate) struct Progress {
     pub counts: OutcomeCounts,
     /// The last of these records; `None` if it is unknown.
     pub last: Option<LastRecord>,
+    /// Which topic of that name the offset belongs to.
+    pub generation: i32,
 }
 
 /// Progress of several partitions, by partition.

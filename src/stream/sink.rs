@@ -22,13 +22,14 @@ use crate::health::{Component, ComponentState, ConditionCode, ConditionSeverity}
 use crate::ledger::{Ledger, LedgerError, SinkRecord};
 use crate::meter::Meter;
 use crate::stop::Stop;
+use crate::stream::identity::{IdentityWatch, TopicSameness};
 use crate::stream::open_transactions::{HOLD, OpenTransactions};
 use crate::stream::standstill::Stall;
 use crate::stream::unassigned::{UnassignedPartitions, VainRebalances};
 use batch_size::BatchSize;
 use delay::SinkDelay;
 use elsewhere::Elsewhere;
-use positions::{TakeoverFault, positions};
+use positions::{SinkStart, TakeoverFault, positions};
 
 /// Wait for the first record if no records are pending.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
@@ -60,6 +61,7 @@ pub(crate) struct Sink<'a, R> {
     stall: Stall,
     delay: SinkDelay,
     elsewhere: Elsewhere<'a>,
+    identity: IdentityWatch,
     unassigned: UnassignedPartitions,
     /// Time since which the topic lacks assigned partitions.
     lacking: Option<Duration>,
@@ -103,6 +105,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             stall: Stall::default(),
             delay: SinkDelay::default(),
             elsewhere: Elsewhere::default(),
+            identity: IdentityWatch::default(),
             unassigned: UnassignedPartitions::default(),
             lacking: None,
         }
@@ -138,7 +141,9 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             self.regroup(change)?;
         }
         self.take_over()?;
-        self.store()?;
+        if self.is_same_topic()? {
+            self.store()?;
+        }
         self.skip_damage()?;
         if self.pending.is_empty() && (self.is_away || self.reader.now() >= self.next_look) {
             self.look()?;
@@ -199,7 +204,8 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     fn take_over(&mut self) -> Result<(), Fault> {
         let Some(partitions) = &self.given else { return Ok(()) };
         match positions(&mut self.reader, self.ledger.as_mut(), &self.settings.topics.anomalies, partitions) {
-            Ok((positions, from)) => {
+            Ok(SinkStart { positions, from, topic_id }) => {
+                self.identity.note(topic_id, self.reader.now());
                 self.reader.assign(&from)?;
                 self.reader.resume(partitions)?;
                 for (&partition, &next) in &positions {
@@ -216,6 +222,30 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
                 self.check_assignment()
             }
             Err(TakeoverFault::Broken(fault)) => Err(fault),
+        }
+    }
+
+    /// Returns whether records may be stored: the topic is still the one that the ledger's offsets belong to.
+    fn is_same_topic(&mut self) -> Result<bool, Fault> {
+        if self.given.is_some() || self.positions.is_empty() {
+            return Ok(true);
+        }
+        match self.identity.compare(&mut self.reader) {
+            TopicSameness::Same => Ok(true),
+            TopicSameness::Unknown => {
+                let topic = &self.settings.topics.anomalies;
+                let why = "nothing is stored until Kafka shows that the topic was not recreated during the outage";
+                self.part.set(ComponentState::Degraded(format!("no answer about the id of {topic}: {why}")));
+                Ok(false)
+            }
+            // The takeover asks again, and reports it.
+            TopicSameness::Recreated(_) => {
+                let partitions = self.positions.keys().copied().collect();
+                self.forget();
+                self.given = Some(partitions);
+                self.take_over()?;
+                Ok(true)
+            }
         }
     }
 
@@ -252,7 +282,11 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         self.meter.sink_lag.set(lag + held_back);
         self.report_waiting(lag, &ends, ends_of);
         self.watch_assignment();
-        match self.reader.trouble() {
+        let trouble = self.reader.trouble();
+        if trouble.is_some() {
+            self.identity.doubt();
+        }
+        match trouble {
             // The outage was already reported.
             _ if self.is_away || self.given.is_some() => {}
             Some(why) => self.part.set(ComponentState::Degraded(why)),

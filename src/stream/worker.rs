@@ -48,6 +48,7 @@ use crate::meter::Meter;
 use crate::series::BudgetShare;
 use crate::stop::Stop;
 use crate::stream::client::{AssignmentChange, Fault, Remedy, TransactionalClient};
+use crate::stream::identity::IdentityWatch;
 use committing::Committing;
 use evictions::EvictionRate;
 use judging::RecordJudging;
@@ -92,6 +93,7 @@ pub(crate) struct Worker<'a, C> {
     input: Arc<InputHealth>,
     observer: &'a mut CommitObserver,
     watch: InputWatch,
+    identity: IdentityWatch,
     eviction_rate: EvictionRate,
     shortfalls: Shortfalls,
     /// Whether the group has sent an assignment, which may be empty.
@@ -141,6 +143,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
             input,
             observer,
             watch: InputWatch::default(),
+            identity: IdentityWatch::default(),
             eviction_rate: EvictionRate::default(),
             shortfalls: Shortfalls::default(),
             is_member: false,
@@ -178,6 +181,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
     fn turn(&mut self) -> Result<Option<WorkerEnding>, Fault> {
         self.session.component.beat();
         self.restore().map_err(Fault::or_rebuild)?;
+        self.check_identity()?;
         let taken = self.take()?;
         if taken >= BATCH_RECORDS {
             self.watch.note_busy();
@@ -246,6 +250,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
 
     /// Commits the open transaction, and reports its content.
     fn commit(&mut self) -> Result<(), Fault> {
+        self.check_identity()?;
         let Worker { session, judging, snapshots, committing, .. } = self;
         if let Some(done) = committing.commit(session, judging, snapshots)? {
             self.aborts = 0;

@@ -83,7 +83,8 @@ fn skip_input(settings: &Settings, partition: i32, offset: i64) -> Result<Range<
     let mut client = detector::client_for_check(settings).map_err(Error::config)?;
     let committed = insist(&mut client, ANSWER_TIMEOUT, |client| client.committed(&[partition]));
     let committed = committed.map_err(|fault| unavailable(&fault))?;
-    let Some(CommittedOffset::At(Progress { offset: next, mut counts, last })) = committed.get(&partition).copied()
+    let Some(CommittedOffset::At(Progress { offset: next, mut counts, last, generation })) =
+        committed.get(&partition).copied()
     else {
         return Err(Error::data(format_args!(
             "group {group} has judged nothing of {topic} [{partition}]: start the detector first. Nothing was skipped"
@@ -91,7 +92,7 @@ fn skip_input(settings: &Settings, partition: i32, offset: i64) -> Result<Range<
     };
     let range = damaged(settings, topic, partition, next, offset)?;
     counts.skipped += (range.end - range.start).unsigned_abs();
-    let progress = ProgressByPartition::from([(partition, Progress { offset: range.end, counts, last })]);
+    let progress = ProgressByPartition::from([(partition, Progress { offset: range.end, counts, last, generation })]);
     insist(&mut client, ANSWER_TIMEOUT, |client| client.commit(&progress)).map_err(|fault| {
         Error::unavailable(format_args!(
             "{fault}; nothing was skipped. Stop every detector of group {group}, wait for detector.session_timeout, and \

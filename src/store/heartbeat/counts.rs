@@ -60,13 +60,14 @@ impl Heartbeat {
             samples.iter().map(|sample| of(sample).as_ref().map(|cut| cut.size as i64)).collect::<Vec<_>>()
         };
         transaction.execute(
-            "insert into rejected_samples (detector_group, topic, partition, record_offset, class, message, key, key_size,
-                value, value_size, rejected_at)
-             select $1, $2, s.* from unnest($3::int[], $4::bigint[], $5::text[], $6::text[], $7::bytea[], $8::bigint[],
-                $9::bytea[], $10::bigint[], $11::timestamptz[]) as s on conflict do nothing",
+            "insert into rejected_samples (detector_group, topic, generation, partition, record_offset, class, message, key,
+                key_size, value, value_size, rejected_at)
+             select $1, $2, s.* from unnest($3::int[], $4::int[], $5::bigint[], $6::text[], $7::text[], $8::bytea[],
+                $9::bigint[], $10::bytea[], $11::bigint[], $12::timestamptz[]) as s on conflict do nothing",
             &[
                 &self.group,
                 &self.topic,
+                &samples.iter().map(|sample| sample.generation).collect::<Vec<_>>(),
                 &samples.iter().map(|sample| sample.partition).collect::<Vec<_>>(),
                 &samples.iter().map(|sample| sample.offset).collect::<Vec<_>>(),
                 &samples.iter().map(|sample| sample.class.as_str()).collect::<Vec<_>>(),

@@ -19,7 +19,10 @@ pub(crate) enum CommittedOffset {
     /// No offset is committed, because the group is new.
     New,
     /// No offset is committed, because the partition was added after the group was created.
-    Added,
+    Added {
+        /// Generation of the topic, as the other partitions have it.
+        generation: i32,
+    },
     /// Another program has committed this offset in the group. No detector continues there by itself.
     Foreign {
         /// The committed offset.

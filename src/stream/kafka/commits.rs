@@ -67,7 +67,7 @@ fn commits(consumer: &BaseConsumer<ConsumerEvents>, topic: &str, all: &[i32]) ->
     let (_, standing) = origin::standing(&list);
     let foreign = |&partition: &i32| match standing(partition) {
         CommittedOffset::Foreign { offset, .. } | CommittedOffset::Earlier(offset) => Some((partition, offset)),
-        CommittedOffset::At(_) | CommittedOffset::New | CommittedOffset::Added => None,
+        CommittedOffset::At(_) | CommittedOffset::New | CommittedOffset::Added { .. } => None,
     };
     Ok(all.iter().filter_map(foreign).collect())
 }

@@ -6,23 +6,30 @@
 //! The number is 0 if another program had committed offsets before the first detector.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::anomaly::FIRST_GENERATION;
 use crate::stream::client::CommittedOffset;
 use crate::stream::progress::{LastRecord, OutcomeCounts, Progress, ProgressByPartition};
 
 const NOTE: &str = "anomaly-partitions=";
 /// Word with the offset to which the counts belong. Older programs did not write it.
 const AT: &str = "at=";
+/// Word with the generation of the topic. It is left out for the first one.
+const GENERATION: &str = "generation=";
 
 /// Writes this number and the counts into all offsets of a list.
 pub(crate) fn note(list: &TopicPartitionList, origin: i32, positions: &ProgressByPartition) {
     for element in &mut list.elements() {
-        let Progress { counts, last, .. } = positions.get(&element.partition()).copied().unwrap_or_default();
+        let Progress { counts, last, generation, .. } =
+            positions.get(&element.partition()).copied().unwrap_or_default();
         let at = element.offset().to_raw().unwrap_or_default();
         let last = last.map(|last| format!(" {last}")).unwrap_or_default();
-        element.set_metadata(format!("{NOTE}{origin} {AT}{at} {counts}{last}"));
+        let generation =
+            if generation == FIRST_GENERATION { String::new() } else { format!(" {GENERATION}{generation}") };
+        element.set_metadata(format!("{NOTE}{origin} {AT}{at}{generation} {counts}{last}"));
     }
 }
 
@@ -35,8 +42,14 @@ pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> 
         .filter_map(|element| match element.offset() {
             Offset::Offset(offset) => {
                 let written = OutcomeCounts::parse(element.metadata()).map(|counts| {
-                    let at = offset_in(element.metadata()).unwrap_or(offset);
-                    Progress { offset: at, counts, last: LastRecord::parse(element.metadata()) }
+                    let metadata = element.metadata();
+                    let (at, generation) = (number(metadata, AT), number(metadata, GENERATION));
+                    Progress {
+                        offset: at.unwrap_or(offset),
+                        counts,
+                        last: LastRecord::parse(metadata),
+                        generation: generation.unwrap_or(FIRST_GENERATION),
+                    }
                 });
                 Some((element.partition(), (offset, written)))
             }
@@ -52,19 +65,22 @@ pub(crate) fn standing(committed: &TopicPartitionList) -> (i32, impl Fn(i32) -> 
         None => 0,
     };
     let has_begun = !known.is_empty();
+    // All partitions of a topic have been accepted with it.
+    let generations = known.values().filter_map(|(_, written)| Some((*written)?.generation));
+    let generation = generations.max().unwrap_or(FIRST_GENERATION);
     let standing = move |partition| match known.get(&partition) {
         Some(&(offset, Some(progress))) if progress.offset == offset => CommittedOffset::At(progress),
         Some(&(offset, None)) if origin == 0 => CommittedOffset::Earlier(offset),
         Some(&(offset, was)) => CommittedOffset::Foreign { offset, was },
-        None if has_begun && partition >= origin => CommittedOffset::Added,
+        None if has_begun && partition >= origin => CommittedOffset::Added { generation },
         None => CommittedOffset::New,
     };
     (origin, standing)
 }
 
-/// Returns the offset to which the counts of a metadata text belong.
-fn offset_in(metadata: &str) -> Option<i64> {
-    metadata.split(' ').find_map(|word| word.strip_prefix(AT)?.parse::<i64>().ok())
+/// Returns the number behind a word of a metadata text.
+fn number<T: FromStr>(metadata: &str, word: &str) -> Option<T> {
+    metadata.split(' ').find_map(|part| part.strip_prefix(word)?.parse().ok())
 }
 
 #[cfg(test)]
@@ -98,11 +114,14 @@ mod tests {
                 offset: 7,
                 counts: OutcomeCounts { normal: 6, dropped: 1, ..OutcomeCounts::default() },
                 last: Some(LastRecord::new(6, Some(1_764_000_000_123), Some(b"key"), None)),
+                generation: 2,
             },
         )]);
-        let list = list(&[Some(7)], None);
+        let list = list(&[Some(7), None], None);
         note(&list, 1, &positions);
-        assert_eq!(standing(&list).1(0), CommittedOffset::At(positions[&0]));
+        let (_, of) = standing(&list);
+        assert_eq!(of(0), CommittedOffset::At(positions[&0]));
+        assert_eq!(of(1), CommittedOffset::Added { generation: 2 }, "a partition of the same topic");
     }
 
     #[test]
@@ -115,10 +134,10 @@ mod tests {
         // The topic grew from two to four partitions. Another member has started the third one, with the number that it
         // read.
         let (origin, of) = standing(&list(&[Some(7), Some(8), Some(0), None], Some(2)));
-        assert_eq!((origin, of(3)), (2, CommittedOffset::Added));
+        assert_eq!((origin, of(3)), (2, CommittedOffset::Added { generation: 0 }));
         // Another program had set the offsets before the first detector.
         let (origin, of) = standing(&list(&[Some(7), None], None));
-        assert_eq!((origin, of(0), of(1)), (0, CommittedOffset::Earlier(7), CommittedOffset::Added));
+        assert_eq!((origin, of(0), of(1)), (0, CommittedOffset::Earlier(7), CommittedOffset::Added { generation: 0 }));
         let list = list(&[Some(7), Some(8)], None);
         list.find_partition("t", 1).unwrap().set_metadata(format!("{NOTE}0 {}", OutcomeCounts::default()));
         let (origin, of) = standing(&list);
@@ -130,7 +149,7 @@ mod tests {
         let list = list(&[Some(7), Some(9), Some(5)], Some(3));
         list.find_partition("t", 1).unwrap().set_metadata("");
         let counts = OutcomeCounts { normal: 6, ..OutcomeCounts::default() };
-        let positions = ProgressByPartition::from([(0, Progress { offset: 7, counts, last: None })]);
+        let positions = ProgressByPartition::from([(0, Progress { offset: 7, counts, ..Progress::default() })]);
         note(&list, 3, &positions);
         list.find_partition("t", 1).unwrap().set_metadata("");
         let copied = list.find_partition("t", 0).unwrap().metadata().to_owned();

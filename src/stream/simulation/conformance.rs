@@ -112,7 +112,7 @@ fn progress(offsets: &[(i32, i64)]) -> ProgressByPartition {
     let progress = |offset: i64| {
         let counts = OutcomeCounts { normal: offset as u64, ..OutcomeCounts::default() };
         let last = (offset > 0).then(|| LastRecord::new(offset - 1, Some(offset), None, Some(b"event")));
-        Progress { offset, counts, last }
+        Progress { offset, counts, last, generation: 1 }
     };
     offsets.iter().map(|(partition, offset)| (*partition, progress(*offset))).collect()
 }

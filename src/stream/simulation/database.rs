@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,6 +136,26 @@ impl Ledger for SimulatedConnection {
                 inner.cluster.database.topic_ids.entry(*partition).or_insert_with(|| topic_id.to_owned());
             }
             Ok(())
+        })
+    }
+
+    fn accept(
+        &mut self,
+        topic_id: Option<&str>,
+        bounds: &BTreeMap<i32, Range<i64>>,
+    ) -> Result<BTreeMap<i32, i64>, LedgerError> {
+        self.ask(|_, inner| {
+            let (database, mut changed) = (&mut inner.cluster.database, BTreeMap::new());
+            for (&partition, range) in bounds {
+                let Some(&next) = database.positions.get(&partition) else { continue };
+                let known = LedgerPosition { next, topic_id: database.topic_ids.get(&partition).cloned() };
+                if !known.is_in(topic_id, range.end) {
+                    database.positions.insert(partition, range.start);
+                    database.topic_ids.extend(topic_id.map(|id| (partition, id.to_owned())));
+                    changed.insert(partition, next);
+                }
+            }
+            Ok(changed)
         })
     }
 

@@ -205,8 +205,9 @@ impl GroupAdministration for SimulatedClient {
                 |partition: &i32| (*partition, inner.cluster.topics[&(SimulatedTopic::Input, *partition)].stable());
             let ends = partitions.iter().filter(is_unknown).map(end).collect::<Positions>();
             let (offsets, foreign) = (&transactions.offsets, &transactions.foreign);
+            let generation = offsets.values().map(|progress| progress.generation).max().unwrap_or_default();
             let standing = |partition: &i32| match (offsets.get(partition), foreign.contains_key(partition)) {
-                (None, _) if !offsets.is_empty() && *partition >= origin => CommittedOffset::Added,
+                (None, _) if !offsets.is_empty() && *partition >= origin => CommittedOffset::Added { generation },
                 (None, _) => CommittedOffset::New,
                 (Some(progress), true) if origin == 0 => CommittedOffset::Earlier(progress.offset),
                 (Some(progress), true) => CommittedOffset::Foreign { offset: progress.offset, was: None },

@@ -18,13 +18,23 @@ impl From<LedgerError> for TakeoverFault {
     }
 }
 
-/// Returns the ledger's offset of each partition, and the offset to read from: the topic may have deleted records.
+/// Offsets at which the sink continues.
+pub(super) struct SinkStart {
+    /// The ledger's offset of each partition.
+    pub positions: Positions,
+    /// The offset to read from: the topic may have deleted records.
+    pub from: Positions,
+    /// Id of the topic, if it is known.
+    pub topic_id: Option<String>,
+}
+
+/// Returns the offsets of these partitions.
 pub(super) fn positions(
     reader: &mut impl GroupConsumer,
     ledger: &mut dyn Ledger,
     topic: &str,
     partitions: &[i32],
-) -> Result<(Positions, Positions), TakeoverFault> {
+) -> Result<SinkStart, TakeoverFault> {
     let known = ledger.positions(partitions)?;
     let (mut positions, mut from) = (Positions::new(), Positions::new());
     let (mut current, mut without_id) = (None, Vec::new());
@@ -38,7 +48,8 @@ pub(super) fn positions(
         let known = known.get(&partition);
         if let Some(recreated) = known.and_then(|known| recreated(known, current.as_deref(), end)) {
             return Err(TakeoverFault::Temporary(format!(
-                "{topic} [{partition}] {recreated}: the topic was recreated. Delete the partition's row from sink_offsets"
+                "{topic} [{partition}] {recreated}: the topic was recreated or cut. `anomaly offsets accept --sink` continues \
+                 at its first record"
             )));
         }
         if known.is_some_and(|known| known.topic_id.is_none()) {
@@ -64,22 +75,22 @@ pub(super) fn positions(
         positions.insert(partition, next);
         from.insert(partition, next.max(first));
     }
-    if let Some(Some(current)) = current
+    let topic_id = current.flatten();
+    if let Some(topic_id) = &topic_id
         && !without_id.is_empty()
     {
-        ledger.note_topic_id(&without_id, &current)?;
+        ledger.note_topic_id(&without_id, topic_id)?;
     }
-    Ok((positions, from))
+    Ok(SinkStart { positions, from, topic_id })
 }
 
-/// Returns how the topic differs from the one that the ledger's offset belongs to. An id that is unknown on either side
-/// is no difference.
+/// Returns how the topic differs from the one that the ledger's offset belongs to.
 fn recreated(known: &LedgerPosition, current: Option<&str>, end: i64) -> Option<String> {
     let next = known.next;
-    match (known.topic_id.as_deref(), current) {
+    (!known.is_in(current, end)).then(|| match (known.topic_id.as_deref(), current) {
         (Some(then), Some(now)) if then != now => {
-            Some(format!("has the id {now}, but the offset {next} in sink_offsets belongs to the id {then}"))
+            format!("has the id {now}, but the offset {next} in sink_offsets belongs to the id {then}")
         }
-        _ => (next > end).then(|| format!("ends at {end}, before the offset {next} in sink_offsets")),
-    }
+        _ => format!("ends at {end}, before the offset {next} in sink_offsets"),
+    })
 }

@@ -76,7 +76,7 @@ pub(super) fn foreign(settings: &Settings, partition: i32, standing: CommittedOf
         CommittedOffset::Foreign { offset, was: None } | CommittedOffset::Earlier(offset) => {
             (offset, "committed".to_owned())
         }
-        CommittedOffset::At(_) | CommittedOffset::New | CommittedOffset::Added => return None,
+        CommittedOffset::At(_) | CommittedOffset::New | CommittedOffset::Added { .. } => return None,
     };
     let (topic, group) = (&settings.topics.raw_events, &settings.detector.group);
     let place = format_args!("{topic} [{partition}]: the committed offset {offset} of group {group} was {how}");

@@ -10,8 +10,10 @@ use super::restored::RestoredWindows;
 use crate::config::resolved::StartPosition;
 use crate::series::TableRestore;
 use crate::stream::client::{
-    CommittedOffset, Fault, GroupAdministration, HistoryReader, HistoryTopic, Remedy, TopicIdentity,
+    CommittedOffset, Fault, GroupAdministration, HistoryReader, HistoryTopic, Remedy, TopicAdministration,
+    TopicIdentity,
 };
+use crate::stream::identity::TopicSameness;
 use crate::stream::progress::Progress;
 
 /// State of a partition as found at its assignment.
@@ -24,7 +26,7 @@ pub(super) struct FoundPartition {
     pub is_news: bool,
 }
 
-impl<C: GroupAdministration + HistoryReader> Worker<'_, C> {
+impl<C: GroupAdministration + HistoryReader + TopicAdministration> Worker<'_, C> {
     /// Returns the progress to start from: the committed one if the topic still has its records.
     pub(super) fn begin_at(
         &self,
@@ -48,11 +50,11 @@ impl<C: GroupAdministration + HistoryReader> Worker<'_, C> {
                 start_at(end)
             }
             CommittedOffset::New | CommittedOffset::Earlier(_) => start_at(first),
-            CommittedOffset::Added => {
+            CommittedOffset::Added { generation } => {
                 if self.session.component.is_due(&format!("new partition {partition}")) {
                     tracing::info!(topic, partition, "the topic has a new partition: beginning at its first event");
                 }
-                start_at(first)
+                Ok(Progress { offset: first, generation, ..Progress::default() })
             }
             CommittedOffset::At(Progress { offset, .. }) | CommittedOffset::Foreign { offset, .. } if offset > end => {
                 let why = "the topic was recreated or truncated";
@@ -60,7 +62,7 @@ impl<C: GroupAdministration + HistoryReader> Worker<'_, C> {
                 let place = format_args!("{topic} [{partition}] ends at {end}, before the committed offset {offset}");
                 Err(Fault::new(Remedy::Stop, format_args!("{place}: {why}. {remedy}")))
             }
-            CommittedOffset::At(Progress { offset, counts, .. }) if offset < first => {
+            CommittedOffset::At(Progress { offset, counts, generation, .. }) if offset < first => {
                 let lost = self.session.component.note_deleted(partition, offset..first);
                 self.session.meter.lost_records.add("unjudged", lost);
                 tracing::error!(
@@ -69,7 +71,7 @@ impl<C: GroupAdministration + HistoryReader> Worker<'_, C> {
                     lost = first - offset,
                     "events were deleted by the topic's retention before they were judged; continuing at the first available record"
                 );
-                Ok(Progress { offset: first, counts, last: None })
+                Ok(Progress { offset: first, counts, last: None, generation })
             }
             CommittedOffset::At(progress) => Ok(progress),
             // The caller refuses this offset before.
@@ -151,6 +153,32 @@ impl<C: GroupAdministration + HistoryReader> Worker<'_, C> {
         }
         Ok(FoundPartition { restore, checkpoint, live, is_news })
     }
+
+    /// Stops the worker if the input was recreated since the takeover. Nothing more of it is committed.
+    ///
+    /// # Errors
+    /// `Stop` with the remedy if two readings agree; `Retry` if a commit must wait for an answer.
+    pub(super) fn check_identity(&mut self) -> Result<(), Fault> {
+        let settings = self.session.settings;
+        let topic = &settings.topics.raw_events;
+        match self.identity.compare(&mut self.session.client) {
+            TopicSameness::Same => Ok(()),
+            TopicSameness::Unknown => {
+                let why = "nothing is committed until Kafka shows that the topic was not recreated during the outage";
+                Err(Fault::new(Remedy::Retry, format_args!("no answer about the id of {topic}: {why}")))
+            }
+            TopicSameness::Recreated(first) => {
+                let again = self.session.insist("reading the topic's identity", |client| client.identity())?;
+                if again.id.as_ref() != Some(&first) {
+                    return Ok(());
+                }
+                let remedy = advice::begin_again(settings);
+                let what = "was recreated while this detector was running, so that its offsets and windows are of another topic";
+                Err(Fault::new(Remedy::Stop, format_args!("{topic} {what} (id {first} now). {remedy}")))
+            }
+        }
+    }
+
     /// Refuses a state topic whose cleanup policy deletes windows.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::advice;
 use super::live::LiveDigest;
+use crate::anomaly::FIRST_GENERATION;
 use crate::config::resolved::Settings;
 use crate::detect::{Detector, hex};
 use crate::event::{DECODING, Decoder, Fields};
@@ -27,6 +28,9 @@ pub(super) struct Checkpoint {
     pub topic: String,
     pub topic_id: Option<String>,
     pub partitions: i32,
+    /// Which topic of that name the windows are of. It is left out for the first one.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: i32,
     /// Start offset of the last completed sweep: every series that changed before has a snapshot.
     pub offset: i64,
     /// Time of the partition's clock at `offset` in milliseconds, for earlier versions.
@@ -110,6 +114,11 @@ impl Epoch {
     }
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // Serde passes a reference.
+fn is_first(generation: &i32) -> bool {
+    *generation == FIRST_GENERATION
+}
+
 impl Checkpoint {
     /// Reads a record of `anomaly_state`; `None` if it is not a checkpoint.
     pub(crate) fn read(key: &[u8], value: Option<&[u8]>) -> Option<Result<Checkpoint, DamagedRecord>> {
@@ -132,6 +141,7 @@ impl Checkpoint {
             topic: settings.topics.raw_events.clone(),
             topic_id: identity.id.clone(),
             partitions: identity.partitions,
+            generation: at.generation,
             offset: first.max(at.offset.saturating_sub(settings.detector.history)).min(at.offset),
             clock: None,
             time: None,
@@ -148,7 +158,8 @@ impl Checkpoint {
 
     /// Returns the progress that was committed when this was written; `None` if its counts cannot be read.
     pub(crate) fn progress(&self) -> Option<Progress> {
-        Some(Progress { offset: self.at, counts: OutcomeCounts::parse(&self.counts)?, last: None })
+        let counts = OutcomeCounts::parse(&self.counts)?;
+        Some(Progress { offset: self.at, counts, last: None, generation: self.generation })
     }
 
     /// Returns whether the snapshots are of this group and of a topic with this name.
@@ -322,6 +333,7 @@ mod tests {
             topic: "t".into(),
             topic_id: None,
             partitions: 4,
+            generation: FIRST_GENERATION,
             offset: 10,
             clock: Some(5_000),
             time: None,

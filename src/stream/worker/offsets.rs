@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::advice;
 use super::checkpoint::Checkpoint;
 use super::live::{FoundKeys, LiveDigest};
+use crate::anomaly::FIRST_GENERATION;
 use crate::config::resolved::Settings;
 use crate::detect::Detector;
 use crate::series::snapshot::{self, DamagedRecord};
@@ -101,7 +102,8 @@ pub(crate) fn set_offsets<E: From<Fault>>(
         chosen.map(|report| Ok((report, writer.target(report, target)?))).collect::<Result<Vec<_>, Fault>>()?;
     for (report, offset) in targets {
         let stored = writer.read_state(report.partition)?;
-        note(&writer.set(report, offset, stored, false)?)?;
+        let is_rewritten = writer.is_rewritten(report)?;
+        note(&writer.set(report, offset, stored, is_rewritten)?)?;
     }
     Ok(())
 }
@@ -123,7 +125,7 @@ pub(crate) fn accept_offsets<E: From<Fault>>(
         let is_rewritten = writer.is_rewritten(&report)?;
         let Some(offset) = stored.accepted(&report, settings, is_rewritten) else { continue };
         let offset = writer.target(&report, OffsetTarget::At(offset.max(report.bounds.start)))?;
-        note(&writer.set(&report, offset, stored, !is_rewritten)?)?;
+        note(&writer.set(&report, offset, stored, is_rewritten)?)?;
     }
     Ok(())
 }
@@ -187,7 +189,7 @@ impl StoredState {
         match report.standing {
             CommittedOffset::Foreign { offset, .. } => Some(offset),
             CommittedOffset::Earlier(offset) => (least.is_some() || !settings.detector.keeps_state()).then_some(offset),
-            CommittedOffset::New | CommittedOffset::Added => least,
+            CommittedOffset::New | CommittedOffset::Added { .. } => least,
             CommittedOffset::At(Progress { offset, .. }) => {
                 let is_before = least.is_some_and(|least| offset < least);
                 (is_before || is_rewritten || self.found.difference().is_some()).then_some(offset)
@@ -281,22 +283,25 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         Ok(is_rewritten)
     }
 
-    /// Commits an offset with its counts and its checkpoint. `keeps_last` if the last record is still to be compared.
+    /// Commits an offset with its counts and its checkpoint. The generation is raised if the log has other records at
+    /// the same offsets: the topic was recreated, or cut and written again (`is_rewritten`).
     fn set(
         &mut self,
         report: &OffsetReport,
         offset: i64,
         stored: StoredState,
-        keeps_last: bool,
+        is_rewritten: bool,
     ) -> Result<OffsetChange, Fault> {
         let partition = report.partition;
-        let last = stored.last(report.standing).filter(|_| {
-            // The counts of a recreated topic begin again.
-            stored.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.is_of(&self.identity))
-        });
-        let is_same = |last: &Progress| keeps_last && last.offset == offset;
+        let is_recreated = stored.checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.is_of(&self.identity));
+        let known = stored.last(report.standing);
+        let is_other = is_recreated || is_rewritten || known.is_some_and(|known| known.offset > report.bounds.end);
+        let generation = known.map_or(FIRST_GENERATION, |known| known.generation) + i32::from(is_other);
+        // The counts of a recreated topic begin again.
+        let last = known.filter(|_| !is_recreated);
+        let is_same = |last: &Progress| !is_rewritten && last.offset == offset;
         let record = last.filter(is_same).and_then(|last| last.last);
-        let next = Progress { offset, counts: counts_at(offset, last), last: record };
+        let next = Progress { offset, counts: counts_at(offset, last), last: record, generation };
         let (records, is_state_deleted) = match self.settings.detector.keeps_state() {
             true => self.records(report, &next, stored),
             false => (Vec::new(), false),
@@ -314,7 +319,8 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
         let (partition, is_usable) = (report.partition, stored.is_usable(next.offset, &self.identity));
         if let Some(checkpoint) = stored.checkpoint.filter(|_| is_usable) {
             let live = Some(stored.found.live.digest());
-            let checkpoint = Checkpoint { at: next.offset, counts: next.counts.to_string(), live, ..checkpoint };
+            let (at, counts, generation) = (next.offset, next.counts.to_string(), next.generation);
+            let checkpoint = Checkpoint { at, counts, live, generation, ..checkpoint };
             return (vec![checkpoint.record(partition)], false);
         }
         let tombstone = |key: Vec<u8>| OutgoingRecord {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::dead_letter::{dead_letter, largest_part};
 use super::same_time::SameTime;
 use super::splits::Splits;
-use crate::anomaly::{Anomaly, FIRST_GENERATION, RecordId, Severity};
+use crate::anomaly::{Anomaly, RecordId, Severity};
 use crate::config::resolved::OnReject;
 use crate::config::resolved::Settings;
 use crate::detect::{Detector, Verdict};
@@ -144,9 +144,8 @@ impl PendingTransaction {
         progress: &mut Progress,
         dead_letter_limit: usize,
     ) {
-        // The only place that says which topic of that name the records come from.
         let topic = settings.topics.raw_events.clone();
-        let mut source = RecordId { topic, generation: FIRST_GENERATION, partition, offset: 0, index: 0 };
+        let mut source = RecordId { topic, generation: progress.generation, partition, offset: 0, index: 0 };
         let (mut bytes, mut newest) = (0, None);
         let (before, counts_before, mut activity) = (self.tally, progress.counts, Activity::default());
         let arrived = self.now;
@@ -284,6 +283,7 @@ impl PendingTransaction {
         self.reasons.note(rejection.reason());
         if let Some(at) = self.now {
             self.samples.push(RejectedSample {
+                generation: source.generation,
                 partition: source.partition,
                 offset: source.offset,
                 class: rejection.class,

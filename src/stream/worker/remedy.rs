@@ -11,6 +11,7 @@ use crate::stream::client::{Fault, Remedy, TransactionalClient};
 impl<C: TransactionalClient> Worker<'_, C> {
     /// Handles a fault. Returns how the worker ends, or `None` if the loop continues.
     pub(super) fn mend(&mut self, fault: Fault) -> Option<WorkerEnding> {
+        self.identity.doubt();
         match fault.remedy {
             Remedy::Stop => return Some(WorkerEnding::Failed(Error::data(fault))),
             Remedy::Correct => return Some(WorkerEnding::Failed(Error::config(fault))),

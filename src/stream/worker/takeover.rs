@@ -30,6 +30,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
             true => self.session.insist("reading the topic's identity", |client| client.identity())?,
             false => TopicIdentity { id: None, partitions: 0 },
         };
+        self.identity.note(identity.id.clone(), self.session.client.now());
         let standing = |partition: i32| (partition, known.get(&partition).copied().unwrap_or(CommittedOffset::New));
         let standings = partitions.iter().copied().map(standing).collect::<BTreeMap<_, _>>();
         self.refuse_foreign(&standings)?;

@@ -51,6 +51,7 @@ impl PendingTransaction {
         }
         if let Some(at) = self.now {
             self.samples.push(RejectedSample {
+                generation: progress.generation,
                 partition,
                 offset: batch.offsets.start,
                 class: rejection.class,
