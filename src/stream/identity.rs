@@ -25,7 +25,7 @@ pub(crate) struct IdentityWatch {
 pub(crate) enum TopicSameness {
     /// The topic is the same, or no comparison was due.
     Same,
-    /// A commit must wait, because the cluster does not return the id after a fault.
+    /// The cluster does not return the id.
     Unknown,
     /// The topic has this id now.
     Recreated(String),
@@ -42,23 +42,35 @@ impl IdentityWatch {
         self.is_in_doubt = true;
     }
 
-    /// Compares the ids if that is due.
-    pub(crate) fn compare(&mut self, client: &mut impl TopicAdministration) -> TopicSameness {
-        let Some(id) = &self.id else { return TopicSameness::Same };
-        if !self.is_in_doubt && client.now() < self.due {
+    /// Compares the ids if that is due. Call it from time to time.
+    pub(crate) fn watch(&mut self, client: &mut impl TopicAdministration) -> TopicSameness {
+        if client.now() < self.due {
             return TopicSameness::Same;
         }
+        match self.compare(client) {
+            TopicSameness::Unknown => {
+                self.due = client.now() + INTERVAL;
+                TopicSameness::Same
+            }
+            known => known,
+        }
+    }
+
+    /// Compares the ids if a fault has made it necessary. Call it before a commit, which must wait while the answer is
+    /// unknown.
+    pub(crate) fn confirm(&mut self, client: &mut impl TopicAdministration) -> TopicSameness {
+        if self.is_in_doubt { self.compare(client) } else { TopicSameness::Same }
+    }
+
+    fn compare(&mut self, client: &mut impl TopicAdministration) -> TopicSameness {
+        let Some(id) = &self.id else { return TopicSameness::Same };
         match client.topic_id() {
             Some(current) if current != *id => TopicSameness::Recreated(current),
             Some(_) => {
                 (self.is_in_doubt, self.due) = (false, client.now() + INTERVAL);
                 TopicSameness::Same
             }
-            None if self.is_in_doubt => TopicSameness::Unknown,
-            None => {
-                self.due = client.now() + INTERVAL;
-                TopicSameness::Same
-            }
+            None => TopicSameness::Unknown,
         }
     }
 }

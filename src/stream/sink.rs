@@ -230,12 +230,16 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         if self.given.is_some() || self.positions.is_empty() {
             return Ok(true);
         }
-        match self.identity.compare(&mut self.reader) {
+        let (reader, identity) = (&mut self.reader, &mut self.identity);
+        let before_a_write = if self.pending.is_empty() { TopicSameness::Same } else { identity.confirm(reader) };
+        let sameness = if before_a_write == TopicSameness::Same { identity.watch(reader) } else { before_a_write };
+        match sameness {
             TopicSameness::Same => Ok(true),
             TopicSameness::Unknown => {
                 let topic = &self.settings.topics.anomalies;
                 let why = "nothing is stored until Kafka shows that the topic was not recreated during the outage";
                 self.part.set(ComponentState::Degraded(format!("no answer about the id of {topic}: {why}")));
+                self.is_away = true;
                 Ok(false)
             }
             // The takeover asks again, and reports it.

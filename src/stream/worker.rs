@@ -181,7 +181,7 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
     fn turn(&mut self) -> Result<Option<WorkerEnding>, Fault> {
         self.session.component.beat();
         self.restore().map_err(Fault::or_rebuild)?;
-        self.check_identity()?;
+        self.watch_identity()?;
         let taken = self.take()?;
         if taken >= BATCH_RECORDS {
             self.watch.note_busy();
@@ -250,7 +250,9 @@ impl<'a, C: TransactionalClient> Worker<'a, C> {
 
     /// Commits the open transaction, and reports its content.
     fn commit(&mut self) -> Result<(), Fault> {
-        self.check_identity()?;
+        if self.committing.open.is_some() {
+            self.confirm_identity()?;
+        }
         let Worker { session, judging, snapshots, committing, .. } = self;
         if let Some(done) = committing.commit(session, judging, snapshots)? {
             self.aborts = 0;

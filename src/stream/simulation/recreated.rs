@@ -14,6 +14,7 @@ use crate::detect::{DetectionSettings, Detector};
 use crate::health::{ComponentState, Health, InputHealth};
 use crate::meter::Meter;
 use crate::stop::Stop;
+use crate::stream::identity::{IdentityWatch, TopicSameness};
 use crate::stream::sink::Sink;
 use crate::stream::unassigned::VainRebalances;
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
@@ -114,7 +115,7 @@ fn offsets_of_a_topic_with_another_id_are_refused_with_the_remedy() {
         complaint.contains("has the id two, but the offset 4 in sink_offsets belongs to the id one"),
         "{complaint}"
     );
-    assert!(complaint.ends_with("Delete the partition's row from sink_offsets"), "{complaint}");
+    assert!(complaint.ends_with("`anomaly offsets accept --sink` continues at its first record"), "{complaint}");
     assert_eq!((position, topic_id.as_deref()), (STORED, Some("one")), "nothing may move");
 }
 
@@ -124,4 +125,43 @@ fn a_topic_id_that_is_not_known_is_no_difference_and_is_noted_once_it_is() {
     assert_eq!(sink(Some("one"), None), (None, RECORDS, Some("one".into())));
     assert_eq!(sink(None, None), (None, RECORDS, None));
     assert_eq!(sink(Some("one"), Some("one")), (None, RECORDS, Some("one".into())));
+}
+
+#[test]
+fn a_topic_that_is_recreated_at_runtime_is_noticed_within_ten_seconds_and_before_the_first_commit_after_a_fault() {
+    let stage = Arc::new(Scheduler::new(1, SimulatedCluster::new(1), 0.0));
+    stage.enter_first();
+    let mut reader = SimulatedConsumer::new(stage.clone(), 0, "a", SimulatedTopic::Input);
+    let topic = |id: Option<&str>| stage.look().cluster.topic_id = id.map(str::to_owned);
+    let later = |seconds: u64| stage.look().now += Duration::from_secs(seconds);
+    let recreated = TopicSameness::Recreated("two".into());
+    let mut watch = IdentityWatch::default();
+    topic(Some("two"));
+    later(10);
+    assert_eq!(watch.watch(&mut reader), TopicSameness::Same, "nothing is known to compare with");
+    let known = |watch: &mut IdentityWatch| {
+        topic(Some("one"));
+        let now = stage.look().now;
+        watch.note(Some("one".into()), now);
+    };
+    known(&mut watch);
+    topic(Some("two"));
+    assert_eq!(watch.watch(&mut reader), TopicSameness::Same, "no comparison is due");
+    assert_eq!(watch.confirm(&mut reader), TopicSameness::Same, "nothing has failed");
+    later(10);
+    assert_eq!(watch.watch(&mut reader), recreated);
+    known(&mut watch);
+    topic(Some("two"));
+    watch.doubt();
+    assert_eq!(watch.confirm(&mut reader), recreated, "a fault makes it necessary");
+    known(&mut watch);
+    topic(None);
+    later(10);
+    assert_eq!(watch.watch(&mut reader), TopicSameness::Same, "the id is not known, and nothing has failed");
+    watch.doubt();
+    assert_eq!(watch.confirm(&mut reader), TopicSameness::Unknown, "a commit waits");
+    topic(Some("one"));
+    assert_eq!(watch.confirm(&mut reader), TopicSameness::Same);
+    topic(None);
+    assert_eq!(watch.confirm(&mut reader), TopicSameness::Same, "the answer has removed the doubt");
 }

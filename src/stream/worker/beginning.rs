@@ -154,29 +154,42 @@ impl<C: GroupAdministration + HistoryReader + TopicAdministration> Worker<'_, C>
         Ok(FoundPartition { restore, checkpoint, live, is_news })
     }
 
-    /// Stops the worker if the input was recreated since the takeover. Nothing more of it is committed.
+    /// Checks before a commit that the input was not recreated since the takeover. After a fault it waits for the answer.
     ///
     /// # Errors
-    /// `Stop` with the remedy if two readings agree; `Retry` if a commit must wait for an answer.
-    pub(super) fn check_identity(&mut self) -> Result<(), Fault> {
-        let settings = self.session.settings;
-        let topic = &settings.topics.raw_events;
-        match self.identity.compare(&mut self.session.client) {
-            TopicSameness::Same => Ok(()),
+    /// `Stop` with the remedy if two readings agree; `Rebuild` if the cluster does not answer.
+    pub(super) fn confirm_identity(&mut self) -> Result<(), Fault> {
+        let (topic, identity) = (&self.session.settings.topics.raw_events, &mut self.identity);
+        let sameness = self.session.insist("reading the topic's id", |client| match identity.confirm(client) {
             TopicSameness::Unknown => {
                 let why = "nothing is committed until Kafka shows that the topic was not recreated during the outage";
                 Err(Fault::new(Remedy::Retry, format_args!("no answer about the id of {topic}: {why}")))
             }
-            TopicSameness::Recreated(first) => {
-                let again = self.session.insist("reading the topic's identity", |client| client.identity())?;
-                if again.id.as_ref() != Some(&first) {
-                    return Ok(());
-                }
-                let remedy = advice::begin_again(settings);
-                let what = "was recreated while this detector was running, so that its offsets and windows are of another topic";
-                Err(Fault::new(Remedy::Stop, format_args!("{topic} {what} (id {first} now). {remedy}")))
-            }
+            known => Ok(known),
+        })?;
+        self.refuse_recreated(sameness)
+    }
+
+    /// Checks from time to time that the input was not recreated since the takeover.
+    ///
+    /// # Errors
+    /// `Stop` with the remedy if two readings agree.
+    pub(super) fn watch_identity(&mut self) -> Result<(), Fault> {
+        let sameness = self.identity.watch(&mut self.session.client);
+        self.refuse_recreated(sameness)
+    }
+
+    fn refuse_recreated(&mut self, sameness: TopicSameness) -> Result<(), Fault> {
+        let TopicSameness::Recreated(first) = sameness else { return Ok(()) };
+        let settings = self.session.settings;
+        let again = self.session.insist("reading the topic's identity", |client| client.identity())?;
+        if again.id.as_ref() != Some(&first) {
+            return Ok(());
         }
+        let (topic, remedy) = (&settings.topics.raw_events, advice::begin_again(settings));
+        let what =
+            "was recreated while this detector was running, so that its offsets and windows are of another topic";
+        Err(Fault::new(Remedy::Stop, format_args!("{topic} {what} (id {first} now). {remedy}")))
     }
 
     /// Refuses a state topic whose cleanup policy deletes windows.
