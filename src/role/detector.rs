@@ -1,5 +1,6 @@
 //! The detector: starts the workers, the sink into PostgreSQL, and the heartbeat.
 
+mod clients;
 mod memory;
 mod upkeep;
 
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::Supervisor;
 use crate::anomaly::Anomaly;
 use crate::config::Settings;
-use crate::config::resolved::Delivery;
 use crate::detect::{Detector, hex};
 use crate::error::{Error, Result};
 use crate::foreign;
@@ -23,6 +23,8 @@ use crate::stream::kafka::{KafkaGroupConsumer, KafkaOwnerObserver, KafkaTransact
 use crate::stream::sink::{self, Sink};
 use crate::stream::unassigned::VainRebalances;
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
+pub use clients::{check_state, names_for_check};
+pub(crate) use clients::{client_for_check, client_for_offsets, client_for_sink_offsets};
 use upkeep::Upkeep;
 
 /// Interval between two heartbeats of the detector.
@@ -354,56 +356,4 @@ fn report_other_groups(component: &Component, groups: &[String], topic: &str) {
         (ConditionSeverity::Notice, message)
     });
     component.set_condition(ConditionCode::SeveralGroups, message);
-}
-
-/// Tests exactly-once delivery for `anomaly check`, with a transactional id of its own: whether transactions work.
-///
-/// # Errors
-/// The errors of `instance`.
-pub fn names_for_check(settings: &Settings) -> Result<(String, bool)> {
-    let id = format!("{}-{}-check", settings.detector.group, instance(settings)?);
-    Ok((id, settings.detector.delivery == Delivery::ExactlyOnce))
-}
-
-/// Creates a client that never joins the group, for `anomaly check`.
-///
-/// # Errors
-/// `Stop` if librdkafka does not accept the settings.
-pub(crate) fn client_for_check(settings: &Settings) -> Result<KafkaTransactionalClient, Fault> {
-    let (names, session) = (names(settings, "check", 0), settings.detector.session_timeout);
-    KafkaTransactionalClient::new(&settings.kafka, names, Delivery::AtLeastOnce, session)
-}
-
-/// Creates a client that never joins the group, for `anomaly offsets`. While the group has members, Kafka refuses its
-/// commits.
-///
-/// # Errors
-/// 78 if the instance has no name, or librdkafka does not accept the settings.
-pub(crate) fn client_for_offsets(settings: &Settings) -> Result<KafkaTransactionalClient> {
-    /// Timeout for the delivery of a record. A million windows are deleted within it.
-    const DELIVERY: Duration = Duration::from_secs(60);
-    let (transactional_id, _) = names_for_check(settings)?;
-    let names = MemberNames { transactional_id, ..names(settings, "offsets", 0) };
-    let (delivery, session) = (settings.detector.delivery, settings.detector.session_timeout);
-    KafkaTransactionalClient::with_limit(&settings.kafka, names, delivery, session, DELIVERY).map_err(Error::config)
-}
-
-/// Returns a client for the offsets of the sink, for `anomaly offsets`. It never joins the group.
-///
-/// # Errors
-/// 78 if librdkafka does not accept the settings.
-pub(crate) fn client_for_sink_offsets(settings: &Settings) -> Result<KafkaGroupConsumer> {
-    let (topic, group) = (&settings.topics.anomalies, &settings.sink.group);
-    let session = settings.detector.session_timeout;
-    KafkaGroupConsumer::new(&settings.kafka, topic, group, "offsets", session).map_err(Error::config)
-}
-
-/// Returns the partitions whose state belongs to this group and topic, for `anomaly check`.
-///
-/// # Errors
-/// The error with which a start would stop, or why it cannot be known.
-pub fn check_state(settings: &Settings, partitions: &[i32]) -> Result<usize, String> {
-    let state = client_for_check(settings)
-        .and_then(|mut client| crate::stream::worker::look(&mut client, settings, partitions));
-    state.map_err(|fault| fault.message)
 }
