@@ -575,7 +575,7 @@ fn problems_are_shown_accessibly_in_both_themes_at_every_size() {
          ('g', 'raw_events', 'b/worker-0', 'rows_refused', 'degraded', 'the table refused 3 rows', now() - interval '2 days', now() - interval '1 day');
          update detector_status set updated_at = now() + interval '1 hour';
          insert into sink_rejects (topic, partition, record_offset, reason, message) select 'anomalies', 0, n, '22P05', 'no such character' from generate_series(1, 3) n;
-         insert into rejected_samples select 'g', 'raw_events', 0, n, 'device_id', '`device_id` is missing', null, null,
+         insert into rejected_samples select 'g', 'raw_events', 0, 0, n, 'device_id', '`device_id` is missing', null, null,
              convert_to('{\"device\":\"pump-0042\",\"metric_value\":21.5,\"note\":\"' || repeat('long ', 30) || '\"}', 'UTF8'), 5000, now() - n * interval '1 second'
          from generate_series(1, 12) n";
     for (i, hours) in [2, -3, 30_000].into_iter().enumerate() {

@@ -8,6 +8,7 @@ mod assignment;
 mod attempt;
 mod batch_progress;
 pub(crate) mod client;
+mod closing;
 mod cluster_state;
 mod commits;
 mod consumer;

@@ -12,6 +12,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::closing;
 use super::context::ConsumerEvents;
 use super::failed::{Failure, RepeatedRead};
 use super::fetch::{FetchQueue, OnOversized};
@@ -36,7 +37,7 @@ impl PartitionProbe<'_> {
     /// Reads from an offset. Returns the failure; `None` if a record or the end arrives first. Each read has a new
     /// client, because a client that assigns a partition again can lose the first message.
     fn failure_from(&self, offset: i64) -> Result<Option<Failure>, Fault> {
-        let PartitionProbe { kafka, topic, partition, on_oversized, began } = *self;
+        let kafka = self.kafka;
         let failed = |e: &_| fault::of("reading a partition again", e);
         let mut config = client::reader(kafka);
         // librdkafka can assign partitions only to a consumer with a group id; this consumer never joins the group.
@@ -45,15 +46,29 @@ impl PartitionProbe<'_> {
         context.close();
         let consumer: BaseConsumer<ConsumerEvents> = config.create_with_context(context).map_err(|e| failed(&e))?;
         let mut fetch = FetchQueue::new(&consumer);
+        let found = self.read(&consumer, &mut fetch, offset);
+        // The queue is dropped before its consumer.
+        drop(closing::close((fetch, consumer)));
+        found
+    }
+
+    fn read(
+        &self,
+        consumer: &BaseConsumer<ConsumerEvents>,
+        fetch: &mut FetchQueue,
+        offset: i64,
+    ) -> Result<Option<Failure>, Fault> {
+        let PartitionProbe { topic, partition, on_oversized, began, .. } = *self;
+        let failed = |e: &_| fault::of("reading a partition again", e);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(|e| failed(&e))?;
-        fetch.lead(&consumer, topic, on_oversized, Positions::from([(partition, offset)]));
+        fetch.lead(consumer, topic, on_oversized, Positions::from([(partition, offset)]));
         consumer.assign(&list).map_err(|e| failed(&e))?;
         let asked = Instant::now();
         while asked.elapsed() < ANSWER_TIMEOUT && began.elapsed() < ATTEMPT_TIMEOUT {
             // This call serves callbacks; messages arrive through the queue.
             let _ = consumer.poll(Duration::ZERO);
-            if has_arrived(&mut fetch, topic, offset) {
+            if has_arrived(fetch, topic, offset) {
                 return Ok(None);
             }
             if let Some(failure) = fetch.failed.failure(partition) {

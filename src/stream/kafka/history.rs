@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -10,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::batch_progress::BatchProgress;
+use super::closing::{self, Closing};
 use super::consumer::CALL_TIMEOUT;
 use super::context::ConsumerEvents;
 use super::fetch::OnOversized;
@@ -29,7 +29,7 @@ pub(crate) struct KafkaHistoryClient {
     began: Instant,
     history: Option<KafkaHistory>,
     /// Thread that closes the consumers. Closing takes 0.1 s, during which a worker can judge records.
-    closing: Option<JoinHandle<()>>,
+    closing: Option<Closing>,
 }
 
 impl KafkaHistoryClient {
@@ -60,18 +60,11 @@ impl KafkaHistoryClient {
             none => Ok(none.insert(KafkaHistory::new(&self.kafka, &self.group)?)),
         }
     }
-
-    fn wait(&mut self) {
-        if let Some(closing) = self.closing.take() {
-            // The thread's code does not panic.
-            let _ = closing.join();
-        }
-    }
 }
 
 impl Drop for KafkaHistoryClient {
     fn drop(&mut self) {
-        self.wait();
+        self.close_history();
     }
 }
 
@@ -142,9 +135,9 @@ impl HistoryReader for KafkaHistoryClient {
     /// Closes the consumers in the background.
     fn close_history(&mut self) {
         if let Some(history) = self.history.take() {
-            self.wait();
-            // Without a thread the closure is dropped here, and the consumers with it.
-            self.closing = std::thread::Builder::new().name("closing".into()).spawn(|| drop(history)).ok();
+            // Only one client closes at a time.
+            self.closing = None;
+            self.closing = Some(closing::close(history));
         }
     }
 }
