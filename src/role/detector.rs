@@ -1,6 +1,7 @@
 //! The detector: starts the workers, the sink into PostgreSQL, and the heartbeat.
 
 mod clients;
+mod instance;
 mod memory;
 mod upkeep;
 
@@ -25,6 +26,7 @@ use crate::stream::unassigned::VainRebalances;
 use crate::stream::worker::{CommitObserver, Worker, WorkerEnding};
 pub use clients::{check_state, names_for_check};
 pub(crate) use clients::{client_for_check, client_for_offsets, client_for_sink_offsets};
+use instance::{instance, names};
 use upkeep::Upkeep;
 
 /// Interval between two heartbeats of the detector.
@@ -110,46 +112,6 @@ pub fn start(supervisor: &mut Supervisor, settings: &Settings, announce: Announc
         report_disabled_sink(supervisor, settings);
     }
     start_heartbeat(supervisor, settings, &instance)
-}
-
-/// Returns the name of this instance: the setting, or the machine's id, or its host name if it has no id. There is no
-/// further default, because two detectors with the same name would take over each other's place.
-///
-/// # Errors
-/// 78 if the machine has neither, or its id cannot be read.
-fn instance(settings: &Settings) -> Result<String> {
-    const MACHINE_ID: &str = "/etc/machine-id";
-    const REMEDY: &str = "set detector.instance to a name that no other detector of the group has";
-    if !settings.detector.instance.is_empty() {
-        return Ok(settings.detector.instance.clone());
-    }
-    let id = match std::fs::read_to_string(MACHINE_ID) {
-        Ok(id) => id.trim().to_owned(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::config(format_args!("cannot read {MACHINE_ID}: {e}; {REMEDY}"))),
-    };
-    // systemd writes this until the first boot is complete.
-    if !id.is_empty() && id != "uninitialized" {
-        return Ok(id);
-    }
-    match sysinfo::System::host_name() {
-        Ok(name) if !name.is_empty() && name != "localhost" => Ok(name),
-        _ => {
-            Err(Error::config(format_args!("this machine has neither an id in {MACHINE_ID} nor a host name; {REMEDY}")))
-        }
-    }
-}
-
-/// Returns the names by which Kafka knows a worker of this instance.
-fn names(settings: &Settings, instance: &str, index: usize) -> MemberNames {
-    let group = &settings.detector.group;
-    MemberNames {
-        topics: settings.topics.clone(),
-        group: group.clone(),
-        member: format!("{instance}-{index}"),
-        worker: index,
-        transactional_id: format!("{group}-{instance}-{index}"),
-    }
 }
 
 /// Everything that a worker needs to start and restart.

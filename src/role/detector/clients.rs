@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{instance, names};
+use super::instance::{instance, names};
 use crate::config::Settings;
 use crate::config::resolved::Delivery;
 use crate::error::{Error, Result};
