@@ -8,7 +8,7 @@ use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::common::{Case, wait};
+use crate::common::{Case, event, wait};
 use crate::pipeline::{events, verify, wait_done};
 use crate::state::{OFTEN, admin, case, floors, kill, recreate, refused, state, swept};
 
@@ -230,4 +230,33 @@ fn one_command_is_the_remedy_for_a_recreated_topic() {
     assert_eq!(counted(&case, &OUTCOMES), 2_000);
     assert!(!detector.log().contains("foreign_commit"), "{}", detector.log());
     assert!(!case.read(&state(&case)).is_empty());
+}
+
+#[test]
+fn a_committed_offset_has_the_leader_epoch_of_its_last_record_also_after_a_takeover() {
+    let case = case("epochs");
+    case.produce(events(36, 40, 4_000, 0));
+    let epochs = || {
+        let mut list = TopicPartitionList::new();
+        (0..4).for_each(|partition| {
+            list.add_partition(&case.raw(), partition);
+        });
+        let list = outsider(&case).committed_offsets(list, Duration::from_secs(20)).unwrap();
+        // SAFETY: the list is alive, and owns this number of elements.
+        let elements = unsafe { std::slice::from_raw_parts((*list.ptr()).elems, list.count()) };
+        // SAFETY: so are its elements.
+        elements
+            .iter()
+            .map(|element| unsafe { rdkafka::bindings::rd_kafka_topic_partition_get_leader_epoch(element) })
+            .collect::<Vec<_>>()
+    };
+    let detector = case.detector("a", &[]);
+    wait_done(&case, 4_000);
+    assert_eq!(epochs(), [0; 4]);
+    kill(detector);
+    // One partition gets further records; the offsets of the others are committed again.
+    case.produce((0..10).map(|_| event("device-0001", 1.0)));
+    let _detector = case.detector("a", &[]);
+    wait_done(&case, 4_010);
+    assert_eq!(epochs(), [0; 4]);
 }

@@ -14,6 +14,7 @@ mod commits;
 mod consumer;
 pub(crate) mod context;
 mod duplicate;
+mod epochs;
 mod failed;
 pub(crate) mod fault;
 mod fetch;

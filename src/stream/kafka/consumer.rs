@@ -9,6 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::ConsumerEvents;
+use super::epochs::LeaderEpochs;
 use super::fetch::OnOversized;
 use super::retry::RetriedFetch;
 use super::{client, fault, identity, leaving, shortage, stranded, topic};
@@ -36,6 +37,8 @@ pub(crate) struct KafkaGroupConsumer {
     assigned: Positions,
     /// Partitions that were read to their end, with the end offset.
     reached: Positions,
+    /// Leader epochs of the records that were read, and of committed offsets.
+    pub(super) epochs: LeaderEpochs,
     /// Time of the last request for a lost coordinator by another client, and whether it was answered. `None` if the
     /// coordinator is known.
     asked: Option<(Instant, bool)>,
@@ -70,6 +73,7 @@ impl KafkaGroupConsumer {
             began: Instant::now(),
             assigned: Positions::new(),
             reached: Positions::new(),
+            epochs: LeaderEpochs::default(),
             asked: None,
         })
     }
@@ -258,6 +262,7 @@ impl RecordFetch for KafkaGroupConsumer {
             let batch = self.fetch.take(wait, most);
             batch.hand_over(|_, _, _| true, visit);
             batch.note_ends(&mut self.reached);
+            batch.note_epochs(&mut self.epochs);
             (batch.len(), batch.error())
         };
         if taken > 0 && error.is_none() {

@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaRespErr;
 
 use super::context::ConsumerEvents;
+use super::epochs::LeaderEpochs;
 use super::failed::{Arrival, FailedPartitions, Failure, is_failure};
 use super::unpack::{PLACEHOLDER, read_placeholder};
 use crate::stream::client::{Consumed, ConsumedRecord, Headers, OversizedBatch, Positions, RecordVisitor};
@@ -238,6 +239,19 @@ impl FetchedBatch<'_> {
                 ended.insert(message.partition, message.offset);
             } else if is_record(message) {
                 ended.remove(&message.partition);
+            }
+        }
+    }
+
+    /// Notes the leader epoch of the last record of each partition.
+    pub(crate) fn note_epochs(&self, epochs: &mut LeaderEpochs) {
+        for run in self.0.chunk_by(|one, next| unsafe { (**one).partition == (**next).partition }) {
+            // SAFETY: the messages are alive until the batch is dropped.
+            let messages = run.iter().map(|message| unsafe { &**message });
+            if let Some(last) = messages.rev().find(|message| is_record(message)) {
+                // SAFETY: the message is alive, and was consumed.
+                let epoch = unsafe { sys::rd_kafka_message_leader_epoch(last) };
+                epochs.note(last.partition, last.offset + 1, epoch);
             }
         }
     }

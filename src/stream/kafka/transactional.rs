@@ -228,6 +228,7 @@ impl GroupAdministration for KafkaTransactionalClient {
         list.elements().iter().try_for_each(|element| element.error().map_err(failed))?;
         let (origin, standing) = origin::standing(&list);
         self.origin = origin;
+        self.reader.epochs.read(&list);
         Ok(partitions.iter().map(|&partition| (partition, standing(partition))).collect())
     }
 
@@ -310,6 +311,7 @@ impl TransactionalProducer for KafkaTransactionalClient {
         let list =
             self.reader.list(&next.iter().map(|(partition, progress)| (*partition, progress.offset)).collect())?;
         origin::note(&list, self.origin, next);
+        self.reader.epochs.write(&list);
         let consumer = &self.reader.consumer;
         match self.delivery {
             Delivery::ExactlyOnce => self.transaction.commit_with(|producer| {
