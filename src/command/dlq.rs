@@ -165,8 +165,7 @@ fn print(letter: &RejectedRecord, value_only: bool) -> io::Result<()> {
 
 /// Warns about the effect of a topic's compaction on replayed records.
 fn warn_of_compaction(kafka: &KafkaSettings, topic: &str) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::internal)?;
-    if let Some(hazard) = runtime.block_on(topics::replay_hazard(kafka, topic))? {
+    if let Some(hazard) = topics::replay_hazard(kafka, topic)? {
         output::note(format_args!("warning: {hazard}"));
     }
     Ok(())

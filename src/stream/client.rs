@@ -3,6 +3,7 @@
 //! only the traits that it uses. Calls block; each client belongs to one thread.
 
 mod administration;
+mod cluster;
 mod connection;
 mod failure;
 mod fault;
@@ -17,6 +18,7 @@ pub(crate) use administration::{
     AssignmentReading, ForeignCommits, GroupAdministration, GroupAssignment, GroupOwners, OwnerObserver,
     TopicAdministration, TopicIdentity,
 };
+pub(crate) use cluster::{ClusterAdministration, NewTopicRequest, TopicConfig};
 pub(crate) use connection::{ClusterConnection, insist};
 pub(crate) use failure::{ReadFailure, ReadFailures};
 pub(crate) use fault::{Fault, Remedy};

@@ -1,9 +1,11 @@
 //! Implements the traits of [`client`](super::client) with librdkafka: [`KafkaGroupConsumer`] those of the sink,
-//! [`KafkaTransactionalClient`] those of a worker, and [`KafkaTransactionalProducer`] transactions outside of a group.
+//! [`KafkaTransactionalClient`] those of a worker, [`KafkaTransactionalProducer`] transactions outside of a group, and
+//! [`KafkaAdministration`] requests about topics.
 //!
 //! `client` builds configurations. [`context`] receives librdkafka's callbacks. [`fault`] decides what an error
 //! means.
 
+mod administration;
 mod assignment;
 mod attempt;
 mod batch_progress;
@@ -37,6 +39,7 @@ mod transaction;
 mod transactional;
 mod unpack;
 
+pub(crate) use administration::KafkaAdministration;
 pub(crate) use attempt::unreadable_from;
 pub(crate) use consumer::KafkaGroupConsumer;
 pub(crate) use fetch::OnOversized;

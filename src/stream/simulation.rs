@@ -25,6 +25,7 @@ mod process;
 mod recreated;
 mod stage;
 mod strike;
+pub(super) mod topics;
 mod transactions;
 mod world;
 

@@ -1,21 +1,13 @@
 //! Creates the topics, and reports how existing ones differ from the requirements.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-
-use super::client::{Fault, Remedy};
-use super::kafka::client;
-use super::kafka::context::ConsumerEvents;
+use super::client::{ClusterAdministration, Fault, NewTopicRequest, TopicConfig};
+use super::kafka::KafkaAdministration;
 use crate::config::resolved::{KafkaSettings, TopicSettings};
 use crate::error::{Error, Result};
 use crate::finding::{Finding, Grade};
 
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum size that the headers of a dead letter add to a record, in bytes.
 const HEADROOM: i64 = 64 * 1024;
 /// Maximum record size in bytes of a topic without this setting; Kafka's default.
@@ -56,46 +48,45 @@ impl Purpose {
     }
 }
 
-/// Configuration of a topic, by property.
-type Config = BTreeMap<String, String>;
-
-type Admin = AdminClient<DefaultClientContext>;
-
-fn away(what: &str, error: &KafkaError, kafka: &KafkaSettings) -> Error {
-    Error::unavailable(format_args!("{what} at {}: {error}", kafka.bootstrap_servers))
+fn administration(kafka: &KafkaSettings) -> Result<KafkaAdministration> {
+    KafkaAdministration::new(kafka).map_err(|fault| Error::config(format_args!("kafka.properties: {fault}")))
 }
 
-fn admin(kafka: &KafkaSettings) -> Result<Admin> {
-    client::base(kafka).create().map_err(|e| Error::config(format_args!("kafka.properties: {e}")))
+fn unavailable(fault: Fault) -> Error {
+    Error::unavailable(fault.message)
 }
 
 /// Creates missing topics, raw_events first, because the others depend on its partitions and record size.
 ///
 /// # Errors
 /// 69 if the cluster is unavailable or refuses.
-pub(crate) async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec<TopicReport>> {
-    let admin = admin(kafka)?;
-    let raw = ensure(&admin, kafka, topics, &topics.raw_events, topics.partitions, &[]).await?;
+pub(crate) fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Result<Vec<TopicReport>> {
+    create_in(&mut administration(kafka)?, topics)
+}
+
+fn create_in(cluster: &mut impl ClusterAdministration, topics: &TopicSettings) -> Result<Vec<TopicReport>> {
+    let raw = ensure(cluster, topics, &topics.raw_events, topics.partitions, &[])?;
     let partitions = i32::try_from(raw.partitions).unwrap_or(topics.partitions);
     // An unreadable configuration is reported below.
-    let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
+    let events = cluster.config_of(&topics.raw_events).unwrap_or_default();
     let largest = needed(&events).to_string();
     // Retention and compaction use the brokers' clock. A detector's wrong clock must not date its records.
     let time = ("message.timestamp.type", "LogAppendTime");
     let compact =
         [time, ("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
     let size = [time, ("max.message.bytes", largest.as_str())];
-    let anomalies = ensure(&admin, kafka, topics, &topics.anomalies, topics.partitions, &[time]).await?;
-    let letters = ensure(&admin, kafka, topics, &topics.dead_letter, topics.partitions, &size).await?;
-    let mut state = ensure(&admin, kafka, topics, &topics.state, partitions, &compact).await?;
+    let anomalies = ensure(cluster, topics, &topics.anomalies, topics.partitions, &[time])?;
+    let letters = ensure(cluster, topics, &topics.dead_letter, topics.partitions, &size)?;
+    let mut state = ensure(cluster, topics, &topics.state, partitions, &compact)?;
     if state.partitions < raw.partitions {
-        widen(&admin, kafka, &state.name, raw.partitions).await?;
+        // State is stored in the partition with the same number, so more partitions are harmless.
+        cluster.add_partitions(&state.name, raw.partitions).map_err(unavailable)?;
         state.differs.push(format!("it had {} partitions, and now has {}", state.partitions, raw.partitions));
         state.partitions = raw.partitions;
     }
     let mut all = vec![raw, anomalies, letters, state];
     for (purpose, found) in Purpose::ALL.into_iter().zip(&mut all) {
-        let found_so = differences(&admin, topics, purpose, &events).await;
+        let found_so = differences(cluster, topics, purpose, &events);
         found.differs.extend(found_so.into_iter().map(|(_, text)| text));
     }
     Ok(all)
@@ -105,14 +96,21 @@ pub(crate) async fn create(kafka: &KafkaSettings, topics: &TopicSettings) -> Res
 ///
 /// # Errors
 /// 69 if the cluster is unavailable.
-pub(crate) async fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bool) -> Result<Vec<Finding>> {
-    let admin = admin(kafka)?;
-    let events = config_of(&admin, &topics.raw_events).await.unwrap_or_default();
-    let raw = partitions_of(&admin, kafka, &topics.raw_events)?;
+pub(crate) fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bool) -> Result<Vec<Finding>> {
+    look_in(&mut administration(kafka)?, topics, keeps_state)
+}
+
+fn look_in(
+    cluster: &mut impl ClusterAdministration,
+    topics: &TopicSettings,
+    keeps_state: bool,
+) -> Result<Vec<Finding>> {
+    let events = cluster.config_of(&topics.raw_events).unwrap_or_default();
+    let raw = cluster.partitions_of(&topics.raw_events).map_err(unavailable)?;
     let mut found = Vec::new();
     for purpose in Purpose::ALL {
         let name = purpose.name(topics);
-        let Some(partitions) = partitions_of(&admin, kafka, name)? else { continue };
+        let Some(partitions) = cluster.partitions_of(name).map_err(unavailable)? else { continue };
         if purpose == Purpose::State && !keeps_state {
             continue;
         }
@@ -124,14 +122,14 @@ pub(crate) async fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_st
             );
             found.push(Finding::new(format!("topic {name}"), Grade::Wrong, text));
         }
-        let differences = differences(&admin, topics, purpose, &events).await;
+        let differences = differences(cluster, topics, purpose, &events);
         found.extend(differences.into_iter().map(|(grade, text)| Finding::new(format!("topic {name}"), grade, text)));
     }
     Ok(found)
 }
 
 /// Returns the maximum size of a dead letter for records of this topic, in bytes.
-fn needed(events: &Config) -> i64 {
+fn needed(events: &TopicConfig) -> i64 {
     events.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(LARGEST) + HEADROOM
 }
 
@@ -140,8 +138,8 @@ fn needed(events: &Config) -> i64 {
 ///
 /// # Errors
 /// 78 if librdkafka refuses the settings.
-pub(crate) async fn replay_hazard(kafka: &KafkaSettings, topic: &str) -> Result<Option<String>> {
-    let config = match config_of(&admin(kafka)?, topic).await {
+pub(crate) fn replay_hazard(kafka: &KafkaSettings, topic: &str) -> Result<Option<String>> {
+    let config = match administration(kafka)?.config_of(topic) {
         Ok(config) => config,
         Err(why) => {
             return Ok(Some(format!("the cleanup.policy of {topic} cannot be read, so it is not checked: {why}")));
@@ -156,7 +154,7 @@ pub(crate) async fn replay_hazard(kafka: &KafkaSettings, topic: &str) -> Result<
     }))
 }
 
-fn policy(config: &Config) -> &str {
+fn policy(config: &TopicConfig) -> &str {
     config.get("cleanup.policy").map_or("delete", String::as_str)
 }
 
@@ -164,15 +162,20 @@ fn is_compacted(policy: &str) -> bool {
     policy.split(',').any(|word| word.trim() == "compact")
 }
 
-async fn differences(admin: &Admin, topics: &TopicSettings, purpose: Purpose, events: &Config) -> Vec<(Grade, String)> {
-    match config_of(admin, purpose.name(topics)).await {
+fn differences(
+    cluster: &mut impl ClusterAdministration,
+    topics: &TopicSettings,
+    purpose: Purpose,
+    events: &TopicConfig,
+) -> Vec<(Grade, String)> {
+    match cluster.config_of(purpose.name(topics)) {
         Ok(config) => differs(purpose, &config, events),
         Err(why) => vec![(Grade::Doubtful, format!("its configuration cannot be read, so it is not checked: {why}"))],
     }
 }
 
 /// Returns how a topic's configuration differs from the requirements of its purpose, and the consequence.
-fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, String)> {
+fn differs(purpose: Purpose, config: &TopicConfig, events: &TopicConfig) -> Vec<(Grade, String)> {
     let policy = policy(config);
     let is_compacted = is_compacted(policy);
     let mut all = Vec::new();
@@ -210,54 +213,24 @@ fn differs(purpose: Purpose, config: &Config, events: &Config) -> Vec<(Grade, St
     all
 }
 
-async fn ensure(
-    admin: &Admin,
-    kafka: &KafkaSettings,
+/// Creates a topic unless it exists.
+fn ensure(
+    cluster: &mut impl ClusterAdministration,
     topics: &TopicSettings,
     name: &str,
     partitions: i32,
     config: &[(&str, &str)],
 ) -> Result<TopicReport> {
-    if let Some(partitions) = partitions_of(admin, kafka, name)? {
-        return Ok(TopicReport { name: name.to_owned(), partitions, is_new: false, differs: Vec::new() });
+    let report = |partitions, is_new| TopicReport { name: name.to_owned(), partitions, is_new, differs: Vec::new() };
+    if let Some(partitions) = cluster.partitions_of(name).map_err(unavailable)? {
+        return Ok(report(partitions, false));
     }
-    let replication = if topics.replication == 0 { -1 } else { topics.replication };
-    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replication));
-    let topic = config.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
-    let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT)).request_timeout(Some(ANSWER_TIMEOUT));
-    let results = admin.create_topics(&[topic], &options).await.map_err(|e| away("cannot create topics", &e, kafka))?;
-    for result in results {
-        match result {
-            Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
-            Err((name, code)) => {
-                return Err(Error::unavailable(format_args!("cannot create topic {name}: {code}")));
-            }
-        }
-    }
-    // The answer arrives before all brokers know the topic.
-    for _ in 0..100 {
-        if let Some(partitions) = partitions_of(admin, kafka, name)? {
-            return Ok(TopicReport { name: name.to_owned(), partitions, is_new: true, differs: Vec::new() });
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    Err(Error::unavailable(format_args!("topic {name} was created, but the cluster does not show it")))
-}
-
-/// Adds partitions to the state topic. State is stored in the partition with the same number, so more partitions are
-/// harmless.
-async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usize) -> Result<()> {
-    let options = AdminOptions::new().operation_timeout(Some(ANSWER_TIMEOUT)).request_timeout(Some(ANSWER_TIMEOUT));
-    let results = admin
-        .create_partitions(&[NewPartitions::new(name, partitions)], &options)
-        .await
-        .map_err(|e| away("cannot add partitions", &e, kafka))?;
-    match results.into_iter().next() {
-        Some(Err((name, code))) => {
-            Err(Error::unavailable(format_args!("cannot give topic {name} {partitions} partitions: {code}")))
-        }
-        _ => Ok(()),
-    }
+    let replication = (topics.replication > 0).then_some(topics.replication);
+    cluster.create_topic(&NewTopicRequest { name, partitions, replication, config }).map_err(unavailable)?;
+    let partitions = cluster.partitions_of(name).map_err(unavailable)?.ok_or_else(|| {
+        Error::unavailable(format_args!("topic {name} was created, but the cluster does not show it"))
+    })?;
+    Ok(report(partitions, true))
 }
 
 /// Returns the number of brokers of the cluster.
@@ -265,10 +238,7 @@ async fn widen(admin: &Admin, kafka: &KafkaSettings, name: &str, partitions: usi
 /// # Errors
 /// `Stop` if librdkafka does not accept the settings; otherwise why the cluster does not answer within `limit`.
 pub(crate) fn brokers(kafka: &KafkaSettings, limit: Duration) -> Result<usize, Fault> {
-    let consumer: BaseConsumer<_> =
-        client::reader(kafka).create_with_context(ConsumerEvents::new("")).map_err(|e| Fault::new(Remedy::Stop, e))?;
-    let metadata = consumer.fetch_metadata(None, limit).map_err(|e| Fault::new(Remedy::Retry, e))?;
-    Ok(metadata.brokers().len())
+    KafkaAdministration::new(kafka)?.brokers(limit)
 }
 
 /// Returns the number of partitions; `None` if the topic does not exist, or is just being created.
@@ -276,44 +246,17 @@ pub(crate) fn brokers(kafka: &KafkaSettings, limit: Duration) -> Result<usize, F
 /// # Errors
 /// 69 if the cluster is unavailable, or does not show the topic to this user.
 pub(crate) fn partitions(kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
-    partitions_of(&admin(kafka)?, kafka, name)
-}
-
-/// Returns the number of partitions; `None` if the topic does not exist, or is just being created.
-fn partitions_of(admin: &Admin, kafka: &KafkaSettings, name: &str) -> Result<Option<usize>> {
-    let metadata =
-        admin.inner().fetch_metadata(Some(name), ANSWER_TIMEOUT).map_err(|e| away("cannot reach Kafka", &e, kafka))?;
-    let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { return Ok(None) };
-    match topic.error().map(Code::from) {
-        None => Ok(Some(topic.partitions().len()).filter(|partitions| *partitions > 0)),
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => Ok(None),
-        Some(Code::TopicAuthorizationFailed) => {
-            Err(Error::unavailable(format_args!("not authorized to see topic {name}: grant Describe on the topic")))
-        }
-        Some(code) => Err(Error::unavailable(format_args!("topic {name}: {code}"))),
-    }
-}
-
-/// Reads the configuration of a topic.
-///
-/// # Errors
-/// Returns why the configuration cannot be read: no answer, or no authorization.
-async fn config_of(admin: &Admin, name: &str) -> Result<Config, String> {
-    let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
-    let results = admin.describe_configs([&ResourceSpecifier::Topic(name)], &options).await;
-    let config = results.map_err(|e| e.to_string())?.into_iter().next().ok_or("no answer")?;
-    let config = config.map_err(|code| code.to_string())?;
-    let entries = config.entries.into_iter();
-    Ok(entries.filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    administration(kafka)?.partitions_of(name).map_err(unavailable)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::simulation::topics::SimulatedTopics;
 
     #[test]
     fn the_harmful_cleanup_policy_is_named_for_each_purpose() {
-        let config = |policy: &str| Config::from([("cleanup.policy".to_owned(), policy.to_owned())]);
+        let config = |policy: &str| TopicConfig::from([("cleanup.policy".to_owned(), policy.to_owned())]);
         for (purpose, policy, grade) in [
             (Purpose::Events, "compact", Some(Grade::Wrong)),
             (Purpose::Events, "compact,delete", Some(Grade::Wrong)),
@@ -324,9 +267,40 @@ mod tests {
             (Purpose::State, "delete", Some(Grade::Wrong)),
             (Purpose::State, "compact,delete", Some(Grade::Wrong)),
         ] {
-            let found = differs(purpose, &config(policy), &Config::new());
+            let found = differs(purpose, &config(policy), &TopicConfig::new());
             assert_eq!(found.first().map(|(grade, _)| *grade), grade, "{purpose:?} {policy}: {found:?}");
             assert!(found.iter().all(|(_, text)| text.contains(policy)), "{found:?}");
         }
+    }
+
+    #[test]
+    fn the_state_topic_gets_a_partition_for_each_of_the_events_and_the_dead_letters_fit() {
+        let topics = TopicSettings {
+            raw_events: "events".into(),
+            anomalies: "anomalies".into(),
+            dead_letter: "letters".into(),
+            state: "state".into(),
+            partitions: 4,
+            replication: 0,
+        };
+        let mut cluster = SimulatedTopics::default();
+        let size = [("max.message.bytes", "5000000")];
+        let events = NewTopicRequest { name: "events", partitions: 7, replication: None, config: &size };
+        let state = NewTopicRequest { name: "state", partitions: 2, config: &[], ..events };
+        cluster.create_topic(&events).unwrap();
+        cluster.create_topic(&state).unwrap();
+        let found = look_in(&mut cluster, &topics, true).unwrap();
+        assert!(found.iter().any(|finding| finding.text.contains("has 2 partitions, and events has 7")), "{found:?}");
+        let made = create_in(&mut cluster, &topics).unwrap();
+        let made = made.iter().map(|made| (made.name.as_str(), made.partitions, made.is_new)).collect::<Vec<_>>();
+        assert_eq!(made, [("events", 7, false), ("anomalies", 4, true), ("letters", 4, true), ("state", 7, false)]);
+        let letters = cluster.config_of("letters").unwrap();
+        assert_eq!(letters["max.message.bytes"], (5_000_000 + HEADROOM).to_string());
+        assert_eq!(letters["message.timestamp.type"], "LogAppendTime");
+        let again = create_in(&mut cluster, &topics).unwrap();
+        assert!(
+            again.iter().all(|topic| !topic.is_new && (topic.name == "state" || topic.differs.is_empty())),
+            "{again:?}"
+        );
     }
 }

@@ -87,8 +87,7 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, report: &m
 
 /// Returns the topics whose configuration differs from the required one.
 fn configurations(settings: &Settings, keeps_state: bool) -> Result<Vec<Finding>, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-    runtime.block_on(stream::topics::look(&settings.kafka, &settings.topics, keeps_state)).map_err(|e| e.message)
+    stream::topics::look(&settings.kafka, &settings.topics, keeps_state).map_err(|e| e.message)
 }
 
 fn partitions(settings: &Settings, topic: &str) -> Result<usize, String> {

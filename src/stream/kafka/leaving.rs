@@ -58,8 +58,7 @@ mod tests {
             partitions: 8,
             replication: 1,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(crate::stream::topics::create(&kafka, &topics)).unwrap();
+        crate::stream::topics::create(&kafka, &topics).unwrap();
         let onlooker: BaseConsumer = client::reader(&kafka).create().unwrap();
         for _ in 0..5 {
             let session = Duration::from_secs(60);

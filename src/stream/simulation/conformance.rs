@@ -2,6 +2,7 @@
 //! a third partition that is added. Both must give the same answers, so that the simulation cannot be more lenient than
 //! Kafka. The script calls every method of every trait, which the recorder checks. Needs the box: `tests/run`.
 
+mod administration;
 mod recorder;
 mod worlds;
 

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -14,8 +12,8 @@ use super::super::member::SimulatedClient;
 use super::super::stage::Scheduler;
 use super::recorder::{CalledMethods, RecordingClient};
 use crate::config::resolved::{Delivery, KafkaSettings, TopicSettings};
-use crate::stream::client::{HistoryTopic, TransactionalClient};
-use crate::stream::kafka::{KafkaTransactionalClient, MemberNames};
+use crate::stream::client::{ClusterAdministration, HistoryTopic, TransactionalClient};
+use crate::stream::kafka::{KafkaAdministration, KafkaTransactionalClient, MemberNames};
 
 /// Number of partitions of the input.
 pub(super) const PARTITIONS: i32 = 2;
@@ -110,8 +108,7 @@ impl RealWorld {
             partitions: PARTITIONS,
             replication: 1,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(crate::stream::topics::create(&kafka, &topics)).unwrap();
+        crate::stream::topics::create(&kafka, &topics).unwrap();
         let world = RealWorld { kafka, topics };
         (0..PARTITIONS).for_each(|partition| world.publish(partition, EVENTS));
         world
@@ -155,17 +152,11 @@ impl ConformanceWorld for RealWorld {
             HistoryTopic::State => &self.topics.state,
             _ => &self.topics.raw_events,
         };
-        let mut config = ClientConfig::new();
-        let admin: AdminClient<DefaultClientContext> =
-            config.set("bootstrap.servers", &self.kafka.bootstrap_servers).create().unwrap();
-        let count = PARTITIONS as usize + 1;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (more, options) = ([NewPartitions::new(name, count)], AdminOptions::new());
-        let grown = runtime.block_on(admin.create_partitions(&more, &options)).unwrap();
-        assert_eq!(grown, [Ok(name.clone())]);
+        let (mut cluster, count) = (KafkaAdministration::new(&self.kafka).unwrap(), PARTITIONS as usize + 1);
+        cluster.add_partitions(name, count).unwrap();
         // The answer arrives before all brokers know the partition.
         let deadline = Instant::now() + Duration::from_secs(20);
-        while crate::stream::topics::partitions(&self.kafka, name).unwrap() != Some(count) {
+        while cluster.partitions_of(name).unwrap() != Some(count) {
             assert!(Instant::now() < deadline, "the partition was not added");
             std::thread::sleep(Duration::from_millis(20));
         }
