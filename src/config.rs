@@ -101,25 +101,8 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
         let expected = "windows in a topic need transactions: set detector.state = \"history\"";
         problem("detector.delivery", title, expected);
     }
-    if let Some((a, b)) = settings.fields.clash() {
-        let path = [
-            ("fields.device", &settings.fields.device),
-            ("fields.metric", &settings.fields.metric),
-            ("fields.value", &settings.fields.value),
-            ("fields.time", &settings.fields.time),
-        ]
-        .into_iter()
-        .filter(|(_, value)| *value == a || *value == b)
-        .map(|(path, _)| path)
-        .next_back()
-        .unwrap_or("fields.device");
-        problem(
-            path,
-            format!("the paths `{a}` and `{b}` lead to the same field"),
-            "each field needs a path of its own",
-        );
-    } else if let Some(wrong) = crate::event::Parser::new(&settings.fields).err() {
-        problem(&format!("fields.{}", wrong.key), wrong.title, &wrong.expected);
+    if let Some((path, title, expected)) = field_problem(settings) {
+        problem(&path, title, &expected);
     }
     for (path, text) in [
         ("kafka.bootstrap_servers", &settings.kafka.bootstrap_servers),
@@ -130,29 +113,44 @@ fn consistent(settings: &Settings, entries: &SettingValues, report: &mut Setting
             problem(path, format!("`{path}` is empty"), "it needs a value");
         }
     }
-    for (path, title, expected) in names::problems(settings) {
+    let problems = names::problems(settings).into_iter().chain(connection::problems(settings));
+    let problems = problems.chain(dashboard_access::problems(&settings.dashboard)).chain(database_problems(settings));
+    for (path, title, expected) in problems {
         problem(path, title, expected);
     }
-    for (path, title, expected) in connection::problems(settings) {
-        problem(path, title, expected);
+}
+
+/// Returns what is wrong with the paths of the fields: the setting, the problem, and what is expected.
+fn field_problem(settings: &Settings) -> Option<(String, String, String)> {
+    let fields = &settings.fields;
+    let Some((a, b)) = fields.clash() else {
+        let wrong = crate::event::Parser::new(fields).err()?;
+        return Some((format!("fields.{}", wrong.key), wrong.title, wrong.expected));
+    };
+    let paths = [
+        ("fields.device", &fields.device),
+        ("fields.metric", &fields.metric),
+        ("fields.value", &fields.value),
+        ("fields.time", &fields.time),
+    ];
+    let named = paths.into_iter().rfind(|(_, value)| *value == a || *value == b);
+    let title = format!("the paths `{a}` and `{b}` lead to the same field");
+    let path = named.map_or("fields.device", |(path, _)| path);
+    Some((path.to_owned(), title, "each field needs a path of its own".to_owned()))
+}
+
+/// Returns the problems of the connection to PostgreSQL: the setting, the problem, and what is expected.
+fn database_problems(settings: &Settings) -> Vec<(&'static str, String, &'static str)> {
+    let (postgres, mut problems) = (&settings.postgres, Vec::new());
+    if postgres.sslcert.is_empty() != postgres.sslkey.is_empty() {
+        let title = "`postgres.sslcert` and `postgres.sslkey` belong together".to_owned();
+        problems.push(("postgres.sslcert", title, "set both, or neither"));
     }
-    for (path, title, expected) in dashboard_access::problems(&settings.dashboard) {
-        problem(path, title, expected);
+    if postgres.schema.contains(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')) {
+        let title = "`postgres.schema` has a character that needs quoting".to_owned();
+        problems.push(("postgres.schema", title, "expected a-z, 0-9 and _"));
     }
-    if settings.postgres.sslcert.is_empty() != settings.postgres.sslkey.is_empty() {
-        problem(
-            "postgres.sslcert",
-            "`postgres.sslcert` and `postgres.sslkey` belong together".into(),
-            "set both, or neither",
-        );
-    }
-    if settings.postgres.schema.contains(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')) {
-        problem(
-            "postgres.schema",
-            "`postgres.schema` has a character that needs quoting".into(),
-            "expected a-z, 0-9 and _",
-        );
-    }
+    problems
 }
 
 /// Checks that no series needs more values than its window has, whichever overrides apply to it.

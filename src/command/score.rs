@@ -34,28 +34,7 @@ use report::ScoreReport;
 /// cannot be read, 74 if the output cannot be written.
 pub fn run(options: &Score) -> Result<()> {
     let settings = &options.judging.settings;
-    if settings.detector.min_samples > settings.detector.window {
-        return Err(Error::usage(format_args!(
-            "--min-samples {} is more than --window {}: nothing would ever be judged",
-            settings.detector.min_samples, settings.detector.window
-        )));
-    }
-    if let Some((a, b)) = settings.fields.clash() {
-        return Err(Error::usage(format_args!("the paths `{a}` and `{b}` lead to the same field")));
-    }
-    if options.wide && (options.judging.named[1] || options.judging.named[2]) {
-        return Err(Error::usage(
-            "--wide reads each numeric column as a metric: name no --metric-field or --value-field",
-        ));
-    }
-    let parser = Parser::new(&settings.fields)
-        .map_err(|problem| Error::usage(format_args!("{}: {}", problem.title, problem.expected)))?;
-    if options.rejects.as_deref().is_some_and(|rejects| is_input(rejects, &options.file)) {
-        return Err(Error::usage("--rejects names the input itself, which would be overwritten"));
-    }
-    if options.rejects.as_deref().is_some_and(output::is_output) {
-        return Err(Error::usage("--rejects names the file of standard output: both would be mixed"));
-    }
+    let parser = usable(options)?;
     let records = file::open(
         &options.file,
         &FileOptions {
@@ -93,6 +72,34 @@ pub fn run(options: &Score) -> Result<()> {
     }
     scoring.report.say();
     end
+}
+
+/// Checks that the options do not contradict each other; returns the parser of the records.
+fn usable(options: &Score) -> Result<Parser> {
+    let settings = &options.judging.settings;
+    if settings.detector.min_samples > settings.detector.window {
+        return Err(Error::usage(format_args!(
+            "--min-samples {} is more than --window {}: nothing would ever be judged",
+            settings.detector.min_samples, settings.detector.window
+        )));
+    }
+    if let Some((a, b)) = settings.fields.clash() {
+        return Err(Error::usage(format_args!("the paths `{a}` and `{b}` lead to the same field")));
+    }
+    if options.wide && (options.judging.named[1] || options.judging.named[2]) {
+        return Err(Error::usage(
+            "--wide reads each numeric column as a metric: name no --metric-field or --value-field",
+        ));
+    }
+    let parser = Parser::new(&settings.fields)
+        .map_err(|problem| Error::usage(format_args!("{}: {}", problem.title, problem.expected)))?;
+    if options.rejects.as_deref().is_some_and(|rejects| is_input(rejects, &options.file)) {
+        return Err(Error::usage("--rejects names the input itself, which would be overwritten"));
+    }
+    if options.rejects.as_deref().is_some_and(output::is_output) {
+        return Err(Error::usage("--rejects names the file of standard output: both would be mixed"));
+    }
+    Ok(parser)
 }
 
 struct Scoring<'a, W: Write> {

@@ -133,6 +133,25 @@ impl<'a> ScoreReport<'a> {
 
     /// Prints the report on standard error.
     pub(crate) fn say(&self) {
+        self.say_rejected();
+        self.say_skipped();
+        self.say_layout();
+        self.say_doubts();
+        let partial = match self.counts.partial {
+            0 => String::new(),
+            count => format!(", {count} records judged by their valid values only"),
+        };
+        output::note(format_args!(
+            "{} events accepted ({} while learning), {} anomalies, {} records rejected{partial}",
+            self.counts.accepted,
+            self.counts.learning,
+            self.counts.anomalies,
+            self.reasons.count() - self.counts.partial
+        ));
+    }
+
+    /// Prints the reasons of rejected records, with remedies.
+    fn say_rejected(&self) {
         let file = &self.file;
         for reason in self.reasons.all() {
             let more = match reason.seen.count {
@@ -149,25 +168,38 @@ impl<'a> ScoreReport<'a> {
         if self.reasons.all().iter().any(|reason| reason.rejection.class == RejectClass::Utf8) {
             output::note("text that is not UTF-8 may be Latin-1: iconv -f LATIN1 -t UTF-8 converts it");
         }
+    }
+
+    /// Prints what was skipped.
+    fn say_skipped(&self) {
         if self.counts.ignored > 0 {
             let why = match self.options.judging.settings.fields.ignore.is_empty() {
                 true => "without a value",
                 false => "that match --ignore or are without a value",
             };
-            output::note(format_args!("{file}: {} records {why} were skipped", self.counts.ignored));
+            output::note(format_args!("{}: {} records {why} were skipped", self.file, self.counts.ignored));
         }
         self.note(self.passed.comments, "lines that begin with # were skipped");
         self.note(self.passed.headers, "more lines that repeat the header line were skipped");
+    }
+
+    /// Prints how the columns were read, if the user did not name them.
+    fn say_layout(&self) {
         if let Some(device) = &self.only_device {
             let column = foreign::name(&self.options.judging.settings.fields.device);
             output::note(format_args!(
-                "{file} has no column `{column}`: all its rows are the device `{}`; --device-field names another column",
+                "{} has no column `{column}`: all its rows are the device `{}`; --device-field names another column",
+                self.file,
                 foreign::name(device)
             ));
         }
         if let Some(wide) = &self.wide {
             output::note(wide);
         }
+    }
+
+    /// Prints what may be wrong with the options or with the order of the records.
+    fn say_doubts(&self) {
         let accepted = self.counts.accepted;
         for (path, option, with) in self.named().filter(|(_, _, with)| (1..accepted).contains(with)) {
             output::note(format_args!(
@@ -186,16 +218,6 @@ impl<'a> ScoreReport<'a> {
                 self.options.judging.settings.detector.min_samples
             ));
         }
-        let partial = match self.counts.partial {
-            0 => String::new(),
-            count => format!(", {count} records judged by their valid values only"),
-        };
-        output::note(format_args!(
-            "{accepted} events accepted ({} while learning), {} anomalies, {} records rejected{partial}",
-            self.counts.learning,
-            self.counts.anomalies,
-            self.reasons.count() - self.counts.partial
-        ));
     }
 
     fn note(&self, seen: LineCount, what: &str) {

@@ -163,7 +163,6 @@ struct QualityLine {
 fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, taken: Timestamp) -> Response {
     let now = site.now();
     let current = data.reports.current(taken, now);
-    let silent = current.rows.len() - current.fresh();
     let runs = minutes::runs(&data.bins, &data.coverage, &data.reports.arrivals, taken, current.is_reporting());
     let arrived = data.reports.arrived.tally;
     let chart = MinuteChart { bins: &data.bins, counts: &[], runs: &runs };
@@ -172,23 +171,7 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, 
     let end = frame.banner.is_some().then_some(taken);
     let (right, wrong) = data.quality.iter().fold((0, 0), |(r, w), day| (r + day.right, w + day.wrong));
     let content = DetectionContent {
-        heading: match (current.rows.len(), silent) {
-            (0, _) if !current.conditions.is_empty() => "No partition has been reported yet".to_owned(),
-            (0, _) => "No detector has reported yet".to_owned(),
-            (n, 0) if current.degrading().next().is_some() => {
-                let count = current.degrading().count() as u64;
-                let partitions = counted(n as u64, "partition", "partitions");
-                format!("{partitions} reported, {}", counted(count, "degrading condition", "degrading conditions"))
-            }
-            (n, 0) => format!("{} reported in the last {SILENT} s", counted(n as u64, "partition", "partitions")),
-            (n, silent) => {
-                let have = if silent == 1 { "has" } else { "have" };
-                format!(
-                    "{silent} of {} {have} not reported for {SILENT} s",
-                    counted(n as u64, "partition", "partitions")
-                )
-            }
-        },
+        heading: heading(&current),
         filters: Filters::of("/detection", query, Some(SPAN)),
         span: query.words(SPAN),
         judged: rough(sum(|row| row.judged).max(arrived.judged)),
@@ -220,6 +203,25 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DetectionData, 
         },
     };
     respond::html(site, 200, "detection.html", &frame, &content)
+}
+
+/// Says how many partitions have been reported, and what is wrong with them.
+fn heading(current: &Current<'_>) -> String {
+    let silent = current.rows.len() - current.fresh();
+    match (current.rows.len(), silent) {
+        (0, _) if !current.conditions.is_empty() => "No partition has been reported yet".to_owned(),
+        (0, _) => "No detector has reported yet".to_owned(),
+        (n, 0) if current.degrading().next().is_some() => {
+            let count = current.degrading().count() as u64;
+            let partitions = counted(n as u64, "partition", "partitions");
+            format!("{partitions} reported, {}", counted(count, "degrading condition", "degrading conditions"))
+        }
+        (n, 0) => format!("{} reported in the last {SILENT} s", counted(n as u64, "partition", "partitions")),
+        (n, silent) => {
+            let have = if silent == 1 { "has" } else { "have" };
+            format!("{silent} of {} {have} not reported for {SILENT} s", counted(n as u64, "partition", "partitions"))
+        }
+    }
 }
 
 fn condition(row: &ConditionRow, is_fresh: bool, now: Timestamp) -> ConditionLine {
