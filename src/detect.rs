@@ -255,7 +255,7 @@ impl Judge<'_> {
     ) -> Verdict {
         let (time, context) = (at.map(Timestamp::millis), self.context);
         let verdict = self.with_window(source.offset, event, time, |policy, window| {
-            if window.len() < policy.min_samples {
+            if window.len() < policy.limits.min_samples {
                 return Verdict::Learning;
             }
             let method = policy.method.as_ref();
@@ -282,7 +282,7 @@ impl Judge<'_> {
     ) -> Option<(Judgement, Option<Box<Anomaly>>)> {
         let (time, context) = (at.map(Timestamp::millis), self.context);
         let explained = self.with_window(source.offset, event, time, |policy, window| {
-            if window.len() < policy.min_samples {
+            if window.len() < policy.limits.min_samples {
                 return None;
             }
             let figures = policy.method.judge(window, window.state(), event.metric_value, time)?;
@@ -330,7 +330,7 @@ impl Judge<'_> {
         if policy.has_state {
             self.table.update_state(slot, policy.method.as_ref(), event.metric_value, time);
         }
-        self.table.push(slot, offset, event.metric_value, policy.window);
+        self.table.push(slot, offset, event.metric_value, policy.limits.window);
         if !self.has_more {
             self.table.prune(offset + 1, self.bounds);
         }
@@ -352,7 +352,7 @@ fn record(
     at: Option<Timestamp>,
     label: Option<String>,
 ) -> Anomaly {
-    let is_critical = figures.score >= policy.method.critical_from(policy.threshold);
+    let is_critical = figures.score >= policy.method.critical_from(policy.limits.threshold);
     Anomaly {
         schema_version: SCHEMA_VERSION,
         kind: "point".into(),
@@ -362,7 +362,7 @@ fn record(
         timestamp: at,
         method: policy.id.name.clone(),
         score: figures.score,
-        threshold: Some(policy.threshold),
+        threshold: Some(policy.limits.threshold),
         expected: Some(figures.expected),
         lower: figures.lower,
         upper: figures.upper,

@@ -21,6 +21,7 @@ mod finding;
 mod foreign;
 pub mod health;
 pub mod ledger;
+pub mod limits;
 mod meter;
 mod pem;
 pub mod policy;

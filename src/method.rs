@@ -8,8 +8,8 @@ mod sigma;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
 use crate::window::Window;
-pub use distance::Limits;
 pub use recorded::{Recorded, Unrepeatable};
 
 /// Result of judging one value. All numbers are finite.
@@ -100,8 +100,8 @@ impl dyn Method + '_ {
 struct MethodDefinition {
     /// Name of the method in settings and records.
     name: &'static str,
-    /// Creates the method; the number is the maximum number of values of a window.
-    create: fn(Limits, usize) -> Box<dyn Method>,
+    /// Creates the method with the limits of a series.
+    create: fn(&Limits) -> Box<dyn Method>,
     explanation: Explanation,
     /// Repeats the judgement of a recorded value.
     repeat: fn(&Recorded<'_>) -> Result<Judgement, Unrepeatable>,
@@ -160,7 +160,7 @@ pub fn explanation(name: &str) -> Option<Explanation> {
 /// Returns the score from which an anomaly of the method with this name is critical, at this threshold. `None` if this
 /// program does not have the method.
 pub fn critical_from(name: &str, threshold: f64) -> Option<f64> {
-    Some(by_name(name, NO_LIMITS, 2)?.critical_from(threshold))
+    Some(without_limits(name)?.critical_from(threshold))
 }
 
 /// Repeats the judgement of a recorded value. The evidence of the result is empty.
@@ -171,22 +171,26 @@ pub fn repeat(recorded: &Recorded<'_>) -> Result<Judgement, Unrepeatable> {
     (definition(recorded.method).ok_or(Unrepeatable::UnknownMethod)?.repeat)(recorded)
 }
 
-/// Limits for methods that judge nothing.
-const NO_LIMITS: Limits = Limits { threshold: 1.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 };
+/// Creates the method that these limits name. `None` if this program does not have it.
+pub fn create(limits: &Limits) -> Option<Box<dyn Method>> {
+    definition(&limits.method).map(|method| (method.create)(limits))
+}
 
-/// Creates the method with this name; `window` is the maximum number of values of a window.
-pub fn by_name(name: &str, limits: Limits, window: usize) -> Option<Box<dyn Method>> {
-    definition(name).map(|method| (method.create)(limits, window))
+/// Creates the method with this name and the default limits.
+fn without_limits(name: &str) -> Option<Box<dyn Method>> {
+    create(&Limits { method: name.to_owned(), ..Limits::default() })
 }
 
 /// Returns the version of the method with this name.
 pub fn version_of(name: &str) -> Option<u32> {
-    Some(by_name(name, NO_LIMITS, 2)?.version())
+    Some(without_limits(name)?.version())
 }
 
-/// Creates a method that only updates states, without limits. `None` if this program does not have the method.
+/// Creates a method that only updates states; `window` is the maximum number of values of a window. `None` if this
+/// program does not have the method.
 pub fn by_id(id: &MethodId, window: usize) -> Option<Box<dyn Method>> {
-    by_name(&id.name, NO_LIMITS, window).filter(|method| method.version() == id.version)
+    let limits = Limits { method: id.name.clone(), window, ..Limits::default() };
+    create(&limits).filter(|method| method.version() == id.version)
 }
 
 #[cfg(test)]
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn each_method_is_found_by_the_name_that_it_writes_to_records() {
         for method in &METHODS {
-            let made = by_name(method.name, NO_LIMITS, 2).unwrap();
+            let made = without_limits(method.name).unwrap();
             assert_eq!(made.name(), method.name);
             assert!(by_id(&made.id(), 2).is_some());
             assert_eq!(critical_from(method.name, 1.5), Some(made.critical_from(1.5)));
@@ -206,6 +210,6 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), METHODS.len(), "each name once");
-        assert!(by_name("other", NO_LIMITS, 2).is_none() && critical_from("other", 1.0).is_none());
+        assert!(without_limits("other").is_none() && critical_from("other", 1.0).is_none());
     }
 }

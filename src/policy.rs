@@ -1,51 +1,20 @@
 //! Method and limits of each series: those of the settings, replaced by those of each override whose patterns match.
 //! For each key the last matching override wins.
 
+mod conflict;
 mod glob;
-mod limits;
 mod table;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::limits::{Limits, series_limits};
+pub use conflict::LimitsConflict;
 pub use glob::glob;
-pub use limits::LimitsConflict;
 pub use table::{PolicyNumber, PolicyTable, ResolvedPolicy, UNRESOLVED};
-
-/// An override: method and limits for the series whose device and metric match.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyOverride {
-    /// Pattern of devices; `None` matches all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    /// Pattern of metrics; `None` matches all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub metric: Option<String>,
-    /// Method for these series.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-    /// Number of preceding values that a value is compared with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub window: Option<usize>,
-    /// Number of deviations beyond which a value is abnormal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub threshold: Option<f64>,
-    /// Number of preceding values that a series needs before its values are judged.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_samples: Option<usize>,
-    /// Lower limit of the deviation, in the value's unit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_std_dev: Option<f64>,
-    /// Lower limit of the deviation, as a share of |mean|.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_relative_std_dev: Option<f64>,
-    /// Whether values are judged at all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-}
 
 impl PolicyOverride {
     /// Returns whether the override applies to the series.
@@ -64,76 +33,94 @@ pub struct ResolvedLimit<T> {
     pub set_by: Option<usize>,
 }
 
-/// Method and limits of one series, and the setting that each comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SeriesPolicy {
-    /// Method of the series, see [`PolicyOverride::method`].
-    pub method: ResolvedLimit<String>,
-    /// Length of the window, see [`PolicyOverride::window`].
-    pub window: ResolvedLimit<usize>,
-    /// Threshold of the series, see [`PolicyOverride::threshold`].
-    pub threshold: ResolvedLimit<f64>,
-    /// Minimum number of preceding values, see [`PolicyOverride::min_samples`].
-    pub min_samples: ResolvedLimit<usize>,
-    /// Absolute floor of the deviation, see [`PolicyOverride::min_std_dev`].
-    pub min_std_dev: ResolvedLimit<f64>,
-    /// Relative floor of the deviation, see [`PolicyOverride::min_relative_std_dev`].
-    pub min_relative_std_dev: ResolvedLimit<f64>,
-    /// Whether the series is judged, see [`PolicyOverride::enabled`].
-    pub enabled: ResolvedLimit<bool>,
-}
-
-/// Method and limits of all series: everything that decides a verdict.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Policy {
-    /// Number of preceding values that a value is compared with.
-    pub window: usize,
-    /// Number of preceding values that a series needs before its values are judged.
-    pub min_samples: usize,
-    /// Method of series without an override.
-    pub method: String,
-    /// Number of deviations beyond which a value is abnormal.
-    pub threshold: f64,
-    /// Lower limit of the deviation, in the value's unit.
-    pub min_std_dev: f64,
-    /// Lower limit of the deviation, as a share of |mean|.
-    pub min_relative_std_dev: f64,
-    /// Overrides in the order of their precedence, the strongest last.
-    #[serde(rename = "override")]
-    pub overrides: Vec<PolicyOverride>,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Policy {
-            window: 100,
-            min_samples: 30,
-            method: "sigma".into(),
-            threshold: 3.0,
-            min_std_dev: 0.0,
-            min_relative_std_dev: 0.0,
-            overrides: Vec::new(),
-        }
+impl<T: Display> ResolvedLimit<T> {
+    fn text(&self) -> ResolvedLimit<String> {
+        ResolvedLimit { value: self.value.to_string(), set_by: self.set_by }
     }
 }
+
+/// Defines the structs that have a field for each limit.
+macro_rules! policies {
+    ({} { $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:tt, $range:expr;)* }) => {
+        /// An override: method and limits for the series whose device and metric match.
+        #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct PolicyOverride {
+            /// Pattern of devices; `None` matches all.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub device: Option<String>,
+            /// Pattern of metrics; `None` matches all.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub metric: Option<String>,
+            /// Whether values are judged at all.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub enabled: Option<bool>,
+            $(
+                $(#[doc = $doc])+
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $key: Option<$type>,
+            )*
+        }
+
+        /// Method and limits of one series, and the setting that each comes from.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct SeriesPolicy {
+            /// Whether the series is judged.
+            pub enabled: ResolvedLimit<bool>,
+            $($(#[doc = $doc])+ pub $key: ResolvedLimit<$type>,)*
+        }
+
+        impl SeriesPolicy {
+            /// Returns method and limits without their settings.
+            pub fn limits(&self) -> Limits {
+                Limits { $($key: self.$key.value.clone(),)* }
+            }
+
+            /// Returns name, value and setting of each limit, for messages.
+            pub fn describe(&self) -> Vec<(&'static str, ResolvedLimit<String>)> {
+                let limits = vec![$((stringify!($key), self.$key.text()),)*];
+                limits.into_iter().chain([("enabled", self.enabled.text())]).collect()
+            }
+        }
+
+        /// Method and limits of all series: everything that decides a verdict.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Policy {
+            $($(#[doc = $doc])+ pub $key: $type,)*
+            /// Overrides in the order of their precedence, the strongest last.
+            #[serde(rename = "override")]
+            pub overrides: Vec<PolicyOverride>,
+        }
+
+        impl Default for Policy {
+            fn default() -> Self {
+                Policy::new(Limits::default(), Vec::new())
+            }
+        }
+
+        impl Policy {
+            /// Creates a policy from the limits of all series and the overrides.
+            pub fn new(limits: Limits, overrides: Vec<PolicyOverride>) -> Self {
+                Policy { $($key: limits.$key,)* overrides }
+            }
+
+            /// Returns method and limits of a series, and the setting that each comes from.
+            pub fn resolve(&self, device: &str, metric: &str) -> SeriesPolicy {
+                let overrides = self.overrides.iter().enumerate().rev();
+                let matching = overrides.filter(|(_, one)| one.matches(device, metric)).collect::<Vec<_>>();
+                SeriesPolicy {
+                    enabled: strongest(&matching, |one| one.enabled, true),
+                    $($key: strongest(&matching, |one| one.$key.clone(), self.$key.clone()),)*
+                }
+            }
+        }
+    };
+}
+
+series_limits! { policies! {} }
 
 impl Policy {
-    /// Returns method and limits of a series, and the setting that each comes from.
-    pub fn resolve(&self, device: &str, metric: &str) -> SeriesPolicy {
-        let overrides = self.overrides.iter().enumerate().rev();
-        let matching = overrides.filter(|(_, one)| one.matches(device, metric)).collect::<Vec<_>>();
-        SeriesPolicy {
-            method: strongest(&matching, |one| one.method.clone(), self.method.clone()),
-            window: strongest(&matching, |one| one.window, self.window),
-            threshold: strongest(&matching, |one| one.threshold, self.threshold),
-            min_samples: strongest(&matching, |one| one.min_samples, self.min_samples),
-            min_std_dev: strongest(&matching, |one| one.min_std_dev, self.min_std_dev),
-            min_relative_std_dev: strongest(&matching, |one| one.min_relative_std_dev, self.min_relative_std_dev),
-            enabled: strongest(&matching, |one| one.enabled, true),
-        }
-    }
-
     /// Returns the names of all methods that may apply to a series, each once.
     pub fn methods(&self) -> Vec<&str> {
         let of_overrides = self.overrides.iter().filter_map(|one| one.method.as_deref());

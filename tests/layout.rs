@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::common::root;
 
-const CORE: [&str; 17] = [
+const CORE: [&str; 18] = [
     "event",
     "window",
     "series",
@@ -19,6 +19,7 @@ const CORE: [&str; 17] = [
     "foreign",
     "health",
     "ledger",
+    "limits",
     "meter",
     "pem",
     "policy",

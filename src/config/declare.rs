@@ -109,11 +109,12 @@ pub struct TableList {
 }
 
 /// Declares all sections: a struct for each section, the struct of all sections, and the list that all other code
-/// reads.
+/// reads. The first argument has the sections, the second one the limits of a series (`crate::limits`).
 ///
 /// ```text
 /// /// Documentation of the section.
 /// name: struct Type in ShippedFile {
+///     limits of_series;                 (the section begins with all limits of a series)
 ///     /// Documentation of the setting.
 ///     key: RustType = default as TOML, type and range;
 ///     also { fields that are no single settings }
@@ -123,17 +124,19 @@ pub struct TableList {
 /// With `core` in place of `struct`, a section uses a struct of the core. That struct must have a field of the same
 /// name and type for each setting.
 macro_rules! settings {
-    ($(#[doc = $all_doc:literal])+ $all:ident {$(
+    ({ $(#[doc = $all_doc:literal])+ $all:ident {$(
         $(#[doc = $about:literal])+
         $section:ident: $form:ident $type:ident in $file:ident {
+            $(limits $of:ident;)?
             $($(#[doc = $doc:literal])+ $key:ident: $rust:ty = $default:tt, $kind:expr;)*
             $(also { $($also:tt)* })?
         }
-    )*}) => {
+    )*} } $limits:tt) => {
         $($crate::config::declare::section! {
             $form $type
             { $(#[doc = $about])+ }
-            { $({ $(#[doc = $doc])+ } $key: $rust,)* }
+            { $($of $limits)? }
+            { $($(#[doc = $doc])+ $key: $rust = $default, $kind;)* }
             { $($($also)*)? }
         })*
 
@@ -152,14 +155,11 @@ macro_rules! settings {
                 name: stringify!($section),
                 doc: concat!($($about),+).trim_ascii(),
                 file: ShippedFile::$file,
-                keys: &[$($crate::config::declare::SettingKey {
-                    path: concat!(stringify!($section), ".", stringify!($key)),
-                    name: stringify!($key),
-                    kind: $kind,
-                    default: stringify!($default),
-                    file: ShippedFile::$file,
-                    doc: concat!($($doc),+).trim_ascii(),
-                }),*],
+                keys: $crate::config::declare::section_keys! {
+                    $section $file
+                    { $($of $limits)? }
+                    { $($(#[doc = $doc])+ $key: $rust = $default, $kind;)* }
+                },
             }),*]
         };
     };
@@ -167,14 +167,19 @@ macro_rules! settings {
 
 /// Defines the struct of one section.
 macro_rules! section {
-    (struct $type:ident { $($about:tt)+ } { $({ $($doc:tt)+ } $key:ident: $rust:ty,)* } { $($also:tt)* }) => {
+    ($form:ident $type:ident $about:tt { $of:ident { $($limits:tt)* } } { $($keys:tt)* } $also:tt) => {
+        $crate::config::declare::section! { $form $type $about {} { $($limits)* $($keys)* } $also }
+    };
+    (struct $type:ident { $($about:tt)+ } {}
+        { $($(#[doc = $doc:literal])+ $key:ident: $rust:ty = $default:tt, $kind:expr;)* } { $($also:tt)* }
+    ) => {
         $($about)+
         #[derive(Clone, PartialEq, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         #[allow(rustdoc::broken_intra_doc_links)]
         pub struct $type {
             $(
-                $($doc)+
+                $(#[doc = $doc])+
                 #[serde(deserialize_with = "crate::config::declare::SettingType::read")]
                 pub $key: $rust,
             )*
@@ -188,30 +193,44 @@ macro_rules! section {
             }
         }
     };
-    (core $type:ident { $($about:tt)+ } { $({ $($doc:tt)+ } $key:ident: $rust:ty,)* } {}) => {
+    (core $type:ident { $($about:tt)+ } {}
+        { $($(#[doc = $doc:literal])+ $key:ident: $rust:ty = $default:tt, $kind:expr;)* } {}
+    ) => {
         const _: fn(&$type) = |section| {
             $(let _: &$rust = &section.$key;)*
         };
     };
 }
 
-/// Declares lists of tables: a struct for the tables of each list, and the list that all other code reads.
-macro_rules! tables {
-    ($(
-        $(#[doc = $about:literal])+
-        $section:ident.$table:ident: struct $type:ident in $file:ident {
-            $($(#[doc = $doc:literal])+ $key:ident: $rust:ty, $kind:expr;)*
-        }
-    )*) => {
-        $(
-            $(#[doc = $about])+
-            #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
-            #[serde(deny_unknown_fields)]
-            pub struct $type {
-                $($(#[doc = $doc])+ pub $key: Option<$rust>,)*
-            }
-        )*
+/// Lists the settings of one section.
+macro_rules! section_keys {
+    ($section:ident $file:ident { $of:ident { $($limits:tt)* } } { $($keys:tt)* }) => {
+        $crate::config::declare::section_keys! { $section $file {} { $($limits)* $($keys)* } }
+    };
+    ($section:ident $file:ident {}
+        { $($(#[doc = $doc:literal])+ $key:ident: $rust:ty = $default:tt, $kind:expr;)* }
+    ) => {
+        &[$($crate::config::declare::SettingKey {
+            path: concat!(stringify!($section), ".", stringify!($key)),
+            name: stringify!($key),
+            kind: $kind,
+            default: stringify!($default),
+            file: ShippedFile::$file,
+            doc: concat!($($doc),+).trim_ascii(),
+        }),*]
+    };
+}
 
+/// Declares lists of tables: the list that all other code reads. The tables are structs of the core. Each must have an
+/// optional field of the same name and type for each key, and for each limit of a series.
+macro_rules! tables {
+    ({ $(
+        $(#[doc = $about:literal])+
+        $section:ident.$table:ident: core $type:ident in $file:ident {
+            $($(#[doc = $doc:literal])+ $key:ident: $rust:ty, $kind:expr;)*
+            limits of_series;
+        }
+    )* } $limits:tt) => {
         /// All lists of tables, in the order of their declaration.
         pub const TABLES: &[$crate::config::declare::TableList] = {
             use $crate::config::declare::{ShippedFile, ValueType::*};
@@ -219,17 +238,43 @@ macro_rules! tables {
                 path: concat!(stringify!($section), ".", stringify!($table)),
                 doc: concat!($($about),+).trim_ascii(),
                 section: stringify!($section),
-                keys: &[$($crate::config::declare::SettingKey {
-                    path: concat!(stringify!($section), ".", stringify!($table), ".", stringify!($key)),
-                    name: stringify!($key),
-                    kind: $kind,
-                    default: "none",
-                    file: ShippedFile::$file,
-                    doc: concat!($($doc),+).trim_ascii(),
-                }),*],
+                keys: $crate::config::declare::table_keys! {
+                    $section $table $type $file { $($(#[doc = $doc])+ $key: $rust, $kind;)* } $limits
+                },
             }),*]
         };
     };
+}
+
+/// Lists the keys of one list of tables, and then the limits of a series.
+macro_rules! table_keys {
+    ($section:ident $table:ident $type:ident $file:ident
+        { $($(#[doc = $doc:literal])+ $key:ident: $rust:ty, $kind:expr;)* }
+        { $($(#[doc = $limit_doc:literal])+ $limit:ident: $limit_type:ty = $default:tt, $range:expr;)* }
+    ) => {{
+        const _: fn(&$type) = |table| {
+            $(let _: &Option<$rust> = &table.$key;)*
+            $(let _: &Option<$limit_type> = &table.$limit;)*
+        };
+        &[
+            $($crate::config::declare::SettingKey {
+                path: concat!(stringify!($section), ".", stringify!($table), ".", stringify!($key)),
+                name: stringify!($key),
+                kind: $kind,
+                default: "none",
+                file: ShippedFile::$file,
+                doc: concat!($($doc),+).trim_ascii(),
+            },)*
+            $($crate::config::declare::SettingKey {
+                path: concat!(stringify!($section), ".", stringify!($table), ".", stringify!($limit)),
+                name: stringify!($limit),
+                kind: $range,
+                default: "none",
+                file: ShippedFile::$file,
+                doc: concat!("In place of ", stringify!($section), ".", stringify!($limit), "."),
+            },)*
+        ]
+    }};
 }
 
 /// Declares an enum for a setting, with the word of each variant.
@@ -294,4 +339,4 @@ impl SettingType for Option<Timestamp> {
     }
 }
 
-pub(super) use {choice, plain, section, settings, tables};
+pub(super) use {choice, plain, section, section_keys, settings, table_keys, tables};

@@ -14,21 +14,17 @@ pub use value::{
 
 use super::declare::{ValueType, settings, tables};
 use crate::event::{Fields, OnPartial, TimeUnit, Timestamp};
+use crate::limits::{Limits, series_limits};
 use crate::method;
 use crate::policy::{Policy, PolicyOverride};
 
 /// Length of a day in milliseconds.
 const DAY: u64 = 86_400_000;
 
-// Method and ranges of the limits that an override may also set.
+/// Names of the methods, as the values of a limit.
 const METHOD: ValueType = ValueType::OneOf(&method::NAMES);
-const WINDOW: ValueType = ValueType::Integer(2, 100_000);
-const THRESHOLD: ValueType = ValueType::Float(0.01, 1e6);
-const MIN_SAMPLES: ValueType = ValueType::Integer(2, 100_000);
-const MIN_STD_DEV: ValueType = ValueType::Float(0.0, f64::MAX);
-const MIN_RELATIVE_STD_DEV: ValueType = ValueType::Float(0.0, 1e6);
 
-settings! {
+series_limits! { settings! {
     /// All settings: typed, complete and consistent.
     Settings {
         /// Connection to Kafka. [kafka.properties] accepts any librdkafka property, such as security.protocol or
@@ -197,19 +193,7 @@ settings! {
 
         /// Detection: which values are abnormal, and how the detector consumes events.
         detector: struct DetectorSettings in Detector {
-            /// Number of preceding values that a value is compared with.
-            window: usize = 100, WINDOW;
-            /// Number of standard deviations from the mean beyond which a value is abnormal.
-            threshold: f64 = 3.0, THRESHOLD;
-            /// Number of preceding values that a series needs before its values are judged.
-            min_samples: usize = 30, MIN_SAMPLES;
-            /// Lower limit of the deviation used for judging, in the value's unit.
-            min_std_dev: f64 = 0.0, MIN_STD_DEV;
-            /// Lower limit of the deviation used for judging, as a share of |mean|.
-            min_relative_std_dev: f64 = 0.0, MIN_RELATIVE_STD_DEV;
-            /// Method that judges values. sigma: mean and deviation of the window. ewma: exponentially weighted mean and deviation
-            /// whose span is the window.
-            method: String = "sigma", METHOD;
+            limits of_series;
             /// Number of preceding values stored with an anomaly.
             context: usize = 100, Integer(0, 10_000);
             /// What happens to a rejected record or an oversized batch. fail stops the detector with exit code 65.
@@ -253,7 +237,7 @@ settings! {
             also {
                 /// Limits of some series, in the order of their precedence, the strongest last.
                 #[serde(default, rename = "override")]
-                pub overrides: Vec<OverrideSettings>,
+                pub overrides: Vec<PolicyOverride>,
             }
         }
 
@@ -314,31 +298,27 @@ settings! {
             password_file: String = "", Path;
         }
     }
-}
+} }
 
-tables! {
+series_limits! { tables! {
     /// Method and limits of the series whose device and metric match. There may be several tables. The last matching table wins,
     /// key by key.
-    detector.override: struct OverrideSettings in Detector {
+    detector.override: core PolicyOverride in Detector {
         /// Pattern of devices, with * and ?.
         device: String, Text;
         /// Pattern of metrics, with * and ?.
         metric: String, Text;
-        /// In place of detector.method.
-        method: String, METHOD;
-        /// In place of detector.window.
-        window: usize, WINDOW;
-        /// In place of detector.threshold.
-        threshold: f64, THRESHOLD;
-        /// In place of detector.min_samples.
-        min_samples: usize, MIN_SAMPLES;
-        /// In place of detector.min_std_dev.
-        min_std_dev: f64, MIN_STD_DEV;
-        /// In place of detector.min_relative_std_dev.
-        min_relative_std_dev: f64, MIN_RELATIVE_STD_DEV;
         /// Whether values are judged at all.
         enabled: bool, Bool;
+        limits of_series;
     }
+} }
+
+/// Returns the limits of all series from the settings that have them.
+macro_rules! limits_from {
+    ({ $settings:ident } { $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:tt, $range:expr;)* }) => {
+        Limits { $($key: $settings.$key.clone(),)* }
+    };
 }
 
 impl DetectorSettings {
@@ -362,31 +342,8 @@ impl Settings {
 
     /// Returns the policy: which method and which limits apply to which series.
     pub fn policy(&self) -> Policy {
-        let d = &self.detector;
-        Policy {
-            window: d.window,
-            min_samples: d.min_samples,
-            method: d.method.clone(),
-            threshold: d.threshold,
-            min_std_dev: d.min_std_dev,
-            min_relative_std_dev: d.min_relative_std_dev,
-            overrides: d.overrides.iter().map(OverrideSettings::policy).collect(),
-        }
-    }
-}
-
-impl OverrideSettings {
-    fn policy(&self) -> PolicyOverride {
-        PolicyOverride {
-            device: self.device.clone(),
-            metric: self.metric.clone(),
-            method: self.method.clone(),
-            window: self.window,
-            threshold: self.threshold,
-            min_samples: self.min_samples,
-            min_std_dev: self.min_std_dev,
-            min_relative_std_dev: self.min_relative_std_dev,
-            enabled: self.enabled,
-        }
+        let detector = &self.detector;
+        let limits = series_limits! { limits_from! { detector } };
+        Policy::new(limits, detector.overrides.clone())
     }
 }

@@ -2,40 +2,28 @@
 //! farther than the threshold: `|value - mean| > threshold x deviation`. The deviation is first raised to the floors.
 
 use super::{Evidence, Judgement, Recorded};
+use crate::limits::Limits;
 
 /// Name in the evidence of the deviation that a floor raised.
 const DEVIATION: &str = "deviation";
-
-/// Limits of a method that measures in deviations.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
-    /// Number of deviations beyond which a value is abnormal.
-    pub threshold: f64,
-    /// Minimum deviation, in the value's unit.
-    pub min_std_dev: f64,
-    /// Minimum deviation, as a share of |mean|.
-    pub min_relative_std_dev: f64,
-}
 
 /// Replaces a quotient or bound beyond the range of f64 by the end of the range, because JSON has no infinity.
 pub(super) fn finite(x: f64) -> f64 {
     x.clamp(f64::MIN, f64::MAX)
 }
 
-impl Limits {
-    /// Judges a value by its distance from `mean`. The evidence includes the deviation if a floor raised it.
-    pub(super) fn judge(&self, mean: f64, std_dev: f64, value: f64, evidence: Evidence) -> Judgement {
-        let Limits { threshold, min_std_dev, min_relative_std_dev } = *self;
-        let deviation = std_dev.max(min_std_dev).max(finite(min_relative_std_dev * mean.abs()));
-        let mut judgement = by_deviation(threshold, mean, std_dev, deviation, value);
-        judgement.evidence = evidence;
-        if deviation.to_bits() != std_dev.to_bits()
-            && let Some(free) = judgement.evidence.iter_mut().find(|number| number.is_none())
-        {
-            *free = Some((DEVIATION, deviation));
-        }
-        judgement
+/// Judges a value by its distance from `mean`. The evidence includes the deviation if a floor raised it.
+pub(super) fn judge(limits: &Limits, mean: f64, std_dev: f64, value: f64, evidence: Evidence) -> Judgement {
+    let Limits { threshold, min_std_dev, min_relative_std_dev, .. } = *limits;
+    let deviation = std_dev.max(min_std_dev).max(finite(min_relative_std_dev * mean.abs()));
+    let mut judgement = by_deviation(threshold, mean, std_dev, deviation, value);
+    judgement.evidence = evidence;
+    if deviation.to_bits() != std_dev.to_bits()
+        && let Some(free) = judgement.evidence.iter_mut().find(|number| number.is_none())
+    {
+        *free = Some((DEVIATION, deviation));
     }
+    judgement
 }
 
 /// Judges a recorded value again by its mean and deviation. The record says which deviation a floor raised.

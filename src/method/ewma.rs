@@ -15,14 +15,15 @@
 //! A variance beyond the range of f64 stays at `f64::MAX`. Each operation is rounded once, in a fixed order. The state
 //! therefore follows from the ordered values alone, bit for bit.
 
-use super::distance::{finite, repeated};
+use super::distance::{self, finite, repeated};
 use super::recorded::{Recorded, Unrepeatable};
-use super::{Explanation, Judgement, Limits, Method, MethodDefinition, MomentsExplanation};
+use super::{Explanation, Judgement, Method, MethodDefinition, MomentsExplanation};
+use crate::limits::Limits;
 use crate::window::Window;
 
 pub(super) const DEFINITION: MethodDefinition = MethodDefinition {
     name: "ewma",
-    create: |limits, window| Box::new(Ewma::new(limits, window)),
+    create: |limits| Box::new(Ewma::new(limits.clone())),
     explanation: Explanation {
         moments: Some(MomentsExplanation {
             mean: "Exponentially weighted mean of all values before it",
@@ -43,8 +44,9 @@ struct Ewma {
 }
 
 impl Ewma {
-    fn new(limits: Limits, window: usize) -> Self {
-        Ewma { limits, alpha: 2.0 / (window as f64 + 1.0) }
+    fn new(limits: Limits) -> Self {
+        let alpha = 2.0 / (limits.window as f64 + 1.0);
+        Ewma { limits, alpha }
     }
 }
 
@@ -65,7 +67,7 @@ impl Method for Ewma {
     fn judge(&self, _window: &Window, state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
         let [count, mean, variance] = *state else { return None };
         let evidence = [Some(("alpha", self.alpha)), Some(("count", count)), Some(("variance", variance)), None];
-        (count > 0.0).then(|| self.limits.judge(mean, variance.sqrt(), value, evidence))
+        (count > 0.0).then(|| distance::judge(&self.limits, mean, variance.sqrt(), value, evidence))
     }
 
     fn update(&self, state: &mut [f64], value: f64, _time: Option<i64>) {
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     fn ewma(window: usize) -> Ewma {
-        Ewma::new(Limits { threshold: 3.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 }, window)
+        Ewma::new(Limits { window, ..Limits::default() })
     }
 
     fn state(method: &Ewma, values: &[f64]) -> [f64; 3] {

@@ -1,13 +1,14 @@
 //! The method `sigma`: exact mean and population standard deviation of the window, without state.
 
-use super::distance::repeated;
+use super::distance::{self, repeated};
 use super::recorded::{Recorded, Unrepeatable};
-use super::{Explanation, Judgement, Limits, Method, MethodDefinition, MomentsExplanation};
+use super::{Explanation, Judgement, Method, MethodDefinition, MomentsExplanation};
+use crate::limits::Limits;
 use crate::window::{Window, moments};
 
 pub(super) const DEFINITION: MethodDefinition = MethodDefinition {
     name: "sigma",
-    create: |limits, _window| Box::new(Sigma(limits)),
+    create: |limits| Box::new(Sigma(limits.clone())),
     explanation: Explanation {
         moments: Some(MomentsExplanation {
             mean: "Mean of the values before it",
@@ -41,7 +42,7 @@ impl Method for Sigma {
 
     fn judge(&self, window: &Window, _state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
         let moments = window.moments()?;
-        Some(self.0.judge(moments.mean, moments.std_dev, value, [None; 4]))
+        Some(distance::judge(&self.0, moments.mean, moments.std_dev, value, [None; 4]))
     }
 }
 
@@ -61,7 +62,7 @@ mod tests {
         values.iter().for_each(|x| {
             window.push(*x, 100);
         });
-        let limits = Limits { threshold: 3.0, min_std_dev: floors.0, min_relative_std_dev: floors.1 };
+        let limits = Limits { min_std_dev: floors.0, min_relative_std_dev: floors.1, ..Limits::default() };
         Sigma(limits).judge(&window, &[], value, None).unwrap()
     }
 

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::{Policy, SeriesPolicy};
-use crate::method::{self, Limits, Method, MethodId};
+use crate::limits::Limits;
+use crate::method::{self, Method, MethodId};
 
 /// Number of a resolved policy in its table.
 pub type PolicyNumber = u16;
@@ -17,12 +18,8 @@ const EXCLUDED: usize = 100_000;
 /// Policy that applies to some series.
 #[derive(Debug)]
 pub struct ResolvedPolicy {
-    /// Maximum number of values in the window.
-    pub window: usize,
-    /// Number of preceding values that a series needs before its values are judged.
-    pub min_samples: usize,
-    /// Number of deviations beyond which a value is abnormal.
-    pub threshold: f64,
+    /// Method and limits of the series.
+    pub limits: Limits,
     /// Whether values are judged at all.
     pub is_enabled: bool,
     /// Method with these limits.
@@ -31,22 +28,14 @@ pub struct ResolvedPolicy {
     pub id: MethodId,
     /// Whether the method stores a state for each series.
     pub has_state: bool,
-    limits: Limits,
 }
 
 impl ResolvedPolicy {
     /// Creates the policy with its method; `None` if no method has that name.
     fn new(policy: &SeriesPolicy) -> Option<Self> {
-        let limits = Limits {
-            threshold: policy.threshold.value,
-            min_std_dev: policy.min_std_dev.value,
-            min_relative_std_dev: policy.min_relative_std_dev.value,
-        };
-        let method = method::by_name(&policy.method.value, limits, policy.window.value)?;
+        let limits = policy.limits();
+        let method = method::create(&limits)?;
         Some(ResolvedPolicy {
-            window: policy.window.value,
-            min_samples: policy.min_samples.value,
-            threshold: policy.threshold.value,
             is_enabled: policy.enabled.value,
             id: method.id(),
             has_state: method.state_len() > 0,
@@ -56,11 +45,7 @@ impl ResolvedPolicy {
     }
 
     fn is_same(&self, other: &ResolvedPolicy) -> bool {
-        self.window == other.window
-            && self.min_samples == other.min_samples
-            && self.is_enabled == other.is_enabled
-            && self.id == other.id
-            && self.limits == other.limits
+        self.limits == other.limits && self.is_enabled == other.is_enabled
     }
 }
 
@@ -184,7 +169,7 @@ mod tests {
         let mut table = table();
         let numbers = ["a1", "c", "b\0m", "a2"].map(|key| table.of(UNRESOLVED, key).1);
         assert_eq!(numbers, [1, 0, 2, 1]);
-        assert_eq!([1, 0, 2].map(|number| table.of(number, "").0.window), [50, 100, 60]);
+        assert_eq!([1, 0, 2].map(|number| table.of(number, "").0.limits.window), [50, 100, 60]);
         assert_eq!(table.method_of(UNRESOLVED, "a"), table.method_of(0, "a"));
     }
 
@@ -193,7 +178,7 @@ mod tests {
         let mut table = PolicyTable { distinct: 1, ..table() };
         for (key, window) in [("a1", 50), ("b1", 60), ("c", 100), ("a1", 50), ("b1", 60)] {
             let (resolved, number) = table.of(UNRESOLVED, key);
-            assert_eq!((resolved.window, number == UNRESOLVED), (window, key != "c"), "{key}");
+            assert_eq!((resolved.limits.window, number == UNRESOLVED), (window, key != "c"), "{key}");
         }
     }
 

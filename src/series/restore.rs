@@ -165,7 +165,7 @@ impl TableRestore {
                 if policy.has_state {
                     table.update_state(slot, policy.method.as_ref(), value, event_time);
                 }
-                table.push(slot, offset, value, policy.window);
+                table.push(slot, offset, value, policy.limits.window);
             }
         }
         if is_decided && !is_gone && !has_more {
@@ -241,7 +241,7 @@ fn set_origin(origins: &mut Vec<Origin>, slot: Slot, origin: Origin) {
 /// Applies the window and the method of a policy to a series; returns whether it changed. `origin` is the index of the
 /// method whose state it has.
 fn adapt(series: &mut Series, origin: &mut usize, policy: &ResolvedPolicy, methods: &mut Vec<MethodId>) -> bool {
-    let mut has_changed = series.window.shrink(policy.window);
+    let mut has_changed = series.window.shrink(policy.limits.window);
     let method = number_of(methods, &policy.id);
     if *origin != method {
         series.window.set_state(&policy.method.state_from(&series.window));

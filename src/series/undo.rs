@@ -228,7 +228,7 @@ mod tests {
                         if policy.has_state {
                             table.update_state(slot, policy.method.as_ref(), offset as f64, Some(time));
                         }
-                        table.push(slot, offset, offset as f64, policy.window);
+                        table.push(slot, offset, offset as f64, policy.limits.window);
                     }
                     table.prune(offset + 1, bounds);
                     trail.take_back(*partition, table);

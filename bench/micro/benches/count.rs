@@ -60,18 +60,18 @@ fn push(mut window: Window) -> Window {
     window
 }
 
-fn ruled() -> (Window, Box<dyn Method>) {
-    (micro::window(), micro::rule())
+fn with_method() -> (Window, Box<dyn Method>) {
+    (micro::window(), micro::method())
 }
 
-#[library_benchmark(config = stored(105_212), setup = ruled)]
-fn screen((window, rule): (Window, Box<dyn Method>)) -> usize {
-    (0..1_000).filter(|n| rule.certainly_normal(black_box(&window), micro::noise(*n))).count()
+#[library_benchmark(config = stored(105_212), setup = with_method)]
+fn screen((window, method): (Window, Box<dyn Method>)) -> usize {
+    (0..1_000).filter(|n| method.certainly_normal(black_box(&window), micro::noise(*n))).count()
 }
 
-#[library_benchmark(config = stored(12_901_212), setup = ruled)]
-fn exact_figures((window, rule): (Window, Box<dyn Method>)) -> usize {
-    (0..1_000).filter(|n| rule.judge(black_box(&window), &[], micro::noise(*n), None).is_some()).count()
+#[library_benchmark(config = stored(12_901_212), setup = with_method)]
+fn exact_figures((window, method): (Window, Box<dyn Method>)) -> usize {
+    (0..1_000).filter(|n| method.judge(black_box(&window), &[], micro::noise(*n), None).is_some()).count()
 }
 
 library_benchmark_group!(

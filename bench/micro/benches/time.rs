@@ -33,18 +33,18 @@ fn layers(criterion: &mut Criterion) {
         });
     }
     group.finish();
-    let (mut window, rule, mut n) = (micro::window(), micro::rule(), 0);
+    let (mut window, method, mut n) = (micro::window(), micro::method(), 0);
     criterion.bench_function("window: push", |bench| {
         bench.iter(|| {
             n += 1;
             window.push(micro::noise(n), 100)
         })
     });
-    criterion.bench_function("rule: screen", |bench| {
-        bench.iter(|| rule.certainly_normal(black_box(&window), black_box(20.5)))
+    criterion.bench_function("method: screen", |bench| {
+        bench.iter(|| method.certainly_normal(black_box(&window), black_box(20.5)))
     });
-    criterion.bench_function("rule: exact figures", |bench| {
-        bench.iter(|| rule.judge(black_box(&window), &[], black_box(20.5), None))
+    criterion.bench_function("method: exact figures", |bench| {
+        bench.iter(|| method.judge(black_box(&window), &[], black_box(20.5), None))
     });
 }
 

@@ -3,7 +3,8 @@
 use anomaly::anomaly::RecordId;
 use anomaly::detect::{DetectionSettings, Detector, Verdict};
 use anomaly::event::{Decoder, Event, Fields, Parser, RawRecord};
-use anomaly::method::{Limits, Method, by_name};
+use anomaly::limits::Limits;
+use anomaly::method::{Method, create};
 use anomaly::window::Window;
 
 /// Values of events, one for each device, round by round, beginning with some round.
@@ -82,8 +83,7 @@ pub fn window() -> Window {
     window
 }
 
-/// The rule as it is shipped.
-pub fn rule() -> Box<dyn Method> {
-    by_name("sigma", Limits { threshold: 3.0, min_std_dev: 0.0, min_relative_std_dev: 0.0 }, 100)
-        .expect("a rule that exists")
+/// The method of the default settings.
+pub fn method() -> Box<dyn Method> {
+    create(&Limits::default()).expect("the default method")
 }

@@ -466,7 +466,8 @@ mod tests {
         assert!(checkpoint.settle(epoch(40, "a", 100, &other)));
         assert!(checkpoint.settle(epoch(40, "b", 200, &usual)));
         assert!(checkpoint.settle(epoch(40, "c", 300, &usual)));
-        let epochs = checkpoint.epochs.iter().map(|e| (e.from, e.policies().unwrap().of(UNRESOLVED, "").0.window));
+        let epochs =
+            checkpoint.epochs.iter().map(|e| (e.from, e.policies().unwrap().of(UNRESOLVED, "").0.limits.window));
         assert_eq!(epochs.collect::<Vec<_>>(), [(0, 100), (40, 300)]);
     }
 }
