@@ -138,46 +138,7 @@ impl PageQuery {
                 let span = Span::ALL.into_iter().find(|span| span.as_str() == value);
                 self.span = Some(span.ok_or("expected 15m, 1h, 6h, 24h, 7d or 30d")?);
             }
-            "device" => self.filter.devices.push(named(value)?),
-            "metric" => self.filter.metrics.push(named(value)?),
-            "method" => self.filter.methods.push(named(value)?),
-            "label" => self.filter.labels.push(named(value)?),
             "q" => self.search = Some(named(value.trim())?),
-            "severity" => {
-                let all = [Severity::Critical, Severity::Warning];
-                let severity = all.into_iter().find(|severity| severity.as_str() == value);
-                self.filter.severities.push(severity.ok_or("expected critical or warning")?);
-            }
-            "review" => {
-                let review = Review::parse(value).ok_or("expected none, ack, true, false or expected")?;
-                self.filter.reviews.push(review);
-            }
-            "from" => self.filter.from = Some(time(value)?),
-            "to" => self.filter.to = Some(time(value)?),
-            "limit" => {
-                let limit = value.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n));
-                self.limit = Some(limit.ok_or_else(|| format!("expected a whole number from 1 to {MAX_LIMIT}"))?);
-            }
-            "before" => {
-                self.before = Some(PageKey::parse(value).ok_or("expected the `next` of an earlier answer")?);
-            }
-            "after" => {
-                self.after = Some(PageKey::parse(value).ok_or("expected the `prev` of an earlier answer")?);
-            }
-            "sort" => {
-                let sort = SORTS.into_iter().find(|(name, _)| *name == value);
-                self.sort = sort.ok_or("expected time, z, device or metric")?.1;
-            }
-            "tz" => {
-                self.manner.is_utc = value == "UTC";
-                if !self.manner.is_utc {
-                    return Err("expected UTC".to_owned());
-                }
-            }
-            "theme" => {
-                let theme = [Theme::Light, Theme::Dark].into_iter().find(|theme| theme.as_str() == value);
-                self.manner.theme = Some(theme.ok_or("expected light or dark")?);
-            }
             "generation" => {
                 let generation = value.parse().ok().filter(|generation| *generation >= 0);
                 self.generation = Some(generation.ok_or("expected a whole number of at least 0")?);
@@ -188,6 +149,69 @@ impl PageQuery {
                 if !self.is_json {
                     return Err("expected json".to_owned());
                 }
+            }
+            name if PAGING.contains(&name) => self.set_paging(name, value)?,
+            name if MANNER.contains(&name) => self.set_manner(name, value)?,
+            _ => self.set_filter(name, value)?,
+        }
+        Ok(())
+    }
+
+    /// Sets a parameter of [`FILTERS`].
+    fn set_filter(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "device" => self.filter.devices.push(named(value)?),
+            "metric" => self.filter.metrics.push(named(value)?),
+            "method" => self.filter.methods.push(named(value)?),
+            "label" => self.filter.labels.push(named(value)?),
+            "severity" => {
+                let all = [Severity::Critical, Severity::Warning];
+                let severity = all.into_iter().find(|severity| severity.as_str() == value);
+                self.filter.severities.push(severity.ok_or("expected critical or warning")?);
+            }
+            "review" => {
+                let review = Review::parse(value).ok_or("expected none, ack, true, false or expected")?;
+                self.filter.reviews.push(review);
+            }
+            "from" => self.filter.from = Some(time(value)?),
+            _ => self.filter.to = Some(time(value)?),
+        }
+        Ok(())
+    }
+
+    /// Sets a parameter of [`PAGING`].
+    fn set_paging(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "limit" => {
+                let limit = value.parse().ok().filter(|n| (1..=MAX_LIMIT).contains(n));
+                self.limit = Some(limit.ok_or_else(|| format!("expected a whole number from 1 to {MAX_LIMIT}"))?);
+            }
+            "before" => {
+                self.before = Some(PageKey::parse(value).ok_or("expected the `next` of an earlier answer")?);
+            }
+            "after" => {
+                self.after = Some(PageKey::parse(value).ok_or("expected the `prev` of an earlier answer")?);
+            }
+            _ => {
+                let sort = SORTS.into_iter().find(|(name, _)| *name == value);
+                self.sort = sort.ok_or_else(|| format!("expected {}", SORTS.map(|(name, _)| name).join(", ")))?.1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a parameter of [`MANNER`].
+    fn set_manner(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "tz" => {
+                self.manner.is_utc = value == "UTC";
+                if !self.manner.is_utc {
+                    return Err("expected UTC".to_owned());
+                }
+            }
+            "theme" => {
+                let theme = [Theme::Light, Theme::Dark].into_iter().find(|theme| theme.as_str() == value);
+                self.manner.theme = Some(theme.ok_or("expected light or dark")?);
             }
             _ => {
                 self.manner.is_paused = value == "off";

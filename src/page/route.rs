@@ -75,22 +75,7 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
     }
     let parts = parts.iter().map(String::as_str).collect::<Vec<_>>();
     if context.request.method == Method::POST {
-        return match parts.as_slice() {
-            ["anomalies", topic, partition, offset, index, kind, "reviews"] => {
-                let place = [*topic, *partition, *offset, *index, *kind];
-                with_address(
-                    context,
-                    |generation| links::anomaly_address(place, generation),
-                    |address| {
-                        let response = review::add(context, address);
-                        // The page may have been asked for with the generation, and without.
-                        dashboard.pages.explain.cache().forget(|other| other.is_at(address));
-                        response
-                    },
-                )
-            }
-            _ => unknown(context),
-        };
+        return post(dashboard, context, &parts);
     }
     match parts.as_slice() {
         ["keys"] => match PageQuery::read(&context.request.query, query::PLAIN) {
@@ -101,19 +86,7 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
             Ok(query) => live::stream(&dashboard.hub, context, &query),
             Err(misread) => misread_json(&misread),
         },
-        ["api", "openapi.json"] => api::description(context.site),
-        ["api", "v1", name @ ("anomalies" | "anomalies.csv" | "anomalies.jsonl")] => {
-            match (PageQuery::read(&context.request.query, query::API), *name) {
-                (Err(misread), _) => misread_json(&misread),
-                (Ok(query), "anomalies") => api(dashboard, &query),
-                (Ok(query), "anomalies.csv") => export::answer(context, &query, export::ExportFormat::Csv),
-                (Ok(query), _) => export::answer(context, &query, export::ExportFormat::JsonLines),
-            }
-        }
-        ["api", ..] => {
-            let known = "there is no such address; known: /api/v1/anomalies, .csv, .jsonl, and /api/openapi.json";
-            respond::json(404, &serde_json::json!({ "error": known }))
-        }
+        ["api", path @ ..] => get_data(dashboard, context, path),
         // This is the first anomaly of a record, for users who know only the position in Kafka.
         ["anomalies", topic, partition, offset] => {
             let place = [*topic, *partition, *offset];
@@ -124,6 +97,41 @@ fn find(dashboard: &Dashboard, context: &RequestContext<'_>) -> Response {
             )
         }
         path => dashboard.pages.answer(context, path).unwrap_or_else(|| unknown(context)),
+    }
+}
+
+/// Answers a request that stores a review.
+fn post(dashboard: &Dashboard, context: &RequestContext<'_>, path: &[&str]) -> Response {
+    let ["anomalies", topic, partition, offset, index, kind, "reviews"] = *path else { return unknown(context) };
+    let place = [topic, partition, offset, index, kind];
+    with_address(
+        context,
+        |generation| links::anomaly_address(place, generation),
+        |address| {
+            let response = review::add(context, address);
+            // The page may have been requested with the generation, and without.
+            dashboard.pages.explain.cache().forget(|other| other.is_at(address));
+            response
+        },
+    )
+}
+
+/// Answers a request of the API; `path` is what follows `/api`.
+fn get_data(dashboard: &Dashboard, context: &RequestContext<'_>, path: &[&str]) -> Response {
+    let format = match path {
+        ["openapi.json"] => return api::description(context.site),
+        ["v1", "anomalies"] => None,
+        ["v1", "anomalies.csv"] => Some(export::ExportFormat::Csv),
+        ["v1", "anomalies.jsonl"] => Some(export::ExportFormat::JsonLines),
+        _ => {
+            let known = "there is no such address; known: /api/v1/anomalies, .csv, .jsonl, and /api/openapi.json";
+            return respond::json(404, &serde_json::json!({ "error": known }));
+        }
+    };
+    match (PageQuery::read(&context.request.query, query::API), format) {
+        (Err(misread), _) => misread_json(&misread),
+        (Ok(query), None) => api(dashboard, &query),
+        (Ok(query), Some(format)) => export::answer(context, &query, format),
     }
 }
 

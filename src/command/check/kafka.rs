@@ -32,56 +32,67 @@ pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, report: &m
         Err(fault) => return report.tried("Kafka", Err(format!("{}: {fault}", kafka.bootstrap_servers))),
         Ok(brokers) => report.tried("Kafka", Ok(format!("{brokers} brokers"))),
     }
-    let is_detector = file != Some(ShippedFile::Producer);
-    let keeps_state = settings.detector.keeps_state();
-    let mut written = vec![&topics.anomalies, &topics.dead_letter];
-    let mut read = vec![&topics.raw_events, &topics.anomalies];
-    if keeps_state {
-        written.push(&topics.state);
-        read.push(&topics.state);
-    }
-    let all = if is_detector { [vec![&topics.raw_events], written.clone()].concat() } else { vec![&topics.raw_events] };
-    let (mut is_complete, mut input) = (true, None);
-    for topic in all {
-        let partitions = partitions(settings, topic);
-        is_complete &= partitions.is_ok();
-        if let (Ok(partitions), true) = (&partitions, *topic == topics.raw_events) {
-            input = Some((0..i32::try_from(*partitions).unwrap_or(i32::MAX)).collect::<Vec<_>>());
-        }
-        let found = partitions.and_then(|n| match is_detector && read.contains(&topic) {
-            true => readable(settings, topic).map(|()| format!("{n} partitions, readable")),
-            false => Ok(format!("{n} partitions")),
-        });
-        report.tried(&format!("topic {topic}"), found);
-    }
-    if !is_detector {
+    if file == Some(ShippedFile::Producer) {
+        try_topic(settings, &topics.raw_events, false, report);
         return;
     }
+    let mut written = vec![&topics.anomalies, &topics.dead_letter];
+    if settings.detector.keeps_state() {
+        written.push(&topics.state);
+    }
+    let input = try_topic(settings, &topics.raw_events, true, report);
+    let mut is_complete = input.is_some();
+    for topic in &written {
+        is_complete &= try_topic(settings, topic, **topic != topics.dead_letter, report).is_some();
+    }
+    try_detector(settings, input.as_deref(), is_complete.then_some(written.as_slice()), report);
+}
+
+/// Checks that a topic exists and, if `is_read` is set, that it can be read. Returns its partitions, if it exists.
+fn try_topic(settings: &Settings, topic: &str, is_read: bool, report: &mut CheckReport) -> Option<Vec<i32>> {
+    let partitions = partitions(settings, topic);
+    let numbers = partitions.as_ref().ok().map(|n| (0..i32::try_from(*n).unwrap_or(i32::MAX)).collect());
+    let found = partitions.and_then(|n| match is_read {
+        true => readable(settings, topic).map(|()| format!("{n} partitions, readable")),
+        false => Ok(format!("{n} partitions")),
+    });
+    report.tried(&format!("topic {topic}"), found);
+    numbers
+}
+
+/// Checks what only a detector requires. `input` has the partitions of the input topic, and `written` the topics that
+/// the detector writes, if all of them exist.
+fn try_detector(
+    settings: &Settings,
+    input: Option<&[i32]>,
+    written: Option<&[&String]>,
+    report: &mut CheckReport,
+) {
+    let keeps_state = settings.detector.keeps_state();
     match configurations(settings, keeps_state) {
         Ok(found) => found.into_iter().for_each(|finding| report.add(finding)),
         Err(e) => report.tried("topics", Err(e)),
     }
     let group = offsets(settings).map_err(|fault| fault.message).map(|()| "readable".into());
     report.tried(&format!("group {}", settings.detector.group), group);
-    if keeps_state && is_complete {
-        let partitions = input.as_deref().unwrap_or_default();
+    if let (true, Some(partitions), Some(_)) = (keeps_state, input, written) {
         let state = detector::check_state(settings, partitions);
         let state = state.map(|n| format!("windows of {n} of {} partitions, which a start takes", partitions.len()));
-        report.tried(&format!("state in {}", topics.state), state);
+        report.tried(&format!("state in {}", settings.topics.state), state);
     }
-    match detector::names_for_check(settings) {
-        Err(e) => report.tried("detector.instance", Err(e.message)),
-        Ok((id, true)) if is_complete => {
-            let tried_writing = writable(settings, &id, &written);
+    match (detector::names_for_check(settings), written) {
+        (Err(e), _) => report.tried("detector.instance", Err(e.message)),
+        (Ok((id, true)), Some(written)) => {
+            let tried_writing = writable(settings, &id, written);
             report.tried(
                 "transactions",
                 tried_writing.map(|()| format!("as {id}, which may write (tried, and aborted)")),
             );
         }
-        Ok(_) => {}
+        (Ok(_), _) => {}
     }
     if let Some(partitions) = input {
-        records::show(settings, &partitions, report);
+        records::show(settings, partitions, report);
     }
 }
 

@@ -187,21 +187,12 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &ListData) -> Re
     // Anomalies with times in the future are shown as a separate group; otherwise they would hide the others for years.
     let page = data.present.as_ref().unwrap_or(&data.page);
     let rows = AnomalyRow::all(&page.records, site.now());
-    let more = if page.next.is_some() { "+" } else { "" };
-    let count = format!("{}{more}", grouped(rows.len() as u64));
-    let url = |query: PageQuery| format!("/anomalies{}", query.query());
     let export = PageQuery { limit: None, before: None, after: None, sort: None, ..query.still() }.query();
     let first = PageQuery { before: None, after: None, ..query.clone() };
     let is_first = query.before.is_none() && query.after.is_none();
     let (aside, aside_heading) = aside(data, query, site.now());
     let content = AnomaliesContent {
-        heading: match (query.sort, rows.len()) {
-            (Some(Ranking::Score), _) => format!("The {count} farthest of {}", query.words(RANKED)),
-            (Some(_), _) => format!("{count} of {} by {}", query.words(RANKED), sort_name(query.sort)),
-            (None, _) if !is_first => format!("{count} earlier anomalies"),
-            (None, 1) => "1 anomaly".to_owned(),
-            (None, _) => format!("{count} anomalies"),
-        },
+        heading: heading(query, is_first, rows.len(), page.next.is_some()),
         filters: Filters::of("/anomalies", query, None),
         rows,
         outside: AnomalyRow::all(&aside, site.now()),
@@ -216,24 +207,8 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &ListData) -> Re
             Some(key) => url(PageQuery { before: Some(key.clone()), ..first.clone() }),
             None => String::new(),
         },
-        sorts: [
-            ("newest", None),
-            ("farthest", Some(Ranking::Score)),
-            ("device", Some(Ranking::Device)),
-            ("metric", Some(Ranking::Metric)),
-        ]
-        .map(|(text, sort)| Sort {
-            text,
-            url: url(PageQuery { sort, ..first.clone() }),
-            is_current: query.sort == sort,
-        })
-        .into(),
-        hint: match data.without {
-            Some((name, count)) if count == COUNTED as usize => format!("Without {name} there are {COUNTED} or more."),
-            Some((name, 1)) => format!("Without {name} there is one."),
-            Some((name, count)) => format!("Without {name} there are {count}."),
-            None => String::new(),
-        },
+        sorts: sorts(query, &first),
+        hint: data.without.map_or_else(String::new, |(name, count)| count_without(name, count)),
         known: data.known.map_or_else(String::new, |known| device_words(known, site.now())),
         device: match (&query.search, data.known) {
             (Some(name), Some(Known::Seen(_))) => format!("{}{}", device_url(name), query.plain().query()),
@@ -250,6 +225,47 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &ListData) -> Re
         ..frame
     };
     respond::html(site, 200, "list.html", &frame, &content)
+}
+
+fn url(query: PageQuery) -> String {
+    format!("/anomalies{}", query.query())
+}
+
+/// Says how many anomalies the page shows, and in which order.
+fn heading(query: &PageQuery, is_first: bool, rows: usize, has_more: bool) -> String {
+    let count = format!("{}{}", grouped(rows as u64), if has_more { "+" } else { "" });
+    match (query.sort, rows) {
+        (Some(Ranking::Score), _) => format!("The {count} farthest of {}", query.words(RANKED)),
+        (Some(_), _) => format!("{count} of {} by {}", query.words(RANKED), sort_name(query.sort)),
+        (None, _) if !is_first => format!("{count} earlier anomalies"),
+        (None, 1) => "1 anomaly".to_owned(),
+        (None, _) => format!("{count} anomalies"),
+    }
+}
+
+/// Returns the links to all orders; `first` is the query of the first page.
+fn sorts(query: &PageQuery, first: &PageQuery) -> Vec<Sort> {
+    let orders = [
+        ("newest", None),
+        ("farthest", Some(Ranking::Score)),
+        ("device", Some(Ranking::Device)),
+        ("metric", Some(Ranking::Metric)),
+    ];
+    let link = |(text, sort)| Sort {
+        text,
+        url: url(PageQuery { sort, ..first.clone() }),
+        is_current: query.sort == sort,
+    };
+    orders.map(link).into()
+}
+
+/// Says how many anomalies there are without the condition of this name.
+fn count_without(name: &str, count: usize) -> String {
+    match count {
+        count if count == COUNTED as usize => format!("Without {name} there are {COUNTED} or more."),
+        1 => format!("Without {name} there is one."),
+        count => format!("Without {name} there are {count}."),
+    }
 }
 
 /// Describes what is known of the device whose name the search is.
