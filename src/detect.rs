@@ -299,7 +299,7 @@ impl Judge<'_> {
         offset: i64,
         event: &Event<'_>,
         time: Option<i64>,
-        look: impl FnOnce(&ResolvedPolicy, &Window) -> T,
+        judge: impl FnOnce(&ResolvedPolicy, &Window) -> T,
     ) -> Option<T> {
         let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
         let guess = self.guesses.get(self.next).copied().unwrap_or(SlotHint::NONE);
@@ -325,7 +325,7 @@ impl Judge<'_> {
         if known == UNRESOLVED {
             self.table.set_policy(slot, number);
         }
-        let seen = look(policy, self.table.window(slot));
+        let seen = judge(policy, self.table.window(slot));
         self.table.tick(slot, offset, self.time.take());
         if policy.has_state {
             self.table.update_state(slot, policy.method.as_ref(), event.metric_value, time);

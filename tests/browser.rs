@@ -101,7 +101,7 @@ impl Browser {
     }
 
     /// Sets the size of the page's area, and the colour scheme.
-    fn look(&self, width: u32, height: u32, theme: &str) {
+    fn set_view(&self, width: u32, height: u32, theme: &str) {
         self.size(width, height);
         let feature = json!({"name": "prefers-color-scheme", "value": theme});
         self.command("Emulation.setEmulatedMedia", json!({"media": "", "features": [feature]}));
@@ -279,7 +279,7 @@ fn rows_that_come_move_nothing_on_any_size_and_wait_while_the_pointer_reads_them
     let browser = Browser::open();
     let mut offset = 100;
     for (width, path) in [(390, "/anomalies"), (390, "/"), (1440, "/devices/pump-0042"), (1440, "/anomalies")] {
-        browser.look(width, 900, "light");
+        browser.set_view(width, 900, "light");
         browser.visit(&stage, path);
         moves_nothing(&browser, &format!("{path} at {width} pixels"), || {
             for _ in 0..5 {
@@ -321,7 +321,7 @@ fn a_printed_page_shows_the_anomalies_and_no_controls() {
     ];
     for (name, path) in pages {
         let path = format!("{path}{}live=off", if path.contains('?') { "&" } else { "?" });
-        browser.look(1440, 900, "dark");
+        browser.set_view(1440, 900, "dark");
         browser.visit(&stage, &format!("{path}&theme=dark"));
         let paper = browser.print();
         assert!(paper.starts_with(b"%PDF") && paper.len() > 10_000, "{path}");
@@ -617,7 +617,7 @@ fn examine(stage: &Stage, pages: &[(&str, &str)]) {
     for (name, path) in pages.iter().copied() {
         for theme in ["light", "dark"] {
             for width in [320, 390, 1440] {
-                browser.look(width, 900, theme);
+                browser.set_view(width, 900, theme);
                 browser.visit(stage, path);
                 browser.picture(&format!("{name}-{theme}-{width}.png"));
                 let wide = browser.value("document.documentElement.scrollWidth");

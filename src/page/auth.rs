@@ -233,7 +233,7 @@ impl Auth {
 
     /// Returns whether a session is open. Unlike a request, the question does not reset the idle timeout.
     pub fn is_open(&self, session: &SessionKey) -> bool {
-        let user = self.sessions.look(session);
+        let user = self.sessions.peek(session);
         // A file that cannot be read for a while ends no session.
         user.is_some_and(|(name, user)| self.users.standing(&name, &user) != Standing::Gone)
     }

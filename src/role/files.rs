@@ -18,10 +18,10 @@ pub fn check(settings: &Settings, file: Option<ShippedFile>) -> Vec<Finding> {
     let (now, is_used) = (Timestamp::now(), |of: ShippedFile| file.is_none_or(|file| file == of));
     let mut found = Vec::new();
     if file != Some(ShippedFile::Dashboard) {
-        found.extend(stream::kafka::tls::look(&settings.kafka, now));
+        found.extend(stream::kafka::tls::check(&settings.kafka, now));
     }
     if file != Some(ShippedFile::Producer) {
-        found.extend(store::authorities::look(&settings.postgres, now));
+        found.extend(store::authorities::check(&settings.postgres, now));
         found.extend(store::authorities::client(&settings.postgres));
     }
     if is_used(ShippedFile::Producer) {
@@ -110,7 +110,7 @@ pub fn usable(settings: &Settings, file: ShippedFile) -> Result<Vec<Finding>> {
 /// # Errors
 /// 78 with all that cannot be used.
 pub fn usable_for_kafka(settings: &Settings) -> Result<()> {
-    refuse_unusable(stream::kafka::tls::look(&settings.kafka, Timestamp::now())).map(drop)
+    refuse_unusable(stream::kafka::tls::check(&settings.kafka, Timestamp::now())).map(drop)
 }
 
 fn refuse_unusable(found: Vec<Finding>) -> Result<Vec<Finding>> {

@@ -22,7 +22,7 @@ pub fn client(settings: &PostgresSettings) -> Option<Finding> {
 }
 
 /// Checks the file of authorities before a start, and how long they remain valid; returns `None` without a file.
-pub fn look(settings: &PostgresSettings, now: Timestamp) -> Option<Finding> {
+pub fn check(settings: &PostgresSettings, now: Timestamp) -> Option<Finding> {
     const WHAT: &str = "postgres.sslrootcert";
     if settings.sslrootcert.is_empty() {
         return None;

@@ -6,7 +6,7 @@ mod batch_size;
 mod damage;
 mod delay;
 mod elsewhere;
-mod look;
+mod ledger_check;
 mod positions;
 mod storing;
 
@@ -54,7 +54,7 @@ pub(crate) struct Sink<'a, R> {
     is_away: bool,
     is_member: bool,
     /// Time at which to read the ledger again, by the reader's clock.
-    next_look: Duration,
+    next_check: Duration,
     /// Offsets of the ledger before they moved back.
     lost: Positions,
     transactions: OpenTransactions,
@@ -99,7 +99,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             batch_size: BatchSize::new(settings.sink.batch),
             is_away: false,
             is_member: false,
-            next_look: Duration::ZERO,
+            next_check: Duration::ZERO,
             lost: Positions::new(),
             transactions: OpenTransactions::default(),
             stall: Stall::default(),
@@ -145,8 +145,8 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             self.store()?;
         }
         self.skip_damage()?;
-        if self.pending.is_empty() && (self.is_away || self.reader.now() >= self.next_look) {
-            self.look()?;
+        if self.pending.is_empty() && (self.is_away || self.reader.now() >= self.next_check) {
+            self.check_ledger()?;
         }
         self.report();
         self.force_rebalance()
@@ -256,7 +256,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
     /// Reports why the ledger could not be read or written.
     fn note_failure(&mut self, why: LedgerError) -> Result<(), Fault> {
         if why == LedgerError::Moved {
-            return Err(look::moved());
+            return Err(ledger_check::moved());
         }
         self.part.set(ComponentState::Degraded(why.to_string()));
         self.is_away = true;

@@ -96,11 +96,11 @@ fn create_in(cluster: &mut impl ClusterAdministration, topics: &TopicSettings) -
 ///
 /// # Errors
 /// 69 if the cluster is unavailable.
-pub(crate) fn look(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bool) -> Result<Vec<Finding>> {
-    look_in(&mut administration(kafka)?, topics, keeps_state)
+pub(crate) fn check(kafka: &KafkaSettings, topics: &TopicSettings, keeps_state: bool) -> Result<Vec<Finding>> {
+    check_in(&mut administration(kafka)?, topics, keeps_state)
 }
 
-fn look_in(
+fn check_in(
     cluster: &mut impl ClusterAdministration,
     topics: &TopicSettings,
     keeps_state: bool,
@@ -289,7 +289,7 @@ mod tests {
         let state = NewTopicRequest { name: "state", partitions: 2, config: &[], ..events };
         cluster.create_topic(&events).unwrap();
         cluster.create_topic(&state).unwrap();
-        let found = look_in(&mut cluster, &topics, true).unwrap();
+        let found = check_in(&mut cluster, &topics, true).unwrap();
         assert!(found.iter().any(|finding| finding.text.contains("has 2 partitions, and events has 7")), "{found:?}");
         let made = create_in(&mut cluster, &topics).unwrap();
         let made = made.iter().map(|made| (made.name.as_str(), made.partitions, made.is_new)).collect::<Vec<_>>();

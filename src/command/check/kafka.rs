@@ -98,7 +98,7 @@ fn try_detector(
 
 /// Returns the topics whose configuration differs from the required one.
 fn configurations(settings: &Settings, keeps_state: bool) -> Result<Vec<Finding>, String> {
-    stream::topics::look(&settings.kafka, &settings.topics, keeps_state).map_err(|e| e.message)
+    stream::topics::check(&settings.kafka, &settings.topics, keeps_state).map_err(|e| e.message)
 }
 
 fn partitions(settings: &Settings, topic: &str) -> Result<usize, String> {

@@ -79,7 +79,7 @@ impl Sessions {
     }
 
     /// Returns the same as [`find`](Self::find), and leaves the idle timeout as it is.
-    pub(crate) fn look(&self, key: &SessionKey) -> Option<(String, UserFingerprint)> {
+    pub(crate) fn peek(&self, key: &SessionKey) -> Option<(String, UserFingerprint)> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let session = open.get(&key.0).filter(|session| self.lifetime.covers(session))?;
         Some((session.name.clone(), session.user))

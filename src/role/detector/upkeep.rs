@@ -164,11 +164,11 @@ mod tests {
     #[test]
     fn passes_of_other_detectors_one_after_another_are_not_reported() {
         let (begin, mut blocked) = (Instant::now(), None);
-        let mut look =
+        let mut reported =
             |process, seconds| stuck(&mut blocked, &[blocker(process, false)], begin + Duration::from_secs(seconds));
-        let passes = (0..100).filter_map(|pass| look(pass, 600 * pass as u64)).count();
+        let passes = (0..100).filter_map(|pass| reported(pass, 600 * pass as u64)).count();
         assert_eq!(passes, 0, "each pass has a session of its own");
-        assert_eq!([60_000, 61_199, 61_200].map(|seconds| look(100, seconds)), [None, None, Some(100)]);
+        assert_eq!([60_000, 61_199, 61_200].map(|seconds| reported(100, seconds)), [None, None, Some(100)]);
     }
 
     #[test]

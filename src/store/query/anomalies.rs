@@ -17,7 +17,7 @@ use crate::store::row;
 const ORDER: &str = "event_time desc, source_topic desc, source_generation desc, source_partition desc, \
      source_offset desc, source_index desc, kind desc";
 /// Maximum number of candidate rows of other times.
-const LOOKED_AT: i64 = 20_000;
+const MAX_CANDIDATES: i64 = 20_000;
 /// Condition of rows whose own times are far from their detection, as in the index `anomalies_untimely`.
 const UNTIMELY: &str =
     "(detected_at - event_time > interval '1 minute' or detected_at - event_time < interval '-1 minute')";
@@ -87,7 +87,7 @@ impl AnomalyQueries for PostgresArchive {
             let (Some(from), Some(to)) = (filter.from, filter.to) else { return Ok(Outside::default()) };
             // If all clocks are wrong, most candidates are inside of the range, so only the newest are checked.
             let newest =
-                format!("select * from anomalies{} order by detected_at desc limit {LOOKED_AT}", conditions.text);
+                format!("select * from anomalies{} order by detected_at desc limit {MAX_CANDIDATES}", conditions.text);
             let (from, to) = (conditions.value(from.to_time()), conditions.value(to.to_time()));
             let one_more = conditions.value(i64::from(limit) + 1);
             let columns = row::stored_columns();
@@ -103,9 +103,9 @@ impl AnomalyQueries for PostgresArchive {
             if !is_more {
                 let sql = format!(
                     "select count(*) from (select from anomalies where {UNTIMELY} and detected_at >= $1 \
-             and detected_at < {PRESENT} limit {LOOKED_AT}) as newest"
+             and detected_at < {PRESENT} limit {MAX_CANDIDATES}) as newest"
                 );
-                is_more = client.query_one(&sql, &[&since.to_time()])?.try_get::<_, i64>(0)? == LOOKED_AT;
+                is_more = client.query_one(&sql, &[&since.to_time()])?.try_get::<_, i64>(0)? == MAX_CANDIDATES;
             }
             Ok(Outside { records, is_more })
         })

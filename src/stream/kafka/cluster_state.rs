@@ -119,9 +119,9 @@ impl ClusterState {
     }
 
     /// Updates the state from the client's statistics on brokers and connections.
-    pub(crate) fn look(&self, statistics: &Statistics) {
+    pub(crate) fn update(&self, statistics: &Statistics) {
         self.is_stranded.store(is_stranded(statistics), Ordering::Relaxed);
-        lock(&self.silence).look(statistics);
+        lock(&self.silence).update(statistics);
         // Any connection counts, because a member without partitions connects only to the coordinator.
         let is_up = statistics.brokers.values().any(|broker| broker.state == "UP");
         let is_about_brokers =
@@ -178,10 +178,10 @@ mod tests {
         let broker = |nodeid, state: &str| Broker { nodeid, state: state.to_owned(), ..Broker::default() };
         let mut statistics = Statistics::default();
         statistics.brokers.insert("localhost:9092/1".to_owned(), broker(1, "DOWN"));
-        trouble.look(&statistics);
+        trouble.update(&statistics);
         assert!(trouble.get().is_some_and(|why| why.contains("2/2")));
         statistics.brokers.insert("GroupCoordinator".to_owned(), broker(-1, "UP"));
-        trouble.look(&statistics);
+        trouble.update(&statistics);
         assert_eq!(trouble.get(), None);
     }
 
@@ -195,14 +195,14 @@ mod tests {
             statistics.ts = (100 + second) * 1_000_000;
             let broker = Broker { rxidle: second * 1_000_000, ..broker.clone() };
             statistics.brokers.insert("k1:9092/1".to_owned(), broker);
-            trouble.look(&statistics);
+            trouble.update(&statistics);
         }
         trouble.clear();
         let why = trouble.get().expect("records that arrived earlier are no answer");
         assert!(why.starts_with("broker k1:9092 has not answered since 20"), "{why}");
         statistics.ts += 2_000_000;
         statistics.brokers.insert("k1:9092/1".to_owned(), Broker { rx: 1, ..broker });
-        trouble.look(&statistics);
+        trouble.update(&statistics);
         assert_eq!(trouble.get(), None);
     }
 }

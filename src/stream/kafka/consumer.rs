@@ -113,8 +113,8 @@ impl KafkaGroupConsumer {
         }
     }
 
-    /// Returns whether the cluster answers other clients, but not this one.
-    fn look_for_coordinator(&mut self) -> Result<(), Fault> {
+    /// Fails if the coordinator answers another client, but not this one.
+    fn check_coordinator(&mut self) -> Result<(), Fault> {
         if !self.consumer.context().is_lost() {
             self.asked = None;
             return Ok(());
@@ -253,7 +253,7 @@ impl RecordFetch for KafkaGroupConsumer {
             return Ok(0);
         }
         self.consumer.context().check()?;
-        self.look_for_coordinator()?;
+        self.check_coordinator()?;
         if only_waits {
             return Ok(0);
         }

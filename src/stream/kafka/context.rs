@@ -80,7 +80,7 @@ impl ConsumerEvents {
     }
 
     /// Updates the time of the lost coordinator from the statistics of the group.
-    fn look(&self, group: &ConsumerGroup) {
+    fn note_coordinator(&self, group: &ConsumerGroup) {
         let mut lost = lock(&self.lost);
         *lost = if group.state == "up" { None } else { lost.or_else(|| Some(Instant::now())) };
     }
@@ -144,9 +144,9 @@ impl ClientContext for ConsumerEvents {
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.trouble.look(&statistics);
+        self.trouble.update(&statistics);
         if let Some(group) = &statistics.cgrp {
-            self.look(group);
+            self.note_coordinator(group);
         }
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let known = topic.partitions.values().filter(|p| p.partition >= 0 && p.ls_offset >= 0);
@@ -263,7 +263,7 @@ impl ClientContext for DeliveryReports {
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.trouble.look(&statistics);
+        self.trouble.update(&statistics);
     }
 }
 
@@ -332,12 +332,12 @@ mod tests {
     fn a_member_is_lost_while_it_looks_for_its_coordinator_and_no_longer() {
         let member = ConsumerEvents::new("t");
         let state = |state: &str| ConsumerGroup { state: state.to_owned(), ..ConsumerGroup::default() };
-        member.look(&state("wait-coord"));
+        member.note_coordinator(&state("wait-coord"));
         assert!(!member.is_lost(), "it has just begun");
         member.lose();
-        member.look(&state("query-coord"));
+        member.note_coordinator(&state("query-coord"));
         assert!(member.is_lost(), "whatever it tries");
-        member.look(&state("up"));
+        member.note_coordinator(&state("up"));
         assert!(!member.is_lost());
     }
 }

@@ -51,7 +51,7 @@ impl BrokerSilence {
     }
 
     /// Updates the record from new statistics.
-    pub(super) fn look(&mut self, statistics: &Statistics) {
+    pub(super) fn update(&mut self, statistics: &Statistics) {
         let now = statistics.ts;
         if micros(now - self.seen) > LATE {
             self.waiting.clear();
@@ -166,7 +166,7 @@ mod tests {
                     broker.rxidle += seconds * 1_000_000;
                 }
             }
-            self.silence.look(&self.statistics);
+            self.silence.update(&self.statistics);
             self.silence.message().map(str::to_owned)
         }
 

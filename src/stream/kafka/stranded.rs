@@ -80,7 +80,7 @@ mod tests {
             client::reader(&settings("127.0.0.1:9")).create_with_context(ConsumerEvents::new("")).unwrap();
         let trouble = &consumer.context().trouble;
         assert!(consumer.fetch_metadata(None, Duration::from_millis(300)).is_err());
-        trouble.look(&statistics(&["logical"]));
+        trouble.update(&statistics(&["logical"]));
         rescue(consumer.client(), &settings(&there), trouble);
         assert!(consumer.fetch_metadata(None, Duration::from_secs(20)).is_ok());
         assert!(!trouble.take_stranded(), "once is enough");

@@ -21,7 +21,7 @@ const TOKEN_FILES: [&str; 3] = [
 
 /// Returns the findings about the files and the validity of certificates. Without TLS to the brokers, only the files for
 /// a token are read.
-pub(crate) fn look(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
+pub(crate) fn check(kafka: &KafkaSettings, now: Timestamp) -> Vec<Finding> {
     let files = Files { kafka, now };
     let given = kafka
         .properties

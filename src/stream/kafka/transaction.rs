@@ -132,9 +132,9 @@ impl KafkaTransactionalProducer {
     /// Waits until every sent record has its report, or until one failed; then the others remain without a report.
     fn wait_for_deliveries(&self) -> Result<(), Fault> {
         let since = Instant::now();
-        for look in 0.. {
+        for pass in 0.. {
             let is_done = self.producer.in_flight_count() == 0;
-            let flushed = if is_done || look % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
+            let flushed = if is_done || pass % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
             let has_reported = self.serves_report();
             if let Some((error, topic)) = self.producer.context().take_failure() {
                 return Err(self.not_delivered(&error, &topic));

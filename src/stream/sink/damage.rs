@@ -36,7 +36,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
     }
 
     /// Raises or clears the conditions about records that cannot be read, and about partitions without progress.
-    /// `reached` has the partitions that were read to their end. They count as complete, because `look` moves the
+    /// `reached` has the partitions that were read to their end. They count as complete, because `check_ledger` moves the
     /// ledger to the end.
     pub(super) fn report_damage(&mut self, ends: &Positions, reached: &Positions) {
         let (topic, now) = (&self.settings.topics.anomalies, self.reader.now());

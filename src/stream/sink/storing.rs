@@ -26,7 +26,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
                 self.batch_size.note_stored(self.reader.now());
                 self.is_away = false;
                 if written.rejected > 0 {
-                    self.next_look = Duration::ZERO;
+                    self.next_check = Duration::ZERO;
                 }
                 Ok(())
             }

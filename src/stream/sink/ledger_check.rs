@@ -14,7 +14,7 @@ const LEDGER_INTERVAL: Duration = Duration::from_secs(5);
 
 impl<R: GroupConsumer> Sink<'_, R> {
     /// Reads the ledger again. The ledger decides what is stored, not the sink's own positions.
-    pub(super) fn look(&mut self) -> Result<(), Fault> {
+    pub(super) fn check_ledger(&mut self) -> Result<(), Fault> {
         let partitions = self.positions.keys().copied().collect::<Vec<_>>();
         let owners = self.elsewhere.owners();
         if partitions.is_empty() {
@@ -24,7 +24,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
                 return Ok(());
             }
         }
-        self.next_look = self.reader.now() + LEDGER_INTERVAL;
+        self.next_check = self.reader.now() + LEDGER_INTERVAL;
         let all = partitions.iter().chain(owners.owners.keys()).copied().collect::<BTreeSet<_>>();
         let all = all.into_iter().collect::<Vec<_>>();
         let held = self.ledger.positions(&all).and_then(|held| Ok((held, self.ledger.rejects()?)));
