@@ -210,9 +210,9 @@ fn a_detector_that_rejects_everything_or_judges_other_times_says_so_on_its_pages
         let body = page("/").2;
         body.contains("Events arrive, all rejected:") && body.contains("(300 of 300)")
     });
-    let letters = page("/dead-letters").2;
-    assert!(letters.contains("device_id") && letters.contains("\\u{202e}&lt;b&gt;"), "{letters}");
-    assert!(!letters.contains('\u{202e}'), "{letters}");
+    let dead_letters = page("/dead-letters").2;
+    assert!(dead_letters.contains("device_id") && dead_letters.contains("\\u{202e}&lt;b&gt;"), "{dead_letters}");
+    assert!(!dead_letters.contains('\u{202e}'), "{dead_letters}");
     // Two hours behind: thirty to learn from, ten normal ones, one that is not.
     let values = (0..40).map(|i| 20.0 + f64::from(i % 3)).chain([99.0]);
     case.produce(values.map(|value| {

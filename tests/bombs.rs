@@ -214,14 +214,15 @@ fn gzip_batches_of_960_mb_are_skipped_with_a_dead_letter_each_and_the_records_ar
     });
     assert_eq!(detector.metric("anomaly_records_total{kind=\"skipped\"} "), 4.0);
     assert_eq!(detector.metric("anomaly_rejects_total{kind=\"batch_size\"} "), 4.0);
-    let letters = case.read(&case.dlq());
-    let place = |name| letters.iter().map(|letter| letter.header(name).unwrap_or_default()).collect::<Vec<_>>();
+    let dead_letters = case.read(&case.dlq());
+    let place =
+        |name| dead_letters.iter().map(|dead_letter| dead_letter.header(name).unwrap_or_default()).collect::<Vec<_>>();
     let mut offsets = place("anomaly.error.offset");
     offsets.sort();
     assert_eq!(offsets, ["0", "1", "50", "51"]);
     assert_eq!(place("anomaly.error.class"), ["batch_size"; 4]);
     assert_eq!(place("anomaly.error.records"), ["1"; 4]);
-    assert_eq!((place("anomaly.error.topic"), letters[0].value.clone()), (vec![raw.clone(); 4], None));
+    assert_eq!((place("anomaly.error.topic"), dead_letters[0].value.clone()), (vec![raw.clone(); 4], None));
     // More of them arrive while the detector is told to stop.
     for partition in [0, 1] {
         send_batch(&case, &raw, partition, &bomb);
@@ -234,7 +235,7 @@ fn gzip_batches_of_960_mb_are_skipped_with_a_dead_letter_each_and_the_records_ar
     let metrics = detector.get("/metrics").unwrap().1;
     assert!(!metrics.contains("code=\"replay_shortfall\""), "{metrics}");
     check_peak(&detector, 500);
-    // The letters are listed, and a replay names them and sends nothing.
+    // The dead letters are listed, and a replay names them and sends nothing.
     let list = case.ok(&["dlq", "list"]);
     assert_eq!(list.matches("never: oversized batch").count(), 6, "{list}");
     let replay = case.ok(&["dlq", "replay"]);
@@ -267,7 +268,8 @@ fn batches_of_every_codec_that_expand_beyond_the_limit_are_skipped() {
     check_peak(&detector, 500);
     assert_eq!(detector.metric("anomaly_records_total{kind=\"skipped\"} "), 5.0);
     let offsets = case.read(&case.dlq());
-    let offsets = offsets.iter().filter_map(|letter| letter.header("anomaly.error.offset")).collect::<Vec<_>>();
+    let offsets =
+        offsets.iter().filter_map(|dead_letter| dead_letter.header("anomaly.error.offset")).collect::<Vec<_>>();
     assert_eq!(offsets, ["40", "51", "62", "73", "84"]);
 }
 

@@ -413,8 +413,12 @@ impl Storm {
         for process in [self.steady, self.dashboard].into_iter().chain(self.mortal.into_values()) {
             assert!(process.terminate(Duration::from_secs(15)).success());
         }
-        let mut report =
-            format!("{} events, {} anomalies, {} dead letters: all exactly once\n", total, rows.len(), books.letters());
+        let mut report = format!(
+            "{} events, {} anomalies, {} dead letters: all exactly once\n",
+            total,
+            rows.len(),
+            books.dead_letters()
+        );
         for (fault, mut times) in self.recoveries {
             times.sort();
             let (median, last) = (times[times.len() / 2], times[times.len() - 1]);

@@ -87,7 +87,7 @@ fn a_replay_sends_each_dead_letter_once_unchanged_and_reports_what_it_skipped() 
     case.produce([nested("d", 99.0)]);
     let _detector = case.detector("a", &[("FIELDS__VALUE", "data.v")]);
     wait("the anomaly", || case.read(&case.anomalies()).len() == 1);
-    // The letters themselves joined no window, although they would be events now.
+    // The dead letters themselves joined no window, although they would be events now.
     assert_eq!(case.read(&case.anomalies())[0].json()["window_count"], 40);
     assert!(case.ok(&["dlq", "list"]).lines().skip(1).all(|line| !line.contains(" - ")));
 }
@@ -156,12 +156,12 @@ fn a_records_own_headers_survive_rejection_and_replay_in_order_and_ours_are_drop
     let sent = Sent { headers: own.clone(), ..nested("d", 1.0) };
     case.produce([sent]);
     stop(&case, "a", &[], 1);
-    let letter = &case.read(&case.dlq())[0];
+    let dead_letter = &case.read(&case.dlq())[0];
     let label = ("anomaly-label".to_owned(), Some(b"spike".to_vec()));
     let named = |(key, value): &(&str, Option<&[u8]>)| ((*key).to_owned(), value.map(<[u8]>::to_vec));
     let all = own.iter().map(named).chain([label.clone()]).collect::<Vec<_>>();
-    assert_eq!(letter.headers[letter.headers.len() - all.len()..], all);
-    assert_eq!(letter.header("anomaly.error.headers").as_deref(), Some("9"));
+    assert_eq!(dead_letter.headers[dead_letter.headers.len() - all.len()..], all);
+    assert_eq!(dead_letter.header("anomaly.error.headers").as_deref(), Some("9"));
     // Rejected once more, and sent once more: still the same.
     for round in 1..3_usize {
         assert!(case.ok(&["dlq", "replay"]).starts_with("1 dead letters were sent again"), "{round}");
@@ -173,8 +173,8 @@ fn a_records_own_headers_survive_rejection_and_replay_in_order_and_ours_are_drop
         expected.push(("anomaly.replayed-from".into(), Some(origin.into_bytes())));
         assert_eq!(again.headers, expected, "{round}");
         let detector = case.detector("a", &[]);
-        let letters = || case.read(&case.dlq()).iter().filter(|got| got.value.is_some()).count();
-        wait("the record to be rejected again", || letters() == 1 + round);
+        let dead_letters = || case.read(&case.dlq()).iter().filter(|got| got.value.is_some()).count();
+        wait("the record to be rejected again", || dead_letters() == 1 + round);
         assert!(detector.terminate(Duration::from_secs(10)).success());
     }
 }
@@ -210,7 +210,7 @@ fn null_values_are_ignored_and_counted_and_old_dead_letters_of_them_are_never_se
     assert_eq!(nulls, 2, "no tombstone was added");
 }
 
-/// Letters of another topic, or of a partition that the input does not have, must not stop the replay of the others.
+/// Dead letters of another topic, or of a partition that the input does not have, must not stop the replay of the others.
 #[test]
 fn letters_of_other_topics_are_passed_over_and_named_and_the_others_are_sent() {
     let case = Case::new("letters_elsewhere");
@@ -319,10 +319,10 @@ fn a_dead_letter_whose_headers_its_topic_refuses_is_written_without_them_and_is_
     case.ok(&["migrate"]);
     case.produce([Sent { headers: vec![("large", Some(large))], ..nested("d", 1.0) }]);
     stop(&case, "a", &[], 1);
-    let letter = &case.read(&case.dlq())[0];
-    assert_eq!(letter.header("anomaly.error.headers").as_deref(), Some("0"));
-    assert!(letter.header("anomaly.error.headers_truncated").is_some_and(|n| n.parse::<u64>().unwrap() > 900_000));
-    assert!(letter.value.as_ref().is_some_and(|value| !value.is_empty()));
+    let dead_letter = &case.read(&case.dlq())[0];
+    assert_eq!(dead_letter.header("anomaly.error.headers").as_deref(), Some("0"));
+    assert!(dead_letter.header("anomaly.error.headers_truncated").is_some_and(|n| n.parse::<u64>().unwrap() > 900_000));
+    assert!(dead_letter.value.as_ref().is_some_and(|value| !value.is_empty()));
     let replayed = case.ok(&["dlq", "replay"]);
     assert!(replayed.contains("1 were truncated when they were rejected"), "{replayed}");
 }

@@ -220,7 +220,7 @@ fn foreign_names_stay_in_their_cells_of_every_table() {
     wait("the heartbeat", || case.count("detector_status") > 0);
     is_guarded("status", &case.ok(&["status"]));
     drop(detector);
-    case.letter(&[("anomaly.error.class", HOSTILE), ("anomaly.error.message", HOSTILE), (HOSTILE, HOSTILE)]);
+    case.dead_letter(&[("anomaly.error.class", HOSTILE), ("anomaly.error.message", HOSTILE), (HOSTILE, HOSTILE)]);
     is_guarded("dlq list", &case.ok(&["dlq", "list"]));
     let place = (0..4).map(|partition| format!("{partition}:0"));
     let shown = place.map(|place| case.run(&["dlq", "show", &place])).find(|shown| shown.status.success()).unwrap();
@@ -229,7 +229,7 @@ fn foreign_names_stay_in_their_cells_of_every_table() {
 
 impl Case {
     /// Sends a dead letter with these headers, as another program could write it.
-    fn letter(&self, headers: &[(&str, &str)]) {
+    fn dead_letter(&self, headers: &[(&str, &str)]) {
         let producer: BaseProducer = self.client().create().unwrap();
         let add = |all: OwnedHeaders, (key, value): &(&str, &str)| all.insert(Header { key, value: Some(*value) });
         let all = headers.iter().fold(OwnedHeaders::new(), add);

@@ -56,7 +56,7 @@ pub fn verify_methods(
     settings: impl Fn(i32, i64) -> (&'static str, usize),
 ) -> (usize, usize) {
     let mut oracle = Oracle::new(100, 30, 3);
-    let (mut expected, mut edges, mut letters) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+    let (mut expected, mut edges, mut dead_letters) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
     for got in records {
         let place = (got.partition, got.offset);
         let (method, window) = settings(got.partition, got.offset);
@@ -67,7 +67,7 @@ pub fn verify_methods(
             Some((device, json.get("metric_value")?.as_f64()?))
         });
         let Some((device, value)) = event else {
-            letters.insert(place, (got.key, got.value));
+            dead_letters.insert(place, (got.key, got.value));
             continue;
         };
         // A series belongs to its partition.
@@ -116,8 +116,8 @@ pub fn verify_methods(
         assert_eq!(got.header("anomaly.error.topic"), Some(case.raw()));
         assert_eq!(dead.insert(place, (got.key, got.value)), None, "{place:?} is a dead letter twice");
     }
-    assert!(dead == letters, "{} dead letters, expected {}", dead.len(), letters.len());
-    (expected.len(), letters.len())
+    assert!(dead == dead_letters, "{} dead letters, expected {}", dead.len(), dead_letters.len());
+    (expected.len(), dead_letters.len())
 }
 
 /// The first few entries that are in one of the two only, or differ.
@@ -148,9 +148,9 @@ fn a_million_events_give_exactly_the_oracles_anomalies_in_kafka_and_in_postgresq
     let judged = total("learning") + total("normal") + total("anomalous");
     assert_eq!(judged, 999_800.0);
     assert!(detector.terminate(STOP).success());
-    let (anomalies, letters) = verify(&case);
-    println!("{anomalies} anomalies, {letters} dead letters");
-    assert!(anomalies > 1_000 && letters == 200);
+    let (anomalies, dead_letters) = verify(&case);
+    println!("{anomalies} anomalies, {dead_letters} dead letters");
+    assert!(anomalies > 1_000 && dead_letters == 200);
 }
 
 #[test]
@@ -269,22 +269,22 @@ fn every_malformed_record_becomes_a_dead_letter_byte_for_byte_and_stops_nothing(
     case.produce(odd.iter().map(|(sent, _)| Sent { partition: Some(0), ..sent.clone() }));
     let detector = case.detector("a", &[]);
     wait("all records to have an outcome", || case.committed() == odd.len() as i64);
-    let letters = case.read(&case.dlq());
+    let dead_letters = case.read(&case.dlq());
     let expected = odd.iter().enumerate().filter_map(|(offset, (sent, class))| Some((offset, sent, (*class)?)));
     let mut count = 0;
     for (offset, sent, class) in expected {
         count += 1;
-        let letter = letters
+        let dead_letter = dead_letters
             .iter()
             .find(|got| got.header("anomaly.error.offset") == Some(offset.to_string()))
             .unwrap_or_else(|| panic!("no dead letter of record {offset}"));
-        assert_eq!((&letter.key, &letter.value), (&sent.key, &sent.value), "record {offset}");
-        assert_eq!(letter.header("anomaly.error.class").as_deref(), Some(class), "record {offset}");
-        assert_eq!(letter.header("anomaly.error.stage").as_deref(), Some("decode"));
-        assert!(!letter.header("anomaly.error.message").unwrap().is_empty());
-        assert_eq!(letter.header("anomaly.error.truncated"), None);
+        assert_eq!((&dead_letter.key, &dead_letter.value), (&sent.key, &sent.value), "record {offset}");
+        assert_eq!(dead_letter.header("anomaly.error.class").as_deref(), Some(class), "record {offset}");
+        assert_eq!(dead_letter.header("anomaly.error.stage").as_deref(), Some("decode"));
+        assert!(!dead_letter.header("anomaly.error.message").unwrap().is_empty());
+        assert_eq!(dead_letter.header("anomaly.error.truncated"), None);
     }
-    assert_eq!(letters.len(), count);
+    assert_eq!(dead_letters.len(), count);
     assert_eq!(detector.metric("anomaly_rejects_total{kind=\"device_id\"} "), 5.0);
     let sum = |column: &str| -> Option<i64> {
         case.sql().query_one(&format!("select sum({column})::int8 from coverage"), &[]).unwrap().get(0)
@@ -314,15 +314,16 @@ fn a_dead_letter_that_its_topic_refuses_is_truncated_and_marked_so() {
     case.produce(records.map(|sent| Sent { partition: Some(1), ..sent }));
     let _detector = case.detector("a", &[]);
     wait("all records to have an outcome", || case.committed() == 4);
-    let letters = case.read(&dlq);
-    assert_eq!(letters.len(), 2);
-    let (by_key, letters) =
-        letters.into_iter().partition::<Vec<_>, _>(|letter| letter.header("anomaly.error.key_truncated").is_some());
+    let dead_letters = case.read(&dlq);
+    assert_eq!(dead_letters.len(), 2);
+    let (by_key, dead_letters) = dead_letters
+        .into_iter()
+        .partition::<Vec<_>, _>(|dead_letter| dead_letter.header("anomaly.error.key_truncated").is_some());
     assert_eq!(by_key[0].header("anomaly.error.key_truncated").as_deref(), Some("200000"));
     assert_eq!(by_key[0].value.as_deref(), Some(&b"bad"[..]));
-    assert_eq!(letters[0].header("anomaly.error.truncated").as_deref(), Some("200000"));
-    assert_eq!(letters[0].header("anomaly.error.sha256").map(|hash| hash.len()), Some(64));
-    let kept = letters[0].value.as_deref().unwrap();
+    assert_eq!(dead_letters[0].header("anomaly.error.truncated").as_deref(), Some("200000"));
+    assert_eq!(dead_letters[0].header("anomaly.error.sha256").map(|hash| hash.len()), Some(64));
+    let kept = dead_letters[0].value.as_deref().unwrap();
     assert!(kept.len() > 5_000 && large.value.unwrap().starts_with(kept), "{} bytes kept", kept.len());
     let printed = case.ok(&["dlq", "replay"]);
     assert!(printed.ends_with("2 were truncated when they were rejected, and cannot be sent again\n"), "{printed}");

@@ -23,12 +23,12 @@ fn read(name: &str, fields: &[(&str, &str)], records: Vec<Sent>) -> Read {
     let detector = case.detector("a", &settings);
     wait("all records to have an outcome", || case.committed() == count);
     let ignored = "anomaly_events_total{kind=\"ignored\"} ";
-    let mut letters = case.read(&case.dlq());
-    letters.sort_by_key(|got| got.header("anomaly.error.offset").unwrap().parse::<i64>().unwrap());
+    let mut dead_letters = case.read(&case.dlq());
+    dead_letters.sort_by_key(|got| got.header("anomaly.error.offset").unwrap().parse::<i64>().unwrap());
     let message = |got: &crate::common::Got| got.header("anomaly.error.message").unwrap();
     Read {
         anomalies: case.read(&case.anomalies()).iter().map(|got| got.json()).collect(),
-        messages: letters.iter().map(message).collect(),
+        messages: dead_letters.iter().map(message).collect(),
         ignored: detector.metric(ignored),
     }
 }

@@ -40,7 +40,7 @@ fn sent(value: &Value) -> Sent {
 struct Expected {
     outcomes: BTreeMap<&'static str, u64>,
     anomalies: BTreeMap<(i64, i64, i64), (String, u64)>,
-    letters: BTreeSet<(i64, i64)>,
+    dead_letters: BTreeSet<(i64, i64)>,
     values: u64,
 }
 
@@ -53,7 +53,7 @@ fn expected(case: &Case, is_judged_partly: bool) -> Expected {
         let invalid = present.clone().filter(|((_, value), _)| !value.is_number()).count();
         let valid = present.clone().count() - invalid;
         if invalid > 0 {
-            expected.letters.insert(place);
+            expected.dead_letters.insert(place);
         }
         let mut count = |outcome| *expected.outcomes.entry(outcome).or_default() += 1;
         if invalid > 0 && (valid == 0 || !is_judged_partly) {
@@ -99,7 +99,7 @@ fn anomalies(case: &Case) -> BTreeMap<(i64, i64, i64), (String, u64)> {
     found
 }
 
-fn letters(case: &Case) -> BTreeSet<(i64, i64)> {
+fn dead_letters(case: &Case) -> BTreeSet<(i64, i64)> {
     let number = |value: Option<String>| value.unwrap().parse::<i64>().unwrap();
     let all = case.read(&case.dlq());
     let places = all
@@ -137,7 +137,7 @@ fn objects_of_sensors_give_the_oracles_verdicts_and_counts_whatever_happens_to_t
         wait_done(&case, 6_000);
         let expected = expected(&case, on_partial == "judge_valid");
         assert_eq!(anomalies(&case), expected.anomalies, "{on_partial}");
-        assert_eq!(letters(&case), expected.letters, "{on_partial}");
+        assert_eq!(dead_letters(&case), expected.dead_letters, "{on_partial}");
         let counted = outcomes(&detector);
         let sum = counted.iter().filter(|(kind, _)| **kind != "partial").map(|(_, count)| count).sum::<u64>();
         assert_eq!(sum as i64, 6_000 - before, "each record counts once: {counted:?}");

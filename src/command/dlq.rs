@@ -12,14 +12,14 @@ use crate::config::resolved::KafkaSettings;
 use crate::error::{Error, ExitKind, Result};
 use crate::foreign;
 use crate::service::signals::{self, ProcessSignal, SecondSignal};
-use crate::stream::dead_letters::{self, DeadLetterReplayer, RefusedLetters, RejectedRecord};
+use crate::stream::dead_letters::{self, DeadLetterReplayer, RefusedDeadLetters, RejectedRecord};
 use crate::stream::topics;
 
 /// Maximum number of characters of a message or a key in a line.
 const WIDTH: usize = 60;
 /// Maximum number of bytes of a value, a key or a header that `show` prints.
 const MAX_SHOWN_BYTES: usize = 4_096;
-/// Maximum number of letters of an unknown origin that `replay` names.
+/// Maximum number of dead letters of an unknown origin that `replay` names.
 const MAX_NAMED: usize = 10;
 
 /// Runs the subcommand.
@@ -33,33 +33,33 @@ const MAX_NAMED: usize = 10;
 pub fn run(settings: &Settings, command: &Dlq) -> Result<()> {
     match command {
         Dlq::List { pick, limit } => list(settings, pick, *limit),
-        Dlq::Show { letter, value } => show(settings, *letter, *value),
+        Dlq::Show { letter: place, value } => show(settings, *place, *value),
         Dlq::Replay { pick, dry_run } => replay(settings, pick, *dry_run),
         Dlq::Skip { topic, partition, offset } => skip::skip(settings, topic, *partition, *offset),
     }
 }
 
 impl DeadLetterSelection {
-    fn matches(&self, letter: &RejectedRecord) -> bool {
+    fn matches(&self, dead_letter: &RejectedRecord) -> bool {
         let is_of_class =
-            self.class.is_empty() || letter.header("class").is_some_and(|c| self.class.iter().any(|k| k == c));
-        let is_after = self.from.is_none_or(|from| letter.at.is_some_and(|at| at >= from));
-        let is_before = self.to.is_none_or(|to| letter.at.is_some_and(|at| at < to));
+            self.class.is_empty() || dead_letter.header("class").is_some_and(|c| self.class.iter().any(|k| k == c));
+        let is_after = self.from.is_none_or(|from| dead_letter.at.is_some_and(|at| at >= from));
+        let is_before = self.to.is_none_or(|to| dead_letter.at.is_some_and(|at| at < to));
         is_of_class && is_after && is_before
     }
 }
 
 fn list(settings: &Settings, pick: &DeadLetterSelection, limit: usize) -> Result<()> {
     let (mut classes, mut shown, mut replayed, mut null) = (BTreeMap::<String, u64>::new(), 0, 0, 0_u64);
-    dead_letters::read(&settings.kafka, &settings.topics, |letter| {
-        if !pick.matches(&letter) {
+    dead_letters::read(&settings.kafka, &settings.topics, |dead_letter| {
+        if !pick.matches(&dead_letter) {
             return Ok(());
         }
-        *classes.entry(letter.header("class").unwrap_or("?").to_owned()).or_default() += 1;
-        replayed += u64::from(letter.replayed.is_some());
-        null += u64::from(letter.is_null());
+        *classes.entry(dead_letter.header("class").unwrap_or("?").to_owned()).or_default() += 1;
+        replayed += u64::from(dead_letter.replayed.is_some());
+        null += u64::from(dead_letter.is_null());
         if shown < limit {
-            line(&letter, shown == 0)?;
+            line(&dead_letter, shown == 0)?;
         }
         shown += 1;
         Ok(())
@@ -80,74 +80,74 @@ fn list(settings: &Settings, pick: &DeadLetterSelection, limit: usize) -> Result
     Ok(())
 }
 
-/// Returns a header of a letter for a line. Headers of a foreign record can contain anything.
-fn header(letter: &RejectedRecord, name: &str) -> String {
-    foreign::name(letter.header(name).unwrap_or("?")).to_string()
+/// Returns a header of a dead letter for a line. Headers of a foreign record can contain anything.
+fn header(dead_letter: &RejectedRecord, name: &str) -> String {
+    foreign::name(dead_letter.header(name).unwrap_or("?")).to_string()
 }
 
-/// Returns the place of the rejected record, as the letter's headers give it.
-fn origin(letter: &RejectedRecord) -> String {
-    let [topic, partition, offset] = ["topic", "partition", "offset"].map(|name| header(letter, name));
+/// Returns the place of the rejected record, as the dead letter's headers give it.
+fn origin(dead_letter: &RejectedRecord) -> String {
+    let [topic, partition, offset] = ["topic", "partition", "offset"].map(|name| header(dead_letter, name));
     format!("{topic}[{partition}]@{offset}")
 }
 
-fn line(letter: &RejectedRecord, is_first: bool) -> Result<()> {
+fn line(dead_letter: &RejectedRecord, is_first: bool) -> Result<()> {
     if is_first {
         output::line(format_args!(
             "{:<12} {:<24} {:<15} {:<28} {:<24} MESSAGE",
             "LETTER", "REJECTED AT", "CLASS", "FROM", "REPLAYED"
         ))?;
     }
-    let replayed = match &letter.replayed {
+    let replayed = match &dead_letter.replayed {
         Some(at) => at,
-        None if letter.is_batch() => "never: oversized batch",
-        None if letter.is_null() => "never: null value",
+        None if dead_letter.is_batch() => "never: oversized batch",
+        None if dead_letter.is_null() => "never: null value",
         None => "-",
     };
     output::line(format_args!(
         "{:<12} {:<24} {:<15} {:<28} {:<24} {}",
-        format!("{}:{}", letter.partition, letter.offset),
-        letter.at.map(|at| at.to_string()).unwrap_or_default(),
-        header(letter, "class"),
-        origin(letter),
+        format!("{}:{}", dead_letter.partition, dead_letter.offset),
+        dead_letter.at.map(|at| at.to_string()).unwrap_or_default(),
+        header(dead_letter, "class"),
+        origin(dead_letter),
         replayed,
-        foreign::bytes(letter.header("message").unwrap_or("?").as_bytes(), WIDTH),
+        foreign::bytes(dead_letter.header("message").unwrap_or("?").as_bytes(), WIDTH),
     ))
 }
 
 fn show(settings: &Settings, place: DeadLetterPosition, value_only: bool) -> Result<()> {
     let mut found = None;
-    dead_letters::read(&settings.kafka, &settings.topics, |letter| {
-        if (letter.partition, letter.offset) == (place.partition, place.offset) {
-            found = Some(letter);
+    dead_letters::read(&settings.kafka, &settings.topics, |dead_letter| {
+        if (dead_letter.partition, dead_letter.offset) == (place.partition, place.offset) {
+            found = Some(dead_letter);
         }
         Ok(())
     })?;
-    let letter = found.ok_or_else(|| {
+    let dead_letter = found.ok_or_else(|| {
         let topic = &settings.topics.dead_letter;
         Error::no_input(format_args!(
             "{topic} has no dead letter {}:{}; `anomaly dlq list` shows them",
             place.partition, place.offset
         ))
     })?;
-    output::written(print(&letter, value_only))
+    output::written(print(&dead_letter, value_only))
 }
 
-fn print(letter: &RejectedRecord, value_only: bool) -> io::Result<()> {
+fn print(dead_letter: &RejectedRecord, value_only: bool) -> io::Result<()> {
     let mut out = output::raw();
     if value_only {
-        return out.write_all(letter.value.as_deref().unwrap_or_default());
+        return out.write_all(dead_letter.value.as_deref().unwrap_or_default());
     }
-    writeln!(out, "rejected at  {}", letter.at.map(|at| at.to_string()).unwrap_or_default())?;
-    writeln!(out, "sent again   {}", letter.replayed.as_deref().unwrap_or("no"))?;
+    writeln!(out, "rejected at  {}", dead_letter.at.map(|at| at.to_string()).unwrap_or_default())?;
+    writeln!(out, "sent again   {}", dead_letter.replayed.as_deref().unwrap_or("no"))?;
     let shown = |value: &Option<Vec<u8>>| match value {
         None => "(null)".to_owned(),
         Some(bytes) => foreign::bytes(bytes, MAX_SHOWN_BYTES).to_string(),
     };
-    for (name, value) in letter.said() {
+    for (name, value) in dead_letter.said() {
         writeln!(out, "{:<12} {}", foreign::name(name).to_string(), shown(value))?;
     }
-    for (name, value) in letter.own_headers() {
+    for (name, value) in dead_letter.own_headers() {
         writeln!(out, "header       {}: {}", foreign::name(name), shown(value))?;
     }
     let text = |part: &Option<Vec<u8>>| match part {
@@ -159,8 +159,8 @@ fn print(letter: &RejectedRecord, value_only: bool) -> io::Result<()> {
             _ => bytes.escape_ascii().to_string(),
         },
     };
-    writeln!(out, "key          {}", text(&letter.key))?;
-    writeln!(out, "value        {}", text(&letter.value))
+    writeln!(out, "key          {}", text(&dead_letter.key))?;
+    writeln!(out, "value        {}", text(&dead_letter.value))
 }
 
 /// Warns about the effect of a topic's compaction on replayed records.
@@ -171,7 +171,7 @@ fn warn_of_compaction(kafka: &KafkaSettings, topic: &str) -> Result<()> {
     Ok(())
 }
 
-/// Lists the first places of this number of letters.
+/// Lists the first places of this number of dead letters.
 fn named(count: u64, places: &[String]) -> String {
     match count.saturating_sub(places.len() as u64) {
         0 => places.join(", "),
@@ -188,31 +188,41 @@ struct ReplayCounts {
     null: u64,
     partial: u64,
     elsewhere: u64,
-    /// The first places of the letters that are counted in `elsewhere`.
+    /// The first places of the dead letters that are counted in `elsewhere`.
     places: Vec<String>,
     batches: u64,
-    /// The first places of the letters that are counted in `batches`.
+    /// The first places of the dead letters that are counted in `batches`.
     batch_places: Vec<String>,
 }
 
 impl ReplayCounts {
-    /// Counts a letter; returns whether it is sent to `topic`, which has this number of partitions.
-    fn chooses(&mut self, letter: &RejectedRecord, topic: &str, partitions: usize) -> bool {
+    /// Counts a dead letter; returns whether it is sent to `topic`, which has this number of partitions.
+    fn chooses(&mut self, dead_letter: &RejectedRecord, topic: &str, partitions: usize) -> bool {
         match () {
-            () if letter.replayed.is_some() => self.before += 1,
-            () if letter.is_batch() => {
+            () if dead_letter.replayed.is_some() => self.before += 1,
+            () if dead_letter.is_batch() => {
                 self.batches += 1;
                 if self.batch_places.len() < MAX_NAMED {
-                    self.batch_places.push(format!("{}:{} from {}", letter.partition, letter.offset, origin(letter)));
+                    self.batch_places.push(format!(
+                        "{}:{} from {}",
+                        dead_letter.partition,
+                        dead_letter.offset,
+                        origin(dead_letter)
+                    ));
                 }
             }
-            () if letter.is_null() => self.null += 1,
-            () if letter.is_partial() => self.partial += 1,
-            () if letter.is_cut() => self.cut += 1,
-            () if !letter.is_from(topic, partitions) => {
+            () if dead_letter.is_null() => self.null += 1,
+            () if dead_letter.is_partial() => self.partial += 1,
+            () if dead_letter.is_cut() => self.cut += 1,
+            () if !dead_letter.is_from(topic, partitions) => {
                 self.elsewhere += 1;
                 if self.places.len() < MAX_NAMED {
-                    self.places.push(format!("{}:{} from {}", letter.partition, letter.offset, origin(letter)));
+                    self.places.push(format!(
+                        "{}:{} from {}",
+                        dead_letter.partition,
+                        dead_letter.offset,
+                        origin(dead_letter)
+                    ));
                 }
             }
             () => {
@@ -223,7 +233,7 @@ impl ReplayCounts {
         false
     }
 
-    /// Prints the numbers of the letters that are not sent, with the reasons.
+    /// Prints the numbers of the dead letters that are not sent, with the reasons.
     fn print(&self, topic: &str) -> Result<()> {
         for (count, reason) in [
             (self.before, "were skipped: they had been sent again before".to_owned()),
@@ -255,7 +265,7 @@ impl ReplayCounts {
     }
 
     /// Fails if dead letters were not sent because of their origin, or because a topic refuses them.
-    fn verify(&self, topic: &str, refused: &RefusedLetters) -> Result<()> {
+    fn verify(&self, topic: &str, refused: &RefusedDeadLetters) -> Result<()> {
         let mut problems = Vec::new();
         if refused.count > 0 {
             let places = named(refused.count, &refused.places);
@@ -287,15 +297,15 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
     let mut sender = if dry_run { None } else { Some(DeadLetterReplayer::new(kafka, topics, &name)?) };
     let mut counts = ReplayCounts::default();
     let mut signals = None;
-    let read = dead_letters::read(kafka, topics, |letter| {
-        if !pick.matches(&letter) || !counts.chooses(&letter, input, partitions) {
+    let read = dead_letters::read(kafka, topics, |dead_letter| {
+        if !pick.matches(&dead_letter) || !counts.chooses(&dead_letter, input, partitions) {
             return Ok(());
         }
         if counts.chosen == 1 {
             warn_of_compaction(kafka, input)?;
         }
         if let Some(sender) = &mut sender {
-            // Before the first letter is sent, a signal ends the process at once.
+            // Before the first dead letter is sent, a signal ends the process at once.
             let signals = match &mut signals {
                 Some(signals) => signals,
                 None => signals.insert(signals::listen(SecondSignal::Ends)?),
@@ -304,14 +314,14 @@ fn replay(settings: &Settings, pick: &DeadLetterSelection, dry_run: bool) -> Res
                 let message = "stopped by a signal; the next `anomaly dlq replay` sends the other dead letters";
                 return Err(Error::new(ExitKind::Interrupted, message));
             }
-            sender.send(letter)?;
+            sender.send(dead_letter)?;
             if counts.chosen.is_multiple_of(1_000) {
                 output::progress(format_args!("{} sent again", sender.sent));
             }
         }
         Ok(())
     });
-    let mut refused = RefusedLetters::default();
+    let mut refused = RefusedDeadLetters::default();
     let ended = match &mut sender {
         Some(sender) => {
             let ended = read.and_then(|()| sender.flush());

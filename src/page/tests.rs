@@ -69,7 +69,7 @@ struct ArchiveFacts {
     fresh: u64,
     known: Option<Known>,
     refused: u64,
-    letters: Vec<DeadLetter>,
+    dead_letters: Vec<DeadLetter>,
     /// Milliseconds by which the archive's clock is ahead.
     ahead: i64,
 }
@@ -203,7 +203,7 @@ impl ReportQueries for Fake {
         if self.mood.load(Ordering::SeqCst) == 5 {
             return Err(NoAnswer::Refused("42501: permission denied for table rejected_samples".into()));
         }
-        Ok(self.facts.letters.clone())
+        Ok(self.facts.dead_letters.clone())
     }
     fn knows(&self, _: &str) -> Result<Known, NoAnswer> {
         self.check()?;

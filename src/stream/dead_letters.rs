@@ -47,7 +47,7 @@ pub(crate) struct RejectedRecord {
     pub value: Option<Vec<u8>>,
     /// Headers of the detector, then the record's own, in order.
     pub headers: Vec<DeadLetterHeader>,
-    /// Time of the replay; `None` if the letter was not replayed.
+    /// Time of the replay; `None` if the dead letter was not replayed.
     pub replayed: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl RejectedRecord {
         older.chain(&self.headers[own..]).filter(is_own)
     }
 
-    /// Returns whether the letter is about an oversized batch, whose records it does not have.
+    /// Returns whether the dead letter is about an oversized batch, whose records it does not have.
     pub(crate) fn is_batch(&self) -> bool {
         self.header("class") == Some(RejectClass::BatchSize.as_str())
     }
@@ -137,7 +137,7 @@ pub(crate) fn read(
         Ok(())
     })?;
     scan(kafka, topics, |partition, record| match receipt(record) {
-        None => visit(letter(partition, record, &receipts)),
+        None => visit(read_record(partition, record, &receipts)),
         Some(_) => Ok(()),
     })
 }
@@ -205,7 +205,7 @@ fn receipt(record: &ConsumedRecord<'_>) -> Option<((i32, i64), String)> {
     Some(((partition?.parse().ok()?, offset?.parse().ok()?), at?.to_owned()))
 }
 
-fn letter(partition: i32, record: &ConsumedRecord<'_>, receipts: &HashMap<(i32, i64), String>) -> RejectedRecord {
+fn read_record(partition: i32, record: &ConsumedRecord<'_>, receipts: &HashMap<(i32, i64), String>) -> RejectedRecord {
     RejectedRecord {
         partition,
         offset: record.offset,
@@ -221,17 +221,18 @@ fn letter(partition: i32, record: &ConsumedRecord<'_>, receipts: &HashMap<(i32, 
 pub(crate) struct DeadLetterReplayer {
     producer: KafkaTransactionalProducer,
     servers: String,
-    letters: String,
+    /// Name of the dead-letter topic.
+    topic: String,
     waiting: Vec<RejectedRecord>,
     /// Number of dead letters sent and committed.
     pub sent: u64,
     /// Dead letters that a topic refuses.
-    pub refused: RefusedLetters,
+    pub refused: RefusedDeadLetters,
 }
 
 /// Dead letters that a topic refuses, however often they are sent.
 #[derive(Debug, Default)]
-pub(crate) struct RefusedLetters {
+pub(crate) struct RefusedDeadLetters {
     /// Number of these dead letters.
     pub count: u64,
     /// The first of them, each with its place and the reason.
@@ -258,10 +259,10 @@ impl DeadLetterReplayer {
         Ok(DeadLetterReplayer {
             producer,
             servers: kafka.bootstrap_servers.clone(),
-            letters: topics.dead_letter.clone(),
+            topic: topics.dead_letter.clone(),
             waiting: Vec::new(),
             sent: 0,
-            refused: RefusedLetters::default(),
+            refused: RefusedDeadLetters::default(),
         })
     }
 
@@ -269,8 +270,8 @@ impl DeadLetterReplayer {
     ///
     /// # Errors
     /// 69: the transaction was not committed, or its outcome is unknown. The next run decides by the receipts.
-    pub(crate) fn send(&mut self, letter: RejectedRecord) -> Result<()> {
-        self.waiting.push(letter);
+    pub(crate) fn send(&mut self, dead_letter: RejectedRecord) -> Result<()> {
+        self.waiting.push(dead_letter);
         if self.waiting.len() >= BATCH { self.flush() } else { Ok(()) }
     }
 
@@ -285,14 +286,14 @@ impl DeadLetterReplayer {
 
     /// Sends and commits these dead letters. If a topic refuses one, it halves the batch until that one is alone,
     /// counts it, and continues with the others.
-    fn send_all(&mut self, letters: &[RejectedRecord]) -> Result<()> {
-        if letters.is_empty() {
+    fn send_all(&mut self, dead_letters: &[RejectedRecord]) -> Result<()> {
+        if dead_letters.is_empty() {
             return Ok(());
         }
         let mut attempts = 0;
         let fault = loop {
-            let Err(fault) = self.commit(letters, &Timestamp::now().to_string()) else {
-                self.sent += letters.len() as u64;
+            let Err(fault) = self.commit(dead_letters, &Timestamp::now().to_string()) else {
+                self.sent += dead_letters.len() as u64;
                 return Ok(());
             };
             // If the abort gets no answer, the broker aborts the transaction later.
@@ -307,24 +308,24 @@ impl DeadLetterReplayer {
             // After a refusal librdkafka can also purge records of the next transaction.
             self.producer.sleep(ATTEMPT_PAUSE);
         };
-        if let [letter] = letters {
+        if let [dead_letter] = dead_letters {
             self.refused.count += 1;
             if self.refused.places.len() < MAX_NAMED {
-                self.refused.places.push(format!("{}:{} ({fault})", letter.partition, letter.offset));
+                self.refused.places.push(format!("{}:{} ({fault})", dead_letter.partition, dead_letter.offset));
             }
             return Ok(());
         }
-        let (left, right) = letters.split_at(letters.len() / 2);
+        let (left, right) = dead_letters.split_at(dead_letters.len() / 2);
         self.send_all(left)?;
         self.send_all(right)
     }
 
     /// Sends each of these dead letters and its receipt in one transaction.
-    fn commit(&mut self, letters: &[RejectedRecord], now: &str) -> Result<(), Fault> {
+    fn commit(&mut self, dead_letters: &[RejectedRecord], now: &str) -> Result<(), Fault> {
         self.producer.begin()?;
-        for letter in letters {
-            self.producer.send(replayed(letter, &self.letters))?;
-            self.producer.send(receipt_of(letter, &self.letters, now))?;
+        for dead_letter in dead_letters {
+            self.producer.send(replayed(dead_letter, &self.topic))?;
+            self.producer.send(receipt_of(dead_letter, &self.topic, now))?;
         }
         insist(&mut self.producer, ANSWER_TIMEOUT, |producer| producer.commit(&ProgressByPartition::new()))
     }
@@ -335,29 +336,29 @@ fn failed(servers: &str) -> impl Fn(Fault) -> Error {
 }
 
 /// Creates the rejected record again, unchanged and for its old partition.
-fn replayed(letter: &RejectedRecord, letters: &str) -> OutgoingRecord {
-    let place = format!("{letters}[{}]@{}", letter.partition, letter.offset);
-    let own = letter.own_headers().map(|(name, value)| (Cow::Owned(name.clone()), value.clone()));
+fn replayed(dead_letter: &RejectedRecord, topic: &str) -> OutgoingRecord {
+    let place = format!("{topic}[{}]@{}", dead_letter.partition, dead_letter.offset);
+    let own = dead_letter.own_headers().map(|(name, value)| (Cow::Owned(name.clone()), value.clone()));
     let origin = (Cow::Borrowed(ORIGIN), Some(place.into_bytes()));
     OutgoingRecord {
         output: OutputTopic::Named {
-            topic: letter.header("topic").unwrap_or_default().to_owned(),
-            partition: letter.origin_partition(),
+            topic: dead_letter.header("topic").unwrap_or_default().to_owned(),
+            partition: dead_letter.origin_partition(),
         },
-        key: letter.key.clone(),
-        value: letter.value.clone(),
-        timestamp: letter.header("timestamp").and_then(|millis| millis.parse().ok()),
+        key: dead_letter.key.clone(),
+        value: dead_letter.value.clone(),
+        timestamp: dead_letter.header("timestamp").and_then(|millis| millis.parse().ok()),
         headers: own.chain([origin]).collect(),
     }
 }
 
 /// Creates the receipt of a dead letter, for the same partition.
-fn receipt_of(letter: &RejectedRecord, letters: &str, now: &str) -> OutgoingRecord {
-    let receipt = [letter.partition.to_string(), letter.offset.to_string(), now.to_owned()];
+fn receipt_of(dead_letter: &RejectedRecord, topic: &str, now: &str) -> OutgoingRecord {
+    let receipt = [dead_letter.partition.to_string(), dead_letter.offset.to_string(), now.to_owned()];
     let headers = RECEIPT.into_iter().zip(receipt);
     OutgoingRecord {
-        output: OutputTopic::Named { topic: letters.to_owned(), partition: Some(letter.partition) },
-        key: letter.key.clone(),
+        output: OutputTopic::Named { topic: topic.to_owned(), partition: Some(dead_letter.partition) },
+        key: dead_letter.key.clone(),
         value: None,
         timestamp: None,
         headers: headers.map(|(name, value)| (Cow::Borrowed(name), Some(value.into_bytes()))).collect(),

@@ -76,7 +76,7 @@ fn create_in(cluster: &mut impl ClusterAdministration, topics: &TopicSettings) -
         [time, ("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
     let size = [time, ("max.message.bytes", largest.as_str())];
     let anomalies = ensure(cluster, topics, &topics.anomalies, topics.partitions, &[time])?;
-    let letters = ensure(cluster, topics, &topics.dead_letter, topics.partitions, &size)?;
+    let dead_letters = ensure(cluster, topics, &topics.dead_letter, topics.partitions, &size)?;
     let mut state = ensure(cluster, topics, &topics.state, partitions, &compact)?;
     if state.partitions < raw.partitions {
         // State is stored in the partition with the same number, so more partitions are harmless.
@@ -84,7 +84,7 @@ fn create_in(cluster: &mut impl ClusterAdministration, topics: &TopicSettings) -
         state.differs.push(format!("it had {} partitions, and now has {}", state.partitions, raw.partitions));
         state.partitions = raw.partitions;
     }
-    let mut all = vec![raw, anomalies, letters, state];
+    let mut all = vec![raw, anomalies, dead_letters, state];
     for (purpose, found) in Purpose::ALL.into_iter().zip(&mut all) {
         let found_so = differences(cluster, topics, purpose, &events);
         found.differs.extend(found_so.into_iter().map(|(_, text)| text));
@@ -294,9 +294,9 @@ mod tests {
         let made = create_in(&mut cluster, &topics).unwrap();
         let made = made.iter().map(|made| (made.name.as_str(), made.partitions, made.is_new)).collect::<Vec<_>>();
         assert_eq!(made, [("events", 7, false), ("anomalies", 4, true), ("letters", 4, true), ("state", 7, false)]);
-        let letters = cluster.config_of("letters").unwrap();
-        assert_eq!(letters["max.message.bytes"], (5_000_000 + HEADROOM).to_string());
-        assert_eq!(letters["message.timestamp.type"], "LogAppendTime");
+        let dead_letters = cluster.config_of("letters").unwrap();
+        assert_eq!(dead_letters["max.message.bytes"], (5_000_000 + HEADROOM).to_string());
+        assert_eq!(dead_letters["message.timestamp.type"], "LogAppendTime");
         let again = create_in(&mut cluster, &topics).unwrap();
         assert!(
             again.iter().all(|topic| !topic.is_new && (topic.name == "state" || topic.differs.is_empty())),

@@ -18,7 +18,7 @@ use crate::oracle::Oracle;
 type Place = (i32, i64);
 /// Device, value, and the bits of mean and deviation.
 pub type Figures = (String, u64, u64, u64);
-type Letter = (Option<Vec<u8>>, Option<Vec<u8>>);
+type DeadLetter = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// The expected and the observed records.
 pub struct Books {
@@ -30,8 +30,8 @@ pub struct Books {
     early: BTreeMap<Place, Figures>,
     pub found: BTreeMap<Place, Figures>,
     edges: Vec<Place>,
-    letters_expected: BTreeMap<Place, Letter>,
-    letters_early: BTreeMap<Place, Letter>,
+    dead_letters_expected: BTreeMap<Place, DeadLetter>,
+    dead_letters_early: BTreeMap<Place, DeadLetter>,
     letters_found: BTreeSet<Place>,
     /// Offset of the last anomaly of each device.
     last: BTreeMap<(i32, String), i64>,
@@ -46,8 +46,8 @@ impl Books {
             early: BTreeMap::new(),
             found: BTreeMap::new(),
             edges: Vec::new(),
-            letters_expected: BTreeMap::new(),
-            letters_early: BTreeMap::new(),
+            dead_letters_expected: BTreeMap::new(),
+            dead_letters_early: BTreeMap::new(),
             letters_found: BTreeSet::new(),
             last: BTreeMap::new(),
         }
@@ -65,14 +65,14 @@ impl Books {
             Some((device, metric, json.get("metric_value")?.as_f64()?))
         });
         let Some((device, metric, value_of)) = event else {
-            let letter = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
-            match self.letters_early.remove(&place) {
-                Some(early) => assert!(early == letter, "the dead letter of {place:?} is not its record"),
-                None => assert!(self.letters_expected.insert(place, letter).is_none()),
+            let dead_letter = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
+            match self.dead_letters_early.remove(&place) {
+                Some(early) => assert!(early == dead_letter, "the dead letter of {place:?} is not its record"),
+                None => assert!(self.dead_letters_expected.insert(place, dead_letter).is_none()),
             }
             return;
         };
-        assert!(!self.letters_early.contains_key(&place), "{place:?} is an event, and a dead letter");
+        assert!(!self.dead_letters_early.contains_key(&place), "{place:?} is an event, and a dead letter");
         let early = self.early.remove(&place);
         // A series belongs to its partition.
         match self.oracle.judge(&format!("{}/{device}/{metric}", place.0), value_of) {
@@ -102,17 +102,17 @@ impl Books {
     }
 
     /// Checks the next dead letter.
-    pub fn letter(&mut self, place: Place, letter: Letter) {
+    pub fn dead_letter(&mut self, place: Place, dead_letter: DeadLetter) {
         assert!(self.letters_found.insert(place), "{place:?} is a dead letter twice");
         if self.judged.get(&place.0).is_none_or(|next| place.1 >= *next) {
-            self.letters_early.insert(place, letter);
+            self.dead_letters_early.insert(place, dead_letter);
         } else {
-            let expected = self.letters_expected.remove(&place);
-            assert!(expected == Some(letter), "the dead letter of {place:?} is not its record");
+            let expected = self.dead_letters_expected.remove(&place);
+            assert!(expected == Some(dead_letter), "the dead letter of {place:?} is not its record");
         }
     }
 
-    pub fn letters(&self) -> usize {
+    pub fn dead_letters(&self) -> usize {
         self.letters_found.len()
     }
 
@@ -123,8 +123,8 @@ impl Books {
         [
             places("anomalies are missing", self.expected.keys().collect()),
             places("anomalies have no event", self.early.keys().collect()),
-            places("dead letters are missing", self.letters_expected.keys().collect()),
-            places("dead letters have no record", self.letters_early.keys().collect()),
+            places("dead letters are missing", self.dead_letters_expected.keys().collect()),
+            places("dead letters have no record", self.dead_letters_early.keys().collect()),
         ]
         .into_iter()
         .flatten()
@@ -185,7 +185,7 @@ impl Auditor {
                     let (place, figures) = anomaly(&message);
                     books.anomaly(place, figures);
                 } else {
-                    books.letter(letter_place(&message), letter(&message));
+                    books.dead_letter(dead_letter_place(&message), dead_letter(&message));
                 }
             }
             books
@@ -224,11 +224,11 @@ fn anomaly(message: &BorrowedMessage<'_>) -> (Place, Figures) {
     (place, (device, bits("metric_value"), bits("mean"), bits("std_dev")))
 }
 
-fn letter(message: &BorrowedMessage<'_>) -> Letter {
+fn dead_letter(message: &BorrowedMessage<'_>) -> DeadLetter {
     (message.key().map(<[u8]>::to_vec), message.payload().map(<[u8]>::to_vec))
 }
 
-fn letter_place(message: &BorrowedMessage<'_>) -> Place {
+fn dead_letter_place(message: &BorrowedMessage<'_>) -> Place {
     let number = |name: &str| {
         let headers = message.headers().unwrap();
         let value = headers.iter().find(|h| h.key == name).unwrap().value.unwrap();
@@ -255,7 +255,7 @@ fn books_in_which_everything_is_there_once_balance() {
     let (mut books, figures) = filled();
     assert_eq!(books.open().len(), 2);
     books.anomaly((0, 30), figures);
-    books.letter((0, 31), (Some(b"k".to_vec()), Some(b"no json".to_vec())));
+    books.dead_letter((0, 31), (Some(b"k".to_vec()), Some(b"no json".to_vec())));
     assert_eq!(books.open(), Vec::<String>::new());
 }
 
@@ -294,5 +294,5 @@ fn an_anomaly_that_the_oracle_does_not_know_is_found_when_its_event_is_judged() 
 #[should_panic(expected = "is not its record")]
 fn a_dead_letter_with_another_value_is_found() {
     let (mut books, _) = filled();
-    books.letter((0, 31), (Some(b"k".to_vec()), None));
+    books.dead_letter((0, 31), (Some(b"k".to_vec()), None));
 }

@@ -138,7 +138,7 @@ fn the_headline_calls_all_records_rejected_only_if_the_detector_reports_it_as_de
 
 #[test]
 fn all_rejected_is_reported_with_the_reason_and_links_to_the_records() {
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         group: "g".into(),
         topic: "raw_events".into(),
         partition: 3,
@@ -152,7 +152,7 @@ fn all_rejected_is_reported_with_the_reason_and_links_to_the_records() {
     let facts = || ArchiveFacts {
         activity: came(tally(0, 0, 60)),
         coverage: Some(vec![(3, tally(0, 0, 300))]),
-        letters: vec![letter.clone()],
+        dead_letters: vec![dead_letter.clone()],
         conditions: vec![all_rejected(ConditionSeverity::Degraded)],
         is_empty: true,
         ..ArchiveFacts::default()

@@ -33,7 +33,7 @@ fn foreign_names_are_isolated_on_every_page_and_direction_characters_are_visible
         since: now(),
         age: 1.0,
     };
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         group: "g".into(),
         topic: HOSTILE.into(),
         partition: 0,
@@ -51,7 +51,7 @@ fn foreign_names_are_isolated_on_every_page_and_direction_characters_are_visible
         facts: ArchiveFacts {
             status: Some(vec![status, gone]),
             conditions: vec![condition],
-            letters: vec![letter],
+            dead_letters: vec![dead_letter],
             ..ArchiveFacts::default()
         },
         reviews: Mutex::default(),

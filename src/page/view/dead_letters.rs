@@ -50,7 +50,7 @@ impl Page for DeadLetters {
 
 /// Data that the page loads from the archive.
 pub(crate) struct DeadLettersData {
-    letters: Vec<DeadLetter>,
+    dead_letters: Vec<DeadLetter>,
     /// Outcome counts of the page's span.
     arrived: Tally,
 }
@@ -61,11 +61,11 @@ pub(crate) struct DeadLettersData {
 /// The errors of the archive.
 fn load(archive: &dyn Archive, query: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
     let bins = query.axis(SPAN, now);
-    let letters = archive.dead_letters(MAX_ROWS)?;
+    let dead_letters = archive.dead_letters(MAX_ROWS)?;
     let mut arrived = Tally::default();
     let arrivals = reports::arrivals(archive, &archive.status()?, bins.from, bins.grain())?;
     arrivals.iter().for_each(|row| arrived += row.activity.tally);
-    Ok(DeadLettersData { letters, arrived })
+    Ok(DeadLettersData { dead_letters, arrived })
 }
 
 #[derive(Serialize)]
@@ -99,22 +99,22 @@ fn show(site: &Site, frame: Frame<'_>, query: &PageQuery, data: &DeadLettersData
         note: format!(
             "The newest {} are shown, a few of each class; all of them are in the dead-letter topic unless \
              detector.on_reject is \"drop\".",
-            grouped(data.letters.len() as u64)
+            grouped(data.dead_letters.len() as u64)
         ),
-        rows: data.letters.iter().map(|letter| line(letter, now)).collect(),
+        rows: data.dead_letters.iter().map(|dead_letter| line(dead_letter, now)).collect(),
     };
     respond::html(site, 200, "dead_letters.html", &frame, &content)
 }
 
-fn line(letter: &DeadLetter, now: Timestamp) -> DeadLetterLine {
+fn line(dead_letter: &DeadLetter, now: Timestamp) -> DeadLetterLine {
     DeadLetterLine {
-        time: timed(letter.at, TimeForm::Moment, now),
-        age: age(letter.at, now),
-        class: isolated(&letter.class),
-        message: isolated(&letter.message),
-        place: format!("{} [{}] {}", isolated(&letter.topic), letter.partition, letter.offset),
-        key: excerpt(letter.key.as_ref()),
-        value: excerpt(letter.value.as_ref()),
+        time: timed(dead_letter.at, TimeForm::Moment, now),
+        age: age(dead_letter.at, now),
+        class: isolated(&dead_letter.class),
+        message: isolated(&dead_letter.message),
+        place: format!("{} [{}] {}", isolated(&dead_letter.topic), dead_letter.partition, dead_letter.offset),
+        key: excerpt(dead_letter.key.as_ref()),
+        value: excerpt(dead_letter.value.as_ref()),
     }
 }
 
