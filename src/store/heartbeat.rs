@@ -56,19 +56,19 @@ struct ComponentCounts {
 }
 
 impl ComponentCounts {
-    fn take(part: &Component) -> ComponentCounts {
+    fn take(component: &Component) -> ComponentCounts {
         ComponentCounts {
-            coverage: part.take_coverage(),
-            activity: part.take_activity(),
-            rejected: part.take_rejected(),
-            devices: part.take_devices(),
+            coverage: component.take_coverage(),
+            activity: component.take_activity(),
+            rejected: component.take_rejected(),
+            devices: component.take_devices(),
         }
     }
 
     /// Returns whether there is nothing to write into a table. That would say nothing about a missing right.
-    fn is_empty(&self, part: &Component, table: Table) -> bool {
+    fn is_empty(&self, component: &Component, table: Table) -> bool {
         match table {
-            Table::Status => part.partitions().is_empty(),
+            Table::Status => component.partitions().is_empty(),
             Table::Conditions => false,
             Table::Coverage => self.coverage.is_empty(),
             Table::Activity => self.activity.is_empty(),
@@ -78,15 +78,15 @@ impl ComponentCounts {
     }
 
     /// Adds the counts of a table that was not written again to the component.
-    fn give_back(&mut self, part: &Component, table: Table) {
+    fn give_back(&mut self, component: &Component, table: Table) {
         match table {
             Table::Status | Table::Conditions => {}
-            Table::Coverage => part.cover(std::mem::take(&mut self.coverage)),
-            Table::Activity => part.note_activity(std::mem::take(&mut self.activity)),
-            Table::RejectedSamples => part.give_back_rejected(std::mem::take(&mut self.rejected)),
+            Table::Coverage => component.cover(std::mem::take(&mut self.coverage)),
+            Table::Activity => component.note_activity(std::mem::take(&mut self.activity)),
+            Table::RejectedSamples => component.give_back_rejected(std::mem::take(&mut self.rejected)),
             Table::SeenDevices => {
-                part.forget_devices();
-                part.note_devices(self.devices.iter().map(String::as_str));
+                component.forget_devices();
+                component.note_devices(self.devices.iter().map(String::as_str));
             }
         }
     }
@@ -156,7 +156,7 @@ impl Heartbeat {
     ///
     /// # Errors
     /// Returns what was not written.
-    pub fn write(&mut self, parts: &[Arc<Component>]) -> Result<(), HeartbeatError> {
+    pub fn write(&mut self, components: &[Arc<Component>]) -> Result<(), HeartbeatError> {
         let mut client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
@@ -173,12 +173,12 @@ impl Heartbeat {
         self.has_settings = settings.is_none();
         let settings = settings.map(|e| DatabaseError::from(e).sentence());
         let mut results = BTreeMap::new();
-        for part in parts {
-            self.write_part(&mut client, part, &mut results)?;
+        for component in components {
+            self.write_component(&mut client, component, &mut results)?;
         }
         self.client = Some(client);
         // Without partitions the table is not written, so an earlier failure would stay.
-        if parts.len() > 1 && parts.iter().all(|part| part.partitions().is_empty()) {
+        if components.len() > 1 && components.iter().all(|component| component.partitions().is_empty()) {
             self.apart.remove(&Table::Status);
         }
         for (table, failure) in results {
@@ -209,30 +209,30 @@ impl Heartbeat {
     ///
     /// # Errors
     /// Fails if the connection is lost.
-    fn write_part(
+    fn write_component(
         &self,
         client: &mut Client,
-        part: &Component,
+        component: &Component,
         results: &mut BTreeMap<Table, Option<String>>,
     ) -> Result<(), HeartbeatError> {
-        let mut counts = ComponentCounts::take(part);
-        let due = Table::ALL.into_iter().filter(|table| !counts.is_empty(part, *table)).collect::<Vec<_>>();
+        let mut counts = ComponentCounts::take(component);
+        let due = Table::ALL.into_iter().filter(|table| !counts.is_empty(component, *table)).collect::<Vec<_>>();
         // A table that was refused lately would undo the others again.
         let (mut each, joint) = due.iter().partition::<Vec<_>, _>(|table| self.apart.contains_key(table));
-        if let Err(e) = self.write_tables(client, part, &counts, &joint) {
+        if let Err(e) = self.write_tables(client, component, &counts, &joint) {
             if client.is_closed() {
-                due.iter().for_each(|table| counts.give_back(part, *table));
+                due.iter().for_each(|table| counts.give_back(component, *table));
                 return Err(HeartbeatError::NoConnection(DatabaseError::from(e).sentence()));
             }
             each = due;
         }
         let mut lost = None;
         for table in each {
-            match self.write_tables(client, part, &counts, &[table]) {
+            match self.write_tables(client, component, &counts, &[table]) {
                 // The failure of another component stays.
                 Ok(()) => drop(results.entry(table).or_default()),
                 Err(e) => {
-                    counts.give_back(part, table);
+                    counts.give_back(component, table);
                     let why = DatabaseError::from(e).sentence();
                     if client.is_closed() {
                         lost.get_or_insert(why);
@@ -249,15 +249,15 @@ impl Heartbeat {
     fn write_tables(
         &self,
         client: &mut Client,
-        part: &Component,
+        component: &Component,
         counts: &ComponentCounts,
         tables: &[Table],
     ) -> Result<(), postgres::Error> {
         let mut transaction = client.transaction()?;
         for table in tables {
             match table {
-                Table::Status => self.write_status(&mut transaction, part)?,
-                Table::Conditions => self.write_conditions(&mut transaction, part)?,
+                Table::Status => self.write_status(&mut transaction, component)?,
+                Table::Conditions => self.write_conditions(&mut transaction, component)?,
                 Table::Coverage => self.write_coverage(&mut transaction, &counts.coverage)?,
                 Table::Activity => self.write_activity(&mut transaction, &counts.activity)?,
                 Table::RejectedSamples => self.write_rejected(&mut transaction, &counts.rejected)?,
@@ -267,15 +267,15 @@ impl Heartbeat {
         transaction.commit()
     }
 
-    fn worker(&self, part: &Component) -> String {
-        format!("{}/{}", self.instance, part.name)
+    fn worker(&self, component: &Component) -> String {
+        format!("{}/{}", self.instance, component.name)
     }
 
     /// Replaces the conditions that this component reported before.
-    fn write_conditions(&self, transaction: &mut Transaction<'_>, part: &Component) -> Result<(), postgres::Error> {
-        let held = part.conditions();
+    fn write_conditions(&self, transaction: &mut Transaction<'_>, component: &Component) -> Result<(), postgres::Error> {
+        let held = component.conditions();
         let codes = held.iter().map(|held| held.code.as_str()).collect::<Vec<_>>();
-        let worker = self.worker(part);
+        let worker = self.worker(component);
         transaction.execute(
             "delete from detector_conditions
              where detector_group = $1 and topic = $2 and worker = $3 and code <> all ($4)",
@@ -302,10 +302,10 @@ impl Heartbeat {
         Ok(())
     }
 
-    fn write_status(&self, transaction: &mut Transaction<'_>, part: &Component) -> Result<(), postgres::Error> {
-        let worker = self.worker(part);
-        let state = part.state();
-        let partitions = part.partitions();
+    fn write_status(&self, transaction: &mut Transaction<'_>, component: &Component) -> Result<(), postgres::Error> {
+        let worker = self.worker(component);
+        let state = component.state();
+        let partitions = component.partitions();
         if partitions.is_empty() {
             return Ok(());
         }

@@ -41,7 +41,7 @@ pub(crate) struct Sink<'a, R> {
     settings: &'a Settings,
     reader: R,
     ledger: Box<dyn Ledger + 'a>,
-    part: Arc<Component>,
+    component: Arc<Component>,
     meter: Meter,
     stop: &'a Stop,
     /// Assigned partitions that are not yet read from the ledger's offsets.
@@ -82,7 +82,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         reader: R,
         settings: &'a Settings,
         ledger: Box<dyn Ledger + 'a>,
-        part: Arc<Component>,
+        component: Arc<Component>,
         meter: Meter,
         stop: &'a Stop,
     ) -> Self {
@@ -90,7 +90,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             settings,
             reader,
             ledger,
-            part,
+            component,
             meter,
             stop,
             given: None,
@@ -135,7 +135,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
 
     /// Runs one turn: reads, accepts partitions, stores.
     fn turn(&mut self) -> Result<(), Fault> {
-        self.part.beat();
+        self.component.beat();
         self.read()?;
         while let Some(change) = self.reader.next_change() {
             self.regroup(change)?;
@@ -209,16 +209,17 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
                 self.reader.assign(&from)?;
                 self.reader.resume(partitions)?;
                 for (&partition, &next) in &positions {
-                    let lost = self.part.note_deleted(partition, next..from.get(&partition).copied().unwrap_or(next));
+                    let lost =
+                        self.component.note_deleted(partition, next..from.get(&partition).copied().unwrap_or(next));
                     self.meter.lost_records.add("unstored", lost);
                 }
                 self.positions = positions;
                 (self.given, self.is_member) = (None, true);
-                self.part.set(ComponentState::Running);
+                self.component.set(ComponentState::Running);
                 Ok(())
             }
             Err(TakeoverFault::Temporary(why)) => {
-                self.part.set(ComponentState::Degraded(why));
+                self.component.set(ComponentState::Degraded(why));
                 self.check_assignment()
             }
             Err(TakeoverFault::Broken(fault)) => Err(fault),
@@ -238,7 +239,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
             TopicSameness::Unknown => {
                 let topic = &self.settings.topics.anomalies;
                 let why = "nothing is stored until Kafka shows that the topic was not recreated during the outage";
-                self.part.set(ComponentState::Degraded(format!("no answer about the id of {topic}: {why}")));
+                self.component.set(ComponentState::Degraded(format!("no answer about the id of {topic}: {why}")));
                 self.is_away = true;
                 Ok(false)
             }
@@ -258,7 +259,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         if why == LedgerError::Moved {
             return Err(ledger_check::moved());
         }
-        self.part.set(ComponentState::Degraded(why.to_string()));
+        self.component.set(ComponentState::Degraded(why.to_string()));
         self.is_away = true;
         Ok(())
     }
@@ -267,7 +268,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         if self.given.is_none() {
             self.lost.retain(|partition, next| self.positions.get(partition).is_some_and(|position| position < next));
             if self.lost.is_empty() {
-                self.part.clear(ConditionCode::LedgerMoved);
+                self.component.clear(ConditionCode::LedgerMoved);
             }
         }
         let (ends, highs, reached) = (self.reader.ends(), self.reader.highs(), self.reader.reached());
@@ -293,23 +294,23 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         match trouble {
             // The outage was already reported.
             _ if self.is_away || self.given.is_some() => {}
-            Some(why) => self.part.set(ComponentState::Degraded(why)),
-            None if !self.is_member => self.part.set(ComponentState::Starting("waiting for partitions".into())),
-            None => self.part.set(ComponentState::Running),
+            Some(why) => self.component.set(ComponentState::Degraded(why)),
+            None if !self.is_member => self.component.set(ComponentState::Starting("waiting for partitions".into())),
+            None => self.component.set(ComponentState::Running),
         }
     }
 
     /// Raises or clears the conditions about anomalies that wait, or that were deleted.
     fn report_waiting(&mut self, lag: i64, ends: &Positions, ends_of: BTreeMap<i32, (i64, i64)>) {
         let (topic, now) = (&self.settings.topics.anomalies, self.reader.now());
-        self.part.report_deleted(topic, "stored");
+        self.component.report_deleted(topic, "stored");
         // A detector's own transactions in this topic last as long as its commits.
         let hold = HOLD + self.settings.detector.commit_interval;
         let open = self.transactions.watch(topic, now, hold, ends_of.into_iter()).map(|places| {
             let advice = "they are stored when it ends; `kafka-transactions.sh find-hanging` names its producer";
             (ConditionSeverity::Degraded, format!("{places}; {advice}"))
         });
-        self.part.set_condition(ConditionCode::OpenTransaction, open);
+        self.component.set_condition(ConditionCode::OpenTransaction, open);
         // An unavailable database has a report of its own.
         let is_served = !self.is_away && self.given.is_none();
         if !is_served {
@@ -320,7 +321,7 @@ impl<'a, R: GroupConsumer> Sink<'a, R> {
         }
         self.report_damage(ends, &self.reader.reached());
         let slow = is_served.then(|| self.delay.watch(now, &self.positions, ends, lag)).flatten();
-        self.part.set_condition(ConditionCode::FallingBehind, slow);
+        self.component.set_condition(ConditionCode::FallingBehind, slow);
     }
 }
 

@@ -15,7 +15,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         let Some(reading) = self.elsewhere.assignment() else { return };
         let (topic, group) = (&self.settings.topics.anomalies, &self.settings.sink.group);
         self.unassigned.note(now, reading);
-        self.unassigned.report(now, MessageNames { topic, group, done: "stored" }, &self.part);
+        self.unassigned.report(now, MessageNames { topic, group, done: "stored" }, &self.component);
     }
 
     /// Reports that the topic lacks partitions that were assigned. If this lasts, the sink leaves the group, and its next
@@ -27,7 +27,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
             self.lacking = None;
             return Ok(());
         };
-        self.part.set(ComponentState::Degraded(message.clone()));
+        self.component.set(ComponentState::Degraded(message.clone()));
         let now = self.reader.now();
         if now.saturating_sub(*self.lacking.get_or_insert(now)) < LACKING {
             return Ok(());

@@ -29,7 +29,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
                 return self.note_failure(why);
             }
             self.positions.insert(partition, range.end.max(next));
-            let new = self.part.note_damaged(&self.settings.topics.anomalies, partition, first..range.end);
+            let new = self.component.note_damaged(&self.settings.topics.anomalies, partition, first..range.end);
             self.meter.lost_records.add("skipped", new);
         }
         Ok(())
@@ -42,8 +42,8 @@ impl<R: GroupConsumer> Sink<'_, R> {
         let (topic, now) = (&self.settings.topics.anomalies, self.reader.now());
         let failures = self.reader.failures();
         let consequence = "The anomalies before it are stored; the others wait until it can be read";
-        self.part.set_degraded(ConditionCode::Unreadable, describe_failures(topic, &failures, consequence));
-        self.part.report_damaged();
+        self.component.set_degraded(ConditionCode::Unreadable, describe_failures(topic, &failures, consequence));
+        self.component.report_damaged();
         let is_reported = |partition: &i32, end: i64| {
             failures.contains_key(partition)
                 || (self.pending.is_empty() && reached.get(partition).is_some_and(|read| *read >= end))
@@ -53,6 +53,6 @@ impl<R: GroupConsumer> Sink<'_, R> {
             Some((*partition, (*next, end)))
         });
         let standing = self.stall.watch(now, Duration::ZERO, ends);
-        self.part.set_degraded(ConditionCode::NoProgress, self.stall.describe(topic, &standing, "stored"));
+        self.component.set_degraded(ConditionCode::NoProgress, self.stall.describe(topic, &standing, "stored"));
     }
 }

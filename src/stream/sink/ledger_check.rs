@@ -19,7 +19,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         let owners = self.elsewhere.owners();
         if partitions.is_empty() {
             // The sink that has partitions reports the refused rows.
-            self.part.clear(ConditionCode::RowsRefused);
+            self.component.clear(ConditionCode::RowsRefused);
             if self.given.is_some() || owners == GroupOwners::default() {
                 return Ok(());
             }
@@ -51,7 +51,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
             return self.pass_controls();
         }
         let records = lost.iter().map(|(partition, next)| next - held(partition).unwrap_or(0)).sum::<i64>();
-        self.part.raise(
+        self.component.raise(
             ConditionCode::LedgerMoved,
             ConditionSeverity::Degraded,
             format!(
@@ -73,7 +73,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         let message = self.elsewhere.watch(self.reader.now(), owners, &self.positions, held, place);
         let message =
             message.map(|text| (ConditionSeverity::Degraded, format!("group {}: {text}", settings.sink.group)));
-        self.part.set_condition(ConditionCode::ForeignSink, message);
+        self.component.set_condition(ConditionCode::ForeignSink, message);
     }
 
     /// Advances the ledger past control records and records of aborted transactions. So the ledger is at the end when
@@ -100,10 +100,10 @@ impl<R: GroupConsumer> Sink<'_, R> {
     /// Raises a condition while the database contains refused records.
     fn report_rejects(&self, rejects: &OpenRejects) {
         if rejects.count == 0 {
-            return self.part.clear(ConditionCode::RowsRefused);
+            return self.component.clear(ConditionCode::RowsRefused);
         }
         let many = if rejects.count == OpenRejects::MAX_COUNT { " or more" } else { "" };
-        self.part.raise(
+        self.component.raise(
             ConditionCode::RowsRefused,
             ConditionSeverity::Degraded,
             format!(

@@ -42,7 +42,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
     /// takes too long.
     fn note_cancelled(&mut self, count: usize, why: String) {
         if self.batch_size.note_cancelled(count, self.reader.now()) {
-            if self.part.is_due("cancelled") {
+            if self.component.is_due("cancelled") {
                 tracing::warn!(records = count, "a batch takes too long; fewer records are stored at once: {why}");
             }
             return;
@@ -50,7 +50,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
         let place = self.pending.first().map_or_else(String::new, |entry| {
             format!("{} [{}] offset {}", self.settings.topics.anomalies, entry.partition, entry.offset)
         });
-        self.part.set(ComponentState::Degraded(format!(
+        self.component.set(ComponentState::Degraded(format!(
             "{why}, also for a single record ({place}). The anomalies wait in the topic. Set postgres.statement_timeout ({} s) \
              higher, or end the session that blocks the table: pg_stat_activity and pg_locks name it",
             self.settings.postgres.statement_timeout.as_secs_f64()
