@@ -26,7 +26,7 @@ pub struct SourceEvent {
     pub label: Option<&'static str>,
 }
 
-/// Answer of a source to the question for the next event.
+/// Answer of a source to a request for its next event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SourceStep {
     /// This event is due now.

@@ -1,4 +1,4 @@
-//! A cache of answers from the archive. Requests for the same question at the same time share one query. No request
+//! A cache of answers from the archive. Requests for the same answer at the same time share one query. No request
 //! waits longer than [`ANSWER_TIMEOUT`]; after that it gets the last answer with the reason. The cache knows neither HTTP nor
 //! the meaning of the answers.
 
@@ -34,7 +34,7 @@ pub(crate) enum NoNewAnswer {
     Refused(String),
 }
 
-/// What the cache returns for a question.
+/// What the cache returns for a key.
 #[derive(Debug)]
 pub(crate) struct CachedAnswer<V> {
     /// The newest answer and the time when it was read; `None` when there has been no answer yet.
@@ -43,7 +43,7 @@ pub(crate) struct CachedAnswer<V> {
     pub why: Option<NoNewAnswer>,
 }
 
-/// Answers of one type, by question.
+/// Answers of one type, by key.
 pub(crate) struct AnswerCache<K, V> {
     state: Arc<Mutex<CacheState<K, V>>>,
     health: Arc<Outage>,
@@ -55,7 +55,7 @@ struct CacheState<K, V> {
 }
 
 struct Kept<K, V> {
-    question: K,
+    key: K,
     answer: Arc<V>,
     taken: Timestamp,
     clock: Clock,
@@ -85,40 +85,40 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
     /// query starts.
     pub(crate) fn get(
         &self,
-        question: &K,
+        key: &K,
         load: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
     ) -> CachedAnswer<V> {
         let query = {
             let mut state = lock(&self.state);
             if let Some(since) = self.health.outage() {
-                return state.last(question, NoNewAnswer::Unavailable { since });
+                return state.last(key, NoNewAnswer::Unavailable { since });
             }
-            if let Some(fresh) = state.find(question).filter(|kept| kept.clock.elapsed() < FRESH) {
+            if let Some(fresh) = state.find(key).filter(|kept| kept.clock.elapsed() < FRESH) {
                 return CachedAnswer { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
             }
-            match state.running.iter().find(|(other, _)| other == question) {
+            match state.running.iter().find(|(other, _)| other == key) {
                 Some((_, query)) => Arc::clone(query),
-                None if state.running.len() >= MAX_RUNNING => return state.last(question, NoNewAnswer::Slow),
-                None => self.start(&mut state, question, load),
+                None if state.running.len() >= MAX_RUNNING => return state.last(key, NoNewAnswer::Slow),
+                None => self.start(&mut state, key, load),
             }
         };
         match query.wait() {
             Some(Ok((answer, taken))) => CachedAnswer { answer: Some((answer, taken)), why: None },
-            Some(Err(failure)) => lock(&self.state).last(question, self.why(failure)),
-            None => lock(&self.state).last(question, NoNewAnswer::Slow),
+            Some(Err(failure)) => lock(&self.state).last(key, self.why(failure)),
+            None => lock(&self.state).last(key, NoNewAnswer::Slow),
         }
     }
 
     /// Returns the cached answer if it is not older than `age`. It starts no query.
-    pub(crate) fn peek(&self, question: &K, age: Duration) -> Option<(Arc<V>, Timestamp)> {
+    pub(crate) fn peek(&self, key: &K, age: Duration) -> Option<(Arc<V>, Timestamp)> {
         let state = lock(&self.state);
-        let kept = state.find(question).filter(|kept| kept.clock.elapsed() <= age)?;
+        let kept = state.find(key).filter(|kept| kept.clock.elapsed() <= age)?;
         Some((Arc::clone(&kept.answer), kept.taken))
     }
 
-    /// Removes the answers to some questions, so that the next request reads a change that was just made.
+    /// Removes the answers of some keys, so that the next request reads a change that was just made.
     pub(crate) fn forget(&self, is_changed: impl Fn(&K) -> bool) {
-        lock(&self.state).kept.retain(|kept| !is_changed(&kept.question));
+        lock(&self.state).kept.retain(|kept| !is_changed(&kept.key));
     }
 
     fn why(&self, failure: NoAnswer) -> NoNewAnswer {
@@ -136,13 +136,13 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
     fn start(
         &self,
         state: &mut CacheState<K, V>,
-        question: &K,
+        key: &K,
         load: impl FnOnce(Timestamp) -> Result<V, NoAnswer> + Send + 'static,
     ) -> Arc<RunningQuery<V>> {
         let query = Arc::new(RunningQuery { result: Mutex::new(None), done: Condvar::new() });
-        state.running.push((question.clone(), Arc::clone(&query)));
+        state.running.push((key.clone(), Arc::clone(&query)));
         let (cache, health) = (Arc::clone(&self.state), Arc::clone(&self.health));
-        let (question, running) = (question.clone(), Arc::clone(&query));
+        let (key, running) = (key.clone(), Arc::clone(&query));
         let ask = move || {
             health.agree();
             let now = health.now();
@@ -155,7 +155,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
             let mut state = lock(&cache);
             state.running.retain(|(_, other)| !Arc::ptr_eq(other, &running));
             if let Ok((answer, taken)) = &result {
-                state.keep(question, Arc::clone(answer), *taken);
+                state.keep(key, Arc::clone(answer), *taken);
             }
             drop(state);
             *lock(&running.result) = Some(result);
@@ -171,18 +171,18 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
 }
 
 impl<K: PartialEq, V> CacheState<K, V> {
-    fn find(&self, question: &K) -> Option<&Kept<K, V>> {
-        self.kept.iter().find(|kept| kept.question == *question)
+    fn find(&self, key: &K) -> Option<&Kept<K, V>> {
+        self.kept.iter().find(|kept| kept.key == *key)
     }
 
-    fn last(&self, question: &K, why: NoNewAnswer) -> CachedAnswer<V> {
-        let answer = self.find(question).map(|kept| (Arc::clone(&kept.answer), kept.taken));
+    fn last(&self, key: &K, why: NoNewAnswer) -> CachedAnswer<V> {
+        let answer = self.find(key).map(|kept| (Arc::clone(&kept.answer), kept.taken));
         CachedAnswer { answer, why: Some(why) }
     }
 
-    fn keep(&mut self, question: K, answer: Arc<V>, taken: Timestamp) {
-        self.kept.retain(|kept| kept.question != question);
-        self.kept.push_front(Kept { question, answer, taken, clock: Clock::now() });
+    fn keep(&mut self, key: K, answer: Arc<V>, taken: Timestamp) {
+        self.kept.retain(|kept| kept.key != key);
+        self.kept.push_front(Kept { key, answer, taken, clock: Clock::now() });
         self.kept.truncate(MAX_ANSWERS);
     }
 }

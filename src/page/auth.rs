@@ -231,7 +231,7 @@ impl Auth {
         self.token(request).filter(|_| self.has_login()).map(|token| SessionKey::of(&token))
     }
 
-    /// Returns whether a session is open. Unlike a request, the question does not reset the idle timeout.
+    /// Returns whether a session is open. Unlike a request, this call does not reset the idle timeout.
     pub fn is_open(&self, session: &SessionKey) -> bool {
         let user = self.sessions.peek(session);
         // A file that cannot be read for a while ends no session.

@@ -15,9 +15,9 @@ use crate::http::Response;
 
 /// A page of the dashboard. The registry lists all pages.
 pub(crate) trait Page: Sized + 'static {
-    /// The question to the archive; it is the key of the answer cache.
-    type Question: Clone + PartialEq + Send + 'static;
-    /// The data that answers the question.
+    /// What a request asks of the archive: the key of the answer cache.
+    type Key: Clone + PartialEq + Send + 'static;
+    /// The data of the page.
     type Data: Send + Sync + 'static;
 
     /// The navigation link that is highlighted on this page.
@@ -27,18 +27,18 @@ pub(crate) trait Page: Sized + 'static {
     /// The page's own template: name and text.
     const TEMPLATE: Template;
 
-    /// Derives the question from a path (decoded, without the first slash) and a query; returns `None` for the path of
+    /// Derives the key from a path (decoded, without the first slash) and a query; returns `None` for the path of
     /// another page.
-    fn question(path: &[&str], query: &PageQuery) -> Option<Self::Question>;
+    fn key(path: &[&str], query: &PageQuery) -> Option<Self::Key>;
 
     /// Returns the title and the URL path of the page.
-    fn title(question: &Self::Question) -> (String, String);
+    fn title(key: &Self::Key) -> (String, String);
 
     /// Loads the data from the archive.
     ///
     /// # Errors
     /// The errors of the archive.
-    fn load(archive: &dyn Archive, question: &Self::Question, now: Timestamp) -> Result<Self::Data, NoAnswer>;
+    fn load(archive: &dyn Archive, key: &Self::Key, now: Timestamp) -> Result<Self::Data, NoAnswer>;
 
     /// Renders the data of an answer.
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Self>) -> Response;
@@ -46,8 +46,8 @@ pub(crate) trait Page: Sized + 'static {
 
 /// An answer with all that a page needs to render it.
 pub(crate) struct Answer<'a, P: Page> {
-    /// The question that was answered.
-    pub question: &'a P::Question,
+    /// The key of the answer.
+    pub key: &'a P::Key,
     /// The query of the request, as parsed.
     pub query: &'a PageQuery,
     /// The data from the archive.
@@ -58,7 +58,7 @@ pub(crate) struct Answer<'a, P: Page> {
 
 /// A page with its cache of answers.
 pub(crate) struct CachedPage<P: Page> {
-    cache: AnswerCache<P::Question, P::Data>,
+    cache: AnswerCache<P::Key, P::Data>,
 }
 
 impl<P: Page> CachedPage<P> {
@@ -68,18 +68,18 @@ impl<P: Page> CachedPage<P> {
     }
 
     /// Returns the cache of the page.
-    pub(crate) fn cache(&self) -> &AnswerCache<P::Question, P::Data> {
+    pub(crate) fn cache(&self) -> &AnswerCache<P::Key, P::Data> {
         &self.cache
     }
 
     /// Returns a new answer if it comes in time, else the last one with the reason.
-    pub(crate) fn get(&self, site: &Site, question: &P::Question) -> CachedAnswer<P::Data> {
-        site.ask(&self.cache, question, P::load)
+    pub(crate) fn get(&self, site: &Site, key: &P::Key) -> CachedAnswer<P::Data> {
+        site.ask(&self.cache, key, P::load)
     }
 
     /// Returns why the query of the page at this path has no new answer, or `None` if it has one.
     pub(crate) fn unanswered(&self, site: &Site, path: &[&str]) -> Option<NoNewAnswer> {
-        self.get(site, &P::question(path, &PageQuery::default())?).why
+        self.get(site, &P::key(path, &PageQuery::default())?).why
     }
 
     /// Answers a request; returns `None` when its path belongs to another page. `alarm` returns what is wrong with the
@@ -90,23 +90,22 @@ impl<P: Page> CachedPage<P> {
         path: &[&str],
         alarm: impl FnOnce() -> Option<String>,
     ) -> Option<Response> {
-        P::question(path, &PageQuery::default())?;
+        P::key(path, &PageQuery::default())?;
         let query = match PageQuery::read(&context.request.query, P::ACCEPTS) {
             Ok(query) => query,
             Err(error) => return Some(misread(context, &error)),
         };
-        let question = P::question(path, &query)?;
-        let (title, address) = P::title(&question);
+        let key = P::key(path, &query)?;
+        let (title, address) = P::title(&key);
         let frame = Frame::live(context, &title, P::NAV, &address, &query);
         let site = context.site;
-        let got = self.get(site, &question);
+        let got = self.get(site, &key);
         // The first answer tells how much this machine's clock differs from the database's clock.
         let now = site.now();
         let alarm = alarm().unwrap_or_default();
         let frame = Frame { clock: format::clock(now), made: now.to_string(), alarm, ..frame };
-        let render = |data: &P::Data, frame, taken| {
-            P::render(site, frame, &Answer { question: &question, query: &query, data, taken })
-        };
+        let render =
+            |data: &P::Data, frame, taken| P::render(site, frame, &Answer { key: &key, query: &query, data, taken });
         Some(match (got.answer, got.why) {
             (Some((data, taken)), None) => render(&data, frame, taken),
             (Some((data, taken)), Some(why)) => {

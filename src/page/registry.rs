@@ -44,7 +44,7 @@ macro_rules! pages {
             /// Returns whether the path of each page's sample is one of that page.
             #[cfg(test)]
             fn samples() -> Vec<(&'static str, bool)> {
-                vec![$((stringify!($name), <$page>::question(&$sample, &PageQuery::default()).is_some())),+]
+                vec![$((stringify!($name), <$page>::key(&$sample, &PageQuery::default()).is_some())),+]
             }
 
             /// Queries the archive for each page at its sample path; returns why the first that fails has no new

@@ -144,14 +144,14 @@ impl Site {
     pub(crate) fn ask<K, V>(
         &self,
         cache: &AnswerCache<K, V>,
-        question: &K,
+        key: &K,
         load: fn(&dyn Archive, &K, Timestamp) -> std::result::Result<V, NoAnswer>,
     ) -> CachedAnswer<V>
     where
         K: Clone + PartialEq + Send + 'static,
         V: Send + Sync + 'static,
     {
-        let (archive, owned) = (Arc::clone(&self.archive), question.clone());
-        cache.get(question, move |now| load(archive.as_ref(), &owned, now))
+        let (archive, owned) = (Arc::clone(&self.archive), key.clone());
+        cache.get(key, move |now| load(archive.as_ref(), &owned, now))
     }
 }

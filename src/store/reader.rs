@@ -62,18 +62,18 @@ impl PostgresArchive {
 
 /// Runs a query on a connection of the pool. After a restart of the server every pooled connection is broken, which is
 /// noticed only in use. So each of them may fail once before a new one is tried.
-fn ask<T>(pool: &Pool, question: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, NoAnswer> {
+fn ask<T>(pool: &Pool, query: impl Fn(&mut Client) -> Result<T, Error>) -> Result<T, NoAnswer> {
     let failure = |error| pool.own(noted(error)).for_archive();
     for _ in 0..pool.max_size() {
         let mut connection = pool.get(CONNECTION_TIMEOUT).map_err(DatabaseError::for_archive)?;
-        match question(&mut connection) {
+        match query(&mut connection) {
             // If the server does not answer, the reader would wait once for each connection.
             Err(error) if connection.is_closed() && !is_overdue(&error) => {}
             answer => return answer.map_err(failure),
         }
     }
     let mut connection = pool.get(CONNECTION_TIMEOUT).map_err(DatabaseError::for_archive)?;
-    question(&mut connection).map_err(failure)
+    query(&mut connection).map_err(failure)
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ struct LoadedUsers {
     users: HashMap<String, User>,
 }
 
-/// Answer to the question whether a session's user is still the one who logged in.
+/// Whether a session's user is still the one who logged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// The file still has the line, with this role.

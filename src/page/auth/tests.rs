@@ -134,7 +134,7 @@ fn the_question_whether_a_session_is_open_does_not_prolong_it() {
     let cookie = auth.enter(&request(None), "ada", "correct horse").unwrap();
     let (session, begin) = (auth.session(&request(Some(&cookie))).unwrap(), Instant::now());
     while auth.is_open(&session) {
-        assert!(begin.elapsed() < Duration::from_secs(30), "the question prolongs the session");
+        assert!(begin.elapsed() < Duration::from_secs(30), "the call prolongs the session");
         std::thread::yield_now();
     }
 }

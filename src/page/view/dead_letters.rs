@@ -24,14 +24,14 @@ const SPAN: Span = Span::Day;
 pub(crate) struct DeadLetters;
 
 impl Page for DeadLetters {
-    type Question = PageQuery;
+    type Key = PageQuery;
     type Data = DeadLettersData;
 
     const NAV: &'static str = "detection";
     const ACCEPTS: &'static [&'static [&'static str]] = query::SPAN;
     const TEMPLATE: Template = ("dead_letters.html", include_str!("../templates/dead_letters.html"));
 
-    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+    fn key(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
         (path == ["dead-letters"]).then(|| query.still())
     }
 
@@ -39,8 +39,8 @@ impl Page for DeadLetters {
         ("Rejected records".to_owned(), "/dead-letters".to_owned())
     }
 
-    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
-        load(archive, question, now)
+    fn load(archive: &dyn Archive, key: &PageQuery, now: Timestamp) -> Result<DeadLettersData, NoAnswer> {
+        load(archive, key, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, DeadLetters>) -> Response {

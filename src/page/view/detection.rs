@@ -31,14 +31,14 @@ const OVERRIDES: &str = "override";
 pub(crate) struct Detection;
 
 impl Page for Detection {
-    type Question = PageQuery;
+    type Key = PageQuery;
     type Data = DetectionData;
 
     const NAV: &'static str = "detection";
     const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
     const TEMPLATE: Template = ("detection.html", include_str!("../templates/detection.html"));
 
-    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+    fn key(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
         (path == ["detection"]).then(|| query.still())
     }
 
@@ -46,8 +46,8 @@ impl Page for Detection {
         ("Detection".to_owned(), "/detection".to_owned())
     }
 
-    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
-        load(archive, question, now)
+    fn load(archive: &dyn Archive, key: &PageQuery, now: Timestamp) -> Result<DetectionData, NoAnswer> {
+        load(archive, key, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Detection>) -> Response {

@@ -36,14 +36,14 @@ const METRICS: u32 = 8;
 pub(crate) struct Device;
 
 impl Page for Device {
-    type Question = (SeriesName, PageQuery);
+    type Key = (SeriesName, PageQuery);
     type Data = DeviceData;
 
     const NAV: &'static str = "devices";
     const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
     const TEMPLATE: Template = ("device.html", include_str!("../templates/device.html"));
 
-    fn question(path: &[&str], query: &PageQuery) -> Option<(SeriesName, PageQuery)> {
+    fn key(path: &[&str], query: &PageQuery) -> Option<(SeriesName, PageQuery)> {
         let (device, metric) = match path {
             ["devices", device] => (query::named(device).ok()?, None),
             ["devices", device, metric] => (query::named(device).ok()?, Some(query::named(metric).ok()?)),
@@ -56,8 +56,8 @@ impl Page for Device {
         (name.title(), name.url())
     }
 
-    fn load(archive: &dyn Archive, question: &(SeriesName, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
-        load(archive, question, now)
+    fn load(archive: &dyn Archive, key: &(SeriesName, PageQuery), now: Timestamp) -> Result<DeviceData, NoAnswer> {
+        load(archive, key, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Device>) -> Response {
@@ -67,7 +67,7 @@ impl Page for Device {
                         after some seconds; with very many devices, after some minutes.";
             return notice::page(site, 404, &frame, "There is no such device.", text);
         }
-        show(site, frame, &answer.question.0, answer.query, answer.data, answer.taken)
+        show(site, frame, &answer.key.0, answer.query, answer.data, answer.taken)
     }
 }
 

@@ -24,14 +24,14 @@ const MAX_DEVICES: u32 = 100;
 pub(crate) struct Devices;
 
 impl Page for Devices {
-    type Question = PageQuery;
+    type Key = PageQuery;
     type Data = DevicesData;
 
     const NAV: &'static str = "devices";
     const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
     const TEMPLATE: Template = ("devices.html", include_str!("../templates/devices.html"));
 
-    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+    fn key(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
         (path == ["devices"]).then(|| query.still())
     }
 
@@ -39,8 +39,8 @@ impl Page for Devices {
         ("Devices".to_owned(), "/devices".to_owned())
     }
 
-    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
-        load(archive, question, now)
+    fn load(archive: &dyn Archive, key: &PageQuery, now: Timestamp) -> Result<DevicesData, NoAnswer> {
+        load(archive, key, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Devices>) -> Response {

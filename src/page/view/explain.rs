@@ -36,14 +36,14 @@ const AROUND: (u32, i64) = (4, 300_000);
 pub(crate) struct Explain;
 
 impl Page for Explain {
-    type Question = AnomalyAddress;
+    type Key = AnomalyAddress;
     type Data = Option<ExplainData>;
 
     const NAV: &'static str = "anomalies";
     const ACCEPTS: &'static [&'static [&'static str]] = query::ANOMALY;
     const TEMPLATE: Template = ("explain.html", include_str!("../templates/explain.html"));
 
-    fn question(path: &[&str], query: &PageQuery) -> Option<AnomalyAddress> {
+    fn key(path: &[&str], query: &PageQuery) -> Option<AnomalyAddress> {
         match path {
             ["anomalies", topic, partition, offset, index, kind] => {
                 anomaly_address([topic, partition, offset, index, kind], query.generation)
@@ -56,8 +56,8 @@ impl Page for Explain {
         ("Anomaly".to_owned(), anomaly_path(address))
     }
 
-    fn load(archive: &dyn Archive, question: &AnomalyAddress, now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
-        load(archive, question, now)
+    fn load(archive: &dyn Archive, key: &AnomalyAddress, now: Timestamp) -> Result<Option<ExplainData>, NoAnswer> {
+        load(archive, key, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Explain>) -> Response {

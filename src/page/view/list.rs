@@ -30,14 +30,14 @@ const COUNTED: u32 = 100;
 pub(crate) struct List;
 
 impl Page for List {
-    type Question = PageQuery;
+    type Key = PageQuery;
     type Data = ListData;
 
     const NAV: &'static str = "anomalies";
     const ACCEPTS: &'static [&'static [&'static str]] = query::LIST;
     const TEMPLATE: Template = ("list.html", include_str!("../templates/list.html"));
 
-    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+    fn key(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
         (path == ["anomalies"]).then(|| query.still())
     }
 
@@ -45,8 +45,8 @@ impl Page for List {
         ("Anomalies".to_owned(), "/anomalies".to_owned())
     }
 
-    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
-        load(archive, question, now)
+    fn load(archive: &dyn Archive, key: &PageQuery, now: Timestamp) -> Result<ListData, NoAnswer> {
+        load(archive, key, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, List>) -> Response {

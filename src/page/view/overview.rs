@@ -24,14 +24,14 @@ use crate::page::site::{Site, Template};
 pub(crate) struct Overview;
 
 impl Page for Overview {
-    type Question = PageQuery;
+    type Key = PageQuery;
     type Data = OverviewData;
 
     const NAV: &'static str = "overview";
     const ACCEPTS: &'static [&'static [&'static str]] = query::RANGE;
     const TEMPLATE: Template = ("overview.html", include_str!("../templates/overview.html"));
 
-    fn question(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
+    fn key(path: &[&str], query: &PageQuery) -> Option<PageQuery> {
         (path == [""]).then(|| query.still())
     }
 
@@ -39,8 +39,8 @@ impl Page for Overview {
         ("Overview".to_owned(), "/".to_owned())
     }
 
-    fn load(archive: &dyn Archive, question: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
-        overview_data::load(archive, question, now)
+    fn load(archive: &dyn Archive, key: &PageQuery, now: Timestamp) -> Result<OverviewData, NoAnswer> {
+        overview_data::load(archive, key, now)
     }
 
     fn render(site: &Site, frame: Frame<'_>, answer: &Answer<'_, Overview>) -> Response {

@@ -175,13 +175,13 @@ mod tests {
     #[test]
     fn the_end_of_a_batch_is_found_with_few_reads() {
         for (from, end) in [(0, 1), (0, 2), (5, 6), (5, 8), (5, 1_000), (1_000_000, 1_050_000)] {
-            let mut questions = 0;
+            let mut attempts = 0;
             let found = end_of(from, |at| {
-                questions += 1;
+                attempts += 1;
                 Ok::<_, ()>(at < end)
             });
             assert_eq!(found, Ok(end));
-            assert!(questions <= 34, "{questions}");
+            assert!(attempts <= 34, "{attempts}");
         }
     }
 }

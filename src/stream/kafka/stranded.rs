@@ -35,7 +35,7 @@ pub(crate) fn rescue<C: ClientContext>(client: &Client<C>, kafka: &KafkaSettings
 /// Timeout for an answer to the other client.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Returns whether the group's coordinator answers another client, created for this question.
+/// Returns whether the group's coordinator answers another client, created for this call.
 pub(crate) fn has_coordinator(kafka: &KafkaSettings, group: &str, topic: &str) -> bool {
     let mut config = client::reader(kafka);
     config.set("group.id", group);
