@@ -371,15 +371,15 @@ fn a_dashboard_whose_database_is_away_or_refuses_is_not_ready_until_its_pages_ar
         }
     });
     wait_readiness(&process, 200, "running");
-    let right = format!("select on {}.detector_status", case.name);
-    case.sql().batch_execute(&format!("revoke {right} from {reader}")).unwrap();
+    let permission = format!("select on {}.detector_status", case.name);
+    case.sql().batch_execute(&format!("revoke {permission} from {reader}")).unwrap();
     wait_readiness(&process, 503, "PostgreSQL refuses to answer the pages: 42501");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all(get("/detection", "").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("PostgreSQL refuses to answer."), "{answer}");
-    case.sql().batch_execute(&format!("grant {right} to {reader}")).unwrap();
+    case.sql().batch_execute(&format!("grant {permission} to {reader}")).unwrap();
     wait_readiness(&process, 200, "running");
     drop((process, case));
     admin.batch_execute(&format!("drop owned by {reader}; drop role {reader}")).unwrap();
@@ -407,7 +407,7 @@ fn one_role_of_the_database_reads_and_another_reviews_and_neither_does_more() {
         ("REVIEWS__PASSWORD", "secret"),
     ];
     let (process, port) = dashboard(&case, &settings);
-    let right = format!("insert on {}.reviews", case.name);
+    let permission = format!("insert on {}.reviews", case.name);
     let check = || {
         Ended::of(
             case.command(&["check", "--role", "dashboard", "--connect"])
@@ -417,10 +417,10 @@ fn one_role_of_the_database_reads_and_another_reviews_and_neither_does_more() {
     };
     wait_readiness(&process, 200, "running");
     assert!(check().contains(&format!("ok      reviews: {reviewer} may add them")), "{}", check());
-    case.sql().batch_execute(&format!("revoke {right} from {reviewer}")).unwrap();
+    case.sql().batch_execute(&format!("revoke {permission} from {reviewer}")).unwrap();
     wait_readiness(&process, 503, "cannot add reviews: 42501: permission denied for table reviews");
     assert!(check().contains("FAILED  reviews: "), "{}", check());
-    case.sql().batch_execute(&format!("grant {right} to {reviewer}")).unwrap();
+    case.sql().batch_execute(&format!("grant {permission} to {reviewer}")).unwrap();
     wait_readiness(&process, 200, "running");
     let ask = |request: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -619,7 +619,7 @@ fn tables_of_the_migrate_role_are_granted_to_the_services_role() {
     case.set("MIGRATE__PASSWORD", "owns");
     case.ok(&["migrate"]);
     let check = case.ok(&["check", "--connect"]);
-    assert!(check.contains("rights: select, insert, update, delete"), "{check}");
+    assert!(check.contains("permissions: select, insert, update, delete"), "{check}");
     some_events(&case);
     let detector = case.detector("owner", &[("DETECTOR__WORKERS", "1")]);
     wait_for("the row", TIMEOUT, || case.count("anomalies") == 1);
@@ -690,7 +690,7 @@ fn deny(case: &Case, operation: &str, topic: &str) {
 }
 
 #[test]
-fn missing_rights_fail_the_check_and_topics_that_differ_are_reported() {
+fn missing_permissions_fail_the_check_and_topics_that_differ_are_reported() {
     let case = Case::new("daemon_rights");
     let check = case.ok(&["check", "--connect"]);
     assert!(check.contains("readable") && check.contains("which may write"), "{check}");
@@ -701,6 +701,6 @@ fn missing_rights_fail_the_check_and_topics_that_differ_are_reported() {
     assert_eq!(check.code, Some(69), "{}", check.out);
     let failed = check.out.lines().filter(|line| line.starts_with("FAILED")).collect::<Vec<_>>();
     assert_eq!(failed.len(), 2, "{failed:#?}");
-    assert!(failed[0].contains(&case.raw()) && failed[0].contains("no right to read"), "{failed:#?}");
+    assert!(failed[0].contains(&case.raw()) && failed[0].contains("no permission to read"), "{failed:#?}");
     assert!(failed[1].contains("cannot write to") && failed[1].contains(&case.dlq()), "{failed:#?}");
 }

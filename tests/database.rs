@@ -157,7 +157,7 @@ fn a_refusal_of_the_database_is_not_called_an_outage_and_has_sqlstate_and_remedy
     case.env.retain(|(name, _)| !name.starts_with("ANOMALY__MIGRATE__"));
     case.set("POSTGRES__USER", &role);
     refused(&case, &["53300: too many connections", "Raise max_connections or the connection limit"]);
-    // A role without the right to create tables.
+    // A role without the permission to create tables.
     admin.batch_execute(&format!("alter role {role} connection limit -1; create schema {role}")).unwrap();
     admin.batch_execute(&format!("grant usage on schema {role} to {role}")).unwrap();
     case.set("POSTGRES__SCHEMA", &role);

@@ -73,6 +73,8 @@ mod offsets;
 mod output;
 /// Methods, limits and exclusions of single series.
 mod overrides;
+/// The permissions of the detector's role in the database.
+mod permissions;
 /// Events through Kafka to Kafka and PostgreSQL: each has one verdict, which equals the oracle's.
 mod pipeline;
 /// Generator, replay and host metrics through Kafka.
@@ -83,8 +85,6 @@ mod producers;
 mod recreated;
 /// The table's partitions, and how long rows are stored.
 mod retention;
-/// The rights of the detector's role in the database.
-mod rights;
 /// The metrics endpoint `/metrics`, as scrapers read it.
 mod scrape;
 /// Records with several values.

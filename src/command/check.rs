@@ -26,7 +26,7 @@ pub struct CheckCommand {
     /// Read this role's file too, and check and print only what it uses
     #[arg(long, value_enum)]
     pub role: Option<Role>,
-    /// Try the brokers, topics, transactions, the database with its rights, and the clock as well; show how the newest
+    /// Try the brokers, topics, transactions, the database with its permissions, and the clock as well; show how the newest
     /// records are understood
     #[arg(long)]
     pub connect: bool,
@@ -201,12 +201,12 @@ fn try_postgres(settings: &Settings, file: Option<ShippedFile>, report: &mut Che
     report.tried("schema", schema);
     if has_tables {
         let only_reads = file == Some(ShippedFile::Dashboard);
-        let rights = match store::migrate::missing_right(&mut client, only_reads) {
+        let permissions = match store::migrate::missing_permission(&mut client, only_reads) {
             Ok(None) => Ok(if only_reads { "select" } else { "select, insert, update, delete" }.to_owned()),
             Ok(Some(missing)) => Err(format!("no {missing}; grant it to {}", postgres.user)),
             Err(e) => Err(e.to_string()),
         };
-        report.tried("rights", rights);
+        report.tried("permissions", permissions);
     }
     let clock = store::migrate::clock(&mut client).map_err(|e| e.to_string()).and_then(|theirs| {
         let off = theirs.millis() - Timestamp::now().millis();

@@ -28,7 +28,7 @@ impl Account {
         Ok(parse(name, &users, &groups))
     }
 
-    /// Runs `body` with this user's rights, in a separate thread. Only root may do this for another user.
+    /// Runs `body` with this user's permissions, in a separate thread. Only root may do this for another user.
     ///
     /// # Errors
     /// When the system refuses to change the thread's user.

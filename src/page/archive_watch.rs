@@ -101,7 +101,7 @@ impl ArchiveWatch {
                 (self.refusal, self.slow_rounds) = (None, 0);
                 match self.dashboard.site.archive.try_review() {
                     Ok(()) => self.no_reviews = None,
-                    // One slow answer says nothing about the right.
+                    // One slow answer says nothing about the permission.
                     Err(NoAnswer::Slow) => {}
                     Err(why) => self.no_reviews = Some(why.to_string()),
                 }

@@ -212,7 +212,7 @@ fn remedy(refusal: &Refusal) -> &'static str {
         "42P01" | "42703" | "42883" | "3F000" => {
             "The tables are missing or older than this program: run `anomaly migrate`"
         }
-        "42501" => "Run `anomaly migrate` as the owner of the tables, which grants the rights, or grant them",
+        "42501" => "Run `anomaly migrate` as the owner of the tables, which grants the permissions, or grant them",
         _ if refusal.is_late_partition() => "Partitions of the table are being created; the next attempt finds them",
         _ if refusal.is_without_partition() => {
             "The table has no partition for this row: attach anomalies_rest again as the default partition of anomalies"

@@ -65,7 +65,7 @@ impl ComponentCounts {
         }
     }
 
-    /// Returns whether there is nothing to write into a table. That would say nothing about a missing right.
+    /// Returns whether there is nothing to write into a table. That would say nothing about a missing permission.
     fn is_empty(&self, component: &Component, table: Table) -> bool {
         match table {
             Table::Status => component.partitions().is_empty(),

@@ -56,7 +56,7 @@ impl PostgresLedger {
             }
             // After any failure the connection is replaced, because its state is unknown.
             Err(LedgerFailure::Moved) => Err(LedgerError::Moved),
-            // A person must correct privileges and schema, which needs no restart of this program.
+            // A person must correct permissions and schema, which needs no restart of this program.
             Err(LedgerFailure::Failed(failure)) => Err(failure.for_ledger()),
         }
     }

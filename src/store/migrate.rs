@@ -1,10 +1,10 @@
 //! Migrates the schema: the numbered files of `sql/` are embedded, and each is applied once, in order.
 
+mod permissions;
 mod prerelease;
-mod rights;
 
+pub use permissions::{DashboardRole, grant, grant_page, missing_permission};
 pub use prerelease::replacement;
-pub use rights::{DashboardRole, grant, grant_page, missing_right};
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub fn state(client: &mut Client) -> Result<SchemaState, DatabaseError> {
 pub fn migrate(client: &mut Client, answers: &AnswerLimit, settings: &PostgresSettings) -> Result<Vec<String>> {
     let failed = |e: postgres::Error| refused(&e, settings);
     client.execute("select pg_advisory_lock($1)", &[&LOCK]).map_err(failed)?;
-    // `create schema if not exists` needs the privilege to create even if the schema exists.
+    // `create schema if not exists` needs the permission to create even if the schema exists.
     let is_missing = "select $1 <> '' and to_regnamespace($1) is null";
     let schema = &settings.schema;
     if client.query_one(is_missing, &[schema]).map_err(failed)?.get(0) {

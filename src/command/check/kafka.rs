@@ -1,4 +1,4 @@
-//! The checks of Kafka for `anomaly check --connect`: brokers, topics, the group, and the rights to read and to write.
+//! The checks of Kafka for `anomaly check --connect`: brokers, topics, the group, and the permissions to read and to write.
 //! They leave nothing that a reader of committed records would see.
 
 use std::time::Duration;

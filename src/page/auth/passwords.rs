@@ -22,7 +22,7 @@ const MAX_PASSWORD_BYTES: usize = 1024;
 /// Longest time that a check waits for its turn.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The rights of a user.
+/// The permissions of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum UserRole {
     /// May see all pages, but not review.

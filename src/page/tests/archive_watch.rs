@@ -87,7 +87,7 @@ fn a_role_that_cannot_add_reviews_is_reported_before_anyone_reviews() {
     let trouble = troubles.reviews.clone().unwrap();
     assert_eq!(troubles.pages, None, "the pages get answers");
     assert!(trouble.contains("cannot add reviews: 42501: permission denied for table reviews. `anomaly"), "{trouble}");
-    // A slow answer proves neither that the right is there nor that it is missing.
+    // A slow answer proves neither that the permission is there nor that it is missing.
     fake.mood.store(7, Ordering::SeqCst);
     watch.is_due();
     assert_eq!(watch.check(), troubles);

@@ -13,7 +13,7 @@ const OLD: [&str; 3] = ["marks", "retention_state", "refinery_schema_history"];
 /// # Errors
 /// Returns the error of the database.
 pub fn replacement(client: &mut Client, settings: &PostgresSettings) -> Result<[String; 3], Error> {
-    let names = super::rights::TABLES.iter().map(|table| table.0).chain(OLD).collect::<Vec<_>>();
+    let names = super::permissions::TABLES.iter().map(|table| table.0).chain(OLD).collect::<Vec<_>>();
     let row = client.query_one(
         "select current_schema()::text,
                 string_agg(oid::regclass::text, ', ' order by relname) filter (where relkind in ('r', 'p')),

@@ -135,7 +135,7 @@ fn event_time(client: &mut Client, id: &AnomalyId) -> Result<Option<OffsetDateTi
 }
 
 /// Checks that the role of this connection could add a review, without adding one. To plan the statement takes the same
-/// rights as to run it.
+/// permissions as to run it.
 ///
 /// # Errors
 /// Returns the error of the database.

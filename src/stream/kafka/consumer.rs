@@ -138,7 +138,7 @@ impl KafkaGroupConsumer {
                 trouble.set(format!("topic {} does not exist; `anomaly topics` creates it", self.topic));
             }
             Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => {
-                trouble.set(format!("no right to read {} as group {}: {error}", self.topic, self.group));
+                trouble.set(format!("no permission to read {} as group {}: {error}", self.topic, self.group));
             }
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
                 return Err(Fault::new(Remedy::Rebuild, "an offset is out of range"));

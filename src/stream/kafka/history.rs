@@ -302,7 +302,7 @@ impl KafkaHistory {
                 return Err(Fault::new(Remedy::Rebuild, "reading back: the topic's retention has deleted the offset"));
             }
             Some(error) if error.rdkafka_error_code() == Some(Code::TopicAuthorizationFailed) => {
-                self.consumer.context().trouble.set(format!("no right to read {}: {error}", self.topic));
+                self.consumer.context().trouble.set(format!("no permission to read {}: {error}", self.topic));
             }
             Some(error) => tracing::debug!("reading back: {error}"),
             None => {}

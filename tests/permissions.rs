@@ -1,4 +1,4 @@
-//! Tests of the rights of the detector's role in the database: it does its work with them, and everything else is
+//! Tests of the permissions of the detector's role in the database: it does its work with them, and everything else is
 //! refused.
 
 use crate::common::{Case, Parts, event, wait};
@@ -33,7 +33,7 @@ fn may(client: &mut postgres::Client, role: &str, schema: &str, statement: &str)
     client.batch_execute(&begin).unwrap();
     let tried = client.batch_execute(statement);
     client.batch_execute("rollback").unwrap();
-    // Other errors come after the check of the rights.
+    // Other errors come after the check of the permissions.
     tried.err().is_none_or(|error| error.code().is_some_and(|state| state.code() != "42501"))
 }
 
@@ -41,14 +41,14 @@ fn may(client: &mut postgres::Client, role: &str, schema: &str, statement: &str)
 fn check(client: &mut postgres::Client, role: &str, schema: &str, adds_reviews: bool) {
     let columns = "select quote_ident(column_name) from information_schema.columns where table_schema = $1
         and table_name = $2 and is_identity = 'NO' order by ordinal_position limit 1";
-    for (table, rights) in TABLES {
+    for (table, permissions) in TABLES {
         let column: String = client.query_one(columns, &[&schema, &table]).unwrap().get(0);
-        let may_insert = rights.contains('i') || table == "reviews" && adds_reviews;
+        let may_insert = permissions.contains('i') || table == "reviews" && adds_reviews;
         for (statement, expected) in [
             (format!("select count(*) from {table}"), true),
             (format!("insert into {table} default values"), may_insert),
-            (format!("update {table} set {column} = {column}"), rights.contains('u')),
-            (format!("delete from {table}"), rights.contains('d')),
+            (format!("update {table} set {column} = {column}"), permissions.contains('u')),
+            (format!("delete from {table}"), permissions.contains('d')),
             (format!("truncate {table}"), false),
             (format!("alter table {table} add column mine integer"), false),
             (format!("drop table {table}"), false),
@@ -76,7 +76,7 @@ fn check(client: &mut postgres::Client, role: &str, schema: &str, adds_reviews: 
 }
 
 /// Calls the function of the maintenance while a temporary table of the role has the name of one of its tables and a
-/// trigger; returns whether the trigger ran, with the rights of the owner.
+/// trigger; returns whether the trigger ran, with the permissions of the owner.
 fn is_hijacked(client: &mut postgres::Client, role: &str, schema: &str) -> bool {
     let begin = format!("begin; set local search_path = {schema}; set local role {role}");
     client.batch_execute(&begin).unwrap();
@@ -98,7 +98,7 @@ fn is_hijacked(client: &mut postgres::Client, role: &str, schema: &str) -> bool 
 
 #[test]
 fn the_role_of_the_detector_does_its_work_and_nothing_else() {
-    let mut case = Case::bare("rights", Parts::shared());
+    let mut case = Case::bare("permissions", Parts::shared());
     let (role, schema) = (format!("{}_writer", case.name), case.name.clone());
     let owner = case.parts.get("POSTGRES__USER").to_owned();
     let mut admin = case.parts.admin();
@@ -116,9 +116,9 @@ fn the_role_of_the_detector_does_its_work_and_nothing_else() {
         and relkind in ('r', 'p', 'v', 'm', 'f') and not relispartition and relname <> all($2)";
     let known = TABLES.map(|table| table.0).into_iter().chain(["current_reviews"]).collect::<Vec<_>>();
     let unknown: Option<String> = admin.query_one(unknown, &[&schema, &known]).unwrap().get(0);
-    assert_eq!(unknown, None, "no rights are tried on these tables");
+    assert_eq!(unknown, None, "no permissions are tried on these tables");
 
-    // An earlier version granted more. Tables of other programs keep their rights.
+    // An earlier version granted more. Tables of other programs keep their permissions.
     case.sql()
         .batch_execute(&format!(
             "create table other (x integer);
@@ -134,7 +134,7 @@ fn the_role_of_the_detector_does_its_work_and_nothing_else() {
     assert!(may(&mut admin, &role, &schema, "delete from other"));
 
     let checked = case.ok(&["check", "--role", "detector", "--connect"]);
-    assert!(checked.contains("rights: select, insert, update, delete"), "{checked}");
+    assert!(checked.contains("permissions: select, insert, update, delete"), "{checked}");
     let detector = case.detector("a", &[]);
     let normal = (0..100).map(|i| event("pump", 20.0 + f64::from(i % 7) / 10.0));
     let rejected = crate::common::Sent { value: Some(b"not JSON".to_vec()), ..Default::default() };

@@ -1,12 +1,12 @@
-//! Grants the roles of the detector and the dashboard the rights that they need, and reports rights that they lack.
+//! Grants the roles of the detector and the dashboard the permissions that they need, and reports permissions that they lack.
 
 use postgres::Client;
 
 use crate::error::{Error, Result};
 use crate::store::failure::{DatabaseError, explain};
 
-/// The tables, and the privileges that the detector needs on them apart from `select`. `anomalies_maintain` deletes old
-/// rows with the rights of the owner. Only the dashboard adds reviews.
+/// The tables, and the permissions that the detector needs on them apart from `select`. `anomalies_maintain` deletes old
+/// rows with the permissions of the owner. Only the dashboard adds reviews.
 pub(super) const TABLES: [(&str, &[&str]); 17] = [
     ("anomalies", &["insert"]),
     ("sink_offsets", &["insert", "update"]),
@@ -43,13 +43,13 @@ pub fn grant(client: &mut Client, schema: &str, role: &str, adds_reviews: bool) 
     let target = GrantTarget::find(client, schema, role).map_err(|e| refused(role, &e))?;
     let GrantTarget { schema, role: quoted, is_owner } = &target;
     let mut sql = format!("grant usage on schema {schema} to {quoted};");
-    // The owner has all rights, and the retention needs them.
+    // The owner has all permissions, and the retention needs them.
     if !is_owner {
         sql += &target.revoke(client).map_err(|e| refused(role, &e))?;
     }
-    for (table, privileges) in TABLES {
+    for (table, permissions) in TABLES {
         let reviews = (table == "reviews" && adds_reviews).then_some("insert");
-        let all = ["select"].iter().chain(privileges).copied().chain(reviews).collect::<Vec<_>>().join(", ");
+        let all = ["select"].iter().chain(permissions).copied().chain(reviews).collect::<Vec<_>>().join(", ");
         sql += &format!("grant {all} on {schema}.{table} to {quoted};");
     }
     for name in READ {
@@ -70,7 +70,7 @@ pub fn grant(client: &mut Client, schema: &str, role: &str, adds_reviews: bool) 
 }
 
 fn refused(role: &str, error: &postgres::Error) -> Error {
-    Error::unavailable(format_args!("cannot grant {role} its rights: {}", explain(error)))
+    Error::unavailable(format_args!("cannot grant {role} its permissions: {}", explain(error)))
 }
 
 /// A schema and a role, both quoted for statements.
@@ -92,7 +92,7 @@ impl GrantTarget {
         Ok(GrantTarget { schema: row.get(0), role: row.get(1), is_owner: row.get(2) })
     }
 
-    /// Returns the statements that revoke all rights of the role on the program's own tables, their partitions and
+    /// Returns the statements that revoke all permissions of the role on the program's own tables, their partitions and
     /// sequences. Other tables of the schema belong to other programs.
     fn revoke(&self, client: &mut Client) -> std::result::Result<String, postgres::Error> {
         let names = TABLES.iter().map(|table| table.0).chain(READ).collect::<Vec<_>>();
@@ -111,7 +111,7 @@ impl GrantTarget {
     }
 }
 
-/// Privileges of a role of the dashboard.
+/// Permissions of a role of the dashboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DashboardRole {
     /// The role may read all tables.
@@ -120,14 +120,14 @@ pub enum DashboardRole {
     Reviews,
 }
 
-/// Grants a role of the dashboard its privileges.
+/// Grants a role of the dashboard its permissions.
 ///
 /// # Errors
 /// 69 with the database's reason.
 pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: DashboardRole) -> Result<()> {
     let GrantTarget { schema, role: quoted, .. } =
         GrantTarget::find(client, schema, role).map_err(|e| refused(role, &e))?;
-    let rights = match part {
+    let permissions = match part {
         DashboardRole::Reads => {
             let names = TABLES.iter().map(|table| table.0).chain(READ).map(|name| format!("{schema}.{name}"));
             format!("grant select on {} to {quoted}", names.collect::<Vec<_>>().join(", "))
@@ -135,21 +135,21 @@ pub fn grant_page(client: &mut Client, schema: &str, role: &str, part: Dashboard
         DashboardRole::Reviews => format!("grant insert on {schema}.reviews to {quoted}"),
     };
     client
-        .batch_execute(&format!("grant usage on schema {schema} to {quoted}; {rights}"))
+        .batch_execute(&format!("grant usage on schema {schema} to {quoted}; {permissions}"))
         .map_err(|e| refused(role, &e))
 }
 
-/// Returns the first privilege that the role lacks; `None` if it has all. A role that only reads needs no others.
+/// Returns the first permission that the role lacks; `None` if it has all. A role that only reads needs no others.
 ///
 /// # Errors
 /// Fails with [`DatabaseError`].
-pub fn missing_right(client: &mut Client, only_reads: bool) -> std::result::Result<Option<String>, DatabaseError> {
-    for (table, privileges) in TABLES {
-        let privileges = if only_reads { &[] } else { privileges };
-        for privilege in ["select"].iter().chain(privileges) {
-            let row = client.query_one("select has_table_privilege($1, $2)", &[&table, privilege])?;
+pub fn missing_permission(client: &mut Client, only_reads: bool) -> std::result::Result<Option<String>, DatabaseError> {
+    for (table, permissions) in TABLES {
+        let permissions = if only_reads { &[] } else { permissions };
+        for permission in ["select"].iter().chain(permissions) {
+            let row = client.query_one("select has_table_privilege($1, $2)", &[&table, permission])?;
             if !row.get::<_, bool>(0) {
-                return Ok(Some(format!("{privilege} on {table}")));
+                return Ok(Some(format!("{permission} on {table}")));
             }
         }
     }
