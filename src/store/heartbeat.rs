@@ -2,17 +2,17 @@
 //! `detector_conditions`, `coverage`, `activity` and `rejected_samples`.
 
 mod counts;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use postgres::{Client, Transaction};
+use postgres::Client;
 
 use super::failure::DatabaseError;
 use super::writer::open;
 use crate::config::resolved::PostgresSettings;
-use crate::event::Timestamp;
-use crate::health::{Activity, Component, PartitionStatus, RejectedSamples, Tally};
+use crate::health::{Activity, Component, RejectedSamples, Tally};
 
 /// A table of the heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -269,91 +269,6 @@ impl Heartbeat {
 
     fn worker(&self, component: &Component) -> String {
         format!("{}/{}", self.instance, component.name)
-    }
-
-    /// Replaces the conditions that this component reported before.
-    fn write_conditions(&self, transaction: &mut Transaction<'_>, component: &Component) -> Result<(), postgres::Error> {
-        let held = component.conditions();
-        let codes = held.iter().map(|held| held.code.as_str()).collect::<Vec<_>>();
-        let worker = self.worker(component);
-        transaction.execute(
-            "delete from detector_conditions
-             where detector_group = $1 and topic = $2 and worker = $3 and code <> all ($4)",
-            &[&self.group, &self.topic, &worker, &codes],
-        )?;
-        if held.is_empty() {
-            return Ok(());
-        }
-        transaction.execute(
-            "insert into detector_conditions (detector_group, topic, worker, code, severity, message, since, updated_at)
-             select $1, $2, $3, c.*, now() from unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[]) as c
-             on conflict (detector_group, topic, worker, code) do update set severity = excluded.severity,
-                message = excluded.message, updated_at = now()",
-            &[
-                &self.group,
-                &self.topic,
-                &worker,
-                &codes,
-                &held.iter().map(|held| held.severity.as_str()).collect::<Vec<_>>(),
-                &held.iter().map(|held| held.message.replace('\0', "\u{fffd}")).collect::<Vec<_>>(),
-                &held.iter().map(|held| held.since.to_time()).collect::<Vec<_>>(),
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn write_status(&self, transaction: &mut Transaction<'_>, component: &Component) -> Result<(), postgres::Error> {
-        let worker = self.worker(component);
-        let state = component.state();
-        let partitions = component.partitions();
-        if partitions.is_empty() {
-            return Ok(());
-        }
-        let each = |of: fn(&PartitionStatus) -> Option<i64>| partitions.values().map(of).collect::<Vec<_>>();
-        let total = |of: fn(&Tally) -> u64| {
-            let total = |status: &PartitionStatus| i64::try_from(status.confirmed(of(&status.totals))?).ok();
-            partitions.values().map(total).collect::<Vec<_>>()
-        };
-        transaction.execute(
-            "insert into detector_status (detector_group, topic, worker, state, settings_hash, partition, committed,
-                end_offset, lag, series, event_time, high_watermark, judged, learning, rejected, arrived_at, ignored,
-                excluded, reported_at, updated_at)
-             select $1, $2, $3, $4, $5, p.*, $19, now()
-             from unnest($6::int[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[],
-                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::timestamptz[], $17::bigint[],
-                $18::bigint[]) as p
-             on conflict (detector_group, topic, partition) do update set worker = excluded.worker,
-                state = excluded.state, committed = coalesce(excluded.committed, detector_status.committed), end_offset = excluded.end_offset,
-                lag = excluded.lag, high_watermark = excluded.high_watermark, judged = coalesce(excluded.judged, detector_status.judged),
-                learning = coalesce(excluded.learning, detector_status.learning),
-                rejected = coalesce(excluded.rejected, detector_status.rejected),
-                ignored = coalesce(excluded.ignored, detector_status.ignored),
-                excluded = coalesce(excluded.excluded, detector_status.excluded),
-                arrived_at = coalesce(excluded.arrived_at, detector_status.arrived_at), event_time = coalesce(excluded.event_time, detector_status.event_time),
-                series = excluded.series, reported_at = excluded.reported_at, settings_hash = excluded.settings_hash, updated_at = now()",
-            &[
-                &self.group,
-                &self.topic,
-                &worker,
-                &state.describe(),
-                &self.settings_hash,
-                &partitions.keys().collect::<Vec<_>>(),
-                &each(|status| status.confirmed(status.committed)),
-                &each(|status| status.end),
-                &each(PartitionStatus::lag),
-                &each(|status| i64::try_from(status.series).ok()),
-                &partitions.values().map(|status| status.event_time.map(Timestamp::to_time)).collect::<Vec<_>>(),
-                &each(|status| status.high),
-                &total(|tally| tally.judged),
-                &total(|tally| tally.learning),
-                &total(|tally| tally.rejected),
-                &partitions.values().map(|status| status.arrived.map(Timestamp::to_time)).collect::<Vec<_>>(),
-                &total(|tally| tally.ignored),
-                &total(|tally| tally.excluded),
-                &Timestamp::now().to_time(),
-            ],
-        )?;
-        Ok(())
     }
 }
 

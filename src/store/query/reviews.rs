@@ -33,9 +33,23 @@ impl ReviewQueries for PostgresArchive {
     }
 
     fn reviews_of(&self, id: &AnomalyId) -> Result<Vec<ReviewRecord>, NoAnswer> {
-        self.ask(|client| {
+        self.ask(|client| reviews_of(client, id))
+    }
+
+    fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer> {
+        self.ask(|client| counts(client, from, to))
+    }
+
+    fn quality(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, NoAnswer> {
+        self.ask(|client| quality(client, from, to))
+    }
+}
+
+/// Reads the reviews of an anomaly, the newest first.
+fn reviews_of(client: &mut Client, id: &AnomalyId) -> Result<Vec<ReviewRecord>, Error> {
     let sql = format!(
-        "select review, note, made_by, made_at from reviews where ({IDENTITY}) = ($1, $2, $3, $4, $5, $6) order by id desc limit 100"
+        "select review, note, made_by, made_at from reviews
+         where ({IDENTITY}) = ($1, $2, $3, $4, $5, $6) order by id desc limit 100"
     );
     let rows = client.query(&sql, &identity_values(id))?;
     let record = |row: &postgres::Row| {
@@ -47,33 +61,33 @@ impl ReviewQueries for PostgresArchive {
         })
     };
     rows.iter().map(record).collect()
-        })
-    }
+}
 
-    fn reviews(&self, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, NoAnswer> {
-        self.ask(|client| {
-            let sql = format!(
-                "select review, count(*) from {} where review <> 'none' group by 1 order by 1",
-                newest_reviews()
-            );
-            let rows = client.query(&sql, &[&from.to_time(), &to.to_time()])?;
-            rows.iter().map(|row| Ok((review(row.try_get(0)?), whole(row, 1)?))).collect()
-        })
-    }
+/// Counts the anomalies in a range of event time by their newest review.
+fn counts(client: &mut Client, from: Timestamp, to: Timestamp) -> Result<Vec<(Review, u64)>, Error> {
+    let newest = newest_reviews();
+    let sql = format!("select review, count(*) from {newest} where review <> 'none' group by 1 order by 1");
+    let rows = client.query(&sql, &[&from.to_time(), &to.to_time()])?;
+    rows.iter().map(|row| Ok((review(row.try_get(0)?), whole(row, 1)?))).collect()
+}
 
-    fn quality(&self, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, NoAnswer> {
-        self.ask(|client| {
-    let range: [&(dyn postgres::types::ToSql + Sync); 2] = [&from.to_time(), &to.to_time()];
-    let totals = "select date_trunc('day', minute, 'UTC'), sum(anomalies)::bigint, sum(labelled)::bigint from anomaly_minutes \
-                  where minute >= $1 and minute < $2 group by 1";
+/// Counts all anomalies, and those with a label, per day of a range.
+const DAILY_TOTALS: &str = "
+    select date_trunc('day', minute, 'UTC'), sum(anomalies)::bigint, sum(labelled)::bigint
+    from anomaly_minutes where minute >= $1 and minute < $2 group by 1";
+
+/// Counts the anomalies per day of a range, in total and by their newest review.
+fn quality(client: &mut Client, from: Timestamp, to: Timestamp) -> Result<Vec<Quality>, Error> {
+    let range: [&(dyn ToSql + Sync); 2] = [&from.to_time(), &to.to_time()];
     let mut days = BTreeMap::new();
-    for row in client.query(totals, &range)? {
+    for row in client.query(DAILY_TOTALS, &range)? {
         let day = Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?);
         let (all, labelled) = (whole(&row, 1)?, whole(&row, 2)?);
         days.insert(day, Quality { day, right: 0, wrong: 0, expected: 0, labelled, all });
     }
-    let reviewed = format!("select date_trunc('day', event_time, 'UTC'), review, count(*) from {} group by 1, 2", newest_reviews());
-    for row in client.query(&reviewed, &range)? {
+    let newest = newest_reviews();
+    let sql = format!("select date_trunc('day', event_time, 'UTC'), review, count(*) from {newest} group by 1, 2");
+    for row in client.query(&sql, &range)? {
         let Some(day) = days.get_mut(&Timestamp::from(row.try_get::<_, OffsetDateTime>(0)?)) else { continue };
         match review(row.try_get(1)?) {
             Review::True => day.right = whole(&row, 2)?,
@@ -83,8 +97,6 @@ impl ReviewQueries for PostgresArchive {
         }
     }
     Ok(days.into_values().collect())
-        })
-    }
 }
 
 /// Reads the newest review of each of some anomalies.
