@@ -180,8 +180,8 @@ series_limits! { settings! {
             format: FileFormat = "auto", OneOf(FileFormat::WORDS);
             /// replay: read 21,5 in a table as one number.
             decimal_comma: bool = false, Bool;
-            /// replay: read each numeric column of a table as a metric. false: only if the table has a time, but neither a
-            /// value nor a metric.
+            /// replay: whether each numeric column of a table is a metric. true: always, and fields.metric and fields.value
+            /// are not used. false: only in a table that has a time column, but neither a value nor a metric column.
             wide: bool = false, Bool;
             /// replay: 1 keeps the original pace, 10 is ten times as fast, 0 is as fast as the broker accepts events.
             speed: f64 = 1.0, Float(0.0, 1e9);
