@@ -24,7 +24,7 @@ pub use condition::{Condition, ConditionCode, ConditionSeverity};
 pub use input::InputHealth;
 pub use partition::PartitionStatus;
 pub use sample::{Cut, EXCERPT, RejectedSample, RejectedSamples};
-pub use tally::{Activity, EARLY, LATE, Tally};
+pub use tally::{Activity, EARLY_SECONDS, LATE_SECONDS, Tally};
 
 /// All components of one process.
 #[derive(Debug, Default)]

@@ -40,7 +40,7 @@ const VALUE_BYTES: u64 = 8;
 /// Bytes of a series outside of its window: its slot, its places in the index and in the order, and free slots.
 const SERIES_BYTES: u64 = 80;
 /// Number of series above which [`SeriesTable::is_far`] returns true.
-const MANY: usize = 4_096;
+const FAR_SERIES: usize = 4_096;
 /// Flag of a series that differs from its newest snapshot.
 const DIRTY: u8 = 1;
 /// Flag of a series whose method's state at the last commit is saved for a rollback.
@@ -204,7 +204,7 @@ impl SeriesTable {
 
     /// Returns whether there are more series than fit into a processor's caches.
     pub fn is_far(&self) -> bool {
-        self.len() >= MANY
+        self.len() >= FAR_SERIES
     }
 
     /// Loads series into the processor's caches. The data of each series is spread over memory. Reads that do not

@@ -100,7 +100,7 @@ pub struct Section {
 pub struct TableList {
     /// Path as it is written in the header.
     pub path: &'static str,
-    /// Documentation.
+    /// Documentation for users, in plain text.
     pub doc: &'static str,
     /// Section that it belongs to.
     pub section: &'static str,

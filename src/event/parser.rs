@@ -15,7 +15,7 @@ use super::zone::Zone;
 use super::{Event, RawRecord, RejectClass, Rejection, hint, scan, several};
 
 /// Number of paths in the default settings.
-const FEW: usize = 4;
+const DEFAULT_PATHS: usize = 4;
 
 /// The settings `[fields]`, prepared for decoding.
 #[derive(Debug, Clone)]
@@ -180,8 +180,8 @@ impl Parser {
             }
         }
         let text = self.text(bytes)?;
-        if self.paths.len() <= FEW {
-            self.object::<FEW>(text, &around)
+        if self.paths.len() <= DEFAULT_PATHS {
+            self.object::<DEFAULT_PATHS>(text, &around)
         } else {
             self.object::<MOST_PATHS>(text, &around)
         }

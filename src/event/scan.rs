@@ -72,16 +72,16 @@ pub(crate) fn usual<'a>(text: &'a str, fields: &Fields) -> Option<(Event<'a>, Sp
 }
 
 /// A number with the value 1 in each of its eight bytes.
-const EACH: u64 = u64::MAX / 255;
+const ONE_IN_EACH_BYTE: u64 = u64::MAX / 255;
 
 /// Sets the highest bit of each byte that ends a plain string: a quote, a backslash or a control character. Only the
 /// lowest set bit is reliable, and it is the first match (H. Warren, "Hacker's Delight", 6-1).
 fn special(eight: u64) -> u64 {
-    let zero = |x: u64| x.wrapping_sub(EACH) & !x;
-    let quote = zero(eight ^ (EACH * b'"' as u64));
-    let backslash = zero(eight ^ (EACH * b'\\' as u64));
-    let control = eight.wrapping_sub(EACH * 0x20) & !eight;
-    (quote | backslash | control) & (EACH * 0x80)
+    let zero = |x: u64| x.wrapping_sub(ONE_IN_EACH_BYTE) & !x;
+    let quote = zero(eight ^ (ONE_IN_EACH_BYTE * b'"' as u64));
+    let backslash = zero(eight ^ (ONE_IN_EACH_BYTE * b'\\' as u64));
+    let control = eight.wrapping_sub(ONE_IN_EACH_BYTE * 0x20) & !eight;
+    (quote | backslash | control) & (ONE_IN_EACH_BYTE * 0x80)
 }
 
 /// Returns a name if its length is within the limits.
@@ -101,7 +101,7 @@ fn is_ascii(bytes: &[u8]) -> bool {
         Some(last) => eights.iter().fold(u64::from_ne_bytes(*last), |all, eight| all | u64::from_ne_bytes(*eight)),
         None => rest.iter().fold(0, |all, byte| all | u64::from(*byte)),
     };
-    all & (EACH * 0x80) == 0
+    all & (ONE_IN_EACH_BYTE * 0x80) == 0
 }
 
 /// The part of a text that is still to be scanned.

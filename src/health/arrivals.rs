@@ -16,7 +16,7 @@ const TEN_MINUTES: Duration = Duration::from_secs(600);
 /// Time without a record after which earlier rejections no longer count.
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Minimum number of records for a decision.
-const FEW: u64 = 10;
+const MIN_RECORDS: u64 = 10;
 /// Minimum number of rejected records for a decision over ten minutes: on a slow topic, the share matters.
 const FEW_SLOW: u64 = 3;
 /// Rejections within less than this time are one burst, which the count of its minute reports.
@@ -137,7 +137,7 @@ impl Arrivals {
         let is_alone = self.accepted.is_none_or(|at| now.saturating_sub(at) >= 3 * BIN);
         let is_present = !self.bins.is_empty() || silence <= self.usual_silence();
         let all = self.all_rejected(now).filter(|_| is_alone && is_present);
-        let some = some_rejected(&minute, &reasons, ("minute", FEW))
+        let some = some_rejected(&minute, &reasons, ("minute", MIN_RECORDS))
             .or_else(|| self.some_rejected_slowly(&ten, &ten_reasons))
             .filter(|_| ten.tally.judged + ten.tally.learning > 0);
         let (all, some) = match all {
@@ -185,7 +185,7 @@ impl Arrivals {
         let some = some_rejected(ten, reasons, ("10 min", FEW_SLOW));
         let (severity, text) = some.filter(|_| last.saturating_sub(first) >= BURST)?;
         // The last minute of a fast topic tells more about the present than all ten.
-        let is_slow = ten.records < 10 * FEW && ten.tally.rejected >= FEW;
+        let is_slow = ten.records < 10 * MIN_RECORDS && ten.tally.rejected >= MIN_RECORDS;
         Some((if is_slow { severity } else { ConditionSeverity::Notice }, text))
     }
 
@@ -193,7 +193,7 @@ impl Arrivals {
         let count = self.rejected_in_a_row;
         let (reason, times) = self.reasons_in_a_row.first().filter(|_| count > 0)?;
         let is_long = self.row.is_some_and(|(began, _)| now.saturating_sub(began) >= TEN_MINUTES);
-        let is_enough = count >= FEW || (count >= FEW_SLOW && is_long);
+        let is_enough = count >= MIN_RECORDS || (count >= FEW_SLOW && is_long);
         let severity = if is_enough { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
         Some((
             severity,
@@ -245,7 +245,7 @@ fn some_rejected(
 
 fn all_ignored(ten: &Activity) -> Option<(ConditionSeverity, String)> {
     let (ignored, excluded, all) = (ten.tally.ignored, ten.tally.excluded, ten.tally.sum());
-    (all >= FEW && ignored + excluded == all).then(|| {
+    (all >= MIN_RECORDS && ignored + excluded == all).then(|| {
         let message = match excluded {
             0 => format!(
                 "Records arrive, all ignored ({ignored} of {all}): their value is null, or `fields.ignore` matches them"
@@ -261,7 +261,7 @@ fn all_ignored(ten: &Activity) -> Option<(ConditionSeverity, String)> {
 
 fn mostly_learning(minute: &Activity) -> Option<(ConditionSeverity, String)> {
     let (judged, learning) = (minute.tally.judged, minute.tally.learning);
-    (learning > FEW && judged * 2 < learning).then(|| {
+    (learning > MIN_RECORDS && judged * 2 < learning).then(|| {
         let all = judged + learning;
         let message = format!(
             "{learning} of {all} values of the last minute are learning, {judged} were judged: their series have fewer values \

@@ -13,7 +13,7 @@ use super::tally::{Activity, Tally};
 use crate::event::Timestamp;
 
 /// A component that others may block is degraded after this time without a beat.
-const UNANSWERED: Duration = Duration::from_secs(20);
+const BEAT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Minimum time between two log lines about progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -154,7 +154,7 @@ impl Component {
     pub fn state(&self) -> ComponentState {
         let inner = self.lock();
         let silence = inner.beat.elapsed();
-        if self.silence == Silence::Waits && silence > UNANSWERED && inner.state != ComponentState::Stopped {
+        if self.silence == Silence::Waits && silence > BEAT_TIMEOUT && inner.state != ComponentState::Stopped {
             return ComponentState::Degraded(format!("no answer for {} s", silence.as_secs()));
         }
         if inner.state == ComponentState::Running {

@@ -5,9 +5,9 @@
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 /// Number of remembered names, a power of two.
-const REMEMBERED: usize = 1 << 16;
+const MAX_REMEMBERED: usize = 1 << 16;
 /// Number of names that wait.
-const WAITING: usize = 2_000;
+const MAX_WAITING: usize = 2_000;
 const DAY: i64 = 86_400_000;
 
 /// Remembered names and waiting names.
@@ -24,12 +24,12 @@ impl SeenDevices {
     pub(crate) fn note(&mut self, name: &str, millis: i64) {
         let day = millis.div_euclid(DAY);
         if day != self.day || self.reported.is_empty() {
-            (self.reported, self.day) = (vec![0; REMEMBERED], day);
+            (self.reported, self.day) = (vec![0; MAX_REMEMBERED], day);
         }
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
-        let place = &mut self.reported[hash as usize % REMEMBERED];
+        let place = &mut self.reported[hash as usize % MAX_REMEMBERED];
         // A name that finds no room comes again with the next snapshot of its series.
-        if *place != hash && self.waiting.len() < WAITING {
+        if *place != hash && self.waiting.len() < MAX_WAITING {
             *place = hash;
             self.waiting.push(name.to_owned());
         }
@@ -63,7 +63,7 @@ mod tests {
         for _ in 0..100 {
             (0..10_000).for_each(|i| devices.note(&format!("device-{i}"), 2 * DAY));
             let reported = devices.take();
-            assert!(reported.len() <= WAITING);
+            assert!(reported.len() <= MAX_WAITING);
             seen.extend(reported);
         }
         assert!(seen.len() == 10_000, "each is reported in the end: {}", seen.len());

@@ -23,7 +23,7 @@ struct InputCounts {
 }
 
 /// Minimum time between two evaluations.
-const EVALUATE: Duration = Duration::from_secs(1);
+const EVALUATION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl InputHealth {
     /// Creates empty counts and their component.
@@ -48,7 +48,9 @@ impl InputHealth {
             }
         }
         let all = inner.backlog.values().sum();
-        let Some(conditions) = inner.arrivals.conditions(self.began.elapsed(), EVALUATE, all) else { return };
+        let Some(conditions) = inner.arrivals.conditions(self.began.elapsed(), EVALUATION_INTERVAL, all) else {
+            return;
+        };
         for (code, held) in conditions {
             self.component.set_condition(code, held);
         }

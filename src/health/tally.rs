@@ -46,9 +46,9 @@ impl AddAssign for Tally {
 }
 
 /// An event is late if its time is this many seconds before its arrival.
-pub const LATE: i64 = 900;
+pub const LATE_SECONDS: i64 = 900;
 /// An event is early if its time is this many seconds after its arrival.
-pub const EARLY: i64 = 60;
+pub const EARLY_SECONDS: i64 = 60;
 
 /// Arrivals in a minute of the detector's clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,11 +59,11 @@ pub struct Activity {
     pub records: u64,
     /// Number of records that were judged by their valid values only. The database does not keep it.
     pub partial: u64,
-    /// Number of events that are late by [`LATE`] or more.
+    /// Number of events that are late by [`LATE_SECONDS`] or more.
     pub late: u64,
     /// Sum of their delays in seconds.
     pub late_seconds: i64,
-    /// Number of events that are early by [`EARLY`] or more.
+    /// Number of events that are early by [`EARLY_SECONDS`] or more.
     pub early: u64,
     /// Sum of their leads in seconds.
     pub early_seconds: i64,
@@ -72,10 +72,10 @@ pub struct Activity {
 impl Activity {
     /// Counts how far an event's time is from its arrival: seconds, negative if it is late.
     pub fn note_offset(&mut self, seconds: i64) {
-        if seconds <= -LATE {
+        if seconds <= -LATE_SECONDS {
             self.late += 1;
             self.late_seconds = self.late_seconds.saturating_sub(seconds);
-        } else if seconds >= EARLY {
+        } else if seconds >= EARLY_SECONDS {
             self.early += 1;
             self.early_seconds = self.early_seconds.saturating_add(seconds);
         }

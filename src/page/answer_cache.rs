@@ -14,7 +14,7 @@ use crate::event::Timestamp;
 /// Longest time that a request waits for an answer.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Age up to which an answer is reused: fifty open pages cause one query.
-const FRESH: Duration = Duration::from_millis(800);
+const MAX_AGE: Duration = Duration::from_millis(800);
 /// Number of answers kept; the oldest is removed first.
 const MAX_ANSWERS: usize = 24;
 /// Maximum number of queries that run at the same time. Requests that would start another one are answered as slow.
@@ -93,7 +93,7 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + Sync + 'static> AnswerCach
             if let Some(since) = self.health.outage() {
                 return state.last(key, NoNewAnswer::Unavailable { since });
             }
-            if let Some(fresh) = state.find(key).filter(|kept| kept.clock.elapsed() < FRESH) {
+            if let Some(fresh) = state.find(key).filter(|kept| kept.clock.elapsed() < MAX_AGE) {
                 return CachedAnswer { answer: Some((Arc::clone(&fresh.answer), fresh.taken)), why: None };
             }
             match state.running.iter().find(|(other, _)| other == key) {
@@ -212,7 +212,7 @@ mod tests {
     fn an_outage_gives_the_last_answer_with_its_date() {
         let cache = cache();
         let (_, taken) = cache.get(&1, |_| Ok(7)).answer.unwrap();
-        std::thread::sleep(FRESH);
+        std::thread::sleep(MAX_AGE);
         let got = cache.get(&1, |_| Err(NoAnswer::Unavailable(crate::unavailable::Unavailable::postgresql("refused"))));
         assert_eq!(got.answer.map(|(v, at)| (*v, at)), Some((7, taken)));
         assert!(matches!(got.why, Some(NoNewAnswer::Unavailable { .. })));

@@ -11,9 +11,9 @@ use crate::archive::NoAnswer;
 use crate::unavailable::Unavailable;
 
 /// Interval between two rounds of queries while all are answered.
-const USUAL: Duration = Duration::from_secs(15);
+const INTERVAL: Duration = Duration::from_secs(15);
 /// Interval after a reader's query was refused, or after a query of the last round failed.
-const SOON: Duration = Duration::from_secs(5);
+const SHORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Number of consecutive slow rounds after which the archive counts as too slow.
 const SLOW_ROUNDS: u32 = 3;
 
@@ -49,7 +49,7 @@ impl ArchiveWatch {
             || self.no_reviews.is_some()
             || self.slow_rounds > 0
             || self.noted != self.dashboard.site.health().refusals();
-        let pause = if is_in_doubt { SOON } else { USUAL };
+        let pause = if is_in_doubt { SHORT_INTERVAL } else { INTERVAL };
         if self.dashboard.site.is_away() {
             // Its answers after the outage are not known yet.
             self.last_round = None;

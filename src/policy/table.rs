@@ -11,9 +11,9 @@ pub type PolicyNumber = u16;
 /// Number of a series whose policy is not resolved yet.
 pub const UNRESOLVED: PolicyNumber = PolicyNumber::MAX;
 /// Maximum number of distinct policies that have a number of their own.
-const DISTINCT: usize = UNRESOLVED as usize - 1;
+const MAX_DISTINCT: usize = UNRESOLVED as usize - 1;
 /// Maximum number of excluded series whose keys are cached.
-const EXCLUDED: usize = 100_000;
+const MAX_EXCLUDED: usize = 100_000;
 
 /// Policy that applies to some series.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ pub struct PolicyTable {
     /// Keys of excluded series, which have no series state to store the number in.
     excluded: HashSet<Box<str>>,
     can_exclude: bool,
-    /// Maximum number of distinct policies, normally [`DISTINCT`].
+    /// Maximum number of distinct policies, normally [`MAX_DISTINCT`].
     distinct: usize,
 }
 
@@ -73,7 +73,7 @@ impl PolicyTable {
             resolved: vec![first],
             excluded: HashSet::new(),
             can_exclude: policy.overrides.iter().any(|one| one.enabled == Some(false)),
-            distinct: DISTINCT,
+            distinct: MAX_DISTINCT,
         })
     }
 
@@ -111,7 +111,7 @@ impl PolicyTable {
         }
         let is_excluded = !self.of(known.unwrap_or(UNRESOLVED), key).0.is_enabled;
         if is_excluded && known.is_none() {
-            if self.excluded.len() >= EXCLUDED {
+            if self.excluded.len() >= MAX_EXCLUDED {
                 self.excluded.clear();
             }
             self.excluded.insert(key.into());

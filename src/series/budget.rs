@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Percentage of the budget from which on new series are refused, and up to which they are accepted again. The windows
 /// of the existing series may still grow.
-const FULL: u64 = 90;
+const FULL_PERCENT: u64 = 90;
 const FREE: u64 = 80;
 
 /// Bytes that the series of a process may use.
@@ -57,7 +57,7 @@ impl BudgetShare {
 
     /// Returns whether new series are to be refused from now on; `is_refusing` says whether they are now.
     pub(crate) fn refuses(&self, is_refusing: bool) -> bool {
-        let bound = if is_refusing { FREE } else { FULL };
+        let bound = if is_refusing { FREE } else { FULL_PERCENT };
         self.level().is_some_and(|(used, limit)| used > limit / 100 * bound)
     }
 

@@ -6,7 +6,7 @@
 //! wrong times is one time of many, however often it sends. 31 such devices are never the majority of 128 cells.
 //!
 //! Seconds pass when the median rises above the highest one so far. A median that stays below the highest for `CURRENT_OFFSETS`
-//! offsets becomes the highest, so that time passes again after many wrong times. While fewer than `LEAST` cells are
+//! offsets becomes the highest, so that time passes again after many wrong times. While fewer than `MIN_CELLS` cells are
 //! current, no time passes.
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Number of cells of a clock; a device has one of them.
 pub(crate) const CELLS: usize = 128;
 /// Minimum number of current cells for a reliable median.
-const LEAST: usize = 3;
+const MIN_CELLS: usize = 3;
 /// Number of offsets after which a cell without a new record is not current.
 const CURRENT_OFFSETS: i64 = 4_096;
 /// Number of offsets between two medians while there are too few cells.
@@ -127,7 +127,7 @@ impl PartitionClock {
                 n += 1;
             }
         }
-        if n < LEAST {
+        if n < MIN_CELLS {
             (self.high, self.confirmed, self.next) = (None, offset, offset + RETRY_OFFSETS);
             return;
         }

@@ -9,7 +9,7 @@ use crate::stream::client::ReadFailures;
 /// Time without progress after which a reader is reported, although records wait for it.
 pub(crate) const STALLED: Duration = Duration::from_secs(60);
 /// Additional time for each partition of the reader. While it catches up, the broker sends a part of each in turn.
-const EACH: Duration = Duration::from_secs(1);
+const TIME_PER_PARTITION: Duration = Duration::from_secs(1);
 /// Maximum time between two calls that counts. A process that was suspended does not know what happened meanwhile.
 const MAX_CALL_GAP: Duration = Duration::from_secs(2);
 
@@ -90,7 +90,7 @@ impl Stall {
         self.looked = now;
         self.counted += if std::mem::take(&mut self.is_busy) { passed / BUSY } else { passed };
         let ends = ends.collect::<BTreeMap<_, _>>();
-        let hold = STALLED + grace + EACH * u32::try_from(ends.len()).unwrap_or(u32::MAX);
+        let hold = STALLED + grace + TIME_PER_PARTITION * u32::try_from(ends.len()).unwrap_or(u32::MAX);
         self.standstill.watch(self.counted, hold, ends.into_iter())
     }
 

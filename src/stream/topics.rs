@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::finding::{Finding, Grade};
 
 /// Maximum size that the headers of a dead letter add to a record, in bytes.
-const HEADROOM: i64 = 64 * 1024;
+const HEADER_BYTES: i64 = 64 * 1024;
 /// Maximum record size in bytes of a topic without this setting; Kafka's default.
-const LARGEST: i64 = 1_048_588;
+const DEFAULT_RECORD_BYTES: i64 = 1_048_588;
 
 /// State of one topic, as reported to the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +130,8 @@ fn check_in(
 
 /// Returns the maximum size of a dead letter for records of this topic, in bytes.
 fn needed(events: &TopicConfig) -> i64 {
-    events.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(LARGEST) + HEADROOM
+    events.get("max.message.bytes").and_then(|bytes| bytes.parse::<i64>().ok()).unwrap_or(DEFAULT_RECORD_BYTES)
+        + HEADER_BYTES
 }
 
 /// Returns the effect of `anomaly dlq replay` on a compacted topic; `None` if the topic keeps every record until its
@@ -295,7 +296,7 @@ mod tests {
         let made = made.iter().map(|made| (made.name.as_str(), made.partitions, made.is_new)).collect::<Vec<_>>();
         assert_eq!(made, [("events", 7, false), ("anomalies", 4, true), ("letters", 4, true), ("state", 7, false)]);
         let dead_letters = cluster.config_of("letters").unwrap();
-        assert_eq!(dead_letters["max.message.bytes"], (5_000_000 + HEADROOM).to_string());
+        assert_eq!(dead_letters["max.message.bytes"], (5_000_000 + HEADER_BYTES).to_string());
         assert_eq!(dead_letters["message.timestamp.type"], "LogAppendTime");
         let again = create_in(&mut cluster, &topics).unwrap();
         assert!(

@@ -1,6 +1,6 @@
 //! Finds partitions that the group assigns to no member, and decides when a member forces a rebalance.
 //!
-//! A static member that restarts gets its earlier partitions again, and the group does not assign anew. So partitions
+//! A static member that restarts gets its earlier partitions again, and the group does not assign again. So partitions
 //! that were added to the topic meanwhile belong to no member. A rebalance assigns them, because the leader of the group
 //! then reads the partitions of the topic again.
 
@@ -20,13 +20,13 @@ const AGREE: u32 = 3;
 /// Time between two observations after which they do not confirm each other.
 const APART: Duration = Duration::from_secs(60);
 /// Time after a rebalance after which partitions that are still unassigned degrade the component.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 /// Time after which they do so without a rebalance.
-const LONG: Duration = Duration::from_secs(30);
+const REPORT_TIME: Duration = Duration::from_secs(30);
 /// Waits after each rebalance that did not help. After the last wait and one more rebalance there are no others.
 const WAITS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(300), Duration::from_secs(900)];
 /// Additional wait for each member before this one, so that only one member forces the rebalance.
-const EACH: Duration = Duration::from_secs(15);
+const WAIT_PER_MEMBER: Duration = Duration::from_secs(15);
 /// Number of members before this one that count at most.
 const MOST_BEFORE: usize = 8;
 /// Time after which an assignment that is not known is reported. A rebalance takes seconds.
@@ -39,7 +39,7 @@ pub(crate) const LACKING: Duration = Duration::from_secs(5);
 /// Longest time to leave the group in order to join it with another client.
 pub(crate) const LEAVE: Duration = Duration::from_secs(5);
 /// Time between two evaluations.
-const EVALUATE: Duration = Duration::from_secs(1);
+const EVALUATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Number of rebalances that did not assign all partitions. It outlives the clients of a member, so that a rebalance
 /// that makes a new client necessary counts too.
@@ -98,7 +98,7 @@ impl UnassignedPartitions {
 
     /// Returns whether an evaluation is due: once a second.
     pub(crate) fn is_evaluation_due(&self, now: Duration) -> bool {
-        self.evaluated.is_none_or(|at| now.saturating_sub(at) >= EVALUATE)
+        self.evaluated.is_none_or(|at| now.saturating_sub(at) >= EVALUATION_INTERVAL)
     }
 
     /// Notes the last observation of the group.
@@ -151,7 +151,7 @@ impl UnassignedPartitions {
             vain => WAITS.get(vain - 1).copied(),
         };
         let since = since.max(self.rebalanced.unwrap_or_default());
-        let turn = EACH * u32::try_from(place.min(MOST_BEFORE)).unwrap_or_default();
+        let turn = WAIT_PER_MEMBER * u32::try_from(place.min(MOST_BEFORE)).unwrap_or_default();
         wait.is_some_and(|wait| now.saturating_sub(since) >= wait + turn)
     }
 
@@ -199,8 +199,8 @@ impl UnassignedPartitions {
         // An observation from before the rebalance says nothing about its outcome.
         let is_vain = self.rebalances.get() > 0
             && self.cause.is_none()
-            && self.rebalanced.is_some_and(|at| now.saturating_sub(at) >= SETTLE);
-        let is_long = is_vain || now.saturating_sub(since) >= LONG;
+            && self.rebalanced.is_some_and(|at| now.saturating_sub(at) >= SETTLE_TIME);
+        let is_long = is_vain || now.saturating_sub(since) >= REPORT_TIME;
         let severity = if is_long { ConditionSeverity::Degraded } else { ConditionSeverity::Notice };
         let (many, are) = if partitions.len() == 1 { ("", "is") } else { ("s", "are") };
         let places = partitions.iter().map(|partition| format!("[{partition}]")).collect::<Vec<_>>();

@@ -19,7 +19,7 @@ use crate::stream::kafka::{KafkaGroupConsumer, KafkaTransactionalProducer};
 /// Longest wait for an answer of the cluster.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which a failure to read counts. A client that is still connecting recovers sooner.
-const LASTING: Duration = Duration::from_secs(3);
+const FAILURE_TIME: Duration = Duration::from_secs(3);
 
 /// Checks everything that the role of `file` requires of Kafka; without `file`, everything that all roles require.
 pub(super) fn try_all(settings: &Settings, file: Option<ShippedFile>, report: &mut CheckReport) {
@@ -62,12 +62,7 @@ fn try_topic(settings: &Settings, topic: &str, is_read: bool, report: &mut Check
 
 /// Checks what only a detector requires. `input` has the partitions of the input topic, and `written` the topics that
 /// the detector writes, if all of them exist.
-fn try_detector(
-    settings: &Settings,
-    input: Option<&[i32]>,
-    written: Option<&[&String]>,
-    report: &mut CheckReport,
-) {
+fn try_detector(settings: &Settings, input: Option<&[i32]>, written: Option<&[&String]>, report: &mut CheckReport) {
     let keeps_state = settings.detector.keeps_state();
     match configurations(settings, keeps_state) {
         Ok(found) => found.into_iter().for_each(|finding| report.add(finding)),
@@ -128,7 +123,7 @@ fn fetch(consumer: &mut (impl GroupMembership + RecordFetch)) -> Result<(), Faul
         is_read |= !consumer.reached().is_empty();
         let (now, trouble) = (consumer.now(), consumer.trouble());
         failed_since = trouble.is_some().then(|| failed_since.unwrap_or(now));
-        let has_failed = failed_since.is_some_and(|since| now.saturating_sub(since) > LASTING);
+        let has_failed = failed_since.is_some_and(|since| now.saturating_sub(since) > FAILURE_TIME);
         if !is_read && (has_failed || now.saturating_sub(began) > ANSWER_TIMEOUT) {
             return Err(Fault::new(Remedy::Retry, trouble.unwrap_or_else(|| "no answer to a fetch".into())));
         }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of passwords that are checked at once. Each check needs 19 MiB and some tens of milliseconds of a
 /// core.
-const AT_ONCE: usize = 2;
+const MAX_RUNNING: usize = 2;
 /// Maximum number of checks that wait. Each occupies one of the 16 threads that also answer with pages.
-const WAITING: usize = 8;
+const MAX_WAITING: usize = 8;
 /// Number of checks for which a network's turn is remembered.
 const REMEMBERED: usize = 64;
 
@@ -66,7 +66,7 @@ impl PasswordQueue {
             if !queue.is_waiting(number) {
                 return Err(HashingBusy);
             }
-            if queue.running < AT_ONCE && queue.first() == Some(number) {
+            if queue.running < MAX_RUNNING && queue.first() == Some(number) {
                 queue.start(number);
                 self.changed.notify_all();
                 return Ok(HashingTurn(self));
@@ -86,7 +86,7 @@ impl Queue {
     /// checks. Of several such networks it takes the one that was served last. It replaces a check only if that network
     /// has more checks than its own would then have, or as many and was served later. Otherwise it returns `None`.
     fn join(&mut self, network: IpAddr) -> Option<u64> {
-        if self.waiting.len() >= WAITING {
+        if self.waiting.len() >= MAX_WAITING {
             let count = |of: IpAddr| self.waiting.iter().filter(|(_, other)| *other == of).count();
             let claim = |(number, of): &(u64, IpAddr)| (count(*of), self.last(*of), *number);
             let (number, of) = *self.waiting.iter().max_by_key(|check| claim(check))?;
@@ -167,13 +167,13 @@ mod tests {
 
     #[test]
     fn a_full_queue_takes_a_network_with_fewer_checks_in() {
-        let mut queue = queue_of(&[1; WAITING]);
+        let mut queue = queue_of(&[1; MAX_WAITING]);
         assert_eq!(queue.join(ip(1)), None);
         for network in 2..6 {
-            assert!(queue.join(ip(network)).is_some() && queue.waiting.len() == WAITING, "{network}");
+            assert!(queue.join(ip(network)).is_some() && queue.waiting.len() == MAX_WAITING, "{network}");
         }
         assert!(queue.is_waiting(1), "the oldest check keeps its place");
-        let mut queue = queue_of(&(1..=WAITING as u8).collect::<Vec<_>>());
+        let mut queue = queue_of(&(1..=MAX_WAITING as u8).collect::<Vec<_>>());
         assert_eq!(queue.join(ip(99)), None, "each network has one check and had none before");
         queue.served.extend([ip(3), ip(5), ip(4)]);
         assert!(queue.join(ip(99)).is_some() && !queue.is_waiting(4) && queue.is_waiting(3));
@@ -196,7 +196,7 @@ mod tests {
         let is_over = std::sync::atomic::AtomicBool::new(false);
         let check = |network: IpAddr| queue.wait(network).map(|_turn| std::thread::sleep(Duration::from_millis(2)));
         std::thread::scope(|scope| {
-            for client in 0..2 * WAITING as u8 {
+            for client in 0..2 * MAX_WAITING as u8 {
                 let (check, is_over) = (&check, &is_over);
                 scope.spawn(move || {
                     while !is_over.load(std::sync::atomic::Ordering::Relaxed) {

@@ -14,7 +14,7 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 112.0;
 const MINUTE: i64 = 60_000;
 /// Classes of time in which all values were of excluded series: a plain box with an outline.
-const EXCLUDED: &str = "hb hl";
+const EXCLUDED_CLASSES: &str = "hb hl";
 
 /// What the detector did with the events of a time range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,7 +276,7 @@ impl MinuteChart<'_> {
                 Coverage::Learning | Coverage::Mostly => "learning",
                 Coverage::Elsewhere => "cov other",
                 Coverage::Missing | Coverage::Unknown | Coverage::Rejected => "hatch",
-                Coverage::Excluded => EXCLUDED,
+                Coverage::Excluded => EXCLUDED_CLASSES,
                 Coverage::Pending => continue,
             };
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));
@@ -302,7 +302,7 @@ impl MinuteChart<'_> {
         for run in self.runs.iter().skip(first) {
             let class = match run.state {
                 Coverage::Missing | Coverage::Rejected => "hatch",
-                Coverage::Excluded => EXCLUDED,
+                Coverage::Excluded => EXCLUDED_CLASSES,
                 _ => continue,
             };
             let (x, w) = (Percent(run.start), Percent(run.end - run.start));

@@ -9,7 +9,7 @@ use crate::method::critical_from;
 
 const HEIGHT: f64 = 30.0;
 /// Multiple of the threshold at which the meter is full.
-const FULL: f64 = 100.0 / 3.0;
+const FULL_METER: f64 = 100.0 / 3.0;
 /// Space for the symbol above and below, in pixels.
 const EDGE: f64 = 4.5;
 /// Share of the width that the window takes.
@@ -77,10 +77,10 @@ pub(crate) fn draw(anomaly: &Anomaly, title: &str) -> String {
     svg + "</svg>"
 }
 
-/// Draws a bar of the score, logarithmic from the threshold to [`FULL`] times the threshold, with a notch where the
+/// Draws a bar of the score, logarithmic from the threshold to [`FULL_METER`] times the threshold, with a notch where the
 /// severity becomes critical, if this program has the method.
 pub(crate) fn meter(anomaly: &Anomaly) -> String {
-    let share = |times: f64| (times.ln() / FULL.ln()).clamp(0.03, 1.0);
+    let share = |times: f64| (times.ln() / FULL_METER.ln()).clamp(0.03, 1.0);
     let class = if anomaly.severity == Severity::Critical { "c" } else { "r" };
     let width = Percent(share(anomaly.times_threshold()));
     let notch = critical_from(&anomaly.method, 1.0).map_or_else(String::new, |times| {

@@ -8,7 +8,7 @@ use super::format::{age, counted, day, duration, grouped, rough};
 use crate::page::cached_page::{Answer, Page};
 use crate::page::frame::Frame;
 
-use super::reports::{self, Current, Reports, SILENT};
+use super::reports::{self, Current, Reports, SILENT_SECONDS};
 use super::text::{TimeForm, isolated, named, timed};
 use crate::archive::{Archive, Bins, ConditionRow, CoverageRow, NoAnswer, Quality, StatusRow};
 use crate::event::Timestamp;
@@ -216,10 +216,13 @@ fn heading(current: &Current<'_>) -> String {
             let partitions = counted(n as u64, "partition", "partitions");
             format!("{partitions} reported, {}", counted(count, "degrading condition", "degrading conditions"))
         }
-        (n, 0) => format!("{} reported in the last {SILENT} s", counted(n as u64, "partition", "partitions")),
+        (n, 0) => format!("{} reported in the last {SILENT_SECONDS} s", counted(n as u64, "partition", "partitions")),
         (n, silent) => {
             let have = if silent == 1 { "has" } else { "have" };
-            format!("{silent} of {} {have} not reported for {SILENT} s", counted(n as u64, "partition", "partitions"))
+            format!(
+                "{silent} of {} {have} not reported for {SILENT_SECONDS} s",
+                counted(n as u64, "partition", "partitions")
+            )
         }
     }
 }
@@ -233,7 +236,7 @@ fn condition(row: &ConditionRow, is_fresh: bool, now: Timestamp) -> ConditionLin
         worker: isolated(&row.worker),
         since: timed(row.since, TimeForm::Moment, now),
         report: match row.age {
-            age if age < -SILENT => format!("{} ahead", duration((-age * 1000.0) as i64)),
+            age if age < -SILENT_SECONDS => format!("{} ahead", duration((-age * 1000.0) as i64)),
             age => duration((age.max(0.0) * 1000.0) as i64),
         },
     }

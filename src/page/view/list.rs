@@ -22,9 +22,9 @@ const RANKED: Span = Span::Day;
 /// Maximum number of rows with times in the future.
 const MAX_FUTURE_ROWS: usize = 20;
 /// Age in milliseconds up to which a noted record shows that its device still sends. Records are noted once a day.
-const NOTED: i64 = 2 * 86_400_000;
+const NOTED_AGE: i64 = 2 * 86_400_000;
 /// Number of rows that are counted to report what a filter hides.
-const COUNTED: u32 = 100;
+const MAX_COUNTED: u32 = 100;
 
 /// The page `/anomalies`, whose data is also the answer of the API.
 pub(crate) struct List;
@@ -140,7 +140,7 @@ fn without(
     part("the time", &|filter| (filter.from, filter.to) = (None, None));
     let mut most = None::<(&'static str, usize)>;
     let mut count_without = |name, filter: &Filter| -> Result<(), NoAnswer> {
-        let count = archive.newest(filter, None, COUNTED)?.records.len();
+        let count = archive.newest(filter, None, MAX_COUNTED)?.records.len();
         if count > most.map_or(0, |(_, most)| most) {
             most = Some((name, count));
         }
@@ -251,18 +251,15 @@ fn sorts(query: &PageQuery, first: &PageQuery) -> Vec<Sort> {
         ("device", Some(Ranking::Device)),
         ("metric", Some(Ranking::Metric)),
     ];
-    let link = |(text, sort)| Sort {
-        text,
-        url: url(PageQuery { sort, ..first.clone() }),
-        is_current: query.sort == sort,
-    };
+    let link =
+        |(text, sort)| Sort { text, url: url(PageQuery { sort, ..first.clone() }), is_current: query.sort == sort };
     orders.map(link).into()
 }
 
 /// Says how many anomalies there are without the condition of this name.
 fn count_without(name: &str, count: usize) -> String {
     match count {
-        count if count == COUNTED as usize => format!("Without {name} there are {COUNTED} or more."),
+        count if count == MAX_COUNTED as usize => format!("Without {name} there are {MAX_COUNTED} or more."),
         1 => format!("Without {name} there is one."),
         count => format!("Without {name} there are {count}."),
     }
@@ -271,7 +268,7 @@ fn count_without(name: &str, count: usize) -> String {
 /// Describes what is known of the device whose name the search is.
 fn device_words(known: Known, now: Timestamp) -> String {
     match known {
-        Known::Seen(at) if now.millis() - at.millis() <= NOTED => "It has sent within the last 2 days.".to_owned(),
+        Known::Seen(at) if now.millis() - at.millis() <= NOTED_AGE => "It has sent within the last 2 days.".to_owned(),
         Known::Seen(at) => format!("Its last record was noted {}.", age(at, now)),
         Known::Unknown => "No device of exactly this name is known to have sent a record.".to_owned(),
         Known::Incomplete => "It is not known whether a device of exactly this name sends.".to_owned(),

@@ -24,9 +24,9 @@ pub(crate) const NEWS: i64 = 30_000;
 
 const HOUR: i64 = 3_600_000;
 /// Number of hours before the shown hour from which the usual number is derived.
-const BEFORE: usize = 24;
+const HOURS_BEFORE: usize = 24;
 /// Minimum number of hours for a usual number.
-const FEW: usize = 3;
+const MIN_HOURS: usize = 3;
 
 /// Data that the page loads from the archive.
 pub(crate) struct OverviewData {
@@ -154,14 +154,15 @@ fn rows_and_bars(
 fn usual(archive: &dyn Archive, filter: &Filter, bins: &Bins) -> Result<Option<u64>, NoAnswer> {
     // Only queries that the roll-ups can answer are run; bars of an hour always begin at a full minute.
     let is_quick = filter.is_plain() && filter.devices.is_empty() && filter.metrics.is_empty();
-    let from = Timestamp::from_millis(bins.from.millis() - HOUR * BEFORE as i64);
+    let from = Timestamp::from_millis(bins.from.millis() - HOUR * HOURS_BEFORE as i64);
     // An hour plus the rest of its first minute.
     let is_hour = (HOUR..=HOUR + bins.width).contains(&(bins.width * bins.count as i64));
     let (Some(from), true) = (from, is_quick && is_hour && bins.width == HOUR / 60) else { return Ok(None) };
-    let hours = Bins { from, width: HOUR, count: BEFORE };
+    let hours = Bins { from, width: HOUR, count: HOURS_BEFORE };
     let counts = archive.by_time(&Filter { from: Some(from), to: Some(bins.from), ..filter.clone() }, &hours)?;
-    let mut known = vec![0; counts.iter().map(|hour| hour.bin).min().map_or(0, |first| BEFORE.saturating_sub(first))];
+    let mut known =
+        vec![0; counts.iter().map(|hour| hour.bin).min().map_or(0, |first| HOURS_BEFORE.saturating_sub(first))];
     counts.iter().zip(&mut known).for_each(|(hour, known)| *known = hour.count.total());
     known.sort_unstable();
-    Ok(known.get(known.len() / 2).copied().filter(|median| known.len() >= FEW && *median > 0))
+    Ok(known.get(known.len() / 2).copied().filter(|median| known.len() >= MIN_HOURS && *median > 0))
 }

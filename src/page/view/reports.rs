@@ -6,7 +6,7 @@ use crate::event::Timestamp;
 use crate::health::{Activity, ComponentState, ConditionCode, ConditionSeverity, Tally};
 
 /// Age in seconds at which a partition counts as silent: three heartbeats of 5 s are missing.
-pub(crate) const SILENT: f64 = 15.0;
+pub(crate) const SILENT_SECONDS: f64 = 15.0;
 /// Silence in seconds after which another consumer group counts as ended for good.
 const GONE: f64 = 86_400.0;
 /// Number of minutes over which recent arrivals are counted.
@@ -87,7 +87,7 @@ pub(crate) fn arrivals(
 /// Returns whether a report of this age in seconds proves something about the present. A report from the future, which
 /// the database's clock dated when it was ahead, proves nothing; a small difference is an adjustment of that clock.
 pub(crate) fn is_fresh(age: f64) -> bool {
-    (-SILENT..=SILENT).contains(&age)
+    (-SILENT_SECONDS..=SILENT_SECONDS).contains(&age)
 }
 
 /// Returns by how many seconds the detectors' clocks are ahead of the database's, if the difference matters.
@@ -98,7 +98,7 @@ fn skew(status: &[StatusRow]) -> Option<f64> {
 
 /// Returns the age of a report in seconds; infinite if the report is from the future.
 fn past(age: f64) -> f64 {
-    if age < -SILENT { f64::INFINITY } else { age.max(0.0) }
+    if age < -SILENT_SECONDS { f64::INFINITY } else { age.max(0.0) }
 }
 
 /// Returns whether the report is the last one of a worker that has ended.
@@ -115,7 +115,7 @@ impl Reports {
     /// Returns the reports that are current at `now`, if they were read at `taken`.
     pub(crate) fn current(&self, taken: Timestamp, now: Timestamp) -> Current<'_> {
         let since = (now.millis() - taken.millis()).max(0) as f64 / 1000.0;
-        let is_fresh = |age: f64| is_fresh(age) && age.max(0.0) + since <= SILENT;
+        let is_fresh = |age: f64| is_fresh(age) && age.max(0.0) + since <= SILENT_SECONDS;
         let live = self.status.iter().filter(|row| is_fresh(row.age)).collect::<Vec<_>>();
         let newest = self.status.iter().min_by(|a, b| past(a.age).total_cmp(&past(b.age)));
         let is_due = |row: &StatusRow| {
@@ -205,8 +205,8 @@ impl Reports {
     pub(crate) fn last_reason(&self) -> Option<&ConditionRow> {
         let newest = self.status.iter().map(|row| past(row.age)).fold(f64::INFINITY, f64::min);
         let reasons = self.conditions.iter().filter(|row| is_degrading(row));
-        let at_last =
-            reasons.filter(|row| row.code == ConditionCode::NotServing.as_str() && past(row.age) <= newest + SILENT);
+        let at_last = reasons
+            .filter(|row| row.code == ConditionCode::NotServing.as_str() && past(row.age) <= newest + SILENT_SECONDS);
         at_last.min_by(|a, b| a.age.total_cmp(&b.age))
     }
 
@@ -219,7 +219,7 @@ impl Reports {
 impl<'a> Current<'a> {
     /// Returns whether a partition's report is too old, or from the future.
     pub(crate) fn is_silent(&self, row: &StatusRow) -> bool {
-        !is_fresh(row.age) || self.age(row) > SILENT
+        !is_fresh(row.age) || self.age(row) > SILENT_SECONDS
     }
 
     /// Returns the current age of a report in seconds; infinite if the report is from the future.

@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use crate::event::Timestamp;
 
 /// Length of the observed time in milliseconds.
-const REACH: i64 = 60_000;
+const MAX_DISTANCE: i64 = 60_000;
 /// Minimum distance between two observations, in milliseconds.
-const LEAST: i64 = 4_000;
+const MIN_DISTANCE: i64 = 4_000;
 
 /// Observed lags of the last minute, by time.
 #[derive(Default)]
@@ -18,12 +18,12 @@ impl Trend {
     /// Adds an observation and returns whether the lag shrinks; `None` while this is not known.
     pub(crate) fn note(&self, taken: Timestamp, lag: u64) -> Option<bool> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|(time, _)| (0..REACH).contains(&(taken.millis() - time.millis())));
+        seen.retain(|(time, _)| (0..MAX_DISTANCE).contains(&(taken.millis() - time.millis())));
         if seen.back().is_none_or(|(time, _)| *time < taken) {
             seen.push_back((taken, lag));
         }
         let (first, was) = seen.front()?;
-        (taken.millis() - first.millis() >= LEAST).then_some(lag < *was)
+        (taken.millis() - first.millis() >= MIN_DISTANCE).then_some(lag < *was)
     }
 }
 

@@ -8,7 +8,7 @@ mod words;
 use super::banner::{Banner, BannerLine, Tone};
 use super::format::{counted, duration, grouped, rough};
 use super::overview_data::OverviewData;
-use super::reports::{Current, SILENT};
+use super::reports::{Current, SILENT_SECONDS};
 use super::text::Sentence;
 use crate::archive::{ConditionRow, Filter};
 use crate::event::Timestamp;
@@ -220,7 +220,7 @@ impl Facts<'_> {
 
     /// Makes the banner for a last report that the database's clock dated when it was ahead.
     fn dated_ahead(&self) -> Banner {
-        let ahead = self.current.rows.iter().map(|row| -row.age).fold(SILENT, f64::max);
+        let ahead = self.current.rows.iter().map(|row| -row.age).fold(SILENT_SECONDS, f64::max);
         let ahead = duration((ahead * 1000.0) as i64);
         let strong = format!("Its last report is dated {ahead} ahead of the database's clock.");
         Banner {

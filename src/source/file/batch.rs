@@ -8,7 +8,7 @@ use crate::event::{Decoded, Rejection};
 /// Maximum length of a record in bytes. A longer one is an error, so that memory stays bounded.
 pub(crate) const MAX_RECORD: usize = 16 << 20;
 /// Number of bytes at which a batch is full.
-const FULL: usize = 4 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// One record of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl RecordBatch {
 
     /// Returns whether the batch has reached its size limit.
     pub(crate) fn is_full(&self) -> bool {
-        self.text.len() >= FULL
+        self.text.len() >= BATCH_BYTES
     }
 
     /// Returns how its records are decoded.

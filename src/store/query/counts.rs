@@ -12,7 +12,7 @@ use crate::store::reader::PostgresArchive;
 const COUNTS: &str = "count(*) filter (where severity = 'critical'), count(*) filter (where severity <> 'critical')";
 
 /// Width of a range in milliseconds above which names are counted from totals.
-const LONG: i64 = 6 * 3_600_000;
+const LONG_RANGE: i64 = 6 * 3_600_000;
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 /// Columns as in [`COUNTS`], from totals. Sums of bigint are decimal numbers, at three times the cost; float8 is exact
@@ -96,7 +96,7 @@ fn by_name(
 ) -> Result<Vec<NameCount>, Error> {
     let mut conditions = WhereClause::default();
     let (source, counts) = match (filter.from, filter.to) {
-        (Some(from), Some(to)) if filter.is_plain() && filter.width() > LONG && are_kept(filter.to, since) => {
+        (Some(from), Some(to)) if filter.is_plain() && filter.width() > LONG_RANGE && are_kept(filter.to, since) => {
             conditions.series(filter);
             let is_of_all = column == "metric_name" && filter.devices.is_empty();
             let totals = if is_of_all { by_hours } else { by_days };

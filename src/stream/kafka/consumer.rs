@@ -46,7 +46,7 @@ pub(crate) struct KafkaGroupConsumer {
 
 /// Interval between two requests for a lost coordinator. A client that recovers by itself does so before the second
 /// answer.
-const ASK: Duration = Duration::from_secs(10);
+const COORDINATOR_INTERVAL: Duration = Duration::from_secs(10);
 
 impl KafkaGroupConsumer {
     /// Creates a consumer without connecting.
@@ -119,7 +119,7 @@ impl KafkaGroupConsumer {
             self.asked = None;
             return Ok(());
         }
-        if self.asked.is_some_and(|(at, _)| at.elapsed() < ASK) {
+        if self.asked.is_some_and(|(at, _)| at.elapsed() < COORDINATOR_INTERVAL) {
             return Ok(());
         }
         let is_there = stranded::has_coordinator(&self.kafka, &self.group, &self.topic);
@@ -376,6 +376,6 @@ mod tests {
             }
         };
         assert_eq!(fault.remedy, Remedy::Rebuild);
-        assert!(began.elapsed() >= ASK, "the first answer is not enough: {fault}");
+        assert!(began.elapsed() >= COORDINATOR_INTERVAL, "the first answer is not enough: {fault}");
     }
 }

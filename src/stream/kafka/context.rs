@@ -48,10 +48,10 @@ pub(crate) struct ConsumerEvents {
 }
 
 /// Time after which a client that has not found its coordinator counts as lost. A working client needs seconds.
-const LOST: Duration = Duration::from_secs(20);
+const COORDINATOR_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Time after which an unanswered group counts as having lost the request. A rebalance takes seconds.
-const UNANSWERED: Duration = Duration::from_secs(60);
+const ASSIGNMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl ConsumerEvents {
     /// Creates the record for a consumer of this topic.
@@ -71,12 +71,12 @@ impl ConsumerEvents {
 
     /// Returns whether the group has lost the request. Only a new client repeats the request.
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.trouble.get().is_none() && lock(&self.asked).is_some_and(|since| since.elapsed() > UNANSWERED)
+        self.trouble.get().is_none() && lock(&self.asked).is_some_and(|since| since.elapsed() > ASSIGNMENT_TIMEOUT)
     }
 
     /// Returns whether the coordinator has been unreachable for so long that this client may never find it.
     pub(crate) fn is_lost(&self) -> bool {
-        lock(&self.lost).is_some_and(|since| since.elapsed() > LOST)
+        lock(&self.lost).is_some_and(|since| since.elapsed() > COORDINATOR_TIMEOUT)
     }
 
     /// Updates the time of the lost coordinator from the statistics of the group.
@@ -310,7 +310,7 @@ mod tests {
         assert!(!member.is_unanswered(), "nothing was asked");
         member.asks();
         assert!(!member.is_unanswered());
-        *lock(&member.asked) = Instant::now().checked_sub(UNANSWERED + Duration::from_secs(1));
+        *lock(&member.asked) = Instant::now().checked_sub(ASSIGNMENT_TIMEOUT + Duration::from_secs(1));
         assert!(member.is_unanswered());
         member.trouble.set("the topic is not there");
         assert!(!member.is_unanswered(), "then it is not the group's silence");
@@ -324,7 +324,7 @@ mod tests {
     impl ConsumerEvents {
         /// Sets the state as if the client had looked for its coordinator for too long.
         pub(crate) fn lose(&self) {
-            *lock(&self.lost) = Instant::now().checked_sub(LOST + Duration::from_secs(1));
+            *lock(&self.lost) = Instant::now().checked_sub(COORDINATOR_TIMEOUT + Duration::from_secs(1));
         }
     }
 

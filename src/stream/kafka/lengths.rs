@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_void};
 use super::unpack::note_batch;
 
 /// Largest length that a batch can have: lengths are i32 in the protocol.
-const LARGEST: usize = i32::MAX as usize;
+const MAX_LENGTH: usize = i32::MAX as usize;
 
 unsafe extern "C" {
     /// The function of librdkafka: makes a slice of the next `size` bytes. It returns 0 if there are fewer bytes.
@@ -22,7 +22,7 @@ unsafe extern "C" {
 /// Makes a slice as librdkafka does; returns 0 also for lengths that no batch can have.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __wrap_rd_slice_narrow_copy_relative(from: *const c_void, to: *mut c_void, size: usize) -> c_int {
-    if size > LARGEST {
+    if size > MAX_LENGTH {
         return 0;
     }
     // SAFETY: the caller is librdkafka, and its arguments are passed on unchanged. The bytes at the present place of

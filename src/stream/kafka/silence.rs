@@ -10,16 +10,16 @@ use crate::event::Timestamp;
 
 /// Time after which a broker without an answer is reported. A broker answers a fetch within `fetch.wait.max.ms`, and
 /// other requests within seconds. Requests that wait for other members go to the coordinator, which does not count.
-const SILENT: Duration = Duration::from_secs(15);
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 /// Maximum number of brokers that a message names.
 pub(super) const MAX_NAMED_BROKERS: usize = 3;
 /// Interval between two statistics from which on the client itself was stopped or slow. Its brokers may have answered.
-const LATE: Duration = Duration::from_secs(5);
+const STATISTICS_LIMIT: Duration = Duration::from_secs(5);
 
 /// Brokers for which a client waits, as its statistics show them.
 #[derive(Debug, Default)]
 pub(super) struct BrokerSilence {
-    /// Longest time that a broker may hold back an answer, in addition to [`SILENT`].
+    /// Longest time that a broker may hold back an answer, in addition to [`ANSWER_LIMIT`].
     fetch_wait: Duration,
     /// Time of the last statistics, in microseconds of librdkafka's clock.
     seen: i64,
@@ -53,11 +53,11 @@ impl BrokerSilence {
     /// Updates the record from new statistics.
     pub(super) fn update(&mut self, statistics: &Statistics) {
         let now = statistics.ts;
-        if micros(now - self.seen) > LATE {
+        if micros(now - self.seen) > STATISTICS_LIMIT {
             self.waiting.clear();
         }
         self.seen = now;
-        let limit = SILENT + self.fetch_wait;
+        let limit = ANSWER_LIMIT + self.fetch_wait;
         self.waiting.retain(|name, wait| {
             statistics.brokers.get(name).is_some_and(|broker| waits_for(broker) && broker.rx == wait.answers)
         });

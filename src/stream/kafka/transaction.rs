@@ -23,7 +23,7 @@ const ABORT: Duration = Duration::from_millis(100);
 /// Timeout of the request for the topic of a record that timed out.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of checks after which the client's threads are woken again.
-const AGAIN: usize = 16;
+const CHECKS_PER_WAKE: usize = 16;
 /// Timeout of one attempt to initialise. It is short, because a stop between two attempts loses nothing.
 const OPEN: Duration = Duration::from_secs(1);
 
@@ -134,7 +134,8 @@ impl KafkaTransactionalProducer {
         let since = Instant::now();
         for pass in 0.. {
             let is_done = self.producer.in_flight_count() == 0;
-            let flushed = if is_done || pass % AGAIN == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
+            let flushed =
+                if is_done || pass % CHECKS_PER_WAKE == 0 { self.producer.flush(Duration::ZERO) } else { Ok(()) };
             let has_reported = self.serves_report();
             if let Some((error, topic)) = self.producer.context().take_failure() {
                 return Err(self.not_delivered(&error, &topic));

@@ -47,7 +47,7 @@ impl<R: GroupConsumer> Sink<'_, R> {
     }
 
     /// Leaves the group and joins it again, if partitions belong to no member, and if this sink is to force the
-    /// rebalance. While the ledger is unavailable this would help nobody.
+    /// rebalance. While the ledger is unavailable a rebalance would not help.
     pub(super) fn force_rebalance(&mut self) -> Result<(), Fault> {
         let is_ready = self.is_member && self.given.is_none() && !self.is_away && self.pending.is_empty();
         if !is_ready || !self.unassigned.is_rebalance_due(self.reader.now()) {

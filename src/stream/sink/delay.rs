@@ -6,7 +6,7 @@ use crate::health::ConditionSeverity;
 use crate::stream::client::Positions;
 
 /// Wait from which the sink is reported as too slow.
-const LONG: Duration = Duration::from_secs(60);
+const REPORTED_DELAY: Duration = Duration::from_secs(60);
 
 /// Measures the time from the end of the topic to the ledger. It notes the ends, waits until they are stored, and notes
 /// the ends again.
@@ -45,7 +45,7 @@ impl SinkDelay {
             (ours.map(|(partition, end)| (*partition, *end)).collect(), now)
         });
         let delay = now.saturating_sub(*since).max(self.last);
-        (lag > 0 && delay >= LONG).then(|| {
+        (lag > 0 && delay >= REPORTED_DELAY).then(|| {
             let minutes = delay.as_secs() / 60;
             let message = format!(
                 "{lag} anomalies wait for the database, the oldest for {minutes} min or more: it stores them more slowly than they \

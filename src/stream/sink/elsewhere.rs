@@ -12,7 +12,7 @@ use crate::stream::client::{AssignmentReading, GroupOwners, OwnerObserver, Posit
 const IDLE_TIME: Duration = Duration::from_secs(5);
 /// Time for which anomalies must wait before they are reported. The group's session timeout is added: until then a
 /// partition may belong to a sink that has died.
-const LONG: Duration = Duration::from_secs(30);
+const REPORTED_WAIT: Duration = Duration::from_secs(30);
 /// Time between two evaluations after which the earlier one is out of date, as after an outage of the database.
 const STALE: Duration = Duration::from_secs(20);
 
@@ -85,7 +85,7 @@ impl<'a> Elsewhere<'a> {
             let idle = self.idle.iter().filter(|(_, idle)| now.saturating_sub(idle.since) >= IDLE_TIME);
             observer.request_bounds(idle.map(|(partition, _)| *partition).collect());
         }
-        self.message(now, owners, topic, LONG + session)
+        self.message(now, owners, topic, REPORTED_WAIT + session)
     }
 
     fn message(&self, now: Duration, owners: &GroupOwners, topic: &str, long: Duration) -> Option<String> {

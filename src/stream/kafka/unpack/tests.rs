@@ -287,11 +287,11 @@ fn zstd_and_lz4_without_their_unpacked_size_and_gzip_with_a_wrong_one_are_bounde
     let frames = |length: usize| pack(Codec::Zstd, 0, 1 << 20).repeat(length >> 20);
     assert_eq!(unpacked(Codec::Zstd, 0, 1, &frames(MAX_BATCH_BYTES)).unwrap_or_default().len(), MAX_BATCH_BYTES);
     let data = unpacked(Codec::Zstd, 0, 1, &frames(MAX_BATCH_BYTES + (1 << 20))).unwrap_or_default();
-    assert_eq!(replaced(&data).records, 1, "only the size of the first frame is told");
-    for (length, told) in [(100_000, 7_u32), (100_000, u32::MAX), (MAX_BATCH_BYTES + 1, 7)] {
+    assert_eq!(replaced(&data).records, 1, "only the size of the first frame is given");
+    for (length, given) in [(100_000, 7_u32), (100_000, u32::MAX), (MAX_BATCH_BYTES + 1, 7)] {
         let mut packed = pack(Codec::Gzip, 0, length);
         let at = packed.len() - 4;
-        packed[at..].copy_from_slice(&told.to_le_bytes());
+        packed[at..].copy_from_slice(&given.to_le_bytes());
         let data = unpacked(Codec::Gzip, 0, 1, &packed);
         let is_replaced = length > MAX_BATCH_BYTES;
         assert_eq!(data.map(|data| replaced(&data).records), is_replaced.then_some(1), "the size is checked");
