@@ -1,7 +1,7 @@
 //! `anomaly` watches device metrics in Kafka and reports, exactly once, which values are abnormal.
 //!
-//! The modules are in the order in which the data flows. Core is pure and imports only core. Edges import core,
-//! [`error`], [`config::resolved`] and [`http`], never one another. Only roles and commands wire.
+//! The modules are in the order in which the data flows. Core is pure and imports only core. Reports import core. Edges
+//! import core, reports, [`error`], [`config::resolved`] and [`http`], never one another. Only roles and commands wire.
 #![warn(missing_docs, unreachable_pub)]
 // These macros panic if the output is closed or the disk is full. Commands write with `command::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
@@ -10,23 +10,24 @@
 pub mod anomaly;
 pub mod detect;
 pub mod event;
-pub mod method;
-mod series;
-pub mod window;
-
-// Core: plain data and traits that edges need of one another.
-pub mod archive;
 mod fail;
-mod finding;
 mod foreign;
-pub mod health;
 pub mod ledger;
 pub mod limits;
+pub mod method;
+pub mod policy;
+mod series;
+mod unavailable;
+pub mod window;
+
+// Reports: data and traits that edges and roles exchange. They may log, count, and know the clock and files.
+pub mod archive;
+mod clock;
+mod finding;
+pub mod health;
 mod meter;
 mod pem;
-pub mod policy;
 mod stop;
-mod unavailable;
 
 pub mod config;
 pub mod error;

@@ -66,11 +66,6 @@ impl Timestamp {
         (FIRST..=LAST).contains(&millis).then_some(Timestamp(millis))
     }
 
-    /// Returns the current time of the wall clock.
-    pub fn now() -> Self {
-        Self::from(OffsetDateTime::now_utc())
-    }
-
     /// Returns the milliseconds since the epoch.
     pub fn millis(self) -> i64 {
         self.0
