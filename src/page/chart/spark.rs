@@ -77,7 +77,7 @@ pub(crate) fn draw(anomaly: &Anomaly, title: &str) -> String {
     svg + "</svg>"
 }
 
-/// Draws a bar of the score, logarithmic from the threshold to [`FULL_METER`] times the threshold, with a notch where the
+/// Draws a bar of the score, logarithmic from the threshold to [`FULL_METER`] times the threshold. It has a notch where the
 /// severity becomes critical, if this program has the method.
 pub(crate) fn meter(anomaly: &Anomaly) -> String {
     let share = |times: f64| (times.ln() / FULL_METER.ln()).clamp(0.03, 1.0);

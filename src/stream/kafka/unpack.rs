@@ -219,8 +219,8 @@ unsafe extern "C" fn __wrap_rd_kafka_snappy_java_uncompress(
     message: *mut c_char,
     message_size: usize,
 ) -> *mut u8 {
-    // SAFETY: librdkafka passes the address and length of the data, which follows the header of the frame, a place for
-    // the length of the result, and a buffer for a message.
+    // SAFETY: librdkafka passes the address and length of the data, which follows the header of the frame. It also passes
+    // a place for the length of the result, and a buffer for a message.
     unsafe {
         let frame = std::slice::from_raw_parts(packed.sub(snappy::JAVA_HEADER), length + snappy::JAVA_HEADER);
         let (bytes, batch) = (snappy::java_length(&frame[snappy::JAVA_HEADER..]), noted(frame));

@@ -42,7 +42,7 @@ fn place(data: &[u8]) -> (usize, usize) {
 
 /// Reads the header; `None` if the batch is not compressed, or is of an older format. There the version takes the place of
 /// unused attributes, and the data begins at another place. Only a message of version 0 with a key of 30 bytes has its
-/// data there too, and a value whose length takes the place of the number of records.
+/// data there too. The length of its value then takes the place of the number of records.
 fn read(checked: &[u8]) -> Option<NotedBatch> {
     let (header, data) = checked.split_at_checked(HEADER)?;
     let number = |at: usize| Some(i32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));

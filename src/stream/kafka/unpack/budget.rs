@@ -1,11 +1,11 @@
 //! Bounds the unpacked data of all batches of a partition, from their unpacking until their records are processed.
 //!
-//! An answer of a broker can have many batches, each of which expands to almost the limit, and librdkafka unpacks all of
-//! them before a reader gets the first record. A batch beyond the bound is left for the next request: its data is replaced
-//! by [`LATER`], so that librdkafka takes the answer for an incomplete one, and continues at this batch.
+//! An answer of a broker can have many batches, each of which expands to almost the limit. librdkafka unpacks all of them
+//! before a reader gets the first record. A batch beyond the bound is left for the next request: its data is replaced by
+//! [`LATER`]. librdkafka then takes the answer for an incomplete one, and continues at this batch.
 //!
 //! Each partition of each client has a bound of its own. So a reader that waits, as the sink does for its database, does
-//! not stop others, and neither do records of a partition that was revoked.
+//! not stop others. Neither do records of a partition that was revoked.
 
 use std::cell::Cell;
 use std::collections::HashMap;
