@@ -703,4 +703,10 @@ fn missing_permissions_fail_the_check_and_topics_that_differ_are_reported() {
     assert_eq!(failed.len(), 2, "{failed:#?}");
     assert!(failed[0].contains(&case.raw()) && failed[0].contains("no permission to read"), "{failed:#?}");
     assert!(failed[1].contains("cannot write to") && failed[1].contains(&case.dlq()), "{failed:#?}");
+    let state = format!("{}.state", case.name);
+    deny(&case, "DescribeConfigs", &state);
+    let check = Ended::from(case.run(&["check", "--connect"])).out;
+    let described = check.lines().find(|line| line.contains(&state) && line.contains("configuration cannot be read"));
+    assert!(described.is_some_and(|line| line.contains("grant DescribeConfigs")), "{check}");
+    assert!(!check.contains("cleanup.policy is"), "an unknown policy is not a wrong one: {check}");
 }

@@ -79,6 +79,10 @@ impl ClusterAdministration for KafkaAdministration {
         let resources = [ResourceSpecifier::Topic(topic)];
         let results = self.runtime.block_on(self.client.describe_configs(&resources, &options)).map_err(retry)?;
         let config = results.into_iter().next().ok_or_else(|| retry("no answer"))?.map_err(retry)?;
+        // rdkafka drops the error of a single topic. A topic that is described has entries.
+        if config.entries.is_empty() {
+            return Err(retry("the cluster does not describe it: grant DescribeConfigs on the topic"));
+        }
         Ok(config.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
