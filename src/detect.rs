@@ -14,7 +14,7 @@ use crate::method::Judgement;
 use crate::policy::{Policy, PolicyTable, ResolvedPolicy, UNRESOLVED};
 use crate::series::snapshot::Fingerprint;
 use crate::series::{self, Evictions, SeriesLimits, SeriesTable, SlotHint, UndoLog};
-use crate::window::Window;
+use crate::series_block::SeriesBlock;
 
 /// Settings of a detector: the policy and limits that decide no verdict.
 #[derive(Debug, Clone, PartialEq)]
@@ -254,17 +254,17 @@ impl Judge<'_> {
         label: impl FnOnce() -> Option<String>,
     ) -> Verdict {
         let (time, context) = (at.map(Timestamp::millis), self.context);
-        let verdict = self.with_window(source.offset, event, time, |policy, window| {
-            if window.len() < policy.limits.min_samples {
+        let verdict = self.with_block(source.offset, event, time, |policy, block| {
+            if block.len() < policy.limits.min_samples {
                 return Verdict::Learning;
             }
             let method = policy.method.as_ref();
-            if method.certainly_normal(window, event.metric_value) {
+            if method.certainly_normal(block, event.metric_value) {
                 return Verdict::Normal;
             }
-            match method.judge(window, window.state(), event.metric_value, time) {
+            match method.judge(block, block.state(), event.metric_value, time) {
                 Some(figures) if figures.abnormal => {
-                    Verdict::Anomalous(Box::new(record(policy, context, window, figures, source, event, at, label())))
+                    Verdict::Anomalous(Box::new(record(policy, context, block, figures, source, event, at, label())))
                 }
                 _ => Verdict::Normal,
             }
@@ -281,25 +281,25 @@ impl Judge<'_> {
         at: Option<Timestamp>,
     ) -> Option<(Judgement, Option<Box<Anomaly>>)> {
         let (time, context) = (at.map(Timestamp::millis), self.context);
-        let explained = self.with_window(source.offset, event, time, |policy, window| {
-            if window.len() < policy.limits.min_samples {
+        let explained = self.with_block(source.offset, event, time, |policy, block| {
+            if block.len() < policy.limits.min_samples {
                 return None;
             }
-            let figures = policy.method.judge(window, window.state(), event.metric_value, time)?;
+            let figures = policy.method.judge(block, block.state(), event.metric_value, time)?;
             let anomaly =
-                figures.abnormal.then(|| Box::new(record(policy, context, window, figures, source, event, at, None)));
+                figures.abnormal.then(|| Box::new(record(policy, context, block, figures, source, event, at, None)));
             Some((figures, anomaly))
         });
         explained.flatten()
     }
 
-    /// Calls a function with the window of the event's series; returns `None` if the series is excluded.
-    fn with_window<T>(
+    /// Calls a function with the block of the event's series; returns `None` if the series is excluded.
+    fn with_block<T>(
         &mut self,
         offset: i64,
         event: &Event<'_>,
         time: Option<i64>,
-        judge: impl FnOnce(&ResolvedPolicy, &Window) -> T,
+        judge: impl FnOnce(&ResolvedPolicy, &SeriesBlock) -> T,
     ) -> Option<T> {
         let key = series::key(self.key, &event.device_id, event.metric_name.as_deref());
         let guess = self.guesses.get(self.next).copied().unwrap_or(SlotHint::NONE);
@@ -325,7 +325,7 @@ impl Judge<'_> {
         if known == UNRESOLVED {
             self.table.set_policy(slot, number);
         }
-        let seen = judge(policy, self.table.window(slot));
+        let seen = judge(policy, self.table.block(slot));
         self.table.tick(slot, offset, self.time.take());
         if policy.has_state {
             self.table.update_state(slot, policy.method.as_ref(), event.metric_value, time);
@@ -345,7 +345,7 @@ impl Judge<'_> {
 fn record(
     policy: &ResolvedPolicy,
     context: usize,
-    window: &Window,
+    block: &SeriesBlock,
     figures: Judgement,
     source: &RecordId,
     event: &Event<'_>,
@@ -373,8 +373,8 @@ fn record(
         direction: if event.metric_value > figures.expected { Direction::High } else { Direction::Low },
         severity: if is_critical { Severity::Critical } else { Severity::Warning },
         label,
-        window_count: window.len() as u32,
-        window: window.newest(context),
+        window_count: block.len() as u32,
+        window: block.newest(context),
         source: source.clone(),
     }
 }

@@ -17,8 +17,8 @@ pub mod limits;
 pub mod method;
 pub mod policy;
 mod series;
+pub mod series_block;
 mod unavailable;
-pub mod window;
 
 // Reports: data and traits that edges and roles exchange. They may log, count, and know the clock and files.
 pub mod archive;

@@ -9,7 +9,7 @@ mod sigma;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
-use crate::window::Window;
+use crate::series_block::SeriesBlock;
 pub use recorded::{Recorded, Unrepeatable};
 
 /// Result of judging one value. All numbers are finite.
@@ -64,13 +64,13 @@ pub trait Method: Send + std::fmt::Debug {
     }
 
     /// Returns true only for values that [`Method::judge`] would certainly call normal. The call is cheap.
-    fn certainly_normal(&self, _window: &Window, _value: f64) -> bool {
+    fn certainly_normal(&self, _block: &SeriesBlock, _value: f64) -> bool {
         false
     }
 
     /// Returns the exact figures and the verdict; `None` before the first value. `time` is that of the event, in
     /// milliseconds.
-    fn judge(&self, window: &Window, state: &[f64], value: f64, time: Option<i64>) -> Option<Judgement>;
+    fn judge(&self, block: &SeriesBlock, state: &[f64], value: f64, time: Option<i64>) -> Option<Judgement>;
 
     /// Returns the score from which an anomaly is critical, at this threshold.
     fn critical_from(&self, threshold: f64) -> f64 {
@@ -89,9 +89,9 @@ impl dyn Method + '_ {
 
     /// Computes the state of a series from the values of its window, in order. A method starts from this state if the
     /// series had another method before.
-    pub fn state_from(&self, window: &Window) -> Vec<f64> {
+    pub fn state_from(&self, block: &SeriesBlock) -> Vec<f64> {
         let mut state = vec![0.0; self.state_len()];
-        window.iter().for_each(|value| self.update(&mut state, value, None));
+        block.iter().for_each(|value| self.update(&mut state, value, None));
         state
     }
 }

@@ -22,7 +22,7 @@ use std::hint::black_box;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::policy::{PolicyNumber, UNRESOLVED};
-use crate::window::{Replaced, Window};
+use crate::series_block::{Replaced, SeriesBlock};
 pub(crate) use budget::{BudgetShare, SeriesBudget};
 use clock::PartitionClock;
 pub(crate) use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
@@ -49,8 +49,8 @@ const STATE_SAVED: u8 = 2;
 /// State of one series in the table.
 #[derive(Debug)]
 struct Series {
-    /// Window of the series; its name is the series' key, see [`key`].
-    window: Window,
+    /// Block of the series; its name is the series' key, see [`key`].
+    block: SeriesBlock,
     /// Offset of the newest record of the series.
     last: i64,
     /// Time of the partition's clock at that record, in seconds.
@@ -141,7 +141,7 @@ impl SeriesTable {
 
     /// Sums up the sizes of the windows again, after changes of many.
     fn weigh(&mut self) {
-        self.heap_bytes = self.series.iter().flatten().map(|series| series.window.bytes() as u64).sum();
+        self.heap_bytes = self.series.iter().flatten().map(|series| series.block.bytes() as u64).sum();
     }
 
     /// Returns whether the series use more memory than they may.
@@ -186,13 +186,13 @@ impl SeriesTable {
     }
 
     fn find(&self, key: &str) -> Option<u32> {
-        let is_it = |at: &u32| self.at(*at).window.name_bytes() == key.as_bytes();
+        let is_it = |at: &u32| self.at(*at).block.name_bytes() == key.as_bytes();
         self.index.find(self.hash(key), is_it).copied()
     }
 
     fn find_near(&self, guess: u32, key: &str) -> Option<u32> {
         match self.series.get(guess as usize) {
-            Some(Some(series)) if series.window.name_bytes() == key.as_bytes() => Some(guess),
+            Some(Some(series)) if series.block.name_bytes() == key.as_bytes() => Some(guess),
             _ => self.find(key),
         }
     }
@@ -212,8 +212,8 @@ impl SeriesTable {
     pub fn approach(&self, guesses: impl Iterator<Item = SlotHint> + Clone) {
         let series = || guesses.clone().filter_map(|guess| self.series.get(guess.0 as usize)?.as_ref());
         black_box(series().map(|series| series.touched).fold(0, u32::wrapping_add));
-        black_box(series().map(|series| series.window.len()).fold(0, usize::wrapping_add));
-        black_box(series().filter_map(|series| series.window.iter().next()).fold(0.0, f64::max));
+        black_box(series().map(|series| series.block.len()).fold(0, usize::wrapping_add));
+        black_box(series().filter_map(|series| series.block.iter().next()).fold(0.0, f64::max));
     }
 
     fn hash(&self, key: &str) -> u64 {
@@ -265,9 +265,9 @@ impl SeriesTable {
         self.at_mut(slot.0).policy = policy;
     }
 
-    /// Returns the window of the series.
-    pub fn window(&self, slot: Slot) -> &Window {
-        &self.at(slot.0).window
+    /// Returns the block of the series.
+    pub fn block(&self, slot: Slot) -> &SeriesBlock {
+        &self.at(slot.0).block
     }
 
     /// Advances the partition's clock by a record of this series. `time` is the record's own, in milliseconds.
@@ -283,14 +283,14 @@ impl SeriesTable {
         self.has_ticked = true;
     }
 
-    /// Appends the value of the record at `offset` to a series; see [`Window::push`].
+    /// Appends the value of the record at `offset` to a series; see [`SeriesBlock::push`].
     pub fn push(&mut self, slot: Slot, offset: i64, value: f64, capacity: usize) {
         let touched = self.clock.elapsed();
         self.order.lower(touched);
         let series = self.at_mut(slot.0);
-        let bytes = series.window.bytes();
-        let replaced = series.window.push(value, capacity);
-        let grown = if replaced == Replaced::Nothing { series.window.bytes() - bytes } else { 0 };
+        let bytes = series.block.bytes();
+        let replaced = series.block.push(value, capacity);
+        let grown = if replaced == Replaced::Nothing { series.block.bytes() - bytes } else { 0 };
         let last = std::mem::replace(&mut series.last, offset);
         let touched = std::mem::replace(&mut series.touched, touched);
         if !series.raise(DIRTY) {
@@ -304,7 +304,7 @@ impl SeriesTable {
     }
 
     fn insert(&mut self, series: Series) -> u32 {
-        let hash = self.hash(series.window.name());
+        let hash = self.hash(series.block.name());
         let at = self.free.pop().unwrap_or_else(|| {
             self.series.push(None);
             (self.series.len() - 1) as u32
@@ -313,11 +313,11 @@ impl SeriesTable {
             (self.dirty, self.dirty_bytes) = (self.dirty + 1, self.dirty_bytes + series.snapshot_bytes());
         }
         self.order.enter(at, series.last);
-        self.heap_bytes += series.window.bytes() as u64;
+        self.heap_bytes += series.block.bytes() as u64;
         self.series[at as usize] = Some(series);
         let SeriesTable { index, series, hasher, .. } = self;
         index.insert_unique(hash, at, |at| match &series[*at as usize] {
-            Some(series) => hasher.hash_one(series.window.name_bytes()),
+            Some(series) => hasher.hash_one(series.block.name_bytes()),
             None => 0,
         });
         at
@@ -325,12 +325,12 @@ impl SeriesTable {
 
     /// Removes a series; its slot is free afterwards.
     fn remove(&mut self, at: u32) -> Option<Series> {
-        let hash = self.hash(self.at(at).window.name());
+        let hash = self.hash(self.at(at).block.name());
         if let Ok(entry) = self.index.find_entry(hash, |found| *found == at) {
             entry.remove();
         }
         let series = self.series[at as usize].take();
-        self.heap_bytes -= series.as_ref().map_or(0, |series| series.window.bytes() as u64);
+        self.heap_bytes -= series.as_ref().map_or(0, |series| series.block.bytes() as u64);
         if let Some(series) = series.as_ref().filter(|series| series.has(DIRTY)) {
             (self.dirty, self.dirty_bytes) = (self.dirty - 1, self.dirty_bytes - series.snapshot_bytes());
         }
@@ -341,12 +341,12 @@ impl SeriesTable {
 
 impl Series {
     fn new(key: &str) -> Self {
-        Series::with(Window::named(key), -1, 0)
+        Series::with(SeriesBlock::named(key), -1, 0)
     }
 
-    fn with(window: Window, last: i64, touched: u32) -> Self {
-        let cell = clock::cell_of(window.name());
-        Series { window, last, touched, cell, flags: 0, policy: UNRESOLVED }
+    fn with(block: SeriesBlock, last: i64, touched: u32) -> Self {
+        let cell = clock::cell_of(block.name());
+        Series { block, last, touched, cell, flags: 0, policy: UNRESOLVED }
     }
 
     fn has(&self, flag: u8) -> bool {
@@ -367,8 +367,8 @@ impl Series {
     /// Returns the approximate size of the series' snapshot in bytes, including the broker's overhead.
     fn snapshot_bytes(&self) -> u64 {
         SNAPSHOT_OVERHEAD_BYTES
-            + self.window.name_bytes().len() as u64
-            + VALUE_BYTES * (self.window.len() + self.window.state().len()) as u64
+            + self.block.name_bytes().len() as u64
+            + VALUE_BYTES * (self.block.len() + self.block.state().len()) as u64
     }
 }
 
@@ -387,8 +387,9 @@ mod tests {
 
     /// Returns the bits of all windows and states, by key.
     fn windows(table: &SeriesTable) -> std::collections::BTreeMap<String, Vec<u64>> {
-        let bits = |window: &Window| window.iter().chain(window.state().iter().copied()).map(f64::to_bits).collect();
-        table.series.iter().flatten().map(|s| (s.window.name().to_owned(), bits(&s.window))).collect()
+        let bits =
+            |window: &SeriesBlock| window.iter().chain(window.state().iter().copied()).map(f64::to_bits).collect();
+        table.series.iter().flatten().map(|s| (s.block.name().to_owned(), bits(&s.block))).collect()
     }
 
     /// Returns a method for windows of this many values.
@@ -453,7 +454,7 @@ mod tests {
             let (mut restored, ..) = restore.finish();
             assert_eq!(windows(&restored), windows(&table));
             assert_eq!(restored.clock().read(), table.clock().read());
-            let oldest = |table: &mut SeriesTable| table.oldest().map(|at| table.at(at).window.name().to_owned());
+            let oldest = |table: &mut SeriesTable| table.oldest().map(|at| table.at(at).block.name().to_owned());
             assert_eq!(oldest(&mut restored), oldest(&mut table));
             assert!(oldest(&mut table).is_some());
         }

@@ -6,7 +6,7 @@ use anomaly::anomaly::RecordId;
 use anomaly::detect::{DetectionSettings, Detector, Verdict};
 use anomaly::event::Event;
 use anomaly::policy::{Policy, PolicyOverride};
-use anomaly::window::Window;
+use anomaly::series_block::SeriesBlock;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -83,7 +83,7 @@ proptest! {
 
     #[test]
     fn mean_and_deviation_equal_exact_arithmetic_in_every_bit(values in values(), capacity in 2..120usize) {
-        let (mut window, mut oracle) = (Window::default(), Oracle::new(capacity, 1, 3));
+        let (mut window, mut oracle) = (SeriesBlock::default(), Oracle::new(capacity, 1, 3));
         for value in values {
             if let Some(judged) = oracle.judge("s", value) {
                 let moments = window.moments().unwrap();
@@ -96,7 +96,7 @@ proptest! {
 
     #[test]
     fn sizes_far_apart_cost_at_most_the_last_bit(values in wild(), capacity in 2..120usize) {
-        let (mut window, mut oracle) = (Window::default(), Oracle::new(capacity, 1, 3));
+        let (mut window, mut oracle) = (SeriesBlock::default(), Oracle::new(capacity, 1, 3));
         for value in values {
             if let Some(judged) = oracle.judge("s", value) {
                 let moments = window.moments().unwrap();
@@ -111,7 +111,7 @@ proptest! {
     fn a_value_that_the_screen_lets_pass_is_normal_by_exact_arithmetic(
         values in prop_oneof![values(), wild()], capacity in 2..120usize, threshold in 1..6u32,
     ) {
-        let (mut window, mut oracle) = (Window::default(), Oracle::new(capacity, 1, threshold));
+        let (mut window, mut oracle) = (SeriesBlock::default(), Oracle::new(capacity, 1, threshold));
         for value in values {
             let passes = window.certainly_within(value, f64::from(threshold));
             if let Some(judged) = oracle.judge("s", value) {

@@ -13,7 +13,7 @@ use anomaly::http;
 use anomaly::ledger::{Ledger, LedgerPosition, SinkRecord};
 use anomaly::role::dashboard;
 use anomaly::store::ledger::PostgresLedger;
-use anomaly::{store, window};
+use anomaly::{series_block, store};
 use tokio::sync::oneshot;
 
 /// A migrated schema with a dashboard over it, which is dropped at the end.
@@ -164,7 +164,7 @@ pub fn ago(seconds: i64) -> Timestamp {
 
 pub fn anomaly(device: &str, offset: i64, time: Timestamp, value: f64) -> Anomaly {
     let window = vec![21.4, 21.6, 21.5, 21.3];
-    let moments = window::moments(window.iter().copied()).unwrap();
+    let moments = series_block::moments(window.iter().copied()).unwrap();
     let z = (value - moments.mean) / moments.std_dev;
     Anomaly {
         schema_version: SCHEMA_VERSION,

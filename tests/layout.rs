@@ -9,7 +9,7 @@ use super::common::root;
 /// Pure rooms: no I/O, clock, logging, metrics or process control.
 const CORE: [&str; 12] = [
     "event",
-    "window",
+    "series_block",
     "series",
     "method",
     "anomaly",

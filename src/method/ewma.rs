@@ -19,7 +19,7 @@ use super::distance::{self, finite, repeated};
 use super::recorded::{Recorded, Unrepeatable};
 use super::{Explanation, Judgement, Method, MethodDefinition, MomentsExplanation};
 use crate::limits::Limits;
-use crate::window::Window;
+use crate::series_block::SeriesBlock;
 
 pub(super) const DEFINITION: MethodDefinition = MethodDefinition {
     name: "ewma",
@@ -64,7 +64,7 @@ impl Method for Ewma {
         3
     }
 
-    fn judge(&self, _window: &Window, state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
+    fn judge(&self, _block: &SeriesBlock, state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
         let [count, mean, variance] = *state else { return None };
         let evidence = [Some(("alpha", self.alpha)), Some(("count", count)), Some(("variance", variance)), None];
         (count > 0.0).then(|| distance::judge(&self.limits, mean, variance.sqrt(), value, evidence))
@@ -140,7 +140,7 @@ mod tests {
             let method = ewma(10);
             let mut state = [0.0; 3];
             for value in values {
-                if let Some(judged) = method.judge(&Window::default(), &state, value, None) {
+                if let Some(judged) = method.judge(&SeriesBlock::default(), &state, value, None) {
                     let all = [judged.score, judged.lower, judged.upper].map(Some);
                     let mut all = all.into_iter().chain([judged.mean, judged.std_dev]);
                     prop_assert!(all.all(|x| x.is_some_and(f64::is_finite)), "{:?}", judged);
@@ -157,7 +157,7 @@ mod tests {
         let method = ewma(10);
         let constant = state(&method, &[0.1; 50]);
         assert_eq!(constant, [50.0, 0.1, 0.0]);
-        let judged = method.judge(&Window::default(), &constant, 0.2, None).unwrap();
+        let judged = method.judge(&SeriesBlock::default(), &constant, 0.2, None).unwrap();
         assert_eq!((judged.abnormal, judged.z_score), (true, None));
     }
 }

@@ -4,7 +4,7 @@ use super::distance::{self, repeated};
 use super::recorded::{Recorded, Unrepeatable};
 use super::{Explanation, Judgement, Method, MethodDefinition, MomentsExplanation};
 use crate::limits::Limits;
-use crate::window::{Window, moments};
+use crate::series_block::{SeriesBlock, moments};
 
 pub(super) const DEFINITION: MethodDefinition = MethodDefinition {
     name: "sigma",
@@ -36,12 +36,12 @@ impl Method for Sigma {
 
     /// Returns whether the window's estimate calls the value normal. This is right for any floors, because they only
     /// raise the deviation.
-    fn certainly_normal(&self, window: &Window, value: f64) -> bool {
-        window.certainly_within(value, self.0.threshold)
+    fn certainly_normal(&self, block: &SeriesBlock, value: f64) -> bool {
+        block.certainly_within(value, self.0.threshold)
     }
 
-    fn judge(&self, window: &Window, _state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
-        let moments = window.moments()?;
+    fn judge(&self, block: &SeriesBlock, _state: &[f64], value: f64, _time: Option<i64>) -> Option<Judgement> {
+        let moments = block.moments()?;
         Some(distance::judge(&self.0, moments.mean, moments.std_dev, value, [None; 4]))
     }
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     fn judge(values: &[f64], value: f64, floors: (f64, f64)) -> Judgement {
-        let mut window = Window::default();
+        let mut window = SeriesBlock::default();
         values.iter().for_each(|x| {
             window.push(*x, 100);
         });

@@ -149,8 +149,8 @@ impl SeriesTable {
     fn evict(&mut self, oldest: u32, at: i64, cause: EvictionCause) {
         self.order.leave();
         if let Some(series) = self.remove(oldest) {
-            self.evicted.push(Evicted { key: series.window.name().into(), at, cause });
-            let carried = self.carried.remove(series.window.name());
+            self.evicted.push(Evicted { key: series.block.name().into(), at, cause });
+            let carried = self.carried.remove(series.block.name());
             self.trail.push(UndoStep::Evicted(Box::new(EvictedSeries { series, carried })));
         }
     }
@@ -172,7 +172,7 @@ impl SeriesTable {
         let Some(place) = self.find(key) else { return false };
         let last = self.at(place).last;
         let is_oldest =
-            self.series.iter().flatten().all(|series| series.last >= last || record.contains(series.window.name()));
+            self.series.iter().flatten().all(|series| series.last >= last || record.contains(series.block.name()));
         let new = record.iter().filter(|series| !self.contains(series)).count();
         let is_full = self.len() + new > bounds.max_series.max(1);
         if !is_oldest || !(is_full || self.is_idle(place, at, bounds)) {
@@ -195,7 +195,7 @@ impl SeriesTable {
     /// Returns a series that must be evicted before the record at `next`.
     pub fn overdue(&mut self, next: i64, bounds: SeriesLimits) -> Option<String> {
         let (oldest, _) = self.due(next, bounds)?;
-        Some(self.at(oldest).window.name().to_owned())
+        Some(self.at(oldest).block.name().to_owned())
     }
 }
 

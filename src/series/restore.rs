@@ -8,7 +8,7 @@ use super::snapshot::{SeriesContent, SeriesSnapshot, SnapshotContent};
 use super::{DIRTY, Series, SeriesLimits, SeriesTable, Slot, SlotHint};
 use crate::method::MethodId;
 use crate::policy::{PolicyTable, ResolvedPolicy, UNRESOLVED};
-use crate::window::Window;
+use crate::series_block::SeriesBlock;
 
 /// A restore in progress: first all calls of [`load`](TableRestore::load), then [`replay`](TableRestore::replay) in
 /// offset order.
@@ -80,7 +80,7 @@ impl TableRestore {
             }
             SnapshotContent::Series(series) => {
                 let SeriesContent { values, method, state, last, touched, carried, .. } = series;
-                let mut window = Window::with(key, &values);
+                let mut window = SeriesBlock::with(key, &values);
                 window.set_state(&state);
                 let at = self.table.insert(Series::with(window, last, touched));
                 let method = number_of(&mut self.methods, &method);
@@ -118,7 +118,7 @@ impl TableRestore {
             && let Some(oldest) = self.table.oldest()
             && let Some(series) = self.table.remove(oldest)
         {
-            let key = Box::<str>::from(series.window.name());
+            let key = Box::<str>::from(series.block.name());
             self.table.carried.remove(&key);
             self.gone.insert(key.clone(), at);
             self.given_up.insert(key);
@@ -182,7 +182,7 @@ impl TableRestore {
         let TableRestore { table, origins, methods, .. } = self;
         for (series, origin) in table.series.iter_mut().zip(origins) {
             let Some(series) = series else { continue };
-            let (policy, number) = policies.of(UNRESOLVED, series.window.name());
+            let (policy, number) = policies.of(UNRESOLVED, series.block.name());
             series.policy = number;
             if origin.as_of > from {
                 continue;
@@ -241,10 +241,10 @@ fn set_origin(origins: &mut Vec<Origin>, slot: Slot, origin: Origin) {
 /// Applies the window and the method of a policy to a series; returns whether it changed. `origin` is the index of the
 /// method whose state it has.
 fn adapt(series: &mut Series, origin: &mut usize, policy: &ResolvedPolicy, methods: &mut Vec<MethodId>) -> bool {
-    let mut has_changed = series.window.shrink(policy.limits.window);
+    let mut has_changed = series.block.shrink(policy.limits.window);
     let method = number_of(methods, &policy.id);
     if *origin != method {
-        series.window.set_state(&policy.method.state_from(&series.window));
+        series.block.set_state(&policy.method.state_from(&series.block));
         *origin = method;
         has_changed = true;
     }
@@ -258,12 +258,12 @@ impl SeriesTable {
     /// starts from these.
     pub fn change(&mut self, before: &crate::policy::Policy, after: &crate::policy::Policy) {
         for series in self.series.iter_mut().flatten() {
-            let name = series.window.name().to_owned();
+            let name = series.block.name().to_owned();
             let (device, metric) = name.split_once('\0').unwrap_or((&name, ""));
             let [before, after] = [before, after].map(|policy| policy.resolve(device, metric));
-            let mut window = Window::with(&name, &series.window.newest(after.window.value));
+            let mut window = SeriesBlock::with(&name, &series.block.newest(after.window.value));
             if before.method.value == after.method.value {
-                window.set_state(series.window.state());
+                window.set_state(series.block.state());
             } else {
                 let method = MethodId { name: after.method.value, version: 1 };
                 let method = crate::method::by_id(&method, after.window.value).expect("a method");
@@ -272,7 +272,7 @@ impl SeriesTable {
                 window.set_state(&state);
             }
             let bytes = series.snapshot_bytes();
-            (series.window, series.policy) = (window, UNRESOLVED);
+            (series.block, series.policy) = (window, UNRESOLVED);
             if series.has(DIRTY) {
                 self.dirty_bytes = self.dirty_bytes + series.snapshot_bytes() - bytes;
             }
@@ -290,7 +290,7 @@ mod tests {
     use crate::policy::{Policy, PolicyOverride};
 
     fn snapshot(as_of: i64, values: &[f64], method: &dyn Method) -> SeriesSnapshot {
-        let state = method.state_from(&Window::with("", values));
+        let state = method.state_from(&SeriesBlock::with("", values));
         let SnapshotOrigin { settings, topic, partition } = origin();
         let method = method.id();
         let (values, last, touched) = (values.to_vec(), as_of - 1, 0);
@@ -324,7 +324,7 @@ mod tests {
     fn another_method_starts_from_the_window_in_order_and_the_next_sweep_writes_its_state() {
         let (sigma, ewma) = (method_of("sigma", 4), method_of("ewma", 4));
         let values = [1.0, 2.0, 4.0, 8.0];
-        let from_window = ewma.state_from(&Window::with("", &values));
+        let from_window = ewma.state_from(&SeriesBlock::with("", &values));
         for (before, after, state) in [(&sigma, "ewma", from_window), (&ewma, "sigma", vec![])] {
             let mut restore = TableRestore::default();
             restore.load("a", Some(snapshot(10, &values, before.as_ref())));
@@ -360,7 +360,7 @@ mod tests {
         let (mut table, gone, given_up) = restore.finish();
         assert_eq!(gone, HashMap::from([("a".into(), 60), ("e".into(), 60)]));
         assert_eq!(given_up, vec!["a".into()]);
-        let kept = ["a", "b", "c", "d"].map(|key| Some(table.window(table.find_slot(key, SlotHint::NONE)?).newest(9)));
+        let kept = ["a", "b", "c", "d"].map(|key| Some(table.block(table.find_slot(key, SlotHint::NONE)?).newest(9)));
         assert_eq!(kept, [None, Some(vec![3.0, 9.0]), Some(vec![1.0, 2.0, 9.0]), Some(vec![1.0, 2.0])]);
         assert_eq!(table.take_evictions().memory, 1);
     }
@@ -376,7 +376,7 @@ mod tests {
         restore.set_epoch(20, policies_of("ewma", 3));
         let (table, ..) = restore.finish();
         assert_eq!(table.dirty(), 0);
-        assert_eq!(table.series[0].as_ref().unwrap().window.state(), [40.0, 1.25, 0.5]);
+        assert_eq!(table.series[0].as_ref().unwrap().block.state(), [40.0, 1.25, 0.5]);
     }
 
     fn on(device: &str) -> PolicyOverride {
@@ -407,7 +407,7 @@ mod tests {
         restore.set_epoch(5, policies(3, &[short, ewma, excluded]));
         replay(&mut restore, 5..7);
         let (table, ..) = restore.finish();
-        let window = |key| table.window(table.find_slot(key, SlotHint::NONE).unwrap());
+        let window = |key| table.block(table.find_slot(key, SlotHint::NONE).unwrap());
         assert_eq!(window("a").newest(9), [4.0, 5.0, 6.0]);
         assert_eq!(window("a").state()[0], 7.0, "seven values since the beginning");
         assert_eq!((window("b").newest(9), window("b").state()), (vec![5.0, 6.0], &[][..]));

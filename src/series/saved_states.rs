@@ -19,17 +19,17 @@ impl SeriesTable {
     pub fn update_state(&mut self, slot: Slot, method: &dyn Method, value: f64, time: Option<i64>) {
         let SeriesTable { series, saved_states, trail, dirty_bytes, heap_bytes, .. } = self;
         let Some(Some(series)) = series.get_mut(slot.0 as usize) else { return };
-        if series.window.state().len() != method.state_len() {
-            let before = series.window.bytes() as u64;
+        if series.block.state().len() != method.state_len() {
+            let before = series.block.bytes() as u64;
             begin(series, method, dirty_bytes);
-            *heap_bytes = *heap_bytes + series.window.bytes() as u64 - before;
+            *heap_bytes = *heap_bytes + series.block.bytes() as u64 - before;
         }
         if !series.raise(STATE_SAVED) {
-            saved_states.numbers.extend(series.window.state());
+            saved_states.numbers.extend(series.block.state());
             saved_states.places.push(slot.0);
             trail.push(UndoStep::StateSaved);
         }
-        method.update(series.window.state_mut(), value, time);
+        method.update(series.block.state_mut(), value, time);
     }
 
     /// Discards the saved states after a commit.
@@ -48,8 +48,8 @@ impl SeriesTable {
         let Some(at) = self.saved_states.places.pop() else { return };
         let Some(series) = &mut self.series[at as usize] else { return };
         let numbers = &mut self.saved_states.numbers;
-        let start = numbers.len() - series.window.state().len();
-        series.window.state_mut().copy_from_slice(&numbers[start..]);
+        let start = numbers.len() - series.block.state().len();
+        series.block.state_mut().copy_from_slice(&numbers[start..]);
         series.lower(STATE_SAVED);
         numbers.truncate(start);
     }
@@ -58,7 +58,7 @@ impl SeriesTable {
 /// Starts the method's state at the first value of a series, or at the first one with another method.
 fn begin(series: &mut Series, method: &dyn Method, dirty_bytes: &mut u64) {
     let before = series.snapshot_bytes();
-    series.window.set_state(&method.state_from(&series.window));
+    series.block.set_state(&method.state_from(&series.block));
     if series.has(DIRTY) {
         *dirty_bytes = *dirty_bytes + series.snapshot_bytes() - before;
     }

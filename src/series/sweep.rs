@@ -77,7 +77,7 @@ impl SeriesTable {
                     part.records.push((key, value));
                     part.places.push(at as u32);
                 } else {
-                    let name = self.series[at].as_ref().map_or("", |series| series.window.name()).to_owned();
+                    let name = self.series[at].as_ref().map_or("", |series| series.block.name()).to_owned();
                     part.oversize.add(&OversizeSeries { count: 1, largest: size, name });
                 }
             }
@@ -106,11 +106,11 @@ impl SeriesTable {
         policies: &PolicyTable,
     ) -> Option<(Vec<u8>, Vec<u8>)> {
         let series = self.series[at].as_ref().filter(|series| series.has(DIRTY))?;
-        let key = record_key(series.window.name());
-        let carried = self.carried.get(series.window.name()).map_or(&[][..], |carried| carried);
-        let (last, touched, state) = (series.last, series.touched, series.window.state());
-        let (count, values) = (series.window.len(), series.window.iter());
-        let method = policies.method_of(series.policy, series.window.name());
+        let key = record_key(series.block.name());
+        let carried = self.carried.get(series.block.name()).map_or(&[][..], |carried| carried);
+        let (last, touched, state) = (series.last, series.touched, series.block.state());
+        let (count, values) = (series.block.len(), series.block.iter());
+        let method = policies.method_of(series.policy, series.block.name());
         let encoded = EncodedSeries { last, touched, count, values, method: &method, state, carried };
         let value = encode_series(&key, origin, as_of, encoded);
         Some((key, value))

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{EvictionCause, Series, SeriesTable, VALUE_BYTES};
-use crate::window::Replaced;
+use crate::series_block::Replaced;
 
 #[derive(Debug)]
 pub(super) enum UndoStep {
@@ -101,7 +101,7 @@ impl SeriesTable {
         match step {
             UndoStep::Pushed { at, replaced, last, touched } => {
                 let series = self.at_mut(at);
-                series.window.undo(replaced);
+                series.block.undo(replaced);
                 // The series stays dirty, because an unnecessary snapshot is harmless.
                 (series.last, series.touched) = (last, touched);
                 if replaced == Replaced::Nothing {
@@ -116,7 +116,7 @@ impl SeriesTable {
             UndoStep::Evicted(evicted) => {
                 let EvictedSeries { series, carried } = *evicted;
                 if let Some(carried) = carried {
-                    self.carried.insert(series.window.name().into(), carried);
+                    self.carried.insert(series.block.name().into(), carried);
                 }
                 self.insert(series);
             }
@@ -142,7 +142,7 @@ mod tests {
     use super::super::{DIRTY, STATE_SAVED, SeriesLimits, SlotHint};
     use super::*;
     use crate::policy::{Policy, PolicyOverride, PolicyTable};
-    use crate::window::Window;
+    use crate::series_block::SeriesBlock;
 
     /// Kinds of series, by the first part of their names. Each has a policy of its own.
     const KINDS: [&str; 5] = ["plain", "short", "weighted", "long", "off"];
@@ -161,7 +161,7 @@ mod tests {
     }
 
     /// Returns whether a series has the state and at most the window that its own policy says.
-    fn fits(window: &Window) -> bool {
+    fn fits(window: &SeriesBlock) -> bool {
         let (kind, _) = window.name().split_once('-').unwrap();
         let (capacity, has_state) = match kind {
             "plain" => (3, false),
@@ -177,13 +177,13 @@ mod tests {
     fn contents(table: &SeriesTable) -> Vec<(String, Vec<u64>, i64, u32)> {
         let dirty = table.series.iter().flatten().filter(|series| series.has(DIRTY));
         assert_eq!(table.dirty_bytes, dirty.map(Series::snapshot_bytes).sum::<u64>());
-        assert_eq!(table.heap_bytes, table.series.iter().flatten().map(|s| s.window.bytes() as u64).sum::<u64>());
+        assert_eq!(table.heap_bytes, table.series.iter().flatten().map(|s| s.block.bytes() as u64).sum::<u64>());
         let mut all = Vec::new();
         for (at, series) in (0..).zip(&table.series).filter_map(|(at, series)| Some((at, series.as_ref()?))) {
             assert!(!series.has(STATE_SAVED));
-            let bits = series.window.iter().chain(series.window.state().iter().copied()).map(f64::to_bits).collect();
-            assert_eq!(table.find(series.window.name()), Some(at));
-            all.push((series.window.name().to_owned(), bits, series.last, series.touched));
+            let bits = series.block.iter().chain(series.block.state().iter().copied()).map(f64::to_bits).collect();
+            assert_eq!(table.find(series.block.name()), Some(at));
+            all.push((series.block.name().to_owned(), bits, series.last, series.touched));
         }
         assert_eq!(all.len(), table.len());
         all.sort_by_key(|(_, _, last, _)| *last);
@@ -194,7 +194,7 @@ mod tests {
     fn by_age(table: &mut SeriesTable) -> Vec<String> {
         let mut all = Vec::new();
         while let Some(at) = table.oldest() {
-            all.push(table.at(at).window.name().to_owned());
+            all.push(table.at(at).block.name().to_owned());
             table.remove(at);
         }
         all
@@ -243,14 +243,14 @@ mod tests {
             feed(&mut trail, &mut tables, &before);
             trail.commit(&mut tables);
             for table in tables.values_mut() {
-                let first = table.series.iter().flatten().next().map(|series| series.window.name().into());
+                let first = table.series.iter().flatten().next().map(|series| series.block.name().into());
                 table.carried.extend(first.map(|name| (name, [1, 2, 3].into())));
             }
             let carried = carries(&tables);
             let was = state(&tables);
             feed(&mut trail, &mut tables, &after);
             prop_assert!(tables.values().all(|table| table.len() <= 6));
-            let mut windows = tables.values().flat_map(|table| table.series.iter().flatten()).map(|of| &of.window);
+            let mut windows = tables.values().flat_map(|table| table.series.iter().flatten()).map(|of| &of.block);
             prop_assert!(windows.all(fits));
             trail.rollback(&mut tables);
             prop_assert_eq!(&state(&tables), &was);

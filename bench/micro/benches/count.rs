@@ -7,7 +7,7 @@ use anomaly::detect::Detector;
 use anomaly::event::RawRecord;
 use anomaly::event::{Decoder, Event, Parser};
 use anomaly::method::Method;
-use anomaly::window::Window;
+use anomaly::series_block::SeriesBlock;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 
 /// Instructions of a thousand events, of which five of a hundred more are tolerated.
@@ -53,24 +53,24 @@ fn judge((mut detector, events): (Detector, Vec<Event<'static>>)) -> (Detector, 
 }
 
 #[library_benchmark(config = stored(139_603), setup = micro::window)]
-fn push(mut window: Window) -> Window {
+fn push(mut window: SeriesBlock) -> SeriesBlock {
     (0..1_000).for_each(|n| {
         window.push(micro::noise(n), 100);
     });
     window
 }
 
-fn with_method() -> (Window, Box<dyn Method>) {
+fn with_method() -> (SeriesBlock, Box<dyn Method>) {
     (micro::window(), micro::method())
 }
 
 #[library_benchmark(config = stored(105_212), setup = with_method)]
-fn screen((window, method): (Window, Box<dyn Method>)) -> usize {
+fn screen((window, method): (SeriesBlock, Box<dyn Method>)) -> usize {
     (0..1_000).filter(|n| method.certainly_normal(black_box(&window), micro::noise(*n))).count()
 }
 
 #[library_benchmark(config = stored(12_901_212), setup = with_method)]
-fn exact_figures((window, method): (Window, Box<dyn Method>)) -> usize {
+fn exact_figures((window, method): (SeriesBlock, Box<dyn Method>)) -> usize {
     (0..1_000).filter(|n| method.judge(black_box(&window), &[], micro::noise(*n), None).is_some()).count()
 }
 

@@ -5,7 +5,7 @@ use anomaly::detect::{DetectionSettings, Detector, Verdict};
 use anomaly::event::{Decoder, Event, Fields, Parser, RawRecord};
 use anomaly::limits::Limits;
 use anomaly::method::{Method, create};
-use anomaly::window::Window;
+use anomaly::series_block::SeriesBlock;
 
 /// Values of events, one for each device, round by round, beginning with some round.
 pub fn events(devices: usize, first: usize, rounds: usize) -> Vec<String> {
@@ -75,8 +75,8 @@ pub fn judge(detector: &mut Detector, events: &[Event<'_>]) -> usize {
 }
 
 /// A full window of a hundred values.
-pub fn window() -> Window {
-    let mut window = Window::named("device-0000001");
+pub fn window() -> SeriesBlock {
+    let mut window = SeriesBlock::named("device-0000001");
     (0..250).for_each(|n| {
         window.push(noise(n), 100);
     });

@@ -1,9 +1,9 @@
-//! The rolling window of one series: the last `capacity` values in the order of arrival, with their exact
-//! moments. A running estimate may only say "certainly normal".
+//! What is stored of one series: its name, the state of its method, and its window, which is the last `capacity` values in
+//! the order of arrival. A running estimate of the window's moments may only say "certainly normal".
 //!
-//! The moments are a pure function of the ordered values: two passes in double-double arithmetic, rounded once at the
-//! end. No offset, restart or batch size can therefore change a bit of them. This file does not know devices, rules or
-//! Kafka.
+//! The exact moments are a pure function of the ordered values: two passes in double-double arithmetic, rounded once at
+//! the end. No offset, restart or batch size can therefore change a bit of them. This file does not know devices,
+//! methods or Kafka.
 
 mod estimate;
 mod exact;
@@ -18,14 +18,14 @@ const FIRST_ROOM: usize = 5;
 /// Size of the head in words of eight bytes.
 const HEAD: usize = size_of::<Head>() / size_of::<u64>();
 
-/// The last values of one series, oldest first, in one block of memory with the name of the series. The name, the
-/// estimate that screens a value, and the values share a few cache lines. The block grows with the values up to its
+/// One block of memory with everything that is stored of a series for judging. The name, the estimate that screens a value,
+/// and the values share a few cache lines. The block grows with the values up to its
 /// capacity.
 ///
 /// The block contains `Head`, the name, the state of the method, and the values. With a hundred values, no state and a
 /// name of up to 48 bytes it takes 896 bytes, which is a size class of common allocators.
 #[derive(Debug, Clone)]
-pub struct Window {
+pub struct SeriesBlock {
     words: Box<[u64]>,
 }
 
@@ -41,7 +41,7 @@ struct Head {
     state: u16,
 }
 
-/// The effect of [`Window::push`] on the oldest value. [`Window::undo`] takes it and restores the window exactly.
+/// The effect of [`SeriesBlock::push`] on the oldest value. [`SeriesBlock::undo`] takes it and restores the window exactly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Replaced {
     /// No value left, because the window was still growing.
@@ -50,36 +50,36 @@ pub enum Replaced {
     Oldest(f64),
 }
 
-/// Creates an empty window without a name.
-impl Default for Window {
+/// Creates a block without a name and without values.
+impl Default for SeriesBlock {
     fn default() -> Self {
-        Window::named("")
+        SeriesBlock::named("")
     }
 }
 
-impl Window {
-    /// Creates an empty window for a series.
+impl SeriesBlock {
+    /// Creates a block without values for a series.
     pub fn named(name: &str) -> Self {
-        Window::with(name, &[])
+        SeriesBlock::with(name, &[])
     }
 
-    /// Creates a window that contains these finite values, oldest first.
+    /// Creates a block whose window contains these finite values, oldest first.
     pub fn with(name: &str, values: &[f64]) -> Self {
-        let mut window = Window::block(name, 0, values.len().max(FIRST_ROOM));
-        window.values_mut()[..values.len()].copy_from_slice(values);
-        window.head_mut().estimate = Estimate::of(values);
-        window
+        let mut block = SeriesBlock::allocate(name, 0, values.len().max(FIRST_ROOM));
+        block.values_mut()[..values.len()].copy_from_slice(values);
+        block.head_mut().estimate = Estimate::of(values);
+        block
     }
 
     /// Allocates a block without values, whose state has `state` zeros.
-    fn block(name: &str, state: usize, room: usize) -> Self {
+    fn allocate(name: &str, state: usize, room: usize) -> Self {
         // Names of devices and metrics are at most 513 bytes together.
         let name = &name.as_bytes()[..name.len().min(u16::MAX.into())];
         let mut words = vec![0; HEAD + name.len().div_ceil(size_of::<u64>()) + state + room].into_boxed_slice();
         bytemuck::cast_slice_mut(&mut words[HEAD..])[..name.len()].copy_from_slice(name);
-        let mut window = Window { words };
-        (window.head_mut().name, window.head_mut().state) = (name.len() as u16, state as u16);
-        window
+        let mut block = SeriesBlock { words };
+        (block.head_mut().name, block.head_mut().state) = (name.len() as u16, state as u16);
+        block
     }
 
     fn head(&self) -> &Head {
@@ -114,7 +114,7 @@ impl Window {
     /// Replaces the state. A state of another length needs a new block.
     pub fn set_state(&mut self, state: &[f64]) {
         if self.state().len() != state.len() {
-            let mut other = Window::block(self.name(), state.len(), self.len().max(FIRST_ROOM));
+            let mut other = SeriesBlock::allocate(self.name(), state.len(), self.len().max(FIRST_ROOM));
             for (to, value) in other.values_mut().iter_mut().zip(self.iter()) {
                 *to = value;
             }
@@ -218,7 +218,7 @@ impl Window {
         let doubled = (self.len() * 2).max(FIRST_ROOM);
         // A last, small step would not be worth another block.
         let room = if doubled + doubled / 4 >= capacity { capacity } else { doubled };
-        let mut larger = Window::block(self.name(), self.head().state.into(), room);
+        let mut larger = SeriesBlock::allocate(self.name(), self.head().state.into(), room);
         larger.words[..self.words.len()].copy_from_slice(&self.words);
         *self = larger;
     }
@@ -227,14 +227,14 @@ impl Window {
     pub fn shrink(&mut self, capacity: usize) -> bool {
         let is_larger = self.len() > capacity;
         if is_larger {
-            let mut smaller = Window::with(self.name(), &self.newest(capacity));
+            let mut smaller = SeriesBlock::with(self.name(), &self.newest(capacity));
             smaller.set_state(self.state());
             *self = smaller;
         }
         is_larger
     }
 
-    /// Undoes the latest [`push`](Window::push) that is not undone yet.
+    /// Undoes the latest [`push`](SeriesBlock::push) that is not undone yet.
     pub fn undo(&mut self, replaced: Replaced) {
         let (count, oldest) = (self.len(), self.head().oldest as usize);
         let count = match replaced {
@@ -262,74 +262,74 @@ mod tests {
 
     #[test]
     fn undo_restores_the_window_bit_for_bit() {
-        let mut window = Window::default();
+        let mut block = SeriesBlock::default();
         let mut trail = Vec::new();
         for i in 0..250 {
-            let before = window.iter().map(f64::to_bits).collect::<Vec<_>>();
-            let replaced = window.push((i as f64).sin() * 1e9, 100);
+            let before = block.iter().map(f64::to_bits).collect::<Vec<_>>();
+            let replaced = block.push((i as f64).sin() * 1e9, 100);
             trail.push((before, replaced));
         }
         while let Some((before, replaced)) = trail.pop() {
-            window.undo(replaced);
-            assert_eq!(before, window.iter().map(f64::to_bits).collect::<Vec<_>>());
+            block.undo(replaced);
+            assert_eq!(before, block.iter().map(f64::to_bits).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn a_larger_capacity_keeps_the_values_in_order() {
-        let mut window = Window::default();
+        let mut block = SeriesBlock::default();
         (0..7).for_each(|i| {
-            window.push(i as f64, 5);
+            block.push(i as f64, 5);
         });
-        window.push(7.0, 8);
-        assert_eq!(window.iter().collect::<Vec<_>>(), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        block.push(7.0, 8);
+        assert_eq!(block.iter().collect::<Vec<_>>(), [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
     }
 
     #[test]
     fn a_name_stays_with_its_values_in_a_block_of_896_bytes() {
         for name in ["", "d", "dévice-0\u{0}temperature", &"n".repeat(48)] {
-            let mut window = Window::named(name);
+            let mut block = SeriesBlock::named(name);
             let mut values = Vec::new();
             for i in 0..150 {
                 values.push(f64::from(i));
-                window.push(f64::from(i), 100);
+                block.push(f64::from(i), 100);
                 assert_eq!(
-                    (window.name(), window.newest(i as usize + 1)),
+                    (block.name(), block.newest(i as usize + 1)),
                     (name, values[values.len().saturating_sub(100)..].to_vec())
                 );
             }
-            assert!(size_of_val(&*window.words) <= 896);
-            assert!(window.shrink(7) && window.name() == name && window.newest(99) == values[143..]);
+            assert!(size_of_val(&*block.words) <= 896);
+            assert!(block.shrink(7) && block.name() == name && block.newest(99) == values[143..]);
         }
     }
 
     #[test]
     fn the_state_of_the_method_stays_when_values_arrive_and_the_window_shrinks() {
-        let mut window = Window::named("device-0\u{0}m");
+        let mut block = SeriesBlock::named("device-0\u{0}m");
         (0..7).for_each(|i| {
-            window.push(f64::from(i), 5);
+            block.push(f64::from(i), 5);
         });
-        window.set_state(&[1.5, -2.0, 3.0]);
+        block.set_state(&[1.5, -2.0, 3.0]);
         for i in 7..100 {
-            window.push(f64::from(i), 50);
-            assert_eq!((window.name(), window.state()), ("device-0\u{0}m", &[1.5, -2.0, 3.0][..]));
+            block.push(f64::from(i), 50);
+            assert_eq!((block.name(), block.state()), ("device-0\u{0}m", &[1.5, -2.0, 3.0][..]));
         }
-        window.shrink(3);
-        assert_eq!((window.newest(9), window.state()), (vec![97.0, 98.0, 99.0], &[1.5, -2.0, 3.0][..]));
-        window.set_state(&[]);
-        assert_eq!((window.newest(9), window.state()), (vec![97.0, 98.0, 99.0], &[][..]));
-        assert!(window.certainly_within(98.0, 3.0));
+        block.shrink(3);
+        assert_eq!((block.newest(9), block.state()), (vec![97.0, 98.0, 99.0], &[1.5, -2.0, 3.0][..]));
+        block.set_state(&[]);
+        assert_eq!((block.newest(9), block.state()), (vec![97.0, 98.0, 99.0], &[][..]));
+        assert!(block.certainly_within(98.0, 3.0));
     }
 
     #[test]
     fn steady_noise_is_screened_even_far_from_zero() {
         for offset in [0.0, 1e9, -1e12] {
-            let mut window = Window::default();
+            let mut block = SeriesBlock::default();
             let mut skipped = 0;
             for i in 0..10_000u32 {
                 let x = offset + f64::from(i.wrapping_mul(2_654_435_761) >> 16) / 65_536.0;
-                skipped += u32::from(window.certainly_within(x, 3.0));
-                window.push(x, 100);
+                skipped += u32::from(block.certainly_within(x, 3.0));
+                block.push(x, 100);
             }
             assert!(skipped > 9_500, "{skipped} of 10000 skipped at {offset}");
         }

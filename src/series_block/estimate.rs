@@ -67,7 +67,7 @@ impl Estimate {
         self.steps >= self.count.max(2)
     }
 
-    /// Returns whether a value is certainly normal; see [`Window::certainly_within`](super::Window::certainly_within).
+    /// Returns whether a value is certainly normal; see [`SeriesBlock::certainly_within`](super::SeriesBlock::certainly_within).
     ///
     /// Bound: every distance has a relative error of at most `U`. Each of the `n + steps` additions adds at most `U`
     /// times the largest partial sum, which is at most `(n + 1) * reach` (or its square). The result is doubled to
