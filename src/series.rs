@@ -27,7 +27,7 @@ pub(crate) use budget::{BudgetShare, SeriesBudget};
 use clock::PartitionClock;
 pub(crate) use evict::{Evicted, EvictionCause, Evictions, SeriesLimits};
 use recency::RecencyList;
-pub(crate) use restore::{FinishedTable, ReplayedEvent, TableRestore};
+pub(crate) use restore::{FinishedTable, GoneSeries, ReplayedEvent, TableRestore};
 use saved_states::SavedStates;
 pub(crate) use sweep::OversizeSeries;
 pub(crate) use undo::UndoLog;
@@ -45,6 +45,8 @@ const FAR_SERIES: usize = 4_096;
 const DIRTY: u8 = 1;
 /// Flag of a series whose method's state at the last commit is saved for a rollback.
 const STATE_SAVED: u8 = 2;
+/// Flag of a series that has a record in the state topic: a snapshot, or an earlier eviction of the same key.
+const STORED: u8 = 4;
 
 /// State of one series in the table.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ struct Series {
     touched: u32,
     /// Cell of the partition's clock, see [`clock::cell_of`].
     cell: u8,
-    /// Bits [`DIRTY`] and [`STATE_SAVED`].
+    /// Bits [`DIRTY`], [`STATE_SAVED`] and [`STORED`].
     flags: u8,
     /// Number of the resolved policy, in the table of the detector that judges the series.
     policy: PolicyNumber,
@@ -178,6 +180,13 @@ impl SeriesTable {
     /// Returns whether the table has a series with this key.
     pub fn contains(&self, key: &str) -> bool {
         self.find(key).is_some()
+    }
+
+    /// Notes that the state topic has a record with this key, if the table has the series.
+    pub fn note_stored(&mut self, key: &str) {
+        if let Some(at) = self.find(key) {
+            self.at_mut(at).raise(STORED);
+        }
     }
 
     /// Returns the partition's clock.
@@ -434,7 +443,7 @@ mod tests {
                 if offset >= checkpoint - 1 {
                     let part = table.part(cursor, 1, usize::MAX, offset + 1, &origin, &policies);
                     table.swept(&part);
-                    records.extend(part.records);
+                    records.extend(part.records.into_iter().map(|record| (record.key, record.value)));
                     cursor = part.next.unwrap_or(u32::MAX / 2);
                 }
             }

@@ -2,8 +2,8 @@
 //! limited number at a time. It writes each eviction in the transaction that commits the offset. A restart applies the
 //! recorded evictions and makes no decision itself, so a limit may change at any time.
 
-use super::SeriesTable;
 use super::undo::{EvictedSeries, UndoStep};
+use super::{STORED, SeriesTable};
 
 /// Maximum number of series that one record evicts, so that a lowered limit does not delay the loop.
 const EVICTED_AT_ONCE: usize = 64;
@@ -81,6 +81,8 @@ pub struct Evicted {
     pub at: i64,
     /// Reason of the eviction.
     pub cause: EvictionCause,
+    /// Whether the state topic has an earlier record with this key.
+    pub is_stored: bool,
 }
 
 impl SeriesTable {
@@ -149,7 +151,8 @@ impl SeriesTable {
     fn evict(&mut self, oldest: u32, at: i64, cause: EvictionCause) {
         self.order.leave();
         if let Some(series) = self.remove(oldest) {
-            self.evicted.push(Evicted { key: series.block.name().into(), at, cause });
+            let is_stored = series.has(STORED);
+            self.evicted.push(Evicted { key: series.block.name().into(), at, cause, is_stored });
             let carried = self.carried.remove(series.block.name());
             self.trail.push(UndoStep::Evicted(Box::new(EvictedSeries { series, carried })));
         }

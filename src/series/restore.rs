@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::clock::PartitionClock;
 use super::snapshot::{SeriesContent, SeriesSnapshot, SnapshotContent};
-use super::{DIRTY, Series, SeriesLimits, SeriesTable, Slot, SlotHint};
+use super::{DIRTY, STORED, Series, SeriesLimits, SeriesTable, Slot, SlotHint};
 use crate::method::MethodId;
 use crate::policy::{PolicyTable, ResolvedPolicy, UNRESOLVED};
 use crate::series_block::SeriesBlock;
@@ -21,11 +21,20 @@ pub(crate) struct TableRestore {
     methods: Vec<MethodId>,
     /// Policies of the records that are replayed now.
     policies: Option<PolicyTable>,
-    /// Evicted series, and the offset from which each starts again.
-    gone: HashMap<Box<str>, i64>,
+    /// Evicted series.
+    gone: HashMap<Box<str>, GoneSeries>,
     /// Keys of series that this restore evicted, and of which no later record was loaded.
     given_up: HashSet<Box<str>>,
     bounds: Option<SeriesLimits>,
+}
+
+/// An evicted series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GoneSeries {
+    /// Offset from which on records start the series again.
+    pub begins: i64,
+    /// Whether the state topic has a record with the series' key: of the eviction, or an earlier one.
+    pub has_record: bool,
 }
 
 /// Origin of a series' state.
@@ -56,7 +65,7 @@ pub(crate) struct ReplayedEvent {
 }
 
 /// A restored table, the evicted series with the offsets of their evictions, and those that the memory limit evicted.
-pub(crate) type FinishedTable = (SeriesTable, HashMap<Box<str>, i64>, Vec<Box<str>>);
+pub(crate) type FinishedTable = (SeriesTable, HashMap<Box<str>, GoneSeries>, Vec<Box<str>>);
 
 impl TableRestore {
     /// Starts a restore without snapshots. All records are replayed, and idle series are evicted as when they were
@@ -76,13 +85,15 @@ impl TableRestore {
         let Some(SeriesSnapshot { as_of, content, .. }) = snapshot else { return };
         match content {
             SnapshotContent::Evicted => {
-                self.gone.insert(key.into(), as_of);
+                self.gone.insert(key.into(), GoneSeries { begins: as_of, has_record: true });
             }
             SnapshotContent::Series(series) => {
                 let SeriesContent { values, method, state, last, touched, carried, .. } = series;
                 let mut window = SeriesBlock::with(key, &values);
                 window.set_state(&state);
-                let at = self.table.insert(Series::with(window, last, touched));
+                let mut series = Series::with(window, last, touched);
+                series.raise(STORED);
+                let at = self.table.insert(series);
                 let method = number_of(&mut self.methods, &method);
                 set_origin(&mut self.origins, Slot(at), Origin { as_of, method });
                 if !carried.is_empty() {
@@ -96,7 +107,7 @@ impl TableRestore {
     pub(crate) fn newest(&self) -> i64 {
         let has_series = |slot: usize| self.table.series.get(slot).is_some_and(Option::is_some);
         let origins = self.origins.iter().enumerate().filter(|(slot, _)| has_series(*slot));
-        let offsets = origins.map(|(_, origin)| origin.as_of).chain(self.gone.values().copied());
+        let offsets = origins.map(|(_, origin)| origin.as_of).chain(self.gone.values().map(|gone| gone.begins));
         offsets.max().unwrap_or_default().max(0)
     }
 
@@ -120,7 +131,8 @@ impl TableRestore {
         {
             let key = Box::<str>::from(series.block.name());
             self.table.carried.remove(&key);
-            self.gone.insert(key.clone(), at);
+            let has_record = series.has(STORED) || self.gone.get(&key).is_some_and(|gone| gone.has_record);
+            self.gone.insert(key.clone(), GoneSeries { begins: at, has_record });
             self.given_up.insert(key);
         }
     }
@@ -146,7 +158,7 @@ impl TableRestore {
         let (bounds, is_decided) = (self.bounds.unwrap_or_default(), self.bounds.is_some());
         let TableRestore { table, methods, policies: Some(policies), .. } = self else { return };
         let found = table.find_slot(key, guess);
-        let is_gone = self.gone.get(key).is_some_and(|begins| offset < *begins);
+        let is_gone = self.gone.get(key).is_some_and(|gone| offset < gone.begins);
         let is_refused = found.is_none() && table.is_closed();
         if is_gone || is_refused || policies.excludes(found.map(|slot| table.policy(slot)), key) {
             // The record advances the clock, although its series was evicted later or is not judged.
@@ -303,8 +315,8 @@ mod tests {
     fn swept(table: &SeriesTable, method: &dyn Method) -> (Vec<f64>, Vec<f64>) {
         assert_eq!(table.dirty(), 1);
         let part = table.part(0, 1_000, usize::MAX, 30, &origin(), &policies_of(method.name(), 4));
-        let (key, value) = &part.records[0];
-        match decode(key, value).unwrap().content {
+        let record = &part.records[0];
+        match decode(&record.key, &record.value).unwrap().content {
             SnapshotContent::Series(SeriesContent { values, state, .. }) => (values, state),
             SnapshotContent::Evicted => panic!("evicted"),
         }
@@ -358,7 +370,8 @@ mod tests {
             restore.replay(key, SlotHint::NONE, event);
         }
         let (mut table, gone, given_up) = restore.finish();
-        assert_eq!(gone, HashMap::from([("a".into(), 60), ("e".into(), 60)]));
+        let gone_at_60 = GoneSeries { begins: 60, has_record: true };
+        assert_eq!(gone, HashMap::from([("a".into(), gone_at_60), ("e".into(), gone_at_60)]));
         assert_eq!(given_up, vec!["a".into()]);
         let kept = ["a", "b", "c", "d"].map(|key| Some(table.block(table.find_slot(key, SlotHint::NONE)?).newest(9)));
         assert_eq!(kept, [None, Some(vec![3.0, 9.0]), Some(vec![1.0, 2.0, 9.0]), Some(vec![1.0, 2.0])]);
@@ -445,8 +458,8 @@ mod tests {
         restore.load("a", Some(known));
         restore.set_epoch(20, policies_of("sigma", 3));
         let table = restore.finish().0;
-        let (key, value) = table.part(0, 1_000, usize::MAX, 30, &origin(), &policies_of("sigma", 3)).records.remove(0);
-        let read = decode(&key, &value).unwrap();
+        let record = table.part(0, 1_000, usize::MAX, 30, &origin(), &policies_of("sigma", 3)).records.remove(0);
+        let read = decode(&record.key, &record.value).unwrap();
         let SnapshotContent::Series(SeriesContent { carried, .. }) = &read.content else { panic!() };
         assert_eq!(carried, &[200, 2, 0, 0, 0, 7, 9]);
         let mut restore = TableRestore::default();

@@ -2,7 +2,7 @@
 //! limited size, so that no transaction has to contain a million windows.
 
 use super::snapshot::{EncodedSeries, SnapshotOrigin, encode_series, record_key};
-use super::{DIRTY, SeriesTable};
+use super::{DIRTY, STORED, SeriesTable};
 use crate::policy::PolicyTable;
 
 /// Maximum number of slots that one part visits.
@@ -11,8 +11,8 @@ const PLACES: usize = 50_000;
 /// Some records of a sweep. They count as written once [`SeriesTable::swept`] is called with them.
 #[derive(Debug, Default)]
 pub struct SweepPart {
-    /// Keys and values of the records.
-    pub records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The records.
+    pub records: Vec<SweptRecord>,
     /// Slot at which the next part starts; `None` at the end.
     pub next: Option<u32>,
     /// Total size of keys and values in bytes.
@@ -20,6 +20,17 @@ pub struct SweepPart {
     /// Series whose snapshots are too large.
     pub oversize: OversizeSeries,
     places: Vec<u32>,
+}
+
+/// A snapshot to write.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SweptRecord {
+    /// Key of the record.
+    pub key: Vec<u8>,
+    /// Value of the record.
+    pub value: Vec<u8>,
+    /// Whether the state topic has an earlier record with this key.
+    pub is_stored: bool,
 }
 
 /// Series that a sweep leaves out, because their snapshots are too large.
@@ -70,11 +81,11 @@ impl SeriesTable {
         let last = self.series.len().min(from as usize + PLACES);
         let mut at = from as usize;
         while at < last && part.bytes < most {
-            if let Some((key, value)) = self.record(at, as_of, origin, policies) {
-                let size = key.len() + value.len();
+            if let Some(record) = self.record(at, as_of, origin, policies) {
+                let size = record.key.len() + record.value.len();
                 if size < too_large {
                     part.bytes += size;
-                    part.records.push((key, value));
+                    part.records.push(record);
                     part.places.push(at as u32);
                 } else {
                     let name = self.series[at].as_ref().map_or("", |series| series.block.name()).to_owned();
@@ -91,6 +102,7 @@ impl SeriesTable {
     pub fn swept(&mut self, part: &SweepPart) {
         for &at in &part.places {
             if let Some(series) = self.series[at as usize].as_mut().filter(|series| series.has(DIRTY)) {
+                series.raise(STORED);
                 series.lower(DIRTY);
                 (self.dirty, self.dirty_bytes) = (self.dirty - 1, self.dirty_bytes - series.snapshot_bytes());
             }
@@ -98,13 +110,7 @@ impl SeriesTable {
     }
 
     /// Returns the record of the series in this slot, if it changed.
-    fn record(
-        &self,
-        at: usize,
-        as_of: i64,
-        origin: &SnapshotOrigin,
-        policies: &PolicyTable,
-    ) -> Option<(Vec<u8>, Vec<u8>)> {
+    fn record(&self, at: usize, as_of: i64, origin: &SnapshotOrigin, policies: &PolicyTable) -> Option<SweptRecord> {
         let series = self.series[at].as_ref().filter(|series| series.has(DIRTY))?;
         let key = record_key(series.block.name());
         let carried = self.carried.get(series.block.name()).map_or(&[][..], |carried| carried);
@@ -113,6 +119,15 @@ impl SeriesTable {
         let method = policies.method_of(series.policy, series.block.name());
         let encoded = EncodedSeries { last, touched, count, values, method: &method, state, carried };
         let value = encode_series(&key, origin, as_of, encoded);
-        Some((key, value))
+        Some(SweptRecord { key, value, is_stored: series.has(STORED) })
+    }
+}
+
+/// Methods for tests that check which series have a record.
+#[cfg(test)]
+impl SeriesTable {
+    /// Returns the keys of the series that have a record in the state topic.
+    pub fn stored(&self) -> impl Iterator<Item = &str> {
+        self.series.iter().flatten().filter(|series| series.has(STORED)).map(|series| series.block.name())
     }
 }

@@ -20,6 +20,7 @@ mod look;
 mod memory;
 mod offsets;
 mod oversize;
+mod partition_sweep;
 mod pending;
 mod remedy;
 mod replay;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Worker;
 use super::advice;
 use super::checkpoint::{Checkpoint, Epoch};
-use super::live::LiveKeys;
+use super::live::LiveDigest;
 use super::restored::RestoredWindows;
 use crate::config::resolved::StartPosition;
 use crate::series::TableRestore;
@@ -20,8 +20,8 @@ use crate::stream::progress::Progress;
 pub(super) struct FoundPartition {
     pub restore: TableRestore,
     pub checkpoint: Checkpoint,
-    /// Keys of the state topic that have a record.
-    pub live: LiveKeys,
+    /// Number and hash of the keys of the state topic that have a record.
+    pub live: LiveDigest,
     /// Whether the checkpoint must still be written.
     pub is_news: bool,
 }
@@ -97,7 +97,7 @@ impl<C: GroupAdministration + HistoryReader + TopicAdministration> Worker<'_, C>
             let fault = advice::missing(settings, partition, expected, found);
             return Err(self.confirm(fault, partition, standing)?);
         }
-        let live = keys.live;
+        let live = keys.digest();
         let Some(mut checkpoint) = checkpoint else {
             if settings.detector.keeps_state() && matches!(standing, CommittedOffset::At(_)) {
                 tracing::warn!(topic, partition, "{state} has no windows of this partition: reading the input back");
@@ -113,7 +113,7 @@ impl<C: GroupAdministration + HistoryReader + TopicAdministration> Worker<'_, C>
                 );
             }
             let mut checkpoint = Checkpoint::begin(settings, &self.judging.detector, identity, first, at);
-            checkpoint.live = Some(live.digest());
+            checkpoint.live = Some(live);
             return Ok(FoundPartition { restore, checkpoint, live, is_news: settings.detector.keeps_state() });
         };
         let committed = match standing {
@@ -125,7 +125,7 @@ impl<C: GroupAdministration + HistoryReader + TopicAdministration> Worker<'_, C>
         if let Some(fault) = advice::foreign(settings, partition, standing).or(fits.err()) {
             return Err(self.confirm(fault, partition, standing)?);
         }
-        checkpoint.live = Some(live.digest());
+        checkpoint.live = Some(live);
         let mut is_news =
             checkpoint.settle(Epoch::of(at.offset, &self.judging.detector, &self.session.settings.fields));
         if is_news {

@@ -34,6 +34,7 @@ impl LiveDigest {
         OutgoingRecord { output: OutputTopic::State(partition), key, value, timestamp: None, headers: Vec::new() }
     }
 
+    /// Notes that a key gets a record or loses its record.
     fn toggle(&mut self, key: KeyHash, is_live: bool) {
         self.hash ^= key.0;
         if is_live { self.count += 1 } else { self.count = self.count.saturating_sub(1) }
@@ -55,39 +56,29 @@ impl KeyHash {
     }
 }
 
-/// A record that was written: its key, and whether it has a value.
-pub(super) type KeyChange = (KeyHash, bool);
-
-/// The live keys of one partition.
+/// Changes of live keys by the records of one transaction.
 #[derive(Debug, Default)]
-pub(super) struct LiveKeys {
-    keys: HashSet<KeyHash>,
-    digest: LiveDigest,
+pub(super) struct KeyChanges {
+    /// Whether each changed key was live before, and whether it is now.
+    keys: HashMap<KeyHash, (bool, bool)>,
 }
 
-impl LiveKeys {
-    /// Notes a record in the topic. A record without a value deletes its key.
-    pub(crate) fn note(&mut self, (key, is_live): KeyChange) {
-        let has_changed = if is_live { self.keys.insert(key) } else { self.keys.remove(&key) };
-        if has_changed {
-            self.digest.toggle(key, is_live);
-        }
+impl KeyChanges {
+    /// Notes a record. `was_live` says whether the topic had a record with this key before the transaction. A record
+    /// without a value deletes its key.
+    pub(crate) fn note(&mut self, key: &[u8], was_live: bool, is_live: bool) {
+        self.keys.entry(KeyHash::of(key)).or_insert((was_live, is_live)).1 = is_live;
     }
 
-    /// Returns number and hash of the keys.
-    pub(crate) fn digest(&self) -> LiveDigest {
-        self.digest
+    /// Returns whether there was no record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
-    /// Returns the digest after some changes.
-    pub(crate) fn digest_after(&self, changes: &[KeyChange]) -> LiveDigest {
-        let mut digest = self.digest;
-        // The last record of a key counts.
-        for (key, is_live) in changes.iter().copied().collect::<HashMap<_, _>>() {
-            if self.keys.contains(&key) != is_live {
-                digest.toggle(key, is_live);
-            }
-        }
+    /// Returns the digest after the changes.
+    pub(crate) fn applied_to(&self, mut digest: LiveDigest) -> LiveDigest {
+        let changed = self.keys.iter().filter(|(_, (was_live, is_live))| was_live != is_live);
+        changed.for_each(|(key, (_, is_live))| digest.toggle(*key, *is_live));
         digest
     }
 }
@@ -95,7 +86,8 @@ impl LiveKeys {
 /// What the records of one partition say about its live keys.
 #[derive(Debug, Default)]
 pub(super) struct FoundKeys {
-    pub live: LiveKeys,
+    live: HashSet<KeyHash>,
+    digest: LiveDigest,
     /// The last digest. `None` if it is unknown, because an older program has written since.
     expected: Option<LiveDigest>,
 }
@@ -103,7 +95,11 @@ pub(super) struct FoundKeys {
 impl FoundKeys {
     /// Notes the next record of a snapshot or an eviction. The digest follows it, unless an older program wrote it.
     pub(crate) fn note(&mut self, key: &[u8], is_live: bool) {
-        self.live.note((KeyHash::of(key), is_live));
+        let key = KeyHash::of(key);
+        let has_changed = if is_live { self.live.insert(key) } else { self.live.remove(&key) };
+        if has_changed {
+            self.digest.toggle(key, is_live);
+        }
         self.expected = None;
     }
 
@@ -117,10 +113,15 @@ impl FoundKeys {
         self.expected = None;
     }
 
+    /// Returns number and hash of the keys that were found.
+    pub(crate) fn digest(&self) -> LiveDigest {
+        self.digest
+    }
+
     /// Returns the expected and the found digest if they differ.
     pub(crate) fn difference(&self) -> Option<(LiveDigest, LiveDigest)> {
         let expected = self.expected?;
-        (expected != self.live.digest()).then(|| (expected, self.live.digest()))
+        (expected != self.digest).then_some((expected, self.digest))
     }
 }
 
@@ -128,20 +129,16 @@ impl FoundKeys {
 mod tests {
     use super::*;
 
-    fn change(key: &str, is_live: bool) -> KeyChange {
-        (KeyHash::of(key.as_bytes()), is_live)
-    }
-
     #[test]
     fn the_digest_follows_from_the_live_keys_whatever_the_order_and_number_of_records() {
         let of = |changes: &[(&str, bool)]| {
-            let (mut one, mut all) = (LiveKeys::default(), Vec::new());
+            let (mut found, mut all) = (FoundKeys::default(), KeyChanges::default());
             changes.iter().for_each(|(key, is_live)| {
-                all.push(change(key, *is_live));
-                one.note(change(key, *is_live));
+                all.note(key.as_bytes(), false, *is_live);
+                found.note(key.as_bytes(), *is_live);
             });
-            assert_eq!(LiveKeys::default().digest_after(&all), one.digest());
-            one.digest()
+            assert_eq!(all.applied_to(LiveDigest::default()), found.digest());
+            found.digest()
         };
         let both = of(&[("a", true), ("b", true)]);
         assert_eq!(both.count, 2);
@@ -149,6 +146,10 @@ mod tests {
         assert_eq!(of(&[("c", true), ("b", true), ("c", false), ("a", true), ("d", false)]), both);
         assert_eq!(of(&[("a", true), ("a", false)]), LiveDigest::default());
         assert_ne!(of(&[("a", true), ("c", true)]), both);
+        let mut later = KeyChanges::default();
+        later.note(b"a", true, true);
+        later.note(b"b", true, false);
+        assert_eq!(later.applied_to(both), of(&[("a", true)]), "a record in place of another one changes nothing");
     }
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
         assert!(found.difference().is_some());
         found.note(b"sb", true);
         assert_eq!(found.difference(), None, "an older program wrote this record");
-        found.set_expected(Some(found.live.digest()));
+        found.set_expected(Some(found.digest()));
         assert_eq!(found.difference(), None);
         found.set_expected(Some(LiveDigest::default()));
         found.set_expected(None);

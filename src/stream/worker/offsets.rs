@@ -318,7 +318,7 @@ impl<'w, C: TransactionalClient> OffsetWriter<'w, C> {
     fn records(&self, report: &OffsetReport, next: &Progress, stored: StoredState) -> (Vec<OutgoingRecord>, bool) {
         let (partition, is_usable) = (report.partition, stored.is_usable(next.offset, &self.identity));
         if let Some(checkpoint) = stored.checkpoint.filter(|_| is_usable) {
-            let live = Some(stored.found.live.digest());
+            let live = Some(stored.found.digest());
             let (at, counts, generation) = (next.offset, next.counts.to_string(), next.generation);
             let checkpoint = Checkpoint { at, counts, live, generation, ..checkpoint };
             return (vec![checkpoint.record(partition)], false);

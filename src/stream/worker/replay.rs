@@ -4,7 +4,7 @@
 use std::vec::IntoIter;
 
 use super::checkpoint::{Checkpoint, Epoch};
-use super::live::LiveKeys;
+use super::live::LiveDigest;
 use super::pending::BLOCK;
 use super::same_time::SameTime;
 use crate::event::{Decoder, Timestamp};
@@ -37,8 +37,8 @@ pub(super) struct PartitionReplay {
     counted: u64,
     /// Series with several values of the same time, found during the replay.
     pub same_time: SameTime,
-    /// Keys of the state topic that have a record.
-    pub live: LiveKeys,
+    /// Number and hash of the keys of the state topic that have a record.
+    pub live: LiveDigest,
 }
 
 /// Sets the policies of an epoch. [`Checkpoint::fits`] has already reported a policy that this program does not know.
@@ -62,7 +62,7 @@ impl PartitionReplay {
         let expected = checkpoint.expected(&to).filter(|(expected_from, _)| *expected_from >= from);
         let windows = restore.len();
         let (bytes, counted, same_time) = (0, 0, SameTime::default());
-        let live = LiveKeys::default();
+        let live = LiveDigest::default();
         let last = to.last.map(|last| last.offset).filter(|last| *last >= first);
         let read_from = last.map_or(from, |last| from.min(last));
         let is_rewritten = false;

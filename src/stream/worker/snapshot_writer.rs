@@ -2,28 +2,23 @@
 //! series that changed since the last one, in parts, each in the transaction of other output. The checkpoint that
 //! completes it has the offset from which the input must be replayed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::checkpoint::Checkpoint;
-use super::live::{KeyChange, KeyHash, LiveKeys};
+use super::live::LiveDigest;
 use super::oversize::{LeftOut, StateLimits};
+use super::partition_sweep::{PartitionSweep, Sweep, WrittenSnapshots};
 use crate::detect::Detector;
-use crate::meter::Meter;
-use crate::series::clock::ClockSnapshot;
-use crate::series::snapshot::{SnapshotOrigin, encode_evicted, record_key, series_of};
-use crate::series::{OversizeSeries, SeriesTable, sweep};
-use crate::stream::client::{OutgoingRecord, OutputTopic, Positions};
+use crate::series::snapshot::series_of;
+use crate::series::{GoneSeries, OversizeSeries, SeriesTable};
+use crate::stream::client::Positions;
 use crate::stream::progress::{Progress, ProgressByPartition};
 
-/// Time after which a sweep starts although the input does not justify it; at worst it writes one record per event.
-const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Maximum number of snapshot bytes per transaction. A part is otherwise a hundredth of its sweep.
 const LARGEST_PART: usize = 4 << 20;
 /// Maximum bytes of an eviction's value.
 const LARGEST_EVICTION: usize = 32;
-/// Number of evicted series without a tombstone at which a sweep starts early; more if there are more series.
-const GONE: usize = 100_000;
 
 /// Snapshot writing of all partitions of a worker.
 pub(super) struct SnapshotWriter {
@@ -34,80 +29,6 @@ pub(super) struct SnapshotWriter {
     most: usize,
     limits: StateLimits,
     places: BTreeMap<i32, PartitionSweep>,
-}
-
-struct PartitionSweep {
-    checkpoint: Checkpoint,
-    sweep: Option<Sweep>,
-    /// Time at which the last sweep ended.
-    rested: Duration,
-    /// Size of the input since the start of the last sweep, in bytes.
-    bytes: u64,
-    /// Evicted series whose records are not deleted yet, and the offset from which each starts again.
-    gone: HashMap<Box<str>, i64>,
-    /// Those of them that the restore evicted, and whose evictions are not recorded yet.
-    owed: Vec<Box<str>>,
-    /// Keys of the state topic that have a record.
-    live: LiveKeys,
-    /// Whether the input's retention comes close to the checkpoint.
-    is_pressed: bool,
-    /// State that the last sweep left out. The checkpoint stays, so that a restart replays it.
-    left_out: LeftOut,
-}
-
-#[derive(Clone)]
-struct Sweep {
-    from: i64,
-    /// State of the partition's clock at `from`.
-    time: ClockSnapshot,
-    /// Number of records before `from` that have an outcome.
-    passed: u64,
-    cursor: u32,
-    part: usize,
-    /// Series that the parts so far have left out.
-    oversize: OversizeSeries,
-}
-
-/// Snapshots and checkpoints in one transaction.
-#[derive(Default)]
-pub(super) struct WrittenSnapshots {
-    pub records: Vec<OutgoingRecord>,
-    snapshots: u64,
-    evictions: u64,
-    tombstones: u64,
-    checkpoints: u64,
-    bytes: u64,
-    effects: Vec<(i32, Effect)>,
-}
-
-/// Changes to apply after the commit of that transaction.
-#[derive(Default)]
-struct Effect {
-    part: Option<(Sweep, sweep::SweepPart)>,
-    /// What the sweep has left out, if it ends.
-    ended: Option<LeftOut>,
-    checkpoint: Option<Checkpoint>,
-    unrecorded: u64,
-    gone: Vec<(Box<str>, i64)>,
-    keys: Vec<KeyChange>,
-    buried: Vec<Box<str>>,
-}
-
-impl Effect {
-    fn is_empty(&self) -> bool {
-        self.part.is_none() && self.checkpoint.is_none() && self.gone.is_empty()
-    }
-}
-
-impl WrittenSnapshots {
-    /// Adds the numbers to the metrics.
-    pub(crate) fn count(&self, meter: &Meter) {
-        meter.snapshots.add("snapshot", self.snapshots);
-        meter.snapshots.add("eviction", self.evictions);
-        meter.snapshots.add("tombstone", self.tombstones);
-        meter.snapshots.add("checkpoint", self.checkpoints);
-        meter.snapshot_bytes.inc_by(self.bytes);
-    }
 }
 
 impl SnapshotWriter {
@@ -123,8 +44,8 @@ impl SnapshotWriter {
         &mut self,
         partition: i32,
         checkpoint: Checkpoint,
-        live: LiveKeys,
-        (gone, owed): (HashMap<Box<str>, i64>, Vec<Box<str>>),
+        live: LiveDigest,
+        (gone, owed): (HashMap<Box<str>, GoneSeries>, Vec<Box<str>>),
         bytes: u64,
         now: Duration,
     ) {
@@ -251,148 +172,12 @@ impl SnapshotWriter {
             }
         }
         for (partition, effect) in written.effects {
-            let Some(place) = self.places.get_mut(&partition) else { continue };
-            effect.buried.iter().for_each(|key| {
-                place.gone.remove(key);
-            });
-            place.gone.extend(effect.gone);
-            place.left_out.evictions += effect.unrecorded;
-            // All of them were in this transaction.
-            place.owed.clear();
-            effect.keys.into_iter().for_each(|change| place.live.note(change));
-            if let Some((sweep, part)) = effect.part {
-                if place.sweep.is_none() {
-                    place.bytes = 0;
-                }
-                if let Some(table) = detector.table_mut(partition) {
-                    table.swept(&part);
-                }
-                place.sweep = part.next.map(|cursor| Sweep { cursor, ..sweep });
-            }
-            if let Some(checkpoint) = effect.checkpoint {
+            if let Some(checkpoint) = &effect.checkpoint {
                 tracing::debug!(partition, checkpoint = checkpoint.offset, "checkpoint written");
-                if let Some(table) = detector.table_mut(partition) {
-                    table.set_closed(checkpoint.is_refusing());
-                }
-                place.checkpoint = checkpoint;
             }
-            if let Some(left_out) = effect.ended {
-                (place.left_out, place.rested) = (left_out, now);
+            if let (Some(place), Some(table)) = (self.places.get_mut(&partition), detector.table_mut(partition)) {
+                place.apply(effect, table, now);
             }
-        }
-    }
-}
-
-impl PartitionSweep {
-    fn is_due(&self, progress: &Progress, table: &SeriesTable, interval: Duration, now: Duration) -> bool {
-        let rest = now.saturating_sub(self.rested);
-        // Half is the limit because writing a snapshot is cheaper than replaying the input at a restart.
-        let is_worth_it = self.bytes >= table.dirty_bytes() / 2 || rest >= MAX_SWEEP_INTERVAL || self.is_pressed;
-        let has_changed = progress.offset > self.checkpoint.offset;
-        // Settings that never judged must not be stored: the next epoch replaces theirs.
-        let has_judged = self.checkpoint.epochs.last().is_none_or(|epoch| progress.offset > epoch.from);
-        // Without a checkpoint no eviction is deleted.
-        let has_gone = self.gone.len() >= GONE.max(table.len()) && !self.left_out.is_held();
-        has_judged && (has_gone || (has_changed && rest >= interval && is_worth_it))
-    }
-
-    fn write(
-        &self,
-        detector: &Detector,
-        (partition, table, progress): (i32, &SeriesTable, &Progress),
-        sweep: Option<Sweep>,
-        limits: StateLimits,
-        written: &mut WrittenSnapshots,
-    ) -> Effect {
-        let fingerprint = detector.fingerprint();
-        let mut effect = Effect::default();
-        let mut keys = Vec::new();
-        let mut send = |key: Vec<u8>, value: Option<Vec<u8>>| {
-            keys.push((KeyHash::of(&key), value.is_some()));
-            written.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
-            let record = OutgoingRecord {
-                output: OutputTopic::State(partition),
-                key: Some(key),
-                value,
-                timestamp: None,
-                headers: Vec::new(),
-            };
-            written.records.push(record);
-        };
-        let evicted_now = table.evicted().iter().map(|evicted| evicted.key.as_ref()).collect::<HashSet<&str>>();
-        let owed = self.owed.iter().filter_map(|key| Some((key, *self.gone.get(key)?)));
-        let evicted_in_turn = owed.chain(table.evicted().iter().map(|evicted| (&evicted.key, evicted.at)));
-        for (series, at) in evicted_in_turn {
-            let key = record_key(series);
-            let value = encode_evicted(&key, fingerprint, at);
-            effect.gone.push((series.clone(), at));
-            if key.len() + value.len() >= limits.other {
-                effect.unrecorded += 1;
-                continue;
-            }
-            send(key, Some(value));
-            written.evictions += 1;
-        }
-        if let Some(mut sweep) = sweep {
-            let origin = SnapshotOrigin { settings: fingerprint, topic: self.checkpoint.topic.clone(), partition };
-            let (most, policies) = (sweep.part, detector.policies());
-            let mut part = table.part(sweep.cursor, most, limits.snapshot, progress.offset, &origin, policies);
-            sweep.oversize.add(&part.oversize);
-            written.snapshots += part.records.len() as u64;
-            std::mem::take(&mut part.records).into_iter().for_each(|(key, value)| send(key, Some(value)));
-            let checkpoint = self.checkpoint.moved(sweep.from, sweep.passed, sweep.time.clone(), progress);
-            let record = checkpoint.record(partition);
-            let is_refused = record.size() >= limits.other;
-            // The checkpoint must not pass a series without a snapshot: a restart replays it from the last one on.
-            let has_all = sweep.oversize.count == 0 && !is_refused;
-            if part.next.is_none() {
-                effect.ended = Some(LeftOut {
-                    series: std::mem::take(&mut sweep.oversize),
-                    // A checkpoint replaces the records of evictions.
-                    evictions: if has_all { 0 } else { self.left_out.evictions },
-                    checkpoint: is_refused.then(|| record.size()),
-                });
-            }
-            if part.next.is_none() && has_all {
-                // No replay starts before the new checkpoint, so evictions before it need no record any more.
-                for (key, _) in self.gone.iter().filter(|(_, begins)| **begins <= sweep.from) {
-                    // A series that was created again since then has a record of its own, or will get one.
-                    if !table.contains(key) && !evicted_now.contains(key.as_ref()) {
-                        send(record_key(key), None);
-                        written.tombstones += 1;
-                    }
-                    effect.buried.push(key.clone());
-                }
-                effect.checkpoint = Some(checkpoint);
-            }
-            effect.part = Some((sweep, part));
-        }
-        effect.keys = keys;
-        effect
-    }
-
-    /// Records that new series are refused from this offset on, or accepted again.
-    fn refuse(&self, partition: i32, offset: i64, refuses: bool, limits: StateLimits, effect: &mut Effect) {
-        let checkpoint = effect.checkpoint.as_ref().unwrap_or(&self.checkpoint);
-        if checkpoint.is_refusing() == refuses {
-            return;
-        }
-        let changed = checkpoint.with_refusal(offset, refuses);
-        // A decision that cannot be recorded is not made.
-        if changed.record(partition).size() < limits.other {
-            effect.checkpoint = Some(changed);
-        }
-    }
-
-    /// Writes the digest of the live keys, behind the records that it counts: within the checkpoint if there is one.
-    fn seal(&self, partition: i32, effect: &mut Effect, written: &mut WrittenSnapshots) {
-        let live = self.live.digest_after(&effect.keys);
-        if let Some(checkpoint) = &mut effect.checkpoint {
-            checkpoint.live = Some(live);
-            written.checkpoints += 1;
-            written.records.push(checkpoint.record(partition));
-        } else if !effect.keys.is_empty() {
-            written.records.push(live.record(partition));
         }
     }
 }

@@ -163,7 +163,7 @@ impl<C: TransactionalClient> Worker<'_, C> {
             self.judging.pending.adopt(partition, std::mem::take(&mut replay.same_time));
             let (bytes, from, to, windows) = (replay.bytes, replay.from, replay.to, replay.windows);
             let missing = replay_gap(self.session.settings, partition, &replay);
-            let live = std::mem::take(&mut replay.live);
+            let live = replay.live;
             let (checkpoint, (table, gone, given_up)) = replay.finish();
             tracing::info!(
                 topic = self.session.settings.topics.raw_events,
